@@ -1,0 +1,1 @@
+"""Shipped configurations: one sub-package per group, read with `importlib.resources`."""

@@ -1,0 +1,1 @@
+"""Shipped `corpus` configurations, one YAML file each."""

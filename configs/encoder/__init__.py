@@ -1,0 +1,1 @@
+"""Shipped `encoder` configurations, one YAML file each."""

@@ -1,0 +1,1 @@
+"""Shipped `head` configurations, one YAML file each."""

@@ -1,0 +1,1 @@
+"""Shipped `optim` configurations, one YAML file each."""

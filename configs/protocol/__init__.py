@@ -1,0 +1,1 @@
+"""Shipped `protocol` configurations, one YAML file each."""

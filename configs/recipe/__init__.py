@@ -1,0 +1,1 @@
+"""Shipped `recipe` configurations, one YAML file each."""

@@ -1,0 +1,1 @@
+"""Shipped `suite` configurations, one YAML file each."""

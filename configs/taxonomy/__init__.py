@@ -1,0 +1,1 @@
+"""Shipped `taxonomy` configurations, one YAML file each."""

@@ -1,0 +1,85 @@
+"""The contract of an encoder, and the mix of its layers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .types import Frames
+
+
+class Encoder(nn.Module, ABC):
+    """Audio to frames in two steps, with the feature store between them.
+
+    ``audio, lengths -> extract -> hidden [B, K, T, D0], mask [B, T] -> forward -> Frames [B, T', D]``
+
+    :meth:`extract` is everything that need not be computed twice: a frozen pretrained model, or
+    the parameter-free log-mel front end. :meth:`forward` is what is learned on top of it: a layer
+    mix, or the log-mel encoder's network. An utterance's output does not depend on its batch
+    neighbours or on padding.
+
+    Attributes:
+        dim: ``D``, width of the frames that heads see.
+        storable: whether :meth:`extract` is deterministic and without trainable parameters, so
+            that its output may be computed once and kept.
+    """
+
+    dim: int
+    storable: bool = True
+
+    @abstractmethod
+    def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """``[B, S]`` float32 16 kHz and ``[B]`` real samples to ``hidden [B, K, T, D0], mask [B, T]``.
+
+        Accepts any length from one sample. Every row of the mask has at least one True; hidden is
+        zero where the mask is False.
+        """
+
+    @abstractmethod
+    def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
+        """``hidden [B, K, T, D0], mask [B, T]`` to frames ``[B, T', D]``; augments in training."""
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Optimiser groups of the trainable parameters (empty when there are none)."""
+        params = [p for p in self.parameters() if p.requires_grad]
+        return [{"params": params, "lr": lr}] if params else []
+
+    def frozen_roots(self) -> dict[str, nn.Module]:
+        """Pretrained parts that stay as published: not saved, rebuilt from their name."""
+        return {}
+
+    def layer_weights(self) -> dict[str, float]:
+        """Weight of each kept layer in a learned mix; empty when nothing is mixed."""
+        return {}
+
+
+class LayerMix(nn.Module):
+    """Softmax-weighted sum of kept layers (the SUPERB featuriser's rule).
+
+    With one layer there is nothing to learn and no parameter.
+
+    Args:
+        layers: indices of the kept layers, for naming; 0 is the input of the first block.
+    """
+
+    def __init__(self, layers: list[int]) -> None:
+        super().__init__()
+        self.layers = list(layers)
+        self.logits = nn.Parameter(torch.zeros(len(layers))) if len(layers) > 1 else None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``[B, K, T, D]`` to ``[B, T, D]``."""
+        if self.logits is None:
+            return hidden[:, 0]
+        weights = self.logits.float().softmax(0).to(hidden.dtype)
+        return torch.einsum("k,bktd->btd", weights, hidden)
+
+    def weights(self) -> dict[str, float]:
+        """Layer name to weight; empty for a single layer."""
+        if self.logits is None:
+            return {}
+        w = self.logits.detach().float().softmax(0).tolist()
+        return {f"layer_{k:02d}": v for k, v in zip(self.layers, w, strict=True)}

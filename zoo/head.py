@@ -1,0 +1,69 @@
+"""The contract of a head: the one thing that differs between the ways of posing SER."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from .taxonomy import Taxonomy
+from .types import Frames, HeadLoss, Targets
+
+
+class Head(nn.Module, ABC):
+    """Maps encoder frames to scores over the classes of a taxonomy.
+
+    A head sees frames, not files: no audio, manifest, trainer or logger. It learns through
+    :meth:`loss`, which gets targets, and answers through :meth:`scores`, which does not.
+    Subclasses add keyword-only, annotated, defaulted knobs to the constructor; these are what a
+    configuration may set. ``serzoo.zoo.testing.check_head`` says whether a head keeps the contract.
+
+    Attributes:
+        needs: ``{"text"}`` if the head reads transcripts.
+        open_labels: whether it may score classes that it never trained on.
+        dim: ``D``, width of the frames.
+        taxonomy: what it is trained on.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    open_labels: ClassVar[bool] = False
+
+    def __init__(self, dim: int, taxonomy: Taxonomy) -> None:
+        super().__init__()
+        self.dim = dim
+        self.taxonomy = taxonomy
+
+    @abstractmethod
+    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
+        """Training loss of a batch.
+
+        An utterance without a label (a row of zeros in ``targets.probs``) or of zero weight
+        must not move it; a batch of only such utterances has loss 0 and still a backward pass
+        that reaches every trainable parameter. ``Targets.average`` does both.
+        """
+
+    @abstractmethod
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        """``[B, C]`` float32 log-scores over ``taxonomy``; their softmax is the probability.
+
+        Deterministic, independent of the batch neighbours and of padding. A closed head accepts
+        any subset or order of the classes that it was trained on (:meth:`columns`) and refuses
+        others by name.
+        """
+
+    def columns(self, taxonomy: Taxonomy) -> list[int]:
+        """Positions of the asked classes among those trained on, for a closed head.
+
+        Raises:
+            ConfigError: naming the classes that this head cannot score.
+        """
+        return self.taxonomy.positions_of(taxonomy)
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Optimiser groups of the trainable parameters; one group at ``lr`` unless overridden."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
+
+    def frozen_roots(self) -> dict[str, nn.Module]:
+        """Pretrained parts that stay as published: not saved, rebuilt from their name."""
+        return {}

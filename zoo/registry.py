@@ -1,0 +1,141 @@
+"""Names to classes: the built-in table, entry points for third parties, constructor schemas.
+
+Built-ins are dotted strings, so that listing them imports nothing. A third-party wheel registers a
+head with an entry point in the group ``serzoo.heads`` (encoders: ``serzoo.encoders``; corpora:
+``serzoo.corpora``); a name that is already taken is an error, not a warning.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .errors import ConfigError, suggest
+
+Kind = Literal["heads", "encoders", "corpora"]
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "heads": {
+        "classification": "serzoo.heads.classification:ClassificationHead",
+        "selm": "serzoo.heads.selm:SELMHead",
+        "gen_ser": "serzoo.heads.gen_ser:GenSERHead",
+        "regress_codes": "serzoo.heads.controls:RegressCodesHead",
+        "prototype": "serzoo.heads.controls:PrototypeHead",
+    },
+    "encoders": {
+        "logmel": "serzoo.zoo.logmel:LogMelEncoder",
+        "hf": "serzoo.zoo.backbone:HFEncoder",
+    },
+    "corpora": {
+        name: f"serzoo.datamodules.corpora.{name}:prepare"
+        for name in (
+            "ravdess emodb nemo crema_d iemocap savee tess emovo meld folder csv synthetic".split()
+        )
+    },
+}
+
+
+@cache
+def _table(kind: Kind) -> dict[str, str]:
+    table = dict(BUILT_IN[kind])
+    for point in entry_points(group=f"serzoo.{kind}"):
+        if point.name in table:
+            raise ConfigError(
+                f"{point.value} wants to register '{point.name}' under {kind}, which is already "
+                f"{table[point.name]}; rename its entry point or uninstall it"
+            )
+        table[point.name] = point.value
+    return table
+
+
+def names(kind: Kind) -> list[str]:
+    """Registered names, built-in first; imports none of them."""
+    return list(_table(kind))
+
+
+def get(kind: Kind, name: str) -> Any:
+    """The class or function behind a registered name.
+
+    Raises:
+        ConfigError: with the known names, when there is none of this name.
+    """
+    table = _table(kind)
+    if name not in table:
+        raise ConfigError(f"no {kind[:-1] if kind != 'corpora' else 'corpus'} called '{name}'{suggest(name, table)}")
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One keyword that a configuration may set."""
+
+    name: str
+    annotation: Any
+    default: Any
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+def schema_of(target: Any) -> dict[str, Knob]:
+    """The keyword-only parameters of a constructor or function: all that YAML may set."""
+    function = target.__init__ if inspect.isclass(target) else target
+    hints = get_type_hints(function)
+    return {
+        p.name: Knob(p.name, hints.get(p.name, Any), p.default)
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def check_options(kind: Kind, name: str, options: dict[str, Any]) -> None:
+    """Bind options to the constructor behind ``name`` without building it.
+
+    Raises:
+        ConfigError: listing every unknown key, missing key and value of a wrong type at once.
+    """
+    schema = schema_of(get(kind, name))
+    errors = [f"unknown key '{k}'{suggest(k, schema)}" for k in options if k not in schema]
+    errors += [f"missing key '{k}'" for k, knob in schema.items() if knob.required and k not in options]
+    errors += [
+        f"{k}={v!r} does not fit {_show(schema[k].annotation)}"
+        for k, v in options.items()
+        if k in schema and not _fits(v, schema[k].annotation)
+    ]
+    if errors:
+        raise ConfigError(f"{kind[:-1]} '{name}': " + "; ".join(errors))
+
+
+def _show(annotation: Any) -> str:
+    return annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a YAML value can stand for an annotated parameter (shallow, but into containers)."""
+    if annotation is Any:
+        return True
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return value in args
+    if origin in (list, tuple):
+        if not isinstance(value, (list, tuple)):
+            return False
+        inner = args[0] if args else Any
+        return all(_fits(v, inner) for v in value)
+    if origin is dict:
+        return isinstance(value, dict)
+    if args:  # a union
+        return any(_fits(value, a) for a in args)
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is type(None):
+        return value is None
+    return isinstance(value, annotation) if inspect.isclass(annotation) else True

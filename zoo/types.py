@@ -1,0 +1,141 @@
+"""What flows between the data, the encoder and the heads.
+
+Legend of shapes, the same letters everywhere:
+
+====== =====================================================
+letter meaning
+====== =====================================================
+``B``  utterances in a batch
+``S``  audio samples (16 kHz, mono)
+``T``  encoder frames
+``K``  kept encoder layers (1 for the log-mel encoder)
+``D``  encoder width
+``C``  classes of the taxonomy
+====== =====================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+SAMPLE_RATE = 16_000
+
+_T = TypeVar("_T", bound="_TensorRecord")
+
+
+class _TensorRecord:
+    """Device moves and pinning for frozen dataclasses.
+
+    Lightning refuses to map over a frozen dataclass, unless it has its own ``to``; and the
+    DataLoader pins an object only through its own ``pin_memory``.
+    """
+
+    def _map(self: _T, method: str, *args: Any, **kwargs: Any) -> _T:
+        changed = {
+            f.name: getattr(value, method)(*args, **kwargs)
+            for f in fields(self)  # type: ignore[arg-type]
+            if isinstance(value := getattr(self, f.name), (Tensor, _TensorRecord))
+        }
+        return replace(self, **changed)  # type: ignore[type-var]
+
+    def to(self: _T, *args: Any, **kwargs: Any) -> _T:
+        """A copy whose tensors went through ``Tensor.to`` with these arguments."""
+        return self._map("to", *args, **kwargs)
+
+    def pin_memory(self: _T) -> _T:
+        """A copy whose tensors lie in page-locked memory."""
+        return self._map("pin_memory")
+
+
+@dataclass(frozen=True)
+class Targets(_TensorRecord):
+    """What the utterances of a batch are labelled with.
+
+    Attributes:
+        probs: ``[B, C]`` one-hot, annotators' distribution or weak label; a row of zeros is an
+            unlabelled utterance.
+        weight: ``[B]`` non-negative: class balance, confidence of a weak label.
+        dims: ``[B, 3]`` valence, arousal, dominance in 0..1, NaN where not rated; or None.
+    """
+
+    probs: Tensor
+    weight: Tensor
+    dims: Tensor | None = None
+
+    @property
+    def item_weight(self) -> Tensor:
+        """``[B]`` weight of each utterance in a loss: zero where there is no label."""
+        return self.weight * (self.probs.sum(-1) > 0)
+
+    def average(self, per_item: Tensor) -> Tensor:
+        """Weighted mean of ``[B]`` losses; 0, still differentiable, when nothing has weight."""
+        w = self.item_weight.to(per_item.dtype)
+        return (per_item * w).sum() / w.sum().clamp_min(torch.finfo(per_item.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class Batch(_TensorRecord):
+    """A batch of utterances; exactly one of ``audio`` and ``hidden`` is set.
+
+    Attributes:
+        ids: B utterance ids.
+        speakers: B speaker names.
+        text: B transcripts ("" where there is none), or None when no head asked for them.
+        audio: ``[B, S]`` float32, 16 kHz mono, zero-padded on the right.
+        lengths: ``[B]`` long, real samples of each row of ``audio``.
+        hidden: ``[B, K, T, D]`` stored output of ``Encoder.extract``.
+        mask: ``[B, T]`` bool, True = speech; with ``hidden``.
+        targets: the labels.
+    """
+
+    ids: list[str]
+    speakers: list[str]
+    targets: Targets
+    text: list[str] | None = None
+    audio: Tensor | None = None
+    lengths: Tensor | None = None
+    hidden: Tensor | None = None
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.audio is None) == (self.hidden is None):
+            raise ValueError("a Batch holds exactly one of audio and hidden")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Frames(_TensorRecord):
+    """What a head sees of a batch.
+
+    Attributes:
+        x: ``[B, T, D]`` encoder frames; zeros where ``mask`` is False.
+        mask: ``[B, T]`` bool, True = speech; every row has at least one True.
+    """
+
+    x: Tensor
+    mask: Tensor
+
+    def mean(self) -> Tensor:
+        """``[B, D]`` mean over the frames of speech, in float32."""
+        m = self.mask.unsqueeze(-1)
+        total = self.x.float().masked_fill(~m, 0.0).sum(1)
+        return total / self.mask.sum(1, keepdim=True).clamp_min(1)
+
+
+@dataclass(frozen=True)
+class HeadLoss:
+    """A training loss and what else is worth a curve.
+
+    Attributes:
+        loss: scalar, differentiable.
+        extras: detached scalars, logged as ``head/<name>/<key>``.
+    """
+
+    loss: Tensor
+    extras: dict[str, Tensor]
