@@ -6,10 +6,16 @@ No split, no taxonomy: a manifest says what exists and what the corpus claims ab
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from ..zoo.errors import DataError, suggest
+
+GENDERS = ("female", "male", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +66,178 @@ class Utterance:
     def duration(self) -> float:
         """Seconds."""
         return self.end - self.start
+
+
+def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
+    """Write a manifest, one utterance per line; a reader never sees half of it.
+
+    Fields that hold their default are left out of the line.
+
+    Args:
+        path: where to; missing parent folders are made.
+        utterances: in the order that the file shall have.
+
+    Raises:
+        DataError: when a time is not a finite number (the engine of ``prepare`` fills them in).
+    """
+    lines = []
+    for utterance in utterances:
+        record = {
+            f.name: value
+            for f in fields(Utterance)
+            if (value := getattr(utterance, f.name)) != f.default and value != {}
+        }
+        try:
+            lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False))
+        except ValueError:
+            raise DataError(
+                f"'{utterance.id}' has a number that is not finite (start {utterance.start}, end "
+                f"{utterance.end}, dims {utterance.dims}); write what `prepare` returned, not what "
+                "the corpus reader yields"
+            ) from None
+    write_lines(path, lines)
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write lines of text atomically: into a neighbour first, which then takes the name."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # newline="\n": the same bytes, hence the same hash, on every system
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(line + "\n" for line in lines)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_manifest(path: str | Path) -> list[Utterance]:
+    """The utterances of a manifest, in its order.
+
+    Raises:
+        DataError: when there is no such file, it is empty, or a line is not an utterance; with the
+            number of the line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no manifest at {path}; write one with `serzoo prepare CORPUS out={path}`")
+    utterances = []
+    # only "\n" ends a line: transcripts may hold other characters that str.splitlines() breaks at
+    with path.open(encoding="utf-8", newline="\n") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                utterances.append(_parse(line, f"{path}, line {number}"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text ({error}); is it a manifest?") from None
+    if not utterances:
+        raise DataError(f"{path} holds no utterance; run `serzoo prepare` again")
+    return utterances
+
+
+def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
+    """Refuse a manifest that would break later.
+
+    Args:
+        utterances: of the manifest.
+        root: folder that their ``audio`` is relative to.
+
+    Raises:
+        DataError: with all problems at once, each with a count and its first case: ids that occur
+            twice, durations and sample rates that are not positive, times before the start of the
+            file, paths that lead out of the root, unknown genders, missing files.
+    """
+    utterances, root = list(utterances), Path(root)
+    counts = Counter(u.id for u in utterances)
+    outside = [u for u in utterances if not is_inside(u.audio)]
+    missing = {u.audio for u in utterances if is_inside(u.audio) and not (root / u.audio).is_file()}
+    problems = [
+        _problem("ids that occur more than once", [i for i, n in counts.items() if n > 1]),
+        _problem(
+            "utterances whose end is not after their start, or not finite",
+            [u.id for u in utterances if not (0 < u.duration < float("inf"))],
+        ),
+        _problem("utterances that start before 0 s", [u.id for u in utterances if u.start < 0]),
+        _problem("sample rates below 1 Hz", [u.id for u in utterances if u.sample_rate < 1]),
+        _problem(
+            "genders other than female, male, null",
+            [f"{u.id}: {u.gender}" for u in utterances if u.gender not in GENDERS],
+        ),
+        _problem("audio paths that are not relative to the root", [u.audio for u in outside]),
+        _problem(f"audio files that are not under {root}", sorted(missing)),
+    ]
+    found = [p for p in problems if p]
+    if found:
+        raise DataError(
+            f"the manifest of {len(utterances)} utterances has {'; '.join(found)}; check root=, or "
+            "run `serzoo prepare` again"
+        )
+
+
+def is_inside(audio: str) -> bool:
+    """Whether a manifest's path is relative, with forward slashes, and stays under its root."""
+    parts = PurePosixPath(audio).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in audio
+
+
+def _problem(what: str, cases: list[str]) -> str:
+    return f"{len(cases)} {what} (first: {cases[0]})" if cases else ""
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_text, value.values()))
+
+
+def _three(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) == 3 and all(v is None or _number(v) for v in value)
+    )
+
+
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **{f.name: (_text, "a string") for f in fields(Utterance)},
+    "start": (_number, "a number"),
+    "end": (_number, "a number"),
+    "sample_rate": (lambda v: isinstance(v, int) and not isinstance(v, bool), "a whole number"),
+    "labels": (_texts, "an object of strings"),
+    "dims": (_three, "a list of three numbers or nulls"),
+    "label_score": (_number, "a number"),
+}
+_REQUIRED = [f.name for f in fields(Utterance) if f.default is MISSING and f.name != "labels"]
+
+
+def _parse(line: str, where: str) -> Utterance:
+    try:
+        record = json.loads(line, parse_constant=_not_json)
+    except ValueError as error:
+        raise DataError(f"{where}: not a line of JSON ({error}): {line.strip()[:80]!r}") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: expected one JSON object, found {line.strip()[:80]!r}")
+    for key in record:
+        if key not in _CHECKS:
+            raise DataError(f"{where}: unknown key '{key}'{suggest(key, _CHECKS)}")
+    missing = [key for key in _REQUIRED if key not in record]
+    if missing:
+        raise DataError(f"{where}: lacks {', '.join(missing)}; needed are {', '.join(_REQUIRED)}")
+    for key, value in record.items():
+        fits, expected = _CHECKS[key]
+        optional = key not in _REQUIRED and key != "labels"
+        if not (fits(value) or (optional and value is None)):
+            raise DataError(f"{where}: {key} is {value!r}; expected {expected}")
+    for key in ("start", "end"):
+        record[key] = float(record[key])
+    if record.get("dims") is not None:
+        record["dims"] = tuple(None if v is None else float(v) for v in record["dims"])
+    return Utterance(**record)
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")

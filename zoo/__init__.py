@@ -1,1 +1,55 @@
-"""See README.md in this folder."""
+"""Core of serzoo: contracts, configuration, training, comparison.
+
+The public names are imported on first use, so that the command line answers without torch. The
+verbs are functions of the modules that carry their names: ``from serzoo.zoo.train import train``,
+``serzoo.zoo.evaluate``, ``serzoo.zoo.compare``, ``serzoo.zoo.report``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "zoo":  # a second copy of every class would follow
+    raise ImportError("import serzoo.zoo, not zoo: put `serzoo.` before the path")
+
+if TYPE_CHECKING:
+    from .checkpoint import load
+    from .encoder import Encoder
+    from .head import Head
+    from .metrics import PredictionTable
+    from .module import SERModule
+    from .taxonomy import Taxonomy
+    from .types import Batch, Frames, HeadLoss, Targets
+
+_WHERE = {
+    "Batch": "types",
+    "Encoder": "encoder",
+    "Frames": "types",
+    "Head": "head",
+    "HeadLoss": "types",
+    "PredictionTable": "metrics",
+    "SERModule": "module",
+    "Targets": "types",
+    "Taxonomy": "taxonomy",
+    "load": "checkpoint",
+}
+
+__all__ = [
+    "Batch",
+    "Encoder",
+    "Frames",
+    "Head",
+    "HeadLoss",
+    "PredictionTable",
+    "SERModule",
+    "Targets",
+    "Taxonomy",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'serzoo.zoo' has no attribute '{name}'")
+    return getattr(import_module(f".{_WHERE[name]}", __name__), name)

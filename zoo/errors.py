@@ -18,6 +18,10 @@ class DataError(SerzooError):
     """A corpus, a manifest or an audio file cannot be used."""
 
 
+class DataWarning(UserWarning):
+    """Something of a corpus was left out or could not be filled in; the message counts it."""
+
+
 class CheckpointError(SerzooError):
     """A checkpoint does not fit the model that it is loaded into."""
 

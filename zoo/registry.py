@@ -66,8 +66,13 @@ def get(kind: Kind, name: str) -> Any:
     table = _table(kind)
     if name not in table:
         raise ConfigError(f"no {kind[:-1] if kind != 'corpora' else 'corpus'} called '{name}'{suggest(name, table)}")
-    module, _, attribute = table[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return attribute(table[name])
+
+
+def attribute(dotted: str) -> Any:
+    """What ``package.module:name`` stands for; how ``zoo`` reaches ``datamodules`` at run time."""
+    module, _, name = dotted.partition(":")
+    return getattr(import_module(module), name)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+# Every line here is what CI runs. VENV, PYTHON, SUITE and OUT can be set: make compare SUITE=real
+PYTHON ?= python3
+VENV ?= .venv
+SUITE ?= quickstart
+OUT ?= runs
+BIN = $(VENV)/bin
+# two cores: two test processes with one thread each are faster than one with two
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM = false
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+.PHONY: help install install-dev compare report test test-slow lint types wheel publish clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip --constraint constraints.txt
+
+# a stamp per set of extras: installed once, and again when the pins or the metadata change
+$(VENV)/.quickstart: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quickstart]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.quickstart
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/.quickstart  ## virtual environment with the library and the embedded corpus
+
+install-dev: $(VENV)/.dev  ## and what tests, lint and types need
+
+compare: $(VENV)/.quickstart  ## compare the heads (SUITE=quickstart; SUITE=real needs SERZOO_DATA)
+	$(BIN)/serzoo compare $(SUITE) --out $(OUT)
+
+report: $(VENV)/.quickstart  ## tabulate what a comparison has so far
+	$(BIN)/serzoo report $(SUITE) --out $(OUT)
+
+test: $(VENV)/.dev  ## the default tests
+	$(BIN)/python -m pytest -m 'not slow' -n 2
+
+test-slow: $(VENV)/.dev  ## the slow tests
+	$(BIN)/python -m pytest -m slow -n 2
+
+lint: $(VENV)/.dev  ## style, spelling, metadata
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/validate-pyproject pyproject.toml
+
+types: $(VENV)/.dev  ## mypy --strict on the installed wheel
+	BIN=$(BIN) sh tests/types.sh
+
+wheel: $(VENV)/.dev  ## build, install in an empty environment, import everything, quickstart
+	BIN=$(BIN) PYTHON=$(PYTHON) sh tests/wheel.sh
+
+publish: $(VENV)/.quickstart  ## copy a comparison's records into benchmarks/ and rewrite its tables
+	$(BIN)/python benchmarks/publish.py $(OUT)/$(SUITE)
+
+clean:  ## remove build products, not runs
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,112 @@
+"""Audio files to samples: any container that libsndfile reads, any rate, any channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..zoo.errors import DataError
+
+SAMPLE_RATE = 16_000  # as in zoo.types, which imports torch; `serzoo prepare` does without
+SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+
+Samples = npt.NDArray[np.float32]
+
+
+class EmptyAudioError(DataError):
+    """A file, or the part of it that was asked for, has no samples."""
+
+
+class MissingAudioError(DataError):
+    """There is no such file."""
+
+
+def decode(path: str | Path, start: float = 0.0, end: float | None = None) -> tuple[Samples, int]:
+    """Samples of a file at its own rate, channels averaged.
+
+    Args:
+        path: a wav, flac, mp3 or ogg file; what it holds counts, not what it is called.
+        start: seconds into the file.
+        end: seconds into the file; None = to its end. Beyond the end reads to the end.
+
+    Returns:
+        ``[S]`` float32 in -1..1 (float files may exceed it), and the sample rate in Hz.
+
+    Raises:
+        MissingAudioError: no such file.
+        EmptyAudioError: no samples there.
+        DataError: not audio, or damaged.
+    """
+    import soundfile  # after the command line has printed its help
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingAudioError(
+            f"no audio file at {path}; check root=, which paths are relative to"
+        )
+    if path.stat().st_size == 0:
+        raise EmptyAudioError(f"{path} has 0 bytes; download or convert it again")
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, frames = int(file.samplerate), int(file.frames)
+            first = round(start * rate)
+            last = frames if end is None else min(round(end * rate), frames)
+            if last <= first or first < 0:
+                until = "its end" if end is None else f"{end:.3f} s"
+                raise EmptyAudioError(
+                    f"{path} has no samples between {start:.3f} s and {until}: it holds "
+                    f"{frames / rate:.3f} s"
+                )
+            file.seek(first)
+            samples: npt.NDArray[Any] = file.read(last - first, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        # libsndfile repeats the path in its message
+        reason = str(error).partition(": ")[2] or str(error)
+        raise DataError(
+            f"{path} cannot be read as audio ({reason.strip()}); convert it to wav or flac, or "
+            "remove it"
+        ) from None
+    if last - first - len(samples) > 0.1 * rate:  # the header of an MP3 may be off by a frame
+        raise DataError(
+            f"{path} is cut short: {last - first} samples are promised, {len(samples)} are there; "
+            "download or convert it again"
+        )
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    return np.ascontiguousarray(mono), rate
+
+
+def resample(samples: Samples, rate: int) -> Samples:
+    """Samples at 16 kHz, band-limited (soxr, high quality).
+
+    Args:
+        samples: ``[S]``.
+        rate: of these, in Hz.
+
+    Returns:
+        ``[S * 16000 / rate]`` float32; the same array where the rate is 16 kHz already.
+    """
+    if rate == SAMPLE_RATE:
+        return samples
+    import soxr
+
+    return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
+
+
+def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -> Samples:
+    """Samples of a file as encoders want them: float32, mono, 16 kHz.
+
+    Args:
+        path: a wav, flac, mp3 or ogg file of any rate and number of channels.
+        start: seconds into the file.
+        end: seconds into the file; None = to its end.
+
+    Returns:
+        ``[S]`` float32.
+
+    Raises:
+        DataError: when the file is missing, unreadable, damaged or empty.
+    """
+    return resample(*decode(path, start, end))

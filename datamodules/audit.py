@@ -1,0 +1,167 @@
+"""The leakage audit: is anything of the test heard in training?
+
+A speaker or a recording that two parts have in common makes a score meaningless, and is an error
+(a speaker not where the protocol says in words that it is shared). A sentence in common is how
+most acted corpora are made; it is reported with counts, because a model may learn the words.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .folds import sentence
+from .manifest import Utterance
+from .split import PAIRS, PARTS, Split, some, speakers_of
+
+
+@dataclass
+class AuditReport:
+    """What an audit found.
+
+    Attributes:
+        protocol: name and version.
+        fold: from 0.
+        errors: why the split must not be used; empty when it may.
+        notes: facts that a reader of the numbers should know.
+        counts: numbers of everything looked at, by name.
+        split: fingerprint of each part.
+    """
+
+    protocol: str
+    fold: int
+    errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    split: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing forbids the split."""
+        return not self.errors
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers, for a record."""
+        return {
+            "protocol": self.protocol,
+            "fold": self.fold,
+            "ok": self.ok,
+            "errors": list(self.errors),
+            "notes": list(self.notes),
+            "counts": dict(self.counts),
+            "split": dict(self.split),
+        }
+
+    def __str__(self) -> str:
+        c = self.counts
+        sizes = ", ".join(
+            f"{p} {c[f'{p}_utterances']} utterances of {c[f'{p}_speakers']} speakers" for p in PARTS
+        )
+        lines = [f"{self.protocol} fold {self.fold}: {'passed' if self.ok else 'FAILED'} ({sizes})"]
+        lines += [f"  error: {e}" for e in self.errors]
+        lines += [f"  note: {n}" for n in self.notes]
+        return "\n".join(lines)
+
+
+def audit(split: Split) -> AuditReport:
+    """Look for speakers, utterances, recordings and sentences that parts of a split share.
+
+    Identical audio is found by the hash of the decoded samples; sentences are compared without
+    case, punctuation and spacing.
+    """
+    report = AuditReport(split.protocol, split.fold, split=split.fingerprint())
+    report.notes += split.notes
+    parts = dict(split.parts())
+    for part, utterances in parts.items():
+        report.counts[f"{part}_utterances"] = len(utterances)
+        report.counts[f"{part}_speakers"] = len(speakers_of(utterances))
+        _within(report, part, utterances)
+    for a, b in PAIRS:
+        _speakers(report, split, a, b)
+        _recordings(report, a, b, parts[a], parts[b])
+        _sentences(report, a, b, parts[a], parts[b])
+    everyone = [u for us in parts.values() for u in us]
+    unhashed = sum(u.sha is None for u in everyone)
+    report.counts["without_sha"] = unhashed
+    if unhashed:
+        report.notes.append(
+            f"{unhashed} of {len(everyone)} utterances carry no hash of their samples, so "
+            "identical audio was not looked for among them; prepare the corpus again to add it"
+        )
+    silent = sum(not sentence(u.text) for u in everyone)
+    report.counts["without_text"] = silent
+    if silent:
+        report.notes.append(
+            f"{silent} of {len(everyone)} utterances have no transcript, so sentences were not "
+            "compared for them"
+        )
+    return report
+
+
+def _within(report: AuditReport, part: str, utterances: Sequence[Utterance]) -> None:
+    repeated = len(utterances) - len({u.id for u in utterances})
+    if repeated:
+        report.errors.append(f"{part} holds {repeated} utterances twice (same id)")
+    groups = [g for g in _by_sha(utterances).values() if len(g) > 1]
+    report.counts[f"{part}_duplicates"] = sum(len(g) - 1 for g in groups)
+    if groups:
+        names = [" = ".join(sorted(u.id for u in g)) for g in groups]
+        differ = sum(len({u.label for u in g}) > 1 for g in groups)
+        report.notes.append(
+            f"{part} holds the same audio under {len(groups)} sets of ids: {some(names)}"
+            + (f"; the labels differ in {differ}" if differ else "")
+        )
+
+
+def _speakers(report: AuditReport, split: Split, a: str, b: str) -> None:
+    parts = dict(split.parts())
+    shared = speakers_of(parts[a]) & speakers_of(parts[b])
+    report.counts[f"{a}_{b}_speakers"] = len(shared)
+    if shared and not (split.sharing and split.sharing.allows(a, b)):
+        report.errors.append(
+            f"{a} and {b} share {len(shared)} speakers ({some(shared)}); scores are not "
+            "speaker-independent: split by speaker"
+        )
+
+
+def _recordings(
+    report: AuditReport, a: str, b: str, first: Sequence[Utterance], second: Sequence[Utterance]
+) -> None:
+    ids = {u.id for u in first} & {u.id for u in second}
+    report.counts[f"{a}_{b}_utterances"] = len(ids)
+    if ids:
+        report.errors.append(f"{len(ids)} utterances are in both {a} and {b} ({some(ids)})")
+    mine, other = _by_sha(first), _by_sha(second)
+    same = sorted(mine.keys() & other.keys())
+    pairs = [f"{mine[s][0].id} = {other[s][0].id}" for s in same]
+    report.counts[f"{a}_{b}_recordings"] = len(same)
+    if same:
+        report.errors.append(
+            f"{len(same)} recordings are in both {a} and {b}, sample for sample ({some(pairs)}); "
+            "leave one of each pair out of the manifest"
+        )
+
+
+def _sentences(
+    report: AuditReport, a: str, b: str, first: Sequence[Utterance], second: Sequence[Utterance]
+) -> None:
+    heard = {s for u in first if (s := sentence(u.text))}
+    again = [s for u in second if (s := sentence(u.text)) in heard]
+    report.counts[f"{a}_{b}_sentences"] = len(set(again))
+    report.counts[f"{a}_{b}_utterances_with_shared_sentence"] = len(again)
+    # what validation and test have in common teaches no model anything
+    if again and a == "train":
+        report.notes.append(
+            f"{len(again)} of {len(second)} {b} utterances speak one of {len(set(again))} "
+            "sentences heard in training"
+        )
+
+
+def _by_sha(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
+    found: dict[str, list[Utterance]] = defaultdict(list)
+    for u in utterances:
+        if u.sha is not None:
+            found[u.sha].append(u)
+    return found

@@ -1,0 +1,192 @@
+"""From a corpus' name to its utterances: find the folder, prepare once, remember."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..zoo.errors import DataError
+from .manifest import Utterance, read_manifest, validate
+from .prepare import Prepared, prepare
+from .synthetic import ensure_synthetic
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Utterances and where their audio lies.
+
+    Attributes:
+        utterances: of all corpora asked for.
+        roots: corpus name to its folder.
+        notes: what preparing said, for the record: refusals by reason, counts that are off.
+    """
+
+    utterances: list[Utterance]
+    roots: dict[str, Path]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sha(self) -> str:
+        """12 hexadecimal digits over what the utterances say and sound like, not where they lie."""
+        rows = sorted(
+            (u.id, u.sha or "", u.label or "", u.speaker, f"{u.start:.3f}-{u.end:.3f}")
+            for u in self.utterances
+        )
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
+
+
+def cache_dir() -> Path:
+    """``$SERZOO_CACHE``, or ``serzoo`` under the user's cache folder."""
+    base = os.environ.get("SERZOO_CACHE")
+    if base:
+        return Path(base).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "serzoo"
+
+
+def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = None) -> Path:
+    """Where a corpus lies: the given folder, else ``$SERZOO_DATA/<corpus>``.
+
+    The embedded corpus is generated into the cache. ``nemo`` is also found as ``nemo_mini``.
+
+    Raises:
+        DataError: when there is no such folder, saying how to name it.
+    """
+    if root is not None:
+        path = Path(root).expanduser()
+        if not path.is_dir():
+            raise DataError(f"no folder {path} for corpus '{corpus}'; set data.root to where it lies")
+        return path
+    if corpus == "synthetic":
+        return ensure_synthetic(cache_dir(), **(options or {}))
+    base = os.environ.get("SERZOO_DATA")
+    if not base:
+        raise DataError(
+            f"where is corpus '{corpus}'? set data.root=FOLDER, or SERZOO_DATA to a folder that holds "
+            f"{corpus}/"
+        )
+    for name in (corpus, f"{corpus}_mini"):
+        path = Path(base).expanduser() / name
+        if path.is_dir():
+            return path
+    have = sorted(p.name for p in Path(base).expanduser().glob("*") if p.is_dir())
+    raise DataError(
+        f"SERZOO_DATA={base} holds no folder {corpus} (it holds: {', '.join(have) or 'nothing'}); "
+        "set data.root=FOLDER"
+    )
+
+
+def open_corpora(
+    corpora: Sequence[str],
+    *,
+    root: str | None = None,
+    manifest: str | None = None,
+    options: dict[str, Any] | None = None,
+    progress: bool = False,
+) -> Speech:
+    """Utterances of the named corpora, prepared on first use and remembered in the cache.
+
+    Args:
+        corpora: registered names; with ``manifest``, the corpora to keep of it (all when empty).
+        root: folder of the corpus (of the manifest's audio); one corpus only, or a folder that
+            holds one sub-folder per corpus.
+        manifest: a prepared manifest to read instead.
+        options: keywords of the corpus reader.
+        progress: show a bar while files are decoded.
+    """
+    if manifest is not None:
+        return _from_manifest(Path(manifest), corpora, root)
+    utterances: list[Utterance] = []
+    roots: dict[str, Path] = {}
+    notes: dict[str, Any] = {}
+    for corpus in corpora:
+        inner = root
+        if root is not None and len(corpora) > 1:
+            inner = str(Path(root) / corpus)
+        roots[corpus] = corpus_root(corpus, inner, options)
+        found, notes[corpus] = _prepared(corpus, roots[corpus], options or {}, progress)
+        utterances += found
+    return Speech(utterances, roots, notes)
+
+
+def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Speech:
+    utterances = read_manifest(path)
+    if corpora:
+        utterances = [u for u in utterances if u.corpus in corpora]
+    if not utterances:
+        raise DataError(f"{path} holds no utterances of {', '.join(corpora) or 'any corpus'}")
+    sidecar = path.with_suffix(".json")
+    stored = json.loads(sidecar.read_text("utf-8")) if sidecar.is_file() else {}
+    names = sorted({u.corpus for u in utterances})
+    roots = {}
+    for name in names:
+        folder = root or stored.get("root")
+        if folder is None:
+            raise DataError(f"{path} does not say where its audio lies; set data.root=FOLDER")
+        several = Path(folder) / name
+        roots[name] = several if len(names) > 1 and several.is_dir() else Path(folder)
+    for name in names:
+        validate([u for u in utterances if u.corpus == name], roots[name])
+    return Speech(utterances, roots, {n: stored.get("notes", {}) for n in names})
+
+
+def _prepared(
+    corpus: str, root: Path, options: dict[str, Any], progress: bool
+) -> tuple[list[Utterance], dict[str, Any]]:
+    """Prepare, or read what an earlier call wrote for the very same files."""
+    folder = cache_dir() / "manifests"
+    path = folder / f"{corpus}-{_listing(root, options)}.jsonl"
+    sidecar = path.with_suffix(".json")
+    if path.is_file() and sidecar.is_file():
+        return read_manifest(path), json.loads(sidecar.read_text("utf-8"))["notes"]
+    # the embedded corpus' options shaped its folder; its reader finds them there
+    reader_options = {} if corpus == "synthetic" else options
+    done = prepare(corpus, root=root, out=path, options=reader_options, progress=progress)
+    return done.utterances, done.notes()
+
+
+def prepare_corpus(
+    corpus: str,
+    *,
+    root: str | None = None,
+    out: str | None = None,
+    options: dict[str, Any] | None = None,
+    strict: bool = False,
+    progress: bool = False,
+) -> tuple[Prepared, Path]:
+    """`serzoo prepare`: a corpus to a manifest, whose path is returned with the report.
+
+    Args:
+        corpus: registered name.
+        root: its folder; see :func:`corpus_root`.
+        out: the manifest; ``<corpus>.jsonl`` in the current folder by default.
+        options: keywords of its reader.
+        strict: counts other than the published ones are an error.
+        progress: show a bar.
+    """
+    folder = corpus_root(corpus, root, options)
+    path = Path(out or f"{corpus}.jsonl")
+    reader_options = {} if corpus == "synthetic" else options
+    done = prepare(
+        corpus, root=folder, out=path, options=reader_options, strict=strict, progress=progress
+    )
+    return done, path
+
+
+def _listing(root: Path, options: dict[str, Any]) -> str:
+    """Hash of every file's path, size and time: a changed corpus is prepared anew."""
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
+    code = Path(__file__).parent
+    for source in sorted([*code.glob("*.py"), *code.glob("corpora/*.py")]):
+        digest.update(source.read_bytes())  # a changed reader, too
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder) / name
+            stat = path.stat()
+            digest.update(f"{path.relative_to(root)}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]

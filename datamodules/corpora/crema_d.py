@@ -1,0 +1,115 @@
+"""CREMA-D: 91 actors, 12 sentences, 6 emotions, English (Cao et al. 2014).
+
+``AudioWAV/1001_DFA_ANG_XX.wav`` is actor, sentence, acted emotion, level. The acted emotion is the
+label; what most listeners heard in the voice alone is ``labels["voice_vote"]``. The two disagree
+often, so a result has to say which one it is about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...zoo.errors import DataError
+from ..layout import check_once, listing, read_table
+from ..manifest import Utterance
+from . import find_files, left_out, note, nothing_found, utterance
+
+SENTENCES = {
+    "IEO": "It's eleven o'clock.",
+    "TIE": "That is exactly what happened.",
+    "IOM": "I'm on my way to the meeting.",
+    "IWW": "I wonder what this is about.",
+    "TAI": "The airplane is almost full.",
+    "MTI": "Maybe tomorrow it will be cold.",
+    "IWL": "I would like a new alarm clock.",
+    "ITH": "I think I have a doctor's appointment.",
+    "DFA": "Don't forget a jacket.",
+    "ITS": "I think I've seen this before.",
+    "TSI": "The surface is slick.",
+    "WSI": "We'll stop in a couple of minutes.",
+}
+
+_NAME = re.compile(rf"(1\d{{3}})_({'|'.join(SENTENCES)})_([A-Z]{{3}})_(?:XX?|LO|MD|HI)")
+
+# the tables spell this recording _XX; named, not matched loosely, so that no other slips through
+_IN_TABLES = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}
+
+
+def prepare(root: Path) -> Iterator[Utterance]:
+    """Utterances of CREMA-D.
+
+    The WAV files are used, the MP3 files only where there are no others. Recordings that
+    ``SentenceFilenames.csv`` lists and the disk lacks are yielded too, to be counted as missing.
+    Without the tables, gender and voice vote stay empty, with a warning.
+
+    Args:
+        root: the repository, or a folder above it; ``AudioWAV`` alone will do, without the tables.
+
+    Raises:
+        DataError: when no audio is found, a recording is there twice, or a table is damaged.
+    """
+    audio = _audio(root)
+    tables = {p.name: p for p in find_files(root, (".csv",))}
+
+    def rows(table: str, *columns: str, without: str) -> list[dict[str, str]]:
+        if table in tables:
+            return read_table(tables[table], columns)
+        note(f"crema_d: no {table} under {root}: {without}; the corpus' repository has it")
+        return []
+
+    names = rows("SentenceFilenames.csv", "Filename", without="missing audio goes unnoticed")
+    listed = {row["Filename"] for row in names}
+    sex = {
+        row["ActorID"]: row["Sex"].lower()
+        for row in rows("VideoDemographics.csv", "ActorID", "Sex", without="gender stays empty")
+    }
+    ratings = rows(
+        "summaryTable.csv", "FileName", "VoiceVote", without="no voice vote is filled in"
+    )
+    votes = {row["FileName"]: row["VoiceVote"] for row in ratings}
+
+    if unlisted := listing(sorted(set(audio) - listed if listed else ())):
+        note(f"crema_d: audio files that SentenceFilenames.csv does not list: {unlisted}")
+    first = next(iter(audio.values()))
+    expected = {name: first.with_name(name + first.suffix) for name in listed}
+    everything = sorted((expected | audio).items())
+    if unvoted := listing(n for n, _ in everything if votes and not votes.get(n)):
+        note(f"crema_d: recordings without a vote in summaryTable.csv: {unvoted}")
+
+    for name, path in everything:
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise DataError(
+                f"SentenceFilenames.csv lists '{name}', which is not named like 1001_DFA_ANG_XX; "
+                "is this the publisher's table?"
+            )
+        actor, sentence, label = match.groups()
+        yield utterance(
+            "crema_d",
+            path,
+            root,
+            speaker=actor,
+            gender=sex.get(actor),
+            language="en",
+            label=label,
+            labels={"voice_vote": votes[name]} if votes.get(name) else {},
+            text=SENTENCES[sentence],
+            text_source="human",
+            label_source="acted",
+        )
+
+
+def _audio(root: Path) -> dict[str, Path]:
+    """Audio files by the name that the tables use."""
+    files = find_files(root)
+    # the repository holds every recording as WAV and as MP3
+    files = [p for p in files if p.suffix.lower() != ".mp3"] or files
+    named = [p for p in files if _NAME.fullmatch(p.stem)]
+    if not named:
+        raise nothing_found("crema_d", root, "AudioWAV/1001_DFA_ANG_XX.wav")
+    other = [p for p in files if not _NAME.fullmatch(p.stem)]
+    left_out("crema_d", {"not named like 1001_DFA_ANG_XX.wav": other})
+    check_once("crema_d", root, ((p.stem, p) for p in named))
+    return {_IN_TABLES.get(p.stem, p.stem): p for p in named}

@@ -1,0 +1,103 @@
+"""A folder of one's own: one sub-folder per label, any audio anywhere below it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ...zoo.errors import ConfigError, DataError, suggest
+from ..manifest import Utterance
+from . import find_files, left_out, note, utterance
+
+NO_SPEAKERS = (
+    "nothing tells who speaks, so every {unit} is taken for a speaker of its own: folds cannot be "
+    "guaranteed to be speaker-disjoint; {remedy}"
+)
+
+
+def prepare(
+    root: Path,
+    *,
+    speaker: str | None = None,
+    language: str | None = None,
+    rename: dict[str, str] | None = None,
+) -> Iterator[Utterance]:
+    r"""Utterances of a folder with one sub-folder per label.
+
+    Args:
+        root: holds ``<label>/**/*.wav`` (or flac, mp3, ogg). Ids are paths without their suffix.
+        speaker: regular expression with one group, searched in each path below the root (forward
+            slashes), for example ``r"spk(\d+)"``. Without it every file is its own speaker, which a
+            warning tells.
+        language: ISO 639-1 code of all files.
+        rename: sub-folder to label, where the name of the sub-folder is not the label.
+
+    Raises:
+        DataError: no such folder, no audio in sub-folders, files that ``speaker`` does not match,
+            or a key of ``rename`` that no sub-folder has.
+        ConfigError: ``speaker`` is not a regular expression with one group.
+    """
+    pattern = _pattern(speaker)
+    files = find_files(root)
+    named = [p for p in files if p.parent != root]
+    if not named:
+        raise DataError(
+            f"folder: no audio in sub-folders of {root} ({len(files)} files lie directly in it); "
+            "make one sub-folder per label, such as angry/clip1.wav"
+        )
+    left_out("folder", {"files without a label's folder": [p for p in files if p.parent == root]})
+    labels = {p: p.relative_to(root).parts[0] for p in named}
+    check_rename(rename, labels.values())
+    speakers = {p: p.relative_to(root).with_suffix("").as_posix() for p in named}
+    if pattern is None:
+        remedy = 'give speaker="..." with a group for the part of the path that names them'
+        note("folder: " + NO_SPEAKERS.format(unit="file", remedy=remedy))
+    else:
+        matches = {p: pattern.search(p.relative_to(root).as_posix()) for p in named}
+        failed = [p for p, m in matches.items() if m is None or not m[1]]
+        if failed:
+            raise DataError(
+                f"speaker='{speaker}' finds no speaker in {len(failed)} of {len(named)} paths "
+                f"(first: {failed[0].relative_to(root).as_posix()}); it is searched in the path "
+                "below root, forward slashes, with the suffix"
+            )
+        speakers = {p: m[1] for p, m in matches.items() if m is not None}
+    for path in named:
+        yield utterance(
+            "folder",
+            path,
+            root,
+            id=f"folder/{path.relative_to(root).with_suffix('').as_posix()}",
+            speaker=speakers[path],
+            language=language,
+            label=(rename or {}).get(labels[path], labels[path]),
+        )
+
+
+def check_rename(rename: dict[str, str] | None, labels: Iterable[str | None]) -> None:
+    """Refuse keys that no utterance has: they are misspelt.
+
+    Raises:
+        DataError: with the labels found and their counts.
+    """
+    found = Counter(label for label in labels if label is not None)
+    for key in rename or {}:
+        if key not in found:
+            raise DataError(f"rename: no utterance is labelled '{key}'{suggest(key, found)}")
+
+
+def _pattern(speaker: str | None) -> re.Pattern[str] | None:
+    if speaker is None:
+        return None
+    try:
+        pattern = re.compile(speaker)
+    except re.error as error:
+        raise ConfigError(f"speaker='{speaker}' is not a regular expression: {error}") from None
+    if pattern.groups != 1:
+        raise ConfigError(
+            f"speaker='{speaker}' has {pattern.groups} groups; put brackets around the one part "
+            r"that names the speaker, as in 'spk(\d+)'"
+        )
+    return pattern

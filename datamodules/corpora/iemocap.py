@@ -1,0 +1,140 @@
+"""IEMOCAP: ten actors in five sessions, scripted and improvised, English (Busso et al. 2008).
+
+``Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav`` is labelled by a line of
+``Session1/dialog/EmoEvaluation/Ses01F_impro01.txt``. The letter after the session tells who wore
+the motion-capture markers in that dialogue; who speaks is the letter before the turn's number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...zoo.errors import DataError
+from ..layout import listing, read_text
+from ..manifest import Utterance
+from . import find_files, note, utterance
+
+_NAME = re.compile(r"(?P<session>Ses0[1-5])(?P<dialogue>[FM]_\w+)_(?P<who>[FM])(?P<turn>\d{3})")
+_RATED = re.compile(
+    r"\[[\d.\s-]+\]\s+(?P<name>\S+)\s+(?P<label>\w+)\s+"
+    r"\[(?P<v>[-\d.]+),\s*(?P<a>[-\d.]+),\s*(?P<d>[-\d.]+)\]\s*"
+)
+_SAID = re.compile(r"(?P<name>Ses\w+)\s*\[[\d.\s-]*\]\s*:\s*(?P<text>.*?)\s*")
+
+_GENDER = {"F": "female", "M": "male"}
+
+
+def prepare(root: Path) -> Iterator[Utterance]:
+    """Utterances of IEMOCAP, with the majority label, mean ratings and transcript of each.
+
+    All labels are kept as published, ``xxx`` (no majority) included. Ratings run from 1 to 5 and
+    are scaled to 0..1; a mean outside that range counts as not rated, with a warning. A rated turn
+    without a file is yielded too, to be counted as missing.
+
+    Args:
+        root: ``IEMOCAP_full_release``, or a folder above it.
+
+    Raises:
+        DataError: when there is no session, no audio, or a session lacks its texts.
+    """
+    sessions = _sessions(root)
+    audio = {p.stem: p for s in sessions for p in _audio(s)}
+    if not audio:
+        raise DataError(
+            f"iemocap: no audio in sentences/wav of the {len(sessions)} sessions under {root}; "
+            "unpack Session*/sentences/wav"
+        )
+    texts: dict[str, str] = {}
+    rated: set[str] = set()
+    odd_texts, odd_lines, odd_dims = [], [], []
+    for session in sessions:
+        for line in _lines(session, "transcriptions"):
+            said = _SAID.fullmatch(line)
+            if said is None:
+                odd_texts.append(line)
+            else:
+                texts[said["name"]] = said["text"]
+        for line in _lines(session, "EmoEvaluation"):
+            if not line.startswith("["):  # the heading, and what single raters said
+                continue
+            found = _RATED.fullmatch(line)
+            turn = found and _NAME.fullmatch(found["name"])
+            if found is None or turn is None or turn[0] in rated:
+                odd_lines.append(line)
+                continue
+            rated.add(turn[0])
+            dims = (_scale(found["v"]), _scale(found["a"]), _scale(found["d"]))
+            if None in dims:
+                odd_dims.append(turn[0])
+            path = audio.get(turn[0]) or session.joinpath(
+                "sentences", "wav", turn["session"] + turn["dialogue"], f"{turn[0]}.wav"
+            )
+            text = texts.get(turn[0])
+            yield utterance(
+                "iemocap",
+                path,
+                root,
+                speaker=turn["session"] + turn["who"],
+                session=turn["session"],
+                gender=_GENDER[turn["who"]],
+                language="en",
+                label=found["label"],
+                dims=dims,
+                text=text,
+                text_source=None if text is None else "human",
+                label_source="perceived",
+            )
+    odd_texts += sorted(set(texts) - rated)
+    for what, names in {
+        "rated lines that name no turn, or one a second time": odd_lines,
+        "turns with a mean rating outside 1..5, taken as not rated": odd_dims,
+        "audio files without a rated line, left out": sorted(set(audio) - rated),
+        "turns without a transcript": sorted(rated - set(texts)),
+        "lines of transcripts that belong to no rated turn": odd_texts,
+    }.items():
+        if names:
+            note(f"iemocap: {what}: {listing(names)}")
+
+
+def _sessions(root: Path) -> list[Path]:
+    """The folders Session1..Session5, in ``root`` or one or two levels below."""
+    for pattern in ("Session[1-5]", "*/Session[1-5]", "*/*/Session[1-5]"):
+        found = sorted(p for p in root.glob(pattern) if p.is_dir())
+        if found:
+            parents = {p.parent for p in found}
+            if len(parents) > 1:
+                raise DataError(
+                    f"iemocap: {len(parents)} copies under {root} "
+                    f"({', '.join(sorted(p.name for p in parents))}); point root= at one of them"
+                )
+            absent = sorted({f"Session{i}" for i in range(1, 6)} - {p.name for p in found})
+            if absent:
+                note(f"iemocap: {', '.join(absent)} not under {root}")
+            return found
+    raise DataError(
+        f"iemocap: no Session1..Session5 under {root}; give the folder IEMOCAP_full_release"
+    )
+
+
+def _audio(session: Path) -> list[Path]:
+    folder = session / "sentences" / "wav"
+    return find_files(folder) if folder.is_dir() else []
+
+
+def _lines(session: Path, folder: str) -> Iterator[str]:
+    """Lines of the texts directly in ``dialog/<folder>`` (its subfolders are per rater)."""
+    texts = sorted(p for p in (session / "dialog" / folder).glob("*.txt") if p.name[0] != ".")
+    if not texts:
+        raise DataError(
+            f"iemocap: no texts in {session / 'dialog' / folder}; is the copy complete?"
+        )
+    for path in texts:
+        yield from filter(None, map(str.strip, read_text(path).split("\n")))
+
+
+def _scale(rating: str) -> float | None:
+    """1..5 to 0..1; None outside."""
+    value = (float(rating) - 1.0) / 4.0
+    return value if 0.0 <= value <= 1.0 else None

@@ -1,0 +1,78 @@
+"""A list of indices to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+
+from ..zoo.types import Batch, Targets
+from .features import FeatureStore, load_wave, pad_hidden, pad_waves
+from .manifest import Utterance
+
+
+class SpeechDataset(Dataset[Batch]):
+    """Utterances of one part of a split.
+
+    Args:
+        utterances: the part.
+        classes: class index of each utterance; -1 = unlabelled.
+        n_classes: C.
+        weights: loss weight of each class, ``[C]``.
+        roots: corpus name to the folder that ``Utterance.audio`` is relative to.
+        max_seconds: longer utterances are cut to this.
+        store: features to use instead of audio.
+        text: whether batches carry transcripts.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        classes: Sequence[int],
+        n_classes: int,
+        *,
+        weights: Sequence[float] | None = None,
+        roots: dict[str, Path],
+        max_seconds: float,
+        store: FeatureStore | None = None,
+        text: bool = False,
+    ) -> None:
+        self.utterances = list(utterances)
+        self.classes = torch.tensor(list(classes), dtype=torch.long)
+        self.n_classes = n_classes
+        self.weights = torch.tensor(weights if weights is not None else [1.0] * n_classes)
+        self.roots, self.max_seconds, self.store, self.text = roots, max_seconds, store, text
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @property
+    def seconds(self) -> list[float]:
+        """Duration of each utterance as it is used."""
+        return [min(u.duration, self.max_seconds) for u in self.utterances]
+
+    def __getitem__(self, indices: list[int]) -> Batch:
+        """The batch of these utterances, in this order."""
+        chosen = [self.utterances[i] for i in indices]
+        labels = self.classes[indices]
+        known = labels >= 0
+        probs = torch.zeros(len(chosen), self.n_classes)
+        probs[known, labels[known]] = 1.0
+        weight = torch.where(known, self.weights[labels.clamp_min(0)], 0.0)
+        dims = None
+        if any(u.dims for u in chosen):
+            nan = float("nan")
+            dims = torch.tensor([[nan if v is None else v for v in u.dims or (None,) * 3] for u in chosen])
+        common = {
+            "ids": [u.id for u in chosen],
+            "speakers": [f"{u.corpus}/{u.speaker}" for u in chosen],
+            "targets": Targets(probs, weight, dims),
+            "text": [u.text or "" for u in chosen] if self.text else None,
+        }
+        if self.store is not None:
+            hidden, mask = pad_hidden([self.store[u] for u in chosen])
+            return Batch(hidden=hidden, mask=mask, **common)  # type: ignore[arg-type]
+        audio, lengths = pad_waves([load_wave(u, self.roots, self.max_seconds) for u in chosen])
+        return Batch(audio=audio, lengths=lengths, **common)  # type: ignore[arg-type]

@@ -1,0 +1,207 @@
+"""What is known about a corpus: licence, citation, label map, expected counts, defaults.
+
+Read from ``configs/corpus/<name>.yaml``. A third-party reader may carry the same keys as an
+attribute ``info`` of its ``prepare`` function; without it, its labels stand for themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from ..zoo import registry
+from ..zoo.errors import ConfigError, DataError, suggest
+from ..zoo.taxonomy import canonical, read_yaml
+from .manifest import Utterance
+
+ATTRIBUTES = ("gender", "language", "speaker")
+
+
+class LabelMap(dict[str, str | None]):
+    """Raw codes to canonical labels; None = left out on purpose.
+
+    Attributes:
+        open: every raw code stands for itself, in lower case (``labels: "*"`` in YAML); the mapping
+            itself is empty then.
+    """
+
+    def __init__(
+        self, codes: Mapping[str, str | None] | None = None, *, open: bool = False
+    ) -> None:
+        super().__init__(codes or {})
+        self.open = open
+
+    def __contains__(self, raw: object) -> bool:
+        return self.open or super().__contains__(raw)
+
+    def __missing__(self, raw: str) -> str:
+        if self.open:
+            return raw.lower()
+        raise KeyError(raw)
+
+    @classmethod
+    def parse(cls, value: Any, where: str) -> LabelMap:
+        """From YAML: ``"*"`` or a mapping.
+
+        Raises:
+            ConfigError: on anything else, or a canonical label that is not in the vocabulary.
+        """
+        if value == "*":
+            return cls(open=True)
+        if not isinstance(value, Mapping):
+            raise ConfigError(f'{where} is {value!r}; expected a mapping of raw codes, or "*"')
+        codes = {str(raw): None if to is None else str(to) for raw, to in value.items()}
+        for raw, to in codes.items():
+            if to is not None and to not in canonical():
+                raise ConfigError(f"{where} maps '{raw}' to '{to}'{suggest(to, canonical())}")
+        return cls(codes)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Published counts; what is None or empty is not checked.
+
+    Attributes:
+        utterances: of the complete corpus.
+        speakers: of the complete corpus.
+        labels: utterances per raw code.
+        per_speaker: utterances per speaker, by which missing speakers are named.
+    """
+
+    utterances: int | None = None
+    speakers: int | None = None
+    labels: dict[str, int] = field(default_factory=dict)
+    per_speaker: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CorpusInfo:
+    """One corpus.
+
+    Attributes:
+        name: registered name.
+        title: full name.
+        licence: of the audio; what its publisher asks of its users.
+        citation: to be cited.
+        url: where its publisher distributes it.
+        language: ISO 639-1 code; None where there is more than one, or it is not known.
+        labels: map of the column ``label``.
+        alternative_labels: maps of other label columns (keys of ``Utterance.labels``).
+        expected: published counts.
+        taxonomy: default taxonomy; None where the user must name one.
+        protocol: default protocol; None where the user must name one.
+    """
+
+    name: str
+    title: str
+    licence: str = ""
+    citation: str = ""
+    url: str = ""
+    language: str | None = None
+    labels: LabelMap = field(default_factory=lambda: LabelMap(open=True))
+    alternative_labels: dict[str, LabelMap] = field(default_factory=dict)
+    expected: Expected = field(default_factory=Expected)
+    taxonomy: str | None = None
+    protocol: str | None = None
+
+    @staticmethod
+    def names() -> list[str]:
+        """Names of the corpora that ship a description."""
+        found = (p.name for p in files("serzoo.configs.corpus").iterdir())
+        return sorted(n[:-5] for n in found if n.endswith(".yaml"))
+
+    @classmethod
+    def load(cls, name: str) -> CorpusInfo:
+        """The description of a corpus.
+
+        Raises:
+            ConfigError: when no corpus has this name, or its description has unknown keys or maps
+                to labels that the canonical vocabulary lacks.
+        """
+        return _load(name)
+
+    @classmethod
+    def from_dict(cls, name: str, data: Mapping[str, Any]) -> CorpusInfo:
+        """From the keys of a ``configs/corpus/<name>.yaml``."""
+        where = f"the description of corpus '{name}'"
+        _check_keys(data, [f.name for f in fields(cls) if f.name != "name"], where)
+        values = dict(data)
+        values["title"] = data.get("title", name)
+        if "labels" in data:
+            values["labels"] = LabelMap.parse(data["labels"], f"'labels' in {where}")
+        values["alternative_labels"] = {
+            str(column): LabelMap.parse(codes, f"'alternative_labels.{column}' in {where}")
+            for column, codes in (data.get("alternative_labels") or {}).items()
+        }
+        expected = data.get("expected") or {}
+        _check_keys(expected, [f.name for f in fields(Expected)], f"'expected' in {where}")
+        values["expected"] = Expected(
+            utterances=expected.get("utterances"),
+            speakers=expected.get("speakers"),
+            labels={str(k): int(n) for k, n in (expected.get("labels") or {}).items()},
+            per_speaker={str(k): int(n) for k, n in (expected.get("per_speaker") or {}).items()},
+        )
+        return cls(name, **values)
+
+    def canonical_label(self, utterance: Utterance, column: str = "label") -> str | None:
+        """The canonical label of an utterance of this corpus; see :func:`canonical_label`."""
+        if column in ATTRIBUTES:
+            value: str | None = getattr(utterance, column)
+            return value
+        if column == "label":
+            raw, codes = utterance.label, self.labels
+        elif column in self.alternative_labels:
+            raw, codes = utterance.labels.get(column), self.alternative_labels[column]
+        elif self.labels.open and column in utterance.labels:
+            raw, codes = utterance.labels[column], self.labels
+        else:
+            known = {"label", *ATTRIBUTES, *self.alternative_labels}
+            known |= set(utterance.labels) if self.labels.open else set()
+            raise DataError(
+                f"corpus '{self.name}' has no column '{column}'{suggest(column, known)}"
+            )
+        if raw is None:
+            return None
+        if raw not in codes:
+            raise DataError(
+                f"{column} '{raw}' ({utterance.id}) is not in configs/corpus/{self.name}.yaml; "
+                f"known: {', '.join(codes)}; add it there, with null to leave it out"
+            )
+        return codes[raw]
+
+
+def canonical_label(utterance: Utterance, column: str = "label") -> str | None:
+    """The canonical label of an utterance, by its corpus' map.
+
+    Args:
+        utterance: of any corpus.
+        column: ``label``, a key of ``Utterance.labels``, or ``gender``, ``language``, ``speaker``
+            (which stand for themselves).
+
+    Returns:
+        The canonical label; None where the utterance has none, or the map leaves it out on purpose.
+
+    Raises:
+        DataError: for a raw code that the map does not know, naming utterance, known codes and the
+            file to edit; or for a column that the corpus does not have.
+    """
+    return _load(utterance.corpus).canonical_label(utterance, column)
+
+
+@cache
+def _load(name: str) -> CorpusInfo:
+    shipped = files("serzoo.configs.corpus").joinpath(f"{name}.yaml")
+    if name in CorpusInfo.names():
+        return CorpusInfo.from_dict(name, read_yaml(shipped.read_text("utf-8")))
+    if name not in registry.names("corpora"):
+        raise ConfigError(f"no corpus called '{name}'{suggest(name, registry.names('corpora'))}")
+    return CorpusInfo.from_dict(name, getattr(registry.get("corpora", name), "info", None) or {})
+
+
+def _check_keys(data: Mapping[str, Any], known: list[str], where: str) -> None:
+    for key in data:
+        if key not in known:
+            raise ConfigError(f"unknown key '{key}' in {where}{suggest(str(key), known)}")

@@ -1,0 +1,277 @@
+"""The one LightningDataModule: a split and a taxonomy to batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from ..zoo.config import RunConfig, build_taxonomy
+from ..zoo.encoder import Encoder
+from ..zoo.errors import DataError
+from ..zoo.taxonomy import Coverage, Taxonomy
+from ..zoo.types import Batch
+from .audit import AuditReport, audit
+from .catalog import Speech, open_corpora
+from .dataset import SpeechDataset
+from .features import FeatureStore
+from .info import CorpusInfo
+from .manifest import Utterance, read_manifest
+from .protocols import Protocol, Split
+from .sampler import BucketSampler, EvalSampler
+
+PARTS = ("train", "valid", "test")
+
+
+class SpeechDataModule(L.LightningDataModule):
+    """Batches of one fold.
+
+    Args:
+        speech: utterances and their folders.
+        split: the parts, of utterances that the taxonomy keeps.
+        taxonomy: the classes.
+        label: the column that holds the label.
+        batch_size: utterances in a batch at most.
+        batch_seconds: padded seconds in a batch at most.
+        max_seconds: longer utterances are cut to this; ``cut`` counts them.
+        balance: weigh training utterances by inverse class frequency.
+        workers: DataLoader processes.
+        seed: of the training order.
+        text: whether batches carry transcripts.
+    """
+
+    def __init__(
+        self,
+        speech: Speech,
+        split: Split,
+        taxonomy: Taxonomy,
+        *,
+        label: str = "label",
+        batch_size: int = 32,
+        batch_seconds: float = 160.0,
+        max_seconds: float = 20.0,
+        balance: bool = True,
+        workers: int = 0,
+        seed: int = 1,
+        text: bool = False,
+    ) -> None:
+        super().__init__()
+        self.speech, self.split, self.taxonomy = speech, split, taxonomy
+        self.batch_size, self.batch_seconds = batch_size, batch_seconds
+        self.workers, self.seed = workers, seed
+        parts: dict[str, list[Utterance]] = {p: getattr(split, p) for p in PARTS}
+        classes = {p: class_indices(us, taxonomy, label) for p, us in parts.items()}
+        counts = Counter(classes["train"])
+        absent = [c for i, c in enumerate(taxonomy.classes) if not counts[i]]
+        if parts["train"] and absent:
+            raise DataError(
+                f"training has no utterance of {', '.join(absent)}; choose a taxonomy or protocol "
+                "under which every class is trained"
+            )
+        n = len(parts["train"])
+        weights = [n / (len(taxonomy) * counts[i]) if balance and n else 1.0 for i in range(len(taxonomy))]
+        self.datasets = {
+            part: SpeechDataset(
+                us,
+                classes[part],
+                len(taxonomy),
+                weights=weights if part == "train" else None,
+                roots=speech.roots,
+                max_seconds=max_seconds,
+                text=text,
+            )
+            for part, us in parts.items()
+        }
+        self.cut = sum(u.duration > max_seconds for us in parts.values() for u in us)
+        self.coverage: Coverage | None = None
+        self.audit: AuditReport | None = None
+
+    def store_features(self, encoder: Encoder, key: str, *, progress: bool = False) -> bool:
+        """Compute the encoder's extraction once for all parts; False when it would not fit."""
+        store = FeatureStore(key)
+        everything = [u for d in self.datasets.values() for u in d.utterances]
+        first = self.datasets["train"]
+        fits = store.fill(
+            encoder, everything, first.roots, max_seconds=first.max_seconds, progress=progress
+        )
+        for dataset in self.datasets.values():
+            dataset.store = store if fits else None
+        return fits
+
+    def counts(self) -> dict[str, Any]:
+        """Kept per part and class, left out per label, cut: for the record."""
+        kept = {
+            part: {c: int((d.classes == i).sum()) for i, c in enumerate(self.taxonomy.classes)}
+            for part, d in self.datasets.items()
+        }
+        left_out = dict(self.coverage.dropped) if self.coverage else {}
+        return {"kept": kept, "left_out_by_taxonomy": left_out, "cut_to_max_seconds": self.cut}
+
+    def _loader(self, part: str, training: bool) -> DataLoader[Batch]:
+        dataset = self.datasets[part]
+        rank = self.trainer.global_rank if self.trainer else 0
+        world = self.trainer.world_size if self.trainer else 1
+        common: dict[str, Any] = {"size": self.batch_size, "budget": self.batch_seconds}
+        common |= {"rank": rank, "world": world}
+        sampler = (
+            BucketSampler(dataset.seconds, seed=self.seed, **common)
+            if training
+            else EvalSampler(dataset.seconds, **common)
+        )
+        # the dataset takes a list of indices: batch_size=None hands the sampler's lists through,
+        # and Lightning calls set_epoch on `sampler`, which it never does on `batch_sampler`
+        return DataLoader(
+            dataset,
+            sampler=sampler,  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            multiprocessing_context="spawn" if self.workers else None,
+            pin_memory=bool(self.trainer and self.trainer.accelerator.name() == "cuda"),
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Length-bucketed batches, reshuffled each epoch."""
+        return self._loader("train", training=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Every validation utterance once."""
+        return self._loader("valid", training=False)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Every test utterance once."""
+        return self._loader("test", training=False)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """The test part."""
+        return self._loader("test", training=False)
+
+
+def class_indices(utterances: Sequence[Utterance], taxonomy: Taxonomy, label: str) -> list[int]:
+    """Class of each utterance; -1 where the taxonomy has none."""
+    infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in utterances}}
+    found = []
+    for u in utterances:
+        name = infos[u.corpus].canonical_label(u, label)
+        index = taxonomy.class_of(name) if name is not None else None
+        found.append(-1 if index is None else index)
+    return found
+
+
+def auto_taxonomy(utterances: Sequence[Utterance], label: str) -> Taxonomy:
+    """One class per label found, in alphabetical order."""
+    infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in utterances}}
+    found = {infos[u.corpus].canonical_label(u, label) for u in utterances} - {None}
+    if len(found) < 2:
+        raise DataError(f"column '{label}' holds {len(found)} labels ({found}); at least 2 are needed")
+    return Taxonomy.of(sorted(str(f) for f in found), name="auto")
+
+
+def open_data(
+    corpora: Sequence[str],
+    *,
+    protocol: str | None,
+    fold: int = 0,
+    taxonomy: Taxonomy | None,
+    root: str | None = None,
+    manifest: str | None = None,
+    options: dict[str, Any] | None = None,
+    label: str = "label",
+    progress: bool = False,
+    **batching: Any,
+) -> SpeechDataModule:
+    """Corpora to a data module: prepare, label, split, audit.
+
+    Without a protocol all utterances are the test part.
+
+    Raises:
+        DataError: when the audit of the split fails, and for anything wrong with the data.
+    """
+    speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
+    taxonomy = taxonomy or auto_taxonomy(speech.utterances, label)
+    infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in speech.utterances}}
+    labels = [infos[u.corpus].canonical_label(u, label) for u in speech.utterances]
+    coverage = taxonomy.coverage(name or "(no label)" for name in labels)
+    kept = [
+        u
+        for u, name in zip(speech.utterances, labels, strict=True)
+        if name is not None and taxonomy.class_of(name) is not None
+    ]
+    if not kept:
+        raise DataError(f"taxonomy '{taxonomy.name}' {coverage}; choose another taxonomy")
+    if protocol is None:
+        split = Split(train=[], valid=[], test=kept)
+    else:
+        split = Protocol.load(protocol).split(kept, fold)
+    report = audit(split)
+    if not report.ok:
+        raise DataError(f"the audit of {protocol}, fold {fold}, fails: " + "; ".join(report.errors))
+    module = SpeechDataModule(speech, split, taxonomy, label=label, **batching)
+    module.coverage, module.audit = coverage, report
+    return module
+
+
+def audit_folds(cfg: RunConfig, folds: Sequence[int] | None = None) -> list[int]:
+    """Open a run's data and audit each fold (all of the protocol's by default).
+
+    Returns:
+        The folds' numbers.
+
+    Raises:
+        DataError: naming the fold whose audit fails.
+    """
+    found: list[int] = []
+    wanted = folds
+    while wanted is None or len(found) < len(wanted):
+        fold = len(found) if wanted is None else wanted[len(found)]
+        module = open_data(
+            cfg.corpus,
+            protocol=cfg.protocol,
+            fold=fold,
+            taxonomy=build_taxonomy(cfg),
+            root=cfg.data.root,
+            manifest=cfg.data.manifest,
+            options=cfg.data.options,
+            label=cfg.data.label,
+        )
+        found.append(fold)
+        if wanted is None:
+            used = [u for part in PARTS for u in getattr(module.split, part)]
+            wanted = list(range(Protocol.load(str(cfg.protocol)).n_folds(used)))
+    return found
+
+
+def audit_corpus(
+    source: str,
+    *,
+    protocol: str | None = None,
+    taxonomy: str | None = None,
+    root: str | None = None,
+    label: str = "label",
+    options: dict[str, Any] | None = None,
+) -> list[AuditReport]:
+    """`serzoo audit`: the report of every fold of a protocol.
+
+    Args:
+        source: a manifest, or a corpus' name.
+        protocol: name; the corpus' default.
+        taxonomy: keep only its classes; all utterances by default.
+        root: folder of the corpus.
+        label: the column that the taxonomy looks at.
+        options: keywords of the corpus' reader.
+    """
+    if source.endswith(".jsonl"):
+        utterances = read_manifest(source)
+    else:
+        utterances = open_corpora([source], root=root, options=options).utterances
+    corpora = sorted({u.corpus for u in utterances})
+    if protocol is None:
+        protocol = CorpusInfo.load(corpora[0]).protocol if len(corpora) == 1 else "loco"
+    if taxonomy is not None:
+        classes = class_indices(utterances, Taxonomy.load(taxonomy), label)
+        utterances = [u for u, c in zip(utterances, classes, strict=True) if c >= 0]
+    rule = Protocol.load(protocol or "kfold")
+    return [audit(rule.split(utterances, f)) for f in range(rule.n_folds(utterances))]

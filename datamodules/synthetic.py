@@ -1,0 +1,159 @@
+"""The embedded corpus: speech acted by espeak-ng, for the quickstart and for tests.
+
+``acting.py`` says who speaks what and how, ``espeak.py`` speaks it; here is what follows the voice
+(trembling, tilt, breath, loudness, microphone) and the folder that all is written to. Loudness is a
+cue and is kept: nothing is normalised to its peak.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+from scipy.fft import next_fast_len
+from scipy.ndimage import uniform_filter1d
+
+from ..zoo.errors import ConfigError, DataError
+from ..zoo.types import SAMPLE_RATE
+from .acting import Speaker, Take, speaker, takes
+from .espeak import Espeak, espeak_version
+
+GENERATOR = 1  # raise with every change that is audible: the corpus gets a new folder
+
+
+def act(espeak: Espeak, who: Speaker, take: Take) -> NDArray[np.int16]:
+    """Speak one take.
+
+    Returns:
+        ``[S]`` 16-bit samples at 16 kHz.
+    """
+    rng = np.random.default_rng([*take.seed, 1])
+    # the tune is the emotion's, not the sentence's: how a sentence ends must not tell
+    spoken = take.text.rstrip(".!?") + ("?" if take.label == "surprised" else ".")
+    x = espeak.say(
+        spoken,
+        accent=who.accent,
+        pitch_hz=who.pitch_hz,
+        formants=who.formants,
+        rate=take.rate,
+        pitch=take.pitch,
+        pitch_range=take.pitch_range,
+    )
+    loud = np.flatnonzero(np.abs(x) > 0.003)
+    x = _tremble(x[loud[0] : loud[-1] + 1], take.tremble / 100, espeak.sample_rate, rng)
+    x = np.asarray(soxr.resample(x, espeak.sample_rate, SAMPLE_RATE), dtype=np.float64)
+    x = _filter(x, (100, 8000), (take.tilt * np.log2(100 / 1000), take.tilt * np.log2(8)))
+    x /= np.sqrt(np.mean(x**2))
+    # breath follows the speech, and is brighter than it
+    envelope = np.sqrt(uniform_filter1d(x**2, 320).clip(0))  # 20 ms; running sums may end below 0
+    x += 10 ** (take.breath / 20) * envelope * np.diff(rng.normal(size=len(x) + 1))
+    x *= 10 ** (take.loudness / 20)
+    before, after = rng.integers(800, 2400, 2)  # 50 to 150 ms
+    x = np.concatenate([np.zeros(before), x, np.zeros(after)])
+    x = _filter(x, [125 * 2**octave for octave in range(7)], who.equaliser)
+    x += 10 ** (who.noise / 20) * rng.normal(size=len(x))
+    return np.round(np.clip(x, -1, 1) * 32767).astype(np.int16)
+
+
+def _tremble(x: NDArray[np.float64], depth: float, rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Perturb F0 by reading at an uneven speed: smooth noise of about 12 Hz."""
+    knots = rng.normal(0, depth, len(x) * 25 // rate + 3)
+    speed = 1 + np.interp(np.arange(len(x)) * 25 / rate, np.arange(len(knots)), knots)
+    position = np.cumsum(speed)
+    return np.interp(position[position < len(x)], np.arange(len(x)), x)
+
+
+def _filter(
+    x: NDArray[np.float64], hertz: Sequence[float], decibel: Sequence[float]
+) -> NDArray[np.float64]:
+    """Zero-phase filter: straight lines between gains over log frequency, flat beyond them."""
+    n = next_fast_len(len(x), real=True)
+    frequency = np.log2(np.fft.rfftfreq(n, 1 / SAMPLE_RATE).clip(1))
+    gain = np.interp(frequency, np.log2(hertz), decibel)
+    return np.fft.irfft(np.fft.rfft(x, n) * 10 ** (gain / 20), n)[: len(x)]
+
+
+def _flac(samples: NDArray[np.int16]) -> bytes:
+    """Encoded in memory: into a file, libsndfile waits for the disk at every close."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def generate(root: Path, *, seed: int = 0, utterances: int = 6, speakers: int = 12) -> Path:
+    """Write the corpus: a FLAC file per utterance, and ``corpus.json``, which lists them.
+
+    It appears at once and whole: where several processes generate the same corpus, the first to end
+    gives its copy the name, and the others drop theirs. The same options give the same bytes, in any
+    process; another version of espeak-ng, NumPy or libsndfile may give others.
+
+    Args:
+        root: to be written; it must not exist, or be empty.
+        seed: of everything random, 0 or more.
+        utterances: per speaker and emotion.
+        speakers: half of them female.
+
+    Returns:
+        ``root``.
+
+    Raises:
+        ConfigError: on options out of range.
+        DataError: when espeak-ng is not installed, or the folder holds something else.
+    """
+    for name, value, least in (("seed", seed, 0), ("utterances", utterances, 1), ("speakers", speakers, 2)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f"synthetic: {name}={value!r}; give a whole number from {least} on")
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+        raise DataError(f"{root} holds something else; give a new folder for the corpus 'synthetic'")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        done = []
+        with Espeak() as espeak:
+            for index in range(speakers):
+                who = speaker(seed, index)
+                (draft / who.name).mkdir()
+                for take in takes(who, seed=seed, index=index, utterances=utterances):
+                    samples = act(espeak, who, take)
+                    (draft / take.audio).write_bytes(_flac(samples))
+                    done.append({"audio": take.audio, **asdict(take)})
+        facts = {"generator": GENERATOR, "espeakng-loader": espeak_version(), "seed": seed}
+        facts |= {"utterances": utterances, "speakers": speakers, "takes": done}
+        (draft / "corpus.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+        draft.chmod(0o755)  # a temporary folder is private; a corpus may be shared
+        try:
+            draft.rename(root)
+        except OSError:
+            if not (root / "corpus.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return root
+
+
+def ensure_synthetic(cache: Path, *, seed: int = 0, utterances: int = 6, speakers: int = 12) -> Path:
+    """The folder of the corpus in a cache, generated on first use; see :func:`generate`.
+
+    Every combination of options, version of this generator and of espeak-ng has a folder of its own.
+
+    Args:
+        cache: folder for it.
+        seed: of everything random, 0 or more.
+        utterances: per speaker and emotion.
+        speakers: half of them female.
+    """
+    key = json.dumps([GENERATOR, espeak_version(), seed, utterances, speakers])
+    root = Path(cache) / f"synthetic-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    if (root / "corpus.json").is_file():
+        return root
+    return generate(root, seed=seed, utterances=utterances, speakers=speakers)

@@ -1,0 +1,113 @@
+"""What the generative heads must be measured against."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..zoo.head import Head
+from ..zoo.taxonomy import Taxonomy
+from ..zoo.types import Frames, HeadLoss, Targets
+from .gen_ser import CodeHead
+from .pooling import PooledEmbedding, PoolingName
+
+
+class RegressCodesHead(CodeHead):
+    """Gen-SER without the generation: its network, trained by squared error to the codes at t = 1.
+
+    ``L = E ||f(x_1, x_1, 1) - x_0||^2``, and one evaluation to decide. The bridge has no noise at
+    t = 1, so a single-step Gen-SER decides by the same function of the utterance; what it gains
+    over this head is due to training along the path, and to nothing else. Our control; the paper
+    (arXiv 2601.20573) is not known to have one.
+
+    Args:
+        dim: ``D``, width of the frames.
+        taxonomy: the classes; their order is the order of the codes.
+        pooling: how frames become one vector: ``mean``, ``stats``, ``attentive``.
+        code_dim: width of the codes, even.
+        spacing: distance of neighbouring classes in the position encoding.
+        width: of the network's hidden layers.
+        depth: number of its residual blocks.
+        dropout: share dropped after pooling and inside the blocks, in training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        taxonomy: Taxonomy,
+        *,
+        pooling: PoolingName = "attentive",
+        code_dim: int = 128,
+        spacing: float = 1000.0,
+        width: int = 256,
+        depth: int = 2,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__(
+            dim,
+            taxonomy,
+            pooling=pooling,
+            code_dim=code_dim,
+            spacing=spacing,
+            width=width,
+            depth=depth,
+            dropout=dropout,
+        )
+
+    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
+        estimate, x_0 = self.estimate(self.source(frames)), self.end(targets)
+        cosine = targets.average(nn.functional.cosine_similarity(estimate, x_0, dim=-1))
+        return HeadLoss(targets.average(self.error(estimate, x_0)), {"cosine": cosine.detach()})
+
+    def estimate(self, x_1: Tensor) -> Tensor:
+        return self.at_source(x_1)
+
+
+class PrototypeHead(Head):
+    """Distance to one learned prototype per class.
+
+    ``log p(c | x) = softmax_c(-||g(x) - m_c||^2 / sqrt(E))`` with a linear embedding ``g`` of the
+    pooled utterance and learned prototypes ``m_c``, trained by cross-entropy: prototypical
+    networks (Snell et al., 2017) with prototypes as parameters instead of means over a support
+    set, and distances scaled by the root of the width E (our choice).
+
+    Args:
+        dim: ``D``, width of the frames.
+        taxonomy: the classes.
+        pooling: how frames become one vector: ``mean``, ``stats``, ``attentive``.
+        embedding: E, width of the space in which distances are taken.
+        dropout: share dropped after pooling, in training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        taxonomy: Taxonomy,
+        *,
+        pooling: PoolingName = "attentive",
+        embedding: int = 64,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__(dim, taxonomy)
+        self.embed = PooledEmbedding(dim, pooling, dropout)
+        # no bias: it would shift embeddings and prototypes alike
+        self.project = nn.Linear(self.embed.width, embedding, bias=False)
+        self.prototypes = nn.Parameter(torch.randn(len(taxonomy), embedding) * embedding**-0.5)
+
+    def distances(self, frames: Frames) -> Tensor:
+        """``[B, C]`` float32 squared distances to the prototypes, over ``sqrt(E)``."""
+        z: Tensor = self.project(self.embed(frames)).float()
+        gaps = z.unsqueeze(1) - self.prototypes.float()
+        return gaps.square().sum(-1) / math.sqrt(self.prototypes.shape[-1])
+
+    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
+        z = -self.distances(frames)
+        right = (z.argmax(-1) == targets.probs.argmax(-1)).float()
+        per_item = -(targets.probs * z.log_softmax(-1)).sum(-1)
+        return HeadLoss(targets.average(per_item), {"accuracy": targets.average(right).detach()})
+
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        columns = self.columns(taxonomy)
+        return -self.distances(frames)[:, columns]

@@ -1,0 +1,321 @@
+"""Causal language models as SELM uses them: spelling labels, and the likelihood of a label.
+
+Any decoder that ``transformers`` can load will do, by hub id or local folder; the offline default
+is a small GPT-2 from scratch over bytes. Models are wrapped, not subclassed: ``transformers`` 5
+re-initialises modules that are added to a subclass of its own models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
+
+from ..zoo.errors import ConfigError
+
+SCRATCH = "scratch"
+"""The name of the offline default, a small GPT-2 over bytes with random weights."""
+
+PAIRS_AT_ONCE = 128
+"""How many (utterance, label) pairs share a forward pass: bounds the copies of the cache."""
+
+Tuning = Literal["auto", "frozen", "full"]
+
+
+class Tokenizer(Protocol):
+    """How a language model spells.
+
+    Attributes:
+        end: id of the end-of-text token.
+    """
+
+    end: int
+
+    def prompt(self, text: str) -> list[int]:
+        """Ids of a prompt."""
+
+    def label(self, prompt: str, label: str) -> list[int]:
+        """Ids of a label that follows the prompt, without the end of text."""
+
+
+class ByteTokenizer:
+    """UTF-8 bytes 0..255, and 256 as the end of text: spells every label in any language.
+
+    The space between prompt and label belongs to the prompt, so that the very first byte to be
+    predicted tells labels apart.
+
+    >>> ByteTokenizer().label("this emotion is", "sad")
+    [115, 97, 100]
+    """
+
+    end = 256
+    size = 257
+
+    def prompt(self, text: str) -> list[int]:
+        return list(f"{text} ".encode())
+
+    def label(self, prompt: str, label: str) -> list[int]:
+        return list(label.encode())
+
+
+class PretrainedTokenizer:
+    """A published tokenizer; labels are spelt as they are after the prompt and a space.
+
+    Raises:
+        ConfigError: when the tokenizer has no end-of-text token, or cannot spell a label.
+    """
+
+    def __init__(self, tokenizer: Any, name: str) -> None:
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(
+                f"the tokenizer of lm '{name}' has no end-of-text token, which ends every label; "
+                "set eos_token in its tokenizer_config.json, or choose another lm"
+            )
+        self.tokenizer = tokenizer
+        self.name = name
+        self.end: int = tokenizer.eos_token_id
+
+    def prompt(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def label(self, prompt: str, label: str) -> list[int]:
+        """What the tokenised ``"<prompt> <label>"`` adds to the tokenised prompt.
+
+        For GPT-2 these are the ids of ``" <label>"``. Cut from the whole, because a tokenizer that
+        marks the beginning of a text would spell ``" <label>"`` alone with one space too many.
+        """
+        before, whole = self.prompt(prompt), self.prompt(f"{prompt} {label}")
+        ids = whole[len(before) :] if whole[: len(before)] == before else self.prompt(f" {label}")
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and unknown != self.end and unknown in ids:
+            raise ConfigError(
+                f"lm '{self.name}' cannot spell the label '{label}' (its tokenizer answers "
+                f"'{self.tokenizer.unk_token}'); rename the class, or use an lm whose tokenizer "
+                "falls back on bytes, such as gpt2 or scratch"
+            )
+        return ids
+
+
+class LanguageModel(nn.Module):
+    """A causal language model that reads embeddings and says how likely a label is.
+
+    Args:
+        name: ``"scratch"``, a hub id such as ``"gpt2"``, or a local folder with ``config.json``,
+            ``model.safetensors`` and the tokenizer's files.
+        tuning: ``frozen`` keeps the published weights and runs in evaluation mode (gradients pass
+            through to the prefix); ``full`` trains them; ``auto`` is frozen where there are
+            published weights, full for ``scratch``.
+        width: of the model from scratch; a multiple of 32, the width of an attention head.
+        layers: of the model from scratch.
+        dropout: of the model from scratch; a published model keeps its own.
+
+    Attributes:
+        width: ``W``, width of the token embeddings.
+        frozen: whether the weights stay as published.
+        pretrained: whether there are published weights.
+
+    Raises:
+        ConfigError: when the model or its tokenizer cannot be loaded, or ``scratch`` is to be
+            frozen.
+    """
+
+    def __init__(
+        self, name: str, *, tuning: Tuning, width: int, layers: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.pretrained = name != SCRATCH
+        self.frozen = self.pretrained if tuning == "auto" else tuning == "frozen"
+        self.model: Any
+        self.tokenizer: Tokenizer
+        if self.pretrained:
+            self.model, self.tokenizer = load_pretrained(name)
+        elif self.frozen:
+            raise ConfigError(
+                "lm_tuning=frozen with lm=scratch would freeze random weights that no checkpoint "
+                "keeps; set lm_tuning=full, or lm to a hub id or folder"
+            )
+        else:
+            self.model, self.tokenizer = from_scratch(width, layers, dropout), ByteTokenizer()
+        self.width: int = self.model.get_input_embeddings().embedding_dim
+        if self.frozen:
+            self.model.requires_grad_(False)
+            self.model.eval()
+        else:
+            self._save_tied_weights_once()
+
+    def train(self, mode: bool = True) -> LanguageModel:
+        """As in ``nn.Module``, but a frozen model stays in evaluation mode (no dropout)."""
+        super().train(mode)
+        if self.frozen:
+            self.model.eval()
+        return self
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids ``[...]`` to the model's own embeddings ``[..., W]``."""
+        embedded: Tensor = self.model.get_input_embeddings()(ids)
+        return embedded
+
+    def spell(self, prompt: str, labels: list[str]) -> list[list[int]]:
+        """Ids of each label after the prompt, with the end of text.
+
+        Raises:
+            ConfigError: when a label is empty, or two labels are spelt alike and so cannot be told
+                apart.
+        """
+        spelt: dict[tuple[int, ...], str] = {}
+        for label in labels:
+            ids = tuple(self.tokenizer.label(prompt, label)) if label.strip() else ()
+            if not ids:
+                raise ConfigError(f"the label '{label}' has nothing to spell; give it a form")
+            if ids in spelt:
+                raise ConfigError(
+                    f"the labels '{spelt[ids]}' and '{label}' are spelt alike, so a language "
+                    "model cannot tell them apart; rename one of the classes"
+                )
+            spelt[ids] = label
+        return [[*ids, self.tokenizer.end] for ids in spelt]
+
+    def log_likelihood(
+        self, context: Tensor, spelt: list[list[int]], rows: Tensor, columns: Tensor
+    ) -> Tensor:
+        """``log p(y_c | context_b) = sum_j log p(y_cj | context_b, y_c<j)``, for chosen pairs.
+
+        The sum runs over the label's tokens and the end of text, so that over all strings the
+        probabilities add up to one. The context is read once per utterance; its keys and values
+        are shared by the labels.
+
+        Args:
+            context: ``[B, P, W]`` embeddings to condition on.
+            spelt: C labels, from :meth:`spell`.
+            rows: ``[N]`` long, N >= 1: which utterance, for each pair.
+            columns: ``[N]`` long: which label, for each pair.
+
+        Returns:
+            ``[N]`` float32 log-likelihoods, not normalised by length.
+
+        Raises:
+            ConfigError: when context and label together are longer than the model can read.
+        """
+        longest = max(map(len, spelt))
+        self._check_fits(context.shape[1] + longest)
+        padded = [ids + [self.tokenizer.end] * (longest - len(ids)) for ids in spelt]
+        tokens = torch.tensor(padded, device=context.device)  # [C, J]
+        counts = torch.tensor([len(ids) for ids in spelt], device=context.device)
+        real = torch.arange(longest, device=context.device) < counts[:, None]  # [C, J]
+
+        # no attention mask: contexts have one length, and padding on the right of a label is
+        # invisible to a causal model
+        first = self.model(inputs_embeds=context, use_cache=True, logits_to_keep=1)
+        shared = [(layer.keys, layer.values) for layer in first.past_key_values.layers]
+        parts = []
+        for row, column in zip(
+            rows.split(PAIRS_AT_ONCE), columns.split(PAIRS_AT_ONCE), strict=True
+        ):
+            past = DynamicCache()
+            for depth, (keys, values) in enumerate(shared):
+                past.update(keys[row], values[row], depth)
+            target = tokens[column]  # [n, J]
+            rest = self.model(
+                inputs_embeds=self.embed(target[:, :-1]), past_key_values=past, use_cache=True
+            )
+            logits = torch.cat([first.logits[row], rest.logits], 1).float()  # [n, J, vocabulary]
+            nll = nn.functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
+            parts.append(-(nll * real[column]).sum(1))
+        return torch.cat(parts)
+
+    def _check_fits(self, length: int) -> None:
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        if limit is not None and length > limit:
+            raise ConfigError(
+                f"audio prefix, prompt and label take {length} positions, and lm '{self.name}' "
+                f"reads {limit}; set a smaller prefix or a shorter prompt"
+            )
+
+    def _save_tied_weights_once(self) -> None:
+        """Leave the tied output matrix out of the state dict: safetensors refuses shared memory."""
+        seen: dict[int, str] = {}
+        tied: dict[str, str] = {}
+        for key, parameter in self.named_parameters(remove_duplicate=False):
+            if id(parameter) in seen:
+                tied[key] = seen[id(parameter)]
+            seen.setdefault(id(parameter), key)
+
+        def drop(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+            for key in tied:
+                state.pop(prefix + key, None)
+
+        def restore(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+            for key, source in tied.items():
+                if prefix + source in state:
+                    state[prefix + key] = state[prefix + source]
+
+        self.register_state_dict_post_hook(drop)
+        self.register_load_state_dict_pre_hook(restore)
+
+
+def from_scratch(width: int, layers: int, dropout: float) -> GPT2LMHeadModel:
+    """A small GPT-2 over bytes with random weights, tied input and output embeddings.
+
+    Raises:
+        ConfigError: when the width is not a positive multiple of 32.
+    """
+    if width <= 0 or width % 32:
+        raise ConfigError(f"lm_width={width}; give a positive multiple of 32, such as 128")
+    end = ByteTokenizer.end
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=ByteTokenizer.size,
+            n_positions=256,
+            n_embd=width,
+            n_layer=layers,
+            n_head=width // 32,
+            activation_function="gelu_pytorch_tanh",  # GPT-2's own GELU, as one operation
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            attn_pdrop=dropout,
+            bos_token_id=end,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    )
+
+
+def load_pretrained(name: str) -> tuple[Any, PretrainedTokenizer]:
+    """A published causal model in float32 and its tokenizer.
+
+    Safetensors only, and no code from the hub: a model that needs either is refused.
+
+    Raises:
+        ConfigError: saying why it cannot be loaded and what to do.
+    """
+    folder = Path(name).expanduser()
+    looks_like_a_path = folder.is_absolute() or name.startswith(".") or name.count("/") > 1
+    if looks_like_a_path and not folder.is_dir():
+        raise ConfigError(
+            f"lm '{name}': there is no such folder; give one that holds config.json, "
+            "model.safetensors and the tokenizer's files, a hub id such as gpt2, or lm=scratch"
+        )
+    source = str(folder) if folder.is_dir() else name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ConfigError(
+            f"lm '{name}' cannot be loaded ({reason}); give a hub id that this machine can reach, "
+            "a folder that holds config.json, model.safetensors and the tokenizer's files (no "
+            "pickled weights, no code), or lm=scratch"
+        ) from error
+    return model, PretrainedTokenizer(tokenizer, name)

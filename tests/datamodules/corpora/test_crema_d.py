@@ -1,0 +1,105 @@
+"""CREMA-D, with its tables as published."""
+
+from __future__ import annotations
+
+import pytest
+from serzoo.datamodules.corpora.crema_d import prepare
+from serzoo.datamodules.info import canonical_label
+from serzoo.zoo.errors import DataError
+
+SENTENCE_FILENAMES = """"Stimulus_Number","Filename"
+1,"1001_IEO_NEU_XX"
+2,"1001_IEO_HAP_LO"
+3,"1002_WSI_ANG_XX"
+4,"1040_ITH_SAD_XX"
+5,"1040_TSI_FEA_XX"
+"""
+DEMOGRAPHICS = """"ActorID","Age","Sex","Race","Ethnicity"
+1001,51,"Male","Caucasian","Not Hispanic"
+1002,21,"Female","Caucasian","Not Hispanic"
+1040,42,"Male","Caucasian","Not Hispanic"
+"""
+SUMMARY = (
+    '"","FileName","VoiceVote","VoiceLevel","FaceVote","FaceLevel","MultiModalVote",'
+    '"MultiModalLevel"\n'
+    '"1","1001_IEO_NEU_XX","N",71.67,"N",57,"N",57.38\n'
+    '"2","1001_IEO_HAP_LO","N",60.1,"H",51.0,"H",63.5\n'
+    '"3","1002_WSI_ANG_XX","A:D","30.67:51.00","A",70,"A",70\n'
+    '"4","1040_ITH_SAD_XX","S",50,"S",50,"S",50\n'
+)
+
+
+@pytest.fixture(autouse=True)
+def crema_d(tree):
+    stems = ("1001_IEO_NEU_XX", "1001_IEO_HAP_LO", "1002_WSI_ANG_XX", "1040_ITH_SAD_X")
+    tree.plant(*(f"AudioWAV/{s}.wav" for s in stems), *(f"AudioMP3/{s}.mp3" for s in stems))
+    tree.write("SentenceFilenames.csv", SENTENCE_FILENAMES)
+    tree.write("VideoDemographics.csv", DEMOGRAPHICS)
+    tree.write("processedResults/summaryTable.csv", SUMMARY)
+
+
+def test_names_and_tables(tree):
+    found, _ = tree.read(prepare)
+    happy = found["1001_IEO_HAP_LO"]
+    assert happy.audio == "AudioWAV/1001_IEO_HAP_LO.wav"
+    assert (happy.speaker, happy.gender, happy.label) == ("1001", "male", "HAP")
+    assert happy.labels == {"voice_vote": "N"}  # acted happy, heard neutral: both are kept
+    assert (happy.text, happy.label_source) == ("It's eleven o'clock.", "acted")
+    assert found["1002_WSI_ANG_XX"].gender == "female"
+
+
+def test_a_tie_is_kept_and_maps_to_no_label(tree):
+    tie = tree.read(prepare)[0]["1002_WSI_ANG_XX"]
+    assert tie.labels == {"voice_vote": "A:D"}
+    assert canonical_label(tie) == "angry"
+    assert canonical_label(tie, "voice_vote") is None
+
+
+def test_the_misspelled_recording_is_found_in_the_tables(tree):
+    sad = tree.read(prepare)[0]["1040_ITH_SAD_X"]
+    assert sad.audio == "AudioWAV/1040_ITH_SAD_X.wav"
+    assert sad.labels == {"voice_vote": "S"}
+
+
+def test_what_the_table_lists_and_the_disk_lacks_is_yielded(tree):
+    found, said = tree.read(prepare)
+    assert len(found) == 5
+    assert found["1040_TSI_FEA_XX"].audio == "AudioWAV/1040_TSI_FEA_XX.wav"
+    assert [name for name, u in found.items() if not tree.has(u)] == ["1040_TSI_FEA_XX"]
+    assert said == [
+        "crema_d: recordings without a vote in summaryTable.csv: 1 (first: 1040_TSI_FEA_XX)"
+    ]
+
+
+def test_strange_names_and_unlisted_files_are_reported(tree):
+    tree.plant("AudioWAV/1001_ABC_NEU_XX.wav", "AudioWAV/notes.wav")
+    tree.plant("AudioWAV/._1001_IEO_NEU_XX.wav", "AudioWAV/1002_WSI_SAD_XX.wav")
+    found, said = tree.read(prepare)
+    assert len(found) == 6
+    text = "\n".join(said)
+    assert "left out 2 not named like 1001_DFA_ANG_XX.wav (first: 1001_ABC_NEU_XX.wav)" in text
+    assert "SentenceFilenames.csv does not list: 1 (first: 1002_WSI_SAD_XX)" in text
+
+
+def test_audio_alone_will_do_with_a_warning_per_table(tree):
+    found, said = tree.read(prepare, below="AudioMP3")
+    assert len(found) == 4
+    assert {u.gender for u in found.values()} == {None}
+    assert all(u.labels == {} for u in found.values())
+    assert [s.split()[2] for s in said] == [
+        "SentenceFilenames.csv",
+        "VideoDemographics.csv",
+        "summaryTable.csv",
+    ]
+
+
+def test_a_table_without_its_columns_is_refused(tree):
+    tree.write("VideoDemographics.csv", "ActorID,Age\n1001,51\n")
+    with pytest.raises(DataError, match="lacks the column Sex; has actorid, age"):
+        tree.read(prepare)
+
+
+def test_a_strange_listing_is_refused(tree):
+    tree.write("SentenceFilenames.csv", "Stimulus_Number,Filename\n1,1001-IEO\n")
+    with pytest.raises(DataError, match=r"lists '1001-IEO', which is not named like"):
+        tree.read(prepare)

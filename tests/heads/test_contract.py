@@ -1,0 +1,265 @@
+"""Every registered head keeps the contract, and the kit that says so catches those that do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from serzoo.zoo import registry
+from serzoo.zoo.head import Head
+from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.testing import CHECKS, SLOW_CHECKS, Case, ContractError, check_head
+from serzoo.zoo.testing_checks import check_overfits
+from serzoo.zoo.types import Frames, HeadLoss, Targets
+from torch import Tensor, nn
+
+HEADS = registry.names("heads")
+
+
+def test_the_built_in_heads_are_all_here() -> None:
+    assert HEADS[:5] == ["classification", "selm", "gen_ser", "regress_codes", "prototype"]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", HEADS)
+def test_head_keeps_the_contract(name: str, check: str) -> None:
+    CHECKS[check](Case(registry.get("heads", name)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEADS)
+def test_head_overfits(name: str) -> None:
+    SLOW_CHECKS["overfits"](Case(registry.get("heads", name)))
+
+
+# ---- the kit itself: one sound head, and heads that break one promise each
+
+
+class Sound(Head):
+    """Mean, linear layer, cross-entropy: the smallest head that keeps the contract."""
+
+    def __init__(self, dim: int, taxonomy: Taxonomy) -> None:
+        super().__init__(dim, taxonomy)
+        self.linear = nn.Linear(dim, len(taxonomy))
+
+    def pool(self, frames: Frames) -> Tensor:
+        return frames.mean()
+
+    def logits(self, frames: Frames) -> Tensor:
+        z: Tensor = self.linear(self.pool(frames))
+        return z.float()
+
+    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
+        per_item = -(targets.probs * self.logits(frames).log_softmax(-1)).sum(-1)
+        return HeadLoss(targets.average(per_item), {"top": per_item.max().detach()})
+
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        return self.logits(frames)[:, self.columns(taxonomy)]
+
+
+class MeanOverPadding(Sound):
+    def pool(self, frames: Frames) -> Tensor:
+        return frames.x.float().mean(1)
+
+
+class RootOfZeroVariance(Sound):
+    def pool(self, frames: Frames) -> Tensor:
+        mean, m = frames.mean(), frames.mask.unsqueeze(-1)
+        gaps = (frames.x.float() - mean.unsqueeze(1)).square().masked_fill(~m, 0.0)
+        return mean + (gaps.sum(1) / m.sum(1)).sqrt()
+
+
+class BatchNormalised(Sound):
+    def __init__(self, dim: int, taxonomy: Taxonomy) -> None:
+        super().__init__(dim, taxonomy)
+        self.norm = nn.BatchNorm1d(dim)
+
+    def pool(self, frames: Frames) -> Tensor:
+        pooled: Tensor = self.norm(frames.mean())
+        return pooled
+
+
+class NeighboursInScores(Sound):
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        s = super().scores(frames, taxonomy)
+        return s - s.mean(0)
+
+
+class DeadParameter(Sound):
+    def __init__(self, dim: int, taxonomy: Taxonomy) -> None:
+        super().__init__(dim, taxonomy)
+        self.unused = nn.Linear(3, 3)
+
+
+class ZeroGradient(Sound):
+    def __init__(self, dim: int, taxonomy: Taxonomy) -> None:
+        super().__init__(dim, taxonomy)
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def pool(self, frames: Frames) -> Tensor:
+        return frames.mean() + 0.0 * self.gain
+
+
+class DetachedFrames(Sound):
+    def pool(self, frames: Frames) -> Tensor:
+        return frames.mean().detach()
+
+
+class RandomScores(Sound):
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        s = super().scores(frames, taxonomy)
+        return s + 1e-6 * torch.randn_like(s)
+
+
+class DrawsInScores(Sound):
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        torch.rand(1)
+        return super().scores(frames, taxonomy)
+
+
+class OwnColumnOrder(Sound):
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        return self.logits(frames)[:, sorted(self.columns(taxonomy))]
+
+
+class ScoresAnything(Sound):
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        known = self.taxonomy.classes
+        z = self.logits(frames)
+        return z[:, [known.index(c) if c in known else 0 for c in taxonomy.classes]]
+
+
+class OpenOnPaper(Sound):
+    open_labels = True
+
+
+class IgnoresWeights(Sound):
+    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
+        labelled = (targets.probs.sum(-1) > 0).float()
+        return super().loss(frames, Targets(targets.probs, labelled))
+
+
+class LeavesEarly(Sound):
+    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
+        if not targets.item_weight.any():
+            return HeadLoss(torch.zeros((), requires_grad=True), {})
+        return super().loss(frames, targets)
+
+
+class HardLabels(Sound):
+    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
+        hard = nn.functional.one_hot(targets.probs.argmax(-1), len(self.taxonomy))
+        labelled = targets.probs.sum(-1, keepdim=True) > 0
+        return super().loss(frames, Targets(hard * labelled, targets.weight))
+
+
+class AttachedExtra(Sound):
+    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
+        out = super().loss(frames, targets)
+        return HeadLoss(out.loss, {"again": out.loss})
+
+
+class UnreducedLoss(Sound):
+    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
+        out = super().loss(frames, targets)
+        return HeadLoss(out.loss.unsqueeze(0), out.extras)
+
+
+class HalfScores(Sound):
+    def logits(self, frames: Frames) -> Tensor:
+        z: Tensor = self.linear(self.pool(frames))
+        return z
+
+
+class UnsavedTensor(Sound):
+    def __init__(self, dim: int, taxonomy: Taxonomy) -> None:
+        super().__init__(dim, taxonomy)
+        self.shift = torch.randn(dim)
+
+    def pool(self, frames: Frames) -> Tensor:
+        return frames.mean() + self.shift
+
+
+class ForgottenGroup(Sound):
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        return [{"params": [self.linear.weight], "lr": lr}]
+
+
+class ThawedRoot(Sound):
+    def frozen_roots(self) -> dict[str, nn.Module]:
+        return {"linear": self.linear}
+
+
+class PositionalKnob(Sound):
+    def __init__(self, dim: int, taxonomy: Taxonomy, hidden: int = 3) -> None:
+        super().__init__(dim, taxonomy)
+
+
+class StandsStill(Sound):
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        return super().param_groups(0.0)
+
+
+class Explodes(Sound):
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        raise RuntimeError("no scores today")
+
+
+def test_a_sound_head_passes() -> None:
+    check_head(Sound, dim=64, taxonomy=Taxonomy.of(["angry", "happy", "sad"]), slow=True)
+
+
+@pytest.mark.parametrize(
+    ("cls", "failed"),
+    [
+        (MeanOverPadding, {"padding", "batch"}),
+        (RootOfZeroVariance, {"gradients"}),
+        (BatchNormalised, {"weights"}),
+        (NeighboursInScores, {"batch"}),
+        (DeadParameter, {"unlabelled", "gradients"}),
+        (ZeroGradient, {"gradients"}),
+        (DetachedFrames, {"gradients"}),
+        (RandomScores, {"repeat"}),
+        (DrawsInScores, {"repeat"}),
+        (OwnColumnOrder, {"taxonomy"}),
+        (ScoresAnything, {"taxonomy"}),
+        (OpenOnPaper, {"taxonomy"}),
+        (IgnoresWeights, {"weights"}),
+        (LeavesEarly, {"unlabelled"}),
+        (HardLabels, {"soft_targets"}),
+        (AttachedExtra, {"extras"}),
+        (UnreducedLoss, {"shape"}),
+        (HalfScores, {"autocast"}),
+        (UnsavedTensor, {"state"}),
+        (ForgottenGroup, {"param_groups"}),
+        (ThawedRoot, {"param_groups", "state"}),
+        (PositionalKnob, {"constructor"}),
+    ],
+)
+def test_a_broken_head_is_caught_by_the_right_check(cls: type[Head], failed: set[str]) -> None:
+    with pytest.raises(ContractError) as caught:
+        check_head(cls)
+    assert set(caught.value.failures) == failed
+    assert str(caught.value).startswith(f"{cls.__name__} breaks its contract:")
+
+
+def test_a_head_that_does_not_learn_is_caught_by_the_slow_check() -> None:
+    with pytest.raises(ContractError, match=r"accuracy on 32 .* after 40 steps"):
+        check_overfits(Case(StandsStill), steps=40)
+
+
+def test_a_crash_is_reported_beside_the_other_failures() -> None:
+    with pytest.raises(ContractError) as caught:
+        check_head(Explodes)
+    assert caught.value.failures["padding"] == "RuntimeError: no scores today"
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_messages_say_what_to_do() -> None:
+    with pytest.raises(ContractError) as caught:
+        check_head(DeadParameter)
+    assert caught.value.failures["gradients"] == (
+        "the loss does not reach 2 (unused.weight, unused.bias) trainable parameters: remove "
+        "them, or freeze them with requires_grad_(False)"
+    )

@@ -1,0 +1,391 @@
+"""The pretrained encoders against plain transformers, on tiny models with random weights."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from serzoo.zoo import registry
+from serzoo.zoo.backbone import HFEncoder
+from serzoo.zoo.errors import ConfigError
+from torch import nn
+from transformers import AutoModel, Wav2Vec2FeatureExtractor
+
+CASES = [
+    ("wav2vec2", "group"),
+    ("wav2vec2", "layer"),
+    ("hubert", "group"),
+    ("hubert", "layer"),
+    ("wavlm", "group"),
+    ("wavlm", "layer"),
+    ("data2vec-audio", "layer"),
+]
+LENGTHS = [1, 399, 400, 3000, 5000, 9000, 16000]
+COUNTS = [1, 1, 1, 9, 15, 27, 49]  # (n - 400) // 320 + 1
+
+each_model = pytest.mark.parametrize(("family", "norm"), CASES)
+pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
+
+
+def speech(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Noise of a level and an offset that normalisation would notice."""
+    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) + 0.03
+
+
+def plain(name: str) -> nn.Module:
+    return AutoModel.from_pretrained(name).eval()
+
+
+def hidden_states(model: nn.Module, x: torch.Tensor, mask: torch.Tensor | None = None):
+    with torch.no_grad():
+        return model(x, attention_mask=mask, output_hidden_states=True).hidden_states
+
+
+def test_every_family_and_norm_is_tested(tiny_models):
+    assert sorted(CASES) == sorted(tiny_models.CASES)
+    assert len(CASES) == 7
+
+
+@each_model
+def test_every_layer_equals_transformers(tiny_hf, family, norm):
+    name = tiny_hf(family, norm, do_normalize=False)
+    x = speech(1, 9000)
+    expected = hidden_states(plain(name), x)
+    hidden, mask = HFEncoder(name=name).extract(x, torch.tensor([9000]))
+    assert hidden.shape == (1, 4, 27, 32)
+    assert mask.all()
+    assert len(expected) == 4
+    for k in range(4):
+        assert (hidden[:, k] - expected[k]).abs().max() < 1e-5
+
+
+@each_model
+def test_kept_layers_are_those_of_the_whole_model_and_nothing_above_exists(tiny_hf, family, norm):
+    name = tiny_hf(family, norm, do_normalize=False)
+    x = speech(1, 3000)
+    expected = hidden_states(plain(name), x)
+    for layers in ([0], [1], [2], [3], [0, 2]):
+        encoder = HFEncoder(name=name, layers=layers)
+        hidden, _ = encoder.extract(x, torch.tensor([3000]))
+        assert hidden.shape[1] == len(layers)
+        for got, k in zip(hidden[0], layers, strict=True):
+            assert (got - expected[k][0]).abs().max() < 1e-5
+        assert len(encoder.backbone.encoder.layers) == max(layers)
+        left = {int(key.split(".")[3]) for key in encoder.state_dict() if ".encoder.layers." in key}
+        assert left == set(range(max(layers)))
+
+
+@each_model
+def test_large_models_lose_the_norm_behind_the_last_block_and_base_models_keep_theirs(
+    tiny_hf, family, norm
+):
+    encoder = HFEncoder(name=tiny_hf(family, norm)).backbone.encoder
+    large = norm == "layer" and family != "data2vec-audio"
+    assert isinstance(encoder.layer_norm, nn.Identity if large else nn.LayerNorm)
+
+
+@each_model
+@pytest.mark.parametrize("do_normalize", [True, False])
+def test_alone_equals_batched(tiny_hf, family, norm, do_normalize):
+    encoder = HFEncoder(name=tiny_hf(family, norm, do_normalize=do_normalize)).eval()
+    audio = speech(len(LENGTHS), 17000)  # what lies behind an utterance is not zero: not looked at
+    hidden, mask = encoder.extract(audio, torch.tensor(LENGTHS))
+    assert mask.sum(1).tolist() == COUNTS
+    assert hidden.shape == (7, 4, 49, 32)
+    assert torch.equal(hidden, hidden.masked_fill(~mask[:, None, :, None], 0.0))
+    for row, n, frames in zip(range(7), LENGTHS, COUNTS, strict=True):
+        alone, alone_mask = encoder.extract(audio[row : row + 1, :n], torch.tensor([n]))
+        assert alone_mask.shape == (1, frames)
+        assert (alone[0] - hidden[row, :, :frames]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("family", "norm", "why"),
+    [
+        ("wav2vec2", "group", "GroupNorm over padding"),
+        ("hubert", "group", "GroupNorm over padding"),
+        ("wavlm", "group", "GroupNorm over padding"),
+        ("data2vec-audio", "layer", "stacked positional convolutions without a mask"),
+    ],
+)
+def test_plain_transformers_does_depend_on_padding(tiny_hf, family, norm, why):
+    """What the remedies are for: the test above would see it."""
+    model = plain(tiny_hf(family, norm, do_normalize=False))
+    x = speech(1, 3000)
+    padded = torch.cat([x, torch.zeros(1, 6000)], 1)
+    mask = (torch.arange(9000) < 3000).long()[None]
+    alone, batched = hidden_states(model, x)[-1], hidden_states(model, padded, mask)[-1]
+    assert (alone[0] - batched[0, :9]).abs().max() > 1e-2, why
+
+
+def test_batch_norm_before_the_positional_convolution_does_not_leak(tiny_hf):
+    name = tiny_hf("hubert", "group", conv_pos_batch_norm=True)
+    encoder = HFEncoder(name=name)
+    norm = encoder.backbone.encoder.pos_conv_embed.batch_norm
+    norm.running_mean.copy_(torch.linspace(-1, 1, 32))
+    audio = speech(2, 9000)
+    hidden, _ = encoder.extract(audio, torch.tensor([3000, 9000]))
+    alone, _ = encoder.extract(audio[:1, :3000], torch.tensor([3000]))
+    assert (alone[0] - hidden[0, :, :9]).abs().max() < 1e-4
+
+
+def test_normalises_real_samples_as_the_published_feature_extractor(tiny_hf):
+    name = tiny_hf("wav2vec2", "layer")
+    extractor = Wav2Vec2FeatureExtractor.from_pretrained(name)
+    audio = speech(1, 5000)
+    values = extractor(audio[0, :3000].numpy(), sampling_rate=16000, return_tensors="pt")
+    expected = hidden_states(plain(name), values.input_values)
+    hidden, _ = HFEncoder(name=name).extract(audio, torch.tensor([3000]))
+    assert (hidden[0] - torch.stack(expected)[:, 0]).abs().max() < 1e-4
+
+
+def test_a_gain_or_an_offset_matters_only_without_normalisation(tiny_hf):
+    audio, lengths = speech(1, 3000), torch.tensor([3000])
+    for do_normalize in (True, False):
+        encoder = HFEncoder(name=tiny_hf("wav2vec2", "layer", do_normalize=do_normalize))
+        a, b = (encoder.extract(x, lengths)[0] for x in (audio, 3 * audio + 0.5))
+        assert bool((a - b).abs().max() < 1e-3) is do_normalize
+
+
+@pytest.mark.parametrize(
+    ("family", "norm", "normalise"),
+    [(f, n, (f, n) != ("wavlm", "group")) for f, n in CASES],
+)
+def test_without_a_preprocessor_file_the_family_decides(tiny_hf, family, norm, normalise):
+    encoder = HFEncoder(name=tiny_hf(family, norm, do_normalize=None))
+    assert encoder.normalise is normalise
+    assert encoder.describe()["normalise_from"].startswith("default of ")
+
+
+def test_reads_a_processor_file_of_transformers_5(tiny_hf):
+    name = tiny_hf("wav2vec2", "layer", do_normalize=None)
+    extractor = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": False}
+    text = json.dumps({"feature_extractor": extractor, "processor_class": "Wav2Vec2Processor"})
+    (Path(name) / "processor_config.json").write_text(text)
+    encoder = HFEncoder(name=name)
+    assert encoder.normalise is False
+    assert encoder.describe()["normalise_from"] == "processor_config.json"
+
+
+@each_model
+@pytest.mark.parametrize("training", [True, False])
+def test_any_length_from_one_sample(tiny_hf, family, norm, training):
+    encoder = HFEncoder(name=tiny_hf(family, norm)).train(training)
+    for n, frames in [(1, 1), (399, 1), (400, 1), (3000, 9)]:
+        hidden, mask = encoder.extract(speech(2, n), torch.tensor([n, 1]))
+        assert mask.sum(1).tolist() == [frames, 1]
+        assert hidden.shape == (2, 4, frames, 32)
+        assert hidden.isfinite().all()
+
+
+def test_silence_is_finite(tiny_hf):
+    encoder = HFEncoder(name=tiny_hf("wav2vec2", "group"))
+    hidden, _ = encoder.extract(torch.zeros(1, 5000), torch.tensor([5000]))
+    assert hidden.isfinite().all()
+
+
+def test_frame_counts_are_those_of_transformers(tiny_hf):
+    encoder = HFEncoder(name=tiny_hf("hubert", "group"))
+    lengths = torch.arange(400, 20000, 7)
+    expected = encoder.backbone._get_feat_extract_output_lengths(lengths)
+    assert torch.equal(encoder.frame_counts(lengths), expected)
+    assert encoder.min_samples == 400
+
+
+@each_model
+def test_frozen_means_frozen(tiny_hf, family, norm):
+    config = {"layerdrop": 0.9, "mask_time_prob": 0.9, "hidden_dropout": 0.5}
+    encoder = HFEncoder(name=tiny_hf(family, norm, **config))
+    audio, lengths = speech(2, 6000), torch.tensor([6000, 5000])
+    expected, _ = encoder.eval().extract(audio, lengths)
+
+    nn.ModuleDict({"encoder": encoder}).train()  # as Lightning does before an epoch
+    assert encoder.training
+    assert not any(m.training for m in encoder.backbone.modules())
+    assert torch.equal(encoder.extract(audio, lengths)[0], expected)
+    encoder.backbone.train()  # as a callback might
+    assert torch.equal(encoder.extract(audio, lengths)[0], expected)
+
+    assert {n for n, p in encoder.named_parameters() if p.requires_grad} == {"mix.logits"}
+    before = {k: v.clone() for k, v in encoder.backbone.state_dict().items()}
+    optimiser = torch.optim.SGD(encoder.param_groups(0.1))
+    frames = encoder(*encoder.extract(audio, lengths))
+    assert not expected.requires_grad
+    frames.x.square().sum().backward()
+    assert encoder.mix.logits.grad.abs().sum() > 0
+    optimiser.step()
+    assert all(torch.equal(before[k], v) for k, v in encoder.backbone.state_dict().items())
+    assert encoder.frozen_roots() == {"backbone": encoder.backbone}
+    assert encoder.storable
+
+
+def test_frames_are_the_mix_and_zero_behind_the_mask(tiny_hf):
+    encoder = HFEncoder(name=tiny_hf(), layers=[1, 3])
+    hidden, mask = encoder.extract(speech(2, 5000), torch.tensor([3000, 5000]))
+    frames = encoder(hidden, mask)
+    assert encoder.dim == 32
+    assert torch.allclose(frames.x, hidden.mean(1), atol=1e-6)
+    assert (frames.x[0, 9:] == 0).all()
+    assert list(encoder.layer_weights()) == ["layer_01", "layer_03"]
+    dirty = hidden + 1.0  # a store may pad with anything
+    assert (encoder(dirty, mask).x[0, 9:] == 0).all()
+
+
+def test_one_layer_has_no_trainable_parameter(tiny_hf):
+    encoder = HFEncoder(name=tiny_hf(), layers=[2])
+    assert encoder.param_groups(1e-3) == []
+    assert encoder.layer_weights() == {}
+
+
+@each_model
+def test_runs_under_bf16_autocast(tiny_hf, family, norm):
+    encoder = HFEncoder(name=tiny_hf(family, norm))
+    audio, lengths = speech(2, 9000), torch.tensor([3000, 9000])
+    expected, mask = encoder.extract(audio, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden, _ = encoder.extract(audio, lengths)
+        x = encoder(hidden, mask).x
+    assert hidden.dtype == torch.float32
+    assert x.isfinite().all()
+    assert (hidden - expected).abs().mean() < 0.1 * expected.abs().mean()
+
+
+def test_half_precision_checkpoints_are_computed_in_float32(tiny_hf):
+    name = tiny_hf("wav2vec2", "layer")
+    plain(name).half().save_pretrained(name)
+    encoder = HFEncoder(name=name)
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+
+
+def test_describe_holds_plain_containers_and_tells_weights_apart(tiny_hf):
+    one = HFEncoder(name=tiny_hf("wavlm", "layer"), layers=[1])
+    other = HFEncoder(name=tiny_hf("wavlm", "layer", seed=1), layers=[1])
+    facts = one.describe()
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["model_type"] == "wavlm"
+    assert facts["layers"] == [1]
+    assert facts["layers_total"] == 3
+    assert facts["parameters"] == sum(p.numel() for p in one.parameters())
+    assert facts["weights"] == HFEncoder(name=one.name, layers=[1]).describe()["weights"]
+    assert facts["weights"] != other.describe()["weights"]
+
+
+def test_layers_that_are_not_there_are_refused(tiny_hf):
+    name = tiny_hf()
+    for layers in ([], [4], [-1], [2, 2]):
+        with pytest.raises(ConfigError, match=r"layers 0 .* to 3 .*give null"):
+            HFEncoder(name=name, layers=layers)
+
+
+def test_pickled_weights_are_refused_and_the_advice_works(tiny_hf, monkeypatch):
+    name = tiny_hf("wav2vec2", "group")
+    expected, _ = HFEncoder(name=name).extract(speech(1, 3000), torch.tensor([3000]))
+    torch.save(plain(name).state_dict(), Path(name) / "pytorch_model.bin")
+    (Path(name) / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="never unpickles") as error:
+        HFEncoder(name=name)
+    command = str(error.value).split("if you trust it: ")[1]
+    python, flag, code, folder = shlex.split(command)
+    assert (python, flag, folder) == ("python", "-c", name)
+    monkeypatch.setattr("sys.argv", ["-c", folder])
+    exec(code, {})
+    hidden, _ = HFEncoder(name=name).extract(speech(1, 3000), torch.tensor([3000]))
+    assert torch.equal(hidden, expected)
+
+
+def test_a_model_that_lacks_weights_is_refused(tiny_hf):
+    from safetensors.torch import load_file, save_file
+
+    file = Path(tiny_hf()) / "model.safetensors"
+    weights = load_file(file)
+    del weights["encoder.layers.1.attention.k_proj.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"lack 1 .*layers\.1\.attention\.k_proj\.weight"):
+        HFEncoder(name=str(file.parent))
+
+
+def test_damaged_weights_are_refused(tiny_hf):
+    file = Path(tiny_hf()) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match="damaged"):
+        HFEncoder(name=str(file.parent))
+
+
+def test_weights_that_do_not_fit_the_config_are_refused(tiny_hf):
+    file = Path(tiny_hf()) / "config.json"
+    config = json.loads(file.read_text()) | {"intermediate_size": 64}
+    file.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"do not fit its config\.json"):
+        HFEncoder(name=str(file.parent))
+
+
+def test_other_kinds_of_model_are_refused_by_name(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "whisper"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"'whisper'.*wav2vec2.*hubert.*wavlm.*data2vec-audio"):
+        HFEncoder(name=str(tmp_path))
+
+
+def test_another_sampling_rate_is_refused(tiny_hf):
+    name = tiny_hf(do_normalize=None)
+    (Path(name) / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 8000}))
+    with pytest.raises(ConfigError, match="8000 Hz"):
+        HFEncoder(name=name)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({}, "without config.json"),
+        ({"config.json": '{"model_type": "hubert"}'}, "without weights"),
+        ({"config.json": "{", "model.safetensors": ""}, "cannot be read"),
+    ],
+)
+def test_incomplete_folders_are_refused(tmp_path, files, says):
+    for file, text in files.items():
+        (tmp_path / file).write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        HFEncoder(name=str(tmp_path))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"reads like a folder.*missing.*hub id"):
+        HFEncoder(name=str(tmp_path / "missing"))
+
+
+def test_a_revision_of_a_folder_is_refused(tiny_hf):
+    with pytest.raises(ConfigError, match="has no revision 'v1'"):
+        HFEncoder(name=tiny_hf(), revision="v1")
+
+
+def test_without_the_hub_the_error_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError) as error:
+        HFEncoder(name="facebook/no-such-model", revision="abc")
+    message = str(error.value)
+    for part in (
+        "no folder of this name",
+        "'facebook/no-such-model' at revision 'abc' failed",
+        "give the folder of a downloaded copy",
+        "HF_HOME",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    "name", ["hf", "wav2vec2-base", "hubert-base", "wavlm-base-plus", "data2vec-audio-base"]
+)
+def test_shipped_configs_fit_the_constructor(name):
+    from importlib.resources import files
+
+    from serzoo.zoo.taxonomy import read_yaml
+
+    text = files("serzoo.configs.encoder").joinpath(f"{name}.yaml").read_text("utf-8")
+    options = read_yaml(text)
+    assert options.pop("type") == "hf"
+    registry.check_options("encoders", "hf", options)
+    assert options["name"].count("/") == 1

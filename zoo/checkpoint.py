@@ -1,0 +1,125 @@
+"""What a checkpoint leaves out, what it must hold, and how a model comes back from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError
+from .taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from .module import SERModule
+
+FORMAT = 1
+
+
+def strip_frozen(state: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
+    """The state dict without frozen pretrained roots.
+
+    By root, not by ``requires_grad``: running statistics are buffers, and belong to what was
+    trained.
+    """
+    return {k: v for k, v in state.items() if not k.startswith(tuple(prefixes))}
+
+
+def check_keys(
+    saved: Mapping[str, Tensor], own: Mapping[str, Tensor], prefixes: Sequence[str]
+) -> None:
+    """Refuse a state dict that does not hold exactly what this model saves.
+
+    Raises:
+        CheckpointError: naming the first missing, surplus or misshapen weights and their number.
+    """
+    wanted = strip_frozen(own, prefixes)
+    problems = []
+    missing = sorted(set(wanted) - set(saved))
+    surplus = sorted(set(saved) - set(wanted))
+    shapes = sorted(k for k in set(wanted) & set(saved) if wanted[k].shape != saved[k].shape)
+    if missing:
+        problems.append(f"lacks {len(missing)} weights this model trains ({_some(missing)})")
+    if surplus:
+        problems.append(f"holds {len(surplus)} weights this model has not ({_some(surplus)})")
+    if shapes:
+        k = shapes[0]
+        problems.append(
+            f"{len(shapes)} weights differ in shape ({k}: {list(saved[k].shape)} in the checkpoint, "
+            f"{list(wanted[k].shape)} here)"
+        )
+    if problems:
+        raise CheckpointError(
+            "checkpoint " + "; ".join(problems) + "; was it saved with another head, encoder or option?"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content: tensors and plain containers only, nothing is executed.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged, holds code, or is not serzoo's.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint at {path}; give a .ckpt file, or a run's folder with checkpoints/best.ckpt"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:
+        reason = str(e).splitlines()[0][:200]
+        raise CheckpointError(
+            f"cannot read {path}: {reason}; it is damaged, or holds more than tensors and plain containers, "
+            "which serzoo does not load"
+        ) from e
+    if not isinstance(content, dict) or "serzoo" not in content:
+        raise CheckpointError(f"{path} was not written by serzoo; train a model with `serzoo train`")
+    if content["serzoo"].get("format") != FORMAT:
+        found = content["serzoo"].get("format")
+        raise CheckpointError(f"{path} has format {found}, this serzoo reads {FORMAT}; install a newer one")
+    return content
+
+
+def load(path: str | Path) -> SERModule:
+    """The trained model of a checkpoint, in evaluation mode.
+
+    Args:
+        path: a ``.ckpt`` file, or a run's folder (its best checkpoint).
+
+    Raises:
+        CheckpointError: when it cannot be read or does not fit the model that it describes.
+    """
+    from .config import RunConfig
+    from .train import build
+
+    content = read(path)
+    meta = content["serzoo"]
+    taxonomy = Taxonomy.from_dict(meta["taxonomy"])
+    if taxonomy.fingerprint != meta["taxonomy_fingerprint"]:
+        raise CheckpointError(
+            f"{path}: its taxonomy has fingerprint {taxonomy.fingerprint}, but the model was trained with "
+            f"{meta['taxonomy_fingerprint']}: classes or their order were changed"
+        )
+    module = build(RunConfig.from_dict(meta["config"]), taxonomy)
+    restore(module, content)
+    return module.eval()
+
+
+def restore(module: SERModule, content: Mapping[str, Any]) -> None:
+    """Give a module the weights that were selected: the averaged ones, where there are any.
+
+    Raises:
+        CheckpointError: when they are not exactly what the module saves.
+    """
+    weights = content.get("ema") or content["state_dict"]
+    check_keys(weights, module.state_dict(), module.frozen_prefixes())
+    module.load_state_dict(weights, strict=False)

@@ -1,0 +1,229 @@
+"""The verbs. Each is a function of the library with the same name and arguments.
+
+Nothing heavy is imported before a verb needs it: ``serzoo --help`` does not import torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from .errors import ConfigError, SerzooError, suggest
+
+LISTS = ("heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="serzoo",
+        description="Speech emotion recognition, posed in different ways and compared fairly.",
+        epilog="Settings are written key=value, for example: serzoo train ravdess head=selm optim.lr=1e-3",
+    )
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, text: str, *positional: tuple[str, str], settings: bool = True) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        for key, what in positional:
+            sub.add_argument(key, help=what)
+        if settings:
+            sub.add_argument("settings", nargs="*", metavar="key=value", help="settings")
+        return sub
+
+    sub = verb("list", "what there is: " + ", ".join(LISTS), settings=False)
+    sub.add_argument("kind", nargs="?", choices=LISTS, help="one kind only")
+    recipe = ("recipe", "a shipped recipe (see `serzoo list recipes`) or a YAML file")
+    verb("config", "compose a run and print it; loads no weights and no data", recipe)
+    verb(
+        "prepare",
+        "a corpus as its publisher ships it to a manifest (root=FOLDER out=FILE.jsonl [strict=true])",
+        ("corpus", "a corpus' name"),
+    )
+    verb(
+        "audit",
+        "speaker, sentence and identical-audio leakage of a protocol ([protocol=NAME] [taxonomy=NAME])",
+        ("manifest", "a prepared manifest, or a corpus' name"),
+    )
+    verb("train", "fit, select on validation, test once, write a record", recipe)
+    verb(
+        "eval",
+        "score a trained model (corpus=NAME root=FOLDER manifest=FILE taxonomy=NAME part=test|valid|all out=FILE)",
+        ("checkpoint", "a run's folder, or a .ckpt file"),
+    )
+    suite = ("suite", "a shipped suite (see `serzoo list suites`) or a YAML file")
+    sub = verb("compare", "run every cell of a suite that is not finished, then tabulate", suite)
+    sub.add_argument("--dry-run", action="store_true", help="only list the cells")
+    sub.add_argument("--workers", type=int, help="processes (default: one per GPU, or per CPU core)")
+    sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
+    sub = verb("report", "tabulate what a suite has so far", suite, settings=False)
+    sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb.
+
+    Returns:
+        0 when it did what was asked; 1 when it ran and found fault (a failed audit, failed cells,
+        refused counts); 2 when it could not run; 130 when it was interrupted.
+    """
+    arguments = parser().parse_args(argv)
+    try:
+        code = _VERBS[arguments.verb](arguments)
+    except SerzooError as e:
+        print(f"serzoo {arguments.verb}: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        return 141
+    return int(code or 0)
+
+
+def _settings(arguments: argparse.Namespace, known: Sequence[str]) -> dict[str, Any]:
+    from .config import parse
+
+    values = dict(parse(arguments.settings))
+    for key in values:
+        if key not in known and not key.startswith("options."):
+            raise ConfigError(f"unknown setting '{key}'{suggest(key, known)}")
+    values["options"] = {k[8:]: values.pop(k) for k in list(values) if k.startswith("options.")}
+    return values
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from . import config, registry
+    from .taxonomy import Taxonomy
+
+    found = {
+        "heads": registry.names("heads"),
+        "encoders": config.names("encoder"),
+        "corpora": registry.names("corpora"),
+        "taxonomies": Taxonomy.names(),
+        "protocols": config.names("protocol"),
+        "recipes": config.names("recipe"),
+        "suites": config.names("suite"),
+    }
+    found["encoders"] += [n for n in registry.names("encoders") if n not in found["encoders"]]
+    if arguments.kind:
+        print("\n".join(found[arguments.kind]))
+        return
+    for kind, names in found.items():
+        print(f"{kind:11} {', '.join(names)}")
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    from omegaconf import OmegaConf
+
+    from . import config
+
+    cfg = config.load(arguments.recipe, arguments.settings)
+    print(OmegaConf.to_yaml(OmegaConf.create(cfg.to_dict())), end="")
+    taxonomy = config.build_taxonomy(cfg)
+    if taxonomy is not None:
+        print(f"# classes: {', '.join(taxonomy.classes)} (taxonomy {taxonomy.fingerprint})")
+    print(f"# run {cfg.fingerprint}")
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from . import registry
+
+    values = _settings(arguments, ("root", "out", "strict"))
+    prepare = registry.attribute("serzoo.datamodules.catalog:prepare_corpus")
+    done, path = prepare(
+        arguments.corpus, root=values.get("root"), out=values.get("out"), options=values["options"],
+        strict=bool(values.get("strict", False)), progress=True,
+    )
+    console = Console()
+    console.print(str(done), highlight=False)
+    console.print(f"manifest: {path}", highlight=False, soft_wrap=True)
+    return 1 if done.warnings or done.refusals else 0
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from . import registry
+
+    values = _settings(arguments, ("protocol", "taxonomy", "root", "label"))
+    audit = registry.attribute("serzoo.datamodules.speech:audit_corpus")
+    reports = audit(
+        arguments.manifest, protocol=values.get("protocol"), taxonomy=values.get("taxonomy"),
+        root=values.get("root"), label=values.get("label", "label"), options=values["options"],
+    )
+    for fold, report in enumerate(reports):
+        print(f"fold {fold}: {report}")
+    bad = sum(not r.ok for r in reports)
+    print(f"{len(reports)} folds, {bad} with leakage")
+    return 1 if bad else 0
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from . import config
+    from .train import run_folder, train
+
+    cfg = config.load(arguments.recipe, arguments.settings)
+    entry = train(cfg)
+    if "metrics" not in entry:  # a rank other than the first
+        return
+    m = entry["metrics"]
+    low, high = m["uar_interval"]
+    between = "" if low is None or low != low else f" (95 % interval over speakers {low:.3f} to {high:.3f})"
+    print(
+        f"{cfg.head['type']} on {', '.join(cfg.corpus)}, fold {cfg.fold}: test UAR {m['uar']:.3f}{between}, "
+        f"WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
+    )
+    print(f"record, predictions, checkpoints, TensorBoard: {run_folder(cfg)}")
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from .evaluate import evaluate
+
+    values = _settings(arguments, ("corpus", "root", "manifest", "taxonomy", "part", "out"))
+    out = values.pop("out", None)
+    values.pop("options")
+    if isinstance(values.get("corpus"), str):
+        values["corpus"] = [values["corpus"]]
+    table, numbers = evaluate(arguments.checkpoint, **values, progress=sys.stderr.isatty())
+    m = numbers["metrics"]
+    print(f"{len(table)} utterances: UAR {m['uar']:.3f}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}")
+    for name, recall in table.recalls().items():
+        print(f"  recall of {name}: {'absent from the reference' if recall != recall else f'{recall:.3f}'}")
+    if out:
+        print(f"predictions: {table.write_jsonl(Path(out))}")
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from .compare import compare
+
+    done = compare(
+        arguments.suite, arguments.settings, out=arguments.out, workers=arguments.workers,
+        dry_run=arguments.dry_run,
+    )
+    return 1 if done["failed"] else 0
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from .report import report
+
+    report(Path(arguments.out) / Path(arguments.suite).stem)
+
+
+_VERBS: dict[str, Any] = {
+    "list": _list,
+    "config": _config,
+    "prepare": _prepare,
+    "audit": _audit,
+    "train": _train,
+    "eval": _eval,
+    "compare": _compare,
+    "report": _report,
+}

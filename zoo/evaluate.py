@@ -1,0 +1,83 @@
+"""Score a trained model on a corpus, its own or another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from . import checkpoint
+from .config import RunConfig, resolve
+from .errors import ConfigError
+from .metrics import PredictionTable, merge
+from .taxonomy import Taxonomy
+from .train import measure, open_data, quiet
+
+PARTS = ("test", "valid", "all")
+
+
+@torch.no_grad()
+def evaluate(
+    path: str | Path,
+    *,
+    corpus: list[str] | None = None,
+    root: str | None = None,
+    manifest: str | None = None,
+    taxonomy: str | None = None,
+    part: str | None = None,
+    progress: bool = False,
+) -> tuple[PredictionTable, dict[str, Any]]:
+    """Score a trained model.
+
+    Args:
+        path: checkpoint or run folder.
+        corpus: names; the training corpus by default.
+        root: folder of the corpus.
+        manifest: a prepared manifest instead.
+        taxonomy: name; the trained one by default. A closed head takes a subset of its classes.
+        part: ``test`` or ``valid`` of the run's own protocol and fold, or ``all`` utterances;
+            by default ``test`` for the training corpus and ``all`` for another.
+        progress: show bars.
+
+    Returns:
+        The prediction table, and its numbers as a record holds them.
+    """
+    quiet()
+    module = checkpoint.load(path)
+    meta = checkpoint.read(path)["serzoo"]
+    cfg = RunConfig.from_dict(meta["config"])
+    foreign = bool(corpus and corpus != cfg.corpus) or manifest is not None
+    part = part or ("all" if foreign else "test")
+    if part not in PARTS:
+        raise ConfigError(f"part is '{part}'; have {', '.join(PARTS)}")
+    if foreign and part != "all":
+        raise ConfigError(
+            f"the model was trained on {', '.join(cfg.corpus)}; its protocol has no part '{part}' of other "
+            "data; use part=all"
+        )
+    if foreign or root:
+        cfg.corpus = corpus or cfg.corpus if manifest is None else corpus or []
+        cfg.data.root, cfg.data.manifest = root, manifest
+        cfg = resolve(cfg)
+    cfg.trainer.progress = progress
+    wanted = Taxonomy.load(taxonomy) if taxonomy else Taxonomy.from_dict(meta["taxonomy"])
+    if not module.head.open_labels:
+        module.head.columns(wanted)  # refuses before any audio is read
+    data = open_data(cfg, wanted, text="text" in module.head.needs, everything=part == "all")
+    loader = data.val_dataloader() if part == "valid" else data.test_dataloader()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module.to(device)
+    rows = []
+    for batch in track(loader, description="scoring", disable=not progress, total=len(loader)):
+        moved = batch.to(device)
+        scores = module.head.scores(module.frames(moved), wanted, moved.text)
+        labels = np.where(
+            batch.targets.probs.sum(-1).numpy() > 0, batch.targets.probs.argmax(-1).numpy(), -1
+        )
+        values = scores.float().cpu().numpy().astype(np.float64)
+        rows.append(PredictionTable(batch.ids, batch.speakers, labels, values, wanted.classes))
+    table = merge(rows)
+    return table, measure(table)

@@ -1,0 +1,311 @@
+"""Evaluation is a table of utterances: every reported number is computed from a PredictionTable.
+
+UAR and macro-F1 are means over the classes present in the reference; see :mod:`.rates`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .calibration import brier, ece, fit_temperature, log_softmax, nll
+from .errors import ComparisonError, DataError, suggest
+from .rates import FloatArray, IntArray, f1_of, recalls_of, uar_of, wa_of
+
+DIGITS = 6
+
+
+@dataclass(eq=False)
+class PredictionTable:
+    """What a model said about N utterances, and what they are labelled with.
+
+    Scores are kept as float32 at six significant digits from the start, so that a table and the
+    file written of it give the same predictions and the same numbers to the last digit.
+
+    Attributes:
+        ids: N utterance ids, each once.
+        speakers: N speaker names, unique over the whole table (``corpus/speaker`` where it holds
+            several corpora).
+        labels: ``[N]`` int, index into ``classes``; -1 = unlabelled: counted, in no score.
+        scores: ``[N, C]`` log-scores; ``softmax(scores)`` is the model's probability.
+        classes: C class names.
+
+    Raises:
+        DataError: lengths that differ, an id twice, a label outside the classes, or a score that
+            is not finite (naming the ids).
+    """
+
+    ids: list[str]
+    speakers: list[str]
+    labels: IntArray
+    scores: FloatArray
+    classes: list[str]
+
+    def __post_init__(self) -> None:
+        n, c = len(self.ids), len(self.classes)
+        self.labels = np.asarray(self.labels, dtype=np.int64).reshape(-1)
+        self.scores = np.asarray(self.scores, dtype=np.float64)
+        if self.scores.size == 0 and n == 0:
+            self.scores = self.scores.reshape(0, c)
+        if len(self.speakers) != n or len(self.labels) != n or self.scores.shape != (n, c):
+            raise DataError(
+                f"a table of {n} ids and {c} classes has {len(self.speakers)} speakers, "
+                f"{len(self.labels)} labels and scores of shape {self.scores.shape}; "
+                f"give {n} of each and scores [{n}, {c}]"
+            )
+        bad = np.flatnonzero(~np.isfinite(self.scores).all(1))
+        if len(bad):
+            raise DataError(
+                f"scores of {len(bad)} of {n} utterances are not finite "
+                f"({_some([self.ids[i] for i in bad])}); scores must be finite numbers: "
+                "look for a diverged model (lower lr), or a log of zero"
+            )
+        bad = np.flatnonzero((self.labels < -1) | (self.labels >= c))
+        if len(bad):
+            raise DataError(
+                f"labels of {len(bad)} utterances are outside -1..{c - 1} "
+                f"({_some([self.ids[i] for i in bad])}); -1 stands for unlabelled"
+            )
+        if len(set(self.ids)) != n:
+            raise DataError(
+                f"{n - len(set(self.ids))} rows repeat an id; join parts of a table with merge()"
+            )
+        self.scores = _round(self.scores)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PredictionTable):
+            return NotImplemented
+        return (
+            (self.ids, self.speakers, self.classes) == (other.ids, other.speakers, other.classes)
+            and np.array_equal(self.labels, other.labels)
+            and np.array_equal(self.scores, other.scores)
+        )
+
+    # -- decisions and rates -------------------------------------------------------------------
+
+    @property
+    def predicted(self) -> IntArray:
+        """``[N]`` index of the highest score; of equal ones, the first in class order."""
+        return self.scores.argmax(1).astype(np.int64)
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """``[N]`` whether the utterance has a label."""
+        return self.labels >= 0
+
+    def confusion(self) -> IntArray:
+        """``[C, C]`` counts of labelled utterances: rows are the reference, columns predictions."""
+        known, c = self.labelled, len(self.classes)
+        cells = self.labels[known] * c + self.predicted[known]
+        return np.bincount(cells, minlength=c * c).reshape(c, c).astype(np.int64)
+
+    def recalls(self) -> dict[str, float]:
+        """Recall of each class that is present in the reference, in class order."""
+        values = recalls_of(self._counts())
+        return {c: float(r) for c, r in zip(self.classes, values, strict=True) if np.isfinite(r)}
+
+    def uar(self) -> float:
+        """Mean recall over the classes present in the reference.
+
+        Raises:
+            DataError: when no utterance is labelled, as for all scores.
+        """
+        return float(uar_of(self._counts()))
+
+    def wa(self) -> float:
+        """Share of labelled utterances that are right."""
+        return float(wa_of(self._counts()))
+
+    def macro_f1(self) -> float:
+        """Mean F1 over the classes present in the reference."""
+        return float(f1_of(self._counts()))
+
+    def metrics(self) -> dict[str, Any]:
+        """All of it, in plain containers.
+
+        Returns:
+            ``uar``, ``wa``, ``f1``, ``recall`` (by class, present ones), ``n`` (labelled),
+            ``n_unlabelled``, ``n_classes_present``, ``absent`` (classes without an utterance).
+        """
+        recall = self.recalls()
+        return {
+            "uar": self.uar(),
+            "wa": self.wa(),
+            "f1": self.macro_f1(),
+            "recall": recall,
+            "n": int(self.labelled.sum()),
+            "n_unlabelled": int((~self.labelled).sum()),
+            "n_classes_present": len(recall),
+            "absent": [c for c in self.classes if c not in recall],
+        }
+
+    def by_speaker(self) -> dict[str, dict[str, Any]]:
+        """:meth:`metrics` of each speaker who has a labelled utterance, sorted by name."""
+        names = np.asarray(self.speakers, dtype=object)
+        known = self.labelled
+        return {
+            s: self.subset(np.flatnonzero(names == s)).metrics()
+            for s in sorted({str(n) for n in names[known]})
+        }
+
+    def subset(self, rows: Sequence[int] | NDArray[Any]) -> PredictionTable:
+        """A table of these rows, in this order."""
+        return PredictionTable(
+            [self.ids[i] for i in rows],
+            [self.speakers[i] for i in rows],
+            self.labels[rows],
+            self.scores[rows],
+            list(self.classes),
+        )
+
+    def _counts(self) -> IntArray:
+        if not self.labelled.any():
+            raise DataError(
+                f"none of {len(self)} utterances is labelled, so there is nothing to score; "
+                "evaluate on labelled speech, or read the predictions only"
+            )
+        return self.confusion()
+
+    # -- probabilities -------------------------------------------------------------------------
+
+    def probabilities(self, temperature: float = 1.0) -> FloatArray:
+        """``[N, C]`` softmax of the scores divided by a temperature."""
+        return np.exp(log_softmax(self.scores, temperature))
+
+    def temperature(self) -> float:
+        """The temperature that minimises :meth:`nll`; fit it on validation, use it on test."""
+        return fit_temperature(*self._known())
+
+    def nll(self, temperature: float = 1.0) -> float:
+        """Mean negative log-probability of the label, in nats."""
+        return nll(*self._known(), temperature)
+
+    def ece(self, temperature: float = 1.0, bins: int = 15) -> float:
+        """Expected calibration error (Guo et al. 2017) in equal-width bins of confidence."""
+        return ece(*self._known(), temperature, bins)
+
+    def brier(self, temperature: float = 1.0) -> float:
+        """Mean squared distance of the probabilities to the one-hot label, 0 to 2 (Brier 1950)."""
+        return brier(*self._known(), temperature)
+
+    def _known(self) -> tuple[FloatArray, IntArray]:
+        self._counts()
+        return self.scores[self.labelled], self.labels[self.labelled]
+
+    # -- the unit of exchange ------------------------------------------------------------------
+
+    def write_jsonl(self, path: str | Path) -> Path:
+        """Write one line per utterance: id, speaker, label (a name or null), scores by class.
+
+        The same table gives the same bytes. The file appears complete or not at all.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            for i, name in enumerate(self.ids):
+                label = self.classes[self.labels[i]] if self.labels[i] >= 0 else None
+                scores = dict(zip(self.classes, self.scores[i].tolist(), strict=True))
+                row = {"id": name, "speaker": self.speakers[i], "label": label, "scores": scores}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        part.replace(path)
+        return path
+
+    @classmethod
+    def read_jsonl(cls, path: str | Path) -> PredictionTable:
+        """Read what :meth:`write_jsonl` wrote, or another toolkit's predictions in that form.
+
+        Raises:
+            DataError: with the number of the line that cannot be used.
+        """
+        ids, speakers, labels, scores = [], [], [], []
+        classes: list[str] = []
+        try:
+            lines = Path(path).read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"cannot read predictions from {path}: {error}") from error
+        for number, line in enumerate(lines, 1):
+            where = f"{path}, line {number}"
+            try:
+                row = json.loads(line)
+                name, speaker, label = row["id"], row["speaker"], row["label"]
+                values = {str(c): float(v) for c, v in row["scores"].items()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(
+                    f"{where}: not a prediction ({type(error).__name__}: {error}); "
+                    'want {"id", "speaker", "label", "scores": {class: number}}'
+                ) from error
+            classes = classes or list(values)
+            if set(values) != set(classes):
+                raise DataError(
+                    f"{where}: scores for {', '.join(values)}; line 1 scores {', '.join(classes)}"
+                )
+            if label is not None and label not in values:
+                raise DataError(
+                    f"{where}: label '{label}' is no class{suggest(str(label), classes)}"
+                )
+            ids.append(str(name))
+            speakers.append(str(speaker))
+            labels.append(-1 if label is None else classes.index(label))
+            scores.append([values[c] for c in classes])
+        if not ids:
+            raise DataError(f"{path} holds no predictions; it should have one line per utterance")
+        return cls(ids, speakers, np.array(labels), np.array(scores), classes)
+
+
+def merge(tables: Iterable[PredictionTable]) -> PredictionTable:
+    """One table of several: one row per id, sorted by id.
+
+    Rows that say the same twice are collapsed (two ranks may both see an utterance).
+
+    Raises:
+        ComparisonError: when the tables' classes differ, or rows of one id do.
+    """
+    tables = list(tables)
+    if not tables:
+        raise DataError("there are no predictions to merge; was the evaluated part empty?")
+    classes = tables[0].classes
+    rows: dict[str, tuple[str, int, tuple[float, ...]]] = {}
+    for table in tables:
+        if table.classes != classes:
+            raise ComparisonError(
+                f"cannot merge predictions over {', '.join(table.classes)} with predictions over "
+                f"{', '.join(classes)}; merge tables of one taxonomy"
+            )
+        for i, name in enumerate(table.ids):
+            row = (table.speakers[i], int(table.labels[i]), tuple(table.scores[i].tolist()))
+            if rows.setdefault(name, row) != row:
+                raise ComparisonError(
+                    f"'{name}' is predicted twice and differently: {rows[name]} and {row}; "
+                    "merge folds of one run, in which each utterance is tested once"
+                )
+    ids = sorted(rows)
+    return PredictionTable(
+        ids,
+        [rows[i][0] for i in ids],
+        np.array([rows[i][1] for i in ids], dtype=np.int64),
+        np.array([rows[i][2] for i in ids], dtype=np.float64).reshape(len(ids), len(classes)),
+        list(classes),
+    )
+
+
+def _round(scores: FloatArray) -> FloatArray:
+    """Float32 at six significant digits, as the decimal that will be written."""
+    flat = scores.astype(np.float32).ravel().tolist()
+    # adding zero turns -0.0, which a sum in another order may give, into 0.0
+    return np.array([float(f"{v:.{DIGITS}g}") + 0.0 for v in flat]).reshape(scores.shape)
+
+
+def _some(names: Sequence[str], n: int = 5) -> str:
+    more = f", ... {len(names) - n} more" if len(names) > n else ""
+    return ", ".join(names[:n]) + more

@@ -1,0 +1,297 @@
+"""The one LightningModule: an encoder and a head that can be exchanged."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from .checkpoint import check_keys, strip_frozen
+from .encoder import Encoder
+from .head import Head
+from .metrics import PredictionTable, merge
+from .types import Batch, Frames, Targets
+
+
+class SERModule(L.LightningModule):
+    """Trains a head on an encoder and collects one row of scores per utterance.
+
+    No metric is averaged over batches or ranks: evaluation gathers rows, keyed by id, and every
+    number comes from the one :class:`PredictionTable` of all ranks, kept in :attr:`tables`.
+
+    Args:
+        encoder: audio to frames.
+        head: frames to scores, built for ``encoder.dim``.
+        lr: peak learning rate of the encoder (and of the head, unless ``head_lr`` is given).
+        head_lr: peak learning rate of the head.
+        weight_decay: of AdamW; biases, norms and other vectors are exempt.
+        warmup: share of the steps with linearly rising rate; then a cosine to zero.
+        mixup: parameter a of Beta(a, a); 0 = off (Zhang et al. 2018, on the encoder's input).
+        ema: decay of the averaged weights that are validated, selected and tested; 0 = off.
+        seed: with epoch and rank decides all randomness of training, so that a run that was
+            killed and resumed at an epoch's start ends in the same weights.
+        metadata: plain containers stored in every checkpoint under ``serzoo``.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: Head,
+        *,
+        lr: float = 1e-3,
+        head_lr: float | None = None,
+        weight_decay: float = 1e-2,
+        warmup: float = 0.1,
+        mixup: float = 0.0,
+        ema: float = 0.0,
+        seed: int = 1,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+        self.lr, self.head_lr, self.weight_decay = lr, head_lr or lr, weight_decay
+        self.warmup, self.mixup, self.seed = warmup, mixup, seed
+        self.average = AveragedWeights(ema) if ema > 0 else None
+        self.metadata = metadata or {}
+        self.tables: dict[str, PredictionTable] = {}
+        self.strict_loading = False  # frozen roots are not saved; check_keys does the checking
+        self._loss = MeanMetric()
+        self._extras = nn.ModuleDict()
+        self._rows: list[PredictionTable] = []
+        self._epoch_start = 0.0
+        self._seen = 0
+
+    # -- forward -------------------------------------------------------------------------------
+
+    def frames(self, batch: Batch) -> Frames:
+        """Frames of a batch, from stored features where it carries them."""
+        return self._frames(*self._hidden(batch))
+
+    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if batch.hidden is not None and batch.mask is not None:
+            return batch.hidden, batch.mask
+        assert batch.audio is not None and batch.lengths is not None
+        return self.encoder.extract(batch.audio, batch.lengths)
+
+    def _frames(self, hidden: Tensor, mask: Tensor) -> Frames:
+        frames: Frames = self.encoder(hidden, mask)
+        return frames
+
+    def forward(self, batch: Batch) -> Tensor:
+        """``[B, C]`` log-scores over the head's taxonomy."""
+        return self.head.scores(self.frames(batch), self.head.taxonomy, batch.text)
+
+    # -- training ------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(_mix(self.seed, self.current_epoch, self.global_rank))
+        self._epoch_start, self._seen = time.perf_counter(), 0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        hidden, mask = self._hidden(batch)
+        targets = batch.targets
+        if self.mixup > 0:
+            hidden, targets = mix(hidden, mask, targets, self.mixup)
+        out = self.head.loss(self._frames(hidden, mask), targets, batch.text)
+        self._loss.update(out.loss.detach())
+        for key, value in out.extras.items():
+            self._extra(key).update(value)
+        self._seen += len(batch)
+        return out.loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.average is not None:
+            self.average.update(self._trained(), self.global_step)
+
+    def _trained(self) -> dict[str, Tensor]:
+        return strip_frozen(self.state_dict(), self.frozen_prefixes())
+
+    def _extra(self, key: str) -> MeanMetric:
+        if key not in self._extras:
+            self._extras[key] = MeanMetric().to(self.device)
+        metric = self._extras[key]
+        assert isinstance(metric, MeanMetric)
+        return metric
+
+    def on_train_epoch_end(self) -> None:
+        name = str(self.metadata.get("head", {}).get("type", type(self.head).__name__))
+        values = {"train/loss": self._loss.compute()}
+        values |= {f"head/{name}/{k}": m.compute() for k, m in self._extras.items()}  # type: ignore[operator]
+        self._loss.reset()
+        for metric in self._extras.values():
+            metric.reset()  # type: ignore[operator]
+        seconds = max(time.perf_counter() - self._epoch_start, 1e-9)
+        values["time/utt_per_s"] = self._seen * self.trainer.world_size / seconds
+        values["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        values |= {f"encoder/{k}": v for k, v in self.encoder.layer_weights().items()}
+        self.log_dict(values, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        groups = self.encoder.param_groups(self.lr) + self.head.param_groups(self.head_lr)
+        optimizer = torch.optim.AdamW(_exempt_vectors(groups), weight_decay=self.weight_decay)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        rising = max(1, round(self.warmup * total))
+
+        def scale(step: int) -> float:
+            if step < rising:
+                return (step + 1) / rising
+            return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # -- evaluation ----------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        if self.trainer.world_size > 1:
+            # ranks saw other batches: running statistics are those of the first
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        if self.average is not None and self.trainer.state.fn == "fit":
+            self.average.swap(self._trained())
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._rows.append(self._table(batch))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._rows.append(self._table(batch))
+
+    def _table(self, batch: Batch) -> PredictionTable:
+        scores = self(batch).float()
+        probs = batch.targets.probs
+        labels = torch.where(probs.sum(-1) > 0, probs.argmax(-1), -1)
+        return PredictionTable(
+            list(batch.ids),
+            list(batch.speakers),
+            labels.cpu().numpy(),
+            scores.cpu().numpy().astype(np.float64),
+            self.head.taxonomy.classes,
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        if self.average is not None and self.trainer.state.fn == "fit":
+            self.average.swap(self._trained())  # back, before any checkpoint is written
+        table = self._gather("valid")
+        # every rank holds the whole table, so every rank logs (and selects by) the same number
+        m = table.metrics()
+        values = {f"val/{k}": float(m[k]) for k in ("uar", "wa", "f1")}
+        self.log_dict({**values, "val/nll": table.nll()}, batch_size=1)
+
+    def on_test_epoch_end(self) -> None:
+        m = self._gather("test").metrics()
+        self.log_dict({f"test/{k}": float(m[k]) for k in ("uar", "wa", "f1")}, batch_size=1)
+
+    def _gather(self, part: str) -> PredictionTable:
+        rows, self._rows = self._rows, []
+        if self.trainer.world_size > 1:
+            everyone: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(everyone, rows)
+            rows = [table for tables in everyone for table in tables]
+        self.tables[part] = merge(rows)
+        return self.tables[part]
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def frozen_prefixes(self) -> list[str]:
+        """Prefixes of the state dict that are rebuilt from their name, not saved."""
+        return [f"encoder.{n}." for n in self.encoder.frozen_roots()] + [
+            f"head.{n}." for n in self.head.frozen_roots()
+        ]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = strip_frozen(checkpoint["state_dict"], self.frozen_prefixes())
+        checkpoint["serzoo"] = {"format": 1, **self.metadata}
+        if self.average is not None:
+            checkpoint["ema"] = self.average.weights
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_keys(checkpoint["state_dict"], self.state_dict(), self.frozen_prefixes())
+        if self.average is not None:
+            self.average.weights = dict(checkpoint["ema"])
+
+
+class AveragedWeights:
+    """Exponential moving average of everything that is trained, running statistics included.
+
+    The decay of step n is ``min(decay, (1 + n) / (10 + n))``, so that early weights are forgotten.
+
+    Args:
+        decay: of one optimiser step.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.weights: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def update(self, current: dict[str, Tensor], step: int) -> None:
+        """Move the average towards the current weights."""
+        if not self.weights:
+            self.weights = {k: v.detach().clone() for k, v in current.items()}
+            return
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        floats = [k for k, v in current.items() if v.is_floating_point()]
+        ours = [self.weights[k] for k in floats]
+        torch._foreach_lerp_(ours, [current[k] for k in floats], share)
+        for k, v in current.items():
+            if not v.is_floating_point():
+                self.weights[k].copy_(v)
+
+    @torch.no_grad()
+    def swap(self, current: dict[str, Tensor]) -> None:
+        """Exchange the average and the current weights, in place."""
+        for k, v in current.items():
+            held = v.clone()
+            v.copy_(self.weights[k])
+            self.weights[k].copy_(held)
+
+
+def mix(hidden: Tensor, mask: Tensor, targets: Targets, alpha: float) -> tuple[Tensor, Targets]:
+    """Mixup of encoder inputs: each item with a partner of its batch, targets alike.
+
+    Args:
+        hidden: ``[B, K, T, D]``.
+        mask: ``[B, T]``.
+        targets: labels and weights, both mixed; a pair with an unlabelled half is left alone.
+        alpha: of the Beta distribution; the share of an item is at least one half.
+    """
+    size = len(hidden)
+    share = torch.distributions.Beta(alpha, alpha).sample((size,)).to(hidden.device)
+    share = torch.maximum(share, 1 - share)
+    partner = torch.randperm(size, device=hidden.device)
+    labelled = targets.probs.sum(-1) > 0
+    share = torch.where(labelled & labelled[partner], share, 1.0)
+    # the partner is read at its own pace over the item's length, so that no part is half silent
+    length = mask.sum(1, keepdim=True)
+    time = torch.arange(mask.shape[1], device=hidden.device) * length[partner] // length
+    time = torch.minimum(time, length[partner] - 1)[:, None, :, None]
+    other = hidden[partner].gather(2, time.expand_as(hidden))
+    lam = share.to(hidden.dtype)[:, None, None, None]
+    mixed = (lam * hidden + (1 - lam) * other) * mask[:, None, :, None]
+    lam = share[:, None]
+    probs = lam * targets.probs + (1 - lam) * targets.probs[partner]
+    weight = share * targets.weight + (1 - share) * targets.weight[partner]
+    return mixed, replace(targets, probs=probs, weight=weight)
+
+
+def _mix(*parts: int) -> int:
+    return int(np.random.SeedSequence([p & 0xFFFFFFFF for p in parts]).generate_state(1)[0])
+
+
+def _exempt_vectors(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    split: list[dict[str, Any]] = []
+    for group in groups:
+        matrices = [p for p in group["params"] if p.ndim > 1]
+        vectors = [p for p in group["params"] if p.ndim <= 1]
+        if matrices:
+            split.append({**group, "params": matrices})
+        if vectors:
+            split.append({**group, "params": vectors, "weight_decay": 0.0})
+    return split

@@ -1,0 +1,186 @@
+"""A pool of worker processes, one per device, that run cells one after another.
+
+A worker keeps what it has loaded (libraries, stored features) from cell to cell. A cell that
+raises, or takes its worker down, is a recorded cell; the rest goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from .record import RECORD, read_record, write_json
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell's configuration as plain containers, and its folder."""
+
+    name: str
+    config: dict[str, Any]
+    folder: Path
+
+
+def devices() -> tuple[str, int]:
+    """Kind and number of devices to run cells on: every GPU, or every CPU core but at least one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda", torch.cuda.device_count()
+    return "cpu", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    gpus: bool,
+    started: Callable[[Job, int], None],
+    ended: Callable[[Job, int, str], None],
+) -> None:
+    """Run jobs on a pool.
+
+    Args:
+        jobs: in order.
+        workers: number of processes.
+        gpus: give worker k GPU k only; else each gets its share of the CPU cores.
+        started: called with the job and the worker's number.
+        ended: called with the job, the worker's number and ``ok`` or ``failed``.
+
+    On an exception (an interrupt, for one) the workers are ended; what they were doing has no
+    record and is resumed by the next call.
+    """
+    queue = list(jobs)
+    pool: dict[int, _Worker] = {}
+    try:
+        for k in range(min(workers, len(queue))):
+            pool[k] = _Worker(k, workers, gpus)
+        for k, worker in pool.items():
+            _next(worker, k, queue, started)
+        while any(w.job for w in pool.values()):
+            busy = {w.pipe: k for k, w in pool.items() if w.job}
+            for ready in wait(list(busy)):
+                k = busy[ready]  # type: ignore[index]
+                worker = pool[k]
+                job = worker.job
+                assert job is not None
+                status = worker.result()
+                if status is None:  # the process is gone
+                    code = worker.exit_code()
+                    _record_failure(job, f"the worker ended with exit code {code}", _hint(code))
+                    worker.close()
+                    status = "failed"
+                    if queue:
+                        pool[k] = worker = _Worker(k, workers, gpus)
+                worker.job = None
+                ended(job, k, status)
+                _next(worker, k, queue, started)
+    finally:
+        for worker in pool.values():
+            worker.close()
+
+
+def _next(
+    worker: _Worker, k: int, queue: list[Job], started: Callable[[Job, int], None]
+) -> None:
+    if queue:
+        job = queue.pop(0)
+        worker.give(job)
+        started(job, k)
+
+
+class _Worker:
+    def __init__(self, number: int, workers: int, gpus: bool) -> None:
+        # spawn: a forked torch with threads or CUDA is not safe
+        context = mp.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        threads = 1 if gpus else max(1, (os.cpu_count() or 1) // workers)
+        self.process = context.Process(
+            target=_serve, args=(theirs, number if gpus else None, threads), daemon=False
+        )
+        self.process.start()
+        theirs.close()
+        self.job: Job | None = None
+
+    def give(self, job: Job) -> None:
+        self.job = job
+        self.pipe.send((job.config, str(job.folder)))
+
+    def result(self) -> str | None:
+        try:
+            return str(self.pipe.recv())
+        except (EOFError, ConnectionResetError):
+            return None
+
+    def exit_code(self) -> int | None:
+        self.process.join(10)
+        return self.process.exitcode
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.pipe.send(None)
+        self.process.join(0.2 if self.job else 5)
+        if self.process.is_alive():
+            self.process.terminate()
+            self.process.join(5)
+        if self.process.is_alive():
+            self.process.kill()
+        self.pipe.close()
+
+
+def _serve(pipe: Connection, gpu: int | None, threads: int) -> None:
+    """Body of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    while (message := pipe.recv()) is not None:
+        values, folder = message
+        pipe.send(_run_cell(values, Path(folder), threads))
+
+
+def _run_cell(values: dict[str, Any], folder: Path, threads: int) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a", encoding="utf-8") as log:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            import torch
+
+            from .config import RunConfig
+            from .train import train
+
+            torch.set_num_threads(threads)
+            train(RunConfig.from_dict(values), folder)
+        except Exception as e:
+            traceback.print_exc()
+            _record_failure(Job(folder.name, values, folder), f"{type(e).__name__}: {e}", traceback.format_exc())
+            return "failed"
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+    return "ok"
+
+
+def _record_failure(job: Job, error: str, details: str) -> None:
+    earlier = read_record(job.folder) or {}
+    tries = int(earlier.get("tries", 0)) + 1
+    entry = {"status": "failed", "error": error, "details": details, "tries": tries, "config": job.config}
+    write_json(job.folder / RECORD, entry)
+
+
+def _hint(code: int | None) -> str:
+    if code == -signal.SIGKILL:
+        return "killed from outside: most often the system ran out of memory; see log.txt"
+    return "see log.txt in the cell's folder"

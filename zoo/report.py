@@ -1,0 +1,277 @@
+"""Tables from records: what a comparison found, and its refusal to compare the incomparable."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from .errors import ComparisonError
+from .metrics import PredictionTable, merge
+from .record import read_record, write_json
+from .stats import bootstrap, mean_sd, paired_bootstrap
+
+PREDICTIONS = "predictions.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished cell: its record and its test predictions."""
+
+    name: str
+    record: dict[str, Any]
+    table: PredictionTable
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What stands in one table: the same data and the same encoder."""
+        cfg = self.record["config"]
+        return Path(cfg["recipe"]).stem, str(cfg["encoder"]["type"])
+
+    @property
+    def head(self) -> str:
+        return str(self.record["config"]["head"]["type"])
+
+    @property
+    def fold(self) -> int:
+        return int(self.record["config"]["fold"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.record["config"]["seed"])
+
+
+def read_runs(folder: Path, names: Sequence[str] | None = None) -> tuple[list[Run], list[str]]:
+    """Finished cells of a suite's folder, and the names of those that failed or have not run."""
+    cells = folder / "cells"
+    chosen = names if names is not None else sorted(p.name for p in cells.iterdir() if p.is_dir())
+    runs, others = [], []
+    for name in chosen:
+        record = read_record(cells / name)
+        if record is None or record.get("status") != "ok":
+            others.append(name)
+        else:
+            table = PredictionTable.read_jsonl(cells / name / PREDICTIONS)
+            runs.append(Run(name, record, table))
+    return runs, others
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Every head was trained and tested on the same data, by the same rule.
+
+    Raises:
+        ComparisonError: naming two cells of one fold that differ, and in what.
+    """
+    first: dict[tuple[Any, ...], Run] = {}
+    for run in runs:
+        key = (*run.group, run.fold)
+        other = first.setdefault(key, run)
+        for what in ("manifest", "split", "taxonomy"):
+            a, b = other.record["data"][what], run.record["data"][what]
+            if a != b:
+                raise ComparisonError(
+                    f"refusing to compare: the {what} differs ({a} in {other.name}, {b} in {run.name}); "
+                    "remove the older cells and run them again"
+                )
+        if other.record["selection"]["rule"] != run.record["selection"]["rule"]:
+            raise ComparisonError(
+                f"refusing to compare: {other.name} and {run.name} selected by different rules"
+            )
+        if _budget(other) != _budget(run):
+            raise ComparisonError(
+                f"refusing to compare: {other.name} and {run.name} were trained with different optim or "
+                "data settings"
+            )
+
+
+def _budget(run: Run) -> dict[str, Any]:
+    cfg = run.record["config"]
+    shared = {k: v for k, v in cfg["data"].items() if k.startswith(("batch", "max", "balance"))}
+    return {"optim": cfg["optim"], "encoder": cfg["encoder"], **shared}
+
+
+def pooled(runs: Sequence[Run]) -> PredictionTable:
+    """Test tables of several folds and seeds in one, an utterance once per seed.
+
+    The class counts are the same for each seed, so the UAR of this table is the mean over seeds
+    of the UAR of each, also within a resample of speakers.
+    """
+    tables = [
+        replace(r.table, ids=[f"{i}#{r.seed}" for i in r.table.ids]) for r in runs
+    ]
+    return merge(tables)
+
+
+def summarise(runs: Sequence[Run], baseline: str = "classification") -> list[dict[str, Any]]:
+    """One row per corpus, encoder and head.
+
+    Seeds and folds that a head has not finished are left out for every head of its table, so that
+    rows stay comparable; ``partial`` counts them.
+    """
+    check_comparable(runs)
+    groups: dict[tuple[str, str], dict[str, dict[tuple[int, int], Run]]] = defaultdict(dict)
+    for run in runs:
+        groups[run.group].setdefault(run.head, {})[run.fold, run.seed] = run
+    rows = []
+    for (recipe, encoder), heads in groups.items():
+        common = set.intersection(*(set(cells) for cells in heads.values()))
+        every = set.union(*(set(cells) for cells in heads.values()))
+        seeds = sorted({s for _, s in common})
+        # a seed stands for itself only where it has all the folds that the others have
+        folds = {f for f, _ in common}
+        seeds = [s for s in seeds if all((f, s) in common for f in folds)]
+        if not seeds:
+            continue
+        kept = [(f, s) for f in sorted(folds) for s in seeds]
+        tables = {h: pooled([cells[k] for k in kept]) for h, cells in heads.items()}
+        for head, cells in heads.items():
+            chosen = [cells[k] for k in kept]
+            per_seed = [merge(r.table for r in chosen if r.seed == s) for s in seeds]
+            interval = bootstrap(tables[head])
+            row = {
+                "recipe": recipe,
+                "encoder": encoder,
+                "head": head,
+                "folds": len(folds),
+                "seeds": len(seeds),
+                "speakers": interval.n_speakers,
+                "utterances": len(per_seed[0]),
+                "uar": mean_sd([t.uar() for t in per_seed])._asdict(),
+                "interval": [interval.low, interval.high],
+                "wa": mean_sd([t.wa() for t in per_seed])._asdict(),
+                "f1": mean_sd([t.macro_f1() for t in per_seed])._asdict(),
+                "recalls": tables[head].recalls(),
+                "by_fold": {
+                    f: float(np.mean([r.table.uar() for r in chosen if r.fold == f])) for f in sorted(folds)
+                },
+                "seconds": float(np.mean([r.record["seconds"]["fit"] for r in chosen])),
+                "inference_ms": 1000
+                * float(np.mean([r.record["inference_seconds_per_utterance"] for r in chosen])),
+                "trainable": chosen[0].record["parameters"]["trainable"],
+                "head_parameters": chosen[0].record["parameters"]["head"],
+                "partial": len(every) - len(kept),
+                "difference": None,
+            }
+            if head != baseline and baseline in tables:
+                row["difference"] = paired_bootstrap(tables[head], tables[baseline])._asdict()
+            rows.append(row)
+    return rows
+
+
+def report(folder: Path, *, console: Console | None = None) -> list[dict[str, Any]]:
+    """Tabulate a suite's folder: on the console, as ``table.md`` and as ``summary.json``.
+
+    Raises:
+        ComparisonError: when there is nothing to tabulate, or cells are not comparable.
+    """
+    console = console or Console()
+    if not (folder / "suite.json").is_file():
+        raise ComparisonError(f"no comparison in {folder}; run `serzoo compare {folder.name}` first")
+    plan = json.loads((folder / "suite.json").read_text("utf-8"))
+    runs, others = read_runs(folder, plan["cells"])
+    failed = [n for n in others if (read_record(folder / "cells" / n) or {}).get("status") == "failed"]
+    if not runs:
+        raise ComparisonError(
+            f"no finished cell in {folder} ({len(failed)} of {len(plan['cells'])} failed); the first error is "
+            f"in {folder / 'cells' / (failed or plan['cells'])[0]}"
+        )
+    rows = summarise(runs, plan["baseline"])
+    text = markdown(rows, plan["baseline"])
+    if others:
+        text += f"\n{len(failed)} of {len(plan['cells'])} cells failed, {len(others) - len(failed)} have not run.\n"
+        for name in failed:
+            text += f"- {name}: {(read_record(folder / 'cells' / name) or {}).get('error')}\n"
+    write_json(folder / "summary.json", {"suite": plan, "rows": rows, "failed": failed})
+    temporary = folder / f".table.{os.getpid()}"
+    temporary.write_text(f"# {plan['title']}\n\n{text}", "utf-8")
+    os.replace(temporary, folder / "table.md")
+    show(rows, plan["baseline"], console)
+    if others:
+        console.print(f"[yellow]{len(failed)} cells failed, {len(others) - len(failed)} have not run[/yellow]")
+    for what, path in (
+        ("records and predictions", folder / "cells"),
+        ("table", folder / "table.md"),
+        ("TensorBoard", f"tensorboard --logdir {folder / 'cells'}"),
+    ):
+        console.print(f"{what}: {path}", highlight=False, soft_wrap=True)
+    return rows
+
+
+COLUMNS = ("head", "UAR", "95 % interval", "difference", "WA", "macro-F1", "s / fit", "ms / utt", "trainable")
+
+
+def cells_of(row: dict[str, Any], baseline: str) -> list[str]:
+    """A row's texts, in the order of :data:`COLUMNS`."""
+
+    def spread(v: dict[str, Any]) -> str:
+        return f"{v['mean']:.3f} ± {v['sd']:.3f}" if v["n"] >= 3 else f"{v['mean']:.3f}"
+
+    low, high = row["interval"]
+    diff = row["difference"]
+    return [
+        row["head"],
+        spread(row["uar"]),
+        f"{low:.3f} to {high:.3f}",
+        f"{diff['value']:+.3f} ({diff['low']:+.3f} to {diff['high']:+.3f})" if diff else
+        ("baseline" if row["head"] == baseline else ""),
+        spread(row["wa"]),
+        spread(row["f1"]),
+        f"{row['seconds']:.0f}" if row["seconds"] >= 10 else f"{row['seconds']:.1f}",
+        f"{row['inference_ms']:.1f}",
+        f"{row['trainable']:,}",
+    ]
+
+
+def caption(row: dict[str, Any]) -> str:
+    """What the numbers of a table stand on."""
+    text = (
+        f"{row['recipe']}, encoder {row['encoder']}: {row['utterances']} test utterances of {row['speakers']} "
+        f"speakers, {row['folds']} folds, {row['seeds']} seed{'s' * (row['seeds'] != 1)}"
+    )
+    return text + (f"; {row['partial']} unfinished cells left out" if row["partial"] else "")
+
+
+def _tables(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["recipe"], row["encoder"]].append(row)
+    return groups
+
+
+NOTES = (
+    "UAR: mean recall over classes, all folds' test utterances pooled; mean ± standard deviation over seeds "
+    "(from 3 seeds on). Interval: bootstrap over speakers. Difference: UAR minus {baseline}'s on the same "
+    "utterances, with its interval."
+)
+
+
+def markdown(rows: Sequence[dict[str, Any]], baseline: str) -> str:
+    """The tables as Markdown."""
+    text = ""
+    for group in _tables(rows).values():
+        text += f"**{caption(group[0])}**\n\n"
+        text += "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS) + "\n"
+        for row in group:
+            text += "| " + " | ".join(cells_of(row, baseline)) + " |\n"
+        text += "\n"
+    return text + NOTES.format(baseline=baseline) + "\n"
+
+
+def show(rows: Sequence[dict[str, Any]], baseline: str, console: Console) -> None:
+    """The tables on a console."""
+    for group in _tables(rows).values():
+        table = Table(title=caption(group[0]), title_justify="left")
+        for i, column in enumerate(COLUMNS):
+            table.add_column(column, justify="left" if i == 0 else "right")
+        for row in group:
+            table.add_row(*cells_of(row, baseline))
+        console.print(table)
+    console.print(f"[dim]{NOTES.format(baseline=baseline)}[/dim]")

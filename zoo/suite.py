@@ -1,0 +1,115 @@
+"""A suite: the axes of a comparison, and the cells they span."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from . import config, registry
+from .config import RunConfig
+from .errors import ConfigError, suggest
+from .taxonomy import read_yaml
+
+AXES = ("recipe", "encoder", "head", "fold", "seed")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Axes that span a comparison; everything else is the same in every cell.
+
+    Attributes:
+        name: of the suite, and of its folder.
+        title: one line for people.
+        baseline: the head that differences are taken to.
+        axes: ``recipe``, ``head``, ``seed`` and optionally ``encoder`` and ``fold`` (a list of
+            numbers, or ``all``).
+        overrides: ``key=value`` for every cell.
+    """
+
+    name: str
+    title: str
+    axes: dict[str, Any]
+    overrides: list[str] = field(default_factory=list)
+    baseline: str = "classification"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison."""
+
+    name: str
+    cfg: RunConfig
+    recipe: str
+    encoder: str
+    head: str
+    fold: int
+    seed: int
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Suite:
+    """A shipped suite by name, or a YAML file; overrides hold for every cell.
+
+    An override of an axis (``head=[selm]``, ``seed=[1]``, ``fold=[0,1]``) replaces the axis.
+
+    Raises:
+        ConfigError: with the known names, or the unknown key.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            known = ", ".join(config.names("suite"))
+            raise ConfigError(f"no suite file {name}; shipped suites: {known}")
+        raw = dict(read_yaml(path.read_text("utf-8")) or {})
+    else:
+        raw = config.read_group("suite", name)
+    known_keys = ("title", "axes", "overrides", "baseline")
+    for key in raw:
+        if key not in known_keys:
+            raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, known_keys)}")
+    axes = {k: v if isinstance(v, list) or v == "all" else [v] for k, v in raw["axes"].items()}
+    fixed = [str(o) for o in raw.get("overrides", [])]
+    for item in overrides:
+        (key, value), *_ = config.parse([item])
+        if key in AXES:
+            axes[key] = value if isinstance(value, list) or value == "all" else [value]
+        else:
+            fixed.append(item)
+    for key in axes:
+        if key not in AXES:
+            raise ConfigError(f"suite '{name}' has unknown axis '{key}'{suggest(key, AXES)}")
+    for key in ("recipe", "head", "seed"):
+        if not axes.get(key):
+            raise ConfigError(f"suite '{name}' has no axis '{key}'; give a list")
+    title = str(raw.get("title", name))
+    return Suite(path.stem, title, axes, fixed, str(raw.get("baseline", "classification")))
+
+
+def expand(suite: Suite, *, out: str) -> list[Cell]:
+    """All cells, ordered so that early ones already compare heads: recipe, seed, fold, head.
+
+    Opens each corpus once (preparing it on first use) and audits every fold that is used.
+
+    Raises:
+        DataError: when a fold's audit fails.
+    """
+    cells = []
+    inspect = registry.attribute("serzoo.datamodules.speech:audit_folds")
+    for recipe in suite.axes["recipe"]:
+        # without the axis, the recipe's own encoder
+        for encoder in suite.axes.get("encoder", [None]):
+            base = [*suite.overrides, f"trainer.out={out}", "trainer.progress=false"]
+            if encoder is not None:
+                base.append(f"encoder={encoder}")
+            probe = config.load(recipe, [*base, f"head={suite.axes['head'][0]}"])
+            wanted = suite.axes.get("fold", "all")
+            folds = inspect(probe, None if wanted == "all" else [int(f) for f in wanted])
+            for seed, fold, head in product(suite.axes["seed"], folds, suite.axes["head"]):
+                cfg = config.load(recipe, [*base, f"head={head}", f"fold={fold}", f"seed={seed}"])
+                shown = str(encoder or probe.encoder["type"])
+                stem = Path(recipe).stem
+                name = f"{stem}-{shown}-{head}-f{fold}-s{seed}-{cfg.fingerprint[:6]}"
+                cells.append(Cell(name, cfg, stem, shown, head, fold, seed))
+    return cells

@@ -1,0 +1,293 @@
+"""Build, fit, evaluate: one run from its configuration to its record."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from . import checkpoint, record, registry
+from .config import RunConfig, build_taxonomy
+from .errors import ConfigError, DataError
+from .module import SERModule
+from .plots import confusion_figure
+from .record import finished, read_record, write_json
+from .stats import bootstrap
+from .taxonomy import Taxonomy
+
+OPEN_DATA = "serzoo.datamodules.speech:open_data"
+
+
+def build(cfg: RunConfig, taxonomy: Taxonomy, metadata: dict[str, Any] | None = None) -> SERModule:
+    """The encoder, the head and their module.
+
+    Both are built from the run's seed, each on its own, so that every head of a comparison starts
+    from the very same encoder.
+    """
+    options = {k: v for k, v in cfg.encoder.items() if k != "type"}
+    torch.manual_seed(cfg.seed)
+    encoder = registry.get("encoders", cfg.encoder["type"])(**options)
+    options = {k: v for k, v in cfg.head.items() if k != "type"}
+    torch.manual_seed(cfg.seed + 1)
+    head = registry.get("heads", cfg.head["type"])(encoder.dim, taxonomy, **options)
+    return SERModule(
+        encoder,
+        head,
+        lr=cfg.optim.lr,
+        head_lr=cfg.optim.head_lr,
+        weight_decay=cfg.optim.weight_decay,
+        warmup=cfg.optim.warmup,
+        mixup=cfg.optim.mixup,
+        ema=cfg.optim.ema,
+        seed=cfg.seed,
+        metadata=metadata or {"head": dict(cfg.head)},
+    )
+
+
+def open_data(
+    cfg: RunConfig, taxonomy: Taxonomy | None = None, *, text: bool = False, everything: bool = False
+) -> Any:
+    """The run's data module: prepared, labelled, split and audited.
+
+    Args:
+        cfg: the run.
+        taxonomy: instead of the configured one.
+        text: whether batches carry transcripts.
+        everything: no protocol: all utterances are the test part.
+    """
+    d = cfg.data
+    return registry.attribute(OPEN_DATA)(
+        cfg.corpus,
+        protocol=None if everything else cfg.protocol,
+        fold=cfg.fold,
+        taxonomy=taxonomy or build_taxonomy(cfg),
+        root=d.root,
+        manifest=d.manifest,
+        options=d.options,
+        label=d.label,
+        progress=cfg.trainer.progress,
+        batch_size=d.batch_size,
+        batch_seconds=d.batch_seconds,
+        max_seconds=d.max_seconds,
+        balance=d.balance,
+        workers=d.workers,
+        seed=cfg.seed,
+        text=text,
+    )
+
+
+def run_folder(cfg: RunConfig) -> Path:
+    """Where a single run of ``serzoo train`` is kept."""
+    return Path(cfg.trainer.out) / Path(cfg.recipe).stem / f"{cfg.head['type']}-{cfg.fingerprint}"
+
+
+def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
+    """Fit, select on validation, test once, write the record.
+
+    A finished run is not repeated; one that was killed goes on from its last whole epoch, to the
+    same weights as if it had not been.
+
+    Args:
+        cfg: the resolved configuration.
+        out: folder of the run; :func:`run_folder` by default.
+
+    Returns:
+        The record.
+    """
+    out = out or run_folder(cfg)
+    if finished(out):
+        done = read_record(out)
+        assert done is not None
+        return done
+    quiet()
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    started = time.time()
+    needs = registry.get("heads", cfg.head["type"]).needs
+    data = open_data(cfg, text="text" in needs)
+    taxonomy: Taxonomy = data.taxonomy
+    identity = {
+        "manifest": data.speech.sha,
+        "split": data.split.fingerprint(),
+        "taxonomy": taxonomy.fingerprint,
+    }
+    metadata = {
+        "config": cfg.to_dict(),
+        "fingerprint": cfg.fingerprint,
+        "head": dict(cfg.head),
+        "taxonomy": taxonomy.to_dict(),
+        "taxonomy_fingerprint": taxonomy.fingerprint,
+        "data": identity,
+    }
+    module = build(cfg, taxonomy, metadata)
+    trainer, best = _trainer(cfg, out, len(data.datasets["train"]))
+    if trainer.is_global_zero:
+        write_json(out / "config.json", {"fingerprint": cfg.fingerprint, **cfg.to_dict()})
+    stored = _store(cfg, module, data)
+    last = out / "checkpoints" / "last.ckpt"
+    if last.is_file() and checkpoint.read(last)["serzoo"].get("data") != identity:
+        raise DataError(f"{out} holds a run on other data than this; choose another trainer.out")
+    began = time.perf_counter()
+    # Lightning resumes from its own files only here, and torch reads them weights-only
+    trainer.fit(module, data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    fit_seconds = time.perf_counter() - began
+    result = _test(trainer, module, data, best)
+    if not trainer.is_global_zero:
+        return {"status": "ok"}
+    entry = {
+        "status": "ok",
+        "format": 1,
+        "fingerprint": cfg.fingerprint,
+        "config": cfg.to_dict(),
+        "classes": taxonomy.classes,
+        "data": identity,
+        "counts": data.counts(),
+        "notes": data.speech.notes,
+        "split_notes": list(data.split.notes),
+        "audit": data.audit.to_dict() if data.audit else None,
+        "selection": {
+            "rule": "highest val/uar, earliest epoch of equals",
+            "val/uar": float(best.best_model_score) if best.best_model_score is not None else None,
+            "epoch": result.pop("epoch"),
+        },
+        "parameters": count_parameters(module),
+        "features": "stored" if stored else "live",
+        "seconds": {"fit": round(fit_seconds, 2), "total": round(time.time() - started, 2)},
+        "resumed": last.is_file() and began > 0 and trainer.fit_loop.restarting,
+        "peak_memory_mb": record.peak_memory_mb(),
+        "device": str(module.device),
+        "processes": trainer.world_size,
+        "threads": torch.get_num_threads(),
+        **result,
+        **record.environment(),
+    }
+    for part in ("valid", "test"):
+        module.tables[part].write_jsonl(out / f"{'predictions' if part == 'test' else 'valid'}.jsonl")
+    _log_summary(trainer, cfg, module, entry)
+    write_json(out / record.RECORD, entry)
+    return entry
+
+
+def _trainer(cfg: RunConfig, out: Path, n_train: int) -> tuple[L.Trainer, ModelCheckpoint]:
+    folder = out / "checkpoints"
+    best = ModelCheckpoint(
+        folder, filename="best", monitor="val/uar", mode="max", enable_version_counter=False
+    )
+    # its own callback: `last` follows every epoch, whatever the score
+    last = ModelCheckpoint(
+        folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    callbacks: list[Callback] = [best, last]
+    if cfg.trainer.progress:
+        callbacks.append(RichProgressBar(leave=False))
+    t = cfg.trainer
+    trainer = L.Trainer(
+        accelerator=t.accelerator,
+        devices=t.devices,
+        num_nodes=t.num_nodes,
+        strategy="ddp" if t.devices * t.num_nodes > 1 else "auto",
+        precision=t.precision,  # type: ignore[arg-type]
+        max_epochs=cfg.optim.epochs,
+        gradient_clip_val=cfg.optim.clip or None,
+        use_distributed_sampler=False,  # our samplers shard themselves
+        num_sanity_val_steps=0,
+        logger=TensorBoardLogger(str(out), name="", version="", default_hp_metric=False),
+        callbacks=callbacks,
+        enable_progress_bar=t.progress,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    return trainer, best
+
+
+def _store(cfg: RunConfig, module: SERModule, data: Any) -> bool:
+    """Compute stored features where the encoder allows it and they fit."""
+    if cfg.data.features == "live" or not module.encoder.storable:
+        return False
+    key = f"{cfg.encoder}|{cfg.data.max_seconds}"
+    return bool(data.store_features(module.encoder, key, progress=cfg.trainer.progress))
+
+
+def _test(trainer: L.Trainer, module: SERModule, data: Any, best: ModelCheckpoint) -> dict[str, Any]:
+    """Score validation and test with the selected weights; the test part is read here only."""
+    if not best.best_model_path:
+        raise ConfigError("no epoch was validated, so nothing was selected; raise optim.epochs")
+    content = checkpoint.read(best.best_model_path)
+    checkpoint.restore(module, content)
+    trainer.validate(module, data, verbose=False)
+    began = time.perf_counter()
+    trainer.test(module, data, verbose=False)
+    seconds = time.perf_counter() - began
+    valid, test = module.tables["valid"], module.tables["test"]
+    temperature = valid.temperature()
+    return {"epoch": int(content["epoch"])} | measure(test, temperature) | {
+        "valid": valid.metrics(),
+        "inference_seconds_per_utterance": seconds / max(1, len(test.ids)),
+    }
+
+
+def measure(test: Any, temperature: float = 1.0) -> dict[str, Any]:
+    """All numbers of a table of test predictions, as the record holds them."""
+    interval = bootstrap(test, "uar")
+    return {
+        "metrics": {
+            **test.metrics(),
+            "uar_interval": [interval.low, interval.high],
+            "nll": test.nll(),
+            "nll_calibrated": test.nll(temperature),
+            "ece": test.ece(),
+            "ece_calibrated": test.ece(temperature),
+            "temperature": temperature,
+        },
+        "by_speaker": test.by_speaker(),
+    }
+
+
+def count_parameters(module: SERModule) -> dict[str, int]:
+    """Trainable, stored (in a checkpoint) and total numbers of weights, and the head's share."""
+    prefixes = tuple(module.frozen_prefixes())
+    named = list(module.named_parameters())
+    return {
+        "trainable": sum(p.numel() for _, p in named if p.requires_grad),
+        "stored": sum(p.numel() for n, p in named if not n.startswith(prefixes or ("\0",))),
+        "total": sum(p.numel() for _, p in named),
+        "head": sum(p.numel() for p in module.head.parameters()),
+    }
+
+
+def _log_summary(
+    trainer: L.Trainer, cfg: RunConfig, module: SERModule, entry: dict[str, Any]
+) -> None:
+    logger = trainer.logger
+    if not isinstance(logger, TensorBoardLogger):
+        return
+    m = entry["metrics"]
+    hparams = record.flatten(cfg.identity)
+    hparams |= {"trainable": entry["parameters"]["trainable"], "fit_seconds": entry["seconds"]["fit"]}
+    # one call, with all metric keys known: TensorBoard's comparison table needs no other
+    logger.log_hyperparams(hparams, {f"hp/{k}": m[k] for k in ("uar", "wa", "f1")})
+    figure = confusion_figure(module.tables["test"], f"{cfg.head['type']}, fold {cfg.fold}")
+    logger.experiment.add_figure("test/confusion", figure, global_step=trainer.global_step)
+    logger.save()
+    logger.finalize("success")
+
+
+def quiet() -> None:
+    """Silence notices that tell a user nothing to act on."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*GPU available but not used.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+        ".*Trying to infer the `batch_size`.*",
+    ):
+        warnings.filterwarnings("ignore", text)
