@@ -3,14 +3,14 @@
 Seven emotions are told apart by rate, pitch, pitch range, loudness, spectral tilt, breath and
 trembling. The directions follow Murray & Arnott (1993), "Toward the simulation of emotion in
 synthetic speech", J. Acoust. Soc. Am. 93(2), table I, and Juslin & Laukka (2003), Psychol. Bull.
-129(5), table 7; the sizes are our choice. As in acted corpora, every speaker has a voice, an accent,
-a neutral manner and a microphone of their own, shows each emotion in an own way and strength, and no
-two takes are the same.
+129(5), table 7; the sizes are our choice. As in acted corpora, every speaker has a voice, an
+accent, a neutral manner and a microphone of their own, shows each emotion in an own way and
+strength, and no two takes are the same.
 
 What is said: of every three takes the first two have a sentence without emotion in its words
 (:data:`NEUTRAL_WORDED`), drawn without looking at the emotion. The third has one of
-:data:`WORDED`: with probability 2/3 one that fits, otherwise one that fits another emotion. So words
-tell something, and less than the voice; corpora of one or two takes tell nothing by their words.
+:data:`WORDED`: with probability 2/3 one that fits, otherwise one that fits another emotion. So
+words tell something, and less than the voice; in corpora of one or two takes they tell nothing.
 """
 
 from __future__ import annotations
@@ -75,18 +75,18 @@ class Manner:
 
 # at strength 1
 MANNERS = {
-    "angry": Manner(0.14, 0.22, 0.55, 6.0, 1.5, -1.0, 0.5),
-    "disgust": Manner(-0.26, -0.16, 0.10, 0.5, -0.4, 3.0, 0.3),
-    "fearful": Manner(0.26, 0.40, -0.50, -0.5, 0.2, 6.0, 1.6),
-    "happy": Manner(0.08, 0.30, 0.75, 3.0, 0.8, 0.0, 0.1),
+    "angry": Manner(0.14, 0.18, 0.55, 6.0, 1.5, -1.0, 0.5),
+    "disgust": Manner(-0.26, -0.13, 0.10, 0.5, -0.4, 3.0, 0.3),
+    "fearful": Manner(0.26, 0.33, -0.50, -0.5, 0.2, 6.0, 1.6),
+    "happy": Manner(0.08, 0.25, 0.75, 3.0, 0.8, 0.0, 0.1),
     "neutral": Manner(),
-    "sad": Manner(-0.30, -0.08, -0.80, -5.0, -1.5, 4.0, 0.4),
-    "surprised": Manner(-0.04, 0.48, 0.85, 2.0, 0.3, 2.0, 0.2),
+    "sad": Manner(-0.30, -0.07, -0.80, -5.0, -1.5, 4.0, 0.4),
+    "surprised": Manner(-0.04, 0.40, 0.85, 2.0, 0.3, 2.0, 0.2),
 }
-# standard deviations: of a speaker's neutral manner, of how a speaker shows one emotion, of one take
+# standard deviations: of a speaker's neutral manner, of how one shows an emotion, of one take
 _SPEAKER = Manner(0.06, 0.00, 0.15, 1.5, 0.5, 2.0, 0.1)
-_STYLE = Manner(0.04, 0.05, 0.15, 0.8, 0.3, 1.0, 0.15)
-_TAKE = Manner(0.05, 0.05, 0.15, 1.0, 0.3, 1.2, 0.15)
+_STYLE = Manner(0.04, 0.04, 0.15, 0.8, 0.3, 1.0, 0.15)
+_TAKE = Manner(0.05, 0.04, 0.15, 1.0, 0.3, 1.2, 0.15)
 _LEVEL, _BREATH, _TREMBLE, _RATE = -31.0, -34.0, 0.4, 185.0  # dBFS, dB to speech, %, words/minute
 
 
@@ -164,7 +164,7 @@ def takes(who: Speaker, *, seed: int, index: int, utterances: int) -> Iterator[T
                 others = [e for e in EMOTIONS if e != label]
                 text = str(rng.choice(WORDED[label if fits else str(rng.choice(others))]))
             else:
-                text = NEUTRAL_WORDED[order[count % len(order)]]
+                text = NEUTRAL_WORDED[order[(count - count // 3) % len(order)]]
             # a neutral manner is no emotion: it varies, and has no strength
             acted = MANNERS[label].array() * strength * rng.uniform(0.85, 1.15)
             how = Manner(*(np.array(who.manner) + acted + style + rng.normal(0, _TAKE.array())))
@@ -176,7 +176,7 @@ def takes(who: Speaker, *, seed: int, index: int, utterances: int) -> Iterator[T
                 label=label,
                 text=text,
                 rate=round(float(np.clip(_RATE * 2**how.rate, 90, 400))),
-                pitch=round(float(np.clip(50 + 50 * how.pitch, 0, 99))),
+                pitch=round(float(np.clip(50 + 60 * how.pitch, 0, 99))),
                 pitch_range=round(float(np.clip(40 * 2**how.pitch_range, 5, 99))),
                 loudness=round(_LEVEL + how.loudness, 2),
                 tilt=round(how.tilt, 2),

@@ -59,7 +59,9 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
     if root is not None:
         path = Path(root).expanduser()
         if not path.is_dir():
-            raise DataError(f"no folder {path} for corpus '{corpus}'; set data.root to where it lies")
+            raise DataError(
+                f"no folder {path} for corpus '{corpus}'; set data.root to where it lies"
+            )
         return path
     if corpus == "synthetic":
         return ensure_synthetic(cache_dir(), **(options or {}))
@@ -183,7 +185,7 @@ def _listing(root: Path, options: dict[str, Any]) -> str:
     code = Path(__file__).parent
     for source in sorted([*code.glob("*.py"), *code.glob("corpora/*.py")]):
         digest.update(source.read_bytes())  # a changed reader, too
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, followlinks=True):
         folders.sort()
         for name in sorted(names):
             path = Path(folder) / name

@@ -64,7 +64,9 @@ class SpeechDataset(Dataset[Batch]):
         dims = None
         if any(u.dims for u in chosen):
             nan = float("nan")
-            dims = torch.tensor([[nan if v is None else v for v in u.dims or (None,) * 3] for u in chosen])
+            dims = torch.tensor(
+                [[nan if v is None else v for v in u.dims or (None,) * 3] for u in chosen]
+            )
         common = {
             "ids": [u.id for u in chosen],
             "speakers": [f"{u.corpus}/{u.speaker}" for u in chosen],

@@ -108,7 +108,7 @@ class Espeak:
         if self.sample_rate <= 0:
             raise DataError(
                 f"espeak-ng does not start with its data in {self._home.name} "
-                f"({len(self._home.name)} characters; it allows about 140); set TMPDIR to a shorter path"
+                f"({len(self._home.name)} characters; about 140 are allowed); set TMPDIR"
             )
         self._library.espeak_SetSynthCallback(self._receive)
 
@@ -139,9 +139,9 @@ class Espeak:
             text: one sentence; its last sign chooses the tune.
             accent: one of :data:`ACCENTS`.
             pitch_hz: where the speaker's voice starts and how far it reaches, in Hz.
-            formants: nine formant frequencies of the speaker, F0 to F8, in per cent of the accent's.
+            formants: nine formant frequencies, F0 to F8, in per cent of the accent's.
             rate: words per minute, 80 to 450.
-            pitch: 0 to 99, 50 is the speaker's own, 50 more is an octave up.
+            pitch: 0 to 99, 50 is the speaker's own, 60 steps are about an octave.
             pitch_range: 0 to 99, 50 is the speaker's own, 0 is monotone.
 
         Returns:
@@ -156,15 +156,17 @@ class Espeak:
         self._voice.write_text("\n".join(lines) + "\n", "utf-8")
         self._pieces.clear()
         status = self._library.espeak_SetVoiceByName(self._voice.name.encode())
-        for parameter, value in ((_RATE, rate), (_VOLUME, 100), (_PITCH, pitch), (_RANGE, pitch_range)):
+        settings = {_RATE: rate, _VOLUME: 100, _PITCH: pitch, _RANGE: pitch_range}
+        for parameter, value in settings.items():
             status = status or self._library.espeak_SetParameter(parameter, value, 0)
         raw = text.encode()
         status = status or self._library.espeak_Synth(
             raw, ctypes.c_size_t(len(raw) + 1), 0, 0, 0, _UTF8, None, None
         )
-        if status or not self._pieces:
+        x = np.concatenate([np.zeros(0, np.int16), *self._pieces]).astype(np.float64) / 32768
+        if status or not x.any():
             raise DataError(
-                f"espeak-ng does not speak '{text}' (accent {accent}, status {status}); expected the "
-                "version that espeakng-loader carries: pip install --force-reinstall espeakng-loader"
+                f"espeak-ng does not speak '{text}' (accent {accent}, status {status}); "
+                "say something else, or pip install --force-reinstall espeakng-loader"
             )
-        return np.concatenate(self._pieces).astype(np.float64) / 32768
+        return x

@@ -35,13 +35,14 @@ def balanced(utterances: Sequence[Utterance], n: int, *, by_utterances: bool) ->
     for speaker, sex in sexes(utterances).items():
         groups[sex].append(speaker)
     folds: list[list[str]] = [[] for _ in range(n)]
+    load = [0] * n
     for _, speakers in sorted(groups.items()):
         mine = [0] * n
         for s in sorted(speakers, key=lambda s: (-counts[s] if by_utterances else 0, s)):
-            load = [sum(counts[x] for x in f) if by_utterances else 0 for f in folds]
             k = min(range(n), key=lambda i: (mine[i], len(folds[i]), load[i], i))
             folds[k].append(s)
             mine[k] += 1
+            load[k] += counts[s] if by_utterances else 0
     return [sorted(f) for f in folds]
 
 

@@ -35,10 +35,8 @@ __all__ = ["Protocol", "Sharing", "Split"]
 
 _KEYS = {"version", "about", "corpora", "by", "folds", "expected", "validation", "shares"}
 _BY = ("speaker", "session", "corpus", "official")
-_OFFICIAL = {
-    **{"train": "train", "training": "train", "test": "test"},
-    **{"valid": "valid", "validation": "valid", "dev": "valid", "development": "valid"},
-}
+_OFFICIAL = dict.fromkeys(("valid", "validation", "dev", "development"), "valid")
+_OFFICIAL |= {"train": "train", "training": "train", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -213,15 +211,11 @@ class Protocol:
             return [list(fold) for fold in self.listed]
         if self.dealt:
             speakers = speakers_of(utterances)
-            if len(speakers) < self.dealt:
+            if (n := len(speakers)) < self.dealt:
                 raise DataError(
                     f"{self.name} needs {self.dealt} speakers for {self.dealt} folds; there are "
-                    f"{len(speakers)} ({some(speakers)}): "
-                    + (
-                        f"use protocol=kfold-{len(speakers)}"
-                        if len(speakers) >= 3
-                        else "speaker-disjoint train, validation and test need 3 at the least"
-                    )
+                    f"{n} ({some(speakers)}): speaker-disjoint train, validation and test need 3"
+                    + (f", so protocol=kfold-{n} would do" if n >= 3 else "")
                 )
             return rules.balanced(utterances, self.dealt, by_utterances=self.by_utterances)
         units = sorted({self._unit(u) for u in utterances})
@@ -275,8 +269,8 @@ class Protocol:
                 f"{self.name} is for {', '.join(self.corpora)}; the manifest also holds "
                 f"{some(other)}: use protocol=loco for several corpora, protocol=kfold for others"
             )
-        for what, needed in (("speaker", True), ("session", self.by == "session")):
-            without = [u.id for u in utterances if needed and not getattr(u, what)]
+        for what in ("speaker", "session") if self.by == "session" else ("speaker",):
+            without = [u.id for u in utterances if not getattr(u, what)]
             if without:
                 raise DataError(
                     f"{self.name}: {len(without)} of {len(utterances)} utterances have no {what} "

@@ -71,7 +71,9 @@ class BucketSampler(Sampler[list[int]]):
         rng = np.random.default_rng([self.seed, self.epoch])
         noise = rng.normal(0.0, self.jitter, len(self.seconds))
         order = np.argsort(np.log(self.seconds + 1e-3) + noise, kind="stable")
-        packed = pack(order.tolist(), self.seconds, self.size, self.budget)
+        # even batches: no small rest, whose statistics would be poor
+        size = -(-len(order) // -(-len(order) // self.size))
+        packed = pack(order.tolist(), self.seconds, size, self.budget)
         packed = [packed[i] for i in rng.permutation(len(packed))]
         short = -len(packed) % self.world
         return packed + [packed[i % len(packed)] for i in range(short)]

@@ -72,7 +72,9 @@ class SpeechDataModule(L.LightningDataModule):
                 "under which every class is trained"
             )
         n = len(parts["train"])
-        weights = [n / (len(taxonomy) * counts[i]) if balance and n else 1.0 for i in range(len(taxonomy))]
+        weights = [
+            n / (len(taxonomy) * counts[i]) if balance and n else 1.0 for i in range(len(taxonomy))
+        ]
         self.datasets = {
             part: SpeechDataset(
                 us,
@@ -166,7 +168,9 @@ def auto_taxonomy(utterances: Sequence[Utterance], label: str) -> Taxonomy:
     infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in utterances}}
     found = {infos[u.corpus].canonical_label(u, label) for u in utterances} - {None}
     if len(found) < 2:
-        raise DataError(f"column '{label}' holds {len(found)} labels ({found}); at least 2 are needed")
+        raise DataError(
+            f"column '{label}' holds {len(found)} labels ({found}); at least 2 are needed"
+        )
     return Taxonomy.of(sorted(str(f) for f in found), name="auto")
 
 

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -65,7 +66,9 @@ def act(espeak: Espeak, who: Speaker, take: Take) -> NDArray[np.int16]:
     return np.round(np.clip(x, -1, 1) * 32767).astype(np.int16)
 
 
-def _tremble(x: NDArray[np.float64], depth: float, rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _tremble(
+    x: NDArray[np.float64], depth: float, rate: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Perturb F0 by reading at an uneven speed: smooth noise of about 12 Hz."""
     knots = rng.normal(0, depth, len(x) * 25 // rate + 3)
     speed = 1 + np.interp(np.arange(len(x)) * 25 / rate, np.arange(len(knots)), knots)
@@ -83,22 +86,15 @@ def _filter(
     return np.fft.irfft(np.fft.rfft(x, n) * 10 ** (gain / 20), n)[: len(x)]
 
 
-def _flac(samples: NDArray[np.int16]) -> bytes:
-    """Encoded in memory: into a file, libsndfile waits for the disk at every close."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
-
-
 def generate(root: Path, *, seed: int = 0, utterances: int = 6, speakers: int = 12) -> Path:
     """Write the corpus: a FLAC file per utterance, and ``corpus.json``, which lists them.
 
     It appears at once and whole: where several processes generate the same corpus, the first to end
-    gives its copy the name, and the others drop theirs. The same options give the same bytes, in any
-    process; another version of espeak-ng, NumPy or libsndfile may give others.
+    gives its copy the name, and the others drop theirs. The same options give the same bytes in any
+    process; another version of espeak-ng, NumPy, soxr or libsndfile may give others.
 
     Args:
-        root: to be written; it must not exist, or be empty.
+        root: to be written; where it holds this very corpus already, nothing is done.
         seed: of everything random, 0 or more.
         utterances: per speaker and emotion.
         speakers: half of them female.
@@ -110,41 +106,39 @@ def generate(root: Path, *, seed: int = 0, utterances: int = 6, speakers: int = 
         ConfigError: on options out of range.
         DataError: when espeak-ng is not installed, or the folder holds something else.
     """
-    for name, value, least in (("seed", seed, 0), ("utterances", utterances, 1), ("speakers", speakers, 2)):
+    options = {"seed": (seed, 0), "utterances": (utterances, 1), "speakers": (speakers, 2)}
+    for name, (value, least) in options.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"synthetic: {name}={value!r}; give a whole number from {least} on")
+    facts: dict[str, Any] = {"generator": GENERATOR, "espeakng-loader": espeak_version()}
+    facts |= {"seed": seed, "utterances": utterances, "speakers": speakers}
+    if _holds(root, facts):
+        return root
     if root.is_file() or (root.is_dir() and any(root.iterdir())):
-        raise DataError(f"{root} holds something else; give a new folder for the corpus 'synthetic'")
+        raise DataError(f"{root} holds something else; give a new folder to generate speech in")
     root.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
-        done = []
-        with Espeak() as espeak:
-            for index in range(speakers):
-                who = speaker(seed, index)
-                (draft / who.name).mkdir()
-                for take in takes(who, seed=seed, index=index, utterances=utterances):
-                    samples = act(espeak, who, take)
-                    (draft / take.audio).write_bytes(_flac(samples))
-                    done.append({"audio": take.audio, **asdict(take)})
-        facts = {"generator": GENERATOR, "espeakng-loader": espeak_version(), "seed": seed}
-        facts |= {"utterances": utterances, "speakers": speakers, "takes": done}
+        facts["takes"] = _write(draft, seed, utterances, speakers)
         (draft / "corpus.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
         draft.chmod(0o755)  # a temporary folder is private; a corpus may be shared
         try:
             draft.rename(root)
         except OSError:
-            if not (root / "corpus.json").is_file():
+            del facts["takes"]
+            if not _holds(root, facts):
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return root
 
 
-def ensure_synthetic(cache: Path, *, seed: int = 0, utterances: int = 6, speakers: int = 12) -> Path:
+def ensure_synthetic(
+    cache: Path, *, seed: int = 0, utterances: int = 6, speakers: int = 12
+) -> Path:
     """The folder of the corpus in a cache, generated on first use; see :func:`generate`.
 
-    Every combination of options, version of this generator and of espeak-ng has a folder of its own.
+    Options, version of the generator and version of espeak-ng are in the folder's name.
 
     Args:
         cache: folder for it.
@@ -154,6 +148,33 @@ def ensure_synthetic(cache: Path, *, seed: int = 0, utterances: int = 6, speaker
     """
     key = json.dumps([GENERATOR, espeak_version(), seed, utterances, speakers])
     root = Path(cache) / f"synthetic-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    if (root / "corpus.json").is_file():
-        return root
     return generate(root, seed=seed, utterances=utterances, speakers=speakers)
+
+
+def _write(folder: Path, seed: int, utterances: int, speakers: int) -> list[dict[str, Any]]:
+    """Speak all takes into a folder, and list them."""
+    done = []
+    with Espeak() as espeak:
+        for index in range(speakers):
+            who = speaker(seed, index)
+            (folder / who.name).mkdir()
+            for take in takes(who, seed=seed, index=index, utterances=utterances):
+                (folder / take.audio).write_bytes(_flac(act(espeak, who, take)))
+                done.append({"audio": take.audio, **asdict(take)})
+    return done
+
+
+def _flac(samples: NDArray[np.int16]) -> bytes:
+    """Encoded in memory: into a file, libsndfile waits for the disk at every close."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _holds(root: Path, facts: dict[str, Any]) -> bool:
+    """Whether a folder holds the corpus of these options and versions."""
+    try:
+        found = json.loads((root / "corpus.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and all(found.get(k) == v for k, v in facts.items())

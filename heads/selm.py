@@ -103,6 +103,7 @@ class SELMHead(Head):
 
     Args:
         lm: ``"scratch"`` (a small GPT-2 over bytes), a hub id such as ``"gpt2"``, or a folder.
+        lm_revision: commit, tag or branch of a hub id; None = its main branch.
         lm_tuning: ``frozen``, ``full``, or ``auto``: frozen where weights are published.
         lm_width: width of the model from scratch.
         lm_layers: layers of the model from scratch.
@@ -125,6 +126,7 @@ class SELMHead(Head):
         taxonomy: Taxonomy,
         *,
         lm: str = "scratch",
+        lm_revision: str | None = None,
         lm_tuning: Tuning = "auto",
         lm_width: int = 128,
         lm_layers: int = 2,
@@ -138,7 +140,12 @@ class SELMHead(Head):
         if prefix < 1:
             raise ConfigError(f"prefix={prefix}; the audio needs at least one position")
         self.language = LanguageModel(
-            lm, tuning=lm_tuning, width=lm_width, layers=lm_layers, dropout=dropout
+            lm,
+            revision=lm_revision,
+            tuning=lm_tuning,
+            width=lm_width,
+            layers=lm_layers,
+            dropout=dropout,
         )
         self.prompt = prompt
         self.length_normalised = length_normalised

@@ -52,7 +52,9 @@ def check_keys(
         )
     if problems:
         raise CheckpointError(
-            "checkpoint " + "; ".join(problems) + "; was it saved with another head, encoder or option?"
+            "checkpoint "
+            + "; ".join(problems)
+            + "; was it saved with another head, encoder or option?"
         )
 
 
@@ -82,10 +84,14 @@ def read(path: str | Path) -> dict[str, Any]:
             "which serzoo does not load"
         ) from e
     if not isinstance(content, dict) or "serzoo" not in content:
-        raise CheckpointError(f"{path} was not written by serzoo; train a model with `serzoo train`")
+        raise CheckpointError(
+            f"{path} was not written by serzoo; train a model with `serzoo train`"
+        )
     if content["serzoo"].get("format") != FORMAT:
         found = content["serzoo"].get("format")
-        raise CheckpointError(f"{path} has format {found}, this serzoo reads {FORMAT}; install a newer one")
+        raise CheckpointError(
+            f"{path} has format {found}, this serzoo reads {FORMAT}; install a newer one"
+        )
     return content
 
 

@@ -24,7 +24,9 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, text: str, *positional: tuple[str, str], settings: bool = True) -> argparse.ArgumentParser:
+    def verb(
+        name: str, text: str, *positional: tuple[str, str], settings: bool = True
+    ) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         for key, what in positional:
             sub.add_argument(key, help=what)
@@ -55,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
     suite = ("suite", "a shipped suite (see `serzoo list suites`) or a YAML file")
     sub = verb("compare", "run every cell of a suite that is not finished, then tabulate", suite)
     sub.add_argument("--dry-run", action="store_true", help="only list the cells")
-    sub.add_argument("--workers", type=int, help="processes (default: one per GPU, or per CPU core)")
+    sub.add_argument(
+        "--workers", type=int, help="processes (default: one per GPU, or per CPU core)"
+    )
     sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
     sub = verb("report", "tabulate what a suite has so far", suite, settings=False)
     sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
@@ -137,8 +141,12 @@ def _prepare(arguments: argparse.Namespace) -> int:
     values = _settings(arguments, ("root", "out", "strict"))
     prepare = registry.attribute("serzoo.datamodules.catalog:prepare_corpus")
     done, path = prepare(
-        arguments.corpus, root=values.get("root"), out=values.get("out"), options=values["options"],
-        strict=bool(values.get("strict", False)), progress=True,
+        arguments.corpus,
+        root=values.get("root"),
+        out=values.get("out"),
+        options=values["options"],
+        strict=bool(values.get("strict", False)),
+        progress=True,
     )
     console = Console()
     console.print(str(done), highlight=False)
@@ -152,8 +160,12 @@ def _audit(arguments: argparse.Namespace) -> int:
     values = _settings(arguments, ("protocol", "taxonomy", "root", "label"))
     audit = registry.attribute("serzoo.datamodules.speech:audit_corpus")
     reports = audit(
-        arguments.manifest, protocol=values.get("protocol"), taxonomy=values.get("taxonomy"),
-        root=values.get("root"), label=values.get("label", "label"), options=values["options"],
+        arguments.manifest,
+        protocol=values.get("protocol"),
+        taxonomy=values.get("taxonomy"),
+        root=values.get("root"),
+        label=values.get("label", "label"),
+        options=values["options"],
     )
     for fold, report in enumerate(reports):
         print(f"fold {fold}: {report}")
@@ -172,7 +184,11 @@ def _train(arguments: argparse.Namespace) -> None:
         return
     m = entry["metrics"]
     low, high = m["uar_interval"]
-    between = "" if low is None or low != low else f" (95 % interval over speakers {low:.3f} to {high:.3f})"
+    between = (
+        ""
+        if low is None or low != low
+        else f" (95 % interval over speakers {low:.3f} to {high:.3f})"
+    )
     print(
         f"{cfg.head['type']} on {', '.join(cfg.corpus)}, fold {cfg.fold}: test UAR {m['uar']:.3f}{between}, "
         f"WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
@@ -194,7 +210,9 @@ def _eval(arguments: argparse.Namespace) -> None:
     m = numbers["metrics"]
     print(f"{len(table)} utterances: UAR {m['uar']:.3f}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}")
     for name, recall in table.recalls().items():
-        print(f"  recall of {name}: {'absent from the reference' if recall != recall else f'{recall:.3f}'}")
+        print(
+            f"  recall of {name}: {'absent from the reference' if recall != recall else f'{recall:.3f}'}"
+        )
     if out:
         print(f"predictions: {table.write_jsonl(Path(out))}")
 
@@ -203,7 +221,10 @@ def _compare(arguments: argparse.Namespace) -> int:
     from .compare import compare
 
     done = compare(
-        arguments.suite, arguments.settings, out=arguments.out, workers=arguments.workers,
+        arguments.suite,
+        arguments.settings,
+        out=arguments.out,
+        workers=arguments.workers,
         dry_run=arguments.dry_run,
     )
     return 1 if done["failed"] else 0

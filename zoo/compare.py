@@ -19,7 +19,7 @@ from rich.table import Table
 from . import pool, suite
 from .errors import ComparisonError
 from .record import finished, read_record, write_json
-from .report import report
+from .report import report, wide_console
 
 
 def compare(
@@ -47,7 +47,7 @@ def compare(
     Returns:
         ``{"cells", "done", "failed", "folder", "summary"}``; ``summary`` is None for a dry run.
     """
-    console = console or Console()
+    console = console or wide_console()
     chosen = suite.load(name, overrides)
     folder = Path(out) / chosen.name
     cells = suite.expand(chosen, out=out)
@@ -65,8 +65,14 @@ def compare(
     with _lock(folder):
         write_json(
             folder / "suite.json",
-            {"name": chosen.name, "title": chosen.title, "baseline": chosen.baseline,
-             "axes": chosen.axes, "overrides": chosen.overrides, "cells": [c.name for c in cells]},
+            {
+                "name": chosen.name,
+                "title": chosen.title,
+                "baseline": chosen.baseline,
+                "axes": chosen.axes,
+                "overrides": chosen.overrides,
+                "cells": [c.name for c in cells],
+            },
         )
         if todo:
             kind, number = pool.devices()
@@ -81,8 +87,12 @@ def _run(console: Console, todo: list[pool.Job], workers: int, gpus: bool) -> in
     running: dict[int, str] = {}
     began = time.monotonic()
     columns = (
-        TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"), TextColumn("[dim]{task.fields[now]}"),
+        TextColumn("cells"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("[dim]{task.fields[now]}"),
     )
     with Progress(*columns, console=console, transient=False) as bar, _terminable():
         task = bar.add_task("cells", total=len(todo), now="", left="")
@@ -92,7 +102,11 @@ def _run(console: Console, todo: list[pool.Job], workers: int, gpus: bool) -> in
             left = ""
             if completed:
                 seconds = (time.monotonic() - began) / completed * (len(todo) - completed)
-                left = f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+                left = (
+                    f"about {seconds / 60:.0f} min left"
+                    if seconds >= 90
+                    else f"about {seconds:.0f} s left"
+                )
             bar.update(task, advance=done, now=", ".join(running.values()), left=left)
 
         def started(job: pool.Job, k: int) -> None:

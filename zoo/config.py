@@ -157,7 +157,9 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise ConfigError(f"no recipe file {recipe}; shipped recipes: {', '.join(names('recipe'))}")
+            raise ConfigError(
+                f"no recipe file {recipe}; shipped recipes: {', '.join(names('recipe'))}"
+            )
         base = dict(read_yaml(path.read_text("utf-8")) or {})
     else:
         base = read_group("recipe", recipe)
@@ -170,7 +172,9 @@ def parse(overrides: Sequence[str]) -> list[tuple[str, Any]]:
     for item in overrides:
         key, eq, value = item.partition("=")
         if not eq or not key:
-            raise ConfigError(f"'{item}' is no override; write key=value, for example optim.lr=1e-3")
+            raise ConfigError(
+                f"'{item}' is no override; write key=value, for example optim.lr=1e-3"
+            )
         parsed.append((key.strip(), read_yaml(value)))
     return parsed
 
@@ -209,7 +213,9 @@ def resolve(cfg: RunConfig) -> RunConfig:
     """Fill a corpus' default protocol and taxonomy in and check every name and knob."""
     for corpus in cfg.corpus:
         if corpus not in registry.names("corpora"):
-            raise ConfigError(f"no corpus called '{corpus}'{suggest(corpus, registry.names('corpora'))}")
+            raise ConfigError(
+                f"no corpus called '{corpus}'{suggest(corpus, registry.names('corpora'))}"
+            )
     if not cfg.corpus and not cfg.data.manifest:
         raise ConfigError("no corpus chosen; add corpus=NAME, or data.manifest=FILE")
     if len(cfg.corpus) == 1:
@@ -231,7 +237,9 @@ def resolve(cfg: RunConfig) -> RunConfig:
         raise ConfigError(f"data.features is '{cfg.data.features}'; have auto, live")
     for kind, node in (("encoders", cfg.encoder), ("heads", cfg.head)):
         if "type" not in node:
-            raise ConfigError(f"the {kind[:-1]} has no type; have {', '.join(registry.names(kind))}")  # type: ignore[arg-type]
+            raise ConfigError(
+                f"the {kind[:-1]} has no type; have {', '.join(registry.names(kind))}"
+            )  # type: ignore[arg-type]
         options = {k: v for k, v in node.items() if k != "type"}
         registry.check_options(kind, node["type"], options)  # type: ignore[arg-type]
     return cfg

@@ -51,6 +51,10 @@ class Encoder(nn.Module, ABC):
         """Pretrained parts that stay as published: not saved, rebuilt from their name."""
         return {}
 
+    def describe(self) -> dict[str, Any]:
+        """What the record should know beyond the configuration: model type, digest of weights."""
+        return {}
+
     def layer_weights(self) -> dict[str, float]:
         """Weight of each kept layer in a learned mix; empty when nothing is mixed."""
         return {}

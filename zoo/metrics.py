@@ -31,8 +31,7 @@ class PredictionTable:
 
     Attributes:
         ids: N utterance ids, each once.
-        speakers: N speaker names, unique over the whole table (``corpus/speaker`` where it holds
-            several corpora).
+        speakers: N speaker names, as ``corpus/speaker`` where there are several corpora.
         labels: ``[N]`` int, index into ``classes``; -1 = unlabelled: counted, in no score.
         scores: ``[N, C]`` log-scores; ``softmax(scores)`` is the model's probability.
         classes: C class names.
@@ -51,33 +50,30 @@ class PredictionTable:
     def __post_init__(self) -> None:
         n, c = len(self.ids), len(self.classes)
         self.labels = np.asarray(self.labels, dtype=np.int64).reshape(-1)
-        self.scores = np.asarray(self.scores, dtype=np.float64)
-        if self.scores.size == 0 and n == 0:
-            self.scores = self.scores.reshape(0, c)
+        self.scores = _round(np.asarray(self.scores, dtype=np.float64))
         if len(self.speakers) != n or len(self.labels) != n or self.scores.shape != (n, c):
             raise DataError(
                 f"a table of {n} ids and {c} classes has {len(self.speakers)} speakers, "
                 f"{len(self.labels)} labels and scores of shape {self.scores.shape}; "
                 f"give {n} of each and scores [{n}, {c}]"
             )
-        bad = np.flatnonzero(~np.isfinite(self.scores).all(1))
-        if len(bad):
+        if bad := self._where(~np.isfinite(self.scores).all(1)):
             raise DataError(
-                f"scores of {len(bad)} of {n} utterances are not finite "
-                f"({_some([self.ids[i] for i in bad])}); scores must be finite numbers: "
-                "look for a diverged model (lower lr), or a log of zero"
+                f"scores of {len(bad)} of {n} utterances are not finite in float32 ({_some(bad)}); "
+                "look for a diverged model (lower the lr), or a log of zero"
             )
-        bad = np.flatnonzero((self.labels < -1) | (self.labels >= c))
-        if len(bad):
+        if bad := self._where((self.labels < -1) | (self.labels >= c)):
             raise DataError(
-                f"labels of {len(bad)} utterances are outside -1..{c - 1} "
-                f"({_some([self.ids[i] for i in bad])}); -1 stands for unlabelled"
+                f"labels of {len(bad)} utterances are outside -1..{c - 1} ({_some(bad)}); "
+                "-1 stands for unlabelled"
             )
         if len(set(self.ids)) != n:
             raise DataError(
                 f"{n - len(set(self.ids))} rows repeat an id; join parts of a table with merge()"
             )
-        self.scores = _round(self.scores)
+
+    def _where(self, rows: NDArray[np.bool_]) -> list[str]:
+        return [self.ids[i] for i in np.flatnonzero(rows)]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -91,12 +87,11 @@ class PredictionTable:
             and np.array_equal(self.scores, other.scores)
         )
 
-    # -- decisions and rates -------------------------------------------------------------------
-
     @property
     def predicted(self) -> IntArray:
         """``[N]`` index of the highest score; of equal ones, the first in class order."""
-        return self.scores.argmax(1).astype(np.int64)
+        best: IntArray = self.scores.argmax(1)
+        return best
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
@@ -137,26 +132,24 @@ class PredictionTable:
             ``uar``, ``wa``, ``f1``, ``recall`` (by class, present ones), ``n`` (labelled),
             ``n_unlabelled``, ``n_classes_present``, ``absent`` (classes without an utterance).
         """
-        recall = self.recalls()
+        recall, n = self.recalls(), int(self.labelled.sum())
         return {
             "uar": self.uar(),
             "wa": self.wa(),
             "f1": self.macro_f1(),
             "recall": recall,
-            "n": int(self.labelled.sum()),
-            "n_unlabelled": int((~self.labelled).sum()),
+            "n": n,
+            "n_unlabelled": len(self) - n,
             "n_classes_present": len(recall),
             "absent": [c for c in self.classes if c not in recall],
         }
 
     def by_speaker(self) -> dict[str, dict[str, Any]]:
         """:meth:`metrics` of each speaker who has a labelled utterance, sorted by name."""
-        names = np.asarray(self.speakers, dtype=object)
-        known = self.labelled
-        return {
-            s: self.subset(np.flatnonzero(names == s)).metrics()
-            for s in sorted({str(n) for n in names[known]})
-        }
+        rows: dict[str, list[int]] = {self.speakers[i]: [] for i in np.flatnonzero(self.labelled)}
+        for i, s in enumerate(self.speakers):
+            rows.get(s, []).append(i)
+        return {s: self.subset(rows[s]).metrics() for s in sorted(rows)}
 
     def subset(self, rows: Sequence[int] | NDArray[Any]) -> PredictionTable:
         """A table of these rows, in this order."""
@@ -175,8 +168,6 @@ class PredictionTable:
                 "evaluate on labelled speech, or read the predictions only"
             )
         return self.confusion()
-
-    # -- probabilities -------------------------------------------------------------------------
 
     def probabilities(self, temperature: float = 1.0) -> FloatArray:
         """``[N, C]`` softmax of the scores divided by a temperature."""
@@ -199,10 +190,8 @@ class PredictionTable:
         return brier(*self._known(), temperature)
 
     def _known(self) -> tuple[FloatArray, IntArray]:
-        self._counts()
+        self._counts()  # refuses a table without labels
         return self.scores[self.labelled], self.labels[self.labelled]
-
-    # -- the unit of exchange ------------------------------------------------------------------
 
     def write_jsonl(self, path: str | Path) -> Path:
         """Write one line per utterance: id, speaker, label (a name or null), scores by class.
@@ -300,10 +289,14 @@ def merge(tables: Iterable[PredictionTable]) -> PredictionTable:
 
 
 def _round(scores: FloatArray) -> FloatArray:
-    """Float32 at six significant digits, as the decimal that will be written."""
-    flat = scores.astype(np.float32).ravel().tolist()
+    """Float32 at six significant digits, as will be written; rounding twice is rounding once."""
+    with np.errstate(over="ignore"):
+        single = scores.astype(np.float32)
+    # below this, float32 has fewer than six digits
+    single[np.abs(single) < np.finfo(np.float32).tiny] = 0
     # adding zero turns -0.0, which a sum in another order may give, into 0.0
-    return np.array([float(f"{v:.{DIGITS}g}") + 0.0 for v in flat]).reshape(scores.shape)
+    flat = [float(f"{v:.{DIGITS}g}") + 0.0 for v in single.ravel().tolist()]
+    return np.array(flat, dtype=np.float64).reshape(scores.shape)
 
 
 def _some(names: Sequence[str], n: int = 5) -> str:

@@ -78,7 +78,11 @@ class SERModule(L.LightningModule):
         if batch.hidden is not None and batch.mask is not None:
             return batch.hidden, batch.mask
         assert batch.audio is not None and batch.lengths is not None
-        return self.encoder.extract(batch.audio, batch.lengths)
+        if not self.encoder.storable:
+            return self.encoder.extract(batch.audio, batch.lengths)
+        # full precision also under autocast: as in the feature store
+        with torch.autocast(self.device.type, enabled=False):
+            return self.encoder.extract(batch.audio, batch.lengths)
 
     def _frames(self, hidden: Tensor, mask: Tensor) -> Frames:
         frames: Frames = self.encoder(hidden, mask)
@@ -145,7 +149,10 @@ class SERModule(L.LightningModule):
             return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     # -- evaluation ----------------------------------------------------------------------------
 
@@ -253,6 +260,9 @@ class AveragedWeights:
             self.weights[k].copy_(held)
 
 
+MIXED = 0.5  # share of the utterances that mixup mixes (our choice)
+
+
 def mix(hidden: Tensor, mask: Tensor, targets: Targets, alpha: float) -> tuple[Tensor, Targets]:
     """Mixup of encoder inputs: each item with a partner of its batch, targets alike.
 
@@ -267,7 +277,8 @@ def mix(hidden: Tensor, mask: Tensor, targets: Targets, alpha: float) -> tuple[T
     share = torch.maximum(share, 1 - share)
     partner = torch.randperm(size, device=hidden.device)
     labelled = targets.probs.sum(-1) > 0
-    share = torch.where(labelled & labelled[partner], share, 1.0)
+    chosen = labelled & labelled[partner] & (torch.rand(size, device=hidden.device) < MIXED)
+    share = torch.where(chosen, share, 1.0)
     # the partner is read at its own pace over the item's length, so that no part is half silent
     length = mask.sum(1, keepdim=True)
     time = torch.arange(mask.shape[1], device=hidden.device) * length[partner] // length

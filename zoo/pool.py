@@ -36,7 +36,9 @@ def devices() -> tuple[str, int]:
 
     if torch.cuda.is_available():
         return "cuda", torch.cuda.device_count()
-    return "cpu", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return "cpu", len(os.sched_getaffinity(0)) if hasattr(
+        os, "sched_getaffinity"
+    ) else os.cpu_count() or 1
 
 
 def run(
@@ -89,9 +91,7 @@ def run(
             worker.close()
 
 
-def _next(
-    worker: _Worker, k: int, queue: list[Job], started: Callable[[Job, int], None]
-) -> None:
+def _next(worker: _Worker, k: int, queue: list[Job], started: Callable[[Job, int], None]) -> None:
     if queue:
         job = queue.pop(0)
         worker.give(job)
@@ -165,7 +165,9 @@ def _run_cell(values: dict[str, Any], folder: Path, threads: int) -> str:
             train(RunConfig.from_dict(values), folder)
         except Exception as e:
             traceback.print_exc()
-            _record_failure(Job(folder.name, values, folder), f"{type(e).__name__}: {e}", traceback.format_exc())
+            _record_failure(
+                Job(folder.name, values, folder), f"{type(e).__name__}: {e}", traceback.format_exc()
+            )
             return "failed"
         finally:
             sys.stdout.flush()
@@ -176,7 +178,13 @@ def _run_cell(values: dict[str, Any], folder: Path, threads: int) -> str:
 def _record_failure(job: Job, error: str, details: str) -> None:
     earlier = read_record(job.folder) or {}
     tries = int(earlier.get("tries", 0)) + 1
-    entry = {"status": "failed", "error": error, "details": details, "tries": tries, "config": job.config}
+    entry = {
+        "status": "failed",
+        "error": error,
+        "details": details,
+        "tries": tries,
+        "config": job.config,
+    }
     write_json(job.folder / RECORD, entry)
 
 

@@ -21,9 +21,8 @@ IntArray = NDArray[np.int64]
 
 def recalls_of(confusion: NDArray[Any]) -> FloatArray:
     """``[..., C]`` recall per class of ``[..., C, C]`` confusions; NaN where a class is absent."""
-    confusion = np.asarray(confusion, dtype=np.float64)
-    hits, support = np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1)
-    return np.divide(hits, support, out=np.full_like(support, np.nan), where=support > 0)
+    hits, support, _ = _marginals(confusion)
+    return _ratio(hits, support)
 
 
 def uar_of(confusion: NDArray[Any]) -> FloatArray:
@@ -33,24 +32,32 @@ def uar_of(confusion: NDArray[Any]) -> FloatArray:
 
 def wa_of(confusion: NDArray[Any]) -> FloatArray:
     """``[...]`` weighted accuracy, the field's name for plain accuracy."""
-    confusion = np.asarray(confusion, dtype=np.float64)
-    hits, n = np.trace(confusion, axis1=-2, axis2=-1), confusion.sum((-2, -1))
-    return np.divide(hits, n, out=np.full_like(n, np.nan), where=n > 0)
+    hits, support, _ = _marginals(confusion)
+    return _ratio(hits.sum(-1), support.sum(-1))
 
 
 def f1_of(confusion: NDArray[Any]) -> FloatArray:
     """``[...]`` macro-F1 over the classes present in the reference."""
-    confusion = np.asarray(confusion, dtype=np.float64)
-    hits, support = np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1)
-    both = support + confusion.sum(-2)
-    f1 = np.divide(2 * hits, both, out=np.full_like(support, np.nan), where=support > 0)
-    return _mean_present(f1)
+    hits, support, predicted = _marginals(confusion)
+    # 2 hits / (support + predicted), asked only of the classes that have support
+    return _mean_present(_ratio(2 * hits, np.where(support > 0, support + predicted, 0)))
+
+
+def _marginals(confusion: NDArray[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """``[..., C]`` each: hits, utterances of the class, predictions of the class."""
+    c = np.asarray(confusion, dtype=np.float64)
+    return np.diagonal(c, axis1=-2, axis2=-1), c.sum(-1), c.sum(-2)
+
+
+def _ratio(above: NDArray[Any], below: NDArray[Any]) -> FloatArray:
+    """``above / below``; NaN where ``below`` is zero."""
+    out = np.full(np.shape(below), np.nan)
+    np.divide(above, below, out=out, where=np.asarray(below) > 0)
+    return out
 
 
 def _mean_present(values: FloatArray) -> FloatArray:
-    n = np.isfinite(values).sum(-1)
-    total = np.nansum(values, -1)
-    return np.divide(total, n, out=np.full_like(total, np.nan), where=n > 0)
+    return _ratio(np.nansum(values, -1), np.isfinite(values).sum(-1))
 
 
 METRICS = {"uar": uar_of, "wa": wa_of, "f1": f1_of}

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 RECORD = "record.json"
-PACKAGES = ("serzoo", "torch", "lightning", "transformers", "peft", "torchmetrics", "numpy", "scipy")
+PACKAGES = (
+    "serzoo",
+    "torch",
+    "lightning",
+    "transformers",
+    "peft",
+    "torchmetrics",
+    "numpy",
+    "scipy",
+)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -52,7 +61,11 @@ def environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **versions},
         "git": git_state(),
-        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": {
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+        },
     }
 
 

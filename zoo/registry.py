@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from .errors import ConfigError, suggest
 
 Kind = Literal["heads", "encoders", "corpora"]
+SINGULAR = {"heads": "head", "encoders": "encoder", "corpora": "corpus"}
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "heads": {
@@ -65,7 +66,7 @@ def get(kind: Kind, name: str) -> Any:
     """
     table = _table(kind)
     if name not in table:
-        raise ConfigError(f"no {kind[:-1] if kind != 'corpora' else 'corpus'} called '{name}'{suggest(name, table)}")
+        raise ConfigError(f"no {SINGULAR[kind]} called '{name}'{suggest(name, table)}")
     return attribute(table[name])
 
 
@@ -107,18 +108,24 @@ def check_options(kind: Kind, name: str, options: dict[str, Any]) -> None:
     """
     schema = schema_of(get(kind, name))
     errors = [f"unknown key '{k}'{suggest(k, schema)}" for k in options if k not in schema]
-    errors += [f"missing key '{k}'" for k, knob in schema.items() if knob.required and k not in options]
+    errors += [
+        f"missing key '{k}'" for k, knob in schema.items() if knob.required and k not in options
+    ]
     errors += [
         f"{k}={v!r} does not fit {_show(schema[k].annotation)}"
         for k, v in options.items()
         if k in schema and not _fits(v, schema[k].annotation)
     ]
     if errors:
-        raise ConfigError(f"{kind[:-1]} '{name}': " + "; ".join(errors))
+        raise ConfigError(f"{SINGULAR[kind]} '{name}': " + "; ".join(errors))
 
 
 def _show(annotation: Any) -> str:
-    return annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
+    return (
+        annotation.__name__
+        if inspect.isclass(annotation)
+        else str(annotation).replace("typing.", "")
+    )
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -104,9 +104,7 @@ def pooled(runs: Sequence[Run]) -> PredictionTable:
     The class counts are the same for each seed, so the UAR of this table is the mean over seeds
     of the UAR of each, also within a resample of speakers.
     """
-    tables = [
-        replace(r.table, ids=[f"{i}#{r.seed}" for i in r.table.ids]) for r in runs
-    ]
+    tables = [replace(r.table, ids=[f"{i}#{r.seed}" for i in r.table.ids]) for r in runs]
     return merge(tables)
 
 
@@ -150,7 +148,8 @@ def summarise(runs: Sequence[Run], baseline: str = "classification") -> list[dic
                 "f1": mean_sd([t.macro_f1() for t in per_seed])._asdict(),
                 "recalls": tables[head].recalls(),
                 "by_fold": {
-                    f: float(np.mean([r.table.uar() for r in chosen if r.fold == f])) for f in sorted(folds)
+                    f: float(np.mean([r.table.uar() for r in chosen if r.fold == f]))
+                    for f in sorted(folds)
                 },
                 "seconds": float(np.mean([r.record["seconds"]["fit"] for r in chosen])),
                 "inference_ms": 1000
@@ -166,22 +165,33 @@ def summarise(runs: Sequence[Run], baseline: str = "classification") -> list[dic
     return rows
 
 
+def wide_console() -> Console:
+    """A console whose tables are not broken where output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
+
+
 def report(folder: Path, *, console: Console | None = None) -> list[dict[str, Any]]:
     """Tabulate a suite's folder: on the console, as ``table.md`` and as ``summary.json``.
 
     Raises:
         ComparisonError: when there is nothing to tabulate, or cells are not comparable.
     """
-    console = console or Console()
+    console = console or wide_console()
     if not (folder / "suite.json").is_file():
-        raise ComparisonError(f"no comparison in {folder}; run `serzoo compare {folder.name}` first")
+        raise ComparisonError(
+            f"no comparison in {folder}; run `serzoo compare {folder.name}` first"
+        )
     plan = json.loads((folder / "suite.json").read_text("utf-8"))
     runs, others = read_runs(folder, plan["cells"])
-    failed = [n for n in others if (read_record(folder / "cells" / n) or {}).get("status") == "failed"]
+    failed = [
+        n for n in others if (read_record(folder / "cells" / n) or {}).get("status") == "failed"
+    ]
     if not runs:
+        first = (read_record(folder / "cells" / failed[0]) or {}).get("error") if failed else None
         raise ComparisonError(
-            f"no finished cell in {folder} ({len(failed)} of {len(plan['cells'])} failed); the first error is "
-            f"in {folder / 'cells' / (failed or plan['cells'])[0]}"
+            f"no finished cell in {folder} ({len(failed)} of {len(plan['cells'])} failed)"
+            + (f"; {failed[0]}: {first}; its log.txt has the details" if first else "")
         )
     rows = summarise(runs, plan["baseline"])
     text = markdown(rows, plan["baseline"])
@@ -195,7 +205,9 @@ def report(folder: Path, *, console: Console | None = None) -> list[dict[str, An
     os.replace(temporary, folder / "table.md")
     show(rows, plan["baseline"], console)
     if others:
-        console.print(f"[yellow]{len(failed)} cells failed, {len(others) - len(failed)} have not run[/yellow]")
+        console.print(
+            f"[yellow]{len(failed)} cells failed, {len(others) - len(failed)} have not run[/yellow]"
+        )
     for what, path in (
         ("records and predictions", folder / "cells"),
         ("table", folder / "table.md"),
@@ -205,7 +217,17 @@ def report(folder: Path, *, console: Console | None = None) -> list[dict[str, An
     return rows
 
 
-COLUMNS = ("head", "UAR", "95 % interval", "difference", "WA", "macro-F1", "s / fit", "ms / utt", "trainable")
+COLUMNS = (
+    "head",
+    "UAR",
+    "95 % interval",
+    "difference",
+    "WA",
+    "macro-F1",
+    "s / fit",
+    "ms / utt",
+    "trainable",
+)
 
 
 def cells_of(row: dict[str, Any], baseline: str) -> list[str]:
@@ -220,8 +242,9 @@ def cells_of(row: dict[str, Any], baseline: str) -> list[str]:
         row["head"],
         spread(row["uar"]),
         f"{low:.3f} to {high:.3f}",
-        f"{diff['value']:+.3f} ({diff['low']:+.3f} to {diff['high']:+.3f})" if diff else
-        ("baseline" if row["head"] == baseline else ""),
+        f"{diff['value']:+.3f} ({diff['low']:+.3f} to {diff['high']:+.3f})"
+        if diff
+        else ("baseline" if row["head"] == baseline else ""),
         spread(row["wa"]),
         spread(row["f1"]),
         f"{row['seconds']:.0f}" if row["seconds"] >= 10 else f"{row['seconds']:.1f}",

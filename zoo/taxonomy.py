@@ -85,7 +85,9 @@ class Taxonomy:
     def __post_init__(self) -> None:
         seen: dict[str, str] = {}
         if len(self.members) < 2:
-            raise ConfigError(f"taxonomy '{self.name}' has {len(self.members)} classes; give at least 2")
+            raise ConfigError(
+                f"taxonomy '{self.name}' has {len(self.members)} classes; give at least 2"
+            )
         if len({c for c, _ in self.members}) != len(self.members):
             raise ConfigError(f"taxonomy '{self.name}' names a class twice: {self.classes}")
         for cls, labels in self.members:
@@ -225,7 +227,9 @@ def _strict_loader() -> Any:
     )
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.inf$|^\.nan$"),
+        re.compile(
+            r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.inf$|^\.nan$"
+        ),
         list("-+.0123456789"),
     )
     return Loader

@@ -52,7 +52,11 @@ def build(cfg: RunConfig, taxonomy: Taxonomy, metadata: dict[str, Any] | None = 
 
 
 def open_data(
-    cfg: RunConfig, taxonomy: Taxonomy | None = None, *, text: bool = False, everything: bool = False
+    cfg: RunConfig,
+    taxonomy: Taxonomy | None = None,
+    *,
+    text: bool = False,
+    everything: bool = False,
 ) -> Any:
     """The run's data module: prepared, labelled, split and audited.
 
@@ -158,6 +162,7 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
             "epoch": result.pop("epoch"),
         },
         "parameters": count_parameters(module),
+        "encoder": module.encoder.describe(),
         "features": "stored" if stored else "live",
         "seconds": {"fit": round(fit_seconds, 2), "total": round(time.time() - started, 2)},
         "resumed": last.is_file() and began > 0 and trainer.fit_loop.restarting,
@@ -169,7 +174,9 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         **record.environment(),
     }
     for part in ("valid", "test"):
-        module.tables[part].write_jsonl(out / f"{'predictions' if part == 'test' else 'valid'}.jsonl")
+        module.tables[part].write_jsonl(
+            out / f"{'predictions' if part == 'test' else 'valid'}.jsonl"
+        )
     _log_summary(trainer, cfg, module, entry)
     write_json(out / record.RECORD, entry)
     return entry
@@ -211,11 +218,13 @@ def _store(cfg: RunConfig, module: SERModule, data: Any) -> bool:
     """Compute stored features where the encoder allows it and they fit."""
     if cfg.data.features == "live" or not module.encoder.storable:
         return False
-    key = f"{cfg.encoder}|{cfg.data.max_seconds}"
+    key = f"{cfg.encoder}|{module.encoder.describe()}|{cfg.data.max_seconds}"
     return bool(data.store_features(module.encoder, key, progress=cfg.trainer.progress))
 
 
-def _test(trainer: L.Trainer, module: SERModule, data: Any, best: ModelCheckpoint) -> dict[str, Any]:
+def _test(
+    trainer: L.Trainer, module: SERModule, data: Any, best: ModelCheckpoint
+) -> dict[str, Any]:
     """Score validation and test with the selected weights; the test part is read here only."""
     if not best.best_model_path:
         raise ConfigError("no epoch was validated, so nothing was selected; raise optim.epochs")
@@ -227,10 +236,14 @@ def _test(trainer: L.Trainer, module: SERModule, data: Any, best: ModelCheckpoin
     seconds = time.perf_counter() - began
     valid, test = module.tables["valid"], module.tables["test"]
     temperature = valid.temperature()
-    return {"epoch": int(content["epoch"])} | measure(test, temperature) | {
-        "valid": valid.metrics(),
-        "inference_seconds_per_utterance": seconds / max(1, len(test.ids)),
-    }
+    return (
+        {"epoch": int(content["epoch"])}
+        | measure(test, temperature)
+        | {
+            "valid": valid.metrics(),
+            "inference_seconds_per_utterance": seconds / max(1, len(test.ids)),
+        }
+    )
 
 
 def measure(test: Any, temperature: float = 1.0) -> dict[str, Any]:
@@ -270,7 +283,10 @@ def _log_summary(
         return
     m = entry["metrics"]
     hparams = record.flatten(cfg.identity)
-    hparams |= {"trainable": entry["parameters"]["trainable"], "fit_seconds": entry["seconds"]["fit"]}
+    hparams |= {
+        "trainable": entry["parameters"]["trainable"],
+        "fit_seconds": entry["seconds"]["fit"],
+    }
     # one call, with all metric keys known: TensorBoard's comparison table needs no other
     logger.log_hyperparams(hparams, {f"hp/{k}": m[k] for k in ("uar", "wa", "f1")})
     figure = confusion_figure(module.tables["test"], f"{cfg.head['type']}, fold {cfg.fold}")

@@ -74,7 +74,9 @@ class Targets(_TensorRecord):
     def average(self, per_item: Tensor) -> Tensor:
         """Weighted mean of ``[B]`` losses; 0, still differentiable, when nothing has weight."""
         w = self.item_weight.to(per_item.dtype)
-        return (per_item * w).sum() / w.sum().clamp_min(torch.finfo(per_item.dtype).tiny)
+        # selected before it is multiplied: zero times a stray NaN is not zero
+        kept = torch.where(w > 0, per_item, 0.0)
+        return (kept * w).sum() / w.sum().clamp_min(torch.finfo(per_item.dtype).tiny)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ leaves out it says with :func:`note`.
 from __future__ import annotations
 
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,15 +49,21 @@ def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"root={root} {what}; give the folder that holds the unpacked corpus")
-    found = (p for p in root.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-    return sorted(
-        (p for p in found if not _hidden(p.relative_to(root))),
-        key=lambda p: p.relative_to(root).as_posix(),
-    )
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    # large corpora are often linked into place: follow links to folders, but no circle twice
+    for folder, folders, names in os.walk(root, followlinks=True):
+        here = os.stat(folder)
+        if (here.st_dev, here.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        for name in names:
+            path = Path(folder, name)
+            if path.suffix.lower() in suffixes and not name.startswith(".") and path.is_file():
+                found.append(path)
+    return sorted(found, key=lambda p: p.relative_to(root).as_posix())
 
 
 def nothing_found(corpus: str, root: Path, example: str) -> DataError:

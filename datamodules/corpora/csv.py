@@ -196,10 +196,11 @@ def _relative(audio: str, root: Path, where: str) -> str:
 
 def _table(root: Path, table: str | None) -> Path:
     if not root.is_dir():
-        what = (
-            "is a file; give its folder, and the file as table=" if root.exists() else "is missing"
+        if root.exists():
+            raise DataError(f"root={root} is a file; give its folder, and the file as table=")
+        raise DataError(
+            f"root={root} does not exist; give the folder that the paths in the table start from"
         )
-        raise DataError(f"root={root} {what}")
     if table is not None:
         if not (root / table).is_file():
             raise DataError(f"no table {root / table}; table= is relative to root=")

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import soundfile
-
 from serzoo.datamodules import audio
 from serzoo.datamodules.audio import EmptyAudioError, decode, read_audio
 from serzoo.zoo.errors import DataError
@@ -104,5 +103,5 @@ def test_empty_and_missing(tmp_path, write_wave):
 def test_half_a_file_is_not_taken_for_a_whole_one(tmp_path, write_wave, suffix):
     whole = write_wave(tmp_path / f"x{suffix}", seconds=3.0).read_bytes()
     (tmp_path / f"half{suffix}").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="cannot be read|cut short"):
+    with pytest.raises(DataError, match=r"cannot be read|cut short"):
         read_audio(tmp_path / f"half{suffix}")

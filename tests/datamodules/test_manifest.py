@@ -3,7 +3,6 @@ import math
 from dataclasses import replace
 
 import pytest
-
 from serzoo.datamodules.manifest import Utterance, read_manifest, validate, write_manifest
 from serzoo.zoo.errors import DataError
 
@@ -106,7 +105,7 @@ def test_whole_numbers_are_read_as_floats(tmp_path):
 
 
 def test_no_manifest_and_an_empty_one(tmp_path):
-    with pytest.raises(DataError, match="no manifest at .*serzoo prepare"):
+    with pytest.raises(DataError, match=r"no manifest at .*serzoo prepare"):
         read_manifest(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="holds no utterance"):

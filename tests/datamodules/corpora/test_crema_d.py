@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import soundfile
 from serzoo.datamodules.corpora.crema_d import prepare
 from serzoo.datamodules.info import canonical_label
+from serzoo.datamodules.prepare import prepare as engine
 from serzoo.zoo.errors import DataError
 
 SENTENCE_FILENAMES = """"Stimulus_Number","Filename"
@@ -103,3 +106,14 @@ def test_a_strange_listing_is_refused(tree):
     tree.write("SentenceFilenames.csv", "Stimulus_Number,Filename\n1,1001-IEO\n")
     with pytest.raises(DataError, match=r"lists '1001-IEO', which is not named like"):
         tree.read(prepare)
+
+
+def test_the_engine_counts_the_missing_recording(tree):
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000)
+    for path in tree.root.glob("AudioWAV/*.wav"):
+        soundfile.write(path, noise, 16000)
+    prepared = engine("crema_d", root=tree.root, progress=False)
+    assert len(prepared.utterances) == 4
+    assert [r.id for r in prepared.refusals] == ["crema_d/1040_TSI_FEA_XX"]
+    assert {u.duration for u in prepared.utterances} == {1.0}
+    assert any("without a vote in summaryTable.csv" in w.message for w in prepared.warnings)

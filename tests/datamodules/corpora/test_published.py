@@ -8,6 +8,7 @@ import pytest
 from serzoo.datamodules.corpora import crema_d, emovo, iemocap, meld, savee, tess
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.layout import read_table, read_text
+from serzoo.datamodules.protocols import Protocol
 from serzoo.zoo.errors import DataError
 
 READERS = {m.__name__.rpartition(".")[2]: m.prepare for m in (crema_d, emovo, savee, tess)}
@@ -152,3 +153,11 @@ def test_old_texts_are_decoded(tree):
     tree.write("new", "è ’", encoding="utf-8-sig")
     tree.write("old", "è ’", encoding="cp1252")
     assert read_text(tree.root / "new") == read_text(tree.root / "old") == "è ’"
+
+
+@pytest.mark.parametrize("corpus", ALL_READERS)
+def test_the_default_protocol_is_there_and_meant_for_the_corpus(corpus):
+    name = CorpusInfo.load(corpus).protocol
+    assert name is not None
+    assert name.endswith("@1")
+    assert corpus in Protocol.load(name).corpora

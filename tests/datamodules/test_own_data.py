@@ -1,0 +1,233 @@
+"""The two readers of a user's own data: a folder per label, and a table."""
+
+import pytest
+from serzoo.datamodules.prepare import prepare
+from serzoo.zoo.errors import ConfigError, DataError
+
+
+def messages(prepared, kind):
+    return [w.message for w in prepared.warnings if w.kind == kind]
+
+
+def test_folder_with_speakers(tmp_path, write_wave):
+    for name in ("angry/spk1/a.wav", "angry/spk2/a.ogg", "sad/day 1/spk1-b.flac"):
+        write_wave(tmp_path / name)
+    write_wave(tmp_path / "loose.wav")
+    prepared = prepare("folder", root=tmp_path, options={"speaker": r"spk(\d)", "language": "en"})
+    assert [(u.id, u.audio, u.label, u.speaker, u.language) for u in prepared.utterances] == [
+        ("folder/angry/spk1/a", "angry/spk1/a.wav", "angry", "1", "en"),
+        ("folder/angry/spk2/a", "angry/spk2/a.ogg", "angry", "2", "en"),
+        ("folder/sad/day 1/spk1-b", "sad/day 1/spk1-b.flac", "sad", "1", "en"),
+    ]
+    assert [w.message for w in prepared.warnings] == [
+        "folder: left out 1 files without a label's folder (first: loose.wav)"
+    ]
+
+
+def test_folder_without_speakers_warns(tmp_path, write_wave):
+    for name in ("angry/a.wav", "angry/b.wav"):
+        write_wave(tmp_path / name)
+    prepared = prepare("folder", root=tmp_path)
+    assert [u.speaker for u in prepared.utterances] == ["angry/a", "angry/b"]
+    (message,) = messages(prepared, "reader")
+    assert "every file is taken for a speaker of its own" in message
+    assert "cannot be guaranteed to be speaker-disjoint; give speaker=" in message
+
+
+def test_folder_labels_that_no_taxonomy_holds(tmp_path, write_wave):
+    for name in ("Anger/a.wav", "Anger/b.wav", "sad/c.wav", "grumpy/d.wav"):
+        write_wave(tmp_path / name)
+    prepared = prepare("folder", root=tmp_path)
+    (message,) = messages(prepared, "label")
+    assert "'anger' (2, did you mean angry?), 'grumpy' (1);" in message
+    renamed = {"Anger": "angry", "grumpy": "frustrated"}
+    prepared = prepare("folder", root=tmp_path, options={"rename": renamed})
+    assert messages(prepared, "label") == []
+    assert [u.label for u in prepared.utterances] == ["angry", "angry", "frustrated", "sad"]
+    with pytest.raises(
+        DataError, match="no utterance is labelled 'anger'; have Anger, grumpy, sad"
+    ):
+        prepare("folder", root=tmp_path, options={"rename": {"anger": "angry"}})
+
+
+@pytest.mark.parametrize(
+    ("speaker", "error", "message"),
+    [
+        ("spk(", ConfigError, "not a regular expression"),
+        ("spk", ConfigError, "has 0 groups"),
+        ("(s)(p)", ConfigError, "has 2 groups"),
+        ("spk(3)", DataError, r"finds no speaker in 2 of 2 paths \(first: angry/spk1.wav\)"),
+    ],
+)
+def test_folder_with_a_bad_pattern(tmp_path, write_wave, speaker, error, message):
+    for name in ("angry/spk1.wav", "angry/spk2.wav"):
+        write_wave(tmp_path / name)
+    with pytest.raises(error, match=message):
+        prepare("folder", root=tmp_path, options={"speaker": speaker})
+
+
+def test_folder_without_sub_folders(tmp_path, write_wave):
+    write_wave(tmp_path / "a.wav")
+    with pytest.raises(
+        DataError, match=r"no audio in sub-folders of .* \(1 files lie directly in it"
+    ):
+        prepare("folder", root=tmp_path)
+
+
+@pytest.fixture
+def table(tmp_path, write_wave):
+    """A function that writes a table beside ``x/1.wav`` and ``x/2.wav`` and prepares it."""
+    for name in ("1", "2"):
+        write_wave(tmp_path / "x" / f"{name}.wav", seconds=2.0)
+
+    def run(content, /, *, name="data.csv", **options):
+        (tmp_path / name).write_text(content, "utf-8")
+        return prepare("csv", root=tmp_path, options=options)
+
+    return run
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
+def test_csv_with_the_users_column_names(table, delimiter):
+    content = (
+        "\ufeffclip,who,mood,said,sex,lang,val,aro,note\n"
+        'x/1.wav,Ann,angry,"Well, no; so | be\tit",F,en,1,,n1\n'
+        "x\\2.wav,Bob,,,male,,5,3,\n"
+    )
+    if delimiter != ",":
+        content = content.replace(",", delimiter).replace(f"Well{delimiter}", "Well,")
+    first, second = table(
+        content,
+        audio="clip",
+        speaker="who",
+        label="mood",
+        text="said",
+        gender="sex",
+        language="lang",
+        valence="val",
+        arousal="aro",
+        labels=["note"],
+        scale=[1, 5],
+    ).utterances
+    assert first.id == "csv/x/1"
+    assert (first.speaker, first.label, first.gender, first.language) == (
+        "Ann",
+        "angry",
+        "female",
+        "en",
+    )
+    assert (first.text, first.text_source) == ("Well, no; so | be\tit", "human")
+    assert first.dims == (0.0, None, None)
+    assert first.labels == {"note": "n1"}
+    assert second.audio == "x/2.wav"
+    assert (second.label, second.text, second.text_source) == (None, None, None)
+    assert (second.gender, second.language, second.labels) == ("male", None, {})
+    assert second.dims == (1.0, 0.5, None)
+
+
+def test_csv_columns_of_the_fields_own_names_need_no_option(table):
+    prepared = table(
+        "id,audio,label,speaker,session,start,end\n"
+        "a,x/1.wav,sad,s1,d1,0.25,0.75\n"
+        "b,x/1.wav,sad,s1,d1,0.75,2.01\n"
+        "c,x/2.wav,sad,s2,d2,,\n"
+    )
+    facts = [(u.id, u.session, u.start, u.end) for u in prepared.utterances]
+    assert facts == [
+        ("csv/a", "d1", 0.25, 0.75),
+        ("csv/b", "d1", 0.75, 2.0),
+        ("csv/c", "d2", 0.0, 2.0),
+    ]
+    assert prepared.warnings == []
+    assert len({u.sha for u in prepared.utterances}) == 3
+
+
+def test_csv_segments_without_ids_and_speakers(table):
+    prepared = table("audio,start,end\nx/1.wav,0,1\nx/1.wav,1,2\n")
+    assert [u.id for u in prepared.utterances] == ["csv/x/1#0-1", "csv/x/1#1-2"]
+    assert [u.speaker for u in prepared.utterances] == ["x/1", "x/1"]
+    (message,) = messages(prepared, "reader")
+    assert "every audio file is taken for a speaker of its own" in message
+    assert "(columns: audio, end, start)" in message
+
+
+def test_csv_refusals(table):
+    prepared = table(
+        "audio,speaker,start,end\n"
+        "x/1.wav,s,0,1\n"
+        "x/3.wav,s,,\n"
+        "x/2.wav,s,1.5,2.5\n"
+        "x/2.wav,s,1,0.5\n"
+        "x/2.wav,s,-1,0.5\n"
+        "x/2.wav,s,1,1.05\n"
+    )
+    assert prepared.refused == {
+        "segment outside the file": 3,
+        "missing": 1,
+        "shorter than 0.1 s": 1,
+    }
+
+
+def test_csv_rename_and_unknown_gender(table):
+    prepared = table(
+        "audio,speaker,label,gender\nx/1.wav,s,anger,x\nx/2.wav,s,sad,\n", rename={"anger": "angry"}
+    )
+    assert [(u.label, u.gender) for u in prepared.utterances] == [("angry", None), ("sad", None)]
+    assert messages(prepared, "reader") == [
+        "csv: gender 'x' (1) is kept as unknown; known: female, f, w, male, m"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("file,emotion\nx/1.wav,sad\n", {}, r"no column 'audio' \(audio=\); have emotion, file"),
+        (
+            "audio,emotion\nx/1.wav,sad\n",
+            {"label": "emotoin"},
+            r"no column 'emotoin' \(label=\); have audio, emotion; did you mean 'emotion'\?",
+        ),
+        ("audio\nx/1.wav\n", {"labels": ["vote"]}, r"no column 'vote' \(labels=\)"),
+        ("audio,label,label\nx/1.wav,a,b\n", {}, "2 columns 'label'"),
+        ("audio,label\nx/1.wav\n", {}, "line 2: 1 cells where the header has 2"),
+        ("audio,label\nx/1.wav,a\n,b\n", {}, "line 3: no audio path"),
+        ("audio,speaker\nx/1.wav,\n", {}, "line 2: no speaker"),
+        ("audio,start\nx/1.wav,soon\n", {}, "line 2: start is 'soon'; expected a number"),
+        ("audio,end\nx/1.wav,nan\n", {}, "line 2: end is 'nan'; expected a number"),
+        ("audio,valence\nx/1.wav,3\n", {}, r"valence is 3, outside scale=\[0.0, 1.0\]"),
+        ("audio,valence\nx/1.wav,3\n", {"scale": [5, 1]}, "lowest rating, then the highest"),
+        ("audio\n../1.wav\n", {}, "is not below root"),
+        ("audio\nx/1.wav\nx/1.wav\n", {}, "1 ids occur more than once"),
+        ("audio\n", {}, "no rows below its header"),
+        ("", {}, "no column 'audio'"),
+        ("audio\nx/1.wav\n", {"table": "other.csv"}, "no table"),
+    ],
+)
+def test_csv_errors_say_where(table, text, options, message):
+    with pytest.raises(DataError, match=message):
+        table(text, **options)
+
+
+def test_csv_which_table(table, tmp_path):
+    text = "audio\nx/1.wav\n"
+    assert len(table(text).utterances) == 1
+    with pytest.raises(DataError, match=r"holds 2 csv and tsv files \(data.csv, more.tsv\)"):
+        table(text, name="more.tsv")
+    assert len(table(text, table="more.tsv").utterances) == 1
+    with pytest.raises(DataError, match="is a file; give its folder, and the file as table="):
+        prepare("csv", root=tmp_path / "data.csv")
+
+
+def test_csv_takes_absolute_paths_below_root(table, tmp_path):
+    prepared = table(f"audio\n{tmp_path.resolve() / 'x' / '1.wav'}\n")
+    assert [u.audio for u in prepared.utterances] == ["x/1.wav"]
+
+
+def test_folders_that_are_linked_into_place(tmp_path, write_wave):
+    write_wave(tmp_path / "store" / "clips" / "a.wav")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "sad").symlink_to(tmp_path / "store" / "clips")
+    (tmp_path / "store" / "clips" / "circle").symlink_to(root)
+    prepared = prepare("folder", root=root)
+    assert [u.audio for u in prepared.utterances] == ["sad/a.wav"]

@@ -1,0 +1,118 @@
+"""Pooling: literal values, padding, gradients where the variance is zero, float32 in autocast."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from serzoo.heads.pooling import (
+    AttentiveStatistics,
+    PooledEmbedding,
+    PoolingName,
+    build_pooling,
+    weighted_stats,
+)
+from serzoo.zoo.types import Frames
+
+NAMES: list[PoolingName] = ["mean", "stats", "attentive"]
+
+
+def frames(lengths: list[int], dim: int = 5, seed: int = 0) -> Frames:
+    g = torch.Generator().manual_seed(seed)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    x = torch.randn(len(lengths), max(lengths), dim, generator=g)
+    return Frames(x * mask.unsqueeze(-1), mask)
+
+
+def test_weighted_stats_by_hand() -> None:
+    x = torch.tensor([[[1.0, 0.0], [3.0, 0.0], [9.0, 9.0]]])
+    out = weighted_stats(x, torch.tensor([[0.25, 0.75, 0.0]]))
+    # mean 0.25 + 2.25, variance 0.25 * 1.5^2 + 0.75 * 0.5^2 = 0.75; the second is at the floor
+    torch.testing.assert_close(out, torch.tensor([[2.5, 0.0, 0.75**0.5, 1e-5**0.5]]))
+
+
+def test_weighted_stats_do_not_cancel_on_a_large_mean() -> None:
+    x = 4096.0 + torch.tensor([[[-1.0], [1.0]]])
+    assert weighted_stats(x, torch.full((1, 2), 0.5))[0, 1].item() == 1.0
+
+
+def test_stats_pooling_equals_torch_on_each_utterance() -> None:
+    f = frames([7, 2, 4])
+    out = build_pooling("stats", 5)(f)
+    for i, n in enumerate([7, 2, 4]):
+        own = f.x[i, :n]
+        want = torch.cat([own.mean(0), own.std(0, correction=0)])
+        torch.testing.assert_close(out[i], want)
+
+
+def test_mean_pooling_is_the_first_half_of_stats() -> None:
+    f = frames([7, 2, 4])
+    torch.testing.assert_close(build_pooling("mean", 5)(f), build_pooling("stats", 5)(f)[:, :5])
+
+
+def test_attention_without_preference_is_stats_pooling() -> None:
+    f, attentive = frames([7, 2, 4]), AttentiveStatistics(5)
+    torch.nn.init.zeros_(attentive.attention[3].weight)  # type: ignore[arg-type]
+    torch.testing.assert_close(attentive(f), build_pooling("stats", 5)(f))
+
+
+def test_attention_weights_are_a_distribution_over_speech() -> None:
+    torch.manual_seed(0)
+    f = frames([7, 1, 4])
+    w = AttentiveStatistics(5).weights(f)
+    torch.testing.assert_close(w.sum(1), torch.ones(3))
+    assert not w[~f.mask].any()
+    assert w[1, 0] == 1
+    assert w[0].std() > 1e-3  # it does prefer some frames
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_width_and_dtype(name: PoolingName) -> None:
+    pool, f = build_pooling(name, 5), frames([3, 6])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = pool(Frames(f.x.bfloat16(), f.mask))
+    assert out.shape == (2, pool.width)
+    assert out.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_autocast_changes_nothing(name: PoolingName) -> None:
+    torch.manual_seed(0)
+    pool, f = build_pooling(name, 5), frames([3, 6])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = pool(f)
+    torch.testing.assert_close(inside, pool(f), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rubbish", [1e6, float("inf"), float("nan")])
+def test_padding_may_hold_anything(name: PoolingName, rubbish: float) -> None:
+    torch.manual_seed(0)
+    pool, f = build_pooling(name, 5), frames([3, 6])
+    x = f.x.masked_fill(~f.mask.unsqueeze(-1), rubbish).requires_grad_()
+    out = pool(Frames(x, f.mask))
+    torch.testing.assert_close(out, pool(f))
+    out.sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert not x.grad[~f.mask].any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("constant", [False, True])
+def test_gradient_is_finite_without_variance(name: PoolingName, constant: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.full((1, 4, 5), 2.0) if constant else torch.randn(1, 1, 5)
+    x.requires_grad_()
+    build_pooling(name, 5)(Frames(x, torch.ones(x.shape[:2], dtype=torch.bool))).sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert x.grad.any()
+
+
+def test_embedding_drops_in_training_only() -> None:
+    torch.manual_seed(0)
+    embed, f = PooledEmbedding(5, "stats", 0.5), frames([3, 6])
+    assert (embed.train()(f) == 0).any()
+    out = embed.eval()(f)
+    assert out.shape == (2, embed.width) == (2, 10)
+    torch.testing.assert_close(out.mean(-1), torch.zeros(2), atol=1e-5, rtol=0)
