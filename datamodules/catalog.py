@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..zoo import registry
 from ..zoo.errors import DataError
 from .manifest import Utterance, read_manifest, validate
 from .prepare import Prepared, prepare
@@ -56,11 +57,12 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
     Raises:
         DataError: when there is no such folder, saying how to name it.
     """
+    registry.get("corpora", corpus)  # a misspelt name is told before a missing folder
     if root is not None:
         path = Path(root).expanduser()
         if not path.is_dir():
             raise DataError(
-                f"no folder {path} for corpus '{corpus}'; set data.root to where it lies"
+                f"no folder {path} for corpus '{corpus}'; set root (data.root in a run) to where it lies"
             )
         return path
     if corpus == "synthetic":
@@ -68,7 +70,7 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
     base = os.environ.get("SERZOO_DATA")
     if not base:
         raise DataError(
-            f"where is corpus '{corpus}'? set data.root=FOLDER, or SERZOO_DATA to a folder that holds "
+            f"where is corpus '{corpus}'? set root=FOLDER (data.root in a run), or SERZOO_DATA to a folder that holds "
             f"{corpus}/"
         )
     for name in (corpus, f"{corpus}_mini"):
@@ -78,7 +80,7 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
     have = sorted(p.name for p in Path(base).expanduser().glob("*") if p.is_dir())
     raise DataError(
         f"SERZOO_DATA={base} holds no folder {corpus} (it holds: {', '.join(have) or 'nothing'}); "
-        "set data.root=FOLDER"
+        "set root=FOLDER (data.root in a run)"
     )
 
 

@@ -72,7 +72,7 @@ class PredictionTable:
                 f"{n - len(set(self.ids))} rows repeat an id; join parts of a table with merge()"
             )
 
-    def _where(self, rows: NDArray[np.bool_]) -> list[str]:
+    def _where(self, rows: Any) -> list[str]:
         return [self.ids[i] for i in np.flatnonzero(rows)]
 
     def __len__(self) -> int:
@@ -110,11 +110,7 @@ class PredictionTable:
         return {c: float(r) for c, r in zip(self.classes, values, strict=True) if np.isfinite(r)}
 
     def uar(self) -> float:
-        """Mean recall over the classes present in the reference.
-
-        Raises:
-            DataError: when no utterance is labelled, as for all scores.
-        """
+        """Mean recall over the classes present; DataError where nothing is labelled, as for all."""
         return float(uar_of(self._counts()))
 
     def wa(self) -> float:
@@ -128,9 +124,8 @@ class PredictionTable:
     def metrics(self) -> dict[str, Any]:
         """All of it, in plain containers.
 
-        Returns:
-            ``uar``, ``wa``, ``f1``, ``recall`` (by class, present ones), ``n`` (labelled),
-            ``n_unlabelled``, ``n_classes_present``, ``absent`` (classes without an utterance).
+        ``recall`` is by class, of those present; ``n`` counts labelled utterances; ``absent``
+        lists the classes without one.
         """
         recall, n = self.recalls(), int(self.labelled.sum())
         return {

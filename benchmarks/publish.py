@@ -1,0 +1,111 @@
+"""Copy a comparison's records and predictions into ``benchmarks/records`` and rewrite the tables.
+
+    python benchmarks/publish.py runs/real     # copy, then rewrite
+    python benchmarks/publish.py               # only rewrite benchmarks/README.md from the records
+
+Tables are never typed: they are computed from the committed ``predictions.jsonl`` and
+``record.json``, which hold no audio and no path of the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from serzoo.zoo.record import read_record, write_json
+from serzoo.zoo.report import PREDICTIONS, markdown, read_runs, summarise
+
+HERE = Path(__file__).parent
+RECORDS = HERE / "records"
+
+
+def copy(source: Path) -> Path:
+    """A suite's finished and failed cells into the repository, without logs and checkpoints."""
+    plan = json.loads((source / "suite.json").read_text("utf-8"))
+    target = RECORDS / plan["name"]
+    shutil.rmtree(target, ignore_errors=True)
+    write_json(target / "suite.json", plan)
+    for name in plan["cells"]:
+        record = read_record(source / "cells" / name)
+        if record is None:
+            continue
+        record["config"]["data"] = {**record["config"]["data"], "root": None, "manifest": None}
+        record["config"]["trainer"] = {**record["config"]["trainer"], "out": "runs"}
+        write_json(target / "cells" / name / "record.json", record)
+        predictions = source / "cells" / name / PREDICTIONS
+        if predictions.is_file():
+            shutil.copyfile(predictions, target / "cells" / name / PREDICTIONS)
+    return target
+
+
+def section(folder: Path) -> str:
+    """The tables of one suite and what they were made with."""
+    plan = json.loads((folder / "suite.json").read_text("utf-8"))
+    runs, others = read_runs(folder, plan["cells"])
+    rows = summarise(runs, plan["baseline"])
+    text = f"## {plan['title']}\n\n{markdown(rows, plan['baseline'])}\n"
+    text += f"Recall per class, folds pooled:\n\n{_recalls(rows)}\n"
+    text += f"UAR per fold, seeds averaged:\n\n{_folds(rows)}\n"
+    text += _made_with(runs) + "\n"
+    if others:
+        text += f"\n{len(others)} of {len(plan['cells'])} cells are missing: {', '.join(others)}\n"
+    return text + "\n"
+
+
+def _grid(rows: list[dict[str, Any]], key: str, form: str) -> str:
+    text = ""
+    for recipe in dict.fromkeys(r["recipe"] for r in rows):
+        mine = [r for r in rows if r["recipe"] == recipe]
+        columns = list(mine[0][key])
+        text += f"| {recipe} | " + " | ".join(map(str, columns)) + " |\n|" + "---|" * (
+            len(columns) + 1
+        )
+        for row in mine:
+            values = [form.format(row[key][c]) for c in columns]
+            text += f"\n| {row['head']} | " + " | ".join(values) + " |"
+        text += "\n\n"
+    return text
+
+
+def _recalls(rows: list[dict[str, Any]]) -> str:
+    return _grid(rows, "recalls", "{:.2f}")
+
+
+def _folds(rows: list[dict[str, Any]]) -> str:
+    return _grid(rows, "by_fold", "{:.3f}")
+
+
+def _made_with(runs: list[Any]) -> str:
+    def common(pick: Any) -> str:
+        return ", ".join(str(v) for v, _ in Counter(pick(r.record) for r in runs).most_common())
+
+    git = common(lambda r: (r.get("git") or {}).get("commit", "unknown")[:10])
+    changed = sum(bool((r.record.get("git") or {}).get("changed")) for r in runs)
+    text = (
+        f"Made with torch {common(lambda r: r['versions']['torch'])}, lightning "
+        f"{common(lambda r: r['versions']['lightning'])}, Python "
+        f"{common(lambda r: r['versions']['python'])}; code at commit {git}"
+    )
+    if changed:
+        text += f" ({changed} cells with uncommitted changes)"
+    hours = sum(r.record["seconds"]["total"] for r in runs) / 3600
+    threads = common(lambda r: r["threads"])
+    return text + f"; {len(runs)} cells, {hours:.2f} hours of a process with {threads} thread."
+
+
+def main() -> None:
+    for source in sys.argv[1:]:
+        print(f"copied to {copy(Path(source))}")
+    text = (HERE / "preface.md").read_text("utf-8").rstrip() + "\n\n"
+    for folder in sorted(p for p in RECORDS.iterdir() if (p / "suite.json").is_file()):
+        text += section(folder)
+    (HERE / "README.md").write_text(text.rstrip() + "\n", "utf-8")
+    print(f"wrote {HERE / 'README.md'}")
+
+
+if __name__ == "__main__":
+    main()
