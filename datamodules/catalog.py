@@ -62,7 +62,8 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
         path = Path(root).expanduser()
         if not path.is_dir():
             raise DataError(
-                f"no folder {path} for corpus '{corpus}'; set root (data.root in a run) to where it lies"
+                f"no folder {path} for corpus '{corpus}'; set root (data.root in a run) to where "
+                "it lies"
             )
         return path
     if corpus == "synthetic":
@@ -70,8 +71,8 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
     base = os.environ.get("SERZOO_DATA")
     if not base:
         raise DataError(
-            f"where is corpus '{corpus}'? set root=FOLDER (data.root in a run), or SERZOO_DATA to a folder that holds "
-            f"{corpus}/"
+            f"where is corpus '{corpus}'? set root=FOLDER (data.root in a run), or SERZOO_DATA to "
+            f"a folder that holds {corpus}/"
         )
     for name in (corpus, f"{corpus}_mini"):
         path = Path(base).expanduser() / name

@@ -50,7 +50,12 @@ class SpeechDataset(Dataset[Batch]):
 
     @property
     def seconds(self) -> list[float]:
-        """Duration of each utterance as it is used."""
+        """Duration of each utterance as it is used: of its stored frames, where it has any.
+
+        They tell more than the file: silence around the speech may be gone.
+        """
+        if self.store is not None:
+            return [self.store[u].shape[1] * self.store.frame_seconds for u in self.utterances]
         return [min(u.duration, self.max_seconds) for u in self.utterances]
 
     def __getitem__(self, indices: list[int]) -> Batch:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import locale
+import os
 import shutil
 import tempfile
 import threading
@@ -28,6 +29,7 @@ ACCENTS = ("en-US", "en", "en-GB-scotland", "en-GB-x-gbclan", "en-029", "en-GB-x
 
 _DATA = ("phontab", "phonindex", "phondata", "intonations", "en_dict")
 _SYNCHRONOUS, _DONT_EXIT, _UTF8 = 2, 0x8000, 1  # speak_lib.h
+_LONGEST_PATH = 150
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
@@ -97,18 +99,24 @@ class Espeak:
         # a small copy of the data with a folder for our voices: by name the library finds voices
         # only there, and by path only where it is shorter than 60 characters
         folder = Path(self._home.name) / "espeak-ng-data"
+        # it copies the path into a buffer of 160 characters; at a longer one it fails, and may
+        # still answer with the sample rate of an earlier success
+        if len(os.fsencode(folder)) > _LONGEST_PATH:
+            raise DataError(
+                f"espeak-ng does not take data from {folder}, which is longer than {_LONGEST_PATH} "
+                "characters; set TMPDIR to a shorter path"
+            )
         self._voice = folder / "voices" / "serzoo"
         self._voice.parent.mkdir(parents=True)
         for name in _DATA:
             shutil.copyfile(self._data / name, folder / name)
-        # the path is copied into a buffer of 160 characters; longer ones fail without a word
         self.sample_rate = self._library.espeak_Initialize(
-            _SYNCHRONOUS, 0, self._home.name.encode(), _DONT_EXIT
+            _SYNCHRONOUS, 0, os.fsencode(folder), _DONT_EXIT
         )
         if self.sample_rate <= 0:
             raise DataError(
-                f"espeak-ng does not start with its data in {self._home.name} "
-                f"({len(self._home.name)} characters; about 140 are allowed); set TMPDIR"
+                f"espeak-ng does not start with a copy of {self._data}; "
+                "pip install --force-reinstall espeakng-loader"
             )
         self._library.espeak_SetSynthCallback(self._receive)
 

@@ -33,9 +33,11 @@ class FeatureStore:
 
     Args:
         key: names the extraction (encoder type and options): equal keys share the features.
+        frame_seconds: distance of stored frames.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, frame_seconds: float = 0.02) -> None:
+        self.frame_seconds = frame_seconds
         self.rows = _stores.setdefault(key, {})
 
     def __contains__(self, utterance: Utterance) -> bool:
@@ -114,7 +116,7 @@ def pad_waves(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def pad_hidden(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """List of ``[K, T_i, D]`` to ``hidden [B, K, T, D]`` (zeros on the right) and ``mask [B, T]``."""
+    """List of ``[K, T_i, D]`` to ``hidden [B, K, T, D]``, zero-padded, and ``mask [B, T]``."""
     lengths = torch.tensor([r.shape[1] for r in rows])
     longest = int(lengths.max())
     hidden = rows[0].new_zeros(len(rows), rows[0].shape[0], longest, rows[0].shape[2])

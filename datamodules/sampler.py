@@ -32,9 +32,11 @@ def pack(order: Sequence[int], seconds: np.ndarray, size: int, budget: float) ->
 class BucketSampler(Sampler[list[int]]):
     """Training batches of similar length, reshuffled each epoch.
 
-    Durations are jittered before sorting, so that buckets differ from epoch to epoch, then packed
-    and the batches shuffled. Ranks take each N-th batch; the list is filled up by repeating its
-    first batches, so that all ranks make the same number of steps and no utterance is left out.
+    Items are shuffled into pools of eight batches; each pool is sorted by jittered duration, packed,
+    and the batches shuffled: neighbours in a batch change from epoch to epoch, and lengths in a
+    batch are alike. Ranks take each N-th batch. Every epoch has the same number of
+    batches, a multiple of the ranks (Lightning counts them once, and would cut a longer epoch
+    off): where there are fewer, the largest are cut in two, so that each item comes exactly once.
 
     Args:
         seconds: duration of each item.
@@ -44,6 +46,7 @@ class BucketSampler(Sampler[list[int]]):
         rank: of this process.
         world: number of processes.
         jitter: log-normal spread of the durations; larger mixes more and pads more.
+        pool: batches that share a pool.
     """
 
     def __init__(
@@ -55,12 +58,19 @@ class BucketSampler(Sampler[list[int]]):
         seed: int,
         rank: int = 0,
         world: int = 1,
-        jitter: float = 0.25,
+        jitter: float = 0.1,
+        pool: int = 8,
     ) -> None:
         self.seconds = np.asarray(seconds, dtype=float)
         self.size, self.budget, self.seed, self.jitter = size, budget, seed, jitter
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.pool = rank, world, pool
         self.epoch = 0
+        # what a few draws need, and the sorted order, to which any other can fall back
+        rng = np.random.default_rng(seed)
+        zero = np.zeros(len(self.seconds))
+        needed = [len(self._packed(*self._draw(rng))) for _ in range(4)]
+        needed.append(len(self._packed(zero, zero)))
+        self.steps = -(-max(needed) // world)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -69,20 +79,43 @@ class BucketSampler(Sampler[list[int]]):
     def batches(self) -> list[list[int]]:
         """The batches of all ranks in this epoch."""
         rng = np.random.default_rng([self.seed, self.epoch])
+        noise, pools = self._draw(rng)
+        number = self.steps * self.world
+        packed = self._packed(noise, pools)
+        while len(packed) > number:  # a poor draw: closer to the sorted order packs better
+            noise, pools = np.where(np.abs(noise) > 1e-3, noise / 2, 0.0), 0 * pools
+            packed = self._packed(noise, pools)
+        packed = _filled(packed, number)
+        return [packed[i] for i in rng.permutation(number)]
+
+    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         noise = rng.normal(0.0, self.jitter, len(self.seconds))
-        order = np.argsort(np.log(self.seconds + 1e-3) + noise, kind="stable")
+        pools = rng.permutation(len(self.seconds)) // (self.pool * self.size)
+        return noise, pools.astype(float)
+
+    def _packed(self, noise: np.ndarray, pools: np.ndarray) -> list[list[int]]:
+        order = np.lexsort((np.log(self.seconds + 1e-3) + noise, pools))
         # even batches: no small rest, whose statistics would be poor
         size = -(-len(order) // -(-len(order) // self.size))
-        packed = pack(order.tolist(), self.seconds, size, self.budget)
-        packed = [packed[i] for i in rng.permutation(len(packed))]
-        short = -len(packed) % self.world
-        return packed + [packed[i % len(packed)] for i in range(short)]
+        return pack(order.tolist(), self.seconds, size, self.budget)
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches()[self.rank :: self.world])
 
     def __len__(self) -> int:
-        return len(self.batches()) // self.world
+        return self.steps
+
+
+def _filled(batches: list[list[int]], number: int) -> list[list[int]]:
+    """As many batches as asked for, by halving the largest; the first is repeated if all are 1."""
+    batches = list(batches)
+    while len(batches) < number:
+        k = max(range(len(batches)), key=lambda i: len(batches[i]))
+        half = -(-len(batches[k]) // 2)
+        first, rest = batches[k][:half], batches[k][half:]
+        batches[k] = first
+        batches.append(rest or batches[0])
+    return batches
 
 
 class EvalSampler(Sampler[list[int]]):

@@ -93,7 +93,7 @@ class SpeechDataModule(L.LightningDataModule):
 
     def store_features(self, encoder: Encoder, key: str, *, progress: bool = False) -> bool:
         """Compute the encoder's extraction once for all parts; False when it would not fit."""
-        store = FeatureStore(key)
+        store = FeatureStore(key, encoder.frame_seconds)
         everything = [u for d in self.datasets.values() for u in d.utterances]
         first = self.datasets["train"]
         fits = store.fill(

@@ -157,7 +157,7 @@ class LanguageModel(nn.Module):
         shared = [(layer.keys, layer.values) for layer in first.past_key_values.layers]
         parts = []
         for row, column in zip(
-            rows.split(PAIRS_AT_ONCE), columns.split(PAIRS_AT_ONCE), strict=True
+            torch.split(rows, PAIRS_AT_ONCE), torch.split(columns, PAIRS_AT_ONCE), strict=True
         ):
             past = DynamicCache()
             for depth, (keys, values) in enumerate(shared):
@@ -197,8 +197,8 @@ class LanguageModel(nn.Module):
                 if prefix + source in state:
                     state[prefix + key] = state[prefix + source]
 
-        self.register_state_dict_post_hook(drop)
-        self.register_load_state_dict_pre_hook(restore)
+        self.register_state_dict_post_hook(drop)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(restore)  # type: ignore[no-untyped-call]
 
 
 def from_scratch(width: int, layers: int, dropout: float) -> GPT2LMHeadModel:
@@ -245,10 +245,11 @@ def load_pretrained(name: str, revision: str | None) -> tuple[Any, PretrainedTok
             "as gpt2, or lm=scratch"
         )
     source = str(folder) if folder.is_dir() else name
+    auto: Any = AutoModelForCausalLM
     safe = {"revision": revision, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **safe)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = auto.from_pretrained(
             source, **safe, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:

@@ -47,8 +47,8 @@ def check_keys(
     if shapes:
         k = shapes[0]
         problems.append(
-            f"{len(shapes)} weights differ in shape ({k}: {list(saved[k].shape)} in the checkpoint, "
-            f"{list(wanted[k].shape)} here)"
+            f"{len(shapes)} weights differ in shape ({k}: {list(saved[k].shape)} in the "
+            f"checkpoint, {list(wanted[k].shape)} here)"
         )
     if problems:
         raise CheckpointError(
@@ -73,24 +73,27 @@ def read(path: str | Path) -> dict[str, Any]:
         path = path / "checkpoints" / "best.ckpt"
     if not path.is_file():
         raise CheckpointError(
-            f"no checkpoint at {path}; give a .ckpt file, or a run's folder with checkpoints/best.ckpt"
+            f"no checkpoint at {path}; give a .ckpt file, or a run's folder with "
+            "checkpoints/best.ckpt"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
         reason = str(e).splitlines()[0][:200]
         raise CheckpointError(
-            f"cannot read {path}: {reason}; it is damaged, or holds more than tensors and plain containers, "
-            "which serzoo does not load"
+            f"cannot read {path}: {reason}; it is damaged, or holds more than tensors and plain "
+            "containers, which serzoo does not load"
         ) from e
     if not isinstance(content, dict) or "serzoo" not in content:
         raise CheckpointError(
             f"{path} was not written by serzoo; train a model with `serzoo train`"
         )
-    if content["serzoo"].get("format") != FORMAT:
-        found = content["serzoo"].get("format")
+    meta = content["serzoo"]
+    found = meta.get("format") if isinstance(meta, dict) else None
+    if found != FORMAT:
         raise CheckpointError(
-            f"{path} has format {found}, this serzoo reads {FORMAT}; install a newer one"
+            f"{path} has format {found}, this serzoo reads {FORMAT}; install the serzoo that wrote "
+            "it, or train again"
         )
     return content
 
@@ -109,11 +112,17 @@ def load(path: str | Path) -> SERModule:
 
     content = read(path)
     meta = content["serzoo"]
+    lacking = [k for k in ("config", "taxonomy", "taxonomy_fingerprint") if k not in meta]
+    if lacking:
+        raise CheckpointError(
+            f"{path} does not say how to build its model (no {', '.join(lacking)}); only what "
+            "`serzoo train` wrote can be loaded by itself: build the module and use restore()"
+        )
     taxonomy = Taxonomy.from_dict(meta["taxonomy"])
     if taxonomy.fingerprint != meta["taxonomy_fingerprint"]:
         raise CheckpointError(
-            f"{path}: its taxonomy has fingerprint {taxonomy.fingerprint}, but the model was trained with "
-            f"{meta['taxonomy_fingerprint']}: classes or their order were changed"
+            f"{path}: its taxonomy has fingerprint {taxonomy.fingerprint}, but the model was "
+            f"trained with {meta['taxonomy_fingerprint']}: classes or their order were changed"
         )
     module = build(RunConfig.from_dict(meta["config"]), taxonomy)
     restore(module, content)

@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="serzoo",
         description="Speech emotion recognition, posed in different ways and compared fairly.",
-        epilog="Settings are written key=value, for example: serzoo train ravdess head=selm optim.lr=1e-3",
+        epilog="Settings are written key=value: serzoo train ravdess head=selm optim.lr=1e-3",
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -40,18 +40,21 @@ def parser() -> argparse.ArgumentParser:
     verb("config", "compose a run and print it; loads no weights and no data", recipe)
     verb(
         "prepare",
-        "a corpus as its publisher ships it to a manifest (root=FOLDER out=FILE.jsonl [strict=true])",
+        "a corpus as its publisher ships it to a manifest "
+        "(root=FOLDER out=FILE.jsonl [strict=true])",
         ("corpus", "a corpus' name"),
     )
     verb(
         "audit",
-        "speaker, sentence and identical-audio leakage of a protocol ([protocol=NAME] [taxonomy=NAME])",
+        "speaker, sentence and identical-audio leakage of a protocol "
+        "([protocol=NAME] [taxonomy=NAME])",
         ("manifest", "a prepared manifest, or a corpus' name"),
     )
     verb("train", "fit, select on validation, test once, write a record", recipe)
     verb(
         "eval",
-        "score a trained model (corpus=NAME root=FOLDER manifest=FILE taxonomy=NAME part=test|valid|all out=FILE)",
+        "score a trained model (corpus=NAME root=FOLDER manifest=FILE taxonomy=NAME "
+        "part=test|valid|all out=FILE)",
         ("checkpoint", "a run's folder, or a .ckpt file"),
     )
     suite = ("suite", "a shipped suite (see `serzoo list suites`) or a YAML file")
@@ -73,7 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when it did what was asked; 1 when it ran and found fault (a failed audit, failed cells,
         refused counts); 2 when it could not run; 130 when it was interrupted.
     """
-    arguments = parser().parse_args(argv)
+    command = parser()
+    # settings may stand after options too, which argparse alone does not allow
+    arguments, rest = command.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "settings") or any(r.startswith("-") for r in rest)):
+        command.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.settings = [*arguments.settings, *rest]
     try:
         code = _VERBS[arguments.verb](arguments)
     except SerzooError as e:
@@ -94,9 +103,13 @@ def _settings(arguments: argparse.Namespace, known: Sequence[str]) -> dict[str, 
     values = dict(parse(arguments.settings))
     for key in values:
         if key not in known and not key.startswith("options."):
-            raise ConfigError(f"unknown setting '{key}'{suggest(key, known)}")
-    values["options"] = {k[8:]: values.pop(k) for k in list(values) if k.startswith("options.")}
-    return values
+            raise ConfigError(f"unknown setting '{key}'{suggest(key, [*known, 'options.KEY'])}")
+    options = {k[8:]: values.pop(k) for k in list(values) if k.startswith("options.")}
+    written = {key.strip(): text for key, _, text in (s.partition("=") for s in arguments.settings)}
+    for key, value in values.items():  # a name or a folder may look like a number
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            values[key] = written[key]
+    return {**values, "options": options}
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -139,13 +152,16 @@ def _prepare(arguments: argparse.Namespace) -> int:
     from . import registry
 
     values = _settings(arguments, ("root", "out", "strict"))
+    strict = values.get("strict", False)
+    if not isinstance(strict, bool):
+        raise ConfigError(f"strict is '{strict}'; have true, false")
     prepare = registry.attribute("serzoo.datamodules.catalog:prepare_corpus")
     done, path = prepare(
         arguments.corpus,
         root=values.get("root"),
         out=values.get("out"),
         options=values["options"],
-        strict=bool(values.get("strict", False)),
+        strict=strict,
         progress=True,
     )
     console = Console()
@@ -190,8 +206,8 @@ def _train(arguments: argparse.Namespace) -> None:
         else f" (95 % interval over speakers {low:.3f} to {high:.3f})"
     )
     print(
-        f"{cfg.head['type']} on {', '.join(cfg.corpus)}, fold {cfg.fold}: test UAR {m['uar']:.3f}{between}, "
-        f"WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
+        f"{cfg.head['type']} on {', '.join(cfg.corpus)}, fold {cfg.fold}: "
+        f"test UAR {m['uar']:.3f}{between}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
     )
     print(f"record, predictions, checkpoints, TensorBoard: {run_folder(cfg)}")
 
@@ -203,16 +219,15 @@ def _eval(arguments: argparse.Namespace) -> None:
 
     values = _settings(arguments, ("corpus", "root", "manifest", "taxonomy", "part", "out"))
     out = values.pop("out", None)
-    values.pop("options")
     if isinstance(values.get("corpus"), str):
         values["corpus"] = [values["corpus"]]
     table, numbers = evaluate(arguments.checkpoint, **values, progress=sys.stderr.isatty())
     m = numbers["metrics"]
     print(f"{len(table)} utterances: UAR {m['uar']:.3f}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}")
     for name, recall in table.recalls().items():
-        print(
-            f"  recall of {name}: {'absent from the reference' if recall != recall else f'{recall:.3f}'}"
-        )
+        print(f"  recall of {name}: {recall:.3f}")
+    if absent := m["absent"]:
+        print(f"  absent from the reference: {', '.join(absent)}")
     if out:
         print(f"predictions: {table.write_jsonl(Path(out))}")
 

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from . import pool, suite
 from .errors import ComparisonError
 from .record import finished, read_record, write_json
-from .report import report, wide_console
+from .report import report
+from .tables import wide_console
 
 
 def compare(
@@ -54,8 +56,8 @@ def compare(
     jobs = [pool.Job(c.name, c.cfg.to_dict(), folder / "cells" / c.name) for c in cells]
     todo = [j for j in jobs if not finished(j.folder)]
     console.print(
-        f"[bold]{chosen.title}[/bold]: {len(cells)} cells, {len(jobs) - len(todo)} finished, "
-        f"{len(todo)} to run; audits of all folds passed"
+        f"[bold]{escape(chosen.title)}[/bold]: {len(cells)} cells, {len(jobs) - len(todo)} "
+        f"finished, {len(todo)} to run; audits of all folds passed"
     )
     result = {"cells": len(cells), "done": len(jobs) - len(todo), "failed": 0, "folder": folder}
     if dry_run:
@@ -118,7 +120,7 @@ def _run(console: Console, todo: list[pool.Job], workers: int, gpus: bool) -> in
             if status != "ok":
                 failed.append(job.name)
                 error = (read_record(job.folder) or {}).get("error", "unknown")
-                console.print(f"[red]failed[/red] {job.name}: {error}", highlight=False)
+                console.print(f"[red]failed[/red] {job.name}: {escape(error)}", highlight=False)
             elif not console.is_terminal:
                 uar = (read_record(job.folder) or {})["metrics"]["uar"]
                 console.print(f"{job.name}: UAR {uar:.3f}", highlight=False)
@@ -159,8 +161,8 @@ def _lock(folder: Path) -> Iterator[None]:
         except OSError:
             handle.seek(0)
             raise ComparisonError(
-                f"another comparison (process {handle.read().strip() or '?'}) is running in {folder}; wait for "
-                "it, or choose another --out"
+                f"another comparison (process {handle.read().strip() or '?'}) is running in "
+                f"{folder}; wait for it, or choose another --out"
             ) from None
         handle.truncate(0)
         handle.write(str(os.getpid()))

@@ -5,113 +5,24 @@ them. ``encoder=hf`` on the command line replaces a group and drops the recipe's
 ``optim.lr=1e-3`` sets one key. Heads and encoders are named by registered name (``type:``), never
 by dotted path, so a shared YAML cannot import code; their keys are checked against the
 constructor. Values are read by a strict YAML loader (``0010`` stays a string) and merged by
-OmegaConf into the dataclasses below, which hold every key there is.
+OmegaConf into the dataclasses of :mod:`.schema`, which hold every key there is.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from . import registry
 from .errors import ConfigError, suggest
+from .schema import RunConfig as RunConfig  # from here, it is part of the public interface
+from .schema import check_ranges, merge
 from .taxonomy import Taxonomy, read_yaml
 
-
-@dataclass
-class DataConfig:
-    """How utterances become batches."""
-
-    root: str | None = None  # folder of the corpus; default $SERZOO_DATA/<corpus>
-    manifest: str | None = None  # a prepared manifest instead of the corpus' own layout
-    label: str = "label"  # which column is the label: label, gender, or one of the corpus' others
-    options: dict[str, Any] = field(default_factory=dict)  # of the corpus reader (csv, folder)
-    batch_size: int = 32  # utterances in a batch at most
-    batch_seconds: float = 160.0  # seconds of (padded) speech in a batch at most
-    max_seconds: float = 20.0  # longer utterances are cut to this, and counted
-    balance: bool = True  # weigh training utterances by inverse class frequency
-    features: str = "auto"  # auto: what the encoder allows to store is computed once; live: never
-    workers: int = 0  # DataLoader processes
-
-
-@dataclass
-class OptimConfig:
-    """How the trainable parameters are moved. Every head gets the same."""
-
-    lr: float = 1e-3  # peak learning rate
-    head_lr: float | None = None  # of the head, where it is to differ
-    weight_decay: float = 1e-2
-    epochs: int = 30
-    warmup: float = 0.1  # share of the steps, linear
-    clip: float = 1.0  # gradient norm
-    mixup: float = 0.0  # Beta(a, a) mixing of encoder inputs and targets; 0 = off
-    ema: float = 0.0  # decay of the averaged weights used for evaluation; 0 = off
-
-
-@dataclass
-class TrainerConfig:
-    """Where it runs. Not part of a run's identity, except the precision."""
-
-    out: str = "runs"
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    precision: str = "32-true"
-    threads: int | None = None  # CPU threads of each process
-    progress: bool = True
-
-
-@dataclass
-class RunConfig:
-    """One run: a corpus, a fold, an encoder, a head, a seed."""
-
-    recipe: str = ""
-    corpus: list[str] = field(default_factory=list)
-    protocol: str | None = None
-    fold: int = 0
-    taxonomy: str | None = None
-    seed: int = 1
-    encoder: dict[str, Any] = field(default_factory=dict)
-    head: dict[str, Any] = field(default_factory=dict)
-    data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain containers."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
-        """Inverse of :meth:`to_dict`; unknown keys are errors."""
-        return _merge(dict(data))
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The part of the configuration that decides the numbers."""
-        d = self.to_dict()
-        del d["recipe"]
-        for key in ("root", "manifest", "workers", "features"):
-            del d["data"][key]
-        d["trainer"] = {"precision": d["trainer"]["precision"]}
-        return d
-
-    @property
-    def fingerprint(self) -> str:
-        """10 hexadecimal digits of :attr:`identity`: the run's id."""
-        text = json.dumps(self.identity, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
 GROUPS = ("encoder", "head", "optim")
+PROTOCOL = "serzoo.datamodules.protocols:Protocol"
 
 
 def names(group: str) -> list[str]:
@@ -130,15 +41,32 @@ def read_group(group: str, name: str) -> dict[str, Any]:
     """
     if name in names(group):
         text = files(f"serzoo.configs.{group}").joinpath(f"{name}.yaml").read_text("utf-8")
-        return dict(read_yaml(text) or {})
-    kinds = {"head": "heads", "encoder": "encoders"}
+        return read_mapping(text, f"configs/{group}/{name}.yaml")
+    kinds: dict[str, registry.Kind] = {"head": "heads", "encoder": "encoders"}
     known = set(names(group))
     if group in kinds:
-        registered = registry.names(kinds[group])  # type: ignore[arg-type]
+        registered = registry.names(kinds[group])
         if name in registered:
             return {"type": name}
         known |= set(registered)
     raise ConfigError(f"no {group} config called '{name}'{suggest(name, known)}")
+
+
+def read_mapping(text: str, where: str) -> dict[str, Any]:
+    """YAML that holds keys and values.
+
+    Raises:
+        ConfigError: naming ``where`` it stands, when it is no YAML or holds something else.
+    """
+    try:
+        content = read_yaml(text)
+    except ConfigError as e:
+        raise ConfigError(f"{where}: {e}") from e
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where} holds a {type(content).__name__}; expected lines of key: value")
+    return content
 
 
 def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -160,7 +88,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
             raise ConfigError(
                 f"no recipe file {recipe}; shipped recipes: {', '.join(names('recipe'))}"
             )
-        base = dict(read_yaml(path.read_text("utf-8")) or {})
+        base = read_mapping(path.read_text("utf-8"), recipe)
     else:
         base = read_group("recipe", recipe)
     return compose({**base, "recipe": recipe}, parse(overrides))
@@ -175,13 +103,19 @@ def parse(overrides: Sequence[str]) -> list[tuple[str, Any]]:
             raise ConfigError(
                 f"'{item}' is no override; write key=value, for example optim.lr=1e-3"
             )
-        parsed.append((key.strip(), read_yaml(value)))
+        try:
+            parsed.append((key.strip(), read_yaml(value)))
+        except ConfigError as e:
+            raise ConfigError(f"'{item}': {e}") from e
     return parsed
 
 
 def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunConfig:
     """Merge a recipe's content and parsed overrides into a checked :class:`RunConfig`."""
-    chosen: dict[str, str] = dict(base.pop("groups", None) or {})
+    groups = base.pop("groups", None) or {}
+    if not isinstance(groups, dict):
+        raise ConfigError(f"groups is '{groups}'; write groups: {{encoder: NAME, head: NAME}}")
+    chosen: dict[str, str] = {str(group): str(name) for group, name in groups.items()}
     unknown = [g for g in chosen if g not in GROUPS]
     if unknown:
         raise ConfigError(f"recipe picks unknown group '{unknown[0]}'{suggest(unknown[0], GROUPS)}")
@@ -189,9 +123,11 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
         if key in GROUPS and isinstance(value, str):
             chosen[key] = value
             base.pop(key, None)  # the recipe's tweaks were for what it had picked
-            if key == "encoder":  # and so was the way to train it
-                chosen.pop("optim", None)
-                base.pop("optim", None)
+    asked = {key for key, value in overrides if key in GROUPS and isinstance(value, str)}
+    if "encoder" in asked:  # the recipe's way to train was for its own encoder
+        base.pop("optim", None)
+        if "optim" not in asked:
+            chosen.pop("optim", None)
     merged: dict[str, Any] = {}
     for group in ("encoder", "head"):
         if group not in chosen:
@@ -206,11 +142,14 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     for key, value in overrides:
         if not (key in GROUPS and isinstance(value, str)):
             _set(merged, key, value)
-    return resolve(_merge(merged))
+    return resolve(merge(merged))
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
     """Fill a corpus' default protocol and taxonomy in and check every name and knob."""
+    check_ranges(cfg)
+    if len(set(cfg.corpus)) < len(cfg.corpus):
+        raise ConfigError(f"a corpus is named twice: {', '.join(cfg.corpus)}; name each once")
     for corpus in cfg.corpus:
         if corpus not in registry.names("corpora"):
             raise ConfigError(
@@ -233,15 +172,19 @@ def resolve(cfg: RunConfig) -> RunConfig:
     cfg.taxonomy = cfg.taxonomy or "auto"
     if cfg.taxonomy != "auto":
         Taxonomy.load(cfg.taxonomy)
+    registry.attribute(PROTOCOL).load(cfg.protocol)
     if cfg.data.features not in ("auto", "live"):
         raise ConfigError(f"data.features is '{cfg.data.features}'; have auto, live")
-    for kind, node in (("encoders", cfg.encoder), ("heads", cfg.head)):
-        if "type" not in node:
-            raise ConfigError(
-                f"the {kind[:-1]} has no type; have {', '.join(registry.names(kind))}"
-            )  # type: ignore[arg-type]
+    parts: tuple[tuple[registry.Kind, dict[str, Any]], ...] = (
+        ("encoders", cfg.encoder),
+        ("heads", cfg.head),
+    )
+    for kind, node in parts:
+        if not isinstance(node.get("type"), str):
+            known = ", ".join(registry.names(kind))
+            raise ConfigError(f"the {registry.SINGULAR[kind]} has no type; have {known}")
         options = {k: v for k, v in node.items() if k != "type"}
-        registry.check_options(kind, node["type"], options)  # type: ignore[arg-type]
+        registry.check_options(kind, node["type"], options)
     return cfg
 
 
@@ -258,30 +201,3 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"'{key}' asks for a key under '{part}', which is a plain value")
     node[last] = value
-
-
-def _merge(values: dict[str, Any]) -> RunConfig:
-    if isinstance(values.get("corpus"), str):
-        values = {**values, "corpus": [values["corpus"]]}
-    _refuse_unknown(values, RunConfig, "")
-    try:
-        # flags and containers are plain: nothing of OmegaConf enters a class or a checkpoint
-        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.create(values))
-        cfg = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as e:
-        raise ConfigError(str(e).splitlines()[0]) from e
-    assert isinstance(cfg, RunConfig)
-    return cfg
-
-
-def _refuse_unknown(values: Mapping[str, Any], schema: Any, prefix: str) -> None:
-    known = {f.name: f for f in fields(schema)}
-    for key, value in values.items():
-        if key not in known:
-            raise ConfigError(f"unknown key '{prefix}{key}'{suggest(str(key), known)}")
-        sub = known[key].default_factory
-        if is_dataclass(sub):
-            if not isinstance(value, Mapping):
-                keys = ", ".join(f"{key}.{f.name}" for f in fields(sub))
-                raise ConfigError(f"'{prefix}{key}' is a group of keys, not a value; have {keys}")
-            _refuse_unknown(value, sub, f"{prefix}{key}.")

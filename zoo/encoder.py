@@ -14,7 +14,7 @@ from .types import Frames
 class Encoder(nn.Module, ABC):
     """Audio to frames in two steps, with the feature store between them.
 
-    ``audio, lengths -> extract -> hidden [B, K, T, D0], mask [B, T] -> forward -> Frames [B, T', D]``
+    ``audio, lengths -> extract -> hidden [B, K, T, D0], mask [B, T] -> forward -> Frames``
 
     :meth:`extract` is everything that need not be computed twice: a frozen pretrained model, or
     the parameter-free log-mel front end. :meth:`forward` is what is learned on top of it: a layer
@@ -25,14 +25,16 @@ class Encoder(nn.Module, ABC):
         dim: ``D``, width of the frames that heads see.
         storable: whether :meth:`extract` is deterministic and without trainable parameters, so
             that its output may be computed once and kept.
+        frame_seconds: distance of the frames of ``hidden``; batches are packed by it.
     """
 
     dim: int
     storable: bool = True
+    frame_seconds: float = 0.02  # 320 samples, as in the wav2vec2 family
 
     @abstractmethod
     def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B, S]`` float32 16 kHz and ``[B]`` real samples to ``hidden [B, K, T, D0], mask [B, T]``.
+        """``hidden [B, K, T, D0], mask [B, T]`` of ``[B, S]`` float32 16 kHz, ``[B]`` real samples.
 
         Accepts any length from one sample. Every row of the mask has at least one True; hidden is
         zero where the mask is False.

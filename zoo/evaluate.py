@@ -28,6 +28,7 @@ def evaluate(
     manifest: str | None = None,
     taxonomy: str | None = None,
     part: str | None = None,
+    options: dict[str, Any] | None = None,
     progress: bool = False,
 ) -> tuple[PredictionTable, dict[str, Any]]:
     """Score a trained model.
@@ -40,6 +41,7 @@ def evaluate(
         taxonomy: name; the trained one by default. A closed head takes a subset of its classes.
         part: ``test`` or ``valid`` of the run's own protocol and fold, or ``all`` utterances;
             by default ``test`` for the training corpus and ``all`` for another.
+        options: keywords of the corpus' reader, where it is another than in training.
         progress: show bars.
 
     Returns:
@@ -55,13 +57,16 @@ def evaluate(
         raise ConfigError(f"part is '{part}'; have {', '.join(PARTS)}")
     if foreign and part != "all":
         raise ConfigError(
-            f"the model was trained on {', '.join(cfg.corpus)}; its protocol has no part '{part}' of other "
-            "data; use part=all"
+            f"the model was trained on {', '.join(cfg.corpus)}; its protocol has no part '{part}' "
+            "of other data; use part=all"
         )
-    if foreign or root:
-        cfg.corpus = corpus or cfg.corpus if manifest is None else corpus or []
-        cfg.data.root, cfg.data.manifest = root, manifest
-        cfg = resolve(cfg)
+    if foreign:
+        cfg.corpus = corpus or []
+        cfg.data.root, cfg.data.manifest, cfg.data.options = root, manifest, {}
+    elif root:
+        cfg.data.root = root  # the same data, elsewhere
+    cfg.data.options = options or cfg.data.options
+    cfg = resolve(cfg)
     cfg.trainer.progress = progress
     wanted = Taxonomy.load(taxonomy) if taxonomy else Taxonomy.from_dict(meta["taxonomy"])
     if not module.head.open_labels:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .augment import hide, tempo_and_pitch
 from .encoder import Encoder
 from .frontend import LogMel
-from .types import Frames
+from .types import SAMPLE_RATE, Frames
 
 
 class MaskedBatchNorm(nn.Module):
@@ -48,7 +48,8 @@ class MaskedBatchNorm(nn.Module):
             variance = centred.square().sum((0, 2, 3)) / real[1]
             with torch.no_grad():
                 self.mean.lerp_(mean, self.momentum)
-                self.variance.lerp_(variance, self.momentum)
+                # running variances are unbiased, as in torch
+                self.variance.lerp_(variance * real[1] / (real[1] - 1).clamp_min(1), self.momentum)
             scale = (variance + self.eps).rsqrt() * self.weight
             y = centred * scale[:, None, None] + self.bias[:, None, None]
             return (y * cells).to(x.dtype)
@@ -71,7 +72,7 @@ class Block(nn.Module):
         mask = None if mask is None else mask[:, ::time]
         y = self.norm1(self.conv1(x), mask).relu_()
         y = self.norm2(self.conv2(nn.functional.dropout2d(y, self.dropout, self.training)), mask)
-        # a strided skip takes every other frame; where only mel is halved, it averages pairs of bands
+        # a strided skip takes every other frame; where only mel is halved, it averages bands
         if time == 1:
             x = nn.functional.avg_pool2d(x, (1, mel), ceil_mode=True, count_include_pad=False)
         else:
@@ -104,6 +105,7 @@ class LogMelEncoder(Encoder):
     """
 
     stride = 8  # frames of 16 ms
+    frame_seconds = LogMel.hop / SAMPLE_RATE
 
     def __init__(
         self,
@@ -118,7 +120,7 @@ class LogMelEncoder(Encoder):
         bfloat16: bool = True,
     ) -> None:
         super().__init__()
-        self.dim, self.bfloat16 = dim, bfloat16
+        self.dim, self.low_precision = dim, bfloat16
         self.stretch, self.shift, self.masks = stretch, shift, masks
         self.frontend = LogMel(bands)
         self.stem = nn.Conv2d(2, widths[0], 5, 2, 2, bias=False)
@@ -131,7 +133,7 @@ class LogMelEncoder(Encoder):
         left = math.ceil(bands / 16)
         self.out = nn.Linear(widths[-1] * left, dim)
         self.out_norm = nn.LayerNorm(dim)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return cast("tuple[Tensor, Tensor]", self.frontend(audio, lengths))
@@ -151,7 +153,7 @@ class LogMelEncoder(Encoder):
             x = hide(x, 2, self.masks, min(20, 0.2 * x.shape[2]))
             x = hide(x, 3, self.masks, x.shape[3] / 8)
         inner = None if bool(mask.all()) else mask[:, ::2]
-        low = self.bfloat16 and self.training
+        low = self.low_precision and self.training
         # evaluation leaves an enclosing autocast as it is
         enabled = low or torch.is_autocast_enabled(x.device.type)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=enabled):

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MeanMetric
 
 from .checkpoint import check_keys, strip_frozen
@@ -63,7 +63,7 @@ class SERModule(L.LightningModule):
         self.tables: dict[str, PredictionTable] = {}
         self.strict_loading = False  # frozen roots are not saved; check_keys does the checking
         self._loss = MeanMetric()
-        self._extras = nn.ModuleDict()
+        self._extras: dict[str, MeanMetric] = {}
         self._rows: list[PredictionTable] = []
         self._epoch_start = 0.0
         self._seen = 0
@@ -77,7 +77,8 @@ class SERModule(L.LightningModule):
     def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if batch.hidden is not None and batch.mask is not None:
             return batch.hidden, batch.mask
-        assert batch.audio is not None and batch.lengths is not None
+        assert batch.audio is not None
+        assert batch.lengths is not None
         if not self.encoder.storable:
             return self.encoder.extract(batch.audio, batch.lengths)
         # full precision also under autocast: as in the feature store
@@ -120,17 +121,15 @@ class SERModule(L.LightningModule):
     def _extra(self, key: str) -> MeanMetric:
         if key not in self._extras:
             self._extras[key] = MeanMetric().to(self.device)
-        metric = self._extras[key]
-        assert isinstance(metric, MeanMetric)
-        return metric
+        return self._extras[key]
 
     def on_train_epoch_end(self) -> None:
         name = str(self.metadata.get("head", {}).get("type", type(self.head).__name__))
-        values = {"train/loss": self._loss.compute()}
-        values |= {f"head/{name}/{k}": m.compute() for k, m in self._extras.items()}  # type: ignore[operator]
+        values: dict[str, Any] = {"train/loss": self._loss.compute()}
+        values |= {f"head/{name}/{k}": m.compute() for k, m in self._extras.items()}
         self._loss.reset()
         for metric in self._extras.values():
-            metric.reset()  # type: ignore[operator]
+            metric.reset()
         seconds = max(time.perf_counter() - self._epoch_start, 1e-9)
         values["time/utt_per_s"] = self._seen * self.trainer.world_size / seconds
         values["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -146,7 +145,8 @@ class SERModule(L.LightningModule):
         def scale(step: int) -> float:
             if step < rising:
                 return (step + 1) / rising
-            return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+            fallen = min(1.0, (step - rising) / max(1, total - rising))
+            return 0.5 * (1 + math.cos(math.pi * fallen))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {
@@ -157,12 +157,13 @@ class SERModule(L.LightningModule):
     # -- evaluation ----------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        if self.trainer.world_size > 1:
-            # ranks saw other batches: running statistics are those of the first
-            for buffer in self.buffers():
-                torch.distributed.broadcast(buffer, 0)
         if self.average is not None and self.trainer.state.fn == "fit":
             self.average.swap(self._trained())
+        if self.trainer.world_size > 1:
+            # ranks saw other batches: running statistics are those of the first, and so are the
+            # averaged ones, which is why they are swapped in before
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._rows.append(self._table(batch))

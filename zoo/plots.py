@@ -32,7 +32,7 @@ def confusion_figure(table: PredictionTable, title: str = "") -> Figure:
             if counts[i, j]:
                 colour = "white" if share[i, j] > 0.5 else "black"
                 axes.text(
-                    j, i, int(counts[i, j]), ha="center", va="center", fontsize=8, color=colour
+                    j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color=colour
                 )
     figure.colorbar(image, ax=axes, label="share of the reference class", shrink=0.8)
     return figure

@@ -11,6 +11,7 @@ import multiprocessing as mp
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,8 @@ class _Worker:
 
     def give(self, job: Job) -> None:
         self.job = job
-        self.pipe.send((job.config, str(job.folder)))
+        with contextlib.suppress(OSError):  # it is gone already: `result` tells
+            self.pipe.send((job.config, str(job.folder)))
 
     def result(self) -> str | None:
         try:
@@ -140,12 +142,21 @@ class _Worker:
 def _serve(pipe: Connection, gpu: int | None, threads: int) -> None:
     """Body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     while (message := pipe.recv()) is not None:
         values, folder = message
         pipe.send(_run_cell(values, Path(folder), threads))
+
+
+def _end_with_parent() -> None:
+    """A killed comparison leaves no cell running that the next call would run beside."""
+    parent = mp.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run_cell(values: dict[str, Any], folder: Path, threads: int) -> str:
@@ -156,13 +167,15 @@ def _run_cell(values: dict[str, Any], folder: Path, threads: int) -> str:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:
+            from .config import RunConfig
+
+            cfg = RunConfig.from_dict(values)  # what is wrong here is told before torch is loaded
             import torch
 
-            from .config import RunConfig
             from .train import train
 
             torch.set_num_threads(threads)
-            train(RunConfig.from_dict(values), folder)
+            train(cfg, folder)
         except Exception as e:
             traceback.print_exc()
             _record_failure(

@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .errors import DataError
+
 RECORD = "record.json"
 PACKAGES = (
     "serzoo",
@@ -36,11 +38,18 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a run's folder; None when it has not ended yet."""
+    """The record of a run's folder; None when it has not ended yet.
+
+    Raises:
+        DataError: when the file is damaged.
+    """
     path = folder / RECORD
     if not path.is_file():
         return None
-    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    try:
+        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except ValueError as e:
+        raise DataError(f"{path} is damaged ({e}); remove it, and its run is made again") from e
     return record
 
 
@@ -52,7 +61,7 @@ def finished(folder: Path) -> bool:
 
 def environment() -> dict[str, Any]:
     """Versions, code state and machine."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = version(name)
@@ -70,7 +79,7 @@ def environment() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the checkout that this code runs from and whether it was changed; None outside one."""
+    """Commit of the checkout this code runs from and whether it was changed; None outside one."""
     here = Path(__file__).resolve().parent
 
     def git(*args: str) -> str:
@@ -113,8 +122,8 @@ def _clean(value: Any) -> Any:
         return [_clean(v) for v in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if hasattr(value, "item"):
-        return _clean(value.item())
+    if hasattr(value, "tolist"):  # an array, a tensor, or a number out of one
+        return _clean(value.tolist())
     if isinstance(value, Path):
         return str(value)
     return value

@@ -8,11 +8,13 @@ head with an entry point in the group ``serzoo.heads`` (encoders: ``serzoo.encod
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError, suggest
 
@@ -34,7 +36,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "corpora": {
         name: f"serzoo.datamodules.corpora.{name}:prepare"
         for name in (
-            "ravdess emodb nemo crema_d iemocap savee tess emovo meld folder csv synthetic".split()
+            *("ravdess", "emodb", "nemo", "crema_d", "iemocap", "savee", "tess", "emovo", "meld"),
+            *("folder", "csv", "synthetic"),
         )
     },
 }
@@ -62,12 +65,21 @@ def get(kind: Kind, name: str) -> Any:
     """The class or function behind a registered name.
 
     Raises:
-        ConfigError: with the known names, when there is none of this name.
+        ConfigError: with the known names, when there is none of this name; or when what a third
+            party registered cannot be imported.
     """
     table = _table(kind)
     if name not in table:
         raise ConfigError(f"no {SINGULAR[kind]} called '{name}'{suggest(name, table)}")
-    return attribute(table[name])
+    if name in BUILT_IN[kind]:
+        return attribute(table[name])
+    try:
+        return attribute(table[name])
+    except (ImportError, AttributeError) as e:
+        raise ConfigError(
+            f"{SINGULAR[kind]} '{name}' is registered as {table[name]}, which cannot be imported "
+            f"({e}); reinstall or remove the package that registers it"
+        ) from e
 
 
 def attribute(dotted: str) -> Any:
@@ -135,14 +147,19 @@ def _fits(value: Any, annotation: Any) -> bool:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return value in args
-    if origin in (list, tuple):
+    if origin is tuple and args[-1:] != (...,):
+        if not isinstance(value, (list, tuple)) or len(value) != len(args):
+            return False
+        return all(_fits(v, a) for v, a in zip(value, args, strict=True))
+    if origin in (list, tuple, Sequence):
         if not isinstance(value, (list, tuple)):
             return False
-        inner = args[0] if args else Any
-        return all(_fits(v, inner) for v in value)
-    if origin is dict:
-        return isinstance(value, dict)
-    if args:  # a union
+        return all(_fits(v, args[0]) for v in value)
+    if origin in (dict, Mapping):
+        if not isinstance(value, dict):
+            return False
+        return all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
+    if origin in (Union, UnionType):
         return any(_fits(value, a) for a in args)
     if annotation is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)

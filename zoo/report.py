@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from .errors import ComparisonError
 from .metrics import PredictionTable, merge
 from .record import read_record, write_json
 from .stats import bootstrap, mean_sd, paired_bootstrap
+from .tables import markdown, show, wide_console
 
 PREDICTIONS = "predictions.jsonl"
 
@@ -34,7 +34,7 @@ class Run:
     def group(self) -> tuple[str, str]:
         """What stands in one table: the same data and the same encoder."""
         cfg = self.record["config"]
-        return Path(cfg["recipe"]).stem, str(cfg["encoder"]["type"])
+        return Path(cfg["recipe"]).stem, encoder_name(cfg["encoder"])
 
     @property
     def head(self) -> str:
@@ -47,6 +47,16 @@ class Run:
     @property
     def seed(self) -> int:
         return int(self.record["config"]["seed"])
+
+
+def encoder_name(node: Mapping[str, Any]) -> str:
+    """What tells one encoder of a comparison from another: its model, tuning and layers."""
+    name = Path(str(node.get("name") or node["type"])).name
+    if node.get("tuning") not in (None, "frozen"):
+        name += f" {node['tuning']}"
+    if node.get("layers") is not None:
+        name += f" layers {node['layers']}"
+    return name
 
 
 def read_runs(folder: Path, names: Sequence[str] | None = None) -> tuple[list[Run], list[str]]:
@@ -78,8 +88,8 @@ def check_comparable(runs: Sequence[Run]) -> None:
             a, b = other.record["data"][what], run.record["data"][what]
             if a != b:
                 raise ComparisonError(
-                    f"refusing to compare: the {what} differs ({a} in {other.name}, {b} in {run.name}); "
-                    "remove the older cells and run them again"
+                    f"refusing to compare: the {what} differs ({a} in {other.name}, {b} in "
+                    f"{run.name}); remove the older cells and run them again"
                 )
         if other.record["selection"]["rule"] != run.record["selection"]["rule"]:
             raise ComparisonError(
@@ -87,14 +97,15 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
         if _budget(other) != _budget(run):
             raise ComparisonError(
-                f"refusing to compare: {other.name} and {run.name} were trained with different optim or "
-                "data settings"
+                f"refusing to compare: {other.name} and {run.name} were trained with different "
+                "optim or data settings"
             )
 
 
 def _budget(run: Run) -> dict[str, Any]:
     cfg = run.record["config"]
-    shared = {k: v for k, v in cfg["data"].items() if k.startswith(("batch", "max", "balance"))}
+    keys = ("label", "batch_size", "batch_seconds", "max_seconds", "balance")
+    shared = {k: cfg["data"][k] for k in keys} | {"precision": cfg["trainer"]["precision"]}
     return {"optim": cfg["optim"], "encoder": cfg["encoder"], **shared}
 
 
@@ -112,12 +123,22 @@ def summarise(runs: Sequence[Run], baseline: str = "classification") -> list[dic
     """One row per corpus, encoder and head.
 
     Seeds and folds that a head has not finished are left out for every head of its table, so that
-    rows stay comparable; ``partial`` counts them.
+    rows stay comparable; ``partial`` counts them. A corpus and encoder of which no fold and seed
+    is finished by every head has no row.
+
+    Raises:
+        ComparisonError: when cells are not comparable, or two are the same head, fold and seed.
     """
     check_comparable(runs)
     groups: dict[tuple[str, str], dict[str, dict[tuple[int, int], Run]]] = defaultdict(dict)
     for run in runs:
-        groups[run.group].setdefault(run.head, {})[run.fold, run.seed] = run
+        same = groups[run.group].setdefault(run.head, {})
+        other = same.setdefault((run.fold, run.seed), run)
+        if other is not run:
+            raise ComparisonError(
+                f"refusing to compare: {other.name} and {run.name} are the same head, fold and "
+                "seed with other settings; tabulate them apart"
+            )
     rows = []
     for (recipe, encoder), heads in groups.items():
         common = set.intersection(*(set(cells) for cells in heads.values()))
@@ -165,12 +186,6 @@ def summarise(runs: Sequence[Run], baseline: str = "classification") -> list[dic
     return rows
 
 
-def wide_console() -> Console:
-    """A console whose tables are not broken where output goes to a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
-
-
 def report(folder: Path, *, console: Console | None = None) -> list[dict[str, Any]]:
     """Tabulate a suite's folder: on the console, as ``table.md`` and as ``summary.json``.
 
@@ -195,106 +210,30 @@ def report(folder: Path, *, console: Console | None = None) -> list[dict[str, An
         )
     rows = summarise(runs, plan["baseline"])
     text = markdown(rows, plan["baseline"])
+    notes = [
+        f"{recipe}, encoder {encoder}: no fold and seed is finished by every head yet"
+        for recipe, encoder in sorted({r.group for r in runs})
+        if not any((row["recipe"], row["encoder"]) == (recipe, encoder) for row in rows)
+    ]
     if others:
-        text += f"\n{len(failed)} of {len(plan['cells'])} cells failed, {len(others) - len(failed)} have not run.\n"
-        for name in failed:
-            text += f"- {name}: {(read_record(folder / 'cells' / name) or {}).get('error')}\n"
+        notes.append(
+            f"{len(failed)} of {len(plan['cells'])} cells failed, "
+            f"{len(others) - len(failed)} have not run"
+        )
+    text += "".join(f"\n{note}.\n" for note in notes)
+    for name in failed:
+        text += f"- {name}: {(read_record(folder / 'cells' / name) or {}).get('error')}\n"
     write_json(folder / "summary.json", {"suite": plan, "rows": rows, "failed": failed})
     temporary = folder / f".table.{os.getpid()}"
     temporary.write_text(f"# {plan['title']}\n\n{text}", "utf-8")
     os.replace(temporary, folder / "table.md")
     show(rows, plan["baseline"], console)
-    if others:
-        console.print(
-            f"[yellow]{len(failed)} cells failed, {len(others) - len(failed)} have not run[/yellow]"
-        )
+    for note in notes:
+        console.print(note, style="yellow", markup=False, highlight=False)
     for what, path in (
         ("records and predictions", folder / "cells"),
         ("table", folder / "table.md"),
         ("TensorBoard", f"tensorboard --logdir {folder / 'cells'}"),
     ):
-        console.print(f"{what}: {path}", highlight=False, soft_wrap=True)
+        console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
     return rows
-
-
-COLUMNS = (
-    "head",
-    "UAR",
-    "95 % interval",
-    "difference",
-    "WA",
-    "macro-F1",
-    "s / fit",
-    "ms / utt",
-    "trainable",
-)
-
-
-def cells_of(row: dict[str, Any], baseline: str) -> list[str]:
-    """A row's texts, in the order of :data:`COLUMNS`."""
-
-    def spread(v: dict[str, Any]) -> str:
-        return f"{v['mean']:.3f} ± {v['sd']:.3f}" if v["n"] >= 3 else f"{v['mean']:.3f}"
-
-    low, high = row["interval"]
-    diff = row["difference"]
-    return [
-        row["head"],
-        spread(row["uar"]),
-        f"{low:.3f} to {high:.3f}",
-        f"{diff['value']:+.3f} ({diff['low']:+.3f} to {diff['high']:+.3f})"
-        if diff
-        else ("baseline" if row["head"] == baseline else ""),
-        spread(row["wa"]),
-        spread(row["f1"]),
-        f"{row['seconds']:.0f}" if row["seconds"] >= 10 else f"{row['seconds']:.1f}",
-        f"{row['inference_ms']:.1f}",
-        f"{row['trainable']:,}",
-    ]
-
-
-def caption(row: dict[str, Any]) -> str:
-    """What the numbers of a table stand on."""
-    text = (
-        f"{row['recipe']}, encoder {row['encoder']}: {row['utterances']} test utterances of {row['speakers']} "
-        f"speakers, {row['folds']} folds, {row['seeds']} seed{'s' * (row['seeds'] != 1)}"
-    )
-    return text + (f"; {row['partial']} unfinished cells left out" if row["partial"] else "")
-
-
-def _tables(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[row["recipe"], row["encoder"]].append(row)
-    return groups
-
-
-NOTES = (
-    "UAR: mean recall over classes, all folds' test utterances pooled; mean ± standard deviation over seeds "
-    "(from 3 seeds on). Interval: bootstrap over speakers. Difference: UAR minus {baseline}'s on the same "
-    "utterances, with its interval."
-)
-
-
-def markdown(rows: Sequence[dict[str, Any]], baseline: str) -> str:
-    """The tables as Markdown."""
-    text = ""
-    for group in _tables(rows).values():
-        text += f"**{caption(group[0])}**\n\n"
-        text += "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS) + "\n"
-        for row in group:
-            text += "| " + " | ".join(cells_of(row, baseline)) + " |\n"
-        text += "\n"
-    return text + NOTES.format(baseline=baseline) + "\n"
-
-
-def show(rows: Sequence[dict[str, Any]], baseline: str, console: Console) -> None:
-    """The tables on a console."""
-    for group in _tables(rows).values():
-        table = Table(title=caption(group[0]), title_justify="left")
-        for i, column in enumerate(COLUMNS):
-            table.add_column(column, justify="left" if i == 0 else "right")
-        for row in group:
-            table.add_row(*cells_of(row, baseline))
-        console.print(table)
-    console.print(f"[dim]{NOTES.format(baseline=baseline)}[/dim]")

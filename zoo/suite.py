@@ -11,7 +11,6 @@ from typing import Any
 from . import config, registry
 from .config import RunConfig
 from .errors import ConfigError, suggest
-from .taxonomy import read_yaml
 
 AXES = ("recipe", "encoder", "head", "fold", "seed")
 
@@ -62,15 +61,20 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
         if not path.is_file():
             known = ", ".join(config.names("suite"))
             raise ConfigError(f"no suite file {name}; shipped suites: {known}")
-        raw = dict(read_yaml(path.read_text("utf-8")) or {})
+        raw = config.read_mapping(path.read_text("utf-8"), name)
     else:
         raw = config.read_group("suite", name)
     known_keys = ("title", "axes", "overrides", "baseline")
     for key in raw:
         if key not in known_keys:
             raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, known_keys)}")
+    if not isinstance(raw.get("axes"), dict):
+        raise ConfigError(f"suite '{name}' has no axes; give axes: {{recipe: [...], head: [...]}}")
     axes = {k: v if isinstance(v, list) or v == "all" else [v] for k, v in raw["axes"].items()}
-    fixed = [str(o) for o in raw.get("overrides", [])]
+    fixed = raw.get("overrides") or []
+    if not isinstance(fixed, list) or not all(isinstance(item, str) for item in fixed):
+        raise ConfigError(f"suite '{name}': overrides are a list of key=value, not {fixed}")
+    fixed = list(fixed)
     for item in overrides:
         (key, value), *_ = config.parse([item])
         if key in AXES:
@@ -81,10 +85,19 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
         if key not in AXES:
             raise ConfigError(f"suite '{name}' has unknown axis '{key}'{suggest(key, AXES)}")
     for key in ("recipe", "head", "seed"):
-        if not axes.get(key):
+        if not axes.get(key) or axes[key] == "all":
             raise ConfigError(f"suite '{name}' has no axis '{key}'; give a list")
-    title = str(raw.get("title", name))
-    return Suite(path.stem, title, axes, fixed, str(raw.get("baseline", "classification")))
+    for key, values in axes.items():
+        if values != "all" and len({str(v) for v in values}) < len(values):
+            raise ConfigError(f"suite '{name}' names a {key} twice: {values}")
+    folds = axes.get("fold", "all")
+    if folds != "all" and not all(isinstance(f, int) and not isinstance(f, bool) for f in folds):
+        raise ConfigError(f"suite '{name}': fold is {folds}; give a list of numbers, or all")
+    baseline = str(raw.get("baseline", "classification"))
+    if baseline not in registry.names("heads"):
+        known = suggest(baseline, registry.names("heads"))
+        raise ConfigError(f"suite '{name}' has unknown baseline '{baseline}'{known}")
+    return Suite(path.stem, str(raw.get("title", name)), axes, fixed, baseline)
 
 
 def expand(suite: Suite, *, out: str) -> list[Cell]:

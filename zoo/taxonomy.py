@@ -94,7 +94,8 @@ class Taxonomy:
             for label in labels:
                 if label in seen:
                     raise ConfigError(
-                        f"taxonomy '{self.name}' puts '{label}' into both '{seen[label]}' and '{cls}'"
+                        f"taxonomy '{self.name}' puts '{label}' into both '{seen[label]}' and "
+                        f"'{cls}'"
                     )
                 seen[label] = cls
 
@@ -112,7 +113,7 @@ class Taxonomy:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, check: bool = False) -> Taxonomy:
-        """From ``{"name": ..., "classes": {class: [canonical labels]}}``; inverse of :meth:`to_dict`."""
+        """From ``{"name": ..., "classes": {class: [labels]}}``; inverse of :meth:`to_dict`."""
         members = tuple((str(c), tuple(map(str, m))) for c, m in data["classes"].items())
         if check:
             for _, labels in members:
@@ -166,8 +167,8 @@ class Taxonomy:
         if missing:
             raise ConfigError(
                 f"trained on taxonomy '{self.name}' ({', '.join(self.classes)}), which lacks "
-                f"{', '.join(missing)} of '{other.name}'; a closed head scores only classes that it "
-                "was trained on: evaluate with a subset of them, or use a head with open labels"
+                f"{', '.join(missing)} of '{other.name}'; a closed head scores only classes that "
+                "it was trained on: evaluate with a subset of them, or use a head with open labels"
             )
         return [mine[c] for c in other.classes]
 
@@ -199,10 +200,18 @@ def read_yaml(text: str) -> Any:
 
     PyYAML reads an unquoted ``0010`` as octal 8; corpus codes and speaker names are such strings,
     so only ``true/false/null``, plain integers without a leading zero and floats are resolved.
+
+    Raises:
+        ConfigError: saying where it stops being YAML.
     """
     import yaml
 
-    return yaml.load(text, Loader=_strict_loader())
+    try:
+        return yaml.load(text, Loader=_strict_loader())
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"no YAML: {getattr(e, 'problem', None) or e}{where}") from e
 
 
 @cache

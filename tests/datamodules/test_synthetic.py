@@ -1,16 +1,12 @@
-import json
-import locale
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import Counter
-from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
 import soundfile
-from serzoo.datamodules import acting, espeak, synthetic
+from serzoo.datamodules import synthetic
 from serzoo.datamodules.acting import EMOTIONS, NEUTRAL_WORDED, WORDED, speaker, takes
 from serzoo.datamodules.corpora.synthetic import prepare
 from serzoo.datamodules.espeak import ACCENTS, Espeak
@@ -195,58 +191,6 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
         assert voice.sample_rate == 22050
 
 
-def test_without_espeak_the_message_says_what_to_install(tmp_path, monkeypatch):
-    def missing(name):
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(espeak, "version", missing)
-    with pytest.raises(DataError, match=r"pip install 'serzoo\[quickstart\]'"):
-        ensure_synthetic(tmp_path)
-
-
-def test_what_espeak_does_not_say_is_an_error():
-    voice = {"accent": "en", "pitch_hz": (100, 150), "formants": [100] * 9}
-    with Espeak() as speaking, pytest.raises(DataError, match="does not speak ''"):
-        speaking.say("", **voice, rate=180, pitch=50, pitch_range=50)
-
-
-def test_a_temporary_folder_that_espeak_cannot_take_is_named(tmp_path, monkeypatch):
-    long = tmp_path / ("x" * 100) / ("y" * 60)
-    long.mkdir(parents=True)
-    monkeypatch.setattr(tempfile, "tempdir", str(long))
-    with pytest.raises(DataError, match="set TMPDIR"):
-        Espeak().__enter__()
-    assert not list(long.iterdir())
-    monkeypatch.undo()
-    with Espeak() as voice:
-        assert voice.sample_rate == 22050
-
-
-def test_the_locale_of_the_process_is_kept():
-    before = locale.setlocale(locale.LC_CTYPE)
-    try:
-        locale.setlocale(locale.LC_CTYPE, "C")
-        with Espeak():
-            pass
-        assert locale.setlocale(locale.LC_CTYPE) == "C"
-    finally:
-        locale.setlocale(locale.LC_CTYPE, before)
-
-
-def test_rate_pitch_and_range_do_what_they_say(small):
-    listing = json.loads((small / "corpus.json").read_text())
-    assert (listing["seed"], listing["utterances"], listing["speakers"]) == (0, 3, 2)
-    voice = {"accent": "en", "pitch_hz": (120, 170), "formants": [100] * 9}
-    text = NEUTRAL_WORDED[0]
-    with Espeak() as speaking:
-        slow = speaking.say(text, **voice, rate=140, pitch=50, pitch_range=0)
-        fast = speaking.say(text, **voice, rate=210, pitch=50, pitch_range=0)
-        high = speaking.say(text, **voice, rate=140, pitch=75, pitch_range=0)
-    assert 1.3 < len(slow) / len(fast) < 1.7
-    low_hz, high_hz = (np.median(pitches(x, 22050)) for x in (slow, high))
-    assert high_hz / low_hz == pytest.approx(2 ** (25 / 60), rel=0.03)
-
-
 def pitches(x, rate):
     """F0 of the voiced frames by the autocorrelation's peaks, 60 to 400 Hz, in Hz."""
     size = rate // 20
@@ -308,4 +252,3 @@ def test_a_neutral_take_varies_too():
         t for t in takes(speaker(0, 0), seed=0, index=0, utterances=6) if t.label == "neutral"
     ]
     assert len({(t.rate, t.pitch, t.loudness) for t in neutral}) == 6
-    assert acting.MANNERS["neutral"].array().tolist() == [0] * 7

@@ -1,0 +1,126 @@
+"""Every configuration that ships can be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from serzoo.datamodules.info import CorpusInfo
+from serzoo.datamodules.protocols import Protocol
+from serzoo.zoo import config, registry, suite
+from serzoo.zoo.taxonomy import Taxonomy
+
+NAMES = {
+    group: config.names(group)
+    for group in ("corpus", "encoder", "head", "optim", "protocol", "recipe", "suite")
+}
+
+
+def test_how_many_there_are() -> None:
+    found = {group: len(names) for group, names in NAMES.items()}
+    assert found == {
+        "corpus": 12,
+        "encoder": 6,
+        "head": 5,
+        "optim": 2,
+        "protocol": 13,
+        "recipe": 10,
+        "suite": 3,
+    }
+    assert len(Taxonomy.names()) == 12
+
+
+def test_every_group_of_the_checkout_is_tested_here() -> None:
+    root = Path(__file__).resolve().parents[2] / "configs"
+    groups = {p.parent.name for p in root.glob("*/*.yaml")}
+    assert groups == {*NAMES, "taxonomy"}
+    for group, names in NAMES.items():
+        assert names == sorted(p.stem for p in (root / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", NAMES["recipe"])
+@pytest.mark.parametrize("head", NAMES["head"])
+def test_every_recipe_takes_every_head(recipe: str, head: str) -> None:
+    cfg = config.load(recipe, [f"head={head}"])
+    assert cfg.head["type"] == head
+    assert cfg.corpus == [recipe]
+    assert config.build_taxonomy(cfg) is not None
+
+
+@pytest.mark.parametrize("encoder", NAMES["encoder"])
+@pytest.mark.parametrize("optim", NAMES["optim"])
+def test_every_encoder_takes_every_optim(encoder: str, optim: str) -> None:
+    cfg = config.load("synthetic", [f"encoder={encoder}", f"optim={optim}"])
+    assert cfg.encoder["type"] in registry.names("encoders")
+    for key, value in config.read_group("optim", optim).items():
+        assert getattr(cfg.optim, key) == value
+
+
+@pytest.mark.parametrize("encoder", NAMES["encoder"])
+def test_every_encoder_names_an_optim_that_suits_it(encoder: str) -> None:
+    assert config.read_group("encoder", encoder)["optim"] in NAMES["optim"]
+
+
+@pytest.mark.parametrize("name", NAMES["head"])
+def test_a_head_s_file_lists_every_knob_with_the_constructor_s_default(name: str) -> None:
+    values = config.read_group("head", name)
+    kind = values.pop("type")
+    schema = registry.schema_of(registry.get("heads", kind))
+    assert values == {key: knob.default for key, knob in schema.items()}
+    assert [type(v) for v in values.values()] == [type(schema[k].default) for k in values]
+
+
+def test_every_built_in_head_has_a_file() -> None:
+    assert NAMES["head"] == sorted(registry.BUILT_IN["heads"])
+
+
+def test_the_control_shares_the_values_of_what_it_controls() -> None:
+    ours, theirs = config.read_group("head", "gen_ser"), config.read_group("head", "regress_codes")
+    shared = (set(ours) & set(theirs)) - {"type"}
+    assert shared == set(theirs) - {"type"}
+    assert {k: ours[k] for k in shared} == {k: theirs[k] for k in shared}
+
+
+@pytest.mark.parametrize("name", NAMES["suite"])
+def test_every_suite_names_what_exists(name: str) -> None:
+    found = suite.load(name)
+    assert set(found.axes) <= set(suite.AXES)
+    assert set(found.axes["recipe"]) <= set(NAMES["recipe"])
+    assert set(found.axes["head"]) <= set(NAMES["head"])
+    assert found.baseline in found.axes["head"]
+    for recipe in found.axes["recipe"]:
+        for head in found.axes["head"]:
+            config.load(recipe, [*found.overrides, f"head={head}"])
+
+
+@pytest.mark.parametrize("name", Taxonomy.names())
+def test_every_taxonomy_loads(name: str) -> None:
+    taxonomy = Taxonomy.load(name)
+    assert taxonomy.name == name
+    assert len(taxonomy.forms) == len(taxonomy)
+
+
+def test_no_two_taxonomies_of_different_names_are_equal() -> None:
+    prints = {n: Taxonomy.load(n).fingerprint for n in Taxonomy.names()}
+    assert [(a, b) for a in prints for b in prints if a < b and prints[a] == prints[b]] == []
+
+
+@pytest.mark.parametrize("name", NAMES["protocol"])
+def test_every_protocol_loads(name: str) -> None:
+    assert Protocol.load(name).name.partition("@")[0] == name
+
+
+@pytest.mark.parametrize("name", NAMES["corpus"])
+def test_every_corpus_loads_and_its_defaults_exist(name: str) -> None:
+    info = CorpusInfo.load(name)
+    assert name in registry.names("corpora")
+    if info.protocol is not None:
+        Protocol.load(info.protocol)
+    if info.taxonomy is not None:
+        taxonomy = Taxonomy.load(info.taxonomy)
+        kept = {taxonomy.class_of(label) for label in info.labels.values() if label is not None}
+        assert kept >= set(range(len(taxonomy)))
+
+
+def test_every_registered_corpus_has_a_file() -> None:
+    assert NAMES["corpus"] == sorted(registry.BUILT_IN["corpora"])

@@ -1,0 +1,298 @@
+"""The language model of SELM: spelling, likelihoods against full passes, published models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from serzoo.heads.language import PAIRS_AT_ONCE, LanguageModel
+from serzoo.heads.spelling import ByteTokenizer
+from serzoo.zoo.errors import ConfigError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import PreTrainedTokenizerFast as FastTokenizer
+
+PROMPT = "this emotion is"
+LABELS = ["sad", "angry", "surprised", "très heureux"]
+TEXT = ["this emotion is happy", "this emotion is sad", "this sentiment is positive"] * 20
+
+
+def save_tokenizer(folder: Path, **special: str) -> None:
+    """A byte-level BPE with real merges, in the files that the hub serves."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet
+    )
+    bpe.train_from_iterator(TEXT, trainer)
+    FastTokenizer(tokenizer_object=bpe, **special).save_pretrained(folder)
+
+
+def save_gpt2(folder: Path, **tokens: str) -> str:
+    """A tiny random GPT-2, with dropout, as a folder."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=300, n_positions=64, n_embd=16, n_layer=2, n_head=2, initializer_range=0.5
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    save_tokenizer(folder, **(tokens or {"eos_token": "<|endoftext|>"}))
+    return str(folder)
+
+
+def save_llama(folder: Path) -> str:
+    """Another architecture: rotary positions, grouped keys, untied output matrix."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.5,
+        tie_word_embeddings=False,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(folder, eos_token="<|endoftext|>")
+    return str(folder)
+
+
+@pytest.fixture
+def gpt2(tmp_path: Path) -> str:
+    return save_gpt2(tmp_path / "gpt2")
+
+
+def language(name: str = "scratch", **options: Any) -> LanguageModel:
+    torch.manual_seed(0)
+    knobs = {"revision": None, "tuning": "auto", "width": 32, "layers": 2, "dropout": 0.0}
+    return LanguageModel(name, **(knobs | options)).eval()
+
+
+def loud(model: LanguageModel) -> LanguageModel:
+    """Larger weights than at the start: likelihoods depend clearly on the context."""
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(8.0)
+    return model
+
+
+def full_pass(model: Any, context: Tensor, ids: list[int]) -> Tensor:
+    """``log p(ids | context)`` of one utterance and one label: no cache, no padding."""
+    after = model.get_input_embeddings()(torch.tensor(ids))
+    logits = model(inputs_embeds=torch.cat([context, after])[None]).logits[0]
+    log_p = logits.log_softmax(-1)
+    return sum(log_p[len(context) - 1 + j, token] for j, token in enumerate(ids))  # type: ignore[return-value]
+
+
+# ---- spelling
+
+
+def test_bytes_spell_anything_and_share_the_space_with_the_prompt() -> None:
+    t = ByteTokenizer()
+    assert bytes(t.prompt(PROMPT)) == b"this emotion is "
+    assert bytes(t.label(PROMPT, "très")) == "très".encode()
+    assert t.end == 256
+    assert t.size == 257
+
+
+def test_every_label_ends_with_the_end_of_text() -> None:
+    assert language().spell(PROMPT, ["sad", "ok"]) == [[115, 97, 100, 256], [111, 107, 256]]
+
+
+def test_a_published_tokenizer_spells_the_label_with_its_leading_space(gpt2: str) -> None:
+    m = language(gpt2)
+    raw = m.tokenizer.tokenizer  # type: ignore[attr-defined]
+    assert m.spell(PROMPT, ["happy"]) == [[*raw.encode(" happy"), raw.eos_token_id]]
+    assert len(raw.encode(" happy")) == 1  # merged in training: a real tokenizer, not bytes
+    assert raw.decode(m.tokenizer.label(PROMPT, "très")) == " très"
+
+
+def test_labels_that_cannot_be_told_apart_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'sad' and 'sad' are spelt alike"):
+        language().spell(PROMPT, ["sad", "angry", "sad"])
+    with pytest.raises(ConfigError, match="' ' has nothing to spell"):
+        language().spell(PROMPT, ["sad", " "])
+
+
+def test_an_unknown_token_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "words"
+    save_gpt2(folder)
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "<end>": 1, "this": 2, "sad": 3}, "<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    FastTokenizer(tokenizer_object=words, unk_token="<unk>", eos_token="<end>").save_pretrained(
+        folder
+    )
+    m = language(str(folder))
+    assert m.spell("this", ["sad"]) == [[3, 1]]
+    with pytest.raises(ConfigError, match="cannot spell the label 'angry'"):
+        m.spell("this", ["angry"])
+
+
+# ---- likelihoods
+
+
+@pytest.mark.parametrize("make", [save_gpt2, save_llama, None])
+def test_likelihoods_equal_full_passes(make: Any, tmp_path: Path) -> None:
+    m = language(make(tmp_path / "lm")) if make else loud(language())
+    context = torch.randn(3, 5, m.width)
+    spelt = m.spell(PROMPT, LABELS)
+    rows, columns = torch.tensor([0, 0, 1, 2, 2, 0]), torch.tensor([0, 1, 2, 3, 0, 3])
+    with torch.no_grad():
+        got = m.log_likelihood(context, spelt, rows, columns)
+        want = torch.stack(
+            [full_pass(m.model, context[r], spelt[c]) for r, c in zip(rows, columns, strict=True)]
+        )
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    assert want.std() > 1  # a test of equal numbers would prove little
+
+
+def test_gradients_through_the_shared_cache_equal_full_passes() -> None:
+    m = loud(language())
+    spelt = m.spell(PROMPT, LABELS)
+    rows, columns = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 2])
+    one, two = (torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(1)) for _ in "ab")
+    m.log_likelihood(one.requires_grad_(), spelt, rows, columns).sum().backward()
+    weights = [p.grad for p in m.parameters()]
+    m.zero_grad()
+    two.requires_grad_()
+    sum(full_pass(m.model, two[r], spelt[c]) for r, c in zip(rows, columns, strict=True)).backward()
+    torch.testing.assert_close(one.grad, two.grad, atol=1e-4, rtol=1e-4)
+    for a, p in zip(weights, m.parameters(), strict=True):
+        torch.testing.assert_close(a, p.grad, atol=1e-3, rtol=1e-3)
+
+
+def test_all_continuations_of_a_context_have_probability_one() -> None:
+    m = loud(language())
+    end = m.tokenizer.end
+    strings = [[a, end] for a in range(256)] + [[end]]  # one byte, or none; the rest: two or more
+    context = torch.randn(1, 3, 32)
+    with torch.no_grad():
+        log_p = m.log_likelihood(context, strings, torch.zeros(257).long(), torch.arange(257))
+        first = m.model(inputs_embeds=context).logits[0, -1].softmax(-1)
+        second = (
+            m.model(
+                inputs_embeds=torch.cat(
+                    [context.expand(256, -1, -1), m.embed(torch.arange(256)[:, None])], 1
+                )
+            )
+            .logits[:, -1]
+            .softmax(-1)
+        )
+    longer = (first[:256] * (1 - second[:, end])).sum()
+    assert (log_p.exp().sum() + longer).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_many_pairs_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    m = loud(language())
+    spelt, context = m.spell(PROMPT, LABELS), torch.randn(40, 4, 32)
+    rows = torch.arange(40).repeat_interleave(4)
+    columns = torch.arange(4).repeat(40)
+    assert len(rows) > PAIRS_AT_ONCE
+    with torch.no_grad():
+        got = m.log_likelihood(context, spelt, rows, columns)
+        monkeypatch.setattr("serzoo.heads.language.PAIRS_AT_ONCE", 1000)
+        torch.testing.assert_close(got, m.log_likelihood(context, spelt, rows, columns))
+
+
+def test_a_context_longer_than_the_model_reads_is_refused(gpt2: str) -> None:
+    m = language(gpt2)
+    one = torch.zeros(1, dtype=torch.long)
+    with pytest.raises(ConfigError, match=r"take 67 positions, .* reads 64; set a smaller prefix"):
+        m.log_likelihood(torch.zeros(1, 65, 16), [[3, 0]], one, one)
+
+
+# ---- what is frozen and what is saved
+
+
+def test_a_published_model_is_frozen_but_lets_gradients_through(gpt2: str) -> None:
+    m = language(gpt2).train()
+    assert m.frozen
+    assert not any(p.requires_grad for p in m.parameters())
+    assert not m.model.training  # its dropout is off
+    context = torch.randn(2, 5, 16, requires_grad=True)
+    zero = torch.zeros(1, dtype=torch.long)
+    m.model.train()  # switched behind our back
+    a, b = (m.log_likelihood(context, [[3, 0]], zero, zero) for _ in range(2))
+    assert torch.equal(a, b)
+    a.sum().backward()
+    assert context.grad is not None
+    assert context.grad[0].any()
+
+
+def test_full_tuning_trains_a_published_model(gpt2: str) -> None:
+    m = language(gpt2, tuning="full").train()
+    assert not m.frozen
+    assert m.model.training
+    assert all(p.requires_grad for p in m.parameters())
+
+
+def test_a_model_from_scratch_cannot_be_frozen() -> None:
+    with pytest.raises(ConfigError, match=r"lm_tuning=frozen with lm=scratch"):
+        language(tuning="frozen")
+
+
+@pytest.mark.parametrize("width", [0, 48])
+def test_a_width_that_heads_do_not_divide_is_refused(width: int) -> None:
+    with pytest.raises(ConfigError, match=rf"lm_width={width}; give a positive multiple of 32"):
+        language(width=width)
+
+
+def test_tied_weights_are_saved_once_and_come_back_tied(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    m = loud(language())
+    save_file(m.state_dict(), tmp_path / "lm.safetensors")  # refuses tensors that share memory
+    other = language()
+    other.load_state_dict(load_file(tmp_path / "lm.safetensors"))
+    head, tokens = other.model.lm_head.weight, other.model.transformer.wte.weight
+    assert head is tokens
+    assert torch.equal(tokens, m.model.transformer.wte.weight)
+
+
+# ---- what cannot be loaded
+
+
+def test_a_missing_folder_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"reads like a folder, but there is none .* lm=scratch"):
+        language(str(tmp_path / "nothing"))
+
+
+def test_a_folder_without_safetensors_is_refused(gpt2: str) -> None:
+    weights = Path(gpt2) / "model.safetensors"
+    torch.save({}, weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(ConfigError, match=r"cannot be loaded .*no pickled weights"):
+        language(gpt2)
+
+
+def test_a_model_that_does_not_continue_text_is_refused(gpt2: str) -> None:
+    file = Path(gpt2) / "config.json"
+    file.write_text(json.dumps({"model_type": "wav2vec2"}))
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        language(gpt2)
+
+
+def test_missing_weights_are_not_made_up(gpt2: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = Path(gpt2) / "model.safetensors"
+    kept = {k: v for k, v in load_file(file).items() if "h.1.mlp.c_fc.weight" not in k}
+    save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"lack 1 .*h\.1\.mlp\.c_fc\.weight"):
+        language(gpt2)
+
+
+def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no end-of-text token"):
+        language(save_gpt2(tmp_path / "endless", unk_token="<|endoftext|>"))
+
+
+def test_half_precision_weights_are_computed_in_float32(gpt2: str) -> None:
+    GPT2LMHeadModel.from_pretrained(gpt2).half().save_pretrained(gpt2)
+    assert {p.dtype for p in language(gpt2).parameters()} == {torch.float32}

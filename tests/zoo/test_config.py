@@ -1,0 +1,277 @@
+"""Composition of runs: groups, overrides, refusals, and the fingerprint."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from serzoo.zoo import config
+from serzoo.zoo.config import RunConfig
+from serzoo.zoo.errors import ConfigError
+from serzoo.zoo.schema import DataConfig, OptimConfig, TrainerConfig
+
+
+def load(*overrides: str) -> RunConfig:
+    return config.load("synthetic", overrides)
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+# ---- composition
+
+
+def test_a_recipe_picks_groups_and_a_corpus_brings_protocol_and_taxonomy() -> None:
+    cfg = config.load("ravdess")
+    assert cfg.corpus == ["ravdess"]
+    assert cfg.encoder == {"type": "logmel"}
+    assert cfg.head["type"] == "classification"
+    assert cfg.protocol == "ravdess8-6fold@1"
+    assert cfg.taxonomy == "ravdess8"
+
+
+def test_a_recipe_tweaks_what_its_encoder_brings() -> None:
+    scratch = config.read_group("optim", "scratch")
+    optim = load().optim
+    assert (optim.epochs, optim.lr, optim.mixup) == (12, scratch["lr"], scratch["mixup"])
+
+
+def test_a_group_on_the_command_line_drops_the_recipe_s_tweaks_for_it() -> None:
+    assert load("optim=frozen").optim.epochs == config.read_group("optim", "frozen")["epochs"]
+    assert load("head=prototype").head == config.read_group("head", "prototype")
+
+
+def test_an_encoder_on_the_command_line_brings_its_own_optim() -> None:
+    frozen = config.read_group("optim", "frozen")
+    cfg = load("encoder=hf")
+    assert (cfg.optim.lr, cfg.optim.epochs) == (frozen["lr"], frozen["epochs"])
+    assert "optim" not in cfg.encoder
+
+
+def test_the_order_of_groups_does_not_matter() -> None:
+    a, b = load("encoder=hf", "optim=scratch"), load("optim=scratch", "encoder=hf")
+    assert a == b
+    assert a.optim.lr == config.read_group("optim", "scratch")["lr"]
+
+
+def test_keys_are_set_after_groups_are_replaced() -> None:
+    cfg = load("head.prefix=3", "head=selm", "optim.lr=1e-2", "encoder=hf")
+    assert (cfg.head["type"], cfg.head["prefix"], cfg.optim.lr) == ("selm", 3, 0.01)
+
+
+def test_the_last_of_equal_keys_holds() -> None:
+    assert load("head.hidden=1", "head.hidden=2").head["hidden"] == 2
+
+
+def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "mine.yaml",
+        "corpus: emodb\ngroups: {encoder: logmel, head: gen_ser}\n"
+        "head: {steps: 4}\nseed: 7\nfold: 2\n",
+    )
+    cfg = config.load(file, ["seed=8"])
+    assert (cfg.head["type"], cfg.head["steps"], cfg.seed, cfg.fold) == ("gen_ser", 4, 8, 2)
+    assert config.load(file, ["head=selm"]).head == config.read_group("head", "selm")
+
+
+def test_a_manifest_needs_no_corpus() -> None:
+    cfg = load("corpus=[]", "data.manifest=x.jsonl")
+    assert (cfg.corpus, cfg.protocol, cfg.taxonomy) == ([], "kfold", "auto")
+    assert config.build_taxonomy(cfg) is None
+
+
+def test_several_corpora_leave_one_out() -> None:
+    cfg = load("corpus=[ravdess,emodb]", "taxonomy=big4")
+    assert (cfg.protocol, cfg.taxonomy) == ("loco", "big4")
+    taxonomy = config.build_taxonomy(cfg)
+    assert taxonomy is not None
+    assert taxonomy.name == "big4"
+
+
+def test_plain_containers_and_back() -> None:
+    cfg = load("encoder=hf", "encoder.layers=[4]", "data.options.speaker=0010")
+    values = cfg.to_dict()
+    assert type(values["encoder"]) is dict
+    assert type(values["encoder"]["layers"]) is list
+    assert RunConfig.from_dict(values) == cfg
+
+
+# ---- strict YAML
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0010", "0010"),
+        ("10", 10),
+        ("no", "no"),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("1e-3", 0.001),
+        ("1_000", "1_000"),
+        ("12:30", "12:30"),
+        ("[a, 01]", ["a", "01"]),
+        ("a=b", "a=b"),
+    ],
+)
+def test_values_are_read_strictly(text: str, value: object) -> None:
+    assert config.parse([f"n={text}"]) == [("n", value)]
+
+
+def test_a_code_with_a_leading_zero_reaches_the_reader_as_it_is_written() -> None:
+    assert load("data.options.n=0010").data.options == {"n": "0010"}
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hed=selm", "unknown key 'hed'; have corpus, data, .*; did you mean 'head'?"),
+        ("optim.lrr=1", "unknown key 'optim.lrr'; have clip, .*; did you mean 'lr'?"),
+        ("trainer.device=1", "unknown key 'trainer.device'; .*; did you mean 'devices'?"),
+        ("data.batchsize=1", "unknown key 'data.batchsize'; .*; did you mean 'batch_size'?"),
+        ("head.hiden=1", "head 'classification': unknown key 'hiden'; .*; did you mean 'hidden'?"),
+        ("encoder.bnds=1", "encoder 'logmel': unknown key 'bnds'; .*; did you mean 'bands'?"),
+        ("head=selmm", "no head config called 'selmm'; have classification, .*; did .* 'selm'?"),
+        ("encoder=logmell", "no encoder config called 'logmell'; .*; did you mean 'logmel'?"),
+        ("optim=froze", "no optim config called 'froze'; have frozen, scratch; did .* 'frozen'?"),
+        ("corpus=ravdes", "no corpus called 'ravdes'; .*; did you mean 'ravdess'?"),
+        ("taxonomy=big5", "no taxonomy called 'big5'; .*; did you mean 'big4'?"),
+        ("protocol=kfld", "no protocol called 'kfld'; .*; did you mean 'kfold'?"),
+        ("data=5", "'data' is a group of keys, not a value; have data.root, .*"),
+        ("head=5", "head: .*"),
+        ("head.type=[selm]", "the head has no type; have classification, .*"),
+        ("head.hidden.x=1", "'head.hidden.x' asks for a key under 'hidden', .* plain value"),
+        ("seed=abc", "seed: .*'abc'.*"),
+        ("optim.lr=fast", "optim.lr: .*'fast'.*"),
+        ("trainer.devices=two", "trainer.devices: .*'two'.*"),
+        ("head.hidden=[", r"'head.hidden=\[': no YAML: .*line 1, column 2"),
+        ("selm", "'selm' is no override; write key=value, for example .*"),
+        ("=3", "'=3' is no override; .*"),
+        ("corpus=[]", "no corpus chosen; add corpus=NAME, or data.manifest=FILE"),
+        ("corpus=[emodb,emodb]", "a corpus is named twice: emodb, emodb; .*"),
+        ("corpus=[emodb,ravdess]", r"several corpora \(emodb, ravdess\) need one taxonomy; .*"),
+        ("data.features=off", "data.features is 'off'; have auto, live"),
+    ],
+)
+def test_refusals_say_what_was_found_and_what_is_allowed(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(override)
+    assert re.fullmatch(message.replace("?", r"\?"), str(caught.value))
+
+
+def test_everything_wrong_with_a_constructor_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("head=selm", "head.prefixx=3", "head.lm_width=big", "head.dropout=x")
+    message = str(caught.value)
+    assert message.startswith("head 'selm': unknown key 'prefixx'")
+    assert "did you mean 'prefix'?" in message
+    assert "lm_width='big' does not fit int" in message
+    assert "dropout='x' does not fit float" in message
+
+
+def test_all_numbers_out_of_range_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("fold=-1", "optim.lr=nan", "optim.ema=2", "data.batch_size=0", "optim.epochs=1")
+    assert str(caught.value) == (
+        "fold=-1 is not 0 or more; data.batch_size=0 is not 1 or more; optim.lr=nan is not above "
+        "0; optim.ema=2.0 is not between 0 and 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "holds a list; expected lines of key: value"),
+        ("corpus: [\n", "no YAML: .*line 2"),
+        ("corpus: emodb\n", "no encoder chosen; add encoder=NAME; have data2vec"),
+        ("groups: logmel\n", "groups is 'logmel'; write groups: {encoder: NAME, head: NAME}"),
+        ("groups: {haed: selm}\n", "recipe picks unknown group 'haed'; .*; did you mean 'head'"),
+        ("groups: {head: selm, encoder: logmel}\noptin: {lr: 1}\n", "unknown key 'optin'; .*optim"),
+    ],
+)
+def test_a_recipe_file_s_mistakes(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.load(write(tmp_path / "r.yaml", text))
+
+
+def test_no_such_recipe() -> None:
+    with pytest.raises(ConfigError, match=r"no recipe config called 'ravdes'; .* 'ravdess'\?"):
+        config.load("ravdes")
+    with pytest.raises(ConfigError, match=r"no recipe file nowhere.yaml; shipped recipes: crema_d"):
+        config.load("nowhere.yaml")
+
+
+# ---- the fingerprint
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.root=/elsewhere",
+        "data.manifest=m.jsonl",
+        "data.workers=3",
+        "data.features=live",
+        "trainer.out=elsewhere",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+        "trainer.num_nodes=2",
+        "trainer.threads=1",
+        "trainer.progress=false",
+        "head=classification",
+    ],
+)
+def test_where_a_run_is_made_does_not_name_it(override: str) -> None:
+    assert load(override).fingerprint == load().fingerprint
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=2",
+        "fold=1",
+        "taxonomy=big4",
+        "protocol=kfold",
+        "head=selm",
+        "head.hidden=64",
+        "encoder.dropout=0.45",
+        "data.label=gender",
+        "data.options.seed=3",
+        "data.batch_size=16",
+        "data.batch_seconds=80",
+        "data.max_seconds=10",
+        "data.balance=false",
+        "trainer.precision=bf16-mixed",
+        *(f"optim.{f.name}=0.5" for f in fields(OptimConfig) if f.name != "epochs"),
+        "optim.epochs=3",
+    ],
+)
+def test_what_decides_the_numbers_names_the_run(override: str) -> None:
+    assert load(override).fingerprint != load().fingerprint
+
+
+def test_the_recipe_s_name_is_not_part_of_the_fingerprint(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "other.yaml",
+        "corpus: synthetic\ngroups: {encoder: logmel, head: classification}\noptim: {epochs: 12}\n",
+    )
+    assert config.load(file).fingerprint == load().fingerprint
+    assert re.fullmatch("[0-9a-f]{10}", load().fingerprint)
+
+
+def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> None:
+    identity = load().identity
+    left_out = {f.name for f in fields(RunConfig)} - set(identity)
+    assert left_out == {"recipe"}
+    of_data = {f.name for f in fields(DataConfig)} - set(identity["data"])
+    assert of_data == {"root", "manifest", "workers", "features"}
+    of_trainer = {f.name for f in fields(TrainerConfig)} - set(identity["trainer"])
+    assert of_trainer == {f.name for f in fields(TrainerConfig)} - {"precision"}
+    assert {f.name for f in fields(OptimConfig)} == set(identity["optim"])

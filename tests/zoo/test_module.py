@@ -1,0 +1,367 @@
+"""The LightningModule: averaging, mixup, optimisation, seeds, what a checkpoint holds."""
+
+import math
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+from serzoo.heads.classification import ClassificationHead
+from serzoo.zoo.encoder import Encoder
+from serzoo.zoo.errors import CheckpointError
+from serzoo.zoo.module import AveragedWeights, SERModule, _exempt_vectors, mix
+from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.types import Batch, Frames, Targets
+from torch import nn
+from torch.utils.data import DataLoader
+
+CLASSES = Taxonomy.of(["angry", "happy", "sad"])
+
+
+class TinyEncoder(Encoder):
+    """Frames of 100 samples; a frozen part, and a trained one with dropout and statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.dim = 6
+        self.published = nn.Linear(100, 5).requires_grad_(False)
+        self.trained = nn.Linear(5, 6)
+        self.norm = nn.BatchNorm1d(6)
+
+    def extract(self, audio, lengths):
+        with torch.no_grad():
+            hidden = self.published(audio.unfold(1, 100, 100))[:, None]
+        mask = torch.arange(hidden.shape[2]) < (lengths // 100)[:, None]
+        return hidden * mask[:, None, :, None], mask
+
+    def forward(self, hidden, mask):
+        x = nn.functional.dropout(self.trained(hidden[:, 0]), 0.2, self.training)
+        return Frames(self.norm(x.mT).mT * mask[..., None], mask)
+
+    def frozen_roots(self):
+        return {"published": self.published}
+
+
+def build(**options):
+    torch.manual_seed(0)
+    encoder = TinyEncoder()
+    return SERModule(encoder, ClassificationHead(encoder.dim, CLASSES, hidden=4), **options)
+
+
+def batches(number=3, size=4, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    made = []
+    for k in range(number):
+        labels = torch.randint(3, (size,), generator=g)
+        lengths = torch.randint(200, 900, (size,), generator=g)
+        made.append(
+            Batch(
+                ids=[f"{k}-{i}" for i in range(size)],
+                speakers=[f"s{i % 2}" for i in range(size)],
+                targets=Targets(nn.functional.one_hot(labels, 3).float(), torch.ones(size)),
+                audio=torch.randn(size, 900, generator=g),
+                lengths=lengths,
+            )
+        )
+    return DataLoader(made, batch_size=None)
+
+
+def fit(module, epochs=2, callbacks=(), seed=None):
+    if seed is not None:
+        torch.manual_seed(seed)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=list(callbacks),
+    )
+    trainer.fit(module, batches(), batches(1, seed=9))
+    return trainer
+
+
+# -- averaged weights ----------------------------------------------------------------------------
+
+
+def test_average_equals_the_hand_computed_one():
+    weights = {"w": torch.tensor([0.0]), "n": torch.tensor(0)}
+    average = AveragedWeights(0.6)
+    expected = None
+    for step, value in enumerate([1.0, 2.0, 4.0, -3.0, 10.0, 0.5], 1):
+        weights["w"].fill_(value)
+        weights["n"].fill_(step)
+        average.update(weights, step)
+        decay = min(0.6, (1 + step) / (10 + step))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+        assert average.weights["w"].item() == pytest.approx(expected, rel=1e-6)
+        assert average.weights["n"].item() == step  # counters are taken as they are
+    assert weights["w"].item() == 0.5
+
+
+def test_swapping_exchanges_in_place_and_back():
+    current = {"w": torch.tensor([1.0, 2.0])}
+    average = AveragedWeights(0.5)
+    average.update({"w": torch.tensor([5.0, 6.0])}, 1)
+    average.swap(current)
+    assert current["w"].tolist() == [5, 6]
+    assert average.weights["w"].tolist() == [1, 2]
+    average.swap(current)
+    assert current["w"].tolist() == [1, 2]
+    assert average.weights["w"].tolist() == [5, 6]
+
+
+class Watch(L.Callback):
+    """Keeps copies of the state around and inside validation."""
+
+    def __init__(self):
+        self.raw, self.inside, self.averages, self.after = [], [], [], []
+
+    @staticmethod
+    def copy(state):
+        return {k: v.detach().clone() for k, v in state.items()}
+
+    def on_validation_start(self, trainer, module):  # before the module swaps
+        self.raw.append(self.copy(module.state_dict()))
+        self.averages.append(self.copy(module.average.weights))
+
+    def on_validation_batch_start(self, trainer, module, *_):
+        self.inside.append(self.copy(module.state_dict()))
+
+    def on_validation_end(self, trainer, module):
+        self.after.append(self.copy(module.state_dict()))
+
+
+def same(a, b):
+    return all(torch.equal(a[k], b[k]) for k in b)
+
+
+def test_validation_sees_the_average_and_leaves_the_raw_weights():
+    watch = Watch()
+    fit(build(ema=0.9, lr=0.05), callbacks=[watch])
+    assert len(watch.raw) == len(watch.inside) == 2
+    for raw, average, inside, after in zip(
+        watch.raw, watch.averages, watch.inside, watch.after, strict=True
+    ):
+        assert same(inside, average)
+        assert not same(raw, average)
+        assert same(after, raw)
+    # running statistics are averaged too, frozen parts are not held a second time
+    assert "encoder.norm.running_mean" in watch.averages[0]
+    assert not [k for k in watch.averages[0] if "published" in k]
+
+
+def test_averaging_does_not_change_what_is_trained():
+    with_average, without = build(ema=0.9), build()
+    fit(with_average), fit(without)
+    assert same(with_average.state_dict(), without.state_dict())
+
+
+# -- mixup ---------------------------------------------------------------------------------------
+
+
+def mixable(size=64):
+    g = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 6, (size,), generator=g)
+    mask = torch.arange(6) < lengths[:, None]
+    hidden = torch.randn(size, 1, 6, 3, generator=g) * mask[:, None, :, None]
+    labels = torch.randint(3, (size,), generator=g)
+    weight = torch.rand(size, generator=g) + 0.5
+    return hidden, mask, Targets(nn.functional.one_hot(labels, 3).float(), weight)
+
+
+def test_a_share_of_one_leaves_everything_alone(monkeypatch):
+    monkeypatch.setattr(
+        torch.distributions.Beta, "sample", lambda self, shape: torch.ones(shape), raising=True
+    )
+    hidden, mask, targets = mixable()
+    mixed, mixed_targets = mix(hidden, mask, targets, 0.3)
+    assert torch.equal(mixed, hidden)
+    assert torch.equal(mixed_targets.probs, targets.probs)
+    assert torch.equal(mixed_targets.weight, targets.weight)
+
+
+def test_mixed_targets_are_distributions_with_the_own_class_ahead():
+    torch.manual_seed(0)
+    hidden, mask, targets = mixable()
+    mixed, mixed_targets = mix(hidden, mask, targets, 0.5)
+    assert torch.allclose(mixed_targets.probs.sum(1), torch.ones(64))
+    own = mixed_targets.probs[targets.probs.bool()]
+    assert (own >= 0.5).all()
+    changed = (mixed != hidden).flatten(1).any(1)
+    assert 10 < changed.sum() < 50  # about half, with partners and shares that show
+    assert not mixed[~mask[:, None, :, None].expand_as(mixed)].any()
+
+
+def test_inputs_and_targets_are_mixed_by_the_same_share():
+    torch.manual_seed(1)
+    mask = torch.ones(32, 4, dtype=torch.bool)
+    # constant utterances, whose level says who they are: 0 or 1, like their class
+    labels = torch.arange(32) % 2
+    hidden = labels.float()[:, None, None, None].expand(32, 1, 4, 2).clone()
+    targets = Targets(nn.functional.one_hot(labels, 2).float(), torch.ones(32))
+    mixed, mixed_targets = mix(hidden, mask, targets, 0.5)
+    assert torch.allclose(mixed[:, 0, 0, 0], mixed_targets.probs[:, 1], atol=1e-6)
+    assert len(set(mixed_targets.probs[:, 1].tolist())) > 4
+
+
+def test_unlabelled_utterances_are_neither_mixed_nor_mixed_in():
+    torch.manual_seed(0)
+    hidden, mask, targets = mixable()
+    unlabelled = torch.arange(64) % 2 == 0
+    probs = targets.probs.masked_fill(unlabelled[:, None], 0.0)
+    hidden[unlabelled] = 1e9  # a trace of it would show
+    mixed, mixed_targets = mix(hidden, mask, Targets(probs, targets.weight), 0.5)
+    assert torch.equal(mixed_targets.probs[unlabelled], probs[unlabelled])
+    assert torch.equal(mixed_targets.weight[unlabelled], targets.weight[unlabelled])
+    assert torch.allclose(mixed_targets.probs[~unlabelled].sum(1), torch.ones(32))
+    labelled = mixed[~unlabelled][mask[~unlabelled][:, None, :, None].expand(-1, 1, -1, 3)]
+    assert labelled.abs().max() < 10
+
+
+def test_the_partner_is_read_over_the_whole_length(monkeypatch):
+    monkeypatch.setattr(
+        torch.distributions.Beta, "sample", lambda self, shape: torch.full(shape, 0.5)
+    )
+    monkeypatch.setattr(torch, "randperm", lambda n, device=None: torch.tensor([1, 0]))
+    monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.zeros(2))
+    mask = torch.tensor([[True] * 6, [True] * 3 + [False] * 3])
+    hidden = torch.tensor([[10.0, 10, 10, 10, 10, 10], [0, 1, 2, 0, 0, 0]])[:, None, :, None]
+    targets = Targets(torch.eye(2), torch.ones(2))
+    mixed, _ = mix(hidden, mask, targets, 0.5)
+    assert mixed[0, 0, :, 0].tolist() == [5, 5, 5.5, 5.5, 6, 6]
+    assert mixed[1, 0, :, 0].tolist() == [5, 5.5, 6, 0, 0, 0]
+
+
+# -- optimisation --------------------------------------------------------------------------------
+
+
+def configured(monkeypatch, steps=20, **options):
+    module = build(**options)
+    trainer = SimpleNamespace(estimated_stepping_batches=steps)
+    monkeypatch.setattr(SERModule, "trainer", trainer)
+    made = module.configure_optimizers()
+    return module, made["optimizer"], made["lr_scheduler"]["scheduler"]
+
+
+def test_vectors_are_exempt_from_weight_decay(monkeypatch):
+    module, optimizer, _ = configured(monkeypatch, weight_decay=0.3)
+    decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    assert set(decay) == {id(p) for p in trained.values()}  # each once, the frozen not at all
+    for name, p in trained.items():
+        assert decay[id(p)] == (0.3 if p.ndim > 1 else 0.0), name
+    assert decay[id(module.encoder.norm.weight)] == 0
+
+
+def test_groups_keep_their_own_options():
+    matrix, vector = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+    groups = _exempt_vectors([{"params": [matrix, vector], "lr": 0.5}, {"params": [], "lr": 1}])
+    assert groups == [
+        {"params": [matrix], "lr": 0.5},
+        {"params": [vector], "lr": 0.5, "weight_decay": 0.0},
+    ]
+
+
+def test_rate_rises_linearly_then_falls_to_zero(monkeypatch):
+    _, optimizer, scheduler = configured(monkeypatch, steps=20, lr=0.4, warmup=0.25)
+    rates = []
+    for _ in range(21):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[:6] == pytest.approx([0.08, 0.16, 0.24, 0.32, 0.4, 0.4])
+    assert rates[12] == pytest.approx(0.2 * (1 + math.cos(math.pi * 7 / 15)))
+    assert rates[20] == pytest.approx(0)
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0)  # it never rises again
+
+
+def test_the_head_may_have_its_own_rate(monkeypatch):
+    module, optimizer, _ = configured(monkeypatch, lr=0.1, head_lr=0.5, warmup=0.0)
+    rate = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert {rate[id(p)] for p in module.head.parameters()} == {0.5}
+    assert {rate[id(p)] for p in module.encoder.parameters() if p.requires_grad} == {0.1}
+
+
+def test_logged_rate_is_the_rate(monkeypatch):
+    trainer = fit(build(lr=0.1), epochs=2)
+    assert float(trainer.logged_metrics["lr"]) == pytest.approx(0, abs=1e-6)
+    assert set(trainer.logged_metrics) >= {
+        "train/loss", "val/uar", "val/wa", "val/f1", "val/nll", "lr", "time/utt_per_s",
+    }  # fmt: skip
+
+
+# -- seeds ---------------------------------------------------------------------------------------
+
+
+def test_the_seed_decides_the_weights_whatever_was_drawn_before():
+    first, second, other = build(mixup=0.5), build(mixup=0.5), build(mixup=0.5, seed=2)
+    fit(first, seed=11), fit(second, seed=22), fit(other, seed=11)
+    assert same(first.state_dict(), second.state_dict())
+    assert not same(first.state_dict(), other.state_dict())
+
+
+class Draw(L.Callback):
+    def __init__(self):
+        self.drawn = []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx == 0:
+            self.drawn.append(torch.rand(()).item())
+
+
+def test_each_epoch_has_its_own_seed():
+    draw = Draw()
+    fit(build(), epochs=3, callbacks=[draw])
+    assert len(set(draw.drawn)) == 3
+
+
+# -- evaluation and checkpoints ------------------------------------------------------------------
+
+
+def test_evaluation_is_one_table_of_all_utterances():
+    module = build()
+    trainer = fit(module)
+    table = module.tables["valid"]
+    assert table.ids == ["0-0", "0-1", "0-2", "0-3"]
+    assert trainer.logged_metrics["val/uar"].item() == pytest.approx(table.uar())
+    assert trainer.logged_metrics["val/nll"].item() == pytest.approx(table.nll(), rel=1e-5)
+    trainer.test(module, batches(2, seed=5), verbose=False)
+    assert len(module.tables["test"]) == 8
+
+
+def test_stored_features_give_the_same_scores():
+    module = build().eval()
+    batch = batches(1).dataset[0]
+    hidden, mask = module.encoder.extract(batch.audio, batch.lengths)
+    stored = Batch(batch.ids, batch.speakers, batch.targets, hidden=hidden, mask=mask)
+    with torch.no_grad():
+        assert torch.equal(module(stored), module(batch))
+
+
+def saved(module, path):
+    fit(module, epochs=1).save_checkpoint(path)
+    return torch.load(path, weights_only=True)
+
+
+def test_a_checkpoint_holds_everything_but_the_frozen_roots(tmp_path):
+    module = build(ema=0.5, metadata={"head": {"type": "classification"}, "note": [1, 2]})
+    content = saved(module, tmp_path / "a.ckpt")
+    whole = module.state_dict()
+    frozen = {"encoder.published.weight", "encoder.published.bias"}
+    assert frozen < set(whole)
+    assert set(content["state_dict"]) == set(content["ema"]) == set(whole) - frozen
+    # running statistics do not require a gradient, and are there
+    assert "encoder.norm.running_var" in content["state_dict"]
+    assert content["serzoo"] == {"format": 1, "head": {"type": "classification"}, "note": [1, 2]}
+
+
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
+    content = saved(build(), tmp_path / "a.ckpt")
+    del content["state_dict"]["encoder.trained.weight"]
+    with pytest.raises(CheckpointError, match=r"lacks 1 weights.*encoder\.trained\.weight"):
+        build().on_load_checkpoint(content)

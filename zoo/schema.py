@@ -1,0 +1,169 @@
+"""Every key of a run's configuration, its default and its range; what names a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .errors import ConfigError, suggest
+
+
+@dataclass
+class DataConfig:
+    """How utterances become batches."""
+
+    root: str | None = None  # folder of the corpus; default $SERZOO_DATA/<corpus>
+    manifest: str | None = None  # a prepared manifest instead of the corpus' own layout
+    label: str = "label"  # which column is the label: label, gender, or one of the corpus' others
+    options: dict[str, Any] = field(default_factory=dict)  # of the corpus reader (csv, folder)
+    batch_size: int = 32  # utterances in a batch at most
+    batch_seconds: float = 160.0  # seconds of (padded) speech in a batch at most
+    max_seconds: float = 20.0  # longer utterances are cut to this, and counted
+    balance: bool = True  # weigh training utterances by inverse class frequency
+    features: str = "auto"  # auto: what the encoder allows to store is computed once; live: never
+    workers: int = 0  # DataLoader processes
+
+
+@dataclass
+class OptimConfig:
+    """How the trainable parameters are moved. Every head gets the same."""
+
+    lr: float = 1e-3  # peak learning rate
+    head_lr: float | None = None  # of the head, where it is to differ
+    weight_decay: float = 1e-2
+    epochs: int = 30
+    warmup: float = 0.1  # share of the steps, linear
+    clip: float = 1.0  # gradient norm
+    mixup: float = 0.0  # Beta(a, a) mixing of encoder inputs and targets; 0 = off
+    ema: float = 0.0  # decay of the averaged weights used for evaluation; 0 = off
+
+
+@dataclass
+class TrainerConfig:
+    """Where it runs. Not part of a run's identity, except the precision."""
+
+    out: str = "runs"
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    precision: str = "32-true"
+    threads: int | None = None  # CPU threads of each process
+    progress: bool = True
+
+
+@dataclass
+class RunConfig:
+    """One run: a corpus, a fold, an encoder, a head, a seed."""
+
+    recipe: str = ""
+    corpus: list[str] = field(default_factory=list)
+    protocol: str | None = None
+    fold: int = 0
+    taxonomy: str | None = None
+    seed: int = 1
+    encoder: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
+        """Inverse of :meth:`to_dict`; unknown keys are errors."""
+        return merge(dict(data))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The part of the configuration that decides the numbers."""
+        d = self.to_dict()
+        del d["recipe"]
+        for key in ("root", "manifest", "workers", "features"):
+            del d["data"][key]
+        d["trainer"] = {"precision": d["trainer"]["precision"]}
+        return d
+
+    @property
+    def fingerprint(self) -> str:
+        """10 hexadecimal digits of :attr:`identity`: the run's id."""
+        text = json.dumps(self.identity, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def merge(values: dict[str, Any]) -> RunConfig:
+    """Values laid over the defaults; unknown keys and values of a wrong type are errors."""
+    if isinstance(values.get("corpus"), str):
+        values = {**values, "corpus": [values["corpus"]]}
+    _refuse_unknown(values, RunConfig, "")
+    try:
+        # flags and containers are plain: nothing of OmegaConf enters a class or a checkpoint
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.create(values))
+        cfg = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as e:
+        key, reason = getattr(e, "full_key", None), str(e).splitlines()[0]
+        raise ConfigError(f"{key}: {reason}" if key else reason) from e
+    assert isinstance(cfg, RunConfig)
+    return cfg
+
+
+def _refuse_unknown(values: Mapping[str, Any], schema: Any, prefix: str) -> None:
+    known = {f.name: f for f in fields(schema)}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"unknown key '{prefix}{key}'{suggest(str(key), known)}")
+        sub: Any = known[key].default_factory
+        if is_dataclass(sub):
+            if not isinstance(value, Mapping):
+                keys = ", ".join(f"{key}.{f.name}" for f in fields(sub))
+                raise ConfigError(f"'{prefix}{key}' is a group of keys, not a value; have {keys}")
+            _refuse_unknown(value, sub, f"{prefix}{key}.")
+
+
+def check_ranges(cfg: RunConfig) -> None:
+    """Refuse numbers that no run can be made with, all at once.
+
+    Raises:
+        ConfigError: naming each of them.
+    """
+    at_least: dict[str, tuple[float | None, float]] = {
+        "fold": (cfg.fold, 0),
+        "data.batch_size": (cfg.data.batch_size, 1),
+        "data.workers": (cfg.data.workers, 0),
+        "optim.epochs": (cfg.optim.epochs, 1),
+        "optim.weight_decay": (cfg.optim.weight_decay, 0),
+        "optim.clip": (cfg.optim.clip, 0),
+        "optim.mixup": (cfg.optim.mixup, 0),
+        "trainer.devices": (cfg.trainer.devices, 1),
+        "trainer.num_nodes": (cfg.trainer.num_nodes, 1),
+        "trainer.threads": (cfg.trainer.threads, 1),
+    }
+    above_zero = {
+        "data.batch_seconds": cfg.data.batch_seconds,
+        "data.max_seconds": cfg.data.max_seconds,
+        "optim.lr": cfg.optim.lr,
+        "optim.head_lr": cfg.optim.head_lr,
+    }
+    shares = {"optim.warmup": cfg.optim.warmup, "optim.ema": cfg.optim.ema}
+    # written so that NaN, which compares false, is refused
+    wrong = [
+        f"{key}={value} is not {low:g} or more"
+        for key, (value, low) in at_least.items()
+        if value is not None and not value >= low
+    ]
+    wrong += [
+        f"{key}={value} is not above 0"
+        for key, value in above_zero.items()
+        if value is not None and not value > 0
+    ]
+    wrong += [f"{k}={v} is not between 0 and 1" for k, v in shares.items() if not 0 <= v <= 1]
+    if wrong:
+        raise ConfigError("; ".join(wrong))
