@@ -1,11 +1,11 @@
 """Who says what, and how, in the embedded corpus.
 
 Seven emotions are told apart by rate, pitch, pitch range, loudness, spectral tilt, breath and
-trembling. The directions follow Murray & Arnott (1993), "Toward the simulation of emotion in
-synthetic speech", J. Acoust. Soc. Am. 93(2), table I, and Juslin & Laukka (2003), Psychol. Bull.
-129(5), table 7; the sizes are our choice. As in acted corpora, every speaker has a voice, an
-accent, a neutral manner and a microphone of their own, shows each emotion in an own way and
-strength, and no two takes are the same.
+trembling. The directions are those that reviews of acted speech report (Murray & Arnott 1993, J.
+Acoust. Soc. Am. 93(2); Juslin & Laukka 2003, Psychol. Bull. 129(5); fear's narrow range is the
+latter's, the former has a wide one); surprise and all sizes are our choice. As in acted corpora,
+every speaker has a voice, an accent, a neutral manner and a microphone of their own, shows each
+emotion in an own way and strength, and no two takes are the same.
 
 What is said: of every three takes the first two have a sentence without emotion in its words
 (:data:`NEUTRAL_WORDED`), drawn without looking at the emotion. The third has one of

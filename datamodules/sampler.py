@@ -32,10 +32,10 @@ def pack(order: Sequence[int], seconds: np.ndarray, size: int, budget: float) ->
 class BucketSampler(Sampler[list[int]]):
     """Training batches of similar length, reshuffled each epoch.
 
-    Items are shuffled into pools of eight batches; each pool is sorted by jittered duration, packed,
-    and the batches shuffled: neighbours in a batch change from epoch to epoch, and lengths in a
-    batch are alike. Ranks take each N-th batch. Every epoch has the same number of
-    batches, a multiple of the ranks (Lightning counts them once, and would cut a longer epoch
+    Items are shuffled into pools of eight batches; each pool is sorted by jittered duration,
+    packed, and the batches shuffled: neighbours in a batch change from epoch to epoch, and lengths
+    in a batch are alike. Ranks take each N-th batch. Every epoch has the same number of batches, a
+    multiple of the ranks (Lightning counts them once, and would cut a longer epoch
     off): where there are fewer, the largest are cut in two, so that each item comes exactly once.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader
 
 from ..zoo.config import RunConfig, build_taxonomy
@@ -88,8 +89,18 @@ class SpeechDataModule(L.LightningDataModule):
             for part, us in parts.items()
         }
         self.cut = sum(u.duration > max_seconds for us in parts.values() for u in us)
+        self.first_epoch = 0
         self.coverage: Coverage | None = None
         self.audit: AuditReport | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch to resume at: its first batches are drawn before Lightning calls set_epoch."""
+        assert self.trainer is not None
+        return {"first_epoch": self.trainer.current_epoch + 1}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What :meth:`state_dict` kept."""
+        self.first_epoch = int(state_dict["first_epoch"])
 
     def store_features(self, encoder: Encoder, key: str, *, progress: bool = False) -> bool:
         """Compute the encoder's extraction once for all parts; False when it would not fit."""
@@ -123,12 +134,16 @@ class SpeechDataModule(L.LightningDataModule):
             if training
             else EvalSampler(dataset.seconds, **common)
         )
+        if isinstance(sampler, BucketSampler):
+            sampler.set_epoch(self.first_epoch)
         # the dataset takes a list of indices: batch_size=None hands the sampler's lists through,
         # and Lightning calls set_epoch on `sampler`, which it never does on `batch_sampler`
         return DataLoader(
             dataset,
-            sampler=sampler,  # type: ignore[arg-type]
+            sampler=sampler,
             batch_size=None,
+            # making an iterator draws a number; drawn elsewhere, it leaves the run's own ones alone
+            generator=torch.Generator(),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             multiprocessing_context="spawn" if self.workers else None,

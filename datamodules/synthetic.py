@@ -3,6 +3,10 @@
 ``acting.py`` says who speaks what and how, ``espeak.py`` speaks it; here is what follows the voice
 (trembling, tilt, breath, loudness, microphone) and the folder that all is written to. Loudness is a
 cue and is kept: nothing is normalised to its peak.
+
+How hard it is, measured with seed 0 in four speaker-disjoint folds (the slow test repeats it):
+UAR 0.65 by a linear discriminant on six functionals of the voice, 0.33 by naive Bayes on the words,
+0.14 by chance.
 """
 
 from __future__ import annotations
@@ -91,7 +95,7 @@ def generate(root: Path, *, seed: int = 0, utterances: int = 6, speakers: int = 
 
     It appears at once and whole: where several processes generate the same corpus, the first to end
     gives its copy the name, and the others drop theirs. The same options give the same bytes in any
-    process; another version of espeak-ng, NumPy, soxr or libsndfile may give others.
+    process; another kind of machine or version of espeak-ng, NumPy or soxr may give others.
 
     Args:
         root: to be written; where it holds this very corpus already, nothing is done.

@@ -79,7 +79,7 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
-        reason = str(e).splitlines()[0][:200]
+        reason = next(iter(str(e).splitlines()), type(e).__name__)[:200]
         raise CheckpointError(
             f"cannot read {path}: {reason}; it is damaged, or holds more than tensors and plain "
             "containers, which serzoo does not load"

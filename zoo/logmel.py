@@ -64,7 +64,8 @@ class Block(nn.Module):
         self.stride, self.dropout = stride, dropout
         self.conv1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.skip = nn.Conv2d(before, width, 1, bias=False)
+        # strided itself: slicing before it would cost the memory layout, and with it the speed
+        self.skip = nn.Conv2d(before, width, 1, stride if stride[0] > 1 else 1, bias=False)
         self.norm1, self.norm2, self.norm3 = (MaskedBatchNorm(width) for _ in range(3))
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -72,12 +73,9 @@ class Block(nn.Module):
         mask = None if mask is None else mask[:, ::time]
         y = self.norm1(self.conv1(x), mask).relu_()
         y = self.norm2(self.conv2(nn.functional.dropout2d(y, self.dropout, self.training)), mask)
-        # a strided skip takes every other frame; where only mel is halved, it averages bands
-        if time == 1:
+        if time == 1:  # only mel is halved: average pairs of bands
             x = nn.functional.avg_pool2d(x, (1, mel), ceil_mode=True, count_include_pad=False)
-        else:
-            x = x[:, :, ::time, ::mel]
-        x = self.norm3(self.skip(x.contiguous(memory_format=torch.channels_last)), mask)
+        x = self.norm3(self.skip(x), mask)
         return (x + y).relu_(), mask
 
 
@@ -86,7 +84,7 @@ class LogMelEncoder(Encoder):
 
     ``extract`` is the parameter-free :class:`serzoo.zoo.frontend.LogMel`; ``forward`` learns. Its
     input are two views: without the utterance's mean spectrum (voice and channel removed), and
-    with it (level and timbre kept). All of it is our choice; what it was chosen against is in
+    without its mean level only (timbre kept). All of it is our choice; what it was chosen against is in
     ``benchmarks/README.md``.
 
     In training the spectrogram is augmented (tempo and crop to one common length, mel shift,
@@ -168,7 +166,10 @@ class LogMelEncoder(Encoder):
 
     @staticmethod
     def _views(x: Tensor, mask: Tensor) -> Tensor:
-        """``[B, 1, T, F]`` to ``[B, 2, T, F]``: relative to the mean spectrum, and absolute."""
+        """``[B, 1, T, F]`` to ``[B, 2, T, F]``: less the mean spectrum, and less the mean level.
+
+        Neither changes when the recording is louder or softer as a whole.
+        """
         cells = mask[:, None, :, None].to(x.dtype)
         mean = (x * cells).sum(2, keepdim=True) / cells.sum(2, keepdim=True)
-        return torch.cat([x - mean, (x + 3) / 2], 1) * cells
+        return torch.cat([x - mean, x - mean.mean(3, keepdim=True)], 1) * cells

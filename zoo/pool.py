@@ -104,7 +104,8 @@ class _Worker:
         # spawn: a forked torch with threads or CUDA is not safe
         context = mp.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        threads = 1 if gpus else max(1, (os.cpu_count() or 1) // workers)
+        share = 1 if gpus else max(1, (os.cpu_count() or 1) // workers)
+        threads = int(os.environ.get("OMP_NUM_THREADS") or share)
         self.process = context.Process(
             target=_serve, args=(theirs, number if gpus else None, threads), daemon=False
         )

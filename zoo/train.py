@@ -106,10 +106,6 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         The record.
     """
     out = out or run_folder(cfg)
-    if finished(out):
-        done = read_record(out)
-        assert done is not None
-        return done
     quiet()
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
@@ -122,6 +118,10 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         "split": data.split.fingerprint(),
         "taxonomy": taxonomy.fingerprint,
     }
+    done = read_record(out)
+    if done is not None and finished(out):
+        _refuse_other_data(out, done["data"], identity)
+        return done
     metadata = {
         "config": cfg.to_dict(),
         "fingerprint": cfg.fingerprint,
@@ -136,11 +136,12 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         write_json(out / "config.json", {"fingerprint": cfg.fingerprint, **cfg.to_dict()})
     stored = _store(cfg, module, data)
     last = out / "checkpoints" / "last.ckpt"
-    if last.is_file() and checkpoint.read(last)["serzoo"].get("data") != identity:
-        raise DataError(f"{out} holds a run on other data than this; choose another trainer.out")
+    resumed = last.is_file()
+    if resumed:
+        _refuse_other_data(out, checkpoint.read(last)["serzoo"].get("data"), identity)
     began = time.perf_counter()
     # Lightning resumes from its own files only here, and torch reads them weights-only
-    trainer.fit(module, data, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    trainer.fit(module, data, ckpt_path=str(last) if resumed else None, weights_only=True)
     fit_seconds = time.perf_counter() - began
     result = _test(trainer, module, data, best)
     if not trainer.is_global_zero:
@@ -165,7 +166,7 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         "encoder": module.encoder.describe(),
         "features": "stored" if stored else "live",
         "seconds": {"fit": round(fit_seconds, 2), "total": round(time.time() - started, 2)},
-        "resumed": last.is_file() and began > 0 and trainer.fit_loop.restarting,
+        "resumed": resumed,
         "peak_memory_mb": record.peak_memory_mb(),
         "device": str(module.device),
         "processes": trainer.world_size,
@@ -180,6 +181,11 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
     _log_summary(trainer, cfg, module, entry)
     write_json(out / record.RECORD, entry)
     return entry
+
+
+def _refuse_other_data(out: Path, found: Any, identity: dict[str, Any]) -> None:
+    if found != identity:
+        raise DataError(f"{out} holds a run on other data than this; choose another trainer.out")
 
 
 def _trainer(cfg: RunConfig, out: Path, n_train: int) -> tuple[L.Trainer, ModelCheckpoint]:

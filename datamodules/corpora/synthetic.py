@@ -32,8 +32,8 @@ def prepare(
         DataError: when the folder holds something else, or the corpus with other options; when it
             has to be generated and espeak-ng is not installed.
     """
-    wanted = {"seed": seed, "utterances": utterances, "speakers": speakers}
-    wanted = {name: value for name, value in wanted.items() if value is not None}
+    options = {"seed": seed, "utterances": utterances, "speakers": speakers}
+    wanted = {name: value for name, value in options.items() if value is not None}
     listing = root / "corpus.json"
     if not listing.is_file():
         generate(root, **wanted)

@@ -12,9 +12,15 @@ from serzoo.zoo.config import RunConfig
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.schema import DataConfig, OptimConfig, TrainerConfig
 
+RECIPE = """
+corpus: synthetic
+groups: {encoder: logmel, head: classification}
+optim: {epochs: 12}
+"""
+
 
 def load(*overrides: str) -> RunConfig:
-    return config.load("synthetic", overrides)
+    return config.compose(config.read_mapping(RECIPE, "recipe"), config.parse(overrides))
 
 
 def write(path: Path, text: str) -> str:
@@ -137,7 +143,7 @@ def test_a_code_with_a_leading_zero_reaches_the_reader_as_it_is_written() -> Non
         ("optim.lrr=1", "unknown key 'optim.lrr'; have clip, .*; did you mean 'lr'?"),
         ("trainer.device=1", "unknown key 'trainer.device'; .*; did you mean 'devices'?"),
         ("data.batchsize=1", "unknown key 'data.batchsize'; .*; did you mean 'batch_size'?"),
-        ("head.hiden=1", "head 'classification': unknown key 'hiden'; .*; did you mean 'hidden'?"),
+        ("head.hidde=1", "head 'classification': unknown key 'hidde'; .*; did you mean 'hidden'?"),
         ("encoder.bnds=1", "encoder 'logmel': unknown key 'bnds'; .*; did you mean 'bands'?"),
         ("head=selmm", "no head config called 'selmm'; have classification, .*; did .* 'selm'?"),
         ("encoder=logmell", "no encoder config called 'logmell'; .*; did you mean 'logmel'?"),
@@ -258,11 +264,8 @@ def test_what_decides_the_numbers_names_the_run(override: str) -> None:
 
 
 def test_the_recipe_s_name_is_not_part_of_the_fingerprint(tmp_path: Path) -> None:
-    file = write(
-        tmp_path / "other.yaml",
-        "corpus: synthetic\ngroups: {encoder: logmel, head: classification}\noptim: {epochs: 12}\n",
-    )
-    assert config.load(file).fingerprint == load().fingerprint
+    first, second = (write(tmp_path / f"{name}.yaml", RECIPE) for name in ("first", "second"))
+    assert config.load(first).fingerprint == config.load(second).fingerprint == load().fingerprint
     assert re.fullmatch("[0-9a-f]{10}", load().fingerprint)
 
 

@@ -52,8 +52,8 @@ def test_built_in_names_come_first(kind: Kind) -> None:
 
 def test_an_unknown_name_is_told_with_the_known_ones() -> None:
     with pytest.raises(ConfigError) as caught:
-        get("heads", "clasification")
-    assert str(caught.value).startswith("no head called 'clasification'; have classification, ")
+        get("heads", "classificatio")
+    assert str(caught.value).startswith("no head called 'classificatio'; have classification, ")
     assert str(caught.value).endswith("did you mean 'classification'?")
     with pytest.raises(ConfigError, match=r"no encoder called 'x'; have hf, logmel$"):
         get("encoders", "x")
@@ -83,7 +83,7 @@ def test_a_name_that_is_taken_is_an_error(entries: list[EntryPoint]) -> None:
 
 def test_two_third_parties_of_one_name_are_an_error(entries: list[EntryPoint]) -> None:
     entries += [EntryPoint("mine", f"{m}:Head", "serzoo.heads") for m in ("one", "two")]
-    with pytest.raises(ConfigError, match="two:Head wants to register 'mine' .* already one:Head"):
+    with pytest.raises(ConfigError, match=r"two:Head wants to register 'mine' .* already one:Head"):
         names("heads")
 
 
@@ -132,9 +132,9 @@ def test_options_are_bound_without_building(
     monkeypatch.setattr(registry, "attribute", {"x:Example": Example}.__getitem__)
     check_options("heads", "example", {"size": 3, "rate": 1, "layers": [4, 5]})
     with pytest.raises(ConfigError) as caught:
-        check_options("heads", "example", {"sise": 3, "rate": "x", "layers": ["a"], "dim": 3})
+        check_options("heads", "example", {"sizee": 3, "rate": "x", "layers": ["a"], "dim": 3})
     assert str(caught.value) == (
-        "head 'example': unknown key 'sise'; have layers, rate, size; did you mean 'size'?; "
+        "head 'example': unknown key 'sizee'; have layers, rate, size; did you mean 'size'?; "
         "unknown key 'dim'; have layers, rate, size; missing key 'size'; rate='x' does not fit "
         "float; layers=['a'] does not fit list[int] | None"
     )

@@ -1,0 +1,94 @@
+"""What tests of whole runs share: a corpus of seconds, and a recipe for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SPEAKERS = 10
+PITCH = {"angry": (6.0, 0.5), "happy": (3.0, 0.1), "sad": (0.5, 0.02)}  # wobble in Hz, loudness
+
+
+@pytest.fixture(scope="module")
+def tiny_speech(tmp_path_factory: pytest.TempPathFactory, write_wave: Callable) -> Path:
+    """A folder with table.csv: 10 speakers, 3 emotions, one take each of a third of a second."""
+    root = tmp_path_factory.mktemp("speech")
+    rng = np.random.default_rng(0)
+    rows = ["audio,label,speaker,gender,text"]
+    for speaker in range(SPEAKERS):
+        for label, (wobble, loud) in PITCH.items():
+            t = np.arange(int(16_000 * rng.uniform(0.3, 0.5))) / 16_000
+            phase = 2 * np.pi * (90 + 15 * speaker) * t + 4 * np.sin(2 * np.pi * wobble * t)
+            wave = loud * sum(np.sin(k * phase) / k for k in (1, 2, 3, 5))
+            name = f"{label}-{speaker}.wav"
+            write_wave(root / name, wave + 1e-3 * rng.normal(size=len(t)))
+            rows.append(f"{name},{label},s{speaker},{'fm'[speaker % 2]},it is so")
+    (root / "table.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def tiny_recipe(tiny_speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A recipe file that trains on :func:`tiny_speech` in a second; the cache is the test's own."""
+    folder = tmp_path_factory.mktemp("recipe")
+    path = folder / "tiny.yaml"
+    path.write_text(
+        f"""
+corpus: csv
+protocol: kfold-5
+groups: {{encoder: logmel, head: classification}}
+encoder: {{widths: [4, 8, 8, 8], dim: 16, bfloat16: false}}
+optim: {{epochs: 2}}
+data: {{root: {tiny_speech}, batch_size: 6}}
+trainer: {{accelerator: cpu, progress: false, threads: 1, out: {folder / "runs"}}}
+"""
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SERZOO_CACHE", str(folder / "cache"))
+        yield str(path)
+
+
+@pytest.fixture(scope="session")
+def serzoo() -> Callable[..., subprocess.Popen[str]]:
+    """``serzoo("train", recipe, ...)``: the installed command, started in a session of its own."""
+    command = Path(sysconfig.get_path("scripts")) / "serzoo"
+
+    def start(*arguments: str, log: Path) -> subprocess.Popen[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        with log.open("a") as file:
+            return subprocess.Popen(
+                [sys.executable, str(command), *arguments],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                text=True,
+            )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """``wait_until(condition, process)``: poll until it holds; the process must not end before."""
+
+    def wait(
+        condition: Callable[[], object],
+        process: subprocess.Popen[str] | None = None,
+        seconds: float = 120,
+    ) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert process is None or process.poll() is None, "it ended too early"
+            assert time.monotonic() < end, f"nothing happened in {seconds} s"
+            time.sleep(0.005)
+
+    return wait

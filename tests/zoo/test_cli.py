@@ -1,0 +1,237 @@
+"""The command line: verbs, exit codes, and errors without a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from serzoo.zoo import cli, config, registry
+from serzoo.zoo.cli import main
+from serzoo.zoo.taxonomy import read_yaml
+
+VERBS = ("list", "config", "prepare", "audit", "train", "eval", "compare", "report")
+LABELS, SPEAKERS = ("angry", "happy", "sad"), ("s1", "s2", "s3", "s4", "s5")
+
+
+@pytest.fixture(scope="module")
+def corpus(write_wave: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder corpus: five speakers, three emotions, 0.2 s each."""
+    root = tmp_path_factory.mktemp("corpus")
+    for i, label in enumerate(LABELS):
+        for j, speaker in enumerate(SPEAKERS):
+            write_wave(root / label / f"{speaker}.wav", seconds=0.2, hz=100 + 40 * i + 7 * j)
+    return root
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run in an empty folder, with an empty cache and no corpora."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SERZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SERZOO_DATA", raising=False)
+    return tmp_path
+
+
+# ---- the sweep
+
+
+def test_there_are_eight_verbs_and_all_are_tested_here() -> None:
+    assert len(VERBS) == 8
+    assert tuple(cli._VERBS) == VERBS
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: serzoo {verb}")
+
+
+def test_the_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert [v for v in VERBS if f"\n    {v} " in text] == list(VERBS)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["train", "--help"]])
+def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom serzoo.zoo.cli import main\n"
+        "try:\n    code = main(sys.argv[1:])\nexcept SystemExit as e:\n    code = e.code\n"
+        "heavy = {'torch', 'lightning', 'transformers', 'numpy', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(str(sorted(heavy)) if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["list", "birds"], ["train"], ["report", "-x"]])
+def test_a_wrong_command_line_ends_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: serzoo" in capsys.readouterr().err
+
+
+# ---- list, config
+
+
+def test_list_shows_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert tuple(lines) == cli.LISTS
+    assert lines["heads"].split(", ") == registry.names("heads")
+    assert lines["recipes"].split(", ") == config.names("recipe")
+
+
+@pytest.mark.parametrize("kind", cli.LISTS)
+def test_list_of_one_kind_is_one_name_a_line(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", kind]) == 0
+    names = capsys.readouterr().out.split("\n")[:-1]
+    assert len(names) >= 3
+    assert len(set(names)) == len(names)
+    assert all(names)
+
+
+def test_config_prints_what_a_run_would_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "ravdess", "head=selm", "optim.lr=1e-2", "fold=2"]) == 0
+    text = capsys.readouterr().out
+    cfg = config.load("ravdess", ["head=selm", "optim.lr=1e-2", "fold=2"])
+    assert config.RunConfig.from_dict(read_yaml(text)) == cfg
+    assert text.splitlines()[-1] == f"# run {cfg.fingerprint}"
+    assert text.splitlines()[-2].startswith("# classes: neutral, calm, happy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config", "ravdes"], "no recipe config called 'ravdes'; have"),
+        (["config", "ravdess", "head.hidde=3"], "head 'classification': unknown key 'hidde'; have"),
+        (["config", "ravdess", "head=["], "'head=[': no YAML: "),
+        (["train", "ravdess", "optim.epoch=3"], "unknown key 'optim.epoch'; have"),
+        (["prepare", "ravdes", "root=."], "no corpus called 'ravdes'; have"),
+        (["prepare", "folder"], "where is corpus 'folder'? set root=FOLDER"),
+        (["prepare", "folder", "root=nowhere"], "no folder nowhere for corpus 'folder'; set root"),
+        (["prepare", "folder", "rot=."], "unknown setting 'rot'; have options.KEY, out, root, st"),
+        (["prepare", "folder", "root=.", "strict=no"], "strict is 'no'; have true, false"),
+        (["prepare", "folder", "root=.", "options.x=1"], "corpus 'folder': unknown key 'x'; have"),
+        (["audit", "nowhere.jsonl"], ""),
+        (["audit", "emodbb"], "no corpus called 'emodbb'; have"),
+        (["eval", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt; give a .ckpt file, or"),
+        (["eval", "nowhere.ckpt", "corpora=x"], "unknown setting 'corpora'; have"),
+        (["compare", "smok"], "no suite config called 'smok'; have"),
+        (["compare", "smoke", "sed=[1]", "--dry-run"], "unknown key 'sed'; have"),
+        (["report", "smoke"], "no comparison in runs/smoke; run `serzoo compare smoke` first"),
+    ],
+)
+def test_errors_are_one_line_and_end_with_2(
+    arguments: list[str], message: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"serzoo {arguments[0]}: {message}")
+    assert "Traceback" not in out + err
+    assert err.count("\n") == 1
+
+
+def test_an_interrupt_ends_with_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli._VERBS, "list", interrupted)
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(cli._VERBS, "list", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["list"])
+
+
+# ---- prepare, audit
+
+
+def test_prepare_writes_a_manifest_and_says_so(
+    corpus: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["prepare", "folder", f"root={corpus}", r"options.speaker=(s\d)\.wav"]
+    assert main([*arguments, "out=2024"]) == 0
+    out = capsys.readouterr().out
+    assert "folder: 15 utterances of 5 speakers" in out
+    assert "manifest: 2024" in out
+    rows = [json.loads(line) for line in (elsewhere / "2024").read_text().splitlines()]
+    assert {(r["label"], r["speaker"]) for r in rows} == {(a, s) for a in LABELS for s in SPEAKERS}
+
+
+def test_prepare_ends_with_1_where_it_found_fault(
+    corpus: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # without the option, every file is taken for a speaker of its own, which is a warning
+    assert main(["prepare", "folder", f"root={corpus}"]) == 1
+    assert "manifest: folder.jsonl" in capsys.readouterr().out
+
+
+def test_audit_of_a_manifest(
+    corpus: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [f"root={corpus}", r"options.speaker=(s\d)\.wav", "out=m.jsonl"]
+    assert main(["prepare", "folder", *arguments]) == 0
+    capsys.readouterr()
+    assert main(["audit", "m.jsonl", "protocol=kfold"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:7] for line in lines if line.startswith("fold ")] == [
+        f"fold {k}:" for k in range(5)
+    ]
+    assert lines[-1] == "5 folds, 0 with leakage"
+
+
+def test_audit_ends_with_1_where_audio_leaks(
+    write_wave: Callable[..., Path], elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for speaker in SPEAKERS:  # every speaker says the very same
+        write_wave(elsewhere / "c" / "angry" / f"{speaker}.wav", seconds=0.2)
+    arguments = ["root=c", r"options.speaker=(s\d)\.wav"]
+    assert main(["audit", "folder", "protocol=kfold", *arguments]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "5 folds, 5 with leakage"
+
+
+# ---- settings and options in any order
+
+
+def test_settings_may_follow_options(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def compare(arguments: object) -> int:
+        seen.append(arguments)
+        return 0
+
+    monkeypatch.setitem(cli._VERBS, "compare", compare)
+    for order in (
+        ["smoke", "seed=[2]", "optim.epochs=1", "--dry-run", "--out", "x"],
+        ["smoke", "--dry-run", "--out", "x", "seed=[2]", "optim.epochs=1"],
+        ["--dry-run", "smoke", "seed=[2]", "--out", "x", "optim.epochs=1"],
+    ):
+        assert main(["compare", *order]) == 0
+    assert seen[0] == seen[1] == seen[2]
+    assert vars(seen[0])["settings"] == ["seed=[2]", "optim.epochs=1"]  # type: ignore[arg-type]

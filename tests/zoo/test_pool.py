@@ -1,0 +1,137 @@
+"""The pool: a cell that raises, or whose worker dies, costs one cell."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from serzoo.zoo import pool
+from serzoo.zoo.pool import Job
+from serzoo.zoo.record import read_record
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+
+
+def bad(folder: Path, name: str) -> Job:
+    """A job that fails before anything heavy is imported."""
+    return Job(name, {"no_such_key": name}, folder / name)
+
+
+def stuck(folder: Path, name: str) -> Job:
+    """A job that never ends: its worker waits for somebody to read the log."""
+    (folder / name).mkdir()
+    os.mkfifo(folder / name / "log.txt")
+    return bad(folder, name)
+
+
+def kill(process: mp.process.BaseProcess) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(10)
+
+
+def test_one_cell_fails_one_worker_is_killed_and_the_rest_goes_on(tmp_path: Path) -> None:
+    jobs = [bad(tmp_path, "one"), stuck(tmp_path, "killed"), bad(tmp_path, "three")]
+    said: list[tuple[str, ...]] = []
+
+    def started(job: Job, k: int) -> None:
+        said.append(("started", job.name))
+        if job.name == "killed":
+            (worker,) = mp.active_children()
+            kill(worker)
+
+    def ended(job: Job, k: int, status: str) -> None:
+        said.append(("ended", job.name, status))
+
+    pool.run(jobs, workers=1, gpus=False, started=started, ended=ended)
+    assert said == [
+        line for job in jobs for line in (("started", job.name), ("ended", job.name, "failed"))
+    ]
+    one, killed, three = (read_record(job.folder) or {} for job in jobs)
+    assert one["error"].startswith("ConfigError: unknown key 'no_such_key'; have corpus")
+    assert one["details"].startswith("Traceback")
+    assert "ConfigError" in (jobs[0].folder / "log.txt").read_text()
+    assert one["config"] == jobs[0].config
+    assert three["error"].startswith("ConfigError")
+    assert killed["error"] == "the worker ended with exit code -9"
+    assert "out of memory" in killed["details"]
+    assert [r["status"] for r in (one, killed, three)] == ["failed"] * 3
+    assert mp.active_children() == []
+
+
+def test_tries_are_counted(tmp_path: Path) -> None:
+    job = bad(tmp_path, "again")
+    for n in (1, 2):
+        pool._record_failure(job, "E", "details")
+        assert (read_record(job.folder) or {})["tries"] == n
+
+
+def test_an_interrupt_ends_the_workers_and_records_nothing(tmp_path: Path) -> None:
+    def started(job: Job, k: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.run(
+            [stuck(tmp_path, "one")],
+            workers=1,
+            gpus=False,
+            started=started,
+            ended=lambda *_: pytest.fail("nothing has ended"),
+        )
+    assert mp.active_children() == []
+    assert read_record(tmp_path / "one") is None
+
+
+def test_a_killed_comparison_leaves_no_worker_behind(tmp_path: Path) -> None:
+    code = (
+        "import multiprocessing as mp, os, sys, time\n"
+        "from pathlib import Path\n"
+        "from serzoo.zoo import pool\n"
+        "def started(job, k):\n"
+        "    print(mp.active_children()[0].pid, flush=True)\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    jobs = [pool.Job('a', {'no_such_key': 1}, Path(sys.argv[1]))]\n"
+        "    pool.run(jobs, workers=1, gpus=False, started=started, ended=print)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(stuck(tmp_path, "a").folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    time.sleep(1)  # it has begun, and waits
+    assert alive(child)
+    parent.kill()
+    parent.wait(10)
+    parent.stdout.close()
+    for _ in range(100):
+        if not alive(child):
+            break
+        time.sleep(0.1)
+    assert not alive(child)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie that nobody reaps does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.is_file() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_devices() -> None:
+    kind, number = pool.devices()
+    assert kind in ("cpu", "cuda")
+    assert number >= 1

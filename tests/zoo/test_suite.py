@@ -1,0 +1,142 @@
+"""Suites: axes, overrides, refusals, and the cells they span."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serzoo.zoo import registry, suite
+from serzoo.zoo.config import RunConfig
+from serzoo.zoo.errors import ConfigError
+
+TEXT = """
+title: Two heads
+axes:
+  recipe: [synthetic]
+  head: [classification, prototype]
+  fold: [0, 2]
+  seed: [1, 2]
+overrides: [optim.epochs=3]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunConfig, Any]]:
+    """Folds are asked for, but no corpus is opened: it has three."""
+    calls: list[tuple[RunConfig, Any]] = []
+
+    def audit_folds(cfg: RunConfig, folds: list[int] | None = None) -> list[int]:
+        calls.append((cfg, folds))
+        return [0, 1, 2] if folds is None else folds
+
+    real = registry.attribute
+    monkeypatch.setattr(
+        registry, "attribute", lambda name: audit_folds if "audit_folds" in name else real(name)
+    )
+    return calls
+
+
+def test_a_suite_file(file: Path) -> None:
+    found = suite.load(str(file))
+    assert (found.name, found.title, found.baseline) == ("mine", "Two heads", "classification")
+    assert found.axes["fold"] == [0, 2]
+    assert found.overrides == ["optim.epochs=3"]
+
+
+def test_overrides_replace_axes_and_hold_for_every_cell(file: Path) -> None:
+    found = suite.load(str(file), ["head=[selm]", "seed=7", "fold=all", "optim.lr=1e-2"])
+    assert found.axes == {"recipe": ["synthetic"], "head": ["selm"], "fold": "all", "seed": [7]}
+    assert found.overrides == ["optim.epochs=3", "optim.lr=1e-2"]
+
+
+def test_cells_compare_heads_early(file: Path, opened: list[tuple[RunConfig, Any]]) -> None:
+    cells = suite.expand(suite.load(str(file)), out="there")
+    assert [(c.seed, c.fold, c.head) for c in cells] == [
+        (seed, fold, head)
+        for seed in (1, 2)
+        for fold in (0, 2)
+        for head in ("classification", "prototype")
+    ]
+    assert [(c.cfg.seed, c.cfg.fold, c.cfg.head["type"]) for c in cells] == [
+        (c.seed, c.fold, c.head) for c in cells
+    ]
+    assert len({c.name for c in cells}) == len(cells) == 8
+    assert {c.cfg.optim.epochs for c in cells} == {3}
+    assert {c.cfg.trainer.out for c in cells} == {"there"}
+    assert cells[0].name == f"synthetic-logmel-classification-f0-s1-{cells[0].cfg.fingerprint[:6]}"
+    # one corpus is opened once, whatever the number of heads and seeds
+    assert [folds for _, folds in opened] == [[0, 2]]
+
+
+def test_all_folds_are_those_of_the_protocol(
+    file: Path, opened: list[tuple[RunConfig, Any]]
+) -> None:
+    cells = suite.expand(suite.load(str(file), ["fold=all", "seed=[1]"]), out="x")
+    assert [c.fold for c in cells] == [0, 0, 1, 1, 2, 2]
+    assert [folds for _, folds in opened] == [None]
+
+
+def test_heads_of_a_cell_differ_in_nothing_else(
+    file: Path, opened: list[tuple[RunConfig, Any]]
+) -> None:
+    first, second, *_ = suite.expand(suite.load(str(file)), out="x")
+    a, b = first.cfg.to_dict(), second.cfg.to_dict()
+    assert a.pop("head") != b.pop("head")
+    assert a == b
+
+
+def test_an_axis_of_encoders_brings_each_its_own_optim(
+    file: Path, opened: list[tuple[RunConfig, Any]]
+) -> None:
+    chosen = suite.load(
+        str(file), ["encoder=[logmel,hubert-base]", "head=[selm]", "fold=0", "seed=1"]
+    )
+    cells = suite.expand(chosen, out="x")
+    assert [(c.encoder, c.cfg.encoder["type"]) for c in cells] == [
+        ("logmel", "logmel"),
+        ("hubert-base", "hf"),
+    ]
+    assert cells[0].cfg.optim != cells[1].cfg.optim
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("title:", "titel:", "has unknown key 'titel'; have axes, .*; did you mean 'title'?"),
+        ("  head:", "  haed:", "has unknown axis 'haed'; have encoder, .*; did you mean 'head'?"),
+        ("  seed: [1, 2]\n", "", "has no axis 'seed'; give a list"),
+        ("[1, 2]", "[]", "has no axis 'seed'; give a list"),
+        ("[1, 2]", "[1, 1]", r"names a seed twice: \[1, 1\]"),
+        ("[0, 2]", "[a]", r"fold is \['a'\]; give a list of numbers, or all"),
+        ("[optim.epochs=3]", "{optim: 3}", "overrides are a list of key=value, not .*"),
+        ("title: Two heads", "baseline: selmm", "unknown baseline 'selmm'; have .* 'selm'?"),
+        ("axes:", "overrides: []\naxis:", "has unknown key 'axis'; have axes, .*'axes'?"),
+        (TEXT, "title: x", "has no axes; give axes: .*"),
+        (TEXT, "- x", "holds a list; expected lines of key: value"),
+        (TEXT, "a: [", "no YAML: .*"),
+    ],
+)
+def test_mistakes_are_told(file: Path, before: str, after: str, message: str) -> None:
+    assert before in TEXT
+    file.write_text(TEXT.replace(before, after))
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        suite.load(str(file))
+
+
+def test_unknown_suites_and_overrides_are_told(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no suite config called 'quikstart'; .* 'quickstart'\?"):
+        suite.load("quikstart")
+    with pytest.raises(ConfigError, match=r"no suite file nowhere.yaml; shipped suites: quick"):
+        suite.load("nowhere.yaml")
+    with pytest.raises(ConfigError, match="'selm' is no override"):
+        suite.load(str(file), ["selm"])
+    with pytest.raises(ConfigError, match=r"unknown key 'optim.epoch'; .* 'epochs'\?"):
+        suite.expand(suite.load(str(file), ["optim.epoch=3"]), out="x")

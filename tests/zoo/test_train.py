@@ -1,0 +1,335 @@
+"""Whole runs of every head on a corpus of seconds: records, predictions, curves, resumption."""
+
+import json
+import shutil
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from serzoo.zoo import registry
+from serzoo.zoo.config import load
+from serzoo.zoo.errors import ConfigError, DataError
+from serzoo.zoo.evaluate import evaluate
+from serzoo.zoo.metrics import PredictionTable
+from serzoo.zoo.train import build, build_taxonomy, run_folder, train
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+HEADS = registry.names("heads")
+SMALL = {"selm": ["head.lm_width=32", "head.lm_layers=1"]}
+
+
+def configured(recipe, head="classification", *more):
+    return load(recipe, [f"head={head}", *SMALL.get(head, []), *more])
+
+
+@pytest.fixture(scope="module")
+def run(tiny_recipe, tmp_path_factory):
+    """``run(head)``: the folder and the record of a run; each head is trained once."""
+    done = {}
+
+    def once(head):
+        if head not in done:
+            folder = tmp_path_factory.mktemp("runs") / head
+            done[head] = folder, train(configured(tiny_recipe, head), folder)
+        return done[head]
+
+    return once
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_all_heads_are_tested_here():
+    assert HEADS == ["classification", "selm", "gen_ser", "regress_codes", "prototype"]
+
+
+# -- the record ----------------------------------------------------------------------------------
+
+RECORD = {
+    "status", "format", "fingerprint", "config", "classes", "data", "counts", "notes",
+    "split_notes", "audit", "selection", "parameters", "encoder", "features", "seconds",
+    "resumed", "peak_memory_mb", "device", "processes", "threads", "metrics", "by_speaker",
+    "valid", "inference_seconds_per_utterance", "versions", "git", "machine",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_record_is_complete(run, head, tiny_recipe):
+    folder, entry = run(head)
+    assert set(entry) >= RECORD
+    written = json.loads((folder / "record.json").read_text())
+    assert written["metrics"]["uar"] == entry["metrics"]["uar"]
+    assert entry["status"] == "ok"
+    assert entry["config"]["head"]["type"] == head
+    assert entry["fingerprint"] == configured(tiny_recipe, head).fingerprint
+    assert entry["classes"] == ["angry", "happy", "sad"]
+    assert set(entry["data"]) == {"manifest", "split", "taxonomy"}
+    kept = {"angry": 2, "happy": 2, "sad": 2}
+    assert entry["counts"]["kept"] == {
+        "train": dict.fromkeys(kept, 6), "valid": kept, "test": kept
+    }  # fmt: skip
+    assert entry["counts"]["left_out_by_taxonomy"] == {}
+    assert entry["audit"]["ok"] is True
+    assert entry["metrics"]["absent"] == []
+    assert set(entry["metrics"]["recall"]) == set(kept)
+    assert len(entry["by_speaker"]) == 2
+    parameters = entry["parameters"]
+    assert 0 < parameters["head"] < parameters["total"]
+    assert parameters["trainable"] <= parameters["stored"] <= parameters["total"]
+    assert entry["resumed"] is False
+    assert entry["features"] == "stored"
+    assert entry["processes"] == entry["threads"] == 1
+    assert entry["peak_memory_mb"] > 10
+    assert 0 < entry["inference_seconds_per_utterance"] < 10
+    assert entry["seconds"]["total"] >= entry["seconds"]["fit"] > 0
+    assert entry["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_numbers_are_those_of_the_predictions(run, head):
+    """Recomputed from predictions.jsonl by another library."""
+    folder, entry = run(head)
+    rows = lines(folder / "predictions.jsonl")
+    assert [r["id"] for r in rows] == sorted({r["id"] for r in rows})
+    assert len(rows) == 6
+    classes = entry["classes"]
+    scores = np.array([[r["scores"][c] for c in classes] for r in rows])
+    truth = np.array([classes.index(r["label"]) for r in rows])
+    said = scores.argmax(1)
+    m = entry["metrics"]
+    assert m["uar"] == pytest.approx(recall_score(truth, said, average="macro"))
+    assert m["wa"] == pytest.approx(accuracy_score(truth, said))
+    assert m["f1"] == pytest.approx(f1_score(truth, said, average="macro"))
+    recalls = confusion_matrix(truth, said, normalize="true").diagonal()
+    assert list(m["recall"].values()) == pytest.approx(recalls)
+    rows_of = np.arange(len(truth))
+    assert m["nll"] == pytest.approx(-log_softmax(scores, 1)[rows_of, truth].mean(), rel=1e-5)
+    calm = log_softmax(scores / m["temperature"], 1)
+    assert m["nll_calibrated"] == pytest.approx(-calm[rows_of, truth].mean(), rel=1e-5)
+    low, high = m["uar_interval"]
+    assert 0 <= low <= high <= 1
+    # whose utterance it is stands in its name
+    assert all(r["id"].split("/")[-1].startswith(r["label"]) for r in rows)
+    assert all(r["speaker"].startswith("csv/s") for r in rows)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_temperature_is_fitted_on_validation(run, head):
+    folder, entry = run(head)
+    table = PredictionTable.read_jsonl(folder / "valid.jsonl")
+    assert set(table.ids).isdisjoint(r["id"] for r in lines(folder / "predictions.jsonl"))
+    t = entry["metrics"]["temperature"]
+    best = minimize_scalar(lambda u: table.nll(np.exp(u)), bounds=(-4, 4), method="bounded")
+    assert t > 0
+    assert table.nll(t) <= best.fun + 1e-3
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_best_epoch_was_selected_on_validation(run, head):
+    folder, entry = run(head)
+    curve = [e.value for e in events(folder).Scalars("val/uar")][:2]
+    assert entry["selection"]["val/uar"] == pytest.approx(max(curve))
+    assert entry["selection"]["epoch"] == int(np.argmax(curve))
+    assert entry["valid"]["uar"] == pytest.approx(max(curve))
+    content = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert content["epoch"] == entry["selection"]["epoch"]
+    assert content["serzoo"]["fingerprint"] == entry["fingerprint"]
+
+
+# -- evaluation ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_evaluation_reproduces_the_predictions(run, head):
+    folder, entry = run(head)
+    for part, name in (("test", "predictions"), ("valid", "valid")):
+        table, numbers = evaluate(folder, part=part)
+        written = PredictionTable.read_jsonl(folder / f"{name}.jsonl")
+        assert table.ids == written.ids
+        assert table.labels.tolist() == written.labels.tolist()
+        assert np.allclose(table.scores, written.scores, atol=1e-4)
+        if part == "test":
+            assert numbers["metrics"]["uar"] == pytest.approx(entry["metrics"]["uar"])
+
+
+def test_another_corpus_is_scored_as_a_whole(run, tiny_speech, tmp_path):
+    folder, _ = run("classification")
+    for label in ("sad", "angry"):
+        (tmp_path / label).mkdir()
+        shutil.copy(tiny_speech / f"{label}-3.wav", tmp_path / label / "x.wav")
+    table, numbers = evaluate(folder, corpus=["folder"], root=str(tmp_path))
+    assert sorted(table.ids) == ["folder/angry/x", "folder/sad/x"]
+    assert numbers["metrics"]["absent"] == ["happy"]
+    with pytest.raises(ConfigError, match="use part=all"):
+        evaluate(folder, corpus=["folder"], root=str(tmp_path), part="test")
+
+
+def test_a_part_that_does_not_exist_is_refused(run):
+    with pytest.raises(ConfigError, match="have test, valid, all"):
+        evaluate(run("classification")[0], part="dev")
+
+
+# -- curves --------------------------------------------------------------------------------------
+
+TAGS = {
+    "train/loss", "val/uar", "val/wa", "val/f1", "val/nll", "lr", "time/utt_per_s", "epoch",
+    "test/uar", "test/wa", "test/f1", "hp/uar", "hp/wa", "hp/f1",
+}  # fmt: skip
+
+
+def events(folder):
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    return found
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_all_heads_write_the_same_tags(run, head):
+    folder, entry = run(head)
+    found = events(folder)
+    scalars = set(found.Tags()["scalars"])
+    assert {t for t in scalars if not t.startswith("head/")} == TAGS
+    assert {t.split("/")[1] for t in scalars if t.startswith("head/")} <= {head}
+    assert found.Tags()["images"] == ["test/confusion"]
+    assert len(found.Scalars("train/loss")) == 2
+    assert found.Scalars("hp/uar")[-1].value == pytest.approx(entry["metrics"]["uar"])
+    assert found.Scalars("lr")[-1].value == pytest.approx(0, abs=1e-9)
+    assert found.Scalars("time/utt_per_s")[0].value > 0
+
+
+def test_hparams_can_be_compared(run):
+    folder, _ = run("gen_ser")
+    metadata = events(folder).SummaryMetadata("_hparams_/session_start_info")
+    text = metadata.plugin_data.content
+    for name in (b"head.type", b"optim.lr", b"fold", b"seed", b"trainable"):
+        assert name in text
+
+
+# -- the same everything but the head ------------------------------------------------------------
+
+
+def test_every_head_starts_from_the_same_encoder(tiny_recipe):
+    taxonomy = build_taxonomy(configured(tiny_recipe, "selm", "taxonomy=big4"))
+    states = [build(configured(tiny_recipe, head), taxonomy).encoder.state_dict() for head in HEADS]
+    for state in states[1:]:
+        assert all(torch.equal(state[k], v) for k, v in states[0].items())
+
+
+def test_every_head_is_scored_on_the_same_utterances(run):
+    identities = [run(head)[1]["data"] for head in HEADS]
+    assert all(i == identities[0] for i in identities)
+
+
+# -- once, and only on these data ----------------------------------------------------------------
+
+
+def test_the_same_run_gives_the_same_predictions(run, tiny_recipe, tmp_path):
+    folder, _ = run("classification")
+    train(configured(tiny_recipe), tmp_path)
+    a, b = (p / "predictions.jsonl" for p in (folder, tmp_path))
+    assert a.read_bytes() == b.read_bytes()
+    assert weights(folder).keys() == weights(tmp_path).keys()
+    assert all(torch.equal(v, weights(tmp_path)[k]) for k, v in weights(folder).items())
+
+
+def weights(folder, name="last"):
+    content = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return {**content["state_dict"], **{f"ema.{k}": v for k, v in content["ema"].items()}}
+
+
+def test_a_run_without_stored_features_says_so(tiny_recipe, tmp_path):
+    live = train(configured(tiny_recipe, "classification", "data.features=live"), tmp_path)
+    assert live["features"] == "live"
+    table, _ = evaluate(tmp_path)
+    written = PredictionTable.read_jsonl(tmp_path / "predictions.jsonl")
+    assert np.allclose(table.scores, written.scores, atol=1e-5)
+
+
+def test_a_finished_run_is_not_repeated(run, tiny_recipe, monkeypatch):
+    folder, entry = run("classification")
+    before = (folder / "record.json").stat().st_mtime_ns
+    monkeypatch.setattr("serzoo.zoo.train.build", lambda *_: pytest.fail("it was built again"))
+    again = train(configured(tiny_recipe), folder)
+    assert again["metrics"]["uar"] == entry["metrics"]["uar"]
+    assert (folder / "record.json").stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def other_speech(tiny_speech, tmp_path):
+    """The same corpus, in which one angry speaker is called happy."""
+    root = shutil.copytree(tiny_speech, tmp_path / "other")
+    table = (root / "table.csv").read_text()
+    (root / "table.csv").write_text(table.replace("angry-4.wav,angry", "angry-4.wav,happy"))
+    return root
+
+
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+def test_a_run_on_other_data_is_refused(run, tiny_recipe, other_speech, tmp_path, state):
+    folder = shutil.copytree(run("classification")[0], tmp_path / "run")
+    if state == "unfinished":
+        (folder / "record.json").unlink()
+    cfg = configured(tiny_recipe, "classification", f"data.root={other_speech}")
+    with pytest.raises(DataError, match=r"holds a run on other data.*trainer\.out"):
+        train(cfg, folder)
+
+
+def test_the_same_data_elsewhere_are_the_same(run, tiny_recipe, tiny_speech, tmp_path):
+    folder = shutil.copytree(run("classification")[0], tmp_path / "run")
+    moved = shutil.copytree(tiny_speech, tmp_path / "moved")
+    cfg = configured(tiny_recipe, "classification", f"data.root={moved}")
+    assert train(cfg, folder)["fingerprint"] == run("classification")[1]["fingerprint"]
+
+
+def test_a_run_is_kept_under_recipe_head_and_fingerprint(tiny_recipe):
+    cfg = configured(tiny_recipe, "prototype")
+    assert run_folder(cfg).parts[-2:] == ("tiny", f"prototype-{cfg.fingerprint}")
+
+
+def test_a_run_that_stopped_goes_on_to_the_same_end(tiny_recipe, tmp_path):
+    """What a kill between two epochs leaves: the first checkpoint, and no record."""
+    whole = train(configured(tiny_recipe, "classification", "optim.epochs=3"), tmp_path / "whole")
+
+    class StoppedError(Exception):
+        pass
+
+    class Stop(L.Callback):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == 1:
+                raise StoppedError
+
+    real = L.Trainer
+
+    def stopping(*args, callbacks, **options):
+        return real(*args, callbacks=[*callbacks, Stop()], **options)
+
+    cfg = configured(tiny_recipe, "classification", "optim.epochs=3")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(L, "Trainer", stopping)
+        with pytest.raises(StoppedError):
+            train(cfg, tmp_path / "stopped")
+    assert not (tmp_path / "stopped" / "record.json").exists()
+    entry = train(cfg, tmp_path / "stopped")
+    assert entry["resumed"] is True
+    assert whole["resumed"] is False
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert all(torch.equal(v, b[k]) for k, v in a.items())
+    for name in ("predictions", "valid"):
+        files = (tmp_path / run / f"{name}.jsonl" for run in ("whole", "stopped"))
+        assert len({f.read_bytes() for f in files}) == 1
+    assert len(events(tmp_path / "stopped").Scalars("train/loss")) == 3
+
+
+def test_a_run_killed_before_its_record_only_scores_again(run, tiny_recipe, tmp_path):
+    folder, _ = run("gen_ser")
+    again = shutil.copytree(folder, tmp_path / "gen_ser")
+    for name in ("record.json", "predictions.jsonl", "valid.jsonl"):
+        (again / name).unlink()
+    entry = train(configured(tiny_recipe, "gen_ser"), again)
+    assert entry["resumed"] is True
+    a, b = (p / "predictions.jsonl" for p in (folder, again))
+    assert a.read_bytes() == b.read_bytes()
