@@ -9,7 +9,8 @@ A protocol is a YAML file in ``configs/protocol``::
     folds:                      # one list per fold, or `each`, or {balanced: N, utterances: true}
       - ["01", "02", "03", "04"]
     expected: 91                # how many speakers or sessions the full corpus has
-    validation: next            # next fold | {speakers: share} | {sentences: share} | official
+    validation: next            # next fold | {next: N}, its first N speakers |
+                                # {speakers: share} | {sentences: share} | official
     shares: {parts: [train, valid], why: words}
 
 Fold k tests its own group, validates on what the rule says, and trains on the rest. No speaker is
@@ -35,6 +36,7 @@ __all__ = ["Protocol", "Sharing", "Split"]
 
 _KEYS = {"version", "about", "corpora", "by", "folds", "expected", "validation", "shares"}
 _BY = ("speaker", "session", "corpus", "official")
+_SHARES = {"speakers", "sentences"}
 _OFFICIAL = dict.fromkeys(("valid", "validation", "dev", "development"), "valid")
 _OFFICIAL |= {"train": "train", "training": "train", "test": "test"}
 
@@ -49,6 +51,7 @@ class Protocol:
     by: str
     validation: str
     share: float = 0.0
+    first: int = 0
     corpora: tuple[str, ...] = ()
     listed: tuple[tuple[str, ...], ...] = ()
     dealt: int = 0
@@ -122,14 +125,19 @@ class Protocol:
             dealt, by_utterances = folds["balanced"], bool(folds.get("utterances", False))
         elif (folds != "each" or by == "official") and not (folds is None and by == "official"):
             raise wrong(f"folds is {folds!r}; want lists, 'each', or {{balanced: N}} by speaker")
-        share = 0.0
-        if isinstance(valid, dict) and len(valid) == 1 and set(valid) <= {"speakers", "sentences"}:
+        share, first = 0.0, 0
+        if isinstance(valid, dict) and set(valid) == {"next"} and listed:
+            first, valid = int(valid["next"]), "next"
+            if not 0 < first <= min(len(fold) for fold in listed):
+                raise wrong(f"validation on the next fold's first {first}; its folds are smaller")
+        elif isinstance(valid, dict) and len(valid) == 1 and set(valid) <= _SHARES:
             valid, share = next(iter(valid.items()))
             if not 0 < float(share) < 1:
                 raise wrong(f"validation share is {share}; want a number between 0 and 1")
         elif valid != ("official" if by == "official" else "next"):
             raise wrong(
-                f"validation is {valid!r}; want next, {{speakers: 0.2}}, {{sentences: 0.2}}"
+                f"validation is {valid!r}; want next, {{next: 2}} with listed folds, "
+                "{speakers: 0.2}, {sentences: 0.2}"
             )
         if valid == "next" and 0 < (len(listed) or dealt) < 3:
             raise wrong("validation on the next fold needs 3 folds, or nothing is left to train on")
@@ -140,6 +148,7 @@ class Protocol:
             by=by,
             validation=str(valid),
             share=float(share),
+            first=first,
             corpora=corpora,
             listed=listed,
             dealt=dealt,
@@ -239,8 +248,9 @@ class Protocol:
             )
         rest = [u for u in utterances if fold_of[self._unit(u)] != fold]
         if self.validation == "next":
-            after = (fold + 1) % len(groups)
-            chosen = {u.id for u in rest if fold_of[self._unit(u)] == after}
+            after = groups[(fold + 1) % len(groups)]
+            held = set(after[: self.first] if self.first else after)
+            chosen = {u.id for u in rest if self._unit(u) in held}
         elif self.validation == "speakers":
             speakers = rules.held_out_speakers(rest, self.share)
             chosen = {u.id for u in rest if speaker_of(u) in speakers}

@@ -37,8 +37,8 @@ class ClassificationHead(Head):
         taxonomy: Taxonomy,
         *,
         pooling: PoolingName = "attentive",
-        hidden: int = 128,
-        dropout: float = 0.3,
+        hidden: int = 0,
+        dropout: float = 0.1,
         label_smoothing: float = 0.0,
         loss: Literal["ce", "bce"] = "ce",
     ) -> None:

@@ -43,7 +43,7 @@ class RegressCodesHead(CodeHead):
         spacing: float = 1000.0,
         width: int = 256,
         depth: int = 2,
-        dropout: float = 0.3,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__(
             dim,
@@ -88,7 +88,7 @@ class PrototypeHead(Head):
         *,
         pooling: PoolingName = "attentive",
         embedding: int = 64,
-        dropout: float = 0.3,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__(dim, taxonomy)
         self.embed = PooledEmbedding(dim, pooling, dropout)

@@ -222,7 +222,7 @@ class GenSERHead(CodeHead):
         source_share: float = 0.5,
         width: int = 256,
         depth: int = 2,
-        dropout: float = 0.3,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__(
             dim,

@@ -19,12 +19,9 @@ from ..zoo.taxonomy import Taxonomy
 from ..zoo.types import Frames, HeadLoss, Targets
 from .language import LanguageModel, Tuning
 
-RELATIVE_LR = 0.3
-"""Learning rate relative to the one asked for: transformers want a smaller one than convolutions
-and linear layers (our choice)."""
-
-PRETRAINED_LR = 0.03
-"""The same for a published language model that is fully tuned (our choice)."""
+PRETRAINED_LR = 0.1
+"""Learning rate of a published language model that is fully tuned, relative to the mappers' (our
+choice)."""
 
 
 class Projection(nn.Module):
@@ -198,11 +195,11 @@ class SELMHead(Head):
         return log_p / self._counts(spelt, log_p.device) if self.length_normalised else log_p
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        """All at ``0.3 lr``, but a fully tuned published model at ``0.03 lr``."""
+        """All at ``lr``, but a fully tuned published model at ``0.1 lr``."""
         slow = list(self.language.parameters()) if self.language.pretrained else []
         ids = {id(p) for p in slow}
         groups = [
-            {"params": [p for p in self.parameters() if id(p) not in ids], "lr": lr * RELATIVE_LR},
+            {"params": [p for p in self.parameters() if id(p) not in ids], "lr": lr},
             {"params": [p for p in slow if p.requires_grad], "lr": lr * PRETRAINED_LR},
         ]
         return [group for group in groups if group["params"]]

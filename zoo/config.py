@@ -185,6 +185,8 @@ def resolve(cfg: RunConfig) -> RunConfig:
             raise ConfigError(f"the {registry.SINGULAR[kind]} has no type; have {known}")
         options = {k: v for k, v in node.items() if k != "type"}
         registry.check_options(kind, node["type"], options)
+        # every knob is written out: a changed default must not pass for an old run, nor 0 for 0.0
+        node.update(registry.complete(kind, node["type"], options))
     return cfg
 
 

@@ -84,8 +84,8 @@ class LogMelEncoder(Encoder):
 
     ``extract`` is the parameter-free :class:`serzoo.zoo.frontend.LogMel`; ``forward`` learns. Its
     input are two views: without the utterance's mean spectrum (voice and channel removed), and
-    without its mean level only (timbre kept). All of it is our choice; what it was chosen against is in
-    ``benchmarks/README.md``.
+    without its mean level only (timbre kept). All of it is our choice; what it was chosen against
+    is in ``benchmarks/README.md``.
 
     In training the spectrogram is augmented (tempo and crop to one common length, mel shift,
     SpecAugment); evaluation is float32, and an utterance's frames do not depend on its neighbours.

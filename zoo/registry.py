@@ -132,6 +132,17 @@ def check_options(kind: Kind, name: str, options: dict[str, Any]) -> None:
         raise ConfigError(f"{SINGULAR[kind]} '{name}': " + "; ".join(errors))
 
 
+def complete(kind: Kind, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the constructor's defaults filled in, as plain containers in its own order."""
+    values = {}
+    for key, knob in schema_of(get(kind, name)).items():
+        value = options.get(key, knob.default)
+        if isinstance(value, int) and not isinstance(value, bool) and knob.annotation is float:
+            value = float(value)
+        values[key] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
 def _show(annotation: Any) -> str:
     return (
         annotation.__name__

@@ -311,5 +311,6 @@ def quiet() -> None:
         ".*GPU available but not used.*",
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
         ".*Trying to infer the `batch_size`.*",
+        ".*in eval mode at the start of training.*",  # a frozen encoder is meant to be
     ):
         warnings.filterwarnings("ignore", text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -56,15 +58,19 @@ trainer: {{accelerator: cpu, progress: false, threads: 1, out: {folder / "runs"}
         yield str(path)
 
 
-@pytest.fixture(scope="session")
-def serzoo() -> Callable[..., subprocess.Popen[str]]:
-    """``serzoo("train", recipe, ...)``: the installed command, started in a session of its own."""
+@pytest.fixture
+def serzoo() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """``serzoo("train", recipe, log=path)``: the installed command, in a session of its own.
+
+    What a test leaves running is killed.
+    """
     command = Path(sysconfig.get_path("scripts")) / "serzoo"
+    started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, log: Path) -> subprocess.Popen[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         with log.open("a") as file:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, str(command), *arguments],
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -72,8 +78,14 @@ def serzoo() -> Callable[..., subprocess.Popen[str]]:
                 start_new_session=True,
                 text=True,
             )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +95,7 @@ def wait_until() -> Callable[..., None]:
     def wait(
         condition: Callable[[], object],
         process: subprocess.Popen[str] | None = None,
-        seconds: float = 120,
+        seconds: float = 240,
     ) -> None:
         end = time.monotonic() + seconds
         while not condition():

@@ -10,7 +10,7 @@ from serzoo.zoo.compare import compare
 from serzoo.zoo.errors import ComparisonError
 from serzoo.zoo.record import read_record
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 HEADS = ["classification", "prototype", "regress_codes"]
 
 
@@ -18,7 +18,7 @@ HEADS = ["classification", "prototype", "regress_codes"]
 def suite(tiny_recipe, tmp_path):
     """``suite(recipes)``: a suite file of three heads, of some seconds a cell."""
 
-    def write(recipes=(tiny_recipe,), epochs=40):
+    def write(recipes=(tiny_recipe,), epochs=10):
         path = tmp_path / "three.yaml"
         axes = {"recipe": list(recipes), "head": HEADS, "fold": [0], "seed": [1]}
         overrides = [f"optim.epochs={epochs}", "data.batch_size=2"]
@@ -78,13 +78,13 @@ def test_a_stopped_comparison_goes_on_where_it_was(how, suite, start, cells, wai
     wait_until(lambda: in_second_cell(cells), process)
     process.send_signal(how)
     assert process.wait(60) == (130 if how == signal.SIGTERM else -how)
-    wait_until(lambda: group_is_gone(process), seconds=20)  # no worker goes on behind our back
+    wait_until(lambda: group_is_gone(process), seconds=60)  # no worker goes on behind our back
     done = times(records(cells))
     assert len(done) == 1
     if how == signal.SIGTERM:
         assert "2 cells are left" in log.read_text()
 
-    assert start(suite()).wait(240) == 0, log.read_text()
+    assert start(suite()).wait(400) == 0, log.read_text()
     assert len(records(cells)) == 3
     assert times(done) == done  # what was finished was not run again
     states = [read_record(p.parent) for p in records(cells)]
@@ -94,7 +94,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(how, suite, start, cells, wai
     assert json.loads((folder / "suite.json").read_text())["title"] == "Three"
 
     before = times(records(cells))
-    assert start(suite()).wait(120) == 0
+    assert start(suite()).wait(400) == 0
     assert times(before) == before
     assert "3 cells, 3 finished, 0 to run" in log.read_text()
 
@@ -104,7 +104,7 @@ def test_a_killed_worker_costs_one_cell(suite, start, cells, wait_until, tmp_pat
     process = start(suite())
     wait_until(lambda: in_second_cell(cells), process)
     os.kill(worker_of(process), signal.SIGKILL)
-    assert process.wait(240) == 1
+    assert process.wait(400) == 1
     states = {p: read_record(p.parent) for p in records(cells)}
     assert sorted(s["status"] for s in states.values()) == ["failed", "ok", "ok"]
     ((lost, entry),) = [(p, s) for p, s in states.items() if s["status"] == "failed"]
@@ -112,7 +112,7 @@ def test_a_killed_worker_costs_one_cell(suite, start, cells, wait_until, tmp_pat
     assert "out of memory" in entry["details"]
 
     kept = times([p for p in states if p != lost])
-    assert start(suite()).wait(240) == 0
+    assert start(suite()).wait(400) == 0
     assert read_record(lost.parent)["status"] == "ok"
     assert times(kept) == kept
 

@@ -34,7 +34,13 @@ def write(path: Path, text: str) -> str:
 def test_a_recipe_picks_groups_and_a_corpus_brings_protocol_and_taxonomy() -> None:
     cfg = config.load("ravdess")
     assert cfg.corpus == ["ravdess"]
-    assert cfg.encoder == {"type": "logmel"}
+    # every knob is written out, as the constructor has it
+    assert cfg.encoder["type"] == "logmel"
+    assert {k: cfg.encoder[k] for k in ("bands", "dim", "widths")} == {
+        "bands": 64,
+        "dim": 192,
+        "widths": [32, 64, 128, 192],
+    }
     assert cfg.head["type"] == "classification"
     assert cfg.protocol == "ravdess8-6fold@1"
     assert cfg.taxonomy == "ravdess8"
@@ -278,3 +284,10 @@ def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> No
     of_trainer = {f.name for f in fields(TrainerConfig)} - set(identity["trainer"])
     assert of_trainer == {f.name for f in fields(TrainerConfig)} - {"precision"}
     assert {f.name for f in fields(OptimConfig)} == set(identity["optim"])
+
+
+def test_a_default_written_out_is_the_same_run_and_so_is_zero() -> None:
+    plain = load("head=classification")
+    assert load("head=classification", "head.hidden=0").fingerprint == plain.fingerprint
+    assert load("head=classification", "head.label_smoothing=0").fingerprint == plain.fingerprint
+    assert load("head=classification", "head.hidden=8").fingerprint != plain.fingerprint

@@ -10,7 +10,7 @@ from serzoo.zoo.config import load
 from serzoo.zoo.metrics import PredictionTable
 from serzoo.zoo.train import train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SMALL = {"selm": ["head.lm_width=32", "head.lm_layers=1"]}
 
 # Lightning starts the other ranks by calling the very same command again
@@ -88,7 +88,7 @@ def script(tmp_path):
             [sys.executable, str(path), *map(str, arguments)],
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=400,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -101,7 +101,7 @@ def test_two_processes_train_every_head(head, tiny_recipe, tmp_path, serzoo):
     log = tmp_path / "log.txt"
     arguments = [f"head={head}", *SMALL.get(head, []), f"trainer.out={tmp_path}"]
     process = serzoo("train", tiny_recipe, *arguments, "trainer.devices=2", log=log)
-    assert process.wait(240) == 0, log.read_text()
+    assert process.wait(400) == 0, log.read_text()
     (path,) = tmp_path.glob("**/record.json")
     record = json.loads(path.read_text())
     assert record["processes"] == 2

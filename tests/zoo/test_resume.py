@@ -8,7 +8,7 @@ import pytest
 import torch
 from serzoo.zoo.cli import main
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EPOCHS = 8
 
 
@@ -47,7 +47,7 @@ def test_a_killed_run_ends_in_the_same_weights(
     log = tmp_path / "log.txt"
     out = {name: tmp_path / name for name in ("whole", "killed")}
     whole = serzoo("train", tiny_recipe, *settings(head, out["whole"], *more), log=log)
-    assert whole.wait(240) == 0, log.read_text()
+    assert whole.wait(400) == 0, log.read_text()
 
     last = "checkpoints/last.ckpt"
     for _ in range(2):  # and killed once more after it was resumed
@@ -67,7 +67,7 @@ def test_a_killed_run_ends_in_the_same_weights(
     assert 0 < epoch < EPOCHS - 1
 
     resumed = serzoo("train", tiny_recipe, *settings(head, out["killed"], *more), log=log)
-    assert resumed.wait(240) == 0, log.read_text()
+    assert resumed.wait(400) == 0, log.read_text()
     a, b = (torch.load(only(o, last), weights_only=True) for o in out.values())
     for part in ("state_dict", "ema", "optimizer_states", "lr_schedulers"):
         first, second = flat(a.get(part, {})), flat(b.get(part, {}))

@@ -110,7 +110,7 @@ def test_an_axis_of_encoders_brings_each_its_own_optim(
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("title:", "titel:", "has unknown key 'titel'; have axes, .*; did you mean 'title'?"),
+        ("title:", "tittle:", "has unknown key 'tittle'; have axes, .*; did you mean 'title'?"),
         ("  head:", "  haed:", "has unknown axis 'haed'; have encoder, .*; did you mean 'head'?"),
         ("  seed: [1, 2]\n", "", "has no axis 'seed'; give a list"),
         ("[1, 2]", "[]", "has no axis 'seed'; give a list"),
