@@ -133,7 +133,7 @@ class SELMHead(Head):
         lm_layers: int = 2,
         prefix: int = 8,
         mapper_layers: int = 1,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
         prompt: str = "this emotion is",
         length_normalised: bool = False,
     ) -> None:
