@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from serzoo.zoo.record import read_record, write_json
-from serzoo.zoo.report import PREDICTIONS, markdown, read_runs, summarise
+from serzoo.zoo.report import PREDICTIONS, read_runs, summarise
+from serzoo.zoo.tables import markdown
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
@@ -61,8 +62,8 @@ def _grid(rows: list[dict[str, Any]], key: str, form: str) -> str:
     for recipe in dict.fromkeys(r["recipe"] for r in rows):
         mine = [r for r in rows if r["recipe"] == recipe]
         columns = list(mine[0][key])
-        text += f"| {recipe} | " + " | ".join(map(str, columns)) + " |\n|" + "---|" * (
-            len(columns) + 1
+        text += (
+            f"| {recipe} | " + " | ".join(map(str, columns)) + " |\n|" + "---|" * (len(columns) + 1)
         )
         for row in mine:
             values = [form.format(row[key][c]) for c in columns]

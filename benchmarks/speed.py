@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from serzoo.heads.classification import ClassificationHead
 from serzoo.heads.gen_ser import GenSERHead
 from serzoo.heads.selm import SELMHead
