@@ -220,6 +220,8 @@ def from_scratch(width: int, layers: int, dropout: float) -> GPT2LMHeadModel:
             activation_function="gelu",  # a quarter of the time of GPT-2's approximation
             resid_pdrop=dropout,
             embd_pdrop=dropout,
+            # GPT-2's 0.02 is for a width of 768 and more; here it would whisper at the start
+            initializer_range=width**-0.5,
             attn_pdrop=0.0,  # on attention weights it costs a slower kernel
             bos_token_id=end,
             eos_token_id=end,

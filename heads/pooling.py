@@ -25,15 +25,15 @@ def weighted_stats(x: Tensor, weights: Tensor) -> Tensor:
     of the variance, ``E[x^2] - mu^2``, cancels in float32 when the mean is large.
 
     Args:
-        x: ``[B, T, D]`` finite values.
-        weights: ``[B, T]`` non-negative, summing to 1 over ``T``.
+        x: ``[..., T, D]`` finite values.
+        weights: ``[..., T]`` non-negative, summing to 1 over ``T``.
 
     Returns:
-        ``[B, 2D]``, means first.
+        ``[..., 2D]``, means first.
     """
     w = weights.unsqueeze(-1)
-    mean = (w * x).sum(1)
-    variance = (w * (x - mean.unsqueeze(1)).square()).sum(1)
+    mean = (w * x).sum(-2)
+    variance = (w * (x - mean.unsqueeze(-2)).square()).sum(-2)
     return torch.cat([mean, variance.clamp_min(VARIANCE_FLOOR).sqrt()], dim=-1)
 
 
@@ -92,30 +92,36 @@ class AttentiveStatistics(nn.Module):
     Args:
         dim: ``D``, width of the frames.
         hidden: width of the attention's hidden layer.
+        queries: Q, different weightings of the frames.
 
     Attributes:
         width: of the pooled vector, here ``2 D``.
     """
 
-    def __init__(self, dim: int, hidden: int = 64) -> None:
+    def __init__(self, dim: int, hidden: int = 64, queries: int = 1) -> None:
         super().__init__()
         self.width = 2 * dim
         # no bias in the last layer: the softmax over frames would cancel it
         self.attention = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False)
-        )
+            nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.Tanh(),
+            nn.Linear(hidden, queries, bias=False),
+        )  # fmt: skip
 
     def weights(self, frames: Frames) -> Tensor:
-        """``[B, T]`` weights of the frames, 0 where the mask is False, summing to 1."""
+        """``[B, Q, T]`` weights of the frames, 0 where the mask is False, each row summing to 1."""
         with torch.autocast(frames.x.device.type, enabled=False):
-            logits: Tensor = self.attention(frames.x.float()).squeeze(-1)
-            return logits.masked_fill(~frames.mask, float("-inf")).softmax(-1)
+            logits: Tensor = self.attention(frames.x.float()).transpose(1, 2)
+            return logits.masked_fill(~frames.mask.unsqueeze(1), float("-inf")).softmax(-1)
 
-    def forward(self, frames: Frames) -> Tensor:
-        """Frames to ``[B, width]`` float32."""
+    def statistics(self, frames: Frames) -> Tensor:
+        """Frames to ``[B, Q, width]`` float32: mean and standard deviation for every query."""
         frames = Frames(_clean(frames), frames.mask)
         with torch.autocast(frames.x.device.type, enabled=False):
-            return weighted_stats(frames.x, self.weights(frames))
+            return weighted_stats(frames.x.unsqueeze(1), self.weights(frames))
+
+    def forward(self, frames: Frames) -> Tensor:
+        """Frames to ``[B, width]`` float32, by the first query."""
+        return self.statistics(frames)[:, 0]
 
 
 class PooledEmbedding(nn.Module):

@@ -18,10 +18,14 @@ from ..zoo.head import Head
 from ..zoo.taxonomy import Taxonomy
 from ..zoo.types import Frames, HeadLoss, Targets
 from .language import LanguageModel, Tuning
+from .pooling import AttentiveStatistics
 
-PRETRAINED_LR = 0.1
-"""Learning rate of a published language model that is fully tuned, relative to the mappers' (our
-choice)."""
+RELATIVE_LR = 0.3
+"""Learning rate relative to the one asked for: transformers want a smaller one than convolutions
+and linear layers (our choice)."""
+
+PRETRAINED_LR = 0.03
+"""The same for a published language model that is fully tuned (our choice)."""
 
 
 class Projection(nn.Module):
@@ -46,28 +50,26 @@ class Projection(nn.Module):
 class AudioMapper(nn.Module):
     """Frames of any number to a prefix of fixed length: ``[B, T, D]`` to ``[B, L, W]``.
 
-    Projection, then L learned queries that attend to the frames of speech, then transformer
-    layers over the L positions (Pengi's mapper has learned constants there as well). The reduction
-    by queries, and the final norm that starts at the size of the model's own token embeddings,
-    are our choice.
+    L learned queries weigh the frames of speech and read their mean and standard deviation, as the
+    attentive statistics of the other heads do once (so that heads differ in what follows, not in
+    how they read the frames); then projection, and transformer layers over the L positions
+    (Pengi's mapper has learned constants there as well). The reduction by queries, and the final
+    norm that starts at the size of the model's own token embeddings, are our choice.
     """
 
     def __init__(
         self, dim: int, width: int, prefix: int, layers: int, dropout: float, size: float
     ) -> None:
         super().__init__()
-        self.project = Projection(dim, width, dropout)
-        self.queries = nn.Parameter(torch.randn(prefix, width))
-        self.attend = nn.MultiheadAttention(width, heads_for(width), batch_first=True)
+        self.pool = AttentiveStatistics(dim, queries=prefix)
+        self.read = nn.LayerNorm(self.pool.width)
+        self.project = Projection(self.pool.width, width, dropout)
+        self.constants = nn.Parameter(0.1 * torch.randn(prefix, width))
         self.layers = nn.ModuleList(mapper_layer(width, dropout) for _ in range(layers))
-        self.norm = sized_norm(width, size)
+        self.norm = SizedNorm(width, size)
 
     def forward(self, frames: Frames) -> Tensor:
-        # attention weights of padding are zero, but zero times a stray NaN is not
-        x = self.project(frames.x.masked_fill(~frames.mask.unsqueeze(-1), 0.0))
-        queries = self.queries.expand(len(x), -1, -1)
-        out, _ = self.attend(queries, x, x, key_padding_mask=~frames.mask, need_weights=False)
-        out = queries + out
+        out = self.project(self.read(self.pool.statistics(frames))) + self.constants
         for layer in self.layers:
             out = layer(out)
         mapped: Tensor = self.norm(out)
@@ -80,7 +82,7 @@ class TextMapper(nn.Module):
     def __init__(self, width: int, dropout: float, size: float) -> None:
         super().__init__()
         self.layer = mapper_layer(width, dropout)
-        self.norm = sized_norm(width, size)
+        self.norm = SizedNorm(width, size)
 
     def forward(self, x: Tensor) -> Tensor:
         mapped: Tensor = self.norm(self.layer(x))
@@ -108,8 +110,10 @@ class SELMHead(Head):
         lm_tuning: ``frozen``, ``full``, or ``auto``: frozen where weights are published.
         lm_width: width of the model from scratch.
         lm_layers: layers of the model from scratch.
-        prefix: length of the audio prefix (Pengi: 40; 8 by default is our choice, for speed).
-        mapper_layers: transformer layers of the audio mapper.
+        prefix: length of the audio prefix (Pengi: 40; 4 by default is our choice, for speed).
+        mapper_layers: transformer layers of the audio mapper (SELM: one; none by default, since on
+            a thousand utterances and from scratch they learn more slowly; give a published model
+            one).
         dropout: in the mappers, and in the model from scratch.
         prompt: what the model reads between the audio and the label.
         length_normalised: divide scores by the number of tokens; their softmax is then no longer
@@ -130,9 +134,9 @@ class SELMHead(Head):
         lm_revision: str | None = None,
         lm_tuning: Tuning = "auto",
         lm_width: int = 128,
-        lm_layers: int = 2,
-        prefix: int = 8,
-        mapper_layers: int = 1,
+        lm_layers: int = 1,
+        prefix: int = 4,
+        mapper_layers: int = 0,
         dropout: float = 0.0,
         prompt: str = "this emotion is",
         length_normalised: bool = False,
@@ -164,10 +168,14 @@ class SELMHead(Head):
         )  # a taxonomy that cannot be told apart fails now
 
     def context(self, frames: Frames) -> Tensor:
-        """``[B, L + Lt, W]``: what the language model reads before the label."""
+        """``[B, Lt + L, W]``: what the language model reads before the label.
+
+        The prompt first, so that the label follows the audio directly and hears it from the first
+        step (Pengi has the audio first; our choice).
+        """
         audio = self.audio_mapper(frames)
         text = self.text_mapper(self.language.embed(self.prompt_ids))
-        return torch.cat([audio, text.expand(len(audio), -1, -1)], 1)
+        return torch.cat([text.expand(len(audio), -1, -1), audio], 1)
 
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
         spelt = self.language.spell(self.prompt, self.taxonomy.forms)
@@ -195,11 +203,11 @@ class SELMHead(Head):
         return log_p / self._counts(spelt, log_p.device) if self.length_normalised else log_p
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        """All at ``lr``, but a fully tuned published model at ``0.1 lr``."""
+        """All at ``0.3 lr``, but a fully tuned published model at ``0.03 lr``."""
         slow = list(self.language.parameters()) if self.language.pretrained else []
         ids = {id(p) for p in slow}
         groups = [
-            {"params": [p for p in self.parameters() if id(p) not in ids], "lr": lr},
+            {"params": [p for p in self.parameters() if id(p) not in ids], "lr": lr * RELATIVE_LR},
             {"params": [p for p in slow if p.requires_grad], "lr": lr * PRETRAINED_LR},
         ]
         return [group for group in groups if group["params"]]
@@ -226,8 +234,18 @@ def mapper_layer(width: int, dropout: float) -> nn.TransformerEncoderLayer:
     return layer
 
 
-def sized_norm(width: int, size: float) -> nn.LayerNorm:
-    """A layer norm whose output starts with a root mean square of ``size``."""
-    norm = nn.LayerNorm(width)
-    nn.init.constant_(norm.weight, size)
-    return norm
+class SizedNorm(nn.Module):
+    """A layer norm times a fixed size, the root mean square of the model's token embeddings.
+
+    The size is not folded into the norm's weights: these would start near 0.02, and an optimiser's
+    step that is small for a weight near 1 would change the prefix by several per cent.
+    """
+
+    def __init__(self, width: int, size: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.size * self.norm(x)
+        return out

@@ -48,7 +48,7 @@ corpus: csv
 protocol: kfold-5
 groups: {{encoder: logmel, head: classification}}
 encoder: {{widths: [4, 8, 8, 8], dim: 16, bfloat16: false}}
-optim: {{epochs: 2}}
+optim: {{epochs: 2, mixup: 0.3, ema: 0.99}}
 data: {{root: {tiny_speech}, batch_size: 6}}
 trainer: {{accelerator: cpu, progress: false, threads: 1, out: {folder / "runs"}}}
 """
