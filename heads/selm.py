@@ -93,7 +93,7 @@ class SELMHead(Head):
     """Ranks the classes of a taxonomy by how likely a language model is to write their names.
 
     ``a = AudioMapper(frames)``, ``t = TextMapper(wte(prompt))``, and the model continues
-    ``[a ; t]`` with the label's tokens and the end of text. The loss is next-token prediction on
+    ``[t ; a]`` with the label's tokens and the end of text. The loss is next-token prediction on
     these alone::
 
         L = -sum_j log p(y_j | a, t, y_<j)
@@ -244,7 +244,8 @@ class SizedNorm(nn.Module):
     def __init__(self, width: int, size: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.size = size
+        self.size: Tensor
+        self.register_buffer("size", torch.tensor(size))  # saved: it was read off random weights
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.size * self.norm(x)

@@ -34,7 +34,9 @@ class Check(L.Callback):
     def __init__(self):
         self.checked = 0
 
-    def on_validation_batch_start(self, trainer, module, *_):
+    def on_validation_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx > 0:  # ranks have other numbers of batches
+            return
         state = {k: v.double().sum().item() for k, v in module.state_dict().items()}
         everyone = [None] * trainer.world_size
         torch.distributed.all_gather_object(everyone, state)
@@ -58,7 +60,7 @@ trainer = L.Trainer(
 )
 if task == "fit":
     trainer.fit(build(cfg, data.taxonomy), data)
-    assert check.checked == 2 * len(trainer.val_dataloaders)
+    assert check.checked == 2
 else:
     module = checkpoint.load(folder)
     trainer.test(module, data, verbose=False)
