@@ -102,6 +102,18 @@ def peak_memory_mb() -> float:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
+def count_parameters(module: Any) -> dict[str, int]:
+    """Trainable, stored (in a checkpoint) and total numbers of weights, and the head's share."""
+    prefixes = tuple(module.frozen_prefixes())
+    named = list(module.named_parameters())
+    return {
+        "trainable": sum(p.numel() for _, p in named if p.requires_grad),
+        "stored": sum(p.numel() for n, p in named if not n.startswith(prefixes or ("\0",))),
+        "total": sum(p.numel() for _, p in named),
+        "head": sum(p.numel() for p in module.head.parameters()),
+    }
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"a": {"b": 1}}`` to ``{"a.b": 1}``; lists become text. What HPARAMS can show."""
     flat: dict[str, Any] = {}

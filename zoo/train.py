@@ -162,7 +162,7 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
             "val/uar": float(best.best_model_score) if best.best_model_score is not None else None,
             "epoch": result.pop("epoch"),
         },
-        "parameters": count_parameters(module),
+        "parameters": record.count_parameters(module),
         "encoder": module.encoder.describe(),
         "features": "stored" if stored else "live",
         "seconds": {"fit": round(fit_seconds, 2), "total": round(time.time() - started, 2)},
@@ -266,18 +266,6 @@ def measure(test: Any, temperature: float = 1.0) -> dict[str, Any]:
             "temperature": temperature,
         },
         "by_speaker": test.by_speaker(),
-    }
-
-
-def count_parameters(module: SERModule) -> dict[str, int]:
-    """Trainable, stored (in a checkpoint) and total numbers of weights, and the head's share."""
-    prefixes = tuple(module.frozen_prefixes())
-    named = list(module.named_parameters())
-    return {
-        "trainable": sum(p.numel() for _, p in named if p.requires_grad),
-        "stored": sum(p.numel() for n, p in named if not n.startswith(prefixes or ("\0",))),
-        "total": sum(p.numel() for _, p in named),
-        "head": sum(p.numel() for p in module.head.parameters()),
     }
 
 

@@ -1,7 +1,7 @@
 """Mixup of encoder inputs: what is mixed, by how much, and what must be left alone."""
 
 import torch
-from serzoo.zoo.module import mix
+from serzoo.zoo.mixup import mix
 from serzoo.zoo.types import Targets
 from torch import nn
 
