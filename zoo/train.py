@@ -300,5 +300,6 @@ def quiet() -> None:
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
         ".*Trying to infer the `batch_size`.*",
         ".*in eval mode at the start of training.*",  # a frozen encoder is meant to be
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # all ranks log the same number
     ):
         warnings.filterwarnings("ignore", text)

@@ -1,6 +1,9 @@
 """Two and three processes: every head trains, and scores are those of one process."""
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -86,13 +89,19 @@ def script(tmp_path):
     path.write_text(SCRIPT)
 
     def run(*arguments):
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, str(path), *map(str, arguments)],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=400,
+            start_new_session=True,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        try:
+            said, _ = process.communicate(timeout=400)
+        finally:  # the other ranks, too
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == 0, said
 
     return run
 
