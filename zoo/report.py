@@ -106,7 +106,9 @@ def _budget(run: Run) -> dict[str, Any]:
     cfg = run.record["config"]
     keys = ("label", "batch_size", "batch_seconds", "max_seconds", "balance")
     shared = {k: cfg["data"][k] for k in keys} | {"precision": cfg["trainer"]["precision"]}
-    return {"optim": cfg["optim"], "encoder": cfg["encoder"], **shared}
+    # stored and live features make other batches: by the length of frames, or of files
+    features = run.record.get("features")
+    return {"optim": cfg["optim"], "encoder": cfg["encoder"], "features": features, **shared}
 
 
 def pooled(runs: Sequence[Run]) -> PredictionTable:
