@@ -121,8 +121,16 @@ class HFEncoder(Encoder):
     def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
         return Frames(self.mix(hidden).masked_fill(~mask[..., None], 0.0), mask)
 
-    def frozen_roots(self) -> dict[str, nn.Module]:
-        return {"backbone": self.backbone} if self.frozen else {}
+    def frozen_keys(self) -> frozenset[str]:
+        return frozenset(f"backbone.{key}" for key in self.backbone.state_dict())
+
+    def extraction(self) -> dict[str, Any]:
+        facts = self.describe()
+        return {k: facts[k] for k in ("model_type", "weights", "layers", "normalise")}
+
+    @property
+    def bytes_per_second(self) -> float:
+        return 4 * len(self.layers) * self.dim / self.frame_seconds
 
     def layer_weights(self) -> dict[str, float]:
         return self.mix.weights()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def strip_frozen(state: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
-    """The state dict without frozen pretrained roots.
+def strip_frozen(state: Mapping[str, Tensor], frozen: Collection[str]) -> dict[str, Tensor]:
+    """The state dict without what is rebuilt from a name.
 
-    By root, not by ``requires_grad``: running statistics are buffers, and belong to what was
+    By key, not by ``requires_grad``: running statistics are buffers, and belong to what was
     trained.
     """
-    return {k: v for k, v in state.items() if not k.startswith(tuple(prefixes))}
+    return {k: v for k, v in state.items() if k not in frozen}
 
 
 def check_keys(
-    saved: Mapping[str, Tensor], own: Mapping[str, Tensor], prefixes: Sequence[str]
+    saved: Mapping[str, Tensor], own: Mapping[str, Tensor], frozen: Collection[str]
 ) -> None:
     """Refuse a state dict that does not hold exactly what this model saves.
 
     Raises:
         CheckpointError: naming the first missing, surplus or misshapen weights and their number.
     """
-    wanted = strip_frozen(own, prefixes)
+    wanted = strip_frozen(own, frozen)
     problems = []
     missing = sorted(set(wanted) - set(saved))
     surplus = sorted(set(saved) - set(wanted))
@@ -136,5 +136,5 @@ def restore(module: SERModule, content: Mapping[str, Any]) -> None:
         CheckpointError: when they are not exactly what the module saves.
     """
     weights = content.get("ema") or content["state_dict"]
-    check_keys(weights, module.state_dict(), module.frozen_prefixes())
+    check_keys(weights, module.state_dict(), module.frozen_keys())
     module.load_state_dict(weights, strict=False)

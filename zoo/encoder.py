@@ -44,14 +44,32 @@ class Encoder(nn.Module, ABC):
     def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
         """``hidden [B, K, T, D0], mask [B, T]`` to frames ``[B, T', D]``; augments in training."""
 
-    def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Optimiser groups of the trainable parameters (empty when there are none)."""
+    def extraction(self) -> dict[str, Any]:
+        """Everything that decides what :meth:`extract` gives for an utterance, as plain containers.
+
+        Stored features are kept under it: equal answers share them, so it holds a digest of the
+        weights, the kept layers, the number format and the preprocessing, and nothing else.
+        """
+        raise TypeError(f"{type(self).__name__} is not storable; override extraction()")
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Size of stored features, in bytes for a second of speech; 0 where it is not known."""
+        return 0.0
+
+    def param_groups(self, lr: float, mix_lr: float | None = None) -> list[dict[str, Any]]:
+        """Optimiser groups of the trainable parameters (empty when there are none).
+
+        Args:
+            lr: learning rate.
+            mix_lr: that of a learned mix of layers, where there is one; ``lr`` by default.
+        """
         params = [p for p in self.parameters() if p.requires_grad]
         return [{"params": params, "lr": lr}] if params else []
 
-    def frozen_roots(self) -> dict[str, nn.Module]:
-        """Pretrained parts that stay as published: not saved, rebuilt from their name."""
-        return {}
+    def frozen_keys(self) -> frozenset[str]:
+        """Entries of the state dict that stay as published: not saved, rebuilt from a name."""
+        return frozenset()
 
     def describe(self) -> dict[str, Any]:
         """What the record should know beyond the configuration: model type, digest of weights."""

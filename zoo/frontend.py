@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,16 @@ class LogMel(nn.Module):
         super().__init__()
         self.register_buffer("filters", mel_filters(bands, self.n_fft, 50, 8000), persistent=False)
         self.register_buffer("window", torch.hann_window(self.win), persistent=False)
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the spectrogram of an utterance."""
+        return {
+            "type": "logmel",
+            "bands": self.filters.shape[1],
+            "samples": [self.win, self.hop, self.n_fft],
+            "bel": [self.trim, self.floor],
+            "margin": self.margin,
+        }
 
     @torch.no_grad()
     def forward(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

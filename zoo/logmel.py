@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +135,13 @@ class LogMelEncoder(Encoder):
 
     def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return cast("tuple[Tensor, Tensor]", self.frontend(audio, lengths))
+
+    def extraction(self) -> dict[str, Any]:
+        return self.frontend.settings()
+
+    @property
+    def bytes_per_second(self) -> float:
+        return 4 * self.frontend.filters.shape[1] / self.frame_seconds
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
         x = hidden.float()

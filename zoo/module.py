@@ -67,6 +67,7 @@ class SERModule(L.LightningModule):
         self._rows: list[PredictionTable] = []
         self._epoch_start = 0.0
         self._seen = 0
+        self._frozen: frozenset[str] | None = None
 
     # -- forward -------------------------------------------------------------------------------
 
@@ -116,7 +117,7 @@ class SERModule(L.LightningModule):
             self.average.update(self._trained(), self.global_step)
 
     def _trained(self) -> dict[str, Tensor]:
-        return strip_frozen(self.state_dict(), self.frozen_prefixes())
+        return strip_frozen(self.state_dict(), self.frozen_keys())
 
     def _extra(self, key: str) -> MeanMetric:
         if key not in self._extras:
@@ -207,20 +208,23 @@ class SERModule(L.LightningModule):
 
     # -- checkpoints ---------------------------------------------------------------------------
 
-    def frozen_prefixes(self) -> list[str]:
-        """Prefixes of the state dict that are rebuilt from their name, not saved."""
-        return [f"encoder.{n}." for n in self.encoder.frozen_roots()] + [
-            f"head.{n}." for n in self.head.frozen_roots()
-        ]
+    def frozen_keys(self) -> frozenset[str]:
+        """Entries of the state dict that are rebuilt from a name, not saved."""
+        if self._frozen is None:  # asked for in every step, where weights are averaged
+            roots = tuple(f"head.{name}." for name in self.head.frozen_roots())
+            self._frozen = frozenset(f"encoder.{key}" for key in self.encoder.frozen_keys()) | {
+                key for key in self.state_dict() if roots and key.startswith(roots)
+            }
+        return self._frozen
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = strip_frozen(checkpoint["state_dict"], self.frozen_prefixes())
+        checkpoint["state_dict"] = strip_frozen(checkpoint["state_dict"], self.frozen_keys())
         checkpoint["serzoo"] = {"format": 1, **self.metadata}
         if self.average is not None:
             checkpoint["ema"] = self.average.weights
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_keys(checkpoint["state_dict"], self.state_dict(), self.frozen_prefixes())
+        check_keys(checkpoint["state_dict"], self.state_dict(), self.frozen_keys())
         if self.average is not None:
             self.average.weights = dict(checkpoint["ema"])
 

@@ -104,11 +104,11 @@ def peak_memory_mb() -> float:
 
 def count_parameters(module: Any) -> dict[str, int]:
     """Trainable, stored (in a checkpoint) and total numbers of weights, and the head's share."""
-    prefixes = tuple(module.frozen_prefixes())
+    frozen = module.frozen_keys()
     named = list(module.named_parameters())
     return {
         "trainable": sum(p.numel() for _, p in named if p.requires_grad),
-        "stored": sum(p.numel() for n, p in named if not n.startswith(prefixes or ("\0",))),
+        "stored": sum(p.numel() for n, p in named if n not in frozen),
         "total": sum(p.numel() for _, p in named),
         "head": sum(p.numel() for p in module.head.parameters()),
     }

@@ -38,8 +38,8 @@ class TinyEncoder(Encoder):
         x = nn.functional.dropout(self.trained(hidden[:, 0]), 0.2, self.training)
         return Frames(self.norm(x.mT).mT * mask[..., None], mask)
 
-    def frozen_roots(self):
-        return {"published": self.published}
+    def frozen_keys(self):
+        return frozenset({"published.weight", "published.bias"})
 
 
 def build(**options):
