@@ -7,22 +7,15 @@ re-initialises modules that are added to a subclass of its own models.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    DynamicCache,
-    GPT2Config,
-    GPT2LMHeadModel,
-)
+from transformers import DynamicCache
 
 from ..zoo.errors import ConfigError
-from .spelling import ByteTokenizer, PretrainedTokenizer, Tokenizer
+from .causal import from_scratch, load_pretrained
+from .spelling import ByteTokenizer, Tokenizer
 
 SCRATCH = "scratch"
 """The name of the offline default, a small GPT-2 over bytes with random weights."""
@@ -171,8 +164,51 @@ class LanguageModel(nn.Module):
             parts.append(-(nll * real[column]).sum(1))
         return torch.cat(parts)
 
+    def write(self, context: Tensor, tokens: int) -> list[list[int]]:
+        """Greedy free decoding: what the model writes by itself after a context.
+
+        Each step takes the likeliest token of the whole vocabulary, reads only that one (keys and
+        values of the rest are kept), and a row ends at the end of text. Contexts have one length,
+        so rows do not see each other.
+
+        Args:
+            context: ``[B, P, W]`` embeddings to condition on.
+            tokens: at most so many are written; fewer where the model reads no more positions.
+
+        Returns:
+            B lists of ids, without the end of text.
+
+        Raises:
+            ConfigError: when the context leaves no position to write at.
+        """
+        if self.frozen and self.model.training:
+            self.model.eval()
+        self._check_fits(context.shape[1] + 1)
+        tokens = min(tokens, (self._positions() or context.shape[1] + tokens) - context.shape[1])
+        written: list[list[int]] = [[] for _ in context]
+        open_rows = set(range(len(written)))
+        past, step = DynamicCache(), context
+        for _ in range(tokens):
+            out = self.model(
+                inputs_embeds=step, past_key_values=past, use_cache=True, logits_to_keep=1
+            )
+            chosen = out.logits[:, -1].float().argmax(-1)
+            for row, token in enumerate(chosen.tolist()):
+                if token == self.tokenizer.end:
+                    open_rows.discard(row)
+                elif row in open_rows:
+                    written[row].append(token)
+            if not open_rows:
+                break
+            step = self.embed(chosen[:, None])
+        return written
+
+    def _positions(self) -> int | None:
+        limit: int | None = getattr(self.model.config, "max_position_embeddings", None)
+        return limit
+
     def _check_fits(self, length: int) -> None:
-        limit = getattr(self.model.config, "max_position_embeddings", None)
+        limit = self._positions()
         if limit is not None and length > limit:
             raise ConfigError(
                 f"audio prefix, prompt and label take {length} positions, and lm '{self.name}' "
@@ -199,72 +235,3 @@ class LanguageModel(nn.Module):
 
         self.register_state_dict_post_hook(drop)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(restore)  # type: ignore[no-untyped-call]
-
-
-def from_scratch(width: int, layers: int, dropout: float) -> GPT2LMHeadModel:
-    """A small GPT-2 over bytes with random weights, tied input and output embeddings.
-
-    Raises:
-        ConfigError: when the width is not a positive multiple of 32.
-    """
-    if width <= 0 or width % 32:
-        raise ConfigError(f"lm_width={width}; give a positive multiple of 32, such as 128")
-    end = ByteTokenizer.end
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=ByteTokenizer.size,
-            n_positions=256,
-            n_embd=width,
-            n_layer=layers,
-            n_head=width // 32,
-            activation_function="gelu",  # a quarter of the time of GPT-2's approximation
-            resid_pdrop=dropout,
-            embd_pdrop=dropout,
-            # GPT-2's 0.02 is for a width of 768 and more; here it would whisper at the start
-            initializer_range=width**-0.5,
-            attn_pdrop=0.0,  # on attention weights it costs a slower kernel
-            bos_token_id=end,
-            eos_token_id=end,
-            pad_token_id=end,
-        )
-    )
-
-
-def load_pretrained(name: str, revision: str | None) -> tuple[Any, PretrainedTokenizer]:
-    """A published causal model in float32 and its tokenizer.
-
-    Safetensors only, and no code from the hub: a model that needs either is refused.
-
-    Raises:
-        ConfigError: saying why it cannot be loaded and what to do.
-    """
-    folder = Path(name).expanduser()
-    looks_like_a_path = folder.is_absolute() or name.startswith(".") or name.count("/") > 1
-    if looks_like_a_path and not folder.is_dir():
-        raise ConfigError(
-            f"lm '{name}' reads like a folder, but there is none at {folder.absolute()}; give one "
-            "that holds config.json, model.safetensors and the tokenizer's files, a hub id such "
-            "as gpt2, or lm=scratch"
-        )
-    source = str(folder) if folder.is_dir() else name
-    auto: Any = AutoModelForCausalLM
-    safe = {"revision": revision, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **safe)
-        model, report = auto.from_pretrained(
-            source, **safe, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
-        raise ConfigError(
-            f"lm '{name}' cannot be loaded ({reason}); give a hub id that this machine can reach, "
-            "a folder that holds config.json, model.safetensors and the tokenizer's files (no "
-            "pickled weights, no code), or lm=scratch"
-        ) from error
-    if missing := sorted(report["missing_keys"]):
-        raise ConfigError(
-            f"the weights of lm '{name}' lack {len(missing)} that a {model.config.model_type} "
-            f"needs ({', '.join(missing[:3])}), and random ones would take their place; was it "
-            "saved from another model?"
-        )
-    return model, PretrainedTokenizer(tokenizer, name)

@@ -27,6 +27,9 @@ and linear layers (our choice)."""
 PRETRAINED_LR = 0.03
 """The same for a published language model that is fully tuned (our choice)."""
 
+WRITTEN = 8
+"""Tokens that are written freely at most; more where a trained label is longer (our choice)."""
+
 
 class Projection(nn.Module):
     """``LayerNorm(W1 x + W2 GELU(W1 x))``, frame by frame: ``[..., D]`` to ``[..., W]``.
@@ -201,6 +204,15 @@ class SELMHead(Head):
         columns = torch.arange(C, device=context.device).repeat(B)
         log_p = self.language.log_likelihood(context, spelt, rows, columns).view(B, C)
         return log_p / self._counts(spelt, log_p.device) if self.length_normalised else log_p
+
+    def write(self, frames: Frames) -> list[str]:
+        """What the model writes by itself: greedy, over its whole vocabulary, to the end of text.
+
+        At most 8 tokens, or as many as the longest trained label takes.
+        """
+        spelt = self.language.spell(self.prompt, self.taxonomy.forms)
+        written = self.language.write(self.context(frames), max(WRITTEN, *map(len, spelt)))
+        return [self.language.tokenizer.text(ids) for ids in written]
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """All at ``0.3 lr``, but a fully tuned published model at ``0.03 lr``."""

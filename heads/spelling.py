@@ -22,6 +22,9 @@ class Tokenizer(Protocol):
     def label(self, prompt: str, label: str) -> list[int]:
         """Ids of a label that follows the prompt, without the end of text."""
 
+    def text(self, ids: list[int]) -> str:
+        """What was written, for any ids of the model."""
+
 
 class ByteTokenizer:
     """UTF-8 bytes 0..255, and 256 as the end of text: spells every label in any language.
@@ -41,6 +44,9 @@ class ByteTokenizer:
 
     def label(self, prompt: str, label: str) -> list[int]:
         return list(label.encode())
+
+    def text(self, ids: list[int]) -> str:
+        return bytes(i for i in ids if i < self.end).decode(errors="replace").strip()
 
 
 class PretrainedTokenizer:
@@ -79,3 +85,6 @@ class PretrainedTokenizer:
                 "falls back on bytes, such as gpt2 or scratch"
             )
         return ids
+
+    def text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()

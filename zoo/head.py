@@ -52,6 +52,14 @@ class Head(nn.Module, ABC):
         others by name.
         """
 
+    def write(self, frames: Frames) -> list[str] | None:
+        """B texts that the head writes freely, for heads that write; None for the others.
+
+        For reading only: :meth:`scores` decides. Deterministic, independent of the batch
+        neighbours and of padding.
+        """
+        return None
+
     def columns(self, taxonomy: Taxonomy) -> list[int]:
         """Positions of the asked classes among those trained on, for a closed head.
 

@@ -297,3 +297,54 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
 def test_half_precision_weights_are_computed_in_float32(gpt2: str) -> None:
     GPT2LMHeadModel.from_pretrained(gpt2).half().save_pretrained(gpt2)
     assert {p.dtype for p in language(gpt2).parameters()} == {torch.float32}
+
+
+# -- free decoding -------------------------------------------------------------------------------
+
+
+def uncached(lm: LanguageModel, context: Tensor, tokens: int) -> list[list[int]]:
+    """Each row alone, the whole sequence read again for every token."""
+    out: list[list[int]] = []
+    for row in context:
+        ids: list[int] = []
+        while len(ids) < tokens:
+            read = torch.cat([row, lm.embed(torch.tensor(ids, dtype=torch.long))])
+            logits = lm.model(inputs_embeds=read[None]).logits[0, -1]
+            if int(logits.argmax()) == lm.tokenizer.end:
+                break
+            ids.append(int(logits.argmax()))
+        out.append(ids)
+    return out
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["scratch", "gpt2", "llama"])
+def test_free_writing_equals_an_uncached_argmax_loop(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    name = {"scratch": "scratch", "gpt2": "", "llama": ""}[kind]
+    name = name or (save_gpt2 if kind == "gpt2" else save_llama)(tmp_path / kind)
+    lm = LanguageModel(name, revision=None, tuning="auto", width=32, layers=2, dropout=0.0).eval()
+    for p in lm.model.parameters():
+        p.mul_(3.0)  # random answers that depend on what was read
+    context = torch.randn(24, 5, lm.width)
+    longest = next(ids for ids in lm.write(context, 8) if len(ids) == 8)
+    lm.tokenizer.end = longest[3]  # so that the end comes up
+    got = lm.write(context, 8)
+    assert got == uncached(lm, context, 8)
+    assert got == [lm.write(row[None], 8)[0] for row in context]  # neighbours do not matter
+    assert len({tuple(ids) for ids in got}) > 12  # the context does
+    assert {8} < {len(ids) for ids in got}
+
+
+@torch.no_grad()
+def test_writing_stops_where_the_model_reads_no_further(tmp_path: Path) -> None:
+    lm = LanguageModel(
+        save_gpt2(tmp_path / "lm"), revision=None, tuning="auto", width=0, layers=0, dropout=0.0
+    )
+    assert max(map(len, lm.write(torch.randn(4, 60, 16), 8))) <= 4
+    with pytest.raises(ConfigError, match="take 65 positions"):
+        lm.write(torch.randn(1, 64, 16), 8)
+
+
+def test_bytes_that_are_no_text_are_replaced_not_refused() -> None:
+    assert ByteTokenizer().text([*"très ".encode(), 0xC3, 0x28, 256]) == "très \ufffd("

@@ -243,3 +243,34 @@ def test_it_learns_classes_in_noisy_frames() -> None:
     with torch.no_grad():
         accuracy = (h.eval().scores(frames, CASE.taxonomy).argmax(1) == y).float().mean().item()
     assert accuracy > 0.9
+
+
+# -- free decoding -------------------------------------------------------------------------------
+
+
+def test_an_overfitted_head_writes_the_verbal_forms_whatever_the_batch() -> None:
+    torch.manual_seed(0)
+    taxonomy = Taxonomy.of(["angry", "happy", "surprised"])
+    h = SELMHead(12, taxonomy, **SMALL)
+    frames = Frames(torch.randn(6, 7, 12), torch.ones(6, 7, dtype=torch.bool))
+    labels = torch.arange(6) % 3
+    targets = Targets(torch.eye(3)[labels], torch.ones(6))
+    optimizer = torch.optim.AdamW(h.parameters(), lr=3e-3)
+    for _ in range(120):
+        optimizer.zero_grad()
+        h.loss(frames, targets).loss.backward()
+        optimizer.step()
+    h.eval()
+    forms = [taxonomy.forms[i] for i in labels]  # "surprised" is 9 bytes
+    longer = torch.cat([frames.x, torch.full((6, 3, 12), 9.0)], 1)
+    padded = Frames(longer, (torch.arange(10) < 7).expand(6, -1))
+    with torch.no_grad():
+        assert h.write(frames) == forms
+        assert h.write(padded) == forms
+        assert [h.write(Frames(x[None], frames.mask[:1]))[0] for x in frames.x] == forms
+
+
+def test_only_a_head_that_writes_has_text() -> None:
+    frames = CASE.frames()
+    for name in ("classification", "gen_ser", "regress_codes", "prototype"):
+        assert registry.get("heads", name)(12, CASE.taxonomy).write(frames) is None
