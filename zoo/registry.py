@@ -31,6 +31,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "encoders": {
         "logmel": "serzoo.zoo.logmel:LogMelEncoder",
+        "resnet50": "serzoo.zoo.resnet:ResNetEncoder",
         "hf": "serzoo.zoo.backbone:HFEncoder",
     },
     "corpora": {
