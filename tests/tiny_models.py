@@ -14,8 +14,17 @@ FAMILIES = {
     "hubert": ("group", "layer"),
     "wavlm": ("group", "layer"),
     "data2vec-audio": ("layer",),
+    "unispeech-sat": ("group", "layer"),
+    "sew": ("group", "layer"),
+    "wav2vec2-bert": ("none",),
+    "whisper": ("none",),
 }
-"""Family to the norms that its front end knows."""
+"""Family to the norms that its convolutions over samples know; "none" has no such convolutions."""
+
+EXTRACTORS = {
+    "wav2vec2-bert": "SeamlessM4TFeatureExtractor",
+    "whisper": "WhisperFeatureExtractor",
+}
 
 CASES = [(family, norm) for family, norms in FAMILIES.items() for norm in norms]
 
@@ -54,6 +63,23 @@ def tiny_hf(
     }
     if family == "data2vec-audio":
         options |= {"conv_pos_kernel_size": 19, "num_conv_pos_embeddings": 5}
+    elif family == "sew":
+        options |= {"conv_dim": [16] * 13, "squeeze_factor": 2}
+    elif family == "wav2vec2-bert":
+        options |= {"left_max_position_embeddings": 8, "conv_depthwise_kernel_size": 7}
+    elif family == "whisper":
+        options = {
+            "d_model": 32,
+            "encoder_layers": 3,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 48,
+            "decoder_ffn_dim": 48,
+            "max_source_positions": 50,  # a window of one second
+            "vocab_size": 12,
+            **{f"{kind}_token_id": 0 for kind in ("pad", "bos", "eos", "decoder_start")},
+        }
     model = AutoModel.from_config(AutoConfig.for_model(family, **{**options, **config}))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -64,9 +90,11 @@ def tiny_hf(
     model.save_pretrained(folder)
     if do_normalize is not None:
         text = {
-            "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+            "feature_extractor_type": EXTRACTORS.get(family, "Wav2Vec2FeatureExtractor"),
             "do_normalize": do_normalize,
             "sampling_rate": 16000,
         }
+        if family in EXTRACTORS:  # as published: they say nothing of normalising samples
+            del text["do_normalize"]
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps(text))
     return str(folder)

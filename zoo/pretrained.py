@@ -25,8 +25,15 @@ FAMILIES = {
     "hubert": "HuBERT",
     "wavlm": "WavLM",
     "data2vec-audio": "data2vec audio",
+    "unispeech-sat": "UniSpeech-SAT",
+    "sew": "SEW",
+    "wav2vec2-bert": "w2v-BERT 2.0",
+    "whisper": "Whisper (its encoder)",
 }
 """``model_type`` of a checkpoint's ``config.json`` to the name of the family."""
+
+SPECTRAL = ("wav2vec2-bert", "whisper")
+"""Families that hear a spectrum, whose own scaling stands in for that of the samples."""
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 CONVERT = (
@@ -56,11 +63,11 @@ class Pretrained:
 
 
 def load_speech_model(name: str, revision: str | None = None) -> Pretrained:
-    """A wav2vec 2.0, HuBERT, WavLM or data2vec-audio encoder.
+    """A published speech encoder of one of the :data:`FAMILIES`.
 
     Layerdrop and SpecAugment are off: both break a learned mix of layers and training on several
     devices, and short utterances. An adapter behind the last block is left out, since hidden
-    states are taken before it.
+    states are taken before it, and so is Whisper's decoder.
 
     Args:
         name: hub id (``facebook/wav2vec2-base``) or local folder.
@@ -80,10 +87,10 @@ def load_speech_model(name: str, revision: str | None = None) -> Pretrained:
             "these, or register an encoder of your own (entry point group serzoo.encoders)"
         )
     config = AutoConfig.from_pretrained(source.path, revision=revision, trust_remote_code=False)
-    config.layerdrop = 0.0
+    config.layerdrop = config.encoder_layerdrop = 0.0
     config.apply_spec_augment = False
     config.mask_time_prob = config.mask_feature_prob = 0.0  # then no mask embedding is made
-    config.add_adapter = False
+    config.add_adapter = config.use_intermediate_ffn_before_adapter = False
     model = source.read_model(config)
     normalise, where = source.read_normalise(config)
     commit = None if source.local else getattr(config, "_commit_hash", None)
@@ -174,6 +181,7 @@ class _Source:
         return model
 
     def read_normalise(self, config: Any) -> tuple[bool, str]:
+        spectral = config.model_type in SPECTRAL
         for file in ("preprocessor_config.json", "processor_config.json"):
             text = self._read(file)
             found = json.loads(text) if text is not None else {}
@@ -185,10 +193,10 @@ class _Source:
                     f"{SAMPLE_RATE} Hz: choose a model of that rate"
                 )
             if "feature_extractor_type" in found or "do_normalize" in found:
-                return bool(found.get("do_normalize", True)), file
+                return bool(found.get("do_normalize", not spectral)), file
         # as published: WavLM base and base+ (group norm) hear raw samples, all others normalised
         raw = config.model_type == "wavlm" and config.feat_extract_norm == "group"
-        return not raw, f"default of {FAMILIES[config.model_type]}"
+        return not (raw or spectral), f"default of {FAMILIES[config.model_type]}"
 
     def _read(self, file: str) -> str | None:
         """Text of a small file; None where there is none (not: where it could not be fetched)."""

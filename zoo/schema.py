@@ -36,9 +36,12 @@ class OptimConfig:
 
     lr: float = 1e-3  # peak learning rate
     head_lr: float | None = None  # of the head, where it is to differ
+    mix_lr: float | None = None  # of a learned mix of layers, where it is to differ
     weight_decay: float = 1e-2
     epochs: int = 30
     warmup: float = 0.1  # share of the steps, linear
+    schedule: str = "cosine"  # of the fall after it: cosine, linear
+    accumulate: int = 1  # batches whose gradients make one step
     clip: float = 1.0  # gradient norm
     mixup: float = 0.0  # Beta(a, a) mixing of encoder inputs and targets; 0 = off
     ema: float = 0.0  # decay of the averaged weights used for evaluation; 0 = off
@@ -52,6 +55,7 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1
+    strategy: str = "auto"  # of several devices: auto (ddp), ddp, fsdp
     precision: str = "32-true"
     threads: int | None = None  # CPU threads of each process
     progress: bool = True
@@ -139,6 +143,7 @@ def check_ranges(cfg: RunConfig) -> None:
         "data.batch_size": (cfg.data.batch_size, 1),
         "data.workers": (cfg.data.workers, 0),
         "optim.epochs": (cfg.optim.epochs, 1),
+        "optim.accumulate": (cfg.optim.accumulate, 1),
         "optim.weight_decay": (cfg.optim.weight_decay, 0),
         "optim.clip": (cfg.optim.clip, 0),
         "optim.mixup": (cfg.optim.mixup, 0),
@@ -151,6 +156,7 @@ def check_ranges(cfg: RunConfig) -> None:
         "data.max_seconds": cfg.data.max_seconds,
         "optim.lr": cfg.optim.lr,
         "optim.head_lr": cfg.optim.head_lr,
+        "optim.mix_lr": cfg.optim.mix_lr,
     }
     shares = {"optim.warmup": cfg.optim.warmup, "optim.ema": cfg.optim.ema}
     # written so that NaN, which compares false, is refused
@@ -165,5 +171,10 @@ def check_ranges(cfg: RunConfig) -> None:
         if value is not None and not value > 0
     ]
     wrong += [f"{k}={v} is not between 0 and 1" for k, v in shares.items() if not 0 <= v <= 1]
+    choices = {
+        "optim.schedule": (cfg.optim.schedule, ("cosine", "linear")),
+        "trainer.strategy": (cfg.trainer.strategy, ("auto", "ddp", "fsdp")),
+    }
+    wrong += [f"{k} is '{v}'; have {', '.join(h)}" for k, (v, h) in choices.items() if v not in h]
     if wrong:
         raise ConfigError("; ".join(wrong))

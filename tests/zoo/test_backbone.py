@@ -6,10 +6,17 @@ import json
 
 import pytest
 import torch
+from serzoo.zoo import pretrained
 from serzoo.zoo.backbone import HFEncoder
 from serzoo.zoo.errors import ConfigError
+from serzoo.zoo.families import FAMILIES
 from torch import nn
-from transformers import AutoModel, Wav2Vec2FeatureExtractor
+from transformers import (
+    AutoModel,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
 CASES = [
     ("wav2vec2", "group"),
@@ -19,9 +26,20 @@ CASES = [
     ("wavlm", "group"),
     ("wavlm", "layer"),
     ("data2vec-audio", "layer"),
+    ("unispeech-sat", "group"),
+    ("unispeech-sat", "layer"),
+    ("sew", "group"),
+    ("sew", "layer"),
+    ("wav2vec2-bert", "none"),
+    ("whisper", "none"),
 ]
 LENGTHS = [1, 399, 400, 3000, 5000, 9000, 16000]
-COUNTS = [1, 1, 1, 9, 15, 27, 49]  # (n - 400) // 320 + 1
+COUNTS = {
+    "sew": [1, 1, 1, 4, 7, 13, 24],  # two frames of 20 ms squeezed into one
+    "wav2vec2-bert": [1, 1, 1, 8, 14, 27, 49],  # ((n - 400) // 160 + 1) // 2, from 560 samples on
+    "whisper": [1, 2, 2, 10, 16, 29, 50],  # every 320 samples begun
+}
+CONVOLUTIONS = [1, 1, 1, 9, 15, 27, 49]  # (n - 400) // 320 + 1: all others
 
 each_model = pytest.mark.parametrize(("family", "norm"), CASES)
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
@@ -41,18 +59,52 @@ def hidden_states(model: nn.Module, x: torch.Tensor, mask: torch.Tensor | None =
         return model(x, attention_mask=mask, output_hidden_states=True).hidden_states
 
 
+def filter_bank(samples: torch.Tensor) -> torch.Tensor:
+    """``[1, T, 160]`` of the published extractor, whose energies are normalised here in float64.
+
+    It does so in float32, which alone costs 1e-5.
+    """
+    extractor = SeamlessM4TFeatureExtractor()
+    options = {"sampling_rate": 16000, "return_tensors": "pt"}
+    raw = extractor(samples.numpy(), do_normalize_per_mel_bins=False, **options).input_features
+    energy = raw.double().view(-1, 80)
+    exact = (energy - energy.mean(0)) / torch.sqrt(energy.var(0) + 1e-7)
+    exact = exact.float().view(1, -1, 160)
+    assert (exact - extractor(samples.numpy(), **options).input_features).abs().max() < 2e-5
+    return exact
+
+
+def published(name: str, family: str, x: torch.Tensor) -> list[torch.Tensor]:
+    """Every hidden state ``[1, T, D]`` of one utterance, by transformers alone, as it would be fed.
+
+    Samples are fed as they are, so the model's folder must not ask for normalisation.
+    """
+    model = plain(name)
+    if family == "whisper":
+        extractor = WhisperFeatureExtractor(chunk_length=1)
+        features = extractor(x[0].numpy(), sampling_rate=16000, return_tensors="pt")
+        states = hidden_states(model.encoder, features.input_features)
+        return [h[:, : -(-x.shape[1] // 320)] for h in states]
+    if family == "wav2vec2-bert":
+        bank = filter_bank(x[0])
+        return list(hidden_states(model, bank, torch.ones(bank.shape[:2], dtype=torch.long)))
+    return list(hidden_states(model, x))
+
+
 def test_every_family_and_norm_is_tested(tiny_models):
     assert sorted(CASES) == sorted(tiny_models.CASES)
-    assert len(CASES) == 7
+    assert {family for family, _ in CASES} == set(FAMILIES) == set(pretrained.FAMILIES)
+    assert (len(CASES), len(FAMILIES)) == (13, 8)
 
 
 @each_model
-def test_every_layer_equals_transformers(tiny_hf, family, norm):
+@pytest.mark.parametrize("samples", [9000, 15999])
+def test_every_layer_equals_transformers(tiny_hf, family, norm, samples):
     name = tiny_hf(family, norm, do_normalize=False)
-    x = speech(1, 9000)
-    expected = hidden_states(plain(name), x)
-    hidden, mask = HFEncoder(name=name).extract(x, torch.tensor([9000]))
-    assert hidden.shape == (1, 4, 27, 32)
+    x = speech(1, samples)
+    expected = published(name, family, x)
+    hidden, mask = HFEncoder(name=name).extract(x, torch.tensor([samples]))
+    assert hidden.shape == (1, 4, *expected[0].shape[1:])
     assert mask.all()
     assert len(expected) == 4
     for k in range(4):
@@ -63,7 +115,7 @@ def test_every_layer_equals_transformers(tiny_hf, family, norm):
 def test_kept_layers_are_those_of_the_whole_model_and_nothing_above_exists(tiny_hf, family, norm):
     name = tiny_hf(family, norm, do_normalize=False)
     x = speech(1, 3000)
-    expected = hidden_states(plain(name), x)
+    expected = published(name, family, x)
     for layers in ([0], [1], [2], [3], [0, 2]):
         encoder = HFEncoder(name=name, layers=layers)
         hidden, _ = encoder.extract(x, torch.tensor([3000]))
@@ -73,9 +125,10 @@ def test_kept_layers_are_those_of_the_whole_model_and_nothing_above_exists(tiny_
         assert len(encoder.backbone.encoder.layers) == max(layers)
         left = {int(key.split(".")[3]) for key in encoder.state_dict() if ".encoder.layers." in key}
         assert left == set(range(max(layers)))
+        assert not any("decoder" in key for key in encoder.state_dict())
 
 
-@each_model
+@pytest.mark.parametrize(("family", "norm"), [c for c in CASES if c[0] not in COUNTS])
 def test_large_models_lose_the_norm_behind_the_last_block_and_base_models_keep_theirs(
     tiny_hf, family, norm
 ):
@@ -90,10 +143,11 @@ def test_alone_equals_batched(tiny_hf, family, norm, do_normalize):
     encoder = HFEncoder(name=tiny_hf(family, norm, do_normalize=do_normalize)).eval()
     audio = speech(len(LENGTHS), 17000)  # what lies behind an utterance is not zero: not looked at
     hidden, mask = encoder.extract(audio, torch.tensor(LENGTHS))
-    assert mask.sum(1).tolist() == COUNTS
-    assert hidden.shape == (7, 4, 49, 32)
+    counts = COUNTS.get(family, CONVOLUTIONS)
+    assert mask.sum(1).tolist() == counts
+    assert hidden.shape == (7, 4, counts[-1], 32)
     assert torch.equal(hidden, hidden.masked_fill(~mask[:, None, :, None], 0.0))
-    for row, n, frames in zip(range(7), LENGTHS, COUNTS, strict=True):
+    for row, n, frames in zip(range(7), LENGTHS, counts, strict=True):
         alone, alone_mask = encoder.extract(audio[row : row + 1, :n], torch.tensor([n]))
         assert alone_mask.shape == (1, frames)
         assert (alone[0] - hidden[row, :, :frames]).abs().max() < 1e-4
@@ -151,7 +205,7 @@ def test_a_gain_or_an_offset_matters_only_without_normalisation(tiny_hf):
 @pytest.mark.parametrize("training", [True, False])
 def test_any_length_from_one_sample(tiny_hf, family, norm, training):
     encoder = HFEncoder(name=tiny_hf(family, norm)).train(training)
-    for n, frames in [(1, 1), (399, 1), (400, 1), (3000, 9)]:
+    for n, frames in zip(LENGTHS[:4], COUNTS.get(family, CONVOLUTIONS)[:4], strict=True):
         hidden, mask = encoder.extract(speech(2, n), torch.tensor([n, 1]))
         assert mask.sum(1).tolist() == [frames, 1]
         assert hidden.shape == (2, 4, frames, 32)
@@ -168,18 +222,21 @@ def test_frame_counts_are_those_of_transformers(tiny_hf):
     encoder = HFEncoder(name=tiny_hf("hubert", "group"))
     lengths = torch.arange(400, 20000, 7)
     expected = encoder.backbone._get_feat_extract_output_lengths(lengths)
-    assert torch.equal(encoder.frame_counts(lengths), expected)
-    assert encoder.min_samples == 400
+    assert torch.equal(encoder.family.frame_counts(lengths), expected)
+    assert encoder.family.min_samples == 400
 
 
 @each_model
 def test_frozen_means_frozen(tiny_hf, family, norm):
     config = {"layerdrop": 0.9, "mask_time_prob": 0.9, "hidden_dropout": 0.5}
+    if family == "whisper":
+        config = {"encoder_layerdrop": 0.9, "apply_spec_augment": True, "dropout": 0.5}
     encoder = HFEncoder(name=tiny_hf(family, norm, **config))
     audio, lengths = speech(2, 6000), torch.tensor([6000, 5000])
     expected, _ = encoder.eval().extract(audio, lengths)
 
-    assert encoder.backbone.config.layerdrop == 0.0
+    dropped = "encoder_layerdrop" if family == "whisper" else "layerdrop"
+    assert getattr(encoder.backbone.config, dropped) == 0.0
     assert not encoder.backbone.config.apply_spec_augment
     assert not hasattr(encoder.backbone, "masked_spec_embed")  # would never get a gradient
 

@@ -25,11 +25,15 @@ from transformers import AutoModel
         ("wavlm", "group", False),
         ("wavlm", "layer", True),
         ("data2vec-audio", "layer", True),
+        ("unispeech-sat", "layer", True),
+        ("sew", "group", True),
+        ("wav2vec2-bert", "none", False),
+        ("whisper", "none", False),
     ],
 )
 def test_without_a_preprocessor_file_the_family_decides(tiny_hf, family, norm, normalise):
     encoder = HFEncoder(name=tiny_hf(family, norm, do_normalize=None))
-    assert encoder.normalise is normalise
+    assert encoder.source["normalise"] is normalise
     assert encoder.describe()["normalise_from"].startswith("default of ")
 
 
@@ -39,7 +43,7 @@ def test_reads_a_processor_file_of_transformers_5(tiny_hf):
     text = json.dumps({"feature_extractor": extractor, "processor_class": "Wav2Vec2Processor"})
     (Path(name) / "processor_config.json").write_text(text)
     encoder = HFEncoder(name=name)
-    assert encoder.normalise is False
+    assert encoder.source["normalise"] is False
     assert encoder.describe()["normalise_from"] == "processor_config.json"
 
 
@@ -92,9 +96,9 @@ def test_weights_that_do_not_fit_the_config_are_refused(tiny_hf):
 
 
 def test_other_kinds_of_model_are_refused_by_name(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "whisper"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clap"}))
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"'whisper'.*wav2vec2.*hubert.*wavlm.*data2vec-audio"):
+    with pytest.raises(ConfigError, match=r"'clap'.*wav2vec2.*hubert.*wavlm.*data2vec-audio.*sew.*whisper"):
         HFEncoder(name=str(tmp_path))
 
 
