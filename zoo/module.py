@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -14,10 +14,14 @@ from torchmetrics import MeanMetric
 
 from .checkpoint import check_keys, strip_frozen
 from .encoder import Encoder
+from .gradients import check_reached
 from .head import Head
 from .metrics import PredictionTable, merge
 from .mixup import mix
-from .types import Batch, Frames
+from .predictions import Predictions
+from .types import SAMPLE_RATE, Batch, Frames
+
+Schedule = Literal["cosine", "linear"]
 
 
 class SERModule(L.LightningModule):
@@ -31,8 +35,10 @@ class SERModule(L.LightningModule):
         head: frames to scores, built for ``encoder.dim``.
         lr: peak learning rate of the encoder (and of the head, unless ``head_lr`` is given).
         head_lr: peak learning rate of the head.
+        mix_lr: peak learning rate of a learned mix of layers; ``lr`` by default.
         weight_decay: of AdamW; biases, norms and other vectors are exempt.
-        warmup: share of the steps with linearly rising rate; then a cosine to zero.
+        warmup: share of the steps with linearly rising rate.
+        schedule: how the rate then falls to zero: ``cosine`` or ``linear``.
         mixup: parameter a of Beta(a, a); 0 = off (Zhang et al. 2018, on the encoder's input).
         ema: decay of the averaged weights that are validated, selected and tested; 0 = off.
         seed: with epoch and rank decides all randomness of training, so that a run that was
@@ -47,8 +53,10 @@ class SERModule(L.LightningModule):
         *,
         lr: float = 1e-3,
         head_lr: float | None = None,
+        mix_lr: float | None = None,
         weight_decay: float = 1e-2,
         warmup: float = 0.1,
+        schedule: Schedule = "cosine",
         mixup: float = 0.0,
         ema: float = 0.0,
         seed: int = 1,
@@ -56,10 +64,12 @@ class SERModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
-        self.lr, self.head_lr, self.weight_decay = lr, head_lr or lr, weight_decay
-        self.warmup, self.mixup, self.seed = warmup, mixup, seed
+        self.lr, self.head_lr, self.mix_lr = lr, head_lr or lr, mix_lr or lr
+        self.weight_decay, self.warmup, self.schedule = weight_decay, warmup, schedule
+        self.mixup, self.seed = mixup, seed
         self.average = AveragedWeights(ema) if ema > 0 else None
         self.metadata = metadata or {}
+        self.temperature: float | None = None  # of the scores; None = not calibrated
         self.tables: dict[str, PredictionTable] = {}
         self.strict_loading = False  # frozen roots are not saved; check_keys does the checking
         self._loss = MeanMetric()
@@ -68,6 +78,7 @@ class SERModule(L.LightningModule):
         self._epoch_start = 0.0
         self._seen = 0
         self._frozen: frozenset[str] | None = None
+        self._reached, self._averaged = False, 0
 
     # -- forward -------------------------------------------------------------------------------
 
@@ -96,6 +107,10 @@ class SERModule(L.LightningModule):
 
     # -- training ------------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        self._reached = False
+        self._averaged = self.global_step
+
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(_mix(self.seed, self.current_epoch, self.global_rank))
         self._epoch_start, self._seen = time.perf_counter(), 0
@@ -112,8 +127,14 @@ class SERModule(L.LightningModule):
         self._seen += len(batch)
         return out.loss
 
+    def on_after_backward(self) -> None:
+        if not self._reached:  # once, in the first step of a fit
+            check_reached(self)
+            self._reached = True
+
     def on_train_batch_end(self, *_: Any) -> None:
-        if self.average is not None:
+        if self.average is not None and self.global_step > self._averaged:
+            self._averaged = self.global_step  # not after batches that only add to a gradient
             self.average.update(self._trained(), self.global_step)
 
     def _trained(self) -> dict[str, Tensor]:
@@ -138,7 +159,8 @@ class SERModule(L.LightningModule):
         self.log_dict(values, batch_size=1)
 
     def configure_optimizers(self) -> Any:
-        groups = self.encoder.param_groups(self.lr) + self.head.param_groups(self.head_lr)
+        groups = self.encoder.param_groups(self.lr, self.mix_lr)
+        groups += self.head.param_groups(self.head_lr)
         optimizer = torch.optim.AdamW(_exempt_vectors(groups), weight_decay=self.weight_decay)
         total = max(1, int(self.trainer.estimated_stepping_batches))
         rising = max(1, round(self.warmup * total))
@@ -147,7 +169,9 @@ class SERModule(L.LightningModule):
             if step < rising:
                 return (step + 1) / rising
             fallen = min(1.0, (step - rising) / max(1, total - rising))
-            return 0.5 * (1 + math.cos(math.pi * fallen))
+            return (
+                1 - fallen if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * fallen))
+            )
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {
@@ -205,6 +229,36 @@ class SERModule(L.LightningModule):
             rows = [table for tables in everyone for table in tables]
         self.tables[part] = merge(rows)
         return self.tables[part]
+
+    # -- use -----------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        rate: int = SAMPLE_RATE,
+        window: float | None = None,
+        hop: float | None = None,
+        voice: str = "none",
+        batch_seconds: float = 160.0,
+        progress: bool = False,
+    ) -> Predictions:
+        """Label and probabilities of files, folders, patterns or arrays of any length.
+
+        The arguments are those of :func:`serzoo.zoo.predict.predict`.
+        """
+        from .predict import predict
+
+        return predict(
+            self,
+            inputs,
+            rate=rate,
+            window=window,
+            hop=hop,
+            voice=voice,
+            batch_seconds=batch_seconds,
+            progress=progress,
+        )
 
     # -- checkpoints ---------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from .module import SERModule
 from .plots import confusion_figure
 from .record import finished, read_record, write_json
 from .stats import bootstrap
+from .storing import StoreFeatures
 from .taxonomy import Taxonomy
 
 OPEN_DATA = "serzoo.datamodules.speech:open_data"
@@ -42,8 +43,10 @@ def build(cfg: RunConfig, taxonomy: Taxonomy, metadata: dict[str, Any] | None = 
         head,
         lr=cfg.optim.lr,
         head_lr=cfg.optim.head_lr,
+        mix_lr=cfg.optim.mix_lr,
         weight_decay=cfg.optim.weight_decay,
         warmup=cfg.optim.warmup,
+        schedule=cfg.optim.schedule,  # type: ignore[arg-type]  # check_ranges has seen to it
         mixup=cfg.optim.mixup,
         ema=cfg.optim.ema,
         seed=cfg.seed,
@@ -134,7 +137,7 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
     trainer, best = _trainer(cfg, out, len(data.datasets["train"]))
     if trainer.is_global_zero:
         write_json(out / "config.json", {"fingerprint": cfg.fingerprint, **cfg.to_dict()})
-    stored = _store(cfg, module, data)
+    storing = _store(cfg, trainer, data)
     last = out / "checkpoints" / "last.ckpt"
     resumed = last.is_file()
     if resumed:
@@ -142,8 +145,10 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
     began = time.perf_counter()
     # Lightning resumes from its own files only here, and torch reads them weights-only
     trainer.fit(module, data, ckpt_path=str(last) if resumed else None, weights_only=True)
-    fit_seconds = time.perf_counter() - began
+    fit_seconds = time.perf_counter() - began - storing.seconds
+    began = time.perf_counter()
     result = _test(trainer, module, data, best)
+    evaluate_seconds = time.perf_counter() - began
     if not trainer.is_global_zero:
         return {"status": "ok"}
     entry = {
@@ -164,8 +169,15 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         },
         "parameters": record.count_parameters(module),
         "encoder": module.encoder.describe(),
-        "features": "stored" if stored else "live",
-        "seconds": {"fit": round(fit_seconds, 2), "total": round(time.time() - started, 2)},
+        "layer_weights": module.encoder.layer_weights(),
+        "features": "stored" if storing.stored else "live",
+        "feature_store": storing.filled,
+        "seconds": {
+            "encode": round(storing.seconds, 2),
+            "fit": round(fit_seconds, 2),
+            "evaluate": round(evaluate_seconds, 2),
+            "total": round(time.time() - started, 2),
+        },
         "resumed": resumed,
         "peak_memory_mb": record.peak_memory_mb(),
         "device": str(module.device),
@@ -209,6 +221,7 @@ def _trainer(cfg: RunConfig, out: Path, n_train: int) -> tuple[L.Trainer, ModelC
         precision=t.precision,  # type: ignore[arg-type]
         max_epochs=cfg.optim.epochs,
         gradient_clip_val=cfg.optim.clip or None,
+        accumulate_grad_batches=cfg.optim.accumulate,
         use_distributed_sampler=False,  # our samplers shard themselves
         num_sanity_val_steps=0,
         logger=TensorBoardLogger(str(out), name="", version="", default_hp_metric=False),
@@ -220,12 +233,13 @@ def _trainer(cfg: RunConfig, out: Path, n_train: int) -> tuple[L.Trainer, ModelC
     return trainer, best
 
 
-def _store(cfg: RunConfig, module: SERModule, data: Any) -> bool:
-    """Compute stored features where the encoder allows it and they fit."""
-    if cfg.data.features == "live" or not module.encoder.storable:
-        return False
-    key = f"{cfg.encoder}|{module.encoder.describe()}|{cfg.data.max_seconds}"
-    return bool(data.store_features(module.encoder, key, progress=cfg.trainer.progress))
+def _store(cfg: RunConfig, trainer: L.Trainer, data: Any) -> StoreFeatures:
+    """Have features stored at the start of fitting, where the encoder allows it and they fit."""
+    storing = StoreFeatures(
+        data, wanted=cfg.data.features != "live", progress=cfg.trainer.progress
+    )
+    trainer.callbacks.append(storing)  # type: ignore[attr-defined]
+    return storing
 
 
 def _test(

@@ -67,10 +67,12 @@ def filter_bank(samples: torch.Tensor) -> torch.Tensor:
     extractor = SeamlessM4TFeatureExtractor()
     options = {"sampling_rate": 16000, "return_tensors": "pt"}
     raw = extractor(samples.numpy(), do_normalize_per_mel_bins=False, **options).input_features
-    energy = raw.double().view(-1, 80)
+    count = (len(samples) - 400) // 160 + 1
+    energy = raw.double().view(-1, 80)[:count]  # without the padding to an even number
     exact = (energy - energy.mean(0)) / torch.sqrt(energy.var(0) + 1e-7)
-    exact = exact.float().view(1, -1, 160)
-    assert (exact - extractor(samples.numpy(), **options).input_features).abs().max() < 2e-5
+    exact = exact[: count // 2 * 2].float().view(1, -1, 160)
+    theirs = extractor(samples.numpy(), **options).input_features[:, : count // 2]
+    assert (exact - theirs).abs().max() < 2e-5
     return exact
 
 

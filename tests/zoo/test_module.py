@@ -8,7 +8,7 @@ import pytest
 import torch
 from serzoo.heads.classification import ClassificationHead
 from serzoo.zoo.encoder import Encoder
-from serzoo.zoo.errors import CheckpointError
+from serzoo.zoo.errors import CheckpointError, ConfigError
 from serzoo.zoo.module import AveragedWeights, SERModule, _exempt_vectors
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.types import Batch, Frames, Targets
@@ -66,7 +66,7 @@ def batches(number=3, size=4, seed=0):
     return DataLoader(made, batch_size=None)
 
 
-def fit(module, epochs=2, callbacks=(), seed=None):
+def fit(module, epochs=2, callbacks=(), seed=None, **options):
     if seed is not None:
         torch.manual_seed(seed)
     trainer = L.Trainer(
@@ -78,6 +78,7 @@ def fit(module, epochs=2, callbacks=(), seed=None):
         enable_model_summary=False,
         num_sanity_val_steps=0,
         callbacks=list(callbacks),
+        **options,
     )
     trainer.fit(module, batches(), batches(1, seed=9))
     return trainer
@@ -202,6 +203,42 @@ def test_rate_rises_linearly_then_falls_to_zero(monkeypatch):
     assert rates[5:] == sorted(rates[5:], reverse=True)
     scheduler.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0)  # it never rises again
+
+
+def test_the_rate_may_fall_linearly(monkeypatch):
+    _, optimizer, scheduler = configured(
+        monkeypatch, steps=10, lr=0.5, warmup=0.0, schedule="linear"
+    )
+    rates = []
+    for _ in range(11):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    # one step of warming up, as ever, then nine equal falls
+    assert rates[:2] == pytest.approx([0.5, 0.5])
+    assert rates[1:] == pytest.approx([0.5 * (1 - k / 9) for k in range(10)])
+
+
+def test_averaged_weights_follow_steps_not_batches():
+    module = build(ema=0.5)
+    updates = []
+    update = module.average.update
+    module.average.update = lambda weights, step: (updates.append(step), update(weights, step))
+    fit(module, epochs=2, accumulate_grad_batches=3)  # three batches an epoch
+    assert updates == [1, 2]
+
+
+class ForgottenPart(ClassificationHead):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.never_called = nn.Linear(3, 3)
+
+
+def test_a_parameter_that_no_loss_reaches_is_named():
+    encoder = TinyEncoder()
+    module = SERModule(encoder, ForgottenPart(encoder.dim, CLASSES))
+    with pytest.raises(ConfigError, match=r"2 of \d+ .*head\.never_called\.weight.*freeze them"):
+        fit(module, epochs=1)
 
 
 def test_the_head_may_have_its_own_rate(monkeypatch):
