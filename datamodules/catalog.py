@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..zoo import registry
+from ..zoo.cache import cache_dir
 from ..zoo.errors import DataError
 from .manifest import Utterance, read_manifest, validate
 from .prepare import Prepared, prepare
+from .recheck import recheck
 from .synthetic import ensure_synthetic
 
 
@@ -39,14 +41,6 @@ class Speech:
             for u in self.utterances
         )
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
-
-
-def cache_dir() -> Path:
-    """``$SERZOO_CACHE``, or ``serzoo`` under the user's cache folder."""
-    base = os.environ.get("SERZOO_CACHE")
-    if base:
-        return Path(base).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "serzoo"
 
 
 def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = None) -> Path:
@@ -134,9 +128,16 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
             raise DataError(f"{path} does not say where its audio lies; set data.root=FOLDER")
         several = Path(folder) / name
         roots[name] = several if len(names) > 1 and several.is_dir() else Path(folder)
+    notes: dict[str, Any] = {n: dict(stored.get("notes", {})) for n in names}
+    sounding: dict[str, Utterance] = {}
     for name in names:
-        validate([u for u in utterances if u.corpus == name], roots[name])
-    return Speech(utterances, roots, {n: stored.get("notes", {}) for n in names})
+        mine = [u for u in utterances if u.corpus == name]
+        validate(mine, roots[name])
+        mine, changed = recheck(mine, roots[name], cache_dir() / "manifests")
+        if changed:
+            notes[name]["changed_since_prepared"] = changed
+        sounding |= {u.id: u for u in mine}
+    return Speech([sounding[u.id] for u in utterances], roots, notes)
 
 
 def _prepared(

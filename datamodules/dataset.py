@@ -9,8 +9,10 @@ import torch
 from torch.utils.data import Dataset
 
 from ..zoo.types import Batch, Targets
-from .features import FeatureStore, load_wave, pad_hidden, pad_waves
+from .encoding import load_wave, pad_waves
+from .features import FeatureStore, pad_hidden
 from .manifest import Utterance
+from .store import Row
 
 
 class SpeechDataset(Dataset[Batch]):
@@ -43,7 +45,13 @@ class SpeechDataset(Dataset[Batch]):
         self.classes = torch.tensor(list(classes), dtype=torch.long)
         self.n_classes = n_classes
         self.weights = torch.tensor(weights if weights is not None else [1.0] * n_classes)
-        self.roots, self.max_seconds, self.store, self.text = roots, max_seconds, store, text
+        self.roots, self.max_seconds, self.text = roots, max_seconds, text
+        self.use(store)
+
+    def use(self, store: FeatureStore | None) -> None:
+        """Take features from a store that holds all utterances; None = audio."""
+        self.store = store
+        self.rows: list[Row] = [store.row(u) for u in self.utterances] if store else []
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -55,7 +63,7 @@ class SpeechDataset(Dataset[Batch]):
         They tell more than the file: silence around the speech may be gone.
         """
         if self.store is not None:
-            return [self.store[u].shape[1] * self.store.frame_seconds for u in self.utterances]
+            return [row.shape[1] * self.store.frame_seconds for row in self.rows]
         return [min(u.duration, self.max_seconds) for u in self.utterances]
 
     def __getitem__(self, indices: list[int]) -> Batch:
@@ -79,7 +87,7 @@ class SpeechDataset(Dataset[Batch]):
             "text": [u.text or "" for u in chosen] if self.text else None,
         }
         if self.store is not None:
-            hidden, mask = pad_hidden([self.store[u] for u in chosen])
+            hidden, mask = pad_hidden([self.store.read(self.rows[i]) for i in indices])
             return Batch(hidden=hidden, mask=mask, **common)  # type: ignore[arg-type]
         audio, lengths = pad_waves([load_wave(u, self.roots, self.max_seconds) for u in chosen])
         return Batch(audio=audio, lengths=lengths, **common)  # type: ignore[arg-type]

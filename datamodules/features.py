@@ -1,125 +1,248 @@
 """Stored features: what an encoder need not compute twice.
 
-``Encoder.extract`` runs once per utterance and its output is kept in memory, shared by all runs
-of this process that use the same extraction: heads, folds, seeds.
+``Encoder.extract`` runs once per utterance; its output is kept on disk (``store.py``) and shared by
+all runs that use the same extraction: heads, folds, seeds, suites, ranks, today and tomorrow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import errno
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
+from ..zoo.cache import features_dir
 from ..zoo.encoder import Encoder
-from .audio import read_audio
+from ..zoo.errors import DataError, DataWarning
+from .audio import decode
+from .encoding import ADVICE, DiskFullError, Filling, load_wave
 from .manifest import Utterance
-from .sampler import pack
-
-BUDGET_BYTES = 6 * 2**30  # more than this is extracted live, batch by batch
-
-_stores: dict[str, dict[str, Tensor]] = {}
+from .prepare import sample_hash
+from .store import Row, Shards, digest
 
 
-def feature_key(utterance: Utterance) -> str:
-    """What an utterance's features are stored under: content and cut, not its name."""
-    return f"{utterance.sha or utterance.id}:{utterance.start:.4f}-{utterance.end:.4f}"
+@dataclass(frozen=True)
+class Filled:
+    """What a call of :meth:`FeatureStore.fill` did.
+
+    Attributes:
+        kind: ``stored``, or ``live`` when the features would not fit on the disk.
+        reused: rows that were there, or that other processes made meanwhile.
+        encoded: rows that this process made.
+        speech_seconds: of the rows that this process made.
+        seconds: that it took.
+        bytes: of all rows that were wanted.
+        store: name of the store.
+    """
+
+    kind: str
+    reused: int = 0
+    encoded: int = 0
+    speech_seconds: float = 0.0
+    seconds: float = 0.0
+    bytes: int = 0
+    store: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the record."""
+        return asdict(self)
 
 
 class FeatureStore:
     """Hidden states of one extraction, by utterance.
 
+    What decides a row: the extraction, the samples, and the part of them that is used. Not names,
+    not folders, not ``max_seconds`` where it does not cut.
+
     Args:
-        key: names the extraction (encoder type and options): equal keys share the features.
+        extraction: ``encoder.extraction()``.
+        roots: corpus name to its folder.
+        max_seconds: longer utterances are cut to this.
         frame_seconds: distance of stored frames.
+        folder: of all stores; that of the cache by default.
     """
 
-    def __init__(self, key: str, frame_seconds: float = 0.02) -> None:
-        self.frame_seconds = frame_seconds
-        self.rows = _stores.setdefault(key, {})
+    def __init__(
+        self,
+        extraction: dict[str, Any],
+        roots: dict[str, Path],
+        *,
+        max_seconds: float,
+        frame_seconds: float = 0.02,
+        folder: Path | None = None,
+    ) -> None:
+        self.extraction, self.frame_seconds = extraction, frame_seconds
+        self.roots, self.max_seconds = roots, max_seconds
+        self.dtype = str(extraction.get("dtype", "float32"))
+        self.name = digest(extraction)
+        self.shards = Shards((folder or features_dir()) / self.name, self.dtype)
+        self._maps: dict[str, Tensor] = {}
+
+    def key(self, utterance: Utterance) -> str:
+        """What an utterance's features are stored under."""
+        sha = utterance.sha or _heard(utterance, self.roots)
+        return feature_key(utterance, sha, self.max_seconds)
 
     def __contains__(self, utterance: Utterance) -> bool:
-        return feature_key(utterance) in self.rows
+        return self.key(utterance) in self.shards.rows
 
     def __getitem__(self, utterance: Utterance) -> Tensor:
-        """``[K, T, D]`` float32, without padding."""
-        return self.rows[feature_key(utterance)]
+        """``[K, T, D]`` as stored, without padding."""
+        return self.read(self.row(utterance))
 
-    @torch.no_grad()
+    def row(self, utterance: Utterance) -> Row:
+        """Where an utterance's features lie; what is looked up once can be read often."""
+        return self.shards.rows[self.key(utterance)]
+
+    def read(self, row: Row) -> Tensor:
+        """``[K, T, D]`` of a row; nothing is copied."""
+        flat = self._maps.get(row.shard)
+        if flat is None:
+            flat = self._maps[row.shard] = self._map(row.shard)
+        return flat[row.start : row.start + row.size].view(row.shape)
+
+    def _map(self, shard: str) -> Tensor:
+        path, dtype = self.shards.data(shard), getattr(torch, self.dtype)
+        try:
+            values = path.stat().st_size // self.shards.dtype.itemsize
+            # not np.memmap: Python's maps keep their files open, and a process may open few.
+            # A private map: whoever writes into a row changes a copy of it, in this process only
+            return torch.from_file(str(path), shared=False, size=values, dtype=dtype)
+        except FileNotFoundError:
+            raise DataError(
+                f"shard {shard} of the feature store {self.shards.folder} is gone: it was removed "
+                "while in use; start the run again, and what is missing is computed again"
+            ) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": {}}  # a worker process maps the files itself
+
     def fill(
         self,
         encoder: Encoder,
         utterances: Sequence[Utterance],
-        paths: dict[str, Path],
         *,
-        max_seconds: float,
+        device: torch.device | str = "cpu",
         progress: bool = False,
-    ) -> bool:
-        """Extract what is missing.
+    ) -> Filled:
+        """Extract what is missing, sharing the work with other processes that do the same.
 
         Args:
-            encoder: with ``storable`` extraction.
+            encoder: with ``storable`` extraction; handed back as it was, on the device it was on.
             utterances: whose features are wanted.
-            paths: corpus name to its root.
-            max_seconds: longer utterances are cut to this.
+            device: where to extract.
             progress: show a bar.
 
         Returns:
-            False when the features of all would not fit the memory budget, and nothing was kept.
+            What was done. ``live`` when the disk has no room: then nothing was added, and a
+            warning says how much is missing.
+
+        Raises:
+            DataError: when the cache cannot be written or the disk runs full on the way, when
+                audio cannot be read, or when features are not finite.
         """
-        missing = list({feature_key(u): u for u in utterances if u not in self}.values())
-        if not missing:
-            return True
-        seconds = [min(u.duration, max_seconds) for u in missing]
-        device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
-        was_training = encoder.training
-        encoder.eval()
-        order = sorted(range(len(missing)), key=lambda i: seconds[i])
-        batches: Iterable[list[int]] = pack(order, torch.tensor(seconds).numpy(), 16, 120.0)
-        if progress:
-            batches = track(list(batches), description="features")
-        new: dict[str, Tensor] = {}
-        total = 0
+        began = time.perf_counter()
+        wanted = {self.key(u): u for u in utterances}
+        seconds = {key: min(u.duration, self.max_seconds) for key, u in wanted.items()}
+        done: set[str] = set()
         try:
-            for batch in batches:
-                waves = [load_wave(missing[i], paths, max_seconds) for i in batch]
-                audio, lengths = pad_waves(waves)
-                hidden, mask = encoder.extract(audio.to(device), lengths.to(device))
-                frames = mask.sum(1).tolist()
-                for i, h, n in zip(batch, hidden.cpu(), frames, strict=True):
-                    row = h[:, : int(n)].float().clone()
-                    new[feature_key(missing[i])] = row
-                    total += row.numel() * 4
-                # judged after the first batch, before time is lost: seconds scale to bytes
-                done = sum(seconds[i] for b in [batch] for i in b)
-                if len(new) == len(batch) and total / max(done, 1e-3) * sum(seconds) > BUDGET_BYTES:
-                    return False
-        finally:
-            encoder.train(was_training)
-        self.rows.update(new)
-        return True
+            self.shards.refresh()
+            missing = {k: u for k, u in wanted.items() if k not in self.shards.rows}
+            if missing:
+                work = Filling(
+                    encoder,
+                    self.shards,
+                    self.dtype,
+                    torch.device(device),
+                    missing,
+                    seconds,
+                    lambda u: load_wave(u, self.roots, self.max_seconds),
+                )
+                done = work.run(self._facts(encoder), progress)
+        except DiskFullError as full:
+            warnings.warn(str(full), DataWarning, stacklevel=2)
+            return Filled("live", seconds=round(time.perf_counter() - began, 3))
+        except OSError as error:
+            raise DataError(self._explained(error)) from error
+        self.shards.touch()
+        rows = [self.shards.rows[key] for key in wanted]
+        for row in rows:
+            self.read(row)  # what is mapped stays, whoever clears the cache
+        return Filled(
+            "stored",
+            reused=len(wanted) - len(done),
+            encoded=len(done),
+            speech_seconds=round(sum(seconds[key] for key in done), 1),
+            seconds=round(time.perf_counter() - began, 3),
+            bytes=sum(row.size for row in rows) * self.shards.dtype.itemsize,
+            store=self.name,
+        )
+
+    def _facts(self, encoder: Encoder) -> dict[str, Any]:
+        """What ``store.json`` says."""
+        described = encoder.describe()
+        return {
+            "dtype": self.dtype,
+            "frame_seconds": self.frame_seconds,
+            "extraction": self.extraction,
+            "first_used_by": {k: described[k] for k in ("name", "revision") if k in described},
+        }
+
+    def _explained(self, error: OSError) -> str:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return (
+                f"the disk ran full while features were written to {self.shards.folder}; what was "
+                f"finished is kept. Free some space (`serzoo cache list`), or {ADVICE}"
+            )
+        return (
+            f"features cannot be written to {self.shards.folder} ({error}); make it writable, "
+            f"or {ADVICE}"
+        )
 
 
-def load_wave(utterance: Utterance, roots: dict[str, Path], max_seconds: float) -> Tensor:
-    """``[S]`` float32 at 16 kHz, at most ``max_seconds`` long."""
+def feature_key(utterance: Utterance, sha: str, max_seconds: float) -> str:
+    """Content and cut, not name.
+
+    Args:
+        utterance: the rate is in the key, since the hash is over samples, whatever their rate.
+        sha: of its samples.
+        max_seconds: decides only where it cuts.
+    """
     end = min(utterance.end, utterance.start + max_seconds)
+    return f"{sha}@{utterance.sample_rate}:{utterance.start:.4f}-{end:.4f}"
+
+
+def _heard(utterance: Utterance, roots: dict[str, Path]) -> str:
+    """Hash of an utterance that comes without one."""
     path = roots[utterance.corpus] / utterance.audio
-    return torch.from_numpy(read_audio(path, utterance.start, end))
+    if not path.is_file():
+        decode(path)  # says what is wrong
+    stat = path.stat()
+    return _hash(path, stat.st_size, stat.st_mtime_ns, utterance.start, utterance.end)
 
 
-def pad_waves(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """List of ``[S_i]`` to ``audio [B, S]`` (zeros on the right) and ``lengths [B]``."""
-    lengths = torch.tensor([len(w) for w in waves])
-    return torch.nn.utils.rnn.pad_sequence(list(waves), batch_first=True), lengths
+@lru_cache(maxsize=65536)
+def _hash(path: Path, size: int, mtime: int, start: float, end: float) -> str:
+    return sample_hash(decode(path, start, end)[0])
 
 
 def pad_hidden(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """List of ``[K, T_i, D]`` to ``hidden [B, K, T, D]``, zero-padded, and ``mask [B, T]``."""
+    """List of ``[K, T_i, D]`` to zero-padded float32 ``[B, K, T, D]`` and ``mask [B, T]``."""
     lengths = torch.tensor([r.shape[1] for r in rows])
     longest = int(lengths.max())
-    hidden = rows[0].new_zeros(len(rows), rows[0].shape[0], longest, rows[0].shape[2])
-    for i, row in enumerate(rows):
-        hidden[i, :, : row.shape[1]] = row
+    # NumPy asks the system for large pages, which halves the time; only padding is zeroed
+    hidden = torch.from_numpy(
+        np.empty((len(rows), rows[0].shape[0], longest, rows[0].shape[2]), np.float32)
+    )
+    for target, row in zip(hidden.unbind(), rows, strict=True):
+        target[:, : row.shape[1]].copy_(row)
+        target[:, row.shape[1] :].zero_()
     return hidden, torch.arange(longest) < lengths[:, None]

@@ -242,10 +242,16 @@ def _check(utterance: Utterance, samples: Samples, rate: int) -> Utterance | Ref
     peak = float(np.abs(part).max())
     if peak < SILENCE:
         return refuse("silent", f"peak {peak:.1e} of full scale, needed {SILENCE:.0e}")
-    # 16 bits at the file's own rate: the same recording as wav and as flac has the same hash
-    whole = np.clip(np.rint(part * 32768.0), -32768, 32767).astype("<i2")
-    sha = hashlib.sha256(whole.tobytes()).hexdigest()[:16]
-    return replace(utterance, end=end, sample_rate=rate, sha=sha)
+    return replace(utterance, end=end, sample_rate=rate, sha=sample_hash(part))
+
+
+def sample_hash(samples: Samples) -> str:
+    """16 hexadecimal digits over what is heard: :attr:`Utterance.sha`.
+
+    In 16 bits at the file's own rate: the same recording as wav and as flac has the same hash.
+    """
+    whole = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
+    return hashlib.sha256(whole.tobytes()).hexdigest()[:16]
 
 
 @contextmanager

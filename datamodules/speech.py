@@ -18,7 +18,7 @@ from ..zoo.types import Batch
 from .audit import AuditReport, audit
 from .catalog import Speech, open_corpora
 from .dataset import SpeechDataset
-from .features import FeatureStore
+from .features import FeatureStore, Filled
 from .info import CorpusInfo
 from .manifest import Utterance, read_manifest
 from .protocols import Protocol, Split
@@ -102,17 +102,35 @@ class SpeechDataModule(L.LightningDataModule):
         """What :meth:`state_dict` kept."""
         self.first_epoch = int(state_dict["first_epoch"])
 
-    def store_features(self, encoder: Encoder, key: str, *, progress: bool = False) -> bool:
-        """Compute the encoder's extraction once for all parts; False when it would not fit."""
-        store = FeatureStore(key, encoder.frame_seconds)
-        everything = [u for d in self.datasets.values() for u in d.utterances]
+    def store_features(
+        self, encoder: Encoder, *, device: torch.device | str = "cpu", progress: bool = False
+    ) -> Filled:
+        """Take features of all parts from the store, where what is missing is computed first.
+
+        Args:
+            encoder: with ``storable`` extraction.
+            device: where to extract.
+            progress: show a bar.
+
+        Returns:
+            What was done; ``live`` when the features do not fit on the disk, and audio is used.
+        """
         first = self.datasets["train"]
-        fits = store.fill(
-            encoder, everything, first.roots, max_seconds=first.max_seconds, progress=progress
+        store = FeatureStore(
+            encoder.extraction(),
+            first.roots,
+            max_seconds=first.max_seconds,
+            frame_seconds=encoder.frame_seconds,
         )
+        everything = [u for d in self.datasets.values() for u in d.utterances]
+        filled = store.fill(encoder, everything, device=device, progress=progress)
+        self.use_store(store if filled.kind == "stored" else None)
+        return filled
+
+    def use_store(self, store: FeatureStore | None) -> None:
+        """Take features of all parts from a store; None = from audio."""
         for dataset in self.datasets.values():
-            dataset.store = store if fits else None
-        return fits
+            dataset.use(store)
 
     def counts(self) -> dict[str, Any]:
         """Kept per part and class, left out per label, cut: for the record."""

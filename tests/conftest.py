@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +27,15 @@ def real_data() -> Callable[[str], Path]:
         pytest.skip(f"no {name} under {base}; set SERZOO_DATA to the folder of the real corpora")
 
     return find
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a test does not put elsewhere goes to a cache of the session, never to the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "SERZOO_CACHE" not in os.environ:
+            patch.setenv("SERZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,27 @@ def parser() -> argparse.ArgumentParser:
         "part=test|valid|all out=FILE)",
         ("checkpoint", "a run's folder, or a .ckpt file"),
     )
+    sub = verb(
+        "predict",
+        "label and probabilities of recordings, or a timeline of long ones",
+        ("model", "a run's folder, a .ckpt file, a saved model's folder or its hub id"),
+        settings=False,
+    )
+    sub.add_argument(
+        "files", nargs="+", help="files, folders (with all below), patterns such as 'calls/*.wav'"
+    )
+    sub.add_argument("--out", help="FILE.csv or FILE.jsonl (default: CSV on standard output)")
+    sub.add_argument(
+        "--window", type=float, help="seconds; longer recordings are cut (default: as in training)"
+    )
+    sub.add_argument("--hop", type=float, help="seconds between windows (default: half a window)")
+    sub.add_argument(
+        "--voice", default="none", help="none, energy, silero: windows cover speech only"
+    )
+    sub.add_argument("--plot", help="FILE.png, or a folder: probabilities over time")
+    sub.add_argument(
+        "--batch-seconds", type=float, default=160.0, help="padded audio in a batch (default: 160)"
+    )
     suite = ("suite", "a shipped suite (see `serzoo list suites`) or a YAML file")
     sub = verb("compare", "run every cell of a suite that is not finished, then tabulate", suite)
     sub.add_argument("--dry-run", action="store_true", help="only list the cells")
@@ -66,6 +87,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
     sub = verb("report", "tabulate what a suite has so far", suite, settings=False)
     sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
+    sub = verb("cache", "list or clear stored features of frozen encoders", settings=False)
+    sub.add_argument("action", choices=("list", "clear"), help="what to do")
+    sub.add_argument("store", nargs="?", help="to clear: a store's name or its beginning, or all")
     return top
 
 
@@ -77,12 +101,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         refused counts); 2 when it could not run; 130 when it was interrupted.
     """
     command = parser()
-    # settings may stand after options too, which argparse alone does not allow
+    # settings and files may stand after options too, which argparse alone does not allow
     arguments, rest = command.parse_known_args(argv)
-    if rest and (not hasattr(arguments, "settings") or any(r.startswith("-") for r in rest)):
+    many = next((key for key in ("settings", "files") if hasattr(arguments, key)), None)
+    if rest and (many is None or any(r.startswith("-") for r in rest)):
         command.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        arguments.settings = [*arguments.settings, *rest]
+    if rest and many:
+        setattr(arguments, many, [*getattr(arguments, many), *rest])
     try:
         code = _VERBS[arguments.verb](arguments)
     except SerzooError as e:
@@ -232,6 +257,17 @@ def _eval(arguments: argparse.Namespace) -> None:
         print(f"predictions: {table.write_jsonl(Path(out))}")
 
 
+def _predict(arguments: argparse.Namespace) -> int:
+    from .predict import predict_files
+    from .train import quiet
+
+    quiet()
+    options = ("out", "window", "hop", "voice", "batch_seconds", "plot")
+    return predict_files(
+        arguments.model, arguments.files, **{key: getattr(arguments, key) for key in options}
+    )
+
+
 def _compare(arguments: argparse.Namespace) -> int:
     from .compare import compare
 
@@ -253,6 +289,18 @@ def _report(arguments: argparse.Namespace) -> None:
     report(Path(arguments.out) / Path(arguments.suite).stem)
 
 
+def _cache(arguments: argparse.Namespace) -> None:
+    from . import cache
+
+    if arguments.action == "list":
+        print(cache.table(cache.cache_list()))
+        return
+    if arguments.store is None:
+        raise ConfigError("say what to clear: a store's name (see `serzoo cache list`), or all")
+    number, freed = cache.cache_clear(arguments.store)
+    print(f"removed {number} feature stores: {cache.size(freed)} freed")
+
+
 _VERBS: dict[str, Any] = {
     "list": _list,
     "config": _config,
@@ -260,6 +308,8 @@ _VERBS: dict[str, Any] = {
     "audit": _audit,
     "train": _train,
     "eval": _eval,
+    "predict": _predict,
     "compare": _compare,
     "report": _report,
+    "cache": _cache,
 }

@@ -1,4 +1,4 @@
-"""From a list of indices to a batch, from audio and from stored features."""
+"""From a list of indices to a batch."""
 
 from dataclasses import replace
 
@@ -6,15 +6,9 @@ import pytest
 import soundfile
 import torch
 from serzoo.datamodules.dataset import SpeechDataset
-from serzoo.datamodules.features import (
-    FeatureStore,
-    feature_key,
-    load_wave,
-    pad_hidden,
-    pad_waves,
-)
+from serzoo.datamodules.encoding import load_wave, pad_waves
+from serzoo.datamodules.features import pad_hidden
 from serzoo.datamodules.manifest import Utterance
-from serzoo.zoo.logmel import LogMelEncoder
 
 SECONDS = (0.5, 1.25, 0.25, 0.75)
 
@@ -92,68 +86,6 @@ def test_segments_are_cut_out_of_their_file(corpus):
     assert torch.equal(short, whole[4000:5600])
 
 
-# -- stored features -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def encoder():
-    torch.manual_seed(0)
-    return LogMelEncoder(widths=(2, 2, 2, 2), dim=4, bfloat16=False)
-
-
-def test_stored_features_equal_live_ones(corpus, encoder, tmp_path):
-    utterances, roots = corpus
-    store = FeatureStore(f"test of {tmp_path}")
-    assert utterances[0] not in store
-    assert store.fill(encoder, utterances, roots, max_seconds=20.0)
-    assert all(u in store for u in utterances)
-    order = [3, 0, 1]
-    stored, live = dataset(corpus, store=store)[order], dataset(corpus)[order]
-    assert stored.audio is None
-    assert stored.ids == live.ids
-    assert torch.equal(stored.targets.probs, live.targets.probs)
-    hidden, mask = encoder.extract(live.audio, live.lengths)
-    assert torch.equal(stored.mask, mask)
-    assert torch.allclose(stored.hidden, hidden, atol=1e-4)
-    assert not stored.hidden[~mask[:, None, :, None].expand_as(stored.hidden)].any()
-
-
-def test_an_encoder_is_handed_back_as_it_was(corpus, encoder, tmp_path):
-    utterances, roots = corpus
-    encoder.train()
-    FeatureStore(f"mode of {tmp_path}").fill(encoder, utterances, roots, max_seconds=20.0)
-    assert encoder.training
-
-
-def test_features_are_computed_once(corpus, encoder, tmp_path, monkeypatch):
-    utterances, roots = corpus
-    calls = []
-    extract = encoder.extract
-    monkeypatch.setattr(encoder, "extract", lambda *a: calls.append(len(a[1])) or extract(*a))
-    for part in (utterances[:2], utterances, utterances):
-        FeatureStore(f"once {tmp_path}").fill(encoder, part, roots, max_seconds=20.0)
-    assert calls == [2, 2]
-    # the same samples under another name need no second extraction
-    again = [replace(utterances[0], id="folder/other")]
-    FeatureStore(f"once {tmp_path}").fill(encoder, again, roots, max_seconds=20.0)
-    assert calls == [2, 2]
-
-
-def test_what_does_not_fit_is_not_kept(corpus, encoder, tmp_path, monkeypatch):
-    utterances, roots = corpus
-    monkeypatch.setattr("serzoo.datamodules.features.BUDGET_BYTES", 1000)
-    store = FeatureStore(f"full {tmp_path}")
-    assert store.fill(encoder, utterances, roots, max_seconds=20.0) is False
-    assert not any(u in store for u in utterances)
-
-
-def test_features_are_named_by_content_and_cut(corpus):
-    one = corpus[0][0]
-    assert feature_key(one) == feature_key(replace(one, id="folder/other", audio="x.wav"))
-    assert feature_key(one) != feature_key(replace(one, end=0.4))
-    assert feature_key(one) != feature_key(replace(one, sha="f" * 16))
-
-
 def test_padding_of_lists():
     audio, lengths = pad_waves([torch.ones(2), torch.ones(4)])
     assert audio.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
@@ -162,3 +94,6 @@ def test_padding_of_lists():
     assert hidden.shape == (2, 2, 2, 3)
     assert hidden.sum(dim=(1, 2, 3)).tolist() == [6, 12]
     assert mask.tolist() == [[True, False], [True, True]]
+    half, _ = pad_hidden([torch.full((1, 1, 2), 1.5, dtype=torch.bfloat16)])
+    assert half.dtype == torch.float32
+    assert half.tolist() == [[[[1.5, 1.5]]]]

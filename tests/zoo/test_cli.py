@@ -13,7 +13,9 @@ from serzoo.zoo import cli, config, registry
 from serzoo.zoo.cli import main
 from serzoo.zoo.taxonomy import read_yaml
 
-VERBS = ("list", "config", "prepare", "audit", "train", "eval", "compare", "report")
+VERBS = (
+    "list", "config", "prepare", "audit", "train", "eval", "predict", "compare", "report", "cache",
+)  # fmt: skip
 LABELS, SPEAKERS = ("angry", "happy", "sad"), ("s1", "s2", "s3", "s4", "s5")
 
 
@@ -39,8 +41,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ---- the sweep
 
 
-def test_there_are_eight_verbs_and_all_are_tested_here() -> None:
-    assert len(VERBS) == 8
+def test_all_verbs_are_tested_here() -> None:
     assert tuple(cli._VERBS) == VERBS
 
 

@@ -51,9 +51,9 @@ def test_all_heads_are_tested_here():
 
 RECORD = {
     "status", "format", "fingerprint", "config", "classes", "data", "counts", "notes",
-    "split_notes", "audit", "selection", "parameters", "encoder", "features", "seconds",
-    "resumed", "peak_memory_mb", "device", "processes", "threads", "metrics", "by_speaker",
-    "valid", "inference_seconds_per_utterance", "versions", "git", "machine",
+    "split_notes", "audit", "selection", "parameters", "encoder", "features", "feature_store",
+    "seconds", "resumed", "peak_memory_mb", "device", "processes", "threads", "metrics",
+    "by_speaker", "valid", "inference_seconds_per_utterance", "versions", "git", "machine",
 }  # fmt: skip
 
 
@@ -81,11 +81,16 @@ def test_the_record_is_complete(run, head, tiny_recipe):
     assert 0 < parameters["head"] < parameters["total"]
     assert parameters["trainable"] <= parameters["stored"] <= parameters["total"]
     assert entry["resumed"] is False
-    assert entry["features"] == "stored"
+    assert entry["features"] == entry["feature_store"]["kind"] == "stored"
+    assert entry["feature_store"]["encoded"] + entry["feature_store"]["reused"] == 30
+    assert entry["feature_store"]["bytes"] > 0
     assert entry["processes"] == entry["threads"] == 1
     assert entry["peak_memory_mb"] > 10
     assert 0 < entry["inference_seconds_per_utterance"] < 10
-    assert entry["seconds"]["total"] >= entry["seconds"]["fit"] > 0
+    seconds = entry["seconds"]
+    assert set(seconds) == {"encode", "fit", "evaluate", "total"}
+    assert seconds["total"] >= seconds["encode"] + seconds["fit"] + seconds["evaluate"] - 0.02
+    assert min(seconds["fit"], seconds["evaluate"]) > 0
     assert entry["versions"]["torch"] == torch.__version__
 
 

@@ -1,0 +1,116 @@
+"""`serzoo cache`: what is kept under the cache folder for reuse, and how to be rid of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from . import registry
+from .errors import ConfigError, suggest
+
+STORES = "serzoo.datamodules.claims:stores"
+REMOVE = "serzoo.datamodules.claims:remove"
+
+
+def cache_dir() -> Path:
+    """``$SERZOO_CACHE``, or ``serzoo`` under the user's cache folder."""
+    base = os.environ.get("SERZOO_CACHE")
+    if base:
+        return Path(base).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "serzoo"
+
+
+def features_dir() -> Path:
+    """Where feature stores lie, each in a folder of its own."""
+    return cache_dir() / "features"
+
+
+def cache_list() -> list[dict[str, Any]]:
+    """`serzoo cache list`: the feature stores, the one that was used last first.
+
+    Returns:
+        Of each: ``store`` (its name), ``encoder``, ``layers``, ``dtype``, ``rows``, ``hours`` of
+        speech, ``bytes`` on the disk, ``used`` (seconds since 1970).
+    """
+    found: list[dict[str, Any]] = registry.attribute(STORES)(features_dir())
+    return found
+
+
+def cache_clear(store: str) -> tuple[int, int]:
+    """`serzoo cache clear`: remove feature stores; never corpora, manifests or runs.
+
+    Args:
+        store: name of one, or its beginning where that is unique; ``all`` for all of them.
+
+    Returns:
+        Number of stores that were removed, and bytes that were freed.
+
+    Raises:
+        ConfigError: when there is no such store, or a process is writing it.
+    """
+    known = [s["store"] for s in cache_list()]
+    chosen = known if store == "all" else [s for s in known if s == store]
+    if not chosen:
+        chosen = [s for s in known if s.startswith(store)]
+    if store != "all" and len(chosen) != 1:
+        what = "names no feature store" if not chosen else "is how several begin"
+        raise ConfigError(
+            f"'{store}' {what} under {features_dir()}{suggest(store, [*known, 'all'])}"
+        )
+    freed = 0
+    for name in chosen:
+        freed += int(registry.attribute(REMOVE)(features_dir() / name))
+    return len(chosen), freed
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """What :func:`cache_list` found, for reading."""
+    if not found:
+        return f"no feature stores under {features_dir()}"
+    head = ("store", "encoder", "layers", "dtype", "rows", "hours", "size", "last used")
+    lines = [head]
+    for s in found:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(s["used"]))
+        lines.append(
+            (
+                s["store"],
+                s["encoder"],
+                _layers(s["layers"]),
+                s["dtype"],
+                str(s["rows"]),
+                f"{s['hours']:.2f}",
+                size(s["bytes"]),
+                used,
+            )
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    numbers = {4, 5, 6}
+    text = [
+        "  ".join(
+            cell.rjust(w) if i in numbers else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    total = size(sum(s["bytes"] for s in found))
+    return "\n".join([*text, f"{len(found)} stores, {total}, under {features_dir()}"])
+
+
+def size(number: float) -> str:
+    """Bytes for reading: ``1.5 MiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"
+
+
+def _layers(layers: list[int] | None) -> str:
+    """``0-12`` for a run of layers, else ``4`` or ``4,6,8``; ``-`` where there are none."""
+    if not layers:
+        return "-"
+    if len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]}-{layers[-1]}"
+    return ",".join(map(str, layers))
