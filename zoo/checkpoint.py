@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError
+from .record import read_record
 from .taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -124,9 +125,29 @@ def load(path: str | Path) -> SERModule:
             f"{path}: its taxonomy has fingerprint {taxonomy.fingerprint}, but the model was "
             f"trained with {meta['taxonomy_fingerprint']}: classes or their order were changed"
         )
-    module = build(RunConfig.from_dict(meta["config"]), taxonomy)
+    kept = {k: v for k, v in meta.items() if k != "format"}
+    module = build(RunConfig.from_dict(meta["config"]), taxonomy, kept)
     restore(module, content)
+    module.temperature = temperature_of(path)
     return module.eval()
+
+
+def temperature_of(path: str | Path) -> float | None:
+    """The temperature that a run fitted on validation for its best checkpoint.
+
+    Args:
+        path: the run's folder, or its ``checkpoints/best.ckpt``.
+
+    Returns:
+        None for any other checkpoint, and where the run has not ended.
+    """
+    path = Path(path)
+    if path.is_file():
+        if (path.parent.name, path.name) != ("checkpoints", "best.ckpt"):
+            return None
+        path = path.parent.parent
+    value = ((read_record(path) or {}).get("metrics") or {}).get("temperature")
+    return None if value is None else float(value)
 
 
 def restore(module: SERModule, content: Mapping[str, Any]) -> None:
@@ -137,4 +158,11 @@ def restore(module: SERModule, content: Mapping[str, Any]) -> None:
     """
     weights = content.get("ema") or content["state_dict"]
     check_keys(weights, module.state_dict(), module.frozen_keys())
-    module.load_state_dict(weights, strict=False)
+    if not any(hasattr(p, "full_tensor") for p in module.parameters()):
+        module.load_state_dict(weights, strict=False)
+        return
+    # weights that are shared out over processes
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    whole = StateDictOptions(full_state_dict=True, strict=False)
+    set_model_state_dict(module, dict(weights), options=whole)

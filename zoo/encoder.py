@@ -105,5 +105,8 @@ class LayerMix(nn.Module):
         """Layer name to weight; empty for a single layer."""
         if self.logits is None:
             return {}
-        w = self.logits.detach().float().softmax(0).tolist()
+        logits: Any = self.logits.detach()
+        if hasattr(logits, "full_tensor"):  # shared out over processes, all of which come here
+            logits = logits.full_tensor()
+        w = logits.float().softmax(0).tolist()
         return {f"layer_{k:02d}": v for k, v in zip(self.layers, w, strict=True)}

@@ -26,6 +26,10 @@ class CheckpointError(SerzooError):
     """A checkpoint does not fit the model that it is loaded into."""
 
 
+class ProcessError(SerzooError):
+    """A process of a run on several devices has ended, and the run with it."""
+
+
 class ComparisonError(SerzooError):
     """Runs that are not comparable were asked to stand in one table."""
 

@@ -18,6 +18,7 @@ from .gradients import check_reached
 from .head import Head
 from .metrics import PredictionTable, merge
 from .mixup import mix
+from .parallel import share_out
 from .predictions import Predictions
 from .types import SAMPLE_RATE, Batch, Frames
 
@@ -78,7 +79,13 @@ class SERModule(L.LightningModule):
         self._epoch_start = 0.0
         self._seen = 0
         self._frozen: frozenset[str] | None = None
-        self._reached, self._averaged = False, 0
+        self._reached, self._averaged, self._shared_out = False, 0, False
+
+    def configure_model(self) -> None:
+        """Share the weights out, where the strategy asks for it."""
+        if self.device_mesh is not None and not self._shared_out:
+            share_out(self)
+            self._shared_out = True
 
     # -- forward -------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from . import checkpoint, record, registry
+from . import checkpoint, parallel, record, registry
 from .config import RunConfig, build_taxonomy
 from .errors import ConfigError, DataError
 from .module import SERModule
@@ -144,11 +144,13 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         _refuse_other_data(out, checkpoint.read(last)["serzoo"].get("data"), identity)
     began = time.perf_counter()
     # Lightning resumes from its own files only here, and torch reads them weights-only
-    trainer.fit(module, data, ckpt_path=str(last) if resumed else None, weights_only=True)
+    with parallel.told_of_losses(trainer.world_size):
+        trainer.fit(module, data, ckpt_path=str(last) if resumed else None, weights_only=True)
     fit_seconds = time.perf_counter() - began - storing.seconds
     began = time.perf_counter()
     result = _test(trainer, module, data, best)
     evaluate_seconds = time.perf_counter() - began
+    layer_weights = module.encoder.layer_weights()  # by every process: it may be shared out
     if not trainer.is_global_zero:
         return {"status": "ok"}
     entry = {
@@ -169,7 +171,7 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         },
         "parameters": record.count_parameters(module),
         "encoder": module.encoder.describe(),
-        "layer_weights": module.encoder.layer_weights(),
+        "layer_weights": layer_weights,
         "features": "stored" if storing.stored else "live",
         "feature_store": storing.filled,
         "seconds": {
@@ -217,7 +219,8 @@ def _trainer(cfg: RunConfig, out: Path, n_train: int) -> tuple[L.Trainer, ModelC
         accelerator=t.accelerator,
         devices=t.devices,
         num_nodes=t.num_nodes,
-        strategy="ddp" if t.devices * t.num_nodes > 1 else "auto",
+        strategy=parallel.strategy(cfg),
+        plugins=parallel.plugins(),
         precision=t.precision,  # type: ignore[arg-type]
         max_epochs=cfg.optim.epochs,
         gradient_clip_val=cfg.optim.clip or None,
@@ -235,9 +238,7 @@ def _trainer(cfg: RunConfig, out: Path, n_train: int) -> tuple[L.Trainer, ModelC
 
 def _store(cfg: RunConfig, trainer: L.Trainer, data: Any) -> StoreFeatures:
     """Have features stored at the start of fitting, where the encoder allows it and they fit."""
-    storing = StoreFeatures(
-        data, wanted=cfg.data.features != "live", progress=cfg.trainer.progress
-    )
+    storing = StoreFeatures(data, wanted=cfg.data.features != "live", progress=cfg.trainer.progress)
     trainer.callbacks.append(storing)  # type: ignore[attr-defined]
     return storing
 
