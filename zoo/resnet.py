@@ -38,8 +38,8 @@ class ResNetEncoder(Encoder):
         stretch: largest change of tempo in training, as a natural logarithm.
         shift: largest shift along the mel axis in training, in bands.
         masks: hidden stretches per axis in training.
-        bfloat16: convolve in bfloat16 in training, several times faster on processors with matrix
-            units for it; weights and statistics stay float32.
+        bfloat16: convolve in bfloat16 in training, as the log-mel encoder does; weights and
+            statistics stay float32.
 
     Raises:
         ConfigError: when bands, depths or widths make no such network.

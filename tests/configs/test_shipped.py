@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ def test_how_many_there_are() -> None:
     found = {group: len(names) for group, names in NAMES.items()}
     assert found == {
         "corpus": 12,
-        "encoder": 6,
+        "encoder": 29,
         "head": 5,
-        "optim": 2,
+        "optim": 4,
         "protocol": 13,
         "recipe": 10,
         "suite": 3,
@@ -59,6 +60,39 @@ def test_every_encoder_takes_every_optim(encoder: str, optim: str) -> None:
 @pytest.mark.parametrize("encoder", NAMES["encoder"])
 def test_every_encoder_names_an_optim_that_suits_it(encoder: str) -> None:
     assert config.read_group("encoder", encoder)["optim"] in NAMES["optim"]
+
+
+@pytest.mark.parametrize("encoder", NAMES["encoder"])
+def test_every_encoder_s_options_fit_its_constructor(encoder: str) -> None:
+    options = config.read_group("encoder", encoder)
+    options.pop("optim")
+    kind = options.pop("type")
+    registry.check_options("encoders", kind, options)
+    if kind == "hf":
+        assert options["name"].count("/") == 1
+        revision = options["revision"]
+        assert revision is None or re.fullmatch(r"[0-9a-f]{40}|refs/pr/[1-9]\d*", revision)
+
+
+def test_no_two_encoders_are_the_same_published_model() -> None:
+    published = [config.read_group("encoder", n).get("name") for n in NAMES["encoder"] if n != "hf"]
+    named = [name for name in published if name is not None]
+    assert (
+        len(named) == len(set(named)) == len(NAMES["encoder"]) - len(registry.BUILT_IN["encoders"])
+    )
+
+
+def test_the_file_of_any_published_encoder_lists_every_knob_with_its_default() -> None:
+    values = config.read_group("encoder", "hf")
+    del values["type"], values["optim"], values["name"]
+    schema = registry.schema_of(registry.get("encoders", "hf"))
+    assert values == {key: knob.default for key, knob in schema.items() if key != "name"}
+
+
+def test_every_encoder_is_in_the_readme() -> None:
+    text = (Path(__file__).resolve().parents[2] / "configs" / "README.md").read_text("utf-8")
+    text = text.replace("`-", "`whisper-")  # the sizes of Whisper are abbreviated
+    assert [n for n in NAMES["encoder"] if f"`{n}`" not in text and n != "hf"] == []
 
 
 @pytest.mark.parametrize("name", NAMES["head"])

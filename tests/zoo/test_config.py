@@ -146,14 +146,14 @@ def test_a_code_with_a_leading_zero_reaches_the_reader_as_it_is_written() -> Non
     ("override", "message"),
     [
         ("hed=selm", "unknown key 'hed'; have corpus, data, .*; did you mean 'head'?"),
-        ("optim.lrr=1", "unknown key 'optim.lrr'; have clip, .*; did you mean 'lr'?"),
+        ("optim.lrr=1", "unknown key 'optim.lrr'; have accumulate, clip, .*; did you mean 'lr'?"),
         ("trainer.device=1", "unknown key 'trainer.device'; .*; did you mean 'devices'?"),
         ("data.batchsize=1", "unknown key 'data.batchsize'; .*; did you mean 'batch_size'?"),
         ("head.hidde=1", "head 'classification': unknown key 'hidde'; .*; did you mean 'hidden'?"),
         ("encoder.bnds=1", "encoder 'logmel': unknown key 'bnds'; .*; did you mean 'bands'?"),
         ("head=selmm", "no head config called 'selmm'; have classification, .*; did .* 'selm'?"),
         ("encoder=logmell", "no encoder config called 'logmell'; .*; did you mean 'logmel'?"),
-        ("optim=froze", "no optim config called 'froze'; have frozen, scratch; did .* 'frozen'?"),
+        ("optim=froze", "no optim config called 'froze'; have finetune, .*; did .* 'frozen'?"),
         ("corpus=ravdes", "no corpus called 'ravdes'; .*; did you mean 'ravdess'?"),
         ("taxonomy=big5", "no taxonomy called 'big5'; .*; did you mean 'big4'?"),
         ("protocol=kfld", "no protocol called 'kfld'; .*; did you mean 'kfold'?"),
@@ -244,6 +244,9 @@ def test_where_a_run_is_made_does_not_name_it(override: str) -> None:
     assert load(override).fingerprint == load().fingerprint
 
 
+NOT_A_FRACTION = ("epochs", "accumulate", "schedule")
+
+
 @pytest.mark.parametrize(
     "override",
     [
@@ -261,8 +264,10 @@ def test_where_a_run_is_made_does_not_name_it(override: str) -> None:
         "data.max_seconds=10",
         "data.balance=false",
         "trainer.precision=bf16-mixed",
-        *(f"optim.{f.name}=0.5" for f in fields(OptimConfig) if f.name != "epochs"),
+        *(f"optim.{f.name}=0.5" for f in fields(OptimConfig) if f.name not in NOT_A_FRACTION),
         "optim.epochs=3",
+        "optim.accumulate=2",
+        "optim.schedule=linear",
     ],
 )
 def test_what_decides_the_numbers_names_the_run(override: str) -> None:
