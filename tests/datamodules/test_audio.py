@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import soundfile
 from serzoo.datamodules import audio
-from serzoo.datamodules.audio import EmptyAudioError, decode, read_audio
+from serzoo.datamodules.audio import (
+    EmptyAudioError,
+    MissingAudioError,
+    decode,
+    read_audio,
+    stream_audio,
+)
 from serzoo.zoo.errors import DataError
 from serzoo.zoo.types import SAMPLE_RATE
 
@@ -105,3 +111,41 @@ def test_half_a_file_is_not_taken_for_a_whole_one(tmp_path, write_wave, suffix):
     (tmp_path / f"half{suffix}").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"cannot be read|cut short"):
         read_audio(tmp_path / f"half{suffix}")
+
+
+# -- piece by piece ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_pieces_joined_are_the_whole_file(write_wave, tmp_path, rate, suffix):
+    wave = np.random.default_rng(0).uniform(-0.3, 0.3, (round(1.234 * rate), 2))
+    path = write_wave(tmp_path / f"a.{suffix}", wave, rate=rate)
+    whole = read_audio(path)
+    for seconds in (0.1, 0.333, 30.0):
+        pieces = list(stream_audio(path, seconds))
+        assert len(pieces) > 1.2 / seconds
+        assert all(p.dtype == np.float32 and len(p) for p in pieces)
+        np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-6)
+
+
+def test_a_stream_of_a_damaged_file_gives_what_is_before_the_damage(write_wave, tmp_path):
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000)
+    path = write_wave(tmp_path / "a.flac", wave)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    found = []
+
+    def read():
+        for piece in stream_audio(path, 0.1):
+            found.append(piece)
+
+    with pytest.raises(DataError, match=r"a\.flac (cannot be read|is cut short)"):
+        read()
+    np.testing.assert_allclose(np.concatenate(found), wave[: sum(map(len, found))], atol=1e-4)
+    assert 0.5 < sum(map(len, found)) / 16_000 < 1.1
+    for bad, error in (("absent.wav", MissingAudioError), ("empty.wav", EmptyAudioError)):
+        if bad == "empty.wav":
+            write_wave(tmp_path / bad, np.zeros(0))
+        with pytest.raises(error):
+            next(stream_audio(tmp_path / bad))
