@@ -93,8 +93,7 @@ def load_speech_model(name: str, revision: str | None = None) -> Pretrained:
     config.add_adapter = config.use_intermediate_ffn_before_adapter = False
     model = source.read_model(config)
     normalise, where = source.read_normalise(config)
-    commit = None if source.local else getattr(config, "_commit_hash", None)
-    return Pretrained(model, normalise, where, commit)
+    return Pretrained(model, normalise, where, source.read_commit())
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -147,9 +146,17 @@ class _Source:
             raise ConfigError(self._unreachable("config.json", error)) from error
         return dict(raw)
 
+    def read_commit(self) -> str | None:
+        """The commit behind the revision, which names the folder of config.json in the cache."""
+        if self.local:
+            return None
+        return Path(hf_hub_download(self.path, "config.json", revision=self.revision)).parent.name
+
     def read_model(self, config: Any) -> Any:
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()  # no table of the pretraining head's weights that stay behind
+        bar = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
         try:
             model, report = AutoModel.from_pretrained(
                 self.path,
@@ -171,6 +178,8 @@ class _Source:
             ) from error
         finally:
             logging.set_verbosity(verbosity)
+            if bar:
+                logging.enable_progress_bar()
         if missing := sorted(report["missing_keys"]):
             raise ConfigError(
                 f"the weights of encoder '{self.name}' lack {len(missing)} that a "

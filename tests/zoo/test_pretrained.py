@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from safetensors.torch import load_file, save_file
 from serzoo.zoo import registry
 from serzoo.zoo.backbone import HFEncoder
 from serzoo.zoo.errors import ConfigError
+from serzoo.zoo.pretrained import load_speech_model
 from transformers import AutoModel
+
+COMMIT = "0123456789" * 4
 
 
 @pytest.mark.parametrize(
@@ -163,3 +167,27 @@ def test_shipped_configs_fit_the_constructor(name):
     assert options.pop("optim") == "frozen"  # the optimisation that goes with it
     registry.check_options("encoders", "hf", options)
     assert options["name"].count("/") == 1
+
+
+@pytest.fixture
+def hub_cache(monkeypatch, tmp_path, tiny_hf):
+    """A cache that holds acme/tiny at one commit, under refs/pr/1 too; no server is asked."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repo = tmp_path / "models--acme--tiny"
+    shutil.copytree(tiny_hf(), repo / "snapshots" / COMMIT)
+    ref = repo / "refs" / "refs" / "pr" / "1"
+    ref.parent.mkdir(parents=True)
+    ref.write_text(COMMIT)
+    return repo / "snapshots" / COMMIT
+
+
+@pytest.mark.parametrize("revision", [COMMIT, "refs/pr/1"])
+def test_the_commit_behind_a_revision_is_known(hub_cache, revision):
+    assert load_speech_model("acme/tiny", revision).commit == COMMIT
+
+
+def test_a_commit_with_a_pickle_only_is_refused(hub_cache):
+    (hub_cache / "model.safetensors").rename(hub_cache / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"has no model\.safetensors at this revision"):
+        load_speech_model("acme/tiny", COMMIT)
