@@ -131,7 +131,7 @@ def predict_files(
     wrote = [str(target)] if target else []
     if plots and good:
         wrote += [str(path) for path in plots.write(kept, job.columns.classes)]
-    calibrated = "calibrated" if job.module.temperature else "not calibrated"
+    calibrated = "calibrated" if job.module.temperature is not None else "not calibrated"
     note = f"{len(found)} recordings, {good} windows, {bad} errors; probabilities {calibrated}"
     print("; ".join([note, *(f"wrote {path}" for path in wrote)]), file=sys.stderr)
     return 0 if not bad else 1 if good else 2
