@@ -13,6 +13,7 @@ from serzoo.datamodules.claims import Claim, complete, locked
 from serzoo.datamodules.store import Shards
 from serzoo.zoo import cache
 from serzoo.zoo.cli import main
+from serzoo.zoo.compare import compare
 from serzoo.zoo.config import load
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.metrics import PredictionTable
@@ -148,3 +149,23 @@ def test_ranks_share_the_encoding(tiny_recipe, tmp_path, serzoo, monkeypatch):
     shards.refresh()
     names = {row.shard for row in shards.rows.values()}
     assert len(list(shards.folder.glob("*.bin"))) == len(names)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_comparison_encodes_once_in_all(tiny_recipe, tmp_path, monkeypatch):
+    """Two workers begin at the same time, with an empty store."""
+    monkeypatch.setenv("SERZOO_CACHE", str(tmp_path / "cache"))
+    suite = tmp_path / "two.yaml"
+    heads = ["classification", "prototype"]
+    axes = {"recipe": [tiny_recipe], "head": heads, "fold": [0, 1], "seed": [1]}
+    overrides = ["optim.epochs=1"]
+    suite.write_text(json.dumps({"title": "Two", "axes": axes, "overrides": overrides}))
+    encoded = []
+    for out in ("first", "second"):
+        assert compare(str(suite), out=str(tmp_path / out), workers=2)["failed"] == 0
+        paths = (tmp_path / out).glob("two/cells/*/record.json")
+        entries = [json.loads(path.read_text())["feature_store"] for path in paths]
+        assert [e["encoded"] + e["reused"] for e in entries] == [30] * 4
+        encoded.append(sum(e["encoded"] for e in entries))
+    assert encoded == [30, 0]
