@@ -122,9 +122,10 @@ class EvalSampler(Sampler[list[int]]):
     """Every item once, in batches that do not depend on the number of processes.
 
     Sorted by length and packed once; rank r takes batches r, r + world, ... A batch is thus the
-    same tensor whoever computes it, and scores agree to the last bit at any world size. A rank
-    that would have none repeats the first batch (Lightning skips an empty loop, and with it the
-    gathering at its end); equal rows of one id collapse when they are gathered.
+    same tensor whoever computes it, and scores agree to the last bit at any world size. Where the
+    batches do not come out even, the last ranks repeat the first ones: Lightning skips an empty
+    loop, and with it the gathering at its end, and weights that are shared out are gathered for
+    every batch by all. Equal rows of one id collapse when they are gathered.
     """
 
     def __init__(
@@ -139,7 +140,9 @@ class EvalSampler(Sampler[list[int]]):
         durations = np.asarray(seconds, dtype=float)
         order = np.argsort(durations, kind="stable").tolist()
         packed = pack(order, durations, size, budget)
-        self.batches = packed[rank::world] or packed[:1]
+        short = -len(packed) % world
+        even = packed + [packed[k % len(packed)] for k in range(short if packed else 0)]
+        self.batches = even[rank::world]
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)

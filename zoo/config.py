@@ -22,6 +22,9 @@ from .schema import check_ranges, merge
 from .taxonomy import Taxonomy, read_yaml
 
 GROUPS = ("encoder", "head", "optim")
+SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
+"""Which optimisation suits an encoder that is not frozen: its learning rates are others."""
+
 PROTOCOL = "serzoo.datamodules.protocols:Protocol"
 
 
@@ -135,7 +138,8 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
         merged[group] = read_group(group, chosen[group])
     # an encoder's file names the optimisation that suits it, unless one was asked for
     default_optim = merged["encoder"].pop("optim", None)
-    wanted = chosen.get("optim") or default_optim
+    tuning = dict(overrides).get("encoder.tuning") or (base.get("encoder") or {}).get("tuning")
+    wanted = chosen.get("optim") or SUITS.get(str(tuning), default_optim)
     merged["optim"] = read_group("optim", wanted) if wanted else {}
     for key, value in base.items():
         merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value

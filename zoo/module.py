@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from .checkpoint import check_keys, strip_frozen
+from .checkpoint import check_keys, check_published, strip_frozen
 from .encoder import Encoder
 from .gradients import check_reached
 from .head import Head
@@ -267,6 +268,18 @@ class SERModule(L.LightningModule):
             progress=progress,
         )
 
+    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
+        """A folder to share; the options are those of :func:`serzoo.zoo.save_pretrained`."""
+        from .published import save_pretrained
+
+        return save_pretrained(self, folder, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload it; the options are those of :func:`serzoo.zoo.push_to_hub`."""
+        from .published import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
+
     # -- checkpoints ---------------------------------------------------------------------------
 
     def frozen_keys(self) -> frozenset[str]:
@@ -285,7 +298,10 @@ class SERModule(L.LightningModule):
             checkpoint["ema"] = self.average.weights
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_keys(checkpoint["state_dict"], self.state_dict(), self.frozen_keys())
+        saved = checkpoint.get("serzoo", {}).get("published", {})
+        check_published(saved, self.metadata.get("published", saved), "the checkpoint")
+        if "state_dict" in checkpoint:  # weights that are shared out were loaded before
+            check_keys(checkpoint["state_dict"], self.state_dict(), self.frozen_keys())
         if self.average is not None:
             self.average.weights = dict(checkpoint["ema"])
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lightning.fabric.plugins.environments import SLURMEnvironment as FabricSLURM
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from .config import RunConfig
@@ -49,7 +48,7 @@ def plugins() -> list[Any]:
     first batches again. A run goes on from its last whole epoch by itself, exactly: all that a
     requeued job has to do is to start the same command (zoo/README.md has the script).
     """
-    return [SLURMEnvironment(auto_requeue=False)] if FabricSLURM.detect() else []
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def share_out(module: SERModule) -> None:

@@ -62,16 +62,16 @@ trainer: {{accelerator: cpu, progress: false, threads: 1, out: {folder / "runs"}
 def serzoo() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """``serzoo("train", recipe, log=path)``: the installed command, in a session of its own.
 
-    What a test leaves running is killed.
+    ``script`` names another command of the environment. What a test leaves running is killed.
     """
-    command = Path(sysconfig.get_path("scripts")) / "serzoo"
+    scripts = Path(sysconfig.get_path("scripts"))
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, log: Path) -> subprocess.Popen[str]:
+    def start(*arguments: str, log: Path, script: str = "serzoo") -> subprocess.Popen[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         with log.open("a") as file:
             process = subprocess.Popen(
-                [sys.executable, str(command), *arguments],
+                [sys.executable, str(scripts / script), *arguments],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=environment,

@@ -221,6 +221,16 @@ def test_no_such_recipe() -> None:
         config.load("nowhere.yaml")
 
 
+@pytest.mark.parametrize(
+    ("tuning", "rate"), [("frozen", 1e-3), ("lora", 2e-4), ("last_k", 2e-5), ("full", 2e-5)]
+)
+def test_tuning_an_encoder_brings_the_optimisation_that_suits_it(tuning: str, rate: float) -> None:
+    assert load("encoder=hf", f"encoder.tuning={tuning}").optim.lr == rate
+    # unless one is asked for
+    assert load("encoder=hf", f"encoder.tuning={tuning}", "optim=scratch").optim.ema == 0.99
+    assert load("encoder=hf", f"encoder.tuning={tuning}", "optim.lr=0.5").optim.lr == 0.5
+
+
 # ---- the fingerprint
 
 
