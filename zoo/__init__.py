@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .head import Head
     from .metrics import PredictionTable
     from .module import SERModule
+    from .published import push_to_hub, save_pretrained
     from .taxonomy import Taxonomy
     from .types import Batch, Frames, HeadLoss, Targets
 
@@ -33,6 +34,8 @@ _WHERE = {
     "Targets": "types",
     "Taxonomy": "taxonomy",
     "load": "checkpoint",
+    "push_to_hub": "published",
+    "save_pretrained": "published",
 }
 
 __all__ = [
@@ -46,6 +49,8 @@ __all__ = [
     "Targets",
     "Taxonomy",
     "load",
+    "push_to_hub",
+    "save_pretrained",
 ]
 
 

@@ -75,7 +75,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
             f"no checkpoint at {path}; give a .ckpt file, or a run's folder with "
-            "checkpoints/best.ckpt"
+            "checkpoints/best.ckpt, or a folder that `serzoo save` wrote, or its hub id"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -99,20 +99,47 @@ def read(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load(path: str | Path) -> SERModule:
-    """The trained model of a checkpoint, in evaluation mode.
+def load(path: str | Path, *, revision: str | None = None, base: str | None = None) -> SERModule:
+    """The trained model of a checkpoint, a run or a saved folder, in evaluation mode.
 
     Args:
-        path: a ``.ckpt`` file, or a run's folder (its best checkpoint).
+        path: a ``.ckpt`` file, a run's folder (its best checkpoint), a folder that
+            ``save_pretrained`` wrote, or the hub id of one.
+        revision: commit, tag or branch of a hub id.
+        base: folder or hub id of the published encoder, where it is not to be found under the
+            name that it was trained from; its weights must be the same.
 
     Raises:
         CheckpointError: when it cannot be read or does not fit the model that it describes.
     """
+    from . import published
+
+    if published.is_meant(path):
+        return published.load(path, revision=revision, base=base)
+    if revision is not None:
+        raise CheckpointError(f"{path} is no hub id and has no revision '{revision}'; leave it out")
+    content = read(path)
+    module = rebuild(content["serzoo"], path, base)
+    restore(module, content)
+    module.temperature = temperature_of(path)
+    return module.eval()
+
+
+def rebuild(meta: Mapping[str, Any], path: str | Path, base: str | None = None) -> SERModule:
+    """The model that a checkpoint's metadata describes, with what is published but not trained.
+
+    Args:
+        meta: what :func:`serzoo.zoo.train.train` gives a module as metadata.
+        path: where it was found, for messages.
+        base: the published encoder's folder or hub id, instead of its name in the configuration.
+
+    Raises:
+        CheckpointError: when something is missing, the order of classes was changed, or the
+            published weights are not those that the model was trained on.
+    """
     from .config import RunConfig
     from .train import build
 
-    content = read(path)
-    meta = content["serzoo"]
     lacking = [k for k in ("config", "taxonomy", "taxonomy_fingerprint") if k not in meta]
     if lacking:
         raise CheckpointError(
@@ -125,11 +152,61 @@ def load(path: str | Path) -> SERModule:
             f"{path}: its taxonomy has fingerprint {taxonomy.fingerprint}, but the model was "
             f"trained with {meta['taxonomy_fingerprint']}: classes or their order were changed"
         )
-    kept = {k: v for k, v in meta.items() if k != "format"}
-    module = build(RunConfig.from_dict(meta["config"]), taxonomy, kept)
-    restore(module, content)
-    module.temperature = temperature_of(path)
-    return module.eval()
+    cfg = RunConfig.from_dict(meta["config"])
+    if base is not None:
+        if "name" not in cfg.encoder:
+            raise CheckpointError(
+                f"{path} has an encoder '{cfg.encoder.get('type')}', which stands on nothing "
+                f"published; leave base='{base}' out"
+            )
+        cfg.encoder |= {"name": base, "revision": None}
+    elif commit := meta.get("published", {}).get("encoder", {}).get("commit"):
+        cfg.encoder["revision"] = commit  # a branch may have moved since
+    module = build(cfg, taxonomy, {k: v for k, v in meta.items() if k != "format"})
+    check_published(meta.get("published", {}), published_parts(module), str(path))
+    return module
+
+
+def published_parts(module: SERModule) -> dict[str, dict[str, Any]]:
+    """What a model takes over from others, by part: digest of the weights, and their commit."""
+    from .pretrained import weights_digest
+
+    about = module.encoder.describe()
+    parts = {}
+    if "weights" in about:
+        parts["encoder"] = {k: about.get(k) for k in ("weights", "name", "revision", "commit")}
+    for name, root in module.head.frozen_roots().items():
+        parts[f"head.{name}"] = {"weights": weights_digest(root)}
+    return parts
+
+
+def check_published(saved: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
+    """Refuse to put trained weights on other published ones than they were trained on.
+
+    Parts that were saved without a digest are not checked.
+
+    Raises:
+        CheckpointError: naming both digests and where they came from.
+    """
+    for part, trained in saved.items():
+        here = own.get(part, {})
+        if here.get("weights") != trained.get("weights"):
+            raise CheckpointError(
+                f"{where} was trained on published weights {trained.get('weights')} of its {part}"
+                f"{_origin(trained)}, but those here are {here.get('weights')}{_origin(here)}; "
+                "load it with the same ones: give their folder, or fetch that revision"
+            )
+
+
+def _origin(part: Mapping[str, Any]) -> str:
+    if not part.get("name"):
+        return ""
+    asked, commit = part.get("revision"), part.get("commit")
+    return (
+        f" ('{part['name']}', revision {asked or 'not given'}"
+        + (f", commit {commit}" if commit and commit != asked else "")
+        + ")"
+    )
 
 
 def temperature_of(path: str | Path) -> float | None:
@@ -158,6 +235,8 @@ def restore(module: SERModule, content: Mapping[str, Any]) -> None:
     """
     weights = content.get("ema") or content["state_dict"]
     check_keys(weights, module.state_dict(), module.frozen_keys())
+    if module.average is not None:
+        module.average.weights = {}  # those of its last step are not what was selected
     if not any(hasattr(p, "full_tensor") for p in module.parameters()):
         module.load_state_dict(weights, strict=False)
         return

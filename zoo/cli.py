@@ -50,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
         "([protocol=NAME] [taxonomy=NAME])",
         ("manifest", "a prepared manifest, or a corpus' name"),
     )
+    sub = verb("doctor", "build a run, take one step of it, and say what is wrong with it", recipe)
+    sub.add_argument("--json", action="store_true", help="findings as JSON")
     verb("train", "fit, select on validation, test once, write a record", recipe)
     verb(
         "eval",
@@ -87,6 +89,23 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
     sub = verb("report", "tabulate what a suite has so far", suite, settings=False)
     sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
+    trained = ("run", "a run's folder, a .ckpt file, or a saved folder")
+    sub = verb(
+        "save", "a trained model as a folder to share", trained, ("folder", "where to"),
+        settings=False,
+    )  # fmt: skip
+    sub.add_argument("--overwrite", action="store_true", help="also where something else lies")
+    sub.add_argument("--licence", help="of the trained weights, such as cc-by-nc-sa-4.0")
+    repo = ("repo_id", "USER/NAME, made where there is none")
+    sub = verb(
+        "push", "upload a trained model to the Hugging Face hub", trained, repo, settings=False
+    )
+    sub.add_argument("--public", action="store_true", help="for all to see (default: private)")
+    sub.add_argument("--licence", help="of the trained weights, such as cc-by-nc-sa-4.0")
+    sub = verb(
+        "export", "a trained model as ONNX, compared with the original", trained,
+        ("file", "FILE.onnx"), settings=False,
+    )  # fmt: skip
     sub = verb("cache", "list or clear stored features of frozen encoders", settings=False)
     sub.add_argument("action", choices=("list", "clear"), help="what to do")
     sub.add_argument("store", nargs="?", help="to clear: a store's name or its beginning, or all")
@@ -215,6 +234,24 @@ def _audit(arguments: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    import json
+
+    from rich.console import Console
+
+    from . import config
+    from .doctor import as_dict, doctor, show, summary
+
+    cfg = config.load(arguments.recipe, arguments.settings)
+    with Console(stderr=True).status("") as status:  # nothing where it is no terminal
+        findings = doctor(cfg, told=lambda name: status.update(name))
+    if arguments.json:
+        print(json.dumps(as_dict(cfg, findings), indent=1))
+    else:
+        show(cfg, findings, Console())
+    return 1 if summary(findings)["error"] else 0
+
+
 def _train(arguments: argparse.Namespace) -> None:
     from . import config
     from .train import run_folder, train
@@ -289,6 +326,45 @@ def _report(arguments: argparse.Namespace) -> None:
     report(Path(arguments.out) / Path(arguments.suite).stem)
 
 
+def _save(arguments: argparse.Namespace) -> None:
+    from .published import save_pretrained
+    from .train import quiet
+
+    quiet()
+    folder = save_pretrained(
+        arguments.run, arguments.folder, licence=arguments.licence, overwrite=arguments.overwrite
+    )
+    print(f"saved: {folder} (its README.md is the model card; read it before you share it)")
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    from .published import push_to_hub
+    from .train import quiet
+
+    quiet()
+    print(
+        push_to_hub(
+            arguments.run,
+            arguments.repo_id,
+            private=not arguments.public,
+            licence=arguments.licence,
+        )
+    )
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from .checkpoint import load
+    from .export import LIMIT, export, parity
+    from .train import quiet
+
+    quiet()
+    module = load(arguments.run)
+    path = export(module, arguments.file)
+    print(f"exported: {path}")
+    largest = parity(module, path)
+    print(f"largest difference of scores from the original: {largest:.2g} (limit {LIMIT:g})")
+
+
 def _cache(arguments: argparse.Namespace) -> None:
     from . import cache
 
@@ -306,10 +382,14 @@ _VERBS: dict[str, Any] = {
     "config": _config,
     "prepare": _prepare,
     "audit": _audit,
+    "doctor": _doctor,
     "train": _train,
     "eval": _eval,
     "predict": _predict,
     "compare": _compare,
     "report": _report,
+    "save": _save,
+    "push": _push,
+    "export": _export,
     "cache": _cache,
 }

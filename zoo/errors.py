@@ -26,6 +26,10 @@ class CheckpointError(SerzooError):
     """A checkpoint does not fit the model that it is loaded into."""
 
 
+class ExportError(SerzooError):
+    """A model cannot be written in another toolkit's format, or comes out different."""
+
+
 class ProcessError(SerzooError):
     """A process of a run on several devices has ended, and the run with it."""
 

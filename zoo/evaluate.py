@@ -49,7 +49,7 @@ def evaluate(
     """
     quiet()
     module = checkpoint.load(path)
-    meta = checkpoint.read(path)["serzoo"]
+    meta = module.metadata
     cfg = RunConfig.from_dict(meta["config"])
     foreign = bool(corpus and corpus != cfg.corpus) or manifest is not None
     part = part or ("all" if foreign else "test")

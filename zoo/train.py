@@ -134,6 +134,7 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         "data": identity,
     }
     module = build(cfg, taxonomy, metadata)
+    metadata["published"] = checkpoint.published_parts(module)
     trainer, best = _trainer(cfg, out, len(data.datasets["train"]))
     if trainer.is_global_zero:
         write_json(out / "config.json", {"fingerprint": cfg.fingerprint, **cfg.to_dict()})
