@@ -1,0 +1,356 @@
+"""Everything that a run would build, and a training step of it: what the doctor looks at."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
+
+from . import registry
+from .checkpoint import strip_frozen
+from .config import RunConfig
+from .errors import DataError
+from .gradients import unreached
+from .memory import PeakMemory, available
+from .module import SERModule
+from .train import build, open_data, quiet
+from .types import Batch
+
+SAMPLER = "serzoo.datamodules.sampler:BucketSampler"
+PAD_HIDDEN = "serzoo.datamodules.features:pad_hidden"
+CHUNK = 8  # utterances that are encoded at a time, as when features are stored on a processor
+
+
+class StepFailedError(RuntimeError):
+    """The training step raised an error, or needs more memory than there is."""
+
+
+@dataclass
+class Step:
+    """What training steps on one batch showed.
+
+    Attributes:
+        utterances: in the batch.
+        padded: seconds of the batch, padding included.
+        whole: whether the batch was run; False = a part only, the rest would not have fitted.
+        losses: of each step.
+        dead: trainable parameters without a gradient, after the first.
+        not_finite: parameters whose gradient was not finite, in the last.
+        norm: of all gradients, in the first.
+        seconds: of the last step, on the batch.
+        scoring: seconds to score the batch.
+        growth: bytes in use at the peak beyond the weights.
+        source: where ``growth`` comes from.
+    """
+
+    utterances: int
+    padded: float
+    whole: bool = True
+    losses: list[float] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+    not_finite: list[str] = field(default_factory=list)
+    norm: float = 0.0
+    seconds: float = 0.0
+    scoring: float = 0.0
+    growth: int = 0
+    source: str = ""
+
+
+def brief(error: Exception) -> str:
+    """Type and message of an error, on a line that can be read."""
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text[:400]}{' ...' if len(text) > 400 else ''}"
+
+
+class Trial:
+    """Data, encoder, head and optimiser of a run, built as ``train`` builds them.
+
+    Args:
+        cfg: the run.
+
+    Attributes:
+        everything: all utterances that the taxonomy keeps, as one part.
+        data: the run's fold; ``everything`` where the fold cannot be used.
+        refusal: why it cannot; None where it can.
+        module: encoder and head, on the CPU.
+        device: where steps are run: the device asked for, the CPU where there is none such.
+        precision: of the steps: what was asked for, ``32-true`` where the device cannot.
+
+    Raises:
+        SerzooError: whatever ``train`` would raise, except what is wrong with single folds.
+    """
+
+    def __init__(self, cfg: RunConfig) -> None:
+        self.cfg = cfg
+        text = "text" in registry.get("heads", cfg.head["type"]).needs
+        self.everything = open_data(cfg, text=text, everything=True)
+        self.refusal: str | None = None
+        try:
+            # an automatic taxonomy is that of all utterances, here as there
+            self.data = open_data(cfg, self.everything.taxonomy, text=text)
+        except DataError as error:
+            self.data, self.refusal = self.everything, str(error)
+        self.dataset = self.data.datasets["test" if self.refusal else "train"]
+        self.module: SERModule = build(cfg, self.data.taxonomy)
+        self.device, self.precision = device_of(cfg), precision_of(cfg)
+
+    @property
+    def stored(self) -> bool:
+        """Whether training would take features from the store."""
+        return self.cfg.data.features != "live" and bool(self.module.encoder.storable)
+
+    @property
+    def world(self) -> int:
+        """Processes that share the training."""
+        return self.cfg.trainer.devices * self.cfg.trainer.num_nodes
+
+    @cached_property
+    def batches(self) -> list[list[int]]:
+        """Indices of the first epoch's batches, by padded seconds."""
+        d = self.cfg.data
+        sampler = registry.attribute(SAMPLER)(
+            self.dataset.seconds, size=d.batch_size, budget=d.batch_seconds, seed=self.cfg.seed
+        )
+        return sorted(sampler.batches(), key=self.padded)
+
+    def padded(self, indices: Sequence[int]) -> float:
+        """Seconds of a batch, padding included."""
+        seconds = self.dataset.seconds
+        return len(indices) * max(seconds[i] for i in indices)
+
+    @cached_property
+    def chosen(self) -> list[int]:
+        """The batch of the trial: that of median size, the longest utterance first."""
+        seconds = self.dataset.seconds
+        return sorted(self.batches[len(self.batches) // 2], key=lambda i: -seconds[i])
+
+    @cached_property
+    def loaded(self) -> tuple[Batch, float]:
+        """The chosen batch as audio, and the seconds that reading it took."""
+        began = time.perf_counter()
+        return self.dataset[self.chosen], time.perf_counter() - began
+
+    @cached_property
+    def encoded(self) -> tuple[Batch, float]:
+        """The chosen batch as stored features, and seconds of encoding a second of speech."""
+        batch, _ = self.loaded
+        assert batch.audio is not None
+        assert batch.lengths is not None
+        encoder = self.module.encoder.eval().to(self.device)
+        seconds, rows = [], []
+        for first in [0, *range(0, len(batch), CHUNK)]:  # the first one twice, to warm up
+            lengths = batch.lengths[first : first + CHUNK]
+            audio = batch.audio[first : first + CHUNK, : int(lengths.max())]
+            began = time.perf_counter()
+            with torch.no_grad():
+                hidden, mask = encoder.extract(audio.to(self.device), lengths.to(self.device))
+                found = [h[:, :n].cpu() for h, n in zip(hidden, mask.sum(1), strict=True)]
+            seconds.append(time.perf_counter() - began)
+            rows += found
+        encoder.cpu()
+        hidden, mask = registry.attribute(PAD_HIDDEN)(rows[min(CHUNK, len(batch)) :])
+        made = Batch(batch.ids, batch.speakers, batch.targets, batch.text, hidden=hidden, mask=mask)
+        return made, sum(seconds[1:]) / (float(batch.lengths.sum()) / 16_000)
+
+    def batch(self, utterances: int | None = None) -> Batch:
+        """The chosen batch as training sees it, or only its first utterances."""
+        batch = self.encoded[0] if self.stored else self.loaded[0]
+        return batch if utterances is None else first_of(batch, utterances)
+
+    @cached_property
+    def step(self) -> Step:
+        """Two steps on the chosen batch, after one on a quarter of it; weights are put back.
+
+        The quarter keeps a batch that is too large for the memory from ending the process.
+
+        Raises:
+            StepFailedError: with what the step raised.
+        """
+        module, kept = self.module, {}
+        if self.precision.endswith("-true") and self.precision != "32-true":
+            module = deepcopy(module)  # Lightning converts the weights themselves
+        else:
+            kept = strip_frozen(module.state_dict(), module.frozen_keys())
+            kept = {k: v.detach().clone() for k, v in kept.items()}
+        try:
+            return self._stepped(module)
+        except Exception as error:
+            raise StepFailedError(brief(error)) from error
+        finally:
+            module.cpu().zero_grad(set_to_none=True)
+            module.load_state_dict(kept, strict=False)
+            if module.average is not None:
+                module.average.weights = {}
+
+    def _stepped(self, module: SERModule) -> Step:
+        n = len(self.chosen)
+        few = min(n, max(2, n // 4))
+        step = Step(few, self.padded(self.chosen[:few]), whole=few == n)
+        self.batch()  # encoded before memory is measured
+        weights = bytes_of(module.parameters()) if self.device.type == "cuda" else 0
+        with PeakMemory(self.device) as peak:
+            self._fit(module, step, self.batch(few), 1)
+        step.growth, step.source = max(0, peak.growth - weights), peak.source
+        free = available(self.device)
+        share = self.padded(self.chosen) / step.padded
+        if free is not None and weights + share * step.growth > free:
+            return step
+        step.utterances, step.padded, step.whole = n, self.padded(self.chosen), True
+        with PeakMemory(self.device) as peak:
+            self._fit(module, step, self.batch(), 2)
+        # what the first fit took of the system may still be held, and be used again
+        step.growth = max(step.growth, peak.growth - weights)
+        return step
+
+    def _fit(self, module: SERModule, step: Step, batch: Batch, steps: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = L.Trainer(
+                accelerator=self.device.type,
+                devices=1,
+                precision=self.precision,  # type: ignore[arg-type]
+                max_epochs=1,
+                gradient_clip_val=self.cfg.optim.clip or None,
+                use_distributed_sampler=False,
+                num_sanity_val_steps=0,
+                limit_val_batches=0,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                callbacks=[_Watch(step)],
+                default_root_dir=folder,
+            )
+            # drawn elsewhere, the iterator's seed leaves the run's own numbers alone
+            loader: DataLoader[Batch] = DataLoader(
+                [batch] * steps,  # type: ignore[arg-type]  # a list is a dataset
+                batch_size=None,
+                generator=torch.Generator(),
+            )
+            trainer.fit(module, loader)
+
+
+class _Watch(Callback):
+    """Notes what happens in training steps; looks at gradients before they are clipped."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+
+    def on_before_backward(self, trainer: L.Trainer, module: Any, loss: Any) -> None:
+        module._reached = True  # it is reported here, all of it, instead of refused
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, module: Any, optimizer: Any) -> None:
+        step = self.step
+        found = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
+        if not step.losses:
+            step.dead = unreached(module)
+            norms = [g.detach().float().norm() for g in found.values()]
+            step.norm = float(torch.stack(norms).norm()) if norms else 0.0
+        step.not_finite = [n for n, g in found.items() if not bool(g.isfinite().all())]
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, _: int) -> None:
+        self.began = self._now(module)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, _: int
+    ) -> None:
+        self.step.seconds = self._now(module) - self.began
+        self.step.losses.append(float(outputs["loss"]))
+        self.batch = batch
+
+    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
+        module.eval()
+        began = self._now(module)
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            module(self.batch)
+        self.step.scoring = self._now(module) - began
+        module.train()
+
+    @staticmethod
+    def _now(module: Any) -> float:
+        if module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)
+        return time.perf_counter()
+
+
+def first_of(batch: Batch, n: int) -> Batch:
+    """The first utterances of a batch whose longest is its first."""
+
+    def cut(tensor: Any) -> Any:
+        return None if tensor is None else tensor[:n]
+
+    targets = type(batch.targets)(*(cut(getattr(batch.targets, k)) for k in _TARGETS))
+    rows = {k: cut(getattr(batch, k)) for k in ("audio", "lengths", "hidden", "mask")}
+    return Batch(batch.ids[:n], batch.speakers[:n], targets, cut(batch.text), **rows)
+
+
+_TARGETS = ("probs", "weight", "dims")
+
+
+def bytes_of(tensors: Any) -> int:
+    """Size of tensors in memory."""
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def device_of(cfg: RunConfig) -> torch.device:
+    """What a run would compute on; the CPU where what it asks for is not there."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    wanted = cfg.trainer.accelerator
+    if cuda and wanted in ("auto", "gpu", "cuda"):
+        return torch.device("cuda", 0)
+    if mps and wanted in ("auto", "gpu", "mps"):
+        return torch.device("mps", 0)
+    return torch.device("cpu")
+
+
+def precision_of(cfg: RunConfig) -> str:
+    """The precision asked for, or ``32-true`` where it is unknown or the device cannot compute."""
+    wanted = ALIASES.get(cfg.trainer.precision, cfg.trainer.precision)
+    return wanted if can(device_of(cfg), wanted) else "32-true"
+
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+ALIASES = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true"}
+
+
+def can(device: torch.device, precision: str) -> bool:
+    """Whether a device can compute in a precision of Lightning's."""
+    if precision not in PRECISIONS:
+        return False
+    if device.type == "cuda" and precision.startswith("bf16"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return not (device.type == "cpu" and precision.startswith("16"))
+
+
+@contextmanager
+def undisturbed(threads: int | None) -> Iterator[None]:
+    """Put random states and the number of threads back afterwards.
+
+    Args:
+        threads: to compute with meanwhile; None = as they are.
+    """
+    before = torch.get_num_threads()
+    states = random.getstate(), np.random.get_state()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            quiet()
+            warnings.filterwarnings("ignore", ".*but have no `val_dataloader`.*")
+            yield
+    finally:
+        torch.set_num_threads(before)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
