@@ -16,7 +16,8 @@ from rich.table import Table
 
 from . import doctor_cost, doctor_data, doctor_model
 from .config import RunConfig
-from .doctor_trial import StepFailedError, Trial, brief, undisturbed
+from .doctor_step import StepFailedError
+from .doctor_trial import Trial, brief, undisturbed
 from .errors import ConfigError, suggest
 from .findings import LEVELS, Finding, error, note
 

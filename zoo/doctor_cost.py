@@ -11,9 +11,11 @@ import torch
 
 from . import registry
 from .cache import features_dir, size
-from .doctor_trial import ALIASES, PRECISIONS, StepFailedError, Trial, bytes_of, can
+from .capability import ALIASES, PRECISIONS, can
+from .doctor_step import StepFailedError
+from .doctor_trial import Trial, bytes_of
 from .findings import Finding, error, note, ok, warning
-from .memory import available
+from .peak import available
 
 STORE = "serzoo.datamodules.features:FeatureStore"
 MARGIN = "serzoo.datamodules.encoding:MARGIN_BYTES"
@@ -164,32 +166,30 @@ def devices(trial: Trial) -> Iterator[Finding]:
             "on the CPU)"
         )
         return
-    there = torch.cuda.device_count() if kind == "cuda" else 1
-    if kind != "cpu" and t.devices > there:
+    number = torch.cuda.device_count() if kind == "cuda" else 1
+    if kind != "cpu" and t.devices > number:
         yield error(
-            f"trainer.devices={t.devices}, but there are {there}; set trainer.devices={there}"
+            f"trainer.devices={t.devices}, but there are {number}; set trainer.devices={number}"
         )
         return
     several = f" on each of {t.num_nodes} machines, of which this is one" if t.num_nodes > 1 else ""
-    found = (
-        f"{t.devices} of {there} {kind} devices"
-        if kind != "cpu"
-        else plural(t.devices, "process", "es")
-    )
+    found = f"{t.devices} of {number} {kind} devices"
     if kind == "cpu":
         each = t.threads or max(1, torch.get_num_threads() // t.devices)
         if t.devices * each > cores():
+            most = "" if t.devices <= cores() else f", trainer.devices={cores()} at most"
+            there = plural(cores(), "core")
             yield warning(
-                f"{t.devices} processes of {plural(each, 'thread')} share {cores()} cores and slow each "
-                f"other down; set trainer.threads={max(1, cores() // t.devices)}"
-                + ("" if t.devices <= cores() else f" and trainer.devices={cores()} at most")
+                f"{t.devices} processes of {plural(each, 'thread')} share {there} and slow "
+                f"each other down; set trainer.threads={max(1, cores() // t.devices)}{most}"
             )
             return
-        found += f" of {plural(each, 'thread')} on {plural(cores(), 'core')}"
+        found = f"{plural(t.devices, 'process', 'es')} of {plural(each, 'thread')} on "
+        found += plural(cores(), "core")
     if kind == "cuda":
         found += f" ({torch.cuda.get_device_name()})"
-        if t.devices < there:
-            found += f"; trainer.devices={there} would use all"
+        if t.devices < number:
+            found += f"; trainer.devices={number} would use all"
     yield ok(found + several)
 
 

@@ -140,9 +140,7 @@ def sample_rates(trial: Trial) -> Iterator[Finding]:
         if not apart and not low:
             yield note(f"{shown}; spread alike over parts, classes and corpora", **facts)
     elif not low:
-        same = (
-            ", as encoders want it" if SAMPLE_RATE in rates else "; resampled to 16 kHz when read"
-        )
+        same = ", as encoders want it" if SAMPLE_RATE in rates else "; resampled to 16 kHz"
         yield ok(f"{shown}{same}", **facts)
 
 
@@ -221,7 +219,7 @@ def leakage(trial: Trial) -> Iterator[Finding]:
     same = max((sum(r.counts[f"{p}_duplicates"] for p in PARTS) for r in reports), default=0)
     if same:
         yield note(
-            f"{same} recordings occur again under another id within a part of a fold; "
+            f"recordings that occur again under another id within a part of a fold: {same}; "
             "`serzoo audit` names them",
             duplicates=same,
         )
@@ -230,7 +228,8 @@ def leakage(trial: Trial) -> Iterator[Finding]:
         for r in reports
     ]
     if heard and max(heard):
-        between = f"{min(heard):.0%} to {max(heard):.0%}" if len(heard) > 1 else f"{heard[0]:.0%}"
+        least, most = f"{min(heard):.0%}", f"{max(heard):.0%}"
+        between = most if least == most else f"{least} to {most}"
         yield note(
             f"{between} of a test part's utterances speak a sentence that training heard, as acted "
             "corpora have it; a head that reads transcripts gains from it",

@@ -20,7 +20,7 @@ BOUNDS = {"full": (1e-4, 1e-3), "low": (1e-2, 3e-2)}
 def training_step(trial: Trial) -> Iterator[Finding]:
     """Two optimiser steps on a real batch: losses and gradients are finite."""
     step = trial.step
-    losses = ", ".join(f"{x:.4g}" for x in step.losses)
+    losses = ", then ".join(f"{x:.4g}" for x in step.losses[-2:])
     facts = {"losses": step.losses, "gradient_norm": step.norm, "utterances": step.utterances}
     if not all(torch.tensor(step.losses).isfinite()):
         yield error(

@@ -9,64 +9,29 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.utils.data import DataLoader
 
 from . import registry
+from .capability import device_of, precision_of
 from .checkpoint import strip_frozen
 from .config import RunConfig
+from .doctor_step import Step, StepFailedError, Watch
 from .errors import DataError
-from .gradients import unreached
-from .memory import PeakMemory, available
 from .module import SERModule
+from .peak import PeakMemory, available
 from .train import build, open_data, quiet
 from .types import Batch
 
 SAMPLER = "serzoo.datamodules.sampler:BucketSampler"
 PAD_HIDDEN = "serzoo.datamodules.features:pad_hidden"
 CHUNK = 8  # utterances that are encoded at a time, as when features are stored on a processor
-
-
-class StepFailedError(RuntimeError):
-    """The training step raised an error, or needs more memory than there is."""
-
-
-@dataclass
-class Step:
-    """What training steps on one batch showed.
-
-    Attributes:
-        utterances: in the batch.
-        padded: seconds of the batch, padding included.
-        whole: whether the batch was run; False = a part only, the rest would not have fitted.
-        losses: of each step.
-        dead: trainable parameters without a gradient, after the first.
-        not_finite: parameters whose gradient was not finite, in the last.
-        norm: of all gradients, in the first.
-        seconds: of the last step, on the batch.
-        scoring: seconds to score the batch.
-        growth: bytes in use at the peak beyond the weights.
-        source: where ``growth`` comes from.
-    """
-
-    utterances: int
-    padded: float
-    whole: bool = True
-    losses: list[float] = field(default_factory=list)
-    dead: list[str] = field(default_factory=list)
-    not_finite: list[str] = field(default_factory=list)
-    norm: float = 0.0
-    seconds: float = 0.0
-    scoring: float = 0.0
-    growth: int = 0
-    source: str = ""
 
 
 def brief(error: Exception) -> str:
@@ -230,7 +195,8 @@ class Trial:
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
-                callbacks=[_Watch(step)],
+                callbacks=[Watch(step)],
+                plugins=[LightningEnvironment()],  # one process, also inside a cluster's job
                 default_root_dir=folder,
             )
             # drawn elsewhere, the iterator's seed leaves the run's own numbers alone
@@ -240,49 +206,6 @@ class Trial:
                 generator=torch.Generator(),
             )
             trainer.fit(module, loader)
-
-
-class _Watch(Callback):
-    """Notes what happens in training steps; looks at gradients before they are clipped."""
-
-    def __init__(self, step: Step) -> None:
-        self.step = step
-
-    def on_before_backward(self, trainer: L.Trainer, module: Any, loss: Any) -> None:
-        module._reached = True  # it is reported here, all of it, instead of refused
-
-    def on_before_optimizer_step(self, trainer: L.Trainer, module: Any, optimizer: Any) -> None:
-        step = self.step
-        found = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
-        if not step.losses:
-            step.dead = unreached(module)
-            norms = [g.detach().float().norm() for g in found.values()]
-            step.norm = float(torch.stack(norms).norm()) if norms else 0.0
-        step.not_finite = [n for n, g in found.items() if not bool(g.isfinite().all())]
-
-    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, _: int) -> None:
-        self.began = self._now(module)
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, _: int
-    ) -> None:
-        self.step.seconds = self._now(module) - self.began
-        self.step.losses.append(float(outputs["loss"]))
-        self.batch = batch
-
-    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
-        module.eval()
-        began = self._now(module)
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            module(self.batch)
-        self.step.scoring = self._now(module) - began
-        module.train()
-
-    @staticmethod
-    def _now(module: Any) -> float:
-        if module.device.type == "cuda":
-            torch.cuda.synchronize(module.device)
-        return time.perf_counter()
 
 
 def first_of(batch: Batch, n: int) -> Batch:
@@ -302,36 +225,6 @@ _TARGETS = ("probs", "weight", "dims")
 def bytes_of(tensors: Any) -> int:
     """Size of tensors in memory."""
     return sum(t.numel() * t.element_size() for t in tensors)
-
-
-def device_of(cfg: RunConfig) -> torch.device:
-    """What a run would compute on; the CPU where what it asks for is not there."""
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    wanted = cfg.trainer.accelerator
-    if cuda and wanted in ("auto", "gpu", "cuda"):
-        return torch.device("cuda", 0)
-    if mps and wanted in ("auto", "gpu", "mps"):
-        return torch.device("mps", 0)
-    return torch.device("cpu")
-
-
-def precision_of(cfg: RunConfig) -> str:
-    """The precision asked for, or ``32-true`` where it is unknown or the device cannot compute."""
-    wanted = ALIASES.get(cfg.trainer.precision, cfg.trainer.precision)
-    return wanted if can(device_of(cfg), wanted) else "32-true"
-
-
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
-ALIASES = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true"}
-
-
-def can(device: torch.device, precision: str) -> bool:
-    """Whether a device can compute in a precision of Lightning's."""
-    if precision not in PRECISIONS:
-        return False
-    if device.type == "cuda" and precision.startswith("bf16"):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return not (device.type == "cpu" and precision.startswith("16"))
 
 
 @contextmanager
