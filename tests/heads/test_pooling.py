@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from serzoo.heads.constant_frames import ConstantStats, pieces
 from serzoo.heads.pooling import (
     AttentiveStatistics,
     PooledEmbedding,
@@ -116,3 +117,48 @@ def test_embedding_drops_in_training_only() -> None:
     out = embed.eval()(f)
     assert out.shape == (2, embed.width) == (2, 10)
     torch.testing.assert_close(out.mean(-1), torch.zeros(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_constant_frames_give_the_numbers_and_gradients_of_those_that_learn(
+    queries: int, offset: float
+) -> None:
+    torch.manual_seed(0)
+    pool = AttentiveStatistics(16, hidden=8, queries=queries)
+    for parameter in pool.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    f = frames([9, 1, 300], dim=16)
+    shift = torch.linspace(-offset, offset, 16)  # some dimensions have a level of their own
+    x = (f.x + shift) * f.mask.unsqueeze(-1)
+    found = []
+    for learns in (False, True):
+        pool.zero_grad()
+        out = pool.statistics(Frames(x.clone().requires_grad_(learns), f.mask))
+        (out * torch.linspace(-1, 1, out.shape[-1])).sum().backward()
+        found.append([out.detach(), *(p.grad.clone() for p in pool.parameters())])
+    for constant, plain in zip(*found, strict=True):
+        torch.testing.assert_close(constant, plain, rtol=2e-3 if offset else 1e-4, atol=1e-4)
+
+
+def test_the_gradient_of_constant_statistics_is_that_of_finite_differences() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    logits = torch.randn(2, 2, 5, dtype=torch.float64, requires_grad=True)
+    counts = torch.full((2, 1, 1), 5.0, dtype=torch.float64)
+
+    def stats(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return ConstantStats.apply(x, z.softmax(-1), counts)
+
+    assert torch.autograd.gradcheck(stats, (logits,))
+    mean, variance = stats(logits)
+    plain = weighted_stats(x.unsqueeze(1), logits.softmax(-1))
+    torch.testing.assert_close(mean, plain[..., :3])
+    torch.testing.assert_close(variance.clamp_min(1e-5).sqrt(), plain[..., 3:])
+
+
+def test_pieces_cover_every_utterance_once() -> None:
+    x = torch.zeros(7, 300, 768)
+    assert [i for part in pieces(x) for i in range(7)[part]] == list(range(7))
+    assert len(list(pieces(x))) == 7
+    assert len(list(pieces(torch.zeros(7, 3, 8)))) == 1
