@@ -4,50 +4,29 @@
     python benchmarks/speed.py out.json   # and writes the numbers
 
 Absolute times depend on the machine and its neighbours; the two sides of a ratio are measured in
-turn, A B A B ..., and the median ratio is what counts.
+turn, A B A B ..., and the median ratio is what counts. Encoding speech with a pretrained model is
+in ``encoding.py``, which this calls, and which runs by itself too.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from encoding import measure, show
 from serzoo.heads.classification import ClassificationHead
 from serzoo.heads.gen_ser import GenSERHead
 from serzoo.heads.selm import SELMHead
 from serzoo.zoo.logmel import LogMelEncoder
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.types import Frames, Targets
+from timing import ratio
 
 TAXONOMY = Taxonomy.load("ravdess8")
-
-
-def ratio(slow: Callable[[], Any], fast: Callable[[], Any], pairs: int = 7) -> dict[str, float]:
-    """Median of time(slow) / time(fast) over interleaved pairs, after one warm-up of each."""
-    slow()
-    fast()
-    seconds = []
-    for _ in range(pairs):
-        row = []
-        for function in (slow, fast):
-            began = time.perf_counter()
-            function()
-            row.append(time.perf_counter() - began)
-        seconds.append(row)
-    ratios = [a / b for a, b in seconds]
-    return {
-        "ratio": statistics.median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
-        "slow_ms": 1000 * statistics.median(a for a, _ in seconds),
-        "fast_ms": 1000 * statistics.median(b for _, b in seconds),
-    }
 
 
 def encoder_step(low: bool) -> Callable[[], None]:
@@ -135,8 +114,12 @@ def main() -> None:
             f"{name:55} {row['ratio']:5.2f}  ({row['lowest']:.2f} to {row['highest']:.2f}; "
             f"{row['slow_ms']:.1f} ms / {row['fast_ms']:.1f} ms)"
         )
+    encoded = measure()
+    show(encoded)
     if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps(measured, indent=1) + "\n", "utf-8")
+        Path(sys.argv[1]).write_text(
+            json.dumps(measured | {"encoding": encoded}, indent=1) + "\n", "utf-8"
+        )
 
 
 if __name__ == "__main__":
