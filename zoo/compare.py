@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import statistics
@@ -65,23 +66,35 @@ def compare(
         return {**result, "summary": None}
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
-        write_json(
-            folder / "suite.json",
-            {
-                "name": chosen.name,
-                "title": chosen.title,
-                "baseline": chosen.baseline,
-                "axes": chosen.axes,
-                "overrides": chosen.overrides,
-                "cells": [c.name for c in cells],
-            },
-        )
+        plan = {
+            "name": chosen.name,
+            "title": chosen.title,
+            "baseline": chosen.baseline,
+            "axes": chosen.axes,
+            "overrides": chosen.overrides,
+            "cells": [c.name for c in cells],
+            "calls": _earlier_calls(folder / "suite.json"),
+        }
+        write_json(folder / "suite.json", plan)
         if todo:
             kind, number = pool.devices()
-            result["failed"] = _run(console, todo, workers or number, kind == "cuda")
+            began = time.monotonic()
+            try:
+                result["failed"] = _run(console, todo, workers or number, kind == "cuda")
+            finally:
+                ran = sum(finished(j.folder) for j in todo)
+                call = {"cells": ran, "seconds": round(time.monotonic() - began, 1)}
+                write_json(folder / "suite.json", {**plan, "calls": [*plan["calls"], call]})
             result["done"] = sum(finished(j.folder) for j in jobs)
         summary = report(folder, console=console)
     return {**result, "summary": summary}
+
+
+def _earlier_calls(path: Path) -> list[dict[str, Any]]:
+    """Cells that earlier calls finished, and their seconds on the clock."""
+    if not path.is_file():
+        return []
+    return list(json.loads(path.read_text("utf-8")).get("calls", []))
 
 
 def _run(console: Console, todo: list[pool.Job], workers: int, gpus: bool) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from . import spent
 from .errors import ComparisonError
 from .metrics import PredictionTable, merge
 from .record import read_record, write_json
@@ -212,7 +213,9 @@ def report(folder: Path, *, console: Console | None = None) -> list[dict[str, An
         )
     rows = summarise(runs, plan["baseline"])
     text = markdown(rows, plan["baseline"])
-    notes = [
+    time = spent.totals(run.record for run in runs)
+    notes = [spent.in_words(time, plan.get("calls", []))]
+    notes += [
         f"{recipe}, encoder {encoder}: no fold and seed is finished by every head yet"
         for recipe, encoder in sorted({r.group for r in runs})
         if not any((row["recipe"], row["encoder"]) == (recipe, encoder) for row in rows)
@@ -225,7 +228,9 @@ def report(folder: Path, *, console: Console | None = None) -> list[dict[str, An
     text += "".join(f"\n{note}.\n" for note in notes)
     for name in failed:
         text += f"- {name}: {(read_record(folder / 'cells' / name) or {}).get('error')}\n"
-    write_json(folder / "summary.json", {"suite": plan, "rows": rows, "failed": failed})
+    write_json(
+        folder / "summary.json", {"suite": plan, "rows": rows, "failed": failed, "time": time}
+    )
     temporary = folder / f".table.{os.getpid()}"
     temporary.write_text(f"# {plan['title']}\n\n{text}", "utf-8")
     os.replace(temporary, folder / "table.md")
