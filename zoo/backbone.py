@@ -155,9 +155,13 @@ class HFEncoder(Encoder):
             longest = max(int(lengths.max()), self.family.min_samples)
             audio = padded(audio, longest)[:, :longest]
             with torch.no_grad() if self.still else nullcontext():
-                embedded = self.family.embed(audio, lengths, self.dtype)
+                embedded = self.family.embed(audio, lengths, self._format(audio.device.type))
             states = torch.stack([s.float() for s in self._states(embedded)], 1)
             return states.masked_fill(~embedded.mask[:, None, :, None], 0.0), embedded.mask
+
+    def _format(self, device: str) -> torch.dtype:
+        """Of the front end's numbers: an enclosing autocast's, for what is tuned under one."""
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.dtype
 
     def _states(self, embedded: Embedded) -> list[Tensor]:
         """The kept layers, each ``[B, T, D]``."""

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu, pad, scaled_dot_product_attention
 from transformers.masking_utils import create_bidirectional_mask
 
+from .front_end import ConvFrontEnd
 from .frontend import frame_mask
-from .masked_norm import masked_group_norm, real_samples, zeros_behind
+from .masked_norm import real_samples, zeros_behind
 from .spectra import HOP, kaldi_filter_bank, whisper_log_mel, windows
 from .types import SAMPLE_RATE
 
@@ -129,6 +130,7 @@ class ConvolutionFamily(Family):
         super().__init__(model, normalise)
         config = model.config
         self.strides = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+        self.convolutions = ConvFrontEnd(model.feature_extractor)
         self.min_samples = self.samples_for(1)
         self.frame_seconds = math.prod(config.conv_stride) / SAMPLE_RATE
 
@@ -163,17 +165,7 @@ class ConvolutionFamily(Family):
     def convolve(self, audio: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor:
         """``[B, S]`` to ``[B, T, C]``; a frame that counts as real sees real samples only."""
         samples = real_samples(audio, lengths, normalise=self.normalise)
-        lengths = lengths.clamp_min(self.min_samples)
-        x = samples[:, None].to(dtype)
-        layers = self.model.feature_extractor.conv_layers
-        for layer, (kernel, stride) in zip(layers, self.strides, strict=True):
-            lengths = (lengths - kernel) // stride + 1
-            norm = getattr(layer, "layer_norm", None)
-            if isinstance(norm, nn.GroupNorm):
-                x = layer.activation(masked_group_norm(norm, layer.conv(x), lengths.tolist()))
-            else:
-                x = layer(x)
-        return x.transpose(1, 2)
+        return self.convolutions(samples, lengths.clamp_min(self.min_samples), dtype)
 
     def keywords(self, hidden: Tensor, mask: Tensor) -> dict[str, Any]:
         """What the blocks are called with: a mask of attention where there is padding."""

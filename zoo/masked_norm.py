@@ -1,19 +1,19 @@
 """What keeps an utterance's frames the same, whoever shares its batch.
 
 Published speech encoders look past the end of an utterance in three places: the normalisation of
-the samples, a GroupNorm over time in the front end, and convolutions over frames. Each has its
-remedy here. None changes what a single, unpadded utterance gives.
+the samples, a GroupNorm over time in the front end, and convolutions over frames. The first and the
+last have their remedies here, the second in ``front_end.py``. None changes what a single, unpadded
+utterance gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 EPSILON = 1e-7
 """Added to the variance of the samples, as the published feature extractors do."""
@@ -38,24 +38,6 @@ def real_samples(audio: Tensor, lengths: Tensor, *, normalise: bool) -> Tensor:
     n = lengths[:, None].clamp_min(1)
     x = (x - x.sum(1, keepdim=True) / n).masked_fill(~real, 0.0)
     return x / torch.sqrt(x.square().sum(1, keepdim=True) / n + EPSILON)
-
-
-def masked_group_norm(norm: nn.GroupNorm, x: Tensor, lengths: Sequence[int]) -> Tensor:
-    """A GroupNorm over the real frames of each utterance; zeros behind them.
-
-    Row by row, so that each sees exactly what it would see alone, at no extra memory: a batch is
-    at most some tens of rows, and the convolutions around it cost far more.
-
-    Args:
-        norm: the published module.
-        x: ``[B, C, T]``.
-        lengths: B counts of real frames.
-    """
-    longest = x.shape[2]
-    if min(lengths) >= longest:
-        return norm(x)  # type: ignore[no-any-return]
-    rows = [pad(norm(x[i : i + 1, :, :n]), (0, longest - n)) for i, n in enumerate(lengths)]
-    return torch.cat(rows)
 
 
 @contextmanager
