@@ -270,6 +270,7 @@ class GenSERHead(CodeHead):
         for i in range(self.steps):
             x_0 = self.network(x, x_1, t[i].expand(len(x_1)))
             # at t = 1 the state is its own mean, and at sigma_max = 0 always: nothing to carry on
-            ratio = sigma[i + 1] / sigma[i] if sigma[i] > 0 else torch.zeros_like(sigma[i])
+            # (chosen without looking at the value, so that it can be traced)
+            ratio = torch.where(sigma[i] > 0, sigma[i + 1] / sigma[i].clamp_min(1e-30), 0.0)
             x = ode_step(x, x_0, x_1, b[i], b[i + 1], ratio)
         return x

@@ -112,12 +112,14 @@ def push_to_hub(
     """
     with TemporaryDirectory() as temporary:
         folder = save_pretrained(source, Path(temporary) / "model", record=record, licence=licence)
-        base = model_config.read(folder)["published"].get("encoder", {}).get("name")
-        if base is not None and Path(base).expanduser().is_dir():
+        config = model_config.read(folder)
+        options = [config["encoder"].get("name"), *config["head"].values()]
+        local = [v for v in options if isinstance(v, str) and _local(v)]
+        if local:
             raise CheckpointError(
-                f"its encoder comes from the folder {base}, which nobody else has; train with the "
-                "encoder's hub id as encoder.name, or share the folder of `serzoo save` together "
-                "with the encoder's (serzoo.zoo.load(..., base=FOLDER))"
+                f"it stands on the folder {local[0]}, which nobody else has; train with a hub id "
+                "instead, or share the folder of `serzoo save` together with that one "
+                "(serzoo.zoo.load(..., base=FOLDER) for an encoder's)"
             )
         try:
             url = create_repo(repo_id, private=private, exist_ok=True, token=token)
@@ -244,6 +246,10 @@ def _fetched(repo_id: str, revision: str | None) -> Path:
             f"({_first_line(error)}); check the spelling and the connection, or give a folder"
         ) from error
     return Path(folder)
+
+
+def _local(name: str) -> bool:
+    return "/" in name and Path(name).expanduser().is_dir()
 
 
 def _first_line(error: Exception) -> str:

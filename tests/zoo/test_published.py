@@ -241,8 +241,9 @@ def test_adapters_load_into_the_plain_model(tiny_hf, tmp_path, family, norm, tar
     stock = _plain_states(plain, family, ours, audio)[2]
     adapted = PeftModel.from_pretrained(plain, folder / "adapter").eval()
     found = _plain_states(adapted.base_model.model, family, ours, audio)[2]
-    assert (found - wanted).abs().max() < 1e-5
-    assert (stock - wanted).abs().max() > 1e-3  # the adapters are awake
+    scale = wanted.abs().max()  # 5 to 8 in these models: large weights
+    assert (found - wanted).abs().max() < 1e-5 * scale
+    assert (stock - wanted).abs().max() > 1e-3 * scale  # the adapters are awake
 
 
 @torch.no_grad()
@@ -276,7 +277,7 @@ def reorder(config: dict[str, Any]) -> None:
         (lambda c: c.pop("library"), "was not written by `serzoo save`"),
         (lambda c: c.pop("taxonomy"), "lacks taxonomy"),
         (lambda c: c.update(temperature="hot"), "lacks temperature"),
-        (lambda c: c["head"].update(type="clasification"), "did you mean 'classification'"),
+        (lambda c: c["head"].update(type="classifications"), "did you mean 'classification'"),
         (lambda c: c["encoder"].update(type="logmell"), "did you mean 'logmel'"),
         (lambda c: c["head"].update(colour=1), "unknown key 'colour'"),
         (lambda c: c["encoder"].update(dim="wide"), "dim='wide' does not fit int"),
@@ -412,6 +413,22 @@ def test_another_published_encoder_is_refused(tiny_hf, tmp_path, tuning):
     assert text.count(name) == 2
     # the same weights elsewhere
     assert torch.equal(scores(load(folder, base=copy)), scores(module))
+
+
+def test_another_language_model_is_refused(tmp_path, monkeypatch):
+    from serzoo.heads.selm import SELMHead
+
+    # as a published one: not saved, but built again (here: from the seed)
+    roots = {"language.model": lambda head: head.language.model}
+    monkeypatch.setattr(
+        SELMHead, "frozen_roots", lambda head: {k: of(head) for k, of in roots.items()}
+    )
+    folder = save_pretrained(module_of(LOGMEL, "selm"), tmp_path / "saved")
+    digest = json.loads((folder / "config.json").read_text())["published"]
+    assert list(digest) == ["head.language.model"]
+    edit(folder, lambda config: config["training"].update(seed=2))
+    with pytest.raises(CheckpointError, match=r"weights .* of its head\.language\.model"):
+        load(folder)
 
 
 def test_the_commit_is_loaded_though_a_branch_was_named(tiny_hf, tmp_path, monkeypatch):
@@ -567,5 +584,5 @@ def test_a_model_is_uploaded(saved, monkeypatch, capsys):
 def test_a_model_that_only_this_machine_can_build_is_not_uploaded(tiny_hf, monkeypatch):
     monkeypatch.setattr(published, "create_repo", lambda *a, **k: pytest.fail("uploaded"))
     module = module_of({"type": "hf", "name": tiny_hf("wav2vec2", "group")})
-    with pytest.raises(CheckpointError, match=r"comes from the folder .*, which nobody else has"):
+    with pytest.raises(CheckpointError, match=r"stands on the folder .*, which nobody else has"):
         push_to_hub(module, "me/model")

@@ -7,6 +7,9 @@ import time
 import pytest
 import torch
 from serzoo.zoo.cli import main
+from serzoo.zoo.config import load
+from serzoo.zoo.module import SERModule
+from serzoo.zoo.train import run_folder, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EPOCHS = 8
@@ -91,3 +94,47 @@ def test_every_main_head_trains_on_a_pretrained_encoder(
     # the layer mix is trained and kept, the published weights are not copied
     assert "encoder.mix.logits" in content["state_dict"]
     assert not [k for k in content["state_dict"] if k.startswith("encoder.backbone")]
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_a_tuned_encoder_resumes_to_the_same_weights(
+    tuning, tiny_recipe, tiny_hf, tmp_path, monkeypatch
+):
+    more = [
+        "encoder=hf", f"encoder.name={tiny_hf('wav2vec2', 'group')}", f"encoder.tuning={tuning}",
+        "optim.ema=0.9", "optim.mixup=0", "optim.epochs=2",
+    ]  # fmt: skip
+    if tuning == "lora":
+        more += ["encoder.lora_rank=2", "encoder.lora_dropout=0.1"]
+    runs = {n: load(tiny_recipe, [*more, f"trainer.out={tmp_path / n}"]) for n in ("whole", "cut")}
+    train(runs["whole"])
+
+    start = SERModule.on_train_epoch_start
+
+    def power_cut(module):
+        if module.current_epoch == 1:
+            raise RuntimeError("power cut")
+        start(module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SERModule, "on_train_epoch_start", power_cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(runs["cut"])
+    first = torch.load(run_folder(runs["cut"]) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert first["epoch"] == 0
+    assert train(runs["cut"])["resumed"] is True
+    a, b = (
+        torch.load(run_folder(cfg) / "checkpoints" / "last.ckpt", weights_only=True)
+        for cfg in runs.values()
+    )
+    trained = [k for k in a["state_dict"] if k.startswith("encoder.backbone.")]
+    assert trained
+    assert all(("lora" in k) is (tuning == "lora") for k in trained)
+    moved = [k for k in trained if not torch.equal(first["state_dict"][k], a["state_dict"][k])]
+    assert moved  # the second epoch did something
+    for part in ("state_dict", "ema", "optimizer_states", "lr_schedulers"):
+        ours, theirs = flat(a[part]), flat(b[part])
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            same = torch.equal if isinstance(value, torch.Tensor) else lambda x, y: x == y
+            assert same(value, theirs[key]), f"{part}{key}"
