@@ -42,8 +42,8 @@ def model_card(
     )
     parts = [
         f"# {title}",
-        f"A speech emotion recogniser made with [serzoo](https://pypi.org/project/serzoo/) "
-        f"{config['serzoo']}. It gives a probability to each of {len(classes)} classes, in this "
+        f"A speech emotion recogniser made with serzoo {config['serzoo']}. It gives a probability "
+        f"to each of {len(classes)} classes, in this "
         f"order: {', '.join(classes)}.",
         _use(),
         _measured(config, record),
@@ -64,8 +64,8 @@ def _use() -> str:
         "- It knows only the classes above, in the languages, recording conditions and kind of "
         "speech (acted or not) of its training data; elsewhere it may be wrong with high "
         "probability.\n"
-        "- Numbers below are of speakers that it never heard, of the same corpus; other corpora "
-        "are harder. They may differ between speakers, ages, genders and accents.\n"
+        "- Numbers below hold for the test part that they name. Other recordings are usually "
+        "harder, and speakers, ages, genders and accents may fare differently.\n"
         "- Do not decide about people by it. In the European Union, inferring emotions at work "
         "and in education is prohibited (Regulation 2024/1689, article 5(1)(f))."
     )
@@ -116,7 +116,8 @@ def _data(
     text += f"\n\nProtocol `{training['protocol']}`, fold {training['fold']}"
     text += f"; hashes: {found}." if found else "."
     text += f" Utterances longer than {training['data']['max_seconds']:g} s were cut to that."
-    for note in (record or {}).get("notes") or []:
+    told = record or {}
+    for note in [*(told.get("notes") or []), *(told.get("split_notes") or [])]:
         text += f"\n- {note}"
     return text
 

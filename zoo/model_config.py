@@ -58,6 +58,10 @@ def describe(module: SERModule, record: Mapping[str, Any] | None = None) -> dict
         )
     cfg = RunConfig.from_dict(meta["config"])
     identity = cfg.identity
+    options = identity["data"]["options"]
+    for key, value in options.items():  # a reader's table, say
+        if isinstance(value, str) and Path(value).expanduser().is_absolute():
+            options[key] = Path(value).name
     temperature = module.temperature
     if temperature is None and record is not None:
         temperature = (record.get("metrics") or {}).get("temperature")
