@@ -25,6 +25,7 @@ Check = Callable[[Trial], Iterable[Finding]]
 
 CHECKS: dict[str, Check] = {
     # the order is that of the report
+    "corpus": doctor_data.corpus,
     "clip lengths": doctor_data.clip_lengths,
     "sound": doctor_data.sound,
     "sample rates": doctor_data.sample_rates,

@@ -219,9 +219,10 @@ def workers(trial: Trial) -> Iterator[Finding]:
     threads = torch.get_num_threads() if trial.device.type == "cpu" else 1
     total = t.devices * n
     if total > cores():
+        best = max(0, (cores() - threads) // t.devices)
         yield warning(
-            f"data.workers={n} for each of {t.devices} processes make {total} readers on {cores()} "
-            f"cores; set data.workers={max(0, (cores() - threads) // t.devices)}"
+            f"data.workers={n} for {plural(t.devices, 'process', 'es')} make {total} readers on "
+            f"{plural(cores(), 'core')}; set data.workers={best}"
         )
         return
     try:

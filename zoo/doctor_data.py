@@ -28,6 +28,30 @@ CLIPPED = 1e-3  # share of a file's samples at full scale
 APART = 0.1  # by how much the share of a rate may differ between groups
 
 
+def corpus(trial: Trial) -> Iterator[Finding]:
+    """What there is, and what was left out or found odd when it was prepared."""
+    speech = trial.everything.speech
+    for name in speech.roots:
+        notes = speech.notes.get(name, {})
+        mine = [u for u in speech.utterances if u.corpus == name]
+        found = f"{name}: {len(mine)} utterances of {len({u.speaker for u in mine})} speakers"
+        if refused := notes.get("refused"):
+            reasons = ", ".join(f"{n} {why}" for why, n in refused.items())
+            yield note(
+                f"{found}; left out when it was prepared: {reasons} (`serzoo prepare` names them)",
+                refused=refused,
+            )
+        else:
+            yield ok(found)
+        for text in notes.get("warnings", ()):
+            yield warning(text)
+        if changed := notes.get("changed_since_prepared"):
+            yield warning(
+                f"{name}: {changed} files sound otherwise than when the manifest was written; "
+                "prepare the corpus again"
+            )
+
+
 def clip_lengths(trial: Trial) -> Iterator[Finding]:
     """Utterances shorter than a frame, and longer than what training uses."""
     encoder, limit = trial.module.encoder, trial.cfg.data.max_seconds

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from .cache import size
 from .doctor_trial import Trial
 from .findings import Finding, error, named, note, ok, warning
 from .types import SAMPLE_RATE, Batch, Targets
@@ -201,14 +202,13 @@ def checkpoint_size(trial: Trial) -> Iterator[Finding]:
         yield error("nothing is trained; choose another encoder.tuning or head", **facts)
         return
     left = (
-        f"; {(total - saved) / 2**20:.1f} MiB as published are left out, and rebuilt from their "
-        "name"
+        f"; {size(total - saved)} as published are left out, and rebuilt from their name"
         if total > saved
         else ""
     )
     yield note(
-        f"{saved / 2**20:.1f} MiB of weights are saved{left}; best.ckpt and last.ckpt, with the "
-        f"optimiser's state, take about {kept / 2**20:.1f} MiB each",
+        f"{size(saved)} of weights are saved{left}; best.ckpt and last.ckpt, with the "
+        f"optimiser's state, take about {size(kept)} each",
         **facts,
     )
 

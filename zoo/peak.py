@@ -18,7 +18,7 @@ class PeakMemory:
     """Measures, as a context, by how much the memory in use grew at its peak.
 
     On CUDA what the allocator handed out; elsewhere the resident size of the process, looked at
-    every two milliseconds.
+    every five milliseconds.
 
     Args:
         device: whose memory.
@@ -49,7 +49,7 @@ class PeakMemory:
         return self
 
     def _watch(self) -> None:
-        while not self._ended.wait(0.002):
+        while not self._ended.wait(0.005):
             self._peak = max(self._peak, _resident())
 
     def __exit__(self, *_: object) -> None:

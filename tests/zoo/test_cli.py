@@ -14,7 +14,7 @@ from serzoo.zoo.cli import main
 from serzoo.zoo.taxonomy import read_yaml
 
 VERBS = (
-    "list", "config", "prepare", "audit", "train", "eval", "predict", "compare", "report",
+    "list", "config", "prepare", "audit", "doctor", "train", "eval", "predict", "compare", "report",
     "save", "push", "export", "cache",
 )  # fmt: skip
 LABELS, SPEAKERS = ("angry", "happy", "sad"), ("s1", "s2", "s3", "s4", "s5")
