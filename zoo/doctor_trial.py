@@ -166,12 +166,15 @@ class Trial:
         step = Step(few, self.padded(self.chosen[:few]), whole=few == n)
         self.batch()  # encoded before memory is measured
         weights = bytes_of(module.parameters()) if self.device.type == "cuda" else 0
+        # gradients and AdamW's two moments do not grow with the batch
+        fixed = 3 * bytes_of(p for p in module.parameters() if p.requires_grad)
         with PeakMemory(self.device) as peak:
             self._fit(module, step, self.batch(few), 1)
         step.growth, step.source = max(0, peak.growth - weights), peak.source
         free = available(self.device)
         share = self.padded(self.chosen) / step.padded
-        if free is not None and weights + share * step.growth > free:
+        need = weights + fixed + share * max(0, step.growth - fixed)
+        if free is not None and need > free:
             return step
         step.utterances, step.padded, step.whole = n, self.padded(self.chosen), True
         with PeakMemory(self.device) as peak:

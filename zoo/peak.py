@@ -72,6 +72,7 @@ def _resident() -> int:
 def available(device: torch.device) -> int | None:
     """Bytes that are free on a device; a container's limit counts. None where unknown."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what the allocator keeps for later is free
         return int(torch.cuda.mem_get_info(device)[0])
     found = []
     with suppress(OSError, ValueError, StopIteration):
