@@ -188,6 +188,7 @@ def class_coverage(trial: Trial) -> Iterator[Finding]:
     classes = taxonomy.classes
     class_of = dict(zip((u.id for u in _everyone(trial)), _classes(trial), strict=True))
     smallest: dict[str, tuple[int, str, int]] = {}
+    missing: dict[tuple[str, str], list[int]] = defaultdict(list)
     bad = 0
     for fold, split in _folds(trial):
         if isinstance(split, str):
@@ -198,24 +199,25 @@ def class_coverage(trial: Trial) -> Iterator[Finding]:
             counts = Counter(classes[class_of[u.id]] for u in utterances)
             least = min((counts[c], c, fold) for c in classes)
             smallest[part] = min(smallest.get(part, least), least)
-            absent = [c for c in classes if not counts[c]]
-            if absent and part == "train":
-                bad += 1
-                yield error(
-                    f"fold {fold}: training has no utterance of {named(absent, 9)}; choose a "
-                    "taxonomy or protocol under which every class is trained",
-                    fold=fold,
-                    absent=absent,
-                )
-            elif absent:
-                bad += 1
-                what = "selection" if part == "valid" else "test"
-                yield warning(
-                    f"fold {fold}: {part} has no utterance of {named(absent, 9)}; the {what} score "
-                    "is a mean over the other classes, and folds are not alike",
-                    fold=fold,
-                    absent=absent,
-                )
+            if absent := [c for c in classes if not counts[c]]:
+                missing[part, named(absent, 9)].append(fold)
+    for (part, absent_classes), folds in sorted(missing.items()):
+        where = f"fold {folds[0]}" if len(folds) == 1 else f"folds {named(map(str, folds), 30)}"
+        found = f"{where}: {part} has no utterance of {absent_classes}"
+        if part == "train":
+            yield error(
+                f"{found}, and no model can be trained; choose a taxonomy or protocol under which "
+                "every class is trained",
+                folds=folds,
+            )
+        else:
+            what = "selection" if part == "valid" else "test"
+            yield warning(
+                f"{found}; the {what} score is a mean over the other classes there, and folds are "
+                "not alike",
+                folds=folds,
+            )
+    bad += len(missing)
     rows = ", ".join(f"{p} {n} ({c}, fold {f})" for p, (n, c, f) in smallest.items())
     if smallest and not bad:
         yield ok(f"every class is in every part of every fold; smallest classes: {rows}")

@@ -191,8 +191,8 @@ FAULTS: dict[str, list[Fault]] = {
         ("sick", [], nothing, "warning", ["tells the class apart", "8 kHz are 100% of angry"]),
     ],
     "class coverage": [
-        ("sick", [], nothing, "error", ["training has no utterance of happy"]),
-        ("sick", [], nothing, "warning", ["valid has no utterance of happy"]),
+        ("sick", [], nothing, "error", ["folds 0, 4: train has no utterance of happy"]),
+        ("sick", [], nothing, "warning", ["folds 0, 1, 2, 3: valid has no utterance of happy"]),
     ],
     "leakage": [("sick", [], nothing, "error", ["csv/same1 = csv/same2"])],
     "training step": [
