@@ -15,7 +15,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment
 from torch.utils.data import DataLoader
 
 from . import registry
@@ -94,7 +94,7 @@ class Trial:
     def padded(self, indices: Sequence[int]) -> float:
         """Seconds of a batch, padding included."""
         seconds = self.dataset.seconds
-        return len(indices) * max(seconds[i] for i in indices)
+        return float(len(indices) * max(seconds[i] for i in indices))
 
     @cached_property
     def chosen(self) -> list[int]:
