@@ -1,0 +1,83 @@
+"""Training a head on stored features: seconds, and the share of the step that loading takes.
+
+    SERZOO_DATA=/folder/with/ravdess python benchmarks/stored.py            # prints
+    SERZOO_DATA=/folder/with/ravdess python benchmarks/stored.py out.json   # and writes
+
+A whole run of ``serzoo train``: the classification head on one layer of a wav2vec2-base-sized
+random encoder, RAVDESS fold 0, two threads. The first run fills the store and is not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from encoding import THREADS, save_model
+from serzoo.zoo.config import load
+from serzoo.zoo.train import build, open_data, train
+
+EPOCHS = 50
+
+
+def measure(rounds: int = 3, epochs: int = EPOCHS) -> dict[str, Any]:
+    """Whole runs on features that are stored, and passes over their batches alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SERZOO_CACHE"] = f"{folder}/cache"
+        save_model(Path(folder) / "encoder")
+        settings = [
+            "encoder=hf", f"encoder.name={folder}/encoder", "encoder.layers=[4]",
+            "encoder.dtype=bfloat16", "data.batch_size=32", "trainer.progress=false",
+            "trainer.accelerator=cpu", f"trainer.threads={THREADS}", f"trainer.out={folder}/runs",
+        ]  # fmt: skip
+        first = train(load("ravdess", [*settings, "optim.epochs=1"]))
+        runs, passes = [], []
+        for seed in range(2, 2 + rounds):
+            cfg = load("ravdess", [*settings, f"optim.epochs={epochs}", f"seed={seed}"])
+            runs.append(train(cfg))
+            data = open_data(cfg)
+            data.store_features(build(cfg, data.taxonomy).encoder)
+            loader = data.train_dataloader()
+            for epoch in range(3):
+                loader.sampler.set_epoch(epoch)
+                began = time.perf_counter()
+                batches = sum(1 for _ in loader)
+                passes.append((time.perf_counter() - began) / batches)
+    fits = [run["seconds"]["fit"] for run in runs]
+    steps = epochs * batches
+    return {
+        "epochs": epochs,
+        "batches": batches,
+        "utterances": sum(first["counts"]["kept"]["train"].values()),
+        "store": {k: first["feature_store"][k] for k in ("encoded", "bytes", "seconds")},
+        "fit_seconds": sorted(fits),
+        "step_ms": 1000 * min(fits) / steps,
+        "load_ms": 1000 * min(passes),
+        # both at their best round: neighbours only ever add
+        "load_share": min(passes) * steps / min(fits),
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print what was found."""
+    fits = ", ".join(f"{s:.1f}" for s in result["fit_seconds"])
+    print(
+        f"{result['epochs']} epochs of {result['utterances']} stored utterances in {fits} s "
+        f"(three runs); a step with its share of validation {result['step_ms']:.1f} ms, loading "
+        f"{result['load_ms']:.2f} ms, {result['load_share']:.0%}"
+    )
+
+
+def main() -> None:
+    result = measure()
+    show(result)
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
