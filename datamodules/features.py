@@ -235,13 +235,13 @@ def _hash(path: Path, size: int, mtime: int, start: float, end: float) -> str:
 
 
 def pad_hidden(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """List of ``[K, T_i, D]`` to zero-padded float32 ``[B, K, T, D]`` and ``mask [B, T]``."""
+    """List of ``[K, T_i, D]`` to zero-padded ``[B, K, T, D]``, as stored, and ``mask [B, T]``."""
     lengths = torch.tensor([r.shape[1] for r in rows])
-    longest = int(lengths.max())
+    longest, dtype = int(lengths.max()), rows[0].dtype
     # NumPy asks the system for large pages, which halves the time; only padding is zeroed
-    hidden = torch.from_numpy(
-        np.empty((len(rows), rows[0].shape[0], longest, rows[0].shape[2]), np.float32)
-    )
+    size = (len(rows), rows[0].shape[0], longest, rows[0].shape[2])
+    plain = np.empty(size, np.float32 if dtype == torch.float32 else np.int16)
+    hidden = torch.from_numpy(plain).view(dtype)
     for target, row in zip(hidden.unbind(), rows, strict=True):
         target[:, : row.shape[1]].copy_(row)
         target[:, row.shape[1] :].zero_()

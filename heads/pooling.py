@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..zoo.types import Frames
-from .constant_frames import ConstantStats, normed_linear, worthwhile
+from .constant_frames import attentive_stats, plain_stats, worthwhile
 
 PoolingName = Literal["mean", "stats", "attentive"]
 
@@ -40,17 +40,11 @@ def weighted_stats(x: Tensor, weights: Tensor) -> Tensor:
 
 def _clean(frames: Frames) -> Tensor:
     """``[B, T, D]`` float32 frames, zeros where the mask is False: 0 times NaN is NaN."""
-    if worthwhile(frames.x) and not bool((frames.x[~frames.mask] != 0).any()):
-        return frames.x.float()  # clean already: no copy
     return frames.x.float().masked_fill(~frames.mask.unsqueeze(-1), 0.0)
 
 
-def _statistics(x: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
-    """``[B, T, D]`` clean frames and ``[B, Q, T]`` weights to ``[B, Q, 2 D]``."""
-    if not worthwhile(x):
-        return weighted_stats(x.unsqueeze(1), weights)
-    counts = mask.sum(1).clamp_min(1).to(x.dtype).view(-1, 1, 1)
-    mean, variance = ConstantStats.apply(x, weights, counts)  # type: ignore[no-untyped-call]
+def _joined(mean: Tensor, variance: Tensor) -> Tensor:
+    """``[B, Q, D]`` each to means and standard deviations, ``[B, Q, 2 D]``."""
     return torch.cat([mean, variance.clamp_min(VARIANCE_FLOOR).sqrt()], dim=-1)
 
 
@@ -89,10 +83,10 @@ class StatsPooling(nn.Module):
 
     def forward(self, frames: Frames) -> Tensor:
         """Frames to ``[B, width]`` float32."""
+        if worthwhile(frames.x):
+            return _joined(*plain_stats(frames.x.float(), frames.mask))[:, 0]
         weights = frames.mask.float()
-        weights = weights / weights.sum(1, keepdim=True).clamp_min(1.0)
-        with torch.autocast(frames.x.device.type, enabled=False):
-            return _statistics(_clean(frames), weights.unsqueeze(1), frames.mask)[:, 0]
+        return weighted_stats(_clean(frames), weights / weights.sum(1, keepdim=True).clamp_min(1.0))
 
 
 class AttentiveStatistics(nn.Module):
@@ -124,27 +118,19 @@ class AttentiveStatistics(nn.Module):
     def weights(self, frames: Frames) -> Tensor:
         """``[B, Q, T]`` weights of the frames, 0 where the mask is False, each row summing to 1."""
         with torch.autocast(frames.x.device.type, enabled=False):
-            logits = self._logits(frames.x.float()).transpose(1, 2)
+            logits: Tensor = self.attention(frames.x.float()).transpose(1, 2)
             return logits.masked_fill(~frames.mask.unsqueeze(1), float("-inf")).softmax(-1)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        """``[B, T, D]`` to ``[B, T, Q]``."""
-        if not worthwhile(x):
-            whole: Tensor = self.attention(x)
-            return whole
-        norm, linear, *rest = self.attention
-        assert isinstance(norm, nn.LayerNorm)
-        assert isinstance(linear, nn.Linear)
-        logits = normed_linear(x, norm, linear)
-        for layer in rest:
-            logits = layer(logits)
-        return logits
 
     def statistics(self, frames: Frames) -> Tensor:
         """Frames to ``[B, Q, width]`` float32: mean and standard deviation for every query."""
-        frames = Frames(_clean(frames), frames.mask)
         with torch.autocast(frames.x.device.type, enabled=False):
-            return _statistics(frames.x, self.weights(frames), frames.mask)
+            if worthwhile(frames.x):
+                norm, linear, _, last = self.attention
+                return _joined(
+                    *attentive_stats(frames.x.float(), frames.mask, norm, linear, last)  # type: ignore[arg-type]
+                )
+            frames = Frames(_clean(frames), frames.mask)
+            return weighted_stats(frames.x.unsqueeze(1), self.weights(frames))
 
     def forward(self, frames: Frames) -> Tensor:
         """Frames to ``[B, width]`` float32, by the first query."""

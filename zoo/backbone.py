@@ -182,7 +182,7 @@ class HFEncoder(Encoder):
         return [states[k] for k in self.layers]
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
-        return Frames(self.mix(hidden).masked_fill(~mask[..., None], 0.0), mask)
+        return Frames(self.mix(hidden), mask)  # zeros behind the end stay zeros
 
     def param_groups(self, lr: float, mix_lr: float | None = None) -> list[dict[str, Any]]:
         groups = layered_groups(self.family, lr, self.layer_decay)

@@ -89,7 +89,7 @@ class Batch(_TensorRecord):
         text: B transcripts ("" where there is none), or None when no head asked for them.
         audio: ``[B, S]`` float32, 16 kHz mono, zero-padded on the right.
         lengths: ``[B]`` long, real samples of each row of ``audio``.
-        hidden: ``[B, K, T, D]`` stored output of ``Encoder.extract``.
+        hidden: ``[B, K, T, D]`` stored output of ``Encoder.extract``, in the store's dtype.
         mask: ``[B, T]`` bool, True = speech; with ``hidden``.
         targets: the labels.
     """

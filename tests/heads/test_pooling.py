@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from serzoo.heads.constant_frames import ConstantStats, pieces
+from serzoo.heads.constant_frames import AttentiveStats, clean, utterances
 from serzoo.heads.pooling import (
     AttentiveStatistics,
     PooledEmbedding,
@@ -141,24 +141,46 @@ def test_constant_frames_give_the_numbers_and_gradients_of_those_that_learn(
         torch.testing.assert_close(constant, plain, rtol=2e-3 if offset else 1e-4, atol=1e-4)
 
 
-def test_the_gradient_of_constant_statistics_is_that_of_finite_differences() -> None:
+def test_the_gradients_of_constant_statistics_are_those_of_finite_differences() -> None:
     torch.manual_seed(0)
-    x = torch.randn(2, 5, 3, dtype=torch.float64)
-    logits = torch.randn(2, 2, 5, dtype=torch.float64, requires_grad=True)
-    counts = torch.full((2, 1, 1), 5.0, dtype=torch.float64)
+    double = {"dtype": torch.float64}
+    x, mask = torch.randn(3, 5, 4, **double), torch.ones(3, 5, dtype=torch.bool)
+    mask[1, 3:] = False
+    W, b, v = (
+        torch.randn(*shape, requires_grad=True, **double) for shape in [(6, 4), (6,), (2, 6)]
+    )
 
-    def stats(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return ConstantStats.apply(x, z.softmax(-1), counts)
+    def stats(*parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return AttentiveStats.apply(clean(x, mask), mask, *parameters, 1e-5)
 
-    assert torch.autograd.gradcheck(stats, (logits,))
-    mean, variance = stats(logits)
-    plain = weighted_stats(x.unsqueeze(1), logits.softmax(-1))
-    torch.testing.assert_close(mean, plain[..., :3])
-    torch.testing.assert_close(variance.clamp_min(1e-5).sqrt(), plain[..., 3:])
+    assert torch.autograd.gradcheck(stats, (W, b, v))
 
 
-def test_pieces_cover_every_utterance_once() -> None:
-    x = torch.zeros(7, 300, 768)
-    assert [i for part in pieces(x) for i in range(7)[part]] == list(range(7))
-    assert len(list(pieces(x))) == 7
-    assert len(list(pieces(torch.zeros(7, 3, 8)))) == 1
+def test_utterances_are_views_up_to_their_last_frame() -> None:
+    x = torch.arange(12.0).view(2, 3, 2)
+    views = utterances(x, torch.tensor([[True, True, False], [False, False, True]]))
+    assert [len(v) for v in views] == [2, 3]
+    assert views[0].data_ptr() == x.data_ptr()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_speech_may_stand_anywhere(name: PoolingName) -> None:
+    torch.manual_seed(0)
+    pool, f = build_pooling(name, 5), frames([6, 6])
+    mask = torch.tensor([[False, True, True, False, True, False], [True] * 6])
+    out = pool(Frames(f.x, mask))
+    alone = pool(Frames(f.x[:1, [1, 2, 4]], torch.ones(1, 3, dtype=torch.bool)))
+    torch.testing.assert_close(out[:1], alone)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rubbish", [1e6, float("inf"), float("nan")])
+def test_padding_of_constant_frames_may_hold_anything(name: PoolingName, rubbish: float) -> None:
+    torch.manual_seed(0)
+    pool, f = build_pooling(name, 5), frames([3, 6])
+    x = f.x.masked_fill(~f.mask.unsqueeze(-1), rubbish)
+    out = pool(Frames(x, f.mask))
+    torch.testing.assert_close(out, pool(f))
+    if name == "attentive":
+        out.sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in pool.parameters())
