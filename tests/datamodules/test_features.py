@@ -153,8 +153,8 @@ def test_bfloat16_is_kept_in_two_bytes_and_exactly(corpus):
     stored, live = (dataset(*corpus, s)[[1]] for s in (store, None))
     with torch.no_grad():
         hidden, _ = encoder.eval().extract(live.audio, live.lengths)
-    assert stored.hidden.dtype == torch.float32
-    assert torch.equal(stored.hidden, hidden)
+    assert stored.hidden.dtype == torch.bfloat16
+    assert torch.equal(stored.hidden.float(), hidden)
 
 
 def test_numbers_that_are_not_what_was_promised_are_refused(corpus):
