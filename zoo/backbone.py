@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from .encoder import Encoder, LayerMix
 from .errors import ConfigError
-from .families import FAMILIES, Embedded, padded
+from .families import FAMILIES
+from .family import Embedded, padded
 from .pretrained import load_speech_model, weights_digest
 from .tuning import Lora, Tuning, adapt, layered_groups, thaw, trained_keys
 from .types import Frames

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -13,17 +12,17 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from .averaging import AveragedWeights
 from .checkpoint import check_keys, check_published, strip_frozen
 from .encoder import Encoder
 from .gradients import check_reached
 from .head import Head
 from .metrics import PredictionTable, merge
 from .mixup import mix
+from .optimisation import Schedule, exempt_vectors, rate_over_steps
 from .parallel import share_out
 from .predictions import Predictions
 from .types import SAMPLE_RATE, Batch, Frames
-
-Schedule = Literal["cosine", "linear"]
 
 
 class SERModule(L.LightningModule):
@@ -169,18 +168,9 @@ class SERModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         groups = self.encoder.param_groups(self.lr, self.mix_lr)
         groups += self.head.param_groups(self.head_lr)
-        optimizer = torch.optim.AdamW(_exempt_vectors(groups), weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(exempt_vectors(groups), weight_decay=self.weight_decay)
         total = max(1, int(self.trainer.estimated_stepping_batches))
-        rising = max(1, round(self.warmup * total))
-
-        def scale(step: int) -> float:
-            if step < rising:
-                return (step + 1) / rising
-            fallen = min(1.0, (step - rising) / max(1, total - rising))
-            return (
-                1 - fallen if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * fallen))
-            )
-
+        scale = rate_over_steps(total, self.warmup, self.schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {
             "optimizer": optimizer,
@@ -306,53 +296,5 @@ class SERModule(L.LightningModule):
             self.average.weights = dict(checkpoint["ema"])
 
 
-class AveragedWeights:
-    """Exponential moving average of everything that is trained, running statistics included.
-
-    The decay of step n is ``min(decay, (1 + n) / (10 + n))``, so that early weights are forgotten.
-
-    Args:
-        decay: of one optimiser step.
-    """
-
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
-        self.weights: dict[str, Tensor] = {}
-
-    @torch.no_grad()
-    def update(self, current: dict[str, Tensor], step: int) -> None:
-        """Move the average towards the current weights."""
-        if not self.weights:
-            self.weights = {k: v.detach().clone() for k, v in current.items()}
-            return
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
-        floats = [k for k, v in current.items() if v.is_floating_point()]
-        ours = [self.weights[k] for k in floats]
-        torch._foreach_lerp_(ours, [current[k] for k in floats], share)
-        for k, v in current.items():
-            if not v.is_floating_point():
-                self.weights[k].copy_(v)
-
-    @torch.no_grad()
-    def swap(self, current: dict[str, Tensor]) -> None:
-        """Exchange the average and the current weights, in place."""
-        for k, v in current.items():
-            held = v.clone()
-            v.copy_(self.weights[k])
-            self.weights[k].copy_(held)
-
-
 def _mix(*parts: int) -> int:
     return int(np.random.SeedSequence([p & 0xFFFFFFFF for p in parts]).generate_state(1)[0])
-
-
-def _exempt_vectors(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    split: list[dict[str, Any]] = []
-    for group in groups:
-        matrices = [p for p in group["params"] if p.ndim > 1]
-        vectors = [p for p in group["params"] if p.ndim <= 1]
-        if matrices:
-            split.append({**group, "params": matrices})
-        if vectors:
-            split.append({**group, "params": vectors, "weight_decay": 0.0})
-    return split

@@ -10,7 +10,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from .errors import ConfigError
-from .families import Family
+from .family import Family
 
 Tuning = Literal["frozen", "lora", "last_k", "full"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serzoo.zoo import cli, config, registry
+from serzoo.zoo import config, registry, verbs
 from serzoo.zoo.cli import main
 from serzoo.zoo.taxonomy import read_yaml
 
@@ -43,7 +43,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_all_verbs_are_tested_here() -> None:
-    assert tuple(cli._VERBS) == VERBS
+    assert tuple(verbs.VERBS) == VERBS
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -94,12 +94,12 @@ def test_a_wrong_command_line_ends_with_2(
 def test_list_shows_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert tuple(lines) == cli.LISTS
+    assert tuple(lines) == verbs.LISTS
     assert lines["heads"].split(", ") == registry.names("heads")
     assert lines["recipes"].split(", ") == config.names("recipe")
 
 
-@pytest.mark.parametrize("kind", cli.LISTS)
+@pytest.mark.parametrize("kind", verbs.LISTS)
 def test_list_of_one_kind_is_one_name_a_line(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", kind]) == 0
     names = capsys.readouterr().out.split("\n")[:-1]
@@ -155,7 +155,7 @@ def test_an_interrupt_ends_with_130(
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli._VERBS, "list", interrupted)
+    monkeypatch.setitem(verbs.VERBS, "list", interrupted)
     assert main(["list"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -164,7 +164,7 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     def broken(_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(cli._VERBS, "list", broken)
+    monkeypatch.setitem(verbs.VERBS, "list", broken)
     with pytest.raises(ZeroDivisionError):
         main(["list"])
 
@@ -228,7 +228,7 @@ def test_settings_may_follow_options(
         seen.append(arguments)
         return 0
 
-    monkeypatch.setitem(cli._VERBS, "compare", compare)
+    monkeypatch.setitem(verbs.VERBS, "compare", compare)
     for order in (
         ["smoke", "seed=[2]", "optim.epochs=1", "--dry-run", "--out", "x"],
         ["smoke", "--dry-run", "--out", "x", "seed=[2]", "optim.epochs=1"],

@@ -7,9 +7,11 @@ import lightning as L
 import pytest
 import torch
 from serzoo.heads.classification import ClassificationHead
+from serzoo.zoo.averaging import AveragedWeights
 from serzoo.zoo.encoder import Encoder
 from serzoo.zoo.errors import CheckpointError, ConfigError
-from serzoo.zoo.module import AveragedWeights, SERModule, _exempt_vectors
+from serzoo.zoo.module import SERModule
+from serzoo.zoo.optimisation import exempt_vectors
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.types import Batch, Frames, Targets
 from torch import nn
@@ -183,7 +185,7 @@ def test_vectors_are_exempt_from_weight_decay(monkeypatch):
 
 def test_groups_keep_their_own_options():
     matrix, vector = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
-    groups = _exempt_vectors([{"params": [matrix, vector], "lr": 0.5}, {"params": [], "lr": 1}])
+    groups = exempt_vectors([{"params": [matrix, vector], "lr": 0.5}, {"params": [], "lr": 1}])
     assert groups == [
         {"params": [matrix], "lr": 0.5},
         {"params": [vector], "lr": 0.5, "weight_decay": 0.0},

@@ -1,0 +1,43 @@
+"""How fast what is trained moves: the learning rate over the steps, and what decays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+Schedule = Literal["cosine", "linear"]
+
+
+def rate_over_steps(total: int, warmup: float, schedule: Schedule) -> Callable[[int], float]:
+    """Factor of the peak learning rate at each step: a linear rise, then a fall to zero.
+
+    Args:
+        total: steps of the whole run.
+        warmup: share of them that rises; one step at least.
+        schedule: of the fall: half a ``cosine``, or ``linear``.
+    """
+    rising = max(1, round(warmup * total))
+
+    def scale(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        fallen = min(1.0, (step - rising) / max(1, total - rising))
+        if schedule == "linear":
+            return 1 - fallen
+        return 0.5 * (1 + math.cos(math.pi * fallen))
+
+    return scale
+
+
+def exempt_vectors(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Optimiser groups in which biases, norms and other vectors do not decay."""
+    split: list[dict[str, Any]] = []
+    for group in groups:
+        matrices = [p for p in group["params"] if p.ndim > 1]
+        vectors = [p for p in group["params"] if p.ndim <= 1]
+        if matrices:
+            split.append({**group, "params": matrices})
+        if vectors:
+            split.append({**group, "params": vectors, "weight_decay": 0.0})
+    return split

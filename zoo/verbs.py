@@ -1,0 +1,269 @@
+"""What each verb does: read its arguments, call the library's function, print what came out.
+
+Whatever is heavy is imported inside a verb: the command line answers ``--help`` without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from .errors import ConfigError, suggest
+
+LISTS = ("heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites")
+
+
+def _settings(arguments: argparse.Namespace, known: Sequence[str]) -> dict[str, Any]:
+    from .config import parse
+
+    values = dict(parse(arguments.settings))
+    for key in values:
+        if key not in known and not key.startswith("options."):
+            raise ConfigError(f"unknown setting '{key}'{suggest(key, [*known, 'options.KEY'])}")
+    options = {k[8:]: values.pop(k) for k in list(values) if k.startswith("options.")}
+    written = {key.strip(): text for key, _, text in (s.partition("=") for s in arguments.settings)}
+    for key, value in values.items():  # a name or a folder may look like a number
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            values[key] = written[key]
+    return {**values, "options": options}
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from . import config, registry
+    from .taxonomy import Taxonomy
+
+    found = {
+        "heads": registry.names("heads"),
+        "encoders": config.names("encoder"),
+        "corpora": registry.names("corpora"),
+        "taxonomies": Taxonomy.names(),
+        "protocols": config.names("protocol"),
+        "recipes": config.names("recipe"),
+        "suites": config.names("suite"),
+    }
+    found["encoders"] += [n for n in registry.names("encoders") if n not in found["encoders"]]
+    if arguments.kind:
+        print("\n".join(found[arguments.kind]))
+        return
+    for kind, names in found.items():
+        print(f"{kind:11} {', '.join(names)}")
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    from omegaconf import OmegaConf
+
+    from . import config
+
+    cfg = config.load(arguments.recipe, arguments.settings)
+    print(OmegaConf.to_yaml(OmegaConf.create(cfg.to_dict())), end="")
+    taxonomy = config.build_taxonomy(cfg)
+    if taxonomy is not None:
+        print(f"# classes: {', '.join(taxonomy.classes)} (taxonomy {taxonomy.fingerprint})")
+    print(f"# run {cfg.fingerprint}")
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from . import registry
+
+    values = _settings(arguments, ("root", "out", "strict"))
+    strict = values.get("strict", False)
+    if not isinstance(strict, bool):
+        raise ConfigError(f"strict is '{strict}'; have true, false")
+    prepare = registry.attribute("serzoo.datamodules.catalog:prepare_corpus")
+    done, path = prepare(
+        arguments.corpus,
+        root=values.get("root"),
+        out=values.get("out"),
+        options=values["options"],
+        strict=strict,
+        progress=True,
+    )
+    console = Console()
+    console.print(str(done), highlight=False)
+    console.print(f"manifest: {path}", highlight=False, soft_wrap=True)
+    return 1 if done.warnings or done.refusals else 0
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from . import registry
+
+    values = _settings(arguments, ("protocol", "taxonomy", "root", "label"))
+    audit = registry.attribute("serzoo.datamodules.speech:audit_corpus")
+    reports = audit(
+        arguments.manifest,
+        protocol=values.get("protocol"),
+        taxonomy=values.get("taxonomy"),
+        root=values.get("root"),
+        label=values.get("label", "label"),
+        options=values["options"],
+    )
+    for fold, report in enumerate(reports):
+        print(f"fold {fold}: {report}")
+    bad = sum(not r.ok for r in reports)
+    print(f"{len(reports)} folds, {bad} with leakage")
+    return 1 if bad else 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    import json
+
+    from rich.console import Console
+
+    from . import config
+    from .doctor import as_dict, doctor, show, summary
+
+    cfg = config.load(arguments.recipe, arguments.settings)
+    with Console(stderr=True).status("") as status:  # nothing where it is no terminal
+        findings = doctor(cfg, told=lambda name: status.update(name))
+    if arguments.json:
+        print(json.dumps(as_dict(cfg, findings), indent=1))
+    else:
+        show(cfg, findings, Console())
+    return 1 if summary(findings)["error"] else 0
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from . import config
+    from .train import run_folder, train
+
+    cfg = config.load(arguments.recipe, arguments.settings)
+    entry = train(cfg)
+    if "metrics" not in entry:  # a rank other than the first
+        return
+    m = entry["metrics"]
+    low, high = m["uar_interval"]
+    between = (
+        ""
+        if low is None or low != low
+        else f" (95 % interval over speakers {low:.3f} to {high:.3f})"
+    )
+    print(
+        f"{cfg.head['type']} on {', '.join(cfg.corpus)}, fold {cfg.fold}: "
+        f"test UAR {m['uar']:.3f}{between}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
+    )
+    print(f"record, predictions, checkpoints, TensorBoard: {run_folder(cfg)}")
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from .evaluate import evaluate
+
+    values = _settings(arguments, ("corpus", "root", "manifest", "taxonomy", "part", "out"))
+    out = values.pop("out", None)
+    if isinstance(values.get("corpus"), str):
+        values["corpus"] = [values["corpus"]]
+    table, numbers = evaluate(arguments.checkpoint, **values, progress=sys.stderr.isatty())
+    m = numbers["metrics"]
+    print(f"{len(table)} utterances: UAR {m['uar']:.3f}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}")
+    for name, recall in table.recalls().items():
+        print(f"  recall of {name}: {recall:.3f}")
+    if absent := m["absent"]:
+        print(f"  absent from the reference: {', '.join(absent)}")
+    if out:
+        print(f"predictions: {table.write_jsonl(Path(out))}")
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from .predict import predict_files
+    from .train import quiet
+
+    quiet()
+    options = ("out", "window", "hop", "voice", "batch_seconds", "plot")
+    return predict_files(
+        arguments.model, arguments.files, **{key: getattr(arguments, key) for key in options}
+    )
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from .compare import compare
+
+    done = compare(
+        arguments.suite,
+        arguments.settings,
+        out=arguments.out,
+        workers=arguments.workers,
+        dry_run=arguments.dry_run,
+    )
+    return 1 if done["failed"] else 0
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from .report import report
+
+    report(Path(arguments.out) / Path(arguments.suite).stem)
+
+
+def _save(arguments: argparse.Namespace) -> None:
+    from .published import save_pretrained
+    from .train import quiet
+
+    quiet()
+    folder = save_pretrained(
+        arguments.run, arguments.folder, licence=arguments.licence, overwrite=arguments.overwrite
+    )
+    print(f"saved: {folder} (its README.md is the model card; read it before you share it)")
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    from .published import push_to_hub
+    from .train import quiet
+
+    quiet()
+    print(
+        push_to_hub(
+            arguments.run,
+            arguments.repo_id,
+            private=not arguments.public,
+            licence=arguments.licence,
+        )
+    )
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from .checkpoint import load
+    from .export import LIMIT, export, parity
+    from .train import quiet
+
+    quiet()
+    module = load(arguments.run)
+    path = export(module, arguments.file)
+    print(f"exported: {path}")
+    largest = parity(module, path)
+    print(f"largest difference of scores from the original: {largest:.2g} (limit {LIMIT:g})")
+
+
+def _cache(arguments: argparse.Namespace) -> None:
+    from . import cache
+
+    if arguments.action == "list":
+        print(cache.table(cache.cache_list()))
+        return
+    if arguments.store is None:
+        raise ConfigError("say what to clear: a store's name (see `serzoo cache list`), or all")
+    number, freed = cache.cache_clear(arguments.store)
+    print(f"removed {number} feature stores: {cache.size(freed)} freed")
+
+
+VERBS: dict[str, Any] = {
+    "list": _list,
+    "config": _config,
+    "prepare": _prepare,
+    "audit": _audit,
+    "doctor": _doctor,
+    "train": _train,
+    "eval": _eval,
+    "predict": _predict,
+    "compare": _compare,
+    "report": _report,
+    "save": _save,
+    "push": _push,
+    "export": _export,
+    "cache": _cache,
+}
