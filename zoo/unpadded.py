@@ -6,6 +6,7 @@ thing that may vary. What it gives is that of the model itself, up to rounding (
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from .module import SERModule
 from .types import Frames
 
 
-class Unpadded(nn.Module):
+class Unpadded(nn.Module, ABC):
     """Input of one utterance to ``scores [1, C]`` and their softmax.
 
     Args:
@@ -43,13 +44,13 @@ class Unpadded(nn.Module):
         self.head = module.head
         self.temperature = 1.0 if module.temperature is None else module.temperature
 
+    @abstractmethod
     def example(self) -> Tensor:
         """An input to trace with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def frames(self, x: Tensor) -> Tensor:
         """The input to ``[1, T, D]``."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         frames = self.frames(x)
