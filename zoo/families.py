@@ -90,7 +90,7 @@ class WavLMFamily(ConvolutionFamily):
     def __init__(self, model: Any, normalise: bool) -> None:
         super().__init__(model, normalise)
         for block in self.blocks:
-            attention = block.attention
+            attention: Any = block.attention
             attention.torch_multi_head_self_attention = MethodType(gated_attention, attention)
 
     def keywords(self, hidden: Tensor, mask: Tensor) -> dict[str, Any]:

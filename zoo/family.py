@@ -86,15 +86,18 @@ class Family(ABC):
         """``[B, T, C]`` to ``[B, T, D]``."""
         hidden = self.model.feature_projection(features)
         # all but HuBERT's return the unprojected features as well
-        return hidden[0] if isinstance(hidden, tuple) else hidden
+        projected: Tensor = hidden[0] if isinstance(hidden, tuple) else hidden
+        return projected
 
     def attention_mask(self, hidden: Tensor, mask: Tensor) -> Tensor | None:
         """As the model's own kind of attention wants it; None where nothing is padded."""
         if bool(mask.all()):
             return None
-        return create_bidirectional_mask(
+        made: Any = create_bidirectional_mask(
             config=self.model.config, inputs_embeds=hidden, attention_mask=mask
         )
+        wanted: Tensor | None = made
+        return wanted
 
     def cut(self, blocks: int) -> None:
         """Remove all blocks above the given number, so that nothing above is computed or held."""

@@ -48,10 +48,11 @@ class ConvFrontEnd:
     """
 
     def __init__(self, feature_extractor: nn.Module) -> None:
-        self.layers: Any = feature_extractor.conv_layers
-        self.kernels = [layer.conv.kernel_size[0] for layer in self.layers]
-        self.strides = [layer.conv.stride[0] for layer in self.layers]
-        for k, layer in enumerate(self.layers):
+        layers: Any = feature_extractor.conv_layers
+        self.layers = layers
+        self.kernels = [layer.conv.kernel_size[0] for layer in layers]
+        self.strides = [layer.conv.stride[0] for layer in layers]
+        for k, layer in enumerate(layers):
             _check(k, layer)
         self._kept: tuple[Any, list[tuple[Tensor, Tensor | None]], list[Tensor]] | None = None
 

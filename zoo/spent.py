@@ -12,7 +12,7 @@ def totals(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Seconds of all processes by part, and the rows of features that were made and reused.
 
     ``other`` is what no part accounts for: reading the corpus, loading the encoder, writing.
-    Records of before 0.2 have no ``encode`` and ``evaluate``; theirs are in ``other``.
+    Older records have no ``encode`` and ``evaluate``; theirs are in ``other``.
     """
     sums = {"cells": 0, **dict.fromkeys((*PARTS, "other", "total"), 0.0), "encoded": 0, "reused": 0}
     for record in records:
