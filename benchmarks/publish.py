@@ -142,8 +142,8 @@ def speed() -> str:
     if stored := read("stored"):
         fits = ", ".join(f"{s:.1f}" for s in stored["fit_seconds"])
         text += (
-            f"Training the classification head on stored features of RAVDESS ({stored['utterances']} "
-            f"utterances, one layer of 768, two threads): {stored['epochs']} epochs in {fits} s; a "
+            "Training the classification head on stored features of RAVDESS "
+            f"({stored['utterances']} utterances, one layer of 768, two threads): {stored['epochs']} epochs in {fits} s; a "
             f"step with its share of validation takes {stored['step_ms']:.1f} ms, of which loading "
             f"is {stored['load_ms']:.2f} ms ({stored['load_share']:.0%}). Seconds are of a shared "
             "machine, whose neighbours take a varying part of it.\n\n"

@@ -1,7 +1,7 @@
 """Speed as ratios within one run: what a design decision buys on this machine.
 
-    python benchmarks/speed.py            # prints a table
-    python benchmarks/speed.py out.json   # and writes the numbers
+    python benchmarks/speed.py                           # prints tables
+    python benchmarks/speed.py benchmarks/records/speed  # and writes the numbers
 
 Absolute times depend on the machine and its neighbours; the two sides of a ratio are measured in
 turn, A B A B ..., and the median ratio is what counts. Encoding speech with a pretrained model is
@@ -10,18 +10,20 @@ in ``encoding.py``, which this calls, and which runs by itself too.
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import encoding
+import stored
 import torch
-from encoding import measure, show
 from serzoo.heads.classification import ClassificationHead
 from serzoo.heads.gen_ser import GenSERHead
 from serzoo.heads.selm import SELMHead
 from serzoo.zoo.logmel import LogMelEncoder
+from serzoo.zoo.record import write_json
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.types import Frames, Targets
 from timing import ratio
@@ -114,12 +116,15 @@ def main() -> None:
             f"{name:55} {row['ratio']:5.2f}  ({row['lowest']:.2f} to {row['highest']:.2f}; "
             f"{row['slow_ms']:.1f} ms / {row['fast_ms']:.1f} ms)"
         )
-    encoded = measure()
-    show(encoded)
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(
-            json.dumps(measured | {"encoding": encoded}, indent=1) + "\n", "utf-8"
-        )
+    found = {"ratios": measured, "encoding": encoding.measure()}
+    encoding.show(found["encoding"])
+    if os.environ.get("SERZOO_DATA"):
+        found["stored"] = stored.measure()
+        stored.show(found["stored"])
+    else:
+        print("training on stored features: not measured, since SERZOO_DATA is not set")
+    for name, values in found.items() if len(sys.argv) > 1 else ():
+        write_json(Path(sys.argv[1]) / f"{name}.json", values)
 
 
 if __name__ == "__main__":

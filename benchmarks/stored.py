@@ -66,8 +66,8 @@ def show(result: dict[str, Any]) -> None:
     """Print what was found."""
     fits = ", ".join(f"{s:.1f}" for s in result["fit_seconds"])
     print(
-        f"{result['epochs']} epochs of {result['utterances']} stored utterances in {fits} s "
-        f"(three runs); a step with its share of validation {result['step_ms']:.1f} ms, loading "
+        f"{result['epochs']} epochs of {result['utterances']} stored utterances in {fits} s; "
+        f"a step with its share of validation {result['step_ms']:.1f} ms, loading "
         f"{result['load_ms']:.2f} ms, {result['load_share']:.0%}"
     )
 
