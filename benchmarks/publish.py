@@ -143,8 +143,8 @@ def speed() -> str:
         fits = ", ".join(f"{s:.1f}" for s in stored["fit_seconds"])
         text += (
             "Training the classification head on stored features of RAVDESS "
-            f"({stored['utterances']} utterances, one layer of 768, two threads): {stored['epochs']} epochs in {fits} s; a "
-            f"step with its share of validation takes {stored['step_ms']:.1f} ms, of which loading "
+            f"({stored['utterances']} utterances, one layer of 768, two threads): "
+            f"{stored['epochs']} epochs in {fits} s; a step with its share of validation takes {stored['step_ms']:.1f} ms, of which loading "
             f"is {stored['load_ms']:.2f} ms ({stored['load_share']:.0%}). Seconds are of a shared "
             "machine, whose neighbours take a varying part of it.\n\n"
         )
