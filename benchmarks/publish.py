@@ -144,9 +144,10 @@ def speed() -> str:
         text += (
             "Training the classification head on stored features of RAVDESS "
             f"({stored['utterances']} utterances, one layer of 768, two threads): "
-            f"{stored['epochs']} epochs in {fits} s; a step with its share of validation takes {stored['step_ms']:.1f} ms, of which loading "
-            f"is {stored['load_ms']:.2f} ms ({stored['load_share']:.0%}). Seconds are of a shared "
-            "machine, whose neighbours take a varying part of it.\n\n"
+            f"{stored['epochs']} epochs in {fits} s; a step with its share of validation "
+            f"takes {stored['step_ms']:.1f} ms, of which loading is {stored['load_ms']:.2f} ms "
+            f"({stored['load_share']:.0%}). Seconds are of a shared machine, "
+            "whose neighbours take a varying part of it.\n\n"
         )
     if ratios := read("ratios"):
         text += "| ratio within one run | median | lowest to highest |\n|---|---|---|\n"
