@@ -122,9 +122,13 @@ def test_every_suite_names_what_exists(name: str) -> None:
     assert set(found.axes["recipe"]) <= set(NAMES["recipe"])
     assert set(found.axes["head"]) <= set(NAMES["head"])
     assert found.baseline in found.axes["head"]
+    encoders = [f"encoder={name}" for name in found.axes.get("encoder", [])]
+    assert {e.removeprefix("encoder=") for e in encoders} <= set(NAMES["encoder"])
     for recipe in found.axes["recipe"]:
         for head in found.axes["head"]:
-            config.load(recipe, [*found.overrides, f"head={head}"])
+            for encoder in encoders or [""]:
+                chosen = [*filter(None, [encoder]), *found.overrides, f"head={head}"]
+                config.load(recipe, chosen)
 
 
 @pytest.mark.parametrize("name", Taxonomy.names())
