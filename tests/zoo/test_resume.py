@@ -1,5 +1,6 @@
 """Training that is killed without warning ends in the same weights as training that is not."""
 
+import json
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from serzoo.zoo.cli import main
 from serzoo.zoo.config import load
 from serzoo.zoo.module import SERModule
 from serzoo.zoo.train import run_folder, train
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EPOCHS = 8
@@ -94,6 +96,14 @@ def test_every_main_head_trains_on_a_pretrained_encoder(
     # the layer mix is trained and kept, the published weights are not copied
     assert "encoder.mix.logits" in content["state_dict"]
     assert not [k for k in content["state_dict"] if k.startswith("encoder.backbone")]
+    # the weights of the mix are in the record and in TensorBoard
+    weights = json.loads(only(tmp_path / "runs", "record.json").read_text())["layer_weights"]
+    assert list(weights) == ["layer_00", "layer_01", "layer_02", "layer_03"]
+    assert sum(weights.values()) == pytest.approx(1)
+    events = EventAccumulator(str(only(tmp_path / "runs", "record.json").parent)).Reload()
+    for name, value in weights.items():
+        assert len(events.Scalars(f"encoder/{name}")) == 2
+        assert value != 0.25  # it learned
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
