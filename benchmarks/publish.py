@@ -140,15 +140,18 @@ def speed() -> str:
             )
         text += "\n"
     if stored := read("stored"):
-        fits = ", ".join(f"{s:.1f}" for s in stored["fit_seconds"])
         text += (
             "Training the classification head on stored features of RAVDESS "
-            f"({stored['utterances']} utterances, one layer of 768, two threads): "
-            f"{stored['epochs']} epochs in {fits} s; a step with its share of validation "
-            f"takes {stored['step_ms']:.1f} ms, of which loading is {stored['load_ms']:.2f} ms "
-            f"({stored['load_share']:.0%}). Seconds are of a shared machine, "
-            "whose neighbours take a varying part of it.\n\n"
+            f"({stored['utterances']} utterances, one layer of 768, two threads), "
+            f"{stored['epochs']} epochs; a batch is loaded in {stored['load_ms']:.2f} ms. Seconds "
+            "are of a shared machine, whose neighbours take a varying part of it.\n\n"
+            "| pooling | seconds of each run | ms of a step, with its share of validation | "
+            "loading |\n|---|---|---|---|\n"
         )
+        for pooling, row in stored["pooling"].items():
+            fits = ", ".join(f"{s:.1f}" for s in row["fit_seconds"])
+            text += f"| {pooling} | {fits} | {row['step_ms']:.1f} | {row['load_share']:.0%} |\n"
+        text += "\n"
     if ratios := read("ratios"):
         text += "| ratio within one run | median | lowest to highest |\n|---|---|---|\n"
         for name, row in ratios.items():
