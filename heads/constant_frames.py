@@ -1,13 +1,15 @@
 """Pooling of frames that do not learn (stored features, a frozen encoder), read once each way.
 
 A step of a small head on stored features is bound by memory: every pass over the frames costs more
-than its arithmetic. Here all that the pooling does with an utterance's frames is done while they
-are in the processor's cache, forwards and backwards, and nothing of their size is kept in between.
+than its arithmetic, and a new tensor of their size more than a pass. Here the frames are read as
+they are stored, in few passes through the same memory, and nothing of their size is kept between
+forwards and backwards.
 The numbers are those of the plain formulas in ``pooling.py``, which tests compare.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -21,17 +23,28 @@ def worthwhile(x: Tensor) -> bool:
     return x.device.type == "cpu" and not x.requires_grad
 
 
-def clean(x: Tensor, mask: Tensor) -> Tensor:
-    """``[B, T, D]`` with zeros where the mask ``[B, T]`` is False; no copy where they are there."""
-    if bool((x[~mask] == 0).all()):  # false for NaN, too
-        return x
-    return x.masked_fill(~mask.unsqueeze(-1), 0.0)
+def centre(x: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """``[B, 1, D]``: a vector near each utterance's mean, from every eighth frame."""
+    few, speech = x[:, ::8].to(dtype), mask[:, ::8, None]
+    return few.masked_fill(~speech, 0.0).sum(1, keepdim=True) / speech.sum(1, True).clamp_min(1)
 
 
-def utterances(x: Tensor, mask: Tensor) -> list[Tensor]:
-    """``[B, T, D]`` and ``[B, T]`` to each utterance up to its last frame of speech, ``[n, D]``."""
-    steps = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    return [row[:n] for row, n in zip(x, (mask * steps).amax(1).tolist(), strict=True)]
+_kept = threading.local()
+KEPT_BYTES = 64 << 20  # what a batch of clips needs, not what a long recording does
+
+
+def scratch(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Memory of this shape, the same at every call: fresh pages cost more than arithmetic.
+
+    It is the caller's until the next call in the same thread.
+    """
+    size = shape.numel()
+    if dtype != torch.float32 or size * 4 > KEPT_BYTES:
+        return torch.empty(shape, dtype=dtype)
+    kept: Tensor | None = getattr(_kept, "memory", None)
+    if kept is None or kept.numel() < size:
+        kept = _kept.memory = torch.empty(size)
+    return kept[:size].view(shape)
 
 
 class AttentiveStats(torch.autograd.Function):
@@ -41,57 +54,57 @@ class AttentiveStats(torch.autograd.Function):
     part, which is in W and b: ``W n(x) = (W x - m sum(W)) / s`` with a frame's mean m and deviation
     s over D, so that no normalised copy is needed (``s^2 = E x^2 - m^2``, harmless where a frame's
     mean is of the size of its deviation, as in every encoder here). The statistics are taken of
-    ``y_t = x_t - c``, c about the utterance's plain mean, and do not cancel: ``mean = c + sum_t w_t
-    y_t`` and ``variance = sum_t w_t y_t^2 - (sum_t w_t y_t)^2``, utterance by utterance, so that y
-    stays in the processor's cache.
+    ``y_t = x_t - c``, c near the utterance's plain mean, and do not cancel: ``mean = c + sum_t w_t
+    y_t`` and ``variance = sum_t w_t y_t^2 - (sum_t w_t y_t)^2``.
+
+    The product with W is in the precision of the frames: those that were computed and stored in
+    bfloat16 are multiplied in bfloat16, which loses what storing them lost (one part in 500) and is
+    several times as fast where the processor has units for it. All else is float32.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, mask: Tensor, W: Tensor, b: Tensor, v: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
-        """``[B, T, D]`` clean, ``[B, T]``, ``[H, D]``, ``[H]``, ``[Q, H]``.
+        """``[B, T, D]`` of any floating type, ``[B, T]``, ``[H, D]``, ``[H]``, ``[Q, H]``.
 
         Returns:
-            Mean and variance, ``[B, Q, D]`` each.
+            Mean and variance, ``[B, Q, D]`` each, in float32.
         """
-        m = x.mean(-1, keepdim=True)
-        power = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        y = scratch(x.shape, v.dtype).copy_(x)
+        norm = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+        if not bool(norm.isfinite().all()):  # NaN behind the end, which weight 0 would let through
+            x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
+            norm = torch.linalg.vector_norm(y.copy_(x), dim=-1, keepdim=True)
+        m = y.mean(-1, keepdim=True)
+        power = norm.square_().div_(x.shape[-1])
         inverse = power.addcmul_(m, m, value=-1).clamp_min_(0).add_(eps).rsqrt_()
-        inner = (x @ W.T).addcmul_(m, W.sum(1), value=-1)
+        inner = (x @ W.T.to(x.dtype)).to(v.dtype).addcmul_(m, W.sum(1), value=-1)
         h = inner.mul_(inverse).add_(b).tanh_()  # [B, T, H]
-        logits = (h @ v.T).transpose(1, 2).masked_fill(~mask.unsqueeze(1), float("-inf"))
+        logits = (h @ v.T).mT.masked_fill(~mask.unsqueeze(1), float("-inf"))
         weights = logits.softmax(-1)  # [B, Q, T]
-        shifts, squares, centres = [], [], []
-        for frames, row in zip(utterances(x, mask), weights, strict=True):
-            w = row[:, : len(frames)]
-            c = frames.new_full((1, len(frames)), 1 / len(frames)) @ frames
-            y = frames - c
-            shifts.append(w @ y)
-            squares.append(w @ y.square_())
-            centres.append(c)
-        shift, centre = torch.stack(shifts), torch.stack(centres)
-        ctx.save_for_backward(x, mask, v, m, inverse, h, weights, shift, centre)
-        return shift + centre, torch.stack(squares).addcmul_(shift, shift, value=-1)
+        c = centre(x, mask, v.dtype)
+        shift = weights @ y.sub_(c)
+        variance = (weights @ y.square_()).addcmul_(shift, shift, value=-1)
+        ctx.save_for_backward(x, c, v, m, inverse, h, weights, shift)
+        return shift + c, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of W, b and v."""
-        x, mask, v, m, inverse, h, weights, shift, centre = ctx.saved_tensors
+        x, c, v, m, inverse, h, weights, shift = ctx.saved_tensors
         to_mean, to_variance = gradients
-        to_y = to_mean - 2 * to_variance * shift  # what multiplies y_t
-        back = torch.zeros_like(weights)  # of the weights, up to a constant over time
-        for i, frames in enumerate(utterances(x, mask)):
-            y = frames - centre[i]
-            row = back[i, :, : len(frames)]
-            torch.mm(to_y[i], y.T, out=row)
-            row.addmm_(to_variance[i], y.square_().T)
+        y = scratch(x.shape, v.dtype).copy_(x).sub_(c)
+        # of the weights, up to a constant over time
+        back = (to_mean - 2 * to_variance * shift) @ y.mT
+        back += to_variance @ y.square_().mT
         back = weights * (back - (weights * back).sum(-1, keepdim=True))
-        out_v = torch.einsum("bqt,bth->qh", back, h)
-        inner = (back.transpose(1, 2) @ v).mul_(1 - h.square())  # [B, T, H]
+        out_v = (back @ h).sum(0)
+        inner = (back.mT @ v).mul_(1 - h.square())  # [B, T, H]
         out_b = inner.sum((0, 1))
         inner = inner.mul_(inverse).flatten(0, 1)
-        out_W = inner.T @ x.flatten(0, 1) - inner.T @ m.flatten(0, 1)
+        out_W = (inner.T.to(x.dtype) @ x.flatten(0, 1)).to(v.dtype)
+        out_W -= inner.T @ m.flatten(0, 1)
         return None, None, out_W, out_b, out_v, None
 
 
@@ -102,17 +115,19 @@ def attentive_stats(
     W = linear.weight * norm.weight
     b = linear.weight @ norm.bias + linear.bias
     found: tuple[Tensor, Tensor] = AttentiveStats.apply(  # type: ignore[no-untyped-call]
-        clean(x, mask), mask, W, b, last.weight, norm.eps
+        x, mask, W, b, last.weight, norm.eps
     )
     return found
 
 
 @torch.no_grad()
 def plain_stats(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance over the frames of speech, ``[B, 1, D]`` each."""
+    """Mean and variance over the frames of speech, ``[B, 1, D]`` each, in float32."""
     means, variances = [], []
-    for frames, speech in zip(utterances(x, mask), mask, strict=True):
-        frames = frames[speech[: len(frames)]] if not speech[: len(frames)].all() else frames
+    ends = (mask * torch.arange(1, mask.shape[1] + 1)).amax(1).tolist()
+    for row, speech, end in zip(x, mask, ends, strict=True):  # one at a time: they stay in cache
+        frames, heard = row[:end], speech[:end]
+        frames = (frames if bool(heard.all()) else frames[heard]).float()
         means.append(frames.mean(0, keepdim=True))
         variances.append((frames - means[-1]).square_().mean(0, keepdim=True))
     return torch.stack(means), torch.stack(variances)

@@ -84,7 +84,7 @@ class StatsPooling(nn.Module):
     def forward(self, frames: Frames) -> Tensor:
         """Frames to ``[B, width]`` float32."""
         if worthwhile(frames.x):
-            return _joined(*plain_stats(frames.x.float(), frames.mask))[:, 0]
+            return _joined(*plain_stats(frames.x, frames.mask))[:, 0]
         weights = frames.mask.float()
         return weighted_stats(_clean(frames), weights / weights.sum(1, keepdim=True).clamp_min(1.0))
 
@@ -127,7 +127,7 @@ class AttentiveStatistics(nn.Module):
             if worthwhile(frames.x):
                 norm, linear, _, last = self.attention
                 return _joined(
-                    *attentive_stats(frames.x.float(), frames.mask, norm, linear, last)  # type: ignore[arg-type]
+                    *attentive_stats(frames.x, frames.mask, norm, linear, last)  # type: ignore[arg-type]
                 )
             frames = Frames(_clean(frames), frames.mask)
             return weighted_stats(frames.x.unsqueeze(1), self.weights(frames))

@@ -95,11 +95,11 @@ class LayerMix(nn.Module):
         self.logits = nn.Parameter(torch.zeros(len(layers))) if len(layers) > 1 else None
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """``[B, K, T, D]`` to ``[B, T, D]``."""
+        """``[B, K, T, D]`` to ``[B, T, D]``; a single layer keeps its floating type."""
         if self.logits is None:
             return hidden[:, 0]
-        weights = self.logits.float().softmax(0).to(hidden.dtype)
-        return torch.einsum("k,bktd->btd", weights, hidden)
+        weights = self.logits.float().softmax(0)
+        return torch.einsum("k,bktd->btd", weights, hidden.float())
 
     def weights(self) -> dict[str, float]:
         """Layer name to weight; empty for a single layer."""

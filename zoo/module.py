@@ -95,7 +95,7 @@ class SERModule(L.LightningModule):
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if batch.hidden is not None and batch.mask is not None:
-            return batch.hidden.float(), batch.mask  # travelled as stored
+            return batch.hidden, batch.mask  # as stored
         assert batch.audio is not None
         assert batch.lengths is not None
         if not self.encoder.storable:

@@ -1,7 +1,8 @@
 """A pool of worker processes, one per device, that run cells one after another.
 
-A worker keeps what it has loaded (libraries, stored features) from cell to cell. A cell that
-raises, or takes its worker down, is a recorded cell; the rest goes on.
+A worker keeps the libraries it has loaded from cell to cell; features lie in the store on disk,
+where all workers read them. A cell that raises, or takes its worker down, is a recorded cell; the
+rest goes on.
 """
 
 from __future__ import annotations

@@ -116,7 +116,8 @@ class Frames(_TensorRecord):
     """What a head sees of a batch.
 
     Attributes:
-        x: ``[B, T, D]`` encoder frames; zeros where ``mask`` is False.
+        x: ``[B, T, D]`` encoder frames, in the type they are stored in, float32 or bfloat16 (a
+            head computes in float32); zeros where ``mask`` is False.
         mask: ``[B, T]`` bool, True = speech; every row has at least one True.
     """
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from serzoo.heads.constant_frames import AttentiveStats, clean, utterances
+from serzoo.heads import constant_frames
+from serzoo.heads.constant_frames import AttentiveStats
 from serzoo.heads.pooling import (
     AttentiveStatistics,
     PooledEmbedding,
@@ -151,16 +152,32 @@ def test_the_gradients_of_constant_statistics_are_those_of_finite_differences() 
     )
 
     def stats(*parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return AttentiveStats.apply(clean(x, mask), mask, *parameters, 1e-5)
+        return AttentiveStats.apply(x, mask, *parameters, 1e-5)
 
     assert torch.autograd.gradcheck(stats, (W, b, v))
 
 
-def test_utterances_are_views_up_to_their_last_frame() -> None:
-    x = torch.arange(12.0).view(2, 3, 2)
-    views = utterances(x, torch.tensor([[True, True, False], [False, False, True]]))
-    assert [len(v) for v in views] == [2, 3]
-    assert views[0].data_ptr() == x.data_ptr()
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_stored_in_bfloat16_are_pooled_in_float32(name: PoolingName) -> None:
+    torch.manual_seed(0)
+    f = frames([9, 300], dim=64)
+    stored = f.x.bfloat16()
+    pool = build_pooling(name, 64)
+    out = pool(Frames(stored, f.mask))
+    assert out.dtype == torch.float32
+    # the weights of the frames come from a product in bfloat16, the sums do not
+    tolerance = 5e-3 if name == "attentive" else 1e-6
+    torch.testing.assert_close(out, pool(Frames(stored.float(), f.mask)), atol=tolerance, rtol=0)
+
+
+def test_a_long_recording_leaves_no_memory_behind() -> None:
+    pool = AttentiveStatistics(64)
+    x = torch.randn(1, 64, 64)
+    pool(Frames(x, torch.ones(1, 64, dtype=torch.bool)))
+    kept = constant_frames.scratch(x.shape, torch.float32)
+    long = torch.Size([1, constant_frames.KEPT_BYTES // 4 // 64 + 1, 64])
+    assert constant_frames.scratch(long, torch.float32).data_ptr() != kept.data_ptr()
+    assert constant_frames.scratch(x.shape, torch.float32).data_ptr() == kept.data_ptr()
 
 
 @pytest.mark.parametrize("name", NAMES)
