@@ -27,7 +27,8 @@ def model_card(
     head, classes = config["head"]["type"], config["classes"]
     training, base = config["training"], config["published"].get("encoder")
     corpora = {name: _corpus(name) for name in training["corpus"]}
-    title = f"{head} on {' and '.join(corpora) or 'data of the user'}, {_encoder(config)}"
+    called = training.get("head_name", head)
+    title = f"{called} on {' and '.join(corpora) or 'data of the user'}, {_encoder(config)}"
     data = ModelCardData(
         language=sorted({str(c["language"]) for c in corpora.values() if "language" in c}) or None,
         license=licence or "other",
@@ -129,7 +130,8 @@ def _model(config: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
         text += ", trained from scratch"
     else:
         text += f": {_named(base)}, weights `{base['weights']}`"
-        text += f", layers {encoder['layers']}" if encoder.get("layers") else ", all layers mixed"
+        if "layers" in encoder:
+            text += f", layers {encoder['layers']}" if encoder["layers"] else ", all layers mixed"
         text += f", tuning `{encoder.get('tuning', 'frozen')}`"
     return (
         text + ". Audio is 16 kHz mono. `config.json` holds every option, and the run's fingerprint"

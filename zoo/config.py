@@ -136,6 +136,7 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
         if group not in chosen:
             raise ConfigError(f"no {group} chosen; add {group}=NAME{suggest('', names(group))}")
         merged[group] = read_group(group, chosen[group])
+    kind = merged["head"].get("type")
     # an encoder's file names the optimisation that suits it, unless one was asked for
     default_optim = merged["encoder"].pop("optim", None)
     tuning = dict(overrides).get("encoder.tuning") or (base.get("encoder") or {}).get("tuning")
@@ -146,6 +147,10 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     for key, value in overrides:
         if not (key in GROUPS and isinstance(value, str)):
             _set(merged, key, value)
+    if (
+        isinstance(merged["head"], dict) and merged["head"].get("type") == kind
+    ):  # else it is another head by now
+        merged.setdefault("head_name", chosen["head"])
     return resolve(merge(merged))
 
 

@@ -85,7 +85,7 @@ def labels_matter(trial: Trial) -> Iterator[Finding]:
             torch.manual_seed(0)  # a head may draw noise: the same for both
             losses.append(float(trial.module.head.loss(frames, given, batch.text).loss))
     facts = {"loss": losses[0], "loss_of_wrong_labels": losses[1]}
-    head = trial.cfg.head["type"]
+    head = trial.cfg.called
     if losses[0] == losses[1]:
         yield warning(
             f"the loss of head '{head}' is {losses[0]:.4g} with the labels and with each replaced "

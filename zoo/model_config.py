@@ -85,7 +85,8 @@ def describe(module: SERModule, record: Mapping[str, Any] | None = None) -> dict
         },
         "fingerprint": cfg.fingerprint,
         "data": meta.get("data"),
-        "training": {key: identity[key] for key in TRAINING},
+        "speakers": meta.get("speakers"),
+        "training": {key: identity[key] for key in TRAINING} | {"head_name": cfg.called},
     }
 
 

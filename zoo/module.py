@@ -153,7 +153,8 @@ class SERModule(L.LightningModule):
         return self._extras[key]
 
     def on_train_epoch_end(self) -> None:
-        name = str(self.metadata.get("head", {}).get("type", type(self.head).__name__))
+        own = self.metadata.get("head", {}).get("type", type(self.head).__name__)
+        name = str(self.metadata.get("head_name") or own)
         values: dict[str, Any] = {"train/loss": self._loss.compute()}
         values |= {f"head/{name}/{k}": m.compute() for k, m in self._extras.items()}
         self._loss.reset()

@@ -39,7 +39,9 @@ class Run:
 
     @property
     def head(self) -> str:
-        return str(self.record["config"]["head"]["type"])
+        """The name of its configuration; the type in records that hold no name."""
+        cfg = self.record["config"]
+        return str(cfg.get("head_name") or cfg["head"]["type"])
 
     @property
     def fold(self) -> int:

@@ -72,6 +72,7 @@ class RunConfig:
     taxonomy: str | None = None
     seed: int = 1
     encoder: dict[str, Any] = field(default_factory=dict)
+    head_name: str = ""  # of configs/head/NAME.yaml; what the head is called in folders and tables
     head: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -87,10 +88,15 @@ class RunConfig:
         return merge(dict(data))
 
     @property
+    def called(self) -> str:
+        """What the head is called in folders, tables and curves: its configuration's name."""
+        return self.head_name or str(self.head["type"])
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The part of the configuration that decides the numbers."""
         d = self.to_dict()
-        del d["recipe"]
+        del d["recipe"], d["head_name"]  # labels: what they stand for is written out
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
         d["trainer"] = {"precision": d["trainer"]["precision"]}

@@ -22,7 +22,7 @@ class Suite:
     Attributes:
         name: of the suite, and of its folder.
         title: one line for people.
-        baseline: the head that differences are taken to.
+        baseline: the head that differences are taken to, by its configuration's name.
         axes: ``recipe``, ``head``, ``seed`` and optionally ``encoder`` and ``fold`` (a list of
             numbers, or ``all``).
         overrides: ``key=value`` for every cell.
@@ -94,8 +94,9 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
     if folds != "all" and not all(isinstance(f, int) and not isinstance(f, bool) for f in folds):
         raise ConfigError(f"suite '{name}': fold is {folds}; give a list of numbers, or all")
     baseline = str(raw.get("baseline", "classification"))
-    if baseline not in registry.names("heads"):
-        known = suggest(baseline, registry.names("heads"))
+    heads = {*config.names("head"), *registry.names("heads")}
+    if baseline not in heads:
+        known = suggest(baseline, heads)
         raise ConfigError(f"suite '{name}' has unknown baseline '{baseline}'{known}")
     return Suite(path.stem, str(raw.get("title", name)), axes, fixed, baseline)
 

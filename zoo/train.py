@@ -22,6 +22,7 @@ from .record import finished, read_record, write_json
 from .stats import bootstrap
 from .storing import StoreFeatures
 from .taxonomy import Taxonomy
+from .trained import refuse_seen
 
 OPEN_DATA = "serzoo.datamodules.speech:open_data"
 
@@ -50,7 +51,7 @@ def build(cfg: RunConfig, taxonomy: Taxonomy, metadata: dict[str, Any] | None = 
         mixup=cfg.optim.mixup,
         ema=cfg.optim.ema,
         seed=cfg.seed,
-        metadata=metadata or {"head": dict(cfg.head)},
+        metadata=metadata or {"head": dict(cfg.head), "head_name": cfg.called},
     )
 
 
@@ -92,7 +93,7 @@ def open_data(
 
 def run_folder(cfg: RunConfig) -> Path:
     """Where a single run of ``serzoo train`` is kept."""
-    return Path(cfg.trainer.out) / Path(cfg.recipe).stem / f"{cfg.head['type']}-{cfg.fingerprint}"
+    return Path(cfg.trainer.out) / Path(cfg.recipe).stem / f"{cfg.called}-{cfg.fingerprint}"
 
 
 def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
@@ -129,11 +130,14 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         "config": cfg.to_dict(),
         "fingerprint": cfg.fingerprint,
         "head": dict(cfg.head),
+        "head_name": cfg.called,
         "taxonomy": taxonomy.to_dict(),
         "taxonomy_fingerprint": taxonomy.fingerprint,
         "data": identity,
+        "speakers": data.speakers(),
     }
     module = build(cfg, taxonomy, metadata)
+    refuse_seen(module.encoder, metadata["speakers"])
     metadata["published"] = checkpoint.published_parts(module)
     trainer, best = _trainer(cfg, out, len(data.datasets["train"]))
     if trainer.is_global_zero:
@@ -161,6 +165,7 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         "config": cfg.to_dict(),
         "classes": taxonomy.classes,
         "data": identity,
+        "speakers": metadata["speakers"],
         "counts": data.counts(),
         "notes": data.speech.notes,
         "split_notes": list(data.split.notes),
@@ -292,14 +297,14 @@ def _log_summary(
     if not isinstance(logger, TensorBoardLogger):
         return
     m = entry["metrics"]
-    hparams = record.flatten(cfg.identity)
+    hparams = record.flatten(cfg.identity) | {"head_name": cfg.called}
     hparams |= {
         "trainable": entry["parameters"]["trainable"],
         "fit_seconds": entry["seconds"]["fit"],
     }
     # one call, with all metric keys known: TensorBoard's comparison table needs no other
     logger.log_hyperparams(hparams, {f"hp/{k}": m[k] for k in ("uar", "wa", "f1")})
-    figure = confusion_figure(module.tables["test"], f"{cfg.head['type']}, fold {cfg.fold}")
+    figure = confusion_figure(module.tables["test"], f"{cfg.called}, fold {cfg.fold}")
     logger.experiment.add_figure("test/confusion", figure, global_step=trainer.global_step)
     logger.save()
     logger.finalize("success")

@@ -35,7 +35,7 @@ def _list(arguments: argparse.Namespace) -> None:
     from .taxonomy import Taxonomy
 
     found = {
-        "heads": registry.names("heads"),
+        "heads": config.names("head"),
         "encoders": config.names("encoder"),
         "corpora": registry.names("corpora"),
         "taxonomies": Taxonomy.names(),
@@ -43,7 +43,10 @@ def _list(arguments: argparse.Namespace) -> None:
         "recipes": config.names("recipe"),
         "suites": config.names("suite"),
     }
-    found["encoders"] += [n for n in registry.names("encoders") if n not in found["encoders"]]
+    files: tuple[registry.Kind, ...] = ("heads", "encoders")
+    for registered in files:  # what a third party registers needs no file
+        have = found[registered]
+        have += [n for n in registry.names(registered) if n not in have]
     if arguments.kind:
         print("\n".join(found[arguments.kind]))
         return
@@ -142,7 +145,7 @@ def _train(arguments: argparse.Namespace) -> None:
         else f" (95 % interval over speakers {low:.3f} to {high:.3f})"
     )
     print(
-        f"{cfg.head['type']} on {', '.join(cfg.corpus)}, fold {cfg.fold}: "
+        f"{cfg.called} on {', '.join(cfg.corpus)}, fold {cfg.fold}: "
         f"test UAR {m['uar']:.3f}{between}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
     )
     print(f"record, predictions, checkpoints, TensorBoard: {run_folder(cfg)}")

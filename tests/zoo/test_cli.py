@@ -95,7 +95,9 @@ def test_list_shows_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert tuple(lines) == verbs.LISTS
-    assert lines["heads"].split(", ") == registry.names("heads")
+    shown = lines["heads"].split(", ")
+    assert shown[: len(config.names("head"))] == config.names("head")
+    assert set(shown) == {*config.names("head"), *registry.names("heads")}
     assert lines["recipes"].split(", ") == config.names("recipe")
 
 

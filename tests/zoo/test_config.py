@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -55,6 +56,51 @@ def test_a_recipe_tweaks_what_its_encoder_brings() -> None:
 def test_a_group_on_the_command_line_drops_the_recipe_s_tweaks_for_it() -> None:
     assert load("optim=frozen").optim.epochs == config.read_group("optim", "frozen")["epochs"]
     assert load("head=prototype").head == config.read_group("head", "prototype")
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """configs/head with two more files of one type: ``wide`` and ``narrow``."""
+    folder = tmp_path / "head"
+    shipped = Path(str(config.files("serzoo.configs.head")))
+    shutil.copytree(shipped, folder)
+    write(folder / "wide.yaml", "type: classification\nhidden: 99\n")
+    write(folder / "narrow.yaml", "type: classification\nhidden: 3\n")
+    real = config.files
+    monkeypatch.setattr(
+        config, "files", lambda name: folder if name == "serzoo.configs.head" else real(name)
+    )
+    return folder
+
+
+def test_a_head_is_called_after_its_configuration(files: Path) -> None:
+    cfg = load("head=wide", "head.dropout=0.3")
+    assert (cfg.called, cfg.head_name, cfg.head["type"]) == ("wide", "wide", "classification")
+    assert (cfg.head["hidden"], cfg.head["dropout"]) == (99, 0.3)
+    assert "wide" not in cfg.head.values()
+    assert load().called == "classification"  # of the recipe
+    assert load("head=wide", "head_name=mine").called == "mine"
+    with pytest.raises(ConfigError, match=r"no head config called 'wode'; .* 'wide'\?"):
+        load("head=wode")
+
+
+def test_a_name_is_a_label_and_not_part_of_what_decides_the_numbers(files: Path) -> None:
+    assert load("head=wide").fingerprint == load("head.hidden=99").fingerprint
+    assert load("head=wide").fingerprint != load("head=narrow").fingerprint
+
+
+def test_another_type_is_not_called_after_the_file(files: Path) -> None:
+    base = {"corpus": "synthetic", "groups": {"encoder": "logmel", "head": "wide"}}
+    cfg = config.compose(base, [("head", {"type": "selm"})])
+    assert cfg.called == "selm"
+
+
+def test_a_configuration_of_before_heads_had_names_is_called_after_its_type() -> None:
+    values = load("head=selm").to_dict()
+    del values["head_name"]
+    old = RunConfig.from_dict(values)
+    assert old.called == "selm"
+    assert old.fingerprint == load("head=selm").fingerprint
 
 
 def test_an_encoder_on_the_command_line_brings_its_own_optim() -> None:
@@ -293,7 +339,7 @@ def test_the_recipe_s_name_is_not_part_of_the_fingerprint(tmp_path: Path) -> Non
 def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> None:
     identity = load().identity
     left_out = {f.name for f in fields(RunConfig)} - set(identity)
-    assert left_out == {"recipe"}
+    assert left_out == {"recipe", "head_name"}
     of_data = {f.name for f in fields(DataConfig)} - set(identity["data"])
     assert of_data == {"root", "manifest", "workers", "features"}
     of_trainer = {f.name for f in fields(TrainerConfig)} - set(identity["trainer"])

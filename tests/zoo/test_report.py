@@ -68,6 +68,23 @@ HEADS = ("classification", "prototype")
 # ---- numbers
 
 
+def test_two_configurations_of_one_head_are_two_rows() -> None:
+    runs = grid(("mlp", "linear"), (0, 1), (1,))
+    rows = summarise(runs, "linear")
+    assert [r["head"] for r in rows] == ["mlp", "linear"]
+    assert rows[0]["difference"] is not None
+    assert rows[1]["difference"] is None
+    text = markdown(rows, "linear")
+    assert "| mlp |" in text
+    assert "UAR minus linear's" in text
+
+
+def test_a_record_without_a_name_is_called_after_its_type() -> None:
+    run = make("linear")
+    del run.record["config"]["head_name"]
+    assert run.head == "classification"
+
+
 def test_numbers_are_those_of_the_pooled_predictions() -> None:
     runs = grid(HEADS, (0, 1), (1, 2, 3))
     rows = summarise(runs)

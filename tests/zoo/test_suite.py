@@ -90,7 +90,20 @@ def test_heads_of_a_cell_differ_in_nothing_else(
     first, second, *_ = suite.expand(suite.load(str(file)), out="x")
     a, b = first.cfg.to_dict(), second.cfg.to_dict()
     assert a.pop("head") != b.pop("head")
+    assert a.pop("head_name") != b.pop("head_name")
     assert a == b
+
+
+def test_two_configurations_of_one_head_are_two_methods(
+    file: Path, opened: list[tuple[RunConfig, Any]]
+) -> None:
+    file.write_text(TEXT.replace("[classification, prototype]", "[linear, mlp]") + "baseline: mlp")
+    found = suite.load(str(file), ["fold=0", "seed=1"])
+    assert found.baseline == "mlp"
+    cells = suite.expand(found, out="x")
+    assert [c.head for c in cells] == [c.cfg.called for c in cells] == ["linear", "mlp"]
+    assert {c.cfg.head["type"] for c in cells} == {"classification"}
+    assert [c.name.split("-")[2] for c in cells] == ["linear", "mlp"]
 
 
 def test_an_axis_of_encoders_brings_each_its_own_optim(

@@ -13,7 +13,7 @@ from serzoo.zoo.config import load
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.evaluate import evaluate
 from serzoo.zoo.metrics import PredictionTable
-from serzoo.zoo.train import build, build_taxonomy, train
+from serzoo.zoo.train import build, build_taxonomy, run_folder, train
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -212,6 +212,23 @@ def test_hparams_can_be_compared(run):
     text = metadata.plugin_data.content
     for name in (b"head.type", b"optim.lr", b"fold", b"seed", b"trainable"):
         assert name in text
+
+
+def test_a_run_is_called_after_its_head_s_configuration(run, tiny_recipe):
+    folder, entry = run("linear")
+    cfg = configured(tiny_recipe, "linear")
+    assert entry["config"]["head_name"] == "linear"
+    assert entry["config"]["head"]["type"] == "classification"
+    assert run_folder(cfg).name == f"linear-{cfg.fingerprint}"
+    found = events(folder)
+    named = {t for t in found.Tags()["scalars"] if t.startswith("head/")}
+    assert {t.split("/")[1] for t in named} == {"linear"}
+    content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert b"head_name" in content
+    assert (
+        torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["serzoo"]["head_name"]
+        == "linear"
+    )
 
 
 # -- the same everything but the head ------------------------------------------------------------
