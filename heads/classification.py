@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from ..zoo.errors import ConfigError
 from ..zoo.head import Head
 from ..zoo.taxonomy import Taxonomy
 from ..zoo.types import Frames, HeadLoss, Targets
+from .losses import LossName, binary_cross_entropy, cross_entropy, focal, smooth
 from .pooling import PooledEmbedding, PoolingName
 
 
 class ClassificationHead(Head):
-    """Pooling, an optional hidden layer, and one output per class.
+    """Pooling, layer normalisation, an optional hidden layer, and one output per class.
 
-    With ``loss="ce"`` the loss is the cross-entropy to the label's distribution ``p``, softened by
-    label smoothing ``s``: ``-sum_c ((1 - s) p_c + s / C) log softmax(z)_c``. With ``loss="bce"``
-    each class is a yes-no question, ``-sum_c p_c log sigmoid(z_c) + (1 - p_c) log sigmoid(-z_c)``,
-    as in the weak supervision of LanSER (arXiv 2309.03978, by its patent's text), and the
-    log-scores are ``log sigmoid(z)``. The network around them is our choice.
+    The losses are those of :mod:`.losses`, to the label's distribution ``p`` softened by label
+    smoothing: ``ce``, one class of several; ``focal``, the same with less weight on what is already
+    answered well; ``bce``, a yes-no question for each class, as in the weak supervision of LanSER
+    (arXiv 2309.03978, by its patent's text), whose log-scores are ``log sigmoid(z)``. Class weights
+    are ``data.balance``: inverse class frequency, as weights of the utterances. The network around
+    them is our choice.
 
     Args:
         dim: ``D``, width of the frames.
@@ -27,9 +30,15 @@ class ClassificationHead(Head):
         pooling: how frames become one vector: ``mean``, ``stats``, ``attentive``.
         hidden: width of the hidden layer; 0 for none, a linear classifier.
         dropout: share dropped before the hidden and the output layer, in training.
-        label_smoothing: ``s`` above, 0 to 1.
-        loss: ``ce`` (one class of several) or ``bce`` (each class by itself).
+        label_smoothing: share of the label's mass that is spread over all classes, 0 to 1.
+        loss: ``ce``, ``bce`` or ``focal``.
+        focal_gamma: exponent of ``focal``, 0 or more; 0 is ``ce``. Not used by the others.
+
+    Raises:
+        ConfigError: for a share or an exponent out of its range.
     """
+
+    sizes: ClassVar[tuple[str, ...]] = ("hidden",)
 
     def __init__(
         self,
@@ -40,10 +49,15 @@ class ClassificationHead(Head):
         hidden: int = 0,
         dropout: float = 0.1,
         label_smoothing: float = 0.0,
-        loss: Literal["ce", "bce"] = "ce",
+        loss: LossName = "ce",
+        focal_gamma: float = 2.0,
     ) -> None:
         super().__init__(dim, taxonomy)
-        self.label_smoothing = label_smoothing
+        if not 0 <= label_smoothing <= 1:
+            raise ConfigError(f"label_smoothing={label_smoothing}; it is a share, 0 to 1")
+        if not focal_gamma >= 0:
+            raise ConfigError(f"focal_gamma={focal_gamma}; give 0 (cross-entropy) or more")
+        self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
         self.kind = loss
         self.embed = PooledEmbedding(dim, pooling, dropout)
         width = self.embed.width
@@ -58,16 +72,12 @@ class ClassificationHead(Head):
         return z.float()
 
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
-        z, p = self.logits(frames), targets.probs
-        s = self.label_smoothing
-        soft = (1 - s) * p + s / p.shape[-1]
-        if self.kind == "ce":
-            per_item = -(soft * z.log_softmax(-1)).sum(-1)
+        z, soft = self.logits(frames), smooth(targets.probs, self.label_smoothing)
+        if self.kind == "focal":
+            per_item = focal(z, soft, self.focal_gamma)
         else:
-            per_item = nn.functional.binary_cross_entropy_with_logits(
-                z, soft, reduction="none"
-            ).sum(-1)
-        right = (z.argmax(-1) == p.argmax(-1)).float()
+            per_item = (cross_entropy if self.kind == "ce" else binary_cross_entropy)(z, soft)
+        right = (z.argmax(-1) == targets.probs.argmax(-1)).float()
         return HeadLoss(targets.average(per_item), {"accuracy": targets.average(right).detach()})
 
     def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:

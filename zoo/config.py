@@ -147,9 +147,8 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     for key, value in overrides:
         if not (key in GROUPS and isinstance(value, str)):
             _set(merged, key, value)
-    if (
-        isinstance(merged["head"], dict) and merged["head"].get("type") == kind
-    ):  # else it is another head by now
+    head = merged["head"]
+    if isinstance(head, dict) and head.get("type") == kind:  # else it is another head by now
         merged.setdefault("head_name", chosen["head"])
     return resolve(merge(merged))
 

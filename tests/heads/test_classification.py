@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 from serzoo.heads.classification import ClassificationHead
+from serzoo.heads.losses import cross_entropy, focal, smooth
+from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.testing import Case, check_head
 from serzoo.zoo.types import Frames, Targets
@@ -40,6 +42,102 @@ def test_bce_equals_torch_and_scores_are_log_probabilities() -> None:
     torch.testing.assert_close(h.scores(frames, TAXONOMY), z.sigmoid().log())
 
 
+def test_cross_entropy_to_soft_targets_is_the_divergence_plus_their_entropy() -> None:
+    torch.manual_seed(0)
+    z, p = torch.randn(5, 4), torch.rand(5, 4).softmax(-1)
+    divergence = torch.nn.functional.kl_div(z.log_softmax(-1), p, reduction="none").sum(-1)
+    entropy = torch.distributions.Categorical(probs=p).entropy()
+    torch.testing.assert_close(cross_entropy(z, p), divergence + entropy)
+
+
+def test_smoothing_moves_a_share_of_the_mass_to_all_classes() -> None:
+    want = [[0.8, 0.1, 0.1], [0.24, 0.45, 0.31], [0.1, 0.1, 0.8], [0.1, 0.8, 0.1]]
+    torch.testing.assert_close(smooth(PROBS, 0.3), torch.tensor(want))
+    assert torch.equal(smooth(PROBS, 0.0), PROBS)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_loss_of_hard_labels_is_that_of_the_paper(gamma: float) -> None:
+    """``-(1 - q_y)^gamma log q_y``, its gradient by finite differences."""
+    torch.manual_seed(0)
+    z = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([0, 1, 2, 2, 1, 0])
+    q = z.detach().softmax(-1)[torch.arange(6), y]
+    p = torch.nn.functional.one_hot(y, 3).double()
+    torch.testing.assert_close(focal(z, p, gamma), -((1 - q) ** gamma) * q.log())
+    assert torch.autograd.gradcheck(lambda logits: focal(logits, p, gamma), z)
+
+
+def test_focal_loss_of_gamma_zero_is_cross_entropy() -> None:
+    frames, targets = CASE.frames(), Targets(PROBS, WEIGHT)
+    a = head(loss="focal", focal_gamma=0.0, label_smoothing=0.1).loss(frames, targets)
+    b = head(loss="ce", label_smoothing=0.1).loss(frames, targets)
+    torch.testing.assert_close(a.loss, b.loss)
+
+
+def test_focal_loss_has_a_gradient_where_an_answer_is_certain() -> None:
+    z = torch.tensor([[80.0, -80.0]], requires_grad=True)
+    focal(z, torch.tensor([[1.0, 0.0]]), 0.5).sum().backward()
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+
+
+def test_class_weights_are_those_of_torch() -> None:
+    """The weights of ``data.balance``, n / (C n_c), come in with the utterances."""
+    h, frames = head(), CASE.frames()
+    y = torch.tensor([0, 1, 1, 1])
+    weights = 4 / (3 * torch.bincount(y, minlength=3).clamp_min(1))
+    want = torch.nn.functional.cross_entropy(h.logits(frames), y, weight=weights)
+    found = h.loss(frames, Targets(torch.eye(3)[y], weights[y])).loss
+    torch.testing.assert_close(found, want)
+
+
+def test_the_network_is_what_it_says() -> None:
+    """Attentive statistics, layer norm, hidden layer: written out from the parameters."""
+    h, frames = head(hidden=5), CASE.frames()
+    p = {k.removeprefix("embed."): v for k, v in h.state_dict().items()}
+    a = "pooling.attention."
+    rows = []
+    for x, m in zip(frames.x, frames.mask, strict=True):
+        x = x[m]
+        normed = torch.nn.functional.layer_norm(x, (8,), p[a + "0.weight"], p[a + "0.bias"])
+        e = (normed @ p[a + "1.weight"].T + p[a + "1.bias"]).tanh() @ p[a + "3.weight"].T
+        w = e.softmax(0)
+        mean = (w * x).sum(0)
+        sd = (w * (x - mean) ** 2).sum(0).clamp_min(1e-5).sqrt()
+        pooled = torch.cat([mean, sd])
+        v = torch.nn.functional.layer_norm(pooled, (16,), p["norm.weight"], p["norm.bias"])
+        v = torch.nn.functional.gelu(v @ p["output.0.weight"].T + p["output.0.bias"])
+        rows.append(v @ p["output.3.weight"].T + p["output.3.bias"])
+    torch.testing.assert_close(h.logits(frames), torch.stack(rows), atol=1e-5, rtol=1e-5)
+
+
+def test_dropout_drops_its_share_before_the_hidden_and_the_output_layer() -> None:
+    h = head(hidden=4000, dropout=0.3)
+    seen: dict[str, torch.Tensor] = {}
+    for name in ("embed", "output.2"):
+        h.get_submodule(name).register_forward_hook(lambda m, i, o, n=name: seen.update({n: o}))
+    wide = Frames(torch.randn(64, 5, 8), torch.ones(64, 5, dtype=torch.bool))
+    h.train().logits(wide)
+    for share in ((seen[n] == 0).float().mean().item() for n in seen):
+        assert abs(share - 0.3) < 0.05
+    h.eval().logits(wide)
+    assert all((seen[n] != 0).all() for n in seen)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"label_smoothing": 1.1}, "label_smoothing=1.1; it is a share"),
+        ({"focal_gamma": -1.0}, "focal_gamma=-1.0; give 0"),
+        ({"focal_gamma": math.nan}, "focal_gamma=nan; give 0"),
+    ],
+)
+def test_numbers_out_of_range_are_told(knobs: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        head(**knobs)
+
+
 def test_a_fresh_head_costs_about_the_entropy_of_the_classes() -> None:
     loss = head().loss(CASE.frames(), CASE.targets()).loss.item()
     assert abs(loss - math.log(3)) < 0.5
@@ -60,7 +158,7 @@ def test_hidden_zero_is_a_linear_classifier() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "stats", "attentive"])
-@pytest.mark.parametrize("loss", ["ce", "bce"])
+@pytest.mark.parametrize("loss", ["ce", "bce", "focal"])
 def test_every_variant_keeps_the_contract(pooling: str, loss: str) -> None:
     check_head(ClassificationHead, dim=8, pooling=pooling, loss=loss, hidden=0, dropout=0.1)
 
