@@ -23,6 +23,7 @@ from .info import CorpusInfo
 from .manifest import Utterance, read_manifest
 from .protocols import Protocol, Split
 from .sampler import BucketSampler, EvalSampler
+from .split import speakers_of
 
 PARTS = ("train", "valid", "test")
 
@@ -140,6 +141,10 @@ class SpeechDataModule(L.LightningDataModule):
         }
         left_out = dict(self.coverage.dropped) if self.coverage else {}
         return {"kept": kept, "left_out_by_taxonomy": left_out, "cut_to_max_seconds": self.cut}
+
+    def speakers(self) -> dict[str, list[str]]:
+        """The ``corpus/speaker`` names of each part."""
+        return {part: sorted(speakers_of(d.utterances)) for part, d in self.datasets.items()}
 
     def _loader(self, part: str, training: bool) -> DataLoader[Batch]:
         dataset = self.datasets[part]

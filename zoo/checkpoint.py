@@ -159,7 +159,7 @@ def rebuild(meta: Mapping[str, Any], path: str | Path, base: str | None = None) 
                 f"{path} has an encoder '{cfg.encoder.get('type')}', which stands on nothing "
                 f"published; leave base='{base}' out"
             )
-        cfg.encoder |= {"name": base, "revision": None}
+        cfg.encoder |= {"name": base} | ({"revision": None} if "revision" in cfg.encoder else {})
     elif commit := meta.get("published", {}).get("encoder", {}).get("commit"):
         cfg.encoder["revision"] = commit  # a branch may have moved since
     module = build(cfg, taxonomy, {k: v for k, v in meta.items() if k != "format"})

@@ -15,6 +15,7 @@ from .errors import ConfigError
 from .metrics import PredictionTable, merge
 from .taxonomy import Taxonomy
 from .train import measure, open_data, quiet
+from .trained import refuse_seen
 
 PARTS = ("test", "valid", "all")
 
@@ -72,6 +73,8 @@ def evaluate(
     if not module.head.open_labels:
         module.head.columns(wanted)  # refuses before any audio is read
     data = open_data(cfg, wanted, text="text" in module.head.needs, everything=part == "all")
+    everyone = data.speakers()
+    refuse_seen(module.encoder, {"test": everyone["valid" if part == "valid" else "test"]})
     loader = data.val_dataloader() if part == "valid" else data.test_dataloader()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.to(device)

@@ -101,6 +101,7 @@ def weights_digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         digest.update(key.encode())
+        value = value.float() if value.dtype == torch.bfloat16 else value  # NumPy has none
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
 

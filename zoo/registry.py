@@ -33,6 +33,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "logmel": "serzoo.zoo.logmel:LogMelEncoder",
         "resnet50": "serzoo.zoo.resnet:ResNetEncoder",
         "hf": "serzoo.zoo.backbone:HFEncoder",
+        "trained": "serzoo.zoo.trained:TrainedEncoder",
     },
     "corpora": {
         name: f"serzoo.datamodules.corpora.{name}:prepare"

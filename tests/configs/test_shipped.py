@@ -24,7 +24,7 @@ def test_how_many_there_are() -> None:
     found = {group: len(names) for group, names in NAMES.items() if group != "head"}
     assert found == {
         "corpus": 12,
-        "encoder": 29,
+        "encoder": 30,
         "optim": 4,
         "protocol": 13,
         "recipe": 10,
@@ -78,7 +78,8 @@ def test_every_encoder_s_options_fit_its_constructor(encoder: str) -> None:
 
 
 def test_no_two_encoders_are_the_same_published_model() -> None:
-    published = [config.read_group("encoder", n).get("name") for n in NAMES["encoder"] if n != "hf"]
+    groups = [config.read_group("encoder", n) for n in NAMES["encoder"] if n != "hf"]
+    published = [group.get("name") for group in groups if group["type"] == "hf"]
     named = [name for name in published if name is not None]
     assert (
         len(named) == len(set(named)) == len(NAMES["encoder"]) - len(registry.BUILT_IN["encoders"])

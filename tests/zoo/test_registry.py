@@ -42,7 +42,7 @@ def test_every_built_in_name_resolves(kind: Kind, name: str) -> None:
 
 
 def test_how_many_are_built_in() -> None:
-    assert {k: len(BUILT_IN[k]) for k in KINDS} == {"heads": 5, "encoders": 3, "corpora": 12}
+    assert {k: len(BUILT_IN[k]) for k in KINDS} == {"heads": 5, "encoders": 4, "corpora": 12}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -55,7 +55,7 @@ def test_an_unknown_name_is_told_with_the_known_ones() -> None:
         get("heads", "classificatio")
     assert str(caught.value).startswith("no head called 'classificatio'; have classification, ")
     assert str(caught.value).endswith("did you mean 'classification'?")
-    with pytest.raises(ConfigError, match=r"no encoder called 'x'; have hf, logmel, resnet50$"):
+    with pytest.raises(ConfigError, match=r"called 'x'; have hf, logmel, resnet50, trained$"):
         get("encoders", "x")
     with pytest.raises(ConfigError, match=r"no corpus called 'emodbb'; .* 'emodb'\?$"):
         get("corpora", "emodbb")
