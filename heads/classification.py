@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class ClassificationHead(Head):
         ConfigError: for a share or an exponent out of its range.
     """
 
-    sizes: ClassVar[tuple[str, ...]] = ("hidden",)
+    sizes: ClassVar[Mapping[str, int]] = {"hidden": 1}
 
     def __init__(
         self,

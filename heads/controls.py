@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +82,8 @@ class PrototypeHead(Head):
         embedding: E, width of the space in which distances are taken.
         dropout: share dropped after pooling, in training.
     """
+
+    sizes: ClassVar[Mapping[str, int]] = {"embedding": 1}
 
     def __init__(
         self,

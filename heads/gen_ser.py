@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +103,8 @@ class CodeHead(Head):
         depth: number of its residual blocks.
         dropout: share dropped after pooling and inside the blocks, in training.
     """
+
+    sizes: ClassVar[Mapping[str, int]] = {"width": 8}
 
     def __init__(
         self,

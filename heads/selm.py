@@ -8,6 +8,7 @@ was chosen here because the paper's text was not at hand is marked "our choice".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -127,6 +128,7 @@ class SELMHead(Head):
     """
 
     open_labels: ClassVar[bool] = True
+    sizes: ClassVar[Mapping[str, int]] = {"lm_width": 32, "prefix": 1}
 
     def __init__(
         self,

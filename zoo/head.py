@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -22,12 +23,15 @@ class Head(nn.Module, ABC):
     Attributes:
         needs: ``{"text"}`` if the head reads transcripts.
         open_labels: whether it may score classes that it never trained on.
+        sizes: knobs that scale it, integers that count something, each with the step in which it
+            may be changed, the most telling first; for comparisons of heads of equal size.
         dim: ``D``, width of the frames.
         taxonomy: what it is trained on.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     open_labels: ClassVar[bool] = False
+    sizes: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, dim: int, taxonomy: Taxonomy) -> None:
         super().__init__()
