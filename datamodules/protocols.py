@@ -9,11 +9,13 @@ A protocol is a YAML file in ``configs/protocol``::
     folds:                      # one list per fold, or `each`, or {balanced: N, utterances: true}
       - ["01", "02", "03", "04"]
     expected: 91                # how many speakers or sessions the full corpus has
+    tests: own                  # own | others (by corpus): train on the own, test the rest
     validation: next            # next fold | {next: N}, its first N speakers |
                                 # {speakers: share} | {sentences: share} | official
     shares: {parts: [train, valid], why: words}
 
-Fold k tests its own group, validates on what the rule says, and trains on the rest. No speaker is
+Fold k tests its own group, validates on what the rule says, and trains on the rest; with ``tests:
+others`` it trains and validates on its own group and tests the rest. No speaker is
 in two parts, unless ``shares`` says in words that, and why, they may be. A change that moves one
 utterance is a new version.
 """
@@ -34,7 +36,7 @@ from .split import PAIRS, PARTS, Sharing, Split, some, speaker_of, speakers_of
 
 __all__ = ["Protocol", "Sharing", "Split"]
 
-_KEYS = {"version", "about", "corpora", "by", "folds", "expected", "validation", "shares"}
+_KEYS = {"version", "about", "corpora", "by", "folds", "expected", "tests", "validation", "shares"}
 _BY = ("speaker", "session", "corpus", "official")
 _SHARES = {"speakers", "sentences"}
 _OFFICIAL = dict.fromkeys(("valid", "validation", "dev", "development"), "valid")
@@ -58,6 +60,7 @@ class Protocol:
     by_utterances: bool = False
     expected: int = 0
     sharing: Sharing | None = None
+    tests_others: bool = False
 
     @property
     def name(self) -> str:
@@ -139,6 +142,11 @@ class Protocol:
                 f"validation is {valid!r}; want next, {{next: 2}} with listed folds, "
                 "{speakers: 0.2}, {sentences: 0.2}"
             )
+        tests = data.get("tests", "own")
+        if tests not in ("own", "others") or (tests == "others" and by != "corpus"):
+            raise wrong(f"tests is {tests!r}; have own, and others by corpus")
+        if tests == "others" and valid == "next":
+            raise wrong("a fold that tests all others has no next one; want {speakers: 0.2}")
         if valid == "next" and 0 < (len(listed) or dealt) < 3:
             raise wrong("validation on the next fold needs 3 folds, or nothing is left to train on")
         return cls(
@@ -155,6 +163,7 @@ class Protocol:
             by_utterances=by_utterances,
             expected=int(data.get("expected", 0)),
             sharing=Sharing.from_data(name, data.get("shares")),
+            tests_others=tests == "others",
         )
 
     def n_folds(self, utterances: Sequence[Utterance]) -> int:
@@ -246,7 +255,9 @@ class Protocol:
                 f"({some(unknown)}); it lists {some(fold_of, 99)}: use protocol=kfold, or check "
                 "the names that the reader gives"
             )
-        rest = [u for u in utterances if fold_of[self._unit(u)] != fold]
+        # the fold's own group is tested, or all others are
+        tested = [(fold_of[self._unit(u)] == fold) != self.tests_others for u in utterances]
+        rest = [u for u, test in zip(utterances, tested, strict=True) if not test]
         if self.validation == "next":
             after = groups[(fold + 1) % len(groups)]
             held = set(after[: self.first] if self.first else after)
@@ -257,8 +268,8 @@ class Protocol:
         else:
             chosen = rules.held_out_sentences(rest, self.share) if rest else set()
         return [
-            "test" if fold_of[self._unit(u)] == fold else "valid" if u.id in chosen else "train"
-            for u in utterances
+            "test" if test else "valid" if u.id in chosen else "train"
+            for u, test in zip(utterances, tested, strict=True)
         ]
 
     def _official(self, utterances: Sequence[Utterance]) -> list[str]:

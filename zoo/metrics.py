@@ -146,6 +146,14 @@ class PredictionTable:
             rows.get(s, []).append(i)
         return {s: self.subset(rows[s]).metrics() for s in sorted(rows)}
 
+    def by_corpus(self) -> dict[str, PredictionTable]:
+        """The rows of each corpus, sorted by name: what stands before the slash of a speaker."""
+        rows: dict[str, list[int]] = {}
+        for i, speaker in enumerate(self.speakers):
+            corpus, slash, _ = speaker.partition("/")
+            rows.setdefault(corpus if slash else "", []).append(i)
+        return {corpus: self.subset(rows[corpus]) for corpus in sorted(rows)}
+
     def subset(self, rows: Sequence[int] | NDArray[Any]) -> PredictionTable:
         """A table of these rows, in this order."""
         return PredictionTable(

@@ -30,12 +30,14 @@ class Run:
     name: str
     record: dict[str, Any]
     table: PredictionTable
+    pair: str = ""  # the corpora of training and test, where these are different
 
     @property
     def group(self) -> tuple[str, str]:
         """What stands in one table: the same data and the same encoder."""
         cfg = self.record["config"]
-        return Path(cfg["recipe"]).stem, encoder_name(cfg["encoder"])
+        stem = Path(cfg["recipe"]).stem
+        return f"{stem}, {self.pair}" if self.pair else stem, encoder_name(cfg["encoder"])
 
     @property
     def head(self) -> str:
@@ -75,6 +77,24 @@ def read_runs(folder: Path, names: Sequence[str] | None = None) -> tuple[list[Ru
             table = PredictionTable.read_jsonl(cells / name / PREDICTIONS)
             runs.append(Run(name, record, table))
     return runs, others
+
+
+def by_pair(runs: Sequence[Run]) -> list[Run]:
+    """Runs that were tested on corpora which they were not trained on, as one for each of these.
+
+    Numbers out of domain are never pooled over corpora: folds may test the same utterances.
+    """
+    found = []
+    for run in runs:
+        speakers = run.record.get("speakers") or {}
+        heard = {s.partition("/")[0] for part in ("train", "valid") for s in speakers.get(part, ())}
+        tables = run.table.by_corpus()
+        if not heard or heard & set(tables):
+            found.append(run)
+            continue
+        source = " and ".join(sorted(heard))
+        found += [replace(run, table=t, pair=f"{source} to {name}") for name, t in tables.items()]
+    return found
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
@@ -125,7 +145,7 @@ def pooled(runs: Sequence[Run]) -> PredictionTable:
 
 
 def summarise(runs: Sequence[Run], baseline: str = "classification") -> list[dict[str, Any]]:
-    """One row per corpus, encoder and head.
+    """One row per corpus, encoder and head; out of domain per pair of corpora (:func:`by_pair`).
 
     Seeds and folds that a head has not finished are left out for every head of its table, so that
     rows stay comparable; ``partial`` counts them. A corpus and encoder of which no fold and seed
@@ -134,6 +154,7 @@ def summarise(runs: Sequence[Run], baseline: str = "classification") -> list[dic
     Raises:
         ComparisonError: when cells are not comparable, or two are the same head, fold and seed.
     """
+    runs = by_pair(runs)
     check_comparable(runs)
     groups: dict[tuple[str, str], dict[str, dict[tuple[int, int], Run]]] = defaultdict(dict)
     for run in runs:
@@ -219,7 +240,7 @@ def report(folder: Path, *, console: Console | None = None) -> list[dict[str, An
     notes = [spent.in_words(time, plan.get("calls", []))]
     notes += [
         f"{recipe}, encoder {encoder}: no fold and seed is finished by every head yet"
-        for recipe, encoder in sorted({r.group for r in runs})
+        for recipe, encoder in sorted({r.group for r in by_pair(runs)})
         if not any((row["recipe"], row["encoder"]) == (recipe, encoder) for row in rows)
     ]
     if others:

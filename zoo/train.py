@@ -276,6 +276,7 @@ def _test(
 def measure(test: Any, temperature: float = 1.0) -> dict[str, Any]:
     """All numbers of a table of test predictions, as the record holds them."""
     interval = bootstrap(test, "uar")
+    corpora = test.by_corpus()
     return {
         "metrics": {
             **test.metrics(),
@@ -287,6 +288,11 @@ def measure(test: Any, temperature: float = 1.0) -> dict[str, Any]:
             "temperature": temperature,
         },
         "by_speaker": test.by_speaker(),
+        "by_corpus": {
+            name: {**table.metrics(), "uar_interval": list(bootstrap(table, "uar")[1:3])}
+            for name, table in corpora.items()
+            if len(corpora) > 1 and table.labelled.any()
+        },
     }
 
 

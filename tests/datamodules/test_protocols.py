@@ -63,12 +63,14 @@ def corpora() -> dict[str, list[Utterance]]:
         "synthetic-4fold": utterances("synthetic", alternating([f"v{i:02d}" for i in range(12)])),
         "kfold": utterances("mine", alternating([f"s{i}" for i in range(7)])),
         "loco": utterances("ravdess", RAVDESS) + utterances("emodb", EMODB) + iemocap(),
+        "mixed-8fold": utterances("emodb", EMODB) + utterances("nemo", NEMO),
     }
 
 
 FOLDS = {
     "ravdess8-6fold": 6, "emodb7-5fold": 5, "crema_d-5fold": 5, "iemocap-loso": 5, "savee-loso": 4,
     "emovo-6spk": 6, "nemo6-3fold": 3, "synthetic-4fold": 4, "kfold": 5, "loco": 3,
+    "mixed-8fold": 8,
 }  # fmt: skip
 
 
@@ -78,7 +80,7 @@ def speakers(part: list[Utterance]) -> set[str]:
 
 class TestEveryProtocol:
     def test_all_shipped_ones_load(self):
-        shared = {"tess-2spk", "meld-official", "official"}
+        shared = {"tess-2spk", "meld-official", "official", "one-to-rest"}
         assert set(Protocol.names()) == set(FOLDS) | shared
         for name in Protocol.names():
             protocol = Protocol.load(name)
@@ -189,6 +191,51 @@ class TestExplicit:
             Protocol.load("ravdess8-6fold").split(both, 0)
 
 
+class TestSeveralCorpora:
+    def everyone(self):
+        return (
+            utterances("ravdess", RAVDESS) + utterances("emodb", EMODB) + utterances("nemo", NEMO)
+        )
+
+    @pytest.mark.parametrize(("fold", "own"), [(0, "emodb"), (1, "nemo"), (2, "ravdess")])
+    def test_one_to_rest_trains_on_one_corpus_and_tests_all_others(self, fold, own):
+        protocol = Protocol.load("one-to-rest")
+        assert protocol.n_folds(self.everyone()) == 3
+        split = protocol.split(self.everyone(), fold)
+        assert {u.corpus for u in split.train} == {u.corpus for u in split.valid} == {own}
+        assert {u.corpus for u in split.test} == {"emodb", "nemo", "ravdess"} - {own}
+        for a, b in PAIRS:
+            assert not speakers_of(getattr(split, a)) & speakers_of(getattr(split, b))
+        assert sum(len(part) for _, part in split.parts()) == len(self.everyone())
+        # both sexes validate, and a fifth of them each
+        share = {"emodb": 1 + 1, "nemo": 1 + 1, "ravdess": 2 + 2}
+        assert len(speakers_of(split.valid)) == share[own]
+        assert len({u.gender for u in split.valid}) == 2
+
+    def test_one_to_rest_trains_as_loco_tests(self):
+        everyone = self.everyone()
+        for fold in range(3):
+            one = Protocol.load("one-to-rest").split(everyone, fold)
+            rest = Protocol.load("loco").split(everyone, fold)
+            assert {u.id for u in one.train + one.valid} == {u.id for u in rest.test}
+
+    def test_what_an_encoder_for_others_is_trained_on_has_both_corpora_in_every_part(self):
+        for pair in ((EMODB, "emodb"), (RAVDESS, "ravdess")):
+            everyone = utterances(pair[1], pair[0]) + utterances("nemo", NEMO)
+            split = Protocol.load("mixed-8fold").split(everyone, 0)
+            for _, part in split.parts():
+                assert {u.corpus for u in part} == {pair[1], "nemo"}
+            valid = speakers_of(split.valid)
+            sexes = {(u.corpus, u.gender) for u in split.valid}
+            assert len(sexes) == 4  # men and women of each corpus
+            assert len(valid) == {"emodb": 4, "ravdess": 6}[pair[1]]
+
+    def test_speakers_of_one_name_in_two_corpora_are_two(self):
+        everyone = utterances("emodb", EMODB) + utterances("mine", EMODB)
+        split = Protocol.load("mixed-8fold").split(everyone, 0)
+        assert len(set.union(*(speakers_of(part) for _, part in split.parts()))) == 20
+
+
 class TestNames:
     def test_wrong_version_says_which_exists(self):
         with pytest.raises(ConfigError, match="'ravdess8-6fold' has version 1, not '2'"):
@@ -212,6 +259,9 @@ class TestFiles:
             ({"folds": {"balanced": 2}}, "needs 3 folds"),
             ({"validation": "random"}, "validation is 'random'; want next"),
             ({"validation": {"speakers": 1.5}}, "share is 1.5"),
+            ({"tests": "others"}, "tests is 'others'; have own, and others by corpus"),
+            ({"tests": "rest", "by": "corpus"}, "tests is 'rest'"),
+            ({"tests": "others", "by": "corpus"}, "others has no next one"),
         ],
     )
     def test_bad_rules_are_refused(self, change, message):
