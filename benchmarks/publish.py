@@ -18,7 +18,7 @@ from typing import Any
 
 from serzoo.zoo.record import read_record, write_json
 from serzoo.zoo.report import PREDICTIONS, read_runs, summarise
-from serzoo.zoo.tables import markdown
+from serzoo.zoo.tables import markdown, matching_notes
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
@@ -51,6 +51,7 @@ def section(folder: Path) -> str:
     text = f"## {plan['title']}\n\n{markdown(rows, plan['baseline'])}\n"
     text += f"Recall per class, folds pooled:\n\n{_recalls(rows)}\n"
     text += f"UAR per fold, seeds averaged:\n\n{_folds(rows)}\n"
+    text += "".join(f"{note}.\n\n" for note in matching_notes(plan.get("matched", [])))
     text += _made_with(runs) + "\n"
     if others:
         text += f"\n{len(others)} of {len(plan['cells'])} cells are missing: {', '.join(others)}\n"

@@ -72,6 +72,8 @@ def compare(
             "baseline": chosen.baseline,
             "axes": chosen.axes,
             "overrides": chosen.overrides,
+            "match_params": chosen.match_params,
+            "matched": suite.matched(cells),
             "cells": [c.name for c in cells],
             "calls": _earlier_calls(folder / "suite.json"),
         }

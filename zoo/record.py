@@ -111,6 +111,7 @@ def count_parameters(module: Any) -> dict[str, int]:
         "stored": sum(p.numel() for n, p in named if n not in frozen),
         "total": sum(p.numel() for _, p in named),
         "head": sum(p.numel() for p in module.head.parameters()),
+        "head_trainable": sum(p.numel() for p in module.head.parameters() if p.requires_grad),
     }
 
 

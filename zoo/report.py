@@ -18,7 +18,7 @@ from .errors import ComparisonError
 from .metrics import PredictionTable, merge
 from .record import read_record, write_json
 from .stats import bootstrap, mean_sd, paired_bootstrap
-from .tables import markdown, show, wide_console
+from .tables import markdown, matching_notes, show, wide_console
 
 PREDICTIONS = "predictions.jsonl"
 
@@ -203,6 +203,7 @@ def summarise(runs: Sequence[Run], baseline: str = "classification") -> list[dic
                 * float(np.mean([r.record["inference_seconds_per_utterance"] for r in chosen])),
                 "trainable": chosen[0].record["parameters"]["trainable"],
                 "head_parameters": chosen[0].record["parameters"]["head"],
+                "head_trainable": chosen[0].record["parameters"].get("head_trainable"),
                 "partial": len(every) - len(kept),
                 "difference": None,
             }
@@ -238,6 +239,7 @@ def report(folder: Path, *, console: Console | None = None) -> list[dict[str, An
     text = markdown(rows, plan["baseline"])
     time = spent.totals(run.record for run in runs)
     notes = [spent.in_words(time, plan.get("calls", []))]
+    notes += matching_notes(plan.get("matched", []))
     notes += [
         f"{recipe}, encoder {encoder}: no fold and seed is finished by every head yet"
         for recipe, encoder in sorted({r.group for r in by_pair(runs)})

@@ -90,6 +90,25 @@ def markdown(rows: Sequence[dict[str, Any]], baseline: str) -> str:
     return text + NOTES.format(baseline=baseline) + "\n"
 
 
+def matching_notes(matched: Sequence[dict[str, Any]]) -> list[str]:
+    """Which size the heads of each table were brought to, and how; a plan's ``matched``."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for entry in matched:
+        groups[entry["recipe"], entry["encoder"]].append(entry)
+    notes = []
+    for (recipe, encoder), entries in groups.items():
+        each = ", ".join(
+            f"{e['head']} {e['parameters']:,}"
+            + "".join(f" ({k}={v})" for k, v in e["settings"].items())
+            for e in entries
+        )
+        notes.append(
+            f"{recipe}, encoder {encoder}: heads matched to {entries[0]['target']:,} trainable "
+            f"parameters within 10 %: {each}"
+        )
+    return notes
+
+
 def show(rows: Sequence[dict[str, Any]], baseline: str, console: Console) -> None:
     """The tables on a console."""
     for group in _tables(rows).values():

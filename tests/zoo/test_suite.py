@@ -147,9 +147,7 @@ def test_mistakes_are_told(file: Path, before: str, after: str, message: str) ->
 def test_unknown_suites_and_overrides_are_told(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"no suite config called 'quikstart'; .* 'quickstart'\?"):
         suite.load("quikstart")
-    with pytest.raises(
-        ConfigError, match=r"no suite file nowhere.yaml; shipped suites: frozen, quick"
-    ):
+    with pytest.raises(ConfigError, match=r"no suite file nowhere.yaml; shipped suites: frozen, "):
         suite.load("nowhere.yaml")
     with pytest.raises(ConfigError, match="'selm' is no override"):
         suite.load(str(file), ["selm"])
