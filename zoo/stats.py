@@ -8,18 +8,18 @@ draws are one matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import nan
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .errors import ComparisonError, ConfigError, DataError, suggest
+from .clusters import Metric, by_speaker, labelled_speakers, metric_of, paired_speakers, resample
+from .errors import DataError
 from .metrics import PredictionTable
-from .rates import METRICS, FloatArray
+from .rates import FloatArray
 
-Metric = str | Callable[[NDArray[Any]], FloatArray]
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Interval(NamedTuple):
@@ -74,7 +74,9 @@ def bootstrap(
 ) -> Interval:
     """Percentile interval of a metric, resampling speakers with replacement.
 
-    With few speakers (an EMO-DB fold tests two) the interval is too narrow: pool the folds first.
+    With few speakers (an EMO-DB fold tests two) the interval is too narrow: a 95 % interval held
+    the truth in 0.5, 0.8, 0.9 and 0.94 of simulations with 2, 4, 10 and 24 speakers. Pool the
+    folds first, or use :func:`.jackknife.jackknife`, which holds it in 0.94 to 0.96 from 4 on.
 
     Args:
         table: predictions; unlabelled utterances take no part.
@@ -86,11 +88,11 @@ def bootstrap(
     Raises:
         DataError: when no utterance is labelled.
     """
-    score = _metric(metric)
-    confusions = _by_speaker(table, sorted(_labelled_speakers(table)))
+    score = metric_of(metric)
+    confusions = by_speaker(table, labelled_speakers(table))
     value = float(score(confusions.sum(0)))
     n = len(confusions)
-    low, high = _percentiles(score(_resample(n, draws, level, seed, confusions)[0]), level, n)
+    low, high = _percentiles(score(resample(n, draws, level, seed, confusions)[0]), level, n)
     return Interval(value, low, high, level, n, draws)
 
 
@@ -107,19 +109,20 @@ def paired_bootstrap(
 
     Both tables are scored on the same resampled speakers. ``p`` is twice the smaller share of
     draws on the other side of zero, draws at zero on both sides, counted from one so that it is
-    never 0 (our choice, after Davison & Hinkley 1997, section 4.2); NaN with one speaker.
+    never 0 (our choice, after Davison & Hinkley 1997, section 4.2); NaN with one speaker. It is
+    too small with few: below 0.05 between equally good heads in 0.42, 0.19, 0.10 and 0.06 of
+    simulations with 2, 4, 10 and 24 speakers. Where a p decides, take that of
+    :func:`.permutation.paired_permutation` or :func:`.jackknife.paired_jackknife`.
 
     Raises:
         ComparisonError: when ids, labels, speakers or classes of the tables differ.
         DataError: when no utterance is labelled.
     """
-    score = _metric(metric)
-    _check_same(a, b)
-    names = sorted(_labelled_speakers(a))
-    both = _by_speaker(a, names), _by_speaker(b, names)
+    score = metric_of(metric)
+    both = paired_speakers(a, b)
     value = float(score(both[0].sum(0)) - score(both[1].sum(0)))
-    n = len(names)
-    first, second = _resample(n, draws, level, seed, *both)
+    n = len(both[0])
+    first, second = resample(n, draws, level, seed, *both)
     diff = score(first) - score(second)
     low, high = _percentiles(diff, level, n)
     # sums in another order may leave 1e-17 where the two are equal
@@ -129,8 +132,14 @@ def paired_bootstrap(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down correction of p values of one family; NaN is kept and not counted."""
+    """Holm's (1979) step-down correction of p values of one family; NaN is kept and not counted.
+
+    Raises:
+        DataError: a value is outside 0 to 1.
+    """
     values = np.asarray(p, dtype=np.float64)
+    if ((values < 0) | (values > 1)).any():
+        raise DataError(f"p values are outside 0 to 1: {values[(values < 0) | (values > 1)][0]}")
     out = np.full(len(values), np.nan)
     tested = np.flatnonzero(np.isfinite(values))
     order = tested[np.argsort(values[tested], kind="stable")]
@@ -139,39 +148,12 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(v) for v in out]
 
 
-def _metric(metric: Metric) -> Callable[[NDArray[Any]], FloatArray]:
-    if callable(metric):
-        return metric
-    if metric not in METRICS:
-        raise ConfigError(f"no metric called '{metric}'{suggest(metric, METRICS)}")
-    return METRICS[metric]
+def holm_grid(p: Mapping[Key, float]) -> dict[Key, float]:
+    """:func:`holm` over every comparison of a grid, by its key, (recipe, encoder, head) say.
 
-
-def _labelled_speakers(table: PredictionTable) -> set[str]:
-    names = {s for s, known in zip(table.speakers, table.labelled, strict=True) if known}
-    if not names:
-        raise DataError(f"none of {len(table)} utterances is labelled, so there is no interval")
-    return names
-
-
-def _by_speaker(table: PredictionTable, names: list[str]) -> FloatArray:
-    """``[G, C, C]`` confusion of each speaker."""
-    index, c = {s: i for i, s in enumerate(names)}, len(table.classes)
-    known = np.flatnonzero(table.labelled)
-    who = np.array([index[table.speakers[i]] for i in known], dtype=np.int64)
-    cells = (who * c + table.labels[known]) * c + table.predicted[known]
-    counts = np.bincount(cells, minlength=len(names) * c * c)
-    return counts.reshape(len(names), c, c).astype(np.float64)
-
-
-def _resample(
-    n: int, draws: int, level: float, seed: int, *confusions: FloatArray
-) -> list[FloatArray]:
-    """``[draws, C, C]`` confusions of the same resamples, for each ``[G, C, C]`` given."""
-    if draws < 1 or not 0 < level < 1:
-        raise ConfigError(f"draws is {draws} and level {level}; want draws >= 1 and 0 < level < 1")
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
-    return [np.tensordot(weights.astype(np.float64), c, axes=1) for c in confusions]
+    The family is what is given: a p for every comparison that was made, or the correction is none.
+    """
+    return dict(zip(p, holm(list(p.values())), strict=True))
 
 
 def _percentiles(values: FloatArray, level: float, n_speakers: int) -> tuple[float, float]:
@@ -179,26 +161,3 @@ def _percentiles(values: FloatArray, level: float, n_speakers: int) -> tuple[flo
         return nan, nan
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def _check_same(a: PredictionTable, b: PredictionTable) -> None:
-    if a.classes != b.classes:
-        raise ComparisonError(
-            f"refusing to compare: classes are {', '.join(a.classes)} in the first table and "
-            f"{', '.join(b.classes)} in the second; score both under one taxonomy"
-        )
-    rows = {n: (a.speakers[i], int(a.labels[i])) for i, n in enumerate(a.ids)}
-    other = {n: (b.speakers[i], int(b.labels[i])) for i, n in enumerate(b.ids)}
-    only = sorted(rows.keys() ^ other.keys())
-    if only:
-        raise ComparisonError(
-            f"refusing to compare: {len(only)} utterances are in one table only "
-            f"(first: {only[0]}); test both on the same utterances"
-        )
-    differing = [n for n in rows if rows[n] != other[n]]
-    if differing:
-        n = differing[0]
-        raise ComparisonError(
-            f"refusing to compare: speaker or label of {len(differing)} utterances differs "
-            f"(first: {n}, {rows[n]} and {other[n]}); use one manifest and one label column"
-        )
