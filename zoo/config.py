@@ -26,6 +26,7 @@ SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
 """Which optimisation suits an encoder that is not frozen: its learning rates are others."""
 
 PROTOCOL = "serzoo.datamodules.protocols:Protocol"
+ATTRIBUTES = "serzoo.datamodules.info:ATTRIBUTES"
 
 
 def names(group: str) -> list[str]:
@@ -168,7 +169,9 @@ def resolve(cfg: RunConfig) -> RunConfig:
     if len(cfg.corpus) == 1:
         info = read_group("corpus", cfg.corpus[0])
         cfg.protocol = cfg.protocol or info.get("protocol")
-        cfg.taxonomy = cfg.taxonomy or info.get("taxonomy")
+        # the corpus' classes are those of its emotions; an attribute's are what it holds
+        if cfg.data.label not in registry.attribute(ATTRIBUTES):
+            cfg.taxonomy = cfg.taxonomy or info.get("taxonomy")
     elif len(cfg.corpus) > 1:
         cfg.protocol = cfg.protocol or "loco"
         if cfg.taxonomy is None:

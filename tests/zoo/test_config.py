@@ -263,7 +263,7 @@ def test_a_recipe_file_s_mistakes(tmp_path: Path, text: str, message: str) -> No
 def test_no_such_recipe() -> None:
     with pytest.raises(ConfigError, match=r"no recipe config called 'ravdes'; .* 'ravdess'\?"):
         config.load("ravdes")
-    with pytest.raises(ConfigError, match=r"no recipe file nowhere.yaml; shipped recipes: crema_d"):
+    with pytest.raises(ConfigError, match=r"no recipe file nowhere.yaml; shipped recipes: big4_transfer"):
         config.load("nowhere.yaml")
 
 

@@ -15,6 +15,7 @@ SHIPPED = {
     "basic7": "angry disgust fearful happy neutral sad surprised",
     "big4": "angry happy neutral sad",
     "emodb7": "angry bored disgust fearful happy sad neutral",
+    "gender": "female male",
     "emovo7": "disgust happy fearful angry surprised sad neutral",
     "iemocap4": "angry happy neutral sad",
     "meld7": "angry disgust sad happy neutral surprised fearful",
@@ -53,7 +54,7 @@ def label_maps(name: str) -> list[dict]:
 def test_every_shipped_taxonomy_loads_with_its_classes_in_order():
     loaded = {name: " ".join(Taxonomy.load(name).classes) for name in Taxonomy.names()}
     assert loaded == SHIPPED
-    assert len(loaded) == 12
+    assert len(loaded) == 13
 
 
 def test_no_taxonomy_ships_under_two_names():
@@ -147,7 +148,7 @@ def test_the_polarity_taxonomy_agrees_with_the_sentiment_views():
     for sentiment, labels in Taxonomy.load("sentiment3").members:
         assert {canonical()[label].sentiment for label in labels} == {sentiment}
     undecided = {n for n in canonical() if Taxonomy.load("sentiment3").class_of(n) is None}
-    assert undecided == {"surprised", "other"}
+    assert undecided == {"surprised", "other", "female", "male"}
 
 
 # --- a taxonomy ---------------------------------------------------------------------------------
