@@ -43,7 +43,8 @@ def scratch(shape: torch.Size, dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype)
     kept: Tensor | None = getattr(_kept, "memory", None)
     if kept is None or kept.numel() < size:
-        kept = _kept.memory = torch.empty(size)
+        with torch.inference_mode(False):  # or training could not write to it
+            kept = _kept.memory = torch.empty(size)
     return kept[:size].view(shape)
 
 

@@ -180,6 +180,17 @@ def test_a_long_recording_leaves_no_memory_behind() -> None:
     assert constant_frames.scratch(x.shape, torch.float32).data_ptr() == kept.data_ptr()
 
 
+def test_training_after_inference_mode_shares_its_memory() -> None:
+    pool = AttentiveStatistics(7)
+    f = frames([40, 90], dim=7)
+    vars(constant_frames._kept).clear()
+    with torch.inference_mode():
+        pool(f)
+    pool(f).sum().backward()
+    with torch.inference_mode():
+        pool(f)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_speech_may_stand_anywhere(name: PoolingName) -> None:
     torch.manual_seed(0)
