@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from ..zoo.head import Head
 from ..zoo.taxonomy import Taxonomy
 from ..zoo.types import Frames, HeadLoss, Targets
-from .gen_ser import CodeHead
+from .gen_ser import GenSERHead
 from .pooling import PooledEmbedding, PoolingName
 
 
-class RegressCodesHead(CodeHead):
+class RegressCodesHead(GenSERHead):
     """Gen-SER without the generation: its network, trained by squared error to the codes at t = 1.
 
-    ``L = E ||f(x_1, x_1, 1) - x_0||^2``, and one evaluation to decide. The bridge has no noise at
+    ``L = E ||f(x_1, x_1, 1) - x_0||^2``, and one evaluation to decide: ``gen_ser`` with
+    ``source_share=1``, which draws nothing. The bridge has no noise at
     t = 1, so a single-step Gen-SER decides by the same function of the utterance; what it gains
     over this head is due to training along the path, and to nothing else. Our control; the paper
     (arXiv 2601.20573) is not known to have one.
@@ -56,15 +57,8 @@ class RegressCodesHead(CodeHead):
             width=width,
             depth=depth,
             dropout=dropout,
+            source_share=1.0,
         )
-
-    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
-        estimate, x_0 = self.estimate(self.source(frames)), self.end(targets)
-        cosine = targets.average(nn.functional.cosine_similarity(estimate, x_0, dim=-1))
-        return HeadLoss(targets.average(self.error(estimate, x_0)), {"cosine": cosine.detach()})
-
-    def estimate(self, x_1: Tensor) -> Tensor:
-        return self.at_source(x_1)
 
 
 class PrototypeHead(Head):

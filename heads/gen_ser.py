@@ -10,10 +10,8 @@ constants, conditioning and sampler are not stated there and chosen here.
 from __future__ import annotations
 
 import math
-import warnings
-from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,83 +20,77 @@ from ..zoo.errors import ConfigError
 from ..zoo.head import Head
 from ..zoo.taxonomy import Taxonomy
 from ..zoo.types import Frames, HeadLoss, Targets
-from .pooling import PooledEmbedding, PoolingName
-from .schedules import (
-    bridge_std,
-    decision_flips,
-    gram,
-    logistic_mean,
-    ode_step,
-    sinusoidal_codes,
-)
+from .codes import CodeName, Order, build_codes, dual, explain_codes, warn_of_alike
+from .decision import DecisionName, similarity
+from .initial import FrameState, StateName, UtteranceState, masked_mean
+from .learned_codes import LearnedCodes
+from .losses import cross_entropy
+from .pooling import PoolingName
+from .sampler import Sampler, SamplerName
+from .schedules import MeanName, Path, VarianceName
+from .transport import NetworkName, build_network
 
-TEMPERATURE = 0.2  # of the similarities; where calibration matters, a run fits its own on top
 TIME_EPSILON = 0.01  # t is drawn from (0.01, 0.99); the ends are not noisy
-ALIKE = 0.5  # cosine of neighbouring codes from which on the decision suffers
+KEYS_OF_CODES = ("codes", "code_dim", "spacing", "base", "order")
 
 
-class TransportNetwork(nn.Module):
-    """``f(x_t, x_1, t)``, the estimate of the code ``x_0``: a residual MLP that knows the time.
+class GenSERHead(Head):
+    """Target matching along a noisy path from the utterance to the code of its class.
 
-    ``[x_t; x_1]`` enters a linear layer; each of ``depth`` blocks adds
-    ``W_2 GELU(W_1 (LN(h) (1 + a(t)) + c(t)))``, adaptive layer normalisation by a sinusoidal
-    embedding of t. ``x_1`` conditions every step, as in the predecessor (arXiv 2509.07521);
-    the architecture is our choice. No gate starts at zero: the encoder below may learn from
-    scratch through this network, and needs its gradient from the first step on.
+    The path is ``x_t = (1 - b_t) x_0 + b_t x_1 + sigma_t z`` (:class:`serzoo.heads.schedules.Path`)
+    between the code ``x_0`` and the utterance ``x_1``, and :class:`serzoo.heads.sampler.Sampler`
+    goes along it. Target matching predicts its end directly::
 
-    Args:
-        code_dim: width of ``x_0``, ``x_t`` and ``x_1``.
-        width: of the hidden layers.
-        depth: number of residual blocks.
-        dropout: inside the blocks, in training.
-    """
+        L = w E ||f(x_1, x_1, 1) - x_0||^2 + (1 - w) E_{t, z} ||f(x_t, x_1, t) - x_0||^2
 
-    def __init__(self, code_dim: int, width: int, depth: int, dropout: float) -> None:
-        super().__init__()
-        self.enter = nn.Linear(2 * code_dim, width)
-        self.time = nn.Sequential(nn.Linear(64, 64), nn.SiLU())
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(width, elementwise_affine=False) for _ in range(depth)
-        )
-        self.modulations = nn.ModuleList(nn.Linear(64, 2 * width) for _ in range(depth))
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width)
-            )
-            for _ in range(depth)
-        )
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, code_dim))
-        omega = torch.exp(-math.log(1000.0) * torch.arange(32) / 32)
-        self.register_buffer("omega", omega, persistent=False)
+    with t in (0.01, 0.99). That the target is the signal itself, without the stochastic part of
+    score or flow matching, is from the abstracts (arXiv 2509.07521, 2601.20573). The first term is
+    our choice: every sampler starts at t = 1, and a single-step one ends there, yet uniform times
+    almost never visit it. With ``source_share=1`` the head is the control ``regress_codes``, with
+    0 it is target matching alone. ``objective`` asks the network for the velocity of the flow or
+    the noise (score matching, weighted by the variance) instead; neither exists at t = 1, so their
+    first term and their sampler start with ``x_1`` at t = 0.99.
 
-    def forward(self, x_t: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
-        """``[..., d]``, ``[..., d]`` and times ``[...]`` to ``[..., d]``; float32."""
-        angle = 100.0 * t.unsqueeze(-1) * self.get_buffer("omega")
-        time = self.time(torch.cat([angle.sin(), angle.cos()], dim=-1))
-        h = self.enter(torch.cat([x_t, x_1], dim=-1))
-        for norm, modulation, block in zip(self.norms, self.modulations, self.blocks, strict=True):
-            scale, shift = modulation(time).chunk(2, dim=-1)
-            h = h + block(norm(h) * (1 + scale) + shift)
-        estimate: Tensor = self.leave(h)
-        return estimate.float()
+    ``x_1`` is layer-normalised without learned scale after a learned projection, so that the two
+    ends of the path cannot collapse into each other by shrinking, and has the root mean square of
+    the codes, ``1 / sqrt(2)``. With frames as state, every frame is transported to the code, and
+    the mean of the generated frames decides.
 
-
-class CodeHead(Head):
-    """What Gen-SER and its control share: codes, the way to ``x_1``, the network, the decision.
-
-    ``x_1`` is the pooled utterance, projected to the width of the codes, layer-normalised without
-    learned scale (so that the two ends of the path cannot collapse into each other by shrinking)
-    and brought to the root mean square of the codes, ``1 / sqrt(2)``. The decision is
-    ``cos(x_0_hat, e_c) / 0.2``; all codes have one norm, so that cosine, dot product and distance
-    rank alike. Our choice throughout.
+    Averaged weights are the trainer's (``optim.ema``).
 
     Args:
         dim: ``D``, width of the frames.
-        taxonomy: the classes; their order is the order of the codes.
+        taxonomy: the classes.
         pooling: how frames become one vector: ``mean``, ``stats``, ``attentive``.
+        state: what is transported: the pooled ``utterance``, or its ``frames`` (pooling unused).
+        standardise: pooled values (or frames) by the mean and variance of the training data, in
+            place of a layer normalisation.
+        projection: a learned linear layer to ``code_dim``; without it ``code_dim`` must be the
+            width of the pooled vector.
+        codes: ``sinusoidal``, ``one_hot``, ``orthogonal`` (random), ``learned``.
         code_dim: width of the codes, even.
-        spacing: distance of neighbouring classes in the position encoding; below about 100 the
-            codes are so alike that classes at the ends of the list suffer, and a warning says so.
+        spacing: of neighbouring classes in the position encoding; below about 100 the codes are
+            so alike that classes at the ends of the list suffer, and a warning says so.
+        base: ratio of the longest to the shortest wavelength of sinusoidal codes.
+        order: of the classes along the positions: null as in the taxonomy, a list of class names,
+            a list of positions, or the seed of a random permutation.
+        code_steps: training batches after which learned codes are frozen.
+        objective: what the network predicts: ``target``, ``flow``, ``score``; ``ce`` is the
+            control: the same network at t = 1 with a linear readout and cross-entropy, for which
+            codes, path and sampler are unused.
+        mean: of the path: ``logistic``, ``linear``, ``cosine``.
+        steepness: k of the logistic mean, > 0.
+        variance: of the path: ``bridge``, ``constant``, ``zero``.
+        sigma_max: scale of the noise, in units of the codes' elements (RMS 0.71).
+        times: how t is drawn: ``uniform``, or ``logit_normal`` (more in the middle).
+        draws: times and noises drawn per utterance and training step.
+        source_share: w above, 0 to 1.
+        sampler: ``ode`` or ``sde``.
+        steps: of the sampler; 1 is a single evaluation of the network.
+        noise_draws: samples whose codes are averaged; 0 for ``ode`` without noise. Unused with
+            a single step, which ends without noise.
+        decision: ``cosine``, ``gram``, ``nearest`` (:func:`serzoo.heads.decision.similarity`).
+        network: ``mlp``, for frames each by itself; or ``transformer``, over frames.
         width: of the network's hidden layers.
         depth: number of its residual blocks.
         dropout: share dropped after pooling and inside the blocks, in training.
@@ -111,38 +103,112 @@ class CodeHead(Head):
         dim: int,
         taxonomy: Taxonomy,
         *,
-        pooling: PoolingName,
-        code_dim: int,
-        spacing: float,
-        width: int,
-        depth: int,
-        dropout: float,
+        pooling: PoolingName = "attentive",
+        state: StateName = "utterance",
+        standardise: bool = False,
+        projection: bool = True,
+        codes: CodeName = "sinusoidal",
+        code_dim: int = 128,
+        spacing: float = 1000.0,
+        base: float = 10000.0,
+        order: Order = None,
+        code_steps: int = 300,
+        objective: Literal["target", "flow", "score", "ce"] = "target",
+        mean: MeanName = "logistic",
+        steepness: float = 5.0,
+        variance: VarianceName = "bridge",
+        sigma_max: float = 0.5,
+        times: Literal["uniform", "logit_normal"] = "uniform",
+        draws: int = 3,
+        source_share: float = 0.5,
+        sampler: SamplerName = "ode",
+        steps: int = 1,
+        noise_draws: int = 0,
+        decision: DecisionName = "cosine",
+        network: NetworkName = "mlp",
+        width: int = 256,
+        depth: int = 2,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__(dim, taxonomy)
-        if code_dim < 2 or code_dim % 2 or spacing <= 0:
+        if steps < 1 or draws < 1 or not 0 <= source_share <= 1 or steepness <= 0 or sigma_max < 0:
             raise ConfigError(
-                f"code_dim={code_dim}, spacing={spacing}: a code pairs sine and cosine, so "
-                "code_dim must be even and at least 2, and spacing must be above 0"
+                f"steps={steps}, draws={draws}, source_share={source_share}, "
+                f"steepness={steepness}, sigma_max={sigma_max}: steps and draws must be at least "
+                "1, source_share within 0..1, steepness above 0 and sigma_max not below 0"
             )
-        codes = sinusoidal_codes(len(taxonomy), code_dim, spacing)
-        self.register_buffer("codes", codes)
-        self.embed = PooledEmbedding(dim, pooling, dropout)
-        self.project = nn.Linear(self.embed.width, code_dim)
-        self.network = TransportNetwork(code_dim, width, depth, dropout)
-        neighbours = gram(codes).diagonal(1).max().item()
-        if neighbours > ALIKE:
-            warnings.warn(
-                f"codes of neighbouring classes have a cosine of {neighbours:.2f} at "
-                f"spacing={spacing:g}; of random posteriors over these {len(taxonomy)} classes "
-                f"{decision_flips(codes):.0%} are decided for a class that is not the likeliest; "
-                "raise spacing (1000 gives about 0.16)",
-                stacklevel=3,
+        self.path = Path(mean, variance, steepness, sigma_max)
+        if objective == "score" and not self.path.noisy:
+            raise ConfigError(
+                f"objective=score predicts noise, of which variance={variance} with "
+                f"sigma_max={sigma_max:g} has none; choose bridge or constant, or objective=flow"
             )
+        if noise_draws < (sampler == "sde") or code_steps < 1:
+            raise ConfigError(
+                f"noise_draws={noise_draws}, code_steps={code_steps}: code_steps must be at least "
+                "1, noise_draws not below 0, and sampler=sde draws noise: at least 1"
+            )
+        if network == "transformer" and state == "utterance":
+            raise ConfigError(
+                "network=transformer attends over frames, and state=utterance has none; set "
+                "state=frames, or network=mlp"
+            )
+        self.objective, self.times, self.decision = objective, times, decision
+        self.draws, self.source_share = draws, source_share
+        self.by_frames = state == "frames"
+        made = build_codes(
+            taxonomy, codes=codes, code_dim=code_dim, spacing=spacing, base=base, order=order
+        )
+        self.embed: UtteranceState | FrameState = (
+            FrameState(dim, dropout, standardise)
+            if self.by_frames
+            else UtteranceState(dim, pooling, dropout, standardise)
+        )
+        if not projection and code_dim != self.embed.width:
+            raise ConfigError(
+                f"projection=false with code_dim={code_dim}: the vectors to be transported are "
+                f"{self.embed.width} wide; set code_dim={self.embed.width}, or projection=true"
+            )
+        # statistics of the data keep the scale of what is not projected; all else is normalised
+        self.normalised = projection or not standardise
+        self.project = nn.Linear(self.embed.width, code_dim) if projection else nn.Identity()
+        self.network = build_network(network, code_dim, width, depth, dropout)
+        if objective == "ce":
+            self.readout = nn.Linear(code_dim, len(taxonomy))
+            return
+        self.register_buffer("codes", made)
+        if decision == "gram":
+            self.register_buffer("dual", dual(made))
+        self.learned = LearnedCodes(made, code_steps) if codes == "learned" else None
+        if codes == "sinusoidal" and decision != "gram":
+            warn_of_alike(made, taxonomy, spacing, stacklevel=2)
+        self.sampler = Sampler(
+            self.path, objective, sampler, start=self.start, steps=steps,
+            noise_draws=noise_draws, code_dim=code_dim, by_frames=self.by_frames,
+        )  # fmt: skip
 
-    def source(self, frames: Frames) -> Tensor:
-        """``x_1``, ``[B, d]`` float32 of root mean square ``1 / sqrt(2)``."""
-        projected: Tensor = self.project(self.embed(frames))
-        return nn.functional.layer_norm(projected.float(), projected.shape[-1:]) * math.sqrt(0.5)
+    @classmethod
+    def explain(cls, taxonomy: Taxonomy, options: dict[str, Any]) -> list[str]:
+        """The codes of a configuration: their Gram matrix and its condition."""
+        if options.get("objective") == "ce":
+            return []
+        if options.get("codes") == "learned":
+            return ["the codes are learned: their Gram matrix is in no configuration"]
+        given = {key: options[key] for key in KEYS_OF_CODES if key in options}
+        return explain_codes(build_codes(taxonomy, **given), taxonomy)
+
+    # -- the two ends of the path --------------------------------------------------------------
+
+    def source(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
+        """``x_1``, ``[B, d]`` or ``[B, T, d]`` float32 of root mean square ``1 / sqrt(2)``.
+
+        With ``standardise`` and no projection that is the root mean square over training data.
+        ``labelled [B]`` says whose values join the statistics of the data, in training.
+        """
+        x: Tensor = self.project(self.embed(frames, labelled)).float()
+        if self.normalised:
+            x = nn.functional.layer_norm(x, x.shape[-1:])
+        return x * math.sqrt(0.5)
 
     def end(self, targets: Targets) -> Tensor:
         """``x_0``, ``[B, d]``: the code of the class, the expected code under a soft label.
@@ -154,127 +220,87 @@ class CodeHead(Head):
         mean: Tensor = (p / p.sum(-1, keepdim=True).clamp_min(1e-6)) @ self.get_buffer("codes")
         return mean
 
-    @staticmethod
-    def error(estimate: Tensor, x_0: Tensor) -> Tensor:
-        """``2 / d ||estimate - x_0||^2`` over the last axis: predicting zero for a code costs 1."""
-        return 2 * (estimate - x_0).square().mean(-1)
+    # -- training ------------------------------------------------------------------------------
 
-    @abstractmethod
-    def estimate(self, x_1: Tensor) -> Tensor:
-        """``[B, d]`` utterances to ``[B, d]`` generated codes."""
-
-    def at_source(self, x_1: Tensor) -> Tensor:
-        """``f(x_1, x_1, 1)``: what a single step generates."""
-        estimate: Tensor = self.network(x_1, x_1, x_1.new_ones(len(x_1)))
-        return estimate
-
-    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
-        codes = self.get_buffer("codes")[self.columns(taxonomy)]
-        generated = self.estimate(self.source(frames))
-        cosine = (
-            nn.functional.normalize(generated, dim=-1) @ nn.functional.normalize(codes, dim=-1).T
-        )
-        return cosine.float() / TEMPERATURE
-
-
-class GenSERHead(CodeHead):
-    """Target matching along a noisy path from the utterance to the code of its class.
-
-    The path is ``x_t = (1 - b_t) x_0 + b_t x_1 + sigma_t z`` with a logistic mean and a bridge
-    variance (:mod:`serzoo.heads.schedules`). Target matching predicts its end directly::
-
-        L = w E ||f(x_1, x_1, 1) - x_0||^2 + (1 - w) E_{t, z} ||f(x_t, x_1, t) - x_0||^2
-
-    with t uniform in (0.01, 0.99). That the target is the signal itself, without the stochastic
-    part of score or flow matching, is from the abstracts (arXiv 2509.07521, 2601.20573). The
-    first term is our choice: every sampler starts at t = 1, and a single-step one ends there, yet
-    uniform times almost never visit it. With ``source_share=1`` the head is the control
-    ``regress_codes``, with 0 it is target matching alone.
-
-    The sampler takes ``steps`` equal steps from t = 1 to 0; each holds the current estimate and
-    follows the path's flow exactly (:func:`serzoo.heads.schedules.ode_step`). It starts without
-    noise and is deterministic (our choice).
-
-    Args:
-        dim: ``D``, width of the frames.
-        taxonomy: the classes; their order is the order of the codes.
-        pooling: how frames become one vector: ``mean``, ``stats``, ``attentive``.
-        code_dim: width of the codes, even.
-        spacing: distance of neighbouring classes in the position encoding.
-        steepness: k of the logistic mean, > 0.
-        sigma_max: scale of the bridge's noise, in units of the codes' elements (RMS 0.71).
-        steps: of the sampler; 1 is a single evaluation of the network.
-        draws: times and noises drawn per utterance and training step.
-        source_share: w above, 0 to 1.
-        width: of the network's hidden layers.
-        depth: number of its residual blocks.
-        dropout: share dropped after pooling and inside the blocks, in training.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        taxonomy: Taxonomy,
-        *,
-        pooling: PoolingName = "attentive",
-        code_dim: int = 128,
-        spacing: float = 1000.0,
-        steepness: float = 5.0,
-        sigma_max: float = 0.5,
-        steps: int = 1,
-        draws: int = 3,
-        source_share: float = 0.5,
-        width: int = 256,
-        depth: int = 2,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(
-            dim,
-            taxonomy,
-            pooling=pooling,
-            code_dim=code_dim,
-            spacing=spacing,
-            width=width,
-            depth=depth,
-            dropout=dropout,
-        )
-        if steps < 1 or draws < 1 or not 0 <= source_share <= 1 or steepness <= 0 or sigma_max < 0:
-            raise ConfigError(
-                f"steps={steps}, draws={draws}, source_share={source_share}, "
-                f"steepness={steepness}, sigma_max={sigma_max}: steps and draws must be at least "
-                "1, source_share within 0..1, steepness above 0 and sigma_max not below 0"
-            )
-        self.steepness, self.sigma_max = steepness, sigma_max
-        self.steps, self.draws, self.source_share = steps, draws, source_share
-
-    def path(self, x_0: Tensor, x_1: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """``x_t`` at times ``[M, B]`` with noise ``[M, B, d]``: ``[M, B, d]``."""
-        b = logistic_mean(t, self.steepness).unsqueeze(-1)
-        return (1 - b) * x_0 + b * x_1 + bridge_std(t, self.sigma_max).unsqueeze(-1) * z
+    @property
+    def start(self) -> float:
+        """Where the sampler starts: neither velocity nor noise exist at t = 1."""
+        return 1.0 if self.objective in ("target", "ce") else 1 - TIME_EPSILON
 
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
-        x_1, x_0 = self.source(frames), self.end(targets)
-        t = x_1.new_empty(self.draws, len(x_1)).uniform_(TIME_EPSILON, 1 - TIME_EPSILON)
-        x_t = self.path(x_0, x_1, t, torch.randn_like(x_1.expand(self.draws, -1, -1)))
-        # one call of the network: the draws and, last, the source itself at t = 1
-        x_t = torch.cat([x_t, x_1.unsqueeze(0)])
-        t = torch.cat([t, torch.ones_like(t[:1])])
-        estimate = self.network(x_t, x_1.expand_as(x_t), t)
-        error = self.error(estimate, x_0)
+        x_1 = self.source(frames, targets.item_weight > 0)
+        mask = frames.mask if self.by_frames else None
+        if self.objective == "ce":
+            z, p = self._logits(x_1, mask), targets.probs
+            right = targets.average((z.argmax(-1) == p.argmax(-1)).float())
+            return HeadLoss(targets.average(cross_entropy(z, p)), {"accuracy": right.detach()})
+        if self.learned is not None and self.training:
+            moved = self.learned.advance()
+            if moved is not None:
+                self._set_codes(moved)
+        code = self.end(targets)
+        x_0 = code.unsqueeze(1) if self.by_frames else code
+        x_t, t = self._states(x_0, x_1)
+        given = self.network(x_t, x_1.expand_as(x_t), t, mask)
+        error = self.error(given, self.path.wanted(self.objective, x_t, x_0, x_1, t), mask)
         w = self.source_share
-        matching, source = targets.average(error[:-1].mean(0)), targets.average(error[-1])
-        cosine = targets.average(nn.functional.cosine_similarity(estimate[-1], x_0, dim=-1))
-        extras = {"matching": matching, "source": source, "cosine": cosine}
-        return HeadLoss(w * source + (1 - w) * matching, {k: v.detach() for k, v in extras.items()})
+        source = targets.average(error[-1])
+        estimate = self.path.end(self.objective, given[-1], x_1, x_1, t[-1])
+        cosine = nn.functional.cosine_similarity(masked_mean(estimate, mask), code, dim=-1)
+        extras = {"source": source, "cosine": targets.average(cosine)}
+        loss = w * source
+        if len(error) > 1:
+            extras["matching"] = targets.average(error[:-1].mean(0))
+            loss = loss + (1 - w) * extras["matching"]
+        if self.learned is not None:
+            loss = loss + self.learned.loss(masked_mean(x_1, mask), targets)
+        return HeadLoss(loss, {k: v.detach() for k, v in extras.items()})
 
-    def estimate(self, x_1: Tensor) -> Tensor:
-        t = torch.linspace(1, 0, self.steps + 1, device=x_1.device)
-        b, sigma = logistic_mean(t, self.steepness), bridge_std(t, self.sigma_max)
-        x = x_1
-        for i in range(self.steps):
-            x_0 = self.network(x, x_1, t[i].expand(len(x_1)))
-            # at t = 1 the state is its own mean, and at sigma_max = 0 always: nothing to carry on
-            # (chosen without looking at the value, so that it can be traced)
-            ratio = torch.where(sigma[i] > 0, sigma[i + 1] / sigma[i].clamp_min(1e-30), 0.0)
-            x = ode_step(x, x_0, x_1, b[i], b[i + 1], ratio)
-        return x
+    @staticmethod
+    def error(given: Tensor, wanted: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``2 / d ||given - wanted||^2``, meaned over frames: zero for a code costs 1."""
+        return 2 * masked_mean((given - wanted).square(), mask).mean(-1)
+
+    def _states(self, x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
+        """States ``[M, B, ...]`` and times ``[M, B]``: drawn on the path and, last, the source."""
+        last = x_1.new_full((1, len(x_1)), self.start)
+        if self.source_share == 1:
+            return x_1.unsqueeze(0), last
+        t = x_1.new_empty(self.draws, len(x_1))
+        if self.times == "uniform":
+            t.uniform_(TIME_EPSILON, 1 - TIME_EPSILON)
+        else:
+            t.normal_().sigmoid_().clamp_(TIME_EPSILON, 1 - TIME_EPSILON)
+        z = torch.randn_like(x_1.expand(self.draws, *x_1.shape))
+        # one call of the network for all
+        return torch.cat([self.path.at(x_0, x_1, t, z), x_1.unsqueeze(0)]), torch.cat([t, last])
+
+    def _set_codes(self, codes: Tensor) -> None:
+        self.get_buffer("codes").copy_(codes)
+        if self.decision == "gram":
+            self.get_buffer("dual").copy_(dual(codes))
+
+    # -- sampling and decision -----------------------------------------------------------------
+
+    def at_source(self, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``f(x_1, x_1, t)`` where the sampler starts."""
+        t = x_1.new_full((len(x_1),), self.start)
+        given: Tensor = self.network(x_1, x_1, t, mask)
+        return given
+
+    def estimate(self, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Utterances ``x_1`` (with a mask: of frames) to the generated codes, of the same shape."""
+        generated: Tensor = self.sampler(self.network, x_1, mask)
+        return generated
+
+    def _logits(self, x_1: Tensor, mask: Tensor | None) -> Tensor:
+        z: Tensor = self.readout(masked_mean(self.at_source(x_1, mask), mask))
+        return z.float()
+
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        columns = self.columns(taxonomy)
+        x_1, mask = self.source(frames), frames.mask if self.by_frames else None
+        if self.objective == "ce":
+            return self._logits(x_1, mask)[:, columns]
+        codes = self.get_buffer("dual" if self.decision == "gram" else "codes")[columns]
+        return similarity(self.decision, masked_mean(self.estimate(x_1, mask), mask), codes)

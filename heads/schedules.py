@@ -1,62 +1,29 @@
-"""The pure functions of Gen-SER: class codes, and the path between a code and an utterance.
+"""The path of Gen-SER between a code and an utterance: mean and noise, pinned at both ends.
 
 Established by the abstracts of Gen-SER (arXiv 2601.20573) and of its predecessor, target matching
-for speech enhancement (arXiv 2509.07521): sinusoidal taxonomy encoding, a logistic mean schedule
-and a bridge variance schedule. Their formulas and constants were not available to us; those below
-are a reconstruction, our choice, and no number here is the papers'.
+for speech enhancement (arXiv 2509.07521): a logistic mean schedule and a bridge variance schedule.
+Their formulas and constants were not available to us; those below are a reconstruction, our
+choice, as are the other schedules, and no number here is the papers'.
 
 Time runs from 1, the utterance ``x_1``, to 0, the code ``x_0`` of its class::
 
-    x_t = (1 - b_t) x_0 + b_t x_1 + sigma_t z,    z ~ N(0, I)
+    x_t = mu_t + sigma_t z,    mu_t = (1 - b_t) x_0 + b_t x_1,    z ~ N(0, I)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+MeanName = Literal["logistic", "linear", "cosine"]
+VarianceName = Literal["bridge", "constant", "zero"]
+ObjectiveName = Literal["target", "flow", "score"]
 
-def sinusoidal_codes(
-    n_classes: int,
-    dim: int,
-    spacing: float = 1000.0,
-    base: float = 10000.0,
-    order: Sequence[int] | None = None,
-) -> Tensor:
-    """Codes of the classes: sinusoidal position encodings, far enough apart to be told apart.
-
-    ``PE(p)[2i] = sin(p w_i)``, ``PE(p)[2i + 1] = cos(p w_i)``, ``w_i = base^(-2i / dim)`` at the
-    position ``p_c = spacing * order[c]``. Every code has the norm ``sqrt(dim / 2)``. "Sinusoidal
-    taxonomy encoding" is the abstract's (arXiv 2601.20573); the formula is that of Vaswani et al.
-    (2017), and positions and spacing are our choice. Neighbours at spacing 1 have a cosine of
-    0.97, and then the classes at the ends of the list are hardly ever decided for
-    (:func:`decision_flips`).
-
-    Args:
-        n_classes: ``C``, at least 1.
-        dim: width of a code, even.
-        spacing: distance of neighbouring positions, > 0.
-        base: ratio of the longest to the shortest wavelength.
-        order: position of each class in units of ``spacing``; 0, 1, 2, ... by default.
-
-    Returns:
-        ``[C, dim]`` float32.
-
-    Raises:
-        ValueError: for an odd width or an order of the wrong length.
-    """
-    if dim % 2 or dim < 2:
-        raise ValueError(f"a sinusoidal code pairs sine and cosine: dim={dim} must be even")
-    places = list(range(n_classes)) if order is None else list(order)
-    if len(places) != n_classes:
-        raise ValueError(f"order has {len(places)} positions for {n_classes} classes")
-    # float64: at position 7000 a float32 angle would already be wrong in the fourth digit
-    omega = base ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-    angle = spacing * torch.tensor(places, dtype=torch.float64).unsqueeze(1) * omega
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).float()
+TAPER = 0.05  # within this distance of an end, constant noise falls to zero
 
 
 def logistic_mean(t: Tensor, steepness: float) -> Tensor:
@@ -87,6 +54,125 @@ def bridge_std(t: Tensor, sigma_max: float) -> Tensor:
     return sigma_max * (t * (1 - t)).clamp_min(0).sqrt()
 
 
+def constant_std(t: Tensor, sigma_max: float) -> Tensor:
+    """``sigma_max / 2``, the bridge's largest value, and zero at both ends.
+
+    Within :data:`TAPER` of an end it falls like a bridge, ``sigma_max / 2 sqrt(t (1 - t) / (h (1 -
+    h)))`` with ``h`` the taper: constant noise at the ends would leave neither the code nor the
+    utterance where the path is to begin and to end. Our choice.
+
+    Args:
+        t: any shape, values in 0..1.
+        sigma_max: twice the noise inside, so that all variances share one scale.
+    """
+    inside = TAPER * (1 - TAPER)
+    return sigma_max / 2 * ((t * (1 - t)).clamp(0, inside) / inside).sqrt()
+
+
+@dataclass(frozen=True)
+class Path:
+    """How an utterance becomes a code, and what of that a network can be asked for.
+
+    The velocity is that of the flow that carries the path's marginals,
+    ``u = (sigma'/sigma) (x_t - mu_t) + b' (x_1 - x_0)``; it and the noise
+    ``z = (x_t - mu_t) / sigma_t`` (the score is ``-z / sigma_t``) exist between the ends only.
+    Knowing one of target, velocity and noise at a state is knowing all: :meth:`wanted` makes one of
+    the target, :meth:`end` goes back.
+
+    Attributes:
+        mean: ``logistic``, ``linear`` (``b_t = t``) or ``cosine`` (``b_t = sin^2(pi t / 2)``).
+        variance: ``bridge``, ``constant`` or ``zero``.
+        steepness: k of the logistic mean.
+        sigma_max: scale of the noise; its largest value is half of it, for both kinds.
+    """
+
+    mean: MeanName = "logistic"
+    variance: VarianceName = "bridge"
+    steepness: float = 5.0
+    sigma_max: float = 0.5
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise anywhere on the path."""
+        return self.variance != "zero" and self.sigma_max > 0
+
+    def share(self, t: Tensor) -> Tensor:
+        """``b_t``, the share of the utterance: 0 at t = 0, 1 at t = 1."""
+        if self.mean == "logistic":
+            return logistic_mean(t, self.steepness)
+        return t if self.mean == "linear" else (math.pi / 2 * t).sin().square()
+
+    def slope(self, t: Tensor) -> Tensor:
+        """``b'_t``, the derivative of :meth:`share`."""
+        if self.mean == "logistic":
+            k = self.steepness
+            s = torch.sigmoid(k * (t - 0.5))
+            return k * s * (1 - s) / math.tanh(k / 4)
+        return torch.ones_like(t) if self.mean == "linear" else math.pi / 2 * (math.pi * t).sin()
+
+    def std(self, t: Tensor) -> Tensor:
+        """``sigma_t``: 0 at both ends."""
+        if self.variance == "zero":
+            return torch.zeros_like(t)
+        return (bridge_std if self.variance == "bridge" else constant_std)(t, self.sigma_max)
+
+    def rate(self, t: Tensor) -> Tensor:
+        """``sigma'_t / sigma_t`` between the ends; 0 where the path has no noise."""
+        if not self.noisy:
+            return torch.zeros_like(t)
+        bridge = (1 - 2 * t) / (2 * t * (1 - t))
+        if self.variance == "bridge":
+            return bridge
+        return torch.where(t * (1 - t) < TAPER * (1 - TAPER), bridge, 0.0)
+
+    def at(self, x_0: Tensor, x_1: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """``x_t``; ``t`` holds the leading axes of ``z``, and ``x_0``, ``x_1`` broadcast to it."""
+        b = over(self.share(t), z)
+        return (1 - b) * x_0 + b * x_1 + over(self.std(t), z) * z
+
+    def wanted(
+        self, objective: ObjectiveName, x_t: Tensor, x_0: Tensor, x_1: Tensor, t: Tensor
+    ) -> Tensor:
+        """What the network is to give at ``x_t``: target ``x_0``, velocity ``u`` or noise ``z``."""
+        if objective == "target":
+            return x_0.expand_as(x_t)
+        b = over(self.share(t), x_t)
+        deviation = x_t - (1 - b) * x_0 - b * x_1
+        if objective == "score":
+            return deviation / over(self.std(t), x_t)
+        return over(self.rate(t), x_t) * deviation + over(self.slope(t), x_t) * (x_1 - x_0)
+
+    def end(
+        self, objective: ObjectiveName, given: Tensor, x_t: Tensor, x_1: Tensor, t: Tensor
+    ) -> Tensor:
+        """The target ``x_0`` that a network's answer stands for; inverse of :meth:`wanted`.
+
+        ``x_0 = (r (x_t - b x_1) + b' x_1 - u) / (r (1 - b) + b')`` with the rate r for a velocity
+        (the denominator is positive for every mean and variance here), and
+        ``x_0 = (x_t - b x_1 - sigma z) / (1 - b)`` for a noise. Derived.
+        """
+        if objective == "target":
+            return given
+        b = over(self.share(t), x_t)
+        if objective == "score":
+            return (x_t - b * x_1 - over(self.std(t), x_t) * given) / (1 - b)
+        r, slope = over(self.rate(t), x_t), over(self.slope(t), x_t)
+        return (r * (x_t - b * x_1) + slope * x_1 - given) / (r * (1 - b) + slope)
+
+
+def over(value: Tensor, x: Tensor, last: int = 0) -> Tensor:
+    """``value``, which holds the leading axes of ``x``, shaped to multiply it.
+
+    Args:
+        value: the leading axes of ``x``, then ``last`` axes of its own.
+        x: gives the number of axes.
+        last: how many axes of ``value`` stay at its end.
+    """
+    for _ in range(x.dim() - value.dim()):
+        value = value.unsqueeze(-1 - last)
+    return value
+
+
 def ode_step(x: Tensor, x0: Tensor, x1: Tensor, b: Tensor, b_next: Tensor, ratio: Tensor) -> Tensor:
     """One deterministic step along the path under a frozen estimate of its end.
 
@@ -95,47 +181,29 @@ def ode_step(x: Tensor, x0: Tensor, x1: Tensor, b: Tensor, b_next: Tensor, ratio
     ``(x_t - mu_t) / sigma_t`` is constant along it (derived, our choice).
 
     Args:
-        x: ``[B, d]`` state at t.
-        x0: ``[B, d]`` estimate of the code.
-        x1: ``[B, d]`` the utterance.
+        x: ``[..., d]`` state at t.
+        x0: ``[..., d]`` estimate of the code.
+        x1: ``[..., d]`` the utterance.
         b: ``b_t``, scalar.
         b_next: ``b_s``, scalar.
         ratio: ``sigma_s / sigma_t``, scalar; 0 at t = 1, where both the noise and the deviation
             from the mean are 0.
 
     Returns:
-        ``[B, d]`` state at s.
+        ``[..., d]`` state at s.
     """
     here = (1 - b) * x0 + b * x1
     there = (1 - b_next) * x0 + b_next * x1
     return there + ratio * (x - here)
 
 
-def gram(codes: Tensor) -> Tensor:
-    """``[C, C]`` cosines between the codes ``[C, d]``."""
-    unit = torch.nn.functional.normalize(codes.double(), dim=-1)
-    return (unit @ unit.T).float()
-
-
-def decision_flips(codes: Tensor, draws: int = 20_000, seed: int = 0) -> float:
-    """How often the nearest code to the expected code is not that of the likeliest class.
-
-    A network trained by squared error predicts at best the posterior mean ``sum_c p_c e_c``, so
-    the decision by similarity is ``argmax_c (G p)_c`` with the Gram matrix ``G``: right for every
-    ``p`` only if all codes are equally far apart. Derived; measured here on posteriors drawn from
-    a symmetric Dirichlet(1/2), our choice.
+def sde_step(x0: Tensor, x1: Tensor, b_next: Tensor, noise: Tensor) -> Tensor:
+    """``x_s = mu_s + sigma_s z'``: the mean under the estimate ``x0``, and new noise around it.
 
     Args:
-        codes: ``[C, d]``, of equal norm.
-        draws: number of posteriors.
-        seed: of the draws; torch's global random numbers are not used.
-
-    Returns:
-        Share in 0..1.
+        x0: ``[..., d]`` estimate of the code.
+        x1: ``[..., d]`` the utterance.
+        b_next: ``b_s``, scalar.
+        noise: ``sigma_s z'``, of a shape that broadcasts.
     """
-    g = torch.Generator().manual_seed(seed)
-    # a Gamma(1/2) variable is half a squared normal one, and normalised Gammas are Dirichlet
-    p = torch.randn(draws, len(codes), generator=g).square()
-    p = p / p.sum(-1, keepdim=True)
-    flipped = (p @ gram(codes).cpu()).argmax(-1) != p.argmax(-1)
-    return flipped.float().mean().item()
+    return (1 - b_next) * x0 + b_next * x1 + noise

@@ -7,8 +7,9 @@ import warnings
 
 import pytest
 import torch
-from serzoo.heads.gen_ser import GenSERHead, TransportNetwork
+from serzoo.heads.gen_ser import GenSERHead
 from serzoo.heads.schedules import bridge_std, logistic_mean
+from serzoo.heads.transport import TransportNetwork
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.testing import Case, check_head
@@ -31,7 +32,7 @@ class Fixed(nn.Module):
         self.answer = answer
         self.times: list[float] = []
 
-    def forward(self, x_t: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, x_1: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
         self.times.append(t.flatten()[0].item())
         return self.answer.expand_as(x_t)
 
@@ -68,7 +69,7 @@ def test_predicting_zero_costs_one_and_the_code_costs_nothing() -> None:
 def test_path_by_hand() -> None:
     h = head(sigma_max=0.8, steepness=10.0)
     x_0, x_1, z = torch.tensor([[2.0]]), torch.tensor([[-1.0]]), torch.ones(3, 1, 1)
-    got = h.path(x_0, x_1, torch.tensor([[0.0], [0.2], [1.0]]), z).flatten()
+    got = h.path.at(x_0, x_1, torch.tensor([[0.0], [0.2], [1.0]]), z).flatten()
     # b(0.2) = 0.0413 at k = 10, sigma(0.2) = 0.8 * 0.4
     torch.testing.assert_close(
         got, torch.tensor([2.0, 2 - 3 * 0.0413 + 0.32, -1.0]), atol=5e-4, rtol=0
@@ -156,7 +157,9 @@ def test_scores_are_cosines_over_the_temperature() -> None:
 
 
 def test_alike_codes_warn_with_numbers() -> None:
-    with pytest.warns(UserWarning, match=r"cosine of 0\.97 at spacing=1; .* 5 classes 5\d% are"):
+    with pytest.warns(
+        UserWarning, match=r"'angry' and 'happy' .* 0\.97 at spacing=1; .* 5 classes 5\d% "
+    ):
         GenSERHead(12, CASE.taxonomy, spacing=1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,19 +1,19 @@
-"""The pure functions of Gen-SER against values computed elsewhere, and their identities."""
+"""The path against values computed elsewhere, and the identities that make it a path."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 import torch
 from serzoo.heads.schedules import (
+    TAPER,
+    Path,
     bridge_std,
-    decision_flips,
-    gram,
+    constant_std,
     logistic_mean,
     ode_step,
-    sinusoidal_codes,
+    sde_step,
 )
+from torch import Tensor
 
 TENTHS = torch.arange(1, 10) / 10
 
@@ -50,61 +50,6 @@ def test_bridge_is_a_half_circle() -> None:
     torch.testing.assert_close(got, 0.5 * torch.tensor([0.0, 0.3, 0.5, 0.4, 0.0]))
 
 
-@pytest.mark.parametrize("dim", [64, 128, 768])
-def test_codes_have_one_norm(dim: int) -> None:
-    norms = sinusoidal_codes(8, dim).norm(dim=1)
-    torch.testing.assert_close(norms, torch.full((8,), math.sqrt(dim / 2)))
-
-
-def test_codes_equal_the_formula_element_by_element() -> None:
-    codes = sinusoidal_codes(3, 6, spacing=10.0, base=100.0)
-    for c in range(3):
-        for i in range(3):
-            angle = 10.0 * c * 100.0 ** (-2 * i / 6)
-            assert codes[c, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-6)
-            assert codes[c, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("spacing", "cosine"), [(1.0, 0.973), (10.0, 0.680), (100.0, 0.437), (1000.0, 0.162)]
-)
-def test_cosine_of_neighbours(spacing: float, cosine: float) -> None:
-    g = gram(sinusoidal_codes(8, 768, spacing))
-    torch.testing.assert_close(g.diagonal(1), torch.full((7,), cosine), atol=6e-4, rtol=0)
-    torch.testing.assert_close(g.diagonal(), torch.ones(8))
-
-
-def test_gram_is_toeplitz() -> None:
-    g = gram(sinusoidal_codes(6, 128, 100.0))
-    torch.testing.assert_close(g[1:, 1:], g[:-1, :-1])
-
-
-def test_order_permutes_the_codes() -> None:
-    plain = sinusoidal_codes(4, 32)
-    torch.testing.assert_close(sinusoidal_codes(4, 32, order=[2, 0, 3, 1]), plain[[2, 0, 3, 1]])
-
-
-def test_bad_codes_are_refused() -> None:
-    with pytest.raises(ValueError, match="dim=5 must be even"):
-        sinusoidal_codes(3, 5)
-    with pytest.raises(ValueError, match="order has 2 positions for 3 classes"):
-        sinusoidal_codes(3, 4, order=[0, 1])
-
-
-@pytest.mark.parametrize(
-    ("n", "spacing", "share"),
-    [(4, 1.0, 0.42), (8, 1.0, 0.61), (4, 10.0, 0.03), (8, 10.0, 0.09), (8, 1000.0, 0.03)],
-)
-def test_share_of_wrong_decisions(n: int, spacing: float, share: float) -> None:
-    state = torch.get_rng_state()
-    assert decision_flips(sinusoidal_codes(n, 768, spacing)) == pytest.approx(share, abs=0.012)
-    assert torch.equal(state, torch.get_rng_state())
-
-
-def test_orthogonal_codes_never_flip_a_decision() -> None:
-    assert decision_flips(torch.eye(5)) == 0
-
-
 def test_ode_step_follows_the_path_of_the_true_end() -> None:
     # with the true x_0, one step from t to s lands where the path is at s with the same noise
     g = torch.Generator().manual_seed(0)
@@ -128,3 +73,104 @@ def test_ode_step_solves_the_flow_equation() -> None:
         y += slope * (y - mu) * step + (b[i + 1] - b[i]) * (x_1 - x_0)
     want = ode_step(x, x_0, x_1, b[0], b[-1], sigma[-1] / sigma[0])
     torch.testing.assert_close(y, want, atol=1e-3, rtol=0)
+
+
+MEANS, VARIANCES = ("logistic", "linear", "cosine"), ("bridge", "constant", "zero")
+INSIDE = torch.tensor([0.01, 0.04, 0.3, 0.5, 0.77, 0.97, 0.99], dtype=torch.float64)
+
+
+def paths() -> list[Path]:
+    return [Path(mean, variance) for mean in MEANS for variance in VARIANCES]  # type: ignore[arg-type]
+
+
+def triple(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """``x_0``, ``x_1`` of shape ``[2, 3]`` and ``z`` of ``[7, 2, 3]``, in float64."""
+    g = torch.Generator().manual_seed(seed)
+    x_0, x_1 = torch.randn(2, 2, 3, generator=g, dtype=torch.float64)
+    return x_0, x_1, torch.randn(7, 2, 3, generator=g, dtype=torch.float64)
+
+
+def test_constant_noise_and_its_taper() -> None:
+    t = torch.tensor([0.0, TAPER / 2, TAPER, 0.5, 1 - TAPER, 1.0])
+    taper = (TAPER / 2 * (1 - TAPER / 2) / (TAPER * (1 - TAPER))) ** 0.5
+    want = 0.4 * torch.tensor([0.0, taper, 1.0, 1.0, 1.0, 0.0])
+    torch.testing.assert_close(constant_std(t, 0.8), want)
+
+
+def test_variances_share_their_largest_value() -> None:
+    t = torch.linspace(0, 1, 101)
+    assert bridge_std(t, 0.6).max().item() == pytest.approx(0.3)
+    assert constant_std(t, 0.6).max().item() == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("mean", "values"),
+    [("linear", [0.0, 0.25, 0.5, 1.0]), ("cosine", [0.0, 0.1464466, 0.5, 1.0])],
+)
+def test_means_by_hand(mean: str, values: list[float]) -> None:
+    got = Path(mean).share(torch.tensor([0.0, 0.25, 0.5, 1.0]))  # type: ignore[arg-type]
+    torch.testing.assert_close(got, torch.tensor(values), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("path", paths(), ids=str)
+def test_every_path_begins_at_the_utterance_and_ends_at_the_code(path: Path) -> None:
+    x_0, x_1, z = triple()
+    t = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    got = path.at(x_0, x_1, t, z[:2])
+    torch.testing.assert_close(got, torch.stack([x_0, x_1]), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("path", paths(), ids=str)
+def test_velocity_is_the_derivative_of_the_path_at_fixed_noise(path: Path) -> None:
+    x_0, x_1, z = triple()
+    for t in INSIDE:
+        now = t.clone().requires_grad_()
+        slopes = [
+            torch.autograd.grad(path.at(x_0, x_1, now, z)[i, j, k], now)[0]
+            for i in range(2)
+            for j in range(2)
+            for k in range(3)
+        ]
+        x_t = path.at(x_0, x_1, t.expand(7, 2), z)
+        got = path.wanted("flow", x_t, x_0, x_1, t.expand(7, 2))[:2]
+        torch.testing.assert_close(got.flatten(), torch.stack(slopes))
+
+
+@pytest.mark.parametrize("path", [p for p in paths() if p.noisy], ids=str)
+def test_noise_is_the_score_of_the_state_times_its_deviation(path: Path) -> None:
+    x_0, x_1, z = triple()
+    t = INSIDE.unsqueeze(1).expand(7, 2)
+    x_t = path.at(x_0, x_1, t, z).requires_grad_()
+    b, sigma = path.share(t).unsqueeze(-1), path.std(t).unsqueeze(-1)
+    density = torch.distributions.Normal((1 - b) * x_0 + b * x_1, sigma).log_prob(x_t)
+    (score,) = torch.autograd.grad(density.sum(), x_t)
+    got = path.wanted("score", x_t, x_0, x_1, t)
+    torch.testing.assert_close(got, z)
+    torch.testing.assert_close(got, -sigma * score)
+
+
+@pytest.mark.parametrize("objective", ["target", "flow", "score"])
+@pytest.mark.parametrize("path", paths(), ids=str)
+def test_from_the_target_and_back(path: Path, objective: str) -> None:
+    if objective == "score" and not path.noisy:
+        return  # refused by the head: there is nothing to predict
+    x_0, x_1, z = triple()
+    t = INSIDE.unsqueeze(1).expand(7, 2)
+    for x_t in (path.at(x_0, x_1, t, z), x_1.expand(7, 2, 3)):  # and the sampler's first state
+        given = path.wanted(objective, x_t, x_0, x_1, t)  # type: ignore[arg-type]
+        back = path.end(objective, given, x_t, x_1, t)  # type: ignore[arg-type]
+        torch.testing.assert_close(back, x_0.expand_as(x_t))
+
+
+@pytest.mark.parametrize("steepness", [0.5, 5.0, 30.0])
+@pytest.mark.parametrize("path", paths(), ids=str)
+def test_a_velocity_determines_the_target_everywhere(path: Path, steepness: float) -> None:
+    path = Path(path.mean, path.variance, steepness)
+    t = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
+    assert (path.rate(t) * (1 - path.share(t)) + path.slope(t)).min() > 0
+
+
+def test_sde_step_is_the_mean_and_the_noise_given() -> None:
+    x_0, x_1, z = triple()
+    got = sde_step(x_0, x_1, torch.tensor(0.25), 0.1 * z)
+    torch.testing.assert_close(got, 0.75 * x_0 + 0.25 * x_1 + 0.1 * z)
