@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
+from transformers.pytorch_utils import Conv1D
 
 from ..zoo.errors import ConfigError
 from .spelling import ByteTokenizer, PretrainedTokenizer
@@ -42,10 +53,29 @@ def from_scratch(width: int, layers: int, dropout: float) -> GPT2LMHeadModel:
     )
 
 
-def load_pretrained(name: str, revision: str | None) -> tuple[Any, PretrainedTokenizer]:
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Random numbers of a seed, the caller's own left alone; nothing at all for None."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def load_pretrained(
+    name: str, revision: str | None, seed: int | None = None
+) -> tuple[Any, PretrainedTokenizer]:
     """A published causal model in float32 and its tokenizer.
 
     Safetensors only, and no code from the hub: a model that needs either is refused.
+
+    Args:
+        name: hub id, or a local folder.
+        revision: commit, tag or branch of a hub id.
+        seed: of random weights in place of the published ones, which are then not read; None =
+            the published ones.
 
     Raises:
         ConfigError: saying why it cannot be loaded and what to do.
@@ -63,9 +93,15 @@ def load_pretrained(name: str, revision: str | None) -> tuple[Any, PretrainedTok
     safe = {"revision": revision, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **safe)
-        model, report = auto.from_pretrained(
-            source, **safe, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
+        report: dict[str, Any] = {"missing_keys": ()}
+        if seed is not None:
+            config = AutoConfig.from_pretrained(source, **safe)
+            with seeded(seed):
+                model = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        else:
+            model, report = auto.from_pretrained(
+                source, **safe, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
         raise ConfigError(
@@ -79,4 +115,69 @@ def load_pretrained(name: str, revision: str | None) -> tuple[Any, PretrainedTok
             f"needs ({', '.join(missing[:3])}), and random ones would take their place; was it "
             "saved from another model?"
         )
+    if getattr(model, "_is_stateful", False):
+        raise ConfigError(
+            f"lm '{name}' is a {model.config.model_type}, whose memory is a running state that "
+            "labels cannot share; give a model that attends, such as gpt2"
+        )
     return model, PretrainedTokenizer(tokenizer, name)
+
+
+def add_lora(model: nn.Module, rank: int, alpha: float, name: str) -> None:
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) on the layers that peft knows for it.
+
+    For an architecture that peft does not know, on all its linear layers but the output.
+
+    Raises:
+        ConfigError: when the rank is not positive.
+    """
+    if rank < 1:
+        raise ConfigError(f"lora_rank={rank} for lm '{name}'; give at least 1")
+    known: Any = None  # peft looks it up by the model's type
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as MAPPING
+
+    if model.config.model_type not in MAPPING:  # type: ignore[union-attr]
+        known = "all-linear"
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # a float is fine, the hint is narrow
+        target_modules=known,
+        # GPT-2 keeps its matrices transposed
+        fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
+        bias="none",
+    )
+    inject_adapter_in_model(config, model)
+
+
+def frozen_parts(module: nn.Module, name: str) -> dict[str, nn.Module]:
+    """The largest parts of a module that hold weights and train none, by name."""
+    if not module.state_dict():
+        return {}
+    if not any(p.requires_grad for p in module.parameters()):
+        return {name: module}
+    parts: dict[str, nn.Module] = {}
+    for child, part in module.named_children():
+        parts |= frozen_parts(part, f"{name}.{child}")
+    return parts
+
+
+def save_tied_weights_once(module: nn.Module) -> None:
+    """Leave the tied output matrix out of the state dict: safetensors refuses shared memory."""
+    seen: dict[int, str] = {}
+    tied: dict[str, str] = {}
+    for key, parameter in module.named_parameters(remove_duplicate=False):
+        if id(parameter) in seen:
+            tied[key] = seen[id(parameter)]
+        seen.setdefault(id(parameter), key)
+
+    def drop(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+        for key in tied:
+            state.pop(prefix + key, None)
+
+    def restore(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+        for key, source in tied.items():
+            if prefix + source in state:
+                state[prefix + key] = state[prefix + source]
+
+    module.register_state_dict_post_hook(drop)  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_pre_hook(restore)  # type: ignore[no-untyped-call]

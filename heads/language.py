@@ -7,6 +7,8 @@ re-initialises modules that are added to a subclass of its own models.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,8 +16,17 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from ..zoo.errors import ConfigError
-from .causal import from_scratch, load_pretrained
+from .causal import (
+    add_lora,
+    from_scratch,
+    frozen_parts,
+    load_pretrained,
+    save_tied_weights_once,
+    seeded,
+)
+from .decoding import Allowed, Written, search
 from .spelling import ByteTokenizer, Tokenizer
+from .tree import Branch, rank
 
 SCRATCH = "scratch"
 """The name of the offline default, a small GPT-2 over bytes with random weights."""
@@ -23,7 +34,8 @@ SCRATCH = "scratch"
 PAIRS_AT_ONCE = 128
 """How many (utterance, label) pairs share a forward pass: bounds the copies of the cache."""
 
-Tuning = Literal["auto", "frozen", "full"]
+Tuning = Literal["auto", "frozen", "lora", "full"]
+Init = Literal["published", "random"]
 
 
 class LanguageModel(nn.Module):
@@ -33,21 +45,28 @@ class LanguageModel(nn.Module):
         name: ``"scratch"``, a hub id such as ``"gpt2"``, or a local folder with ``config.json``,
             ``model.safetensors`` and the tokenizer's files.
         revision: commit, tag or branch of a hub id; None = its main branch.
-        tuning: ``frozen`` keeps the published weights and runs in evaluation mode (gradients pass
-            through to the prefix); ``full`` trains them; ``auto`` is frozen where there are
-            published weights, full for ``scratch``.
+        tuning: ``frozen`` keeps the weights as they are and runs in evaluation mode (gradients
+            pass through to the prefix); ``lora`` keeps them and trains adapters of peft on the
+            layers that it maps the architecture to; ``full`` trains them; ``auto`` is frozen for
+            a hub id or folder, full for ``scratch``.
         width: of the model from scratch; a multiple of 32, the width of an attention head.
         layers: of the model from scratch.
         dropout: of the model from scratch; a published model keeps its own.
+        init: ``random`` takes architecture and tokenizer of a hub id or folder, and random
+            weights.
+        seed: of random weights that are not trained: they are made again from it, not saved.
+        rank: of LoRA's updates.
+        alpha: they are scaled by ``alpha / rank``.
 
     Attributes:
         width: ``W``, width of the token embeddings.
         frozen: whether the weights stay as published.
-        pretrained: whether there are published weights.
+        pretrained: whether it has a published architecture and tokenizer.
+        slow: whether it has published weights that are trained.
 
     Raises:
-        ConfigError: when the model or its tokenizer cannot be loaded, or ``scratch`` is to be
-            frozen.
+        ConfigError: when the model or its tokenizer cannot be loaded, or its memory is a state
+            that branches cannot share.
     """
 
     def __init__(
@@ -59,28 +78,38 @@ class LanguageModel(nn.Module):
         width: int,
         layers: int,
         dropout: float,
+        init: Init = "published",
+        seed: int = 0,
+        rank: int = 8,
+        alpha: float = 16.0,
     ) -> None:
         super().__init__()
         self.name = name
+        self._spelt: dict[tuple[str, ...], list[list[int]]] = {}
         self.pretrained = name != SCRATCH
         self.frozen = self.pretrained if tuning == "auto" else tuning == "frozen"
         self.model: Any
         self.tokenizer: Tokenizer
         if self.pretrained:
-            self.model, self.tokenizer = load_pretrained(name, revision)
-        elif self.frozen:
-            raise ConfigError(
-                "lm_tuning=frozen with lm=scratch would freeze random weights that no checkpoint "
-                "keeps; set lm_tuning=full, or lm to a hub id or folder"
-            )
+            drawn = seed if init == "random" else None
+            self.model, self.tokenizer = load_pretrained(name, revision, drawn)
         else:
-            self.model, self.tokenizer = from_scratch(width, layers, dropout), ByteTokenizer()
+            # what is trained starts from the run's seed, what stays as it is from its own
+            with seeded(seed if tuning in ("frozen", "lora") else None):
+                self.model = from_scratch(width, layers, dropout)
+            self.tokenizer = ByteTokenizer()
+        # a published model that is trained itself, as opposed to adapters on it
+        self.slow = self.pretrained and init == "published" and tuning == "full"
         self.width: int = self.model.get_input_embeddings().embedding_dim
         if self.frozen:
             self.model.requires_grad_(False)
             self.model.eval()
+        elif tuning == "lora":
+            add_lora(self.model, rank, alpha, name)
         else:
-            self._save_tied_weights_once()
+            save_tied_weights_once(self)
+        # a model that takes no positions (its attention is biased by distance) cannot read a tree
+        self._reads_trees = "position_ids" in inspect.signature(self.model.forward).parameters
 
     def train(self, mode: bool = True) -> LanguageModel:
         """As in ``nn.Module``, but a frozen model stays in evaluation mode (no dropout)."""
@@ -88,6 +117,10 @@ class LanguageModel(nn.Module):
         if self.frozen:
             self.model.eval()
         return self
+
+    def frozen_parts(self) -> dict[str, nn.Module]:
+        """The parts of the model that nothing trains, by their name below this module."""
+        return frozen_parts(self.model, "model")
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids ``[...]`` to the model's own embeddings ``[..., W]``."""
@@ -101,6 +134,9 @@ class LanguageModel(nn.Module):
             ConfigError: when a label is empty, or two labels are spelt alike and so cannot be told
                 apart.
         """
+        key = (prompt, *labels)
+        if key in self._spelt:
+            return self._spelt[key]
         spelt: dict[tuple[int, ...], str] = {}
         for label in labels:
             ids = tuple(self.tokenizer.label(prompt, label)) if label.strip() else ()
@@ -112,7 +148,8 @@ class LanguageModel(nn.Module):
                     "model cannot tell them apart; rename one of the classes"
                 )
             spelt[ids] = label
-        return [[*ids, self.tokenizer.end] for ids in spelt]
+        self._spelt[key] = [[*ids, self.tokenizer.end] for ids in spelt]
+        return self._spelt[key]
 
     def log_likelihood(
         self, context: Tensor, spelt: list[list[int]], rows: Tensor, columns: Tensor
@@ -135,8 +172,7 @@ class LanguageModel(nn.Module):
         Raises:
             ConfigError: when context and label together are longer than the model can read.
         """
-        if self.frozen and self.model.training:
-            self.model.eval()  # somebody switched it behind our back
+        self._settle()
         longest = max(map(len, spelt))
         self._check_fits(context.shape[1] + longest)
         padded = [ids + [self.tokenizer.end] * (longest - len(ids)) for ids in spelt]
@@ -164,44 +200,77 @@ class LanguageModel(nn.Module):
             parts.append(-(nll * real[column]).sum(1))
         return torch.cat(parts)
 
-    def write(self, context: Tensor, tokens: int) -> list[list[int]]:
-        """Greedy free decoding: what the model writes by itself after a context.
+    def rank(self, context: Tensor, branches: Sequence[Branch]) -> list[Tensor]:
+        """``log p(label | context, trunk)`` of every label of every branch, in one pass.
 
-        Each step takes the likeliest token of the whole vocabulary, reads only that one (keys and
-        values of the rest are kept), and a row ends at the end of text. Contexts have one length,
-        so rows do not see each other.
+        The context is read once for all of them, and labels that begin alike share their
+        beginning (:mod:`.tree`). A model that takes no positions reads branch by branch.
 
         Args:
             context: ``[B, P, W]`` embeddings to condition on.
-            tokens: at most so many are written; fewer where the model reads no more positions.
+            branches: trunks (a prompt, say) with their spelt labels; P >= 1 where one has none.
 
         Returns:
-            B lists of ids, without the end of text.
+            Per branch ``[B, labels]`` float32, not normalised by length.
+
+        Raises:
+            ConfigError: when it is longer than the model can read.
+        """
+        self._settle()
+        if not self._reads_trees:
+            return [self._rank_by_pairs(context, *branch) for branch in branches]
+        trunks = [0 if trunk is None else len(trunk) for trunk, _ in branches]
+        longest = [max(map(len, spelt)) for _, spelt in branches]
+        self._check_fits(context.shape[1] + max(map(int.__add__, trunks, longest)))
+        return rank(self.model, self.embed, context, branches)
+
+    def _rank_by_pairs(
+        self, context: Tensor, trunk: Tensor | None, spelt: list[list[int]]
+    ) -> Tensor:
+        B, C = len(context), len(spelt)
+        if trunk is not None:
+            context = torch.cat([context, trunk.expand(B, -1, -1)], 1)
+        rows = torch.arange(B, device=context.device).repeat_interleave(C)
+        columns = torch.arange(C, device=context.device).repeat(B)
+        return self.log_likelihood(context, spelt, rows, columns).view(B, C)
+
+    def search(
+        self,
+        context: Tensor,
+        tokens: int,
+        *,
+        beams: int = 1,
+        allowed: Allowed | None = None,
+        per_token: bool = False,
+    ) -> list[list[Written]]:
+        """The best texts after each context ``[B, P, W]``: :func:`.decoding.search`.
+
+        At most ``tokens`` are written, fewer where the model reads no more positions.
 
         Raises:
             ConfigError: when the context leaves no position to write at.
         """
-        if self.frozen and self.model.training:
-            self.model.eval()
+        self._settle()
         self._check_fits(context.shape[1] + 1)
         tokens = min(tokens, (self._positions() or context.shape[1] + tokens) - context.shape[1])
-        written: list[list[int]] = [[] for _ in context]
-        open_rows = set(range(len(written)))
-        past, step = DynamicCache(), context
-        for _ in range(tokens):
-            out = self.model(
-                inputs_embeds=step, past_key_values=past, use_cache=True, logits_to_keep=1
-            )
-            chosen = out.logits[:, -1].float().argmax(-1)
-            for row, token in enumerate(chosen.tolist()):
-                if token == self.tokenizer.end:
-                    open_rows.discard(row)
-                elif row in open_rows:
-                    written[row].append(token)
-            if not open_rows:
-                break
-            step = self.embed(chosen[:, None])
-        return written
+        return search(
+            self.model,
+            self.embed,
+            context,
+            end=self.tokenizer.end,
+            tokens=tokens,
+            beams=beams,
+            allowed=allowed,
+            per_token=per_token,
+        )
+
+    def write(self, context: Tensor, tokens: int) -> list[list[int]]:
+        """What the model writes by itself after each context: greedy, without the end of text."""
+        return [list(texts[0].ids) for texts in self.search(context, tokens)]
+
+    def _settle(self) -> None:
+        if self.frozen and self.model.training:
+            self.model.eval()  # somebody switched it behind our back
 
     def _positions(self) -> int | None:
         limit: int | None = getattr(self.model.config, "max_position_embeddings", None)
@@ -214,24 +283,3 @@ class LanguageModel(nn.Module):
                 f"audio prefix, prompt and label take {length} positions, and lm '{self.name}' "
                 f"reads {limit}; set a smaller prefix or a shorter prompt"
             )
-
-    def _save_tied_weights_once(self) -> None:
-        """Leave the tied output matrix out of the state dict: safetensors refuses shared memory."""
-        seen: dict[int, str] = {}
-        tied: dict[str, str] = {}
-        for key, parameter in self.named_parameters(remove_duplicate=False):
-            if id(parameter) in seen:
-                tied[key] = seen[id(parameter)]
-            seen.setdefault(id(parameter), key)
-
-        def drop(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
-            for key in tied:
-                state.pop(prefix + key, None)
-
-        def restore(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
-            for key, source in tied.items():
-                if prefix + source in state:
-                    state[prefix + key] = state[prefix + source]
-
-        self.register_state_dict_post_hook(drop)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(restore)  # type: ignore[no-untyped-call]

@@ -9,7 +9,8 @@ was chosen here because the paper's text was not at hand is marked "our choice".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,16 @@ from ..zoo.errors import ConfigError
 from ..zoo.head import Head
 from ..zoo.taxonomy import Taxonomy
 from ..zoo.types import Frames, HeadLoss, Targets
-from .language import LanguageModel, Tuning
-from .pooling import AttentiveStatistics
+from .answers import Answers, expected_nll
+from .decoding import Written, allowed_tokens, best_by_class
+from .language import Init, LanguageModel, Tuning
+from .mappers import AudioMapper, Reduction, TextMapper
+from .null_audio import NullAudio, NullName
+from .tree import Branch
+from .views import DimensionAnswers, Names, View, Views
+
+Decoding = Literal["rank", "generate"]
+Order = Literal["prompt_first", "audio_first"]
 
 RELATIVE_LR = 0.3
 """Learning rate relative to the one asked for: transformers want a smaller one than convolutions
@@ -30,67 +39,6 @@ PRETRAINED_LR = 0.03
 
 WRITTEN = 8
 """Tokens that are written freely at most; more where a trained label is longer (our choice)."""
-
-
-class Projection(nn.Module):
-    """``LayerNorm(W1 x + W2 GELU(W1 x))``, frame by frame: ``[..., D]`` to ``[..., W]``.
-
-    Two linear layers with GELU, as summarised of SELM; residual and norm as in Pengi's projection.
-    """
-
-    def __init__(self, dim: int, width: int, dropout: float) -> None:
-        super().__init__()
-        self.first = nn.Linear(dim, width)
-        self.second = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        out: Tensor = self.norm(x + self.dropout(self.second(nn.functional.gelu(x))))
-        return out
-
-
-class AudioMapper(nn.Module):
-    """Frames of any number to a prefix of fixed length: ``[B, T, D]`` to ``[B, L, W]``.
-
-    L learned queries weigh the frames of speech and read their mean and standard deviation, as the
-    attentive statistics of the other heads do once (so that heads differ in what follows, not in
-    how they read the frames); then projection, and transformer layers over the L positions
-    (Pengi's mapper has learned constants there as well). The reduction by queries, and the final
-    norm that starts at the size of the model's own token embeddings, are our choice.
-    """
-
-    def __init__(
-        self, dim: int, width: int, prefix: int, layers: int, dropout: float, size: float
-    ) -> None:
-        super().__init__()
-        self.pool = AttentiveStatistics(dim, queries=prefix)
-        self.read = nn.LayerNorm(self.pool.width)
-        self.project = Projection(self.pool.width, width, dropout)
-        self.constants = nn.Parameter(0.1 * torch.randn(prefix, width))
-        self.layers = nn.ModuleList(mapper_layer(width, dropout) for _ in range(layers))
-        self.norm = SizedNorm(width, size)
-
-    def forward(self, frames: Frames) -> Tensor:
-        out = self.project(self.read(self.pool.statistics(frames))) + self.constants
-        for layer in self.layers:
-            out = layer(out)
-        mapped: Tensor = self.norm(out)
-        return mapped
-
-
-class TextMapper(nn.Module):
-    """A transformer layer over the token embeddings of the prompt: ``[1, Lt, W]`` to the same."""
-
-    def __init__(self, width: int, dropout: float, size: float) -> None:
-        super().__init__()
-        self.layer = mapper_layer(width, dropout)
-        self.norm = SizedNorm(width, size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mapped: Tensor = self.norm(self.layer(x))
-        return mapped
 
 
 class SELMHead(Head):
@@ -108,26 +56,63 @@ class SELMHead(Head):
     ``sum_c p_c L_c``. The score of a class is ``-L_c``, for any class that the model can spell,
     trained on or not.
 
+    An utterance is one example of each view that it has, and the loss the mean over examples,
+    each with its view's weight. Of several prompts training draws one per batch, and a score is
+    the mean over all of them; a class of several verbal forms is as likely as these together.
+
     Args:
         lm: ``"scratch"`` (a small GPT-2 over bytes), a hub id such as ``"gpt2"``, or a folder.
         lm_revision: commit, tag or branch of a hub id; None = its main branch.
-        lm_tuning: ``frozen``, ``full``, or ``auto``: frozen where weights are published.
+        lm_tuning: ``frozen``, ``lora``, ``full``, or ``auto``: frozen where weights are published.
+        lm_init: ``random`` keeps architecture and tokenizer of a published model, not its weights:
+            the control for what these are worth.
+        lm_seed: of random weights that are not trained; they are made again from it, not saved.
         lm_width: width of the model from scratch.
         lm_layers: layers of the model from scratch.
+        lora_rank: of the adapters' updates.
+        lora_alpha: these are scaled by ``lora_alpha / lora_rank``.
+        reduction: of the frames to the prefix: ``queries``, ``adaptive`` or ``vector``, as
+            :class:`.mappers.AudioMapper` says.
         prefix: length of the audio prefix (Pengi: 40; 4 by default is our choice, for speed).
         mapper_layers: transformer layers of the audio mapper (SELM: one; none by default, since on
             a thousand utterances and from scratch they learn more slowly; give a published model
             one).
+        text_mapper: false = the prompt's own embeddings, as a control.
+        text_layers: transformer layers of the text mapper (SELM: one).
         dropout: in the mappers, and in the model from scratch.
-        prompt: what the model reads between the audio and the label.
+        order: what the model reads first. The prompt by default, so that the label follows the
+            audio directly and hears it from the first step (our choice); the audio as in Pengi,
+            which lets all prompts of an utterance share what was read of it.
+        prompt: of the categorical view.
+        views: view to the weight of its examples: ``categorical`` (always), ``sentiment``,
+            ``valence``, ``arousal``, ``dominance``; None = categorical alone.
+        prompts: view to one prompt or several, in place of those of :mod:`.views`.
+        forms: view to answer to one verbal form or several, likewise.
+        names: ``shuffled`` has every class say another's forms, as a control.
+        dimension_answers: ``words`` (low, medium, high) or ``numbers`` (0.0 to 1.0).
+        low_below: ratings below it are low.
+        high_from: ratings from it on are high.
+        decoding: ``rank`` scores all classes; ``generate`` searches a text, and scores the classes
+            that it wrote by their likelihood, the others 10 nats below (our choice). An answer
+            that names no class scores all alike, so that the first class is predicted, which is
+            worth chance; the share of these is logged as ``unparsable``.
+        beams: of the search; 1 = greedy.
+        constrained: the search writes verbal forms only; with as many beams as classes it ranks.
         length_normalised: divide scores by the number of tokens; their softmax is then no longer
             the model's probability of the label.
+        calibrated: subtract the score of each class for null audio, which removes what the model
+            would say anyway. Off by default: training on weighted classes has the model learn the
+            prior that it is to have, and only without it the scores are log-probabilities.
+        null_audio: what stands for no audio: ``mean``, the average prefix of training (about its
+            last hundred batches), or ``zeros``, the prefix of a frame of zeros (our choice).
 
     Raises:
-        ConfigError: when the language model cannot be loaded, or two classes are spelt alike.
+        ConfigError: when the language model cannot be loaded, two classes are spelt alike, or
+            options contradict each other.
     """
 
     open_labels: ClassVar[bool] = True
+    sizes: ClassVar[Mapping[str, int]] = {"lm_width": 32, "prefix": 1}
     sizes: ClassVar[Mapping[str, int]] = {"lm_width": 32, "prefix": 1}
 
     def __init__(
@@ -138,17 +123,43 @@ class SELMHead(Head):
         lm: str = "scratch",
         lm_revision: str | None = None,
         lm_tuning: Tuning = "auto",
+        lm_init: Init = "published",
+        lm_seed: int = 0,
         lm_width: int = 128,
         lm_layers: int = 1,
+        lora_rank: int = 8,
+        lora_alpha: float = 16.0,
+        reduction: Reduction = "queries",
         prefix: int = 4,
         mapper_layers: int = 0,
+        text_mapper: bool = True,
+        text_layers: int = 1,
         dropout: float = 0.0,
+        order: Order = "prompt_first",
         prompt: str = "this emotion is",
+        views: dict[str, float] | None = None,
+        prompts: dict[str, str | list[str]] | None = None,
+        forms: dict[str, dict[str, str | list[str]]] | None = None,
+        names: Names = "given",
+        dimension_answers: DimensionAnswers = "words",
+        low_below: float = 0.4,
+        high_from: float = 0.6,
+        decoding: Decoding = "rank",
+        beams: int = 1,
+        constrained: bool = False,
         length_normalised: bool = False,
+        calibrated: bool = False,
+        null_audio: NullName = "mean",
     ) -> None:
         super().__init__(dim, taxonomy)
         if prefix < 1:
             raise ConfigError(f"prefix={prefix}; the audio needs at least one position")
+        if beams < 1:
+            raise ConfigError(f"beams={beams}; give 1 for greedy, or more")
+        if decoding == "generate" and calibrated:
+            raise ConfigError(
+                "calibrated=true corrects a ranking; set decoding=rank, or it to false"
+            )
         self.language = LanguageModel(
             lm,
             revision=lm_revision,
@@ -156,111 +167,198 @@ class SELMHead(Head):
             width=lm_width,
             layers=lm_layers,
             dropout=dropout,
+            init=lm_init,
+            seed=lm_seed,
+            rank=lora_rank,
+            alpha=lora_alpha,
         )
-        self.prompt = prompt
+        self.views = Views(
+            taxonomy,
+            weights=views,
+            prompt=prompt,
+            prompts=prompts,
+            forms=forms,
+            names=names,
+            dimensions=dimension_answers,
+            low=low_below,
+            high=high_from,
+        )
+        self.order, self.decoding = order, decoding
+        self.beams, self.constrained = beams, constrained
         self.length_normalised = length_normalised
-        ids = self.language.tokenizer.prompt(prompt)
-        if not ids:
-            raise ConfigError("prompt is empty; give a few words, such as 'this emotion is'")
-        self.prompt_ids: Tensor
-        self.register_buffer("prompt_ids", torch.tensor([ids]), persistent=False)
         size = self.language.model.get_input_embeddings().weight.detach().square().mean().sqrt()
         width = self.language.width
-        self.audio_mapper = AudioMapper(dim, width, prefix, mapper_layers, dropout, float(size))
-        self.text_mapper = TextMapper(width, dropout, float(size))
-        self.language.spell(
-            prompt, taxonomy.forms
-        )  # a taxonomy that cannot be told apart fails now
+        self.audio_mapper = AudioMapper(
+            dim, width, prefix, mapper_layers, dropout, float(size), reduction
+        )
+        self.text_mapper = (
+            TextMapper(width, text_layers, dropout, float(size)) if text_mapper else None
+        )
+        self.null = NullAudio(null_audio, prefix, width) if calibrated else None
+        for view in self.views.all:  # answers that cannot be told apart fail now
+            for words in view.prompts:
+                self._answers(view, words, taxonomy)
+
+    # -- what the model reads ------------------------------------------------------------------
+
+    def text(self, prompt: str) -> Tensor:
+        """``[1, Lt, W]``: the prompt as the language model reads it."""
+        ids = self.language.tokenizer.prompt(prompt)
+        device = next(self.language.parameters()).device
+        embedded = self.language.embed(torch.tensor([ids], device=device))
+        mapped: Tensor = embedded if self.text_mapper is None else self.text_mapper(embedded)
+        return mapped
 
     def context(self, frames: Frames) -> Tensor:
-        """``[B, Lt + L, W]``: what the language model reads before the label.
+        """``[B, Lt + L, W]``: all that the language model reads before the label.
 
-        The prompt first, so that the label follows the audio directly and hears it from the first
-        step (Pengi has the audio first; our choice).
+        Of the categorical view, by its first prompt.
         """
-        audio = self.audio_mapper(frames)
-        text = self.text_mapper(self.language.embed(self.prompt_ids))
-        return torch.cat([text.expand(len(audio), -1, -1), audio], 1)
+        return self._joined(self.audio_mapper(frames), self.views.categorical.prompts[0])
+
+    def _joined(self, audio: Tensor, prompt: str) -> Tensor:
+        text = self.text(prompt).expand(len(audio), -1, -1)
+        return torch.cat([text, audio] if self.order == "prompt_first" else [audio, text], 1)
+
+    def _answers(self, view: View, prompt: str, taxonomy: Taxonomy) -> Answers:
+        forms = self.views.answers(view, taxonomy)
+        spelt = self.language.spell(prompt, [form for each in forms for form in each])
+        return Answers(spelt, [index for index, each in enumerate(forms) for _ in each])
+
+    # -- training ------------------------------------------------------------------------------
 
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
-        spelt = self.language.spell(self.prompt, self.taxonomy.forms)
-        pairs = targets.probs > 0
-        # an unlabelled utterance is scored for some class, with probability 0, so that a backward
-        # pass reaches every parameter in every batch
-        pairs[:, 0] |= ~pairs.any(-1)
-        rows, columns = pairs.nonzero(as_tuple=True)
-        log_p = self.language.log_likelihood(self.context(frames), spelt, rows, columns)
-        nll = -log_p * targets.probs[rows, columns].to(log_p.dtype)
-        per_token = nll.detach() / self._counts(spelt, nll.device)[columns]
-        zeros = nll.new_zeros(len(pairs))
-        return HeadLoss(
-            targets.average(zeros.index_add(0, rows, nll)),
-            {"nll_per_token": targets.average(zeros.index_add(0, rows, per_token))},
-        )
+        audio = self.audio_mapper(frames)
+        if self.null is not None and self.training:
+            self.null.follow(audio.detach(), targets.item_weight)
+        total = weight = per_token = audio.new_zeros((), dtype=torch.float32)
+        item_weight = targets.item_weight.float()
+        for number, view in enumerate(self.views.all):
+            prompt = view.prompts[0]
+            if len(view.prompts) > 1:
+                prompt = view.prompts[int(torch.randint(len(view.prompts), ()))]
+            probs = self.views.targets(view, targets)
+            nll, per = expected_nll(
+                self.language,
+                self._joined(audio, prompt),
+                self._answers(view, prompt, self.taxonomy),
+                probs,
+                reach_all=number == 0,
+            )
+            # selected before it is multiplied: zero times a stray NaN is not zero
+            kept = torch.where(item_weight > 0, nll, 0.0)
+            total = total + view.weight * (kept * item_weight).sum()
+            share = item_weight if number == 0 else item_weight * probs.sum(-1)
+            weight = weight + view.weight * share.sum()
+            if number == 0:
+                per_token = targets.average(per)
+        tiny = torch.finfo(total.dtype).tiny
+        return HeadLoss(total / weight.clamp_min(tiny), {"nll_per_token": per_token})
+
+    # -- ranking -------------------------------------------------------------------------------
 
     def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
-        spelt = self.language.spell(self.prompt, taxonomy.forms)
-        context = self.context(frames)
-        B, C = len(context), len(taxonomy)
-        rows = torch.arange(B, device=context.device).repeat_interleave(C)
-        columns = torch.arange(C, device=context.device).repeat(B)
-        log_p = self.language.log_likelihood(context, spelt, rows, columns).view(B, C)
-        return log_p / self._counts(spelt, log_p.device) if self.length_normalised else log_p
+        if self.decoding == "generate":
+            return self._scores_of_texts(frames, taxonomy)
+        return self._rank(self.audio_mapper(frames), [self.views.categorical], taxonomy)[0]
+
+    def answers(self, frames: Frames) -> dict[str, Tensor]:
+        """``[B, answers]`` log-likelihood of every answer to every view, by its name.
+
+        With ``order=audio_first`` in one pass over an utterance, views and prompts included.
+        """
+        found = self._rank(self.audio_mapper(frames), self.views.all, self.taxonomy)
+        return {view.name: s for view, s in zip(self.views.all, found, strict=True)}
+
+    def _rank(self, audio: Tensor, views: list[View], taxonomy: Taxonomy) -> list[Tensor]:
+        if self.null is not None:
+            audio = torch.cat([audio, self.null(self.audio_mapper, self.dim).to(audio.dtype)])
+        asked = [(view, prompt) for view in views for prompt in view.prompts]
+        answers = [self._answers(view, prompt, taxonomy) for view, prompt in asked]
+        if self.order == "audio_first":
+            branches: list[Branch] = [
+                (self.text(prompt)[0], each.spelt)
+                for (_, prompt), each in zip(asked, answers, strict=True)
+            ]
+            found = self.language.rank(audio, branches)
+        else:
+            found = [
+                self.language.rank(self._joined(audio, prompt), [(None, each.spelt)])[0]
+                for (_, prompt), each in zip(asked, answers, strict=True)
+            ]
+        scores: dict[str, list[Tensor]] = {}
+        for (view, _), each, log_p in zip(asked, answers, found, strict=True):
+            if self.length_normalised:
+                log_p = log_p / each.counts(log_p.device)
+            log_p = each.together(log_p)
+            if self.null is not None:
+                log_p = log_p[:-1] - log_p[-1:]
+            scores.setdefault(view.name, []).append(log_p)
+        return [torch.stack(scores[view.name]).mean(0) for view in views]
+
+    # -- writing -------------------------------------------------------------------------------
 
     def write(self, frames: Frames) -> list[str]:
-        """What the model writes by itself: greedy, over its whole vocabulary, to the end of text.
+        """What the model writes: by its search, or, where it ranks, by itself.
 
-        At most 8 tokens, or as many as the longest trained label takes.
+        By itself is greedy, over its whole vocabulary, to the end of text. At most 8 tokens, or as
+        many as the longest trained label takes.
         """
-        spelt = self.language.spell(self.prompt, self.taxonomy.forms)
-        written = self.language.write(self.context(frames), max(WRITTEN, *map(len, spelt)))
-        return [self.language.tokenizer.text(ids) for ids in written]
+        if self.decoding == "generate":
+            texts = self._texts(frames, self.taxonomy)
+        else:
+            texts = self.language.search(self.context(frames), self._longest(self.taxonomy))
+        return [self.language.tokenizer.text(list(found[0].ids)) for found in texts]
+
+    def class_written(self, text: str, taxonomy: Taxonomy) -> int | None:
+        return self.views.class_written(text, taxonomy)
+
+    def _first(self, taxonomy: Taxonomy) -> Answers:
+        view = self.views.categorical
+        return self._answers(view, view.prompts[0], taxonomy)
+
+    def _longest(self, taxonomy: Taxonomy) -> int:
+        return max(WRITTEN, *map(len, self._first(taxonomy).spelt))
+
+    def _texts(self, frames: Frames, taxonomy: Taxonomy) -> list[list[Written]]:
+        return self.language.search(
+            self.context(frames),
+            self._longest(taxonomy),
+            beams=self.beams,
+            allowed=allowed_tokens(self._first(taxonomy).spelt) if self.constrained else None,
+            per_token=self.length_normalised,
+        )
+
+    def _scores_of_texts(self, frames: Frames, taxonomy: Taxonomy) -> Tensor:
+        answers = self._first(taxonomy)
+        known = {
+            tuple(ids[:-1]): index for ids, index in zip(answers.spelt, answers.owner, strict=True)
+        }
+
+        def class_of(written: Written) -> int | None:
+            if written.ids in known:
+                return known[written.ids]
+            text = self.language.tokenizer.text(list(written.ids))
+            return self.class_written(text, taxonomy)
+
+        rows = [
+            best_by_class(texts, class_of, len(taxonomy), self.length_normalised)
+            for texts in self._texts(frames, taxonomy)
+        ]
+        return torch.tensor(rows, dtype=torch.float32, device=frames.x.device)
+
+    # -- parameters ----------------------------------------------------------------------------
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """All at ``0.3 lr``, but a fully tuned published model at ``0.03 lr``."""
-        slow = list(self.language.parameters()) if self.language.pretrained else []
+        slow = list(self.language.parameters()) if self.language.slow else []
         ids = {id(p) for p in slow}
+        trained = [p for p in self.parameters() if p.requires_grad and id(p) not in ids]
         groups = [
-            {"params": [p for p in self.parameters() if id(p) not in ids], "lr": lr * RELATIVE_LR},
+            {"params": trained, "lr": lr * RELATIVE_LR},
             {"params": [p for p in slow if p.requires_grad], "lr": lr * PRETRAINED_LR},
         ]
         return [group for group in groups if group["params"]]
 
     def frozen_roots(self) -> dict[str, nn.Module]:
-        return {"language.model": self.language.model} if self.language.frozen else {}
-
-    @staticmethod
-    def _counts(spelt: list[list[int]], device: torch.device) -> Tensor:
-        return torch.tensor([len(ids) for ids in spelt], device=device)
-
-
-def heads_for(width: int) -> int:
-    """Attention heads of a mapper: 8 as in Pengi, or the most below that divide the width."""
-    return next(n for n in (8, 4, 2, 1) if width % n == 0)
-
-
-def mapper_layer(width: int, dropout: float) -> nn.TransformerEncoderLayer:
-    """A pre-norm transformer layer with MLP ratio 2, as in Pengi's mappers (GELU: our choice)."""
-    layer = nn.TransformerEncoderLayer(
-        width, heads_for(width), 2 * width, dropout, "gelu", batch_first=True, norm_first=True
-    )
-    layer.self_attn.dropout = 0.0  # on attention weights it costs a slower kernel
-    return layer
-
-
-class SizedNorm(nn.Module):
-    """A layer norm times a fixed size, the root mean square of the model's token embeddings.
-
-    The size is not folded into the norm's weights: these would start near 0.02, and an optimiser's
-    step that is small for a weight near 1 would change the prefix by several per cent.
-    """
-
-    def __init__(self, width: int, size: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.size: Tensor
-        self.register_buffer("size", torch.tensor(size))  # saved: it was read off random weights
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.size * self.norm(x)
-        return out
+        return {f"language.{name}": part for name, part in self.language.frozen_parts().items()}

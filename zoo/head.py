@@ -64,6 +64,10 @@ class Head(nn.Module, ABC):
         """
         return None
 
+    def class_written(self, text: str, taxonomy: Taxonomy) -> int | None:
+        """Index of the class that a text of :meth:`write` names; None where it names none."""
+        return taxonomy.class_said(text)
+
     def columns(self, taxonomy: Taxonomy) -> list[int]:
         """Positions of the asked classes among those trained on, for a closed head.
 

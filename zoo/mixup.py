@@ -18,7 +18,8 @@ def mix(hidden: Tensor, mask: Tensor, targets: Targets, alpha: float) -> tuple[T
     Args:
         hidden: ``[B, K, T, D]``.
         mask: ``[B, T]``.
-        targets: labels and weights, both mixed; a pair with an unlabelled half is left alone.
+        targets: labels, weights and dimensions, all mixed (what one half of a pair is not rated
+            for, the pair is not); a pair with an unlabelled half is left alone.
         alpha: of the Beta distribution; the share of an item is at least one half.
     """
     size = len(hidden)
@@ -38,4 +39,7 @@ def mix(hidden: Tensor, mask: Tensor, targets: Targets, alpha: float) -> tuple[T
     lam = share[:, None]
     probs = lam * targets.probs + (1 - lam) * targets.probs[partner]
     weight = share * targets.weight + (1 - share) * targets.weight[partner]
-    return mixed, replace(targets, probs=probs, weight=weight)
+    dims = targets.dims
+    if dims is not None:
+        dims = torch.where(lam < 1, lam * dims + (1 - lam) * dims[partner], dims)
+    return mixed, replace(targets, probs=probs, weight=weight, dims=dims)

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -22,12 +22,15 @@ from .errors import ConfigError, suggest
 
 @dataclass(frozen=True)
 class Emotion:
-    """A canonical label: how it is said, what else it is called, its sentiment view."""
+    """A canonical label: how it is said, what else it is called, its sentiment view.
+
+    ``sentiment`` is ``positive``, ``neutral``, ``negative``, or None where it is open.
+    """
 
     name: str
     form: str
     synonyms: tuple[str, ...] = ()
-    sentiment: str = "neutral"
+    sentiment: str | None = None
 
 
 @cache
@@ -39,7 +42,7 @@ def canonical() -> dict[str, Emotion]:
             name,
             entry.get("form", name),
             tuple(entry.get("synonyms", ())),
-            entry.get("sentiment", "neutral"),
+            entry.get("sentiment"),
         )
         for name, entry in raw.items()
     }
@@ -146,6 +149,43 @@ class Taxonomy:
         known = canonical()
         return [known[c].form if c in known else c.replace("_", " ") for c in self.classes]
 
+    @property
+    def sentiments(self) -> list[str | None]:
+        """Sentiment of each class, in order; None where its labels have none, or disagree."""
+        known = canonical()
+        found = [
+            {known[label].sentiment if label in known else None for label in labels}
+            for _, labels in self.members
+        ]
+        return [next(iter(each)) if len(each) == 1 else None for each in found]
+
+    @cached_property
+    def words(self) -> dict[str, int]:
+        """Every word that stands for a class, in lower case, to the index of the class.
+
+        A class stands for its form and its name, then for the names, forms and synonyms of the
+        labels that it gathers; what two classes could be called is taken by the earlier rank, then
+        by the earlier class.
+        """
+        known = canonical()
+        found = dict(zip(map(_plain, self.forms), range(len(self)), strict=True))
+        for index, name in enumerate(self.classes):
+            found.setdefault(_plain(name.replace("_", " ")), index)
+        for index, (_, labels) in enumerate(self.members):
+            for label in labels:
+                emotion = known.get(label, Emotion(label, label.replace("_", " ")))
+                for word in (emotion.name, emotion.form, *emotion.synonyms):
+                    found.setdefault(_plain(word), index)
+        return found
+
+    def class_said(self, text: str) -> int | None:
+        """Index of the class that a text names, case and outer punctuation aside, or None.
+
+        >>> Taxonomy.load("big4").class_said("Joyful.")
+        1
+        """
+        return self.words.get(_plain(text))
+
     def __len__(self) -> int:
         return len(self.members)
 
@@ -193,6 +233,10 @@ class Taxonomy:
         """12 hexadecimal digits of the classes, their members and their order (not the name)."""
         text = json.dumps([[c, sorted(m)] for c, m in self.members])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split()).strip(" .,;:!?\"'`*-")
 
 
 def read_yaml(text: str) -> Any:

@@ -233,11 +233,6 @@ def test_full_tuning_trains_a_published_model(gpt2: str) -> None:
     assert all(p.requires_grad for p in m.parameters())
 
 
-def test_a_model_from_scratch_cannot_be_frozen() -> None:
-    with pytest.raises(ConfigError, match=r"lm_tuning=frozen with lm=scratch"):
-        language(tuning="frozen")
-
-
 @pytest.mark.parametrize("width", [0, 48])
 def test_a_width_that_heads_do_not_divide_is_refused(width: int) -> None:
     with pytest.raises(ConfigError, match=rf"lm_width={width}; give a positive multiple of 32"):

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from serzoo.heads.selm import AudioMapper, SELMHead
+from serzoo.heads.mappers import AudioMapper
+from serzoo.heads.selm import SELMHead
 from serzoo.zoo import registry
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.taxonomy import Taxonomy, read_yaml
@@ -200,7 +201,8 @@ def test_a_published_model_that_is_tuned_learns_slowly(gpt2: str) -> None:
 def test_a_folder_of_a_large_model_gets_a_prefix_of_its_width(tmp_path: Path, gpt2: str) -> None:
     assert GPT2Config.from_pretrained(gpt2).n_embd == 16
     h = head(lm=gpt2)
-    assert h.context(CASE.frames()).shape == (4, 3 + h.prompt_ids.shape[1], 16)
+    words = len(h.language.tokenizer.prompt("this emotion is"))
+    assert h.context(CASE.frames()).shape == (4, 3 + words, 16)
 
 
 @pytest.mark.parametrize("tuning", ["frozen", "full"])

@@ -141,7 +141,7 @@ def test_words_for_a_label_are_not_shared():
         for word in {name, emotion.form, *emotion.synonyms}:
             assert word not in seen, f"'{word}' stands for {seen.get(word)} and {name}"
             seen[word] = name
-    assert {e.sentiment for e in canonical().values()} == {"positive", "neutral", "negative"}
+    assert {e.sentiment for e in canonical().values()} == {"positive", "neutral", "negative", None}
 
 
 def test_the_polarity_taxonomy_agrees_with_the_sentiment_views():
@@ -149,6 +149,34 @@ def test_the_polarity_taxonomy_agrees_with_the_sentiment_views():
         assert {canonical()[label].sentiment for label in labels} == {sentiment}
     undecided = {n for n in canonical() if Taxonomy.load("sentiment3").class_of(n) is None}
     assert undecided == {"surprised", "other", "female", "male"}
+    assert undecided == {n for n, e in canonical().items() if e.sentiment is None}
+
+
+def test_the_sentiment_of_a_class_is_that_of_all_its_labels():
+    mixed = Taxonomy.from_dict(
+        {
+            "name": "mixed",
+            "classes": {
+                "good": ["happy", "calm"],
+                "odd": ["excited", "sad"],
+                "x": ["jubilant"],
+                "wow": ["surprised"],
+                "quiet": ["neutral"],
+            },
+        }
+    )
+    assert mixed.sentiments == ["positive", None, None, None, "neutral"]
+
+
+def test_a_text_names_the_class_that_its_word_stands_for():
+    taxonomy = Taxonomy.load("iemocap4")  # angry, happy (with excited), neutral, sad
+    said = {
+        w: taxonomy.class_said(w) for w in ("Happy", " joyful. ", "Thrilled!", "excited", "mad")
+    }
+    assert said == {"Happy": 1, " joyful. ": 1, "Thrilled!": 1, "excited": 1, "mad": 0}
+    assert [taxonomy.class_said(w) for w in ("", "happy happy", "bored", "hap")] == [None] * 4
+    assert Taxonomy.of(["very_odd", "disgust"]).class_said("very odd") == 0
+    assert Taxonomy.of(["very_odd", "disgust"]).class_said("Disgusted") == 1
 
 
 # --- a taxonomy ---------------------------------------------------------------------------------

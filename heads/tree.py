@@ -1,0 +1,171 @@
+"""Labels packed into one sequence: a tree of tokens that a causal model reads in a single pass.
+
+A context is read once, and behind it every label, token by token; labels that begin alike share
+their beginning. An attention mask shows each token the context and its own ancestors only, and its
+position is its depth, so that the model computes for every label what it would compute for the
+label alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Spelt = tuple[tuple[int, ...], ...]
+
+Branch = tuple[Tensor | None, list[list[int]]]
+"""A trunk of embeddings ``[Lt, W]``, or None, and the spelt labels that follow it."""
+
+LOGITS_AT_ONCE = 2**26
+"""How many logits a pass may compute (a quarter of a gigabyte): bounds its rows."""
+
+POSITIONS_AT_ONCE = 8192
+"""The same of its positions."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Branches behind a context: each a trunk of given embeddings, then labels.
+
+    ``N`` nodes, branch after branch, each its trunk and then its tokens. Slot 0 is the context's
+    last position, slot i + 1 is node i.
+
+    Attributes:
+        tokens: per branch, the ids of its label nodes.
+        depth: ``[N]`` position behind the context.
+        sees: ``[N, N]`` bool, a node its ancestors and itself.
+        slots: ``[K]`` sorted slots whose prediction is asked.
+        asked: ``[M]`` for each label token, which of the K slots predicts it.
+        wanted: ``[M]`` the token's id.
+        label: ``[M]`` the label that it belongs to, counted over all branches.
+        sizes: labels of each branch.
+    """
+
+    tokens: tuple[Tensor, ...]
+    depth: Tensor
+    sees: Tensor
+    slots: Tensor
+    asked: Tensor
+    wanted: Tensor
+    label: Tensor
+    sizes: tuple[int, ...]
+
+
+@lru_cache(maxsize=64)
+def plant(trunks: tuple[int, ...], labels: tuple[Spelt, ...]) -> Tree:
+    """The tree of some branches.
+
+    The last token of a label, the end of text, is predicted and not read.
+
+    Args:
+        trunks: length of each branch's trunk, 0 for none.
+        labels: the spelt labels of each branch.
+    """
+    parents: list[int] = []  # slots
+    tokens, label_of, slot_of, wanted = [], [], [], []
+    for trunk, spelt in zip(trunks, labels, strict=True):
+        root = 0
+        for _ in range(trunk):
+            parents.append(root)
+            root = len(parents)
+        children: dict[tuple[int, int], int] = {}
+        ids: list[int] = []
+        for label in spelt:
+            at = root
+            number = 1 + label_of[-1] if label_of else 0
+            for place, token in enumerate(label):
+                slot_of.append(at)
+                wanted.append(token)
+                label_of.append(number)
+                if place == len(label) - 1:
+                    break
+                if (at, token) not in children:
+                    parents.append(at)
+                    ids.append(token)
+                    children[at, token] = len(parents)
+                at = children[at, token]
+        tokens.append(torch.tensor(ids, dtype=torch.long))
+    sees = torch.eye(len(parents), dtype=torch.bool)
+    depth = torch.zeros(len(parents), dtype=torch.long)
+    for node, parent in enumerate(parents):
+        if parent:  # parents come first
+            sees[node] |= sees[parent - 1]
+            depth[node] = depth[parent - 1] + 1
+    slots, asked = torch.tensor(slot_of).unique(return_inverse=True)
+    return Tree(
+        tuple(tokens), depth, sees, slots, asked, torch.tensor(wanted), torch.tensor(label_of),
+        tuple(map(len, labels)),
+    )  # fmt: skip
+
+
+def attention(tree: Tree, context: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Who sees whom, and where everybody stands.
+
+    Args:
+        tree: N nodes.
+        context: P positions before it, causal.
+        device: of the results.
+
+    Returns:
+        ``[1, 1, P + N, P + N]`` float32 mask to be added to attention logits, and ``[1, P + N]``
+        position ids.
+    """
+    N = len(tree.depth)
+    sees = torch.ones(context + N, context + N, dtype=torch.bool).tril()
+    sees[context:, context:] = tree.sees
+    mask = torch.zeros(sees.shape).masked_fill(~sees, torch.finfo(torch.float32).min)
+    positions = torch.cat([torch.arange(context), context + tree.depth])
+    return mask[None, None].to(device), positions[None].to(device)
+
+
+def rank(
+    model: Any, embed: Callable[[Tensor], Tensor], context: Tensor, branches: Sequence[Branch]
+) -> list[Tensor]:
+    """``log p(label | context, trunk)`` of every label of every branch.
+
+    Args:
+        model: a causal language model of ``transformers`` that takes position ids.
+        embed: ids to its embeddings.
+        context: ``[B, P, W]`` embeddings; P >= 1 where a branch has no trunk.
+        branches: at least one, each with at least one label.
+
+    Returns:
+        Per branch ``[B, labels]`` float32, not normalised by length.
+    """
+    device, P = context.device, context.shape[1]
+    tree = plant(
+        tuple(0 if trunk is None else len(trunk) for trunk, _ in branches),
+        tuple(tuple(map(tuple, spelt)) for _, spelt in branches),
+    )
+    mask, positions = attention(tree, P, device)
+    parts = [
+        part
+        for (trunk, _), ids in zip(branches, tree.tokens, strict=True)
+        for part in (trunk, embed(ids.to(device)))
+        if part is not None
+    ]
+    nodes = torch.cat([part.to(context.dtype) for part in parts])
+    keep = (tree.slots + P - 1).to(device)
+    asked, wanted, label = (t.to(device) for t in (tree.asked, tree.wanted, tree.label))
+    rows = min(
+        LOGITS_AT_ONCE // (len(keep) * model.config.vocab_size),
+        POSITIONS_AT_ONCE // positions.shape[1],
+    )
+    found = []
+    for part in context.split(max(1, rows)):
+        n = len(part)
+        logits = model(
+            inputs_embeds=torch.cat([part, nodes.expand(n, -1, -1)], 1),
+            attention_mask=mask.expand(n, -1, -1, -1),
+            position_ids=positions.expand(n, -1),
+            logits_to_keep=keep,
+            use_cache=False,
+        ).logits.float()
+        log_p = logits[:, asked, wanted] - logits.logsumexp(-1)[:, asked]
+        found.append(log_p.new_zeros(n, sum(tree.sizes)).index_add(1, label, log_p))
+    return list(torch.cat(found).split(list(tree.sizes), 1))
