@@ -13,6 +13,7 @@ from . import checkpoint
 from .config import RunConfig, resolve
 from .errors import ConfigError
 from .metrics import PredictionTable, merge
+from .open_labels import open_numbers, seen_classes
 from .taxonomy import Taxonomy
 from .train import measure, open_data, quiet
 from .trained import refuse_seen
@@ -46,7 +47,10 @@ def evaluate(
         progress: show bars.
 
     Returns:
-        The prediction table, and its numbers as a record holds them.
+        The prediction table, and its numbers as a record holds them; ``open_labels`` where the
+        taxonomy has classes that the model never trained on (:func:`open_numbers`), and
+        ``speakers_heard``: those that it was trained or selected on, which ``part="all"`` of its
+        own corpus has among others, and who make no test.
     """
     quiet()
     module = checkpoint.load(path)
@@ -88,4 +92,24 @@ def evaluate(
         values = scores.float().cpu().numpy().astype(np.float64)
         rows.append(PredictionTable(batch.ids, batch.speakers, labels, values, wanted.classes))
     table = merge(rows)
-    return table, measure(table)
+    numbers = measure(table)
+    trained = Taxonomy.from_dict(meta["taxonomy"])
+    if set(seen_classes(trained, wanted)) != set(wanted.classes):
+        numbers["open_labels"] = open_numbers(table, trained, wanted)
+    own = meta.get("speakers") or {}
+    heard = {*own.get("train", ()), *(own.get("valid", ()) if part == "all" else ())}
+    numbers["speakers_heard"] = sorted(heard & set(table.speakers))
+    trained_on = meta["config"]
+    numbers["model"] = {
+        "fingerprint": meta.get("fingerprint"),
+        **{k: trained_on[k] for k in ("corpus", "protocol", "fold", "seed", "head")},
+        "taxonomy": meta["taxonomy"],
+    }
+    numbers["data"] = {
+        "corpora": sorted({u.corpus for u in data.speech.utterances}),
+        "part": part,
+        "manifest": data.speech.sha,
+        "taxonomy": wanted.to_dict(),
+        "counts": data.counts(),
+    }
+    return table, numbers

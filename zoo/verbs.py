@@ -57,13 +57,15 @@ def _list(arguments: argparse.Namespace) -> None:
 def _config(arguments: argparse.Namespace) -> None:
     from omegaconf import OmegaConf
 
-    from . import config
+    from . import config, registry
 
     cfg = config.load(arguments.recipe, arguments.settings)
     print(OmegaConf.to_yaml(OmegaConf.create(cfg.to_dict())), end="")
     taxonomy = config.build_taxonomy(cfg)
     if taxonomy is not None:
         print(f"# classes: {', '.join(taxonomy.classes)} (taxonomy {taxonomy.fingerprint})")
+        for line in registry.get("heads", cfg.head["type"]).explain(taxonomy, cfg.head):
+            print(f"# {line}")
     print(f"# run {cfg.fingerprint}")
 
 
@@ -156,8 +158,9 @@ def _eval(arguments: argparse.Namespace) -> None:
 
     from .evaluate import evaluate
 
-    values = _settings(arguments, ("corpus", "root", "manifest", "taxonomy", "part", "out"))
-    out = values.pop("out", None)
+    known = ("corpus", "root", "manifest", "taxonomy", "part", "out", "record")
+    values = _settings(arguments, known)
+    out, record = values.pop("out", None), values.pop("record", None)
     if isinstance(values.get("corpus"), str):
         values["corpus"] = [values["corpus"]]
     table, numbers = evaluate(arguments.checkpoint, **values, progress=sys.stderr.isatty())
@@ -167,8 +170,24 @@ def _eval(arguments: argparse.Namespace) -> None:
         print(f"  recall of {name}: {recall:.3f}")
     if absent := m["absent"]:
         print(f"  absent from the reference: {', '.join(absent)}")
+    if found := numbers.get("open_labels"):
+        for part in ("seen", "unseen", "among_unseen"):
+            if v := found[part]:
+                classes = ", ".join(found[f"{part.removeprefix('among_')}_classes"])
+                print(
+                    f"  {part.replace('_', ' ')} ({classes}): mean recall {v['value']:.3f} "
+                    f"({v['low']:.3f} to {v['high']:.3f}), chance "
+                    f"{v.get('chance', found['chance']):.3f}"
+                )
+    if heard := numbers["speakers_heard"]:
+        print(f"  {len(heard)} speakers were heard in training: this is no test on new speakers")
     if out:
         print(f"predictions: {table.write_jsonl(Path(out))}")
+    if record:
+        from .record import environment, write_json
+
+        write_json(Path(record), {**numbers, **environment()})
+        print(f"record: {record}")
 
 
 def _predict(arguments: argparse.Namespace) -> int:

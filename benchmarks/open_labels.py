@@ -1,0 +1,138 @@
+"""Models with open labels, asked about classes and corpora that they never trained on.
+
+    SERZOO_DATA=FOLDER python benchmarks/open_labels.py runs/out_of_domain            # a suite
+    SERZOO_DATA=FOLDER python benchmarks/open_labels.py RUN [RUN ...] out=out.json    # or runs
+    ... corpora=emodb,nemo    # instead of all three that the models were not trained on
+
+Every finished run of a suite whose head takes any label, or the runs given. Each is scored on every
+other corpus in that corpus' own taxonomy (EMO-DB 7, nEMO 6, RAVDESS 8 classes), all classes on
+offer. Runs of one head and one training corpus are pooled over seeds; intervals are over speakers.
+The same scores over the seen classes alone (``closed``) say what the new labels cost. Nothing here
+was trained or selected on the corpora that are scored, nor on the speakers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from serzoo.zoo import registry
+from serzoo.zoo.config import read_group
+from serzoo.zoo.evaluate import evaluate
+from serzoo.zoo.metrics import PredictionTable, merge
+from serzoo.zoo.open_labels import open_numbers, seen_classes
+from serzoo.zoo.record import environment, finished, read_record, write_json
+from serzoo.zoo.stats import bootstrap
+from serzoo.zoo.taxonomy import Taxonomy
+
+CORPORA = ("emodb", "nemo", "ravdess")
+Key = tuple[str, str, str]  # head, corpora of training, corpus of test
+
+
+def runs_of(folders: Sequence[Path]) -> list[Path]:
+    """Finished runs with open labels: of a suite's folder, or the folders themselves."""
+    found = []
+    for folder in folders:
+        inside = sorted((folder / "cells").glob("*")) if (folder / "cells").is_dir() else [folder]
+        for run in filter(finished, inside):
+            head = (read_record(run) or {})["config"]["head"]["type"]
+            if registry.get("heads", head).open_labels:
+                found.append(run)
+    return found
+
+
+def closed(table: PredictionTable, seen: list[str]) -> PredictionTable:
+    """The utterances of seen classes, with seen classes on offer only."""
+    columns = [table.classes.index(c) for c in seen]
+    rows = np.flatnonzero(np.isin(table.labels, columns))
+    labels = np.array([columns.index(k) for k in table.labels[rows]])
+    part = table.subset(rows)
+    return PredictionTable(part.ids, part.speakers, labels, part.scores[:, columns], seen)
+
+
+def numbers_of(table: PredictionTable, trained: Taxonomy, wanted: Taxonomy) -> dict[str, Any]:
+    """Of seeds pooled: an utterance once per seed."""
+    interval = bootstrap(closed(table, seen_classes(trained, wanted)))
+    return {
+        **open_numbers(table, trained, wanted),
+        "closed": {"value": interval.value, "low": interval.low, "high": interval.high},
+        "recalls": table.recalls(),
+        "confusion": table.confusion().tolist(),
+        "speakers": interval.n_speakers,
+    }
+
+
+def measure(runs: Sequence[Path], corpora: Sequence[str] = CORPORA) -> list[dict[str, Any]]:
+    """One row per head, corpora of training and corpus of test."""
+    tables: dict[Key, list[PredictionTable]] = defaultdict(list)
+    about: dict[Key, tuple[Taxonomy, Taxonomy]] = {}
+    seeds: dict[Key, list[int]] = defaultdict(list)
+    for run in runs:
+        cfg = (read_record(run) or {})["config"]
+        for corpus in corpora:
+            if corpus in _heard(run):
+                continue
+            name = str(read_group("corpus", corpus)["taxonomy"])
+            table, numbers = evaluate(run, corpus=[corpus], taxonomy=name)
+            assert not numbers["speakers_heard"], run
+            head = str(cfg.get("head_name") or cfg["head"]["type"])
+            key = head, " and ".join(sorted(_heard(run))), corpus
+            about[key] = Taxonomy.from_dict(numbers["model"]["taxonomy"]), Taxonomy.load(name)
+            tables[key].append(replace(table, ids=[f"{i}#{run.name}" for i in table.ids]))
+            seeds[key].append(cfg["seed"])
+            print(f"{run.name} on {corpus}: UAR {table.uar():.3f}", flush=True)
+    return [
+        {
+            **dict(zip(("head", "trained_on", "tested_on"), key, strict=True)),
+            "seeds": seeds[key],
+            "uar_by_seed": [t.uar() for t in tables[key]],
+            "utterances": len(tables[key][0]),
+            **numbers_of(merge(tables[key]), *about[key]),
+        }
+        for key in sorted(tables)
+    ]
+
+
+def _heard(run: Path) -> set[str]:
+    """Corpora that a run was trained or selected on."""
+    speakers = (read_record(run) or {})["speakers"]
+    return {s.partition("/")[0] for part in ("train", "valid") for s in speakers[part]}
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as a table."""
+    columns = ("all", "seen", "unseen", "among_unseen", "closed")
+    heads = ("UAR", "seen", "unseen", "unseen, these on offer", "seen, these on offer")
+    text = f"| head | from | to | {' | '.join(heads)} | chance |\n|{'---|' * (len(heads) + 4)}\n"
+    for row in rows:
+        cells = [row["head"], row["trained_on"], row["tested_on"]]
+        for column in columns:
+            v = row[column]
+            cells.append(f"{v['value']:.3f} ({v['low']:.3f} to {v['high']:.3f})" if v else "")
+        text += f"| {' | '.join(cells)} | {row['chance']:.3f}"
+        if row["among_unseen"]:
+            text += f"; {row['among_unseen']['chance']:.3f} among unseen"
+        text += f"; {1 / len(row['seen_classes']):.3f} among seen |\n"
+    return text
+
+
+def main(arguments: Sequence[str]) -> None:
+    settings = dict(a.split("=", 1) for a in arguments if "=" in a)
+    folders = [Path(a) for a in arguments if "=" not in a]
+    runs = runs_of(folders)
+    if not runs:
+        sys.exit(__doc__ if not folders else "no finished run with open labels there")
+    rows = measure(runs, settings.get("corpora", ",".join(CORPORA)).split(","))
+    print(markdown(rows))
+    if out := settings.get("out"):
+        write_json(Path(out), {"rows": rows, **environment()})
+        print(f"record: {out}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
