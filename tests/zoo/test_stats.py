@@ -7,7 +7,7 @@ from scipy import stats as scipy_stats
 from serzoo.zoo.errors import ComparisonError, ConfigError, DataError
 from serzoo.zoo.metrics import PredictionTable
 from serzoo.zoo.rates import recalls_of
-from serzoo.zoo.stats import MeanSD, bootstrap, holm, mean_sd, paired_bootstrap
+from serzoo.zoo.stats import MeanSD, bootstrap, holm, holm_grid, mean_sd, paired_bootstrap
 
 SCORES = {
     "uar": PredictionTable.uar,
@@ -208,6 +208,22 @@ class TestHolm:
         assert found[0] == pytest.approx(0.04)
         assert isnan(found[1])
         assert found[2] == pytest.approx(0.04)
+
+    def test_over_a_grid(self):
+        grid = {
+            ("r", "e", "selm"): 0.02,
+            ("r", "e", "flow"): float("nan"),
+            ("q", "e", "selm"): 0.04,
+        }
+        found = holm_grid(grid)
+        assert list(found) == list(grid)
+        assert found["r", "e", "selm"] == found["q", "e", "selm"] == pytest.approx(0.04)
+        assert isnan(found["r", "e", "flow"])
+        assert holm_grid({}) == {}
+
+    def test_what_is_no_p(self):
+        with pytest.raises(DataError, match=r"outside 0 to 1: 1\.2"):
+            holm([0.5, 1.2])
 
 
 class TestMeanSD:
