@@ -27,6 +27,10 @@ def check_constructor(case: Case) -> None:
     for p in parameters[2:]:
         ok = p.kind is p.KEYWORD_ONLY and p.default is not p.empty and p.annotation is not p.empty
         demand(ok, f"knob '{p.name}' must be keyword-only (after *), annotated and have a default")
+    knobs = {p.name for p in parameters[2:]}
+    for name, step in case.cls.sizes.items():
+        ok = name in knobs and isinstance(step, int) and step > 0
+        demand(ok, f"sizes names '{name}: {step}': give knobs of the constructor and steps above 0")
     demand(case.cls.needs <= {"text"}, f"needs={set(case.cls.needs)}; known are: text")
 
 

@@ -1,36 +1,101 @@
-"""Every registered head keeps the contract, and the kit that says so catches those that do not."""
+"""Every configured head keeps the contract, and the kit that says so catches those that do not."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from serzoo.zoo import registry
+from serzoo.zoo import config, registry
 from serzoo.zoo.head import Head
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.testing import CHECKS, SLOW_CHECKS, Case, ContractError, check_head
 from serzoo.zoo.testing_checks import check_overfits
 from serzoo.zoo.types import Frames, HeadLoss, Targets
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-HEADS = registry.names("heads")
+CONFIGS = [
+    "classification", "classification_bce", "classification_focal", "classification_hidden",
+    "linear", "mlp", "gen_ser", "gen_ser_ce", "gen_ser_flow", "gen_ser_frames", "gen_ser_gram",
+    "gen_ser_learned", "gen_ser_linear", "gen_ser_no_noise", "gen_ser_one_hot",
+    "gen_ser_orthogonal", "gen_ser_permuted", "gen_ser_score", "gen_ser_sde", "gen_ser_spacing_1",
+    "gen_ser_standardise", "gen_ser_steps", "gen_ser_target_only", "prototype", "regress_codes",
+    "selm", "selm_adaptive", "selm_calibrated", "selm_constrained", "selm_frozen_random",
+    "selm_generate", "selm_gpt2", "selm_lora", "selm_no_text_mapper", "selm_random_lm",
+    "selm_shuffled", "selm_vector", "selm_views",
+]  # fmt: skip
+"""Every file of configs/head: a new one must be added here, and is then swept by all checks."""
+
+OTHERS = [n for n in registry.names("heads") if n not in registry.BUILT_IN["heads"]]
 
 
-def test_the_built_in_heads_are_all_here() -> None:
-    assert HEADS[:5] == ["classification", "selm", "gen_ser", "regress_codes", "prototype"]
+@pytest.fixture(scope="module")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder in place of a published language model: a random GPT-2 of width 16 over bytes."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=257, n_positions=96, n_embd=16, n_layer=2, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*alphabet, "<|endoftext|>"])}
+    bpe = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>")
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
+@pytest.fixture
+def case(name: str, tiny_gpt2: str) -> Case:
+    """The head of a configuration, with its options; a third party's with its defaults."""
+    options = config.read_group("head", name)
+    kind = options.pop("type")
+    if options.get("lm", "scratch") != "scratch":
+        options["lm"] = tiny_gpt2
+    return Case(registry.get("heads", kind), knobs=registry.complete("heads", kind, options))
+
+
+def test_every_configuration_is_here() -> None:
+    assert sorted(CONFIGS) == config.names("head")
+    assert set(CONFIGS) >= set(registry.BUILT_IN["heads"])
+
+
+@pytest.mark.filterwarnings("ignore:codes of:UserWarning")
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", HEADS)
-def test_head_keeps_the_contract(name: str, check: str) -> None:
-    CHECKS[check](Case(registry.get("heads", name)))
+@pytest.mark.parametrize("name", [*CONFIGS, *OTHERS])
+def test_head_keeps_the_contract(case: Case, check: str) -> None:
+    CHECKS[check](case)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HEADS)
-def test_head_overfits(name: str) -> None:
-    SLOW_CHECKS["overfits"](Case(registry.get("heads", name)))
+@pytest.mark.parametrize("name", registry.names("heads"))
+def test_head_overfits(case: Case) -> None:
+    SLOW_CHECKS["overfits"](case)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("classification_hidden", {"hidden": 1}),
+        ("selm", {"lm_width": 32, "prefix": 1}),
+        ("gen_ser", {"width": 8}),
+        ("gen_ser_frames", {"width": 8}),
+        ("regress_codes", {"width": 8}),
+        ("prototype", {"embedding": 1}),
+    ],
+)
+def test_a_step_of_a_size_adds_parameters(case: Case, sizes: dict[str, int]) -> None:
+    def count(knobs: dict[str, Any]) -> int:
+        return sum(p.numel() for p in replace(case, knobs=knobs).head().parameters())
+
+    assert case.cls.sizes == sizes
+    knobs = dict(case.knobs)
+    for knob, step in sizes.items():
+        assert count({**knobs, knob: knobs[knob] + step}) > count(knobs)
 
 
 # ---- the kit itself: one sound head, and heads that break one promise each
@@ -210,9 +275,14 @@ def test_a_sound_head_passes() -> None:
     check_head(Sound, dim=64, taxonomy=Taxonomy.of(["angry", "happy", "sad"]), slow=True)
 
 
+class UnknownSize(Sound):
+    sizes: ClassVar[dict[str, int]] = {"width": 1}
+
+
 @pytest.mark.parametrize(
     ("cls", "failed"),
     [
+        (UnknownSize, {"constructor"}),
         (MeanOverPadding, {"padding", "batch"}),
         (RootOfZeroVariance, {"gradients"}),
         (BatchNormalised, {"weights"}),
