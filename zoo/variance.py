@@ -57,14 +57,22 @@ class Variance(NamedTuple):
     note: str
 
     def shares(self) -> dict[str, float]:
-        """Shares of the total, negative estimates as 0; ``speakers`` lies within ``folds``."""
-        parts = {k: max(0.0, getattr(self, k)) for k in ("seeds", "folds", "residual")}
-        total = sum(v for v in parts.values() if v == v)
+        """Shares of what is known, negative estimates as 0; ``speakers`` lies within ``folds``.
+
+        NaN where a variance is not known, or there is none at all.
+        """
+        parts = {k: _known(getattr(self, k)) for k in ("seeds", "folds", "residual")}
+        total = float(np.nansum(list(parts.values())))
         if not total > 0:
             return dict.fromkeys([*parts, "speakers"], nan)
-        within = self.speakers if self.speakers != self.speakers else max(0.0, self.speakers)
+        within = _known(self.speakers)
         parts["speakers"] = min(within, parts["folds"]) if within == within else nan
         return {k: v / total for k, v in parts.items()}
+
+
+def _known(variance: float) -> float:
+    """A negative estimate as 0; NaN as it is."""
+    return variance if variance != variance else max(0.0, variance)
 
 
 def crossed_components(values: FloatArray) -> Components:
@@ -132,11 +140,17 @@ def variance_split(
     speakers = float(np.mean(each)) if each else nan
     notes = []
     if len(seeds) < 2:
-        notes.append("one seed: folds hold what seeds and residual would")
+        notes.append("one seed: folds hold the residual too, and seeds are not known")
     if len(folds) < 2:
-        notes.append("one fold: seeds hold what folds and residual would")
+        notes.append("one fold: seeds hold the residual too, and folds are not known")
     if not each:
         notes.append("one speaker per fold: speakers and folds cannot be told apart")
+    alone = sum(bool(((p[0].sum(-1) > 0).sum(0) == 1).any()) for p in parts if p.shape[1] > 1)
+    if alone and metric != "wa":
+        notes.append(
+            f"in {alone} folds a class is one speaker's: without her the mean is over other "
+            "classes, and speakers are overstated"
+        )
     total = sum(p.shape[1] for p in parts)
     return Variance(
         float(values.mean()), *found, speakers, len(seeds), len(folds), total, "; ".join(notes)

@@ -88,7 +88,9 @@ class TestSplit:
         found = [variance_split(tables(simulated(rng, s=1)), "wa") for _ in range(300)]
         want = 0.08**2 / 4 + (0.24 - 0.03**2 - 0.04**2 - 0.08**2 - 0.02**2) / 160
         assert np.mean([v.speakers for v in found]) == pytest.approx(want, rel=0.1)
-        assert found[0].note == "one seed: folds hold what seeds and residual would"
+        assert found[0].note == "one seed: folds hold the residual too, and seeds are not known"
+        assert isnan(found[0].shares()["seeds"])
+        assert found[0].shares()["folds"] == 1
 
     def test_speakers_are_the_bootstrap_s_variance_but_for_the_known_factor(self):
         rng = np.random.default_rng(0)
@@ -116,6 +118,13 @@ class TestSplit:
         assert isnan(v.speakers)
         assert v.note == "one speaker per fold: speakers and folds cannot be told apart"
         assert isnan(v.shares()["speakers"])
+
+    def test_a_class_of_one_speaker_is_said(self):
+        full = tables(simulated(np.random.default_rng(0), s=2, f=2, g=2))
+        rows = [i for i in range(80) if full[0, 0].labels[i] == 0 or i < 40]
+        some = {k: t.subset(rows) if k[0] == 0 else t for k, t in full.items()}
+        assert variance_split(some).note.startswith("in 1 folds a class is one speaker's")
+        assert variance_split(some, "wa").note == ""
 
     def test_refusals(self):
         full = tables(simulated(np.random.default_rng(0), s=2, f=2))
