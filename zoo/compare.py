@@ -66,7 +66,7 @@ def compare(
         return {**result, "summary": None}
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
-        plan = {
+        plan: dict[str, Any] = {
             "name": chosen.name,
             "title": chosen.title,
             "baseline": chosen.baseline,
