@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGETS
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -123,7 +124,7 @@ def load_pretrained(
     return model, PretrainedTokenizer(tokenizer, name)
 
 
-def add_lora(model: nn.Module, rank: int, alpha: float, name: str) -> None:
+def add_lora(model: Any, rank: int, alpha: float, name: str) -> None:
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) on the layers that peft knows for it.
 
     For an architecture that peft does not know, on all its linear layers but the output.
@@ -133,15 +134,11 @@ def add_lora(model: nn.Module, rank: int, alpha: float, name: str) -> None:
     """
     if rank < 1:
         raise ConfigError(f"lora_rank={rank} for lm '{name}'; give at least 1")
-    known: Any = None  # peft looks it up by the model's type
-    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as MAPPING
-
-    if model.config.model_type not in MAPPING:  # type: ignore[union-attr]
-        known = "all-linear"
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # a float is fine, the hint is narrow
-        target_modules=known,
+        # None: peft looks them up by the model's type
+        target_modules=None if model.config.model_type in TARGETS else "all-linear",
         # GPT-2 keeps its matrices transposed
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
         bias="none",

@@ -117,7 +117,7 @@ def search(
             chosen += [token for _, token in kept]
         if not sources:
             break
-        past.reorder_cache(torch.tensor(sources, device=context.device))
+        past.reorder_cache(torch.tensor(sources, device=context.device))  # type: ignore[arg-type]
         step = embed(torch.tensor(chosen, device=context.device)[:, None])
     return [sorted(row.finished, key=lambda w: -w.score(per_token)) for row in rows]
 

@@ -9,7 +9,6 @@ was chosen here because the paper's text was not at hand is marked "our choice".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -112,7 +111,6 @@ class SELMHead(Head):
     """
 
     open_labels: ClassVar[bool] = True
-    sizes: ClassVar[Mapping[str, int]] = {"lm_width": 32, "prefix": 1}
     sizes: ClassVar[Mapping[str, int]] = {"lm_width": 32, "prefix": 1}
 
     def __init__(

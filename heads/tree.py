@@ -67,7 +67,10 @@ def plant(trunks: tuple[int, ...], labels: tuple[Spelt, ...]) -> Tree:
         labels: the spelt labels of each branch.
     """
     parents: list[int] = []  # slots
-    tokens, label_of, slot_of, wanted = [], [], [], []
+    tokens: list[Tensor] = []
+    label_of: list[int] = []
+    slot_of: list[int] = []
+    wanted: list[int] = []
     for trunk, spelt in zip(trunks, labels, strict=True):
         root = 0
         for _ in range(trunk):
@@ -96,7 +99,7 @@ def plant(trunks: tuple[int, ...], labels: tuple[Spelt, ...]) -> Tree:
         if parent:  # parents come first
             sees[node] |= sees[parent - 1]
             depth[node] = depth[parent - 1] + 1
-    slots, asked = torch.tensor(slot_of).unique(return_inverse=True)
+    slots, asked = torch.unique(torch.tensor(slot_of), return_inverse=True)
     return Tree(
         tuple(tokens), depth, sees, slots, asked, torch.tensor(wanted), torch.tensor(label_of),
         tuple(map(len, labels)),
@@ -157,7 +160,7 @@ def rank(
         POSITIONS_AT_ONCE // positions.shape[1],
     )
     found = []
-    for part in context.split(max(1, rows)):
+    for part in torch.split(context, max(1, rows)):
         n = len(part)
         logits = model(
             inputs_embeds=torch.cat([part, nodes.expand(n, -1, -1)], 1),
@@ -168,4 +171,4 @@ def rank(
         ).logits.float()
         log_p = logits[:, asked, wanted] - logits.logsumexp(-1)[:, asked]
         found.append(log_p.new_zeros(n, sum(tree.sizes)).index_add(1, label, log_p))
-    return list(torch.cat(found).split(list(tree.sizes), 1))
+    return list(torch.split(torch.cat(found), list(tree.sizes), 1))

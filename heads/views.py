@@ -158,9 +158,9 @@ class Views:
     def class_written(self, text: str, taxonomy: Taxonomy) -> int | None:
         """The class that a text names: by its form, or by what else its form is called."""
         said = text.strip().lower()
-        for index, forms in enumerate(self.answers(self.categorical, taxonomy)):
+        for place, forms in enumerate(self.answers(self.categorical, taxonomy)):
             if said in (form.lower() for form in forms):
-                return index
+                return place
         # a word stands for a class, asked or trained on, and so for whichever class speaks by that
         for known in (taxonomy, self.trained):
             if (index := known.class_said(text)) is not None:

@@ -17,6 +17,7 @@ from .open_labels import open_numbers, seen_classes
 from .taxonomy import Taxonomy
 from .train import measure, open_data, quiet
 from .trained import refuse_seen
+from .written import unparsable
 
 PARTS = ("test", "valid", "all")
 
@@ -85,14 +86,19 @@ def evaluate(
     rows = []
     for batch in track(loader, description="scoring", disable=not progress, total=len(loader)):
         moved = batch.to(device)
-        scores = module.head.scores(module.frames(moved), wanted, moved.text)
+        frames = module.frames(moved)
+        scores = module.head.scores(frames, wanted, moved.text)
         labels = np.where(
             batch.targets.probs.sum(-1).numpy() > 0, batch.targets.probs.argmax(-1).numpy(), -1
         )
         values = scores.float().cpu().numpy().astype(np.float64)
-        rows.append(PredictionTable(batch.ids, batch.speakers, labels, values, wanted.classes))
+        texts = module.head.write(frames)
+        rows.append(
+            PredictionTable(batch.ids, batch.speakers, labels, values, wanted.classes, texts)
+        )
     table = merge(rows)
     numbers = measure(table)
+    numbers["metrics"] |= unparsable(module.head, table, wanted)
     trained = Taxonomy.from_dict(meta["taxonomy"])
     if set(seen_classes(trained, wanted)) != set(wanted.classes):
         numbers["open_labels"] = open_numbers(table, trained, wanted)

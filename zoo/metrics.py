@@ -35,6 +35,7 @@ class PredictionTable:
         labels: ``[N]`` int, index into ``classes``; -1 = unlabelled: counted, in no score.
         scores: ``[N, C]`` log-scores; ``softmax(scores)`` is the model's probability.
         classes: C class names.
+        texts: N texts that the model wrote freely, or None where it does not write.
 
     Raises:
         DataError: lengths that differ, an id twice, a label outside the classes, or a score that
@@ -46,6 +47,7 @@ class PredictionTable:
     labels: IntArray
     scores: FloatArray
     classes: list[str]
+    texts: list[str] | None = None
 
     def __post_init__(self) -> None:
         n, c = len(self.ids), len(self.classes)
@@ -57,6 +59,8 @@ class PredictionTable:
                 f"{len(self.labels)} labels and scores of shape {self.scores.shape}; "
                 f"give {n} of each and scores [{n}, {c}]"
             )
+        if self.texts is not None and len(self.texts) != n:
+            raise DataError(f"a table of {n} ids has {len(self.texts)} texts; give {n}, or None")
         if bad := self._where(~np.isfinite(self.scores).all(1)):
             raise DataError(
                 f"scores of {len(bad)} of {n} utterances are not finite in float32 ({_some(bad)}); "
@@ -82,7 +86,8 @@ class PredictionTable:
         if not isinstance(other, PredictionTable):
             return NotImplemented
         return (
-            (self.ids, self.speakers, self.classes) == (other.ids, other.speakers, other.classes)
+            (self.ids, self.speakers, self.classes, self.texts)
+            == (other.ids, other.speakers, other.classes, other.texts)
             and np.array_equal(self.labels, other.labels)
             and np.array_equal(self.scores, other.scores)
         )
@@ -162,6 +167,7 @@ class PredictionTable:
             self.labels[rows],
             self.scores[rows],
             list(self.classes),
+            None if self.texts is None else [self.texts[i] for i in rows],
         )
 
     def _counts(self) -> IntArray:
@@ -197,7 +203,7 @@ class PredictionTable:
         return self.scores[self.labelled], self.labels[self.labelled]
 
     def write_jsonl(self, path: str | Path) -> Path:
-        """Write one line per utterance: id, speaker, label (a name or null), scores by class.
+        """Write one line per utterance: id, speaker, label (a name or null), scores, any text.
 
         The same table gives the same bytes. The file appears complete or not at all.
         """
@@ -209,6 +215,7 @@ class PredictionTable:
                 label = self.classes[self.labels[i]] if self.labels[i] >= 0 else None
                 scores = dict(zip(self.classes, self.scores[i].tolist(), strict=True))
                 row = {"id": name, "speaker": self.speakers[i], "label": label, "scores": scores}
+                row |= {} if self.texts is None else {"text": self.texts[i]}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         part.replace(path)
         return path
@@ -222,6 +229,7 @@ class PredictionTable:
         """
         ids, speakers, labels, scores = [], [], [], []
         classes: list[str] = []
+        texts: list[str] = []
         try:
             lines = Path(path).read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -250,9 +258,10 @@ class PredictionTable:
             speakers.append(str(speaker))
             labels.append(-1 if label is None else classes.index(label))
             scores.append([values[c] for c in classes])
+            texts += [str(row["text"])] if "text" in row else []
         if not ids:
             raise DataError(f"{path} holds no predictions; it should have one line per utterance")
-        return cls(ids, speakers, np.array(labels), np.array(scores), classes)
+        return cls(ids, speakers, np.array(labels), np.array(scores), classes, texts or None)
 
 
 def merge(tables: Iterable[PredictionTable]) -> PredictionTable:
@@ -267,7 +276,7 @@ def merge(tables: Iterable[PredictionTable]) -> PredictionTable:
     if not tables:
         raise DataError("there are no predictions to merge; was the evaluated part empty?")
     classes = tables[0].classes
-    rows: dict[str, tuple[str, int, tuple[float, ...]]] = {}
+    rows: dict[str, tuple[str, int, tuple[float, ...], str | None]] = {}
     for table in tables:
         if table.classes != classes:
             raise ComparisonError(
@@ -275,8 +284,9 @@ def merge(tables: Iterable[PredictionTable]) -> PredictionTable:
                 f"{', '.join(classes)}; merge tables of one taxonomy"
             )
         for i, name in enumerate(table.ids):
-            row = (table.speakers[i], int(table.labels[i]), tuple(table.scores[i].tolist()))
-            if rows.setdefault(name, row) != row:
+            text = None if table.texts is None else table.texts[i]
+            row = (table.speakers[i], int(table.labels[i]), tuple(table.scores[i].tolist()), text)
+            if rows.setdefault(name, row)[:3] != row[:3]:
                 raise ComparisonError(
                     f"'{name}' is predicted twice and differently: {rows[name]} and {row}; "
                     "merge folds of one run, in which each utterance is tested once"
@@ -288,6 +298,7 @@ def merge(tables: Iterable[PredictionTable]) -> PredictionTable:
         np.array([rows[i][1] for i in ids], dtype=np.int64),
         np.array([rows[i][2] for i in ids], dtype=np.float64).reshape(len(ids), len(classes)),
         list(classes),
+        [str(rows[i][3]) for i in ids] if all(t.texts is not None for t in tables) else None,
     )
 
 

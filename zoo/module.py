@@ -23,6 +23,7 @@ from .optimisation import Schedule, exempt_vectors, rate_over_steps
 from .parallel import share_out
 from .predictions import Predictions
 from .types import SAMPLE_RATE, Batch, Frames
+from .written import show, unparsable
 
 
 class SERModule(L.LightningModule):
@@ -152,11 +153,14 @@ class SERModule(L.LightningModule):
             self._extras[key] = MeanMetric().to(self.device)
         return self._extras[key]
 
-    def on_train_epoch_end(self) -> None:
+    @property
+    def _head_name(self) -> str:
         own = self.metadata.get("head", {}).get("type", type(self.head).__name__)
-        name = str(self.metadata.get("head_name") or own)
+        return str(self.metadata.get("head_name") or own)
+
+    def on_train_epoch_end(self) -> None:
         values: dict[str, Any] = {"train/loss": self._loss.compute()}
-        values |= {f"head/{name}/{k}": m.compute() for k, m in self._extras.items()}
+        values |= {f"head/{self._head_name}/{k}": m.compute() for k, m in self._extras.items()}
         self._loss.reset()
         for metric in self._extras.values():
             metric.reset()
@@ -196,7 +200,8 @@ class SERModule(L.LightningModule):
         self._rows.append(self._table(batch))
 
     def _table(self, batch: Batch) -> PredictionTable:
-        scores = self(batch).float()
+        frames = self.frames(batch)
+        scores = self.head.scores(frames, self.head.taxonomy, batch.text).float()
         probs = batch.targets.probs
         labels = torch.where(probs.sum(-1) > 0, probs.argmax(-1), -1)
         return PredictionTable(
@@ -205,6 +210,7 @@ class SERModule(L.LightningModule):
             labels.cpu().numpy(),
             scores.cpu().numpy().astype(np.float64),
             self.head.taxonomy.classes,
+            self.head.write(frames),
         )
 
     def on_validation_epoch_end(self) -> None:
@@ -214,11 +220,21 @@ class SERModule(L.LightningModule):
         # every rank holds the whole table, so every rank logs (and selects by) the same number
         m = table.metrics()
         values = {f"val/{k}": float(m[k]) for k in ("uar", "wa", "f1")}
-        self.log_dict({**values, "val/nll": table.nll()}, batch_size=1)
+        self.log_dict({**values, "val/nll": table.nll(), **self._written("val")}, batch_size=1)
 
     def on_test_epoch_end(self) -> None:
         m = self._gather("test").metrics()
-        self.log_dict({f"test/{k}": float(m[k]) for k in ("uar", "wa", "f1")}, batch_size=1)
+        values = {f"test/{k}": float(m[k]) for k in ("uar", "wa", "f1")}
+        self.log_dict({**values, **self._written("test")}, batch_size=1)
+
+    def _written(self, part: str) -> dict[str, float]:
+        """Shows what was written, and says how much of it names no class."""
+        table = self.tables["valid" if part == "val" else part]
+        if self.trainer.is_global_zero and not self.trainer.sanity_checking:
+            show(self.logger, part, table, self.current_epoch)
+        share = unparsable(self.head, table, self.head.taxonomy)
+        where = f"head/{self._head_name}/" + ("test_" if part == "test" else "")
+        return {f"{where}{k}": v for k, v in share.items()}
 
     def _gather(self, part: str) -> PredictionTable:
         rows, self._rows = self._rows, []

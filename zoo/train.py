@@ -23,6 +23,7 @@ from .stats import bootstrap
 from .storing import StoreFeatures
 from .taxonomy import Taxonomy
 from .trained import refuse_seen
+from .written import unparsable
 
 OPEN_DATA = "serzoo.datamodules.speech:open_data"
 
@@ -263,11 +264,13 @@ def _test(
     seconds = time.perf_counter() - began
     valid, test = module.tables["valid"], module.tables["test"]
     temperature = valid.temperature()
+    numbers = measure(test, temperature)
+    numbers["metrics"] |= unparsable(module.head, test, module.head.taxonomy)
     return (
         {"epoch": int(content["epoch"])}
-        | measure(test, temperature)
+        | numbers
         | {
-            "valid": valid.metrics(),
+            "valid": valid.metrics() | unparsable(module.head, valid, module.head.taxonomy),
             "inference_seconds_per_utterance": seconds / max(1, len(test.ids)),
         }
     )

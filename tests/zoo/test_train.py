@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from serzoo.zoo import registry
+from serzoo.zoo.checkpoint import load as load_model
 from serzoo.zoo.config import load
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.evaluate import evaluate
@@ -244,3 +245,38 @@ def test_every_head_starts_from_the_same_encoder(tiny_recipe):
 def test_every_head_is_scored_on_the_same_utterances(run):
     identities = [run(head)[1]["data"] for head in HEADS]
     assert all(i == identities[0] for i in identities)
+
+
+# -- what a head writes --------------------------------------------------------------------------
+
+
+def test_what_selm_writes_is_in_the_predictions_in_tensorboard_and_in_the_record(run):
+    folder, entry = run("selm")
+    module = load_model(folder)
+    for part, file in (("valid", "valid.jsonl"), ("test", "predictions.jsonl")):
+        texts = [row["text"] for row in lines(folder / file)]
+        lost = sum(module.head.taxonomy.class_said(text) is None for text in texts)
+        of = entry["valid"] if part == "valid" else entry["metrics"]
+        assert of["unparsable"] == pytest.approx(lost / len(texts))
+    table, numbers = evaluate(folder)
+    assert table.texts == [row["text"] for row in lines(folder / "predictions.jsonl")]
+    assert numbers["metrics"]["unparsable"] == entry["metrics"]["unparsable"]
+    read = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    assert {"val/written/text_summary", "test/written/text_summary"} <= set(read.Tags()["tensors"])
+    shown = read.Tensors("test/written/text_summary")[-1].tensor_proto.string_val[0].decode()
+    rows = [line.strip("| ").split(" | ") for line in shown.splitlines()[2:]]
+    assert [r[0] for r in rows] == [row["id"] for row in lines(folder / "predictions.jsonl")]
+    assert [r[3:] for r in rows] == [
+        [" ".join(row["text"].split()).replace("|", "\\|")] if row["text"].split() else []
+        for row in lines(folder / "predictions.jsonl")
+    ]
+    assert len(read.Tensors("val/written/text_summary")) == 3  # two epochs, and the selected one
+    assert [e.value for e in events(folder).Scalars("head/selm/unparsable")][-1] == pytest.approx(
+        entry["valid"]["unparsable"]
+    )
+
+
+def test_a_head_that_does_not_write_leaves_no_text(run):
+    folder, entry = run("classification")
+    assert "unparsable" not in entry["metrics"]
+    assert all("text" not in row for row in lines(folder / "predictions.jsonl"))
