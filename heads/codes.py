@@ -235,7 +235,7 @@ def explain_codes(codes: Tensor, taxonomy: Taxonomy) -> list[str]:
     return [
         "cosines of the codes, columns in the order of the rows:",
         *(f"  {name:{width}} " + " ".join(f"{x:5.2f}" for x in row) for name, row in rows),
-        f"condition of this Gram matrix {condition(codes):.3g}; most alike {names[first]} and "
-        f"{names[second]}, {cosine:.2f}; {decision_flips(codes):.1%} of random posteriors are "
-        "decided for a class that is not the likeliest",
+        f"condition of this Gram matrix: {condition(codes):.3g}",
+        f"most alike: {names[first]} and {names[second]}, {cosine:.2f}; of random posteriors "
+        f"{decision_flips(codes):.1%} are decided for a class that is not the likeliest",
     ]

@@ -65,12 +65,10 @@ class GenSERHead(Head):
         state: what is transported: the pooled ``utterance``, or its ``frames`` (pooling unused).
         standardise: pooled values (or frames) by the mean and variance of the training data, in
             place of a layer normalisation.
-        projection: a learned linear layer to ``code_dim``; without it ``code_dim`` must be the
-            width of the pooled vector.
+        projection: a learned linear layer to ``code_dim``; false: both widths must be the same.
         codes: ``sinusoidal``, ``one_hot``, ``orthogonal`` (random), ``learned``.
         code_dim: width of the codes, even.
-        spacing: of neighbouring classes in the position encoding; below about 100 the codes are
-            so alike that classes at the ends of the list suffer, and a warning says so.
+        spacing: of neighbouring classes' positions; below about 100 classes at the ends suffer.
         base: ratio of the longest to the shortest wavelength of sinusoidal codes.
         order: of the classes along the positions: null as in the taxonomy, a list of class names,
             a list of positions, or the seed of a random permutation.
@@ -87,10 +85,9 @@ class GenSERHead(Head):
         source_share: w above, 0 to 1.
         sampler: ``ode`` or ``sde``.
         steps: of the sampler; 1 is a single evaluation of the network.
-        noise_draws: samples whose codes are averaged; 0 for ``ode`` without noise. Unused with
-            a single step, which ends without noise.
+        noise_draws: samples whose codes are averaged; 0: ``ode`` without noise.
         decision: ``cosine``, ``gram``, ``nearest`` (:func:`serzoo.heads.decision.similarity`).
-        network: ``mlp``, for frames each by itself; or ``transformer``, over frames.
+        network: ``mlp`` (of frames, each by itself), ``transformer`` (over frames).
         width: of the network's hidden layers.
         depth: number of its residual blocks.
         dropout: share dropped after pooling and inside the blocks, in training.
@@ -188,7 +185,7 @@ class GenSERHead(Head):
         )  # fmt: skip
 
     @classmethod
-    def explain(cls, taxonomy: Taxonomy, options: dict[str, Any]) -> list[str]:
+    def explain(cls, taxonomy: Taxonomy, options: Mapping[str, Any]) -> list[str]:
         """The codes of a configuration: their Gram matrix and its condition."""
         if options.get("objective") == "ce":
             return []
@@ -234,10 +231,11 @@ class GenSERHead(Head):
             z, p = self._logits(x_1, mask), targets.probs
             right = targets.average((z.argmax(-1) == p.argmax(-1)).float())
             return HeadLoss(targets.average(cross_entropy(z, p)), {"accuracy": right.detach()})
-        if self.learned is not None and self.training:
-            moved = self.learned.advance()
-            if moved is not None:
-                self._set_codes(moved)
+        moved = self.learned.advance() if self.learned is not None and self.training else None
+        if moved is not None:
+            self.get_buffer("codes").copy_(moved)
+            if self.decision == "gram":
+                self.get_buffer("dual").copy_(dual(moved))
         code = self.end(targets)
         x_0 = code.unsqueeze(1) if self.by_frames else code
         x_t, t = self._states(x_0, x_1)
@@ -274,11 +272,6 @@ class GenSERHead(Head):
         z = torch.randn_like(x_1.expand(self.draws, *x_1.shape))
         # one call of the network for all
         return torch.cat([self.path.at(x_0, x_1, t, z), x_1.unsqueeze(0)]), torch.cat([t, last])
-
-    def _set_codes(self, codes: Tensor) -> None:
-        self.get_buffer("codes").copy_(codes)
-        if self.decision == "gram":
-            self.get_buffer("dual").copy_(dual(codes))
 
     # -- sampling and decision -----------------------------------------------------------------
 

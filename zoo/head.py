@@ -68,6 +68,17 @@ class Head(nn.Module, ABC):
         """Index of the class that a text of :meth:`write` names; None where it names none."""
         return taxonomy.class_said(text)
 
+    @classmethod
+    def explain(cls, taxonomy: Taxonomy, options: Mapping[str, Any]) -> list[str]:
+        """Lines on what ``options`` mean over ``taxonomy``, which ``serzoo config`` prints.
+
+        By default none. Nothing is built or loaded.
+
+        Raises:
+            ConfigError: for options that make no head.
+        """
+        return []
+
     def columns(self, taxonomy: Taxonomy) -> list[int]:
         """Positions of the asked classes among those trained on, for a closed head.
 

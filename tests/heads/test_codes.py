@@ -186,5 +186,6 @@ def test_an_explanation_holds_the_gram_matrix_and_its_condition() -> None:
     g = gram(codes)
     assert lines[1].split() == ["angry", *(f"{x:.2f}" for x in g[0].tolist())]
     assert lines[4].split() == ["sad", *(f"{x:.2f}" for x in g[3].tolist())]
-    assert f"condition of this Gram matrix {condition(codes):.3g}; most alike" in lines[5]
-    assert len(lines) == 6
+    assert lines[5] == f"condition of this Gram matrix: {condition(codes):.3g}"
+    assert lines[6].startswith("most alike: angry and happy, 0.67; of random posteriors")
+    assert len(lines) == 7

@@ -1,4 +1,4 @@
-"""Gen-SER: loss and sampler against the formulas, the decision, and that it learns."""
+"""Gen-SER: ends, states and loss against the formulas, and that it learns."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import warnings
 
 import pytest
 import torch
+from serzoo.heads.codes import build_codes, explain_codes
+from serzoo.heads.decision import similarity
 from serzoo.heads.gen_ser import GenSERHead
 from serzoo.heads.schedules import bridge_std, logistic_mean
 from serzoo.heads.transport import TransportNetwork
+from serzoo.zoo.cli import main
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.testing import Case, check_head
@@ -95,67 +98,6 @@ def test_loss_is_the_formula_with_the_draws_of_the_seed() -> None:
     torch.testing.assert_close(got, want)
 
 
-def test_a_single_step_is_one_evaluation_at_the_source() -> None:
-    h = head(steps=1)
-    x_1 = h.source(CASE.frames())
-    torch.testing.assert_close(h.estimate(x_1), h.at_source(x_1))
-
-
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_sampler_lands_on_a_constant_estimate(steps: int) -> None:
-    h, code = head(steps=steps), torch.randn(32)
-    h.network = fixed = Fixed(code)  # type: ignore[assignment]
-    got = h.estimate(h.source(CASE.frames()))
-    torch.testing.assert_close(got, code.expand(4, -1))
-    assert fixed.times == pytest.approx([1 - i / steps for i in range(steps)])
-
-
-def test_sampler_of_two_steps_by_hand() -> None:
-    h = head(steps=2)
-    x_1 = h.source(CASE.frames())
-    first = h.at_source(x_1)
-    middle = 0.5 * first + 0.5 * x_1  # b = 1/2 at t = 1/2, without noise
-    last = h.network(middle, x_1, torch.full((4,), 0.5))
-    torch.testing.assert_close(h.estimate(x_1), last)
-    assert (last - first).abs().max() > 1e-4
-
-
-def test_sampler_of_three_steps_carries_the_deviation_on() -> None:
-    h = head(steps=3)
-    x_1 = h.source(CASE.frames())
-    t = torch.tensor([1.0, 2 / 3, 1 / 3, 0.0])
-    b, sigma = logistic_mean(t, 5.0), bridge_std(t, 0.5)
-    x = x_1
-    for i in range(3):
-        x_0 = h.network(x, x_1, t[i].expand(4))
-        noise = (x - (1 - b[i]) * x_0 - b[i] * x_1) / sigma[i] if i else torch.zeros_like(x)
-        x = (1 - b[i + 1]) * x_0 + b[i + 1] * x_1 + sigma[i + 1] * noise
-    torch.testing.assert_close(h.estimate(x_1), x)
-
-
-def test_no_noise_at_all_is_allowed() -> None:
-    h = head(sigma_max=0.0, steps=4)
-    assert h.scores(CASE.frames(), CASE.taxonomy).isfinite().all()
-
-
-def test_cosine_dot_product_and_distance_decide_alike() -> None:
-    h = head()
-    frames = CASE.frames([5] * 64)
-    generated, codes = h.estimate(h.source(frames)), h.get_buffer("codes")
-    decided = h.scores(frames, CASE.taxonomy).argmax(1)
-    assert torch.equal(decided, (generated @ codes.T).argmax(1))
-    assert torch.equal(decided, torch.cdist(generated, codes).argmin(1))
-    assert len(decided.unique()) > 1
-
-
-def test_scores_are_cosines_over_the_temperature() -> None:
-    h = head()
-    h.network = Fixed(3 * h.get_buffer("codes")[1])  # type: ignore[assignment]
-    s = h.scores(CASE.frames(), CASE.taxonomy)
-    assert s[0, 1].item() == pytest.approx(5.0)  # 1 / 0.2
-    assert s[0].softmax(0)[1] > 0.9
-
-
 def test_alike_codes_warn_with_numbers() -> None:
     with pytest.warns(
         UserWarning, match=r"'angry' and 'happy' .* 0\.97 at spacing=1; .* 5 classes 5\d% "
@@ -176,16 +118,37 @@ def test_alike_codes_warn_with_numbers() -> None:
         ({"source_share": 1.5}, "source_share=1.5"),
         ({"steepness": 0.0}, "steepness=0.0"),
         ({"sigma_max": -1.0}, "sigma_max=-1.0"),
+        ({"code_steps": 0}, "code_steps=0"),
+        ({"noise_draws": -1}, "noise_draws=-1"),
+        ({"sampler": "sde"}, "sampler=sde draws noise: at least 1"),
+        ({"objective": "score", "variance": "zero"}, "variance=zero .* none"),
+        ({"objective": "score", "sigma_max": 0.0}, "sigma_max=0 has none"),
+        ({"network": "transformer"}, "set state=frames"),
+        ({"network": "transformer", "state": "frames", "width": 30}, "multiple of 4"),
+        ({"projection": False, "code_dim": 20}, "code_dim=20: .* 24 wide; set code_dim=24"),
+        ({"projection": False, "state": "frames"}, "code_dim=128: .* 12 wide"),
     ],
 )
-def test_impossible_knobs_are_refused(knobs: dict[str, float], message: str) -> None:
+def test_impossible_knobs_are_refused(knobs: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         GenSERHead(12, CASE.taxonomy, **knobs)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("knobs", [{"steps": 4}, {"source_share": 0.0}, {"draws": 1}])
-def test_variants_keep_the_contract(knobs: dict[str, float]) -> None:
-    check_head(GenSERHead, dim=12, code_dim=32, width=32, **knobs)
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"steps": 4},
+        {"source_share": 0.0, "draws": 1},
+        {"state": "frames"},
+        {"objective": "ce", "state": "frames", "network": "transformer"},
+        {"projection": False, "code_dim": 24, "standardise": True, "times": "logit_normal"},
+        {"codes": "learned", "code_steps": 1, "objective": "flow", "mean": "cosine"},
+        {"objective": "score", "decision": "nearest", "variance": "constant", "steps": 3},
+    ],
+    ids=str,
+)
+def test_variants_keep_the_contract(knobs: dict[str, object]) -> None:
+    check_head(GenSERHead, **{"dim": 12, "code_dim": 32, "width": 32, **knobs})  # type: ignore[arg-type]
 
 
 def test_the_network_uses_state_source_and_time() -> None:
@@ -237,3 +200,80 @@ def test_it_learns_together_with_an_encoder() -> None:
         s = h.scores(Frames(encoder(x[n:]), mask[n:]), tax)
     assert (s.argmax(1) == y[n:]).float().mean() > 0.9
     assert torch.nn.functional.cross_entropy(s, y[n:]) < 0.5 * math.log(C)
+
+
+def test_times_of_training() -> None:
+    h = head(times="logit_normal", draws=4000)
+    x_1 = torch.zeros(2, 32)
+    torch.manual_seed(0)
+    _, t = h._states(x_1, x_1)
+    assert (t[-1] == 1).all()
+    logits = t[:-1].logit()
+    assert logits.mean().abs() < 0.05
+    assert logits.std().item() == pytest.approx(1, abs=0.05)
+    _, t = head(draws=4000)._states(x_1, x_1)
+    assert t[:-1].std().item() == pytest.approx(0.98 / 12**0.5, abs=0.01)
+
+
+def test_the_control_is_a_linear_readout_of_the_same_network() -> None:
+    h, frames, targets = head(objective="ce"), CASE.frames(), CASE.targets()
+    x_1 = h.source(frames)
+    z = h.readout(h.network(x_1, x_1, torch.ones(4)))
+    want = nn.functional.cross_entropy(z, torch.arange(4))
+    torch.testing.assert_close(h.loss(frames, targets).loss, want)
+    torch.testing.assert_close(h.scores(frames, CASE.taxonomy), z)
+    ours, theirs = dict(h.named_parameters()), dict(head().named_parameters())
+    assert set(ours) - set(theirs) == {"readout.weight", "readout.bias"}
+    assert all(torch.equal(ours[k], v) for k, v in theirs.items())  # and starts from its weights
+
+
+def test_frames_are_transported_each_and_averaged() -> None:
+    h = head(state="frames", steps=2)
+    frames = CASE.frames()
+    x_1 = h.source(frames)
+    assert x_1.shape == (4, 14, 32)
+    generated = h.estimate(x_1, frames.mask)
+    alone = torch.stack([generated[i, : frames.mask[i].sum()].mean(0) for i in range(4)])
+    want = similarity("cosine", alone, h.get_buffer("codes"))
+    torch.testing.assert_close(h.scores(frames, CASE.taxonomy), want)
+    # the network sees each frame by itself: frame 3 of utterance 0 as an utterance of one frame
+    one = h.estimate(x_1[:1, 3:4], frames.mask[:1, 3:4])
+    torch.testing.assert_close(one[0, 0], generated[0, 3])
+
+
+def test_the_loss_over_frames_is_the_mean_over_speech() -> None:
+    h, frames, targets = head(state="frames", source_share=1.0), CASE.frames(), CASE.targets()
+    x_1, codes = h.source(frames), h.get_buffer("codes")
+    want = torch.zeros(())
+    for i in range(4):
+        n = int(frames.mask[i].sum())
+        given = h.network(x_1[i : i + 1, :n], x_1[i : i + 1, :n], torch.ones(1))[0]
+        want = want + (given - codes[i]).square().sum(1).mean() / 16 / 4
+    torch.testing.assert_close(h.loss(frames, targets).loss, want)
+
+
+def test_scores_are_cosines_over_the_temperature() -> None:
+    h = head()
+    h.network = Fixed(3 * h.get_buffer("codes")[1])  # type: ignore[assignment]
+    s = h.scores(CASE.frames(), CASE.taxonomy)
+    assert s[0, 1].item() == pytest.approx(5.0)  # 1 / 0.2
+    assert s[0].softmax(0)[1] > 0.9
+
+
+def test_the_configuration_shows_the_codes_it_will_have(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "emodb", "head=gen_ser", "head.spacing=10", "head.order=1"]) == 0
+    shown = [line[2:] for line in capsys.readouterr().out.splitlines() if line.startswith("# ")]
+    taxonomy = Taxonomy.load("emodb7")
+    codes = build_codes(taxonomy, spacing=10.0, order=1)
+    assert shown[1:-1] == explain_codes(codes, taxonomy)
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="cosine of 0.67"):
+        made = GenSERHead(12, taxonomy, spacing=10.0, order=1)
+    assert torch.equal(made.get_buffer("codes"), codes)  # what it shows is what is built
+
+
+@pytest.mark.parametrize("head", ["gen_ser_ce", "classification"])
+def test_a_head_without_codes_shows_none(capsys: pytest.CaptureFixture[str], head: str) -> None:
+    assert main(["config", "emodb", f"head={head}"]) == 0
+    lines = [s for s in capsys.readouterr().out.splitlines() if s.startswith("# ")]
+    assert [line.split()[1] for line in lines] == ["classes:", "run"]
