@@ -22,7 +22,7 @@ from . import pool, suite
 from .errors import ComparisonError
 from .record import finished, read_record, write_json
 from .report import report
-from .tables import wide_console
+from .tables import matching_notes, wide_console
 
 
 def compare(
@@ -60,6 +60,8 @@ def compare(
         f"[bold]{escape(chosen.title)}[/bold]: {len(cells)} cells, {len(jobs) - len(todo)} "
         f"finished, {len(todo)} to run; audits of all folds passed"
     )
+    for note in matching_notes(suite.matched(cells)):
+        console.print(note, markup=False, highlight=False)
     result = {"cells": len(cells), "done": len(jobs) - len(todo), "failed": 0, "folder": folder}
     if dry_run:
         _list(console, jobs, cells)
