@@ -48,15 +48,14 @@ class GenSERHead(Head):
     our choice: every sampler starts at t = 1, and a single-step one ends there, yet uniform times
     almost never visit it. With ``source_share=1`` the head is the control ``regress_codes``, with
     0 it is target matching alone. ``objective`` asks the network for the velocity of the flow or
-    the noise (score matching, weighted by the variance) instead; neither exists at t = 1, so their
-    first term and their sampler start with ``x_1`` at t = 0.99.
+    the noise (score matching, weighted by the variance) instead, in the second term; the first is
+    always that of the code which its answer stands for. Neither velocity nor noise exist at t = 1:
+    the first term and the sampler then take ``x_1`` for the state at t = 0.99.
 
     ``x_1`` is layer-normalised without learned scale after a learned projection, so that the two
     ends of the path cannot collapse into each other by shrinking, and has the root mean square of
     the codes, ``1 / sqrt(2)``. With frames as state, every frame is transported to the code, and
-    the mean of the generated frames decides.
-
-    Averaged weights are the trainer's (``optim.ema``).
+    the mean of the generated frames decides. Averaged weights are the trainer's (``optim.ema``).
 
     Args:
         dim: ``D``, width of the frames.
@@ -166,7 +165,7 @@ class GenSERHead(Head):
                 f"projection=false with code_dim={code_dim}: the vectors to be transported are "
                 f"{self.embed.width} wide; set code_dim={self.embed.width}, or projection=true"
             )
-        # statistics of the data keep the scale of what is not projected; all else is normalised
+        # by statistics of the data, the root mean square over the data is 1 without more
         self.normalised = projection or not standardise
         self.project = nn.Linear(self.embed.width, code_dim) if projection else nn.Identity()
         self.network = build_network(network, code_dim, width, depth, dropout)
@@ -199,7 +198,6 @@ class GenSERHead(Head):
     def source(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
         """``x_1``, ``[B, d]`` or ``[B, T, d]`` float32 of root mean square ``1 / sqrt(2)``.
 
-        With ``standardise`` and no projection that is the root mean square over training data.
         ``labelled [B]`` says whose values join the statistics of the data, in training.
         """
         x: Tensor = self.project(self.embed(frames, labelled)).float()
@@ -240,16 +238,17 @@ class GenSERHead(Head):
         x_0 = code.unsqueeze(1) if self.by_frames else code
         x_t, t = self._states(x_0, x_1)
         given = self.network(x_t, x_1.expand_as(x_t), t, mask)
-        error = self.error(given, self.path.wanted(self.objective, x_t, x_0, x_1, t), mask)
         w = self.source_share
-        source = targets.average(error[-1])
         estimate = self.path.end(self.objective, given[-1], x_1, x_1, t[-1])
+        source = targets.average(self.error(estimate, x_0, mask))
         cosine = nn.functional.cosine_similarity(masked_mean(estimate, mask), code, dim=-1)
         extras = {"source": source, "cosine": targets.average(cosine)}
         loss = w * source
-        if len(error) > 1:
-            extras["matching"] = targets.average(error[:-1].mean(0))
-            loss = loss + (1 - w) * extras["matching"]
+        if len(given) > 1:
+            wanted = self.path.wanted(self.objective, x_t[:-1], x_0, x_1, t[:-1])
+            error = self.error(given[:-1], wanted, mask)
+            extras["matching"] = matching = targets.average(error.mean(0))
+            loss = loss + (1 - w) * matching
         if self.learned is not None:
             loss = loss + self.learned.loss(masked_mean(x_1, mask), targets)
         return HeadLoss(loss, {k: v.detach() for k, v in extras.items()})

@@ -120,12 +120,9 @@ class TransportTransformer(nn.Module):
             t: ``[..., B]`` times.
             mask: ``[B, T]`` bool, True = speech, with at least one True in every row.
         """
-        shape, T = x_t.shape, x_t.shape[-2]
         time = self.time(time_waves(t, self.get_buffer("omega"))).reshape(-1, 1, 64)
-        h = self.enter(torch.cat([x_t, x_1], dim=-1)).reshape(len(time), T, -1)
-        keys = None
-        if mask is not None:
-            keys = mask.expand(*shape[:-2], T).reshape(len(time), 1, 1, T)
+        h = self.enter(torch.cat([x_t, x_1], dim=-1)).flatten(0, -3)
+        keys = None if mask is None else mask.expand(x_t.shape[:-1]).flatten(0, -2)[:, None, None]
         for i, block in enumerate(self.blocks):
             a, b, c, d = self.modulations[i](time).chunk(4, dim=-1)
             parts = self.mixers[i](self.norms[2 * i](h) * (1 + a) + b)
@@ -134,7 +131,7 @@ class TransportTransformer(nn.Module):
             h = h + self.mixed[i](found.transpose(1, 2).flatten(2))
             h = h + block(self.norms[2 * i + 1](h) * (1 + c) + d)
         estimate: Tensor = self.leave(h)
-        return estimate.float().reshape(*shape[:-1], -1)
+        return estimate.float().view_as(x_t)
 
 
 def _mlp(width: int, dropout: float) -> nn.Sequential:

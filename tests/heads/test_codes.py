@@ -19,6 +19,8 @@ from serzoo.heads.codes import (
     sinusoidal_codes,
     warn_of_alike,
 )
+from serzoo.heads.gen_ser import GenSERHead
+from serzoo.zoo.cli import main
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.taxonomy import Taxonomy
 
@@ -189,3 +191,22 @@ def test_an_explanation_holds_the_gram_matrix_and_its_condition() -> None:
     assert lines[5] == f"condition of this Gram matrix: {condition(codes):.3g}"
     assert lines[6].startswith("most alike: angry and happy, 0.67; of random posteriors")
     assert len(lines) == 7
+
+
+def test_the_configuration_shows_the_codes_it_will_have(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "emodb", "head=gen_ser", "head.spacing=10", "head.order=1"]) == 0
+    shown = [line[2:] for line in capsys.readouterr().out.splitlines() if line.startswith("# ")]
+    taxonomy = Taxonomy.load("emodb7")
+    codes = build_codes(taxonomy, spacing=10.0, order=1)
+    assert shown[1:-1] == explain_codes(codes, taxonomy)
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="cosine of 0.67"):
+        made = GenSERHead(12, taxonomy, spacing=10.0, order=1)
+    assert torch.equal(made.get_buffer("codes"), codes)  # what it shows is what is built
+
+
+@pytest.mark.parametrize("head", ["gen_ser_ce", "classification"])
+def test_a_head_without_codes_shows_none(capsys: pytest.CaptureFixture[str], head: str) -> None:
+    assert main(["config", "emodb", f"head={head}"]) == 0
+    lines = [s for s in capsys.readouterr().out.splitlines() if s.startswith("# ")]
+    assert [line.split()[1] for line in lines] == ["classes:", "run"]

@@ -7,12 +7,10 @@ import warnings
 
 import pytest
 import torch
-from serzoo.heads.codes import build_codes, explain_codes
 from serzoo.heads.decision import similarity
 from serzoo.heads.gen_ser import GenSERHead
 from serzoo.heads.schedules import bridge_std, logistic_mean
 from serzoo.heads.transport import TransportNetwork
-from serzoo.zoo.cli import main
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.testing import Case, check_head
@@ -260,20 +258,29 @@ def test_scores_are_cosines_over_the_temperature() -> None:
     assert s[0].softmax(0)[1] > 0.9
 
 
-def test_the_configuration_shows_the_codes_it_will_have(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["config", "emodb", "head=gen_ser", "head.spacing=10", "head.order=1"]) == 0
-    shown = [line[2:] for line in capsys.readouterr().out.splitlines() if line.startswith("# ")]
-    taxonomy = Taxonomy.load("emodb7")
-    codes = build_codes(taxonomy, spacing=10.0, order=1)
-    assert shown[1:-1] == explain_codes(codes, taxonomy)
-    torch.manual_seed(0)
-    with pytest.warns(UserWarning, match="cosine of 0.67"):
-        made = GenSERHead(12, taxonomy, spacing=10.0, order=1)
-    assert torch.equal(made.get_buffer("codes"), codes)  # what it shows is what is built
-
-
-@pytest.mark.parametrize("head", ["gen_ser_ce", "classification"])
-def test_a_head_without_codes_shows_none(capsys: pytest.CaptureFixture[str], head: str) -> None:
-    assert main(["config", "emodb", f"head={head}"]) == 0
-    lines = [s for s in capsys.readouterr().out.splitlines() if s.startswith("# ")]
-    assert [line.split()[1] for line in lines] == ["classes:", "run"]
+@pytest.mark.parametrize("objective", ["flow", "score"])
+def test_other_objectives_match_what_they_predict_and_at_the_source_the_code(
+    objective: str,
+) -> None:
+    h, frames, targets = (
+        head(objective=objective, source_share=0.3, draws=2),
+        CASE.frames(),
+        CASE.targets(),
+    )
+    torch.manual_seed(5)
+    got = h.loss(frames, targets).loss
+    torch.manual_seed(5)
+    t, z = torch.empty(2, 4).uniform_(0.01, 0.99), torch.randn(2, 4, 32)
+    x_1, x_0, ones = h.source(frames), h.end(targets), torch.ones(4)
+    b, sigma, k = logistic_mean(t, 5.0), bridge_std(t, 0.5), math.tanh(5.0 / 4)
+    x_t = (1 - b)[..., None] * x_0 + b[..., None] * x_1 + sigma[..., None] * z
+    given = h.network(x_t, x_1.expand_as(x_t), t)
+    wanted = z
+    if objective == "flow":  # sigma' z + b' (x_1 - x_0)
+        s = torch.sigmoid(5 * (t - 0.5))
+        slope, spread = 5 * s * (1 - s) / k, 0.25 * (1 - 2 * t) / (t * (1 - t)).sqrt()
+        wanted = spread[..., None] * z + slope[..., None] * (x_1 - x_0)
+    along = (given - wanted).square().mean() * 2
+    at = h.path.end(h.objective, h.network(x_1, x_1, 0.99 * ones), x_1, x_1, 0.99 * ones)
+    want = 0.3 * (at - x_0).square().mean() * 2 + 0.7 * along
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from serzoo.heads.codes import gram
 from serzoo.heads.gen_ser import GenSERHead
 from serzoo.heads.schedules import bridge_std, logistic_mean
+from serzoo.zoo.export import export, parity
+from serzoo.zoo.logmel import LogMelEncoder
+from serzoo.zoo.module import SERModule
 from serzoo.zoo.testing import Case
 from serzoo.zoo.types import Frames, Targets
 from torch import Tensor, nn
@@ -183,3 +188,27 @@ def test_an_exact_network_has_no_loss_and_any_other_has(objective: str) -> None:
     assert out.loss.item() > 1e-4
     cosine = gram(h.get_buffer("codes"))[2, 3].item()
     assert out.extras["cosine"].item() == pytest.approx(cosine, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"sampler": "sde", "steps": 3, "noise_draws": 2, "decision": "gram", "standardise": True},
+        {
+            "state": "frames",
+            "network": "transformer",
+            "sampler": "sde",
+            "steps": 2,
+            "noise_draws": 2,
+        },
+        {"objective": "ce"},
+    ],
+    ids=str,
+)
+def test_every_way_can_be_exported(knobs: dict[str, object], tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    encoder = LogMelEncoder(widths=(4, 8, 8, 8), dim=12)
+    module = SERModule(encoder, head(**knobs)).eval()
+    assert parity(module, export(module, tmp_path / "model.onnx")) < 1e-4
