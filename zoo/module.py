@@ -19,7 +19,7 @@ from .gradients import check_reached
 from .head import Head
 from .metrics import PredictionTable, merge
 from .mixup import mix
-from .optimisation import Schedule, exempt_vectors, rate_over_steps
+from .optimisation import Schedule, adamw, rate_over_steps
 from .parallel import share_out
 from .predictions import Predictions
 from .types import SAMPLE_RATE, Batch, Frames
@@ -173,7 +173,7 @@ class SERModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         groups = self.encoder.param_groups(self.lr, self.mix_lr)
         groups += self.head.param_groups(self.head_lr)
-        optimizer = torch.optim.AdamW(exempt_vectors(groups), weight_decay=self.weight_decay)
+        optimizer = adamw(groups, self.weight_decay, str(self.trainer.precision))
         total = max(1, int(self.trainer.estimated_stepping_batches))
         scale = rate_over_steps(total, self.warmup, self.schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)

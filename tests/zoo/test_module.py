@@ -11,7 +11,7 @@ from serzoo.zoo.averaging import AveragedWeights
 from serzoo.zoo.encoder import Encoder
 from serzoo.zoo.errors import CheckpointError, ConfigError
 from serzoo.zoo.module import SERModule
-from serzoo.zoo.optimisation import exempt_vectors
+from serzoo.zoo.optimisation import adamw, exempt_vectors
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.types import Batch, Frames, Targets
 from torch import nn
@@ -167,7 +167,7 @@ def test_averaging_does_not_change_what_is_trained():
 
 def configured(monkeypatch, steps=20, **options):
     module = build(**options)
-    trainer = SimpleNamespace(estimated_stepping_batches=steps)
+    trainer = SimpleNamespace(estimated_stepping_batches=steps, precision="32-true")
     monkeypatch.setattr(SERModule, "trainer", trainer)
     made = module.configure_optimizers()
     return module, made["optimizer"], made["lr_scheduler"]["scheduler"]
@@ -181,6 +181,20 @@ def test_vectors_are_exempt_from_weight_decay(monkeypatch):
     for name, p in trained.items():
         assert decay[id(p)] == (0.3 if p.ndim > 1 else 0.0), name
     assert decay[id(module.encoder.norm.weight)] == 0
+
+
+def test_one_kernel_takes_the_steps_of_the_plain_optimiser() -> None:
+    found = {}
+    for precision in ("32-true", "16-mixed"):  # float16's scaled gradients take the plain one
+        torch.manual_seed(0)
+        weights = [nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(3))]
+        optimizer = adamw([{"params": weights, "lr": 0.1}], 0.5, precision)
+        for _ in range(3):
+            for w in weights:
+                w.grad = torch.randn_like(w)
+            optimizer.step()
+        found[optimizer.defaults["fused"]] = weights
+    torch.testing.assert_close(found[True], found[False])
 
 
 def test_groups_keep_their_own_options():
