@@ -29,7 +29,7 @@ def show(logger: Any, part: str, table: PredictionTable, step: int) -> None:
         table: of predictions; one without texts is not shown.
         step: where on the time axis.
     """
-    experiment = getattr(logger, "experiment", None)
+    experiment: Any = getattr(logger, "experiment", None)
     if not table.texts or not hasattr(experiment, "add_text"):
         return
     lines = ["| utterance | label | predicted | written |", "|---|---|---|---|"]
