@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py                           # prints tables
     python benchmarks/speed.py benchmarks/records/speed  # and writes the numbers
+    python benchmarks/speed.py benchmarks/records/speed SELM  # only ratios whose name holds this
 
 Absolute times depend on the machine and its neighbours; the two sides of a ratio are measured in
 turn, A B A B ..., and the median ratio is what counts. Encoding speech with a pretrained model is
@@ -10,16 +11,20 @@ in ``encoding.py``, which this calls, and which runs by itself too.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import encoding
 import stored
 import torch
+from serzoo.heads import tree
 from serzoo.heads.classification import ClassificationHead
+from serzoo.heads.decoding import search
 from serzoo.heads.gen_ser import GenSERHead
 from serzoo.heads.selm import SELMHead
 from serzoo.zoo.logmel import LogMelEncoder
@@ -27,6 +32,7 @@ from serzoo.zoo.record import write_json
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.types import Frames, Targets
 from timing import ratio
+from transformers import GPT2Config, GPT2LMHeadModel
 
 TAXONOMY = Taxonomy.load("ravdess8")
 
@@ -94,37 +100,92 @@ def ranking() -> tuple[Callable[[], None], Callable[[], None]]:
     return each, shared
 
 
+def gpt2_sized(other: str) -> dict[str, Any]:
+    """One utterance ranked in one pass by a random GPT-2 small, against another way, two threads.
+
+    A prefix of 48 positions and 8 labels of 3 tokens, no two of which begin alike. ``passes``: a
+    pass per label, which computes logits at the label's own positions only. ``beam``: an
+    unconstrained beam search, 3 wide, over 8 new tokens.
+
+    Raises:
+        AssertionError: when the two rankings differ by 1e-5 or more.
+    """
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config()).eval()
+    embed = model.get_input_embeddings()
+    context = 0.02 * torch.randn(1, 48, 768)
+    labels = torch.randperm(50_000)[:24].view(8, 3)
+
+    @torch.inference_mode()
+    def ranked() -> torch.Tensor:
+        return tree.rank(model, embed, context, [(None, labels.tolist())])[0][0]
+
+    @torch.inference_mode()
+    def passes() -> torch.Tensor:
+        found = []
+        for ids in labels:
+            read = torch.cat([context, embed(ids[None, :-1])], 1)
+            log_p = model(inputs_embeds=read, logits_to_keep=3).logits[0].log_softmax(-1)
+            found.append(log_p[range(3), ids].sum())
+        return torch.stack(found)
+
+    def beam() -> None:
+        search(model, embed, context, end=50_256, tokens=8, beams=3)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    gap = (ranked() - passes()).abs().max().item()
+    assert gap < 1e-5, gap
+    found = ratio(passes if other == "passes" else beam, ranked)
+    torch.set_num_threads(threads)
+    return found | {"largest_difference": gap}
+
+
+def head_against_base(head: Any, encoder: LogMelEncoder) -> dict[str, float]:
+    """Inference with a head against the classification head, encoder included."""
+    base = head_inference(ClassificationHead(192, TAXONOMY), encoder)
+    return ratio(head_inference(head(192, TAXONOMY), encoder), base)
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    folder, only = ([*sys.argv[1:], "", ""])[:2]
     encoder = LogMelEncoder()
-    base = head_inference(ClassificationHead(192, TAXONOMY), encoder)
-    measured = {
-        "training step of the encoder: float32 / bfloat16": ratio(
+    ratios: dict[str, Callable[[], dict[str, Any]]] = {
+        "training step of the encoder: float32 / bfloat16": lambda: ratio(
             encoder_step(False), encoder_step(True)
         ),
-        "evaluation: from audio / from stored features": ratio(*stored_against_live()),
-        "SELM ranks 8 labels: a pass per label / shared prefix": ratio(*ranking()),
-        "inference: Gen-SER, 1 step / classification": ratio(
-            head_inference(GenSERHead(192, TAXONOMY), encoder), base
+        "evaluation: from audio / from stored features": lambda: ratio(*stored_against_live()),
+        "SELM ranks 8 labels: a pass per label / shared prefix": lambda: ratio(*ranking()),
+        "SELM of GPT-2's size: 8 labels, a pass each / one pass": partial(gpt2_sized, "passes"),
+        "SELM of GPT-2's size: beam 3 over 8 tokens / ranking": partial(gpt2_sized, "beam"),
+        "inference: Gen-SER, 1 step / classification": partial(
+            head_against_base, GenSERHead, encoder
         ),
-        "inference: SELM / classification": ratio(
-            head_inference(SELMHead(192, TAXONOMY), encoder), base
-        ),
+        "inference: SELM / classification": partial(head_against_base, SELMHead, encoder),
     }
+    measured = {name: measure() for name, measure in ratios.items() if only in name}
     for name, row in measured.items():
         print(
             f"{name:55} {row['ratio']:5.2f}  ({row['lowest']:.2f} to {row['highest']:.2f}; "
             f"{row['slow_ms']:.1f} ms / {row['fast_ms']:.1f} ms)"
         )
-    found = {"ratios": measured, "encoding": encoding.measure()}
+    if folder:
+        path = Path(folder) / "ratios.json"
+        known = json.loads(path.read_text("utf-8")) if only and path.is_file() else {}
+        kept = {name: row for name, row in (known | measured).items() if name in ratios}
+        write_json(path, {name: kept[name] for name in ratios if name in kept})
+    if only:
+        return
+    found = {"encoding": encoding.measure()}
     encoding.show(found["encoding"])
     if os.environ.get("SERZOO_DATA"):
         found["stored"] = stored.measure()
         stored.show(found["stored"])
     else:
         print("training on stored features: not measured, since SERZOO_DATA is not set")
-    for name, values in found.items() if len(sys.argv) > 1 else ():
-        write_json(Path(sys.argv[1]) / f"{name}.json", values)
+    for name, values in found.items() if folder else ():
+        write_json(Path(folder) / f"{name}.json", values)
 
 
 if __name__ == "__main__":
