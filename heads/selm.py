@@ -9,6 +9,7 @@ was chosen here because the paper's text was not at hand is marked "our choice".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,12 +20,12 @@ from ..zoo.head import Head
 from ..zoo.taxonomy import Taxonomy
 from ..zoo.types import Frames, HeadLoss, Targets
 from .answers import Answers, expected_nll
-from .decoding import Written, allowed_tokens, best_by_class
 from .language import Init, LanguageModel, Tuning
 from .mappers import AudioMapper, Reduction, TextMapper
 from .null_audio import NullAudio, NullName
 from .tree import Branch
 from .views import DimensionAnswers, Names, View, Views
+from .writer import Writer
 
 Decoding = Literal["rank", "generate"]
 Order = Literal["prompt_first", "audio_first"]
@@ -35,9 +36,6 @@ and linear layers (our choice)."""
 
 PRETRAINED_LR = 0.03
 """The same for a published language model that is fully tuned (our choice)."""
-
-WRITTEN = 8
-"""Tokens that are written freely at most; more where a trained label is longer (our choice)."""
 
 
 class SELMHead(Head):
@@ -66,12 +64,9 @@ class SELMHead(Head):
         lm_init: ``random`` keeps architecture and tokenizer of a published model, not its weights:
             the control for what these are worth.
         lm_seed: of random weights that are not trained; they are made again from it, not saved.
-        lm_width: width of the model from scratch.
-        lm_layers: layers of the model from scratch.
-        lora_rank: of the adapters' updates.
-        lora_alpha: these are scaled by ``lora_alpha / lora_rank``.
-        reduction: of the frames to the prefix: ``queries``, ``adaptive`` or ``vector``, as
-            :class:`.mappers.AudioMapper` says.
+        lm_width, lm_layers: of the model from scratch.
+        lora_rank, lora_alpha: the adapters' updates are scaled by alpha over rank.
+        reduction: ``queries``, ``adaptive`` or ``vector`` (:class:`.mappers.AudioMapper`).
         prefix: length of the audio prefix (Pengi: 40; 4 by default is our choice, for speed).
         mapper_layers: transformer layers of the audio mapper (SELM: one; none by default, since on
             a thousand utterances and from scratch they learn more slowly; give a published model
@@ -83,14 +78,8 @@ class SELMHead(Head):
             audio directly and hears it from the first step (our choice); the audio as in Pengi,
             which lets all prompts of an utterance share what was read of it.
         prompt: of the categorical view.
-        views: view to the weight of its examples: ``categorical`` (always), ``sentiment``,
-            ``valence``, ``arousal``, ``dominance``; None = categorical alone.
-        prompts: view to one prompt or several, in place of those of :mod:`.views`.
-        forms: view to answer to one verbal form or several, likewise.
-        names: ``shuffled`` has every class say another's forms, as a control.
-        dimension_answers: ``words`` (low, medium, high) or ``numbers`` (0.0 to 1.0).
-        low_below: ratings below it are low.
-        high_from: ratings from it on are high.
+        views, prompts, forms, names, dimension_answers, low_below, high_from: what is asked, and
+            how it is answered (:class:`.views.Views`); categories alone by default.
         decoding: ``rank`` scores all classes; ``generate`` searches a text, and scores the classes
             that it wrote by their likelihood, the others 10 nats below (our choice). An answer
             that names no class scores all alike, so that the first class is predicted, which is
@@ -159,30 +148,17 @@ class SELMHead(Head):
                 "calibrated=true corrects a ranking; set decoding=rank, or it to false"
             )
         self.language = LanguageModel(
-            lm,
-            revision=lm_revision,
-            tuning=lm_tuning,
-            width=lm_width,
-            layers=lm_layers,
-            dropout=dropout,
-            init=lm_init,
-            seed=lm_seed,
-            rank=lora_rank,
-            alpha=lora_alpha,
-        )
+            lm, revision=lm_revision, tuning=lm_tuning, width=lm_width, layers=lm_layers,
+            dropout=dropout, init=lm_init, seed=lm_seed, rank=lora_rank, alpha=lora_alpha,
+        )  # fmt: skip
         self.views = Views(
-            taxonomy,
-            weights=views,
-            prompt=prompt,
-            prompts=prompts,
-            forms=forms,
-            names=names,
-            dimensions=dimension_answers,
-            low=low_below,
-            high=high_from,
-        )
+            taxonomy, weights=views, prompt=prompt, prompts=prompts, forms=forms, names=names,
+            dimensions=dimension_answers, low=low_below, high=high_from,
+        )  # fmt: skip
         self.order, self.decoding = order, decoding
-        self.beams, self.constrained = beams, constrained
+        # a head that ranks writes for reading only, by itself
+        searching = decoding == "generate"
+        self.writer = Writer(beams, constrained, length_normalised) if searching else Writer()
         self.length_normalised = length_normalised
         size = self.language.model.get_input_embeddings().weight.detach().square().mean().sqrt()
         width = self.language.width
@@ -196,8 +172,6 @@ class SELMHead(Head):
         for view in self.views.all:  # answers that cannot be told apart fail now
             for words in view.prompts:
                 self._answers(view, words, taxonomy)
-
-    # -- what the model reads ------------------------------------------------------------------
 
     def text(self, prompt: str) -> Tensor:
         """``[1, Lt, W]``: the prompt as the language model reads it."""
@@ -223,7 +197,9 @@ class SELMHead(Head):
         spelt = self.language.spell(prompt, [form for each in forms for form in each])
         return Answers(spelt, [index for index, each in enumerate(forms) for _ in each])
 
-    # -- training ------------------------------------------------------------------------------
+    def _classes(self, taxonomy: Taxonomy) -> Answers:
+        view = self.views.categorical
+        return self._answers(view, view.prompts[0], taxonomy)
 
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
         audio = self.audio_mapper(frames)
@@ -253,11 +229,11 @@ class SELMHead(Head):
         tiny = torch.finfo(total.dtype).tiny
         return HeadLoss(total / weight.clamp_min(tiny), {"nll_per_token": per_token})
 
-    # -- ranking -------------------------------------------------------------------------------
-
     def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
         if self.decoding == "generate":
-            return self._scores_of_texts(frames, taxonomy)
+            answers = self._classes(taxonomy)
+            said = partial(self.class_written, taxonomy=taxonomy)
+            return self.writer.scores(self.language, self.context(frames), answers, said)
         return self._rank(self.audio_mapper(frames), [self.views.categorical], taxonomy)[0]
 
     def answers(self, frames: Frames) -> dict[str, Tensor]:
@@ -271,21 +247,21 @@ class SELMHead(Head):
     def _rank(self, audio: Tensor, views: list[View], taxonomy: Taxonomy) -> list[Tensor]:
         if self.null is not None:
             audio = torch.cat([audio, self.null(self.audio_mapper, self.dim).to(audio.dtype)])
-        asked = [(view, prompt) for view in views for prompt in view.prompts]
-        answers = [self._answers(view, prompt, taxonomy) for view, prompt in asked]
+        asked = [
+            (view, prompt, self._answers(view, prompt, taxonomy))
+            for view in views
+            for prompt in view.prompts
+        ]
         if self.order == "audio_first":
-            branches: list[Branch] = [
-                (self.text(prompt)[0], each.spelt)
-                for (_, prompt), each in zip(asked, answers, strict=True)
-            ]
+            branches: list[Branch] = [(self.text(p)[0], each.spelt) for _, p, each in asked]
             found = self.language.rank(audio, branches)
         else:
             found = [
                 self.language.rank(self._joined(audio, prompt), [(None, each.spelt)])[0]
-                for (_, prompt), each in zip(asked, answers, strict=True)
+                for _, prompt, each in asked
             ]
         scores: dict[str, list[Tensor]] = {}
-        for (view, _), each, log_p in zip(asked, answers, found, strict=True):
+        for (view, _, each), log_p in zip(asked, found, strict=True):
             if self.length_normalised:
                 log_p = log_p / each.counts(log_p.device)
             log_p = each.together(log_p)
@@ -294,69 +270,27 @@ class SELMHead(Head):
             scores.setdefault(view.name, []).append(log_p)
         return [torch.stack(scores[view.name]).mean(0) for view in views]
 
-    # -- writing -------------------------------------------------------------------------------
-
     def write(self, frames: Frames) -> list[str]:
         """What the model writes: by its search, or, where it ranks, by itself.
 
         By itself is greedy, over its whole vocabulary, to the end of text. At most 8 tokens, or as
         many as the longest trained label takes.
         """
-        if self.decoding == "generate":
-            texts = self._texts(frames, self.taxonomy)
-        else:
-            texts = self.language.search(self.context(frames), self._longest(self.taxonomy))
+        answers = self._classes(self.taxonomy)
+        texts = self.writer.texts(self.language, self.context(frames), answers)
         return [self.language.tokenizer.text(list(found[0].ids)) for found in texts]
 
     def class_written(self, text: str, taxonomy: Taxonomy) -> int | None:
         return self.views.class_written(text, taxonomy)
-
-    def _first(self, taxonomy: Taxonomy) -> Answers:
-        view = self.views.categorical
-        return self._answers(view, view.prompts[0], taxonomy)
-
-    def _longest(self, taxonomy: Taxonomy) -> int:
-        return max(WRITTEN, *map(len, self._first(taxonomy).spelt))
-
-    def _texts(self, frames: Frames, taxonomy: Taxonomy) -> list[list[Written]]:
-        return self.language.search(
-            self.context(frames),
-            self._longest(taxonomy),
-            beams=self.beams,
-            allowed=allowed_tokens(self._first(taxonomy).spelt) if self.constrained else None,
-            per_token=self.length_normalised,
-        )
-
-    def _scores_of_texts(self, frames: Frames, taxonomy: Taxonomy) -> Tensor:
-        answers = self._first(taxonomy)
-        known = {
-            tuple(ids[:-1]): index for ids, index in zip(answers.spelt, answers.owner, strict=True)
-        }
-
-        def class_of(written: Written) -> int | None:
-            if written.ids in known:
-                return known[written.ids]
-            text = self.language.tokenizer.text(list(written.ids))
-            return self.class_written(text, taxonomy)
-
-        rows = [
-            best_by_class(texts, class_of, len(taxonomy), self.length_normalised)
-            for texts in self._texts(frames, taxonomy)
-        ]
-        return torch.tensor(rows, dtype=torch.float32, device=frames.x.device)
-
-    # -- parameters ----------------------------------------------------------------------------
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """All at ``0.3 lr``, but a fully tuned published model at ``0.03 lr``."""
         slow = list(self.language.parameters()) if self.language.slow else []
         ids = {id(p) for p in slow}
         trained = [p for p in self.parameters() if p.requires_grad and id(p) not in ids]
-        groups = [
-            {"params": trained, "lr": lr * RELATIVE_LR},
-            {"params": [p for p in slow if p.requires_grad], "lr": lr * PRETRAINED_LR},
-        ]
-        return [group for group in groups if group["params"]]
+        slow = [p for p in slow if p.requires_grad]
+        groups = ((trained, RELATIVE_LR), (slow, PRETRAINED_LR))
+        return [{"params": params, "lr": lr * scale} for params, scale in groups if params]
 
     def frozen_roots(self) -> dict[str, nn.Module]:
         return {f"language.{name}": part for name, part in self.language.frozen_parts().items()}
