@@ -13,6 +13,7 @@ from ..zoo.taxonomy import Taxonomy
 from ..zoo.types import Frames, HeadLoss, Targets
 from .losses import LossName, binary_cross_entropy, cross_entropy, focal, smooth
 from .pooling import PooledEmbedding, PoolingName
+from .widening import wider_linear
 
 
 class ClassificationHead(Head):
@@ -80,6 +81,12 @@ class ClassificationHead(Head):
             per_item = (cross_entropy if self.kind == "ce" else binary_cross_entropy)(z, soft)
         right = (z.argmax(-1) == targets.probs.argmax(-1)).float()
         return HeadLoss(targets.average(per_item), {"accuracy": targets.average(right).detach()})
+
+    def add_classes(self, taxonomy: Taxonomy) -> None:
+        """A row of the output layer for each, the mean of the old rows until it is trained."""
+        last = self.output[-1]
+        assert isinstance(last, nn.Linear)
+        self.output[-1] = wider_linear(last, len(taxonomy))
 
     def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
         columns = self.columns(taxonomy)

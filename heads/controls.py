@@ -14,6 +14,7 @@ from ..zoo.taxonomy import Taxonomy
 from ..zoo.types import Frames, HeadLoss, Targets
 from .gen_ser import GenSERHead
 from .pooling import PooledEmbedding, PoolingName
+from .widening import wider_rows
 
 
 class RegressCodesHead(GenSERHead):
@@ -109,3 +110,7 @@ class PrototypeHead(Head):
     def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
         columns = self.columns(taxonomy)
         return -self.distances(frames)[:, columns]
+
+    def add_classes(self, taxonomy: Taxonomy) -> None:
+        """A prototype for each, the mean of the old ones until it is trained."""
+        self.prototypes = nn.Parameter(wider_rows(self.prototypes, len(taxonomy)))

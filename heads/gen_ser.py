@@ -29,6 +29,7 @@ from .pooling import PoolingName
 from .sampler import Sampler, SamplerName
 from .schedules import MeanName, Path, VarianceName
 from .transport import NetworkName, build_network
+from .widening import wider_codes, wider_linear
 
 TIME_EPSILON = 0.01  # t is drawn from (0.01, 0.99); the ends are not noisy
 KEYS_OF_CODES = ("codes", "code_dim", "spacing", "base", "order")
@@ -152,9 +153,8 @@ class GenSERHead(Head):
         self.objective, self.times, self.decision = objective, times, decision
         self.draws, self.source_share = draws, source_share
         self.by_frames = state == "frames"
-        made = build_codes(
-            taxonomy, codes=codes, code_dim=code_dim, spacing=spacing, base=base, order=order
-        )
+        self.coding: Any = {"codes": codes, "spacing": spacing, "base": base, "order": order}
+        made = build_codes(taxonomy, code_dim=code_dim, **self.coding)
         self.embed: UtteranceState | FrameState = (
             FrameState(dim, dropout, standardise)
             if self.by_frames
@@ -296,3 +296,15 @@ class GenSERHead(Head):
             return self._logits(x_1, mask)[:, columns]
         codes = self.get_buffer("dual" if self.decision == "gram" else "codes")[columns]
         return similarity(self.decision, masked_mean(self.estimate(x_1, mask), mask), codes)
+
+    def add_classes(self, taxonomy: Taxonomy) -> None:
+        """A code for each (:func:`.widening.wider_codes`); learned ones then learn no more."""
+        if self.objective == "ce":
+            self.readout = wider_linear(self.readout, len(taxonomy))
+            return
+        made = wider_codes(self.get_buffer("codes"), self.taxonomy, len(taxonomy), **self.coding)
+        self.register_buffer("codes", made)
+        if self.decision == "gram":
+            self.register_buffer("dual", dual(made))
+        if self.learned is not None:
+            self.learned.widen(made)

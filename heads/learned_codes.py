@@ -47,6 +47,12 @@ class LearnedCodes(nn.Module):
         radius = math.sqrt(self.prototypes.shape[-1] / 2)
         return radius * nn.functional.normalize(self.prototypes.detach().float(), dim=-1)
 
+    def widen(self, codes: Tensor) -> None:
+        """Go on with ``codes [C', d]``, whose first are those of now; from here on they stay."""
+        new = codes[len(self.prototypes) :].to(self.prototypes)
+        self.prototypes = nn.Parameter(torch.cat([self.prototypes.detach(), new]))
+        self.seen.clamp_(min=self.steps)
+
     def loss(self, x_1: Tensor, targets: Targets) -> Tensor:
         """Scalar to add to the loss for ``x_1 [B, d]``; afterwards zero, still reaching them."""
         cosine = similarity("cosine", x_1, self.prototypes)

@@ -283,6 +283,12 @@ class SELMHead(Head):
     def class_written(self, text: str, taxonomy: Taxonomy) -> int | None:
         return self.views.class_written(text, taxonomy)
 
+    def add_classes(self, taxonomy: Taxonomy) -> None:
+        """By name: nothing is added, once their names can be told apart from the others."""
+        for words in self.views.categorical.prompts:
+            self._answers(self.views.categorical, words, taxonomy)
+        self.views.widen(taxonomy)
+
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """All at ``0.3 lr``, but a fully tuned published model at ``0.03 lr``."""
         slow = list(self.language.parameters()) if self.language.slow else []

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from .errors import ConfigError
 from .taxonomy import Taxonomy
 from .types import Frames, HeadLoss, Targets
 
@@ -86,6 +87,42 @@ class Head(nn.Module, ABC):
             ConfigError: naming the classes that this head cannot score.
         """
         return self.taxonomy.positions_of(taxonomy)
+
+    def widen(self, taxonomy: Taxonomy) -> None:
+        """Take in classes that it was not trained on, behind those that it was; in place.
+
+        What the old classes have (rows, codes, spellings) stays as it is. Widening in one step or
+        in several gives weights of the same names and shapes, so that a saved one can be loaded.
+
+        Args:
+            taxonomy: begins with the classes trained on, in their order.
+
+        Raises:
+            ConfigError: when it begins otherwise, or this head has no room for further classes.
+        """
+        n = len(self.taxonomy)
+        if taxonomy.classes[:n] != self.taxonomy.classes:
+            raise ConfigError(
+                f"a head of {', '.join(self.taxonomy.classes)} cannot be widened to "
+                f"{', '.join(taxonomy.classes)}: new classes stand behind the old ones, in their "
+                "order"
+            )
+        if len(taxonomy) > n:
+            self.add_classes(taxonomy)
+        self.taxonomy = taxonomy
+
+    def add_classes(self, taxonomy: Taxonomy) -> None:
+        """What :meth:`widen` does for a head that can; ``self.taxonomy`` still holds the old ones.
+
+        Raises:
+            ConfigError: by default.
+        """
+        new = taxonomy.classes[len(self.taxonomy) :]
+        raise ConfigError(
+            f"{type(self).__name__} has no room for classes that it was not trained on "
+            f"({', '.join(new)}); choose a taxonomy of {', '.join(self.taxonomy.classes)}, or "
+            "another head (a head that can overrides add_classes)"
+        )
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """Optimiser groups of the trainable parameters; one group at ``lr`` unless overridden."""

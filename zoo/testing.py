@@ -20,6 +20,7 @@ from . import testing_checks as checks
 from .head import Head
 from .taxonomy import Taxonomy
 from .testing_case import Case, ContractError
+from .testing_widen import check_widen
 
 __all__ = ["CHECKS", "SLOW_CHECKS", "Case", "ContractError", "check_head"]
 
@@ -38,6 +39,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "state": checks.check_state,
     "autocast": checks.check_autocast,
     "param_groups": checks.check_param_groups,
+    "widen": check_widen,
 }
 SLOW_CHECKS: dict[str, Callable[[Case], None]] = {"overfits": checks.check_overfits}
 

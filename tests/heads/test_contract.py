@@ -271,6 +271,17 @@ class Explodes(Sound):
         raise RuntimeError("no scores today")
 
 
+class WidensUnsaved(Sound):
+    new = torch.zeros(0)
+
+    def logits(self, frames: Frames) -> Tensor:
+        z = super().logits(frames)
+        return torch.cat([z, self.new.expand(len(z), -1)], 1)
+
+    def add_classes(self, taxonomy: Taxonomy) -> None:
+        self.new = torch.randn(len(taxonomy) - len(self.taxonomy))
+
+
 def test_a_sound_head_passes() -> None:
     check_head(Sound, dim=64, taxonomy=Taxonomy.of(["angry", "happy", "sad"]), slow=True)
 
@@ -305,6 +316,7 @@ class UnknownSize(Sound):
         (ForgottenGroup, {"param_groups"}),
         (ThawedRoot, {"param_groups", "state"}),
         (PositionalKnob, {"constructor"}),
+        (WidensUnsaved, {"widen"}),
     ],
 )
 def test_a_broken_head_is_caught_by_the_right_check(cls: type[Head], failed: set[str]) -> None:
