@@ -20,6 +20,7 @@ from serzoo.zoo.record import RECORD, write_json
 from serzoo.zoo.report import (
     PREDICTIONS,
     Run,
+    certificate,
     check_comparable,
     encoder_name,
     read_runs,
@@ -172,9 +173,12 @@ def test_other_data_is_refused(what: str) -> None:
     other = altered(second, lambda r: r["data"].update({what: "other"}))
     with pytest.raises(ComparisonError) as caught:
         summarise([first, other])
+    one, two = certificate([first])["hash"], certificate([other])["hash"]
+    assert one != two
     assert str(caught.value) == (
         f"refusing to compare: the {what} differs ({first.record['data'][what]} in {first.name}, "
-        f"other in {other.name}); remove the older cells and run them again"
+        f"other in {other.name}); remove the older cells and run them again (certificates {one} "
+        f"and {two})"
     )
 
 
@@ -269,10 +273,10 @@ def test_report_writes_what_it_shows(tmp_path: Path) -> None:
     assert "| " + " | ".join(COLUMNS) + " |" in text
     for row in rows:
         assert "| " + " | ".join(cells_of(row, HEADS[0])) + " |" in text
-    assert "1 of 14 cells failed, 1 have not run.\n- bad-f0-s1: E: [/odd] 1\n" in text
+    assert "of 14 cells, 1 failed, 1 have not run.\n- bad-f0-s1: E: [/odd] 1\n" in text
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert f"{rows[0]['uar']['mean']:.3f} ±" in shown
-    assert "1 of 14 cells failed, 1 have not run" in shown
+    assert "of 14 cells, 1 failed, 1 have not run" in shown
 
 
 def test_read_runs_without_a_plan_takes_every_folder(tmp_path: Path) -> None:
