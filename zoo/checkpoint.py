@@ -162,7 +162,10 @@ def rebuild(meta: Mapping[str, Any], path: str | Path, base: str | None = None) 
         cfg.encoder |= {"name": base} | ({"revision": None} if "revision" in cfg.encoder else {})
     elif commit := meta.get("published", {}).get("encoder", {}).get("commit"):
         cfg.encoder["revision"] = commit  # a branch may have moved since
-    module = build(cfg, taxonomy, {k: v for k, v in meta.items() if k != "format"})
+    first = meta.get("widened_from")  # an adapted model's head was made for fewer classes
+    made_for = Taxonomy.from_dict(first) if first else taxonomy
+    module = build(cfg, made_for, {k: v for k, v in meta.items() if k != "format"})
+    module.head.widen(taxonomy)
     check_published(meta.get("published", {}), published_parts(module), str(path))
     return module
 

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from . import checkpoint
+from . import checkpoint, registry
 from .config import RunConfig, resolve
 from .errors import ConfigError
 from .metrics import PredictionTable, merge
+from .module import SERModule
 from .open_labels import open_numbers, seen_classes
 from .taxonomy import Taxonomy
 from .train import measure, open_data, quiet
@@ -20,6 +21,7 @@ from .trained import refuse_seen
 from .written import unparsable
 
 PARTS = ("test", "valid", "all")
+CORRUPTION = "serzoo.datamodules.corruption:remembered"
 
 
 @torch.no_grad()
@@ -32,6 +34,9 @@ def evaluate(
     taxonomy: str | None = None,
     part: str | None = None,
     options: dict[str, Any] | None = None,
+    condition: str | None = None,
+    noise: str | None = None,
+    rir: str | None = None,
     progress: bool = False,
 ) -> tuple[PredictionTable, dict[str, Any]]:
     """Score a trained model.
@@ -45,6 +50,11 @@ def evaluate(
         part: ``test`` or ``valid`` of the run's own protocol and fold, or ``all`` utterances;
             by default ``test`` for the training corpus and ``all`` for another.
         options: keywords of the corpus' reader, where it is another than in training.
+        condition: corrupt the audio first: ``noise:10dB``, ``reverb``, ``telephone``, ... (see
+            :mod:`serzoo.datamodules.corruption`). Frames are then computed anew, never read from a
+            store.
+        noise: folder of recorded noises, for ``noise``.
+        rir: folder of room impulse responses, for ``reverb``.
         progress: show bars.
 
     Returns:
@@ -54,6 +64,10 @@ def evaluate(
         own corpus has among others, and who make no test.
     """
     quiet()
+    # first, since a misspelt condition, or one without its recordings, is told at once
+    corruption = None
+    if condition is not None:
+        corruption = registry.attribute(CORRUPTION)(condition, noise=noise, rir=rir)
     module = checkpoint.load(path)
     meta = module.metadata
     cfg = RunConfig.from_dict(meta["config"])
@@ -66,6 +80,8 @@ def evaluate(
             f"the model was trained on {', '.join(cfg.corpus)}; its protocol has no part '{part}' "
             "of other data; use part=all"
         )
+    if corruption is not None and part == "valid":
+        raise ConfigError("conditions are for test audio; use part=test or part=all")
     if foreign:
         cfg.corpus = corpus or []
         cfg.data.root, cfg.data.manifest, cfg.data.options = root, manifest, {}
@@ -80,23 +96,12 @@ def evaluate(
     data = open_data(cfg, wanted, text="text" in module.head.needs, everything=part == "all")
     everyone = data.speakers()
     refuse_seen(module.encoder, {"test": everyone["valid" if part == "valid" else "test"]})
+    if corruption is not None:
+        data.datasets["test"].corrupt(corruption)
+        data.workers = 0  # in this process, which counts and remembers what it did
     loader = data.val_dataloader() if part == "valid" else data.test_dataloader()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module.to(device)
-    rows = []
-    for batch in track(loader, description="scoring", disable=not progress, total=len(loader)):
-        moved = batch.to(device)
-        frames = module.frames(moved)
-        scores = module.head.scores(frames, wanted, moved.text)
-        labels = np.where(
-            batch.targets.probs.sum(-1).numpy() > 0, batch.targets.probs.argmax(-1).numpy(), -1
-        )
-        values = scores.float().cpu().numpy().astype(np.float64)
-        texts = module.head.write(frames)
-        rows.append(
-            PredictionTable(batch.ids, batch.speakers, labels, values, wanted.classes, texts)
-        )
-    table = merge(rows)
+    module.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    table = score(module, loader, wanted, progress=progress)
     numbers = measure(table)
     numbers["metrics"] |= unparsable(module.head, table, wanted)
     trained = Taxonomy.from_dict(meta["taxonomy"])
@@ -118,4 +123,35 @@ def evaluate(
         "taxonomy": wanted.to_dict(),
         "counts": data.counts(),
     }
+    if corruption is not None:
+        numbers["condition"] = corruption.describe()
     return table, numbers
+
+
+@torch.no_grad()
+def score(
+    module: SERModule, loader: Any, taxonomy: Taxonomy, *, progress: bool = False
+) -> PredictionTable:
+    """The prediction table of a loader's batches, on the module's device.
+
+    Args:
+        module: in evaluation mode.
+        loader: of batches whose targets are over ``taxonomy``.
+        taxonomy: what is asked.
+        progress: show a bar.
+    """
+    device = next(module.parameters()).device
+    rows = []
+    for batch in track(loader, description="scoring", disable=not progress, total=len(loader)):
+        moved = batch.to(device)
+        frames = module.frames(moved)
+        scores = module.head.scores(frames, taxonomy, moved.text)
+        labels = np.where(
+            batch.targets.probs.sum(-1).numpy() > 0, batch.targets.probs.argmax(-1).numpy(), -1
+        )
+        values = scores.float().cpu().numpy().astype(np.float64)
+        texts = module.head.write(frames)
+        rows.append(
+            PredictionTable(batch.ids, batch.speakers, labels, values, taxonomy.classes, texts)
+        )
+    return merge(rows)

@@ -159,7 +159,8 @@ def load(path: str | Path, *, revision: str | None = None, base: str | None = No
     keys = ("fingerprint", "head", "taxonomy", "taxonomy_fingerprint", "data", "published")
     parts = {"encoder": config["encoder"], "head": config["head"]}
     meta = {**{k: config[k] for k in keys}, "config": {**config["training"], **parts}}
-    meta["speakers"] = config.get("speakers")  # of the parts; older folders do not say
+    # speakers of the parts, and what an adapted model was before; older folders do not say
+    meta |= {key: config.get(key) for key in ("speakers", "widened_from", "adapted")}
     try:
         module = checkpoint.rebuild(meta, path, base)
     except (ConfigError, KeyError, TypeError, AttributeError) as error:
