@@ -9,8 +9,8 @@ Data, taxonomy, folds and class weights are those that the suite's heads have: f
 standardised by mean and deviation of the training part (nothing is normalised per speaker), C is
 chosen by UAR on the fold's validation speakers (the smallest of equal ones), and what was fitted on
 the training part is tested once. The predictions go into the suite's table by
-``serzoo compare import``. Feature sets: Eyben et al. 2016 (eGeMAPS), Schuller et al. 2016 (ComParE);
-the grid of C is our choice.
+``serzoo compare import``. Feature sets: Eyben et al. 2016 (eGeMAPS), Schuller et al. 2016
+(ComParE); the grid of C is our choice.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
+from ..zoo.errors import DataError
 from ..zoo.types import Batch, Targets
+from .corruption import Corruption
 from .encoding import load_wave, pad_waves
 from .features import FeatureStore, pad_hidden
 from .manifest import Utterance
@@ -46,12 +48,27 @@ class SpeechDataset(Dataset[Batch]):
         self.n_classes = n_classes
         self.weights = torch.tensor(weights if weights is not None else [1.0] * n_classes)
         self.roots, self.max_seconds, self.text = roots, max_seconds, text
+        self.corruption: Corruption | None = None
         self.use(store)
 
     def use(self, store: FeatureStore | None) -> None:
-        """Take features from a store that holds all utterances; None = audio."""
+        """Take features from a store that holds all utterances; None = audio.
+
+        Raises:
+            DataError: when the audio is corrupted: stored features are of the audio as it is.
+        """
+        if store is not None and self.corruption is not None:
+            raise DataError(
+                f"stored features are not those under condition {self.corruption.condition}; "
+                "corrupted audio is encoded as it is read"
+            )
         self.store = store
         self.rows: list[Row] = [store.row(u) for u in self.utterances] if store else []
+
+    def corrupt(self, corruption: Corruption) -> None:
+        """Have all audio corrupted as it is read, and no stored features used."""
+        self.use(None)
+        self.corruption = corruption
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -64,7 +81,10 @@ class SpeechDataset(Dataset[Batch]):
         """
         if self.store is not None:
             return [row.shape[1] * self.store.frame_seconds for row in self.rows]
-        return [min(u.duration, self.max_seconds) for u in self.utterances]
+        seconds = [min(u.duration, self.max_seconds) for u in self.utterances]
+        if self.corruption is not None:
+            return [self.corruption.seconds(s) for s in seconds]
+        return seconds
 
     def __getitem__(self, indices: list[int]) -> Batch:
         """The batch of these utterances, in this order."""
@@ -89,5 +109,11 @@ class SpeechDataset(Dataset[Batch]):
         if self.store is not None:
             hidden, mask = pad_hidden([self.store.read(self.rows[i]) for i in indices])
             return Batch(hidden=hidden, mask=mask, **common)  # type: ignore[arg-type]
-        audio, lengths = pad_waves([load_wave(u, self.roots, self.max_seconds) for u in chosen])
+        audio, lengths = pad_waves([self._wave(u) for u in chosen])
         return Batch(audio=audio, lengths=lengths, **common)  # type: ignore[arg-type]
+
+    def _wave(self, utterance: Utterance) -> torch.Tensor:
+        wave = load_wave(utterance, self.roots, self.max_seconds)
+        if self.corruption is None:
+            return wave
+        return torch.from_numpy(self.corruption(wave.numpy(), utterance.id))

@@ -1,0 +1,294 @@
+"""Corrupted test audio: noise, rooms, clipping, telephone, coding, short clips.
+
+A condition is written ``KIND`` or ``KIND:VALUE``:
+
+=================  ===========================================================================
+``clean``          as it is: what the others are compared with
+``white:10dB``     white noise at a signal-to-noise ratio; ``pink:10dB`` falls by 3 dB an octave
+``noise:10dB``     recorded noise: an excerpt of a file drawn from a folder
+``reverb``         convolved with a room impulse response drawn from a folder
+``clip:10%``       the loudest 10 % of the samples held at the level of the quietest of these
+``telephone``      8 kHz, 300 to 3400 Hz, mu-law (G.711)
+``mp3:16k``        coded and decoded at a bit rate in kbit/s; also ``opus:16k``
+``first:2s``       only the first seconds, or the ``centre:2s``
+=================  ===========================================================================
+
+Length and alignment are kept, except by the last two. What would leave -1..1 is scaled down as a
+whole and counted, never cut off; the level is kept otherwise. All random choices are drawn from the
+kind and the utterance's id: every model hears the very same audio, and two levels of a noise differ
+in level only. What a condition is made of is our choice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..zoo.errors import ConfigError, DataError, suggest
+from .audio import SAMPLE_RATE, SUFFIXES, Samples, read_audio
+from .distortions import (
+    CODECS,
+    MP3_RATES,
+    Signal,
+    at_snr,
+    peak_gain,
+    pink,
+    reverberate,
+    telephone,
+)
+
+# unit, least and greatest value; None = takes no value
+KINDS: dict[str, tuple[str, float, float] | None] = {
+    "clean": None,
+    "white": ("dB", -40, 80),
+    "pink": ("dB", -40, 80),
+    "noise": ("dB", -40, 80),
+    "reverb": None,
+    "clip": ("%", 0.01, 99),
+    "telephone": None,
+    "mp3": ("k", 8, 160),
+    "opus": ("k", 6, 256),
+    "first": ("s", 0.05, 3600),
+    "centre": ("s", 0.05, 3600),
+}
+# of a kind that needs recordings: the option that names their folder, and where else to look
+FOLDERS = {"noise": (("esc10", ""), ("rir_noise", "noise")), "reverb": (("rir_noise", "rir"),)}
+OPTION = {"noise": "noise", "reverb": "rir"}
+KEEP_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is done to test audio; ``str()`` is how it is written.
+
+    Attributes:
+        kind: of :data:`KINDS`.
+        value: in the kind's unit; None where it has none.
+    """
+
+    kind: str
+    value: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """From ``noise:10dB``; the unit may be left out.
+
+        Raises:
+            ConfigError: naming the kinds, or the values that the kind takes.
+        """
+        kind, colon, rest = str(text).strip().partition(":")
+        if kind not in KINDS:
+            raise ConfigError(f"unknown condition '{text}'{suggest(kind, KINDS)}")
+        takes = KINDS[kind]
+        if takes is None:
+            if colon:
+                raise ConfigError(f"condition '{text}': {kind} takes no value; write {kind}")
+            return cls(kind)
+        unit, low, high = takes
+        found = re.fullmatch(rf"(-?\d+(?:\.\d+)?)\s*(?:{unit})?", rest.strip())
+        value = float(found[1]) if found else float("nan")
+        if not low <= value <= high:
+            raise ConfigError(
+                f"condition '{text}': {kind} takes {low:g} to {high:g} {unit}; "
+                f"write {kind}:{max(low, 10):g}{unit}"
+            )
+        if kind == "mp3" and value not in MP3_RATES:
+            rates = ", ".join(map(str, MP3_RATES))
+            raise ConfigError(f"condition '{text}': MP3 at 16 kHz has {rates} kbit/s")
+        return cls(kind, value)
+
+    def __str__(self) -> str:
+        takes = KINDS[self.kind]
+        return self.kind if takes is None else f"{self.kind}:{self.value:g}{takes[0]}"
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """An utterance under a condition.
+
+    Attributes:
+        samples: ``[S]`` float32, within -1..1.
+        gain: what everything was scaled by to stay in range; 1 = nothing.
+        source: file of the noise or the room, relative to its folder.
+        silent: the utterance has no power, so no ratio to it can be set; it was left as it is.
+    """
+
+    samples: Samples
+    gain: float = 1.0
+    source: str | None = None
+    silent: bool = False
+
+
+class Corruption:
+    """A condition, ready to be applied.
+
+    Args:
+        condition: what to do.
+        noise: folder of recorded noises, with all below; by default ``esc10`` and
+            ``rir_noise/**/noise`` (or ``..._mini``) of ``$SERZOO_DATA``.
+        rir: folder of room impulse responses; by default ``rir_noise/**/rir`` there.
+
+    Attributes:
+        counts: utterances so far: ``utterances``, ``scaled`` to stay in range, ``silent``.
+
+    Raises:
+        ConfigError: when recordings are needed and there are none.
+    """
+
+    def __init__(
+        self,
+        condition: Condition,
+        *,
+        noise: str | Path | None = None,
+        rir: str | Path | None = None,
+    ) -> None:
+        self.condition = condition
+        self.files: list[tuple[str, Path]] = []
+        if condition.kind in FOLDERS:
+            self.files = _recordings(condition.kind, {"noise": noise, "rir": rir})
+        self.counts: Counter[str] = Counter(utterances=0, scaled=0, silent=0)
+        self._kept: dict[tuple[str, bytes], Corrupted] = {}
+        self._bytes = 0
+
+    def __call__(self, samples: Samples, name: str) -> Samples:
+        """The samples ``[S]`` of utterance ``name`` under the condition; counted."""
+        key = (name, hashlib.blake2b(samples.tobytes(), digest_size=16).digest())
+        done = self._kept.get(key)
+        if done is None:
+            done = self.apply(samples, name)
+            if self._bytes + done.samples.nbytes <= KEEP_BYTES:  # for the next model
+                self._kept[key] = done
+                self._bytes += done.samples.nbytes
+        self.counts["utterances"] += 1
+        self.counts["scaled"] += done.gain != 1.0
+        self.counts["silent"] += done.silent
+        return done.samples
+
+    def apply(self, samples: Samples, name: str) -> Corrupted:
+        """The same, with what was done."""
+        kind, value = self.condition.kind, self.condition.value or 0.0
+        rng = np.random.default_rng(_seed(kind, name))
+        n = len(samples)
+        if kind == "clean":
+            return Corrupted(samples)
+        if kind in ("first", "centre"):
+            keep = min(n, max(1, round(value * SAMPLE_RATE)))
+            start = 0 if kind == "first" else (n - keep) // 2
+            return Corrupted(np.ascontiguousarray(samples[start : start + keep]))
+        x = samples.astype(np.float64)
+        if kind == "clip":
+            level = np.quantile(np.abs(x), 1 - value / 100)
+            return _in_range(np.clip(x, -level, level))
+        if kind == "telephone":
+            return _in_range(_fit(telephone(x), n), peak_gain(x))
+        if kind in ("mp3", "opus"):
+            return _in_range(_fit(CODECS[kind](x * peak_gain(x), value), n), peak_gain(x))
+        if not np.any(x):
+            return Corrupted(samples, silent=True)
+        if kind == "reverb":
+            source, path = self.files[int(rng.integers(len(self.files)))]
+            return _in_range(reverberate(x, _read(path)), source=source)
+        source = None
+        if kind == "noise":
+            source, noise = self._excerpt(n, rng)
+        else:
+            noise = rng.normal(size=n) if kind == "white" else pink(n, rng)
+        return _in_range(x + at_snr(x, noise, value), source=source)
+
+    def _excerpt(self, n: int, rng: np.random.Generator) -> tuple[str, Signal]:
+        """``[n]`` of a file from a random place on, around its end; never digital silence."""
+        for _ in range(100):
+            source, path = self.files[int(rng.integers(len(self.files)))]
+            whole = _read(path)
+            noise = np.take(whole, np.arange(n) + rng.integers(len(whole)), mode="wrap")
+            if np.any(noise):
+                return source, noise
+        raise DataError(
+            f"the noises ({self.files[0][1].parent}, ...) are silent: 100 excerpts of {n} samples "
+            "hold zeros only; give a folder of other recordings (noise=FOLDER)"
+        )
+
+    def seconds(self, duration: float) -> float:
+        """How long an utterance of this duration is under the condition."""
+        cut = self.condition.kind in ("first", "centre")
+        return min(duration, float(self.condition.value or 0)) if cut else duration
+
+    def describe(self) -> dict[str, Any]:
+        """For the record: the condition, a digest of the recordings it draws from, and counts."""
+        found: dict[str, Any] = {"name": str(self.condition), "kind": self.condition.kind}
+        found["value"] = self.condition.value
+        if self.files:
+            digest = hashlib.sha256()
+            for name, path in self.files:
+                digest.update(name.encode() + hashlib.sha256(path.read_bytes()).digest())
+            found |= {"recordings": len(self.files), "sha": digest.hexdigest()[:12]}
+        return {**found, **self.counts}
+
+
+def remembered(condition: str, *, noise: str | None = None, rir: str | None = None) -> Corruption:
+    """A condition as it is written, ready to be applied; counts begin at zero.
+
+    The last one is kept with what it made: models that are evaluated one after another under one
+    condition share the work.
+    """
+    found = _remembered(condition, noise, rir, os.environ.get("SERZOO_DATA"))
+    found.counts = Counter(dict.fromkeys(found.counts, 0))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _remembered(condition: str, noise: str | None, rir: str | None, _: str | None) -> Corruption:
+    return Corruption(Condition.parse(condition), noise=noise, rir=rir)
+
+
+def _seed(kind: str, name: str) -> list[int]:
+    return list(hashlib.sha256(f"{kind}|{name}".encode()).digest())
+
+
+def _in_range(x: Signal, gain: float = 1.0, source: str | None = None) -> Corrupted:
+    last = peak_gain(x)
+    return Corrupted((x * last).astype(np.float32), gain * last, source)
+
+
+def _fit(x: Signal, n: int) -> Signal:
+    """``[n]``: a few samples too many are cut, too few are zeros."""
+    return np.pad(x[:n], (0, max(0, n - len(x))))
+
+
+@lru_cache(maxsize=128)
+def _read(path: Path) -> Signal:
+    return read_audio(path).astype(np.float64)
+
+
+def _recordings(kind: str, given: dict[str, str | Path | None]) -> list[tuple[str, Path]]:
+    """Relative name and path of every recording, sorted."""
+    option = OPTION[kind]
+    folder = given[option]
+    if folder is not None:
+        roots = [(Path(folder).expanduser(), "")]
+    else:
+        base = Path(os.environ.get("SERZOO_DATA") or "/nonexistent").expanduser()
+        names = [(name + end, part) for name, part in FOLDERS[kind] for end in ("", "_mini")]
+        roots = [(base / name, part) for name, part in names]
+    found = [
+        (path.relative_to(root.parent).as_posix(), path)
+        for root, part in roots
+        for path in sorted(root.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and (not part or part in path.relative_to(root).parts)
+    ]
+    if found:
+        return sorted(found)
+    where = f"no recordings in {folder}" if folder is not None else "no folder of recordings"
+    also = ", or use white and pink noise, which need none" if kind == "noise" else ""
+    raise ConfigError(
+        f"condition {kind}: {where}; give {option}=FOLDER with {', '.join(SUFFIXES)} files, or set "
+        f"SERZOO_DATA to a folder that holds {' and '.join(n for n, _ in FOLDERS[kind])}{also}"
+    )

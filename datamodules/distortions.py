@@ -1,0 +1,116 @@
+"""What happens to speech on its way: noise, rooms, telephones, coders; pure functions of samples.
+
+All take and give ``[S]`` float64 at 16 kHz.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..zoo.errors import ConfigError
+from .audio import SAMPLE_RATE
+
+MP3_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # of MPEG-2, at 16 kHz
+MP3_DELAY = 576 + 529  # samples of encoder and decoder, where the file does not say them
+TELEPHONE = (8_000, 300.0, 3_400.0)  # rate and band, Hz
+
+Signal = npt.NDArray[np.float64]
+
+
+def peak_gain(x: Signal) -> float:
+    """What brings the largest sample into -1..1; 1 where it is there."""
+    return 1.0 / max(1.0, float(np.abs(x).max(initial=0.0)))
+
+
+def at_snr(speech: Signal, noise: Signal, snr: float) -> Signal:
+    """``noise [S]`` scaled so that its mean power is ``snr`` dB below that of ``speech [S]``.
+
+    Both means are over the whole utterance, pauses included.
+    """
+    power = np.mean(speech**2) / np.mean(noise**2)
+    return np.asarray(noise * np.sqrt(power * 10 ** (-snr / 10)))
+
+
+def pink(n: int, rng: np.random.Generator) -> Signal:
+    """``[n]`` noise whose power falls by 3 dB an octave, without a constant part (from 2 on)."""
+    if n < 2:
+        return rng.normal(size=n)
+    spectrum = np.fft.rfft(rng.normal(size=n))
+    spectrum[0] = 0
+    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
+    return np.asarray(np.fft.irfft(spectrum, n))
+
+
+def reverberate(speech: Signal, room: Signal) -> Signal:
+    """``speech [S]`` in a room: direct sound (the response's peak) at its old time, its old power.
+
+    The tail after the end of the utterance is cut.
+    """
+    from scipy.signal import fftconvolve
+
+    direct = int(np.abs(room).argmax())
+    wet = fftconvolve(speech, room)[direct : direct + len(speech)]
+    power = np.mean(wet**2)
+    return np.asarray(wet * np.sqrt(np.mean(speech**2) / power) if power > 0 else wet)
+
+
+def telephone(speech: Signal) -> Signal:
+    """``[S]`` through 8 kHz, a zero-phase band-pass (Butterworth, order 4) and G.711 mu-law."""
+    import soundfile
+    import soxr
+    from scipy.signal import butter, sosfiltfilt
+
+    rate, low, high = TELEPHONE
+    narrow = soxr.resample(speech * peak_gain(speech), SAMPLE_RATE, rate, quality="HQ")
+    sections = butter(4, (low, high), btype="bandpass", fs=rate, output="sos")
+    if len(narrow) > 1:
+        narrow = sosfiltfilt(sections, narrow, padlen=min(len(narrow) - 1, 3 * 9))
+    narrow = narrow * peak_gain(narrow)
+    file = io.BytesIO()
+    soundfile.write(file, narrow, rate, format="WAV", subtype="ULAW")
+    file.seek(0)
+    return np.asarray(soxr.resample(soundfile.read(file)[0], rate, SAMPLE_RATE, quality="HQ"))
+
+
+def mp3(speech: Signal, rate: float) -> Signal:
+    """``[S]`` within -1..1 through MP3 at a constant rate in kbit/s, its delay taken off."""
+    level = min(0.999, (160 - rate) / 152)  # libsndfile's scale at 16 kHz; it refuses 1
+    coded = code(speech, "MP3", "MPEG_LAYER_III", level, bitrate_mode="CONSTANT")[0]
+    # short of room for a header, low rates give the samples with the delay before them
+    return coded if len(coded) == len(speech) else coded[MP3_DELAY:]
+
+
+def opus(speech: Signal, rate: float) -> Signal:
+    """``[S]`` within -1..1 through Opus in Ogg at a mean rate of about this many kbit/s."""
+    return code(speech, "OGG", "OPUS", (256 - rate) / 250)[0]
+
+
+CODECS: dict[str, Callable[..., Signal]] = {"mp3": mp3, "opus": opus}
+
+
+def code(
+    speech: Signal, container: str, subtype: str, level: float, **options: Any
+) -> tuple[Signal, int]:
+    """Samples after coding and decoding in memory, and the bytes that they took."""
+    import soundfile
+
+    file = io.BytesIO()
+    try:
+        with soundfile.SoundFile(
+            file, "w", SAMPLE_RATE, 1, format=container, subtype=subtype,
+            compression_level=level, **options,
+        ) as coder:  # fmt: skip
+            coder.write(speech.astype(np.float32))
+        size = len(file.getvalue())
+        file.seek(0)
+        return soundfile.read(file)[0], size
+    except (soundfile.SoundFileError, ValueError) as error:
+        raise ConfigError(
+            f"libsndfile {soundfile.__libsndfile_version__} cannot code {subtype} ({error}); "
+            "install soundfile 0.13 or later, or leave the condition out"
+        ) from None
