@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     verb(
         "eval",
         "score a trained model (corpus=NAME root=FOLDER manifest=FILE taxonomy=NAME "
-        "part=test|valid|all out=FILE)",
+        "part=test|valid|all condition=noise:10dB out=FILE)",
         ("checkpoint", "a run's folder, or a .ckpt file"),
     )
     sub = verb(

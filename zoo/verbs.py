@@ -158,13 +158,21 @@ def _eval(arguments: argparse.Namespace) -> None:
 
     from .evaluate import evaluate
 
-    known = ("corpus", "root", "manifest", "taxonomy", "part", "out", "record")
+    known = (
+        *("corpus", "root", "manifest", "taxonomy", "part", "out", "record"),
+        *("condition", "noise", "rir"),
+    )
     values = _settings(arguments, known)
     out, record = values.pop("out", None), values.pop("record", None)
     if isinstance(values.get("corpus"), str):
         values["corpus"] = [values["corpus"]]
     table, numbers = evaluate(arguments.checkpoint, **values, progress=sys.stderr.isatty())
     m = numbers["metrics"]
+    if c := numbers.get("condition"):
+        print(
+            f"condition {c['name']}: {c['scaled']} of {c['utterances']} utterances were scaled "
+            "down to stay in range"
+        )
     print(f"{len(table)} utterances: UAR {m['uar']:.3f}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}")
     for name, recall in table.recalls().items():
         print(f"  recall of {name}: {recall:.3f}")
