@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning as L
@@ -40,8 +41,10 @@ class SpeechDataModule(L.LightningDataModule):
         batch_seconds: padded seconds in a batch at most.
         max_seconds: longer utterances are cut to this; ``cut`` counts them.
         balance: weigh training utterances by inverse class frequency.
+        train_share: of each class' training utterances (:func:`share_of`); the other parts, and
+            the split's fingerprint, stay as they are.
         workers: DataLoader processes.
-        seed: of the training order.
+        seed: of the training order, and of the share.
         text: whether batches carry transcripts.
     """
 
@@ -56,6 +59,7 @@ class SpeechDataModule(L.LightningDataModule):
         batch_seconds: float = 160.0,
         max_seconds: float = 20.0,
         balance: bool = True,
+        train_share: float = 1.0,
         workers: int = 0,
         seed: int = 1,
         text: bool = False,
@@ -66,6 +70,12 @@ class SpeechDataModule(L.LightningDataModule):
         self.workers, self.seed = workers, seed
         parts: dict[str, list[Utterance]] = {p: getattr(split, p) for p in PARTS}
         classes = {p: class_indices(us, taxonomy, label) for p, us in parts.items()}
+        self.share: dict[str, Any] = {"share": train_share, "available": len(parts["train"])}
+        if train_share < 1:
+            drawn = share_of(parts["train"], classes["train"], train_share, seed)
+            parts["train"] = [parts["train"][i] for i in drawn]
+            classes["train"] = [classes["train"][i] for i in drawn]
+            self.share["utterances"] = digest(u.id for u in parts["train"])
         counts = Counter(classes["train"])
         absent = [c for i, c in enumerate(taxonomy.classes) if not counts[i]]
         if parts["train"] and absent:
@@ -140,7 +150,8 @@ class SpeechDataModule(L.LightningDataModule):
             for part, d in self.datasets.items()
         }
         left_out = dict(self.coverage.dropped) if self.coverage else {}
-        return {"kept": kept, "left_out_by_taxonomy": left_out, "cut_to_max_seconds": self.cut}
+        found = {"kept": kept, "left_out_by_taxonomy": left_out, "cut_to_max_seconds": self.cut}
+        return found if self.share["share"] == 1 else {**found, "train_share": self.share}
 
     def speakers(self) -> dict[str, list[str]]:
         """The ``corpus/speaker`` names of each part."""
@@ -199,6 +210,28 @@ def class_indices(utterances: Sequence[Utterance], taxonomy: Taxonomy, label: st
         index = taxonomy.class_of(name) if name is not None else None
         found.append(-1 if index is None else index)
     return found
+
+
+def share_of(
+    utterances: Sequence[Utterance], classes: Sequence[int], share: float, seed: int
+) -> list[int]:
+    """Positions of a share of each class' utterances, rounded, one of each class at least.
+
+    Drawn by the seed alone, so every head of a comparison gets the same, and the utterances of a
+    smaller share are among those of a larger one. The order is kept.
+    """
+    chosen: list[int] = []
+    for c in sorted(set(classes)):
+        rows = [i for i, found in enumerate(classes) if found == c]
+        # in an order that the manifest's has no part in
+        rows.sort(key=lambda i: digest([str(seed), utterances[i].id]))
+        chosen += rows[: max(1, round(share * len(rows)))]
+    return sorted(chosen)
+
+
+def digest(texts: Iterable[str]) -> str:
+    """16 hexadecimal digits of texts in their order."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def auto_taxonomy(utterances: Sequence[Utterance], label: str) -> Taxonomy:

@@ -12,6 +12,7 @@ from typing import Any
 from .errors import ComparisonError, DataError
 from .metrics import PredictionTable, merge
 from .record import read_record
+from .search import budget_of, without_searched
 
 PREDICTIONS = "predictions.jsonl"
 KEYS = {
@@ -221,10 +222,14 @@ def _two(a: Run, b: Run) -> str:
 def _budget(run: Run) -> dict[str, Any]:
     cfg = run.record["config"]
     keys = ("label", "batch_size", "batch_seconds", "max_seconds", "balance")
-    shared = {k: cfg["data"][k] for k in keys} | {"precision": cfg["trainer"]["precision"]}
+    shared = {k: cfg["data"][k] for k in keys}
+    shared |= {"train_share": cfg["data"].get("train_share", 1.0)}
+    shared |= {"precision": cfg["trainer"]["precision"]}
     # stored and live features make other batches: by the length of frames, or of files
     features = run.record.get("features")
-    return {"optim": cfg["optim"], "encoder": cfg["encoder"], "features": features, **shared}
+    # a search may give each head its own optimisation, but each the same number of trials
+    own = {"optim": without_searched(run.record), "search": budget_of(run.record)}
+    return {**own, "encoder": cfg["encoder"], "features": features, **shared}
 
 
 def pooled(runs: Sequence[Run]) -> PredictionTable:

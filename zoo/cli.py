@@ -80,13 +80,25 @@ def parser() -> argparse.ArgumentParser:
     )
     suite = ("suite", "a shipped suite (see `serzoo list suites`) or a YAML file")
     sub = verb("compare", "run every cell of a suite that is not finished, then tabulate", suite)
-    sub.add_argument("--dry-run", action="store_true", help="only list the cells")
+    sub.add_argument(
+        "--dry-run", action="store_true", help="only list the cells, with estimated time and memory"
+    )
+    sub.add_argument(
+        "--limit", type=float, help="minutes that a cell may take (default: the suite's, or none)"
+    )
     sub.add_argument(
         "--workers", type=int, help="processes (default: one per GPU, or per CPU core)"
     )
     sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
     sub = verb("report", "tabulate what a suite has so far", suite, settings=False)
     sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
+    sub = verb(
+        "tensorboard", "start TensorBoard on a suite's cells, or on any folder of runs",
+        ("what", "a suite that was run, or a folder"), settings=False,
+    )  # fmt: skip
+    sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
+    sub.add_argument("--port", type=int, default=6006, help="default: 6006; 0 = any that is free")
+    sub.add_argument("--host", default="localhost", help="address to serve on (default: localhost)")
     trained = ("run", "a run's folder, a .ckpt file, or a saved folder")
     sub = verb(
         "save", "a trained model as a folder to share", trained, ("folder", "where to"),

@@ -6,19 +6,18 @@ import fcntl
 import json
 import os
 import signal
-import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from . import pool, suite
+from . import axes, estimate, pool, robustness, search, suite
 from .errors import ComparisonError
 from .record import finished, read_record, write_json
 from .report import report
@@ -31,6 +30,7 @@ def compare(
     *,
     out: str = "runs",
     workers: int | None = None,
+    limit: float | None = None,
     dry_run: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -44,27 +44,41 @@ def compare(
         overrides: for every cell; an axis is replaced by a list.
         out: folder of all runs; this suite's is ``out/<suite>``.
         workers: processes; by default one per GPU, or one per CPU core.
-        dry_run: only list the cells.
+        limit: minutes that a cell may take; the suite's ``limit_minutes`` by default.
+        dry_run: only list the cells, with the time and memory that they will take.
         console: where to print.
 
     Returns:
         ``{"cells", "done", "failed", "folder", "summary"}``; ``summary`` is None for a dry run.
     """
     console = console or wide_console()
+    if robustness.is_meant(name):
+        options: Any = {"workers": workers, "limit": limit, "dry_run": dry_run}
+        return robustness.compare(name, overrides, out=out, console=console, **options)
     chosen = suite.load(name, overrides)
     folder = Path(out) / chosen.name
     cells = suite.expand(chosen, out=out)
-    jobs = [pool.Job(c.name, c.cfg.to_dict(), folder / "cells" / c.name) for c in cells]
-    todo = [j for j in jobs if not finished(j.folder)]
+    jobs = [_job(cell, folder) for cell in cells]
+    todo = [cell for cell, job in zip(cells, jobs, strict=True) if not finished(job.folder)]
+    trials = {t.name: _trial(t, folder) for cell in todo for t in cell.trials}
+    ahead = [job for job in trials.values() if not finished(job.folder)]
     console.print(
         f"[bold]{escape(chosen.title)}[/bold]: {len(cells)} cells, {len(jobs) - len(todo)} "
-        f"finished, {len(todo)} to run; audits of all folds passed"
+        f"finished, {len(todo)} to run{f' after {len(ahead)} trials' if trials else ''}; audits of "
+        "all folds passed"
     )
     for note in matching_notes(suite.matched(cells)):
         console.print(note, markup=False, highlight=False)
-    result = {"cells": len(cells), "done": len(jobs) - len(todo), "failed": 0, "folder": folder}
+    result: dict[str, Any] = {
+        "cells": len(cells),
+        "done": len(jobs) - len(todo),
+        "failed": 0,
+        "folder": folder,
+    }
+    kind, number = pool.devices()
+    workers = workers or number
     if dry_run:
-        _list(console, jobs, cells)
+        estimate.show(console, cells, folder, workers)
         return {**result, "summary": None}
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
@@ -76,17 +90,24 @@ def compare(
             "overrides": chosen.overrides,
             "match_params": chosen.match_params,
             "matched": suite.matched(cells),
+            "search": chosen.search.budget() if chosen.search else None,
             "cells": [c.name for c in cells],
             "calls": _earlier_calls(folder / "suite.json"),
         }
         write_json(folder / "suite.json", plan)
         if todo:
-            kind, number = pool.devices()
+            seconds = 60 * (limit or chosen.limit_minutes or 0) or None
             began = time.monotonic()
             try:
-                result["failed"] = _run(console, todo, workers or number, kind == "cuda")
+                options: Any = {"workers": workers, "gpus": kind == "cuda", "limit": seconds}
+                if ahead:
+                    _run(console, ahead, "trials", **options)
+                won = [_ready(cell, _job(cell, folder), chosen.search, trials) for cell in todo]
+                result["failed"] = sum(job is None for job in won)
+                cells_left = [job for job in won if job is not None]
+                result["failed"] += _run(console, cells_left, "cells", **options)
             finally:
-                ran = sum(finished(j.folder) for j in todo)
+                ran = sum(finished(folder / "cells" / c.name) for c in todo)
                 call = {"cells": ran, "seconds": round(time.monotonic() - began, 1)}
                 write_json(folder / "suite.json", {**plan, "calls": [*plan["calls"], call]})
             result["done"] = sum(finished(j.folder) for j in jobs)
@@ -101,12 +122,53 @@ def _earlier_calls(path: Path) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text("utf-8")).get("calls", []))
 
 
-def _run(console: Console, todo: list[pool.Job], workers: int, gpus: bool) -> int:
+def _job(cell: suite.Cell, folder: Path) -> pool.Job:
+    facts: dict[str, Any] = {}
+    if cell.point:  # tables of other values are others: `condition` names them
+        facts = {"axes": cell.point, "condition": axes.shown(cell.point)}
+    return pool.Job(cell.name, cell.cfg.to_dict(), folder / "cells" / cell.name, {"facts": facts})
+
+
+def _trial(trial: suite.Trial, folder: Path) -> pool.Job:
+    options = {"test": False, "facts": {"settings": trial.settings}}
+    return pool.Job(trial.name, trial.cfg.to_dict(), folder / "trials" / trial.name, options)
+
+
+def _ready(
+    cell: suite.Cell,
+    job: pool.Job,
+    budget: search.Search | None,
+    trials: Mapping[str, pool.Job],
+) -> pool.Job | None:
+    """The cell with the settings that won its trials; None, and a record, where none ended well."""
+    if budget is None:
+        return job
+    best, tried = search.outcome([(t.settings, trials[t.name].folder) for t in cell.trials])
+    seconds = round(sum(t.get("seconds", 0.0) for t in tried), 2)
+    found = {"rule": search.RULE, "chosen": best, "tried": tried, "seconds": seconds}
+    facts = {**job.options["facts"], "search": {**budget.budget(), **found}}
+    job = replace(job, options={"facts": facts})
+    if best < 0:
+        error = f"none of {len(tried)} trials ended well; the first: {tried[0].get('error')}"
+        pool.record_failure(job, error, "see search.tried in the record", "search")
+        return None
+    return replace(job, config=replace(cell.trials[best].cfg, seed=cell.seed).to_dict())
+
+
+def _run(
+    console: Console,
+    todo: list[pool.Job],
+    what: str,
+    *,
+    workers: int,
+    gpus: bool,
+    limit: float | None,
+) -> int:
     failed: list[str] = []
     running: dict[int, str] = {}
     began = time.monotonic()
     columns = (
-        TextColumn("cells"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -114,7 +176,7 @@ def _run(console: Console, todo: list[pool.Job], workers: int, gpus: bool) -> in
         TextColumn("[dim]{task.fields[now]}"),
     )
     with Progress(*columns, console=console, transient=False) as bar, _terminable():
-        task = bar.add_task("cells", total=len(todo), now="", left="")
+        task = bar.add_task(what, total=len(todo), now="", left="")
 
         def show(done: int = 0) -> None:
             completed = bar.tasks[0].completed + done
@@ -139,34 +201,19 @@ def _run(console: Console, todo: list[pool.Job], workers: int, gpus: bool) -> in
                 error = (read_record(job.folder) or {}).get("error", "unknown")
                 console.print(f"[red]failed[/red] {job.name}: {escape(error)}", highlight=False)
             elif not console.is_terminal:
-                uar = (read_record(job.folder) or {})["metrics"]["uar"]
-                console.print(f"{job.name}: UAR {uar:.3f}", highlight=False)
+                entry = read_record(job.folder) or {}
+                part = "UAR" if "metrics" in entry else "validation UAR"
+                uar = entry.get("metrics", entry["valid"])["uar"]
+                console.print(f"{job.name}: {part} {uar:.3f}", highlight=False)
             show(1)
 
         try:
-            pool.run(todo, workers=workers, gpus=gpus, started=started, ended=ended)
+            pool.run(todo, workers=workers, gpus=gpus, started=started, ended=ended, limit=limit)
         except KeyboardInterrupt:
             left = sum(not finished(j.folder) for j in todo)
-            console.print(f"stopped; {left} cells are left: run the same command again to go on")
+            console.print(f"stopped; {left} {what} are left: run the same command again to go on")
             raise
     return len(failed)
-
-
-def _list(console: Console, jobs: list[pool.Job], cells: list[suite.Cell]) -> None:
-    """The cells of a dry run, with what equal cells took before."""
-    spent: dict[tuple[str, str, str], list[float]] = {}
-    for job, cell in zip(jobs, cells, strict=True):
-        entry = read_record(job.folder)
-        if entry and entry.get("status") == "ok":
-            key = (cell.recipe, cell.encoder, cell.head)
-            spent.setdefault(key, []).append(entry["seconds"]["total"])
-    table = Table("cell", "state", "seconds")
-    for job, cell in zip(jobs, cells, strict=True):
-        known = spent.get((cell.recipe, cell.encoder, cell.head))
-        entry = read_record(job.folder)
-        state = str(entry["status"]) if entry else "to run"
-        table.add_row(job.name, state, f"{statistics.mean(known):.0f}" if known else "not measured")
-    console.print(table)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """A pool of worker processes, one per device, that run cells one after another.
 
 A worker keeps the libraries it has loaded from cell to cell; features lie in the store on disk,
-where all workers read them. A cell that raises, or takes its worker down, is a recorded cell; the
-rest goes on.
+where all workers read them. A cell that raises, takes its worker down or does not end in its time
+is a recorded cell; the rest goes on.
 """
 
 from __future__ import annotations
@@ -13,23 +13,35 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from .record import RECORD, read_record, write_json
+from .record import RECORD, finished, read_record, write_json
+
+TRAIN = "serzoo.zoo.train:train"
+LATE = (
+    "it was ended from outside; the next call goes on from its last whole epoch. See log.txt for "
+    "where it was, or raise the limit (--limit, or limit_minutes of the suite)"
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell's configuration as plain containers, and its folder."""
+    """A cell's configuration as plain containers, and its folder.
+
+    ``options`` are further arguments of :func:`.train.train`, or of another function that takes the
+    configuration and the folder, whose dotted name is under ``call``.
+    """
 
     name: str
     config: dict[str, Any]
     folder: Path
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def devices() -> tuple[str, int]:
@@ -43,6 +55,12 @@ def devices() -> tuple[str, int]:
     ) else os.cpu_count() or 1
 
 
+def threads_of(workers: int, share: int | None = None) -> int:
+    """Threads of each worker: ``OMP_NUM_THREADS``, or else its share of the cores."""
+    share = share or max(1, (os.cpu_count() or 1) // workers)
+    return int(os.environ.get("OMP_NUM_THREADS") or share)
+
+
 def run(
     jobs: Sequence[Job],
     *,
@@ -50,6 +68,7 @@ def run(
     gpus: bool,
     started: Callable[[Job, int], None],
     ended: Callable[[Job, int, str], None],
+    limit: float | None = None,
 ) -> None:
     """Run jobs on a pool.
 
@@ -59,6 +78,7 @@ def run(
         gpus: give worker k GPU k only; else each gets its share of the CPU cores.
         started: called with the job and the worker's number.
         ended: called with the job, the worker's number and ``ok`` or ``failed``.
+        limit: seconds that a job may take; its worker is then killed, and another takes its place.
 
     On an exception (an interrupt, for one) the workers are ended; what they were doing has no
     record and is resumed by the next call.
@@ -72,25 +92,56 @@ def run(
             _next(worker, k, queue, started)
         while any(w.job for w in pool.values()):
             busy = {w.pipe: k for k, w in pool.items() if w.job}
-            for ready in wait(list(busy)):
-                k = busy[ready]  # type: ignore[index]
+            for ready in wait(list(busy), _until_next_limit(pool.values(), limit)):
+                k = busy.pop(ready)  # type: ignore[call-overload]
                 worker = pool[k]
                 job = worker.job
                 assert job is not None
                 status = worker.result()
                 if status is None:  # the process is gone
                     code = worker.exit_code()
-                    _record_failure(job, f"the worker ended with exit code {code}", _hint(code))
+                    reason = "killed" if code == -signal.SIGKILL else "died"
+                    error = f"the worker ended with exit code {code}"
+                    status = _lost(job, error, _hint(code), reason)
                     worker.close()
-                    status = "failed"
                     if queue:
                         pool[k] = worker = _Worker(k, workers, gpus)
+                worker.job = None
+                ended(job, k, status)
+                _next(worker, k, queue, started)
+            for k in busy.values():  # those that said nothing
+                worker = pool[k]
+                job = worker.job
+                if job is None or limit is None or time.monotonic() - worker.began < limit:
+                    continue
+                worker.kill()
+                error = f"took longer than its limit of {limit / 60:.3g} minutes"
+                status = worker.result() or _lost(job, error, LATE, "limit")
+                worker.close()
+                if queue:
+                    pool[k] = worker = _Worker(k, workers, gpus)
                 worker.job = None
                 ended(job, k, status)
                 _next(worker, k, queue, started)
     finally:
         for worker in pool.values():
             worker.close()
+
+
+def _lost(job: Job, error: str, details: str, reason: str) -> str:
+    """The status of a job that did not report: what it had recorded before its end stands."""
+    if finished(job.folder):
+        return "ok"
+    record_failure(job, error, details, reason)
+    return "failed"
+
+
+def _until_next_limit(workers: Iterable[_Worker], limit: float | None) -> float | None:
+    """Seconds until the first running job reaches its limit; None without one."""
+    if limit is None:
+        return None
+    first = min(w.began for w in workers if w.job)
+    return max(0.0, first + limit - time.monotonic())
 
 
 def _next(worker: _Worker, k: int, queue: list[Job], started: Callable[[Job, int], None]) -> None:
@@ -105,19 +156,19 @@ class _Worker:
         # spawn: a forked torch with threads or CUDA is not safe
         context = mp.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        share = 1 if gpus else max(1, (os.cpu_count() or 1) // workers)
-        threads = int(os.environ.get("OMP_NUM_THREADS") or share)
+        threads = threads_of(workers, 1 if gpus else None)
         self.process = context.Process(
             target=_serve, args=(theirs, number if gpus else None, threads), daemon=False
         )
         self.process.start()
         theirs.close()
         self.job: Job | None = None
+        self.began = time.monotonic()
 
     def give(self, job: Job) -> None:
-        self.job = job
+        self.job, self.began = job, time.monotonic()
         with contextlib.suppress(OSError):  # it is gone already: `result` tells
-            self.pipe.send((job.config, str(job.folder)))
+            self.pipe.send((job.config, str(job.folder), job.options))
 
     def result(self) -> str | None:
         try:
@@ -125,11 +176,18 @@ class _Worker:
         except (EOFError, ConnectionResetError):
             return None
 
+    def kill(self) -> None:
+        """End it at once, whatever it does."""
+        self.process.kill()
+        self.process.join(10)
+
     def exit_code(self) -> int | None:
         self.process.join(10)
         return self.process.exitcode
 
     def close(self) -> None:
+        if self.pipe.closed:
+            return
         with contextlib.suppress(OSError):
             self.pipe.send(None)
         self.process.join(0.2 if self.job else 5)
@@ -149,8 +207,8 @@ def _serve(pipe: Connection, gpu: int | None, threads: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     while (message := pipe.recv()) is not None:
-        values, folder = message
-        pipe.send(_run_cell(values, Path(folder), threads))
+        values, folder, options = message
+        pipe.send(_run_cell(values, Path(folder), threads, options))
 
 
 def _end_with_parent() -> None:
@@ -161,7 +219,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_cell(values: dict[str, Any], folder: Path, threads: int) -> str:
+def _run_cell(values: dict[str, Any], folder: Path, threads: int, options: dict[str, Any]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         sys.stdout.flush()
@@ -174,15 +232,15 @@ def _run_cell(values: dict[str, Any], folder: Path, threads: int) -> str:
             cfg = RunConfig.from_dict(values)  # what is wrong here is told before torch is loaded
             import torch
 
-            from .train import train
+            from . import registry
 
             torch.set_num_threads(threads)
-            train(cfg, folder)
+            call = registry.attribute(options.pop("call", TRAIN))
+            call(cfg, folder, **options)
         except Exception as e:
             traceback.print_exc()
-            _record_failure(
-                Job(folder.name, values, folder), f"{type(e).__name__}: {e}", traceback.format_exc()
-            )
+            job, error = Job(folder.name, values, folder, options), f"{type(e).__name__}: {e}"
+            record_failure(job, error, traceback.format_exc(), _reason(e))
             return "failed"
         finally:
             sys.stdout.flush()
@@ -190,15 +248,26 @@ def _run_cell(values: dict[str, Any], folder: Path, threads: int) -> str:
     return "ok"
 
 
-def _record_failure(job: Job, error: str, details: str) -> None:
+def _reason(error: Exception) -> str:
+    """``memory`` where there was not enough of it, by its type or its words; else ``error``."""
+    names = {t.__name__ for t in type(error).__mro__}
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    short = names & {"MemoryError", "OutOfMemoryError"} or any(w in str(error) for w in words)
+    return "memory" if short else "error"
+
+
+def record_failure(job: Job, error: str, details: str, reason: str) -> None:
+    """Write down that a cell failed, and how often it was tried."""
     earlier = read_record(job.folder) or {}
     tries = int(earlier.get("tries", 0)) + 1
     entry = {
         "status": "failed",
+        "reason": reason,
         "error": error,
         "details": details,
         "tries": tries,
         "config": job.config,
+        **job.options.get("facts", {}),
     }
     write_json(job.folder / RECORD, entry)
 

@@ -26,6 +26,9 @@ class DataConfig:
     batch_seconds: float = 160.0  # seconds of (padded) speech in a batch at most
     max_seconds: float = 20.0  # longer utterances are cut to this, and counted
     balance: bool = True  # weigh training utterances by inverse class frequency
+    train_share: float = (
+        1.0  # of each class' training utterances; a smaller one is part of a larger
+    )
     features: str = "auto"  # auto: what the encoder allows to store is computed once; live: never
     workers: int = 0  # DataLoader processes
 
@@ -59,6 +62,7 @@ class TrainerConfig:
     precision: str = "32-true"
     threads: int | None = None  # CPU threads of each process
     progress: bool = True
+    board_audio: int = 0  # most confident errors whose audio is copied into TensorBoard's files
 
 
 @dataclass
@@ -99,6 +103,8 @@ class RunConfig:
         del d["recipe"], d["head_name"]  # labels: what they stand for is written out
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
+        if d["data"]["train_share"] == 1:  # all: as before there was a choice
+            del d["data"]["train_share"]
         d["trainer"] = {"precision": d["trainer"]["precision"]}
         return d
 
@@ -156,15 +162,21 @@ def check_ranges(cfg: RunConfig) -> None:
         "trainer.devices": (cfg.trainer.devices, 1),
         "trainer.num_nodes": (cfg.trainer.num_nodes, 1),
         "trainer.threads": (cfg.trainer.threads, 1),
+        "trainer.board_audio": (cfg.trainer.board_audio, 0),
     }
     above_zero = {
         "data.batch_seconds": cfg.data.batch_seconds,
         "data.max_seconds": cfg.data.max_seconds,
+        "data.train_share": cfg.data.train_share,
         "optim.lr": cfg.optim.lr,
         "optim.head_lr": cfg.optim.head_lr,
         "optim.mix_lr": cfg.optim.mix_lr,
     }
-    shares = {"optim.warmup": cfg.optim.warmup, "optim.ema": cfg.optim.ema}
+    shares = {
+        "optim.warmup": cfg.optim.warmup,
+        "optim.ema": cfg.optim.ema,
+        "data.train_share": cfg.data.train_share,
+    }
     # written so that NaN, which compares false, is refused
     wrong = [
         f"{key}={value} is not {low:g} or more"

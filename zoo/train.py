@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def open_data(
         batch_seconds=d.batch_seconds,
         max_seconds=d.max_seconds,
         balance=d.balance,
+        train_share=d.train_share,
         workers=d.workers,
         seed=cfg.seed,
         text=text,
@@ -97,7 +99,13 @@ def run_folder(cfg: RunConfig) -> Path:
     return Path(cfg.trainer.out) / Path(cfg.recipe).stem / f"{cfg.called}-{cfg.fingerprint}"
 
 
-def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
+def train(
+    cfg: RunConfig,
+    out: Path | None = None,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    test: bool = True,
+) -> dict[str, Any]:
     """Fit, select on validation, test once, write the record.
 
     A finished run is not repeated; one that was killed goes on from its last whole epoch, to the
@@ -106,6 +114,8 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
     Args:
         cfg: the resolved configuration.
         out: folder of the run; :func:`run_folder` by default.
+        facts: what else the record shall hold.
+        test: False = a trial of a search: validated only, its test part is never scored.
 
     Returns:
         The record.
@@ -154,7 +164,7 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         trainer.fit(module, data, ckpt_path=str(last) if resumed else None, weights_only=True)
     fit_seconds = time.perf_counter() - began - storing.seconds
     began = time.perf_counter()
-    result = _test(trainer, module, data, best)
+    result = _test(trainer, module, data, best, test)
     evaluate_seconds = time.perf_counter() - began
     layer_weights = module.encoder.layer_weights()  # by every process: it may be shared out
     if not trainer.is_global_zero:
@@ -194,12 +204,14 @@ def train(cfg: RunConfig, out: Path | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **result,
         **record.environment(),
+        **(facts or {}),
     }
-    for part in ("valid", "test"):
+    for part in ("valid", "test") if test else ("valid",):
         module.tables[part].write_jsonl(
             out / f"{'predictions' if part == 'test' else 'valid'}.jsonl"
         )
-    _log_summary(trainer, cfg, module, entry)
+    if test:
+        _log_summary(trainer, cfg, module, entry)
     write_json(out / record.RECORD, entry)
     return entry
 
@@ -251,7 +263,7 @@ def _store(cfg: RunConfig, trainer: L.Trainer, data: Any) -> StoreFeatures:
 
 
 def _test(
-    trainer: L.Trainer, module: SERModule, data: Any, best: ModelCheckpoint
+    trainer: L.Trainer, module: SERModule, data: Any, best: ModelCheckpoint, test_too: bool
 ) -> dict[str, Any]:
     """Score validation and test with the selected weights; the test part is read here only."""
     if not best.best_model_path:
@@ -259,6 +271,8 @@ def _test(
     content = checkpoint.read(best.best_model_path)
     checkpoint.restore(module, content)
     trainer.validate(module, data, verbose=False)
+    if not test_too:
+        return {"epoch": int(content["epoch"]), "valid": module.tables["valid"].metrics()}
     began = time.perf_counter()
     trainer.test(module, data, verbose=False)
     seconds = time.perf_counter() - began

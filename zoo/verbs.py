@@ -217,6 +217,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         arguments.settings,
         out=arguments.out,
         workers=arguments.workers,
+        limit=arguments.limit,
         dry_run=arguments.dry_run,
     )
     return 1 if done["failed"] else 0
@@ -228,6 +229,12 @@ def _report(arguments: argparse.Namespace) -> None:
     from .report import report
 
     report(Path(arguments.out) / Path(arguments.suite).stem)
+
+
+def _tensorboard(arguments: argparse.Namespace) -> None:
+    from .serve import serve
+
+    serve(arguments.what, out=arguments.out, host=arguments.host, port=arguments.port)
 
 
 def _save(arguments: argparse.Namespace) -> None:
@@ -292,6 +299,7 @@ VERBS: dict[str, Any] = {
     "predict": _predict,
     "compare": _compare,
     "report": _report,
+    "tensorboard": _tensorboard,
     "save": _save,
     "push": _push,
     "export": _export,

@@ -81,6 +81,38 @@ def test_training_is_weighted_by_inverse_frequency_and_nothing_else_is(corpus):
     assert opened(corpus, balance=False).datasets["train"].weights.tolist() == [1, 1, 1]
 
 
+def test_shares_of_the_training_utterances_are_drawn_per_class_and_lie_within_each_other(corpus):
+    def trained(share, **options):
+        return opened(corpus, train_share=share, **options)
+
+    assert "train_share" not in opened(corpus).counts()
+    parts = {share: opened(corpus, train_share=share) for share in (0.1, 0.5, 0.75, 1.0)}
+    ids = {
+        share: [u.id for u in data.datasets["train"].utterances] for share, data in parts.items()
+    }
+    # of 2, 4 and 2 utterances of sad, angry and happy, rounded to even, at least one
+    assert {s: d.counts()["kept"]["train"] for s, d in parts.items()} == {
+        0.1: {"sad": 1, "angry": 1, "happy": 1},
+        0.5: {"sad": 1, "angry": 2, "happy": 1},
+        0.75: {"sad": 2, "angry": 3, "happy": 2},
+        1.0: {"sad": 2, "angry": 4, "happy": 2},
+    }
+    assert set(ids[0.1]) < set(ids[0.5]) < set(ids[0.75]) < set(ids[1.0])
+    assert ids[0.75] == [i for i in ids[1.0] if i in ids[0.75]]  # in the order of the manifest
+    assert [u.id for u in trained(0.5).datasets["train"].utterances] == ids[0.5]
+    drawn = {
+        tuple(u.id for u in trained(0.5, seed=k).datasets["train"].utterances) for k in range(9)
+    }
+    assert len(drawn) > 1
+    told = parts[0.5].counts()["train_share"]
+    assert (told["share"], told["available"], len(told["utterances"])) == (0.5, 8, 16)
+    # validation, test and the split itself are those of the whole
+    for data in parts.values():
+        assert data.split.fingerprint() == parts[1.0].split.fingerprint()
+        assert [len(data.datasets[p]) for p in ("valid", "test")] == [8, 8]
+    assert parts[0.5].datasets["train"].weights.tolist() == pytest.approx([4 / 3, 4 / 6, 4 / 3])
+
+
 def test_a_class_without_training_is_refused(corpus):
     for path in (corpus / "happy").glob("s[0-4]-*"):
         path.unlink()

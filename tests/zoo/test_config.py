@@ -263,7 +263,9 @@ def test_a_recipe_file_s_mistakes(tmp_path: Path, text: str, message: str) -> No
 def test_no_such_recipe() -> None:
     with pytest.raises(ConfigError, match=r"no recipe config called 'ravdes'; .* 'ravdess'\?"):
         config.load("ravdes")
-    with pytest.raises(ConfigError, match=r"no recipe file nowhere.yaml; shipped recipes: big4_transfer"):
+    with pytest.raises(
+        ConfigError, match=r"no recipe file nowhere.yaml; shipped recipes: big4_transfer"
+    ):
         config.load("nowhere.yaml")
 
 
@@ -293,6 +295,7 @@ def test_tuning_an_encoder_brings_the_optimisation_that_suits_it(tuning: str, ra
         "trainer.num_nodes=2",
         "trainer.threads=1",
         "trainer.progress=false",
+        "trainer.board_audio=5",
         "head=classification",
     ],
 )
@@ -319,6 +322,7 @@ NOT_A_FRACTION = ("epochs", "accumulate", "schedule")
         "data.batch_seconds=80",
         "data.max_seconds=10",
         "data.balance=false",
+        "data.train_share=0.5",
         "trainer.precision=bf16-mixed",
         *(f"optim.{f.name}=0.5" for f in fields(OptimConfig) if f.name not in NOT_A_FRACTION),
         "optim.epochs=3",
@@ -340,7 +344,10 @@ def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> No
     identity = load().identity
     left_out = {f.name for f in fields(RunConfig)} - set(identity)
     assert left_out == {"recipe", "head_name"}
-    of_data = {f.name for f in fields(DataConfig)} - set(identity["data"])
+    # a share of less than all, which is what there was before there were shares
+    data = load("data.train_share=0.5").identity["data"]
+    of_data = {f.name for f in fields(DataConfig)} - set(data)
+    assert set(data) - set(identity["data"]) == {"train_share"}
     assert of_data == {"root", "manifest", "workers", "features"}
     of_trainer = {f.name for f in fields(TrainerConfig)} - set(identity["trainer"])
     assert of_trainer == {f.name for f in fields(TrainerConfig)} - {"precision"}

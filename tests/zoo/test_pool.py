@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from serzoo.zoo import pool
 from serzoo.zoo.pool import Job
-from serzoo.zoo.record import read_record
+from serzoo.zoo.record import read_record, write_json
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 
@@ -62,13 +63,68 @@ def test_one_cell_fails_one_worker_is_killed_and_the_rest_goes_on(tmp_path: Path
     assert killed["error"] == "the worker ended with exit code -9"
     assert "out of memory" in killed["details"]
     assert [r["status"] for r in (one, killed, three)] == ["failed"] * 3
+    assert [r["reason"] for r in (one, killed, three)] == ["error", "killed", "error"]
     assert mp.active_children() == []
+
+
+def test_a_cell_that_hangs_is_ended_at_its_limit_and_the_rest_goes_on(tmp_path: Path) -> None:
+    jobs = [stuck(tmp_path, "hangs"), bad(tmp_path, "two"), stuck(tmp_path, "hangs_too")]
+    said: list[tuple[str, str]] = []
+    began = time.monotonic()
+    pool.run(
+        jobs,
+        workers=2,
+        gpus=False,
+        started=lambda job, k: None,
+        ended=lambda job, k, status: said.append((job.name, status)),
+        limit=3.0,
+    )
+    assert 3 <= time.monotonic() - began < 30
+    assert sorted(said) == sorted((job.name, "failed") for job in jobs)
+    hangs, two, too = (read_record(job.folder) or {} for job in jobs)
+    assert hangs["error"] == too["error"] == "took longer than its limit of 0.05 minutes"
+    assert (hangs["reason"], two["reason"], too["reason"]) == ("limit", "error", "limit")
+    assert "raise the limit (--limit" in hangs["details"]
+    assert mp.active_children() == []
+
+
+def test_what_a_worker_recorded_before_its_end_stands(tmp_path: Path) -> None:
+    job = stuck(tmp_path, "one")
+
+    def started(job: Job, k: int) -> None:
+        write_json(job.folder / "record.json", {"status": "ok"})  # and is killed before it says so
+        (worker,) = mp.active_children()
+        kill(worker)
+
+    said: list[str] = []
+    pool.run(
+        [job],
+        workers=1,
+        gpus=False,
+        started=started,
+        ended=lambda job, k, status: said.append(status),
+    )
+    assert said == ["ok"]
+    assert read_record(job.folder) == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "memory"),
+        (RuntimeError("shapes do not agree"), "error"),
+    ],
+)
+def test_a_lack_of_memory_is_told_from_other_errors(error: Exception, reason: str) -> None:
+    assert pool._reason(error) == reason
 
 
 def test_tries_are_counted(tmp_path: Path) -> None:
     job = bad(tmp_path, "again")
     for n in (1, 2):
-        pool._record_failure(job, "E", "details")
+        pool.record_failure(job, "E", "details", "error")
         assert (read_record(job.folder) or {})["tries"] == n
 
 
