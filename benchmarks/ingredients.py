@@ -1,6 +1,6 @@
 """What each ingredient of SELM and Gen-SER is worth: heads that differ in one thing, paired.
 
-    python benchmarks/ingredients.py runs/ablation_ravdess runs/ablation_emodb    # prints and writes
+    python benchmarks/ingredients.py runs/ablation_ravdess runs/ablation_emodb
 
 For every corpus and encoder of a suite's finished cells: UAR of one head minus that of another on
 the same test utterances, all folds pooled and seeds averaged; the interval is the jackknife's over
