@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from . import spent
+from . import latex, sections_predictions, sections_rows, sections_runs, sections_spread, spent
+from .attributes import UTTERANCES, Attributes, Corpora, read_attributes, write_attributes
 from .cells import (
     PREDICTIONS,
     Found,
@@ -23,10 +24,29 @@ from .cells import (
     pooled,
     read_runs,
 )
-from .errors import ComparisonError
+from .errors import ComparisonError, DataError
+from .page import Section, render
 from .record import write_json
+from .section import FAULTS, Context, told
 from .summary import grids, rows_of, summarise
 from .tables import markdown, matching_notes, show, wide_console
+
+SECTIONS = (
+    ("compared", "What was compared, and how", sections_runs.compared),
+    ("results", "Results", sections_rows.results),
+    ("differences", "Paired differences", sections_rows.differences),
+    ("learning", "Learning curves", sections_rows.learning),
+    ("across", "Across corpora", sections_rows.across),
+    ("confusions", "Confusion matrices", sections_predictions.confusions),
+    ("groups", "Sub-groups", sections_predictions.groups),
+    ("calibration", "Calibration and risk-coverage", sections_predictions.calibration),
+    ("ranks", "Average ranks", sections_spread.ranks),
+    ("variance", "What the numbers vary with", sections_spread.variance),
+    ("cost", "Cost against quality", sections_rows.cost),
+    ("errors", "Most confident errors", sections_predictions.errors),
+    ("missing", "Missing cells and classes", sections_runs.missing),
+    ("made-with", "Command and versions", sections_runs.made_with),
+)
 
 __all__ = [
     "PREDICTIONS",
@@ -44,11 +64,25 @@ __all__ = [
 ]
 
 
-def report(folder: Path, *, console: Console | None = None) -> list[dict[str, Any]]:
+def report(
+    folder: Path,
+    *,
+    console: Console | None = None,
+    audio: bool = False,
+    attributes: bool = False,
+) -> list[dict[str, Any]]:
     """Tabulate a suite's folder: on the console, and as files in it.
 
+    ``table.md``, ``table.tex``, ``summary.json`` and ``report.html``, one file that needs no other.
     Cells that failed, have not run or cannot be read are named and left out. A table whose cells
     are not comparable is refused alone.
+
+    Args:
+        folder: of the suite.
+        console: where to print.
+        audio: put players beside the most confident errors; the corpora must be at hand.
+        attributes: take gender, language and duration of the utterances from the corpora and keep
+            them in the folder, for cells of before these were written.
 
     Raises:
         ComparisonError: when there is nothing to tabulate.
@@ -75,6 +109,13 @@ def report(folder: Path, *, console: Console | None = None) -> list[dict[str, An
     }
     write_json(folder / "summary.json", summary)
     write_text(folder / "table.md", f"# {plan['title']}\n\n{text}")
+    write_text(folder / "table.tex", latex.latex(rows, plan["baseline"]))
+    corpora = Corpora()
+    known, fault = _attributes(folder, found, corpora if attributes else None)
+    context = Context(
+        folder, plan, found, made, refused, rows, known, fault, notes[0], audio, corpora
+    )
+    write_text(folder / "report.html", page(context))
     show(rows, plan["baseline"], console)
     for note in notes:
         console.print(note, style="yellow", markup=False, highlight=False)
@@ -83,10 +124,39 @@ def report(folder: Path, *, console: Console | None = None) -> list[dict[str, An
     for what, path in (
         ("records and predictions", folder / "cells"),
         ("table", folder / "table.md"),
+        ("report", folder / "report.html"),
         ("TensorBoard", f"tensorboard --logdir {folder / 'cells'}"),
     ):
         console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
     return rows
+
+
+def page(c: Context) -> str:
+    """``report.html``; a section that cannot be made says why, and the others are made."""
+    made = []
+    for anchor, title, make in SECTIONS:
+        section = Section(anchor, title)
+        try:
+            make(section, c)
+        except FAULTS as error:
+            section.messages.append(told(error))
+        made.append(section)
+    lead = (
+        f"{len(c.rows)} rows in {len(c.grids)} tables, from {len(c.found.runs)} finished cells; "
+        f"differences are to {c.baseline}. Every number is computed from the cells' predictions."
+    )
+    return render(str(c.plan["title"]), lead, made)
+
+
+def _attributes(folder: Path, found: Found, corpora: Corpora | None) -> tuple[Attributes, str]:
+    """Attributes of utterances, and why there are none."""
+    try:
+        if corpora is not None:
+            known = corpora.attributes(found.runs)
+            write_attributes(folder / UTTERANCES, known)
+        return read_attributes(folder, [r.name for r in found.runs]), ""
+    except DataError as error:
+        return {}, str(error)
 
 
 def read_plan(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,133 @@
+"""Who speaks in an utterance, in what language, for how long: kept beside predictions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import registry
+from .cells import Run
+from .errors import DataError, SerzooError
+
+UTTERANCES = "utterances.jsonl"
+OPEN = "serzoo.datamodules.catalog:open_corpora"
+ATTRIBUTES = ("gender", "language", "seconds")
+Attributes = dict[str, dict[str, Any]]
+
+
+def attributes_of(utterances: Iterable[Any]) -> Attributes:
+    """Of each id of a manifest, what sub-groups are made of; ``seconds`` is a float."""
+    return {
+        u.id: {
+            "speaker": f"{u.corpus}/{u.speaker}",
+            "gender": u.gender,
+            "language": u.language,
+            "seconds": round(float(u.end - u.start), 3),
+        }
+        for u in utterances
+    }
+
+
+def write_attributes(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """One line per utterance, sorted by id; the file appears complete or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    lines = (json.dumps({"id": i, **rows[i]}, ensure_ascii=False) for i in sorted(rows))
+    part.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    part.replace(path)
+
+
+def read_attributes(folder: Path, cells: Sequence[str]) -> Attributes:
+    """What a suite's folder and its cells hold; empty for records of before there were such.
+
+    Raises:
+        DataError: with the file and the line that cannot be used.
+    """
+    found: Attributes = {}
+    for path in (folder / UTTERANCES, *(folder / "cells" / name / UTTERANCES for name in cells)):
+        if not path.is_file():
+            continue
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            try:
+                row = json.loads(line)
+                found[str(row.pop("id"))] = row
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(
+                    f"{path}, line {number}: not an utterance ({type(error).__name__}: {error}); "
+                    "remove the file and use --attributes, which takes them from the corpora"
+                ) from error
+    return found
+
+
+def of_table(ids: Iterable[str], known: Mapping[str, Mapping[str, Any]]) -> Attributes:
+    """Attributes by the ids of a pooled table (``id#seed``); ids without any are left out."""
+    found: Attributes = {}
+    for name in ids:
+        row = known.get(name) or known.get(name.rpartition("#")[0])
+        if row is not None:
+            found[name] = dict(row)
+    return found
+
+
+class Corpora:
+    """The speech that runs were tested on, opened when asked for; each corpus once."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, Any] = {}
+
+    def speech(self, run: Run) -> Any:
+        """``utterances`` and ``roots`` of a run's corpora, which are here as they were there.
+
+        Raises:
+            DataError: they are not on this machine, or are other than the record's.
+        """
+        cfg = run.record["config"]
+        key = json.dumps([cfg["corpus"], cfg["data"].get("root"), cfg["data"].get("manifest")])
+        if key not in self._opened:
+            data = cfg["data"]
+            try:
+                self._opened[key] = registry.attribute(OPEN)(
+                    cfg["corpus"],
+                    root=data.get("root"),
+                    manifest=data.get("manifest"),
+                    options=data.get("options") or {},
+                    progress=False,
+                )
+            except (SerzooError, OSError) as error:
+                raise DataError(f"{run.name}: its corpus cannot be opened ({error})") from error
+        speech, wanted = self._opened[key], run.record["data"]["manifest"]
+        if speech.sha != wanted:
+            raise DataError(
+                f"{run.name}: its corpus is another here (manifest {speech.sha}) than it was "
+                f"trained and tested on ({wanted})"
+            )
+        return speech
+
+    def attributes(self, runs: Iterable[Run]) -> Attributes:
+        """Attributes of what these runs were tested on."""
+        found: Attributes = {}
+        for run in runs:
+            tested = set(run.table.ids)
+            if not tested <= found.keys():
+                every = attributes_of(self.speech(run).utterances)
+                found |= {i: every[i] for i in tested if i in every}
+        return found
+
+    def clip(self, run: Run, name: str) -> str:
+        """An utterance as a ``data:`` URI: 16 kHz mono FLAC."""
+        import base64
+        import io
+
+        import soundfile
+
+        speech = self.speech(run)
+        at = next((u for u in speech.utterances if u.id == name), None)
+        if at is None:
+            raise DataError(f"{name} is not in the corpus of {run.name}")
+        read = registry.attribute("serzoo.datamodules.audio:read_audio")
+        buffer = io.BytesIO()
+        samples = read(speech.roots[at.corpus] / at.audio, at.start, at.end)
+        soundfile.write(buffer, samples, 16_000, format="FLAC", subtype="PCM_16")
+        return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode()

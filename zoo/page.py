@@ -1,0 +1,153 @@
+"""One self-contained HTML file: tables that sort, figures that follow the theme, no network."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Plot
+
+TEMPLATE = "page.html.j2"
+
+
+class Cell(NamedTuple):
+    """One cell of a table.
+
+    Attributes:
+        text: what is read.
+        sort: number that the column is sorted by; None = by the text.
+        audio: a ``data:`` URI to play instead, or "".
+    """
+
+    text: str
+    sort: float | None = None
+    audio: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption; the first cell of a row is its header."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell | str]]
+    notes: Sequence[str] = ()
+    kind: ClassVar[str] = "table"
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """Rows, plain texts as cells."""
+        return [[c if isinstance(c, Cell) else Cell(c) for c in row] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing as SVG, with a text that says what it shows."""
+
+    svg: str
+    alt: str
+    caption: str = ""
+    kind: ClassVar[str] = "figure"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures beside each other, as many as there is room for."""
+
+    parts: Sequence[Figure]
+    kind: ClassVar[str] = "row"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines to be typed or kept as they are."""
+
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Parts under a heading that opens and closes."""
+
+    title: str
+    parts: Sequence[Part]
+    opened: bool = False
+    kind: ClassVar[str] = "fold"
+
+
+Part = Table | Figure | Row | Text | Code | Fold
+
+
+@dataclass
+class Section:
+    """A section of the page.
+
+    Attributes:
+        id: anchor.
+        title: heading.
+        intro: how to read it.
+        parts: what it shows.
+        messages: what could not be made, and why; shown first.
+    """
+
+    id: str
+    title: str
+    intro: str = ""
+    parts: list[Part] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+
+def render(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """The page. All text is escaped; figures are taken as they are."""
+    from jinja2 import Environment, StrictUndefined
+
+    source = (files(__package__) / TEMPLATE).read_text("utf-8")
+    env = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return env.from_string(source).render(title=title, lead=lead, sections=sections)
+
+
+def draw(plot: Plot, alt: str, caption: str = "", *, name: str) -> Figure:
+    """A figure as SVG that takes its ink from the page, so that it can be read on dark as well.
+
+    Args:
+        plot: what is black in it takes the colour of the page's text.
+        alt: what it shows, for those who do not see it.
+        caption: below it.
+        name: of its own in the page: identifiers within the drawing are made of it.
+    """
+    from matplotlib import rc_context
+
+    plot.patch.set_alpha(0)
+    for axes in plot.axes:
+        axes.patch.set_alpha(0)
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        plot.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]  # an XML declaration has no place inside a page
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"#000000\b", "currentColor", svg)
+    # identifiers that the library counts from one are made the figure's own
+    own = re.sub(r"\W+", "-", name)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{own}.\1"', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{own}.", svg)
+    return Figure(
+        svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1), alt, caption
+    )

@@ -1,0 +1,222 @@
+"""Sections of a report made of predictions: confusions, sub-groups, calibration, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .attributes import ATTRIBUTES, of_table
+from .cells import Run, pooled
+from .errors import DataError
+from .groups import SubGroups, sub_groups
+from .metrics import PredictionTable
+from .page import Cell, Figure, Fold, Part, Row, Section, Table, Text, draw
+from .plots import confusion_figure, reliability_figure, risk_coverage_figure
+from .reliability import calibrations, risk_coverage
+from .section import FAULTS, Context, cell, per_grid, told
+from .summary import Grid
+from .tables import span
+
+ERRORS = 8  # of each head
+AUDIO_LIMIT = 24 * 2**20  # characters of all clips: what a page of a report may weigh
+
+
+def confusions(section: Section, c: Context) -> None:
+    """A matrix of each head."""
+    section.intro = (
+        "Folds and seeds pooled; rows are the reference, shades are shares of a row, numbers are "
+        "utterances (each once per seed)."
+    )
+
+    def make(g: Grid) -> list[Part]:
+        figures: list[Figure] = []
+        for head, table in g.pooled.items():
+            said = ", ".join(f"{k} {v:.2f}" for k, v in table.recalls().items())
+            alt = f"Confusion matrix of {head}, {g.name}. Recalls: {said}"
+            at = f"confusion-{c.grids.index(g)}-{head}"
+            figures.append(draw(confusion_figure(table, head), alt, name=at))
+        return [Fold(g.name, [Row(figures)], opened=g is c.grids[0])]
+
+    per_grid(section, c.grids, make)
+
+
+def groups(section: Section, c: Context) -> None:
+    """Whom a head serves worse."""
+    section.intro = (
+        "UAR with its 95 % interval (jackknife over the speakers of the group; a dash with one "
+        "speaker). Durations are cut at their terciles. Groups that lack a class are shown and "
+        "are in no gap. Of many small groups the gap is large by chance alone."
+    )
+    if c.attributes_fault:
+        section.messages.append(c.attributes_fault)
+    elif not c.attributes:
+        section.messages.append(
+            "Gender, language and duration are missing: these records hold no utterances.jsonl. "
+            "Where the corpora are at hand, `serzoo report SUITE --attributes` takes them from "
+            "there and keeps them beside suite.json. Speakers are known without."
+        )
+
+    def make(g: Grid) -> list[Part]:
+        parts: list[Part] = []
+        for attribute in (*ATTRIBUTES, "speaker"):
+            if attribute != "speaker" and not c.attributes:
+                continue
+            try:
+                found = {
+                    head: sub_groups(t, of_table(t.ids, c.attributes), attribute)
+                    for head, t in g.pooled.items()
+                }
+            except FAULTS as error:
+                section.messages.append(f"{g.name}, by {attribute}: {told(error)}.")
+                continue
+            parts += _group_tables(g, attribute, found)
+        return [Fold(g.name, parts, opened=g is c.grids[0])] if parts else []
+
+    per_grid(section, c.grids, make)
+
+
+def _group_tables(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[Part]:
+    first = next(iter(found.values()))
+    words = "duration in seconds" if attribute == "seconds" else attribute
+    if len(first.groups) == 1:
+        only = first.groups[0].name
+        return [Text(f"By {words}: all {first.groups[0].n} utterances are {only}.")]
+    body = []
+    for i, group in enumerate(first.groups):
+        row = [Cell(group.name), cell(group.n, "d")]
+        for of in found.values():
+            uar = of.groups[i].uar
+            low = None if np.isnan(uar.low) else uar.low
+            high = None if np.isnan(uar.high) else uar.high
+            bounds = "" if low is None else f" ({span(low, high, '.2f')})"
+            row.append(Cell(f"{uar.value:.3f}{bounds}", uar.value))
+        body.append(row)
+    notes = [first.note + "."] if first.note and attribute != "speaker" else []
+    if first.unstated:
+        notes.append(f"{first.unstated} utterances do not state it.")
+    whole = sum(not of.startswith("no ") for of in (x.note for x in first.groups))
+    if attribute == "speaker" and whole < len(first.groups):
+        notes.append(f"{len(first.groups) - whole} speakers lack a class and are in no gap.")
+    worst = [
+        [head, of.worst or "–", cell(None if np.isnan(of.gap) else of.gap)]
+        for head, of in found.items()
+    ]
+    return [
+        Table(f"UAR by {words}: {g.name}", (words, "utterances", *found), body, notes),
+        Table(f"Worst group by {words}: {g.name}", ("head", "worst group", "gap"), worst),
+    ]
+
+
+def tempered(runs: Sequence[Run]) -> tuple[PredictionTable, list[float]]:
+    """The pooled table with every cell's scores divided by its own temperature, and these.
+
+    Raises:
+        DataError: a record that holds no temperature.
+    """
+    temperatures, scaled = [], []
+    for run in runs:
+        t = (run.record.get("metrics") or {}).get("temperature")
+        if not t:
+            raise DataError(f"the record of {run.name} holds no temperature fitted on validation")
+        temperatures.append(float(t))
+        scaled.append(replace(run, table=replace(run.table, scores=run.table.scores / t)))
+    return pooled(scaled), temperatures
+
+
+def calibration(section: Section, c: Context) -> None:
+    """Can the confidence be used?"""
+    section.intro = (
+        "Before, and after the temperature that each cell fitted on its validation part. ECE: "
+        "expected calibration error, 15 equal bins; class-wise ECE: the same of every class's "
+        "probability; Brier 0 to 2; NLL in nats. AURC: area under the risk-coverage curve, after "
+        "temperature; excess: beyond that of the best order of the same errors. Lower is better "
+        "throughout."
+    )
+    columns = ("head", "temperature", "ECE", "ECE after", "class-wise ECE", "after", "Brier",
+               "Brier after", "NLL", "NLL after", "AURC", "excess")  # fmt: skip
+
+    def make(g: Grid) -> list[Part]:
+        i, body, pairs, curves = c.grids.index(g), [], {}, {}
+        for head, runs in g.runs.items():
+            before = g.pooled[head]
+            try:
+                after, temperatures = tempered(runs)
+            except DataError as error:
+                section.messages.append(f"{g.name}, {head}: {error}.")
+                after, temperatures = before, [1.0]
+            (one, _), (two, _) = calibrations(before, 1.0), calibrations(after, 1.0)
+            curves[head], pairs[head] = risk_coverage(after), (before, after)
+            low, high = min(temperatures), max(temperatures)
+            shown = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+            numbers = [x for k in ("ece", "classwise_ece", "brier", "nll")
+                       for x in (getattr(one, k), getattr(two, k))]  # fmt: skip
+            numbers += [curves[head].aurc, curves[head].excess]
+            body.append([head, Cell(shown, float(np.mean(temperatures))), *map(cell, numbers)])
+        said = "; ".join(f"{h} {k.aurc:.3f}" for h, k in curves.items())
+        figures = [
+            draw(risk_coverage_figure(curves, g.name),
+                 f"Risk by coverage: {g.name}. Areas: {said}", name=f"risk-{i}"),
+            draw(reliability_figure(pairs, g.name),
+                 f"Reliability of each head before and after temperature: {g.name}; the errors "
+                 "are in the table", name=f"reliability-{i}"),
+        ]  # fmt: skip
+        table = Table(f"Calibration: {g.name}", columns, body)
+        return [table, Row(figures)]
+
+    per_grid(section, c.grids, make)
+
+
+def errors(section: Section, c: Context) -> None:
+    """What a head was surest of, and wrong."""
+    section.intro = (
+        f"The {ERRORS} wrong answers of each head with the highest probability (after temperature "
+        "where the record has one; the surest of the seeds)."
+        + ("" if c.audio else " `serzoo report SUITE --audio` puts players beside them.")
+    )
+    left, faults = [AUDIO_LIMIT], {}
+
+    def clip(runs: Sequence[Run], name: str) -> Cell:
+        run = next(r for r in runs if name in r.table.ids)
+        try:
+            uri = c.corpora.clip(run, name)
+        except FAULTS as error:
+            faults[f"{told(error)}: no audio."] = None
+            return Cell("not at hand")
+        if len(uri) > left[0]:
+            faults[f"Audio beyond {AUDIO_LIMIT // 2**20} MiB is left out."] = None
+            return Cell("left out")
+        left[0] -= len(uri)
+        return Cell(f"play {name}", None, uri)
+
+    def make(g: Grid) -> list[Part]:
+        parts: list[Part] = []
+        for head, runs in g.runs.items():
+            try:
+                table, _ = tempered(runs)
+            except DataError:
+                table = g.pooled[head]
+            body = []
+            for name, i, share in surest_errors(table):
+                row = [name, table.speakers[i], table.classes[table.labels[i]],
+                       table.classes[table.predicted[i]], cell(share, ".2f")]  # fmt: skip
+                row += [] if table.texts is None else [table.texts[i]]
+                body.append([*row, clip(runs, name)] if c.audio else row)
+            columns = ["utterance", "speaker", "reference", "predicted", "probability"]
+            columns += ["wrote"] * (table.texts is not None) + ["audio"] * c.audio
+            parts.append(Table(f"Most confident errors of {head}: {g.name}", columns, body))
+        return [Fold(g.name, parts, opened=g is c.grids[0])]
+
+    per_grid(section, c.grids, make)
+    section.messages.extend(faults)
+
+
+def surest_errors(table: PredictionTable, n: int = ERRORS) -> list[tuple[str, int, float]]:
+    """Utterance, row and probability of the surest wrong answers, an utterance once."""
+    known = np.flatnonzero(table.labelled & (table.predicted != table.labels))
+    share = table.probabilities().max(1)
+    found: dict[str, tuple[int, float]] = {}
+    for i in known[np.argsort(-share[known], kind="stable")]:
+        found.setdefault(table.ids[i].rpartition("#")[0], (int(i), float(share[i])))
+    return [(name, i, p) for name, (i, p) in list(found.items())[:n]]

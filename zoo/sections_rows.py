@@ -1,0 +1,202 @@
+"""Sections of a report that are made of its rows: results, differences, curves, corpora, cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .page import Cell, Fold, Section, Table, Text, draw
+from .plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
+from .section import Context, cell
+from .tables import COLUMNS, caption, cells_of, grouped, notes, p_text, plain, remarks, span
+
+# an axis of a suite that is an amount of labels, as records name it, and in words
+AMOUNTS = {
+    "shots": "shots per class",
+    "share": "share of the training utterances",
+    "data.train_share": "share of the training utterances",
+}
+COSTS = {
+    "trainable": "trainable parameters",
+    "seconds": "seconds of a fit",
+    "inference_ms": "ms per utterance",
+}
+Rows = list[dict[str, Any]]
+
+
+def name_of(group: Rows) -> str:
+    """Of a table."""
+    return f"{group[0]['recipe']}, {group[0]['encoder']}"
+
+
+def point(row: dict[str, Any], at: float = 0.0) -> Point:
+    """A row's UAR with its interval, at a place on the other axis."""
+    low, high = row["interval"]
+    return at, row["uar"]["mean"], low, high
+
+
+def results(section: Section, c: Context) -> None:
+    """The main table."""
+    section.intro = notes(c.rows, c.baseline)
+    for group in grouped(c.rows):
+        body = [list(map(Cell, cells_of(row, c.baseline), _sorts(row))) for row in group]
+        section.parts.append(
+            Table(caption(group[0]), COLUMNS, body, [f"{r}." for r in remarks(group)])
+        )
+        recalls = [[r["head"], *(cell(v, ".2f") for v in r["recalls"].values())] for r in group]
+        folds = [[r["head"], *(cell(v) for v in r["by_fold"].values())] for r in group]
+        inner = [
+            Table("Recall by class, folds pooled", ("head", *group[0]["recalls"]), recalls),
+            Table(
+                "UAR by fold, seeds averaged",
+                ("head", *(f"fold {f}" for f in group[0]["by_fold"])),
+                folds,
+            ),
+        ]
+        section.parts.append(Fold(f"By class and by fold: {name_of(group)}", inner))
+    if not c.rows:
+        section.messages.append("There is no table; the sections above and below say why.")
+
+
+def _sorts(row: dict[str, Any]) -> list[float | None]:
+    """What each of :data:`.tables.COLUMNS` is sorted by."""
+    d = row["difference"] or {}
+    return [
+        None, row["uar"]["mean"], row["interval"][0], d.get("value"), d.get("p"),
+        d.get("detectable"), row["wa"]["mean"], row["f1"]["mean"], row["seconds"],
+        row["inference_ms"], row["trainable"],
+    ]  # fmt: skip
+
+
+def differences(section: Section, c: Context) -> None:
+    """Paired differences to the baseline."""
+    section.intro = (
+        f"UAR of each head minus that of {c.baseline} on the same utterances. An interval that "
+        "holds zero is no proof that two heads are equal: read it with the detectable difference "
+        "(found in 80 % of cases at 0.05). Smallest p: the least that this many speakers can give."
+    )
+    columns = ("head", "difference", "95 % interval", "p", "p after Holm", "detectable",
+               "smallest p", "speakers")  # fmt: skip
+    for i, group in enumerate(grouped([r for r in c.rows if r["difference"]])):
+        body, points = [], {}
+        for row in group:
+            d = row["difference"]
+            points[row["head"]] = (0.0, d["value"], d["low"], d["high"])
+            ps = [Cell(p_text(d[k]), d[k]) for k in ("p", "p_holm", "smallest_p")]
+            bounds = Cell(span(d["low"], d["high"], "+.3f"), d["low"])
+            row_of = [row["head"], cell(d["value"], "+.3f"), bounds, *ps[:2], cell(d["detectable"])]
+            body.append([*row_of, ps[2], cell(d["n_speakers"], "d")])
+        said = "; ".join(
+            f"{h} {v:+.3f} ({span(a, b, '+.3f')})" for h, (_, v, a, b) in points.items()
+        )
+        title = f"Difference to {c.baseline}: {name_of(group)}"
+        figure = difference_figure(points, name_of(group), c.baseline)
+        section.parts.append(
+            draw(figure, f"{title}, with 95 % intervals. {said}", name=f"difference-{i}")
+        )
+        section.parts.append(Table(title, columns, body, [f"{r}." for r in remarks(group)]))
+    if not section.parts:
+        section.messages.append(
+            f"Not applicable: no table holds the baseline {c.baseline} and another head."
+        )
+
+
+def learning(section: Section, c: Context) -> None:
+    """UAR by shots, or by the share of the labels."""
+    section.intro = "Bands are 95 % intervals over speakers."
+    curves: dict[tuple[str, str], dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
+    for g in c.grids:
+        run = next(iter(g.runs.values()))[0]
+        axes = dict(run.record.get("axes") or {})
+        key = next((k for k in AMOUNTS if isinstance(axes.get(k), (int, float))), None)
+        if key is None:
+            continue
+        amount = float(axes.pop(key))
+        stem = Path(run.record["config"]["recipe"]).stem
+        rest = (stem, run.pair, *(f"{k}={v}" for k, v in axes.items()), g.encoder)
+        name = ", ".join(part for part in rest if part)
+        for head in g.runs:
+            curves[name, AMOUNTS[key]][head].append(point(c.row(g, head), amount))
+    for i, ((name, words), heads) in enumerate(curves.items()):
+        at = sorted({p[0] for points in heads.values() for p in points})
+        if len(at) < 2:
+            continue
+        values = {h: {p[0]: p[1] for p in points} for h, points in heads.items()}
+        said = "; ".join(
+            f"{h}: " + ", ".join(f"{v:.3f} at {x:g}" for x, v in sorted(of.items()))
+            for h, of in values.items()
+        )
+        title = f"UAR by {words}: {name}"
+        section.parts.append(
+            draw(curve_figure(heads, words, name), f"{title}. {said}", name=f"learning-{i}")
+        )
+        body = [[h, *(cell(of.get(x)) for x in at)] for h, of in values.items()]
+        section.parts.append(Table(title, ("head", *(f"{x:g}" for x in at)), body))
+    if not section.parts:
+        section.parts.append(Text("Not applicable: all cells of a table had one amount of labels."))
+
+
+def across(section: Section, c: Context) -> None:
+    """Trained on one corpus, tested on another."""
+    section.intro = (
+        "UAR by corpora of training (down) and of test (across); pooled as in the results."
+    )
+    found: dict[tuple[str, str], dict[tuple[str, str], float]] = defaultdict(dict)
+    for g in c.grids:
+        for head, runs in g.runs.items():
+            source, arrow, target = runs[0].pair.partition(" to ")
+            if not arrow:  # tested on what it was trained on: the diagonal
+                source = target = " and ".join(n for n in runs[0].table.by_corpus() if n)
+            encoder = ", ".join(part for part in (g.encoder, runs[0].condition) if part)
+            found[encoder, head][source, target] = c.row(g, head)["uar"]["mean"]
+    for i, ((encoder, head), values) in enumerate(found.items()):
+        if all(a == b for a, b in values):
+            continue
+        down, over = sorted({a for a, _ in values}), sorted({b for _, b in values})
+        grid = np.array([[values.get((a, b), np.nan) for b in over] for a in down])
+        name = f"{head}, {encoder}"
+        said = "; ".join(f"{a} to {b} {v:.3f}" for (a, b), v in sorted(values.items()))
+        figure = heat_figure(grid, down, over, name, ("trained on", "tested on"))
+        section.parts.append(
+            draw(figure, f"UAR across corpora: {name}. {said}", name=f"across-{i}")
+        )
+        body = [[a, *(cell(values.get((a, b))) for b in over)] for a in down]
+        section.parts.append(Table(f"UAR across corpora: {name}", ("trained on", *over), body))
+    if not section.parts:
+        section.parts.append(
+            Text("Not applicable: every model was tested on the corpora that it was trained on.")
+        )
+
+
+def cost(section: Section, c: Context) -> None:
+    """What a point of UAR costs."""
+    section.intro = (
+        "Seconds are of the machine that ran the cells, with whatever else it did; sizes are of "
+        "the model. Axes of cost are logarithmic; lines are 95 % intervals."
+    )
+    columns = ("head", "UAR", "trainable", "of the head", "s / fit", "ms / utt", "peak MiB")
+    for i, group in enumerate(grouped(c.rows)):
+        name = name_of(group)
+        panels = {
+            words: {r["head"]: point(r, float(r[key])) for r in group if r[key]}
+            for key, words in COSTS.items()
+        }
+        panels = {words: points for words, points in panels.items() if points}
+        if panels:
+            said = "; ".join(
+                f"{r['head']}: UAR {r['uar']['mean']:.3f}, {plain(r['trainable'], ',')} "
+                f"parameters, {plain(r['seconds'], '.0f')} s"
+                for r in group
+            )
+            alt = f"UAR against cost: {name}. {said}"
+            section.parts.append(draw(cost_figure(panels, name), alt, name=f"cost-{i}"))
+        body = []
+        for r in group:
+            sizes = (r["trainable"], r["head_trainable"] or r["head_parameters"])
+            times = [cell(r["seconds"], ".1f"), cell(r["inference_ms"], ".1f")]
+            row_of = [r["head"], cell(r["uar"]["mean"]), *(cell(s, ",") for s in sizes), *times]
+            body.append([*row_of, cell(r["memory_mb"], ".0f")])
+        section.parts.append(Table(f"Cost: {name}", columns, body))
