@@ -203,7 +203,7 @@ def _run(
             elif not console.is_terminal:
                 entry = read_record(job.folder) or {}
                 part = "UAR" if "metrics" in entry else "validation UAR"
-                uar = entry.get("metrics", entry["valid"])["uar"]
+                uar = (entry.get("metrics") or entry["valid"])["uar"]
                 console.print(f"{job.name}: {part} {uar:.3f}", highlight=False)
             show(1)
 
