@@ -28,6 +28,12 @@ def strip_frozen(state: Mapping[str, Tensor], frozen: Collection[str]) -> dict[s
     return {k: v for k, v in state.items() if k not in frozen}
 
 
+def copied(module: SERModule) -> dict[str, Tensor]:
+    """A copy of all weights that a model saves."""
+    kept = strip_frozen(module.state_dict(), module.frozen_keys())
+    return {k: v.detach().cpu().clone() for k, v in kept.items()}
+
+
 def check_keys(
     saved: Mapping[str, Tensor], own: Mapping[str, Tensor], frozen: Collection[str]
 ) -> None:

@@ -1,0 +1,155 @@
+"""What is written down of an adaptation: beside its numbers, and inside the adapted model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from . import checkpoint, record
+from .errors import DataError
+from .metrics import PredictionTable
+from .open_labels import open_numbers, seen_classes
+from .train import measure
+from .written import unparsable
+
+if TYPE_CHECKING:
+    from .adapt import Plan
+
+RULE = "none: the weights after a fixed number of steps"
+
+
+def metadata(plan: Plan) -> dict[str, Any]:
+    """What the adapted model says of itself: how it is built again, and whom it has heard."""
+    support, source, cfg = plan.shot.support, plan.source, plan.cfg
+    heard, own = source.speakers, plan.shot.data.speakers()
+    return {
+        "config": cfg.to_dict(),
+        "fingerprint": plan.fingerprint,
+        "head": dict(cfg.head),
+        "head_name": cfg.called,
+        "taxonomy": plan.wide.to_dict(),
+        "taxonomy_fingerprint": plan.wide.fingerprint,
+        "widened_from": None if plan.tuning == "scratch" else source.made_for(plan.wide),
+        "data": _data(plan),
+        "speakers": {
+            "train": sorted({*heard.get("train", ()), *own["train"]}),
+            "valid": sorted(heard.get("valid", ())),
+            "test": own["test"],
+        },
+        "published": checkpoint.published_parts(plan.module),
+        "adapted": {
+            "from": source.described(),
+            "shots": support.shots,
+            "draw": plan.wanted.draw,
+            "tuning": plan.tuning,
+            "steps": _steps(plan),
+            "support": support.sha,
+        },
+    }
+
+
+def entry(plan: Plan, table: PredictionTable) -> dict[str, Any]:
+    """The record of an adaptation, without what was measured while it ran."""
+    support, source, shot, module = plan.shot.support, plan.source, plan.shot, plan.module
+    asked = shot.taxonomy
+    numbers = measure(table)
+    numbers["metrics"] |= unparsable(module.head, table, asked)
+    if set(seen_classes(source.taxonomy, asked)) != set(asked.classes):
+        numbers["open_labels"] = open_numbers(table, source.taxonomy, asked)
+    speakers = shot.data.speakers()
+    return {
+        "status": "ok",
+        "format": 1,
+        "kind": "adaptation",
+        "fingerprint": plan.fingerprint,
+        "shots": support.shots,
+        "draw": plan.wanted.draw,
+        "tuning": plan.tuning,
+        "steps": _steps(plan),
+        "condition": condition(source.cfg.corpus, support.shots, plan.tuning),
+        "source": source.described(),
+        "support": {
+            "sha": support.sha,
+            "counts": {c: len(ids) for c, ids in support.ids.items()},
+            "short": support.short,
+            "speakers": speakers["train"],
+        },
+        "adaptation": {**asdict(plan.wanted), **asdict(plan.steps), "tuning": plan.tuning},
+        "config": plan.cfg.to_dict(),
+        "classes": asked.classes,
+        "new_classes": [c for c in asked.classes if c not in source.taxonomy.classes],
+        "data": _data(plan),
+        "speakers": speakers,
+        "counts": shot.data.counts(),
+        "notes": shot.data.speech.notes,
+        "split_notes": shot.notes,
+        "audit": shot.data.audit.to_dict(),
+        "selection": {"rule": RULE, "val/uar": None, "epoch": None},
+        "parameters": record.count_parameters(module),
+        "encoder": module.encoder.describe(),
+        "layer_weights": module.encoder.layer_weights(),
+        "peak_memory_mb": record.peak_memory_mb(),
+        "device": str(plan.device),
+        "threads": torch.get_num_threads(),
+        **numbers,
+        **record.environment(),
+    }
+
+
+def condition(corpora: Sequence[str], shots: int, tuning: str) -> str:
+    """``from emodb, 4 shots, head``: what stands in one table."""
+    trained = " and ".join(corpora) or "a manifest"
+    return f"from {trained}, {shots} shots" + ("" if tuning == "none" else f", {tuning}")
+
+
+def refuse_heard(trained: Mapping[str, Sequence[str]], query: Sequence[str]) -> None:
+    """Refuse a query of speakers that the model was trained or selected on.
+
+    Raises:
+        DataError: naming them.
+    """
+    heard = sorted({*trained.get("train", ()), *trained.get("valid", ())} & set(query))
+    if heard:
+        raise DataError(
+            f"{len(heard)} speakers of the query ({', '.join(heard[:5])}"
+            f"{', ...' if len(heard) > 5 else ''}) were heard when the model was trained; choose "
+            "the fold that it was tested on, or another target"
+        )
+
+
+def forgetting(
+    before: PredictionTable | None, after: PredictionTable | None
+) -> dict[str, Any] | None:
+    """Metrics on the source's test part before and after; None where it was not scored."""
+    if before is None or after is None:
+        return None
+    one, two = before.metrics(), after.metrics()
+    keys = ("uar", "wa", "f1")
+    return {
+        "before": {k: one[k] for k in keys},
+        "after": {k: two[k] for k in keys},
+        "change": {k: two[k] - one[k] for k in keys},
+        "utterances": len(after),
+    }
+
+
+def changed_bytes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> int:
+    """Of all weights that are new or not as they were: what an adaptation adds to its source."""
+    changed = [v for k, v in after.items() if k not in before or not torch.equal(v, before[k])]
+    return sum(v.numel() * v.element_size() for v in changed)
+
+
+def _steps(plan: Plan) -> int:
+    return 0 if plan.tuning == "none" else plan.steps.steps
+
+
+def _data(plan: Plan) -> dict[str, Any]:
+    return {
+        "manifest": plan.shot.support.manifest,
+        "split": plan.shot.split,
+        "taxonomy": plan.shot.taxonomy.fingerprint,
+    }
