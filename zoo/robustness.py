@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CLEAN = "clean"
-KEYS = ("title", "of", "conditions", "noise", "rir", "baseline")
+KEYS = ("title", "of", "only", "conditions", "noise", "rir", "baseline")
 ONLY = ("recipe", "encoder", "head", "fold", "seed")
 CONDITION = "serzoo.datamodules.corruption:Condition"
 CORRUPTION = "serzoo.datamodules.corruption:Corruption"
@@ -43,7 +43,8 @@ class Robustness:
         baseline: the head that differences are taken to.
         noise: folder of recorded noises; None = of ``$SERZOO_DATA``.
         rir: folder of room impulse responses; None = of ``$SERZOO_DATA``.
-        only: values of ``recipe``, ``encoder``, ``head``, ``fold``, ``seed`` to keep.
+        only: values of ``recipe``, ``encoder``, ``head``, ``fold``, ``seed`` to keep; what is not
+            named is kept.
     """
 
     name: str
@@ -85,16 +86,18 @@ def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
     """A shipped suite of conditions by name, or a YAML file.
 
     ``of=SUITE``, ``conditions=[...]``, ``noise=FOLDER``, ``rir=FOLDER`` and ``baseline=HEAD``
-    replace the suite's own; ``head=[selm]`` and the like keep these trained cells only.
+    replace the suite's own; ``head=[selm]`` and the like keep these trained cells only, and
+    ``head=all`` all.
 
     Raises:
         ConfigError: naming the unknown key or condition.
     """
     raw = dict(_raw(name))
-    only: dict[str, list[Any]] = {}
+    only = _only(name, raw.get("only"))
     for key, value in config.parse(overrides):
         if key in ONLY:
-            only[key] = value if isinstance(value, list) else [value]
+            only.pop(key, None)
+            only |= _only(name, {key: value})
         elif key in KEYS:
             raw[key] = value
         else:
@@ -114,6 +117,16 @@ def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
     title, baseline = str(raw.get("title", name)), str(raw.get("baseline", "classification"))
     folders = {k: None if raw.get(k) is None else str(raw[k]) for k in ("noise", "rir")}
     return Robustness(Path(name).stem, title, raw["of"], found, baseline, **folders, only=only)
+
+
+def _only(name: str, found: Any) -> dict[str, list[Any]]:
+    if not isinstance(found or {}, dict):
+        raise ConfigError(f"suite '{name}': only is {found}; give lists, as in only: {{seed: [1]}}")
+    for key in found or {}:
+        if key not in ONLY:
+            raise ConfigError(f"suite '{name}': unknown key 'only.{key}'{suggest(str(key), ONLY)}")
+    # `all` takes a restriction of the file away
+    return {k: v if isinstance(v, list) else [v] for k, v in (found or {}).items() if v != "all"}
 
 
 def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:

@@ -71,6 +71,19 @@ def test_clean_comes_first_and_values_are_written_one_way(suite: str) -> None:
     )  # fmt: skip
 
 
+def test_a_file_may_keep_some_cells_only(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(TEXT + "only: {seed: 1, head: [selm]}\n")
+    assert robustness.load(str(path)).only == {"seed": [1], "head": ["selm"]}
+    assert robustness.load(str(path), ["head=all", "fold=[2]"]).only == {"seed": [1], "fold": [2]}
+    path.write_text(TEXT + "only: {speaker: 1}\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'only.speaker'"):
+        robustness.load(str(path))
+    path.write_text(TEXT + "only: [1]\n")
+    with pytest.raises(ConfigError, match="give lists"):
+        robustness.load(str(path))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
