@@ -92,6 +92,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
     sub = verb("report", "tabulate what a suite has so far", suite, settings=False)
     sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
+    sub.add_argument(
+        "--audio", action="store_true",
+        help="players beside the most confident errors, within report.html",
+    )  # fmt: skip
+    sub.add_argument(
+        "--attributes", action="store_true",
+        help="gender, language and duration from the corpora, for cells that hold none",
+    )  # fmt: skip
     sub = verb(
         "tensorboard", "start TensorBoard on a suite's cells, or on any folder of runs",
         ("what", "a suite that was run, or a folder"), settings=False,

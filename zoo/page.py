@@ -45,6 +45,11 @@ class Table:
         """Rows, plain texts as cells."""
         return [[c if isinstance(c, Cell) else Cell(c) for c in row] for row in self.rows]
 
+    @property
+    def numeric(self) -> set[int]:
+        """Columns that hold a number."""
+        return {i for row in self.cells for i, c in enumerate(row) if c.sort is not None}
+
 
 @dataclass(frozen=True)
 class Figure:

@@ -160,7 +160,10 @@ def difference_figure(rows: Mapping[str, Point], title: str, baseline: str) -> F
 
 
 def cost_figure(panels: Mapping[str, Mapping[str, Point]], title: str = "") -> Figure:
-    """UAR with its interval against what it costs, a panel per cost, on a logarithmic axis."""
+    """UAR with its interval against what it costs, a panel per cost.
+
+    The axis of a cost is logarithmic where the dearest head costs ten times the cheapest.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.4 * len(panels) + 1.6, 3.2), layout="constrained")
@@ -170,7 +173,13 @@ def cost_figure(panels: Mapping[str, Mapping[str, Point]], title: str = "") -> F
             if low is not None and high is not None:
                 axes.plot([x, x], [low, high], color=f"C{i % 10}", lw=1, alpha=0.6)
             axes.plot([x], [value], "o", color=f"C{i % 10}", label=head)
-        axes.set_xscale("log")
+        at = [x for x, *_ in heads.values()]
+        if max(at) >= 10 * min(at):
+            axes.set_xscale("log")
+        else:
+            axes.locator_params(axis="x", nbins=4)
+            axes.set_xlim(0, 1.08 * max(at))
+            axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
         axes.set_xlabel(cost, fontsize=9)
     grid[0].set_ylabel("UAR", fontsize=9)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center", fontsize=8,

@@ -103,8 +103,9 @@ def _group_tables(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[
         [head, of.worst or "–", cell(None if np.isnan(of.gap) else of.gap)]
         for head, of in found.items()
     ]
+    table = Table(f"UAR by {words}: {g.name}", (words, "utterances", *found), body, notes)
     return [
-        Table(f"UAR by {words}: {g.name}", (words, "utterances", *found), body, notes),
+        table if len(body) <= 8 else Fold(f"The {len(body)} groups by {words}", [table]),
         Table(f"Worst group by {words}: {g.name}", ("head", "worst group", "gap"), worst),
     ]
 
@@ -163,7 +164,7 @@ def calibration(section: Section, c: Context) -> None:
                  "are in the table", name=f"reliability-{i}"),
         ]  # fmt: skip
         table = Table(f"Calibration: {g.name}", columns, body)
-        return [table, Row(figures)]
+        return [table, *figures]
 
     per_grid(section, c.grids, make)
 

@@ -175,7 +175,7 @@ def cost(section: Section, c: Context) -> None:
     """What a point of UAR costs."""
     section.intro = (
         "Seconds are of the machine that ran the cells, with whatever else it did; sizes are of "
-        "the model. Axes of cost are logarithmic; lines are 95 % intervals."
+        "the model. Lines are 95 % intervals."
     )
     columns = ("head", "UAR", "trainable", "of the head", "s / fit", "ms / utt", "peak MiB")
     for i, group in enumerate(grouped(c.rows)):

@@ -38,16 +38,15 @@ def compared(section: Section, c: Context) -> None:
     section.parts.append(Text(text))
     section.parts.extend(Text(f"{note}.") for note in matching_notes(c.plan.get("matched", [])))
     columns = ("table", "certificate", "manifest", "taxonomy", "folds", "seeds", "utterances",
-               "speakers", "rule of selection", "classes")  # fmt: skip
+               "speakers", "rule of selection")  # fmt: skip
     rows = []
     for g in c.grids:
         first, mark = c.row(g, next(iter(g.runs))), g.certificate
         counts = (len(g.folds), len(g.seeds), first["utterances"], first["speakers"])
-        classes = ", ".join(next(iter(g.pooled.values())).classes)
         rows.append(
             [g.name, mark["hash"], str(mark["manifest"]), str(mark["taxonomy"])]
             + [cell(n, "d") for n in counts]
-            + [str(mark["rule"]), classes]
+            + [str(mark["rule"])]
         )
     section.parts.append(Table("Certificates", columns, rows))
     section.parts.extend(_settings(g) for g in c.grids)
@@ -67,7 +66,9 @@ def _settings(g: Grid) -> Fold:
     hidden = ("head", "head_name", "fold", "seed")
     config = flatten({k: v for k, v in run.record["config"].items() if k not in hidden})
     shared = {k: v for k, v in config.items() if k not in ("data.root", "trainer.out")}
+    classes = ", ".join(next(iter(g.pooled.values())).classes)
     made: list[Part] = [
+        Text(f"Classes: {classes}."),
         Table(f"Hashes of the parts: {g.name}", ("fold", *names), body),
         Text("Settings that all heads share:"),
         Code(yaml.safe_dump(shared, sort_keys=False, allow_unicode=True).strip()),

@@ -228,7 +228,8 @@ def _report(arguments: argparse.Namespace) -> None:
 
     from .report import report
 
-    report(Path(arguments.out) / Path(arguments.suite).stem)
+    folder = Path(arguments.out) / Path(arguments.suite).stem
+    report(folder, audio=arguments.audio, attributes=arguments.attributes)
 
 
 def _tensorboard(arguments: argparse.Namespace) -> None:
