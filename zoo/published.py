@@ -166,10 +166,10 @@ def load(path: str | Path, *, revision: str | None = None, base: str | None = No
     except (ConfigError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: its model cannot be built: {error}") from error
     model_config.check_preprocessing(config, module, path)
-    weights = _read(folder / WEIGHTS)
+    weights = read_weights(folder / WEIGHTS)
     own = module.state_dict()
     if adapters.split(checkpoint.strip_frozen(own, module.frozen_keys()))[1]:
-        weights = adapters.join(weights, _read(folder / ADAPTER))
+        weights = adapters.join(weights, read_weights(folder / ADAPTER))
     elif (folder / ADAPTER).exists():
         raise CheckpointError(
             f"{path} holds {ADAPTER}, but according to {CONFIG} its encoder is not tuned by LoRA; "
@@ -221,7 +221,12 @@ def _write(weights: Mapping[str, Tensor], path: Path) -> None:
     save_file(plain, path, metadata={"format": "pt"})
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a saved folder's file.
+
+    Raises:
+        CheckpointError: when it is missing, a pickle instead, or damaged.
+    """
     if not path.is_file():
         beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
         pickles = [p.name for p in beside if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
