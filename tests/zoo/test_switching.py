@@ -28,7 +28,7 @@ def encoder(tiny_models, tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def source(tiny_recipe, encoder, _other_speech) -> Path:
+def source(tiny_recipe, encoder, other_speech) -> Path:
     knobs = ["encoder=hf", f"encoder.name={encoder}", "encoder.layers=[1,3]", "optim.epochs=1"]
     cfg = compose(tiny_recipe, [*knobs, "data.features=live", "data.options={table: table.csv}"])
     train(cfg)
@@ -36,7 +36,7 @@ def source(tiny_recipe, encoder, _other_speech) -> Path:
 
 
 @pytest.fixture(scope="module")
-def _other_speech(tiny_speech) -> Path:
+def other_speech(tiny_speech) -> Path:
     """The same folder under other speakers' names: one table more."""
     table = (tiny_speech / "table.csv").read_text().replace(",s", ",t")
     (tiny_speech / "others.csv").write_text(table)
@@ -44,10 +44,10 @@ def _other_speech(tiny_speech) -> Path:
 
 
 @pytest.fixture(scope="module")
-def adapted(source, _other_speech, tmp_path_factory) -> dict[str, Path]:
+def adapted(source, other_speech, tmp_path_factory) -> dict[str, Path]:
     """Two LoRA adaptations to different supports, and one of the head alone."""
     folder = tmp_path_factory.mktemp("adapted")
-    there = {"root": str(_other_speech), "options": {"table": "others.csv"}}
+    there = {"root": str(other_speech), "options": {"table": "others.csv"}}
     for name, how in {
         "one": {"draw": 1, "shots": 2},
         "two": {"draw": 2, "shots": 2, "lora_rank": 4},
@@ -120,9 +120,9 @@ def test_only_adapters_head_and_mix_change(source, adapted) -> None:
 
 
 def test_an_adaptation_goes_on_from_the_source_s_own_adapters(
-    source, adapted, _other_speech, tmp_path
+    source, adapted, other_speech, tmp_path
 ):
-    there = {"root": str(_other_speech), "options": {"table": "others.csv"}, "shots": 1}
+    there = {"root": str(other_speech), "options": {"table": "others.csv"}, "shots": 1}
     entry = adapt(adapted["one"], out=tmp_path / "next", **HOW, **there, lora_rank=2)
     assert entry["tuning"] == "lora"
     assert entry["config"]["encoder"]["lora_rank"] == 8
@@ -134,8 +134,8 @@ def test_an_adaptation_goes_on_from_the_source_s_own_adapters(
         adapt(adapted["one"], out=tmp_path / "full", **HOW, **there, tuning="full")
 
 
-def test_full_tuning_is_a_model_of_its_own(source, _other_speech, tmp_path) -> None:
-    there = {"root": str(_other_speech), "options": {"table": "others.csv"}, "shots": 1}
+def test_full_tuning_is_a_model_of_its_own(source, other_speech, tmp_path) -> None:
+    there = {"root": str(other_speech), "options": {"table": "others.csv"}, "shots": 1}
     entry = adapt(source, out=tmp_path / "full", **HOW, **there, tuning="full")
     assert entry["config"]["encoder"]["tuning"] == "full"
     assert entry["bytes"]["changed"] > 100_000
