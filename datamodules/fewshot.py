@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..zoo.errors import ConfigError, DataError
+from ..zoo.adapt_options import check_shots
+from ..zoo.errors import DataError
 from ..zoo.record import write_json
 from ..zoo.taxonomy import Taxonomy
 from .audit import audit
@@ -28,7 +29,6 @@ from .speech import SpeechDataModule, class_indices
 from .split import some, speakers_of
 
 FORMAT = 1
-LIMIT = 64  # shots of a class; above it, train on the target
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,7 @@ def open_few_shot(
         DataError: for a class without an utterance, a speaker or a recording in support and query,
             or a given support of other data.
     """
-    if not 0 <= shots <= LIMIT:
-        raise ConfigError(f"shots={shots}; give 0 (as it is) to {LIMIT} utterances of each class")
+    check_shots(shots)
     speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
     classes = class_indices(speech.utterances, taxonomy, label)
     kept = [u for u, c in zip(speech.utterances, classes, strict=True) if c >= 0]

@@ -123,7 +123,7 @@ def adapt(
         how: fields of :class:`.adapt_options.Options`.
 
     Returns:
-        The record.
+        The record, and its ``folder``.
 
     Raises:
         ConfigError: for options that cannot be met by this model.
@@ -140,7 +140,7 @@ def adapt(
     if done is not None and finished(folder):
         if done["fingerprint"] != plan.fingerprint:
             raise DataError(f"{folder} holds another adaptation than this; choose another out")
-        return done
+        return {**done, "folder": str(folder)}
     drawn = plan.shot.support
     file = Path(support) if support else drawn.write(Path(supports or folder.parent / "supports"))
     entry, table = _run(plan, progress)
@@ -153,12 +153,12 @@ def adapt(
     table.write_jsonl(folder / "predictions.jsonl")
     entry["seconds"]["total"] = round(time.perf_counter() - began, 2)
     write_json(folder / RECORD, entry)
-    return entry
+    return {**entry, "folder": str(folder)}
 
 
-def run_cell(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A cell of a suite: the arguments of :func:`adapt`, ``path`` among them."""
-    return adapt(out=folder, **values)
+def adapt_cell(cfg: RunConfig, folder: Path, **arguments: Any) -> dict[str, Any]:
+    """A cell of a suite: ``cfg`` is its source's, the rest is as for :func:`adapt`."""
+    return adapt(out=folder, **arguments)
 
 
 def planned(

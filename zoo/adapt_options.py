@@ -15,6 +15,22 @@ RATE_OF_OTHERS = 1e-4
 """Of an encoder that was trained from scratch: a tenth of its own (our choice)."""
 
 
+MOST_SHOTS = 64
+"""Of a class; with more, train on the target."""
+
+
+def check_shots(shots: int) -> None:
+    """Refuse a number of shots out of range.
+
+    Raises:
+        ConfigError: saying what it may be.
+    """
+    if not 0 <= shots <= MOST_SHOTS:
+        raise ConfigError(
+            f"shots={shots}; give 0 (as it is) to {MOST_SHOTS} utterances of each class"
+        )
+
+
 @dataclass(frozen=True)
 class Options:
     """How a model is adapted.
@@ -60,7 +76,8 @@ class Options:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ConfigError(f"{name} is '{value}'; give a whole number")
-        low = {"shots": 0, "draw": 0, "steps": 1, "batch_size": 1, "weight_decay": 0, "clip": 0}
+        check_shots(self.shots)
+        low = {"draw": 0, "steps": 1, "batch_size": 1, "weight_decay": 0, "clip": 0}
         wrong = [f"{k}={v} is not {n} or more" for k, n in low.items() if not (v := self[k]) >= n]
         rates = [k for k in ("lr", "head_lr") if self[k] is not None and not self[k] > 0]
         wrong += [f"{k}={self[k]} is not above 0" for k in rates]

@@ -143,6 +143,33 @@ def changed_bytes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> 
     return sum(v.numel() * v.element_size() for v in changed)
 
 
+def told(entry: Mapping[str, Any]) -> list[str]:
+    """Lines for people on a finished adaptation."""
+    support, m, size = entry["support"], entry["metrics"], entry["bytes"]
+    lines = [f"note: {note}" for note in entry["split_notes"]]
+    if entry["shots"]:
+        drawn = ", ".join(f"{n} {c}" for c, n in support["counts"].items())
+        lines.append(
+            f"support {support['sha']}, draw {entry['draw']} ({drawn}; "
+            f"{len(support['speakers'])} speakers): {support['file']}"
+        )
+    low, high = m["uar_interval"]
+    between = "" if low is None or low != low else f" (95 % interval {low:.3f} to {high:.3f})"
+    lines.append(
+        f"{entry['condition']}: query of {m['n']} utterances of {len(entry['speakers']['test'])} "
+        f"speakers: UAR {m['uar']:.3f}{between}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
+    )
+    if found := entry["forgetting"]:
+        before, after = found["before"]["uar"], found["after"]["uar"]
+        lines.append(f"on the source: UAR {before:.3f} before, {after:.3f} after")
+    if entry["shots"]:
+        kept = f", {size['saved'] / 1e6:.2f} MB saved" if "saved" in size else ""
+        changed = f"{size['changed'] / 1e6:.2f} MB of weights changed"
+        seconds = entry["seconds"]["fit"]
+        lines.append(f"{entry['steps']} steps in {seconds:.1f} s; {changed}{kept}")
+    return [*lines, f"record, predictions{', model' if 'saved' in size else ''}: {entry['folder']}"]
+
+
 def _steps(plan: Plan) -> int:
     return 0 if plan.tuning == "none" else plan.steps.steps
 

@@ -57,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
         "part=test|valid|all condition=noise:10dB out=FILE)",
         ("checkpoint", "a run's folder, or a .ckpt file"),
     )
+    verb(
+        "adapt",
+        "a trained model to other speech, by a few utterances of each class (data=CORPUS shots=4 "
+        "[tuning=lora|head|full|scratch] [draw=1] [steps=60] [protocol=NAME fold=0 taxonomy=NAME])",
+        ("checkpoint", "a run's folder, a .ckpt file, or a saved folder"),
+    )
     sub = verb(
         "predict",
         "label and probabilities of recordings, or a timeline of long ones",

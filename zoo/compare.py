@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import axes, estimate, pool, robustness, search, suite
+from . import axes, estimate, few_shot, pool, robustness, search, suite
 from .errors import ComparisonError
 from .record import finished, read_record, write_json
 from .report import report
@@ -52,9 +52,10 @@ def compare(
         ``{"cells", "done", "failed", "folder", "summary"}``; ``summary`` is None for a dry run.
     """
     console = console or wide_console()
-    if robustness.is_meant(name):
-        options: Any = {"workers": workers, "limit": limit, "dry_run": dry_run}
-        return robustness.compare(name, overrides, out=out, console=console, **options)
+    for other in (robustness, few_shot):  # what they run is not spanned by axes of runs
+        if other.is_meant(name):
+            given: Any = {"out": out, "workers": workers, "limit": limit, "dry_run": dry_run}
+            return dict(other.compare(name, overrides, console=console, **given))
     chosen = suite.load(name, overrides)
     folder = Path(out) / chosen.name
     cells = suite.expand(chosen, out=out)

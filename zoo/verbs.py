@@ -15,7 +15,9 @@ from .errors import ConfigError, suggest
 LISTS = ("heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites")
 
 
-def _settings(arguments: argparse.Namespace, known: Sequence[str]) -> dict[str, Any]:
+def _settings(
+    arguments: argparse.Namespace, known: Sequence[str], numbers: Sequence[str] = ()
+) -> dict[str, Any]:
     from .config import parse
 
     values = dict(parse(arguments.settings))
@@ -25,7 +27,8 @@ def _settings(arguments: argparse.Namespace, known: Sequence[str]) -> dict[str, 
     options = {k[8:]: values.pop(k) for k in list(values) if k.startswith("options.")}
     written = {key.strip(): text for key, _, text in (s.partition("=") for s in arguments.settings)}
     for key, value in values.items():  # a name or a folder may look like a number
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and key not in numbers:
             values[key] = written[key]
     return {**values, "options": options}
 
@@ -198,6 +201,19 @@ def _eval(arguments: argparse.Namespace) -> None:
         print(f"record: {record}")
 
 
+def _adapt(arguments: argparse.Namespace) -> None:
+    from .adapt import adapt
+    from .adapt_options import known_options
+    from .adapt_record import told
+
+    where = ("data", "root", "protocol", "fold", "taxonomy", "label", "support", "supports", "out")
+    how = known_options()
+    values = _settings(arguments, (*where, *how), numbers=("fold", *how))
+    if "data" not in values:
+        raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
+    print("\n".join(told(adapt(arguments.checkpoint, **values, progress=sys.stderr.isatty()))))
+
+
 def _predict(arguments: argparse.Namespace) -> int:
     from .predict import predict_files
     from .train import quiet
@@ -297,6 +313,7 @@ VERBS: dict[str, Any] = {
     "doctor": _doctor,
     "train": _train,
     "eval": _eval,
+    "adapt": _adapt,
     "predict": _predict,
     "compare": _compare,
     "report": _report,
