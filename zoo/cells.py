@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import ComparisonError, DataError
 from .metrics import PredictionTable, merge
-from .record import read_record
+from .record import RECORD, read_record
 from .search import budget_of, without_searched
 
 PREDICTIONS = "predictions.jsonl"
@@ -104,6 +104,10 @@ def find_cells(folder: Path, names: Sequence[str] | None = None) -> Found:
             record = read_record(cells / name)
             if record is None:
                 found.missing.append(name)
+            elif not isinstance(record, dict):
+                found.broken[name] = (
+                    f"{cells / name / RECORD} is no record; remove it, and its run is made again"
+                )
             elif record.get("status") != "ok":
                 found.failed[name] = str(record.get("error") or "no reason was recorded")
             else:
@@ -118,7 +122,7 @@ def _read(folder: Path, record: dict[str, Any]) -> Run:
         part = record.get(key)
         if not isinstance(part, Mapping) or any(k not in part for k in inner):
             raise DataError(
-                f"{folder / 'record.json'} lacks {key} ({', '.join(inner)}); remove the cell's "
+                f"{folder / RECORD} lacks {key} ({', '.join(inner)}); remove the cell's "
                 "folder, and it is run again"
             )
     table = PredictionTable.read_jsonl(folder / PREDICTIONS)

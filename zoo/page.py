@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
 
 TEMPLATE = "page.html.j2"
+WIDE = 7.5  # inches: a drawing beyond is not shrunk to a phone, but scrolled
 
 
 class Cell(NamedTuple):
@@ -58,6 +59,7 @@ class Figure:
     svg: str
     alt: str
     caption: str = ""
+    wide: bool = False
     kind: ClassVar[str] = "figure"
 
 
@@ -153,6 +155,5 @@ def draw(plot: Plot, alt: str, caption: str = "", *, name: str) -> Figure:
     own = re.sub(r"\W+", "-", name)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{own}.\1"', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{own}.", svg)
-    return Figure(
-        svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1), alt, caption
-    )
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    return Figure(svg, alt, caption, wide=plot.get_figwidth() > WIDE)

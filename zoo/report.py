@@ -36,6 +36,7 @@ SECTIONS = (
     ("results", "Results", sections_rows.results),
     ("differences", "Paired differences", sections_rows.differences),
     ("learning", "Learning curves", sections_rows.learning),
+    ("conditions", "By condition", sections_rows.conditions),
     ("across", "Across corpora", sections_rows.across),
     ("confusions", "Confusion matrices", sections_predictions.confusions),
     ("groups", "Sub-groups", sections_predictions.groups),

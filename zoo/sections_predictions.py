@@ -9,7 +9,7 @@ import numpy as np
 
 from .attributes import ATTRIBUTES, of_table
 from .cells import Run, pooled
-from .errors import DataError
+from .errors import ComparisonError, DataError
 from .groups import SubGroups, sub_groups
 from .metrics import PredictionTable
 from .page import Cell, Figure, Fold, Part, Row, Section, Table, Text, draw
@@ -20,6 +20,7 @@ from .summary import Grid
 from .tables import span
 
 ERRORS = 8  # of each head
+MATRICES = 60  # more are left out of a page: a suite of conditions has hundreds
 AUDIO_LIMIT = 24 * 2**20  # characters of all clips: what a page of a report may weigh
 
 
@@ -30,7 +31,12 @@ def confusions(section: Section, c: Context) -> None:
         "utterances (each once per seed)."
     )
 
+    drawn = [0]
+
     def make(g: Grid) -> list[Part]:
+        drawn[0] += len(g.pooled)
+        if drawn[0] > MATRICES:
+            raise ComparisonError(f"left out: a report draws {MATRICES} matrices at most")
         figures: list[Figure] = []
         for head, table in g.pooled.items():
             said = ", ".join(f"{k} {v:.2f}" for k, v in table.recalls().items())

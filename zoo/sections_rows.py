@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from .cells import Run
 from .page import Cell, Fold, Section, Table, Text, draw
 from .plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
 from .section import Context, cell
+from .summary import Grid
 from .tables import COLUMNS, caption, cells_of, grouped, notes, p_text, plain, remarks, span
 
 # an axis of a suite that is an amount of labels, as records name it, and in words
@@ -20,7 +22,7 @@ AMOUNTS = {
     "data.train_share": "share of the training utterances",
 }
 COSTS = {
-    "trainable": "trainable parameters",
+    "trainable": "million trainable parameters",
     "seconds": "seconds of a fit",
     "inference_ms": "ms per utterance",
 }
@@ -104,22 +106,46 @@ def differences(section: Section, c: Context) -> None:
         )
 
 
+def amount_of(run: Run) -> tuple[float, str, str] | None:
+    """Amount of labels, what it is, and all else that tells the run's table from others.
+
+    None where a run's record names no amount.
+    """
+    axes, condition = dict(run.record.get("axes") or {}), str(run.record.get("condition") or "")
+    shots = run.record.get("shots")
+    if isinstance(shots, int):
+        rest = [part for part in condition.split(", ") if part != f"{shots} shots"]
+        return float(shots), "shots per class", ", ".join([*rest, *_said(axes)])
+    for key in AMOUNTS:
+        if isinstance(axes.get(key), (int, float)):
+            amount = float(axes.pop(key))
+            return amount, AMOUNTS[key], ", ".join([*filter(None, [condition]), *_said(axes)])
+    return None
+
+
+def _said(axes: dict[str, Any]) -> list[str]:
+    return [f"{k}={v}" for k, v in axes.items()]
+
+
 def learning(section: Section, c: Context) -> None:
     """UAR by shots, or by the share of the labels."""
     section.intro = "Bands are 95 % intervals over speakers."
     curves: dict[tuple[str, str], dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
     for g in c.grids:
         run = next(iter(g.runs.values()))[0]
-        axes = dict(run.record.get("axes") or {})
-        key = next((k for k in AMOUNTS if isinstance(axes.get(k), (int, float))), None)
-        if key is None:
+        found = amount_of(run)
+        if found is None:
             continue
-        amount = float(axes.pop(key))
+        amount, words, rest = found
         stem = Path(run.record["config"]["recipe"]).stem
-        rest = (stem, run.pair, *(f"{k}={v}" for k, v in axes.items()), g.encoder)
-        name = ", ".join(part for part in rest if part)
+        name = ", ".join(part for part in (stem, run.pair, g.encoder, rest) if part)
         for head in g.runs:
-            curves[name, AMOUNTS[key]][head].append(point(c.row(g, head), amount))
+            curves[name, words][head].append(point(c.row(g, head), amount))
+    for (name, words), heads in curves.items():  # without any shot nothing was tuned
+        for (other, _), more in curves.items() if words == AMOUNTS["shots"] else ():
+            if name != other and name.startswith(f"{other}, "):
+                for head, points in more.items():
+                    heads[head] += [p for p in points if p[0] == 0]
     for i, ((name, words), heads) in enumerate(curves.items()):
         at = sorted({p[0] for points in heads.values() for p in points})
         if len(at) < 2:
@@ -137,6 +163,38 @@ def learning(section: Section, c: Context) -> None:
         section.parts.append(Table(title, ("head", *(f"{x:g}" for x in at)), body))
     if not section.parts:
         section.parts.append(Text("Not applicable: all cells of a table had one amount of labels."))
+
+
+def conditions(section: Section, c: Context) -> None:
+    """What each head keeps under the conditions of a comparison, or with its free axes."""
+    section.intro = "UAR of every head under each condition, and under each setting of a free axis."
+    found: dict[str, list[Grid]] = defaultdict(list)
+    for g in c.grids:
+        run = next(iter(g.runs.values()))[0]
+        stem = Path(run.record["config"]["recipe"]).stem
+        found[", ".join(part for part in (stem, run.pair, g.encoder) if part)].append(g)
+    for i, (name, members) in enumerate(found.items()):
+        if len(members) < 2:
+            continue
+        heads = list(dict.fromkeys(h for g in members for h in g.runs))
+        down = [next(iter(g.runs.values()))[0].condition or "as trained" for g in members]
+        values = [
+            [c.row(g, h)["uar"]["mean"] if h in g.runs else None for h in heads] for g in members
+        ]
+        title = f"UAR by condition: {name}"
+        said = "; ".join(
+            f"{d}: " + ", ".join(f"{h} {plain(v, '.3f')}" for h, v in zip(heads, row, strict=True))
+            for d, row in zip(down, values, strict=True)
+        )
+        grid = np.array([[np.nan if v is None else v for v in row] for row in values])
+        figure = heat_figure(grid, down, heads, name, ("", ""))
+        section.parts.append(draw(figure, f"{title}. {said}", name=f"conditions-{i}"))
+        body = [[d, *map(cell, row)] for d, row in zip(down, values, strict=True)]
+        section.parts.append(Table(title, ("condition", *heads), body))
+    if not section.parts:
+        section.parts.append(
+            Text("Not applicable: heads and encoders were compared under one condition.")
+        )
 
 
 def across(section: Section, c: Context) -> None:
@@ -181,7 +239,11 @@ def cost(section: Section, c: Context) -> None:
     for i, group in enumerate(grouped(c.rows)):
         name = name_of(group)
         panels = {
-            words: {r["head"]: point(r, float(r[key])) for r in group if r[key]}
+            words: {
+                r["head"]: point(r, float(r[key]) * (1e-6 if key == "trainable" else 1))
+                for r in group
+                if r[key]
+            }
             for key, words in COSTS.items()
         }
         panels = {words: points for words, points in panels.items() if points}

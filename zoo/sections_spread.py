@@ -52,6 +52,8 @@ def ranks(section: Section, c: Context) -> None:
         f"Friedman's chi² {found.chi2:.2f}, p {found.p:.2g}; Iman and Davenport's F {found.f:.2f}, "
         f"p {found.f_p:.2g}; critical difference {found.critical:.2f}. Not told apart: {apart}."
     )
+    if found.chi2 != found.chi2:
+        note = f"All heads tie in every block: no test. Not told apart: {apart}."
     body = [[h, cell(r, ".2f")] for h, r in zip(found.heads, found.ranks, strict=True)]
     section.parts.append(Table(title, ("head", "average rank"), body, [note]))
 

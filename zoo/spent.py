@@ -16,7 +16,7 @@ def totals(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """
     sums = {"cells": 0, **dict.fromkeys((*PARTS, "other", "total"), 0.0), "encoded": 0, "reused": 0}
     for record in records:
-        seconds = record["seconds"]
+        seconds = {"total": 0.0} | (record.get("seconds") or {})
         store = record.get("feature_store") or {}
         sums["cells"] += 1
         sums["total"] += seconds["total"]

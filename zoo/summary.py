@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .cells import Run, by_pair, certificate, check_comparable, pooled
+from .clusters import check_same, labelled_speakers
 from .errors import ComparisonError, SerzooError
 from .jackknife import jackknife, paired_jackknife
 from .metrics import PredictionTable, merge
@@ -68,6 +69,9 @@ def grids(runs: Sequence[Run]) -> tuple[list[Grid], dict[Key, str]]:
         except SerzooError as error:
             refused[key] = str(error)
             continue
+        except (KeyError, TypeError) as error:
+            refused[key] = f"a record lacks what a comparison needs ({error!r})"
+            continue
         if grid is None:
             refused[key] = "no fold and seed is finished by every head yet"
         else:
@@ -95,6 +99,10 @@ def _grid(key: Key, members: Sequence[Run]) -> Grid | None:
     chosen = {head: [cells[k] for k in kept] for head, cells in heads.items()}
     tables = {head: pooled(cells) for head, cells in chosen.items()}
     first = next(iter(chosen.values()))
+    reference = tables[first[0].head]
+    labelled_speakers(reference)  # refuses a table without labels
+    for table in tables.values():
+        check_same(reference, table)
     return Grid(*key, chosen, tables, folds, seeds, len(every) - len(kept), certificate(first))
 
 
