@@ -37,6 +37,8 @@ from serzoo.datamodules.speech import audit_folds
 from serzoo.zoo import config, suite
 from serzoo.zoo.cache import cache_dir
 from serzoo.zoo.errors import DataError
+from serzoo.zoo.exchange import import_predictions
+from serzoo.zoo.foreign import Columns
 from serzoo.zoo.metrics import PredictionTable, merge
 from serzoo.zoo.stats import bootstrap
 from serzoo.zoo.train import open_data
@@ -272,20 +274,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     for recipe in arguments.recipes or suite.load(arguments.suite).axes["recipe"]:
         path = run(arguments.suite, recipe, extractor, write)
         if not arguments.write:
-            from serzoo.zoo.exchange import import_predictions
-
             done = import_predictions(
                 arguments.suite,
                 path,
                 name=f"svm_{arguments.features}",
                 recipe=Path(recipe).stem,
                 scores="ranks",
-                fold_column="fold",
+                columns=Columns(fold="fold"),
                 toolkit=f"openSMILE {extractor.version}, {arguments.features}, linear SVM",
                 selection="highest UAR on validation speakers, smallest C of equals",
                 out=arguments.out,
             )
-            print(f"imported: {len(done.cells)} cells in {folder}")
+            print(
+                f"imported: {len(done.cells)} cells; `serzoo report {folder.name}` tabulates them"
+            )
 
 
 if __name__ == "__main__":
