@@ -116,6 +116,11 @@ def _group_tables(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[
     ]
 
 
+def sure(g: Grid, head: str) -> bool:
+    """Whether a head's scores are probabilities: another toolkit's may only order the classes."""
+    return all(run.record.get("probabilities", True) for run in g.runs[head])
+
+
 def tempered(runs: Sequence[Run]) -> tuple[PredictionTable, list[float]]:
     """The pooled table with every cell's scores divided by its own temperature, and these.
 
@@ -146,12 +151,15 @@ def calibration(section: Section, c: Context) -> None:
 
     def make(g: Grid) -> list[Part]:
         i, body, pairs, curves = c.grids.index(g), [], {}, {}
+        left_out = [h for h in g.runs if not sure(g, h)]
         for head, runs in g.runs.items():
+            if head in left_out:
+                continue
             before = g.pooled[head]
             try:
                 after, temperatures = tempered(runs)
             except DataError as error:
-                section.messages.append(f"{g.name}, {head}: {error}.")
+                section.messages.append(f"{g.name}, {head}: {error}, so it is as before.")
                 after, temperatures = before, [1.0]
             (one, _), (two, _) = calibrations(before, 1.0), calibrations(after, 1.0)
             curves[head], pairs[head] = risk_coverage(after), (before, after)
@@ -161,6 +169,8 @@ def calibration(section: Section, c: Context) -> None:
                        for x in (getattr(one, k), getattr(two, k))]  # fmt: skip
             numbers += [curves[head].aurc, curves[head].excess]
             body.append([head, Cell(shown, float(np.mean(temperatures))), *map(cell, numbers)])
+        if not body:
+            raise ComparisonError("no head gives probabilities, so there is nothing to calibrate")
         said = "; ".join(f"{h} {k.aurc:.3f}" for h, k in curves.items())
         figures = [
             draw(risk_coverage_figure(curves, g.name),
@@ -169,7 +179,8 @@ def calibration(section: Section, c: Context) -> None:
                  f"Reliability of each head before and after temperature: {g.name}; the errors "
                  "are in the table", name=f"reliability-{i}"),
         ]  # fmt: skip
-        table = Table(f"Calibration: {g.name}", columns, body)
+        notes = [f"{h}: left out, its predictions hold no probabilities." for h in left_out]
+        table = Table(f"Calibration: {g.name}", columns, body, notes)
         return [table, *figures]
 
     per_grid(section, c.grids, make)
@@ -200,6 +211,9 @@ def errors(section: Section, c: Context) -> None:
     def make(g: Grid) -> list[Part]:
         parts: list[Part] = []
         for head, runs in g.runs.items():
+            if not sure(g, head):
+                parts.append(Text(f"{head} gives no probabilities: none of its errors is surest."))
+                continue
             try:
                 table, _ = tempered(runs)
             except DataError:

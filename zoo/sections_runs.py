@@ -37,6 +37,15 @@ def compared(section: Section, c: Context) -> None:
         )
     section.parts.append(Text(text))
     section.parts.extend(Text(f"{note}.") for note in matching_notes(c.plan.get("matched", [])))
+    foreign = {r.head: r.record["imported"] for r in c.found.runs if r.record.get("imported")}
+    for head, about in foreign.items():
+        said = "; ".join(f"{k}: {v}" for k, v in flatten(about).items() if v not in (None, "None"))
+        section.parts.append(
+            Text(
+                f"{head} is a row of another toolkit's predictions of the same utterances. How it "
+                f"was trained and selected is what its user says: {said}."
+            )
+        )
     columns = ("table", "certificate", "manifest", "taxonomy", "folds", "seeds", "utterances",
                "speakers", "rule of selection")  # fmt: skip
     rows = []

@@ -243,3 +243,16 @@ def test_a_damaged_plan(report_suite: ModuleType, suite: Callable[..., Path], te
     (folder / "suite.json").write_text(text)
     with pytest.raises(ComparisonError, match=r"suite\.json is damaged .* writes it anew"):
         report_suite.made(folder)
+
+
+def test_predictions_without_probabilities_are_left_out_of_calibration(
+    report_suite: ModuleType, suite: Callable[..., Path]
+) -> None:
+    folder = suite()
+    for fold in (0, 1):
+        said = {"probabilities": False, "imported": {"name": "svm", "toolkit": "other"}}
+        change(folder / "cells" / f"one-1-{fold}" / RECORD, lambda r: r.update(said))  # noqa: B023
+    sections, _ = report_suite.made(folder)
+    assert "a_b<i>: left out, its predictions hold no probabilities" in sections["calibration"]
+    assert "a_b<i> gives no probabilities" in sections["errors"]
+    assert "what its user says: name: svm; toolkit: other" in sections["compared"]
