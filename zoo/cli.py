@@ -85,7 +85,12 @@ def parser() -> argparse.ArgumentParser:
         "--batch-seconds", type=float, default=160.0, help="padded audio in a batch (default: 160)"
     )
     suite = ("suite", "a shipped suite (see `serzoo list suites`) or a YAML file")
-    sub = verb("compare", "run every cell of a suite that is not finished, then tabulate", suite)
+    sub = verb(
+        "compare",
+        "run every cell of a suite that is not finished, then tabulate (`compare import SUITE FILE "
+        "name=NAME`: another toolkit's predictions as a row)",
+        suite,
+    )
     sub.add_argument(
         "--dry-run", action="store_true", help="only list the cells, with estimated time and memory"
     )

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import axes, estimate, few_shot, pool, robustness, search, suite
+from . import axes, estimate, exchange, few_shot, pool, robustness, search, suite
 from .errors import ComparisonError
 from .record import finished, read_record, write_json
 from .report import report
@@ -92,7 +92,7 @@ def compare(
             "match_params": chosen.match_params,
             "matched": suite.matched(cells),
             "search": chosen.search.budget() if chosen.search else None,
-            "cells": [c.name for c in cells],
+            "cells": [*(c.name for c in cells), *exchange.imported(folder)],
             "calls": _earlier_calls(folder / "suite.json"),
         }
         write_json(folder / "suite.json", plan)

@@ -225,7 +225,15 @@ def _predict(arguments: argparse.Namespace) -> int:
     )
 
 
+def _import(arguments: argparse.Namespace) -> int:
+    from .exchange_verb import run
+
+    return run(arguments.settings, out=arguments.out, dry_run=arguments.dry_run)
+
+
 def _compare(arguments: argparse.Namespace) -> int:
+    if arguments.suite == "import":
+        return _import(arguments)
     from .compare import compare
 
     done = compare(
