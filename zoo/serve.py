@@ -7,9 +7,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from .board import EVENTS
 from .errors import ConfigError
-
-EVENTS = "events.out.tfevents.*"
 
 
 def folder_of(what: str, out: str = "runs") -> Path:

@@ -14,11 +14,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from . import checkpoint, parallel, record, registry
+from . import attributes, board, checkpoint, parallel, record, registry
 from .config import RunConfig, build_taxonomy
 from .errors import ConfigError, DataError
 from .module import SERModule
-from .plots import confusion_figure
 from .record import finished, read_record, write_json
 from .stats import bootstrap
 from .storing import StoreFeatures
@@ -211,7 +210,9 @@ def train(
             out / f"{'predictions' if part == 'test' else 'valid'}.jsonl"
         )
     if test:
-        _log_summary(trainer, cfg, module, entry)
+        rows = attributes.attributes_of(data.datasets["test"].utterances)
+        attributes.write_attributes(out / attributes.UTTERANCES, rows)
+        board.write(trainer, module, cfg, entry, data)
     write_json(out / record.RECORD, entry)
     return entry
 
@@ -230,7 +231,7 @@ def _trainer(cfg: RunConfig, out: Path, n_train: int) -> tuple[L.Trainer, ModelC
     last = ModelCheckpoint(
         folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
-    callbacks: list[Callback] = [best, last]
+    callbacks: list[Callback] = [best, last, board.Board()]
     if cfg.trainer.progress:
         callbacks.append(RichProgressBar(leave=False))
     t = cfg.trainer
@@ -311,26 +312,6 @@ def measure(test: Any, temperature: float = 1.0) -> dict[str, Any]:
             if len(corpora) > 1 and table.labelled.any()
         },
     }
-
-
-def _log_summary(
-    trainer: L.Trainer, cfg: RunConfig, module: SERModule, entry: dict[str, Any]
-) -> None:
-    logger = trainer.logger
-    if not isinstance(logger, TensorBoardLogger):
-        return
-    m = entry["metrics"]
-    hparams = record.flatten(cfg.identity) | {"head_name": cfg.called}
-    hparams |= {
-        "trainable": entry["parameters"]["trainable"],
-        "fit_seconds": entry["seconds"]["fit"],
-    }
-    # one call, with all metric keys known: TensorBoard's comparison table needs no other
-    logger.log_hyperparams(hparams, {f"hp/{k}": m[k] for k in ("uar", "wa", "f1")})
-    figure = confusion_figure(module.tables["test"], f"{cfg.called}, fold {cfg.fold}")
-    logger.experiment.add_figure("test/confusion", figure, global_step=trainer.global_step)
-    logger.save()
-    logger.finalize("success")
 
 
 def quiet() -> None:

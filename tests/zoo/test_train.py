@@ -183,7 +183,8 @@ def test_a_part_that_does_not_exist_is_refused(run):
 
 TAGS = {
     "train/loss", "val/uar", "val/wa", "val/f1", "val/nll", "lr", "time/utt_per_s", "epoch",
-    "test/uar", "test/wa", "test/f1", "hp/uar", "hp/wa", "hp/f1",
+    "test/uar", "test/wa", "test/f1",
+    "hp/uar", "hp/wa", "hp/f1", "hp/nll", "hp/ece", "hp/val_uar",
 }  # fmt: skip
 
 
@@ -200,7 +201,7 @@ def test_all_heads_write_the_same_tags(run, head):
     scalars = set(found.Tags()["scalars"])
     assert {t for t in scalars if not t.startswith("head/")} == TAGS
     assert {t.split("/")[1] for t in scalars if t.startswith("head/")} <= {head}
-    assert found.Tags()["images"] == ["test/confusion"]
+    assert found.Tags()["images"] == ["test/confusion", "test/reliability"]
     assert len(found.Scalars("train/loss")) == 2
     assert found.Scalars("hp/uar")[-1].value == pytest.approx(entry["metrics"]["uar"])
     assert found.Scalars("lr")[-1].value == pytest.approx(0, abs=1e-9)
