@@ -13,15 +13,25 @@ import json
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from serzoo.zoo.attributes import UTTERANCES, read_attributes, write_attributes
+from serzoo.zoo.cells import PREDICTIONS, find_cells
+from serzoo.zoo.page import Fold, Part, Section, Table
 from serzoo.zoo.record import read_record, write_json
-from serzoo.zoo.report import PREDICTIONS, read_runs, summarise
+from serzoo.zoo.report import SECTIONS
+from serzoo.zoo.section import FAULTS, Context, told
+from serzoo.zoo.summary import grids, rows_of
 from serzoo.zoo.tables import markdown, matching_notes
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
+MANY = 6  # tables of a comparison: more stand in a file of their own
+LONG = 12  # rows of a table of sub-groups, likewise
+OVERVIEWS = ("learning", "conditions", "across")
+DETAILS = ("groups", "calibration", "ranks", "variance")
 
 
 def copy(source: Path) -> Path:
@@ -40,22 +50,74 @@ def copy(source: Path) -> Path:
         predictions = source / "cells" / name / PREDICTIONS
         if predictions.is_file():
             shutil.copyfile(predictions, target / "cells" / name / PREDICTIONS)
+    if known := read_attributes(source, plan["cells"]):  # once, not for every cell
+        write_attributes(target / UTTERANCES, known)
     return target
 
 
 def section(folder: Path) -> str:
     """The tables of one suite and what they were made with."""
     plan = json.loads((folder / "suite.json").read_text("utf-8"))
-    runs, others = read_runs(folder, plan["cells"])
-    rows = summarise(runs, plan["baseline"])
-    text = f"## {plan['title']}\n\n{markdown(rows, plan['baseline'])}\n"
-    text += f"Recall per class, folds pooled:\n\n{_recalls(rows)}\n"
-    text += f"UAR per fold, seeds averaged:\n\n{_folds(rows)}\n"
+    found = find_cells(folder, plan["cells"])
+    made, refused = grids(found.runs)
+    rows = rows_of(made, plan["baseline"])
+    known = read_attributes(folder, [])
+    c = Context(folder, plan, found, made, refused, rows, known, "", "")
+    tables = f"{markdown(rows, plan['baseline'])}\n"
+    tables += f"Recall per class, folds pooled:\n\n{_recalls(rows)}\n"
+    tables += f"UAR per fold, seeds averaged:\n\n{_folds(rows)}\n"
+    tables += _sections(c, DETAILS)
+    text = f"## {plan['title']}\n\n{_sections(c, OVERVIEWS)}"
+    if len(made) > MANY:
+        (folder / "table.md").write_text(f"# {plan['title']}\n\n{tables.rstrip()}\n", "utf-8")
+        text += f"All {len(made)} tables: [table.md](records/{folder.name}/table.md).\n\n"
+    else:
+        text += tables
     text += "".join(f"{note}.\n\n" for note in matching_notes(plan.get("matched", [])))
-    text += _made_with(runs) + "\n"
-    if others:
-        text += f"\n{len(others)} of {len(plan['cells'])} cells are missing: {', '.join(others)}\n"
+    text += "".join(f"No table for {', '.join(k)}: {why}.\n\n" for k, why in refused.items())
+    text += _made_with(found.runs) + "\n"
+    if found.others:
+        text += (
+            f"\n{len(found.others)} of {len(plan['cells'])} cells are missing: "
+            f"{', '.join(found.others)}\n"
+        )
     return text + "\n"
+
+
+def _sections(c: Context, names: Sequence[str]) -> str:
+    """Tables and messages of a report's sections."""
+    text = ""
+    for anchor, title, make in SECTIONS:
+        if anchor not in names:
+            continue
+        part = Section(anchor, title)
+        try:
+            make(part, c)
+        except FAULTS as error:
+            part.messages.append(told(error))
+        found = list(_tables(part.parts))
+        if anchor in OVERVIEWS and not found:
+            continue
+        text += f"### {title}\n\n{part.intro}\n\n"
+        text += "".join(f"{message}\n\n" for message in part.messages)
+        text += "".join(map(_markdown, found))
+    return text
+
+
+def _tables(parts: Sequence[Part]) -> Iterator[Table]:
+    for part in parts:
+        if isinstance(part, Fold):
+            yield from _tables(part.parts)
+        elif isinstance(part, Table) and len(part.rows) <= LONG:
+            yield part
+
+
+def _markdown(table: Table) -> str:
+    lines = [[c.text for c in row] for row in table.cells]
+    text = f"**{table.caption}**\n\n| " + " | ".join(table.columns) + " |\n"
+    text += "|" + "---|" * len(table.columns) + "\n"
+    text += "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return text + "\n" + "".join(f"{note}\n\n" for note in table.notes)
 
 
 def _grid(rows: list[dict[str, Any]], key: str, form: str) -> str:
@@ -88,14 +150,14 @@ def _made_with(runs: list[Any]) -> str:
     git = common(lambda r: (r.get("git") or {}).get("commit", "unknown")[:10])
     changed = sum(bool((r.record.get("git") or {}).get("changed")) for r in runs)
     text = (
-        f"Made with torch {common(lambda r: r['versions']['torch'])}, lightning "
-        f"{common(lambda r: r['versions']['lightning'])}, Python "
-        f"{common(lambda r: r['versions']['python'])}; code at commit {git}"
+        f"Made with torch {common(lambda r: (r.get('versions') or {}).get('torch'))}, lightning "
+        f"{common(lambda r: (r.get('versions') or {}).get('lightning'))}, Python "
+        f"{common(lambda r: (r.get('versions') or {}).get('python'))}; code at commit {git}"
     )
     if changed:
         text += f" ({changed} cells with uncommitted changes)"
-    hours = sum(r.record["seconds"]["total"] for r in runs) / 3600
-    threads = common(lambda r: r["threads"])
+    hours = sum((r.record.get("seconds") or {}).get("total", 0) for r in runs) / 3600
+    threads = common(lambda r: r.get("threads"))
     return text + f"; {len(runs)} cells, {hours:.2f} hours of a process with {threads} thread."
 
 

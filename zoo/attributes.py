@@ -22,7 +22,6 @@ def attributes_of(utterances: Iterable[Any]) -> Attributes:
     """Of each id of a manifest, what sub-groups are made of; ``seconds`` is a float."""
     return {
         u.id: {
-            "speaker": f"{u.corpus}/{u.speaker}",
             "gender": u.gender,
             "language": u.language,
             "seconds": round(float(u.end - u.start), 3),

@@ -17,9 +17,10 @@ from .plots import confusion_figure, reliability_figure, risk_coverage_figure
 from .reliability import calibrations, risk_coverage
 from .section import FAULTS, Context, cell, per_grid, told
 from .summary import Grid
-from .tables import span
+from .tables import UNKNOWN, span
 
 ERRORS = 8  # of each head
+WORDS = {"seconds": "duration in seconds"}
 MATRICES = 60  # more are left out of a page: a suite of conditions has hundreds
 AUDIO_LIMIT = 24 * 2**20  # characters of all clips: what a page of a report may weigh
 
@@ -66,6 +67,7 @@ def groups(section: Section, c: Context) -> None:
 
     def make(g: Grid) -> list[Part]:
         parts: list[Part] = []
+        worst: dict[str, dict[str, SubGroups]] = {}
         for attribute in (*ATTRIBUTES, "speaker"):
             if attribute != "speaker" and not c.attributes:
                 continue
@@ -77,15 +79,20 @@ def groups(section: Section, c: Context) -> None:
             except FAULTS as error:
                 section.messages.append(f"{g.name}, by {attribute}: {told(error)}.")
                 continue
-            parts += _group_tables(g, attribute, found)
+            parts += _group_table(g, attribute, found)
+            if len(next(iter(found.values())).groups) > 1:
+                worst[WORDS.get(attribute, attribute)] = found
+        if worst:
+            parts.append(_worst(g, worst))
         return [Fold(g.name, parts, opened=g is c.grids[0])] if parts else []
 
     per_grid(section, c.grids, make)
 
 
-def _group_tables(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[Part]:
+def _group_table(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[Part]:
+    """UAR of every head in every group; folded away where there are many."""
     first = next(iter(found.values()))
-    words = "duration in seconds" if attribute == "seconds" else attribute
+    words = WORDS.get(attribute, attribute)
     if len(first.groups) == 1:
         only = first.groups[0].name
         return [Text(f"By {words}: all {first.groups[0].n} utterances are {only}.")]
@@ -94,26 +101,30 @@ def _group_tables(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[
         row = [Cell(group.name), cell(group.n, "d")]
         for of in found.values():
             uar = of.groups[i].uar
-            low = None if np.isnan(uar.low) else uar.low
-            high = None if np.isnan(uar.high) else uar.high
-            bounds = "" if low is None else f" ({span(low, high, '.2f')})"
+            bounds = "" if np.isnan(uar.low) else f" ({span(uar.low, uar.high, '.2f')})"
             row.append(Cell(f"{uar.value:.3f}{bounds}", uar.value))
         body.append(row)
-    notes = [first.note + "."] if first.note and attribute != "speaker" else []
+    notes = [f"{first.note}."] if first.note and attribute != "speaker" else []
     if first.unstated:
-        notes.append(f"{first.unstated} utterances do not state it.")
-    whole = sum(not of.startswith("no ") for of in (x.note for x in first.groups))
-    if attribute == "speaker" and whole < len(first.groups):
-        notes.append(f"{len(first.groups) - whole} speakers lack a class and are in no gap.")
-    worst = [
-        [head, of.worst or "–", cell(None if np.isnan(of.gap) else of.gap)]
-        for head, of in found.items()
-    ]
+        notes.append(f"Utterances that do not state it: {first.unstated}.")
+    lacking = [x.name for x in first.groups if x.note.startswith("no ")]
+    if lacking and attribute == "speaker":
+        notes.append(f"Without an utterance of some class, and in no gap: {', '.join(lacking)}.")
     table = Table(f"UAR by {words}: {g.name}", (words, "utterances", *found), body, notes)
-    return [
-        table if len(body) <= 8 else Fold(f"The {len(body)} groups by {words}", [table]),
-        Table(f"Worst group by {words}: {g.name}", ("head", "worst group", "gap"), worst),
-    ]
+    return [table if len(body) <= 8 else Fold(f"The {len(body)} groups by {words}", [table])]
+
+
+def _worst(g: Grid, found: dict[str, dict[str, SubGroups]]) -> Table:
+    """Worst group and gap of every head, by every attribute."""
+    body = []
+    for head in g.runs:
+        row: list[Cell] = [Cell(head)]
+        for of in found.values():
+            gap = of[head].gap
+            row += [Cell(of[head].worst or UNKNOWN), cell(None if np.isnan(gap) else gap)]
+        body.append(row)
+    columns = [c for words in found for c in (f"worst by {words}", "gap")]
+    return Table(f"Worst groups: {g.name}", ("head", *columns), body)
 
 
 def sure(g: Grid, head: str) -> bool:

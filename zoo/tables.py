@@ -87,7 +87,8 @@ def caption(row: dict[str, Any]) -> str:
     """What the numbers of a table stand on."""
     text = (
         f"{row['recipe']}, encoder {row['encoder']}: {row['utterances']} test utterances of "
-        f"{row['speakers']} speakers, {row['folds']} folds, "
+        f"{row['speakers']} speaker{'s' * (row['speakers'] != 1)}, "
+        f"{row['folds']} fold{'s' * (row['folds'] != 1)}, "
         f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}"
     )
     if row["partial"]:

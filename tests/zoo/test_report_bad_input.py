@@ -126,7 +126,7 @@ def test_a_cell_that_cannot_be_read_is_named_and_the_others_are_kept(
     assert f"- one-1-0: {folder / 'cells' / 'one-1-0' / file}" in text or why in text
     assert WHOLE in text
     # of the first corpus, the fold that both heads have is left
-    assert "one, encoder logmel: 24 test utterances of 2 speakers, 1 folds" in text
+    assert "one, encoder logmel: 24 test utterances of 2 speakers, 1 fold," in text
 
 
 def test_missing_and_failed_cells_are_listed(
