@@ -37,7 +37,7 @@ from serzoo.datamodules.speech import audit_folds
 from serzoo.zoo import config, suite
 from serzoo.zoo.cache import cache_dir
 from serzoo.zoo.errors import DataError
-from serzoo.zoo.exchange import import_predictions
+from serzoo.zoo.exchange import Imported, import_predictions
 from serzoo.zoo.foreign import Columns
 from serzoo.zoo.metrics import PredictionTable, merge
 from serzoo.zoo.stats import bootstrap
@@ -119,8 +119,10 @@ def functionals(
 
 def standardise(train: Values, *others: Values) -> list[Values]:
     """All parts by mean and deviation of the first; what is NaN or constant there becomes 0."""
-    mean = np.nan_to_num(np.nanmean(train, axis=0))
-    deviation = np.nanstd(train, axis=0)
+    with warnings.catch_warnings():  # of a feature that is NaN everywhere
+        warnings.simplefilter("ignore", RuntimeWarning)
+        mean = np.nan_to_num(np.nanmean(train, axis=0))
+        deviation = np.nanstd(train, axis=0)
     scale = np.where(np.isfinite(deviation) & (deviation > 1e-12), deviation, np.inf)
     return [np.nan_to_num((x - mean) / scale) for x in (train, *others)]
 
@@ -260,6 +262,21 @@ def run(
     return path
 
 
+def bring(name: str, path: Path, recipe: str, extractor: Extractor, out: str) -> Imported:
+    """What :func:`run` wrote, as a row of the suite called ``svm_<features>``."""
+    return import_predictions(
+        name,
+        path,
+        name=f"svm_{extractor.name}",
+        recipe=Path(recipe).stem,
+        columns=Columns(fold="fold"),
+        scores="ranks",
+        toolkit=f"openSMILE {extractor.version}, {extractor.name}, linear SVM",
+        selection="highest UAR on validation speakers, smallest C of equals",
+        out=out,
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="functionals and a linear SVM in a suite's table")
     parser.add_argument("suite", help="a shipped suite or a YAML file")
@@ -274,20 +291,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for recipe in arguments.recipes or suite.load(arguments.suite).axes["recipe"]:
         path = run(arguments.suite, recipe, extractor, write)
         if not arguments.write:
-            done = import_predictions(
-                arguments.suite,
-                path,
-                name=f"svm_{arguments.features}",
-                recipe=Path(recipe).stem,
-                scores="ranks",
-                columns=Columns(fold="fold"),
-                toolkit=f"openSMILE {extractor.version}, {arguments.features}, linear SVM",
-                selection="highest UAR on validation speakers, smallest C of equals",
-                out=arguments.out,
-            )
-            print(
-                f"imported: {len(done.cells)} cells; `serzoo report {folder.name}` tabulates them"
-            )
+            done = bring(arguments.suite, path, recipe, extractor, arguments.out)
+            print(f"{len(done.cells)} cells; `serzoo report {folder.name}` tabulates them")
 
 
 if __name__ == "__main__":
