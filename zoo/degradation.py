@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .cells import Run, encoder_name, pooled, read_runs
+from .jackknife import paired_jackknife
 from .record import write_json
-from .stats import paired_bootstrap
+from .summary import number
 
 CLEAN = "clean"
 
@@ -21,7 +22,8 @@ def degradation(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
     Returns:
         ``recipe``, ``encoder``, ``head``, ``condition``, ``uar``, and ``difference`` (to clean, on
-        the same utterances: value and bootstrap interval over speakers; None for clean itself).
+        the same utterances: ``value``, and ``low`` and ``high`` of a jackknife interval over
+        speakers, None where there is one only; no difference for clean itself).
         ``cells`` counts the folds and seeds, ``left_out`` those that lack a condition or a head.
     """
     tables: dict[tuple[str, str], dict[tuple[str, str], dict[tuple[int, int], Run]]] = {}
@@ -41,7 +43,8 @@ def degradation(runs: Sequence[Run]) -> list[dict[str, Any]]:
             clean = made.get((head, CLEAN))
             found = None
             if clean is not None and condition != CLEAN:
-                found = paired_bootstrap(table, clean)._asdict()
+                d = paired_jackknife(table, clean)
+                found = {"value": d.value, "low": number(d.low), "high": number(d.high)}
             rows.append(
                 {
                     "recipe": recipe,
@@ -74,7 +77,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         text += "\n"
     return text + (
         "UAR, all folds' test utterances pooled; in brackets its difference to the same head on "
-        "clean audio, with a 95 % bootstrap interval over speakers.\n"
+        "clean audio, with a 95 % interval (paired jackknife over speakers).\n"
     )
 
 
@@ -84,7 +87,7 @@ def _cell(row: dict[str, Any] | None) -> str:
     d = row["difference"]
     if d is None:
         return f"{row['uar']:.3f}"
-    if d["low"] != d["low"]:  # one speaker
+    if d["low"] is None:
         return f"{row['uar']:.3f} ({d['value']:+.3f})"
     return f"{row['uar']:.3f} ({d['value']:+.3f}; {d['low']:+.3f} to {d['high']:+.3f})"
 

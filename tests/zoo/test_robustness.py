@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import pytest
 from rich.console import Console
 from serzoo.zoo import config, robustness
 from serzoo.zoo.cells import Run, read_runs
+from serzoo.zoo.cli import main
 from serzoo.zoo.compare import compare
 from serzoo.zoo.degradation import degradation, markdown, write
 from serzoo.zoo.errors import ComparisonError, ConfigError, DataError
+from serzoo.zoo.evaluate import evaluate
 from serzoo.zoo.metrics import PredictionTable
 from serzoo.zoo.record import read_record, write_json
 from serzoo.zoo.tested import evaluate_cell
@@ -177,6 +180,30 @@ def test_data_that_changed_is_refused(runs: Path, tmp_path: Path) -> None:
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(DataError, match=r"was tested on .* utterances, and there are"):
         measured(tmp_path, tmp_path / "a", "clean")
+
+
+def test_conditions_are_for_test_audio(runs: Path) -> None:
+    source = runs / "tiny" / "cells" / "classification"
+    with pytest.raises(ConfigError, match="conditions are for test audio; use part=test or"):
+        evaluate(source, part="valid", condition="telephone")
+    with pytest.raises(ConfigError, match="did you mean 'telephone'"):
+        evaluate("no/such/run", condition="telefone")  # before the model is looked for
+    _, numbers = evaluate(source, part="all", condition="telephone")
+    assert numbers["condition"]["utterances"] == numbers["metrics"]["n"] == 30
+
+
+def test_eval_takes_a_condition(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = runs / "tiny" / "cells" / "classification", tmp_path / "p.jsonl"
+    record = tmp_path / "r.json"
+    assert main(["eval", str(source), "condition=white:5", f"out={out}", f"record={record}"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"condition white:5dB: \d+ of 6 utterances were scaled down", text)
+    assert json.loads(record.read_text())["condition"]["name"] == "white:5dB"
+    measured(runs, tmp_path / "a", "white:5dB")
+    one, two = (PredictionTable.read_jsonl(p) for p in (out, tmp_path / "a" / "predictions.jsonl"))
+    assert one == two
 
 
 # ---- the whole
