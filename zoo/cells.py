@@ -101,7 +101,7 @@ def find_cells(folder: Path, names: Sequence[str] | None = None) -> Found:
     found = Found()
     for name in names:
         try:
-            record = read_record(cells / name)
+            record: Any = read_record(cells / name)
             if record is None:
                 found.missing.append(name)
             elif not isinstance(record, dict):

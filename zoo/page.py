@@ -31,13 +31,16 @@ class Cell(NamedTuple):
     audio: str = ""
 
 
+Line = Sequence[Cell | str]
+
+
 @dataclass(frozen=True)
 class Table:
     """A table with a caption; the first cell of a row is its header."""
 
     caption: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell | str]]
+    rows: Sequence[Line]
     notes: Sequence[str] = ()
     kind: ClassVar[str] = "table"
 

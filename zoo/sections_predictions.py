@@ -12,9 +12,9 @@ from .cells import Run, pooled
 from .errors import ComparisonError, DataError
 from .groups import SubGroups, sub_groups
 from .metrics import PredictionTable
-from .page import Cell, Figure, Fold, Part, Row, Section, Table, Text, draw
+from .page import Cell, Figure, Fold, Line, Part, Row, Section, Table, Text, draw
 from .plots import confusion_figure, reliability_figure, risk_coverage_figure
-from .reliability import calibrations, risk_coverage
+from .reliability import Coverage, calibrations, risk_coverage
 from .section import FAULTS, Context, cell, per_grid, told
 from .summary import Grid
 from .tables import UNKNOWN, span
@@ -161,7 +161,10 @@ def calibration(section: Section, c: Context) -> None:
                "Brier after", "NLL", "NLL after", "AURC", "excess")  # fmt: skip
 
     def make(g: Grid) -> list[Part]:
-        i, body, pairs, curves = c.grids.index(g), [], {}, {}
+        i = c.grids.index(g)
+        body: list[Line] = []
+        pairs: dict[str, tuple[PredictionTable, PredictionTable]] = {}
+        curves: dict[str, Coverage] = {}
         left_out = [h for h in g.runs if not sure(g, h)]
         for head, runs in g.runs.items():
             if head in left_out:
@@ -204,7 +207,8 @@ def errors(section: Section, c: Context) -> None:
         "where the record has one; the surest of the seeds)."
         + ("" if c.audio else " `serzoo report SUITE --audio` puts players beside them.")
     )
-    left, faults = [AUDIO_LIMIT], {}
+    left = [AUDIO_LIMIT]
+    faults: dict[str, None] = {}
 
     def clip(runs: Sequence[Run], name: str) -> Cell:
         run = next(r for r in runs if name in r.table.ids)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .cells import Run
-from .page import Cell, Fold, Section, Table, Text, draw
+from .page import Cell, Fold, Line, Section, Table, Text, draw
 from .plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
 from .section import Context, cell
 from .summary import Grid
@@ -159,7 +159,7 @@ def learning(section: Section, c: Context) -> None:
         section.parts.append(
             draw(curve_figure(heads, words, name), f"{title}. {said}", name=f"learning-{i}")
         )
-        body = [[h, *(cell(of.get(x)) for x in at)] for h, of in values.items()]
+        body: list[Line] = [[h, *(cell(of.get(x)) for x in at)] for h, of in values.items()]
         section.parts.append(Table(title, ("head", *(f"{x:g}" for x in at)), body))
     if not section.parts:
         section.parts.append(Text("Not applicable: all cells of a table had one amount of labels."))
@@ -189,7 +189,7 @@ def conditions(section: Section, c: Context) -> None:
         grid = np.array([[np.nan if v is None else v for v in row] for row in values])
         figure = heat_figure(grid, down, heads, name, ("", ""))
         section.parts.append(draw(figure, f"{title}. {said}", name=f"conditions-{i}"))
-        body = [[d, *map(cell, row)] for d, row in zip(down, values, strict=True)]
+        body: list[Line] = [[d, *map(cell, row)] for d, row in zip(down, values, strict=True)]
         section.parts.append(Table(title, ("condition", *heads), body))
     if not section.parts:
         section.parts.append(
@@ -221,7 +221,7 @@ def across(section: Section, c: Context) -> None:
         section.parts.append(
             draw(figure, f"UAR across corpora: {name}. {said}", name=f"across-{i}")
         )
-        body = [[a, *(cell(values.get((a, b))) for b in over)] for a in down]
+        body: list[Line] = [[a, *(cell(values.get((a, b))) for b in over)] for a in down]
         section.parts.append(Table(f"UAR across corpora: {name}", ("trained on", *over), body))
     if not section.parts:
         section.parts.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .errors import ComparisonError, DataError
 from .metrics import PredictionTable
-from .page import Cell, Part, Section, Table, draw
+from .page import Cell, Line, Part, Section, Table, draw
 from .plots import critical_difference_figure
 from .ranks import average_ranks
 from .section import Context, cell, per_grid
@@ -54,7 +54,7 @@ def ranks(section: Section, c: Context) -> None:
     )
     if found.chi2 != found.chi2:
         note = f"All heads tie in every block: no test. Not told apart: {apart}."
-    body = [[h, cell(r, ".2f")] for h, r in zip(found.heads, found.ranks, strict=True)]
+    body: list[Line] = [[h, cell(r, ".2f")] for h, r in zip(found.heads, found.ranks, strict=True)]
     section.parts.append(Table(title, ("head", "average rank"), body, [note]))
 
 
@@ -67,7 +67,9 @@ def variance(section: Section, c: Context) -> None:
     )
 
     def make(g: Grid) -> list[Part]:
-        body, remarks, metric = [], {}, "UAR"
+        body: list[Line] = []
+        remarks: dict[str, None] = {}
+        metric = "UAR"
         for head, runs in g.runs.items():
             split, fault = _split({(r.fold, r.seed): r.table for r in runs})
             if fault:
