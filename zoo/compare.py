@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import axes, board, estimate, exchange, few_shot, pool, robustness, search, suite
+from . import axes, board_columns, estimate, exchange, few_shot, pool, robustness, search, suite
 from .errors import ComparisonError
 from .record import finished, read_record, write_json
 from .report import report
@@ -96,7 +96,7 @@ def compare(
             "calls": _earlier_calls(folder / "suite.json"),
         }
         write_json(folder / "suite.json", plan)
-        board.declare(folder / "cells", {c.name: (c.cfg, c.point) for c in cells})
+        board_columns.declare(folder / "cells", {c.name: (c.cfg, c.point) for c in cells})
         if todo:
             seconds = 60 * (limit or chosen.limit_minutes or 0) or None
             began = time.monotonic()

@@ -219,8 +219,11 @@ class SERModule(L.LightningModule):
         table = self._gather("valid")
         # every rank holds the whole table, so every rank logs (and selects by) the same number
         m = table.metrics()
-        values = {f"val/{k}": float(m[k]) for k in ("uar", "wa", "f1")}
-        self.log_dict({**values, "val/nll": table.nll(), **self._written("val")}, batch_size=1)
+        # the weights that were selected make no point of the curve
+        where = "val" if self.trainer.state.fn == "fit" else "selected"
+        values = {f"{where}/{k}": float(m[k]) for k in ("uar", "wa", "f1")}
+        values[f"{where}/nll"] = table.nll()
+        self.log_dict({**values, **self._written("val")}, batch_size=1)
 
     def on_test_epoch_end(self) -> None:
         m = self._gather("test").metrics()

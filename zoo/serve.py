@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from .board import EVENTS
+from .board_columns import EVENTS
 from .errors import ConfigError
 
 
