@@ -79,7 +79,7 @@ class Plan:
     def folder(self) -> Path:
         """Where an adaptation is kept, unless told otherwise."""
         trained = "+".join(self.source.cfg.corpus) or "model"
-        parts = (trained, self.cfg.called, f"k{self.wanted.shots}", f"d{self.wanted.draw}")
+        parts = (trained, self.source.cfg.called, f"k{self.wanted.shots}", f"d{self.wanted.draw}")
         name = "-".join([*parts, self.tuning, self.fingerprint])
         return Path(self.cfg.trainer.out) / "adapted" / self.cfg.recipe / name
 
@@ -176,7 +176,10 @@ def planned(
     cfg.seed, cfg.trainer.progress = wanted.draw, progress
     needs = module.head.needs
     if tuning == "scratch":
-        cfg.head, cfg.head_name = adapt_model.new_head(wanted.scratch_head), wanted.scratch_head
+        cfg.head, trained = adapt_model.new_head(wanted.scratch_head), cfg.called
+        cfg.head_name = wanted.scratch_head
+        if trained != wanted.scratch_head:  # one for each source: their encoders differ
+            cfg.head_name += f" on the encoder of {trained}"
         needs = registry.get("heads", cfg.head["type"]).needs
     given = registry.attribute(SUPPORT).read(support) if support else None
     d = cfg.data

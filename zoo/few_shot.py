@@ -174,7 +174,6 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
                     "shots": shots,
                     "draw": draw,
                     "tuning": tuning if shots else None,
-                    "facts": {"axes": {"shots": shots, "draw": draw, "tuning": tuning}},
                     **suite.target,
                     **suite.options,
                 }
@@ -199,6 +198,7 @@ def compare(
     from . import pool
     from .compare import _earlier_calls, _lock, _run
     from .few_shot_table import write
+    from .report import report
     from .tables import wide_console
 
     console = console or wide_console()
@@ -249,5 +249,6 @@ def compare(
             write_json(folder / "suite.json", {**plan, "calls": [*plan["calls"], call]})
         result["done"] = sum(finished(job.folder) for job in cells)
         summary, path = write(folder, [job.name for job in cells])
+        report(folder, console=console)
         console.print(f"learning curves: {path}", markup=False, soft_wrap=True)
     return {**result, "summary": summary}
