@@ -178,6 +178,25 @@ def test_bars_show_the_weights() -> None:
     assert [t.get_text() for t in axes.get_xticklabels()] == ["3", "4"]
 
 
+def test_weights_of_layers_are_an_image_where_layers_are_mixed(
+    tiny_recipe: str, tiny_hf: Callable[..., str], tmp_path: Path
+) -> None:
+    model = [f"encoder.name={tiny_hf()}", "encoder.revision=null", "encoder.layers=[0,1,2]"]
+    recipe = json.dumps({"groups": {"encoder": "hf", "head": "linear"}, **own_data(tiny_recipe)})
+    (tmp_path / "mixed.yaml").write_text(recipe)
+    entry = train(config.load(str(tmp_path / "mixed.yaml"), model), tmp_path / "run")
+    assert sum(entry["layer_weights"].values()) == pytest.approx(1)
+    read = events(tmp_path / "run")
+    assert read.Tags()["images"] == ["test/confusion", "test/reliability", "encoder/layers"]
+
+
+def own_data(recipe: str) -> dict[str, Any]:
+    """The recipe's corpus, for another encoder."""
+    text = config.read_mapping(Path(recipe).read_text(), recipe)
+    kept = {k: text[k] for k in ("corpus", "protocol", "data", "trainer")}
+    return {**kept, "optim": {"epochs": 1}}
+
+
 # -- served --------------------------------------------------------------------------------------
 
 

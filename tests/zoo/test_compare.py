@@ -30,8 +30,8 @@ def suite(tiny_recipe, tmp_path):
 
 @pytest.fixture
 def start(serzoo, tmp_path):
-    def run(suite):
-        arguments = ["compare", suite, "--out", str(tmp_path / "runs"), "--workers", "1"]
+    def run(suite, *more):
+        arguments = ["compare", suite, "--out", str(tmp_path / "runs"), "--workers", "1", *more]
         return serzoo(*arguments, log=tmp_path / "log.txt")
 
     return run
@@ -71,17 +71,17 @@ def worker_of(process):
     return worker
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_comparison_goes_on_where_it_was(how, suite, start, cells, wait_until, tmp_path):
     log = tmp_path / "log.txt"
     process = start(suite())
     wait_until(lambda: in_second_cell(cells), process)
     process.send_signal(how)
-    assert process.wait(60) == (130 if how == signal.SIGTERM else -how)
+    assert process.wait(60) == (-how if how == signal.SIGKILL else 130)
     wait_until(lambda: group_is_gone(process), seconds=60)  # no worker goes on behind our back
     done = times(records(cells))
     assert len(done) == 1
-    if how == signal.SIGTERM:
+    if how != signal.SIGKILL:
         assert "2 cells are left" in log.read_text()
 
     assert start(suite()).wait(400) == 0, log.read_text()
@@ -115,6 +115,25 @@ def test_a_killed_worker_costs_one_cell(suite, start, cells, wait_until, tmp_pat
     assert start(suite()).wait(400) == 0
     assert read_record(lost.parent)["status"] == "ok"
     assert times(kept) == kept
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to find the worker")
+def test_a_cell_that_hangs_costs_its_limit(suite, start, cells, wait_until):
+    process = start(suite(), "--limit", "0.5")
+    wait_until(lambda: in_second_cell(cells), process)
+    os.kill(worker_of(process), signal.SIGSTOP)  # it neither ends nor listens
+    assert process.wait(400) == 1
+    assert group_is_gone(process)
+    states = {p: read_record(p.parent) for p in records(cells)}
+    ((hung, entry),) = [(p, s) for p, s in states.items() if s["status"] == "failed"]
+    assert [s["status"] for s in states.values()].count("ok") == 2
+    assert (entry["reason"], entry["error"]) == (
+        "limit",
+        "took longer than its limit of 0.5 minutes",
+    )
+    assert start(suite()).wait(400) == 0
+    again = read_record(hung.parent)
+    assert (again["status"], again["resumed"]) == ("ok", True)
 
 
 def test_a_broken_cell_is_recorded_and_does_not_stop_the_rest(
