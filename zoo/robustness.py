@@ -130,7 +130,7 @@ def _only(name: str, found: Any) -> dict[str, list[Any]]:
 
 
 def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:
-    """The cells, and the names of trained cells that are not finished.
+    """The cells, and the names of those that cannot be tested: not finished, or no checkpoint.
 
     Heads follow each other under one condition: what was corrupted for one is there for the next.
 
@@ -149,8 +149,12 @@ def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:
         record = read_record(source)
         if record is None or record.get("status") != "ok":
             left.append(name)
-        elif (source / "checkpoints" / "best.ckpt").is_file() and _wanted(record, chosen.only):
+        elif not _wanted(record, chosen.only):
+            continue
+        elif (source / "checkpoints" / "best.ckpt").is_file():
             trained.append((source, record))
+        else:  # imported predictions, or a record without its model
+            left.append(name)
     if not trained:
         only = f" with {chosen.only}" if chosen.only else ""
         raise ComparisonError(
@@ -218,7 +222,11 @@ def compare(
         markup=False,
     )
     if left:
-        console.print(f"{len(left)} cells of {chosen.of} are not finished and not tested")
+        console.print(
+            f"{len(left)} cells of {chosen.of} are not finished or hold no checkpoint, and are not "
+            f"tested: {', '.join(left[:5])}{', ...' if len(left) > 5 else ''}",
+            markup=False,
+        )
     result = {"cells": len(cells), "done": len(jobs) - len(todo), "failed": 0, "folder": folder}
     if dry_run:
         for job in jobs:

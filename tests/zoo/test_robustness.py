@@ -38,7 +38,9 @@ def runs(tiny_recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for head in HEADS:
         cfg = config.load(tiny_recipe, [f"head={head}", f"trainer.out={out}"])
         train(cfg, out / "tiny" / "cells" / head)
-    cells = [*HEADS, "not_run"]
+    cells = [*HEADS, "not_run", "no_model"]
+    record = read_record(out / "tiny" / "cells" / "prototype")
+    write_json(out / "tiny" / "cells" / "no_model" / "record.json", record)
     write_json(
         out / "tiny" / "suite.json", {"cells": cells, "title": "T", "baseline": "classification"}
     )
@@ -113,7 +115,7 @@ def test_an_unknown_key_of_the_file(tmp_path: Path) -> None:
 
 def test_heads_follow_each_other_under_a_condition(suite: str, runs: Path) -> None:
     cells, left = robustness.expand(robustness.load(suite), out=str(runs))
-    assert left == ["not_run"]
+    assert left == ["not_run", "no_model"]
     assert [(c.source.name, c.condition) for c in cells] == [
         (head, condition) for condition in ("clean", "white:0dB", "first:0.2s") for head in HEADS
     ]
