@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -133,11 +133,12 @@ def _bins(table: PredictionTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def risk_coverage_figure(curves: Mapping[str, Coverage], title: str = "") -> Figure:
     """Share of wrong answers among the utterances that a head is surest of, by their share."""
     figure, axes = _panel(title)
-    for head, curve in curves.items():
-        axes.plot(curve.coverage, curve.risk, lw=1.4, label=f"{head} ({curve.aurc:.3f})")
+    for i, (head, curve) in enumerate(curves.items()):
+        label = f"{head} ({curve.aurc:.3f})"
+        axes.plot(curve.coverage, curve.risk, **_look(i), lw=1.4, label=label)
     axes.set(xlabel="coverage: share answered", ylabel="risk: share wrong", xlim=(0, 1))
     axes.set_ylim(bottom=0)
-    _legend(axes, "area under it")
+    _legend(figure, axes, "area under it")
     return figure
 
 
@@ -165,6 +166,7 @@ def cost_figure(panels: Mapping[str, Mapping[str, Point]], title: str = "") -> F
     The axis of a cost is logarithmic where the dearest head costs ten times the cheapest.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(3.4 * len(panels) + 1.6, 3.2), layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
@@ -172,10 +174,13 @@ def cost_figure(panels: Mapping[str, Mapping[str, Point]], title: str = "") -> F
         for i, (head, (x, value, low, high)) in enumerate(heads.items()):
             if low is not None and high is not None:
                 axes.plot([x, x], [low, high], color=f"C{i % 10}", lw=1, alpha=0.6)
-            axes.plot([x], [value], "o", color=f"C{i % 10}", label=head)
+            axes.plot([x], [value], "os^D"[i // 10 % 4], color=f"C{i % 10}", label=head)
         at = [x for x, *_ in heads.values()]
         if max(at) >= 10 * min(at):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.locator_params(axis="x", nbins=4)
             axes.set_xlim(0, 1.08 * max(at))
@@ -193,13 +198,13 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], across: str, title: str 
     figure, axes = _panel(title)
     for i, (head, points) in enumerate(curves.items()):
         x, value, low, high = zip(*sorted(points), strict=True)
-        axes.plot(x, value, "o-", color=f"C{i % 10}", lw=1.4, ms=4, label=head)
+        axes.plot(x, value, **_look(i), marker="o", lw=1.4, ms=4, label=head)
         known = [(a, b, c) for a, b, c in zip(x, low, high, strict=True) if None not in (b, c)]
         if known:
             at, bottom, top = zip(*known, strict=True)
             axes.fill_between(at, bottom, top, color=f"C{i % 10}", alpha=0.15, lw=0)
     axes.set(xlabel=across, ylabel="UAR")
-    _legend(axes)
+    _legend(figure, axes)
     return figure
 
 
@@ -237,6 +242,16 @@ def _panel(title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(axes: Axes, title: str | None = None) -> None:
-    # without a frame: a frame's fill would be of one theme only
-    axes.legend(fontsize=8, frameon=False, title=title, title_fontsize=8)
+def _look(i: int) -> dict[str, Any]:
+    """Colour and line of the i-th head: there are ten colours, so lines differ from then on."""
+    return {"color": f"C{i % 10}", "ls": ("-", "--", ":", "-.")[i // 10 % 4]}
+
+
+def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
+    """Within the axes where heads are few; without a frame, whose fill would be of one theme."""
+    lines, names = axes.get_legend_handles_labels()
+    if len(names) <= 6:
+        axes.legend(fontsize=8, frameon=False, title=title, title_fontsize=8)
+        return
+    figure.set_figwidth(7.4)
+    figure.legend(lines, names, loc="outside right center", fontsize=8, frameon=False, title=title)

@@ -129,7 +129,9 @@ def _said(axes: dict[str, Any]) -> list[str]:
 
 def learning(section: Section, c: Context) -> None:
     """UAR by shots, or by the share of the labels."""
-    section.intro = "Bands are 95 % intervals over speakers."
+    section.intro = (
+        "Bands are 95 % intervals over speakers; seeds, which draw the labels, are pooled."
+    )
     curves: dict[tuple[str, str], dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
     for g in c.grids:
         run = next(iter(g.runs.values()))[0]
@@ -143,9 +145,9 @@ def learning(section: Section, c: Context) -> None:
             curves[name, words][head].append(point(c.row(g, head), amount))
     for (name, words), heads in curves.items():  # without any shot nothing was tuned
         for (other, _), more in curves.items() if words == AMOUNTS["shots"] else ():
-            if name != other and name.startswith(f"{other}, "):
-                for head, points in more.items():
-                    heads[head] += [p for p in points if p[0] == 0]
+            if name.startswith(f"{other}, ") and not name.endswith(", scratch"):
+                for head in heads:
+                    heads[head] += [p for p in more.get(head, ()) if p[0] == 0]
     for i, ((name, words), heads) in enumerate(curves.items()):
         at = sorted({p[0] for points in heads.values() for p in points})
         if len(at) < 2:

@@ -15,7 +15,10 @@ import pytest
 from rich.console import Console
 from serzoo.zoo import config
 from serzoo.zoo.errors import ComparisonError
+from serzoo.zoo.jackknife import jackknife, paired_jackknife
 from serzoo.zoo.metrics import PredictionTable
+from serzoo.zoo.permutation import paired_permutation
+from serzoo.zoo.power import minimum_detectable
 from serzoo.zoo.record import RECORD, write_json
 from serzoo.zoo.report import (
     PREDICTIONS,
@@ -23,10 +26,12 @@ from serzoo.zoo.report import (
     certificate,
     check_comparable,
     encoder_name,
+    pooled,
     read_runs,
     report,
     summarise,
 )
+from serzoo.zoo.stats import holm_grid
 from serzoo.zoo.tables import COLUMNS, cells_of, markdown
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
@@ -115,6 +120,30 @@ def test_numbers_are_those_of_the_pooled_predictions() -> None:
                 if (r.head, r.fold) == (row["head"], fold)
             ]
             assert row["by_fold"][fold] == pytest.approx(np.mean(uars))
+
+
+def test_statistics_are_those_of_their_modules() -> None:
+    heads = (*HEADS, "selm")
+    runs = grid(heads, (0, 1, 2), (1, 2))
+    rows = {r["head"]: r for r in summarise(runs)}
+    tables = {h: pooled([r for r in runs if r.head == h]) for h in heads}
+    p = {}
+    for head, row in rows.items():
+        assert row["interval"] == list(jackknife(tables[head])[1:3])
+        if head == HEADS[0]:
+            continue
+        pair = tables[head], tables[HEADS[0]]
+        found = row["difference"]
+        assert (found["value"], found["low"], found["high"]) == paired_jackknife(*pair)[:3]
+        p[head] = found["p"]
+        assert found["p"] == paired_permutation(*pair).p
+        assert found["detectable"] == minimum_detectable(*pair).value
+        assert found["family"] == 2
+    assert {h: rows[h]["difference"]["p_holm"] for h in p} == holm_grid(p)
+    assert len({r["certificate"] for r in rows.values()}) == 1
+    other = summarise([altered(r, lambda e: e["data"].update(manifest="n")) for r in runs])
+    assert other[0]["certificate"] != rows[heads[0]]["certificate"]
+    assert f"certificate {other[0]['certificate']}" in markdown(other, HEADS[0])
 
 
 def test_the_difference_is_taken_to_the_baseline() -> None:

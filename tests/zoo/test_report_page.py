@@ -17,6 +17,7 @@ import pytest
 import soundfile
 from serzoo.datamodules.audio import read_audio
 from serzoo.datamodules.catalog import open_corpora
+from serzoo.zoo import config
 from serzoo.zoo.attributes import UTTERANCES, attributes_of, write_attributes
 from serzoo.zoo.cells import PREDICTIONS
 from serzoo.zoo.latex import tex
@@ -24,6 +25,7 @@ from serzoo.zoo.metrics import PredictionTable
 from serzoo.zoo.page import Cell, Section, Table, Text, render
 from serzoo.zoo.record import RECORD, write_json
 from serzoo.zoo.report import SECTIONS
+from serzoo.zoo.train import train
 
 
 @pytest.fixture
@@ -176,6 +178,17 @@ def test_attributes_are_written_whole(tmp_path: Path, tiny_speech: Path) -> None
     assert {line["id"]: {k: v for k, v in line.items() if k != "id"} for line in lines} == rows
     assert {line["gender"] for line in lines} == {"female", "male"}
     assert all(0.3 <= line["seconds"] <= 0.5 for line in lines)
+
+
+def test_a_run_writes_attributes_of_what_it_tested(tiny_recipe: str) -> None:
+    record = train(config.load(tiny_recipe))
+    (found,) = Path(record["config"]["trainer"]["out"]).rglob(PREDICTIONS)
+    cell = found.parent
+    table = PredictionTable.read_jsonl(cell / PREDICTIONS)
+    rows = map(json.loads, (cell / UTTERANCES).read_text().splitlines())
+    known = {row["id"]: row for row in rows}
+    assert set(known) == set(table.ids)
+    assert {row["gender"] for row in known.values()} == {"female", "male"}
 
 
 # ---- in a browser
