@@ -59,8 +59,8 @@ def shown(point: Mapping[str, Any] | None) -> str:
 
 def in_name(point: Mapping[str, Any]) -> str:
     """The same for names of folders: ``-tuning_lora-train_share_0.1``."""
-    text = (f"-{name.rpartition('.')[2]}_{_text(value)}" for name, value in point.items())
-    return "".join("-" + re.sub(r"[^\w.]+", "_", t[1:]) for t in text)
+    said = (f"{name.rpartition('.')[2]}_{_text(value)}" for name, value in point.items())
+    return "".join("-" + re.sub(r"[^a-zA-Z0-9.]+", "_", text).strip("_") for text in said)
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import axes, board_columns, estimate, exchange, few_shot, pool, robustness, search, suite
+from . import board_columns, estimate, exchange, few_shot, pool, robustness, search, suite
 from .errors import ComparisonError
 from .record import finished, read_record, write_json
 from .report import report
@@ -125,9 +125,7 @@ def _earlier_calls(path: Path) -> list[dict[str, Any]]:
 
 
 def _job(cell: suite.Cell, folder: Path) -> pool.Job:
-    facts: dict[str, Any] = {}
-    if cell.point:  # tables of other values are others: `condition` names them
-        facts = {"axes": cell.point, "condition": axes.shown(cell.point)}
+    facts = {"axes": cell.point} if cell.point else {}  # tables of other values are others
     return pool.Job(cell.name, cell.cfg.to_dict(), folder / "cells" / cell.name, {"facts": facts})
 
 

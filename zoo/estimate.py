@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from .doctor_cost import duration, memory, spoken
 from .doctor_trial import Trial, undisturbed
 from .record import finished, peak_memory_mb, read_record
 from .suite import Cell
+from .train import open_data
 
 PATIENCE = 60.0  # seconds of measuring after which the kinds that are left are not measured
 
@@ -68,31 +71,53 @@ def of_step(cfg: RunConfig, threads: int | None = None, libraries: float = 0.0) 
     return Estimate(seconds, base + took_memory["need"] / 2**20, "measured", took["encoding"])
 
 
-def estimates(cells: Sequence[Cell], folder: Path, workers: int) -> dict[tuple[str, ...], Estimate]:
-    """One for each kind of cell that a suite's folder is to hold."""
+def estimates(cells: Sequence[Cell], folder: Path, workers: int) -> dict[str, Estimate]:
+    """One for each cell that a suite's folder is to hold, by name.
+
+    A step is measured in one fold of each kind; time in other folds goes by their training speech.
+    """
     kinds: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         kinds.setdefault(cell.kind, []).append(cell)
-    found = {k: of_finished([folder / "cells" / c.name for c in of]) for k, of in kinds.items()}
     end, libraries = time.monotonic() + PATIENCE, peak_memory_mb()
-    for kind, of in kinds.items():
-        if found[kind].seconds is None and time.monotonic() < end:
-            found[kind] = of_step(of[0].cfg, pool.threads_of(workers), libraries)
+    found: dict[str, Estimate] = {}
+    speech = _Speech()
+    for of in kinds.values():
+        known = of_finished([folder / "cells" / c.name for c in of])
+        if known.seconds is None and time.monotonic() < end:
+            known = of_step(of[0].cfg, pool.threads_of(workers), libraries)
+        for cell in of:
+            e = known
+            if e.source == "measured" and e.seconds is not None and cell.fold != of[0].fold:
+                e = e._replace(seconds=e.seconds * speech(cell.cfg) / speech(of[0].cfg))
+            found[cell.name] = e
     return found
 
 
-def total(
-    cells: Sequence[Cell], folder: Path, found: dict[tuple[str, ...], Estimate], workers: int
-) -> str:
+class _Speech:
+    """Seconds of training speech of a run's fold; each fold is opened once."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, float] = {}
+
+    def __call__(self, cfg: RunConfig) -> float:
+        parts = asdict(cfg.data), cfg.corpus, cfg.protocol, cfg.taxonomy, cfg.fold
+        key = json.dumps(parts, sort_keys=True)
+        if key not in self.known:
+            self.known[key] = sum(open_data(cfg).datasets["train"].seconds)
+        return self.known[key]
+
+
+def total(cells: Sequence[Cell], folder: Path, found: Mapping[str, Estimate], workers: int) -> str:
     """How long all that is left will take on so many workers, in words."""
     left = [c for c in cells if not finished(folder / "cells" / c.name)]
-    runs = [found[c.kind] for c in left]
-    runs += [found[kind] for kind in {t.name: c.kind for c in left for t in c.trials}.values()]
-    known = [e.seconds for e in runs if e.seconds is not None]
     if not left:
         return "nothing is left to run"
+    trials = {t.name: found[c.name] for c in left for t in c.trials}
+    runs = [*(found[c.name] for c in left), *trials.values()]
+    known = [e.seconds for e in runs if e.seconds is not None]
     # features of a recipe's utterances by an encoder are shared by all cells on them
-    stores = {c.kind[:2] + c.kind[3:]: found[c.kind].encoding for c in left}
+    stores = {c.kind[:2] + c.kind[3:]: found[c.name].encoding for c in left}
     seconds = (sum(known) + sum(stores.values())) / max(1, min(workers, len(runs)))
     text = f"about {spoken(seconds)} for what is left, on {workers} worker" + "s" * (workers != 1)
     if len(known) < len(runs):
@@ -108,7 +133,7 @@ def show(console: Console, cells: Sequence[Cell], folder: Path, workers: int) ->
         table.columns[column].justify = "right"
     for cell in cells:
         entry: dict[str, Any] = read_record(folder / "cells" / cell.name) or {}
-        e, state = found[cell.kind], str(entry.get("status", "to run"))
+        e, state = found[cell.name], str(entry.get("status", "to run"))
         if cell.trials and state != "ok":
             state += f", {len(cell.trials)} trials before"
         seconds = "" if e.seconds is None else f"{e.seconds:.0f}"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 from serzoo.zoo import config, estimate, suite
+from serzoo.zoo.config import RunConfig
 from serzoo.zoo.estimate import Estimate
 from serzoo.zoo.record import write_json
 
@@ -33,12 +37,14 @@ def test_finished_cells_of_a_kind_speak_for_the_others(
     monkeypatch.setattr(estimate, "of_step", lambda *_: measured)
     done(cells[0], tmp_path, 10.0, 300.0)
     found = estimate.estimates(cells, tmp_path, 1)
-    assert found == {cells[0].kind: (10.0, 300.0, "finished", 0.0), cells[1].kind: measured}
+    known = Estimate(10.0, 300.0, "finished")
+    assert [found[c.name] for c in cells] == [known, measured, known, measured]
     # three are left: 10 s, and twice 7 s with 4 s of encoding once
     assert estimate.total(cells, tmp_path, found, 1) == "about 28 s for what is left, on 1 worker"
     assert estimate.total(cells, tmp_path, found, 2).startswith("about 14 s")
     done(cells[2], tmp_path, 20.0, 200.0)
-    assert estimate.estimates(cells, tmp_path, 1)[cells[0].kind] == (15.0, 300.0, "finished", 0.0)
+    again = estimate.estimates(cells, tmp_path, 1)
+    assert again[cells[2].name] == Estimate(15.0, 300.0, "finished")
     for cell in cells:
         done(cell, tmp_path, 1.0, 1.0)
     assert estimate.total(cells, tmp_path, found, 1) == "nothing is left to run"
@@ -66,6 +72,22 @@ def test_measuring_ends_when_it_takes_too_long(
 ) -> None:
     monkeypatch.setattr(estimate, "PATIENCE", 0.0)
     assert set(estimate.estimates(cells, tmp_path, 1).values()) == {Estimate()}
+
+
+def test_folds_with_more_speech_take_longer(
+    cells: list[suite.Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "of_step", lambda *_: Estimate(8.0, 500.0, "measured"))
+    seconds = {0: [2.0, 2.0], 1: [1.0, 2.0, 3.0]}
+
+    def opened(cfg: RunConfig) -> Any:
+        return SimpleNamespace(datasets={"train": SimpleNamespace(seconds=seconds[cfg.fold])})
+
+    monkeypatch.setattr(estimate, "open_data", opened)
+    other = replace(cells[0], name="other", fold=1, cfg=replace(cells[0].cfg, fold=1))
+    found = estimate.estimates([cells[0], other], tmp_path, 1)
+    assert found[cells[0].name].seconds == 8
+    assert found["other"] == Estimate(12.0, 500.0, "measured")
 
 
 def test_a_step_is_measured(tiny_recipe: str) -> None:
