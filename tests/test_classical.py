@@ -99,7 +99,7 @@ def test_c_is_chosen_on_validation_and_equal_ones_take_the_smallest(classical: M
     features, parts = {}, {}
     for name, n in (("train", 40), ("valid", 20), ("test", 20)):
         labels = [i % 2 for i in range(n)]
-        ids = [f"{name[:2]}{i}" for i in range(n)]
+        ids = [f"{name[:3]}{i}" for i in range(n)]
         for i, y in zip(ids, labels, strict=True):
             features[i] = rng.normal(size=3) + 5 * y
         parts[name] = part(features, ids, labels)
@@ -110,7 +110,7 @@ def test_c_is_chosen_on_validation_and_equal_ones_take_the_smallest(classical: M
     assert done.test.scores.shape == (20, 2)
     np.testing.assert_allclose(done.test.scores.sum(1), 0, atol=1e-6)
     # labels of the test part are copied into the table and change nothing else
-    flipped = {**parts, "test": part(features, [f"te{i}" for i in range(20)], [0] * 20)}
+    flipped = {**parts, "test": part(features, [f"tes{i}" for i in range(20)], [0] * 20)}
     again = classical.fit_fold(flipped, features, ["a", "b"], grid=(1e-3, 1e-1, 10.0))
     np.testing.assert_array_equal(again.test.scores, done.test.scores)
 
@@ -125,7 +125,7 @@ def test_it_is_the_linear_svm_of_sklearn_with_balanced_classes(classical: Module
     x, y = {}, {}
     for name in ("train", "valid", "test"):
         y[name] = [0, 1, 2, 2, 2] * 8
-        ids = [f"{name[:2]}{i}" for i in range(40)]
+        ids = [f"{name[:3]}{i}" for i in range(40)]
         x[name] = rng.normal(size=(40, 5)) + np.array(y[name])[:, None] * 0.7
         features |= dict(zip(ids, x[name], strict=True))
         parts[name] = part(features, ids, y[name])
