@@ -204,7 +204,7 @@ def planned(
         text="text" in needs,
     )
     speakers = shot.data.speakers()
-    adapt_record.refuse_heard(source.speakers, speakers["test"])
+    adapt_record.refuse_heard(source, cfg.corpus, speakers["test"])
     refuse_seen(module.encoder, {"test": speakers["test"]})
     wide = shot.taxonomy if tuning == "scratch" else source.taxonomy
     if tuning in ("lora", "head", "full"):

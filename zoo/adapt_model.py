@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,9 +18,13 @@ TUNINGS = ("lora", "head", "full", "scratch")
 BACKBONE = "encoder.backbone."
 
 
-def possible(module: SERModule) -> dict[str, str]:
-    """Each tuning to why this model cannot be tuned so; "" where it can."""
-    node = RunConfig.from_dict(module.metadata["config"]).encoder
+def obstacles(node: Mapping[str, Any], trainable: bool = True) -> dict[str, str]:
+    """Each tuning to why an encoder cannot be tuned so; "" where it can.
+
+    Args:
+        node: the encoder's configuration.
+        trainable: whether anything in it can be trained, where it is no published one.
+    """
     kind, tuned = node["type"], node.get("tuning")
     lora = full = ""
     if kind != "hf":
@@ -34,9 +39,22 @@ def possible(module: SERModule) -> dict[str, str]:
         )
     if kind == "hf" and tuned == "lora":
         full = "this encoder has adapters, which are tuned instead (tuning=lora)"
-    elif kind != "hf" and not any(p.requires_grad for p in module.encoder.parameters()):
+    elif kind == "trained" or (kind != "hf" and not trainable):
         full = f"the encoder '{kind}' is fixed and has nothing to train"
     return {"lora": lora, "head": "", "full": full, "scratch": ""}
+
+
+def refuse(tuning: str, reasons: Mapping[str, str]) -> None:
+    """Refuse a tuning that is unknown or not possible.
+
+    Raises:
+        ConfigError: saying what is.
+    """
+    if tuning not in TUNINGS:
+        raise ConfigError(f"tuning is '{tuning}'; have {', '.join(TUNINGS)}")
+    if why := reasons[tuning]:
+        able = ", ".join(t for t, reason in reasons.items() if not reason)
+        raise ConfigError(f"tuning={tuning} is not possible: {why}; possible here: {able}")
 
 
 def chosen(module: SERModule, tuning: str | None) -> str:
@@ -45,14 +63,11 @@ def chosen(module: SERModule, tuning: str | None) -> str:
     Raises:
         ConfigError: when it is unknown or not possible, saying what is.
     """
-    reasons = possible(module)
+    node = RunConfig.from_dict(module.metadata["config"]).encoder
+    reasons = obstacles(node, any(p.requires_grad for p in module.encoder.parameters()))
     if tuning is None:
         return "head" if reasons["lora"] else "lora"
-    if tuning not in TUNINGS:
-        raise ConfigError(f"tuning is '{tuning}'; have {', '.join(TUNINGS)}")
-    if why := reasons[tuning]:
-        able = ", ".join(t for t, reason in reasons.items() if not reason)
-        raise ConfigError(f"tuning={tuning} is not possible: {why}; possible here: {able}")
+    refuse(tuning, reasons)
     return tuning
 
 

@@ -80,6 +80,13 @@ class Options:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ConfigError(f"{name} is '{value}'; give a whole number")
+        for name in ("lr", "head_lr", "weight_decay", "warmup", "clip", "lora_alpha"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) and not (name == "lr" and value is None):
+                raise ConfigError(f"{name} is '{value}'; give a number")
+        for name in ("forgetting", "save"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"{name} is '{value}'; have true, false")
         check_shots(self.shots)
         low = {"draw": 0, "steps": 1, "batch_size": 1, "weight_decay": 0, "clip": 0}
         wrong = [f"{k}={v} is not {n} or more" for k, n in low.items() if not (v := self[k]) >= n]

@@ -18,6 +18,7 @@ from .written import unparsable
 
 if TYPE_CHECKING:
     from .adapt import Plan
+    from .adapt_source import Source
 
 RULE = "none: the weights after a fixed number of steps"
 
@@ -106,12 +107,24 @@ def condition(corpora: Sequence[str], shots: int, tuning: str) -> str:
     return f"from {trained}, {shots} shots" + ("" if tuning == "none" else f", {tuning}")
 
 
-def refuse_heard(trained: Mapping[str, Sequence[str]], query: Sequence[str]) -> None:
+def refuse_heard(source: Source, corpora: Sequence[str], query: Sequence[str]) -> None:
     """Refuse a query of speakers that the model was trained or selected on.
 
+    Args:
+        source: the model.
+        corpora: of the target.
+        query: ``corpus/speaker`` names.
+
     Raises:
-        DataError: naming them.
+        DataError: naming them; or when a model of the target's own corpus does not say whom it
+            has heard.
     """
+    trained = source.speakers
+    if not trained and (again := sorted(set(source.cfg.corpus) & set(corpora))):
+        raise DataError(
+            f"the model was trained on {', '.join(again)} and does not say on whose voices (it is "
+            "older than that); train it again, or adapt it to another corpus"
+        )
     heard = sorted({*trained.get("train", ()), *trained.get("valid", ())} & set(query))
     if heard:
         raise DataError(

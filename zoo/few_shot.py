@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import config
 from .errors import ConfigError, suggest
-from .record import finished, write_json
+from .record import finished, read_record, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -148,6 +148,7 @@ def _list(name: str, raw: dict[str, Any], key: str) -> list[Any]:
 
 def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
     """Runs of the sources, and cells of the adaptations; those of one support follow each other."""
+    from .adapt_model import obstacles, refuse
     from .pool import Job
 
     folder = Path(out) / suite.name
@@ -157,6 +158,8 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
     sources = []
     for head in suite.head:
         cfg = config.load(s["recipe"], [*settings, f"head={head}"])
+        for tuning in suite.tuning:  # told before anything is trained
+            refuse(tuning, obstacles(cfg.encoder))
         name = f"{Path(s['recipe']).stem}-{head}-{cfg.fingerprint[:6]}"
         sources.append(Job(name, cfg.to_dict(), folder / "sources" / name))
     cells = []
@@ -179,6 +182,16 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
                 }
                 cells.append(Job(name, source.config, folder / "cells" / name, options))
     return sources, cells
+
+
+def seconds_by_tuning(cells: Sequence[Job]) -> dict[str, float]:
+    """What finished cells took on average, by what was tuned."""
+    found: dict[str, list[float]] = {}
+    for job in cells:
+        entry = read_record(job.folder)
+        if entry and entry.get("status") == "ok":
+            found.setdefault(str(job.options["tuning"]), []).append(entry["seconds"]["total"])
+    return {tuning: sum(values) / len(values) for tuning, values in found.items()}
 
 
 def compare(
@@ -219,8 +232,13 @@ def compare(
         "folder": folder,
     }
     if dry_run:
+        spent = seconds_by_tuning(cells)
         for job in [*ahead, *cells]:
-            console.print(job.name, markup=False, highlight=False)
+            known = spent.get(str(job.options.get("tuning")), None)
+            about = f", about {known:.1f} s" if known and job in todo else ""
+            console.print(f"{job.name}{about}", markup=False, highlight=False)
+        if left := sum(spent.get(str(job.options["tuning"]), 0.0) for job in todo):
+            console.print(f"about {left / 60 / (workers or 1):.0f} min on {workers or 1} workers")
         return {**result, "summary": None}
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
@@ -238,9 +256,13 @@ def compare(
         began = time.monotonic()
         try:
             if ahead:
-                result["failed"] = _run(console, ahead, "sources", **options)
+                _run(console, ahead, "sources", **options)
             ready = [j for j in todo if finished(Path(j.options["path"]))]
-            result["failed"] += len(todo) - len(ready)
+            for job in todo:
+                if job not in ready:
+                    error = f"its source did not end well; see {job.options['path']}"
+                    pool.record_failure(job, error, "", "source")
+            result["failed"] = len(todo) - len(ready)
             if ready:
                 result["failed"] += _run(console, ready, "cells", **options)
         finally:

@@ -150,7 +150,7 @@ def test_an_adapted_model_scores_as_recorded_and_remembers_whom_it_heard(
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_labels_that_the_source_never_had(head, run, tmp_path, target) -> None:
+def test_labels_that_the_source_never_had(head, run, sources, tmp_path, target) -> None:
     entry = run(head, shots=2, taxonomy="shared5", steps=2)
     assert entry["classes"] == ["angry", "happy", "sad", "neutral", "fearful"]
     assert entry["new_classes"] == ["neutral", "fearful"]
@@ -161,6 +161,11 @@ def test_labels_that_the_source_never_had(head, run, tmp_path, target) -> None:
     table, _ = evaluate(tmp_path / "out", root=str(target), taxonomy="shared5")
     query = PredictionTable.read_jsonl(tmp_path / "out" / "predictions.jsonl")
     assert torch.allclose(torch.tensor(table.scores), torch.tensor(query.scores), atol=1e-5)
+    old, new = (m.head.state_dict() for m in (load(sources[head]), module))
+    if head == "gen_ser":  # the codes of the old classes have not moved
+        assert torch.equal(new["codes"][:3], old["codes"])
+    if head == "classification":
+        assert new["output.0.weight"].shape[0] == 5
     # the source is asked about its own classes
     assert entry["forgetting"]["utterances"] == 6
 
@@ -188,6 +193,23 @@ def test_the_number_of_steps_is_fixed(run, monkeypatch) -> None:
     assert counts == [7, 7]
 
 
+def test_a_model_that_does_not_say_whom_it_heard_is_not_adapted_to_its_own_corpus(
+    run, sources, monkeypatch
+) -> None:
+    from serzoo.zoo import adapt as module
+
+    real = module.checkpoint.load
+
+    def silent(path):
+        found = real(path)
+        del found.metadata["speakers"]
+        return found
+
+    monkeypatch.setattr(module.checkpoint, "load", silent)
+    with pytest.raises(DataError, match="does not say on whose voices"):
+        run(shots=1)
+
+
 def test_it_is_the_same_twice_and_not_repeated(run, tmp_path) -> None:
     one, two = (run("gen_ser", name=name, shots=1, save=False) for name in "ab")
     assert one["metrics"] == two["metrics"]
@@ -206,5 +228,9 @@ def test_what_cannot_be_done_is_told_with_what_can(run) -> None:
         run(tuning="lara")
     with pytest.raises(ConfigError, match="shots=65; give 0"):
         run(shots=65)
+    with pytest.raises(ConfigError, match="lr is 'fast'; give a number"):
+        run(lr="fast")
+    with pytest.raises(ConfigError, match="save is 'maybe'; have true, false"):
+        run(save="maybe")
     with pytest.raises(ConfigError, match="steps=0 is not 1 or more; head_lr=-1 is not above 0"):
         run(steps=0, head_lr=-1)

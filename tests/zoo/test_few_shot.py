@@ -11,7 +11,7 @@ from serzoo.zoo import config, few_shot
 from serzoo.zoo.cli import main
 from serzoo.zoo.compare import compare
 from serzoo.zoo.config import load as compose
-from serzoo.zoo.errors import ConfigError
+from serzoo.zoo.errors import ComparisonError, ConfigError
 from serzoo.zoo.few_shot_table import points, write
 from serzoo.zoo.train import run_folder, train
 
@@ -121,6 +121,7 @@ def test_overrides_replace_lists_settings_and_the_sources_runs() -> None:
         ("options.stesp=1", "unknown key 'options.stesp'. Did you mean 'steps'"),
         ("options.shots=1", "unknown key 'options.shots'"),
         ("target.flod=1", "unknown key 'target.flod'"),
+        ("head=[]", "head is []"),
     ],
 )
 def test_what_is_wrong_is_named_before_work(override, message) -> None:
@@ -145,3 +146,17 @@ def test_the_verb(tiny_recipe, tiny_speech, tmp_path, capsys) -> None:
     assert "say what to adapt to" in capsys.readouterr().err
     assert main(["adapt", str(run_folder(cfg)), *there, "shots=2.5"]) == 2
     assert "shots is '2.5'; give a whole number" in capsys.readouterr().err
+
+
+def test_a_tuning_that_the_encoder_has_not_is_told_before_anything_is_trained(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"'logmel' has none; possible here: head, full, scratch"):
+        compare("few_shot", ["tuning=[head,lora]"], out=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_cells_of_a_source_that_failed_are_recorded(suite, tmp_path) -> None:
+    small = ["head=[classification]", "shots=[0,1]", "draw=1", "tuning=head"]
+    with pytest.raises(ComparisonError, match=r"2 of 2 failed.*its source did not end well"):
+        compare(str(suite), small, out=str(tmp_path / "runs"), workers=1, limit=1e-4)
+    told = [json.loads(p.read_text()) for p in tmp_path.glob("runs/*/cells/*/record.json")]
+    assert [(t["status"], t["reason"]) for t in told] == [("failed", "source")] * 2
