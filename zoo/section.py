@@ -16,6 +16,8 @@ from .tables import plain
 # what bad input ends in; SerzooError is a ValueError
 FAULTS = (ValueError, KeyError, TypeError, ArithmeticError, OSError)
 
+FIGURES = 12  # tables of a page that are drawn as well: a suite of conditions has many more
+
 
 @dataclass(frozen=True)
 class Context:
@@ -56,6 +58,13 @@ class Context:
         """Of a head in a table."""
         key = (grid.recipe, grid.encoder, head)
         return next(r for r in self.rows if (r["recipe"], r["encoder"], r["head"]) == key)
+
+
+def drawn(section: Section, i: int) -> bool:
+    """Whether the i-th table is drawn; says so in the section where it is the first that is not."""
+    if i == FIGURES:
+        section.messages.append(f"Of more than {FIGURES} tables, the first {FIGURES} are drawn.")
+    return i < FIGURES
 
 
 def cell(value: float | None, form: str = ".3f") -> Cell:

@@ -15,7 +15,7 @@ from .metrics import PredictionTable
 from .page import Cell, Figure, Fold, Line, Part, Row, Section, Table, Text, draw
 from .plots import confusion_figure, reliability_figure, risk_coverage_figure
 from .reliability import Coverage, calibrations, risk_coverage
-from .section import FAULTS, Context, cell, per_grid, told
+from .section import FAULTS, Context, cell, drawn, per_grid, told
 from .summary import Grid
 from .tables import UNKNOWN, span
 
@@ -32,11 +32,11 @@ def confusions(section: Section, c: Context) -> None:
         "utterances (each once per seed)."
     )
 
-    drawn = [0]
+    matrices = [0]
 
     def make(g: Grid) -> list[Part]:
-        drawn[0] += len(g.pooled)
-        if drawn[0] > MATRICES:
+        matrices[0] += len(g.pooled)
+        if matrices[0] > MATRICES:
             raise ComparisonError(f"left out: a report draws {MATRICES} matrices at most")
         figures: list[Figure] = []
         for head, table in g.pooled.items():
@@ -186,13 +186,17 @@ def calibration(section: Section, c: Context) -> None:
         if not body:
             raise ComparisonError("no head gives probabilities, so there is nothing to calibrate")
         said = "; ".join(f"{h} {k.aurc:.3f}" for h, k in curves.items())
-        figures = [
-            draw(risk_coverage_figure(curves, g.name),
-                 f"Risk by coverage: {g.name}. Areas: {said}", name=f"risk-{i}"),
-            draw(reliability_figure(pairs, g.name),
-                 f"Reliability of each head before and after temperature: {g.name}; the errors "
-                 "are in the table", name=f"reliability-{i}"),
-        ]  # fmt: skip
+        figures: list[Part] = []
+        if drawn(section, i):
+            risk = f"Risk by coverage: {g.name}. Areas: {said}"
+            reliability = (
+                f"Reliability of each head before and after temperature: {g.name}; the errors are "
+                "in the table"
+            )
+            figures = [
+                draw(risk_coverage_figure(curves, g.name), risk, name=f"risk-{i}"),
+                draw(reliability_figure(pairs, g.name), reliability, name=f"reliability-{i}"),
+            ]
         notes = [f"{h}: left out, its predictions hold no probabilities." for h in left_out]
         table = Table(f"Calibration: {g.name}", columns, body, notes)
         return [table, *figures]

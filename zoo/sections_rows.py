@@ -11,7 +11,7 @@ import numpy as np
 from .cells import Run
 from .page import Cell, Fold, Line, Section, Table, Text, draw
 from .plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
-from .section import Context, cell
+from .section import Context, cell, drawn
 from .summary import Grid
 from .tables import COLUMNS, caption, cells_of, grouped, notes, p_text, plain, remarks, span
 
@@ -95,10 +95,10 @@ def differences(section: Section, c: Context) -> None:
             f"{h} {v:+.3f} ({span(a, b, '+.3f')})" for h, (_, v, a, b) in points.items()
         )
         title = f"Difference to {c.baseline}: {name_of(group)}"
-        figure = difference_figure(points, name_of(group), c.baseline)
-        section.parts.append(
-            draw(figure, f"{title}, with 95 % intervals. {said}", name=f"difference-{i}")
-        )
+        if drawn(section, i):
+            figure = difference_figure(points, name_of(group), c.baseline)
+            alt = f"{title}, with 95 % intervals. {said}"
+            section.parts.append(draw(figure, alt, name=f"difference-{i}"))
         section.parts.append(Table(title, columns, body, [f"{r}." for r in remarks(group)]))
     if not section.parts:
         section.messages.append(
@@ -249,7 +249,7 @@ def cost(section: Section, c: Context) -> None:
             for key, words in COSTS.items()
         }
         panels = {words: points for words, points in panels.items() if points}
-        if panels:
+        if panels and drawn(section, i):
             said = "; ".join(
                 f"{r['head']}: UAR {r['uar']['mean']:.3f}, {plain(r['trainable'], ',')} "
                 f"parameters, {plain(r['seconds'], '.0f')} s"

@@ -256,3 +256,15 @@ def test_predictions_without_probabilities_are_left_out_of_calibration(
     assert "a_b<i>: left out, its predictions hold no probabilities" in sections["calibration"]
     assert "a_b<i> gives no probabilities" in sections["errors"]
     assert "what its user says: name: svm; toolkit: other" in sections["compared"]
+
+
+def test_many_tables_are_not_all_drawn(
+    report_suite: ModuleType, suite: Callable[..., Path]
+) -> None:
+    sections, text = report_suite.made(suite([f"r{i}" for i in range(13)], (0,)))
+    said = "Of more than 12 tables, the first 12 are drawn."
+    for name in ("differences", "calibration", "cost"):
+        assert sections[name].count(said) == 1
+    assert "Cost: r12, logmel" in sections["cost"]
+    # of 13 differences, 2 x 13 drawings of calibration, 13 of cost, 26 confusions, and the ranks
+    assert text.count("<figure>") == 12 + 2 * 12 + 12 + 26 + 1
