@@ -188,7 +188,8 @@ class Corruption:
             level = np.quantile(np.abs(x), 1 - value / 100)
             return _in_range(np.clip(x, -level, level))
         if kind == "telephone":
-            return _in_range(_fit(telephone(x), n), peak_gain(x))
+            y, gain = telephone(x)
+            return _in_range(_fit(y, n), gain)
         if kind in ("mp3", "opus"):
             return _in_range(_fit(CODECS[kind](x * peak_gain(x), value), n), peak_gain(x))
         if not np.any(x):
@@ -196,12 +197,11 @@ class Corruption:
         if kind == "reverb":
             source, path = self.files[int(rng.integers(len(self.files)))]
             return _in_range(reverberate(x, _read(path)), source=source)
-        source = None
         if kind == "noise":
             source, noise = self._excerpt(n, rng)
-        else:
-            noise = rng.normal(size=n) if kind == "white" else pink(n, rng)
-        return _in_range(x + at_snr(x, noise, value), source=source)
+            return _in_range(x + at_snr(x, noise, value), source=source)
+        noise = rng.normal(size=n) if kind == "white" else pink(n, rng)
+        return _in_range(x + at_snr(x, noise, value))
 
     def _excerpt(self, n: int, rng: np.random.Generator) -> tuple[str, Signal]:
         """``[n]`` of a file from a random place on, around its end; never digital silence."""

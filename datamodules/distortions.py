@@ -59,22 +59,26 @@ def reverberate(speech: Signal, room: Signal) -> Signal:
     return np.asarray(wet * np.sqrt(np.mean(speech**2) / power) if power > 0 else wet)
 
 
-def telephone(speech: Signal) -> Signal:
-    """``[S]`` through 8 kHz, a zero-phase band-pass (Butterworth, order 4) and G.711 mu-law."""
+def telephone(speech: Signal) -> tuple[Signal, float]:
+    """``[S]`` through 8 kHz, a zero-phase band-pass (Butterworth, order 4) and G.711 mu-law.
+
+    Also what it was scaled by before the last, which has no more than -1..1.
+    """
     import soundfile
     import soxr
     from scipy.signal import butter, sosfiltfilt
 
     rate, low, high = TELEPHONE
-    narrow = soxr.resample(speech * peak_gain(speech), SAMPLE_RATE, rate, quality="HQ")
+    narrow = soxr.resample(speech, SAMPLE_RATE, rate, quality="HQ")
     sections = butter(4, (low, high), btype="bandpass", fs=rate, output="sos")
     if len(narrow) > 1:
         narrow = sosfiltfilt(sections, narrow, padlen=min(len(narrow) - 1, 3 * 9))
-    narrow = narrow * peak_gain(narrow)
+    gain = peak_gain(narrow)
     file = io.BytesIO()
-    soundfile.write(file, narrow, rate, format="WAV", subtype="ULAW")
+    soundfile.write(file, narrow * gain, rate, format="WAV", subtype="ULAW")
     file.seek(0)
-    return np.asarray(soxr.resample(soundfile.read(file)[0], rate, SAMPLE_RATE, quality="HQ"))
+    wide = soxr.resample(soundfile.read(file)[0], rate, SAMPLE_RATE, quality="HQ")
+    return np.asarray(wide), gain
 
 
 def mp3(speech: Signal, rate: float) -> Signal:

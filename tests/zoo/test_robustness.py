@@ -94,7 +94,7 @@ def test_a_file_may_keep_some_cells_only(tmp_path: Path) -> None:
     [
         (["optim.lr=1"], "trains nothing and takes no 'optim.lr'"),
         (["conditions=[]"], r"conditions is \[\]; give a list"),
-        (["conditions=[whit:5]"], "did you mean 'white'"),
+        (["conditions=[whites:5]"], "did you mean 'white'"),
         (["of=null"], "does not say whose cells it tests; add of=SUITE"),
     ],
 )
