@@ -82,8 +82,9 @@ def declare(folder: Path, cells: Mapping[str, tuple[RunConfig, Mapping[str, Any]
         for key, value in row.items():
             known.setdefault(key, []).append(value)
     first = [key for key in known if key.startswith("axis ") or key in FIRST]
-    if len(first) > SHOWN:
-        first = [key for key in first if len(set(known[key])) > 1]
+    first.sort(key=lambda key: (len(set(known[key])) == 1, key))  # those that differ
+    differing = sum(len(set(known[key])) > 1 for key in first)
+    first = first[: max(SHOWN, differing)]
     infos = []
     for key, values in {**known, "trainable": [0.0], "fit_seconds": [0.0]}.items():
         text = any(isinstance(v, str) for v in values)

@@ -123,7 +123,7 @@ def test_a_cell_that_hangs_costs_its_limit(suite, start, cells, wait_until):
     wait_until(lambda: in_second_cell(cells), process)
     os.kill(worker_of(process), signal.SIGSTOP)  # it neither ends nor listens
     assert process.wait(400) == 1
-    assert group_is_gone(process)
+    wait_until(lambda: group_is_gone(process), seconds=60)
     states = {p: read_record(p.parent) for p in records(cells)}
     ((hung, entry),) = [(p, s) for p, s in states.items() if s["status"] == "failed"]
     assert [s["status"] for s in states.values()].count("ok") == 2
