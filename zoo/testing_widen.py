@@ -29,7 +29,7 @@ def check_widen(case: Case) -> None:
         old = case.scores(head, frames)
         demand_close(old, s[:, : len(case.taxonomy)], "the old classes are not the first columns")
     last = Targets(torch.eye(len(wide))[-len(LENGTHS) :], torch.ones(len(LENGTHS)))
-    case.loss(head.train(), frames, last).loss.backward()
+    case.loss(head.train(), frames, last).loss.backward()  # type: ignore[no-untyped-call]
     dead = [n for n, p in trainable(head).items() if p.grad is None]
     demand(not dead, f"the loss of a widened head does not reach {some(dead)}")
     other = case.head(seed=5)

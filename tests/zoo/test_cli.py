@@ -14,8 +14,8 @@ from serzoo.zoo.cli import main
 from serzoo.zoo.taxonomy import read_yaml
 
 VERBS = (
-    "list", "config", "prepare", "audit", "doctor", "train", "eval", "predict", "compare", "report",
-    "tensorboard",
+    "list", "config", "prepare", "audit", "doctor", "train", "eval", "adapt", "predict",
+    "compare", "report", "tensorboard",
     "save", "push", "export", "cache",
 )  # fmt: skip
 LABELS, SPEAKERS = ("angry", "happy", "sad"), ("s1", "s2", "s3", "s4", "s5")
@@ -142,6 +142,11 @@ def test_config_prints_what_a_run_would_be(capsys: pytest.CaptureFixture[str]) -
         (["eval", "nowhere.ckpt", "corpora=x"], "unknown setting 'corpora'; have"),
         (["compare", "smok"], "no suite config called 'smok'; have"),
         (["compare", "smoke", "sed=[1]", "--dry-run"], "unknown key 'sed'; have"),
+        (["compare", "smoke", "--limit", "0"], "--limit is 0; give minutes above 0"),
+        (
+            ["tensorboard", "smoke"],
+            "no folder runs/smoke or smoke; run `serzoo compare smoke` first",
+        ),
         (["report", "smoke"], "no comparison in runs/smoke; run `serzoo compare smoke` first"),
     ],
 )
