@@ -39,8 +39,8 @@ from serzoo.zoo.cache import cache_dir
 from serzoo.zoo.errors import DataError
 from serzoo.zoo.exchange import Imported, import_predictions
 from serzoo.zoo.foreign import Columns
+from serzoo.zoo.jackknife import jackknife
 from serzoo.zoo.metrics import PredictionTable, merge
-from serzoo.zoo.stats import bootstrap
 from serzoo.zoo.train import open_data
 
 FEATURES = ("eGeMAPSv02", "ComParE_2016")
@@ -251,7 +251,7 @@ def run(
         "seconds_total": round(time.perf_counter() - began, 1),
     }
     if len({i for _, t in tables for i in t.ids}) == sum(len(t) for _, t in tables):
-        interval = bootstrap(merge(t for _, t in tables))
+        interval = jackknife(merge(t for _, t in tables))
         entry["uar"] = {"value": interval.value, "low": interval.low, "high": interval.high}
         print(
             f"{recipe}, {extractor.name}: UAR {interval.value:.3f} (95 % interval over speakers "
