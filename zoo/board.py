@@ -157,6 +157,7 @@ def bars_figure(values: Mapping[str, float], what: str, title: str = "") -> Figu
 def project(experiment: Any, table: PredictionTable, pooled: Mapping[str, np.ndarray]) -> None:
     """The test part's mean frames in the projector: label, prediction, speaker and id of each."""
     rows = [i for i, name in enumerate(table.ids) if name in pooled]
+    rows = [i for i in rows if np.isfinite(pooled[table.ids[i]]).all()]
     if len(rows) < 2:
         return
     x = components(np.stack([pooled[table.ids[i]] for i in rows]))

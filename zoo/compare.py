@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from . import board_columns, estimate, exchange, few_shot, pool, robustness, search, suite
-from .errors import ComparisonError
+from .errors import ComparisonError, ConfigError
 from .record import finished, read_record, write_json
 from .report import report
 from .tables import matching_notes, wide_console
@@ -57,6 +57,9 @@ def compare(
             given: Any = {"out": out, "workers": workers, "limit": limit, "dry_run": dry_run}
             return dict(other.compare(name, overrides, console=console, **given))
     chosen = suite.load(name, overrides)
+    limit = chosen.limit_minutes if limit is None else limit
+    if limit is not None and not limit > 0:
+        raise ConfigError(f"--limit is {limit:g}; give minutes above 0, or leave it out")
     folder = Path(out) / chosen.name
     cells = suite.expand(chosen, out=out)
     jobs = [_job(cell, folder) for cell in cells]
@@ -98,7 +101,7 @@ def compare(
         write_json(folder / "suite.json", plan)
         board_columns.declare(folder / "cells", {c.name: (c.cfg, c.point) for c in cells})
         if todo:
-            seconds = 60 * (limit or chosen.limit_minutes or 0) or None
+            seconds = None if limit is None else 60 * limit
             began = time.monotonic()
             try:
                 options: Any = {"workers": workers, "gpus": kind == "cuda", "limit": seconds}
