@@ -224,7 +224,7 @@ def open_few_shot(
     if given is None:
         given = _draw(pool, indices, taxonomy, shots, draw, fixed)
     else:
-        _check(given, fixed, pool, indices, taxonomy)
+        _check(given, {**fixed, "shots": shots}, pool, indices, taxonomy)
     if given.short:
         few = ", ".join(f"{n} of {c}" for c, n in given.short.items())
         notes.append(f"{given.shots} shots asked for, but training speakers have only {few}: all")
@@ -280,7 +280,7 @@ def _check(
         if getattr(given, key) != value:
             raise DataError(
                 f"the given support is of {key} {getattr(given, key)}, but this is {key} {value}; "
-                "give the same data, protocol, fold and taxonomy, or leave support out"
+                "give the same data, protocol, fold, taxonomy and shots, or leave support out"
             )
     known: dict[str, set[str]] = defaultdict(set)
     for u, c in zip(pool, indices, strict=True):

@@ -20,6 +20,7 @@ from . import adapt_model, adapt_record, checkpoint, config, registry
 from .adapt_fit import Steps, fit
 from .adapt_options import Options
 from .adapt_source import Source, target_of
+from .attributes import UTTERANCES, attributes_of, write_attributes
 from .config import RunConfig
 from .errors import DataError
 from .evaluate import score
@@ -151,6 +152,9 @@ def adapt(
         sizes = {f: (folder / f).stat().st_size for f in FILES if (folder / f).is_file()}
         entry["bytes"] |= {"saved": sum(sizes.values()), "files": sizes}
     table.write_jsonl(folder / "predictions.jsonl")
+    if plan.wanted.save or not plan.wanted.shots:  # a suite's cells have one query in common
+        rows = attributes_of(plan.shot.data.datasets["test"].utterances)
+        write_attributes(folder / UTTERANCES, rows)
     entry["seconds"]["total"] = round(time.perf_counter() - began, 2)
     write_json(folder / RECORD, entry)
     return {**entry, "folder": str(folder)}

@@ -164,6 +164,8 @@ def test_a_given_support_is_taken_when_it_is_of_these_data(opened) -> None:
     assert opened(shots=2, given=drawn).support == drawn
     with pytest.raises(DataError, match="given support is of fold 0, but this is fold 1"):
         opened(fold=1, given=drawn)
+    with pytest.raises(DataError, match="is of shots 2, but this is shots 1"):
+        opened(shots=1, given=drawn)
     query = opened().data.datasets["test"].utterances[0].id
     stolen = replace(drawn, ids={**drawn.ids, "angry": [query]})
     with pytest.raises(DataError, match=r"1 utterances of the given support .* are not of its"):

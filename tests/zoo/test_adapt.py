@@ -80,6 +80,8 @@ def test_a_record_holds_what_a_learning_curve_needs(run, tmp_path, sources) -> N
     assert set(table.speakers) == set(entry["speakers"]["test"])
     assert not set(entry["support"]["speakers"]) & set(entry["speakers"]["test"])
     assert entry["audit"]["ok"]
+    told = (tmp_path / "out" / "utterances.jsonl").read_text().splitlines()
+    assert {json.loads(row)["id"] for row in told} == set(table.ids)
 
 
 def test_every_head_hears_the_same_support(run) -> None:
@@ -88,6 +90,18 @@ def test_every_head_hears_the_same_support(run) -> None:
     assert len({e["support"]["file"] for e in found}) == 1
     assert len({str(e["data"]) for e in found}) == 1
     assert len({e["fingerprint"] for e in found}) == 3
+
+
+def test_a_support_of_a_file_is_the_one_that_was_drawn(run) -> None:
+    drawn = run(shots=2, draw=5, save=False)
+    file = drawn["support"]["file"]
+    again = run(shots=2, draw=5, save=False, support=file, name="again")
+    assert again["fingerprint"] == drawn["fingerprint"]
+    assert again["metrics"] == drawn["metrics"]
+    other = run(shots=2, draw=6, save=False, support=file, name="other")
+    assert other["support"]["sha"] == drawn["support"]["sha"]
+    with pytest.raises(DataError, match="is of shots 2, but this is shots 3"):
+        run(shots=3, support=file)
 
 
 @pytest.mark.parametrize("head", HEADS)
