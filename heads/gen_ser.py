@@ -29,7 +29,7 @@ from .pooling import PoolingName
 from .sampler import Sampler, SamplerName
 from .schedules import MeanName, Path, VarianceName
 from .transport import NetworkName, build_network
-from .widening import wider_codes, wider_linear
+from .widening import widen_gen_ser
 
 TIME_EPSILON = 0.01  # t is drawn from (0.01, 0.99); the ends are not noisy
 KEYS_OF_CODES = ("codes", "code_dim", "spacing", "base", "order")
@@ -298,13 +298,4 @@ class GenSERHead(Head):
         return similarity(self.decision, masked_mean(self.estimate(x_1, mask), mask), codes)
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
-        """A code for each (:func:`.widening.wider_codes`); learned ones then learn no more."""
-        if self.objective == "ce":
-            self.readout = wider_linear(self.readout, len(taxonomy))
-            return
-        made = wider_codes(self.get_buffer("codes"), self.taxonomy, len(taxonomy), **self.coding)
-        self.register_buffer("codes", made)
-        if self.decision == "gram":
-            self.register_buffer("dual", dual(made))
-        if self.learned is not None:
-            self.learned.widen(made)
+        widen_gen_ser(self, taxonomy)

@@ -285,8 +285,8 @@ class SELMHead(Head):
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
         """By name: nothing is added, once their names can be told apart from the others."""
-        for words in self.views.categorical.prompts:
-            self._answers(self.views.categorical, words, taxonomy)
+        view = self.views.categorical
+        _ = [self._answers(view, words, taxonomy) for words in view.prompts]
         self.views.widen(taxonomy)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:

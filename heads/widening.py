@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from ..zoo.errors import ConfigError
 from ..zoo.taxonomy import Taxonomy
-from .codes import CodeName, Order, orthogonal_codes, positions, sinusoidal_codes
+from .codes import CodeName, Order, dual, orthogonal_codes, positions, sinusoidal_codes
+
+if TYPE_CHECKING:
+    from .gen_ser import GenSERHead
 
 
 @torch.no_grad()
@@ -74,3 +79,19 @@ def wider_codes(
         both = torch.cat([old.detach().cpu().double(), drawn]).T
         new = ((d / 2) ** 0.5 * torch.linalg.qr(both).Q.T[C:]).float()
     return torch.cat([old, new.to(old)])
+
+
+def widen_gen_ser(head: GenSERHead, taxonomy: Taxonomy) -> None:
+    """A code for each further class; a row of the readout under ``objective=ce``.
+
+    Learned codes then learn no more.
+    """
+    if head.objective == "ce":
+        head.readout = wider_linear(head.readout, len(taxonomy))
+        return
+    made = wider_codes(head.get_buffer("codes"), head.taxonomy, len(taxonomy), **head.coding)
+    head.register_buffer("codes", made)
+    if head.decision == "gram":
+        head.register_buffer("dual", dual(made))
+    if head.learned is not None:
+        head.learned.widen(made)
