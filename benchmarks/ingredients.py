@@ -1,27 +1,27 @@
 """What each ingredient of SELM and Gen-SER is worth: heads that differ in one thing, paired.
 
-    python benchmarks/ingredients.py runs/ablation_ravdess runs/ablation_emodb
+    python benchmarks/ingredients.py runs/ablation_ravdess    # prints; publish.py shows the same
 
-For every corpus and encoder of a suite's finished cells: UAR of one head minus that of another on
-the same test utterances, all folds pooled and seeds averaged; the interval is the jackknife's over
-speakers, p a permutation of speakers, corrected by Holm over all pairs of the suite. Written as
-``ingredients.json`` beside the cells; ``publish.py`` shows it.
+For every table of a suite: UAR of one head minus that of another on the same test utterances, all
+folds pooled and seeds averaged; the interval is the jackknife's over speakers, p a permutation of
+speakers, corrected by Holm over all pairs of the suite.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
+from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from serzoo.zoo.cells import find_cells
 from serzoo.zoo.jackknife import paired_jackknife
 from serzoo.zoo.metrics import merge
 from serzoo.zoo.permutation import paired_permutation
 from serzoo.zoo.power import minimum_detectable
-from serzoo.zoo.record import write_json
-from serzoo.zoo.report import Run, check_comparable, pooled, read_runs
 from serzoo.zoo.stats import holm_grid, mean_sd
+from serzoo.zoo.summary import Grid, grids
 
 # of each pair the first has what the second lacks
 PAIRS = (
@@ -42,39 +42,30 @@ PAIRS = (
 )
 
 
-def ingredients(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a suite's folder, one for each pair of heads that both have finished cells."""
-    runs, _ = read_runs(folder)
-    check_comparable(runs)
-    groups: dict[tuple[str, ...], dict[str, dict[tuple[int, int], Run]]] = defaultdict(dict)
-    for run in runs:
-        groups[run.group].setdefault(run.head, {})[run.fold, run.seed] = run
-    rows: list[dict[str, Any]] = []
-    for group, heads in groups.items():
-        for first, second, what in PAIRS:
-            if first in heads and second in heads:
-                row = compared(heads[first], heads[second])
-                rows += [{"group": list(group), "first": first, "second": second} | row]
-                rows[-1]["what"] = what
+def ingredients(made: Sequence[Grid]) -> list[dict[str, Any]]:
+    """A row for each table and each pair of heads that it holds."""
+    rows = [
+        {"table": grid.name, "first": first, "second": second, "what": what}
+        | compared(grid, first, second)
+        for grid in made
+        for first, second, what in PAIRS
+        if first in grid.runs and second in grid.runs
+    ]
     p = holm_grid({i: row["p"] for i, row in enumerate(rows)})
     return [row | {"holm": p[i]} for i, row in enumerate(rows)]
 
 
-def compared(first: dict[tuple[int, int], Run], second: dict[tuple[int, int], Run]) -> Any:
-    """Difference of two heads over the folds and seeds that both have."""
-    both = sorted(first.keys() & second.keys())
-    folds, seeds = {f for f, _ in both}, {s for _, s in both}
-    both = [(f, s) for f, s in both if all((g, s) in both for g in folds)]
-    a, b = (pooled([head[k] for k in both]) for head in (first, second))
+def compared(grid: Grid, first: str, second: str) -> dict[str, Any]:
+    """Difference of two heads of a table."""
+    a, b = grid.pooled[first], grid.pooled[second]
     found = paired_jackknife(a, b)
     per_seed = [
-        merge(first[k].table for k in both if k[1] == s).uar()
-        - merge(second[k].table for k in both if k[1] == s).uar()
-        for s in sorted(seeds)
+        merge(r.table for r in grid.runs[first] if r.seed == s).uar()
+        - merge(r.table for r in grid.runs[second] if r.seed == s).uar()
+        for s in grid.seeds
     ]
     return {
-        "folds": len(folds),
-        "seeds": len(per_seed),
+        "folds": len(grid.folds),
         "speakers": found.n_speakers,
         "difference": found.value,
         "interval": [found.low, found.high],
@@ -84,24 +75,29 @@ def compared(first: dict[tuple[int, int], Run], second: dict[tuple[int, int], Ru
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as Markdown, a table for each corpus and encoder."""
+
+    def shown(value: float, form: str = ".3f") -> str:
+        return f"{value:{form}}" if isfinite(value) else "–"
+
     text = ""
-    for group in dict.fromkeys(tuple(row["group"]) for row in rows):
-        mine = [row for row in rows if tuple(row["group"]) == group]
+    for name in dict.fromkeys(row["table"] for row in rows):
+        mine = [row for row in rows if row["table"] == name]
+        seeds = mine[0]["over_seeds"]["n"]
         text += (
-            f"**{group[0]}, encoder {group[1]}**: {mine[0]['speakers']} speakers, "
-            f"{mine[0]['folds']} folds, {mine[0]['seeds']} seed{'s' * (mine[0]['seeds'] > 1)}\n\n"
+            f"**{name}**: {mine[0]['speakers']} speakers, {mine[0]['folds']} folds, {seeds} "
+            f"seed{'s' * (seeds > 1)}\n\n"
             "| first | second | what differs | UAR, first less second (95 %) | p | p, Holm | "
-            "spread over seeds | detectable |\n|---|---|---|---|---|---|---|---|\n"
+            "± over seeds | detectable |\n|---|---|---|---|---|---|---|---|\n"
         )
         for row in mine:
-            low, high = row["interval"]
-            sd = f"{row['over_seeds']['sd']:.3f}" if row["seeds"] > 2 else ""
+            low, high = (shown(v, "+.3f") for v in row["interval"])
             text += (
-                f"| {row['first']} | {row['second']} | {row['what']} | {row['difference']:+.3f} "
-                f"({low:+.3f} to {high:+.3f}) | {row['p']:.3f} | {row['holm']:.3f} | {sd} | "
-                f"{row['detectable']:.3f} |\n"
+                f"| {row['first']} | {row['second']} | {row['what']} | "
+                f"{row['difference']:+.3f} ({low} to {high}) | {shown(row['p'])} | "
+                f"{shown(row['holm'])} | {shown(row['over_seeds']['sd'])} | "
+                f"{shown(row['detectable'])} |\n"
             )
         text += "\n"
     return text
@@ -109,9 +105,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     for name in sys.argv[1:]:
-        rows = ingredients(Path(name))
-        write_json(Path(name) / "ingredients.json", rows)
-        print(table(rows))
+        made, refused = grids(find_cells(Path(name)).runs)
+        print(table(ingredients(made)))
+        for key, why in refused.items():
+            print(f"{', '.join(key)}: {why}")
 
 
 if __name__ == "__main__":

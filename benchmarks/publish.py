@@ -9,6 +9,7 @@ Tables are never typed: they are computed from the committed ``predictions.jsonl
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ingredients import ingredients, table
 from serzoo.zoo.attributes import UTTERANCES, read_attributes, write_attributes
 from serzoo.zoo.cells import PREDICTIONS, find_cells
 from serzoo.zoo.page import Fold, Part, Section, Table
@@ -31,6 +33,11 @@ RECORDS = HERE / "records"
 MANY = 6  # tables of a comparison: more stand in a file of their own
 LONG = 12  # rows of a table of sub-groups, likewise
 OVERVIEWS = ("learning", "conditions", "across")
+PAIRED = (
+    "Heads that differ in one thing, on the same test utterances: folds pooled, seeds averaged; "
+    "jackknife over speakers, permutation of speakers, Holm over all pairs of this suite. "
+    "Detectable: the true difference that these speakers would show in four cases of five."
+)
 DETAILS = ("groups", "calibration", "ranks", "variance")
 
 
@@ -49,7 +56,8 @@ def copy(source: Path) -> Path:
         write_json(target / "cells" / name / "record.json", record)
         predictions = source / "cells" / name / PREDICTIONS
         if predictions.is_file():
-            shutil.copyfile(predictions, target / "cells" / name / PREDICTIONS)
+            packed = gzip.compress(predictions.read_bytes(), mtime=0)
+            (target / "cells" / name / f"{PREDICTIONS}.gz").write_bytes(packed)
     if known := read_attributes(source, plan["cells"]):  # once, not for every cell
         write_attributes(target / UTTERANCES, known)
     return target
@@ -73,6 +81,8 @@ def section(folder: Path) -> str:
         text += f"All {len(made)} tables: [table.md](records/{folder.name}/table.md).\n\n"
     else:
         text += tables
+    if len(paired := ingredients(made)) > 1:
+        text += f"### What each ingredient is worth\n\n{PAIRED}\n\n{table(paired)}"
     text += "".join(f"{note}.\n\n" for note in matching_notes(plan.get("matched", [])))
     text += "".join(f"No table for {', '.join(k)}: {why}.\n\n" for k, why in refused.items())
     text += _made_with(found.runs) + "\n"

@@ -25,6 +25,7 @@ def module(path: Path) -> ModuleType:
 
 @pytest.fixture
 def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     found = module(ROOT / "benchmarks" / "publish.py")
     monkeypatch.setattr(found, "RECORDS", tmp_path / "records")
     return found
@@ -64,3 +65,21 @@ def test_the_committed_tables_are_those_of_the_committed_records(publish: Module
     text = (ROOT / "benchmarks" / "README.md").read_text()
     folder = ROOT / "benchmarks" / "records" / "real"
     assert publish.section(folder).rstrip() in text
+
+
+def test_an_ingredient_is_worth_what_the_table_says(publish: ModuleType) -> None:
+    grids = publish.grids(publish.find_cells(ROOT / "benchmarks" / "records" / "real").runs)[0]
+    rows = publish.rows_of(grids, "classification")
+    wanted = {
+        (f"{r['recipe']}, {r['encoder']}", r["head"]): r["difference"]["value"]
+        for r in rows
+        if r["difference"]
+    }
+    paired = publish.ingredients(grids)
+    found = {
+        (r["table"], r["first"]): r["difference"] for r in paired if r["second"] == "classification"
+    }
+    assert len(found) == 4  # two heads on two corpora
+    assert found == pytest.approx({key: wanted[key] for key in found})
+    assert sum(r["second"] == "regress_codes" for r in paired) == 2
+    assert publish.table(paired).count("| gen_ser | regress_codes |") == 2

@@ -125,12 +125,15 @@ def _read(folder: Path, record: dict[str, Any]) -> Run:
                 f"{folder / RECORD} lacks {key} ({', '.join(inner)}); remove the cell's "
                 "folder, and it is run again"
             )
-    table = PredictionTable.read_jsonl(folder / PREDICTIONS)
+    predictions = folder / PREDICTIONS
+    if not predictions.exists() and (packed := folder / f"{PREDICTIONS}.gz").exists():
+        predictions = packed  # as `benchmarks/` keeps them
+    table = PredictionTable.read_jsonl(predictions)
     metrics = record.get("metrics") or {}
     wanted = metrics.get("n", len(table)) + metrics.get("n_unlabelled", 0)
     if "n" in metrics and wanted != len(table):
         raise DataError(
-            f"{folder / PREDICTIONS} holds {len(table)} utterances and its record counts "
+            f"{predictions} holds {len(table)} utterances and its record counts "
             f"{wanted}; it was cut off or exchanged: remove the cell's folder, and it is run again"
         )
     return Run(folder.name, record, table)

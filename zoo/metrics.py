@@ -5,8 +5,10 @@ UAR and macro-F1 are means over the classes present in the reference; see :mod:`
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,6 +226,8 @@ class PredictionTable:
     def read_jsonl(cls, path: str | Path) -> PredictionTable:
         """Read what :meth:`write_jsonl` wrote, or another toolkit's predictions in that form.
 
+        A name that ends in ``.gz`` is decompressed.
+
         Raises:
             DataError: with the number of the line that cannot be used.
         """
@@ -231,8 +235,10 @@ class PredictionTable:
         classes: list[str] = []
         texts: list[str] = []
         try:
-            lines = Path(path).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            raw = Path(path).read_bytes()
+            raw = gzip.decompress(raw) if str(path).endswith(".gz") else raw
+            lines = raw.decode("utf-8").splitlines()
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise DataError(f"cannot read predictions from {path}: {error}") from error
         for number, line in enumerate(lines, 1):
             where = f"{path}, line {number}"

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import audmetric
@@ -248,6 +249,16 @@ class TestFile:
         path.write_text(good + second + "\n")
         with pytest.raises(DataError, match=message):
             PredictionTable.read_jsonl(path)
+
+    def test_compressed(self, tmp_path):
+        t = random_table(20)
+        whole = gzip.compress(t.write_jsonl(tmp_path / "p.jsonl").read_bytes())
+        (tmp_path / "p.jsonl.gz").write_bytes(whole)
+        assert PredictionTable.read_jsonl(tmp_path / "p.jsonl.gz").ids == t.ids
+        for damaged in (whole[:-9], b"no gzip"):
+            (tmp_path / "p.jsonl.gz").write_bytes(damaged)
+            with pytest.raises(DataError, match="cannot read predictions"):
+                PredictionTable.read_jsonl(tmp_path / "p.jsonl.gz")
 
     def test_missing_and_empty(self, tmp_path):
         with pytest.raises(DataError, match="cannot read predictions"):
