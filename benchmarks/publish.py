@@ -31,7 +31,7 @@ from serzoo.zoo.tables import markdown, matching_notes
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
 MANY = 6  # tables of a comparison: more stand in a file of their own
-LONG = 12  # rows of a table of sub-groups, likewise
+LONG = 20  # rows of a table of sub-groups, likewise
 OVERVIEWS = ("learning", "conditions", "across")
 PAIRED = (
     "Heads that differ in one thing, on the same test utterances: folds pooled, seeds averaged; "
@@ -106,7 +106,7 @@ def _sections(c: Context, names: Sequence[str]) -> str:
         except FAULTS as error:
             part.messages.append(told(error))
         found = list(_tables(part.parts))
-        if anchor in OVERVIEWS and not found:
+        if not found and (anchor in OVERVIEWS or not part.messages):
             continue
         text += f"### {title}\n\n{part.intro}\n\n"
         text += "".join(f"{message}\n\n" for message in part.messages)
