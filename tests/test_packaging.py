@@ -52,7 +52,7 @@ def test_everything_that_is_no_code_is_package_data() -> None:
         if p.is_file() and p.suffix not in (".py", ".pyc", ".md")
     }
     assert matched == needed
-    assert {p.suffix for p in needed} == {".yaml", ".typed"}
+    assert {p.suffix for p in needed} == {".yaml", ".typed", ".j2"}
     assert {p.parent.name for p in needed if p.name == "py.typed"} == {*PARTS} - {"configs"}
 
 
