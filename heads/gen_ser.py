@@ -255,7 +255,7 @@ class GenSERHead(Head):
 
     @staticmethod
     def error(given: Tensor, wanted: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``2 / d ||given - wanted||^2``, meaned over frames: zero for a code costs 1."""
+        """``2 / d ||given - wanted||^2``, averaged over frames: zero for a code costs 1."""
         return 2 * masked_mean((given - wanted).square(), mask).mean(-1)
 
     def _states(self, x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
