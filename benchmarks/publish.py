@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ingredients import ingredients, table
+from open_labels import markdown as open_labels
 from serzoo.zoo.attributes import UTTERANCES, read_attributes, write_attributes
 from serzoo.zoo.cells import PREDICTIONS, find_cells
 from serzoo.zoo.page import Fold, Part, Section, Table
@@ -33,6 +34,12 @@ RECORDS = HERE / "records"
 MANY = 6  # tables of a comparison: more stand in a file of their own
 LONG = 20  # rows of a table of sub-groups, likewise
 OVERVIEWS = ("learning", "conditions", "across")
+OPEN = (
+    "Heads that can score any label, trained out of domain in four emotions and asked about all "
+    "classes of the other corpora (`open_labels.py`): mean recall with all classes on offer, over "
+    "the classes seen and unseen in training, and over either where these alone are on offer. "
+    "Seeds pooled; percentile bootstrap over speakers, which is narrow with ten of them."
+)
 PAIRED = (
     "Heads that differ in one thing, on the same test utterances: folds pooled, seeds averaged; "
     "jackknife over speakers, permutation of speakers, Holm over all pairs of this suite. "
@@ -243,6 +250,9 @@ def main() -> None:
     text += speed()
     for folder in sorted(p for p in RECORDS.iterdir() if (p / "suite.json").is_file()):
         text += section(folder)
+    if (found := RECORDS / "open_labels.json").is_file():
+        rows = json.loads(found.read_text("utf-8"))["rows"]
+        text += f"## Open labels\n\n{OPEN}\n\n{open_labels(rows)}\n"
     (HERE / "README.md").write_text(text.rstrip() + "\n", "utf-8")
     print(f"wrote {HERE / 'README.md'}")
 
