@@ -22,10 +22,11 @@ from ..zoo.record import write_json
 from ..zoo.taxonomy import Taxonomy
 from .audit import audit
 from .catalog import open_corpora
+from .classes import class_indices
 from .info import CorpusInfo
 from .manifest import Utterance
 from .protocols import Protocol, Split
-from .speech import SpeechDataModule, class_indices
+from .speech import SpeechDataModule
 from .split import some, speakers_of
 
 FORMAT = 1

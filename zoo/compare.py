@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from . import board_columns, estimate, exchange, few_shot, pool, robustness, search, suite
-from .errors import ComparisonError, ConfigError
-from .record import finished, read_record, write_json
+from .errors import ConfigError
+from .record import finished, write_json
 from .report import report
+from .running import earlier_calls, lock, run_jobs
 from .tables import matching_notes, wide_console
 
 
@@ -85,7 +80,7 @@ def compare(
         estimate.show(console, cells, folder, workers)
         return {**result, "summary": None}
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
+    with lock(folder):
         plan: dict[str, Any] = {
             "name": chosen.name,
             "title": chosen.title,
@@ -96,7 +91,7 @@ def compare(
             "matched": suite.matched(cells),
             "search": chosen.search.budget() if chosen.search else None,
             "cells": [*(c.name for c in cells), *exchange.imported(folder)],
-            "calls": _earlier_calls(folder / "suite.json"),
+            "calls": earlier_calls(folder / "suite.json"),
         }
         write_json(folder / "suite.json", plan)
         board_columns.declare(folder / "cells", {c.name: (c.cfg, c.point) for c in cells})
@@ -106,11 +101,11 @@ def compare(
             try:
                 options: Any = {"workers": workers, "gpus": kind == "cuda", "limit": seconds}
                 if ahead:
-                    _run(console, ahead, "trials", **options)
+                    run_jobs(console, ahead, "trials", **options)
                 won = [_ready(cell, _job(cell, folder), chosen.search, trials) for cell in todo]
                 result["failed"] = sum(job is None for job in won)
                 cells_left = [job for job in won if job is not None]
-                result["failed"] += _run(console, cells_left, "cells", **options)
+                result["failed"] += run_jobs(console, cells_left, "cells", **options)
             finally:
                 ran = sum(finished(folder / "cells" / c.name) for c in todo)
                 call = {"cells": ran, "seconds": round(time.monotonic() - began, 1)}
@@ -118,13 +113,6 @@ def compare(
             result["done"] = sum(finished(j.folder) for j in jobs)
         summary = report(folder, console=console)
     return {**result, "summary": summary}
-
-
-def _earlier_calls(path: Path) -> list[dict[str, Any]]:
-    """Cells that earlier calls finished, and their seconds on the clock."""
-    if not path.is_file():
-        return []
-    return list(json.loads(path.read_text("utf-8")).get("calls", []))
 
 
 def _job(cell: suite.Cell, folder: Path) -> pool.Job:
@@ -156,96 +144,3 @@ def _ready(
         pool.record_failure(job, error, "see search.tried in the record", "search")
         return None
     return replace(job, config=replace(cell.trials[best].cfg, seed=cell.seed).to_dict())
-
-
-def _run(
-    console: Console,
-    todo: list[pool.Job],
-    what: str,
-    *,
-    workers: int,
-    gpus: bool,
-    limit: float | None,
-) -> int:
-    failed: list[str] = []
-    running: dict[int, str] = {}
-    began = time.monotonic()
-    columns = (
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("[dim]{task.fields[now]}"),
-    )
-    with Progress(*columns, console=console, transient=False) as bar, _terminable():
-        task = bar.add_task(what, total=len(todo), now="", left="")
-
-        def show(done: int = 0) -> None:
-            completed = bar.tasks[0].completed + done
-            left = ""
-            if completed:
-                seconds = (time.monotonic() - began) / completed * (len(todo) - completed)
-                left = (
-                    f"about {seconds / 60:.0f} min left"
-                    if seconds >= 90
-                    else f"about {seconds:.0f} s left"
-                )
-            bar.update(task, advance=done, now=", ".join(running.values()), left=left)
-
-        def started(job: pool.Job, k: int) -> None:
-            running[k] = job.name
-            show()
-
-        def ended(job: pool.Job, k: int, status: str) -> None:
-            running.pop(k, None)
-            if status != "ok":
-                failed.append(job.name)
-                error = (read_record(job.folder) or {}).get("error", "unknown")
-                console.print(f"[red]failed[/red] {job.name}: {escape(error)}", highlight=False)
-            elif not console.is_terminal:
-                entry = read_record(job.folder) or {}
-                part = "UAR" if "metrics" in entry else "validation UAR"
-                uar = (entry.get("metrics") or entry["valid"])["uar"]
-                console.print(f"{job.name}: {part} {uar:.3f}", highlight=False)
-            show(1)
-
-        try:
-            pool.run(todo, workers=workers, gpus=gpus, started=started, ended=ended, limit=limit)
-        except KeyboardInterrupt:
-            left = sum(not finished(j.folder) for j in todo)
-            console.print(f"stopped; {left} {what} are left: run the same command again to go on")
-            raise
-    return len(failed)
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One comparison per folder; the lock ends with its process, however that ends."""
-    with (folder / ".lock").open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.seek(0)
-            raise ComparisonError(
-                f"another comparison (process {handle.read().strip() or '?'}) is running in "
-                f"{folder}; wait for it, or choose another --out"
-            ) from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the workers in order, as Ctrl-C does."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

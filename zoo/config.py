@@ -35,6 +35,20 @@ def names(group: str) -> list[str]:
     return sorted(n[:-5] for n in found if n.endswith(".yaml"))
 
 
+def read_suite(name: str) -> dict[str, Any]:
+    """A shipped suite by name, or a YAML file, as it is written.
+
+    Raises:
+        ConfigError: with the known names.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        return read_group("suite", name)
+    if not path.is_file():
+        raise ConfigError(f"no suite file {name}; shipped suites: {', '.join(names('suite'))}")
+    return read_mapping(path.read_text("utf-8"), name)
+
+
 def read_group(group: str, name: str) -> dict[str, Any]:
     """A shipped configuration as plain containers.
 

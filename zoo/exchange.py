@@ -94,8 +94,8 @@ def import_predictions(
             the name is taken.
         DataError: when ids are missing, surplus or there twice, or values cannot be used.
     """
-    from .compare import _lock
     from .report import read_plan
+    from .running import lock
 
     path, folder = Path(file).expanduser(), Path(out) / Path(suite).stem
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
@@ -128,7 +128,7 @@ def import_predictions(
     old = taken(folder, plan, name, groups, sha, overwrite)
     if dry_run:
         return result
-    with _lock(folder):
+    with lock(folder):
         for cell, (entry, table) in entries.items():
             table.write_jsonl(folder / "cells" / cell / PREDICTIONS)
             write_json(folder / "cells" / cell / RECORD, entry)

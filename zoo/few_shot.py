@@ -61,16 +61,9 @@ class FewShotSuite:
 def is_meant(name: str) -> bool:
     """Whether a suite is one of adaptations; False too where there is none of this name."""
     try:
-        return "shots" in _raw(name)
+        return "shots" in config.read_suite(name)
     except ConfigError:
         return False
-
-
-def _raw(name: str) -> dict[str, Any]:
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return config.read_mapping(path.read_text("utf-8"), name)
-    return config.read_group("suite", name)
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
@@ -85,7 +78,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
     """
     from .adapt_options import Options, known_options
 
-    raw = dict(_raw(name))
+    raw = dict(config.read_suite(name))
     source = {"overrides": [], **_mapping(name, raw, "source")}
     parts = {
         "source": source,
@@ -209,9 +202,9 @@ def compare(
     Finished sources and cells are skipped.
     """
     from . import pool
-    from .compare import _earlier_calls, _lock, _run
     from .few_shot_table import write
     from .report import report
+    from .running import earlier_calls, lock, run_jobs
     from .tables import wide_console
 
     console = console or wide_console()
@@ -241,13 +234,13 @@ def compare(
             console.print(f"about {left / 60 / (workers or 1):.0f} min on {workers or 1} workers")
         return {**result, "summary": None}
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
+    with lock(folder):
         plan: dict[str, Any] = {
             **asdict(suite),
             "axes": {k: getattr(suite, k) for k in ("head", "shots", "draw", "tuning")},
             **{"overrides": [], "matched": [], "match_params": False, "search": None},
             "cells": [job.name for job in cells],
-            "calls": _earlier_calls(folder / "suite.json"),
+            "calls": earlier_calls(folder / "suite.json"),
         }
         write_json(folder / "suite.json", plan)
         kind, number = pool.devices()
@@ -256,7 +249,7 @@ def compare(
         began = time.monotonic()
         try:
             if ahead:
-                _run(console, ahead, "sources", **options)
+                run_jobs(console, ahead, "sources", **options)
             ready = [j for j in todo if finished(Path(j.options["path"]))]
             for job in todo:
                 if job not in ready:
@@ -264,7 +257,7 @@ def compare(
                     pool.record_failure(job, error, "", "source")
             result["failed"] = len(todo) - len(ready)
             if ready:
-                result["failed"] += _run(console, ready, "cells", **options)
+                result["failed"] += run_jobs(console, ready, "cells", **options)
         finally:
             ran = sum(finished(job.folder) for job in todo)
             call = {"cells": ran, "seconds": round(time.monotonic() - began, 1)}

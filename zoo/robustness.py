@@ -70,16 +70,9 @@ class Tested:
 def is_meant(name: str) -> bool:
     """Whether a suite is one of conditions; False too where there is none of this name."""
     try:
-        return "conditions" in _raw(name)
+        return "conditions" in config.read_suite(name)
     except ConfigError:
         return False
-
-
-def _raw(name: str) -> dict[str, Any]:
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return config.read_mapping(path.read_text("utf-8"), name)
-    return config.read_group("suite", name)
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
@@ -92,7 +85,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
     Raises:
         ConfigError: naming the unknown key or condition.
     """
-    raw = dict(_raw(name))
+    raw = dict(config.read_suite(name))
     only = _only(name, raw.get("only"))
     for key, value in config.parse(overrides):
         if key in ONLY:
@@ -205,8 +198,8 @@ def compare(
     Finished cells are skipped.
     """
     from . import pool
-    from .compare import _earlier_calls, _lock, _run
     from .report import report
+    from .running import earlier_calls, lock, run_jobs
     from .tables import wide_console
 
     console = console or wide_console()
@@ -237,12 +230,12 @@ def compare(
             registry.attribute(CONDITION).parse(condition), noise=chosen.noise, rir=chosen.rir
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
+    with lock(folder):
         plan: dict[str, Any] = {
             **asdict(chosen),
             **{"axes": {"condition": chosen.conditions}, "overrides": [], "matched": []},
             **{"match_params": False, "search": None, "cells": [c.name for c in cells]},
-            "calls": _earlier_calls(folder / "suite.json"),
+            "calls": earlier_calls(folder / "suite.json"),
         }
         write_json(folder / "suite.json", plan)
         if todo:
@@ -251,7 +244,7 @@ def compare(
             options: Any = {"workers": workers or number, "gpus": kind == "cuda"}
             try:
                 seconds = 60 * limit if limit else None
-                result["failed"] = _run(console, todo, "cells", **options, limit=seconds)
+                result["failed"] = run_jobs(console, todo, "cells", **options, limit=seconds)
             finally:
                 ran = sum(finished(job.folder) for job in todo)
                 call = {"cells": ran, "seconds": round(time.monotonic() - began, 1)}

@@ -95,14 +95,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
     Raises:
         ConfigError: with the known names, or the unknown key.
     """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            known = ", ".join(config.names("suite"))
-            raise ConfigError(f"no suite file {name}; shipped suites: {known}")
-        raw = config.read_mapping(path.read_text("utf-8"), name)
-    else:
-        raw = config.read_group("suite", name)
+    path, raw = Path(name), config.read_suite(name)
     known_keys = ("title", "axes", "overrides", "search", *OWN)
     for key in raw:
         if key not in known_keys:
