@@ -78,6 +78,8 @@ def serzoo() -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
+                # a shell's background job has Ctrl-C switched off, and would pass that on
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 text=True,
             )
         started.append(process)
