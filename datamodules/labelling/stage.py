@@ -1,0 +1,271 @@
+"""The engine of a labelling stage: a row per utterance, in shards, safe to kill at any moment.
+
+``<folder>/<name>/`` holds
+
+- ``settings.json``: what determines a row, and which utterances there are; others are refused;
+- ``shard-1-of-4.jsonl`` and so on: rows, appended as they come;
+- ``*.lock``: held by a living process, and by nothing else;
+
+and ``<folder>/<name>.jsonl`` all rows in the manifest's order, once every one is there.
+
+Utterances are cut into **chunks** once, by size and for all shards alike; shard k of n takes the
+chunks k, k + n, ... A chunk is computed as a whole and written in one go, and what is left of a
+torn one is dropped and computed again. So a row never depends on when a process was killed or on
+how many there were, even where a batch's neighbours move the last bits of a number.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...zoo.errors import ConfigError, DataError
+from ..manifest import Utterance, write_lines
+from .plan import agree, plan_of
+
+Shard = tuple[int, int]
+Place = tuple[Path, int, int]  # of a row: file, first byte, bytes with the end of the line
+
+
+class Stage(ABC):
+    """What the engine runs: settings, and rows from utterances.
+
+    Attributes:
+        name: of the folder and of the file of all rows.
+        chunk: utterances that are computed and written together; a kill loses no more.
+    """
+
+    name: str
+    chunk: int = 32
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Everything that determines a row (model, revision, templates ...), as plain JSON."""
+
+    @abstractmethod
+    def rows(self, items: Sequence[Utterance]) -> Iterator[dict[str, Any]]:
+        """A plain-JSON row with the key ``id`` for each item of a chunk, in any order.
+
+        It may depend on the settings and on the chunk, on nothing else: a chunk is computed again
+        after a kill, perhaps in another process.
+        """
+
+    def size(self, item: Utterance) -> float:
+        """What utterances are sorted by into chunks of alike ones: here seconds."""
+        return item.duration
+
+
+@dataclass(frozen=True)
+class Done:
+    """How far a stage is.
+
+    Attributes:
+        path: the file of all rows, once ``complete``.
+        total: utterances.
+        found: rows that earlier calls had left.
+        computed: rows of this call.
+        present: rows of all shards together.
+    """
+
+    path: Path
+    total: int
+    found: int
+    computed: int
+    present: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows are there, and merged."""
+        return self.present == self.total
+
+
+def run(
+    stage: Stage,
+    utterances: Sequence[Utterance],
+    folder: str | Path,
+    *,
+    shard: Shard = (1, 1),
+    told: Callable[[int, int], None] | None = None,
+) -> Done:
+    """Compute the rows of a shard that are missing; merge when those of all shards are there.
+
+    Args:
+        stage: what to compute.
+        utterances: all of them, of every shard.
+        folder: of the labels; missing parents are made.
+        shard: (k, n), k from 1: this process computes the k-th of n parts. Another n may be used
+            to go on: finished chunks are found whoever wrote them.
+        told: called with rows done and rows in all of this shard, after each chunk.
+
+    Raises:
+        ConfigError: the folder holds rows of other settings or utterances; another process is at
+            this shard; the shard does not exist.
+        DataError: an id occurs twice, a row is not of its chunk, or a shard's file is damaged.
+    """
+    k, n = shard
+    if not 1 <= k <= n:
+        raise ConfigError(f"there is no shard {k} of {n}; count from 1/{n} to {n}/{n}")
+    parts = chunks(stage, utterances)
+    base, merged = Path(folder) / stage.name, Path(folder) / f"{stage.name}.jsonl"
+    base.mkdir(parents=True, exist_ok=True)
+    with _lock(base / "settings.lock", wait=True):
+        agree(base / "settings.json", plan_of(utterances, stage.chunk, stage.settings()))
+    file = base / f"shard-{k}-of-{n}.jsonl"
+    with _lock(file.with_suffix(".lock")):
+        known = _present(base, parts, repair=file)
+        mine = parts[k - 1 :: n]
+        total, done = sum(map(len, mine)), sum(u.id in known for p in mine for u in p)
+        found = done
+        todo = [p for p in mine if p[0].id not in known]
+        if told:
+            told(done, total)
+        with file.open("ab") as target:
+            for part in todo:
+                target.write(_lines(stage, part))
+                target.flush()
+                os.fsync(target.fileno())
+                done += len(part)
+                if told:
+                    told(done, total)
+    with _lock(base / "settings.lock", wait=True):
+        places = _present(base, parts)
+        if len(places) == len(utterances):
+            write_lines(merged, (_read(places[u.id]) for u in utterances))
+    return Done(merged, len(utterances), found, done - found, len(places))
+
+
+def rows_of(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The rows of a merged file.
+
+    Raises:
+        DataError: when there is no such file, or a line is not a row.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no {path}; this stage has not finished: run `serzoo label` again")
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield dict(json.loads(line))
+            except (ValueError, TypeError):
+                raise DataError(
+                    f"{path}, line {number}: not a row of JSON; remove the file, and run `serzoo "
+                    "label` again"
+                ) from None
+
+
+def chunks(stage: Stage, utterances: Sequence[Utterance]) -> list[list[Utterance]]:
+    """Utterances in chunks of alike size, the largest first: what is too large fails at once."""
+    seen: set[str] = set()
+    for u in utterances:
+        if u.id in seen:
+            raise DataError(f"the id {u.id} occurs more than once; run `serzoo prepare` again")
+        seen.add(u.id)
+    order = sorted(utterances, key=lambda u: (-stage.size(u), u.id))
+    return [order[i : i + stage.chunk] for i in range(0, len(order), stage.chunk)]
+
+
+def _lines(stage: Stage, part: Sequence[Utterance]) -> bytes:
+    """The rows of a chunk as lines, in the chunk's order."""
+    rows: dict[str, dict[str, Any]] = {}
+    wanted = {u.id for u in part}
+    for row in stage.rows(part):
+        key = row.get("id")
+        if key not in wanted or key in rows:
+            raise DataError(
+                f"stage {stage.name} gave {'a second' if key in rows else 'a'} row of {key!r}, "
+                "which it was not asked for"
+            )
+        rows[key] = row
+    if missing := [u.id for u in part if u.id not in rows]:
+        raise DataError(f"stage {stage.name} gave no row of {missing[0]} ({len(missing)} missing)")
+    return b"".join(_line(stage, rows[u.id]) for u in part)
+
+
+def _line(stage: Stage, row: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"stage {stage.name} gave a row of {row['id']} that is not plain JSON ({error})"
+        ) from None
+
+
+def _present(
+    base: Path, parts: Sequence[Sequence[Utterance]], repair: Path | None = None
+) -> dict[str, Place]:
+    """Rows of whole chunks, of all shards; what a kill tore off is cut from the file ``repair``."""
+    first = {part[0].id: part for part in parts}
+    places: dict[str, Place] = {}
+    for file in sorted(base.glob("shard-*-of-*.jsonl")):
+        lines = _places(file)
+        at = 0
+        while at < len(lines):
+            key, part = lines[at][0], first.get(lines[at][0])
+            if part is None:
+                raise _damaged(file, f"holds {key} where a chunk should begin")
+            here = lines[at : at + len(part)]
+            if [k for k, _ in here] != [u.id for u in part][: len(here)]:
+                raise _damaged(file, f"breaks off within the chunk of {key}, and then goes on")
+            if len(here) < len(part):
+                break
+            places.update(here)
+            at += len(part)
+        if file == repair:
+            _, whole, size = lines[at - 1][1] if at else (file, 0, 0)
+            with file.open("rb+") as target:
+                target.truncate(whole + size)
+    return places
+
+
+def _places(file: Path) -> list[tuple[str, Place]]:
+    """Id and place of each row of a shard; a last line without its end is none."""
+    found: list[tuple[str, Place]] = []
+    start = 0
+    with file.open("rb") as lines:
+        for line in lines:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                key = json.loads(line)["id"]
+            except (ValueError, TypeError, KeyError):
+                raise _damaged(file, f"has a line {len(found) + 1} that is not a row") from None
+            found.append((key, (file, start, len(line))))
+            start += len(line)
+    return found
+
+
+def _damaged(file: Path, what: str) -> DataError:
+    return DataError(f"{file} {what}; remove it, and its rows are computed again")
+
+
+def _read(place: Place) -> str:
+    file, start, size = place
+    with file.open("rb") as rows:
+        rows.seek(start)
+        return rows.read(size - 1).decode()
+
+
+@contextmanager
+def _lock(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """One process at a time; the lock ends with its process, however that ends."""
+    with path.open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            handle.seek(0)
+            raise ConfigError(
+                f"another process ({handle.read().strip() or '?'}) is at {path.stem} in "
+                f"{path.parent}; wait for it, or take another shard"
+            ) from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
