@@ -34,13 +34,14 @@ from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.datamodules.encoding import load_wave
 from serzoo.datamodules.manifest import Utterance
 from serzoo.datamodules.speech import audit_folds
-from serzoo.zoo import config, suite
+from serzoo.zoo import config
 from serzoo.zoo.cache import cache_dir
+from serzoo.zoo.comparison import suite
+from serzoo.zoo.comparison.exchange import Imported, import_predictions
+from serzoo.zoo.comparison.foreign import Columns
 from serzoo.zoo.errors import DataError
-from serzoo.zoo.exchange import Imported, import_predictions
-from serzoo.zoo.foreign import Columns
-from serzoo.zoo.jackknife import jackknife
-from serzoo.zoo.metrics import PredictionTable, merge
+from serzoo.zoo.statistics.jackknife import jackknife
+from serzoo.zoo.statistics.metrics import PredictionTable, merge
 from serzoo.zoo.train import open_data
 
 FEATURES = ("eGeMAPSv02", "ComParE_2016")

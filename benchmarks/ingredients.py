@@ -15,13 +15,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from serzoo.zoo.cells import find_cells
-from serzoo.zoo.jackknife import paired_jackknife
-from serzoo.zoo.metrics import merge
-from serzoo.zoo.permutation import paired_permutation
-from serzoo.zoo.power import minimum_detectable
-from serzoo.zoo.stats import holm_grid, mean_sd
-from serzoo.zoo.summary import Grid, grids
+from serzoo.zoo.reporting.cells import find_cells
+from serzoo.zoo.reporting.summary import Grid, grids
+from serzoo.zoo.statistics.jackknife import paired_jackknife
+from serzoo.zoo.statistics.metrics import merge
+from serzoo.zoo.statistics.permutation import paired_permutation
+from serzoo.zoo.statistics.power import minimum_detectable
+from serzoo.zoo.statistics.stats import holm_grid, mean_sd
 
 # of each pair the first has what the second lacks
 PAIRS = (

@@ -24,10 +24,10 @@ import numpy as np
 from serzoo.zoo import registry
 from serzoo.zoo.config import read_group
 from serzoo.zoo.evaluate import evaluate
-from serzoo.zoo.metrics import PredictionTable, merge
-from serzoo.zoo.open_labels import open_numbers, seen_classes
 from serzoo.zoo.record import environment, finished, read_record, write_json
-from serzoo.zoo.stats import bootstrap
+from serzoo.zoo.statistics.metrics import PredictionTable, merge
+from serzoo.zoo.statistics.open_labels import open_numbers, seen_classes
+from serzoo.zoo.statistics.stats import bootstrap
 from serzoo.zoo.taxonomy import Taxonomy
 
 CORPORA = ("emodb", "nemo", "ravdess")

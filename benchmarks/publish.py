@@ -21,13 +21,13 @@ from typing import Any
 from ingredients import ingredients, table
 from open_labels import markdown as open_labels
 from serzoo.zoo.attributes import UTTERANCES, read_attributes, write_attributes
-from serzoo.zoo.cells import PREDICTIONS, find_cells
-from serzoo.zoo.page import Fold, Part, Section, Table
 from serzoo.zoo.record import read_record, write_json
-from serzoo.zoo.report import SECTIONS
-from serzoo.zoo.section import FAULTS, Context, told
-from serzoo.zoo.summary import grids, rows_of
-from serzoo.zoo.tables import markdown, matching_notes
+from serzoo.zoo.reporting.cells import PREDICTIONS, find_cells
+from serzoo.zoo.reporting.page import Fold, Part, Section, Table
+from serzoo.zoo.reporting.report import SECTIONS
+from serzoo.zoo.reporting.section import FAULTS, Context, told
+from serzoo.zoo.reporting.summary import grids, rows_of
+from serzoo.zoo.reporting.tables import markdown, matching_notes
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"

@@ -27,7 +27,7 @@ from serzoo.heads.classification import ClassificationHead
 from serzoo.heads.decoding import search
 from serzoo.heads.gen_ser import GenSERHead
 from serzoo.heads.selm import SELMHead
-from serzoo.zoo.logmel import LogMelEncoder
+from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.record import write_json
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.types import Frames, Targets

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..zoo.adapt_options import check_shots
+from ..zoo.adaptation.options import check_shots
 from ..zoo.errors import DataError
 from ..zoo.record import write_json
 from ..zoo.taxonomy import Taxonomy

@@ -20,7 +20,7 @@ from serzoo.datamodules.manifest import Utterance
 from serzoo.zoo import config
 from serzoo.zoo.errors import DataError
 from serzoo.zoo.record import write_json
-from serzoo.zoo.report import report
+from serzoo.zoo.reporting.report import report
 from serzoo.zoo.train import open_data, train
 
 

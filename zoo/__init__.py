@@ -2,7 +2,7 @@
 
 The public names are imported on first use, so that the command line answers without torch. The
 verbs are functions of the modules that carry their names: ``from serzoo.zoo.train import train``,
-``serzoo.zoo.evaluate``, ``serzoo.zoo.compare``, ``serzoo.zoo.report``.
+``serzoo.zoo.evaluate``, ``serzoo.zoo.comparison.compare``, ``serzoo.zoo.reporting.report``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from .checkpoint import load
     from .encoder import Encoder
     from .head import Head
-    from .metrics import PredictionTable
     from .module import SERModule
-    from .published import push_to_hub, save_pretrained
+    from .publishing.published import push_to_hub, save_pretrained
+    from .statistics.metrics import PredictionTable
     from .taxonomy import Taxonomy
     from .types import Batch, Frames, HeadLoss, Targets
 
@@ -29,13 +29,13 @@ _WHERE = {
     "Frames": "types",
     "Head": "head",
     "HeadLoss": "types",
-    "PredictionTable": "metrics",
+    "PredictionTable": "statistics.metrics",
     "SERModule": "module",
     "Targets": "types",
     "Taxonomy": "taxonomy",
     "load": "checkpoint",
-    "push_to_hub": "published",
-    "save_pretrained": "published",
+    "push_to_hub": "publishing.published",
+    "save_pretrained": "publishing.published",
 }
 
 __all__ = [

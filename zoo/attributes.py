@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from . import registry
-from .cells import Run
 from .errors import DataError, SerzooError
+from .reporting.cells import Run
 
 UTTERANCES = "utterances.jsonl"
 OPEN = "serzoo.datamodules.catalog:open_corpora"

@@ -118,7 +118,7 @@ def load(path: str | Path, *, revision: str | None = None, base: str | None = No
     Raises:
         CheckpointError: when it cannot be read or does not fit the model that it describes.
     """
-    from . import published
+    from .publishing import published
 
     if published.is_meant(path):
         return published.load(path, revision=revision, base=base)
@@ -178,7 +178,7 @@ def rebuild(meta: Mapping[str, Any], path: str | Path, base: str | None = None) 
 
 def published_parts(module: SERModule) -> dict[str, dict[str, Any]]:
     """What a model takes over from others, by part: digest of the weights, and their commit."""
-    from .pretrained import weights_digest
+    from .encoders.pretrained import weights_digest
 
     about = module.encoder.describe()
     parts = {}

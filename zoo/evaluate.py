@@ -10,15 +10,15 @@ import torch
 from rich.progress import track
 
 from . import checkpoint, registry
+from .board.written import unparsable
 from .config import RunConfig, resolve
+from .encoders.trained import refuse_seen
 from .errors import ConfigError
-from .metrics import PredictionTable, merge
 from .module import SERModule
-from .open_labels import open_numbers, seen_classes
+from .statistics.metrics import PredictionTable, merge
+from .statistics.open_labels import open_numbers, seen_classes
 from .taxonomy import Taxonomy
 from .train import measure, open_data, quiet
-from .trained import refuse_seen
-from .written import unparsable
 
 PARTS = ("test", "valid", "all")
 CORRUPTION = "serzoo.datamodules.corruption:remembered"

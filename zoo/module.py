@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from .averaging import AveragedWeights
+from .board.written import show, unparsable
 from .checkpoint import check_keys, check_published, strip_frozen
 from .encoder import Encoder
-from .gradients import check_reached
 from .head import Head
-from .metrics import PredictionTable, merge
-from .mixup import mix
-from .optimisation import Schedule, adamw, rate_over_steps
-from .parallel import share_out
-from .predictions import Predictions
+from .prediction.predictions import Predictions
+from .statistics.metrics import PredictionTable, merge
+from .training.averaging import AveragedWeights
+from .training.gradients import check_reached
+from .training.mixup import mix
+from .training.optimisation import Schedule, adamw, rate_over_steps
+from .training.parallel import share_out
 from .types import SAMPLE_RATE, Batch, Frames
-from .written import show, unparsable
 
 
 class SERModule(L.LightningModule):
@@ -263,9 +263,9 @@ class SERModule(L.LightningModule):
     ) -> Predictions:
         """Label and probabilities of files, folders, patterns or arrays of any length.
 
-        The arguments are those of :func:`serzoo.zoo.predict.predict`.
+        The arguments are those of :func:`serzoo.zoo.prediction.predict.predict`.
         """
-        from .predict import predict
+        from .prediction.predict import predict
 
         return predict(
             self,
@@ -280,13 +280,13 @@ class SERModule(L.LightningModule):
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
         """A folder to share; the options are those of :func:`serzoo.zoo.save_pretrained`."""
-        from .published import save_pretrained
+        from .publishing.published import save_pretrained
 
         return save_pretrained(self, folder, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload it; the options are those of :func:`serzoo.zoo.push_to_hub`."""
-        from .published import push_to_hub
+        from .publishing.published import push_to_hub
 
         return push_to_hub(self, repo_id, **options)
 

@@ -30,10 +30,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "prototype": "serzoo.heads.controls:PrototypeHead",
     },
     "encoders": {
-        "logmel": "serzoo.zoo.logmel:LogMelEncoder",
-        "resnet50": "serzoo.zoo.resnet:ResNetEncoder",
-        "hf": "serzoo.zoo.backbone:HFEncoder",
-        "trained": "serzoo.zoo.trained:TrainedEncoder",
+        "logmel": "serzoo.zoo.encoders.logmel:LogMelEncoder",
+        "resnet50": "serzoo.zoo.encoders.resnet:ResNetEncoder",
+        "hf": "serzoo.zoo.encoders.backbone:HFEncoder",
+        "trained": "serzoo.zoo.encoders.trained:TrainedEncoder",
     },
     "corpora": {
         name: f"serzoo.datamodules.corpora.{name}:prepare"

@@ -14,16 +14,18 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from . import attributes, board, checkpoint, parallel, record, registry
+from . import attributes, checkpoint, record, registry
+from .board import show as board
+from .board.written import unparsable
 from .config import RunConfig, build_taxonomy
+from .encoders.trained import refuse_seen
 from .errors import ConfigError, DataError
 from .module import SERModule
 from .record import finished, read_record, write_json
-from .stats import bootstrap
-from .storing import StoreFeatures
+from .statistics.stats import bootstrap
 from .taxonomy import Taxonomy
-from .trained import refuse_seen
-from .written import unparsable
+from .training import parallel
+from .training.storing import StoreFeatures
 
 OPEN_DATA = "serzoo.datamodules.speech:open_data"
 

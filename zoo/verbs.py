@@ -202,9 +202,9 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 
 def _adapt(arguments: argparse.Namespace) -> None:
-    from .adapt import adapt
-    from .adapt_options import known_options
-    from .adapt_record import told
+    from .adaptation.adapt import adapt
+    from .adaptation.options import known_options
+    from .adaptation.record import told
 
     where = ("data", "root", "protocol", "fold", "taxonomy", "label", "support", "supports", "out")
     how = known_options()
@@ -215,7 +215,7 @@ def _adapt(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from .predict import predict_files
+    from .prediction.predict import predict_files
     from .train import quiet
 
     quiet()
@@ -226,7 +226,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from .exchange_verb import run
+    from .comparison.exchange_verb import run
 
     return run(arguments.settings, out=arguments.out, dry_run=arguments.dry_run)
 
@@ -234,7 +234,7 @@ def _import(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     if arguments.suite == "import":
         return _import(arguments)
-    from .compare import compare
+    from .comparison.compare import compare
 
     done = compare(
         arguments.suite,
@@ -250,20 +250,20 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from .report import report
+    from .reporting.report import report
 
     folder = Path(arguments.out) / Path(arguments.suite).stem
     report(folder, audio=arguments.audio, attributes=arguments.attributes)
 
 
 def _tensorboard(arguments: argparse.Namespace) -> None:
-    from .serve import serve
+    from .board.serve import serve
 
     serve(arguments.what, out=arguments.out, host=arguments.host, port=arguments.port)
 
 
 def _save(arguments: argparse.Namespace) -> None:
-    from .published import save_pretrained
+    from .publishing.published import save_pretrained
     from .train import quiet
 
     quiet()
@@ -274,7 +274,7 @@ def _save(arguments: argparse.Namespace) -> None:
 
 
 def _push(arguments: argparse.Namespace) -> None:
-    from .published import push_to_hub
+    from .publishing.published import push_to_hub
     from .train import quiet
 
     quiet()
@@ -290,7 +290,7 @@ def _push(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     from .checkpoint import load
-    from .export import LIMIT, export, parity
+    from .publishing.export import LIMIT, export, parity
     from .train import quiet
 
     quiet()

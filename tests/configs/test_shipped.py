@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.protocols import Protocol
-from serzoo.zoo import axes, config, registry, suite
+from serzoo.zoo import config, registry
+from serzoo.zoo.comparison import axes, suite
 from serzoo.zoo.taxonomy import Taxonomy
 
 NAMES = {

@@ -21,8 +21,8 @@ from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.datamodules.features import FeatureStore, feature_key
 from serzoo.datamodules.manifest import Utterance, read_manifest, write_manifest
 from serzoo.zoo.encoder import Encoder, LayerMix
+from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.errors import DataError, DataWarning
-from serzoo.zoo.logmel import LogMelEncoder
 from serzoo.zoo.types import Frames
 
 SECONDS = (0.5, 1.25, 0.25, 0.75)
@@ -100,7 +100,7 @@ def test_stored_features_equal_live_ones(corpus, tiny_hf, kind):
     elif kind == "logmel":
         encoder = LogMelEncoder(widths=(2, 2, 2, 2), dim=4, bfloat16=False)
     else:
-        from serzoo.zoo.backbone import HFEncoder
+        from serzoo.zoo.encoders.backbone import HFEncoder
 
         encoder = HFEncoder(name=tiny_hf())
     utterances, roots = corpus

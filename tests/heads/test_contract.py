@@ -11,7 +11,7 @@ from serzoo.zoo import config, registry
 from serzoo.zoo.head import Head
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.testing import CHECKS, SLOW_CHECKS, Case, ContractError, check_head
-from serzoo.zoo.testing_checks import check_overfits
+from serzoo.zoo.testing.checks import check_overfits
 from serzoo.zoo.types import Frames, HeadLoss, Targets
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn

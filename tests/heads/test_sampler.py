@@ -9,9 +9,9 @@ import torch
 from serzoo.heads.codes import gram
 from serzoo.heads.gen_ser import GenSERHead
 from serzoo.heads.schedules import bridge_std, logistic_mean
-from serzoo.zoo.export import export, parity
-from serzoo.zoo.logmel import LogMelEncoder
+from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.module import SERModule
+from serzoo.zoo.publishing.export import export, parity
 from serzoo.zoo.testing import Case
 from serzoo.zoo.types import Frames, Targets
 from torch import Tensor, nn

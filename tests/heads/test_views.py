@@ -9,9 +9,9 @@ import torch
 from serzoo.heads.selm import SELMHead
 from serzoo.heads.views import NUMBERS, Views
 from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.mixup import mix
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.testing import Case
+from serzoo.zoo.training.mixup import mix
 from serzoo.zoo.types import Targets
 from torch import Tensor
 

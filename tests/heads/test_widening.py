@@ -14,7 +14,7 @@ from serzoo.heads.selm import SELMHead
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.head import Head
 from serzoo.zoo.taxonomy import Taxonomy
-from serzoo.zoo.testing_case import Case
+from serzoo.zoo.testing.case import Case
 
 OLD = Taxonomy.of(["angry", "happy", "sad"])
 WIDE = Taxonomy.of(["angry", "happy", "sad", "bored", "calm"])

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from serzoo.zoo.cells import PREDICTIONS
-from serzoo.zoo.metrics import PredictionTable
 from serzoo.zoo.record import RECORD, write_json
-from serzoo.zoo.report import report
+from serzoo.zoo.reporting.cells import PREDICTIONS
+from serzoo.zoo.reporting.report import report
+from serzoo.zoo.statistics.metrics import PredictionTable
 
 CLASSES = ["angry", "happy", "sad"]
 HEADS = ("classification", "a_b<i>")

@@ -13,10 +13,10 @@ from serzoo.datamodules.claims import Claim, complete, locked
 from serzoo.datamodules.store import Shards
 from serzoo.zoo import cache
 from serzoo.zoo.cli import main
-from serzoo.zoo.compare import compare
+from serzoo.zoo.comparison.compare import compare
 from serzoo.zoo.config import load
 from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.metrics import PredictionTable
+from serzoo.zoo.statistics.metrics import PredictionTable
 from serzoo.zoo.train import train
 
 

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from serzoo.zoo import doctor_cost, doctor_trial, registry
+from serzoo.zoo import registry
 from serzoo.zoo.cli import main
 from serzoo.zoo.config import RunConfig, load
 from serzoo.zoo.doctor import CHECKS, doctor, examine, summary
-from serzoo.zoo.doctor_trial import Trial
+from serzoo.zoo.doctor import cost as doctor_cost
+from serzoo.zoo.doctor import trial as doctor_trial
+from serzoo.zoo.doctor.trial import Trial
 from serzoo.zoo.types import HeadLoss
 from torch import nn
 

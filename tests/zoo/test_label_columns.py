@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from serzoo.zoo import config, registry
-from serzoo.zoo.metrics import PredictionTable
+from serzoo.zoo.statistics.metrics import PredictionTable
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.train import train
 

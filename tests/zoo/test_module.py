@@ -7,12 +7,12 @@ import lightning as L
 import pytest
 import torch
 from serzoo.heads.classification import ClassificationHead
-from serzoo.zoo.averaging import AveragedWeights
 from serzoo.zoo.encoder import Encoder
 from serzoo.zoo.errors import CheckpointError, ConfigError
 from serzoo.zoo.module import SERModule
-from serzoo.zoo.optimisation import adamw, exempt_vectors
 from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.training.averaging import AveragedWeights
+from serzoo.zoo.training.optimisation import adamw, exempt_vectors
 from serzoo.zoo.types import Batch, Frames, Targets
 from torch import nn
 from torch.utils.data import DataLoader

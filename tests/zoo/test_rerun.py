@@ -9,7 +9,7 @@ import torch
 from serzoo.zoo.config import load
 from serzoo.zoo.errors import DataError
 from serzoo.zoo.evaluate import evaluate
-from serzoo.zoo.metrics import PredictionTable
+from serzoo.zoo.statistics.metrics import PredictionTable
 from serzoo.zoo.train import run_folder, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

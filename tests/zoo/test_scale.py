@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from serzoo.zoo.metrics import PredictionTable
+from serzoo.zoo.statistics.metrics import PredictionTable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -13,7 +13,7 @@ from serzoo.zoo.checkpoint import load as load_model
 from serzoo.zoo.config import load
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.evaluate import evaluate
-from serzoo.zoo.metrics import PredictionTable
+from serzoo.zoo.statistics.metrics import PredictionTable
 from serzoo.zoo.train import build, build_taxonomy, run_folder, train
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -1,0 +1,188 @@
+"""Intervals from leaving speakers out: against scipy, and their coverage by simulation."""
+
+from math import isnan
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+from serzoo.zoo.errors import ComparisonError, ConfigError, DataError
+from serzoo.zoo.statistics.clusters import by_speaker, labelled_speakers
+from serzoo.zoo.statistics.jackknife import jackknife, paired_jackknife
+from serzoo.zoo.statistics.metrics import PredictionTable
+from serzoo.zoo.statistics.permutation import paired_permutation
+from serzoo.zoo.statistics.stats import bootstrap, paired_bootstrap
+
+CLASSES = ["a", "b", "c"]
+
+
+def table_of(right: np.ndarray, c: int = 3) -> PredictionTable:
+    """Predictions of ``[G, C, n]`` utterances, right or one class off."""
+    g, _, n = right.shape
+    labels = np.tile(np.repeat(np.arange(c), n), g)
+    predicted = np.where(right.reshape(-1), labels, (labels + 1) % c)
+    who = [f"s{i:02d}" for i in range(g) for _ in range(c * n)]
+    ids = [str(i) for i in range(len(labels))]
+    return PredictionTable(ids, who, labels, np.eye(c)[predicted], [f"c{i}" for i in range(c)])
+
+
+def ability(rng, g: int, *, mean: float, spread: float = 0.8, c: int = 3) -> np.ndarray:
+    """``[G, C, 1]`` chance of each speaker's utterances of each class."""
+    logit = mean + spread * (rng.normal(size=(g, 1)) + rng.normal(size=(g, c)))
+    return 1 / (1 + np.exp(-logit[..., None]))
+
+
+def draw(rng, chance: np.ndarray, n: int = 8) -> PredictionTable:
+    return table_of(rng.random((*chance.shape[:2], n)) < chance, chance.shape[1])
+
+
+def coverage(method, g: int, *, mean: float, reps: int, seed: int = 0) -> float:
+    rng = np.random.default_rng(seed)
+    truth = float(ability(np.random.default_rng(1), 100_000, mean=mean).mean())
+    found = [method(draw(rng, ability(rng, g, mean=mean))) for _ in range(reps)]
+    return float(np.mean([f.low <= truth <= f.high for f in found]))
+
+
+def false_alarms(test, g: int, *, reps: int, seed: int = 0) -> float:
+    """How often two heads that are equally good in the population have p < 0.05."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(reps):
+        shared = rng.normal(size=(g, 1))
+        both = (
+            1 / (1 + np.exp(-(0.5 + 0.6 * (shared + rng.normal(size=(g, 3)))[..., None])))
+            for _ in range(2)
+        )
+        found.append(test(*(draw(rng, chance) for chance in both)).p < 0.05)
+    return float(np.mean(found))
+
+
+class TestJackknife:
+    def test_equals_a_plain_loop(self):
+        t = draw(np.random.default_rng(0), ability(np.random.default_rng(5), 7, mean=0.5))
+        names = sorted(set(t.speakers))
+        without = [t.subset([i for i in range(len(t)) if t.speakers[i] != s]).uar() for s in names]
+        # scipy has no jackknife: the variance of pseudo-values is its definition (Tukey 1958)
+        pseudo = 7 * t.uar() - 6 * np.array(without)
+        half = scipy_stats.t.ppf(0.95, 6) * scipy_stats.sem(pseudo)
+        logit = np.log(t.uar() / (1 - t.uar()))
+        reach = half / (t.uar() * (1 - t.uar()))
+        found = jackknife(t, level=0.9)
+        assert found.value == t.uar()
+        assert found.low == pytest.approx(1 / (1 + np.exp(-(logit - reach))))
+        assert found.high == pytest.approx(1 / (1 + np.exp(-(logit + reach))))
+        assert (found.level, found.n_speakers, found.n_draws) == (0.9, 7, 0)
+
+    def test_stays_a_share(self):
+        right = np.ones((2, 3, 8), dtype=bool)
+        right[0, 0, 0] = False
+        found = jackknife(table_of(right))
+        assert 0 < found.low < found.value < found.high < 1
+        perfect = jackknife(table_of(np.ones((3, 3, 8), dtype=bool)))
+        assert (perfect.low, perfect.value, perfect.high) == (1, 1, 1)
+
+    def test_one_speaker_has_no_interval(self):
+        found = jackknife(table_of(np.ones((1, 3, 8), dtype=bool)))
+        assert isnan(found.low)
+        assert isnan(found.high)
+
+    def test_bad_arguments(self):
+        t = table_of(np.ones((3, 3, 8), dtype=bool))
+        with pytest.raises(ConfigError, match="level 95"):
+            jackknife(t, level=95)
+        with pytest.raises(DataError, match="no share"):
+            jackknife(t, lambda confusion: confusion.sum((-1, -2)))
+        t.scores[3, 1] = np.nan
+        with pytest.raises(DataError, match=r"scores of 1 of 72 .* not finite \(first: 3\)"):
+            jackknife(t)
+        t.labels[:] = -1
+        with pytest.raises(DataError, match="none of 72 utterances is labelled"):
+            jackknife(t)
+
+    def test_a_class_that_one_speaker_alone_has(self):
+        t = draw(np.random.default_rng(0), ability(np.random.default_rng(5), 4, mean=0.5))
+        t = t.subset([i for i in range(len(t)) if t.labels[i] != 2 or t.speakers[i] == "s00"])
+        found = jackknife(t)
+        assert 0 < found.low < found.value < found.high < 1
+        assert by_speaker(t, labelled_speakers(t)).sum() == len(t)
+
+    def test_holds_the_truth_with_four_speakers_where_percentiles_do_not(self):
+        # standard error of a coverage from 400 is 0.01 at 0.95 and 0.02 at 0.78
+        assert 0.91 < coverage(jackknife, 4, mean=0.5, reps=400) < 0.98
+        percentile = coverage(lambda t: bootstrap(t, draws=200), 4, mean=0.5, reps=400)
+        assert 0.70 < percentile < 0.84
+
+
+class TestPaired:
+    def test_wa_is_the_paired_t_test_of_scipy(self):
+        rng = np.random.default_rng(2)
+        a, b = (draw(rng, ability(rng, 9, mean=m)) for m in (0.9, 0.3))
+        right = [(t.predicted == t.labels).reshape(9, -1).mean(1) for t in (a, b)]
+        want = scipy_stats.ttest_rel(*right)
+        found = paired_jackknife(a, b, "wa", level=0.9)
+        assert found.p == pytest.approx(want.pvalue)
+        assert (found.low, found.high) == pytest.approx(tuple(want.confidence_interval(0.9)))
+        # all speakers have equally many of each class: UAR is WA
+        assert paired_jackknife(a, b, level=0.9) == pytest.approx(found)
+
+    def test_its_error_is_the_bootstrap_s_but_for_the_known_factor(self):
+        rng = np.random.default_rng(3)
+        a, b = (draw(rng, ability(rng, 6, mean=m)) for m in (0.9, 0.3))
+        plain = paired_bootstrap(a, b, "wa", draws=40_000, level=0.6827)
+        found = paired_jackknife(a, b, "wa", level=0.6827)
+        one = scipy_stats.t.ppf((1 + 0.6827) / 2, 5)
+        ratio = (found.high - found.low) / one / (plain.high - plain.low)
+        assert ratio == pytest.approx(np.sqrt(6 / 5), rel=0.03)
+
+    def test_without_spread(self):
+        rng = np.random.default_rng(2)
+        a = draw(rng, ability(rng, 4, mean=0.5))
+        same = paired_jackknife(a, a)
+        assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+        right = np.zeros((4, 3, 8), dtype=bool)
+        more = right.copy()
+        more[:, :, 0] = True
+        assert isnan(paired_jackknife(table_of(more), table_of(right)).p)
+
+    def test_one_speaker_has_no_test(self):
+        t = table_of(np.ones((1, 3, 8), dtype=bool))
+        assert isnan(paired_jackknife(t, t).p)
+
+    def test_other_utterances_are_refused(self):
+        t = table_of(np.ones((3, 3, 8), dtype=bool))
+        with pytest.raises(ComparisonError, match="1 utterances are in one table only"):
+            paired_jackknife(t, t.subset(range(71)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("speakers", "mean", "percentile", "better"),
+    [
+        (2, 0.2, 0.48, 0.94),
+        (2, 2.2, 0.46, 0.87),
+        (4, 0.2, 0.80, 0.95),
+        (4, 2.2, 0.76, 0.96),
+        (10, 0.2, 0.92, 0.96),
+        (10, 2.2, 0.88, 0.94),
+        (24, 0.2, 0.95, 0.96),
+        (24, 2.2, 0.93, 0.95),
+    ],
+)
+def test_coverage(speakers, mean, percentile, better):
+    """The table in jackknife.py, from other draws: within three standard errors of 1000."""
+    found = coverage(jackknife, speakers, mean=mean, reps=1000, seed=7)
+    assert found == pytest.approx(better, abs=0.03)
+    plain = coverage(lambda t: bootstrap(t, draws=500), speakers, mean=mean, reps=1000, seed=7)
+    assert plain == pytest.approx(percentile, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("speakers", "bootstrapped"), [(2, 0.42), (4, 0.19), (10, 0.1), (24, 0.06)]
+)
+def test_false_alarms(speakers, bootstrapped):
+    """Of tests at 0.05 between two heads that are equally good: the bootstrap's p is too low."""
+    plain = false_alarms(lambda a, b: paired_bootstrap(a, b, draws=500), speakers, reps=1000)
+    assert plain == pytest.approx(bootstrapped, abs=0.05)
+    assert false_alarms(paired_jackknife, speakers, reps=1000) < 0.075
+    swapped = false_alarms(lambda a, b: paired_permutation(a, b, draws=999), speakers, reps=1000)
+    assert swapped < 0.075 if speakers > 5 else swapped == 0

@@ -1,0 +1,59 @@
+"""Which strategy a run gets, and what becomes of one that loses a process."""
+
+from __future__ import annotations
+
+import pytest
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import ModelParallelStrategy
+from serzoo.zoo.config import load
+from serzoo.zoo.errors import ConfigError, ProcessError
+from serzoo.zoo.training import parallel
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ([], "auto"),
+        (["trainer.devices=2"], "ddp"),
+        (["trainer.num_nodes=2"], "ddp"),
+        (["trainer.devices=2", "trainer.strategy=ddp"], "ddp"),
+    ],
+)
+def test_one_process_needs_no_strategy_and_several_are_ddp(settings, expected):
+    assert parallel.strategy(load("synthetic", settings)) == expected
+
+
+def test_fsdp_shards_over_all_processes_and_writes_whole_files():
+    settings = ["trainer.devices=4", "trainer.num_nodes=2", "trainer.strategy=fsdp", "optim.ema=0"]
+    made = parallel.strategy(load("synthetic", settings))
+    assert isinstance(made, ModelParallelStrategy)
+    assert (made._data_parallel_size, made._tensor_parallel_size) == (8, 1)
+    assert made._save_distributed_checkpoint is False
+
+
+def test_fsdp_refuses_averaged_weights_and_unknown_strategies_are_named():
+    with pytest.raises(ConfigError, match=r"optim\.ema=0\.99 .* set optim\.ema=0"):
+        parallel.strategy(load("synthetic", ["trainer.strategy=fsdp", "optim.ema=0.99"]))
+    with pytest.raises(ConfigError, match=r"trainer\.strategy is 'dp'; have auto, ddp, fsdp"):
+        load("synthetic", ["trainer.strategy=dp"])
+
+
+def test_on_slurm_lightning_does_not_requeue_by_itself(monkeypatch):
+    assert parallel.plugins() == []
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    (plugin,) = parallel.plugins()
+    assert isinstance(plugin, SLURMEnvironment)
+    assert plugin.auto_requeue is False
+
+
+def test_a_lost_process_is_told_and_other_errors_are_left_alone():
+    closed = RuntimeError("[gloo/transport/tcp/pair.cc:544] Connection closed by peer")
+    told = pytest.raises(ProcessError, match=r"another of the 3 processes .* last whole epoch")
+    with told, parallel.told_of_losses(3):
+        raise closed
+    with pytest.raises(RuntimeError, match="Connection closed"), parallel.told_of_losses(1):
+        raise closed
+    with pytest.raises(RuntimeError, match="shapes"), parallel.told_of_losses(3):
+        raise RuntimeError("shapes do not match")

@@ -1,0 +1,1 @@
+"""Suites: their cells, the workers that run them, and the rows that come from elsewhere."""

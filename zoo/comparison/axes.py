@@ -1,0 +1,67 @@
+"""The axes of a suite: the usual five, short names for some others, and any key of a run.
+
+The usual five are ``recipe``, ``encoder``, ``head``, ``fold`` and ``seed``. Whatever else is an
+axis divides a comparison into parts that are kept and tabulated apart: a record holds its own
+values under ``axes``, and :func:`shown` puts them in words.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from itertools import product
+from typing import Any
+
+from ..errors import ConfigError, suggest
+
+AXES = ("recipe", "encoder", "head", "fold", "seed")
+SHORT = {"tuning": "encoder.tuning", "share": "data.train_share"}
+PLAIN = ("corpus", "protocol", "taxonomy")
+GROUPS = ("encoder", "head", "data", "optim")
+Point = dict[str, Any]
+
+
+def check(suite: str, names: Iterable[str]) -> None:
+    """Refuse what is no axis.
+
+    Raises:
+        ConfigError: with what is.
+    """
+    for name in names:
+        group, dot, _ = name.partition(".")
+        if name in (*AXES, *SHORT, *PLAIN) or (dot and group in GROUPS):
+            continue
+        known = suggest(name, (*AXES, *SHORT, *PLAIN, *(f"{g}.KEY" for g in GROUPS)))
+        raise ConfigError(f"suite '{suite}' has unknown axis '{name}'{known}")
+
+
+def points(axes: Mapping[str, Any]) -> list[Point]:
+    """Every combination of the values of the free axes; ``[{}]`` where there is none."""
+    free = [name for name in axes if name not in AXES]
+    return [dict(zip(free, values, strict=True)) for values in product(*(axes[n] for n in free))]
+
+
+def overrides(point: Mapping[str, Any]) -> list[str]:
+    """``key=value`` of a run's configuration, for a combination of values."""
+    return [setting(SHORT.get(name, name), value) for name, value in point.items()]
+
+
+def setting(key: str, value: Any) -> str:
+    """``key=value``, which reads back as this value."""
+    return f"{key}={json.dumps(value)}"
+
+
+def shown(point: Mapping[str, Any] | None) -> str:
+    """``tuning=lora, data.train_share=0.1``; empty where there is no free axis."""
+    return ", ".join(f"{name}={_text(value)}" for name, value in (point or {}).items())
+
+
+def in_name(point: Mapping[str, Any]) -> str:
+    """The same for names of folders: ``-tuning_lora-train_share_0.1``."""
+    said = (f"{name.rpartition('.')[2]}_{_text(value)}" for name, value in point.items())
+    return "".join("-" + re.sub(r"[^a-zA-Z0-9.]+", "_", text).strip("_") for text in said)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,278 @@
+"""A pool of worker processes, one per device, that run cells one after another.
+
+A worker keeps the libraries it has loaded from cell to cell; features lie in the store on disk,
+where all workers read them. A cell that raises, takes its worker down or does not end in its time
+is a recorded cell; the rest goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from ..record import RECORD, finished, read_record, write_json
+
+TRAIN = "serzoo.zoo.train:train"
+LATE = (
+    "it was ended from outside; the next call goes on from its last whole epoch. See log.txt for "
+    "where it was, or raise the limit (--limit, or limit_minutes of the suite)"
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell's configuration as plain containers, and its folder.
+
+    ``options`` are further arguments of :func:`.train.train`, or of another function that takes the
+    configuration and the folder, whose dotted name is under ``call``.
+    """
+
+    name: str
+    config: dict[str, Any]
+    folder: Path
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def devices() -> tuple[str, int]:
+    """Kind and number of devices to run cells on: every GPU, or every CPU core but at least one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda", torch.cuda.device_count()
+    return "cpu", len(os.sched_getaffinity(0)) if hasattr(
+        os, "sched_getaffinity"
+    ) else os.cpu_count() or 1
+
+
+def threads_of(workers: int, share: int | None = None) -> int:
+    """Threads of each worker: ``OMP_NUM_THREADS``, or else its share of the cores."""
+    share = share or max(1, (os.cpu_count() or 1) // workers)
+    return int(os.environ.get("OMP_NUM_THREADS") or share)
+
+
+def run(
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    gpus: bool,
+    started: Callable[[Job, int], None],
+    ended: Callable[[Job, int, str], None],
+    limit: float | None = None,
+) -> None:
+    """Run jobs on a pool.
+
+    Args:
+        jobs: in order.
+        workers: number of processes.
+        gpus: give worker k GPU k only; else each gets its share of the CPU cores.
+        started: called with the job and the worker's number.
+        ended: called with the job, the worker's number and ``ok`` or ``failed``.
+        limit: seconds that a job may take; its worker is then killed, and another takes its place.
+
+    On an exception (an interrupt, for one) the workers are ended; what they were doing has no
+    record and is resumed by the next call.
+    """
+    queue = list(jobs)
+    pool: dict[int, _Worker] = {}
+    try:
+        for k in range(min(workers, len(queue))):
+            pool[k] = _Worker(k, workers, gpus)
+        for k, worker in pool.items():
+            _next(worker, k, queue, started)
+        while any(w.job for w in pool.values()):
+            busy = {w.pipe: k for k, w in pool.items() if w.job}
+            for ready in wait(list(busy), _until_next_limit(pool.values(), limit)):
+                k = busy.pop(ready)  # type: ignore[call-overload]
+                worker = pool[k]
+                job = worker.job
+                assert job is not None
+                status = worker.result()
+                if status is None:  # the process is gone
+                    code = worker.exit_code()
+                    reason = "killed" if code == -signal.SIGKILL else "died"
+                    error = f"the worker ended with exit code {code}"
+                    status = _lost(job, error, _hint(code), reason)
+                    worker.close()
+                    if queue:
+                        pool[k] = worker = _Worker(k, workers, gpus)
+                worker.job = None
+                ended(job, k, status)
+                _next(worker, k, queue, started)
+            for k in busy.values():  # those that said nothing
+                worker = pool[k]
+                job = worker.job
+                if job is None or limit is None or time.monotonic() - worker.began < limit:
+                    continue
+                worker.kill()
+                error = f"took longer than its limit of {limit / 60:.3g} minutes"
+                status = worker.result() or _lost(job, error, LATE, "limit")
+                worker.close()
+                if queue:
+                    pool[k] = worker = _Worker(k, workers, gpus)
+                worker.job = None
+                ended(job, k, status)
+                _next(worker, k, queue, started)
+    finally:
+        for worker in pool.values():
+            worker.close()
+
+
+def _lost(job: Job, error: str, details: str, reason: str) -> str:
+    """The status of a job that did not report: what it had recorded before its end stands."""
+    if finished(job.folder):
+        return "ok"
+    record_failure(job, error, details, reason)
+    return "failed"
+
+
+def _until_next_limit(workers: Iterable[_Worker], limit: float | None) -> float | None:
+    """Seconds until the first running job reaches its limit; None without one."""
+    if limit is None:
+        return None
+    first = min(w.began for w in workers if w.job)
+    return max(0.0, first + limit - time.monotonic())
+
+
+def _next(worker: _Worker, k: int, queue: list[Job], started: Callable[[Job, int], None]) -> None:
+    if queue:
+        job = queue.pop(0)
+        worker.give(job)
+        started(job, k)
+
+
+class _Worker:
+    def __init__(self, number: int, workers: int, gpus: bool) -> None:
+        # spawn: a forked torch with threads or CUDA is not safe
+        context = mp.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        threads = threads_of(workers, 1 if gpus else None)
+        self.process = context.Process(
+            target=_serve, args=(theirs, number if gpus else None, threads), daemon=False
+        )
+        self.process.start()
+        theirs.close()
+        self.job: Job | None = None
+        self.began = time.monotonic()
+
+    def give(self, job: Job) -> None:
+        self.job, self.began = job, time.monotonic()
+        with contextlib.suppress(OSError):  # it is gone already: `result` tells
+            self.pipe.send((job.config, str(job.folder), job.options))
+
+    def result(self) -> str | None:
+        try:
+            return str(self.pipe.recv())
+        except (EOFError, ConnectionResetError):
+            return None
+
+    def kill(self) -> None:
+        """End it at once, whatever it does."""
+        self.process.kill()
+        self.process.join(10)
+
+    def exit_code(self) -> int | None:
+        self.process.join(10)
+        return self.process.exitcode
+
+    def close(self) -> None:
+        if self.pipe.closed:
+            return
+        with contextlib.suppress(OSError):
+            self.pipe.send(None)
+        self.process.join(0.2 if self.job else 5)
+        if self.process.is_alive():
+            self.process.terminate()
+            self.process.join(5)
+        if self.process.is_alive():
+            self.process.kill()
+        self.pipe.close()
+
+
+def _serve(pipe: Connection, gpu: int | None, threads: int) -> None:
+    """Body of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    while (message := pipe.recv()) is not None:
+        values, folder, options = message
+        pipe.send(_run_cell(values, Path(folder), threads, options))
+
+
+def _end_with_parent() -> None:
+    """A killed comparison leaves no cell running that the next call would run beside."""
+    parent = mp.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run_cell(values: dict[str, Any], folder: Path, threads: int, options: dict[str, Any]) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a", encoding="utf-8") as log:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            from ..config import RunConfig
+
+            cfg = RunConfig.from_dict(values)  # what is wrong here is told before torch is loaded
+            import torch
+
+            from .. import registry
+
+            torch.set_num_threads(threads)
+            call = registry.attribute(options.pop("call", TRAIN))
+            call(cfg, folder, **options)
+        except Exception as e:
+            traceback.print_exc()
+            job, error = Job(folder.name, values, folder, options), f"{type(e).__name__}: {e}"
+            record_failure(job, error, traceback.format_exc(), _reason(e))
+            return "failed"
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+    return "ok"
+
+
+def _reason(error: Exception) -> str:
+    """``memory`` where there was not enough of it, by its type or its words; else ``error``."""
+    names = {t.__name__ for t in type(error).__mro__}
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    short = names & {"MemoryError", "OutOfMemoryError"} or any(w in str(error) for w in words)
+    return "memory" if short else "error"
+
+
+def record_failure(job: Job, error: str, details: str, reason: str) -> None:
+    """Write down that a cell failed, and how often it was tried."""
+    earlier = read_record(job.folder) or {}
+    tries = int(earlier.get("tries", 0)) + 1
+    entry = {
+        "status": "failed",
+        "reason": reason,
+        "error": error,
+        "details": details,
+        "tries": tries,
+        "config": job.config,
+        **job.options.get("facts", {}),
+    }
+    write_json(job.folder / RECORD, entry)
+
+
+def _hint(code: int | None) -> str:
+    if code == -signal.SIGKILL:
+        return "killed from outside: most often the system ran out of memory; see log.txt"
+    return "see log.txt in the cell's folder"

@@ -1,0 +1,271 @@
+"""A suite of conditions: the trained cells of another suite, tested on corrupted audio.
+
+Nothing is trained. A cell is a trained cell and a condition; its record is that of the trained cell
+with the numbers measured under the condition, so that it is tabulated like any other, apart from
+those of other conditions, under the same certificate. What each condition costs a head is in
+``degradation.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import config, registry
+from ..errors import ComparisonError, ConfigError, suggest
+from ..record import finished, read_record, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CLEAN = "clean"
+KEYS = ("title", "of", "only", "conditions", "noise", "rir", "baseline")
+ONLY = ("recipe", "encoder", "head", "fold", "seed")
+CONDITION = "serzoo.datamodules.corruption:Condition"
+CORRUPTION = "serzoo.datamodules.corruption:Corruption"
+CALL = "serzoo.zoo.comparison.tested:evaluate_cell"
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What is tested, and under what.
+
+    Attributes:
+        name: of the suite, and of its folder.
+        title: one line for people.
+        of: the suite whose cells are tested; it has been run before.
+        conditions: as :mod:`serzoo.datamodules.corruption` writes them, ``clean`` first.
+        baseline: the head that differences are taken to.
+        noise: folder of recorded noises; None = of ``$SERZOO_DATA``.
+        rir: folder of room impulse responses; None = of ``$SERZOO_DATA``.
+        only: values of ``recipe``, ``encoder``, ``head``, ``fold``, ``seed`` to keep; what is not
+            named is kept.
+    """
+
+    name: str
+    title: str
+    of: str
+    conditions: list[str]
+    baseline: str = "classification"
+    noise: str | None = None
+    rir: str | None = None
+    only: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A trained cell and a condition."""
+
+    name: str
+    source: Path
+    condition: str
+    record: dict[str, Any]
+
+
+def is_meant(name: str) -> bool:
+    """Whether a suite is one of conditions; False too where there is none of this name."""
+    try:
+        return "conditions" in config.read_suite(name)
+    except ConfigError:
+        return False
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
+    """A shipped suite of conditions by name, or a YAML file.
+
+    ``of=SUITE``, ``conditions=[...]``, ``noise=FOLDER``, ``rir=FOLDER`` and ``baseline=HEAD``
+    replace the suite's own; ``head=[selm]`` and the like keep these trained cells only, and
+    ``head=all`` all.
+
+    Raises:
+        ConfigError: naming the unknown key or condition.
+    """
+    raw = dict(config.read_suite(name))
+    only = _only(name, raw.get("only"))
+    for key, value in config.parse(overrides):
+        if key in ONLY:
+            only.pop(key, None)
+            only |= _only(name, {key: value})
+        elif key in KEYS:
+            raw[key] = value
+        else:
+            raise ConfigError(
+                f"suite '{name}' trains nothing and takes no '{key}'{suggest(key, (*KEYS, *ONLY))}"
+            )
+    for key in raw:
+        if key not in KEYS:
+            raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, KEYS)}")
+    wanted = raw.get("conditions")
+    if not isinstance(wanted, list) or not wanted:
+        raise ConfigError(f"suite '{name}': conditions is {wanted}; give a list")
+    parse = registry.attribute(CONDITION).parse
+    found = list(dict.fromkeys([CLEAN, *(str(parse(c)) for c in wanted)]))
+    if not isinstance(raw.get("of"), str):
+        raise ConfigError(f"suite '{name}' does not say whose cells it tests; add of=SUITE")
+    title, baseline = str(raw.get("title", name)), str(raw.get("baseline", "classification"))
+    folders = {k: None if raw.get(k) is None else str(raw[k]) for k in ("noise", "rir")}
+    return Robustness(Path(name).stem, title, raw["of"], found, baseline, **folders, only=only)
+
+
+def _only(name: str, found: Any) -> dict[str, list[Any]]:
+    if not isinstance(found or {}, dict):
+        raise ConfigError(f"suite '{name}': only is {found}; give lists, as in only: {{seed: [1]}}")
+    for key in found or {}:
+        if key not in ONLY:
+            raise ConfigError(f"suite '{name}': unknown key 'only.{key}'{suggest(str(key), ONLY)}")
+    # `all` takes a restriction of the file away
+    return {k: v if isinstance(v, list) else [v] for k, v in (found or {}).items() if v != "all"}
+
+
+def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:
+    """The cells, and the names of those that cannot be tested: not finished, or no checkpoint.
+
+    Heads follow each other under one condition: what was corrupted for one is there for the next.
+
+    Raises:
+        ComparisonError: when the trained suite has no cell to test.
+    """
+    folder = Path(out) / Path(chosen.of).stem
+    if not (folder / "suite.json").is_file():
+        raise ComparisonError(
+            f"{chosen.name} tests the trained cells of '{chosen.of}', but there is no comparison "
+            f"in {folder}; run `serzoo compare {chosen.of}` first, or choose another with of=SUITE"
+        )
+    trained, left = [], []
+    for name in json.loads((folder / "suite.json").read_text("utf-8"))["cells"]:
+        source = folder / "cells" / name
+        record = read_record(source)
+        if record is None or record.get("status") != "ok":
+            left.append(name)
+        elif not _wanted(record, chosen.only):
+            continue
+        elif (source / "checkpoints" / "best.ckpt").is_file():
+            trained.append((source, record))
+        else:  # imported predictions, or a record without its model
+            left.append(name)
+    if not trained:
+        only = f" with {chosen.only}" if chosen.only else ""
+        raise ComparisonError(
+            f"no finished cell in {folder}{only} has a checkpoint; run `serzoo compare "
+            f"{chosen.of}` (committed records hold no checkpoints)"
+        )
+
+    def data(item: tuple[Path, dict[str, Any]]) -> tuple[str, int]:
+        cfg = item[1]["config"]
+        return str(cfg["recipe"]), int(cfg["fold"])
+
+    cells = []
+    for group in sorted({data(item) for item in trained}):
+        for condition in chosen.conditions:
+            slug = re.sub(r"[^\w.-]+", "_", condition).strip("_")
+            cells += [
+                Tested(f"{source.name}-{slug}", source, condition, record)
+                for source, record in trained
+                if data((source, record)) == group
+            ]
+    return cells, left
+
+
+def _wanted(record: dict[str, Any], only: dict[str, list[Any]]) -> bool:
+    cfg = record["config"]
+    found = {
+        "recipe": Path(cfg["recipe"]).stem,
+        "encoder": cfg["encoder"]["type"],
+        "head": cfg.get("head_name") or cfg["head"]["type"],
+        "fold": cfg["fold"],
+        "seed": cfg["seed"],
+    }
+    return all(found[key] in values for key, values in only.items())
+
+
+def compare(
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    out: str = "runs",
+    workers: int | None = None,
+    limit: float | None = None,
+    dry_run: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Test every trained cell under every condition, then tabulate; see :func:`.compare.compare`.
+
+    Finished cells are skipped.
+    """
+    from ..reporting.report import report
+    from ..reporting.tables import wide_console
+    from . import pool
+    from .running import earlier_calls, lock, run_jobs
+
+    console = console or wide_console()
+    chosen = load(name, overrides)
+    cells, left = expand(chosen, out=out)
+    folder = Path(out) / chosen.name
+    jobs = [_job(cell, chosen, folder) for cell in cells]
+    todo = [job for job in jobs if not finished(job.folder)]
+    console.print(
+        f"{chosen.title}: {len(cells)} cells ({len(chosen.conditions)} conditions of "
+        f"{len(cells) // len(chosen.conditions)} trained cells of {chosen.of}), "
+        f"{len(jobs) - len(todo)} finished, {len(todo)} to run",
+        markup=False,
+    )
+    if left:
+        console.print(
+            f"{len(left)} cells of {chosen.of} are not finished or hold no checkpoint, and are not "
+            f"tested: {', '.join(left[:5])}{', ...' if len(left) > 5 else ''}",
+            markup=False,
+        )
+    result = {"cells": len(cells), "done": len(jobs) - len(todo), "failed": 0, "folder": folder}
+    if dry_run:
+        for job in jobs:
+            console.print(job.name, markup=False, highlight=False)
+        return {**result, "summary": None}
+    for condition in chosen.conditions:  # what lacks its recordings is told before work
+        registry.attribute(CORRUPTION)(
+            registry.attribute(CONDITION).parse(condition), noise=chosen.noise, rir=chosen.rir
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder):
+        plan: dict[str, Any] = {
+            **asdict(chosen),
+            **{"axes": {"condition": chosen.conditions}, "overrides": [], "matched": []},
+            **{"match_params": False, "search": None, "cells": [c.name for c in cells]},
+            "calls": earlier_calls(folder / "suite.json"),
+        }
+        write_json(folder / "suite.json", plan)
+        if todo:
+            kind, number = pool.devices()
+            began = time.monotonic()
+            options: Any = {"workers": workers or number, "gpus": kind == "cuda"}
+            try:
+                seconds = 60 * limit if limit else None
+                result["failed"] = run_jobs(console, todo, "cells", **options, limit=seconds)
+            finally:
+                ran = sum(finished(job.folder) for job in todo)
+                call = {"cells": ran, "seconds": round(time.monotonic() - began, 1)}
+                write_json(folder / "suite.json", {**plan, "calls": [*plan["calls"], call]})
+            result["done"] = sum(finished(job.folder) for job in jobs)
+        summary = report(folder, console=console)
+        from .degradation import write
+
+        console.print(f"degradation: {write(folder)}", markup=False, soft_wrap=True)
+    return {**result, "summary": summary}
+
+
+def _job(cell: Tested, chosen: Robustness, folder: Path) -> Any:
+    from .pool import Job
+
+    tested = {"of": chosen.of, "cell": cell.source.name}
+    options = {
+        "call": CALL,
+        "source": str(cell.source),
+        "facts": {"condition": cell.condition, "tested": tested},
+        "noise": chosen.noise,
+        "rir": chosen.rir,
+    }
+    return Job(cell.name, cell.record["config"], folder / "cells" / cell.name, options)

@@ -1,0 +1,271 @@
+"""A suite: the axes of a comparison, the cells they span, and the trials of a search."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import config, registry
+from ..config import RunConfig
+from ..errors import ConfigError, suggest
+from . import axes, search
+from .axes import AXES as AXES  # from here, for suites' readers
+
+if TYPE_CHECKING:
+    from .matching import Match
+
+OWN = ("baseline", "match_params", "limit_minutes")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Axes that span a comparison; everything else is the same in every cell.
+
+    Attributes:
+        name: of the suite, and of its folder.
+        title: one line for people.
+        baseline: the head that differences are taken to, by its configuration's name.
+        match_params: whether the heads are made equal in trainable parameters within 10 %: true,
+            to those of the baseline; a number of them; or the name of a head that has them.
+        axes: ``recipe``, ``head``, ``seed`` and optionally ``encoder``, ``fold`` (a list of
+            numbers, or ``all``) and free ones (:mod:`.axes`).
+        overrides: ``key=value`` for every cell.
+        search: the settings that each head may try; None = none.
+        limit_minutes: a cell that takes longer is ended, and recorded as failed; None = no limit.
+    """
+
+    name: str
+    title: str
+    axes: dict[str, Any]
+    overrides: list[str] = field(default_factory=list)
+    baseline: str = "classification"
+    match_params: bool | int | str = False
+    search: search.Search | None = None
+    limit_minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings that a head tries in a fold, and the run that is validated with them."""
+
+    name: str
+    settings: dict[str, Any]
+    cfg: RunConfig
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison.
+
+    Attributes:
+        cfg: the run; with ``trials``, before the winner's settings are laid over it.
+        point: values of the free axes.
+        match: how its head was brought to the size of others.
+        trials: what its head tries in this fold, the same for all seeds.
+    """
+
+    name: str
+    cfg: RunConfig
+    recipe: str
+    encoder: str
+    head: str
+    fold: int
+    seed: int
+    match: Match | None = None
+    point: dict[str, Any] = field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """What it has in common with cells of other folds and seeds: all that decides its cost."""
+        return self.recipe, self.encoder, self.head, axes.shown(self.point)
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Suite:
+    """A shipped suite by name, or a YAML file; overrides hold for every cell.
+
+    An override of an axis (``head=[selm]``, ``seed=[1]``, ``fold=[0,1]``, and those that the suite
+    has) replaces the axis; ``axes.KEY=[...]`` adds one. ``baseline=NAME``, ``match_params=true``,
+    ``limit_minutes=30`` and ``search.trials=4`` replace the suite's own.
+
+    Raises:
+        ConfigError: with the known names, or the unknown key.
+    """
+    path, raw = Path(name), config.read_suite(name)
+    known_keys = ("title", "axes", "overrides", "search", *OWN)
+    for key in raw:
+        if key not in known_keys:
+            raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, known_keys)}")
+    if not isinstance(raw.get("axes"), dict):
+        raise ConfigError(f"suite '{name}' has no axes; give axes: {{recipe: [...], head: [...]}}")
+    spanned = {k: v if isinstance(v, list) or v == "all" else [v] for k, v in raw["axes"].items()}
+    fixed = raw.get("overrides") or []
+    if not isinstance(fixed, list) or not all(isinstance(item, str) for item in fixed):
+        raise ConfigError(f"suite '{name}': overrides are a list of key=value, not {fixed}")
+    fixed = list(fixed)
+    for item in overrides:
+        (key, value), *_ = config.parse([item])
+        group, _, inner = key.partition(".")
+        if group == "axes" or key in (*AXES, *axes.SHORT, *spanned):
+            listed = value if isinstance(value, list) or value == "all" else [value]
+            spanned[inner if group == "axes" else key] = listed
+        elif group == "search" and inner:
+            raw["search"] = {**(raw.get("search") or {}), inner: value}
+        elif key in (*OWN, "search"):
+            raw[key] = value
+        else:
+            fixed.append(item)
+    axes.check(name, spanned)
+    for key in ("recipe", "head", "seed"):
+        if not spanned.get(key) or spanned[key] == "all":
+            raise ConfigError(f"suite '{name}' has no axis '{key}'; give a list")
+    for key, values in spanned.items():
+        if not values or (values == "all" and key != "fold"):
+            raise ConfigError(f"suite '{name}': {key} is {values}; give a list of values")
+        if values != "all" and len({str(v) for v in values}) < len(values):
+            raise ConfigError(f"suite '{name}' names a {key} twice: {values}")
+    folds = spanned.get("fold", "all")
+    if folds != "all" and not all(isinstance(f, int) and not isinstance(f, bool) for f in folds):
+        raise ConfigError(f"suite '{name}': fold is {folds}; give a list of numbers, or all")
+    baseline = str(raw.get("baseline", "classification"))
+    heads = {*config.names("head"), *registry.names("heads")}
+    if baseline not in heads:
+        known = suggest(baseline, heads)
+        raise ConfigError(f"suite '{name}' has unknown baseline '{baseline}'{known}")
+    match_params = raw.get("match_params", False)
+    _check_target(match_params, heads)
+    limit = raw.get("limit_minutes")
+    if limit is not None and not (isinstance(limit, (int, float)) and limit > 0):
+        raise ConfigError(f"limit_minutes is {limit!r}; give minutes above 0, or leave it out")
+    found = search.read(name, raw.get("search"))
+    title = str(raw.get("title", name))
+    return Suite(path.stem, title, spanned, fixed, baseline, match_params, found, limit)
+
+
+def _check_target(wanted: Any, heads: set[str]) -> None:
+    known = wanted in heads if isinstance(wanted, str) else isinstance(wanted, int) and wanted > 0
+    if wanted is False or known:
+        return
+    raise ConfigError(
+        f"match_params is {wanted!r}; give true (the baseline's trainable parameters), a number "
+        f"above 0, or the name of a head{suggest(str(wanted), heads)}"
+    )
+
+
+def expand(suite: Suite, *, out: str) -> list[Cell]:
+    """All cells, ordered so that early ones already compare heads: recipe, seed, fold, head.
+
+    Opens each corpus once (preparing it on first use) and audits every fold that is used.
+
+    Raises:
+        DataError: when a fold's audit fails.
+    """
+    cells = []
+    folds_of = _Folds()
+    for recipe in suite.axes["recipe"]:
+        # without the axis, the recipe's own encoder
+        for encoder, point in product(suite.axes.get("encoder", [None]), axes.points(suite.axes)):
+            base = [*suite.overrides, f"trainer.out={out}", "trainer.progress=false"]
+            if encoder is not None:
+                base.append(f"encoder={encoder}")
+            last = axes.overrides(point)
+            probe = config.load(recipe, [*base, f"head={suite.axes['head'][0]}", *last])
+            folds = folds_of(probe, suite.axes.get("fold", "all"))
+            matches = _matches(suite, recipe, [*base, *last], probe)
+            first = suite.axes["seed"][0]
+            for seed, fold, head in product(suite.axes["seed"], folds, suite.axes["head"]):
+                found = matches.get(head)
+                size = found.overrides if found else []
+                chosen = [*base, f"head={head}", *last, *size, f"fold={fold}"]
+                cfg = config.load(recipe, [*chosen, f"seed={seed}"])
+                shown = str(encoder or probe.encoder["type"])
+                stem = Path(recipe).stem
+                name = f"{stem}-{shown}-{head}{axes.in_name(point)}-f{fold}"
+                trials = _trials(suite, recipe, [*chosen, f"seed={first}"], head, name, found)
+                unique = _digest(cfg, suite) if trials else cfg.fingerprint[:6]
+                cells.append(
+                    Cell(
+                        f"{name}-s{seed}-{unique}", cfg, stem, shown, head, fold, seed,
+                        found, point, trials,
+                    )
+                )  # fmt: skip
+    return cells
+
+
+class _Folds:
+    """The audited folds of a run's data, which are opened once for all runs on them."""
+
+    def __init__(self) -> None:
+        self.inspect = registry.attribute("serzoo.datamodules.speech:audit_folds")
+        self.known: dict[str, list[int]] = {}
+
+    def __call__(self, cfg: RunConfig, wanted: Any) -> list[int]:
+        parts = asdict(cfg.data), cfg.corpus, cfg.protocol, cfg.taxonomy
+        key = json.dumps(parts, sort_keys=True)
+        if key not in self.known:
+            folds = None if wanted == "all" else [int(f) for f in wanted]
+            self.known[key] = self.inspect(cfg, folds)
+        return self.known[key]
+
+
+def _trials(
+    suite: Suite, recipe: str, chosen: list[str], head: str, name: str, match: Match | None
+) -> tuple[Trial, ...]:
+    if suite.search is None:
+        return ()
+    both = [f"head.{knob}" for knob in (match.settings if match else {})]
+    if clash := [key for key in suite.search.space_of(head) if key in both]:
+        raise ConfigError(
+            f"search and match_params both set {clash[0]} of head '{head}'; search other knobs, "
+            "or leave match_params out"
+        )
+    found = []
+    for number, settings in enumerate(suite.search.settings(head)):
+        cfg = config.load(recipe, [*chosen, *(axes.setting(k, v) for k, v in settings.items())])
+        found.append(Trial(f"{name}-t{number}-{cfg.fingerprint[:6]}", settings, cfg))
+    return tuple(found)
+
+
+def _digest(cfg: RunConfig, suite: Suite) -> str:
+    """Six digits that name a cell by all that it may become."""
+    assert suite.search is not None
+    text = cfg.fingerprint + json.dumps(suite.search.budget(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def _matches(suite: Suite, recipe: str, base: Sequence[str], probe: RunConfig) -> dict[str, Match]:
+    """The size of each head beside one encoder; empty where sizes are left as they are."""
+    wanted = suite.match_params
+    if wanted is False:
+        return {}
+    from ..train import open_data
+    from .matching import match
+
+    options = {k: v for k, v in probe.encoder.items() if k != "type"}
+    dim = registry.get("encoders", probe.encoder["type"])(**options).dim
+    taxonomy = config.build_taxonomy(probe) or open_data(probe).taxonomy  # auto: the data tell
+
+    def of(head: str) -> RunConfig:
+        return config.load(recipe, [*base, f"head={head}"])
+
+    target = suite.baseline if wanted is True else wanted
+    heads = [str(head) for head in suite.axes["head"]]
+    goal = of(target) if isinstance(target, str) else target
+    return dict(zip(heads, match([of(h) for h in heads], dim, taxonomy, goal), strict=True))
+
+
+def matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Target, trainable parameters and changed knobs of each head, per recipe and encoder."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for cell in cells:
+        if cell.match is not None:
+            shown = axes.shown(cell.point)
+            recipe = f"{cell.recipe}, {shown}" if shown else cell.recipe
+            names = {"recipe": recipe, "encoder": cell.encoder, "head": cell.head}
+            rows[cell.kind] = {**names, **asdict(cell.match)}
+    return list(rows.values())

@@ -1,0 +1,141 @@
+"""`serzoo doctor`: build what a run would build, run one step of it, and say what is wrong.
+
+No record, no checkpoint and no feature is written. A corpus that was never opened before is
+prepared, and its manifest kept in the cache, as by every verb.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..config import RunConfig
+from ..errors import ConfigError, suggest
+from . import cost as doctor_cost
+from . import data as doctor_data
+from . import model as doctor_model
+from .findings import LEVELS, Finding, error, note
+from .step import StepFailedError
+from .trial import Trial, brief, undisturbed
+
+Check = Callable[[Trial], Iterable[Finding]]
+
+CHECKS: dict[str, Check] = {
+    # the order is that of the report
+    "corpus": doctor_data.corpus,
+    "clip lengths": doctor_data.clip_lengths,
+    "sound": doctor_data.sound,
+    "sample rates": doctor_data.sample_rates,
+    "class coverage": doctor_data.class_coverage,
+    "leakage": doctor_data.leakage,
+    "training step": doctor_model.training_step,
+    "dead parameters": doctor_model.dead_parameters,
+    "labels matter": doctor_model.labels_matter,
+    "LoRA effect": doctor_model.lora_effect,
+    "batch sensitivity": doctor_model.batch_sensitivity,
+    "checkpoint": doctor_model.checkpoint_size,
+    "feature store": doctor_cost.feature_store,
+    "memory": doctor_cost.memory,
+    "time": doctor_cost.duration,
+    "devices": doctor_cost.devices,
+    "precision": doctor_cost.precision,
+    "workers": doctor_cost.workers,
+}
+
+
+def doctor(
+    cfg: RunConfig,
+    only: Sequence[str] | None = None,
+    told: Callable[[str], None] | None = None,
+) -> list[Finding]:
+    """Examine a run before it is started.
+
+    Args:
+        cfg: the resolved configuration.
+        only: names of checks; all of :data:`CHECKS` by default.
+        told: called with the name of each check before it begins.
+
+    Returns:
+        The findings of each check, in their order; at least one of each.
+
+    Raises:
+        SerzooError: when data or model cannot be built at all; the message is that of ``train``.
+    """
+    for name in only or ():
+        if name not in CHECKS:
+            raise ConfigError(f"no check called '{name}'{suggest(name, CHECKS)}")
+    tell = told or (lambda name: None)
+    with undisturbed(cfg.trainer.threads):
+        tell("data and model")
+        trial = Trial(cfg)
+        findings: list[Finding] = []
+        for name in only or CHECKS:
+            tell(name)
+            findings += examine(trial, name)
+    return findings
+
+
+def examine(trial: Trial, name: str) -> list[Finding]:
+    """The findings of one check; that it could not be made is one, too."""
+    try:
+        found = list(CHECKS[name](trial))
+    except StepFailedError as failed:
+        first = name == "training step"
+        found = [
+            error(f"the first step of training fails: {failed}")
+            if first
+            else note("not examined, since the training step fails")
+        ]
+    except Exception as problem:
+        found = [error(f"the check itself fails: {brief(problem)}")]
+    return [replace(f, name=name) for f in found]
+
+
+def summary(findings: Sequence[Finding]) -> dict[str, int]:
+    """How many findings there are of each level."""
+    counts = Counter(f.level for f in findings)
+    return {level: counts[level] for level in LEVELS}
+
+
+def as_dict(cfg: RunConfig, findings: Sequence[Finding]) -> dict[str, Any]:
+    """What ``serzoo doctor --json`` prints."""
+    return {
+        "recipe": cfg.recipe,
+        "fingerprint": cfg.fingerprint,
+        "summary": summary(findings),
+        "findings": [asdict(f) for f in findings],
+    }
+
+
+_COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
+
+
+def show(cfg: RunConfig, findings: Sequence[Finding], console: Console) -> None:
+    """Print findings for reading."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    previous = ""
+    for f in findings:
+        name = "" if f.name == previous else f.name
+        previous = f.name
+        colour = _COLOURS[f.level]
+        table.add_row(f"[{colour}]{f.level}[/]", name, _plain(f.message))
+    console.print(table)
+    counts = summary(findings)
+    plural = {"note": "notes", "warning": "warnings", "error": "errors"}
+    rest = ", ".join(f"{counts[k]} {s if counts[k] != 1 else k}" for k, s in plural.items())
+    checks = len({f.name for f in findings})
+    console.print(f"{checks} checks of run {cfg.fingerprint}: {rest}", highlight=False)
+
+
+def _plain(message: str) -> Any:
+    from rich.text import Text
+
+    return Text(message)  # brackets in a message are no markup

@@ -1,0 +1,282 @@
+"""What the doctor asks of the machine: disk, memory, time, devices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from .. import registry
+from ..cache import features_dir, size
+from ..peak import available
+from ..training.capability import ALIASES, PRECISIONS, can
+from .findings import Finding, error, note, ok, warning
+from .step import StepFailedError
+from .trial import Trial, bytes_of
+
+STORE = "serzoo.datamodules.features:FeatureStore"
+MARGIN = "serzoo.datamodules.encoding:MARGIN_BYTES"
+NEARLY = 0.8  # share of the memory above which a run may fail: our choice
+
+
+def feature_store(trial: Trial) -> Iterator[Finding]:
+    """What will be stored, how large it is, and whether it fits."""
+    encoder, d = trial.module.encoder, trial.cfg.data
+    if not encoder.storable:
+        tuning = trial.cfg.encoder.get("tuning")
+        yield ok(
+            f"live: the encoder is trained (encoder.tuning={tuning}), so its output changes and "
+            "nothing is stored"
+        )
+        return
+    if d.features == "live":
+        yield note(
+            "live, as data.features says: the encoder runs in every epoch; data.features=auto "
+            "would run it once"
+        )
+        return
+    missing, seconds = to_encode(trial)
+    everyone = trial.everything.datasets["test"].utterances
+    rate = encoder.bytes_per_second
+    layers = getattr(encoder, "layers", None)
+    of = f"features of {len(layers)} layers" if layers else "features"
+    facts = {"missing": missing, "seconds": seconds, "bytes": round(rate * seconds)}
+    total = rate * sum(min(u.duration, d.max_seconds) for u in everyone)
+    if not missing:
+        yield ok(f"stored: all {len(everyone)} utterances are there ({size(total)})", **facts)
+        return
+    folder = existing(features_dir())
+    free, margin = shutil.disk_usage(folder).free, int(registry.attribute(MARGIN))
+    found = (
+        f"{of} are stored: {missing} of {len(everyone)} utterances ({seconds / 3600:.2f} h) are "
+        f"still to be encoded, {size(rate * seconds)} under {features_dir()} ({size(free)} free)"
+    )
+    if rate * seconds + margin > free:
+        yield warning(
+            f"{found}: they do not fit ({size(margin)} are to stay free), and training would "
+            "encode in every epoch instead; keep fewer layers (encoder.layers), clear old stores "
+            "(serzoo cache list), or set SERZOO_CACHE to a folder on another disk",
+            **facts,
+        )
+    else:
+        yield ok(found, **facts)
+
+
+def memory(trial: Trial) -> Iterator[Finding]:
+    """What a process of the run needs, against what there is."""
+    step, module = trial.step, trial.module
+    trained = [p for p in module.parameters() if p.requires_grad]
+    weights = bytes_of([*module.parameters(), *module.buffers()])
+    gradients = bytes_of(trained)
+    states = 2 * gradients  # AdamW: two moments of each weight
+    average = bytes_of(trained) if module.average is not None else 0
+    largest = trial.padded(trial.batches[-1])
+    rest = max(0, step.growth - gradients - states)
+    activations = rest * largest / step.padded
+    local = trial.cfg.trainer.devices if trial.device.type == "cpu" else 1
+    need = local * (weights + gradients + states + average + activations)
+    free = available(trial.device)
+    there = None if free is None else free + (weights if trial.device.type == "cpu" else 0)
+    facts = {
+        "weights": weights,
+        "gradients": gradients,
+        "optimiser": states,
+        "activations": round(activations),
+        "need": round(need),
+        "free": there,
+    }
+    found = (
+        f"about {size(need)}: weights {size(weights)}, gradients {size(gradients)}, optimiser "
+        f"{size(states)}, activations {size(activations)} at most (measured: {step.source}, "
+        f"{step.padded:.0f} s of speech; the largest batch has {largest:.0f} s)"
+    )
+    if local > 1:
+        found += f", in each of {local} processes"
+    if there is None:
+        yield note(f"{found}; this system does not tell how much is free", **facts)
+        return
+    found += f"; {size(there)} are free on {trial.device.type}"
+    advice = (
+        "set a smaller data.batch_seconds with optim.accumulate, encoder.checkpointing=true, or "
+        "encoder.tuning=lora or frozen"
+    )
+    if need > there or not step.whole:
+        yield error(f"{found}: it will not fit; {advice}", **facts)
+    elif need > NEARLY * there:
+        yield warning(f"{found}: that is tight; {advice}", **facts)
+    else:
+        yield ok(found, **facts)
+
+
+def duration(trial: Trial) -> Iterator[Finding]:
+    """How long the run will take."""
+    step, cfg = trial.step, trial.cfg
+    if trial.refusal:
+        yield note("not estimated: the fold cannot be trained (see above)")
+        return
+    if not step.whole:
+        yield note("not estimated: a whole batch does not fit the memory (see there)")
+        return
+    share = {p: _padded(trial, p) / step.padded for p in ("train", "valid", "test")}
+    reading = 0.0 if trial.stored or cfg.data.workers else trial.loaded[1]
+    batches = -(-len(trial.batches) // trial.world)
+    epochs = cfg.optim.epochs
+    training = epochs * share["train"] * (step.seconds + reading) / trial.world
+    scoring = (epochs + 1) * share["valid"] + share["test"]
+    evaluation = scoring * (step.scoring + reading) / trial.world
+    encoding = 0.0
+    if trial.stored:
+        encoding = to_encode(trial)[1] * trial.encoded[1] / trial.world
+    total = training + evaluation + encoding
+    facts = {
+        "step": step.seconds,
+        "training": training,
+        "evaluation": evaluation,
+        "encoding": encoding,
+        "total": total,
+    }
+    parts = f"training {spoken(training)}, evaluation {spoken(evaluation)}"
+    if trial.stored:
+        parts = f"encoding {spoken(encoding)} (once), {parts}"
+    yield note(
+        f"an estimate: {spoken(total)} ({parts}); {epochs} epochs of {batches} steps, a step of "
+        f"{step.padded:.0f} s of speech measured at {step.seconds:.3g} s on this machine as busy "
+        "as it is now",
+        **facts,
+    )
+
+
+def devices(trial: Trial) -> Iterator[Finding]:
+    """Processes and devices asked for, and there."""
+    t = trial.cfg.trainer
+    kind = trial.device.type
+    known = {"auto", "cpu", "gpu", "cuda", "mps"}
+    if t.accelerator not in known:
+        yield error(
+            f"trainer.accelerator is '{t.accelerator}'; have {', '.join(sorted(known))}",
+        )
+        return
+    if t.accelerator != "auto" and kind == "cpu" and t.accelerator != "cpu":
+        yield error(
+            f"trainer.accelerator={t.accelerator}, but torch {torch.__version__} finds none here; "
+            "set trainer.accelerator=auto, or install torch for this device (the checks above ran "
+            "on the CPU)"
+        )
+        return
+    number = torch.cuda.device_count() if kind == "cuda" else 1
+    if kind != "cpu" and t.devices > number:
+        yield error(
+            f"trainer.devices={t.devices}, but there are {number}; set trainer.devices={number}"
+        )
+        return
+    several = f" on each of {t.num_nodes} machines, of which this is one" if t.num_nodes > 1 else ""
+    found = f"{t.devices} of {number} {kind} devices"
+    if kind == "cpu":
+        each = t.threads or max(1, torch.get_num_threads() // t.devices)
+        if t.devices * each > cores():
+            most = "" if t.devices <= cores() else f", trainer.devices={cores()} at most"
+            there = plural(cores(), "core")
+            yield warning(
+                f"{t.devices} processes of {plural(each, 'thread')} share {there} and slow "
+                f"each other down; set trainer.threads={max(1, cores() // t.devices)}{most}"
+            )
+            return
+        found = f"{plural(t.devices, 'process', 'es')} of {plural(each, 'thread')} on "
+        found += plural(cores(), "core")
+    if kind == "cuda":
+        found += f" ({torch.cuda.get_device_name()})"
+        if t.devices < number:
+            found += f"; trainer.devices={number} would use all"
+    yield ok(found + several)
+
+
+def precision(trial: Trial) -> Iterator[Finding]:
+    """The precision asked for, and what the device computes in."""
+    asked, kind = trial.cfg.trainer.precision, trial.device.type
+    wanted = ALIASES.get(asked, asked)
+    if wanted not in PRECISIONS:
+        yield error(f"trainer.precision is '{asked}'; have {', '.join(PRECISIONS)}")
+    elif can(trial.device, wanted):
+        yield ok(f"{wanted} on {kind}")
+    elif kind == "cpu":
+        yield error(
+            f"trainer.precision={asked} is not for the CPU, which has no float16 training; set "
+            "trainer.precision=bf16-mixed or 32-true (the checks above ran in 32-true)"
+        )
+    else:
+        yield error(
+            f"trainer.precision={asked}, but {torch.cuda.get_device_name()} has no bfloat16; set "
+            "trainer.precision=16-mixed or 32-true (the checks above ran in 32-true)"
+        )
+
+
+def workers(trial: Trial) -> Iterator[Finding]:
+    """Processes that read audio, against cores."""
+    t, n = trial.cfg.trainer, trial.cfg.data.workers
+    threads = torch.get_num_threads() if trial.device.type == "cpu" else 1
+    total = t.devices * n
+    if total > cores():
+        best = max(0, (cores() - threads) // t.devices)
+        yield warning(
+            f"data.workers={n} for {plural(t.devices, 'process', 'es')} make {total} readers on "
+            f"{plural(cores(), 'core')}; set data.workers={best}"
+        )
+        return
+    try:
+        step, reading = trial.step.seconds, trial.loaded[1]
+    except StepFailedError:
+        step = reading = 0.0
+    if not trial.stored and not n and reading > 0.2 * step > 0 and cores() > threads:
+        yield note(
+            f"reading a batch takes {reading:.2g} s, a step {step:.2g} s; data.workers="
+            f"{min(4, cores() - threads)} would read ahead"
+        )
+        return
+    yield ok(
+        f"audio is read by {plural(n, 'process', 'es') if n else 'the training process itself'}"
+        + (", where features are not stored" if trial.stored else "")
+    )
+
+
+def to_encode(trial: Trial) -> tuple[int, float]:
+    """Utterances that are not in the feature store yet, and their seconds of speech."""
+    encoder, limit = trial.module.encoder, trial.cfg.data.max_seconds
+    speech, parts = trial.everything.speech, trial.data.datasets.values()
+    store = registry.attribute(STORE)(encoder.extraction(), speech.roots, max_seconds=limit)
+    store.shards.refresh()
+    missing = {store.key(u): u for d in parts for u in d.utterances if u not in store}
+    return len(missing), sum(min(u.duration, limit) for u in missing.values())
+
+
+def _padded(trial: Trial, part: str) -> float:
+    """Seconds of a part as batches hold them: of training in the first epoch, padding included."""
+    if part == "train":
+        return sum(trial.padded(b) for b in trial.batches)
+    return float(sum(trial.data.datasets[part].seconds))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def existing(folder: Path) -> Path:
+    """A folder, or the nearest one above it that exists."""
+    return next(p for p in [folder, *folder.parents] if p.exists())
+
+
+def spoken(seconds: float) -> str:
+    """``42 s``, ``3.5 min``, ``2.1 h``."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def plural(n: int, word: str, ending: str = "s") -> str:
+    """``1 core``, ``2 cores``."""
+    return f"{n} {word}{'' if n == 1 else ending}"

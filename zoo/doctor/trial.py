@@ -1,0 +1,252 @@
+"""Everything that a run would build, and a training step of it: what the doctor looks at."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import cached_property
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from torch.utils.data import DataLoader
+
+from .. import registry
+from ..checkpoint import strip_frozen
+from ..config import RunConfig
+from ..errors import DataError
+from ..module import SERModule
+from ..peak import PeakMemory, available
+from ..train import build, open_data, quiet
+from ..training.capability import device_of, precision_of
+from ..types import Batch
+from .step import Step, StepFailedError, Watch
+
+SAMPLER = "serzoo.datamodules.sampler:BucketSampler"
+PAD_HIDDEN = "serzoo.datamodules.features:pad_hidden"
+CHUNK = 8  # utterances that are encoded at a time, as when features are stored on a processor
+
+
+def brief(error: Exception) -> str:
+    """Type and message of an error, on a line that can be read."""
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text[:400]}{' ...' if len(text) > 400 else ''}"
+
+
+class Trial:
+    """Data, encoder, head and optimiser of a run, built as ``train`` builds them.
+
+    Args:
+        cfg: the run.
+
+    Attributes:
+        everything: all utterances that the taxonomy keeps, as one part.
+        data: the run's fold; ``everything`` where the fold cannot be used.
+        refusal: why it cannot; None where it can.
+        module: encoder and head, on the CPU.
+        device: where steps are run: the device asked for, the CPU where there is none such.
+        precision: of the steps: what was asked for, ``32-true`` where the device cannot.
+
+    Raises:
+        SerzooError: whatever ``train`` would raise, except what is wrong with single folds.
+    """
+
+    def __init__(self, cfg: RunConfig) -> None:
+        self.cfg = cfg
+        text = "text" in registry.get("heads", cfg.head["type"]).needs
+        self.everything = open_data(cfg, text=text, everything=True)
+        self.refusal: str | None = None
+        try:
+            # an automatic taxonomy is that of all utterances, here as there
+            self.data = open_data(cfg, self.everything.taxonomy, text=text)
+        except DataError as error:
+            self.data, self.refusal = self.everything, str(error)
+        self.dataset = self.data.datasets["test" if self.refusal else "train"]
+        self.module: SERModule = build(cfg, self.data.taxonomy)
+        self.device, self.precision = device_of(cfg), precision_of(cfg)
+
+    @property
+    def stored(self) -> bool:
+        """Whether training would take features from the store."""
+        return self.cfg.data.features != "live" and bool(self.module.encoder.storable)
+
+    @property
+    def world(self) -> int:
+        """Processes that share the training."""
+        return self.cfg.trainer.devices * self.cfg.trainer.num_nodes
+
+    @cached_property
+    def batches(self) -> list[list[int]]:
+        """Indices of the first epoch's batches, by padded seconds."""
+        d = self.cfg.data
+        sampler = registry.attribute(SAMPLER)(
+            self.dataset.seconds, size=d.batch_size, budget=d.batch_seconds, seed=self.cfg.seed
+        )
+        return sorted(sampler.batches(), key=self.padded)
+
+    def padded(self, indices: Sequence[int]) -> float:
+        """Seconds of a batch, padding included."""
+        seconds = self.dataset.seconds
+        return float(len(indices) * max(seconds[i] for i in indices))
+
+    @cached_property
+    def chosen(self) -> list[int]:
+        """The batch of the trial: that of median size, the longest utterance first."""
+        seconds = self.dataset.seconds
+        return sorted(self.batches[len(self.batches) // 2], key=lambda i: -seconds[i])
+
+    @cached_property
+    def loaded(self) -> tuple[Batch, float]:
+        """The chosen batch as audio, and the seconds that reading it took."""
+        began = time.perf_counter()
+        return self.dataset[self.chosen], time.perf_counter() - began
+
+    @cached_property
+    def encoded(self) -> tuple[Batch, float]:
+        """The chosen batch as stored features, and seconds of encoding a second of speech."""
+        batch, _ = self.loaded
+        assert batch.audio is not None
+        assert batch.lengths is not None
+        encoder = self.module.encoder.eval().to(self.device)
+        seconds, rows = [], []
+        for first in [0, *range(0, len(batch), CHUNK)]:  # the first one twice, to warm up
+            lengths = batch.lengths[first : first + CHUNK]
+            audio = batch.audio[first : first + CHUNK, : int(lengths.max())]
+            began = time.perf_counter()
+            with torch.no_grad():
+                hidden, mask = encoder.extract(audio.to(self.device), lengths.to(self.device))
+                found = [h[:, :n].cpu() for h, n in zip(hidden, mask.sum(1), strict=True)]
+            seconds.append(time.perf_counter() - began)
+            rows += found
+        encoder.cpu()
+        hidden, mask = registry.attribute(PAD_HIDDEN)(rows[min(CHUNK, len(batch)) :])
+        made = Batch(batch.ids, batch.speakers, batch.targets, batch.text, hidden=hidden, mask=mask)
+        return made, sum(seconds[1:]) / (float(batch.lengths.sum()) / 16_000)
+
+    def batch(self, utterances: int | None = None) -> Batch:
+        """The chosen batch as training sees it, or only its first utterances."""
+        batch = self.encoded[0] if self.stored else self.loaded[0]
+        return batch if utterances is None else first_of(batch, utterances)
+
+    @cached_property
+    def step(self) -> Step:
+        """Two steps on the chosen batch, after one on a quarter of it; weights are put back.
+
+        The quarter keeps a batch that is too large for the memory from ending the process.
+
+        Raises:
+            StepFailedError: with what the step raised.
+        """
+        module, kept = self.module, {}
+        if self.precision.endswith("-true") and self.precision != "32-true":
+            module = deepcopy(module)  # Lightning converts the weights themselves
+        else:
+            kept = strip_frozen(module.state_dict(), module.frozen_keys())
+            kept = {k: v.detach().clone() for k, v in kept.items()}
+        try:
+            return self._stepped(module)
+        except Exception as error:
+            raise StepFailedError(brief(error)) from error
+        finally:
+            module.cpu().zero_grad(set_to_none=True)
+            module.load_state_dict(kept, strict=False)
+            if module.average is not None:
+                module.average.weights = {}
+
+    def _stepped(self, module: SERModule) -> Step:
+        n = len(self.chosen)
+        few = min(n, max(2, n // 4))
+        step = Step(few, self.padded(self.chosen[:few]), whole=few == n)
+        self.batch()  # encoded before memory is measured
+        weights = bytes_of(module.parameters()) if self.device.type == "cuda" else 0
+        # gradients and AdamW's two moments do not grow with the batch
+        fixed = 3 * bytes_of(p for p in module.parameters() if p.requires_grad)
+        with PeakMemory(self.device) as peak:
+            self._fit(module, step, self.batch(few), 1)
+        step.growth, step.source = max(0, peak.growth - weights), peak.source
+        free = available(self.device)
+        share = self.padded(self.chosen) / step.padded
+        need = weights + fixed + share * max(0, step.growth - fixed)
+        if free is not None and need > free:
+            return step
+        step.utterances, step.padded, step.whole = n, self.padded(self.chosen), True
+        with PeakMemory(self.device) as peak:
+            self._fit(module, step, self.batch(), 2)
+        # what the first fit took of the system may still be held, and be used again
+        step.growth = max(step.growth, peak.growth - weights)
+        return step
+
+    def _fit(self, module: SERModule, step: Step, batch: Batch, steps: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = L.Trainer(
+                accelerator=self.device.type,
+                devices=1,
+                precision=self.precision,  # type: ignore[arg-type]
+                max_epochs=1,
+                gradient_clip_val=self.cfg.optim.clip or None,
+                use_distributed_sampler=False,
+                num_sanity_val_steps=0,
+                limit_val_batches=0,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                callbacks=[Watch(step)],
+                plugins=[LightningEnvironment()],  # one process, also inside a cluster's job
+                default_root_dir=folder,
+            )
+            # drawn elsewhere, the iterator's seed leaves the run's own numbers alone
+            loader: DataLoader[Batch] = DataLoader(
+                [batch] * steps,  # type: ignore[arg-type]  # a list is a dataset
+                batch_size=None,
+                generator=torch.Generator(),
+            )
+            trainer.fit(module, loader)
+
+
+def first_of(batch: Batch, n: int) -> Batch:
+    """The first utterances of a batch whose longest is its first."""
+
+    def cut(tensor: Any) -> Any:
+        return None if tensor is None else tensor[:n]
+
+    targets = type(batch.targets)(*(cut(getattr(batch.targets, k)) for k in _TARGETS))
+    rows = {k: cut(getattr(batch, k)) for k in ("audio", "lengths", "hidden", "mask")}
+    return Batch(batch.ids[:n], batch.speakers[:n], targets, cut(batch.text), **rows)
+
+
+_TARGETS = ("probs", "weight", "dims")
+
+
+def bytes_of(tensors: Any) -> int:
+    """Size of tensors in memory."""
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+@contextmanager
+def undisturbed(threads: int | None) -> Iterator[None]:
+    """Put random states and the number of threads back afterwards.
+
+    Args:
+        threads: to compute with meanwhile; None = as they are.
+    """
+    before = torch.get_num_threads()
+    states = random.getstate(), np.random.get_state()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            quiet()
+            warnings.filterwarnings("ignore", ".*but have no `val_dataloader`.*")
+            yield
+    finally:
+        torch.set_num_threads(before)
+        random.setstate(states[0])
+        np.random.set_state(states[1])

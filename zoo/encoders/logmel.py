@@ -1,0 +1,182 @@
+"""The log-mel encoder: a small residual network, trained from scratch. The offline default."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..encoder import Encoder
+from ..types import SAMPLE_RATE, Frames
+from .augment import hide, tempo_and_pitch
+from .mel_spectrogram import LogMel
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch normalisation of ``[B, C, T, F]`` over real frames only (Ioffe & Szegedy 2015).
+
+    A mask of None says that all frames are real, which is one fused kernel.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+        self.eps, self.momentum = eps, momentum
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """``[B, C, T, F]`` and ``[B, T]`` to the same shape, zero where the mask is False."""
+        norm = nn.functional.batch_norm
+        if mask is None:
+            return norm(
+                x, self.mean, self.variance, self.weight, self.bias, self.training,
+                self.momentum, self.eps,
+            )  # fmt: skip
+        cells = mask[:, None, :, None].to(x.dtype)
+        mean, variance = self.mean, self.variance
+        if self.training:
+            real = (x.float() * cells, cells.sum() * x.shape[3])
+            mean = real[0].sum((0, 2, 3)) / real[1]
+            centred = (x.float() - mean[:, None, None]) * cells
+            variance = centred.square().sum((0, 2, 3)) / real[1]
+            with torch.no_grad():
+                self.mean.lerp_(mean, self.momentum)
+                # running variances are unbiased, as in torch
+                self.variance.lerp_(variance * real[1] / (real[1] - 1).clamp_min(1), self.momentum)
+            scale = (variance + self.eps).rsqrt() * self.weight
+            y = centred * scale[:, None, None] + self.bias[:, None, None]
+            return (y * cells).to(x.dtype)
+        return norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps) * cells
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions around a strided, projected skip connection."""
+
+    def __init__(self, before: int, width: int, stride: tuple[int, int], dropout: float) -> None:
+        super().__init__()
+        self.stride, self.dropout = stride, dropout
+        self.conv1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        # strided itself: slicing before it would cost the memory layout, and with it the speed
+        self.skip = nn.Conv2d(before, width, 1, stride if stride[0] > 1 else 1, bias=False)
+        self.norm1, self.norm2, self.norm3 = (MaskedBatchNorm(width) for _ in range(3))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        time, mel = self.stride
+        mask = None if mask is None else mask[:, ::time]
+        y = self.norm1(self.conv1(x), mask).relu_()
+        y = self.norm2(self.conv2(nn.functional.dropout2d(y, self.dropout, self.training)), mask)
+        if time == 1:  # only mel is halved: average pairs of bands
+            x = nn.functional.avg_pool2d(x, (1, mel), ceil_mode=True, count_include_pad=False)
+        x = self.norm3(self.skip(x), mask)
+        return (x + y).relu_(), mask
+
+
+class LogMelEncoder(Encoder):
+    """Log-mel spectrogram to frames of 128 ms by a residual network of about 1 M parameters.
+
+    ``extract`` is the parameter-free :class:`.mel_spectrogram.LogMel`; ``forward`` learns. Its
+    input are two views: without the utterance's mean spectrum (voice and channel removed), and
+    without its mean level only (timbre kept). All of it is our choice; what it was chosen against
+    is in ``benchmarks/README.md``.
+
+    In training the spectrogram is augmented (tempo and crop to one common length, mel shift,
+    SpecAugment); evaluation is float32, and an utterance's frames do not depend on its neighbours.
+
+    Args:
+        bands: mel bands.
+        dim: ``D``, width of the frames.
+        widths: channels of the stem and of the three residual blocks.
+        dropout: share of channels dropped inside the blocks, in training.
+        stretch: largest change of tempo in training, as a natural logarithm.
+        shift: largest shift along the mel axis in training, in bands.
+        masks: hidden stretches per axis in training.
+        bfloat16: convolve in bfloat16 in training, several times faster on processors with matrix
+            units for it; weights and statistics stay float32.
+    """
+
+    stride = 8  # frames of 16 ms
+    frame_seconds = LogMel.hop / SAMPLE_RATE
+
+    def __init__(
+        self,
+        *,
+        bands: int = 64,
+        dim: int = 192,
+        widths: tuple[int, ...] = (32, 64, 128, 192),
+        dropout: float = 0.1,
+        stretch: float = 0.2,
+        shift: float = 3.0,
+        masks: int = 2,
+        bfloat16: bool = True,
+    ) -> None:
+        super().__init__()
+        self.dim, self.low_precision = dim, bfloat16
+        self.stretch, self.shift, self.masks = stretch, shift, masks
+        self.frontend = LogMel(bands)
+        self.stem = nn.Conv2d(2, widths[0], 5, 2, 2, bias=False)
+        self.norm = MaskedBatchNorm(widths[0])
+        strides = [(2, 2), (2, 2), (1, 2)]
+        self.blocks = nn.ModuleList(
+            Block(before, width, stride, dropout)
+            for before, width, stride in zip(widths[:-1], widths[1:], strides, strict=True)
+        )
+        left = math.ceil(bands / 16)
+        self.out = nn.Linear(widths[-1] * left, dim)
+        self.out_norm = nn.LayerNorm(dim)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return cast("tuple[Tensor, Tensor]", self.frontend(audio, lengths))
+
+    def extraction(self) -> dict[str, Any]:
+        return self.frontend.settings()
+
+    @property
+    def bytes_per_second(self) -> float:
+        return 4 * self.frontend.filters.shape[1] / self.frame_seconds
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
+        x = hidden.float()
+        if self.training:
+            x = tempo_and_pitch(x, mask, self.stretch, self.shift)
+            mask = mask.new_ones(x.shape[0], x.shape[2])
+        frames = -(-x.shape[2] // self.stride)
+        pad = -x.shape[2] % 32  # few different shapes: kernels are prepared for each
+        if pad and not self.training:
+            x = nn.functional.pad(x, (0, 0, 0, pad))
+            mask = nn.functional.pad(mask, (0, pad))
+        x = self._views(x, mask)
+        if self.training:
+            x = hide(x, 2, self.masks, min(20, 0.2 * x.shape[2]))
+            x = hide(x, 3, self.masks, x.shape[3] / 8)
+        inner = None if bool(mask.all()) else mask[:, ::2]
+        low = self.low_precision and self.training
+        # evaluation leaves an enclosing autocast as it is
+        enabled = low or torch.is_autocast_enabled(x.device.type)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=enabled):
+            x = self.stem(x.contiguous(memory_format=torch.channels_last))
+            x = self.norm(x, inner).relu_()
+            for block in self.blocks:
+                x, inner = block(x, inner)
+            x = self.out(x.permute(0, 2, 1, 3).flatten(2))
+        mask = mask[:, :: self.stride][:, :frames]
+        x = self.out_norm(x.float()[:, :frames]).relu()
+        return Frames(x * mask[..., None], mask)
+
+    @staticmethod
+    def _views(x: Tensor, mask: Tensor) -> Tensor:
+        """``[B, 1, T, F]`` to ``[B, 2, T, F]``: less the mean spectrum, and less the mean level.
+
+        Neither changes when the recording is louder or softer as a whole.
+        """
+        cells = mask[:, None, :, None].to(x.dtype)
+        mean = (x * cells).sum(2, keepdim=True) / cells.sum(2, keepdim=True)
+        return torch.cat([x - mean, x - mean.mean(3, keepdim=True)], 1) * cells

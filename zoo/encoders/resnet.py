@@ -1,0 +1,170 @@
+"""ResNet-50 on log-mel spectrograms: the speech-only encoder of LanSER, trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import ResNetConfig, ResNetModel
+
+from ..encoder import Encoder
+from ..errors import ConfigError
+from ..types import SAMPLE_RATE, Frames
+from .augment import hide, tempo_and_pitch
+from .mel_spectrogram import LogMel
+
+Four = tuple[int, int, int, int]
+
+
+class ResNetEncoder(Encoder):
+    """Log-mel spectrogram to frames of 512 ms by the ResNet-50 of ``transformers``.
+
+    LanSER (Gong et al. 2023, arXiv 2309.03978) trains a ResNet-50 (He et al. 2016) on log-mel
+    spectrograms; its front end and training are not published, so those are ours: ``extract`` and
+    the augmentation are the log-mel encoder's, and the one input channel is the spectrogram less
+    its mean level, which leaves timbre and takes loudness away. No pretrained weights. Frames are
+    the last stage averaged over its bands, so that heads pool over time as they do everywhere.
+
+    Evaluation is float32, and an utterance's frames do not depend on its neighbours: whatever
+    looks past the end of an utterance sees zeros there, as it does where a lone one ends.
+
+    Args:
+        bands: mel bands, more than 32.
+        depths: bottleneck blocks of the four stages.
+        widths: channels of the four stages, multiples of 4; the last is ``D``.
+        stretch: largest change of tempo in training, as a natural logarithm.
+        shift: largest shift along the mel axis in training, in bands.
+        masks: hidden stretches per axis in training.
+        bfloat16: convolve in bfloat16 in training, as the log-mel encoder does; weights and
+            statistics stay float32.
+
+    Raises:
+        ConfigError: when bands, depths or widths make no such network.
+    """
+
+    stride = 32  # frames of 16 ms
+    frame_seconds = LogMel.hop / SAMPLE_RATE
+
+    def __init__(
+        self,
+        *,
+        bands: int = 64,
+        depths: Four = (3, 4, 6, 3),
+        widths: Four = (256, 512, 1024, 2048),
+        stretch: float = 0.2,
+        shift: float = 3.0,
+        masks: int = 2,
+        bfloat16: bool = True,
+    ) -> None:
+        super().__init__()
+        _check(bands, list(depths), list(widths))
+        self.dim, self.low_precision = widths[-1], bfloat16
+        self.stretch, self.shift, self.masks = stretch, shift, masks
+        self.frontend = LogMel(bands)
+        self.network = ResNetModel(
+            ResNetConfig(
+                num_channels=1,
+                embedding_size=widths[0] // 4,
+                hidden_sizes=list(widths),
+                depths=list(depths),
+                layer_type="bottleneck",
+            )
+        )
+        # the layers that see more than one frame, and so what lies behind the last one
+        self.wide = [m for m in self.network.modules() if _sees_neighbours(m)]
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return cast("tuple[Tensor, Tensor]", self.frontend(audio, lengths))
+
+    def extraction(self) -> dict[str, Any]:
+        return self.frontend.settings()
+
+    @property
+    def bytes_per_second(self) -> float:
+        return 4 * self.frontend.filters.shape[1] / self.frame_seconds
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
+        x = hidden.float()
+        if self.training:
+            x = tempo_and_pitch(x, mask, self.stretch, self.shift)
+            mask = mask.new_ones(x.shape[0], x.shape[2])
+        frames = -(-x.shape[2] // self.stride)
+        pad = -x.shape[2] % self.stride  # few different shapes: kernels are prepared for each
+        if pad and not self.training:
+            x = nn.functional.pad(x, (0, 0, 0, pad))
+            mask = nn.functional.pad(mask, (0, pad))
+        x = _less_level(x, mask)
+        if self.training:
+            x = hide(x, 2, self.masks, min(20, 0.2 * x.shape[2]))
+            x = hide(x, 3, self.masks, x.shape[3] / 8)
+        low = self.low_precision and self.training
+        # evaluation leaves an enclosing autocast as it is
+        enabled = low or torch.is_autocast_enabled(x.device.type)
+        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
+        with autocast, _zeros_behind(self.wide, mask):
+            x = self.network.embedder(x.contiguous(memory_format=torch.channels_last))
+            x = self.network.encoder(x).last_hidden_state  # [B, D, T / 32, bands / 32]
+        x = x.float().mean(3).transpose(1, 2)[:, :frames]
+        mask = mask[:, :: self.stride][:, :frames]
+        return Frames(x * mask[..., None], mask)
+
+
+def _check(bands: int, depths: list[int], widths: list[int]) -> None:
+    wrong = []
+    if bands <= 32:
+        # two bands must be left: batch normalisation of a short utterance alone needs two values
+        wrong.append(f"encoder.bands={bands} is not above 32, which the network makes one of")
+    if len(depths) != 4 or min(depths) < 1:
+        wrong.append(f"encoder.depths={depths} are not four numbers of blocks from 1")
+    if len(widths) != 4 or min(widths) < 4 or any(w % 4 for w in widths):
+        wrong.append(f"encoder.widths={widths} are not four multiples of 4")
+    if wrong:
+        raise ConfigError("; ".join(wrong) + " (ResNet-50: 64, [3, 4, 6, 3], 256 to 2048)")
+
+
+def _sees_neighbours(module: nn.Module) -> bool:
+    if isinstance(module, nn.MaxPool2d):
+        return True
+    return isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1
+
+
+def _less_level(x: Tensor, mask: Tensor) -> Tensor:
+    """``[B, 1, T, F]`` less the mean of each utterance's real cells; zeros behind them."""
+    cells = mask[:, None, :, None].to(x.dtype)
+    level = (x * cells).sum((2, 3), keepdim=True) / (cells.sum((2, 3), keepdim=True) * x.shape[3])
+    return (x - level) * cells
+
+
+@contextmanager
+def _zeros_behind(modules: list[nn.Module], mask: Tensor) -> Iterator[None]:
+    """While open, inputs ``[B, C, T', F']`` of ``modules`` are zero behind the real frames.
+
+    Every layer that shortens time halves it, rounded up, so a length tells which mask is meant.
+    The pooling pads with minus infinity, but sees what a ReLU left, and so zeros do as well.
+
+    Args:
+        modules: convolutions and poolings, called with one positional argument.
+        mask: ``[B, T]`` bool of the spectrogram.
+    """
+    if bool(mask.all()):
+        yield
+        return
+    masks = {mask.shape[1]: mask}
+    while mask.shape[1] > 1:
+        mask = mask[:, ::2]
+        masks[mask.shape[1]] = mask
+
+    def hide_padding(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = args[0]
+        return (x * masks[x.shape[2]][:, None, :, None].to(x.dtype), *args[1:])
+
+    handles = [module.register_forward_pre_hook(hide_padding) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

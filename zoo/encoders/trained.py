@@ -1,0 +1,177 @@
+"""The encoder of a finished run, frozen: what heads of other runs may be compared on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .. import checkpoint
+from ..encoder import Encoder
+from ..errors import CheckpointError, ConfigError, DataError
+from ..publishing import published
+from ..record import finished
+from ..types import Frames
+from .pretrained import weights_digest
+
+Speakers = Mapping[str, Sequence[str]]
+
+
+class TrainedEncoder(Encoder):
+    """Final frames of the encoder that another run has trained, with its weights as they are.
+
+    The whole network runs in :meth:`extract`, in evaluation mode, without gradients and without
+    augmentation, so its frames are computed once and stored: heads train on them in seconds. The
+    weights are not copied into checkpoints, which keep a digest of them and refuse others.
+
+    Only speakers that neither trained nor selected the encoder can show what a head on it is
+    worth; see :func:`refuse_seen`.
+
+    Args:
+        name: folder of a finished run of ``serzoo train``, or one that ``serzoo save`` wrote.
+        dtype: number format of the stored frames; ``bfloat16`` halves them. The network itself
+            runs in float32, or in what its own run set for a frozen encoder.
+        allow_seen_speakers: validate and test on speakers that the encoder was trained or
+            selected on, too; such numbers say nothing about new speakers.
+
+    Raises:
+        ConfigError: when there is no such folder, or no trained encoder in it; when its run has
+            not ended.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        allow_seen_speakers: bool = False,
+    ) -> None:
+        super().__init__()
+        module = _read(name)
+        options = dict(module.metadata["config"]["encoder"])
+        self.name, self.allow_seen_speakers = name, allow_seen_speakers
+        self.network: Encoder = module.encoder.eval().requires_grad_(False)
+        self.dim = self.network.dim
+        # of the frames that come out; an encoder that joins frames says how many
+        self.frame_seconds = self.network.frame_seconds * int(getattr(self.network, "stride", 1))
+        self.dtype = torch.float32 if dtype == "float32" else torch.bfloat16
+        self.speakers: dict[str, list[str]] | None = module.metadata.get("speakers")
+        self.weights = weights_digest(self.network)
+        self._options = {k: v for k, v in options.items() if k not in ("name", "revision")}
+        about = self.network.describe()
+        self._heard = {k: about[k] for k in ("model_type", "normalise") if k in about}
+        if self.network.storable:
+            self._heard |= self.network.extraction()
+        self._from = {
+            "run": module.metadata.get("fingerprint"),
+            "corpora": list(module.metadata["config"]["corpus"]),
+            "classes": module.head.taxonomy.classes,
+            "head": module.metadata["head"].get("type"),
+        }
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TrainedEncoder:
+        """Everything stays in evaluation mode."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    @torch.no_grad()
+    def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if self.network.training:
+            self.network.eval()  # somebody switched it behind our back
+        frames = self.network(*self.network.extract(audio, lengths))
+        x = frames.x.to(self.dtype).float().masked_fill(~frames.mask[..., None], 0.0)
+        return x[:, None], frames.mask
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
+        return Frames(hidden[:, 0], mask)
+
+    def extraction(self) -> dict[str, Any]:
+        return {
+            "type": "trained",
+            "network": self._options,
+            "weights": self.weights,
+            "preprocessing": self._heard,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    @property
+    def bytes_per_second(self) -> float:
+        return self.dtype.itemsize * self.dim / self.frame_seconds
+
+    def frozen_keys(self) -> frozenset[str]:
+        return frozenset(self.state_dict())
+
+    def describe(self) -> dict[str, Any]:
+        """What ran, and whom it was trained on; ``weights`` is a digest of the whole network."""
+        return {
+            "type": "trained",
+            "name": self.name,
+            "network": self._options,
+            "weights": self.weights,
+            "dim": self.dim,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "parameters": sum(p.numel() for p in self.parameters()),
+            "trainable": 0,
+            "trained_on": {**self._from, "speakers": self.speakers},
+        }
+
+
+def refuse_seen(encoder: Encoder, speakers: Speakers) -> None:
+    """Refuse to select or score on speakers that the encoder itself was trained or selected on.
+
+    Args:
+        encoder: any; only a :class:`TrainedEncoder` has speakers of its own.
+        speakers: ``corpus/speaker`` names of the parts of the run that uses it.
+
+    Raises:
+        DataError: naming them, unless ``allow_seen_speakers`` is set.
+    """
+    if not isinstance(encoder, TrainedEncoder) or encoder.allow_seen_speakers:
+        return
+    anyway = "encoder.allow_seen_speakers=true, if the numbers are not about new speakers"
+    if encoder.speakers is None:
+        raise DataError(
+            f"the encoder in {encoder.name} does not say on whose voices it was trained (its run "
+            f"is older than that); train it again, or set {anyway}"
+        )
+    own = {s for part in ("train", "valid") for s in encoder.speakers.get(part, ())}
+    for part in ("valid", "test"):
+        if seen := sorted(own & set(speakers.get(part, ()))):
+            raise DataError(
+                f"{len(seen)} speakers of the {part} part ({', '.join(seen[:5])}"
+                f"{', ...' if len(seen) > 5 else ''}) were among those that the encoder in "
+                f"{encoder.name} was trained or selected on; use an encoder of other speakers or "
+                f"corpora, another fold, or set {anyway}"
+            )
+
+
+def _read(name: str) -> Any:
+    """The module of a finished run or a saved folder, its encoder trained."""
+    folder = Path(name).expanduser()
+    wanted = "give the folder of a finished `serzoo train`, or one that `serzoo save` wrote"
+    if not folder.is_dir():
+        raise ConfigError(f"encoder.name={name}: there is no folder {folder.absolute()}; {wanted}")
+    if not published.is_meant(folder):
+        if not (folder / "checkpoints").is_dir():
+            raise ConfigError(f"encoder.name={name} holds no trained model; {wanted}")
+        if not finished(folder):
+            raise ConfigError(
+                f"encoder.name={name}: its run has not ended well (no record.json with status "
+                "ok), so its weights are not what was selected; run `serzoo train` again, which "
+                "goes on from the last epoch"
+            )
+    try:
+        module = checkpoint.load(folder)
+    except CheckpointError as error:
+        raise ConfigError(f"encoder.name={name} has no encoder to use: {error}") from error
+    if isinstance(module.encoder, TrainedEncoder):
+        raise ConfigError(
+            f"encoder.name={name} trained a head only: its encoder is the one in "
+            f"{module.encoder.name}; set encoder.name to that folder"
+        )
+    return module

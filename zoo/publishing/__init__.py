@@ -1,0 +1,1 @@
+"""A trained model as something to share: a folder, a card, the hub, ONNX."""

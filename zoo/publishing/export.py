@@ -1,0 +1,173 @@
+"""A trained model as one ONNX file, from audio to scores, to be used without torch or serzoo.
+
+What is exported is the model on one utterance without padding: the published encoder with its
+adapters, the mix of its layers and the head. The log-mel encoder cuts silence off before its
+network, which depends on the data; its file starts at the spectrogram that ``encoder.extract``
+gives.
+
+Exported: the heads ``classification``, ``gen_ser`` and the controls, on wav2vec 2.0, HuBERT, WavLM,
+data2vec audio, UniSpeech-SAT, SEW and ``logmel``. Not exported: ``selm`` (it writes, with a
+tokeniser), heads that read transcripts, w2v-BERT 2.0 and Whisper (their spectra are computed
+outside the network), ``resnet50``, encoders of third parties, and encoders in bfloat16.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import ExportError
+from ..module import SERModule
+from ..types import SAMPLE_RATE
+from .unpadded import Unpadded, unpadded
+
+OPSET = 20
+LIMIT = 1e-4
+"""Largest difference of a score from the original's that :func:`parity` lets pass."""
+
+LENGTHS = (400, 3_000, 16_000, 48_001)
+"""Samples of the utterances that are compared."""
+
+
+def export(module: SERModule, path: str | Path) -> Path:
+    """Write a trained model as ONNX.
+
+    The file takes ``audio [1, samples]``, float32 at 16 kHz, of any length from one frame
+    (``least`` in its metadata, 400 in most models; pad shorter audio with zeros). With the log-mel
+    encoder it takes ``spectrogram [1, 1, T, bands]``. It gives ``scores [1, C]``, log-scores, and
+    ``probs [1, C]``, their softmax, calibrated where the model's temperature is known. Its
+    metadata hold ``classes`` (JSON), ``sample_rate``, ``temperature`` (empty = not known) and
+    ``least``.
+
+    Args:
+        module: a loaded model, in evaluation mode.
+        path: ``FILE.onnx``.
+
+    Returns:
+        The path.
+
+    Raises:
+        ExportError: when the model cannot be exported, or the extra ``onnx`` is not installed.
+    """
+    path = Path(path)
+    _installed("onnx", "onnxscript")
+    if module.training:
+        raise ExportError("the model is in training mode; call .eval() first")
+    whole = unpadded(module)
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                whole,
+                (whole.example(),),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[whole.input],
+                output_names=["scores", "probs"],
+                dynamic_shapes=({whole.axis: torch.export.Dim("length", min=whole.least)},),
+                verbose=False,
+            )
+    except Exception as error:  # torch has many for what it cannot trace
+        reason = error.__cause__ or error
+        raise ExportError(
+            f"{type(module.head).__name__} on {type(module.encoder).__name__} cannot be exported "
+            f"({type(reason).__name__}: {_first_line(reason)}); only what is computed without "
+            "looking at values can be traced"
+        ) from error
+    assert program is not None
+    program.model.metadata_props.update(facts(module, whole))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _quiet():
+        program.save(str(path))
+    return path
+
+
+def facts(module: SERModule, whole: Unpadded) -> dict[str, str]:
+    """What the file says of itself."""
+    return {
+        "classes": json.dumps(module.head.taxonomy.classes),
+        "sample_rate": str(SAMPLE_RATE),
+        "temperature": "" if module.temperature is None else repr(module.temperature),
+        "least": str(whole.least),
+        "library": "serzoo",
+    }
+
+
+@torch.no_grad()
+def parity(module: SERModule, path: str | Path, lengths: Sequence[int] = LENGTHS) -> float:
+    """Compare an exported file with the model itself, on noise of several lengths.
+
+    Args:
+        module: what was exported.
+        path: the file.
+        lengths: in samples; at least what the file takes.
+
+    Returns:
+        The largest difference of a score.
+
+    Raises:
+        ExportError: when it is above :data:`LIMIT`, or the extra ``onnx`` is not installed.
+    """
+    _installed("onnxruntime")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    least = int(session.get_modelmeta().custom_metadata_map["least"]) if name == "audio" else 1
+    largest = 0.0
+    for samples in (max(n, least) for n in lengths):
+        generator = torch.Generator().manual_seed(samples)
+        audio = 0.1 * torch.randn(1, samples, generator=generator)
+        hidden, mask = module.encoder.extract(audio, torch.tensor([samples]))
+        frames = module.encoder(hidden, mask)
+        wanted = module.head.scores(frames, module.head.taxonomy).float()
+        given: Tensor = audio if name == "audio" else hidden
+        scores, probs = session.run(["scores", "probs"], {name: given.numpy()})
+        certain = (wanted / (module.temperature or 1.0)).softmax(-1)
+        largest = max(
+            largest,
+            (torch.from_numpy(scores) - wanted).abs().max().item(),
+            (torch.from_numpy(probs) - certain).abs().max().item(),
+        )
+    if not largest <= LIMIT:
+        raise ExportError(
+            f"{path} gives scores that differ from the model's by {largest:.2g}, more than "
+            f"{LIMIT:g}; do not use it, and report the model and the versions of torch and onnx"
+        )
+    return largest
+
+
+def _installed(*packages: str) -> None:
+    if missing := [p for p in packages if find_spec(p) is None]:
+        raise ExportError(
+            f"exporting needs {', '.join(missing)}; install it with pip install 'serzoo[onnx]'"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's notices on its own internals."""
+    loggers = [
+        logging.getLogger(n) for n in ("onnxscript", "onnx_ir", "torch.onnx", "torch.export")
+    ]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "")[:200]

@@ -1,0 +1,264 @@
+"""A trained model as a folder that can be shared: written, read again, and put on the hub.
+
+``config.json`` says how to build the model and what it was trained on, ``model.safetensors`` holds
+what was trained and nothing else, ``adapter/`` the LoRA adapters in peft's own layout, and
+``README.md`` is the model card. Nothing in it is code, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import create_repo, snapshot_download, upload_folder
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .. import checkpoint
+from ..errors import CheckpointError, ConfigError
+from ..record import read_record, write_json
+from ..swap import new_folder
+from . import adapters, model_config
+from .card import model_card
+
+if TYPE_CHECKING:
+    from ..module import SERModule
+
+CONFIG, WEIGHTS, CARD = model_config.CONFIG, "model.safetensors", "README.md"
+ADAPTER = f"{adapters.FOLDER}/{adapters.WEIGHTS}"
+FILES = (CONFIG, WEIGHTS, CARD, ADAPTER, f"{adapters.FOLDER}/adapter_config.json")
+"""All that a saved folder may hold, and all that is fetched from the hub."""
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+def save_pretrained(
+    source: SERModule | str | Path,
+    folder: str | Path,
+    *,
+    record: Mapping[str, Any] | None = None,
+    licence: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a trained model into a folder that :func:`serzoo.zoo.load` restores bit for bit.
+
+    Args:
+        source: a run's folder, a ``.ckpt`` file, or a module that a configuration was trained to.
+        folder: where to; it appears whole or not at all. A folder that this function wrote is
+            replaced; files in it that are not ours stay.
+        record: of the run, for the card and the temperature; that of a run's folder by default.
+        licence: of the trained weights, as the hub writes it (``cc-by-nc-sa-4.0``).
+        overwrite: also write into a folder that holds something else.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: when the module does not say how it was built, or the folder holds
+            something else.
+    """
+    folder = Path(folder)
+    _refuse_foreign(folder, overwrite)
+    module, record = _trained(source, record)
+    config = model_config.describe(module, record)
+    weights = checkpoint.strip_frozen(module.state_dict(), module.frozen_keys())
+    if module.average is not None and module.average.weights:
+        weights = module.average.weights
+    rest, adapted = adapters.split(weights)
+    with new_folder(folder, FILES) as made:
+        write_json(made / CONFIG, config)
+        _write(rest, made / WEIGHTS)
+        if adapted:
+            (made / adapters.FOLDER).mkdir()
+            _write(adapted, made / ADAPTER)
+            base = config["published"]["encoder"]
+            revision = base["commit"] or base["revision"]
+            options = getattr(module.encoder, "adapters", None)
+            adapters.write_config(options, made / adapters.FOLDER, base["name"], revision)
+        (made / CARD).write_text(model_card(config, record, licence), "utf-8")
+    return folder
+
+
+def push_to_hub(
+    source: SERModule | str | Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    record: Mapping[str, Any] | None = None,
+    licence: str | None = None,
+) -> str:
+    """Save a trained model and upload it to the hub.
+
+    Args:
+        source: as for :func:`save_pretrained`.
+        repo_id: ``user/name``; made where there is none.
+        private: whether a repository that is made is private (to publish is a decision).
+        token: of the hub; that of ``hf auth login`` by default.
+        record: as for :func:`save_pretrained`.
+        licence: as for :func:`save_pretrained`.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        CheckpointError: when it stands on an encoder in a folder that nobody else has, or the hub
+            refuses.
+    """
+    with TemporaryDirectory() as temporary:
+        folder = save_pretrained(source, Path(temporary) / "model", record=record, licence=licence)
+        config = model_config.read(folder)
+        options = [config["encoder"].get("name"), *config["head"].values()]
+        local = [v for v in options if isinstance(v, str) and _local(v)]
+        if local:
+            raise CheckpointError(
+                f"it stands on the folder {local[0]}, which nobody else has; train with a hub id "
+                "instead, or share the folder of `serzoo save` together with that one "
+                "(serzoo.zoo.load(..., base=FOLDER) for an encoder's)"
+            )
+        try:
+            url = create_repo(repo_id, private=private, exist_ok=True, token=token)
+            upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                token=token,
+                commit_message=f"A model of serzoo {version('serzoo')}",
+                allow_patterns=list(FILES),
+            )
+        except (OSError, HfHubHTTPError, HFValidationError) as error:
+            raise CheckpointError(
+                f"the hub did not take '{repo_id}': {_first_line(error)}; check the name, and log "
+                "in with `hf auth login` or give a token that may write"
+            ) from error
+    return str(url)
+
+
+def is_meant(path: str | Path) -> bool:
+    """Whether a path is to be read by :func:`load`: a saved folder, or the hub id of one."""
+    here = Path(path)
+    if here.is_dir():
+        mine = any((here / name).is_file() for name in (CONFIG, WEIGHTS, "pytorch_model.bin"))
+        return mine and not (here / "checkpoints").is_dir()
+    is_id = HUB_ID.fullmatch(str(path)) is not None and here.suffix != ".ckpt"
+    return is_id and not here.exists() and not here.parent.is_dir()
+
+
+def load(path: str | Path, *, revision: str | None = None, base: str | None = None) -> SERModule:
+    """The model of a saved folder or hub id; see :func:`serzoo.zoo.checkpoint.load`."""
+    folder = Path(path)
+    if not folder.is_dir():
+        folder = _fetched(str(path), revision)
+    elif revision is not None:
+        raise CheckpointError(f"{path} is a folder and has no revision '{revision}'; leave it out")
+    config = model_config.read(folder)
+    keys = ("fingerprint", "head", "taxonomy", "taxonomy_fingerprint", "data", "published")
+    parts = {"encoder": config["encoder"], "head": config["head"]}
+    meta = {**{k: config[k] for k in keys}, "config": {**config["training"], **parts}}
+    # speakers of the parts, and what an adapted model was before; older folders do not say
+    meta |= {key: config.get(key) for key in ("speakers", "widened_from", "adapted")}
+    try:
+        module = checkpoint.rebuild(meta, path, base)
+    except (ConfigError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: its model cannot be built: {error}") from error
+    model_config.check_preprocessing(config, module, path)
+    weights = read_weights(folder / WEIGHTS)
+    own = module.state_dict()
+    if adapters.split(checkpoint.strip_frozen(own, module.frozen_keys()))[1]:
+        weights = adapters.join(weights, read_weights(folder / ADAPTER))
+    elif (folder / ADAPTER).exists():
+        raise CheckpointError(
+            f"{path} holds {ADAPTER}, but according to {CONFIG} its encoder is not tuned by LoRA; "
+            "fetch or save it again"
+        )
+    try:
+        checkpoint.check_keys(weights, own, module.frozen_keys())
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    for key, value in weights.items():
+        if value.dtype != own[key].dtype:
+            raise CheckpointError(
+                f"{path}: {key} is stored as {value.dtype}, the model has {own[key].dtype}; it was "
+                "converted after it was saved, which changes scores: fetch or save it again"
+            )
+    module.load_state_dict(weights, strict=False)
+    module.temperature = None if config["temperature"] is None else float(config["temperature"])
+    return module.eval()
+
+
+def _trained(
+    source: SERModule | str | Path, record: Mapping[str, Any] | None
+) -> tuple[SERModule, Mapping[str, Any] | None]:
+    if not isinstance(source, (str, Path)):
+        return source, record
+    path = Path(source)
+    if (path.parent.name, path.name) == ("checkpoints", "best.ckpt"):
+        path = path.parent.parent
+    return checkpoint.load(source), record or (read_record(path) if path.is_dir() else None)
+
+
+def _refuse_foreign(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; give a folder")
+    if overwrite or not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        model_config.read(folder)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{folder} holds something else than a saved model; give another folder, or "
+            "overwrite=True (--overwrite), which leaves other files as they are"
+        ) from error
+
+
+def _write(weights: Mapping[str, Tensor], path: Path) -> None:
+    # clones: tensors that share memory would be refused
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}
+    save_file(plain, path, metadata={"format": "pt"})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a saved folder's file.
+
+    Raises:
+        CheckpointError: when it is missing, a pickle instead, or damaged.
+    """
+    if not path.is_file():
+        beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+        pickles = [p.name for p in beside if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
+        found = f" (it holds {', '.join(pickles)}, which is not unpickled)" if pickles else ""
+        raise CheckpointError(
+            f"{path.parent} has no {path.name}{found}; fetch or save the model again"
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, cut off, or no safetensors ({_first_line(error)}); fetch or save "
+            "the model again"
+        ) from error
+
+
+def _fetched(repo_id: str, revision: str | None) -> Path:
+    try:
+        folder = snapshot_download(repo_id, revision=revision, allow_patterns=list(FILES))
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        at = f" at revision '{revision}'" if revision else ""
+        raise CheckpointError(
+            f"there is no folder {repo_id}, and the hub's '{repo_id}'{at} cannot be fetched "
+            f"({_first_line(error)}); check the spelling and the connection, or give a folder"
+        ) from error
+    return Path(folder)
+
+
+def _local(name: str) -> bool:
+    return "/" in name and Path(name).expanduser().is_dir()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

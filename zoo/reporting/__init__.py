@@ -1,0 +1,1 @@
+"""What a comparison found, as tables, figures and one page."""

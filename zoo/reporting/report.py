@@ -1,0 +1,213 @@
+"""Tables from records: what a comparison found, and its refusal to compare the incomparable."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..attributes import UTTERANCES, Attributes, Corpora, read_attributes, write_attributes
+from ..errors import ComparisonError, DataError
+from ..record import write_json
+from . import latex, sections_predictions, sections_rows, sections_runs, sections_spread, spent
+from .cells import (
+    PREDICTIONS,
+    Found,
+    Run,
+    by_pair,
+    certificate,
+    check_comparable,
+    encoder_name,
+    find_cells,
+    pooled,
+    read_runs,
+)
+from .page import Section, render
+from .section import FAULTS, Context, told
+from .summary import grids, rows_of, summarise
+from .tables import markdown, matching_notes, show, wide_console
+
+SECTIONS = (
+    ("compared", "What was compared, and how", sections_runs.compared),
+    ("results", "Results", sections_rows.results),
+    ("differences", "Paired differences", sections_rows.differences),
+    ("learning", "Learning curves", sections_rows.learning),
+    ("conditions", "By condition", sections_rows.conditions),
+    ("across", "Across corpora", sections_rows.across),
+    ("confusions", "Confusion matrices", sections_predictions.confusions),
+    ("groups", "Sub-groups", sections_predictions.groups),
+    ("calibration", "Calibration and risk-coverage", sections_predictions.calibration),
+    ("ranks", "Average ranks", sections_spread.ranks),
+    ("variance", "What the numbers vary with", sections_spread.variance),
+    ("cost", "Cost against quality", sections_rows.cost),
+    ("errors", "Most confident errors", sections_predictions.errors),
+    ("missing", "Missing cells and classes", sections_runs.missing),
+    ("made-with", "Command and versions", sections_runs.made_with),
+)
+
+__all__ = [
+    "PREDICTIONS",
+    "Found",
+    "Run",
+    "by_pair",
+    "certificate",
+    "check_comparable",
+    "encoder_name",
+    "find_cells",
+    "pooled",
+    "read_runs",
+    "report",
+    "summarise",
+]
+
+
+def report(
+    folder: Path,
+    *,
+    console: Console | None = None,
+    audio: bool = False,
+    attributes: bool = False,
+) -> list[dict[str, Any]]:
+    """Tabulate a suite's folder: on the console, and as files in it.
+
+    ``table.md``, ``table.tex``, ``summary.json`` and ``report.html``, one file that needs no other.
+    Cells that failed, have not run or cannot be read are named and left out. A table whose cells
+    are not comparable is refused alone.
+
+    Args:
+        folder: of the suite.
+        console: where to print.
+        audio: put players beside the most confident errors; the corpora must be at hand.
+        attributes: take gender, language and duration of the utterances from the corpora and keep
+            them in the folder, for cells of before these were written.
+
+    Raises:
+        ComparisonError: when there is nothing to tabulate.
+    """
+    console = console or wide_console()
+    plan = read_plan(folder)
+    found = find_cells(folder, plan["cells"])
+    if not found.runs:
+        raise ComparisonError(_nothing(folder, plan, found))
+    made, refused = grids(found.runs)
+    rows = rows_of(made, plan["baseline"])
+    time = spent.totals(run.record for run in found.runs)
+    notes = [spent.in_words(time, plan.get("calls", []))]
+    notes += matching_notes(plan.get("matched", []))
+    notes += [f"{r}, encoder {e}: {why}" for (r, e), why in sorted(refused.items())]
+    notes += missing_notes(plan, found)
+    text = markdown(rows, plan["baseline"]) + "".join(f"\n{note}.\n" for note in notes)
+    text += "".join(f"- {n}: {why}\n" for n, why in (found.failed | found.broken).items())
+    summary = {"suite": plan, "rows": rows, "failed": sorted(found.failed), "time": time}
+    summary |= {
+        "broken": found.broken,
+        "refused": {", ".join(key): why for key, why in refused.items()},
+        "certificates": {grid.name: grid.certificate for grid in made},
+    }
+    write_json(folder / "summary.json", summary)
+    write_text(folder / "table.md", f"# {plan['title']}\n\n{text}")
+    write_text(folder / "table.tex", latex.latex(rows, plan["baseline"]))
+    corpora = Corpora()
+    known, fault = _attributes(folder, found, corpora if attributes else None)
+    context = Context(
+        folder, plan, found, made, refused, rows, known, fault, notes[0], audio, corpora
+    )
+    write_text(folder / "report.html", page(context))
+    show(rows, plan["baseline"], console)
+    for note in notes:
+        console.print(note, style="yellow", markup=False, highlight=False)
+    for name, why in found.broken.items():
+        console.print(f"{name}: {why}", style="red", markup=False, highlight=False)
+    for what, path in (
+        ("records and predictions", folder / "cells"),
+        ("table", folder / "table.md"),
+        ("report", folder / "report.html"),
+        ("TensorBoard", f"tensorboard --logdir {folder / 'cells'}"),
+    ):
+        console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
+    return rows
+
+
+def page(c: Context) -> str:
+    """``report.html``; a section that cannot be made says why, and the others are made."""
+    made = []
+    for anchor, title, make in SECTIONS:
+        section = Section(anchor, title)
+        try:
+            make(section, c)
+        except FAULTS as error:
+            section.messages.append(told(error))
+        made.append(section)
+    lead = (
+        f"{len(c.rows)} rows in {len(c.grids)} tables, from {len(c.found.runs)} finished cells; "
+        f"differences are to {c.baseline}. Every number is computed from the cells' predictions."
+    )
+    return render(str(c.plan["title"]), lead, made)
+
+
+def _attributes(folder: Path, found: Found, corpora: Corpora | None) -> tuple[Attributes, str]:
+    """Attributes of utterances, and why there are none."""
+    try:
+        if corpora is not None:
+            known = corpora.attributes(found.runs)
+            write_attributes(folder / UTTERANCES, known)
+        return read_attributes(folder, [r.name for r in found.runs]), ""
+    except DataError as error:
+        return {}, str(error)
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """A suite's plan.
+
+    Raises:
+        ComparisonError: when there is none, or it is damaged.
+    """
+    path = folder / "suite.json"
+    if not path.is_file():
+        raise ComparisonError(
+            f"no comparison in {folder}; run `serzoo compare {folder.name}` first"
+        )
+    try:
+        plan: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        _ = plan["cells"], plan["title"], plan["baseline"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ComparisonError(
+            f"{path} is damaged ({type(error).__name__}: {error}); the same `serzoo compare` "
+            "writes it anew, and runs no finished cell again"
+        ) from error
+    return plan
+
+
+def missing_notes(plan: dict[str, Any], found: Found) -> list[str]:
+    """How many cells are not in the tables, and why."""
+    parts = [
+        f"{len(names)} {what}"
+        for names, what in (
+            (found.failed, "failed"),
+            (found.missing, "have not run"),
+            (found.broken, "cannot be read"),
+        )
+        if names
+    ]
+    return [f"of {len(plan['cells'])} cells, {', '.join(parts)}"] if parts else []
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write atomically: the file is whole or as before."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, path)
+
+
+def _nothing(folder: Path, plan: dict[str, Any], found: Found) -> str:
+    reasons: Sequence[tuple[str, str]] = [*found.failed.items(), *found.broken.items()]
+    text = f"no finished cell in {folder} ({len(found.failed)} of {len(plan['cells'])} failed"
+    text += f", {len(found.broken)} cannot be read)" if found.broken else ")"
+    if reasons:
+        name, why = reasons[0]
+        text += f"; {name}: {why}" + ("; its log.txt has the details" if found.failed else "")
+    return text

@@ -1,0 +1,1 @@
+"""Numbers from predictions, and how sure they are."""

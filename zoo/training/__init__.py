@@ -1,0 +1,1 @@
+"""What training a run needs beside the module: rates, averages, processes, stored features."""
