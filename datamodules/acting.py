@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,12 +133,16 @@ class Take:
 
 def speaker(seed: int, index: int) -> Speaker:
     """The speaker of this number; even ones are female, odd ones male."""
-    rng = np.random.default_rng([seed, 0, index])
+    return voice(np.random.default_rng([seed, 0, index]), index)
+
+
+def voice(rng: np.random.Generator, index: int, prefix: str = "") -> Speaker:
+    """Draw a speaker; even ones are female, odd ones male, and the prefix begins their names."""
     female = index % 2 == 0
     low = rng.uniform(135, 175) if female else rng.uniform(78, 108)
     size = rng.uniform(108, 120) if female else rng.uniform(92, 104)
     return Speaker(
-        name=f"{'f' if female else 'm'}{index // 2 + 1:02d}",
+        name=f"{prefix}{'f' if female else 'm'}{index // 2 + 1:02d}",
         gender="female" if female else "male",
         accent=ACCENTS[index // 2 % len(ACCENTS)],
         pitch_hz=(round(low), round(low * rng.uniform(1.38, 1.5))),
@@ -153,8 +158,7 @@ def takes(who: Speaker, *, seed: int, index: int, utterances: int) -> Iterator[T
     """What a speaker says; the first takes are the same whatever ``utterances`` is."""
     for number, label in enumerate(EMOTIONS):
         rng = np.random.default_rng([seed, 1, index, number])
-        strength = who.expressiveness * rng.uniform(0.85, 1.2)
-        style = rng.normal(0, _STYLE.array())
+        strength, style = style_of(who, rng)
         order = rng.permutation(len(NEUTRAL_WORDED))
         for count in range(utterances):
             key = (seed, 2, index, number, count)
@@ -165,22 +169,40 @@ def takes(who: Speaker, *, seed: int, index: int, utterances: int) -> Iterator[T
                 text = str(rng.choice(WORDED[label if fits else str(rng.choice(others))]))
             else:
                 text = NEUTRAL_WORDED[order[(count - count // 3) % len(order)]]
-            # a neutral manner is no emotion: it varies, and has no strength
-            acted = MANNERS[label].array() * strength * rng.uniform(0.85, 1.15)
-            how = Manner(*(np.array(who.manner) + acted + style + rng.normal(0, _TAKE.array())))
             yield Take(
                 id=f"{who.name}-{label}-{count + 1:02d}",
-                speaker=who.name,
-                gender=who.gender,
-                accent=who.accent,
-                label=label,
                 text=text,
-                rate=round(float(np.clip(_RATE * 2**how.rate, 90, 400))),
-                pitch=round(float(np.clip(50 + 60 * how.pitch, 0, 99))),
-                pitch_range=round(float(np.clip(40 * 2**how.pitch_range, 5, 99))),
-                loudness=round(_LEVEL + how.loudness, 2),
-                tilt=round(how.tilt, 2),
-                breath=round(_BREATH + how.breath, 2),
-                tremble=round(max(0.0, _TREMBLE + how.tremble), 2),
                 seed=key,
+                **delivery(who, rng, label, strength, style),
             )
+
+
+def style_of(who: Speaker, rng: np.random.Generator) -> tuple[float, NDArray[np.float64]]:
+    """How strongly, and in what own way (``[7]``), a speaker shows an emotion."""
+    return who.expressiveness * rng.uniform(0.85, 1.2), rng.normal(0, _STYLE.array())
+
+
+def delivery(
+    who: Speaker,
+    rng: np.random.Generator,
+    label: str,
+    strength: float,
+    style: NDArray[np.float64],
+) -> dict[str, Any]:
+    """How one take is spoken: the fields of :class:`Take` but its id, text and seed."""
+    # a neutral manner is no emotion: it varies, and has no strength
+    acted = MANNERS[label].array() * strength * rng.uniform(0.85, 1.15)
+    how = Manner(*(np.array(who.manner) + acted + style + rng.normal(0, _TAKE.array())))
+    return {
+        "speaker": who.name,
+        "gender": who.gender,
+        "accent": who.accent,
+        "label": label,
+        "rate": round(float(np.clip(_RATE * 2**how.rate, 90, 400))),
+        "pitch": round(float(np.clip(50 + 60 * how.pitch, 0, 99))),
+        "pitch_range": round(float(np.clip(40 * 2**how.pitch_range, 5, 99))),
+        "loudness": round(_LEVEL + how.loudness, 2),
+        "tilt": round(how.tilt, 2),
+        "breath": round(_BREATH + how.breath, 2),
+        "tremble": round(max(0.0, _TREMBLE + how.tremble), 2),
+    }

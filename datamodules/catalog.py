@@ -18,6 +18,8 @@ from .prepare import Prepared, prepare
 from .recheck import recheck
 from .synthetic import ensure_synthetic
 
+EMBEDDED = {"synthetic": "acted", "synthetic_talk": "talk"}
+
 
 @dataclass(frozen=True)
 class Speech:
@@ -46,7 +48,7 @@ class Speech:
 def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = None) -> Path:
     """Where a corpus lies: the given folder, else ``$SERZOO_DATA/<corpus>``.
 
-    The embedded corpus is generated into the cache. ``nemo`` is also found as ``nemo_mini``.
+    The embedded corpora are generated into the cache. ``nemo`` is also found as ``nemo_mini``.
 
     Raises:
         DataError: when there is no such folder, saying how to name it.
@@ -60,8 +62,12 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
                 "it lies"
             )
         return path
-    if corpus == "synthetic":
-        return ensure_synthetic(cache_dir(), **(options or {}))
+    if corpus in EMBEDDED:
+        # the reader refuses what neither knows
+        shape = {
+            k: v for k, v in (options or {}).items() if k in ("seed", "utterances", "speakers")
+        }
+        return ensure_synthetic(cache_dir(), sentences=EMBEDDED[corpus], **shape)
     base = os.environ.get("SERZOO_DATA")
     if not base:
         raise DataError(
@@ -149,9 +155,7 @@ def _prepared(
     sidecar = path.with_suffix(".json")
     if path.is_file() and sidecar.is_file():
         return read_manifest(path), json.loads(sidecar.read_text("utf-8"))["notes"]
-    # the embedded corpus' options shaped its folder; its reader finds them there
-    reader_options = {} if corpus == "synthetic" else options
-    done = prepare(corpus, root=root, out=path, options=reader_options, progress=progress)
+    done = prepare(corpus, root=root, out=path, options=options, progress=progress)
     return done.utterances, done.notes()
 
 
@@ -176,10 +180,7 @@ def prepare_corpus(
     """
     folder = corpus_root(corpus, root, options)
     path = Path(out or f"{corpus}.jsonl")
-    reader_options = {} if corpus == "synthetic" else options
-    done = prepare(
-        corpus, root=folder, out=path, options=reader_options, strict=strict, progress=progress
-    )
+    done = prepare(corpus, root=folder, out=path, options=options, strict=strict, progress=progress)
     return done, path
 
 

@@ -39,7 +39,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         name: f"serzoo.datamodules.corpora.{name}:prepare"
         for name in (
             *("ravdess", "emodb", "nemo", "crema_d", "iemocap", "savee", "tess", "emovo", "meld"),
-            *("folder", "csv", "synthetic"),
+            *("folder", "csv", "synthetic", "synthetic_talk"),
         )
     },
 }

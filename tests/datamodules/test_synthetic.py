@@ -1,3 +1,5 @@
+import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -89,6 +91,16 @@ def test_the_default_has_twelve_speakers_balanced_by_sex_and_accent():
     assert min(women) > max(men)
 
 
+def test_the_acted_corpus_is_still_the_first_that_was_published(small):
+    """Its listing as of the first release: what is said and how, of two speakers."""
+    listed = json.loads((small / "corpus.json").read_text())
+    assert list(listed) == [
+        "generator", "espeakng-loader", "seed", "utterances", "speakers", "takes",
+    ]  # fmt: skip
+    text = json.dumps(listed["takes"], sort_keys=True)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "e33c077a104f7511"
+
+
 def test_words_tell_something_in_every_third_take_only():
     said = [t for i in range(12) for t in takes(speaker(0, i), seed=0, index=i, utterances=30)]
     bland = [t for t in said if t.text in NEUTRAL_WORDED]
@@ -140,7 +152,8 @@ def test_a_damaged_listing_is_named(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "options", [{"seed": -1}, {"utterances": 0}, {"speakers": 1}, {"seed": 0.5}]
+    "options",
+    [{"seed": -1}, {"utterances": 0}, {"speakers": 1}, {"seed": 0.5}, {"sentences": "sung"}],
 )
 def test_options_out_of_range_are_refused(tmp_path, options):
     with pytest.raises(ConfigError, match=next(iter(options))):
@@ -155,9 +168,10 @@ def test_every_option_has_a_folder_of_its_own(tmp_path, monkeypatch):
     ensure_synthetic(tmp_path, seed=1)
     ensure_synthetic(tmp_path, utterances=1)
     ensure_synthetic(tmp_path, speakers=2)
+    ensure_synthetic(tmp_path, sentences="talk")
     monkeypatch.setattr(synthetic, "GENERATOR", synthetic.GENERATOR + 1)
     ensure_synthetic(tmp_path)
-    assert len(set(asked)) == 5
+    assert len(set(asked)) == 6
 
 
 def test_a_generated_corpus_is_not_generated_again(small, monkeypatch):
