@@ -15,7 +15,19 @@ SHIPPED = {
     "basic7": "angry disgust fearful happy neutral sad surprised",
     "big4": "angry happy neutral sad",
     "emodb7": "angry bored disgust fearful happy sad neutral",
+    "fine40": (
+        "neutral calm content happy amused excited proud grateful relieved optimistic loving "
+        "caring admiring curious determined nostalgic longing surprised confused doubtful bored "
+        "tired sad disappointed grief lonely hopeless hurt embarrassed ashamed guilty fearful "
+        "nervous worried angry annoyed frustrated contempt disgust jealous"
+    ),
     "gender": "female male",
+    "goemotions": (
+        "admiring amused angry annoyed approving caring confused curious longing disappointed "
+        "disapproving disgust embarrassed excited fearful grateful grief happy loving nervous "
+        "optimistic proud realising relieved remorseful sad surprised neutral"
+    ),
+    "ekman": "angry disgust fearful happy sad surprised neutral",
     "emovo7": "disgust happy fearful angry surprised sad neutral",
     "iemocap4": "angry happy neutral sad",
     "meld7": "angry disgust sad happy neutral surprised fearful",
@@ -25,6 +37,9 @@ SHIPPED = {
     "shared5": "angry happy sad neutral fearful",
     "tess7": "angry disgust fearful happy surprised sad neutral",
 }
+FINER = {"amused": "happy", "annoyed": "frustrated", "grief": "sad"}
+"""Labels that are also a synonym of a broader one."""
+
 CORPORA = (
     "crema_d",
     "emodb",
@@ -54,7 +69,7 @@ def label_maps(name: str) -> list[dict]:
 def test_every_shipped_taxonomy_loads_with_its_classes_in_order():
     loaded = {name: " ".join(Taxonomy.load(name).classes) for name in Taxonomy.names()}
     assert loaded == SHIPPED
-    assert len(loaded) == 13
+    assert len(loaded) == 16
 
 
 def test_no_taxonomy_ships_under_two_names():
@@ -132,6 +147,23 @@ def test_iemocap4_gathers_excited_into_happy():
     }
 
 
+def test_every_finer_emotion_folds_into_ekman_or_is_left_out_of_it():
+    ekman = Taxonomy.load("ekman")
+    text = files("serzoo.configs.taxonomy").joinpath("ekman.yaml").read_text("utf-8")
+    left_out = set(read_yaml(text)["left_out"])
+    held = {label for _, labels in ekman.members for label in labels}
+    assert not held & left_out
+    emotions = set(canonical()) - {"other", "positive", "negative", "female", "male"}
+    assert held | left_out == emotions
+    assert (len(held), len(left_out), len(emotions)) == (37, 7, 44)
+    fine, coarse = Taxonomy.load("fine40"), Taxonomy.load("goemotions")
+    assert set(fine.classes) | set(coarse.classes) == emotions
+    # as published: every emotion of GoEmotions is of one of six
+    assert set(coarse.classes) <= held
+    joy = "amused approving excited grateful loving optimistic relieved proud admiring longing"
+    assert all(ekman.class_of(label) == 3 for label in [*joy.split(), "caring", "happy"])
+
+
 # --- the canonical vocabulary -------------------------------------------------------------------
 
 
@@ -139,17 +171,31 @@ def test_words_for_a_label_are_not_shared():
     seen: dict[str, str] = {}
     for name, emotion in canonical().items():
         for word in {name, emotion.form, *emotion.synonyms}:
+            if word in FINER and FINER[word] == name:
+                continue
             assert word not in seen, f"'{word}' stands for {seen.get(word)} and {name}"
             seen[word] = name
+    assert set(FINER) == {w for w, b in FINER.items() if w in canonical()[b].synonyms}
     assert {e.sentiment for e in canonical().values()} == {"positive", "neutral", "negative", None}
+
+
+def test_a_finer_label_takes_its_word_where_there_is_a_class_of_it():
+    for finer, broader in FINER.items():
+        assert Taxonomy.of([broader, finer]).class_said(finer) == 1
+        assert Taxonomy.of(["angry", broader]).class_said(finer) == 1
+    assert Taxonomy.load("goemotions").class_said("joy") == 17
+    assert Taxonomy.load("goemotions").class_said("suddenly aware") == 22
 
 
 def test_the_polarity_taxonomy_agrees_with_the_sentiment_views():
     for sentiment, labels in Taxonomy.load("sentiment3").members:
         assert {canonical()[label].sentiment for label in labels} == {sentiment}
-    undecided = {n for n in canonical() if Taxonomy.load("sentiment3").class_of(n) is None}
+    fine = set(Taxonomy.load("goemotions").classes) | set(Taxonomy.load("fine40").classes)
+    labels = {to for name in CORPORA for mapped in label_maps(name) for to in mapped.values()}
+    broad = {n for n in canonical() if n not in fine or n in labels}
+    undecided = {n for n in broad if Taxonomy.load("sentiment3").class_of(n) is None}
     assert undecided == {"surprised", "other", "female", "male"}
-    assert undecided == {n for n, e in canonical().items() if e.sentiment is None}
+    assert undecided == {n for n in broad if canonical()[n].sentiment is None}
 
 
 def test_the_sentiment_of_a_class_is_that_of_all_its_labels():

@@ -1,0 +1,143 @@
+"""What scores how well a class follows from a transcript: one contract, and its table of names."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...zoo.errors import ConfigError, suggest
+from ...zoo.registry import attribute
+
+Scores = NDArray[np.float64]
+
+SCORERS = {
+    "nli": "serzoo.datamodules.labelling.nli:NLI",
+    "embedding": "serzoo.datamodules.labelling.embedding:Embedding",
+    "causal": "serzoo.datamodules.labelling.causal:Causal",
+    "lexicon": "serzoo.datamodules.labelling.lexicon:Lexicon",
+}
+"""Name of a scorer to its class."""
+
+BLANK = "{}"
+"""Where a template takes the verbal form of a class."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A sentence that says that the speaker feels as a class says.
+
+    Attributes:
+        template: the sentence with :data:`BLANK` for the class.
+        form: how the class is said, such as ``angry``.
+        labels: the canonical labels that the class gathers.
+    """
+
+    template: str
+    form: str
+    labels: tuple[str, ...]
+
+    @property
+    def stem(self) -> str:
+        """The sentence up to the class, without the space before it."""
+        return self.template.partition(BLANK)[0].rstrip()
+
+    @property
+    def text(self) -> str:
+        """The sentence."""
+        before, _, after = self.template.partition(BLANK)
+        return before + self.form + after
+
+
+class Scorer(ABC):
+    """Scores hypotheses given premises.
+
+    Attributes:
+        model: hub id, or name of the local folder, of what scores.
+        revision: commit of a hub id; else a digest of what was loaded.
+    """
+
+    model: str
+    revision: str
+    scale: ClassVar[str]
+    """What a score is, in one line: it goes into the settings."""
+
+    @abstractmethod
+    def score(self, premises: Sequence[str], hypotheses: Sequence[Hypothesis]) -> Scores:
+        """``[P, H]`` float64: the higher, the better the hypothesis follows from the premise.
+
+        On a scale of log-odds or log-likelihoods, so that what it is for the empty premise can be
+        subtracted. A score depends on its premise and hypothesis, and at most on the other
+        hypotheses; but for rounding it does not depend on the other premises.
+
+        Args:
+            premises: P texts; ``""`` is the empty premise.
+            hypotheses: H, usually of several templates times all classes.
+        """
+
+    @property
+    def source(self) -> str:
+        """``MODEL@REVISION``, as a manifest names it."""
+        return f"{self.model}@{self.revision}"
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that determines a score, as plain JSON."""
+        return {"model": self.model, "revision": self.revision, "scale": self.scale}
+
+
+def scorer(name: str, **options: Any) -> Scorer:
+    """A scorer by its name in :data:`SCORERS`, or by ``package.module:Class``.
+
+    Args:
+        name: ``nli``, ``embedding``, ``causal``, ``lexicon``, or a class of one's own.
+        options: its knobs.
+
+    Raises:
+        ConfigError: when there is none of this name, a knob is unknown or missing, or the model
+            cannot be loaded.
+    """
+    if name not in SCORERS and ":" not in name:
+        raise ConfigError(f"no scorer called '{name}'{suggest(name, SCORERS)}")
+    try:
+        kind = attribute(SCORERS.get(name, name))
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"the scorer '{name}' cannot be imported ({error})") from error
+    knobs = inspect.signature(kind).parameters
+    for option in options:
+        if option not in knobs:
+            raise ConfigError(f"the scorer '{name}' has no knob '{option}'{suggest(option, knobs)}")
+    missing = [k for k, p in knobs.items() if p.default is p.empty and k not in options]
+    if missing:
+        raise ConfigError(f"the scorer '{name}' needs {', '.join(missing)}")
+    made = kind(**options)
+    if not isinstance(made, Scorer):
+        raise ConfigError(f"'{name}' is a {type(made).__name__}, not a Scorer")
+    return made
+
+
+def hypotheses(
+    templates: Sequence[str], forms: Sequence[str], labels: Sequence[tuple[str, ...]]
+) -> list[Hypothesis]:
+    """Templates times classes, the classes of the first template first.
+
+    Raises:
+        ConfigError: when there is no template, or one has not exactly one blank, or two are alike.
+    """
+    if not templates or len(set(templates)) != len(templates):
+        raise ConfigError(f"templates {list(templates)}; give at least one, and none twice")
+    for template in templates:
+        if template.count(BLANK) != 1:
+            raise ConfigError(
+                f"the template '{template}' has {template.count(BLANK)} blanks; give one {BLANK} "
+                "where the class is said, as in 'The speaker feels {}.'"
+            )
+    return [
+        Hypothesis(template, form, gathered)
+        for template in templates
+        for form, gathered in zip(forms, labels, strict=True)
+    ]
