@@ -1,4 +1,4 @@
-"""Corrupted test audio: noise, rooms, clipping, telephone, coding, short clips.
+"""Corrupted test audio: noise, rooms, clipping, telephone, coding, short clips, prosody.
 
 A condition is written ``KIND`` or ``KIND:VALUE``:
 
@@ -11,12 +11,16 @@ A condition is written ``KIND`` or ``KIND:VALUE``:
 ``telephone``      8 kHz, 300 to 3400 Hz, mu-law (G.711)
 ``mp3:16k``        coded and decoded at a bit rate in kbit/s; also ``opus:16k``
 ``first:2s``       only the first seconds, or the ``centre:2s``
+``resynthesised``  analysed and synthesised by WORLD (pyworld): the control of the next
+``monotone``       the same, with F0 flattened to the utterance's median
+``lowpass:400Hz``  what lies above is gone: the words are not heard any more, the intonation is
+``reversed``       from its end to its beginning
 =================  ===========================================================================
 
-Length and alignment are kept, except by the last two. What would leave -1..1 is scaled down as a
-whole and counted, never cut off; the level is kept otherwise. All random choices are drawn from the
-kind and the utterance's id: every model hears the very same audio, and two levels of a noise differ
-in level only. What a condition is made of is our choice.
+Length and alignment are kept, except by parts of a clip and in reverse. What would leave -1..1 is
+scaled down as a whole and counted, never cut off; the level is kept otherwise. All random choices
+are drawn from the kind and the utterance's id: every model hears the very same audio, and two
+levels of a noise differ in level only. What a condition is made of is our choice.
 """
 
 from __future__ import annotations
@@ -33,17 +37,20 @@ from typing import Any
 import numpy as np
 
 from ..zoo.errors import ConfigError, DataError, suggest
-from .audio import SAMPLE_RATE, SUFFIXES, Samples, read_audio
+from .audio import SAMPLE_RATE, Samples, read_audio
 from .distortions import (
     CODECS,
     MP3_RATES,
     Signal,
     at_snr,
+    lowpass,
     peak_gain,
     pink,
     reverberate,
     telephone,
 )
+from .recorded import FOLDERS, recordings
+from .world import pyworld, resynthesised
 
 # unit, least and greatest value; None = takes no value
 KINDS: dict[str, tuple[str, float, float] | None] = {
@@ -58,10 +65,12 @@ KINDS: dict[str, tuple[str, float, float] | None] = {
     "opus": ("k", 6, 256),
     "first": ("s", 0.05, 3600),
     "centre": ("s", 0.05, 3600),
+    "resynthesised": None,
+    "monotone": None,
+    "lowpass": ("Hz", 50, 7000),
+    "reversed": None,
 }
-# of a kind that needs recordings: the option that names their folder, and where else to look
-FOLDERS = {"noise": (("esc10", ""), ("rir_noise", "noise")), "reverb": (("rir_noise", "rir"),)}
-OPTION = {"noise": "noise", "reverb": "rir"}
+WORLD = ("resynthesised", "monotone")
 KEEP_BYTES = 128 * 2**20
 
 
@@ -140,7 +149,7 @@ class Corruption:
         counts: utterances so far: ``utterances``, ``scaled`` to stay in range, ``silent``.
 
     Raises:
-        ConfigError: when recordings are needed and there are none.
+        ConfigError: when recordings or pyworld are needed and not there.
     """
 
     def __init__(
@@ -153,7 +162,9 @@ class Corruption:
         self.condition = condition
         self.files: list[tuple[str, Path]] = []
         if condition.kind in FOLDERS:
-            self.files = _recordings(condition.kind, {"noise": noise, "rir": rir})
+            self.files = recordings(condition.kind, {"noise": noise, "rir": rir})
+        if condition.kind in WORLD:
+            pyworld()  # what is not installed is told before work
         self.counts: Counter[str] = Counter(utterances=0, scaled=0, silent=0)
         self._kept: dict[tuple[str, bytes], Corrupted] = {}
         self._bytes = 0
@@ -183,7 +194,13 @@ class Corruption:
             keep = min(n, max(1, round(value * SAMPLE_RATE)))
             start = 0 if kind == "first" else (n - keep) // 2
             return Corrupted(np.ascontiguousarray(samples[start : start + keep]))
+        if kind == "reversed":
+            return Corrupted(np.ascontiguousarray(samples[::-1]))
         x = samples.astype(np.float64)
+        if kind in WORLD:
+            return _in_range(_fit(resynthesised(x, monotone=kind == "monotone"), n))
+        if kind == "lowpass":
+            return _in_range(lowpass(x, value))
         if kind == "clip":
             level = np.quantile(np.abs(x), 1 - value / 100)
             return _in_range(np.clip(x, -level, level))
@@ -266,29 +283,3 @@ def _fit(x: Signal, n: int) -> Signal:
 @lru_cache(maxsize=128)
 def _read(path: Path) -> Signal:
     return read_audio(path).astype(np.float64)
-
-
-def _recordings(kind: str, given: dict[str, str | Path | None]) -> list[tuple[str, Path]]:
-    """Relative name and path of every recording, sorted."""
-    option = OPTION[kind]
-    folder = given[option]
-    if folder is not None:
-        roots = [(Path(folder).expanduser(), "")]
-    else:
-        base = Path(os.environ.get("SERZOO_DATA") or "/nonexistent").expanduser()
-        names = [(name + end, part) for name, part in FOLDERS[kind] for end in ("", "_mini")]
-        roots = [(base / name, part) for name, part in names]
-    found = [
-        (path.relative_to(root.parent).as_posix(), path)
-        for root, part in roots
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and (not part or part in path.relative_to(root).parts)
-    ]
-    if found:
-        return sorted(found)
-    where = f"no recordings in {folder}" if folder is not None else "no folder of recordings"
-    also = ", or use white and pink noise, which need none" if kind == "noise" else ""
-    raise ConfigError(
-        f"condition {kind}: {where}; give {option}=FOLDER with {', '.join(SUFFIXES)} files, or set "
-        f"SERZOO_DATA to a folder that holds {' and '.join(n for n, _ in FOLDERS[kind])}{also}"
-    )

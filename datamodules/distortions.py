@@ -81,6 +81,20 @@ def telephone(speech: Signal) -> tuple[Signal, float]:
     return np.asarray(wide), gain
 
 
+def lowpass(speech: Signal, cutoff: float) -> Signal:
+    """``[S]`` without what lies above a frequency in Hz; what is left keeps its level and its time.
+
+    Butterworth of order 8, forwards and backwards: 6 dB less at the cut-off, 96 dB an octave above.
+    Our choice.
+    """
+    from scipy.signal import butter, sosfiltfilt
+
+    sections = butter(8, cutoff, fs=SAMPLE_RATE, output="sos")
+    if len(speech) < 2:
+        return speech
+    return np.asarray(sosfiltfilt(sections, speech, padlen=min(len(speech) - 1, 3 * 17)))
+
+
 def mp3(speech: Signal, rate: float) -> Signal:
     """``[S]`` within -1..1 through MP3 at a constant rate in kbit/s, its delay taken off."""
     level = min(0.999, (160 - rate) / 152)  # libsndfile's scale at 16 kHz; it refuses 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from scipy.signal import fftconvolve
 from serzoo.datamodules.audio import read_audio
-from serzoo.datamodules.corruption import KINDS, Condition, Corruption, remembered
+from serzoo.datamodules.corruption import KINDS, WORLD, Condition, Corruption, remembered
 from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.datamodules.distortions import (
     CODECS,
@@ -58,11 +59,14 @@ def recordings(write_wave: Callable[..., Path], tmp_path_factory: pytest.TempPat
 
 ALL = (
     "clean", "white:10dB", "pink:-5dB", "noise:0dB", "reverb", "clip:10%", "telephone", "mp3:16k",
-    "opus:16k", "first:0.5s", "centre:0.5s",
+    "opus:16k", "first:0.5s", "centre:0.5s", "resynthesised", "monotone", "lowpass:400Hz",
+    "reversed",
 )  # fmt: skip
 
 
 def ready(text: str, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> Corruption:
+    if text in WORLD and not find_spec("pyworld"):
+        pytest.skip("needs pyworld: pip install 'serzoo[prosody]'")
     monkeypatch.setenv("SERZOO_DATA", str(recordings))
     return Corruption(Condition.parse(text))
 
@@ -71,7 +75,7 @@ def ready(text: str, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> Corru
 
 
 def test_every_kind_is_tested() -> None:
-    assert len(KINDS) == len(ALL) == 11
+    assert len(KINDS) == len(ALL) == 15
     assert {Condition.parse(t).kind for t in ALL} == set(KINDS)
 
 
@@ -84,7 +88,7 @@ def test_a_condition_is_what_it_says_again_and_again(
     first = ready(text, recordings, monkeypatch)
     done = first.apply(x, "c/u1")
     assert done.samples.dtype == np.float32
-    assert len(done.samples) == (RATE // 2 if text.endswith("s") else len(x))
+    assert len(done.samples) == (RATE // 2 if text.endswith("0.5s") else len(x))
     assert np.isfinite(done.samples).all()
     assert np.abs(done.samples).max() <= 1
     again = ready(text, recordings, monkeypatch)
@@ -311,6 +315,9 @@ def test_parts_of_a_clip() -> None:
         ("mp3:320k", "mp3 takes 8 to 160 k"),
         ("clip:100%", r"clip takes 0.01 to 99 %"),
         ("first:0s", "first takes 0.05 to 3600 s"),
+        ("lowpass:10kHz", "lowpass takes 50 to 7000 Hz; write lowpass:50Hz"),
+        ("monoton", "did you mean 'monotone'"),
+        ("reversed:1", "reversed takes no value"),
     ],
 )
 def test_a_condition_that_cannot_be_is_refused(text: str, message: str) -> None:
