@@ -39,9 +39,8 @@ class Lexicon(Scorer):
     scale: ClassVar[str] = "log-odds of cue words, half a word added to each side; no entailment"
 
     def __init__(self, *, language: str = "english") -> None:
-        self.model = f"lexicon-{language}"
         text = _text(language)
-        self.revision = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.source = f"lexicon-{language}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         data = read_yaml(text)
         self.cues: dict[str, list[str]] = data["cues"]
         self._every = _pattern([cue for cues in self.cues.values() for cue in cues])
@@ -81,7 +80,7 @@ class Lexicon(Scorer):
         cues = [cue for label in labels for cue in self.cues.get(label, ())]
         if not cues and "neutral" not in labels:
             raise ConfigError(
-                f"{self.model} has no cue words for the class of {', '.join(labels)}"
+                f"{self.source} has no cue words for the class of {', '.join(labels)}"
                 f"{suggest(labels[0] if labels else '', self.cues)}; choose another taxonomy, or "
                 "scorer=nli"
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ...zoo.errors import ConfigError, suggest
@@ -58,14 +59,12 @@ class Scorer(ABC):
     """Scores hypotheses given premises.
 
     Attributes:
-        model: hub id, or name of the local folder, of what scores.
-        revision: commit of a hub id; else a digest of what was loaded.
+        source: ``MODEL@REVISION``, as a manifest names it.
+        scale: what a score is, in one line, for the settings.
     """
 
-    model: str
-    revision: str
+    source: str
     scale: ClassVar[str]
-    """What a score is, in one line: it goes into the settings."""
 
     @abstractmethod
     def score(self, premises: Sequence[str], hypotheses: Sequence[Hypothesis]) -> Scores:
@@ -80,14 +79,9 @@ class Scorer(ABC):
             hypotheses: H, usually of several templates times all classes.
         """
 
-    @property
-    def source(self) -> str:
-        """``MODEL@REVISION``, as a manifest names it."""
-        return f"{self.model}@{self.revision}"
-
     def settings(self) -> dict[str, Any]:
         """Everything that determines a score, as plain JSON."""
-        return {"model": self.model, "revision": self.revision, "scale": self.scale}
+        return {"scorer": type(self).__name__.lower(), "source": self.source, "scale": self.scale}
 
 
 def scorer(name: str, **options: Any) -> Scorer:
@@ -118,6 +112,22 @@ def scorer(name: str, **options: Any) -> Scorer:
     if not isinstance(made, Scorer):
         raise ConfigError(f"'{name}' is a {type(made).__name__}, not a Scorer")
     return made
+
+
+def device_of(device: str) -> torch.device:
+    """``auto`` = the first GPU where there is one, else the processor.
+
+    Raises:
+        ConfigError: when there is no such device.
+    """
+    try:
+        if device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device={device} cannot be used ({reason}); give auto or cpu") from error
 
 
 def hypotheses(

@@ -72,8 +72,8 @@ def test_classes_without_cues_are_refused() -> None:
 
 def test_settings_name_the_words_by_a_digest() -> None:
     settings = Lexicon().settings()
-    assert settings["model"] == "lexicon-english"
-    assert re.fullmatch("[0-9a-f]{12}", settings["revision"])
+    assert settings["scorer"] == "lexicon"
+    assert re.fullmatch("lexicon-english@[0-9a-f]{12}", settings["source"])
     assert "no entailment" in settings["scale"]
 
 

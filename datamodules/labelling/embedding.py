@@ -1,0 +1,129 @@
+"""Similarity of transcript and hypothesis by a sentence-embedding model: no entailment either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+
+from ...zoo.encoders.pretrained import weights_digest
+from ...zoo.errors import ConfigError
+from .scorers import Hypothesis, Scorer, Scores, device_of
+
+UNSAFE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack", "*.ot", "*.py")
+"""Files of a hub model that are not fetched: pickles, other frameworks' weights, code."""
+
+
+class Embedding(Scorer):
+    """Cosine of the embeddings of transcript and hypothesis, times a factor.
+
+    A cosine is no probability; the factor brings it to the range of log-odds, and only what a
+    transcript adds to the empty premise is worth reading (prior correction on).
+
+    Args:
+        model: hub id or local folder, as ``SentenceTransformer.save`` writes it.
+        revision: commit, tag or branch of a hub id.
+        factor: of the cosine (our choice: 20, which losses over cosines commonly take).
+        batch_size: texts of a batch: bounds memory, no result.
+        device: ``auto``, ``cpu``, ``cuda:1``.
+
+    Raises:
+        ConfigError: when sentence-transformers is not installed, or the model cannot be loaded.
+    """
+
+    scale: ClassVar[str] = "cosine of sentence embeddings, times a factor; no entailment"
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        revision: str | None = None,
+        factor: float = 20.0,
+        batch_size: int = 64,
+        device: str = "auto",
+    ) -> None:
+        if factor <= 0 or batch_size < 1:
+            raise ConfigError(
+                f"factor={factor}, batch_size={batch_size}; give a factor above 0 and a batch of "
+                "at least 1"
+            )
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise ConfigError(
+                "scorer=embedding needs sentence-transformers: pip install 'serzoo[embedding]', or "
+                "choose scorer=nli"
+            ) from error
+        self.factor, self.batch_size = factor, batch_size
+        folder = _folder(model, revision)
+        for pickled in folder.rglob("pytorch_model*.bin"):
+            if not any(pickled.parent.glob("*.safetensors")):
+                raise ConfigError(
+                    f"model={model} holds {pickled.relative_to(folder)} and no model.safetensors "
+                    "beside it; serzoo never unpickles weights: save it again with "
+                    "SentenceTransformer.save"
+                )
+        try:
+            self.model = SentenceTransformer(
+                str(folder),
+                device=str(device_of(device)),
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True, "dtype": "float32"},
+            ).eval()
+        except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+            reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+            raise ConfigError(
+                f"model={model} cannot be loaded ({reason}); give the folder that "
+                "SentenceTransformer.save wrote, or a hub id of such a model"
+            ) from error
+        self.weights = weights_digest(self.model)
+        local = Path(model).expanduser().is_dir()
+        self.source = f"{folder.name if local else model}@" + (
+            self.weights if local else folder.name[:12]
+        )
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"weights": self.weights, "factor": self.factor}
+
+    def score(self, premises: Sequence[str], hypotheses: Sequence[Hypothesis]) -> Scores:
+        said, meant = self._embed(premises), self._embed([h.text for h in hypotheses])
+        cosines: Scores = self.factor * (said @ meant.T)
+        return cosines
+
+    def _embed(self, texts: Sequence[str]) -> Scores:
+        """``[N, W]`` float64 of unit length; encode() batches by length itself."""
+        found = self.model.encode(
+            list(texts),
+            batch_size=self.batch_size,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+        )
+        wide = np.asarray(found, dtype=np.float64).reshape(len(texts), -1)
+        unit: Scores = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+        return unit
+
+
+def _folder(model: str, revision: str | None) -> Path:
+    """The folder of a model; a hub's is fetched, and named by its commit."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise ConfigError(
+                f"model={model} is a local folder, which has no revision '{revision}'; leave it out"
+            )
+        return folder.resolve()
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise ConfigError(f"model={model} reads like a folder, but there is none; give another")
+    try:
+        return Path(snapshot_download(model, revision=revision, ignore_patterns=list(UNSAFE)))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"model={model} cannot be fetched ({reason}); check the spelling and the connection, "
+            "or give the folder of a downloaded copy"
+        ) from error

@@ -1,0 +1,168 @@
+"""Entailment by any NLI classifier of ``transformers``: does the sentence follow from the words?"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from ...zoo.errors import ConfigError
+from .loading import load
+from .scorers import Hypothesis, Scorer, Scores, device_of
+
+
+class NLI(Scorer):
+    """The entailment of each hypothesis, as a log-odds.
+
+    ``log p(entailment) - log p(contradiction)`` of the model's classes, whose places are read from
+    its ``config.json``; of a model of two classes, entailment or not, the difference of these. Its
+    sigmoid is the number that ``transformers``' zero-shot pipeline calls the score of a label
+    (``multi_label=True``) where the model's first or last class is the one that contradicts, as
+    that pipeline assumes.
+
+    Pairs of transcript and hypothesis are sorted by length and run in batches of alike length;
+    padding is masked. A transcript that is too long is cut at its end, a hypothesis never.
+
+    Args:
+        model: hub id or local folder with ``model.safetensors``.
+        revision: commit, tag or branch of a hub id.
+        batch_tokens: tokens of a batch, padding included: bounds memory, no result.
+        device: ``auto``, ``cpu``, ``cuda:1``.
+
+    Raises:
+        ConfigError: when the model cannot be loaded, or its classes are not named as NLI's.
+    """
+
+    scale: ClassVar[str] = "log-odds of entailment against contradiction"
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        revision: str | None = None,
+        batch_tokens: int = 8192,
+        device: str = "auto",
+    ) -> None:
+        if batch_tokens < 1:
+            raise ConfigError(f"batch_tokens={batch_tokens}; give at least 1")
+        self.batch_tokens, self.device = batch_tokens, device_of(device)
+        self.loaded = load(
+            AutoModelForSequenceClassification, model, revision, "model", device=self.device
+        )
+        self.source = self.loaded.source
+        self.model = self.loaded.model
+        config = self.model.config
+        self.entailment, self.contradiction = places(config.id2label, config.label2id, model)
+        self.tokenizer = tokenizer_of(self.loaded.path, revision)
+        if config.pad_token_id is None:  # decoders find the last token by it
+            config.pad_token_id = self.tokenizer.pad_token_id
+        self.limit = length_limit(self.tokenizer, config)
+        forward = inspect.signature(self.model.forward).parameters
+        self._extra = {"use_cache": False} if "use_cache" in forward else {}
+
+    def settings(self) -> dict[str, Any]:
+        labels = [self.entailment, self.contradiction]
+        return super().settings() | self.loaded.settings() | {"labels": labels}
+
+    @torch.inference_mode()
+    def score(self, premises: Sequence[str], hypotheses: Sequence[Hypothesis]) -> Scores:
+        pairs = [(p, h.text) for p in premises for h in hypotheses]
+        found = np.empty(len(pairs))
+        if pairs:
+            encoded = self.tokenizer(
+                [p for p, _ in pairs],
+                [h for _, h in pairs],
+                truncation="only_first",
+                max_length=self.limit,
+            )
+            names = [n for n in self.tokenizer.model_input_names if n in encoded]
+            for batch in buckets([len(ids) for ids in encoded["input_ids"]], self.batch_tokens):
+                padded = self.tokenizer.pad(
+                    {n: [encoded[n][i] for i in batch] for n in names}, return_tensors="pt"
+                ).to(self.device)
+                logits = self.model(**padded, **self._extra).logits.double().cpu().numpy()
+                found[batch] = logits[:, self.entailment] - logits[:, self.contradiction]
+        return found.reshape(len(premises), len(hypotheses))
+
+
+def places(id2label: Mapping[int, str], label2id: Mapping[str, int], name: str) -> tuple[int, int]:
+    """Indices of the entailment and of what speaks against it: contradiction, or not entailment.
+
+    Raises:
+        ConfigError: when the names do not tell, or the two maps of the configuration disagree.
+    """
+    labels = {int(index): str(label).lower() for index, label in id2label.items()}
+    shown = ", ".join(f"{index} {id2label[index]}" for index in id2label)
+    entail = [index for index, label in labels.items() if label.startswith("entail")]
+    if len(entail) != 1:
+        raise ConfigError(
+            f"model={name} has {len(entail) or 'no'} classes of entailment among its own "
+            f"({shown}); give a model trained on NLI, or name its classes in id2label of its "
+            "config.json"
+        )
+    against = [index for index, label in labels.items() if label.startswith("contradict")]
+    if len(labels) == 2:
+        against = [index for index in labels if index != entail[0]]
+    if len(against) != 1:
+        raise ConfigError(
+            f"model={name} has {len(labels)} classes ({shown}), and none or several that "
+            "contradict; give a model with entailment, neutral and contradiction, or with "
+            "entailment and its opposite"
+        )
+    turned = {int(index): str(label).lower() for label, index in label2id.items()}
+    for index in (entail[0], against[0]):
+        if turned.get(index, labels[index]) != labels[index]:
+            raise ConfigError(
+                f"config.json of model={name} calls class {index} '{labels[index]}' in id2label "
+                f"and '{turned[index]}' in label2id; correct the one that is wrong"
+            )
+    return entail[0], against[0]
+
+
+def tokenizer_of(path: str, revision: str | None) -> Any:
+    """The tokenizer of a model; the end of text pads where it has no token for padding.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"the tokenizer of model={path} cannot be loaded ({reason}); put its files beside "
+            "config.json"
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def length_limit(tokenizer: Any, config: Any) -> int | None:
+    """Tokens that a model can read; None where nothing limits them.
+
+    Where the tokenizer does not say, two less than the model's positions: RoBERTa and its kin begin
+    to count after the padding token.
+    """
+    if tokenizer.model_max_length < 10**6:  # unset is 1e30
+        return int(tokenizer.model_max_length)
+    positions = getattr(config, "max_position_embeddings", None) or -1
+    return int(positions) - 2 if positions > 2 else None
+
+
+def buckets(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Indices in batches of alike length, the longest first; at most ``tokens`` with padding.
+
+    >>> list(buckets([3, 9, 4, 8], 16))
+    [[1], [3, 2], [0]]
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    start = 0
+    while start < len(order):
+        count = max(1, tokens // max(1, lengths[order[start]]))
+        yield order[start : start + count]
+        start += count

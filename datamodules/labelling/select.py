@@ -1,0 +1,271 @@
+"""The third stage: which of the scored utterances get a label, and what each criterion costs."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from ...zoo.errors import ConfigError, DataError
+from ...zoo.taxonomy import Taxonomy
+from ..manifest import Utterance
+from .entail import DIGITS, lift_of, mean_score
+from .scorers import Scores
+
+THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(20))
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What an utterance must pass to be labelled; the values are our choice.
+
+    Attributes:
+        threshold: least score of the best class, 0..1.
+        margin: least distance to the second best, 0..1. Two that are best alike are never labelled.
+        agreement: least share of the templates whose own best class is the label, 0..1; a template
+            with several best classes agrees with none.
+        cap: most utterances of a class; the most confident are kept. None = no limit.
+        neutral: most neutral ones as a share of all that are labelled, 0..1. None = no limit.
+    """
+
+    threshold: float = 0.5
+    margin: float = 0.0
+    agreement: float = 0.5
+    cap: int | None = None
+    neutral: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "margin", "agreement", "neutral"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"{name}={value}; give a number from 0 to 1")
+        if self.cap is not None and self.cap < 1:
+            raise ConfigError(f"cap={self.cap}; give at least 1, or null for no limit")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A labelled manifest, and how it came about.
+
+    Attributes:
+        utterances: all of them in the manifest's order; those that were not chosen have no label.
+        counts: per criterion, in the order applied: ``criterion``, ``value``, ``before``,
+            ``after``, and ``classes``, how many of each are left (None while there are no scores).
+        coverage: per threshold: ``threshold``, ``kept``, ``share`` of all utterances, ``classes``;
+            with margin and agreement as set, without caps.
+        criteria: as set.
+    """
+
+    utterances: list[Utterance]
+    counts: list[dict[str, Any]]
+    coverage: list[dict[str, Any]]
+    criteria: Criteria
+
+    def to_dict(self) -> dict[str, Any]:
+        """Criteria, counts and coverage as plain JSON."""
+        return {
+            "criteria": asdict(self.criteria),
+            "counts": self.counts,
+            "coverage": self.coverage,
+        }
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """The best class of an utterance, and how clearly it is the best."""
+
+    label: str
+    score: float
+    margin: float
+    agreement: float
+
+
+Guesses = dict[str, _Guess]
+
+
+def select(
+    utterances: Sequence[Utterance],
+    rows: Iterable[Mapping[str, Any]],
+    taxonomy: Taxonomy,
+    source: str,
+    criteria: Criteria | None = None,
+) -> Selection:
+    """Label the utterances that pass all criteria.
+
+    A chosen one gets the class' name as ``label``, its score as ``label_score``, ``weak:SOURCE`` as
+    ``label_source``, and the text that was scored with its source. What the manifest had as label
+    goes, chosen or not: a weak manifest holds weak labels alone.
+
+    Args:
+        utterances: of the manifest.
+        rows: of the stage ``scores``, or folded ones; utterances without one had no transcript.
+        taxonomy: whose classes the scores are of.
+        source: ``MODEL@REVISION`` of the scorer.
+        criteria: None = the defaults.
+
+    Raises:
+        DataError: when rows are of other utterances or classes, or an id has two.
+    """
+    criteria = criteria or Criteria()
+    known = {u.id for u in utterances}
+    texts: dict[str, Mapping[str, Any]] = {}
+    guesses: Guesses = {}
+    for row in rows:
+        if row["id"] not in known or row["id"] in texts:
+            twice = "occurs twice among the scores" if row["id"] in texts else "is not in it"
+            raise DataError(f"the scores are not of this manifest: {row['id']} {twice}")
+        texts[row["id"]] = row
+        lift = lift_of(row, taxonomy.classes)
+        if lift is not None:
+            guesses[row["id"]] = _guess(lift, taxonomy.classes)
+
+    counts = [
+        _step("transcript", None, len(utterances), len(texts)),
+        _step("words", None, len(texts), len(guesses), _by_class(guesses, taxonomy)),
+    ]
+    kept = guesses
+    for name, keep in _steps(taxonomy).items():
+        before, value = len(kept), getattr(criteria, name, None)
+        kept = keep(kept, value) if value is not None or name == "tie" else kept
+        counts.append(_step(name, value, before, len(kept), _by_class(kept, taxonomy)))
+
+    def labelled(u: Utterance) -> Utterance:
+        row, guess = texts.get(u.id), kept.get(u.id)
+        if row is not None:
+            u = replace(u, text=row["text"], text_source=row["text_source"])
+        if guess is None:
+            return replace(u, label=None, label_source=None, label_score=None)
+        return replace(u, label=guess.label, label_source=f"weak:{source}", label_score=guess.score)
+
+    coverage = _coverage(guesses, criteria, taxonomy, len(utterances))
+    return Selection([labelled(u) for u in utterances], counts, coverage, criteria)
+
+
+def soft_targets(
+    rows: Iterable[Mapping[str, Any]],
+    taxonomy: Taxonomy,
+    kind: Literal["distribution", "independent"] = "distribution",
+    temperature: float = 1.0,
+) -> dict[str, Scores]:
+    """Per id ``[C]`` probabilities of the classes, for training; ids without words are left out.
+
+    Args:
+        rows: of the stage ``scores``, or folded ones.
+        taxonomy: whose classes the scores are of, in its order.
+        kind: ``distribution`` adds up to one: the softmax over the classes of the log-odds' mean
+            over templates. ``independent`` is the row's scores as they are, a probability of each
+            class on its own, as a sigmoid cross-entropy per class may take it.
+        temperature: that the log-odds are divided by first; below 1 sharpens.
+
+    Raises:
+        ConfigError: when the temperature is not positive, or there is no such kind.
+    """
+    if kind not in ("distribution", "independent") or temperature <= 0:
+        raise ConfigError(
+            f"kind={kind}, temperature={temperature}; have distribution and independent, and a "
+            "temperature above 0"
+        )
+    found: dict[str, Scores] = {}
+    for row in rows:
+        lift = lift_of(row, taxonomy.classes)
+        if lift is None:
+            continue
+        if kind == "independent":
+            found[row["id"]] = mean_score(lift / temperature)
+        else:
+            mean = lift.mean(0) / temperature
+            odds = np.exp(mean - mean.max())
+            found[row["id"]] = odds / odds.sum()
+    return found
+
+
+def _guess(lift: Scores, classes: Sequence[str]) -> _Guess:
+    score = mean_score(lift)
+    best, second = (int(i) for i in np.argsort(-score, kind="stable")[:2])
+    top = lift == lift.max(1, keepdims=True)  # [T, C]
+    clear = top.sum(1) == 1
+    return _Guess(
+        classes[best],
+        round(float(score[best]), DIGITS),
+        round(float(score[best] - score[second]), DIGITS),
+        round(float((top[:, best] & clear).mean()), DIGITS),
+    )
+
+
+def _steps(taxonomy: Taxonomy) -> dict[str, Callable[[Guesses, Any], Guesses]]:
+    """What is kept of the guesses at a value of each criterion, in the order applied."""
+    return {
+        "tie": lambda kept, _: {i: g for i, g in kept.items() if g.margin > 0},
+        "threshold": lambda kept, least: {i: g for i, g in kept.items() if g.score >= least},
+        "margin": lambda kept, least: {i: g for i, g in kept.items() if g.margin >= least},
+        # a share of templates is rounded: 2/3 of three pass a share of 2/3
+        "agreement": lambda kept, least: {
+            i: g for i, g in kept.items() if g.agreement >= round(least, DIGITS)
+        },
+        "cap": lambda kept, most: _capped(kept, dict.fromkeys(taxonomy.classes, most)),
+        "neutral": lambda kept, share: _less_neutral(kept, share, taxonomy),
+    }
+
+
+def _capped(kept: Guesses, most: Mapping[str, int]) -> Guesses:
+    """The most confident of each class; of equals, those whose id has the smaller hash."""
+    order = sorted(kept, key=lambda i: (-kept[i].score, hashlib.sha256(i.encode()).hexdigest(), i))
+    left, chosen = dict(most), set()
+    for i in order:
+        if left.get(kept[i].label, 1) > 0:
+            chosen.add(i)
+            if kept[i].label in left:
+                left[kept[i].label] -= 1
+    return {i: g for i, g in kept.items() if i in chosen}
+
+
+def _less_neutral(kept: Guesses, share: float, taxonomy: Taxonomy) -> Guesses:
+    index = taxonomy.class_of("neutral")
+    if index is None or share == 1:
+        return kept
+    name = taxonomy.classes[index]
+    others = sum(g.label != name for g in kept.values())
+    # n <= share * (n + others); the little is for what floats make of 0.3 / 0.7 * 70
+    return _capped(kept, {name: math.floor(share / (1 - share) * others + 1e-9)})
+
+
+def _coverage(
+    guesses: Guesses, criteria: Criteria, taxonomy: Taxonomy, total: int
+) -> list[dict[str, Any]]:
+    steps = _steps(taxonomy)
+    free = steps["agreement"](steps["tie"](guesses, None), criteria.agreement)
+    free = steps["margin"](free, criteria.margin)
+    table = []
+    for threshold in THRESHOLDS:
+        over = steps["threshold"](free, threshold)
+        table.append(
+            {
+                "threshold": threshold,
+                "kept": len(over),
+                "share": round(len(over) / max(1, total), 6),
+                "classes": _by_class(over, taxonomy),
+            }
+        )
+    return table
+
+
+def _by_class(kept: Guesses, taxonomy: Taxonomy) -> dict[str, int]:
+    found = Counter(g.label for g in kept.values())
+    return {c: found[c] for c in taxonomy.classes}
+
+
+def _step(
+    criterion: str, value: Any, before: int, after: int, classes: dict[str, int] | None = None
+) -> dict[str, Any]:
+    return {
+        "criterion": criterion,
+        "value": value,
+        "before": before,
+        "after": after,
+        "classes": classes,
+    }
