@@ -88,7 +88,7 @@ class FeatureStore:
 
     def key(self, utterance: Utterance) -> str:
         """What an utterance's features are stored under."""
-        sha = utterance.sha or _heard(utterance, self.roots)
+        sha = utterance.sha or heard(utterance, self.roots)
         return feature_key(utterance, sha, self.max_seconds)
 
     def __contains__(self, utterance: Utterance) -> bool:
@@ -220,7 +220,7 @@ def feature_key(utterance: Utterance, sha: str, max_seconds: float) -> str:
     return f"{sha}@{utterance.sample_rate}:{utterance.start:.4f}-{end:.4f}"
 
 
-def _heard(utterance: Utterance, roots: dict[str, Path]) -> str:
+def heard(utterance: Utterance, roots: dict[str, Path]) -> str:
     """Hash of an utterance that comes without one."""
     path = roots[utterance.corpus] / utterance.audio
     if not path.is_file():

@@ -1,0 +1,269 @@
+"""How something was said, in numbers: F0, loudness, rate. What probes look for in frames.
+
+================ =================================================================================
+``f0_mean``      semitones above 100 Hz: mean over the voiced frames of speech (WORLD's Harvest)
+``f0_sd``        semitones: standard deviation over the same
+``energy_mean``  dB relative to full scale: mean level of the frames of speech
+``energy_sd``    dB: standard deviation of the same
+``rate``         syllables a second, from the first frame of speech to the last, pauses included
+================ =================================================================================
+
+A frame (32 ms, every 5 ms) is speech where its level is at most 30 dB below the recording's loud
+frames. Syllables are those of the transcripts where every utterance has one in Latin letters
+(``text``: groups of vowel letters, at least one a word, silent ones too), else peaks of the
+level (``audio``, as de Jong & Wempe 2009 count them: voiced, with a dip of 2 dB before and after).
+All numbers without a source are our choice.
+
+What is measured of audio is kept in the cache, by content, and a call that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from math import nan
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..zoo.cache import cache_dir
+from ..zoo.errors import ConfigError, DataError
+from .audio import SAMPLE_RATE, Samples, read_audio
+from .features import feature_key, heard
+from .manifest import Utterance
+from .world import F0_RANGE, FRAME_SECONDS, f0, pyworld
+
+QUANTITIES = ("f0_mean", "f0_sd", "energy_mean", "energy_sd", "rate")
+
+RateFrom = Literal["auto", "text", "audio"]
+SOURCES = ("auto", "text", "audio")
+
+WINDOW = 512
+"""Samples of a frame: 32 ms, so that the periods of a low voice are no dips."""
+
+RANGE, SILENCE = 30.0, -70.0
+"""dB: speech is at most the first below the loud frames (their 99th percentile), and never below
+the second, relative to full scale."""
+
+LEAST_VOICED = 10
+"""Voiced frames (50 ms) without which an utterance has no F0."""
+
+DIP, LOUD, APART, SMOOTH = 2.0, 25.0, 0.08, 0.02
+"""Of syllables in audio: dB of the dips around a peak, dB that it may lie below the loud frames,
+seconds between two, and the deviation of the Gaussian that smooths the level, in seconds."""
+
+METHOD = {
+    "version": 1,
+    "f0": ["harvest", *F0_RANGE, FRAME_SECONDS, LEAST_VOICED],
+    "level": [WINDOW, RANGE, SILENCE],
+    "nuclei": [DIP, LOUD, APART, SMOOTH],
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What audio alone tells of an utterance; NaN where it has no speech, or no voice.
+
+    Attributes:
+        f0_mean: semitones above 100 Hz.
+        f0_sd: semitones.
+        energy_mean: dB.
+        energy_sd: dB.
+        seconds: from the first frame of speech to the last; 0 where there is none.
+        nuclei: syllables heard.
+    """
+
+    f0_mean: float
+    f0_sd: float
+    energy_mean: float
+    energy_sd: float
+    seconds: float
+    nuclei: int
+
+
+def measure(samples: Samples) -> Measured:
+    """Of ``[S]`` at 16 kHz.
+
+    Raises:
+        ConfigError: when pyworld is not installed.
+    """
+    pitch = f0(samples.astype(np.float64))
+    level = levels(samples)[: len(pitch)]
+    loud = float(np.percentile(level, 99))
+    speech = np.flatnonzero(level >= max(loud - RANGE, SILENCE))
+    if not len(speech):
+        return Measured(nan, nan, nan, nan, 0.0, 0)
+    voiced = pitch[speech][pitch[speech] > 0]
+    tones = 12 * np.log2(voiced / 100) if len(voiced) >= LEAST_VOICED else np.array([nan])
+    return Measured(
+        f0_mean=float(tones.mean()),
+        f0_sd=float(tones.std()),
+        energy_mean=float(level[speech].mean()),
+        energy_sd=float(level[speech].std()),
+        seconds=float(speech[-1] - speech[0] + 1) * FRAME_SECONDS,
+        nuclei=nuclei(level, pitch, loud),
+    )
+
+
+def levels(samples: Samples) -> npt.NDArray[np.float64]:
+    """``[frames]`` dB relative to full scale, every 5 ms; silence is -120."""
+    hop = round(FRAME_SECONDS * SAMPLE_RATE)
+    padded = np.pad(np.square(samples.astype(np.float64)), WINDOW // 2)
+    total = np.concatenate([[0.0], np.cumsum(padded)])
+    starts = np.arange(0, len(samples) + 1, hop)
+    power = (total[starts + WINDOW] - total[starts]) / WINDOW
+    return np.asarray(10 * np.log10(np.maximum(power, 1e-12)))
+
+
+def nuclei(level: npt.NDArray[np.float64], pitch: npt.NDArray[np.float64], loud: float) -> int:
+    """Voiced peaks of the level.
+
+    Args:
+        level: ``[frames]`` dB.
+        pitch: ``[frames]`` Hz, 0 where unvoiced.
+        loud: level of the loud frames.
+    """
+    from scipy.ndimage import gaussian_filter1d
+    from scipy.signal import find_peaks
+
+    smooth = gaussian_filter1d(level, SMOOTH / FRAME_SECONDS)
+    peaks, _ = find_peaks(
+        smooth, height=loud - LOUD, prominence=DIP, distance=round(APART / FRAME_SECONDS)
+    )
+    return int((pitch[peaks] > 0).sum())
+
+
+def syllables(text: str) -> int | None:
+    """Groups of vowel letters, at least one a word; None for text without Latin letters."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    plain = "".join(c for c in plain if not unicodedata.combining(c))
+    words = re.findall(r"[a-zßæœø]+", plain.replace("'", "").replace("’", ""))
+    if not words:
+        return None
+    return sum(max(1, len(re.findall(r"[aeiouyæœø]+", word))) for word in words)
+
+
+@dataclass(frozen=True)
+class Prosody:
+    """Targets of a probe.
+
+    Attributes:
+        values: quantity to ``[N]``, NaN where an utterance has none.
+        rate_from: ``text`` or ``audio``.
+    """
+
+    values: dict[str, npt.NDArray[np.float64]]
+    rate_from: str
+
+
+def prosody(
+    utterances: Sequence[Utterance],
+    roots: dict[str, Path],
+    *,
+    max_seconds: float,
+    rate_from: RateFrom = "auto",
+    progress: bool = False,
+) -> Prosody:
+    """The quantities of all utterances, from the cache where they were measured before.
+
+    Args:
+        utterances: N of them.
+        roots: corpus name to its folder.
+        max_seconds: longer utterances are cut to this. A transcript says more than a cut
+            utterance does, so its rate then comes from audio.
+        rate_from: ``auto`` = of text where every utterance has one, else of audio.
+        progress: show a bar.
+
+    Raises:
+        ConfigError: when pyworld is not installed, or there is no such source.
+        DataError: when text is asked for and utterances have none.
+    """
+    if rate_from not in SOURCES:
+        raise ConfigError(f"rate_from is '{rate_from}'; have {', '.join(SOURCES)}")
+    counts = [syllables(u.text or "") if u.duration <= max_seconds else None for u in utterances]
+    without = [u.id for u, count in zip(utterances, counts, strict=True) if count is None]
+    if rate_from == "text" and without:
+        raise DataError(
+            f"{len(without)} of {len(utterances)} utterances have no transcript in Latin letters, "
+            f"or are cut (first: {without[0]}); use rate_from=audio"
+        )
+    source = "text" if rate_from == "text" or (rate_from == "auto" and not without) else "audio"
+    rows = list(_measured(utterances, roots, max_seconds, progress))
+    heard_counts = [row.nuclei for row in rows]
+    spoken = counts if source == "text" else heard_counts
+    values = {
+        name: np.array([getattr(row, name) for row in rows], dtype=np.float64)
+        for name in QUANTITIES[:-1]
+    }
+    values["rate"] = np.array(
+        [
+            (n or 0) / row.seconds if row.seconds > 0 else nan
+            for n, row in zip(spoken, rows, strict=True)
+        ]
+    )
+    return Prosody(values, source)
+
+
+def _measured(
+    utterances: Sequence[Utterance], roots: dict[str, Path], max_seconds: float, progress: bool
+) -> Iterator[Measured]:
+    from rich.progress import track
+
+    pyworld()
+    store = _Store()
+    for u in track(utterances, description="prosody", disable=not progress):
+        key = feature_key(u, u.sha or heard(u, roots), max_seconds)
+        found = store.get(key)
+        if found is None:
+            end = min(u.end, u.start + max_seconds)
+            found = measure(read_audio(roots[u.corpus] / u.audio, u.start, end))
+            store.put(key, found)
+        yield found
+
+
+class _Store:
+    """A file of lines of JSON in the cache, one file for each way of measuring."""
+
+    def __init__(self) -> None:
+        method = json.dumps({**METHOD, "pyworld": version("pyworld")}, sort_keys=True)
+        self.path = cache_dir() / "prosody" / f"{sha256(method.encode()).hexdigest()[:12]}.jsonl"
+        self.rows: dict[str, Measured] = {}
+        whole = True
+        if self.path.is_file():
+            text = self.path.read_text("utf-8")
+            whole = text.endswith("\n") or not text
+            for line in text.splitlines():
+                try:
+                    row: dict[str, Any] = json.loads(line)
+                    key = row.pop("key")
+                    self.rows[key] = Measured(**_numbers(row))
+                except (ValueError, KeyError, TypeError):
+                    continue  # torn by a kill: measured again
+        self.start = "" if whole else "\n"
+
+    def get(self, key: str) -> Measured | None:
+        return self.rows.get(key)
+
+    def put(self, key: str, row: Measured) -> None:
+        """Append a line in one write, so that processes that measure together do not mix theirs."""
+        values = {k: None if v != v else v for k, v in asdict(row).items()}
+        line = self.start + json.dumps({"key": key, **values}) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(file, line.encode())
+        finally:
+            os.close(file)
+        self.start, self.rows[key] = "", row
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: nan if v is None else v for k, v in row.items()}
