@@ -234,7 +234,8 @@ class SERModule(L.LightningModule):
         """Shows what was written, and says how much of it names no class."""
         table = self.tables["valid" if part == "val" else part]
         if self.trainer.is_global_zero and not self.trainer.sanity_checking:
-            show(self.logger, part, table, self.current_epoch)
+            experiment = getattr(self.logger, "experiment", None)
+            show(experiment, part, table, self.current_epoch)
         share = unparsable(self.head, table, self.head.taxonomy)
         where = f"head/{self._head_name}/" + ("test_" if part == "test" else "")
         return {f"{where}{k}": v for k, v in share.items()}

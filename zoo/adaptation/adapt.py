@@ -18,6 +18,7 @@ import torch
 
 from .. import checkpoint, config, registry
 from ..attributes import UTTERANCES, attributes_of, write_attributes
+from ..board import adapted
 from ..config import RunConfig
 from ..encoders.trained import refuse_seen
 from ..encoders.tuning import Lora
@@ -26,6 +27,7 @@ from ..evaluate import score
 from ..module import SERModule
 from ..publishing.published import FILES, save_pretrained
 from ..record import RECORD, finished, read_record, write_json
+from ..statistics.metrics import PredictionTable
 from ..taxonomy import Taxonomy
 from ..train import quiet
 from . import model as adapt_model
@@ -146,7 +148,7 @@ def adapt(
         return {**done, "folder": str(folder)}
     drawn = plan.shot.support
     file = Path(support) if support else drawn.write(Path(supports or folder.parent / "supports"))
-    entry, table = _run(plan, progress)
+    entry, table, losses = _run(plan, progress)
     entry["support"]["file"] = str(file)
     entry |= facts or {}
     if plan.wanted.save:
@@ -157,6 +159,7 @@ def adapt(
     if plan.wanted.save or not plan.wanted.shots:  # a suite's cells have one query in common
         rows = attributes_of(plan.shot.data.datasets["test"].utterances)
         write_attributes(folder / UTTERANCES, rows)
+    adapted.write(folder, plan.cfg, entry, table, losses)
     entry["seconds"]["total"] = round(time.perf_counter() - began, 2)
     write_json(folder / RECORD, entry)
     return {**entry, "folder": str(folder)}
@@ -230,8 +233,8 @@ def planned(
     return Plan(module, source, cfg, wanted, tuning, steps, shot, wide, device)
 
 
-def _run(plan: Plan, progress: bool) -> tuple[dict[str, Any], Any]:
-    """Adapt and score; the record, and the query's predictions."""
+def _run(plan: Plan, progress: bool) -> tuple[dict[str, Any], PredictionTable, list[float]]:
+    """Adapt and score; the record, the query's predictions, and the loss of each step."""
     source, shot, wanted = plan.source, plan.shot, plan.wanted
     before = source.before(plan.module, plan.device) if wanted.forgetting else None
     had = checkpoint.copied(plan.module)
@@ -272,4 +275,4 @@ def _run(plan: Plan, progress: bool) -> tuple[dict[str, Any], Any]:
         "seconds": {name: round(b - a, 3) for name, a, b in steps},
         "inference_seconds_per_utterance": (times[3] - times[2]) / max(1, len(table)),
     }
-    return entry, table
+    return entry, table, losses

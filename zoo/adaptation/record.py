@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import checkpoint, record
 from ..board.written import unparsable
 from ..errors import DataError
+from ..reporting.tables import counted
 from ..statistics.metrics import PredictionTable
 from ..statistics.open_labels import open_numbers, seen_classes
 from ..train import measure
@@ -164,13 +165,13 @@ def told(entry: Mapping[str, Any]) -> list[str]:
         drawn = ", ".join(f"{n} {c}" for c, n in support["counts"].items())
         lines.append(
             f"support {support['sha']}, draw {entry['draw']} ({drawn}; "
-            f"{len(support['speakers'])} speakers): {support['file']}"
+            f"{counted(len(support['speakers']), 'speaker')}): {support['file']}"
         )
     low, high = m["uar_interval"]
     between = "" if low is None or low != low else f" (95 % interval {low:.3f} to {high:.3f})"
     lines.append(
-        f"{entry['condition']}: query of {m['n']} utterances of {len(entry['speakers']['test'])} "
-        f"speakers: UAR {m['uar']:.3f}{between}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
+        f"{entry['condition']}: query of {counted(m['n'], 'utterance')} of "
+        f"{counted(len(entry['speakers']['test']), 'speaker')}: UAR {m['uar']:.3f}{between}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
     )
     if found := entry["forgetting"]:
         before, after = found["before"]["uar"], found["after"]["uar"]

@@ -11,7 +11,8 @@ from ..config import RunConfig
 
 EVENTS = "events.out.tfevents.*"
 COLUMNS = ".columns"  # how the name of the file that declares them ends
-FIRST = ("encoder", "fold", "head", "recipe", "seed")  # what tells cells from each other
+ADAPTED = ("shots", "draw", "tuning")  # what an adaptation is, in its record and in its row
+FIRST = ("encoder", "fold", "head", "recipe", "seed", *ADAPTED)  # what tells cells from each other
 SHOWN = 5  # columns that the tab shows before it is asked for more
 NUMBERS = {
     "uar": "test UAR",
@@ -37,7 +38,8 @@ def write(experiment: Any, cfg: RunConfig, entry: Mapping[str, Any], step: int) 
     metrics = {f"hp/{key}": value for key, value in numbers.items() if value is not None}
     for tag, value in metrics.items():
         experiment.add_scalar(tag, value, step)
-    values = row_of(cfg, entry.get("axes", {})) | {
+    point = entry.get("axes", {}) | {key: entry[key] for key in ADAPTED if key in entry}
+    values = row_of(cfg, point) | {
         "trainable": entry["parameters"]["trainable"],
         "fit_seconds": entry["seconds"]["fit"],
     }
@@ -53,11 +55,13 @@ def row_of(cfg: RunConfig, point: Mapping[str, Any]) -> dict[str, str | float]:
 
     Args:
         cfg: the run.
-        point: values of a suite's free axes.
+        point: values of a suite's free axes, and of :data:`ADAPTED`.
     """
     values = {"recipe": Path(cfg.recipe).stem, "head": cfg.called, "encoder": cfg.encoder["type"]}
-    values |= {f"axis {name}": value for name, value in point.items()}
+    values |= {k if k in ADAPTED else f"axis {k}": value for k, value in point.items()}
     flat = record.flatten(cfg.identity) | record.flatten(values)
+    if "draw" in point:
+        del flat["seed"]  # the draw is it
     return {k: str(v).lower() if isinstance(v, bool) else v for k, v in flat.items()}
 
 
@@ -69,7 +73,7 @@ def declare(folder: Path, cells: Mapping[str, tuple[RunConfig, Mapping[str, Any]
 
     Args:
         folder: of the cells.
-        cells: name to the run and its values of the free axes.
+        cells: name to the run and its point, as for :func:`row_of`.
     """
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import api_pb2, metadata

@@ -120,7 +120,28 @@ def write(
     if experiment is None:
         return
     step = int(trainer.global_step)
-    title = f"{cfg.called}, fold {cfg.fold}"
+    known = numbers(experiment, cfg, entry, table, step, f"{cfg.called}, fold {cfg.fold}")
+    for board in (c for c in trainer.callbacks if isinstance(c, Board)):  # type: ignore[attr-defined]
+        project(experiment, table, board.pooled)
+    if cfg.trainer.board_audio:
+        play_errors(experiment, known, data, cfg.trainer.board_audio, step)
+    trainer.logger.save()  # type: ignore[union-attr]
+    trainer.logger.finalize("success")  # type: ignore[union-attr]
+
+
+def numbers(
+    experiment: Any,
+    cfg: RunConfig,
+    entry: Mapping[str, Any],
+    table: PredictionTable,
+    step: int,
+    title: str,
+) -> PredictionTable:
+    """HPARAMS, figures, precision against recall, and errors: what needs only the predictions.
+
+    Returns:
+        The part of the table that is labelled.
+    """
     columns.write(experiment, cfg, entry, step)
     experiment.add_figure("test/confusion", confusion_figure(table, title), step)
     calm = replace(table, scores=table.scores / entry["metrics"]["temperature"])
@@ -132,13 +153,8 @@ def write(
     probabilities = known.probabilities()
     for i, name in enumerate(table.classes):
         experiment.add_pr_curve(f"pr/{name}", known.labels == i, probabilities[:, i], step)
-    for board in (c for c in trainer.callbacks if isinstance(c, Board)):  # type: ignore[attr-defined]
-        project(experiment, table, board.pooled)
     show_errors(experiment, known, step)
-    if cfg.trainer.board_audio:
-        play_errors(experiment, known, data, cfg.trainer.board_audio, step)
-    trainer.logger.save()  # type: ignore[union-attr]
-    trainer.logger.finalize("success")  # type: ignore[union-attr]
+    return known
 
 
 def bars_figure(values: Mapping[str, float], what: str, title: str = "") -> Figure:

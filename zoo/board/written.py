@@ -20,16 +20,15 @@ def unparsable(head: Head, table: PredictionTable, taxonomy: Taxonomy) -> dict[s
     return {"unparsable": lost / len(table.texts)}
 
 
-def show(logger: Any, part: str, table: PredictionTable, step: int) -> None:
+def show(experiment: Any, part: str, table: PredictionTable, step: int) -> None:
     """Texts beside labels and predictions, as ``<part>/written`` in TensorBoard's text tab.
 
     Args:
-        logger: of a trainer; one that takes no text is left alone.
+        experiment: TensorBoard's writer; anything that takes no text is left alone.
         part: ``val`` or ``test``.
         table: of predictions; one without texts is not shown.
         step: where on the time axis.
     """
-    experiment: Any = getattr(logger, "experiment", None)
     if not table.texts or not hasattr(experiment, "add_text"):
         return
     lines = ["| utterance | label | predicted | written |", "|---|---|---|---|"]

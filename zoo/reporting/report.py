@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from ..attributes import UTTERANCES, Attributes, Corpora, read_attributes, write_attributes
+from ..board.columns import EVENTS
 from ..errors import ComparisonError, DataError
 from ..record import write_json
 from . import latex, sections_predictions, sections_rows, sections_runs, sections_spread, spent
@@ -29,7 +31,7 @@ from .cells import (
 from .page import Section, render
 from .section import FAULTS, Context, told
 from .summary import grids, rows_of, summarise
-from .tables import markdown, matching_notes, show, wide_console
+from .tables import counted, markdown, matching_notes, show, wide_console
 
 SECTIONS = (
     ("compared", "What was compared, and how", sections_runs.compared),
@@ -122,13 +124,15 @@ def report(
         console.print(note, style="yellow", markup=False, highlight=False)
     for name, why in found.broken.items():
         console.print(f"{name}: {why}", style="red", markup=False, highlight=False)
-    for what, path in (
+    ends: list[tuple[str, Path | str]] = [
         ("records and predictions", folder / "cells"),
         ("table", folder / "table.md"),
         ("report", folder / "report.html"),
-        ("TensorBoard", f"tensorboard --logdir {folder / 'cells'}"),
-    ):
-        console.print(f"{what}: {path}", markup=False, highlight=False, soft_wrap=True)
+    ]
+    if shown := board(folder):
+        ends.append(("TensorBoard", shown))
+    for what, where in ends:
+        console.print(f"{what}: {where}", markup=False, highlight=False, soft_wrap=True)
     return rows
 
 
@@ -143,7 +147,8 @@ def page(c: Context) -> str:
             section.messages.append(told(error))
         made.append(section)
     lead = (
-        f"{len(c.rows)} rows in {len(c.grids)} tables, from {len(c.found.runs)} finished cells; "
+        f"{counted(len(c.rows), 'row')} in {counted(len(c.grids), 'table')}, from "
+        f"{counted(len(c.found.runs), 'finished cell')}; "
         f"differences are to {c.baseline}. Every number is computed from the cells' predictions."
     )
     return render(str(c.plan["title"]), lead, made)
@@ -158,6 +163,14 @@ def _attributes(folder: Path, found: Found, corpora: Corpora | None) -> tuple[At
         return read_attributes(folder, [r.name for r in found.runs]), ""
     except DataError as error:
         return {}, str(error)
+
+
+def board(folder: Path) -> str:
+    """The command that shows a suite's cells in TensorBoard; "" where they wrote nothing for it."""
+    if next((folder / "cells").rglob(EVENTS), None) is None:
+        return ""
+    where = [] if folder.parent == Path("runs") else ["--out", str(folder.parent)]
+    return shlex.join(["serzoo", "tensorboard", folder.name, *where])
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -188,7 +201,7 @@ def missing_notes(plan: dict[str, Any], found: Found) -> list[str]:
         f"{len(names)} {what}"
         for names, what in (
             (found.failed, "failed"),
-            (found.missing, "have not run"),
+            (found.missing, f"ha{'s' if len(found.missing) == 1 else 've'} not run"),
             (found.broken, "cannot be read"),
         )
         if names

@@ -91,8 +91,9 @@ def missing(section: Section, c: Context) -> None:
     rows += [[n, "cannot be read", why] for n, why in c.found.broken.items()]
     rows += [[n, "has not run", ""] for n in c.found.missing]
     if rows:
+        are = "is" if len(rows) == 1 else "are"
         section.messages.append(
-            f"{len(rows)} of {len(c.plan['cells'])} cells are in no table. The same `serzoo "
+            f"{len(rows)} of {len(c.plan['cells'])} cells {are} in no table. The same `serzoo "
             "compare` runs them again, and no other."
         )
         section.parts.append(Table("Cells without a result", ("cell", "state", "why"), rows))

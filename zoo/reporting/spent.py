@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .tables import counted
+
 PARTS = ("encode", "fit", "evaluate")
 
 
@@ -30,12 +32,14 @@ def totals(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def in_words(sums: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> str:
     """One line for people."""
+    whose = "its process" if sums["cells"] == 1 else "their processes"
     text = (
-        f"{sums['cells']} cells took {sums['total']:.0f} s of their processes: encoding "
+        f"{counted(sums['cells'], 'cell')} took {sums['total']:.0f} s of {whose}: encoding "
         f"{sums['encode']:.0f}, fitting {sums['fit']:.0f}, evaluating {sums['evaluate']:.0f}, "
-        f"other {sums['other']:.0f}; {sums['encoded']} rows of features were made and "
-        f"{sums['reused']} reused"
+        f"other {sums['other']:.0f}"
     )
+    if sums["encoded"] or sums["reused"]:
+        text += f"; {sums['encoded']} rows of features were made and {sums['reused']} reused"
     ran = [call for call in calls if call["cells"]]
     if ran:
         wall = sum(call["seconds"] for call in ran)

@@ -32,6 +32,11 @@ COLUMNS = (
 UNKNOWN = "–"
 
 
+def counted(n: int, what: str) -> str:
+    """``1 table``, ``2 tables``."""
+    return f"{n} {what}" + "s" * (n != 1)
+
+
 def spread(v: dict[str, Any]) -> str:
     """Mean ± standard deviation, from three values on."""
     return f"{v['mean']:.3f} ± {v['sd']:.3f}" if v["n"] >= 3 else f"{v['mean']:.3f}"
@@ -86,13 +91,13 @@ def _difference(diff: dict[str, Any]) -> str:
 def caption(row: dict[str, Any]) -> str:
     """What the numbers of a table stand on."""
     text = (
-        f"{row['recipe']}, encoder {row['encoder']}: {row['utterances']} test utterances of "
-        f"{row['speakers']} speaker{'s' * (row['speakers'] != 1)}, "
-        f"{row['folds']} fold{'s' * (row['folds'] != 1)}, "
-        f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}"
+        f"{row['recipe']}, encoder {row['encoder']}: "
+        f"{counted(row['utterances'], 'test utterance')} of "
+        + ", ".join(counted(row[f"{what}s"], what) for what in ("speaker", "fold", "seed"))
     )
     if row["partial"]:
-        text += f"; {row['partial']} folds of seeds left out, not finished by every head"
+        left = "fold of a seed" if row["partial"] == 1 else "folds of seeds"
+        text += f"; {row['partial']} {left} left out, not finished by every head"
     if row.get("certificate"):
         text += f"; certificate {row['certificate']}"
     return text

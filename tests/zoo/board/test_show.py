@@ -18,6 +18,7 @@ import pytest
 import soundfile
 from scipy.spatial.distance import pdist
 from serzoo.zoo import config
+from serzoo.zoo.adaptation.adapt import adapt
 from serzoo.zoo.board import columns, show
 from serzoo.zoo.board.serve import folder_of, serve
 from serzoo.zoo.errors import ConfigError
@@ -25,6 +26,7 @@ from serzoo.zoo.statistics.metrics import PredictionTable
 from serzoo.zoo.train import train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 SIZES = {"tensors": 0, "images": 0, "audio": 0, "scalars": 0}  # 0 = keep all
 HEADS = {"classification": [], "gen_ser": ["head.steps=3"]}
@@ -196,6 +198,82 @@ def own_data(recipe: str) -> dict[str, Any]:
     text = config.read_mapping(Path(recipe).read_text(), recipe)
     kept = {k: text[k] for k in ("corpus", "protocol", "data", "trainer")}
     return {**kept, "optim": {"epochs": 1}}
+
+
+# -- adaptations --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapted(suite: Path, tiny_speech: Path) -> dict[str, Path]:
+    """A number of adaptations beside each other, to the speakers that no model has heard."""
+    cells = suite.parent / "few" / "cells"
+    how: dict[str, dict[str, Any]] = {
+        "classification-k0": {"shots": 0},
+        "classification-head": {"shots": 2, "draw": 1, "tuning": "head"},
+        "gen_ser-head": {"shots": 2, "draw": 2, "tuning": "head"},
+        "gen_ser-full": {"shots": 2, "draw": 2, "tuning": "full"},
+    }
+    target: dict[str, Any] = {"data": "csv", "root": str(tiny_speech), "protocol": "kfold-5"}
+    rows = {}
+    for name, options in how.items():
+        source = suite / "cells" / name.split("-")[0]
+        adapt(source, **target, **options, steps=3, save=False, out=cells / name)
+        cfg = config.RunConfig.from_dict(json.loads((source / "record.json").read_text())["config"])
+        point = {"draw": 1, "tuning": "none", **options}
+        rows[name] = cfg, point
+    columns.declare(cells, rows)
+    return {name: cells / name for name in how}
+
+
+def test_adaptations_show_what_runs_show(
+    adapted: dict[str, Path], found: dict[str, EventAccumulator]
+) -> None:
+    run = found["gen_ser"].Tags()
+    for name, folder in adapted.items():
+        read = events(folder)
+        tags, record = read.Tags(), json.loads((folder / "record.json").read_text())
+        assert tags["images"] == run["images"]
+        assert set(run["tensors"]) <= set(tags["tensors"])
+        assert set(tags["scalars"]) <= set(run["scalars"])
+        for key in ("uar", "wa", "f1"):
+            (event,) = read.Scalars(f"test/{key}")
+            assert event.value == pytest.approx(record["metrics"][key])
+            assert event.step == (0 if name.endswith("k0") else 3)
+        losses = read.Scalars("train/loss") if record["shots"] else []
+        assert [e.step for e in losses] == [1, 2, 3][: record["steps"]]
+        if losses:
+            assert losses[0].value == pytest.approx(record["loss"]["first"])
+            assert losses[-1].value == pytest.approx(record["loss"]["last"])
+        (shown,) = read.Images("test/confusion")
+        assert shown.encoded_image_string.startswith(b"\x89PNG")
+
+
+def test_a_row_says_how_a_model_was_adapted(adapted: dict[str, Path]) -> None:
+    for name, folder in adapted.items():
+        content = events(folder).summary_metadata["_hparams_/session_start_info"].plugin_data
+        start = HParamsPluginData.FromString(content.content).session_start_info
+        row = {k: v.string_value or v.number_value for k, v in start.hparams.items()}
+        record = json.loads((folder / "record.json").read_text())
+        assert row["head"] == name.split("-")[0]
+        assert [row[k] for k in ("shots", "draw", "tuning")] == [
+            record[k] for k in ("shots", "draw", "tuning")
+        ]
+        assert "seed" not in row
+
+
+def test_an_adaptation_that_is_made_again_shows_its_last_attempt(
+    adapted: dict[str, Path], suite: Path, tiny_speech: Path
+) -> None:
+    folder = adapted["classification-k0"]
+    before = sorted(p.name for p in folder.glob(columns.EVENTS))
+    assert len(before) == 2  # its own, and the columns of all
+    (folder / "record.json").unlink()
+    target: dict[str, Any] = {"data": "csv", "root": str(tiny_speech), "protocol": "kfold-5"}
+    adapt(suite / "cells" / "classification", **target, shots=0, steps=3, save=False, out=folder)
+    after = sorted(p.name for p in folder.glob(columns.EVENTS))
+    assert len(after) == 2
+    assert len(set(before) & set(after)) == 1
+    assert len(events(folder).Scalars("test/uar")) == 1
 
 
 # -- served --------------------------------------------------------------------------------------

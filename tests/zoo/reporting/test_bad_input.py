@@ -31,7 +31,7 @@ def _no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn in test_report_page.py; here they would only take time."""
     for name in ("predictions", "rows", "spread"):
         monkeypatch.setattr(
-            f"serzoo.zoo.sections_{name}.draw", lambda _, alt, name: Figure("", alt)
+            f"serzoo.zoo.reporting.sections_{name}.draw", lambda _, alt, name: Figure("", alt)
         )
 
 
@@ -118,7 +118,7 @@ def test_a_cell_that_cannot_be_read_is_named_and_the_others_are_kept(
     folder = suite()
     harm(folder / "cells" / "one-1-0" / file)
     sections, _ = report_suite.made(folder)
-    assert "1 of 8 cells are in no table" in sections["missing"]
+    assert "1 of 8 cells is in no table" in sections["missing"]
     assert "cannot be read" in sections["missing"]
     assert why in sections["missing"]
     text = (folder / "table.md").read_text()

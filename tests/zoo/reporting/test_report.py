@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 from serzoo.zoo import config
+from serzoo.zoo.board.serve import folder_of
+from serzoo.zoo.cli import parser
 from serzoo.zoo.errors import ComparisonError
 from serzoo.zoo.record import RECORD, write_json
 from serzoo.zoo.reporting.report import (
@@ -174,7 +177,7 @@ def test_a_cell_that_one_head_lacks_is_left_out_for_all() -> None:
     assert [r["partial"] for r in rows] == [1, 1]
     only = summarise(grid(HEADS, (0,), (1,)))
     assert [r["uar"] for r in rows] == [r["uar"] for r in only]
-    assert "1 folds of seeds left out, not finished by every head" in markdown(rows, HEADS[0])
+    assert "1 fold of a seed left out, not finished by every head" in markdown(rows, HEADS[0])
 
 
 def test_a_seed_counts_only_with_all_folds() -> None:
@@ -302,10 +305,32 @@ def test_report_writes_what_it_shows(tmp_path: Path) -> None:
     assert "| " + " | ".join(COLUMNS) + " |" in text
     for row in rows:
         assert "| " + " | ".join(cells_of(row, HEADS[0])) + " |" in text
-    assert "of 14 cells, 1 failed, 1 have not run.\n- bad-f0-s1: E: [/odd] 1\n" in text
+    assert "of 14 cells, 1 failed, 1 has not run.\n- bad-f0-s1: E: [/odd] 1\n" in text
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert f"{rows[0]['uar']['mean']:.3f} ±" in shown
-    assert "of 14 cells, 1 failed, 1 have not run" in shown
+    assert "of 14 cells, 1 failed, 1 has not run" in shown
+    assert "TensorBoard" not in shown  # of which these cells wrote nothing
+    page = (folder / "report.html").read_text()
+    assert "2 rows in 1 table, from 12 finished cells;" in page
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("runs/mine", "mine"), ("runs/my own", "'my own'"), ("other/mine", "mine --out other")],
+)
+def test_the_command_that_shows_the_cells_is_told(
+    place: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write(Path(place), grid(HEADS, (0, 1), (1,)))
+    (folder / "cells" / "one").mkdir()
+    (folder / "cells" / "one" / "events.out.tfevents.1").touch()
+    console = Console(file=io.StringIO(), width=140)
+    report(folder, console=console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.endswith(f"TensorBoard: serzoo tensorboard {said}\n")
+    arguments = parser().parse_args(shlex.split(shown.splitlines()[-1])[2:])
+    assert folder_of(arguments.what, arguments.out) == folder / "cells"
 
 
 def test_read_runs_without_a_plan_takes_every_folder(tmp_path: Path) -> None:

@@ -29,4 +29,7 @@ def test_words_say_what_was_made_and_how_long_it_took():
     assert "encoding 6, fitting 8, evaluating 2, other 2" in text
     assert "100 rows of features were made and 140 reused" in text
     assert text.endswith("10 s on the clock in 2 parts")
-    assert "clock" not in in_words(totals([FIRST]), [])
+    alone = in_words(totals([FIRST]), [])
+    assert alone.startswith("1 cell took 12 s of its process: ")
+    assert "clock" not in alone
+    assert "rows" not in in_words(totals([OLD]), [])
