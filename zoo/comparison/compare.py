@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from ..board import columns
+from .. import config
 from ..errors import ConfigError
 from ..record import finished, write_json
 from ..reporting.report import report
-from ..reporting.tables import matching_notes, wide_console
-from . import estimate, exchange, few_shot, pool, robustness, search, suite
+from ..reporting.tables import wide_console
+from . import exchange, few_shot, pool, robustness, runs
+from .plan import Plan
 from .running import earlier_calls, lock, run_jobs
+
+# by a key that only suites of this kind have; the others span axes of runs
+KINDS = {"conditions": robustness.plan, "shots": few_shot.plan}
+
+
+def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Plan:
+    """The plan of a suite, by its kind.
+
+    Raises:
+        ConfigError: when there is no such suite, or something in it or in the overrides is wrong.
+    """
+    found = config.read_suite(name)
+    make = next((KINDS[key] for key in KINDS if key in found), runs.plan)
+    return make(name, overrides, out=out)
 
 
 def compare(
@@ -45,103 +58,67 @@ def compare(
         console: where to print.
 
     Returns:
-        ``{"cells", "done", "failed", "folder", "summary"}``; ``summary`` is None for a dry run.
+        ``{"cells", "done", "failed", "folder", "summary"}`` and what the kind of suite adds;
+        ``summary`` is None for a dry run.
     """
     console = console or wide_console()
-    for other in (robustness, few_shot):  # what they run is not spanned by axes of runs
-        if other.is_meant(name):
-            given: Any = {"out": out, "workers": workers, "limit": limit, "dry_run": dry_run}
-            return dict(other.compare(name, overrides, console=console, **given))
-    chosen = suite.load(name, overrides)
+    chosen = plan(name, overrides, out=out)
     limit = chosen.limit_minutes if limit is None else limit
     if limit is not None and not limit > 0:
         raise ConfigError(f"--limit is {limit:g}; give minutes above 0, or leave it out")
-    folder = Path(out) / chosen.name
-    cells = suite.expand(chosen, out=out)
-    jobs = [_job(cell, folder) for cell in cells]
-    todo = [cell for cell, job in zip(cells, jobs, strict=True) if not finished(job.folder)]
-    trials = {t.name: _trial(t, folder) for cell in todo for t in cell.trials}
-    ahead = [job for job in trials.values() if not finished(job.folder)]
+    todo, first = chosen.todo(), chosen.first()
+    done = len(chosen.cells) - len(todo)
     console.print(
-        f"[bold]{escape(chosen.title)}[/bold]: {len(cells)} cells, {len(jobs) - len(todo)} "
-        f"finished, {len(todo)} to run{f' after {len(ahead)} trials' if trials else ''}; audits of "
-        "all folds passed"
+        f"[bold]{escape(chosen.title)}[/bold]: {len(chosen.cells)} cells"
+        f"{escape(chosen.headline())}, {done} finished, {len(todo)} to run"
+        f"{f' after {len(first)} {chosen.called}' if first else ''}",
+        highlight=False,
     )
-    for note in matching_notes(suite.matched(cells)):
+    for note in chosen.notes():
         console.print(note, markup=False, highlight=False)
     result: dict[str, Any] = {
-        "cells": len(cells),
-        "done": len(jobs) - len(todo),
+        "cells": len(chosen.cells),
+        "done": done,
         "failed": 0,
-        "folder": folder,
+        "folder": chosen.folder,
+        "summary": None,
     }
     kind, number = pool.devices()
     workers = workers or number
     if dry_run:
-        estimate.show(console, cells, folder, workers)
-        return {**result, "summary": None}
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder):
-        plan: dict[str, Any] = {
+        chosen.estimate(console, workers)
+        return result
+    chosen.check()
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    with lock(chosen.folder):
+        chosen.open()
+        facts: dict[str, Any] = {
             "name": chosen.name,
             "title": chosen.title,
-            "baseline": chosen.baseline,
-            "axes": chosen.axes,
-            "overrides": chosen.overrides,
-            "match_params": chosen.match_params,
-            "matched": suite.matched(cells),
-            "search": chosen.search.budget() if chosen.search else None,
-            "cells": [*(c.name for c in cells), *exchange.imported(folder)],
-            "calls": earlier_calls(folder / "suite.json"),
+            **chosen.facts(),
+            "cells": [*(job.name for job in chosen.cells), *exchange.imported(chosen.folder)],
+            "calls": earlier_calls(chosen.folder / "suite.json"),
         }
-        write_json(folder / "suite.json", plan)
-        columns.declare(folder / "cells", {c.name: (c.cfg, c.point) for c in cells})
+        write_json(chosen.folder / "suite.json", facts)
         if todo:
-            seconds = None if limit is None else 60 * limit
+            options: Any = {"workers": workers, "gpus": kind == "cuda"}
+            options["limit"] = None if limit is None else 60 * limit
             began = time.monotonic()
             try:
-                options: Any = {"workers": workers, "gpus": kind == "cuda", "limit": seconds}
-                if ahead:
-                    run_jobs(console, ahead, "trials", **options)
-                won = [_ready(cell, _job(cell, folder), chosen.search, trials) for cell in todo]
-                result["failed"] = sum(job is None for job in won)
-                cells_left = [job for job in won if job is not None]
-                result["failed"] += run_jobs(console, cells_left, "cells", **options)
+                if first:
+                    run_jobs(console, first, chosen.called, **options)
+                ready = [job for job in map(chosen.ready, todo) if job is not None]
+                result["failed"] = len(todo) - len(ready)
+                if ready:
+                    result["failed"] += run_jobs(console, ready, "cells", **options)
             finally:
-                ran = sum(finished(folder / "cells" / c.name) for c in todo)
+                ran = sum(finished(job.folder) for job in todo)
                 call = {"cells": ran, "seconds": round(time.monotonic() - began, 1)}
-                write_json(folder / "suite.json", {**plan, "calls": [*plan["calls"], call]})
-            result["done"] = sum(finished(j.folder) for j in jobs)
-        summary = report(folder, console=console)
-    return {**result, "summary": summary}
-
-
-def _job(cell: suite.Cell, folder: Path) -> pool.Job:
-    facts = {"axes": cell.point} if cell.point else {}  # tables of other values are others
-    return pool.Job(cell.name, cell.cfg.to_dict(), folder / "cells" / cell.name, {"facts": facts})
-
-
-def _trial(trial: suite.Trial, folder: Path) -> pool.Job:
-    options = {"test": False, "facts": {"settings": trial.settings}}
-    return pool.Job(trial.name, trial.cfg.to_dict(), folder / "trials" / trial.name, options)
-
-
-def _ready(
-    cell: suite.Cell,
-    job: pool.Job,
-    budget: search.Search | None,
-    trials: Mapping[str, pool.Job],
-) -> pool.Job | None:
-    """The cell with the settings that won its trials; None, and a record, where none ended well."""
-    if budget is None:
-        return job
-    best, tried = search.outcome([(t.settings, trials[t.name].folder) for t in cell.trials])
-    seconds = round(sum(t.get("seconds", 0.0) for t in tried), 2)
-    found = {"rule": search.RULE, "chosen": best, "tried": tried, "seconds": seconds}
-    facts = {**job.options["facts"], "search": {**budget.budget(), **found}}
-    job = replace(job, options={"facts": facts})
-    if best < 0:
-        error = f"none of {len(tried)} trials ended well; the first: {tried[0].get('error')}"
-        pool.record_failure(job, error, "see search.tried in the record", "search")
-        return None
-    return replace(job, config=replace(cell.trials[best].cfg, seed=cell.seed).to_dict())
+                facts["calls"] = [*facts["calls"], call]
+                write_json(chosen.folder / "suite.json", facts)
+            result["done"] = sum(finished(job.folder) for job in chosen.cells)
+        result["summary"] = report(chosen.folder, console=console)
+        for called, (path, found) in chosen.extra().items():
+            result[called] = found
+            console.print(f"{called}: {path}", markup=False, soft_wrap=True)
+    return result

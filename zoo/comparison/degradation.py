@@ -92,8 +92,8 @@ def _cell(row: dict[str, Any] | None) -> str:
     return f"{row['uar']:.3f} ({d['value']:+.3f}; {d['low']:+.3f} to {d['high']:+.3f})"
 
 
-def write(folder: Path) -> Path:
-    """``degradation.md`` and ``degradation.json`` of a suite of conditions' folder."""
+def write(folder: Path) -> tuple[list[dict[str, Any]], Path]:
+    """``degradation.json`` and ``.md`` of a suite of conditions; rows, and the latter's path."""
     plan = json.loads((folder / "suite.json").read_text("utf-8"))
     runs, _ = read_runs(folder, plan["cells"])
     rows = degradation(runs)
@@ -102,4 +102,4 @@ def write(folder: Path) -> Path:
     temporary = folder / f".degradation.{os.getpid()}"
     temporary.write_text(f"# {plan['title']}\n\n{markdown(rows)}", "utf-8")
     os.replace(temporary, path)
-    return path
+    return rows, path

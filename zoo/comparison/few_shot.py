@@ -7,16 +7,18 @@ number of shots under every tuning; all heads get the same supports. Records hol
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import config
+from ..board import columns
+from ..config import RunConfig
 from ..errors import ConfigError, suggest
-from ..record import finished, read_record, write_json
+from ..record import finished, read_record
+from .plan import Plan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,14 +58,6 @@ class FewShotSuite:
     tuning: list[str]
     options: dict[str, Any] = field(default_factory=dict)
     baseline: str = "classification"
-
-
-def is_meant(name: str) -> bool:
-    """Whether a suite is one of adaptations; False too where there is none of this name."""
-    try:
-        return "shots" in config.read_suite(name)
-    except ConfigError:
-        return False
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
@@ -187,83 +181,69 @@ def seconds_by_tuning(cells: Sequence[Job]) -> dict[str, float]:
     return {tuning: sum(values) / len(values) for tuning, values in found.items()}
 
 
-def compare(
-    name: str,
-    overrides: Sequence[str] = (),
-    *,
-    out: str = "runs",
-    workers: int | None = None,
-    limit: float | None = None,
-    dry_run: bool = False,
-    console: Console | None = None,
-) -> dict[str, Any]:
-    """Train the sources, adapt each to every draw, tabulate; see :func:`.compare.compare`.
+class FewShot(Plan):
+    """Sources first; then every head adapted to every draw."""
 
-    Finished sources and cells are skipped.
-    """
-    from ..reporting.report import report
-    from ..reporting.tables import wide_console
-    from . import pool
-    from .few_shot_table import write
-    from .running import earlier_calls, lock, run_jobs
+    called = "sources"
 
-    console = console or wide_console()
-    suite = load(name, overrides)
-    sources, cells = jobs(suite, out=out)
-    folder = Path(out) / suite.name
-    ahead = [job for job in sources if not finished(job.folder)]
-    todo = [job for job in cells if not finished(job.folder)]
-    console.print(
-        f"{suite.title}: {len(cells)} cells of {len(sources)} sources, "
-        f"{len(cells) - len(todo)} finished, {len(todo)} to run after {len(ahead)} sources",
-        markup=False,
-    )
-    result: dict[str, Any] = {
-        "cells": len(cells),
-        "done": len(cells) - len(todo),
-        "failed": 0,
-        "folder": folder,
-    }
-    if dry_run:
-        spent = seconds_by_tuning(cells)
-        for job in [*ahead, *cells]:
+    def __init__(self, chosen: FewShotSuite, *, out: str) -> None:
+        self.suite, self.name, self.title = chosen, chosen.name, chosen.title
+        self.folder = Path(out) / chosen.name
+        self.ahead, self.cells = jobs(chosen, out=out)
+
+    def headline(self) -> str:
+        """How many models are adapted."""
+        return f" of {len(self.ahead)} sources"
+
+    def facts(self) -> dict[str, Any]:
+        """The suite's settings, with its lists as axes."""
+        axes = {k: getattr(self.suite, k) for k in ("head", "shots", "draw", "tuning")}
+        others = {"overrides": [], "matched": [], "match_params": False, "search": None}
+        return {**asdict(self.suite), "axes": axes, **others}
+
+    def estimate(self, console: Console, workers: int) -> None:
+        """From finished cells of the same tuning; without any, none."""
+        spent, todo = seconds_by_tuning(self.cells), self.todo()
+        for job in [*self.first(), *self.cells]:
             known = spent.get(str(job.options.get("tuning")), None)
             about = f", about {known:.1f} s" if known and job in todo else ""
             console.print(f"{job.name}{about}", markup=False, highlight=False)
         if left := sum(spent.get(str(job.options["tuning"]), 0.0) for job in todo):
-            console.print(f"about {left / 60 / (workers or 1):.0f} min on {workers or 1} workers")
-        return {**result, "summary": None}
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder):
-        plan: dict[str, Any] = {
-            **asdict(suite),
-            "axes": {k: getattr(suite, k) for k in ("head", "shots", "draw", "tuning")},
-            **{"overrides": [], "matched": [], "match_params": False, "search": None},
-            "cells": [job.name for job in cells],
-            "calls": earlier_calls(folder / "suite.json"),
-        }
-        write_json(folder / "suite.json", plan)
-        kind, number = pool.devices()
-        options: Any = {"workers": workers or number, "gpus": kind == "cuda"}
-        options["limit"] = 60 * limit if limit else None
-        began = time.monotonic()
-        try:
-            if ahead:
-                run_jobs(console, ahead, "sources", **options)
-            ready = [j for j in todo if finished(Path(j.options["path"]))]
-            for job in todo:
-                if job not in ready:
-                    error = f"its source did not end well; see {job.options['path']}"
-                    pool.record_failure(job, error, "", "source")
-            result["failed"] = len(todo) - len(ready)
-            if ready:
-                result["failed"] += run_jobs(console, ready, "cells", **options)
-        finally:
-            ran = sum(finished(job.folder) for job in todo)
-            call = {"cells": ran, "seconds": round(time.monotonic() - began, 1)}
-            write_json(folder / "suite.json", {**plan, "calls": [*plan["calls"], call]})
-        result["done"] = sum(finished(job.folder) for job in cells)
-        summary, path = write(folder, [job.name for job in cells])
-        report(folder, console=console)
-        console.print(f"learning curves: {path}", markup=False, soft_wrap=True)
-    return {**result, "summary": summary}
+            console.print(f"about {left / 60 / workers:.0f} min on {workers} workers")
+
+    def open(self) -> None:
+        """Columns of TensorBoard that fit all heads and tunings."""
+        from ..adaptation.model import new_head
+        from ..adaptation.options import Options
+
+        rows = {}
+        for job in self.cells:
+            how = {k: job.options[k] for k in ("shots", "draw", "tuning")}
+            cfg = RunConfig.from_dict(job.config)
+            if how["tuning"] == "scratch":
+                name = self.suite.options.get("scratch_head", Options.scratch_head)
+                cfg = replace(cfg, head=new_head(name), head_name=name)
+            rows[job.name] = cfg, how | {"tuning": how["tuning"] or "none"}
+        columns.declare(self.folder / "cells", rows)
+
+    def ready(self, job: Job) -> Job | None:
+        """Recorded where its source did not end well."""
+        from . import pool
+
+        if finished(Path(job.options["path"])):
+            return job
+        error = f"its source did not end well; see {job.options['path']}"
+        pool.record_failure(job, error, "", "source")
+        return None
+
+    def extra(self) -> dict[str, tuple[Path, Any]]:
+        """The learning curves: points for each head, tuning and number of shots."""
+        from .few_shot_table import write
+
+        points, path = write(self.folder, [job.name for job in self.cells])
+        return {"learning curves": (path, points)}
+
+
+def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> FewShot:
+    """The plan of a suite of adaptations; see :func:`load`."""
+    return FewShot(load(name, overrides), out=out)

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import config, registry
 from ..errors import ComparisonError, ConfigError, suggest
-from ..record import finished, read_record, write_json
+from ..record import read_record
+from .plan import Plan
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from .pool import Job
 
 CLEAN = "clean"
 KEYS = ("title", "of", "only", "conditions", "noise", "rir", "baseline")
@@ -65,14 +67,6 @@ class Tested:
     source: Path
     condition: str
     record: dict[str, Any]
-
-
-def is_meant(name: str) -> bool:
-    """Whether a suite is one of conditions; False too where there is none of this name."""
-    try:
-        return "conditions" in config.read_suite(name)
-    except ConfigError:
-        return False
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
@@ -183,89 +177,79 @@ def _wanted(record: dict[str, Any], only: dict[str, list[Any]]) -> bool:
     return all(found[key] in values for key, values in only.items())
 
 
-def compare(
-    name: str,
-    overrides: Sequence[str] = (),
-    *,
-    out: str = "runs",
-    workers: int | None = None,
-    limit: float | None = None,
-    dry_run: bool = False,
-    console: Console | None = None,
-) -> dict[str, Any]:
-    """Test every trained cell under every condition, then tabulate; see :func:`.compare.compare`.
+class Conditions(Plan):
+    """Every trained cell under every condition."""
 
-    Finished cells are skipped.
-    """
-    from ..reporting.report import report
-    from ..reporting.tables import wide_console
-    from . import pool
-    from .running import earlier_calls, lock, run_jobs
+    def __init__(self, chosen: Robustness, *, out: str) -> None:
+        self.suite, self.name, self.title = chosen, chosen.name, chosen.title
+        self.folder = Path(out) / chosen.name
+        tested, self.left = expand(chosen, out=out)
+        self.cells = [self._job(cell) for cell in tested]
 
-    console = console or wide_console()
-    chosen = load(name, overrides)
-    cells, left = expand(chosen, out=out)
-    folder = Path(out) / chosen.name
-    jobs = [_job(cell, chosen, folder) for cell in cells]
-    todo = [job for job in jobs if not finished(job.folder)]
-    console.print(
-        f"{chosen.title}: {len(cells)} cells ({len(chosen.conditions)} conditions of "
-        f"{len(cells) // len(chosen.conditions)} trained cells of {chosen.of}), "
-        f"{len(jobs) - len(todo)} finished, {len(todo)} to run",
-        markup=False,
-    )
-    if left:
-        console.print(
-            f"{len(left)} cells of {chosen.of} are not finished or hold no checkpoint, and are not "
-            f"tested: {', '.join(left[:5])}{', ...' if len(left) > 5 else ''}",
-            markup=False,
-        )
-    result = {"cells": len(cells), "done": len(jobs) - len(todo), "failed": 0, "folder": folder}
-    if dry_run:
-        for job in jobs:
+    def headline(self) -> str:
+        """Conditions, and trained cells."""
+        number = len(self.suite.conditions)
+        trained = f"{len(self.cells) // number} trained cells of {self.suite.of}"
+        return f" ({number} conditions of {trained})"
+
+    def notes(self) -> Iterable[str]:
+        """Trained cells that cannot be tested."""
+        if self.left:
+            first = f"{', '.join(self.left[:5])}{', ...' if len(self.left) > 5 else ''}"
+            yield (
+                f"{len(self.left)} cells of {self.suite.of} are not finished or hold no "
+                f"checkpoint, and are not tested: {first}"
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """The suite's settings, with the conditions as an axis."""
+        others = {"overrides": [], "matched": [], "match_params": False, "search": None}
+        return {**asdict(self.suite), "axes": {"condition": self.suite.conditions}, **others}
+
+    def estimate(self, console: Console, workers: int) -> None:
+        """From finished cells; without any, none."""
+        todo = self.todo()
+        for job in self.cells:
             console.print(job.name, markup=False, highlight=False)
-        return {**result, "summary": None}
-    for condition in chosen.conditions:  # what lacks its recordings is told before work
-        registry.attribute(CORRUPTION)(
-            registry.attribute(CONDITION).parse(condition), noise=chosen.noise, rir=chosen.rir
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder):
-        plan: dict[str, Any] = {
-            **asdict(chosen),
-            **{"axes": {"condition": chosen.conditions}, "overrides": [], "matched": []},
-            **{"match_params": False, "search": None, "cells": [c.name for c in cells]},
-            "calls": earlier_calls(folder / "suite.json"),
-        }
-        write_json(folder / "suite.json", plan)
-        if todo:
-            kind, number = pool.devices()
-            began = time.monotonic()
-            options: Any = {"workers": workers or number, "gpus": kind == "cuda"}
-            try:
-                seconds = 60 * limit if limit else None
-                result["failed"] = run_jobs(console, todo, "cells", **options, limit=seconds)
-            finally:
-                ran = sum(finished(job.folder) for job in todo)
-                call = {"cells": ran, "seconds": round(time.monotonic() - began, 1)}
-                write_json(folder / "suite.json", {**plan, "calls": [*plan["calls"], call]})
-            result["done"] = sum(finished(job.folder) for job in jobs)
-        summary = report(folder, console=console)
+        done = [read_record(j.folder) or {} for j in self.cells if j not in todo]
+        if done and todo:
+            mean = sum(entry["seconds"]["total"] for entry in done) / len(done)
+            console.print(
+                f"about {mean * len(todo) / 60 / workers:.0f} min on {workers} workers",
+                highlight=False,
+            )
+
+    def check(self) -> None:
+        """What lacks its recordings is told before work."""
+        for condition in self.suite.conditions:
+            registry.attribute(CORRUPTION)(
+                registry.attribute(CONDITION).parse(condition),
+                noise=self.suite.noise,
+                rir=self.suite.rir,
+            )
+
+    def extra(self) -> dict[str, tuple[Path, Any]]:
+        """What each condition costs each head."""
         from .degradation import write
 
-        console.print(f"degradation: {write(folder)}", markup=False, soft_wrap=True)
-    return {**result, "summary": summary}
+        rows, path = write(self.folder)
+        return {"degradation": (path, rows)}
+
+    def _job(self, cell: Tested) -> Job:
+        from .pool import Job
+
+        tested = {"of": self.suite.of, "cell": cell.source.name}
+        options = {
+            "call": CALL,
+            "source": str(cell.source),
+            "facts": {"condition": cell.condition, "tested": tested},
+            "noise": self.suite.noise,
+            "rir": self.suite.rir,
+        }
+        folder = self.folder / "cells" / cell.name
+        return Job(cell.name, cell.record["config"], folder, options)
 
 
-def _job(cell: Tested, chosen: Robustness, folder: Path) -> Any:
-    from .pool import Job
-
-    tested = {"of": chosen.of, "cell": cell.source.name}
-    options = {
-        "call": CALL,
-        "source": str(cell.source),
-        "facts": {"condition": cell.condition, "tested": tested},
-        "noise": chosen.noise,
-        "rir": chosen.rir,
-    }
-    return Job(cell.name, cell.record["config"], folder / "cells" / cell.name, options)
+def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Conditions:
+    """The plan of a suite of conditions; see :func:`load`."""
+    return Conditions(load(name, overrides), out=out)

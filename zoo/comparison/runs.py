@@ -1,0 +1,94 @@
+"""The usual kind of suite: every cell is a run, trained and tested, maybe after a search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..board import columns
+from . import estimate, pool, search, suite
+from .plan import Plan
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Runs(Plan):
+    """The cells that the axes of a suite span, and the trials of its search."""
+
+    called = "trials"
+
+    def __init__(self, chosen: suite.Suite, *, out: str) -> None:
+        self.suite, self.name, self.title = chosen, chosen.name, chosen.title
+        self.folder = folder = Path(out) / chosen.name
+        self.limit_minutes = chosen.limit_minutes
+        self.spanned = suite.expand(chosen, out=out)
+        self.cells = [_job(cell, folder) for cell in self.spanned]
+        self.of = {cell.name: cell for cell in self.spanned}
+        left = [self.of[job.name] for job in self.todo()]
+        self.trials = {t.name: _trial(t, folder) for cell in left for t in cell.trials}
+        self.ahead = list(self.trials.values())
+
+    def headline(self) -> str:
+        """Folds are audited while the cells are listed."""
+        return " (audits of all folds passed)"
+
+    def notes(self) -> Iterable[str]:
+        """Heads that were made equal in size."""
+        from ..reporting.tables import matching_notes
+
+        return matching_notes(suite.matched(self.spanned))
+
+    def facts(self) -> dict[str, Any]:
+        """The suite's settings."""
+        return {
+            "baseline": self.suite.baseline,
+            "axes": self.suite.axes,
+            "overrides": self.suite.overrides,
+            "match_params": self.suite.match_params,
+            "matched": suite.matched(self.spanned),
+            "search": self.suite.search.budget() if self.suite.search else None,
+        }
+
+    def estimate(self, console: Console, workers: int) -> None:
+        """From finished cells of the same kind, or from a measured step."""
+        estimate.show(console, self.spanned, self.folder, workers)
+
+    def open(self) -> None:
+        """Columns of TensorBoard that fit all heads."""
+        columns.declare(self.folder / "cells", {c.name: (c.cfg, c.point) for c in self.spanned})
+
+    def ready(self, job: pool.Job) -> pool.Job | None:
+        """With the settings that won the cell's trials; recorded where none ended well."""
+        budget, cell = self.suite.search, self.of[job.name]
+        if budget is None:
+            return job
+        best, tried = search.outcome(
+            [(t.settings, self.trials[t.name].folder) for t in cell.trials]
+        )
+        seconds = round(sum(t.get("seconds", 0.0) for t in tried), 2)
+        found = {"rule": search.RULE, "chosen": best, "tried": tried, "seconds": seconds}
+        facts = {**job.options["facts"], "search": {**budget.budget(), **found}}
+        job = replace(job, options={"facts": facts})
+        if best < 0:
+            error = f"none of {len(tried)} trials ended well; the first: {tried[0].get('error')}"
+            pool.record_failure(job, error, "see search.tried in the record", "search")
+            return None
+        return replace(job, config=replace(cell.trials[best].cfg, seed=cell.seed).to_dict())
+
+
+def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Runs:
+    """The plan of a suite of runs; see :func:`.suite.load` and :func:`.suite.expand`."""
+    return Runs(suite.load(name, overrides), out=out)
+
+
+def _job(cell: suite.Cell, folder: Path) -> pool.Job:
+    facts = {"axes": cell.point} if cell.point else {}  # tables of other values are others
+    return pool.Job(cell.name, cell.cfg.to_dict(), folder / "cells" / cell.name, {"facts": facts})
+
+
+def _trial(trial: suite.Trial, folder: Path) -> pool.Job:
+    options = {"test": False, "facts": {"settings": trial.settings}}
+    return pool.Job(trial.name, trial.cfg.to_dict(), folder / "trials" / trial.name, options)
