@@ -101,6 +101,8 @@ def scorer(name: str, **options: Any) -> Scorer:
         kind = attribute(SCORERS.get(name, name))
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"the scorer '{name}' cannot be imported ({error})") from error
+    if not (inspect.isclass(kind) and issubclass(kind, Scorer)):
+        raise ConfigError(f"'{name}' is no subclass of {Scorer.__module__}:Scorer")
     knobs = inspect.signature(kind).parameters
     for option in options:
         if option not in knobs:
@@ -108,9 +110,7 @@ def scorer(name: str, **options: Any) -> Scorer:
     missing = [k for k, p in knobs.items() if p.default is p.empty and k not in options]
     if missing:
         raise ConfigError(f"the scorer '{name}' needs {', '.join(missing)}")
-    made = kind(**options)
-    if not isinstance(made, Scorer):
-        raise ConfigError(f"'{name}' is a {type(made).__name__}, not a Scorer")
+    made: Scorer = kind(**options)
     return made
 
 
