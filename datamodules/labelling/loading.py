@@ -112,7 +112,7 @@ def load(
     folder = Path(name).expanduser()
     path = str(folder) if folder.is_dir() else name
     try:
-        with _quiet():
+        with quiet():
             model, report = auto.from_pretrained(
                 path,
                 config=config,
@@ -139,8 +139,8 @@ def load(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No bar and no table of weights of other tasks that stay behind."""
+def quiet() -> Iterator[None]:
+    """No bars, no warnings: no table of another task's weights that stay behind, for one."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
