@@ -14,8 +14,8 @@ from ...zoo.encoders.pretrained import weights_digest
 from ...zoo.errors import ConfigError
 from .scorers import Hypothesis, Scorer, Scores, device_of
 
-UNSAFE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack", "*.ot", "*.py")
-"""Files of a hub model that are not fetched: pickles, other frameworks' weights, code."""
+WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
+"""Files of a hub model that are fetched: no pickles, no other frameworks' weights, no code."""
 
 
 class Embedding(Scorer):
@@ -120,7 +120,7 @@ def _folder(model: str, revision: str | None) -> Path:
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise ConfigError(f"model={model} reads like a folder, but there is none; give another")
     try:
-        return Path(snapshot_download(model, revision=revision, ignore_patterns=list(UNSAFE)))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(WANTED)))
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
         raise ConfigError(

@@ -44,8 +44,8 @@ def test_every_scorer_of_the_table_is_one() -> None:
 def test_what_cannot_be_made_is_said() -> None:
     with pytest.raises(ConfigError, match=r"no scorer called 'nlp'; have .* did you mean 'nli'"):
         scorer("nlp")
-    with pytest.raises(ConfigError, match=r"'lexicon' has no knob 'langauge'.* 'language'"):
-        scorer("lexicon", langauge="english")
+    with pytest.raises(ConfigError, match="'lexicon' has no knob 'tongue'; have language"):
+        scorer("lexicon", tongue="english")
     with pytest.raises(ConfigError, match="'nli' needs model"):
         scorer("nli")
     with pytest.raises(ConfigError, match="cannot be imported"):
