@@ -17,6 +17,7 @@ from .manifest import Utterance, read_manifest, validate
 from .prepare import Prepared, prepare
 from .recheck import recheck
 from .synthetic import ensure_synthetic
+from .weak import is_weak
 
 EMBEDDED = {"synthetic": "acted", "synthetic_talk": "talk"}
 
@@ -29,19 +30,24 @@ class Speech:
         utterances: of all corpora asked for.
         roots: corpus name to its folder.
         notes: what preparing said, for the record: refusals by reason, counts that are off.
+        soft: scores of all classes by id, where weak labels are used so.
     """
 
     utterances: list[Utterance]
     roots: dict[str, Path]
     notes: dict[str, Any] = field(default_factory=dict)
+    soft: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def sha(self) -> str:
         """12 hexadecimal digits over what the utterances say and sound like, not where they lie."""
-        rows = sorted(
+        rows: list[Any] = sorted(
             (u.id, u.sha or "", u.label or "", u.speaker, f"{u.start:.3f}-{u.end:.3f}")
             for u in self.utterances
         )
+        # of weak labels, also whose they are and how sure
+        weak = sorted((u.id, u.label_source, u.label_score) for u in self.utterances if is_weak(u))
+        rows += [*weak, *sorted(self.soft.items())]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 
 
@@ -96,7 +102,8 @@ def open_corpora(
     """Utterances of the named corpora, prepared on first use and remembered in the cache.
 
     Args:
-        corpora: registered names; with ``manifest``, the corpora to keep of it (all when empty).
+        corpora: registered names; with ``manifest``, the corpora to keep of it (all when empty),
+            and others that it does not hold, which are found as without it.
         root: folder of the corpus (of the manifest's audio); one corpus only, or a folder that
             holds one sub-folder per corpus.
         manifest: a prepared manifest to read instead.
@@ -104,7 +111,16 @@ def open_corpora(
         progress: show a bar while files are decoded.
     """
     if manifest is not None:
-        return _from_manifest(Path(manifest), corpora, root)
+        speech = _from_manifest(Path(manifest), corpora, root)
+        others = [c for c in corpora if c not in speech.roots]
+        if not others:
+            return speech
+        more = open_corpora(others, options=options, progress=progress)
+        return Speech(
+            [*speech.utterances, *more.utterances],
+            {**speech.roots, **more.roots},
+            {**speech.notes, **more.notes},
+        )
     utterances: list[Utterance] = []
     roots: dict[str, Path] = {}
     notes: dict[str, Any] = {}

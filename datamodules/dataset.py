@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -25,6 +26,8 @@ class SpeechDataset(Dataset[Batch]):
         classes: class index of each utterance; -1 = unlabelled.
         n_classes: C.
         weights: loss weight of each class, ``[C]``.
+        trust: factor of each utterance's weight, the confidence of its label; 1 by default.
+        soft: ``[N, C]`` targets instead of one-hot ones.
         roots: corpus name to the folder that ``Utterance.audio`` is relative to.
         max_seconds: longer utterances are cut to this.
         store: features to use instead of audio.
@@ -38,6 +41,8 @@ class SpeechDataset(Dataset[Batch]):
         n_classes: int,
         *,
         weights: Sequence[float] | None = None,
+        trust: Sequence[float] | None = None,
+        soft: np.ndarray | None = None,
         roots: dict[str, Path],
         max_seconds: float,
         store: FeatureStore | None = None,
@@ -47,6 +52,8 @@ class SpeechDataset(Dataset[Batch]):
         self.classes = torch.tensor(list(classes), dtype=torch.long)
         self.n_classes = n_classes
         self.weights = torch.tensor(weights if weights is not None else [1.0] * n_classes)
+        self.trust = None if trust is None else torch.tensor(list(trust), dtype=torch.float32)
+        self.soft = None if soft is None else torch.from_numpy(soft).float()
         self.roots, self.max_seconds, self.text = roots, max_seconds, text
         self.corruption: Corruption | None = None
         self.use(store)
@@ -93,7 +100,11 @@ class SpeechDataset(Dataset[Batch]):
         known = labels >= 0
         probs = torch.zeros(len(chosen), self.n_classes)
         probs[known, labels[known]] = 1.0
+        if self.soft is not None:
+            probs = self.soft[indices]
         weight = torch.where(known, self.weights[labels.clamp_min(0)], 0.0)
+        if self.trust is not None:
+            weight = weight * self.trust[indices]
         dims = None
         if any(u.dims for u in chosen):
             nan = float("nan")

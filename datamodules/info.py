@@ -16,6 +16,7 @@ from ..zoo import registry
 from ..zoo.errors import ConfigError, DataError, suggest
 from ..zoo.taxonomy import canonical, read_yaml
 from .manifest import Utterance
+from .weak import is_weak
 
 ATTRIBUTES = ("gender", "language", "speaker")
 
@@ -151,6 +152,8 @@ class CorpusInfo:
         if column in ATTRIBUTES:
             value: str | None = getattr(utterance, column)
             return value
+        if column == "label" and is_weak(utterance):
+            return utterance.label  # a model's word, of the canonical vocabulary; no corpus' code
         if column == "label":
             raw, codes = utterance.label, self.labels
         elif column in self.alternative_labels:

@@ -5,19 +5,21 @@ A protocol is a YAML file in ``configs/protocol``::
     version: 1
     about: one sentence
     corpora: [ravdess]          # left out: any
-    by: speaker                 # speaker | session | corpus | official (labels["split"])
+    by: speaker                 # speaker | session | corpus | official (labels["split"]) |
+                                # source (weak labels train, people validate and test) | none
     folds:                      # one list per fold, or `each`, or {balanced: N, utterances: true}
       - ["01", "02", "03", "04"]
     expected: 91                # how many speakers or sessions the full corpus has
     tests: own                  # own | others (by corpus): train on the own, test the rest
     validation: next            # next fold | {next: N}, its first N speakers |
-                                # {speakers: share} | {sentences: share} | official
+                                # {speakers: share} | {sentences: share} | official |
+                                # others (by source: all folds but the tested one)
     shares: {parts: [train, valid], why: words}
 
 Fold k tests its own group, validates on what the rule says, and trains on the rest; with ``tests:
-others`` it trains and validates on its own group and tests the rest. No speaker is
-in two parts, unless ``shares`` says in words that, and why, they may be. A change that moves one
-utterance is a new version.
+others`` it trains and validates on its own group and tests the rest; by ``none`` all are trained
+on. No speaker is in two parts, unless ``shares`` says in words that, and why, they may be. A change
+that moves one utterance is a new version.
 """
 
 from __future__ import annotations
@@ -33,11 +35,13 @@ from ..zoo.taxonomy import read_yaml
 from . import folds as rules
 from .manifest import Utterance
 from .split import PAIRS, PARTS, Sharing, Split, some, speaker_of, speakers_of
+from .weak import is_weak
 
 __all__ = ["Protocol", "Sharing", "Split"]
 
 _KEYS = {"version", "about", "corpora", "by", "folds", "expected", "tests", "validation", "shares"}
-_BY = ("speaker", "session", "corpus", "official")
+_BY = ("speaker", "session", "corpus", "official", "source", "none")
+ONE_FOLD = ("official", "none")
 _SHARES = {"speakers", "sentences"}
 _OFFICIAL = dict.fromkeys(("valid", "validation", "dev", "development"), "valid")
 _OFFICIAL |= {"train": "train", "training": "train", "test": "test"}
@@ -124,9 +128,13 @@ class Protocol:
             units = [u for fold in listed for u in fold]
             if len(set(units)) != len(units):
                 raise wrong("folds name a speaker twice; the test parts must not overlap")
-        elif isinstance(folds, dict) and by == "speaker" and isinstance(folds.get("balanced"), int):
+        elif (
+            isinstance(folds, dict)
+            and by in ("speaker", "source")
+            and isinstance(folds.get("balanced"), int)
+        ):
             dealt, by_utterances = folds["balanced"], bool(folds.get("utterances", False))
-        elif (folds != "each" or by == "official") and not (folds is None and by == "official"):
+        elif (folds != "each" or by in ONE_FOLD) and not (folds is None and by in ONE_FOLD):
             raise wrong(f"folds is {folds!r}; want lists, 'each', or {{balanced: N}} by speaker")
         share, first = 0.0, 0
         if isinstance(valid, dict) and set(valid) == {"next"} and listed:
@@ -137,7 +145,7 @@ class Protocol:
             valid, share = next(iter(valid.items()))
             if not 0 < float(share) < 1:
                 raise wrong(f"validation share is {share}; want a number between 0 and 1")
-        elif valid != ("official" if by == "official" else "next"):
+        elif valid != {"official": "official", "source": "others", "none": None}.get(by, "next"):
             raise wrong(
                 f"validation is {valid!r}; want next, {{next: 2}} with listed folds, "
                 "{speakers: 0.2}, {sentences: 0.2}"
@@ -154,7 +162,7 @@ class Protocol:
             version=int(data.get("version", 1)),
             about=str(data.get("about", "")),
             by=by,
-            validation=str(valid),
+            validation=str(valid or "none"),
             share=float(share),
             first=first,
             corpora=corpora,
@@ -168,7 +176,7 @@ class Protocol:
 
     def n_folds(self, utterances: Sequence[Utterance]) -> int:
         """How many folds there are of these utterances."""
-        return 1 if self.by == "official" else len(self._groups(utterances))
+        return 1 if self.by in ONE_FOLD else len(self._groups(utterances))
 
     def split(self, utterances: Sequence[Utterance], fold: int) -> Split:
         """Train, valid and test of one fold, speaker-disjoint unless the protocol says otherwise.
@@ -188,6 +196,8 @@ class Protocol:
             raise ConfigError(
                 f"{self.name} has no fold {fold}; have 0 to {n - 1} for this manifest"
             )
+        if self.by == "none":
+            return Split(list(utterances), [], [], protocol=self.name, fold=fold)
         where = (
             self._official(utterances) if self.by == "official" else self._dealt(utterances, fold)
         )
@@ -216,11 +226,17 @@ class Protocol:
     # -- who belongs where ---------------------------------------------------------------------
 
     @property
+    def _need(self) -> str:
+        if self.by == "source":
+            return "people with human labels validate and test; name a corpus of them as well"
+        return "speaker-disjoint train, validation and test need 3"
+
+    @property
     def _units(self) -> str:
         return "corpora" if self.by == "corpus" else f"{self.by}s"
 
     def _unit(self, u: Utterance) -> str:
-        if self.by == "speaker":
+        if self.by in ("speaker", "source"):
             return speaker_of(u)
         return u.corpus if self.by == "corpus" else f"{u.corpus}/{u.session}"
 
@@ -228,11 +244,13 @@ class Protocol:
         if self.listed:
             return [list(fold) for fold in self.listed]
         if self.dealt:
+            if self.by == "source":
+                utterances = [u for u in utterances if not is_weak(u)]
             speakers = speakers_of(utterances)
             if (n := len(speakers)) < self.dealt:
                 raise DataError(
                     f"{self.name} needs {self.dealt} speakers for {self.dealt} folds; there are "
-                    f"{n} ({some(speakers)}): speaker-disjoint train, validation and test need 3"
+                    f"{n} ({some(speakers)}): {self._need}"
                     + (f", so protocol=kfold-{n} would do" if n >= 3 else "")
                 )
             return rules.balanced(utterances, self.dealt, by_utterances=self.by_utterances)
@@ -247,6 +265,10 @@ class Protocol:
 
     def _dealt(self, utterances: Sequence[Utterance], fold: int) -> list[str]:
         groups = self._groups(utterances)
+        if self.by == "source":
+            own = set(groups[fold])
+            parts = {True: "test", False: "valid"}
+            return ["train" if is_weak(u) else parts[speaker_of(u) in own] for u in utterances]
         fold_of = {unit: k for k, group in enumerate(groups) for unit in group}
         unknown = {self._unit(u) for u in utterances} - set(fold_of)
         if unknown:

@@ -25,6 +25,7 @@ from .manifest import Utterance, read_manifest
 from .protocols import Protocol, Split
 from .sampler import BucketSampler, EvalSampler
 from .split import speakers_of
+from .weak import confidences, refuse_weak, soft_rows, weak_counts, with_weak
 
 PARTS = ("train", "valid", "test")
 
@@ -43,6 +44,9 @@ class SpeechDataModule(L.LightningDataModule):
         balance: weigh training utterances by inverse class frequency.
         train_share: of each class' training utterances (:func:`share_of`); the other parts, and
             the split's fingerprint, stay as they are.
+        weak: ``hard`` weak labels; ``soft``, a distribution over the classes; or ``independent``, a
+            probability of each class by itself.
+        weak_weight: weigh weakly labelled utterances by the confidence of their label.
         workers: DataLoader processes.
         seed: of the training order, and of the share.
         text: whether batches carry transcripts.
@@ -60,12 +64,14 @@ class SpeechDataModule(L.LightningDataModule):
         max_seconds: float = 20.0,
         balance: bool = True,
         train_share: float = 1.0,
+        weak: str = "hard",
+        weak_weight: bool = True,
         workers: int = 0,
         seed: int = 1,
         text: bool = False,
     ) -> None:
         super().__init__()
-        self.speech, self.split, self.taxonomy = speech, split, taxonomy
+        self.speech, self.split, self.taxonomy, self.label = speech, split, taxonomy, label
         self.batch_size, self.batch_seconds = batch_size, batch_seconds
         self.workers, self.seed = workers, seed
         parts: dict[str, list[Utterance]] = {p: getattr(split, p) for p in PARTS}
@@ -87,12 +93,19 @@ class SpeechDataModule(L.LightningDataModule):
         weights = [
             n / (len(taxonomy) * counts[i]) if balance and n else 1.0 for i in range(len(taxonomy))
         ]
+        learned = parts["train"]
+        self.weak = weak_counts(learned) if label == "label" else {}
+        targets: dict[str, Any] = {"weights": weights}
+        if self.weak and weak_weight:
+            targets["trust"] = confidences(learned)
+        if self.weak and weak != "hard":
+            targets["soft"] = soft_rows(learned, classes["train"], speech.soft, len(taxonomy))
         self.datasets = {
             part: SpeechDataset(
                 us,
                 classes[part],
                 len(taxonomy),
-                weights=weights if part == "train" else None,
+                **(targets if part == "train" else {}),
                 roots=speech.roots,
                 max_seconds=max_seconds,
                 text=text,
@@ -151,6 +164,7 @@ class SpeechDataModule(L.LightningDataModule):
         }
         left_out = dict(self.coverage.dropped) if self.coverage else {}
         found = {"kept": kept, "left_out_by_taxonomy": left_out, "cut_to_max_seconds": self.cut}
+        found |= {"weak_labels": self.weak} if self.weak else {}
         return found if self.share["share"] == 1 else {**found, "train_share": self.share}
 
     def speakers(self) -> dict[str, list[str]]:
@@ -159,6 +173,8 @@ class SpeechDataModule(L.LightningDataModule):
 
     def _loader(self, part: str, training: bool) -> DataLoader[Batch]:
         dataset = self.datasets[part]
+        if not training:
+            refuse_weak(part, dataset.utterances, self.label)
         rank = self.trainer.global_rank if self.trainer else 0
         world = self.trainer.world_size if self.trainer else 1
         common: dict[str, Any] = {"size": self.batch_size, "budget": self.batch_seconds}
@@ -212,16 +228,34 @@ def open_data(
     options: dict[str, Any] | None = None,
     label: str = "label",
     progress: bool = False,
+    weak: str = "hard",
+    weak_shuffle: int | None = None,
     **batching: Any,
 ) -> SpeechDataModule:
     """Corpora to a data module: prepare, label, split, audit.
 
     Without a protocol all utterances are the test part.
 
+    Args:
+        corpora: names; with the other arguments as for :func:`.catalog.open_corpora`.
+        protocol: name; None = no split.
+        fold: of the protocol, from 0.
+        taxonomy: the classes; None = the labels found.
+        root: folder of the corpus.
+        manifest: to be read instead.
+        options: of the reader.
+        label: the column that holds the label.
+        progress: show bars.
+        weak: see :class:`SpeechDataModule`.
+        weak_shuffle: seed by which weak labels are dealt out anew; None = they are not.
+        **batching: further arguments of :class:`SpeechDataModule`.
+
     Raises:
-        DataError: when the audit of the split fails, and for anything wrong with the data.
+        DataError: when the audit of the split fails, or its validation or test has weak labels;
+            and for anything wrong with the data.
     """
     speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
+    speech = with_weak(speech, manifest, taxonomy, weak, weak_shuffle)
     taxonomy = taxonomy or auto_taxonomy(speech.utterances, label)
     infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in speech.utterances}}
     labels = [infos[u.corpus].canonical_label(u, label) for u in speech.utterances]
@@ -240,7 +274,9 @@ def open_data(
     report = audit(split)
     if not report.ok:
         raise DataError(f"the audit of {protocol}, fold {fold}, fails: " + "; ".join(report.errors))
-    module = SpeechDataModule(speech, split, taxonomy, label=label, **batching)
+    for part in ("valid", "test") if protocol else ():
+        refuse_weak(part, getattr(split, part), label)
+    module = SpeechDataModule(speech, split, taxonomy, label=label, weak=weak, **batching)
     module.coverage, module.audit = coverage, report
     return module
 
@@ -267,6 +303,7 @@ def audit_folds(cfg: RunConfig, folds: Sequence[int] | None = None) -> list[int]
             manifest=cfg.data.manifest,
             options=cfg.data.options,
             label=cfg.data.label,
+            weak=cfg.data.weak,
         )
         found.append(fold)
         if wanted is None:

@@ -29,6 +29,9 @@ class DataConfig:
     train_share: float = (
         1.0  # of each class' training utterances; a smaller one is part of a larger
     )
+    weak: str = "hard"  # weak labels: hard; from the scores beside the manifest: soft, independent
+    weak_weight: bool = True  # weigh weakly labelled utterances by the confidence of their label
+    weak_shuffle: int | None = None  # seed that deals weak labels out anew: a control
     features: str = "auto"  # auto: what the encoder allows to store is computed once; live: never
     workers: int = 0  # DataLoader processes
 
@@ -75,6 +78,10 @@ class RunConfig:
     fold: int = 0
     taxonomy: str | None = None
     seed: int = 1
+    init: str | None = (
+        None  # folder of a run whose encoder (and mix of layers) this one starts from
+    )
+    init_head: bool = False  # start from its head, too: the same head, of the same classes
     encoder: dict[str, Any] = field(default_factory=dict)
     head_name: str = ""  # of configs/head/NAME.yaml; what the head is called in folders and tables
     head: dict[str, Any] = field(default_factory=dict)
@@ -103,8 +110,12 @@ class RunConfig:
         del d["recipe"], d["head_name"]  # labels: what they stand for is written out
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
-        if d["data"]["train_share"] == 1:  # all: as before there was a choice
-            del d["data"]["train_share"]
+        for key, usual in _LATER.items():  # as before there was a choice
+            if d["data"][key] == usual:
+                del d["data"][key]
+        for key in ("init", "init_head"):
+            if not d[key]:
+                del d[key]
         d["trainer"] = {"precision": d["trainer"]["precision"]}
         return d
 
@@ -113,6 +124,10 @@ class RunConfig:
         """10 hexadecimal digits of :attr:`identity`: the run's id."""
         text = json.dumps(self.identity, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+_LATER = {"train_share": 1, "weak": "hard", "weak_weight": True, "weak_shuffle": None}
+"""Keys of the data that are younger than the first records, and what these had instead."""
 
 
 def merge(values: dict[str, Any]) -> RunConfig:
@@ -154,6 +169,7 @@ def check_ranges(cfg: RunConfig) -> None:
         "fold": (cfg.fold, 0),
         "data.batch_size": (cfg.data.batch_size, 1),
         "data.workers": (cfg.data.workers, 0),
+        "data.weak_shuffle": (cfg.data.weak_shuffle, 0),
         "optim.epochs": (cfg.optim.epochs, 1),
         "optim.accumulate": (cfg.optim.accumulate, 1),
         "optim.weight_decay": (cfg.optim.weight_decay, 0),
@@ -190,6 +206,7 @@ def check_ranges(cfg: RunConfig) -> None:
     ]
     wrong += [f"{k}={v} is not between 0 and 1" for k, v in shares.items() if not 0 <= v <= 1]
     choices = {
+        "data.weak": (cfg.data.weak, ("hard", "soft", "independent")),
         "optim.schedule": (cfg.optim.schedule, ("cosine", "linear")),
         "trainer.strategy": (cfg.trainer.strategy, ("auto", "ddp", "fsdp")),
     }

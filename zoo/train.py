@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 import warnings
 from collections.abc import Mapping
@@ -25,8 +26,10 @@ from .record import finished, read_record, write_json
 from .statistics.stats import bootstrap
 from .taxonomy import Taxonomy
 from .training import parallel
+from .training.starting import start_from
 from .training.storing import StoreFeatures
 
+RULE = "highest val/uar, earliest epoch of equals"
 OPEN_DATA = "serzoo.datamodules.speech:open_data"
 
 
@@ -89,6 +92,9 @@ def open_data(
         max_seconds=d.max_seconds,
         balance=d.balance,
         train_share=d.train_share,
+        weak=d.weak,
+        weak_weight=d.weak_weight,
+        weak_shuffle=d.weak_shuffle,
         workers=d.workers,
         seed=cfg.seed,
         text=text,
@@ -109,7 +115,8 @@ def train(
 ) -> dict[str, Any]:
     """Fit, select on validation, test once, write the record.
 
-    A finished run is not repeated; one that was killed goes on from its last whole epoch, to the
+    Where the protocol validates nobody, the last epoch is kept, and the record has no scores. A
+    finished run is not repeated; one that was killed goes on from its last whole epoch, to the
     same weights as if it had not been.
 
     Args:
@@ -147,11 +154,15 @@ def train(
         "taxonomy_fingerprint": taxonomy.fingerprint,
         "data": identity,
         "speakers": data.speakers(),
+        "weak_labels": data.weak,
     }
     module = build(cfg, taxonomy, metadata)
     refuse_seen(module.encoder, metadata["speakers"])
+    if cfg.init:
+        metadata["origin"] = start_from(cfg.init, module, head=cfg.init_head)
     metadata["published"] = checkpoint.published_parts(module)
-    trainer, best = _trainer(cfg, out, len(data.datasets["train"]))
+    validated = len(data.datasets["valid"]) > 0
+    trainer, best = _trainer(cfg, out, validated)
     if trainer.is_global_zero:
         write_json(out / "config.json", {"fingerprint": cfg.fingerprint, **cfg.to_dict()})
     storing = _store(cfg, trainer, data)
@@ -165,7 +176,7 @@ def train(
         trainer.fit(module, data, ckpt_path=str(last) if resumed else None, weights_only=True)
     fit_seconds = time.perf_counter() - began - storing.seconds
     began = time.perf_counter()
-    result = _test(trainer, module, data, best, test)
+    result = _test(trainer, module, data, best, test) if validated else _kept(module, last)
     evaluate_seconds = time.perf_counter() - began
     layer_weights = module.encoder.layer_weights()  # by every process: it may be shared out
     if not trainer.is_global_zero:
@@ -183,13 +194,14 @@ def train(
         "split_notes": list(data.split.notes),
         "audit": data.audit.to_dict() if data.audit else None,
         "selection": {
-            "rule": "highest val/uar, earliest epoch of equals",
+            "rule": RULE if validated else "last epoch; nothing was validated",
             "val/uar": float(best.best_model_score) if best.best_model_score is not None else None,
             "epoch": result.pop("epoch"),
         },
         "parameters": record.count_parameters(module),
         "encoder": module.encoder.describe(),
         "layer_weights": layer_weights,
+        **({"origin": metadata["origin"]} if cfg.init else {}),
         "features": "stored" if storing.stored else "live",
         "feature_store": storing.filled,
         "seconds": {
@@ -207,11 +219,11 @@ def train(
         **record.environment(),
         **(facts or {}),
     }
-    for part in ("valid", "test") if test else ("valid",):
+    for part in (("valid", "test") if test else ("valid",)) if validated else ():
         module.tables[part].write_jsonl(
             out / f"{'predictions' if part == 'test' else 'valid'}.jsonl"
         )
-    if test:
+    if test and validated:
         rows = attributes.attributes_of(data.datasets["test"].utterances)
         attributes.write_attributes(out / attributes.UTTERANCES, rows)
         board.write(trainer, module, cfg, entry, data)
@@ -224,7 +236,7 @@ def _refuse_other_data(out: Path, found: Any, identity: dict[str, Any]) -> None:
         raise DataError(f"{out} holds a run on other data than this; choose another trainer.out")
 
 
-def _trainer(cfg: RunConfig, out: Path, n_train: int) -> tuple[L.Trainer, ModelCheckpoint]:
+def _trainer(cfg: RunConfig, out: Path, validated: bool) -> tuple[L.Trainer, ModelCheckpoint]:
     folder = out / "checkpoints"
     best = ModelCheckpoint(
         folder, filename="best", monitor="val/uar", mode="max", enable_version_counter=False
@@ -233,7 +245,9 @@ def _trainer(cfg: RunConfig, out: Path, n_train: int) -> tuple[L.Trainer, ModelC
     last = ModelCheckpoint(
         folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
-    callbacks: list[Callback] = [best, last, board.Board()]
+    callbacks: list[Callback] = [last, board.Board()]
+    if validated:
+        callbacks.insert(0, best)
     if cfg.trainer.progress:
         callbacks.append(RichProgressBar(leave=False))
     t = cfg.trainer
@@ -249,6 +263,7 @@ def _trainer(cfg: RunConfig, out: Path, n_train: int) -> tuple[L.Trainer, ModelC
         accumulate_grad_batches=cfg.optim.accumulate,
         use_distributed_sampler=False,  # our samplers shard themselves
         num_sanity_val_steps=0,
+        limit_val_batches=1.0 if validated else 0,
         logger=TensorBoardLogger(str(out), name="", version="", default_hp_metric=False),
         callbacks=callbacks,
         enable_progress_bar=t.progress,
@@ -291,6 +306,18 @@ def _test(
             "inference_seconds_per_utterance": seconds / max(1, len(test.ids)),
         }
     )
+
+
+def _kept(module: SERModule, last: Path) -> dict[str, Any]:
+    """The last epoch as the run's model, where nobody validates."""
+    content = checkpoint.read(last)
+    checkpoint.restore(module, content)
+    best = last.with_name("best.ckpt")
+    if module.global_rank == 0:
+        draft = last.with_name(".best.tmp")
+        shutil.copyfile(last, draft)
+        draft.replace(best)
+    return {"epoch": int(content["epoch"])}
 
 
 def measure(test: Any, temperature: float = 1.0) -> dict[str, Any]:

@@ -140,7 +140,11 @@ def _train(arguments: argparse.Namespace) -> None:
 
     cfg = config.load(arguments.recipe, arguments.settings)
     entry = train(cfg)
-    if "metrics" not in entry:  # a rank other than the first
+    if "selection" not in entry:  # a rank other than the first
+        return
+    if "metrics" not in entry:
+        print(f"{cfg.called} on {', '.join(cfg.corpus)}: trained; nothing was validated or tested")
+        print(f"record, checkpoints, TensorBoard: {run_folder(cfg)}")
         return
     m = entry["metrics"]
     low, high = m["uar_interval"]
@@ -212,6 +216,25 @@ def _adapt(arguments: argparse.Namespace) -> None:
     if "data" not in values:
         raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
     print("\n".join(told(adapt(arguments.checkpoint, **values, progress=sys.stderr.isatty()))))
+
+
+def _probe(arguments: argparse.Namespace) -> None:
+    from .probe import probe_model
+    from .reporting.probed import told
+
+    known = ("data", "root", "protocol", "fold", "rate_from", "out")
+    own = [s for s in arguments.settings if s.startswith((*(f"{k}=" for k in known), "options."))]
+    recipe = [s for s in arguments.settings if s not in own]
+    arguments.settings = own
+    values = _settings(arguments, known, numbers=("fold",))
+    entry = probe_model(
+        arguments.model,
+        recipe,
+        against=arguments.against,
+        **values,
+        progress=sys.stderr.isatty(),
+    )
+    print(f"{told(entry)}\nrecord: {entry['folder']}")
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -322,6 +345,7 @@ VERBS: dict[str, Any] = {
     "train": _train,
     "eval": _eval,
     "adapt": _adapt,
+    "probe": _probe,
     "predict": _predict,
     "compare": _compare,
     "report": _report,

@@ -343,11 +343,16 @@ def test_the_recipe_s_name_is_not_part_of_the_fingerprint(tmp_path: Path) -> Non
 def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> None:
     identity = load().identity
     left_out = {f.name for f in fields(RunConfig)} - set(identity)
-    assert left_out == {"recipe", "head_name"}
-    # a share of less than all, which is what there was before there were shares
-    data = load("data.train_share=0.5").identity["data"]
+    assert left_out == {"recipe", "head_name", "init", "init_head"}
+    assert set(load("init=runs/a", "init_head=true").identity) - set(identity) == {
+        *("init", "init_head"),
+    }
+    # what was done before there was a choice is not named
+    chosen = ("data.train_share=0.5", "data.weak=soft", "data.weak_weight=false")
+    data = load(*chosen, "data.weak_shuffle=0").identity["data"]
     of_data = {f.name for f in fields(DataConfig)} - set(data)
-    assert set(data) - set(identity["data"]) == {"train_share"}
+    later = {"train_share", "weak", "weak_weight", "weak_shuffle"}
+    assert set(data) - set(identity["data"]) == later
     assert of_data == {"root", "manifest", "workers", "features"}
     of_trainer = {f.name for f in fields(TrainerConfig)} - set(identity["trainer"])
     assert of_trainer == {f.name for f in fields(TrainerConfig)} - {"precision"}

@@ -86,8 +86,9 @@ def run_jobs(
             elif not console.is_terminal:
                 entry = read_record(job.folder) or {}
                 part = "UAR" if "metrics" in entry else "validation UAR"
-                uar = (entry.get("metrics") or entry["valid"])["uar"]
-                console.print(f"{job.name}: {part} {uar:.3f}", highlight=False)
+                scores = entry.get("metrics") or entry.get("valid")
+                told = f"{part} {scores['uar']:.3f}" if scores else "trained, nothing validated"
+                console.print(f"{job.name}: {told}", highlight=False)
             show(1)
 
         try:

@@ -50,7 +50,7 @@ class TrainedEncoder(Encoder):
         allow_seen_speakers: bool = False,
     ) -> None:
         super().__init__()
-        module = _read(name)
+        module = read_trained(name)
         options = dict(module.metadata["config"]["encoder"])
         self.name, self.allow_seen_speakers = name, allow_seen_speakers
         self.network: Encoder = module.encoder.eval().requires_grad_(False)
@@ -133,45 +133,67 @@ def refuse_seen(encoder: Encoder, speakers: Speakers) -> None:
     """
     if not isinstance(encoder, TrainedEncoder) or encoder.allow_seen_speakers:
         return
-    anyway = "encoder.allow_seen_speakers=true, if the numbers are not about new speakers"
-    if encoder.speakers is None:
+    anyway = ", or set encoder.allow_seen_speakers=true, if the numbers are not about new speakers"
+    refuse_heard(f"the encoder in {encoder.name}", encoder.speakers, speakers, anyway)
+
+
+def refuse_heard(what: str, heard: Speakers | None, speakers: Speakers, anyway: str = "") -> None:
+    """Refuse to select or score on speakers that something was trained or selected on.
+
+    Args:
+        what: it is, in words.
+        heard: ``corpus/speaker`` names of the parts of its run; None = it does not say.
+        speakers: the same of the run that uses it.
+        anyway: a further way out, in words.
+
+    Raises:
+        DataError: naming them.
+    """
+    if heard is None:
         raise DataError(
-            f"the encoder in {encoder.name} does not say on whose voices it was trained (its run "
-            f"is older than that); train it again, or set {anyway}"
+            f"{what} does not say on whose voices it was trained (its run "
+            f"is older than that); train it again{anyway}"
         )
-    own = {s for part in ("train", "valid") for s in encoder.speakers.get(part, ())}
+    own = {s for part in ("train", "valid") for s in heard.get(part, ())}
     for part in ("valid", "test"):
         if seen := sorted(own & set(speakers.get(part, ()))):
             raise DataError(
                 f"{len(seen)} speakers of the {part} part ({', '.join(seen[:5])}"
-                f"{', ...' if len(seen) > 5 else ''}) were among those that the encoder in "
-                f"{encoder.name} was trained or selected on; use an encoder of other speakers or "
-                f"corpora, another fold, or set {anyway}"
+                f"{', ...' if len(seen) > 5 else ''}) were among those that {what} was trained or "
+                f"selected on; use one of other speakers or corpora, another fold{anyway}"
             )
 
 
-def _read(name: str) -> Any:
-    """The module of a finished run or a saved folder, its encoder trained."""
+def read_trained(name: str, key: str = "encoder.name") -> Any:
+    """The module of a finished run or a saved folder, its encoder trained.
+
+    Args:
+        name: the folder.
+        key: of the configuration that named it, for messages.
+
+    Raises:
+        ConfigError: when there is none.
+    """
     folder = Path(name).expanduser()
     wanted = "give the folder of a finished `serzoo train`, or one that `serzoo save` wrote"
     if not folder.is_dir():
-        raise ConfigError(f"encoder.name={name}: there is no folder {folder.absolute()}; {wanted}")
+        raise ConfigError(f"{key}={name}: there is no folder {folder.absolute()}; {wanted}")
     if not published.is_meant(folder):
         if not (folder / "checkpoints").is_dir():
-            raise ConfigError(f"encoder.name={name} holds no trained model; {wanted}")
+            raise ConfigError(f"{key}={name} holds no trained model; {wanted}")
         if not finished(folder):
             raise ConfigError(
-                f"encoder.name={name}: its run has not ended well (no record.json with status "
+                f"{key}={name}: its run has not ended well (no record.json with status "
                 "ok), so its weights are not what was selected; run `serzoo train` again, which "
                 "goes on from the last epoch"
             )
     try:
         module = checkpoint.load(folder)
     except CheckpointError as error:
-        raise ConfigError(f"encoder.name={name} has no encoder to use: {error}") from error
+        raise ConfigError(f"{key}={name} has no encoder to use: {error}") from error
     if isinstance(module.encoder, TrainedEncoder):
         raise ConfigError(
-            f"encoder.name={name} trained a head only: its encoder is the one in "
-            f"{module.encoder.name}; set encoder.name to that folder"
+            f"{key}={name} trained a head only: its encoder is the one in "
+            f"{module.encoder.name}; set {key} to that folder"
         )
     return module

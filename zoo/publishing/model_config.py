@@ -63,7 +63,7 @@ def describe(module: SERModule, record: Mapping[str, Any] | None = None) -> dict
         if isinstance(value, str) and Path(value).expanduser().is_absolute():
             options[key] = Path(value).name
     temperature = module.temperature
-    if temperature is None and record is not None:
+    if temperature is None and record is not None and record.get("kind") != "adaptation":
         temperature = (record.get("metrics") or {}).get("temperature")
     return {
         "library": "serzoo",
@@ -86,6 +86,8 @@ def describe(module: SERModule, record: Mapping[str, Any] | None = None) -> dict
         "fingerprint": meta.get("fingerprint") or cfg.fingerprint,
         "widened_from": meta.get("widened_from"),
         "adapted": meta.get("adapted"),
+        "origin": meta.get("origin"),
+        "weak_labels": meta.get("weak_labels"),
         "data": meta.get("data"),
         "speakers": meta.get("speakers"),
         "training": {key: identity[key] for key in TRAINING} | {"head_name": cfg.called},

@@ -161,7 +161,8 @@ def load(path: str | Path, *, revision: str | None = None, base: str | None = No
     parts = {"encoder": config["encoder"], "head": config["head"]}
     meta = {**{k: config[k] for k in keys}, "config": {**config["training"], **parts}}
     # speakers of the parts, and what an adapted model was before; older folders do not say
-    meta |= {key: config.get(key) for key in ("speakers", "widened_from", "adapted")}
+    later = ("speakers", "widened_from", "adapted", "origin", "weak_labels")
+    meta |= {key: config.get(key) for key in later}
     try:
         module = checkpoint.rebuild(meta, path, base)
     except (ConfigError, KeyError, TypeError, AttributeError) as error:
