@@ -153,6 +153,7 @@ def test_an_adapted_model_scores_as_recorded_and_remembers_whom_it_heard(
     assert table.ids == PredictionTable.read_jsonl(tmp_path / "out" / "predictions.jsonl").ids
     assert numbers["metrics"]["uar"] == entry["metrics"]["uar"]
     assert numbers["speakers_heard"] == []
+    assert load(tmp_path / "out").temperature is None  # nothing was left to fit one on
     assert set(entry["support"]["speakers"]) < set(
         load(tmp_path / "out").metadata["speakers"]["train"]
     )
