@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..board import columns
-from . import estimate, pool, search, suite
+from . import axes, estimate, pool, search, suite
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -31,15 +31,11 @@ class Runs(Plan):
         self.trials = {t.name: _trial(t, folder) for cell in left for t in cell.trials}
         self.ahead = list(self.trials.values())
 
-    def headline(self) -> str:
-        """Folds are audited while the cells are listed."""
-        return " (audits of all folds passed)"
-
     def notes(self) -> Iterable[str]:
-        """Heads that were made equal in size."""
+        """The audit, which listing the cells includes, and heads that were made equal in size."""
         from ..reporting.tables import matching_notes
 
-        return matching_notes(suite.matched(self.spanned))
+        return ["audits of all folds passed", *matching_notes(suite.matched(self.spanned))]
 
     def facts(self) -> dict[str, Any]:
         """The suite's settings."""
@@ -81,11 +77,20 @@ class Runs(Plan):
 
 def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Runs:
     """The plan of a suite of runs; see :func:`.suite.load` and :func:`.suite.expand`."""
-    return Runs(suite.load(name, overrides), out=out)
+    chosen = suite.load(name, overrides)
+    if chosen.pretraining is None:
+        return Runs(chosen, out=out)
+    from .started import Started
+
+    return Started(chosen, out=out)
 
 
 def _job(cell: suite.Cell, folder: Path) -> pool.Job:
-    facts = {"axes": cell.point} if cell.point else {}  # tables of other values are others
+    # tables of other values are others; what a cell starts from is a row of one
+    point = {k: v for k, v in cell.point.items() if k != axes.SOURCE}
+    facts: dict[str, Any] = {"axes": point} if point else {}
+    if axes.SOURCE in cell.point:
+        facts["pretraining"] = cell.point[axes.SOURCE]
     return pool.Job(cell.name, cell.cfg.to_dict(), folder / "cells" / cell.name, {"facts": facts})
 
 
