@@ -41,7 +41,14 @@ from .features import feature_key, heard
 from .manifest import Utterance
 from .world import F0_RANGE, FRAME_SECONDS, f0, pyworld
 
-QUANTITIES = ("f0_mean", "f0_sd", "energy_mean", "energy_sd", "rate")
+UNITS = {
+    "f0_mean": "semitones above 100 Hz",
+    "f0_sd": "semitones",
+    "energy_mean": "dB",
+    "energy_sd": "dB",
+    "rate": "syllables a second",
+}
+QUANTITIES = tuple(UNITS)
 
 RateFrom = Literal["auto", "text", "audio"]
 SOURCES = ("auto", "text", "audio")

@@ -48,6 +48,14 @@ def parser() -> argparse.ArgumentParser:
         "([protocol=NAME] [taxonomy=NAME])",
         ("manifest", "a prepared manifest, or a corpus' name"),
     )
+    sub = verb(
+        "label",
+        "weak labels from what is said: transcribe, entail, select (taxonomy=NAME out=FOLDER "
+        "[asr=MODEL] [scorer=nli|embedding|causal|lexicon] [scorer.model=MODEL] [threshold=0.5] "
+        "...); `label trace OUT ID` says where a label comes from",
+        ("manifest", "a prepared manifest, or a corpus' name"),
+    )
+    sub.add_argument("--shard", help="K/N: only the K-th of N parts (default: all, or this rank's)")
     sub = verb("doctor", "build a run, take one step of it, and say what is wrong with it", recipe)
     sub.add_argument("--json", action="store_true", help="findings as JSON")
     verb("train", "fit, select on validation, test once, write a record", recipe)
@@ -63,6 +71,16 @@ def parser() -> argparse.ArgumentParser:
         "[tuning=lora|head|full|scratch] [draw=1] [steps=60] [protocol=NAME fold=0 taxonomy=NAME])",
         ("checkpoint", "a run's folder, a .ckpt file, or a saved folder"),
     )
+    sub = verb(
+        "probe",
+        "does a representation model prosody: F0, level and rate from frozen frames, by linear "
+        "probes (data=CORPUS [protocol=NAME] [fold=K] [rate_from=auto|text|audio] [out=FOLDER])",
+        ("model", "a run's folder, a .ckpt file, a saved folder; or a recipe, with its settings"),
+    )
+    sub.add_argument(
+        "--against", default="untrained",
+        help="untrained (the same encoder, default), none, or another model",
+    )  # fmt: skip
     sub = verb(
         "predict",
         "label and probabilities of recordings, or a timeline of long ones",

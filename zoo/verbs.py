@@ -116,6 +116,14 @@ def _audit(arguments: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
+def _label(arguments: argparse.Namespace) -> int:
+    from . import registry
+
+    run = registry.attribute("serzoo.datamodules.labelling.command:run")
+    shard = [] if arguments.shard is None else [f"shard={arguments.shard}"]
+    return int(run(arguments.manifest, [*arguments.settings, *shard]))
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     import json
 
@@ -341,6 +349,7 @@ VERBS: dict[str, Any] = {
     "config": _config,
     "prepare": _prepare,
     "audit": _audit,
+    "label": _label,
     "doctor": _doctor,
     "train": _train,
     "eval": _eval,

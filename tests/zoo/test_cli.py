@@ -14,8 +14,8 @@ from serzoo.zoo.cli import main
 from serzoo.zoo.taxonomy import read_yaml
 
 VERBS = (
-    "list", "config", "prepare", "audit", "doctor", "train", "eval", "adapt", "predict",
-    "compare", "report", "tensorboard",
+    "list", "config", "prepare", "audit", "label", "doctor", "train", "eval", "adapt", "probe",
+    "predict", "compare", "report", "tensorboard",
     "save", "push", "export", "cache",
 )  # fmt: skip
 LABELS, SPEAKERS = ("angry", "happy", "sad"), ("s1", "s2", "s3", "s4", "s5")
