@@ -120,7 +120,20 @@ def check_options(kind: Kind, name: str, options: dict[str, Any]) -> None:
     Raises:
         ConfigError: listing every unknown key, missing key and value of a wrong type at once.
     """
-    schema = schema_of(get(kind, name))
+    check_knobs(f"{SINGULAR[kind]} '{name}'", schema_of(get(kind, name)), options)
+
+
+def check_knobs(what: str, schema: Mapping[str, Knob], options: Mapping[str, Any]) -> None:
+    """Compare options with what may be set.
+
+    Args:
+        what: they are of, for messages.
+        schema: name to knob, as :func:`schema_of` gives.
+        options: name to value.
+
+    Raises:
+        ConfigError: listing every unknown key, missing key and value of a wrong type at once.
+    """
     errors = [f"unknown key '{k}'{suggest(k, schema)}" for k in options if k not in schema]
     errors += [
         f"missing key '{k}'" for k, knob in schema.items() if knob.required and k not in options
@@ -131,7 +144,7 @@ def check_options(kind: Kind, name: str, options: dict[str, Any]) -> None:
         if k in schema and not _fits(v, schema[k].annotation)
     ]
     if errors:
-        raise ConfigError(f"{SINGULAR[kind]} '{name}': " + "; ".join(errors))
+        raise ConfigError(f"{what}: " + "; ".join(errors))
 
 
 def complete(kind: Kind, name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,72 @@
+"""``serzoo label`` on the command line: what was typed to what is done, and its words."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ...zoo.config import parse
+from ...zoo.errors import ConfigError
+from .trace import shown, trace
+from .verb import KNOBS, Told, label, settings
+
+EVERY = 30.0  # seconds between lines of progress where there is no terminal
+
+
+def run(first: str, rest: Sequence[str]) -> int:
+    """What ``serzoo label FIRST REST...`` does; the exit code."""
+    return COMMANDS.get(first, lambda words: _label(first, words))(rest)
+
+
+def _label(source: str, words: Sequence[str]) -> int:
+    values = dict(parse(words))
+    written = {key.strip(): text for key, _, text in (w.partition("=") for w in words)}
+    for key, value in values.items():  # a folder may look like a number
+        named = key in KNOBS and KNOBS[key].annotation in (str, str | None)
+        if named and isinstance(value, (int, float)) and not isinstance(value, bool):
+            values[key] = written[key]
+    keywords = settings(values)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        done = label(source, **keywords, told=_bar(bar) if console.is_terminal else _lines())
+    print("\n".join(done.lines))
+    return 0
+
+
+def _trace(words: Sequence[str]) -> int:
+    if len(words) != 2:
+        raise ConfigError("say `serzoo label trace OUT ID`, with OUT the folder of the labels")
+    print("\n".join(shown(trace(*words))))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"trace": _trace}
+"""First word to what it does, where it is not a manifest or a corpus."""
+
+
+def _bar(bar: Progress) -> Told:
+    tasks = {}
+
+    def told(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = bar.add_task(name, total=total)
+        bar.update(tasks[name], completed=done)
+
+    return told
+
+
+def _lines() -> Told:
+    last = time.monotonic()
+
+    def told(name: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > EVERY:
+            last = time.monotonic()
+            print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
+
+    return told
