@@ -7,6 +7,7 @@ selected or scored by it.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -123,9 +124,13 @@ def soft_scores(manifest: str | Path, taxonomy: Taxonomy, kind: str) -> dict[str
         kind: ``soft`` adds up to one, ``independent`` is a probability of each class by itself; see
             :func:`.labelling.select.soft_targets`.
 
+    Scores of a finer taxonomy are folded, as the labels were.
+
     Raises:
+        ConfigError: when finer classes fold into none of the run's.
         DataError: when there is no such file, or it holds other classes.
     """
+    from .labelling.folding import fold_rows
     from .labelling.select import soft_targets
     from .labelling.stage import rows_of
 
@@ -136,7 +141,12 @@ def soft_scores(manifest: str | Path, taxonomy: Taxonomy, kind: str) -> dict[str
             "the folder of `serzoo label`, or train on hard labels (data.weak=hard)"
         )
     name: Any = "distribution" if kind == "soft" else kind
-    found = soft_targets(rows_of(path), taxonomy, name)
+    rows: Any = rows_of(path)
+    record = path.with_name("labels.json")
+    if record.is_file() and (about := json.loads(record.read_text("utf-8"))).get("folded"):
+        fine = Taxonomy.from_dict(about["scores"]["settings"]["taxonomy"])
+        rows = fold_rows(rows, fine, taxonomy)
+    found = soft_targets(rows, taxonomy, name)
     return {i: [float(v) for v in row] for i, row in found.items()}
 
 

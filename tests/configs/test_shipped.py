@@ -24,6 +24,8 @@ MIXED = {
     "emodb_nemo": ["emodb", "nemo"],
     "ravdess_nemo": ["ravdess", "nemo"],
     "big4_transfer": ["ravdess", "emodb", "nemo"],
+    "lanser_pretrain": ["synthetic_talk"],
+    "lanser_finetune": ["synthetic"],
 }
 
 
@@ -35,7 +37,7 @@ def test_how_many_there_are() -> None:
         "encoder": 30,
         "optim": 4,
         "protocol": 17,
-        "recipe": 13,
+        "recipe": 15,
         "suite": 17,
     }
     assert len(Taxonomy.names()) == 16

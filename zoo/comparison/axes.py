@@ -17,7 +17,8 @@ from ..errors import ConfigError, suggest
 
 AXES = ("recipe", "encoder", "head", "fold", "seed")
 SHORT = {"tuning": "encoder.tuning", "share": "data.train_share"}
-PLAIN = ("corpus", "protocol", "taxonomy")
+PLAIN = ("corpus", "protocol", "taxonomy", "pretraining")
+SOURCE = "pretraining"  # no key of a run: the name of what it starts from
 GROUPS = ("encoder", "head", "data", "optim")
 Point = dict[str, Any]
 
@@ -44,7 +45,8 @@ def points(axes: Mapping[str, Any]) -> list[Point]:
 
 def overrides(point: Mapping[str, Any]) -> list[str]:
     """``key=value`` of a run's configuration, for a combination of values."""
-    return [setting(SHORT.get(name, name), value) for name, value in point.items()]
+    own = {name: value for name, value in point.items() if name != SOURCE}
+    return [setting(SHORT.get(name, name), value) for name, value in own.items()]
 
 
 def setting(key: str, value: Any) -> str:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from .. import config, registry
 from ..config import RunConfig
 from ..errors import ConfigError, suggest
-from . import axes, search
+from . import axes, search, sources
 from .axes import AXES as AXES  # from here, for suites' readers
+from .axes import Point
+from .sources import Pretraining, Source
 
 if TYPE_CHECKING:
     from .matching import Match
@@ -37,6 +39,7 @@ class Suite:
         overrides: ``key=value`` for every cell.
         search: the settings that each head may try; None = none.
         limit_minutes: a cell that takes longer is ended, and recorded as failed; None = no limit.
+        pretraining: what cells may start from, where that is an axis (:mod:`.sources`).
     """
 
     name: str
@@ -47,6 +50,7 @@ class Suite:
     match_params: bool | int | str = False
     search: search.Search | None = None
     limit_minutes: float | None = None
+    pretraining: Pretraining | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Cell:
         point: values of the free axes.
         match: how its head was brought to the size of others.
         trials: what its head tries in this fold, the same for all seeds.
+        source: what it starts from; None = new weights.
     """
 
     name: str
@@ -79,6 +84,7 @@ class Cell:
     match: Match | None = None
     point: dict[str, Any] = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
+    source: Source | None = None
 
     @property
     def kind(self) -> tuple[str, ...]:
@@ -97,7 +103,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
         ConfigError: with the known names, or the unknown key.
     """
     path, raw = Path(name), config.read_suite(name)
-    known_keys = ("title", "axes", "overrides", "search", *OWN)
+    known_keys = ("title", "axes", "overrides", "search", "pretraining", "label", *OWN)
     for key in raw:
         if key not in known_keys:
             raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, known_keys)}")
@@ -114,8 +120,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
         if group == "axes" or key in (*AXES, *axes.SHORT, *spanned):
             listed = value if isinstance(value, list) or value == "all" else [value]
             spanned[inner if group == "axes" else key] = listed
-        elif group == "search" and inner:
-            raw["search"] = {**(raw.get("search") or {}), inner: value}
+        elif group in ("search", "label") and inner:
+            raw[group] = {**(raw.get(group) or {}), inner: value}
         elif key in (*OWN, "search"):
             raw[key] = value
         else:
@@ -143,8 +149,11 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
     if limit is not None and not (isinstance(limit, (int, float)) and limit > 0):
         raise ConfigError(f"limit_minutes is {limit!r}; give minutes above 0, or leave it out")
     found = search.read(name, raw.get("search"))
+    begun = sources.read(name, raw, spanned.get(axes.SOURCE))
+    if found and begun:
+        raise ConfigError(f"suite '{name}' has a search and an axis pretraining; leave one out")
     title = str(raw.get("title", name))
-    return Suite(path.stem, title, spanned, fixed, baseline, match_params, found, limit)
+    return Suite(path.stem, title, spanned, fixed, baseline, match_params, found, limit, begun)
 
 
 def _check_target(wanted: Any, heads: set[str]) -> None:
@@ -177,11 +186,16 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
             probe = config.load(recipe, [*base, f"head={suite.axes['head'][0]}", *last])
             folds = folds_of(probe, suite.axes.get("fold", "all"))
             matches = _matches(suite, recipe, [*base, *last], probe)
-            first = suite.axes["seed"][0]
+            first, shared = suite.axes["seed"][0], [*base, *last]
+            begun = {s: _source(suite, point, shared, s, probe, out) for s in suite.axes["seed"]}
             for seed, fold, head in product(suite.axes["seed"], folds, suite.axes["head"]):
                 found = matches.get(head)
                 size = found.overrides if found else []
                 chosen = [*base, f"head={head}", *last, *size, f"fold={fold}"]
+                source = begun[seed]
+                if suite.pretraining:
+                    start = str(source.folder) if source else None
+                    chosen.append(axes.setting("init", start))
                 cfg = config.load(recipe, [*chosen, f"seed={seed}"])
                 shown = str(encoder or probe.encoder["type"])
                 stem = Path(recipe).stem
@@ -191,10 +205,26 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
                 cells.append(
                     Cell(
                         f"{name}-s{seed}-{unique}", cfg, stem, shown, head, fold, seed,
-                        found, point, trials,
+                        found, point, trials, source,
                     )
                 )  # fmt: skip
     return cells
+
+
+def _source(
+    suite: Suite, point: Point, settings: Sequence[str], seed: int, probe: RunConfig, out: str
+) -> Source | None:
+    """What a cell starts from, of the same encoder as the cell."""
+    if suite.pretraining is None:
+        return None
+    arm, folder = str(point[axes.SOURCE]), Path(out) / suite.name
+    source = suite.pretraining.source(arm, settings, seed, out=out, folder=folder)
+    if source and source.cfg.encoder != probe.encoder:
+        raise ConfigError(
+            f"suite '{suite.name}': the cells' encoder is {probe.encoder}, but that of pretraining "
+            f"'{arm}' is {source.cfg.encoder}; let both recipes have the same, or set it for all"
+        )
+    return source
 
 
 class _Folds:

@@ -48,9 +48,10 @@ class Run:
 
     @property
     def head(self) -> str:
-        """The name of its configuration; the type in records that hold no name."""
-        cfg = self.record["config"]
-        return str(cfg.get("head_name") or cfg["head"]["type"])
+        """The name of its configuration, and what it started from; the type where it has none."""
+        cfg, arm = self.record["config"], self.record.get("pretraining")
+        name = str(cfg.get("head_name") or cfg["head"]["type"])
+        return f"{name} after {arm}" if arm not in (None, "none") else name
 
     @property
     def fold(self) -> int:

@@ -15,7 +15,15 @@ from ..attributes import UTTERANCES, Attributes, Corpora, read_attributes, write
 from ..board.columns import EVENTS
 from ..errors import ComparisonError, DataError
 from ..record import write_json
-from . import latex, sections_predictions, sections_rows, sections_runs, sections_spread, spent
+from . import (
+    latex,
+    sections_predictions,
+    sections_rows,
+    sections_runs,
+    sections_sources,
+    sections_spread,
+    spent,
+)
 from .cells import (
     PREDICTIONS,
     Found,
@@ -31,13 +39,14 @@ from .cells import (
 from .page import Section, render
 from .section import FAULTS, Context, told
 from .summary import grids, rows_of, summarise
-from .tables import counted, markdown, matching_notes, show, wide_console
+from .tables import counted, markdown, matching_notes, show, source_notes, wide_console
 
 SECTIONS = (
     ("compared", "What was compared, and how", sections_runs.compared),
     ("results", "Results", sections_rows.results),
     ("differences", "Paired differences", sections_rows.differences),
     ("learning", "Learning curves", sections_rows.learning),
+    ("started", "What pre-training is worth", sections_sources.started),
     ("conditions", "By condition", sections_rows.conditions),
     ("across", "Across corpora", sections_rows.across),
     ("confusions", "Confusion matrices", sections_predictions.confusions),
@@ -100,6 +109,7 @@ def report(
     time = spent.totals(run.record for run in found.runs)
     notes = [spent.in_words(time, plan.get("calls", []))]
     notes += matching_notes(plan.get("matched", []))
+    notes += source_notes(plan.get("pretraining"))
     notes += [f"{r}, encoder {e}: {why}" for (r, e), why in sorted(refused.items())]
     notes += missing_notes(plan, found)
     text = markdown(rows, plan["baseline"]) + "".join(f"\n{note}.\n" for note in notes)

@@ -14,7 +14,7 @@ from ..record import flatten
 from .page import Cell, Code, Fold, Part, Section, Table, Text
 from .section import Context, cell
 from .summary import Grid
-from .tables import matching_notes
+from .tables import matching_notes, source_notes
 
 
 def compared(section: Section, c: Context) -> None:
@@ -37,6 +37,7 @@ def compared(section: Section, c: Context) -> None:
         )
     section.parts.append(Text(text))
     section.parts.extend(Text(f"{note}.") for note in matching_notes(c.plan.get("matched", [])))
+    section.parts.extend(Text(f"{note}.") for note in source_notes(c.plan.get("pretraining")))
     foreign = {r.head: r.record["imported"] for r in c.found.runs if r.record.get("imported")}
     for head, about in foreign.items():
         said = "; ".join(f"{k}: {v}" for k, v in flatten(about).items() if v not in (None, "None"))

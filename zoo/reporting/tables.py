@@ -152,6 +152,12 @@ def remarks(group: Sequence[dict[str, Any]]) -> list[str]:
     return [f"{', '.join(heads)}: {note}" for note, heads in found.items()]
 
 
+def source_notes(pretraining: dict[str, Any] | None) -> list[str]:
+    """What each pre-training is, by what ``suite.json`` holds; nothing where there is none."""
+    arms = (pretraining or {}).get("arms") or {}
+    return [f"after {k}: begun with an encoder trained on {v['about']}" for k, v in arms.items()]
+
+
 def matching_notes(matched: Sequence[dict[str, Any]]) -> list[str]:
     """Which size the heads of each table were brought to, and how; a plan's ``matched``."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
