@@ -122,11 +122,15 @@ def _probe(
         tested[test] = True
         strengths.append(chosen)
     scored, who = np.unique(names[tested], return_inverse=True)
+
+    def by_speaker(values: FloatArray) -> FloatArray:
+        return np.bincount(who, values, len(scored)).astype(np.float64)
+
     return [
         Probed(
             scored.tolist(),
-            np.bincount(who, error[tested, q], len(scored)),
-            np.bincount(who, total[tested, q], len(scored)),
+            by_speaker(error[tested, q]),
+            by_speaker(total[tested, q]),
             int(tested.sum()),
             [float(chosen[q]) for chosen in strengths],
         )
