@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ...zoo.config import parse
 from ...zoo.errors import ConfigError
+from ...zoo.registry import Knob
+from .audit import AUDIT_KNOBS, audit, audit_settings
+from .audit_page import show
 from .trace import shown, trace
 from .verb import KNOBS, Told, label, settings
 
+NAMES = (str, str | None, str | list[str] | None)
 EVERY = 30.0  # seconds between lines of progress where there is no terminal
 
 
 def run(first: str, rest: Sequence[str]) -> int:
     """What ``serzoo label FIRST REST...`` does; the exit code."""
-    return COMMANDS.get(first, lambda words: _label(first, words))(rest)
+    return COMMANDS[first](rest) if first in COMMANDS else _label(first, rest)
 
 
 def _label(source: str, words: Sequence[str]) -> int:
-    values = dict(parse(words))
-    written = {key.strip(): text for key, _, text in (w.partition("=") for w in words)}
-    for key, value in values.items():  # a folder may look like a number
-        named = key in KNOBS and KNOBS[key].annotation in (str, str | None)
-        if named and isinstance(value, (int, float)) and not isinstance(value, bool):
-            values[key] = written[key]
-    keywords = settings(values)
+    keywords = settings(_values(words, KNOBS))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
@@ -45,8 +44,33 @@ def _trace(words: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"trace": _trace}
+def _audit(words: Sequence[str]) -> int:
+    if not words or "=" in words[0]:
+        raise ConfigError(
+            "say `serzoo label audit OUT [human=MANIFEST]`, with OUT the folder of the labels, a "
+            "manifest or a corpus"
+        )
+    done = audit(words[0], **audit_settings(_values(words[1:], AUDIT_KNOBS)))
+    console = Console()
+    show(done.record, console if console.is_terminal else Console(width=150))
+    for path in done.written:
+        console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
+    return 0 if done.ok else 1
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"audit": _audit, "trace": _trace}
 """First word to what it does, where it is not a manifest or a corpus."""
+
+
+def _values(words: Sequence[str], knobs: Mapping[str, Knob]) -> dict[str, Any]:
+    """Settings as typed; a folder or a name may look like a number."""
+    values = dict(parse(words))
+    written = {key.strip(): text for key, _, text in (w.partition("=") for w in words)}
+    for key, value in values.items():
+        named = key in knobs and knobs[key].annotation in NAMES
+        if named and isinstance(value, (int, float)) and not isinstance(value, bool):
+            values[key] = written[key]
+    return values
 
 
 def _bar(bar: Progress) -> Told:

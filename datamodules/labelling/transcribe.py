@@ -67,7 +67,7 @@ class Transcribe(Stage):
             max_seconds = min(max_seconds, recogniser.longest)
         if min_confidence == "auto":
             min_confidence = None if recogniser is None else recogniser.least
-        self.limits = {
+        self.limits: dict[str, Any] = {
             "min_words": min_words,
             "min_confidence": min_confidence,
             "max_ratio": max_ratio,
