@@ -115,6 +115,18 @@ def test_a_bfloat16_encoder_has_wider_bounds(tiny_recipe: str, tiny_hf: Callable
     assert 1e-4 < found.facts["relative"] < found.facts["warning"] == 1e-2
 
 
+def test_a_protocol_that_scores_nobody_is_healthy(tiny_recipe: str) -> None:
+    found = doctor(load(tiny_recipe, ["protocol=train-only"]))
+    assert summary(found)["error"] == summary(found)["warning"] == 0, found
+    told = [f.message for f in found if f.name == "class coverage"]
+    assert [text.partition(":")[0] for text in told] == [
+        "every class is in every part of every fold; smallest classes",
+        "nobody is validated or tested",
+    ]
+    assert "train" in told[0]
+    assert "valid" not in told[0]
+
+
 # ---- sick: (recipe, settings, spoil, level, words)
 
 

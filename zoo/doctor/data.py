@@ -189,6 +189,7 @@ def class_coverage(trial: Trial) -> Iterator[Finding]:
     class_of = dict(zip((u.id for u in _everyone(trial)), _classes(trial), strict=True))
     smallest: dict[str, tuple[int, str, int]] = {}
     missing: dict[tuple[str, str], list[int]] = defaultdict(list)
+    unscored: set[str] = set()
     bad = 0
     for fold, split in _folds(trial):
         if isinstance(split, str):
@@ -196,6 +197,9 @@ def class_coverage(trial: Trial) -> Iterator[Finding]:
             yield error(f"fold {fold} cannot be made: {split}")
             continue
         for part, utterances in split.parts():
+            if not utterances and part != "train":  # a protocol that scores nobody
+                unscored.add(part)
+                continue
             counts = Counter(classes[class_of[u.id]] for u in utterances)
             least = min((counts[c], c, fold) for c in classes)
             smallest[part] = min(smallest.get(part, least), least)
@@ -221,6 +225,8 @@ def class_coverage(trial: Trial) -> Iterator[Finding]:
     rows = ", ".join(f"{p} {n} ({c}, fold {f})" for p, (n, c, f) in smallest.items())
     if smallest and not bad:
         yield ok(f"every class is in every part of every fold; smallest classes: {rows}")
+    if unscored:
+        yield note("nobody is validated or tested: the last epoch is kept, and nothing is scored")
     dropped = dict(trial.everything.coverage.dropped) if trial.everything.coverage else {}
     if dropped:
         left = ", ".join(f"{n} {label}" for label, n in dropped.items())
@@ -252,6 +258,7 @@ def leakage(trial: Trial) -> Iterator[Finding]:
     heard = [
         r.counts["train_test_utterances_with_shared_sentence"] / r.counts["test_utterances"]
         for r in reports
+        if r.counts["test_utterances"]
     ]
     if heard and max(heard):
         least, most = f"{min(heard):.0%}", f"{max(heard):.0%}"
