@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +32,13 @@ def _label(source: str, words: Sequence[str]) -> int:
     keywords = settings(_values(words, KNOBS))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
-        done = label(source, **keywords, told=_bar(bar) if console.is_terminal else _lines())
-    print("\n".join(done.lines))
+    terminal = console.is_terminal
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not terminal
+    ) as bar:
+        done = label(source, **keywords, told=_bar(bar) if terminal else _lines())
+    if os.environ.get("RANK", "0") == "0":  # all ranks found the same
+        print("\n".join(done.lines))
     return 0
 
 
