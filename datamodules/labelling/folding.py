@@ -26,17 +26,38 @@ def fold(fine: Taxonomy, coarse: Taxonomy, through: str | None = THROUGH) -> dic
     Raises:
         ConfigError: when some coarse class gets nothing.
     """
+    found = _mapped(fine, coarse, through)
+    if empty := [c for c in coarse.classes if c not in found.values()]:
+        raise ConfigError(
+            f"no class of taxonomy '{fine.name}' folds into {', '.join(empty)} of "
+            f"'{coarse.name}'; choose a coarse taxonomy whose classes it all has"
+        )
+    return found
+
+
+def reachable(fine: Taxonomy, coarse: Taxonomy, through: str | None = THROUGH) -> Taxonomy:
+    """The coarse taxonomy without the classes that nothing folds into.
+
+    Raises:
+        ConfigError: when fewer than two are left.
+    """
+    found = set(_mapped(fine, coarse, through).values())
+    kept = {name: list(labels) for name, labels in coarse.members if name in found}
+    if len(kept) < 2:
+        raise ConfigError(
+            f"of the classes of '{coarse.name}' ({', '.join(coarse.classes)}), '{fine.name}' can "
+            f"tell {len(kept)}, and two are needed; choose another coarse taxonomy"
+        )
+    return Taxonomy.from_dict({"name": coarse.name, "classes": kept})
+
+
+def _mapped(fine: Taxonomy, coarse: Taxonomy, through: str | None) -> dict[str, str | None]:
     between = Taxonomy.load(through) if through is not None else None
     found: dict[str, str | None] = {}
     for name, labels in fine.members:
         places = {_place(label, coarse, between) for label in labels} - {None}
         index = places.pop() if len(places) == 1 else None
         found[name] = None if index is None else coarse.classes[index]
-    if empty := [c for c in coarse.classes if c not in found.values()]:
-        raise ConfigError(
-            f"no class of taxonomy '{fine.name}' folds into {', '.join(empty)} of "
-            f"'{coarse.name}'; choose a coarse taxonomy whose classes it all has"
-        )
     return found
 
 

@@ -138,7 +138,7 @@ def label(
             f"{done.path}, and choose another asr= or lower its limits (asr.min_confidence=null)"
         )
     second = Entail(
-        _scorer(scorer, dict(scorer_options or {}), place),
+        scorer_of(scorer, dict(scorer_options or {}), place),
         classes,
         templates=TEMPLATES if templates is None else templates,
         prior=prior,
@@ -265,7 +265,8 @@ def _transcribe(
     return Transcribe(found, speech.roots, **limits)
 
 
-def _scorer(name: str, given: dict[str, Any], device: str) -> Scorer:
+def scorer_of(name: str, given: dict[str, Any], device: str) -> Scorer:
+    """A scorer by name, its knobs checked, on a device unless they name another."""
     if name in SCORERS:
         knobs: dict[str, Knob] = schema_of(attribute(SCORERS[name]))
         if "device" in knobs:
