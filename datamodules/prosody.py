@@ -39,7 +39,7 @@ from ..zoo.errors import ConfigError, DataError
 from .audio import SAMPLE_RATE, Samples, read_audio
 from .features import feature_key, heard
 from .manifest import Utterance
-from .world import F0_RANGE, FRAME_SECONDS, f0, pyworld
+from .world import F0_RANGE, FRAME_SECONDS, LOVE_TRAIN, f0, pyworld
 
 UNITS = {
     "f0_mean": "semitones above 100 Hz",
@@ -69,7 +69,7 @@ seconds between two, and the deviation of the Gaussian that smooths the level, i
 
 METHOD = {
     "version": 1,
-    "f0": ["harvest", *F0_RANGE, FRAME_SECONDS, LEAST_VOICED],
+    "f0": ["harvest, love train", LOVE_TRAIN, *F0_RANGE, FRAME_SECONDS, LEAST_VOICED],
     "level": [WINDOW, RANGE, SILENCE],
     "nuclei": [DIP, LOUD, APART, SMOOTH],
 }
