@@ -15,6 +15,8 @@ from serzoo.zoo.comparison.few_shot_table import points, write
 from serzoo.zoo.config import load as compose
 from serzoo.zoo.errors import ComparisonError, ConfigError
 from serzoo.zoo.train import run_folder, train
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 
 @pytest.fixture
@@ -59,6 +61,12 @@ def test_a_suite_adapts_every_head_to_the_same_supports(suite, tmp_path, capsys)
         ("prototype", "scratch", 2, 2),
     }
     assert not list(folder.glob("cells/*/*.safetensors"))
+    # TensorBoard's columns are declared once, for all; those that tell cells apart come first
+    (declared,) = folder.glob("cells/*/*.columns")
+    (content,) = EventAccumulator(str(declared)).Reload().summary_metadata.values()
+    found = HParamsPluginData.FromString(content.plugin_data.content).experiment.hparam_infos
+    assert {"head", "shots", "draw", "tuning"} <= {i.name for i in found if i.differs}
+    assert {"head.dropout", "optim.lr"} <= {i.name for i in found}
     # nothing is run twice
     again = compare(str(suite), out=str(tmp_path / "runs"), workers=1)
     assert "of 2 sources, 18 finished, 0 to run\n" in capsys.readouterr().out
