@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from serzoo.datamodules.acting import speaker, takes
 from serzoo.datamodules.labelling import command
 from serzoo.datamodules.labelling.against import Said, compare
 from serzoo.datamodules.labelling.audit import audit
@@ -18,6 +19,7 @@ from serzoo.datamodules.labelling.shuffling import beside, shuffles
 from serzoo.datamodules.labelling.verb import label
 from serzoo.datamodules.labelling.wording import control
 from serzoo.datamodules.manifest import Utterance, read_manifest, write_manifest
+from serzoo.datamodules.talking import sayings, talker
 from serzoo.zoo.errors import ConfigError, DataError
 from serzoo.zoo.taxonomy import Taxonomy
 
@@ -366,13 +368,30 @@ def test_ravdess_is_flagged(real_data, tmp_path):
     assert "the words of ravdess carry no emotion" in (tmp_path / "audit.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize(
-    ("corpus", "column", "options"),
-    [("synthetic", None, {}), ("synthetic_talk", "acted", {"text": True})],
-)
-def test_embedded_corpora_whose_words_tell_something_are_not(corpus, column, options):
-    done = audit(corpus, label=column, draws=100, options=options)
+def acted(corpus: str) -> list[Utterance]:
+    """What is said in an embedded corpus of 12 speakers, without the audio."""
+    talk = corpus == "synthetic_talk"
+    found = []
+    for index in range(12):
+        who = talker(0, index) if talk else speaker(0, index)
+        said = (sayings if talk else takes)(who, seed=0, index=index, utterances=6)
+        found += [
+            Utterance(
+                f"{corpus}/{t.id}", corpus, "a.wav", 0.0, 1.0, 16000, who.name, gender=who.gender,
+                label=None if talk else t.label, labels={"acted": t.label} if talk else {},
+                text=t.text, text_source="human",
+            )
+            for t in said
+        ]  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize(("corpus", "column"), [("synthetic", None), ("synthetic_talk", "acted")])
+def test_embedded_corpora_whose_words_tell_something_are_not(corpus, column, tmp_path):
+    write_manifest(tmp_path / "all.jsonl", acted(corpus))
+    done = audit(str(tmp_path / "all.jsonl"), label=column, draws=100)
     text = done.record["corpora"][0]["text"]
+    assert text["utterances"] == 12 * 7 * 6
     assert text["verdict"] == "some"
     assert done.ok
     assert min(r["low"] for r in text["reached"].values()) > 1 / 7
