@@ -52,8 +52,8 @@ def parser() -> argparse.ArgumentParser:
         "label",
         "weak labels from what is said: transcribe, entail, select (taxonomy=NAME out=FOLDER "
         "[asr=MODEL] [scorer=nli|embedding|causal|lexicon] [scorer.model=MODEL] [threshold=0.5] "
-        "...); `label trace OUT ID` says where a label comes from, `label audit OUT human=MANIFEST` "
-        "whether they are right, and whether words can tell",
+        "...); `label trace OUT ID` says where a label comes from, `label audit OUT "
+        "human=MANIFEST` whether they are right, and whether words can tell",
         ("manifest", "a prepared manifest, or a corpus' name"),
     )
     sub.add_argument("--shard", help="K/N: only the K-th of N parts (default: all, or this rank's)")
