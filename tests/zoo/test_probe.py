@@ -277,7 +277,7 @@ def test_on_the_embedded_corpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SERZOO_CACHE", str(tmp_path / "cache"))
-    small = ["data.options.speakers=4", "data.options.utterances=1", "data.max_seconds=1.5"]
+    small = ["data.options.speakers=4", "data.options.utterances=1", "data.max_seconds=0.7"]
     assert main(["probe", "synthetic", *small, f"trainer.out={tmp_path}", "protocol=kfold-3"]) == 0
     (path,) = tmp_path.glob("probes/synthetic-*/record.json")
     entry = json.loads(path.read_text())
