@@ -136,10 +136,11 @@ def read(suite: str, raw: Mapping[str, Any], wanted: Any) -> Pretraining | None:
             f"suite '{suite}' pre-trains on weak labels and does not say of what; give label: "
             "{corpus: NAME, taxonomy: NAME}"
         )
-    for key in ("corpus", "taxonomy") if label else ():
-        if key not in label:
+    given = label if isinstance(label, dict) else None
+    for key in ("corpus", "taxonomy"):
+        if given is not None and key not in given:
             raise ConfigError(f"suite '{suite}': label has no {key}; give label.{key}")
-    return Pretraining(arms, label) if wanted else None
+    return Pretraining(arms, given) if wanted else None
 
 
 def _arm(suite: str, name: str, value: Any) -> Arm:
