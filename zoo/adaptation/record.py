@@ -171,7 +171,8 @@ def told(entry: Mapping[str, Any]) -> list[str]:
     between = "" if low is None or low != low else f" (95 % interval {low:.3f} to {high:.3f})"
     lines.append(
         f"{entry['condition']}: query of {counted(m['n'], 'utterance')} of "
-        f"{counted(len(entry['speakers']['test']), 'speaker')}: UAR {m['uar']:.3f}{between}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
+        f"{counted(len(entry['speakers']['test']), 'speaker')}: UAR {m['uar']:.3f}{between}, "
+        f"WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
     )
     if found := entry["forgetting"]:
         before, after = found["before"]["uar"], found["after"]["uar"]

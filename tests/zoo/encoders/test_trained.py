@@ -163,7 +163,8 @@ def test_a_head_is_not_put_on_other_weights(pretrained, others, tiny_recipe, tmp
 
 def test_its_own_speakers_are_refused(pretrained, tiny_recipe, tmp_path):
     wanted = ["encoder=trained", f"encoder.name={pretrained()}", "fold=2", "optim.epochs=1"]
-    with pytest.raises(DataError, match=r"speakers of the valid part \(csv/s.*use one of other speakers"):
+    told = r"speakers of the valid part \(csv/s.*use one of other speakers"
+    with pytest.raises(DataError, match=told):
         train(load(tiny_recipe, wanted), tmp_path / "a")
     assert not (tmp_path / "a" / "checkpoints").exists()
     allowed = load(tiny_recipe, [*wanted, "encoder.allow_seen_speakers=true"])
