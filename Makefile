@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: help install install-dev compare report test test-slow lint types wheel publish clean
+.PHONY: help install install-dev compare report test test-slow lint types wheel publish screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ wheel: $(VENV)/.dev  ## build, install in an empty environment, import everythin
 
 publish: $(VENV)/.quickstart  ## copy a comparison's records into benchmarks/ and rewrite its tables
 	$(BIN)/python benchmarks/publish.py $(OUT)/$(SUITE)
+
+screenshots: $(VENV)/.dev  ## run README's journeys and take their pictures anew
+	SERZOO_SCREENSHOTS=$(CURDIR)/benchmarks/screenshots $(BIN)/python -m pytest -m slow tests/test_journeys.py
 
 clean:  ## remove build products, not runs
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

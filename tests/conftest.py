@@ -66,24 +66,23 @@ def write_wave() -> Callable[..., Path]:
     return write
 
 
-def load_tiny_models() -> ModuleType:
-    """The module tests/tiny_models.py: with ``importmode=importlib`` tests/ is not a package."""
-    name = "serzoo_tiny_models"
-    if name not in sys.modules:
-        path = Path(__file__).parent / "tiny_models.py"
-        spec = importlib.util.spec_from_file_location(name, path)
+def load(name: str) -> ModuleType:
+    """A file of helpers beside this one: with ``importmode=importlib`` tests/ is not a package."""
+    called = f"serzoo_{name}"
+    if called not in sys.modules:
+        spec = importlib.util.spec_from_file_location(called, Path(__file__).parent / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
+        sys.modules[called] = module
         spec.loader.exec_module(module)
-    return sys.modules[name]
+    return sys.modules[called]
 
 
 @pytest.fixture(scope="session")
 def tiny_models() -> ModuleType:
     """Builders of tiny models: ``tiny_models.tiny_hf(folder, family, norm)``."""
-    return load_tiny_models()
+    return load("tiny_models")
 
 
 @pytest.fixture(scope="session")
@@ -107,3 +106,14 @@ def tiny_hf(tiny_models, _tiny_cache, tmp_path):
         return str(shutil.copytree(made, copy))
 
     return build
+
+
+@pytest.fixture
+def chromium() -> Iterator[object]:
+    """A window of headless Chromium (``browser.py``); skips where there is none."""
+    module = load("browser")
+    found = module.programs()
+    if found is None:
+        pytest.skip("no chromium and chromedriver; on Debian: apt-get install chromium-driver")
+    with module.Browser(*found) as window:
+        yield window

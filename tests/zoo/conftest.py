@@ -124,14 +124,3 @@ def _module(path: Path) -> ModuleType:
 def report_suite() -> ModuleType:
     """The module report_suite.py: a small comparison on disk, and what its report says."""
     return _module(Path(__file__).with_name("report_suite.py"))
-
-
-@pytest.fixture
-def chromium() -> Iterator[object]:
-    """A window of headless Chromium (``tests/browser.py``); skips where there is none."""
-    module = _module(Path(__file__).parents[1] / "browser.py")
-    found = module.programs()
-    if found is None:
-        pytest.skip("no chromium and chromedriver; on Debian: apt-get install chromium-driver")
-    with module.Browser(*found) as window:
-        yield window

@@ -37,7 +37,10 @@ class Run:
         cfg = self.record["config"]
         stem = Path(cfg["recipe"]).stem
         parts = [p for p in (stem, self.pair, self.condition) if p]
-        return ", ".join(parts), encoder_name(cfg["encoder"])
+        node = cfg["encoder"]
+        if self.record.get("kind") == "adaptation":  # how it was tuned is in the condition
+            node = self.record["source"]["encoder"]
+        return ", ".join(parts), encoder_name(node)
 
     @property
     def condition(self) -> str:

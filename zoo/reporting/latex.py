@@ -52,4 +52,4 @@ def latex(rows: Sequence[dict[str, Any]], baseline: str) -> str:
         text += "\\hline\n\\end{tabular}\n"
         text += "".join(f"\\par {tex(note)}.\n" for note in remarks(group))
         text += "\\end{table}\n\n"
-    return text + f"% {notes(rows, baseline)}\n"
+    return text + f"% {' '.join(notes(rows, baseline))}\n"

@@ -194,8 +194,18 @@ def cost_figure(panels: Mapping[str, Mapping[str, Point]], title: str = "") -> F
 
 
 def curve_figure(curves: Mapping[str, Sequence[Point]], across: str, title: str = "") -> Figure:
-    """UAR by an amount (shots, share of the labels), with a band for the interval."""
+    """UAR by an amount (shots, share of the labels), with a band for the interval.
+
+    Amounts that span a factor of eight or more are doubled in even steps, and zero is before the
+    least of them.
+    """
     figure, axes = _panel(title)
+    amounts = sorted({p[0] for points in curves.values() for p in points})
+    least = min((x for x in amounts if x > 0), default=1.0)
+    if amounts[-1] >= 8 * least:
+        axes.set_xscale("symlog", base=2, linthresh=least, linscale=0.5)
+    axes.set_xticks(amounts, [f"{x:g}" for x in amounts])
+    axes.minorticks_off()
     for i, (head, points) in enumerate(curves.items()):
         x, value, low, high = zip(*sorted(points), strict=True)
         axes.plot(x, value, **_look(i), marker="o", lw=1.4, ms=4, label=head)

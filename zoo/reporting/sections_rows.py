@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .cells import Run
-from .page import Cell, Fold, Line, Section, Table, Text, draw
+from .page import Cell, Figure, Fold, Line, Row, Section, Table, Text, draw
 from .plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
 from .section import Context, cell, drawn
 from .summary import Grid
@@ -42,7 +42,10 @@ def point(row: dict[str, Any], at: float = 0.0) -> Point:
 
 def results(section: Section, c: Context) -> None:
     """The main table."""
-    section.intro = notes(c.rows, c.baseline)
+    section.intro = (
+        "UAR is the mean recall over classes, ± its standard deviation over seeds; differences "
+        f"are to {c.baseline} on the same utterances. How each column is computed is said below."
+    )
     for group in grouped(c.rows):
         body = [list(map(Cell, cells_of(row, c.baseline), _sorts(row))) for row in group]
         section.parts.append(
@@ -59,6 +62,8 @@ def results(section: Section, c: Context) -> None:
             ),
         ]
         section.parts.append(Fold(f"By class and by fold: {name_of(group)}", inner))
+    said = [Text(note) for note in notes(c.rows, c.baseline)]
+    section.parts.append(Fold("How the columns are computed", said))
     if not c.rows:
         section.messages.append("There is no table; the sections above and below say why.")
 
@@ -148,6 +153,8 @@ def learning(section: Section, c: Context) -> None:
             if name.startswith(f"{other}, ") and not name.endswith(", scratch"):
                 for head in heads:
                     heads[head] += [p for p in more.get(head, ()) if p[0] == 0]
+    figures: list[Figure] = []
+    tables: list[Table] = []
     for i, ((name, words), heads) in enumerate(curves.items()):
         at = sorted({p[0] for points in heads.values() for p in points})
         if len(at) < 2:
@@ -158,11 +165,12 @@ def learning(section: Section, c: Context) -> None:
             for h, of in values.items()
         )
         title = f"UAR by {words}: {name}"
-        section.parts.append(
+        figures.append(
             draw(curve_figure(heads, words, name), f"{title}. {said}", name=f"learning-{i}")
         )
         body: list[Line] = [[h, *(cell(of.get(x)) for x in at)] for h, of in values.items()]
-        section.parts.append(Table(title, ("head", *(f"{x:g}" for x in at)), body))
+        tables.append(Table(title, ("head", *(f"{x:g}" for x in at)), body))
+    section.parts += [Row(figures), *tables] if figures else []
     if not section.parts:
         section.parts.append(Text("Not applicable: all cells of a table had one amount of labels."))
 

@@ -27,7 +27,8 @@ def compared(section: Section, c: Context) -> None:
     for (recipe, encoder), why in sorted(c.refused.items()):
         section.messages.append(f"No table for {recipe}, {encoder}: {why}.")
     text = f"{len(c.found.runs)} of {len(c.plan['cells'])} cells are finished."
-    text += "".join(f" {k}: {_listed(v)}." for k, v in (c.plan.get("axes") or {}).items())
+    if axes := c.plan.get("axes"):
+        text += f" Compared: {'; '.join(f'{k} {_listed(v)}' for k, v in axes.items())}."
     audited = [r.record["audit"] for r in c.found.runs if r.record.get("audit")]
     if audited:
         passed = sum(bool(a.get("ok")) for a in audited)

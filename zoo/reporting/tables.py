@@ -113,21 +113,24 @@ def grouped(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 NOTES = (
     "UAR: mean recall over classes, all folds' test utterances pooled; mean ± standard deviation "
-    "over seeds (from 3 seeds on). Interval: 95 %, jackknife over speakers with Student's t, on "
-    "the logit scale. Difference: UAR minus {baseline}'s on the same utterances; interval: paired "
-    "jackknife over speakers. p: the two heads' answers exchanged speaker by speaker (permutation "
-    "test, two-sided); in brackets after Holm's correction over all {family} comparisons of this "
-    "report. Detectable: the true difference that these speakers would show as significant at "
-    "0.05 in 80 % of cases; a smaller one may be there unseen. Certificate: hash of manifest, "
-    "split of every fold, taxonomy and rule of selection; tables with one certificate hold the "
-    "same utterances in the same parts. A dash: not known, or not to be told with these speakers."
+    "over seeds (from 3 seeds on).",
+    "Interval: 95 %, jackknife over speakers with Student's t, on the logit scale.",
+    "Difference: UAR minus {baseline}'s on the same utterances; interval: paired jackknife over "
+    "speakers.",
+    "p: the two heads' answers exchanged speaker by speaker (permutation test, two-sided); in "
+    "brackets after Holm's correction over all {family} comparisons of this report.",
+    "Detectable: the true difference that these speakers would show as significant at 0.05 in 80 % "
+    "of cases; a smaller one may be there unseen.",
+    "Certificate: hash of manifest, split of every fold, taxonomy and rule of selection; tables "
+    "with one certificate hold the same utterances in the same parts.",
+    "A dash: not known, or not to be told with these speakers.",
 )
 
 
-def notes(rows: Sequence[dict[str, Any]], baseline: str) -> str:
-    """How the numbers of the rows were computed."""
+def notes(rows: Sequence[dict[str, Any]], baseline: str) -> list[str]:
+    """How the numbers of the rows were computed, a column each."""
     family = max((r["difference"]["family"] for r in rows if r["difference"]), default=0)
-    return NOTES.format(baseline=baseline, family=family)
+    return [note.format(baseline=baseline, family=family) for note in NOTES]
 
 
 def markdown(rows: Sequence[dict[str, Any]], baseline: str) -> str:
@@ -140,7 +143,7 @@ def markdown(rows: Sequence[dict[str, Any]], baseline: str) -> str:
             text += "| " + " | ".join(cells_of(row, baseline)) + " |\n"
         text += "\n"
         text += "".join(f"{note}.\n\n" for note in remarks(group))
-    return text + notes(rows, baseline) + "\n"
+    return text + " ".join(notes(rows, baseline)) + "\n"
 
 
 def remarks(group: Sequence[dict[str, Any]]) -> list[str]:
@@ -186,4 +189,4 @@ def show(rows: Sequence[dict[str, Any]], baseline: str, console: Console) -> Non
         for row in group:
             table.add_row(*cells_of(row, baseline))
         console.print(table)
-    console.print(f"[dim]{notes(rows, baseline)}[/dim]")
+    console.print(f"[dim]{' '.join(notes(rows, baseline))}[/dim]")

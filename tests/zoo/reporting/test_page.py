@@ -91,17 +91,20 @@ def test_shots_are_curves_that_begin_at_the_source(
             cells.append(f"s{shots}-{k}")
             said = f"from two, {shots} shots" + (", lora" if shots else "")
             entry = report_suite.record("one", head, 0, shots=shots, condition=said)
+            encoder = {"type": "hf", "name": "a/b", "tuning": "frozen"}
+            entry |= {"kind": "adaptation", "source": {"encoder": encoder}}
+            entry["config"]["encoder"] = encoder | ({"tuning": "lora"} if shots else {})
             write_json(folder / "cells" / cells[-1] / RECORD, entry)
             table = report_suite.predictions("one", head, 0, seed=shots)
             table.write_jsonl(folder / "cells" / cells[-1] / PREDICTIONS)
     plan = json.loads((folder / "suite.json").read_text())
     write_json(folder / "suite.json", {**plan, "cells": cells})
     sections, text = report_suite.made(folder)
-    caption = "UAR by shots per class: one, logmel, from two, lora"
+    caption = "UAR by shots per class: one, b, from two, lora"
     assert caption in sections["learning"]
     head = text[text.index(f"<span>{caption}</span>") :]
     assert re.findall(r'<button type="button">(\w+)</button>', head)[:4] == ["head", "0", "4", "16"]
-    assert "UAR by condition: one, logmel" in sections["conditions"]
+    assert "UAR by condition: one, b" in sections["conditions"]
 
 
 def test_pairs_of_corpora_are_a_map(report_suite: ModuleType, suite: Callable[..., Path]) -> None:

@@ -55,6 +55,17 @@ def test_curves_are_in_the_order_of_their_amounts() -> None:
     assert list(line.get_ydata()) == [0.2, 0.3, 0.5]
 
 
+@pytest.mark.parametrize(("most", "scale"), [(7.0, "linear"), (8.0, "symlog")])
+def test_amounts_that_are_doubled_stand_in_even_steps(most: float, scale: str) -> None:
+    points = [(x, 0.5, None, None) for x in (0.0, 1.0, most)]
+    axes = curve_figure({"h": points}, "shots").axes[0]
+    assert axes.get_xscale() == scale
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1", f"{most:g}"]
+    if scale == "symlog":
+        none, one, all_of_them = axes.transData.transform([(x, 0) for x in (0, 1, most)])[:, 0]
+        assert one - none == pytest.approx((all_of_them - one) / 3)
+
+
 @pytest.mark.parametrize(("dear", "scale"), [(9.0, "linear"), (10.0, "log")])
 def test_the_axis_of_a_cost_is_logarithmic_from_ten_times_on(dear: float, scale: str) -> None:
     heads = {"a": (1.0, 0.5, 0.4, 0.6), "b": (dear, 0.6, None, None)}
