@@ -183,8 +183,12 @@ def test_every_corpus_loads_and_its_defaults_exist(name: str) -> None:
         Protocol.load(info.protocol)
     if info.taxonomy is not None:
         taxonomy = Taxonomy.load(info.taxonomy)
-        kept = {taxonomy.class_of(label) for label in info.labels.values() if label is not None}
-        assert kept >= set(range(len(taxonomy)))
+        # a corpus of any words (weak labels) says what it has in its other columns
+        columns = [info.labels] if info.labels else list(info.alternative_labels.values())
+        assert columns
+        for column in columns:
+            kept = {taxonomy.class_of(label) for label in column.values() if label is not None}
+            assert kept >= set(range(len(taxonomy)))
 
 
 def test_every_registered_corpus_has_a_file() -> None:

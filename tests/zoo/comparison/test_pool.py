@@ -148,7 +148,7 @@ def test_a_killed_comparison_leaves_no_worker_behind(tmp_path: Path) -> None:
     code = (
         "import multiprocessing as mp, os, sys, time\n"
         "from pathlib import Path\n"
-        "from serzoo.zoo import pool\n"
+        "from serzoo.zoo.comparison import pool\n"
         "def started(job, k):\n"
         "    print(mp.active_children()[0].pid, flush=True)\n"
         "    time.sleep(60)\n"
