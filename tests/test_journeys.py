@@ -166,8 +166,8 @@ def test_heads_are_compared(journey: tuple[Journey, list[list[str]]]) -> None:
 def test_a_model_is_adapted_by_lora_and_used(journey: tuple[Journey, list[list[str]]]) -> None:
     made, (_, said, _) = journey
     *_, before, after, used = said
-    assert "from synthetic, 0 shots: query of 84 utterances of 4 speakers: UAR" in before
-    assert re.findall(r"4 shots, (\w+): query of 84 ", after) == ["lora", "head", "scratch"]
+    assert "from synthetic, 0 shots: query of 63 utterances of 3 speakers: UAR" in before
+    assert re.findall(r"4 shots, (\w+): query of 63 ", after) == ["lora", "head", "scratch"]
     folder = made.folder / "runs" / "adapted" / "male"
     records = [json.loads(p.read_text()) for p in folder.glob("*/record.json")]
     assert {r["tuning"] for r in records} == {"none", "lora", "head", "scratch"}
@@ -225,7 +225,7 @@ def test_the_pages_open(journey: tuple[Journey, list[list[str]]], chromium: Any)
     made, _ = journey
     shoot(chromium, made, "quickstart", "results", "report")
     heads = chromium.run(
-        "return [...document.querySelectorAll('#results tbody th')].map(h => h.innerText)"
+        "return [...document.querySelector('#results tbody').rows].map(r => r.cells[0].innerText)"
     )
     assert heads == ["classification", "selm", "gen_ser"]
     assert chromium.run("return document.querySelectorAll('#errors audio').length") > 0
@@ -275,12 +275,12 @@ return [[...wanted], curves];
 
 def wait_for(window: Any, texts: set[str], curves: int = 0) -> None:
     """Until a page shows the texts, and so many curves."""
-    end = time.monotonic() + 240
-    while True:
-        lacking, drawn = window.run(SEEN, sorted(texts))
-        if not lacking and drawn >= curves:
-            return
+    end = time.monotonic() + 600
+    lacking, drawn = sorted(texts), 0
+    while lacking or drawn < curves:
         assert time.monotonic() < end, (lacking, drawn)
+        with contextlib.suppress(TimeoutError, RuntimeError):  # it draws, and does not answer
+            lacking, drawn = window.run(SEEN, sorted(texts))
         time.sleep(1)  # or looking would keep the page from drawing
 
 
