@@ -96,6 +96,7 @@ def probe_model(
     quiet()
     began = time.perf_counter()
     subject = subject_of(str(model), settings)
+    other = other_of(subject, against)  # what is wrong with it is told before any audio is read
     cfg = subject.cfg
     own = data is None
     named = [data] if isinstance(data, str) else list(data or cfg.corpus)
@@ -111,7 +112,6 @@ def probe_model(
         rate_from=rate_from,
         progress=progress,
     )
-    other = other_of(subject, against)
     found = {"model": probes(subject, probing)}
     if other is not None:
         found["against"] = probes(other, probing)
