@@ -6,6 +6,7 @@ of suite is a plan of its own.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .pool import Job
 
 
-class Plan:
+class Plan(ABC):
     """The usual answers; a kind of suite gives its own where they differ.
 
     Attributes:
@@ -55,18 +56,18 @@ class Plan:
         """What should be known before it is run, a line each."""
         return ()
 
+    @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What ``suite.json`` keeps of the suite."""
-        raise NotImplementedError
 
+    @abstractmethod
     def estimate(self, console: Console, workers: int) -> None:
         """List the cells, with what they will take."""
-        raise NotImplementedError
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - most kinds have nothing to refuse
         """Refuse what would fail for lack of something, before anything is written."""
 
-    def open(self) -> None:
+    def open(self) -> None:  # noqa: B027 - most kinds have nothing to prepare
         """Prepare the folder, which exists, before anything is run."""
 
     def ready(self, job: Job) -> Job | None:

@@ -4,11 +4,10 @@ import pytest
 from serzoo.zoo import config
 from serzoo.zoo.comparison import compare
 from serzoo.zoo.comparison.few_shot import FewShotSuite
-from serzoo.zoo.comparison.plan import Plan
 from serzoo.zoo.errors import ConfigError
 
 
-class Made(Plan):
+class Made:
     def __init__(self, kind: str) -> None:
         self.kind = kind
 
