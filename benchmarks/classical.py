@@ -42,7 +42,7 @@ from serzoo.zoo.comparison.foreign import Columns
 from serzoo.zoo.errors import DataError
 from serzoo.zoo.statistics.jackknife import jackknife
 from serzoo.zoo.statistics.metrics import PredictionTable, merge
-from serzoo.zoo.train import open_data
+from serzoo.zoo.training.building import open_data
 
 FEATURES = ("eGeMAPSv02", "ComParE_2016")
 GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)

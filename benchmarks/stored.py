@@ -19,7 +19,8 @@ from typing import Any
 
 from encoding import THREADS, save_model
 from serzoo.zoo.config import load
-from serzoo.zoo.train import build, open_data, train
+from serzoo.zoo.train import train
+from serzoo.zoo.training.building import build, open_data
 
 EPOCHS = 50
 POOLINGS = ("attentive", "stats")  # the default first

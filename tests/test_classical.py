@@ -21,7 +21,8 @@ from serzoo.zoo import config
 from serzoo.zoo.errors import DataError
 from serzoo.zoo.record import write_json
 from serzoo.zoo.reporting.report import report
-from serzoo.zoo.train import open_data, train
+from serzoo.zoo.train import train
+from serzoo.zoo.training.building import open_data
 
 
 @pytest.fixture(scope="module")

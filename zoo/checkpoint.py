@@ -144,7 +144,7 @@ def rebuild(meta: Mapping[str, Any], path: str | Path, base: str | None = None) 
             published weights are not those that the model was trained on.
     """
     from .config import RunConfig
-    from .train import build
+    from .training.building import build
 
     lacking = [k for k in ("config", "taxonomy", "taxonomy_fingerprint") if k not in meta]
     if lacking:

@@ -18,7 +18,8 @@ from .module import SERModule
 from .statistics.metrics import PredictionTable, merge
 from .statistics.open_labels import open_numbers, seen_classes
 from .taxonomy import Taxonomy
-from .train import measure, open_data, quiet
+from .train import measure, quiet
+from .training.building import open_data
 
 PARTS = ("test", "valid", "all")
 CORRUPTION = "serzoo.datamodules.corruption:remembered"

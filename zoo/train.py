@@ -1,4 +1,4 @@
-"""Build, fit, evaluate: one run from its configuration to its record."""
+"""Fit, select, test: one run from its configuration to its record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from . import attributes, checkpoint, record, registry
 from .board import show as board
 from .board.written import unparsable
-from .config import RunConfig, build_taxonomy
+from .config import RunConfig
 from .encoders.trained import refuse_seen
 from .errors import ConfigError, DataError
 from .module import SERModule
@@ -26,79 +26,11 @@ from .record import finished, read_record, write_json
 from .statistics.stats import bootstrap
 from .taxonomy import Taxonomy
 from .training import parallel
+from .training.building import build, open_data
 from .training.starting import start_from
 from .training.storing import StoreFeatures
 
 RULE = "highest val/uar, earliest epoch of equals"
-OPEN_DATA = "serzoo.datamodules.speech:open_data"
-
-
-def build(cfg: RunConfig, taxonomy: Taxonomy, metadata: dict[str, Any] | None = None) -> SERModule:
-    """The encoder, the head and their module.
-
-    Both are built from the run's seed, each on its own, so that every head of a comparison starts
-    from the very same encoder.
-    """
-    options = {k: v for k, v in cfg.encoder.items() if k != "type"}
-    torch.manual_seed(cfg.seed)
-    encoder = registry.get("encoders", cfg.encoder["type"])(**options)
-    options = {k: v for k, v in cfg.head.items() if k != "type"}
-    torch.manual_seed(cfg.seed + 1)
-    head = registry.get("heads", cfg.head["type"])(encoder.dim, taxonomy, **options)
-    return SERModule(
-        encoder,
-        head,
-        lr=cfg.optim.lr,
-        head_lr=cfg.optim.head_lr,
-        mix_lr=cfg.optim.mix_lr,
-        weight_decay=cfg.optim.weight_decay,
-        warmup=cfg.optim.warmup,
-        schedule=cfg.optim.schedule,  # type: ignore[arg-type]  # check_ranges has seen to it
-        mixup=cfg.optim.mixup,
-        ema=cfg.optim.ema,
-        seed=cfg.seed,
-        metadata=metadata or {"head": dict(cfg.head), "head_name": cfg.called},
-    )
-
-
-def open_data(
-    cfg: RunConfig,
-    taxonomy: Taxonomy | None = None,
-    *,
-    text: bool = False,
-    everything: bool = False,
-) -> Any:
-    """The run's data module: prepared, labelled, split and audited.
-
-    Args:
-        cfg: the run.
-        taxonomy: instead of the configured one.
-        text: whether batches carry transcripts.
-        everything: no protocol: all utterances are the test part.
-    """
-    d = cfg.data
-    return registry.attribute(OPEN_DATA)(
-        cfg.corpus,
-        protocol=None if everything else cfg.protocol,
-        fold=cfg.fold,
-        taxonomy=taxonomy or build_taxonomy(cfg),
-        root=d.root,
-        manifest=d.manifest,
-        options=d.options,
-        label=d.label,
-        progress=cfg.trainer.progress,
-        batch_size=d.batch_size,
-        batch_seconds=d.batch_seconds,
-        max_seconds=d.max_seconds,
-        balance=d.balance,
-        train_share=d.train_share,
-        weak=d.weak,
-        weak_weight=d.weak_weight,
-        weak_shuffle=d.weak_shuffle,
-        workers=d.workers,
-        seed=cfg.seed,
-        text=text,
-    )
 
 
 def run_folder(cfg: RunConfig) -> Path:

@@ -18,7 +18,7 @@ from serzoo.zoo.errors import CheckpointError, ConfigError
 from serzoo.zoo.module import SERModule
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.testing import Case, check_head
-from serzoo.zoo.train import build
+from serzoo.zoo.training.building import build
 from serzoo.zoo.types import Batch, Frames, Targets
 from transformers import AutoModelForCausalLM
 

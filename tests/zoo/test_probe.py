@@ -20,7 +20,6 @@ from serzoo.datamodules.probing import open_probing
 from serzoo.datamodules.prosody import QUANTITIES, Prosody
 from serzoo.datamodules.protocols import Protocol
 from serzoo.zoo import config, registry
-from serzoo.zoo import train as train_module
 from serzoo.zoo.cli import main
 from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.encoders.trained import TrainedEncoder
@@ -29,6 +28,7 @@ from serzoo.zoo.errors import ConfigError, DataError
 from serzoo.zoo.probe import mean_frames, probe_model, subject_of
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.train import train
+from serzoo.zoo.training.building import build
 
 SPEAKERS = 6
 
@@ -143,7 +143,7 @@ def test_frames_are_the_model_s_own_each_alone(
 
 def test_untrained_is_what_the_run_started_from(run: Path, settings: list[str]) -> None:
     subject = subject_of(str(run))
-    start = train_module.build(subject.cfg, Taxonomy.from_dict(_meta(run)["taxonomy"])).encoder
+    start = build(subject.cfg, Taxonomy.from_dict(_meta(run)["taxonomy"])).encoder
     fresh = untrained(subject.encoder, subject.cfg.encoder, subject.cfg.seed)
     own = subject.encoder.state_dict()
     differing = 0

@@ -10,11 +10,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from serzoo.zoo import registry
 from serzoo.zoo.checkpoint import load as load_model
-from serzoo.zoo.config import load
+from serzoo.zoo.config import build_taxonomy, load
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.evaluate import evaluate
 from serzoo.zoo.statistics.metrics import PredictionTable
-from serzoo.zoo.train import build, build_taxonomy, run_folder, train
+from serzoo.zoo.train import run_folder, train
+from serzoo.zoo.training.building import build
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

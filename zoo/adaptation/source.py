@@ -15,7 +15,7 @@ from ..module import SERModule
 from ..record import read_record
 from ..statistics.metrics import PredictionTable
 from ..taxonomy import Taxonomy
-from ..train import open_data
+from ..training.building import open_data
 
 
 class Source:

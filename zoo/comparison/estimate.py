@@ -17,7 +17,7 @@ from ..config import RunConfig
 from ..doctor.cost import duration, memory, spoken
 from ..doctor.trial import Trial, undisturbed
 from ..record import finished, peak_memory_mb, read_record
-from ..train import open_data
+from ..training.building import open_data
 from . import pool
 from .suite import Cell
 

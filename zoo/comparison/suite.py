@@ -273,7 +273,7 @@ def _matches(suite: Suite, recipe: str, base: Sequence[str], probe: RunConfig) -
     wanted = suite.match_params
     if wanted is False:
         return {}
-    from ..train import open_data
+    from ..training.building import open_data
     from .matching import match
 
     options = {k: v for k, v in probe.encoder.items() if k != "type"}

@@ -24,7 +24,8 @@ from ..config import RunConfig
 from ..errors import DataError
 from ..module import SERModule
 from ..peak import PeakMemory, available
-from ..train import build, open_data, quiet
+from ..train import quiet
+from ..training.building import build, open_data
 from ..training.capability import device_of, precision_of
 from ..types import Batch
 from .step import Step, StepFailedError, Watch

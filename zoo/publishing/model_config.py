@@ -53,8 +53,8 @@ def describe(module: SERModule, record: Mapping[str, Any] | None = None) -> dict
     if lacking := [k for k in ("config", "taxonomy", "taxonomy_fingerprint") if k not in meta]:
         raise CheckpointError(
             f"the module does not say how it was built (no {', '.join(lacking)} in its metadata); "
-            "save the folder of a run of `serzoo train`, or build it by serzoo.zoo.train.build "
-            "with that metadata"
+            "save the folder of a run of `serzoo train`, or build it by "
+            "serzoo.zoo.training.building.build with that metadata"
         )
     cfg = RunConfig.from_dict(meta["config"])
     identity = cfg.identity

@@ -24,7 +24,8 @@ from serzoo.zoo.publishing import published
 from serzoo.zoo.publishing.published import FILES
 from serzoo.zoo.schema import RunConfig
 from serzoo.zoo.taxonomy import Taxonomy
-from serzoo.zoo.train import build, run_folder, train
+from serzoo.zoo.train import run_folder, train
+from serzoo.zoo.training.building import build
 from serzoo.zoo.types import Batch, Targets
 from transformers import AutoModel
 

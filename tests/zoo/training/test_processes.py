@@ -23,7 +23,7 @@ import lightning as L
 import torch
 from serzoo.zoo import checkpoint
 from serzoo.zoo.config import RunConfig
-from serzoo.zoo.train import build, open_data
+from serzoo.zoo.training.building import build, open_data
 
 task, folder, devices, out = sys.argv[1:]
 devices = int(devices)

@@ -10,7 +10,8 @@ from serzoo.zoo.errors import CheckpointError, ConfigError, DataError
 from serzoo.zoo.publishing.published import save_pretrained
 from serzoo.zoo.record import finished, read_record
 from serzoo.zoo.taxonomy import Taxonomy
-from serzoo.zoo.train import build, train
+from serzoo.zoo.train import train
+from serzoo.zoo.training.building import build
 from serzoo.zoo.training.starting import start_from
 
 TALK = ["corpus=synthetic_talk", "protocol=train-only", "data.label=acted"]
