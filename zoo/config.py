@@ -128,6 +128,36 @@ def parse(overrides: Sequence[str]) -> list[tuple[str, Any]]:
     return parsed
 
 
+def settings(
+    words: Sequence[str], known: Sequence[str], numbers: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A verb's own settings, which are no run's: ``["root=here", "options.part=2"]`` to keywords.
+
+    Args:
+        words: as they were typed.
+        known: what may be set, besides ``options.KEY``.
+        numbers: which of them may be numbers; the others, names and folders that may look like
+            one, stay as they were typed.
+
+    Returns:
+        The values, and under ``options`` those of ``options.KEY``.
+
+    Raises:
+        ConfigError: a key that is not known.
+    """
+    values = dict(parse(words))
+    for key in values:
+        if key not in known and not key.startswith("options."):
+            raise ConfigError(f"unknown setting '{key}'{suggest(key, [*known, 'options.KEY'])}")
+    options = {k[8:]: values.pop(k) for k in list(values) if k.startswith("options.")}
+    written = {key.strip(): text for key, _, text in (s.partition("=") for s in words)}
+    for key, value in values.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and key not in numbers:
+            values[key] = written[key]
+    return {**values, "options": options}
+
+
 def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunConfig:
     """Merge a recipe's content and parsed overrides into a checked :class:`RunConfig`."""
     groups = base.pop("groups", None) or {}

@@ -7,30 +7,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-from .errors import ConfigError, suggest
+from .errors import ConfigError
 
 LISTS = ("heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites")
-
-
-def _settings(
-    arguments: argparse.Namespace, known: Sequence[str], numbers: Sequence[str] = ()
-) -> dict[str, Any]:
-    from .config import parse
-
-    values = dict(parse(arguments.settings))
-    for key in values:
-        if key not in known and not key.startswith("options."):
-            raise ConfigError(f"unknown setting '{key}'{suggest(key, [*known, 'options.KEY'])}")
-    options = {k[8:]: values.pop(k) for k in list(values) if k.startswith("options.")}
-    written = {key.strip(): text for key, _, text in (s.partition("=") for s in arguments.settings)}
-    for key, value in values.items():  # a name or a folder may look like a number
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if number and key not in numbers:
-            values[key] = written[key]
-    return {**values, "options": options}
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -76,8 +57,9 @@ def _prepare(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from . import registry
+    from .config import settings
 
-    values = _settings(arguments, ("root", "out", "strict"))
+    values = settings(arguments.settings, ("root", "out", "strict"))
     strict = values.get("strict", False)
     if not isinstance(strict, bool):
         raise ConfigError(f"strict is '{strict}'; have true, false")
@@ -98,8 +80,9 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 def _audit(arguments: argparse.Namespace) -> int:
     from . import registry
+    from .config import settings
 
-    values = _settings(arguments, ("protocol", "taxonomy", "root", "label"))
+    values = settings(arguments.settings, ("protocol", "taxonomy", "root", "label"))
     audit = registry.attribute("serzoo.datamodules.speech:audit_corpus")
     reports = audit(
         arguments.manifest,
@@ -144,66 +127,33 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> None:
     from . import config
+    from .reporting.told import trained
     from .train import run_folder, train
 
     cfg = config.load(arguments.recipe, arguments.settings)
     entry = train(cfg)
     if "selection" not in entry:  # a rank other than the first
         return
-    if "metrics" not in entry:
-        print(f"{cfg.called} on {', '.join(cfg.corpus)}: trained; nothing was validated or tested")
-        print(f"record, checkpoints, TensorBoard: {run_folder(cfg)}")
-        return
-    m = entry["metrics"]
-    low, high = m["uar_interval"]
-    between = (
-        ""
-        if low is None or low != low
-        else f" (95 % interval over speakers {low:.3f} to {high:.3f})"
-    )
-    print(
-        f"{cfg.called} on {', '.join(cfg.corpus)}, fold {cfg.fold}: "
-        f"test UAR {m['uar']:.3f}{between}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
-    )
-    print(f"record, predictions, checkpoints, TensorBoard: {run_folder(cfg)}")
+    print("\n".join(trained(cfg, entry, run_folder(cfg))))
 
 
 def _eval(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
+    from .config import settings
     from .evaluate import evaluate
+    from .reporting.told import evaluated
 
     known = (
         *("corpus", "root", "manifest", "taxonomy", "part", "out", "record"),
         *("condition", "noise", "rir"),
     )
-    values = _settings(arguments, known)
+    values = settings(arguments.settings, known)
     out, record = values.pop("out", None), values.pop("record", None)
     if isinstance(values.get("corpus"), str):
         values["corpus"] = [values["corpus"]]
     table, numbers = evaluate(arguments.checkpoint, **values, progress=sys.stderr.isatty())
-    m = numbers["metrics"]
-    if c := numbers.get("condition"):
-        print(
-            f"condition {c['name']}: {c['scaled']} of {c['utterances']} utterances were scaled "
-            "down to stay in range"
-        )
-    print(f"{len(table)} utterances: UAR {m['uar']:.3f}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}")
-    for name, recall in table.recalls().items():
-        print(f"  recall of {name}: {recall:.3f}")
-    if absent := m["absent"]:
-        print(f"  absent from the reference: {', '.join(absent)}")
-    if found := numbers.get("open_labels"):
-        for part in ("seen", "unseen", "among_unseen"):
-            if v := found[part]:
-                classes = ", ".join(found[f"{part.removeprefix('among_')}_classes"])
-                print(
-                    f"  {part.replace('_', ' ')} ({classes}): mean recall {v['value']:.3f} "
-                    f"({v['low']:.3f} to {v['high']:.3f}), chance "
-                    f"{v.get('chance', found['chance']):.3f}"
-                )
-    if heard := numbers["speakers_heard"]:
-        print(f"  {len(heard)} speakers were heard in training: this is no test on new speakers")
+    print("\n".join(evaluated(table, numbers)))
     if out:
         print(f"predictions: {table.write_jsonl(Path(out))}")
     if record:
@@ -217,24 +167,25 @@ def _adapt(arguments: argparse.Namespace) -> None:
     from .adaptation.adapt import adapt
     from .adaptation.options import known_options
     from .adaptation.record import told
+    from .config import settings
 
     where = ("data", "root", "protocol", "fold", "taxonomy", "label", "support", "supports", "out")
     how = known_options()
-    values = _settings(arguments, (*where, *how), numbers=("fold", *how))
+    values = settings(arguments.settings, (*where, *how), numbers=("fold", *how))
     if "data" not in values:
         raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
     print("\n".join(told(adapt(arguments.checkpoint, **values, progress=sys.stderr.isatty()))))
 
 
 def _probe(arguments: argparse.Namespace) -> None:
+    from .config import settings
     from .probe import probe_model
     from .reporting.probed import told
 
     known = ("data", "root", "protocol", "fold", "rate_from", "out")
     own = [s for s in arguments.settings if s.startswith((*(f"{k}=" for k in known), "options."))]
     recipe = [s for s in arguments.settings if s not in own]
-    arguments.settings = own
-    values = _settings(arguments, known, numbers=("fold",))
+    values = settings(own, known, numbers=("fold",))
     entry = probe_model(
         arguments.model,
         recipe,

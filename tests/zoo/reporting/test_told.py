@@ -1,0 +1,76 @@
+"""What people are told of a training and of an evaluation, word for word."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from serzoo.zoo.config import RunConfig, load
+from serzoo.zoo.reporting.told import evaluated, trained
+from serzoo.zoo.statistics.metrics import PredictionTable
+
+HERE = Path("runs/here")
+
+
+@pytest.fixture
+def cfg() -> RunConfig:
+    return load("ravdess", ["head=selm", "fold=2"])
+
+
+def test_a_training_is_told_with_its_interval_where_there_is_one(cfg: RunConfig) -> None:
+    metrics = {"uar": 0.6125, "wa": 0.6, "f1": 0.5994, "uar_interval": [0.55, 0.7]}
+    kept = "record, predictions, checkpoints, TensorBoard: runs/here"
+    assert trained(cfg, {"metrics": metrics}, HERE) == [
+        "selm on ravdess, fold 2: test UAR 0.613 (95 % interval over speakers 0.550 to 0.700), "
+        "WA 0.600, macro-F1 0.599",
+        kept,
+    ]
+    for missing in (None, math.nan):
+        entry = {"metrics": {**metrics, "uar_interval": [missing, missing]}}
+        plain = "selm on ravdess, fold 2: test UAR 0.613, WA 0.600, macro-F1 0.599"
+        assert trained(cfg, entry, HERE) == [plain, kept]
+
+
+def test_a_training_without_validation_has_no_numbers(cfg: RunConfig) -> None:
+    assert trained(cfg, {"status": "ok"}, HERE) == [
+        "selm on ravdess: trained; nothing was validated or tested",
+        "record, checkpoints, TensorBoard: runs/here",
+    ]
+
+
+def test_an_evaluation_is_told_with_all_that_limits_it() -> None:
+    scores = np.log(np.array([[0.8, 0.1, 0.1], [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]]))
+    table = PredictionTable(
+        ["a", "b", "c"], ["s1", "s1", "s2"], np.array([0, 1, 1]), scores, ["sad", "angry", "calm"]
+    )
+    metrics = {"uar": 0.75, "wa": 2 / 3, "f1": 0.6, "absent": ["calm"]}
+    plain = {"metrics": {**metrics, "absent": []}, "speakers_heard": []}
+    lines = [
+        "3 utterances: UAR 0.750, WA 0.667, macro-F1 0.600",
+        "  recall of sad: 1.000",
+        "  recall of angry: 0.500",
+    ]
+    assert evaluated(table, plain) == lines
+    numbers = {
+        "metrics": metrics,
+        "condition": {"name": "noise:10dB", "scaled": 1, "utterances": 3},
+        "open_labels": {
+            "seen_classes": ["sad"],
+            "unseen_classes": ["angry", "calm"],
+            "chance": 1 / 3,
+            "seen": {"value": 1.0, "low": 0.9, "high": 1.0},
+            "unseen": None,
+            "among_unseen": {"value": 0.5, "low": 0.25, "high": 0.75, "chance": 0.5},
+        },
+        "speakers_heard": ["s1", "s2"],
+    }
+    assert evaluated(table, numbers) == [
+        "condition noise:10dB: 1 of 3 utterances were scaled down to stay in range",
+        *lines,
+        "  absent from the reference: calm",
+        "  seen (sad): mean recall 1.000 (0.900 to 1.000), chance 0.333",
+        "  among unseen (angry, calm): mean recall 0.500 (0.250 to 0.750), chance 0.500",
+        "  2 speakers were heard in training: this is no test on new speakers",
+    ]

@@ -1,0 +1,70 @@
+"""What people are told of a training and of an evaluation, in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import RunConfig
+
+if TYPE_CHECKING:
+    from ..statistics.metrics import PredictionTable
+
+
+def trained(cfg: RunConfig, entry: Mapping[str, Any], folder: Path) -> list[str]:
+    """Lines on the record of a finished run.
+
+    Args:
+        cfg: the run.
+        entry: its record.
+        folder: where that is kept.
+    """
+    called = f"{cfg.called} on {', '.join(cfg.corpus)}"
+    if "metrics" not in entry:
+        return [
+            f"{called}: trained; nothing was validated or tested",
+            f"record, checkpoints, TensorBoard: {folder}",
+        ]
+    m = entry["metrics"]
+    low, high = m["uar_interval"]
+    between = (
+        ""
+        if low is None or low != low
+        else f" (95 % interval over speakers {low:.3f} to {high:.3f})"
+    )
+    return [
+        f"{called}, fold {cfg.fold}: "
+        f"test UAR {m['uar']:.3f}{between}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}",
+        f"record, predictions, checkpoints, TensorBoard: {folder}",
+    ]
+
+
+def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
+    """Lines on what :func:`serzoo.zoo.evaluate.evaluate` returns."""
+    lines, m = [], numbers["metrics"]
+    if c := numbers.get("condition"):
+        lines.append(
+            f"condition {c['name']}: {c['scaled']} of {c['utterances']} utterances were scaled "
+            "down to stay in range"
+        )
+    lines.append(
+        f"{len(table)} utterances: UAR {m['uar']:.3f}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
+    )
+    lines += [f"  recall of {name}: {recall:.3f}" for name, recall in table.recalls().items()]
+    if absent := m["absent"]:
+        lines.append(f"  absent from the reference: {', '.join(absent)}")
+    if found := numbers.get("open_labels"):
+        for part in ("seen", "unseen", "among_unseen"):
+            if v := found[part]:
+                classes = ", ".join(found[f"{part.removeprefix('among_')}_classes"])
+                lines.append(
+                    f"  {part.replace('_', ' ')} ({classes}): mean recall {v['value']:.3f} "
+                    f"({v['low']:.3f} to {v['high']:.3f}), chance "
+                    f"{v.get('chance', found['chance']):.3f}"
+                )
+    if heard := numbers["speakers_heard"]:
+        lines.append(
+            f"  {len(heard)} speakers were heard in training: this is no test on new speakers"
+        )
+    return lines
