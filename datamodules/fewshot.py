@@ -25,9 +25,9 @@ from .catalog import open_corpora
 from .classes import class_indices
 from .info import CorpusInfo
 from .manifest import Utterance
-from .protocols import Protocol, Split
+from .protocols import Protocol
 from .speech import SpeechDataModule
-from .split import some, speakers_of
+from .split import Split, some, speakers_of
 
 FORMAT = 1
 

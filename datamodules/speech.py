@@ -22,9 +22,9 @@ from .dataset import SpeechDataset
 from .features import FeatureStore, Filled
 from .info import CorpusInfo
 from .manifest import Utterance, read_manifest
-from .protocols import Protocol, Split
+from .protocols import Protocol
 from .sampler import BucketSampler, EvalSampler
-from .split import speakers_of
+from .split import Split, speakers_of
 from .weak import confidences, refuse_weak, soft_rows, weak_counts, with_weak
 
 PARTS = ("train", "valid", "test")
