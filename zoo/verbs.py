@@ -83,7 +83,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     from .config import settings
 
     values = settings(arguments.settings, ("protocol", "taxonomy", "root", "label"))
-    audit = registry.attribute("serzoo.datamodules.speech:audit_corpus")
+    audit = registry.attribute("serzoo.datamodules.opening:audit_corpus")
     reports = audit(
         arguments.manifest,
         protocol=values.get("protocol"),

@@ -9,7 +9,7 @@ import torch
 from serzoo.datamodules.catalog import corpus_root, open_corpora, prepare_corpus
 from serzoo.datamodules.classes import auto_taxonomy
 from serzoo.datamodules.manifest import read_manifest, write_manifest
-from serzoo.datamodules.speech import audit_corpus, audit_folds, open_data
+from serzoo.datamodules.opening import audit_corpus, audit_folds, open_data
 from serzoo.zoo.config import load
 from serzoo.zoo.errors import DataError
 from serzoo.zoo.taxonomy import Taxonomy

@@ -10,8 +10,8 @@ import torch
 from serzoo.datamodules.catalog import Speech, open_corpora
 from serzoo.datamodules.info import canonical_label
 from serzoo.datamodules.manifest import Utterance, write_manifest
+from serzoo.datamodules.opening import audit_folds, open_data
 from serzoo.datamodules.protocols import Protocol
-from serzoo.datamodules.speech import audit_folds, open_data
 from serzoo.datamodules.weak import confidences, refuse_weak, shuffled, soft_rows
 from serzoo.zoo import config
 from serzoo.zoo.errors import DataError

@@ -231,7 +231,7 @@ class _Folds:
     """The audited folds of a run's data, which are opened once for all runs on them."""
 
     def __init__(self) -> None:
-        self.inspect = registry.attribute("serzoo.datamodules.speech:audit_folds")
+        self.inspect = registry.attribute("serzoo.datamodules.opening:audit_folds")
         self.known: dict[str, list[int]] = {}
 
     def __call__(self, cfg: RunConfig, wanted: Any) -> list[int]:

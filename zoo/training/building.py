@@ -11,7 +11,7 @@ from ..config import RunConfig, build_taxonomy
 from ..module import SERModule
 from ..taxonomy import Taxonomy
 
-OPEN_DATA = "serzoo.datamodules.speech:open_data"
+OPEN_DATA = "serzoo.datamodules.opening:open_data"
 
 
 def build(cfg: RunConfig, taxonomy: Taxonomy, metadata: dict[str, Any] | None = None) -> SERModule:

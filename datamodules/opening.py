@@ -1,0 +1,147 @@
+"""Corpora opened by a protocol: prepared, labelled, split, and every fold audited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..zoo.config import RunConfig, build_taxonomy
+from ..zoo.errors import DataError
+from ..zoo.taxonomy import Taxonomy
+from .audit import AuditReport, audit
+from .catalog import open_corpora
+from .classes import auto_taxonomy, class_indices
+from .info import CorpusInfo
+from .manifest import read_manifest
+from .protocols import Protocol
+from .speech import SpeechDataModule
+from .split import PARTS, Split
+from .weak import refuse_weak, with_weak
+
+
+def open_data(
+    corpora: Sequence[str],
+    *,
+    protocol: str | None,
+    fold: int = 0,
+    taxonomy: Taxonomy | None,
+    root: str | None = None,
+    manifest: str | None = None,
+    options: dict[str, Any] | None = None,
+    label: str = "label",
+    progress: bool = False,
+    weak: str = "hard",
+    weak_shuffle: int | None = None,
+    **batching: Any,
+) -> SpeechDataModule:
+    """Corpora to a data module: prepare, label, split, audit.
+
+    Without a protocol all utterances are the test part.
+
+    Args:
+        corpora: names; with the other arguments as for :func:`.catalog.open_corpora`.
+        protocol: name; None = no split.
+        fold: of the protocol, from 0.
+        taxonomy: the classes; None = the labels found.
+        root: folder of the corpus.
+        manifest: to be read instead.
+        options: of the reader.
+        label: the column that holds the label.
+        progress: show bars.
+        weak: see :class:`.SpeechDataModule`.
+        weak_shuffle: seed by which weak labels are dealt out anew; None = they are not.
+        **batching: further arguments of :class:`.SpeechDataModule`.
+
+    Raises:
+        DataError: when the audit of the split fails, or its validation or test has weak labels;
+            and for anything wrong with the data.
+    """
+    speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
+    speech = with_weak(speech, manifest, taxonomy, weak, weak_shuffle)
+    taxonomy = taxonomy or auto_taxonomy(speech.utterances, label)
+    infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in speech.utterances}}
+    labels = [infos[u.corpus].canonical_label(u, label) for u in speech.utterances]
+    coverage = taxonomy.coverage(name or "(no label)" for name in labels)
+    kept = [
+        u
+        for u, name in zip(speech.utterances, labels, strict=True)
+        if name is not None and taxonomy.class_of(name) is not None
+    ]
+    if not kept:
+        raise DataError(f"taxonomy '{taxonomy.name}' {coverage}; choose another taxonomy")
+    if protocol is None:
+        split = Split(train=[], valid=[], test=kept)
+    else:
+        split = Protocol.load(protocol).split(kept, fold)
+    report = audit(split)
+    if not report.ok:
+        raise DataError(f"the audit of {protocol}, fold {fold}, fails: " + "; ".join(report.errors))
+    for part in ("valid", "test") if protocol else ():
+        refuse_weak(part, getattr(split, part), label)
+    module = SpeechDataModule(speech, split, taxonomy, label=label, weak=weak, **batching)
+    module.coverage, module.audit = coverage, report
+    return module
+
+
+def audit_folds(cfg: RunConfig, folds: Sequence[int] | None = None) -> list[int]:
+    """Open a run's data and audit each fold (all of the protocol's by default).
+
+    Returns:
+        The folds' numbers.
+
+    Raises:
+        DataError: naming the fold whose audit fails.
+    """
+    found: list[int] = []
+    wanted = folds
+    while wanted is None or len(found) < len(wanted):
+        fold = len(found) if wanted is None else wanted[len(found)]
+        module = open_data(
+            cfg.corpus,
+            protocol=cfg.protocol,
+            fold=fold,
+            taxonomy=build_taxonomy(cfg),
+            root=cfg.data.root,
+            manifest=cfg.data.manifest,
+            options=cfg.data.options,
+            label=cfg.data.label,
+            weak=cfg.data.weak,
+        )
+        found.append(fold)
+        if wanted is None:
+            used = [u for part in PARTS for u in getattr(module.split, part)]
+            wanted = list(range(Protocol.load(str(cfg.protocol)).n_folds(used)))
+    return found
+
+
+def audit_corpus(
+    source: str,
+    *,
+    protocol: str | None = None,
+    taxonomy: str | None = None,
+    root: str | None = None,
+    label: str = "label",
+    options: dict[str, Any] | None = None,
+) -> list[AuditReport]:
+    """`serzoo audit`: the report of every fold of a protocol.
+
+    Args:
+        source: a manifest, or a corpus' name.
+        protocol: name; the corpus' default.
+        taxonomy: keep only its classes; all utterances by default.
+        root: folder of the corpus.
+        label: the column that the taxonomy looks at.
+        options: keywords of the corpus' reader.
+    """
+    if source.endswith(".jsonl"):
+        utterances = read_manifest(source)
+    else:
+        utterances = open_corpora([source], root=root, options=options).utterances
+    corpora = sorted({u.corpus for u in utterances})
+    if protocol is None:
+        protocol = CorpusInfo.load(corpora[0]).protocol if len(corpora) == 1 else "loco"
+    if taxonomy is not None:
+        classes = class_indices(utterances, Taxonomy.load(taxonomy), label)
+        utterances = [u for u, c in zip(utterances, classes, strict=True) if c >= 0]
+    rule = Protocol.load(protocol or "kfold")
+    return [audit(rule.split(utterances, f)) for f in range(rule.n_folds(utterances))]
