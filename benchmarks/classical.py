@@ -33,7 +33,7 @@ from rich.progress import track
 from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.datamodules.encoding import load_wave
 from serzoo.datamodules.manifest import Utterance
-from serzoo.datamodules.speech import audit_folds
+from serzoo.datamodules.opening import audit_folds
 from serzoo.zoo import config
 from serzoo.zoo.cache import cache_dir
 from serzoo.zoo.comparison import suite
