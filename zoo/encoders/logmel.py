@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..encoder import Encoder
-from ..types import SAMPLE_RATE, Frames
-from .augment import hide, tempo_and_pitch
-from .mel_spectrogram import LogMel
+from ..types import Frames
+from .on_mel import OnMel
 
 
 class MaskedBatchNorm(nn.Module):
@@ -79,7 +76,7 @@ class Block(nn.Module):
         return (x + y).relu_(), mask
 
 
-class LogMelEncoder(Encoder):
+class LogMelEncoder(OnMel):
     """Log-mel spectrogram to frames of 128 ms by a residual network of about 1 M parameters.
 
     ``extract`` is the parameter-free :class:`.mel_spectrogram.LogMel`; ``forward`` learns. Its
@@ -103,7 +100,6 @@ class LogMelEncoder(Encoder):
     """
 
     stride = 8  # frames of 16 ms
-    frame_seconds = LogMel.hop / SAMPLE_RATE
 
     def __init__(
         self,
@@ -117,10 +113,7 @@ class LogMelEncoder(Encoder):
         masks: int = 2,
         bfloat16: bool = True,
     ) -> None:
-        super().__init__()
-        self.dim, self.low_precision = dim, bfloat16
-        self.stretch, self.shift, self.masks = stretch, shift, masks
-        self.frontend = LogMel(bands)
+        super().__init__(dim, bands, stretch=stretch, shift=shift, masks=masks, bfloat16=bfloat16)
         self.stem = nn.Conv2d(2, widths[0], 5, 2, 2, bias=False)
         self.norm = MaskedBatchNorm(widths[0])
         strides = [(2, 2), (2, 2), (1, 2)]
@@ -133,35 +126,11 @@ class LogMelEncoder(Encoder):
         self.out_norm = nn.LayerNorm(dim)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        return cast("tuple[Tensor, Tensor]", self.frontend(audio, lengths))
-
-    def extraction(self) -> dict[str, Any]:
-        return self.frontend.settings()
-
-    @property
-    def bytes_per_second(self) -> float:
-        return 4 * self.frontend.filters.shape[1] / self.frame_seconds
-
     def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
-        x = hidden.float()
-        if self.training:
-            x = tempo_and_pitch(x, mask, self.stretch, self.shift)
-            mask = mask.new_ones(x.shape[0], x.shape[2])
-        frames = -(-x.shape[2] // self.stride)
-        pad = -x.shape[2] % 32  # few different shapes: kernels are prepared for each
-        if pad and not self.training:
-            x = nn.functional.pad(x, (0, 0, 0, pad))
-            mask = nn.functional.pad(mask, (0, pad))
-        x = self._views(x, mask)
-        if self.training:
-            x = hide(x, 2, self.masks, min(20, 0.2 * x.shape[2]))
-            x = hide(x, 3, self.masks, x.shape[3] / 8)
+        x, mask, frames = self.prepared(hidden, mask)
+        x = self.with_holes(self._views(x, mask))
         inner = None if bool(mask.all()) else mask[:, ::2]
-        low = self.low_precision and self.training
-        # evaluation leaves an enclosing autocast as it is
-        enabled = low or torch.is_autocast_enabled(x.device.type)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=enabled):
+        with self.autocast(x):
             x = self.stem(x.contiguous(memory_format=torch.channels_last))
             x = self.norm(x, inner).relu_()
             for block in self.blocks:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
-from ..encoder import Encoder
 from ..errors import ConfigError
-from ..types import SAMPLE_RATE, Frames
-from .augment import hide, tempo_and_pitch
-from .mel_spectrogram import LogMel
+from ..types import Frames
+from .on_mel import OnMel
 
 Four = tuple[int, int, int, int]
 
 
-class ResNetEncoder(Encoder):
+class ResNetEncoder(OnMel):
     """Log-mel spectrogram to frames of 512 ms by the ResNet-50 of ``transformers``.
 
     LanSER (Gong et al. 2023, arXiv 2309.03978) trains a ResNet-50 (He et al. 2016) on log-mel
@@ -46,7 +43,6 @@ class ResNetEncoder(Encoder):
     """
 
     stride = 32  # frames of 16 ms
-    frame_seconds = LogMel.hop / SAMPLE_RATE
 
     def __init__(
         self,
@@ -59,11 +55,10 @@ class ResNetEncoder(Encoder):
         masks: int = 2,
         bfloat16: bool = True,
     ) -> None:
-        super().__init__()
         _check(bands, list(depths), list(widths))
-        self.dim, self.low_precision = widths[-1], bfloat16
-        self.stretch, self.shift, self.masks = stretch, shift, masks
-        self.frontend = LogMel(bands)
+        super().__init__(
+            widths[-1], bands, stretch=stretch, shift=shift, masks=masks, bfloat16=bfloat16
+        )
         self.network = ResNetModel(
             ResNetConfig(
                 num_channels=1,
@@ -77,35 +72,10 @@ class ResNetEncoder(Encoder):
         self.wide = [m for m in self.network.modules() if _sees_neighbours(m)]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        return cast("tuple[Tensor, Tensor]", self.frontend(audio, lengths))
-
-    def extraction(self) -> dict[str, Any]:
-        return self.frontend.settings()
-
-    @property
-    def bytes_per_second(self) -> float:
-        return 4 * self.frontend.filters.shape[1] / self.frame_seconds
-
     def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
-        x = hidden.float()
-        if self.training:
-            x = tempo_and_pitch(x, mask, self.stretch, self.shift)
-            mask = mask.new_ones(x.shape[0], x.shape[2])
-        frames = -(-x.shape[2] // self.stride)
-        pad = -x.shape[2] % self.stride  # few different shapes: kernels are prepared for each
-        if pad and not self.training:
-            x = nn.functional.pad(x, (0, 0, 0, pad))
-            mask = nn.functional.pad(mask, (0, pad))
-        x = _less_level(x, mask)
-        if self.training:
-            x = hide(x, 2, self.masks, min(20, 0.2 * x.shape[2]))
-            x = hide(x, 3, self.masks, x.shape[3] / 8)
-        low = self.low_precision and self.training
-        # evaluation leaves an enclosing autocast as it is
-        enabled = low or torch.is_autocast_enabled(x.device.type)
-        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
-        with autocast, _zeros_behind(self.wide, mask):
+        x, mask, frames = self.prepared(hidden, mask)
+        x = self.with_holes(_less_level(x, mask))
+        with self.autocast(x), _zeros_behind(self.wide, mask):
             x = self.network.embedder(x.contiguous(memory_format=torch.channels_last))
             x = self.network.encoder(x).last_hidden_state  # [B, D, T / 32, bands / 32]
         x = x.float().mean(3).transpose(1, 2)[:, :frames]
