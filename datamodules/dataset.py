@@ -120,10 +120,11 @@ class SpeechDataset(Dataset[Batch]):
         if self.store is not None:
             hidden, mask = pad_hidden([self.store.read(self.rows[i]) for i in indices])
             return Batch(hidden=hidden, mask=mask, **common)  # type: ignore[arg-type]
-        audio, lengths = pad_waves([self._wave(u) for u in chosen])
+        audio, lengths = pad_waves([self.wave(u) for u in chosen])
         return Batch(audio=audio, lengths=lengths, **common)  # type: ignore[arg-type]
 
-    def _wave(self, utterance: Utterance) -> torch.Tensor:
+    def wave(self, utterance: Utterance) -> torch.Tensor:
+        """``[S]`` at 16 kHz as a head hears it: cut to the most seconds, and corrupted."""
         wave = load_wave(utterance, self.roots, self.max_seconds)
         if self.corruption is None:
             return wave

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
+import importlib
 import io
 import json
 import sys
@@ -15,27 +15,32 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from serzoo.datamodules.corruption import remembered
 from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.datamodules.manifest import Utterance
 from serzoo.zoo import config
+from serzoo.zoo.comparison.compare import compare
 from serzoo.zoo.errors import DataError
-from serzoo.zoo.record import write_json
 from serzoo.zoo.reporting.report import report
-from serzoo.zoo.train import train
 from serzoo.zoo.training.building import open_data
 
 
 @pytest.fixture(scope="module")
 def classical() -> ModuleType:
     pytest.importorskip("sklearn", reason="the classical anchor needs serzoo[classical]")
-    path = Path(__file__).resolve().parents[1] / "benchmarks" / "classical.py"
-    spec = importlib.util.spec_from_file_location("serzoo_benchmarks_classical", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+        return importlib.import_module("classical")
+
+
+@pytest.fixture(scope="module")
+def svm(classical: ModuleType) -> ModuleType:
+    return sys.modules["svm"]
+
+
+@pytest.fixture(scope="module")
+def functionals(classical: ModuleType) -> ModuleType:
+    return sys.modules["functionals"]
 
 
 def loudness(samples: np.ndarray) -> np.ndarray:
@@ -47,12 +52,12 @@ def loudness(samples: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def extractor(classical: ModuleType) -> Any:
-    return classical.Extractor("fake", "1", loudness)
+    return sys.modules["functionals"].Extractor("fake", "1", loudness)
 
 
-def part(features: dict[str, np.ndarray], ids: list[str], labels: list[int]) -> SpeechDataset:
+def part(ids: list[str], labels: list[int], n_classes: int = 2) -> SpeechDataset:
     us = [Utterance(i, "c", f"{i}.wav", 0.0, 1.0, 16_000, i[0]) for i in ids]
-    return SpeechDataset(us, labels, 2, roots={}, max_seconds=20)
+    return SpeechDataset(us, labels, n_classes, roots={}, max_seconds=20)
 
 
 @pytest.fixture
@@ -87,73 +92,61 @@ trainer: {{accelerator: cpu, progress: false, threads: 1}}
 # ---- the parts
 
 
-def test_standardising_knows_the_training_part_only(classical: ModuleType) -> None:
+def test_standardising_knows_the_training_part_only(svm: ModuleType) -> None:
     train_x = np.array([[1.0, 5.0, np.nan], [3.0, 5.0, np.nan], [np.nan, 5.0, np.nan]])
+    scale = svm.Scale.of(train_x)
+    np.testing.assert_allclose(scale(train_x), [[-1, 0, 0], [1, 0, 0], [0, 0, 0]])
     other = np.array([[4.0, 9.0, 1.0], [np.nan, 5.0, 0.0]])
-    a, b = classical.standardise(train_x, other)
-    np.testing.assert_allclose(a, [[-1, 0, 0], [1, 0, 0], [0, 0, 0]])
-    np.testing.assert_allclose(b, [[2, 0, 0], [0, 0, 0]])
+    np.testing.assert_allclose(scale(other), [[2, 0, 0], [0, 0, 0]])
 
 
-def test_c_is_chosen_on_validation_and_equal_ones_take_the_smallest(classical: ModuleType) -> None:
+def test_c_is_chosen_on_validation_and_equal_ones_take_the_smallest(svm: ModuleType) -> None:
     rng = np.random.default_rng(0)
-    features, parts = {}, {}
+    parts = {}
     for name, n in (("train", 40), ("valid", 20), ("test", 20)):
-        labels = [i % 2 for i in range(n)]
-        ids = [f"{name[:3]}{i}" for i in range(n)]
-        for i, y in zip(ids, labels, strict=True):
-            features[i] = rng.normal(size=3) + 5 * y
-        parts[name] = part(features, ids, labels)
-    done = classical.fit_fold(parts, features, ["a", "b"], grid=(1e-3, 1e-1, 10.0))
+        labels = np.arange(n) % 2
+        data = part([f"{name[:3]}{i}" for i in range(n)], labels.tolist())
+        parts[name] = data, rng.normal(size=(n, 3)) + 5 * labels[:, None]
+    grid = (1e-3, 1e-1, 10.0)
+    done = svm.fit(parts["train"], parts["valid"], ["a", "b"], grid=grid)
     best = max(done.valid_uar.values())
     assert done.c == min(c for c, v in done.valid_uar.items() if v == best)
-    assert done.test.uar() > 0.9
-    assert done.test.scores.shape == (20, 2)
-    np.testing.assert_allclose(done.test.scores.sum(1), 0, atol=1e-6)
-    # labels of the test part are copied into the table and change nothing else
-    flipped = {**parts, "test": part(features, [f"tes{i}" for i in range(20)], [0] * 20)}
-    again = classical.fit_fold(flipped, features, ["a", "b"], grid=(1e-3, 1e-1, 10.0))
-    np.testing.assert_array_equal(again.test.scores, done.test.scores)
+    table = done.table(*parts["test"], ["a", "b"])
+    assert table.uar() > 0.9
+    assert table.scores.shape == (20, 2)
+    np.testing.assert_allclose(table.scores.sum(1), 0, atol=1e-6)
 
 
-def test_it_is_the_linear_svm_of_sklearn_with_balanced_classes(classical: ModuleType) -> None:
+def test_it_is_the_linear_svm_of_sklearn_with_balanced_classes(svm: ModuleType) -> None:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
     rng = np.random.default_rng(1)
-    features: dict[str, np.ndarray] = {}
-    parts: dict[str, SpeechDataset] = {}
-    x, y = {}, {}
+    y = [0, 1, 2, 2, 2] * 8
+    parts = {}
     for name in ("train", "valid", "test"):
-        y[name] = [0, 1, 2, 2, 2] * 8
-        ids = [f"{name[:3]}{i}" for i in range(40)]
-        x[name] = rng.normal(size=(40, 5)) + np.array(y[name])[:, None] * 0.7
-        features |= dict(zip(ids, x[name], strict=True))
-        parts[name] = part(features, ids, y[name])
-        parts[name].n_classes = 3
-    done = classical.fit_fold(parts, features, ["a", "b", "c"], grid=(0.1,))
-    scaler = StandardScaler().fit(x["train"])
+        x = rng.normal(size=(40, 5)) + np.array(y)[:, None] * 0.7
+        parts[name] = part([f"{name[:3]}{i}" for i in range(40)], y, 3), x
+    classes = ["a", "b", "c"]
+    done = svm.fit(parts["train"], parts["valid"], classes, grid=(0.1,))
+    table = done.table(*parts["test"], classes)
+    scaler = StandardScaler().fit(parts["train"][1])
     model = SVC(C=0.1, kernel="linear", class_weight="balanced", break_ties=True)
-    model.fit(scaler.transform(x["train"]), y["train"])
-    expected = model.decision_function(scaler.transform(x["test"]))
-    np.testing.assert_allclose(done.test.scores, expected, atol=1e-4)
-    assert done.test.predicted.tolist() == model.predict(scaler.transform(x["test"])).tolist()
-    plain = classical.fit_fold(parts, features, ["a", "b", "c"], grid=(0.1,), balance=False)
-    assert np.abs(plain.test.scores - done.test.scores).max() > 1e-3
+    model.fit(scaler.transform(parts["train"][1]), y)
+    test_x = scaler.transform(parts["test"][1])
+    np.testing.assert_allclose(table.scores, model.decision_function(test_x), atol=1e-4)
+    assert table.predicted.tolist() == model.predict(test_x).tolist()
+    plain = svm.fit(parts["train"], None, classes, grid=(0.1,), balance=False)
+    assert np.abs(plain.table(*parts["test"], classes).scores - table.scores).max() > 1e-3
 
 
-def test_a_class_without_training_is_told(classical: ModuleType) -> None:
-    features = {f"{p}{i}": np.ones(2) for p in "abc" for i in range(2)}
-    parts = {
-        name: part(features, [f"{p}0", f"{p}1"], [0, 0])
-        for name, p in (("train", "a"), ("valid", "b"), ("test", "c"))
-    }
+def test_a_class_without_training_is_told(svm: ModuleType) -> None:
     with pytest.raises(DataError, match="training lacks b"):
-        classical.fit_fold(parts, features, ["a", "b"])
+        svm.fit((part(["a0", "a1"], [0, 0]), np.ones((2, 2))), None, ["a", "b"])
 
 
 def test_features_are_kept_without_pickle(
-    classical: ModuleType, tmp_path: Path, write_wave: Callable[..., Path]
+    functionals: ModuleType, tmp_path: Path, write_wave: Callable[..., Path]
 ) -> None:
     calls = []
 
@@ -165,55 +158,128 @@ def test_features_are_kept_without_pickle(
     for i, seconds in enumerate((0.5, 0.25)):
         write_wave(tmp_path / f"{i}.wav", seconds=seconds)
         us.append(Utterance(f"c/{i}", "c", f"{i}.wav", 0.0, seconds, 16_000, "s", sha=f"{i}"))
-    extractor = classical.Extractor("count", "1", call)
-    where = {"c": tmp_path}
-    first = classical.functionals(extractor, us, where, 0.3, tmp_path / "kept")
-    again = classical.functionals(extractor, us[::-1], where, 0.3, tmp_path / "kept")
+
+    def read(us: list[Utterance], version: str = "1", condition: str | None = None) -> np.ndarray:
+        data = SpeechDataset(us, [0, 0], 2, roots={"c": tmp_path}, max_seconds=0.3)
+        if condition:
+            data.corrupt(remembered(condition))
+        extractor = functionals.Extractor("count", version, call)
+        return functionals.Functionals(extractor, tmp_path / "kept").of(data)
+
+    np.testing.assert_equal(read(us), [[4_800, np.nan], [4_000, np.nan]])
+    np.testing.assert_equal(read(us[::-1]), [[4_000, np.nan], [4_800, np.nan]])
     assert calls == [4_800, 4_000]  # cut to max_seconds, and read once
-    assert {k: v[0] for k, v in first.items()} == {"c/0": 4_800, "c/1": 4_000}
-    np.testing.assert_equal(again, first)
     (path,) = (tmp_path / "kept").iterdir()
     assert np.load(path, allow_pickle=False).shape == (2, 2)
-    other = classical.Extractor("count", "2", call)  # another version, another file
-    classical.functionals(other, us, where, 0.3, tmp_path / "kept")
+    read(us, version="2")  # another version, another file
     assert len(list((tmp_path / "kept").iterdir())) == 2
+    np.testing.assert_equal(read(us, condition="first:0.1s")[:, 0], [1_600, 1_600])
+    assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
 # ---- the whole
 
 
-def test_a_row_of_the_suite_by_the_import(
-    classical: ModuleType, extractor: Any, tiny_recipe: str, tmp_path: Path
-) -> None:
-    axes = {"recipe": [tiny_recipe], "head": ["classification"], "fold": [0, 1], "seed": [1]}
+@pytest.fixture
+def pair(tiny_recipe: str, tmp_path: Path) -> Path:
+    """``runs/pair``: one head, two folds, two seeds."""
+    axes = {"recipe": [tiny_recipe], "head": ["classification"], "fold": [0, 1], "seed": [1, 2]}
     suite = tmp_path / "pair.yaml"
-    suite.write_text(json.dumps({"title": "Pair", "axes": axes, "overrides": ["optim.epochs=1"]}))
-    folder = tmp_path / "runs" / "pair"
-    for fold in (0, 1):
-        settings = [f"fold={fold}", "optim.epochs=1", f"trainer.out={tmp_path}"]
-        train(config.load(tiny_recipe, settings), folder / "cells" / f"f{fold}")
-    plan = {"name": "pair", "title": "Pair", "baseline": "classification", "cells": ["f0", "f1"]}
-    write_json(folder / "suite.json", plan)
-    path = classical.run(str(suite), tiny_recipe, extractor, tmp_path / "written")
-    rows = list(csv.DictReader(path.open()))
-    assert list(rows[0]) == ["id", "fold", "angry", "happy", "sad"]
+    suite.write_text(json.dumps({"title": "Pair", "axes": axes}))
+    done = compare(str(suite), out=str(tmp_path / "runs"), workers=1)
+    assert done["done"] == 4
+    return tmp_path / "runs"
+
+
+def rows(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (r["recipe"], r["head"]): r for r in report(folder, console=Console(file=io.StringIO()))
+    }
+
+
+def test_a_row_of_every_table_by_the_import(
+    classical: ModuleType, extractor: Any, pair: Path, tiny_recipe: str, tmp_path: Path
+) -> None:
+    (path,) = classical.anchor("pair", extractor, out=str(pair))
+    written = list(csv.DictReader(path.open()))
+    assert list(written[0]) == ["id", "fold", "angry", "happy", "sad"]
     for fold in (0, 1):
         data = open_data(config.load(tiny_recipe, [f"fold={fold}"]))
-        mine = {r["id"] for r in rows if r["fold"] == str(fold)}
+        mine = {r["id"] for r in written if r["fold"] == str(fold)}
         assert mine == {u.id for u in data.datasets["test"].utterances}
     entry = json.loads(path.with_suffix(".json").read_text())
     assert set(entry["folds"]) == {"0", "1"}
-    assert entry["uar"]["value"] > 0.8  # loudness tells this corpus' classes apart
-    done = classical.bring(str(suite), path, tiny_recipe, extractor, str(tmp_path / "runs"))
-    assert len(done.cells) == 2
-    found = {r["head"]: r for r in report(folder, console=Console(file=io.StringIO()))}
-    assert found["svm_fake"]["uar"]["mean"] == pytest.approx(entry["uar"]["value"])
-    assert found["svm_fake"]["certificate"] == found["classification"]["certificate"]
+    found = rows(pair / "pair")
+    mine, theirs = found["tiny", "svm_fake"], found["tiny", "classification"]
+    # the same for both seeds; folds are of one size; loudness tells this corpus' classes apart
+    expected = np.mean([f["uar"] for f in entry["folds"].values()])
+    assert mine["uar"]["mean"] == pytest.approx(expected)
+    assert mine["uar"]["mean"] > 0.8
+    assert mine["certificate"] == theirs["certificate"]
+    assert (mine["folds"], mine["seeds"]) == (2, 2)
+    # another corpus by now: nothing is brought beside what was tested on the first
+    table = tmp_path / "speech" / "table.csv"
+    table.write_text(table.read_text().replace(",s9", ",s8"))
+    with pytest.raises(DataError, match="other data than there are now"):
+        classical.anchor("pair", extractor, out=str(pair))
 
 
-def test_opensmile_itself(classical: ModuleType) -> None:
+def test_under_conditions_it_hears_what_the_heads_heard(
+    classical: ModuleType, extractor: Any, pair: Path, tmp_path: Path
+) -> None:
+    suite = tmp_path / "noisy.yaml"
+    suite.write_text(json.dumps({"of": "pair", "conditions": ["white:-20dB", "first:0.2s"]}))
+    compare(str(suite), out=str(pair), workers=1)
+    paths = classical.anchor("noisy", extractor, out=str(pair))
+    assert len(paths) == 3
+    found = rows(pair / "noisy")
+    clean, noisy = found["tiny, clean", "svm_fake"], found["tiny, white:-20dB", "svm_fake"]
+    assert clean["uar"]["mean"] > 0.8
+    assert noisy["uar"]["mean"] < 0.5  # all are as loud as the noise
+    assert found["tiny, first:0.2s", "svm_fake"]["folds"] == 2
+    compare(str(suite), out=str(pair), workers=1)  # keeps the rows, and tabulates them
+    assert "svm_fake" in (pair / "noisy" / "degradation.md").read_text()
+
+
+def test_of_few_shots_it_gets_the_support(
+    classical: ModuleType, extractor: Any, tiny_recipe: str, tmp_path: Path
+) -> None:
+    target = {"data": "csv", "root": str(tmp_path / "speech"), "protocol": "kfold-5"}
+    told = {
+        "source": {"recipe": tiny_recipe},
+        "target": target,
+        "head": ["classification"],
+        "shots": [0, 2],
+        "draw": [1, 2],
+        "tuning": ["head", "scratch"],
+        "options": {"steps": 1, "save": False},
+    }
+    suite = tmp_path / "shots.yaml"
+    suite.write_text(json.dumps(told))
+    out = str(tmp_path / "runs")
+    assert compare(str(suite), out=out, workers=1)["done"] == 5
+    paths = classical.anchor("shots", extractor, out=out)
+    assert len(paths) == 3  # without a shot; two draws, for both tunings
+    entries = [json.loads(p.with_suffix(".json").read_text())["folds"]["0"] for p in paths]
+    assert [bool(e["valid_uar"]) for e in entries] == [True, False, False]
+    assert len({e["c"] for e in entries}) == 1  # as the source chose it
+    tables = [p.read_text() for p in paths]
+    assert len(set(tables)) == 3
+    found = rows(tmp_path / "runs" / "shots")
+    head, scratch = (found[f"csv, from csv, 2 shots, {t}", "svm_fake"] for t in ("head", "scratch"))
+    assert head["uar"] == scratch["uar"]
+    assert head["seeds"] == 2  # draws
+    compare(str(suite), out=out, workers=1)
+    curves = (tmp_path / "runs" / "shots" / "learning_curves.md").read_text()
+    (line,) = [x for x in curves.splitlines() if x.startswith("| svm_fake")]
+    assert line.startswith("| svm_fake | imported | ")
+    zero = entries[0]["uar"]
+    assert f"| {zero:.3f} | {head['uar']['mean']:.3f} ± " in line
+
+
+def test_opensmile_itself(functionals: ModuleType) -> None:
     pytest.importorskip("opensmile", reason="needs serzoo[classical]")
-    extractor = classical.opensmile_extractor("eGeMAPSv02")
+    extractor = functionals.opensmile_extractor("eGeMAPSv02")
     t = np.arange(16_000) / 16_000
     tone = (0.1 * np.sin(2 * np.pi * 200 * t)).astype(np.float32)
     values, louder = extractor.call(tone), extractor.call(2 * tone)

@@ -13,8 +13,11 @@ from ..record import write_json
 from ..reporting.cells import Run, encoder_name, pooled, read_runs
 from ..reporting.summary import number
 from ..statistics.jackknife import paired_jackknife
+from ..statistics.metrics import PredictionTable
 
 CLEAN = "clean"
+# what was processed alike but for the one thing that is asked about
+CONTROLS = {"monotone": "resynthesised"}
 
 
 def degradation(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -23,7 +26,8 @@ def degradation(runs: Sequence[Run]) -> list[dict[str, Any]]:
     Returns:
         ``recipe``, ``encoder``, ``head``, ``condition``, ``uar``, and ``difference`` (to clean, on
         the same utterances: ``value``, and ``low`` and ``high`` of a jackknife interval over
-        speakers, None where there is one only; no difference for clean itself).
+        speakers, None where there is one only; no difference for clean itself), and ``control``,
+        the same to the condition that it is to be compared with (:data:`CONTROLS`).
         ``cells`` counts the folds and seeds, ``left_out`` those that lack a condition or a head.
     """
     tables: dict[tuple[str, str], dict[tuple[str, str], dict[tuple[int, int], Run]]] = {}
@@ -40,11 +44,7 @@ def degradation(runs: Sequence[Run]) -> list[dict[str, Any]]:
             continue
         made = {c: pooled([cells[k] for k in sorted(common)]) for c, cells in columns.items()}
         for (head, condition), table in made.items():
-            clean = made.get((head, CLEAN))
-            found = None
-            if clean is not None and condition != CLEAN:
-                d = paired_jackknife(table, clean)
-                found = {"value": d.value, "low": number(d.low), "high": number(d.high)}
+            control = CONTROLS.get(condition, "")
             rows.append(
                 {
                     "recipe": recipe,
@@ -52,12 +52,23 @@ def degradation(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     "head": head,
                     "condition": condition,
                     "uar": table.uar(),
-                    "difference": found,
+                    "difference": _less(table, made.get((head, CLEAN)), condition != CLEAN),
+                    "control": _less(table, made.get((head, control)), bool(control)),
                     "cells": len(common),
                     "left_out": len(every) - len(common),
                 }
             )
     return rows
+
+
+def _less(
+    table: PredictionTable, other: PredictionTable | None, wanted: bool
+) -> dict[str, Any] | None:
+    """What a condition costs beyond another; None where that is not there, or not asked."""
+    if other is None or not wanted:
+        return None
+    d = paired_jackknife(table, other)
+    return {"value": d.value, "low": number(d.low), "high": number(d.high)}
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -72,6 +83,10 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         for condition in dict.fromkeys(r["condition"] for r in mine):
             shown = [_cell(cells.get((condition, head))) for head in heads]
             text += f"| {condition} | {' | '.join(shown)} |\n"
+            against = [(cells.get((condition, head)) or {}).get("control") for head in heads]
+            if any(against):
+                shown = [_difference(d) if d else "–" for d in against]
+                text += f"| {condition} less {CONTROLS[condition]} | {' | '.join(shown)} |\n"
         if left := mine[0]["left_out"]:
             text += f"\n{left} folds of seeds left out: not every head has every condition.\n"
         text += "\n"
@@ -87,9 +102,13 @@ def _cell(row: dict[str, Any] | None) -> str:
     d = row["difference"]
     if d is None:
         return f"{row['uar']:.3f}"
+    return f"{row['uar']:.3f} ({_difference(d)})"
+
+
+def _difference(d: dict[str, Any]) -> str:
     if d["low"] is None:
-        return f"{row['uar']:.3f} ({d['value']:+.3f})"
-    return f"{row['uar']:.3f} ({d['value']:+.3f}; {d['low']:+.3f} to {d['high']:+.3f})"
+        return f"{d['value']:+.3f}"
+    return f"{d['value']:+.3f}; {d['low']:+.3f} to {d['high']:+.3f}"
 
 
 def write(folder: Path) -> tuple[list[dict[str, Any]], Path]:

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,10 @@ from .search import KEYS
 
 CONFIDENCE = ("nll", "ece")  # what only probabilities have
 CALIBRATED = ("nll_calibrated", "ece_calibrated", "temperature")  # fitted on a validation part
-SHARED = ("classes", "data", "speakers", "axes", "condition", "features")
+SHARED = (
+    *("classes", "data", "speakers", "axes", "condition", "features", "corruption", "tested"),
+    *("kind", "source", "shots", "draw", "tuning", "support"),  # of an adaptation
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def import_predictions(
     encoder: str | None = None,
     fold: int | None = None,
     seed: int | None = None,
+    where: Mapping[str, Any] = MappingProxyType({}),
     columns: Columns = PLAIN,
     scores: str = "auto",
     toolkit: str | None = None,
@@ -80,6 +85,8 @@ def import_predictions(
         fold: the file holds this fold only; by default all of the protocol's.
         seed: it stands for this seed; by default for every seed of the suite, which is what a
             method without random choices would give.
+        where: stands beside cells only whose record says so, by path:
+            ``{"condition": "noise:10dB"}``, ``{"axes.protocol": "loco"}``, ``{"shots": 4}``.
         columns: of the file.
         scores: ``auto``, ``probabilities``, ``logits`` or ``ranks``.
         toolkit: name and version, for the record.
@@ -101,7 +108,7 @@ def import_predictions(
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
         raise ConfigError(f"name is '{name}'; give letters, digits and . _ + - only")
     plan = read_plan(folder)
-    places = places_of(folder, plan, recipe, encoder, fold, seed)
+    places = places_of(folder, plan, recipe, encoder, fold, seed, where)
     reference = reference_of(places)
     classes = next(iter(reference.values())).classes
     given = foreign.read(path, classes, columns, scores)
@@ -122,10 +129,9 @@ def import_predictions(
         slug = re.sub(r"[^\w.-]+", "_", "-".join(group)).strip("_")
         cell = f"{slug}-{name}-f{k}-s{s}-{sha[:6]}"
         entries[cell] = _record(template, tables[k], s, about, given, fit_seconds), tables[k]
-    groups = {place[0] for place in places}
     whole = merge(replace(t, ids=[f"{i}#{k}" for i in t.ids]) for k, t in tables.items())
     result = Imported(list(entries), folder, whole.uar(), len(given.ids), _notes(given, whole))
-    old = taken(folder, plan, name, groups, sha, overwrite)
+    old = taken(folder, plan, name, places, sha, overwrite)
     if dry_run:
         return result
     with lock(folder):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import ComparisonError, DataError, suggest
@@ -22,13 +24,13 @@ def places_of(
     encoder: str | None,
     fold: int | None,
     seed: int | None,
+    where: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[Place, Run]:
     """A finished cell for every table, fold and seed that the rows shall stand in."""
-    own = [
-        run
-        for run in find_cells(folder, plan["cells"]).runs
-        if "imported" not in run.record and "corruption" not in run.record
-    ]
+    own = [r for r in find_cells(folder, plan["cells"]).runs if "imported" not in r.record]
+    if "condition" not in where and any("corruption" not in r.record for r in own):
+        # answers to the audio as it is are none to other audio
+        own = [r for r in own if "corruption" not in r.record]
     if not own:
         raise ComparisonError(
             f"{folder} holds no finished cell that says which utterances are tested; run `serzoo "
@@ -54,7 +56,27 @@ def places_of(
     keep("encoder", encoder, lambda run: run.group[1])
     keep("fold", fold, lambda run: run.fold)
     keep("seed", seed, lambda run: run.seed)
+    for path, value in where.items():
+        keep(path, str(value), partial(_fact, path=path))
+    if "condition" not in where and len(tested := sorted({_heard(run) for run in own})) > 1:
+        raise ComparisonError(
+            f"{folder} tests under several conditions ({', '.join(tested)}), and answers are to "
+            "one of them; say with where.condition=NAME to which"
+        )
     return {(run.group, run.fold, run.seed): run for run in reversed(own)}
+
+
+def _fact(run: Run, path: str) -> str:
+    """What a record says at ``key.key``; empty where it says nothing."""
+    found: Any = run.record
+    for key in path.split("."):
+        found = found.get(key, "") if isinstance(found, Mapping) else ""
+    return str(found)
+
+
+def _heard(run: Run) -> str:
+    """The condition that the test audio was under; empty for audio as it is."""
+    return str(run.record["condition"]) if "corruption" in run.record else ""
 
 
 def _stem(run: Run) -> str:
@@ -68,8 +90,9 @@ def reference_of(places: Mapping[Place, Run]) -> dict[int, PredictionTable]:
         first = found.setdefault(fold, run)
         if first.record["data"] != run.record["data"] or set(first.table.ids) != set(run.table.ids):
             raise ComparisonError(
-                f"{first.name} and {run.name} were not tested on the same utterances; remove the "
-                "older one and compare again"
+                f"{first.name} and {run.name} were not tested on the same utterances; say with "
+                "where.KEY=VALUE (of their records) beside which of them these predictions stand, "
+                "or, if one is out of date, remove it and compare again"
             )
     return {fold: run.table for fold, run in found.items()}
 
@@ -129,19 +152,20 @@ def taken(
     folder: Path,
     plan: Mapping[str, Any],
     name: str,
-    groups: set[tuple[str, str]],
+    places: Collection[Place],
     sha: str,
     overwrite: bool,
 ) -> list[str]:
-    """Earlier cells of this name in these tables, which are replaced."""
+    """Earlier cells of this name in these places, which are replaced."""
     old = []
+    tables = {table for table, _, _ in places}
     for run in find_cells(folder, plan["cells"]).runs:
-        if run.head != name or run.group not in groups:
+        if run.head != name or run.group not in tables:
             continue
         found = run.record.get("imported")
         if found is None:
             raise ComparisonError(f"'{name}' is a head of this comparison; choose another name")
-        if found["sha256"] != sha:
+        if found["sha256"] != sha and (run.group, run.fold, run.seed) in places:
             if not overwrite:
                 raise ComparisonError(
                     f"'{name}' was imported from other predictions ({found['file']}); choose "

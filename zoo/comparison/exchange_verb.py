@@ -32,7 +32,7 @@ def run(arguments: Sequence[str], *, out: str = "runs", dry_run: bool = False) -
     Args:
         arguments: suite, file, and settings: ``name``; those of
             :func:`.exchange.import_predictions`; ``id``, ``label``, ``prefix`` (of columns of
-            scores), ``fold_column``, ``id_prefix``; ``class.THEIRS=OURS``.
+            scores), ``fold_column``, ``id_prefix``; ``class.THEIRS=OURS``; ``where.KEY=VALUE``.
         out: folder of all runs.
         dry_run: only check.
 
@@ -65,6 +65,7 @@ def settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
     values: dict[str, Any] = {}
     columns: dict[str, Any] = {}
     rename: dict[str, str] = {}
+    where: dict[str, str] = {}
     for item in arguments:
         if item in plain:
             continue
@@ -72,6 +73,8 @@ def settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
         text = item.partition("=")[2]
         if key.startswith("class."):
             rename[key.removeprefix("class.")] = text
+        elif key.startswith("where."):
+            where[key.removeprefix("where.")] = text
         elif key in COLUMNS:
             columns[COLUMNS[key]] = text
         elif key == "overwrite":
@@ -85,8 +88,9 @@ def settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
         elif key in ("name", *OWN):
             values[key] = text
         else:
-            known = ("name", *OWN, *COLUMNS, "overwrite", "class.THEIRS")
+            known = ("name", *OWN, *COLUMNS, "overwrite", "class.THEIRS", "where.KEY")
             raise ConfigError(f"unknown setting '{key}'{suggest(key, known)}")
     if "name" not in values:
         raise ConfigError("what shall the row be called? add name=NAME")
+    values |= {"where": where} if where else {}
     return plain[0], plain[1], {**values, "columns": Columns(**columns, rename=rename)}

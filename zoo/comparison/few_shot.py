@@ -238,9 +238,11 @@ class FewShot(Plan):
 
     def extra(self) -> dict[str, tuple[Path, Any]]:
         """The learning curves: points for each head, tuning and number of shots."""
+        from .exchange import imported
         from .few_shot_table import write
 
-        points, path = write(self.folder, [job.name for job in self.cells])
+        names = [job.name for job in self.cells]
+        points, path = write(self.folder, [*names, *imported(self.folder)])
         return {"learning curves": (path, points)}
 
 

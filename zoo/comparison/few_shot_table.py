@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..record import read_record, write_json
 
 BASE = {"none"}
+IMPORTED = "imported"
 
 
 def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -18,23 +19,25 @@ def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     Each holds ``head``, ``encoder``, ``tuning`` (``none`` without shots), ``shots``, ``draws``,
     and of the draws the mean, standard deviation (None of one draw), lowest and highest UAR of
     the query, the mean change of the source's UAR (None where it was not scored), the mean seconds
-    of fitting and the mean bytes that changed.
+    of fitting and the mean bytes that changed (None of imported predictions).
     """
-    found: dict[tuple[str, str, str, int], list[dict[str, Any]]] = {}
+    found: dict[tuple[str, str, str, int], dict[int, dict[str, Any]]] = {}
     for name in names:
         entry = read_record(folder / "cells" / name)
         if entry is None or entry.get("status") != "ok":
             continue
-        source = entry["source"]
-        key = (source["head"], source["encoder"]["type"], entry["tuning"], int(entry["shots"]))
-        found.setdefault(key, []).append(entry)
+        head, tuning = entry["source"]["head"], entry["tuning"]
+        if brought := entry.get("imported"):  # in the table of each tuning, and the same in all
+            head, tuning = brought["name"], "none" if tuning == "none" else IMPORTED
+        key = (head, entry["source"]["encoder"]["type"], tuning, int(entry["shots"]))
+        found.setdefault(key, {})[int(entry["draw"])] = entry
     return [
         {
             "head": head,
             "encoder": encoder,
             "tuning": tuning,
             "shots": shots,
-            **_over_draws(entries),
+            **_over_draws(list(entries.values())),
         }
         for (head, encoder, tuning, shots), entries in sorted(found.items())
     ]
@@ -50,11 +53,16 @@ def _over_draws(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "lowest": min(uar),
         "highest": max(uar),
         "forgetting": statistics.fmean(forgot) if forgot else None,
-        "seconds": statistics.fmean(e["seconds"]["fit"] for e in entries),
-        "bytes": statistics.fmean(e["bytes"]["changed"] for e in entries),
+        "seconds": _mean(e["seconds"].get("fit") for e in entries),
+        "bytes": _mean((e.get("bytes") or {}).get("changed") for e in entries),
         "supports": sorted({e["support"]["sha"] for e in entries}),
         "short": sorted({c for e in entries for c in e["support"]["short"]}),
     }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return statistics.fmean(known) if known else None
 
 
 def write(folder: Path, names: Sequence[str]) -> tuple[list[dict[str, Any]], Path]:
@@ -96,8 +104,9 @@ def _table(found: list[dict[str, Any]], title: str) -> str:
         costs = ["", "", ""]
         if last is not None:
             change = last["forgetting"]
-            costs = ["" if change is None else f"{change:+.3f}", f"{last['seconds']:.1f}"]
-            costs.append(f"{last['bytes'] / 1000:.0f}")
+            costs = ["" if change is None else f"{change:+.3f}"]
+            costs += ["" if last["seconds"] is None else f"{last['seconds']:.1f}"]
+            costs += ["" if last["bytes"] is None else f"{last['bytes'] / 1000:.0f}"]
         cells = [_cell(p) for p in row]
         lines.append(f"| {head} | {tuning} | " + " | ".join([*cells, *costs]) + " |")
     notes = []

@@ -208,6 +208,17 @@ def test_one_fold_one_seed(runs: Path, tmp_path: Path) -> None:
     assert record["imported"]["same_for_all_seeds"] is False
 
 
+def test_a_file_for_each_fold_is_one_row(runs: Path, tmp_path: Path) -> None:
+    for fold in (0, 1):
+        rows = [[i, *p.tolist()] for i, p in answers().items() if i in ids_of(fold)]
+        done = brought(runs, write(tmp_path / f"{fold}.csv", ["id", *CLASSES], rows), fold=fold)
+    (row,) = (
+        r for r in report(done.folder, console=Console(file=io.StringIO())) if r["head"] == "theirs"
+    )
+    assert (row["folds"], row["seeds"], row["partial"]) == (2, 2, 0)
+    assert len(imported(done.folder)) == 4
+
+
 def test_a_column_of_folds(runs: Path, tmp_path: Path) -> None:
     rows = [[i, int(i in ids_of(1)), *p.tolist()] for i, p in answers().items()]
     path = write(tmp_path / "folds.csv", ["id", "fold", *CLASSES], rows)
@@ -240,6 +251,41 @@ def test_answers_that_are_all_right_are_told(runs: Path, tmp_path: Path) -> None
     rows = [[i, CLASSES[y]] for i, y in reference()]
     done = brought(runs, write(tmp_path / "x.csv", ["id", "label"], rows))
     assert "every answer is right: is the label column the reference?" in done.notes
+
+
+@pytest.fixture
+def several(runs: Path) -> Path:
+    """The cells of one seed are of loco, and under two conditions in one suite."""
+    folder = runs / "mine"
+    for path in folder.glob("cells/*-s2/record.json"):
+        record = json.loads(path.read_text())
+        heard = {"condition": "clean" if "-f0-" in str(path) else "reverb", "corruption": {}}
+        write_json(path, {**record, "axes": {"protocol": "loco"}, **heard})
+    return runs
+
+
+def test_answers_stand_where_they_are_for(several: Path, tmp_path: Path) -> None:
+    rows = [[i, *p.tolist()] for i, p in answers().items() if i in ids_of(0)]
+    path = write(tmp_path / "f0.csv", ["id", *CLASSES], rows)
+    where = {"axes.protocol": "loco", "condition": "clean", "config.fold": 0}
+    done = brought(several, path, where=where)
+    (run,) = read_runs(done.folder, done.cells)[0]
+    assert (run.fold, run.seed, run.condition) == (0, 2, "clean, protocol=loco")
+    assert run.record["corruption"] == {}
+    with pytest.raises(ComparisonError, match=r"no finished cell of condition telephone.*clean"):
+        brought(several, path, where={"condition": "telephone"})
+    with pytest.raises(ComparisonError, match=r"no finished cell of axes\.share 0\.1"):
+        brought(several, path, where={"axes.share": 0.1})
+
+
+def test_answers_to_one_condition_are_none_to_another(several: Path, file: Path) -> None:
+    assert len(brought(several, file).cells) == 2  # of seed 1: the audio as it is
+    folder = several / "mine"
+    plan = json.loads((folder / "suite.json").read_text())
+    cells = [c for c in plan["cells"] if c.endswith("-s2")]
+    write_json(folder / "suite.json", {**plan, "cells": cells})
+    with pytest.raises(ComparisonError, match=r"several conditions \(clean, reverb\).*where.cond"):
+        brought(several, file)
 
 
 # ---- ids

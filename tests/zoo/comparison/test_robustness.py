@@ -206,6 +206,27 @@ def test_eval_takes_a_condition(
     assert one == two
 
 
+def test_what_f0_alone_costs_is_told_beside_the_copy(tmp_path: Path) -> None:
+    """Monotone speech went through a vocoder: so did its control."""
+    labels = np.arange(12) % 3
+    wrong = {"clean": 0, "resynthesised": 2, "monotone": 5}
+    found = []
+    for condition, n in wrong.items():
+        answers = np.where(np.arange(12) < n, (labels + 1) % 3, labels)
+        speakers = [f"s{i // 3}" for i in range(12)]
+        table = PredictionTable(
+            [f"u{i}" for i in range(12)], speakers, labels, np.eye(3)[answers], list("abc")
+        )
+        cfg = {"recipe": "r", "encoder": {"type": "logmel"}, "head": {"type": "h"}}
+        record = {"config": {**cfg, "fold": 0, "seed": 1}, "condition": condition}
+        found.append(Run(condition, record, table))
+    rows = {r["condition"]: r for r in degradation(found)}
+    assert rows["monotone"]["difference"]["value"] == pytest.approx(-5 / 12, abs=0.01)
+    assert rows["monotone"]["control"]["value"] == pytest.approx(-3 / 12, abs=0.01)
+    assert rows["resynthesised"]["control"] is None
+    assert "| monotone less resynthesised | -0.2" in markdown(list(rows.values()))
+
+
 # ---- the whole
 
 
