@@ -21,8 +21,9 @@ from typing import Any
 from ingredients import ingredients, table
 from open_labels import markdown as open_labels
 from serzoo.zoo.attributes import UTTERANCES, read_attributes, write_attributes
+from serzoo.zoo.comparison import degradation, few_shot_table
 from serzoo.zoo.record import read_record, write_json
-from serzoo.zoo.reporting.cells import PREDICTIONS, find_cells
+from serzoo.zoo.reporting.cells import PREDICTIONS, Run, find_cells
 from serzoo.zoo.reporting.page import Fold, Part, Section, Table
 from serzoo.zoo.reporting.report import SECTIONS
 from serzoo.zoo.reporting.section import FAULTS, Context, told
@@ -82,7 +83,7 @@ def section(folder: Path) -> str:
     tables += f"Recall per class, folds pooled:\n\n{_recalls(rows)}\n"
     tables += f"UAR per fold, seeds averaged:\n\n{_folds(rows)}\n"
     tables += _sections(c, DETAILS)
-    text = f"## {plan['title']}\n\n{_sections(c, OVERVIEWS)}"
+    text = f"## {plan['title']}\n\n{_own(folder, plan, found.runs)}{_sections(c, OVERVIEWS)}"
     if len(made) > MANY:
         (folder / "table.md").write_text(f"# {plan['title']}\n\n{tables.rstrip()}\n", "utf-8")
         text += f"All {len(made)} tables: [table.md](records/{folder.name}/table.md).\n\n"
@@ -99,6 +100,15 @@ def section(folder: Path) -> str:
             f"{', '.join(found.others)}\n"
         )
     return text + "\n"
+
+
+def _own(folder: Path, plan: dict[str, Any], runs: Sequence[Run]) -> str:
+    """The tables that a suite of conditions, or of adaptations, has beside those of all suites."""
+    if "conditions" in plan:
+        return f"{degradation.markdown(degradation.degradation(runs))}\n"
+    if "shots" in plan:
+        return f"{few_shot_table.table(few_shot_table.points(folder, plan['cells']))}\n"
+    return ""
 
 
 def _sections(c: Context, names: Sequence[str]) -> str:

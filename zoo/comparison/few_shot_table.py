@@ -74,17 +74,15 @@ def write(folder: Path, names: Sequence[str]) -> tuple[list[dict[str, Any]], Pat
     found = points(folder, names)
     write_json(folder / "learning_curves.json", found)
     path = folder / "learning_curves.md"
-    path.write_text(_table(found, folder.name), "utf-8")
+    body = table(found) if found else "No cell has ended well.\n"
+    path.write_text(f"# {folder.name}: learning curves\n\n{body}", "utf-8")
     return found, path
 
 
-def _table(found: list[dict[str, Any]], title: str) -> str:
-    if not found:
-        return f"# {title}: learning curves\n\nNo cell has ended well.\n"
+def table(found: list[dict[str, Any]]) -> str:
+    """Points as a Markdown table: heads and tunings down, shots across."""
     shots = sorted({p["shots"] for p in found})
     lines = [
-        f"# {title}: learning curves",
-        "",
         "UAR of the query by shots of each class: mean over draws, and their standard deviation. "
         "Without a shot nothing is tuned, and a head has one value. `change` is that of the "
         "source's UAR at the most shots; seconds of fitting and bytes that changed are there, too.",
