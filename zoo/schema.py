@@ -45,6 +45,9 @@ class OptimConfig:
     mix_lr: float | None = None  # of a learned mix of layers, where it is to differ
     weight_decay: float = 1e-2
     epochs: int = 30
+    # in all, at least: where an epoch has few (`data.train_share`), it is several rounds of the
+    # training part, so that runs differ in labels and not in steps; 0 = one round
+    min_steps: int = 0
     warmup: float = 0.1  # share of the steps, linear
     schedule: str = "cosine"  # of the fall after it: cosine, linear
     accumulate: int = 1  # batches whose gradients make one step
@@ -116,6 +119,8 @@ class RunConfig:
         for key in ("init", "init_head"):
             if not d[key]:
                 del d[key]
+        if not d["optim"]["min_steps"]:
+            del d["optim"]["min_steps"]
         d["trainer"] = {"precision": d["trainer"]["precision"]}
         return d
 
@@ -171,6 +176,7 @@ def check_ranges(cfg: RunConfig) -> None:
         "data.workers": (cfg.data.workers, 0),
         "data.weak_shuffle": (cfg.data.weak_shuffle, 0),
         "optim.epochs": (cfg.optim.epochs, 1),
+        "optim.min_steps": (cfg.optim.min_steps, 0),
         "optim.accumulate": (cfg.optim.accumulate, 1),
         "optim.weight_decay": (cfg.optim.weight_decay, 0),
         "optim.clip": (cfg.optim.clip, 0),

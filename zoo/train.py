@@ -27,6 +27,7 @@ from .statistics.stats import bootstrap
 from .taxonomy import Taxonomy
 from .training import parallel
 from .training.building import build, open_data
+from .training.optimisation import rounds
 from .training.starting import start_from
 from .training.storing import StoreFeatures
 
@@ -94,7 +95,7 @@ def train(
         metadata["origin"] = start_from(cfg.init, module, head=cfg.init_head)
     metadata["published"] = checkpoint.published_parts(module)
     validated = len(data.datasets["valid"]) > 0
-    trainer, best = _trainer(cfg, out, validated)
+    trainer, best = _trainer(cfg, out, validated, len(data.train_dataloader()))
     if trainer.is_global_zero:
         write_json(out / "config.json", {"fingerprint": cfg.fingerprint, **cfg.to_dict()})
     storing = _store(cfg, trainer, data)
@@ -143,6 +144,8 @@ def train(
             "total": round(time.time() - started, 2),
         },
         "resumed": resumed,
+        "rounds": trainer.max_epochs,
+        "steps": trainer.global_step,
         "peak_memory_mb": record.peak_memory_mb(),
         "device": str(module.device),
         "processes": trainer.world_size,
@@ -168,7 +171,10 @@ def _refuse_other_data(out: Path, found: Any, identity: dict[str, Any]) -> None:
         raise DataError(f"{out} holds a run on other data than this; choose another trainer.out")
 
 
-def _trainer(cfg: RunConfig, out: Path, validated: bool) -> tuple[L.Trainer, ModelCheckpoint]:
+def _trainer(
+    cfg: RunConfig, out: Path, validated: bool, batches: int
+) -> tuple[L.Trainer, ModelCheckpoint]:
+    """The trainer, and its callback that keeps the best epoch; ``batches`` are of all processes."""
     folder = out / "checkpoints"
     best = ModelCheckpoint(
         folder, filename="best", monitor="val/uar", mode="max", enable_version_counter=False
@@ -182,7 +188,9 @@ def _trainer(cfg: RunConfig, out: Path, validated: bool) -> tuple[L.Trainer, Mod
         callbacks.insert(0, best)
     if cfg.trainer.progress:
         callbacks.append(RichProgressBar(leave=False))
-    t = cfg.trainer
+    t, o = cfg.trainer, cfg.optim
+    own = -(-batches // (t.devices * t.num_nodes))
+    repeated = rounds(o.epochs, own, o.accumulate, o.min_steps)
     trainer = L.Trainer(
         accelerator=t.accelerator,
         devices=t.devices,
@@ -190,9 +198,10 @@ def _trainer(cfg: RunConfig, out: Path, validated: bool) -> tuple[L.Trainer, Mod
         strategy=parallel.strategy(cfg),
         plugins=parallel.plugins(),
         precision=t.precision,  # type: ignore[arg-type]
-        max_epochs=cfg.optim.epochs,
-        gradient_clip_val=cfg.optim.clip or None,
-        accumulate_grad_batches=cfg.optim.accumulate,
+        max_epochs=o.epochs * repeated,
+        check_val_every_n_epoch=repeated,
+        gradient_clip_val=o.clip or None,
+        accumulate_grad_batches=o.accumulate,
         use_distributed_sampler=False,  # our samplers shard themselves
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if validated else 0,

@@ -303,7 +303,7 @@ def test_where_a_run_is_made_does_not_name_it(override: str) -> None:
     assert load(override).fingerprint == load().fingerprint
 
 
-NOT_A_FRACTION = ("epochs", "accumulate", "schedule")
+NOT_A_FRACTION = ("epochs", "min_steps", "accumulate", "schedule")
 
 
 @pytest.mark.parametrize(
@@ -326,6 +326,7 @@ NOT_A_FRACTION = ("epochs", "accumulate", "schedule")
         "trainer.precision=bf16-mixed",
         *(f"optim.{f.name}=0.5" for f in fields(OptimConfig) if f.name not in NOT_A_FRACTION),
         "optim.epochs=3",
+        "optim.min_steps=3",
         "optim.accumulate=2",
         "optim.schedule=linear",
     ],
@@ -356,7 +357,9 @@ def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> No
     assert of_data == {"root", "manifest", "workers", "features"}
     of_trainer = {f.name for f in fields(TrainerConfig)} - set(identity["trainer"])
     assert of_trainer == {f.name for f in fields(TrainerConfig)} - {"precision"}
-    assert {f.name for f in fields(OptimConfig)} == set(identity["optim"])
+    optim = load("optim.min_steps=100").identity["optim"]
+    assert {f.name for f in fields(OptimConfig)} == set(optim)
+    assert set(optim) - set(identity["optim"]) == {"min_steps"}
 
 
 def test_a_default_written_out_is_the_same_run_and_so_is_zero() -> None:

@@ -16,6 +16,7 @@ from serzoo.zoo.evaluate import evaluate
 from serzoo.zoo.statistics.metrics import PredictionTable
 from serzoo.zoo.train import run_folder, train
 from serzoo.zoo.training.building import build
+from serzoo.zoo.training.optimisation import rounds
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -47,6 +48,39 @@ def lines(path):
 
 def test_all_heads_are_tested_here():
     assert HEADS == ["classification", "selm", "gen_ser", "regress_codes", "prototype"]
+
+
+def test_few_utterances_may_get_as_many_steps_as_many(tiny_recipe, tmp_path):
+    """An epoch is then several rounds, validated once: selection has as many looks."""
+    settings = ["data.train_share=0.2", "data.batch_size=4", "optim.warmup=0.5"]
+    few = train(configured(tiny_recipe, "classification", *settings), tmp_path / "few")
+    more = configured(tiny_recipe, "classification", *settings, "optim.min_steps=9")
+    many = train(more, tmp_path / "many")
+    batches, left = divmod(few["steps"], 2)
+    assert (few["rounds"], left) == (2, 0)
+    repeated = -(-9 // (2 * batches))
+    assert repeated > 1
+    assert (many["rounds"], many["steps"]) == (2 * repeated, 2 * repeated * batches)
+    events = EventAccumulator(str(tmp_path / "many")).Reload()
+    assert len(events.Scalars("val/uar")) == 2
+    assert len(events.Scalars("train/loss")) == 2 * repeated
+    rates = [e.value for e in events.Scalars("lr")]
+    assert rates[repeated - 2 : repeated] == [max(rates)] * 2  # it rises over half of all steps
+    assert rates[-1] < min(rates[:-1])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batches", "accumulate", "least", "expected"),
+    [
+        (30, 4, 1, 0, 1),
+        (30, 4, 1, 120, 1),
+        (30, 4, 1, 121, 2),
+        (30, 1, 1, 120, 4),
+        (9, 3, 2, 36, 2),
+    ],
+)
+def test_rounds_of_an_epoch(epochs, batches, accumulate, least, expected):
+    assert rounds(epochs, batches, accumulate, least) == expected
 
 
 # -- the record ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from .. import registry
 from ..cache import features_dir, size
 from ..peak import available
 from ..training.capability import ALIASES, PRECISIONS, can
+from ..training.optimisation import rounds
 from .findings import Finding, error, note, ok, warning
 from .step import StepFailedError
 from .trial import Trial, bytes_of
@@ -123,8 +124,9 @@ def duration(trial: Trial) -> Iterator[Finding]:
     share = {p: _padded(trial, p) / step.padded for p in ("train", "valid", "test")}
     reading = 0.0 if trial.stored or cfg.data.workers else trial.loaded[1]
     batches = -(-len(trial.batches) // trial.world)
-    epochs = cfg.optim.epochs
-    training = epochs * share["train"] * (step.seconds + reading) / trial.world
+    epochs, o = cfg.optim.epochs, cfg.optim
+    repeated = rounds(epochs, batches, o.accumulate, o.min_steps)
+    training = epochs * repeated * share["train"] * (step.seconds + reading) / trial.world
     scoring = (epochs + 1) * share["valid"] + share["test"]
     evaluation = scoring * (step.scoring + reading) / trial.world
     encoding = 0.0
@@ -142,9 +144,9 @@ def duration(trial: Trial) -> Iterator[Finding]:
     if trial.stored:
         parts = f"encoding {spoken(encoding)} (once), {parts}"
     yield note(
-        f"an estimate: {spoken(total)} ({parts}); {epochs} epochs of {batches} steps, a step of "
-        f"{step.padded:.0f} s of speech measured at {step.seconds:.3g} s on this machine as busy "
-        "as it is now",
+        f"an estimate: {spoken(total)} ({parts}); {epochs} epochs of {batches * repeated} steps, a "
+        f"step of {step.padded:.0f} s of speech measured at {step.seconds:.3g} s on this machine "
+        "as busy as it is now",
         **facts,
     )
 

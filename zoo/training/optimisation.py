@@ -32,6 +32,18 @@ def rate_over_steps(total: int, warmup: float, schedule: Schedule) -> Callable[[
     return scale
 
 
+def rounds(epochs: int, batches: int, accumulate: int, min_steps: int) -> int:
+    """Rounds of the training part that make an epoch, so that a run has ``min_steps`` at least.
+
+    Args:
+        epochs: of the run, each validated once.
+        batches: of a round, of one process.
+        accumulate: batches of a step.
+        min_steps: of the whole run.
+    """
+    return max(1, -(-min_steps // (epochs * -(-batches // accumulate))))
+
+
 def exempt_vectors(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Optimiser groups in which biases, norms and other vectors do not decay."""
     split: list[dict[str, Any]] = []
