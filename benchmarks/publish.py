@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import text_and_prosody
 from ingredients import ingredients, table
 from open_labels import markdown as open_labels
 from serzoo.zoo.attributes import UTTERANCES, read_attributes, write_attributes
@@ -40,6 +41,16 @@ OPEN = (
     "classes of the other corpora (`open_labels.py`): mean recall with all classes on offer, over "
     "the classes seen and unseen in training, and over either where these alone are on offer. "
     "Seeds pooled; percentile bootstrap over speakers, which is narrow with ten of them."
+)
+WORDS = (
+    "People's labels predicted from transcripts, by learners that were taught on other speakers "
+    "and by the offline scorer; beside labels shuffled within speakers, 1000 times. Intervals by "
+    "speaker. Where nothing beats shuffled labels, weak labels from text cannot be right "
+    "(`serzoo label audit CORPUS`)."
+)
+PROBES = (
+    "Ridge regression from mean frames, tested on other speakers: R² with 95 % intervals over "
+    "speakers; 0 is the mean of the training speakers (`serzoo probe RUN data=CORPUS`)."
 )
 PAIRED = (
     "Heads that differ in one thing, on the same test utterances: folds pooled, seeds averaged; "
@@ -253,6 +264,12 @@ def speed() -> str:
     return f"## Speed\n\n{text.rstrip()}\n\n" if text else ""
 
 
+def _read_all(kind: str) -> dict[str, Any]:
+    """Records of ``records/<kind>``, by their name."""
+    paths = sorted((RECORDS / kind).glob("*.json"))
+    return {p.stem: json.loads(p.read_text("utf-8")) for p in paths}
+
+
 def main() -> None:
     for source in sys.argv[1:]:
         print(f"copied to {copy(Path(source))}")
@@ -260,9 +277,14 @@ def main() -> None:
     text += speed()
     for folder in sorted(p for p in RECORDS.iterdir() if (p / "suite.json").is_file()):
         text += section(folder)
-    if (found := RECORDS / "open_labels.json").is_file():
-        rows = json.loads(found.read_text("utf-8"))["rows"]
+    if (labels := RECORDS / "open_labels.json").is_file():
+        rows = json.loads(labels.read_text("utf-8"))["rows"]
         text += f"## Open labels\n\n{OPEN}\n\n{open_labels(rows)}\n"
+    if found := _read_all("audits"):
+        rows = text_and_prosody.audits(found.values())
+        text += f"## What words tell of labels\n\n{WORDS}\n\n{rows}\n"
+    if found := _read_all("probes"):
+        text += f"## What frames tell of prosody\n\n{PROBES}\n\n{text_and_prosody.probes(found)}\n"
     (HERE / "README.md").write_text(text.rstrip() + "\n", "utf-8")
     print(f"wrote {HERE / 'README.md'}")
 
