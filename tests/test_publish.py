@@ -67,6 +67,20 @@ def test_the_committed_tables_are_those_of_the_committed_records(publish: Module
     assert publish.section(folder).rstrip() in text
 
 
+def test_what_words_and_frames_tell_is_tabulated(
+    publish: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "RECORDS", ROOT / "benchmarks" / "records")
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    audits, probes = publish._read_all("audits"), publish._read_all("probes")
+    tables = sys.modules["text_and_prosody"]
+    assert tables.audits(audits.values()) in text
+    assert tables.probes(probes) in text
+    # the two sentences of RAVDESS tell nothing of its eight emotions
+    assert "| ravdess (label) | 2 in 1440 | its words | 0.125 (0.125 to 0.125) |" in text
+    assert tables.probes(probes).count("\n") == 2 + len(probes) * 5 * 2
+
+
 def test_an_ingredient_is_worth_what_the_table_says(publish: ModuleType) -> None:
     grids = publish.grids(publish.find_cells(ROOT / "benchmarks" / "records" / "real").runs)[0]
     rows = publish.rows_of(grids, "classification")
