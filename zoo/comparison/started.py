@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..record import finished
-from ..reporting.tables import source_notes
+from ..reporting.tables import counted, source_notes
 from . import pool, sources, suite
 from .runs import Runs
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Started(Runs):
@@ -31,6 +34,14 @@ class Started(Runs):
     def facts(self) -> dict[str, Any]:
         """The suite's settings, with what the cells start from."""
         return {**super().facts(), "pretraining": self.pretraining.to_dict()}
+
+    def estimate(self, console: Console, workers: int) -> None:
+        """Of the cells; what is made before them is counted."""
+        super().estimate(console, workers)
+        if first := self.first():
+            console.print(
+                f"not in it: {counted(len(first), 'pre-training')} and the labels that they need"
+            )
 
     def open(self) -> None:
         """The weak labels, which pre-trainings are then trained on."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from serzoo.zoo import registry
-from serzoo.zoo.comparison import compare, sources, suite
+from serzoo.zoo.comparison import compare, estimate, sources, suite
 from serzoo.zoo.comparison.started import Started
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.record import read_record, write_json
@@ -66,6 +68,17 @@ def test_a_pretraining_is_run_once_per_arm_and_seed_before_the_cells(file: Path)
         for seed in (1, 2)
     )
     assert [job.name for job in plan.first()] == [job.name for job in plan.ahead]
+
+
+def test_a_dry_run_says_what_is_not_in_its_estimate(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "show", lambda *_: None)
+    console = Console(file=io.StringIO(), width=120)
+    planned(file).estimate(console, 1)
+    planned(file, "pretraining=[none]").estimate(console, 1)  # nothing comes before
+    said = "not in it: 6 pre-trainings and the labels that they need\n"
+    assert console.file.getvalue() == said
 
 
 def test_cells_of_a_seed_start_from_its_pretraining_and_share_all_else(file: Path) -> None:
