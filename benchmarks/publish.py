@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 RECORDS = HERE / "records"
 MANY = 6  # tables of a comparison: more stand in a file of their own
 LONG = 20  # rows of a table of sub-groups, likewise
-OVERVIEWS = ("learning", "conditions", "across")
+OVERVIEWS = ("learning", "started", "conditions", "across")
 OPEN = (
     "Heads that can score any label, trained out of domain in four emotions and asked about all "
     "classes of the other corpora (`open_labels.py`): mean recall with all classes on offer, over "
@@ -133,7 +133,7 @@ def _sections(c: Context, names: Sequence[str]) -> str:
             make(part, c)
         except FAULTS as error:
             part.messages.append(told(error))
-        found = list(_tables(part.parts))
+        found = [t for t in _tables(part.parts) if anchor in OVERVIEWS or len(t.rows) <= LONG]
         if not found and (anchor in OVERVIEWS or not part.messages):
             continue
         text += f"### {title}\n\n{part.intro}\n\n"
@@ -146,7 +146,7 @@ def _tables(parts: Sequence[Part]) -> Iterator[Table]:
     for part in parts:
         if isinstance(part, Fold):
             yield from _tables(part.parts)
-        elif isinstance(part, Table) and len(part.rows) <= LONG:
+        elif isinstance(part, Table):
             yield part
 
 

@@ -20,19 +20,25 @@ def started(section: Section, c: Context) -> None:
         f"labels and seeds. What is left of a gain against '{CONTROL}' is owed to what the labels "
         "say, not to more speech or more steps. p is not corrected for the number of rows."
     )
-    columns = ("table", "head", "after", "minus after", "difference", "95 % interval", "p",
-               "detectable", "speakers")  # fmt: skip
+    columns = ("head", "after", "minus after", "difference", "95 % interval", "p", "detectable",
+               "speakers")  # fmt: skip
+    amounts = [amount_of(next(iter(grid.runs.values()))[0]) for grid in c.grids]
+    what = {found[1] if found else "table" for found in amounts}
+    first = what.pop() if len(what) == 1 else "table"  # said once, not in every row
     body: list[Line] = []
-    for grid in c.grids:
+    for grid, amount in zip(c.grids, amounts, strict=True):
+        of = grid.name if amount is None else f"{amount[0]:g}"
+        if amount is not None and first == "table":
+            of = f"{amount[1]}: {of}"
         for head, starts in starts_of(grid).items():
             for one, other in pairs(list(starts)):
                 d = difference(grid.pooled[starts[one]], grid.pooled[starts[other]])
                 bounds = Cell(span(d["low"], d["high"], "+.3f"), d["low"])
                 numbers = [cell(d["value"], "+.3f"), bounds, Cell(p_text(d["p"]), d["p"])]
                 numbers += [cell(d["detectable"]), cell(d["n_speakers"], "d")]
-                body.append([_table(grid), head, one, other, *numbers])
+                body.append([of, head, one, other, *numbers])
     if body:
-        section.parts.append(Table("Differences between starts", columns, body))
+        section.parts.append(Table("Differences between starts", (first, *columns), body))
     else:
         section.parts.append(Text("Not applicable: all cells started from new weights."))
 
@@ -52,9 +58,3 @@ def pairs(starts: list[str]) -> list[tuple[str, str]]:
     ranks = {"none": 0, CONTROL: 1}
     order = sorted(starts, key=lambda s: ranks.get(s, 2))
     return [(b, a) for a, b in combinations(order, 2)]
-
-
-def _table(grid: Grid) -> str:
-    """Its amount of labels where it has one, else its name."""
-    found = amount_of(next(iter(grid.runs.values()))[0])
-    return grid.name if found is None else f"{found[1]}: {found[0]:g}"
