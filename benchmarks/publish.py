@@ -25,7 +25,7 @@ from serzoo.zoo.attributes import UTTERANCES, read_attributes, write_attributes
 from serzoo.zoo.comparison import degradation, few_shot_table
 from serzoo.zoo.record import read_record, write_json
 from serzoo.zoo.reporting.cells import PREDICTIONS, Run, find_cells
-from serzoo.zoo.reporting.page import Figure, Fold, Part, Section, Table
+from serzoo.zoo.reporting.page import Figure, Fold, Part, Row, Section, Table
 from serzoo.zoo.reporting.report import SECTIONS
 from serzoo.zoo.reporting.section import FAULTS, Context, told
 from serzoo.zoo.reporting.summary import grids, rows_of
@@ -139,7 +139,9 @@ def _sections(c: Context, names: Sequence[str]) -> str:
         text += f"### {title}\n\n{part.intro}\n\n"
         text += "".join(f"{message}\n\n" for message in part.messages)
         if anchor == "learning":
-            text += _pictures(c.folder, [p for p in part.parts if isinstance(p, Figure)])
+            text += _pictures(
+                c.folder, [f for p in part.parts if isinstance(p, Row) for f in p.parts]
+            )
         text += "".join(map(_markdown, found))
     return text
 
@@ -149,7 +151,9 @@ def _pictures(folder: Path, figures: Sequence[Figure]) -> str:
     text = ""
     for i, figure in enumerate(figures):
         path = folder / f"learning-{i}.svg"
-        path.write_text(figure.svg, "utf-8")
+        # by itself it has no page to take its colours from
+        plain = figure.svg.replace("<svg ", '<svg style="background:#fff;color:#000" ', 1)
+        path.write_text(plain, "utf-8")
         text += f"![{figure.alt}](records/{folder.name}/{path.name})\n\n"
     return text
 
