@@ -115,7 +115,7 @@ def run(
                 if job is None or limit is None or time.monotonic() - worker.began < limit:
                     continue
                 worker.kill()
-                error = f"took longer than its limit of {limit / 60:.3g} minutes"
+                error = f"took longer than its limit of {limit / 60:.3g} min"
                 status = worker.result() or _lost(job, error, LATE, "limit")
                 worker.close()
                 if queue:

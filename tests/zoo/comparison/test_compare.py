@@ -130,7 +130,7 @@ def test_a_cell_that_hangs_costs_its_limit(suite, start, cells, wait_until):
     assert [s["status"] for s in states.values()].count("ok") == 2
     assert (entry["reason"], entry["error"]) == (
         "limit",
-        "took longer than its limit of 1 minutes",
+        "took longer than its limit of 1 min",
     )
     assert start(suite()).wait(400) == 0
     again = read_record(hung.parent)

@@ -82,7 +82,7 @@ def test_a_cell_that_hangs_is_ended_at_its_limit_and_the_rest_goes_on(tmp_path: 
     assert 3 <= time.monotonic() - began < 30
     assert sorted(said) == sorted((job.name, "failed") for job in jobs)
     hangs, two, too = (read_record(job.folder) or {} for job in jobs)
-    assert hangs["error"] == too["error"] == "took longer than its limit of 0.05 minutes"
+    assert hangs["error"] == too["error"] == "took longer than its limit of 0.05 min"
     assert (hangs["reason"], two["reason"], too["reason"]) == ("limit", "error", "limit")
     assert "raise the limit (--limit" in hangs["details"]
     assert mp.active_children() == []
