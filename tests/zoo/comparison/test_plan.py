@@ -18,7 +18,7 @@ def test_every_shipped_suite_is_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(compare, "KINDS", kinds)
     monkeypatch.setattr(compare.runs, "plan", lambda *_, **__: Made("axes"))
     found = {name: compare.plan(name).kind for name in config.names("suite")}  # type: ignore[attr-defined]
-    assert {n for n, kind in found.items() if kind == "shots"} == {"few_shot"}
+    assert {n for n, kind in found.items() if kind == "shots"} == {"few_shot", "few_shot_nemo"}
     assert "robustness" in {n for n, kind in found.items() if kind == "conditions"}
     for name, kind in found.items():
         others = {"axes", *kinds} - {kind}
