@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from ..zoo import registry
+from ..zoo import registry, shipped
 from ..zoo.errors import ConfigError, DataError, suggest
-from ..zoo.taxonomy import canonical, read_yaml
+from ..zoo.taxonomy import canonical
 from .manifest import Utterance
 from .weak import is_weak
 
@@ -111,8 +110,7 @@ class CorpusInfo:
     @staticmethod
     def names() -> list[str]:
         """Names of the corpora that ship a description."""
-        found = (p.name for p in files("serzoo.configs.corpus").iterdir())
-        return sorted(n[:-5] for n in found if n.endswith(".yaml"))
+        return shipped.names("corpus")
 
     @classmethod
     def load(cls, name: str) -> CorpusInfo:
@@ -196,9 +194,8 @@ def canonical_label(utterance: Utterance, column: str = "label") -> str | None:
 
 @cache
 def _load(name: str) -> CorpusInfo:
-    shipped = files("serzoo.configs.corpus").joinpath(f"{name}.yaml")
     if name in CorpusInfo.names():
-        return CorpusInfo.from_dict(name, read_yaml(shipped.read_text("utf-8")))
+        return CorpusInfo.from_dict(name, shipped.read("corpus", name))
     if name not in registry.names("corpora"):
         raise ConfigError(f"no corpus called '{name}'{suggest(name, registry.names('corpora'))}")
     return CorpusInfo.from_dict(name, getattr(registry.get("corpora", name), "info", None) or {})

@@ -24,11 +24,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from typing import Any, Self
 
+from ..zoo import shipped
 from ..zoo.errors import ConfigError, suggest
-from ..zoo.taxonomy import read_yaml
 from .split import Sharing
 
 _KEYS = {"version", "about", "corpora", "by", "folds", "expected", "tests", "validation", "shares"}
@@ -64,8 +63,7 @@ class ProtocolFile:
     @staticmethod
     def names() -> list[str]:
         """Names of the shipped protocols, without versions."""
-        found = (p.name for p in files("serzoo.configs.protocol").iterdir())
-        return sorted(n[:-5] for n in found if n.endswith(".yaml"))
+        return shipped.names("protocol")
 
     @classmethod
     def load(cls, name: str) -> Self:
@@ -79,8 +77,7 @@ class ProtocolFile:
         file = "kfold" if sized else stem
         if file not in cls.names():
             raise ConfigError(f"no protocol called '{stem}'{suggest(stem, cls.names())}")
-        path = files("serzoo.configs.protocol").joinpath(f"{file}.yaml")
-        protocol = cls.from_dict(file, read_yaml(path.read_text("utf-8")))
+        protocol = cls.from_dict(file, shipped.read("protocol", file))
         if version and version != str(protocol.version):
             raise ConfigError(
                 f"protocol '{stem}' has version {protocol.version}, not '{version}'; write "

@@ -11,15 +11,16 @@ OmegaConf into the dataclasses of :mod:`.schema`, which hold every key there is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from . import registry
+from . import registry, shipped
 from .errors import ConfigError, suggest
 from .schema import RunConfig as RunConfig  # from here, it is part of the public interface
 from .schema import check_ranges, merge
-from .taxonomy import Taxonomy, read_yaml
+from .shipped import names as names  # public, as above
+from .shipped import read_yaml
+from .taxonomy import Taxonomy
 
 GROUPS = ("encoder", "head", "optim")
 SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
@@ -27,12 +28,6 @@ SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
 
 PROTOCOL = "serzoo.datamodules.protocols:Protocol"
 ATTRIBUTES = "serzoo.datamodules.info:ATTRIBUTES"
-
-
-def names(group: str) -> list[str]:
-    """Names of the shipped configurations of a group."""
-    found = (p.name for p in files(f"serzoo.configs.{group}").iterdir())
-    return sorted(n[:-5] for n in found if n.endswith(".yaml"))
 
 
 def read_suite(name: str) -> dict[str, Any]:
@@ -58,8 +53,7 @@ def read_group(group: str, name: str) -> dict[str, Any]:
         ConfigError: with the known names.
     """
     if name in names(group):
-        text = files(f"serzoo.configs.{group}").joinpath(f"{name}.yaml").read_text("utf-8")
-        return read_mapping(text, f"configs/{group}/{name}.yaml")
+        return read_mapping(shipped.text(group, name), f"configs/{group}/{name}.yaml")
     kinds: dict[str, registry.Kind] = {"head": "heads", "encoder": "encoders"}
     known = set(names(group))
     if group in kinds:

@@ -15,10 +15,11 @@ from .config import RunConfig, resolve
 from .encoders.trained import refuse_seen
 from .errors import ConfigError
 from .module import SERModule
+from .notices import quiet
+from .statistics.measure import measure
 from .statistics.metrics import PredictionTable, merge
 from .statistics.open_labels import open_numbers, seen_classes
 from .taxonomy import Taxonomy
-from .train import measure, quiet
 from .training.building import open_data
 
 PARTS = ("test", "valid", "all")

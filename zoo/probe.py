@@ -25,12 +25,12 @@ from .encoders.backbone import HFEncoder
 from .encoders.trained import TrainedEncoder
 from .encoders.untrained import untrained
 from .errors import ConfigError, suggest
+from .notices import quiet
 from .publishing import published
 from .record import RECORD, environment, write_json
 from .reporting.probed import WAYS, Found, numbers
 from .statistics.probe import probe
 from .statistics.rates import FloatArray
-from .train import quiet
 
 OPEN = "serzoo.datamodules.probing:open_probing"
 

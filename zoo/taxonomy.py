@@ -14,9 +14,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.resources import files
 from typing import Any
 
+from . import shipped
 from .errors import ConfigError, suggest
 
 
@@ -36,7 +36,7 @@ class Emotion:
 @cache
 def canonical() -> dict[str, Emotion]:
     """The canonical vocabulary, by label."""
-    raw = read_yaml(files("serzoo.configs.taxonomy").joinpath("canonical.yaml").read_text("utf-8"))
+    raw = shipped.read("taxonomy", "canonical")
     return {
         name: Emotion(
             name,
@@ -111,8 +111,7 @@ class Taxonomy:
         """
         if name not in cls.names():
             raise ConfigError(f"no taxonomy called '{name}'{suggest(name, cls.names())}")
-        path = files("serzoo.configs.taxonomy").joinpath(f"{name}.yaml")
-        return cls.from_dict({"name": name, **read_yaml(path.read_text("utf-8"))}, check=True)
+        return cls.from_dict({"name": name, **shipped.read("taxonomy", name)}, check=True)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, check: bool = False) -> Taxonomy:
@@ -135,8 +134,7 @@ class Taxonomy:
     @staticmethod
     def names() -> list[str]:
         """Names of the shipped taxonomies."""
-        found = (p.name for p in files("serzoo.configs.taxonomy").iterdir())
-        return sorted(n[:-5] for n in found if n.endswith(".yaml") and n != "canonical.yaml")
+        return [name for name in shipped.names("taxonomy") if name != "canonical"]
 
     @property
     def classes(self) -> list[str]:
@@ -237,52 +235,3 @@ class Taxonomy:
 
 def _plain(text: str) -> str:
     return " ".join(text.lower().split()).strip(" .,;:!?\"'`*-")
-
-
-def read_yaml(text: str) -> Any:
-    """YAML to plain containers, by the safe loader, with keys such as ``01`` kept as strings.
-
-    PyYAML reads an unquoted ``0010`` as octal 8; corpus codes and speaker names are such strings,
-    so only ``true/false/null``, plain integers without a leading zero and floats are resolved.
-
-    Raises:
-        ConfigError: saying where it stops being YAML.
-    """
-    import yaml
-
-    try:
-        return yaml.load(text, Loader=_strict_loader())
-    except yaml.YAMLError as e:
-        mark = getattr(e, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"no YAML: {getattr(e, 'problem', None) or e}{where}") from e
-
-
-@cache
-def _strict_loader() -> Any:
-    import re
-
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """A safe loader that reads ``no``, ``on`` and ``0010`` as the strings they look like."""
-
-    keep = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, rx) for tag, rx in resolvers if tag in keep]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF")
-    )
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
-    )
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(
-            r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.inf$|^\.nan$"
-        ),
-        list("-+.0123456789"),
-    )
-    return Loader

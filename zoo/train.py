@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,9 @@ from .config import RunConfig
 from .encoders.trained import refuse_seen
 from .errors import ConfigError, DataError
 from .module import SERModule
+from .notices import quiet
 from .record import finished, read_record, write_json
-from .statistics.stats import bootstrap
+from .statistics.measure import measure
 from .taxonomy import Taxonomy
 from .training import parallel
 from .training.building import build, open_data
@@ -259,42 +258,3 @@ def _kept(module: SERModule, last: Path) -> dict[str, Any]:
         shutil.copyfile(last, draft)
         draft.replace(best)
     return {"epoch": int(content["epoch"])}
-
-
-def measure(test: Any, temperature: float = 1.0) -> dict[str, Any]:
-    """All numbers of a table of test predictions, as the record holds them."""
-    interval = bootstrap(test, "uar")
-    corpora = test.by_corpus()
-    return {
-        "metrics": {
-            **test.metrics(),
-            "uar_interval": [interval.low, interval.high],
-            "nll": test.nll(),
-            "nll_calibrated": test.nll(temperature),
-            "ece": test.ece(),
-            "ece_calibrated": test.ece(temperature),
-            "temperature": temperature,
-        },
-        "by_speaker": test.by_speaker(),
-        "by_corpus": {
-            name: {**table.metrics(), "uar_interval": list(bootstrap(table, "uar")[1:3])}
-            for name, table in corpora.items()
-            if len(corpora) > 1 and table.labelled.any()
-        },
-    }
-
-
-def quiet() -> None:
-    """Silence notices that tell a user nothing to act on."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for text in (
-        ".*does not have many workers.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*GPU available but not used.*",
-        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
-        ".*Trying to infer the `batch_size`.*",
-        ".*in eval mode at the start of training.*",  # a frozen encoder is meant to be
-        ".*It is recommended to use `self.log.*sync_dist=True.*",  # all ranks log the same number
-    ):
-        warnings.filterwarnings("ignore", text)

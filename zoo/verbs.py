@@ -197,8 +197,8 @@ def _probe(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
+    from .notices import quiet
     from .prediction.predict import predict_files
-    from .train import quiet
 
     quiet()
     options = ("out", "window", "hop", "voice", "batch_seconds", "plot")
@@ -245,8 +245,8 @@ def _tensorboard(arguments: argparse.Namespace) -> None:
 
 
 def _save(arguments: argparse.Namespace) -> None:
+    from .notices import quiet
     from .publishing.published import save_pretrained
-    from .train import quiet
 
     quiet()
     folder = save_pretrained(
@@ -256,8 +256,8 @@ def _save(arguments: argparse.Namespace) -> None:
 
 
 def _push(arguments: argparse.Namespace) -> None:
+    from .notices import quiet
     from .publishing.published import push_to_hub
-    from .train import quiet
 
     quiet()
     print(
@@ -272,8 +272,8 @@ def _push(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     from .checkpoint import load
+    from .notices import quiet
     from .publishing.export import LIMIT, export, parity
-    from .train import quiet
 
     quiet()
     module = load(arguments.run)

@@ -7,13 +7,13 @@ import math
 import re
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
 from typing import ClassVar
 
 import numpy as np
 
+from ...zoo import shipped
 from ...zoo.errors import ConfigError, suggest
-from ...zoo.taxonomy import read_yaml
+from ...zoo.shipped import read_yaml
 from .scorers import Hypothesis, Scorer, Scores
 
 Cues = dict[str, re.Pattern[str]]
@@ -97,14 +97,13 @@ class Lexicon(Scorer):
 
 def languages() -> list[str]:
     """Languages that there is a lexicon of."""
-    found = (p.name for p in files("serzoo.configs.lexicon").iterdir())
-    return sorted(name[:-5] for name in found if name.endswith(".yaml"))
+    return shipped.names("lexicon")
 
 
 def _text(language: str) -> str:
     if language not in languages():
         raise ConfigError(f"no lexicon of '{language}'{suggest(language, languages())}")
-    return files("serzoo.configs.lexicon").joinpath(f"{language}.yaml").read_text("utf-8")
+    return shipped.text("lexicon", language)
 
 
 def _pattern(cues: Sequence[str]) -> re.Pattern[str]:

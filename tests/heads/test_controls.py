@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import pytest
 import torch
 from serzoo.heads.controls import PrototypeHead, RegressCodesHead
 from serzoo.heads.gen_ser import GenSERHead
 from serzoo.zoo import registry
-from serzoo.zoo.taxonomy import Taxonomy, read_yaml
+from serzoo.zoo.shipped import read
+from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.testing import Case, check_head
 from serzoo.zoo.types import Frames, Targets
 from torch import nn
@@ -31,8 +30,7 @@ def test_shared_knobs_have_the_same_defaults() -> None:
 
 
 def shipped(name: str) -> dict[str, object]:
-    text = files("serzoo.configs.head").joinpath(f"{name}.yaml").read_text("utf-8")
-    options: dict[str, object] = read_yaml(text)
+    options: dict[str, object] = read("head", name)
     assert options.pop("type") == name
     return options
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from serzoo.heads.mappers import AudioMapper
 from serzoo.heads.selm import SELMHead
 from serzoo.zoo import registry
 from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.taxonomy import Taxonomy, read_yaml
+from serzoo.zoo.shipped import read
+from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.testing import Case, check_head
 from serzoo.zoo.types import Frames, Targets
 from torch import Tensor
@@ -215,8 +215,7 @@ def test_the_contract_is_kept_in_small() -> None:
 
 
 def test_the_shipped_config_holds_the_defaults() -> None:
-    text = files("serzoo.configs.head").joinpath("selm.yaml").read_text("utf-8")
-    options = read_yaml(text)
+    options = read("head", "selm")
     assert options.pop("type") == "selm"
     registry.check_options("heads", "selm", options)
     assert options == {k: knob.default for k, knob in registry.schema_of(SELMHead).items()}

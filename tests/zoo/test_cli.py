@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from serzoo.zoo import config, registry, verbs
 from serzoo.zoo.cli import main
-from serzoo.zoo.taxonomy import read_yaml
+from serzoo.zoo.shipped import read_yaml
 
 VERBS = (
     "list", "config", "prepare", "audit", "label", "doctor", "train", "eval", "adapt", "probe",

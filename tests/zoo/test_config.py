@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from serzoo.zoo import config
+from serzoo.zoo import config, shipped
 from serzoo.zoo.config import RunConfig
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.schema import DataConfig, OptimConfig, TrainerConfig
@@ -62,13 +62,13 @@ def test_a_group_on_the_command_line_drops_the_recipe_s_tweaks_for_it() -> None:
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """configs/head with two more files of one type: ``wide`` and ``narrow``."""
     folder = tmp_path / "head"
-    shipped = Path(str(config.files("serzoo.configs.head")))
-    shutil.copytree(shipped, folder)
+    folder_of_heads = Path(str(shipped.files("serzoo.configs.head")))
+    shutil.copytree(folder_of_heads, folder)
     write(folder / "wide.yaml", "type: classification\nhidden: 99\n")
     write(folder / "narrow.yaml", "type: classification\nhidden: 3\n")
-    real = config.files
+    real = shipped.files
     monkeypatch.setattr(
-        config, "files", lambda name: folder if name == "serzoo.configs.head" else real(name)
+        shipped, "files", lambda name: folder if name == "serzoo.configs.head" else real(name)
     )
     return folder
 

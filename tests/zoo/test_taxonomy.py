@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import pytest
-from serzoo.zoo import registry
+from serzoo.zoo import registry, shipped
 from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.taxonomy import Taxonomy, canonical, read_yaml
+from serzoo.zoo.taxonomy import Taxonomy, canonical
 
 # name to classes in order: order is part of the method, so a change here changes results
 SHIPPED = {
@@ -55,7 +53,7 @@ CORPORA = (
 
 
 def corpus(name: str) -> dict:
-    return read_yaml(files("serzoo.configs.corpus").joinpath(f"{name}.yaml").read_text("utf-8"))
+    return shipped.read("corpus", name)
 
 
 def label_maps(name: str) -> list[dict]:
@@ -79,8 +77,7 @@ def test_no_taxonomy_ships_under_two_names():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_taxonomy_says_in_a_comment_where_its_order_is_from(name):
-    path = files("serzoo.configs.taxonomy").joinpath(f"{name}.yaml")
-    assert path.read_text("utf-8").startswith("# ")
+    assert shipped.text("taxonomy", name).startswith("# ")
 
 
 def test_every_label_of_every_corpus_is_canonical():
@@ -149,8 +146,7 @@ def test_iemocap4_gathers_excited_into_happy():
 
 def test_every_finer_emotion_folds_into_ekman_or_is_left_out_of_it():
     ekman = Taxonomy.load("ekman")
-    text = files("serzoo.configs.taxonomy").joinpath("ekman.yaml").read_text("utf-8")
-    left_out = set(read_yaml(text)["left_out"])
+    left_out = set(shipped.read("taxonomy", "ekman")["left_out"])
     held = {label for _, labels in ekman.members for label in labels}
     assert not held & left_out
     emotions = set(canonical()) - {"other", "positive", "negative", "female", "male"}
@@ -309,24 +305,3 @@ def test_malformed_taxonomies_are_refused():
         Taxonomy("t", (("a", ("x",)), ("a", ("y",))))
     with pytest.raises(ConfigError, match="puts 'x' into both 'a' and 'b'"):
         Taxonomy("t", (("a", ("x",)), ("b", ("x",))))
-
-
-# --- YAML ---------------------------------------------------------------------------------------
-
-
-def test_yaml_codes_stay_strings():
-    codes = ["01", "0010", "no", "on", "y", "N", "1_000", "1:30", "2024-01-01", "0x1f"]
-    assert read_yaml("".join(f"{code}: x\n" for code in codes)) == dict.fromkeys(codes, "x")
-    assert corpus("ravdess")["labels"]["05"] == "angry"
-
-
-def test_yaml_numbers_booleans_and_null_are_resolved():
-    text = "[1, 0, -3, 1.5, 1e-4, 2.0e3, true, False, null, ~, '1', yes]"
-    values = [1, 0, -3, 1.5, 1e-4, 2000.0, True, False, None, None, "1", "yes"]
-    assert read_yaml(text) == values
-    assert [type(v) for v in read_yaml(text)] == [type(v) for v in values]
-
-
-def test_yaml_builds_no_objects():
-    with pytest.raises(ConfigError, match="could not determine a constructor for the tag"):
-        read_yaml("!!python/object/apply:os.getcwd []")

@@ -25,11 +25,11 @@ from ..encoders.tuning import Lora
 from ..errors import DataError
 from ..evaluate import score
 from ..module import SERModule
+from ..notices import quiet
 from ..publishing.published import FILES, save_pretrained
 from ..record import RECORD, finished, read_record, write_json
 from ..statistics.metrics import PredictionTable
 from ..taxonomy import Taxonomy
-from ..train import quiet
 from . import model as adapt_model
 from . import record as adapt_record
 from .fit import Steps, fit

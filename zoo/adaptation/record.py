@@ -13,9 +13,9 @@ from .. import checkpoint, record
 from ..board.written import unparsable
 from ..errors import DataError
 from ..reporting.tables import counted
+from ..statistics.measure import measure
 from ..statistics.metrics import PredictionTable
 from ..statistics.open_labels import open_numbers, seen_classes
-from ..train import measure
 
 if TYPE_CHECKING:
     from .adapt import Plan

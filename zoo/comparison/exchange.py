@@ -174,7 +174,7 @@ def _record(
     fit_seconds: float | None,
 ) -> dict[str, Any]:
     """A record as of a head in the template's table; what is the toolkit's own is ``imported``."""
-    from ..train import measure
+    from ..statistics.measure import measure
 
     source = template.record
     searched = source.get("search")

@@ -13,8 +13,8 @@ from ..errors import DataError
 from ..evaluate import evaluate
 from ..record import RECORD, environment, peak_memory_mb, read_record, write_json
 from ..reporting.cells import PREDICTIONS
+from ..statistics.measure import measure
 from ..statistics.metrics import PredictionTable
-from ..train import measure
 
 # what a record has in common with that of the trained cell
 KEPT = (

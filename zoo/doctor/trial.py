@@ -23,8 +23,8 @@ from ..checkpoint import strip_frozen
 from ..config import RunConfig
 from ..errors import DataError
 from ..module import SERModule
+from ..notices import quiet
 from ..peak import PeakMemory, available
-from ..train import quiet
 from ..training.building import build, open_data
 from ..training.capability import device_of, precision_of
 from ..types import Batch

@@ -13,9 +13,10 @@ from serzoo.zoo.comparison.compare import compare
 from serzoo.zoo.config import load
 from serzoo.zoo.reporting.report import Run, by_pair, summarise
 from serzoo.zoo.reporting.tables import caption
+from serzoo.zoo.statistics.measure import measure
 from serzoo.zoo.statistics.metrics import PredictionTable
 from serzoo.zoo.statistics.stats import bootstrap
-from serzoo.zoo.train import measure, train
+from serzoo.zoo.train import train
 from sklearn.metrics import balanced_accuracy_score
 
 CLASSES = ["angry", "sad"]

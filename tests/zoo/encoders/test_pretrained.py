@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from serzoo.zoo import registry
+from serzoo.zoo import registry, shipped
 from serzoo.zoo.encoders.backbone import HFEncoder
 from serzoo.zoo.encoders.pretrained import load_speech_model
 from serzoo.zoo.errors import ConfigError
@@ -157,12 +157,7 @@ def test_without_the_hub_the_error_says_what_to_do(monkeypatch, tmp_path):
     "name", ["hf", "wav2vec2-base", "hubert-base", "wavlm-base-plus", "data2vec-audio-base"]
 )
 def test_shipped_configs_fit_the_constructor(name):
-    from importlib.resources import files
-
-    from serzoo.zoo.taxonomy import read_yaml
-
-    text = files("serzoo.configs.encoder").joinpath(f"{name}.yaml").read_text("utf-8")
-    options = read_yaml(text)
+    options = shipped.read("encoder", name)
     assert options.pop("type") == "hf"
     assert options.pop("optim") == "frozen"  # the optimisation that goes with it
     registry.check_options("encoders", "hf", options)
