@@ -1,4 +1,4 @@
-"""Tables of what ``speed.py``, ``encoding.py`` and ``stored.py`` measured, beside what limits it."""
+"""Tables of what ``speed.py``, ``encoding.py`` and ``stored.py`` measured, beside its limits."""
 
 from __future__ import annotations
 
