@@ -42,7 +42,7 @@ test: $(VENV)/.dev  ## the default tests
 	$(BIN)/python -m pytest -m 'not slow' -n 2
 
 test-slow: $(VENV)/.dev  ## the slow tests
-	$(BIN)/python -m pytest -m slow -n 2
+	$(BIN)/python -m pytest -m slow -n 2 --durations 12
 
 lint: $(VENV)/.dev  ## style, spelling, metadata
 	$(BIN)/ruff check .
