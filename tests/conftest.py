@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
+import browser
 import numpy as np
 import pytest
+import tiny_models
 
 
 @pytest.fixture(scope="session")
@@ -66,32 +65,13 @@ def write_wave() -> Callable[..., Path]:
     return write
 
 
-def load(name: str) -> ModuleType:
-    """A file of helpers beside this one: with ``importmode=importlib`` tests/ is not a package."""
-    called = f"serzoo_{name}"
-    if called not in sys.modules:
-        spec = importlib.util.spec_from_file_location(called, Path(__file__).parent / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[called] = module
-        spec.loader.exec_module(module)
-    return sys.modules[called]
-
-
-@pytest.fixture(scope="session")
-def tiny_models() -> ModuleType:
-    """Builders of tiny models: ``tiny_models.tiny_hf(folder, family, norm)``."""
-    return load("tiny_models")
-
-
 @pytest.fixture(scope="session")
 def _tiny_cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("tiny_models")
 
 
 @pytest.fixture
-def tiny_hf(tiny_models, _tiny_cache, tmp_path):
+def tiny_hf(_tiny_cache, tmp_path):
     """Builds a tiny encoder under ``tmp_path``: ``name = tiny_hf("wavlm", "group")``.
 
     Each kind is made once per session; a test gets a copy, which it may spoil.
@@ -110,10 +90,9 @@ def tiny_hf(tiny_models, _tiny_cache, tmp_path):
 
 @pytest.fixture
 def chromium() -> Iterator[object]:
-    """A window of headless Chromium (``browser.py``); skips where there is none."""
-    module = load("browser")
-    found = module.programs()
+    """A window of headless Chromium ; skips where there is none."""
+    found = browser.programs()
     if found is None:
         pytest.skip("no chromium and chromedriver; on Debian: apt-get install chromium-driver")
-    with module.Browser(*found) as window:
+    with browser.Browser(*found) as window:
         yield window

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import classical
+import functionals
 import numpy as np
 import pytest
+import svm
 from rich.console import Console
 from serzoo.datamodules.corruption import remembered
 from serzoo.datamodules.dataset import SpeechDataset
@@ -25,24 +26,6 @@ from serzoo.zoo.reporting.report import report
 from serzoo.zoo.training.building import open_data
 
 
-@pytest.fixture(scope="module")
-def classical() -> ModuleType:
-    pytest.importorskip("sklearn", reason="the classical anchor needs serzoo[classical]")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-        return importlib.import_module("classical")
-
-
-@pytest.fixture(scope="module")
-def svm(classical: ModuleType) -> ModuleType:
-    return sys.modules["svm"]
-
-
-@pytest.fixture(scope="module")
-def functionals(classical: ModuleType) -> ModuleType:
-    return sys.modules["functionals"]
-
-
 def loudness(samples: np.ndarray) -> np.ndarray:
     """Loudness and its unsteadiness: what tells the tiny corpus' emotions apart."""
     parts = np.array_split(samples, 8)
@@ -51,7 +34,7 @@ def loudness(samples: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def extractor(classical: ModuleType) -> Any:
+def extractor() -> Any:
     return sys.modules["functionals"].Extractor("fake", "1", loudness)
 
 
@@ -92,7 +75,7 @@ trainer: {{accelerator: cpu, progress: false, threads: 1}}
 # ---- the parts
 
 
-def test_standardising_knows_the_training_part_only(svm: ModuleType) -> None:
+def test_standardising_knows_the_training_part_only() -> None:
     train_x = np.array([[1.0, 5.0, np.nan], [3.0, 5.0, np.nan], [np.nan, 5.0, np.nan]])
     scale = svm.Scale.of(train_x)
     np.testing.assert_allclose(scale(train_x), [[-1, 0, 0], [1, 0, 0], [0, 0, 0]])
@@ -100,7 +83,7 @@ def test_standardising_knows_the_training_part_only(svm: ModuleType) -> None:
     np.testing.assert_allclose(scale(other), [[2, 0, 0], [0, 0, 0]])
 
 
-def test_c_is_chosen_on_validation_and_equal_ones_take_the_smallest(svm: ModuleType) -> None:
+def test_c_is_chosen_on_validation_and_equal_ones_take_the_smallest() -> None:
     rng = np.random.default_rng(0)
     parts = {}
     for name, n in (("train", 40), ("valid", 20), ("test", 20)):
@@ -117,7 +100,7 @@ def test_c_is_chosen_on_validation_and_equal_ones_take_the_smallest(svm: ModuleT
     np.testing.assert_allclose(table.scores.sum(1), 0, atol=1e-6)
 
 
-def test_it_is_the_linear_svm_of_sklearn_with_balanced_classes(svm: ModuleType) -> None:
+def test_it_is_the_linear_svm_of_sklearn_with_balanced_classes() -> None:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
@@ -140,14 +123,12 @@ def test_it_is_the_linear_svm_of_sklearn_with_balanced_classes(svm: ModuleType) 
     assert np.abs(plain.table(*parts["test"], classes).scores - table.scores).max() > 1e-3
 
 
-def test_a_class_without_training_is_told(svm: ModuleType) -> None:
+def test_a_class_without_training_is_told() -> None:
     with pytest.raises(DataError, match="training lacks b"):
         svm.fit((part(["a0", "a1"], [0, 0]), np.ones((2, 2))), None, ["a", "b"])
 
 
-def test_features_are_kept_without_pickle(
-    functionals: ModuleType, tmp_path: Path, write_wave: Callable[..., Path]
-) -> None:
+def test_features_are_kept_without_pickle(tmp_path: Path, write_wave: Callable[..., Path]) -> None:
     calls = []
 
     def call(samples: np.ndarray) -> np.ndarray:
@@ -198,7 +179,7 @@ def rows(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_a_row_of_every_table_by_the_import(
-    classical: ModuleType, extractor: Any, pair: Path, tiny_recipe: str, tmp_path: Path
+    extractor: Any, pair: Path, tiny_recipe: str, tmp_path: Path
 ) -> None:
     (path,) = classical.anchor("pair", extractor, out=str(pair))
     written = list(csv.DictReader(path.open()))
@@ -225,7 +206,7 @@ def test_a_row_of_every_table_by_the_import(
 
 
 def test_under_conditions_it_hears_what_the_heads_heard(
-    classical: ModuleType, extractor: Any, pair: Path, tmp_path: Path
+    extractor: Any, pair: Path, tmp_path: Path
 ) -> None:
     suite = tmp_path / "noisy.yaml"
     suite.write_text(json.dumps({"of": "pair", "conditions": ["white:-20dB", "first:0.2s"]}))
@@ -241,9 +222,7 @@ def test_under_conditions_it_hears_what_the_heads_heard(
     assert "svm_fake" in (pair / "noisy" / "degradation.md").read_text()
 
 
-def test_of_few_shots_it_gets_the_support(
-    classical: ModuleType, extractor: Any, tiny_recipe: str, tmp_path: Path
-) -> None:
+def test_of_few_shots_it_gets_the_support(extractor: Any, tiny_recipe: str, tmp_path: Path) -> None:
     target = {"data": "csv", "root": str(tmp_path / "speech"), "protocol": "kfold-5"}
     told = {
         "source": {"recipe": tiny_recipe},
@@ -277,7 +256,7 @@ def test_of_few_shots_it_gets_the_support(
     assert f"| {zero:.3f} | {head['uar']['mean']:.3f} ± " in line
 
 
-def test_opensmile_itself(functionals: ModuleType) -> None:
+def test_opensmile_itself() -> None:
     pytest.importorskip("opensmile", reason="needs serzoo[classical]")
     extractor = functionals.opensmile_extractor("eGeMAPSv02")
     t = np.arange(16_000) / 16_000

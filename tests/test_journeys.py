@@ -18,10 +18,10 @@ import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import tiny_models
 from PIL import Image
 from serzoo.zoo.board.columns import EVENTS
 from serzoo.zoo.cli import parser
@@ -131,9 +131,7 @@ class Journey:
 
 
 @pytest.fixture(scope="module")
-def journey(
-    tmp_path_factory: pytest.TempPathFactory, tiny_models: ModuleType
-) -> tuple[Journey, list[list[str]]]:
+def journey(tmp_path_factory: pytest.TempPathFactory) -> tuple[Journey, list[list[str]]]:
     """All lines but those that serve, run; and what each block printed."""
     folder = tmp_path_factory.mktemp("journeys")
     tiny_models.tiny_hf(

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
+import publish
 import pytest
+import report_suite
+import text_and_prosody
 
 ROOT = Path(__file__).parents[1]
 
 
-def module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"serzoo_tests_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = found
-    spec.loader.exec_module(found)
-    return found
-
-
 @pytest.fixture
-def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    found = module(ROOT / "benchmarks" / "publish.py")
-    monkeypatch.setattr(found, "RECORDS", tmp_path / "records")
-    return found
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where records are copied to."""
+    monkeypatch.setattr(publish, "RECORDS", tmp_path / "records")
+    return tmp_path / "records"
 
 
-def test_records_are_copied_without_paths_and_tabulated(
-    publish: ModuleType, tmp_path: Path
-) -> None:
-    suite = module(ROOT / "tests" / "zoo" / "report_suite.py")
-    folder = suite.write_suite(tmp_path / "s")
+def test_records_are_copied_without_paths_and_tabulated(records: Path, tmp_path: Path) -> None:
+    folder = report_suite.write_suite(tmp_path / "s")
     cell = folder / "cells" / "one-0-0"
     record = json.loads((cell / "record.json").read_text())
     record["config"]["data"]["root"] = str(tmp_path)
@@ -61,27 +47,23 @@ def test_records_are_copied_without_paths_and_tabulated(
     assert header.count("|") == 12
 
 
-def test_the_committed_tables_are_those_of_the_committed_records(publish: ModuleType) -> None:
+def test_the_committed_tables_are_those_of_the_committed_records() -> None:
     text = (ROOT / "benchmarks" / "README.md").read_text()
     folder = ROOT / "benchmarks" / "records" / "real"
     assert publish.section(folder).rstrip() in text
 
 
-def test_what_words_and_frames_tell_is_tabulated(
-    publish: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(publish, "RECORDS", ROOT / "benchmarks" / "records")
+def test_what_words_and_frames_tell_is_tabulated() -> None:
     text = (ROOT / "benchmarks" / "README.md").read_text()
     audits, probes = publish._read_all("audits"), publish._read_all("probes")
-    tables = sys.modules["text_and_prosody"]
-    assert tables.audits(audits.values()) in text
-    assert tables.probes(probes) in text
+    assert text_and_prosody.audits(audits.values()) in text
+    assert text_and_prosody.probes(probes) in text
     # the two sentences of RAVDESS tell nothing of its eight emotions
     assert "| ravdess (label) | 2 in 1440 | its words | 0.125 (0.125 to 0.125) |" in text
-    assert tables.probes(probes).count("\n") == 2 + len(probes) * 5 * 2
+    assert text_and_prosody.probes(probes).count("\n") == 2 + len(probes) * 5 * 2
 
 
-def test_an_ingredient_is_worth_what_the_table_says(publish: ModuleType) -> None:
+def test_an_ingredient_is_worth_what_the_table_says() -> None:
     grids = publish.grids(publish.find_cells(ROOT / "benchmarks" / "records" / "real").runs)[0]
     rows = publish.rows_of(grids, "classification")
     wanted = {

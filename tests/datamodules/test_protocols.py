@@ -2,29 +2,13 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from people import alternating, utterances
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.manifest import Utterance
 from serzoo.datamodules.protocols import Protocol
 from serzoo.datamodules.split import PAIRS, Split, speakers_of
 from serzoo.zoo import registry
 from serzoo.zoo.errors import ConfigError, DataError
-
-
-def utterances(corpus: str, speakers: dict[str, str], n: int = 3, **fields) -> list[Utterance]:
-    """``n`` utterances of each speaker, given with their sex."""
-    return [
-        Utterance(
-            f"{corpus}/{s}-{i}", corpus, f"{s}-{i}.wav", 0, 1, 16000, s,
-            gender=g or None, text=f"Sentence {i}.", **fields,
-        )
-        for s, g in speakers.items()
-        for i in range(n)
-    ]  # fmt: skip
-
-
-def alternating(names: list[str]) -> dict[str, str]:
-    return {s: ("male", "female")[i % 2] for i, s in enumerate(names)}
-
 
 RAVDESS = {f"{i:02d}": "male" if i % 2 else "female" for i in range(1, 25)}
 EMODB_MEN = {"03", "10", "11", "12", "15"}

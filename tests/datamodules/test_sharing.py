@@ -1,26 +1,11 @@
 from dataclasses import replace
 
 import pytest
+from people import alternating, utterances
 from serzoo.datamodules.manifest import Utterance
 from serzoo.datamodules.protocols import Protocol
 from serzoo.datamodules.split import Sharing
 from serzoo.zoo.errors import ConfigError, DataError
-
-
-def utterances(corpus: str, speakers: dict[str, str], n: int = 3, **fields) -> list[Utterance]:
-    """``n`` utterances of each speaker, given with their sex."""
-    return [
-        Utterance(
-            f"{corpus}/{s}-{i}", corpus, f"{s}-{i}.wav", 0, 1, 16000, s,
-            gender=g or None, text=f"Sentence {i}.", **fields,
-        )
-        for s, g in speakers.items()
-        for i in range(n)
-    ]  # fmt: skip
-
-
-def alternating(names: list[str]) -> dict[str, str]:
-    return {s: ("male", "female")[i % 2] for i, s in enumerate(names)}
 
 
 def sessions() -> list[Utterance]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,6 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Model
 
 SMALL = {"lm_width": 32, "lm_layers": 1, "prefix": 3}
 CASE = Case(SELMHead, 12, knobs=SMALL)
-
-
-@pytest.fixture
-def gpt2(tmp_path: Path) -> str:
-    """The tiny published model of test_language.py (tests/ is not a package)."""
-    path = Path(__file__).with_name("test_language.py")
-    spec = importlib.util.spec_from_file_location("serzoo_test_language", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return str(module.save_gpt2(tmp_path / "gpt2"))
 
 
 def head(**knobs: Any) -> SELMHead:

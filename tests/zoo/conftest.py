@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -108,19 +106,3 @@ def wait_until() -> Callable[..., None]:
             time.sleep(0.005)
 
     return wait
-
-
-def _module(path: Path) -> ModuleType:
-    """A file of helpers: with ``importmode=importlib`` tests/ is not a package."""
-    spec = importlib.util.spec_from_file_location(f"serzoo_tests_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def report_suite() -> ModuleType:
-    """The module report_suite.py: a small comparison on disk, and what its report says."""
-    return _module(Path(__file__).with_name("report_suite.py"))

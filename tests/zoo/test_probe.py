@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from serzoo.datamodules import probing as audio_side
 from serzoo.datamodules.audio import read_audio
@@ -238,7 +238,7 @@ def test_a_recipe_is_its_encoder_as_it_starts(
 
 
 def test_a_published_encoder_by_its_recipe(
-    settings: list[str], made_up: dict[str, Any], tmp_path: Path, tiny_models: ModuleType
+    settings: list[str], made_up: dict[str, Any], tmp_path: Path
 ) -> None:
     name = tiny_models.tiny_hf(tmp_path / "tiny")
     kept = [s for s in settings if not s.startswith("encoder.")]

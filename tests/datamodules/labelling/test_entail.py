@@ -6,11 +6,11 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_text
 from serzoo.datamodules.labelling.entail import TEMPLATES, Entail, lift_of
 from serzoo.datamodules.labelling.lexicon import Lexicon
 from serzoo.datamodules.labelling.nli import NLI
@@ -119,7 +119,7 @@ def test_a_score_that_is_not_finite_is_said_with_its_text() -> None:
         list(stage.rows([spoken("x")]))
 
 
-def test_through_the_engine_a_kill_changes_no_byte(tiny_text: ModuleType, tmp_path: Path) -> None:
+def test_through_the_engine_a_kill_changes_no_byte(tmp_path: Path) -> None:
     scorer = NLI(model=tiny_text.save_nli(tmp_path / "nli"), batch_tokens=100, device="cpu")
     texts = [
         "what a day",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+import tiny_text
 import torch
 from serzoo.datamodules.labelling.nli import NLI, buckets, places
 from serzoo.datamodules.labelling.scorers import hypotheses
@@ -36,7 +36,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("labels", [None, TURNED, TWO], ids=["3", "3 turned", "2"])
 @pytest.mark.parametrize("family", ["bert", "roberta", "bart"])
 def test_probabilities_are_those_of_the_zero_shot_pipeline(
-    family: str, labels: dict[int, str] | None, tiny_text: ModuleType, tmp_path: Path
+    family: str, labels: dict[int, str] | None, tmp_path: Path
 ) -> None:
     folder = tiny_text.save_nli(tmp_path / family, family, labels)
     scorer = NLI(model=folder, batch_tokens=90, device="cpu")  # a few pairs to a batch
@@ -55,7 +55,7 @@ def test_probabilities_are_those_of_the_zero_shot_pipeline(
     assert together == pytest.approx(mine, abs=1e-5)
 
 
-def test_classes_stand_where_the_configuration_says(tiny_text: ModuleType, tmp_path: Path) -> None:
+def test_classes_stand_where_the_configuration_says(tmp_path: Path) -> None:
     # the pipeline takes the first or the last class for the contradiction; here it is in between
     odd = {0: "neutral", 1: "Contradiction", 2: "Entailment"}
     folder = tiny_text.save_nli(tmp_path / "odd", "bert", odd)
@@ -70,9 +70,7 @@ def test_classes_stand_where_the_configuration_says(tiny_text: ModuleType, tmp_p
     assert alone.tolist() == [[pytest.approx(float(logits[2] - logits[1]), abs=1e-5)]]
 
 
-def test_a_model_whose_classes_are_not_nlis_is_refused(
-    tiny_text: ModuleType, tmp_path: Path
-) -> None:
+def test_a_model_whose_classes_are_not_nlis_is_refused(tmp_path: Path) -> None:
     folder = tiny_text.save_nli(tmp_path / "m", "bert", {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"})
     with pytest.raises(ConfigError, match=r"has no classes of entailment .*\(0 LABEL_0, 1 LAB"):
         NLI(model=folder)
@@ -85,9 +83,7 @@ def test_a_model_whose_classes_are_not_nlis_is_refused(
     assert places(two, {v: k for k, v in two.items()}, "two") == (1, 0)
 
 
-def test_a_classifier_that_was_not_saved_is_not_made_up(
-    tiny_text: ModuleType, tmp_path: Path
-) -> None:
+def test_a_classifier_that_was_not_saved_is_not_made_up(tmp_path: Path) -> None:
     folder = Path(tiny_text.save_nli(tmp_path / "m"))
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     model.bert.save_pretrained(tmp_path / "bare")
@@ -99,7 +95,7 @@ def test_a_classifier_that_was_not_saved_is_not_made_up(
         NLI(model=str(tmp_path / "bare"))
 
 
-def test_pickled_weights_are_refused(tiny_text: ModuleType, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     folder = Path(tiny_text.save_nli(tmp_path / "m"))
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="never unpickles"):
@@ -108,7 +104,7 @@ def test_pickled_weights_are_refused(tiny_text: ModuleType, tmp_path: Path) -> N
         NLI(model=str(folder), revision="main")
 
 
-def test_settings_tell_weights_and_classes(tiny_text: ModuleType, tmp_path: Path) -> None:
+def test_settings_tell_weights_and_classes(tmp_path: Path) -> None:
     one, two = (
         NLI(model=tiny_text.save_nli(tmp_path / str(seed) / "nli", seed=seed)) for seed in (0, 1)
     )
@@ -120,9 +116,7 @@ def test_settings_tell_weights_and_classes(tiny_text: ModuleType, tmp_path: Path
     assert settings["weights"] != two.settings()["weights"]
 
 
-def test_without_a_length_in_the_tokenizer_the_model_limits_it(
-    tiny_text: ModuleType, tmp_path: Path
-) -> None:
+def test_without_a_length_in_the_tokenizer_the_model_limits_it(tmp_path: Path) -> None:
     scorer = NLI(model=tiny_text.save_nli(tmp_path / "r", "roberta", limit=None), device="cpu")
     assert scorer.limit == 62  # of 64 positions; RoBERTa counts from 2
     assert np.isfinite(scorer.score(["what a day " * 60], HYPOTHESES)).all()
@@ -135,5 +129,5 @@ def test_batches_hold_pairs_of_alike_length() -> None:
     assert sorted(i for batch in found for i in batch) == list(range(6))
 
 
-def test_no_premise_is_no_row(tiny_text: ModuleType, tmp_path: Path) -> None:
+def test_no_premise_is_no_row(tmp_path: Path) -> None:
     assert NLI(model=tiny_text.save_nli(tmp_path / "m")).score([], HYPOTHESES).shape == (0, 8)

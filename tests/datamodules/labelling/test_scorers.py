@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+import tiny_text
 import torch
 from serzoo.datamodules.labelling.causal import Causal
 from serzoo.datamodules.labelling.embedding import Embedding
@@ -72,9 +72,7 @@ def test_a_hypothesis_is_a_template_and_a_form() -> None:
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_likelihoods_are_those_of_a_pass_over_the_whole_text(
-    family: str, tiny_text: ModuleType, tmp_path: Path
-) -> None:
+def test_likelihoods_are_those_of_a_pass_over_the_whole_text(family: str, tmp_path: Path) -> None:
     folder = tiny_text.save_causal(tmp_path / family, family)
     found = Causal(model=folder, device="cpu").score(PREMISES, HYPOTHESES)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -93,9 +91,7 @@ def test_likelihoods_are_those_of_a_pass_over_the_whole_text(
     assert found.std(1).min() > 1e-3
 
 
-def test_a_transcript_that_is_too_long_loses_its_beginning(
-    tiny_text: ModuleType, tmp_path: Path
-) -> None:
+def test_a_transcript_that_is_too_long_loses_its_beginning(tmp_path: Path) -> None:
     causal = Causal(model=tiny_text.save_causal(tmp_path / "m"), device="cpu")
     assert causal.limit == 62
     said = [h.text for h in HYPOTHESES[:4]]
@@ -107,7 +103,7 @@ def test_a_transcript_that_is_too_long_loses_its_beginning(
     assert np.isfinite(causal.score(["so tired of it " * 40], HYPOTHESES)).all()
 
 
-def test_an_empty_frame_has_something_to_begin_with(tiny_text: ModuleType, tmp_path: Path) -> None:
+def test_an_empty_frame_has_something_to_begin_with(tmp_path: Path) -> None:
     causal = Causal(model=tiny_text.save_causal(tmp_path / "m"), frame="{}", device="cpu")
     names = hypotheses(("{}",), BIG4.forms, [m for _, m in BIG4.members])
     assert np.isfinite(causal.score(["", "so"], names)).all()
@@ -120,7 +116,7 @@ def test_an_empty_frame_has_something_to_begin_with(tiny_text: ModuleType, tmp_p
 
 
 @pytest.fixture
-def sentences(tiny_text: ModuleType, tmp_path: Path) -> str:
+def sentences(tmp_path: Path) -> str:
     """A tiny random sentence-transformers model: BERT and the mean over its tokens."""
     library = pytest.importorskip("sentence_transformers")
     torch.manual_seed(0)

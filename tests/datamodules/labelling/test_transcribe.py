@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import tiny_asr
+import tiny_text
 import torch
 from serzoo.datamodules.audio import read_audio
 from serzoo.datamodules.labelling.recognisers import Heard, Recogniser, recogniser
@@ -33,17 +35,17 @@ def by_pipeline(folder: str, wave: Any, **options: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whisper(tmp_path_factory, tiny_asr) -> str:
+def whisper(tmp_path_factory) -> str:
     return tiny_asr.tiny_whisper(tmp_path_factory.mktemp("asr") / "whisper")
 
 
 @pytest.fixture(scope="module")
-def ctc(tmp_path_factory, tiny_asr) -> str:
+def ctc(tmp_path_factory) -> str:
     return tiny_asr.tiny_ctc(tmp_path_factory.mktemp("asr") / "ctc", seed=1)
 
 
 @pytest.mark.parametrize("norm", ["layer", "group"])
-def test_ctc_batches_are_the_pipeline_alone(tmp_path, tiny_asr, norm):
+def test_ctc_batches_are_the_pipeline_alone(tmp_path, norm):
     folder = tiny_asr.tiny_ctc(tmp_path, norm, seed=1)
     model = recogniser(folder)
     assert model.batched == (norm == "layer")  # others hear what is behind an utterance
@@ -83,7 +85,7 @@ def test_whisper_batches_are_the_pipeline_alone_with_the_language_it_hears(whisp
 
 
 @pytest.mark.parametrize("multilingual", [True, False])
-def test_whisper_confidence_is_the_mean_of_the_greedy_scores(tmp_path, tiny_asr, multilingual):
+def test_whisper_confidence_is_the_mean_of_the_greedy_scores(tmp_path, multilingual):
     folder = tiny_asr.tiny_whisper(tmp_path, multilingual=multilingual, suppress=False)
     model = recogniser(folder, language="de" if multilingual else None)
     wave = waves(24000)[0]
@@ -101,7 +103,7 @@ def test_whisper_confidence_is_the_mean_of_the_greedy_scores(tmp_path, tiny_asr,
     assert heard.language == ("de" if multilingual else "en")
 
 
-def test_another_writer_is_the_pipeline_too(tmp_path, tiny_asr):
+def test_another_writer_is_the_pipeline_too(tmp_path):
     folder = tiny_asr.tiny_moonshine(tmp_path, seed=1)
     model = recogniser(folder)
     for wave, heard in zip(audio := waves(9000, 16000, 24000), model.hear(audio), strict=True):
@@ -122,7 +124,7 @@ def test_a_recogniser_says_what_it_is(whisper, ctc):
     assert recogniser(ctc, dtype="bfloat16").settings()["dtype"] == "bfloat16"
 
 
-def test_what_does_not_fit_a_recogniser_is_refused(tmp_path, whisper, ctc, tiny_text):
+def test_what_does_not_fit_a_recogniser_is_refused(tmp_path, whisper, ctc):
     with pytest.raises(ConfigError, match="language=de is for Whisper"):
         recogniser(ctc, language="de")
     with pytest.raises(ConfigError, match="beams=2 is for encoder-decoders"):

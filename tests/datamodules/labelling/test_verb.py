@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import tiny_asr
+import tiny_text
 from serzoo.datamodules.catalog import open_corpora
 from serzoo.datamodules.labelling import command, verb
 from serzoo.datamodules.labelling.entail import Entail
@@ -221,7 +223,7 @@ def test_ranks_of_torchrun_share_the_work_and_wait_for_each_other(corpus, monkey
     assert sum(name.startswith("transcripts/shard-") for name in ranks_) == 3
 
 
-def test_speech_without_text_is_recognised_and_traced(corpus, tiny_asr, tiny_text):
+def test_speech_without_text_is_recognised_and_traced(corpus):
     folder = tiny_asr.tiny_whisper(corpus.parent / "whisper")
     model = tiny_text.save_nli(corpus.parent / "nli")
     items = [replace(u, text=None, text_source=None) if i % 2 else u

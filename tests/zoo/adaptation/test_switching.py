@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 from peft import PeftModel
 from serzoo.zoo.adaptation.adapt import adapt
@@ -23,7 +24,7 @@ HOW = {"data": "csv", "protocol": "kfold-5", "steps": 4, "forgetting": False, "l
 
 
 @pytest.fixture(scope="module")
-def encoder(tiny_models, tmp_path_factory) -> str:
+def encoder(tmp_path_factory) -> str:
     return tiny_models.tiny_hf(tmp_path_factory.mktemp("base") / "w2v")
 
 

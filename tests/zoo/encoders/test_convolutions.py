@@ -9,21 +9,9 @@ import torch
 from serzoo.zoo.encoders import convolutions as front_end
 from serzoo.zoo.encoders.convolutions import ConvFrontEnd
 from serzoo.zoo.errors import ConfigError
+from tiny_models import CONVOLVED
 from transformers import AutoModel
 
-CASES = [
-    ("wav2vec2", "group"),
-    ("wav2vec2", "layer"),
-    ("hubert", "group"),
-    ("hubert", "layer"),
-    ("wavlm", "group"),
-    ("wavlm", "layer"),
-    ("data2vec-audio", "layer"),
-    ("unispeech-sat", "group"),
-    ("unispeech-sat", "layer"),
-    ("sew", "group"),
-    ("sew", "layer"),
-]
 LENGTHS = [3000, 400, 9000, 719, 720, 2407]
 
 
@@ -66,7 +54,7 @@ def by_convolutions(front, samples, lengths, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("way", [ConvFrontEnd.__call__, by_convolutions])
-@pytest.mark.parametrize(("family", "norm"), CASES)
+@pytest.mark.parametrize(("family", "norm"), CONVOLVED)
 def test_the_frames_of_the_plain_modules(extractor, monkeypatch, family, norm, way):
     monkeypatch.setattr(front_end, "PIECE", 4)  # 9000 samples are 27 frames
     modules = extractor(family, norm)
@@ -123,7 +111,7 @@ def test_gradients_are_those_of_the_plain_modules(extractor, family, norm):
         assert plain.norm() > 0
 
 
-@pytest.mark.parametrize(("family", "norm"), CASES)
+@pytest.mark.parametrize(("family", "norm"), CONVOLVED)
 def test_bfloat16_is_close_and_both_ways_agree(extractor, family, norm):
     modules = extractor(family, norm)
     samples, lengths = speech()

@@ -8,6 +8,7 @@ import torch
 from scipy.signal import get_window
 from serzoo.zoo.encoders.logmel import LogMelEncoder, MaskedBatchNorm
 from serzoo.zoo.encoders.mel_spectrogram import LogMel, mel_filters
+from waves import padded, speech
 
 LENGTHS = [1, 399, 400, 3000, 16_000, 40_000]
 
@@ -22,20 +23,6 @@ def encoder():
                 m.mean.uniform_(-0.2, 0.2)
                 m.variance.uniform_(0.5, 2)
     return made.eval()
-
-
-def speech(samples, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    t = torch.arange(samples) / 16_000
-    tone = torch.sin(2 * math.pi * (150 + 40 * seed) * t) * (1 + torch.sin(2 * math.pi * 3 * t))
-    return 0.1 * tone + 0.01 * torch.randn(samples, generator=g)
-
-
-def padded(lengths):
-    audio = torch.zeros(len(lengths), max(lengths))
-    for i, n in enumerate(lengths):
-        audio[i, :n] = speech(n, i)
-    return audio, torch.tensor(lengths)
 
 
 # -- front end -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.train import train
 from torch import nn
 from transformers import ResNetConfig, ResNetModel
+from waves import padded, speech
 
 LENGTHS = [1, 399, 400, 3000, 16_000, 50_000]
 TINY = {"depths": (1, 2, 1, 1), "widths": (8, 16, 16, 24)}
@@ -29,20 +30,6 @@ def encoder():
                 m.running_var.uniform_(0.5, 2)
                 m.bias.uniform_(0, 0.5)
     return made.eval()
-
-
-def speech(samples, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    t = torch.arange(samples) / 16_000
-    tone = torch.sin(2 * math.pi * (150 + 40 * seed) * t) * (1 + torch.sin(2 * math.pi * 3 * t))
-    return 0.1 * tone + 0.01 * torch.randn(samples, generator=g)
-
-
-def padded(lengths):
-    audio = torch.zeros(len(lengths), max(lengths))
-    for i, n in enumerate(lengths):
-        audio[i, :n] = speech(n, i)
-    return audio, torch.tensor(lengths)
 
 
 def test_an_utterance_does_not_depend_on_its_neighbours(encoder):

@@ -14,22 +14,8 @@ from serzoo.zoo.module import SERModule
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.training.gradients import unreached
 from serzoo.zoo.types import Batch, Targets
+from tiny_models import CASES
 
-FAMILIES = [
-    ("wav2vec2", "group"),
-    ("wav2vec2", "layer"),
-    ("hubert", "group"),
-    ("hubert", "layer"),
-    ("wavlm", "group"),
-    ("wavlm", "layer"),
-    ("data2vec-audio", "layer"),
-    ("unispeech-sat", "group"),
-    ("unispeech-sat", "layer"),
-    ("sew", "group"),
-    ("sew", "layer"),
-    ("wav2vec2-bert", "none"),
-    ("whisper", "none"),
-]
 TUNINGS = {
     "frozen": {"layers": [1, 3]},
     "lora": {"lora_rank": 2, "layers": [1, 3]},
@@ -39,7 +25,7 @@ TUNINGS = {
 HEADS = {name: {"lm_width": 32} if name == "selm" else {} for name in registry.names("heads")}
 TAXONOMY = Taxonomy.of(["angry", "happy", "sad"])
 
-each_family = pytest.mark.parametrize(("family", "norm"), FAMILIES)
+each_family = pytest.mark.parametrize(("family", "norm"), CASES)
 each_tuning = pytest.mark.parametrize("tuning", TUNINGS)
 
 
@@ -66,9 +52,8 @@ def step(module: SERModule, precision: torch.dtype | None = None) -> torch.Tenso
     return loss.detach()
 
 
-def test_the_sweep_is_whole(tiny_models):
-    assert sorted(FAMILIES) == sorted(tiny_models.CASES)
-    assert len(list(product(FAMILIES, TUNINGS, HEADS))) == 13 * 4 * 5
+def test_the_sweep_is_whole():
+    assert len(list(product(CASES, TUNINGS, HEADS))) == 13 * 4 * 5
 
 
 @each_family

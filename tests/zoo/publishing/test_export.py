@@ -18,6 +18,7 @@ from serzoo.zoo.publishing import export as exporting
 from serzoo.zoo.publishing.export import LENGTHS, export, parity
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.train import run_folder, train
+from tiny_models import CONVOLVED
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -81,23 +82,8 @@ def test_a_file_that_differs_is_refused(tmp_path):
         parity(other, path)
 
 
-FAMILIES = [
-    ("wav2vec2", "group"),
-    ("wav2vec2", "layer"),
-    ("hubert", "group"),
-    ("hubert", "layer"),
-    ("wavlm", "group"),
-    ("wavlm", "layer"),
-    ("data2vec-audio", "layer"),
-    ("unispeech-sat", "group"),
-    ("unispeech-sat", "layer"),
-    ("sew", "group"),
-    ("sew", "layer"),
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "norm"), FAMILIES)
+@pytest.mark.parametrize(("family", "norm"), CONVOLVED)
 @pytest.mark.parametrize("head", ["classification", "gen_ser"])
 def test_every_family_of_convolutions(tiny_hf, tmp_path, family, norm, head):
     tuning = "lora" if head == "gen_ser" else "frozen"

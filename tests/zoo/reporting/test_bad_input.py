@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import report_suite
 from serzoo.zoo.attributes import UTTERANCES
 from serzoo.zoo.errors import ComparisonError
 from serzoo.zoo.record import RECORD, write_json
@@ -22,7 +22,7 @@ WHOLE = "two, encoder logmel: 48 test utterances of 4 speakers, 2 folds"
 
 
 @pytest.fixture
-def suite(report_suite: ModuleType, tmp_path: Path) -> Callable[..., Path]:
+def suite(tmp_path: Path) -> Callable[..., Path]:
     return partial(report_suite.write_suite, tmp_path / "s")
 
 
@@ -51,7 +51,6 @@ def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     ],
 )
 def test_mixed_certificates_lose_their_own_table_only(
-    report_suite: ModuleType,
     suite: Callable[..., Path],
     edit: Callable[[dict[str, Any]], None],
     what: str,
@@ -69,9 +68,7 @@ def test_mixed_certificates_lose_their_own_table_only(
     assert what in json.loads((folder / "summary.json").read_text())["refused"]["one, logmel"]
 
 
-def test_heads_tested_on_other_utterances_are_refused(
-    report_suite: ModuleType, suite: Callable[..., Path]
-) -> None:
+def test_heads_tested_on_other_utterances_are_refused(suite: Callable[..., Path]) -> None:
     folder = suite()
     path = folder / "cells" / "one-1-0" / PREDICTIONS
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
@@ -109,7 +106,6 @@ def not_a_number(path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_cell_that_cannot_be_read_is_named_and_the_others_are_kept(
-    report_suite: ModuleType,
     suite: Callable[..., Path],
     harm: Callable[[Path], None],
     file: str,
@@ -129,9 +125,7 @@ def test_a_cell_that_cannot_be_read_is_named_and_the_others_are_kept(
     assert "one, encoder logmel: 24 test utterances of 2 speakers, 1 fold," in text
 
 
-def test_missing_and_failed_cells_are_listed(
-    report_suite: ModuleType, suite: Callable[..., Path]
-) -> None:
+def test_missing_and_failed_cells_are_listed(suite: Callable[..., Path]) -> None:
     folder = suite()
     (folder / "cells" / "one-0-0" / RECORD).unlink()
     write_json(folder / "cells" / "one-0-1" / RECORD, {"status": "failed", "error": "E: <boom>"})
@@ -145,9 +139,7 @@ def test_missing_and_failed_cells_are_listed(
     assert "Difference to classification: one" not in sections["differences"]
 
 
-def test_a_class_absent_in_a_fold_is_told(
-    report_suite: ModuleType, suite: Callable[..., Path]
-) -> None:
+def test_a_class_absent_in_a_fold_is_told(suite: Callable[..., Path]) -> None:
     folder = suite()
     for k in (0, 1):
         path = folder / "cells" / f"one-{k}-0" / PREDICTIONS
@@ -160,9 +152,7 @@ def test_a_class_absent_in_a_fold_is_told(
     assert "UAR, mean of runs" in sections["variance"]  # of the other corpus
 
 
-def test_one_speaker_has_values_and_no_interval(
-    report_suite: ModuleType, suite: Callable[..., Path]
-) -> None:
+def test_one_speaker_has_values_and_no_interval(suite: Callable[..., Path]) -> None:
     folder = suite(("one",), (0,), speakers=1)
     sections, _ = report_suite.made(folder)
     row = json.loads((folder / "summary.json").read_text())["rows"][1]
@@ -178,7 +168,7 @@ def test_one_speaker_has_values_and_no_interval(
     assert "NaN" not in (folder / "summary.json").read_text()
 
 
-def test_heads_without_any_spread(report_suite: ModuleType, suite: Callable[..., Path]) -> None:
+def test_heads_without_any_spread(suite: Callable[..., Path]) -> None:
     folder = suite(sure=9.0)
     sections, _ = report_suite.made(folder)
     assert "the two answer alike for every speaker" in sections["results"]
@@ -191,9 +181,7 @@ def re_words(text: str) -> set[str]:
     return set(text.replace(",", " ").split())
 
 
-def test_unlabelled_predictions_are_refused(
-    report_suite: ModuleType, suite: Callable[..., Path]
-) -> None:
+def test_unlabelled_predictions_are_refused(suite: Callable[..., Path]) -> None:
     folder = suite()
     for k in (0, 1):
         for fold in (0, 1):
@@ -206,7 +194,7 @@ def test_unlabelled_predictions_are_refused(
     assert WHOLE in sections["results"]
 
 
-def test_a_damaged_list_of_attributes(report_suite: ModuleType, suite: Callable[..., Path]) -> None:
+def test_a_damaged_list_of_attributes(suite: Callable[..., Path]) -> None:
     folder = suite()
     (folder / UTTERANCES).write_text('{"id": "one/f0u0", "gender": "female"}\n{"id"')
     sections, _ = report_suite.made(folder)
@@ -217,7 +205,7 @@ def test_a_damaged_list_of_attributes(report_suite: ModuleType, suite: Callable[
     assert "one, logmel, by gender: 47 of 48 utterances have no attributes" in sections["groups"]
 
 
-def test_a_record_without_temperature(report_suite: ModuleType, suite: Callable[..., Path]) -> None:
+def test_a_record_without_temperature(suite: Callable[..., Path]) -> None:
     folder = suite()
     change(folder / "cells" / "one-0-0" / RECORD, lambda r: r.pop("metrics"))
     sections, _ = report_suite.made(folder)
@@ -226,7 +214,7 @@ def test_a_record_without_temperature(report_suite: ModuleType, suite: Callable[
 
 
 def test_a_section_that_fails_leaves_the_others(
-    report_suite: ModuleType, suite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    suite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ValueError("odd")
@@ -238,7 +226,7 @@ def test_a_section_that_fails_leaves_the_others(
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"cells": []}'])
-def test_a_damaged_plan(report_suite: ModuleType, suite: Callable[..., Path], text: str) -> None:
+def test_a_damaged_plan(suite: Callable[..., Path], text: str) -> None:
     folder = suite()
     (folder / "suite.json").write_text(text)
     with pytest.raises(ComparisonError, match=r"suite\.json is damaged .* writes it anew"):
@@ -246,7 +234,7 @@ def test_a_damaged_plan(report_suite: ModuleType, suite: Callable[..., Path], te
 
 
 def test_predictions_without_probabilities_are_left_out_of_calibration(
-    report_suite: ModuleType, suite: Callable[..., Path]
+    suite: Callable[..., Path],
 ) -> None:
     folder = suite()
     for fold in (0, 1):
@@ -258,9 +246,7 @@ def test_predictions_without_probabilities_are_left_out_of_calibration(
     assert "what its user says: name: svm; toolkit: other" in sections["compared"]
 
 
-def test_many_tables_are_not_all_drawn(
-    report_suite: ModuleType, suite: Callable[..., Path]
-) -> None:
+def test_many_tables_are_not_all_drawn(suite: Callable[..., Path]) -> None:
     sections, text = report_suite.made(suite([f"r{i}" for i in range(13)], (0,)))
     said = "Of more than 12 tables, the first 12 are drawn."
     for name in ("differences", "calibration", "cost"):

@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import report_suite
 import soundfile
 from serzoo.datamodules.audio import read_audio
 from serzoo.datamodules.catalog import open_corpora
@@ -29,14 +29,14 @@ from serzoo.zoo.train import train
 
 
 @pytest.fixture
-def suite(report_suite: ModuleType, tmp_path: Path) -> Callable[..., Path]:
+def suite(tmp_path: Path) -> Callable[..., Path]:
     return partial(report_suite.write_suite, tmp_path / "s")
 
 
 # ---- the page
 
 
-def test_every_section_is_there(report_suite: ModuleType, suite: Callable[..., Path]) -> None:
+def test_every_section_is_there(suite: Callable[..., Path]) -> None:
     sections, text = report_suite.made(suite())
     assert list(sections) == [anchor for anchor, *_ in SECTIONS]
     assert "A &lt;suite&gt; &amp; more" in text
@@ -54,9 +54,7 @@ def test_every_section_is_there(report_suite: ModuleType, suite: Callable[..., P
     assert "utterances.jsonl" in sections["groups"]
 
 
-def test_the_same_cells_make_the_same_page(
-    report_suite: ModuleType, suite: Callable[..., Path]
-) -> None:
+def test_the_same_cells_make_the_same_page(suite: Callable[..., Path]) -> None:
     folder = suite()
     assert report_suite.made(folder)[1] == report_suite.made(folder)[1]
 
@@ -70,7 +68,7 @@ def test_text_is_escaped_and_columns_of_numbers_sort_as_such() -> None:
     assert table.numeric == {1}
 
 
-def test_latex_is_escaped(report_suite: ModuleType, suite: Callable[..., Path]) -> None:
+def test_latex_is_escaped(suite: Callable[..., Path]) -> None:
     assert tex("a_b & 5 % -0.1 (+0.2 to -3) x-y") == r"a\_b \& 5 \% $-$0.1 ($+$0.2 to $-$3) x-y"
     folder = suite()
     report_suite.made(folder)
@@ -81,9 +79,7 @@ def test_latex_is_escaped(report_suite: ModuleType, suite: Callable[..., Path]) 
     assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {8}
 
 
-def test_shots_are_curves_that_begin_at_the_source(
-    report_suite: ModuleType, suite: Callable[..., Path]
-) -> None:
+def test_shots_are_curves_that_begin_at_the_source(suite: Callable[..., Path]) -> None:
     folder = suite(("one",), (0,))
     cells = []
     for shots in (0, 4, 16):
@@ -107,7 +103,7 @@ def test_shots_are_curves_that_begin_at_the_source(
     assert "UAR by condition: one, b" in sections["conditions"]
 
 
-def test_pairs_of_corpora_are_a_map(report_suite: ModuleType, suite: Callable[..., Path]) -> None:
+def test_pairs_of_corpora_are_a_map(suite: Callable[..., Path]) -> None:
     folder = suite()
     for recipe, other in (("one", "two"), ("two", "one")):
         for k, head in enumerate(report_suite.HEADS):
@@ -125,7 +121,6 @@ def test_pairs_of_corpora_are_a_map(report_suite: ModuleType, suite: Callable[..
 
 
 def test_sub_groups_and_players_of_a_corpus(
-    report_suite: ModuleType,
     tiny_speech: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -198,9 +193,7 @@ def test_a_run_writes_attributes_of_what_it_tested(tiny_recipe: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_browser_shows_it(
-    report_suite: ModuleType, suite: Callable[..., Path], chromium: Any
-) -> None:
+def test_a_browser_shows_it(suite: Callable[..., Path], chromium: Any) -> None:
     folder = suite()
     report_suite.made(folder)
     chromium.size(1200, 900)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import report_suite
 from serzoo.zoo.record import RECORD, write_json
 from serzoo.zoo.reporting.cells import PREDICTIONS
 from serzoo.zoo.statistics.metrics import PredictionTable
@@ -16,7 +16,7 @@ ARMS = {"weak": {"about": "labels of words"}, "shuffled": {"about": "the same, d
 
 
 @pytest.fixture
-def folder(tmp_path: Path, report_suite: ModuleType) -> Path:
+def folder(tmp_path: Path) -> Path:
     """Two shares of the labels under three starts, two folds of four speakers each."""
     made = report_suite.write_suite(tmp_path / "suite", ("one",), (0,))
     cells = []
@@ -38,7 +38,7 @@ def folder(tmp_path: Path, report_suite: ModuleType) -> Path:
     return made
 
 
-def test_starts_are_curves_rows_and_pairs(folder: Path, report_suite: ModuleType) -> None:
+def test_starts_are_curves_rows_and_pairs(folder: Path) -> None:
     sections, _ = report_suite.made(folder)
     assert "UAR by share of the training utterances: one, logmel" in sections["learning"]
     for row in ("classification after weak", "classification after shuffled"):
@@ -66,6 +66,6 @@ def test_starts_are_curves_rows_and_pairs(folder: Path, report_suite: ModuleType
     assert told.count("0.1classification") == 3
 
 
-def test_without_starts_the_section_says_so(tmp_path: Path, report_suite: ModuleType) -> None:
+def test_without_starts_the_section_says_so(tmp_path: Path) -> None:
     sections, _ = report_suite.made(report_suite.write_suite(tmp_path / "s", ("one",), (0,)))
     assert "all cells started from new weights" in sections["started"]

@@ -8,30 +8,7 @@ from serzoo.zoo.errors import ComparisonError, DataError
 from serzoo.zoo.statistics.metrics import PredictionTable, merge
 from serzoo.zoo.statistics.rates import f1_of, uar_of, wa_of
 from sklearn import metrics as sk
-
-CLASSES = ["angry", "happy", "sad", "neutral"]
-
-
-def one_hot(predicted: list[int], c: int = 4) -> np.ndarray:
-    return np.eye(c)[predicted]
-
-
-def table(labels, predicted, speakers=None, classes=CLASSES) -> PredictionTable:
-    ids = [f"toy/{i:03d}" for i in range(len(labels))]
-    speakers = speakers or ["toy/a"] * len(labels)
-    return PredictionTable(
-        ids, speakers, np.array(labels), one_hot(predicted, len(classes)), classes
-    )
-
-
-def random_table(n: int = 200, c: int = 4, seed: int = 0, present: int | None = None):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, present or c, n)
-    scores = rng.normal(size=(n, c)) + 0.8 * np.eye(c)[labels]
-    speakers = [f"toy/{i}" for i in rng.integers(0, 7, n)]
-    return PredictionTable(
-        [f"toy/{i:03d}" for i in range(n)], speakers, labels, scores, [f"c{i}" for i in range(c)]
-    )
+from tables import CLASSES, one_hot, random_table, table
 
 
 class TestRates:

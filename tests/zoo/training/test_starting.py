@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 from serzoo.zoo import checkpoint, config
 from serzoo.zoo.errors import CheckpointError, ConfigError, DataError
@@ -149,7 +150,7 @@ class TestPublished:
     """On a published encoder: what the first run trained of it goes over."""
 
     @pytest.fixture
-    def base(self, tiny_models, tmp_path_factory):
+    def base(self, tmp_path_factory):
         return tiny_models.tiny_hf(tmp_path_factory.mktemp("base") / "w2v")
 
     def module(self, base, tuning, seed=1, moved=False):
@@ -196,7 +197,7 @@ class TestPublished:
             with pytest.raises(ConfigError, match=r"trained with .*tuning=lora"):
                 start_from(str(tmp_path / "first"), self.module(base, then))
 
-    def test_other_published_weights_are_refused(self, base, tiny_models, tmp_path):
+    def test_other_published_weights_are_refused(self, base, tmp_path):
         save_pretrained(self.module(base, "lora"), tmp_path / "first")
         other = tiny_models.tiny_hf(tmp_path / "other", seed=9)
         with pytest.raises(CheckpointError, match="was trained on published weights"):

@@ -28,6 +28,9 @@ EXTRACTORS = {
 
 CASES = [(family, norm) for family, norms in FAMILIES.items() for norm in norms]
 
+CONVOLVED = [(family, norm) for family, norm in CASES if norm != "none"]
+"""Those that convolve samples."""
+
 
 def tiny_hf(
     folder: Path,
