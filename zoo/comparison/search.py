@@ -195,12 +195,11 @@ def outcome(trials: Sequence[tuple[Mapping[str, Any], Path]]) -> tuple[int, list
     return best, found
 
 
-def without_searched(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``optim`` part of a record that was no matter of its search."""
+def searched(record: Mapping[str, Any]) -> set[str]:
+    """The settings that a record's search chose, for any head: ``optim.lr``."""
     search = record.get("search") or {}
-    optim = dict(record["config"]["optim"])
     spaces = [search.get("space", {}), *(search.get("heads") or {}).values()]
-    return {k: v for k, v in optim.items() if not any(f"optim.{k}" in s for s in spaces)}
+    return {key for space in spaces for key in space}
 
 
 def budget_of(record: Mapping[str, Any]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..comparison.search import budget_of, without_searched
+from ..comparison.search import budget_of, searched
 from ..errors import ComparisonError, DataError
 from ..record import RECORD, read_record
+from ..schema import DataConfig, OptimConfig
 from ..statistics.metrics import PredictionTable, merge
 
 PREDICTIONS = "predictions.jsonl"
@@ -194,10 +195,12 @@ def check_comparable(runs: Sequence[Run]) -> None:
                 f"refusing to compare: {first.name} and {run.name} selected by different rules"
                 f"{_two(first, run)}"
             )
-        if _budget(other) != _budget(run):
+        one, two = _settings(other), _settings(run)
+        if one != two:
             raise ComparisonError(
                 f"refusing to compare: {other.name} and {run.name} were trained with different "
-                "optim or data settings"
+                f"settings: {_differing(one, two)}; set the same, or compare them under another "
+                "suite's name"
             )
 
 
@@ -230,17 +233,33 @@ def _two(a: Run, b: Run) -> str:
     return f" (certificates {one} and {two})"
 
 
-def _budget(run: Run) -> dict[str, Any]:
+def _settings(run: Run) -> dict[str, Any]:
+    """What the heads of one table have in common, by path.
+
+    A key that is younger than a record has its default there: that is what it was trained with.
+    """
     cfg = run.record["config"]
-    keys = ("label", "batch_size", "batch_seconds", "max_seconds", "balance")
-    shared = {k: cfg["data"][k] for k in keys}
-    shared |= {"train_share": cfg["data"].get("train_share", 1.0)}
-    shared |= {"precision": cfg["trainer"]["precision"]}
-    # stored and live features make other batches: by the length of frames, or of files
-    features = run.record.get("features")
+    data = {**asdict(DataConfig()), **cfg["data"]}
+    keys = ("label", "batch_size", "batch_seconds", "max_seconds", "balance", "train_share")
+    found = {f"data.{k}": data[k] for k in keys}
     # a search may give each head its own optimisation, but each the same number of trials
-    own = {"optim": without_searched(run.record), "search": budget_of(run.record)}
-    return {**own, "encoder": cfg["encoder"], "features": features, **shared}
+    found |= {f"optim.{k}": v for k, v in asdict(OptimConfig()).items()}
+    found |= {f"optim.{k}": v for k, v in cfg["optim"].items()}
+    for key in searched(run.record):
+        found.pop(key, None)
+    found |= {f"encoder.{k}": v for k, v in cfg["encoder"].items()}
+    # stored and live features make other batches: by the length of frames, or of files
+    return found | {
+        "trainer.precision": cfg["trainer"]["precision"],
+        "features": run.record.get("features"),
+        "search": budget_of(run.record),
+    }
+
+
+def _differing(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
+    """``optim.epochs (2 and 3)``; of a search its name alone, which is long."""
+    keys = [k for k in {**one, **two} if one.get(k) != two.get(k)]
+    return ", ".join(k if k == "search" else f"{k} ({one.get(k)} and {two.get(k)})" for k in keys)
 
 
 def pooled(runs: Sequence[Run]) -> PredictionTable:

@@ -231,9 +231,22 @@ def test_another_budget_is_refused(override: str) -> None:
     first, other = make(), make("prototype", 0, 1, override)
     with pytest.raises(ComparisonError) as caught:
         check_comparable([first, other])
+    key = override.partition("=")[0]
     assert str(caught.value).startswith(
-        f"refusing to compare: {first.name} and {other.name} were trained with different"
+        f"refusing to compare: {first.name} and {other.name} were trained with different settings: "
+        f"{key} ("
     )
+
+
+def test_a_setting_that_is_younger_than_a_record_had_its_default_there() -> None:
+    first = make()
+    younger = (("optim", "min_steps"), ("data", "train_share"))
+    for group, key in younger:
+        other = altered(make("prototype"), lambda r: r["config"][group].pop(key))  # noqa: B023
+        check_comparable([first, other])
+    other = altered(make("prototype", 0, 1, "optim.min_steps=9"), lambda r: None)
+    with pytest.raises(ComparisonError, match=r"settings: optim.min_steps \(0 and 9\);"):
+        check_comparable([first, other])
 
 
 def test_another_rule_of_selection_is_refused() -> None:
