@@ -218,7 +218,6 @@ def test_under_conditions_it_hears_what_the_heads_heard(
     assert clean["uar"]["mean"] > 0.8
     assert noisy["uar"]["mean"] < 0.5  # all are as loud as the noise
     assert found["tiny, first:0.2s", "svm_fake"]["folds"] == 2
-    compare(str(suite), out=str(pair), workers=1)  # keeps the rows, and tabulates them
     assert "svm_fake" in (pair / "noisy" / "degradation.md").read_text()
 
 
@@ -248,7 +247,6 @@ def test_of_few_shots_it_gets_the_support(extractor: Any, tiny_recipe: str, tmp_
     head, scratch = (found[f"csv, from csv, 2 shots, {t}", "svm_fake"] for t in ("head", "scratch"))
     assert head["uar"] == scratch["uar"]
     assert head["seeds"] == 2  # draws
-    compare(str(suite), out=out, workers=1)
     curves = (tmp_path / "runs" / "shots" / "learning_curves.md").read_text()
     (line,) = [x for x in curves.splitlines() if x.startswith("| svm_fake")]
     assert line.startswith("| svm_fake | imported | ")

@@ -118,7 +118,4 @@ def compare(
                 write_json(chosen.folder / "suite.json", facts)
             result["done"] = sum(finished(job.folder) for job in chosen.cells)
         result["summary"] = report(chosen.folder, console=console)
-        for called, (path, found) in chosen.extra().items():
-            result[called] = found
-            console.print(f"{called}: {path}", markup=False, soft_wrap=True)
     return result

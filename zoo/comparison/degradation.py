@@ -111,8 +111,8 @@ def _difference(d: dict[str, Any]) -> str:
     return f"{d['value']:+.3f}; {d['low']:+.3f} to {d['high']:+.3f}"
 
 
-def write(folder: Path) -> tuple[list[dict[str, Any]], Path]:
-    """``degradation.json`` and ``.md`` of a suite of conditions; rows, and the latter's path."""
+def write(folder: Path) -> Path:
+    """``degradation.json`` and ``.md`` of a suite of conditions; the latter's path."""
     plan = json.loads((folder / "suite.json").read_text("utf-8"))
     runs, _ = read_runs(folder, plan["cells"])
     rows = degradation(runs)
@@ -121,4 +121,4 @@ def write(folder: Path) -> tuple[list[dict[str, Any]], Path]:
     temporary = folder / f".degradation.{os.getpid()}"
     temporary.write_text(f"# {plan['title']}\n\n{markdown(rows)}", "utf-8")
     os.replace(temporary, path)
-    return rows, path
+    return path

@@ -236,15 +236,6 @@ class FewShot(Plan):
         pool.record_failure(job, error, "", "source")
         return None
 
-    def extra(self) -> dict[str, tuple[Path, Any]]:
-        """The learning curves: points for each head, tuning and number of shots."""
-        from .exchange import imported
-        from .few_shot_table import write
-
-        names = [job.name for job in self.cells]
-        points, path = write(self.folder, [*names, *imported(self.folder)])
-        return {"learning curves": (path, points)}
-
 
 def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> FewShot:
     """The plan of a suite of adaptations; see :func:`load`."""

@@ -65,8 +65,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def write(folder: Path, names: Sequence[str]) -> tuple[list[dict[str, Any]], Path]:
-    """``learning_curves.json`` and ``learning_curves.md``; the points, and the path of the latter.
+def write(folder: Path, names: Sequence[str]) -> Path:
+    """``learning_curves.json`` and ``learning_curves.md``; the latter's path.
 
     The heads of a point must have been adapted to the same supports; where they were not, because
     cells are missing, the table says so.
@@ -76,7 +76,7 @@ def write(folder: Path, names: Sequence[str]) -> tuple[list[dict[str, Any]], Pat
     path = folder / "learning_curves.md"
     body = table(found) if found else "No cell has ended well.\n"
     path.write_text(f"# {folder.name}: learning curves\n\n{body}", "utf-8")
-    return found, path
+    return path
 
 
 def table(found: list[dict[str, Any]]) -> str:

@@ -73,7 +73,3 @@ class Plan(ABC):
     def ready(self, job: Job) -> Job | None:
         """A cell once ``ahead`` has ended; None where it cannot be run, which is then recorded."""
         return job
-
-    def extra(self) -> dict[str, tuple[Path, Any]]:
-        """Written beside the report, by what it is called: its path, and what it holds."""
-        return {}

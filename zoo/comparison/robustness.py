@@ -228,13 +228,6 @@ class Conditions(Plan):
                 rir=self.suite.rir,
             )
 
-    def extra(self) -> dict[str, tuple[Path, Any]]:
-        """What each condition costs each head."""
-        from .degradation import write
-
-        rows, path = write(self.folder)
-        return {"degradation": (path, rows)}
-
     def _job(self, cell: Tested) -> Job:
         from .pool import Job
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ..attributes import UTTERANCES, Attributes, Corpora, read_attributes, write_attributes
 from ..board.columns import EVENTS
+from ..comparison import degradation, few_shot_table
 from ..errors import ComparisonError, DataError
 from ..record import write_json
 from . import (
@@ -85,7 +86,8 @@ def report(
 ) -> list[dict[str, Any]]:
     """Tabulate a suite's folder: on the console, and as files in it.
 
-    ``table.md``, ``table.tex``, ``summary.json`` and ``report.html``, one file that needs no other.
+    ``table.md``, ``table.tex``, ``summary.json`` and ``report.html``, one file that needs no other;
+    of conditions ``degradation.md``, of adaptations ``learning_curves.md``.
     Cells that failed, have not run or cannot be read are named and left out. A table whose cells
     are not comparable is refused alone.
 
@@ -139,6 +141,10 @@ def report(
         ("table", folder / "table.md"),
         ("report", folder / "report.html"),
     ]
+    if "conditions" in plan:
+        ends.append(("degradation", degradation.write(folder)))
+    if "shots" in plan:
+        ends.append(("learning curves", few_shot_table.write(folder, plan["cells"])))
     if shown := board(folder):
         ends.append(("TensorBoard", shown))
     for what, where in ends:
