@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.zoo.cache import cache_dir
+from serzoo.zoo.swap import new_file
 
 FEATURES = ("eGeMAPSv02", "ComParE_2016")
 
@@ -94,9 +95,6 @@ class Functionals:
         waves = track(range(len(us)), description=title, disable=not os.isatty(2))
         found = np.stack([self.extractor.call(data.wave(us[i]).numpy()) for i in waves])
         if known:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{path.name}.{os.getpid()}")
-            with draft.open("wb") as file:
+            with new_file(path) as draft, draft.open("wb") as file:
                 np.save(file, found, allow_pickle=False)
-            draft.replace(path)
         return found

@@ -6,7 +6,6 @@ No split, no taxonomy: a manifest says what exists and what the corpus claims ab
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..zoo.errors import DataError, suggest
+from ..zoo.swap import new_file
 
 GENDERS = ("female", "male", None)
 
@@ -100,16 +100,9 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> None:
     """Write lines of text atomically: into a neighbour first, which then takes the name."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # newline="\n": the same bytes, hence the same hash, on every system
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(line + "\n" for line in lines)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # newline="\n": the same bytes, hence the same hash, on every system
+    with new_file(Path(path)) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(line + "\n" for line in lines)
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from . import registry
 from .errors import DataError, SerzooError
 from .reporting.cells import Run
+from .swap import new_file
 
 UTTERANCES = "utterances.jsonl"
 OPEN = "serzoo.datamodules.catalog:open_corpora"
@@ -32,10 +32,9 @@ def attributes_of(utterances: Iterable[Any]) -> Attributes:
 
 def write_attributes(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """One line per utterance, sorted by id; the file appears complete or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     lines = (json.dumps({"id": i, **rows[i]}, ensure_ascii=False) for i in sorted(rows))
-    part.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    part.replace(path)
+    with new_file(path) as draft:
+        draft.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
 
 def read_attributes(folder: Path, cells: Sequence[str]) -> Attributes:

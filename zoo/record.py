@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
+from .swap import new_file
 
 RECORD = "record.json"
 PACKAGES = (
@@ -31,10 +32,8 @@ PACKAGES = (
 
 def write_json(path: Path, data: Any) -> None:
     """Write atomically: the file is whole or absent. NaN becomes null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(_clean(data), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(temporary, path)
+    with new_file(path) as draft:
+        draft.write_text(json.dumps(_clean(data), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

@@ -1,12 +1,35 @@
-"""A folder that appears whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """While open, a draft beside ``path``; at the end it takes its place.
+
+    When anything fails, ``path`` is as before. Of several who write at once the last one stays.
+
+    Args:
+        path: may exist; its parents need not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{_own()}")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _own() -> str:
+    """Of nobody else: a process has threads, and containers that share a disk have equal ids."""
+    return secrets.token_hex(6)
 
 
 @contextmanager
@@ -21,8 +44,9 @@ def new_folder(folder: Path, ours: Collection[str]) -> Iterator[Path]:
     """
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    own = _own()
+    made = folder.with_name(f".{folder.name}.{own}.new")
+    old = folder.with_name(f".{folder.name}.{own}.old")
     made.mkdir()
     try:
         yield made

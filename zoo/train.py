@@ -23,6 +23,7 @@ from .module import SERModule
 from .notices import quiet
 from .record import finished, read_record, write_json
 from .statistics.measure import measure
+from .swap import new_file
 from .taxonomy import Taxonomy
 from .training import parallel
 from .training.building import build, open_data
@@ -254,7 +255,6 @@ def _kept(module: SERModule, last: Path) -> dict[str, Any]:
     checkpoint.restore(module, content)
     best = last.with_name("best.ckpt")
     if module.global_rank == 0:
-        draft = last.with_name(".best.tmp")
-        shutil.copyfile(last, draft)
-        draft.replace(best)
+        with new_file(best) as draft:
+            shutil.copyfile(last, draft)
     return {"epoch": int(content["epoch"])}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..reporting.cells import Run, encoder_name, pooled, read_runs
 from ..reporting.summary import number
 from ..statistics.jackknife import paired_jackknife
 from ..statistics.metrics import PredictionTable
+from ..swap import new_file
 
 CLEAN = "clean"
 # what was processed alike but for the one thing that is asked about
@@ -118,7 +118,6 @@ def write(folder: Path) -> Path:
     rows = degradation(runs)
     write_json(folder / "degradation.json", {"suite": plan["name"], "rows": rows})
     path = folder / "degradation.md"
-    temporary = folder / f".degradation.{os.getpid()}"
-    temporary.write_text(f"# {plan['title']}\n\n{markdown(rows)}", "utf-8")
-    os.replace(temporary, path)
+    with new_file(path) as draft:
+        draft.write_text(f"# {plan['title']}\n\n{markdown(rows)}", "utf-8")
     return path

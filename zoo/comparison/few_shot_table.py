@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..record import read_record, write_json
+from ..swap import new_file
 
 BASE = {"none"}
 IMPORTED = "imported"
@@ -75,7 +76,8 @@ def write(folder: Path, names: Sequence[str]) -> Path:
     write_json(folder / "learning_curves.json", found)
     path = folder / "learning_curves.md"
     body = table(found) if found else "No cell has ended well.\n"
-    path.write_text(f"# {folder.name}: learning curves\n\n{body}", "utf-8")
+    with new_file(path) as draft:
+        draft.write_text(f"# {folder.name}: learning curves\n\n{body}", "utf-8")
     return path
 
 

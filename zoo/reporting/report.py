@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from ..board.columns import EVENTS
 from ..comparison import degradation, few_shot_table
 from ..errors import ComparisonError, DataError
 from ..record import write_json
+from ..swap import new_file
 from . import (
     latex,
     sections_predictions,
@@ -227,9 +227,8 @@ def missing_notes(plan: dict[str, Any], found: Found) -> list[str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write atomically: the file is whole or as before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    with new_file(path) as draft:
+        draft.write_text(text, "utf-8")
 
 
 def _nothing(folder: Path, plan: dict[str, Any], found: Found) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ComparisonError, DataError, suggest
+from ..swap import new_file
 from .calibration import brier, ece, fit_temperature, log_softmax, nll
 from .rates import FloatArray, IntArray, f1_of, recalls_of, uar_of, wa_of
 
@@ -210,16 +210,13 @@ class PredictionTable:
         The same table gives the same bytes. The file appears complete or not at all.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with part.open("w", encoding="utf-8", newline="\n") as file:
+        with new_file(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
             for i, name in enumerate(self.ids):
                 label = self.classes[self.labels[i]] if self.labels[i] >= 0 else None
                 scores = dict(zip(self.classes, self.scores[i].tolist(), strict=True))
                 row = {"id": name, "speaker": self.speakers[i], "label": label, "scores": scores}
                 row |= {} if self.texts is None else {"text": self.texts[i]}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        part.replace(path)
         return path
 
     @classmethod

@@ -90,7 +90,7 @@ def test_points_are_over_draws(tmp_path) -> None:
     assert point["deviation"] == pytest.approx(0.36056, abs=1e-5)  # n - 1
     assert (point["lowest"], point["highest"], point["draws"]) == (0.2, 0.9, 3)
     assert (point["forgetting"], point["seconds"], point["bytes"]) == pytest.approx((-0.5, 2, 20))
-    _, path = write(tmp_path, ["1", "2", "3"])
+    path = write(tmp_path, ["1", "2", "3"])
     assert "| selm | head | 0.500 ± 0.361 | -0.500 | 2.0 | 0 |" in path.read_text()
     assert "fewer than that were there of sad" in path.read_text()
 

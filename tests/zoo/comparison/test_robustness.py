@@ -271,7 +271,7 @@ def test_a_condition_that_a_head_lacks_is_left_out(suite: str, runs: Path, tmp_p
             write_json(tmp_path / "cells" / name / "record.json", entry)
             plan["cells"].append(name)
     write_json(tmp_path / "suite.json", plan)
-    rows = json.loads(write(tmp_path)[1].with_suffix(".json").read_text())["rows"]
+    rows = json.loads(write(tmp_path).with_suffix(".json").read_text())["rows"]
     assert {(r["condition"], r["cells"], r["left_out"]) for r in rows} == {
         ("clean", 1, 1), ("white:0dB", 1, 1),
     }  # fmt: skip
