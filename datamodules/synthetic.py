@@ -131,8 +131,12 @@ def generate(
     facts |= _variant(sentences)
     if _holds(root, facts):
         return root
-    if root.is_file() or (root.is_dir() and any(root.iterdir())):
-        raise DataError(f"{root} holds something else; give a new folder to generate speech in")
+    found = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
+    if found or root.is_file():
+        raise DataError(
+            f"{root} holds something else{f' ({found[0]})' if found else ''}; give a new folder to "
+            "generate speech in"
+        )
     root.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import soundfile
+from facts import says
 from serzoo.datamodules import audio
 from serzoo.datamodules.audio import (
     EmptyAudioError,
@@ -88,20 +89,20 @@ def test_what_a_file_holds_counts_not_its_name(tmp_path, write_wave):
 def test_text_in_an_audio_name_is_unreadable(tmp_path, suffix):
     path = tmp_path / f"x{suffix}"
     path.write_text("these are words, not samples\n" * 50)
-    with pytest.raises(DataError, match=r"x\.\w+ cannot be read as audio .*; convert"):
+    with pytest.raises(DataError, match=r"x\.\w+\b.*\bwav\b.*\bflac\b"):
         read_audio(path)
 
 
 def test_empty_and_missing(tmp_path, write_wave):
     (tmp_path / "zero.wav").write_bytes(b"")
-    with pytest.raises(EmptyAudioError, match="0 bytes"):
+    with pytest.raises(EmptyAudioError, match=says("zero.wav", "0 bytes")):
         read_audio(tmp_path / "zero.wav")
     header_only = write_wave(tmp_path / "header.wav", np.zeros(0))
-    with pytest.raises(EmptyAudioError, match="no samples between"):
+    with pytest.raises(EmptyAudioError, match=says("header.wav", "0.000 s")):
         read_audio(header_only)
-    with pytest.raises(EmptyAudioError, match=r"between 2.000 s and 3.000 s: it holds 0.500 s"):
+    with pytest.raises(EmptyAudioError, match=r"short\.wav.* 2\.000 s.* 3\.000 s.* 0\.500 s"):
         read_audio(write_wave(tmp_path / "short.wav"), 2.0, 3.0)
-    with pytest.raises(DataError, match="no audio file at"):
+    with pytest.raises(DataError, match=says("none.wav", "root=")):
         read_audio(tmp_path / "none.wav")
 
 
@@ -109,7 +110,7 @@ def test_empty_and_missing(tmp_path, write_wave):
 def test_half_a_file_is_not_taken_for_a_whole_one(tmp_path, write_wave, suffix):
     whole = write_wave(tmp_path / f"x{suffix}", seconds=3.0).read_bytes()
     (tmp_path / f"half{suffix}").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"cannot be read|cut short"):
+    with pytest.raises(DataError, match=says(f"half{suffix}")):
         read_audio(tmp_path / f"half{suffix}")
 
 
@@ -140,7 +141,7 @@ def test_a_stream_of_a_damaged_file_gives_what_is_before_the_damage(write_wave, 
         for piece in stream_audio(path, 0.1):
             found.append(piece)
 
-    with pytest.raises(DataError, match=r"a\.flac (cannot be read|is cut short)"):
+    with pytest.raises(DataError, match=says("a.flac")):
         read()
     np.testing.assert_allclose(np.concatenate(found), wave[: sum(map(len, found))], atol=1e-4)
     assert 0.5 < sum(map(len, found)) / 16_000 < 1.1

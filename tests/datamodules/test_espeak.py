@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
+from facts import says
 from serzoo.datamodules import espeak
 from serzoo.datamodules.espeak import Espeak
 from serzoo.datamodules.synthetic import ensure_synthetic
@@ -38,12 +39,12 @@ def test_without_espeak_the_message_says_what_to_install(tmp_path, monkeypatch):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(espeak, "version", missing)
-    with pytest.raises(DataError, match=r"pip install 'serzoo\[quickstart\]'"):
+    with pytest.raises(DataError, match=says("pip install 'serzoo[quickstart]'")):
         ensure_synthetic(tmp_path)
 
 
 def test_what_espeak_does_not_say_is_an_error():
-    with Espeak() as voice, pytest.raises(DataError, match="does not speak ''"):
+    with Espeak() as voice, pytest.raises(DataError, match=says("espeak-ng", "''", "accent en")):
         voice.say("", **VOICE, rate=180, pitch=50, pitch_range=50)
 
 
@@ -55,7 +56,7 @@ def test_a_temporary_folder_longer_than_espeak_takes_is_named(tmp_path_factory, 
     for folder in (longest, longer):
         folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(longer))
-    with pytest.raises(DataError, match="set TMPDIR"), Espeak():
+    with pytest.raises(DataError, match=says("espeak-ng-data", 150, "TMPDIR")), Espeak():
         pass
     monkeypatch.setattr(tempfile, "tempdir", str(longest))
     with Espeak() as voice:

@@ -1,6 +1,7 @@
 """The two readers of a user's own data: a folder per label, and a table."""
 
 import pytest
+from facts import says
 from serzoo.datamodules.prepare import prepare
 from serzoo.zoo.errors import ConfigError, DataError
 
@@ -44,19 +45,17 @@ def test_folder_labels_that_no_taxonomy_holds(tmp_path, write_wave):
     prepared = prepare("folder", root=tmp_path, options={"rename": renamed})
     assert messages(prepared, "label") == []
     assert [u.label for u in prepared.utterances] == ["angry", "angry", "frustrated", "sad"]
-    with pytest.raises(
-        DataError, match="no utterance is labelled 'anger'; have Anger, grumpy, sad"
-    ):
+    with pytest.raises(DataError, match=says("'anger'", "Anger, grumpy, sad")):
         prepare("folder", root=tmp_path, options={"rename": {"anger": "angry"}})
 
 
 @pytest.mark.parametrize(
     ("speaker", "error", "message"),
     [
-        ("spk(", ConfigError, "not a regular expression"),
-        ("spk", ConfigError, "has 0 groups"),
-        ("(s)(p)", ConfigError, "has 2 groups"),
-        ("spk(3)", DataError, r"finds no speaker in 2 of 2 paths \(first: angry/spk1.wav\)"),
+        ("spk(", ConfigError, r"speaker='spk\('.* 3\b"),
+        ("spk", ConfigError, "speaker='spk'.* 0 "),
+        ("(s)(p)", ConfigError, r"speaker='\(s\)\(p\)'.* 2 "),
+        ("spk(3)", DataError, r"speaker='spk\(3\)'.* 2 of 2 .*angry/spk1\.wav"),
     ],
 )
 def test_folder_with_a_bad_pattern(tmp_path, write_wave, speaker, error, message):
@@ -68,9 +67,7 @@ def test_folder_with_a_bad_pattern(tmp_path, write_wave, speaker, error, message
 
 def test_folder_without_sub_folders(tmp_path, write_wave):
     write_wave(tmp_path / "a.wav")
-    with pytest.raises(
-        DataError, match=r"no audio in sub-folders of .* \(1 files lie directly in it"
-    ):
+    with pytest.raises(DataError, match=says("1 files", "angry/clip1.wav")):
         prepare("folder", root=tmp_path)
 
 
@@ -181,26 +178,26 @@ def test_csv_rename_and_unknown_gender(table):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("file,emotion\nx/1.wav,sad\n", {}, r"no column 'audio' \(audio=\); have emotion, file"),
+        ("file,emotion\nx/1.wav,sad\n", {}, r"'audio' \(audio=\).* emotion, file"),
         (
             "audio,emotion\nx/1.wav,sad\n",
             {"label": "emotoin"},
-            r"no column 'emotoin' \(label=\); have audio, emotion; did you mean 'emotion'\?",
+            r"'emotoin' \(label=\).* audio, emotion.*'emotion'",
         ),
-        ("audio\nx/1.wav\n", {"labels": ["vote"]}, r"no column 'vote' \(labels=\)"),
-        ("audio,label,label\nx/1.wav,a,b\n", {}, "2 columns 'label'"),
-        ("audio,label\nx/1.wav\n", {}, "line 2: 1 cells where the header has 2"),
-        ("audio,label\nx/1.wav,a\n,b\n", {}, "line 3: no audio path"),
-        ("audio,speaker\nx/1.wav,\n", {}, "line 2: no speaker"),
-        ("audio,start\nx/1.wav,soon\n", {}, "line 2: start is 'soon'; expected a number"),
-        ("audio,end\nx/1.wav,nan\n", {}, "line 2: end is 'nan'; expected a number"),
-        ("audio,valence\nx/1.wav,3\n", {}, r"valence is 3, outside scale=\[0.0, 1.0\]"),
-        ("audio,valence\nx/1.wav,3\n", {"scale": [5, 1]}, "lowest rating, then the highest"),
-        ("audio\n../1.wav\n", {}, "is not below root"),
-        ("audio\nx/1.wav\nx/1.wav\n", {}, "1 ids occur more than once"),
-        ("audio\n", {}, "no rows below its header"),
-        ("", {}, "no column 'audio'"),
-        ("audio\nx/1.wav\n", {"table": "other.csv"}, "no table"),
+        ("audio\nx/1.wav\n", {"labels": ["vote"]}, r"'vote' \(labels=\)"),
+        ("audio,label,label\nx/1.wav,a,b\n", {}, r"2 .*'label' \(label=\)"),
+        ("audio,label\nx/1.wav\n", {}, "line 2: 1 .* 2[; ]"),
+        ("audio,label\nx/1.wav,a\n,b\n", {}, "line 3: .*audio"),
+        ("audio,speaker\nx/1.wav,\n", {}, "line 2: .*speaker"),
+        ("audio,start\nx/1.wav,soon\n", {}, "line 2: start .*'soon'"),
+        ("audio,end\nx/1.wav,nan\n", {}, "line 2: end .*'nan'"),
+        ("audio,valence\nx/1.wav,3\n", {}, r"line 2: valence .*3.* scale=\[0\.0, 1\.0\]"),
+        ("audio,valence\nx/1.wav,3\n", {"scale": [5, 1]}, r"scale=\[5, 1\]"),
+        ("audio\n../1.wav\n", {}, r"line 2: '\.\./1\.wav'.* root="),
+        ("audio\nx/1.wav\nx/1.wav\n", {}, "1 ids .*csv/x/1, x/1.wav"),
+        ("audio\n", {}, r"data\.csv .*audio$"),
+        ("", {}, r"'audio' \(audio=\)"),
+        ("audio\nx/1.wav\n", {"table": "other.csv"}, r"other\.csv.* table="),
     ],
 )
 def test_csv_errors_say_where(table, text, options, message):
@@ -211,10 +208,10 @@ def test_csv_errors_say_where(table, text, options, message):
 def test_csv_which_table(table, tmp_path):
     text = "audio\nx/1.wav\n"
     assert len(table(text).utterances) == 1
-    with pytest.raises(DataError, match=r"holds 2 csv and tsv files \(data.csv, more.tsv\)"):
+    with pytest.raises(DataError, match=says(2, "data.csv, more.tsv", "table=")):
         table(text, name="more.tsv")
     assert len(table(text, table="more.tsv").utterances) == 1
-    with pytest.raises(DataError, match="is a file; give its folder, and the file as table="):
+    with pytest.raises(DataError, match=says("root=", "data.csv", "table=")):
         prepare("csv", root=tmp_path / "data.csv")
 
 

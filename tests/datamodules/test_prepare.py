@@ -5,6 +5,7 @@ from math import nan
 
 import numpy as np
 import pytest
+from facts import says
 from serzoo.datamodules.corpora import note
 from serzoo.datamodules.manifest import Utterance, read_manifest, validate
 from serzoo.datamodules.prepare import Refusal, prepare
@@ -105,9 +106,7 @@ def test_nothing_usable_is_an_error(tmp_path):
     (tmp_path / "sad").mkdir()
     (tmp_path / "sad" / "a.wav").write_text("no")
     (tmp_path / "sad" / "b.wav").write_bytes(b"")
-    with pytest.raises(
-        DataError, match=r"none of 2 utterances .* can be used: unreadable 1, empty 1"
-    ):
+    with pytest.raises(DataError, match=says(2, "unreadable 1", "empty 1", "sad/a.wav")):
         prepare("folder", root=tmp_path)
 
 
@@ -120,23 +119,23 @@ def test_a_progress_bar_only_on_a_terminal(tmp_path, write_wave, capfd):
 
 @pytest.mark.parametrize("corpus", ["ravdess", "emodb", "nemo", "folder", "csv"])
 def test_a_missing_folder_says_what_to_do(tmp_path, corpus):
-    with pytest.raises(DataError, match=r"root=\S+nowhere does not exist; give the folder that"):
+    with pytest.raises(DataError, match=r"root=\S+nowhere\b"):
         prepare(corpus, root=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("corpus", ["ravdess", "emodb", "nemo"])
 def test_a_folder_without_the_corpus_says_what_it_holds(tmp_path, write_wave, corpus):
-    with pytest.raises(DataError, match=f"{corpus}: no file of it .* but no audio; expected names"):
+    with pytest.raises(DataError, match=says(corpus, ".wav", "root=")):
         prepare(corpus, root=tmp_path)
     write_wave(tmp_path / "hello.wav")
-    with pytest.raises(DataError, match=r"but 1 other audio files \(first: hello.wav\)"):
+    with pytest.raises(DataError, match=says(corpus, 1, "hello.wav", "root=")):
         prepare(corpus, root=tmp_path)
 
 
 def test_unknown_corpus_and_unknown_option(tmp_path):
-    with pytest.raises(ConfigError, match="did you mean 'ravdess'"):
+    with pytest.raises(ConfigError, match=says("'ravdes'", "crema_d", "'ravdess'")):
         prepare("ravdes", root=tmp_path)
-    with pytest.raises(ConfigError, match=r"unknown key 'speakers'.*did you mean 'speaker'"):
+    with pytest.raises(ConfigError, match=says("'folder'", "'speakers'", "'speaker'")):
         prepare("folder", root=tmp_path, options={"speakers": "x"})
 
 
@@ -174,7 +173,7 @@ def test_what_a_reader_notes_is_collected_without_the_users_paths(
 @pytest.mark.filterwarnings("ignore:not about")
 def test_an_id_that_occurs_twice_is_an_error(third_party, tmp_path):
     foreign.n = 2
-    with pytest.raises(DataError, match=r"1 ids occur more .*first: x/1, 1.wav and 2.wav.*remove"):
+    with pytest.raises(DataError, match=says(1, "x/1", "1.wav", "2.wav", "root=")):
         prepare("foreign", root=tmp_path)
 
 
@@ -182,5 +181,5 @@ def test_an_id_that_occurs_twice_is_an_error(third_party, tmp_path):
 def test_its_description_comes_with_it(third_party, tmp_path, write_wave):
     write_wave(tmp_path / "1.wav")
     foreign.info = {"labels": {"joy": "happy"}}
-    with pytest.raises(DataError, match=r"none of 1 utterances .*: unknown label 'JOY' 1"):
+    with pytest.raises(DataError, match=says("unknown label 'JOY' 1", "known: joy")):
         prepare("foreign", root=tmp_path)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from facts import says
 from serzoo.datamodules import corruption, world
 from serzoo.datamodules.corruption import Condition, Corruption
 from serzoo.datamodules.distortions import lowpass
@@ -98,7 +99,7 @@ def test_pyworld_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     world.pyworld.cache_clear()
     monkeypatch.setattr(world, "find_spec", lambda name: None)
     for text in corruption.WORLD:
-        with pytest.raises(ConfigError, match=r"need pyworld; install .*serzoo\[prosody\]"):
+        with pytest.raises(ConfigError, match=says("pyworld", "pip install 'serzoo[prosody]'")):
             Corruption(Condition.parse(text))
     Corruption(Condition.parse("lowpass:400Hz"))  # needs none
     world.pyworld.cache_clear()

@@ -1,17 +1,20 @@
 """Files of protocols: names and versions, and what may not be written."""
 
 import pytest
+from facts import says
 from serzoo.datamodules.protocols import Protocol
 from serzoo.zoo.errors import ConfigError
 
 
 class TestNames:
     def test_wrong_version_says_which_exists(self):
-        with pytest.raises(ConfigError, match="'ravdess8-6fold' has version 1, not '2'"):
+        with pytest.raises(ConfigError, match=says("'2'", "'ravdess8-6fold@1'")):
             Protocol.load("ravdess8-6fold@2")
 
     def test_unknown_name(self):
-        with pytest.raises(ConfigError, match=r"have crema_d.*did you mean 'ravdess8-6fold'\?"):
+        with pytest.raises(
+            ConfigError, match=says("'ravdess-6fold'", "crema_d-5fold", "'ravdess8-6fold'")
+        ):
             Protocol.load("ravdess-6fold@1")
 
 
@@ -21,16 +24,16 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"validations": "next"}, "unknown key 'validations'.*did you mean 'validation'"),
-            ({"by": "gender"}, "by is 'gender'; have speaker, session, corpus, official"),
-            ({"folds": [["a"], ["a"], ["c"]]}, "name a speaker twice"),
-            ({"folds": "some"}, "folds is 'some'; want lists"),
-            ({"folds": {"balanced": 2}}, "needs 3 folds"),
-            ({"validation": "random"}, "validation is 'random'; want next"),
-            ({"validation": {"speakers": 1.5}}, "share is 1.5"),
-            ({"tests": "others"}, "tests is 'others'; have own, and others by corpus"),
-            ({"tests": "rest", "by": "corpus"}, "tests is 'rest'"),
-            ({"tests": "others", "by": "corpus"}, "others has no next one"),
+            ({"validations": "next"}, "'validations'.*'validation'"),
+            ({"by": "gender"}, "by .*'gender'.* speaker, session, corpus, official"),
+            ({"folds": [["a"], ["a"], ["c"]]}, "folds .*speaker twice"),
+            ({"folds": "some"}, "folds .*'some'.*'each'"),
+            ({"folds": {"balanced": 2}}, "next .*3 folds"),
+            ({"validation": "random"}, "validation .*'random'.* next"),
+            ({"validation": {"speakers": 1.5}}, r"share .*1\.5.* 0 .* 1\b"),
+            ({"tests": "others"}, "tests .*'others'.* own.* corpus"),
+            ({"tests": "rest", "by": "corpus"}, "tests .*'rest'.* own.* others"),
+            ({"tests": "others", "by": "corpus"}, r"others .*\{speakers: 0\.2\}"),
         ],
     )
     def test_bad_rules_are_refused(self, change, message):

@@ -2,6 +2,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from facts import says
 from people import alternating, utterances
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.manifest import Utterance
@@ -101,7 +102,7 @@ class TestEveryProtocol:
     @pytest.mark.parametrize("name", sorted(FOLDS))
     def test_no_such_fold(self, name):
         for fold in (-1, FOLDS[name]):
-            with pytest.raises(ConfigError, match=rf"no fold {fold}; have 0 to {FOLDS[name] - 1}"):
+            with pytest.raises(ConfigError, match=says(f"fold {fold}", f"0 to {FOLDS[name] - 1}")):
                 Protocol.load(name).split(corpora()[name], fold)
 
 
@@ -149,12 +150,14 @@ class TestExplicit:
         split = Protocol.load("iemocap-loso").split(iemocap(), 4)
         assert {u.session for u in split.test} == {"Ses05"}
         assert {u.session for u in split.valid} == {"Ses01"}
-        with pytest.raises(DataError, match="30 of 30 utterances have no session"):
+        with pytest.raises(
+            DataError, match=says("iemocap-loso@1", "30 of 30", "session", "iemocap/Ses01F-0")
+        ):
             Protocol.load("iemocap-loso").split([replace(u, session=None) for u in iemocap()], 0)
 
     def test_unknown_speakers_are_named(self):
         more = utterances("ravdess", RAVDESS | {"25": "male", "99": "female"})
-        with pytest.raises(DataError, match=r"know 2 speakers.*\(ravdess/25, ravdess/99\)"):
+        with pytest.raises(DataError, match=says(2, "ravdess/25, ravdess/99", "protocol=kfold")):
             Protocol.load("ravdess8-6fold").split(more, 0)
 
     def test_absent_speakers_are_reported(self):
@@ -167,12 +170,12 @@ class TestExplicit:
 
     def test_an_empty_part_is_refused(self):
         fewer = utterances("ravdess", {s: RAVDESS[s] for s in ("01", "02", "09", "10")})
-        with pytest.raises(DataError, match=r"fold 0: valid of 12 utterances is empty"):
+        with pytest.raises(DataError, match=says("fold 0", "valid", 12, "protocol=kfold")):
             Protocol.load("ravdess8-6fold").split(fewer, 0)
 
     def test_another_corpus_is_refused(self):
         both = utterances("ravdess", RAVDESS) + utterances("emodb", EMODB)
-        with pytest.raises(DataError, match=r"is for ravdess; the manifest also holds emodb"):
+        with pytest.raises(DataError, match=says("ravdess8-6fold@1", "emodb", "protocol=loco")):
             Protocol.load("ravdess8-6fold").split(both, 0)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import soundfile
 import torch
+from facts import says
 from serzoo.datamodules.catalog import corpus_root, open_corpora, prepare_corpus
 from serzoo.datamodules.classes import auto_taxonomy
 from serzoo.datamodules.manifest import read_manifest, write_manifest
@@ -128,7 +129,7 @@ def test_a_class_without_training_is_refused(corpus):
 
 
 def test_a_taxonomy_that_keeps_nothing_is_refused(corpus):
-    with pytest.raises(DataError, match="choose another taxonomy"):
+    with pytest.raises(DataError, match=says("0 of 30", "neutral 0", "angry 12", "taxonomy")):
         opened(corpus, taxonomy=Taxonomy.of(["neutral", "surprised"]))
 
 
@@ -157,7 +158,9 @@ def test_folds_are_audited_before_a_comparison(corpus, tmp_path):
     assert audit_folds(cfg, [2, 0]) == [2, 0]
     first, second = sorted((corpus / "sad").glob("s*-0.wav"))[:2]
     shutil.copy(first, second)
-    with pytest.raises(DataError, match="sample for sample"):
+    with pytest.raises(
+        DataError, match=says("fold 0", 1, "valid", "test", "folder/sad/s1-0 = folder/sad/s0-0")
+    ):
         audit_folds(cfg)
 
 
@@ -165,7 +168,7 @@ def test_auto_takes_every_label_in_alphabetical_order(corpus):
     data = opened(corpus, taxonomy=None)
     assert data.taxonomy.classes == sorted(LABELS)
     assert data.counts()["left_out_by_taxonomy"] == {}
-    with pytest.raises(DataError, match="at least 2"):
+    with pytest.raises(DataError, match=says("'label'", "1 labels", "sad", 2)):
         auto_taxonomy([u for u in data.split.train if u.label == "sad"], "label")
 
 
@@ -233,7 +236,7 @@ def test_a_prepared_manifest_is_as_good_as_the_corpus(corpus, tmp_path):
 def test_a_manifest_without_its_audio_is_refused(corpus, tmp_path):
     _, path = prepare_corpus("folder", root=str(corpus), out=str(tmp_path / "mine.jsonl"))
     next((corpus / "sad").glob("*.wav")).unlink()
-    with pytest.raises(DataError, match="1 audio files that are not under"):
+    with pytest.raises(DataError, match=says(30, 1, "sad/s5-0.wav", "root=")):
         open_corpora([], manifest=str(path), root=str(corpus))
 
 
@@ -246,14 +249,14 @@ def test_identity_of_data_is_what_is_said_and_heard(corpus, tmp_path):
 
 
 def test_a_corpus_that_cannot_be_found_says_how_to_name_it(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"root=FOLDER .*or SERZOO_DATA"):
+    with pytest.raises(DataError, match=says("'ravdess'", "root=FOLDER", "SERZOO_DATA")):
         corpus_root("ravdess", None)
-    with pytest.raises(DataError, match=r"no folder .*nowhere"):
+    with pytest.raises(DataError, match=says("nowhere", "'ravdess'", "root")):
         corpus_root("ravdess", str(tmp_path / "nowhere"))
     (tmp_path / "data" / "emodb").mkdir(parents=True)
     (tmp_path / "data" / "nemo_mini").mkdir()
     monkeypatch.setenv("SERZOO_DATA", str(tmp_path / "data"))
-    with pytest.raises(DataError, match=r"no folder ravdess \(it holds: emodb, nemo_mini\)"):
+    with pytest.raises(DataError, match=says("ravdess", "emodb, nemo_mini", "root=FOLDER")):
         corpus_root("ravdess", None)
     assert corpus_root("emodb", None) == tmp_path / "data" / "emodb"
     assert corpus_root("nemo", None) == tmp_path / "data" / "nemo_mini"

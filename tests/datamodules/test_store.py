@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from facts import says
 from serzoo.datamodules.claims import Claim, claimed, complete, locked, remove, stores
 from serzoo.datamodules.store import Shards, digest
 from serzoo.zoo.errors import ConfigError, DataWarning
@@ -96,7 +97,7 @@ def test_a_damaged_shard_is_not_believed_and_is_replaced(folder, damage):
     else:
         index.write_text(content[: len(content) // 2])
     assert holds(folder, KEYS[2:])
-    with pytest.warns(DataWarning, match=f"shard {index.stem} .* was damaged and is removed"):
+    with pytest.warns(DataWarning, match=says(f"shard {index.stem}")):
         _, done = fill(folder)
     assert done == {"k0", "k1"}
     assert holds(folder)
@@ -161,7 +162,7 @@ def test_a_killed_writer_leaves_nothing_that_is_believed(folder, writer, moment)
     assert process.stdout.readline() == "now\n"
     with locked(folder):
         assert list(claimed(folder).values()) == [{"k0", "k1"}]
-    with pytest.raises(ConfigError, match="a process is writing"):
+    with pytest.raises(ConfigError, match=says(folder, "writing")):
         remove(folder)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -234,7 +235,7 @@ def test_a_failed_write_leaves_no_file(folder, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("serzoo.datamodules.store.os.fsync", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=says("Errno 28")):
             fill(folder)
     assert len(list(folder.iterdir())) == 1 + 1 + 2  # as before
     assert holds(folder, ["k5"])

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import soundfile
+from facts import says
 from serzoo.datamodules.acting import EMOTIONS, NEUTRAL_WORDED, WORDED, speaker
 from serzoo.datamodules.catalog import open_corpora
 from serzoo.datamodules.corpora import synthetic as acted_reader
@@ -124,7 +125,7 @@ def test_text_is_told_on_request(small):
 def test_one_corpus_is_not_taken_for_the_other(small, tmp_path):
     with pytest.raises(DataError, match="sentences=talk"):
         list(acted_reader.prepare(small))
-    with pytest.raises(DataError, match="something else"):
+    with pytest.raises(DataError, match=says(small, "corpus.json")):
         generate(small, utterances=2, speakers=2)
     acted = generate(tmp_path / "acted", utterances=1, speakers=2)
     with pytest.raises(DataError, match="sentences=acted"):
@@ -137,5 +138,5 @@ def test_it_is_opened_by_name_with_options(tmp_path, monkeypatch):
     speech = open_corpora(["synthetic_talk"], options=options)
     assert len(speech.utterances) == 14
     assert all(u.text and u.duration > 0.5 for u in speech.utterances)
-    with pytest.raises(ConfigError, match="loud"):
+    with pytest.raises(ConfigError, match=says("'loud'", "utterances")):
         open_corpora(["synthetic_talk"], options={**options, "loud": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from facts import says
 from serzoo.datamodules.corpora.iemocap import prepare
 from serzoo.datamodules.info import canonical_label
 from serzoo.zoo.errors import DataError
@@ -101,19 +102,19 @@ def test_a_rated_turn_without_a_file_is_yielded(tree):
 
 
 def test_half_a_corpus_is_refused(tree):
-    with pytest.raises(DataError, match=r"no Session1..Session5 under"):
+    with pytest.raises(DataError, match=says("Session1", "Session5", "IEMOCAP_full_release")):
         tree.read(prepare, below=f"{FIRST}/dialog")
     for path in tree.root.rglob("transcriptions/*.txt"):
         path.unlink()
-    with pytest.raises(DataError, match=r"no texts in .*transcriptions; is the copy complete"):
+    with pytest.raises(DataError, match=says("Session1/dialog/transcriptions")):
         tree.read(prepare)
     for path in tree.root.rglob("*.wav"):
         path.unlink()
-    with pytest.raises(DataError, match=r"no audio in sentences/wav of the 2 sessions"):
+    with pytest.raises(DataError, match=says("sentences/wav", 2, "Session*/sentences/wav")):
         tree.read(prepare)
 
 
 def test_two_copies_are_refused(tree):
     tree.plant("copy/Session1/x.txt")
-    with pytest.raises(DataError, match=r"2 copies under .*IEMOCAP_full_release, copy"):
+    with pytest.raises(DataError, match=says(2, "IEMOCAP_full_release, copy", "root=")):
         tree.read(prepare)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from facts import says
 from serzoo.datamodules.corpora.meld import prepare
 from serzoo.datamodules.info import canonical_label
 from serzoo.zoo.errors import DataError
@@ -91,29 +92,37 @@ def test_the_nearest_folder_tells_the_split(tree):
 def test_video_only_as_published_says_how_to_take_the_audio_out(tree):
     tree.write("train_sent_emo.csv", HEADER + ROWS["train"])
     tree.plant("train_splits/dia0_utt0.mp4", "train_splits/dia0_utt1.mp4")
-    with pytest.raises(DataError, match=r"2 video files .*ffmpeg -i .* -ac 1 -ar 16000"):
+    with pytest.raises(DataError, match=says("2 video", "ffmpeg -i", "-ac 1", "-ar 16000")):
         tree.read(prepare)
 
 
 def test_what_cannot_be_placed_is_refused(meld):
-    with pytest.raises(DataError, match=r"no train_sent_emo.csv, .* data/MELD of the corpus"):
+    with pytest.raises(DataError, match=says("train_sent_emo.csv", "MELD.Raw", "data/MELD")):
         meld.read(prepare, below="MELD.Raw")
     meld.write("data/MELD/train_sent_emo.csv", HEADER + ROWS["train"] + ROWS["train"])
-    with pytest.raises(DataError, match="lists 'dia0_utt0' twice"):
+    with pytest.raises(
+        DataError, match=says("train_sent_emo.csv", "'dia0_utt0'", "Dialogue_ID", "Utterance_ID")
+    ):
         meld.read(prepare)
     meld.write("copy/train_sent_emo.csv", HEADER)
-    with pytest.raises(DataError, match=r"2 tables train_sent_emo.csv .*point root= at one copy"):
+    with pytest.raises(
+        DataError, match=says(2, "copy/train_sent_emo.csv", "data/MELD/train_sent_emo.csv", "root=")
+    ):
         meld.read(prepare)
 
 
 def test_files_without_a_split_are_refused(tree):
     tree.write("train_sent_emo.csv", HEADER + ROWS["train"])
     tree.plant("wavs/dia0_utt0.wav")
-    with pytest.raises(DataError, match=r"1 audio files .* in no folder that names their split"):
+    with pytest.raises(
+        DataError, match=says(1, "dia0_utt0.wav", "train_splits", "dev_splits_complete")
+    ):
         tree.read(prepare)
 
 
 def test_a_recording_twice_is_refused(meld):
     meld.plant("MELD.Raw/train_splits/dia0_utt0.wav")
-    with pytest.raises(DataError, match="1 of 3 utterances are there twice, first train-dia0_utt0"):
+    with pytest.raises(
+        DataError, match=says("1 of 3", "train-dia0_utt0", "train_splits/dia0_utt0.flac")
+    ):
         meld.read(prepare)

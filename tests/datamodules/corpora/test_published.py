@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from facts import says
 from serzoo.datamodules.corpora import crema_d, emovo, iemocap, meld, savee, tess
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.layout import read_table, read_text
@@ -118,7 +119,7 @@ EXAMPLES = {
 @pytest.mark.parametrize("corpus", EXAMPLES)
 def test_a_copy_within_a_copy_is_refused(corpus, tree):
     tree.plant(EXAMPLES[corpus], f"again/{EXAMPLES[corpus]}")
-    with pytest.raises(DataError, match=r"1 of 1 utterances are there twice, .*a/.* and again/a/"):
+    with pytest.raises(DataError, match=says("1 of 1", "again/a/", "root=")):
         tree.read(READERS[corpus])
 
 
@@ -142,10 +143,10 @@ def test_tables_match_columns_in_any_case_and_name_the_short_line(tree):
         {"FileName": "d", "vote": "e"},
     ]
     tree.write("t.csv", "a,b\n1,2\n3\n")
-    with pytest.raises(DataError, match="line 3: 1 cells where the header has 2"):
+    with pytest.raises(DataError, match=says("t.csv", "line 3", 1, 2)):
         read_table(table, ("a", "b"))
     tree.write("t.csv", "")
-    with pytest.raises(DataError, match="lacks the column a; has nothing"):
+    with pytest.raises(DataError, match=says("t.csv", "column a")):
         read_table(table, ("a",))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from facts import says
 from serzoo.datamodules.acting import speaker, takes
 from serzoo.datamodules.labelling import command
 from serzoo.datamodules.labelling.against import Said, compare
@@ -185,9 +186,9 @@ def test_a_scorer_is_tested_as_it_is_and_other_classes_are_wrong():
 
 
 def test_what_cannot_be_tested_is_refused():
-    with pytest.raises(DataError, match="0 of 36 labelled utterances have text, of 0 classes"):
+    with pytest.raises(DataError, match=says("0 of 36", "0 classes", "serzoo label")):
         told([replace(u, text=None) for u in spoken()])
-    with pytest.raises(ConfigError, match="train-only@1 tests nobody"):
+    with pytest.raises(ConfigError, match=says("train-only@1", "kfold")):
         control(spoken(), [0, 1, 2] * 12, BIG4.classes, "train-only")
 
 
@@ -237,7 +238,7 @@ def test_classes_that_nothing_folds_into_are_left_out():
         c for c in Taxonomy.load("ravdess8").classes if c != "calm"
     ]
     assert reachable(BIG4, BIG4) == BIG4
-    with pytest.raises(ConfigError, match="'gender' can tell 0, and two are needed"):
+    with pytest.raises(ConfigError, match=says("'big4'", "'gender'", "coarse")):
         reachable(Taxonomy.load("gender"), BIG4)
 
 
@@ -270,7 +271,7 @@ def test_people_may_have_labelled_the_same_manifest_in_another_column(folder):
     items = [replace(u, label=None, labels={"acted": u.label or ""}) for u in spoken()]
     write_manifest(folder / "weak.jsonl", items)
     out = labels(folder)
-    with pytest.raises(DataError, match=r"nobody has labelled .* \(it has: acted\)"):
+    with pytest.raises(DataError, match=says("labels", "human=", "label=", "acted")):
         audit(str(out))
     for where in (out, out / "manifest.jsonl"):
         done = audit(
@@ -346,13 +347,13 @@ def test_the_command_prints_writes_and_says_by_its_code_what_it_found(folder, ca
     write_manifest(folder / "fixed.jsonl", fixed)
     assert command.run("audit", [str(folder / "fixed.jsonl"), "protocol=kfold-3", "draws=100"]) == 1
     assert "warning: the words of csv carry no emotion: weak labels" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=r"label audit: .*'draw'"):
+    with pytest.raises(ConfigError, match=says("'draw'", "draws")):
         command.run("audit", [str(out), "draw=100"])
-    with pytest.raises(ConfigError, match="have scorer, options with a dot"):
+    with pytest.raises(ConfigError, match=says("'asr.language'", "scorer")):
         command.run("audit", [str(out), "asr.language=en"])
-    with pytest.raises(ConfigError, match="say `serzoo label audit OUT"):
+    with pytest.raises(ConfigError, match=says("serzoo label audit OUT", "human=MANIFEST")):
         command.run("audit", [people])
-    with pytest.raises(DataError, match=r"no .*labels\.json; run `serzoo label"):
+    with pytest.raises(DataError, match=says("labels.json", "serzoo label")):
         command.run("audit", [str(folder)])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_text
+from facts import says
 from serzoo.datamodules.labelling.entail import TEMPLATES, Entail, lift_of
 from serzoo.datamodules.labelling.lexicon import Lexicon
 from serzoo.datamodules.labelling.nli import NLI
@@ -89,17 +90,17 @@ def test_without_words_there_are_no_scores() -> None:
 def test_classes_are_found_in_whatever_order_they_are_asked_for() -> None:
     row = {"id": "a", "scores": {"angry": 0.5, "happy": 0.5}, "by_template": [[1.0, 2.0]]}
     assert lift_of(row, ["happy", "angry"]).tolist() == [[2.0, 1.0]]
-    with pytest.raises(DataError, match=r"scores of a are of angry, happy, and sad, angry are"):
+    with pytest.raises(DataError, match=says("angry, happy", "sad, angry")):
         lift_of(row, ["sad", "angry"])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prior": "odds"}, "prior=odds; have subtract, none"),
-        ({"chunk": 0}, "chunk=0; give at least 1"),
-        ({"templates": []}, "give at least one"),
-        ({"templates": ["So."]}, "'So.' has 0 blanks"),
+        ({"prior": "odds"}, "prior=odds.* subtract, none"),
+        ({"chunk": 0}, r"chunk=0\b.* 1\b"),
+        ({"templates": []}, r"templates \[\]"),
+        ({"templates": ["So."]}, r"'So\.'.* 0 .*{}"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
@@ -109,13 +110,13 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: st
 
 def test_classes_that_are_said_alike_are_refused() -> None:
     alike = Taxonomy("alike", (("disgust", ("disgust",)), ("disgusted", ("angry",))))
-    with pytest.raises(ConfigError, match="says two of its classes alike"):
+    with pytest.raises(ConfigError, match=says("'alike'", "disgusted, disgusted")):
         Entail(Lexicon(), alike)
 
 
 def test_a_score_that_is_not_finite_is_said_with_its_text() -> None:
     stage = Entail(Told({"": [0.0, 0.0], "x": [math.nan, 0.0]}), TWO, templates=["I am {}."])
-    with pytest.raises(DataError, match=r"told@1 gave a score .* not finite for c/0 \('x'\)"):
+    with pytest.raises(DataError, match=says("told@1", "c/0", "'x'")):
         list(stage.rows([spoken("x")]))
 
 

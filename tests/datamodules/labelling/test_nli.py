@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_text
 import torch
+from facts import says
 from serzoo.datamodules.labelling.nli import NLI, buckets, places
 from serzoo.datamodules.labelling.scorers import hypotheses
 from serzoo.zoo.errors import ConfigError
@@ -72,12 +73,14 @@ def test_classes_stand_where_the_configuration_says(tmp_path: Path) -> None:
 
 def test_a_model_whose_classes_are_not_nlis_is_refused(tmp_path: Path) -> None:
     folder = tiny_text.save_nli(tmp_path / "m", "bert", {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"})
-    with pytest.raises(ConfigError, match=r"has no classes of entailment .*\(0 LABEL_0, 1 LAB"):
+    with pytest.raises(ConfigError, match=says("0 LABEL_0", "1 LABEL_1", "2 LABEL_2", "id2label")):
         NLI(model=folder)
     bad = {0: "entailment", 1: "neutral", 2: "unrelated"}
-    with pytest.raises(ConfigError, match=r"has 3 classes .*none or several that contradict"):
+    with pytest.raises(ConfigError, match=says("model=bad", 3, "2 unrelated", "contradiction")):
         places(bad, {v: k for k, v in bad.items()}, "bad")
-    with pytest.raises(ConfigError, match=r"calls class 0 'entailment' in id2label and 'contra"):
+    with pytest.raises(
+        ConfigError, match=says("'entailment'", "'contradiction'", "id2label", "label2id")
+    ):
         places(TURNED, {"contradiction": 0, "neutral": 1, "entailment": 2}, "bad")
     two = {0: "not_entailment", 1: "entailment"}
     assert places(two, {v: k for k, v in two.items()}, "two") == (1, 0)
@@ -91,16 +94,16 @@ def test_a_classifier_that_was_not_saved_is_not_made_up(tmp_path: Path) -> None:
     for file in folder.glob("token*"):
         (tmp_path / "bare" / file.name).write_bytes(file.read_bytes())
     (tmp_path / "bare" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match=r"lack 2 that it needs \(classifier.bias"):
+    with pytest.raises(ConfigError, match=says(2, "classifier.bias", "classifier.weight")):
         NLI(model=str(tmp_path / "bare"))
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     folder = Path(tiny_text.save_nli(tmp_path / "m"))
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match="never unpickles"):
+    with pytest.raises(ConfigError, match=says("model=", "model.safetensors", "save_pretrained")):
         NLI(model=str(folder))
-    with pytest.raises(ConfigError, match="is a local folder, which has no revision 'main'"):
+    with pytest.raises(ConfigError, match=says("model=", "'main'", "hub")):
         NLI(model=str(folder), revision="main")
 
 

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from facts import says
 from serzoo.datamodules.labelling import stage as engine
 from serzoo.datamodules.manifest import Utterance
 from serzoo.zoo.errors import ConfigError, DataError
@@ -131,18 +132,18 @@ def test_no_utterances_are_an_empty_file(tmp_path):
 
 def test_other_settings_are_refused_with_what_differs(tmp_path):
     engine.run(Neighbours(), items(), tmp_path)
-    with pytest.raises(ConfigError, match=r'kind: "x" there, "y" now\).*remove the folder'):
+    with pytest.raises(ConfigError, match=r'kind: "x".*"y".*out='):
         engine.run(Neighbours(kind="y"), items(), tmp_path)
-    with pytest.raises(ConfigError, match=r"chunk: 3 there, 4 now\)"):
+    with pytest.raises(ConfigError, match=r"chunk: 3\b.* 4\b"):
         engine.run(Neighbours(chunk=4), items(), tmp_path)
-    with pytest.raises(ConfigError, match=r"utterances\.count: 10 there, 11 now; utterances\.dig"):
+    with pytest.raises(ConfigError, match=r"utterances\.count: 10\b.* 11\b.*utterances\.digest"):
         engine.run(Neighbours(), items(11), tmp_path)
 
 
 def test_two_processes_on_one_shard_are_refused(tmp_path):
     class Twice(Neighbours):
         def rows(self, items_):
-            with pytest.raises(ConfigError, match=r"another process \(\d+\) is at shard-1-of-2"):
+            with pytest.raises(ConfigError, match=r"\(\d+\).* shard-1-of-2"):
                 engine.run(Neighbours(), items(), tmp_path, shard=(1, 2))
             engine.run(Neighbours(), items(), tmp_path, shard=(2, 2))  # another shard is not
             return super().rows(items_)
@@ -152,22 +153,22 @@ def test_two_processes_on_one_shard_are_refused(tmp_path):
 
 @pytest.mark.parametrize("shard", [(0, 2), (3, 2)])
 def test_a_shard_that_does_not_exist_is_refused(tmp_path, shard):
-    with pytest.raises(ConfigError, match="count from 1/2 to 2/2"):
+    with pytest.raises(ConfigError, match=says("1/2", "2/2")):
         engine.run(Neighbours(), items(), tmp_path, shard=shard)
 
 
 def test_an_id_that_occurs_twice_is_refused(tmp_path):
-    with pytest.raises(DataError, match="a/0 occurs more than once"):
+    with pytest.raises(DataError, match=says("a/0", "serzoo prepare")):
         engine.run(Neighbours(), [*items(), items()[0]], tmp_path)
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"id": "a/0"}], "no row of a/1 \\(1 missing\\)"),
-        ([{"id": "a/0"}, {"id": "a/0"}], "a second row of 'a/0'"),
-        ([{"id": "b"}], "a row of 'b', which it was not asked for"),
-        ([{"id": "a/0"}, {"id": "a/1", "x": float("nan")}], "a/1 that is not plain JSON"),
+        ([{"id": "a/0"}], r"rows.* a/1 \(1\b"),
+        ([{"id": "a/0"}, {"id": "a/0"}], "rows.* second .*'a/0'"),
+        ([{"id": "b"}], "rows.* 'b'"),
+        ([{"id": "a/0"}, {"id": "a/1", "x": float("nan")}], "a/1 .*JSON"),
     ],
 )
 def test_rows_that_do_not_fit_their_chunk_are_refused(tmp_path, rows, message):
@@ -183,22 +184,22 @@ def test_rows_that_do_not_fit_their_chunk_are_refused(tmp_path, rows, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: [*lines[:1], "{", *lines[1:]], "has a line 2 that is not a row"),
-        (lambda lines: lines[1:], "where a chunk should begin"),
-        (lambda lines: [lines[0], *lines[2:]], "breaks off within the chunk of a/2"),
+        (lambda lines: [*lines[:1], "{", *lines[1:]], r"shard-1-of-1\.jsonl.* line 2\b"),
+        (lambda lines: lines[1:], r"shard-1-of-1\.jsonl.* a/7\b"),
+        (lambda lines: [lines[0], *lines[2:]], r"shard-1-of-1\.jsonl.* a/2\b"),
     ],
 )
 def test_a_damaged_shard_is_refused(tmp_path, change, message):
     whole(tmp_path)
     file = tmp_path / "rows" / "shard-1-of-1.jsonl"
     file.write_text("\n".join(change(file.read_text("utf-8").split("\n"))), "utf-8")
-    with pytest.raises(DataError, match=f"{message}.*remove it"):
+    with pytest.raises(DataError, match=message):
         engine.run(Neighbours(), items(), tmp_path)
 
 
 def test_rows_of_a_missing_or_broken_file_are_refused(tmp_path):
-    with pytest.raises(DataError, match="this stage has not finished"):
+    with pytest.raises(DataError, match=says("rows.jsonl", "serzoo label")):
         list(engine.rows_of(tmp_path / "rows.jsonl"))
     (tmp_path / "rows.jsonl").write_text(json.dumps({"id": 1}) + "\n{\n")
-    with pytest.raises(DataError, match="line 2: not a row"):
+    with pytest.raises(DataError, match=says("rows.jsonl", "line 2", "serzoo label")):
         list(engine.rows_of(tmp_path / "rows.jsonl"))

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 import tiny_asr
 import tiny_text
+from facts import says
 from serzoo.datamodules.catalog import open_corpora
 from serzoo.datamodules.labelling import command, verb
 from serzoo.datamodules.labelling.entail import Entail
@@ -254,9 +255,9 @@ def test_speech_without_text_is_recognised_and_traced(corpus):
 def test_no_recogniser_is_loaded_where_all_have_text(corpus):
     call(corpus, "out", asr="no/such-model")
     write_manifest(corpus, [replace(u, text=None) for u in utterances(3)])
-    with pytest.raises(ConfigError, match="asr=pocketsphinx knows English"):
+    with pytest.raises(ConfigError, match=says("asr=pocketsphinx", "language", "beams")):
         call(corpus, "other", asr="pocketsphinx", asr_options={"language": "de"})
-    with pytest.raises(ConfigError, match="has no text, and there is no recogniser"):
+    with pytest.raises(ConfigError, match=says("c/002", "asr=MODEL")):
         call(corpus, "other", asr=None)
 
 
@@ -288,14 +289,14 @@ def test_a_fine_taxonomy_folds_into_a_coarse_one(corpus):
 
 def test_a_trace_of_what_is_not_there_or_was_changed_is_refused(corpus):
     folder = corpus.parent / "out"
-    with pytest.raises(DataError, match=r"no .*labels\.json; run `serzoo label"):
+    with pytest.raises(DataError, match=says("labels.json", "serzoo label")):
         trace(folder, "c/000")
     call(corpus, "out")
-    with pytest.raises(DataError, match=r"no utterance c/0000 in .*; did you mean 'c/000'\?"):
+    with pytest.raises(DataError, match=says("c/0000", "'c/000'")):
         trace(folder, "c/0000")
     scores = folder / "scores.jsonl"
     scores.write_text(scores.read_text("utf-8").replace("0.75", "0.76"), "utf-8")
-    with pytest.raises(DataError, match=r"scores\.jsonl is not what labels\.json tells of"):
+    with pytest.raises(DataError, match=says("scores.jsonl", "labels.json", "serzoo label")):
         trace(folder, "c/000")
 
 
@@ -303,7 +304,7 @@ def test_human_labels_are_not_overwritten_silently(corpus):
     named = [replace(u, label="A", label_source="acted") for u in utterances(10)]
     named[1] = replace(named[1], label="sad", label_source="weak:other@1", label_score=0.9)
     write_manifest(corpus, named)
-    with pytest.raises(DataError, match=r"9 of 10 utterances have labels \(first: c/000, A, acted"):
+    with pytest.raises(DataError, match=says("9 of 10", "c/000, A, acted", "relabel=true")):
         call(corpus, "out")
     call(corpus, "out", relabel=True)
     found = read_manifest(corpus.parent / "out" / "manifest.jsonl")
@@ -314,9 +315,9 @@ def test_human_labels_are_not_overwritten_silently(corpus):
 def test_other_settings_are_refused_but_for_those_of_the_selection(corpus):
     call(corpus, "out")
     call(corpus, "out", threshold=0.9)
-    with pytest.raises(ConfigError, match=r"out/scores holds rows made under other settings \(tax"):
+    with pytest.raises(ConfigError, match=r"out/scores.*taxonomy\.name: \"big4\".*\"shared5\""):
         call(corpus, "out", taxonomy="shared5")
-    with pytest.raises(ConfigError, match=r"out/transcripts holds .*min_words: 3 there, 2 now"):
+    with pytest.raises(ConfigError, match=r"out/transcripts.*min_words: 3\b.* 2\b"):
         call(corpus, "out", asr_options={"min_words": 2})
 
 
@@ -324,16 +325,16 @@ def test_other_settings_are_refused_but_for_those_of_the_selection(corpus):
     ("words", "message"),
     [
         (["taxonomy=big4"], "missing key 'out'"),
-        (["taxonomy=big4", "out=x", "treshold=1"], "'treshold'.*did you mean 'threshold'"),
-        (["taxonomy=big4", "out=x", "threshold=high"], "threshold='high' does not fit float"),
-        (["taxonomy=big4", "out=x", "threshold=2"], "threshold=2"),
-        (["taxonomy=big4", "out=x", "nli.model=x"], "unknown key 'nli.model'; have asr, scorer"),
-        (["taxonomy=big4", "out=x", "asr.beem=2"], "asr: unknown key 'beem'.*'beams'"),
-        (["taxonomy=big4", "out=x", "scorer.modl=x"], "scorer=nli.*unknown key 'modl'"),
-        (["taxonomy=big4", "out=x", "scorer=nil"], "no scorer called 'nil'"),
-        (["taxonomy=big5", "out=x"], "no taxonomy called 'big5'"),
-        (["taxonomy=big4", "out=x", "shard=4"], "shard=4; write k/n"),
-        (["taxonomy=big4", "out=x", "shard=3/2"], "no shard 3 of 2"),
+        (["taxonomy=big4", "out=x", "treshold=1"], "'treshold'.*'threshold'"),
+        (["taxonomy=big4", "out=x", "threshold=high"], "threshold='high'.* float"),
+        (["taxonomy=big4", "out=x", "threshold=2"], r"threshold=2\b.* 0 .* 1\b"),
+        (["taxonomy=big4", "out=x", "nli.model=x"], r"'nli\.model'.* asr, scorer"),
+        (["taxonomy=big4", "out=x", "asr.beem=2"], "asr: .*'beem'.*'beams'"),
+        (["taxonomy=big4", "out=x", "scorer.modl=x"], "scorer=nli.*'modl'.*'model'"),
+        (["taxonomy=big4", "out=x", "scorer=nil"], "'nil'.* nli\\b"),
+        (["taxonomy=big5", "out=x"], "'big5'.*'big4'"),
+        (["taxonomy=big4", "out=x", "shard=4"], "shard=4.* k/n"),
+        (["taxonomy=big4", "out=x", "shard=3/2"], "shard 3 of 2.* 1/2 .*2/2"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(corpus, monkeypatch, words, message):
