@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facts import says
 from packaging.requirements import Requirement
 from serzoo import zoo
 
@@ -76,7 +77,7 @@ def test_every_public_name_resolves(name: str) -> None:
 
 def test_the_lazy_names_are_the_public_ones() -> None:
     assert sorted(zoo._WHERE) == zoo.__all__ == sorted(zoo.__all__)
-    with pytest.raises(AttributeError, match=r"module 'serzoo.zoo' has no attribute 'Tiger'"):
+    with pytest.raises(AttributeError, match=says("'serzoo.zoo'", "'Tiger'")):
         zoo.Tiger  # noqa: B018
 
 

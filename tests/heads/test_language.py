@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from facts import says
 from serzoo.heads.language import PAIRS_AT_ONCE, LanguageModel
 from serzoo.heads.spelling import ByteTokenizer
 from serzoo.zoo.errors import ConfigError
@@ -68,9 +69,9 @@ def test_a_published_tokenizer_spells_the_label_with_its_leading_space(gpt2: str
 
 
 def test_labels_that_cannot_be_told_apart_are_refused() -> None:
-    with pytest.raises(ConfigError, match="'sad' and 'sad' are spelt alike"):
+    with pytest.raises(ConfigError, match=says("'sad' and 'sad'")):
         language().spell(PROMPT, ["sad", "angry", "sad"])
-    with pytest.raises(ConfigError, match="' ' has nothing to spell"):
+    with pytest.raises(ConfigError, match=says("label ' '")):
         language().spell(PROMPT, ["sad", " "])
 
 
@@ -84,7 +85,7 @@ def test_an_unknown_token_is_refused(tmp_path: Path) -> None:
     )
     m = language(str(folder))
     assert m.spell("this", ["sad"]) == [[3, 1]]
-    with pytest.raises(ConfigError, match="cannot spell the label 'angry'"):
+    with pytest.raises(ConfigError, match=says("'angry'", "'<unk>'", "gpt2", "scratch")):
         m.spell("this", ["angry"])
 
 
@@ -157,7 +158,7 @@ def test_many_pairs_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_context_longer_than_the_model_reads_is_refused(gpt2: str) -> None:
     m = language(gpt2)
     one = torch.zeros(1, dtype=torch.long)
-    with pytest.raises(ConfigError, match=r"take 67 positions, .* reads 64; set a smaller prefix"):
+    with pytest.raises(ConfigError, match=says("67 positions", 64, "prefix")):
         m.log_likelihood(torch.zeros(1, 65, 16), [[3, 0]], one, one)
 
 
@@ -188,7 +189,7 @@ def test_full_tuning_trains_a_published_model(gpt2: str) -> None:
 
 @pytest.mark.parametrize("width", [0, 48])
 def test_a_width_that_heads_do_not_divide_is_refused(width: int) -> None:
-    with pytest.raises(ConfigError, match=rf"lm_width={width}; give a positive multiple of 32"):
+    with pytest.raises(ConfigError, match=says(f"lm_width={width}", 32)):
         language(width=width)
 
 
@@ -208,7 +209,7 @@ def test_tied_weights_are_saved_once_and_come_back_tied(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"reads like a folder, but there is none .* lm=scratch"):
+    with pytest.raises(ConfigError, match=says("nothing", "model.safetensors", "lm=scratch")):
         language(str(tmp_path / "nothing"))
 
 
@@ -216,14 +217,14 @@ def test_a_folder_without_safetensors_is_refused(gpt2: str) -> None:
     weights = Path(gpt2) / "model.safetensors"
     torch.save({}, weights.with_name("pytorch_model.bin"))
     weights.unlink()
-    with pytest.raises(ConfigError, match=r"cannot be loaded .*no pickled weights"):
+    with pytest.raises(ConfigError, match=says("model.safetensors", "pickled", "lm=scratch")):
         language(gpt2)
 
 
 def test_a_model_that_does_not_continue_text_is_refused(gpt2: str) -> None:
     file = Path(gpt2) / "config.json"
     file.write_text(json.dumps({"model_type": "wav2vec2"}))
-    with pytest.raises(ConfigError, match="cannot be loaded"):
+    with pytest.raises(ConfigError, match=says("Wav2Vec2Config", "lm=scratch")):
         language(gpt2)
 
 
@@ -233,12 +234,12 @@ def test_missing_weights_are_not_made_up(gpt2: str) -> None:
     file = Path(gpt2) / "model.safetensors"
     kept = {k: v for k, v in load_file(file).items() if "h.1.mlp.c_fc.weight" not in k}
     save_file(kept, file, metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=r"lack 1 .*h\.1\.mlp\.c_fc\.weight"):
+    with pytest.raises(ConfigError, match=says(1, "gpt2", "transformer.h.1.mlp.c_fc.weight")):
         language(gpt2)
 
 
 def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no end-of-text token"):
+    with pytest.raises(ConfigError, match=says("eos_token", "tokenizer_config.json")):
         language(save_gpt2(tmp_path / "endless", unk_token="<|endoftext|>"))
 
 
@@ -290,7 +291,7 @@ def test_writing_stops_where_the_model_reads_no_further(tmp_path: Path) -> None:
         save_gpt2(tmp_path / "lm"), revision=None, tuning="auto", width=0, layers=0, dropout=0.0
     )
     assert max(map(len, lm.write(torch.randn(4, 60, 16), 8))) <= 4
-    with pytest.raises(ConfigError, match="take 65 positions"):
+    with pytest.raises(ConfigError, match=says("65 positions", 64)):
         lm.write(torch.randn(1, 64, 16), 8)
 
 

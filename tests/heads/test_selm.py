@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from facts import says
 from serzoo.heads.mappers import AudioMapper
 from serzoo.heads.selm import SELMHead
 from serzoo.zoo import registry
@@ -148,9 +149,9 @@ def test_padding_may_hold_anything() -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"prefix": 0}, "prefix=0; the audio needs at least one position"),
-        ({"lm": "./nowhere"}, "lm './nowhere' reads like a folder"),
-        ({"lm_width": 40}, "lm_width=40; give a positive multiple of 32"),
+        ({"prefix": 0}, "prefix=0.* one position"),
+        ({"lm": "./nowhere"}, r"'\./nowhere'.*lm=scratch"),
+        ({"lm_width": 40}, r"lm_width=40\b.* 32\b"),
     ],
 )
 def test_knobs_that_make_no_sense_are_refused(knobs: dict[str, Any], message: str) -> None:
@@ -159,7 +160,7 @@ def test_knobs_that_make_no_sense_are_refused(knobs: dict[str, Any], message: st
 
 
 def test_classes_with_one_verbal_form_are_refused_at_once() -> None:
-    with pytest.raises(ConfigError, match="are spelt alike"):
+    with pytest.raises(ConfigError, match=says("'disgusted' and 'disgusted'")):
         SELMHead(12, Taxonomy.of(["sad", "disgust", "disgusted"]), **SMALL)  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from facts import says
 from safetensors import safe_open
 from serzoo.heads.language import LanguageModel
 from serzoo.heads.selm import SELMHead
@@ -305,7 +306,7 @@ def test_random_weights_that_came_out_otherwise_are_refused(
     folder = save_pretrained(module_of({"lm_tuning": "frozen"}), tmp_path / "saved")
     plain = torch.manual_seed  # as of another version of torch
     monkeypatch.setattr(torch, "manual_seed", lambda seed: plain(seed + 1))
-    with pytest.raises(CheckpointError, match=r"its head\.language\.model"):
+    with pytest.raises(CheckpointError, match=says("head.language.model")):
         load(folder)
 
 
@@ -315,9 +316,9 @@ def test_random_weights_that_came_out_otherwise_are_refused(
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"beams": 0}, "beams=0; give 1 for greedy, or more"),
-        ({"decoding": "generate", "calibrated": True}, "calibrated=true corrects a ranking"),
-        ({"lm_tuning": "lora", "lora_rank": 0}, "lora_rank=0 .* give at least 1"),
+        ({"beams": 0}, r"beams=0\b.* 1 .*greedy"),
+        ({"decoding": "generate", "calibrated": True}, "calibrated=true .*decoding=rank"),
+        ({"lm_tuning": "lora", "lora_rank": 0}, r"lora_rank=0 .* 1$"),
     ],
 )
 def test_decisions_that_make_no_sense_are_refused(knobs: dict[str, Any], message: str) -> None:
@@ -333,5 +334,5 @@ def test_a_model_with_a_running_state_is_refused(tmp_path: Path, tiny_lm: TinyLM
         (Path(folder) / file).unlink()
     small = MambaConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, state_size=4)
     MambaForCausalLM(small).save_pretrained(folder)
-    with pytest.raises(ConfigError, match="is a mamba, whose memory is a running state"):
+    with pytest.raises(ConfigError, match=says("mamba", "gpt2")):
         head(lm=folder)

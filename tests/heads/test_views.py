@@ -228,17 +228,17 @@ def test_shuffled_names_swap_the_scores_and_what_a_text_means() -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"views": {"sentiment": 1.0}}, "views lack categorical"),
-        ({"views": {"categorical": 1.0, "mood": 1.0}}, "views: no view called 'mood'"),
-        ({"views": {"categorical": 0.0}}, "views: categorical=0.0; give weights above 0"),
-        ({"prompts": {"mood": "x"}}, "prompts: no view called 'mood'"),
-        ({"prompts": {"categorical": []}}, "a prompt of the view 'categorical' is empty"),
-        ({"prompt": " "}, "a prompt of the view 'categorical' is empty"),
+        ({"views": {"sentiment": 1.0}}, "views .*categorical"),
+        ({"views": {"categorical": 1.0, "mood": 1.0}}, "views: .*'mood'.* arousal, categorical"),
+        ({"views": {"categorical": 0.0}}, r"views: categorical=0\.0\b.* 0\b"),
+        ({"prompts": {"mood": "x"}}, "prompts: .*'mood'.* arousal, categorical"),
+        ({"prompts": {"categorical": []}}, "prompt .*'categorical'"),
+        ({"prompt": " "}, "prompt .*'categorical'"),
         (
             {"views": {"categorical": 1, "valence": 1}, "forms": {"valence": {"lo": "bad"}}},
-            "forms of valence: no answer 'lo'; .*'low'",
+            "valence: .*'lo'.*'low'",
         ),
-        ({"low_below": 0.7}, "low_below=0.7 and high_from=0.6; give 0 < low_below < high_from"),
+        ({"low_below": 0.7}, r"low_below=0\.7 .*high_from=0\.6\b.* 0 < low_below < high_from < 1"),
     ],
 )
 def test_views_that_make_no_sense_are_refused(knobs: dict[str, Any], message: str) -> None:
