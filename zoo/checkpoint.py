@@ -99,8 +99,8 @@ def read(path: str | Path) -> dict[str, Any]:
     found = meta.get("format") if isinstance(meta, dict) else None
     if found != FORMAT:
         raise CheckpointError(
-            f"{path} has format {found}, this serzoo reads {FORMAT}; install the serzoo that wrote "
-            "it, or train again"
+            f"{path} has format {found!r}, this serzoo reads {FORMAT}; install the serzoo that "
+            "wrote it, or train again"
         )
     return content
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from facts import says
 from serzoo.zoo import checkpoint
 from serzoo.zoo.checkpoint import check_keys, load, read, strip_frozen
 from serzoo.zoo.errors import CheckpointError
@@ -63,13 +64,15 @@ def test_a_run_s_folder_stands_for_its_best_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.ckpt", "."])
 def test_a_missing_file_is_told(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint at .*\.ckpt; give a .ckpt file, or"):
+    with pytest.raises(
+        CheckpointError, match=says(tmp_path, "checkpoints/best.ckpt", "serzoo save")
+    ):
         read(tmp_path / name)
 
 
 def test_code_is_refused_and_not_executed(tmp_path: Path) -> None:
     path = save(tmp_path / "evil.ckpt", {**content(), "extra": Payload(tmp_path / "executed")})
-    with pytest.raises(CheckpointError, match="holds more than tensors and plain containers"):
+    with pytest.raises(CheckpointError, match=says("evil.ckpt", "containers")):
         read(path)
     assert not (tmp_path / "executed").exists()
     torch.load(path, weights_only=False)  # it would have been
@@ -81,34 +84,34 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     data = path.read_bytes()
     for size in (0, 10, len(data) // 2, len(data) - 10):
         path.write_bytes(data[:size])
-        with pytest.raises(CheckpointError, match=r"cannot read .*a\.ckpt: .*; it is damaged, or"):
+        with pytest.raises(CheckpointError, match=says("a.ckpt", "damaged")):
             read(path)
 
 
 def test_a_text_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     path.write_text("no checkpoint\n" * 100)
-    with pytest.raises(CheckpointError, match="cannot read"):
+    with pytest.raises(CheckpointError, match=says("a.ckpt", "damaged")):
         read(path)
 
 
 @pytest.mark.parametrize("foreign", [{"state_dict": {}}, [1, 2], torch.ones(3)])
 def test_a_foreign_file_is_refused(tmp_path: Path, foreign: Any) -> None:
     path = save(tmp_path / "a.ckpt", foreign)
-    with pytest.raises(CheckpointError, match=r"a\.ckpt was not written by serzoo; train a model"):
+    with pytest.raises(CheckpointError, match=says("a.ckpt", "serzoo train")):
         read(path)
 
 
 @pytest.mark.parametrize("number", [0, 2, "1", None])
 def test_another_format_is_refused(tmp_path: Path, number: Any) -> None:
     path = save(tmp_path / "a.ckpt", content(format=number))
-    with pytest.raises(CheckpointError, match=f"has format {number}, this serzoo reads 1; install"):
+    with pytest.raises(CheckpointError, match=says("a.ckpt", f"format {number!r}", 1)):
         read(path)
 
 
 def test_metadata_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.ckpt", {"serzoo": 1, "state_dict": {}})
-    with pytest.raises(CheckpointError, match="has format None"):
+    with pytest.raises(CheckpointError, match=says("format None", 1)):
         read(path)
 
 
@@ -128,7 +131,7 @@ def test_a_tampered_order_of_classes_is_refused(tmp_path: Path) -> None:
 def test_a_module_trained_by_hand_cannot_be_loaded_by_itself(tmp_path: Path) -> None:
     path = save(tmp_path / "a.ckpt", {"state_dict": {}, "serzoo": {"format": 1, "head": {}}})
     with pytest.raises(
-        CheckpointError, match=r"does not say .* \(no config, taxonomy, taxonomy_fingerprint\)"
+        CheckpointError, match=says("config, taxonomy, taxonomy_fingerprint", "restore()")
     ):
         load(path)
 
@@ -159,14 +162,17 @@ def test_exactly_what_is_saved_fits() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"head.b": None}, r"lacks 1 weights this model trains \(head\.b\)"),
-        ({"head.c": torch.zeros(1)}, r"holds 1 weights this model has not \(head\.c\)"),
-        ({"encoder.hf.w": torch.zeros(5)}, r"holds 1 weights .* \(encoder\.hf\.w\)"),
+        ({"head.b": None}, r"lacks 1 .*\(head\.b\)"),
+        ({"head.c": torch.zeros(1)}, r"holds 1 .*\(head\.c\)"),
+        ({"encoder.hf.w": torch.zeros(5)}, r"holds 1 .*\(encoder\.hf\.w\)"),
         (
             {"head.w": torch.zeros(3, 2)},
-            r"1 weights differ in shape \(head\.w: \[3, 2\] in the checkpoint, \[4, 2\] here\)",
+            r"\b1 .*\(head\.w: \[3, 2\] .*checkpoint, \[4, 2\] here\)",
         ),
-        ({"head.b": None, "head.c": torch.zeros(1)}, r"lacks 1 .*; holds 1 .*; was it saved with"),
+        (
+            {"head.b": None, "head.c": torch.zeros(1)},
+            r"lacks 1 .*\(head\.b\); holds 1 .*\(head\.c\)",
+        ),
     ],
 )
 def test_anything_else_is_told(change: dict[str, Tensor | None], message: str) -> None:
@@ -178,5 +184,5 @@ def test_anything_else_is_told(change: dict[str, Tensor | None], message: str) -
 
 def test_many_names_are_shortened() -> None:
     own = {f"w{i}": torch.zeros(1) for i in range(5)}
-    with pytest.raises(CheckpointError, match=r"lacks 5 weights .* \(w0, w1, w2, \.\.\.\)"):
+    with pytest.raises(CheckpointError, match=says(5, "w0, w1, w2, ...")):
         check_keys({}, own, frozenset())

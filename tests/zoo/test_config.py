@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from facts import says
 from serzoo.zoo import config, shipped
 from serzoo.zoo.config import RunConfig
 from serzoo.zoo.errors import ConfigError
@@ -80,7 +81,7 @@ def test_a_head_is_called_after_its_configuration(files: Path) -> None:
     assert "wide" not in cfg.head.values()
     assert load().called == "classification"  # of the recipe
     assert load("head=wide", "head_name=mine").called == "mine"
-    with pytest.raises(ConfigError, match=r"no head config called 'wode'; .* 'wide'\?"):
+    with pytest.raises(ConfigError, match=says("'wode'", "classification", "'wide'")):
         load("head=wode")
 
 
@@ -192,37 +193,36 @@ def test_a_code_with_a_leading_zero_reaches_the_reader_as_it_is_written() -> Non
     ("override", "message"),
     [
         ("hed=selm", "unknown key 'hed'; have corpus, data, .*; did you mean 'head'?"),
-        ("optim.lrr=1", "unknown key 'optim.lrr'; have accumulate, clip, .*; did you mean 'lr'?"),
-        ("trainer.device=1", "unknown key 'trainer.device'; .*; did you mean 'devices'?"),
-        ("data.batchsize=1", "unknown key 'data.batchsize'; .*; did you mean 'batch_size'?"),
-        ("head.hidde=1", "head 'classification': unknown key 'hidde'; .*; did you mean 'hidden'?"),
-        ("encoder.bnds=1", "encoder 'logmel': unknown key 'bnds'; .*; did you mean 'bands'?"),
-        ("head=selmm", "no head config called 'selmm'; have classification, .*; did .* 'selm'?"),
-        ("encoder=logmell", "no encoder config called 'logmell'; .*; did you mean 'logmel'?"),
-        ("optim=froze", "no optim config called 'froze'; have finetune, .*; did .* 'frozen'?"),
-        ("corpus=ravdes", "no corpus called 'ravdes'; .*; did you mean 'ravdess'?"),
-        ("taxonomy=big5", "no taxonomy called 'big5'; .*; did you mean 'big4'?"),
-        ("protocol=kfld", "no protocol called 'kfld'; .*; did you mean 'kfold'?"),
-        ("data=5", "'data' is a group of keys, not a value; have data.root, .*"),
-        ("head=5", "head: .*"),
-        ("head.type=[selm]", "the head has no type; have classification, .*"),
-        ("head.hidden.x=1", "'head.hidden.x' asks for a key under 'hidden', .* plain value"),
-        ("seed=abc", "seed: .*'abc'.*"),
-        ("optim.lr=fast", "optim.lr: .*'fast'.*"),
-        ("trainer.devices=two", "trainer.devices: .*'two'.*"),
-        ("head.hidden=[", r"'head.hidden=\[': no YAML: .*line 1, column 2"),
-        ("selm", "'selm' is no override; write key=value, for example .*"),
-        ("=3", "'=3' is no override; .*"),
-        ("corpus=[]", "no corpus chosen; add corpus=NAME, or data.manifest=FILE"),
-        ("corpus=[emodb,emodb]", "a corpus is named twice: emodb, emodb; .*"),
-        ("corpus=[emodb,ravdess]", r"several corpora \(emodb, ravdess\) need one taxonomy; .*"),
-        ("data.features=off", "data.features is 'off'; have auto, live"),
+        ("optim.lrr=1", "'optim.lrr'.* accumulate, clip, .*'lr'"),
+        ("trainer.device=1", "'trainer.device'.*'devices'"),
+        ("data.batchsize=1", "'data.batchsize'.*'batch_size'"),
+        ("head.hidde=1", "head 'classification': .*'hidde'.*'hidden'"),
+        ("encoder.bnds=1", "encoder 'logmel': .*'bnds'.*'bands'"),
+        ("head=selmm", "head .*'selmm'.* classification, .*'selm'"),
+        ("encoder=logmell", "encoder .*'logmell'.*'logmel'"),
+        ("optim=froze", "optim .*'froze'.* finetune, .*'frozen'"),
+        ("corpus=ravdes", "corpus .*'ravdes'.*'ravdess'"),
+        ("taxonomy=big5", "taxonomy .*'big5'.*'big4'"),
+        ("protocol=kfld", "protocol .*'kfld'.*'kfold'"),
+        ("data=5", "'data' .*data.root, "),
+        ("head=5", "^head: .*5"),
+        ("head.type=[selm]", "head .*type.* classification, "),
+        ("head.hidden.x=1", "'head.hidden.x' .*'hidden'.* value"),
+        ("seed=abc", "^seed: .*'abc'"),
+        ("optim.lr=fast", "^optim.lr: .*'fast'"),
+        ("trainer.devices=two", "^trainer.devices: .*'two'"),
+        ("head.hidden=[", r"'head.hidden=\[': .*line 1, column 2"),
+        ("selm", "'selm' .*key=value.*optim.lr=1e-3"),
+        ("=3", "'=3' .*key=value"),
+        ("corpus=[]", "corpus=NAME.* data.manifest=FILE"),
+        ("corpus=[emodb,emodb]", "twice.* emodb, emodb"),
+        ("corpus=[emodb,ravdess]", r"\(emodb, ravdess\) .*taxonomy"),
+        ("data.features=off", "data.features .*'off'.* auto, live"),
     ],
 )
 def test_refusals_say_what_was_found_and_what_is_allowed(override: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=message):
         load(override)
-    assert re.fullmatch(message.replace("?", r"\?"), str(caught.value))
 
 
 def test_everything_wrong_with_a_constructor_is_told_at_once() -> None:
@@ -247,12 +247,12 @@ def test_all_numbers_out_of_range_are_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a\n- b\n", "holds a list; expected lines of key: value"),
-        ("corpus: [\n", "no YAML: .*line 2"),
-        ("corpus: emodb\n", "no encoder chosen; add encoder=NAME; have data2vec"),
-        ("groups: logmel\n", "groups is 'logmel'; write groups: {encoder: NAME, head: NAME}"),
-        ("groups: {haed: selm}\n", "recipe picks unknown group 'haed'; .*; did you mean 'head'"),
-        ("groups: {head: selm, encoder: logmel}\noptin: {lr: 1}\n", "unknown key 'optin'; .*optim"),
+        ("- a\n- b\n", r"r\.yaml .*list.*\bkey: value"),
+        ("corpus: [\n", r"r\.yaml: .*line 2"),
+        ("corpus: emodb\n", "encoder=NAME.* data2vec-audio-base"),
+        ("groups: logmel\n", r"groups .*'logmel'.*groups: \{encoder: NAME, head: NAME\}"),
+        ("groups: {haed: selm}\n", "'haed'.* encoder, .*'head'"),
+        ("groups: {head: selm, encoder: logmel}\noptin: {lr: 1}\n", "'optin'.* corpus, .*'optim'"),
     ],
 )
 def test_a_recipe_file_s_mistakes(tmp_path: Path, text: str, message: str) -> None:
@@ -261,11 +261,9 @@ def test_a_recipe_file_s_mistakes(tmp_path: Path, text: str, message: str) -> No
 
 
 def test_no_such_recipe() -> None:
-    with pytest.raises(ConfigError, match=r"no recipe config called 'ravdes'; .* 'ravdess'\?"):
+    with pytest.raises(ConfigError, match=says("'ravdes'", "big4_transfer", "'ravdess'")):
         config.load("ravdes")
-    with pytest.raises(
-        ConfigError, match=r"no recipe file nowhere.yaml; shipped recipes: big4_transfer"
-    ):
+    with pytest.raises(ConfigError, match=says("nowhere.yaml", "big4_transfer")):
         config.load("nowhere.yaml")
 
 
@@ -376,5 +374,5 @@ def test_settings_of_a_verb_stay_as_typed_unless_they_are_numbers() -> None:
         "root": "007", "data": "1e3", "fold": 2, "strict": True, "out": "a=b",
         "options": {"part": 5},
     }  # fmt: skip
-    with pytest.raises(ConfigError, match=r"unknown setting 'rot'.*options\.KEY"):
+    with pytest.raises(ConfigError, match=says("'rot'", "options.KEY", "'root'")):
         config.settings(["rot=."], known)

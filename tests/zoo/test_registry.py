@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint
 from typing import Any, Literal, Optional, Union
 
 import pytest
+from facts import says
 from serzoo.zoo import registry
 from serzoo.zoo.encoder import Encoder
 from serzoo.zoo.errors import ConfigError
@@ -55,9 +56,9 @@ def test_an_unknown_name_is_told_with_the_known_ones() -> None:
         get("heads", "classificatio")
     assert str(caught.value).startswith("no head called 'classificatio'; have classification, ")
     assert str(caught.value).endswith("did you mean 'classification'?")
-    with pytest.raises(ConfigError, match=r"called 'x'; have hf, logmel, resnet50, trained$"):
+    with pytest.raises(ConfigError, match=r"'x'.* hf, logmel, resnet50, trained$"):
         get("encoders", "x")
-    with pytest.raises(ConfigError, match=r"no corpus called 'emodbb'; .* 'emodb'\?$"):
+    with pytest.raises(ConfigError, match=says("'emodbb'", "crema_d", "'emodb'")):
         get("corpora", "emodbb")
 
 
@@ -83,7 +84,7 @@ def test_a_name_that_is_taken_is_an_error(entries: list[EntryPoint]) -> None:
 
 def test_two_third_parties_of_one_name_are_an_error(entries: list[EntryPoint]) -> None:
     entries += [EntryPoint("mine", f"{m}:Head", "serzoo.heads") for m in ("one", "two")]
-    with pytest.raises(ConfigError, match=r"two:Head wants to register 'mine' .* already one:Head"):
+    with pytest.raises(ConfigError, match=says("two:Head", "'mine'", "heads", "one:Head")):
         names("heads")
 
 
@@ -91,9 +92,7 @@ def test_two_third_parties_of_one_name_are_an_error(entries: list[EntryPoint]) -
 def test_a_broken_entry_point_is_told(entries: list[EntryPoint], value: str) -> None:
     entries.append(EntryPoint("broken", value, "serzoo.heads"))
     assert "broken" in names("heads")
-    with pytest.raises(
-        ConfigError, match=rf"head 'broken' is registered as {value}, .* reinstall or remove"
-    ):
+    with pytest.raises(ConfigError, match=says("'broken'", value)):
         get("heads", "broken")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from facts import says
 from serzoo.zoo import registry, shipped
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.taxonomy import Taxonomy, canonical
@@ -273,7 +274,7 @@ def test_positions_of_a_permuted_subset():
 
 
 def test_positions_of_refuses_unknown_classes_by_name():
-    with pytest.raises(ConfigError, match=r"lacks neutral of 'big4'.*subset.*open labels"):
+    with pytest.raises(ConfigError, match=says("sad, angry, happy", "neutral", "'big4'")):
         Taxonomy.of(["sad", "angry", "happy"], "mine").positions_of(Taxonomy.load("big4"))
 
 
@@ -281,27 +282,23 @@ def test_positions_of_refuses_unknown_classes_by_name():
 
 
 def test_an_unknown_taxonomy_gets_a_suggestion():
-    with pytest.raises(
-        ConfigError, match=r"no taxonomy called 'ravdes8'; have basic6, .*'ravdess8'\?"
-    ):
+    with pytest.raises(ConfigError, match=says("'ravdes8'", "basic6", "'ravdess8'")):
         Taxonomy.load("ravdes8")
-    with pytest.raises(ConfigError, match="no taxonomy called 'canonical'"):
+    with pytest.raises(ConfigError, match=says("'canonical'", "basic6")):
         Taxonomy.load("canonical")
 
 
 def test_an_unknown_canonical_label_gets_a_suggestion():
     data = {"name": "mine", "classes": {"angry": ["angry"], "happy": ["hapy"]}}
-    with pytest.raises(
-        ConfigError, match=r"taxonomy 'mine' uses 'hapy'; have .*did you mean 'happy'\?"
-    ):
+    with pytest.raises(ConfigError, match=says("'mine'", "'hapy'", "'happy'")):
         Taxonomy.from_dict(data, check=True)
     assert Taxonomy.from_dict(data).class_of("hapy") == 1  # a custom label is allowed unchecked
 
 
 def test_malformed_taxonomies_are_refused():
-    with pytest.raises(ConfigError, match="has 1 classes; give at least 2"):
+    with pytest.raises(ConfigError, match=says("1 classes", 2)):
         Taxonomy.of(["angry"])
-    with pytest.raises(ConfigError, match="names a class twice"):
+    with pytest.raises(ConfigError, match=says("'t'", "['a', 'a']")):
         Taxonomy("t", (("a", ("x",)), ("a", ("y",))))
-    with pytest.raises(ConfigError, match="puts 'x' into both 'a' and 'b'"):
+    with pytest.raises(ConfigError, match=says("'t'", "'x'", "'a' and 'b'")):
         Taxonomy("t", (("a", ("x",)), ("b", ("x",))))

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from facts import says
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from serzoo.zoo import registry
@@ -206,12 +207,12 @@ def test_another_corpus_is_scored_as_a_whole(run, tiny_speech, tmp_path):
     table, numbers = evaluate(folder, corpus=["folder"], root=str(tmp_path))
     assert sorted(table.ids) == ["folder/angry/x", "folder/sad/x"]
     assert numbers["metrics"]["absent"] == ["happy"]
-    with pytest.raises(ConfigError, match="use part=all"):
+    with pytest.raises(ConfigError, match=says("csv", "'test'", "part=all")):
         evaluate(folder, corpus=["folder"], root=str(tmp_path), part="test")
 
 
 def test_a_part_that_does_not_exist_is_refused(run):
-    with pytest.raises(ConfigError, match="have test, valid, all"):
+    with pytest.raises(ConfigError, match=says("'dev'", "test, valid, all")):
         evaluate(run("classification")[0], part="dev")
 
 

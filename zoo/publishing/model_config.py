@@ -117,7 +117,7 @@ def read(folder: Path) -> dict[str, Any]:
         )
     if config.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} has format {config.get('format')} (of serzoo {config.get('serzoo')}), this "
+            f"{path} has format {config.get('format')!r} (of serzoo {config.get('serzoo')}), this "
             f"serzoo {version('serzoo')} reads {FORMAT}; install the serzoo that wrote it"
         )
     wrong = [k for k, kind in KEYS.items() if not isinstance(config.get(k, ...), kind)]

@@ -142,7 +142,10 @@ def _members(rows: np.ndarray[Any, Any], values: list[Any]) -> dict[str, list[in
             groups.setdefault(names[int(v > low) + int(v > high)], []).append(i)
         return groups
     if any(numbers):
-        raise DataError("an attribute is a number for some utterances and a name for others")
+        raise DataError(
+            f"an attribute is a number for {sum(numbers)} of {len(numbers)} utterances and a name "
+            "for the others; give numbers to all, or names"
+        )
     for i, v in sorted(stated, key=lambda pair: (str(pair[1]), pair[0])):
         groups.setdefault(str(v), []).append(i)
     return groups

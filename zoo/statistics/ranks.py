@@ -106,7 +106,10 @@ def _matrix(scores: Mapping[str, Mapping[Block, float]]) -> FloatArray:
         raise ComparisonError(f"ranks of {len(scores)} heads say nothing; give at least two")
     blocks = list(dict.fromkeys(b for of in scores.values() for b in of))
     if not blocks:
-        raise DataError("there is nothing to rank: no head has a value")
+        raise DataError(
+            f"there is nothing to rank: none of the heads {', '.join(scores)} has a value; finish "
+            "their cells first"
+        )
     for head, of in scores.items():
         if missing := [b for b in blocks if b not in of]:
             raise ComparisonError(

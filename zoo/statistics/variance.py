@@ -113,7 +113,9 @@ def variance_split(
             is labelled.
     """
     if not tables:
-        raise DataError("there are no tables to split the variance of")
+        raise DataError(
+            "there are no tables to split the variance of; give one for each fold and each seed"
+        )
     folds, seeds = sorted({f for f, _ in tables}), sorted({s for _, s in tables})
     if missing := [(f, s) for f in folds for s in seeds if (f, s) not in tables]:
         raise ComparisonError(

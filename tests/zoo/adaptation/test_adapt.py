@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from facts import says
 from serzoo.datamodules.fewshot import Support
 from serzoo.zoo.adaptation.adapt import adapt
 from serzoo.zoo.checkpoint import load
@@ -100,7 +101,7 @@ def test_a_support_of_a_file_is_the_one_that_was_drawn(run) -> None:
     assert again["metrics"] == drawn["metrics"]
     other = run(shots=2, draw=6, save=False, support=file, name="other")
     assert other["support"]["sha"] == drawn["support"]["sha"]
-    with pytest.raises(DataError, match="is of shots 2, but this is shots 3"):
+    with pytest.raises(DataError, match=r"shots 2\b.* shots 3\b"):
         run(shots=3, support=file)
 
 
@@ -158,7 +159,7 @@ def test_an_adapted_model_scores_as_recorded_and_remembers_whom_it_heard(
         load(tmp_path / "out").metadata["speakers"]["train"]
     )
     again = {"data": "csv", "root": str(target), "protocol": "kfold-5", "shots": 1}
-    with pytest.raises(DataError, match="were heard when the model was trained"):
+    with pytest.raises(DataError, match=says(2, "csv/ts6, csv/ts7", "fold")):
         adapt(tmp_path / "out", **again, fold=3, out=tmp_path / "again")
     chained = adapt(tmp_path / "out", **again, steps=2, out=tmp_path / "again", forgetting=False)
     assert chained["source"]["fingerprint"] == entry["fingerprint"]
@@ -186,7 +187,9 @@ def test_labels_that_the_source_never_had(head, run, sources, tmp_path, target) 
 
 
 def test_a_closed_head_cannot_be_asked_for_new_labels_without_a_shot(run) -> None:
-    with pytest.raises(ConfigError, match="lacks neutral, fearful of 'shared5'"):
+    with pytest.raises(
+        ConfigError, match=says("angry, happy, sad", "neutral, fearful", "'shared5'")
+    ):
         run("gen_ser", shots=0, taxonomy="shared5")
     assert run("selm", shots=0, taxonomy="shared5")["open_labels"]["unseen"] is not None
 
@@ -221,7 +224,7 @@ def test_a_model_that_does_not_say_whom_it_heard_is_not_adapted_to_its_own_corpu
         return found
 
     monkeypatch.setattr(module.checkpoint, "load", silent)
-    with pytest.raises(DataError, match="does not say on whose voices"):
+    with pytest.raises(DataError, match=says("csv", "train", "corpus")):
         run(shots=1)
 
 
@@ -232,20 +235,20 @@ def test_it_is_the_same_twice_and_not_repeated(run, tmp_path) -> None:
     before = (tmp_path / "a" / "record.json").stat().st_mtime_ns
     run("gen_ser", name="a", shots=1, save=False)
     assert (tmp_path / "a" / "record.json").stat().st_mtime_ns == before
-    with pytest.raises(DataError, match="another adaptation"):
+    with pytest.raises(DataError, match=says(tmp_path / "a", "out")):
         run("gen_ser", name="a", shots=2, save=False)
 
 
 def test_what_cannot_be_done_is_told_with_what_can(run) -> None:
-    with pytest.raises(ConfigError, match=r"'logmel' has none; possible here: head, full, scratch"):
+    with pytest.raises(ConfigError, match=says("tuning=lora", "'logmel'", "head, full, scratch")):
         run(tuning="lora")
-    with pytest.raises(ConfigError, match="tuning is 'lara'; have lora, head, full, scratch"):
+    with pytest.raises(ConfigError, match=says("'lara'", "lora, head, full, scratch")):
         run(tuning="lara")
-    with pytest.raises(ConfigError, match="shots=65; give 0"):
+    with pytest.raises(ConfigError, match=says("shots=65", 0, 64)):
         run(shots=65)
-    with pytest.raises(ConfigError, match="lr is 'fast'; give a number"):
+    with pytest.raises(ConfigError, match=says("lr", "'fast'", "number")):
         run(lr="fast")
-    with pytest.raises(ConfigError, match="save is 'maybe'; have true, false"):
+    with pytest.raises(ConfigError, match=says("save", "'maybe'", "true, false")):
         run(save="maybe")
-    with pytest.raises(ConfigError, match="steps=0 is not 1 or more; head_lr=-1 is not above 0"):
+    with pytest.raises(ConfigError, match=says("steps=0", 1, "head_lr=-1")):
         run(steps=0, head_lr=-1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
+from facts import says
 from peft import PeftModel
 from serzoo.zoo.adaptation.adapt import adapt
 from serzoo.zoo.adaptation.switching import Adaptations
@@ -131,7 +132,9 @@ def test_an_adaptation_goes_on_from_the_source_s_own_adapters(
     held.add("next", tmp_path / "next")
     assert torch.equal(scores(held.use("next")), scores(load(tmp_path / "next")))
     assert torch.equal(scores(held.use(None)), scores(load(adapted["one"])))
-    with pytest.raises(ConfigError, match=r"this encoder has adapters.*possible here: lora, head"):
+    with pytest.raises(
+        ConfigError, match=says("tuning=full", "tuning=lora", "lora, head, scratch")
+    ):
         adapt(adapted["one"], out=tmp_path / "full", **HOW, **there, tuning="full")
 
 
@@ -140,16 +143,16 @@ def test_full_tuning_is_a_model_of_its_own(source, other_speech, tmp_path) -> No
     entry = adapt(source, out=tmp_path / "full", **HOW, **there, tuning="full")
     assert entry["config"]["encoder"]["tuning"] == "full"
     assert entry["bytes"]["changed"] > 100_000
-    with pytest.raises(CheckpointError, match="changed more of the encoder than adapters"):
+    with pytest.raises(CheckpointError, match=says("full", "tuning", "serzoo.zoo.load")):
         Adaptations(source).add("full", tmp_path / "full")
 
 
 def test_what_is_held_is_named(source, adapted, tmp_path) -> None:
     held = Adaptations(source)
     held.add("one", adapted["one"])
-    with pytest.raises(ConfigError, match="an adaptation 'one' is held already"):
+    with pytest.raises(ConfigError, match=says("'one'", "['one']")):
         held.add("one", adapted["two"])
-    with pytest.raises(ConfigError, match="no adaptation 'ome' is held"):
+    with pytest.raises(ConfigError, match=says("'ome'", "'one'")):
         held.use("ome")
-    with pytest.raises(CheckpointError, match="was adapted from the run"):
+    with pytest.raises(CheckpointError, match=r"two\b.* [0-9a-f]{10}\b.* [0-9a-f]{10}\b"):
         Adaptations(adapted["one"]).add("two", adapted["two"])

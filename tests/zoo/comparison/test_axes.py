@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from facts import says
 from serzoo.zoo.comparison import axes
 from serzoo.zoo.comparison.compare import compare
 from serzoo.zoo.config import parse
@@ -16,7 +17,7 @@ from serzoo.zoo.reporting.cells import find_cells
 def test_what_is_an_axis() -> None:
     axes.check("s", [*axes.AXES, *axes.SHORT, *axes.PLAIN, "optim.lr", "encoder.tuning", "head.x"])
     for wrong in ("lr", "trainer.threads", "axes.lr", "sed"):
-        with pytest.raises(ConfigError, match=f"suite 's' has unknown axis '{wrong}'; have corpus"):
+        with pytest.raises(ConfigError, match=says("'s'", f"'{wrong}'", "corpus, data.KEY")):
             axes.check("s", [wrong])
 
 

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from facts import says
 from serzoo.zoo.comparison.compare import compare
 from serzoo.zoo.errors import ComparisonError
 from serzoo.zoo.record import read_record
@@ -163,7 +164,7 @@ def test_a_broken_cell_is_recorded_and_does_not_stop_the_rest(
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(ComparisonError, match="another comparison"):
+        with pytest.raises(ComparisonError, match=says("process", "three", "--out")):
             compare(path, out=str(tmp_path / "runs"), workers=1)
     again = compare(path, out=str(tmp_path / "runs"), workers=1)
     assert (again["done"], again["failed"]) == (3, 3)

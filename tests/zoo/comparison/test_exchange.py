@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from facts import says
 from rich.console import Console
 from serzoo.zoo import config
 from serzoo.zoo.cli import main
@@ -233,7 +234,7 @@ def test_the_same_again_changes_nothing_and_another_needs_a_word(
     assert imported(first.folder) == first.cells
     rows = [[i, *p.tolist()] for i, p in answers(1).items()]
     other = write(tmp_path / "other.csv", ["id", *CLASSES], rows)
-    with pytest.raises(ComparisonError, match="imported from other predictions"):
+    with pytest.raises(ComparisonError, match=says("'theirs'", "theirs.csv", "overwrite=true")):
         brought(runs, other)
     second = brought(runs, other, overwrite=True)
     assert not set(first.cells) & set(second.cells)
@@ -272,9 +273,9 @@ def test_answers_stand_where_they_are_for(several: Path, tmp_path: Path) -> None
     (run,) = read_runs(done.folder, done.cells)[0]
     assert (run.fold, run.seed, run.condition) == (0, 2, "clean, protocol=loco")
     assert run.record["corruption"] == {}
-    with pytest.raises(ComparisonError, match=r"no finished cell of condition telephone.*clean"):
+    with pytest.raises(ComparisonError, match=says("condition telephone", "clean, reverb")):
         brought(several, path, where={"condition": "telephone"})
-    with pytest.raises(ComparisonError, match=r"no finished cell of axes\.share 0\.1"):
+    with pytest.raises(ComparisonError, match=says("axes.share 0.1")):
         brought(several, path, where={"axes.share": 0.1})
 
 
@@ -284,7 +285,7 @@ def test_answers_to_one_condition_are_none_to_another(several: Path, file: Path)
     plan = json.loads((folder / "suite.json").read_text())
     cells = [c for c in plan["cells"] if c.endswith("-s2")]
     write_json(folder / "suite.json", {**plan, "cells": cells})
-    with pytest.raises(ComparisonError, match=r"several conditions \(clean, reverb\).*where.cond"):
+    with pytest.raises(ComparisonError, match=says("clean, reverb", "where.condition=NAME")):
         brought(several, file)
 
 
@@ -294,12 +295,12 @@ def test_answers_to_one_condition_are_none_to_another(several: Path, file: Path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows[3:], r"3 ids are missing \(c/f0u00, c/f0u01, c/f0u02\)"),
-        (lambda rows: [*rows, ["c/zz", 1, 0, 0]], r"1 ids are not among the test utterances"),
-        (lambda rows: [*rows, rows[0], rows[1]], r"2 ids are there more than once"),
+        (lambda rows: rows[3:], r"\b3 .*\(c/f0u00, c/f0u01, c/f0u02\)"),
+        (lambda rows: [*rows, ["c/zz", 1, 0, 0]], r"\b1 .*\(c/zz\)"),
+        (lambda rows: [*rows, rows[0], rows[1]], r"\b2 .*\(c/f0u00, c/f0u01\)"),
         (
             lambda rows: [[f"x{r[0]}", *r[1:]] for r in rows],
-            r"24 ids are missing .*, \.\.\. 19 more",
+            r"\b24 .*\(c/f0u00,.* 19 .*\b24 .*\(xc/f0u00,.* 19 .*id_prefix=",
         ),
     ],
 )
@@ -320,7 +321,7 @@ def test_an_utterance_of_two_folds_needs_its_fold(runs: Path, file: Path, tmp_pa
             name = f"synthetic-{head}-f1-s{seed}"
             path = folder / "cells" / name / "predictions.jsonl"
             path.write_text(path.read_text().replace("c/f1u00", "c/f0u00"))
-    with pytest.raises(DataError, match=r"1 utterances are tested in several folds \(c/f0u00\)"):
+    with pytest.raises(DataError, match=says(1, "c/f0u00", "fold_column=COLUMN", "fold=NUMBER")):
         brought(runs, file)
     rows = [[i, *p.tolist()] for i, p in answers().items() if i in ids_of(0)]
     assert brought(runs, write(tmp_path / "f0.csv", ["id", *CLASSES], rows), fold=0).cells
@@ -329,10 +330,10 @@ def test_an_utterance_of_two_folds_needs_its_fold(runs: Path, file: Path, tmp_pa
 def test_a_fold_that_is_none(runs: Path, tmp_path: Path) -> None:
     rows = [[i, 7, *p.tolist()] for i, p in answers().items()]
     path = write(tmp_path / "x.csv", ["id", "fold", *CLASSES], rows)
-    with pytest.raises(DataError, match="folds 7 are not finished in the comparison"):
+    with pytest.raises(DataError, match=says("x.csv", "folds 7", "0, 1")):
         brought(runs, path, columns=Columns(fold="fold"))
     path = write(tmp_path / "x.csv", ["id", "fold", *CLASSES], [["c/f0u00", "one", 1, 0, 0]])
-    with pytest.raises(DataError, match="should be the number of a fold"):
+    with pytest.raises(DataError, match=says("x.csv", "row 1", "'fold'", "'one'")):
         brought(runs, path, columns=Columns(fold="fold"))
 
 
@@ -342,20 +343,24 @@ def test_a_fold_that_is_none(runs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "columns", "message"),
     [
-        ("", Columns(), "holds no predictions"),
-        ("id,angry,happy,sad\n", Columns(), "holds no predictions"),
-        ("name,label\nu,sad\n", Columns(), r"no column 'id' .*have label, name"),
-        ("id,guess\nu,sad\n", Columns(), r"has neither scores .* nor a column 'label'"),
-        ("id,label\nu,joy\nv,joy\nw,sad\n", Columns(), r"2 labels are no classes .* 'joy' \(2\)"),
-        ("id,angry,sad\nu,0.5,0.5\n", Columns(), r"'u' has no score of happy"),
-        ("id,angry,happy,sad\nu,nan,0,1\n", Columns(), r"1 of 1 utterances are not finite \(u\)"),
-        ("id,angry,happy,sad\nu,inf,0,1\n", Columns(), "are not finite"),
-        ("id,angry,happy,sad\nu,a,0,1\n", Columns(), "is no number: angry='a'"),
-        ("id,angry,happy,sad\nu,,0,1\n", Columns(), "is no number: angry=''"),
-        ("id,angry,happy,sad\nu,2,0,1\n", Columns(), r"no probabilities \(first: u: 2, 0, 1\)"),
-        ("id,angry,happy,sad\nu,-1,1,1\n", Columns(), "scores=logits if softmax"),
-        ("id,angry,happy,sad\nu,1\n", Columns(), "line 2: not as many cells"),
-        ("id,angry,happy,sad\nu,1,0,0,9\n", Columns(), "line 2: not as many cells"),
+        ("", Columns(), r"x\.csv .*\bline\b"),
+        ("id,angry,happy,sad\n", Columns(), r"x\.csv .*\bline\b"),
+        ("name,label\nu,sad\n", Columns(), r"'id'.* label, name; .*id="),
+        ("id,guess\nu,sad\n", Columns(), r"\(angry, happy, sad\).*'label'.* guess, id; .*label="),
+        ("id,label\nu,joy\nv,joy\nw,sad\n", Columns(), r"\b2 .*'joy' \(2\).* angry, happy, sad\b"),
+        ("id,angry,sad\nu,0.5,0.5\n", Columns(), r"'u' .*happy .*id, angry, sad\b"),
+        ("id,angry,happy,sad\nu,nan,0,1\n", Columns(), r"\b1 of 1 .*finite \(u\)"),
+        ("id,angry,happy,sad\nu,inf,0,1\n", Columns(), r"\b1 of 1 .*finite \(u\)"),
+        ("id,angry,happy,sad\nu,a,0,1\n", Columns(), "'u' .*angry='a'"),
+        ("id,angry,happy,sad\nu,,0,1\n", Columns(), "'u' .*angry=''"),
+        ("id,angry,happy,sad\nu,2,0,1\n", Columns(), r"\b1 of 1 .*u: 2, 0, 1\)"),
+        (
+            "id,angry,happy,sad\nu,-1,1,1\n",
+            Columns(),
+            r"u: -1, 1, 1\).*scores=logits .*scores=ranks",
+        ),
+        ("id,angry,happy,sad\nu,1\n", Columns(), "line 2: .*cells"),
+        ("id,angry,happy,sad\nu,1,0,0,9\n", Columns(), "line 2: .*cells"),
     ],
 )
 def test_values_that_cannot_be_used(
@@ -370,12 +375,15 @@ def test_values_that_cannot_be_used(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"id": "u"', "line 1: not a line of JSON"),
-        ("[1]", "line 1: not an object"),
-        ('{"id": "u", "scores": {"angry": 1, "happy": 0}}', "'u' has no score of sad"),
-        ('{"id": "u", "scores": {"angry": 1, "happy": 0, "sad": 0, "calm": 0}}', "scores of calm"),
-        ('{"id": "u", "scores": [1, 0, 0]}', r"scores of 'u' are \[1, 0, 0\]"),
-        ('{"id": "u", "scores": {"angry": null, "happy": 0, "sad": 0}}', "is no number: angry="),
+        ('{"id": "u"', "line 1: .*JSON"),
+        ("[1]", r"line 1: .*\[1\]"),
+        ('{"id": "u", "scores": {"angry": 1, "happy": 0}}', r"'u' .*sad .*angry, happy\b"),
+        (
+            '{"id": "u", "scores": {"angry": 1, "happy": 0, "sad": 0, "calm": 0}}',
+            "'u' .*calm,.*class.THEIRS=OURS",
+        ),
+        ('{"id": "u", "scores": [1, 0, 0]}', r"'u' .*\[1, 0, 0\].*\{class: number\}"),
+        ('{"id": "u", "scores": {"angry": null, "happy": 0, "sad": 0}}', "'u' .*angry=None"),
     ],
 )
 def test_lines_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
@@ -386,12 +394,12 @@ def test_lines_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> N
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"read from .csv, .tsv, .jsonl files"):
+    with pytest.raises(DataError, match=says("x.pkl", ".csv, .tsv, .jsonl")):
         read(tmp_path / "x.pkl", CLASSES)
-    with pytest.raises(DataError, match="cannot read predictions"):
+    with pytest.raises(DataError, match=says("x.csv", "Errno 2")):
         read(tmp_path / "x.csv", CLASSES)
     (tmp_path / "x.csv").write_text("id,label\nu,sad\n")
-    with pytest.raises(DataError, match="did you mean 'ranks'"):
+    with pytest.raises(DataError, match=says("'rank'", "auto, logits, probabilities", "'ranks'")):
         read(tmp_path / "x.csv", CLASSES, scale="rank")
 
 
@@ -401,11 +409,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"recipe": "emodb"}, "no finished cell of recipe emodb; have synthetic"),
-        ({"encoder": "wavlm"}, "no finished cell of encoder wavlm; have logmel"),
-        ({"fold": 5}, "no finished cell of fold 5; have 0, 1"),
-        ({"seed": 5}, "no finished cell of seed 5; have 1, 2"),
-        ({"name": "prototype"}, "'prototype' is a head of this comparison"),
+        ({"recipe": "emodb"}, "recipe emodb.* synthetic"),
+        ({"encoder": "wavlm"}, "encoder wavlm.* logmel"),
+        ({"fold": 5}, "fold 5.* 0, 1"),
+        ({"seed": 5}, "seed 5.* 1, 2"),
+        ({"name": "prototype"}, "'prototype' .*name"),
     ],
 )
 def test_places_that_are_not_there(
@@ -416,12 +424,12 @@ def test_places_that_are_not_there(
 
 
 def test_comparisons_that_are_not_there(runs: Path, file: Path) -> None:
-    with pytest.raises(ComparisonError, match="no comparison in"):
+    with pytest.raises(ComparisonError, match=says("other", "serzoo compare other")):
         import_predictions("other", file, name="x", out=str(runs))
-    with pytest.raises(ConfigError, match=r"name is 'a/b'; give letters"):
+    with pytest.raises(ConfigError, match=says("'a/b'", ". _ + -")):
         brought(runs, file, name="a/b")
     write_json(runs / "mine" / "suite.json", {"cells": [], "title": "", "baseline": "b"})
-    with pytest.raises(ComparisonError, match="holds no finished cell"):
+    with pytest.raises(ComparisonError, match=says("mine", "serzoo compare mine")):
         brought(runs, file)
 
 
@@ -429,7 +437,7 @@ def test_several_recipes_need_one(runs: Path, file: Path) -> None:
     plan = json.loads((runs / "mine" / "suite.json").read_text())
     plan["cells"].append(cell(runs / "mine", "classification", 0, 1, "another"))
     write_json(runs / "mine" / "suite.json", plan)
-    with pytest.raises(ComparisonError, match=r"another, synthetic; say with recipe=NAME"):
+    with pytest.raises(ComparisonError, match=says("another, synthetic", "recipe=NAME")):
         brought(runs, file)
     assert len(brought(runs, file, recipe="synthetic").cells) == 4
 
@@ -443,7 +451,7 @@ def test_cells_that_disagree(runs: Path, file: Path) -> None:
         runs / "mine" / "cells" / "synthetic-classification-f0-s1" / "record.json",
         {"status": "failed"},
     )
-    with pytest.raises(ComparisonError, match="were not tested on the same utterances"):
+    with pytest.raises(ComparisonError, match=says("synthetic-prototype-f0-s1", "where.KEY=VALUE")):
         brought(runs, file)
 
 
@@ -453,13 +461,13 @@ def test_cells_that_disagree(runs: Path, file: Path) -> None:
 def test_the_command(runs: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["compare", "import", "mine", str(file), "name=theirs", "--out", str(runs)]
     assert main([*arguments, "--dry-run"]) == 0
-    assert "4 cells would be written" in capsys.readouterr().out
+    assert "4 cells " in capsys.readouterr().out
     assert main([*arguments, "toolkit=Other 1.0", "fit_seconds=2.5"]) == 0
     text = capsys.readouterr().out
     assert "theirs.csv: UAR 0." in text
     assert "theirs" in text.split("cells written")[1]  # the table
     assert main([*arguments, "recipe=nothing"]) == 2
-    assert "no finished cell of recipe nothing" in capsys.readouterr().err
+    assert "recipe nothing" in capsys.readouterr().err
 
 
 def test_what_the_command_takes() -> None:
@@ -476,12 +484,12 @@ def test_what_the_command_takes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["s", "name=x"], r"found 1 of SUITE and FILE \(s\)"),
-        (["s", "f", "g", "name=x"], "found 3 of SUITE and FILE"),
-        (["s", "f"], "add name=NAME"),
-        (["s", "f", "name=x", "recip=y"], "did you mean 'recipe'"),
-        (["s", "f", "name=x", "fold=one"], "fold is 'one'; give a number"),
-        (["s", "f", "name=x", "overwrite=1"], "overwrite is '1'; have true, false"),
+        (["s", "name=x"], r"serzoo compare import SUITE FILE.* 1 .*\(s\)"),
+        (["s", "f", "g", "name=x"], r"serzoo compare import SUITE FILE.* 3 .*\(s, f, g\)"),
+        (["s", "f"], "name=NAME"),
+        (["s", "f", "name=x", "recip=y"], "'recip'.*'recipe'"),
+        (["s", "f", "name=x", "fold=one"], "fold .*'one'.* number"),
+        (["s", "f", "name=x", "overwrite=1"], "overwrite .*'1'.* true, false"),
     ],
 )
 def test_what_the_command_refuses(arguments: list[str], message: str) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from facts import says
 from serzoo.zoo import config
 from serzoo.zoo.cli import main
 from serzoo.zoo.comparison import few_shot
@@ -155,14 +156,16 @@ def test_the_verb(tiny_recipe, tiny_speech, tmp_path, capsys) -> None:
 
 
 def test_a_tuning_that_the_encoder_has_not_is_told_before_anything_is_trained(tmp_path) -> None:
-    with pytest.raises(ConfigError, match=r"'logmel' has none; possible here: head, full, scratch"):
+    with pytest.raises(ConfigError, match=says("tuning=lora", "'logmel'", "head, full, scratch")):
         compare("few_shot", ["tuning=[head,lora]"], out=str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 def test_cells_of_a_source_that_failed_are_recorded(suite, tmp_path) -> None:
     small = ["head=[classification]", "shots=[0,1]", "draw=1", "tuning=head"]
-    with pytest.raises(ComparisonError, match=r"2 of 2 failed.*its source did not end well"):
+    with pytest.raises(
+        ComparisonError, match=says("2 of 2", "tiny_shots/sources/tiny-classification", "log.txt")
+    ):
         compare(str(suite), small, out=str(tmp_path / "runs"), workers=1, limit=1e-4)
     told = [json.loads(p.read_text()) for p in tmp_path.glob("runs/*/cells/*/record.json")]
     assert [(t["status"], t["reason"]) for t in told] == [("failed", "source")] * 2

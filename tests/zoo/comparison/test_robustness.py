@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from facts import says
 from rich.console import Console
 from serzoo.zoo import config
 from serzoo.zoo.cli import main
@@ -80,20 +81,22 @@ def test_a_file_may_keep_some_cells_only(tmp_path: Path) -> None:
     assert robustness.load(str(path)).only == {"seed": [1], "head": ["selm"]}
     assert robustness.load(str(path), ["head=all", "fold=[2]"]).only == {"seed": [1], "fold": [2]}
     path.write_text(TEXT + "only: {speaker: 1}\n")
-    with pytest.raises(ConfigError, match=r"unknown key 'only.speaker'"):
+    with pytest.raises(
+        ConfigError, match=says("'only.speaker'", "encoder, fold, head, recipe, seed")
+    ):
         robustness.load(str(path))
     path.write_text(TEXT + "only: [1]\n")
-    with pytest.raises(ConfigError, match="give lists"):
+    with pytest.raises(ConfigError, match=says("[1]", "only: {seed: [1]}")):
         robustness.load(str(path))
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["optim.lr=1"], "trains nothing and takes no 'optim.lr'"),
-        (["conditions=[]"], r"conditions is \[\]; give a list"),
-        (["conditions=[whites:5]"], "did you mean 'white'"),
-        (["of=null"], "does not say whose cells it tests; add of=SUITE"),
+        (["optim.lr=1"], "'optim.lr'.* baseline, conditions"),
+        (["conditions=[]"], r"conditions .*\[\].* list"),
+        (["conditions=[whites:5]"], "'whites:5'.*'white'"),
+        (["of=null"], "of=SUITE"),
     ],
 )
 def test_what_a_suite_of_conditions_refuses(suite: str, overrides: list[str], message: str) -> None:
@@ -104,7 +107,7 @@ def test_what_a_suite_of_conditions_refuses(suite: str, overrides: list[str], me
 def test_an_unknown_key_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(TEXT + "axes: {}\n")
-    with pytest.raises(ConfigError, match="unknown key 'axes'"):
+    with pytest.raises(ConfigError, match=says("'axes'", "baseline, conditions")):
         robustness.load(str(path))
 
 
@@ -124,9 +127,11 @@ def test_heads_follow_each_other_under_a_condition(suite: str, runs: Path) -> No
 
 
 def test_trained_cells_that_are_not_there(suite: str, runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ComparisonError, match="run `serzoo compare tiny` first"):
+    with pytest.raises(ComparisonError, match=says("'tiny'", "serzoo compare tiny", "of=SUITE")):
         robustness.expand(robustness.load(suite), out=str(tmp_path))
-    with pytest.raises(ComparisonError, match=r"no finished cell .*seed.* has a checkpoint"):
+    with pytest.raises(
+        ComparisonError, match=says("checkpoint", "{'seed': [7]}", "serzoo compare tiny")
+    ):
         robustness.expand(robustness.load(suite, ["seed=7"]), out=str(runs))
 
 
@@ -178,15 +183,15 @@ def test_data_that_changed_is_refused(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "tiny", tmp_path / "tiny")
     path = tmp_path / "tiny" / "cells" / "classification" / "predictions.jsonl"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
-    with pytest.raises(DataError, match=r"was tested on .* utterances, and there are"):
+    with pytest.raises(DataError, match=says("cells/classification", 5, 6)):
         measured(tmp_path, tmp_path / "a", "clean")
 
 
 def test_conditions_are_for_test_audio(runs: Path) -> None:
     source = runs / "tiny" / "cells" / "classification"
-    with pytest.raises(ConfigError, match="conditions are for test audio; use part=test or"):
+    with pytest.raises(ConfigError, match=says("part=test", "part=all")):
         evaluate(source, part="valid", condition="telephone")
-    with pytest.raises(ConfigError, match="did you mean 'telephone'"):
+    with pytest.raises(ConfigError, match=says("'telefone'", "clean", "'telephone'")):
         evaluate("no/such/run", condition="telefone")  # before the model is looked for
     _, numbers = evaluate(source, part="all", condition="telephone")
     assert numbers["condition"]["utterances"] == numbers["metrics"]["n"] == 30

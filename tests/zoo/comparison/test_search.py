@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facts import says
 from serzoo.zoo.comparison import search, suite
 from serzoo.zoo.comparison.compare import compare
 from serzoo.zoo.errors import ComparisonError, ConfigError
@@ -54,20 +55,22 @@ def test_a_grid_holds_every_combination_once() -> None:
     some = made(trials=4, space=space, draw="grid").settings("selm")
     assert some == found[:4]
     wide = made(trials=2, space={"optim.lr": {"low": 1e-4, "high": 1e-2}}, draw="grid")
-    with pytest.raises(ConfigError, match=r"draw is grid, so optim.lr must be a list"):
+    with pytest.raises(ConfigError, match=says("draw", "grid", "optim.lr", "list")):
         wide.settings("selm")
 
 
 def test_a_space_too_small_for_a_head_is_told() -> None:
     found = made(trials=3, space={"optim.lr": [1e-3, 1e-2], "head.hidden": [0, 8]})
-    with pytest.raises(ConfigError, match=r"wants 3 trials, but head 'selm' has 2 .* of optim.lr;"):
+    with pytest.raises(
+        ConfigError, match=says("3 trials", "'selm'", 2, "optim.lr", "search.heads.selm")
+    ):
         found.settings("selm")
     own = made(
         trials=3, space={"optim.lr": [1e-3, 1e-2]}, heads={"selm": {"head.lm_width": [32, 64]}}
     )
     assert {tuple(s) for s in own.settings("selm")} == {("optim.lr", "head.lm_width")}
     wrong = made(trials=2, space={"optim.lr": [1, 2]}, heads={"selm": {"head.lm_widht": [32]}})
-    with pytest.raises(ConfigError, match=r"head 'selm' has no knob 'lm_widht'; .* 'lm_width'"):
+    with pytest.raises(ConfigError, match=says("'selm'", "'lm_widht'", "'lm_width'")):
         wrong.settings("selm")
 
 
@@ -90,7 +93,7 @@ def test_the_winner_is_the_first_of_the_best_that_ended_well(tmp_path: Path) -> 
 
 def test_sizes_that_are_matched_are_not_searched(tiny_recipe: str, tmp_path: Path) -> None:
     path = written(tiny_recipe, tmp_path, {"trials": 2, "space": {"head.hidden": [8, 16]}})
-    with pytest.raises(ConfigError, match=r"search and match_params both set head.hidden of head"):
+    with pytest.raises(ConfigError, match=says("search", "match_params", "head.hidden", "'mlp'")):
         suite.expand(suite.load(path, ["match_params=2000", "head=[mlp]"]), out="x")
 
 
@@ -135,7 +138,7 @@ def test_trials_are_validated_only_and_the_winner_is_run(tiny_recipe: str, tmp_p
     # heads with settings of their own may stand in one table, with other budgets they may not
     check_comparable(found.runs)
     found.runs[0].record["search"]["trials"] = 3
-    with pytest.raises(ComparisonError, match=r"different settings: search; "):
+    with pytest.raises(ComparisonError, match=says("settings: search")):
         check_comparable(found.runs)
     before = {p: p.stat().st_mtime_ns for p in folder.glob("*/*/record.json")}
     assert compare(path, out=str(out), workers=1)["done"] == 4
@@ -148,7 +151,7 @@ def test_a_head_of_which_no_trial_ends_well_is_a_recorded_cell(
     wanted = {"trials": 2, "space": {"optim.lr": [1e-3, 1e-2]}}
     path = written(tiny_recipe, tmp_path, wanted)
     more = ["head=[classification]", "encoder.widths=[4,8,8]", "seed=[1]"]  # of no encoder
-    with pytest.raises(ComparisonError, match=r"no finished cell .* none of 2 trials ended well"):
+    with pytest.raises(ComparisonError, match=says("1 of 1", "2 trials", "ValueError")):
         compare(path, more, out=str(tmp_path / "runs"), workers=1)
     (cell,) = (tmp_path / "runs" / "searched" / "cells").iterdir()
     entry = read_record(cell) or {}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facts import says
 from serzoo.zoo import registry
 from serzoo.zoo.comparison import suite
 from serzoo.zoo.config import RunConfig
@@ -124,61 +125,63 @@ def test_an_axis_of_encoders_brings_each_its_own_optim(
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("title:", "tittle:", "has unknown key 'tittle'; have axes, .*; did you mean 'title'?"),
-        ("  head:", "  haed:", "has unknown axis 'haed'; have corpus, .*; did you mean 'head'?"),
-        ("  seed: [1, 2]\n", "", "has no axis 'seed'; give a list"),
-        ("[1, 2]", "[]", "has no axis 'seed'; give a list"),
-        ("[1, 2]", "[1, 1]", r"names a seed twice: \[1, 1\]"),
-        ("[0, 2]", "[a]", r"fold is \['a'\]; give a list of numbers, or all"),
-        ("[optim.epochs=3]", "{optim: 3}", "overrides are a list of key=value, not .*"),
-        ("title: Two heads", "baseline: selmm", "unknown baseline 'selmm'; have .* 'selm'?"),
-        ("axes:", "overrides: []\naxis:", "has unknown key 'axis'; have axes, .*'axes'?"),
+        ("title:", "tittle:", "'tittle'.* axes, .*'title'"),
+        ("  head:", "  haed:", "'haed'.* corpus, .*'head'"),
+        ("  seed: [1, 2]\n", "", "'seed'.* list"),
+        ("[1, 2]", "[]", "'seed'.* list"),
+        ("[1, 2]", "[1, 1]", r"seed .*\[1, 1\]"),
+        ("[0, 2]", "[a]", r"fold .*\['a'\].* all$"),
+        ("[optim.epochs=3]", "{optim: 3}", r"overrides .*key=value.*\{'optim': 3\}"),
+        ("title: Two heads", "baseline: selmm", "baseline 'selmm'.* classification, .*'selm'"),
+        ("axes:", "overrides: []\naxis:", "'axis'.* axes, .*'axes'"),
         (
             "  fold:",
             "  encodr.tuning: [lora]\n  fold:",
-            r"unknown axis 'encodr.tuning'; have .*KEY",
+            r"'encodr\.tuning'.* encoder\.KEY.*'tuning'",
         ),
-        ("  fold:", "  tuning: []\n  fold:", r"tuning is \[\]; give a list of values"),
-        ("title:", "limit_minutes: 0\ntitle:", "limit_minutes is 0; give minutes above 0"),
-        ("title:", "search: 8\ntitle:", "search is 8; give search: .*"),
-        ("title:", "search: {trials: 1, space: {optim.lr: [1]}}\ntitle:", "trials is 1; give .*"),
+        ("  fold:", "  tuning: []\n  fold:", r"tuning .*\[\].* list"),
+        ("title:", "limit_minutes: 0\ntitle:", r"limit_minutes .*\b0[;,] .*\b0\b"),
+        ("title:", "search: 8\ntitle:", r"search .*\b8\b.*search: \{trials: 8, "),
+        (
+            "title:",
+            "search: {trials: 1, space: {optim.lr: [1]}}\ntitle:",
+            r"search\.trials .*\b1\b.*\b2\b",
+        ),
         (
             "title:",
             "search: {trials: 2, space: {encoder.dim: [1]}}\ntitle:",
-            "'encoder.dim' cannot be searched; have optim.KEY and head.KEY, .*",
+            r"'encoder\.dim' .*optim\.KEY .*head\.KEY",
         ),
         (
             "title:",
             "search: {trials: 2, space: {optim.lr: {low: 2, high: 1}}}\ntitle:",
-            "optim.lr is .*; give a list of values, or .*",
+            r"optim\.lr .*\{'low': 2, 'high': 1\}.*\{low: 1e-4, high: 1e-2\}",
         ),
         (
             "title:",
             "search: {trials: 2, draw: best, space: {optim.lr: [1]}}\ntitle:",
-            "search.draw is 'best'; have random, grid",
+            r"search\.draw .*'best'.* random, grid",
         ),
-        (TEXT, "title: x", "has no axes; give axes: .*"),
-        (TEXT, "- x", "holds a list; expected lines of key: value"),
-        (TEXT, "a: [", "no YAML: .*"),
+        (TEXT, "title: x", r"axes: \{recipe: \[\.\.\.\], head: \[\.\.\.\]\}"),
+        (TEXT, "- x", r"mine\.yaml .*list.*\bkey: value"),
+        (TEXT, "a: [", "line 1, column 5"),
     ],
 )
 def test_mistakes_are_told(file: Path, before: str, after: str, message: str) -> None:
     assert before in TEXT
     file.write_text(TEXT.replace(before, after))
-    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+    with pytest.raises(ConfigError, match=message):
         suite.load(str(file))
 
 
 def test_unknown_suites_and_overrides_are_told(file: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no suite config called 'quikstart'; .* 'quickstart'\?"):
+    with pytest.raises(ConfigError, match=says("'quikstart'", "frozen", "'quickstart'")):
         suite.load("quikstart")
-    with pytest.raises(
-        ConfigError, match=r"no suite file nowhere.yaml; shipped suites: .*frozen, "
-    ):
+    with pytest.raises(ConfigError, match=says("nowhere.yaml", "frozen", "quickstart")):
         suite.load("nowhere.yaml")
-    with pytest.raises(ConfigError, match="'selm' is no override"):
+    with pytest.raises(ConfigError, match=says("'selm'", "optim.lr=1e-3")):
         suite.load(str(file), ["selm"])
-    with pytest.raises(ConfigError, match=r"unknown key 'optim.epoch'; .* 'epochs'\?"):
+    with pytest.raises(ConfigError, match=says("'optim.epoch'", "accumulate", "'epochs'")):
         suite.expand(suite.load(str(file), ["optim.epoch=3"]), out="x")
 
 

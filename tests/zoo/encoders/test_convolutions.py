@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from facts import says
 from serzoo.zoo.encoders import convolutions as front_end
 from serzoo.zoo.encoders.convolutions import ConvFrontEnd
 from serzoo.zoo.errors import ConfigError
@@ -212,5 +213,5 @@ def test_copies_do_not_carry_the_matrices(extractor):
 def test_a_layer_of_another_kind_is_refused(extractor):
     modules = extractor()
     modules.conv_layers[0].layer_norm = torch.nn.GroupNorm(4, 16)
-    with pytest.raises(ConfigError, match="one group per channel"):
+    with pytest.raises(ConfigError, match=says("layer 0", "GroupNorm(4, 16", "LayerNorm")):
         ConvFrontEnd(modules)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from facts import says
 from safetensors.torch import load_file, save_file
 from serzoo.zoo import registry, shipped
 from serzoo.zoo.encoders.backbone import HFEncoder
@@ -64,7 +65,9 @@ def test_pickled_weights_are_refused_and_the_advice_works(tiny_hf, monkeypatch):
     expected, _ = HFEncoder(name=name).extract(audio, lengths)
     torch.save(AutoModel.from_pretrained(name).state_dict(), Path(name) / "pytorch_model.bin")
     (Path(name) / "model.safetensors").unlink()
-    with pytest.raises(ConfigError, match="never unpickles") as error:
+    with pytest.raises(
+        ConfigError, match=says("pytorch_model.bin", "model.safetensors", "weights_only=True")
+    ) as error:
         HFEncoder(name=name)
     command = str(error.value).split("if you trust it: ")[1]
     python, flag, code, folder = shlex.split(command)
@@ -80,14 +83,14 @@ def test_a_model_that_lacks_weights_is_refused(tiny_hf):
     weights = load_file(file)
     del weights["encoder.layers.1.attention.k_proj.weight"]
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=r"lack 1 .*layers\.1\.attention\.k_proj\.weight"):
+    with pytest.raises(ConfigError, match=says(1, "encoder.layers.1.attention.k_proj.weight")):
         HFEncoder(name=str(file.parent))
 
 
 def test_damaged_weights_are_refused(tiny_hf):
     file = Path(tiny_hf()) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ConfigError, match="damaged"):
+    with pytest.raises(ConfigError, match=says(file.parent, "damaged", "header")):
         HFEncoder(name=str(file.parent))
 
 
@@ -95,46 +98,55 @@ def test_weights_that_do_not_fit_the_config_are_refused(tiny_hf):
     file = Path(tiny_hf()) / "config.json"
     config = json.loads(file.read_text()) | {"intermediate_size": 64}
     file.write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match=r"do not fit its config\.json"):
+    with pytest.raises(
+        ConfigError, match=says(file.parent, "config.json", "ignore_mismatched_sizes")
+    ):
         HFEncoder(name=str(file.parent))
 
 
 def test_other_kinds_of_model_are_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clap"}))
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"'clap'.*wav2vec2.*wavlm.*sew.*whisper"):
+    with pytest.raises(
+        ConfigError, match=says("'clap'", "wav2vec2", "wavlm", "sew", "whisper", "serzoo.encoders")
+    ):
         HFEncoder(name=str(tmp_path))
 
 
 def test_another_sampling_rate_is_refused(tiny_hf):
     name = tiny_hf(do_normalize=None)
     (Path(name) / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 8000}))
-    with pytest.raises(ConfigError, match="8000 Hz"):
+    with pytest.raises(ConfigError, match=says("8000 Hz", "preprocessor_config.json", "16000 Hz")):
         HFEncoder(name=name)
 
 
 @pytest.mark.parametrize(
-    ("files", "says"),
+    ("files", "message"),
     [
-        ({}, "without config.json"),
-        ({"config.json": '{"model_type": "hubert"}'}, "without weights"),
-        ({"config.json": "{", "model.safetensors": ""}, "cannot be read"),
+        ({}, r"config\.json.* save_pretrained"),
+        (
+            {"config.json": '{"model_type": "hubert"}'},
+            r"model\.safetensors .*model\.safetensors\.index\.json",
+        ),
+        ({"config.json": "{", "model.safetensors": ""}, "config.json .*JSON"),
     ],
 )
-def test_incomplete_folders_are_refused(tmp_path, files, says):
+def test_incomplete_folders_are_refused(tmp_path, files, message):
     for file, text in files.items():
         (tmp_path / file).write_text(text)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         HFEncoder(name=str(tmp_path))
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"reads like a folder.*missing.*hub id"):
+    with pytest.raises(
+        ConfigError, match=says("missing", "model.safetensors", "facebook/wav2vec2-base")
+    ):
         HFEncoder(name=str(tmp_path / "missing"))
 
 
 def test_a_revision_of_a_folder_is_refused(tiny_hf):
-    with pytest.raises(ConfigError, match="has no revision 'v1'"):
+    with pytest.raises(ConfigError, match=says("'v1'", "null")):
         HFEncoder(name=tiny_hf(), revision="v1")
 
 
@@ -184,5 +196,7 @@ def test_the_commit_behind_a_revision_is_known(hub_cache, revision):
 
 def test_a_commit_with_a_pickle_only_is_refused(hub_cache):
     (hub_cache / "model.safetensors").rename(hub_cache / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match=r"has no model\.safetensors at this revision"):
+    with pytest.raises(
+        ConfigError, match=says("'acme/tiny'", "model.safetensors", "revision=refs/pr/<number>")
+    ):
         load_speech_model("acme/tiny", COMMIT)

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import soxr
 import torch
+from facts import says
 from scipy.special import softmax
 from serzoo.datamodules.audio import read_audio
 from serzoo.zoo import load, registry
@@ -98,11 +99,11 @@ def test_arrays_are_files(model, tmp_path):
 
 def test_what_cannot_be_an_input_is_refused(model):
     for inputs, words in (
-        ([np.zeros((2, 3, 4))], r"\[0\] has shape \[2, 3, 4\]"),
-        ([np.zeros((16_000, 2))], r"shape \[16000, 2\]; give \[samples\] or \[channels"),
-        ([np.zeros(9, complex)], "holds complex128"),
-        ([3.5], "is a float; give a path"),
-        ([], "nothing to predict"),
+        ([np.zeros((2, 3, 4))], r"\[0\] .*\[2, 3, 4\]"),
+        ([np.zeros((16_000, 2))], r"\[16000, 2\].*\[samples\] .*\[channels, samples\]"),
+        ([np.zeros(9, complex)], r"\[0\] .*complex128"),
+        ([3.5], r"\[0\] .*\bfloat\b.* numpy"),
+        ([], "files, folders, patterns or arrays"),
     ):
         with pytest.raises(ConfigError, match=words):
             model.predict(inputs)
@@ -209,7 +210,7 @@ def test_the_mode_of_every_part_is_left_as_it_was(model):
 
 def test_a_head_that_reads_text_says_so(model, monkeypatch):
     monkeypatch.setattr(type(model.head), "needs", frozenset({"text"}))
-    with pytest.raises(ConfigError, match=r"reads text besides the audio.*serzoo eval"):
+    with pytest.raises(ConfigError, match=says("ClassificationHead", "serzoo eval")):
         model.predict(chirp(0.5))
 
 
@@ -229,14 +230,14 @@ def test_windows_cover_a_long_recording_to_its_end(model):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"window": 1.0, "hop": 1.5}, "hop is 1.5 s.*at most the window, 1 s"),
-        ({"window": 1.0, "hop": 0.0}, "hop is 0 s"),
-        ({"window": -1.0}, "window is -1 s"),
-        ({"window": 2.5}, "window is 2.5 s.*at most 2 s.*max_seconds"),
-        ({"window": float("nan")}, "window is nan s"),
-        ({"voice": "loud"}, "voice is 'loud'; have none, energy, silero"),
-        ({"batch_seconds": 0.0}, "batch_seconds is 0"),
-        ({"rate": 0}, "rate is 0"),
+        ({"window": 1.0, "hop": 1.5}, r"hop .*1\.5 s\b.* window, 1 s\b"),
+        ({"window": 1.0, "hop": 0.0}, r"hop .*\b0 s\b.* 0 .* 1 s\b"),
+        ({"window": -1.0}, r"window .*-1 s\b.* 0 .* 2 s\b"),
+        ({"window": 2.5}, r"window .*2\.5 s\b.* 2 s\b.*max_seconds"),
+        ({"window": float("nan")}, r"window .*nan s.* 2 s\b"),
+        ({"voice": "loud"}, "voice .*'loud'.* none, energy, silero"),
+        ({"batch_seconds": 0.0}, "batch_seconds .*0; .*0"),
+        ({"rate": 0}, r"rate .*\b0; .*arrays"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(model, options, words):

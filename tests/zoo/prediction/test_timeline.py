@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from facts import says
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.prediction.predictions import Row
 from serzoo.zoo.prediction.recordings import Recording
@@ -68,9 +69,9 @@ def test_one_panel_per_recording_also_for_one_that_failed(tmp_path):
 
 
 def test_where_plots_may_go(tmp_path):
-    with pytest.raises(ConfigError, match=r"plot is 'a.txt'; give a name that ends in .png"):
+    with pytest.raises(ConfigError, match=says("'a.txt'", ".png, .pdf, .svg")):
         Plots("a.txt", [recording("a")])
-    with pytest.raises(ConfigError, match="21 recordings do not fit one figure of 20 panels"):
+    with pytest.raises(ConfigError, match=says(21, 20, "plot")):
         Plots("a.png", [recording("a")] * 21)
     (tmp_path / "dotted.d").mkdir()
     assert Plots(tmp_path / "dotted.d", [recording("a")] * 21).folder

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from facts import says
 from serzoo.datamodules.audio import read_audio
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.prediction.voice import CHUNK, by_energy, detector, rechunk
@@ -105,7 +106,7 @@ def test_two_real_utterances_are_two_segments(real_data):
 def test_names():
     assert detector("none") is None
     assert detector("energy") is by_energy
-    with pytest.raises(ConfigError, match="voice is 'whisper'; have none, energy, silero"):
+    with pytest.raises(ConfigError, match=says("'whisper'", "none, energy, silero")):
         detector("whisper")
 
 
@@ -119,7 +120,9 @@ def test_an_absent_package_is_named(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace())
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"\(silero_vad\); pip install 'serzoo\[vad\]'"):
+    with pytest.raises(
+        ConfigError, match=says("silero_vad", "pip install 'serzoo[vad]'", "voice=energy")
+    ):
         detector("silero")
 
 

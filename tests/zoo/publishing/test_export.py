@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from facts import says
 from serzoo.zoo import registry
 from serzoo.zoo.cli import main
 from serzoo.zoo.config import load as compose
@@ -78,7 +79,7 @@ def test_a_file_that_differs_is_refused(tmp_path):
     other = build("classification")
     with torch.no_grad():
         other.head.output[-1].bias.add_(torch.tensor([0.0, 0.0, 1e-3]))
-    with pytest.raises(ExportError, match=r"differ from the model's by 0\.001, more than 0\.0001"):
+    with pytest.raises(ExportError, match=r"model\.onnx .* 0\.001\b.* 0\.0001\b"):
         parity(other, path)
 
 
@@ -103,29 +104,31 @@ def test_spectrograms_to_scores(tmp_path, head):
 
 def test_what_cannot_be_exported_says_why(tiny_hf, tmp_path):
     path = tmp_path / "model.onnx"
-    with pytest.raises(ExportError, match="SELMHead writes with a tokeniser"):
+    with pytest.raises(ExportError, match=says("SELMHead", "classification, gen_ser")):
         export(build("selm"), path)
     for family in ("wav2vec2-bert", "whisper"):
-        with pytest.raises(ExportError, match=f"model_type '{family}' is not exported; have"):
+        with pytest.raises(ExportError, match=says(f"'{family}'", "logmel", "wav2vec2", "sew")):
             export(build("classification", "hf", name=tiny_hf(family, "none")), path)
     half = build("classification", "hf", name=tiny_hf("wav2vec2", "layer"), dtype="bfloat16")
-    with pytest.raises(ExportError, match="dtype=bfloat16 is not exported"):
+    with pytest.raises(ExportError, match=says("encoder.dtype=bfloat16", "encoder.dtype=float32")):
         export(half, path)
     sizes = {"widths": (8, 8, 8, 8), "depths": (1, 1, 1, 1)}
-    with pytest.raises(ExportError, match="ResNetEncoder is not exported"):
+    with pytest.raises(ExportError, match=says("ResNetEncoder", "logmel")):
         export(build("classification", "resnet50", **sizes), path)
-    with pytest.raises(ExportError, match=r"in training mode; call \.eval"):
+    with pytest.raises(ExportError, match=says(".eval()")):
         export(build("classification").train(), path)
     module = build("classification")
     module.head.scores = lambda frames, taxonomy: frames.x[bool(frames.x.sum() > 0)]
-    with pytest.raises(ExportError, match="looking at values"):
+    with pytest.raises(
+        ExportError, match=says("ClassificationHead", "GuardOnDataDependentSymNode")
+    ):
         export(module, path)
     assert not path.exists()
 
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)
-    with pytest.raises(ExportError, match=r"pip install 'serzoo\[onnx\]'"):
+    with pytest.raises(ExportError, match=says("onnxscript", "pip install 'serzoo[onnx]'")):
         export(build("classification"), tmp_path / "model.onnx")
 
 

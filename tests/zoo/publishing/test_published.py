@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from facts import says
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
@@ -275,22 +276,25 @@ def reorder(config: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (reorder, "classes or their order were changed"),
-        (lambda c: c.update(format=2), r"has format 2 \(of serzoo .*\), this serzoo .* reads 1"),
-        (lambda c: c.pop("library"), "was not written by `serzoo save`"),
-        (lambda c: c.pop("taxonomy"), "lacks taxonomy"),
-        (lambda c: c.update(temperature="hot"), "lacks temperature"),
-        (lambda c: c["head"].update(type="classifications"), "did you mean 'classification'"),
-        (lambda c: c["encoder"].update(type="logmell"), "did you mean 'logmel'"),
-        (lambda c: c["head"].update(colour=1), "unknown key 'colour'"),
-        (lambda c: c["encoder"].update(dim="wide"), "dim='wide' does not fit int"),
-        (lambda c: c["head"].update(type="os:system"), "asks for head 'os:system', which is no"),
-        (lambda c: c["encoder"].update(type="serzoo.zoo.x"), "names its parts and never code"),
-        (lambda c: c["head"].update(type=["os"]), "is no registered name"),
-        (lambda c: c["training"].update(surprise=1), "unknown key 'surprise'"),
-        (lambda c: c["taxonomy"].pop("classes"), "cannot be built"),
-        (lambda c: c["head"].update(hidden=5), "lacks 2 weights this model trains"),
-        (lambda c: c["encoder"].update(bands=32), "bands=64 in its encoder's preprocessing"),
+        (reorder, r"fingerprint [0-9a-f]{12}\b.* [0-9a-f]{12}: .*order"),
+        (lambda c: c.update(format=2), r"format 2 \(.*\).* 1; "),
+        (lambda c: c.pop("library"), r"config\.json .*`serzoo save`.*checkpoints/best\.ckpt"),
+        (lambda c: c.pop("taxonomy"), r"config\.json .*taxonomy"),
+        (lambda c: c.update(temperature="hot"), r"config\.json .*temperature"),
+        (lambda c: c["head"].update(type="classifications"), "'classifications'.*'classification'"),
+        (lambda c: c["encoder"].update(type="logmell"), "'logmell'.*'logmel'"),
+        (lambda c: c["head"].update(colour=1), "head 'classification': .*'colour'.* dropout"),
+        (lambda c: c["encoder"].update(dim="wide"), "encoder 'logmel': .*dim='wide'.* int"),
+        (lambda c: c["head"].update(type="os:system"), "head 'os:system'.*code"),
+        (lambda c: c["encoder"].update(type="serzoo.zoo.x"), r"encoder 'serzoo\.zoo\.x'.*code"),
+        (lambda c: c["head"].update(type=["os"]), r"head '\['os'\]'.*code"),
+        (lambda c: c["training"].update(surprise=1), "'surprise'.* corpus, data"),
+        (lambda c: c["taxonomy"].pop("classes"), r"config\.json.*'classes'"),
+        (
+            lambda c: c["head"].update(hidden=5),
+            r"\b2 .*\(head\.output\.3\.bias, head\.output\.3\.weight\)",
+        ),
+        (lambda c: c["encoder"].update(bands=32), r"bands=64 .*\b32\b"),
     ],
 )
 def test_another_configuration_is_refused(saved, change, message):
@@ -308,12 +312,15 @@ def change_weights(folder: Path, change: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: w.pop("head.output.0.bias"), r"lacks 1 weights .*head\.output\.0\.bias"),
-        (lambda w: w.update(surplus=torch.ones(1)), "holds 1 weights this model has not"),
-        (lambda w: w.update({"head.output.0.bias": torch.ones(4)}), "differ in shape"),
+        (lambda w: w.pop("head.output.0.bias"), r"\b1 .*\(head\.output\.0\.bias\)"),
+        (lambda w: w.update(surplus=torch.ones(1)), r"\b1 .*\(surplus\)"),
+        (
+            lambda w: w.update({"head.output.0.bias": torch.ones(4)}),
+            r"\b1 .*head\.output\.0\.bias: \[4\] .*\[3\]",
+        ),
         (
             lambda w: w.update({"head.output.0.bias": torch.ones(3, dtype=torch.float16)}),
-            "stored as torch.float16, the model has torch.float32",
+            r"head\.output\.0\.bias .*torch\.float16.*torch\.float32",
         ),
     ],
 )
@@ -328,10 +335,10 @@ def test_cut_or_foreign_files_are_refused(saved):
     whole = path.read_bytes()
     for content in (b"", whole[:7], whole[: len(whole) // 2], whole[:-1], b"no tensors" * 99):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged, cut off"):
+        with pytest.raises(CheckpointError, match=says(path, "damaged")):
             load(saved)
     (saved / "config.json").write_text('{"library": ')
-    with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
+    with pytest.raises(CheckpointError, match=says("config.json", "damaged", "line 1")):
         load(saved)
 
 
@@ -349,13 +356,11 @@ def test_no_pickle_is_ever_read(saved, tmp_path):
     mark = tmp_path / "executed"
     pickled = pickle.dumps(Payload(mark))
     (saved / "model.safetensors").write_bytes(pickled)
-    with pytest.raises(CheckpointError, match="no safetensors"):
+    with pytest.raises(CheckpointError, match=says(saved / "model.safetensors", "header")):
         load(saved)
     (saved / "model.safetensors").unlink()
     (saved / "pytorch_model.bin").write_bytes(pickled)
-    with pytest.raises(
-        CheckpointError, match=r"has no model\.safetensors \(it holds pytorch_model"
-    ):
+    with pytest.raises(CheckpointError, match=says("model.safetensors", "pytorch_model.bin")):
         load(saved)
     assert not mark.exists()
     pickle.loads(pickled)  # it would have been
@@ -365,7 +370,7 @@ def test_no_pickle_is_ever_read(saved, tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_missing_file_is_named(saved, name):
     (saved / name).unlink()
-    with pytest.raises(CheckpointError, match=f"has no {name}"):
+    with pytest.raises(CheckpointError, match=says(saved, name)):
         load(saved)
 
 
@@ -376,20 +381,22 @@ def test_adapters_are_checked_as_well(tiny_hf, tmp_path):
     weights = load_file(path)
     first = next(iter(weights))
     save_file({k: v for k, v in weights.items() if k != first}, path)
-    with pytest.raises(CheckpointError, match="lacks 1 weights"):
+    with pytest.raises(CheckpointError, match=says(1, "k_proj.lora_A.default.weight")):
         load(folder)
     save_file({**weights, "base_model.model.x": torch.ones(1)}, path)
-    with pytest.raises(CheckpointError, match="holds 1 weights this model has not"):
+    with pytest.raises(CheckpointError, match=says(1, "base_model.model.x")):
         load(folder)
     path.unlink()
-    with pytest.raises(CheckpointError, match=r"has no adapter_model\.safetensors"):
+    with pytest.raises(CheckpointError, match=says("adapter has", "adapter_model.safetensors")):
         load(folder)
 
 
 def test_stray_adapters_are_refused(saved):
     (saved / "adapter").mkdir()
     save_file({"x": torch.ones(1)}, saved / "adapter" / "adapter_model.safetensors")
-    with pytest.raises(CheckpointError, match="is not tuned by LoRA"):
+    with pytest.raises(
+        CheckpointError, match=says("adapter/adapter_model.safetensors", "config.json", "LoRA")
+    ):
         load(saved)
 
 
@@ -430,7 +437,9 @@ def test_another_language_model_is_refused(tmp_path, monkeypatch):
     digest = json.loads((folder / "config.json").read_text())["published"]
     assert list(digest) == ["head.language.model"]
     edit(folder, lambda config: config["training"].update(seed=2))
-    with pytest.raises(CheckpointError, match=r"weights .* of its head\.language\.model"):
+    with pytest.raises(
+        CheckpointError, match=r"weights [0-9a-f]{12} .*head\.language\.model.* [0-9a-f]{12}\b"
+    ):
         load(folder)
 
 
@@ -456,7 +465,9 @@ def test_other_preprocessing_is_refused(tiny_hf, tmp_path):
     folder = save_pretrained(module_of({"type": "hf", "name": name}), tmp_path / "saved")
     path = Path(name) / "preprocessor_config.json"
     path.write_text(path.read_text().replace('"do_normalize": true', '"do_normalize": false'))
-    with pytest.raises(CheckpointError, match="normalise=True in its encoder's preprocessing"):
+    with pytest.raises(
+        CheckpointError, match=says("normalise=True", "False", "preprocessor_config.json")
+    ):
         load(folder)
 
 
@@ -470,11 +481,13 @@ def test_a_lightning_checkpoint_notices_another_encoder(tiny_recipe, tiny_hf, tm
     run = run_folder(cfg)
     load(run)
     other_encoder(name)
-    with pytest.raises(CheckpointError, match="was trained on published weights"):
+    with pytest.raises(CheckpointError, match=r"weights [0-9a-f]{12} .*encoder\b.* [0-9a-f]{12}\b"):
         load(run)
     (run / "record.json").unlink()
     (resumed := load_config(tiny_recipe, more)).trainer.out = str(tmp_path / "runs")
-    with pytest.raises(CheckpointError, match="the checkpoint was trained on published weights"):
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint .*weights [0-9a-f]{12} .*encoder\b.* [0-9a-f]{12}\b"
+    ):
         train(resumed)
 
 
@@ -485,7 +498,7 @@ def test_a_folder_with_something_else_is_left_alone(saved, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match="holds something else than a saved model"):
+    with pytest.raises(CheckpointError, match=says(mine, "--overwrite")):
         save_pretrained(saved, mine)
     assert [p.name for p in mine.iterdir()] == ["thesis.txt"]
     save_pretrained(saved, mine, overwrite=True)
@@ -523,7 +536,9 @@ def test_a_failed_write_leaves_what_was_there(saved, tmp_path, monkeypatch):
 def test_a_module_that_cannot_be_built_again_is_not_saved(tmp_path):
     module = module_of(LOGMEL)
     module.metadata = {}
-    with pytest.raises(CheckpointError, match="does not say how it was built"):
+    with pytest.raises(
+        CheckpointError, match=says("config", "taxonomy_fingerprint", "metadata", "serzoo train")
+    ):
         save_pretrained(module, tmp_path / "saved")
 
 
@@ -549,12 +564,12 @@ def test_a_hub_that_does_not_answer_is_told(monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(published, "snapshot_download", fetch)
-    with pytest.raises(CheckpointError, match=r"no folder someone/model, and .* \(no route\)"):
+    with pytest.raises(CheckpointError, match=says("someone/model", "'someone/model'", "no route")):
         load("someone/model")
 
 
 def test_a_revision_is_of_the_hub_only(saved):
-    with pytest.raises(CheckpointError, match="is a folder and has no revision 'v1'"):
+    with pytest.raises(CheckpointError, match=says(saved, "'v1'")):
         load(saved, revision="v1")
 
 
@@ -587,5 +602,5 @@ def test_a_model_is_uploaded(saved, monkeypatch, capsys):
 def test_a_model_that_only_this_machine_can_build_is_not_uploaded(tiny_hf, monkeypatch):
     monkeypatch.setattr(published, "create_repo", lambda *a, **k: pytest.fail("uploaded"))
     module = module_of({"type": "hf", "name": tiny_hf("wav2vec2", "group")})
-    with pytest.raises(CheckpointError, match=r"stands on the folder .*, which nobody else has"):
+    with pytest.raises(CheckpointError, match=says("base=FOLDER", "serzoo save")):
         push_to_hub(module, "me/model")

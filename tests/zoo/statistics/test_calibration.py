@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from facts import says
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.statistics.metrics import PredictionTable
 from sklearn import metrics as sk
@@ -66,5 +67,5 @@ class TestProbabilities:
         assert t.nll(t.temperature()) < 1e-4
 
     def test_bad_temperature(self):
-        with pytest.raises(ConfigError, match="temperature is 0"):
+        with pytest.raises(ConfigError, match=says("temperature", 0)):
             random_table().probabilities(0)

@@ -4,6 +4,7 @@ from math import isnan
 
 import numpy as np
 import pytest
+from facts import says
 from scipy import stats as scipy_stats
 from serzoo.zoo.errors import ComparisonError, ConfigError, DataError
 from serzoo.zoo.statistics.clusters import by_speaker, labelled_speakers
@@ -87,15 +88,15 @@ class TestJackknife:
 
     def test_bad_arguments(self):
         t = table_of(np.ones((3, 3, 8), dtype=bool))
-        with pytest.raises(ConfigError, match="level 95"):
+        with pytest.raises(ConfigError, match=says("level 95", "0 < level < 1")):
             jackknife(t, level=95)
-        with pytest.raises(DataError, match="no share"):
+        with pytest.raises(DataError, match=says("72.0", 0, 1, "paired_jackknife")):
             jackknife(t, lambda confusion: confusion.sum((-1, -2)))
         t.scores[3, 1] = np.nan
-        with pytest.raises(DataError, match=r"scores of 1 of 72 .* not finite \(first: 3\)"):
+        with pytest.raises(DataError, match=says("1 of 72", "first: 3")):
             jackknife(t)
         t.labels[:] = -1
-        with pytest.raises(DataError, match="none of 72 utterances is labelled"):
+        with pytest.raises(DataError, match=says("none of 72", "interval")):
             jackknife(t)
 
     def test_a_class_that_one_speaker_alone_has(self):
@@ -149,7 +150,7 @@ class TestPaired:
 
     def test_other_utterances_are_refused(self):
         t = table_of(np.ones((3, 3, 8), dtype=bool))
-        with pytest.raises(ComparisonError, match="1 utterances are in one table only"):
+        with pytest.raises(ComparisonError, match=says(1, "first: 71")):
             paired_jackknife(t, t.subset(range(71)))
 
 

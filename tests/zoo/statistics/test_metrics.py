@@ -4,6 +4,7 @@ import json
 import audmetric
 import numpy as np
 import pytest
+from facts import says
 from serzoo.zoo.errors import ComparisonError, DataError
 from serzoo.zoo.statistics.metrics import PredictionTable, merge
 from serzoo.zoo.statistics.rates import f1_of, uar_of, wa_of
@@ -25,7 +26,7 @@ class TestRates:
         labels, predicted = [0, 0, 1, 1], [0, 2, 1, 1]
         t = table(labels, predicted)
         assert t.uar() == 0.75
-        with pytest.warns(UserWarning, match="classes not in y_true"):
+        with pytest.warns(UserWarning, match=says("y_pred", "y_true")):
             assert t.uar() == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
         assert sk.recall_score(
             labels, predicted, labels=range(4), average="macro", zero_division=0
@@ -80,7 +81,7 @@ class TestRates:
     def test_nothing_labelled_is_an_error(self):
         t = table([-1, -1], [0, 1])
         for score in (t.uar, t.wa, t.macro_f1, t.metrics, t.nll, t.ece, t.brier, t.temperature):
-            with pytest.raises(DataError, match="none of 2 utterances is labelled"):
+            with pytest.raises(DataError, match=says("none of 2")):
                 score()
 
     def test_by_speaker(self):
@@ -99,11 +100,11 @@ class TestValidation:
     def test_non_finite_scores_name_the_ids(self):
         scores = one_hot([0, 1, 2, 3])
         scores[1, 0], scores[3, 2] = np.nan, -np.inf
-        with pytest.raises(DataError, match=r"2 of 4 utterances .* \(u1, u3\)"):
+        with pytest.raises(DataError, match=says("2 of 4", "u1, u3", "float32")):
             PredictionTable([f"u{i}" for i in range(4)], ["s"] * 4, np.zeros(4), scores, CLASSES)
 
     def test_scores_beyond_float32_are_not_finite(self):
-        with pytest.raises(DataError, match="1 of 1 utterances are not finite"):
+        with pytest.raises(DataError, match=says("1 of 1", "a", "float32")):
             PredictionTable(["a"], ["s"], np.zeros(1), np.array([[1e39, 0.0]]), ["x", "y"])
 
     def test_rounding_twice_is_rounding_once(self):
@@ -115,17 +116,17 @@ class TestValidation:
         assert t.scores == pytest.approx(scores, rel=5.1e-6, abs=1e-37)
 
     def test_labels_outside_the_classes(self):
-        with pytest.raises(DataError, match=r"outside -1..3 \(toy/001\)"):
+        with pytest.raises(DataError, match=says(1, "-1..3", "toy/001")):
             table([0, 4], [0, 0])
 
     def test_an_id_twice(self):
-        with pytest.raises(DataError, match="1 rows repeat an id"):
+        with pytest.raises(DataError, match=says("1 rows", "merge()")):
             PredictionTable(["a", "a"], ["s", "s"], np.zeros(2), one_hot([0, 1]), CLASSES)
 
     def test_lengths(self):
-        with pytest.raises(DataError, match="1 speakers"):
+        with pytest.raises(DataError, match=says("2 ids", "4 classes", "1 speakers", "2 labels")):
             PredictionTable(["a", "b"], ["s"], np.zeros(2), one_hot([0, 1]), CLASSES)
-        with pytest.raises(DataError, match=r"shape \(2, 4\)"):
+        with pytest.raises(DataError, match=says("2 ids", "3 classes", "(2, 4)", "[2, 3]")):
             PredictionTable(["a", "b"], ["s"] * 2, np.zeros(2), one_hot([0, 1]), CLASSES[:3])
 
 
@@ -148,15 +149,17 @@ class TestMerge:
             other.speakers = ["someone else"]
         else:
             other.scores = other.scores + 1
-        with pytest.raises(ComparisonError, match="'toy/001' is predicted twice and differently"):
+        with pytest.raises(ComparisonError, match=says("'toy/001'", "twice")):
             merge([t, other])
 
     def test_other_classes_are_an_error(self):
-        with pytest.raises(ComparisonError, match="c0, c1, c2, c3 with predictions over"):
+        with pytest.raises(
+            ComparisonError, match=says("c0, c1, c2, c3", "angry, happy, sad, neutral")
+        ):
             merge([table([0], [0]), random_table(3)])
 
     def test_nothing_to_merge(self):
-        with pytest.raises(DataError, match="no predictions to merge"):
+        with pytest.raises(DataError, match=says("merge", "empty")):
             merge([])
         empty = PredictionTable([], [], np.array([]), np.zeros((0, 4)), CLASSES)
         assert len(merge([empty])) == 0
@@ -205,18 +208,18 @@ class TestFile:
     @pytest.mark.parametrize(
         ("second", "message"),
         [
-            ("nonsense", "line 2: not a prediction"),
+            ("nonsense", "line 2: .*JSONDecodeError.*scores"),
             (
                 '{"id": "b", "speaker": "s", "scores": {"x": 1, "y": 2}}',
                 "line 2.*KeyError: 'label'",
             ),
             (
                 '{"id": "b", "speaker": "s", "label": "z", "scores": {"x": 1, "y": 2}}',
-                "line 2: label 'z' is no class; have x, y",
+                "line 2: label 'z'.* x, y",
             ),
             (
                 '{"id": "b", "speaker": "s", "label": "x", "scores": {"x": 1}}',
-                "line 2: scores for x; line 1 scores x, y",
+                "line 2: .* x; line 1 .* x, y",
             ),
         ],
     )
@@ -234,12 +237,12 @@ class TestFile:
         assert PredictionTable.read_jsonl(tmp_path / "p.jsonl.gz").ids == t.ids
         for damaged in (whole[:-9], b"no gzip"):
             (tmp_path / "p.jsonl.gz").write_bytes(damaged)
-            with pytest.raises(DataError, match="cannot read predictions"):
+            with pytest.raises(DataError, match=says("p.jsonl.gz")):
                 PredictionTable.read_jsonl(tmp_path / "p.jsonl.gz")
 
     def test_missing_and_empty(self, tmp_path):
-        with pytest.raises(DataError, match="cannot read predictions"):
+        with pytest.raises(DataError, match=says(tmp_path / "none", "Errno 2")):
             PredictionTable.read_jsonl(tmp_path / "none")
         (tmp_path / "empty").touch()
-        with pytest.raises(DataError, match="holds no predictions"):
+        with pytest.raises(DataError, match=says(tmp_path / "empty")):
             PredictionTable.read_jsonl(tmp_path / "empty")

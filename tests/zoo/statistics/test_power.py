@@ -4,6 +4,7 @@ from math import isnan
 
 import numpy as np
 import pytest
+from facts import says
 from scipy import stats as scipy_stats
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.statistics.jackknife import paired_jackknife
@@ -72,5 +73,5 @@ def test_where_it_cannot_be_told():
     found = minimum_detectable(a, b)
     assert isnan(found.value)
     assert "differ by the same for every speaker" in found.note
-    with pytest.raises(ConfigError, match="level 80"):
+    with pytest.raises(ConfigError, match=says("level 80", "0 < level < 1")):
         minimum_detectable(a, b, power=80)

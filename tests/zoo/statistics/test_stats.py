@@ -3,6 +3,7 @@ from math import isnan
 
 import numpy as np
 import pytest
+from facts import says
 from scipy import stats as scipy_stats
 from serzoo.zoo.errors import ComparisonError, ConfigError, DataError
 from serzoo.zoo.statistics.metrics import PredictionTable
@@ -128,12 +129,12 @@ class TestBootstrap:
 
     def test_bad_arguments(self):
         t = random_table()
-        with pytest.raises(ConfigError, match=r"no metric called .uarr.*did you mean .uar"):
+        with pytest.raises(ConfigError, match=says("'uarr'", "f1, uar, wa", "'uar'")):
             bootstrap(t, "uarr")
-        with pytest.raises(ConfigError, match="level 95"):
+        with pytest.raises(ConfigError, match=says("level 95", "0 < level < 1")):
             bootstrap(t, level=95)
         t.labels[:] = -1
-        with pytest.raises(DataError, match="none of 200 utterances is labelled"):
+        with pytest.raises(DataError, match=says("none of 200", "interval")):
             bootstrap(t)
 
 
@@ -186,19 +187,19 @@ class TestPaired:
 
     def test_other_utterances_are_refused(self):
         a = random_table()
-        with pytest.raises(ComparisonError, match=r"1 utterances are in one table only.*toy/0199"):
+        with pytest.raises(ComparisonError, match=says(1, "toy/0199")):
             paired_bootstrap(a, a.subset(range(199)))
 
     def test_other_labels_are_refused(self):
         a, b = random_table(), random_table()
         b.labels[7] = (b.labels[7] + 1) % 4
-        with pytest.raises(ComparisonError, match=r"label of 1 utterances differs.*toy/0007"):
+        with pytest.raises(ComparisonError, match=says(1, "toy/0007", "label", "speaker")):
             paired_bootstrap(a, b)
 
     def test_other_classes_are_refused(self):
         a, b = random_table(), random_table()
         b.classes = ["c1", "c0", "c2", "c3"]
-        with pytest.raises(ComparisonError, match="classes are c0, c1, c2, c3 in the first"):
+        with pytest.raises(ComparisonError, match=says("c0, c1, c2, c3", "c1, c0, c2, c3")):
             paired_bootstrap(a, b)
 
 
@@ -229,7 +230,7 @@ class TestHolm:
         assert holm_grid({}) == {}
 
     def test_what_is_no_p(self):
-        with pytest.raises(DataError, match=r"outside 0 to 1: 1\.2"):
+        with pytest.raises(DataError, match=r"\b0 .* 1: 1\.2$"):
             holm([0.5, 1.2])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from facts import says
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import ModelParallelStrategy
 from serzoo.zoo.config import load
@@ -32,9 +33,11 @@ def test_fsdp_shards_over_all_processes_and_writes_whole_files():
 
 
 def test_fsdp_refuses_averaged_weights_and_unknown_strategies_are_named():
-    with pytest.raises(ConfigError, match=r"optim\.ema=0\.99 .* set optim\.ema=0"):
+    with pytest.raises(
+        ConfigError, match=says("optim.ema=0.99", "optim.ema=0", "trainer.strategy=ddp")
+    ):
         parallel.strategy(load("synthetic", ["trainer.strategy=fsdp", "optim.ema=0.99"]))
-    with pytest.raises(ConfigError, match=r"trainer\.strategy is 'dp'; have auto, ddp, fsdp"):
+    with pytest.raises(ConfigError, match=says("trainer.strategy", "'dp'", "auto, ddp, fsdp")):
         load("synthetic", ["trainer.strategy=dp"])
 
 
@@ -50,10 +53,10 @@ def test_on_slurm_lightning_does_not_requeue_by_itself(monkeypatch):
 
 def test_a_lost_process_is_told_and_other_errors_are_left_alone():
     closed = RuntimeError("[gloo/transport/tcp/pair.cc:544] Connection closed by peer")
-    told = pytest.raises(ProcessError, match=r"another of the 3 processes .* last whole epoch")
+    told = pytest.raises(ProcessError, match=says("3 processes", "epoch"))
     with told, parallel.told_of_losses(3):
         raise closed
-    with pytest.raises(RuntimeError, match="Connection closed"), parallel.told_of_losses(1):
+    with pytest.raises(RuntimeError, match=says("tcp/pair.cc:544")), parallel.told_of_losses(1):
         raise closed
     with pytest.raises(RuntimeError, match="shapes"), parallel.told_of_losses(3):
         raise RuntimeError("shapes do not match")

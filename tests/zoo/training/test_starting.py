@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
+from facts import says
 from serzoo.zoo import checkpoint, config
 from serzoo.zoo.errors import CheckpointError, ConfigError, DataError
 from serzoo.zoo.publishing.published import save_pretrained
@@ -127,22 +128,22 @@ def test_the_head_is_taken_over_where_that_is_asked_for(pretrained):
     assert not same(module.head.state_dict(), source.head.state_dict())
     start_from(str(pretrained), module, head=True)
     assert same(module.head.state_dict(), source.head.state_dict())
-    with pytest.raises(ConfigError, match=r"init_head.*angry, sad"):
+    with pytest.raises(ConfigError, match=says("init_head", "disgust", "angry, sad")):
         start_from(str(pretrained), module_of(classes=["angry", "sad"]), head=True)
     start_from(str(pretrained), module_of(classes=["angry", "sad"]))
 
 
 def test_another_encoder_is_refused(pretrained):
-    with pytest.raises(ConfigError, match=r"encoder does not fit.*trained with .*dim=8"):
+    with pytest.raises(ConfigError, match=says("init=", 4, "out.weight", "dim=8")):
         start_from(str(pretrained), module_of("encoder.dim=12"))
-    with pytest.raises(ConfigError, match="init=nowhere: there is no folder"):
+    with pytest.raises(ConfigError, match=says("init=nowhere", "serzoo train")):
         start_from("nowhere", module_of())
 
 
 def test_speakers_that_it_was_trained_on_are_not_scored(pretrained):
     module = module_of()
     module.metadata["speakers"]["test"] = ["synthetic_talk/tf01"]
-    with pytest.raises(DataError, match=r"test part \(synthetic_talk/tf01\) were among"):
+    with pytest.raises(DataError, match=says(1, "test", "synthetic_talk/tf01")):
         start_from(str(pretrained), module)
 
 
@@ -194,11 +195,13 @@ class TestPublished:
     def test_what_would_be_lost_is_refused(self, base, tmp_path):
         save_pretrained(self.module(base, "lora", moved=True), tmp_path / "first")
         for then in ("frozen", "full"):
-            with pytest.raises(ConfigError, match=r"trained with .*tuning=lora"):
+            with pytest.raises(ConfigError, match=says("init=", "tuning=lora")):
                 start_from(str(tmp_path / "first"), self.module(base, then))
 
     def test_other_published_weights_are_refused(self, base, tmp_path):
         save_pretrained(self.module(base, "lora"), tmp_path / "first")
         other = tiny_models.tiny_hf(tmp_path / "other", seed=9)
-        with pytest.raises(CheckpointError, match="was trained on published weights"):
+        with pytest.raises(
+            CheckpointError, match=r"weights [0-9a-f]{12} .*encoder\b.* [0-9a-f]{12}\b"
+        ):
             start_from(str(tmp_path / "first"), self.module(other, "lora"))
