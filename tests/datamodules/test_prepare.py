@@ -141,7 +141,7 @@ def test_unknown_corpus_and_unknown_option(tmp_path):
 
 def foreign(root) -> Iterator[Utterance]:
     note(f"foreign: left out 3 laughs under {root}")
-    warnings.warn("not about the corpus", UserWarning, stacklevel=1)
+    warnings.warn("not ours", UserWarning, stacklevel=1)
     for id, audio, label in (("x/1", "1.wav", "JOY"), ("x/1", "2.wav", "JOY"))[: foreign.n]:
         yield Utterance(id, "foreign", audio, 0.0, nan, 0, "s", label=label)
 
@@ -165,7 +165,7 @@ def test_what_a_reader_notes_is_collected_without_the_users_paths(
     third_party, tmp_path, write_wave
 ):
     write_wave(tmp_path / "1.wav")
-    with pytest.warns(UserWarning, match="not about the corpus"):
+    with pytest.warns(UserWarning, match="not ours"):
         prepared = prepare("foreign", root=tmp_path)
     assert messages(prepared, "reader") == ["foreign: left out 3 laughs under root"]
 

@@ -157,7 +157,8 @@ def test_a_damaged_listing_is_named(tmp_path, text):
     [{"seed": -1}, {"utterances": 0}, {"speakers": 1}, {"seed": 0.5}, {"sentences": "sung"}],
 )
 def test_options_out_of_range_are_refused(tmp_path, options):
-    with pytest.raises(ConfigError, match=next(iter(options))):
+    ((name, value),) = options.items()
+    with pytest.raises(ConfigError, match=says(f"{name}={value!r}")):
         generate(tmp_path / "new", **options)
     assert not list(tmp_path.iterdir())
 

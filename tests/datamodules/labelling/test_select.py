@@ -176,7 +176,7 @@ def test_rows_that_do_not_belong_are_refused() -> None:
     with pytest.raises(DataError, match=says("sure", "angry, happy, neutral, sad")):
         select(manifest("sure"), ROWS[:1], Taxonomy.load("big4"), "m@1")
     for bad in ({"threshold": 1.5}, {"neutral": -0.1}, {"cap": 0}):
-        with pytest.raises(ConfigError, match=says(*bad)):
+        with pytest.raises(ConfigError, match=says(*(f"{k}={v}" for k, v in bad.items()))):
             Criteria(**bad)
 
 

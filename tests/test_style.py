@@ -1,0 +1,100 @@
+"""How the tests themselves are written."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from facts import says
+
+TESTS = Path(__file__).resolve().parent
+SENTENCE = re.compile(r"(?<![\w./=-])[a-z]+(?: [a-z]+){3,}(?![\w/=-])")
+
+
+def patterns(code: str) -> Iterator[tuple[int, list[str]]]:
+    """Line and texts of each ``match=``; a name stands for its column of ``parametrize``."""
+    tree = ast.parse(code)
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "match":
+            used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+            around = [f for f in functions if f.lineno <= node.lineno <= (f.end_lineno or 0)]
+            columns = [c for f in around for name in used for c in _column(f, name)]
+            texts = [t for value in [node.value, *columns] for t in _texts(value)]
+            yield node.value.lineno, texts
+
+
+def _column(function: ast.FunctionDef, name: str) -> Iterator[ast.expr]:
+    """What ``parametrize`` or the body gives to a name of a test."""
+    for mark in function.decorator_list:
+        if isinstance(mark, ast.Call) and ast.unparse(mark.func).endswith("parametrize"):
+            names = re.findall(r"\w+", ast.unparse(mark.args[0]))
+            if name in names and isinstance(mark.args[1], ast.List | ast.Tuple):
+                for row in mark.args[1].elts:
+                    alone = len(names) == 1 or not isinstance(row, ast.Tuple)
+                    yield row if alone else row.elts[names.index(name)]
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets):
+            yield node.value
+        if isinstance(node, ast.For) and isinstance(node.target, ast.Tuple):
+            names = [ast.unparse(t) for t in node.target.elts]
+            if name in names and isinstance(node.iter, ast.List | ast.Tuple):
+                for row in node.iter.elts:
+                    yield row.elts[names.index(name)] if isinstance(row, ast.Tuple) else row
+
+
+def _texts(value: ast.expr) -> Iterator[str]:
+    for node in ast.walk(value):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_patterns_match_facts_and_not_sentences() -> None:
+    found = [
+        (f"{path.relative_to(TESTS)}:{line}", text)
+        for path in sorted(TESTS.rglob("*.py"))
+        for line, texts in patterns(path.read_text("utf-8"))
+        for text in texts
+    ]
+    assert len(found) > 900  # if few are found, this test looks in the wrong place
+    assert [f"{where}: {text}" for where, text in found if SENTENCE.search(text)] == []
+
+
+CODE = """
+@pytest.mark.parametrize(("value", "message"), [(1, "{0}"), (2, "lr=2")])
+def test_it(value, message):
+    with pytest.raises(ValueError, match=message):
+        pass
+    told = "{1}"
+    with pytest.warns(match=told):
+        pass
+    for value, words in ((1, "{2}"),):
+        with pytest.raises(ValueError, match=words):
+            pass
+    with pytest.raises(ValueError, match=says("{3}") + f"{4}"):
+        pass
+"""
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_sentence_is_found_wherever_it_stands(place: int) -> None:
+    texts = [f"fact={i}" for i in range(5)]
+    texts[place] = "lr=0: it is not a number of ours"
+    code = CODE
+    for i, text in enumerate(texts):
+        code = code.replace(f"{{{i}}}", text)
+    found = [t for _, texts in patterns(code) for t in texts]
+    assert len(found) == 6
+    assert [t for t in found if SENTENCE.search(t)] == [texts[place]]
+
+
+def test_facts_are_found_in_any_order_and_as_a_whole() -> None:
+    text = "speaker f2 of a.b(1) is missing in\n98 of 0.75 parts; set lr=-1."
+    for facts in (["f2", 98], [98, "f2"], ["a.b(1)", 1], ["lr=-1"], ["0.75", "set"], [-1]):
+        assert re.search(says(*facts), text), facts
+    for facts in (["f2", 97], ["f"], [9], [75], [0], ["axb(1)"], ["miss"], [98, "other"]):
+        assert not re.search(says(*facts), text), facts
+    assert not re.search(says(1), "lr=-1")
