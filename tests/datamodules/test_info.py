@@ -1,5 +1,5 @@
 import pytest
-from facts import says
+from facts import says, tells
 from serzoo.datamodules.info import CorpusInfo, canonical_label
 from serzoo.datamodules.manifest import Utterance
 from serzoo.zoo.errors import ConfigError, DataError
@@ -43,10 +43,8 @@ def test_canonical_label():
     assert canonical_label(sample(corpus="csv", labels={"Vote": "A"}), "Vote") == "a"
     with pytest.raises(DataError) as error:
         canonical_label(sample(label="09"))
-    assert str(error.value) == (
-        "label '09' (ravdess/x) is not in configs/corpus/ravdess.yaml; known: 01, 02, 03, 04, 05, "
-        "06, 07, 08; add it there, with null to leave it out"
-    )
+    file, known = "configs/corpus/ravdess.yaml", "01, 02, 03, 04, 05, 06, 07, 08"
+    assert tells(str(error.value), "label '09'", "ravdess/x", file, known, "null")
     with pytest.raises(DataError, match=says("'ravdess'", "'gendre'", "'gender'")):
         canonical_label(sample(label="05"), "gendre")
     with pytest.raises(ConfigError, match=says("'ravdes'", "crema_d", "'ravdess'")):

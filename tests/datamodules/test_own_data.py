@@ -1,7 +1,9 @@
 """The two readers of a user's own data: a folder per label, and a table."""
 
+import re
+
 import pytest
-from facts import says
+from facts import says, tells
 from serzoo.datamodules.prepare import prepare
 from serzoo.zoo.errors import ConfigError, DataError
 
@@ -20,9 +22,8 @@ def test_folder_with_speakers(tmp_path, write_wave):
         ("folder/angry/spk2/a", "angry/spk2/a.ogg", "angry", "2", "en"),
         ("folder/sad/day 1/spk1-b", "sad/day 1/spk1-b.flac", "sad", "1", "en"),
     ]
-    assert [w.message for w in prepared.warnings] == [
-        "folder: left out 1 files without a label's folder (first: loose.wav)"
-    ]
+    (warning,) = prepared.warnings
+    assert tells(warning.message, "folder", "1 files", "loose.wav")
 
 
 def test_folder_without_speakers_warns(tmp_path, write_wave):
@@ -31,8 +32,7 @@ def test_folder_without_speakers_warns(tmp_path, write_wave):
     prepared = prepare("folder", root=tmp_path)
     assert [u.speaker for u in prepared.utterances] == ["angry/a", "angry/b"]
     (message,) = messages(prepared, "reader")
-    assert "every file is taken for a speaker of its own" in message
-    assert "cannot be guaranteed to be speaker-disjoint; give speaker=" in message
+    assert tells(message, "speaker-disjoint", "speaker=")
 
 
 def test_folder_labels_that_no_taxonomy_holds(tmp_path, write_wave):
@@ -40,7 +40,7 @@ def test_folder_labels_that_no_taxonomy_holds(tmp_path, write_wave):
         write_wave(tmp_path / name)
     prepared = prepare("folder", root=tmp_path)
     (message,) = messages(prepared, "label")
-    assert "'anger' (2, did you mean angry?), 'grumpy' (1);" in message
+    assert re.search(r"'anger' \(2, .*angry\?\), 'grumpy' \(1\)", message)
     renamed = {"Anger": "angry", "grumpy": "frustrated"}
     prepared = prepare("folder", root=tmp_path, options={"rename": renamed})
     assert messages(prepared, "label") == []
@@ -144,8 +144,7 @@ def test_csv_segments_without_ids_and_speakers(table):
     assert [u.id for u in prepared.utterances] == ["csv/x/1#0-1", "csv/x/1#1-2"]
     assert [u.speaker for u in prepared.utterances] == ["x/1", "x/1"]
     (message,) = messages(prepared, "reader")
-    assert "every audio file is taken for a speaker of its own" in message
-    assert "(columns: audio, end, start)" in message
+    assert tells(message, "speaker", "columns: audio, end, start")
 
 
 def test_csv_refusals(table):
@@ -170,9 +169,8 @@ def test_csv_rename_and_unknown_gender(table):
         "audio,speaker,label,gender\nx/1.wav,s,anger,x\nx/2.wav,s,sad,\n", rename={"anger": "angry"}
     )
     assert [(u.label, u.gender) for u in prepared.utterances] == [("angry", None), ("sad", None)]
-    assert messages(prepared, "reader") == [
-        "csv: gender 'x' (1) is kept as unknown; known: female, f, w, male, m"
-    ]
+    (message,) = messages(prepared, "reader")
+    assert tells(message, "csv", "gender 'x' (1)", "female, f, w, male, m")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from facts import says
+from facts import says, tells
 from people import alternating, utterances
 from serzoo.datamodules.manifest import Utterance
 from serzoo.datamodules.protocols import Protocol
@@ -36,7 +36,7 @@ class TestSharing:
     def test_tess_says_in_words_that_validation_shares_the_speaker(self):
         split = Protocol.load("tess-2spk").split(tess(), 1)
         assert [speakers(p) for _, p in split.parts()] == [{"OAF"}, {"OAF"}, {"YAF"}]
-        assert split.notes[0].startswith("train and valid share 1 speakers: TESS has two speakers")
+        assert tells(split.notes[0], "train", "valid", "1 speakers", "TESS")
         assert split.sharing is not None
         assert not split.sharing.allows("train", "test")
         # 4 of 20 words, in both emotions, and none of them is heard in training
@@ -55,10 +55,7 @@ class TestSharing:
             {"train"}, {"dev"}, {"test"},
         ]  # fmt: skip
         assert len(split.notes) == 3
-        assert (
-            "train and test share 2 speakers: MELD's published split is by dialogue"
-            in split.notes[1]
-        )
+        assert tells(split.notes[1], "train", "test", "2 speakers", "MELD")
         bad = [*us("train")[:3], *us("dev2")[:3]]
         with pytest.raises(
             DataError, match=says("3 of 6", "meld/Joey-0-dev2", "'dev2'", "'split'", "training")
@@ -96,6 +93,5 @@ class TestSharing:
             Protocol.from_dict("mine", rule | {"shares": {"parts": ["train", "valid"], "why": " "}})
         words = Protocol.from_dict("mine", rule | {"shares": "there is nobody else"})
         assert words.sharing == Sharing(("train", "valid", "test"), "there is nobody else")
-        assert words.split(us, 0).notes == [
-            "train and valid share 1 speakers: there is nobody else"
-        ]
+        (note,) = words.split(us, 0).notes
+        assert tells(note, "train", "valid", "1 speakers", "there is nobody else")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 
 def says(*facts: object) -> str:
@@ -12,6 +13,12 @@ def says(*facts: object) -> str:
     as a whole: ``says(1)`` is not in "10", "0.1" or "-1", and ``says("lr")`` is not in "lr_find".
     """
     return r"(?s)\A" + "".join(f"(?=.*{_whole(str(fact))})" for fact in facts)
+
+
+def tells(messages: str | Iterable[str], *facts: object) -> bool:
+    """Whether the message, or one of several, holds all these facts; see :func:`says`."""
+    several = [messages] if isinstance(messages, str) else messages
+    return any(re.search(says(*facts), message) for message in several)
 
 
 def _whole(fact: str) -> str:

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from facts import says
+from facts import says, tells
 from serzoo.datamodules.claims import Claim, complete, locked
 from serzoo.datamodules.store import Shards
 from serzoo.zoo import cache
@@ -54,7 +54,7 @@ def test_stores_are_listed(base, capsys):
 def test_an_empty_cache_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SERZOO_CACHE", str(tmp_path))
     assert main(["cache", "list"]) == 0
-    assert capsys.readouterr().out == f"no feature stores under {tmp_path / 'features'}\n"
+    assert tells(capsys.readouterr().out, tmp_path / "features")
     assert main(["cache", "clear", "all"]) == 0
     assert capsys.readouterr().out == "removed 0 feature stores: 0 B freed\n"
 
@@ -76,9 +76,9 @@ def test_clearing_all_leaves_corpora_and_manifests(base):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["clear"], "say what to clear"),
-        (["clear", "a"], "'a' is how several begin .*; have aa11, ab22, all"),
-        (["clear", "ab23"], r"'ab23' names no feature store .*did you mean 'ab22'\?"),
+        (["clear"], "serzoo cache list.* all$"),
+        (["clear", "a"], "'a' .*several.* aa11, ab22, all"),
+        (["clear", "ab23"], "'ab23' .*'ab22'"),
     ],
 )
 def test_what_is_not_clear_is_refused(base, arguments, message, capsys):

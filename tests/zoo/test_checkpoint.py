@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from facts import says
+from facts import says, tells
 from serzoo.zoo import checkpoint
 from serzoo.zoo.checkpoint import check_keys, load, read, strip_frozen
 from serzoo.zoo.errors import CheckpointError
@@ -123,9 +123,7 @@ def test_a_tampered_order_of_classes_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.ckpt", content(taxonomy=other.to_dict()))
     with pytest.raises(CheckpointError) as caught:
         load(path)
-    assert other.fingerprint in str(caught.value)
-    assert TAXONOMY.fingerprint in str(caught.value)
-    assert "classes or their order were changed" in str(caught.value)
+    assert tells(str(caught.value), other.fingerprint, TAXONOMY.fingerprint, "order")
 
 
 def test_a_module_trained_by_hand_cannot_be_loaded_by_itself(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from facts import says
+from facts import says, tells
 from serzoo.zoo import config, shipped
 from serzoo.zoo.config import RunConfig
 from serzoo.zoo.errors import ConfigError
@@ -205,7 +205,7 @@ def test_a_code_with_a_leading_zero_reaches_the_reader_as_it_is_written() -> Non
         ("taxonomy=big5", "taxonomy .*'big5'.*'big4'"),
         ("protocol=kfld", "protocol .*'kfld'.*'kfold'"),
         ("data=5", "'data' .*data.root, "),
-        ("head=5", "^head: .*5"),
+        ("head=5", "^head: .*int"),
         ("head.type=[selm]", "head .*type.* classification, "),
         ("head.hidden.x=1", "'head.hidden.x' .*'hidden'.* value"),
         ("seed=abc", "^seed: .*'abc'"),
@@ -229,19 +229,18 @@ def test_everything_wrong_with_a_constructor_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load("head=selm", "head.prefixx=3", "head.lm_width=big", "head.dropout=x")
     message = str(caught.value)
-    assert message.startswith("head 'selm': unknown key 'prefixx'")
-    assert "did you mean 'prefix'?" in message
-    assert "lm_width='big' does not fit int" in message
-    assert "dropout='x' does not fit float" in message
+    assert message.startswith("head 'selm': ")
+    assert tells(message, "'prefixx'", "'prefix'", "lm_width='big'", "int", "dropout='x'", "float")
 
 
 def test_all_numbers_out_of_range_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load("fold=-1", "optim.lr=nan", "optim.ema=2", "data.batch_size=0", "optim.epochs=1")
-    assert str(caught.value) == (
-        "fold=-1 is not 0 or more; data.batch_size=0 is not 1 or more; optim.lr=nan is not above "
-        "0; optim.ema=2.0 is not between 0 and 1"
-    )
+    wrong = ["fold=-1", "data.batch_size=0", "optim.lr=nan", "optim.ema=2.0"]
+    message = str(caught.value)
+    assert tells(message, *wrong)
+    assert message.count(";") == len(wrong) - 1
+    assert "epochs" not in message
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_a_run_against_itself_untrained(
     ]  # fmt: skip
     assert "24 utterances of 6 speakers of folder, 3 folds of kfold-3@1" in told
     assert "the other: the same encoder, untrained" in told
-    assert "4 of these speakers were heard" in told
+    assert re.search(r"\b4 .*speakers .*heard", told)
     assert str(out) in told
 
 
@@ -254,13 +254,13 @@ def test_a_published_encoder_by_its_recipe(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "'nothing' is neither a trained model .* nor a recipe"),
-        (["synthetc"], "did you mean 'synthetic'"),
-        (["RUN", "head=selm"], "head=selm sets a key of a recipe, and"),
-        (["synthetic", "hed=selm"], "unknown key 'hed'"),
-        (["RUN", "rate_from=words"], "rate_from is 'words'; have auto, text, audio"),
-        (["RUN", "fold=9"], "kfold-3@1 has no fold 9; have 0 to 2"),
-        (["RUN", "--against", "nobody"], "'nobody' is neither"),
+        (["nothing"], "'nothing' .*recipe"),
+        (["synthetc"], "'synthetc'.*'synthetic'"),
+        (["RUN", "head=selm"], "head=selm .*recipe"),
+        (["synthetic", "hed=selm"], "'hed'.*'head'"),
+        (["RUN", "rate_from=words"], "rate_from .*'words'.* auto, text, audio"),
+        (["RUN", "fold=9"], "kfold-3@1 .*fold 9.* 0 to 2"),
+        (["RUN", "--against", "nobody"], "'nobody' .*recipe"),
     ],
 )
 def test_what_cannot_be_probed_is_told(

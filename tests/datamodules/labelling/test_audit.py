@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from math import log2
@@ -263,7 +264,7 @@ def test_labels_are_held_against_a_manifest_of_people(folder):
     assert [p.name for p in done.written] == ["audit.json", "audit.md"]
     assert json.loads((folder / "labels" / "audit.json").read_text("utf-8")) == done.record
     page = (folder / "labels" / "audit.md").read_text("utf-8")
-    assert "the words of csv tell something of its emotions" in page
+    assert "of csv tell something" in page
     assert "| as selected | 36 | 100.0% | 0.667 | 0.667 to 0.667 | 0.750 |" in page
 
 
@@ -313,7 +314,7 @@ def test_labels_that_are_no_better_than_chance_are_warned_of(folder):
     write_manifest(folder / "people.jsonl", wrong)
     done = audit(str(labels(folder)), human=str(folder / "people.jsonl"), protocol="kfold-3",
                  taxonomy="big4", draws=100)  # fmt: skip
-    assert any("are no better than chance: UAR 0." in w for w in done.warnings)
+    assert any("chance: UAR 0." in w for w in done.warnings)
     assert not done.ok
 
 
@@ -324,8 +325,8 @@ def test_where_people_labelled_other_utterances_only_the_words_are_looked_at(fol
                  draws=100, scorer="lexicon")  # fmt: skip
     (found,) = done.record["corpora"]
     assert found["labels"] is None
-    assert found["notes"][0].startswith("none of its utterances is among the weak labels")
-    assert found["verdict"].startswith("the words of csv carry no emotion")
+    assert "weak labels" in found["notes"][0]
+    assert "csv carry no emotion" in found["verdict"]
     assert done.ok  # nobody would label these by their words
 
 
@@ -341,12 +342,12 @@ def test_the_command_prints_writes_and_says_by_its_code_what_it_found(folder, ca
     people = f"human={folder / 'people.jsonl'}"
     assert command.run("audit", [str(out), people, "protocol=kfold-3", "draws=100"]) == 0
     shown = capsys.readouterr().out
-    assert "the words of csv tell something of its emotions" in shown
+    assert "of csv tell something" in shown
     assert f"written: {out / 'audit.md'}" in shown
     fixed = [replace(u, text="Kids are talking.") for u in spoken()]
     write_manifest(folder / "fixed.jsonl", fixed)
     assert command.run("audit", [str(folder / "fixed.jsonl"), "protocol=kfold-3", "draws=100"]) == 1
-    assert "warning: the words of csv carry no emotion: weak labels" in capsys.readouterr().out
+    assert re.search("warning: .*csv carry no emotion", capsys.readouterr().out)
     with pytest.raises(ConfigError, match=says("'draw'", "draws")):
         command.run("audit", [str(out), "draw=100"])
     with pytest.raises(ConfigError, match=says("'asr.language'", "scorer")):
@@ -366,7 +367,7 @@ def test_ravdess_is_flagged(real_data, tmp_path):
     assert text["bits"]["value"] == pytest.approx(0, abs=1e-9)
     assert text["verdict"] == "none"
     assert done.warnings == [found["verdict"]]
-    assert "the words of ravdess carry no emotion" in (tmp_path / "audit.md").read_text("utf-8")
+    assert "ravdess carry no emotion" in (tmp_path / "audit.md").read_text("utf-8")
 
 
 def acted(corpus: str) -> list[Utterance]:

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from facts import says
+from facts import says, tells
 from serzoo.zoo.comparison.compare import compare
 from serzoo.zoo.errors import ComparisonError
 from serzoo.zoo.record import read_record
@@ -129,10 +129,8 @@ def test_a_cell_that_hangs_costs_its_limit(suite, start, cells, wait_until):
     states = {p: read_record(p.parent) for p in records(cells)}
     ((hung, entry),) = [(p, s) for p, s in states.items() if s["status"] == "failed"]
     assert [s["status"] for s in states.values()].count("ok") == 2
-    assert (entry["reason"], entry["error"]) == (
-        "limit",
-        "took longer than its limit of 1 min",
-    )
+    assert entry["reason"] == "limit"
+    assert tells(entry["error"], "1 min")
     assert start(suite()).wait(400) == 0
     again = read_record(hung.parent)
     assert (again["status"], again["resumed"]) == ("ok", True)

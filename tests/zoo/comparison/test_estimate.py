@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from facts import tells
 from rich.console import Console
 from serzoo.zoo import config
 from serzoo.zoo.comparison import estimate, suite
@@ -41,14 +42,14 @@ def test_finished_cells_of_a_kind_speak_for_the_others(
     known = Estimate(10.0, 300.0, "finished")
     assert [found[c.name] for c in cells] == [known, measured, known, measured]
     # three are left: 10 s, and twice 7 s with 4 s of encoding once
-    assert estimate.total(cells, tmp_path, found, 1) == "about 28 s for what is left, on 1 worker"
+    assert tells(estimate.total(cells, tmp_path, found, 1), "28 s", "1 worker")
     assert estimate.total(cells, tmp_path, found, 2).startswith("about 14 s")
     done(cells[2], tmp_path, 20.0, 200.0)
     again = estimate.estimates(cells, tmp_path, 1)
     assert again[cells[2].name] == Estimate(15.0, 300.0, "finished")
     for cell in cells:
         done(cell, tmp_path, 1.0, 1.0)
-    assert estimate.total(cells, tmp_path, found, 1) == "nothing is left to run"
+    assert tells(estimate.total(cells, tmp_path, found, 1), "nothing")
 
 
 def test_what_cannot_be_measured_is_told(
@@ -60,7 +61,7 @@ def test_what_cannot_be_measured_is_told(
     monkeypatch.setattr(estimate, "Trial", fails)
     found = estimate.estimates(cells, tmp_path, 1)
     assert set(found.values()) == {Estimate()}
-    assert "4 of 4 runs are not measured" in estimate.total(cells, tmp_path, found, 1)
+    assert tells(estimate.total(cells, tmp_path, found, 1), "4 of 4 runs", "measured")
     console = Console(width=160, record=True)
     estimate.show(console, cells, tmp_path, 1)
     text = console.export_text()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from facts import says
+from facts import says, tells
 from serzoo.zoo import config
 from serzoo.zoo.cli import main
 from serzoo.zoo.comparison import few_shot
@@ -93,7 +94,7 @@ def test_points_are_over_draws(tmp_path) -> None:
     assert (point["forgetting"], point["seconds"], point["bytes"]) == pytest.approx((-0.5, 2, 20))
     path = write(tmp_path, ["1", "2", "3"])
     assert "| selm | head | 0.500 ± 0.361 | -0.500 | 2.0 | 0 |" in path.read_text()
-    assert "fewer than that were there of sad" in path.read_text()
+    assert tells(path.read_text(), "fewer", "sad")
 
 
 def test_the_shipped_suite_is_what_it_says() -> None:
@@ -144,15 +145,15 @@ def test_the_verb(tiny_recipe, tiny_speech, tmp_path, capsys) -> None:
     there = ["data=csv", f"root={tiny_speech}", "protocol=kfold-5", f"out={out}", "steps=2"]
     assert main(["adapt", str(run_folder(cfg)), *there, "shots=7", "tuning=head", "lr=1e-4"]) == 0
     said = capsys.readouterr().out
-    assert "note: 7 shots asked for, but training speakers have only 6 of angry, 6 of happy" in said
+    assert re.search("note: 7 shots .*6 of angry, 6 of happy", said)
     assert "from csv, 7 shots, head: query of 6 utterances of 2 speakers: UAR 0." in said
     assert "on the source: UAR" in said
     assert f"record, predictions, model: {out}" in said
     assert json.loads((out / "record.json").read_text())["adaptation"]["lr"] == 1e-4
     assert main(["adapt", str(run_folder(cfg)), "shots=2"]) == 2
-    assert "say what to adapt to" in capsys.readouterr().err
+    assert tells(capsys.readouterr().err, "data=CORPUS")
     assert main(["adapt", str(run_folder(cfg)), *there, "shots=2.5"]) == 2
-    assert "shots is '2.5'; give a whole number" in capsys.readouterr().err
+    assert tells(capsys.readouterr().err, "shots", "'2.5'", "whole number")
 
 
 def test_a_tuning_that_the_encoder_has_not_is_told_before_anything_is_trained(tmp_path) -> None:

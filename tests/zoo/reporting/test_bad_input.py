@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import report_suite
-from facts import says
+from facts import says, tells
 from serzoo.zoo.attributes import UTTERANCES
 from serzoo.zoo.errors import ComparisonError
 from serzoo.zoo.record import RECORD, write_json
@@ -74,7 +75,7 @@ def test_heads_tested_on_other_utterances_are_refused(suite: Callable[..., Path]
     path = folder / "cells" / "one-1-0" / PREDICTIONS
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     sections, _ = report_suite.made(folder)
-    assert "1 utterances are in one table only (first: one/f0u0#1)" in sections["compared"]
+    assert tells(sections["compared"], "1 utterances", "one/f0u0#1")
     assert WHOLE in sections["results"]
 
 
@@ -148,7 +149,7 @@ def test_a_class_absent_in_a_fold_is_told(suite: Callable[..., Path]) -> None:
         path.write_text("".join(line for line in lines if '"label": "sad"' not in line))
     sections, _ = report_suite.made(folder)
     assert "one, logmel, fold 0 tests no sad" in sections["missing"]
-    assert "fold 0 has no utterance of sad" in sections["variance"]
+    assert tells(sections["variance"], "fold 0", "sad")
     assert "WA, mean of runs" in sections["variance"]
     assert "UAR, mean of runs" in sections["variance"]  # of the other corpus
 
@@ -191,7 +192,7 @@ def test_unlabelled_predictions_are_refused(suite: Callable[..., Path]) -> None:
             t.labels = np.full(len(t), -1)
             t.write_jsonl(path)
     sections, _ = report_suite.made(folder)
-    assert "No table for one, logmel: none of 48 utterances is labelled" in sections["compared"]
+    assert tells(sections["compared"], "one, logmel", "none of 48")
     assert WHOLE in sections["results"]
 
 
@@ -203,7 +204,7 @@ def test_a_damaged_list_of_attributes(suite: Callable[..., Path]) -> None:
     assert "UAR by speaker: one" in sections["groups"]
     (folder / UTTERANCES).write_text('{"id": "one/f0u0", "gender": "female"}\n')
     sections, _ = report_suite.made(folder)
-    assert "one, logmel, by gender: 47 of 48 utterances have no attributes" in sections["groups"]
+    assert re.search("one, logmel, by gender: 47 of 48 .*attributes", sections["groups"])
 
 
 def test_a_record_without_temperature(suite: Callable[..., Path]) -> None:

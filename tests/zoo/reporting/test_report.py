@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from facts import says
+from facts import says, tells
 from rich.console import Console
 from serzoo.zoo import config
 from serzoo.zoo.board.serve import folder_of
@@ -208,11 +208,9 @@ def test_other_data_is_refused(what: str) -> None:
         summarise([first, other])
     one, two = certificate([first])["hash"], certificate([other])["hash"]
     assert one != two
-    assert str(caught.value) == (
-        f"refusing to compare: the {what} differs ({first.record['data'][what]} in {first.name}, "
-        f"other in {other.name}); remove the older cells and run them again (certificates {one} "
-        f"and {two})"
-    )
+    ours = f"{first.record['data'][what]} in {first.name}"
+    facts = (what, ours, f"other in {other.name}", f"certificates {one} and {two}")
+    assert tells(str(caught.value), *facts)
 
 
 @pytest.mark.parametrize(
@@ -233,10 +231,7 @@ def test_another_budget_is_refused(override: str) -> None:
     with pytest.raises(ComparisonError) as caught:
         check_comparable([first, other])
     key = override.partition("=")[0]
-    assert str(caught.value).startswith(
-        f"refusing to compare: {first.name} and {other.name} were trained with different settings: "
-        f"{key} ("
-    )
+    assert tells(str(caught.value), first.name, other.name, f"settings: {key} (")
 
 
 def test_a_setting_that_is_younger_than_a_record_had_its_default_there() -> None:
