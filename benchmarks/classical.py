@@ -116,7 +116,9 @@ class Anchor:
         """Of a support; without a shot, the SVM of the source."""
         source = read_record(Path(record["source"]["path"]))
         if source is None:
-            raise DataError(f"{record['source']['path']} holds no record of the source")
+            raise DataError(
+                f"{record['source']['path']} holds no record of the source; train the source again"
+            )
         trained = Taxonomy.from_dict(record["source"]["taxonomy"])
         data, fitted = self.trained(RunConfig.from_dict(source["config"]))
         cfg, taxonomy = RunConfig.from_dict(record["config"]), trained

@@ -98,7 +98,10 @@ def fit(
 
     y = train[0].classes.numpy()
     if missing := set(range(len(classes))) - set(y.tolist()):
-        raise DataError(f"training lacks {', '.join(classes[i] for i in sorted(missing))}")
+        raise DataError(
+            f"training lacks {', '.join(classes[i] for i in sorted(missing))}; give utterances of "
+            "every class, or a smaller taxonomy"
+        )
     scale = scale or Scale.of(train[1])
     x = scale(train[1])
     kernel = x @ x.T  # linear; the same for every C

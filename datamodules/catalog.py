@@ -135,11 +135,13 @@ def open_corpora(
 
 
 def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Speech:
-    utterances = read_manifest(path)
-    if corpora:
-        utterances = [u for u in utterances if u.corpus in corpora]
+    everything = read_manifest(path)
+    utterances = [u for u in everything if not corpora or u.corpus in corpora]
     if not utterances:
-        raise DataError(f"{path} holds no utterances of {', '.join(corpora) or 'any corpus'}")
+        held = ", ".join(sorted({u.corpus for u in everything})) or "none"
+        raise DataError(
+            f"{path} holds no utterances of {', '.join(corpora) or 'any corpus'}; it has {held}"
+        )
     sidecar = path.with_suffix(".json")
     stored = json.loads(sidecar.read_text("utf-8")) if sidecar.is_file() else {}
     names = sorted({u.corpus for u in utterances})

@@ -200,7 +200,10 @@ def open_few_shot(
     classes = class_indices(speech.utterances, taxonomy, label)
     kept = [u for u, c in zip(speech.utterances, classes, strict=True) if c >= 0]
     if not kept:
-        raise DataError(f"no utterance of the target is of {', '.join(taxonomy.classes)}")
+        raise DataError(
+            f"no utterance of the target is of {', '.join(taxonomy.classes)}; choose a taxonomy of "
+            "its labels"
+        )
     split = Protocol.load(protocol).split(kept, fold)
     notes: list[str] = list(split.notes)
     if restrict:

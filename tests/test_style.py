@@ -1,4 +1,4 @@
-"""How the tests themselves are written."""
+"""How tests and the messages of errors are written."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from facts import says
+from facts import says, tells
+from serzoo.zoo import errors
 
 TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+OURS = {name for name in vars(errors) if name.endswith("Error")} | {
+    "EmptyAudioError",
+    "MissingAudioError",
+}
 SENTENCE = re.compile(r"(?<![\w./=-])[a-z]+(?: [a-z]+){3,}(?![\w/=-])")
 
 
@@ -98,3 +104,29 @@ def test_facts_are_found_in_any_order_and_as_a_whole() -> None:
     for facts in (["f2", 97], ["f"], [9], [75], [0], ["axb(1)"], ["miss"], [98, "other"]):
         assert not re.search(says(*facts), text), facts
     assert not re.search(says(1), "lr=-1")
+    assert tells(["other", text], "f2", 98)
+    assert not tells(["speaker f2", "98"], "f2", 98)  # in one and the same message
+
+
+def raised(code: str) -> Iterator[tuple[int, str]]:
+    """Line and words of the message of each error of ours that is raised with a literal."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            name, message = ast.unparse(node.exc.func).split(".")[-1], node.exc.args[0]
+            literal = isinstance(message, ast.Constant | ast.JoinedStr | ast.BinOp)
+            if name in OURS and literal:
+                words = "".join(_texts(message))
+                names = re.search(r"suggest\(|_near\(|\{known\}", ast.unparse(message))
+                yield node.lineno, words + ("; have " if names else "")
+
+
+def test_an_error_goes_on_after_what_was_found() -> None:
+    """With what is allowed or what to do: a second part of the sentence, a list, a command."""
+    found = [
+        (f"{path.relative_to(ROOT)}:{line}", words)
+        for folder in ("benchmarks", "datamodules", "heads", "zoo")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, words in raised(path.read_text("utf-8"))
+    ]
+    assert len(found) > 500
+    assert [f"{where}: {words}" for where, words in found if not re.search("[;:(?`]", words)] == []

@@ -123,7 +123,9 @@ class Corpora:
         speech = self.speech(run)
         at = next((u for u in speech.utterances if u.id == name), None)
         if at is None:
-            raise DataError(f"{name} is not in the corpus of {run.name}")
+            raise DataError(
+                f"{name} is not in the corpus of {run.name}; set root= to the data of that run"
+            )
         read = registry.attribute("serzoo.datamodules.audio:read_audio")
         buffer = io.BytesIO()
         samples = read(speech.roots[at.corpus] / at.audio, at.start, at.end)

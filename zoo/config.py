@@ -250,5 +250,7 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     for part in parents:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"'{key}' asks for a key under '{part}', which is a plain value")
+            raise ConfigError(
+                f"'{key}' asks for a key under '{part}', which is a plain value; set {part}=VALUE"
+            )
     node[last] = value

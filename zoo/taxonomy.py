@@ -98,7 +98,7 @@ class Taxonomy:
                 if label in seen:
                     raise ConfigError(
                         f"taxonomy '{self.name}' puts '{label}' into both '{seen[label]}' and "
-                        f"'{cls}'"
+                        f"'{cls}'; leave it in one of them"
                     )
                 seen[label] = cls
 

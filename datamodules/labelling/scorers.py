@@ -102,14 +102,19 @@ def scorer(name: str, **options: Any) -> Scorer:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"the scorer '{name}' cannot be imported ({error})") from error
     if not (inspect.isclass(kind) and issubclass(kind, Scorer)):
-        raise ConfigError(f"'{name}' is no subclass of {Scorer.__module__}:Scorer")
+        raise ConfigError(
+            f"'{name}' is no subclass of {Scorer.__module__}:Scorer; name a class that extends it"
+        )
     knobs = inspect.signature(kind).parameters
     for option in options:
         if option not in knobs:
             raise ConfigError(f"the scorer '{name}' has no knob '{option}'{suggest(option, knobs)}")
     missing = [k for k, p in knobs.items() if p.default is p.empty and k not in options]
     if missing:
-        raise ConfigError(f"the scorer '{name}' needs {', '.join(missing)}")
+        raise ConfigError(
+            f"the scorer '{name}' needs {', '.join(missing)}; set "
+            + " ".join(f"scorer.{key}=VALUE" for key in missing)
+        )
     made: Scorer = kind(**options)
     return made
 

@@ -46,10 +46,14 @@ def load_recogniser(
             f"automatic-speech-recognition such as {DEFAULT}, or {POCKETSPHINX}"
         )
     if language is not None and config.model_type != "whisper":
-        raise ConfigError(f"language={language} is for Whisper, and asr={name} is not one")
+        raise ConfigError(
+            f"language={language} is for Whisper, and asr={name} is not one; leave language out"
+        )
     if kind == "ctc":
         if beams != 1:
-            raise ConfigError(f"beams={beams} is for encoder-decoders, and asr={name} has CTC")
+            raise ConfigError(
+                f"beams={beams} is for encoder-decoders, and asr={name} has CTC; leave beams out"
+            )
         model = load(AutoModelForCTC, name, revision, "asr", dtype=dtype, device=device)
         return CTC(model, revision)
     model = load(AutoModelForSpeechSeq2Seq, name, revision, "asr", dtype=dtype, device=device)

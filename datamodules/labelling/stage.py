@@ -181,7 +181,7 @@ def _lines(stage: Stage, part: Sequence[Utterance]) -> bytes:
         if key not in wanted or key in rows:
             raise DataError(
                 f"stage {stage.name} gave {'a second' if key in rows else 'a'} row of {key!r}, "
-                "which it was not asked for"
+                "which it was not asked for; its rows() gives one for each utterance"
             )
         rows[key] = row
     if missing := [u.id for u in part if u.id not in rows]:

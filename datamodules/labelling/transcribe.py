@@ -59,8 +59,8 @@ class Transcribe(Stage):
     ) -> None:
         if min_words < 1 or max_repeats < 1 or batch_size < 1 or max_seconds <= 0:
             raise ConfigError(
-                f"min_words={min_words}, max_repeats={max_repeats}, batch_size={batch_size} are 1 "
-                f"or more, and max_seconds={max_seconds} is above 0"
+                f"min_words={min_words}, max_repeats={max_repeats}, batch_size={batch_size}, "
+                f"max_seconds={max_seconds}; give 1 or more, and max_seconds above 0"
             )
         self.recogniser, self.roots = recogniser, roots
         if recogniser is not None:

@@ -123,7 +123,7 @@ def _of_array(item: Any, name: str, rate: int) -> Recording:
     def pieces() -> Iterator[Samples]:
         resample = registry.attribute("serzoo.datamodules.audio:resample")
         if not mono.size:
-            raise DataError(f"input {name} has no samples")
+            raise DataError(f"input {name} has no samples; leave it out, or give at least one")
         yield resample(np.ascontiguousarray(mono, dtype=np.float32), rate)
 
     return Recording(name, lambda: _checked(pieces(), name))

@@ -142,7 +142,9 @@ def tempered(runs: Sequence[Run]) -> tuple[PredictionTable, list[float]]:
     for run in runs:
         t = (run.record.get("metrics") or {}).get("temperature")
         if not t:
-            raise DataError(f"the record of {run.name} holds no temperature fitted on validation")
+            raise DataError(
+                f"the record of {run.name} holds no temperature fitted on validation; run it again"
+            )
         temperatures.append(float(t))
         scaled.append(replace(run, table=replace(run.table, scores=run.table.scores / t)))
     return pooled(scaled), temperatures
@@ -184,7 +186,7 @@ def calibration(section: Section, c: Context) -> None:
             numbers += [curves[head].aurc, curves[head].excess]
             body.append([head, Cell(shown, float(np.mean(temperatures))), *map(cell, numbers)])
         if not body:
-            raise ComparisonError("no head gives probabilities, so there is nothing to calibrate")
+            raise ComparisonError("no head gives probabilities: there is nothing to calibrate")
         said = "; ".join(f"{h} {k.aurc:.3f}" for h, k in curves.items())
         figures: list[Part] = []
         if drawn(section, i):

@@ -41,7 +41,10 @@ def labelled_speakers(table: PredictionTable) -> list[str]:
     """
     names = {s for s, known in zip(table.speakers, table.labelled, strict=True) if known}
     if not names:
-        raise DataError(f"none of {len(table)} utterances is labelled, so there is no interval")
+        raise DataError(
+            f"none of {len(table)} utterances is labelled, so there is no interval; evaluate on "
+            "labelled speech"
+        )
     return sorted(names)
 
 

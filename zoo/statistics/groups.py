@@ -89,7 +89,10 @@ def sub_groups(
     """
     rows = np.flatnonzero(table.labelled)
     if not len(rows):
-        raise DataError(f"none of {len(table)} utterances is labelled, so there are no groups")
+        raise DataError(
+            f"none of {len(table)} utterances is labelled, so there are no groups; evaluate on "
+            "labelled speech"
+        )
     values = _values(table, attributes, attribute, rows)
     groups = _members(rows, values)
     if not groups:

@@ -87,7 +87,10 @@ def crossed_components(values: FloatArray) -> Components:
     """
     x = np.asarray(values, dtype=np.float64)
     if not np.isfinite(x).all():
-        raise DataError(f"{(~np.isfinite(x)).sum()} of {x.size} values are not finite")
+        raise DataError(
+            f"{(~np.isfinite(x)).sum()} of {x.size} values are not finite; finish those cells, or "
+            "leave their seed out in all folds"
+        )
     s, f = x.shape
     if s < 2 or f < 2:
         alone = float(x.var(ddof=1)) if x.size > 1 else nan
