@@ -1,0 +1,63 @@
+"""The comparison that numeric tests use fails when it should."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from close import assert_like
+
+LARGE = torch.tensor([[-50.0, 0.001], [3.0, 20.0]])
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_bound_follows_the_largest_number_of_the_whole_tensor(scale: float) -> None:
+    a, near, far = LARGE.double(), LARGE.double(), LARGE.double()
+    near[0, 1] += 0.0049  # four digits of 50; several times the number itself
+    far[0, 1] += 0.0051
+    assert_like(near * scale, a * scale)
+    assert_like(a * scale, near * scale)
+    for one, two in ((far, a), (a, far)):
+        with pytest.raises(AssertionError, match=r"1 of 4 .* 4 digits .* \(0, 1\)"):
+            assert_like(one * scale, two * scale)
+    with pytest.raises(AssertionError, match="5 digits"):
+        assert_like(near * scale, a * scale, digits=5)
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "said"),
+    [
+        (LARGE, LARGE[0], "(2, 2), expected (2,)"),  # which broadcast
+        (LARGE, LARGE[:1], "(2, 2), expected (1, 2)"),
+        (LARGE, LARGE.double(), "torch.float32, expected torch.float64"),
+        (np.float32([1, 2]), np.float64([1, 2]), "torch.float32, expected torch.float64"),
+        (LARGE[:0], LARGE[:0], "nothing to compare"),
+        (torch.tensor([1.0, NAN]), torch.tensor([1.0, NAN]), "NaN in (1,)"),
+        (torch.tensor([1.0, 2.0]), torch.tensor([1.0, NAN]), "NaN in (1,)"),
+        (torch.tensor([1.0, INF]), torch.tensor([1.0, -INF]), "infinite numbers differ in (1,)"),
+        (torch.tensor([1.0, INF]), torch.tensor([1.0, 1e9]), "infinite numbers differ in (1,)"),
+        (torch.zeros(3), torch.full((3,), 1e-9), "3 of 3"),
+    ],
+)
+def test_what_is_not_alike_is_told(actual: object, expected: object, said: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(said)):
+        assert_like(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected"),
+    [
+        (torch.zeros(3), torch.zeros(3)),
+        (torch.tensor([1.0, -INF]), torch.tensor([1.00005, -INF])),
+        (torch.full((2,), INF), torch.full((2,), INF)),
+        (torch.tensor([1.0, 2.0], requires_grad=True), [1, 2]),
+        (np.float32([[1, 2]]), [[1, 2]]),
+        (3.0001, 3.0),
+        ([torch.tensor(1.0), torch.tensor(2.0)], [1.0, 2.0]),
+    ],
+)
+def test_what_is_alike_passes(actual: object, expected: object) -> None:
+    assert_like(actual, expected)
