@@ -129,10 +129,10 @@ class MeanOverPadding(Sound):
 
 
 class QuietlyOverPadding(MeanOverPadding):
-    """Its scores are around 1e-5, and so is what the padding does to them."""
+    """Its scores are around 1e-4, and so is what the padding does to them."""
 
     def logits(self, frames: Frames) -> Tensor:
-        return 1e-5 * super().logits(frames)
+        return 1e-4 * super().logits(frames)
 
 
 class RoundsByBatchSize(Sound):
