@@ -56,3 +56,24 @@ def _tensor(x: Any, dtype: torch.dtype | None = None) -> Tensor:
 
 def _where(at: Tensor) -> tuple[int, ...]:
     return tuple(at.nonzero()[0].tolist())
+
+
+def decided(scores: Tensor, digits: int = 4) -> Tensor:
+    """``[N]`` bool: rows of ``scores [N, C]`` whose best is clear: rounding cannot change it."""
+    best = scores.topk(2, dim=1).values
+    return best[:, 0] - best[:, 1] > 10.0**-digits * scores.abs().max()
+
+
+def assert_ranked_alike(actual: Tensor, expected: Tensor, digits: int = 4) -> None:
+    """Assert that each row of ``actual [N, C]`` has the order of ``expected``.
+
+    What is nearly tied in ``expected`` may stand either way; more than a tenth of near ties is
+    refused, because little would be tested.
+    """
+    __tracebackhide__ = True
+    assert actual.shape == expected.shape, f"{tuple(actual.shape)}, {tuple(expected.shape)}"
+    order = expected.argsort(1)
+    clear = expected.gather(1, order).diff(dim=1) > 10.0**-digits * expected.abs().max()
+    assert clear.float().mean() > 0.9, f"{(~clear).sum()} of {clear.numel()} are near ties"
+    wrong = clear & (actual.gather(1, order).diff(dim=1) <= 0)
+    assert not wrong.any(), f"{wrong.any(1).sum()} of {len(wrong)} rows are in another order"
