@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from close import assert_like
+from close import assert_like, assert_ranked_alike, decided
 
 LARGE = torch.tensor([[-50.0, 0.001], [3.0, 20.0]])
 INF, NAN = float("inf"), float("nan")
@@ -61,3 +61,20 @@ def test_what_is_not_alike_is_told(actual: object, expected: object, said: str) 
 )
 def test_what_is_alike_passes(actual: object, expected: object) -> None:
     assert_like(actual, expected)
+
+
+def test_only_clear_decisions_are_compared() -> None:
+    scores = torch.tensor([[-50.0, -50.001, -80.0], [1.0, 2.0, 0.0]])
+    assert decided(scores).tolist() == [False, True]
+    assert decided(scores, digits=5).tolist() == [True, True]
+    scores = torch.arange(40.0).view(10, 4)
+    scores[0, 1] = 1e-5
+    turned = scores.clone()
+    turned[0, :2] = scores[0, [1, 0]]
+    assert_ranked_alike(turned, scores)
+    with pytest.raises(AssertionError, match="1 of 10 rows"):
+        assert_ranked_alike(turned, scores, digits=9)
+    with pytest.raises(AssertionError, match="1 of 10 rows"):
+        assert_ranked_alike(scores.index_fill(0, torch.tensor([3]), 0.0), scores)
+    with pytest.raises(AssertionError, match="30 of 30 are near ties"):
+        assert_ranked_alike(scores, torch.ones(10, 4))

@@ -285,4 +285,4 @@ def test_other_objectives_match_what_they_predict_and_at_the_source_the_code(
     along = (given - wanted).square().mean() * 2
     at = h.path.end(h.objective, h.network(x_1, x_1, 0.99 * ones), x_1, x_1, 0.99 * ones)
     want = 0.3 * (at - x_0).square().mean() * 2 + 0.7 * along
-    assert_like(got, want, digits=5)
+    assert_like(got, want)
