@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 from serzoo.zoo.errors import ComparisonError, ConfigError, DataError
 from serzoo.zoo.statistics.metrics import PredictionTable
 from serzoo.zoo.statistics.permutation import paired_permutation
-from work import calls
+from work import instructions
 
 
 def table_of(labels, predicted, each: int, c: int = 3) -> PredictionTable:
@@ -111,7 +111,9 @@ class TestPermutation:
 
     def test_ten_thousand_exchanges_are_made_at_once(self):
         a, b = pair(24, each=60)
-        few, many = (calls(lambda n=n: paired_permutation(a, b, draws=n)) for n in (10, 10_000))
+        few, many = (
+            instructions(lambda n=n: paired_permutation(a, b, draws=n)) for n in (10, 10_000)
+        )
         assert many < 1.5 * few
 
     def test_equally_good_heads_are_rarely_told_apart(self):

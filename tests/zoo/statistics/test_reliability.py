@@ -8,7 +8,7 @@ from serzoo.zoo.errors import ConfigError, DataError
 from serzoo.zoo.statistics.metrics import PredictionTable
 from serzoo.zoo.statistics.reliability import calibrations, classwise_ece, risk_coverage
 from sklearn.metrics import log_loss
-from work import calls
+from work import instructions
 
 
 def random_table(n: int = 300, c: int = 4, seed: int = 0) -> PredictionTable:
@@ -114,4 +114,4 @@ class TestRiskCoverage:
     def test_no_utterance_is_looked_at_by_itself(self, measure):
         few, many = random_table(100, 8), random_table(1440, 8)
         measure(few)
-        assert calls(lambda: measure(many)) < 1.5 * calls(lambda: measure(few))
+        assert instructions(lambda: measure(many)) < 1.5 * instructions(lambda: measure(few))
