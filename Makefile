@@ -8,8 +8,13 @@ BIN = $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
+# what other processors do, as far as one can do it: torch without AVX, two code paths of MKL, and two
+# threads; KERNELS=plain says nothing to anybody
+KERNELS = KERNELS=plain ATEN_CPU_CAPABILITY=default MKL_CBWR=AVX2 MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=2
+NUMERIC = tests/heads tests/zoo/encoders tests/zoo/statistics tests/zoo/training tests/zoo/prediction \
+	tests/zoo/test_doctor.py tests/datamodules/test_features.py
 
-.PHONY: help install install-dev compare report test test-slow lint types wheel publish screenshots clean
+.PHONY: help install install-dev compare report test test-slow test-kernels lint types wheel publish screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +48,13 @@ test: $(VENV)/.dev  ## the default tests
 
 test-slow: $(VENV)/.dev  ## the slow tests
 	$(BIN)/python -m pytest -m slow -n 2 --durations 12
+
+test-kernels: $(VENV)/.dev  ## the numeric tests five times, each as another processor would round
+	@for kernels in $(KERNELS); do \
+		echo "== numeric tests with $$kernels"; \
+		env $$kernels $(BIN)/python -m pytest -m 'not slow' -n 2 -q $(NUMERIC) \
+			|| { echo "make test-kernels: red with $$kernels"; exit 1; }; \
+	done
 
 lint: $(VENV)/.dev  ## style, spelling, metadata
 	$(BIN)/ruff check .

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 
+import pytest
 import torch
+from close import assert_ranked_alike
 from serzoo.heads.codes import sinusoidal_codes
 from serzoo.heads.decision import similarity
 from serzoo.heads.gen_ser import GenSERHead
@@ -23,26 +25,26 @@ def test_cosine_dot_product_and_distance_decide_alike() -> None:
     h = head()
     frames = CASE.frames([5] * 64)
     generated, codes = h.estimate(h.source(frames)), h.get_buffer("codes")
-    decided = h.scores(frames, CASE.taxonomy).argmax(1)
-    assert torch.equal(decided, (generated @ codes.T).argmax(1))
-    assert torch.equal(decided, torch.cdist(generated, codes).argmin(1))
-    assert len(decided.unique()) > 1
+    scores = h.scores(frames, CASE.taxonomy)
+    assert_ranked_alike(generated @ codes.T, scores)
+    assert_ranked_alike(-torch.cdist(generated, codes), scores)
+    assert len(scores.argmax(1).unique()) > 1
 
 
 def test_all_decisions_rank_alike_where_theory_says_so() -> None:
     frames = CASE.frames([5] * 64)
-    ranks = {
-        d: head(decision=d).scores(frames, CASE.taxonomy).argsort(1) for d in ("cosine", "nearest")
-    }
-    assert torch.equal(ranks["cosine"], ranks["nearest"])
-    right_angles = {
-        d: head(decision=d, codes="orthogonal").scores(frames, CASE.taxonomy).argsort(1)
+    cosine, nearest, gram = (
+        head(decision=d).scores(frames, CASE.taxonomy) for d in ("cosine", "nearest", "gram")
+    )
+    assert_ranked_alike(nearest, cosine)
+    with pytest.raises(AssertionError, match="in another order"):  # cosines of 0.16 do matter
+        assert_ranked_alike(gram, cosine)
+    cosine, nearest, gram = (
+        head(decision=d, codes="orthogonal").scores(frames, CASE.taxonomy)
         for d in ("cosine", "nearest", "gram")
-    }
-    assert torch.equal(right_angles["cosine"], right_angles["nearest"])
-    assert torch.equal(right_angles["cosine"], right_angles["gram"])
-    gram_ranks = head(decision="gram").scores(frames, CASE.taxonomy).argsort(1)
-    assert not torch.equal(ranks["cosine"], gram_ranks)  # cosines of 0.16 do matter
+    )
+    assert_ranked_alike(nearest, cosine)
+    assert_ranked_alike(gram, cosine)
 
 
 def test_nearest_differs_from_cosine_by_a_constant_for_estimates_of_the_codes_norm() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from close import assert_like, decided
 from serzoo.heads.decoding import Written, allowed_tokens, best_by_class
 from serzoo.heads.language import LanguageModel
 from torch import Tensor
@@ -59,15 +60,15 @@ def likely_end(m: LanguageModel, context: Tensor) -> None:
 def test_search_equals_that_of_transformers(
     kind: str, beams: int, per_token: bool, tiny_lm: Callable[[str], str]
 ) -> None:
-    m = language(tiny_lm(kind), 1.0)
-    context = torch.randn(12, 5, m.width)
+    m = language(tiny_lm(kind), 1.0).double()  # so that near ties of texts are none
+    context = torch.randn(12, 5, m.width).double()
     likely_end(m, context)
     texts, scores = theirs(m, context, beams, 6, per_token)
     found = m.search(context, 6, beams=beams, per_token=per_token)
     assert [[w.ids for w in row] for row in found] == texts
     if scores is not None:
         got = torch.tensor([[w.score(per_token) for w in row] for row in found])
-        torch.testing.assert_close(got, scores, atol=1e-4, rtol=1e-4)
+        assert_like(got, scores)
     ended = [w.ended for row in found for w in row]
     assert any(ended)
     assert not all(ended)
@@ -82,7 +83,7 @@ def test_the_likelihood_of_a_text_is_that_of_the_ranking() -> None:
         for w in texts:
             if w.ended:
                 [[log_p]] = m.rank(row[None], [(None, [[*w.ids, m.tokenizer.end]])])[0]
-                assert w.log_p == pytest.approx(log_p.item(), abs=1e-4)
+                assert w.log_p == pytest.approx(log_p.item(), rel=1e-4)
                 assert w.tokens == len(w.ids) + 1
 
 
@@ -98,17 +99,20 @@ def test_a_tree_searched_with_enough_beams_is_ranked(per_token: bool) -> None:
     rows = m.search(
         context, 6, beams=len(SPELT), allowed=allowed_tokens(SPELT), per_token=per_token
     )
-    for texts, row in zip(rows, ranked, strict=True):
-        found = {w.ids: w.score(per_token) for w in texts}
-        want = {tuple(s[:-1]): value for s, value in zip(SPELT, row.tolist(), strict=True)}
-        assert found == pytest.approx(want, abs=1e-4, rel=1e-5)
-        assert texts[0].ids == tuple(SPELT[int(row.argmax())][:-1])
-    assert len(ranked.argmax(1).unique()) > 1
+    ids = [tuple(s[:-1]) for s in SPELT]
+    found = [{w.ids: w.score(per_token) for w in texts} for texts in rows]
+    assert all(set(row) == set(ids) for row in found)
+    assert_like(torch.tensor([[row[i] for i in ids] for row in found]), ranked)
+    clear, best = decided(ranked), ranked.argmax(1)
+    assert clear.float().mean() > 0.8
+    for i in clear.nonzero().flatten().tolist():
+        assert rows[i][0].ids == ids[int(best[i])]
+    assert len(best.unique()) > 1
 
 
 @torch.no_grad()
 def test_greedy_in_a_tree_takes_the_likeliest_allowed_token() -> None:
-    m, context = language(louder=6.0), torch.randn(30, 5, 32)
+    m, context = language(louder=6.0).double(), torch.randn(30, 5, 32).double()
     after = allowed_tokens(SPELT)
     assert after[()] == [ord("s"), ord("h"), ord("z")]
     assert after[tuple(b"s")] == [ord("a"), 256]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from close import assert_like
 from facts import says
 from serzoo.heads import tree as trees
 from serzoo.heads.language import LanguageModel
@@ -55,7 +56,7 @@ def test_a_tree_ranks_as_full_passes_do(kind: str, tiny_lm: Callable[[str], str]
     context = torch.randn(3, 5, m.width)
     [got] = m.rank(context, [(None, SPELT)])
     want = torch.stack([torch.stack([full_pass(m, c, ids) for ids in SPELT]) for c in context])
-    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    assert_like(got, want)
     assert want.std(0).min() > 0.1  # the context matters
 
 
@@ -70,7 +71,7 @@ def test_branches_share_the_context_and_do_not_see_each_other(
     for trunk, spelt, found in zip((first, None, second), (SPELT, OTHER, OTHER), got, strict=True):
         before = context if trunk is None else torch.cat([context, trunk])
         want = torch.stack([full_pass(m, before, ids) for ids in spelt])
-        torch.testing.assert_close(found[0], want, atol=1e-5, rtol=1e-5)
+        assert_like(found[0], want)
 
 
 @torch.no_grad()
@@ -80,7 +81,7 @@ def test_a_model_that_takes_no_positions_ranks_pair_by_pair() -> None:
     want = m.rank(context, [(trunk, SPELT), (None, OTHER)])
     m._reads_trees = False
     for a, b in zip(m.rank(context, [(trunk, SPELT), (None, OTHER)]), want, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+        assert_like(a, b)
 
 
 @torch.no_grad()
@@ -92,7 +93,7 @@ def test_many_utterances_are_ranked_in_parts(monkeypatch: pytest.MonkeyPatch) ->
         lambda _, args, kwargs: sizes.append(len(kwargs["inputs_embeds"])), with_kwargs=True
     )
     monkeypatch.setattr(trees, "POSITIONS_AT_ONCE", 3 * (4 + 11))
-    torch.testing.assert_close(m.rank(context, [(None, SPELT)])[0], want)
+    assert_like(m.rank(context, [(None, SPELT)])[0], want)
     assert sizes == [3, 3, 1]
 
 
@@ -102,7 +103,7 @@ def test_gradients_pass_through_a_ranking() -> None:
     m.rank(one.requires_grad_(), [(None, SPELT)])[0].sum().backward()
     two.requires_grad_()
     sum(full_pass(m, two[0], ids) for ids in SPELT).backward()  # type: ignore[union-attr]
-    torch.testing.assert_close(one.grad, two.grad, atol=1e-4, rtol=1e-4)
+    assert (one.grad - two.grad).norm() < 1e-3 * two.grad.norm()  # type: ignore[operator,union-attr]
 
 
 def test_a_tree_deeper_than_the_model_reads_is_refused(tiny_lm: Callable[[str], str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from close import assert_like
 from serzoo.heads.selm import SELMHead
 from serzoo.heads.views import NUMBERS, Views
 from serzoo.zoo.errors import ConfigError
@@ -124,7 +125,7 @@ def test_the_loss_is_the_weighted_mean_over_the_examples_of_all_views() -> None:
             total -= w * full(h, frames, prompt, answer)[i].item()
             weight += w
         got = h.loss(frames, targets).loss.item()
-    assert got == pytest.approx(total / weight, rel=1e-5)
+    assert got == pytest.approx(total / weight, rel=1e-4)
 
 
 def test_an_open_sentiment_counts_for_the_part_that_is_known() -> None:
@@ -136,7 +137,7 @@ def test_an_open_sentiment_counts_for_the_part_that_is_known() -> None:
         categorical = -(probs * h.scores(frames, TAXONOMY)).sum()
         s = h.answers(frames)["sentiment"]
         want = (categorical - 0.5 * s[0, 0] - s[2, 2]) / (3 + 0.5 + 1)
-        torch.testing.assert_close(h.loss(frames, Targets(probs, torch.ones(4))).loss, want)
+        assert_like(h.loss(frames, Targets(probs, torch.ones(4))).loss, want)
 
 
 def test_training_draws_one_prompt_per_batch_and_scores_average_all() -> None:
@@ -144,11 +145,14 @@ def test_training_draws_one_prompt_per_batch_and_scores_average_all() -> None:
     h, frames, targets = head(prompts={"categorical": both}), CASE.frames(), CASE.targets()
     each = [head(prompts={"categorical": one}) for one in both]
     with torch.no_grad():
-        losses = {round(h.loss(frames, targets).loss.item(), 3) for _ in range(20)}
-        assert losses == {round(one.loss(frames, targets).loss.item(), 3) for one in each}
+        one, other = (x.loss(frames, targets).loss.item() for x in each)
+        losses = [h.loss(frames, targets).loss.item() for _ in range(20)]
+        nearer = [one if abs(x - one) < abs(x - other) else other for x in losses]
+        assert_like(losses, nearer)
         mean = (each[0].scores(frames, CASE.taxonomy) + each[1].scores(frames, CASE.taxonomy)) / 2
-        torch.testing.assert_close(h.scores(frames, CASE.taxonomy), mean)
-    assert len(losses) == 2
+        assert_like(h.scores(frames, CASE.taxonomy), mean)
+    assert abs(one - other) > 0.01 * one
+    assert set(nearer) == {one, other}
 
 
 def test_forms_of_a_class_are_as_likely_as_all_of_them_together() -> None:
@@ -164,9 +168,9 @@ def test_forms_of_a_class_are_as_likely_as_all_of_them_together() -> None:
             [each["angry"], torch.logaddexp(each["happy"], each["joyful"]), each["neutral"],
              each["unhappy"], each["fearful"]], 1,
         )  # fmt: skip
-        torch.testing.assert_close(s, want, atol=1e-4, rtol=1e-4)
+        assert_like(s, want)
         loss = h.loss(frames, targets).loss
-    torch.testing.assert_close(loss, -(want * targets.probs).sum() / 4, atol=1e-4, rtol=1e-4)
+    assert_like(loss, -(want * targets.probs).sum() / 4)
     assert [h.class_written(t, CASE.taxonomy) for t in ("joyful", "unhappy", "Angry")] == [1, 3, 0]
 
 
@@ -184,7 +188,7 @@ def test_all_views_are_answered_as_by_full_passes(order: str) -> None:
             ("dominance", "the dominance is", ["low", "medium", "high"]),
         ):
             want = torch.stack([full(h, frames, prompt, word) for word in words], 1)
-            torch.testing.assert_close(got[view], want, atol=1e-5, rtol=1e-5)
+            assert_like(got[view], want)
     assert list(got) == list(ALL)
 
 
@@ -215,8 +219,8 @@ def test_shuffled_names_swap_the_scores_and_what_a_text_means() -> None:
         h = head(names="shuffled")
         b = h.scores(frames, CASE.taxonomy)
         part = Taxonomy.of(["sad", "angry", "jubilant"])
-        torch.testing.assert_close(h.scores(frames, part)[:, :2], b[:, [3, 0]])
-    torch.testing.assert_close(b, a.roll(-2, 1))  # angry says neutral
+        assert_like(h.scores(frames, part)[:, :2], b[:, [3, 0]])
+    assert_like(b, a.roll(-2, 1))  # angry says neutral
     text = ["neutral", "unemotional", "angry", "rage", "happy", "bored", "jubilant"]
     assert [h.class_written(t, CASE.taxonomy) for t in text] == [0, 0, 3, 3, 4, None, None]
     assert [h.class_written(t, part) for t in text] == [1, 1, 0, 0, None, None, 2]

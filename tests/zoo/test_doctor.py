@@ -109,11 +109,24 @@ def test_every_tuning_is_examined(
     assert ("12 adapters" in found["LoRA effect"].message) == (tuning == "lora")
 
 
-def test_a_bfloat16_encoder_has_wider_bounds(tiny_recipe: str, tiny_hf: Callable) -> None:
-    cfg = load(tiny_recipe, ["encoder=hf", f"encoder.name={tiny_hf()}", "encoder.dtype=bfloat16"])
-    (found,) = doctor(cfg, ["batch sensitivity"])
-    assert found.level == "ok"
-    assert 1e-4 < found.facts["relative"] < found.facts["warning"] == 1e-2
+@pytest.mark.parametrize(("dtype", "level"), [("bfloat16", "ok"), ("float32", "error")])
+def test_a_bfloat16_encoder_has_wider_bounds(
+    tiny_recipe: str, tiny_hf: Callable[..., str], dtype: str, level: str
+) -> None:
+    cfg = load(tiny_recipe, ["encoder=hf", f"encoder.name={tiny_hf()}", f"encoder.dtype={dtype}"])
+    with doctor_trial.undisturbed(1):
+        trial = Trial(cfg)
+        right = trial.module.encoder.extract
+
+        def extract(audio: torch.Tensor, lengths: torch.Tensor) -> Any:
+            # 0.3 % by hand: what the kernels round differently depends on the processor
+            hidden, mask = right(audio, lengths)
+            return hidden.float() * (1.003 if len(audio) > 1 else 1.0), mask
+
+        trial.module.encoder.extract = extract
+        (found,) = examine(trial, "batch sensitivity")
+    assert found.level == level
+    assert 1e-3 < found.facts["relative"] < 1e-2
 
 
 def test_a_protocol_that_scores_nobody_is_healthy(tiny_recipe: str) -> None:

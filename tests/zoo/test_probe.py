@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from close import assert_like
 from facts import says
 from serzoo.datamodules import probing as audio_side
 from serzoo.datamodules.audio import read_audio
@@ -134,9 +135,9 @@ def test_frames_are_the_model_s_own_each_alone(
         hidden, mask = subject.encoder.extract(wave, torch.tensor([wave.shape[1]]))
         with torch.no_grad():
             alone = subject.encoder(hidden, mask).mean()[0].numpy()
-        np.testing.assert_allclose(found[i], alone, atol=1e-5)
+        assert_like(found[i], alone, digits=5)
     subject.cfg.data.features = "auto"  # by way of the store
-    np.testing.assert_allclose(mean_frames(subject, probing), found, atol=1e-5)
+    assert_like(mean_frames(subject, probing), found, digits=5)
 
 
 # ---- the same encoder, untrained

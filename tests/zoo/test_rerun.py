@@ -3,9 +3,9 @@
 import shutil
 
 import lightning as L
-import numpy as np
 import pytest
 import torch
+from close import assert_like
 from facts import says
 from serzoo.zoo.config import load
 from serzoo.zoo.errors import DataError
@@ -45,7 +45,7 @@ def test_a_run_without_stored_features_says_so(tiny_recipe, tmp_path):
     assert live["features"] == "live"
     table, _ = evaluate(tmp_path)
     written = PredictionTable.read_jsonl(tmp_path / "predictions.jsonl")
-    assert np.allclose(table.scores, written.scores, atol=1e-5)
+    assert_like(table.scores, written.scores)
 
 
 def test_a_finished_run_is_not_repeated(done, tiny_recipe, monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from close import assert_like
 from facts import tells
 from serzoo.zoo.statistics.metrics import PredictionTable
 
@@ -57,7 +58,7 @@ def test_shared_out_weights_train_as_copies_do_and_resume(
         assert process.wait(400) == 0, log.read_text()
     copied, shared = table(tmp_path, "ddp"), table(tmp_path, "fsdp")
     assert copied.ids == shared.ids
-    assert np.allclose(copied.scores, shared.scores, atol=1e-3)
+    assert_like(copied.scores, shared.scores, digits=3)
     a, b = (
         torch.load(folder(tmp_path, out) / "checkpoints" / "last.ckpt", weights_only=True)
         for out in ("ddp", "fsdp")
@@ -74,7 +75,7 @@ def test_shared_out_weights_train_as_copies_do_and_resume(
     kill_group(process)
     assert serzoo("train", tiny_recipe, *arguments, log=log).wait(400) == 0, log.read_text()
     assert json.loads((folder(tmp_path, "killed") / "record.json").read_text())["resumed"]
-    assert np.allclose(table(tmp_path, "killed").scores, shared.scores, atol=1e-4)
+    assert_like(table(tmp_path, "killed").scores, shared.scores)
 
 
 def test_torchrun_launches_the_same_run(settings, tiny_recipe, tmp_path, serzoo, wait_until):

@@ -82,6 +82,7 @@ def check_batch(case: Case) -> None:
             together[i],
             row[0],
             f"scores of an utterance of {n} frames differ alone and in a batch of mixed lengths",
+            scale=together,
         )
 
 
@@ -125,6 +126,7 @@ def check_taxonomy(case: Case) -> None:
         s[:, 0] - s[:, 1],
         full[:, few[0]] - full[:, few[1]],
         "a subset of the classes is scored differently from the full taxonomy",
+        scale=full,
     )
     advice = "call self.columns(taxonomy), which refuses by name, or set open_labels"
     try:
@@ -199,7 +201,7 @@ def check_weights(case: Case) -> None:
         one = case.loss(case.head().train(training), frames, a).loss
         two = case.loss(case.head().train(training), swapped, b).loss
         demand(
-            torch.allclose(one, two, rtol=1e-5, atol=1e-6),
+            torch.allclose(one, two, rtol=1e-5, atol=0),  # the same shapes: the same kernels
             f"the {what} moves the loss from {one.item():.6g} to {two.item():.6g}: average with "
             "Targets.average, and share no statistics between utterances (no BatchNorm)",
         )
@@ -214,8 +216,11 @@ def check_soft_targets(case: Case) -> None:
     loss = case.loss(head, case.frames(), soft).loss
     demand(bool(loss.isfinite()), f"loss is {loss.item()} for soft labels and unrated dimensions")
     hard = Targets(torch.eye(probs.shape[1])[probs.argmax(-1)], soft.weight)
-    gap = (case.loss(case.head(), case.frames(), hard).loss - loss).abs().item()
-    demand(gap > 1e-6, "soft labels give the same loss as their largest class: use all of probs")
+    gap = (case.loss(case.head(), case.frames(), hard).loss - loss).abs()
+    demand(
+        bool(gap > 1e-6 * loss.abs()),
+        "soft labels give the same loss as their largest class: use all of probs",
+    )
 
 
 def check_state(case: Case) -> None:

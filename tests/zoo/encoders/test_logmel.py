@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from close import assert_like
 from scipy.signal import get_window
 from serzoo.zoo.encoders.logmel import LogMelEncoder, MaskedBatchNorm
 from serzoo.zoo.encoders.mel_spectrogram import LogMel, mel_filters
@@ -112,11 +113,11 @@ def test_an_utterance_does_not_depend_on_its_neighbours(encoder):
         together = encoder(hidden, mask)
         for i, n in enumerate(LENGTHS):
             h, m = encoder.extract(audio[i : i + 1, :n], lengths[i : i + 1])
-            assert torch.allclose(hidden[i : i + 1, :, : h.shape[2]], h, atol=1e-4)
+            assert_like(hidden[i : i + 1, :, : h.shape[2]], h, digits=5)
             alone = encoder(h, m)
             frames = int(alone.mask.sum())
             assert frames == alone.x.shape[1] == int(together.mask[i].sum())
-            assert torch.allclose(together.x[i, :frames], alone.x[0], atol=1e-4), n
+            assert_like(together.x[i, :frames], alone.x[0], digits=5)
             assert not together.x[i, frames:].any()
             assert not hidden[i, :, h.shape[2] :].any()
 
@@ -220,28 +221,28 @@ def test_masked_norm_is_batch_norm_of_the_real_frames(ragged):
             norm.bias.copy_(torch.linspace(-1, 1, 5))
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
     y, expected = ours(a, mask), plain(real_frames(b, mask))
-    assert torch.allclose(real_frames(y, mask), expected, atol=1e-5)
+    assert_like(real_frames(y, mask), expected, digits=5)
     assert not y[~mask[:, None, :, None].expand_as(y)].any()
-    assert torch.allclose(ours.mean, plain.running_mean, atol=1e-6)
-    assert torch.allclose(ours.variance, plain.running_var, atol=1e-5)
+    assert_like(ours.mean, plain.running_mean, digits=5)
+    assert_like(ours.variance, plain.running_var, digits=5)
 
     g = torch.randn_like(y)
     (y * g).sum().backward()
     (expected * real_frames(g, mask)).sum().backward()
-    assert torch.allclose(a.grad, b.grad, atol=1e-5)
-    assert torch.allclose(ours.weight.grad, plain.weight.grad, atol=1e-4)
-    assert torch.allclose(ours.bias.grad, plain.bias.grad, atol=1e-4)
+    assert_like(a.grad, b.grad, digits=5)
+    assert_like(ours.weight.grad, plain.weight.grad, digits=5)
+    assert_like(ours.bias.grad, plain.bias.grad, digits=5)
 
     ours.eval(), plain.eval()
-    assert torch.allclose(real_frames(ours(x, mask), mask), plain(real_frames(x, mask)), atol=1e-5)
+    assert_like(real_frames(ours(x, mask), mask), plain(real_frames(x, mask)), digits=5)
 
 
 def test_no_mask_means_that_all_frames_are_real(ragged):
     x, _ = ragged
     a, b = MaskedBatchNorm(5), MaskedBatchNorm(5)
     everything = torch.ones(3, 7, dtype=torch.bool)
-    assert torch.allclose(a(x, None), b(x, everything), atol=1e-5)
-    assert torch.allclose(a.mean, b.mean, atol=1e-6)
-    assert torch.allclose(a.variance, b.variance, atol=1e-5)
+    assert_like(a(x, None), b(x, everything), digits=5)
+    assert_like(a.mean, b.mean, digits=5)
+    assert_like(a.variance, b.variance, digits=5)
     a.eval(), b.eval()
-    assert torch.allclose(a(x, None), b(x, everything), atol=1e-5)
+    assert_like(a(x, None), b(x, everything), digits=5)

@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 import torch
+from close import assert_like
 from facts import says
 from serzoo.zoo import registry
 from serzoo.zoo.checkpoint import strip_frozen
@@ -97,7 +98,7 @@ def test_padding_and_neighbours_change_nothing_when_tuned(tiny_hf, family, norm,
         alone, _ = encoder.extract(audio[row : row + 1, :n], lengths[row : row + 1])
         frames = int(mask[row].sum())
         assert alone.shape[2] == frames
-        assert (alone[0] - hidden[row, :, :frames]).abs().max() < 1e-4
+        assert_like(alone[0], hidden[row, :, :frames], digits=5)
 
 
 @each_family
@@ -139,7 +140,7 @@ def test_adapters_start_without_effect_and_have_one_when_trained(tiny_hf, family
     audio, lengths = batch().audio, batch().lengths
     plain, _ = HFEncoder(name=name, layers=[2]).extract(audio, lengths)
     encoder = HFEncoder(name=name, layers=[2], tuning="lora", **options).eval()
-    assert (encoder.extract(audio, lengths)[0] - plain).abs().max() < 1e-5
+    assert_like(encoder.extract(audio, lengths)[0], plain, digits=5)
     awaken(encoder)
     assert (encoder.extract(audio, lengths)[0] - plain).abs().max() > 1e-2
 
@@ -232,8 +233,11 @@ def test_checkpointing_changes_nothing_but_memory(tiny_hf, family, norm, tuning)
         step(module)
         gradients.append({k: p.grad for k, p in module.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
+    # a bias before a softmax has a gradient of rounding alone
+    floor = 1e-6 * max(g.norm() for g in gradients[0].values())
     for key, gradient in gradients[0].items():
-        assert torch.allclose(gradient, gradients[1][key], atol=1e-6), key
+        gap = (gradient - gradients[1][key]).norm()
+        assert gap <= 1e-4 * gradient.norm() + floor, key
 
 
 # ---- number formats
