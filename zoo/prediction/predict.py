@@ -205,7 +205,9 @@ def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
     except DataError as error:
         yield Row(recording.name, start=reached, error=str(error))
     except OSError as error:  # of this recording; the others go on
-        yield Row(recording.name, start=reached, error=f"{recording.name}: {system_error(error)}")
+        said = str(system_error(error))
+        said = said if recording.name in said else f"{recording.name}: {said}"
+        yield Row(recording.name, start=reached, error=said)
 
 
 def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:
