@@ -103,7 +103,8 @@ def read(path: str | Path) -> dict[str, Any]:
         reason = str(e).partition("\n")[0].partition(". ")[0] or type(e).__name__
         raise DamagedError(
             f"cannot read {path}: {reason[:200]}; it is damaged, or holds more than tensors and "
-            "plain containers, which serzoo does not load"
+            "plain containers, which serzoo does not load: fetch it again, or train again (remove "
+            "the run's record.json first)"
         ) from e
     if not isinstance(content, dict) or "serzoo" not in content:
         raise CheckpointError(
@@ -121,6 +122,8 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def _check_whole(path: Path) -> None:
     """Refuse a file that is not what was written: torch itself looks at no checksum."""
+    if path.stat().st_size == 0:
+        raise EOFError("it has 0 bytes")
     if zipfile.is_zipfile(path):  # anything else torch takes for an old format, and refuses
         with zipfile.ZipFile(path) as file:
             if (part := file.testzip()) is not None:
