@@ -190,7 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = str(e) if isinstance(e, SerzooError) else system_error(e)
         if said is None:
             raise
-        _tell(f"serzoo {arguments.verb}: {said}", e)
+        # one line, also with a name that has several, and with what a library says at length
+        _tell(f"serzoo {arguments.verb}: {' '.join(said.splitlines())}", e)
         return 2
     return int(code or 0)
 

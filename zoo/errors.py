@@ -103,8 +103,10 @@ def system_error(error: BaseException) -> str | None:
             use.
 
     Returns:
-        None when the error is none of these: then it is a fault of the program.
+        None when the error is none of these: one of ours, or a fault of the program.
     """
+    if isinstance(error, SerzooError):
+        return None
     text = str(error)
     if isinstance(error, ValueError) and "embedded null" in text:
         return "a path holds a NUL character, which no name can; check the settings"

@@ -54,19 +54,22 @@ def check_place(path: Path) -> None:
     """Refuse, before a long work, a file that cannot be written at its end.
 
     Args:
-        path: of the file; missing parents are made, the file is not.
+        path: of the file; neither it nor its parents are made.
 
     Raises:
         OSError: naming ``path``.
     """
-    draft = path.with_name(f".{path.name[:SHORT]}.{_own()}")
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():  # a device or a pipe
+        return
+    parent = next(p for p in path.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    draft = parent / f".{path.name[:SHORT]}.{_own()}"
     with _named(path, draft):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if path.is_file() or not path.exists():
-            draft.touch()
-            draft.unlink()
+        draft.touch()
+        draft.unlink()
 
 
 @contextmanager

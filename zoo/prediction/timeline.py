@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..swap import new_file
+from ..swap import check_place, new_file
 from .predictions import Row
 from .recordings import Recording
 
@@ -42,6 +42,7 @@ class Plots:
                 f"{len(found)} recordings do not fit one figure of {MOST_PANELS} panels; give "
                 "plot a folder, which gets a figure for each"
             )
+        check_place(self.path / "1.png" if self.folder else self.path)
 
     def write(self, rows: Sequence[Row], classes: Sequence[str]) -> list[Path]:
         """Draw the rows of all recordings; returns the files, or the folder."""
