@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from ..zoo import registry
 from ..zoo.cache import cache_dir
-from ..zoo.errors import DataError
+from ..zoo.errors import DataError, DataWarning
 from .manifest import Utterance, read_manifest, validate
 from .prepare import Prepared, prepare
 from .recheck import recheck
@@ -170,11 +171,38 @@ def _prepared(
     """Prepare, or read what an earlier call wrote for the very same files."""
     folder = cache_dir() / "manifests"
     path = folder / f"{corpus}-{_listing(root, options)}.jsonl"
-    sidecar = path.with_suffix(".json")
-    if path.is_file() and sidecar.is_file():
-        return read_manifest(path), json.loads(sidecar.read_text("utf-8"))["notes"]
+    found = _remembered(path)
+    if found is not None:
+        return found
     done = prepare(corpus, root=root, out=path, options=options, progress=progress)
     return done.utterances, done.notes()
+
+
+def _remembered(path: Path) -> tuple[list[Utterance], dict[str, Any]] | None:
+    """What an earlier call left in the cache; None where there is nothing, or damage, with a note.
+
+    All of it can be made again, so that nobody needs to be asked.
+    """
+    sidecar = path.with_suffix(".json")
+    if not (path.is_file() and sidecar.is_file()):
+        return None
+    try:
+        notes = json.loads(sidecar.read_text("utf-8"))["notes"]
+        if not (isinstance(notes, dict) and isinstance(notes.get("utterances"), int)):
+            raise ValueError("no notes")
+        utterances = read_manifest(path)
+        if len(utterances) != notes["utterances"]:
+            raise ValueError(f"{len(utterances)} utterances of {notes['utterances']}")
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        warnings.warn(
+            f"{path} of the cache is damaged ({reason}); {path.stem.rpartition('-')[0]} is "
+            "prepared again",
+            DataWarning,
+            stacklevel=2,
+        )
+        return None
+    return utterances, notes
 
 
 def prepare_corpus(

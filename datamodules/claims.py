@@ -17,10 +17,10 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..zoo.errors import ConfigError
-from .store import Shards, Values
+from .store import DTYPES, Shards, Values
 
 POLL = 0.1  # seconds between two looks at what others are doing
 
@@ -58,10 +58,18 @@ def claimed(folder: Path) -> dict[str, set[str]]:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                living[path.stem] = set(json.load(handle))
+                living[path.stem] = _keys(handle)
                 continue
             path.unlink(missing_ok=True)
     return living
+
+
+def _keys(handle: IO[str]) -> set[str]:
+    """Of a living claim. One that cannot be read claims nothing: its rows may be made twice."""
+    try:
+        return set(json.load(handle))
+    except (ValueError, TypeError):
+        return set()
 
 
 class Claim:
@@ -76,14 +84,19 @@ class Claim:
         self.name, self.keys = secrets.token_hex(8), list(keys)
         self.path = folder / f"{self.name}.claim"
         self.handle = self.path.open("x")
-        fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        json.dump(self.keys, self.handle)
-        self.handle.flush()
+        try:
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            json.dump(self.keys, self.handle)
+            self.handle.flush()
+        except BaseException:  # a full disk, for one
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give the rows up, written or not."""
         self.path.unlink(missing_ok=True)
-        self.handle.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take
+            self.handle.close()
 
 
 def complete(
@@ -146,13 +159,13 @@ def stores(base: Path) -> list[dict[str, Any]]:
     found = []
     for path in base.glob("*/store.json"):
         try:
-            facts = json.loads(path.read_bytes())
-            shards = Shards(path.parent, facts["dtype"])
-            extraction = dict(facts["extraction"])
+            facts = _facts(path)
+            shards = Shards(path.parent, facts["dtype"] if facts["dtype"] in DTYPES else "float32")
             occupied, used = _occupied(path.parent), path.stat().st_mtime
-        except (OSError, ValueError, KeyError, TypeError):  # not one of ours, or on its way out
+        except (OSError, KeyError, TypeError, ValueError):  # on its way out, or not one of ours
             continue
         shards.refresh()
+        extraction = facts["extraction"]
         kind = str(extraction.get("model_type") or extraction.get("type") or "?")
         name = (facts.get("first_used_by") or {}).get("name")
         found.append(
@@ -168,6 +181,15 @@ def stores(base: Path) -> list[dict[str, Any]]:
             }
         )
     return sorted(found, key=lambda s: -s["used"])
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What a ``store.json`` says; of a damaged one, enough to see the store and to clear it."""
+    try:
+        facts = json.loads(path.read_bytes())
+    except ValueError:
+        return {"dtype": "?", "extraction": {"type": "? (its store.json is damaged)"}}
+    return {**facts, "dtype": str(facts["dtype"]), "extraction": dict(facts["extraction"])}
 
 
 def remove(folder: Path) -> int:

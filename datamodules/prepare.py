@@ -5,6 +5,7 @@ Bad audio is refused here, counted and recorded, so that training never meets it
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from ..zoo import registry
-from ..zoo.errors import DataError, DataWarning
+from ..zoo.errors import DataError, DataWarning, system_error
+from ..zoo.swap import check_place
 from .audio import EmptyAudioError, MissingAudioError, Samples, decode
 from .counts import Notice, count_notice, unknown_words
 from .info import CorpusInfo
@@ -29,6 +31,9 @@ from .manifest import Utterance, is_inside, write_lines, write_manifest
 
 SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
 SILENCE = 1e-4  # peak of full scale, -80 dB (our choice)
+OF_A_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO)
+"""Errors of the system that are of one file: the others go on."""
+
 SLACK = 0.05  # seconds that an annotated end may lie behind the end of the file (our choice)
 
 
@@ -129,6 +134,8 @@ def prepare(
     reader = registry.get("corpora", corpus)
     registry.check_options("corpora", corpus, options or {})
     info = CorpusInfo.load(corpus)
+    if out is not None:
+        check_place(Path(out))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found: list[Utterance] = list(reader(root, **(options or {})))
@@ -219,6 +226,10 @@ def _hear(group: list[Utterance], root: Path) -> list[Utterance | Refusal]:
         kinds = {MissingAudioError: "missing", EmptyAudioError: "empty"}
         reason = kinds.get(type(error), "unreadable")
         return [Refusal(u.id, audio, reason, str(error)) for u in group]
+    except OSError as error:
+        if error.errno not in OF_A_FILE:
+            raise
+        return [Refusal(u.id, audio, "unreadable", str(system_error(error))) for u in group]
     return [_check(utterance, samples, rate) for utterance in group]
 
 

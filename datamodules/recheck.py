@@ -45,10 +45,8 @@ def recheck(
         facts = [str(root.resolve()), u.audio, u.start, u.end, stat.st_size, stat.st_mtime_ns]
         seen.update(json.dumps(facts).encode())
     path = memory / f"heard-{seen.hexdigest()[:16]}.json"
-    hashes: dict[str, str] | None = None
-    with contextlib.suppress(OSError, ValueError):
-        hashes = json.loads(path.read_text("utf-8"))
-    if hashes is None or any(u.id not in hashes for u in utterances):
+    hashes = _remembered(path, utterances)
+    if hashes is None:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             heard = pool.map(
                 lambda u: sample_hash(decode(root / u.audio, u.start, u.end)[0]), utterances
@@ -66,3 +64,22 @@ def recheck(
             stacklevel=2,
         )
     return [replace(u, sha=hashes[u.id]) for u in utterances], len(changed)
+
+
+def _remembered(path: Path, utterances: Sequence[Utterance]) -> dict[str, str] | None:
+    """What was heard before; None where nothing was, or the file is damaged, with a note."""
+    try:
+        hashes = json.loads(path.read_text("utf-8"))
+        if not isinstance(hashes, dict) or not all(isinstance(h, str) for h in hashes.values()):
+            raise ValueError("not a hash by id")
+    except OSError:
+        return None
+    except ValueError as error:
+        warnings.warn(
+            f"{path} of the cache is damaged ({error}); the recordings are heard again",
+            DataWarning,
+            stacklevel=2,
+        )
+        return None
+    # files are known by place, size and time: in another manifest they may have other ids
+    return hashes if all(u.id in hashes for u in utterances) else None

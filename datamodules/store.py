@@ -143,9 +143,13 @@ class Shards:
         return self.folder / f"{name}.bin"
 
     def describe(self, facts: dict[str, Any]) -> None:
-        """Write ``store.json`` where there is none; only under the store's lock."""
+        """Write ``store.json`` where there is none, or a damaged one; only under the lock."""
         path = self.folder / "store.json"
-        if not path.is_file():
+        try:
+            known = facts.keys() <= dict(json.loads(path.read_bytes())).keys()
+        except (OSError, ValueError, TypeError):
+            known = False
+        if not known:
             text = json.dumps({"about": ABOUT, "format": FORMAT, **facts}, indent=1).encode()
             _write(path, [text], len(text))
 
@@ -178,7 +182,7 @@ def _read_index(folder: Path, name: str, itemsize: int) -> dict[str, Row] | None
             rows[key] = Row(name, start, (int(k), int(t), int(d)), float(seconds))
             start += rows[key].size
         size = (folder / f"{name}.bin").stat().st_size
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     return rows if size == index["bytes"] == start * itemsize else None
 

@@ -16,6 +16,7 @@ import io
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from scipy.ndimage import uniform_filter1d
 
-from ..zoo.errors import ConfigError, DataError
+from ..zoo.errors import ConfigError, DataError, DataWarning
 from ..zoo.types import SAMPLE_RATE
 from .acting import Speaker, Take, speaker, takes
 from .espeak import Espeak, espeak_version
@@ -176,7 +177,26 @@ def ensure_synthetic(
     variant = _variant(sentences)
     key = json.dumps([GENERATOR, espeak_version(), seed, utterances, speakers, *variant.values()])
     root = Path(cache) / f"synthetic-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    if root.exists() and (damage := _damage(root)):
+        warnings.warn(
+            f"the embedded corpus {root} of the cache {damage}; it is generated again",
+            DataWarning,
+            stacklevel=2,
+        )
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=cache) as bin:
+            root.rename(Path(bin, "old"))  # at once: another process may look
     return generate(root, seed=seed, utterances=utterances, speakers=speakers, sentences=sentences)
+
+
+def _damage(root: Path) -> str:
+    """What is wrong with a corpus of the cache; empty = nothing."""
+    try:
+        takes = json.loads((root / "corpus.json").read_bytes())["takes"]
+        audio = [root / take["audio"] for take in takes]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "has no listing that can be read"
+    bad = [path for path in audio if not (path.is_file() and path.stat().st_size)]
+    return f"lacks {len(bad)} of {len(audio)} recordings (first: {bad[0].name})" if bad else ""
 
 
 def _variant(sentences: str) -> dict[str, str]:

@@ -52,7 +52,7 @@ def cache_clear(store: str) -> tuple[int, int]:
     """
     known = [s["store"] for s in cache_list()]
     chosen = known if store == "all" else [s for s in known if s == store]
-    if not chosen:
+    if not chosen and store:  # everything begins with nothing
         chosen = [s for s in known if s.startswith(store)]
     if store != "all" and len(chosen) != 1:
         what = "names no feature store" if not chosen else "is how several begin"

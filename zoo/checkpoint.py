@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import warnings
+import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint as LightningModelCheckpoint
 from torch import Tensor
 
-from .errors import CheckpointError
+from .errors import CheckpointError, DamagedError, DataWarning, SerzooError
 from .record import read_record
+from .swap import new_file
 from .taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from .module import SERModule
 
 FORMAT = 1
+BROKEN = (None, errno.EINVAL)
+"""System errors that a damaged file makes a reader run into."""
 
 
 def strip_frozen(state: Mapping[str, Tensor], frozen: Collection[str]) -> dict[str, Tensor]:
@@ -73,7 +82,9 @@ def read(path: str | Path) -> dict[str, Any]:
     """A checkpoint's content: tensors and plain containers only, nothing is executed.
 
     Raises:
-        CheckpointError: when the file is missing, damaged, holds code, or is not serzoo's.
+        CheckpointError: when the file is missing, or is not serzoo's.
+        DamagedError: when it is damaged, or holds code.
+        OSError: when the system does not let it be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -84,12 +95,16 @@ def read(path: str | Path) -> dict[str, Any]:
             "checkpoints/best.ckpt, or a folder that `serzoo save` wrote, or its hub id"
         )
     try:
+        _check_whole(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
-        reason = next(iter(str(e).splitlines()), type(e).__name__)[:200]
-        raise CheckpointError(
-            f"cannot read {path}: {reason}; it is damaged, or holds more than tensors and plain "
-            "containers, which serzoo does not load"
+        if isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno not in BROKEN):
+            raise  # the file may be whole
+        reason = str(e).partition("\n")[0].partition(". ")[0] or type(e).__name__
+        raise DamagedError(
+            f"cannot read {path}: {reason[:200]}; it is damaged, or holds more than tensors and "
+            "plain containers, which serzoo does not load: fetch it again, or train again (remove "
+            "the run's record.json first)"
         ) from e
     if not isinstance(content, dict) or "serzoo" not in content:
         raise CheckpointError(
@@ -103,6 +118,105 @@ def read(path: str | Path) -> dict[str, Any]:
             "wrote it, or train again"
         )
     return content
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse a file that is not what was written: torch itself looks at no checksum."""
+    if path.stat().st_size == 0:
+        raise EOFError("it has 0 bytes")
+    if zipfile.is_zipfile(path):  # anything else torch takes for an old format, and refuses
+        with zipfile.ZipFile(path) as file:
+            if (part := file.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the checksum of its part {part} is wrong")
+
+
+def newest(folder: Path, *, aside: bool) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that a run goes on from: that of its last epoch, else of its best.
+
+    What cannot be used is told, and not lost. All processes of a run come to the same, in any
+    order: a file that another has put aside is as good as a damaged one.
+
+    Args:
+        folder: of the run's checkpoints.
+        aside: rename files that cannot be used to ``<name>.kept``; for one process of the run.
+
+    Returns:
+        Its path and content; None = the run begins at its beginning: no epoch has ended, or the
+        best epoch, which would be selected in the end, cannot be read.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    useless: dict[str, str] = {}
+    for name in ("last.ckpt", "best.ckpt"):
+        try:
+            found[name] = read(folder / name)
+        except DamagedError as error:
+            useless[name] = str(error)
+        except CheckpointError:
+            if (folder / name).is_file():
+                raise
+    if "best.ckpt" not in found and _selected(found.get("last.ckpt", {})):
+        useless["last.ckpt"] = f"{folder / 'last.ckpt'} is of no use without its best.ckpt"
+        del found["last.ckpt"]
+    name = next(iter(found), "")
+    on = f"goes on from {name}, epoch {found[name]['epoch']}" if found else "starts again"
+    for old, why in useless.items():
+        if aside and (folder / old).is_file():
+            (folder / old).replace(folder / f"{old}.kept")
+        warnings.warn(
+            f"{why}. The run {on}; the file is kept as {old}.kept", DataWarning, stacklevel=2
+        )
+    return (folder / name, found[name]) if found else None
+
+
+def _selected(content: Mapping[str, Any]) -> bool:
+    """Whether a run had a best epoch when this was written."""
+    states = content.get("callbacks", {}).values()
+    return any(isinstance(s, dict) and s.get("best_model_score") is not None for s in states)
+
+
+class ModelCheckpoint(LightningModelCheckpoint):
+    """Lightning's, which knows what it kept in a folder of another name, too: runs are moved.
+
+    It has Lightning's name, under which its state lies in a checkpoint.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Paths of the state are looked for where the files are now."""
+        folder = str(self.dirpath)
+
+        def here(path: str) -> str:
+            return str(Path(folder, Path(path).name)) if path else path
+
+        paths = {k: here(v) for k, v in state_dict.items() if k.endswith("_path")}
+        kept = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        moved = {**state_dict, **paths, "dirpath": folder, "best_k_models": kept}
+        super().load_state_dict(moved)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Lightning's way to write a checkpoint, by which a file is whole or as before.
+
+    Lightning's own writes to a temporary folder and moves the file over, which is a copy where the
+    two are on different disks.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write beside the target and rename.
+
+        Raises:
+            OSError: when it cannot be written; the target is as before.
+        """
+        with new_file(Path(path)) as draft, draft.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch hides what the system said
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before it has its name
 
 
 def load(path: str | Path, *, revision: str | None = None, base: str | None = None) -> SERModule:
@@ -125,8 +239,16 @@ def load(path: str | Path, *, revision: str | None = None, base: str | None = No
     if revision is not None:
         raise CheckpointError(f"{path} is no hub id and has no revision '{revision}'; leave it out")
     content = read(path)
-    module = rebuild(content["serzoo"], path, base)
-    restore(module, content)
+    try:
+        module = rebuild(content["serzoo"], path, base)
+        restore(module, content)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, SerzooError):
+            raise
+        raise CheckpointError(
+            f"{path} does not describe a model that can be built ({type(error).__name__}: {error});"
+            " was it changed by hand? train again, or fetch it again"
+        ) from error
     module.temperature = temperature_of(path)
     return module.eval()
 

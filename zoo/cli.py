@@ -6,10 +6,12 @@ Nothing heavy is imported before a verb needs it: ``serzoo --help`` does not imp
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 
-from .errors import SerzooError
+from .errors import SerzooError, system_error
 from .verbs import LISTS, VERBS
 
 
@@ -177,13 +179,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         setattr(arguments, many, [*getattr(arguments, many), *rest])
     try:
         code = VERBS[arguments.verb](arguments)
-    except SerzooError as e:
-        print(f"serzoo {arguments.verb}: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        sys.stdout.flush()  # here, where a full disk can still be told
+    except KeyboardInterrupt as e:
+        _tell("interrupted", e)
         return 130
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 141
+    except Exception as e:
+        said = str(e) if isinstance(e, SerzooError) else system_error(e)
+        if said is None:
+            raise
+        # one line, also with a name that has several, and with what a library says at length
+        _tell(f"serzoo {arguments.verb}: {' '.join(said.splitlines())}", e)
+        return 2
     return int(code or 0)
+
+
+def _tell(line: str, error: BaseException) -> None:
+    """An error and its notes, on standard error; what cannot be written any more is dropped."""
+    with contextlib.suppress(OSError):
+        print("\n".join([line, *getattr(error, "__notes__", ())]), file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try once more when it ends, and end with another code
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

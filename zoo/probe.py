@@ -31,6 +31,7 @@ from .record import RECORD, environment, write_json
 from .reporting.probed import WAYS, Found, numbers
 from .statistics.probe import probe
 from .statistics.rates import FloatArray
+from .swap import check_place
 
 OPEN = "serzoo.datamodules.probing:open_probing"
 
@@ -95,6 +96,8 @@ def probe_model(
     """
     quiet()
     began = time.perf_counter()
+    if out is not None:
+        check_place(Path(out) / RECORD)
     subject = subject_of(str(model), settings)
     other = other_of(subject, against)  # what is wrong with it is told before any audio is read
     cfg = subject.cfg

@@ -10,12 +10,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from . import attributes, checkpoint, record, registry
 from .board import show as board
 from .board.written import unparsable
+from .checkpoint import ModelCheckpoint
 from .config import RunConfig
 from .encoders.trained import refuse_seen
 from .errors import ConfigError, DataError
@@ -100,13 +101,17 @@ def train(
         write_json(out / "config.json", {"fingerprint": cfg.fingerprint, **cfg.to_dict()})
     storing = _store(cfg, trainer, data)
     last = out / "checkpoints" / "last.ckpt"
-    resumed = last.is_file()
-    if resumed:
-        _refuse_other_data(out, checkpoint.read(last)["serzoo"].get("data"), identity)
+    found = checkpoint.newest(last.parent, aside=trainer.is_global_zero)
+    start, resumed = None, False
+    if found is not None:
+        start = found[0]
+        resumed = start == last or f"{start.name}, epoch {found[1]['epoch']}"
+        _refuse_other_data(out, found[1]["serzoo"].get("data"), identity)
+        del found
     began = time.perf_counter()
     # Lightning resumes from its own files only here, and torch reads them weights-only
     with parallel.told_of_losses(trainer.world_size):
-        trainer.fit(module, data, ckpt_path=str(last) if resumed else None, weights_only=True)
+        trainer.fit(module, data, ckpt_path=str(start) if start else None, weights_only=True)
     fit_seconds = time.perf_counter() - began - storing.seconds
     began = time.perf_counter()
     result = _test(trainer, module, data, best, test) if validated else _kept(module, last)

@@ -143,6 +143,7 @@ def _eval(arguments: argparse.Namespace) -> None:
     from .config import settings
     from .evaluate import evaluate
     from .reporting.told import evaluated
+    from .swap import check_place
 
     known = (
         *("corpus", "root", "manifest", "taxonomy", "part", "out", "record"),
@@ -150,6 +151,8 @@ def _eval(arguments: argparse.Namespace) -> None:
     )
     values = settings(arguments.settings, known)
     out, record = values.pop("out", None), values.pop("record", None)
+    for file in filter(None, (out, record)):
+        check_place(Path(file))
     if isinstance(values.get("corpus"), str):
         values["corpus"] = [values["corpus"]]
     table, numbers = evaluate(arguments.checkpoint, **values, progress=sys.stderr.isatty())
@@ -172,7 +175,7 @@ def _adapt(arguments: argparse.Namespace) -> None:
     where = ("data", "root", "protocol", "fold", "taxonomy", "label", "support", "supports", "out")
     how = known_options()
     values = settings(arguments.settings, (*where, *how), numbers=("fold", *how))
-    if "data" not in values:
+    if not values.get("data"):
         raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
     print("\n".join(told(adapt(arguments.checkpoint, **values, progress=sys.stderr.isatty()))))
 

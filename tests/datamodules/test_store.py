@@ -1,5 +1,6 @@
 """Shards and claims: what is believed, what is removed, who makes what."""
 
+import errno
 import json
 import os
 import signal
@@ -261,4 +262,38 @@ def test_stores_are_listed_and_removed(folder):
     assert remove(folder) == data
     assert not folder.exists()
     fill(folder)  # and begins anew
+    assert holds(folder)
+
+
+def test_a_store_whose_description_is_damaged_is_listed_cleared_and_described_anew(folder):
+    fill(folder)
+    for content in ("", '{"dtype": "flo', "\x00\x00"):
+        (folder / "store.json").write_text(content)
+        (found,) = stores(folder.parent)
+        assert "damaged" in found["encoder"]
+        fill(folder, keys=[*KEYS, f"k{10 + len(content)}"])
+        assert stores(folder.parent)[0]["encoder"] == "toy"
+    (folder / "store.json").write_text("")
+    assert remove(folder) > 0
+    assert not folder.exists()
+
+
+def test_a_claim_that_a_full_disk_cut_off_stops_nobody(folder, monkeypatch):
+    """Its owner is told and lets go; who finds such a claim does not wait for its rows."""
+    folder.mkdir(parents=True)
+
+    def full(keys, handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dump", full)
+        with pytest.raises(OSError, match="No space"):
+            Claim(folder, ["a"])
+    assert not list(folder.glob("*.claim"))
+    living = Claim(folder, ["a"])
+    living.path.write_text('["a')
+    with locked(folder):
+        assert claimed(folder) == {living.name: set()}
+    living.release()
+    fill(folder)
     assert holds(folder)

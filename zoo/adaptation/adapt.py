@@ -29,6 +29,7 @@ from ..notices import quiet
 from ..publishing.published import FILES, save_pretrained
 from ..record import RECORD, finished, read_record, write_json
 from ..statistics.metrics import PredictionTable
+from ..swap import check_place
 from ..taxonomy import Taxonomy
 from . import model as adapt_model
 from . import record as adapt_record
@@ -146,6 +147,7 @@ def adapt(
         if done["fingerprint"] != plan.fingerprint:
             raise DataError(f"{folder} holds another adaptation than this; choose another out")
         return {**done, "folder": str(folder)}
+    check_place(folder / RECORD)
     drawn = plan.shot.support
     file = Path(support) if support else drawn.write(Path(supports or folder.parent / "supports"))
     entry, table, losses = _run(plan, progress)

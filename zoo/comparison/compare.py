@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from ..errors import ConfigError
 from ..record import finished, write_json
 from ..reporting.report import report
 from ..reporting.tables import wide_console
+from ..swap import check_place
 from . import exchange, few_shot, pool, robustness, runs
 from .plan import Plan
 from .running import earlier_calls, lock, run_jobs
@@ -62,6 +64,8 @@ def compare(
         ``summary`` is None for a dry run.
     """
     console = console or wide_console()
+    if not dry_run:
+        check_place(Path(out) / Path(name).stem / "suite.json")
     chosen = plan(name, overrides, out=out)
     limit = chosen.limit_minutes if limit is None else limit
     if limit is not None and not limit > 0:

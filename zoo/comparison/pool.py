@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from ..errors import system_error
 from ..record import RECORD, finished, read_record, write_json
 
 TRAIN = "serzoo.zoo.train:train"
@@ -106,6 +107,8 @@ def run(
                     worker.close()
                     if queue:
                         pool[k] = worker = _Worker(k, workers, gpus)
+                elif status not in ("ok", "failed"):
+                    status = _lost(job, status, "see log.txt in the cell's folder", "error")
                 worker.job = None
                 ended(job, k, status)
                 _next(worker, k, queue, started)
@@ -220,6 +223,14 @@ def _end_with_parent() -> None:
 
 
 def _run_cell(values: dict[str, Any], folder: Path, threads: int, options: dict[str, Any]) -> str:
+    """Run a cell here: ``ok``, ``failed``, or an error for which there was no room on the disk."""
+    try:
+        return _logged(values, folder, threads, options)
+    except OSError as e:
+        return system_error(e) or repr(e)
+
+
+def _logged(values: dict[str, Any], folder: Path, threads: int, options: dict[str, Any]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         sys.stdout.flush()
@@ -238,13 +249,16 @@ def _run_cell(values: dict[str, Any], folder: Path, threads: int, options: dict[
             call = registry.attribute(options.pop("call", TRAIN))
             call(cfg, folder, **options)
         except Exception as e:
-            traceback.print_exc()
-            job, error = Job(folder.name, values, folder, options), f"{type(e).__name__}: {e}"
+            with contextlib.suppress(OSError):  # the log may be on the disk that is full
+                traceback.print_exc()
+            error = f"{type(e).__name__}: {system_error(e) or e}"
+            job = Job(folder.name, values, folder, options)
             record_failure(job, error, traceback.format_exc(), _reason(e))
             return "failed"
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
     return "ok"
 
 

@@ -143,9 +143,9 @@ class _Source:
     def read_config(self) -> dict[str, Any]:
         try:
             raw, _ = PreTrainedConfig.get_config_dict(self.path, revision=self.revision)
-        except (OSError, ValueError, HfHubHTTPError) as error:
+            return dict(raw)
+        except (OSError, ValueError, TypeError, HfHubHTTPError) as error:
             raise ConfigError(self._unreachable("config.json", error)) from error
-        return dict(raw)
 
     def read_commit(self) -> str | None:
         """The commit behind the revision, which names the folder of config.json in the cache."""

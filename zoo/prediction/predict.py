@@ -16,11 +16,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from .. import checkpoint, registry
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, system_error
 from ..head import Head
 from ..module import SERModule
 from ..schema import DataConfig
 from ..statistics.calibration import log_softmax
+from ..swap import new_file
 from ..types import SAMPLE_RATE, Batch, Targets
 from .predictions import Columns, Predictions, Row, suffix_of
 from .recordings import Recording, Samples, recordings
@@ -107,6 +108,9 @@ def predict_files(
 ) -> int:
     """``serzoo predict``: rows to a file or standard output as they get ready, errors to stderr.
 
+    A file appears, or is replaced, when all rows are in it. When something stops it before, the
+    rows that were ready stay beside it, in a file that ends in ``.part``.
+
     Returns:
         0; 1 when something could not be predicted, 2 when nothing could.
     """
@@ -119,9 +123,7 @@ def predict_files(
     bar = sys.stderr.isatty() and (target is not None or not sys.stdout.isatty())
     kept: list[Row] = []
     good = bad = 0
-    if target:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("w", encoding="utf-8", newline="") if target else _stdout() as file:
+    with _written(target) as file:
         for row in job.columns.write(_rows(job, found, bar), file, suffix):
             if plots:
                 kept.append(row)
@@ -138,8 +140,13 @@ def predict_files(
 
 
 @contextmanager
-def _stdout() -> Iterator[Any]:
-    yield sys.stdout
+def _written(target: Path | None) -> Iterator[Any]:
+    """Standard output; or a file that appears when all rows are in it."""
+    if target is None:
+        yield sys.stdout
+        return
+    with new_file(target, keep=True) as draft, draft.open("w", encoding="utf-8", newline="") as f:
+        yield f
 
 
 def _module(model: SERModule | str | Path) -> SERModule:
@@ -197,6 +204,10 @@ def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
             yield start, reached, samples.copy()  # not a view that keeps more alive
     except DataError as error:
         yield Row(recording.name, start=reached, error=str(error))
+    except OSError as error:  # of this recording; the others go on
+        said = str(system_error(error))
+        said = said if recording.name in said else f"{recording.name}: {said}"
+        yield Row(recording.name, start=reached, error=said)
 
 
 def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, overload
 
 from ..errors import ConfigError
+from ..swap import new_file
 
 FORMATS = (".csv", ".jsonl")
 
@@ -132,8 +133,7 @@ class Predictions(Sequence[Row]):
         return self._write(Path(path), ".jsonl")
 
     def _write(self, path: Path, suffix: str) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with new_file(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
             for _ in self.columns.write(self.rows, file, suffix):
                 pass
         return path

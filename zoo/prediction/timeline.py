@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..swap import check_place, new_file
 from .predictions import Row
 from .recordings import Recording
 
@@ -41,13 +42,13 @@ class Plots:
                 f"{len(found)} recordings do not fit one figure of {MOST_PANELS} panels; give "
                 "plot a folder, which gets a figure for each"
             )
+        check_place(self.path / "1.png" if self.folder else self.path)
 
     def write(self, rows: Sequence[Row], classes: Sequence[str]) -> list[Path]:
         """Draw the rows of all recordings; returns the files, or the folder."""
         recordings = _grouped(rows)
         if not self.folder:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            timeline_figure(recordings, classes).savefig(self.path, dpi=120)
+            _save(timeline_figure(recordings, classes), self.path)
             return [self.path]
         self.path.mkdir(parents=True, exist_ok=True)
         taken: set[str] = set()
@@ -60,8 +61,13 @@ class Plots:
                 n += 1
                 name = f"{stem}-{n}"
             taken.add(name.lower())
-            timeline_figure([group], classes).savefig(self.path / f"{name}.png", dpi=120)
+            _save(timeline_figure([group], classes), self.path / f"{name}.png")
         return [self.path]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with new_file(path) as draft:
+        figure.savefig(draft, dpi=120, format=path.suffix[1:].lower())
 
 
 def _grouped(rows: Sequence[Row]) -> list[list[Row]]:

@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
 from ..errors import ExportError
 from ..module import SERModule
+from ..swap import check_place, new_file
 from ..types import SAMPLE_RATE
 from .unpadded import Unpadded, unpadded
 
@@ -58,6 +61,7 @@ def export(module: SERModule, path: str | Path) -> Path:
         ExportError: when the model cannot be exported, or the extra ``onnx`` is not installed.
     """
     path = Path(path)
+    check_place(path)
     _installed("onnx", "onnxscript")
     if module.training:
         raise ExportError("the model is in training mode; call .eval() first")
@@ -83,9 +87,14 @@ def export(module: SERModule, path: str | Path) -> Path:
         ) from error
     assert program is not None
     program.model.metadata_props.update(facts(module, whole))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _quiet():
-        program.save(str(path))
+    with new_file(path) as draft, TemporaryDirectory(dir=path.parent, prefix=".") as made:
+        file = Path(made) / path.name
+        with _quiet():
+            program.save(str(file))
+        for data in Path(made).iterdir():  # of very large models, beside the file that names it
+            if data != file:
+                data.replace(path.with_name(data.name))
+        shutil.copyfile(file, draft)
     return path
 
 

@@ -146,7 +146,7 @@ def is_meant(path: str | Path) -> bool:
         mine = any((here / name).is_file() for name in (CONFIG, WEIGHTS, "pytorch_model.bin"))
         return mine and not (here / "checkpoints").is_dir()
     is_id = HUB_ID.fullmatch(str(path)) is not None and here.suffix != ".ckpt"
-    return is_id and not here.exists() and not here.parent.is_dir()
+    return is_id and not here.exists() and not here.parent.exists()
 
 
 def load(path: str | Path, *, revision: str | None = None, base: str | None = None) -> SERModule:

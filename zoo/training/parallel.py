@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies import ModelParallelStrategy
 
+from ..checkpoint import WholeFiles
 from ..config import RunConfig
 from ..errors import ConfigError, ProcessError
 
@@ -42,13 +43,14 @@ def strategy(cfg: RunConfig) -> Any:
 
 
 def plugins() -> list[Any]:
-    """Lightning's plugins: on SLURM, no requeueing in the middle of an epoch.
+    """Lightning's plugins: checkpoints are written whole; on SLURM, none amid an epoch.
 
     Lightning would save where the signal finds it and start the next job there, with the epoch's
     first batches again. A run goes on from its last whole epoch by itself, exactly: all that a
     requeued job has to do is to start the same command (zoo/README.md has the script).
     """
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    cluster = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    return [WholeFiles(), *cluster]
 
 
 def share_out(module: SERModule) -> None:

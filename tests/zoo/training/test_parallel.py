@@ -6,6 +6,7 @@ import pytest
 from facts import says
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import ModelParallelStrategy
+from serzoo.zoo.checkpoint import WholeFiles
 from serzoo.zoo.config import load
 from serzoo.zoo.errors import ConfigError, ProcessError
 from serzoo.zoo.training import parallel
@@ -42,11 +43,12 @@ def test_fsdp_refuses_averaged_weights_and_unknown_strategies_are_named():
 
 
 def test_on_slurm_lightning_does_not_requeue_by_itself(monkeypatch):
-    assert parallel.plugins() == []
+    (files,) = parallel.plugins()
+    assert isinstance(files, WholeFiles)
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
-    (plugin,) = parallel.plugins()
+    _, plugin = parallel.plugins()
     assert isinstance(plugin, SLURMEnvironment)
     assert plugin.auto_requeue is False
 
