@@ -27,6 +27,7 @@ from .swap import new_file
 from .taxonomy import Taxonomy
 from .training import parallel
 from .training.building import build, open_data
+from .training.capability import device_of, refuse_absent
 from .training.optimisation import rounds
 from .training.starting import start_from
 from .training.storing import StoreFeatures
@@ -60,8 +61,13 @@ def train(
 
     Returns:
         The record.
+
+    Raises:
+        ConfigError: before data is opened, when this machine has not the devices or the precision
+            asked for.
     """
     out = out or run_folder(cfg)
+    refuse_absent(cfg)
     quiet()
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
@@ -192,7 +198,7 @@ def _trainer(
     own = -(-batches // (t.devices * t.num_nodes))
     repeated = rounds(o.epochs, own, o.accumulate, o.min_steps)
     trainer = L.Trainer(
-        accelerator=t.accelerator,
+        accelerator=device_of(cfg).type,  # as it was checked
         devices=t.devices,
         num_nodes=t.num_nodes,
         strategy=parallel.strategy(cfg),
