@@ -155,7 +155,7 @@ class Trial:
             module.cpu().zero_grad(set_to_none=True)
             module.load_state_dict(kept, strict=False)
             if module.average is not None:
-                module.average.weights = {}
+                module.average.restart()
 
     def _stepped(self, module: SERModule) -> Step:
         n = len(self.chosen)
