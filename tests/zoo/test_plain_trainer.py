@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,7 +87,13 @@ def batches(number: int = 4, seed: int = 0, *, shuffle: bool = False) -> DataLoa
                 lengths=torch.randint(800, 1700, (4,), generator=draw),
             )
         )
-    return DataLoader(made, batch_size=None, shuffle=shuffle)  # type: ignore[arg-type]
+    # its iterator's number is drawn elsewhere: dropout is then the same in a run that goes on
+    return DataLoader(
+        made,  # type: ignore[arg-type]  # a list is a dataset
+        batch_size=None,
+        shuffle=shuffle,
+        generator=torch.Generator(),
+    )
 
 
 def trainer(tmp_path: Path, **options: Any) -> L.Trainer:
@@ -159,7 +163,6 @@ OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "reloaded loaders": lambda _: {"reload_dataloaders_every_n_epochs": 1},
     "ddp of one": lambda _: {"strategy": "ddp"},
 }  # fmt: skip
-NEVER_TRAINED_TWICE = {"fast run", "fast run of two"}
 
 
 def test_how_much_is_swept() -> None:
@@ -178,7 +181,7 @@ def test_it_is_fitted_validated_tested_and_asked(name: str, ema: float, tmp_path
     assert not same(before, after)
     assert all(v.isfinite().all() for v in after.values())
     assert module.training
-    if name != "barebones":
+    if name not in ("barebones", "no validation"):
         made.validate(module, batches(2, seed=9), verbose=False)
         assert 0 <= float(made.logged_metrics["val/uar"]) <= 1
         made.test(module, batches(2, seed=7), verbose=False)
@@ -199,3 +202,312 @@ def test_it_is_fitted_validated_tested_and_asked(name: str, ema: float, tmp_path
         assert not loaded.training
         content = torch.load(best, weights_only=True)
         assert same(weights(loaded), content.get("ema") or content["state_dict"])
+
+
+@pytest.mark.parametrize("make", [own, by_hand])
+def test_the_learning_rate_is_found_and_reaches_every_part(
+    make: Callable[..., SERModule], tmp_path: Path
+) -> None:
+    module = make(ema=0.9)
+    before = weights(module)
+    made = trainer(tmp_path)
+    found = Tuner(made).lr_find(module, batches(), batches(2, seed=9), num_training=12)
+    assert found is not None
+    assert same(weights(module), before)
+    assert module.average is not None
+    assert not module.average.weights  # what was tried is no part of the average
+    module.lr = 0.125
+    made.fit(module, batches(), batches(2, seed=9))
+    assert {g["initial_lr"] for g in made.optimizers[0].param_groups} == {0.125}
+
+
+def test_the_batch_size_of_the_data_module_is_found(tiny_recipe: str, tmp_path: Path) -> None:
+    module, data = build_run(tiny_recipe)
+    made = trainer(tmp_path, max_epochs=1)
+    size = Tuner(made).scale_batch_size(module, datamodule=data, max_trials=2, steps_per_trial=1)
+    assert size == data.batch_size
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_training_goes_on_where_a_checkpoint_was_written(ema: float, tmp_path: Path) -> None:
+    whole, first = own(ema=ema), own(ema=ema)
+    steps = {"max_epochs": 4, "num_sanity_val_steps": 2}
+    trainer(tmp_path, **steps).fit(whole, batches(), batches(2, seed=9))
+
+    class Stop(Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+            trainer.should_stop = trainer.current_epoch == 1
+
+    keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    trainer(tmp_path, **steps, callbacks=[keep, Stop()]).fit(first, batches(), batches(2, seed=9))
+    went_on = own(ema=ema)
+    trainer(tmp_path, **steps).fit(
+        went_on, batches(), batches(2, seed=9), ckpt_path=str(tmp_path / "epoch=1.ckpt")
+    )
+    assert same(weights(went_on), weights(whole))
+
+
+def test_an_average_may_begin_when_training_goes_on(tmp_path: Path) -> None:
+    path = str(tmp_path / "last.ckpt")
+    made = trainer(tmp_path, max_epochs=1)
+    made.fit(own(), batches())
+    made.save_checkpoint(path)
+    module = own(ema=0.9)
+    trainer(tmp_path, max_epochs=2).fit(module, batches(), ckpt_path=path)
+    assert module.average is not None
+    assert set(module.average.weights) == set(module.state_dict())
+
+
+def test_the_average_that_was_selected_is_what_a_checkpoint_is_scored_by(tmp_path: Path) -> None:
+    """Not the weights that training goes on from."""
+    module = own(ema=0.9, lr=0.05)
+    made = trainer(tmp_path)
+    made.fit(module, batches(), batches(2, seed=9))
+    validated = module.tables["valid"]
+    for score in (
+        lambda: made.validate(module, batches(2, seed=9), verbose=False),
+        lambda: made.validate(module, batches(2, seed=9), ckpt_path="best", verbose=False),
+    ):
+        module.tables.clear()
+        score()
+        assert module.tables["valid"] == validated
+    kept = made.checkpoint_callback
+    assert isinstance(kept, ModelCheckpoint)
+    content = torch.load(kept.best_model_path, weights_only=True)
+    assert same(weights(module), content["ema"])
+    assert not same(content["ema"], content["state_dict"])
+
+
+class SaveInside(Callback):
+    """A checkpoint in the middle of a validation, and then an error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if not trainer.sanity_checking:
+            trainer.save_checkpoint(self.path)
+            raise RuntimeError("the disk is full")
+
+
+def test_a_validation_that_is_interrupted_mixes_no_weights_up(tmp_path: Path) -> None:
+    module, path = own(ema=0.5, lr=0.05), tmp_path / "inside.ckpt"
+    with pytest.raises(RuntimeError, match="disk"):
+        trainer(tmp_path, max_epochs=1, callbacks=[SaveInside(path)]).fit(module, batches(), batches(2, seed=9))
+    other = own(ema=0.5, lr=0.05)
+    trainer(tmp_path, max_epochs=1).fit(other, batches(), batches(2, seed=9))
+    content = torch.load(path, weights_only=True)
+    assert same(content["state_dict"], weights(other))
+    trainer(tmp_path, max_epochs=0).fit(module, batches())
+    assert same(weights(module), weights(other))
+
+
+def test_a_loaded_model_is_trained_further_in_training_mode(tmp_path: Path) -> None:
+    module = own().eval()
+    trainer(tmp_path, max_epochs=1).fit(module, batches())
+    assert module.training
+    assert module.encoder.norm.num_batches_tracked == 4  # type: ignore[union-attr]
+
+
+def test_a_run_without_an_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"max_epochs=-1.*max_epochs or max_steps"):
+        trainer(tmp_path, max_epochs=-1, max_time={"minutes": 1}).fit(own(), batches())
+
+
+# ---- what it is not trained in
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        *(({"precision": p}, rf"'{p}'.*bf16-mixed") for p in ("bf16-true", "16-true", "64-true")),
+        ({"precision": "64"}, "'64-true'.*bf16-mixed"),
+        ({"precision": 64}, "'64-true'.*bf16-mixed"),
+        ({"plugins": [HalfPrecision("bf16-true")]}, "'bf16-true'.*bf16-mixed"),
+        ({"strategy": FSDPStrategy(), "accelerator": "cpu"}, "ModelParallelStrategy"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_what_it_cannot_be_trained_in_is_refused(
+    verb: str, options: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "strategy" in options:  # Lightning's own wants a GPU: what it would be given is looked at
+        made = trainer(tmp_path)
+        monkeypatch.setattr(type(made), "strategy", options["strategy"])
+        module = own()
+        module.trainer = made
+        with pytest.raises(ConfigError, match=told):
+            module.setup(verb)
+        return
+    with pytest.raises(ConfigError, match=told):
+        getattr(trainer(tmp_path, **options), verb)(own(), batches())
+
+
+# ---- checkpoints
+
+
+def fitted(module: SERModule, tmp_path: Path, **options: Any) -> str:
+    made = trainer(tmp_path, max_epochs=1, **options)
+    made.fit(module, batches(), batches(2, seed=9))
+    made.save_checkpoint(tmp_path / "a.ckpt")
+    return str(tmp_path / "a.ckpt")
+
+
+LOADERS: dict[str, Callable[[str], SERModule]] = {
+    "load": checkpoint.load,
+    "load_from_checkpoint": SERModule.load_from_checkpoint,
+}
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_what_was_put_together_by_hand_is_built_again(
+    load: Callable[[str], SERModule], ema: float, tmp_path: Path
+) -> None:
+    module = by_hand(lr=0.25, head_lr=0.5, weight_decay=0.125, schedule="linear", ema=ema, seed=7)
+    loaded = load(fitted(module, tmp_path))
+    assert isinstance(loaded.encoder, LogMelEncoder)
+    assert isinstance(loaded.head, ClassificationHead)
+    assert loaded.head.taxonomy == CLASSES
+    for key in ("lr", "head_lr", "mix_lr", "weight_decay", "warmup", "schedule", "mixup", "seed"):
+        assert getattr(loaded, key) == getattr(module, key), key
+    assert (loaded.average.decay if loaded.average else 0.0) == ema
+    batch = next(iter(batches()))
+    with torch.no_grad():
+        if not ema:
+            assert torch.equal(loaded(batch), module.eval()(batch))
+    # and trained further, and saved again
+    again = load(fitted(loaded, tmp_path))
+    assert again.metadata["config"] == loaded.metadata["config"]
+
+
+def test_options_of_the_constructor_replace_those_of_the_checkpoint(tmp_path: Path) -> None:
+    path = fitted(by_hand(lr=0.25), tmp_path)
+
+    class Mine(SERModule):
+        pass
+
+    loaded = Mine.load_from_checkpoint(path, map_location="cpu", lr=0.5, mixup=0.25)
+    assert type(loaded) is Mine
+    assert (loaded.lr, loaded.mixup, loaded.warmup) == (0.5, 0.25, 0.1)
+    with pytest.raises(TypeError, match="rate"):
+        Mine.load_from_checkpoint(path, rate=0.5)
+    with pytest.raises(ConfigError, match="weights_only=False"):
+        Mine.load_from_checkpoint(path, weights_only=False)
+
+
+def test_parts_of_one_s_own_are_asked_for(tmp_path: Path) -> None:
+    module = own()
+    path = fitted(module, tmp_path)
+    encoder = OwnEncoder(width=4)
+    for given, lacking in (
+        ({}, r"encoder is .*OwnEncoder; its head is .*OwnHead, .*encoder=\.\.\., head=\.\.\."),
+        ({"encoder": encoder}, r"its head is .*OwnHead, .*head=\.\.\."),
+        ({"head": module.head}, r"its encoder is .*OwnEncoder, .*encoder=\.\.\."),
+    ):
+        with pytest.raises(CheckpointError, match=lacking):
+            SERModule.load_from_checkpoint(path, **given)  # type: ignore[arg-type]
+    loaded = checkpoint.load(path, encoder=encoder, head=OwnHead(4, CLASSES, hidden=4))
+    assert loaded.encoder is encoder
+    assert same(weights(loaded), weights(module))
+    with pytest.raises(CheckpointError, match=r"head\.output\.0\.bias: \[4\] in .*, \[5\] here"):
+        checkpoint.load(path, encoder=encoder, head=OwnHead(4, CLASSES, hidden=5))
+    turned = Taxonomy.of(["sad", "happy", "angry"])
+    with pytest.raises(ConfigError, match="sad, happy, angry"):
+        checkpoint.load(path, encoder=encoder, head=OwnHead(4, turned, hidden=4))
+    with pytest.raises(CheckpointError, match=r"OwnEncoder.*serzoo\.encoders"):
+        save_pretrained(module, tmp_path / "shared")
+
+
+def test_options_that_no_text_holds_are_asked_for_too(tmp_path: Path) -> None:
+    """Training must not end in an error of saving."""
+    torch.manual_seed(0)
+    encoder = LogMelEncoder(widths=(4, 4, 4, 4), dim=8, bfloat16=bool)  # type: ignore[arg-type]
+    path = fitted(SERModule(encoder, ClassificationHead(8, CLASSES)), tmp_path)
+    with pytest.raises(CheckpointError, match=r"encoder is made with .*bfloat16"):
+        SERModule.load_from_checkpoint(path)
+
+
+def test_a_head_that_was_widened_is_built_as_it_was_and_widened_again(tmp_path: Path) -> None:
+    module = by_hand()
+    module.head.widen(Taxonomy.of(["angry", "happy", "sad", "neutral"]))
+    wide = DataLoader(
+        [
+            Batch(b.ids, b.speakers, Targets(nn.functional.pad(b.targets.probs, (0, 1)),
+                  b.targets.weight), audio=b.audio, lengths=b.lengths)
+            for b in batches().dataset
+        ],
+        batch_size=None,
+    )  # fmt: skip
+    made = trainer(tmp_path, max_epochs=1)
+    made.fit(module, wide)
+    made.save_checkpoint(tmp_path / "wide.ckpt")
+    loaded = SERModule.load_from_checkpoint(tmp_path / "wide.ckpt")
+    assert loaded.head.taxonomy.classes == ["angry", "happy", "sad", "neutral"]
+    assert same(weights(loaded), weights(module))
+
+
+def test_a_published_encoder_is_left_out_and_checked(tiny_hf: Any, tmp_path: Path) -> None:
+    from serzoo.zoo.encoders.backbone import HFEncoder
+
+    name = tiny_hf("wav2vec2", "group")
+    encoder = HFEncoder(name=name, layers=[1, 2])
+    module = SERModule(encoder, ClassificationHead(encoder.dim, CLASSES))
+    path = fitted(module, tmp_path)
+    content = torch.load(path, weights_only=True)
+    assert not [k for k in content["state_dict"] if k.startswith("encoder.hf")]
+    loaded = SERModule.load_from_checkpoint(path)
+    assert same(weights(loaded), weights(module))
+    other = tiny_hf("wav2vec2", "group", seed=5)
+    with pytest.raises(CheckpointError, match="published weights"):
+        SERModule.load_from_checkpoint(path, base=other)
+
+
+# ---- a recipe's module and data
+
+
+def test_a_recipe_gives_a_module_and_its_data(tiny_recipe: str, tmp_path: Path) -> None:
+    module, data = build_run(tiny_recipe, ["optim.ema=0"])
+    made = trainer(tmp_path)
+    made.fit(module, data)
+    kept = made.checkpoint_callback
+    assert isinstance(kept, ModelCheckpoint)
+    loaded = SERModule.load_from_checkpoint(kept.best_model_path)
+    scores = made.predict(loaded, data)
+    made.test(loaded, data, verbose=False)
+    assert scores is not None
+    assert sum(len(s) for s in scores) == len(loaded.tables["test"]) == 6  # type: ignore[misc]
+    assert loaded.metadata["speakers"] == data.speakers()
+    table, numbers = evaluate(kept.best_model_path)  # as `serzoo eval` reads it
+    assert table.ids == loaded.tables["test"].ids
+    assert numbers["metrics"]["uar"] == pytest.approx(loaded.tables["test"].uar())
+    (row,) = loaded.predict(torch.randn(4000).numpy()).to_dicts()
+    assert row["label"] in CLASSES.classes
+    folder = save_pretrained(loaded, tmp_path / "shared")
+    assert same(weights(checkpoint.load(folder)), weights(loaded))
+
+
+def test_overfitting_takes_a_whole_batch_of_the_data_module(
+    tiny_recipe: str, tmp_path: Path
+) -> None:
+    module, data = build_run(tiny_recipe, ["data.batch_size=4"])
+    seen: list[list[str]] = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Batch, _: int) -> None:
+            seen.append(batch.ids)
+
+    trainer(tmp_path, overfit_batches=1, max_epochs=3, callbacks=[Watch()]).fit(module, data)
+    assert len(seen) == 3
+    assert seen[0] == seen[1] == seen[2]
+    assert len(seen[0]) > 1
+    assert len(module.tables["valid"]) > 1
+
+
+def test_a_text_reading_head_gets_text(tiny_recipe: str) -> None:
+    """What a head needs is looked up where nobody says so."""
+    from serzoo.zoo.training.building import open_data
+
+    cfg = compose(tiny_recipe)
+    assert open_data(cfg, text=True).datasets["train"][[0]].text == ["it is so"]
+    assert open_data(cfg).datasets["train"][[0]].text is None

@@ -84,8 +84,8 @@ def described(module: SERModule) -> dict[str, Any]:
     nodes: dict[str, dict[str, Any]] = {}
     for part, kind in KINDS.items():
         made = getattr(module, part)
-        name, options = registry.name_of(kind, made), made.made_with[1]
-        options = {k: v for k, v in options.items() if k not in ("dim", "taxonomy")}
+        name, knobs = registry.name_of(kind, made), registry.schema_of(type(made))
+        options = {k: v for k, v in made.made_with[1].items() if k in knobs}
         try:
             if name is not None:
                 registry.check_options(kind, name, options)
