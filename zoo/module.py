@@ -24,7 +24,7 @@ from .checkpoint import (
     strip_frozen,
 )
 from .encoder import Encoder
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 from .head import Head
 from .prediction.predictions import Predictions
 from .schema import refused_precision
@@ -122,6 +122,11 @@ class SERModule(L.LightningModule):
         return self._frames(*self._hidden(batch))
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if not isinstance(batch, Batch):  # of a loader of the user's own
+            raise DataError(
+                f"a loader gave a {type(batch).__name__}, where a serzoo.zoo.Batch is needed; let "
+                "its collate_fn make one, or its dataset hold whole batches, with batch_size=None"
+            )
         if batch.hidden is not None and batch.mask is not None:
             return batch.hidden, batch.mask  # as stored
         assert batch.audio is not None
@@ -206,10 +211,10 @@ class SERModule(L.LightningModule):
         groups += self.head.param_groups(self.lr if self.head_lr is None else self.head_lr)
         optimizer = adamw(groups, self.weight_decay, str(self.trainer.precision))
         steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
+        if not 0 <= steps < math.inf:  # Lightning says -1 where a loader has no length
             raise ConfigError(
                 "the learning rate falls to zero over the run, but this Trainer does not say when "
-                "it ends (max_epochs=-1, or batches without a number); set max_epochs or max_steps"
+                "it ends (max_epochs=-1, or a loader without a length); set max_steps"
             )
         total = max(1, int(steps))
         scale = rate_over_steps(total, self.warmup, self.schedule)
@@ -239,10 +244,10 @@ class SERModule(L.LightningModule):
 
     on_predict_epoch_end = _put_back
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._rows.append(self._table(batch))
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._rows.append(self._table(batch))  # of several loaders, too: one table
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._rows.append(self._table(batch))
 
     def _table(self, batch: Batch) -> PredictionTable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import torch
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
     LearningRateMonitor,
     ModelCheckpoint,
     StochasticWeightAveraging,
@@ -24,12 +27,13 @@ from lightning.pytorch.tuner import Tuner
 from serzoo.heads.classification import ClassificationHead
 from serzoo.zoo import Batch, Encoder, Frames, SERModule, Targets, Taxonomy, build_run, checkpoint
 from serzoo.zoo.config import load as compose
+from serzoo.zoo.encoders.backbone import HFEncoder
 from serzoo.zoo.encoders.logmel import LogMelEncoder
-from serzoo.zoo.errors import CheckpointError, ConfigError
+from serzoo.zoo.errors import CheckpointError, ConfigError, DataError
 from serzoo.zoo.evaluate import evaluate
 from serzoo.zoo.publishing.published import save_pretrained
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 CLASSES = Taxonomy.of(["angry", "happy", "sad"])
 QUIET: dict[str, Any] = {
@@ -158,6 +162,9 @@ OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "weight averaging": lambda _: {
         "callbacks": [StochasticWeightAveraging(1e-2, swa_epoch_start=1)], "max_epochs": 3,
     },
+    "averaging by Lightning": lambda _: {"callbacks": [EMAWeightAveraging(decay=0.9)]},
+    "growing accumulation": lambda _: {"callbacks": [GradientAccumulationScheduler({1: 2})]},
+    "rate finder": lambda _: {"callbacks": [LearningRateFinder(num_training_steps=8)]},
     "rate monitor": lambda _: {"callbacks": [LearningRateMonitor()], "logger": True},
     "timer": lambda _: {"callbacks": [Timer(duration={"minutes": 5})]},
     "reloaded loaders": lambda _: {"reload_dataloaders_every_n_epochs": 1},
@@ -165,12 +172,20 @@ OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+WITHOUT_AVERAGE = (
+    *("as it is", "one batch, overfitted", "fast run", "bfloat16, clipped", "weight averaging"),
+    *("validation of quarters", "averaging by Lightning", "rate finder"),
+)
+
+
 def test_how_much_is_swept() -> None:
-    assert len(OPTIONS) == 44
+    assert (len(OPTIONS), len(WITHOUT_AVERAGE)) == (47, 8)
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    ("name", "ema"),
+    [*((name, 0.9) for name in OPTIONS), *((name, 0.0) for name in WITHOUT_AVERAGE)],
+)
 def test_it_is_fitted_validated_tested_and_asked(name: str, ema: float, tmp_path: Path) -> None:
     module = own(ema=ema, lr=0.05)
     before = weights(module)
@@ -293,7 +308,9 @@ class SaveInside(Callback):
 def test_a_validation_that_is_interrupted_mixes_no_weights_up(tmp_path: Path) -> None:
     module, path = own(ema=0.5, lr=0.05), tmp_path / "inside.ckpt"
     with pytest.raises(RuntimeError, match="disk"):
-        trainer(tmp_path, max_epochs=1, callbacks=[SaveInside(path)]).fit(module, batches(), batches(2, seed=9))
+        trainer(tmp_path, max_epochs=1, callbacks=[SaveInside(path)]).fit(
+            module, batches(), batches(2, seed=9)
+        )
     other = own(ema=0.5, lr=0.05)
     trainer(tmp_path, max_epochs=1).fit(other, batches(), batches(2, seed=9))
     content = torch.load(path, weights_only=True)
@@ -309,9 +326,54 @@ def test_a_loaded_model_is_trained_further_in_training_mode(tmp_path: Path) -> N
     assert module.encoder.norm.num_batches_tracked == 4  # type: ignore[union-attr]
 
 
+class Endless(IterableDataset[Batch]):
+    """Batches of which nobody knows how many there are."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(batches().dataset)  # type: ignore[call-overload,no-any-return]
+
+
 def test_a_run_without_an_end_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"max_epochs=-1.*max_epochs or max_steps"):
-        trainer(tmp_path, max_epochs=-1, max_time={"minutes": 1}).fit(own(), batches())
+    """Its learning rate would be zero from the second step on."""
+    endless = DataLoader(Endless(), batch_size=None)
+    for loader, options in (
+        (batches(), {"max_epochs": -1, "max_time": {"minutes": 1}}),
+        (endless, {"max_epochs": 2}),
+    ):
+        with pytest.raises(ConfigError, match=r"max_epochs=-1.*set max_steps"):
+            trainer(tmp_path, **options).fit(own(), loader)
+    made = trainer(tmp_path, max_epochs=-1, max_steps=6)
+    made.fit(own(warmup=0.0), endless)
+    assert made.global_step == 6
+
+
+def test_several_loaders_are_one_part(tmp_path: Path) -> None:
+    module, parts = own(), [batches(2, seed=9), batches(1, seed=8)]
+    made = trainer(tmp_path, max_epochs=1)
+    made.fit(module, batches(), parts)
+    made.test(module, parts, verbose=False)
+    assert len(module.tables["valid"]) == len(module.tables["test"]) == 12
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_what_is_no_batch_is_told(verb: str, tmp_path: Path) -> None:
+    loader = DataLoader([(torch.zeros(4, 1700), torch.zeros(4))], batch_size=None)  # type: ignore[arg-type,var-annotated]
+    with pytest.raises(DataError, match=r"gave a list.*Batch.*batch_size=None"):
+        getattr(trainer(tmp_path), verb)(own(), loader)
+
+
+@pytest.mark.parametrize("averaging", [EMAWeightAveraging, StochasticWeightAveraging])
+def test_lightning_s_averages_leave_a_published_encoder_out(
+    averaging: Any, tiny_hf: Any, tmp_path: Path
+) -> None:
+    encoder = HFEncoder(name=tiny_hf("wavlm", "group"), layers=[1, 2])
+    module = SERModule(encoder, ClassificationHead(encoder.dim, CLASSES))
+    options = {"swa_lrs": 1e-2, "swa_epoch_start": 1} if averaging != EMAWeightAveraging else {}
+    made = trainer(tmp_path, callbacks=[averaging(**options)])
+    made.fit(module, batches(), batches(2, seed=9))
+    kept = made.checkpoint_callback
+    assert isinstance(kept, ModelCheckpoint)
+    SERModule.load_from_checkpoint(kept.best_model_path)
 
 
 # ---- what it is not trained in
@@ -448,8 +510,6 @@ def test_a_head_that_was_widened_is_built_as_it_was_and_widened_again(tmp_path: 
 
 
 def test_a_published_encoder_is_left_out_and_checked(tiny_hf: Any, tmp_path: Path) -> None:
-    from serzoo.zoo.encoders.backbone import HFEncoder
-
     name = tiny_hf("wav2vec2", "group")
     encoder = HFEncoder(name=name, layers=[1, 2])
     module = SERModule(encoder, ClassificationHead(encoder.dim, CLASSES))
