@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -571,3 +574,88 @@ def test_a_text_reading_head_gets_text(tiny_recipe: str) -> None:
     cfg = compose(tiny_recipe)
     assert open_data(cfg, text=True).datasets["train"][[0]].text == ["it is so"]
     assert open_data(cfg).datasets["train"][[0]].text is None
+
+
+# ---- two processes
+
+SCRIPT = """
+import json
+import sys
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from serzoo.zoo import Batch, SERModule, Targets, build_run
+from torch.utils.data import DataLoader
+
+recipe, loaders, devices, out = sys.argv[1:]
+torch.set_num_threads(1)
+module, data = build_run(recipe, ["data.batch_size=3"])
+seen = []
+
+
+class Watch(L.Callback):
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.current_epoch == 0:
+            seen.extend(batch.ids)
+
+
+trainer = L.Trainer(
+    accelerator="cpu", devices=int(devices), strategy="ddp", max_epochs=2, logger=False,
+    enable_progress_bar=False, enable_model_summary=False, default_root_dir=out,
+    precision="bf16-mixed", gradient_clip_val=1.0,
+    callbacks=[Watch(), EarlyStopping("val/uar", mode="max"), ModelCheckpoint(out, filename="a")],
+)
+if loaders == "own":
+    # single utterances, seven of them to be scored: one process is given one of them again
+    def own(part, n):
+        d = data.datasets[part]
+        return DataLoader(range(n), batch_size=2, collate_fn=lambda rows: d[[int(i) for i in rows]])
+
+    given = {"train_dataloaders": own("train", 18), "val_dataloaders": own("test", 5)}
+    trainer.fit(module, **given)
+else:
+    trainer.fit(module, data)
+everyone = [seen]
+if trainer.world_size > 1:
+    everyone = [None] * trainer.world_size
+    torch.distributed.all_gather_object(everyone, seen)
+trainer.test(module, data, verbose=False)
+loaded = SERModule.load_from_checkpoint(out + "/a.ckpt")
+scores = trainer.predict(loaded, data)
+assert sum(map(len, scores)) > 0
+if trainer.is_global_zero:
+    found = {
+        "seen": sorted(i for part in everyone for i in part),
+        "valid": module.tables["valid"].ids,
+        "test": module.tables["test"].ids,
+        "world": trainer.world_size,
+    }
+    with open(out + "/found.json", "w") as file:
+        json.dump(found, file)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("loaders", ["data module", "own"])
+def test_two_processes_share_every_utterance_whoever_shards(
+    loaders: str, tiny_recipe: str, tmp_path: Path
+) -> None:
+    """Lightning's ``use_distributed_sampler`` is left as it is."""
+    found = {}
+    for devices in (1, 2):
+        out = tmp_path / str(devices)
+        out.mkdir()
+        path = out / "script.py"
+        path.write_text(SCRIPT)
+        words = [sys.executable, str(path), tiny_recipe, loaders, str(devices), str(out)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found[devices] = json.loads((out / "found.json").read_text())
+    one, two = found[1], found[2]
+    assert (one.pop("world"), two.pop("world")) == (1, 2)
+    assert one == two
+    assert len(one["seen"]) == len(set(one["seen"])) == 18
+    assert len(one["valid"]) == (6 if loaders == "data module" else 5)
+    assert len(one["test"]) == 6
