@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -574,6 +575,26 @@ def test_a_text_reading_head_gets_text(tiny_recipe: str) -> None:
     cfg = compose(tiny_recipe)
     assert open_data(cfg, text=True).datasets["train"][[0]].text == ["it is so"]
     assert open_data(cfg).datasets["train"][[0]].text is None
+
+
+def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    (block,) = [text for text in blocks if "lightning.Trainer" in text]
+    assert len(block.splitlines()) <= 13
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SERZOO_DATA", raising=False)
+    monkeypatch.setenv("SERZOO_CACHE", str(tmp_path / "cache"))
+    # fewer voices, of which each fold still has enough
+    settings = '"data.options.utterances=1", "trainer.progress=false"'
+    said = block.replace('["head=gen_ser"', f'["head=gen_ser", {settings}')
+    assert said != block
+    found: dict[str, Any] = {}
+    exec(compile(said, "README.md", "exec"), found)
+    assert found["trainer"].global_step > 0
+    assert sum(len(s) for s in found["scores"]) == len(found["data"].datasets["test"]) > 0
+    assert len(found["table"]) == len(found["data"].datasets["valid"])
+    assert found["model"].metadata["config"]["head"]["type"] == "gen_ser"
 
 
 # ---- two processes
