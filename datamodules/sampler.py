@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 
 def pack(order: Sequence[int], seconds: np.ndarray, size: int, budget: float) -> list[list[int]]:
@@ -29,7 +29,25 @@ def pack(order: Sequence[int], seconds: np.ndarray, size: int, budget: float) ->
     return batches
 
 
-class BucketSampler(Sampler[list[int]]):
+class ShardingSampler(DistributedSampler[list[int]]):
+    """Lists of indices, of which each rank yields its own.
+
+    Of torch's class of such samplers, since Lightning would else shard it once more, unless told
+    not to (``use_distributed_sampler=False``), and every rank would leave out all but its share of
+    its share, in silence.
+    """
+
+    def __init__(self, rank: int, world: int) -> None:
+        # torch's own wants a dataset, and yields single items
+        self.rank, self.num_replicas = rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+
+class BucketSampler(ShardingSampler):
     """Training batches of similar length, reshuffled each epoch.
 
     Items are shuffled into pools of eight batches; each pool is sorted by jittered duration,
@@ -63,18 +81,14 @@ class BucketSampler(Sampler[list[int]]):
     ) -> None:
         self.seconds = np.asarray(seconds, dtype=float)
         self.size, self.budget, self.seed, self.jitter = size, budget, seed, jitter
-        self.rank, self.world, self.pool = rank, world, pool
-        self.epoch = 0
+        super().__init__(rank, world)
+        self.world, self.pool = world, pool
         # what a few draws need, and the sorted order, to which any other can fall back
         rng = np.random.default_rng(seed)
         zero = np.zeros(len(self.seconds))
         needed = [len(self._packed(*self._draw(rng))) for _ in range(4)]
         needed.append(len(self._packed(zero, zero)))
         self.steps = -(-max(needed) // world)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
 
     def batches(self) -> list[list[int]]:
         """The batches of all ranks in this epoch."""
@@ -118,7 +132,7 @@ def _filled(batches: list[list[int]], number: int) -> list[list[int]]:
     return batches
 
 
-class EvalSampler(Sampler[list[int]]):
+class EvalSampler(ShardingSampler):
     """Every item once, in batches that do not depend on the number of processes.
 
     Sorted by length and packed once; rank r takes batches r, r + world, ... A batch is thus the
@@ -137,6 +151,7 @@ class EvalSampler(Sampler[list[int]]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        super().__init__(rank, world)
         durations = np.asarray(seconds, dtype=float)
         order = np.argsort(durations, kind="stable").tolist()
         packed = pack(order, durations, size, budget)

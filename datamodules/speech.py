@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ..zoo.encoder import Encoder
 from ..zoo.errors import DataError
@@ -180,11 +180,13 @@ class SpeechDataModule(L.LightningDataModule):
         )
         if isinstance(sampler, BucketSampler):
             sampler.set_epoch(self.first_epoch)
+        # the same few in every epoch; Lightning would put single utterances in their place
+        settled = bool(self.trainer and self.trainer.overfit_batches)
         # the dataset takes a list of indices: batch_size=None hands the sampler's lists through,
         # and Lightning calls set_epoch on `sampler`, which it never does on `batch_sampler`
         return DataLoader(
-            dataset,
-            sampler=sampler,
+            _Batches(dataset, list(sampler)) if settled else dataset,
+            sampler=None if settled else sampler,
             batch_size=None,
             # making an iterator draws a number; drawn elsewhere, it leaves the run's own ones alone
             generator=torch.Generator(),
@@ -209,3 +211,21 @@ class SpeechDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Batch]:
         """The test part."""
         return self._loader("test", training=False)
+
+
+class _Batches(Dataset[Batch]):
+    """Batches whose utterances are settled.
+
+    Args:
+        dataset: of utterances.
+        chosen: indices of each batch.
+    """
+
+    def __init__(self, dataset: SpeechDataset, chosen: list[list[int]]) -> None:
+        self.dataset, self.chosen = dataset, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, number: int) -> Batch:
+        return self.dataset[self.chosen[number]]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .publishing.published import push_to_hub, save_pretrained
     from .statistics.metrics import PredictionTable
     from .taxonomy import Taxonomy
+    from .training.building import build_run
     from .types import Batch, Frames, HeadLoss, Targets
 
 _WHERE = {
@@ -33,6 +34,7 @@ _WHERE = {
     "SERModule": "module",
     "Targets": "types",
     "Taxonomy": "taxonomy",
+    "build_run": "training.building",
     "load": "checkpoint",
     "push_to_hub": "publishing.published",
     "save_pretrained": "publishing.published",
@@ -48,6 +50,7 @@ __all__ = [
     "SERModule",
     "Targets",
     "Taxonomy",
+    "build_run",
     "load",
     "push_to_hub",
     "save_pretrained",

@@ -219,7 +219,9 @@ class WholeFiles(TorchCheckpointIO):
             os.fsync(file.fileno())  # on the disk before it has its name
 
 
-def load(path: str | Path, *, revision: str | None = None, base: str | None = None) -> SERModule:
+def load(
+    path: str | Path, *, revision: str | None = None, base: str | None = None, **made: Any
+) -> SERModule:
     """The trained model of a checkpoint, a run or a saved folder, in evaluation mode.
 
     Args:
@@ -228,6 +230,8 @@ def load(path: str | Path, *, revision: str | None = None, base: str | None = No
         revision: commit, tag or branch of a hub id.
         base: folder or hub id of the published encoder, where it is not to be found under the
             name that it was trained from; its weights must be the same.
+        made: ``encoder`` and ``head``, built as they were trained, where their classes are not
+            registered; and what else :func:`.building.build` takes.
 
     Raises:
         CheckpointError: when it cannot be read or does not fit the model that it describes.
@@ -235,12 +239,12 @@ def load(path: str | Path, *, revision: str | None = None, base: str | None = No
     from .publishing import published
 
     if published.is_meant(path):
-        return published.load(path, revision=revision, base=base)
+        return published.load(path, revision=revision, base=base, **made)
     if revision is not None:
         raise CheckpointError(f"{path} is no hub id and has no revision '{revision}'; leave it out")
     content = read(path)
     try:
-        module = rebuild(content["serzoo"], path, base)
+        module = rebuild(content["serzoo"], path, base, **made)
         restore(module, content)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, SerzooError):
@@ -253,13 +257,16 @@ def load(path: str | Path, *, revision: str | None = None, base: str | None = No
     return module.eval()
 
 
-def rebuild(meta: Mapping[str, Any], path: str | Path, base: str | None = None) -> SERModule:
+def rebuild(
+    meta: Mapping[str, Any], path: str | Path, base: str | None = None, **made: Any
+) -> SERModule:
     """The model that a checkpoint's metadata describes, with what is published but not trained.
 
     Args:
         meta: what :func:`serzoo.zoo.train.train` gives a module as metadata.
         path: where it was found, for messages.
         base: the published encoder's folder or hub id, instead of its name in the configuration.
+        made: as for :func:`load`.
 
     Raises:
         CheckpointError: when something is missing, the order of classes was changed, or the
@@ -273,6 +280,16 @@ def rebuild(meta: Mapping[str, Any], path: str | Path, base: str | None = None) 
         raise CheckpointError(
             f"{path} does not say how to build its model (no {', '.join(lacking)}); only what "
             "`serzoo train` wrote can be loaded by itself: build the module and use restore()"
+        )
+    own: Mapping[str, str] = meta.get("own") or {}
+    if unknown := [part for part in own if made.get(part) is None]:
+        raise CheckpointError(
+            f"{path}: "
+            + "; ".join(f"its {part} is {own[part]}" for part in unknown)
+            + ", which serzoo cannot build by a registered name; build it as it was trained and "
+            f"pass it: SERModule.load_from_checkpoint({str(path)!r}, "
+            + ", ".join(f"{part}=..." for part in unknown)
+            + ")"
         )
     taxonomy = Taxonomy.from_dict(meta["taxonomy"])
     if taxonomy.fingerprint != meta["taxonomy_fingerprint"]:
@@ -292,7 +309,7 @@ def rebuild(meta: Mapping[str, Any], path: str | Path, base: str | None = None) 
         cfg.encoder["revision"] = commit  # a branch may have moved since
     first = meta.get("widened_from")  # an adapted model's head was made for fewer classes
     made_for = Taxonomy.from_dict(first) if first else taxonomy
-    module = build(cfg, made_for, {k: v for k, v in meta.items() if k != "format"})
+    module = build(cfg, made_for, {k: v for k, v in meta.items() if k != "format"}, **made)
     module.head.widen(taxonomy)
     check_published(meta.get("published", {}), published_parts(module), str(path))
     return module
@@ -367,7 +384,7 @@ def restore(module: SERModule, content: Mapping[str, Any]) -> None:
     weights = content.get("ema") or content["state_dict"]
     check_keys(weights, module.state_dict(), module.frozen_keys())
     if module.average is not None:
-        module.average.weights = {}  # those of its last step are not what was selected
+        module.average.restart()  # those of its last step are not what was selected
     if not any(hasattr(p, "full_tensor") for p in module.parameters()):
         module.load_state_dict(weights, strict=False)
         return

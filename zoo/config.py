@@ -16,8 +16,8 @@ from typing import Any
 
 from . import registry, shipped
 from .errors import ConfigError, suggest
+from .schema import ALIASES, check_ranges, merge
 from .schema import RunConfig as RunConfig  # from here, it is part of the public interface
-from .schema import check_ranges, merge
 from .shipped import names as names  # public, as above
 from .shipped import read_yaml
 from .taxonomy import Taxonomy
@@ -195,6 +195,7 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
 def resolve(cfg: RunConfig) -> RunConfig:
     """Fill a corpus' default protocol and taxonomy in and check every name and knob."""
     check_ranges(cfg)
+    cfg.trainer.precision = ALIASES.get(cfg.trainer.precision, cfg.trainer.precision)
     if len(set(cfg.corpus)) < len(cfg.corpus):
         raise ConfigError(f"a corpus is named twice: {', '.join(cfg.corpus)}; name each once")
     for corpus in cfg.corpus:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .registry import Recorded
 from .types import Frames
 
 
-class Encoder(nn.Module, ABC):
+class Encoder(Recorded, nn.Module, ABC):
     """Audio to frames in two steps, with the feature store between them.
 
     ``audio, lengths -> extract -> hidden [B, K, T, D0], mask [B, T] -> forward -> Frames``

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 from torchmetrics import MeanMetric
 
 from .board.written import show, unparsable
-from .checkpoint import check_keys, check_published, strip_frozen
+from .checkpoint import (
+    FORMAT,
+    check_keys,
+    check_published,
+    load,
+    published_parts,
+    strip_frozen,
+)
 from .encoder import Encoder
+from .errors import ConfigError, DataError
 from .head import Head
 from .prediction.predictions import Predictions
+from .schema import refused_precision
 from .statistics.metrics import PredictionTable, merge
 from .training.averaging import AveragedWeights
 from .training.gradients import check_reached
@@ -66,13 +77,14 @@ class SERModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
-        self.lr, self.head_lr, self.mix_lr = lr, head_lr or lr, mix_lr or lr
+        self.lr, self.head_lr, self.mix_lr = lr, head_lr, mix_lr  # None = lr, which may be tuned
         self.weight_decay, self.warmup, self.schedule = weight_decay, warmup, schedule
         self.mixup, self.seed = mixup, seed
         self.average = AveragedWeights(ema) if ema > 0 else None
         self.metadata = metadata or {}
         self.temperature: float | None = None  # of the scores; None = not calibrated
         self.tables: dict[str, PredictionTable] = {}
+        self.validated_as = "val"  # what names of validation's numbers begin with
         self.strict_loading = False  # frozen roots are not saved; check_keys does the checking
         self._loss = MeanMetric()
         self._extras: dict[str, MeanMetric] = {}
@@ -80,7 +92,22 @@ class SERModule(L.LightningModule):
         self._epoch_start = 0.0
         self._seen = 0
         self._frozen: frozenset[str] | None = None
+        self._published: dict[str, Any] | None = None
         self._reached, self._averaged, self._shared_out = False, 0, False
+
+    def setup(self, stage: str) -> None:
+        """Refuse what this module cannot be trained or scored with, before any batch is read.
+
+        Raises:
+            ConfigError: for a trainer's precision or strategy, saying which to set.
+        """
+        if refusal := refused_precision(str(self.trainer.precision)):
+            raise ConfigError(f"Trainer(precision=...) {refusal}")
+        if isinstance(self.trainer.strategy, FSDPStrategy):
+            raise ConfigError(
+                "Trainer(strategy='fsdp') is the first FSDP, which cannot move serzoo's batches; "
+                "set strategy=ModelParallelStrategy(save_distributed_checkpoint=False)"
+            )
 
     def configure_model(self) -> None:
         """Share the weights out, where the strategy asks for it."""
@@ -95,6 +122,11 @@ class SERModule(L.LightningModule):
         return self._frames(*self._hidden(batch))
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if not isinstance(batch, Batch):  # of a loader of the user's own
+            raise DataError(
+                f"a loader gave a {type(batch).__name__}, where a serzoo.zoo.Batch is needed; let "
+                "its collate_fn make one, or its dataset hold whole batches, with batch_size=None"
+            )
         if batch.hidden is not None and batch.mask is not None:
             return batch.hidden, batch.mask  # as stored
         assert batch.audio is not None
@@ -118,6 +150,10 @@ class SERModule(L.LightningModule):
     def on_fit_start(self) -> None:
         self._reached = False
         self._averaged = self.global_step
+        if self.average is not None and self.average.swapped:  # a validation was interrupted
+            self.average.swap(self._trained())
+        if not self.training:  # as `load` gives it; Lightning leaves the mode as it is
+            self.train()
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(_mix(self.seed, self.current_epoch, self.global_rank))
@@ -150,8 +186,8 @@ class SERModule(L.LightningModule):
 
     def _extra(self, key: str) -> MeanMetric:
         if key not in self._extras:
-            self._extras[key] = MeanMetric().to(self.device)
-        return self._extras[key]
+            self._extras[key] = MeanMetric()
+        return self._extras[key].to(self.device)
 
     @property
     def _head_name(self) -> str:
@@ -172,9 +208,15 @@ class SERModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups = self.encoder.param_groups(self.lr, self.mix_lr)
-        groups += self.head.param_groups(self.head_lr)
+        groups += self.head.param_groups(self.lr if self.head_lr is None else self.head_lr)
         optimizer = adamw(groups, self.weight_decay, str(self.trainer.precision))
-        total = max(1, int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 <= steps < math.inf:  # Lightning says -1 where a loader has no length
+            raise ConfigError(
+                "the learning rate falls to zero over the run, but this Trainer does not say when "
+                "it ends (max_epochs=-1, or a loader without a length); set max_steps"
+            )
+        total = max(1, int(steps))
         scale = rate_over_steps(total, self.warmup, self.schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {
@@ -185,7 +227,7 @@ class SERModule(L.LightningModule):
     # -- evaluation ----------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        if self.average is not None and self.trainer.state.fn == "fit":
+        if self.average is not None:
             self.average.swap(self._trained())
         if self.trainer.world_size > 1:
             # ranks saw other batches: running statistics are those of the first, and so are the
@@ -193,10 +235,19 @@ class SERModule(L.LightningModule):
             for buffer in self.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._rows.append(self._table(batch))
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def _put_back(self) -> None:
+        """What is trained in place of the average, before any checkpoint is written."""
+        if self.average is not None:
+            self.average.swap(self._trained())
+
+    on_predict_epoch_end = _put_back
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._rows.append(self._table(batch))  # of several loaders, too: one table
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._rows.append(self._table(batch))
 
     def _table(self, batch: Batch) -> PredictionTable:
@@ -214,18 +265,16 @@ class SERModule(L.LightningModule):
         )
 
     def on_validation_epoch_end(self) -> None:
-        if self.average is not None and self.trainer.state.fn == "fit":
-            self.average.swap(self._trained())  # back, before any checkpoint is written
+        self._put_back()
         table = self._gather("valid")
         # every rank holds the whole table, so every rank logs (and selects by) the same number
         m = table.metrics()
-        # the weights that were selected make no point of the curve
-        where = "val" if self.trainer.state.fn == "fit" else "selected"
-        values = {f"{where}/{k}": float(m[k]) for k in ("uar", "wa", "f1")}
-        values[f"{where}/nll"] = table.nll()
+        values = {f"{self.validated_as}/{k}": float(m[k]) for k in ("uar", "wa", "f1")}
+        values[f"{self.validated_as}/nll"] = table.nll()
         self.log_dict({**values, **self._written("val")}, batch_size=1)
 
     def on_test_epoch_end(self) -> None:
+        self._put_back()
         m = self._gather("test").metrics()
         values = {f"test/{k}": float(m[k]) for k in ("uar", "wa", "f1")}
         self.log_dict({**values, **self._written("test")}, batch_size=1)
@@ -246,7 +295,9 @@ class SERModule(L.LightningModule):
             everyone: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(everyone, rows)
             rows = [table for tables in everyone for table in tables]
-        self.tables[part] = merge(rows)
+        # Lightning's own sampler lets ranks share utterances, so that all have equally many: of
+        # other neighbours in the batch, whose padding is heard in the last digits
+        self.tables[part] = merge(rows, noise=1e-2 if self.trainer.world_size > 1 else 0.0)
         return self.tables[part]
 
     # -- use -----------------------------------------------------------------------------------
@@ -302,19 +353,77 @@ class SERModule(L.LightningModule):
             }
         return self._frozen
 
+    def described(self) -> dict[str, Any]:
+        """The metadata, and how encoder and head were made, where it does not say so."""
+        from .training.building import described
+
+        found = {**described(self), **self.metadata}
+        if "published" not in found:
+            if self._published is None:  # a digest of large weights, which stay as they are
+                self._published = published_parts(self)
+            found["published"] = self._published
+        return found
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = strip_frozen(checkpoint["state_dict"], self.frozen_keys())
-        checkpoint["serzoo"] = {"format": 1, **self.metadata}
+        state = strip_frozen(checkpoint["state_dict"], self.frozen_keys())
+        checkpoint["state_dict"] = state
+        checkpoint["serzoo"] = {"format": FORMAT, **self.described()}
         if self.average is not None:
             checkpoint["ema"] = self.average.weights
+            if self.average.swapped:  # saved in the middle of a validation
+                checkpoint["state_dict"], checkpoint["ema"] = self.average.weights, state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("serzoo", {}).get("published", {})
         check_published(saved, self.metadata.get("published", saved), "the checkpoint")
+        average = checkpoint.get("ema") or {}
+        if self._trainer is not None and self._trainer.state.fn not in (None, "fit") and average:
+            # what was selected is what is scored; only training goes on from the other weights
+            checkpoint["state_dict"], average = dict(average), {}
         if "state_dict" in checkpoint:  # weights that are shared out were loaded before
             check_keys(checkpoint["state_dict"], self.state_dict(), self.frozen_keys())
         if self.average is not None:
-            self.average.weights = dict(checkpoint["ema"])
+            self.average.restart(average)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # hparams are no file's
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        *,
+        encoder: Encoder | None = None,
+        head: Head | None = None,
+        base: str | None = None,
+        weights_only: bool = True,
+        **options: Any,
+    ) -> Self:
+        """The trained model of a checkpoint, as :func:`serzoo.zoo.load` gives it.
+
+        That is: in evaluation mode (fitting it further puts it into training mode), and with the
+        averaged weights where there are any. Nothing is unpickled.
+
+        Args:
+            checkpoint_path: a ``.ckpt`` file that Lightning's ``Trainer`` or ``serzoo train``
+                wrote, or a run's folder.
+            map_location: device that the model is put on; the CPU by default.
+            encoder: built as it was trained, where its class is not registered.
+            head: the same.
+            base: folder or hub id of the published encoder, instead of its name.
+            weights_only: True; a checkpoint that holds more is not loaded.
+            options: of the constructor, instead of those of the checkpoint (``lr=1e-4``).
+
+        Raises:
+            CheckpointError: when it cannot be read, or does not say how its model is built, or
+                does not fit it.
+        """
+        if not weights_only:
+            raise ConfigError(
+                "weights_only=False would run what a checkpoint holds; serzoo's hold weights and "
+                "plain containers only: leave it out"
+            )
+        own = {"encoder": encoder, "head": head, "kind": cls, **options}
+        module = load(checkpoint_path, base=base, **own)
+        return cast(Self, module if map_location is None else module.to(map_location))
 
 
 def _mix(*parts: int) -> int:

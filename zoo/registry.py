@@ -45,6 +45,22 @@ BUILT_IN: dict[str, dict[str, str]] = {
 }
 
 
+class Recorded:
+    """A part of a model that remembers how it was made, so that a checkpoint can tell.
+
+    Attributes:
+        made_with: positional arguments and keywords of its constructor.
+    """
+
+    made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
+        made = super().__new__(cls)
+        # not as a part of it: torch would register modules that stand among the arguments
+        object.__setattr__(made, "made_with", (arguments, keywords))
+        return made
+
+
 @cache
 def _table(kind: Kind) -> dict[str, str]:
     table = dict(BUILT_IN[kind])
@@ -82,6 +98,22 @@ def get(kind: Kind, name: str) -> Any:
             f"{SINGULAR[kind]} '{name}' is registered as {table[name]}, which cannot be imported "
             f"({e}); reinstall or remove the package that registers it"
         ) from e
+
+
+def name_of(kind: Kind, part: Any) -> str | None:
+    """The registered name of a head's or encoder's class; None where it has none."""
+    own = type(part)
+    for name, dotted in _table(kind).items():
+        if dotted == f"{own.__module__}:{own.__qualname__}":
+            return name
+    others = [name for name in _table(kind) if name not in BUILT_IN[kind]]
+    for name in others:  # registered under another module than the one that defines it
+        try:
+            if get(kind, name) is own:
+                return name
+        except ConfigError:  # of a package that is broken, and not this one
+            continue
+    return None
 
 
 def attribute(dotted: str) -> Any:

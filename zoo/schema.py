@@ -13,6 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .errors import ConfigError, suggest
 
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+STRATEGIES = ("auto", "ddp", "fsdp")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+"""Lightning's short names, which are written out: a run's fingerprint contains the precision."""
+
 
 @dataclass
 class DataConfig:
@@ -61,11 +67,11 @@ class TrainerConfig:
     """Where it runs. Not part of a run's identity, except the precision."""
 
     out: str = "runs"
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
+    accelerator: str = "auto"  # auto (a GPU where there is one), cpu, gpu, cuda, mps
+    devices: int = 1  # of each machine: GPUs, or processes on a CPU; always a number, never "all"
+    num_nodes: int = 1  # machines
     strategy: str = "auto"  # of several devices: auto (ddp), ddp, fsdp
-    precision: str = "32-true"
+    precision: str = "32-true"  # or bf16-mixed, 16-mixed (float16, on a GPU); weights stay float32
     threads: int | None = None  # CPU threads of each process
     progress: bool = True
     board_audio: int = 0  # most confident errors whose audio is copied into TensorBoard's files
@@ -214,8 +220,30 @@ def check_ranges(cfg: RunConfig) -> None:
     choices = {
         "data.weak": (cfg.data.weak, ("hard", "soft", "independent")),
         "optim.schedule": (cfg.optim.schedule, ("cosine", "linear")),
-        "trainer.strategy": (cfg.trainer.strategy, ("auto", "ddp", "fsdp")),
+        "trainer.accelerator": (cfg.trainer.accelerator, ACCELERATORS),
+        "trainer.strategy": (cfg.trainer.strategy, STRATEGIES),
     }
     wrong += [f"{k} is '{v}'; have {', '.join(h)}" for k, (v, h) in choices.items() if v not in h]
+    if refusal := refused_precision(cfg.trainer.precision):
+        wrong.append(f"trainer.precision {refusal}")
+    if cfg.trainer.strategy == "fsdp" and cfg.optim.ema > 0:
+        wrong.append(
+            f"optim.ema={cfg.optim.ema} keeps a whole copy of the weights, which "
+            "trainer.strategy=fsdp shares out; set optim.ema=0, or trainer.strategy=ddp"
+        )
     if wrong:
         raise ConfigError("; ".join(wrong))
+
+
+def refused_precision(name: str) -> str | None:
+    """Why no model is trained in a precision; None where one is."""
+    if ALIASES.get(name, name) in PRECISIONS:
+        return None
+    refusal = f"is '{name}'; have {', '.join(PRECISIONS)}"
+    if name.endswith("-true") or name == "64":
+        refusal += (
+            "; the weights stay float32, since heads compute in float32. To save memory or time, "
+            "set bf16-mixed; a frozen published encoder takes half the memory with "
+            "encoder.dtype=bfloat16"
+        )
+    return refusal

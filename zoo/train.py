@@ -13,12 +13,11 @@ import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from . import attributes, checkpoint, record, registry
+from . import attributes, checkpoint, record
 from .board import show as board
 from .board.written import unparsable
 from .checkpoint import ModelCheckpoint
 from .config import RunConfig
-from .encoders.trained import refuse_seen
 from .errors import ConfigError, DataError
 from .module import SERModule
 from .notices import quiet
@@ -27,9 +26,9 @@ from .statistics.measure import measure
 from .swap import new_file
 from .taxonomy import Taxonomy
 from .training import parallel
-from .training.building import build, open_data
+from .training.building import assemble, how_built, open_data
+from .training.capability import device_of, refuse_absent
 from .training.optimisation import rounds
-from .training.starting import start_from
 from .training.storing import StoreFeatures
 
 RULE = "highest val/uar, earliest epoch of equals"
@@ -61,14 +60,18 @@ def train(
 
     Returns:
         The record.
+
+    Raises:
+        ConfigError: before data is opened, when this machine has not the devices or the precision
+            asked for.
     """
     out = out or run_folder(cfg)
+    refuse_absent(cfg)
     quiet()
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     started = time.time()
-    needs = registry.get("heads", cfg.head["type"]).needs
-    data = open_data(cfg, text="text" in needs)
+    data = open_data(cfg)
     taxonomy: Taxonomy = data.taxonomy
     identity = {
         "manifest": data.speech.sha,
@@ -79,22 +82,8 @@ def train(
     if done is not None and finished(out):
         _refuse_other_data(out, done["data"], identity)
         return done
-    metadata = {
-        "config": cfg.to_dict(),
-        "fingerprint": cfg.fingerprint,
-        "head": dict(cfg.head),
-        "head_name": cfg.called,
-        "taxonomy": taxonomy.to_dict(),
-        "taxonomy_fingerprint": taxonomy.fingerprint,
-        "data": identity,
-        "speakers": data.speakers(),
-        "weak_labels": data.weak,
-    }
-    module = build(cfg, taxonomy, metadata)
-    refuse_seen(module.encoder, metadata["speakers"])
-    if cfg.init:
-        metadata["origin"] = start_from(cfg.init, module, head=cfg.init_head)
-    metadata["published"] = checkpoint.published_parts(module)
+    metadata = {**how_built(cfg, taxonomy), "fingerprint": cfg.fingerprint, "data": identity}
+    module = assemble(cfg, data, metadata)
     validated = len(data.datasets["valid"]) > 0
     trainer, best = _trainer(cfg, out, validated, len(data.train_dataloader()))
     if trainer.is_global_zero:
@@ -197,7 +186,7 @@ def _trainer(
     own = -(-batches // (t.devices * t.num_nodes))
     repeated = rounds(o.epochs, own, o.accumulate, o.min_steps)
     trainer = L.Trainer(
-        accelerator=t.accelerator,
+        accelerator=device_of(cfg).type,  # as it was checked
         devices=t.devices,
         num_nodes=t.num_nodes,
         strategy=parallel.strategy(cfg),
@@ -234,6 +223,7 @@ def _test(
         raise ConfigError("no epoch was validated, so nothing was selected; raise optim.epochs")
     content = checkpoint.read(best.best_model_path)
     checkpoint.restore(module, content)
+    module.validated_as = "selected"  # no point of the curve of val/uar
     trainer.validate(module, data, verbose=False)
     if not test_too:
         return {"epoch": int(content["epoch"]), "valid": module.tables["valid"].metrics()}

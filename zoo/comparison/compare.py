@@ -18,7 +18,7 @@ from ..reporting.tables import wide_console
 from ..swap import check_place
 from . import exchange, few_shot, pool, robustness, runs
 from .plan import Plan
-from .running import earlier_calls, lock, run_jobs
+from .running import earlier_calls, lock, refuse_untrainable, run_jobs
 
 # by a key that only suites of this kind have; the others span axes of runs
 KINDS = {"conditions": robustness.plan, "shots": few_shot.plan}
@@ -93,6 +93,7 @@ def compare(
         chosen.estimate(console, workers)
         return result
     chosen.check()
+    refuse_untrainable([*first, *todo])
     chosen.folder.mkdir(parents=True, exist_ok=True)
     with lock(chosen.folder):
         chosen.open()

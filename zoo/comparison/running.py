@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..errors import ComparisonError
+from ..config import RunConfig
+from ..errors import ComparisonError, ConfigError
 from ..record import finished, read_record
 from . import pool
 
@@ -26,6 +27,27 @@ def earlier_calls(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return list(json.loads(path.read_text("utf-8")).get("calls", []))
+
+
+def refuse_untrainable(jobs: list[pool.Job]) -> None:
+    """Refuse cells that would fail one after another for what they ask of this machine.
+
+    Raises:
+        ConfigError: with what was asked for, what there is, and what to set.
+    """
+    from ..training.capability import refuse_absent
+
+    trained = [job for job in jobs if job.options.get("call", pool.TRAIN) == pool.TRAIN]
+    # most suites ask for one thing in all cells
+    for config in {json.dumps(job.config["trainer"]): job.config for job in trained}.values():
+        cfg = RunConfig.from_dict(config)
+        if (cfg.trainer.devices, cfg.trainer.num_nodes) != (1, 1):
+            raise ConfigError(
+                f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes}:"
+                " the cells of a suite are trained beside each other, each on one device; set both "
+                "to 1 (--workers says how many cells run at a time)"
+            )
+        refuse_absent(cfg)
 
 
 def run_jobs(

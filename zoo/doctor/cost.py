@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from .. import registry
 from ..cache import features_dir, size
 from ..peak import available
-from ..training.capability import ALIASES, PRECISIONS, can
+from ..training.capability import cores, number_of, refused_devices, refused_precision
 from ..training.optimisation import rounds
 from .findings import Finding, error, note, ok, warning
 from .step import StepFailedError
@@ -153,41 +152,22 @@ def duration(trial: Trial) -> Iterator[Finding]:
 
 def devices(trial: Trial) -> Iterator[Finding]:
     """Processes and devices asked for, and there."""
-    t = trial.cfg.trainer
-    kind = trial.device.type
-    known = {"auto", "cpu", "gpu", "cuda", "mps"}
-    if t.accelerator not in known:
-        yield error(
-            f"trainer.accelerator is '{t.accelerator}'; have {', '.join(sorted(known))}",
-        )
-        return
-    if t.accelerator != "auto" and kind == "cpu" and t.accelerator != "cpu":
-        yield error(
-            f"trainer.accelerator={t.accelerator}, but torch {torch.__version__} finds none here; "
-            "set trainer.accelerator=auto, or install torch for this device (the checks above ran "
-            "on the CPU)"
-        )
-        return
-    number = torch.cuda.device_count() if kind == "cuda" else 1
-    if kind != "cpu" and t.devices > number:
-        yield error(
-            f"trainer.devices={t.devices}, but there are {number}; set trainer.devices={number}"
-        )
+    t, kind, number = trial.cfg.trainer, trial.device.type, number_of(trial.device)
+    if refusal := refused_devices(trial.cfg):
+        yield error(f"{refusal} (the checks above ran in one process on {kind})")
         return
     several = f" on each of {t.num_nodes} machines, of which this is one" if t.num_nodes > 1 else ""
     found = f"{t.devices} of {number} {kind} devices"
     if kind == "cpu":
         each = t.threads or max(1, torch.get_num_threads() // t.devices)
+        there = plural(cores(), "core")
         if t.devices * each > cores():
-            most = "" if t.devices <= cores() else f", trainer.devices={cores()} at most"
-            there = plural(cores(), "core")
             yield warning(
                 f"{t.devices} processes of {plural(each, 'thread')} share {there} and slow "
-                f"each other down; set trainer.threads={max(1, cores() // t.devices)}{most}"
+                f"each other down; set trainer.threads={max(1, cores() // t.devices)}"
             )
             return
-        found = f"{plural(t.devices, 'process', 'es')} of {plural(each, 'thread')} on "
-        found += plural(cores(), "core")
+        found = f"{plural(t.devices, 'process', 'es')} of {plural(each, 'thread')} on {there}"
     if kind == "cuda":
         found += f" ({torch.cuda.get_device_name()})"
         if t.devices < number:
@@ -197,22 +177,10 @@ def devices(trial: Trial) -> Iterator[Finding]:
 
 def precision(trial: Trial) -> Iterator[Finding]:
     """The precision asked for, and what the device computes in."""
-    asked, kind = trial.cfg.trainer.precision, trial.device.type
-    wanted = ALIASES.get(asked, asked)
-    if wanted not in PRECISIONS:
-        yield error(f"trainer.precision is '{asked}'; have {', '.join(PRECISIONS)}")
-    elif can(trial.device, wanted):
-        yield ok(f"{wanted} on {kind}")
-    elif kind == "cpu":
-        yield error(
-            f"trainer.precision={asked} is not for the CPU, which has no float16 training; set "
-            "trainer.precision=bf16-mixed or 32-true (the checks above ran in 32-true)"
-        )
+    if refusal := refused_precision(trial.cfg):
+        yield error(f"{refusal} (the checks above ran in 32-true)")
     else:
-        yield error(
-            f"trainer.precision={asked}, but {torch.cuda.get_device_name()} has no bfloat16; set "
-            "trainer.precision=16-mixed or 32-true (the checks above ran in 32-true)"
-        )
+        yield ok(f"{trial.precision} on {trial.device.type}")
 
 
 def workers(trial: Trial) -> Iterator[Finding]:
@@ -258,13 +226,6 @@ def _padded(trial: Trial, part: str) -> float:
     if part == "train":
         return sum(trial.padded(b) for b in trial.batches)
     return float(sum(trial.data.datasets[part].seconds))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def existing(folder: Path) -> Path:

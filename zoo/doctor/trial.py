@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from functools import cached_property
 from typing import Any
 
@@ -145,12 +144,9 @@ class Trial:
         Raises:
             StepFailedError: with what the step raised.
         """
-        module, kept = self.module, {}
-        if self.precision.endswith("-true") and self.precision != "32-true":
-            module = deepcopy(module)  # Lightning converts the weights themselves
-        else:
-            kept = strip_frozen(module.state_dict(), module.frozen_keys())
-            kept = {k: v.detach().clone() for k, v in kept.items()}
+        module = self.module
+        kept = strip_frozen(module.state_dict(), module.frozen_keys())
+        kept = {k: v.detach().clone() for k, v in kept.items()}
         try:
             return self._stepped(module)
         except Exception as error:
@@ -159,7 +155,7 @@ class Trial:
             module.cpu().zero_grad(set_to_none=True)
             module.load_state_dict(kept, strict=False)
             if module.average is not None:
-                module.average.weights = {}
+                module.average.restart()
 
     def _stepped(self, module: SERModule) -> Step:
         n = len(self.chosen)

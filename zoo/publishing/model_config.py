@@ -49,7 +49,13 @@ def describe(module: SERModule, record: Mapping[str, Any] | None = None) -> dict
     Raises:
         CheckpointError: when the module does not say how it was built.
     """
-    meta = module.metadata
+    meta = module.described()
+    if own := meta.get("own"):
+        raise CheckpointError(
+            "; ".join(f"the {part} is {what}" for part, what in own.items())
+            + ", which nobody else could build by a registered name; register its class (an entry "
+            "point in the group serzoo.heads or serzoo.encoders)"
+        )
     if lacking := [k for k in ("config", "taxonomy", "taxonomy_fingerprint") if k not in meta]:
         raise CheckpointError(
             f"the module does not say how it was built (no {', '.join(lacking)} in its metadata); "

@@ -149,7 +149,9 @@ def is_meant(path: str | Path) -> bool:
     return is_id and not here.exists() and not here.parent.exists()
 
 
-def load(path: str | Path, *, revision: str | None = None, base: str | None = None) -> SERModule:
+def load(
+    path: str | Path, *, revision: str | None = None, base: str | None = None, **made: Any
+) -> SERModule:
     """The model of a saved folder or hub id; see :func:`serzoo.zoo.checkpoint.load`."""
     folder = Path(path)
     if not folder.is_dir():
@@ -164,7 +166,7 @@ def load(path: str | Path, *, revision: str | None = None, base: str | None = No
     later = ("speakers", "widened_from", "adapted", "origin", "weak_labels")
     meta |= {key: config.get(key) for key in later}
     try:
-        module = checkpoint.rebuild(meta, path, base)
+        module = checkpoint.rebuild(meta, path, base, **made)
     except (ConfigError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: its model cannot be built: {error}") from error
     model_config.check_preprocessing(config, module, path)

@@ -267,10 +267,15 @@ class PredictionTable:
         return cls(ids, speakers, np.array(labels), np.array(scores), classes, texts or None)
 
 
-def merge(tables: Iterable[PredictionTable]) -> PredictionTable:
+def merge(tables: Iterable[PredictionTable], *, noise: float = 0.0) -> PredictionTable:
     """One table of several: one row per id, sorted by id.
 
-    Rows that say the same twice are collapsed (two ranks may both see an utterance).
+    Rows that say the same twice are collapsed (two ranks may both see an utterance); the first is
+    kept.
+
+    Args:
+        tables: over the same classes.
+        noise: by how much scores of one utterance may differ, as a share of its largest one.
 
     Raises:
         ComparisonError: when the tables' classes differ, or rows of one id do.
@@ -289,7 +294,11 @@ def merge(tables: Iterable[PredictionTable]) -> PredictionTable:
         for i, name in enumerate(table.ids):
             text = None if table.texts is None else table.texts[i]
             row = (table.speakers[i], int(table.labels[i]), tuple(table.scores[i].tolist()), text)
-            if rows.setdefault(name, row)[:3] != row[:3]:
+            first = rows.setdefault(name, row)
+            if first[:3] != row[:3] and not (
+                first[:2] == row[:2]
+                and np.allclose(first[2], row[2], rtol=0, atol=noise * max(map(abs, row[2])))
+            ):
                 raise ComparisonError(
                     f"'{name}' is predicted twice and differently: {rows[name]} and {row}; "
                     "merge folds of one run, in which each utterance is tested once"

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from ..checkpoint import WholeFiles
 from ..config import RunConfig
-from ..errors import ConfigError, ProcessError
+from ..errors import ProcessError
 
 if TYPE_CHECKING:
     from ..module import SERModule
@@ -24,18 +24,10 @@ def strategy(cfg: RunConfig) -> Any:
 
     ``ddp`` copies the model to every device; ``fsdp`` shares its weights, gradients and optimiser
     states out (FSDP2), for full tuning of encoders that do not fit one device.
-
-    Raises:
-        ConfigError: when averaged weights are asked for together with shared-out ones.
     """
     t = cfg.trainer
     world = t.devices * t.num_nodes
     if t.strategy == "fsdp":
-        if cfg.optim.ema > 0:
-            raise ConfigError(
-                f"optim.ema={cfg.optim.ema} keeps a whole copy of the weights, which "
-                "trainer.strategy=fsdp shares out; set optim.ema=0, or trainer.strategy=ddp"
-            )
         return ModelParallelStrategy(
             data_parallel_size=world, tensor_parallel_size=1, save_distributed_checkpoint=False
         )
@@ -64,6 +56,8 @@ def share_out(module: SERModule) -> None:
     mesh = module.device_mesh
     assert mesh is not None
     data = mesh["data_parallel"]
+    for parameter in module.parameters():  # weights in channels-last order are refused
+        parameter.data = parameter.data.contiguous()
     family = getattr(module.encoder, "family", None)
     for block in family.blocks if family is not None else []:
         fully_shard(block, mesh=data)
