@@ -41,6 +41,7 @@ class Utterance:
         label_source: ``acted``, ``perceived``, ``weak:<model>`` or None.
         label_score: confidence of the label in 0..1, or None.
         sha: 16 hexadecimal digits of the SHA-256 of the decoded samples.
+        channel: that is heard, counted from 1; None = the mean of all.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Utterance:
     label_source: str | None = None
     label_score: float | None = None
     sha: str | None = None
+    channel: int | None = None
 
     @property
     def duration(self) -> float:
@@ -189,6 +191,10 @@ def _texts(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_text, value.values()))
 
 
+def _counted(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _three(value: Any) -> bool:
     return (
         isinstance(value, list) and len(value) == 3 and all(v is None or _number(v) for v in value)
@@ -203,6 +209,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "labels": (_texts, "an object of strings"),
     "dims": (_three, "a list of three numbers or nulls"),
     "label_score": (_number, "a number"),
+    "channel": (_counted, "a whole number from 1"),
 }
 _REQUIRED = [f.name for f in fields(Utterance) if f.default is MISSING and f.name != "labels"]
 

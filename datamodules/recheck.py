@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..zoo.errors import DataWarning
-from .audio import decode
+from .audio import decode_utterance
 from .manifest import Utterance, write_lines
 from .prepare import sample_hash
 
@@ -43,6 +43,7 @@ def recheck(
     for u in utterances:
         stat = (root / u.audio).stat()
         facts = [str(root.resolve()), u.audio, u.start, u.end, stat.st_size, stat.st_mtime_ns]
+        facts += [] if u.channel is None else [u.channel]
         seen.update(json.dumps(facts).encode())
     path = memory / f"heard-{seen.hexdigest()[:16]}.json"
     hashes: dict[str, str] | None = None
@@ -50,9 +51,7 @@ def recheck(
         hashes = json.loads(path.read_text("utf-8"))
     if hashes is None or any(u.id not in hashes for u in utterances):
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            heard = pool.map(
-                lambda u: sample_hash(decode(root / u.audio, u.start, u.end)[0]), utterances
-            )
+            heard = pool.map(lambda u: sample_hash(decode_utterance(u, root)[0]), utterances)
             hashes = {u.id: sha for u, sha in zip(utterances, heard, strict=True)}
         with contextlib.suppress(OSError):  # a convenience: the next run would listen again
             write_lines(path, [json.dumps(hashes)])

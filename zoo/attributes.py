@@ -124,8 +124,8 @@ class Corpora:
         at = next((u for u in speech.utterances if u.id == name), None)
         if at is None:
             raise DataError(f"{name} is not in the corpus of {run.name}")
-        read = registry.attribute("serzoo.datamodules.audio:read_audio")
+        read = registry.attribute("serzoo.datamodules.audio:read_utterance")
         buffer = io.BytesIO()
-        samples = read(speech.roots[at.corpus] / at.audio, at.start, at.end)
+        samples = read(at, speech.roots[at.corpus])
         soundfile.write(buffer, samples, 16_000, format="FLAC", subtype="PCM_16")
         return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode()
