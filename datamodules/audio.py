@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..zoo.errors import ConfigError, DataError
-from .containers import Claim, Patched, claim
+from .containers import Claim, Patched, claim, mp3_claim
 from .manifest import Utterance
 
 SAMPLE_RATE = 16_000  # as in zoo.types, which imports torch; `serzoo prepare` does without
@@ -268,6 +268,20 @@ def stream_samples(
     level.check(name)
 
 
+def array_audio(samples: Samples, rate: int, channel: int | None, name: str) -> Samples:
+    """As :func:`read_audio`, from ``[S, channels]`` samples of any rate in memory.
+
+    Raises:
+        AudioError: when there are none, or nothing to hear (:class:`Level`).
+    """
+    mono, level = mix(samples, channel, name), Level(channel)
+    if not len(mono):
+        raise EmptyAudioError(f"{name} has no samples")
+    level.add(samples, mono)
+    level.check(name)
+    return resample(mono, rate)
+
+
 def resample(samples: Samples, rate: int) -> Samples:
     """Samples at 16 kHz, band-limited (soxr, high quality).
 
@@ -374,10 +388,12 @@ def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
                 raise EmptyAudioError(f"{path} has 0 bytes; download or convert it again")
             said = claim(raw)
             # as bytes: a name need not be UTF-8. soundfile asks for the rate of a `.raw` file
-            named = os.name == "posix" and path.suffix.lower() != ".raw"
-            source: Any = os.fsencode(path) if named else Patched(raw, Claim())
+            plain = not said.head and path.suffix.lower() != ".raw"
+            source: Any = os.fsencode(path) if plain else Patched(raw, said)
             with soundfile.SoundFile(source) as file:
-                if not said.head or _agrees(file, said):
+                if file.format == "MP3":
+                    said = mp3_claim(raw)
+                if file.format != "MP3" or not said.head or _agrees(file, said):
                     yield _still(file), said
                     return
             with soundfile.SoundFile(Patched(raw, said)) as file:
@@ -392,18 +408,20 @@ def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
 
 
 def _agrees(file: Any, said: Claim) -> bool:
-    """Whether libsndfile finds the length that was counted, or nothing was counted that it reads.
+    """Whether libsndfile finds the length that was counted, but for two frames of an MP3.
 
-    What it guesses from the first frame of an MP3 is right if all frames are of one size.
+    What it guesses from the first frame is right if all frames are of one size.
     """
-    if said.samples is None:
-        return False
-    return file.format != "MP3" or abs(file.frames - said.samples) <= 2304  # two frames
+    return said.samples is not None and abs(file.frames - said.samples) <= 2304
 
 
 def _still(file: Any) -> Any:
-    """A file that soundfile shall not seek in after each read, if its end is not known."""
-    if file.frames >= UNKNOWN:
+    """A file in which soundfile does not seek to where it is after each read.
+
+    libsndfile cannot seek to an end that it does not know; and an MP3 sounds different after each
+    seek for some frames, because they lean on those before.
+    """
+    if file.frames >= UNKNOWN or file.format == "MP3":
         file.seekable = lambda: False
     return file
 
@@ -415,8 +433,7 @@ def _block(file: Any, count: int) -> Samples:
 
 def _between(file: Any, first: int, last: int | None) -> Samples:
     """``[S, channels]``; of None as last sample, all that comes."""
-    # in an MP3 libsndfile does not land on the same samples that it finds when it reads on
-    if file.seekable() and file.format != "MP3":
+    if file.seekable():
         file.seek(first)
     else:
         left = first
@@ -453,38 +470,37 @@ def _check_whole(path: Path, promised: int, found: int, rate: int) -> None:
 
 
 def _refuse_missing(path: Path) -> None:
-    """Refuse what is no file, and say how to get it if a tool knows."""
+    """Refuse what is no file."""
     try:
         if path.is_file():
             return
-        link = os.readlink(path) if path.is_symlink() else None
-        there = path.exists()
-        tracked = _tracked(path)
+        if path.exists():
+            what = "a folder" if path.is_dir() else "a pipe or a device"
+            raise AudioError(f"{path} is {what}, not an audio file; give a file", what)
+        remedy = absent(path)
     except OSError as error:
         raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
-    quoted = shlex.quote(str(path))
-    if there:
-        what = "a folder" if path.is_dir() else "a pipe or a device"
-        raise AudioError(f"{path} is {what}, not an audio file; give a file", what)
-    if link is not None and ".git/annex" in link.replace(os.sep, "/"):
-        remedy = f"its content is not here; run `git annex get {quoted}`"
-    elif tracked is not None:
-        remedy = f"its content is not here ({tracked.name} names it); run `dvc pull`"
-    elif link is not None and ".dvc/cache" in link.replace(os.sep, "/"):
-        remedy = "its content is not here; run `dvc pull`"
-    elif link is not None:
-        remedy = f"the link points to {link}, which is not there; bring that back, or remove it"
-    else:
-        raise MissingAudioError(
-            f"no audio file at {path}; check root=, which paths are relative to"
-        )
-    raise MissingAudioError(f"no audio file at {path}: {remedy}")
+    if remedy is not None:
+        raise MissingAudioError(f"no audio file at {path}: {remedy}")
+    raise MissingAudioError(f"no audio file at {path}; check root=, which paths are relative to")
 
 
-def _tracked(path: Path) -> Path | None:
-    """The file by which DVC knows this one, or a folder that it is in."""
-    places = (place.with_name(place.name + ".dvc") for place in (path, *path.parents) if place.name)
-    return next((place for place in places if place.is_file()), None)
+def absent(path: Path) -> str | None:
+    """How to get a file that is not there, if a link or a tool tells; None = nothing does."""
+    link = os.readlink(path) if path.is_symlink() else None
+    target = (link or "").replace(os.sep, "/")
+    if ".git/annex/" in target:
+        return f"its content is not here; run `git annex get {shlex.quote(str(path))}`"
+    # DVC writes a file beside each file or folder that it keeps
+    kept = (place.with_name(place.name + ".dvc") for place in (path, *path.parents) if place.name)
+    tracked = next((place for place in kept if place.is_file()), None)
+    if tracked is not None:
+        return f"its content is not here ({tracked.name} names it); run `dvc pull`"
+    if ".dvc/cache/" in target:
+        return "its content is not here; run `dvc pull`"
+    if link is not None:
+        return f"the link points to {link}, which is not there; bring that back, or remove the link"
+    return None
 
 
 _CONTENTS = (

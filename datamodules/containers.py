@@ -55,6 +55,8 @@ class Claim:
 def claim(file: IO[bytes]) -> Claim:
     """What the header of an audio file claims; nothing for formats that libsndfile checks.
 
+    For an MP3, :func:`mp3_claim` tells it.
+
     Args:
         file: opened for reading, anywhere.
     """
@@ -73,13 +75,14 @@ def claim(file: IO[bytes]) -> Claim:
     if magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC"):
         return _data(file, size, 12, ">4sI", b"SSND", pad=2)
     if magic[:4] == b"caff":
-        return _data(file, size, 8, ">4sQ", b"data")
+        return _data(file, size, 8, ">4sQ", b"data", mend=True)
     if magic[:4] in (b".snd", b"dns."):
-        start, length = struct.unpack((">" if magic[:1] == b"." else "<") + "II", magic[4:12])
-        return Claim() if _streamed(length) else Claim(length, size - start)
-    if magic[:8] == b"NIST_1A\n":
-        return _sphere(file, size)
-    return _mp3(file) if magic[:3] == b"ID3" or _mp3_frame(magic) else Claim()
+        order = ">" if magic[:1] == b"." else "<"
+        start, length = struct.unpack(order + "II", magic[4:12])
+        if _streamed(length):
+            return _mended(file, start, 8, order + "I", size - start)
+        return Claim(length, size - start)
+    return _sphere(file, size) if magic[:8] == b"NIST_1A\n" else Claim()
 
 
 class Patched:
@@ -149,20 +152,43 @@ def _data(
     *,
     header_counts: bool = False,
     pad: int = 1,
+    mend: bool = False,
 ) -> Claim:
-    """The claim of the first chunk of a name."""
+    """The claim of the first chunk of a name; ``mend`` its size if it is a stream's."""
     for name, first, length in _chunks(file, start, layout, header_counts, pad):
-        if name == wanted:
-            return Claim() if _streamed(length) else Claim(length, max(0, size - first))
+        if name != wanted:
+            continue
+        if not _streamed(length):
+            return Claim(length, max(0, size - first))
+        return _mended(file, first, first - 8, ">Q", size - first) if mend else Claim()
     return Claim()
+
+
+def _mended(file: IO[bytes], start: int, at: int, layout: str, found: int) -> Claim:
+    """A header that names the size which is there, for libsndfile, which believes the other one.
+
+    Args:
+        file: whose sound starts at ``start``.
+        start: bytes of the header.
+        at: where the size stands in it.
+        layout: of the size.
+        found: the size.
+    """
+    if not 0 < start <= 2**20 or found <= 0:
+        return Claim()
+    file.seek(0)
+    head = bytearray(file.read(start))
+    head[at : at + struct.calcsize(layout)] = struct.pack(layout, found)
+    return Claim(head=bytes(head), skip=start)
 
 
 def _riff(file: IO[bytes], size: int, magic: bytes) -> Claim:
     order = ">" if magic[:4] == b"RIFX" else "<"
-    long: int | None = None
+    long, at = None, 0
     for name, first, length in _chunks(file, 12, order + "4sI", False, 2):
         if name == b"ds64":  # the sizes that do not fit 32 bits
-            file.seek(first + 8)
+            at = first + 8
+            file.seek(at)
             long = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0]
         if name != b"data":
             continue
@@ -171,12 +197,11 @@ def _riff(file: IO[bytes], size: int, magic: bytes) -> Claim:
             length = long
         if not _streamed(length):
             return Claim(length, found)
-        if length or not found or first > 2**20 or _only_chunks(file, first, size, order):
-            return Claim()
-        file.seek(0)
-        head = bytearray(file.read(first))  # libsndfile believes the 0
-        head[first - 4 : first] = struct.pack(order + "I", min(found, 2**32 - 1))
-        return Claim(head=bytes(head), skip=first)
+        if long is not None:
+            return _mended(file, first, at, "<Q", found)
+        if length or _only_chunks(file, first, size, order):
+            return Claim()  # libsndfile reads to the end; or there is no sound
+        return _mended(file, first, first - 4, order + "I", min(found, 2**32 - 1))
     return Claim()
 
 
@@ -239,8 +264,14 @@ def _mp3_frame(h: bytes) -> tuple[int, int, int] | None:
     return length, 1152 if first else 576, 4 + side
 
 
-def _mp3(file: IO[bytes]) -> Claim:
-    """Frames are walked: few files hold their number, and joined files hold that of the first."""
+def mp3_claim(file: IO[bytes]) -> Claim:
+    """What an MP3 claims, whose frames are walked.
+
+    Some files do not hold their number, and joined files hold that of the first.
+
+    Args:
+        file: on disk, opened for reading.
+    """
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         frames = _mp3_frames(data)
         start = next(frames, None)
@@ -262,7 +293,7 @@ def _mp3(file: IO[bytes]) -> Claim:
             promised = struct.unpack(">I", first[50:54])[0]
         elif not tagged:
             main = 0
-        # a frame like the first, of a rate that has room, with the number of frames
+        # a frame like the first, of a bit rate that has room, with the number of frames
         kept = found - (1 if main else 0)
         head = bytearray(first[:4])
         head[1] |= 1  # no checksum
