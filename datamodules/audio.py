@@ -389,7 +389,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
             said = claim(raw)
             # as bytes: a name need not be UTF-8. soundfile asks for the rate of a `.raw` file
             plain = not said.head and path.suffix.lower() != ".raw"
-            source: Any = os.fsencode(path) if plain else Patched(raw, said)
+            name = os.fsencode(path) if os.name == "posix" else str(path)
+            source: Any = name if plain else Patched(raw, said)
             with soundfile.SoundFile(source) as file:
                 if file.format == "MP3":
                     said = mp3_claim(raw)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..zoo.errors import DataWarning
-from .audio import decode_utterance
+from .audio import Level, decode_utterance
 from .manifest import Utterance, write_lines
 from .prepare import sample_hash
 
@@ -37,9 +37,10 @@ def recheck(
         a warning names the first.
 
     Raises:
-        DataError: when a file cannot be read.
+        DataError: when a file cannot be read, or holds what training must not meet: samples that
+            are not finite, or out of range.
     """
-    seen = hashlib.sha256()
+    seen = hashlib.sha256(b"2")  # raise when the same file is heard otherwise than before
     for u in utterances:
         stat = (root / u.audio).stat()
         facts = [str(root.resolve()), u.audio, u.start, u.end, stat.st_size, stat.st_mtime_ns]
@@ -51,7 +52,7 @@ def recheck(
         hashes = json.loads(path.read_text("utf-8"))
     if hashes is None or any(u.id not in hashes for u in utterances):
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            heard = pool.map(lambda u: sample_hash(decode_utterance(u, root)[0]), utterances)
+            heard = pool.map(lambda u: _hear(u, root), utterances)
             hashes = {u.id: sha for u, sha in zip(utterances, heard, strict=True)}
         with contextlib.suppress(OSError):  # a convenience: the next run would listen again
             write_lines(path, [json.dumps(hashes)])
@@ -65,3 +66,12 @@ def recheck(
             stacklevel=2,
         )
     return [replace(u, sha=hashes[u.id]) for u in utterances], len(changed)
+
+
+def _hear(utterance: Utterance, root: Path) -> str:
+    samples, _ = decode_utterance(utterance, root)
+    level = Level(utterance.channel)
+    level.add(samples[:, None], samples)
+    if level.broken:
+        level.check(f"{utterance.id} ({utterance.audio})")
+    return sample_hash(samples)

@@ -82,7 +82,8 @@ class Corpora:
             DataError: they are not on this machine, or are other than the record's.
         """
         cfg = run.record["config"]
-        key = json.dumps([cfg["corpus"], cfg["data"].get("root"), cfg["data"].get("manifest")])
+        which = [cfg["data"].get(name) for name in ("root", "manifest", "options")]
+        key = json.dumps([cfg["corpus"], *which], sort_keys=True)
         if key not in self._opened:
             data = cfg["data"]
             try:
