@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..zoo.errors import ConfigError, DataError
 from .containers import Claim, Patched, claim, mp3_claim
+from .layout import absent
 from .manifest import Utterance
 
 SAMPLE_RATE = 16_000  # as in zoo.types, which imports torch; `serzoo prepare` does without
@@ -484,24 +485,6 @@ def _refuse_missing(path: Path) -> None:
     if remedy is not None:
         raise MissingAudioError(f"no audio file at {path}: {remedy}")
     raise MissingAudioError(f"no audio file at {path}; check root=, which paths are relative to")
-
-
-def absent(path: Path) -> str | None:
-    """How to get a file that is not there, if a link or a tool tells; None = nothing does."""
-    link = os.readlink(path) if path.is_symlink() else None
-    target = (link or "").replace(os.sep, "/")
-    if ".git/annex/" in target:
-        return f"its content is not here; run `git annex get {shlex.quote(str(path))}`"
-    # DVC writes a file beside each file or folder that it keeps
-    kept = (place.with_name(place.name + ".dvc") for place in (path, *path.parents) if place.name)
-    tracked = next((place for place in kept if place.is_file()), None)
-    if tracked is not None:
-        return f"its content is not here ({tracked.name} names it); run `dvc pull`"
-    if ".dvc/cache/" in target:
-        return "its content is not here; run `dvc pull`"
-    if link is not None:
-        return f"the link points to {link}, which is not there; bring that back, or remove the link"
-    return None
 
 
 _CONTENTS = (

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..zoo.errors import DataError, suggest
 from ..zoo.swap import new_file
+from .layout import absent
 
 GENDERS = ("female", "male", None)
 
@@ -159,7 +160,7 @@ def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
             [f"{u.id}: {u.gender}" for u in utterances if u.gender not in GENDERS],
         ),
         _problem("audio paths that are not relative to the root", [u.audio for u in outside]),
-        _problem(f"audio files that are not under {root}", sorted(missing)),
+        _problem(f"audio files that are not under {root}", sorted(missing), root),
     ]
     found = [p for p in problems if p]
     if found:
@@ -175,8 +176,11 @@ def is_inside(audio: str) -> bool:
     return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in audio
 
 
-def _problem(what: str, cases: list[str]) -> str:
-    return f"{len(cases)} {what} (first: {cases[0]})" if cases else ""
+def _problem(what: str, cases: list[str], root: Path | None = None) -> str:
+    if not cases:
+        return ""
+    remedy = absent(root / cases[0]) if root is not None else None
+    return f"{len(cases)} {what} (first: {cases[0]}{': ' + remedy if remedy else ''})"
 
 
 def _number(value: Any) -> bool:

@@ -117,6 +117,30 @@ def test_a_mean_of_nothing_is_refused_and_a_channel_that_is_not_there(folder):
         prepare("folder", root=root, options={"channel": 0})
 
 
+def test_emovo_is_heard_on_one_of_its_two_microphones(tmp_path, write_wave):
+    pair = np.stack([ONE, later(ONE, 20)], 1)
+    write_wave(tmp_path / "f1" / "dis-f1-b1.wav", pair, subtype="FLOAT")
+    for options, want in (
+        ({}, ONE.astype(np.float32)),
+        ({"channel": 2}, later(ONE, 20).astype(np.float32)),
+        ({"channel": "mean"}, pair.astype(np.float32).mean(1)),
+    ):
+        prepared = prepare("emovo", root=tmp_path, options=options)
+        assert [u.sha for u in prepared.utterances] == [sample_hash(want)]
+        assert not channel_notices(prepared)
+
+
+def test_the_channel_is_of_a_runs_identity_and_its_absence_of_none():
+    plain = RunConfig()
+    assert "channel" not in str(plain.identity)
+    prints = {plain.fingerprint}
+    for channel in ("first", 2):
+        cfg = RunConfig()
+        cfg.data.options = {"channel": channel}
+        prints.add(cfg.fingerprint)
+    assert len(prints) == 3
+
+
 def test_everything_hears_the_channel_of_an_utterance(folder, tmp_path, monkeypatch):
     """Training, features, the check of a manifest, prosody, transcripts, doctor and reports."""
     from serzoo.datamodules import prosody

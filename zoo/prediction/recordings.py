@@ -86,7 +86,7 @@ def _of_path(item: str | Path, channel: int | None) -> list[Recording]:
             files = [p for folder in matches for p in _below(folder)]
         return [_of_file(p, channel) for p in files] or [_broken(str(item), "no file matches")]
     if not path.exists():
-        remedy = registry.attribute("serzoo.datamodules.audio:absent")(path)
+        remedy = registry.attribute("serzoo.datamodules.layout:absent")(path)
         return [_broken(str(item), remedy or "there is no such file or folder")]
     return [_of_file(path, channel)]
 
