@@ -50,7 +50,7 @@ PAIRS = {
     "panned": (0.9 * ONE + 0.1 * OTHER, ONE, False),
     "inverted": (ONE, -0.9 * ONE, True),
     "two speakers": (ONE, OTHER, True),
-    "two speakers, one louder": (ONE, 0.5 * OTHER, True),
+    "two speakers, one louder": (ONE, 0.2 * OTHER, True),
     "a second microphone": (ONE, later(ONE, 8), True),  # 0.5 ms: 17 cm
     "a second microphone further away": (ONE, 0.7 * later(ONE, 40), True),
 }
