@@ -37,10 +37,10 @@ def recordings(
 ) -> list[Recording]:
     """Paths and arrays to recordings, in the order given.
 
-    A folder is searched, with everything below it, for wav, flac, mp3 and ogg files in the order
-    of their names; a pattern (``*``, ``?``, ``[]``, ``**``) stands for what matches it, unless a
-    file has that very name. What does not exist becomes a recording that says so when it is read,
-    so that the others go on.
+    A folder is searched, with everything below it, for files that can be read (wav, flac, mp3, ogg,
+    opus, aiff, ...), in the order of their names; a pattern (``*``, ``?``, ``[]``, ``**``) stands
+    for what matches it, unless a file has that very name. What does not exist becomes a recording
+    that says so when it is read, so that the others go on.
 
     Args:
         inputs: one of, or a sequence of: path, folder, pattern; numpy array or torch tensor of
