@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ UNREADABLE_SUFFIXES = (
 SILENCE = 1e-4  # peak of full scale, -80 dB (our choice)
 LOUDEST = 2.0**31  # floats may hold integers of 32 bits; more is no scale at all (our choice)
 CANCELLED = 0.01  # share of the channels' peak that is left of it in their mean (our choice)
-BLOCK = 2**18  # samples that are read at a time where a file has to be read to find a place in it
+BLOCK = 2**20  # samples that are read at a time
+LONG = 2**26  # samples that are not read at once: 70 minutes at 16 kHz
 
 Samples = npt.NDArray[np.float32]
 """``[S]``, or ``[S, channels]`` before channels are mixed."""
@@ -214,59 +215,34 @@ def stream_audio(
         AudioError: when the file is missing, unreadable or empty; after the pieces before, when it
             turns out to be damaged or cut short further on, or is nothing to hear (:class:`Level`).
     """
-    path = Path(path)
-    with _opened(path) as (file, said):
-        rate, promised, found = int(file.samplerate), int(file.frames), 0
-
-        def blocks() -> Iterator[Samples]:
-            nonlocal found
-            while len(raw := _block(file, max(1, round(seconds * rate)))):
-                found += len(raw)
-                yield raw
-
-        yield from stream_samples(blocks(), rate, channel, str(path))
-        _refuse_cut(path, said, found / rate)
-    if not found:
-        raise EmptyAudioError(f"{path} holds no samples; download or convert it again")
-    if promised < UNKNOWN:
-        _check_whole(path, promised, found, rate)
-
-
-def stream_samples(
-    blocks: Iterable[Samples], rate: int, channel: int | None, name: str
-) -> Iterator[Samples]:
-    """Samples of any rate and channels to mono pieces at 16 kHz, as they come.
-
-    Args:
-        blocks: ``[S, channels]`` each, in order.
-        rate: of these, in Hz.
-        channel: counted from 1; None = the mean of all.
-        name: what they are called in errors.
-
-    Raises:
-        AudioError: when there is nothing to hear (:class:`Level`): at once for samples that are not
-            finite or out of range, at the end for silence.
-    """
     import soxr
 
-    level = Level(channel)
-    stream = None
-    if rate != SAMPLE_RATE:
-        stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    for raw in blocks:
-        piece = mix(raw, channel, name)
-        level.add(raw, piece)
-        if level.broken:
-            level.check(name)
-        if stream is not None:
-            piece = np.asarray(stream.resample_chunk(piece), np.float32)
-        if len(piece):
-            yield piece
-    if stream is not None:  # what the filter still holds
-        rest = np.asarray(stream.resample_chunk(np.zeros(0, np.float32), last=True), np.float32)
-        if len(rest):
-            yield rest
-    level.check(name)
+    path, level = Path(path), Level(channel)
+    with _opened(path) as (file, said):
+        rate, promised = int(file.samplerate), int(file.frames)
+        stream = (
+            soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+            if rate != SAMPLE_RATE
+            else None
+        )
+        while True:
+            raw = _block(file, max(1, round(seconds * rate)))
+            piece = mix(raw, channel, str(path))
+            level.add(raw, piece)
+            if level.broken:
+                level.check(str(path))
+            if stream is not None:  # the last call gives what the filter still holds
+                piece = np.asarray(stream.resample_chunk(piece, last=not len(raw)), np.float32)
+            if len(piece):
+                yield piece
+            if not len(raw):
+                break
+        _refuse_cut(path, said, level.samples / rate)
+    if not level.samples:
+        raise EmptyAudioError(f"{path} holds no samples; download or convert it again")
+    if promised < UNKNOWN:
+        _check_whole(path, promised, level.samples, rate)
+    level.check(str(path))
 
 
 def array_audio(samples: Samples, rate: int, channel: int | None, name: str) -> Samples:
@@ -441,11 +417,13 @@ def _between(file: Any, first: int, last: int | None) -> Samples:
         left = first
         while left and (got := len(_block(file, min(left, BLOCK)))):
             left -= got
-    if last is not None:
+    if last is not None and last - first <= LONG:
         return _block(file, last - first)
-    parts = [_block(file, BLOCK)]
-    while len(parts[-1]):
-        parts.append(_block(file, BLOCK))
+    # not at once: a damaged header may promise more than there is memory
+    parts, left = [_block(file, 0)], UNKNOWN if last is None else last - first
+    while left and len(part := _block(file, min(left, BLOCK))):
+        parts.append(part)
+        left -= len(part)
     return np.concatenate(parts)
 
 

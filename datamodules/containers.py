@@ -131,8 +131,10 @@ def _chunks(
     file: IO[bytes], start: int, layout: str, header_counts: bool, pad: int
 ) -> Iterator[tuple[bytes, int, int]]:
     """Name, first byte and size of each chunk."""
-    head = struct.calcsize(layout)
+    head, size = struct.calcsize(layout), file.seek(0, io.SEEK_END)
     for _ in range(MOST_CHUNKS):
+        if start >= size:  # a damaged size can be more than a place in a file
+            return
         file.seek(start)
         raw = file.read(head)
         if len(raw) < head:

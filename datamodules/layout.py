@@ -97,8 +97,8 @@ def absent(path: Path) -> str | None:
     tracked = next((place for place in kept if place.is_file()), None)
     if tracked is not None:
         return f"its content is not here ({tracked.name} names it); run `dvc pull`"
-    if ".dvc/cache/" in target:
-        return "its content is not here; run `dvc pull`"
+    if link is not None and any((folder / ".dvc").is_dir() for folder in path.absolute().parents):
+        return f"the link points to {link}, which is not there, and DVC is in use; run `dvc pull`"
     if link is not None:
         return f"the link points to {link}, which is not there; bring that back, or remove the link"
     return None

@@ -249,10 +249,12 @@ def test_raw_samples_tell_no_rate(tmp_path):
 def test_a_link_to_nothing_says_how_to_get_the_file(tmp_path):
     (tmp_path / "kept.dvc").write_text("outs:")
     (tmp_path / "kept").mkdir()
+    (tmp_path / "under" / ".dvc").mkdir(parents=True)
+    (tmp_path / "under" / "dvc").mkdir()
     (tmp_path / "one.wav.dvc").write_text("outs:")
     for name, target, words in (
         ("a.wav", "../.git/annex/objects/ab/x.wav", r"git annex get .*a\.wav"),
-        ("b.wav", "../.dvc/cache/files/md5/ab", "dvc pull"),
+        ("under/dvc/b.wav", "/shared/cache/files/md5/ab", "dvc pull"),
         ("kept/c.wav", None, r"kept\.dvc.*dvc pull"),
         ("one.wav", None, r"one\.wav\.dvc.*dvc pull"),
         ("d.wav", "elsewhere/d.wav", "points to elsewhere/d.wav"),

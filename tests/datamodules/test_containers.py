@@ -324,3 +324,20 @@ def test_a_part_of_an_mp3_is_the_same_samples_as_in_the_whole(saved):
             part, _ = decode(path, start, start + 0.5)
             first = round(start * RATE)
             assert np.array_equal(part, whole[first : first + RATE // 2])
+
+
+def test_a_damaged_header_that_promises_more_than_any_memory_is_a_cut(saved):
+    raw = bytearray(mp3(swelling())[0])
+    at = raw.index(b"Xing") + 8
+    raw[at : at + 4] = b"\xff\xff\xff\xf0"
+    for read in (decode, lambda path: list(stream_audio(path))):
+        with pytest.raises(AudioError, match="cut short"):
+            read(saved(bytes(raw), "x.mp3"))
+
+
+def test_a_chunk_larger_than_any_file_ends_the_walk(written, saved):
+    raw = bytearray(written("caf"))
+    at = raw.index(b"desc") + 4
+    raw[at : at + 8] = b"\xfe" * 8
+    with saved(bytes(raw)).open("rb") as file:
+        assert claim(file) == Claim()
