@@ -132,9 +132,11 @@ def prepare(
     """
     root = Path(root).expanduser()
     reader = registry.get("corpora", corpus)
-    own = dict(options or {})
-    asked, channel = "channel" in own, parse_channel(own.pop("channel", None))
-    registry.check_options("corpora", corpus, own)
+    schema, own = registry.schema_of(reader), dict(options or {})
+    asked = "channel" in own and "channel" not in schema  # a reader's own keyword goes to it
+    channel = parse_channel(own.pop("channel")) if asked else None
+    known = {"channel": registry.Knob("channel", str | int, "mean"), **schema}
+    registry.check_knobs(f"corpus '{corpus}'", known, own)
     info = CorpusInfo.load(corpus)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
