@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,29 +12,94 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..zoo.errors import DataError
+from ..zoo.errors import ConfigError, DataError
+from .containers import Claim, Patched, claim, mp3_claim
+from .layout import absent
+from .manifest import Utterance
 
 SAMPLE_RATE = 16_000  # as in zoo.types, which imports torch; `serzoo prepare` does without
-SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+SUFFIXES = (
+    *(".wav", ".wave", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc"),
+    *(".au", ".snd", ".caf", ".w64", ".rf64", ".sph"),
+)
+"""Files that are read, in lower case."""
+
+UNREADABLE_SUFFIXES = (
+    *(".m4a", ".m4b", ".aac", ".wma", ".amr", ".awb", ".ac3", ".eac3", ".dts", ".ape", ".wv"),
+    *(".tta", ".tak", ".mpc", ".dsf", ".dff", ".ra", ".spx", ".mka", ".weba", ".webm", ".mp4"),
+    *(".m4v", ".mkv", ".mov", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".3gp", ".3g2"),
+)
+"""Files that hold sound which libsndfile cannot read, in lower case: they are to be converted."""
+
+SILENCE = 1e-4  # peak of full scale, -80 dB (our choice)
+LOUDEST = 2.0**31  # floats may hold integers of 32 bits; more is no scale at all (our choice)
+CANCELLED = 0.01  # share of the channels' peak that is left of it in their mean (our choice)
+BLOCK = 2**20  # samples that are read at a time
+LONG = 2**26  # samples that are not read at once: 70 minutes at 16 kHz
 
 Samples = npt.NDArray[np.float32]
+"""``[S]``, or ``[S, channels]`` before channels are mixed."""
 
 
-class EmptyAudioError(DataError):
-    """A file, or the part of it that was asked for, has no samples."""
-
-
-class MissingAudioError(DataError):
-    """There is no such file."""
-
-
-def decode(path: str | Path, start: float = 0.0, end: float | None = None) -> tuple[Samples, int]:
-    """Samples of a file at its own rate, channels averaged.
+class AudioError(DataError):
+    """A file, or the part of it that was asked for, cannot be used.
 
     Args:
-        path: a wav, flac, mp3 or ogg file; what it holds counts, not what it is called.
+        message: for people.
+        reason: one of few, by which refusals are counted.
+    """
+
+    reason = "unreadable"
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
+
+
+class EmptyAudioError(AudioError):
+    """A file, or the part of it that was asked for, has no samples."""
+
+    reason = "empty"
+
+
+class MissingAudioError(AudioError):
+    """There is no such file."""
+
+    reason = "missing"
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def parse_channel(channel: str | int | None) -> int | None:
+    """What was typed as ``channel`` to a number, counted from 1; None = the mean of all.
+
+    Raises:
+        ConfigError: when it is none of ``mean``, ``first``, 1, 2, ...
+    """
+    if channel is None or channel == "mean":
+        return None
+    if channel == "first":
+        return 1
+    text = str(channel)
+    if isinstance(channel, bool) or not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise ConfigError(f"channel is '{channel}'; have mean, first, or a number from 1")
+    return int(text)
+
+
+def decode(
+    path: str | Path, start: float = 0.0, end: float | None = None, channel: int | None = None
+) -> tuple[Samples, int]:
+    """Samples of a file at its own rate, of one channel.
+
+    Where an utterance is heard, :func:`decode_utterance` takes all of this from it.
+
+    Args:
+        path: a file of any format that libsndfile reads; what it holds counts, not its name.
         start: seconds into the file.
         end: seconds into the file; None = to its end. Beyond the end reads to the end.
+        channel: counted from 1; None = the mean of all.
 
     Returns:
         ``[S]`` float32 in -1..1 (float files may exceed it), and the sample rate in Hz.
@@ -40,96 +107,158 @@ def decode(path: str | Path, start: float = 0.0, end: float | None = None) -> tu
     Raises:
         MissingAudioError: no such file.
         EmptyAudioError: no samples there.
-        DataError: not audio, or damaged.
+        AudioError: not audio, damaged, cut short, or without this channel.
     """
+    samples, rate = decode_channels(path, start, end)
+    return mix(samples, channel, str(path)), rate
+
+
+def decode_channels(
+    path: str | Path, start: float = 0.0, end: float | None = None
+) -> tuple[Samples, int]:
+    """As :func:`decode`, with all channels: ``[S, channels]``."""
     path = Path(path)
-    with _opened(path) as file:
+    with _opened(path) as (file, said):
         rate, frames = int(file.samplerate), int(file.frames)
+        _refuse_cut(path, said, frames / rate)
         first = round(start * rate)
         last = frames if end is None else min(round(end * rate), frames)
-        if last <= first or first < 0:
+        if last > first >= 0:
+            samples = _between(file, first, None if frames >= UNKNOWN <= last else last)
+        if not last > first >= 0 or not len(samples):
             until = "its end" if end is None else f"{end:.3f} s"
+            holds = f": it holds {frames / rate:.3f} s" if frames < UNKNOWN else ""
             raise EmptyAudioError(
-                f"{path} has no samples between {start:.3f} s and {until}: it holds "
-                f"{frames / rate:.3f} s"
+                f"{path} has no samples between {start:.3f} s and {until}{holds}; check start and end"
             )
-        file.seek(first)
-        samples: npt.NDArray[Any] = file.read(last - first, dtype="float32", always_2d=True)
-    _check_whole(path, last - first, len(samples), rate)
-    return _mono(samples), rate
+    if frames < UNKNOWN:
+        _check_whole(path, last - first, len(samples), rate)
+    return samples, rate
 
 
-def stream_audio(path: str | Path, seconds: float = 30.0) -> Iterator[Samples]:
+def mix(samples: Samples, channel: int | None, name: str) -> Samples:
+    """``[S, channels]`` to ``[S]``: one channel, counted from 1, or the mean of all.
+
+    Raises:
+        AudioError: when there is no such channel.
+    """
+    have = samples.shape[1]
+    if channel is not None and channel > have:
+        raise AudioError(
+            f"{name} has {have} channel{'s' if have > 1 else ''}, so there is no channel "
+            f"{channel} (they are counted from 1); set channel=first, or channel=mean",
+            f"no channel {channel}",
+        )
+    if channel is not None or have == 1:
+        return np.ascontiguousarray(samples[:, (channel or 1) - 1])
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told elsewhere
+        return np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32))
+
+
+def read_audio(
+    path: str | Path, start: float = 0.0, end: float | None = None, channel: int | None = None
+) -> Samples:
+    """Samples of a file as encoders want them: float32, mono, 16 kHz.
+
+    Args:
+        path: a file of any format that libsndfile reads, of any rate and number of channels.
+        start: seconds into the file.
+        end: seconds into the file; None = to its end.
+        channel: counted from 1; None = the mean of all.
+
+    Returns:
+        ``[S]`` float32.
+
+    Raises:
+        AudioError: when the file is missing, unreadable, damaged or empty.
+    """
+    return resample(*decode(path, start, end, channel))
+
+
+def decode_utterance(
+    utterance: Utterance, root: str | Path, seconds: float | None = None
+) -> tuple[Samples, int]:
+    """Samples of an utterance at its file's rate: its stretch of the file, and its channel.
+
+    Args:
+        utterance: what to hear.
+        root: folder of its corpus.
+        seconds: at most; None = all of it.
+
+    Returns:
+        ``[S]`` float32, and the sample rate in Hz.
+
+    Raises:
+        AudioError: as of :func:`decode`.
+    """
+    end = utterance.end if seconds is None else min(utterance.end, utterance.start + seconds)
+    return decode(Path(root) / utterance.audio, utterance.start, end, utterance.channel)
+
+
+def read_utterance(utterance: Utterance, root: str | Path, seconds: float | None = None) -> Samples:
+    """As :func:`decode_utterance`, at 16 kHz: ``[S]`` float32."""
+    return resample(*decode_utterance(utterance, root, seconds))
+
+
+def stream_audio(
+    path: str | Path, seconds: float = 30.0, channel: int | None = None
+) -> Iterator[Samples]:
     """A file of any length, piece by piece: joined, the pieces are :func:`read_audio`'s samples.
 
     Args:
-        path: a wav, flac, mp3 or ogg file of any rate and number of channels.
+        path: a file of any format that libsndfile reads, of any rate and number of channels.
         seconds: of audio in memory at a time.
+        channel: counted from 1; None = the mean of all.
 
     Yields:
         ``[S]`` float32, mono, 16 kHz; none of them empty.
 
     Raises:
-        DataError: when the file is missing, unreadable or empty; when it turns out to be damaged
-            further on, after the pieces before.
+        AudioError: when the file is missing, unreadable or empty; after the pieces before, when it
+            turns out to be damaged or cut short further on, or is nothing to hear (:class:`Level`).
     """
     import soxr
 
-    with _opened(Path(path)) as file:
-        rate, promised, found = int(file.samplerate), int(file.frames), 0
+    path, level = Path(path), Level(channel)
+    with _opened(path) as (file, said):
+        rate, promised = int(file.samplerate), int(file.frames)
         stream = (
             soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
             if rate != SAMPLE_RATE
             else None
         )
         while True:
-            raw = file.read(max(1, round(seconds * rate)), dtype="float32", always_2d=True)
-            found += len(raw)
-            piece = _mono(raw)
+            raw = _block(file, max(1, round(seconds * rate)))
+            piece = mix(raw, channel, str(path))
+            level.add(raw, piece)
+            if level.broken:
+                level.check(str(path))
             if stream is not None:  # the last call gives what the filter still holds
                 piece = np.asarray(stream.resample_chunk(piece, last=not len(raw)), np.float32)
             if len(piece):
                 yield piece
             if not len(raw):
                 break
-    if not found:
+        _refuse_cut(path, said, level.samples / rate)
+    if not level.samples:
         raise EmptyAudioError(f"{path} holds no samples; download or convert it again")
-    _check_whole(Path(path), promised, found, rate)
+    if promised < UNKNOWN:
+        _check_whole(path, promised, level.samples, rate)
+    level.check(str(path))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    import soundfile  # after the command line has printed its help
+def array_audio(samples: Samples, rate: int, channel: int | None, name: str) -> Samples:
+    """As :func:`read_audio`, from ``[S, channels]`` samples of any rate in memory.
 
-    if not path.is_file():
-        raise MissingAudioError(
-            f"no audio file at {path}; check root=, which paths are relative to"
-        )
-    if path.stat().st_size == 0:
-        raise EmptyAudioError(f"{path} has 0 bytes; download or convert it again")
-    try:
-        with soundfile.SoundFile(path) as file:
-            yield file
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        # libsndfile repeats the path in its message
-        reason = str(error).partition(": ")[2] or str(error)
-        raise DataError(
-            f"{path} cannot be read as audio ({reason.strip()}); convert it to wav or flac, or "
-            "remove it"
-        ) from None
-
-
-def _mono(samples: npt.NDArray[Any]) -> Samples:
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-    return np.ascontiguousarray(mono)
-
-
-def _check_whole(path: Path, promised: int, found: int, rate: int) -> None:
-    if promised - found > 0.1 * rate:  # the header of an MP3 may be off by a frame
-        raise DataError(
-            f"{path} is cut short: {promised} samples are promised, {found} are there; "
-            "download or convert it again"
-        )
+    Raises:
+        AudioError: when there are none, or nothing to hear (:class:`Level`).
+    """
+    mono, level = mix(samples, channel, name), Level(channel)
+    if not len(mono):
+        raise EmptyAudioError(f"{name} has no samples; leave it out, or give at least one")
+    level.add(samples, mono)
+    level.check(name)
+    return resample(mono, rate)
 
 
 def resample(samples: Samples, rate: int) -> Samples:
@@ -149,18 +278,239 @@ def resample(samples: Samples, rate: int) -> Samples:
     return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
 
 
-def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -> Samples:
-    """Samples of a file as encoders want them: float32, mono, 16 kHz.
+# -- what is no recording --------------------------------------------------------------------------
+
+
+class Level:
+    """Whether samples are something to hear; the same for ``prepare`` and ``predict``.
+
+    Not heard are samples that are not finite, or beyond 2**31 of full scale (whose squares have no
+    numbers); a peak below 1e-4 of full scale; and channels that cancel: their mean keeps less than
+    a hundredth of their own peak.
 
     Args:
-        path: a wav, flac, mp3 or ogg file of any rate and number of channels.
-        start: seconds into the file.
-        end: seconds into the file; None = to its end.
-
-    Returns:
-        ``[S]`` float32.
-
-    Raises:
-        DataError: when the file is missing, unreadable, damaged or empty.
+        channel: that is used, counted from 1; None = the mean of all.
     """
-    return resample(*decode(path, start, end))
+
+    def __init__(self, channel: int | None = None) -> None:
+        self.mixed = channel is None
+        self.samples = self.infinite = 0
+        self.peak = self.loudest = 0.0
+
+    def add(self, channels: Samples, mono: Samples) -> None:
+        """Take in more of a recording.
+
+        Args:
+            channels: ``[S, channels]``, as read.
+            mono: ``[S]``, as used.
+        """
+        self.samples += len(mono)
+        if not len(mono):
+            return
+        peak = float(np.abs(mono).max())
+        if not np.isfinite(peak):
+            finite = np.isfinite(mono)
+            self.infinite += len(mono) - int(finite.sum())
+            peak = float(np.abs(mono[finite]).max(initial=0.0))
+        self.peak = max(self.peak, peak)
+        if self.mixed and channels.shape[1] > 1:
+            self.loudest = max(self.loudest, float(np.abs(channels).max()))
+
+    @property
+    def broken(self) -> bool:
+        """Whether what comes after cannot mend it."""
+        return self.infinite > 0 or self.peak > LOUDEST
+
+    def fault(self) -> tuple[str, str] | None:
+        """A reason, one of few, and the numbers; None = something to hear."""
+        if self.infinite:
+            return "not finite", f"{self.infinite} of {self.samples} samples"
+        if self.peak > LOUDEST:
+            return "out of range", f"peak {self.peak:.1e} of full scale, at most {LOUDEST:.1e}"
+        if self.loudest >= SILENCE and self.peak < self.loudest * CANCELLED:
+            return (
+                "channels cancel",
+                f"peak {self.loudest:.1e}, of their mean {self.peak:.1e}; set channel=first",
+            )
+        if self.samples and self.peak < SILENCE:
+            return "silent", f"peak {self.peak:.1e} of full scale, needed {SILENCE:.0e}"
+        return None
+
+    def check(self, name: str) -> None:
+        """Refuse what is no recording.
+
+        Raises:
+            AudioError: saying why.
+        """
+        found = self.fault()
+        if found is None:
+            return
+        reason, detail = found
+        what = "its channels cancel" if reason == "channels cancel" else f"it is {reason}"
+        raise AudioError(f"{name} has nothing to hear: {what} ({detail})", reason)
+
+
+# -- opening ---------------------------------------------------------------------------------------
+
+UNKNOWN = 2**48  # frames: libsndfile says 2**63 - 1 where a header (FLAC from a pipe) does not
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
+    import soundfile  # after the command line has printed its help
+
+    _refuse_missing(path)
+    said = Claim()
+    try:
+        with path.open("rb") as raw:
+            if not raw.read(1):
+                raise EmptyAudioError(f"{path} has 0 bytes; download or convert it again")
+            said = claim(raw)
+            # as bytes: a name need not be UTF-8. soundfile asks for the rate of a `.raw` file
+            plain = not said.head and path.suffix.lower() != ".raw"
+            name = os.fsencode(path) if os.name == "posix" else str(path)
+            source: Any = name if plain else Patched(raw, said)
+            with soundfile.SoundFile(source) as file:
+                if file.format == "MP3":
+                    said = mp3_claim(raw)
+                if file.format != "MP3" or not said.head or _agrees(file, said):
+                    yield _still(file), said
+                    return
+            with soundfile.SoundFile(Patched(raw, said)) as file:
+                yield _still(file), said
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        _refuse_cut(path, said, 1.0)
+        # libsndfile repeats the path in its message
+        reason = str(error).partition(": ")[2] or str(error)
+        raise _unreadable(path, reason.strip()) from None
+    except OSError as error:
+        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _agrees(file: Any, said: Claim) -> bool:
+    """Whether libsndfile finds the length that was counted, but for two frames of an MP3.
+
+    What it guesses from the first frame is right if all frames are of one size.
+    """
+    return said.samples is not None and abs(file.frames - said.samples) <= 2304
+
+
+def _still(file: Any) -> Any:
+    """A file in which soundfile does not seek to where it is after each read.
+
+    libsndfile cannot seek to an end that it does not know; and an MP3 sounds different after each
+    seek for some frames, because they lean on those before.
+    """
+    if file.frames >= UNKNOWN or file.format == "MP3":
+        file.seekable = lambda: False
+    return file
+
+
+def _block(file: Any, count: int) -> Samples:
+    samples: Samples = file.read(count, dtype="float32", always_2d=True)
+    return samples
+
+
+def _between(file: Any, first: int, last: int | None) -> Samples:
+    """``[S, channels]``; of None as last sample, all that comes."""
+    if file.seekable():
+        file.seek(first)
+    else:
+        left = first
+        while left and (got := len(_block(file, min(left, BLOCK)))):
+            left -= got
+    if last is not None and last - first <= LONG:
+        return _block(file, last - first)
+    # not at once: a damaged header may promise more than there is memory
+    parts, left = [_block(file, 0)], UNKNOWN if last is None else last - first
+    while left and len(part := _block(file, min(left, BLOCK))):
+        parts.append(part)
+        left -= len(part)
+    return np.concatenate(parts)
+
+
+def _refuse_cut(path: Path, said: Claim, seconds: float) -> None:
+    """Refuse what is shorter than its header says; ``seconds`` are there."""
+    again = "; download or convert it again"
+    if said.broken:
+        raise AudioError(f"{path} is cut short: {said.broken}{again}", "cut short")
+    if (said.found or said.promised) and said.lacking * max(seconds, 1e-9) > 0.1:
+        raise AudioError(
+            f"{path} is cut short: {said.promised} {said.unit} are promised, {said.found} are "
+            f"there{again}",
+            "cut short",
+        )
+
+
+def _check_whole(path: Path, promised: int, found: int, rate: int) -> None:
+    if promised - found > 0.1 * rate:  # the header of an MP3 may be off by a frame
+        raise AudioError(
+            f"{path} is cut short: {promised} samples are promised, {found} are there; "
+            "download or convert it again",
+            "cut short",
+        )
+
+
+def _refuse_missing(path: Path) -> None:
+    """Refuse what is no file."""
+    try:
+        if path.is_file():
+            return
+        if path.exists():
+            what = "a folder" if path.is_dir() else "a pipe or a device"
+            raise AudioError(f"{path} is {what}, not an audio file; give a file", what)
+        remedy = absent(path)
+    except OSError as error:
+        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
+    if remedy is not None:
+        raise MissingAudioError(f"no audio file at {path}: {remedy}")
+    raise MissingAudioError(f"no audio file at {path}; check root=, which paths are relative to")
+
+
+_CONTENTS = (
+    # bytes, where they stand, what they are (a refusal's reason), what to do
+    (b"version https://git-lfs.github.com/spec/", 0, "a Git LFS pointer", "run `git lfs pull`"),
+    (b"/annex/objects/", 0, "a git-annex pointer", "run `git annex get {path}`"),
+    (b"\0\5\26\7", 0, "what macOS puts beside a file", "leave it out"),
+    (b"ftyp", 4, "MPEG-4 (m4a, mp4)", ""),
+    (b"\x1aE\xdf\xa3", 0, "Matroska or WebM", ""),
+    (b"0&\xb2u", 0, "Windows Media (wma)", ""),
+    (b"#!AMR", 0, "AMR", ""),
+    (b"\xff\xf1", 0, "AAC", ""),
+    (b"\xff\xf9", 0, "AAC", ""),
+    (b"\x0bw", 0, "AC-3", ""),
+    (b"MAC ", 0, "Monkey's Audio (ape)", ""),
+    (b"wvpk", 0, "WavPack", ""),
+    (b"DSD ", 0, "DSD (dsf)", ""),
+)
+
+
+def _unreadable(path: Path, reason: str) -> AudioError:
+    """What a file is that libsndfile cannot read, and what to do."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    quoted, target = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(".wav")))
+    if path.suffix.lower() == ".wav":
+        target = shlex.quote(str(path.with_name(path.stem + "_converted.wav")))
+    convert = f"convert it: `ffmpeg -i {quoted} {target}`"
+    for magic, at, what, remedy in _CONTENTS:
+        if start[at : at + len(magic)] == magic:
+            todo = remedy.format(path=quoted) or convert
+            return AudioError(f"{path} holds {what}, not audio that can be read; {todo}", what)
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
+        return AudioError(
+            f"{path} is an HTML page or XML, not audio: a download that failed; download it again",
+            "a web page",
+        )
+    suffix = path.suffix.lower()
+    if suffix in UNREADABLE_SUFFIXES:
+        return AudioError(f"{path} cannot be read: {suffix} is not supported; {convert}", suffix)
+    if suffix in (".raw", ".pcm"):
+        return AudioError(
+            f"{path} has no header that tells its rate; convert it, with its own numbers: `ffmpeg "
+            f"-f s16le -ar 16000 -ac 1 -i {quoted} {target}`"
+        )
+    return AudioError(
+        f"{path} cannot be read as audio ({reason}); convert it to wav or flac, or remove it"
+    )

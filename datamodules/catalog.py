@@ -14,6 +14,7 @@ from typing import Any
 from ..zoo import registry
 from ..zoo.cache import cache_dir
 from ..zoo.errors import DataError, DataWarning
+from .audio import parse_channel
 from .manifest import Utterance, read_manifest, validate
 from .prepare import Prepared, prepare
 from .recheck import recheck
@@ -108,11 +109,13 @@ def open_corpora(
         root: folder of the corpus (of the manifest's audio); one corpus only, or a folder that
             holds one sub-folder per corpus.
         manifest: a prepared manifest to read instead.
-        options: keywords of the corpus reader.
+        options: keywords of the corpus reader, and ``channel`` (:func:`.prepare.prepare`), which a
+            manifest has to agree with.
         progress: show a bar while files are decoded.
     """
     if manifest is not None:
         speech = _from_manifest(Path(manifest), corpora, root)
+        _refuse_other_channel(manifest, speech.utterances, options or {})
         others = [c for c in corpora if c not in speech.roots]
         if not others:
             return speech
@@ -133,6 +136,21 @@ def open_corpora(
         found, notes[corpus] = _prepared(corpus, roots[corpus], options or {}, progress)
         utterances += found
     return Speech(utterances, roots, notes)
+
+
+def _refuse_other_channel(
+    manifest: str, utterances: list[Utterance], options: dict[str, Any]
+) -> None:
+    if "channel" not in options:
+        return
+    channel = parse_channel(options["channel"])
+    other = next((u for u in utterances if u.channel != channel), None)
+    if other is not None:
+        raise DataError(
+            f"{manifest} was made of channel {other.channel or 'mean'} (first: {other.id}), not "
+            f"{channel or 'mean'}; run `serzoo prepare CORPUS channel={options['channel']}` again, "
+            "or leave options.channel out"
+        )
 
 
 def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Speech:
@@ -211,6 +229,7 @@ def prepare_corpus(
     root: str | None = None,
     out: str | None = None,
     options: dict[str, Any] | None = None,
+    channel: str | int | None = None,
     strict: bool = False,
     progress: bool = False,
 ) -> tuple[Prepared, Path]:
@@ -221,11 +240,14 @@ def prepare_corpus(
         root: its folder; see :func:`corpus_root`.
         out: the manifest; ``<corpus>.jsonl`` in the current folder by default.
         options: keywords of its reader.
+        channel: ``mean``, ``first`` or a number from 1; None = as the reader chooses.
         strict: counts other than the published ones are an error.
         progress: show a bar.
     """
     folder = corpus_root(corpus, root, options)
     path = Path(out or f"{corpus}.jsonl")
+    if channel is not None:
+        options = {**(options or {}), "channel": channel}
     done = prepare(corpus, root=folder, out=path, options=options, strict=strict, progress=progress)
     return done, path
 

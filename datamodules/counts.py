@@ -16,8 +16,8 @@ class Notice:
     """Something to know about a prepared corpus.
 
     Attributes:
-        kind: ``count`` (published counts are not met), ``reader`` (left out by the reader), or
-            ``label`` (not in the canonical vocabulary).
+        kind: ``count`` (published counts are not met), ``reader`` (left out by the reader),
+            ``label`` (not in the canonical vocabulary), or ``channels`` (they are not one sound).
         message: what was found, what is allowed, what to do next.
     """
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..zoo.encoder import Encoder
 from ..zoo.errors import DataError
-from .audio import read_audio
+from .audio import read_utterance
 from .claims import complete
 from .manifest import Utterance
 from .sampler import pack
@@ -195,9 +195,7 @@ def _gib(number: float) -> str:
 
 def load_wave(utterance: Utterance, roots: dict[str, Path], max_seconds: float) -> Tensor:
     """``[S]`` float32 at 16 kHz, at most ``max_seconds`` long."""
-    end = min(utterance.end, utterance.start + max_seconds)
-    path = roots[utterance.corpus] / utterance.audio
-    return torch.from_numpy(read_audio(path, utterance.start, end))
+    return torch.from_numpy(read_utterance(utterance, roots[utterance.corpus], max_seconds))
 
 
 def pad_waves(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

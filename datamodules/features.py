@@ -226,12 +226,13 @@ def heard(utterance: Utterance, roots: dict[str, Path]) -> str:
     if not path.is_file():
         decode(path)  # says what is wrong
     stat = path.stat()
-    return _hash(path, stat.st_size, stat.st_mtime_ns, utterance.start, utterance.end)
+    place = (utterance.start, utterance.end, utterance.channel)
+    return _hash(path, stat.st_size, stat.st_mtime_ns, *place)
 
 
 @lru_cache(maxsize=65536)
-def _hash(path: Path, size: int, mtime: int, start: float, end: float) -> str:
-    return sample_hash(decode(path, start, end)[0])
+def _hash(path: Path, size: int, mtime: int, start: float, end: float, channel: int | None) -> str:
+    return sample_hash(decode(path, start, end, channel)[0])
 
 
 def pad_hidden(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

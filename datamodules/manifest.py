@@ -14,6 +14,7 @@ from typing import Any
 
 from ..zoo.errors import DataError, suggest
 from ..zoo.swap import new_file
+from .layout import absent
 
 GENDERS = ("female", "male", None)
 
@@ -41,6 +42,7 @@ class Utterance:
         label_source: ``acted``, ``perceived``, ``weak:<model>`` or None.
         label_score: confidence of the label in 0..1, or None.
         sha: 16 hexadecimal digits of the SHA-256 of the decoded samples.
+        channel: that is heard, counted from 1; None = the mean of all.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Utterance:
     label_source: str | None = None
     label_score: float | None = None
     sha: str | None = None
+    channel: int | None = None
 
     @property
     def duration(self) -> float:
@@ -157,7 +160,7 @@ def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
             [f"{u.id}: {u.gender}" for u in utterances if u.gender not in GENDERS],
         ),
         _problem("audio paths that are not relative to the root", [u.audio for u in outside]),
-        _problem(f"audio files that are not under {root}", sorted(missing)),
+        _problem(f"audio files that are not under {root}", sorted(missing), root),
     ]
     found = [p for p in problems if p]
     if found:
@@ -173,8 +176,11 @@ def is_inside(audio: str) -> bool:
     return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in audio
 
 
-def _problem(what: str, cases: list[str]) -> str:
-    return f"{len(cases)} {what} (first: {cases[0]})" if cases else ""
+def _problem(what: str, cases: list[str], root: Path | None = None) -> str:
+    if not cases:
+        return ""
+    remedy = absent(root / cases[0]) if root is not None else None
+    return f"{len(cases)} {what} (first: {cases[0]}{': ' + remedy if remedy else ''})"
 
 
 def _number(value: Any) -> bool:
@@ -187,6 +193,10 @@ def _text(value: Any) -> bool:
 
 def _texts(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_text, value.values()))
+
+
+def _counted(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _three(value: Any) -> bool:
@@ -203,6 +213,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "labels": (_texts, "an object of strings"),
     "dims": (_three, "a list of three numbers or nulls"),
     "label_score": (_number, "a number"),
+    "channel": (_counted, "a whole number from 1"),
 }
 _REQUIRED = [f.name for f in fields(Utterance) if f.default is MISSING and f.name != "labels"]
 

@@ -24,13 +24,20 @@ import numpy as np
 from ..zoo import registry
 from ..zoo.errors import DataError, DataWarning, system_error
 from ..zoo.swap import check_place
-from .audio import EmptyAudioError, MissingAudioError, Samples, decode
+from .audio import (
+    AudioError,
+    Level,
+    Samples,
+    decode_channels,
+    mix,
+    parse_channel,
+)
+from .channels import LOSS, mean_loss
 from .counts import Notice, count_notice, unknown_words
 from .info import CorpusInfo
 from .manifest import Utterance, is_inside, write_lines, write_manifest
 
 SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
-SILENCE = 1e-4  # peak of full scale, -80 dB (our choice)
 OF_A_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO)
 """Errors of the system that are of one file: the others go on."""
 
@@ -109,16 +116,21 @@ def prepare(
 ) -> Prepared:
     """Read a corpus, decode every file once, refuse what is not usable speech.
 
-    Refused are files that are missing, unreadable, empty, silent (peak below 1e-4 of full scale),
-    not finite, or shorter than 0.1 s; segments that lie outside their file; labels that an explicit
+    Refused are files that are missing, unreadable, cut short, empty, silent (peak below 1e-4 of
+    full scale), not finite, out of range, or shorter than 0.1 s; those whose channels cancel, or
+    that lack the channel asked for; segments that lie outside their file; labels that an explicit
     label map does not know. Any sample rate and number of channels is accepted.
+
+    Of several channels the mean is heard, if the reader does not choose one. A notice counts the
+    recordings whose channels are not the same sound (:func:`.channels.mean_loss`).
 
     Args:
         corpus: registered name of a reader.
         root: folder that holds the corpus as its publisher distributes it.
         out: manifest to write, with ``<out>.refused.jsonl`` (one refusal per line) and
             ``<out>.json`` (root and notes) beside it, where ``<out>`` loses a ``.jsonl``.
-        options: keywords of the reader.
+        options: keywords of the reader, and ``channel`` for any reader: ``mean`` of all channels,
+            ``first``, or a number counted from 1.
         strict: whether counts other than the published ones are an error, not a warning.
         progress: whether to show a bar on a terminal.
 
@@ -132,13 +144,19 @@ def prepare(
     """
     root = Path(root).expanduser()
     reader = registry.get("corpora", corpus)
-    registry.check_options("corpora", corpus, options or {})
+    schema, own = registry.schema_of(reader), dict(options or {})
+    asked = "channel" in own and "channel" not in schema  # a reader's own keyword goes to it
+    channel = parse_channel(own.pop("channel")) if asked else None
+    known = {"channel": registry.Knob("channel", str | int, "mean"), **schema}
+    registry.check_knobs(f"corpus '{corpus}'", known, own)
     info = CorpusInfo.load(corpus)
     if out is not None:
         check_place(Path(out))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found: list[Utterance] = list(reader(root, **(options or {})))
+        found: list[Utterance] = list(reader(root, **own))
+    if asked:
+        found = [replace(utterance, channel=channel) for utterance in found]
     notices = []
     for warning in caught:
         if issubclass(warning.category, DataWarning):
@@ -161,7 +179,8 @@ def prepare(
             refusals.append(Refusal(utterance.id, utterance.audio, reason, known))
         else:
             wanted.append(utterance)
-    for result in _listen(wanted, root, progress):
+    losses: dict[str, float] = {}
+    for result in _listen(wanted, root, progress, losses):
         if isinstance(result, Refusal):
             refusals.append(result)
         else:
@@ -179,6 +198,8 @@ def prepare(
             raise DataError(off.message)
         notices.append(off)
     notices += unknown_words(info, utterances)
+    if not asked:
+        notices += _apart(corpus, losses)
     prepared = Prepared(
         corpus, root, utterances, refusals, notices, Path(out) if out is not None else None
     )
@@ -198,42 +219,69 @@ def _refuse_duplicates(corpus: str, found: list[Utterance]) -> None:
         )
 
 
+def _apart(corpus: str, losses: dict[str, float]) -> list[Notice]:
+    """What to know of recordings whose channels are averaged, but are not the same sound."""
+    apart = {audio: loss for audio, loss in losses.items() if loss > LOSS}
+    if not apart:
+        return []
+    first, loss = next(iter(apart.items()))
+    return [
+        Notice(
+            "channels",
+            f"{corpus}: the channels of {len(apart)} of {len(losses)} recordings with several "
+            f"channels are not the same sound (first: {first}: their mean is {loss:.1f} dB weaker "
+            "than of channels that agree): two speakers of a call, or microphones that stand "
+            "apart. Their mean is used, which mixes the speakers or removes some frequencies. Set "
+            "channel=first, or channel=2 and so on, to use one channel; channel=mean if the mean "
+            "is what you want",
+        )
+    ]
+
+
 def _listen(
-    utterances: list[Utterance], root: Path, progress: bool
+    utterances: list[Utterance], root: Path, progress: bool, losses: dict[str, float]
 ) -> Iterator[Utterance | Refusal]:
-    """Decode every file once, in threads (libsndfile releases the interpreter lock); in order."""
+    """Decode every file once, in threads (libsndfile releases the interpreter lock); in order.
+
+    Files with several channels whose mean is heard get their loss (:func:`mean_loss`).
+    """
     by_file: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         by_file.setdefault(utterance.audio, []).append(utterance)
     done: dict[str, Utterance | Refusal] = {}
     workers = min(8, os.cpu_count() or 1)
     with _bar(len(by_file), progress) as advance, ThreadPoolExecutor(workers) as pool:
-        for results in pool.map(lambda group: _hear(group, root), by_file.values()):
+        heard = pool.map(lambda group: _hear(group, root), by_file.values())
+        for audio, (results, loss) in zip(by_file, heard, strict=True):
             done.update((result.id, result) for result in results)
+            if loss is not None:
+                losses[audio] = loss
             advance()
     return (done[u.id] for u in utterances)
 
 
-def _hear(group: list[Utterance], root: Path) -> list[Utterance | Refusal]:
-    """The utterances of one file, completed or refused."""
+def _hear(group: list[Utterance], root: Path) -> tuple[list[Utterance | Refusal], float | None]:
+    """The utterances of one file, completed or refused; and the loss of channels that are mixed."""
     audio = group[0].audio
     if not is_inside(audio):
         reason, detail = "path outside root", "paths are relative to root, with forward slashes"
-        return [Refusal(u.id, audio, reason, detail) for u in group]
+        return [Refusal(u.id, audio, reason, detail) for u in group], None
     try:
-        samples, rate = decode(root / audio)
-    except DataError as error:
-        kinds = {MissingAudioError: "missing", EmptyAudioError: "empty"}
-        reason = kinds.get(type(error), "unreadable")
-        return [Refusal(u.id, audio, reason, str(error)) for u in group]
+        samples, rate = decode_channels(root / audio)
+    except AudioError as error:
+        return [Refusal(u.id, audio, error.reason, str(error)) for u in group], None
     except OSError as error:
         if error.errno not in OF_A_FILE:
             raise
-        return [Refusal(u.id, audio, "unreadable", str(system_error(error))) for u in group]
-    return [_check(utterance, samples, rate) for utterance in group]
+        told = str(system_error(error))
+        return [Refusal(u.id, audio, "unreadable", told) for u in group], None
+    results = [_check(utterance, samples, rate) for utterance in group]
+    heard = any(u.channel is None for u in results if isinstance(u, Utterance))
+    return results, mean_loss(samples, rate) if heard and samples.shape[1] > 1 else None
 
 
 def _check(utterance: Utterance, samples: Samples, rate: int) -> Utterance | Refusal:
+    """Samples are those of the whole file, ``[S, channels]``."""
     length = len(samples) / rate
     start = utterance.start
     end = length if isnan(utterance.end) else utterance.end
@@ -247,13 +295,15 @@ def _check(utterance: Utterance, samples: Samples, rate: int) -> Utterance | Ref
     part = samples[round(start * rate) : round(end * rate)]
     if end - start < SHORTEST or not len(part):
         return refuse(f"shorter than {SHORTEST} s", f"{len(part)} samples at {rate} Hz")
-    finite = np.isfinite(part)
-    if not finite.all():
-        return refuse("not finite", f"{len(part) - int(finite.sum())} of {len(part)} samples")
-    peak = float(np.abs(part).max())
-    if peak < SILENCE:
-        return refuse("silent", f"peak {peak:.1e} of full scale, needed {SILENCE:.0e}")
-    return replace(utterance, end=end, sample_rate=rate, sha=sample_hash(part))
+    try:
+        mono = mix(part, utterance.channel, utterance.audio)
+    except AudioError as error:
+        return refuse(error.reason, str(error))
+    level = Level(utterance.channel)
+    level.add(part, mono)
+    if (fault := level.fault()) is not None:
+        return refuse(*fault)
+    return replace(utterance, end=end, sample_rate=rate, sha=sample_hash(mono))
 
 
 def sample_hash(samples: Samples) -> str:

@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from ..zoo.cache import cache_dir
 from ..zoo.errors import ConfigError, DataError
-from .audio import SAMPLE_RATE, Samples, read_audio
+from .audio import SAMPLE_RATE, Samples, read_utterance
 from .features import feature_key, heard
 from .manifest import Utterance
 from .world import F0_RANGE, FRAME_SECONDS, LOVE_TRAIN, f0, pyworld
@@ -230,8 +230,7 @@ def _measured(
         key = feature_key(u, u.sha or heard(u, roots), max_seconds)
         found = store.get(key)
         if found is None:
-            end = min(u.end, u.start + max_seconds)
-            found = measure(read_audio(roots[u.corpus] / u.audio, u.start, end))
+            found = measure(read_utterance(u, roots[u.corpus], max_seconds))
             store.put(key, found)
         yield found
 

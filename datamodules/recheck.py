@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..zoo.errors import DataWarning
-from .audio import decode
+from .audio import Level, decode_utterance
 from .manifest import Utterance, write_lines
 from .prepare import sample_hash
 
@@ -37,20 +37,20 @@ def recheck(
         a warning names the first.
 
     Raises:
-        DataError: when a file cannot be read.
+        DataError: when a file cannot be read, or holds what training must not meet: samples that
+            are not finite, or out of range.
     """
-    seen = hashlib.sha256()
+    seen = hashlib.sha256(b"2")  # raise when the same file is heard otherwise than before
     for u in utterances:
         stat = (root / u.audio).stat()
         facts = [str(root.resolve()), u.audio, u.start, u.end, stat.st_size, stat.st_mtime_ns]
+        facts += [] if u.channel is None else [u.channel]
         seen.update(json.dumps(facts).encode())
     path = memory / f"heard-{seen.hexdigest()[:16]}.json"
     hashes = _remembered(path, utterances)
     if hashes is None:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            heard = pool.map(
-                lambda u: sample_hash(decode(root / u.audio, u.start, u.end)[0]), utterances
-            )
+            heard = pool.map(lambda u: _hear(u, root), utterances)
             hashes = {u.id: sha for u, sha in zip(utterances, heard, strict=True)}
         with contextlib.suppress(OSError):  # a convenience: the next run would listen again
             write_lines(path, [json.dumps(hashes)])
@@ -83,3 +83,12 @@ def _remembered(path: Path, utterances: Sequence[Utterance]) -> dict[str, str] |
         return None
     # files are known by place, size and time: in another manifest they may have other ids
     return hashes if all(u.id in hashes for u in utterances) else None
+
+
+def _hear(utterance: Utterance, root: Path) -> str:
+    samples, _ = decode_utterance(utterance, root)
+    level = Level(utterance.channel)
+    level.add(samples[:, None], samples)
+    if level.broken:
+        level.check(f"{utterance.id} ({utterance.audio})")
+    return sample_hash(samples)

@@ -82,7 +82,8 @@ class Corpora:
             DataError: they are not on this machine, or are other than the record's.
         """
         cfg = run.record["config"]
-        key = json.dumps([cfg["corpus"], cfg["data"].get("root"), cfg["data"].get("manifest")])
+        which = [cfg["data"].get(name) for name in ("root", "manifest", "options")]
+        key = json.dumps([cfg["corpus"], *which], sort_keys=True)
         if key not in self._opened:
             data = cfg["data"]
             try:
@@ -126,8 +127,8 @@ class Corpora:
             raise DataError(
                 f"{name} is not in the corpus of {run.name}; set root= to the data of that run"
             )
-        read = registry.attribute("serzoo.datamodules.audio:read_audio")
+        read = registry.attribute("serzoo.datamodules.audio:read_utterance")
         buffer = io.BytesIO()
-        samples = read(speech.roots[at.corpus] / at.audio, at.start, at.end)
+        samples = read(at, speech.roots[at.corpus])
         soundfile.write(buffer, samples, 16_000, format="FLAC", subtype="PCM_16")
         return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     verb(
         "prepare",
         "a corpus as its publisher ships it to a manifest "
-        "(root=FOLDER out=FILE.jsonl [strict=true])",
+        "(root=FOLDER out=FILE.jsonl [channel=mean|first|N] [strict=true])",
         ("corpus", "a corpus' name"),
     )
     verb(
@@ -100,6 +100,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--hop", type=float, help="seconds between windows (default: half a window)")
     sub.add_argument(
         "--voice", default="none", help="none, energy, silero: windows cover speech only"
+    )
+    sub.add_argument(
+        "--channel", default="mean", help="mean of all (default), first, or a number from 1"
     )
     sub.add_argument("--plot", help="FILE.png, or a folder: probabilities over time")
     sub.add_argument(

@@ -310,6 +310,7 @@ class SERModule(L.LightningModule):
         window: float | None = None,
         hop: float | None = None,
         voice: str = "none",
+        channel: str | int | None = None,
         batch_seconds: float = 160.0,
         progress: bool = False,
     ) -> Predictions:
@@ -326,6 +327,7 @@ class SERModule(L.LightningModule):
             window=window,
             hop=hop,
             voice=voice,
+            channel=channel,
             batch_seconds=batch_seconds,
             progress=progress,
         )

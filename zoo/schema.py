@@ -27,7 +27,8 @@ class DataConfig:
     root: str | None = None  # folder of the corpus; default $SERZOO_DATA/<corpus>
     manifest: str | None = None  # a prepared manifest instead of the corpus' own layout
     label: str = "label"  # which column is the label: label, gender, or one of the corpus' others
-    options: dict[str, Any] = field(default_factory=dict)  # of the corpus reader (csv, folder)
+    # of the corpus reader (csv, folder); of any reader channel: mean, first, or a number from 1
+    options: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 32  # utterances in a batch at most
     batch_seconds: float = 160.0  # seconds of (padded) speech in a batch at most
     max_seconds: float = 20.0  # longer utterances are cut to this, and counted

@@ -59,7 +59,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
     from . import registry
     from .config import settings
 
-    values = settings(arguments.settings, ("root", "out", "strict"))
+    values = settings(arguments.settings, ("root", "out", "channel", "strict"))
     strict = values.get("strict", False)
     if not isinstance(strict, bool):
         raise ConfigError(f"strict is '{strict}'; have true, false")
@@ -69,6 +69,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         root=values.get("root"),
         out=values.get("out"),
         options=values["options"],
+        channel=values.get("channel"),
         strict=strict,
         progress=True,
     )
@@ -204,7 +205,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     from .prediction.predict import predict_files
 
     quiet()
-    options = ("out", "window", "hop", "voice", "batch_seconds", "plot")
+    options = ("out", "window", "hop", "voice", "channel", "batch_seconds", "plot")
     return predict_files(
         arguments.model, arguments.files, **{key: getattr(arguments, key) for key in options}
     )

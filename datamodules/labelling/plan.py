@@ -27,7 +27,8 @@ def plan_of(
     """
     digest, count = hashlib.sha256(), 0
     for u in utterances:
-        heard = (u.id, u.audio, u.start, u.end, u.sha, u.text, u.text_source)
+        heard = [u.id, u.audio, u.start, u.end, u.sha, u.text, u.text_source]
+        heard += [] if u.channel is None else [u.channel]
         digest.update(json.dumps(heard).encode() + b"\n")
         count += 1
     plan = {

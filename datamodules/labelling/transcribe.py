@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...zoo.errors import ConfigError
-from ..audio import read_audio
+from ..audio import read_utterance
 from ..manifest import Utterance
 from ..sampler import pack
 from .recognisers import Heard, Recogniser
@@ -104,7 +104,7 @@ class Transcribe(Stage):
         seconds = np.array([u.duration for u in short])
         for batch in pack(range(len(short)), seconds, size, self.batch_seconds):
             part = [short[i] for i in batch]
-            waves = [read_audio(self.roots[u.corpus] / u.audio, u.start, u.end) for u in part]
+            waves = [read_utterance(u, self.roots[u.corpus]) for u in part]
             for u, heard in zip(part, self.recogniser.hear(waves), strict=True):
                 yield self._row(u, heard, f"asr:{self.recogniser.source}")
 

@@ -1,16 +1,26 @@
+import os
+
 import numpy as np
 import pytest
 import soundfile
 from facts import says
 from serzoo.datamodules import audio
 from serzoo.datamodules.audio import (
+    SUFFIXES,
+    UNREADABLE_SUFFIXES,
+    AudioError,
     EmptyAudioError,
     MissingAudioError,
     decode,
+    decode_utterance,
+    parse_channel,
     read_audio,
+    read_utterance,
     stream_audio,
 )
-from serzoo.zoo.errors import DataError
+from serzoo.datamodules.corpora import find_files
+from serzoo.datamodules.manifest import Utterance
+from serzoo.zoo.errors import ConfigError, DataError
 from serzoo.zoo.types import SAMPLE_RATE
 
 RNG = np.random.default_rng(0)
@@ -150,3 +160,174 @@ def test_a_stream_of_a_damaged_file_gives_what_is_before_the_damage(write_wave, 
             write_wave(tmp_path / bad, np.zeros(0))
         with pytest.raises(error):
             next(stream_audio(tmp_path / bad))
+
+
+# -- what files are called, and what they hold -----------------------------------------------------
+
+WRITTEN = {  # suffix: how soundfile writes one
+    ".wav": ("WAV", "PCM_16"),
+    ".wave": ("WAV", "PCM_24"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".oga": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".aiff": ("AIFF", "PCM_16"),
+    ".aif": ("AIFF", "PCM_24"),
+    ".aifc": ("AIFF", "ULAW"),
+    ".au": ("AU", "PCM_16"),
+    ".snd": ("AU", "ULAW"),
+    ".caf": ("CAF", "ALAC_16"),
+    ".w64": ("W64", "PCM_16"),
+    ".rf64": ("RF64", "PCM_16"),
+    ".sph": ("NIST", "PCM_16"),
+}
+
+
+def test_every_suffix_is_tried_and_none_is_in_both_tables():
+    assert set(WRITTEN) == set(SUFFIXES)
+    assert len(SUFFIXES) == 16
+    assert not set(SUFFIXES) & set(UNREADABLE_SUFFIXES)
+    assert {".m4a", ".aac", ".wma", ".webm", ".mp4"} <= set(UNREADABLE_SUFFIXES)
+    assert all(s == s.lower() and s[0] == "." for s in (*SUFFIXES, *UNREADABLE_SUFFIXES))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_suffix_is_found_in_a_folder_and_read(tmp_path, suffix):
+    path = tmp_path / f"x{suffix.upper()}"
+    container, subtype = WRITTEN[suffix]
+    soundfile.write(path, sine(16000, 2.0) * 0.5, 16000, format=container, subtype=subtype)
+    assert find_files(tmp_path) == [path]
+    samples = read_audio(path)
+    assert len(samples) == 32000
+    assert np.corrcoef(samples[2000:30000], 0.5 * sine(16000, 2.0)[2000:30000])[0, 1] > 0.99
+    assert sum(map(len, stream_audio(path))) == 32000
+
+
+@pytest.mark.parametrize("suffix", UNREADABLE_SUFFIXES)
+def test_what_cannot_be_read_names_a_command_that_converts(tmp_path, suffix):
+    path = tmp_path / f"it's{suffix}"
+    path.write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(AudioError) as error:
+        read_audio(path)
+    assert suffix in str(error.value)
+    assert "ffmpeg -i " in str(error.value)
+    assert "it'\"'\"'s.wav" in str(error.value)  # quoted for a shell
+    assert error.value.reason == suffix
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "git lfs pull"),
+        (b"/annex/objects/SHA256E-s32--ab.wav\n", "git annex get .*x.wav"),
+        (b"<!DOCTYPE html>\n<title>404</title>", "HTML"),
+        (b"\xef\xbb\xbf \n<HTML><body>", "HTML"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code>", "XML"),
+        (b"\0\0\0\x20ftypM4A ", r"MPEG-4.*ffmpeg -i .*x\.wav .*x_converted\.wav"),
+        (b"\x1a\x45\xdf\xa3" + bytes(50), "WebM.*ffmpeg"),
+        (b"\x30\x26\xb2\x75" + bytes(50), "Windows Media.*ffmpeg"),
+        (b"#!AMR\n" + bytes(50), "AMR.*ffmpeg"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "macOS.*leave it out"),
+    ],
+)
+def test_another_content_in_an_audio_name_says_what_it_is(tmp_path, content, words):
+    (tmp_path / "x.wav").write_bytes(content)
+    with pytest.raises(AudioError, match=words) as error:
+        read_audio(tmp_path / "x.wav")
+    assert error.value.reason != "unreadable"
+
+
+def test_raw_samples_tell_no_rate(tmp_path):
+    (tmp_path / "x.raw").write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(AudioError, match=r"ffmpeg -f s16le -ar"):
+        read_audio(tmp_path / "x.raw")
+    soundfile.write(tmp_path / "y.wav", sine(16000), 16000)
+    (tmp_path / "y.wav").rename(tmp_path / "y.raw")
+    assert len(read_audio(tmp_path / "y.raw")) == 16000  # what it holds counts
+
+
+def test_a_link_to_nothing_says_how_to_get_the_file(tmp_path):
+    (tmp_path / "kept.dvc").write_text("outs:")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "under" / ".dvc").mkdir(parents=True)
+    (tmp_path / "under" / "dvc").mkdir()
+    (tmp_path / "one.wav.dvc").write_text("outs:")
+    for name, target, words in (
+        ("a.wav", "../.git/annex/objects/ab/x.wav", r"git annex get .*a\.wav"),
+        ("under/dvc/b.wav", "/shared/cache/files/md5/ab", "dvc pull"),
+        ("kept/c.wav", None, r"kept\.dvc.*dvc pull"),
+        ("one.wav", None, r"one\.wav\.dvc.*dvc pull"),
+        ("d.wav", "elsewhere/d.wav", "points to elsewhere/d.wav"),
+        ("loop.wav", "loop.wav", "points to loop.wav"),
+        ("e.wav", None, "check root="),
+    ):
+        if target is not None:
+            (tmp_path / name).symlink_to(target)
+        with pytest.raises(MissingAudioError, match=words):
+            read_audio(tmp_path / name)
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    with pytest.raises(AudioError, match="is a folder"):
+        read_audio(tmp_path)
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(AudioError, match="is a pipe"):
+        read_audio(tmp_path / "pipe.wav")
+    with pytest.raises(AudioError, match="File name too long"):
+        read_audio(tmp_path / ("x" * 300))
+
+
+def test_a_file_without_permission_is_told(tmp_path, write_wave, monkeypatch):
+    path = write_wave(tmp_path / "x.wav")
+    opened = type(path).open
+
+    def refuse(self, *args, **kwargs):  # root may read everything: chmod would test nothing
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(path), "open", refuse)
+    with pytest.raises(AudioError, match=r"x\.wav cannot be read: Permission denied"):
+        read_audio(path)
+
+
+def test_a_name_need_not_be_utf_8(tmp_path, write_wave):
+    path = write_wave(tmp_path / "x.wav")
+    odd = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    path.rename(odd)
+    assert len(read_audio(odd)) == sum(map(len, stream_audio(odd))) == 8000
+
+
+# -- channels --------------------------------------------------------------------------------------
+
+
+def test_one_channel_is_that_of_the_file(tmp_path, write_wave):
+    sides = RNG.uniform(-0.5, 0.5, (3000, 3)).astype(np.float32)
+    path = write_wave(tmp_path / "x.wav", sides, subtype="FLOAT")
+    for channel in (1, 2, 3):
+        want = sides[:, channel - 1]
+        assert np.array_equal(read_audio(path, channel=channel), want)
+        assert np.array_equal(np.concatenate(list(stream_audio(path, 0.1, channel))), want)
+        spoken = Utterance(
+            "a/x", "a", "x.wav", 0.05, 0.15, 16000, "s", channel=channel
+        )  # fmt: skip
+        assert np.array_equal(decode_utterance(spoken, tmp_path)[0], want[800:2400])
+        assert np.array_equal(read_utterance(spoken, tmp_path, 0.05), want[800:1600])
+    for read in (lambda c: read_audio(path, channel=c), lambda c: list(stream_audio(path, 1, c))):
+        with pytest.raises(AudioError, match=r"has 3 channels.*channel 4.*channel=first") as error:
+            read(4)
+        assert error.value.reason == "no channel 4"
+
+
+@pytest.mark.parametrize(
+    ("typed", "channel"), [("mean", None), (None, None), ("first", 1), (1, 1), ("2", 2), (12, 12)]
+)
+def test_a_channel_is_typed_as_a_word_or_a_number(typed, channel):
+    assert parse_channel(typed) == channel
+
+
+@pytest.mark.parametrize("typed", [0, "0", -1, "left", True, 1.5, "", "²", [1]])
+def test_no_other_channel_can_be_typed(typed):
+    with pytest.raises(ConfigError, match=r"channel is .*mean, first, or a number from 1"):
+        parse_channel(typed)

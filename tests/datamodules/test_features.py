@@ -308,8 +308,24 @@ def test_a_manifest_is_listened_to_once(tmp_path, write_wave, monkeypatch):
     write_manifest(bare, [replace(u, sha=None) for u in read_manifest(path)])
     speech = open_corpora([], manifest=str(bare), root=str(root))
     assert [u.sha for u in speech.utterances] == [u.sha for u in read_manifest(path)]
-    monkeypatch.setattr("serzoo.datamodules.recheck.decode", lambda *_: pytest.fail("again"))
+    monkeypatch.setattr(
+        "serzoo.datamodules.recheck.decode_utterance", lambda *_: pytest.fail("again")
+    )
     assert open_corpora([], manifest=str(bare), root=str(root)).sha == speech.sha
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "not finite"), (1e30, "out of range")])
+def test_a_manifest_of_an_absurd_recording_is_refused_by_its_name(
+    tmp_path, write_wave, value, words
+):
+    for i in range(2):
+        wave = 0.1 * np.sin(np.arange(8000) / (5 + i))
+        wave[100] = value if i else 0.1
+        write_wave(tmp_path / "c" / f"{i}.wav", wave, subtype="FLOAT")
+    rows = [Utterance(f"c/{i}", "folder", f"{i}.wav", 0.0, 0.5, 16_000, "s") for i in range(2)]
+    write_manifest(tmp_path / "m.jsonl", rows)
+    with pytest.raises(DataError, match=f"c/1 .*{words}"):
+        open_corpora([], manifest=str(tmp_path / "m.jsonl"), root=str(tmp_path / "c"))
 
 
 # -- the disk ------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ FULL = Utterance(
     label_source="acted",
     label_score=0.9,
     sha="0123456789abcdef",
+    channel=2,
 )
 
 
@@ -84,6 +85,8 @@ GOOD = '{"id": "a", "corpus": "c", "audio": "x.wav", "start": 0, "end": 1, "samp
         (GOOD + ', "speaker": "s", "dims": [1, 2]}', "line 2: dims is"),
         (GOOD + ', "speaker": "s", "labels": {"a": 1}}', "line 2: labels is"),
         (GOOD + ', "speaker": "s", "labels": null}', "line 2: labels is"),
+        (GOOD + ', "speaker": "s", "channel": 0}', "expected a whole number from 1"),
+        (GOOD + ', "speaker": "s", "channel": "first"}', "expected a whole number from 1"),
         (GOOD.replace("8000", "8000.5") + ', "speaker": "s"}', "expected a whole number"),
         (GOOD.replace('"end": 1', '"end": NaN') + ', "speaker": "s"}', "NaN is not JSON"),
         (GOOD.replace('"end": 1', '"end": true') + ', "speaker": "s"}', "expected a number"),
@@ -143,6 +146,13 @@ def test_validate_tells_count_and_first_case(tmp_path, write_wave, changes, mess
     with pytest.raises(DataError) as error:
         validate([PLAIN, bad], tmp_path)
     assert message in str(error.value)
+
+
+def test_validate_says_how_to_get_what_a_link_names(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.wav").symlink_to("../.git/annex/objects/x")
+    with pytest.raises(DataError, match=r"first: a/1\.wav: .*git annex get"):
+        validate([PLAIN], tmp_path)
 
 
 def test_validate_tells_all_problems_at_once(tmp_path):

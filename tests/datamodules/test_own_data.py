@@ -226,3 +226,15 @@ def test_folders_that_are_linked_into_place(tmp_path, write_wave):
     (tmp_path / "store" / "clips" / "circle").symlink_to(root)
     prepared = prepare("folder", root=root)
     assert [u.audio for u in prepared.utterances] == ["sad/a.wav"]
+
+
+def test_rows_that_name_audio_which_cannot_be_read_say_how_to_convert_it(tmp_path, write_wave):
+    write_wave(tmp_path / "1.wav")
+    (tmp_path / "2.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    (tmp_path / "3.aac").write_bytes(bytes(range(256)))
+    (tmp_path / "t.csv").write_text("audio,label\n1.wav,sad\n2.m4a,sad\n3.aac,sad\n4.wav,sad\n")
+    prepared = prepare("csv", root=tmp_path)
+    assert [u.audio for u in prepared.utterances] == ["1.wav"]
+    assert [r.path for r in prepared.refusals] == ["2.m4a", "3.aac", "4.wav"]
+    assert ["ffmpeg -i" in r.detail for r in prepared.refusals] == [True, True, False]
+    assert prepared.refused["missing"] == 1

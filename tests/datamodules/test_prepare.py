@@ -29,6 +29,12 @@ def test_every_kind_of_bad_audio_is_refused_counted_and_recorded(tmp_path, write
     write_wave(root / "sad" / "studio.wav", np.stack([tone, -0.5 * tone], axis=1), rate=48000)
     write_wave(root / "sad" / "silent.wav", np.zeros(8000))
     write_wave(root / "sad" / "faint.wav", tone * 5e-4, subtype="FLOAT")
+    write_wave(root / "sad" / "cut.wav", tone)
+    cut = (root / "sad" / "cut.wav").read_bytes()
+    (root / "sad" / "cut.wav").write_bytes(cut[: len(cut) // 2])
+    write_wave(root / "sad" / "absurd.wav", tone * 1e30, subtype="FLOAT")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 1\n"
+    (root / "sad" / "pointer.wav").write_text(pointer)
     write_wave(root / "sad" / "nan.wav", broken, subtype="FLOAT")
     write_wave(root / "sad" / "inf.wav", infinite, subtype="FLOAT")
     write_wave(root / "sad" / "one.wav", tone[1:2])
@@ -57,6 +63,9 @@ def test_every_kind_of_bad_audio_is_refused_counted_and_recorded(tmp_path, write
         "header.wav": "empty",
         "zero.wav": "empty",
         "words.wav": "unreadable",
+        "cut.wav": "cut short",
+        "absurd.wav": "out of range",
+        "pointer.wav": "a Git LFS pointer",
     }
     assert prepared.refused == {
         "silent": 2,
@@ -64,9 +73,12 @@ def test_every_kind_of_bad_audio_is_refused_counted_and_recorded(tmp_path, write
         "shorter than 0.1 s": 2,
         "empty": 2,
         "unreadable": 1,
+        "cut short": 1,
+        "out of range": 1,
+        "a Git LFS pointer": 1,
     }
     assert "4 utterances of 4 speakers" in str(prepared)
-    assert "refused 9 (" in str(prepared)
+    assert "refused 12 (" in str(prepared)
     assert prepared.notes()["refused"] == prepared.refused
 
     assert read_manifest(out) == prepared.utterances

@@ -17,7 +17,7 @@ from .trial import Trial
 PROTOCOL = "serzoo.datamodules.protocols:Protocol"
 PARTS = ("train", "valid", "test")
 AUDIT = "serzoo.datamodules.audit:audit"
-DECODE = "serzoo.datamodules.audio:decode"
+DECODE = "serzoo.datamodules.audio:decode_utterance"
 
 SHORT = 0.1  # seconds; no emotion was ever labelled in less: our choice, as all of these
 CUT = 0.05  # share of a part that may be cut without a warning
@@ -100,8 +100,7 @@ def sound(trial: Trial) -> Iterator[Finding]:
     silent, clipped, broken = [], [], []
     for u in (everyone[i] for i in sorted(chosen)):
         try:
-            path = trial.everything.speech.roots[u.corpus] / u.audio
-            level = np.abs(decode(path, u.start, u.end)[0])
+            level = np.abs(decode(u, trial.everything.speech.roots[u.corpus])[0])
         except DataError as problem:
             broken.append(str(problem))
             continue

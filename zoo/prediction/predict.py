@@ -62,14 +62,17 @@ def predict(
     window: float | None = None,
     hop: float | None = None,
     voice: str = "none",
+    channel: str | int | None = None,
     batch_seconds: float = BATCH_SECONDS,
     progress: bool = False,
 ) -> Predictions:
     """Label and probabilities of recordings, one row per window.
 
     A recording that fits one window is one row. A longer one is a timeline of overlapping windows,
-    the last of which ends with the recording. What cannot be read gets a row with an error, and
-    the rest goes on. A row does not depend on what else is predicted.
+    the last of which ends with the recording. What cannot be read, is silent, or has channels that
+    cancel gets a row with an error, and the rest goes on; so does a silent stretch of a recording
+    that is not silent, since a label of silence would be made up. A row does not depend on what
+    else is predicted.
 
     Args:
         model: a module, or what :func:`serzoo.zoo.load` takes. A module stays on its device and
@@ -81,6 +84,8 @@ def predict(
         hop: seconds between windows; half a window by default.
         voice: ``energy`` or ``silero``: windows cover speech only, each stretch of it on its own;
             ``none``: everything.
+        channel: of recordings with several: ``mean`` of all (default), ``first``, or a number
+            counted from 1.
         batch_seconds: padded seconds of audio in a batch at most.
         progress: show a bar, on standard error.
 
@@ -90,7 +95,7 @@ def predict(
     Raises:
         ConfigError: when the arguments do not go together, or the head needs a transcript.
     """
-    found = recordings(inputs, rate)
+    found = recordings(inputs, rate, channel)
     job = _job(_module(model), window, hop, voice, batch_seconds)
     return Predictions(_rows(job, found, progress), job.columns)
 
@@ -103,6 +108,7 @@ def predict_files(
     window: float | None = None,
     hop: float | None = None,
     voice: str = "none",
+    channel: str | int | None = None,
     batch_seconds: float = BATCH_SECONDS,
     plot: str | None = None,
 ) -> int:
@@ -115,7 +121,7 @@ def predict_files(
         0; 1 when something could not be predicted, 2 when nothing could.
     """
     suffix = suffix_of(out)
-    found = recordings(inputs)
+    found = recordings(inputs, channel=channel)
     plots = Plots(plot, found) if plot else None
     job = _job(_module(model), window, hop, voice, batch_seconds)
     target = Path(out) if out else None
@@ -192,22 +198,38 @@ def _rows(job: _Job, found: list[Recording], progress: bool) -> Iterator[Row]:
 
 
 def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
-    """Windows of a recording, and an error in place of what cannot be read."""
+    """Windows of a recording, and an error in place of what cannot be read or is silent."""
+    silence: float = registry.attribute("serzoo.datamodules.audio:SILENCE")
     reached: float | None = None
+    silent: Row | None = None
     try:
         segments = detect(recording.pieces()) if detect else None
         if segments == []:
             raise DataError(f"{recording.name}: no speech found (voice={job.voice})")
         for first, samples in job.windows.cut(recording.pieces(), segments):
             start = first / SAMPLE_RATE
-            reached = start + len(samples) / SAMPLE_RATE
-            yield start, reached, samples.copy()  # not a view that keeps more alive
+            end = start + len(samples) / SAMPLE_RATE
+            if np.abs(samples).max(initial=0.0) < silence:
+                silent = _silent(recording.name, start if silent is None else silent.start, end)
+                continue
+            if silent is not None:
+                yield silent
+                silent = None
+            reached = end
+            yield start, end, samples.copy()  # not a view that keeps more alive
+        if silent is not None:
+            yield silent
     except DataError as error:
         yield Row(recording.name, start=reached, error=str(error))
     except OSError as error:  # of this recording; the others go on
         said = str(system_error(error))
         said = said if recording.name in said else f"{recording.name}: {said}"
         yield Row(recording.name, start=reached, error=said)
+
+
+def _silent(name: str, start: float | None, end: float) -> Row:
+    error = f"{name} has nothing to hear from {start:.3f} s to {end:.3f} s: it is silent there"
+    return Row(name, start=start, end=end, error=error)
 
 
 def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:
@@ -223,8 +245,13 @@ def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:
     for batch in pack(order, seconds, BATCH_SIZE, job.batch_seconds):
         probs, texts = _forward(job.module, [clips[i][2] for i in batch])
         for k, i in enumerate(batch):
+            name = ready[i][0].name
+            if not np.isfinite(probs[k]).all():
+                error = f"{name}: the model's scores are not finite; listen to the recording"
+                rows[i] = Row(name, start=clips[i][0], end=clips[i][1], error=error)
+                continue
             rows[i] = Row(
-                ready[i][0].name,
+                name,
                 start=clips[i][0],
                 end=clips[i][1],
                 label=classes[int(probs[k].argmax())],

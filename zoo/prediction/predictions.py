@@ -27,7 +27,8 @@ class Row:
         probs: class to probability.
         calibrated: whether the probabilities were scaled by a temperature fitted on validation.
         text: what the head wrote freely, where it writes.
-        error: why this recording, or its rest from ``start``, was not predicted.
+        error: why this recording, its rest from ``start``, or what is before ``end``, was not
+            predicted.
     """
 
     file: str

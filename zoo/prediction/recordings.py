@@ -32,22 +32,26 @@ class Recording:
     pieces: Callable[[], Iterator[Samples]]
 
 
-def recordings(inputs: Any, rate: int = 16_000) -> list[Recording]:
+def recordings(
+    inputs: Any, rate: int = 16_000, channel: str | int | None = None
+) -> list[Recording]:
     """Paths and arrays to recordings, in the order given.
 
-    A folder is searched, with everything below it, for wav, flac, mp3 and ogg files in the order
-    of their names; a pattern (``*``, ``?``, ``[]``, ``**``) stands for what matches it, unless a
-    file has that very name. What does not exist becomes a recording that says so when it is read,
-    so that the others go on.
+    A folder is searched, with everything below it, for files that can be read (wav, flac, mp3, ogg,
+    opus, aiff, ...), in the order of their names; a pattern (``*``, ``?``, ``[]``, ``**``) stands
+    for what matches it, unless a file has that very name. What does not exist becomes a recording
+    that says so when it is read, so that the others go on.
 
     Args:
         inputs: one of, or a sequence of: path, folder, pattern; numpy array or torch tensor of
             shape ``[S]`` or ``[channels, S]``.
         rate: of arrays, in Hz; files know their own.
+        channel: ``mean`` of all (default), ``first``, or a number counted from 1.
 
     Raises:
-        ConfigError: when an input is none of these, or there is none.
+        ConfigError: when an input is none of these, or there is none; a channel that is no number.
     """
+    heard = registry.attribute("serzoo.datamodules.audio:parse_channel")(channel)
     if not rate > 0:
         raise ConfigError(f"rate is {rate}; give the samples per second of the arrays")
     if isinstance(inputs, (str, Path)) or hasattr(inputs, "shape"):
@@ -57,21 +61,21 @@ def recordings(inputs: Any, rate: int = 16_000) -> list[Recording]:
         inputs = list(inputs)
     for i, item in enumerate(inputs):
         if isinstance(item, (str, Path)):
-            found += _of_path(item)
+            found += _of_path(item, heard)
         else:
-            found.append(_of_array(item, f"[{i}]", rate))
+            found.append(_of_array(item, f"[{i}]", rate, heard))
     if not found:
         raise ConfigError("nothing to predict; give files, folders, patterns or arrays")
     return found
 
 
-def _of_path(item: str | Path) -> list[Recording]:
+def _of_path(item: str | Path, channel: int | None) -> list[Recording]:
     path = Path(item).expanduser()
     pattern = str(path)
     if path.is_dir():
         paths = _below(path)
         suffixes = ", ".join(s[1:] for s in _suffixes())
-        return [_of_file(p) for p in paths] or [
+        return [_of_file(p, channel) for p in paths] or [
             _broken(str(item), f"the folder has no {suffixes} file, nor has any below it")
         ]
     if not path.exists() and glob.has_magic(pattern):
@@ -80,10 +84,11 @@ def _of_path(item: str | Path) -> list[Recording]:
         files = [p for p in matches if not p.is_dir()]
         if not files:
             files = [p for folder in matches for p in _below(folder)]
-        return [_of_file(p) for p in files] or [_broken(str(item), "no file matches")]
+        return [_of_file(p, channel) for p in files] or [_broken(str(item), "no file matches")]
     if not path.exists():
-        return [_broken(str(item), "there is no such file or folder")]
-    return [_of_file(path)]
+        remedy = registry.attribute("serzoo.datamodules.layout:absent")(path)
+        return [_broken(str(item), remedy or "there is no such file or folder")]
+    return [_of_file(path, channel)]
 
 
 def _below(folder: Path) -> list[Path]:
@@ -95,12 +100,12 @@ def _suffixes() -> tuple[str, ...]:
     return suffixes
 
 
-def _of_file(path: Path) -> Recording:
+def _of_file(path: Path, channel: int | None) -> Recording:
     stream = registry.attribute("serzoo.datamodules.audio:stream_audio")
-    return Recording(str(path), lambda: _checked(stream(path), str(path)))
+    return Recording(str(path), lambda: stream(path, channel=channel))
 
 
-def _of_array(item: Any, name: str, rate: int) -> Recording:
+def _of_array(item: Any, name: str, rate: int, channel: int | None) -> Recording:
     array = item.detach().cpu().numpy() if hasattr(item, "detach") else item
     if not isinstance(array, np.ndarray):
         raise ConfigError(
@@ -118,22 +123,14 @@ def _of_array(item: Any, name: str, rate: int) -> Recording:
         raise ConfigError(
             f"input {name} holds {array.dtype}; give floats in -1..1, or signed integers"
         )
-    mono = array if array.ndim == 1 else array.mean(0)
 
     def pieces() -> Iterator[Samples]:
-        resample = registry.attribute("serzoo.datamodules.audio:resample")
-        if not mono.size:
-            raise DataError(f"input {name} has no samples; leave it out, or give at least one")
-        yield resample(np.ascontiguousarray(mono, dtype=np.float32), rate)
+        read = registry.attribute("serzoo.datamodules.audio:array_audio")
+        with np.errstate(over="ignore"):  # 64 bits to 32: told as not finite
+            samples = np.atleast_2d(array).T.astype(np.float32)
+        yield read(samples, rate, channel, f"input {name}")
 
-    return Recording(name, lambda: _checked(pieces(), name))
-
-
-def _checked(pieces: Iterator[Samples], name: str) -> Iterator[Samples]:
-    for piece in pieces:
-        if not np.isfinite(piece).all():
-            raise DataError(f"{name} holds samples that are not finite; write it again")
-        yield piece
+    return Recording(name, pieces)
 
 
 def _broken(name: str, reason: str) -> Recording:

@@ -75,7 +75,7 @@ def _grouped(rows: Sequence[Row]) -> list[list[Row]]:
     groups: list[list[Row]] = []
     for row in rows:
         before = groups[-1][-1] if groups else None
-        same = before is not None and before.file == row.file and before.error is None
+        same = before is not None and before.file == row.file and not _ends(before)
         if same and before is not None and (row.start or 0.0) > (before.start or 0.0):
             groups[-1].append(row)
         else:
@@ -124,7 +124,7 @@ def _panel(axes: Any, rows: Sequence[Row], classes: Sequence[str]) -> None:
     for run in runs[1:]:  # what lies between stretches of speech
         before = max(_end(row) for row in windows if _start(row) < _start(run[0]))
         axes.axvspan(before, _start(run[0]), color="0.93", zorder=0, linewidth=0)
-    errors = [row.error for row in rows if row.error is not None]
+    errors = [row.error for row in rows if _ends(row) or (row.error is not None and not windows)]
     title = rows[0].file if len(rows[0].file) <= 90 else "..." + rows[0].file[-87:]
     axes.set_title(title, fontsize=9, loc="left")
     if errors:
@@ -137,6 +137,11 @@ def _panel(axes: Any, rows: Sequence[Row], classes: Sequence[str]) -> None:
         axes.set_xticks([])
     axes.set_ylabel("probability")
     axes.grid(alpha=0.3)
+
+
+def _ends(row: Row) -> bool:
+    """Whether nothing of the recording is predicted after this row; not so after silence."""
+    return row.error is not None and row.end is None
 
 
 def _start(row: Row) -> float:
