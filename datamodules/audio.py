@@ -14,6 +14,7 @@ from ..zoo.errors import DataError
 
 SAMPLE_RATE = 16_000  # as in zoo.types, which imports torch; `serzoo prepare` does without
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+UNREADABLE_SUFFIXES = (".m4a", ".aac", ".wma", ".webm", ".mp4")
 
 Samples = npt.NDArray[np.float32]
 

@@ -13,10 +13,13 @@ from typing import Any
 from ..zoo import registry
 from ..zoo.cache import cache_dir
 from ..zoo.errors import DataError
+from ..zoo.notices import tell
 from .manifest import Utterance, read_manifest, validate
-from .prepare import Prepared, prepare
+from .prepare import Prepared, beside, prepare, tell_notes
 from .recheck import recheck
+from .spelling import as_on_disk, respelt
 from .synthetic import ensure_synthetic
+from .walk import walk
 from .weak import is_weak
 
 EMBEDDED = {"synthetic": "acted", "synthetic_talk": "talk"}
@@ -109,6 +112,9 @@ def open_corpora(
         manifest: a prepared manifest to read instead.
         options: keywords of the corpus reader.
         progress: show a bar while files are decoded.
+
+    What was found when a corpus was prepared is told (:func:`.prepare.tell_notes`), also where an
+    earlier call prepared it.
     """
     if manifest is not None:
         speech = _from_manifest(Path(manifest), corpora, root)
@@ -140,8 +146,7 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
         utterances = [u for u in utterances if u.corpus in corpora]
     if not utterances:
         raise DataError(f"{path} holds no utterances of {', '.join(corpora) or 'any corpus'}")
-    sidecar = path.with_suffix(".json")
-    stored = json.loads(sidecar.read_text("utf-8")) if sidecar.is_file() else {}
+    stored = sidecar_of(path)
     names = sorted({u.corpus for u in utterances})
     roots = {}
     for name in names:
@@ -153,13 +158,23 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
     notes: dict[str, Any] = {n: dict(stored.get("notes", {})) for n in names}
     sounding: dict[str, Utterance] = {}
     for name in names:
-        mine = [u for u in utterances if u.corpus == name]
+        mine, other = as_on_disk([u for u in utterances if u.corpus == name], roots[name])
+        if other:
+            tell(f"{path.name}: {respelt(other)}", fault=False)
         validate(mine, roots[name])
         mine, changed = recheck(mine, roots[name], cache_dir() / "manifests")
         if changed:
             notes[name]["changed_since_prepared"] = changed
         sounding |= {u.id: u for u in mine}
+        tell_notes(name, notes[name], beside(path, ".refused.jsonl"))
     return Speech([sounding[u.id] for u in utterances], roots, notes)
+
+
+def sidecar_of(manifest: Path) -> dict[str, Any]:
+    """What ``prepare`` wrote beside a manifest: its ``root`` and ``notes``; empty without."""
+    path = beside(manifest, ".json")
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found
 
 
 def _prepared(
@@ -170,9 +185,13 @@ def _prepared(
     path = folder / f"{corpus}-{_listing(root, options)}.jsonl"
     sidecar = path.with_suffix(".json")
     if path.is_file() and sidecar.is_file():
-        return read_manifest(path), json.loads(sidecar.read_text("utf-8"))["notes"]
-    done = prepare(corpus, root=root, out=path, options=options, progress=progress)
-    return done.utterances, done.notes()
+        utterances = read_manifest(path)
+        notes: dict[str, Any] = json.loads(sidecar.read_text("utf-8"))["notes"]
+    else:
+        done = prepare(corpus, root=root, out=path, options=options, progress=progress)
+        utterances, notes = done.utterances, done.notes()
+    tell_notes(corpus, notes, beside(path, ".refused.jsonl"))
+    return utterances, notes
 
 
 def prepare_corpus(
@@ -186,6 +205,8 @@ def prepare_corpus(
 ) -> tuple[Prepared, Path]:
     """`serzoo prepare`: a corpus to a manifest, whose path is returned with the report.
 
+    What is odd is told (:func:`.prepare.tell_notes`).
+
     Args:
         corpus: registered name.
         root: its folder; see :func:`corpus_root`.
@@ -197,6 +218,7 @@ def prepare_corpus(
     folder = corpus_root(corpus, root, options)
     path = Path(out or f"{corpus}.jsonl")
     done = prepare(corpus, root=folder, out=path, options=options, strict=strict, progress=progress)
+    tell_notes(corpus, done.notes(), done.refused_list)
     return done, path
 
 
@@ -206,10 +228,14 @@ def _listing(root: Path, options: dict[str, Any]) -> str:
     code = Path(__file__).parent
     for source in sorted([*code.glob("*.py"), *code.glob("corpora/*.py")]):
         digest.update(source.read_bytes())  # a changed reader, too
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder) / name
-            stat = path.stat()
-            digest.update(f"{path.relative_to(root)}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+    found = walk(root)
+    for path, stat in found.files.items():
+        name = os.fsencode(path.relative_to(root))
+        digest.update(b"%s|%d|%d\n" % (name, stat.st_size, stat.st_mtime_ns))
+    # what is not taken is told, and an empty folder too
+    rest = [("folder", p) for p in found.folders]
+    rest += [(kind, p) for kind, paths in sorted(found.passed.items()) for p in paths]
+    for kind, path in rest:
+        why = os.fsencode(found.why.get(path, ""))
+        digest.update(b"%s|%s|%s\n" % (kind.encode(), os.fsencode(path.relative_to(root)), why))
     return digest.hexdigest()[:16]

@@ -10,9 +10,9 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from math import isnan
 from pathlib import Path
@@ -21,14 +21,18 @@ from typing import Any
 import numpy as np
 
 from ..zoo import registry
-from ..zoo.errors import DataError, DataWarning
+from ..zoo.errors import DataError, DataNote, DataWarning
+from ..zoo.notices import shown, tell
 from .audio import EmptyAudioError, MissingAudioError, Samples, decode
-from .counts import Notice, count_notice, unknown_words
+from .counts import Notice, contents, count_notice, lost_labels, unknown_words
 from .info import CorpusInfo
 from .manifest import Utterance, is_inside, write_lines, write_manifest
+from .spelling import Spelling, as_on_disk, respelt
+from .walk import problem
 
 SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
 SILENCE = 1e-4  # peak of full scale, -80 dB (our choice)
+NEAREST = 20  # missing files that another name is looked up for (our choice)
 SLACK = 0.05  # seconds that an annotated end may lie behind the end of the file (our choice)
 
 
@@ -74,12 +78,22 @@ class Prepared:
         """Refusals by reason, the most frequent first."""
         return dict(Counter(r.reason for r in self.refusals).most_common())
 
+    @property
+    def refused_list(self) -> Path | None:
+        """The file that names every refusal; None where no manifest was written."""
+        return None if self.out is None else beside(self.out, ".refused.jsonl")
+
     def notes(self) -> dict[str, Any]:
-        """For run records: numbers of utterances and refusals, and the warnings' texts."""
+        """For run records: numbers of utterances and refusals, and the warnings' texts.
+
+        What is no fault is under ``remarks``, which is left out where there is nothing.
+        """
+        remarks = [w.message for w in self.warnings if not w.fault]
         return {
             "utterances": len(self.utterances),
             "refused": self.refused,
-            "warnings": [w.message for w in self.warnings],
+            "warnings": [w.message for w in self.warnings if w.fault],
+            **({"remarks": remarks} if remarks else {}),
         }
 
     def __str__(self) -> str:
@@ -91,6 +105,42 @@ class Prepared:
         if self.refusals:
             text += f"; refused {len(self.refusals)} ({_counted(self.refused)})"
         return text
+
+
+def tell_notes(corpus: str, notes: Mapping[str, Any], refused: Path | None = None) -> None:
+    """Tell what was found when a corpus was prepared, now or by an earlier call.
+
+    Every warning and remark, and each reason of refusals with the first file.
+
+    Args:
+        corpus: its name.
+        notes: see :meth:`Prepared.notes`.
+        refused: the list of refusals, where there is one.
+    """
+    for fault, key in ((True, "warnings"), (False, "remarks")):
+        for text in notes.get(key, ()):
+            tell(text, fault=fault)
+    counts: Mapping[str, int] = notes.get("refused", {})
+    if not counts:
+        return
+    first = _first_refusals(refused)
+    for reason, n in counts.items():
+        r = first.get(reason)
+        named = r and (r.detail if r.path in r.detail else f"{r.path}: {r.detail}").rstrip(": ")
+        tell(f"{corpus}: refused {n}, {reason}" + (f" (first: {named})" if named else ""))
+    if first:
+        tell(f"{corpus}: all {sum(counts.values())} refusals are in {refused}", fault=False)
+
+
+def _first_refusals(path: Path | None) -> dict[str, Refusal]:
+    """The first refusal of each reason; none where the list is gone or damaged."""
+    found: dict[str, Refusal] = {}
+    if path is not None:
+        with suppress(OSError, ValueError, TypeError), path.open(encoding="utf-8") as file:
+            for line in file:
+                refusal = Refusal(**json.loads(line))
+                found.setdefault(refusal.reason, refusal)
+    return found
 
 
 def prepare(
@@ -129,26 +179,21 @@ def prepare(
     reader = registry.get("corpora", corpus)
     registry.check_options("corpora", corpus, options or {})
     info = CorpusInfo.load(corpus)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found: list[Utterance] = list(reader(root, **(options or {})))
-    notices = []
-    for warning in caught:
-        if issubclass(warning.category, DataWarning):
-            # run records hold these: they shall not tell where a user keeps their data
-            message = str(warning.message).replace(str(root), "root")
-            notices.append(Notice("reader", message))
-        else:
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
+    found, notices = _read(corpus, reader, root, options or {})
     _refuse_duplicates(corpus, found)
 
     utterances: list[Utterance] = []
     refusals: list[Refusal] = []
     wanted = []
+    found, other = as_on_disk(found, root)
+    if other:
+        notices.append(Notice("passed", f"{corpus}: {respelt(other)}", fault=False))
     for utterance in found:
-        if utterance.label is not None and utterance.label not in info.labels:
+        if shown(utterance.audio) != utterance.audio:
+            names = shown(utterance.id), shown(utterance.audio)
+            remedy = "rename the file, such as `convmv -f latin1 -t utf8 -r --notest .` does"
+            refusals.append(Refusal(*names, "name is not UTF-8", remedy))
+        elif utterance.label is not None and utterance.label not in info.labels:
             known = f"known: {', '.join(info.labels)}"
             reason = f"unknown label '{utterance.label}'"
             refusals.append(Refusal(utterance.id, utterance.audio, reason, known))
@@ -159,12 +204,13 @@ def prepare(
             refusals.append(result)
         else:
             utterances.append(result)
+    refusals = _with_nearest(refusals, Spelling(root))
     if not utterances:
         reasons = _counted(dict(Counter(r.reason for r in refusals).most_common()))
         first = f" (first: {refusals[0].path}: {refusals[0].detail})" if refusals else ""
         raise DataError(
             f"{corpus}: none of {len(found)} utterances under {root} can be used"
-            f"{': ' + reasons if reasons else ''}{first}"
+            f"{': ' + reasons if reasons else ''}{first}{_also(notices)}"
         )
     off = count_notice(info, utterances, len(refusals))
     if off is not None:
@@ -172,6 +218,8 @@ def prepare(
             raise DataError(off.message)
         notices.append(off)
     notices += unknown_words(info, utterances)
+    notices += lost_labels(info, found, utterances)
+    notices += contents(info, utterances)
     prepared = Prepared(
         corpus, root, utterances, refusals, notices, Path(out) if out is not None else None
     )
@@ -180,14 +228,53 @@ def prepare(
     return prepared
 
 
+def _read(
+    corpus: str, reader: Callable[..., Iterable[Utterance]], root: Path, options: dict[str, Any]
+) -> tuple[list[Utterance], list[Notice]]:
+    """What the reader yields, and what it notes, each text once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found: list[Utterance] = []
+        failed: DataError | None = None
+        try:
+            found += reader(root, **options)
+        except DataError as error:
+            failed = error
+    notices: dict[str, Notice] = {}
+    for warning in caught:
+        if issubclass(warning.category, DataWarning):
+            # run records hold these: they shall not tell where a user keeps their data
+            message = str(warning.message).replace(str(root), "root")
+            if not message.startswith(f"{corpus}: "):
+                message = f"{corpus}: {message}"
+            fault = not issubclass(warning.category, DataNote)
+            notices[message] = Notice("reader" if fault else "passed", message, fault)
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    if failed is not None:  # what was left out is often why
+        raise DataError(f"{failed}{_also(notices.values())}") from failed
+    return found, list(notices.values())
+
+
+def _also(notices: Iterable[Notice]) -> str:
+    """Notices as the end of an error's message, since nobody else will tell them."""
+    found = [n.message.partition(": ")[2] for n in notices]
+    return f"; also: {'; '.join(found)}" if found else ""
+
+
 def _refuse_duplicates(corpus: str, found: list[Utterance]) -> None:
     counts = Counter(u.id for u in found)
     twice = [i for i, n in counts.items() if n > 1]
     if twice:
         first, second = [u.audio for u in found if u.id == twice[0]][:2]
+        remedy = "remove the second copy, or point root= at one of them"
+        if first == second:
+            remedy = "keep one row of each recording"
         raise DataError(
-            f"{corpus}: {len(twice)} ids occur more than once (first: {twice[0]}, {first} and "
-            f"{second}); ids must be unique: remove the second copy, or point root= at one of them"
+            f"{corpus}: {len(twice)} ids occur more than once (first: {shown(twice[0])}, "
+            f"{shown(first)} and {shown(second)}); ids must be unique: {remedy}"
         )
 
 
@@ -215,11 +302,25 @@ def _hear(group: list[Utterance], root: Path) -> list[Utterance | Refusal]:
         return [Refusal(u.id, audio, reason, detail) for u in group]
     try:
         samples, rate = decode(root / audio)
-    except DataError as error:
-        kinds = {MissingAudioError: "missing", EmptyAudioError: "empty"}
+    except (DataError, OSError) as error:  # a name too long, a folder that may not be read
+        kinds: dict[type[Exception], str] = {
+            MissingAudioError: "missing",
+            EmptyAudioError: "empty",
+        }
         reason = kinds.get(type(error), "unreadable")
-        return [Refusal(u.id, audio, reason, str(error)) for u in group]
+        why = problem(root / audio)
+        detail = f"{audio}: {why}" if why else shown(str(error))
+        return [Refusal(u.id, audio, reason, detail) for u in group]
     return [_check(utterance, samples, rate) for utterance in group]
+
+
+def _with_nearest(refusals: list[Refusal], spelling: Spelling) -> list[Refusal]:
+    """The first missing files with the name that was perhaps meant; to look for all takes long."""
+    told = [r.id for r in refusals if r.reason == "missing"][:NEAREST]
+    return [
+        replace(r, detail=r.detail + spelling.nearest(r.path)) if r.id in told else r
+        for r in refusals
+    ]
 
 
 def _check(utterance: Utterance, samples: Samples, rate: int) -> Utterance | Refusal:
@@ -279,16 +380,19 @@ def _bar(total: int, progress: bool) -> Iterator[Any]:
 
 def _write(prepared: Prepared, out: Path) -> None:
     """Refusals and notes first: the manifest's presence says that all three are whole."""
-    base = out.with_suffix("") if out.suffix == ".jsonl" else out
     write_lines(
-        base.with_name(base.name + ".refused.jsonl"),
+        beside(out, ".refused.jsonl"),
         (json.dumps(asdict(r), ensure_ascii=False) for r in prepared.refusals),
     )
-    sidecar = {"root": str(prepared.root.resolve()), "notes": prepared.notes()}
-    write_lines(
-        base.with_name(base.name + ".json"), [json.dumps(sidecar, indent=1, ensure_ascii=False)]
-    )
+    sidecar = {"root": shown(str(prepared.root.resolve())), "notes": prepared.notes()}
+    write_lines(beside(out, ".json"), [json.dumps(sidecar, indent=1, ensure_ascii=False)])
     write_manifest(out, prepared.utterances)
+
+
+def beside(manifest: Path, ending: str) -> Path:
+    """The file of a manifest that ends so instead of ``.jsonl``."""
+    base = manifest.with_suffix("") if manifest.suffix == ".jsonl" else manifest
+    return base.with_name(base.name + ending)
 
 
 def _counted(counts: dict[str, int]) -> str:

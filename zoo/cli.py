@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from .errors import SerzooError
+from .notices import on_terminal
 from .verbs import LISTS, VERBS
 
 
@@ -176,7 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and many:
         setattr(arguments, many, [*getattr(arguments, many), *rest])
     try:
-        code = VERBS[arguments.verb](arguments)
+        with on_terminal():
+            code = VERBS[arguments.verb](arguments)
     except SerzooError as e:
         print(f"serzoo {arguments.verb}: {e}", file=sys.stderr)
         return 2

@@ -74,8 +74,16 @@ def _prepare(arguments: argparse.Namespace) -> int:
     )
     console = Console()
     console.print(str(done), highlight=False)
-    console.print(f"manifest: {path}", highlight=False, soft_wrap=True)
-    return 1 if done.warnings or done.refusals else 0
+    console.print(f"manifest: {path}", highlight=False, markup=False, soft_wrap=True)
+    faults = sum(notice.fault for notice in done.warnings)
+    if not (faults or done.refusals):
+        return 0
+    print(
+        f"serzoo prepare: exit code 1, for {faults} warnings and {len(done.refusals)} refusals "
+        "(above); the manifest holds what can be used",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _audit(arguments: argparse.Namespace) -> int:
