@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,12 +123,13 @@ class Found:
             ]
         return {kind: sorted(found[kind]) for kind in KINDS if found.get(kind)}
 
-    def notes(self, suffixes: Sequence[str] = SUFFIXES) -> list[tuple[str, bool]]:
-        """What :meth:`left` gives, in words, and whether it is a fault."""
-        return [
-            (self._note(kind, paths), KINDS[kind].fault)
-            for kind, paths in self.left(suffixes).items()
-        ]
+    def notes(
+        self, suffixes: Sequence[str] = SUFFIXES, *, without: Collection[Path] = ()
+    ) -> list[tuple[str, bool]]:
+        """What :meth:`left` gives, in words, and whether it is a fault; without some paths."""
+        out = set(without)
+        rest = {k: [p for p in ps if p not in out] for k, ps in self.left(suffixes).items()}
+        return [(self._note(kind, ps), KINDS[kind].fault) for kind, ps in rest.items() if ps]
 
     def _note(self, kind: str, paths: Sequence[Path]) -> str:
         n = len(paths)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,13 @@ import numpy.typing as npt
 
 from .. import registry
 from ..errors import ConfigError, DataError
+from ..notices import tell
 
 Samples = npt.NDArray[np.float32]
 MAX_CHANNELS = 64
+TWICE = "cannot be read twice: write the sound to a file first"
+LOST = ("annex", "lfs", "dvc", "dangling")
+"""Kinds of what a walk does not take that are recordings all the same, each with its error."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,10 @@ class Recording:
 def recordings(inputs: Any, rate: int = 16_000) -> list[Recording]:
     """Paths and arrays to recordings, in the order given.
 
-    A folder is searched, with everything below it, for wav, flac, mp3 and ogg files in the order
-    of their names; a pattern (``*``, ``?``, ``[]``, ``**``) stands for what matches it, unless a
-    file has that very name. What does not exist becomes a recording that says so when it is read,
-    so that the others go on.
+    A folder is searched, with everything below it, for audio files in the order of their names;
+    what is not taken is counted in a warning. A pattern (``*``, ``?``, ``[]``, ``**``) stands for
+    what matches it, unless a file has that very name. What does not exist becomes a recording that
+    says so when it is read, so that the others go on.
 
     Args:
         inputs: one of, or a sequence of: path, folder, pattern; numpy array or torch tensor of
@@ -66,28 +72,53 @@ def recordings(inputs: Any, rate: int = 16_000) -> list[Recording]:
 
 
 def _of_path(item: str | Path) -> list[Recording]:
-    path = Path(item).expanduser()
-    pattern = str(path)
-    if path.is_dir():
-        paths = _below(path)
-        suffixes = ", ".join(s[1:] for s in _suffixes())
-        return [_of_file(p) for p in paths] or [
-            _broken(str(item), f"the folder has no {suffixes} file, nor has any below it")
-        ]
-    if not path.exists() and glob.has_magic(pattern):
-        matches = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
-        # `**` finds a folder and what is in it: a file once
-        files = [p for p in matches if not p.is_dir()]
-        if not files:
-            files = [p for folder in matches for p in _below(folder)]
-        return [_of_file(p) for p in files] or [_broken(str(item), "no file matches")]
-    if not path.exists():
-        return [_broken(str(item), "there is no such file or folder")]
+    path = Path(item)
+    with suppress(RuntimeError):  # a name that begins with ~ and is no user's
+        path = path.expanduser()
+    try:
+        if str(item) == "-" and not path.exists():
+            return [_broken("-", f"standard input {TWICE}")]
+        if path.is_dir():
+            return _below(path, str(item))
+        if not path.exists() and glob.has_magic(str(path)):
+            return _matching(str(path))
+        if not os.path.lexists(path):
+            return [_broken(str(item), _problem(path) or "there is no such file or folder")]
+    except OSError as error:  # a name too long, a folder that may not be read
+        return [_broken(str(item), error.strerror or str(error))]
     return [_of_file(path)]
 
 
-def _below(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in _suffixes() and p.is_file())
+def _matching(pattern: str) -> list[Recording]:
+    """The files that match, and where only folders do, what is in them."""
+    matches = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
+    # `**` finds a folder and what is in it: a file once
+    files = [p for p in matches if not p.is_dir()]
+    if not files:
+        found = [r for folder in matches for r in _below(folder, str(folder))]
+        return found or [_broken(pattern, "no file matches")]
+    # `**` follows a link to a folder above again and again: the shortest path of each file
+    once: dict[tuple[str, str], Path] = {}
+    for path in sorted(files, key=lambda p: len(p.parts)):
+        once.setdefault((os.path.realpath(path.parent), path.name), path)
+    return [_of_file(p) for p in sorted(once.values(), key=str)]
+
+
+def _below(folder: Path, name: str) -> list[Recording]:
+    """Audio below a folder, in order; what was not fetched is among it, and tells so when read."""
+    found = registry.attribute("serzoo.datamodules.walk:walk")(folder)
+    suffixes = _suffixes()
+    left = found.left()
+    lost = [p for kind in LOST for p in left.get(kind, ()) if p.suffix.lower() in suffixes]
+    paths = sorted([*found.take(), *lost], key=lambda p: p.as_posix())
+    notes = found.notes(without=lost)
+    if not paths:
+        held = "; ".join([f"it holds {found.holds()}", *(text for text, _ in notes)])
+        ends = ", ".join(s[1:] for s in suffixes)
+        return [_broken(name, f"the folder has no {ends} file, nor has any below it; {held}")]
+    for text, fault in notes:
+        tell(f"{name}: {text}", fault=fault)
+    return [_of_file(p) for p in paths]
 
 
 def _suffixes() -> tuple[str, ...]:
@@ -95,9 +126,23 @@ def _suffixes() -> tuple[str, ...]:
     return suffixes
 
 
+def _problem(path: Path) -> str | None:
+    found: str | None = registry.attribute("serzoo.datamodules.walk:problem")(path)
+    return found
+
+
 def _of_file(path: Path) -> Recording:
     stream = registry.attribute("serzoo.datamodules.audio:stream_audio")
-    return Recording(str(path), lambda: _checked(stream(path), str(path)))
+
+    def pieces() -> Iterator[Samples]:
+        try:
+            if why := _problem(path):
+                raise DataError(f"{path}: {why}")
+            yield from _checked(stream(path), str(path))
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}") from None
+
+    return Recording(str(path), pieces)
 
 
 def _of_array(item: Any, name: str, rate: int) -> Recording:
