@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,7 +110,8 @@ def _opened(path: Path) -> Iterator[Any]:
     if path.stat().st_size == 0:
         raise EmptyAudioError(f"{path} has 0 bytes; download or convert it again")
     try:
-        with soundfile.SoundFile(path) as file:
+        # as bytes: a name that is not UTF-8 is a name, too
+        with soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path) as file:
             yield file
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         # libsndfile repeats the path in its message

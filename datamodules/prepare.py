@@ -129,7 +129,7 @@ def tell_notes(corpus: str, notes: Mapping[str, Any], refused: Path | None = Non
         named = r and (r.detail if r.path in r.detail else f"{r.path}: {r.detail}").rstrip(": ")
         tell(f"{corpus}: refused {n}, {reason}" + (f" (first: {named})" if named else ""))
     if first:
-        tell(f"{corpus}: all {sum(counts.values())} refusals are in {refused}", fault=False)
+        tell(f"{corpus}: all that was refused is listed in {refused}", fault=False)
 
 
 def _first_refusals(path: Path | None) -> dict[str, Refusal]:
@@ -244,7 +244,7 @@ def _read(
     for warning in caught:
         if issubclass(warning.category, DataWarning):
             # run records hold these: they shall not tell where a user keeps their data
-            message = str(warning.message).replace(str(root), "root")
+            message = _without(root, str(warning.message))
             if not message.startswith(f"{corpus}: "):
                 message = f"{corpus}: {message}"
             fault = not issubclass(warning.category, DataNote)
@@ -256,6 +256,14 @@ def _read(
     if failed is not None:  # what was left out is often why
         raise DataError(f"{failed}{_also(notices.values())}") from failed
     return found, list(notices.values())
+
+
+def _without(root: Path, text: str) -> str:
+    """A text that says ``root`` instead of where it lies; a mere word may mean another thing."""
+    for path in {str(root), str(root.resolve())}:
+        if len(Path(path).parts) > 1:
+            text = text.replace(path, "root")
+    return text
 
 
 def _also(notices: Iterable[Notice]) -> str:

@@ -170,7 +170,7 @@ def walk(root: Path) -> Found:
         try:
             here = os.stat(folder)
             if (here.st_dev, here.st_ino) in seen:
-                _pass(found, hidden or "twice", folder, _target(folder))
+                _pass(found, hidden or "twice", folder, f"-> {_target(folder)}")
                 continue
             seen.add((here.st_dev, here.st_ino))
             with os.scandir(os.fspath(folder)) as entries:
