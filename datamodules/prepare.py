@@ -310,7 +310,7 @@ def _hear(group: list[Utterance], root: Path) -> list[Utterance | Refusal]:
         return [Refusal(u.id, audio, reason, detail) for u in group]
     try:
         samples, rate = decode(root / audio)
-    except (DataError, OSError) as error:  # a name too long, a folder that may not be read
+    except (OSError, ValueError) as error:  # ours, or of a name that no system has
         kinds: dict[type[Exception], str] = {
             MissingAudioError: "missing",
             EmptyAudioError: "empty",

@@ -170,7 +170,8 @@ def walk(root: Path) -> Found:
         try:
             here = os.stat(folder)
             if (here.st_dev, here.st_ino) in seen:
-                _pass(found, hidden or "twice", folder, f"-> {_target(folder)}")
+                target = _target(folder)
+                _pass(found, hidden or "twice", folder, target and f"-> {target}")
                 continue
             seen.add((here.st_dev, here.st_ino))
             with os.scandir(os.fspath(folder)) as entries:
@@ -243,14 +244,14 @@ def problem(path: Path) -> str | None:
     """Why there is no audio behind the name of a file, and the remedy; None = nothing is known."""
     try:
         facts = path.stat()
-    except OSError:
-        if path.is_symlink():
+    except (OSError, ValueError):  # of os.path, which answers on names that no system has, too
+        if os.path.islink(path):
             kind, why = _dangling(path)
             said = f"it is a link to nothing ({shown(why)})"
             if kind != "dangling":
                 said = "its content was not fetched"
             return f"{said}: {KINDS[kind].remedy}"
-        if path.with_name(path.name + ".dvc").is_file():
+        if os.path.isfile(f"{path}.dvc"):
             return f"its content was not fetched: {KINDS['dvc'].remedy}"
         return None
     if kind := _pointer(path, facts):
@@ -270,7 +271,7 @@ def _dangling(path: Path) -> tuple[str, str]:
     parts = target.replace("\\", "/")
     if ".git/annex/" in parts:
         return "annex", f"-> {target}"
-    if ".dvc/cache" in parts or path.with_name(path.name + ".dvc").is_file():
+    if ".dvc/cache" in parts or os.path.isfile(f"{path}.dvc"):
         return "dvc", f"-> {target}"
     return "dangling", f"-> {target}"
 
