@@ -110,8 +110,9 @@ def _opened(path: Path) -> Iterator[Any]:
     if path.stat().st_size == 0:
         raise EmptyAudioError(f"{path} has 0 bytes; download or convert it again")
     try:
-        # as bytes: a name that is not UTF-8 is a name, too
-        with soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path) as file:
+        # a name that is not UTF-8 is a name, too; and "-" alone would be standard input
+        name = os.path.abspath(path)
+        with soundfile.SoundFile(os.fsencode(name) if os.name == "posix" else name) as file:
             yield file
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         # libsndfile repeats the path in its message

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +92,42 @@ def _of_path(item: str | Path) -> list[Recording]:
 
 def _matching(pattern: str) -> list[Recording]:
     """The files that match, and where only folders do, what is in them."""
-    matches = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
-    # `**` finds a folder and what is in it: a file once
-    files = [p for p in matches if not p.is_dir()]
+    if "**" in Path(pattern).parts:
+        files, folders = _matching_at_any_depth(Path(pattern))
+    else:
+        matches = [Path(p) for p in sorted(glob.glob(pattern))]
+        files = [p for p in matches if not p.is_dir()]
+        folders = [p for p in matches if p.is_dir()]
     if not files:
-        found = [r for folder in matches for r in _below(folder, str(folder))]
+        found = [r for folder in folders for r in _below(folder, str(folder))]
         return found or [_broken(pattern, "no file matches")]
-    # `**` follows a link to a folder above again and again: the shortest path of each file
-    once: dict[tuple[str, str], Path] = {}
-    for path in sorted(files, key=lambda p: len(p.parts)):
-        once.setdefault((os.path.realpath(path.parent), path.name), path)
-    return [_of_file(p) for p in sorted(once.values(), key=str)]
+    return [_of_file(p) for p in files]
+
+
+def _matching_at_any_depth(pattern: Path) -> tuple[list[Path], list[Path]]:
+    """Files and folders; by the walk, since ``glob`` runs in circles where links lead back."""
+    parts = pattern.parts
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root, rest = Path(*parts[:first]), parts[first:]
+    found = registry.attribute("serzoo.datamodules.walk:walk")(root)
+    left = found.left()
+    lost = [p for kind in LOST for p in left.get(kind, ())]
+    other = {p for kind, paths in left.items() if kind != "closed" for p in paths}
+    for text, fault in found.notes(without=other):
+        tell(f"{pattern}: {text}", fault=fault)
+
+    def fitting(paths: Iterable[Path]) -> list[Path]:
+        return sorted((p for p in paths if _fits(p.relative_to(root).parts, rest)), key=str)
+
+    return fitting([*found.files, *lost]), fitting(found.folders)
+
+
+def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return any(_fits(names[i:], pattern[1:]) for i in range(len(names) + 1))
+    return bool(names) and fnmatch(names[0], pattern[0]) and _fits(names[1:], pattern[1:])
 
 
 def _below(folder: Path, name: str) -> list[Recording]:
