@@ -166,7 +166,7 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
         if changed:
             notes[name]["changed_since_prepared"] = changed
         sounding |= {u.id: u for u in mine}
-        tell_notes(name, notes[name], beside(path, ".refused.jsonl"))
+    tell_notes(path.name, stored.get("notes", {}), beside(path, ".refused.jsonl"))
     return Speech([sounding[u.id] for u in utterances], roots, notes)
 
 

@@ -136,9 +136,9 @@ def audit_corpus(
         options: keywords of the corpus' reader.
     """
     if source.endswith(".jsonl"):
-        utterances = read_manifest(source)
-        notes = sidecar_of(Path(source)).get("notes", {})
-        tell_notes(Path(source).stem, notes, beside(Path(source), ".refused.jsonl"))
+        path = Path(source)
+        utterances = read_manifest(path)
+        tell_notes(path.name, sidecar_of(path).get("notes", {}), beside(path, ".refused.jsonl"))
     else:
         utterances = open_corpora([source], root=root, options=options).utterances
     corpora = sorted({u.corpus for u in utterances})

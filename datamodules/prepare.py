@@ -113,7 +113,7 @@ def tell_notes(corpus: str, notes: Mapping[str, Any], refused: Path | None = Non
     Every warning and remark, and each reason of refusals with the first file.
 
     Args:
-        corpus: its name.
+        corpus: its name, or that of the manifest.
         notes: see :meth:`Prepared.notes`.
         refused: the list of refusals, where there is one.
     """
