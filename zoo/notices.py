@@ -67,6 +67,22 @@ def on_terminal() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def collected() -> Iterator[list[tuple[str, bool]]]:
+    """While open, what is told is also kept, with whether it is a fault, to be told elsewhere."""
+    kept: list[tuple[str, bool]] = []
+    with warnings.catch_warnings():
+        before = warnings.showwarning
+
+        def keep(message: Any, category: type[Warning], *where: Any, **options: Any) -> None:
+            before(message, category, *where, **options)
+            if issubclass(category, DataWarning):
+                kept.append((str(message), category is not DataNote))
+
+        warnings.showwarning = keep
+        yield kept
+
+
 def quiet() -> None:
     """Silence notices that tell a user nothing to act on."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 from serzoo.zoo.errors import DataNote, DataWarning
-from serzoo.zoo.notices import RANKS, on_terminal, shown, tell
+from serzoo.zoo.notices import RANKS, collected, on_terminal, shown, tell
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,15 @@ def test_a_person_gets_each_text_once_on_standard_error(capsys):
     with on_terminal():  # the next command
         tell("2 files are gone")
     assert capsys.readouterr().err == "warning: 2 files are gone\n"
+
+
+def test_a_cell_keeps_what_it_is_told_and_writes_it_to_its_log():
+    with warnings.catch_warnings(record=True) as caught, collected() as kept:
+        warnings.simplefilter("always")
+        tell("2 files are gone")
+        warnings.warn("another matter", UserWarning, stacklevel=1)
+    assert kept == [("2 files are gone", True)]
+    assert len(caught) == 2
 
 
 def test_filters_that_others_set_meanwhile_hide_nothing(capsys):

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from ..notices import collected, tell
 from ..record import RECORD, finished, read_record, write_json
 
 TRAIN = "serzoo.zoo.train:train"
@@ -172,9 +173,12 @@ class _Worker:
 
     def result(self) -> str | None:
         try:
-            return str(self.pipe.recv())
+            status, told = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             return None
+        for text, fault in told:  # by this process, where it is said once for all cells
+            tell(text, fault=fault)
+        return str(status)
 
     def kill(self) -> None:
         """End it at once, whatever it does."""
@@ -208,7 +212,9 @@ def _serve(pipe: Connection, gpu: int | None, threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     while (message := pipe.recv()) is not None:
         values, folder, options = message
-        pipe.send(_run_cell(values, Path(folder), threads, options))
+        with collected() as told:
+            status = _run_cell(values, Path(folder), threads, options)
+        pipe.send((status, told))
 
 
 def _end_with_parent() -> None:
