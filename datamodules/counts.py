@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..zoo.notices import shown
@@ -133,10 +133,18 @@ def contents(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
     for u in utterances:
         if u.sha is not None:
             by_sha[u.sha].append(u)
-    for what, of in (
-        ("under two labels", lambda u: u.label),
-        ("of two speakers", lambda u: u.speaker),
-    ):
+
+    def label(u: Utterance) -> str | None:
+        return None if u.label is None else info.labels[u.label]
+
+    def speaker(u: Utterance) -> str | None:
+        return u.speaker
+
+    questions: dict[str, Callable[[Utterance], str | None]] = {
+        "under two labels": label,
+        "of two speakers": speaker,
+    }
+    for what, of in questions.items():
         pairs = []
         for same in by_sha.values():
             other = next((u for u in same if _differ(of(u), of(same[0]))), None)
@@ -149,9 +157,9 @@ def contents(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
                 f"{second}); keep the right one of each pair"
             )
             found.append(Notice("content", f"{info.name}: {message}"))
-    labels = {u.label for u in utterances if u.label is not None}
-    if len(labels) == 1 and len(utterances) >= SEVERAL:
-        message = f"all {len(utterances)} utterances have one label, '{min(labels)}'"
+    labels = [name for name in map(label, utterances) if name is not None]
+    if len(set(labels)) == 1 and len(labels) >= SEVERAL:
+        message = f"all {len(labels)} labelled utterances have one label, '{labels[0]}'"
         remedy = "to train needs two: is root= the folder above those of the labels?"
         found.append(Notice("content", f"{info.name}: {message}; {remedy}"))
     return found + _alike(info, utterances)

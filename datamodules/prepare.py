@@ -155,8 +155,9 @@ def prepare(
     """Read a corpus, decode every file once, refuse what is not usable speech.
 
     Refused are files that are missing, unreadable, empty, silent (peak below 1e-4 of full scale),
-    not finite, or shorter than 0.1 s; segments that lie outside their file; labels that an explicit
-    label map does not know. Any sample rate and number of channels is accepted.
+    not finite, shorter than 0.1 s, or whose name is not UTF-8; segments that lie outside their
+    file; labels that an explicit label map does not know. Any sample rate and number of channels is
+    accepted. A file whose name differs in case or Unicode form alone is taken, and counted.
 
     Args:
         corpus: registered name of a reader.

@@ -111,8 +111,8 @@ class Found:
         for path, facts in self.files.items():
             if path.suffix.lower() in suffixes:
                 have.add(path.with_suffix(""))
-                if kind := _pointer(path, facts):
-                    found.setdefault(kind, []).append(path)
+                if pointer := _pointer(path, facts):
+                    found.setdefault(pointer, []).append(path)
         if audio:
             found["convert"] = [
                 p
@@ -254,9 +254,9 @@ def problem(path: Path) -> str | None:
         if os.path.isfile(f"{path}.dvc"):
             return f"its content was not fetched: {KINDS['dvc'].remedy}"
         return None
-    if kind := _pointer(path, facts):
-        said = "it is a Git LFS pointer" if kind == "lfs" else "its content was not fetched"
-        return f"{said}: {KINDS[kind].remedy}"
+    if pointer := _pointer(path, facts):
+        said = "it is a Git LFS pointer" if pointer == "lfs" else "its content was not fetched"
+        return f"{said}: {KINDS[pointer].remedy}"
     if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):
         return (
             f"it is {_special(facts.st_mode)}, which cannot be read twice: "

@@ -236,7 +236,16 @@ def test_one_label_in_all(spoken):
     shutil.rmtree(spoken.root / "angry")
     (found,) = spoken()[1]
     assert found.fault
-    assert "all 4 utterances have one label, 'sad'" in found.message
+    assert "all 4 labelled utterances have one label, 'sad'" in found.message
+
+
+def test_labels_are_compared_as_they_are_meant(spoken):
+    (spoken.root / "Sad").mkdir()
+    shutil.copy(spoken.root / "sad" / "s0.wav", spoken.root / "Sad" / "s0.wav")
+    assert spoken()[1] == []
+    shutil.rmtree(spoken.root / "angry")
+    (found,) = spoken()[1]
+    assert "all 5 labelled utterances have one label, 'sad'" in found.message
 
 
 @pytest.mark.parametrize(("odd", "told"), [(0, 0), (1, 1), (4, 0)])
