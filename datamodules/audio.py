@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from ..zoo.errors import ConfigError, DataError
 from .containers import Claim, Patched, claim, mp3_claim
-from .layout import absent
 from .manifest import Utterance
+from .placeholders import problem
 
 SAMPLE_RATE = 16_000  # as in zoo.types, which imports torch; `serzoo prepare` does without
 SUFFIXES = (
@@ -129,7 +129,8 @@ def decode_channels(
             until = "its end" if end is None else f"{end:.3f} s"
             holds = f": it holds {frames / rate:.3f} s" if frames < UNKNOWN else ""
             raise EmptyAudioError(
-                f"{path} has no samples between {start:.3f} s and {until}{holds}; check start and end"
+                f"{path} has no samples between {start:.3f} s and {until}{holds}; check start and "
+                "end"
             )
     if frames < UNKNOWN:
         _check_whole(path, last - first, len(samples), rate)
@@ -452,25 +453,23 @@ def _check_whole(path: Path, promised: int, found: int, rate: int) -> None:
 
 
 def _refuse_missing(path: Path) -> None:
-    """Refuse what is no file."""
+    """Refuse what is no file, or stands for one that is elsewhere."""
     try:
-        if path.is_file():
-            return
-        if path.exists():
-            what = "a folder" if path.is_dir() else "a pipe or a device"
-            raise AudioError(f"{path} is {what}, not an audio file; give a file", what)
-        remedy = absent(path)
+        there, folder = path.exists(), path.is_dir()
     except OSError as error:
         raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
-    if remedy is not None:
-        raise MissingAudioError(f"no audio file at {path}: {remedy}")
-    raise MissingAudioError(f"no audio file at {path}; check root=, which paths are relative to")
+    why = problem(path)
+    if why and there:
+        raise AudioError(f"{path}: {why}", "a pointer" if path.is_file() else "a pipe or a device")
+    if folder:
+        raise AudioError(f"{path} is a folder, not an audio file; give a file", "a folder")
+    if not there:
+        more = why or "check root=, which paths are relative to"
+        raise MissingAudioError(f"no audio file at {path}; {more}")
 
 
 _CONTENTS = (
     # bytes, where they stand, what they are (a refusal's reason), what to do
-    (b"version https://git-lfs.github.com/spec/", 0, "a Git LFS pointer", "run `git lfs pull`"),
-    (b"/annex/objects/", 0, "a git-annex pointer", "run `git annex get {path}`"),
     (b"\0\5\26\7", 0, "what macOS puts beside a file", "leave it out"),
     (b"ftyp", 4, "MPEG-4 (m4a, mp4)", ""),
     (b"\x1aE\xdf\xa3", 0, "Matroska or WebM", ""),

@@ -14,11 +14,14 @@ from typing import Any
 from ..zoo import registry
 from ..zoo.cache import cache_dir
 from ..zoo.errors import DataError, DataWarning
+from ..zoo.notices import tell
 from .audio import parse_channel
 from .manifest import Utterance, read_manifest, validate
-from .prepare import Prepared, prepare
+from .prepare import Prepared, beside, prepare, tell_notes
 from .recheck import recheck
+from .spelling import as_on_disk, respelt
 from .synthetic import ensure_synthetic
+from .walk import walk
 from .weak import is_weak
 
 EMBEDDED = {"synthetic": "acted", "synthetic_talk": "talk"}
@@ -112,6 +115,9 @@ def open_corpora(
         options: keywords of the corpus reader, and ``channel`` (:func:`.prepare.prepare`), which a
             manifest has to agree with.
         progress: show a bar while files are decoded.
+
+    What was found when a corpus was prepared is told (:func:`.prepare.tell_notes`), also where an
+    earlier call prepared it.
     """
     if manifest is not None:
         speech = _from_manifest(Path(manifest), corpora, root)
@@ -161,8 +167,7 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
         raise DataError(
             f"{path} holds no utterances of {', '.join(corpora) or 'any corpus'}; it has {held}"
         )
-    sidecar = path.with_suffix(".json")
-    stored = json.loads(sidecar.read_text("utf-8")) if sidecar.is_file() else {}
+    stored = sidecar_of(path)
     names = sorted({u.corpus for u in utterances})
     roots = {}
     for name in names:
@@ -174,13 +179,23 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
     notes: dict[str, Any] = {n: dict(stored.get("notes", {})) for n in names}
     sounding: dict[str, Utterance] = {}
     for name in names:
-        mine = [u for u in utterances if u.corpus == name]
+        mine, other = as_on_disk([u for u in utterances if u.corpus == name], roots[name])
+        if other:
+            tell(f"{path.name}: {respelt(other)}", fault=False)
         validate(mine, roots[name])
         mine, changed = recheck(mine, roots[name], cache_dir() / "manifests")
         if changed:
             notes[name]["changed_since_prepared"] = changed
         sounding |= {u.id: u for u in mine}
+    tell_notes(path.name, stored.get("notes", {}), beside(path, ".refused.jsonl"))
     return Speech([sounding[u.id] for u in utterances], roots, notes)
+
+
+def sidecar_of(manifest: Path) -> dict[str, Any]:
+    """What ``prepare`` wrote beside a manifest: its ``root`` and ``notes``; empty without."""
+    path = beside(manifest, ".json")
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found
 
 
 def _prepared(
@@ -190,10 +205,11 @@ def _prepared(
     folder = cache_dir() / "manifests"
     path = folder / f"{corpus}-{_listing(root, options)}.jsonl"
     found = _remembered(path)
-    if found is not None:
-        return found
-    done = prepare(corpus, root=root, out=path, options=options, progress=progress)
-    return done.utterances, done.notes()
+    if found is None:
+        done = prepare(corpus, root=root, out=path, options=options, progress=progress)
+        found = done.utterances, done.notes()
+    tell_notes(corpus, found[1], beside(path, ".refused.jsonl"))
+    return found
 
 
 def _remembered(path: Path) -> tuple[list[Utterance], dict[str, Any]] | None:
@@ -235,6 +251,8 @@ def prepare_corpus(
 ) -> tuple[Prepared, Path]:
     """`serzoo prepare`: a corpus to a manifest, whose path is returned with the report.
 
+    What is odd is told (:func:`.prepare.tell_notes`).
+
     Args:
         corpus: registered name.
         root: its folder; see :func:`corpus_root`.
@@ -249,6 +267,7 @@ def prepare_corpus(
     if channel is not None:
         options = {**(options or {}), "channel": channel}
     done = prepare(corpus, root=folder, out=path, options=options, strict=strict, progress=progress)
+    tell_notes(corpus, done.notes(), done.refused_list)
     return done, path
 
 
@@ -258,10 +277,14 @@ def _listing(root: Path, options: dict[str, Any]) -> str:
     code = Path(__file__).parent
     for source in sorted([*code.glob("*.py"), *code.glob("corpora/*.py")]):
         digest.update(source.read_bytes())  # a changed reader, too
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder) / name
-            stat = path.stat()
-            digest.update(f"{path.relative_to(root)}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+    found = walk(root)
+    for path, stat in found.files.items():
+        name = os.fsencode(path.relative_to(root))
+        digest.update(b"%s|%d|%d\n" % (name, stat.st_size, stat.st_mtime_ns))
+    # what is not taken is told, and an empty folder too
+    rest = [("folder", p) for p in found.folders]
+    rest += [(kind, p) for kind, paths in sorted(found.passed.items()) for p in paths]
+    for kind, path in rest:
+        why = os.fsencode(found.why.get(path, ""))
+        digest.update(b"%s|%s|%s\n" % (kind.encode(), os.fsencode(path.relative_to(root)), why))
     return digest.hexdigest()[:16]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..zoo.notices import shown
 from ..zoo.taxonomy import canonical
 from .info import CorpusInfo
 from .manifest import Utterance
+
+RARE = 0.02  # share of files whose sample rate is told as odd, one file at least (our choice)
+SEVERAL = 4  # utterances of one label that are a corpus, not a trial (our choice)
+MANY = 8  # files of one length that are hardly chance (our choice)
 
 
 @dataclass(frozen=True)
@@ -17,12 +22,16 @@ class Notice:
 
     Attributes:
         kind: ``count`` (published counts are not met), ``reader`` (left out by the reader),
-            ``label`` (not in the canonical vocabulary), or ``channels`` (they are not one sound).
+            ``passed`` (passed over on purpose, or taken under another name), ``label`` (not in the
+            canonical vocabulary, or lost), ``content`` (what recordings have in common), or
+            ``channels`` (they are not one sound).
         message: what was found, what is allowed, what to do next.
+        fault: False = a fact to know, which is no reason for ``prepare`` to end with 1.
     """
 
     kind: str
     message: str
+    fault: bool = True
 
     def __str__(self) -> str:
         return self.message
@@ -98,3 +107,89 @@ def unknown_words(info: CorpusInfo, utterances: list[Utterance]) -> list[Notice]
             "with the option rename={word: label}, or use a taxonomy of these words",
         )
     ]
+
+
+def lost_labels(
+    info: CorpusInfo, found: Sequence[Utterance], utterances: Sequence[Utterance]
+) -> list[Notice]:
+    """Labels that the reader found, and of which no utterance is left."""
+    before = Counter(u.label for u in found if u.label is not None)
+    lost = before.keys() - {u.label for u in utterances}
+    if not lost:
+        return []
+    named = ", ".join(f"'{shown(str(label))}' ({before[label]})" for label in sorted(lost, key=str))
+    message = f"{info.name}: every utterance of a label was refused: {named}; see the refusals"
+    return [Notice("label", message)]
+
+
+def contents(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
+    """What recordings have in common that a corpus of real speech does not.
+
+    One recording under two labels or of two speakers, one label in all, a sample rate that only
+    few files have, all utterances of exactly one length. Two copies with the same label and
+    speaker are not told: published corpora hold some, and ``audit`` names them.
+    """
+    found: list[Notice] = []
+    by_sha: dict[str, list[Utterance]] = defaultdict(list)
+    for u in utterances:
+        if u.sha is not None:
+            by_sha[u.sha].append(u)
+
+    def label(u: Utterance) -> str | None:
+        return None if u.label is None else info.labels[u.label]
+
+    def speaker(u: Utterance) -> str | None:
+        return u.speaker
+
+    questions: dict[str, Callable[[Utterance], str | None]] = {
+        "under two labels": label,
+        "of two speakers": speaker,
+    }
+    for what, of in questions.items():
+        pairs = []
+        for same in by_sha.values():
+            other = next((u for u in same if _differ(of(u), of(same[0]))), None)
+            if other is not None:
+                pairs.append((same[0], other))
+        if pairs:
+            first, second = (f"{u.audio} ({of(u)})" for u in pairs[0])
+            message = (
+                f"the same recording is there {what}, {len(pairs)} times (first: {first} and "
+                f"{second}); keep the right one of each pair"
+            )
+            found.append(Notice("content", f"{info.name}: {message}"))
+    labels = [name for name in map(label, utterances) if name is not None]
+    if len(set(labels)) == 1 and len(labels) >= SEVERAL:
+        message = f"all {len(labels)} labelled utterances have one label, '{labels[0]}'"
+        remedy = "to train needs two: is root= the folder above those of the labels?"
+        found.append(Notice("content", f"{info.name}: {message}; {remedy}"))
+    return found + _alike(info, utterances)
+
+
+def _differ(a: str | None, b: str | None) -> bool:
+    """Whether two are known to be different."""
+    return a is not None and b is not None and a != b
+
+
+def _alike(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
+    found = []
+    rates: dict[int, dict[str, None]] = defaultdict(dict)
+    for u in utterances:
+        rates[u.sample_rate][u.audio] = None
+    files = sum(map(len, rates.values()))
+    common = max(rates, key=lambda rate: len(rates[rate]), default=0)
+    for rate, names in sorted(rates.items()):
+        if rate != common and len(names) <= max(1, RARE * files):
+            message = (
+                f"{len(names)} of {files} files have {rate} Hz, most have {common} Hz (first: "
+                f"{next(iter(names))}); listen whether they belong here"
+            )
+            found.append(Notice("content", f"{info.name}: {message}", fault=False))
+    lengths = {round(u.duration * u.sample_rate) for u in utterances}
+    if len(lengths) == 1 and files >= MANY and len(rates) == 1:
+        message = (
+            f"all {len(utterances)} utterances last exactly {utterances[0].duration:.3f} s; if "
+            "they were cut or padded to that, use the originals"
+        )
+        found.append(Notice("content", f"{info.name}: {message}", fault=False))
+    return found

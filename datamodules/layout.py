@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -84,21 +82,3 @@ def listing(names: Iterable[str]) -> str:
     """``"4 (first: a, b, c)"``, or "" when there is none."""
     found = list(names)
     return f"{len(found)} (first: {', '.join(found[:3])})" if found else ""
-
-
-def absent(path: Path) -> str | None:
-    """How to get a file that is not there, if a link or a tool tells; None = nothing does."""
-    link = os.readlink(path) if path.is_symlink() else None
-    target = (link or "").replace(os.sep, "/")
-    if ".git/annex/" in target:
-        return f"its content is not here; run `git annex get {shlex.quote(str(path))}`"
-    # DVC writes a file beside each file or folder that it keeps
-    kept = (place.with_name(place.name + ".dvc") for place in (path, *path.parents) if place.name)
-    tracked = next((place for place in kept if place.is_file()), None)
-    if tracked is not None:
-        return f"its content is not here ({tracked.name} names it); run `dvc pull`"
-    if link is not None and any((folder / ".dvc").is_dir() for folder in path.absolute().parents):
-        return f"the link points to {link}, which is not there, and DVC is in use; run `dvc pull`"
-    if link is not None:
-        return f"the link points to {link}, which is not there; bring that back, or remove the link"
-    return None

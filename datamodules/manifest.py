@@ -14,7 +14,7 @@ from typing import Any
 
 from ..zoo.errors import DataError, suggest
 from ..zoo.swap import new_file
-from .layout import absent
+from .placeholders import problem
 
 GENDERS = ("female", "male", None)
 
@@ -179,7 +179,7 @@ def is_inside(audio: str) -> bool:
 def _problem(what: str, cases: list[str], root: Path | None = None) -> str:
     if not cases:
         return ""
-    remedy = absent(root / cases[0]) if root is not None else None
+    remedy = problem(root / cases[0]) if root is not None else None
     return f"{len(cases)} {what} (first: {cases[0]}{': ' + remedy if remedy else ''})"
 
 

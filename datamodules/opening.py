@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..zoo.config import RunConfig, build_taxonomy
 from ..zoo.errors import DataError
 from ..zoo.taxonomy import Taxonomy
 from .audit import AuditReport, audit
-from .catalog import open_corpora
+from .catalog import open_corpora, sidecar_of
 from .classes import auto_taxonomy, class_indices
 from .info import CorpusInfo
 from .manifest import read_manifest
+from .prepare import beside, tell_notes
 from .protocols import Protocol
 from .speech import SpeechDataModule
 from .split import PARTS, Split
@@ -134,7 +136,9 @@ def audit_corpus(
         options: keywords of the corpus' reader.
     """
     if source.endswith(".jsonl"):
-        utterances = read_manifest(source)
+        path = Path(source)
+        utterances = read_manifest(path)
+        tell_notes(path.name, sidecar_of(path).get("notes", {}), beside(path, ".refused.jsonl"))
     else:
         utterances = open_corpora([source], root=root, options=options).utterances
     corpora = sorted({u.corpus for u in utterances})

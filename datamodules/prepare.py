@@ -11,9 +11,9 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from math import isnan
 from pathlib import Path
@@ -22,25 +22,21 @@ from typing import Any
 import numpy as np
 
 from ..zoo import registry
-from ..zoo.errors import DataError, DataWarning, system_error
+from ..zoo.errors import DataError, DataNote, DataWarning, system_error
+from ..zoo.notices import shown, tell
 from ..zoo.swap import check_place
-from .audio import (
-    AudioError,
-    Level,
-    Samples,
-    decode_channels,
-    mix,
-    parse_channel,
-)
+from .audio import AudioError, Level, Samples, decode_channels, mix, parse_channel
 from .channels import LOSS, mean_loss
-from .counts import Notice, count_notice, unknown_words
+from .counts import Notice, contents, count_notice, lost_labels, unknown_words
 from .info import CorpusInfo
 from .manifest import Utterance, is_inside, write_lines, write_manifest
+from .spelling import Spelling, as_on_disk, respelt
 
 SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
 OF_A_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO)
 """Errors of the system that are of one file: the others go on."""
 
+NEAREST = 20  # missing files that another name is looked up for (our choice)
 SLACK = 0.05  # seconds that an annotated end may lie behind the end of the file (our choice)
 
 
@@ -86,12 +82,22 @@ class Prepared:
         """Refusals by reason, the most frequent first."""
         return dict(Counter(r.reason for r in self.refusals).most_common())
 
+    @property
+    def refused_list(self) -> Path | None:
+        """The file that names every refusal; None where no manifest was written."""
+        return None if self.out is None else beside(self.out, ".refused.jsonl")
+
     def notes(self) -> dict[str, Any]:
-        """For run records: numbers of utterances and refusals, and the warnings' texts."""
+        """For run records: numbers of utterances and refusals, and the warnings' texts.
+
+        What is no fault is under ``remarks``, which is left out where there is nothing.
+        """
+        remarks = [w.message for w in self.warnings if not w.fault]
         return {
             "utterances": len(self.utterances),
             "refused": self.refused,
-            "warnings": [w.message for w in self.warnings],
+            "warnings": [w.message for w in self.warnings if w.fault],
+            **({"remarks": remarks} if remarks else {}),
         }
 
     def __str__(self) -> str:
@@ -103,6 +109,42 @@ class Prepared:
         if self.refusals:
             text += f"; refused {len(self.refusals)} ({_counted(self.refused)})"
         return text
+
+
+def tell_notes(corpus: str, notes: Mapping[str, Any], refused: Path | None = None) -> None:
+    """Tell what was found when a corpus was prepared, now or by an earlier call.
+
+    Every warning and remark, and each reason of refusals with the first file.
+
+    Args:
+        corpus: its name, or that of the manifest.
+        notes: see :meth:`Prepared.notes`.
+        refused: the list of refusals, where there is one.
+    """
+    for fault, key in ((True, "warnings"), (False, "remarks")):
+        for text in notes.get(key, ()):
+            tell(text, fault=fault)
+    counts: Mapping[str, int] = notes.get("refused", {})
+    if not counts:
+        return
+    first = _first_refusals(refused)
+    for reason, n in counts.items():
+        r = first.get(reason)
+        named = r and (r.detail if r.path in r.detail else f"{r.path}: {r.detail}").rstrip(": ")
+        tell(f"{corpus}: refused {n}, {reason}" + (f" (first: {named})" if named else ""))
+    if first:
+        tell(f"{corpus}: all that was refused is listed in {refused}", fault=False)
+
+
+def _first_refusals(path: Path | None) -> dict[str, Refusal]:
+    """The first refusal of each reason; none where the list is gone or damaged."""
+    found: dict[str, Refusal] = {}
+    if path is not None:
+        with suppress(OSError, ValueError, TypeError), path.open(encoding="utf-8") as file:
+            for line in file:
+                refusal = Refusal(**json.loads(line))
+                found.setdefault(refusal.reason, refusal)
+    return found
 
 
 def prepare(
@@ -117,9 +159,10 @@ def prepare(
     """Read a corpus, decode every file once, refuse what is not usable speech.
 
     Refused are files that are missing, unreadable, cut short, empty, silent (peak below 1e-4 of
-    full scale), not finite, out of range, or shorter than 0.1 s; those whose channels cancel, or
-    that lack the channel asked for; segments that lie outside their file; labels that an explicit
-    label map does not know. Any sample rate and number of channels is accepted.
+    full scale), not finite, out of range, shorter than 0.1 s, or whose name is not UTF-8; those
+    whose channels cancel, or that lack the channel asked for; segments that lie outside their file;
+    labels that an explicit label map does not know. Any sample rate and number of channels is
+    accepted. A file whose name differs in case or Unicode form alone is taken, and counted.
 
     Of several channels the mean is heard, if the reader does not choose one. A notice counts the
     recordings whose channels are not the same sound (:func:`.channels.mean_loss`).
@@ -147,33 +190,28 @@ def prepare(
     schema, own = registry.schema_of(reader), dict(options or {})
     asked = "channel" in own and "channel" not in schema  # a reader's own keyword goes to it
     channel = parse_channel(own.pop("channel")) if asked else None
-    known = {"channel": registry.Knob("channel", str | int, "mean"), **schema}
-    registry.check_knobs(f"corpus '{corpus}'", known, own)
+    knobs = {"channel": registry.Knob("channel", str | int, "mean"), **schema}
+    registry.check_knobs(f"corpus '{corpus}'", knobs, own)
     info = CorpusInfo.load(corpus)
     if out is not None:
         check_place(Path(out))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found: list[Utterance] = list(reader(root, **own))
+    found, notices = _read(corpus, reader, root, own)
     if asked:
         found = [replace(utterance, channel=channel) for utterance in found]
-    notices = []
-    for warning in caught:
-        if issubclass(warning.category, DataWarning):
-            # run records hold these: they shall not tell where a user keeps their data
-            message = str(warning.message).replace(str(root), "root")
-            notices.append(Notice("reader", message))
-        else:
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
     _refuse_duplicates(corpus, found)
 
     utterances: list[Utterance] = []
     refusals: list[Refusal] = []
     wanted = []
+    found, other = as_on_disk(found, root)
+    if other:
+        notices.append(Notice("passed", f"{corpus}: {respelt(other)}", fault=False))
     for utterance in found:
-        if utterance.label is not None and utterance.label not in info.labels:
+        if shown(utterance.audio) != utterance.audio:
+            names = shown(utterance.id), shown(utterance.audio)
+            remedy = "rename the file, such as `convmv -f latin1 -t utf8 -r --notest .` does"
+            refusals.append(Refusal(*names, "name is not UTF-8", remedy))
+        elif utterance.label is not None and utterance.label not in info.labels:
             known = f"known: {', '.join(info.labels)}"
             reason = f"unknown label '{utterance.label}'"
             refusals.append(Refusal(utterance.id, utterance.audio, reason, known))
@@ -185,12 +223,13 @@ def prepare(
             refusals.append(result)
         else:
             utterances.append(result)
+    refusals = _with_nearest(refusals, Spelling(root))
     if not utterances:
         reasons = _counted(dict(Counter(r.reason for r in refusals).most_common()))
         first = f" (first: {refusals[0].path}: {refusals[0].detail})" if refusals else ""
         raise DataError(
             f"{corpus}: none of {len(found)} utterances under {root} can be used"
-            f"{': ' + reasons if reasons else ''}{first}"
+            f"{': ' + reasons if reasons else ''}{first}{_also(notices)}"
         )
     off = count_notice(info, utterances, len(refusals))
     if off is not None:
@@ -198,6 +237,8 @@ def prepare(
             raise DataError(off.message)
         notices.append(off)
     notices += unknown_words(info, utterances)
+    notices += lost_labels(info, found, utterances)
+    notices += contents(info, utterances)
     if not asked:
         notices += _apart(corpus, losses)
     prepared = Prepared(
@@ -208,14 +249,61 @@ def prepare(
     return prepared
 
 
+def _read(
+    corpus: str, reader: Callable[..., Iterable[Utterance]], root: Path, options: dict[str, Any]
+) -> tuple[list[Utterance], list[Notice]]:
+    """What the reader yields, and what it notes, each text once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found: list[Utterance] = []
+        failed: DataError | None = None
+        try:
+            found += reader(root, **options)
+        except DataError as error:
+            failed = error
+    notices: dict[str, Notice] = {}
+    for warning in caught:
+        if issubclass(warning.category, DataWarning):
+            # run records hold these: they shall not tell where a user keeps their data
+            message = _without(root, str(warning.message))
+            if not message.startswith(f"{corpus}: "):
+                message = f"{corpus}: {message}"
+            fault = not issubclass(warning.category, DataNote)
+            notices[message] = Notice("reader" if fault else "passed", message, fault)
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    if failed is not None:  # what was left out is often why
+        raise DataError(f"{failed}{_also(notices.values())}") from failed
+    return found, list(notices.values())
+
+
+def _without(root: Path, text: str) -> str:
+    """A text that says ``root`` instead of where it lies; a mere word may mean another thing."""
+    for path in {str(root), str(root.resolve())}:
+        if len(Path(path).parts) > 1:
+            text = text.replace(path, "root")
+    return text
+
+
+def _also(notices: Iterable[Notice]) -> str:
+    """Notices as the end of an error's message, since nobody else will tell them."""
+    found = [n.message.partition(": ")[2] for n in notices]
+    return f"; also: {'; '.join(found)}" if found else ""
+
+
 def _refuse_duplicates(corpus: str, found: list[Utterance]) -> None:
     counts = Counter(u.id for u in found)
     twice = [i for i, n in counts.items() if n > 1]
     if twice:
         first, second = [u.audio for u in found if u.id == twice[0]][:2]
+        remedy = "remove the second copy, or point root= at one of them"
+        if first == second:
+            remedy = "keep one row of each recording"
         raise DataError(
-            f"{corpus}: {len(twice)} ids occur more than once (first: {twice[0]}, {first} and "
-            f"{second}); ids must be unique: remove the second copy, or point root= at one of them"
+            f"{corpus}: {len(twice)} ids occur more than once (first: {shown(twice[0])}, "
+            f"{shown(first)} and {shown(second)}); ids must be unique: {remedy}"
         )
 
 
@@ -269,7 +357,7 @@ def _hear(group: list[Utterance], root: Path) -> tuple[list[Utterance | Refusal]
     try:
         samples, rate = decode_channels(root / audio)
     except AudioError as error:
-        return [Refusal(u.id, audio, error.reason, str(error)) for u in group], None
+        return [Refusal(u.id, audio, error.reason, shown(str(error))) for u in group], None
     except OSError as error:
         if error.errno not in OF_A_FILE:
             raise
@@ -278,6 +366,15 @@ def _hear(group: list[Utterance], root: Path) -> tuple[list[Utterance | Refusal]
     results = [_check(utterance, samples, rate) for utterance in group]
     heard = any(u.channel is None for u in results if isinstance(u, Utterance))
     return results, mean_loss(samples, rate) if heard and samples.shape[1] > 1 else None
+
+
+def _with_nearest(refusals: list[Refusal], spelling: Spelling) -> list[Refusal]:
+    """The first missing files with the name that was perhaps meant; to look for all takes long."""
+    told = [r.id for r in refusals if r.reason == "missing"][:NEAREST]
+    return [
+        replace(r, detail=r.detail + spelling.nearest(r.path)) if r.id in told else r
+        for r in refusals
+    ]
 
 
 def _check(utterance: Utterance, samples: Samples, rate: int) -> Utterance | Refusal:
@@ -340,16 +437,19 @@ def _bar(total: int, progress: bool) -> Iterator[Any]:
 
 def _write(prepared: Prepared, out: Path) -> None:
     """Refusals and notes first: the manifest's presence says that all three are whole."""
-    base = out.with_suffix("") if out.suffix == ".jsonl" else out
     write_lines(
-        base.with_name(base.name + ".refused.jsonl"),
+        beside(out, ".refused.jsonl"),
         (json.dumps(asdict(r), ensure_ascii=False) for r in prepared.refusals),
     )
-    sidecar = {"root": str(prepared.root.resolve()), "notes": prepared.notes()}
-    write_lines(
-        base.with_name(base.name + ".json"), [json.dumps(sidecar, indent=1, ensure_ascii=False)]
-    )
+    sidecar = {"root": shown(str(prepared.root.resolve())), "notes": prepared.notes()}
+    write_lines(beside(out, ".json"), [json.dumps(sidecar, indent=1, ensure_ascii=False)])
     write_manifest(out, prepared.utterances)
+
+
+def beside(manifest: Path, ending: str) -> Path:
+    """The file of a manifest that ends so instead of ``.jsonl``."""
+    base = manifest.with_suffix("") if manifest.suffix == ".jsonl" else manifest
+    return base.with_name(base.name + ending)
 
 
 def _counted(counts: dict[str, int]) -> str:

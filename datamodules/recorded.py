@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..zoo.errors import ConfigError
 from .audio import SUFFIXES
+from .walk import walk
 
 FOLDERS = {"noise": (("esc10", ""), ("rir_noise", "noise")), "reverb": (("rir_noise", "rir"),)}
 """Of a kind that needs recordings: folders of ``$SERZOO_DATA``, and a part of the path in them."""
@@ -36,8 +37,8 @@ def recordings(kind: str, given: dict[str, str | Path | None]) -> list[tuple[str
     found = [
         (path.relative_to(root.parent).as_posix(), path)
         for root, part in roots
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and (not part or part in path.relative_to(root).parts)
+        for path in (walk(root).take() if root.is_dir() else ())
+        if not part or part in path.relative_to(root).parts
     ]
     if found:
         return sorted(found)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from .errors import SerzooError, system_error
+from .notices import on_terminal
 from .verbs import LISTS, VERBS
 
 
@@ -181,7 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and many:
         setattr(arguments, many, [*getattr(arguments, many), *rest])
     try:
-        code = VERBS[arguments.verb](arguments)
+        with on_terminal():
+            code = VERBS[arguments.verb](arguments)
         sys.stdout.flush()  # here, where a full disk can still be told
     except KeyboardInterrupt as e:
         _tell("interrupted", e)

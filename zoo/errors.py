@@ -25,6 +25,10 @@ class DataWarning(UserWarning):
     """Something of a corpus was left out or could not be filled in; the message counts it."""
 
 
+class DataNote(DataWarning):
+    """Something to know about a corpus that is not a fault of it; the message counts it."""
+
+
 class CheckpointError(SerzooError):
     """A checkpoint does not fit the model that it is loaded into."""
 

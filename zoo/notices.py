@@ -1,9 +1,86 @@
-"""Which notices of other libraries a user sees."""
+"""What a user is told besides results: what was found in the data, and less of other libraries."""
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .errors import DataNote, DataWarning
+
+PARTS = 7  # of a message that are shown on a terminal (our choice)
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+
+
+def tell(text: str, *, fault: bool = True) -> None:
+    """Say something about data: as a warning to a program, as a line on a terminal.
+
+    Of several processes that open the same data only the first one says it.
+
+    Args:
+        text: what was found, how many, what to do next.
+        fault: False = a fact to know.
+    """
+    if any(os.environ.get(name, "0") != "0" for name in RANKS):
+        return
+    warnings.warn(shown(text), DataWarning if fault else DataNote, stacklevel=2)
+
+
+def shown(text: str) -> str:
+    r"""A text that any file can hold: bytes of a name that are not UTF-8 as ``\xNN``."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, which is no byte of a name
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _brief(text: str) -> str:
+    """A text of many parts with the first and the last ones, which is what to do next."""
+    parts = text.split("; ")
+    if len(parts) <= PARTS:
+        return text
+    first = parts[: PARTS - 2]
+    return "; ".join([*first, f"and {len(parts) - len(first) - 1} more like these", parts[-1]])
+
+
+@contextmanager
+def on_terminal() -> Iterator[None]:
+    """While open, what was found in the data is a line on standard error, the same text once."""
+    said: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        before = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *where: Any, **options: Any) -> None:
+            if not issubclass(category, DataWarning):
+                before(message, category, *where, **options)
+            elif (text := str(message)) not in said:
+                said.add(text)
+                kind = "note" if category is DataNote else "warning"
+                print(f"{kind}: {_brief(text)}", file=sys.stderr)
+
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def collected() -> Iterator[list[tuple[str, bool]]]:
+    """While open, what is told is also kept, with whether it is a fault, to be told elsewhere."""
+    kept: list[tuple[str, bool]] = []
+    with warnings.catch_warnings():
+        before = warnings.showwarning
+
+        def keep(message: Any, category: type[Warning], *where: Any, **options: Any) -> None:
+            before(message, category, *where, **options)
+            if issubclass(category, DataWarning):
+                kept.append((str(message), category is not DataNote))
+
+        warnings.showwarning = keep
+        yield kept
 
 
 def quiet() -> None:

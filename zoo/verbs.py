@@ -75,8 +75,19 @@ def _prepare(arguments: argparse.Namespace) -> int:
     )
     console = Console()
     console.print(str(done), highlight=False)
-    console.print(f"manifest: {path}", highlight=False, soft_wrap=True)
-    return 1 if done.warnings or done.refusals else 0
+    console.print(f"manifest: {path}", highlight=False, markup=False, soft_wrap=True)
+    faults, refused = sum(notice.fault for notice in done.warnings), len(done.refusals)
+    why = [
+        f"{n} {what}{'s' * (n > 1)}" for n, what in ((faults, "warning"), (refused, "refusal")) if n
+    ]
+    if not why:
+        return 0
+    print(
+        f"serzoo prepare: exit code 1, because of {' and '.join(why)} (see above); the manifest "
+        "holds what can be used",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _audit(arguments: argparse.Namespace) -> int:

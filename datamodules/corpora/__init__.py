@@ -9,21 +9,27 @@ leaves out it says with :func:`note`.
 from __future__ import annotations
 
 import math
-import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...zoo.errors import DataError, DataWarning
+from ...zoo.errors import DataError, DataNote, DataWarning
+from ...zoo.notices import shown
 from ..audio import SUFFIXES
 from ..manifest import Utterance
+from ..walk import Found, walk
 
 
-def note(message: str) -> None:
-    """Tell the engine, and whoever runs a reader without it, what was left out and how many."""
-    warnings.warn(message, DataWarning, stacklevel=2)
+def note(message: str, *, fault: bool = True) -> None:
+    """Tell the engine, and whoever runs a reader without it, what was left out and how many.
+
+    Args:
+        message: what, how many, what to do next.
+        fault: False = a fact to know, which is no reason for ``prepare`` to end with 1.
+    """
+    warnings.warn(shown(message), DataWarning if fault else DataNote, stacklevel=2)
 
 
 def left_out(corpus: str, files: Mapping[str, Sequence[Path]]) -> None:
@@ -38,32 +44,36 @@ def left_out(corpus: str, files: Mapping[str, Sequence[Path]]) -> None:
         note(f"{corpus}: left out {', '.join(parts)}")
 
 
-def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """All files under a folder that end so, sorted by path; case of the suffix does not count.
+def look(root: Path, suffixes: Sequence[str] = SUFFIXES) -> Found:
+    """What lies under a folder; a :func:`note` for every kind of what is not taken.
 
-    Hidden files and folders, and what macOS puts beside files in an archive, are not of the corpus.
+    Args:
+        root: the folder.
+        suffixes: that will be taken.
 
     Raises:
-        DataError: when the folder is not there.
+        DataError: when the folder is not there, or cannot be read.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"root={root} {what}; give the folder that holds the unpacked corpus")
-    found: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    # large corpora are often linked into place: follow links to folders, but no circle twice
-    for folder, folders, names in os.walk(root, followlinks=True):
-        here = os.stat(folder)
-        if (here.st_dev, here.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
-        for name in names:
-            path = Path(folder, name)
-            if path.suffix.lower() in suffixes and not name.startswith(".") and path.is_file():
-                found.append(path)
-    return sorted(found, key=lambda p: p.relative_to(root).as_posix())
+    found = walk(root)
+    if root in found.passed.get("closed", ()):
+        raise DataError(f"root={root} cannot be read ({found.why[root]}); change its permissions")
+    for text, fault in found.notes(suffixes):
+        note(text, fault=fault)
+    return found
+
+
+def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """All files under a folder that end so, sorted by path; case of the suffix does not count.
+
+    See :mod:`..walk` for what is passed over; a :func:`note` counts it.
+
+    Raises:
+        DataError: when the folder is not there, or cannot be read.
+    """
+    return look(root, suffixes).take(suffixes)
 
 
 def nothing_found(corpus: str, root: Path, example: str) -> DataError:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ...zoo.errors import ConfigError, DataError, suggest
 from ..manifest import Utterance
-from . import find_files, left_out, note, utterance
+from ..walk import Found
+from . import left_out, look, note, utterance
 
 NO_SPEAKERS = (
     "nothing tells who speaks, so every {unit} is taken for a speaker of its own: folds cannot be "
@@ -40,13 +41,17 @@ def prepare(
         ConfigError: ``speaker`` is not a regular expression with one group.
     """
     pattern = _pattern(speaker)
-    files = find_files(root)
+    found = look(root)
+    files = found.take()
     named = [p for p in files if p.parent != root]
     if not named:
         raise DataError(
             f"folder: no audio in sub-folders of {root} ({len(files)} files lie directly in it); "
             "make one sub-folder per label, such as angry/clip1.wav"
         )
+    if bare := sorted(_labels(found) - {p.relative_to(root).parts[0] for p in named}):
+        held = ", ".join(f"{name} (holds {found.holds(root / name)})" for name in bare)
+        note(f"folder: nothing was taken from {len(bare)} sub-folders: {held}")
     left_out("folder", {"files without a label's folder": [p for p in files if p.parent == root]})
     labels = {p: p.relative_to(root).parts[0] for p in named}
     check_rename(rename, labels.values())
@@ -74,6 +79,15 @@ def prepare(
             language=language,
             label=(rename or {}).get(labels[path], labels[path]),
         )
+
+
+def _labels(found: Found) -> set[str]:
+    """The folders directly below the root, also those that could not be read."""
+    closed = [
+        p for kind in ("closed", "annex", "dvc", "dangling") for p in found.passed.get(kind, ())
+    ]
+    folders = [*found.folders, *(p for p in closed if not p.suffix)]
+    return {p.name for p in folders if p.parent == found.root}
 
 
 def check_rename(rename: dict[str, str] | None, labels: Iterable[str | None]) -> None:

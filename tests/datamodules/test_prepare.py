@@ -1,4 +1,5 @@
 import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from math import nan
@@ -8,9 +9,9 @@ import pytest
 from facts import says
 from serzoo.datamodules.corpora import note
 from serzoo.datamodules.manifest import Utterance, read_manifest, validate
-from serzoo.datamodules.prepare import Refusal, prepare
+from serzoo.datamodules.prepare import Refusal, prepare, tell_notes
 from serzoo.zoo import registry
-from serzoo.zoo.errors import ConfigError, DataError
+from serzoo.zoo.errors import ConfigError, DataError, DataNote, DataWarning
 
 
 def messages(prepared, kind):
@@ -152,6 +153,9 @@ def test_unknown_corpus_and_unknown_option(tmp_path):
 
 
 def foreign(root) -> Iterator[Utterance]:
+    if names := vars(foreign).get("names"):
+        yield from (Utterance(n, "foreign", n, 0.0, nan, 0, "s") for n in names)
+        return
     note(f"foreign: left out 3 laughs under {root}")
     warnings.warn("not ours", UserWarning, stacklevel=1)
     for id, audio, label in (("x/1", "1.wav", "JOY"), ("x/1", "2.wav", "JOY"))[: foreign.n]:
@@ -195,3 +199,176 @@ def test_its_description_comes_with_it(third_party, tmp_path, write_wave):
     foreign.info = {"labels": {"joy": "happy"}}
     with pytest.raises(DataError, match=says("unknown label 'JOY' 1", "known: joy")):
         prepare("foreign", root=tmp_path)
+
+
+# -- what recordings have in common --------------------------------------------------------------
+
+
+@pytest.fixture
+def spoken(tmp_path, write_wave):
+    """``angry`` and ``sad`` of speakers 0 to 3, no two of one length; a function that prepares."""
+    for i, name in enumerate(f"{label}/s{k}.wav" for label in ("angry", "sad") for k in range(4)):
+        write_wave(tmp_path / name, seconds=0.3 + 0.01 * i, hz=100 + 10 * i)
+
+    def run():
+        prepared = prepare("folder", root=tmp_path, options={"speaker": r"/s(\d)"})
+        return prepared, [w for w in prepared.warnings if w.kind == "content"]
+
+    run.root = tmp_path
+    return run
+
+
+def test_ordinary_recordings_are_not_talked_about(spoken):
+    assert spoken()[0].warnings == []
+
+
+def test_a_copy_of_the_same_label_and_speaker_is_for_the_audit(spoken):
+    shutil.copy(spoken.root / "sad" / "s0.wav", spoken.root / "sad" / "s0-again.wav")
+    assert spoken()[1] == []
+
+
+def test_one_recording_under_two_labels(spoken):
+    shutil.copy(spoken.root / "sad" / "s0.wav", spoken.root / "angry" / "s0-again.wav")
+    (found,) = spoken()[1]
+    assert found.fault
+    assert "under two labels, 1 times" in found.message
+    assert "angry/s0-again.wav (angry) and sad/s0.wav (sad)" in found.message
+
+
+def test_one_recording_of_two_speakers(spoken):
+    for k in (1, 2):
+        shutil.copy(spoken.root / "sad" / "s0.wav", spoken.root / "sad" / f"s{k}.wav")
+    (found,) = spoken()[1]
+    assert found.fault
+    assert "of two speakers, 1 times (first: sad/s0.wav (0) and sad/s1.wav (1))" in found.message
+
+
+def test_one_label_in_all(spoken):
+    shutil.rmtree(spoken.root / "angry")
+    (found,) = spoken()[1]
+    assert found.fault
+    assert "all 4 labelled utterances have one label, 'sad'" in found.message
+
+
+def test_labels_are_compared_as_they_are_meant(spoken):
+    (spoken.root / "Sad").mkdir()
+    shutil.copy(spoken.root / "sad" / "s0.wav", spoken.root / "Sad" / "s0.wav")
+    assert spoken()[1] == []
+    shutil.rmtree(spoken.root / "angry")
+    (found,) = spoken()[1]
+    assert "all 5 labelled utterances have one label, 'sad'" in found.message
+
+
+@pytest.mark.parametrize(("odd", "told"), [(0, 0), (1, 1), (4, 0)])
+def test_a_rate_that_only_one_file_has(spoken, write_wave, odd, told):
+    for k in range(odd):
+        write_wave(spoken.root / "sad" / f"s{k}.wav", rate=8000, seconds=0.4 + 0.01 * k)
+    found = spoken()[1]
+    assert len(found) == told
+    for notice in found:
+        assert not notice.fault
+        assert "1 of 8 files have 8000 Hz, most have 16000 Hz (first: sad/s0.wav)" in notice.message
+
+
+def test_all_of_one_length(spoken, write_wave):
+    for i, name in enumerate(f"{label}/s{k}.wav" for label in ("angry", "sad") for k in range(4)):
+        write_wave(spoken.root / name, seconds=0.3, hz=100 + 10 * i)
+    (found,) = spoken()[1]
+    assert not found.fault
+    assert "all 8 utterances last exactly 0.300 s" in found.message
+
+
+def test_a_label_whose_every_file_is_refused_is_named(spoken):
+    for path in (spoken.root / "sad").iterdir():
+        path.write_bytes(b"")
+    prepared, _ = spoken()
+    assert any("'sad' (4)" in m for m in messages(prepared, "label"))
+
+
+# -- names that differ ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listed", "on_disk"),
+    [
+        ("x/\u00e4rger.wav", "x/a\u0308rger.wav"),
+        ("x/a\u0308rger.wav", "x/\u00e4rger.wav"),
+        ("\u00c4x/one.wav", "A\u0308x/one.wav"),
+        ("x/One.WAV", "x/one.wav"),
+        ("X/one.wav", "x/One.Wav"),
+        ("x/STRASSE.wav", "x/straße.wav"),
+    ],
+)
+def test_a_name_in_another_case_or_unicode_form_is_found_and_told(
+    tmp_path, write_wave, listed, on_disk
+):
+    write_wave(tmp_path / on_disk)
+    write_wave(tmp_path / "x" / "other.wav", hz=300)
+    (tmp_path / "t.csv").write_text(f"audio,speaker\n{listed},s\nx/other.wav,s\n", "utf-8")
+    prepared = prepare("csv", root=tmp_path, out=tmp_path / "m.jsonl")
+    assert prepared.refusals == []
+    assert [u.audio for u in prepared.utterances] == [on_disk, "x/other.wav"]
+    (told,) = messages(prepared, "passed")
+    assert "1 names differ" in told
+
+
+def test_a_name_that_two_files_could_mean_is_refused_with_both(tmp_path, write_wave):
+    for i, name in enumerate(("One.wav", "one.wav", "two.wav")):
+        write_wave(tmp_path / name, hz=100 + 50 * i)
+    (tmp_path / "t.csv").write_text("audio,speaker\nONE.wav,s\ntwo.wav,s\ntvo.wav,s\n", "utf-8")
+    prepared = prepare("csv", root=tmp_path)
+    details = {r.path: r.detail for r in prepared.refusals}
+    assert prepared.refused == {"missing": 2}
+    assert "One.wav or one.wav" in details["ONE.wav"]
+    assert "two.wav" in details["tvo.wav"]
+
+
+def test_a_file_is_not_taken_for_two_rows(tmp_path, write_wave):
+    write_wave(tmp_path / "one.wav")
+    (tmp_path / "t.csv").write_text("audio,speaker\none.wav,s\nONE.wav,s\n", "utf-8")
+    prepared = prepare("csv", root=tmp_path)
+    assert [u.audio for u in prepared.utterances] == ["one.wav"]
+    assert prepared.refused == {"missing": 1}
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 300 + ".wav", "a\0b.wav", "dir/" * 2000 + "a.wav"], ids=["name", "nul", "path"]
+)
+def test_a_name_that_no_system_has_is_refused_and_the_rest_goes_on(
+    third_party, tmp_path, write_wave, name
+):
+    write_wave(tmp_path / "1.wav")
+    foreign.names = ["1.wav", name]
+    prepared = prepare("foreign", root=tmp_path)
+    assert len(prepared.utterances) == len(prepared.refusals) == 1
+
+
+# -- what is told when data is opened ------------------------------------------------------------
+
+
+def test_notes_are_told_with_the_first_refusal_of_each_reason(tmp_path):
+    (tmp_path / "m.refused.jsonl").write_text(
+        '{"id": "c/1", "path": "1.wav", "reason": "empty", "detail": "x/1.wav has 0 bytes"}\n'
+        '{"id": "c/2", "path": "2.wav", "reason": "silent", "detail": "peak 0"}\n'
+        '{"id": "c/3", "path": "3.wav", "reason": "silent", "detail": "peak 1"}\n'
+    )
+    notes = {"refused": {"silent": 2, "empty": 1}, "warnings": ["W"], "remarks": ["R"]}
+    with pytest.warns(DataWarning) as caught:
+        tell_notes("c", notes, tmp_path / "m.refused.jsonl")
+    told = [(w.category is DataNote, str(w.message)) for w in caught]
+    assert told == [
+        (False, "W"),
+        (True, "R"),
+        (False, "c: refused 2, silent (first: 2.wav: peak 0)"),
+        (False, "c: refused 1, empty (first: x/1.wav has 0 bytes)"),
+        (True, f"c: all that was refused is listed in {tmp_path / 'm.refused.jsonl'}"),
+    ]
+
+
+@pytest.mark.parametrize("content", [None, "no json\n", '{"id": 1}\n'])
+def test_a_lost_or_damaged_list_leaves_the_counts(tmp_path, content):
+    if content is not None:
+        (tmp_path / "m.refused.jsonl").write_text(content)
+    with pytest.warns(DataWarning) as caught:
+        tell_notes("c", {"refused": {"silent": 2}}, tmp_path / "m.refused.jsonl")
+    assert [str(w.message) for w in caught] == ["c: refused 2, silent"]

@@ -1,6 +1,7 @@
 """From a corpus to the batches of a fold: labels, coverage, split, audit, weights."""
 
 import shutil
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from serzoo.datamodules.classes import auto_taxonomy
 from serzoo.datamodules.manifest import read_manifest, write_manifest
 from serzoo.datamodules.opening import audit_corpus, audit_folds, open_data
 from serzoo.zoo.config import load
-from serzoo.zoo.errors import DataError
+from serzoo.zoo.errors import DataError, DataWarning
 from serzoo.zoo.taxonomy import Taxonomy
 
 LABELS = ("angry", "happy", "sad", "bored")
@@ -274,3 +275,56 @@ def test_audit_of_a_manifest_reports_every_fold(corpus, tmp_path):
     utterances[other] = replace(utterances[other], sha=one.sha)
     write_manifest(path, utterances)
     assert not all(r.ok for r in audit_corpus(str(path), protocol="kfold-3"))
+
+
+# -- what was found is told by whoever opens ------------------------------------------------------
+
+
+@pytest.fixture
+def flawed(corpus):
+    """The corpus with a file that is empty and one that cannot be read."""
+    (corpus / "sad" / "s0-0.wav").write_bytes(b"")
+    (corpus / "sad" / "s0-0.m4a").write_bytes(b"ftypM4A")
+    return corpus
+
+
+def told(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    texts = [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
+    assert len(set(texts)) == len(texts)
+    return texts
+
+
+def test_findings_are_told_when_data_is_opened_also_from_the_cache(flawed):
+    first, again = told(lambda: opened(flawed)), told(lambda: opened(flawed))
+    assert first == again
+    assert any("refused 1, empty (first: " in t and "sad/s0-0.wav" in t for t in first)
+    assert any(".refused.jsonl" in t for t in first)
+
+
+def test_findings_of_a_manifest_are_told(flawed, tmp_path):
+    out = str(tmp_path / "m.jsonl")
+    options = {"speaker": r"/(s\d)-"}
+    (flawed / "angry" / "x.wma").write_bytes(b"x")
+    made = told(lambda: prepare_corpus("folder", root=str(flawed), out=out, options=options))
+    assert any("1 wma" in t for t in made)
+    for call in (
+        lambda: open_corpora([], manifest=out, root=str(flawed)),
+        lambda: audit_corpus(out, protocol="kfold-3"),
+        lambda: audit_corpus("folder", protocol="kfold-3", root=str(flawed), options=options),
+    ):
+        texts = told(call)
+        assert any("1 wma" in t for t in texts)
+        assert any("refused 1, empty (first: " in t for t in texts)
+        assert any(".refused.jsonl" in t for t in texts)
+
+
+def test_a_manifest_of_another_system_finds_its_files(corpus, tmp_path):
+    _, path = prepare_corpus("folder", root=str(corpus), out=str(tmp_path / "m.jsonl"))
+    utterances = read_manifest(path)
+    utterances[0] = replace(utterances[0], audio=utterances[0].audio.upper())
+    write_manifest(path, utterances)
+    texts = told(lambda: open_corpora([], manifest=str(path), root=str(corpus)))
+    assert any(t.startswith("m.jsonl: 1 names differ") for t in texts)

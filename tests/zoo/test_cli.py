@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -215,6 +216,52 @@ def test_audit_of_a_manifest(
         f"fold {k}:" for k in range(5)
     ]
     assert lines[-1] == "5 folds, 0 with leakage"
+
+
+def test_prepare_says_all_that_it_found_and_why_it_ends_with_1(
+    corpus: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(corpus, "c")
+    Path("c/sad/s1.wav").write_bytes(b"")
+    Path("c/loose.wav").write_bytes(b"")
+    Path("c/sad/._s2.wav").write_bytes(b"")
+    Path("c/happy").rename("c/glum")
+    arguments = ["prepare", "folder", "root=c", "out=m.jsonl", r"options.speaker=(s\d)\.wav"]
+    for _ in range(2):  # a second call says no less
+        assert main(arguments) == 1
+        out, err = capsys.readouterr()
+        assert len(out.splitlines()) == 2
+        lines = err.splitlines()
+        assert len(lines) == len(set(lines))
+        for start, words in (
+            ("warning: ", "left out 1 files without a label's folder (first: loose.wav)"),
+            ("warning: ", "'glum' (5)"),
+            ("warning: ", "refused 1, empty (first: c/sad/s1.wav has 0 bytes"),
+            ("note: ", "m.refused.jsonl"),
+            ("note: ", "sad/._s2.wav"),
+            ("serzoo prepare: ", "exit code 1, because of 2 warnings and 1 refusal"),
+        ):
+            assert [line.startswith(start) for line in lines if words in line] == [True], words
+
+
+def test_facts_that_are_no_fault_leave_the_exit_code_alone(
+    corpus: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(corpus, "c")
+    Path("c/sad/._s2.wav").write_bytes(b"")
+    assert main(["prepare", "folder", "root=c", r"options.speaker=(s\d)\.wav"]) == 0
+    assert "note: " in capsys.readouterr().err
+
+
+def test_audit_tells_what_prepare_found(
+    corpus: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(corpus, "c")
+    Path("c/sad/x.m4a").write_bytes(b"x")
+    assert main(["audit", "folder", "protocol=kfold", "root=c", r"options.speaker=(s\d)\."]) == 0
+    out, err = capsys.readouterr()
+    assert "m4a" in err
+    assert "m4a" not in out
 
 
 def test_audit_ends_with_1_where_audio_leaks(

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import system_error
+from ..notices import collected, tell
 from ..record import RECORD, finished, read_record, write_json
 
 TRAIN = "serzoo.zoo.train:train"
@@ -175,9 +176,12 @@ class _Worker:
 
     def result(self) -> str | None:
         try:
-            return str(self.pipe.recv())
+            status, told = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             return None
+        for text, fault in told:  # by this process, where it is said once for all cells
+            tell(text, fault=fault)
+        return str(status)
 
     def kill(self) -> None:
         """End it at once, whatever it does."""
@@ -211,7 +215,9 @@ def _serve(pipe: Connection, gpu: int | None, threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     while (message := pipe.recv()) is not None:
         values, folder, options = message
-        pipe.send(_run_cell(values, Path(folder), threads, options))
+        with collected() as told:
+            status = _run_cell(values, Path(folder), threads, options)
+        pipe.send((status, told))
 
 
 def _end_with_parent() -> None:

@@ -45,6 +45,8 @@ def corpus(trial: Trial) -> Iterator[Finding]:
             yield ok(found)
         for text in notes.get("warnings", ()):
             yield warning(text)
+        for text in notes.get("remarks", ()):
+            yield note(text)
         if changed := notes.get("changed_since_prepared"):
             yield warning(
                 f"{name}: {changed} files sound otherwise than when the manifest was written; "

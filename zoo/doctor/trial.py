@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from .. import registry
 from ..checkpoint import strip_frozen
 from ..config import RunConfig
-from ..errors import DataError
+from ..errors import DataError, DataWarning
 from ..module import SERModule
 from ..notices import quiet
 from ..peak import PeakMemory, available
@@ -61,13 +61,16 @@ class Trial:
     def __init__(self, cfg: RunConfig) -> None:
         self.cfg = cfg
         text = "text" in registry.get("heads", cfg.head["type"]).needs
-        self.everything = open_data(cfg, text=text, everything=True)
         self.refusal: str | None = None
-        try:
-            # an automatic taxonomy is that of all utterances, here as there
-            self.data = open_data(cfg, self.everything.taxonomy, text=text)
-        except DataError as error:
-            self.data, self.refusal = self.everything, str(error)
+        with _reported() as in_report:
+            self.everything = open_data(cfg, text=text, everything=True)
+            for notes in self.everything.speech.notes.values():
+                in_report += [*notes.get("warnings", ()), *notes.get("remarks", ())]
+            try:
+                # an automatic taxonomy is that of all utterances, here as there
+                self.data = open_data(cfg, self.everything.taxonomy, text=text)
+            except DataError as error:
+                self.data, self.refusal = self.everything, str(error)
         self.dataset = self.data.datasets["test" if self.refusal else "train"]
         self.module: SERModule = build(cfg, self.data.taxonomy)
         self.device, self.precision = device_of(cfg), precision_of(cfg)
@@ -225,6 +228,24 @@ _TARGETS = ("probs", "weight", "dims")
 def bytes_of(tensors: Any) -> int:
     """Size of tensors in memory."""
     return sum(t.numel() * t.element_size() for t in tensors)
+
+
+@contextmanager
+def _reported() -> Iterator[list[str]]:
+    """A list of texts that are in the report, and that opening the data need not tell as well."""
+    texts: list[str] = []
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DataWarning)
+            yield texts
+    except BaseException:  # then there is no report
+        texts.clear()
+        raise
+    finally:
+        for text, w in {str(w.message): w for w in caught}.items():  # each once
+            if text not in texts:
+                warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from .. import checkpoint, registry
 from ..errors import ConfigError, DataError, system_error
 from ..head import Head
 from ..module import SERModule
+from ..notices import shown
 from ..schema import DataConfig
 from ..statistics.calibration import log_softmax
 from ..swap import new_file
@@ -135,7 +136,7 @@ def predict_files(
                 kept.append(row)
             good, bad = good + (row.error is None), bad + (row.error is not None)
             if row.error is not None:
-                print(f"serzoo predict: {row.error}", file=sys.stderr)
+                print(f"serzoo predict: {shown(row.error)}", file=sys.stderr)
     wrote = [str(target)] if target else []
     if plots and good:
         wrote += [str(path) for path in plots.write(kept, job.columns.classes)]

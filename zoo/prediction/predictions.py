@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, overload
 
 from ..errors import ConfigError
+from ..notices import shown
 from ..swap import new_file
 
 FORMATS = (".csv", ".jsonl")
@@ -43,10 +44,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Columns:
-    """How rows are written: the same columns for every row of a model.
+    r"""How rows are written: the same columns for every row of a model.
 
     ``file, start, end, label, p_<class> ..., calibrated, [text,] error``; seconds to the
-    millisecond, probabilities to six digits.
+    millisecond, probabilities to six digits. Bytes of a name that are not UTF-8 are written as
+    ``\xNN``.
 
     Attributes:
         classes: in the model's order.
@@ -58,7 +60,7 @@ class Columns:
 
     def row(self, row: Row) -> dict[str, Any]:
         """A row as plain values; None where there is none."""
-        values: dict[str, Any] = {"file": row.file}
+        values: dict[str, Any] = {"file": shown(row.file)}
         values["start"] = None if row.start is None else round(row.start, 3)
         values["end"] = None if row.end is None else round(row.end, 3)
         values["label"] = row.label
@@ -67,7 +69,7 @@ class Columns:
         values["calibrated"] = row.calibrated if row.probs else None
         if self.text:
             values["text"] = row.text
-        values["error"] = row.error
+        values["error"] = None if row.error is None else shown(row.error)
         return values
 
     def write(self, rows: Iterable[Row], file: IO[str], suffix: str) -> Iterator[Row]:
@@ -155,7 +157,7 @@ class Predictions(Sequence[Row]):
             else:
                 what = f"{row.label} {row.probs[str(row.label)]:.2f}"
                 what += f" {row.text!r}" if row.text is not None else ""
-            lines.append(f"  {row.file}{where}: {what}")
+            lines.append(f"  {shown(f'{row.file}{where}: {what}')}")
         if len(self.rows) > 10:
             lines.append(f"  ... {len(self.rows) - 10} more")
         return "\n".join(lines)

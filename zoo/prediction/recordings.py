@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,13 @@ import numpy.typing as npt
 
 from .. import registry
 from ..errors import ConfigError, DataError
+from ..notices import tell
 
 Samples = npt.NDArray[np.float32]
 MAX_CHANNELS = 64
+TWICE = "cannot be read twice: write the sound to a file first"
+LOST = ("annex", "lfs", "dvc", "dangling")
+"""Kinds of what a walk does not take that are recordings all the same, each with its error."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,10 @@ def recordings(
 ) -> list[Recording]:
     """Paths and arrays to recordings, in the order given.
 
-    A folder is searched, with everything below it, for files that can be read (wav, flac, mp3, ogg,
-    opus, aiff, ...), in the order of their names; a pattern (``*``, ``?``, ``[]``, ``**``) stands
-    for what matches it, unless a file has that very name. What does not exist becomes a recording
-    that says so when it is read, so that the others go on.
+    A folder is searched, with everything below it, for audio files in the order of their names;
+    what is not taken is counted in a warning. A pattern (``*``, ``?``, ``[]``, ``**``) stands for
+    what matches it, unless a file has that very name. What does not exist becomes a recording that
+    says so when it is read, so that the others go on.
 
     Args:
         inputs: one of, or a sequence of: path, folder, pattern; numpy array or torch tensor of
@@ -70,34 +77,88 @@ def recordings(
 
 
 def _of_path(item: str | Path, channel: int | None) -> list[Recording]:
-    path = Path(item).expanduser()
-    pattern = str(path)
-    if path.is_dir():
-        paths = _below(path)
-        suffixes = ", ".join(s[1:] for s in _suffixes())
-        return [_of_file(p, channel) for p in paths] or [
-            _broken(str(item), f"the folder has no {suffixes} file, nor has any below it")
-        ]
-    if not path.exists() and glob.has_magic(pattern):
-        matches = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
-        # `**` finds a folder and what is in it: a file once
-        files = [p for p in matches if not p.is_dir()]
-        if not files:
-            files = [p for folder in matches for p in _below(folder)]
-        return [_of_file(p, channel) for p in files] or [_broken(str(item), "no file matches")]
-    if not path.exists():
-        remedy = registry.attribute("serzoo.datamodules.layout:absent")(path)
-        return [_broken(str(item), remedy or "there is no such file or folder")]
+    path = Path(item)
+    with suppress(RuntimeError):  # a name that begins with ~ and is no user's
+        path = path.expanduser()
+    try:
+        if str(item) == "-" and not path.exists():
+            return [_broken("-", f"standard input {TWICE}")]
+        if path.is_dir():
+            return _below(path, str(item), channel)
+        if not path.exists() and glob.has_magic(str(path)):
+            return _matching(str(path), channel)
+        if not os.path.lexists(path):
+            return [_broken(str(item), _problem(path) or "there is no such file or folder")]
+    except OSError as error:  # a name too long, a folder that may not be read
+        return [_broken(str(item), error.strerror or str(error))]
     return [_of_file(path, channel)]
 
 
-def _below(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in _suffixes() and p.is_file())
+def _matching(pattern: str, channel: int | None) -> list[Recording]:
+    """The files that match, and where only folders do, what is in them."""
+    if "**" in Path(pattern).parts:
+        files, folders = _matching_at_any_depth(Path(pattern))
+    else:
+        matches = [Path(p) for p in sorted(glob.glob(pattern))]
+        files = [p for p in matches if not p.is_dir()]
+        folders = [p for p in matches if p.is_dir()]
+    if not files:
+        found = [r for folder in folders for r in _below(folder, str(folder), channel)]
+        return found or [_broken(pattern, "no file matches")]
+    return [_of_file(p, channel) for p in files]
+
+
+def _matching_at_any_depth(pattern: Path) -> tuple[list[Path], list[Path]]:
+    """Files and folders; by the walk, since ``glob`` runs in circles where links lead back."""
+    parts = pattern.parts
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root, rest = Path(*parts[:first]), parts[first:]
+    found = registry.attribute("serzoo.datamodules.walk:walk")(root)
+    left = found.left()
+    lost = [p for kind in LOST for p in left.get(kind, ())]
+    other = {p for kind, paths in left.items() if kind != "closed" for p in paths}
+    for text, fault in found.notes(without=other):
+        tell(f"{pattern}: {text}", fault=fault)
+
+    def fitting(paths: Iterable[Path]) -> list[Path]:
+        return sorted((p for p in paths if _fits(p.relative_to(root).parts, rest)), key=str)
+
+    return fitting([*found.files, *lost]), fitting(found.folders)
+
+
+def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return any(_fits(names[i:], pattern[1:]) for i in range(len(names) + 1))
+    return bool(names) and fnmatch(names[0], pattern[0]) and _fits(names[1:], pattern[1:])
+
+
+def _below(folder: Path, name: str, channel: int | None) -> list[Recording]:
+    """Audio below a folder, in order; what was not fetched is among it, and tells so when read."""
+    found = registry.attribute("serzoo.datamodules.walk:walk")(folder)
+    suffixes = _suffixes()
+    left = found.left()
+    lost = [p for kind in LOST for p in left.get(kind, ()) if p.suffix.lower() in suffixes]
+    paths = sorted([*found.take(), *lost], key=lambda p: p.as_posix())
+    notes = found.notes(without=lost)
+    if not paths:
+        held = "; ".join([f"it holds {found.holds()}", *(text for text, _ in notes)])
+        ends = ", ".join(s[1:] for s in suffixes)
+        return [_broken(name, f"the folder has no {ends} file, nor has any below it; {held}")]
+    for text, fault in notes:
+        tell(f"{name}: {text}", fault=fault)
+    return [_of_file(p, channel) for p in paths]
 
 
 def _suffixes() -> tuple[str, ...]:
     suffixes: tuple[str, ...] = registry.attribute("serzoo.datamodules.audio:SUFFIXES")
     return suffixes
+
+
+def _problem(path: Path) -> str | None:
+    found: str | None = registry.attribute("serzoo.datamodules.placeholders:problem")(path)
+    return found
 
 
 def _of_file(path: Path, channel: int | None) -> Recording:

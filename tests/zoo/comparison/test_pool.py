@@ -16,6 +16,7 @@ import torch
 from facts import tells
 from serzoo.zoo.comparison import pool
 from serzoo.zoo.comparison.pool import Job
+from serzoo.zoo.errors import DataNote, DataWarning
 from serzoo.zoo.record import read_record, write_json
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
@@ -67,6 +68,16 @@ def test_one_cell_fails_one_worker_is_killed_and_the_rest_goes_on(tmp_path: Path
     assert [r["status"] for r in (one, killed, three)] == ["failed"] * 3
     assert [r["reason"] for r in (one, killed, three)] == ["error", "killed", "error"]
     assert mp.active_children() == []
+
+
+def test_what_a_cell_is_told_of_its_data_is_told_by_the_comparison() -> None:
+    worker = object.__new__(pool._Worker)
+    worker.pipe, theirs = mp.Pipe()
+    theirs.send(("ok", [("2 files are gone", True), ("1 is odd", False)]))
+    with pytest.warns(DataWarning) as caught:
+        assert worker.result() == "ok"
+    found = [(str(w.message), w.category) for w in caught]
+    assert found == [("2 files are gone", DataWarning), ("1 is odd", DataNote)]
 
 
 def test_a_cell_that_hangs_is_ended_at_its_limit_and_the_rest_goes_on(

@@ -1,0 +1,93 @@
+"""What stands in the place of a file whose content is elsewhere, and how to get it.
+
+git-annex and DVC leave links to nothing, Git LFS a small text; and a pipe has a name like a file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from ..zoo.notices import shown
+
+POINTER = 1024  # bytes; a file of version control that stands for another is smaller than this
+REMEDY = {
+    "annex": "run `git annex get .`",
+    "lfs": "run `git lfs pull`",
+    "dvc": "run `dvc pull`",
+    "dangling": "restore what the link points to, or remove it",
+    "special": "write the sound to a file first",
+}
+"""What to do, by the kind of what was found."""
+
+
+def problem(path: Path) -> str | None:
+    """Why there is no audio behind the name of a file, and the remedy; None = nothing is known."""
+    try:
+        facts = path.stat()
+    except (OSError, ValueError):  # of os.path, which answers on names that no system has, too
+        if os.path.islink(path):
+            kind, why = dangling(path)
+            said = f"it is a link to nothing ({shown(why)})"
+            if kind != "dangling":
+                said = "its content was not fetched"
+            return f"{said}: {REMEDY[kind]}"
+        return f"its content was not fetched: {REMEDY['dvc']}" if _of_dvc(path) else None
+    if pointer := pointer_of(path, facts):
+        said = "it is a Git LFS pointer" if pointer == "lfs" else "its content was not fetched"
+        return f"{said}: {REMEDY[pointer]}"
+    if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):
+        return f"it is {special(facts.st_mode)}, which cannot be read twice: {REMEDY['special']}"
+    return None
+
+
+def dangling(path: Path) -> tuple[str, str]:
+    """The kind of a link to nothing, and where it points."""
+    target = target_of(path) or "?"
+    parts = target.replace("\\", "/")
+    if ".git/annex/" in parts:
+        return "annex", f"-> {target}"
+    if ".dvc/cache" in parts or _of_dvc(path):
+        return "dvc", f"-> {target}"
+    return "dangling", f"-> {target}"
+
+
+def _of_dvc(path: Path) -> bool:
+    """Whether DVC keeps this: it writes a file beside each file or folder that it keeps."""
+    return any(os.path.isfile(f"{place}.dvc") for place in (path, *path.parents) if place.name)
+
+
+def target_of(path: Path) -> str | None:
+    """Where a link points; None = it is no link."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+def pointer_of(path: Path, facts: os.stat_result) -> str | None:
+    """The kind of a small text that version control put in place of a file."""
+    if not (stat.S_ISREG(facts.st_mode) and 0 < facts.st_size < POINTER):
+        return None
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError:
+        return None
+    if start.startswith(b"version https://git-lfs"):
+        return "lfs"
+    return "annex" if start.startswith(b"/annex/objects/") else None
+
+
+_SPECIAL: dict[str, Callable[[int], bool]] = {
+    "a pipe": stat.S_ISFIFO,
+    "a socket": stat.S_ISSOCK,
+    "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+}
+
+
+def special(mode: int) -> str:
+    """What a name stands for that is neither file nor folder; ``mode`` is that of its ``stat``."""
+    return next((name for name, is_one in _SPECIAL.items() if is_one(mode)), "no file")

@@ -1,0 +1,236 @@
+"""What lies below a folder: the one walk of ``prepare``, ``predict`` and the catalogue.
+
+Links to folders are followed, as large corpora are often linked into place; no folder is read
+twice, and one that lies there itself comes before a link to it. Hidden files and what macOS adds
+to an archive are passed over. What is not taken is counted, with a reason and a remedy.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..zoo.notices import shown
+from .audio import SUFFIXES, UNREADABLE_SUFFIXES
+from .placeholders import REMEDY, dangling, pointer_of, special, target_of
+
+HEARD = (*SUFFIXES, *UNREADABLE_SUFFIXES)
+STORES = (".git", ".dvc", ".hg", ".svn", ".datalad")  # of version control: the same files again
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Why something is not taken.
+
+    Attributes:
+        what: with ``{s}`` where the plural has an s.
+        remedy: what to do next.
+        fault: False = nothing is missing.
+    """
+
+    what: str
+    remedy: str
+    fault: bool = True
+
+
+KINDS = {
+    "closed": Kind(
+        "left out {n} folder{s} or file{s} that cannot be read",
+        "change the permissions (chmod -R u+rX), then try again",
+    ),
+    "annex": Kind("left out {n} file{s} that git-annex has not fetched", REMEDY["annex"]),
+    "lfs": Kind("left out {n} Git LFS pointer{s} without audio", REMEDY["lfs"]),
+    "dvc": Kind("left out {n} file{s} or folder{s} that DVC has not fetched", REMEDY["dvc"]),
+    "dangling": Kind("left out {n} link{s} to nothing", REMEDY["dangling"]),
+    "convert": Kind(
+        "left out {n} audio file{s} of a format that cannot be read",
+        "convert to wav or flac, such as `ffmpeg -i a.m4a a.wav`",
+    ),
+    "special": Kind("left out {n} pipe{s}, socket{s} or device{s}", REMEDY["special"]),
+    "twice": Kind(
+        "did not follow {n} link{s} to a folder that is read already", "nothing is missing", False
+    ),
+    "hidden": Kind(
+        "passed over {n} hidden audio file{s}",
+        "take the dot from the name if it belongs to the corpus",
+        False,
+    ),
+    "macos": Kind(
+        "passed over {n} file{s} that macOS added (._*, __MACOSX)", "they hold no sound", False
+    ),
+}
+
+
+@dataclass
+class Found:
+    """What a walk found.
+
+    Attributes:
+        root: where it began.
+        files: every regular file with a visible name, sorted by path, with its ``stat``.
+        folders: every folder that was read, sorted.
+        passed: paths that are not taken, by the keys of :data:`KINDS`.
+        why: more of some of these: where a link points, what the system said.
+    """
+
+    root: Path
+    files: dict[Path, os.stat_result] = field(default_factory=dict)
+    folders: list[Path] = field(default_factory=list)
+    passed: dict[str, list[Path]] = field(default_factory=dict)
+    why: dict[Path, str] = field(default_factory=dict)
+
+    def take(self, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+        """The files that end so, in any case, sorted; without pointers of version control."""
+        ending = [p for p in self.files if p.suffix.lower() in suffixes]
+        return [p for p in ending if pointer_of(p, self.files[p]) is None]
+
+    def left(self, suffixes: Sequence[str] = SUFFIXES) -> dict[str, list[Path]]:
+        """What :meth:`take` of these suffixes leaves out, by kind; kinds without any are not there.
+
+        A file that lies converted beside itself (``a.wav`` beside ``a.m4a``) is not left out.
+        """
+        found: dict[str, list[Path]] = {}
+        audio = bool(set(suffixes) & set(SUFFIXES))
+        named = (*suffixes, *(HEARD if audio else ()))
+        for kind, paths in self.passed.items():
+            if audio and kind in ("closed", "twice"):
+                found[kind] = paths
+            elif audio or kind in ("annex", "dvc", "dangling"):
+                # what has no suffix may have been a folder
+                bare = ("",) if audio and kind in ("annex", "dvc", "dangling") else ()
+                found[kind] = [p for p in paths if p.suffix.lower() in (*named, *bare)]
+        have = set()
+        for path, facts in self.files.items():
+            if path.suffix.lower() in suffixes:
+                have.add(path.with_suffix(""))
+                if pointer := pointer_of(path, facts):
+                    found.setdefault(pointer, []).append(path)
+        if audio:
+            found["convert"] = [
+                p
+                for p in self.files
+                if p.suffix.lower() in UNREADABLE_SUFFIXES
+                and p.suffix.lower() not in suffixes
+                and p.with_suffix("") not in have
+            ]
+        return {kind: sorted(found[kind]) for kind in KINDS if found.get(kind)}
+
+    def notes(
+        self, suffixes: Sequence[str] = SUFFIXES, *, without: Collection[Path] = ()
+    ) -> list[tuple[str, bool]]:
+        """What :meth:`left` gives, in words, and whether it is a fault; without some paths."""
+        out = set(without)
+        rest = {k: [p for p in ps if p not in out] for k, ps in self.left(suffixes).items()}
+        return [(self._note(kind, ps), KINDS[kind].fault) for kind, ps in rest.items() if ps]
+
+    def _note(self, kind: str, paths: Sequence[Path]) -> str:
+        n = len(paths)
+        what = KINDS[kind].what.format(n=n, s="" if n == 1 else "s")
+        names = [shown(p.relative_to(self.root).as_posix()) for p in paths[:3]]
+        names = [
+            f"{name} ({shown(self.why[path])})" if path in self.why else name
+            for path, name in zip(paths, names, strict=False)
+        ]
+        kinds = f"{by_suffix(paths)}; " if kind == "convert" else ""
+        return f"{what} ({kinds}first: {', '.join(names)}): {KINDS[kind].remedy}"
+
+    def holds(self, folder: Path | None = None) -> str:
+        """The files below a folder, by suffix: ``3 m4a, 1 txt``, or ``nothing``."""
+        inside = [p for p in self.files if folder is None or p.is_relative_to(folder)]
+        return by_suffix(inside) or "nothing"
+
+
+def by_suffix(paths: Iterable[Path]) -> str:
+    """``3 m4a, 1 txt``, the most frequent first."""
+    counts = Counter(shown(p.suffix.lower()[1:]) or "without a suffix" for p in paths)
+    return ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common())
+
+
+def walk(root: Path) -> Found:
+    """Everything below a folder; nothing in it makes this fail.
+
+    A folder that cannot be read is in ``passed["closed"]``, also when it is the root.
+    """
+    found = Found(root)
+    seen: set[tuple[int, int]] = set()
+    folders: list[tuple[Path, str]] = [(root, "")]  # and the kind of what is hidden in it
+    links: list[tuple[Path, str]] = []
+    while folders or links:
+        if not folders:
+            links.sort(reverse=True)
+        folder, hidden = folders.pop() if folders else links.pop()
+        try:
+            here = os.stat(folder)
+            if (here.st_dev, here.st_ino) in seen:
+                target = target_of(folder)
+                _pass(found, hidden or "twice", folder, target and f"-> {target}")
+                continue
+            seen.add((here.st_dev, here.st_ino))
+            with os.scandir(os.fspath(folder)) as entries:
+                inside = list(entries)
+        except OSError as error:
+            _pass(found, hidden or "closed", folder, error.strerror or str(error))
+            continue
+        if not hidden:
+            found.folders.append(folder)
+        for entry in inside:
+            _sort(entry, folder / entry.name, hidden, found, folders, links)
+        names = {entry.name for entry in inside}
+        for name in names:  # a.wav.dvc stands for a.wav
+            if name.endswith(".dvc") and name[:-4] and name[:-4] not in names and not hidden:
+                _pass(found, "dvc", folder / name[:-4])
+    found.files = dict(sorted(found.files.items(), key=lambda item: item[0].as_posix()))
+    found.folders.sort()
+    for paths in found.passed.values():
+        paths.sort()
+    return found
+
+
+def _sort(
+    entry: os.DirEntry[str],
+    path: Path,
+    hidden: str,
+    found: Found,
+    folders: list[tuple[Path, str]],
+    links: list[tuple[Path, str]],
+) -> None:
+    """One name of a folder to where it belongs."""
+    if entry.name == "__MACOSX" or entry.name.startswith("._"):
+        hidden = "macos"
+    elif entry.name.startswith("."):
+        hidden = hidden or "hidden"
+    try:
+        if entry.is_dir():
+            if entry.name not in STORES:
+                (links if entry.is_symlink() else folders).append((path, hidden))
+            return
+        facts = entry.stat()
+    except OSError as error:
+        if (
+            error.errno is not None
+            and os.path.islink(path)
+            and not isinstance(error, PermissionError)
+        ):
+            kind, why = dangling(path)
+        else:
+            kind, why = "closed", error.strerror or str(error)
+        if not hidden:
+            _pass(found, kind, path, why)
+        return
+    if hidden:
+        if path.suffix.lower() in HEARD:
+            _pass(found, hidden, path)
+    elif stat.S_ISREG(facts.st_mode):
+        found.files[path] = facts
+    else:
+        _pass(found, "special", path, special(facts.st_mode))
+
+
+def _pass(found: Found, kind: str, path: Path, why: str | None = None) -> None:
+    found.passed.setdefault(kind, []).append(path)
+    if why:
+        found.why[path] = why
