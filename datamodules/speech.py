@@ -181,7 +181,7 @@ class SpeechDataModule(L.LightningDataModule):
         if isinstance(sampler, BucketSampler):
             sampler.set_epoch(self.first_epoch)
         # the same few in every epoch; Lightning would put single utterances in their place
-        settled = bool(self.trainer and self.trainer.overfit_batches)
+        settled = bool(getattr(self.trainer, "overfit_batches", 0))
         # the dataset takes a list of indices: batch_size=None hands the sampler's lists through,
         # and Lightning calls set_epoch on `sampler`, which it never does on `batch_sampler`
         return DataLoader(

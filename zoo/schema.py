@@ -242,9 +242,10 @@ def refused_precision(name: str) -> str | None:
         return None
     refusal = f"is '{name}'; have {', '.join(PRECISIONS)}"
     if name.endswith("-true") or name == "64":
+        refusal += "; the weights stay float32, which heads compute in"
+    if name in ("bf16-true", "16-true"):
         refusal += (
-            "; the weights stay float32, since heads compute in float32. To save memory or time, "
-            "set bf16-mixed; a frozen published encoder takes half the memory with "
-            "encoder.dtype=bfloat16"
+            ". To save memory or time, set bf16-mixed; a frozen published encoder takes half the "
+            "memory with encoder.dtype=bfloat16"
         )
     return refusal

@@ -106,3 +106,16 @@ def wait_until() -> Callable[..., None]:
             time.sleep(0.005)
 
     return wait
+
+
+@pytest.fixture
+def no_group_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process group that the test makes in this process ends with it, and so does its port."""
+    import torch
+
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")  # so that what was there before comes back
+        monkeypatch.delenv(name)
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -117,6 +117,25 @@ def test_swapping_exchanges_in_place_and_back():
     assert average.weights["w"].tolist() == [5, 6]
 
 
+def test_before_the_first_step_there_is_nothing_to_exchange():
+    current, average = {"w": torch.tensor([1.0])}, AveragedWeights(0.5)
+    average.swap(current)
+    assert not average.swapped
+    average.restart({"w": torch.tensor([3.0])})
+    average.swap(current)
+    assert average.swapped
+    assert current["w"].tolist() == [3]
+    average.restart()
+    assert (average.swapped, average.weights) == (False, {})
+
+
+def test_an_average_that_was_read_into_memory_moves_to_the_model():
+    average = AveragedWeights(0.5)
+    average.restart({"w": torch.tensor([3.0])})
+    average.update({"w": torch.empty(1, device="meta")}, 1)
+    assert average.weights["w"].device.type == "meta"
+
+
 class Watch(L.Callback):
     """Keeps copies of the state around and inside validation."""
 
@@ -184,9 +203,10 @@ def test_vectors_are_exempt_from_weight_decay(monkeypatch):
     assert decay[id(module.encoder.norm.weight)] == 0
 
 
-def test_one_kernel_takes_the_steps_of_the_plain_optimiser() -> None:
+@pytest.mark.parametrize("mixed", ["16-mixed", "bf16-mixed"])
+def test_one_kernel_takes_the_steps_of_the_plain_optimiser(mixed: str) -> None:
     found = {}
-    for precision in ("32-true", "16-mixed"):  # float16's scaled gradients take the plain one
+    for precision in ("32-true", mixed):  # mixed precision takes the plain one
         torch.manual_seed(0)
         weights = [nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(3))]
         optimizer = adamw([{"params": weights, "lr": 0.1}], 0.5, precision)

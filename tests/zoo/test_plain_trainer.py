@@ -29,7 +29,17 @@ from lightning.pytorch.plugins.precision import HalfPrecision
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.tuner import Tuner
 from serzoo.heads.classification import ClassificationHead
-from serzoo.zoo import Batch, Encoder, Frames, SERModule, Targets, Taxonomy, build_run, checkpoint
+from serzoo.zoo import (
+    Batch,
+    Encoder,
+    Frames,
+    SERModule,
+    Targets,
+    Taxonomy,
+    build_run,
+    checkpoint,
+    registry,
+)
 from serzoo.zoo.config import load as compose
 from serzoo.zoo.encoders.backbone import HFEncoder
 from serzoo.zoo.encoders.logmel import LogMelEncoder
@@ -39,6 +49,7 @@ from serzoo.zoo.publishing.published import save_pretrained
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+pytestmark = pytest.mark.usefixtures("no_group_left")
 CLASSES = Taxonomy.of(["angry", "happy", "sad"])
 QUIET: dict[str, Any] = {
     "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False,
@@ -445,6 +456,34 @@ def test_what_was_put_together_by_hand_is_built_again(
     # and trained further, and saved again
     again = load(fitted(loaded, tmp_path))
     assert again.metadata["config"] == loaded.metadata["config"]
+
+
+SMALL = {"selm": {"lm_width": 32, "lm_layers": 1}, "resnet50": {"width": 4}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*(("heads", n) for n in registry.names("heads")), ("encoders", "resnet50")],
+)
+def test_every_registered_part_is_told_by_its_name_and_options(kind: Any, name: str) -> None:
+    assert len(registry.names("heads")) == 5
+    knobs = registry.schema_of(registry.get(kind, name))
+    small = {k: v for k, v in SMALL.get(name, {}).items() if k in knobs}
+    made = registry.get(kind, name)
+    if kind == "heads":
+        module = SERModule(OwnEncoder(width=8), made(8, CLASSES, **small))
+        given: dict[str, Any] = {"encoder": module.encoder}
+    else:
+        encoder = made(**small)
+        module = SERModule(encoder, OwnHead(encoder.dim, CLASSES))
+        given = {"head": module.head}
+    again = checkpoint.rebuild(module.described(), "here", **given)
+    assert {k: v.shape for k, v in again.state_dict().items()} == {
+        k: v.shape for k, v in module.state_dict().items()
+    }
+    part = kind[:-1]
+    assert type(getattr(again, part)) is made
+    assert again.described()["config"][part] == module.described()["config"][part]
 
 
 def test_options_of_the_constructor_replace_those_of_the_checkpoint(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from typing import Any, Literal, Optional, Union
@@ -189,3 +190,40 @@ def test_fits(value: Any, annotation: Any) -> None:
 @pytest.mark.parametrize(("value", "annotation"), DOES_NOT_FIT)
 def test_does_not_fit(value: Any, annotation: Any) -> None:
     assert not _fits(value, annotation)
+
+
+# ---- from classes to names
+
+
+class Own(Encoder):
+    def extract(self, audio: Any, lengths: Any) -> Any: ...
+
+    def forward(self, hidden: Any, mask: Any) -> Any: ...
+
+
+def test_a_part_remembers_what_it_was_made_with() -> None:
+    head = get("heads", "classification")(4, Taxonomy.of(["a", "b"]), hidden=3)
+    assert head.made_with == ((4, Taxonomy.of(["a", "b"])), {"hidden": 3})
+    assert registry.name_of("heads", head) == "classification"
+    assert registry.name_of("encoders", get("encoders", "logmel")()) == "logmel"
+    assert not [k for k in head.state_dict() if "made_with" in k]
+
+
+def test_a_class_has_the_name_that_it_is_registered_under(entries: list[EntryPoint]) -> None:
+    own = Own()
+    assert registry.name_of("encoders", own) is None
+
+    class Sub(type(get("encoders", "logmel")())):  # type: ignore[misc]
+        """Not what its parent is registered as."""
+
+    assert registry.name_of("encoders", Sub()) is None
+    broken = EntryPoint("broken", "there.is.none:X", "serzoo.encoders")
+    # by a module that only passes it on
+    passed = EntryPoint("mine", f"{__name__}:PASSED_ON", "serzoo.encoders")
+    registry._table.cache_clear()
+    entries += [broken, passed]
+    sys.modules.setdefault(__name__, sys.modules[Own.__module__])
+    assert registry.name_of("encoders", own) == "mine"
+
+
+PASSED_ON = Own

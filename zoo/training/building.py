@@ -98,7 +98,7 @@ def described(module: SERModule) -> dict[str, Any]:
     head, average = module.head, module.average
     how = {key: getattr(module, key) for key in OPTIONS if key != "ema"}
     optim = OptimConfig(**how, ema=average.decay if average is not None else 0.0)
-    cfg = RunConfig(**nodes, optim=optim, seed=module.seed)
+    cfg = RunConfig(encoder=nodes["encoder"], head=nodes["head"], optim=optim, seed=module.seed)
     told = how_built(cfg, head.taxonomy) | ({"own": own} if own else {})
     _, first, *_ = (*head.made_with[0], head.made_with[1].get("taxonomy"), None)
     if isinstance(first, Taxonomy) and first != head.taxonomy:  # it was widened

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 
 import torch
-from lightning.fabric.plugins.environments import (
-    LSFEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning.fabric.plugins.environments.lsf import LSFEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from ..config import RunConfig
 from ..errors import ConfigError

@@ -16,6 +16,8 @@ from serzoo.zoo.schema import ACCELERATORS, ALIASES, PRECISIONS, STRATEGIES
 from serzoo.zoo.train import train
 from serzoo.zoo.training import capability
 
+pytestmark = pytest.mark.usefixtures("no_group_left")
+
 
 def literals(annotation: Any) -> list[str]:
     inner = [str(x) for a in get_args(annotation) for x in (literals(a) or [a])]
@@ -64,7 +66,8 @@ def test_a_precision_is_written_out_or_refused_with_those_there_are(name: str) -
         one(f"trainer.precision={name}")
     if name != "null":
         assert ", ".join(PRECISIONS) in str(told.value)
-    assert ("bf16-mixed; a frozen" in str(told.value)) == (name in HELD or name == "64")
+    assert ("weights stay float32" in str(told.value)) == (name in HELD or name == "64")
+    assert ("encoder.dtype=bfloat16" in str(told.value)) == (name in ("16-true", "bf16-true"))
 
 
 def test_a_short_name_is_the_same_run() -> None:
