@@ -6,6 +6,7 @@ No split, no taxonomy: a manifest says what exists and what the corpus claims ab
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
@@ -146,7 +147,11 @@ def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
     utterances, root = list(utterances), Path(root)
     counts = Counter(u.id for u in utterances)
     outside = [u for u in utterances if not is_inside(u.audio)]
-    missing = {u.audio for u in utterances if is_inside(u.audio) and not (root / u.audio).is_file()}
+    # of os.path, which answers on names that no system has, too
+    missing = sorted(
+        {u.audio for u in utterances if is_inside(u.audio) and not os.path.isfile(root / u.audio)}
+    )
+    why = problem(root / missing[0]) if missing else None
     problems = [
         _problem("ids that occur more than once", [i for i, n in counts.items() if n > 1]),
         _problem(
@@ -160,7 +165,7 @@ def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
             [f"{u.id}: {u.gender}" for u in utterances if u.gender not in GENDERS],
         ),
         _problem("audio paths that are not relative to the root", [u.audio for u in outside]),
-        _problem(f"audio files that are not under {root}", sorted(missing), root),
+        _problem(f"audio files that are not under {root}", missing) + (f": {why}" if why else ""),
     ]
     found = [p for p in problems if p]
     if found:
@@ -176,11 +181,8 @@ def is_inside(audio: str) -> bool:
     return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in audio
 
 
-def _problem(what: str, cases: list[str], root: Path | None = None) -> str:
-    if not cases:
-        return ""
-    remedy = problem(root / cases[0]) if root is not None else None
-    return f"{len(cases)} {what} (first: {cases[0]}{': ' + remedy if remedy else ''})"
+def _problem(what: str, cases: list[str]) -> str:
+    return f"{len(cases)} {what} (first: {cases[0]})" if cases else ""
 
 
 def _number(value: Any) -> bool:

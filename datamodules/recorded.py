@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..zoo.errors import ConfigError
+from ..zoo.notices import tell
 from .audio import SUFFIXES
 from .walk import walk
 
@@ -37,7 +38,7 @@ def recordings(kind: str, given: dict[str, str | Path | None]) -> list[tuple[str
     found = [
         (path.relative_to(root.parent).as_posix(), path)
         for root, part in roots
-        for path in (walk(root).take() if root.is_dir() else ())
+        for path in _audio(root)
         if not part or part in path.relative_to(root).parts
     ]
     if found:
@@ -48,3 +49,13 @@ def recordings(kind: str, given: dict[str, str | Path | None]) -> list[tuple[str
         f"condition {kind}: {where}; give {option}=FOLDER with {', '.join(SUFFIXES)} files, or set "
         f"SERZOO_DATA to a folder that holds {' and '.join(n for n, _ in FOLDERS[kind])}{also}"
     )
+
+
+def _audio(root: Path) -> list[Path]:
+    """Audio below a folder, if there is one; what is not taken is told."""
+    if not root.is_dir():
+        return []
+    found = walk(root)
+    for text, fault in found.notes():
+        tell(f"{root.name}: {text}", fault=fault)
+    return found.take()

@@ -25,7 +25,7 @@ def tell(text: str, *, fault: bool = True) -> None:
         text: what was found, how many, what to do next.
         fault: False = a fact to know.
     """
-    if any(os.environ.get(name, "0") != "0" for name in RANKS):
+    if any((os.environ.get(name) or "0") != "0" for name in RANKS):
         return
     warnings.warn(shown(text), DataWarning if fault else DataNote, stacklevel=2)
 

@@ -160,3 +160,16 @@ def test_validate_tells_all_problems_at_once(tmp_path):
         validate([PLAIN, replace(PLAIN, end=0.0)], tmp_path)
     for part in ("manifest of 2 utterances", "more than once", "whose end", "1 audio files"):
         assert part in str(error.value)
+
+
+def test_validate_says_why_a_file_is_not_there(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.wav").symlink_to("../.git/annex/objects/1.wav")
+    with pytest.raises(DataError, match=r"1 audio files that are not under .*git annex get"):
+        validate([PLAIN], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_validate_counts_names_that_no_system_has_as_missing(tmp_path, name):
+    with pytest.raises(DataError, match="1 audio files"):
+        validate([replace(PLAIN, audio=name)], tmp_path)

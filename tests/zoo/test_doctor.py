@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from serzoo.zoo.doctor import CHECKS, doctor, examine, summary
 from serzoo.zoo.doctor import cost as doctor_cost
 from serzoo.zoo.doctor import trial as doctor_trial
 from serzoo.zoo.doctor.trial import Trial
+from serzoo.zoo.errors import DataError, DataWarning
 from serzoo.zoo.types import HeadLoss
 from torch import nn
 
@@ -351,3 +354,23 @@ def test_what_cannot_be_run_says_what_train_says(
     wanted = capsys.readouterr().err.replace("serzoo train", "serzoo doctor")
     assert main(["doctor", "ravdess"]) == 2
     assert capsys.readouterr().err == wanted
+
+
+def test_what_is_in_the_report_is_not_told_beside_it():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with doctor_trial._reported() as in_report:
+            for text in ("in the report", "1 is refused", "1 is refused"):
+                warnings.warn(text, DataWarning, stacklevel=1)
+            in_report.append("in the report")
+    assert [str(w.message) for w in caught] == ["1 is refused"]
+
+
+def test_where_no_report_follows_all_is_told():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with suppress(DataError), doctor_trial._reported() as in_report:
+            in_report.append("found")
+            warnings.warn("found", DataWarning, stacklevel=1)
+            raise DataError("and then it failed")
+    assert [str(w.message) for w in caught] == ["found"]
