@@ -460,7 +460,9 @@ def _refuse_missing(path: Path) -> None:
         raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
     why = problem(path)
     if why and there:
-        raise AudioError(f"{path}: {why}", "a pointer" if path.is_file() else "a pipe or a device")
+        raise AudioError(
+            f"{path}: {why}", "not fetched" if path.is_file() else "a pipe or a device"
+        )
     if folder:
         raise AudioError(f"{path} is a folder, not an audio file; give a file", "a folder")
     if not there:

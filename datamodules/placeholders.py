@@ -32,7 +32,7 @@ def problem(path: Path) -> str | None:
             kind, why = dangling(path)
             said = f"it is a link to nothing ({shown(why)})"
             if kind != "dangling":
-                said = "its content was not fetched"
+                said = f"its content was not fetched ({shown(why)})"
             return f"{said}: {REMEDY[kind]}"
         return f"its content was not fetched: {REMEDY['dvc']}" if _of_dvc(path) else None
     if pointer := pointer_of(path, facts):
@@ -49,7 +49,8 @@ def dangling(path: Path) -> tuple[str, str]:
     parts = target.replace("\\", "/")
     if ".git/annex/" in parts:
         return "annex", f"-> {target}"
-    if ".dvc/cache" in parts or _of_dvc(path):
+    used = any((folder / ".dvc").is_dir() for folder in path.absolute().parents)
+    if ".dvc/cache" in parts or used or _of_dvc(path):
         return "dvc", f"-> {target}"
     return "dangling", f"-> {target}"
 

@@ -220,7 +220,7 @@ def test_what_cannot_be_read_names_a_command_that_converts(tmp_path, suffix):
     ("content", "words"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "git lfs pull"),
-        (b"/annex/objects/SHA256E-s32--ab.wav\n", "git annex get .*x.wav"),
+        (b"/annex/objects/SHA256E-s32--ab.wav\n", "git annex get"),
         (b"<!DOCTYPE html>\n<title>404</title>", "HTML"),
         (b"\xef\xbb\xbf \n<HTML><body>", "HTML"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code>", "XML"),
@@ -254,12 +254,12 @@ def test_a_link_to_nothing_says_how_to_get_the_file(tmp_path):
     (tmp_path / "under" / "dvc").mkdir()
     (tmp_path / "one.wav.dvc").write_text("outs:")
     for name, target, words in (
-        ("a.wav", "../.git/annex/objects/ab/x.wav", r"git annex get .*a\.wav"),
-        ("under/dvc/b.wav", "/shared/cache/files/md5/ab", "dvc pull"),
-        ("kept/c.wav", None, r"kept\.dvc.*dvc pull"),
-        ("one.wav", None, r"one\.wav\.dvc.*dvc pull"),
-        ("d.wav", "elsewhere/d.wav", "points to elsewhere/d.wav"),
-        ("loop.wav", "loop.wav", "points to loop.wav"),
+        ("a.wav", "../.git/annex/objects/ab/x.wav", says("a.wav", "git annex get")),
+        ("under/dvc/b.wav", "/shared/cache/files/md5/ab", says("b.wav", "dvc pull")),
+        ("kept/c.wav", None, says("c.wav", "dvc pull")),
+        ("one.wav", None, says("one.wav", "dvc pull")),
+        ("d.wav", "elsewhere/d.wav", says("d.wav", "-> elsewhere/d.wav")),
+        ("loop.wav", "loop.wav", says("-> loop.wav")),
         ("e.wav", None, "check root="),
     ):
         if target is not None:

@@ -148,13 +148,6 @@ def test_validate_tells_count_and_first_case(tmp_path, write_wave, changes, mess
     assert message in str(error.value)
 
 
-def test_validate_says_how_to_get_what_a_link_names(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "1.wav").symlink_to("../.git/annex/objects/x")
-    with pytest.raises(DataError, match=r"first: a/1\.wav: .*git annex get"):
-        validate([PLAIN], tmp_path)
-
-
 def test_validate_tells_all_problems_at_once(tmp_path):
     with pytest.raises(DataError) as error:
         validate([PLAIN, replace(PLAIN, end=0.0)], tmp_path)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from serzoo.datamodules.catalog import _listing
+from serzoo.datamodules.placeholders import problem
 from serzoo.datamodules.prepare import prepare
 from serzoo.datamodules.recorded import recordings as noises
-from serzoo.datamodules.walk import KINDS, problem, walk
+from serzoo.datamodules.walk import KINDS, walk
 from serzoo.zoo.errors import DataNote, DataWarning
 from serzoo.zoo.prediction.recordings import recordings
 
