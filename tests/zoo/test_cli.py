@@ -135,7 +135,7 @@ def test_config_prints_what_a_run_would_be(capsys: pytest.CaptureFixture[str]) -
         (["prepare", "folder", "root=nowhere"], "no folder nowhere for corpus 'folder'; set root"),
         (
             ["prepare", "folder", "rot=."],
-            "unknown setting 'rot'; have channel, options.KEY, out, r",
+            "unknown setting 'rot'; have channel, options.KEY, out",
         ),
         (["prepare", "folder", "root=.", "channel=left"], "channel is 'left'; have mean, first"),
         (["prepare", "folder", "root=.", "strict=no"], "strict is 'no'; have true, false"),
