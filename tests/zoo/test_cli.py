@@ -134,7 +134,11 @@ def test_config_prints_what_a_run_would_be(capsys: pytest.CaptureFixture[str]) -
         (["prepare", "ravdes", "root=."], "no corpus called 'ravdes'; have"),
         (["prepare", "folder"], "where is corpus 'folder'? set root=FOLDER"),
         (["prepare", "folder", "root=nowhere"], "no folder nowhere for corpus 'folder'; set root"),
-        (["prepare", "folder", "rot=."], "unknown setting 'rot'; have options.KEY, out, root, st"),
+        (
+            ["prepare", "folder", "rot=."],
+            "unknown setting 'rot'; have channel, options.KEY, out",
+        ),
+        (["prepare", "folder", "root=.", "channel=left"], "channel is 'left'; have mean, first"),
         (["prepare", "folder", "root=.", "strict=no"], "strict is 'no'; have true, false"),
         (["prepare", "folder", "root=.", "options.x=1"], "corpus 'folder': unknown key 'x'; have"),
         (["audit", "nowhere.jsonl"], ""),
