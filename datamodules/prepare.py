@@ -441,8 +441,10 @@ def _write(prepared: Prepared, out: Path) -> None:
         beside(out, ".refused.jsonl"),
         (json.dumps(asdict(r), ensure_ascii=False) for r in prepared.refusals),
     )
-    sidecar = {"root": shown(str(prepared.root.resolve())), "notes": prepared.notes()}
-    write_lines(beside(out, ".json"), [json.dumps(sidecar, indent=1, ensure_ascii=False)])
+    root = str(prepared.root.resolve())
+    sidecar = {"root": root, "notes": prepared.notes()}
+    strange = shown(root) != root  # no UTF-8: escaped, it can be read again
+    write_lines(beside(out, ".json"), [json.dumps(sidecar, indent=1, ensure_ascii=strange)])
     write_manifest(out, prepared.utterances)
 
 

@@ -90,6 +90,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
             "crema_d",
             path,
             root,
+            id=f"crema_d/{path.stem.upper()}",
             speaker=actor,
             gender=sex.get(actor),
             language="en",
@@ -106,10 +107,11 @@ def _audio(root: Path) -> dict[str, Path]:
     files = find_files(root)
     # the repository holds every recording as WAV and as MP3
     files = [p for p in files if p.suffix.lower() != ".mp3"] or files
-    named = [p for p in files if _NAME.fullmatch(p.stem)]
+    # some systems lose the case of names
+    named = [p for p in files if _NAME.fullmatch(p.stem.upper())]
     if not named:
         raise nothing_found("crema_d", root, "AudioWAV/1001_DFA_ANG_XX.wav")
-    other = [p for p in files if not _NAME.fullmatch(p.stem)]
+    other = [p for p in files if not _NAME.fullmatch(p.stem.upper())]
     left_out("crema_d", {"not named like 1001_DFA_ANG_XX.wav": other})
-    check_once("crema_d", root, ((p.stem, p) for p in named))
-    return {_IN_TABLES.get(p.stem, p.stem): p for p in named}
+    check_once("crema_d", root, ((p.stem.upper(), p) for p in named))
+    return {_IN_TABLES.get(p.stem.upper(), p.stem.upper()): p for p in named}

@@ -40,7 +40,8 @@ def prepare(root: Path) -> Iterator[Utterance]:
         DataError: when there is no session, no audio, or a session lacks its texts.
     """
     sessions = _sessions(root)
-    audio = {p.stem: p for s in sessions for p in _audio(s)}
+    # some systems lose the case of names
+    audio = {p.stem.lower(): p for s in sessions for p in _audio(s)}
     if not audio:
         raise DataError(
             f"iemocap: no audio in sentences/wav of the {len(sessions)} sessions under {root}; "
@@ -68,7 +69,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
             dims = (_scale(found["v"]), _scale(found["a"]), _scale(found["d"]))
             if None in dims:
                 odd_dims.append(turn[0])
-            path = audio.get(turn[0]) or session.joinpath(
+            path = audio.get(turn[0].lower()) or session.joinpath(
                 "sentences", "wav", turn["session"] + turn["dialogue"], f"{turn[0]}.wav"
             )
             text = texts.get(turn[0])
@@ -76,6 +77,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
                 "iemocap",
                 path,
                 root,
+                id=f"iemocap/{turn[0]}",
                 speaker=turn["session"] + turn["who"],
                 session=turn["session"],
                 gender=_GENDER[turn["who"]],
@@ -87,10 +89,11 @@ def prepare(root: Path) -> Iterator[Utterance]:
                 label_source="perceived",
             )
     odd_texts += sorted(set(texts) - rated)
+    unrated = audio.keys() - {name.lower() for name in rated}
     for what, names in {
         "rated lines that name no turn, or one a second time": odd_lines,
         "turns with a mean rating outside 1..5, taken as not rated": odd_dims,
-        "audio files without a rated line, left out": sorted(set(audio) - rated),
+        "audio files without a rated line, left out": sorted(audio[k].stem for k in unrated),
         "turns without a transcript": sorted(rated - set(texts)),
         "lines of transcripts that belong to no rated turn": odd_texts,
     }.items():

@@ -18,7 +18,8 @@ from ..layout import check_once, listing, read_table
 from ..manifest import Utterance
 from . import find_files, left_out, note, nothing_found, utterance
 
-_NAME = re.compile(r"dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)")
+# some systems lose the case of names
+_NAME = re.compile(r"dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)", re.IGNORECASE)
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
 
 # the publisher's folder of each split
@@ -114,8 +115,8 @@ def _audio(root: Path) -> dict[str, dict[str, Path]]:
         elif split is None:
             unsplit.append(path)
         else:
-            audio[split][path.stem] = path
-            named.append((f"{split}-{path.stem}", path))
+            audio[split][path.stem.lower()] = path
+            named.append((f"{split}-{path.stem.lower()}", path))
     if not named:
         raise _no_audio(root, unsplit)
     left_out(

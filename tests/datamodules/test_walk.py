@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from serzoo.datamodules.catalog import _listing
+from serzoo.datamodules.catalog import _listing, open_corpora, prepare_corpus
 from serzoo.datamodules.placeholders import problem
 from serzoo.datamodules.prepare import prepare
 from serzoo.datamodules.recorded import recordings as noises
@@ -186,6 +186,15 @@ def test_names_that_are_not_utf8_stop_nobody(tree):
     assert (refusal.reason, refusal.path) == ("name is not UTF-8", "sad/\\xfcber.wav")
     (row,) = [r for r in recordings(tree) if "ber" in r.name]
     assert sum(len(piece) for piece in row.pieces()) == 8000
+
+
+def test_a_root_whose_name_is_not_utf8_is_found_again(tree, monkeypatch):
+    monkeypatch.setenv("SERZOO_CACHE", str(tree.parent / "cache"))
+    root = tree.rename(os.fsdecode(os.fsencode(tree) + b"-\xfc"))
+    out = str(root.parent / "m.jsonl")
+    prepare_corpus("folder", root=str(root), out=out)
+    assert len(open_corpora([], manifest=out).utterances) == 4
+    assert len(open_corpora(["folder"], root=str(root)).utterances) == 4
 
 
 def test_a_class_with_a_name_that_is_not_utf8_is_refused_and_named(tree):

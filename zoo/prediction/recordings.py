@@ -123,7 +123,7 @@ def _matching_at_any_depth(pattern: Path) -> tuple[list[Path], list[Path]]:
     def fitting(paths: Iterable[Path]) -> list[Path]:
         return sorted((p for p in paths if _fits(p.relative_to(root).parts, rest)), key=str)
 
-    return fitting([*found.files, *lost]), fitting(found.folders)
+    return fitting({*found.files, *lost}), fitting(found.folders)
 
 
 def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..notices import shown
 from ..swap import check_place, new_file
 from .predictions import Row
 from .recordings import Recording
@@ -124,12 +125,23 @@ def _panel(axes: Any, rows: Sequence[Row], classes: Sequence[str]) -> None:
     for run in runs[1:]:  # what lies between stretches of speech
         before = max(_end(row) for row in windows if _start(row) < _start(run[0]))
         axes.axvspan(before, _start(run[0]), color="0.93", zorder=0, linewidth=0)
-    errors = [row.error for row in rows if _ends(row) or (row.error is not None and not windows)]
-    title = rows[0].file if len(rows[0].file) <= 90 else "..." + rows[0].file[-87:]
-    axes.set_title(title, fontsize=9, loc="left")
+    broken = [row for row in rows if _ends(row) or (row.error is not None and not windows)]
+    errors = [shown(str(row.error)) for row in broken]
+    file = shown(rows[0].file)
+    title = file if len(file) <= 90 else "..." + file[-87:]
+    axes.set_title(title, fontsize=9, loc="left", parse_math=False)
     if errors:
         text = errors[0] if len(errors[0]) <= 120 else errors[0][:117] + "..."
-        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", fontsize=8, color="0.3")
+        axes.text(
+            0.5,
+            0.5,
+            text,
+            transform=axes.transAxes,
+            ha="center",
+            fontsize=8,
+            color="0.3",
+            parse_math=False,
+        )
     axes.set_ylim(-0.02, 1.02)
     if windows:
         axes.set_xlim(0, max(_end(row) for row in windows))

@@ -119,3 +119,13 @@ def test_the_engine_counts_the_missing_recording(tree):
     assert [r.id for r in prepared.refusals] == ["crema_d/1040_TSI_FEA_XX"]
     assert {u.duration for u in prepared.utterances} == {1.0}
     assert tells([w.message for w in prepared.warnings], "summaryTable.csv")
+
+
+def test_names_that_lost_their_case_are_found(tree):
+    wanted, said = tree.read(prepare)
+    for path in tree.root.glob("AudioWAV/*.wav"):
+        path.rename(path.with_name(path.name.lower()))
+    found, now = tree.read(prepare)
+    assert found.keys() == wanted.keys()
+    assert now == said
+    assert [name for name, u in found.items() if not tree.has(u)] == ["1040_TSI_FEA_XX"]

@@ -118,3 +118,14 @@ def test_two_copies_are_refused(tree):
     tree.plant("copy/Session1/x.txt")
     with pytest.raises(DataError, match=says(2, "IEMOCAP_full_release, copy", "root=")):
         tree.read(prepare)
+
+
+def test_names_that_lost_their_case_are_found(tree):
+    wanted, said = tree.read(prepare)
+    there = [tree.has(u) for u in wanted.values()]
+    for path in tree.root.rglob("*.wav"):
+        path.rename(path.with_name(path.name.lower()))
+    found, now = tree.read(prepare)
+    assert found.keys() == wanted.keys()
+    assert [tree.has(u) for u in found.values()] == there
+    assert now == [t.replace("Ses", "ses") if "audio files" in t else t for t in said]

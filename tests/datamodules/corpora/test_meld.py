@@ -124,3 +124,13 @@ def test_a_recording_twice_is_refused(meld):
         DataError, match=says("1 of 3", "train-dia0_utt0", "train_splits/dia0_utt0.flac")
     ):
         meld.read(prepare)
+
+
+def test_names_that_lost_their_case_are_found(meld):
+    wanted, said = meld.read(prepare)
+    for path in meld.root.rglob("*.flac"):
+        path.rename(path.with_name(path.name.upper()))
+    found, now = meld.read(prepare)
+    assert found.keys() == wanted.keys()
+    assert now == said
+    assert sum(map(meld.has, found.values())) == 3

@@ -75,8 +75,15 @@ def test_a_pattern_finds_a_file_once_though_a_link_leads_back(tmp_path, write_wa
     (tmp_path / "a" / "b" / "up").symlink_to("..")
     (tmp_path / "a" / "b" / "top").symlink_to("../..")
     (tmp_path / "a" / "3.wav").symlink_to("nowhere")
-    names = [r.name.removeprefix(f"{tmp_path}/") for r in recordings(f"{tmp_path}/**/*.wav")]
-    assert names == ["a/1.wav", "a/3.wav", "a/b/2.wav"]
+    (tmp_path / "a" / "4.wav").write_text("version https://git-lfs.github.com/spec/v1\n")
+
+    def names(pattern):
+        return [r.name.removeprefix(f"{tmp_path}/") for r in recordings(f"{tmp_path}/{pattern}")]
+
+    assert names("**/*.wav") == ["a/1.wav", "a/3.wav", "a/4.wav", "a/b/2.wav"]
+    assert names("a/**/b/*") == names("*/b/2*") == ["a/b/2.wav"]
+    (nothing,) = recordings(f"{tmp_path}/**/*.ogg")
+    assert "no file matches" in reason(nothing)
 
 
 def test_a_name_that_is_not_utf8_is_predicted_and_written(tmp_path, write_wave):

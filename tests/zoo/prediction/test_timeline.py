@@ -75,3 +75,12 @@ def test_where_plots_may_go(tmp_path):
         Plots("a.png", [recording("a")] * 21)
     (tmp_path / "dotted.d").mkdir()
     assert Plots(tmp_path / "dotted.d", [recording("a")] * 21).folder
+
+
+@pytest.mark.parametrize("name", ["\udcfcber.wav", "a$\\frac$.wav"])
+def test_any_name_can_be_drawn(tmp_path, name):
+    rows = [row(name, 0, 2, 0.1), Row(name, start=2.0, error=f"{name}: damaged")]
+    image = tmp_path / "all.png"
+    assert Plots(image, [recording(name)]).write(rows, CLASSES) == [image]
+    (made,) = Plots(tmp_path / "each", [recording(name)]).write(rows, CLASSES)
+    assert len(list(made.glob("*.png"))) == 1
