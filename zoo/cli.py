@@ -9,7 +9,9 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from .errors import SerzooError, system_error
 from .notices import on_terminal
@@ -181,6 +183,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest and many:
         setattr(arguments, many, [*getattr(arguments, many), *rest])
+    if argv is None:  # this process is ours
+        threading.excepthook = _told_elsewhere(threading.excepthook)
     try:
         with on_terminal():
             code = VERBS[arguments.verb](arguments)
@@ -199,6 +203,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(f"serzoo {arguments.verb}: {' '.join(said.splitlines())}", e)
         return 2
     return int(code or 0)
+
+
+def _told_elsewhere(others: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """For threads: TensorBoard writes in one, and hands what it meets on to who writes next."""
+    return lambda seen: None if system_error(seen.exc_value) else others(seen)
 
 
 def _tell(line: str, error: BaseException) -> None:

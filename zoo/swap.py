@@ -30,7 +30,7 @@ def new_file(path: Path, *, keep: bool = False) -> Iterator[Path]:
     """
     own = _own()
     draft = path.with_name(f".{path.name[:SHORT]}.{own}")
-    with _named(path, draft):
+    with named(path, draft):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -67,19 +67,20 @@ def check_place(path: Path) -> None:
     if not parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     draft = parent / f".{path.name[:SHORT]}.{_own()}"
-    with _named(path, draft):
+    with named(path, draft):
         draft.touch()
         draft.unlink()
 
 
 @contextmanager
-def _named(path: Path, draft: Path) -> Iterator[None]:
+def named(path: Path, draft: Path | None = None) -> Iterator[None]:
     """Errors of the system name ``path``: nobody knows its draft, and a full disk names nothing."""
     try:
         yield
     except OSError as error:
         where = error.filename
-        if error.errno is None or (where is not None and not str(where).startswith(str(draft))):
+        ours = where is None or (draft is not None and str(where).startswith(str(draft)))
+        if error.errno is None or not ours:
             raise
         named = OSError(error.errno, os.strerror(error.errno), str(path))
         for note in getattr(error, "__notes__", ()):
@@ -106,7 +107,7 @@ def new_folder(folder: Path, ours: Collection[str]) -> Iterator[Path]:
     own = _own()
     made = folder.with_name(f".{folder.name[:SHORT]}.{own}.new")
     old = folder.with_name(f".{folder.name[:SHORT]}.{own}.old")
-    with _named(folder, made):
+    with named(folder, made):
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))

@@ -23,7 +23,7 @@ from .module import SERModule
 from .notices import quiet
 from .record import finished, read_record, write_json
 from .statistics.measure import measure
-from .swap import new_file
+from .swap import named, new_file
 from .taxonomy import Taxonomy
 from .training import parallel
 from .training.building import assemble, how_built, open_data
@@ -99,7 +99,7 @@ def train(
         del found
     began = time.perf_counter()
     # Lightning resumes from its own files only here, and torch reads them weights-only
-    with parallel.told_of_losses(trainer.world_size):
+    with parallel.told_of_losses(trainer.world_size), named(out):
         trainer.fit(module, data, ckpt_path=str(start) if start else None, weights_only=True)
     fit_seconds = time.perf_counter() - began - storing.seconds
     began = time.perf_counter()
@@ -155,7 +155,8 @@ def train(
     if test and validated:
         rows = attributes.attributes_of(data.datasets["test"].utterances)
         attributes.write_attributes(out / attributes.UTTERANCES, rows)
-        board.write(trainer, module, cfg, entry, data)
+        with named(out):
+            board.write(trainer, module, cfg, entry, data)
     write_json(out / record.RECORD, entry)
     return entry
 
