@@ -13,7 +13,7 @@ from .. import checkpoint, record
 from ..board.written import unparsable
 from ..errors import DataError
 from ..reporting.tables import counted
-from ..statistics.measure import measure
+from ..statistics.measure import interval_text, measure
 from ..statistics.metrics import PredictionTable
 from ..statistics.open_labels import open_numbers, seen_classes
 
@@ -167,11 +167,10 @@ def told(entry: Mapping[str, Any]) -> list[str]:
             f"support {support['sha']}, draw {entry['draw']} ({drawn}; "
             f"{counted(len(support['speakers']), 'speaker')}): {support['file']}"
         )
-    low, high = m["uar_interval"]
-    between = "" if low is None or low != low else f" (95 % interval {low:.3f} to {high:.3f})"
     lines.append(
         f"{entry['condition']}: query of {counted(m['n'], 'utterance')} of "
-        f"{counted(len(entry['speakers']['test']), 'speaker')}: UAR {m['uar']:.3f}{between}, "
+        f"{counted(len(entry['speakers']['test']), 'speaker')}: UAR {m['uar']:.3f} "
+        f"{interval_text(m)}, "
         f"WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
     )
     if found := entry["forgetting"]:

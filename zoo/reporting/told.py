@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import RunConfig
+from ..statistics.measure import interval_text
 
 if TYPE_CHECKING:
     from ..statistics.metrics import PredictionTable
@@ -27,15 +28,9 @@ def trained(cfg: RunConfig, entry: Mapping[str, Any], folder: Path) -> list[str]
             f"record, checkpoints, TensorBoard: {folder}",
         ]
     m = entry["metrics"]
-    low, high = m["uar_interval"]
-    between = (
-        ""
-        if low is None or low != low
-        else f" (95 % interval over speakers {low:.3f} to {high:.3f})"
-    )
     return [
         f"{called}, fold {cfg.fold}: "
-        f"test UAR {m['uar']:.3f}{between}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}",
+        f"test UAR {m['uar']:.3f} {interval_text(m)}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}",
         f"record, predictions, checkpoints, TensorBoard: {folder}",
     ]
 
@@ -49,7 +44,8 @@ def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
             "down to stay in range"
         )
     lines.append(
-        f"{len(table)} utterances: UAR {m['uar']:.3f}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
+        f"{len(table)} utterances: UAR {m['uar']:.3f} {interval_text(m)}, WA {m['wa']:.3f}, "
+        f"macro-F1 {m['f1']:.3f}"
     )
     lines += [f"  recall of {name}: {recall:.3f}" for name, recall in table.recalls().items()]
     if absent := m["absent"]:
@@ -60,7 +56,7 @@ def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
                 classes = ", ".join(found[f"{part.removeprefix('among_')}_classes"])
                 lines.append(
                     f"  {part.replace('_', ' ')} ({classes}): mean recall {v['value']:.3f} "
-                    f"({v['low']:.3f} to {v['high']:.3f}), chance "
+                    f"{interval_text(v)}, chance "
                     f"{v.get('chance', found['chance']):.3f}"
                 )
     if heard := numbers["speakers_heard"]:
