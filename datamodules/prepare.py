@@ -22,10 +22,12 @@ import numpy as np
 
 from ..zoo import registry
 from ..zoo.errors import DataError, DataWarning
+from ..zoo.speakers import counted_speakers
 from .audio import EmptyAudioError, MissingAudioError, Samples, decode
 from .counts import Notice, count_notice, unknown_words
 from .info import CorpusInfo
 from .manifest import Utterance, is_inside, write_lines, write_manifest
+from .split import listed_speakers
 
 SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
 SILENCE = 1e-4  # peak of full scale, -80 dB (our choice)
@@ -86,7 +88,7 @@ class Prepared:
         seconds = sum(u.duration for u in self.utterances)
         text = (
             f"{self.corpus}: {len(self.utterances)} utterances of "
-            f"{len({u.speaker for u in self.utterances})} speakers, {seconds / 60:.1f} min"
+            f"{counted_speakers(listed_speakers(self.utterances))}, {seconds / 60:.1f} min"
         )
         if self.refusals:
             text += f"; refused {len(self.refusals)} ({_counted(self.refused)})"

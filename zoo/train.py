@@ -90,7 +90,7 @@ def train(
         "weak_labels": data.weak,
     }
     module = build(cfg, taxonomy, metadata)
-    refuse_seen(module.encoder, metadata["speakers"])
+    refuse_seen(module.encoder, metadata["speakers"], cfg.data.unknown_speakers)
     if cfg.init:
         metadata["origin"] = start_from(cfg.init, module, head=cfg.init_head)
     metadata["published"] = checkpoint.published_parts(module)

@@ -122,7 +122,16 @@ def _table(
 
 
 def _by_chance(table: PredictionTable, draws: int, seed: int) -> dict[str, float]:
-    """UAR of the same answers to labels shuffled within each speaker; one-sided p."""
+    """UAR of the same answers to labels shuffled within each speaker; one-sided p.
+
+    Raises:
+        DataError: when not every speaker is known.
+    """
+    if unknown := table.speakers.count(""):
+        raise DataError(
+            f"labels are shuffled within each speaker, and {unknown} of {len(table)} utterances have "
+            "no speaker; name them, or leave them out of the manifest"
+        )
     names = sorted(set(table.speakers))
     who = np.array([names.index(s) for s in table.speakers], dtype=np.int64)
     c, answers = len(table.classes), table.predicted

@@ -93,6 +93,8 @@ def _measured(config: Mapping[str, Any], record: Mapping[str, Any] | None) -> st
         "once, after that.\n\n| metric | value |\n|---|---|\n"
     )
     text += "\n".join(f"| {name} | {value} |" for name, value in rows)
+    for unsure in (record.get("audit") or {}).get("unsure", ()):
+        text += f"\n\n**Nobody can tell {unsure}.** If they do, the numbers are too high."
     temperature = config["temperature"]
     if temperature is not None:
         text += (

@@ -76,6 +76,7 @@ def open_data(
         weak=d.weak,
         weak_weight=d.weak_weight,
         weak_shuffle=d.weak_shuffle,
+        unknown_speakers=d.unknown_speakers,
         workers=d.workers,
         seed=cfg.seed,
         text=text,

@@ -9,6 +9,7 @@ from .. import checkpoint
 from ..encoders.pretrained import weights_digest
 from ..encoders.trained import read_trained, refuse_heard
 from ..errors import ConfigError
+from ..speakers import REFUSE
 
 if TYPE_CHECKING:
     from ..module import SERModule
@@ -37,7 +38,12 @@ def start_from(folder: str, module: SERModule, *, head: bool = False) -> dict[st
     """
     source = read_trained(folder, "init")
     meta = source.metadata
-    refuse_heard(f"the run in {folder} (init)", meta.get("speakers"), module.metadata["speakers"])
+    refuse_heard(
+        f"the run in {folder} (init)",
+        meta.get("speakers"),
+        module.metadata["speakers"],
+        module.metadata["config"]["data"].get("unknown_speakers", REFUSE),
+    )
     parts = checkpoint.published_parts(source)
     if "encoder" in parts:
         mine = checkpoint.published_parts(module)
