@@ -1,8 +1,8 @@
 """Rules that deal speakers into folds and choose validation speakers, without a random number.
 
 All depend on the speakers in the manifest alone (and, where asked, on how many utterances each
-has), never on the order of its lines. An utterance whose speaker nobody knows is dealt by itself, as
-if it were a speaker: protocols refuse that unless they are told to accept it.
+has), never on the order of its lines. An utterance whose speaker nobody knows is dealt by itself,
+as if it were a speaker: protocols refuse that unless they are told to accept it.
 """
 
 from __future__ import annotations

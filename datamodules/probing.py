@@ -114,8 +114,8 @@ def open_probing(
     if lost := without_speaker(utterances):
         raise DataError(
             f"a probe is fitted and scored on other speakers, and {len(lost)} of {len(utterances)} "
-            f"utterances have no speaker ({some(u.id for u in lost)}); name them in the manifest or "
-            "with the option speaker, or leave them out"
+            f"utterances have no speaker ({some(u.id for u in lost)}); name the speakers "
+            "(options.speaker=..., or the manifest), or leave these out of the manifest"
         )
     names = sorted({u.corpus for u in utterances})
     if protocol is None:

@@ -3,8 +3,8 @@
 Fold k tests its own group, validates on what the rule says, and trains on the rest; with ``tests:
 others`` it trains and validates on its own group and tests the rest; by ``none`` all are trained
 on. No speaker is in two parts, unless ``shares`` says in words that, and why, they may be. If it is
-not known who speaks, this cannot be shown, and the fold is refused (see :meth:`Protocol.split`). The
-files and their keys are in :mod:`.protocol_file`.
+not known who speaks, this cannot be shown, and the fold is refused (see :meth:`Protocol.split`).
+The files and their keys are in :mod:`.protocol_file`.
 """
 
 from __future__ import annotations

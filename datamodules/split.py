@@ -82,7 +82,7 @@ class Split:
 
 
 def speaker_of(utterance: Utterance) -> str:
-    """``corpus/speaker``, as names are unique within a corpus only; "" if nobody knows who it is."""
+    """``corpus/speaker``: names are unique within a corpus only; "" if nobody knows who speaks."""
     return f"{utterance.corpus}/{utterance.speaker}" if utterance.speaker else ""
 
 

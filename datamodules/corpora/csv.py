@@ -15,22 +15,7 @@ from . import note
 from .folder import NO_SPEAKERS, check_rename
 
 DELIMITERS = ",\t;|"
-NOBODY = frozenset(
-    (
-        "unknown",
-        "Unknown",
-        "UNKNOWN",
-        "nan",
-        "NaN",
-        "None",
-        "null",
-        "NULL",
-        "N/A",
-        "n/a",
-        "<NA>",
-        "?",
-    )
-)
+NOBODY = frozenset("unknown Unknown UNKNOWN nan NaN None null NULL N/A n/a <NA> ?".split())
 """What tables write where nobody knows who speaks; no name of a person."""
 _GENDERS = {
     **dict.fromkeys(("f", "female", "w", "woman"), "female"),
@@ -138,9 +123,9 @@ def prepare(
         if said:
             found = ", ".join(f"'{cell}' {n}" for cell, n in Counter(said).items())
             note(
-                f"csv: the speaker of {len(said)} of {len(rows)} rows is unknown ({found}), so folds "
-                "by speaker are refused (see data.unknown_speakers) and numbers have no interval; "
-                "name them in the table"
+                f"csv: the speaker of {len(said)} of {len(rows)} rows is unknown ({found}), so "
+                "folds by speaker are refused (see data.unknown_speakers) and numbers have no "
+                "interval; name them in the table"
             )
     genders: Counter[str] = Counter()
     for row in rows:

@@ -12,8 +12,8 @@ from ..manifest import Utterance
 from . import find_files, left_out, note, utterance
 
 NO_SPEAKERS = (
-    "nothing tells who speaks: the speaker of all {n} utterances is unknown, so folds by speaker are "
-    "refused (see data.unknown_speakers) and numbers have no interval; {remedy}"
+    "nothing tells who speaks: the speaker of all {n} utterances is unknown, so folds by speaker "
+    "are refused (see data.unknown_speakers) and numbers have no interval; {remedy}"
 )
 
 

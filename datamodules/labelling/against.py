@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...zoo.errors import DataError
 from ...zoo.statistics.clusters import by_speaker
 from ...zoo.statistics.jackknife import jackknife
 from ...zoo.statistics.metrics import PredictionTable
@@ -129,8 +130,8 @@ def _by_chance(table: PredictionTable, draws: int, seed: int) -> dict[str, float
     """
     if unknown := table.speakers.count(""):
         raise DataError(
-            f"labels are shuffled within each speaker, and {unknown} of {len(table)} utterances have "
-            "no speaker; name them, or leave them out of the manifest"
+            f"labels are shuffled within each speaker, and {unknown} of {len(table)} utterances "
+            "have no speaker; name the speakers, or leave these out of the manifest"
         )
     names = sorted(set(table.speakers))
     who = np.array([names.index(s) for s in table.speakers], dtype=np.int64)

@@ -151,8 +151,8 @@ def control(
     if lost := without_speaker(u for u, _ in labelled):
         raise DataError(
             f"what words tell is learned and tested on other speakers, and {len(lost)} of "
-            f"{len(labelled)} labelled utterances have no speaker ({some(u.id for u in lost)}); name "
-            "the speakers, or leave these out of the manifest"
+            f"{len(labelled)} labelled utterances have no speaker ({some(u.id for u in lost)}); "
+            "name the speakers, or leave these out of the manifest"
         )
     rows = [(u, c) for u, c in labelled if sentence(u.text)]
     present = sorted({c for _, c in rows})
