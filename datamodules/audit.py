@@ -16,7 +16,18 @@ from typing import Any
 from ..zoo.speakers import ACCEPT, cannot_tell
 from .folds import sentence
 from .manifest import Utterance
-from .split import PAIRS, PARTS, Split, listed_speakers, some, speakers_of, without_speaker
+from .split import (
+    PAIRS,
+    PARTS,
+    Split,
+    listed_speakers,
+    some,
+    speaker_of,
+    speakers_of,
+    without_speaker,
+)
+
+MADE_UP = 20  # utterances; so many of as many speakers are no corpus of emotions (our choice)
 
 
 @dataclass
@@ -94,6 +105,12 @@ def audit(split: Split) -> AuditReport:
         _sentences(report, a, b, parts[a], parts[b])
     _unknown(report, split)
     everyone = [u for us in parts.values() for u in us]
+    who = [speaker_of(u) for u in everyone if u.speaker]
+    if len(who) >= MADE_UP and len(set(who)) == len(who):
+        report.notes.append(
+            f"each of {len(who)} utterances has a speaker of its own: if these names are made up, "
+            "parts may share people all the same; say null in the manifest if nobody knows"
+        )
     unhashed = sum(u.sha is None for u in everyone)
     report.counts["without_sha"] = unhashed
     if unhashed:

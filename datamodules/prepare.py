@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -138,7 +139,8 @@ def prepare(
     for warning in caught:
         if issubclass(warning.category, DataWarning):
             # run records hold these: they shall not tell where a user keeps their data
-            message = str(warning.message).replace(str(root), "root")
+            here = rf"(?<!\w){re.escape(str(root))}(?![\w-]|\.\w)"  # a name, not a part of one
+            message = re.sub(here, "root", str(warning.message))
             notices.append(Notice("reader", message))
         else:
             warnings.warn_explicit(

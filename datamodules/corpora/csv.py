@@ -15,7 +15,7 @@ from . import note
 from .folder import NO_SPEAKERS, check_rename
 
 DELIMITERS = ",\t;|"
-NOBODY = frozenset("unknown Unknown UNKNOWN nan NaN None null NULL N/A n/a <NA> ?".split())
+NOBODY = ("unknown", "Unknown", "nan", "NaN", "None", "null", "N/A", "n/a", "<NA>", "?")
 """What tables write where nobody knows who speaks; no name of a person."""
 _GENDERS = {
     **dict.fromkeys(("f", "female", "w", "woman"), "female"),
