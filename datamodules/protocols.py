@@ -187,7 +187,11 @@ class Protocol(ProtocolFile):
                 f"({some(silent)}); without it no split can be shown to be disjoint: add it to the "
                 "manifest"
             )
-        if self.by not in BY_SPEAKER or not (lost := without_speaker(utterances)):
+        lost = without_speaker(utterances) if self.by in BY_SPEAKER else []
+        if self.by == "source":  # who speaks in a corpus that people did not label is nobody there
+            human = {u.corpus for u in utterances if not is_weak(u)}
+            lost = [u for u in lost if u.corpus in human]
+        if not lost:
             return
         told = (
             f"{self.name}: {len(lost)} of {len(utterances)} utterances have no speaker "

@@ -92,7 +92,12 @@ def train(
     module = build(cfg, taxonomy, metadata)
     refuse_seen(module.encoder, metadata["speakers"], cfg.data.unknown_speakers)
     if cfg.init:
-        metadata["origin"] = start_from(cfg.init, module, head=cfg.init_head)
+        metadata["origin"] = start_from(
+            cfg.init,
+            module,
+            head=cfg.init_head,
+            unknown_speakers=cfg.data.unknown_speakers,
+        )
     metadata["published"] = checkpoint.published_parts(module)
     validated = len(data.datasets["valid"]) > 0
     trainer, best = _trainer(cfg, out, validated, len(data.train_dataloader()))

@@ -108,6 +108,17 @@ def test_corpora_need_no_speaker_to_be_told_apart(protocol: str) -> None:
         assert all("train and valid" in text and "test" not in text for text in unsure)
 
 
+def test_a_corpus_that_only_a_model_labelled_needs_no_speaker() -> None:
+    weak = utterances("talk", VOICES, label_source="weak:m")
+    rule = Protocol.load("weak-train")
+    split = rule.split(unknown(weak) + utterances("mine", VOICES), 0)
+    assert {u.corpus for u in split.train} == {"talk"}
+    assert audit(split).unsure == []
+    same = [replace(u, corpus="mine") for u in weak]
+    with pytest.raises(DataError, match="36 of 72 utterances have no speaker"):
+        rule.split(unknown(same) + utterances("mine", VOICES), 0)
+
+
 def test_a_given_split_is_taken_and_the_audit_cannot_tell() -> None:
     us = [replace(u, labels={"split": PARTS[i % 3]}) for i, u in enumerate(unknown(PEOPLE))]
     report = audit(Protocol.load("official").split(us, 0))

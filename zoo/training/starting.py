@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ..module import SERModule
 
 
-def start_from(folder: str, module: SERModule, *, head: bool = False) -> dict[str, Any]:
+def start_from(
+    folder: str, module: SERModule, *, head: bool = False, unknown_speakers: str = REFUSE
+) -> dict[str, Any]:
     """Give a module the encoder of a finished run, to be trained further.
 
     All that the run trained of its encoder is taken over: all weights, adapters, the mix of
@@ -26,6 +28,7 @@ def start_from(folder: str, module: SERModule, *, head: bool = False) -> dict[st
         folder: of a finished ``serzoo train``, or one that ``serzoo save`` wrote.
         module: built, not yet trained; its metadata holds the speakers of its parts.
         head: take the head over, too.
+        unknown_speakers: ``refuse`` if nobody can tell whether the other run heard them; ``accept``.
 
     Returns:
         Where the weights come from, for records and checkpoints.
@@ -42,7 +45,7 @@ def start_from(folder: str, module: SERModule, *, head: bool = False) -> dict[st
         f"the run in {folder} (init)",
         meta.get("speakers"),
         module.metadata["speakers"],
-        module.metadata["config"]["data"].get("unknown_speakers", REFUSE),
+        unknown_speakers,
     )
     parts = checkpoint.published_parts(source)
     if "encoder" in parts:
