@@ -73,9 +73,11 @@ class AuditReport:
     def __str__(self) -> str:
         c = self.counts
         sizes = ", ".join(
-            f"{p} {c[f'{p}_utterances']} utterances of {c[f'{p}_speakers']} speakers"
-            + (f" and {n} without a speaker" if (n := c[f"{p}_without_speaker"]) else "")
+            f"{p} {c[f'{p}_utterances']} utterances of "
+            + (f"{known} speakers" if (known := c[f"{p}_speakers"]) or not lost else "nobody known")
+            + (f", {lost} without a speaker" if known and lost else "")
             for p in PARTS
+            for lost in [c[f"{p}_without_speaker"]]
         )
         state = "FAILED" if self.errors else "cannot tell" if self.unsure else "passed"
         lines = [f"{self.protocol} fold {self.fold}: {state} ({sizes})"]

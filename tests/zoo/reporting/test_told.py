@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from serzoo.zoo.config import RunConfig, load
-from serzoo.zoo.reporting.told import evaluated, trained
+from serzoo.zoo.reporting.told import evaluated, left_out, trained
 from serzoo.zoo.statistics.metrics import PredictionTable
 
 HERE = Path("runs/here")
@@ -37,6 +37,24 @@ def test_the_bootstrap_of_an_older_record_is_not_told(cfg: RunConfig) -> None:
     metrics = {"uar": 0.6125, "wa": 0.6, "f1": 0.5994, "uar_interval": [0.55, 0.7]}
     told = trained(cfg, {"metrics": metrics}, HERE)[0]
     assert "test UAR 0.613 (no interval: the record is older than the jackknife), WA" in told
+
+
+def test_what_was_left_out_is_told_with_the_reason(cfg: RunConfig) -> None:
+    counts = {"left_out_by_taxonomy": {"disgust": 46, "fearful": 2}, "cut_to_max_seconds": 3}
+    notes = {"emodb": {"refused": {"silent": 1, "missing": 2}}, "nemo": {"refused": {}}}
+    lines = [
+        "  left out, in no class of the taxonomy: 46 disgust, 2 fearful",
+        "  refused when emodb was prepared: 1 silent, 2 missing",
+        "  cut to data.max_seconds: 3 utterances",
+    ]
+    assert left_out(counts, notes) == lines
+    assert left_out({"left_out_by_taxonomy": {}, "cut_to_max_seconds": 0}, {}) == []
+    metrics = {"uar": 0.5, "wa": 0.5, "f1": 0.5, "absent": []}
+    entry = {"metrics": metrics, "counts": counts, "notes": notes}
+    assert trained(cfg, entry, HERE)[1:-1] == lines
+    table = PredictionTable(["a"], ["s"], np.array([0]), np.eye(2)[:1], ["sad", "calm"])
+    numbers = {"metrics": metrics, "speakers_heard": [], "data": {"counts": counts, "notes": notes}}
+    assert evaluated(table, numbers)[-3:] == lines
 
 
 def test_a_training_without_validation_has_no_numbers(cfg: RunConfig) -> None:
