@@ -74,10 +74,8 @@ class AuditReport:
         c = self.counts
         sizes = ", ".join(
             f"{p} {c[f'{p}_utterances']} utterances of "
-            + (f"{known} speakers" if (known := c[f"{p}_speakers"]) or not lost else "nobody known")
-            + (f", {lost} without a speaker" if known and lost else "")
+            + _people(c[f"{p}_speakers"], c[f"{p}_without_speaker"])
             for p in PARTS
-            for lost in [c[f"{p}_without_speaker"]]
         )
         state = "FAILED" if self.errors else "cannot tell" if self.unsure else "passed"
         lines = [f"{self.protocol} fold {self.fold}: {state} ({sizes})"]
@@ -85,6 +83,12 @@ class AuditReport:
         lines += [f"  cannot tell: {u}" for u in self.unsure]
         lines += [f"  note: {n}" for n in self.notes]
         return "\n".join(lines)
+
+
+def _people(known: int, lost: int) -> str:
+    if not lost:
+        return f"{known} speakers"
+    return f"{known} speakers, {lost} without one" if known else "unknown speakers"
 
 
 def audit(split: Split) -> AuditReport:

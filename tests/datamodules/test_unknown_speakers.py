@@ -13,6 +13,7 @@ from serzoo.datamodules.catalog import Speech
 from serzoo.datamodules.counts import count_notice
 from serzoo.datamodules.fewshot import open_few_shot
 from serzoo.datamodules.info import CorpusInfo
+from serzoo.datamodules.labelling.wording import control
 from serzoo.datamodules.manifest import Utterance, write_manifest
 from serzoo.datamodules.opening import audit_corpus, open_data
 from serzoo.datamodules.probing import open_probing
@@ -151,6 +152,12 @@ def test_published_counts_name_those_without_a_speaker() -> None:
     assert notice is not None
     assert "2 utterances without a speaker" in notice.message
     assert "None" not in notice.message
+
+
+def test_what_words_tell_cannot_be_asked_without_speakers() -> None:
+    us = unknown(PEOPLE, 3)
+    with pytest.raises(DataError, match="3 of 36 labelled utterances have no speaker"):
+        control(us, [i % 2 for i in range(len(us))], ["sad", "angry"], "kfold")
 
 
 # -- from files to batches -----------------------------------------------------------------------
