@@ -141,6 +141,7 @@ class Anchor:
             manifest=cfg.data.manifest,
             options=cfg.data.options,
             label=cfg.data.label,
+            unknown_speakers=cfg.data.unknown_speakers,
             max_seconds=cfg.data.max_seconds,
         )
         parts = shot.data.datasets

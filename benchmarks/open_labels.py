@@ -25,9 +25,9 @@ from serzoo.zoo import registry
 from serzoo.zoo.config import read_group
 from serzoo.zoo.evaluate import evaluate
 from serzoo.zoo.record import environment, finished, read_record, write_json
+from serzoo.zoo.statistics.clusters import tested
 from serzoo.zoo.statistics.metrics import PredictionTable, merge
-from serzoo.zoo.statistics.open_labels import open_numbers, seen_classes
-from serzoo.zoo.statistics.stats import bootstrap
+from serzoo.zoo.statistics.open_labels import mean_recall, open_numbers, seen_classes
 from serzoo.zoo.taxonomy import Taxonomy
 
 CORPORA = ("emodb", "nemo", "ravdess")
@@ -57,13 +57,13 @@ def closed(table: PredictionTable, seen: list[str]) -> PredictionTable:
 
 def numbers_of(table: PredictionTable, trained: Taxonomy, wanted: Taxonomy) -> dict[str, Any]:
     """Of seeds pooled: an utterance once per seed."""
-    interval = bootstrap(closed(table, seen_classes(trained, wanted)))
+    part = closed(table, seen_classes(trained, wanted))
     return {
         **open_numbers(table, trained, wanted),
-        "closed": {"value": interval.value, "low": interval.low, "high": interval.high},
+        "closed": mean_recall(part, list(range(len(part.classes)))),
         "recalls": table.recalls(),
         "confusion": table.confusion().tolist(),
-        "speakers": interval.n_speakers,
+        "speakers": tested(part)[0],
     }
 
 
@@ -105,15 +105,18 @@ def _heard(run: Path) -> set[str]:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a table."""
+    """The rows as a table; without bounds if the record is older than the jackknife."""
     columns = ("all", "seen", "unseen", "among_unseen", "closed")
     heads = ("UAR", "seen", "unseen", "unseen, these on offer", "seen, these on offer")
     text = f"| head | from | to | {' | '.join(heads)} | chance |\n|{'---|' * (len(heads) + 4)}\n"
     for row in rows:
         cells = [row["head"], row["trained_on"], row["tested_on"]]
         for column in columns:
-            v = row[column]
-            cells.append(f"{v['value']:.3f} ({v['low']:.3f} to {v['high']:.3f})" if v else "")
+            v = row[column] or {}
+            cell = f"{v['value']:.3f}" if v else ""
+            if bounds := v.get("uar_interval"):
+                cell += " ({:.3f} to {:.3f})".format(*bounds)
+            cells.append(cell)
         text += f"| {' | '.join(cells)} | {row['chance']:.3f}"
         if row["among_unseen"]:
             text += f"; {row['among_unseen']['chance']:.3f} among unseen"

@@ -41,7 +41,7 @@ OPEN = (
     "Heads that can score any label, trained out of domain in four emotions and asked about all "
     "classes of the other corpora (`open_labels.py`): mean recall with all classes on offer, over "
     "the classes seen and unseen in training, and over either where these alone are on offer. "
-    "Seeds pooled; percentile bootstrap over speakers, which is narrow with ten of them."
+    "Seeds pooled; intervals are the jackknife's over speakers: rows of an older record have none."
 )
 WORDS = (
     "People's labels predicted from transcripts, by learners that were taught on other speakers "

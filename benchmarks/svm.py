@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from serzoo.datamodules.dataset import SpeechDataset
+from serzoo.datamodules.split import speaker_of
 from serzoo.zoo.errors import DataError
 from serzoo.zoo.statistics.metrics import PredictionTable
 
@@ -66,7 +67,7 @@ class Fitted:
         if values.ndim == 1:  # two classes: the side of one boundary
             values = np.stack([-values, values], axis=1)
         us = data.utterances
-        speakers = [f"{u.corpus}/{u.speaker}" for u in us]
+        speakers = [speaker_of(u) for u in us]
         return PredictionTable(
             [u.id for u in us], speakers, data.classes.numpy(), values, list(classes)
         )

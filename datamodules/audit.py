@@ -1,7 +1,8 @@
 """The leakage audit: is anything of the test heard in training?
 
 A speaker or a recording that two parts have in common makes a score meaningless, and is an error
-(a speaker not where the protocol says in words that it is shared). A sentence in common is how
+(a speaker not where the protocol says in words that it is shared). If it is not known who speaks,
+nobody can tell whether speakers are shared, and the report says that. A sentence in common is how
 most acted corpora are made; it is reported with counts, because a model may learn the words.
 """
 
@@ -12,9 +13,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..zoo.speakers import ACCEPT, cannot_tell
 from .folds import sentence
 from .manifest import Utterance
-from .split import PAIRS, PARTS, Split, some, speakers_of
+from .split import (
+    PAIRS,
+    PARTS,
+    Split,
+    listed_speakers,
+    some,
+    speaker_of,
+    speakers_of,
+    without_speaker,
+)
+
+MADE_UP = 20  # utterances; so many of as many speakers are no corpus of emotions (our choice)
 
 
 @dataclass
@@ -25,6 +38,7 @@ class AuditReport:
         protocol: name and version.
         fold: from 0.
         errors: why the split must not be used; empty when it may.
+        unsure: what could not be looked for, so that the split may be bad; empty when all was.
         notes: facts that a reader of the numbers should know.
         counts: numbers of everything looked at, by name.
         split: fingerprint of each part.
@@ -33,6 +47,7 @@ class AuditReport:
     protocol: str
     fold: int
     errors: list[str] = field(default_factory=list)
+    unsure: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     split: dict[str, str] = field(default_factory=dict)
@@ -49,6 +64,7 @@ class AuditReport:
             "fold": self.fold,
             "ok": self.ok,
             "errors": list(self.errors),
+            **({"unsure": list(self.unsure)} if self.unsure else {}),
             "notes": list(self.notes),
             "counts": dict(self.counts),
             "split": dict(self.split),
@@ -57,12 +73,22 @@ class AuditReport:
     def __str__(self) -> str:
         c = self.counts
         sizes = ", ".join(
-            f"{p} {c[f'{p}_utterances']} utterances of {c[f'{p}_speakers']} speakers" for p in PARTS
+            f"{p} {c[f'{p}_utterances']} utterances of "
+            + _people(c[f"{p}_speakers"], c[f"{p}_without_speaker"])
+            for p in PARTS
         )
-        lines = [f"{self.protocol} fold {self.fold}: {'passed' if self.ok else 'FAILED'} ({sizes})"]
+        state = "FAILED" if self.errors else "cannot tell" if self.unsure else "passed"
+        lines = [f"{self.protocol} fold {self.fold}: {state} ({sizes})"]
         lines += [f"  error: {e}" for e in self.errors]
+        lines += [f"  cannot tell: {u}" for u in self.unsure]
         lines += [f"  note: {n}" for n in self.notes]
         return "\n".join(lines)
+
+
+def _people(known: int, lost: int) -> str:
+    if not lost:
+        return f"{known} speakers"
+    return f"{known} speakers, {lost} without one" if known else "unknown speakers"
 
 
 def audit(split: Split) -> AuditReport:
@@ -77,12 +103,20 @@ def audit(split: Split) -> AuditReport:
     for part, utterances in parts.items():
         report.counts[f"{part}_utterances"] = len(utterances)
         report.counts[f"{part}_speakers"] = len(speakers_of(utterances))
+        report.counts[f"{part}_without_speaker"] = len(without_speaker(utterances))
         _within(report, part, utterances)
     for a, b in PAIRS:
         _speakers(report, split, a, b)
         _recordings(report, a, b, parts[a], parts[b])
         _sentences(report, a, b, parts[a], parts[b])
+    _unknown(report, split)
     everyone = [u for us in parts.values() for u in us]
+    who = [speaker_of(u) for u in everyone if u.speaker]
+    if len(who) >= MADE_UP and len(set(who)) == len(who):
+        report.notes.append(
+            f"each of {len(who)} utterances has a speaker of its own: if these names are made up, "
+            "parts may share people all the same; say null in the manifest if nobody knows"
+        )
     unhashed = sum(u.sha is None for u in everyone)
     report.counts["without_sha"] = unhashed
     if unhashed:
@@ -124,6 +158,26 @@ def _speakers(report: AuditReport, split: Split, a: str, b: str) -> None:
             f"{a} and {b} share {len(shared)} speakers ({some(shared)}); scores are not "
             "speaker-independent: split by speaker"
         )
+
+
+def _unknown(report: AuditReport, split: Split) -> None:
+    """Say of which parts nobody can tell whether they share speakers."""
+    parts = dict(split.parts())
+    lists = {part: listed_speakers(us) for part, us in parts.items()}
+    pairs = [
+        {a, b}
+        for a, b in PAIRS
+        if cannot_tell(lists[a], lists[b]) and not (split.sharing and split.sharing.allows(a, b))
+    ]
+    touched = [part for part in PARTS if any(part in pair for pair in pairs)]
+    if not touched:
+        return
+    among = [u for part in touched for u in parts[part]]
+    report.unsure.append(
+        f"whether {', '.join(touched[:-1])} and {touched[-1]} share speakers: the speaker of "
+        f"{len(without_speaker(among))} of {len(among)} utterances is not known"
+        + (" (unknown_speakers=accept)" if split.unknown_speakers == ACCEPT else "")
+    )
 
 
 def _recordings(

@@ -47,7 +47,7 @@ class Speech:
     def sha(self) -> str:
         """12 hexadecimal digits over what the utterances say and sound like, not where they lie."""
         rows: list[Any] = sorted(
-            (u.id, u.sha or "", u.label or "", u.speaker, f"{u.start:.3f}-{u.end:.3f}")
+            (u.id, u.sha or "", u.label or "", u.speaker or "", f"{u.start:.3f}-{u.end:.3f}")
             for u in self.utterances
         )
         # of weak labels, also whose they are and how sure

@@ -46,9 +46,11 @@ def count_notice(info: CorpusInfo, utterances: list[Utterance], refused: int = 0
         refused: number of refusals, told because it explains what is missing.
     """
     expected, parts = info.expected, []
-    speakers = Counter(u.speaker for u in utterances)
+    speakers = Counter(u.speaker for u in utterances if u.speaker)
     if expected.speakers is not None and len(speakers) != expected.speakers:
         parts.append(f"{len(speakers)} of {expected.speakers} speakers")
+    if (expected.speakers or expected.per_speaker) and (n := len(utterances) - speakers.total()):
+        parts.append(f"{n} utterances without a speaker")
     parts += _differences("speaker", expected.per_speaker, speakers, {})
     labels = Counter(u.label for u in utterances if u.label is not None)
     spoken = {raw: name for raw, name in info.labels.items() if name not in (None, raw)}

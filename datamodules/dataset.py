@@ -15,6 +15,7 @@ from .corruption import Corruption
 from .encoding import load_wave, pad_waves
 from .features import FeatureStore, pad_hidden
 from .manifest import Utterance
+from .split import speaker_of
 from .store import Row
 
 
@@ -113,7 +114,7 @@ class SpeechDataset(Dataset[Batch]):
             )
         common = {
             "ids": [u.id for u in chosen],
-            "speakers": [f"{u.corpus}/{u.speaker}" for u in chosen],
+            "speakers": [speaker_of(u) for u in chosen],
             "targets": Targets(probs, weight, dims),
             "text": [u.text or "" for u in chosen] if self.text else None,
         }

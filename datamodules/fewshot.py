@@ -19,6 +19,7 @@ from typing import Any
 from ..zoo.adaptation.options import check_shots
 from ..zoo.errors import DataError
 from ..zoo.record import write_json
+from ..zoo.speakers import REFUSE
 from ..zoo.taxonomy import Taxonomy
 from .audit import audit
 from .catalog import open_corpora
@@ -27,7 +28,7 @@ from .info import CorpusInfo
 from .manifest import Utterance
 from .protocols import Protocol
 from .speech import SpeechDataModule
-from .split import Split, some, speakers_of
+from .split import Split, listed_speakers, some
 
 FORMAT = 1
 
@@ -167,6 +168,7 @@ def open_few_shot(
     options: dict[str, Any] | None = None,
     label: str = "label",
     progress: bool = False,
+    unknown_speakers: str = REFUSE,
     **batching: Any,
 ) -> FewShot:
     """Draw a support and open it with its query.
@@ -188,6 +190,7 @@ def open_few_shot(
         options: keywords of the corpus' reader.
         label: the column that holds the label.
         progress: show a bar while files are decoded.
+        unknown_speakers: see :meth:`.Protocol.split`.
         batching: as for :class:`SpeechDataModule`.
 
     Raises:
@@ -204,7 +207,8 @@ def open_few_shot(
             f"no utterance of the target is of {', '.join(taxonomy.classes)}; choose a taxonomy of "
             "its labels"
         )
-    split = Protocol.load(protocol).split(kept, fold)
+    rule = Protocol.load(protocol)
+    split = rule.split(kept, fold, unknown_speakers=unknown_speakers)
     notes: list[str] = list(split.notes)
     if restrict:
         here = set(class_indices(split.train, taxonomy, label))
@@ -214,7 +218,7 @@ def open_few_shot(
             taxonomy = Taxonomy(f"{taxonomy.name} without {', '.join(gone)}", tuple(members))
             keep = class_indices(kept, taxonomy, label)
             kept = [u for u, c in zip(kept, keep, strict=True) if c >= 0]
-            split = Protocol.load(protocol).split(kept, fold)
+            split = rule.split(kept, fold, unknown_speakers=unknown_speakers)
             notes.append(f"left out, since the target does not have them: {', '.join(gone)}")
     pool = split.train
     fixed = {
@@ -240,6 +244,7 @@ def open_few_shot(
         protocol=split.protocol,
         fold=fold,
         notes=notes,
+        unknown_speakers=unknown_speakers,
     )
     report = audit(parts)  # without the protocol's leave to share speakers
     if not report.ok:
@@ -293,5 +298,5 @@ def _check(
     if wrong:
         raise DataError(
             f"{len(wrong)} utterances of the given support ({some(wrong)}) are not of its class "
-            f"among the training speakers ({some(speakers_of(pool))})"
+            f"among the training speakers ({some(listed_speakers(pool))})"
         )

@@ -1,7 +1,8 @@
 """Rules that deal speakers into folds and choose validation speakers, without a random number.
 
 All depend on the speakers in the manifest alone (and, where asked, on how many utterances each
-has), never on the order of its lines.
+has), never on the order of its lines. An utterance whose speaker nobody knows is dealt by itself,
+as if it were a speaker: protocols refuse that unless they are told to accept it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from .manifest import Utterance
-from .split import speaker_of
+from .split import unit_of
 
 
 def sexes(utterances: Sequence[Utterance]) -> dict[str, str]:
     """Sex of every speaker; "" where the manifest does not say, or says two things."""
     said: dict[str, set[str]] = defaultdict(set)
     for u in utterances:
-        said[speaker_of(u)] |= {u.gender} if u.gender else set()
+        said[unit_of(u)] |= {u.gender} if u.gender else set()
     return {s: next(iter(g)) if len(g) == 1 else "" for s, g in sorted(said.items())}
 
 
@@ -30,7 +31,7 @@ def balanced(utterances: Sequence[Utterance], n: int, *, by_utterances: bool) ->
     speakers, then (by_utterances) the fewest utterances, then the first; in the order of their
     names, or from the one with the most utterances down. Our choice.
     """
-    counts = Counter(map(speaker_of, utterances))
+    counts = Counter(map(unit_of, utterances))
     groups: dict[str, list[str]] = defaultdict(list)
     for speaker, sex in sexes(utterances).items():
         groups[sex].append(speaker)
@@ -53,7 +54,7 @@ def held_out_speakers(utterances: Sequence[Utterance], share: float) -> set[str]
     corpus is favoured. Our choice.
     """
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-    corpus = {speaker_of(u): u.corpus for u in utterances}
+    corpus = {unit_of(u): u.corpus for u in utterances}
     for speaker, sex in sexes(utterances).items():
         groups[corpus[speaker], sex].append(speaker)
     chosen: set[str] = set()

@@ -31,7 +31,9 @@ class Utterance:
         start: seconds into the file.
         end: seconds into the file; ``end - start`` is the duration.
         sample_rate: of the file, in Hz.
-        speaker: unique within the corpus.
+        speaker: unique within the corpus; None if nobody knows who speaks (``null`` in a
+            manifest, where the key may not be left out). Two utterances of unknown speakers may be
+            of one person or of two.
         session: recording session (IEMOCAP), dialogue (MELD); None where there is none.
         gender: ``female``, ``male`` or None.
         language: ISO 639-1 code, or None.
@@ -52,7 +54,7 @@ class Utterance:
     start: float
     end: float
     sample_rate: int
-    speaker: str
+    speaker: str | None
     session: str | None = None
     gender: str | None = None
     language: str | None = None
@@ -75,7 +77,7 @@ class Utterance:
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """Write a manifest, one utterance per line; a reader never sees half of it.
 
-    Fields that hold their default are left out of the line.
+    Fields that hold their default are left out of the line; a speaker is always told, or null.
 
     Args:
         path: where to; missing parent folders are made.
@@ -235,11 +237,12 @@ def _parse(line: str, where: str) -> Utterance:
         raise DataError(f"{where}: lacks {', '.join(missing)}; needed are {', '.join(_REQUIRED)}")
     for key, value in record.items():
         fits, expected = _CHECKS[key]
-        optional = key not in _REQUIRED and key != "labels"
+        optional = (key not in _REQUIRED or key == "speaker") and key != "labels"
         if not (fits(value) or (optional and value is None)):
             raise DataError(f"{where}: {key} is {value!r}; expected {expected}")
     for key in ("start", "end"):
         record[key] = float(record[key])
+    record["speaker"] = record["speaker"] or None  # older manifests could say it so only
     if record.get("dims") is not None:
         record["dims"] = tuple(None if v is None else float(v) for v in record["dims"])
     return Utterance(**record)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..zoo.config import RunConfig, build_taxonomy
 from ..zoo.errors import DataError
+from ..zoo.speakers import ACCEPT, REFUSE
 from ..zoo.taxonomy import Taxonomy
 from .audit import AuditReport, audit
 from .catalog import open_corpora, sidecar_of
@@ -34,6 +36,7 @@ def open_data(
     progress: bool = False,
     weak: str = "hard",
     weak_shuffle: int | None = None,
+    unknown_speakers: str = REFUSE,
     **batching: Any,
 ) -> SpeechDataModule:
     """Corpora to a data module: prepare, label, split, audit.
@@ -52,6 +55,7 @@ def open_data(
         progress: show bars.
         weak: see :class:`.SpeechDataModule`.
         weak_shuffle: seed by which weak labels are dealt out anew; None = they are not.
+        unknown_speakers: see :meth:`.Protocol.split`.
         **batching: further arguments of :class:`.SpeechDataModule`.
 
     Raises:
@@ -74,7 +78,8 @@ def open_data(
     if protocol is None:
         split = Split(train=[], valid=[], test=kept)
     else:
-        split = Protocol.load(protocol).split(kept, fold)
+        rule = Protocol.load(protocol)
+        split = rule.split(kept, fold, unknown_speakers=unknown_speakers)
     report = audit(split)
     if not report.ok:
         raise DataError(f"the audit of {protocol}, fold {fold}, fails: " + "; ".join(report.errors))
@@ -108,6 +113,7 @@ def audit_folds(cfg: RunConfig, folds: Sequence[int] | None = None) -> list[int]
             options=cfg.data.options,
             label=cfg.data.label,
             weak=cfg.data.weak,
+            unknown_speakers=cfg.data.unknown_speakers,
         )
         found.append(fold)
         if wanted is None:
@@ -124,8 +130,11 @@ def audit_corpus(
     root: str | None = None,
     label: str = "label",
     options: dict[str, Any] | None = None,
+    unknown_speakers: str = REFUSE,
 ) -> list[AuditReport]:
     """`serzoo audit`: the report of every fold of a protocol.
+
+    Utterances without a speaker are dealt in any case, and every report says what it cannot tell.
 
     Args:
         source: a manifest, or a corpus' name.
@@ -134,6 +143,7 @@ def audit_corpus(
         root: folder of the corpus.
         label: the column that the taxonomy looks at.
         options: keywords of the corpus' reader.
+        unknown_speakers: ``accept`` is written into the reports.
     """
     if source.endswith(".jsonl"):
         path = Path(source)
@@ -148,4 +158,7 @@ def audit_corpus(
         classes = class_indices(utterances, Taxonomy.load(taxonomy), label)
         utterances = [u for u, c in zip(utterances, classes, strict=True) if c >= 0]
     rule = Protocol.load(protocol or "kfold")
-    return [audit(rule.split(utterances, f)) for f in range(rule.n_folds(utterances))]
+    splits = [
+        rule.split(utterances, f, unknown_speakers=ACCEPT) for f in range(rule.n_folds(utterances))
+    ]
+    return [audit(replace(s, unknown_speakers=unknown_speakers)) for s in splits]

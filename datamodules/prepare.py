@@ -24,6 +24,7 @@ import numpy as np
 from ..zoo import registry
 from ..zoo.errors import DataError, DataNote, DataWarning, system_error
 from ..zoo.notices import shown, tell
+from ..zoo.speakers import counted_speakers
 from ..zoo.swap import check_place
 from .audio import AudioError, Level, Samples, decode_channels, mix, parse_channel
 from .channels import LOSS, mean_loss
@@ -31,6 +32,7 @@ from .counts import Notice, contents, count_notice, lost_labels, unknown_words
 from .info import CorpusInfo
 from .manifest import Utterance, is_inside, write_lines, write_manifest
 from .spelling import Spelling, as_on_disk, respelt
+from .split import listed_speakers
 
 SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
 OF_A_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO)
@@ -104,7 +106,7 @@ class Prepared:
         seconds = sum(u.duration for u in self.utterances)
         text = (
             f"{self.corpus}: {len(self.utterances)} utterances of "
-            f"{len({u.speaker for u in self.utterances})} speakers, {seconds / 60:.1f} min"
+            f"{counted_speakers(listed_speakers(self.utterances))}, {seconds / 60:.1f} min"
         )
         if self.refusals:
             text += f"; refused {len(self.refusals)} ({_counted(self.refused)})"

@@ -19,7 +19,7 @@ from .info import CorpusInfo
 from .prosody import Prosody, RateFrom, prosody
 from .protocols import Protocol
 from .sampler import EvalSampler
-from .split import speaker_of
+from .split import some, speaker_of, without_speaker
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,18 @@ def open_probing(
         progress: show bars.
 
     Raises:
-        DataError: when the protocol's parts share speakers, and for anything wrong with the data.
+        DataError: when the protocol's parts share speakers or a speaker is not known, and for
+            anything wrong with the data.
         ConfigError: when pyworld is not installed.
     """
     speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
     utterances = speech.utterances
+    if lost := without_speaker(utterances):
+        raise DataError(
+            f"a probe is fitted and scored on other speakers, and {len(lost)} of {len(utterances)} "
+            f"utterances have no speaker ({some(u.id for u in lost)}); name the speakers "
+            "(options.speaker=..., or the manifest), or leave these out of the manifest"
+        )
     names = sorted({u.corpus for u in utterances})
     if protocol is None:
         protocol = CorpusInfo.load(names[0]).protocol if len(names) == 1 else "loco"

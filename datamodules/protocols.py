@@ -2,20 +2,26 @@
 
 Fold k tests its own group, validates on what the rule says, and trains on the rest; with ``tests:
 others`` it trains and validates on its own group and tests the rest; by ``none`` all are trained
-on. No speaker is in two parts, unless ``shares`` says in words that, and why, they may be. The
-files and their keys are in :mod:`.protocol_file`.
+on. No speaker is in two parts, unless ``shares`` says in words that, and why, they may be. If it is
+not known who speaks, this cannot be shown, and the fold is refused (see :meth:`Protocol.split`).
+The files and their keys are in :mod:`.protocol_file`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..zoo.errors import ConfigError, DataError
+from ..zoo.speakers import ACCEPT, REFUSE
 from . import folds as rules
 from .manifest import Utterance
 from .protocol_file import ONE_FOLD, ProtocolFile
-from .split import PAIRS, PARTS, Split, some, speaker_of, speakers_of
+from .split import PAIRS, PARTS, Split, some, speakers_of, unit_of, without_speaker
 from .weak import is_weak
+
+BY_SPEAKER = ("speaker", "session", "source")
+"""Ways to deal that keep speakers apart; a corpus, or a split that is given, needs no speaker."""
 
 _OFFICIAL = dict.fromkeys(("valid", "validation", "dev", "development"), "valid")
 _OFFICIAL |= {"train": "train", "training": "train", "test": "test"}
@@ -28,26 +34,32 @@ class Protocol(ProtocolFile):
         """How many folds there are of these utterances."""
         return 1 if self.by in ONE_FOLD else len(self._groups(utterances))
 
-    def split(self, utterances: Sequence[Utterance], fold: int) -> Split:
+    def split(
+        self, utterances: Sequence[Utterance], fold: int, *, unknown_speakers: str = REFUSE
+    ) -> Split:
         """Train, valid and test of one fold, speaker-disjoint unless the protocol says otherwise.
 
         Args:
             utterances: of the corpora of the protocol; what is not to be used is left out before.
             fold: from 0.
+            unknown_speakers: ``refuse`` utterances without a speaker, if the protocol deals by
+                speaker, session or source; or ``accept`` them: each is dealt by itself, and nobody
+                can tell which speakers the parts share (the audit says so).
 
         Raises:
             ConfigError: when there is no such fold.
             DataError: utterances of other corpora, unknown speakers, too few speakers, an empty
                 part, or a speaker in two parts.
         """
-        self._check(utterances)
+        self._check(utterances, unknown_speakers)
         n = self.n_folds(utterances)
         if not 0 <= fold < n:
             raise ConfigError(
                 f"{self.name} has no fold {fold}; have 0 to {n - 1} for this manifest"
             )
         if self.by == "none":
-            return Split(list(utterances), [], [], protocol=self.name, fold=fold)
+            split = Split(list(utterances), [], [], protocol=self.name, fold=fold)
+            return replace(split, unknown_speakers=unknown_speakers)
         where = (
             self._official(utterances) if self.by == "official" else self._dealt(utterances, fold)
         )
@@ -71,7 +83,14 @@ class Protocol(ProtocolFile):
                 )
             if shared and self.sharing:
                 notes.append(f"{a} and {b} share {len(shared)} speakers: {self.sharing.why}")
-        return Split(**parts, protocol=self.name, fold=fold, sharing=self.sharing, notes=notes)
+        return Split(
+            **parts,
+            protocol=self.name,
+            fold=fold,
+            sharing=self.sharing,
+            notes=notes,
+            unknown_speakers=unknown_speakers,
+        )
 
     # -- who belongs where ---------------------------------------------------------------------
 
@@ -87,7 +106,7 @@ class Protocol(ProtocolFile):
 
     def _unit(self, u: Utterance) -> str:
         if self.by in ("speaker", "source"):
-            return speaker_of(u)
+            return unit_of(u)
         return u.corpus if self.by == "corpus" else f"{u.corpus}/{u.session}"
 
     def _groups(self, utterances: Sequence[Utterance]) -> list[list[str]]:
@@ -96,7 +115,7 @@ class Protocol(ProtocolFile):
         if self.dealt:
             if self.by == "source":
                 utterances = [u for u in utterances if not is_weak(u)]
-            speakers = speakers_of(utterances)
+            speakers = {unit_of(u) for u in utterances}
             if (n := len(speakers)) < self.dealt:
                 raise DataError(
                     f"{self.name} needs {self.dealt} speakers for {self.dealt} folds; there are "
@@ -118,7 +137,7 @@ class Protocol(ProtocolFile):
         if self.by == "source":
             own = set(groups[fold])
             parts = {True: "test", False: "valid"}
-            return ["train" if is_weak(u) else parts[speaker_of(u) in own] for u in utterances]
+            return ["train" if is_weak(u) else parts[unit_of(u) in own] for u in utterances]
         fold_of = {unit: k for k, group in enumerate(groups) for unit in group}
         unknown = {self._unit(u) for u in utterances} - set(fold_of)
         if unknown:
@@ -136,7 +155,7 @@ class Protocol(ProtocolFile):
             chosen = {u.id for u in rest if self._unit(u) in held}
         elif self.validation == "speakers":
             speakers = rules.held_out_speakers(rest, self.share)
-            chosen = {u.id for u in rest if speaker_of(u) in speakers}
+            chosen = {u.id for u in rest if unit_of(u) in speakers}
         else:
             chosen = rules.held_out_sentences(rest, self.share) if rest else set()
         return [
@@ -155,21 +174,38 @@ class Protocol(ProtocolFile):
             )
         return [_OFFICIAL[s] for s in found]
 
-    def _check(self, utterances: Sequence[Utterance]) -> None:
+    def _check(self, utterances: Sequence[Utterance], unknown_speakers: str) -> None:
         other = {u.corpus for u in utterances} - set(self.corpora)
         if self.corpora and other:
             raise DataError(
                 f"{self.name} is for {', '.join(self.corpora)}; the manifest also holds "
                 f"{some(other)}: use protocol=loco for several corpora, protocol=kfold for others"
             )
-        for what in ("speaker", "session") if self.by == "session" else ("speaker",):
-            without = [u.id for u in utterances if not getattr(u, what)]
-            if without:
-                raise DataError(
-                    f"{self.name}: {len(without)} of {len(utterances)} utterances have no {what} "
-                    f"({some(without)}); without it no split can be shown to be disjoint: add it "
-                    "to the manifest"
-                )
+        if self.by == "session" and (silent := [u.id for u in utterances if not u.session]):
+            raise DataError(
+                f"{self.name}: {len(silent)} of {len(utterances)} utterances have no session "
+                f"({some(silent)}); without it no split can be shown to be disjoint: add it to the "
+                "manifest"
+            )
+        lost = without_speaker(utterances) if self.by in BY_SPEAKER else []
+        if self.by == "source":  # who speaks in a corpus that people did not label is nobody there
+            human = {u.corpus for u in utterances if not is_weak(u)}
+            lost = [u for u in lost if u.corpus in human]
+        if not lost:
+            return
+        told = (
+            f"{self.name}: {len(lost)} of {len(utterances)} utterances have no speaker "
+            f"({some(u.id for u in lost)}); without it no split can be shown to be disjoint: name "
+            "the speakers (options.speaker=... of the readers 'folder' and 'csv', or the manifest)"
+        )
+        if self.by == "speaker" and not self.dealt:
+            raise DataError(f"{told}: this protocol goes by their names")
+        if unknown_speakers != ACCEPT:
+            raise DataError(
+                f"{told}, or set data.unknown_speakers=accept (unknown_speakers=accept of audit, "
+                "eval and adapt), which deals such utterances one by one and says so beside every "
+                "number"
+            )
 
     def _notes(self, utterances: Sequence[Utterance]) -> list[str]:
         notes, found = [], {self._unit(u) for u in utterances}
@@ -184,7 +220,8 @@ class Protocol(ProtocolFile):
                 f"{len(found)} of {self.expected} {self._units} are in the manifest: the folds are "
                 f"not those of {self.name} on the whole corpus"
             )
-        silent = [s for s, sex in rules.sexes(utterances).items() if not sex]
+        named = [u for u in utterances if u.speaker]
+        silent = [s for s, sex in rules.sexes(named).items() if not sex]
         if silent and (self.dealt or self.validation == "speakers"):
             notes.append(
                 f"sex of {len(silent)} speakers unknown, not balanced by it: {some(silent)}"

@@ -20,7 +20,7 @@ from .dataset import SpeechDataset
 from .features import FeatureStore, Filled
 from .manifest import Utterance
 from .sampler import BucketSampler, EvalSampler
-from .split import PARTS, Split, speakers_of
+from .split import PARTS, Split, listed_speakers, without_speaker
 from .weak import confidences, refuse_weak, soft_rows, weak_counts
 
 
@@ -159,11 +159,13 @@ class SpeechDataModule(L.LightningDataModule):
         left_out = dict(self.coverage.dropped) if self.coverage else {}
         found = {"kept": kept, "left_out_by_taxonomy": left_out, "cut_to_max_seconds": self.cut}
         found |= {"weak_labels": self.weak} if self.weak else {}
+        unknown = {p: len(without_speaker(d.utterances)) for p, d in self.datasets.items()}
+        found |= {"without_speaker": unknown} if any(unknown.values()) else {}
         return found if self.share["share"] == 1 else {**found, "train_share": self.share}
 
     def speakers(self) -> dict[str, list[str]]:
-        """The ``corpus/speaker`` names of each part."""
-        return {part: sorted(speakers_of(d.utterances)) for part, d in self.datasets.items()}
+        """Who speaks in each part, as records keep it (:mod:`serzoo.zoo.speakers`)."""
+        return {part: listed_speakers(d.utterances) for part, d in self.datasets.items()}
 
     def _loader(self, part: str, training: bool) -> DataLoader[Batch]:
         dataset = self.datasets[part]

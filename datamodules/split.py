@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..zoo.errors import ConfigError
+from ..zoo.speakers import REFUSE
 from .manifest import Utterance
 
 PARTS = ("train", "valid", "test")
@@ -56,6 +57,7 @@ class Split:
         fold: which fold, from 0.
         sharing: the protocol's word on parts that share speakers; None = none may.
         notes: facts about this split that its reader should know.
+        unknown_speakers: ``accept`` if utterances without a speaker may be in any part; ``refuse``.
     """
 
     train: list[Utterance]
@@ -65,6 +67,7 @@ class Split:
     fold: int = 0
     sharing: Sharing | None = None
     notes: list[str] = field(default_factory=list)
+    unknown_speakers: str = REFUSE
 
     def parts(self) -> Iterator[tuple[str, list[Utterance]]]:
         """Name and utterances of each part."""
@@ -79,13 +82,28 @@ class Split:
 
 
 def speaker_of(utterance: Utterance) -> str:
-    """``corpus/speaker``: speaker names are unique within a corpus only."""
-    return f"{utterance.corpus}/{utterance.speaker}"
+    """``corpus/speaker``: names are unique within a corpus only; "" if nobody knows who speaks."""
+    return f"{utterance.corpus}/{utterance.speaker}" if utterance.speaker else ""
 
 
 def speakers_of(utterances: Iterable[Utterance]) -> set[str]:
-    """The ``corpus/speaker`` names of these utterances."""
-    return {speaker_of(u) for u in utterances}
+    """The ``corpus/speaker`` names of these utterances, of those that are known."""
+    return {speaker_of(u) for u in utterances} - {""}
+
+
+def without_speaker(utterances: Iterable[Utterance]) -> list[Utterance]:
+    """Those of which nobody knows who speaks."""
+    return [u for u in utterances if not speaker_of(u)]
+
+
+def unit_of(utterance: Utterance) -> str:
+    """What is dealt as one: all of a speaker, or an utterance by itself if nobody knows whose."""
+    return speaker_of(utterance) or utterance.id
+
+
+def listed_speakers(utterances: Iterable[Utterance]) -> list[str]:
+    """What a record keeps: ``corpus/speaker``, and ``corpus/`` for those who are not known."""
+    return sorted({speaker_of(u) or f"{u.corpus}/" for u in utterances})
 
 
 def some(names: Iterable[str], n: int = 5) -> str:

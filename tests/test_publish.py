@@ -54,6 +54,15 @@ def test_the_committed_tables_are_those_of_the_committed_records() -> None:
     assert publish.section(folder).rstrip() in text
 
 
+def test_the_committed_open_labels_are_tabulated_without_their_bootstrap() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    rows = json.loads((ROOT / "benchmarks" / "records" / "open_labels.json").read_text())["rows"]
+    assert f"{publish.OPEN}\n\n{publish.open_labels(rows)}" in text
+    assert "| selm | emodb | nemo | 0.248 | 0.372 | 0.000 | 0.500 | 0.372 | 0.167;" in text
+    new = {**rows[0], "all": {"value": 0.248, "uar_interval": [0.2, 0.3]}}
+    assert "| selm | emodb | nemo | 0.248 (0.200 to 0.300) | 0.372 |" in publish.open_labels([new])
+
+
 def test_what_words_and_frames_tell_is_tabulated() -> None:
     text = (ROOT / "benchmarks" / "README.md").read_text()
     audits, probes = publish._read_all("audits"), publish._read_all("probes")

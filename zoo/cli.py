@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     verb(
         "audit",
         "speaker, sentence and identical-audio leakage of a protocol "
-        "([protocol=NAME] [taxonomy=NAME])",
+        "([protocol=NAME] [taxonomy=NAME] [unknown_speakers=accept])",
         ("manifest", "a prepared manifest, or a corpus' name"),
     )
     sub = verb(

@@ -16,6 +16,7 @@ from .encoders.trained import refuse_seen
 from .errors import ConfigError
 from .module import SERModule
 from .notices import quiet
+from .speakers import cannot_tell, shared
 from .statistics.measure import measure
 from .statistics.metrics import PredictionTable, merge
 from .statistics.open_labels import open_numbers, seen_classes
@@ -36,6 +37,7 @@ def evaluate(
     taxonomy: str | None = None,
     part: str | None = None,
     options: dict[str, Any] | None = None,
+    unknown_speakers: str | None = None,
     condition: str | None = None,
     noise: str | None = None,
     rir: str | None = None,
@@ -52,6 +54,8 @@ def evaluate(
         part: ``test`` or ``valid`` of the run's own protocol and fold, or ``all`` utterances;
             by default ``test`` for the training corpus and ``all`` for another.
         options: keywords of the corpus' reader, where it is another than in training.
+        unknown_speakers: ``refuse`` a fold over utterances without a speaker, or ``accept`` it; as
+            in training by default.
         condition: corrupt the audio first: ``noise:10dB``, ``reverb``, ``telephone``, ... (see
             :mod:`serzoo.datamodules.corruption`). Frames are then computed anew, never read from a
             store.
@@ -63,7 +67,8 @@ def evaluate(
         The prediction table, and its numbers as a record holds them; ``open_labels`` where the
         taxonomy has classes that the model never trained on (:func:`open_numbers`), and
         ``speakers_heard``: those that it was trained or selected on, which ``part="all"`` of its
-        own corpus has among others, and who make no test.
+        own corpus has among others, and who make no test; ``speakers_unsure``: corpora of which
+        this cannot be told, since not every speaker is known.
     """
     quiet()
     # first, since a misspelt condition, or one without its recordings, is told at once
@@ -90,6 +95,7 @@ def evaluate(
     elif root:
         cfg.data.root = root  # the same data, elsewhere
     cfg.data.options = options or cfg.data.options
+    cfg.data.unknown_speakers = unknown_speakers or cfg.data.unknown_speakers
     cfg = resolve(cfg)
     cfg.trainer.progress = progress
     wanted = Taxonomy.load(taxonomy) if taxonomy else Taxonomy.from_dict(meta["taxonomy"])
@@ -97,7 +103,8 @@ def evaluate(
         module.head.columns(wanted)  # refuses before any audio is read
     data = open_data(cfg, wanted, text="text" in module.head.needs, everything=part == "all")
     everyone = data.speakers()
-    refuse_seen(module.encoder, {"test": everyone["valid" if part == "valid" else "test"]})
+    asked = everyone["valid" if part == "valid" else "test"]
+    refuse_seen(module.encoder, {"test": asked}, cfg.data.unknown_speakers)
     if corruption is not None:
         data.datasets["test"].corrupt(corruption)
         data.workers = 0  # in this process, which counts and remembers what it did
@@ -111,7 +118,8 @@ def evaluate(
         numbers["open_labels"] = open_numbers(table, trained, wanted)
     own = meta.get("speakers") or {}
     heard = {*own.get("train", ()), *(own.get("valid", ()) if part == "all" else ())}
-    numbers["speakers_heard"] = sorted(heard & set(table.speakers))
+    numbers["speakers_heard"] = shared(heard, asked)
+    numbers["speakers_unsure"] = cannot_tell(heard, asked)
     trained_on = meta["config"]
     numbers["model"] = {
         "fingerprint": meta.get("fingerprint"),
@@ -124,6 +132,8 @@ def evaluate(
         "manifest": data.speech.sha,
         "taxonomy": wanted.to_dict(),
         "counts": data.counts(),
+        "notes": data.speech.notes,
+        "unknown_speakers": cfg.data.unknown_speakers,
     }
     if corruption is not None:
         numbers["condition"] = corruption.describe()

@@ -29,6 +29,7 @@ from .notices import quiet
 from .publishing import published
 from .record import RECORD, environment, write_json
 from .reporting.probed import WAYS, Found, numbers
+from .speakers import cannot_tell, shared
 from .statistics.probe import probe
 from .statistics.rates import FloatArray
 from .swap import check_place
@@ -135,7 +136,8 @@ def probe_model(
             "rate_from": probing.prosody.rate_from,
             "speakers": tested,
         },
-        "speakers_heard": sorted(subject.heard & set(tested)),
+        "speakers_heard": shared(subject.heard, tested),
+        "speakers_unsure": cannot_tell(subject.heard, tested),
         "quantities": numbers(found),
         "seconds": round(time.perf_counter() - began, 2),
         **environment(),

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import ConfigError, suggest
+from .speakers import REFUSE, UNKNOWN_SPEAKERS
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp", "fsdp")
@@ -39,6 +40,7 @@ class DataConfig:
     weak: str = "hard"  # weak labels: hard; from the scores beside the manifest: soft, independent
     weak_weight: bool = True  # weigh weakly labelled utterances by the confidence of their label
     weak_shuffle: int | None = None  # seed that deals weak labels out anew: a control
+    unknown_speakers: str = REFUSE  # where folds need speakers: refuse, or accept and say so
     features: str = "auto"  # auto: what the encoder allows to store is computed once; live: never
     workers: int = 0  # DataLoader processes
 
@@ -138,7 +140,13 @@ class RunConfig:
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-_LATER = {"train_share": 1, "weak": "hard", "weak_weight": True, "weak_shuffle": None}
+_LATER = {
+    "train_share": 1,
+    "weak": "hard",
+    "weak_weight": True,
+    "weak_shuffle": None,
+    "unknown_speakers": REFUSE,
+}
 """Keys of the data that are younger than the first records, and what these had instead."""
 
 
@@ -220,6 +228,7 @@ def check_ranges(cfg: RunConfig) -> None:
     wrong += [f"{k}={v} is not between 0 and 1" for k, v in shares.items() if not 0 <= v <= 1]
     choices = {
         "data.weak": (cfg.data.weak, ("hard", "soft", "independent")),
+        "data.unknown_speakers": (cfg.data.unknown_speakers, UNKNOWN_SPEAKERS),
         "optim.schedule": (cfg.optim.schedule, ("cosine", "linear")),
         "trainer.accelerator": (cfg.trainer.accelerator, ACCELERATORS),
         "trainer.strategy": (cfg.trainer.strategy, STRATEGIES),

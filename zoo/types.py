@@ -85,7 +85,7 @@ class Batch(_TensorRecord):
 
     Attributes:
         ids: B utterance ids.
-        speakers: B speaker names.
+        speakers: B speaker names; "" if nobody knows who speaks.
         text: B transcripts ("" where there is none), or None when no head asked for them.
         audio: ``[B, S]`` float32, 16 kHz mono, zero-padded on the right.
         lengths: ``[B]`` long, real samples of each row of ``audio``.

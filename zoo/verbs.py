@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from .errors import ConfigError
+from .speakers import ACCEPT, REFUSE, UNKNOWN_SPEAKERS
 
 LISTS = ("heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites")
 
@@ -94,7 +95,11 @@ def _audit(arguments: argparse.Namespace) -> int:
     from . import registry
     from .config import settings
 
-    values = settings(arguments.settings, ("protocol", "taxonomy", "root", "label"))
+    known = ("protocol", "taxonomy", "root", "label", "unknown_speakers")
+    values = settings(arguments.settings, known)
+    unknown = values.get("unknown_speakers", REFUSE)
+    if unknown not in UNKNOWN_SPEAKERS:
+        raise ConfigError(f"unknown_speakers is '{unknown}'; have {', '.join(UNKNOWN_SPEAKERS)}")
     audit = registry.attribute("serzoo.datamodules.opening:audit_corpus")
     reports = audit(
         arguments.manifest,
@@ -103,12 +108,15 @@ def _audit(arguments: argparse.Namespace) -> int:
         root=values.get("root"),
         label=values.get("label", "label"),
         options=values["options"],
+        unknown_speakers=unknown,
     )
     for fold, report in enumerate(reports):
         print(f"fold {fold}: {report}")
     bad = sum(not r.ok for r in reports)
-    print(f"{len(reports)} folds, {bad} with leakage")
-    return 1 if bad else 0
+    unsure = sum(r.ok and bool(r.unsure) for r in reports)
+    told = f", {unsure} of which nobody can tell: not every speaker is known" if unsure else ""
+    print(f"{len(reports)} folds, {bad} with leakage{told}")
+    return 1 if bad or (unsure and unknown != ACCEPT) else 0
 
 
 def _label(arguments: argparse.Namespace) -> int:
@@ -159,7 +167,7 @@ def _eval(arguments: argparse.Namespace) -> None:
 
     known = (
         *("corpus", "root", "manifest", "taxonomy", "part", "out", "record"),
-        *("condition", "noise", "rir"),
+        *("condition", "noise", "rir", "unknown_speakers"),
     )
     values = settings(arguments.settings, known)
     out, record = values.pop("out", None), values.pop("record", None)
@@ -184,7 +192,10 @@ def _adapt(arguments: argparse.Namespace) -> None:
     from .adaptation.record import told
     from .config import settings
 
-    where = ("data", "root", "protocol", "fold", "taxonomy", "label", "support", "supports", "out")
+    where = (
+        *("data", "root", "protocol", "fold", "taxonomy", "label", "support", "supports", "out"),
+        "unknown_speakers",
+    )
     how = known_options()
     values = settings(arguments.settings, (*where, *how), numbers=("fold", *how))
     if not values.get("data"):

@@ -15,6 +15,8 @@ from . import note
 from .folder import NO_SPEAKERS, check_rename
 
 DELIMITERS = ",\t;|"
+NOBODY = ("unknown", "Unknown", "nan", "NaN", "None", "null", "N/A", "n/a", "<NA>", "?")
+"""What tables write where nobody knows who speaks; no name of a person."""
 _GENDERS = {
     **dict.fromkeys(("f", "female", "w", "woman"), "female"),
     **dict.fromkeys(("m", "male", "man"), "male"),
@@ -73,8 +75,8 @@ def prepare(
         table: the file, relative to root; needed where root holds more than one csv or tsv file.
         audio: column of the path of the audio file.
         label: column of the label.
-        speaker: column of the speaker. Without one every audio file is its own speaker, which a
-            warning tells.
+        speaker: column of the speaker. Without one, or where the cell is empty or one of
+            :data:`NOBODY`, the speaker is unknown, which a warning tells.
         text: column of the transcript, written by a person.
         gender: column of the gender: ``female``/``f``/``w`` or ``male``/``m``, in any case.
         language: column of the ISO 639-1 code.
@@ -115,10 +117,19 @@ def prepare(
     check_rename(rename, (row.cells.get("label") for row in rows))
     if "speaker" not in fields:
         remedy = f"name the column with speaker=... (columns: {', '.join(sorted(fields.values()))})"
-        note("csv: " + NO_SPEAKERS.format(unit="audio file", remedy=remedy))
+        note("csv: " + NO_SPEAKERS.format(n=len(rows), remedy=remedy))
+    else:
+        said = [r.cells.get("speaker", "") for r in rows if _speaker(r.cells) is None]
+        if said:
+            found = ", ".join(f"'{cell}' {n}" for cell, n in Counter(said).items())
+            note(
+                f"csv: the speaker of {len(said)} of {len(rows)} rows is unknown ({found}), so "
+                "folds by speaker are refused (see data.unknown_speakers) and numbers have no "
+                "interval; name them in the table"
+            )
     genders: Counter[str] = Counter()
     for row in rows:
-        yield _utterance(row, root, "speaker" in fields, scale, rename or {}, genders)
+        yield _utterance(row, root, scale, rename or {}, genders)
     if genders:
         found = ", ".join(f"'{g}' ({n})" for g, n in genders.items())
         note(f"csv: gender {found} is kept as unknown; known: female, f, w, male, m")
@@ -127,7 +138,6 @@ def prepare(
 def _utterance(
     row: _Row,
     root: Path,
-    speakers: bool,
     scale: tuple[float, float],
     rename: dict[str, str],
     genders: Counter[str],
@@ -136,11 +146,6 @@ def _utterance(
     if "audio" not in cells:
         raise DataError(f"{row.where}: no audio path; delete the row or fill it in")
     audio = _relative(cells["audio"], root, row.where)
-    if speakers and "speaker" not in cells:
-        raise DataError(
-            f"{row.where}: no speaker; fill it in, or, if nobody knows, give each such row a "
-            "name of its own"
-        )
     stem = PurePosixPath(audio).with_suffix("").as_posix()
     segment = f"#{cells.get('start', '0')}-{cells.get('end', '')}"
     name = cells.get("id", stem + (segment if {"start", "end"} & set(cells) else ""))
@@ -155,7 +160,7 @@ def _utterance(
         start=row.number("start", 0.0),
         end=row.number("end", nan),
         sample_rate=0,
-        speaker=cells.get("speaker", stem),
+        speaker=_speaker(cells),
         session=cells.get("session"),
         gender=gender,
         language=cells.get("language"),
@@ -165,6 +170,12 @@ def _utterance(
         text=cells.get("text"),
         text_source="human" if "text" in cells else None,
     )
+
+
+def _speaker(cells: dict[str, str]) -> str | None:
+    """The name in a row's cells; None if nobody knows it."""
+    name = cells.get("speaker", "")
+    return None if not name or name in NOBODY else name
 
 
 def _dims(

@@ -13,8 +13,8 @@ from ..walk import Found
 from . import left_out, look, note, utterance
 
 NO_SPEAKERS = (
-    "nothing tells who speaks, so every {unit} is taken for a speaker of its own: folds cannot be "
-    "guaranteed to be speaker-disjoint; {remedy}"
+    "nothing tells who speaks: the speaker of all {n} utterances is unknown, so folds by speaker "
+    "are refused (see data.unknown_speakers) and numbers have no interval; {remedy}"
 )
 
 
@@ -30,7 +30,7 @@ def prepare(
     Args:
         root: holds ``<label>/**/*.wav`` (or flac, mp3, ogg). Ids are paths without their suffix.
         speaker: regular expression with one group, searched in each path below the root (forward
-            slashes), for example ``r"spk(\d+)"``. Without it every file is its own speaker, which a
+            slashes), for example ``r"spk(\d+)"``. Without it the speakers are unknown, which a
             warning tells.
         language: ISO 639-1 code of all files.
         rename: sub-folder to label, where the name of the sub-folder is not the label.
@@ -55,10 +55,10 @@ def prepare(
     left_out("folder", {"files without a label's folder": [p for p in files if p.parent == root]})
     labels = {p: p.relative_to(root).parts[0] for p in named}
     check_rename(rename, labels.values())
-    speakers = {p: p.relative_to(root).with_suffix("").as_posix() for p in named}
+    speakers: dict[Path, str] = {}
     if pattern is None:
         remedy = 'give speaker="..." with a group for the part of the path that names them'
-        note("folder: " + NO_SPEAKERS.format(unit="file", remedy=remedy))
+        note("folder: " + NO_SPEAKERS.format(n=len(named), remedy=remedy))
     else:
         matches = {p: pattern.search(p.relative_to(root).as_posix()) for p in named}
         failed = [p for p, m in matches.items() if m is None or not m[1]]
@@ -75,7 +75,7 @@ def prepare(
             path,
             root,
             id=f"folder/{path.relative_to(root).with_suffix('').as_posix()}",
-            speaker=speakers[path],
+            speaker=speakers.get(path),
             language=language,
             label=(rename or {}).get(labels[path], labels[path]),
         )

@@ -69,7 +69,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
                 files.get(name, beside.with_name(name + beside.suffix)),
                 root,
                 id=f"meld/{split}-{name}",
-                speaker=row["Speaker"].translate(_REPAIR),
+                speaker=row["Speaker"].translate(_REPAIR) or None,
                 session=f"{split}-dia{row['Dialogue_ID']}",
                 language="en",
                 label=row["Emotion"],

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...zoo.errors import DataError
 from ...zoo.statistics.clusters import by_speaker
 from ...zoo.statistics.jackknife import jackknife
 from ...zoo.statistics.metrics import PredictionTable
@@ -122,7 +123,16 @@ def _table(
 
 
 def _by_chance(table: PredictionTable, draws: int, seed: int) -> dict[str, float]:
-    """UAR of the same answers to labels shuffled within each speaker; one-sided p."""
+    """UAR of the same answers to labels shuffled within each speaker; one-sided p.
+
+    Raises:
+        DataError: when not every speaker is known.
+    """
+    if unknown := table.speakers.count(""):
+        raise DataError(
+            f"labels are shuffled within each speaker, and {unknown} of {len(table)} utterances "
+            "have no speaker; name the speakers, or leave these out of the manifest"
+        )
     names = sorted(set(table.speakers))
     who = np.array([names.index(s) for s in table.speakers], dtype=np.int64)
     c, answers = len(table.classes), table.predicted

@@ -22,7 +22,7 @@ from ...zoo.statistics.stats import holm
 from ..folds import sentence
 from ..manifest import Utterance
 from ..protocols import Protocol
-from ..split import speaker_of
+from ..split import some, speaker_of, without_speaker
 from .shuffling import Ints, beside, shuffles
 
 Verdict = Literal["none", "little", "some"]
@@ -144,9 +144,16 @@ def control(
 
     Raises:
         ConfigError: when the protocol tests nobody.
-        DataError: when fewer than two classes have text, or the protocol does not fit.
+        DataError: when fewer than two classes have text, a speaker is not known, or the protocol
+            does not fit.
     """
     labelled = [(u, c) for u, c in zip(utterances, classes, strict=True) if c >= 0]
+    if lost := without_speaker(u for u, _ in labelled):
+        raise DataError(
+            f"what words tell is learned and tested on other speakers, and {len(lost)} of "
+            f"{len(labelled)} labelled utterances have no speaker ({some(u.id for u in lost)}); "
+            "name the speakers, or leave these out of the manifest"
+        )
     rows = [(u, c) for u, c in labelled if sentence(u.text)]
     present = sorted({c for _, c in rows})
     if len(present) < 2:

@@ -26,13 +26,21 @@ def test_folder_with_speakers(tmp_path, write_wave):
     assert tells(warning.message, "folder", "1 files", "loose.wav")
 
 
-def test_folder_without_speakers_warns(tmp_path, write_wave):
+def test_folder_without_speakers_makes_none_up(tmp_path, write_wave):
     for name in ("angry/a.wav", "angry/b.wav"):
         write_wave(tmp_path / name)
     prepared = prepare("folder", root=tmp_path)
-    assert [u.speaker for u in prepared.utterances] == ["angry/a", "angry/b"]
+    assert [u.speaker for u in prepared.utterances] == [None, None]
+    assert "2 utterances of unknown speakers" in str(prepared)
     (message,) = messages(prepared, "reader")
-    assert tells(message, "speaker-disjoint", "speaker=")
+    assert tells(message, "2", "data.unknown_speakers", "speaker=")
+
+
+def test_a_warning_keeps_words_that_are_called_as_the_root(tmp_path, write_wave, monkeypatch):
+    write_wave(tmp_path / "data" / "angry" / "a.wav")
+    monkeypatch.chdir(tmp_path)
+    (message,) = messages(prepare("folder", root="data"), "reader")
+    assert "data.unknown_speakers" in message
 
 
 def test_folder_labels_that_no_taxonomy_holds(tmp_path, write_wave):
@@ -142,9 +150,21 @@ def test_csv_columns_of_the_fields_own_names_need_no_option(table):
 def test_csv_segments_without_ids_and_speakers(table):
     prepared = table("audio,start,end\nx/1.wav,0,1\nx/1.wav,1,2\n")
     assert [u.id for u in prepared.utterances] == ["csv/x/1#0-1", "csv/x/1#1-2"]
-    assert [u.speaker for u in prepared.utterances] == ["x/1", "x/1"]
+    assert [u.speaker for u in prepared.utterances] == [None, None]
     (message,) = messages(prepared, "reader")
-    assert tells(message, "speaker", "columns: audio, end, start")
+    assert tells(message, "2", "unknown", "columns: audio, end, start")
+
+
+def test_csv_speakers_that_nobody_knows_are_counted(table):
+    content = "audio,start,end,speaker\n"
+    cells = ("Ann", "", "Unknown", "", "nan", "Nan")
+    for i, cell in enumerate(cells):
+        content += f"x/1.wav,{i / 4},{i / 4 + 0.25},{cell}\n"
+    prepared = table(content)
+    assert [u.speaker for u in prepared.utterances] == ["Ann", None, None, None, None, "Nan"]
+    assert "6 utterances of 2 speakers and unknown ones" in str(prepared)
+    (message,) = messages(prepared, "reader")
+    assert "4 of 6 rows is unknown ('' 2, 'Unknown' 1, 'nan' 1)" in message
 
 
 def test_csv_refusals(table):
@@ -186,7 +206,6 @@ def test_csv_rename_and_unknown_gender(table):
         ("audio,label,label\nx/1.wav,a,b\n", {}, r"2 .*'label' \(label=\)"),
         ("audio,label\nx/1.wav\n", {}, "line 2: 1 .* 2[; ]"),
         ("audio,label\nx/1.wav,a\n,b\n", {}, "line 3: .*audio"),
-        ("audio,speaker\nx/1.wav,\n", {}, "line 2: .*speaker"),
         ("audio,start\nx/1.wav,soon\n", {}, "line 2: start .*'soon'"),
         ("audio,end\nx/1.wav,nan\n", {}, "line 2: end .*'nan'"),
         ("audio,valence\nx/1.wav,3\n", {}, r"line 2: valence .*3.* scale=\[0\.0, 1\.0\]"),

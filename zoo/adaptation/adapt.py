@@ -28,6 +28,7 @@ from ..module import SERModule
 from ..notices import quiet
 from ..publishing.published import FILES, save_pretrained
 from ..record import RECORD, finished, read_record, write_json
+from ..speakers import REFUSE
 from ..statistics.metrics import PredictionTable
 from ..swap import check_place
 from ..taxonomy import Taxonomy
@@ -100,6 +101,7 @@ def adapt(
     taxonomy: str | None = None,
     label: str = "label",
     options: dict[str, Any] | None = None,
+    unknown_speakers: str = REFUSE,
     support: str | Path | None = None,
     supports: str | Path | None = None,
     out: str | Path | None = None,
@@ -121,6 +123,8 @@ def adapt(
             target does not have. Classes that the model never had are added to its head.
         label: the column that it is of.
         options: keywords of the target's reader.
+        unknown_speakers: ``refuse`` a protocol over utterances without a speaker, or ``accept`` it
+            and say so beside every number.
         support: a file with a support to use instead of drawing one.
         supports: folder into which drawn supports are written; ``supports`` beside ``out``.
         out: folder of the result; under ``runs/adapted`` by default.
@@ -140,6 +144,7 @@ def adapt(
     began = time.perf_counter()
     target: dict[str, Any] = {"data": data, "root": root, "options": options or {}}
     target |= {"protocol": protocol, "fold": fold, "taxonomy": taxonomy, "label": label}
+    target |= {"unknown_speakers": unknown_speakers}
     plan = planned(path, Options(**how), target, support, progress)
     folder = Path(out) if out else plan.folder
     done = read_record(folder)
@@ -208,6 +213,7 @@ def planned(
         options=d.options,
         label=d.label,
         progress=progress,
+        unknown_speakers=d.unknown_speakers,
         batch_size=d.batch_size,
         batch_seconds=d.batch_seconds,
         max_seconds=d.max_seconds,
@@ -215,8 +221,8 @@ def planned(
         text="text" in needs,
     )
     speakers = shot.data.speakers()
-    adapt_record.refuse_heard(source, cfg.corpus, speakers["test"])
-    refuse_seen(module.encoder, {"test": speakers["test"]})
+    adapt_record.refuse_heard(source, cfg.corpus, speakers["test"], d.unknown_speakers)
+    refuse_seen(module.encoder, {"test": speakers["test"]}, d.unknown_speakers)
     wide = shot.taxonomy if tuning == "scratch" else source.taxonomy
     if tuning in ("lora", "head", "full"):
         wide = widened(source.taxonomy, shot.taxonomy)

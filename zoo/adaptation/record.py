@@ -13,7 +13,9 @@ from .. import checkpoint, record
 from ..board.written import unparsable
 from ..errors import DataError
 from ..reporting.tables import counted
-from ..statistics.measure import measure
+from ..reporting.told import left_out, unsure_lines
+from ..speakers import ACCEPT, REFUSE, cannot_tell, counted_speakers, shared
+from ..statistics.measure import interval_text, measure
 from ..statistics.metrics import PredictionTable
 from ..statistics.open_labels import open_numbers, seen_classes
 
@@ -108,13 +110,16 @@ def condition(corpora: Sequence[str], shots: int, tuning: str) -> str:
     return f"from {trained}, {shots} shots" + ("" if tuning == "none" else f", {tuning}")
 
 
-def refuse_heard(source: Source, corpora: Sequence[str], query: Sequence[str]) -> None:
+def refuse_heard(
+    source: Source, corpora: Sequence[str], query: Sequence[str], unknown: str = REFUSE
+) -> None:
     """Refuse a query of speakers that the model was trained or selected on.
 
     Args:
         source: the model.
         corpora: of the target.
         query: ``corpus/speaker`` names.
+        unknown: ``refuse`` if it cannot be told, since a speaker is not known; or ``accept``.
 
     Raises:
         DataError: naming them; or when a model of the target's own corpus does not say whom it
@@ -126,8 +131,14 @@ def refuse_heard(source: Source, corpora: Sequence[str], query: Sequence[str]) -
             f"the model was trained on {', '.join(again)} and does not say on whose voices (it is "
             "older than that); train it again, or adapt it to another corpus"
         )
-    heard = sorted({*trained.get("train", ()), *trained.get("valid", ())} & set(query))
-    if heard:
+    everyone = {*trained.get("train", ()), *trained.get("valid", ())}
+    if (unsure := cannot_tell(everyone, query)) and unknown != ACCEPT:
+        raise DataError(
+            "whether speakers of the query were heard when the model was trained cannot be told: "
+            f"not every speaker of {', '.join(unsure)} is known; name them, or set "
+            "unknown_speakers=accept"
+        )
+    if heard := shared(everyone, query):
         raise DataError(
             f"{len(heard)} speakers of the query ({', '.join(heard[:5])}"
             f"{', ...' if len(heard) > 5 else ''}) were heard when the model was trained; choose "
@@ -165,15 +176,15 @@ def told(entry: Mapping[str, Any]) -> list[str]:
         drawn = ", ".join(f"{n} {c}" for c, n in support["counts"].items())
         lines.append(
             f"support {support['sha']}, draw {entry['draw']} ({drawn}; "
-            f"{counted(len(support['speakers']), 'speaker')}): {support['file']}"
+            f"{counted_speakers(support['speakers'])}): {support['file']}"
         )
-    low, high = m["uar_interval"]
-    between = "" if low is None or low != low else f" (95 % interval {low:.3f} to {high:.3f})"
     lines.append(
         f"{entry['condition']}: query of {counted(m['n'], 'utterance')} of "
-        f"{counted(len(entry['speakers']['test']), 'speaker')}: UAR {m['uar']:.3f}{between}, "
+        f"{counted_speakers(entry['speakers']['test'])}: UAR {m['uar']:.3f} {interval_text(m)}, "
         f"WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
     )
+    lines += left_out(entry["counts"], entry["notes"])
+    lines += unsure_lines(entry["audit"])
     if found := entry["forgetting"]:
         before, after = found["before"]["uar"], found["after"]["uar"]
         lines.append(f"on the source: UAR {before:.3f} before, {after:.3f} after")

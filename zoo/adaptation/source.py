@@ -13,6 +13,7 @@ from ..errors import DataError
 from ..evaluate import score
 from ..module import SERModule
 from ..record import read_record
+from ..speakers import REFUSE
 from ..statistics.metrics import PredictionTable
 from ..taxonomy import Taxonomy
 from ..training.building import open_data
@@ -81,7 +82,8 @@ def target_of(source: RunConfig, target: Mapping[str, Any]) -> RunConfig:
 
     Args:
         source: the model's run.
-        target: ``data``, ``root``, ``protocol``, ``fold``, ``taxonomy``, ``label``, ``options``.
+        target: ``data``, ``root``, ``protocol``, ``fold``, ``taxonomy``, ``label``, ``options``,
+            ``unknown_speakers``.
     """
     cfg = RunConfig.from_dict(source.to_dict())
     data = target["data"]
@@ -90,6 +92,7 @@ def target_of(source: RunConfig, target: Mapping[str, Any]) -> RunConfig:
     cfg.corpus = [] if manifest else named
     cfg.data.manifest, cfg.data.root = manifest, target["root"]
     cfg.data.options, cfg.data.label = dict(target["options"]), target["label"]
+    cfg.data.unknown_speakers = target.get("unknown_speakers", REFUSE)
     cfg.protocol, cfg.fold = target["protocol"], target["fold"]
     cfg.recipe = "+".join(cfg.corpus) or Path(str(manifest)).stem
     # without one, the model's own, which need have no name

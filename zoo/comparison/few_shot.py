@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KEYS = ("title", "baseline", "source", "target", "head", "shots", "draw", "tuning", "options")
 SOURCE = ("recipe", "encoder", "fold", "seed", "overrides")
-TARGET = ("data", "root", "protocol", "fold", "taxonomy", "label")
+TARGET = ("data", "root", "protocol", "fold", "taxonomy", "label", "unknown_speakers")
 CALL = "serzoo.zoo.adaptation.adapt:adapt_cell"
 
 

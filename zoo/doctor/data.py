@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import registry
 from ..errors import DataError
+from ..speakers import counted_speakers
 from ..types import SAMPLE_RATE
 from .findings import Finding, error, named, note, ok, warning
 from .trial import Trial
@@ -34,7 +35,8 @@ def corpus(trial: Trial) -> Iterator[Finding]:
     for name in speech.roots:
         notes = speech.notes.get(name, {})
         mine = [u for u in speech.utterances if u.corpus == name]
-        found = f"{name}: {len(mine)} utterances of {len({u.speaker for u in mine})} speakers"
+        who = {f"{name}/{u.speaker or ''}" for u in mine}
+        found = f"{name}: {len(mine)} utterances of {counted_speakers(who)}"
         if refused := notes.get("refused"):
             reasons = ", ".join(f"{n} {why}" for why, n in refused.items())
             yield note(
@@ -247,7 +249,9 @@ def leakage(trial: Trial) -> Iterator[Finding]:
     for report in reports:
         if not report.ok:
             yield error(f"fold {report.fold}: " + "; ".join(report.errors), fold=report.fold)
-    if reports and all(r.ok for r in reports):
+    for text, n in Counter(u for r in reports for u in r.unsure).items():
+        yield warning(f"in {n} of {len(reports)} folds nobody can tell {text}")
+    if reports and all(r.ok and not r.unsure for r in reports):
         yield ok(f"no speaker and no recording is in two parts of any of {len(reports)} folds")
     same = max((sum(r.counts[f"{p}_duplicates"] for p in PARTS) for r in reports), default=0)
     if same:
@@ -296,6 +300,7 @@ def _folds(trial: Trial) -> Iterator[tuple[int, Any]]:
         return
     for fold in range(number):
         try:
-            yield fold, rule.split(everyone, fold)
+            accepted = trial.cfg.data.unknown_speakers
+            yield fold, rule.split(everyone, fold, unknown_speakers=accepted)
         except DataError as problem:
             yield fold, str(problem)

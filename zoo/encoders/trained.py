@@ -14,6 +14,7 @@ from ..encoder import Encoder
 from ..errors import CheckpointError, ConfigError, DataError
 from ..publishing import published
 from ..record import finished
+from ..speakers import ACCEPT, REFUSE, cannot_tell, shared
 from ..types import Frames
 from .pretrained import weights_digest
 
@@ -121,12 +122,13 @@ class TrainedEncoder(Encoder):
         }
 
 
-def refuse_seen(encoder: Encoder, speakers: Speakers) -> None:
+def refuse_seen(encoder: Encoder, speakers: Speakers, unknown: str = REFUSE) -> None:
     """Refuse to select or score on speakers that the encoder itself was trained or selected on.
 
     Args:
         encoder: any; only a :class:`TrainedEncoder` has speakers of its own.
         speakers: ``corpus/speaker`` names of the parts of the run that uses it.
+        unknown: ``data.unknown_speakers`` of that run.
 
     Raises:
         DataError: naming them, unless ``allow_seen_speakers`` is set.
@@ -134,16 +136,23 @@ def refuse_seen(encoder: Encoder, speakers: Speakers) -> None:
     if not isinstance(encoder, TrainedEncoder) or encoder.allow_seen_speakers:
         return
     anyway = ", or set encoder.allow_seen_speakers=true, if the numbers are not about new speakers"
-    refuse_heard(f"the encoder in {encoder.name}", encoder.speakers, speakers, anyway)
+    refuse_heard(f"the encoder in {encoder.name}", encoder.speakers, speakers, unknown, anyway)
 
 
-def refuse_heard(what: str, heard: Speakers | None, speakers: Speakers, anyway: str = "") -> None:
+def refuse_heard(
+    what: str,
+    heard: Speakers | None,
+    speakers: Speakers,
+    unknown: str = REFUSE,
+    anyway: str = "",
+) -> None:
     """Refuse to select or score on speakers that something was trained or selected on.
 
     Args:
         what: it is, in words.
         heard: ``corpus/speaker`` names of the parts of its run; None = it does not say.
         speakers: the same of the run that uses it.
+        unknown: ``refuse`` if it cannot be told, since a speaker is not known; or ``accept``.
         anyway: a further way out, in words.
 
     Raises:
@@ -156,11 +165,18 @@ def refuse_heard(what: str, heard: Speakers | None, speakers: Speakers, anyway: 
         )
     own = {s for part in ("train", "valid") for s in heard.get(part, ())}
     for part in ("valid", "test"):
-        if seen := sorted(own & set(speakers.get(part, ()))):
+        if seen := shared(own, speakers.get(part, ())):
             raise DataError(
                 f"{len(seen)} speakers of the {part} part ({', '.join(seen[:5])}"
                 f"{', ...' if len(seen) > 5 else ''}) were among those that {what} was trained or "
                 f"selected on; use one of other speakers or corpora, another fold{anyway}"
+            )
+        unsure = cannot_tell(own, speakers.get(part, ()))
+        if unsure and unknown != ACCEPT:
+            raise DataError(
+                f"whether speakers of the {part} part were among those that {what} was trained or "
+                f"selected on cannot be told: not every speaker of {', '.join(unsure)} is known; "
+                f"name them, or set data.unknown_speakers=accept{anyway}"
             )
 
 

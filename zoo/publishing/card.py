@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..config import read_group
 from ..errors import ConfigError
+from ..statistics.measure import interval_text
 
 WAVLM_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 
@@ -77,10 +78,8 @@ def _measured(config: Mapping[str, Any], record: Mapping[str, Any] | None) -> st
     if not record or "metrics" not in record:
         return text + "None: no record of a run was given when this model was saved."
     m = record["metrics"]
-    low, high = m.get("uar_interval") or (None, None)
-    spread = "" if low is None else f" (95 % interval over speakers {low:.3f} to {high:.3f})"
     rows = [
-        ("UAR, mean recall of the classes", f"{m['uar']:.3f}{spread}"),
+        ("UAR, mean recall of the classes", f"{m['uar']:.3f} {interval_text(m)}"),
         ("WA, accuracy", f"{m['wa']:.3f}"),
         ("macro-F1", f"{m['f1']:.3f}"),
     ]
@@ -94,6 +93,8 @@ def _measured(config: Mapping[str, Any], record: Mapping[str, Any] | None) -> st
         "once, after that.\n\n| metric | value |\n|---|---|\n"
     )
     text += "\n".join(f"| {name} | {value} |" for name, value in rows)
+    for unsure in (record.get("audit") or {}).get("unsure", ()):
+        text += f"\n\n**Nobody can tell {unsure}.** If they do, the numbers are too high."
     temperature = config["temperature"]
     if temperature is not None:
         text += (

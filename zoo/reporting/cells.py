@@ -266,7 +266,7 @@ def pooled(runs: Sequence[Run]) -> PredictionTable:
     """Test tables of several folds and seeds in one, an utterance once per seed.
 
     The class counts are the same for each seed, so the UAR of this table is the mean over seeds
-    of the UAR of each, also within a resample of speakers.
+    of the UAR of each, also without any of the speakers.
     """
     tables = [replace(r.table, ids=[f"{i}#{r.seed}" for i in r.table.ids]) for r in runs]
     return merge(tables)

@@ -67,6 +67,11 @@ def told(entry: dict[str, Any]) -> str:
             f"{len(heard)} of these speakers were heard when the encoder was trained; fold=K "
             "scores one fold's only"
         )
+    if unsure := entry.get("speakers_unsure"):
+        lines.append(
+            "cannot tell whether the encoder heard these speakers: not every speaker of "
+            f"{', '.join(unsure)} is known"
+        )
     return "\n".join(lines)
 
 

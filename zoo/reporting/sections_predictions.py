@@ -241,7 +241,7 @@ def errors(section: Section, c: Context) -> None:
                 table = g.pooled[head]
             body = []
             for name, i, share in surest_errors(table):
-                row = [name, table.speakers[i], table.classes[table.labels[i]],
+                row = [name, table.speakers[i] or UNKNOWN, table.classes[table.labels[i]],
                        table.classes[table.predicted[i]], cell(share, ".2f")]  # fmt: skip
                 row += [] if table.texts is None else [table.texts[i]]
                 body.append([*row, clip(runs, name)] if c.audio else row)

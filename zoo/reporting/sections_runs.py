@@ -31,11 +31,13 @@ def compared(section: Section, c: Context) -> None:
         text += f" Compared: {'; '.join(f'{k} {_listed(v)}' for k, v in axes.items())}."
     audited = [r.record["audit"] for r in c.found.runs if r.record.get("audit")]
     if audited:
-        passed = sum(bool(a.get("ok")) for a in audited)
+        passed = sum(bool(a.get("ok")) and not a.get("unsure") for a in audited)
         text += (
             f" In {passed} of {len(audited)} audited cells no speaker, utterance or recording is "
             "in two parts of the fold."
         )
+    unsure = Counter(u for a in audited for u in a.get("unsure", ()))
+    section.messages.extend(f"Of {n} cells nobody can tell {u}." for u, n in unsure.items())
     section.parts.append(Text(text))
     section.parts.extend(Text(f"{note}.") for note in matching_notes(c.plan.get("matched", [])))
     section.parts.extend(Text(f"{note}.") for note in source_notes(c.plan.get("pretraining")))

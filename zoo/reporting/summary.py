@@ -152,6 +152,8 @@ def _row(grid: Grid, head: str, baseline: str) -> dict[str, Any]:
         "folds": len(grid.folds),
         "seeds": len(grid.seeds),
         "speakers": interval.n_speakers,
+        "without_speaker": per_seed[0].speakers.count(""),
+        "unsure": sorted({u for r in runs for u in _unsure(r)}),
         "utterances": len(per_seed[0]),
         "uar": mean_sd([t.uar() for t in per_seed])._asdict(),
         "interval": [number(interval.low), number(interval.high)],
@@ -177,10 +179,17 @@ def _row(grid: Grid, head: str, baseline: str) -> dict[str, Any]:
     }
 
 
+def _unsure(run: Run) -> list[str]:
+    """What the audit of a cell's split could not tell; older records have none."""
+    found: list[str] = (run.record.get("audit") or {}).get("unsure") or []
+    return found
+
+
 def difference(a: PredictionTable, b: PredictionTable) -> dict[str, Any]:
     """UAR of ``a`` minus that of ``b``: interval, p, and the least difference these would show.
 
-    Bounds, p and detectable difference are None where the speakers cannot tell; ``note`` says why.
+    Bounds, p and detectable difference are None where the speakers cannot tell, or are not known;
+    ``note`` says why.
     """
     found, test, least = paired_jackknife(a, b), paired_permutation(a, b), minimum_detectable(a, b)
     notes = dict.fromkeys(n for n in (test.note, least.note) if n)

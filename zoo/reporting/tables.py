@@ -95,6 +95,10 @@ def caption(row: dict[str, Any]) -> str:
         f"{counted(row['utterances'], 'test utterance')} of "
         + ", ".join(counted(row[f"{what}s"], what) for what in ("speaker", "fold", "seed"))
     )
+    if unknown := row.get("without_speaker"):
+        text += f"; {unknown} without a speaker, so no interval and no test"
+    if row.get("unsure"):
+        text += "; nobody can tell whether the parts of the folds share speakers"
     if row["partial"]:
         left = "fold of a seed" if row["partial"] == 1 else "folds of seeds"
         text += f"; {row['partial']} {left} left out, not finished by every head"

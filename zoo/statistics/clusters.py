@@ -1,7 +1,9 @@
-"""Speakers as the unit of sampling: a confusion matrix of each, resampled, left out or swapped.
+"""Speakers as the unit of sampling: a confusion matrix of each, left out or swapped.
 
-UAR, WA and macro-F1 are functions of the confusion matrix, and that of any set of speakers is a
-weighted sum of theirs, so that thousands of resamples are one matrix product.
+Utterances of one speaker are not independent draws, so speakers are left out or exchanged, never
+utterances. UAR, WA and macro-F1 are functions of the confusion matrix, and that of any set of
+speakers is the sum of theirs. Utterances whose speaker is not known ("" in a table) are no unit:
+each may be anybody's, so with one of them there is neither an interval nor a test over speakers.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from .rates import METRICS, FloatArray
 
 Metric = str | Callable[[NDArray[Any]], FloatArray]
 
+ONE_SPEAKER = "one speaker"
+
 
 def metric_of(metric: Metric) -> Callable[[NDArray[Any]], FloatArray]:
     """A metric by name (``uar``, ``wa``, ``f1``), or a function ``[..., C, C] -> [...]`` as it is.
@@ -33,8 +37,20 @@ def metric_of(metric: Metric) -> Callable[[NDArray[Any]], FloatArray]:
     return METRICS[metric]
 
 
+def tested(table: PredictionTable) -> tuple[int, str]:
+    """How many speakers are known to be tested, and what forbids an interval over them, or "".
+
+    Unlabelled utterances take no part.
+    """
+    who = {s for s, known in zip(table.speakers, table.labelled, strict=True) if known}
+    n = len(who - {""})
+    if "" in who:
+        return n, "not every speaker is known" if n else "no speaker is known"
+    return n, ONE_SPEAKER if n == 1 else ""
+
+
 def labelled_speakers(table: PredictionTable) -> list[str]:
-    """Names of the speakers who have a labelled utterance, sorted.
+    """Names of the speakers who have a labelled utterance, sorted; "" stands for the unknown.
 
     Raises:
         DataError: when no utterance is labelled.
@@ -86,17 +102,6 @@ def paired_speakers(a: PredictionTable, b: PredictionTable) -> tuple[FloatArray,
     check_same(a, b)
     names = labelled_speakers(a)
     return by_speaker(a, names), by_speaker(b, names)
-
-
-def resample(
-    n: int, draws: int, level: float, seed: int, *confusions: FloatArray
-) -> list[FloatArray]:
-    """``[draws, C, C]`` confusions of the same resamples, for each ``[G, C, C]`` given."""
-    check_level(level)
-    if draws < 1:
-        raise ConfigError(f"draws is {draws}; want at least 1")
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
-    return [np.tensordot(weights.astype(np.float64), c, axes=1) for c in confusions]
 
 
 def left_out(confusions: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .clusters import by_speaker
+from .clusters import by_speaker, tested
 from .jackknife import interval_of
 from .metrics import PredictionTable
 from .rates import recalls_of
@@ -24,7 +24,7 @@ class Group:
     Attributes:
         name: value of the attribute, or its range.
         n: labelled utterances.
-        uar: over the classes present, with interval; no bounds with one speaker.
+        uar: over the classes present, with interval; its note says why there is none.
         wa: with interval.
         recalls: of the classes present.
         absent: classes that no utterance of the group has.
@@ -79,7 +79,7 @@ def sub_groups(
         table: predictions; unlabelled utterances take no part.
         attributes: of each id of the table. A float (seconds, years) is cut at the terciles of
             the labelled utterances, anything else is a group by its ``str``; None, NaN and "" are
-            not stated. ``speaker`` is known without.
+            not stated. ``speaker`` is taken from the table, where "" is not stated.
         attribute: which one.
         level: coverage aimed at by the intervals.
 
@@ -157,20 +157,24 @@ def _members(rows: np.ndarray[Any, Any], values: list[Any]) -> dict[str, list[in
 def _group(
     name: str, table: PredictionTable, members: list[int], present: set[int], level: float
 ) -> Group:
-    speakers = sorted({table.speakers[i] for i in members})
-    confusions = by_speaker(table, speakers, np.array(members))
+    confusions = by_speaker(table, sorted({table.speakers[i] for i in members}), np.array(members))
+    n, why = tested(table.subset(members))
     recalls = recalls_of(confusions.sum(0))
     absent = [i for i, r in enumerate(recalls) if not np.isfinite(r)]
     notes = []
     if lacking := [table.classes[i] for i in absent if i in present]:
         notes.append(f"no {', '.join(lacking)}: UAR over {len(recalls) - len(absent)} classes")
-    if len(speakers) < 2:
-        notes.append("one speaker: no interval")
+    uar, wa = (
+        interval_of(confusions, metric, level, why)._replace(n_speakers=n)
+        for metric in ("uar", "wa")
+    )
+    if uar.note:
+        notes.append(uar.note)
     return Group(
         name,
         len(members),
-        interval_of(confusions, "uar", level),
-        interval_of(confusions, "wa", level),
+        uar,
+        wa,
         {c: float(r) for c, r in zip(table.classes, recalls, strict=True) if np.isfinite(r)},
         [table.classes[i] for i in absent],
         "; ".join(notes),

@@ -33,7 +33,8 @@ class PredictionTable:
 
     Attributes:
         ids: N utterance ids, each once.
-        speakers: N speaker names, as ``corpus/speaker`` where there are several corpora.
+        speakers: N speaker names, as ``corpus/speaker`` where there are several corpora; "" if
+            nobody knows who speaks (null in a file).
         labels: ``[N]`` int, index into ``classes``; -1 = unlabelled: counted, in no score.
         scores: ``[N, C]`` log-scores; ``softmax(scores)`` is the model's probability.
         classes: C class names.
@@ -147,17 +148,22 @@ class PredictionTable:
         }
 
     def by_speaker(self) -> dict[str, dict[str, Any]]:
-        """:meth:`metrics` of each speaker who has a labelled utterance, sorted by name."""
-        rows: dict[str, list[int]] = {self.speakers[i]: [] for i in np.flatnonzero(self.labelled)}
+        """:meth:`metrics` of each known speaker who has a labelled utterance, sorted by name."""
+        who = [self.speakers[i] for i in np.flatnonzero(self.labelled)]
+        rows: dict[str, list[int]] = {s: [] for s in who if s}
         for i, s in enumerate(self.speakers):
             rows.get(s, []).append(i)
         return {s: self.subset(rows[s]).metrics() for s in sorted(rows)}
 
     def by_corpus(self) -> dict[str, PredictionTable]:
-        """The rows of each corpus, sorted by name: what stands before the slash of a speaker."""
+        """The rows of each corpus, sorted by name: what stands before the slash of a speaker.
+
+        Of an unknown speaker it is what stands before the slash of the id, if speakers have one.
+        """
         rows: dict[str, list[int]] = {}
+        plain = any(s and "/" not in s for s in self.speakers)
         for i, speaker in enumerate(self.speakers):
-            corpus, slash, _ = speaker.partition("/")
+            corpus, slash, _ = (speaker or ("" if plain else self.ids[i])).partition("/")
             rows.setdefault(corpus if slash else "", []).append(i)
         return {corpus: self.subset(rows[corpus]) for corpus in sorted(rows)}
 
@@ -205,7 +211,7 @@ class PredictionTable:
         return self.scores[self.labelled], self.labels[self.labelled]
 
     def write_jsonl(self, path: str | Path) -> Path:
-        """Write one line per utterance: id, speaker, label (a name or null), scores, any text.
+        """Write one line per utterance: id, speaker, label, scores, any text; null is unknown.
 
         The same table gives the same bytes. The file appears complete or not at all.
         """
@@ -214,7 +220,8 @@ class PredictionTable:
             for i, name in enumerate(self.ids):
                 label = self.classes[self.labels[i]] if self.labels[i] >= 0 else None
                 scores = dict(zip(self.classes, self.scores[i].tolist(), strict=True))
-                row = {"id": name, "speaker": self.speakers[i], "label": label, "scores": scores}
+                who = self.speakers[i] or None
+                row = {"id": name, "speaker": who, "label": label, "scores": scores}
                 row |= {} if self.texts is None else {"text": self.texts[i]}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         return path
@@ -258,7 +265,7 @@ class PredictionTable:
                     f"{where}: label '{label}' is no class{suggest(str(label), classes)}"
                 )
             ids.append(str(name))
-            speakers.append(str(speaker))
+            speakers.append("" if speaker is None else str(speaker))
             labels.append(-1 if label is None else classes.index(label))
             scores.append([values[c] for c in classes])
             texts += [str(row["text"])] if "text" in row else []

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..taxonomy import Taxonomy
+from .measure import uar_interval
 from .metrics import PredictionTable
-from .stats import bootstrap
 
 
 def seen_classes(trained: Taxonomy, wanted: Taxonomy) -> list[str]:
@@ -33,9 +33,9 @@ def open_numbers(table: PredictionTable, trained: Taxonomy, wanted: Taxonomy) ->
         wanted: the one that it was asked about.
 
     Returns:
-        Plain containers: classes, chance level, mean recalls with speaker-clustered intervals
-        (``value``, ``low``, ``high``), and the shares of predictions and of references that are
-        unseen classes.
+        Plain containers: classes, chance level, mean recalls with intervals over speakers
+        (:func:`mean_recall`), and the shares of predictions and of references that are unseen
+        classes.
     """
     seen = seen_classes(trained, wanted)
     unseen = [c for c in wanted.classes if c not in seen]
@@ -47,9 +47,9 @@ def open_numbers(table: PredictionTable, trained: Taxonomy, wanted: Taxonomy) ->
         "seen_classes": seen,
         "unseen_classes": unseen,
         "chance": 1 / len(wanted),
-        "all": _mean(table, list(here.values())),
-        "seen": _mean(table, [here[c] for c in seen]),
-        "unseen": _mean(table, columns),
+        "all": mean_recall(table, list(here.values())),
+        "seen": mean_recall(table, [here[c] for c in seen]),
+        "unseen": mean_recall(table, columns),
         "predicted_unseen": float(np.isin(table.predicted[known], columns).mean()),
         "reference_unseen": float(of_unseen[known].mean()),
         "among_unseen": None,
@@ -64,14 +64,18 @@ def open_numbers(table: PredictionTable, trained: Taxonomy, wanted: Taxonomy) ->
             unseen,
         )
         every = list(range(len(unseen)))
-        found["among_unseen"] = {"chance": 1 / len(unseen), **(_mean(part, every) or {})}
+        found["among_unseen"] = {"chance": 1 / len(unseen), **(mean_recall(part, every) or {})}
     return found
 
 
-def _mean(table: PredictionTable, columns: list[int]) -> dict[str, float] | None:
-    """Mean recall of these classes, of those that are present; None where none is."""
+def mean_recall(table: PredictionTable, columns: list[int]) -> dict[str, Any] | None:
+    """Mean recall of these classes, of those that are present; None where none is.
+
+    Returns:
+        ``value``, and its interval as :func:`.measure.uar_interval` gives it.
+    """
     rows = np.flatnonzero(np.isin(table.labels, columns))  # -1, unlabelled, is no column
     if not len(rows):
         return None
-    interval = bootstrap(table.subset(rows))
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
+    part = table.subset(rows)
+    return {"value": part.uar(), **uar_interval(part)}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ConfigError
-from .clusters import Metric, metric_of, paired_speakers
+from .clusters import Metric, metric_of, paired_speakers, tested
 from .metrics import PredictionTable
 from .rates import FloatArray
 
@@ -20,7 +20,7 @@ class Permutation(NamedTuple):
 
     Attributes:
         value: metric of the first table minus that of the second.
-        p: NaN with one speaker.
+        p: NaN with one speaker, or with a speaker who is not known.
         smallest: the least p that this test can give with these speakers and swaps.
         exact: whether every swap was tried.
         n_speakers: who could be swapped.
@@ -68,10 +68,10 @@ def paired_permutation(
     if draws < 1:
         raise ConfigError(f"draws is {draws}; want at least 1")
     score, (first, second) = metric_of(metric), paired_speakers(a, b)
-    n = len(first)
+    n, why = tested(a)
     value = float(score(first.sum(0)) - score(second.sum(0)))
-    if n < 2:
-        return Permutation(value, nan, nan, True, n, 0, "one speaker: no test")
+    if why:
+        return Permutation(value, nan, nan, True, n, 0, f"{why}: no test")
     exact = 2**n <= EXACT
     if exact:
         swaps = (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from math import nan
 from typing import NamedTuple
 
-from .clusters import Metric, check_level, left_out, metric_of, paired_speakers, standard_error
+from .clusters import (
+    Metric,
+    check_level,
+    left_out,
+    metric_of,
+    paired_speakers,
+    standard_error,
+    tested,
+)
 from .jackknife import t_quantile
 from .metrics import PredictionTable
 
@@ -54,9 +62,9 @@ def minimum_detectable(
     check_level(level)
     check_level(power)
     score, (first, second) = metric_of(metric), paired_speakers(a, b)
-    n = len(first)
-    if n < 2:
-        return Detectable(nan, nan, level, power, n, "one speaker: no spread between speakers")
+    n, why = tested(a)
+    if why:
+        return Detectable(nan, nan, level, power, n, f"{why}: no spread between speakers")
     error = standard_error(score(left_out(first)) - score(left_out(second)))
     if error < 1e-12:
         why = "the two differ by the same for every speaker: no spread to judge by"

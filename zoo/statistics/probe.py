@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .clusters import check_level, left_out, standard_error
+from .clusters import ONE_SPEAKER, check_level, left_out, standard_error
 from .jackknife import t_quantile
 from .rates import FloatArray, IntArray
 from .stats import Difference, Interval
@@ -206,9 +206,9 @@ def r2(probed: Probed, *, level: float = 0.95) -> Interval:
     n = len(probed.speakers)
     value = float(_r2(probed.error.sum(), probed.total.sum()))
     if n < 2 or value != value:
-        return Interval(value, nan, nan, level, n, 0)
+        return Interval(value, nan, nan, level, n, _why(n))
     half = t_quantile((1 + level) / 2, n, level) * standard_error(_without(probed))
-    return Interval(value, value - half, value + half, level, n, 0)
+    return Interval(value, value - half, value + half, level, n)
 
 
 def r2_difference(a: Probed, b: Probed, *, level: float = 0.95) -> Difference:
@@ -228,13 +228,17 @@ def r2_difference(a: Probed, b: Probed, *, level: float = 0.95) -> Difference:
     n = len(a.speakers)
     value = float(_r2(a.error.sum(), a.total.sum()) - _r2(b.error.sum(), b.total.sum()))
     if n < 2 or value != value:
-        return Difference(value, nan, nan, nan, level, n, 0)
+        return Difference(value, nan, nan, nan, level, n, _why(n))
     error = standard_error(_without(a) - _without(b))
     if error < 1e-12:
-        return Difference(value, value, value, 1.0 if abs(value) < 1e-12 else nan, level, n, 0)
+        return Difference(value, value, value, 1.0 if abs(value) < 1e-12 else nan, level, n)
     half = t_quantile((1 + level) / 2, n, level) * error
     p = 2 * float(stdtr(n - 1, -abs(value) / error))
-    return Difference(value, value - half, value + half, p, level, n, 0)
+    return Difference(value, value - half, value + half, p, level, n)
+
+
+def _why(n: int) -> str:
+    return f"{ONE_SPEAKER if n < 2 else 'nothing varies'}: no interval"
 
 
 def _without(probed: Probed) -> FloatArray:

@@ -5,7 +5,7 @@ same predictions), so it is fixed here: **UAR and macro-F1 are means over the cl
 the reference**. A class that no labelled utterance has is listed as absent and not averaged; a
 prediction of it is an error of the class that it should have been. WA is plain accuracy.
 
-All take leading dimensions, so that a bootstrap scores its resamples at once.
+All take leading dimensions, so that all speakers are left out, or exchanged, at once.
 """
 
 from __future__ import annotations

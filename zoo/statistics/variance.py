@@ -39,10 +39,10 @@ class Variance(NamedTuple):
         folds: variance between folds, alike for every seed.
         residual: variance of a seed in a fold beyond both.
         speakers: the part of ``folds`` that is due to who is tested; the rest is due to who was
-            trained on. NaN where no fold tests two speakers.
+            trained on. NaN where no fold tests two speakers, or not all of them are known.
         n_seeds: seeds.
         n_folds: folds.
-        n_speakers: speakers tested, over all folds.
+        n_speakers: known speakers tested, over all folds.
         note: what could not be told apart, or "".
     """
 
@@ -126,9 +126,12 @@ def variance_split(
             "finish them, or leave this seed out in all folds"
         )
     parts: list[FloatArray] = []  # per fold [S, G, C, C]
+    total, unknown = 0, False
     for fold in folds:
         first = tables[fold, seeds[0]]
         names = labelled_speakers(first)
+        total += len(set(names) - {""})
+        unknown = unknown or "" in names
         for seed in seeds[1:]:
             check_same(first, tables[fold, seed])
         parts.append(np.stack([by_speaker(tables[fold, s], names) for s in seeds]))
@@ -141,7 +144,8 @@ def variance_split(
     score = metric_of(metric)
     values = np.stack([score(p.sum(1)) for p in parts], axis=1)
     found = crossed_components(values)
-    each = [shared_variance(p, metric) for p in parts if p.shape[1] > 1]
+    apart = [] if unknown else [p for p in parts if p.shape[1] > 1]
+    each = [shared_variance(p, metric) for p in apart]
     speakers = float(np.mean(each)) if each else nan
     notes = []
     if len(seeds) < 2:
@@ -149,14 +153,14 @@ def variance_split(
     if len(folds) < 2:
         notes.append("one fold: seeds hold the residual too, and folds are not known")
     if not each:
-        notes.append("one speaker per fold: speakers and folds cannot be told apart")
-    alone = sum(bool(((p[0].sum(-1) > 0).sum(0) == 1).any()) for p in parts if p.shape[1] > 1)
+        why = "not every speaker is known" if unknown else "one speaker per fold"
+        notes.append(f"{why}: speakers and folds cannot be told apart")
+    alone = sum(bool(((p[0].sum(-1) > 0).sum(0) == 1).any()) for p in apart)
     if alone and metric != "wa":
         notes.append(
             f"in {alone} folds a class is one speaker's: without her the mean is over other "
             "classes, and speakers are overstated"
         )
-    total = sum(p.shape[1] for p in parts)
     return Variance(
         float(values.mean()), *found, speakers, len(seeds), len(folds), total, "; ".join(notes)
     )

@@ -121,9 +121,12 @@ def assemble(cfg: RunConfig, data: Any, metadata: dict[str, Any]) -> SERModule:
     metadata["speakers"] = data.speakers()
     metadata["weak_labels"] = data.weak
     module = build(cfg, data.taxonomy, metadata)
-    refuse_seen(module.encoder, metadata["speakers"])
+    unknown = cfg.data.unknown_speakers
+    refuse_seen(module.encoder, metadata["speakers"], unknown)
     if cfg.init:
-        metadata["origin"] = start_from(cfg.init, module, head=cfg.init_head)
+        metadata["origin"] = start_from(
+            cfg.init, module, head=cfg.init_head, unknown_speakers=unknown
+        )
     metadata["published"] = published_parts(module)
     return module
 
@@ -183,6 +186,7 @@ def open_data(
         weak=d.weak,
         weak_weight=d.weak_weight,
         weak_shuffle=d.weak_shuffle,
+        unknown_speakers=d.unknown_speakers,
         workers=d.workers,
         seed=cfg.seed,
         text=text,

@@ -9,12 +9,15 @@ from .. import checkpoint
 from ..encoders.pretrained import weights_digest
 from ..encoders.trained import read_trained, refuse_heard
 from ..errors import ConfigError
+from ..speakers import REFUSE
 
 if TYPE_CHECKING:
     from ..module import SERModule
 
 
-def start_from(folder: str, module: SERModule, *, head: bool = False) -> dict[str, Any]:
+def start_from(
+    folder: str, module: SERModule, *, head: bool = False, unknown_speakers: str = REFUSE
+) -> dict[str, Any]:
     """Give a module the encoder of a finished run, to be trained further.
 
     All that the run trained of its encoder is taken over: all weights, adapters, the mix of
@@ -25,6 +28,7 @@ def start_from(folder: str, module: SERModule, *, head: bool = False) -> dict[st
         folder: of a finished ``serzoo train``, or one that ``serzoo save`` wrote.
         module: built, not yet trained; its metadata holds the speakers of its parts.
         head: take the head over, too.
+        unknown_speakers: ``refuse`` if nobody can tell whom the other run heard, or ``accept``.
 
     Returns:
         Where the weights come from, for records and checkpoints.
@@ -37,7 +41,12 @@ def start_from(folder: str, module: SERModule, *, head: bool = False) -> dict[st
     """
     source = read_trained(folder, "init")
     meta = source.metadata
-    refuse_heard(f"the run in {folder} (init)", meta.get("speakers"), module.metadata["speakers"])
+    refuse_heard(
+        f"the run in {folder} (init)",
+        meta.get("speakers"),
+        module.metadata["speakers"],
+        unknown_speakers,
+    )
     parts = checkpoint.published_parts(source)
     if "encoder" in parts:
         mine = checkpoint.published_parts(module)

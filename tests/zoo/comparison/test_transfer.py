@@ -13,9 +13,9 @@ from serzoo.zoo.comparison.compare import compare
 from serzoo.zoo.config import load
 from serzoo.zoo.reporting.report import Run, by_pair, summarise
 from serzoo.zoo.reporting.tables import caption
+from serzoo.zoo.statistics.jackknife import jackknife
 from serzoo.zoo.statistics.measure import measure
 from serzoo.zoo.statistics.metrics import PredictionTable
-from serzoo.zoo.statistics.stats import bootstrap
 from serzoo.zoo.train import train
 from sklearn.metrics import balanced_accuracy_score
 
@@ -113,7 +113,7 @@ def test_the_record_holds_each_corpus_by_itself() -> None:
         assert found["uar"] == pytest.approx(
             balanced_accuracy_score(alone.labels, alone.scores.argmax(1))
         )
-        interval = bootstrap(alone)
+        interval = jackknife(alone)
         assert found["uar_interval"] == [interval.low, interval.high]
     assert measure(table(("emodb",), 1))["by_corpus"] == {}
 
