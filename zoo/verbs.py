@@ -59,7 +59,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
     from . import registry
     from .config import settings
 
-    values = settings(arguments.settings, ("root", "out", "strict"))
+    types = {"root": str | None, "out": str | None, "strict": bool}
+    values = settings(arguments.settings, types, [arguments.corpus])
     strict = values.get("strict", False)
     if not isinstance(strict, bool):
         raise ConfigError(f"strict is '{strict}'; have true, false")
@@ -82,14 +83,15 @@ def _audit(arguments: argparse.Namespace) -> int:
     from . import registry
     from .config import settings
 
-    values = settings(arguments.settings, ("protocol", "taxonomy", "root", "label"))
+    types = dict.fromkeys(("protocol", "taxonomy", "root", "label"), str | None)
+    values = settings(arguments.settings, types, [arguments.manifest])
     audit = registry.attribute("serzoo.datamodules.opening:audit_corpus")
     reports = audit(
         arguments.manifest,
         protocol=values.get("protocol"),
         taxonomy=values.get("taxonomy"),
         root=values.get("root"),
-        label=values.get("label", "label"),
+        label=values.get("label") or "label",
         options=values["options"],
     )
     for fold, report in enumerate(reports):
@@ -140,15 +142,13 @@ def _train(arguments: argparse.Namespace) -> None:
 def _eval(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from .config import settings
+    from .config import corpora_of, settings
     from .evaluate import evaluate
     from .reporting.told import evaluated
 
-    known = (
-        *("corpus", "root", "manifest", "taxonomy", "part", "out", "record"),
-        *("condition", "noise", "rir"),
-    )
-    values = settings(arguments.settings, known)
+    texts = ("root", "manifest", "taxonomy", "part", "out", "record", "condition", "noise", "rir")
+    types = {"corpus": str | list[str] | None, **dict.fromkeys(texts, str | None)}
+    values = settings(arguments.settings, types, corpora_of(arguments.settings, "corpus"))
     out, record = values.pop("out", None), values.pop("record", None)
     if isinstance(values.get("corpus"), str):
         values["corpus"] = [values["corpus"]]
@@ -165,27 +165,30 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 def _adapt(arguments: argparse.Namespace) -> None:
     from .adaptation.adapt import adapt
-    from .adaptation.options import known_options
+    from .adaptation.options import option_types
     from .adaptation.record import told
-    from .config import settings
+    from .config import corpora_of, settings
 
-    where = ("data", "root", "protocol", "fold", "taxonomy", "label", "support", "supports", "out")
-    how = known_options()
-    values = settings(arguments.settings, (*where, *how), numbers=("fold", *how))
+    texts = ("root", "protocol", "taxonomy", "label", "support", "supports", "out")
+    types = {"data": str | list[str], "fold": int, **dict.fromkeys(texts, str | None)}
+    types |= option_types()
+    values = settings(arguments.settings, types, corpora_of(arguments.settings, "data"))
     if "data" not in values:
         raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
     print("\n".join(told(adapt(arguments.checkpoint, **values, progress=sys.stderr.isatty()))))
 
 
 def _probe(arguments: argparse.Namespace) -> None:
-    from .config import settings
+    from .config import corpora_of, settings
     from .probe import probe_model
     from .reporting.probed import told
 
-    known = ("data", "root", "protocol", "fold", "rate_from", "out")
-    own = [s for s in arguments.settings if s.startswith((*(f"{k}=" for k in known), "options."))]
+    texts = ("root", "protocol", "rate_from", "out")
+    types = {"data": str | list[str] | None, "fold": int | None}
+    types |= dict.fromkeys(texts, str | None)
+    own = [s for s in arguments.settings if s.startswith((*(f"{k}=" for k in types), "options."))]
     recipe = [s for s in arguments.settings if s not in own]
-    values = settings(own, known, numbers=("fold",))
+    values = settings(own, types, corpora_of(own, "data"))
     entry = probe_model(
         arguments.model,
         recipe,

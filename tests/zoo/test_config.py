@@ -369,12 +369,14 @@ def test_a_default_written_out_is_the_same_run_and_so_is_zero() -> None:
     assert load("head=classification", "head.hidden=8").fingerprint != plain.fingerprint
 
 
-def test_settings_of_a_verb_stay_as_typed_unless_they_are_numbers() -> None:
+def test_settings_of_a_verb_stay_as_typed_unless_something_else_is_meant() -> None:
     words = ["root=007", "data=1e3", "fold=2", "strict=true", "options.part=5", "out=a=b"]
-    known = ("root", "data", "fold", "strict", "out")
-    assert config.settings(words, known, numbers=("fold",)) == {
+    types = {"root": str, "data": str | list[str], "fold": int, "strict": bool, "out": str | None}
+    assert config.settings(words, types) == {
         "root": "007", "data": "1e3", "fold": 2, "strict": True, "out": "a=b",
         "options": {"part": 5},
     }  # fmt: skip
+    # the reader's keywords say what its options are
+    assert config.settings(["options.label=0"], types, ["csv"]) == {"options": {"label": "0"}}
     with pytest.raises(ConfigError, match=r"unknown setting 'rot'.*options\.KEY"):
-        config.settings(["rot=."], known)
+        config.settings(["rot=."], types)

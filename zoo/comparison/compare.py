@@ -28,6 +28,11 @@ def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Plan
     Raises:
         ConfigError: when there is no such suite, or something in it or in the overrides is wrong.
     """
+    for key, text in config.words(overrides):
+        if key == "trainer.out":  # of each cell it is the folder of the comparison
+            raise ConfigError(
+                f"trainer.out={text} is of a single run; for a comparison say --out {text}"
+            )
     found = config.read_suite(name)
     make = next((KINDS[key] for key in KINDS if key in found), runs.plan)
     return make(name, overrides, out=out)

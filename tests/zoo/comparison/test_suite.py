@@ -132,7 +132,7 @@ def test_an_axis_of_encoders_brings_each_its_own_optim(
         ("[0, 2]", "[a]", r"fold is \['a'\]; give a list of numbers, or all"),
         ("[optim.epochs=3]", "{optim: 3}", "overrides are a list of key=value, not .*"),
         ("title: Two heads", "baseline: selmm", "unknown baseline 'selmm'; have .* 'selm'?"),
-        ("axes:", "overrides: []\naxis:", "has unknown key 'axis'; have axes, .*'axes'?"),
+        ("axes:", "axis:", "has unknown key 'axis'; have axes, .*'axes'?"),
         (
             "  fold:",
             "  encodr.tuning: [lora]\n  fold:",
