@@ -23,6 +23,12 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 OLD = "cp1252"
+NO_TEXT = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\xd0\xcf\x11\xe0": "an old office document",
+    b"\x1f\x8b": "a gzip archive",
+    b"%PDF": "a PDF",
+}
 
 
 def read_text(
@@ -73,6 +79,9 @@ def decode(
         SerzooError: of the kind ``error``, naming the line of the first byte that cannot be read: a
             NUL, one that is in no such encoding, or one that is not UTF-8 where others are.
     """
+    for start, kind in NO_TEXT.items():
+        if data.startswith(start):
+            raise error(f"{where} is {kind}, not text; {remedy}")
     name, text = _encoding(data), ""
     try:
         text = data.decode(name)
