@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..zoo.taxonomy import canonical
@@ -56,6 +56,17 @@ def count_notice(info: CorpusInfo, utterances: list[Utterance], refused: int = 0
     else:
         remedy = f"unpack the complete corpus{where}"
     return Notice("count", "; ".join([head, *parts, f"{remedy}, or report your own number"]))
+
+
+def nothing_labelled(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
+    """Told of a corpus that nobody has labelled: it cannot be trained or tested on."""
+    if any(u.label is not None or u.labels for u in utterances):
+        return []
+    message = (
+        f"{info.name}: none of {len(utterances)} utterances is labelled; `serzoo label` and "
+        "`serzoo predict` need no labels, but training and testing do"
+    )
+    return [Notice("label", message)]
 
 
 def _differences(

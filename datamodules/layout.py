@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..zoo.errors import DataError
+from ..zoo.errors import DataError, suggest
 from ..zoo.text import read_text
 
 MISSING = frozenset(
@@ -83,8 +83,7 @@ def one_spelling(
     for key, label in rename.items():
         group, number = _spelled(key), _number(key)
         if key not in counts and not (number and group in groups):
-            known = ", ".join(f"{w} ({n})" for w, n in counts.most_common())
-            raise DataError(f"rename: no utterance is labelled '{key}'; have {known or 'none'}")
+            raise DataError(f"rename: no utterance is labelled '{key}'{suggest(key, counts)}")
         named.setdefault(group, {})[key] = label
     found: dict[str, str | None] = {}
     unknown: list[str] = []
@@ -109,7 +108,7 @@ def one_spelling(
         listed = ", ".join(f"'{w}' ({counts[w]})" for w in sorted(unknown))
         told.append(
             f"{listed} stand for no label: {sum(counts[w] for w in unknown)} utterances are "
-            f"unlabelled; if one is meant as a label, say so, as in rename={{{unknown[0]}: neutral}}"
+            f"unlabelled; if one is meant as a label, say so: rename={{{unknown[0]}: neutral}}"
         )
     return found, told
 

@@ -23,7 +23,7 @@ import numpy as np
 from ..zoo import registry
 from ..zoo.errors import DataError, DataWarning
 from .audio import EmptyAudioError, MissingAudioError, Samples, decode
-from .counts import Notice, count_notice, unknown_words
+from .counts import Notice, count_notice, nothing_labelled, unknown_words
 from .info import CorpusInfo
 from .manifest import Utterance, is_inside, write_lines, write_manifest
 
@@ -172,6 +172,7 @@ def prepare(
             raise DataError(off.message)
         notices.append(off)
     notices += unknown_words(info, utterances)
+    notices += nothing_labelled(info, utterances)
     prepared = Prepared(
         corpus, root, utterances, refusals, notices, Path(out) if out is not None else None
     )

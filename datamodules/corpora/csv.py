@@ -23,9 +23,7 @@ DELIMITERS = ",\t;|"
 FACTS = ("gender", "language", "session", "valence", "arousal", "dominance")
 """Fields that may be unknown in words: ``nan``, ``N/A``."""
 
-MEANT = re.compile(
-    "label|emo(?!ji)|class|categ|affect|mood|sentiment|feeling|target", re.IGNORECASE
-)
+MEANT = re.compile("label|emo|class|categ|affect|mood|sentiment|feeling|target", re.IGNORECASE)
 """Names of columns that may hold the label."""
 
 SEVERAL = re.compile(r"[|;,{\[]")
@@ -219,16 +217,16 @@ def _tell_labels(
         columns = [name for name in rows[0].columns if name not in fields.values()]
         close = [name for name in columns if MEANT.search(name)]
         note(
-            f"csv: {path.name} has no column 'label', so nothing is labelled; if a column holds the "
-            f"labels, name it with options.label={close[0] if close else 'COLUMN'} (columns: "
+            f"csv: {path.name} has no column 'label', so nothing is labelled; if a column holds "
+            f"the labels, name it with options.label={close[0] if close else 'COLUMN'} (columns: "
             f"{', '.join(rows[0].columns)})"
         )
     odd = [row for row in rows if SEVERAL.search(row.cells.get("label", ""))]
     if odd:
         note(
             f"csv: {len(odd)} of {len(rows)} labels look like several in one cell (first: "
-            f"{odd[0].where}: '{odd[0].cells['label']}') and are read as one word each; an utterance "
-            "has one label: write the one that most raters gave"
+            f"{odd[0].where}: '{odd[0].cells['label']}') and are read as one word each; an "
+            "utterance has one label: write the one that most raters gave"
         )
 
 
@@ -263,9 +261,9 @@ def _refuse_ratings(path: Path, rows: list[_Row], root: Path, id: str | None) ->
         )
     labels = [f"'{n}'" for n in dict.fromkeys(row.cells.get("label", "") for row in same)]
     raise DataError(
-        f"{what}, label {', '.join(labels)}): several rows of one recording are several ratings, or "
-        "copies; keep one row of each recording, with the label that most raters gave. If they are "
-        "parts of it, give their start and end"
+        f"{what}, label {', '.join(labels)}): several rows of one recording are several ratings, "
+        "or copies; keep one row of each recording, with the label that most raters gave. If they "
+        "are parts of it, give their start and end"
     )
 
 
@@ -419,9 +417,7 @@ def _position(path: Path, header: list[str], column: str, option: str) -> int:
     if found:
         return found[0]
     if any(name.lower().endswith(tuple(SUFFIXES)) for name in header):
-        remedy = (
-            "; its first line is a row: put a line of names above it, as in audio,label,speaker"
-        )
+        remedy = "; its first line is a row: put names of columns above it: audio,label,speaker"
     elif len(header) == 1 and len(header[0].split()) > 1:
         remedy = "; its columns are separated by blanks: separate them with commas or tabs"
     else:

@@ -146,7 +146,8 @@ def test_csv_segments_without_ids_and_speakers(table):
     prepared = table("audio,start,end\nx/1.wav,0,1\nx/1.wav,1,2\n")
     assert [u.id for u in prepared.utterances] == ["csv/x/1#0-1", "csv/x/1#1-2"]
     assert [u.speaker for u in prepared.utterances] == ["x/1", "x/1"]
-    (message,) = messages(prepared, "reader")
+    label, message = messages(prepared, "reader")
+    assert "no column 'label'" in label
     assert "every audio file is taken for a speaker of its own" in message
     assert "(columns: audio, end, start)" in message
 
