@@ -13,7 +13,7 @@ from typing import Any
 from ..zoo import registry
 from ..zoo.cache import cache_dir
 from ..zoo.errors import DataError
-from .manifest import Utterance, read_manifest, validate
+from .manifest import Utterance, read_manifest, read_sidecar, validate
 from .prepare import Prepared, prepare
 from .recheck import recheck
 from .synthetic import ensure_synthetic
@@ -140,8 +140,7 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
         utterances = [u for u in utterances if u.corpus in corpora]
     if not utterances:
         raise DataError(f"{path} holds no utterances of {', '.join(corpora) or 'any corpus'}")
-    sidecar = path.with_suffix(".json")
-    stored = json.loads(sidecar.read_text("utf-8")) if sidecar.is_file() else {}
+    stored = read_sidecar(path)
     names = sorted({u.corpus for u in utterances})
     roots = {}
     for name in names:

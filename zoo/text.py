@@ -8,8 +8,11 @@ age (``old=True``): Windows-1252, if no byte speaks against it.
 from __future__ import annotations
 
 import codecs
+import gzip
 import json
 import re
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,9 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+ENDS = re.compile(r"\r\n|\r|\n")
+"""What ends a line of a text; more ends one of ``str.splitlines``."""
+
 OLD = "cp1252"
 NO_TEXT = {
     b"PK\x03\x04": "a zip archive or a spreadsheet",
@@ -130,14 +136,57 @@ def read_json(
         raise error(f"{path} is damaged ({e}); {remedy}") from e
 
 
-def parse_json(text: str, kind: type = dict) -> Any:
-    """JSON that holds a ``dict`` or a ``list``; strict, without NaN where it says so.
+def json_lines(
+    path: str | Path,
+    error: type[SerzooError] = DataError,
+    *,
+    remedy: str,
+    finite: bool = False,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and content of each line of a file of JSON objects; lines may end in any way.
+
+    Blank lines are passed over, and so is a mark at the beginning.
+
+    Args:
+        path: of the file; if it ends in ``.gz``, it is decompressed.
+        error: what to raise.
+        remedy: what to do with a file that is damaged, after a semicolon.
+        finite: whether NaN and Infinity, which are no JSON, are refused.
+
+    Raises:
+        SerzooError: of the kind ``error``; it cannot be read, or a line is no object, which is
+            named.
+    """
+    try:
+        data = Path(path).read_bytes()
+        data = gzip.decompress(data) if str(path).endswith(".gz") else data
+    except (OSError, EOFError, zlib.error) as e:
+        raise error(f"cannot read {path} ({e}); {remedy}") from e
+    # not splitlines: it also breaks at characters that stand within a text of JSON
+    for number, line in enumerate(ENDS.split(decode(data, path, error, remedy=remedy)[0]), 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, parse_json(line, finite=finite)
+        except ValueError as e:
+            raise error(
+                f"{path}, line {number}: not a line of JSON ({e}): {line.strip()[:80]!r}; {remedy}"
+            ) from e
+
+
+def parse_json(text: str, kind: type = dict, *, finite: bool = False) -> Any:
+    """JSON that holds a ``dict`` or a ``list``.
+
+    Args:
+        text: JSON.
+        kind: ``dict`` or ``list``; what it has to hold.
+        finite: whether NaN and Infinity, which are no JSON, are refused.
 
     Raises:
         ValueError: saying what is wrong with it.
     """
     try:
-        content = json.loads(text)
+        content = json.loads(text, parse_constant=_not_json if finite else None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(content, kind):
@@ -183,7 +232,11 @@ def _old(data: bytes, where: str | Path, error: type[SerzooError], found: str, r
 
 def _line(text: str) -> int:
     """The number of the line that comes after a text, by any kind of end."""
-    return 1 + len(re.findall(r"\r\n|\r|\n", text))
+    return 1 + len(ENDS.findall(text))
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _shown(value: Any) -> str:

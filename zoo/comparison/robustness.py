@@ -8,7 +8,6 @@ those of other conditions, under the same certificate. What each condition costs
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import config, registry
 from ..errors import ComparisonError, ConfigError, suggest
-from ..record import read_record
+from ..record import read_plan, read_record
 from . import axes
 from .plan import Plan
 
@@ -140,7 +139,7 @@ def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:
             f"in {folder}; run `serzoo compare {chosen.of}` first, or choose another with of=SUITE"
         )
     trained, left = [], []
-    for name in json.loads((folder / "suite.json").read_text("utf-8"))["cells"]:
+    for name in read_plan(folder)["cells"]:
         source = folder / "cells" / name
         record = read_record(source)
         if record is None or record.get("status") != "ok":
