@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from ..zoo.errors import DataWarning
+from ..zoo.errors import DataError, DataWarning
+from ..zoo.text import read_json
 from .audio import decode
 from .manifest import Utterance, write_lines
 from .prepare import sample_hash
@@ -46,8 +47,8 @@ def recheck(
         seen.update(json.dumps(facts).encode())
     path = memory / f"heard-{seen.hexdigest()[:16]}.json"
     hashes: dict[str, str] | None = None
-    with contextlib.suppress(OSError, ValueError):
-        hashes = json.loads(path.read_text("utf-8"))
+    with contextlib.suppress(DataError):  # none yet, or damaged: heard again
+        hashes = read_json(path, remedy="")
     if hashes is None or any(u.id not in hashes for u in utterances):
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             heard = pool.map(
