@@ -127,7 +127,7 @@ def read(suite: str, raw: Mapping[str, Any], wanted: Any) -> Pretraining | None:
             "weak: {recipe: lanser_pretrain, labels: weak} ('none' stands for nothing)"
         )
     arms = {str(name): _arm(suite, str(name), value) for name, value in found.items()}
-    for name in wanted or ():
+    for name in map(str, wanted or ()):
         if name != NONE and name not in arms:
             known = suggest(str(name), (NONE, *arms))
             raise ConfigError(f"suite '{suite}' has unknown pretraining '{name}'{known}")

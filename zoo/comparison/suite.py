@@ -116,7 +116,9 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
             raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, known_keys)}")
     if not isinstance(raw.get("axes"), dict):
         raise ConfigError(f"suite '{name}' has no axes; give axes: {{recipe: [...], head: [...]}}")
-    spanned = {k: v if isinstance(v, list) or v == "all" else [v] for k, v in raw["axes"].items()}
+    spanned = {
+        str(k): v if isinstance(v, list) or v == "all" else [v] for k, v in raw["axes"].items()
+    }
     fixed = raw.get("overrides") or []
     if not isinstance(fixed, list) or not all(isinstance(item, str) for item in fixed):
         raise ConfigError(f"suite '{name}': overrides are a list of key=value, not {fixed}")
