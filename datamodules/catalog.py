@@ -140,7 +140,7 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
         utterances = [u for u in utterances if u.corpus in corpora]
     if not utterances:
         raise DataError(f"{path} holds no utterances of {', '.join(corpora) or 'any corpus'}")
-    stored = read_sidecar(path)
+    stored = read_sidecar(path.with_suffix(".json"))
     names = sorted({u.corpus for u in utterances})
     roots = {}
     for name in names:

@@ -124,14 +124,16 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     return utterances
 
 
-def read_sidecar(manifest: Path) -> dict[str, Any]:
+def read_sidecar(path: Path) -> dict[str, Any]:
     """What ``prepare`` wrote beside a manifest: ``root`` and ``notes``; empty if it wrote nothing.
+
+    Args:
+        path: of the file beside the manifest.
 
     Raises:
         DataError: when the file is damaged, or holds something else.
     """
-    path = manifest.with_suffix(".json")
-    if path == manifest or not path.is_file():
+    if not path.is_file():
         return {}
     remedy = f"{AGAIN}, or remove it and say where the audio lies (root=)"
     found: dict[str, Any] = read_json(path, remedy=remedy)

@@ -10,7 +10,7 @@ from ..zoo.errors import DataError
 from ..zoo.taxonomy import Taxonomy
 from .audit import AuditReport, audit
 from .catalog import open_corpora
-from .classes import auto_taxonomy, class_indices
+from .classes import auto_taxonomy, class_indices, refuse_unlabelled
 from .info import CorpusInfo
 from .manifest import read_manifest
 from .protocols import Protocol
@@ -58,9 +58,10 @@ def open_data(
     """
     speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
     speech = with_weak(speech, manifest, taxonomy, weak, weak_shuffle)
-    taxonomy = taxonomy or auto_taxonomy(speech.utterances, label)
     infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in speech.utterances}}
     labels = [infos[u.corpus].canonical_label(u, label) for u in speech.utterances]
+    refuse_unlabelled(labels, label)
+    taxonomy = taxonomy or auto_taxonomy(speech.utterances, label)
     coverage = taxonomy.coverage(name or "(no label)" for name in labels)
     kept = [
         u

@@ -325,6 +325,7 @@ def _read(
     text, skipped, delimiter = _start(text, named)
     # not splitlines: it also breaks at control characters that some tables hold within a cell
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    begun = 1
     try:
         header = [name.strip() for name in next(reader, [])]
         fields = {field: column for field, column in named.items() if column is not None}
@@ -337,7 +338,9 @@ def _read(
             for option, column in [*fields.items(), *(("labels", c) for c in labels)]
         }
         rows = []
+        begun = reader.line_num + 1
         for cells in reader:
+            begun = reader.line_num + 1
             line = reader.line_num + skipped
             where = f"{path.name}, line {line}"
             if not any(cell.strip() for cell in cells):
@@ -360,7 +363,7 @@ def _read(
                 )
             )
     except csv.Error as error:
-        line = reader.line_num + skipped
+        line = begun + skipped  # where the row begins: a quote may stay open to the end
         raise DataError(f"{path.name}, line {line}: cannot be read ({error}); {_WHOLE}") from None
     if not rows:
         raise DataError(f"{path} has no rows below its header; columns: {', '.join(header)}")
@@ -372,15 +375,17 @@ def _start(text: str, named: Mapping[str, str | None]) -> tuple[str, int, str]:
     skipped = 0
     lines = io.StringIO(text, newline="")  # ends lines as the reader of cells does
     wanted = {(column or field).casefold() for field, column in named.items()}
+    told = None
     while line := lines.readline():
-        if given := re.fullmatch(r'\s*"?sep=(.)"?\s*', line, re.IGNORECASE):  # Excel's
-            return lines.read(), skipped + 1, given[1]
+        if told is None and (given := re.fullmatch(r'\s*"?sep=(.)"?\s*', line, re.IGNORECASE)):
+            told, skipped = given[1], skipped + 1  # Excel's
+            continue
         after = lines.tell()
         following = lines.readline()
         lines.seek(after)
-        delimiter = _delimiter(line, wanted)
+        delimiter = told or _delimiter(line, wanted)
         comment = line.startswith("#") and len(_cells(line, delimiter)) != len(
-            _cells(following, _delimiter(following, wanted))
+            _cells(following, told or _delimiter(following, wanted))
         )
         if line.strip() and not comment:
             return line + lines.read(), skipped, delimiter

@@ -132,10 +132,10 @@ def manifest(tmp_path: Path) -> Path:
 def test_a_manifest_that_was_edited_elsewhere_is_the_same(
     manifest: Path, change: Callable[[bytes], bytes]
 ) -> None:
-    before = read_manifest(manifest), read_sidecar(manifest)
+    before = read_manifest(manifest), read_sidecar(manifest.with_suffix(".json"))
     for path in (manifest, manifest.with_suffix(".json")):
         path.write_bytes(change(path.read_bytes()))
-    assert (read_manifest(manifest), read_sidecar(manifest)) == before
+    assert (read_manifest(manifest), read_sidecar(manifest.with_suffix(".json"))) == before
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"root": 5}', '{"notes": []}', "\0\0"])
@@ -219,7 +219,7 @@ def kinds(root: Path) -> dict[str, tuple[str, bytes, Callable[[Path], object]]]:
             lambda p: foreign.read(p, ["a", "ö"], columns, "probabilities"),
         ),
         "manifest": ("m.jsonl", (root / "m.jsonl").read_bytes(), read_manifest),
-        "sidecar": ("m.json", sidecar, lambda p: read_sidecar(p.with_suffix(".jsonl"))),
+        "sidecar": ("m.json", sidecar, read_sidecar),
         "table": ("t.csv", TABLE.encode(), lambda p: list(csv.prepare(p.parent, table=p.name))),
     }
 
