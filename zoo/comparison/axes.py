@@ -78,6 +78,19 @@ def values(key: str, text: str) -> Any:
     return found if isinstance(found, list) or found == "all" else [found]
 
 
+def refuse_out(typed: Sequence[str]) -> None:
+    """Refuse a folder for runs where that of the comparison is theirs.
+
+    Raises:
+        ConfigError: saying how that one is set.
+    """
+    for key, text in config.words(typed):
+        if key == "trainer.out":
+            raise ConfigError(
+                f"trainer.out={text} is of a single run; for a comparison say --out {text}"
+            )
+
+
 def retitled(title: str, typed: Sequence[str], told: Sequence[str] = TOLD) -> str:
     """A suite's title, with what was typed that it does not speak of: ``corpus=[emodb]``."""
     keys = [key for key, _ in config.words(typed)]

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..record import finished, write_json
 from ..reporting.report import report
 from ..reporting.tables import wide_console
-from . import exchange, few_shot, pool, robustness, runs
+from . import axes, exchange, few_shot, pool, robustness, runs
 from .plan import Plan
 from .running import earlier_calls, lock, run_jobs
 
@@ -28,11 +28,7 @@ def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Plan
     Raises:
         ConfigError: when there is no such suite, or something in it or in the overrides is wrong.
     """
-    for key, text in config.words(overrides):
-        if key == "trainer.out":  # of each cell it is the folder of the comparison
-            raise ConfigError(
-                f"trainer.out={text} is of a single run; for a comparison say --out {text}"
-            )
+    axes.refuse_out(overrides)
     found = config.read_suite(name)
     make = next((KINDS[key] for key in KINDS if key in found), runs.plan)
     return make(name, overrides, out=out)

@@ -90,6 +90,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
         "options": _mapping(name, raw, "options"),
     }
     types = {**TYPES, **{f"options.{key}": kind for key, kind in option_types().items()}}
+    typed: list[str] = []  # of the sources' runs
     named = any(key == "title" for key, _ in config.words(overrides))
     for item, (key, value) in zip(overrides, config.parse(overrides, types), strict=True):
         part, dot, inner = key.partition(".")
@@ -98,7 +99,12 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
         elif key in KEYS:
             raw[key] = value
         else:
-            source["overrides"] = [*source["overrides"], item]
+            typed.append(item)
+    given = source["overrides"]
+    if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+        raise ConfigError(f"suite '{name}': source.overrides is {given}; give a list of key=value")
+    source["overrides"] = [*given, *typed]
+    axes.refuse_out(source["overrides"])
     lists = {key: _list(name, raw, key) for key in ("head", "shots", "draw", "tuning")}
     own = ("shots", "draw", "tuning")
     wanted: dict[str, tuple[dict[str, Any], Sequence[str]]] = {

@@ -139,8 +139,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
             ((_, raw[key]),) = config.parse([item], OWN)
         else:
             fixed.append(item)
-    for item in fixed:
-        config.words([item])  # no key=value is told here, not by the first cell
+    axes.refuse_out(fixed)
     axes.check(name, spanned)
     for key in ("recipe", "head", "seed"):
         if not spanned.get(key) or spanned[key] == "all":
