@@ -392,15 +392,17 @@ def test_settings_of_a_verb_stay_as_typed_unless_something_else_is_meant() -> No
 NAMES = [
     "my data #1", "2024", "007", "1_000", "1e3", "a: b", "[x]", "{x}", "*star", "&amp", "@at",
     "!bang", "%pct", "no", "true", "null", "~", "o'clock", "x,y", "comma, space", "tab\ttab",
-    "ünï 音", " lead", "trail ", "a=b", "-dash", "2024-05-01", "0x10", "12:30:45", "${HOME}", "???", "a\\b",
-    "'half", '"a" and "b"', "run #3.jsonl", "\U0001f600", "0.10", ".5", "+1", "-", "[", "{0: angry}",
+    "ünï 音", " lead", "trail ", "a=b", "-dash", "2024-05-01", "0x10", "12:30:45", "${HOME}",
+    "???", "a\\b", "'half", '"a" and "b"', "run #3.jsonl", "\U0001f600", "0.10", ".5", "+1", "-",
+    "[", "{0: angry}",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_or_a_column_is_what_was_typed(name: str) -> None:
-    cfg = load_typed("corpus=csv", f"data.root={name}", f"trainer.out={name}", "taxonomy=big4",
-                     f"data.options.label={name}", "data.options.labels=['x', 2024, null]")  # fmt: skip
+    typed = [f"data.root={name}", f"trainer.out={name}", f"data.options.label={name}"]
+    typed.append("data.options.labels=['x', 2024, null]")
+    cfg = load_typed("corpus=csv", "taxonomy=big4", *typed)
     assert (cfg.data.root, cfg.trainer.out, cfg.data.options["label"]) == (name, name, name)
     assert cfg.data.options["labels"] == ["x", "2024", "null"]
     assert RunConfig.from_dict(json.loads(json.dumps(cfg.to_dict()))) == cfg  # as a record has it
@@ -444,7 +446,7 @@ def test_what_is_no_text_is_read_as_yaml() -> None:
     assert (cfg.corpus, cfg.head["prefix"], cfg.encoder["widths"]) == (
         ["ravdess", "emodb"],
         3,
-        [8, 8],
+        [8, 8, 8, 8],
     )
     with pytest.raises(ConfigError, match=r"optim\.lr=\[1"):
         load_typed("optim.lr=[1")
