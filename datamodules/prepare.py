@@ -127,11 +127,11 @@ def prepare(
     """
     root = Path(root).expanduser()
     reader = registry.get("corpora", corpus)
-    registry.check_options("corpora", corpus, options or {})
+    options = registry.check_options("corpora", corpus, options or {})
     info = CorpusInfo.load(corpus)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found: list[Utterance] = list(reader(root, **(options or {})))
+        found: list[Utterance] = list(reader(root, **options))
     notices = []
     for warning in caught:
         if issubclass(warning.category, DataWarning):

@@ -49,7 +49,7 @@ def read_attributes(folder: Path, cells: Sequence[str]) -> Attributes:
         if not path.is_file():
             continue
         remedy = "remove the file and use --attributes, which takes them from the corpora"
-        for number, row in json_lines(path, remedy=remedy):
+        for number, row in json_lines(path, remedy=remedy, what=("an utterance", "utterances")):
             if "id" not in row:
                 raise DataError(f"{path}, line {number}: not an utterance, it has no id; {remedy}")
             found[str(row.pop("id"))] = row

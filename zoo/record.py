@@ -65,9 +65,9 @@ def read_plan(folder: Path) -> dict[str, Any]:
     plan: dict[str, Any] = read_json(path, ComparisonError, remedy=remedy)
     for key, kind in (("cells", list), ("title", str), ("baseline", str)):
         if not isinstance(plan.get(key), kind):
-            raise ComparisonError(f"{path} is damaged: {key} is {plan.get(key)!r}; {remedy}")
+            raise ComparisonError(f"{path} is damaged ({key} is {plan.get(key)!r}); {remedy}")
     if not all(isinstance(cell, str) for cell in plan["cells"]):
-        raise ComparisonError(f"{path} is damaged: not all of cells are names; {remedy}")
+        raise ComparisonError(f"{path} is damaged (not all cells are names); {remedy}")
     return plan
 
 

@@ -141,6 +141,7 @@ def json_lines(
     error: type[SerzooError] = DataError,
     *,
     remedy: str,
+    what: tuple[str, str] = ("a line of JSON", "lines"),
     finite: bool = False,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and content of each line of a file of JSON objects; lines may end in any way.
@@ -151,6 +152,7 @@ def json_lines(
         path: of the file; if it ends in ``.gz``, it is decompressed.
         error: what to raise.
         remedy: what to do with a file that is damaged, after a semicolon.
+        what: a line is, and the lines are, for messages.
         finite: whether NaN and Infinity, which are no JSON, are refused.
 
     Raises:
@@ -161,7 +163,7 @@ def json_lines(
         data = Path(path).read_bytes()
         data = gzip.decompress(data) if str(path).endswith(".gz") else data
     except (OSError, EOFError, zlib.error) as e:
-        raise error(f"cannot read {path} ({e}); {remedy}") from e
+        raise error(f"cannot read {what[1]} from {path} ({e}); {remedy}") from e
     # not splitlines: it also breaks at characters that stand within a text of JSON
     for number, line in enumerate(ENDS.split(decode(data, path, error, remedy=remedy)[0]), 1):
         if not line.strip():
@@ -170,7 +172,7 @@ def json_lines(
             yield number, parse_json(line, finite=finite)
         except ValueError as e:
             raise error(
-                f"{path}, line {number}: not a line of JSON ({e}): {line.strip()[:80]!r}; {remedy}"
+                f"{path}, line {number}: not {what[0]} ({e}): {line.strip()[:80]!r}; {remedy}"
             ) from e
 
 

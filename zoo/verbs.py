@@ -39,12 +39,12 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> None:
-    from omegaconf import OmegaConf
+    import yaml
 
     from . import config, registry
 
     cfg = config.load(arguments.recipe, arguments.settings)
-    print(OmegaConf.to_yaml(OmegaConf.create(cfg.to_dict())), end="")
+    print(yaml.safe_dump(cfg.to_dict(), sort_keys=False, allow_unicode=True), end="")
     taxonomy = config.build_taxonomy(cfg)
     if taxonomy is not None:
         print(f"# classes: {', '.join(taxonomy.classes)} (taxonomy {taxonomy.fingerprint})")

@@ -152,7 +152,7 @@ def rows_of(path: str | Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"no {path}; this stage has not finished: run `serzoo label` again")
     remedy = "remove the file, and run `serzoo label` again"
-    for _, row in json_lines(path, remedy=remedy):
+    for _, row in json_lines(path, remedy=remedy, what=("a row of JSON", "rows")):
         yield row
 
 

@@ -132,7 +132,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: predictions are read from {', '.join(SUFFIXES)} files")
     if path.suffix.lower() == ".jsonl":
-        return [row for _, row in json_lines(path, remedy="write it again, as UTF-8")]
+        return [
+            row
+            for _, row in json_lines(
+                path, remedy="write it again, as UTF-8", what=("a line of JSON", "predictions")
+            )
+        ]
     text = read_text(path, remedy="save it as CSV in UTF-8")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     rows: list[dict[str, Any]] = []

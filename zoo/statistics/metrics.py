@@ -231,7 +231,7 @@ class PredictionTable:
         classes: list[str] = []
         texts: list[str] = []
         remedy = "a file of predictions has a line for each utterance: run its run again"
-        for number, row in json_lines(path, remedy=remedy):
+        for number, row in json_lines(path, remedy=remedy, what=("a prediction", "predictions")):
             where = f"{path}, line {number}"
             try:
                 name, speaker, label = row["id"], row["speaker"], row["label"]

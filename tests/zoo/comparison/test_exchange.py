@@ -371,7 +371,7 @@ def test_values_that_cannot_be_used(
     ("text", "message"),
     [
         ('{"id": "u"', "line 1: not a line of JSON"),
-        ("[1]", "line 1: not an object"),
+        ("[1]", r"line 1: .*\[1\]"),
         ('{"id": "u", "scores": {"angry": 1, "happy": 0}}', "'u' has no score of sad"),
         ('{"id": "u", "scores": {"angry": 1, "happy": 0, "sad": 0, "calm": 0}}', "scores of calm"),
         ('{"id": "u", "scores": [1, 0, 0]}', r"scores of 'u' are \[1, 0, 0\]"),
@@ -388,7 +388,7 @@ def test_lines_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> N
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"read from .csv, .tsv, .jsonl files"):
         read(tmp_path / "x.pkl", CLASSES)
-    with pytest.raises(DataError, match="cannot read predictions"):
+    with pytest.raises(DataError, match=r"cannot read .*x\.csv"):
         read(tmp_path / "x.csv", CLASSES)
     (tmp_path / "x.csv").write_text("id,label\nu,sad\n")
     with pytest.raises(DataError, match="did you mean 'ranks'"):
