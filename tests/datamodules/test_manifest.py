@@ -110,7 +110,7 @@ def test_no_manifest_and_an_empty_one(tmp_path):
     with pytest.raises(DataError, match="holds no utterance"):
         read_manifest(tmp_path / "empty.jsonl")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="line 1: .*UTF-16"):
+    with pytest.raises(DataError, match=r"line 1: .*UTF-16"):
         read_manifest(tmp_path / "binary")
 
 
