@@ -82,6 +82,11 @@ def one_spelling(
     named: dict[str, dict[str, str]] = {}
     for key, label in rename.items():
         group, number = _spelled(key), _number(key)
+        if label.strip() in ("", "null", "~"):
+            raise DataError(
+                f"rename: '{key}' becomes '{label}', which is no label; leave the key out, and use "
+                "a taxonomy without it"
+            )
         if key not in counts and not (number and group in groups):
             raise DataError(f"rename: no utterance is labelled '{key}'{suggest(key, counts)}")
         named.setdefault(group, {})[key] = label

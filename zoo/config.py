@@ -304,7 +304,7 @@ def resolve(cfg: RunConfig) -> RunConfig:
 def _types(merged: Mapping[str, Any], overrides: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Types of the keys that the chosen encoder, head and readers decide."""
     last = dict(overrides)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"corpus": str | list[str]}
     if any(key.startswith("data.options.") for key in last):
         given = last.get("corpus", merged.get("corpus"))
         found |= {f"data.{k}": v for k, v in option_types(_corpora(given)).items()}
@@ -323,7 +323,7 @@ def _types(merged: Mapping[str, Any], overrides: Sequence[tuple[str, Any]]) -> d
 def _corpora(given: Any) -> list[str]:
     """Names of corpora, however they are given."""
     if isinstance(given, Typed):
-        given = _read("corpus", given, list[str])
+        given = _read("corpus", given, str | list[str])
     return [given] if isinstance(given, str) else [str(c) for c in given or ()]
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any, get_type_hints
 
 from omegaconf import OmegaConf
@@ -160,8 +161,13 @@ def annotation(key: str) -> Any:
     """The type of ``a.b`` among the keys of a run; ``Any`` for what others decide, and no key."""
     schema: Any = RunConfig
     for name in key.split("."):
-        schema = get_type_hints(schema).get(name, Any) if is_dataclass(schema) else Any
+        schema = _hints(schema).get(name, Any) if is_dataclass(schema) else Any
     return schema
+
+
+@cache
+def _hints(schema: Any) -> dict[str, Any]:
+    return get_type_hints(schema)
 
 
 _MARK = "\0"
@@ -187,7 +193,7 @@ def _restore(value: Any, hidden: list[str]) -> Any:
 
 def _checked(values: Mapping[str, Any], schema: Any, prefix: str) -> dict[str, Any]:
     """Values whose texts are texts; unknown keys, and what is no text, are errors."""
-    known, hints = {f.name: f for f in fields(schema)}, get_type_hints(schema)
+    known, hints = {f.name: f for f in fields(schema)}, _hints(schema)
     found: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:

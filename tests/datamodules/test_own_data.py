@@ -384,6 +384,12 @@ def test_numbers_are_renamed_however_they_are_written(read, written, typed):
     assert [label for _, label, _ in read(lines(rows), **options)[0]] == ["angry", "sad"]
 
 
+def test_no_label_is_called_null(read):
+    options = settings(["options.rename={sad: null}"], {}, ["csv"])["options"]
+    with pytest.raises(DataError, match="'sad' becomes 'null'"):
+        read(lines(), **options)
+
+
 def test_a_label_under_another_name_is_suggested(read):
     found, (told,) = read(lines(head=("audio", "Emotion", "speaker")))
     assert {label for _, label, _ in found} == {None}

@@ -417,6 +417,14 @@ def test_a_folder_or_a_column_is_what_was_typed(name: str) -> None:
     assert config.parse([axes.setting("root", name)], types) == [("root", name)]
 
 
+def test_names_of_data_that_are_no_yaml_are_names() -> None:
+    assert config.corpora_of(["data=/a: b.jsonl"], "data") == ["/a: b.jsonl"]
+    assert config.corpora_of(["x=1", "data=[emodb, csv]"], "data") == ["emodb", "csv"]
+    assert config.corpora_of(["x=1"], "data") == []
+    with pytest.raises(ConfigError, match=r"no corpus called '\[x'"):
+        load_typed("corpus=[x")
+
+
 def load_typed(*overrides: str) -> RunConfig:
     return config.compose(config.read_mapping(RECIPE, "recipe"), config.words(overrides))
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from serzoo.datamodules.catalog import open_corpora
 from serzoo.datamodules.corpora import csv
 from serzoo.datamodules.manifest import Utterance, read_manifest, read_sidecar, write_manifest
@@ -244,3 +247,34 @@ def test_what_is_damaged_is_read_or_refused_by_us(name: str, tmp_path: Path) -> 
         except Exception as error:
             raise AssertionError(f"variant {seed}: {path.read_bytes()!r}") from error
     assert refused > 10  # else nothing was damaged
+
+
+OTHERS = [5, 1.5, None, True, [], {}, [[]], [None], {1: 2}, "x", "a: b", "${x}"]
+
+
+def changed(content: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+    """Each value of the first two levels as another kind of value; and each key as a number."""
+    paths = [(key,) for key in content]
+    paths += [(key, k) for key, inner in content.items() if isinstance(inner, dict) for k in inner]
+    for *above, key in paths:
+        for other in [*OTHERS, "another key"]:
+            copy = deepcopy(content)
+            inner = copy[above[0]] if above else copy
+            if other == "another key":
+                inner[7] = inner.pop(key)
+            else:
+                inner[key] = other
+            yield copy
+
+
+@pytest.mark.parametrize("name", ["recipe", "suite", "conditions"])
+def test_values_of_another_kind_are_read_or_refused_by_us(name: str, tmp_path: Path) -> None:
+    file, data, read = kinds(tmp_path)[name]
+    for content in changed(read_yaml(data.decode())):
+        (tmp_path / file).write_text(yaml.safe_dump(content, allow_unicode=True), "utf-8")
+        try:
+            read(tmp_path / file)
+        except SerzooError:
+            pass
+        except Exception as error:
+            raise AssertionError(str(content)) from error
