@@ -270,7 +270,7 @@ def changed(content: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
 @pytest.mark.parametrize("name", ["recipe", "suite", "conditions"])
 def test_values_of_another_kind_are_read_or_refused_by_us(name: str, tmp_path: Path) -> None:
     file, data, read = kinds(tmp_path)[name]
-    for content in changed(read_yaml(data.decode())):
+    for content in [*changed(read_yaml(data.decode()))][::4]:  # three or four of each value
         (tmp_path / file).write_text(yaml.safe_dump(content, allow_unicode=True), "utf-8")
         try:
             read(tmp_path / file)
