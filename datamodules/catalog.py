@@ -16,7 +16,7 @@ from ..zoo.cache import cache_dir
 from ..zoo.errors import DataError, DataWarning
 from ..zoo.notices import tell
 from .audio import parse_channel
-from .manifest import Utterance, read_manifest, validate
+from .manifest import Utterance, read_manifest, read_sidecar, validate
 from .prepare import Prepared, beside, prepare, tell_notes
 from .recheck import recheck
 from .spelling import as_on_disk, respelt
@@ -167,7 +167,7 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
         raise DataError(
             f"{path} holds no utterances of {', '.join(corpora) or 'any corpus'}; it has {held}"
         )
-    stored = sidecar_of(path)
+    stored = read_sidecar(beside(path, ".json"))
     names = sorted({u.corpus for u in utterances})
     roots = {}
     for name in names:
@@ -189,13 +189,6 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
         sounding |= {u.id: u for u in mine}
     tell_notes(path.name, stored.get("notes", {}), beside(path, ".refused.jsonl"))
     return Speech([sounding[u.id] for u in utterances], roots, notes)
-
-
-def sidecar_of(manifest: Path) -> dict[str, Any]:
-    """What ``prepare`` wrote beside a manifest: its ``root`` and ``notes``; empty without."""
-    path = beside(manifest, ".json")
-    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return found
 
 
 def _prepared(

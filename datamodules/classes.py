@@ -44,12 +44,32 @@ def digest(texts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
+def refuse_unlabelled(labels: Sequence[str | None], column: str) -> None:
+    """Refuse speech of which nothing has a label.
+
+    Args:
+        labels: of all utterances.
+        column: that they are of, for the message.
+
+    Raises:
+        DataError: saying how it gets some.
+    """
+    if any(name is not None for name in labels):
+        return
+    raise DataError(
+        f"none of {len(labels)} utterances is labelled (column '{column}'), and training and "
+        "testing need labels; of a table, name the column with data.options.label=COLUMN (of "
+        "`serzoo prepare`: options.label=COLUMN), or make weak labels with `serzoo label`"
+    )
+
+
 def auto_taxonomy(utterances: Sequence[Utterance], label: str) -> Taxonomy:
     """One class per label found, in alphabetical order."""
     infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in utterances}}
     found = {infos[u.corpus].canonical_label(u, label) for u in utterances} - {None}
     if len(found) < 2:
+        listed = ", ".join(sorted(map(str, found))) or "none"
         raise DataError(
-            f"column '{label}' holds {len(found)} labels ({found}); at least 2 are needed"
+            f"column '{label}' holds {len(found)} labels ({listed}); at least 2 are needed"
         )
     return Taxonomy.of(sorted(str(f) for f in found), name="auto")

@@ -69,6 +69,17 @@ def count_notice(info: CorpusInfo, utterances: list[Utterance], refused: int = 0
     return Notice("count", "; ".join([head, *parts, f"{remedy}, or report your own number"]))
 
 
+def nothing_labelled(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
+    """Told of a corpus that nobody has labelled: it cannot be trained or tested on."""
+    if any(u.label is not None or u.labels for u in utterances):
+        return []
+    message = (
+        f"{info.name}: none of {len(utterances)} utterances is labelled; `serzoo label` and "
+        "`serzoo predict` need no labels, but training and testing do"
+    )
+    return [Notice("label", message, fault=False)]
+
+
 def _differences(
     what: str, expected: dict[str, int], found: Counter[str], spoken: Mapping[str, str | None]
 ) -> list[str]:

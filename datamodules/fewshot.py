@@ -21,6 +21,7 @@ from ..zoo.errors import DataError
 from ..zoo.record import write_json
 from ..zoo.speakers import REFUSE
 from ..zoo.taxonomy import Taxonomy
+from ..zoo.text import read_json
 from .audit import audit
 from .catalog import open_corpora
 from .classes import class_indices
@@ -100,7 +101,7 @@ class Support:
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = read_json(path, remedy="give a file that `serzoo adapt` wrote")
             if content.pop("serzoo") != "support" or content.pop("format") != FORMAT:
                 raise ValueError("another kind or format")
             return cls(**content)

@@ -15,8 +15,10 @@ from typing import Any
 
 from ..zoo.errors import DataError, suggest
 from ..zoo.swap import new_file
+from ..zoo.text import json_lines, read_json
 from .placeholders import problem
 
+AGAIN = "is it a manifest? save it as UTF-8, or run `serzoo prepare` again"
 GENDERS = ("female", "male", None)
 
 
@@ -115,23 +117,36 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     """The utterances of a manifest, in its order.
 
     Raises:
-        DataError: when there is no such file, it is empty, or a line is not an utterance; with the
-            number of the line.
+        DataError: when there is no such file, it is empty or no text, or a line is not an
+            utterance; with the number of the line.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no manifest at {path}; write one with `serzoo prepare CORPUS out={path}`")
-    utterances = []
-    # only "\n" ends a line: transcripts may hold other characters that str.splitlines() breaks at
-    with path.open(encoding="utf-8", newline="\n") as file:
-        try:
-            for number, line in enumerate(file, 1):
-                utterances.append(_parse(line, f"{path}, line {number}"))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 text ({error}); is it a manifest?") from None
+    rows = json_lines(path, remedy=AGAIN, finite=True)
+    utterances = [_parse(row, f"{path}, line {number}") for number, row in rows]
     if not utterances:
         raise DataError(f"{path} holds no utterance; run `serzoo prepare` again")
     return utterances
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """What ``prepare`` wrote beside a manifest: ``root`` and ``notes``; empty if it wrote nothing.
+
+    Args:
+        path: of the file beside the manifest.
+
+    Raises:
+        DataError: when the file is damaged, or holds something else.
+    """
+    if not path.is_file():
+        return {}
+    remedy = f"{AGAIN}, or remove it and say where the audio lies (root=)"
+    found: dict[str, Any] = read_json(path, remedy=remedy)
+    for key, kind in (("root", str), ("notes", dict)):
+        if not isinstance(found.get(key, kind()), kind):
+            raise DataError(f"{path}: {key} is {found[key]!r}; {remedy}")
+    return found
 
 
 def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
@@ -222,13 +237,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 _REQUIRED = [f.name for f in fields(Utterance) if f.default is MISSING and f.name != "labels"]
 
 
-def _parse(line: str, where: str) -> Utterance:
-    try:
-        record = json.loads(line, parse_constant=_not_json)
-    except ValueError as error:
-        raise DataError(f"{where}: not a line of JSON ({error}): {line.strip()[:80]!r}") from None
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: expected one JSON object, found {line.strip()[:80]!r}")
+def _parse(record: dict[str, Any], where: str) -> Utterance:
     for key in record:
         if key not in _CHECKS:
             raise DataError(f"{where}: unknown key '{key}'{suggest(key, _CHECKS)}")
@@ -246,7 +255,3 @@ def _parse(line: str, where: str) -> Utterance:
     if record.get("dims") is not None:
         record["dims"] = tuple(None if v is None else float(v) for v in record["dims"])
     return Utterance(**record)
-
-
-def _not_json(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")

@@ -12,10 +12,10 @@ from ..zoo.errors import DataError
 from ..zoo.speakers import ACCEPT, REFUSE
 from ..zoo.taxonomy import Taxonomy
 from .audit import AuditReport, audit
-from .catalog import open_corpora, sidecar_of
-from .classes import auto_taxonomy, class_indices
+from .catalog import open_corpora
+from .classes import auto_taxonomy, class_indices, refuse_unlabelled
 from .info import CorpusInfo
-from .manifest import read_manifest
+from .manifest import read_manifest, read_sidecar
 from .prepare import beside, tell_notes
 from .protocols import Protocol
 from .speech import SpeechDataModule
@@ -64,9 +64,10 @@ def open_data(
     """
     speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
     speech = with_weak(speech, manifest, taxonomy, weak, weak_shuffle)
-    taxonomy = taxonomy or auto_taxonomy(speech.utterances, label)
     infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in speech.utterances}}
     labels = [infos[u.corpus].canonical_label(u, label) for u in speech.utterances]
+    refuse_unlabelled(labels, label)
+    taxonomy = taxonomy or auto_taxonomy(speech.utterances, label)
     coverage = taxonomy.coverage(name or "(no label)" for name in labels)
     kept = [
         u
@@ -148,7 +149,11 @@ def audit_corpus(
     if source.endswith(".jsonl"):
         path = Path(source)
         utterances = read_manifest(path)
-        tell_notes(path.name, sidecar_of(path).get("notes", {}), beside(path, ".refused.jsonl"))
+        tell_notes(
+            path.name,
+            read_sidecar(beside(path, ".json")).get("notes", {}),
+            beside(path, ".refused.jsonl"),
+        )
     else:
         utterances = open_corpora([source], root=root, options=options).utterances
     corpora = sorted({u.corpus for u in utterances})

@@ -28,7 +28,14 @@ from ..zoo.speakers import counted_speakers
 from ..zoo.swap import check_place
 from .audio import AudioError, Level, Samples, decode_channels, mix, parse_channel
 from .channels import LOSS, mean_loss
-from .counts import Notice, contents, count_notice, lost_labels, unknown_words
+from .counts import (
+    Notice,
+    contents,
+    count_notice,
+    lost_labels,
+    nothing_labelled,
+    unknown_words,
+)
 from .info import CorpusInfo
 from .manifest import Utterance, is_inside, write_lines, write_manifest
 from .spelling import Spelling, as_on_disk, respelt
@@ -193,7 +200,7 @@ def prepare(
     asked = "channel" in own and "channel" not in schema  # a reader's own keyword goes to it
     channel = parse_channel(own.pop("channel")) if asked else None
     knobs = {"channel": registry.Knob("channel", str | int, "mean"), **schema}
-    registry.check_knobs(f"corpus '{corpus}'", knobs, own)
+    own = registry.check_knobs(f"corpus '{corpus}'", knobs, own)
     info = CorpusInfo.load(corpus)
     if out is not None:
         check_place(Path(out))
@@ -239,6 +246,7 @@ def prepare(
             raise DataError(off.message)
         notices.append(off)
     notices += unknown_words(info, utterances)
+    notices += nothing_labelled(info, utterances)
     notices += lost_labels(info, found, utterances)
     notices += contents(info, utterances)
     if not asked:

@@ -244,7 +244,7 @@ class _Store:
         self.rows: dict[str, Measured] = {}
         whole = True
         if self.path.is_file():
-            text = self.path.read_text("utf-8")
+            text = self.path.read_text("utf-8", errors="replace")  # torn by a kill: see below
             whole = text.endswith("\n") or not text
             for line in text.splitlines():
                 try:

@@ -7,7 +7,6 @@ selected or scored by it.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -132,7 +131,7 @@ def soft_scores(manifest: str | Path, taxonomy: Taxonomy, kind: str) -> dict[str
     """
     from .labelling.folding import fold_rows
     from .labelling.select import soft_targets
-    from .labelling.stage import rows_of
+    from .labelling.stage import read_labels, rows_of
 
     path = Path(manifest).with_name("scores.jsonl")
     if not path.is_file():
@@ -143,7 +142,7 @@ def soft_scores(manifest: str | Path, taxonomy: Taxonomy, kind: str) -> dict[str
     name: Any = "distribution" if kind == "soft" else kind
     rows: Any = rows_of(path)
     record = path.with_name("labels.json")
-    if record.is_file() and (about := json.loads(record.read_text("utf-8"))).get("folded"):
+    if record.is_file() and (about := read_labels(record.parent)).get("folded"):
         fine = Taxonomy.from_dict(about["scores"]["settings"]["taxonomy"])
         rows = fold_rows(rows, fine, taxonomy)
     found = soft_targets(rows, taxonomy, name)

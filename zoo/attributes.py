@@ -11,6 +11,7 @@ from . import registry
 from .errors import DataError, SerzooError
 from .reporting.cells import Run
 from .swap import new_file
+from .text import json_lines
 
 UTTERANCES = "utterances.jsonl"
 OPEN = "serzoo.datamodules.catalog:open_corpora"
@@ -47,15 +48,11 @@ def read_attributes(folder: Path, cells: Sequence[str]) -> Attributes:
     for path in (folder / UTTERANCES, *(folder / "cells" / name / UTTERANCES for name in cells)):
         if not path.is_file():
             continue
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-            try:
-                row = json.loads(line)
-                found[str(row.pop("id"))] = row
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(
-                    f"{path}, line {number}: not an utterance ({type(error).__name__}: {error}); "
-                    "remove the file and use --attributes, which takes them from the corpora"
-                ) from error
+        remedy = "remove the file and use --attributes, which takes them from the corpora"
+        for number, row in json_lines(path, remedy=remedy, what=("an utterance", "utterances")):
+            if "id" not in row:
+                raise DataError(f"{path}, line {number}: not an utterance, it has no id; {remedy}")
+            found[str(row.pop("id"))] = row
     return found
 
 

@@ -4,23 +4,25 @@ A recipe (``configs/recipe/<name>.yaml`` or a file of the user's) picks groups b
 them. ``encoder=hf`` on the command line replaces a group and drops the recipe's tweaks for it;
 ``optim.lr=1e-3`` sets one key. Heads and encoders are named by registered name (``type:``), never
 by dotted path, so a shared YAML cannot import code; their keys are checked against the
-constructor. Values are read by a strict YAML loader (``0010`` stays a string) and merged by
-OmegaConf into the dataclasses of :mod:`.schema`, which hold every key there is.
+constructor. Values of files are read by a strict YAML loader (``0010`` stays a string), those of
+the command line as their keys expect (:func:`.registry.typed`), and all are merged by OmegaConf
+into the dataclasses of :mod:`.schema`, which hold every key there is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import registry, shipped
 from .errors import ConfigError, suggest
-from .schema import ALIASES, check_ranges, merge
+from .schema import ALIASES, annotation, check_ranges, merge
 from .schema import RunConfig as RunConfig  # from here, it is part of the public interface
 from .shipped import names as names  # public, as above
 from .shipped import read_yaml
 from .taxonomy import Taxonomy
+from .text import read_text
 
 GROUPS = ("encoder", "head", "optim")
 SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
@@ -28,6 +30,12 @@ SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
 
 PROTOCOL = "serzoo.datamodules.protocols:Protocol"
 ATTRIBUTES = "serzoo.datamodules.info:ATTRIBUTES"
+PATHS = ("root", "out", "record", "noise", "rir", "support", "supports", "human")
+"""Last parts of keys that name a file or folder, which may be called ``null``."""
+
+
+class Typed(str):
+    """A value as it was typed; it is read when it is known what its key expects."""
 
 
 def read_suite(name: str) -> dict[str, Any]:
@@ -41,7 +49,7 @@ def read_suite(name: str) -> dict[str, Any]:
         return read_group("suite", name)
     if not path.is_file():
         raise ConfigError(f"no suite file {name}; shipped suites: {', '.join(names('suite'))}")
-    return read_mapping(path.read_text("utf-8"), name)
+    return read_mapping(read_text(path, ConfigError), name)
 
 
 def read_group(group: str, name: str) -> dict[str, Any]:
@@ -100,38 +108,69 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
             raise ConfigError(
                 f"no recipe file {recipe}; shipped recipes: {', '.join(names('recipe'))}"
             )
-        base = read_mapping(path.read_text("utf-8"), recipe)
+        base = read_mapping(read_text(path, ConfigError), recipe)
     else:
         base = read_group("recipe", recipe)
-    return compose({**base, "recipe": recipe}, parse(overrides))
+    return compose({**base, "recipe": recipe}, words(overrides))
 
 
-def parse(overrides: Sequence[str]) -> list[tuple[str, Any]]:
-    """``["a.b=1"]`` to ``[("a.b", 1)]``, each value read as YAML."""
-    parsed = []
+def words(overrides: Sequence[str]) -> list[tuple[str, Typed]]:
+    """``["a.b=1"]`` to ``[("a.b", "1")]``, each value as it was typed.
+
+    Raises:
+        ConfigError: for what is no ``key=value``.
+    """
+    found = []
     for item in overrides:
         key, eq, value = item.partition("=")
-        if not eq or not key:
+        if not eq or not key.strip():
             raise ConfigError(
                 f"'{item}' is no override; write key=value, for example optim.lr=1e-3"
             )
-        try:
-            parsed.append((key.strip(), read_yaml(value)))
-        except ConfigError as e:
-            raise ConfigError(f"'{item}': {e}") from e
-    return parsed
+        found.append((key.strip(), Typed(value)))
+    return found
+
+
+def parse(
+    overrides: Sequence[str], types: Mapping[str, Any] | None = None
+) -> list[tuple[str, Any]]:
+    """``["a.b=1"]`` to ``[("a.b", 1)]``, each value read as its key's type says.
+
+    Args:
+        overrides: as they were typed.
+        types: key to annotation; any other value is read as YAML.
+    """
+    return [(key, _read(key, text, (types or {}).get(key, Any))) for key, text in words(overrides)]
+
+
+def _read(key: str, text: str, kind: Any) -> Any:
+    of_reader = ".options." in f".{key}"
+    reset = not of_reader and key.rpartition(".")[2] not in PATHS
+    try:
+        return registry.typed(text, kind, reset=reset)
+    except ConfigError as e:
+        raise ConfigError(f"'{key}={text}': {e}") from e
+
+
+def option_types(corpora: Sequence[str]) -> dict[str, Any]:
+    """``options.KEY`` to annotation, of all keywords of these corpora's readers."""
+    return {
+        f"options.{name}": knob.annotation
+        for corpus in reversed(corpora)
+        if corpus in registry.names("corpora")  # another name is refused elsewhere
+        for name, knob in registry.schema_of(registry.get("corpora", corpus)).items()
+    }
 
 
 def settings(
-    words: Sequence[str], known: Sequence[str], numbers: Sequence[str] = ()
+    typed: Sequence[str], types: Mapping[str, Any], corpora: Sequence[str] = ()
 ) -> dict[str, Any]:
     """A verb's own settings, which are no run's: ``["root=here", "options.part=2"]`` to keywords.
 
     Args:
-        words: as they were typed.
-        known: what may be set, besides ``options.KEY``.
-        numbers: which of them may be numbers; the others, names and folders that may look like
-            one, stay as they were typed.
+        typed: as they were typed.
+        types: what may be set, besides ``options.KEY``, to its annotation.
+        corpora: whose readers the options are of.
 
     Returns:
         The values, and under ``options`` those of ``options.KEY``.
@@ -139,25 +178,40 @@ def settings(
     Raises:
         ConfigError: a key that is not known.
     """
-    values = dict(parse(words))
+    values = dict(parse(typed, {**types, **option_types(corpora)}))
     for key in values:
-        if key not in known and not key.startswith("options."):
-            raise ConfigError(f"unknown setting '{key}'{suggest(key, [*known, 'options.KEY'])}")
+        if key not in types and not key.startswith("options."):
+            raise ConfigError(f"unknown setting '{key}'{suggest(key, [*types, 'options.KEY'])}")
     options = {k[8:]: values.pop(k) for k in list(values) if k.startswith("options.")}
-    written = {key.strip(): text for key, _, text in (s.partition("=") for s in words)}
-    for key, value in values.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if number and key not in numbers:
-            values[key] = written[key]
     return {**values, "options": options}
 
 
+def corpora_of(typed: Sequence[str], key: str) -> list[str]:
+    """Names of the corpora that a verb's setting gives, whose readers its options are of."""
+    return _corpora(dict(words(typed)).get(key))
+
+
 def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunConfig:
-    """Merge a recipe's content and parsed overrides into a checked :class:`RunConfig`."""
+    """Merge a recipe's content and overrides into a checked :class:`RunConfig`.
+
+    Args:
+        base: of the recipe.
+        overrides: key to value; one that is :class:`Typed` is read as its key expects.
+    """
+    overrides = [
+        (k, _read(k, v, str | dict[str, Any]) if k in GROUPS and isinstance(v, Typed) else v)
+        for k, v in overrides
+    ]
     groups = base.pop("groups", None) or {}
     if not isinstance(groups, dict):
         raise ConfigError(f"groups is '{groups}'; write groups: {{encoder: NAME, head: NAME}}")
     chosen: dict[str, str] = {str(group): str(name) for group, name in groups.items()}
+    for group in GROUPS:
+        if not isinstance(base.get(group) or {}, dict):
+            raise ConfigError(
+                f"{group} is '{base[group]}'; a recipe picks it with groups: {{{group}: NAME}}, "
+                f"and {group}: {{KEY: VALUE}} sets its keys"
+            )
     unknown = [g for g in chosen if g not in GROUPS]
     if unknown:
         raise ConfigError(f"recipe picks unknown group '{unknown[0]}'{suggest(unknown[0], GROUPS)}")
@@ -179,13 +233,17 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     # an encoder's file names the optimisation that suits it, unless one was asked for
     default_optim = merged["encoder"].pop("optim", None)
     tuning = dict(overrides).get("encoder.tuning") or (base.get("encoder") or {}).get("tuning")
-    wanted = chosen.get("optim") or SUITS.get(str(tuning), default_optim)
-    merged["optim"] = read_group("optim", wanted) if wanted else {}
+    if isinstance(tuning, Typed):
+        tuning = _read("encoder.tuning", tuning, str)
+    suits = chosen.get("optim") or SUITS.get(str(tuning), default_optim)
+    merged["optim"] = read_group("optim", suits) if suits else {}
     for key, value in base.items():
         merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value
+    types = _types(merged, overrides)
     for key, value in overrides:
         if not (key in GROUPS and isinstance(value, str)):
-            _set(merged, key, value)
+            wanted = types.get(key) or annotation(key)
+            _set(merged, key, _read(key, value, wanted) if isinstance(value, Typed) else value)
     head = merged["head"]
     if isinstance(head, dict) and head.get("type") == kind:  # else it is another head by now
         merged.setdefault("head_name", chosen["head"])
@@ -223,6 +281,10 @@ def resolve(cfg: RunConfig) -> RunConfig:
     if cfg.taxonomy != "auto":
         Taxonomy.load(cfg.taxonomy)
     registry.attribute(PROTOCOL).load(cfg.protocol)
+    types = option_types(cfg.corpus) if cfg.data.options else {}
+    cfg.data.options = {
+        k: registry.fitted(v, types.get(f"options.{k}", Any)) for k, v in cfg.data.options.items()
+    }
     if cfg.data.features not in ("auto", "live"):
         raise ConfigError(f"data.features is '{cfg.data.features}'; have auto, live")
     parts: tuple[tuple[registry.Kind, dict[str, Any]], ...] = (
@@ -238,6 +300,32 @@ def resolve(cfg: RunConfig) -> RunConfig:
         # every knob is written out: a changed default must not pass for an old run, nor 0 for 0.0
         node.update(registry.complete(kind, node["type"], options))
     return cfg
+
+
+def _types(merged: Mapping[str, Any], overrides: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Types of the keys that the chosen encoder, head and readers decide."""
+    last = dict(overrides)
+    found: dict[str, Any] = {"corpus": str | list[str]}
+    if any(key.startswith("data.options.") for key in last):
+        given = last.get("corpus", merged.get("corpus"))
+        found |= {f"data.{k}": v for k, v in option_types(_corpora(given)).items()}
+    kinds: dict[str, registry.Kind] = {"encoder": "encoders", "head": "heads"}
+    for group, kind in kinds.items():
+        node = merged.get(group)
+        name = last.get(f"{group}.type", node.get("type") if isinstance(node, dict) else None)
+        name = _read(f"{group}.type", name, str) if isinstance(name, Typed) else name
+        if name in registry.names(kind) and any(key.startswith(f"{group}.") for key in last):
+            schema = registry.schema_of(registry.get(kind, str(name)))
+            found |= {f"{group}.{k}": knob.annotation for k, knob in schema.items()}
+            found[f"{group}.type"] = str
+    return found
+
+
+def _corpora(given: Any) -> list[str]:
+    """Names of corpora, however they are given."""
+    if isinstance(given, Typed):
+        given = _read("corpus", given, str | list[str])
+    return [given] if isinstance(given, str) else [str(c) for c in given or ()]
 
 
 def build_taxonomy(cfg: RunConfig) -> Taxonomy | None:

@@ -61,7 +61,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """
     options = sorted(known)
     text = f"; have {', '.join(options)}" if options else "; there are none"
-    close = get_close_matches(name, options, n=1, cutoff=0.6)
+    close = get_close_matches(str(name), options, n=1, cutoff=0.6)
     return text + (f"; did you mean '{close[0]}'?" if close else "")
 
 

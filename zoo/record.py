@@ -14,8 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError
+from .errors import ComparisonError
 from .swap import new_file
+from .text import read_json
 
 RECORD = "record.json"
 PACKAGES = (
@@ -45,11 +46,29 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     if not path.is_file():
         return None
-    try:
-        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except ValueError as e:
-        raise DataError(f"{path} is damaged ({e}); remove it, and its run is made again") from e
+    record: dict[str, Any] = read_json(path, remedy="remove it, and its run is made again")
     return record
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """A suite's plan.
+
+    Raises:
+        ComparisonError: when there is none, or it is damaged.
+    """
+    path = folder / "suite.json"
+    if not path.is_file():
+        raise ComparisonError(
+            f"no comparison in {folder}; run `serzoo compare {folder.name}` first"
+        )
+    remedy = "the same `serzoo compare` writes it anew, and runs no finished cell again"
+    plan: dict[str, Any] = read_json(path, ComparisonError, remedy=remedy)
+    for key, kind in (("cells", list), ("title", str), ("baseline", str)):
+        if not isinstance(plan.get(key), kind):
+            raise ComparisonError(f"{path} is damaged ({key} is {plan.get(key)!r}); {remedy}")
+    if not all(isinstance(cell, str) for cell in plan["cells"]):
+        raise ComparisonError(f"{path} is damaged (not all cells are names); {remedy}")
+    return plan
 
 
 def finished(folder: Path) -> bool:

@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from . import registry
 from .errors import ConfigError, suggest
 from .speakers import REFUSE, UNKNOWN_SPEAKERS
 
@@ -154,20 +156,60 @@ def merge(values: dict[str, Any]) -> RunConfig:
     """Values laid over the defaults; unknown keys and values of a wrong type are errors."""
     if isinstance(values.get("corpus"), str):
         values = {**values, "corpus": [values["corpus"]]}
-    _refuse_unknown(values, RunConfig, "")
+    values = _checked(values, RunConfig, "")
+    hidden: list[str] = []
     try:
         # flags and containers are plain: nothing of OmegaConf enters a class or a checkpoint
-        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.create(values))
-        cfg = OmegaConf.to_object(merged)
+        laid = OmegaConf.create(_hide(values, hidden))
+        cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), laid))
     except OmegaConfBaseException as e:
         key, reason = getattr(e, "full_key", None), str(e).splitlines()[0]
         raise ConfigError(f"{key}: {reason}" if key else reason) from e
     assert isinstance(cfg, RunConfig)
+    for part in (cfg, cfg.data, cfg.optim, cfg.trainer) if hidden else ():
+        for f in fields(part):
+            setattr(part, f.name, _restore(getattr(part, f.name), hidden))
     return cfg
 
 
-def _refuse_unknown(values: Mapping[str, Any], schema: Any, prefix: str) -> None:
-    known = {f.name: f for f in fields(schema)}
+def annotation(key: str) -> Any:
+    """The type of ``a.b`` among the keys of a run; ``Any`` for what others decide, and no key."""
+    schema: Any = RunConfig
+    for name in key.split("."):
+        schema = _hints(schema).get(name, Any) if is_dataclass(schema) else Any
+    return schema
+
+
+@cache
+def _hints(schema: Any) -> dict[str, Any]:
+    return get_type_hints(schema)
+
+
+_MARK = "\0"
+
+
+def _hide(value: Any, hidden: list[str]) -> Any:
+    """Texts that mean something to OmegaConf (``${...}``, ``???``) are folders like others."""
+    if isinstance(value, str) and ("${" in value or value == "???" or _MARK in value):
+        hidden.append(value)
+        return f"{_MARK}{len(hidden) - 1}"
+    if isinstance(value, Mapping):
+        return {k: _hide(v, hidden) for k, v in value.items()}
+    return [_hide(v, hidden) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _restore(value: Any, hidden: list[str]) -> Any:
+    if isinstance(value, str) and value.startswith(_MARK):
+        return hidden[int(value[1:])]
+    if isinstance(value, dict):
+        return {k: _restore(v, hidden) for k, v in value.items()}
+    return [_restore(v, hidden) for v in value] if isinstance(value, list) else value
+
+
+def _checked(values: Mapping[str, Any], schema: Any, prefix: str) -> dict[str, Any]:
+    """Values whose texts are texts; unknown keys, and what is no text, are errors."""
+    known, hints = {f.name: f for f in fields(schema)}, _hints(schema)
+    found: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
             raise ConfigError(f"unknown key '{prefix}{key}'{suggest(str(key), known)}")
@@ -176,7 +218,12 @@ def _refuse_unknown(values: Mapping[str, Any], schema: Any, prefix: str) -> None
             if not isinstance(value, Mapping):
                 keys = ", ".join(f"{key}.{f.name}" for f in fields(sub))
                 raise ConfigError(f"'{prefix}{key}' is a group of keys, not a value; have {keys}")
-            _refuse_unknown(value, sub, f"{prefix}{key}.")
+            found[key] = _checked(value, sub, f"{prefix}{key}.")
+            continue
+        found[key] = registry.fitted(value, hints[key])
+        if remedy := registry.quotes(found[key], hints[key]):
+            raise ConfigError(f"{prefix}{key} is {value!r}, where a text is meant{remedy}")
+    return found
 
 
 def check_ranges(cfg: RunConfig) -> None:

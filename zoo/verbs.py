@@ -40,12 +40,12 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> None:
-    from omegaconf import OmegaConf
+    import yaml
 
     from . import config, registry
 
     cfg = config.load(arguments.recipe, arguments.settings)
-    print(OmegaConf.to_yaml(OmegaConf.create(cfg.to_dict())), end="")
+    print(yaml.safe_dump(cfg.to_dict(), sort_keys=False, allow_unicode=True), end="")
     taxonomy = config.build_taxonomy(cfg)
     if taxonomy is not None:
         print(f"# classes: {', '.join(taxonomy.classes)} (taxonomy {taxonomy.fingerprint})")
@@ -60,7 +60,12 @@ def _prepare(arguments: argparse.Namespace) -> int:
     from . import registry
     from .config import settings
 
-    values = settings(arguments.settings, ("root", "out", "channel", "strict"))
+    types = {
+        **dict.fromkeys(("root", "out"), str | None),
+        "channel": str | int | None,
+        "strict": bool,
+    }
+    values = settings(arguments.settings, types, [arguments.corpus])
     strict = values.get("strict", False)
     if not isinstance(strict, bool):
         raise ConfigError(f"strict is '{strict}'; have true, false")
@@ -95,9 +100,10 @@ def _audit(arguments: argparse.Namespace) -> int:
     from . import registry
     from .config import settings
 
-    known = ("protocol", "taxonomy", "root", "label", "unknown_speakers")
-    values = settings(arguments.settings, known)
-    unknown = values.get("unknown_speakers", REFUSE)
+    texts = ("protocol", "taxonomy", "root", "label", "unknown_speakers")
+    types = dict.fromkeys(texts, str | None)
+    values = settings(arguments.settings, types, [arguments.manifest])
+    unknown = values.get("unknown_speakers") or REFUSE
     if unknown not in UNKNOWN_SPEAKERS:
         raise ConfigError(f"unknown_speakers is '{unknown}'; have {', '.join(UNKNOWN_SPEAKERS)}")
     audit = registry.attribute("serzoo.datamodules.opening:audit_corpus")
@@ -106,7 +112,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         protocol=values.get("protocol"),
         taxonomy=values.get("taxonomy"),
         root=values.get("root"),
-        label=values.get("label", "label"),
+        label=values.get("label") or "label",
         options=values["options"],
         unknown_speakers=unknown,
     )
@@ -160,16 +166,17 @@ def _train(arguments: argparse.Namespace) -> None:
 def _eval(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from .config import settings
+    from .config import corpora_of, settings
     from .evaluate import evaluate
     from .reporting.told import evaluated
     from .swap import check_place
 
-    known = (
-        *("corpus", "root", "manifest", "taxonomy", "part", "out", "record"),
+    texts = (
+        *("root", "manifest", "taxonomy", "part", "out", "record"),
         *("condition", "noise", "rir", "unknown_speakers"),
     )
-    values = settings(arguments.settings, known)
+    types = {"corpus": str | list[str] | None, **dict.fromkeys(texts, str | None)}
+    values = settings(arguments.settings, types, corpora_of(arguments.settings, "corpus"))
     out, record = values.pop("out", None), values.pop("record", None)
     for file in filter(None, (out, record)):
         check_place(Path(file))
@@ -188,30 +195,31 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 def _adapt(arguments: argparse.Namespace) -> None:
     from .adaptation.adapt import adapt
-    from .adaptation.options import known_options
+    from .adaptation.options import option_types
     from .adaptation.record import told
-    from .config import settings
+    from .config import corpora_of, settings
 
-    where = (
-        *("data", "root", "protocol", "fold", "taxonomy", "label", "support", "supports", "out"),
-        "unknown_speakers",
-    )
-    how = known_options()
-    values = settings(arguments.settings, (*where, *how), numbers=("fold", *how))
+    texts = ("root", "protocol", "taxonomy", "label", "support", "supports", "out")
+    texts = (*texts, "unknown_speakers")
+    types = {"data": str | list[str], "fold": int, **dict.fromkeys(texts, str | None)}
+    types |= option_types()
+    values = settings(arguments.settings, types, corpora_of(arguments.settings, "data"))
     if not values.get("data"):
         raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
     print("\n".join(told(adapt(arguments.checkpoint, **values, progress=sys.stderr.isatty()))))
 
 
 def _probe(arguments: argparse.Namespace) -> None:
-    from .config import settings
+    from .config import corpora_of, settings
     from .probe import probe_model
     from .reporting.probed import told
 
-    known = ("data", "root", "protocol", "fold", "rate_from", "out")
-    own = [s for s in arguments.settings if s.startswith((*(f"{k}=" for k in known), "options."))]
+    texts = ("root", "protocol", "rate_from", "out")
+    types = {"data": str | list[str] | None, "fold": int | None}
+    types |= dict.fromkeys(texts, str | None)
+    own = [s for s in arguments.settings if s.startswith((*(f"{k}=" for k in types), "options."))]
     recipe = [s for s in arguments.settings if s not in own]
-    values = settings(own, known, numbers=("fold",))
+    values = settings(own, types, corpora_of(own, "data"))
     entry = probe_model(
         arguments.model,
         recipe,

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
-from collections.abc import Iterator
+import io
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path, PurePosixPath
 
 from ...zoo.errors import DataError, suggest
+from ...zoo.text import OLD, decode
+from ..audio import SUFFIXES
+from ..layout import is_missing, one_spelling
 from ..manifest import Utterance, is_inside
 from . import note
-from .folder import NO_SPEAKERS, check_rename
+from .folder import NO_SPEAKERS
 
 DELIMITERS = ",\t;|"
-NOBODY = ("unknown", "Unknown", "nan", "NaN", "None", "null", "N/A", "n/a", "<NA>", "?")
-"""What tables write where nobody knows who speaks; no name of a person."""
+FACTS = ("gender", "language", "session", "valence", "arousal", "dominance")
+"""Fields that may be unknown in words: ``nan``, ``N/A``."""
+
+MEANT = re.compile("label|emo|class|categ|affect|mood|sentiment|feeling|target", re.IGNORECASE)
+"""Names of columns that may hold the label."""
+
+SEVERAL = re.compile(r"[|;,{\[]")
+"""What stands between several labels in one cell, or around them."""
+
+_WHOLE = "write each cell that holds a quote in quotes, and a quote in it twice"
 _GENDERS = {
     **dict.fromkeys(("f", "female", "w", "woman"), "female"),
     **dict.fromkeys(("m", "male", "man"), "male"),
@@ -30,6 +43,8 @@ class _Row:
     cells: dict[str, str]
     labels: dict[str, str]
     where: str
+    line: int
+    columns: list[str]
 
     def number(self, field: str, default: float) -> float:
         if field not in self.cells:
@@ -67,16 +82,19 @@ def prepare(
     """Utterances of a table.
 
     An option names the column that holds a field; where it is not given, a column of the field's
-    own name is used, if there is one. An empty cell means "not known". The delimiter (comma, tab,
-    semicolon or bar) is the commonest in the first line.
+    own name is used, if there is one, in any case. An empty cell means "not known", and so does a
+    word such as ``nan`` or ``N/A`` (:data:`.layout.MISSING`), except as a path, id, text or time.
+    Labels that differ in case or blanks only are one. The delimiter (comma, tab, semicolon or bar)
+    is the one that divides the first line best, or that of Excel's ``sep=;`` above it. The text is
+    UTF-8, UTF-16 or Windows-1252.
 
     Args:
         root: folder that the paths in the table are relative to.
         table: the file, relative to root; needed where root holds more than one csv or tsv file.
         audio: column of the path of the audio file.
         label: column of the label.
-        speaker: column of the speaker. Without one, or where the cell is empty or one of
-            :data:`NOBODY`, the speaker is unknown, which a warning tells.
+        speaker: column of the speaker. Without one, or where the cell is empty, ``unknown``,
+            or one of :data:`..layout.MISSING`, the speaker is unknown, which a warning tells.
         text: column of the transcript, written by a person.
         gender: column of the gender: ``female``/``f``/``w`` or ``male``/``m``, in any case.
         language: column of the ISO 639-1 code.
@@ -89,7 +107,7 @@ def prepare(
         dominance: column of the rated dominance.
         labels: further columns to keep in ``Utterance.labels``.
         scale: lowest and highest rating of the three dimensions, mapped to 0..1.
-        rename: word in the label column to label, where they differ.
+        rename: word in the label column to label, where they differ; of a number, ``0`` is ``0.0``.
 
     Raises:
         DataError: no such folder, table or column (naming the columns found), or a cell that cannot
@@ -114,7 +132,10 @@ def prepare(
     if not scale[0] < scale[1]:
         raise DataError(f"scale={list(scale)}; give the lowest rating, then the highest")
     rows, fields = _read(path, named, labels or [])
-    check_rename(rename, (row.cells.get("label") for row in rows))
+    _tell_labels(path, rows, fields, label)
+    words = _labels(rows, rename or {})
+    _unknown(rows)
+    _refuse_ratings(path, rows, root, id)
     if "speaker" not in fields:
         remedy = f"name the column with speaker=... (columns: {', '.join(sorted(fields.values()))})"
         note("csv: " + NO_SPEAKERS.format(n=len(rows), remedy=remedy))
@@ -129,7 +150,7 @@ def prepare(
             )
     genders: Counter[str] = Counter()
     for row in rows:
-        yield _utterance(row, root, scale, rename or {}, genders)
+        yield _utterance(row, root, scale, words, genders)
     if genders:
         found = ", ".join(f"'{g}' ({n})" for g, n in genders.items())
         note(f"csv: gender {found} is kept as unknown; known: female, f, w, male, m")
@@ -139,22 +160,18 @@ def _utterance(
     row: _Row,
     root: Path,
     scale: tuple[float, float],
-    rename: dict[str, str],
+    words: Mapping[str, str | None],
     genders: Counter[str],
 ) -> Utterance:
     cells = row.cells
     if "audio" not in cells:
         raise DataError(f"{row.where}: no audio path; delete the row or fill it in")
     audio = _relative(cells["audio"], root, row.where)
-    stem = PurePosixPath(audio).with_suffix("").as_posix()
-    segment = f"#{cells.get('start', '0')}-{cells.get('end', '')}"
-    name = cells.get("id", stem + (segment if {"start", "end"} & set(cells) else ""))
     gender = _GENDERS.get(cells.get("gender", "").lower())
     if gender is None and "gender" in cells:
         genders[cells["gender"]] += 1
-    label = cells.get("label")
     return Utterance(
-        id=f"csv/{name}",
+        id=f"csv/{_name(cells, audio)}",
         corpus="csv",
         audio=audio,
         start=row.number("start", 0.0),
@@ -164,7 +181,7 @@ def _utterance(
         session=cells.get("session"),
         gender=gender,
         language=cells.get("language"),
-        label=rename.get(label, label) if label is not None else None,
+        label=words.get(cells["label"]) if "label" in cells else None,
         labels=row.labels,
         dims=_dims(row, *scale),
         text=cells.get("text"),
@@ -175,7 +192,87 @@ def _utterance(
 def _speaker(cells: dict[str, str]) -> str | None:
     """The name in a row's cells; None if nobody knows it."""
     name = cells.get("speaker", "")
-    return None if not name or name in NOBODY else name
+    return None if not name or name.casefold() == "unknown" or is_missing(name) else name
+
+
+def _name(cells: Mapping[str, str], audio: str) -> str:
+    """The id of a row: as the table says, or its path and segment."""
+    segment = f"#{cells.get('start', '0')}-{cells.get('end', '')}"
+    stem = PurePosixPath(audio).with_suffix("").as_posix()
+    return cells.get("id", stem + (segment if {"start", "end"} & set(cells) else ""))
+
+
+def _labels(rows: list[_Row], rename: Mapping[str, str]) -> dict[str, str | None]:
+    """Word in the label column to label; the other columns of labels get theirs in place."""
+    words, told = one_spelling((r.cells.get("label") for r in rows), rename, missing=True)
+    for clause in told:
+        note(f"csv: label: {clause}")
+    for column in dict.fromkeys(c for row in rows for c in row.labels):
+        found, told = one_spelling((r.labels.get(column) for r in rows), {}, missing=True)
+        for clause in told:
+            note(f"csv: {column}: {clause}")
+        for row in rows:
+            if (label := found.get(row.labels.pop(column, ""))) is not None:
+                row.labels[column] = label
+    return words
+
+
+def _tell_labels(
+    path: Path, rows: list[_Row], fields: Mapping[str, str], label: str | None
+) -> None:
+    """What is odd about the column of labels."""
+    if "label" not in fields and label is None:
+        columns = [name for name in rows[0].columns if name not in fields.values()]
+        close = [name for name in columns if MEANT.search(name)]
+        note(
+            f"csv: {path.name} has no column 'label', so nothing is labelled; if a column holds "
+            f"the labels, name it with options.label={close[0] if close else 'COLUMN'} (columns: "
+            f"{', '.join(rows[0].columns)})"
+        )
+    odd = [row for row in rows if SEVERAL.search(row.cells.get("label", ""))]
+    if odd:
+        note(
+            f"csv: {len(odd)} of {len(rows)} labels look like several in one cell (first: "
+            f"{odd[0].where}: '{odd[0].cells['label']}') and are read as one word each; an "
+            "utterance has one label: write the one that most raters gave"
+        )
+
+
+def _unknown(rows: list[_Row]) -> None:
+    """Take words for "not known" out of facts, counted."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        for field in FACTS:
+            if is_missing(row.cells.get(field, "")):
+                found[field][row.cells.pop(field)] += 1
+    for field, words in found.items():
+        listed = ", ".join(f"'{word}' ({n})" for word, n in words.most_common())
+        note(f"csv: {field}: {listed} stand for not known")
+
+
+def _refuse_ratings(path: Path, rows: list[_Row], root: Path, id: str | None) -> None:
+    """Refuse rows of one id: ratings of one recording by several people, or no ids at all."""
+    by_id: dict[str, list[_Row]] = defaultdict(list)
+    for row in rows:
+        if "audio" in row.cells:
+            by_id[_name(row.cells, _relative(row.cells["audio"], root, row.where))].append(row)
+    twice = {name: same for name, same in by_id.items() if len(same) > 1}
+    if not twice:
+        return
+    name, same = next(iter(twice.items()))
+    lines = ", ".join(str(row.line) for row in same[:4]) + (", ..." if len(same) > 4 else "")
+    what = f"{path.name}: {len(twice)} ids occur more than once (first: {name}, lines {lines}"
+    if len({row.cells["audio"] for row in same}) > 1:
+        raise DataError(
+            f"{what}, which are different recordings); ids must be unique: "
+            + (f"options.id={id} names no such column" if id else "the column 'id' is none")
+        )
+    labels = [f"'{n}'" for n in dict.fromkeys(row.cells.get("label", "") for row in same)]
+    raise DataError(
+        f"{what}, label {', '.join(labels)}): several rows of one recording are several ratings, "
+        "or copies; keep one row of each recording, with the label that most raters gave. If they "
+        "are parts of it, give their start and end"
+    )
 
 
 def _dims(
@@ -216,7 +313,8 @@ def _table(root: Path, table: str | None) -> Path:
         if not (root / table).is_file():
             raise DataError(f"no table {root / table}; table= is relative to root=")
         return root / table
-    found = sorted(p.name for p in root.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
+    files = (p.name for p in root.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
+    found = sorted(name for name in files if name[0] != ".")
     if len(found) != 1:
         listed = f" ({', '.join(found)})" if found else ""
         raise DataError(
@@ -226,56 +324,127 @@ def _table(root: Path, table: str | None) -> Path:
 
 
 def _read(
-    path: Path, named: dict[str, str | None], labels: list[str]
+    path: Path, named: Mapping[str, str | None], labels: list[str]
 ) -> tuple[list[_Row], dict[str, str]]:
     """Rows, and the column of each field that has one."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-        delimiter = max(DELIMITERS, key=first.count)
-        file.seek(0)
-        reader = csv.reader(file, delimiter=delimiter)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            position = {name: i for i, name in enumerate(header)}
-            fields = {
-                field: column if column is not None else field
-                for field, column in named.items()
-                if column is not None or field in position
-            }
-            for option, column in [*fields.items(), *(("labels", c) for c in labels)]:
-                if column not in position:
-                    raise DataError(
-                        f"{path.name} has no column '{column}' ({option}=)"
-                        f"{suggest(column, position)}"
-                    )
-                if header.count(column) > 1:
-                    raise DataError(
-                        f"{path.name} has {header.count(column)} columns '{column}' ({option}=); "
-                        "rename all but one"
-                    )
-            rows = []
-            for cells in reader:
-                where = f"{path.name}, line {reader.line_num}"
-                if not any(cells):
-                    continue
-                if len(cells) != len(header):
-                    raise DataError(
-                        f"{where}: {len(cells)} cells where the header has {len(header)}; put "
-                        "quotes around cells that hold the delimiter"
-                    )
-                values = {f: cells[position[c]].strip() for f, c in fields.items()}
-                extra = {c: cells[position[c]].strip() for c in labels}
-                rows.append(
-                    _Row(
-                        {f: v for f, v in values.items() if v},
-                        {c: v for c, v in extra.items() if v},
-                        where,
-                    )
+    text, encoding = decode(path.read_bytes(), path, old=True, remedy="save it as CSV in UTF-8")
+    if encoding == OLD:
+        _tell_old(path, text)
+    text, skipped, delimiter = _start(text, named)
+    # not splitlines: it also breaks at control characters that some tables hold within a cell
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    begun = 1
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        fields = {field: column for field, column in named.items() if column is not None}
+        for field in named:
+            if field not in fields and _columns(header, field):
+                fields[field] = field
+        fields.setdefault("audio", "audio")
+        position = {
+            column: _position(path, header, column, option)
+            for option, column in [*fields.items(), *(("labels", c) for c in labels)]
+        }
+        rows = []
+        begun = reader.line_num + 1
+        for cells in reader:
+            begun = reader.line_num + 1
+            line = reader.line_num + skipped
+            where = f"{path.name}, line {line}"
+            if not any(cell.strip() for cell in cells):
+                continue
+            surplus = cells[len(header) :]
+            if len(cells) < len(header) or any(cell.strip() for cell in surplus):
+                raise DataError(
+                    f"{where}: {len(cells)} cells where the header has {len(header)}; put quotes "
+                    "around cells that hold the delimiter, and fill in what is cut short"
                 )
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{path} cannot be read ({error}); save it as UTF-8 csv or tsv"
-            ) from None
+            values = {f: cells[position[c]].strip() for f, c in fields.items()}
+            extra = {c: cells[position[c]].strip() for c in labels}
+            rows.append(
+                _Row(
+                    {f: v for f, v in values.items() if v},
+                    {c: v for c, v in extra.items() if v},
+                    where,
+                    line,
+                    header,
+                )
+            )
+    except csv.Error as error:
+        line = begun + skipped  # where the row begins: a quote may stay open to the end
+        raise DataError(f"{path.name}, line {line}: cannot be read ({error}); {_WHOLE}") from None
     if not rows:
         raise DataError(f"{path} has no rows below its header; columns: {', '.join(header)}")
     return rows, fields
+
+
+def _start(text: str, named: Mapping[str, str | None]) -> tuple[str, int, str]:
+    """The text from its header on, how many lines were above it, and the delimiter."""
+    skipped = 0
+    lines = io.StringIO(text, newline="")  # ends lines as the reader of cells does
+    wanted = {(column or field).casefold() for field, column in named.items()}
+    told = None
+    while line := lines.readline():
+        if told is None and (given := re.fullmatch(r'\s*"?sep=(.)"?\s*', line, re.IGNORECASE)):
+            told, skipped = given[1], skipped + 1  # Excel's
+            continue
+        after = lines.tell()
+        following = lines.readline()
+        lines.seek(after)
+        delimiter = told or _delimiter(line, wanted)
+        comment = line.startswith("#") and len(_cells(line, delimiter)) != len(
+            _cells(following, told or _delimiter(following, wanted))
+        )
+        if line.strip() and not comment:
+            return line + lines.read(), skipped, delimiter
+        skipped += 1
+    return "", 0, ","
+
+
+def _delimiter(line: str, wanted: set[str]) -> str:
+    """What divides a line into the most columns that are wanted, or else into the most."""
+
+    def found(delimiter: str) -> tuple[int, int]:
+        cells = _cells(line, delimiter)
+        return len({cell.strip().casefold() for cell in cells} & wanted), len(cells)
+
+    return max(DELIMITERS, key=found)
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _columns(header: list[str], column: str) -> list[int]:
+    """Where a column stands: by its very name, or else in any case."""
+    exact = [i for i, name in enumerate(header) if name == column]
+    return exact or [i for i, name in enumerate(header) if name.casefold() == column.casefold()]
+
+
+def _position(path: Path, header: list[str], column: str, option: str) -> int:
+    found = _columns(header, column)
+    if len(found) > 1:
+        raise DataError(
+            f"{path.name} has {len(found)} columns '{column}' ({option}=); rename all but one"
+        )
+    if found:
+        return found[0]
+    if any(name.lower().endswith(tuple(SUFFIXES)) for name in header):
+        remedy = "; its first line is a row: put names of columns above it: audio,label,speaker"
+    elif len(header) == 1 and len(header[0].split()) > 1:
+        remedy = "; its columns are separated by blanks: separate them with commas or tabs"
+    else:
+        remedy = f"; name the column with options.{option}=COLUMN"
+    raise DataError(
+        f"{path.name} has no column '{column}' ({option}=){suggest(column, header)}{remedy}"
+    )
+
+
+def _tell_old(path: Path, text: str) -> None:
+    lines = io.StringIO(text, newline="")
+    number, line = next((i, x) for i, x in enumerate(lines, 1) if not x.isascii())
+    odd = next(word for word in re.split(rf"[\s{DELIMITERS}]+", line) if not word.isascii())
+    note(
+        f"csv: {path.name} is not UTF-8 and is read as Windows-1252 (first: line {number}: "
+        f"'{odd}'); if that looks wrong, save it as UTF-8"
+    )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from ...zoo.errors import ConfigError, DataError, suggest
+from ...zoo.errors import ConfigError, DataError
+from ..layout import one_spelling
 from ..manifest import Utterance
 from ..walk import Found
 from . import left_out, look, note, utterance
@@ -54,7 +54,9 @@ def prepare(
         note(f"folder: nothing was taken from {len(bare)} sub-folders: {held}")
     left_out("folder", {"files without a label's folder": [p for p in files if p.parent == root]})
     labels = {p: p.relative_to(root).parts[0] for p in named}
-    check_rename(rename, labels.values())
+    words, told = one_spelling(labels.values(), rename or {}, missing=False)
+    for clause in told:
+        note(f"folder: {clause}")
     speakers: dict[Path, str] = {}
     if pattern is None:
         remedy = 'give speaker="..." with a group for the part of the path that names them'
@@ -77,7 +79,7 @@ def prepare(
             id=f"folder/{path.relative_to(root).with_suffix('').as_posix()}",
             speaker=speakers.get(path),
             language=language,
-            label=(rename or {}).get(labels[path], labels[path]),
+            label=words[labels[path]],
         )
 
 
@@ -88,18 +90,6 @@ def _labels(found: Found) -> set[str]:
     ]
     folders = [*found.folders, *(p for p in closed if not p.suffix)]
     return {p.name for p in folders if p.parent == found.root}
-
-
-def check_rename(rename: dict[str, str] | None, labels: Iterable[str | None]) -> None:
-    """Refuse keys that no utterance has: they are misspelt.
-
-    Raises:
-        DataError: with the labels found and their counts.
-    """
-    found = Counter(label for label in labels if label is not None)
-    for key in rename or {}:
-        if key not in found:
-            raise DataError(f"rename: no utterance is labelled '{key}'{suggest(key, found)}")
 
 
 def _pattern(speaker: str | None) -> re.Pattern[str] | None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...zoo.errors import DataError
-from ..layout import listing, read_text
+from ...zoo.text import read_text
+from ..layout import listing
 from ..manifest import Utterance
 from . import find_files, note, utterance
 
@@ -134,7 +135,7 @@ def _lines(session: Path, folder: str) -> Iterator[str]:
             f"iemocap: no texts in {session / 'dialog' / folder}; is the copy complete?"
         )
     for path in texts:
-        yield from filter(None, map(str.strip, read_text(path).split("\n")))
+        yield from filter(None, map(str.strip, read_text(path, old=True).split("\n")))
 
 
 def _scale(rating: str) -> float | None:

@@ -7,11 +7,13 @@ holds transcripts and gender; without it, transcripts are None.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ...zoo.errors import DataError
+from ...zoo.text import read_text
 from ..layout import check_once, listing
 from ..manifest import Utterance
 from . import find_files, left_out, note, nothing_found, split_names, utterance
@@ -77,14 +79,14 @@ def prepare(root: Path) -> Iterator[Utterance]:
 
 def _read(table: Path) -> dict[str, dict[str, str]]:
     """Rows by file name without suffix; values stripped (the published speaker ids are padded)."""
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        # quotation marks are part of the sentences
-        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(
-                f"{table} lacks the columns {', '.join(missing)}; found "
-                f"{', '.join(reader.fieldnames or ['none'])}: is it nEMO's?"
-            )
-        rows = [{c: (row[c] or "").strip() for c in COLUMNS} for row in reader]
+    text = io.StringIO(read_text(table), newline="")
+    # quotation marks are part of the sentences
+    reader = csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+    missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+    if missing:
+        raise DataError(
+            f"{table} lacks the columns {', '.join(missing)}; found "
+            f"{', '.join(reader.fieldnames or ['none'])}: is it nEMO's?"
+        )
+    rows = [{c: (row[c] or "").strip() for c in COLUMNS} for row in reader]
     return {Path(row["file_id"]).stem: row for row in rows}

@@ -137,7 +137,7 @@ def audit_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     plain = {k: v for k, v in values.items() if "." not in k}
     allowed = {k: v for k, v in AUDIT_KNOBS.items() if k != "scorer_options"}
-    check_knobs("label audit", allowed, plain)
+    plain = check_knobs("label audit", allowed, plain)
     grouped: dict[str, dict[str, Any]] = {"scorer": {}, "options": {}}
     for key, value in values.items():
         group, dot, name = key.partition(".")

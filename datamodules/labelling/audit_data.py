@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from ..info import CorpusInfo
 from ..manifest import Utterance, read_manifest
 from ..weak import is_weak
 from .select import Criteria
-from .stage import rows_of
+from .stage import read_labels, rows_of
 
 Rows = dict[str, dict[str, Any]]
 GIVEN = "given"
@@ -79,7 +78,7 @@ def opened(
     folder = folder_of(source)
     if folder is not None:
         utterances = read_manifest(folder / "manifest.jsonl")
-        record = json.loads((folder / "labels.json").read_text("utf-8"))
+        record = read_labels(folder)
         weak = Weak(
             {u.id: u for u in utterances},
             Taxonomy.from_dict(record["taxonomy"]),

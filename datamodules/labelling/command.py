@@ -11,15 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ...zoo.config import parse
+from ...zoo.config import option_types, parse
 from ...zoo.errors import ConfigError
 from ...zoo.registry import Knob
 from .audit import AUDIT_KNOBS, audit, audit_settings
 from .audit_page import show
 from .trace import shown, trace
-from .verb import KNOBS, Told, label, settings
+from .verb import KNOBS, Told, asr_knobs, label, scorer_knobs, settings
 
-NAMES = (str, str | None, str | list[str] | None)
 EVERY = 30.0  # seconds between lines of progress where there is no terminal
 
 
@@ -29,7 +28,7 @@ def run(first: str, rest: Sequence[str]) -> int:
 
 
 def _label(source: str, words: Sequence[str]) -> int:
-    keywords = settings(_values(words, KNOBS))
+    keywords = settings(_values(words, KNOBS, source))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     terminal = console.is_terminal
@@ -55,7 +54,7 @@ def _audit(words: Sequence[str]) -> int:
             "say `serzoo label audit OUT [human=MANIFEST]`, with OUT the folder of the labels, a "
             "manifest or a corpus"
         )
-    done = audit(words[0], **audit_settings(_values(words[1:], AUDIT_KNOBS)))
+    done = audit(words[0], **audit_settings(_values(words[1:], AUDIT_KNOBS, words[0])))
     console = Console()
     show(done.record, console if console.is_terminal else Console(width=150))
     for path in done.written:
@@ -67,15 +66,14 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"audit": _audit, "trace":
 """First word to what it does, where it is not a manifest or a corpus."""
 
 
-def _values(words: Sequence[str], knobs: Mapping[str, Knob]) -> dict[str, Any]:
-    """Settings as typed; a folder or a name may look like a number."""
-    values = dict(parse(words))
-    written = {key.strip(): text for key, _, text in (w.partition("=") for w in words)}
-    for key, value in values.items():
-        named = key in knobs and knobs[key].annotation in NAMES
-        if named and isinstance(value, (int, float)) and not isinstance(value, bool):
-            values[key] = written[key]
-    return values
+def _values(words: Sequence[str], knobs: Mapping[str, Knob], source: str) -> dict[str, Any]:
+    """Settings as typed, where a folder or a name is meant; see :func:`.config.parse`."""
+    scorer = dict(parse(words)).get("scorer", "nli")
+    known = {**knobs}
+    known |= {f"asr.{k}": v for k, v in asr_knobs().items()}
+    known |= {f"scorer.{k}": v for k, v in scorer_knobs(str(scorer)).items()}
+    types = {name: knob.annotation for name, knob in known.items()}
+    return dict(parse(words, {**types, **option_types([source])}))
 
 
 def _bar(bar: Progress) -> Told:

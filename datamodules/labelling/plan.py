@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...zoo.errors import ConfigError
+from ...zoo.text import read_json
 from ..manifest import Utterance, write_lines
 
 FORMAT = 1  # raise when the layout changes: older folders are then refused
@@ -49,7 +50,8 @@ def agree(path: Path, plan: dict[str, Any]) -> None:
     if not path.is_file():
         write_lines(path, [json.dumps(plan, indent=1, ensure_ascii=False)])
         return
-    old, new = _flat(json.loads(path.read_text("utf-8"))), _flat(plan)
+    remedy = "remove the folder, and its rows are computed anew"
+    old, new = _flat(read_json(path, ConfigError, remedy=remedy)), _flat(plan)
     differ = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     if differ:
         shown = "; ".join(

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ...zoo.errors import ConfigError, DataError
+from ...zoo.text import json_lines, read_json
 from ..manifest import Utterance, write_lines
 from .plan import agree, plan_of
 
@@ -150,15 +151,23 @@ def rows_of(path: str | Path) -> Iterator[dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no {path}; this stage has not finished: run `serzoo label` again")
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield dict(json.loads(line))
-            except (ValueError, TypeError):
-                raise DataError(
-                    f"{path}, line {number}: not a row of JSON; remove the file, and run `serzoo "
-                    "label` again"
-                ) from None
+    remedy = "remove the file, and run `serzoo label` again"
+    for _, row in json_lines(path, remedy=remedy, what=("a row of JSON", "rows")):
+        yield row
+
+
+def read_labels(folder: Path) -> dict[str, Any]:
+    """``labels.json`` of a folder of weak labels.
+
+    Raises:
+        DataError: it is damaged, or lacks a part.
+    """
+    path, remedy = folder / "labels.json", "run `serzoo label` again with the settings that it had"
+    found: dict[str, Any] = read_json(path, remedy=remedy)
+    for key in ("files", "taxonomy", "transcripts", "scores", "selection"):
+        if not isinstance(found.get(key), dict):
+            raise DataError(f"{path} is damaged: {key} is {found.get(key)!r}; {remedy}")
+    return found
 
 
 def chunks(stage: Stage, utterances: Sequence[Utterance]) -> list[list[Utterance]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ...zoo.taxonomy import Taxonomy
 from ..manifest import Utterance, read_manifest
 from .folding import fold_rows
 from .select import Criteria, select
-from .stage import rows_of
+from .stage import read_labels, rows_of
 
 
 def trace(out: str | Path, id: str) -> dict[str, Any]:
@@ -40,7 +39,7 @@ def trace(out: str | Path, id: str) -> dict[str, Any]:
     path = folder / "labels.json"
     if not path.is_file():
         raise DataError(f"no {path}; run `serzoo label ... out={folder}` to its end")
-    record = json.loads(path.read_text("utf-8"))
+    record = read_labels(folder)
     for name, digest in record["files"].items():
         file = folder / name
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:

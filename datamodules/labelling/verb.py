@@ -181,7 +181,7 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     plain = {k: v for k, v in values.items() if "." not in k}
     allowed = {k: v for k, v in KNOBS.items() if not k.endswith("_options")}
-    check_knobs("label", allowed, plain)
+    plain = check_knobs("label", allowed, plain)
     grouped: dict[str, dict[str, Any]] = {"asr": {}, "scorer": {}, "options": {}}
     for key, value in values.items():
         group, dot, name = key.partition(".")
@@ -256,7 +256,7 @@ def _transcribe(
     device: str,
 ) -> Transcribe:
     ours, theirs = schema_of(Transcribe), schema_of(recogniser)
-    check_knobs("asr", {**ours, **theirs}, given)
+    given = check_knobs("asr", asr_knobs(), given)
     limits = {k: v for k, v in given.items() if k in ours}
     rest = {k: v for k, v in given.items() if k in theirs}
     found = None
@@ -268,11 +268,21 @@ def _transcribe(
 def scorer_of(name: str, given: dict[str, Any], device: str) -> Scorer:
     """A scorer by name, its knobs checked, on a device unless they name another."""
     if name in SCORERS:
-        knobs: dict[str, Knob] = schema_of(attribute(SCORERS[name]))
+        knobs = scorer_knobs(name)
         if "device" in knobs:
             given = {"device": device, **given}
-        check_knobs(f"scorer={name}, by scorer.KEY", knobs, given)
+        given = check_knobs(f"scorer={name}, by scorer.KEY", knobs, given)
     return scorer(name, **given)
+
+
+def asr_knobs() -> dict[str, Knob]:
+    """What ``asr.KEY`` may set: the recogniser's keywords, and the limits of transcripts."""
+    return {**schema_of(Transcribe), **schema_of(recogniser)}
+
+
+def scorer_knobs(name: str) -> dict[str, Knob]:
+    """What ``scorer.KEY`` may set; nothing is known of a scorer of a third party."""
+    return schema_of(attribute(SCORERS[name])) if name in SCORERS else {}
 
 
 def _write(

@@ -85,8 +85,7 @@ GOOD = '{"id": "a", "corpus": "c", "audio": "x.wav", "start": 0, "end": 1, "samp
     ("line", "message"),
     [
         ('{"id": ', "line 2: not a line of JSON"),
-        ("", "line 2: not a line of JSON"),
-        ("[1, 2]", "line 2: expected one JSON object"),
+        ("[1, 2]", "line 2: not a line of JSON (it holds [1, 2]"),
         (GOOD + ', "speaker": "s", "emotoin": "x"}', "line 2: unknown key 'emotoin'"),
         (GOOD + ', "speaker": "s", "lable": "x"}', "did you mean 'label'?"),
         (GOOD + "}", "line 2: lacks speaker"),
@@ -124,7 +123,7 @@ def test_no_manifest_and_an_empty_one(tmp_path):
     with pytest.raises(DataError, match=says("empty.jsonl", "serzoo prepare")):
         read_manifest(tmp_path / "empty.jsonl")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match=says("binary", "UTF-8")):
+    with pytest.raises(DataError, match=says("binary", "line 1", "UTF-16")):
         read_manifest(tmp_path / "binary")
 
 

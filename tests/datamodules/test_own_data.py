@@ -1,11 +1,17 @@
 """The two readers of a user's own data: a folder per label, and a table."""
 
 import re
+import warnings
 
 import pytest
 from facts import says, tells
+from serzoo.datamodules.opening import open_data
 from serzoo.datamodules.prepare import prepare
-from serzoo.zoo.errors import ConfigError, DataError
+from serzoo.zoo.config import settings
+from serzoo.zoo.errors import ConfigError, DataError, DataWarning
+from serzoo.zoo.registry import check_options, get
+from serzoo.zoo.shipped import read_yaml
+from serzoo.zoo.taxonomy import Taxonomy
 
 
 def messages(prepared, kind):
@@ -151,7 +157,8 @@ def test_csv_segments_without_ids_and_speakers(table):
     prepared = table("audio,start,end\nx/1.wav,0,1\nx/1.wav,1,2\n")
     assert [u.id for u in prepared.utterances] == ["csv/x/1#0-1", "csv/x/1#1-2"]
     assert [u.speaker for u in prepared.utterances] == [None, None]
-    (message,) = messages(prepared, "reader")
+    label, message = messages(prepared, "reader")
+    assert tells(label, "'label'", "options.label=")
     assert tells(message, "2", "unknown", "columns: audio, end, start")
 
 
@@ -257,3 +264,195 @@ def test_rows_that_name_audio_which_cannot_be_read_say_how_to_convert_it(tmp_pat
     assert [r.path for r in prepared.refusals] == ["2.m4a", "3.aac", "4.wav"]
     assert ["ffmpeg -i" in r.detail for r in prepared.refusals] == [True, True, False]
     assert prepared.refused["missing"] == 1
+
+
+# ---- tables as people have them
+
+
+ROWS = [(f"a/{i}.wav", label, f"s{i}") for i, label in enumerate(["angry", "sad", "happy"])]
+HEAD = ("audio", "label", "speaker")
+
+
+@pytest.fixture
+def read(tmp_path):
+    """A function that reads a table without its audio: labels and speakers, and what was told."""
+
+    def run(content, **options):
+        data = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / "data.csv").write_bytes(data)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = list(get("corpora", "csv")(tmp_path, **options))
+        return [(u.audio, u.label, u.speaker) for u in found], [str(w.message) for w in caught]
+
+    return run
+
+
+def lines(rows=ROWS, head=HEAD, by=",", end="\n"):
+    return "".join(by.join(cells) + end for cells in [head, *rows])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lines(end="\r\n"),
+        lines(end="\r"),
+        lines().encode("utf-8-sig"),
+        lines().encode("utf-16"),
+        lines().encode("utf-16-le"),
+        lines(by=";"),
+        "sep=;\r\n" + lines(by=";", end="\r\n"),
+        "sep=:\n" + lines(by=":"),
+        "# exported, 2024\n#\n\n" + lines(),
+        lines(head=("Audio", "LABEL", "Speaker ")),
+        lines() + "\n , , \n,,\n",
+        lines([(a, f" {b}\t", f"{c} ") for a, b, c in ROWS]),
+        lines([(f'"{a}"', f'"{b}"', f'"{c}"') for a, b, c in ROWS]),
+        lines([(*row, "") for row in ROWS]),  # a delimiter too many at the end
+        lines([(str(i), *row) for i, row in enumerate(ROWS)], head=("", *HEAD)),
+        lines(by=";", head=(*HEAD[:2], "speaker", '"age, sex, place, time, day"'))
+        .replace(".wav;", ".wav;", 1)
+        .replace("s0", "s0;x")
+        .replace("s1", "s1;y")
+        .replace("s2", "s2;z"),
+    ],
+)
+def test_a_table_is_read_however_it_was_saved(read, content):
+    assert read(content) == (ROWS, [])
+
+
+def test_an_old_encoding_is_read_and_told(read):
+    rows = [("ä.wav", "wütend", "Jörg"), *ROWS[1:]]
+    found, (told,) = read(lines(rows).encode("cp1252"))
+    assert found == rows
+    assert "Windows-1252" in told
+    assert "line 2: 'ä.wav'" in told
+    with pytest.raises(DataError, match=r"line 3: .*0xe4"):
+        read(lines([("ü.wav", "sad", "s")]).encode() + "ä.wav,sad,s\n".encode("cp1252"))
+
+
+@pytest.mark.parametrize(
+    ("content", "fact"),
+    [
+        (lines(by=" "), "separated by blanks"),
+        (lines(head=ROWS[0]), "first line is a row"),
+        (lines() + "\0\0\0", "line 5: a NUL"),
+        (lines() + "a/4.wav,sad\n", "line 5: 2 cells .* 3"),
+        ("sep=,\n# x\n" + lines() + "a/4.wav\n", "line 7: 1 cells"),
+        (lines() + 'a/4.wav,sad,"s4\na/5.wav,sad,s5\n', "line 5: cannot be read"),
+        (lines() + 'a/4.wav,"sad"x,s4\n', "line 5: cannot be read"),
+        (lines(head=("AUDIO", "Audio", "speaker")), "2 columns 'audio'"),
+        (b"PK\x03\x04....", "spreadsheet"),
+    ],
+)
+def test_what_is_no_table_is_told_with_its_line(read, content, fact):
+    with pytest.raises(DataError, match=fact):
+        read(content)
+
+
+def test_words_for_not_known_are_no_labels(read):
+    words = ["nan", "None", "N/A", "NULL", "na", "-", "?", "", "sad"]
+    rows = [(f"{i}.wav", word, "s") for i, word in enumerate(words)]
+    found, (told,) = read(lines(rows))
+    assert [label for _, label, _ in found] == [None] * 8 + ["sad"]
+    assert "'nan' (1)" in told
+    assert "7 utterances" in told
+    assert "rename=" in told
+    found, _ = read(lines(rows), rename={"None": "neutral"})
+    assert found[1][1] == "neutral"
+    assert found[2][1] is None
+
+
+@pytest.mark.filterwarnings("ignore::serzoo.zoo.errors.DataWarning")
+def test_words_for_not_known_are_no_facts_either(tmp_path):
+    (tmp_path / "data.csv").write_text(
+        "audio,gender,valence,text,vote\n1.wav,NaN,nan,None,N/A\n2.wav,f,0.5,no,A\n"
+    )
+    with pytest.warns(DataWarning, match=r"gender: 'NaN' \(1\)"):
+        first, second = get("corpora", "csv")(tmp_path, labels=["vote"])
+    assert (first.gender, first.dims, first.text, first.labels) == (None, None, "None", {})
+    assert (second.gender, second.dims, second.labels) == (
+        "female",
+        (0.5, None, None),
+        {"vote": "A"},
+    )
+
+
+def test_labels_that_differ_in_spelling_are_one_and_told(read):
+    words = ["angry", "Angry ", "ANGRY", "angry", "sad", "sehr  müde", "sehr mu\u0308de"]
+    rows = [(f"{i}.wav", word, "s") for i, word in enumerate(words)]
+    found, told = read(lines(rows))
+    assert [label for _, label, _ in found] == ["angry"] * 4 + ["sad"] + ["sehr  müde"] * 2
+    assert "'angry' (2), 'Angry' (1), 'ANGRY' (1)" in told[0]
+    assert len(told) == 2
+    # named one by one they are kept apart
+    apart = {"angry": "a", "Angry": "b", "ANGRY": "c"}
+    found, told = read(lines(rows[:5]), rename=apart)
+    assert [label for _, label, _ in found] == ["a", "b", "c", "a", "sad"]
+    assert told == []
+    # one of them renamed is all of them renamed
+    found, _ = read(lines(rows[:5]), rename={"angry": "furious"})
+    assert [label for _, label, _ in found] == ["furious"] * 4 + ["sad"]
+
+
+@pytest.mark.parametrize("written", [["0", "1"], ["0.0", "1.0"], ["0", "1.0"]])
+@pytest.mark.parametrize(
+    "typed",
+    ["{0: angry, 1: sad}", '{"0": angry, "1": sad}', "{0.0: angry, 1.0: sad}"],
+)
+def test_numbers_are_renamed_however_they_are_written(read, written, typed):
+    rows = [(f"{i}.wav", word, "s") for i, word in enumerate(written)]
+    options = settings([f"options.rename={typed}"], {}, ["csv"])["options"]
+    assert [label for _, label, _ in read(lines(rows), **options)[0]] == ["angry", "sad"]
+    # as a recipe has them
+    options = {"rename": check_options("corpora", "csv", read_yaml(f"rename: {typed}"))["rename"]}
+    assert [label for _, label, _ in read(lines(rows), **options)[0]] == ["angry", "sad"]
+
+
+def test_no_label_is_called_null(read):
+    options = settings(["options.rename={sad: null}"], {}, ["csv"])["options"]
+    with pytest.raises(DataError, match="'sad' becomes 'null'"):
+        read(lines(), **options)
+
+
+def test_a_label_under_another_name_is_suggested(read):
+    found, (told,) = read(lines(head=("audio", "Emotion", "speaker")))
+    assert {label for _, label, _ in found} == {None}
+    assert "options.label=Emotion" in told
+    assert "audio, Emotion, speaker" in told
+    assert read(lines(head=("audio", "Emotion", "speaker")), label="emotion") == (ROWS, [])
+
+
+def test_several_raters_are_told_apart_from_ids_that_are_none(read):
+    ratings = [(*row[:2], row[2], f"r{i}") for row in ROWS for i in range(3)]
+    ratings[1] = ("a/0.wav", "sad", "s0", "r1")
+    head = (*HEAD, "rater")
+    with pytest.raises(DataError, match=r"3 ids .*lines 2, 3, 4, label 'angry', 'sad'\).*ratings"):
+        read(lines(ratings, head))
+    with pytest.raises(DataError, match=r"3 ids .*different recordings.*options.id=rater"):
+        read(lines(ratings, head), id="rater")
+
+
+@pytest.mark.parametrize("label", ["angry|sad", "{'angry': 0.6, 'sad': 0.4}", "angry;sad"])
+def test_several_labels_in_a_cell_are_told(read, label):
+    found, (told,) = read(lines([("1.wav", f'"{label}"', "s"), *ROWS[1:]]))
+    assert found[0][1] == label
+    assert "1 of 3 labels" in told
+    assert "line 2" in told
+
+
+def test_sub_folders_that_differ_in_case_are_one_label(tmp_path, write_wave):
+    for name in ("Angry/a.wav", "angry/b.wav", "angry/c.wav", "none/d.wav"):
+        write_wave(tmp_path / name)
+    prepared = prepare("folder", root=tmp_path, options={"speaker": "([a-z]).wav"})
+    assert [u.label for u in prepared.utterances] == ["angry", "angry", "angry", "none"]
+    assert "'angry' (2), 'Angry' (1)" in messages(prepared, "reader")[0]
+
+
+def test_a_corpus_without_labels_is_told_and_not_trained_on(table, tmp_path):
+    prepared = table("audio,speaker\nx/1.wav,a\nx/2.wav,b\n")
+    assert "none of 2 utterances is labelled" in messages(prepared, "label")[0]
+    with pytest.raises(DataError, match=r"none of 2 utterances .*options\.label="):
+        open_data(["csv"], protocol="kfold-3", taxonomy=Taxonomy.load("big4"), root=str(tmp_path))
+    with pytest.raises(DataError, match=r"none of 2 utterances .*options\.label="):
+        open_data(["csv"], protocol="kfold-3", taxonomy=None, root=str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import fields
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 from facts import says, tells
 from serzoo.zoo import config, shipped
+from serzoo.zoo.comparison import axes
 from serzoo.zoo.config import RunConfig
 from serzoo.zoo.errors import ConfigError
+from serzoo.zoo.registry import check_options
 from serzoo.zoo.schema import DataConfig, OptimConfig, TrainerConfig
+from serzoo.zoo.shipped import read_yaml
 
 RECIPE = """
 corpus: synthetic
@@ -367,12 +371,116 @@ def test_a_default_written_out_is_the_same_run_and_so_is_zero() -> None:
     assert load("head=classification", "head.hidden=8").fingerprint != plain.fingerprint
 
 
-def test_settings_of_a_verb_stay_as_typed_unless_they_are_numbers() -> None:
+def test_settings_of_a_verb_stay_as_typed_unless_something_else_is_meant() -> None:
     words = ["root=007", "data=1e3", "fold=2", "strict=true", "options.part=5", "out=a=b"]
-    known = ("root", "data", "fold", "strict", "out")
-    assert config.settings(words, known, numbers=("fold",)) == {
+    types = {"root": str, "data": str | list[str], "fold": int, "strict": bool, "out": str | None}
+    assert config.settings(words, types) == {
         "root": "007", "data": "1e3", "fold": 2, "strict": True, "out": "a=b",
         "options": {"part": 5},
     }  # fmt: skip
+    # the reader's keywords say what its options are
+    assert config.settings(["options.label=0"], types, ["csv"]) == {"options": {"label": "0"}}
     with pytest.raises(ConfigError, match=says("'rot'", "options.KEY", "'root'")):
-        config.settings(["rot=."], known)
+        config.settings(["rot=."], types)
+
+
+# ---- what was typed
+
+
+NAMES = [
+    "my data #1", "2024", "007", "1_000", "1e3", "a: b", "[x]", "{x}", "*star", "&amp", "@at",
+    "!bang", "%pct", "no", "true", "null", "~", "o'clock", "x,y", "comma, space", "tab\ttab",
+    "ünï 音", " lead", "trail ", "a=b", "-dash", "2024-05-01", "0x10", "12:30:45", "${HOME}",
+    "???", "a\\b", "'half", '"a" and "b"', "run #3.jsonl", "\U0001f600", "0.10", ".5", "+1", "-",
+    "[", "{0: angry}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_or_a_column_is_what_was_typed(name: str) -> None:
+    typed = [f"data.root={name}", f"trainer.out={name}", f"data.options.label={name}"]
+    typed.append("data.options.labels=['x', 2024, null]")
+    cfg = load_typed("corpus=csv", "taxonomy=big4", *typed)
+    assert (cfg.data.root, cfg.trainer.out, cfg.data.options["label"]) == (name, name, name)
+    assert cfg.data.options["labels"] == ["x", "2024", "null"]
+    assert RunConfig.from_dict(json.loads(json.dumps(cfg.to_dict()))) == cfg  # as a record has it
+    types = {"root": str | None, "out": str | None}
+    typed = [f"root={name}", f"out={name}", f"options.speaker={name}"]
+    assert config.settings(typed, types, ["csv"]) == {
+        "root": name,
+        "out": name,
+        "options": {"speaker": name},
+    }
+    # what a suite writes for a cell is read back
+    assert config.parse([axes.setting("root", name)], types) == [("root", name)]
+
+
+def test_names_of_data_that_are_no_yaml_are_names() -> None:
+    assert config.corpora_of(["data=/a: b.jsonl"], "data") == ["/a: b.jsonl"]
+    assert config.corpora_of(["x=1", "data=[emodb, csv]"], "data") == ["emodb", "csv"]
+    assert config.corpora_of(["x=1"], "data") == []
+    with pytest.raises(ConfigError, match=r"no corpus called '\[x'"):
+        load_typed("corpus=[x")
+
+
+def load_typed(*overrides: str) -> RunConfig:
+    return config.compose(config.read_mapping(RECIPE, "recipe"), config.words(overrides))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quotes_around_all_of_a_value_are_taken_away(name: str) -> None:
+    assert load_typed(f"data.root={json.dumps(name, ensure_ascii=False)}").data.root == name
+    single = name.replace("'", "''")
+    assert load_typed(f"data.root='{single}'").data.root == name
+
+
+def test_nothing_and_null_stand_for_what_is_not_set() -> None:
+    cfg = load_typed("data.root=", "taxonomy=null", "init=~", "data.manifest=null", "protocol=")
+    assert (cfg.data.root, cfg.init, cfg.data.manifest) == (None, None, None)
+    assert cfg.taxonomy == load().taxonomy
+    assert cfg.protocol == load().protocol
+    with pytest.raises(ConfigError, match=r"trainer\.out"):
+        load_typed("trainer.out=")
+
+
+def test_what_is_no_text_is_read_as_yaml() -> None:
+    cfg = load_typed(
+        "optim.lr=1e-3", "data.balance=false", "trainer.threads=null", "corpus=[ravdess,emodb]",
+        "taxonomy=big4", "head=selm", "head.prefix=3", "encoder.widths=[8, 8, 8, 8]",
+    )  # fmt: skip
+    assert (cfg.optim.lr, cfg.data.balance, cfg.trainer.threads) == (0.001, False, None)
+    assert (cfg.corpus, cfg.head["prefix"], cfg.encoder["widths"]) == (
+        ["ravdess", "emodb"],
+        3,
+        [8, 8, 8, 8],
+    )
+    with pytest.raises(ConfigError, match=r"optim\.lr=\[1"):
+        load_typed("optim.lr=[1")
+    with pytest.raises(ConfigError, match="seed"):
+        load_typed("seed=soon")
+
+
+def test_a_number_in_a_recipe_is_the_text_that_it_is_meant_for() -> None:
+    text = (
+        "corpus: csv\ngroups: {encoder: logmel, head: classification}\ntaxonomy: big4\n"
+        "data: {root: 2024, options: {speaker: 007, audio: 0, rename: {0: angry, 1: 2}}}\n"
+    )
+    cfg = config.compose(config.read_mapping(text, "r"), [])
+    assert cfg.data.root == "2024"
+    assert cfg.data.options == {"speaker": "007", "audio": "0", "rename": {"0": "angry", "1": "2"}}
+
+
+@pytest.mark.parametrize("value", ["1e3", "0.10", "true"])
+def test_what_a_recipe_cannot_tell_is_asked_for_in_quotes(value: str) -> None:
+    text = "corpus: csv\ngroups: {encoder: logmel, head: classification}\n"
+    with pytest.raises(ConfigError, match=r"data\.root is .* quotes"):
+        config.compose(config.read_mapping(text + f"data: {{root: {value}}}\n", "r"), [])
+    with pytest.raises(ConfigError, match=r"audio=.* quotes"):
+        check_options("corpora", "csv", read_yaml(f"audio: {value}"))
+    with pytest.raises(ConfigError, match=r"rename=.* quotes"):
+        check_options("corpora", "csv", read_yaml(f"rename: {{a: {value}}}"))
+
+
+def test_a_recipe_that_names_a_group_as_a_key_is_told_how() -> None:
+    with pytest.raises(ConfigError, match=r"encoder is 'hf'.*groups: \{encoder: NAME\}"):
+        config.compose(config.read_mapping(RECIPE + "encoder: hf\n", "r"), [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from ..errors import ConfigError
 from .fit import Steps
@@ -117,3 +117,9 @@ class Options:
 def known_options() -> list[str]:
     """Names of all fields of :class:`Options`."""
     return [f.name for f in fields(Options)]
+
+
+def option_types() -> dict[str, Any]:
+    """Name to annotation of all fields of :class:`Options`."""
+    hints = get_type_hints(Options)
+    return {name: hints[name] for name in known_options()}

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
+from .. import config, registry
 from ..errors import ConfigError, suggest
 
 AXES = ("recipe", "encoder", "head", "fold", "seed")
@@ -21,6 +22,14 @@ PLAIN = ("corpus", "protocol", "taxonomy", "pretraining")
 SOURCE = "pretraining"  # no key of a run: the name of what it starts from
 GROUPS = ("encoder", "head", "data", "optim")
 Point = dict[str, Any]
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(("recipe", "encoder", "head", SOURCE), str),
+    "corpus": str | list[str],
+    "fold": int | Literal["all"],
+    "seed": int,
+}
+TOLD = (*PLAIN, "recipe", "encoder", *SHORT, "data.manifest", "data.label")
+"""Settings that make a title wrong which speaks of what the suite's file has."""
 
 
 def check(suite: str, names: Iterable[str]) -> None:
@@ -51,7 +60,42 @@ def overrides(point: Mapping[str, Any]) -> list[str]:
 
 def setting(key: str, value: Any) -> str:
     """``key=value``, which reads back as this value."""
-    return f"{key}={json.dumps(value)}"
+    return f"{key}={'' if value is None else json.dumps(value, ensure_ascii=False)}"
+
+
+def values(key: str, text: str) -> Any:
+    """The values of an axis from what was typed: ``[a, b]``, ``a`` or ``all``.
+
+    Raises:
+        ConfigError: for what is no list.
+    """
+    kind = TYPES.get(key) or config.annotation(SHORT.get(key, key))
+    try:
+        # what an encoder's or a head's key expects depends on which it is: read as YAML
+        found = registry.typed(text, kind if kind is Any else list[kind] | kind)
+    except ConfigError as e:
+        raise ConfigError(f"'{key}={text}': {e}") from e
+    return found if isinstance(found, list) or found == "all" else [found]
+
+
+def refuse_out(typed: Sequence[str]) -> None:
+    """Refuse a folder for runs where that of the comparison is theirs.
+
+    Raises:
+        ConfigError: saying how that one is set.
+    """
+    for key, text in config.words(typed):
+        if key == "trainer.out":
+            raise ConfigError(
+                f"trainer.out={text} is of a single run; for a comparison say --out {text}"
+            )
+
+
+def retitled(title: str, typed: Sequence[str], told: Sequence[str] = TOLD) -> str:
+    """A suite's title, with what was typed that it does not speak of: ``corpus=[emodb]``."""
+    keys = [key for key, _ in config.words(typed)]
+    changed = [item for item, key in zip(typed, keys, strict=True) if key in told]
+    return f"{title}; here with {', '.join(changed)}" if changed else title
 
 
 def shown(point: Mapping[str, Any] | None) -> str:

@@ -16,7 +16,7 @@ from ..record import finished, write_json
 from ..reporting.report import report
 from ..reporting.tables import wide_console
 from ..swap import check_place
-from . import exchange, few_shot, pool, robustness, runs
+from . import axes, exchange, few_shot, pool, robustness, runs
 from .plan import Plan
 from .running import earlier_calls, lock, refuse_untrainable, run_jobs
 
@@ -30,6 +30,7 @@ def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Plan
     Raises:
         ConfigError: when there is no such suite, or something in it or in the overrides is wrong.
     """
+    axes.refuse_out(overrides)
     found = config.read_suite(name)
     make = next((KINDS[key] for key in KINDS if key in found), runs.plan)
     return make(name, overrides, out=out)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..record import write_json
+from ..record import read_plan, write_json
 from ..reporting.cells import Run, encoder_name, pooled, read_runs
 from ..reporting.summary import number
 from ..statistics.jackknife import paired_jackknife
@@ -113,7 +112,7 @@ def _difference(d: dict[str, Any]) -> str:
 
 def write(folder: Path) -> Path:
     """``degradation.json`` and ``.md`` of a suite of conditions; the latter's path."""
-    plan = json.loads((folder / "suite.json").read_text("utf-8"))
+    plan = read_plan(folder)
     runs, _ = read_runs(folder, plan["cells"])
     rows = degradation(runs)
     write_json(folder / "degradation.json", {"suite": plan["name"], "rows": rows})

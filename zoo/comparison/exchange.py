@@ -8,7 +8,6 @@ predictions, how the toolkit was trained and selected, is what its user says abo
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
-from ..record import RECORD, environment, read_record, write_json
+from ..errors import ComparisonError, ConfigError, DataError
+from ..record import RECORD, environment, read_plan, read_record, write_json
 from ..reporting.cells import PREDICTIONS, Run
 from ..statistics.metrics import PredictionTable, merge
 from . import foreign
@@ -101,7 +100,6 @@ def import_predictions(
             the name is taken.
         DataError: when ids are missing, surplus or there twice, or values cannot be used.
     """
-    from ..reporting.report import read_plan
     from .running import lock
 
     path, folder = Path(file).expanduser(), Path(out) / Path(suite).stem
@@ -152,8 +150,8 @@ def imported(folder: Path) -> list[str]:
     if not path.is_file():
         return []
     try:
-        names = json.loads(path.read_text("utf-8")).get("cells", [])
-    except (ValueError, AttributeError):
+        names = read_plan(folder)["cells"]
+    except ComparisonError:
         return []
     return [n for n in names if _is_imported(folder / "cells" / n)]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import parse
+from ..config import parse, words
 from ..errors import ConfigError, suggest
 from .exchange import import_predictions
 from .foreign import Columns
@@ -24,6 +24,7 @@ NUMBERS: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "fit_seconds": (int, float),
 }
+TYPES: dict[str, Any] = {"overwrite": bool, "fold": int, "seed": int, "fit_seconds": float}
 
 
 def run(arguments: Sequence[str], *, out: str = "runs", dry_run: bool = False) -> int:
@@ -69,8 +70,9 @@ def settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
     for item in arguments:
         if item in plain:
             continue
-        ((key, value),) = parse([item])
-        text = item.partition("=")[2]
+        ((key, typed),) = words([item])
+        ((_, value),) = parse([item], {key: TYPES.get(key, str)})
+        text = str(value or "")  # of what is neither flag nor number
         if key.startswith("class."):
             rename[key.removeprefix("class.")] = text
         elif key.startswith("where."):
@@ -79,11 +81,11 @@ def settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
             columns[COLUMNS[key]] = text
         elif key == "overwrite":
             if not isinstance(value, bool):
-                raise ConfigError(f"overwrite is '{text}'; have true, false")
+                raise ConfigError(f"overwrite is '{typed}'; have true, false")
             values[key] = value
         elif key in NUMBERS:
             if not isinstance(value, NUMBERS[key]) or isinstance(value, bool):
-                raise ConfigError(f"{key} is '{text}'; give a number")
+                raise ConfigError(f"{key} is '{typed}'; give a number")
             values[key] = value
         elif key in ("name", *OWN):
             values[key] = text

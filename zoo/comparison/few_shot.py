@@ -18,6 +18,7 @@ from ..board import columns
 from ..config import RunConfig
 from ..errors import ConfigError, suggest
 from ..record import finished, read_record
+from . import axes
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 KEYS = ("title", "baseline", "source", "target", "head", "shots", "draw", "tuning", "options")
 SOURCE = ("recipe", "encoder", "fold", "seed", "overrides")
 TARGET = ("data", "root", "protocol", "fold", "taxonomy", "label", "unknown_speakers")
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(("title", "baseline", "source.recipe", "source.encoder"), str),
+    **dict.fromkeys((f"target.{key}" for key in TARGET), str | None),
+    **{"target.data": str | list[str], "target.fold": int, "source.overrides": list[str]},
+    **dict.fromkeys(("source.fold", "source.seed"), int),
+    **dict.fromkeys(("head", "tuning"), str | list[str]),
+    **dict.fromkeys(("shots", "draw"), int | list[int]),
+}
+TOLD = (*axes.TOLD, "source.recipe", "source.encoder", "target.data", "target.taxonomy")
 CALL = "serzoo.zoo.adaptation.adapt:adapt_cell"
 
 
@@ -70,7 +80,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
     Raises:
         ConfigError: naming what is wrong.
     """
-    from ..adaptation.options import Options, known_options
+    from ..adaptation.options import Options, known_options, option_types
 
     raw = dict(config.read_suite(name))
     source = {"overrides": [], **_mapping(name, raw, "source")}
@@ -79,14 +89,22 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
         "target": _mapping(name, raw, "target"),
         "options": _mapping(name, raw, "options"),
     }
-    for item, (key, value) in zip(overrides, config.parse(overrides), strict=True):
+    types = {**TYPES, **{f"options.{key}": kind for key, kind in option_types().items()}}
+    typed: list[str] = []  # of the sources' runs
+    named = any(key == "title" for key, _ in config.words(overrides))
+    for item, (key, value) in zip(overrides, config.parse(overrides, types), strict=True):
         part, dot, inner = key.partition(".")
         if dot and part in parts:
             parts[part][inner] = value
         elif key in KEYS:
             raw[key] = value
         else:
-            source["overrides"] = [*source["overrides"], item]
+            typed.append(item)
+    given = source["overrides"]
+    if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+        raise ConfigError(f"suite '{name}': source.overrides is {given}; give a list of key=value")
+    source["overrides"] = [*given, *typed]
+    axes.refuse_out(source["overrides"])
     lists = {key: _list(name, raw, key) for key in ("head", "shots", "draw", "tuning")}
     own = ("shots", "draw", "tuning")
     wanted: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
@@ -106,7 +124,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
             raise ConfigError(f"suite '{name}' does not say its {part}; give {part}.{key}")
     for shots, draw in product(lists["shots"], lists["draw"]):  # ranges are told before work
         Options(shots=shots, draw=draw, **parts["options"])
-    title, baseline = str(raw.get("title", name)), str(raw.get("baseline", "classification"))
+    title, baseline = str(raw.get("title") or name), str(raw.get("baseline", "classification"))
+    title = title if named else axes.retitled(title, overrides, TOLD)
     return FewShotSuite(
         Path(name).stem,
         title,
@@ -140,8 +159,8 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
 
     folder = Path(out) / suite.name
     s = suite.source
-    settings = [*s["overrides"], f"trainer.out={out}", "trainer.progress=false"]
-    settings += [f"{key}={s[key]}" for key in ("encoder", "fold", "seed") if key in s]
+    settings = [*s["overrides"], axes.setting("trainer.out", out), "trainer.progress=false"]
+    settings += [axes.setting(key, s[key]) for key in ("encoder", "fold", "seed") if key in s]
     sources = []
     for head in suite.head:
         cfg = config.load(s["recipe"], [*settings, f"head={head}"])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import DataError, suggest
 from ..statistics.rates import FloatArray
+from ..text import json_lines, read_text
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 SCALES = ("auto", "probabilities", "logits", "ranks")
@@ -130,27 +131,19 @@ def read(
 def _rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: predictions are read from {', '.join(SUFFIXES)} files")
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read predictions from {path}: {error}") from error
-    rows: list[dict[str, Any]] = []
     if path.suffix.lower() == ".jsonl":
-        for number, line in enumerate(text.split("\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not a line of JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}: not an object: {line.strip()[:60]}")
-            rows.append(row)
-        return rows
-    reader = csv.DictReader(
-        text.splitlines(), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
-    )
-    for row in reader:
+        return [
+            row
+            for _, row in json_lines(
+                path, remedy="write it again, as UTF-8", what=("a line of JSON", "predictions")
+            )
+        ]
+    text = read_text(path, remedy="save it as CSV in UTF-8")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    rows: list[dict[str, Any]] = []
+    # not splitlines: it also breaks at characters that stand within a cell
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    for row in _told(reader, path):
         if None in row or None in row.values():
             raise DataError(
                 f"{path}, line {reader.line_num}: not as many cells as the header has; was the "
@@ -158,6 +151,16 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             )
         rows.append({str(k).strip(): str(v).strip() for k, v in row.items()})
     return rows
+
+
+def _told(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, Any]]:
+    """The rows; what is no table is told with its line."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {reader.line_num}: cannot be read ({error}); write a quote twice"
+        ) from None
 
 
 def _score_keys(row: Mapping[str, Any]) -> Iterable[str]:

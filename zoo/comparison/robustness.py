@@ -8,7 +8,6 @@ those of other conditions, under the same certificate. What each condition costs
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import config, registry
 from ..errors import ComparisonError, ConfigError, suggest
-from ..record import read_record
+from ..record import read_plan, read_record
+from . import axes
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 CLEAN = "clean"
 KEYS = ("title", "of", "only", "conditions", "noise", "rir", "baseline")
+TYPES = {
+    **dict.fromkeys(("title", "baseline"), str),
+    **dict.fromkeys(("of", "noise", "rir"), str | None),
+    "conditions": str | list[str],
+}
 ONLY = ("recipe", "encoder", "head", "fold", "seed")
 CONDITION = "serzoo.datamodules.corruption:Condition"
 CORRUPTION = "serzoo.datamodules.corruption:Corruption"
@@ -81,12 +86,14 @@ def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
     """
     raw = dict(config.read_suite(name))
     only = _only(name, raw.get("only"))
-    for key, value in config.parse(overrides):
+    named = any(key == "title" for key, _ in config.words(overrides))
+    for item in overrides:
+        ((key, text),) = config.words([item])
         if key in ONLY:
             only.pop(key, None)
-            only |= _only(name, {key: value})
+            only |= _only(name, {key: axes.values(key, text)})
         elif key in KEYS:
-            raw[key] = value
+            ((_, raw[key]),) = config.parse([item], TYPES)
         else:
             raise ConfigError(
                 f"suite '{name}' trains nothing and takes no '{key}'{suggest(key, (*KEYS, *ONLY))}"
@@ -101,7 +108,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
     found = list(dict.fromkeys([CLEAN, *(str(parse(c)) for c in wanted)]))
     if not isinstance(raw.get("of"), str):
         raise ConfigError(f"suite '{name}' does not say whose cells it tests; add of=SUITE")
-    title, baseline = str(raw.get("title", name)), str(raw.get("baseline", "classification"))
+    title, baseline = str(raw.get("title") or name), str(raw.get("baseline", "classification"))
+    title = title if named else axes.retitled(title, overrides, ("of",))
     folders = {k: None if raw.get(k) is None else str(raw[k]) for k in ("noise", "rir")}
     return Robustness(Path(name).stem, title, raw["of"], found, baseline, **folders, only=only)
 
@@ -131,7 +139,7 @@ def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:
             f"in {folder}; run `serzoo compare {chosen.of}` first, or choose another with of=SUITE"
         )
     trained, left = [], []
-    for name in json.loads((folder / "suite.json").read_text("utf-8"))["cells"]:
+    for name in read_plan(folder)["cells"]:
         source = folder / "cells" / name
         record = read_record(source)
         if record is None or record.get("status") != "ok":

@@ -17,8 +17,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..config import RunConfig
-from ..errors import ComparisonError, ConfigError
+from ..errors import ComparisonError, ConfigError, DataError
 from ..record import finished, read_record
+from ..text import read_json
 from . import pool
 
 
@@ -26,7 +27,11 @@ def earlier_calls(path: Path) -> list[dict[str, Any]]:
     """Cells that earlier calls finished, and their seconds on the clock."""
     if not path.is_file():
         return []
-    return list(json.loads(path.read_text("utf-8")).get("calls", []))
+    try:
+        found = read_json(path, remedy="it is written anew").get("calls", [])
+    except DataError:  # it only says how long earlier calls took
+        return []
+    return [call for call in found if isinstance(call, dict)] if isinstance(found, list) else []
 
 
 def refuse_untrainable(jobs: list[pool.Job]) -> None:

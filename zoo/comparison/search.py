@@ -148,8 +148,11 @@ def read(suite: str, raw: Any) -> Search | None:
         if not isinstance(space, dict):
             raise ConfigError(f"{where}: a space is {{KEY: [...]}}, not {space}")
         for key, values in space.items():
-            _check_values(where, key, values)
-    return Search(trials, dict(raw["space"]), heads, draw, int(raw.get("seed", 0)))
+            _check_values(where, str(key), values)
+    seed = raw.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ConfigError(f"{where}.seed is {seed!r}; give a whole number of 0 or more")
+    return Search(trials, dict(raw["space"]), heads, draw, seed)
 
 
 def _check_values(where: str, key: str, values: Any) -> None:

@@ -97,7 +97,7 @@ class Pretraining:
             return None
         how = self.arms[arm]
         shared = [s for s in settings if s.startswith(SHARED)]
-        own = [f"seed={seed}", f"trainer.out={out}", "trainer.progress=false"]
+        own = [f"seed={seed}", axes.setting("trainer.out", out), "trainer.progress=false"]
         if how.labels:
             own.append(axes.setting("data.manifest", str(self.labels(folder) / "manifest.jsonl")))
         if how.labels == "shuffled":
@@ -127,7 +127,7 @@ def read(suite: str, raw: Mapping[str, Any], wanted: Any) -> Pretraining | None:
             "weak: {recipe: lanser_pretrain, labels: weak} ('none' stands for nothing)"
         )
     arms = {str(name): _arm(suite, str(name), value) for name, value in found.items()}
-    for name in wanted or ():
+    for name in map(str, wanted or ()):
         if name != NONE and name not in arms:
             known = suggest(str(name), (NONE, *arms))
             raise ConfigError(f"suite '{suite}' has unknown pretraining '{name}'{known}")
@@ -157,8 +157,14 @@ def _arm(suite: str, name: str, value: Any) -> Arm:
             f"suite '{suite}': pretraining.{name}.labels is '{value['labels']}'; have weak, "
             "shuffled, or leave it out"
         )
-    given = tuple(value.get("overrides") or ())
-    return Arm(str(value.get("about") or name), str(value["recipe"]), given, value.get("labels"))
+    given = value.get("overrides") or []
+    if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+        raise ConfigError(
+            f"suite '{suite}': pretraining.{name}.overrides is {given}; give a list of key=value"
+        )
+    return Arm(
+        str(value.get("about") or name), str(value["recipe"]), tuple(given), value.get("labels")
+    )
 
 
 def make_labels(spec: Mapping[str, Any], folder: Path) -> list[str]:

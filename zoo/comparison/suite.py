@@ -21,7 +21,13 @@ from .sources import Pretraining, Source
 if TYPE_CHECKING:
     from .matching import Match
 
-OWN = ("baseline", "match_params", "limit_minutes")
+OWN: dict[str, Any] = {
+    "title": str,
+    "baseline": str,
+    "match_params": bool | int | str,
+    "limit_minutes": float | None,
+}
+LABEL_KNOBS = "serzoo.datamodules.labelling.verb:KNOBS"
 
 
 @dataclass(frozen=True)
@@ -96,36 +102,44 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
     """A shipped suite by name, or a YAML file; overrides hold for every cell.
 
     An override of an axis (``head=[selm]``, ``seed=[1]``, ``fold=[0,1]``, and those that the suite
-    has) replaces the axis; ``axes.KEY=[...]`` adds one. ``baseline=NAME``, ``match_params=true``,
-    ``limit_minutes=30`` and ``search.trials=4`` replace the suite's own.
+    has) replaces the axis; ``axes.KEY=[...]`` adds one. ``title=TEXT``, ``baseline=NAME``,
+    ``match_params=true``, ``limit_minutes=30`` and ``search.trials=4`` replace the suite's own. A
+    title that is not set tells of overrides that it does not know (:func:`.axes.retitled`).
 
     Raises:
         ConfigError: with the known names, or the unknown key.
     """
     path, raw = Path(name), config.read_suite(name)
-    known_keys = ("title", "axes", "overrides", "search", "pretraining", "label", *OWN)
+    known_keys = ("axes", "overrides", "search", "pretraining", "label", *OWN)
     for key in raw:
         if key not in known_keys:
             raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, known_keys)}")
     if not isinstance(raw.get("axes"), dict):
         raise ConfigError(f"suite '{name}' has no axes; give axes: {{recipe: [...], head: [...]}}")
-    spanned = {k: v if isinstance(v, list) or v == "all" else [v] for k, v in raw["axes"].items()}
+    spanned = {
+        str(k): v if isinstance(v, list) or v == "all" else [v] for k, v in raw["axes"].items()
+    }
     fixed = raw.get("overrides") or []
     if not isinstance(fixed, list) or not all(isinstance(item, str) for item in fixed):
         raise ConfigError(f"suite '{name}': overrides are a list of key=value, not {fixed}")
     fixed = list(fixed)
+    named = any(key == "title" for key, _ in config.words(overrides))
     for item in overrides:
-        (key, value), *_ = config.parse([item])
+        ((key, text),) = config.words([item])
         group, _, inner = key.partition(".")
         if group == "axes" or key in (*AXES, *axes.SHORT, *spanned):
-            listed = value if isinstance(value, list) or value == "all" else [value]
-            spanned[inner if group == "axes" else key] = listed
+            key = inner if group == "axes" else key
+            spanned[key] = axes.values(key, text)
         elif group in ("search", "label") and inner:
+            if not isinstance(raw.get(group) or {}, dict):
+                raise ConfigError(f"suite '{name}': {group} is {raw[group]}; give keys and values")
+            ((_, value),) = config.parse([item], _label_types() if group == "label" else None)
             raw[group] = {**(raw.get(group) or {}), inner: value}
         elif key in (*OWN, "search"):
-            raw[key] = value
+            ((_, raw[key]),) = config.parse([item], OWN)
         else:
             fixed.append(item)
+    axes.refuse_out(fixed)
     axes.check(name, spanned)
     for key in ("recipe", "head", "seed"):
         if not spanned.get(key) or spanned[key] == "all":
@@ -146,14 +160,24 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
     match_params = raw.get("match_params", False)
     _check_target(match_params, heads)
     limit = raw.get("limit_minutes")
-    if limit is not None and not (isinstance(limit, (int, float)) and limit > 0):
+    if limit is not None and not (_is_number(limit) and limit > 0):
         raise ConfigError(f"limit_minutes is {limit!r}; give minutes above 0, or leave it out")
     found = search.read(name, raw.get("search"))
     begun = sources.read(name, raw, spanned.get(axes.SOURCE))
     if found and begun:
         raise ConfigError(f"suite '{name}' has a search and an axis pretraining; leave one out")
-    title = str(raw.get("title", name))
+    title = str(raw.get("title") or name)
+    title = title if named else axes.retitled(title, overrides)
     return Suite(path.stem, title, spanned, fixed, baseline, match_params, found, limit, begun)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _label_types() -> dict[str, Any]:
+    knobs = registry.attribute(LABEL_KNOBS)
+    return {"label.corpus": str, **{f"label.{k}": knob.annotation for k, knob in knobs.items()}}
 
 
 def _check_target(wanted: Any, heads: set[str]) -> None:
@@ -179,7 +203,7 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
     for recipe in suite.axes["recipe"]:
         # without the axis, the recipe's own encoder
         for encoder, point in product(suite.axes.get("encoder", [None]), axes.points(suite.axes)):
-            base = [*suite.overrides, f"trainer.out={out}", "trainer.progress=false"]
+            base = [*suite.overrides, axes.setting("trainer.out", out), "trainer.progress=false"]
             if encoder is not None:
                 base.append(f"encoder={encoder}")
             last = axes.overrides(point)

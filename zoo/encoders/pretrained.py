@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -18,6 +17,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers.utils import logging
 
 from ..errors import ConfigError
+from ..text import parse_json, read_text
 from ..types import SAMPLE_RATE
 
 FAMILIES = {
@@ -194,8 +194,14 @@ class _Source:
         spectral = config.model_type in SPECTRAL
         for file in ("preprocessor_config.json", "processor_config.json"):
             text = self._read(file)
-            found = json.loads(text) if text is not None else {}
-            found = found.get("feature_extractor", found)
+            try:
+                found = parse_json(text) if text is not None else {}
+            except ValueError as error:
+                raise ConfigError(
+                    f"encoder '{self.name}': {file} is damaged ({error}); fetch the model again"
+                ) from error
+            inner = found.get("feature_extractor")
+            found = inner if isinstance(inner, dict) else found
             rate = found.get("sampling_rate", SAMPLE_RATE)
             if rate != SAMPLE_RATE:
                 raise ConfigError(
@@ -210,11 +216,13 @@ class _Source:
 
     def _read(self, file: str) -> str | None:
         """Text of a small file; None where there is none (not: where it could not be fetched)."""
+        remedy = "fetch the model again"
         if self.local:
             path = Path(self.path) / file
-            return path.read_text("utf-8") if path.is_file() else None
+            return read_text(path, ConfigError, remedy=remedy) if path.is_file() else None
         try:
-            return Path(hf_hub_download(self.path, file, revision=self.revision)).read_text("utf-8")
+            found = hf_hub_download(self.path, file, revision=self.revision)
+            return read_text(found, ConfigError, remedy=remedy)
         except LocalEntryNotFoundError as error:
             raise ConfigError(self._unreachable(file, error)) from error
         except EntryNotFoundError:

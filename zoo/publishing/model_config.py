@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import checkpoint, registry
 from ..config import RunConfig
 from ..errors import CheckpointError, ConfigError
+from ..text import read_json
 from ..types import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -112,11 +113,8 @@ def read(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder} has no {CONFIG}; give a folder that `serzoo save` wrote, or fetch it again"
         )
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); fetch or save it again") from error
-    if not isinstance(config, dict) or config.get("library") != "serzoo":
+    config: dict[str, Any] = read_json(path, CheckpointError, remedy="fetch or save it again")
+    if config.get("library") != "serzoo":
         raise CheckpointError(
             f"{path} was not written by `serzoo save`; give a folder that was, or a run's folder "
             "with checkpoints/best.ckpt"

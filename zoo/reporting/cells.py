@@ -106,13 +106,9 @@ def find_cells(folder: Path, names: Sequence[str] | None = None) -> Found:
     found = Found()
     for name in names:
         try:
-            record: Any = read_record(cells / name)
+            record = read_record(cells / name)
             if record is None:
                 found.missing.append(name)
-            elif not isinstance(record, dict):
-                found.broken[name] = (
-                    f"{cells / name / RECORD} is no record; remove it, and its run is made again"
-                )
             elif record.get("status") != "ok":
                 found.failed[name] = str(record.get("error") or "no reason was recorded")
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..attributes import UTTERANCES, Attributes, Corpora, read_attributes, write
 from ..board.columns import EVENTS
 from ..comparison import degradation, few_shot_table
 from ..errors import ComparisonError, DataError
+from ..record import read_plan as read_plan  # from here, too
 from ..record import write_json
 from ..swap import new_file
 from . import (
@@ -187,28 +187,6 @@ def board(folder: Path) -> str:
         return ""
     where = [] if folder.parent == Path("runs") else ["--out", str(folder.parent)]
     return shlex.join(["serzoo", "tensorboard", folder.name, *where])
-
-
-def read_plan(folder: Path) -> dict[str, Any]:
-    """A suite's plan.
-
-    Raises:
-        ComparisonError: when there is none, or it is damaged.
-    """
-    path = folder / "suite.json"
-    if not path.is_file():
-        raise ComparisonError(
-            f"no comparison in {folder}; run `serzoo compare {folder.name}` first"
-        )
-    try:
-        plan: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        _ = plan["cells"], plan["title"], plan["baseline"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ComparisonError(
-            f"{path} is damaged ({type(error).__name__}: {error}); the same `serzoo compare` "
-            "writes it anew, and runs no finished cell again"
-        ) from error
-    return plan
 
 
 def missing_notes(plan: dict[str, Any], found: Found) -> list[str]:

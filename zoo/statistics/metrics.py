@@ -5,9 +5,7 @@ UAR and macro-F1 are means over the classes present in the reference; see :mod:`
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import ComparisonError, DataError, suggest
 from ..swap import new_file
+from ..text import json_lines
 from .calibration import brier, ece, fit_temperature, log_softmax, nll
 from .rates import FloatArray, IntArray, f1_of, recalls_of, uar_of, wa_of
 
@@ -238,19 +237,13 @@ class PredictionTable:
         ids, speakers, labels, scores = [], [], [], []
         classes: list[str] = []
         texts: list[str] = []
-        try:
-            raw = Path(path).read_bytes()
-            raw = gzip.decompress(raw) if str(path).endswith(".gz") else raw
-            lines = raw.decode("utf-8").splitlines()
-        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read predictions from {path}: {error}") from error
-        for number, line in enumerate(lines, 1):
+        remedy = "a file of predictions has a line for each utterance: run its run again"
+        for number, row in json_lines(path, remedy=remedy, what=("a prediction", "predictions")):
             where = f"{path}, line {number}"
             try:
-                row = json.loads(line)
                 name, speaker, label = row["id"], row["speaker"], row["label"]
                 values = {str(c): float(v) for c, v in row["scores"].items()}
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                 raise DataError(
                     f"{where}: not a prediction ({type(error).__name__}: {error}); "
                     'want {"id", "speaker", "label", "scores": {class: number}}'
@@ -260,13 +253,13 @@ class PredictionTable:
                 raise DataError(
                     f"{where}: scores for {', '.join(values)}; line 1 scores {', '.join(classes)}"
                 )
-            if label is not None and label not in values:
+            if label is not None and str(label) not in values:
                 raise DataError(
                     f"{where}: label '{label}' is no class{suggest(str(label), classes)}"
                 )
             ids.append(str(name))
             speakers.append("" if speaker is None else str(speaker))
-            labels.append(-1 if label is None else classes.index(label))
+            labels.append(-1 if label is None else classes.index(str(label)))
             scores.append([values[c] for c in classes])
             texts += [str(row["text"])] if "text" in row else []
         if not ids:

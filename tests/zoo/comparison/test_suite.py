@@ -9,6 +9,7 @@ import pytest
 from facts import says
 from serzoo.zoo import registry
 from serzoo.zoo.comparison import suite
+from serzoo.zoo.comparison.compare import plan
 from serzoo.zoo.config import RunConfig
 from serzoo.zoo.errors import ConfigError
 
@@ -237,3 +238,62 @@ def test_limits_and_searches_can_be_overridden(file: Path) -> None:
     found = suite.load(str(file), ["search.trials=3"])
     assert found.search is not None
     assert (found.search.trials, list(found.search.space)) == (3, ["optim.lr"])
+
+
+# ---- what was typed
+
+
+@pytest.mark.parametrize("out", ["run #3", "[x]", "null", "a: b", "2024", '"q"'])
+def test_the_folder_of_all_runs_is_what_was_typed(
+    file: Path, opened: list[tuple[RunConfig, Any]], out: str
+) -> None:
+    found = suite.load(str(file), [f"data.root={out} ", "fold=0", "seed=1"])
+    cell = suite.expand(found, out=out)[0]
+    assert (cell.cfg.trainer.out, cell.cfg.data.root) == (out, f"{out} ")
+
+
+def test_axes_are_lists_and_texts_in_them_stay(file: Path) -> None:
+    typed = [
+        "head=[gen_ser, mlp]",
+        "axes.corpus=[[emodb, nemo], synthetic]",
+        "axes.data.root=[a b, 007]",
+    ]
+    typed += ["fold=all", "seed=[1,2]", "axes.optim.lr=[1e-3, 1e-2]", "share=0.1"]
+    assert suite.load(str(file), typed).axes == {
+        "recipe": ["synthetic"],
+        "head": ["gen_ser", "mlp"],
+        "fold": "all",
+        "seed": [1, 2],
+        "corpus": [["emodb", "nemo"], "synthetic"],
+        "data.root": ["a b", "007"],
+        "optim.lr": [0.001, 0.01],
+        "share": [0.1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("typed", "title"),
+    [
+        ([], "Two heads"),
+        (["seed=1", "head=[mlp]", "optim.lr=1"], "Two heads"),
+        (["corpus=[emodb]", "seed=1"], "Two heads; here with corpus=[emodb]"),
+        (["recipe=[emodb]", "taxonomy=a"], "Two heads; here with recipe=[emodb], taxonomy=a"),
+        (["corpus=[emodb]", "title=Heads on EMO-DB: #1"], "Heads on EMO-DB: #1"),
+    ],
+)
+def test_a_title_follows_what_was_typed_or_can_be_set(
+    file: Path, typed: list[str], title: str
+) -> None:
+    assert suite.load(str(file), typed).title == title
+
+
+@pytest.mark.parametrize("name", ["smoke", "robustness", "few_shot"])
+def test_the_folder_of_a_comparison_is_not_that_of_a_run(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.out=there .*--out there"):
+        plan(name, ["trainer.out=there"])
+
+
+def test_a_suite_cannot_set_the_folder_of_its_cells_either(file: Path) -> None:
+    file.write_text(TEXT.replace("[optim.epochs=3]", "[trainer.out=there]"))
+    with pytest.raises(ConfigError, match=r"trainer\.out=there .*--out there"):
+        suite.load(str(file))

@@ -103,7 +103,7 @@ def not_a_number(path: Path) -> None:
         (lambda p: p.write_text(""), PREDICTIONS, "holds no predictions"),
         (lambda p: p.unlink(), PREDICTIONS, "cannot read predictions"),
         (truncated, RECORD, "is damaged"),
-        (lambda p: p.write_text("[1]"), RECORD, "is no record"),
+        (lambda p: p.write_text("[1]"), RECORD, "is damaged"),
         (lambda p: change(p, lambda r: r.pop("data")), RECORD, "lacks data (manifest, split, tax"),
     ],
 )  # fmt: skip

@@ -1,0 +1,246 @@
+"""Bytes to text, and text to JSON: the one place that reads what people and programs have written.
+
+What cannot be read is an error that names file, line and remedy. Nothing is guessed in silence:
+UTF-8, with or without its mark, and UTF-16 tell what they are. Only tables may also be of an older
+age (``old=True``): Windows-1252, if no byte speaks against it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError, SerzooError
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+ENDS = re.compile(r"\r\n|\r|\n")
+"""What ends a line of a text; more ends one of ``str.splitlines``."""
+
+OLD = "cp1252"
+NO_TEXT = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\xd0\xcf\x11\xe0": "an old office document",
+    b"\x1f\x8b": "a gzip archive",
+    b"%PDF": "a PDF",
+}
+
+
+def read_text(
+    path: str | Path,
+    error: type[SerzooError] = DataError,
+    *,
+    old: bool = False,
+    remedy: str = "save it as UTF-8",
+) -> str:
+    """The text of a file.
+
+    Args:
+        path: of the file.
+        error: what to raise.
+        old: whether Windows-1252 is read, too.
+        remedy: what to do with a file that is no text.
+
+    Raises:
+        SerzooError: of the kind ``error``; the file cannot be opened, or :func:`decode` refuses it.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as e:
+        raise error(f"cannot read {path}: {e.strerror or e}") from e
+    return decode(data, path, error, old=old, remedy=remedy)[0]
+
+
+def decode(
+    data: bytes,
+    where: str | Path,
+    error: type[SerzooError] = DataError,
+    *,
+    old: bool = False,
+    remedy: str = "save it as UTF-8",
+) -> tuple[str, str]:
+    """Text, and the name of its encoding.
+
+    The mark at the beginning is taken away. Ends of lines stay as they are.
+
+    Args:
+        data: of a file.
+        where: it is, for messages.
+        error: what to raise.
+        old: whether bytes that are not UTF-8 are read as Windows-1252.
+        remedy: what to do with what is no text.
+
+    Raises:
+        SerzooError: of the kind ``error``, naming the line of the first byte that cannot be read: a
+            NUL, one that is in no such encoding, or one that is not UTF-8 where others are.
+    """
+    for start, kind in NO_TEXT.items():
+        if data.startswith(start):
+            raise error(f"{where} is {kind}, not text; {remedy}")
+    name, text = _encoding(data), ""
+    try:
+        text = data.decode(name)
+    except UnicodeDecodeError as e:
+        what = f"byte 0x{data[e.start]:02x}" if e.start < len(data) else "the end"
+        line = _line(data[: e.start].decode(name, errors="ignore"))
+        if name != "utf-8":
+            raise error(f"{where}, line {line}: {what} is not {name.upper()}; {remedy}") from e
+        if not old:
+            raise error(f"{where}, line {line}: {what} is not UTF-8; {remedy}") from e
+        name, text = OLD, _old(data, where, error, f"{where}, line {line}: {what}", remedy)
+    text = text.lstrip("\ufeff")
+    if "\0" in text:
+        line = _line(text[: text.index("\0")])
+        raise error(
+            f"{where}, line {line}: a NUL byte, which no text has; the file was damaged, or not "
+            f"written to its end: {remedy}"
+        )
+    return text, name
+
+
+def read_json(
+    path: str | Path,
+    error: type[SerzooError] = DataError,
+    *,
+    remedy: str,
+    kind: type = dict,
+) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: of the file.
+        error: what to raise.
+        remedy: what to do with a file that is damaged, after a semicolon.
+        kind: ``dict`` or ``list``; what it has to hold.
+
+    Raises:
+        SerzooError: of the kind ``error``; it cannot be read, is no JSON, or holds something else.
+    """
+    text = read_text(path, error, remedy=remedy)
+    if not text.strip():
+        raise error(f"{path} is empty; {remedy}")
+    try:
+        return parse_json(text, kind)
+    except ValueError as e:
+        raise error(f"{path} is damaged ({e}); {remedy}") from e
+
+
+def json_lines(
+    path: str | Path,
+    error: type[SerzooError] = DataError,
+    *,
+    remedy: str,
+    what: tuple[str, str] = ("a line of JSON", "lines"),
+    finite: bool = False,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and content of each line of a file of JSON objects; lines may end in any way.
+
+    Blank lines are passed over, and so is a mark at the beginning.
+
+    Args:
+        path: of the file; if it ends in ``.gz``, it is decompressed.
+        error: what to raise.
+        remedy: what to do with a file that is damaged, after a semicolon.
+        what: a line is, and the lines are, for messages.
+        finite: whether NaN and Infinity, which are no JSON, are refused.
+
+    Raises:
+        SerzooError: of the kind ``error``; it cannot be read, or a line is no object, which is
+            named.
+    """
+    try:
+        data = Path(path).read_bytes()
+        data = gzip.decompress(data) if str(path).endswith(".gz") else data
+    except (OSError, EOFError, zlib.error) as e:
+        raise error(f"cannot read {what[1]} from {path} ({e}); {remedy}") from e
+    # not splitlines: it also breaks at characters that stand within a text of JSON
+    for number, line in enumerate(ENDS.split(decode(data, path, error, remedy=remedy)[0]), 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, parse_json(line, finite=finite)
+        except ValueError as e:
+            raise error(
+                f"{path}, line {number}: not {what[0]} ({e}): {line.strip()[:80]!r}; {remedy}"
+            ) from e
+
+
+def parse_json(text: str, kind: type = dict, *, finite: bool = False) -> Any:
+    """JSON that holds a ``dict`` or a ``list``.
+
+    Args:
+        text: JSON.
+        kind: ``dict`` or ``list``; what it has to hold.
+        finite: whether NaN and Infinity, which are no JSON, are refused.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    try:
+        content = json.loads(text, parse_constant=_not_json if finite else None)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, kind):
+        wanted = {dict: "an object {...}", list: "a list [...]"}[kind]
+        raise ValueError(f"it holds {_shown(content)}, expected {wanted}")
+    if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a pair is no text: no file can hold it
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as e:
+            raise ValueError("a name in it has half of a character (\\ud8...)") from e
+    return content
+
+
+def _encoding(data: bytes) -> str:
+    for mark, name in MARKS:
+        if data.startswith(mark):
+            return name
+    # without a mark; a text begins with a character of ASCII: a letter, a brace, a quote
+    zeros = [byte == 0 for byte in data[:4]]
+    if zeros == [False, True, False, True]:
+        return "utf-16-le"
+    if zeros == [True, False, True, False]:
+        return "utf-16-be"
+    return "utf-8"
+
+
+def _old(data: bytes, where: str | Path, error: type[SerzooError], found: str, remedy: str) -> str:
+    """Windows-1252, unless some of the bytes are UTF-8: then one of the two is damage."""
+    if re.search(r"[^\x00-\x7f\udc80-\udcff]", data.decode("utf-8", errors="surrogateescape")):
+        raise error(
+            f"{found} is not UTF-8, but other characters of the file are: two texts were "
+            f"mixed, or it is damaged; {remedy}"
+        )
+    try:
+        return data.decode(OLD)
+    except UnicodeDecodeError as e:
+        line = _line(data[: e.start].decode("latin-1"))
+        raise error(
+            f"{where}, line {line}: byte 0x{data[e.start]:02x} is neither UTF-8 nor Windows-1252; "
+            f"{remedy}"
+        ) from e
+
+
+def _line(text: str) -> int:
+    """The number of the line that comes after a text, by any kind of end."""
+    return 1 + len(ENDS.findall(text))
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}..."
