@@ -135,8 +135,8 @@ def prepare(
     schema, own = registry.schema_of(reader), dict(options or {})
     asked = "channel" in own and "channel" not in schema  # a reader's own keyword goes to it
     channel = parse_channel(own.pop("channel")) if asked else None
-    known = {"channel": registry.Knob("channel", str | int, "mean"), **schema}
-    registry.check_knobs(f"corpus '{corpus}'", known, own)
+    schema = {"channel": registry.Knob("channel", str | int, "mean"), **schema}
+    registry.check_knobs(f"corpus '{corpus}'", schema, own)
     info = CorpusInfo.load(corpus)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
