@@ -45,7 +45,7 @@ def mean_loss(samples: npt.NDArray[np.float32], rate: int) -> float:
     power = np.einsum("ijj->ij", cross)
     whole, loudest = power.sum(1), power.max(1, keepdims=True)
     losses = []
-    for i in np.flatnonzero(whole > max(whole.max() * 10 ** (-QUIET / 10), 0.0)):
+    for i in np.flatnonzero(whole > max(whole.max() * 10 ** (-QUIET / 10), 0.0)).tolist():
         counted = np.flatnonzero(power[i] > loudest[i] * 10 ** (-FAINT / 10))
         scale = 1 / np.sqrt(power[i][counted])
         alike = cross[i][np.ix_(counted, counted)] * np.outer(scale, scale)

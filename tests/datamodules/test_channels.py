@@ -115,8 +115,8 @@ def test_a_mean_of_nothing_is_refused_and_a_channel_that_is_not_there(folder):
     assert not prepare("folder", root=root, options={"channel": "first"}).refused
     with pytest.raises(ConfigError, match="channel is '0'"):
         prepare("folder", root=root, options={"channel": 0})
-    with pytest.raises(ConfigError, match=r"unknown key 'chanel'.*did you mean 'channel'"):
-        prepare("folder", root=root, options={"chanel": 1})
+    with pytest.raises(ConfigError, match=r"unknown key 'chan'.*did you mean 'channel'"):
+        prepare("folder", root=root, options={"chan": 1})
 
 
 def test_emovo_is_heard_on_one_of_its_two_microphones(tmp_path, write_wave):

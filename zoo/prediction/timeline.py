@@ -125,7 +125,8 @@ def _panel(axes: Any, rows: Sequence[Row], classes: Sequence[str]) -> None:
     for run in runs[1:]:  # what lies between stretches of speech
         before = max(_end(row) for row in windows if _start(row) < _start(run[0]))
         axes.axvspan(before, _start(run[0]), color="0.93", zorder=0, linewidth=0)
-    broken = [row for row in rows if _ends(row) or (row.error is not None and not windows)]
+    # of a silent stretch the gap is enough, if there is anything beside it
+    broken = [row for row in rows if row.error is not None and (_ends(row) or not windows)]
     errors = [shown(str(row.error)) for row in broken]
     file = shown(rows[0].file)
     title = file if len(file) <= 90 else "..." + file[-87:]
