@@ -74,7 +74,7 @@ def test_every_kind_of_bad_audio_is_refused_counted_and_recorded(tmp_path, write
         "cut short": 1,
         "out of range": 1,
     }
-    assert "4 utterances of 4 speakers" in str(prepared)
+    assert "4 utterances of unknown speakers" in str(prepared)
     assert "refused 11 (" in str(prepared)
     assert prepared.notes()["refused"] == prepared.refused
 
