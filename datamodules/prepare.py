@@ -125,7 +125,7 @@ def prepare(
         DataError: what the reader found wrong with the folder; an id that occurs twice; no
             utterance left; with ``strict``, counts that are off.
     """
-    root = Path(root).expanduser()
+    root = Path(root) if Path(root).is_dir() else Path(root).expanduser()
     reader = registry.get("corpora", corpus)
     options = registry.check_options("corpora", corpus, options or {})
     info = CorpusInfo.load(corpus)
