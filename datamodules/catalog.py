@@ -66,7 +66,8 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
     """
     registry.get("corpora", corpus)  # a misspelt name is told before a missing folder
     if root is not None:
-        path = Path(root).expanduser()
+        path = Path(root)
+        path = path if path.is_dir() else path.expanduser()  # a folder may be called ~
         if not path.is_dir():
             raise DataError(
                 f"no folder {path} for corpus '{corpus}'; set root (data.root in a run) to where "

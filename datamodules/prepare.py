@@ -194,7 +194,7 @@ def prepare(
         DataError: what the reader found wrong with the folder; an id that occurs twice; no
             utterance left; with ``strict``, counts that are off.
     """
-    root = Path(root).expanduser()
+    root = Path(root) if Path(root).is_dir() else Path(root).expanduser()
     reader = registry.get("corpora", corpus)
     schema, own = registry.schema_of(reader), dict(options or {})
     asked = "channel" in own and "channel" not in schema  # a reader's own keyword goes to it

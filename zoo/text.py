@@ -192,7 +192,7 @@ def parse_json(text: str, kind: type = dict, *, finite: bool = False) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(content, kind):
-        wanted = {dict: "an object {...}", list: "a list [...]"}[kind]
+        wanted = "an object {...}" if kind is dict else "a list [...]"
         raise ValueError(f"it holds {_shown(content)}, expected {wanted}")
     if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a pair is no text: no file can hold it
         try:

@@ -159,7 +159,7 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
 
     folder = Path(out) / suite.name
     s = suite.source
-    settings = [*s["overrides"], axes.setting("trainer.out", out), "trainer.progress=false"]
+    settings = ["trainer.progress=false", *s["overrides"], axes.setting("trainer.out", out)]
     settings += [axes.setting(key, s[key]) for key in ("encoder", "fold", "seed") if key in s]
     sources = []
     for head in suite.head:

@@ -97,12 +97,12 @@ class Pretraining:
             return None
         how = self.arms[arm]
         shared = [s for s in settings if s.startswith(SHARED)]
-        own = [f"seed={seed}", axes.setting("trainer.out", out), "trainer.progress=false"]
+        own = [f"seed={seed}", axes.setting("trainer.out", out)]
         if how.labels:
             own.append(axes.setting("data.manifest", str(self.labels(folder) / "manifest.jsonl")))
         if how.labels == "shuffled":
             own.append(f"data.weak_shuffle={seed}")
-        cfg = config.load(how.recipe, [*shared, *how.overrides, *own])
+        cfg = config.load(how.recipe, ["trainer.progress=false", *shared, *how.overrides, *own])
         # of other labels, another run: their file is no part of a run's fingerprint
         unique = _digest([cfg.fingerprint, self.label if how.labels else None])
         name = f"{arm}-{cfg.encoder['type']}-{cfg.called}-s{seed}-{unique}"

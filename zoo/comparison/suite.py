@@ -203,7 +203,7 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
     for recipe in suite.axes["recipe"]:
         # without the axis, the recipe's own encoder
         for encoder, point in product(suite.axes.get("encoder", [None]), axes.points(suite.axes)):
-            base = [*suite.overrides, axes.setting("trainer.out", out), "trainer.progress=false"]
+            base = ["trainer.progress=false", *suite.overrides, axes.setting("trainer.out", out)]
             if encoder is not None:
                 base.append(f"encoder={encoder}")
             last = axes.overrides(point)

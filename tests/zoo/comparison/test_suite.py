@@ -252,6 +252,14 @@ def test_the_folder_of_all_runs_is_what_was_typed(
     assert (cell.cfg.trainer.out, cell.cfg.data.root) == (out, f"{out} ")
 
 
+def test_a_bar_that_is_asked_for_is_there(file: Path, opened: list[tuple[RunConfig, Any]]) -> None:
+    shown = [
+        suite.expand(suite.load(str(file), ["fold=0", "seed=1", *more]), out="x")[0].cfg
+        for more in ([], ["trainer.progress=true"])
+    ]
+    assert [cfg.trainer.progress for cfg in shown] == [False, True]
+
+
 def test_axes_are_lists_and_texts_in_them_stay(file: Path) -> None:
     typed = [
         "head=[gen_ser, mlp]",
