@@ -273,7 +273,7 @@ def rebuild(
             published weights are not those that the model was trained on.
     """
     from .config import RunConfig
-    from .training.building import build
+    from .training.building import OPTIONS, build
 
     lacking = [k for k in ("config", "taxonomy", "taxonomy_fingerprint") if k not in meta]
     if lacking:
@@ -297,7 +297,11 @@ def rebuild(
             f"{path}: its taxonomy has fingerprint {taxonomy.fingerprint}, but the model was "
             f"trained with {meta['taxonomy_fingerprint']}: classes or their order were changed"
         )
-    cfg = RunConfig.from_dict(meta["config"])
+    config = dict(meta["config"])
+    if changed := {key: made.pop(key) for key in OPTIONS if key in made}:
+        config["optim"] = {**config.get("optim", {}), **changed}  # and so it is saved again
+        meta = {**meta, "config": config}
+    cfg = RunConfig.from_dict(config)
     if base is not None:
         if "name" not in cfg.encoder:
             raise CheckpointError(

@@ -359,7 +359,7 @@ class SERModule(L.LightningModule):
         """The metadata, and how encoder and head were made, where it does not say so."""
         from .training.building import described
 
-        found = {**described(self), **self.metadata}
+        found = {**({} if "config" in self.metadata else described(self)), **self.metadata}
         if "published" not in found:
             if self._published is None:  # a digest of large weights, which stay as they are
                 self._published = published_parts(self)

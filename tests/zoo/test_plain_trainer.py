@@ -495,6 +495,7 @@ def test_options_of_the_constructor_replace_those_of_the_checkpoint(tmp_path: Pa
     loaded = Mine.load_from_checkpoint(path, map_location="cpu", lr=0.5, mixup=0.25)
     assert type(loaded) is Mine
     assert (loaded.lr, loaded.mixup, loaded.warmup) == (0.5, 0.25, 0.1)
+    assert SERModule.load_from_checkpoint(fitted(loaded, tmp_path)).lr == 0.5
     with pytest.raises(TypeError, match="rate"):
         Mine.load_from_checkpoint(path, rate=0.5)
     with pytest.raises(ConfigError, match="weights_only=False"):
@@ -533,8 +534,13 @@ def test_options_that_no_text_holds_are_asked_for_too(tmp_path: Path) -> None:
         SERModule.load_from_checkpoint(path)
 
 
-def test_a_head_that_was_widened_is_built_as_it_was_and_widened_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [(8, CLASSES), (8,), ()])
+def test_a_head_that_was_widened_is_built_as_it_was_and_widened_again(
+    arguments: tuple[Any, ...], tmp_path: Path
+) -> None:
     module = by_hand()
+    left = {k: v for k, v in (("dim", 8), ("taxonomy", CLASSES)) if v not in arguments}
+    module.head = ClassificationHead(*arguments, **left, hidden=4)  # type: ignore[arg-type]
     module.head.widen(Taxonomy.of(["angry", "happy", "sad", "neutral"]))
     wide = DataLoader(
         [
@@ -549,6 +555,7 @@ def test_a_head_that_was_widened_is_built_as_it_was_and_widened_again(tmp_path: 
     made.save_checkpoint(tmp_path / "wide.ckpt")
     loaded = SERModule.load_from_checkpoint(tmp_path / "wide.ckpt")
     assert loaded.head.taxonomy.classes == ["angry", "happy", "sad", "neutral"]
+    assert loaded.metadata["widened_from"] == CLASSES.to_dict()
     assert same(weights(loaded), weights(module))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,7 +101,8 @@ def described(module: SERModule) -> dict[str, Any]:
     optim = OptimConfig(**how, ema=average.decay if average is not None else 0.0)
     cfg = RunConfig(encoder=nodes["encoder"], head=nodes["head"], optim=optim, seed=module.seed)
     told = how_built(cfg, head.taxonomy) | ({"own": own} if own else {})
-    _, first, *_ = (*head.made_with[0], head.made_with[1].get("taxonomy"), None)
+    arguments, keywords = head.made_with
+    first = inspect.signature(type(head)).bind(*arguments, **keywords).arguments.get("taxonomy")
     if isinstance(first, Taxonomy) and first != head.taxonomy:  # it was widened
         told["widened_from"] = first.to_dict()
     return told

@@ -536,10 +536,15 @@ def test_a_failed_write_leaves_what_was_there(saved, tmp_path, monkeypatch):
 
 def test_a_module_that_cannot_be_built_again_is_not_saved(tmp_path):
     module = module_of(LOGMEL)
-    module.metadata = {}
-    with pytest.raises(
-        CheckpointError, match=says("config", "taxonomy_fingerprint", "metadata", "serzoo train")
-    ):
+    module.metadata = {}  # as one that was put together by hand: its parts know how they were made
+    folder = save_pretrained(module, tmp_path / "by hand")
+    assert type(load(folder).encoder) is type(module.encoder)
+
+    class Own(type(module.head)):
+        """Registered by nobody."""
+
+    module.head = Own(module.encoder.dim, module.head.taxonomy)
+    with pytest.raises(CheckpointError, match=says("head", "serzoo.heads")):
         save_pretrained(module, tmp_path / "saved")
 
 
