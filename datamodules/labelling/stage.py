@@ -268,7 +268,7 @@ def _lock(path: Path, *, wait: bool = False) -> Iterator[None]:
     with path.open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
+        except BlockingIOError:
             handle.seek(0)
             raise ConfigError(
                 f"another process ({handle.read().strip() or '?'}) is at {path.stem} in "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import pwd
@@ -324,6 +325,27 @@ def test_rows_that_were_ready_are_kept_when_prediction_is_stopped(
     (part,) = tmp_path.glob("x.csv.*.part")
     assert len(part.read_text().splitlines()) == 3
     assert part.name in capsys.readouterr().err
+
+
+def test_a_recording_that_cannot_be_opened_is_refused_and_the_others_are_prepared(
+    tiny_speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("serzoo.datamodules.prepare")
+    decode, number = module.decode, errno.EACCES
+
+    def locked(path: Path, *rest: Any) -> Any:
+        if path.name == "sad-3.wav":
+            raise OSError(number, os.strerror(number), str(path))
+        return decode(path, *rest)
+
+    monkeypatch.setattr(module, "decode", locked)
+    done = module.prepare("csv", root=tiny_speech, progress=False)
+    (refused,) = done.refusals
+    assert (refused.path, refused.reason) == ("sad-3.wav", "unreadable")
+    assert "permission is denied" in refused.detail
+    number = errno.EMFILE  # of the machine: half a corpus would be refused
+    with pytest.raises(OSError, match="Too many"):
+        module.prepare("csv", root=tiny_speech, progress=False)
 
 
 def test_a_cell_that_meets_a_full_disk_is_recorded_and_named(

@@ -133,7 +133,7 @@ def lock(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             handle.seek(0)
             raise ComparisonError(
                 f"another comparison (process {handle.read().strip() or '?'}) is running in "
