@@ -114,8 +114,7 @@ def raised(code: str) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
             name, message = ast.unparse(node.exc.func).split(".")[-1], node.exc.args[0]
             literal = isinstance(message, ast.Constant | ast.JoinedStr | ast.BinOp)
-            if name in OURS and literal:
-                words = "".join(_texts(message))
+            if name in OURS and literal and (words := "".join(_texts(message))):
                 names = re.search(r"suggest\(|_near\(|\{known\}", ast.unparse(message))
                 yield node.lineno, words + ("; have " if names else "")
 
