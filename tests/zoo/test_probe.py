@@ -134,7 +134,7 @@ def test_frames_are_the_model_s_own_each_alone(
         wave = torch.from_numpy(read_audio(corpus / u.audio))[None]
         hidden, mask = subject.encoder.extract(wave, torch.tensor([wave.shape[1]]))
         with torch.no_grad():
-            alone = subject.encoder(hidden, mask).mean()[0].numpy()
+            alone = subject.encoder(hidden, mask).mean()[0].double().numpy()
         assert_like(found[i], alone, digits=5)
     subject.cfg.data.features = "auto"  # by way of the store
     assert_like(mean_frames(subject, probing), found, digits=5)
