@@ -176,7 +176,8 @@ def annotation(key: str) -> Any:
     """The type of ``a.b`` among the keys of a run; ``Any`` for what others decide, and no key."""
     schema: Any = RunConfig
     for name in key.split("."):
-        schema = _hints(schema).get(name, Any) if is_dataclass(schema) else Any
+        group = is_dataclass(schema)
+        schema = _hints(schema).get(name, Any) if group else Any
     return schema
 
 

@@ -91,7 +91,8 @@ def train(
     storing = _store(cfg, trainer, data)
     last = out / "checkpoints" / "last.ckpt"
     found = checkpoint.newest(last.parent, aside=trainer.is_global_zero)
-    start, resumed = None, False
+    start = None
+    resumed: bool | str = False
     if found is not None:
         start = found[0]
         resumed = start == last or f"{start.name}, epoch {found[1]['epoch']}"

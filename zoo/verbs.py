@@ -199,8 +199,10 @@ def _adapt(arguments: argparse.Namespace) -> None:
     from .adaptation.record import told
     from .config import corpora_of, settings
 
-    texts = ("root", "protocol", "taxonomy", "label", "support", "supports", "out")
-    texts = (*texts, "unknown_speakers")
+    texts = (
+        *("root", "protocol", "taxonomy", "label", "support", "supports", "out"),
+        "unknown_speakers",
+    )
     types = {"data": str | list[str], "fold": int, **dict.fromkeys(texts, str | None)}
     types |= option_types()
     values = settings(arguments.settings, types, corpora_of(arguments.settings, "data"))

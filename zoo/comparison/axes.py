@@ -11,10 +11,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
+from types import GenericAlias
 from typing import Any, Literal
 
 from .. import config, registry
 from ..errors import ConfigError, suggest
+from ..schema import annotation
 
 AXES = ("recipe", "encoder", "head", "fold", "seed")
 SHORT = {"tuning": "encoder.tuning", "share": "data.train_share"}
@@ -69,10 +71,10 @@ def values(key: str, text: str) -> Any:
     Raises:
         ConfigError: for what is no list.
     """
-    kind = TYPES.get(key) or config.annotation(SHORT.get(key, key))
+    kind: Any = TYPES.get(key) or annotation(SHORT.get(key, key))
     try:
         # what an encoder's or a head's key expects depends on which it is: read as YAML
-        found = registry.typed(text, kind if kind is Any else list[kind] | kind)
+        found = registry.typed(text, kind if kind is Any else GenericAlias(list, kind) | kind)
     except ConfigError as e:
         raise ConfigError(f"'{key}={text}': {e}") from e
     return found if isinstance(found, list) or found == "all" else [found]
