@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from collections.abc import Iterator
@@ -34,6 +35,12 @@ UNREADABLE_SUFFIXES = (
 SILENCE = 1e-4  # peak of full scale, -80 dB (our choice)
 LOUDEST = 2.0**31  # floats may hold integers of 32 bits; more is no scale at all (our choice)
 CANCELLED = 0.01  # share of the channels' peak that is left of it in their mean (our choice)
+OF_A_FILE = (
+    *(errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+)
+"""Errors of the system that are of one file: the others go on."""
+
 BLOCK = 2**20  # samples that are read at a time
 LONG = 2**26  # samples that are not read at once: 70 minutes at 16 kHz
 
@@ -369,7 +376,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
             said = claim(raw)
             # as bytes: a name need not be UTF-8. soundfile asks for the rate of a `.raw` file
             plain = not said.head and path.suffix.lower() != ".raw"
-            name = os.fsencode(path) if os.name == "posix" else str(path)
+            # "-" alone would be standard input
+            name = os.path.abspath(path)
+            name = os.fsencode(name) if os.name == "posix" else name
             source: Any = name if plain else Patched(raw, said)
             with soundfile.SoundFile(source) as file:
                 if file.format == "MP3":
@@ -385,6 +394,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
         reason = str(error).partition(": ")[2] or str(error)
         raise _unreadable(path, reason.strip()) from None
     except OSError as error:
+        if error.errno not in OF_A_FILE:  # of the machine, such as too many open files
+            raise
         raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
 
 

@@ -5,7 +5,6 @@ Bad audio is refused here, counted and recorded, so that training never meets it
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -26,7 +25,7 @@ from ..zoo.errors import DataError, DataNote, DataWarning, system_error
 from ..zoo.notices import shown, tell
 from ..zoo.speakers import counted_speakers
 from ..zoo.swap import check_place
-from .audio import AudioError, Level, Samples, decode_channels, mix, parse_channel
+from .audio import OF_A_FILE, AudioError, Level, Samples, decode_channels, mix, parse_channel
 from .channels import LOSS, mean_loss
 from .counts import (
     Notice,
@@ -42,9 +41,6 @@ from .spelling import Spelling, as_on_disk, respelt
 from .split import listed_speakers
 
 SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
-OF_A_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO)
-"""Errors of the system that are of one file: the others go on."""
-
 NEAREST = 20  # missing files that another name is looked up for (our choice)
 SLACK = 0.05  # seconds that an annotated end may lie behind the end of the file (our choice)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -423,6 +424,7 @@ class SERModule(L.LightningModule):
                 "weights_only=False would run what a checkpoint holds; serzoo's hold weights and "
                 "plain containers only: leave it out"
             )
+        signature(cls).bind_partial(**options)  # a misspelt option is told before anything is read
         own = {"encoder": encoder, "head": head, "kind": cls, **options}
         module = load(checkpoint_path, base=base, **own)
         return cast(Self, module if map_location is None else module.to(map_location))

@@ -223,7 +223,7 @@ def _checked(values: Mapping[str, Any], schema: Any, prefix: str) -> dict[str, A
             continue
         found[key] = registry.fitted(value, hints[key])
         if remedy := registry.quotes(found[key], hints[key]):
-            raise ConfigError(f"{prefix}{key} is {value!r}, where a text is meant{remedy}")
+            raise ConfigError(f"{prefix}{key} is {value!r}; a text is meant{remedy}")
     return found
 
 

@@ -115,6 +115,7 @@ def read_json(
     *,
     remedy: str,
     kind: type = dict,
+    names: bool = False,
 ) -> Any:
     """The content of a JSON file.
 
@@ -123,6 +124,7 @@ def read_json(
         error: what to raise.
         remedy: what to do with a file that is damaged, after a semicolon.
         kind: ``dict`` or ``list``; what it has to hold.
+        names: whether it holds names of files, which need not be UTF-8.
 
     Raises:
         SerzooError: of the kind ``error``; it cannot be read, is no JSON, or holds something else.
@@ -131,7 +133,7 @@ def read_json(
     if not text.strip():
         raise error(f"{path} is empty; {remedy}")
     try:
-        return parse_json(text, kind)
+        return parse_json(text, kind, names=names)
     except ValueError as e:
         raise error(f"{path} is damaged ({e}); {remedy}") from e
 
@@ -176,13 +178,14 @@ def json_lines(
             ) from e
 
 
-def parse_json(text: str, kind: type = dict, *, finite: bool = False) -> Any:
+def parse_json(text: str, kind: type = dict, *, finite: bool = False, names: bool = False) -> Any:
     """JSON that holds a ``dict`` or a ``list``.
 
     Args:
         text: JSON.
         kind: ``dict`` or ``list``; what it has to hold.
         finite: whether NaN and Infinity, which are no JSON, are refused.
+        names: whether bytes of a name that is not UTF-8 are taken, as Python writes them.
 
     Raises:
         ValueError: saying what is wrong with it.
@@ -196,7 +199,9 @@ def parse_json(text: str, kind: type = dict, *, finite: bool = False) -> Any:
         raise ValueError(f"it holds {_shown(content)}, expected {wanted}")
     if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a pair is no text: no file can hold it
         try:
-            json.dumps(content, ensure_ascii=False).encode()
+            json.dumps(content, ensure_ascii=False).encode(
+                "utf-8", "surrogateescape" if names else "strict"
+            )
         except UnicodeEncodeError as e:
             raise ValueError("a name in it has half of a character (\\ud8...)") from e
     return content

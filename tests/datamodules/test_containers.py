@@ -212,10 +212,10 @@ def test_an_ogg_ends_with_a_page_that_says_so(written, saved, name):
     open_end = bytearray(raw)
     open_end[last + 5] &= 0xFB
     for cut, words in (
-        (raw[:last], "does not say that the sound ends"),
+        (raw[:last], "ffmpeg -i IN -c copy OUT"),
         (bytes(open_end), "ffmpeg -i IN -c copy OUT"),
-        (raw[:-1], "last page is not whole"),
-        (raw[: last + 20], "last page is not whole"),
+        (raw[:-1], "last page"),
+        (raw[: last + 20], "last page"),
         (raw[:4000] + bytes(200_000), "no page of Ogg"),
     ):
         with pytest.raises(AudioError, match=f"cut short: .*{words}"):

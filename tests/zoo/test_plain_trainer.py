@@ -530,7 +530,7 @@ def test_options_that_no_text_holds_are_asked_for_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder = LogMelEncoder(widths=(4, 4, 4, 4), dim=8, bfloat16=bool)  # type: ignore[arg-type]
     path = fitted(SERModule(encoder, ClassificationHead(8, CLASSES)), tmp_path)
-    with pytest.raises(CheckpointError, match=r"encoder is made with .*bfloat16"):
+    with pytest.raises(CheckpointError, match=r"encoder.*bfloat16"):
         SERModule.load_from_checkpoint(path)
 
 

@@ -51,7 +51,7 @@ def test_a_run_without_stored_features_says_so(tiny_recipe, tmp_path):
 def test_a_finished_run_is_not_repeated(done, tiny_recipe, monkeypatch):
     folder, entry = done
     before = (folder / "record.json").stat().st_mtime_ns
-    monkeypatch.setattr("serzoo.zoo.train.build", lambda *_: pytest.fail("it was built again"))
+    monkeypatch.setattr("serzoo.zoo.train.assemble", lambda *_: pytest.fail("it was built again"))
     again = train(configured(tiny_recipe), folder)
     assert again["metrics"]["uar"] == entry["metrics"]["uar"]
     assert (folder / "record.json").stat().st_mtime_ns == before

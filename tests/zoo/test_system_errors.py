@@ -287,8 +287,8 @@ def test_a_recording_that_is_refused_is_a_row_and_the_others_go_on(
     command = words("predict MODEL WAV")
     of_path = prediction.recordings
 
-    def with_locked(inputs: Any, *rest: Any) -> Any:
-        first, *others = of_path(inputs, *rest)
+    def with_locked(inputs: Any, **rest: Any) -> Any:
+        first, *others = of_path(inputs, **rest)
 
         def refused() -> Any:
             raise PermissionError(errno.EACCES, "Permission denied", "locked.wav")
@@ -331,14 +331,14 @@ def test_a_recording_that_cannot_be_opened_is_refused_and_the_others_are_prepare
     tiny_speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = importlib.import_module("serzoo.datamodules.prepare")
-    decode, number = module.decode, errno.EACCES
+    decode, number = module.decode_channels, errno.EACCES
 
     def locked(path: Path, *rest: Any) -> Any:
         if path.name == "sad-3.wav":
             raise OSError(number, os.strerror(number), str(path))
         return decode(path, *rest)
 
-    monkeypatch.setattr(module, "decode", locked)
+    monkeypatch.setattr(module, "decode_channels", locked)
     done = module.prepare("csv", root=tiny_speech, progress=False)
     (refused,) = done.refusals
     assert (refused.path, refused.reason) == ("sad-3.wav", "unreadable")

@@ -134,7 +134,7 @@ def test_an_axis_of_encoders_brings_each_its_own_optim(
         ("[0, 2]", "[a]", r"fold .*\['a'\].* all$"),
         ("[optim.epochs=3]", "{optim: 3}", r"overrides .*key=value.*\{'optim': 3\}"),
         ("title: Two heads", "baseline: selmm", "baseline 'selmm'.* classification, .*'selm'"),
-        ("axes:", "overrides: []\naxis:", "'axis'.* axes, .*'axes'"),
+        ("axes:", "axis:", "'axis'.* axes, .*'axes'"),
         (
             "  fold:",
             "  encodr.tuning: [lora]\n  fold:",

@@ -208,7 +208,7 @@ class TestFile:
     @pytest.mark.parametrize(
         ("second", "message"),
         [
-            ("nonsense", "line 2: .*JSONDecodeError.*scores"),
+            ("nonsense", "line 2: .*prediction.*'nonsense'"),
             (
                 '{"id": "b", "speaker": "s", "scores": {"x": 1, "y": 2}}',
                 "line 2.*KeyError: 'label'",
