@@ -141,7 +141,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    remedy = f"{AGAIN}, or remove it and say where the audio lies (root=)"
+    remedy = "run `serzoo prepare` again, or remove it and say where the audio lies (root=)"
     found: dict[str, Any] = read_json(path, remedy=remedy, names=True)
     for key, kind in (("root", str), ("notes", dict)):
         if not isinstance(found.get(key, kind()), kind):

@@ -265,7 +265,7 @@ def _refuse_ratings(path: Path, rows: list[_Row], root: Path, id: str | None) ->
     if len({row.cells["audio"] for row in same}) > 1:
         raise DataError(
             f"{what}, which are different recordings); ids must be unique: "
-            + (f"options.id={id} names no such column" if id else "the column 'id' is none")
+            + (f"options.id={id} is not; leave it out" if id else "those of the column 'id' are not")
         )
     labels = [f"'{n}'" for n in dict.fromkeys(row.cells.get("label", "") for row in same)]
     raise DataError(
