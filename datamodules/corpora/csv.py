@@ -264,8 +264,8 @@ def _refuse_ratings(path: Path, rows: list[_Row], root: Path, id: str | None) ->
     what = f"{path.name}: {len(twice)} ids occur more than once (first: {name}, lines {lines}"
     if len({row.cells["audio"] for row in same}) > 1:
         raise DataError(
-            f"{what}, which are different recordings); ids must be unique: "
-            + (f"options.id={id} is not; leave it out" if id else "those of the column 'id' are not")
+            f"{what}, which are different recordings); ids must be unique, and those of "
+            f"options.id={id or 'id'} are not: leave it out, or name another column"
         )
     labels = [f"'{n}'" for n in dict.fromkeys(row.cells.get("label", "") for row in same)]
     raise DataError(
