@@ -170,7 +170,7 @@ def test_csv_speakers_that_nobody_knows_are_counted(table):
     prepared = table(content)
     assert [u.speaker for u in prepared.utterances] == ["Ann", None, None, None, None, None]
     assert tells(str(prepared), "6 utterances", "1 speaker")
-    (message,) = messages(prepared, "reader")
+    _, message = messages(prepared, "reader")
     assert tells(message, "5 of 6", "'' 2, 'Unknown' 1, 'nan' 1, 'Nan' 1")
 
 
