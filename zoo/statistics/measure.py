@@ -52,4 +52,6 @@ def interval_text(metrics: Mapping[str, Any]) -> str:
     if metrics["uar_interval"] is None:
         return f"({by})"
     low, high = metrics["uar_interval"]
+    if low == high:  # it looks like certainty, and is the lack of a spread to judge by
+        return f"(95 % interval of no width: all speakers scored alike; {by})"
     return f"(95 % interval {low:.3f} to {high:.3f}, {by})"

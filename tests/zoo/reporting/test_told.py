@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from facts import tells
 from serzoo.zoo.config import RunConfig, load
 from serzoo.zoo.reporting.told import evaluated, left_out, trained
+from serzoo.zoo.statistics.measure import interval_text
 from serzoo.zoo.statistics.metrics import PredictionTable
 
 HERE = Path("runs/here")
@@ -31,6 +33,12 @@ def test_a_training_is_told_with_its_interval_where_there_is_one(cfg: RunConfig)
     assert trained(cfg, {"metrics": metrics | alone}, HERE)[0].startswith(
         "selm on ravdess, fold 2: test UAR 0.613 (one speaker: no interval), WA 0.600"
     )
+
+
+def test_an_interval_of_no_width_is_not_told_as_certainty() -> None:
+    alike = {"uar_interval": [0.25, 0.25], "uar_interval_by": "jackknife over 2 speakers"}
+    assert tells(interval_text(alike), "no width", "jackknife over 2 speakers")
+    assert "0.25" not in interval_text(alike)
 
 
 def test_the_bootstrap_of_an_older_record_is_not_told(cfg: RunConfig) -> None:
