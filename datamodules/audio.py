@@ -377,8 +377,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
             # as bytes: a name need not be UTF-8. soundfile asks for the rate of a `.raw` file
             plain = not said.head and path.suffix.lower() != ".raw"
             # "-" alone would be standard input
-            name = os.path.abspath(path)
-            name = os.fsencode(name) if os.name == "posix" else name
+            where = os.path.abspath(path)
+            name = os.fsencode(where) if os.name == "posix" else where
             source: Any = name if plain else Patched(raw, said)
             with soundfile.SoundFile(source) as file:
                 if file.format == "MP3":
