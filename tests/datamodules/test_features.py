@@ -436,6 +436,9 @@ PROCESS = textwrap.dedent(
 )
 
 
+HELPERS = Path(__file__).resolve().parents[1] / "helpers"  # where pytest finds them, too
+
+
 @pytest.mark.slow
 def test_three_processes_share_the_work(tmp_path, write_wave):
     """Each utterance is extracted once in all, and each process reads all of them."""
@@ -457,7 +460,7 @@ def test_three_processes_share_the_work(tmp_path, write_wave):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HELPERS)},
         )
         for _ in range(3)
     ]
