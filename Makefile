@@ -51,8 +51,9 @@ test-slow: $(VENV)/.dev  ## the slow tests
 
 test-kernels: $(VENV)/.dev  ## the numeric tests five times, each as another processor would round
 	@for kernels in $(KERNELS); do \
+		case $$kernels in OMP*) workers=1 ;; *) workers=2 ;; esac; \
 		echo "== numeric tests with $$kernels"; \
-		env $$kernels $(BIN)/python -m pytest -m 'not slow' -n 2 -q $(NUMERIC) \
+		env $$kernels PYTHONFAULTHANDLER=1 $(BIN)/python -m pytest -m 'not slow' -n $$workers -q $(NUMERIC) \
 			|| { echo "make test-kernels: red with $$kernels"; exit 1; }; \
 	done
 
