@@ -172,7 +172,7 @@ def test_one_utterance_without_text_and_all_are_listened_to(
     assert prosody(us, roots, max_seconds=20, rate_from="audio").rate_from == "audio"
     with pytest.raises(DataError, match=says("1 of 3", "c/2")):
         prosody(mute, roots, max_seconds=20, rate_from="text")
-    with pytest.raises(DataError, match=says("3 of 3", "c/0", "rate_from=audio")):
+    with pytest.raises(DataError, match=says("1 of 3", "c/1", "rate_from=audio")):
         prosody(us, roots, max_seconds=1.5, rate_from="text")
     with pytest.raises(ConfigError, match=says("'words'", "auto, text, audio")):
         prosody(us, roots, max_seconds=20, rate_from="words")  # type: ignore[arg-type]
@@ -210,7 +210,7 @@ def test_another_way_of_measuring_is_another_file(
 ) -> None:
     us, roots = spoken
     silence = np.zeros(RATE, np.float32)
-    monkeypatch.setattr(module, "read_audio", lambda *_: silence)
+    monkeypatch.setattr(module, "read_utterance", lambda *_: silence)
     found = prosody(us, roots, max_seconds=20)
     assert all(np.isnan(found.values[name]).all() for name in QUANTITIES)
     assert np.isnan(prosody(us, roots, max_seconds=20).values["f0_mean"]).all()  # from the file
