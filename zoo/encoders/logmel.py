@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..types import Frames
-from .on_mel import OnMel
+from .on_mel import OnMel, strides_first
 
 
 class MaskedBatchNorm(nn.Module):
@@ -124,6 +124,7 @@ class LogMelEncoder(OnMel):
         left = math.ceil(bands / 16)
         self.out = nn.Linear(widths[-1] * left, dim)
         self.out_norm = nn.LayerNorm(dim)
+        strides_first(self)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Frames:

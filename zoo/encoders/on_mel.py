@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -83,3 +84,29 @@ class OnMel(Encoder):
         low = self.low_precision and self.training
         enabled = low or torch.is_autocast_enabled(x.device.type)
         return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
+
+
+def strides_first(network: nn.Module) -> None:
+    """Make narrow, strided 1x1 convolutions take every second input first, in place.
+
+    oneDNN 3.12 writes past its memory in the backward pass of such a convolution, with channels
+    last and fewer channels than one block holds (issue 6035 of uxlfoundation/oneDNN). Gradients
+    are wrong, or the process dies, mostly with more than one thread. The result is the same
+    either way. Wide ones keep their stride, which is faster.
+
+    Args:
+        network: its weights keep their names and shapes.
+    """
+    block = 16  # channels in a block of oneDNN for AVX-512; 8 for AVX2
+    for conv in network.modules():
+        if not isinstance(conv, nn.Conv2d) or conv.in_channels >= block:
+            continue
+        if conv.kernel_size == (1, 1) and conv.stride != (1, 1):
+            conv.register_forward_pre_hook(partial(_every, conv.stride))
+            conv.stride = (1, 1)
+
+
+def _every(stride: tuple[int, int], module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
+    """Every ``stride``-th row and column of a convolution's input ``[B, C, T, F]``."""
+    x = args[0][:, :, :: stride[0], :: stride[1]]
+    return x.contiguous(memory_format=torch.channels_last)

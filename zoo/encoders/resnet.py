@@ -11,7 +11,7 @@ from transformers import ResNetConfig, ResNetModel
 
 from ..errors import ConfigError
 from ..types import Frames
-from .on_mel import OnMel
+from .on_mel import OnMel, strides_first
 
 Four = tuple[int, int, int, int]
 
@@ -70,6 +70,7 @@ class ResNetEncoder(OnMel):
         )
         # the layers that see more than one frame, and so what lies behind the last one
         self.wide = [m for m in self.network.modules() if _sees_neighbours(m)]
+        strides_first(self)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
