@@ -33,16 +33,16 @@ from functionals import FEATURES, Extractor, Functionals, opensmile_extractor
 from serzoo.datamodules.corruption import remembered
 from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.datamodules.fewshot import Support, open_few_shot
-from serzoo.zoo.comparison.exchange import import_predictions
-from serzoo.zoo.comparison.foreign import Columns
-from serzoo.zoo.config import RunConfig
-from serzoo.zoo.errors import ComparisonError, DataError
-from serzoo.zoo.record import read_record, write_json
-from serzoo.zoo.reporting.cells import Run, find_cells
-from serzoo.zoo.reporting.report import read_plan, report
-from serzoo.zoo.statistics.metrics import PredictionTable
-from serzoo.zoo.taxonomy import Taxonomy
-from serzoo.zoo.training.building import open_data
+from serzoo.zoo.compare.imported import Columns, import_predictions
+from serzoo.zoo.core.errors import ComparisonError, DataError
+from serzoo.zoo.core.files import write_json
+from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.report.report import read_plan, report
+from serzoo.zoo.report.runs import Run, find_cells
+from serzoo.zoo.run.build import open_data
+from serzoo.zoo.run.config import RunConfig
+from serzoo.zoo.run.record import read_record
+from serzoo.zoo.statistics.table import PredictionTable
 from svm import GRID, Fitted, Values, fit
 
 SELECTED = "highest UAR on validation speakers, smallest C of equals"

@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 from serzoo.datamodules.audio import read_audio
-from serzoo.datamodules.encoding import BATCH, pad_waves
+from serzoo.datamodules.features import BATCH, pad_waves
 from serzoo.datamodules.sampler import pack
-from serzoo.zoo.encoders.backbone import HFEncoder
-from serzoo.zoo.encoders.masked_norm import real_samples
+from serzoo.zoo.encoders.families import real_samples
+from serzoo.zoo.encoders.hf import HFEncoder
 from timing import in_turn, matrix_limit, spread
 from torch import Tensor
 from transformers import Wav2Vec2Config, Wav2Vec2Model

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 from serzoo.datamodules.dataset import SpeechDataset
-from serzoo.zoo.cache import cache_dir
-from serzoo.zoo.swap import new_file
+from serzoo.zoo.core.cache import cache_dir
+from serzoo.zoo.core.files import new_file
 
 FEATURES = ("eGeMAPSv02", "ComParE_2016")
 

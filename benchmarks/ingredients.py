@@ -15,13 +15,16 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from serzoo.zoo.reporting.cells import find_cells
-from serzoo.zoo.reporting.summary import Grid, grids
-from serzoo.zoo.statistics.jackknife import paired_jackknife
-from serzoo.zoo.statistics.metrics import merge
-from serzoo.zoo.statistics.permutation import paired_permutation
-from serzoo.zoo.statistics.power import minimum_detectable
-from serzoo.zoo.statistics.stats import holm_grid, mean_sd
+from serzoo.zoo.report.runs import find_cells
+from serzoo.zoo.report.summary import Grid, grids
+from serzoo.zoo.statistics.speakers import (
+    holm_grid,
+    mean_sd,
+    minimum_detectable,
+    paired_jackknife,
+    paired_permutation,
+)
+from serzoo.zoo.statistics.table import merge
 
 # of each pair the first has what the second lacks
 PAIRS = (

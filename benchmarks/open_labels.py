@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from serzoo.zoo import registry
-from serzoo.zoo.config import read_group
-from serzoo.zoo.evaluate import evaluate
-from serzoo.zoo.record import environment, finished, read_record, write_json
-from serzoo.zoo.statistics.clusters import tested
-from serzoo.zoo.statistics.metrics import PredictionTable, merge
-from serzoo.zoo.statistics.open_labels import mean_recall, open_numbers, seen_classes
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.core import registry
+from serzoo.zoo.core.files import write_json
+from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.run.config import read_group
+from serzoo.zoo.run.record import environment, finished, read_record
+from serzoo.zoo.run.score import evaluate
+from serzoo.zoo.statistics.confidence import mean_recall, open_numbers, seen_classes
+from serzoo.zoo.statistics.speakers import tested
+from serzoo.zoo.statistics.table import PredictionTable, merge
 
 CORPORA = ("emodb", "nemo", "ravdess")
 Key = tuple[str, str, str]  # head, corpora of training, corpus of test

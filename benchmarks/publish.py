@@ -22,15 +22,14 @@ import speed_tables
 import text_and_prosody
 from ingredients import ingredients, table
 from open_labels import markdown as open_labels
-from serzoo.zoo.attributes import UTTERANCES, read_attributes, write_attributes
-from serzoo.zoo.comparison import degradation, few_shot_table
-from serzoo.zoo.record import read_record, write_json
-from serzoo.zoo.reporting.cells import PREDICTIONS, Run, find_cells
-from serzoo.zoo.reporting.page import Figure, Fold, Part, Row, Section, Table
-from serzoo.zoo.reporting.report import SECTIONS
-from serzoo.zoo.reporting.section import FAULTS, Context, told
-from serzoo.zoo.reporting.summary import grids, rows_of
-from serzoo.zoo.reporting.tables import markdown, matching_notes
+from serzoo.zoo.core.files import write_json
+from serzoo.zoo.report import overview
+from serzoo.zoo.report.page import FAULTS, Context, Figure, Fold, Part, Row, Section, Table, told
+from serzoo.zoo.report.report import SECTIONS
+from serzoo.zoo.report.runs import PREDICTIONS, Run, find_cells
+from serzoo.zoo.report.summary import grids, rows_of
+from serzoo.zoo.report.table import markdown, matching_notes
+from serzoo.zoo.run.record import UTTERANCES, read_attributes, read_record, write_attributes
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
@@ -117,9 +116,9 @@ def section(folder: Path) -> str:
 def _own(folder: Path, plan: dict[str, Any], runs: Sequence[Run]) -> str:
     """The tables that a suite of conditions, or of adaptations, has beside those of all suites."""
     if "conditions" in plan:
-        return f"{degradation.markdown(degradation.degradation(runs))}\n"
+        return f"{overview.degradation_markdown(overview.degradation(runs))}\n"
     if "shots" in plan:
-        return f"{few_shot_table.table(few_shot_table.points(folder, plan['cells']))}\n"
+        return f"{overview.few_shot_markdown(overview.points(folder, plan['cells']))}\n"
     return ""
 
 

@@ -22,15 +22,15 @@ from typing import Any
 import encoding
 import stored
 import torch
-from serzoo.heads import tree
 from serzoo.heads.classification import ClassificationHead
-from serzoo.heads.decoding import search
-from serzoo.heads.gen_ser import GenSERHead
-from serzoo.heads.selm import SELMHead
+from serzoo.heads.gen_ser.head.head import GenSERHead
+from serzoo.heads.selm.head import tree
+from serzoo.heads.selm.head.decoding import search
+from serzoo.heads.selm.head.head import SELMHead
+from serzoo.zoo.core.files import write_json
+from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.core.types import Frames, Targets
 from serzoo.zoo.encoders.logmel import LogMelEncoder
-from serzoo.zoo.record import write_json
-from serzoo.zoo.taxonomy import Taxonomy
-from serzoo.zoo.types import Frames, Targets
 from timing import ratio
 from transformers import GPT2Config, GPT2LMHeadModel
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from encoding import THREADS, save_model
-from serzoo.zoo.config import load
-from serzoo.zoo.train import train
-from serzoo.zoo.training.building import build, open_data
+from serzoo.zoo.run.build import build, open_data
+from serzoo.zoo.run.config import load
+from serzoo.zoo.run.train import train
 
 EPOCHS = 50
 POOLINGS = ("attentive", "stats")  # the default first

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from serzoo.datamodules.dataset import SpeechDataset
-from serzoo.datamodules.split import speaker_of
-from serzoo.zoo.errors import DataError
-from serzoo.zoo.statistics.metrics import PredictionTable
+from serzoo.datamodules.protocols import speaker_of
+from serzoo.zoo.core.errors import DataError
+from serzoo.zoo.statistics.table import PredictionTable
 
 GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..zoo.speakers import ACCEPT, cannot_tell
-from .folds import sentence
+from ..zoo.core.speakers import ACCEPT, cannot_tell
 from .manifest import Utterance
-from .split import (
+from .protocols import (
     PAIRS,
     PARTS,
     Split,
     listed_speakers,
+    sentence,
     some,
     speaker_of,
     speakers_of,

@@ -2,27 +2,107 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..zoo import registry
-from ..zoo.cache import cache_dir
-from ..zoo.errors import DataError, DataWarning
-from ..zoo.notices import tell
-from .audio import parse_channel
-from .manifest import Utterance, read_manifest, read_sidecar, validate
-from .prepare import Prepared, beside, prepare, tell_notes
-from .recheck import recheck
-from .spelling import as_on_disk, respelt
-from .synthetic import ensure_synthetic
-from .walk import walk
-from .weak import is_weak
+from ..zoo.core import registry
+from ..zoo.core.cache import cache_dir
+from ..zoo.core.errors import DataError, DataWarning
+from ..zoo.core.notices import tell
+from .audio import Level, decode_utterance, parse_channel
+from .manifest import Utterance, read_manifest, read_sidecar, validate, write_lines
+from .prepare import Prepared, beside, prepare, sample_hash, tell_notes
+from .synthetic.generate import ensure_synthetic
+from .walk import as_on_disk, respelt, walk
+
+# ---- Whether the audio of a manifest is still what the manifest was made of.
+
+
+def recheck(
+    utterances: Sequence[Utterance], root: Path, memory: Path
+) -> tuple[list[Utterance], int]:
+    """The utterances with the hash of what their files hold now.
+
+    A manifest can be older than its audio, and a hash that does not tell would hand out features of
+    samples that are no more. Every file is decoded once; what was heard is remembered until a path,
+    size or time of change is another.
+
+    Args:
+        utterances: of one corpus in a manifest.
+        root: its folder.
+        memory: folder to remember in.
+
+    Returns:
+        The utterances, and the number of those whose samples are others than the manifest says;
+        a warning names the first.
+
+    Raises:
+        DataError: when a file cannot be read, or holds what training must not meet: samples that
+            are not finite, or out of range.
+    """
+    seen = hashlib.sha256(b"2")  # raise when the same file is heard otherwise than before
+    for u in utterances:
+        stat = (root / u.audio).stat()
+        facts = [str(root.resolve()), u.audio, u.start, u.end, stat.st_size, stat.st_mtime_ns]
+        facts += [] if u.channel is None else [u.channel]
+        seen.update(json.dumps(facts).encode())
+    path = memory / f"heard-{seen.hexdigest()[:16]}.json"
+    hashes = _hashes_before(path, utterances)
+    if hashes is None:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            heard = pool.map(lambda u: _hear(u, root), utterances)
+            hashes = {u.id: sha for u, sha in zip(utterances, heard, strict=True)}
+        with contextlib.suppress(OSError):  # a convenience: the next run would listen again
+            write_lines(path, [json.dumps(hashes)])
+    changed = [u for u in utterances if u.sha is not None and u.sha != hashes[u.id]]
+    if changed:
+        warnings.warn(
+            f"the audio of {len(changed)} of {len(utterances)} utterances is not what the manifest "
+            f"was made of (first: {changed[0].audio}); what the files hold now is used and counts "
+            "as other data. Run `serzoo prepare` again, or restore the files",
+            DataWarning,
+            stacklevel=2,
+        )
+    return [replace(u, sha=hashes[u.id]) for u in utterances], len(changed)
+
+
+def _hashes_before(path: Path, utterances: Sequence[Utterance]) -> dict[str, str] | None:
+    """What was heard before; None where nothing was, or the file is damaged, with a note."""
+    try:
+        hashes = json.loads(path.read_text("utf-8"))
+        if not isinstance(hashes, dict) or not all(isinstance(h, str) for h in hashes.values()):
+            raise ValueError("not a hash by id")
+    except OSError:
+        return None
+    except ValueError as error:
+        warnings.warn(
+            f"{path} of the cache is damaged ({error}); the recordings are heard again",
+            DataWarning,
+            stacklevel=2,
+        )
+        return None
+    # files are known by place, size and time: in another manifest they may have other ids
+    return hashes if all(u.id in hashes for u in utterances) else None
+
+
+def _hear(utterance: Utterance, root: Path) -> str:
+    samples, _ = decode_utterance(utterance, root)
+    level = Level(utterance.channel)
+    level.add(samples[:, None], samples)
+    if level.broken:
+        level.check(f"{utterance.id} ({utterance.audio})")
+    return sample_hash(samples)
+
+
+# ----
 
 EMBEDDED = {"synthetic": "acted", "synthetic_talk": "talk"}
 
@@ -51,7 +131,7 @@ class Speech:
             for u in self.utterances
         )
         # of weak labels, also whose they are and how sure
-        weak = sorted((u.id, u.label_source, u.label_score) for u in self.utterances if is_weak(u))
+        weak = sorted((u.id, u.label_source, u.label_score) for u in self.utterances if u.weak)
         rows += [*weak, *sorted(self.soft.items())]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 

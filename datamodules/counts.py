@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..zoo.notices import shown
-from ..zoo.taxonomy import canonical
+from ..zoo.core.notices import shown
+from ..zoo.core.taxonomy import canonical
 from .info import CorpusInfo
 from .manifest import Utterance
 

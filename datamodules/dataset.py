@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..zoo.errors import DataError
-from ..zoo.types import Batch, Targets
+from ..zoo.core.errors import DataError
+from ..zoo.core.types import Batch, Targets
 from .corruption import Corruption
-from .encoding import load_wave, pad_waves
-from .features import FeatureStore, pad_hidden
+from .features import FeatureStore, load_wave, pad_hidden, pad_waves
 from .manifest import Utterance
-from .split import speaker_of
+from .protocols import speaker_of
 from .store import Row
 
 

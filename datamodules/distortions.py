@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..zoo.errors import ConfigError
+from ..zoo.core.errors import ConfigError
 from .audio import SAMPLE_RATE
 
 MP3_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # of MPEG-2, at 16 kHz

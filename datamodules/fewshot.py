@@ -16,20 +16,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..zoo.adaptation.options import check_shots
-from ..zoo.errors import DataError
-from ..zoo.record import write_json
-from ..zoo.speakers import REFUSE
-from ..zoo.taxonomy import Taxonomy
-from ..zoo.text import read_json
+from ..zoo.core.errors import ConfigError, DataError
+from ..zoo.core.files import read_json, write_json
+from ..zoo.core.speakers import REFUSE
+from ..zoo.core.taxonomy import Taxonomy
 from .audit import audit
 from .catalog import open_corpora
-from .classes import class_indices
 from .info import CorpusInfo
+from .labels import class_indices
 from .manifest import Utterance
-from .protocols import Protocol
+from .protocols import Protocol, Split, listed_speakers, some
 from .speech import SpeechDataModule
-from .split import Split, listed_speakers, some
+
+MOST_SHOTS = 64
+"""Of a class; with more, train on the target."""
 
 FORMAT = 1
 
@@ -300,4 +300,16 @@ def _check(
         raise DataError(
             f"{len(wrong)} utterances of the given support ({some(wrong)}) are not of its class "
             f"among the training speakers ({some(listed_speakers(pool))})"
+        )
+
+
+def check_shots(shots: int) -> None:
+    """Refuse a number of shots out of range.
+
+    Raises:
+        ConfigError: saying what it may be.
+    """
+    if not 0 <= shots <= MOST_SHOTS:
+        raise ConfigError(
+            f"shots={shots}; give 0 (as it is) to {MOST_SHOTS} utterances of each class"
         )

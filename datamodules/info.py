@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
-from ..zoo import registry, shipped
-from ..zoo.errors import ConfigError, DataError, suggest
-from ..zoo.taxonomy import canonical
+from ..zoo.core import registry, shipped
+from ..zoo.core.errors import ConfigError, DataError, suggest
+from ..zoo.core.taxonomy import canonical
 from .manifest import Utterance
-from .weak import is_weak
 
 ATTRIBUTES = ("gender", "language", "speaker")
 
@@ -150,7 +149,7 @@ class CorpusInfo:
         if column in ATTRIBUTES:
             value: str | None = getattr(utterance, column)
             return value
-        if column == "label" and is_weak(utterance):
+        if column == "label" and utterance.weak:
             return utterance.label  # a model's word, of the canonical vocabulary; no corpus' code
         if column == "label":
             raw, codes = utterance.label, self.labels

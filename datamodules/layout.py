@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..zoo.errors import DataError, suggest
-from ..zoo.text import read_text
+from ..zoo.core.errors import DataError, suggest
+from ..zoo.core.files import read_text
 
 MISSING = frozenset(
     ("nan", "-nan", "none", "null", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "-", "--", "?")

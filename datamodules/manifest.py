@@ -13,13 +13,14 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..zoo.errors import DataError, suggest
-from ..zoo.swap import new_file
-from ..zoo.text import json_lines, read_json
+from ..zoo.core.errors import DataError, suggest
+from ..zoo.core.files import json_lines, new_file, read_json
 from .placeholders import problem
 
 AGAIN = "is it a manifest? save it as UTF-8, or run `serzoo prepare` again"
 GENDERS = ("female", "male", None)
+
+WEAK = "weak:"  # how the source of a label begins that a model gave
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,11 @@ class Utterance:
     label_score: float | None = None
     sha: str | None = None
     channel: int | None = None
+
+    @property
+    def weak(self) -> bool:
+        """Whether a model gave its label."""
+        return (self.label_source or "").startswith(WEAK)
 
     @property
     def duration(self) -> float:

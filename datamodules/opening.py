@@ -7,20 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..zoo.config import RunConfig, build_taxonomy
-from ..zoo.errors import DataError
-from ..zoo.speakers import ACCEPT, REFUSE
-from ..zoo.taxonomy import Taxonomy
+from ..zoo.core.errors import DataError
+from ..zoo.core.speakers import ACCEPT, REFUSE
+from ..zoo.core.taxonomy import Taxonomy
 from .audit import AuditReport, audit
 from .catalog import open_corpora
-from .classes import auto_taxonomy, class_indices, refuse_unlabelled
 from .info import CorpusInfo
+from .labels import auto_taxonomy, class_indices, refuse_unlabelled, refuse_weak, with_weak
 from .manifest import read_manifest, read_sidecar
 from .prepare import beside, tell_notes
-from .protocols import Protocol
+from .protocols import Protocol, Split
 from .speech import SpeechDataModule
-from .split import PARTS, Split
-from .weak import refuse_weak, with_weak
 
 
 def open_data(
@@ -89,38 +86,6 @@ def open_data(
     module = SpeechDataModule(speech, split, taxonomy, label=label, weak=weak, **batching)
     module.coverage, module.audit = coverage, report
     return module
-
-
-def audit_folds(cfg: RunConfig, folds: Sequence[int] | None = None) -> list[int]:
-    """Open a run's data and audit each fold (all of the protocol's by default).
-
-    Returns:
-        The folds' numbers.
-
-    Raises:
-        DataError: naming the fold whose audit fails.
-    """
-    found: list[int] = []
-    wanted = folds
-    while wanted is None or len(found) < len(wanted):
-        fold = len(found) if wanted is None else wanted[len(found)]
-        module = open_data(
-            cfg.corpus,
-            protocol=cfg.protocol,
-            fold=fold,
-            taxonomy=build_taxonomy(cfg),
-            root=cfg.data.root,
-            manifest=cfg.data.manifest,
-            options=cfg.data.options,
-            label=cfg.data.label,
-            weak=cfg.data.weak,
-            unknown_speakers=cfg.data.unknown_speakers,
-        )
-        found.append(fold)
-        if wanted is None:
-            used = [u for part in PARTS for u in getattr(module.split, part)]
-            wanted = list(range(Protocol.load(str(cfg.protocol)).n_folds(used)))
-    return found
 
 
 def audit_corpus(

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from ..zoo.notices import shown
+from ..zoo.core.notices import shown
 
 POINTER = 1024  # bytes; a file of version control that stands for another is smaller than this
 REMEDY = {

@@ -20,25 +20,27 @@ from typing import Any
 
 import numpy as np
 
-from ..zoo import registry
-from ..zoo.errors import DataError, DataNote, DataWarning, system_error
-from ..zoo.notices import shown, tell
-from ..zoo.speakers import counted_speakers
-from ..zoo.swap import check_place
-from .audio import OF_A_FILE, AudioError, Level, Samples, decode_channels, mix, parse_channel
-from .channels import LOSS, mean_loss
-from .counts import (
-    Notice,
-    contents,
-    count_notice,
-    lost_labels,
-    nothing_labelled,
-    unknown_words,
+from ..zoo.core import registry
+from ..zoo.core.errors import DataError, DataNote, DataWarning, system_error
+from ..zoo.core.files import check_place
+from ..zoo.core.notices import shown, tell
+from ..zoo.core.speakers import counted_speakers
+from .audio import (
+    LOSS,
+    OF_A_FILE,
+    AudioError,
+    Level,
+    Samples,
+    decode_channels,
+    mean_loss,
+    mix,
+    parse_channel,
 )
+from .counts import Notice, contents, count_notice, lost_labels, nothing_labelled, unknown_words
 from .info import CorpusInfo
 from .manifest import Utterance, is_inside, write_lines, write_manifest
-from .spelling import Spelling, as_on_disk, respelt
-from .split import listed_speakers
+from .protocols import listed_speakers
+from .walk import Spelling, as_on_disk, respelt
 
 SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
 NEAREST = 20  # missing files that another name is looked up for (our choice)

@@ -9,16 +9,350 @@ The files and their keys are in :mod:`.protocol_file`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import hashlib
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
-from ..zoo.errors import ConfigError, DataError
-from ..zoo.speakers import ACCEPT, REFUSE
-from . import folds as rules
+from ..zoo.core import shipped
+from ..zoo.core.errors import ConfigError, DataError, suggest
+from ..zoo.core.speakers import ACCEPT, REFUSE
 from .manifest import Utterance
-from .protocol_file import ONE_FOLD, ProtocolFile
-from .split import PAIRS, PARTS, Split, some, speakers_of, unit_of, without_speaker
-from .weak import is_weak
+
+# ---- Rules that deal speakers into folds and choose validation speakers, without a random number.
+#
+# All depend on the speakers in the manifest alone (and, where asked, on how many utterances each
+# has), never on the order of its lines. An utterance whose speaker nobody knows is dealt by itself,
+# as if it were a speaker: protocols refuse that unless they are told to accept it.
+
+
+def sexes(utterances: Sequence[Utterance]) -> dict[str, str]:
+    """Sex of every speaker; "" where the manifest does not say, or says two things."""
+    said: dict[str, set[str]] = defaultdict(set)
+    for u in utterances:
+        said[unit_of(u)] |= {u.gender} if u.gender else set()
+    return {s: next(iter(g)) if len(g) == 1 else "" for s, g in sorted(said.items())}
+
+
+def balanced(utterances: Sequence[Utterance], n: int, *, by_utterances: bool) -> list[list[str]]:
+    """Deal the speakers into ``n`` folds that differ by one speaker of each sex at most.
+
+    Within a sex, each speaker goes to the fold with the fewest of that sex, then the fewest
+    speakers, then (by_utterances) the fewest utterances, then the first; in the order of their
+    names, or from the one with the most utterances down. Our choice.
+    """
+    counts = Counter(map(unit_of, utterances))
+    groups: dict[str, list[str]] = defaultdict(list)
+    for speaker, sex in sexes(utterances).items():
+        groups[sex].append(speaker)
+    folds: list[list[str]] = [[] for _ in range(n)]
+    load = [0] * n
+    for _, speakers in sorted(groups.items()):
+        mine = [0] * n
+        for s in sorted(speakers, key=lambda s: (-counts[s] if by_utterances else 0, s)):
+            k = min(range(n), key=lambda i: (mine[i], len(folds[i]), load[i], i))
+            folds[k].append(s)
+            mine[k] += 1
+            load[k] += counts[s] if by_utterances else 0
+    return [sorted(f) for f in folds]
+
+
+def held_out_speakers(utterances: Sequence[Utterance], share: float) -> set[str]:
+    """A share of the speakers of each corpus and sex: one at least, and one at least stays.
+
+    Which ones is settled by a hash of their names, so that neither the first nor the last of a
+    corpus is favoured. Our choice.
+    """
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    corpus = {unit_of(u): u.corpus for u in utterances}
+    for speaker, sex in sexes(utterances).items():
+        groups[corpus[speaker], sex].append(speaker)
+    chosen: set[str] = set()
+    for speakers in groups.values():
+        k = min(len(speakers) - 1, max(1, round(share * len(speakers))))
+        chosen |= set(sorted(speakers, key=_rank)[:k])
+    return chosen
+
+
+def held_out_sentences(utterances: Sequence[Utterance], share: float) -> set[str]:
+    """Ids of all utterances of a share of the sentences, chosen by hash; one sentence at least."""
+    spoken: dict[str, list[str]] = defaultdict(list)
+    for u in utterances:
+        spoken[sentence(u.text) or u.id].append(u.id)
+    k = min(len(spoken) - 1, max(1, round(share * len(spoken))))
+    return {i for s in sorted(spoken, key=_rank)[:k] for i in spoken[s]}
+
+
+def sentence(text: str | None) -> str:
+    """A transcript without case, punctuation and extra spaces; "" where there is none."""
+    plain = unicodedata.normalize("NFKC", text or "").casefold()
+    kept = "".join(c for c in plain if unicodedata.category(c)[0] not in "PS")
+    return " ".join(kept.split())
+
+
+def _rank(name: str) -> tuple[str, str]:
+    return hashlib.sha256(f"serzoo:{name}".encode()).hexdigest(), name
+
+
+# ---- What a protocol makes of a manifest: train, valid and test, and what they may share.
+
+PARTS = ("train", "valid", "test")
+PAIRS = (("train", "valid"), ("train", "test"), ("valid", "test"))
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Which parts may have speakers in common, and the words that say why."""
+
+    parts: tuple[str, ...]
+    why: str
+
+    @classmethod
+    def from_data(cls, name: str, data: Any) -> Sharing | None:
+        """From ``shares`` of a protocol file: words (for all parts), or parts and why.
+
+        Raises:
+            ConfigError: when there are no words.
+        """
+        if data is None:
+            return None
+        given = {"why": data} if isinstance(data, str) else dict(data)
+        parts, why = tuple(given.get("parts", PARTS)), str(given.get("why") or "").strip()
+        if not why or len(parts) < 2 or not set(parts) <= set(PARTS):
+            raise ConfigError(
+                f"protocol '{name}': shares must say why in words, and name two or three parts of "
+                f"{', '.join(PARTS)}; it says {data}"
+            )
+        return cls(parts, why)
+
+    def allows(self, a: str, b: str) -> bool:
+        """Whether parts ``a`` and ``b`` may share a speaker."""
+        return a in self.parts and b in self.parts
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fold of a protocol.
+
+    Attributes:
+        train: utterances to learn from, in the order of the manifest, as in the other parts.
+        valid: utterances to choose a model by.
+        test: utterances to score once.
+        protocol: name and version.
+        fold: which fold, from 0.
+        sharing: the protocol's word on parts that share speakers; None = none may.
+        notes: facts about this split that its reader should know.
+        unknown_speakers: ``accept`` if utterances without a speaker may be in any part; ``refuse``.
+    """
+
+    train: list[Utterance]
+    valid: list[Utterance]
+    test: list[Utterance]
+    protocol: str = "custom@1"
+    fold: int = 0
+    sharing: Sharing | None = None
+    notes: list[str] = field(default_factory=list)
+    unknown_speakers: str = REFUSE
+
+    def parts(self) -> Iterator[tuple[str, list[Utterance]]]:
+        """Name and utterances of each part."""
+        yield from zip(PARTS, (self.train, self.valid, self.test), strict=True)
+
+    def fingerprint(self) -> dict[str, str]:
+        """12 hexadecimal digits for each part: its utterances' ids, whatever their order."""
+        return {
+            part: hashlib.sha256("\n".join(sorted(u.id for u in us)).encode()).hexdigest()[:12]
+            for part, us in self.parts()
+        }
+
+
+def speaker_of(utterance: Utterance) -> str:
+    """``corpus/speaker``: names are unique within a corpus only; "" if nobody knows who speaks."""
+    return f"{utterance.corpus}/{utterance.speaker}" if utterance.speaker else ""
+
+
+def speakers_of(utterances: Iterable[Utterance]) -> set[str]:
+    """The ``corpus/speaker`` names of these utterances, of those that are known."""
+    return {speaker_of(u) for u in utterances} - {""}
+
+
+def without_speaker(utterances: Iterable[Utterance]) -> list[Utterance]:
+    """Those of which nobody knows who speaks."""
+    return [u for u in utterances if not speaker_of(u)]
+
+
+def unit_of(utterance: Utterance) -> str:
+    """What is dealt as one: all of a speaker, or an utterance by itself if nobody knows whose."""
+    return speaker_of(utterance) or utterance.id
+
+
+def listed_speakers(utterances: Iterable[Utterance]) -> list[str]:
+    """What a record keeps: ``corpus/speaker``, and ``corpus/`` for those who are not known."""
+    return sorted({speaker_of(u) or f"{u.corpus}/" for u in utterances})
+
+
+def some(names: Iterable[str], n: int = 5) -> str:
+    """The first names, sorted, and how many more there are."""
+    names = sorted(names)
+    return ", ".join(names[:n]) + (f", ... {len(names) - n} more" if len(names) > n else "")
+
+
+# ---- Files of protocols: what may be written in them, by name and version.
+#
+# A protocol is a YAML file in ``configs/protocol``::
+#
+# version: 1
+# about: one sentence
+# corpora: [ravdess]          # left out: any
+# by: speaker                 # speaker | session | corpus | official (labels["split"]) |
+# # source (weak labels train, people validate and test) | none
+# folds:                      # one list per fold, or `each`, or {balanced: N, utterances: true}
+# - ["01", "02", "03", "04"]
+# expected: 91                # how many speakers or sessions the full corpus has
+# tests: own                  # own | others (by corpus): train on the own, test the rest
+# validation: next            # next fold | {next: N}, its first N speakers |
+# # {speakers: share} | {sentences: share} | official |
+# # others (by source: all folds but the tested one)
+# shares: {parts: [train, valid], why: words}
+#
+# A change that moves one utterance is a new version. What a protocol does is in :mod:`.protocols`.
+
+_KEYS = {"version", "about", "corpora", "by", "folds", "expected", "tests", "validation", "shares"}
+_BY = ("speaker", "session", "corpus", "official", "source", "none")
+ONE_FOLD = ("official", "none")
+_SHARES = {"speakers", "sentences"}
+
+
+@dataclass(frozen=True)
+class ProtocolFile:
+    """What is written; see the module for the fields, :meth:`load` for the shipped ones."""
+
+    stem: str
+    version: int
+    about: str
+    by: str
+    validation: str
+    share: float = 0.0
+    first: int = 0
+    corpora: tuple[str, ...] = ()
+    listed: tuple[tuple[str, ...], ...] = ()
+    dealt: int = 0
+    by_utterances: bool = False
+    expected: int = 0
+    sharing: Sharing | None = None
+    tests_others: bool = False
+
+    @property
+    def name(self) -> str:
+        """``ravdess8-6fold@1``."""
+        return f"{self.stem}@{self.version}"
+
+    @staticmethod
+    def names() -> list[str]:
+        """Names of the shipped protocols, without versions."""
+        return shipped.names("protocol")
+
+    @classmethod
+    def load(cls, name: str) -> Self:
+        """A shipped protocol by name, with or without its version; ``kfold-8`` for eight folds.
+
+        Raises:
+            ConfigError: when there is none of this name, or not in this version.
+        """
+        stem, _, version = name.partition("@")
+        sized = re.fullmatch(r"kfold-([1-9][0-9]*)", stem)
+        file = "kfold" if sized else stem
+        if file not in cls.names():
+            raise ConfigError(f"no protocol called '{stem}'{suggest(stem, cls.names())}")
+        protocol = cls.from_dict(file, shipped.read("protocol", file))
+        if version and version != str(protocol.version):
+            raise ConfigError(
+                f"protocol '{stem}' has version {protocol.version}, not '{version}'; write "
+                f"'{stem}@{protocol.version}', or install the release that had the other"
+            )
+        if sized and int(sized[1]) != protocol.dealt:
+            if int(sized[1]) < 3:
+                raise ConfigError(f"'{stem}' has too few folds: test, validation and train need 3")
+            protocol = replace(protocol, stem=stem, dealt=int(sized[1]))
+        return protocol
+
+    @classmethod
+    def from_dict(cls, name: str, data: Mapping[str, Any]) -> Self:
+        """From the contents of a protocol file.
+
+        Raises:
+            ConfigError: unknown or missing keys, or values that are no rule.
+        """
+
+        def wrong(what: str) -> ConfigError:
+            return ConfigError(f"protocol '{name}': {what}")
+
+        for key in data:
+            if key not in _KEYS:
+                raise wrong(f"unknown key '{key}'{suggest(key, _KEYS)}")
+        by, folds, valid = data.get("by"), data.get("folds"), data.get("validation")
+        if by not in _BY:
+            raise wrong(f"by is '{by}'; have {', '.join(_BY)}")
+        listed: tuple[tuple[str, ...], ...] = ()
+        dealt, by_utterances = 0, False
+        corpora = tuple(map(str, data.get("corpora") or ()))
+        if isinstance(folds, list):
+            prefix = f"{corpora[0]}/" if len(corpora) == 1 and by != "corpus" else ""
+            listed = tuple(tuple(prefix + str(unit) for unit in fold) for fold in folds)
+            units = [u for fold in listed for u in fold]
+            if len(set(units)) != len(units):
+                raise wrong("folds name a speaker twice; the test parts must not overlap")
+        elif (
+            isinstance(folds, dict)
+            and by in ("speaker", "source")
+            and isinstance(folds.get("balanced"), int)
+        ):
+            dealt, by_utterances = folds["balanced"], bool(folds.get("utterances", False))
+        elif (folds != "each" or by in ONE_FOLD) and not (folds is None and by in ONE_FOLD):
+            raise wrong(f"folds is {folds!r}; want lists, 'each', or {{balanced: N}} by speaker")
+        share, first = 0.0, 0
+        if isinstance(valid, dict) and set(valid) == {"next"} and listed:
+            first, valid = int(valid["next"]), "next"
+            if not 0 < first <= min(len(fold) for fold in listed):
+                raise wrong(f"validation on the next fold's first {first}; its folds are smaller")
+        elif isinstance(valid, dict) and len(valid) == 1 and set(valid) <= _SHARES:
+            valid, share = next(iter(valid.items()))
+            if not 0 < float(share) < 1:
+                raise wrong(f"validation share is {share}; want a number between 0 and 1")
+        elif valid != {"official": "official", "source": "others", "none": None}.get(by, "next"):
+            raise wrong(
+                f"validation is {valid!r}; want next, {{next: 2}} with listed folds, "
+                "{speakers: 0.2}, {sentences: 0.2}"
+            )
+        tests = data.get("tests", "own")
+        if tests not in ("own", "others") or (tests == "others" and by != "corpus"):
+            raise wrong(f"tests is {tests!r}; have own, and others by corpus")
+        if tests == "others" and valid == "next":
+            raise wrong("a fold that tests all others has no next one; want {speakers: 0.2}")
+        if valid == "next" and 0 < (len(listed) or dealt) < 3:
+            raise wrong("validation on the next fold needs 3 folds, or nothing is left to train on")
+        return cls(
+            stem=name,
+            version=int(data.get("version", 1)),
+            about=str(data.get("about", "")),
+            by=by,
+            validation=str(valid or "none"),
+            share=float(share),
+            first=first,
+            corpora=corpora,
+            listed=listed,
+            dealt=dealt,
+            by_utterances=by_utterances,
+            expected=int(data.get("expected", 0)),
+            sharing=Sharing.from_data(name, data.get("shares")),
+            tests_others=tests == "others",
+        )
+
+
+# ----
 
 BY_SPEAKER = ("speaker", "session", "source")
 """Ways to deal that keep speakers apart; a corpus, or a split that is given, needs no speaker."""
@@ -114,7 +448,7 @@ class Protocol(ProtocolFile):
             return [list(fold) for fold in self.listed]
         if self.dealt:
             if self.by == "source":
-                utterances = [u for u in utterances if not is_weak(u)]
+                utterances = [u for u in utterances if not u.weak]
             speakers = {unit_of(u) for u in utterances}
             if (n := len(speakers)) < self.dealt:
                 raise DataError(
@@ -122,7 +456,7 @@ class Protocol(ProtocolFile):
                     f"{n} ({some(speakers)}): {self._need}"
                     + (f", so protocol=kfold-{n} would do" if n >= 3 else "")
                 )
-            return rules.balanced(utterances, self.dealt, by_utterances=self.by_utterances)
+            return balanced(utterances, self.dealt, by_utterances=self.by_utterances)
         units = sorted({self._unit(u) for u in utterances})
         least = 3 if self.validation == "next" else 2
         if len(units) < least:
@@ -137,7 +471,7 @@ class Protocol(ProtocolFile):
         if self.by == "source":
             own = set(groups[fold])
             parts = {True: "test", False: "valid"}
-            return ["train" if is_weak(u) else parts[unit_of(u) in own] for u in utterances]
+            return ["train" if u.weak else parts[unit_of(u) in own] for u in utterances]
         fold_of = {unit: k for k, group in enumerate(groups) for unit in group}
         unknown = {self._unit(u) for u in utterances} - set(fold_of)
         if unknown:
@@ -154,10 +488,10 @@ class Protocol(ProtocolFile):
             held = set(after[: self.first] if self.first else after)
             chosen = {u.id for u in rest if self._unit(u) in held}
         elif self.validation == "speakers":
-            speakers = rules.held_out_speakers(rest, self.share)
+            speakers = held_out_speakers(rest, self.share)
             chosen = {u.id for u in rest if unit_of(u) in speakers}
         else:
-            chosen = rules.held_out_sentences(rest, self.share) if rest else set()
+            chosen = held_out_sentences(rest, self.share) if rest else set()
         return [
             "test" if test else "valid" if u.id in chosen else "train"
             for u, test in zip(utterances, tested, strict=True)
@@ -189,7 +523,7 @@ class Protocol(ProtocolFile):
             )
         lost = without_speaker(utterances) if self.by in BY_SPEAKER else []
         if self.by == "source":  # who speaks in a corpus that people did not label is nobody there
-            human = {u.corpus for u in utterances if not is_weak(u)}
+            human = {u.corpus for u in utterances if not u.weak}
             lost = [u for u in lost if u.corpus in human]
         if not lost:
             return
@@ -221,7 +555,7 @@ class Protocol(ProtocolFile):
                 f"not those of {self.name} on the whole corpus"
             )
         named = [u for u in utterances if u.speaker]
-        silent = [s for s, sex in rules.sexes(named).items() if not sex]
+        silent = [s for s, sex in sexes(named).items() if not sex]
         if silent and (self.dealt or self.validation == "speakers"):
             notes.append(
                 f"sex of {len(silent)} speakers unknown, not balanced by it: {some(silent)}"

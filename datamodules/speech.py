@@ -9,19 +9,26 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ..zoo.encoder import Encoder
-from ..zoo.errors import DataError
-from ..zoo.taxonomy import Coverage, Taxonomy
-from ..zoo.types import Batch
+from ..zoo.core.encoder import Encoder
+from ..zoo.core.errors import DataError
+from ..zoo.core.taxonomy import Coverage, Taxonomy
+from ..zoo.core.types import Batch
 from .audit import AuditReport
 from .catalog import Speech
-from .classes import class_indices, digest, share_of
 from .dataset import SpeechDataset
 from .features import FeatureStore, Filled
+from .labels import (
+    class_indices,
+    confidences,
+    digest,
+    refuse_weak,
+    share_of,
+    soft_rows,
+    weak_counts,
+)
 from .manifest import Utterance
+from .protocols import PARTS, Split, listed_speakers, without_speaker
 from .sampler import BucketSampler, EvalSampler
-from .split import PARTS, Split, listed_speakers, without_speaker
-from .weak import confidences, refuse_weak, soft_rows, weak_counts
 
 
 class SpeechDataModule(L.LightningDataModule):
@@ -164,7 +171,7 @@ class SpeechDataModule(L.LightningDataModule):
         return found if self.share["share"] == 1 else {**found, "train_share": self.share}
 
     def speakers(self) -> dict[str, list[str]]:
-        """Who speaks in each part, as records keep it (:mod:`serzoo.zoo.speakers`)."""
+        """Who speaks in each part, as records keep it (:mod:`serzoo.zoo.core.speakers`)."""
         return {part: listed_speakers(d.utterances) for part, d in self.datasets.items()}
 
     def _loader(self, part: str, training: bool) -> DataLoader[Batch]:

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..zoo.errors import ConfigError
-from ..zoo.head import Head
-from ..zoo.taxonomy import Taxonomy
-from ..zoo.types import Frames, HeadLoss, Targets
+from ..zoo.core.errors import ConfigError
+from ..zoo.core.head import Head
+from ..zoo.core.taxonomy import Taxonomy
+from ..zoo.core.types import Frames, HeadLoss, Targets
 from .losses import LossName, binary_cross_entropy, cross_entropy, focal, smooth
 from .pooling import PooledEmbedding, PoolingName
-from .widening import wider_linear
+from .widen import wider_linear
 
 
 class ClassificationHead(Head):

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..zoo.head import Head
-from ..zoo.taxonomy import Taxonomy
-from ..zoo.types import Frames, HeadLoss, Targets
-from .gen_ser import GenSERHead
+from ..zoo.core.head import Head
+from ..zoo.core.taxonomy import Taxonomy
+from ..zoo.core.types import Frames, HeadLoss, Targets
+from .gen_ser.head import GenSERHead
 from .pooling import PooledEmbedding, PoolingName
-from .widening import wider_rows
+from .widen import wider_rows
 
 
 class RegressCodesHead(GenSERHead):

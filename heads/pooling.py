@@ -6,13 +6,142 @@ loses what distinguishes two emotions.
 
 from __future__ import annotations
 
-from typing import Literal
+import threading
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..zoo.types import Frames
-from .constant_frames import attentive_stats, plain_stats, worthwhile
+from ..zoo.core.types import Frames
+
+# ---- Pooling of frames that do not learn (stored features, a frozen encoder), read once each way.
+#
+# A step of a small head on stored features is bound by memory: every pass over the frames costs more
+# than its arithmetic, and a new tensor of their size more than a pass. Here the frames are read as
+# they are stored, in few passes through the same memory, and nothing of their size is kept between
+# forwards and backwards.
+# The numbers are those of the plain formulas in ``pooling.py``, which tests compare.
+
+
+def worthwhile(x: Tensor) -> bool:
+    """Whether frames are constant and on the CPU; a GPU is better off with few large kernels."""
+    if torch.compiler.is_compiling():  # a tracer wants the plain formulas
+        return False
+    return x.device.type == "cpu" and not x.requires_grad
+
+
+def centre(x: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """``[B, 1, D]``: a vector near each utterance's mean, from every eighth frame."""
+    few, speech = x[:, ::8].to(dtype), mask[:, ::8, None]
+    return few.masked_fill(~speech, 0.0).sum(1, keepdim=True) / speech.sum(1, True).clamp_min(1)
+
+
+_kept = threading.local()
+KEPT_BYTES = 64 << 20  # what a batch of clips needs, not what a long recording does
+
+
+def scratch(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Memory of this shape, the same at every call: fresh pages cost more than arithmetic.
+
+    It is the caller's until the next call in the same thread.
+    """
+    size = shape.numel()
+    if dtype != torch.float32 or size * 4 > KEPT_BYTES:
+        return torch.empty(shape, dtype=dtype)
+    kept: Tensor | None = getattr(_kept, "memory", None)
+    if kept is None or kept.numel() < size:
+        with torch.inference_mode(False):  # or training could not write to it
+            kept = _kept.memory = torch.empty(size)
+    return kept[:size].view(shape)
+
+
+class AttentiveStats(torch.autograd.Function):
+    """Mean and variance of constant frames under weights that learn, from the frames.
+
+    ``w = softmax_t(v . tanh(W n(x_t) + b))`` with n the layer normalisation without its affine
+    part, which is in W and b: ``W n(x) = (W x - m sum(W)) / s`` with a frame's mean m and deviation
+    s over D, so that no normalised copy is needed (``s^2 = E x^2 - m^2``, harmless where a frame's
+    mean is of the size of its deviation, as in every encoder here). The statistics are taken of
+    ``y_t = x_t - c``, c near the utterance's plain mean, and do not cancel: ``mean = c + sum_t w_t
+    y_t`` and ``variance = sum_t w_t y_t^2 - (sum_t w_t y_t)^2``.
+
+    The product with W is in the precision of the frames: those that were computed and stored in
+    bfloat16 are multiplied in bfloat16, which loses what storing them lost (one part in 500) and is
+    several times as fast where the processor has units for it. All else is float32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mask: Tensor, W: Tensor, b: Tensor, v: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """``[B, T, D]`` of any floating type, ``[B, T]``, ``[H, D]``, ``[H]``, ``[Q, H]``.
+
+        Returns:
+            Mean and variance, ``[B, Q, D]`` each, in float32.
+        """
+        y = scratch(x.shape, v.dtype).copy_(x)
+        norm = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+        if not bool(norm.isfinite().all()):  # NaN behind the end, which weight 0 would let through
+            x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
+            norm = torch.linalg.vector_norm(y.copy_(x), dim=-1, keepdim=True)
+        m = y.mean(-1, keepdim=True)
+        power = norm.square_().div_(x.shape[-1])
+        inverse = power.addcmul_(m, m, value=-1).clamp_min_(0).add_(eps).rsqrt_()
+        inner = (x @ W.T.to(x.dtype)).to(v.dtype).addcmul_(m, W.sum(1), value=-1)
+        h = inner.mul_(inverse).add_(b).tanh_()  # [B, T, H]
+        logits = (h @ v.T).mT.masked_fill(~mask.unsqueeze(1), float("-inf"))
+        weights = logits.softmax(-1)  # [B, Q, T]
+        c = centre(x, mask, v.dtype)
+        shift = weights @ y.sub_(c)
+        variance = (weights @ y.square_()).addcmul_(shift, shift, value=-1)
+        ctx.save_for_backward(x, c, v, m, inverse, h, weights, shift)
+        return shift + c, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of W, b and v."""
+        x, c, v, m, inverse, h, weights, shift = ctx.saved_tensors
+        to_mean, to_variance = gradients
+        y = scratch(x.shape, v.dtype).copy_(x).sub_(c)
+        # of the weights, up to a constant over time
+        back = (to_mean - 2 * to_variance * shift) @ y.mT
+        back += to_variance @ y.square_().mT
+        back = weights * (back - (weights * back).sum(-1, keepdim=True))
+        out_v = (back @ h).sum(0)
+        inner = (back.mT @ v).mul_(1 - h.square())  # [B, T, H]
+        out_b = inner.sum((0, 1))
+        inner = inner.mul_(inverse).flatten(0, 1)
+        out_W = (inner.T.to(x.dtype) @ x.flatten(0, 1)).to(v.dtype)
+        out_W -= inner.T @ m.flatten(0, 1)
+        return None, None, out_W, out_b, out_v, None
+
+
+def attentive_stats(
+    x: Tensor, mask: Tensor, norm: nn.LayerNorm, linear: nn.Linear, last: nn.Linear
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance, ``[B, Q, D]`` each, of ``softmax_t(last(tanh(linear(norm(x)))))``."""
+    W = linear.weight * norm.weight
+    b = linear.weight @ norm.bias + linear.bias
+    found: tuple[Tensor, Tensor] = AttentiveStats.apply(  # type: ignore[no-untyped-call]
+        x, mask, W, b, last.weight, norm.eps
+    )
+    return found
+
+
+@torch.no_grad()
+def plain_stats(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over the frames of speech, ``[B, 1, D]`` each, in float32."""
+    means, variances = [], []
+    ends = (mask * torch.arange(1, mask.shape[1] + 1)).amax(1).tolist()
+    for row, speech, end in zip(x, mask, ends, strict=True):  # one at a time: they stay in cache
+        frames, heard = row[:end], speech[:end]
+        frames = (frames if bool(heard.all()) else frames[heard]).float()
+        means.append(frames.mean(0, keepdim=True))
+        variances.append((frames - means[-1]).square_().mean(0, keepdim=True))
+    return torch.stack(means), torch.stack(variances)
+
+
+# ----
 
 PoolingName = Literal["mean", "stats", "attentive"]
 

@@ -20,11 +20,11 @@ from rich.console import Console
 from serzoo.datamodules.corruption import remembered
 from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.datamodules.manifest import Utterance
-from serzoo.zoo import config
-from serzoo.zoo.comparison.compare import compare
-from serzoo.zoo.errors import DataError
-from serzoo.zoo.reporting.report import report
-from serzoo.zoo.training.building import open_data
+from serzoo.zoo.compare.compare import compare
+from serzoo.zoo.core.errors import DataError
+from serzoo.zoo.report.report import report
+from serzoo.zoo.run import config
+from serzoo.zoo.run.build import open_data
 
 
 def loudness(samples: np.ndarray) -> np.ndarray:

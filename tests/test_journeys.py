@@ -23,9 +23,8 @@ from typing import Any
 import pytest
 import tiny_models
 from PIL import Image
-from serzoo.zoo.board.columns import EVENTS
-from serzoo.zoo.cli import parser
-from serzoo.zoo.verbs import VERBS
+from serzoo.zoo.cli import VERBS, parser
+from serzoo.zoo.run.board import EVENTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -125,9 +125,9 @@ def imported_parts(part: str) -> dict[str, set[str]]:
 
 def test_the_reader_of_imports_sees_relative_ones(tmp_path: Path) -> None:
     heads = set(imports(ROOT / "heads" / "classification.py"))
-    assert {"serzoo.zoo.head.Head", "serzoo.heads.pooling", "torch.nn"} <= heads
+    assert {"serzoo.zoo.core.head.Head", "serzoo.heads.pooling", "torch.nn"} <= heads
     corpora = set(imports(ROOT / "datamodules" / "corpora" / "folder.py"))
-    assert {"serzoo.zoo.errors", "serzoo.datamodules.manifest"} <= corpora
+    assert {"serzoo.zoo.core.errors", "serzoo.datamodules.manifest"} <= corpora
 
 
 def test_the_zoo_imports_neither_heads_nor_data() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from facts import says, tells
-from serzoo.zoo import errors
+from serzoo.zoo.core import errors
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent

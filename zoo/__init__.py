@@ -1,8 +1,8 @@
 """Core of serzoo: contracts, configuration, training, comparison.
 
 The public names are imported on first use, so that the command line answers without torch. The
-verbs are functions of the modules that carry their names: ``from serzoo.zoo.train import train``,
-``serzoo.zoo.evaluate``, ``serzoo.zoo.comparison.compare``, ``serzoo.zoo.reporting.report``.
+verbs are functions of the modules that carry their names: ``from serzoo.zoo.run.train import train``,
+``serzoo.zoo.run.score``, ``serzoo.zoo.compare.compare``, ``serzoo.zoo.report.report``.
 """
 
 from __future__ import annotations
@@ -10,34 +10,35 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from .core.encoder import Encoder
+    from .core.head import Head
+    from .core.taxonomy import Taxonomy
+    from .core.types import Batch, Frames, HeadLoss, Targets
+    from .run.build import build_run
+    from .run.checkpoint import load
+    from .run.module import SERModule
+    from .run.save import push_to_hub, save_pretrained
+    from .statistics.table import PredictionTable
+
 if __name__ == "zoo":  # a second copy of every class would follow
     raise ImportError("import serzoo.zoo, not zoo: put `serzoo.` before the path")
 
-if TYPE_CHECKING:
-    from .checkpoint import load
-    from .encoder import Encoder
-    from .head import Head
-    from .module import SERModule
-    from .publishing.published import push_to_hub, save_pretrained
-    from .statistics.metrics import PredictionTable
-    from .taxonomy import Taxonomy
-    from .training.building import build_run
-    from .types import Batch, Frames, HeadLoss, Targets
 
 _WHERE = {
-    "Batch": "types",
-    "Encoder": "encoder",
-    "Frames": "types",
-    "Head": "head",
-    "HeadLoss": "types",
-    "PredictionTable": "statistics.metrics",
-    "SERModule": "module",
-    "Targets": "types",
-    "Taxonomy": "taxonomy",
-    "build_run": "training.building",
-    "load": "checkpoint",
-    "push_to_hub": "publishing.published",
-    "save_pretrained": "publishing.published",
+    "Batch": "core.types",
+    "Encoder": "core.encoder",
+    "Frames": "core.types",
+    "Head": "core.head",
+    "HeadLoss": "core.types",
+    "PredictionTable": "statistics.table",
+    "SERModule": "run.module",
+    "Targets": "core.types",
+    "Taxonomy": "core.taxonomy",
+    "build_run": "run.build",
+    "load": "run.checkpoint",
+    "push_to_hub": "run.save",
+    "save_pretrained": "run.save",
 }
 
 __all__ = [

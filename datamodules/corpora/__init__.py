@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...zoo.errors import DataError, DataNote, DataWarning
-from ...zoo.notices import shown
+from ...zoo.core.errors import DataError, DataNote, DataWarning
+from ...zoo.core.notices import shown
 from ..audio import SUFFIXES
 from ..manifest import Utterance
 from ..walk import Found, walk

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path, PurePosixPath
 
-from ...zoo.errors import DataError, suggest
-from ...zoo.text import OLD, decode
+from ...zoo.core.errors import DataError, suggest
+from ...zoo.core.files import OLD, decode
 from ..audio import SUFFIXES
 from ..layout import is_missing, one_spelling
 from ..manifest import Utterance, is_inside

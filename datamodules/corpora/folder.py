@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...zoo.errors import ConfigError, DataError
+from ...zoo.core.errors import ConfigError, DataError
 from ..layout import one_spelling
 from ..manifest import Utterance
 from ..walk import Found

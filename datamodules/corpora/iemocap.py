@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...zoo.errors import DataError
-from ...zoo.text import read_text
+from ...zoo.core.errors import DataError
+from ...zoo.core.files import read_text
 from ..layout import listing
 from ..manifest import Utterance
 from . import find_files, note, utterance

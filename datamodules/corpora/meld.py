@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...zoo.errors import DataError
+from ...zoo.core.errors import DataError
 from ..layout import check_once, listing, read_table
 from ..manifest import Utterance
 from . import find_files, left_out, note, nothing_found, utterance

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...zoo.errors import DataError
+from ...zoo.core.errors import DataError
 from ..manifest import Utterance
-from ..synthetic import generate
+from ..synthetic.generate import generate
 from . import utterance
 
 

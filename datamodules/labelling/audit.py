@@ -9,27 +9,380 @@ fixed sentences, weak labels are worthless, and what a model gains by others is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...zoo.errors import ConfigError
-from ...zoo.registry import check_knobs, schema_of
-from ...zoo.taxonomy import Taxonomy
-from ..folds import sentence
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ...zoo.core import registry
+from ...zoo.core.errors import ConfigError, DataError
+from ...zoo.core.numbers import p_text, plain, span
+from ...zoo.core.registry import check_knobs, schema_of
+from ...zoo.core.taxonomy import Taxonomy
+from ..catalog import open_corpora
 from ..info import CorpusInfo
-from ..manifest import Utterance, write_lines
-from ..weak import is_weak
-from .against import Said, compare
-from .audit_data import People, Rows, Weak, folder_of, labelled, opened, people
-from .audit_page import markdown, unlike_chance, words
+from ..labels import auto_taxonomy, class_indices
+from ..manifest import Utterance, read_manifest, write_lines
+from ..protocols import sentence
 from .entail import Entail
-from .folding import fold, fold_rows, reachable
+from .label import scorer_of
 from .scorers import Scorer
-from .select import select, soft_targets
-from .verb import scorer_of
-from .wording import DRAWS, control
+from .select import Criteria, fold, fold_rows, reachable, select, soft_targets
+from .stage import read_labels, rows_of
+from .wording import DRAWS, LEVEL, Control, Said, compare, control
+
+# ---- What an audit looks at: weak labels with what stands behind them, and corpora people labelled.
+
+Rows = dict[str, dict[str, Any]]
+GIVEN = "given"
+"""The column that ``serzoo label`` keeps people's labels in; their codes are those of ``label``."""
+
+
+@dataclass(frozen=True)
+class Weak:
+    """A manifest of weak labels.
+
+    Attributes:
+        utterances: by id.
+        coarse: whose classes the labels are; None where its folder is not there.
+        fine: whose classes were scored.
+        rows: of scores, by id.
+        criteria: that the labels were selected by.
+        source: ``MODEL@REVISION``, or "" where none is labelled.
+    """
+
+    utterances: dict[str, Utterance]
+    coarse: Taxonomy | None = None
+    fine: Taxonomy | None = None
+    rows: Rows | None = None
+    criteria: Criteria = field(default_factory=Criteria)
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class People:
+    """A corpus with people's labels.
+
+    Attributes:
+        name: of the corpus; of several alike, with where it is from.
+        utterances: with people's labels in ``column``, and no weak ones.
+        column: as :func:`..info.canonical_label` takes it.
+        taxonomy: of the labels.
+        classes: of each utterance; -1 = none.
+        own: weak labels are of these utterances, or would be.
+    """
+
+    name: str
+    utterances: list[Utterance]
+    column: str
+    taxonomy: Taxonomy
+    classes: list[int]
+    own: bool
+
+
+def opened(
+    source: str, root: str | None = None, options: Mapping[str, Any] | None = None
+) -> tuple[Weak | None, list[Utterance]]:
+    """Weak labels, where there are some, and all utterances, of a folder, manifest or corpus.
+
+    Raises:
+        DataError: when there is none such.
+    """
+    path = Path(source)
+    folder = folder_of(source)
+    if folder is not None:
+        utterances = read_manifest(folder / "manifest.jsonl")
+        record = read_labels(folder)
+        weak = Weak(
+            {u.id: u for u in utterances},
+            Taxonomy.from_dict(record["taxonomy"]),
+            Taxonomy.from_dict(record["scores"]["settings"]["taxonomy"]),
+            {r["id"]: r for r in rows_of(folder / "scores.jsonl")},
+            Criteria(**record["selection"]["criteria"]),
+            record["source"],
+        )
+        return weak, utterances
+    if source.endswith(".jsonl"):
+        utterances = read_manifest(path)
+        models = {str(u.label_source)[5:] for u in utterances if u.weak}
+        if not models:
+            return None, utterances
+        return Weak({u.id: u for u in utterances}, source=", ".join(sorted(models))), utterances
+    if path.is_dir() and source not in registry.names("corpora"):
+        raise DataError(f"no {path / 'labels.json'}; run `serzoo label ... out={path}` to its end")
+    return None, open_corpora([source], root=root, options=dict(options or {})).utterances
+
+
+def folder_of(source: str) -> Path | None:
+    """The folder of ``serzoo label`` that this is, or whose manifest it is."""
+    path = Path(source)
+    folder = path.parent if path.name == "manifest.jsonl" else path
+    return folder if (folder / "labels.json").is_file() else None
+
+
+def labelled(
+    utterances: Sequence[Utterance], label: str | None, where: str
+) -> dict[str, tuple[list[Utterance], str]]:
+    """By corpus, the utterances with people's labels only, and the column that these are in.
+
+    Raises:
+        DataError: when nobody has labelled one of them, naming the columns that there are.
+    """
+    column = label or ("label" if not any(GIVEN in u.labels for u in utterances) else GIVEN)
+    found: dict[str, list[Utterance]] = defaultdict(list)
+    for u in utterances:
+        people = None if u.weak else u.label
+        if column == GIVEN:
+            people = u.labels.get(GIVEN, people)
+        if u.weak or people != u.label:
+            u = replace(u, label=people, label_source=None, label_score=None)
+        found[u.corpus].append(u)
+    column = "label" if column == GIVEN else column
+    if column == "label" and not any(u.label for us in found.values() for u in us):
+        columns = sorted({name for u in utterances for name in u.labels})
+        raise DataError(
+            f"nobody has labelled {where} in column label, so there is nothing to hold weak labels "
+            f"against; name a manifest or corpus by human=, or a column by label= (it has: "
+            f"{', '.join(columns) or 'none'})"
+        )
+    return {corpus: (mine, column) for corpus, mine in sorted(found.items())}
+
+
+def people(
+    name: str,
+    utterances: list[Utterance],
+    column: str,
+    taxonomy: str | None,
+    weak: Weak | None,
+    own: bool,
+) -> People:
+    """A corpus under a taxonomy: the one named, its own, that of the weak labels, or all labels.
+
+    Raises:
+        DataError: when none of its labels has a class.
+    """
+    named = taxonomy or CorpusInfo.load(utterances[0].corpus).taxonomy
+    if named is not None:
+        chosen = Taxonomy.load(named)
+    elif weak is not None and weak.coarse is not None:
+        chosen = weak.coarse
+    else:
+        chosen = auto_taxonomy(utterances, column)
+    classes = class_indices(utterances, chosen, column)
+    if not any(c >= 0 for c in classes):
+        raise DataError(
+            f"none of {len(utterances)} utterances of {name} has a label of taxonomy "
+            f"'{chosen.name}' in column {column}; choose another by taxonomy="
+        )
+    return People(name, utterances, column, chosen, classes, own)
+
+
+# ---- What ``serzoo label audit`` says: verdicts in words; tables, printed and as Markdown.
+
+CARRY = {
+    "none": "the words of {} carry no emotion: weak labels from text can only reflect words, and "
+    "are useless here",
+    "little": "the words of {} carry next to no emotion: weak labels from text can only reflect "
+    "words, and are of little use here",
+    "some": "the words of {} tell something of its emotions: weak labels from text can be of use",
+}
+FUNCTIONS = {
+    "sentences": "which sentence it is, learned on other speakers",
+    "words": "its words, learned on other speakers (naive Bayes)",
+    "scorer": "the scorer",
+}
+WIDE = 0.1
+"""Above chance: of an upper end of an interval, what is said not to be excluded."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: what it shows, its columns, its rows."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def words(name: str, found: Control) -> str:
+    """The verdict, and the numbers that it stands on."""
+    best, r = max(found.reached.items(), key=lambda item: item[1].uar)
+    wide = r.high == r.high and r.high - found.chance > WIDE and found.verdict != "some"
+    return (
+        f"{CARRY[found.verdict].format(name)} ({found.utterances} utterances say "
+        f"{found.sentences} distinct sentences, {found.shared:.0%} of them under several labels; "
+        f"{found.bits['value']:.3f} bits of mutual information, {found.bits['shuffled']:.3f} with "
+        f"labels shuffled; the best from text alone is {FUNCTIONS[best]}: UAR {r.uar:.3f} "
+        f"({_span(r.low, r.high)}), chance {found.chance:.3f}, p {p_text(r.corrected)}"
+        + (f"; with so few, up to {r.high:.3f} is not excluded)" if wide else ")")
+    )
+
+
+def unlike_chance(name: str, selected: Mapping[str, Any]) -> list[str]:
+    """A warning, where weak labels are no better than ones dealt out anew."""
+    if not selected["n"]:
+        return [f"none of the utterances of {name} that people labelled has a weak label"]
+    if selected["p"] < LEVEL:
+        return []
+    return [
+        f"the weak labels of {name} are no better than chance: UAR {selected['uar']['value']:.3f}, "
+        f"{selected['shuffled']:.3f} against shuffled labels, p {p_text(selected['p'])}"
+    ]
+
+
+def grids(found: Mapping[str, Any]) -> Iterator[Grid]:
+    """The tables of one corpus of a record."""
+    text = found["text"]
+    rows = [
+        [
+            FUNCTIONS[k] if k != "scorer" else f"{FUNCTIONS[k]} {found['scorer']}",
+            _number(r["uar"]), span(r["low"], r["high"]), _number(r["shuffled"]),
+            p_text(r["p"]), p_text(r["corrected"]), str(r["says"]),
+        ]
+        for k, r in text["reached"].items()
+    ]  # fmt: skip
+    yield Grid(
+        f"{found['name']}: what text alone tells of {found['column']} "
+        f"({len(text['classes'])} classes, chance {text['chance']:.3f}; {text['protocol']})",
+        (
+            "a function of the text",
+            "UAR",
+            "95 % interval",
+            "shuffled",
+            "p",
+            "p (Holm)",
+            "classes said",
+        ),
+        rows,
+    )
+    rows = [
+        [what, _number(v["value"]), _number(v["shuffled"]), p_text(v["p"])]
+        for what, v in (
+            ("mutual information, bits", text["bits"]),
+            ("greatest UAR of any function", text["ceiling"]),
+        )
+    ]
+    yield Grid(
+        f"{found['name']}: {text['sentences']} distinct sentences in {text['utterances']} "
+        f"utterances of {text['speakers']} speakers",
+        ("sentence and label", "found", "shuffled", "p"),
+        rows,
+    )
+    if found["labels"] is not None:
+        yield from _labels(found["name"], found["labels"])
+
+
+def _labels(name: str, found: Mapping[str, Any]) -> Iterator[Grid]:
+    classes, selected = found["classes"], found["selected"]
+    lines = [("as selected", selected)]
+    steps = [s for s in found["sweep"] if s["n"]]
+    lines += [  # the last threshold of those that let the same through
+        (f"score of {s['threshold']:g} and more", s)
+        for s, after in zip(steps, [*steps[1:], None], strict=True)
+        if after is None or after["n"] != s["n"]
+    ]
+    yield Grid(
+        f"{name}: weak labels of {found['source']} against {found['utterances']} by people"
+        + (f"; p {p_text(selected['p'])} against shuffled ones" if selected["n"] else ""),
+        ("labels", "n", "coverage", "accuracy", "95 % interval", "UAR", "95 % interval", "chance"),
+        [
+            [what, str(s["n"]), f"{s['coverage']:.1%}", *_score(s, "wa"), *_score(s, "uar"),
+             plain(s.get("chance"), ".3f")]
+            for what, s in lines
+        ],
+    )  # fmt: skip
+    yield Grid(
+        f"{name}: people's labels (rows) and the selected weak ones",
+        ("", *classes, "none"),
+        [
+            [c, *map(str, row), str(selected["unlabelled"][c])]
+            for c, row in zip(classes, selected["confusion"], strict=True)
+        ],
+    )
+    honest = found["reliability"]
+    if honest["bins"]:
+        yield Grid(
+            f"{name}: is a score what it says? Calibration error {honest['error']:.3f}",
+            ("score", "n", "mean score", "accuracy"),
+            [
+                [f"{b['low']:.1f} to {b['high']:.1f}", str(b["n"]), _number(b["score"]),
+                 _number(b["accuracy"])]
+                for b in honest["bins"]
+            ],
+        )  # fmt: skip
+    if found["soft"] is not None:
+        soft = found["soft"]
+        yield Grid(
+            f"{name}: soft labels of {soft['n']} utterances, untempered",
+            ("ECE", "classwise ECE", "Brier", "NLL", "AURC", "excess AURC"),
+            [[_number(soft[k]) for k in
+              ("ece", "classwise_ece", "brier", "nll", "aurc", "excess_aurc")]],
+        )  # fmt: skip
+
+
+def show(record: Mapping[str, Any], console: Console) -> None:
+    """Print a record: tables, notes, verdicts, and what is to be warned of last."""
+    for found in record["corpora"]:
+        for grid in grids(found):
+            console.print(grid.title, highlight=False, markup=False, soft_wrap=True)
+            table = Table()
+            for i, column in enumerate(grid.columns):
+                table.add_column(column, justify="left" if i == 0 else "right")
+            for row in grid.rows:
+                table.add_row(*map(escape, row))
+            console.print(table)
+        for note in found["notes"]:
+            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        if found["verdict"] not in found["warnings"]:
+            console.print(found["verdict"], highlight=False, markup=False, soft_wrap=True)
+        for warning in found["warnings"]:
+            console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The same as a page."""
+    lines = [f"# Audit of the labels of {record['source']}"]
+    for found in record["corpora"]:
+        lines += ["", f"## {found['name']}", ""]
+        plain_ = [] if found["verdict"] in found["warnings"] else [found["verdict"]]
+        lines += [f"- {line}" for line in plain_]
+        lines += [f"- **warning:** {line}" for line in found["warnings"]]
+        lines += [f"- {line}" for line in found["notes"]]
+        for grid in grids(found):
+            lines += ["", grid.title, "", _row(grid.columns)]
+            lines += [_row(["---", *["--:"] * (len(grid.columns) - 1)]), *map(_row, grid.rows)]
+    lines += [
+        "",
+        f"Intervals are over speakers. Shuffled: people's labels, within each speaker, "
+        f"{record['draws']} times (seed {record['seed']}), and learned anew; p is one-sided.",
+    ]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+
+def _score(found: Mapping[str, Any], name: str) -> list[str]:
+    if name not in found:
+        return [plain(None, ""), plain(None, "")]
+    return [_number(found[name]["value"]), span(found[name]["low"], found[name]["high"])]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _span(low: float, high: float) -> str:
+    return span(low, high) if low == low else span(None, None)
+
+
+# ----
 
 NO_SCORER = "none"
 LEAST = 100
@@ -230,7 +583,7 @@ def _compared(
         into = fold(weak.coarse, kept)
     else:  # of a bare manifest nobody knows the classes, but all that is written are labels
         into = {label: name for name, labels in kept.members for label in labels}
-    chosen = _best((u for u in marked if is_weak(u)), into, kept)
+    chosen = _best((u for u in marked if u.weak), into, kept)
     best, soft, rows = chosen, None, {}
     if weak.rows is not None and weak.fine is not None:
         mine = [weak.rows[u.id] for u in marked if u.id in weak.rows]

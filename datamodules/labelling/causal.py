@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
-from ...zoo.errors import ConfigError
+from ...zoo.core.errors import ConfigError
 from .loading import load
 from .nli import length_limit, tokenizer_of
 from .scorers import BLANK, Hypothesis, Scorer, Scores, device_of

@@ -10,8 +10,8 @@ import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from ...zoo.encoders.pretrained import weights_digest
-from ...zoo.errors import ConfigError
+from ...zoo.core.errors import ConfigError
+from ...zoo.core.hub import weights_digest
 from .scorers import Hypothesis, Scorer, Scores, device_of
 
 WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ...zoo.errors import ConfigError, DataError
-from ...zoo.taxonomy import Taxonomy
+from ...zoo.core.errors import ConfigError, DataError
+from ...zoo.core.taxonomy import Taxonomy
 from ..manifest import Utterance
 from .scorers import Scorer, Scores, hypotheses
 from .stage import Stage

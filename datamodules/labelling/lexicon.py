@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...zoo import shipped
-from ...zoo.errors import ConfigError, suggest
-from ...zoo.shipped import read_yaml
+from ...zoo.core import shipped
+from ...zoo.core.errors import ConfigError, suggest
+from ...zoo.core.shipped import read_yaml
 from .scorers import Hypothesis, Scorer, Scores
 
 Cues = dict[str, re.Pattern[str]]

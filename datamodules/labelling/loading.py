@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig
 from transformers.utils import logging
 
-from ...zoo.encoders.pretrained import WEIGHTS, weights_digest
-from ...zoo.errors import ConfigError
+from ...zoo.core.errors import ConfigError
+from ...zoo.core.hub import WEIGHTS, weights_digest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

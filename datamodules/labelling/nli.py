@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from ...zoo.errors import ConfigError
+from ...zoo.core.errors import ConfigError
 from .loading import load
 from .scorers import Hypothesis, Scorer, Scores, device_of
 

@@ -12,18 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...zoo.errors import ConfigError, suggest
-from ...zoo.registry import attribute
+from ...zoo.core import registry
+from ...zoo.core.errors import ConfigError, suggest
 
 Scores = NDArray[np.float64]
-
-SCORERS = {
-    "nli": "serzoo.datamodules.labelling.nli:NLI",
-    "embedding": "serzoo.datamodules.labelling.embedding:Embedding",
-    "causal": "serzoo.datamodules.labelling.causal:Causal",
-    "lexicon": "serzoo.datamodules.labelling.lexicon:Lexicon",
-}
-"""Name of a scorer to its class."""
 
 BLANK = "{}"
 """Where a template takes the verbal form of a class."""
@@ -85,7 +77,7 @@ class Scorer(ABC):
 
 
 def scorer(name: str, **options: Any) -> Scorer:
-    """A scorer by its name in :data:`SCORERS`, or by ``package.module:Class``.
+    """A scorer by its registered name, or by ``package.module:Class``.
 
     Args:
         name: ``nli``, ``embedding``, ``causal``, ``lexicon``, or a class of one's own.
@@ -95,12 +87,13 @@ def scorer(name: str, **options: Any) -> Scorer:
         ConfigError: when there is none of this name, a knob is unknown or missing, or the model
             cannot be loaded.
     """
-    if name not in SCORERS and ":" not in name:
-        raise ConfigError(f"no scorer called '{name}'{suggest(name, SCORERS)}")
-    try:
-        kind = attribute(SCORERS.get(name, name))
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"the scorer '{name}' cannot be imported ({error})") from error
+    if ":" not in name:
+        kind = registry.get("scorers", name)
+    else:
+        try:
+            kind = registry.attribute(name)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"the scorer '{name}' cannot be imported ({error})") from error
     if not (inspect.isclass(kind) and issubclass(kind, Scorer)):
         raise ConfigError(
             f"'{name}' is no subclass of {Scorer.__module__}:Scorer; name a class that extends it"

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.protocols import Protocol
-from serzoo.zoo import config, registry
-from serzoo.zoo.comparison import axes, suite
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.compare import axes, suite
+from serzoo.zoo.core import registry
+from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.run import config
 
 NAMES = {
     group: config.names(group)

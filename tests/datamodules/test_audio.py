@@ -20,8 +20,8 @@ from serzoo.datamodules.audio import (
 )
 from serzoo.datamodules.corpora import find_files
 from serzoo.datamodules.manifest import Utterance
-from serzoo.zoo.errors import ConfigError, DataError
-from serzoo.zoo.types import SAMPLE_RATE
+from serzoo.zoo.core.errors import ConfigError, DataError
+from serzoo.zoo.core.types import SAMPLE_RATE
 
 RNG = np.random.default_rng(0)
 

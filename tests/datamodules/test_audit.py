@@ -9,9 +9,8 @@ from serzoo.datamodules.audio import read_audio
 from serzoo.datamodules.audit import audit
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.manifest import Utterance
-from serzoo.datamodules.protocols import Protocol
-from serzoo.datamodules.split import Sharing, Split
-from serzoo.zoo import registry
+from serzoo.datamodules.protocols import Protocol, Sharing, Split
+from serzoo.zoo.core import registry
 
 
 def utt(name: str, speaker: str, text: str | None = None, sha: str | None = None) -> Utterance:

@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from serzoo.datamodules.catalog import open_corpora
-from serzoo.datamodules.recheck import recheck
-from serzoo.datamodules.synthetic import ensure_synthetic
-from serzoo.zoo.errors import DataWarning
+from serzoo.datamodules.catalog import open_corpora, recheck
+from serzoo.datamodules.synthetic.generate.generate import ensure_synthetic
+from serzoo.zoo.core.errors import DataWarning
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda b: b"",

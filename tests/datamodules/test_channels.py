@@ -10,17 +10,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+from serzoo.datamodules.audio import LOSS, mean_loss
 from serzoo.datamodules.catalog import Speech, open_corpora, prepare_corpus
-from serzoo.datamodules.channels import LOSS, mean_loss
 from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.datamodules.features import heard
-from serzoo.datamodules.labelling.recognisers import Heard
-from serzoo.datamodules.labelling.transcribe import Transcribe
+from serzoo.datamodules.labelling.asr import Heard, Transcribe
 from serzoo.datamodules.manifest import read_manifest, write_manifest
 from serzoo.datamodules.prepare import prepare, sample_hash
 from serzoo.zoo.cli import main
-from serzoo.zoo.errors import ConfigError, DataError
-from serzoo.zoo.schema import RunConfig
+from serzoo.zoo.core.errors import ConfigError, DataError
+from serzoo.zoo.run.schema import RunConfig
 
 RATE = 16_000
 
@@ -146,8 +145,8 @@ def test_the_channel_is_of_a_runs_identity_and_its_absence_of_none():
 def test_everything_hears_the_channel_of_an_utterance(folder, tmp_path, monkeypatch):
     """Training, features, the check of a manifest, prosody, transcripts, doctor and reports."""
     from serzoo.datamodules import prosody
-    from serzoo.zoo.attributes import Corpora
     from serzoo.zoo.doctor import data as doctor
+    from serzoo.zoo.report.runs import Corpora
 
     root = folder({"x": (ONE, OTHER), "y": (OTHER, ONE)})
     (u, _) = prepare("folder", root=root, options={"channel": "2"}).utterances

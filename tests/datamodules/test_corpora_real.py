@@ -11,9 +11,9 @@ import pytest
 from serzoo.datamodules.info import CorpusInfo, canonical_label
 from serzoo.datamodules.manifest import validate
 from serzoo.datamodules.prepare import prepare
-from serzoo.zoo import registry
-from serzoo.zoo.errors import DataWarning
-from serzoo.zoo.taxonomy import canonical
+from serzoo.zoo.core import registry
+from serzoo.zoo.core.errors import DataWarning
+from serzoo.zoo.core.taxonomy import canonical
 
 CORPORA = ["ravdess", "emodb", "nemo"]
 

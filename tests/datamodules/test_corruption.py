@@ -26,7 +26,7 @@ from serzoo.datamodules.distortions import (
     telephone,
 )
 from serzoo.datamodules.manifest import Utterance
-from serzoo.zoo.errors import ConfigError, DataError
+from serzoo.zoo.core.errors import ConfigError, DataError
 
 RATE = 16_000
 

@@ -6,8 +6,7 @@ import pytest
 import soundfile
 import torch
 from serzoo.datamodules.dataset import SpeechDataset
-from serzoo.datamodules.encoding import load_wave, pad_waves
-from serzoo.datamodules.features import pad_hidden
+from serzoo.datamodules.features import load_wave, pad_hidden, pad_waves
 from serzoo.datamodules.manifest import Utterance
 
 SECONDS = (0.5, 1.25, 0.25, 0.75)

@@ -22,10 +22,10 @@ from serzoo.datamodules.catalog import open_corpora, prepare_corpus
 from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.datamodules.features import FeatureStore, feature_key
 from serzoo.datamodules.manifest import Utterance, read_manifest, write_manifest
-from serzoo.zoo.encoder import Encoder, LayerMix
+from serzoo.zoo.core.encoder import Encoder, LayerMix
+from serzoo.zoo.core.errors import DataError, DataWarning
+from serzoo.zoo.core.types import Frames
 from serzoo.zoo.encoders.logmel import LogMelEncoder
-from serzoo.zoo.errors import DataError, DataWarning
-from serzoo.zoo.types import Frames
 
 SECONDS = (0.5, 1.25, 0.25, 0.75)
 
@@ -102,7 +102,7 @@ def test_stored_features_equal_live_ones(corpus, tiny_hf, kind):
     elif kind == "logmel":
         encoder = LogMelEncoder(widths=(2, 2, 2, 2), dim=4, bfloat16=False)
     else:
-        from serzoo.zoo.encoders.backbone import HFEncoder
+        from serzoo.zoo.encoders.hf import HFEncoder
 
         encoder = HFEncoder(name=tiny_hf())
     utterances, roots = corpus
@@ -201,7 +201,7 @@ def test_one_recording_that_is_listed_twice_is_one_row(corpus):
 
 
 def test_batches_hold_utterances_of_like_length(corpus, monkeypatch):
-    monkeypatch.setitem(sys.modules["serzoo.datamodules.encoding"].BATCH, "cpu", (2, 100.0))
+    monkeypatch.setitem(sys.modules["serzoo.datamodules.features"].BATCH, "cpu", (2, 100.0))
     encoder = Toy()
     lengths = []
     extract = encoder.extract
@@ -211,8 +211,8 @@ def test_batches_hold_utterances_of_like_length(corpus, monkeypatch):
 
 
 def test_chunks_are_bounded(corpus, monkeypatch):
-    monkeypatch.setitem(sys.modules["serzoo.datamodules.encoding"].BATCH, "cpu", (1, 100.0))
-    monkeypatch.setattr("serzoo.datamodules.encoding.CHUNK_SECONDS", 1.3)
+    monkeypatch.setitem(sys.modules["serzoo.datamodules.features"].BATCH, "cpu", (1, 100.0))
+    monkeypatch.setattr("serzoo.datamodules.features.CHUNK_SECONDS", 1.3)
     store, _ = filled(Toy(), *corpus)
     sizes = sorted(p.stat().st_size for p in store.shards.folder.glob("*.bin"))
     # 0.25 s; 0.75 and 0.5 s; 1.25 s
@@ -309,7 +309,7 @@ def test_a_manifest_is_listened_to_once(tmp_path, write_wave, monkeypatch):
     speech = open_corpora([], manifest=str(bare), root=str(root))
     assert [u.sha for u in speech.utterances] == [u.sha for u in read_manifest(path)]
     monkeypatch.setattr(
-        "serzoo.datamodules.recheck.decode_utterance", lambda *_: pytest.fail("again")
+        "serzoo.datamodules.catalog.decode_utterance", lambda *_: pytest.fail("again")
     )
     assert open_corpora([], manifest=str(bare), root=str(root)).sha == speech.sha
 
@@ -333,7 +333,7 @@ def test_a_manifest_of_an_absurd_recording_is_refused_by_its_name(
 
 def room(monkeypatch, free):
     usage = shutil.disk_usage("/")._replace(free=free)
-    monkeypatch.setattr("serzoo.datamodules.encoding.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("serzoo.datamodules.features.shutil.disk_usage", lambda _: usage)
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -395,8 +395,8 @@ def test_writing_into_a_row_leaves_the_file_alone(corpus):
 def test_many_shards_take_no_file_handles(corpus, monkeypatch):
     """Python's own maps keep their files open: 1024 of them end a process."""
     utterances, roots = corpus
-    monkeypatch.setattr("serzoo.datamodules.encoding.CHUNK_SECONDS", 0.0)
-    monkeypatch.setitem(sys.modules["serzoo.datamodules.encoding"].BATCH, "cpu", (1, 1.0))
+    monkeypatch.setattr("serzoo.datamodules.features.CHUNK_SECONDS", 0.0)
+    monkeypatch.setitem(sys.modules["serzoo.datamodules.features"].BATCH, "cpu", (1, 1.0))
     many = [replace(utterances[2], sha=f"{i:016x}") for i in range(40)]
     filled(Toy(), many, roots)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -11,8 +11,8 @@ import pytest
 from facts import says, tells
 from serzoo.datamodules.fewshot import Support, draw_ids, open_few_shot
 from serzoo.datamodules.manifest import Utterance
-from serzoo.zoo.errors import ConfigError, DataError
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.core.errors import ConfigError, DataError
+from serzoo.zoo.core.taxonomy import Taxonomy
 
 THREE = Taxonomy.of(["angry", "happy", "sad"])
 TAKES = {"angry": 3, "happy": 3, "sad": 1}

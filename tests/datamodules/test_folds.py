@@ -3,11 +3,17 @@ from collections import Counter
 import pytest
 from facts import says, tells
 from people import alternating, utterances
-from serzoo.datamodules.folds import balanced, held_out_sentences, held_out_speakers, sentence
 from serzoo.datamodules.manifest import Utterance
-from serzoo.datamodules.protocols import Protocol
-from serzoo.datamodules.split import speaker_of, speakers_of
-from serzoo.zoo.errors import ConfigError, DataError
+from serzoo.datamodules.protocols import (
+    Protocol,
+    balanced,
+    held_out_sentences,
+    held_out_speakers,
+    sentence,
+    speaker_of,
+    speakers_of,
+)
+from serzoo.zoo.core.errors import ConfigError, DataError
 from work import instructions
 
 RAVDESS = {f"{i:02d}": "male" if i % 2 else "female" for i in range(1, 25)}

@@ -2,8 +2,8 @@ import pytest
 from facts import says, tells
 from serzoo.datamodules.info import CorpusInfo, canonical_label
 from serzoo.datamodules.manifest import Utterance
-from serzoo.zoo.errors import ConfigError, DataError
-from serzoo.zoo.taxonomy import Taxonomy, canonical
+from serzoo.zoo.core.errors import ConfigError, DataError
+from serzoo.zoo.core.taxonomy import Taxonomy, canonical
 
 
 def test_every_description_loads_and_is_complete():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from facts import says
 from serzoo.datamodules.manifest import Utterance, read_manifest, validate, write_manifest
-from serzoo.zoo.errors import DataError
+from serzoo.zoo.core.errors import DataError
 
 PLAIN = Utterance("c/1", "c", "a/1.wav", 0.0, 1.5, 16000, "s1")
 FULL = Utterance(

@@ -7,11 +7,11 @@ import pytest
 from facts import says, tells
 from serzoo.datamodules.opening import open_data
 from serzoo.datamodules.prepare import prepare
-from serzoo.zoo.config import settings
-from serzoo.zoo.errors import ConfigError, DataError, DataWarning
-from serzoo.zoo.registry import check_options, get
-from serzoo.zoo.shipped import read_yaml
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.core.errors import ConfigError, DataError, DataWarning
+from serzoo.zoo.core.registry import check_options, get
+from serzoo.zoo.core.shipped import read_yaml
+from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.run.config import settings
 
 
 def messages(prepared, kind):
@@ -363,7 +363,7 @@ def test_words_for_not_known_are_no_labels(read):
     assert found[2][1] is None
 
 
-@pytest.mark.filterwarnings("ignore::serzoo.zoo.errors.DataWarning")
+@pytest.mark.filterwarnings("ignore::serzoo.zoo.core.errors.DataWarning")
 def test_words_for_not_known_are_no_facts_either(tmp_path):
     (tmp_path / "data.csv").write_text(
         "audio,gender,valence,text,vote\n1.wav,NaN,nan,None,N/A\n2.wav,f,0.5,no,A\n"

@@ -10,8 +10,8 @@ from facts import says
 from serzoo.datamodules.corpora import note
 from serzoo.datamodules.manifest import Utterance, read_manifest, validate
 from serzoo.datamodules.prepare import Refusal, prepare, tell_notes
-from serzoo.zoo import registry
-from serzoo.zoo.errors import ConfigError, DataError, DataNote, DataWarning
+from serzoo.zoo.core import registry
+from serzoo.zoo.core.errors import ConfigError, DataError, DataNote, DataWarning
 
 
 def messages(prepared, kind):

@@ -13,7 +13,7 @@ from facts import says
 from serzoo.datamodules import prosody as module
 from serzoo.datamodules.manifest import Utterance
 from serzoo.datamodules.prosody import QUANTITIES, Measured, measure, prosody, syllables
-from serzoo.zoo.errors import ConfigError, DataError
+from serzoo.zoo.core.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.skipif(
     not find_spec("pyworld"), reason="needs pyworld: pip install 'serzoo[prosody]'"

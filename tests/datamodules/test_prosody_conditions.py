@@ -7,11 +7,12 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from facts import says
-from serzoo.datamodules import corruption, world
+from serzoo.datamodules import corruption
+from serzoo.datamodules import corruption as world
 from serzoo.datamodules.corruption import Condition, Corruption
 from serzoo.datamodules.distortions import lowpass
-from serzoo.zoo.comparison.robustness import load
-from serzoo.zoo.errors import ConfigError
+from serzoo.zoo.compare.conditions import load
+from serzoo.zoo.core.errors import ConfigError
 
 RATE = 16_000
 

@@ -3,7 +3,7 @@
 import pytest
 from facts import says
 from serzoo.datamodules.protocols import Protocol
-from serzoo.zoo.errors import ConfigError
+from serzoo.zoo.core.errors import ConfigError
 
 
 class TestNames:

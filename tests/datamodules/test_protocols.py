@@ -6,10 +6,9 @@ from facts import says, tells
 from people import alternating, utterances
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.manifest import Utterance
-from serzoo.datamodules.protocols import Protocol
-from serzoo.datamodules.split import PAIRS, Split, speakers_of
-from serzoo.zoo import registry
-from serzoo.zoo.errors import ConfigError, DataError
+from serzoo.datamodules.protocols import PAIRS, Protocol, Split, speakers_of
+from serzoo.zoo.core import registry
+from serzoo.zoo.core.errors import ConfigError, DataError
 
 RAVDESS = {f"{i:02d}": "male" if i % 2 else "female" for i in range(1, 25)}
 EMODB_MEN = {"03", "10", "11", "12", "15"}

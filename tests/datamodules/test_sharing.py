@@ -4,9 +4,8 @@ import pytest
 from facts import says, tells
 from people import alternating, utterances
 from serzoo.datamodules.manifest import Utterance
-from serzoo.datamodules.protocols import Protocol
-from serzoo.datamodules.split import Sharing
-from serzoo.zoo.errors import ConfigError, DataError
+from serzoo.datamodules.protocols import Protocol, Sharing
+from serzoo.zoo.core.errors import ConfigError, DataError
 
 
 def sessions() -> list[Utterance]:

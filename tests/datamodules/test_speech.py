@@ -9,12 +9,13 @@ import soundfile
 import torch
 from facts import says, tells
 from serzoo.datamodules.catalog import corpus_root, open_corpora, prepare_corpus
-from serzoo.datamodules.classes import auto_taxonomy
+from serzoo.datamodules.labels import auto_taxonomy
 from serzoo.datamodules.manifest import read_manifest, write_manifest
-from serzoo.datamodules.opening import audit_corpus, audit_folds, open_data
-from serzoo.zoo.config import load
-from serzoo.zoo.errors import DataError, DataWarning
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.datamodules.opening import audit_corpus, open_data
+from serzoo.zoo.core.errors import DataError, DataWarning
+from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.run.build import audit_folds
+from serzoo.zoo.run.config import load
 
 LABELS = ("angry", "happy", "sad", "bored")
 COUNTS = {"angry": 2, "happy": 1, "sad": 1, "bored": 1}  # of each speaker

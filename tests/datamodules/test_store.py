@@ -10,9 +10,17 @@ import sys
 import numpy as np
 import pytest
 from facts import says
-from serzoo.datamodules.claims import Claim, claimed, complete, locked, remove, stores
-from serzoo.datamodules.store import Shards, digest
-from serzoo.zoo.errors import ConfigError, DataWarning
+from serzoo.datamodules.store import (
+    Claim,
+    Shards,
+    claimed,
+    complete,
+    digest,
+    locked,
+    remove,
+    stores,
+)
+from serzoo.zoo.core.errors import ConfigError, DataWarning
 
 FACTS = {"dtype": "float32", "extraction": {"model_type": "toy", "layers": [1, 2, 3]}}
 KEYS = [f"k{i}" for i in range(6)]
@@ -109,7 +117,7 @@ def test_a_damaged_shard_is_not_believed_and_is_replaced(folder, damage):
 WRITER = """
 import os, pathlib, sys, time
 import numpy as np
-from serzoo.datamodules.claims import complete
+from serzoo.datamodules.store import complete
 from serzoo.datamodules.store import Shards
 
 folder, moment = pathlib.Path(sys.argv[1]), sys.argv[2]

@@ -17,12 +17,11 @@ from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.labelling.wording import control
 from serzoo.datamodules.manifest import Utterance, write_manifest
 from serzoo.datamodules.opening import audit_corpus, open_data
-from serzoo.datamodules.probing import open_probing
-from serzoo.datamodules.protocols import Protocol
-from serzoo.datamodules.split import PARTS, Split, listed_speakers, speakers_of
+from serzoo.datamodules.prosody import open_probing
+from serzoo.datamodules.protocols import PARTS, Protocol, Split, listed_speakers, speakers_of
 from serzoo.zoo.cli import main
-from serzoo.zoo.errors import DataError
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.core.errors import DataError
+from serzoo.zoo.core.taxonomy import Taxonomy
 
 VOICES = alternating([f"v{i:02d}" for i in range(12)])
 PEOPLE = utterances("synthetic", VOICES)

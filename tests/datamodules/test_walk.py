@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from serzoo.datamodules.catalog import _listing, open_corpora, prepare_corpus
+from serzoo.datamodules.corruption import recordings as noises
 from serzoo.datamodules.placeholders import problem
 from serzoo.datamodules.prepare import prepare
-from serzoo.datamodules.recorded import recordings as noises
 from serzoo.datamodules.walk import KINDS, walk
-from serzoo.zoo.errors import DataNote, DataWarning
-from serzoo.zoo.prediction.recordings import recordings
+from serzoo.zoo.core.errors import DataNote, DataWarning
+from serzoo.zoo.run.recordings import recordings
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 

@@ -10,13 +10,14 @@ import torch
 from facts import says
 from serzoo.datamodules.catalog import Speech, open_corpora
 from serzoo.datamodules.info import canonical_label
+from serzoo.datamodules.labels import confidences, refuse_weak, shuffled, soft_rows
 from serzoo.datamodules.manifest import Utterance, write_manifest
-from serzoo.datamodules.opening import audit_folds, open_data
+from serzoo.datamodules.opening import open_data
 from serzoo.datamodules.protocols import Protocol
-from serzoo.datamodules.weak import confidences, refuse_weak, shuffled, soft_rows
-from serzoo.zoo import config
-from serzoo.zoo.errors import DataError
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.core.errors import DataError
+from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.run import config
+from serzoo.zoo.run.build import audit_folds
 
 TAXONOMY = Taxonomy.of(["angry", "sad"], "two")
 SOURCE = "weak:lexicon@1"

@@ -9,10 +9,10 @@ import torch
 from close import assert_like
 from serzoo.heads.classification import ClassificationHead
 from serzoo.heads.losses import cross_entropy, focal, smooth
-from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.core.types import Frames, Targets
 from serzoo.zoo.testing import Case, check_head
-from serzoo.zoo.types import Frames, Targets
 
 TAXONOMY = Taxonomy.of(["angry", "happy", "sad"])
 CASE = Case(ClassificationHead, 8, TAXONOMY)

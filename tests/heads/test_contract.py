@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from facts import says, tells
-from serzoo.zoo import config, registry
-from serzoo.zoo.head import Head
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.core import registry
+from serzoo.zoo.core.head import Head
+from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.core.types import Frames, HeadLoss, Targets
+from serzoo.zoo.run import config
 from serzoo.zoo.testing import CHECKS, SLOW_CHECKS, Case, ContractError, check_head
 from serzoo.zoo.testing.checks import check_overfits
-from serzoo.zoo.types import Frames, HeadLoss, Targets
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast

@@ -6,12 +6,12 @@ import pytest
 import torch
 from close import assert_like
 from serzoo.heads.controls import PrototypeHead, RegressCodesHead
-from serzoo.heads.gen_ser import GenSERHead
-from serzoo.zoo import registry
-from serzoo.zoo.shipped import read
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.heads.gen_ser.head.head import GenSERHead
+from serzoo.zoo.core import registry
+from serzoo.zoo.core.shipped import read
+from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.core.types import Frames, Targets
 from serzoo.zoo.testing import Case, check_head
-from serzoo.zoo.types import Frames, Targets
 from torch import nn
 
 CASE = Case(RegressCodesHead, 12)

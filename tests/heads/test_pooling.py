@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from close import assert_like
-from serzoo.heads import constant_frames
-from serzoo.heads.constant_frames import AttentiveStats
+from serzoo.heads import pooling
 from serzoo.heads.pooling import (
     AttentiveStatistics,
+    AttentiveStats,
     PooledEmbedding,
     PoolingName,
     build_pooling,
     weighted_stats,
 )
-from serzoo.zoo.types import Frames
+from serzoo.zoo.core.types import Frames
 
 NAMES: list[PoolingName] = ["mean", "stats", "attentive"]
 
@@ -178,16 +178,16 @@ def test_a_long_recording_leaves_no_memory_behind() -> None:
     pool = AttentiveStatistics(64)
     x = torch.randn(1, 64, 64)
     pool(Frames(x, torch.ones(1, 64, dtype=torch.bool)))
-    kept = constant_frames.scratch(x.shape, torch.float32)
-    long = torch.Size([1, constant_frames.KEPT_BYTES // 4 // 64 + 1, 64])
-    assert constant_frames.scratch(long, torch.float32).data_ptr() != kept.data_ptr()
-    assert constant_frames.scratch(x.shape, torch.float32).data_ptr() == kept.data_ptr()
+    kept = pooling.scratch(x.shape, torch.float32)
+    long = torch.Size([1, pooling.KEPT_BYTES // 4 // 64 + 1, 64])
+    assert pooling.scratch(long, torch.float32).data_ptr() != kept.data_ptr()
+    assert pooling.scratch(x.shape, torch.float32).data_ptr() == kept.data_ptr()
 
 
 def test_training_after_inference_mode_shares_its_memory() -> None:
     pool = AttentiveStatistics(7)
     f = frames([40, 90], dim=7)
-    vars(constant_frames._kept).clear()
+    vars(pooling._kept).clear()
     with torch.inference_mode():
         pool(f)
     pool(f).sum().backward()

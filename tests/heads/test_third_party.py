@@ -86,5 +86,5 @@ def test_a_name_of_ours_is_refused(site: Path, tmp_path: Path) -> None:
     done = serzoo(other, "list", "heads")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
-    known = "serzoo.heads.selm:SELMHead"
+    known = "serzoo.heads.selm.head:SELMHead"
     assert tells(done.stderr, "serzoo list", "outside_head:OutsideHead", "'selm'", "heads", known)

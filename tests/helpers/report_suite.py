@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from serzoo.zoo.record import RECORD, write_json
-from serzoo.zoo.reporting.cells import PREDICTIONS
-from serzoo.zoo.reporting.report import report
-from serzoo.zoo.statistics.metrics import PredictionTable
+from serzoo.zoo.core.files import write_json
+from serzoo.zoo.report.report import report
+from serzoo.zoo.report.runs import PREDICTIONS
+from serzoo.zoo.run.record import RECORD
+from serzoo.zoo.statistics.table import PredictionTable
 
 CLASSES = ["angry", "happy", "sad"]
 HEADS = ("classification", "a_b<i>")

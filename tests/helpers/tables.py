@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from serzoo.zoo.statistics.metrics import PredictionTable
+from serzoo.zoo.statistics.table import PredictionTable
 
 CLASSES = ["angry", "happy", "sad", "neutral"]
 

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serzoo.zoo import config, registry, verbs
+from serzoo.zoo import cli
 from serzoo.zoo.cli import main
-from serzoo.zoo.shipped import read_yaml
+from serzoo.zoo.core import registry
+from serzoo.zoo.core.shipped import read_yaml
+from serzoo.zoo.run import config
 
 VERBS = (
     "list", "config", "prepare", "audit", "label", "doctor", "train", "eval", "adapt", "probe",
@@ -45,7 +47,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_all_verbs_are_tested_here() -> None:
-    assert tuple(verbs.VERBS) == VERBS
+    assert tuple(cli.VERBS) == VERBS
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -99,14 +101,14 @@ def test_a_wrong_command_line_ends_with_2(
 def test_list_shows_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert tuple(lines) == verbs.LISTS
+    assert tuple(lines) == cli.LISTS
     shown = lines["heads"].split(", ")
     assert shown[: len(config.names("head"))] == config.names("head")
     assert set(shown) == {*config.names("head"), *registry.names("heads")}
     assert lines["recipes"].split(", ") == config.names("recipe")
 
 
-@pytest.mark.parametrize("kind", verbs.LISTS)
+@pytest.mark.parametrize("kind", cli.LISTS)
 def test_list_of_one_kind_is_one_name_a_line(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", kind]) == 0
     names = capsys.readouterr().out.split("\n")[:-1]
@@ -171,7 +173,7 @@ def test_an_interrupt_ends_with_130(
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(verbs.VERBS, "list", interrupted)
+    monkeypatch.setitem(cli.VERBS, "list", interrupted)
     assert main(["list"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -180,7 +182,7 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     def broken(_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(verbs.VERBS, "list", broken)
+    monkeypatch.setitem(cli.VERBS, "list", broken)
     with pytest.raises(ZeroDivisionError):
         main(["list"])
 
@@ -290,7 +292,7 @@ def test_settings_may_follow_options(
         seen.append(arguments)
         return 0
 
-    monkeypatch.setitem(verbs.VERBS, "compare", compare)
+    monkeypatch.setitem(cli.VERBS, "compare", compare)
     for order in (
         ["smoke", "seed=[2]", "optim.epochs=1", "--dry-run", "--out", "x"],
         ["smoke", "--dry-run", "--out", "x", "seed=[2]", "optim.epochs=1"],

@@ -14,14 +14,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..config import RunConfig
-from ..errors import ConfigError, suggest
+from ..core.errors import ConfigError, suggest
+from ..run.config import RunConfig
 from . import cost as doctor_cost
 from . import data as doctor_data
 from . import model as doctor_model
 from .findings import LEVELS, Finding, error, note
-from .step import StepFailedError
-from .trial import Trial, brief, undisturbed
+from .trial import StepFailedError, Trial, brief, undisturbed
 
 Check = Callable[[Trial], Iterable[Finding]]
 

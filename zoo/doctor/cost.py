@@ -8,17 +8,14 @@ from pathlib import Path
 
 import torch
 
-from .. import registry
-from ..cache import features_dir, size
-from ..peak import available
-from ..training.capability import cores, number_of, refused_devices, refused_precision
-from ..training.optimisation import rounds
+from ...datamodules.features import MARGIN_BYTES, FeatureStore
+from ..core.cache import features_dir
+from ..run.cache import size
+from ..run.devices import available, cores, number_of, refused_devices, refused_precision
+from ..run.optim import rounds
 from .findings import Finding, error, note, ok, warning
-from .step import StepFailedError
-from .trial import Trial, bytes_of
+from .trial import StepFailedError, Trial, bytes_of
 
-STORE = "serzoo.datamodules.features:FeatureStore"
-MARGIN = "serzoo.datamodules.encoding:MARGIN_BYTES"
 NEARLY = 0.8  # share of the memory above which a run may fail: our choice
 
 
@@ -49,7 +46,7 @@ def feature_store(trial: Trial) -> Iterator[Finding]:
         yield ok(f"stored: all {len(everyone)} utterances are there ({size(total)})", **facts)
         return
     folder = existing(features_dir())
-    free, margin = shutil.disk_usage(folder).free, int(registry.attribute(MARGIN))
+    free, margin = shutil.disk_usage(folder).free, int(MARGIN_BYTES)
     found = (
         f"{of} are stored: {missing} of {len(everyone)} utterances ({seconds / 3600:.2f} h) are "
         f"still to be encoded, {size(rate * seconds)} under {features_dir()} ({size(free)} free)"
@@ -215,7 +212,7 @@ def to_encode(trial: Trial) -> tuple[int, float]:
     """Utterances that are not in the feature store yet, and their seconds of speech."""
     encoder, limit = trial.module.encoder, trial.cfg.data.max_seconds
     speech, parts = trial.everything.speech, trial.data.datasets.values()
-    store = registry.attribute(STORE)(encoder.extraction(), speech.roots, max_seconds=limit)
+    store = FeatureStore(encoder.extraction(), speech.roots, max_seconds=limit)
     store.shards.refresh()
     missing = {store.key(u): u for d in parts for u in d.utterances if u not in store}
     return len(missing), sum(min(u.duration, limit) for u in missing.values())

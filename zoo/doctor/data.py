@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import registry
-from ..errors import DataError
-from ..speakers import counted_speakers
-from ..types import SAMPLE_RATE
+from ...datamodules.audio import decode_utterance
+from ...datamodules.audit import audit
+from ...datamodules.protocols import Protocol
+from ..core.errors import DataError
+from ..core.speakers import counted_speakers
+from ..core.types import SAMPLE_RATE
 from .findings import Finding, error, named, note, ok, warning
 from .trial import Trial
 
-PROTOCOL = "serzoo.datamodules.protocols:Protocol"
 PARTS = ("train", "valid", "test")
-AUDIT = "serzoo.datamodules.audit:audit"
-DECODE = "serzoo.datamodules.audio:decode_utterance"
 
 SHORT = 0.1  # seconds; no emotion was ever labelled in less: our choice, as all of these
 CUT = 0.05  # share of a part that may be cut without a warning
@@ -97,7 +96,7 @@ def clip_lengths(trial: Trial) -> Iterator[Finding]:
 
 def sound(trial: Trial) -> Iterator[Finding]:
     """Silent and clipped files, in a sample of all."""
-    decode = registry.attribute(DECODE)
+    decode = decode_utterance
     everyone = _everyone(trial)
     rng = np.random.default_rng(trial.cfg.seed)
     chosen = rng.choice(len(everyone), min(SAMPLE, len(everyone)), replace=False)
@@ -243,7 +242,6 @@ def class_coverage(trial: Trial) -> Iterator[Finding]:
 
 def leakage(trial: Trial) -> Iterator[Finding]:
     """The audit of every fold."""
-    audit = registry.attribute(AUDIT)
     # what cannot be split is told under class coverage
     reports = [audit(split) for _, split in _folds(trial) if not isinstance(split, str)]
     for report in reports:
@@ -291,7 +289,7 @@ def _classes(trial: Trial) -> list[int]:
 
 def _folds(trial: Trial) -> Iterator[tuple[int, Any]]:
     """Number and split of each fold; instead of a split that cannot be made, why."""
-    rule = registry.attribute(PROTOCOL).load(str(trial.cfg.protocol))
+    rule = Protocol.load(str(trial.cfg.protocol))
     everyone = _everyone(trial)
     try:
         number = rule.n_folds(everyone)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ..cache import size
-from ..types import SAMPLE_RATE, Batch, Targets
+from ..core.types import SAMPLE_RATE, Batch, Targets
+from ..run.cache import size
 from .findings import Finding, error, named, note, ok, warning
 from .trial import Trial
 

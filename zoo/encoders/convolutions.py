@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, layer_norm
 
-from ..errors import ConfigError
+from ..core.errors import ConfigError
 
 PIECE = 150
 """Frames of a piece: 3 s in published models (our choice; measured best from 2 to 4 s)."""

@@ -3,19 +3,261 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import MethodType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, scaled_dot_product_attention
+from torch.nn.functional import dropout, gelu, pad, scaled_dot_product_attention
+from transformers.audio_utils import mel_filter_bank, window_function
+from transformers.masking_utils import create_bidirectional_mask
 
-from ..types import SAMPLE_RATE
+from ..core.types import SAMPLE_RATE
 from .convolutions import ConvFrontEnd
-from .family import Embedded, Family
-from .masked_norm import real_samples, zeros_behind
-from .mel_spectrogram import frame_mask
-from .spectra import HOP, kaldi_filter_bank, whisper_log_mel, windows
+from .mel import frame_mask
+
+# ---- The contract of a family of published speech encoders: all that stands around their blocks.
+#
+# A family turns samples into the input of the first block and says how a block is called. The loop
+# over blocks, the kept layers and the tuning are the same for all (``backbone.py``).
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A batch before the first block.
+
+    Attributes:
+        hidden: ``[N, T, D]``; N is B, or the number of windows of a family with a fixed input.
+        mask: ``[B, T']`` of the frames that come out.
+        keywords: what every block is called with besides its input.
+        gather: ``[N, T, D]`` to ``[B, T', D]``, where they differ.
+    """
+
+    hidden: Tensor
+    mask: Tensor
+    keywords: dict[str, Any] = field(default_factory=dict)
+    gather: Callable[[Tensor], Tensor] | None = None
+
+
+class Family(ABC):
+    """One kind of published encoder.
+
+    Args:
+        model: the bare model of ``transformers``; its blocks are ``model.encoder.layers``.
+        normalise: whether it wants utterances of zero mean and unit variance.
+
+    Attributes:
+        lora_targets: names of the linear layers that LoRA adapts by default, inside a block.
+        min_samples: what one frame needs; shorter audio is padded with zeros to it.
+        frame_seconds: distance of the frames.
+    """
+
+    lora_targets: ClassVar[tuple[str, ...]] = ATTENTION
+    min_samples: int
+    frame_seconds: float
+
+    def __init__(self, model: Any, normalise: bool) -> None:
+        self.model, self.normalise = model, normalise
+        if hasattr(model, "masked_spec_embed"):  # UniSpeech-SAT makes one though nothing is masked
+            del model.masked_spec_embed
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer (or conformer) blocks."""
+        blocks: nn.ModuleList = self.model.encoder.layers
+        return blocks
+
+    @abstractmethod
+    def front_end(self) -> list[nn.Module]:
+        """The convolutions over samples or spectra, which full tuning leaves frozen by default."""
+
+    @abstractmethod
+    def frame_counts(self, lengths: Tensor) -> Tensor:
+        """``[B]`` real samples to ``[B]`` real frames, at least one."""
+
+    @abstractmethod
+    def embed(self, audio: Tensor, lengths: Tensor, dtype: torch.dtype) -> Embedded:
+        """``[B, S]`` samples, of which ``lengths`` are real and at least ``min_samples`` exist."""
+
+    def step(
+        self, block: nn.Module, hidden: Tensor, state: Tensor | None, keywords: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        """One block: its output, and what it hands on to the next beside it."""
+        return block(hidden, **keywords), state
+
+    def project(self, features: Tensor) -> Tensor:
+        """``[B, T, C]`` to ``[B, T, D]``."""
+        hidden = self.model.feature_projection(features)
+        # all but HuBERT's return the unprojected features as well
+        projected: Tensor = hidden[0] if isinstance(hidden, tuple) else hidden
+        return projected
+
+    def attention_mask(self, hidden: Tensor, mask: Tensor) -> Tensor | None:
+        """As the model's own kind of attention wants it; None where nothing is padded."""
+        if bool(mask.all()):
+            return None
+        made: Any = create_bidirectional_mask(
+            config=self.model.config, inputs_embeds=hidden, attention_mask=mask
+        )
+        wanted: Tensor | None = made
+        return wanted
+
+    def cut(self, blocks: int) -> None:
+        """Remove all blocks above the given number, so that nothing above is computed or held."""
+        whole = blocks == len(self.blocks)
+        del self.blocks[blocks:]
+        self.model.config.num_hidden_layers = blocks
+        self.drop_end(whole)
+
+    def drop_end(self, whole: bool) -> None:  # noqa: B027 - most have nothing there
+        """Remove what stands behind the last kept block and is no part of a hidden state."""
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """What ``transformers`` does to the last block's output before it calls it a state."""
+        return hidden
+
+
+def padded(audio: Tensor, samples: int) -> Tensor:
+    """``[B, S]`` with at least ``samples`` columns, zeros added."""
+    return pad(audio, (0, max(samples - audio.shape[1], 0)))
+
+
+# ---- What keeps an utterance's frames the same, whoever shares its batch.
+#
+# Published speech encoders look past the end of an utterance in three places: the normalisation of
+# the samples, a GroupNorm over time in the front end, and convolutions over frames. The first and the
+# last have their remedies here, the second in ``convolutions.py``. None changes what a single,
+# unpadded utterance gives.
+
+EPSILON = 1e-7
+"""Added to the variance of the samples, as the published feature extractors do."""
+
+
+def real_samples(audio: Tensor, lengths: Tensor, *, normalise: bool) -> Tensor:
+    """The samples of each utterance, zeros behind them.
+
+    Args:
+        audio: ``[B, S]``; what lies behind the real samples is ignored, whatever it is.
+        lengths: ``[B]`` real samples.
+        normalise: to zero mean and unit (population) variance over the real samples of each
+            utterance, as the feature extractors of wav2vec 2.0 do before they pad.
+
+    Returns:
+        ``[B, S]`` float32.
+    """
+    real = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
+    x = audio.float().masked_fill(~real, 0.0)
+    if not normalise:
+        return x
+    n = lengths[:, None].clamp_min(1)
+    x = (x - x.sum(1, keepdim=True) / n).masked_fill(~real, 0.0)
+    return x / torch.sqrt(x.square().sum(1, keepdim=True) / n + EPSILON)
+
+
+@contextmanager
+def zeros_behind(modules: Iterable[nn.Module], mask: Tensor) -> Iterator[None]:
+    """While open, ``modules`` with inputs ``[B, C, T]`` see zeros where the mask is False.
+
+    A convolution over frames pads the end of a lone utterance with zeros; in a batch it would see
+    whatever the layer before it made of the padding (its bias, at least).
+
+    Args:
+        modules: convolutions, called with one positional argument.
+        mask: ``[B, T]`` bool.
+    """
+
+    def hide(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0].masked_fill(~mask[:, None], 0.0), *args[1:])
+
+    handles = [module.register_forward_pre_hook(hide) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+# ---- Spectral inputs that published encoders were trained on, batched and on any device.
+#
+# Each equals the feature extractor of ``transformers`` for the same model (tests compare them), with
+# its constants; an utterance's values do not depend on its batch neighbours.
+
+HOP, WINDOW = 160, 400  # samples: 10 ms and 25 ms, in both
+
+
+def whisper_log_mel(audio: Tensor, bins: int) -> Tensor:
+    """Whisper's log-mel spectrogram (Radford et al. 2022, arXiv 2212.04356, section 2.2).
+
+    Args:
+        audio: ``[B, S]`` float32, zero-padded to the model's window.
+        bins: mel bins, 80 or 128.
+
+    Returns:
+        ``[B, bins, S / 160]``, scaled to about -1..1.5 by the utterance's own maximum.
+    """
+    filters = mel_filter_bank(
+        1 + WINDOW // 2, bins, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
+    )
+    mel = torch.from_numpy(filters).to(audio.device, torch.float32)
+    window = torch.hann_window(WINDOW, device=audio.device)
+    spectrum = torch.stft(audio.float(), WINDOW, HOP, window=window, return_complex=True)
+    power = spectrum[..., :-1].abs().square()
+    bel = (mel.T @ power).clamp_min(1e-10).log10()
+    return (torch.maximum(bel, bel.amax((1, 2), keepdim=True) - 8) + 4) / 4
+
+
+def kaldi_filter_bank(audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """80 log-mel energies after Kaldi, normalised per bin, two frames stacked (w2v-BERT 2.0).
+
+    Args:
+        audio: ``[B, S]`` float32, zero behind the real samples.
+        lengths: ``[B]`` real samples, at least 560 (two frames).
+
+    Returns:
+        ``[B, T, 160]``, zero behind the real frames, and their counts ``[B]``.
+    """
+    filters = mel_filter_bank(
+        257, 80, 20, SAMPLE_RATE // 2, SAMPLE_RATE,
+        norm=None, mel_scale="kaldi", triangularize_in_mel_space=True,
+    )  # fmt: skip
+    mel = torch.from_numpy(filters).to(audio.device, torch.float64)
+    window = torch.from_numpy(window_function(WINDOW, "povey", periodic=False)).to(audio.device)
+    # the bins are normalised over time, so what is lost in rounding would be amplified
+    frames = (audio.double() * 2**15).unfold(1, WINDOW, HOP)
+    frames = frames - frames.mean(-1, keepdim=True)
+    first = frames[..., :1] * (1 - 0.97)
+    frames = torch.cat([first, frames[..., 1:] - 0.97 * frames[..., :-1]], -1) * window
+    # rounded where the published extractor rounds
+    power = torch.fft.rfft(frames, n=512).to(torch.complex64).to(torch.complex128).abs().square()
+    energy = (power @ mel).clamp_min(1.192092955078125e-07).log().float().double()
+
+    counts = (lengths - WINDOW) // HOP + 1
+    real = frame_mask(counts, energy.shape[1])[..., None]
+    n = counts[:, None, None]
+    mean = (energy * real).sum(1, keepdim=True) / n
+    centred = (energy - mean) * real
+    variance = centred.square().sum(1, keepdim=True) / (n - 1)
+    normed = centred / torch.sqrt(variance + 1e-7)
+    pairs = normed.shape[1] // 2
+    stacked = normed[:, : 2 * pairs].reshape(len(audio), pairs, 160).float()
+    counts = counts // 2
+    return stacked * frame_mask(counts, pairs)[..., None], counts
+
+
+def windows(audio: Tensor, size: int) -> Tensor:
+    """``[B, S]`` to ``[B, n, size]``, the last window filled up with zeros."""
+    number = max(1, math.ceil(audio.shape[1] / size))
+    padded = torch.nn.functional.pad(audio, (0, number * size - audio.shape[1]))
+    return padded.view(len(audio), number, size)
+
+
+# ----
 
 
 class ConvolutionFamily(Family):

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..types import Frames
-from .on_mel import OnMel, strides_first
+from ..core.types import Frames
+from .mel import OnMel, strides_first
 
 
 class MaskedBatchNorm(nn.Module):

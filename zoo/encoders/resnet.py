@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
-from ..errors import ConfigError
-from ..types import Frames
-from .on_mel import OnMel, strides_first
+from ..core.errors import ConfigError
+from ..core.types import Frames
+from .mel import OnMel, strides_first
 
 Four = tuple[int, int, int, int]
 

@@ -16,11 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
-from .clusters import ONE_SPEAKER, check_level, left_out, standard_error
-from .jackknife import t_quantile
+from ..core.errors import DataError
 from .rates import FloatArray, IntArray
-from .stats import Difference, Interval
+from .speakers import (
+    ONE_SPEAKER,
+    Difference,
+    Interval,
+    check_level,
+    left_out,
+    standard_error,
+    t_quantile,
+)
 
 Names = NDArray[Any]
 

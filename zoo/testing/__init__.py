@@ -16,11 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..head import Head
-from ..taxonomy import Taxonomy
+from ..core.head import Head
+from ..core.taxonomy import Taxonomy
 from . import checks
-from .case import Case, ContractError
-from .widen import check_widen
+from .checks import Case, ContractError, check_widen
 
 __all__ = ["CHECKS", "SLOW_CHECKS", "Case", "ContractError", "check_head"]
 

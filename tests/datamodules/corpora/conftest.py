@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.manifest import Utterance
-from serzoo.zoo.errors import DataWarning
+from serzoo.zoo.core.errors import DataWarning
 
 
 class Tree:

@@ -3,7 +3,7 @@
 import pytest
 from facts import says, tells
 from serzoo.datamodules.prepare import prepare
-from serzoo.zoo.errors import DataError
+from serzoo.zoo.core.errors import DataError
 
 
 def messages(prepared, kind):

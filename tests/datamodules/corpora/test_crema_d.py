@@ -9,7 +9,7 @@ from facts import says, tells
 from serzoo.datamodules.corpora.crema_d import prepare
 from serzoo.datamodules.info import canonical_label
 from serzoo.datamodules.prepare import prepare as engine
-from serzoo.zoo.errors import DataError
+from serzoo.zoo.core.errors import DataError
 
 SENTENCE_FILENAMES = """"Stimulus_Number","Filename"
 1,"1001_IEO_NEU_XX"

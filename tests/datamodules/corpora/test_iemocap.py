@@ -6,7 +6,7 @@ import pytest
 from facts import says, tells
 from serzoo.datamodules.corpora.iemocap import prepare
 from serzoo.datamodules.info import canonical_label
-from serzoo.zoo.errors import DataError
+from serzoo.zoo.core.errors import DataError
 
 EVALUATION = """% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]
 

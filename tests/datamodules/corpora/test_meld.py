@@ -6,7 +6,7 @@ import pytest
 from facts import says, tells
 from serzoo.datamodules.corpora.meld import prepare
 from serzoo.datamodules.info import canonical_label
-from serzoo.zoo.errors import DataError
+from serzoo.zoo.core.errors import DataError
 
 HEADER = (
     "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,"

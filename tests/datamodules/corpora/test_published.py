@@ -10,7 +10,7 @@ from serzoo.datamodules.corpora import crema_d, emovo, iemocap, meld, savee, tes
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.layout import read_table, read_text
 from serzoo.datamodules.protocols import Protocol
-from serzoo.zoo.errors import DataError
+from serzoo.zoo.core.errors import DataError
 
 READERS = {m.__name__.rpartition(".")[2]: m.prepare for m in (crema_d, emovo, savee, tess)}
 ALL_READERS = {**READERS, "iemocap": iemocap.prepare, "meld": meld.prepare}

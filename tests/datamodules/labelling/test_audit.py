@@ -12,18 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from facts import says
-from serzoo.datamodules.acting import speaker, takes
-from serzoo.datamodules.labelling import command
-from serzoo.datamodules.labelling.against import Said, compare
 from serzoo.datamodules.labelling.audit import audit
-from serzoo.datamodules.labelling.folding import reachable
-from serzoo.datamodules.labelling.shuffling import beside, shuffles
-from serzoo.datamodules.labelling.verb import label
-from serzoo.datamodules.labelling.wording import control
+from serzoo.datamodules.labelling.label import label
+from serzoo.datamodules.labelling.select import reachable
+from serzoo.datamodules.labelling.wording import Said, beside, compare, control, shuffles
 from serzoo.datamodules.manifest import Utterance, read_manifest, write_manifest
-from serzoo.datamodules.talking import sayings, talker
-from serzoo.zoo.errors import ConfigError, DataError
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.datamodules.synthetic.generate.acting import speaker, takes
+from serzoo.datamodules.synthetic.generate.talking import sayings, talker
+from serzoo.zoo import cli
+from serzoo.zoo.core.errors import ConfigError, DataError
+from serzoo.zoo.core.taxonomy import Taxonomy
 
 BIG4 = Taxonomy.load("big4")
 TEXTS = {
@@ -340,22 +338,25 @@ def test_what_a_recogniser_heard_stands_in_for_text(folder):
 def test_the_command_prints_writes_and_says_by_its_code_what_it_found(folder, capsys):
     out = labels(folder)
     people = f"human={folder / 'people.jsonl'}"
-    assert command.run("audit", [str(out), people, "protocol=kfold-3", "draws=100"]) == 0
+    assert cli.label_stages("audit", [str(out), people, "protocol=kfold-3", "draws=100"]) == 0
     shown = capsys.readouterr().out
     assert "of csv tell something" in shown
     assert f"written: {out / 'audit.md'}" in shown
     fixed = [replace(u, text="Kids are talking.") for u in spoken()]
     write_manifest(folder / "fixed.jsonl", fixed)
-    assert command.run("audit", [str(folder / "fixed.jsonl"), "protocol=kfold-3", "draws=100"]) == 1
+    assert (
+        cli.label_stages("audit", [str(folder / "fixed.jsonl"), "protocol=kfold-3", "draws=100"])
+        == 1
+    )
     assert re.search("warning: .*csv carry no emotion", capsys.readouterr().out)
     with pytest.raises(ConfigError, match=says("'draw'", "draws")):
-        command.run("audit", [str(out), "draw=100"])
+        cli.label_stages("audit", [str(out), "draw=100"])
     with pytest.raises(ConfigError, match=says("'asr.language'", "scorer")):
-        command.run("audit", [str(out), "asr.language=en"])
+        cli.label_stages("audit", [str(out), "asr.language=en"])
     with pytest.raises(ConfigError, match=says("serzoo label audit OUT", "human=MANIFEST")):
-        command.run("audit", [people])
+        cli.label_stages("audit", [people])
     with pytest.raises(DataError, match=says("labels.json", "serzoo label")):
-        command.run("audit", [str(folder)])
+        cli.label_stages("audit", [str(folder)])
 
 
 def test_ravdess_is_flagged(real_data, tmp_path):

@@ -18,8 +18,8 @@ from serzoo.datamodules.labelling.nli import NLI
 from serzoo.datamodules.labelling.scorers import Hypothesis, Scorer, Scores
 from serzoo.datamodules.labelling.stage import rows_of, run
 from serzoo.datamodules.manifest import Utterance
-from serzoo.zoo.errors import ConfigError, DataError
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.core.errors import ConfigError, DataError
+from serzoo.zoo.core.taxonomy import Taxonomy
 
 PAIR = Taxonomy.load("shared5")
 TWO = Taxonomy.of(["angry", "happy"], "two")

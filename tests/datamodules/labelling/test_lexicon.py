@@ -10,8 +10,8 @@ import pytest
 from facts import says
 from serzoo.datamodules.labelling.lexicon import Lexicon, languages
 from serzoo.datamodules.labelling.scorers import Hypothesis, hypotheses
-from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.taxonomy import Taxonomy, canonical
+from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.taxonomy import Taxonomy, canonical
 
 BIG4 = Taxonomy.load("big4")
 

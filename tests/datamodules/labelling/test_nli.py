@@ -12,8 +12,8 @@ import torch
 from facts import says
 from serzoo.datamodules.labelling.nli import NLI, buckets, places
 from serzoo.datamodules.labelling.scorers import hypotheses
-from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.taxonomy import Taxonomy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 TEMPLATES = ("The speaker feels {}.", "This person is {}, very much so.")

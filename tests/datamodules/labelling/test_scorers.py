@@ -14,10 +14,10 @@ from facts import says
 from serzoo.datamodules.labelling.causal import Causal
 from serzoo.datamodules.labelling.embedding import Embedding
 from serzoo.datamodules.labelling.lexicon import Lexicon
-from serzoo.datamodules.labelling.scorers import SCORERS, Hypothesis, hypotheses, scorer
-from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.registry import attribute
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.datamodules.labelling.scorers import Hypothesis, hypotheses, scorer
+from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.registry import BUILT_IN, attribute
+from serzoo.zoo.core.taxonomy import Taxonomy
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig
 
 BIG4 = Taxonomy.load("big4")
@@ -31,13 +31,13 @@ PREMISES = ["what a wonderful day", "how dare you", ""]
 
 
 def test_every_scorer_of_the_table_is_one() -> None:
-    assert {name: attribute(place).__name__ for name, place in SCORERS.items()} == {
+    assert {name: attribute(place).__name__ for name, place in BUILT_IN["scorers"].items()} == {
         "nli": "NLI",
         "embedding": "Embedding",
         "causal": "Causal",
         "lexicon": "Lexicon",
     }
-    assert all("score" in vars(attribute(place)) for place in SCORERS.values())
+    assert all("score" in vars(attribute(place)) for place in BUILT_IN["scorers"].values())
     assert isinstance(scorer("lexicon"), Lexicon)
     assert isinstance(scorer("serzoo.datamodules.labelling.lexicon:Lexicon"), Lexicon)
 

@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from facts import says
-from serzoo.datamodules.labelling.folding import fold, fold_rows
-from serzoo.datamodules.labelling.select import THRESHOLDS, Criteria, select, soft_targets
+from serzoo.datamodules.labelling.select import (
+    THRESHOLDS,
+    Criteria,
+    fold,
+    fold_rows,
+    select,
+    soft_targets,
+)
 from serzoo.datamodules.manifest import Utterance
-from serzoo.zoo.errors import ConfigError, DataError
-from serzoo.zoo.taxonomy import Taxonomy
+from serzoo.zoo.core.errors import ConfigError, DataError
+from serzoo.zoo.core.taxonomy import Taxonomy
 
 THREE = Taxonomy.of(["angry", "happy", "neutral"], "three")
 ALL = Criteria(threshold=0.0, agreement=0.0)

@@ -12,7 +12,7 @@ import pytest
 from facts import says
 from serzoo.datamodules.labelling import stage as engine
 from serzoo.datamodules.manifest import Utterance
-from serzoo.zoo.errors import ConfigError, DataError
+from serzoo.zoo.core.errors import ConfigError, DataError
 
 
 def items(n: int = 10) -> list[Utterance]:

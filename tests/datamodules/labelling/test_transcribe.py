@@ -13,11 +13,18 @@ import tiny_text
 import torch
 from facts import says
 from serzoo.datamodules.audio import read_audio
-from serzoo.datamodules.labelling.recognisers import Heard, Recogniser, recogniser
+from serzoo.datamodules.labelling.asr import (
+    REASONS,
+    Heard,
+    Recogniser,
+    Transcribe,
+    recogniser,
+    repeats,
+    with_text,
+)
 from serzoo.datamodules.labelling.stage import rows_of, run
-from serzoo.datamodules.labelling.transcribe import REASONS, Transcribe, repeats, with_text
 from serzoo.datamodules.manifest import Utterance
-from serzoo.zoo.errors import ConfigError
+from serzoo.zoo.core.errors import ConfigError
 from transformers import pipeline
 
 LANGUAGES = {"english": "en", "german": "de", "french": "fr"}

@@ -19,13 +19,13 @@ import tiny_asr
 import tiny_text
 from facts import says
 from serzoo.datamodules.catalog import open_corpora
-from serzoo.datamodules.labelling import command, verb
+from serzoo.datamodules.labelling import label as verb
+from serzoo.datamodules.labelling.asr import Transcribe
 from serzoo.datamodules.labelling.entail import Entail
-from serzoo.datamodules.labelling.trace import shown, trace
-from serzoo.datamodules.labelling.transcribe import Transcribe
-from serzoo.datamodules.labelling.verb import label, settings
+from serzoo.datamodules.labelling.label import label, settings, shown, trace
 from serzoo.datamodules.manifest import Utterance, read_manifest, write_manifest
-from serzoo.zoo.errors import ConfigError, DataError
+from serzoo.zoo import cli
+from serzoo.zoo.core.errors import ConfigError, DataError
 
 SAID = {
     "angry": "Stop shouting at me, I am so angry.",
@@ -340,7 +340,7 @@ def test_other_settings_are_refused_but_for_those_of_the_selection(corpus):
 def test_settings_that_do_not_fit_are_refused(corpus, monkeypatch, words, message):
     monkeypatch.chdir(corpus.parent)
     with pytest.raises(ConfigError, match=message):
-        command.run(str(corpus), [*words, f"root={corpus.parent}"])
+        cli.label_stages(str(corpus), [*words, f"root={corpus.parent}"])
 
 
 def test_settings_of_parts_are_told_apart():

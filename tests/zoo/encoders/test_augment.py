@@ -4,7 +4,7 @@ import math
 
 import torch
 from close import assert_like
-from serzoo.zoo.encoders.augment import hide, resample, tempo_and_pitch
+from serzoo.zoo.encoders.mel import hide, resample, tempo_and_pitch
 
 
 def spectrogram(frames=32, bands=8, batch=2):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from close import assert_like
 from facts import says
-from serzoo.zoo.encoders import pretrained
-from serzoo.zoo.encoders.backbone import HFEncoder
+from serzoo.zoo.core import hub
+from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.encoders.families import FAMILIES
-from serzoo.zoo.errors import ConfigError
+from serzoo.zoo.encoders.hf import HFEncoder
 from tiny_models import CASES
 from torch import nn
 from transformers import (
@@ -82,7 +82,7 @@ def published(name: str, family: str, x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def test_every_family_and_norm_is_tested():
-    assert {family for family, _ in CASES} == set(FAMILIES) == set(pretrained.FAMILIES)
+    assert {family for family, _ in CASES} == set(FAMILIES) == set(hub.FAMILIES)
     assert (len(CASES), len(FAMILIES)) == (13, 8)
 
 

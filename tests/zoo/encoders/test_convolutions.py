@@ -8,9 +8,9 @@ import pytest
 import torch
 from close import assert_like
 from facts import says
+from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.encoders import convolutions as front_end
 from serzoo.zoo.encoders.convolutions import ConvFrontEnd
-from serzoo.zoo.errors import ConfigError
 from tiny_models import CONVOLVED
 from transformers import AutoModel
 

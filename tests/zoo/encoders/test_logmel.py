@@ -8,7 +8,7 @@ import torch
 from close import assert_like
 from scipy.signal import get_window
 from serzoo.zoo.encoders.logmel import LogMelEncoder, MaskedBatchNorm
-from serzoo.zoo.encoders.mel_spectrogram import LogMel, mel_filters
+from serzoo.zoo.encoders.mel import LogMel, mel_filters
 from waves import padded, speech
 
 LENGTHS = [1, 399, 400, 3000, 16_000, 40_000]

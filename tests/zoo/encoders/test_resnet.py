@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 from close import assert_like
-from serzoo.zoo.checkpoint import load as load_checkpoint
-from serzoo.zoo.config import load
+from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.encoders.logmel import LogMelEncoder
-from serzoo.zoo.encoders.mel_spectrogram import LogMel
+from serzoo.zoo.encoders.mel import LogMel
 from serzoo.zoo.encoders.resnet import ResNetEncoder
-from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.train import train
+from serzoo.zoo.run.checkpoint import load as load_checkpoint
+from serzoo.zoo.run.config import load
+from serzoo.zoo.run.train import train
 from torch import nn
 from transformers import ResNetConfig, ResNetModel
 from waves import padded, speech

@@ -8,14 +8,14 @@ import pytest
 import torch
 from close import assert_like
 from facts import says
-from serzoo.zoo import registry
-from serzoo.zoo.checkpoint import strip_frozen
-from serzoo.zoo.encoders.backbone import HFEncoder
-from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.module import SERModule
-from serzoo.zoo.taxonomy import Taxonomy
-from serzoo.zoo.training.gradients import unreached
-from serzoo.zoo.types import Batch, Targets
+from serzoo.zoo.core import registry
+from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.core.types import Batch, Targets
+from serzoo.zoo.encoders.hf import HFEncoder
+from serzoo.zoo.run.checkpoint import strip_frozen
+from serzoo.zoo.run.module import SERModule
+from serzoo.zoo.run.optim import unreached
 from tiny_models import CASES
 
 TUNINGS = {

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from facts import says
-from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.statistics.metrics import PredictionTable
+from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.statistics.table import PredictionTable
 from sklearn import metrics as sk
 from tables import CLASSES, random_table, table
 

@@ -6,10 +6,10 @@ import audmetric
 import numpy as np
 import pytest
 from facts import says
-from serzoo.zoo.errors import DataError
-from serzoo.zoo.statistics.groups import sub_groups
-from serzoo.zoo.statistics.jackknife import jackknife
-from serzoo.zoo.statistics.metrics import PredictionTable
+from serzoo.zoo.core.errors import DataError
+from serzoo.zoo.statistics.breakdown import sub_groups
+from serzoo.zoo.statistics.speakers import jackknife
+from serzoo.zoo.statistics.table import PredictionTable
 
 
 @pytest.fixture

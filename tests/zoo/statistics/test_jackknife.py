@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 from facts import says
 from scipy import stats as scipy_stats
-from serzoo.zoo.errors import ComparisonError, ConfigError, DataError
-from serzoo.zoo.statistics.clusters import by_speaker, labelled_speakers
-from serzoo.zoo.statistics.jackknife import jackknife, paired_jackknife
-from serzoo.zoo.statistics.metrics import PredictionTable
-from serzoo.zoo.statistics.permutation import paired_permutation
-from serzoo.zoo.statistics.power import minimum_detectable
+from serzoo.zoo.core.errors import ComparisonError, ConfigError, DataError
 from serzoo.zoo.statistics.rates import recalls_of, uar_of
+from serzoo.zoo.statistics.speakers import (
+    by_speaker,
+    jackknife,
+    labelled_speakers,
+    minimum_detectable,
+    paired_jackknife,
+    paired_permutation,
+)
+from serzoo.zoo.statistics.table import PredictionTable
 
 CLASSES = ["a", "b", "c"]
 

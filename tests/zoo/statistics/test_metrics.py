@@ -5,9 +5,9 @@ import audmetric
 import numpy as np
 import pytest
 from facts import says
-from serzoo.zoo.errors import ComparisonError, DataError
-from serzoo.zoo.statistics.metrics import PredictionTable, merge
+from serzoo.zoo.core.errors import ComparisonError, DataError
 from serzoo.zoo.statistics.rates import f1_of, uar_of, wa_of
+from serzoo.zoo.statistics.table import PredictionTable, merge
 from sklearn import metrics as sk
 from tables import CLASSES, one_hot, random_table, table
 

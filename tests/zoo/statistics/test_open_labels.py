@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from facts import says
 from serzoo.zoo.cli import main
-from serzoo.zoo.config import load
-from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.evaluate import evaluate
-from serzoo.zoo.statistics.jackknife import jackknife
-from serzoo.zoo.statistics.metrics import PredictionTable
-from serzoo.zoo.statistics.open_labels import open_numbers, seen_classes
-from serzoo.zoo.taxonomy import Taxonomy
-from serzoo.zoo.train import train
+from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.run.config import load
+from serzoo.zoo.run.score import evaluate
+from serzoo.zoo.run.train import train
+from serzoo.zoo.statistics.confidence import open_numbers, seen_classes
+from serzoo.zoo.statistics.speakers import jackknife
+from serzoo.zoo.statistics.table import PredictionTable
 from sklearn.metrics import recall_score
 
 BIG4, EMODB7 = Taxonomy.load("big4"), Taxonomy.load("emodb7")

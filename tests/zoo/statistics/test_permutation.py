@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from facts import says, tells
 from scipy import stats as scipy_stats
-from serzoo.zoo.errors import ComparisonError, ConfigError, DataError
-from serzoo.zoo.statistics.metrics import PredictionTable
-from serzoo.zoo.statistics.permutation import paired_permutation
+from serzoo.zoo.core.errors import ComparisonError, ConfigError, DataError
+from serzoo.zoo.statistics.speakers import paired_permutation
+from serzoo.zoo.statistics.table import PredictionTable
 from work import instructions
 
 

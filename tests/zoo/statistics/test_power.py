@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from facts import says, tells
 from scipy import stats as scipy_stats
-from serzoo.zoo.errors import ConfigError
-from serzoo.zoo.statistics.jackknife import paired_jackknife
-from serzoo.zoo.statistics.metrics import PredictionTable
-from serzoo.zoo.statistics.power import minimum_detectable
+from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.statistics.speakers import minimum_detectable, paired_jackknife
+from serzoo.zoo.statistics.table import PredictionTable
 
 EACH = 50
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from facts import says
-from serzoo.zoo.errors import DataError
+from serzoo.zoo.core.errors import DataError
 from serzoo.zoo.statistics.probe import (
     STRENGTHS,
     Fold,

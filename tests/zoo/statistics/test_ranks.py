@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from facts import says
 from scipy import stats as scipy_stats
-from serzoo.zoo.errors import ComparisonError, DataError
-from serzoo.zoo.reporting.plots import critical_difference_figure
-from serzoo.zoo.statistics.ranks import Ranks, average_ranks, critical_difference
+from serzoo.zoo.core.errors import ComparisonError, DataError
+from serzoo.zoo.plots import critical_difference_figure
+from serzoo.zoo.statistics.breakdown import Ranks, average_ranks, critical_difference
 
 
 def scores_of(values: np.ndarray) -> dict[str, dict[int, float]]:

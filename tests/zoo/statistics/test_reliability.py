@@ -5,9 +5,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 from facts import says
-from serzoo.zoo.errors import ConfigError, DataError
-from serzoo.zoo.statistics.metrics import PredictionTable
-from serzoo.zoo.statistics.reliability import calibrations, classwise_ece, risk_coverage
+from serzoo.zoo.core.errors import ConfigError, DataError
+from serzoo.zoo.statistics.confidence import calibrations, classwise_ece, risk_coverage
+from serzoo.zoo.statistics.table import PredictionTable
 from sklearn.metrics import log_loss
 from work import instructions
 

@@ -1,8 +1,8 @@
 from math import isnan
 
 import pytest
-from serzoo.zoo.errors import DataError
-from serzoo.zoo.statistics.stats import MeanSD, holm, holm_grid, mean_sd
+from serzoo.zoo.core.errors import DataError
+from serzoo.zoo.statistics.speakers import MeanSD, holm, holm_grid, mean_sd
 
 
 class TestHolm:

@@ -5,9 +5,9 @@ from math import isnan
 import numpy as np
 import pytest
 from facts import says, tells
-from serzoo.zoo.errors import ComparisonError, DataError
-from serzoo.zoo.statistics.metrics import PredictionTable
-from serzoo.zoo.statistics.variance import crossed_components, shared_variance, variance_split
+from serzoo.zoo.core.errors import ComparisonError, DataError
+from serzoo.zoo.statistics.breakdown import crossed_components, shared_variance, variance_split
+from serzoo.zoo.statistics.table import PredictionTable
 
 
 def tables(right: np.ndarray) -> dict[tuple[int, int], PredictionTable]:

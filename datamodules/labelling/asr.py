@@ -1,0 +1,543 @@
+"""The first stage: what is said. Human text stays; other utterances go through a recogniser."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForCTC,
+    AutoModelForSpeechSeq2Seq,
+    AutoTokenizer,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CTC_MAPPING_NAMES,
+    MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+)
+
+from ...zoo.core.errors import ConfigError
+from ..audio import SAMPLE_RATE, Samples, read_utterance
+from ..manifest import Utterance
+from ..sampler import pack
+from .loading import Loaded, load, quiet, read_config
+from .stage import Stage
+
+# ---- Speech to words: recognisers of ``transformers``, or PocketSphinx where nothing can be fetched.
+#
+# A transcript does not depend on the utterances that share its batch, beyond the last bits of the
+# numbers: only models that mask what is behind an utterance get batches.
+
+DEFAULT = "openai/whisper-small"
+POCKETSPHINX = "pocketsphinx"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A transcript.
+
+    Attributes:
+        text: stripped; "" where nothing was heard.
+        confidence: mean natural log-probability per token (PocketSphinx: per word), or None.
+        language: ISO 639-1 code that the recogniser heard or was made for, or None.
+    """
+
+    text: str
+    confidence: float | None = None
+    language: str | None = None
+
+
+class Recogniser(ABC):
+    """Speech to words.
+
+    Attributes:
+        source: ``MODEL@REVISION``.
+        batched: whether utterances may share a batch.
+        longest: seconds that it can hear at a time.
+        least: confidence below which its authors distrust it, or None.
+    """
+
+    source: str
+    batched: bool = False
+    longest: float = math.inf
+    least: float | None = None
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What determines a transcript, as plain JSON."""
+
+    @abstractmethod
+    def hear(self, waves: Sequence[Samples]) -> list[Heard]:
+        """Transcripts of ``[S]`` float32 samples at 16 kHz, in their order."""
+
+
+def recogniser(
+    name: str = DEFAULT,
+    *,
+    revision: str | None = None,
+    language: str | None = None,
+    beams: int = 1,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> Recogniser:
+    """The recogniser of a name.
+
+    Args:
+        name: ``pocketsphinx``, or hub id or folder of a model with CTC or an encoder and decoder.
+        revision: commit, tag or branch of a hub id.
+        language: that is spoken (ISO 639-1), for Whisper; None = detected in each utterance.
+        beams: of the search, for encoder-decoders; 1 = greedy.
+        dtype: number format of the model.
+        device: where it runs.
+
+    Raises:
+        ConfigError: it cannot be loaded, or a setting is not of this kind of model.
+    """
+    if name == POCKETSPHINX:
+        if revision or language not in (None, "en") or beams != 1:
+            raise ConfigError(
+                "asr=pocketsphinx knows English and one way to search; leave revision, language "
+                "and beams out"
+            )
+        return PocketSphinx()
+    pass
+
+    return load_recogniser(
+        name, revision=revision, language=language, beams=beams, dtype=dtype, device=device
+    )
+
+
+class PocketSphinx(Recogniser):
+    """CMU PocketSphinx with the English model in its wheel (extra ``asr``): offline, but coarse.
+
+    The confidence is the mean log posterior probability of the words.
+    """
+
+    def __init__(self) -> None:
+        from importlib.metadata import version
+
+        try:
+            from pocketsphinx import Decoder
+        except ImportError:
+            raise ConfigError(
+                "asr=pocketsphinx needs the package pocketsphinx; pip install 'serzoo[asr]', or "
+                "choose a model of transformers"
+            ) from None
+        self.decoder = Decoder(samprate=SAMPLE_RATE, cmn="batch", loglevel="FATAL")
+        self.source = f"{POCKETSPHINX}@{version('pocketsphinx')}"
+
+    def settings(self) -> dict[str, Any]:
+        return {"model": POCKETSPHINX, "revision": self.source.partition("@")[2]}
+
+    def hear(self, waves: Sequence[Samples]) -> list[Heard]:
+        return [self._one(wave) for wave in waves]
+
+    def _one(self, wave: Samples) -> Heard:
+        raw = (np.clip(wave, -1, 1) * 32767).round().astype("<i2").tobytes()
+        # else the channel as estimated from earlier utterances changes the words
+        self.decoder.reinit_feat()
+        self.decoder.start_utt()
+        self.decoder.process_raw(raw, full_utt=True)
+        self.decoder.end_utt()
+        found = self.decoder.hyp()
+        if found is None or not found.hypstr:
+            return Heard("", None, "en")
+        words = [s for s in self.decoder.seg() if s.word[0] not in "<["]
+        logs = [math.log(max(s.prob, 1e-30)) for s in words]
+        return Heard(found.hypstr.strip(), float(np.mean(logs)) if logs else None, "en")
+
+
+# ---- Recognisers of ``transformers``: with a CTC head, or with a decoder that writes.
+
+NEW_TOKENS = 256  # at most, as the pipeline of transformers has it
+
+
+def load_recogniser(
+    name: str,
+    *,
+    revision: str | None,
+    language: str | None,
+    beams: int,
+    dtype: str,
+    device: str,
+) -> Recogniser:
+    """What :func:`.recognisers.recogniser` gives for a model of ``transformers``."""
+    config = read_config(name, revision, "asr")
+    kind = _kind(config)
+    if kind is None:
+        raise ConfigError(
+            f"asr={name} is a {config.model_type} ({', '.join(config.architectures or ['?'])}), "
+            "which neither has a CTC head nor writes text from speech; choose a model of the task "
+            f"automatic-speech-recognition such as {DEFAULT}, or {POCKETSPHINX}"
+        )
+    if language is not None and config.model_type != "whisper":
+        raise ConfigError(
+            f"language={language} is for Whisper, and asr={name} is not one; leave language out"
+        )
+    if kind == "ctc":
+        if beams != 1:
+            raise ConfigError(
+                f"beams={beams} is for encoder-decoders, and asr={name} has CTC; leave beams out"
+            )
+        model = load(AutoModelForCTC, name, revision, "asr", dtype=dtype, device=device)
+        return CTC(model, revision)
+    model = load(AutoModelForSpeechSeq2Seq, name, revision, "asr", dtype=dtype, device=device)
+    return Writer(model, revision, beams=beams, language=language)
+
+
+def _kind(config: Any) -> str | None:
+    named = config.architectures or []
+    for kind, table in (
+        ("ctc", MODEL_FOR_CTC_MAPPING_NAMES),
+        ("writer", MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES),
+    ):
+        if any(a in _names(table.get(config.model_type)) for a in named):
+            return kind
+    return None
+
+
+def _names(entry: Any) -> Sequence[str]:
+    return [entry] if isinstance(entry, str) else list(entry or [])
+
+
+class _Model(Recogniser):
+    windowed = False  # whether all is padded to one length anyway
+
+    def __init__(self, loaded: Loaded, revision: str | None) -> None:
+        self.loaded, self.model, self.source = loaded, loaded.model, loaded.source
+        options = {"revision": revision, "trust_remote_code": False}
+        self.extractor: Any = AutoFeatureExtractor.from_pretrained(loaded.path, **options)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(loaded.path, **options)
+        rate = self.extractor.sampling_rate
+        if rate != SAMPLE_RATE:
+            raise ConfigError(
+                f"asr={loaded.name} hears {rate} Hz, and everything here is {SAMPLE_RATE} Hz; "
+                "choose a model of that rate"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return {**self.loaded.settings(), "dtype": dtype}
+
+    def _features(self, waves: Sequence[Samples]) -> dict[str, Tensor]:
+        found = self.extractor(
+            list(waves),
+            sampling_rate=SAMPLE_RATE,
+            return_tensors="pt",
+            return_attention_mask=True,
+            **({"padding": True} if len(waves) > 1 and not self.windowed else {}),
+        )
+        device, dtype = self.model.device, self.model.dtype
+        return {
+            k: v.to(device, dtype if v.is_floating_point() else v.dtype) for k, v in found.items()
+        }
+
+
+class CTC(_Model):
+    """A model with a CTC head, decoded greedily, as the pipeline of ``transformers`` does.
+
+    The confidence is the mean over emitted tokens of the highest log-probability within the run of
+    frames that emits each (our choice: frames of blanks would hide unsure tokens).
+    """
+
+    def __init__(self, loaded: Loaded, revision: str | None) -> None:
+        super().__init__(loaded, revision)
+        # others normalise over padding, or let it through: each utterance alone
+        self.batched = bool(
+            getattr(self.model.config, "feat_extract_norm", None) == "layer"
+            and getattr(self.extractor, "return_attention_mask", False)
+        )
+
+    @torch.no_grad()
+    def hear(self, waves: Sequence[Samples]) -> list[Heard]:
+        if len(waves) > 1 and not self.batched:
+            return [heard for wave in waves for heard in self.hear([wave])]
+        features = self._features(waves)
+        logits = self.model(**features).logits.float()
+        frames = [logits.shape[1]] * len(waves)
+        if len(waves) > 1:
+            lengths = features["attention_mask"].sum(-1)
+            frames = self.model._get_feat_extract_output_lengths(lengths).tolist()
+        logs, tokens = logits.log_softmax(-1).cpu().max(-1)
+        return [
+            self._read(log[:n], token[:n])
+            for log, token, n in zip(logs, tokens, frames, strict=True)
+        ]
+
+    def _read(self, logs: Tensor, tokens: Tensor) -> Heard:
+        text = self.tokenizer.decode(tokens.numpy(), skip_special_tokens=False)
+        best: list[float] = []
+        before = blank = self.tokenizer.pad_token_id
+        for token, log in zip(tokens.tolist(), logs.tolist(), strict=True):
+            if token != blank and token == before:
+                best[-1] = max(best[-1], log)
+            elif token != blank:
+                best.append(log)
+            before = token
+        return Heard(text.strip(), float(np.mean(best)) if best else None)
+
+
+class Writer(_Model):
+    """An encoder and a decoder that writes: Whisper and its like.
+
+    The confidence is the mean log-probability of the written tokens and of the end, by the model's
+    own distribution (before Whisper's suppressed tokens are taken out).
+    """
+
+    def __init__(
+        self, loaded: Loaded, revision: str | None, *, beams: int, language: str | None
+    ) -> None:
+        super().__init__(loaded, revision)
+        self.beams, self.language = beams, language
+        self.whisper = self.windowed = self.model.config.model_type == "whisper"
+        self.batched = self.whisper
+        if self.whisper:
+            self.longest, self.least = float(self.extractor.chunk_length), -1.0
+        generation = self.model.generation_config
+        self.languages: dict[int, str] = {}
+        if self.whisper and getattr(generation, "is_multilingual", True):
+            found = getattr(generation, "lang_to_id", None) or {}
+            self.languages = {int(i): key.strip("<|>") for key, i in found.items()}
+        if language is not None and language not in self.languages.values():
+            has = ", ".join(sorted(self.languages.values())) or "English alone"
+            raise ConfigError(f"language={language}: asr={loaded.name} knows {has}")
+        longest = getattr(self.model.config, "max_target_positions", None) or 10**6
+        self.new_tokens = min(NEW_TOKENS, longest - 4)  # start, language, task, no timestamps
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "beams": self.beams, "language": self.language}
+
+    @torch.no_grad()
+    def hear(self, waves: Sequence[Samples]) -> list[Heard]:
+        if len(waves) > 1 and not self.batched:
+            return [heard for wave in waves for heard in self.hear([wave])]
+        features = self._features(waves)
+        mask = features.get("attention_mask")
+        inputs = features[self.model.main_input_name]
+        options: dict[str, Any] = {"num_beams": self.beams, "max_new_tokens": self.new_tokens}
+        spoken: list[str | None] = [None] * len(waves)
+        encoder = self.model.get_encoder()
+        if self.whisper:
+            encoded = encoder(inputs)
+            spoken = self._spoken(encoded, len(waves))
+            if self.languages:
+                options |= {"language": spoken, "task": "transcribe"}
+            with quiet():  # of settings of its own that it thinks are ours
+                written = self.model.generate(
+                    inputs,
+                    encoder_outputs=encoded,
+                    attention_mask=mask,
+                    return_segments=True,
+                    **options,
+                )
+            segments = [s[0] for s in written["segments"]]
+            rows = [(s["result"], s["idxs"][0]) for s in segments]
+        else:
+            encoded = encoder(inputs, **({} if mask is None else {"attention_mask": mask}))
+            with quiet():
+                sequences = self.model.generate(
+                    **{self.model.main_input_name: inputs, "attention_mask": mask},
+                    encoder_outputs=encoded,
+                    **options,
+                )
+            rows = [(row, 1) for row in sequences]
+        sure = self._confidence(encoded, mask, rows)
+        texts = [self.tokenizer.decode(row[at:], skip_special_tokens=True) for row, at in rows]
+        return [
+            Heard(text.strip(), confidence, language)
+            for text, confidence, language in zip(texts, sure, spoken, strict=True)
+        ]
+
+    def _spoken(self, encoded: Any, count: int) -> list[str | None]:
+        if not self.languages:
+            return ["en"] * count  # Whisper without a choice of languages is for English
+        if self.language is not None:
+            return [self.language] * count
+        return [self.languages[i] for i in self.model.detect_language(None, encoded).tolist()]
+
+    def _confidence(
+        self, encoded: Any, mask: Tensor | None, rows: Sequence[tuple[Tensor, int]]
+    ) -> list[float | None]:
+        tokens = torch.nn.utils.rnn.pad_sequence([r.to(self.model.device) for r, _ in rows], True)
+        logits = self.model(
+            encoder_outputs=encoded,
+            decoder_input_ids=tokens[:, :-1],
+            **({} if mask is None or self.whisper else {"attention_mask": mask}),
+        ).logits.float()
+        logs = logits.log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0].cpu()
+        eos = self.model.generation_config.eos_token_id
+        ends = set(eos if isinstance(eos, list) else [eos])
+        found: list[float | None] = []
+        for log, (row, at) in zip(logs, rows, strict=True):
+            row_tokens = row.tolist()
+            end = next((i for i in range(at, len(row_tokens)) if row_tokens[i] in ends), None)
+            last = len(row_tokens) if end is None else end + 1
+            found.append(float(log[at - 1 : last - 1].mean()) if last > at else None)
+        return found
+
+
+# ----
+
+REASONS = ("long", "empty", "repeated", "short", "unsure")
+"""Why an utterance goes no further: in this order, the first that holds."""
+
+SHORTEST = 0.1  # seconds; less holds no word, and less than a frame that models cannot hear
+
+
+class Transcribe(Stage):
+    """Rows ``{id, text, text_source, language, confidence, rejected}``.
+
+    Args:
+        recogniser: for utterances without text; None where all have theirs.
+        roots: corpus to the folder of its audio.
+        min_words: fewer are ``short``; of human text, too.
+        min_confidence: a mean log-probability per token below it is ``unsure``; None = no limit;
+            ``auto`` = that of the recogniser: -1 for Whisper (Radford et al. 2022, section 4.5),
+            none for others, whose confidence is on scales of their own.
+        max_ratio: a text that zlib shrinks by more is ``repeated``: 2.4, same section.
+        max_repeats: the same one to four words more often than this in a row are ``repeated`` too
+            (our choice: loops of short texts shrink less).
+        max_seconds: longer utterances are ``long``, and not listened to; never more than the
+            window of the model (30 for Whisper).
+        batch_size: utterances in a batch at most.
+        batch_seconds: padded seconds in a batch at most.
+    """
+
+    name = "transcripts"
+
+    def __init__(
+        self,
+        recogniser: Recogniser | None,
+        roots: dict[str, Path],
+        *,
+        min_words: int = 3,
+        min_confidence: float | Literal["auto"] | None = "auto",
+        max_ratio: float = 2.4,
+        max_repeats: int = 4,
+        max_seconds: float = 30.0,
+        batch_size: int = 16,
+        batch_seconds: float = 160.0,
+    ) -> None:
+        if min_words < 1 or max_repeats < 1 or batch_size < 1 or max_seconds <= 0:
+            raise ConfigError(
+                f"min_words={min_words}, max_repeats={max_repeats}, batch_size={batch_size}, "
+                f"max_seconds={max_seconds}; give 1 or more, and max_seconds above 0"
+            )
+        self.recogniser, self.roots = recogniser, roots
+        if recogniser is not None:
+            max_seconds = min(max_seconds, recogniser.longest)
+        if min_confidence == "auto":
+            min_confidence = None if recogniser is None else recogniser.least
+        self.limits: dict[str, Any] = {
+            "min_words": min_words,
+            "min_confidence": min_confidence,
+            "max_ratio": max_ratio,
+            "max_repeats": max_repeats,
+            "max_seconds": max_seconds,
+        }
+        self.max_seconds = max_seconds
+        self.batch_size, self.batch_seconds = batch_size, batch_seconds
+
+    def settings(self) -> dict[str, Any]:
+        batches = {"batch_size": self.batch_size, "batch_seconds": self.batch_seconds}
+        asr = None if self.recogniser is None else self.recogniser.settings()
+        return {"asr": asr, **self.limits, **batches}
+
+    def rows(self, items: Sequence[Utterance]) -> Iterator[dict[str, Any]]:
+        mute = [u for u in items if not has_text(u)]
+        for u in items:
+            if has_text(u):
+                heard = Heard((u.text or "").strip(), None, u.language)
+                yield self._row(u, heard, u.text_source or "human")
+        for u in mute:
+            if u.duration > self.max_seconds:
+                yield self._row(u, Heard(""), None, "long")
+            elif u.duration < SHORTEST:
+                yield self._row(u, Heard(""), None)
+        short = [u for u in mute if SHORTEST <= u.duration <= self.max_seconds]
+        if short and self.recogniser is None:
+            raise ConfigError(
+                f"{short[0].id} has no text, and there is no recogniser; set asr=MODEL"
+            )
+        if not short or self.recogniser is None:
+            return
+        size = self.batch_size if self.recogniser.batched else 1
+        seconds = np.array([u.duration for u in short])
+        for batch in pack(range(len(short)), seconds, size, self.batch_seconds):
+            part = [short[i] for i in batch]
+            waves = [read_utterance(u, self.roots[u.corpus]) for u in part]
+            for u, heard in zip(part, self.recogniser.hear(waves), strict=True):
+                yield self._row(u, heard, f"asr:{self.recogniser.source}")
+
+    def _row(
+        self, u: Utterance, heard: Heard, source: str | None, rejected: str | None = None
+    ) -> dict[str, Any]:
+        machine = has_text(u) is False
+        reason = rejected or self._fault(heard, machine)
+        return {
+            "id": u.id,
+            "text": heard.text or None,
+            "text_source": source,
+            "language": heard.language,
+            "confidence": None if heard.confidence is None else round(heard.confidence, 6),
+            "rejected": reason,
+        }
+
+    def _fault(self, heard: Heard, machine: bool) -> str | None:
+        least = self.limits["min_confidence"]
+        if not any(c.isalnum() for c in heard.text):
+            return "empty"
+        if machine and repeats(heard.text, self.limits["max_ratio"], self.limits["max_repeats"]):
+            return "repeated"
+        if len(heard.text.split()) < self.limits["min_words"]:
+            return "short"
+        unsure = least is not None and heard.confidence is not None and heard.confidence < least
+        return "unsure" if unsure else None
+
+
+def has_text(u: Utterance) -> bool:
+    """Whether an utterance comes with words, which stay."""
+    return bool(u.text and u.text.strip())
+
+
+def repeats(text: str, max_ratio: float = 2.4, max_repeats: int = 4) -> bool:
+    """Whether a text loops, as recognisers do in silence and noise.
+
+    Args:
+        text: of any case and punctuation.
+        max_ratio: bytes of UTF-8 over bytes that zlib makes of them.
+        max_repeats: how often one to four words may follow themselves.
+    """
+    raw = text.encode()
+    if len(raw) / len(zlib.compress(raw)) > max_ratio:
+        return True
+    words = ["".join(filter(str.isalnum, w)) for w in text.casefold().split()]
+    for n in range(1, 5):
+        same = 0  # words in a row that equal the one n before
+        for i in range(n, len(words)):
+            same = same + 1 if words[i] == words[i - n] else 0
+            if same >= n * max_repeats:
+                return True
+    return False
+
+
+def with_text(utterances: Sequence[Utterance], rows: Sequence[dict[str, Any]]) -> list[Utterance]:
+    """The utterances that go on, with their text: those that are not rejected.
+
+    Args:
+        utterances: of the manifest.
+        rows: of this stage, in the same order.
+    """
+    return [
+        replace(u, text=row["text"], text_source=row["text_source"])
+        for u, row in zip(utterances, rows, strict=True)
+        if row["rejected"] is None
+    ]

@@ -1,0 +1,467 @@
+"""``serzoo label``: transcribe, entail, select; each resumable, the first two sharded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...zoo.core.errors import ConfigError, DataError, suggest
+from ...zoo.core.registry import Knob, check_knobs, get, names, schema_of
+from ...zoo.core.taxonomy import Taxonomy
+from ..catalog import Speech, open_corpora
+from ..manifest import Utterance, read_manifest, write_lines, write_manifest
+from .asr import DEFAULT, Transcribe, has_text, recogniser, with_text
+from .entail import TEMPLATES, Entail, Prior
+from .scorers import Scorer, device_of, scorer
+from .select import Criteria, Selection, fold, fold_rows, select
+from .stage import Done, Shard, Stage, read_labels, rows_of, run
+
+# ---- What `serzoo label` says of its stages.
+
+
+def rejected(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many transcripts go no further, by reason."""
+    return dict(Counter(r["rejected"] for r in rows if r["rejected"] is not None))
+
+
+def unfinished(stage: Stage, done: Done, shard: Shard) -> str:
+    """What a process says that leaves before the others are done."""
+    return (
+        f"{stage.name}: shard {shard[0]} of {shard[1]} is done, and {done.total - done.present} of "
+        f"{done.total} rows are left to others; when they are there, run this command again"
+    )
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """``a 1, b 2``."""
+    return ", ".join(f"{k} {v}" for k, v in counts.items())
+
+
+def told_transcripts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Transcripts by source, and what was turned away."""
+    sources = Counter(r["text_source"] or "none" for r in rows)
+    lost = rejected(rows)
+    gone = f"; turned away: {counted(lost)}" if lost else ""
+    return [f"transcripts: {len(rows)} ({counted(sources)}){gone}"]
+
+
+def told_labels(record: Mapping[str, Any], folder: Path) -> list[str]:
+    """Counts before and after each criterion, by class, and coverage against threshold."""
+    chosen = record["selection"]
+    shown = [f"scores: {record['source']}, {len(record['taxonomy']['classes'])} classes"]
+    for step in chosen["counts"]:
+        value = "" if step["value"] is None else f" {step['value']:g}"
+        if value or step["before"] != step["after"]:
+            shown.append(f"select: {step['criterion']}{value}: {step['before']} -> {step['after']}")
+    last = chosen["counts"][-1]["classes"] or {}
+    shown.append(f"labelled: {sum(last.values())} ({counted(last)})")
+    shown.append(
+        "coverage at thresholds: "
+        + ", ".join(f"{c['threshold']:g} {c['share']:.0%}" for c in chosen["coverage"][8::2])
+    )
+    return [*shown, f"manifest: {folder / 'manifest.jsonl'}"]
+
+
+# ---- Where a weak label comes from: audio, transcript, scores by template, criteria.
+
+
+def trace(out: str | Path, id: str) -> dict[str, Any]:
+    """All that stands behind the label of an utterance, or behind its having none.
+
+    The label is made anew from the row of scores, and must be the one of the manifest, but for
+    caps, which look at other utterances too.
+
+    Args:
+        out: folder of ``serzoo label``.
+        id: of the utterance.
+
+    Returns:
+        ``utterance``, ``transcript`` and ``scores`` (None where it was turned away) as their files
+        have them, ``settings`` of both stages, ``criteria``, ``folded`` (class to
+        coarser class), and ``lost_at``: the criterion that it failed, or
+        None.
+
+    Raises:
+        DataError: the folder is not finished, a file has changed since, there is no such id, or the
+            label does not follow from the scores.
+    """
+    folder = Path(out)
+    path = folder / "labels.json"
+    if not path.is_file():
+        raise DataError(f"no {path}; run `serzoo label ... out={folder}` to its end")
+    record = read_labels(folder)
+    for name, digest in record["files"].items():
+        file = folder / name
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            raise DataError(
+                f"{file} is not what {path.name} tells of; run `serzoo label` again with the "
+                "settings that it had"
+            )
+    found = {u.id: u for u in read_manifest(folder / "manifest.jsonl")}
+    if id not in found:
+        raise DataError(f"no utterance {id} in {folder}{_near(id, found)}")
+    scores = _row(folder / "scores.jsonl", id)
+    return {
+        "utterance": found[id],
+        "transcript": _row(folder / "transcripts.jsonl", id),
+        "scores": scores,
+        "settings": {k: record[k]["settings"] for k in ("transcripts", "scores")},
+        "criteria": record["selection"]["criteria"],
+        "folded": record["folded"],
+        "lost_at": _lost(found[id], scores, record),
+    }
+
+
+def shown(traced: Mapping[str, Any]) -> list[str]:
+    """A trace as lines of text."""
+    u, transcript, row = traced["utterance"], traced["transcript"], traced["scores"]
+    settings = traced["settings"]
+    sure = transcript["confidence"]
+    lines = [
+        f"{u.id}: {u.audio}, {u.start:.2f} to {u.end:.2f} s",
+        f'says: "{transcript["text"] or ""}" ({transcript["text_source"] or "not listened to"}'
+        + (f", confidence {sure:.3f})" if sure is not None else ")"),
+    ]
+    if transcript["rejected"] is not None:
+        return [*lines, f"turned away: {transcript['rejected']}; no label"]
+    lines.append(f"scored by {settings['scores']['source']}: {settings['scores']['scale']}")
+    ranked = sorted(row["scores"].items(), key=lambda pair: -pair[1])
+    lines.append("scores: " + ", ".join(f"{c} {s:.3f}" for c, s in ranked[:5]))
+    told = settings["scores"]
+    by_template = zip(told["templates"], row["by_template"], told["prior"], strict=True)
+    for template, each, prior in by_template:
+        values = dict(zip(row["scores"], each, strict=True))
+        empty = dict(zip(row["scores"], prior, strict=True))
+        best = ", ".join(f"{c} {values[c]:+.2f} (prior {empty[c]:+.2f})" for c, _ in ranked[:3])
+        lines.append(f"  '{template}': {best}")
+    if traced["folded"] is not None:
+        into = (f"{c} is {traced['folded'][c] or 'left out'}" for c, _ in ranked[:5])
+        lines.append(f"folded: {', '.join(into)}")
+    if (lost := traced["lost_at"]) is not None:
+        value = traced["criteria"].get(lost)
+        return [*lines, f"no label: lost at {lost}{'' if value is None else f' {value:g}'}"]
+    return [*lines, f"label: {u.label}, {u.label_score:.3f} ({u.label_source})"]
+
+
+def _lost(u: Utterance, row: dict[str, Any] | None, record: Mapping[str, Any]) -> str | None:
+    """The criterion that an utterance failed, by its own row; caps where it passed the others."""
+    taxonomy = Taxonomy.from_dict(record["taxonomy"])
+    rows = [] if row is None else [row]
+    if record["folded"] is not None and row is not None:
+        fine = Taxonomy.from_dict(record["scores"]["settings"]["taxonomy"])
+        rows = list(fold_rows(rows, fine, taxonomy))
+    criteria = Criteria(**{**record["selection"]["criteria"], "cap": None, "neutral": None})
+    alone = select([u], rows, taxonomy, record["source"], criteria)
+    again = alone.utterances[0]
+    lost = next((c["criterion"] for c in alone.counts if c["after"] == 0), None)
+    if lost is None and u.label is None:
+        full = record["selection"]["criteria"]
+        neutral = taxonomy.class_of("neutral")
+        share = full["neutral"] is not None and neutral is not None
+        if share and again.label == taxonomy.classes[neutral or 0]:
+            return "neutral" if full["cap"] is None else "cap or neutral"
+        return "cap"
+    if (again.label, again.label_score) != (u.label, u.label_score):
+        raise DataError(
+            f"the label of {u.id} is {u.label} ({u.label_score}), but its scores make it "
+            f"{again.label} ({again.label_score}); run `serzoo label` again"
+        )
+    return lost
+
+
+def _row(path: Path, id: str) -> dict[str, Any] | None:
+    return next((row for row in rows_of(path) if row["id"] == id), None)
+
+
+def _near(id: str, known: Mapping[str, Any]) -> str:
+    text = suggest(id, known)
+    return text if len(known) <= 10 else text[text.find("; did") :] if "; did" in text else ""
+
+
+# ----
+
+Told = Callable[[str, int, int], None]
+"""Called with a stage's name, and how many of this shard's rows are done, of how many."""
+
+WAIT = 2.0  # seconds between looks at what other ranks have done
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a call of :func:`label` came to.
+
+    Attributes:
+        folder: of the labels.
+        record: what ``labels.json`` holds; None while other shards have rows to compute.
+        lines: to be shown.
+    """
+
+    folder: Path
+    record: dict[str, Any] | None
+    lines: list[str]
+
+
+def label(
+    source: str,
+    *,
+    taxonomy: str,
+    out: str,
+    root: str | None = None,
+    asr: str | None = DEFAULT,
+    scorer: str = "nli",
+    templates: list[str] | None = None,
+    prior: Prior = "subtract",
+    into: str | None = None,
+    threshold: float = Criteria.threshold,
+    margin: float = Criteria.margin,
+    agreement: float = Criteria.agreement,
+    cap: int | None = Criteria.cap,
+    neutral: float | None = Criteria.neutral,
+    relabel: bool = False,
+    shard: str | None = None,
+    device: str = "auto",
+    asr_options: Mapping[str, Any] | None = None,
+    scorer_options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    told: Told | None = None,
+) -> Labelled:
+    """Weak labels for the utterances of a manifest, from what is said in them.
+
+    ``out`` then holds ``transcripts.jsonl`` and ``scores.jsonl`` (a row per utterance, and the
+    shards that they were put together of), ``manifest.jsonl`` and ``labels.json`` (all settings,
+    counts and hashes). A call that was killed is repeated as it was, and ends in the same bytes.
+
+    Args:
+        source: a manifest, or a corpus' name.
+        taxonomy: whose classes are scored.
+        out: folder of the labels.
+        root: folder of the audio.
+        asr: recogniser for utterances without text (:func:`.recognisers.recogniser`); None = every
+            utterance has text.
+        scorer: a registered name, or ``package.module:Class``.
+        templates: sentences with ``{}`` for a class; None = :data:`.entail.TEMPLATES`.
+        prior: see :class:`.entail.Entail`.
+        into: a coarser taxonomy that scores are folded into before they are selected.
+        threshold: least score of the best class; see :class:`.select.Criteria`.
+        margin: least distance to the second best.
+        agreement: least share of templates that agree.
+        cap: most utterances of a class.
+        neutral: most neutral ones as a share of all.
+        relabel: label utterances that have a human label too, which then stands in the column
+            ``given`` of ``labels``.
+        shard: ``k/n``: compute the k-th of n parts only; None = that of this rank of ``torchrun``
+            (``RANK``, ``WORLD_SIZE``), which waits for the others, or all.
+        device: where models run; ``auto`` = this rank's GPU where there is one.
+        asr_options: keywords of ``recogniser`` and of :class:`.transcribe.Transcribe`.
+        scorer_options: keywords of the scorer.
+        options: keywords of the corpus' reader.
+        told: called as rows are done.
+
+    Raises:
+        ConfigError: a setting is wrong, or another than the folder's rows were made with.
+        DataError: the manifest cannot be used, or has labels.
+    """
+    classes = Taxonomy.load(taxonomy)
+    coarse = classes if into is None else Taxonomy.load(into)
+    folded = None if into is None else fold(classes, coarse)
+    criteria = Criteria(threshold, margin, agreement, cap, neutral)
+    part, wait = _shard(shard)
+    folder = Path(out)
+    speech = _opened(source, root, options)
+    utterances = _unlabelled(speech.utterances, relabel)
+    place = _device(device)
+
+    def finish(stage: Stage, items: Sequence[Utterance]) -> Done:
+        progress = (lambda done, total: told(stage.name, done, total)) if told else None
+        done = run(stage, items, folder, shard=part, told=progress)
+        while wait and not done.complete:  # torchrun ends all ranks when one of them fails
+            time.sleep(WAIT)
+            done = run(stage, items, folder, shard=part)
+        return done
+
+    first = _transcribe(utterances, speech, asr, dict(asr_options or {}), place)
+    done = finish(first, utterances)
+    lines = []
+    if not done.complete:
+        return Labelled(folder, None, [unfinished(first, done, part)])
+    transcripts = list(rows_of(done.path))
+    lines += told_transcripts(transcripts)
+    heard = with_text(utterances, transcripts)
+    if not heard:
+        raise DataError(
+            f"none of the {len(utterances)} transcripts can be used ({lines[-1]}); see "
+            f"{done.path}, and choose another asr= or lower its limits (asr.min_confidence=null)"
+        )
+    second = Entail(
+        scorer_of(scorer, dict(scorer_options or {}), place),
+        classes,
+        templates=TEMPLATES if templates is None else templates,
+        prior=prior,
+    )
+    done = finish(second, heard)
+    if not done.complete:
+        return Labelled(folder, None, [*lines, unfinished(second, done, part)])
+    rows = rows_of(done.path)
+    chosen = select(
+        utterances,
+        rows if into is None else fold_rows(rows, classes, coarse),
+        coarse,
+        second.scorer.source,
+        criteria,
+    )
+    record = {
+        "source": second.scorer.source,
+        "taxonomy": coarse.to_dict(),
+        "folded": folded,
+        "transcripts": {"settings": first.settings(), "rejected": rejected(transcripts)},
+        "scores": {"settings": second.settings()},
+        "selection": chosen.to_dict(),
+    }
+    record = _write(folder, speech, chosen, record)
+    return Labelled(folder, record, [*lines, *told_labels(record, folder)])
+
+
+KNOBS = {k: v for k, v in schema_of(label).items() if k not in ("told", "options")}
+
+
+def settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of :func:`label` from ``key=value``.
+
+    Args:
+        values: of its own keywords; ``asr.KEY``, ``scorer.KEY`` are of these, and ``options.KEY``
+            of the corpus' reader.
+
+    Raises:
+        ConfigError: listing what is unknown, missing or of a wrong type.
+    """
+    plain = {k: v for k, v in values.items() if "." not in k}
+    allowed = {k: v for k, v in KNOBS.items() if not k.endswith("_options")}
+    plain = check_knobs("label", allowed, plain)
+    grouped: dict[str, dict[str, Any]] = {"asr": {}, "scorer": {}, "options": {}}
+    for key, value in values.items():
+        group, dot, name = key.partition(".")
+        if dot and group not in grouped:
+            raise ConfigError(f"label: unknown key '{key}'; have {', '.join(grouped)} with a dot")
+        if dot:
+            grouped[group][name] = value
+    return {
+        **plain,
+        "asr_options": grouped["asr"],
+        "scorer_options": grouped["scorer"],
+        "options": grouped["options"],
+    }
+
+
+def _shard(text: str | None) -> tuple[Shard, bool]:
+    """The shard of this process, and whether it waits for the others."""
+    if text is None:
+        rank, world = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
+        return (rank + 1, world), world > 1
+    k, slash, n = text.partition("/")
+    if not (slash and k.isdigit() and n.isdigit()):
+        raise ConfigError(f"shard={text}; write k/n, such as 1/4 for the first of four parts")
+    return (int(k), int(n)), False
+
+
+def _opened(source: str, root: str | None, options: Mapping[str, Any] | None) -> Speech:
+    if source.endswith(".jsonl"):
+        return open_corpora([], root=root, manifest=source)
+    return open_corpora([source], root=root, options=dict(options or {}))
+
+
+def _unlabelled(utterances: Sequence[Utterance], relabel: bool) -> list[Utterance]:
+    """The utterances without their labels; those by people in a column of their own."""
+
+    def human(u: Utterance) -> bool:
+        return u.label is not None and not u.weak
+
+    found = [u for u in utterances if human(u)]
+    if found and not relabel:
+        raise DataError(
+            f"{len(found)} of {len(utterances)} utterances have labels (first: {found[0].id}, "
+            f"{found[0].label}, {found[0].label_source or 'of unknown source'}), and weak ones "
+            "would take their place; relabel=true does so and keeps them in the column "
+            "labels.given, to compare with"
+        )
+    return [
+        replace(
+            u,
+            label=None,
+            label_source=None,
+            label_score=None,
+            labels={**u.labels, "given": str(u.label)} if human(u) else u.labels,
+        )
+        for u in utterances
+    ]
+
+
+def _device(name: str) -> str:
+    local = os.environ.get("LOCAL_RANK")
+    found = device_of(name)
+    if name == "auto" and found.type == "cuda" and local is not None:
+        return f"cuda:{local}"
+    return str(found)
+
+
+def _transcribe(
+    utterances: Sequence[Utterance],
+    speech: Speech,
+    asr: str | None,
+    given: dict[str, Any],
+    device: str,
+) -> Transcribe:
+    ours, theirs = schema_of(Transcribe), schema_of(recogniser)
+    given = check_knobs("asr", asr_knobs(), given)
+    limits = {k: v for k, v in given.items() if k in ours}
+    rest = {k: v for k, v in given.items() if k in theirs}
+    found = None
+    if asr is not None and not all(map(has_text, utterances)):
+        found = recogniser(asr, **{"device": device, **rest})
+    return Transcribe(found, speech.roots, **limits)
+
+
+def scorer_of(name: str, given: dict[str, Any], device: str) -> Scorer:
+    """A scorer by name, its knobs checked, on a device unless they name another."""
+    if ":" not in name:
+        knobs = scorer_knobs(name)
+        if "device" in knobs:
+            given = {"device": device, **given}
+        given = check_knobs(f"scorer={name}, by scorer.KEY", knobs, given)
+    return scorer(name, **given)
+
+
+def asr_knobs() -> dict[str, Knob]:
+    """What ``asr.KEY`` may set: the recogniser's keywords, and the limits of transcripts."""
+    return {**schema_of(Transcribe), **schema_of(recogniser)}
+
+
+def scorer_knobs(name: str) -> dict[str, Knob]:
+    """What ``scorer.KEY`` may set; nothing is known of a scorer of a third party."""
+    return schema_of(get("scorers", name)) if name in names("scorers") else {}
+
+
+def _write(
+    folder: Path, speech: Speech, chosen: Selection, record: dict[str, Any]
+) -> dict[str, Any]:
+    """The manifest, what it says of itself, and the record of all settings."""
+    manifest = folder / "manifest.jsonl"
+    several = len(speech.roots) > 1  # each in a folder of its name, unless all in one
+    roots = {r.parent if several and r.name == c else r for c, r in speech.roots.items()}
+    sidecar: dict[str, Any] = {"notes": {"labels": "labels.json"}}
+    if len(roots) == 1:
+        sidecar["root"] = str(roots.pop().resolve())
+    write_lines(folder / "manifest.json", [json.dumps(sidecar, indent=1, ensure_ascii=False)])
+    write_manifest(manifest, chosen.utterances)
+    record["files"] = {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in (folder / "transcripts.jsonl", folder / "scores.jsonl", manifest)
+    }
+    write_lines(folder / "labels.json", [json.dumps(record, indent=1, ensure_ascii=False)])
+    return record

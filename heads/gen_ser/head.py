@@ -1,0 +1,317 @@
+"""Gen-SER: an utterance is transported to the code of its emotion.
+
+After "When the generative model meets speech emotion recognition" (arXiv 2601.20573), of which the
+abstract was available to us: emotion recognition as transport of an initial to a terminal
+distribution, labels placed in a continuous space by sinusoidal taxonomy encoding, a generative
+model trained by target matching, decision by similarity to the codes of the classes. Network,
+constants, conditioning and sampler are not stated there and chosen here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...zoo.core.errors import ConfigError
+from ...zoo.core.head import Head
+from ...zoo.core.taxonomy import Taxonomy
+from ...zoo.core.types import Frames, HeadLoss, Targets
+from ..losses import cross_entropy
+from ..pooling import PoolingName
+from ..widen import wider_linear
+from .codes import (
+    CodeName,
+    DecisionName,
+    LearnedCodes,
+    Order,
+    build_codes,
+    dual,
+    explain_codes,
+    similarity,
+    warn_of_alike,
+    wider_codes,
+)
+from .networks import NetworkName, build_network
+from .path import MeanName, Path, Sampler, SamplerName, VarianceName
+from .state import FrameState, StateName, UtteranceState, masked_mean
+
+TIME_EPSILON = 0.01  # t is drawn from (0.01, 0.99); the ends are not noisy
+KEYS_OF_CODES = ("codes", "code_dim", "spacing", "base", "order")
+
+
+class GenSERHead(Head):
+    """Target matching along a noisy path from the utterance to the code of its class.
+
+    The path is ``x_t = (1 - b_t) x_0 + b_t x_1 + sigma_t z`` (:class:`serzoo.heads.gen_ser.path.Path`)
+    between the code ``x_0`` and the utterance ``x_1``, and :class:`serzoo.heads.gen_ser.path.Sampler`
+    goes along it. Target matching predicts its end directly::
+
+        L = w E ||f(x_1, x_1, 1) - x_0||^2 + (1 - w) E_{t, z} ||f(x_t, x_1, t) - x_0||^2
+
+    with t in (0.01, 0.99). That the target is the signal itself, without the stochastic part of
+    score or flow matching, is from the abstracts (arXiv 2509.07521, 2601.20573). The first term is
+    our choice: every sampler starts at t = 1, and a single-step one ends there, yet uniform times
+    almost never visit it. With ``source_share=1`` the head is the control ``regress_codes``, with
+    0 it is target matching alone. ``objective`` asks the network for the velocity of the flow or
+    the noise (score matching, weighted by the variance) instead, in the second term; the first is
+    always that of the code which its answer stands for. Neither velocity nor noise exist at t = 1:
+    the first term and the sampler then take ``x_1`` for the state at t = 0.99.
+
+    ``x_1`` is layer-normalised without learned scale after a learned projection, so that the two
+    ends of the path cannot collapse into each other by shrinking, and has the root mean square of
+    the codes, ``1 / sqrt(2)``. With frames as state, every frame is transported to the code, and
+    the mean of the generated frames decides. Averaged weights are the trainer's (``optim.ema``).
+
+    Args:
+        dim: ``D``, width of the frames.
+        taxonomy: the classes.
+        pooling: how frames become one vector: ``mean``, ``stats``, ``attentive``.
+        state: what is transported: the pooled ``utterance``, or its ``frames`` (pooling unused).
+        standardise: pooled values (or frames) by the mean and variance of the training data, in
+            place of a layer normalisation.
+        projection: a learned linear layer to ``code_dim``; false: both widths must be the same.
+        codes: ``sinusoidal``, ``one_hot``, ``orthogonal`` (random), ``learned``.
+        code_dim: width of the codes, even.
+        spacing: of neighbouring classes' positions; below about 100 classes at the ends suffer.
+        base: ratio of the longest to the shortest wavelength of sinusoidal codes.
+        order: of the classes along the positions: null as in the taxonomy, a list of class names,
+            a list of positions, or the seed of a random permutation.
+        code_steps: training batches after which learned codes are frozen.
+        objective: what the network predicts: ``target``, ``flow``, ``score``; ``ce`` is the
+            control: the same network at t = 1 with a linear readout and cross-entropy, for which
+            codes, path and sampler are unused.
+        mean: of the path: ``logistic``, ``linear``, ``cosine``.
+        steepness: k of the logistic mean, > 0.
+        variance: of the path: ``bridge``, ``constant``, ``zero``.
+        sigma_max: scale of the noise, in units of the codes' elements (RMS 0.71).
+        times: how t is drawn: ``uniform``, or ``logit_normal`` (more in the middle).
+        draws: times and noises drawn per utterance and training step.
+        source_share: w above, 0 to 1.
+        sampler: ``ode`` or ``sde``.
+        steps: of the sampler; 1 is a single evaluation of the network.
+        noise_draws: samples whose codes are averaged; 0: ``ode`` without noise.
+        decision: ``cosine``, ``gram``, ``nearest`` (:func:`serzoo.heads.gen_ser.codes.similarity`).
+        network: ``mlp`` (of frames, each by itself), ``transformer`` (over frames).
+        width: of the network's hidden layers.
+        depth: number of its residual blocks.
+        dropout: share dropped after pooling and inside the blocks, in training.
+    """
+
+    sizes: ClassVar[Mapping[str, int]] = {"width": 8}
+
+    def __init__(
+        self,
+        dim: int,
+        taxonomy: Taxonomy,
+        *,
+        pooling: PoolingName = "attentive",
+        state: StateName = "utterance",
+        standardise: bool = False,
+        projection: bool = True,
+        codes: CodeName = "sinusoidal",
+        code_dim: int = 128,
+        spacing: float = 1000.0,
+        base: float = 10000.0,
+        order: Order = None,
+        code_steps: int = 300,
+        objective: Literal["target", "flow", "score", "ce"] = "target",
+        mean: MeanName = "logistic",
+        steepness: float = 5.0,
+        variance: VarianceName = "bridge",
+        sigma_max: float = 0.5,
+        times: Literal["uniform", "logit_normal"] = "uniform",
+        draws: int = 3,
+        source_share: float = 0.5,
+        sampler: SamplerName = "ode",
+        steps: int = 1,
+        noise_draws: int = 0,
+        decision: DecisionName = "cosine",
+        network: NetworkName = "mlp",
+        width: int = 256,
+        depth: int = 2,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(dim, taxonomy)
+        if steps < 1 or draws < 1 or not 0 <= source_share <= 1 or steepness <= 0 or sigma_max < 0:
+            raise ConfigError(
+                f"steps={steps}, draws={draws}, source_share={source_share}, "
+                f"steepness={steepness}, sigma_max={sigma_max}: steps and draws must be at least "
+                "1, source_share within 0..1, steepness above 0 and sigma_max not below 0"
+            )
+        self.path = Path(mean, variance, steepness, sigma_max)
+        if objective == "score" and not self.path.noisy:
+            raise ConfigError(
+                f"objective=score predicts noise, of which variance={variance} with "
+                f"sigma_max={sigma_max:g} has none; choose bridge or constant, or objective=flow"
+            )
+        if noise_draws < (sampler == "sde") or code_steps < 1:
+            raise ConfigError(
+                f"noise_draws={noise_draws}, code_steps={code_steps}: code_steps must be at least "
+                "1, noise_draws not below 0, and sampler=sde draws noise: at least 1"
+            )
+        if network == "transformer" and state == "utterance":
+            raise ConfigError(
+                "network=transformer attends over frames, and state=utterance has none; set "
+                "state=frames, or network=mlp"
+            )
+        self.objective, self.times, self.decision = objective, times, decision
+        self.draws, self.source_share = draws, source_share
+        self.by_frames = state == "frames"
+        self.coding: Any = {"codes": codes, "spacing": spacing, "base": base, "order": order}
+        made = build_codes(taxonomy, code_dim=code_dim, **self.coding)
+        self.embed: UtteranceState | FrameState = (
+            FrameState(dim, dropout, standardise)
+            if self.by_frames
+            else UtteranceState(dim, pooling, dropout, standardise)
+        )
+        if not projection and code_dim != self.embed.width:
+            raise ConfigError(
+                f"projection=false with code_dim={code_dim}: the vectors to be transported are "
+                f"{self.embed.width} wide; set code_dim={self.embed.width}, or projection=true"
+            )
+        # by statistics of the data, the root mean square over the data is 1 without more
+        self.normalised = projection or not standardise
+        self.project = nn.Linear(self.embed.width, code_dim) if projection else nn.Identity()
+        self.network = build_network(network, code_dim, width, depth, dropout)
+        if objective == "ce":
+            self.readout = nn.Linear(code_dim, len(taxonomy))
+            return
+        self.register_buffer("codes", made)
+        if decision == "gram":
+            self.register_buffer("dual", dual(made))
+        self.learned = LearnedCodes(made, code_steps) if codes == "learned" else None
+        if codes == "sinusoidal" and decision != "gram":
+            warn_of_alike(made, taxonomy, spacing, stacklevel=2)
+        self.sampler = Sampler(
+            self.path, objective, sampler, start=self.start, steps=steps,
+            noise_draws=noise_draws, code_dim=code_dim, by_frames=self.by_frames,
+        )  # fmt: skip
+
+    @classmethod
+    def explain(cls, taxonomy: Taxonomy, options: Mapping[str, Any]) -> list[str]:
+        """The codes of a configuration: their Gram matrix and its condition."""
+        if options.get("objective") == "ce":
+            return []
+        if options.get("codes") == "learned":
+            return ["the codes are learned: their Gram matrix is in no configuration"]
+        given = {key: options[key] for key in KEYS_OF_CODES if key in options}
+        return explain_codes(build_codes(taxonomy, **given), taxonomy)
+
+    # -- the two ends of the path --------------------------------------------------------------
+
+    def source(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
+        """``x_1``, ``[B, d]`` or ``[B, T, d]`` float32 of root mean square ``1 / sqrt(2)``.
+
+        ``labelled [B]`` says whose values join the statistics of the data, in training.
+        """
+        x: Tensor = self.project(self.embed(frames, labelled)).float()
+        if self.normalised:
+            x = nn.functional.layer_norm(x, x.shape[-1:])
+        return x * math.sqrt(0.5)
+
+    def end(self, targets: Targets) -> Tensor:
+        """``x_0``, ``[B, d]``: the code of the class, the expected code under a soft label.
+
+        Under squared error the expected code and a drawn one have the same best prediction; the
+        expected one has less noise. Zero for an unlabelled utterance, which has no weight.
+        """
+        p = targets.probs
+        mean: Tensor = (p / p.sum(-1, keepdim=True).clamp_min(1e-6)) @ self.get_buffer("codes")
+        return mean
+
+    # -- training ------------------------------------------------------------------------------
+
+    @property
+    def start(self) -> float:
+        """Where the sampler starts: neither velocity nor noise exist at t = 1."""
+        return 1.0 if self.objective in ("target", "ce") else 1 - TIME_EPSILON
+
+    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
+        x_1 = self.source(frames, targets.item_weight > 0)
+        mask = frames.mask if self.by_frames else None
+        if self.objective == "ce":
+            z, p = self._logits(x_1, mask), targets.probs
+            right = targets.average((z.argmax(-1) == p.argmax(-1)).float())
+            return HeadLoss(targets.average(cross_entropy(z, p)), {"accuracy": right.detach()})
+        moved = self.learned.advance() if self.learned is not None and self.training else None
+        if moved is not None:
+            self.get_buffer("codes").copy_(moved)
+            if self.decision == "gram":
+                self.get_buffer("dual").copy_(dual(moved))
+        code = self.end(targets)
+        x_0 = code.unsqueeze(1) if self.by_frames else code
+        x_t, t = self._states(x_0, x_1)
+        given = self.network(x_t, x_1.expand_as(x_t), t, mask)
+        w = self.source_share
+        estimate = self.path.end(self.objective, given[-1], x_1, x_1, t[-1])
+        source = targets.average(self.error(estimate, x_0, mask))
+        cosine = nn.functional.cosine_similarity(masked_mean(estimate, mask), code, dim=-1)
+        extras = {"source": source, "cosine": targets.average(cosine)}
+        loss = w * source
+        if len(given) > 1:
+            wanted = self.path.wanted(self.objective, x_t[:-1], x_0, x_1, t[:-1])
+            error = self.error(given[:-1], wanted, mask)
+            extras["matching"] = matching = targets.average(error.mean(0))
+            loss = loss + (1 - w) * matching
+        if self.learned is not None:
+            loss = loss + self.learned.loss(masked_mean(x_1, mask), targets)
+        return HeadLoss(loss, {k: v.detach() for k, v in extras.items()})
+
+    @staticmethod
+    def error(given: Tensor, wanted: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``2 / d ||given - wanted||^2``, averaged over frames: zero for a code costs 1."""
+        return 2 * masked_mean((given - wanted).square(), mask).mean(-1)
+
+    def _states(self, x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
+        """States ``[M, B, ...]`` and times ``[M, B]``: drawn on the path and, last, the source."""
+        last = x_1.new_full((1, len(x_1)), self.start)
+        if self.source_share == 1:
+            return x_1.unsqueeze(0), last
+        t = x_1.new_empty(self.draws, len(x_1))
+        if self.times == "uniform":
+            t.uniform_(TIME_EPSILON, 1 - TIME_EPSILON)
+        else:
+            t.normal_().sigmoid_().clamp_(TIME_EPSILON, 1 - TIME_EPSILON)
+        z = torch.randn_like(x_1.expand(self.draws, *x_1.shape))
+        # one call of the network for all
+        return torch.cat([self.path.at(x_0, x_1, t, z), x_1.unsqueeze(0)]), torch.cat([t, last])
+
+    # -- sampling and decision -----------------------------------------------------------------
+
+    def at_source(self, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``f(x_1, x_1, t)`` where the sampler starts."""
+        t = x_1.new_full((len(x_1),), self.start)
+        given: Tensor = self.network(x_1, x_1, t, mask)
+        return given
+
+    def estimate(self, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Utterances ``x_1`` (with a mask: of frames) to the generated codes, of the same shape."""
+        generated: Tensor = self.sampler(self.network, x_1, mask)
+        return generated
+
+    def _logits(self, x_1: Tensor, mask: Tensor | None) -> Tensor:
+        z: Tensor = self.readout(masked_mean(self.at_source(x_1, mask), mask))
+        return z.float()
+
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        columns = self.columns(taxonomy)
+        x_1, mask = self.source(frames), frames.mask if self.by_frames else None
+        if self.objective == "ce":
+            return self._logits(x_1, mask)[:, columns]
+        codes = self.get_buffer("dual" if self.decision == "gram" else "codes")[columns]
+        return similarity(self.decision, masked_mean(self.estimate(x_1, mask), mask), codes)
+
+    def add_classes(self, taxonomy: Taxonomy) -> None:
+        if self.objective == "ce":
+            self.readout = wider_linear(self.readout, len(taxonomy))
+            return
+        made = wider_codes(self.get_buffer("codes"), self.taxonomy, len(taxonomy), **self.coding)
+        self.register_buffer("codes", made)
+        if self.decision == "gram":
+            self.register_buffer("dual", dual(made))
+        if self.learned is not None:
+            self.learned.widen(made)

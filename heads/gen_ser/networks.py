@@ -1,0 +1,148 @@
+"""The networks of Gen-SER: state, utterance and time to what the path asks for."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...zoo.core.errors import ConfigError
+from .path import over
+
+NetworkName = Literal["mlp", "transformer"]
+ATTENTION_HEADS = 4
+
+
+def time_layers() -> nn.Sequential:
+    """What follows :func:`time_waves`."""
+    return nn.Sequential(nn.Linear(64, 64), nn.SiLU())
+
+
+def frequencies() -> Tensor:
+    """``[32]`` frequencies from 1 to 1/1000."""
+    return torch.exp(-math.log(1000.0) * torch.arange(32) / 32)
+
+
+def time_waves(t: Tensor, omega: Tensor) -> Tensor:
+    """Times ``[...]`` to ``[..., 64]`` sines and cosines of ``100 t`` (our choice)."""
+    angle = 100.0 * t.unsqueeze(-1) * omega
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class TransportNetwork(nn.Module):
+    """``f(x_t, x_1, t)``: a residual MLP that knows the time.
+
+    ``[x_t; x_1]`` enters a linear layer; each of ``depth`` blocks adds
+    ``W_2 GELU(W_1 (LN(h) (1 + a(t)) + c(t)))``, adaptive layer normalisation by a sinusoidal
+    embedding of t. ``x_1`` conditions every step, as in the predecessor (arXiv 2509.07521);
+    the architecture is our choice. No gate starts at zero: the encoder below may learn from
+    scratch through this network, and needs its gradient from the first step on.
+
+    Args:
+        code_dim: width of ``x_0``, ``x_t`` and ``x_1``.
+        width: of the hidden layers.
+        depth: number of residual blocks.
+        dropout: inside the blocks, in training.
+    """
+
+    def __init__(self, code_dim: int, width: int, depth: int, dropout: float) -> None:
+        super().__init__()
+        self.enter = nn.Linear(2 * code_dim, width)
+        self.time = time_layers()
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(width, elementwise_affine=False) for _ in range(depth)
+        )
+        self.modulations = nn.ModuleList(nn.Linear(64, 2 * width) for _ in range(depth))
+        self.blocks = nn.ModuleList(_mlp(width, dropout) for _ in range(depth))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, code_dim))
+        self.register_buffer("omega", frequencies(), persistent=False)
+
+    def forward(self, x_t: Tensor, x_1: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
+        """States and utterances ``[..., d]`` to ``[..., d]`` float32.
+
+        Args:
+            x_t: the states.
+            x_1: the utterances, of the same shape.
+            t: times, of the leading axes of ``x_t``: a state of frames has one time.
+            mask: not needed, since every frame is by itself.
+        """
+        time = self.time(over(time_waves(t, self.get_buffer("omega")), x_t, last=1))
+        h = self.enter(torch.cat([x_t, x_1], dim=-1))
+        for norm, modulation, block in zip(self.norms, self.modulations, self.blocks, strict=True):
+            scale, shift = modulation(time).chunk(2, dim=-1)
+            h = h + block(norm(h) * (1 + scale) + shift)
+        estimate: Tensor = self.leave(h)
+        return estimate.float()
+
+
+class TransportTransformer(nn.Module):
+    """``f(x_t, x_1, t)`` over frames: :class:`TransportNetwork` with attention before each block.
+
+    Frames of padding are attended to by none. There is no position code: frames of an encoder know
+    their surroundings, and their order matters to no other head's pooling either. Our choice.
+
+    Args:
+        code_dim: width of ``x_0``, ``x_t`` and ``x_1``.
+        width: of the hidden layers, a multiple of 4, the number of attention heads.
+        depth: number of blocks.
+        dropout: inside the blocks, in training.
+
+    Raises:
+        ConfigError: for a width that the attention heads cannot share.
+    """
+
+    def __init__(self, code_dim: int, width: int, depth: int, dropout: float) -> None:
+        super().__init__()
+        if width % ATTENTION_HEADS:
+            raise ConfigError(
+                f"width={width} cannot be shared by the {ATTENTION_HEADS} attention heads of "
+                f"network=transformer; choose a multiple of {ATTENTION_HEADS}"
+            )
+        self.enter = nn.Linear(2 * code_dim, width)
+        self.time = time_layers()
+        norms = (nn.LayerNorm(width, elementwise_affine=False) for _ in range(2 * depth))
+        self.norms = nn.ModuleList(norms)
+        self.modulations = nn.ModuleList(nn.Linear(64, 4 * width) for _ in range(depth))
+        self.mixers = nn.ModuleList(nn.Linear(width, 3 * width, bias=False) for _ in range(depth))
+        self.mixed = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.blocks = nn.ModuleList(_mlp(width, dropout) for _ in range(depth))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, code_dim))
+        self.register_buffer("omega", frequencies(), persistent=False)
+
+    def forward(self, x_t: Tensor, x_1: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
+        """States and utterances ``[..., B, T, d]`` to ``[..., B, T, d]`` float32.
+
+        Args:
+            x_t: the states.
+            x_1: the utterances, of the same shape.
+            t: ``[..., B]`` times.
+            mask: ``[B, T]`` bool, True = speech, with at least one True in every row.
+        """
+        time = self.time(time_waves(t, self.get_buffer("omega"))).reshape(-1, 1, 64)
+        h = self.enter(torch.cat([x_t, x_1], dim=-1)).flatten(0, -3)
+        keys = None if mask is None else mask.expand(x_t.shape[:-1]).flatten(0, -2)[:, None, None]
+        for i, block in enumerate(self.blocks):
+            a, b, c, d = self.modulations[i](time).chunk(4, dim=-1)
+            parts = self.mixers[i](self.norms[2 * i](h) * (1 + a) + b)
+            q, k, v = parts.unflatten(-1, (3, ATTENTION_HEADS, -1)).permute(2, 0, 3, 1, 4)
+            found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+            h = h + self.mixed[i](found.transpose(1, 2).flatten(2))
+            h = h + block(self.norms[2 * i + 1](h) * (1 + c) + d)
+        estimate: Tensor = self.leave(h)
+        return estimate.float().view_as(x_t)
+
+
+def _mlp(width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width)
+    )
+
+
+def build_network(
+    name: NetworkName, code_dim: int, width: int, depth: int, dropout: float
+) -> nn.Module:
+    """The network of this name."""
+    cls = TransportNetwork if name == "mlp" else TransportTransformer
+    return cls(code_dim, width, depth, dropout)

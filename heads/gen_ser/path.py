@@ -1,0 +1,290 @@
+"""The path of Gen-SER between a code and an utterance: mean and noise, pinned at both ends.
+
+Established by the abstracts of Gen-SER (arXiv 2601.20573) and of its predecessor, target matching
+for speech enhancement (arXiv 2509.07521): a logistic mean schedule and a bridge variance schedule.
+Their formulas and constants were not available to us; those below are a reconstruction, our
+choice, as are the other schedules, and no number here is the papers'.
+
+Time runs from 1, the utterance ``x_1``, to 0, the code ``x_0`` of its class::
+
+    x_t = mu_t + sigma_t z,    mu_t = (1 - b_t) x_0 + b_t x_1,    z ~ N(0, I)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+MeanName = Literal["logistic", "linear", "cosine"]
+VarianceName = Literal["bridge", "constant", "zero"]
+ObjectiveName = Literal["target", "flow", "score"]
+
+TAPER = 0.05  # within this distance of an end, constant noise falls to zero
+
+
+def logistic_mean(t: Tensor, steepness: float) -> Tensor:
+    """``b_t``, the share of the utterance in the mean of the path.
+
+    ``b_t = [s(k (t - 1/2)) - s(-k/2)] / [s(k/2) - s(-k/2)]`` with the logistic function ``s`` and
+    steepness ``k``. The name is from the abstract of arXiv 2509.07521; pinning it exactly to
+    ``b_0 = 0`` and ``b_1 = 1`` is our choice (un-pinned, ``b_0 = s(-k/2)`` is 0.076 at k = 5).
+
+    Args:
+        t: any shape, values in 0..1.
+        steepness: ``k`` > 0; the smaller, the closer to the straight line ``b_t = t``.
+    """
+    low = 1 / (1 + math.exp(steepness / 2))
+    return (torch.sigmoid(steepness * (t - 0.5)) - low) / (1 - 2 * low)
+
+
+def bridge_std(t: Tensor, sigma_max: float) -> Tensor:
+    """``sigma_t = sigma_max sqrt(t (1 - t))``: noise that vanishes at both ends of the path.
+
+    The name is from the abstract of arXiv 2509.07521; the Brownian-bridge form is our choice. The
+    largest value, at t = 1/2, is ``sigma_max / 2``.
+
+    Args:
+        t: any shape, values in 0..1.
+        sigma_max: scale of the noise, in units of a code's elements (which have RMS 0.71).
+    """
+    return sigma_max * (t * (1 - t)).clamp_min(0).sqrt()
+
+
+def constant_std(t: Tensor, sigma_max: float) -> Tensor:
+    """``sigma_max / 2``, the bridge's largest value, and zero at both ends.
+
+    Within :data:`TAPER` of an end it falls like a bridge, ``sigma_max / 2 sqrt(t (1 - t) / (h (1 -
+    h)))`` with ``h`` the taper: constant noise at the ends would leave neither the code nor the
+    utterance where the path is to begin and to end. Our choice.
+
+    Args:
+        t: any shape, values in 0..1.
+        sigma_max: twice the noise inside, so that all variances share one scale.
+    """
+    inside = TAPER * (1 - TAPER)
+    return sigma_max / 2 * ((t * (1 - t)).clamp(0, inside) / inside).sqrt()
+
+
+@dataclass(frozen=True)
+class Path:
+    """How an utterance becomes a code, and what of that a network can be asked for.
+
+    The velocity is that of the flow that carries the path's marginals,
+    ``u = (sigma'/sigma) (x_t - mu_t) + b' (x_1 - x_0)``; it and the noise
+    ``z = (x_t - mu_t) / sigma_t`` (the score is ``-z / sigma_t``) exist between the ends only.
+    Knowing one of target, velocity and noise at a state is knowing all: :meth:`wanted` makes one of
+    the target, :meth:`end` goes back.
+
+    Attributes:
+        mean: ``logistic``, ``linear`` (``b_t = t``) or ``cosine`` (``b_t = sin^2(pi t / 2)``).
+        variance: ``bridge``, ``constant`` or ``zero``.
+        steepness: k of the logistic mean.
+        sigma_max: scale of the noise; its largest value is half of it, for both kinds.
+    """
+
+    mean: MeanName = "logistic"
+    variance: VarianceName = "bridge"
+    steepness: float = 5.0
+    sigma_max: float = 0.5
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise anywhere on the path."""
+        return self.variance != "zero" and self.sigma_max > 0
+
+    def share(self, t: Tensor) -> Tensor:
+        """``b_t``, the share of the utterance: 0 at t = 0, 1 at t = 1."""
+        if self.mean == "logistic":
+            return logistic_mean(t, self.steepness)
+        return t if self.mean == "linear" else (math.pi / 2 * t).sin().square()
+
+    def slope(self, t: Tensor) -> Tensor:
+        """``b'_t``, the derivative of :meth:`share`."""
+        if self.mean == "logistic":
+            k = self.steepness
+            s = torch.sigmoid(k * (t - 0.5))
+            return k * s * (1 - s) / math.tanh(k / 4)
+        return torch.ones_like(t) if self.mean == "linear" else math.pi / 2 * (math.pi * t).sin()
+
+    def std(self, t: Tensor) -> Tensor:
+        """``sigma_t``: 0 at both ends."""
+        if self.variance == "zero":
+            return torch.zeros_like(t)
+        return (bridge_std if self.variance == "bridge" else constant_std)(t, self.sigma_max)
+
+    def rate(self, t: Tensor) -> Tensor:
+        """``sigma'_t / sigma_t`` between the ends; 0 where the path has no noise."""
+        if not self.noisy:
+            return torch.zeros_like(t)
+        bridge = (1 - 2 * t) / (2 * t * (1 - t))
+        if self.variance == "bridge":
+            return bridge
+        return torch.where(t * (1 - t) < TAPER * (1 - TAPER), bridge, 0.0)
+
+    def at(self, x_0: Tensor, x_1: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """``x_t``; ``t`` holds the leading axes of ``z``, and ``x_0``, ``x_1`` broadcast to it."""
+        b = over(self.share(t), z)
+        return (1 - b) * x_0 + b * x_1 + over(self.std(t), z) * z
+
+    def wanted(
+        self, objective: ObjectiveName, x_t: Tensor, x_0: Tensor, x_1: Tensor, t: Tensor
+    ) -> Tensor:
+        """What the network is to give at ``x_t``: target ``x_0``, velocity ``u`` or noise ``z``."""
+        if objective == "target":
+            return x_0.expand_as(x_t)
+        b = over(self.share(t), x_t)
+        deviation = x_t - (1 - b) * x_0 - b * x_1
+        if objective == "score":
+            return deviation / over(self.std(t), x_t)
+        return over(self.rate(t), x_t) * deviation + over(self.slope(t), x_t) * (x_1 - x_0)
+
+    def end(
+        self, objective: ObjectiveName, given: Tensor, x_t: Tensor, x_1: Tensor, t: Tensor
+    ) -> Tensor:
+        """The target ``x_0`` that a network's answer stands for; inverse of :meth:`wanted`.
+
+        ``x_0 = (r (x_t - b x_1) + b' x_1 - u) / (r (1 - b) + b')`` with the rate r for a velocity
+        (the denominator is positive for every mean and variance here), and
+        ``x_0 = (x_t - b x_1 - sigma z) / (1 - b)`` for a noise. Derived.
+        """
+        if objective == "target":
+            return given
+        b = over(self.share(t), x_t)
+        if objective == "score":
+            return (x_t - b * x_1 - over(self.std(t), x_t) * given) / (1 - b)
+        r, slope = over(self.rate(t), x_t), over(self.slope(t), x_t)
+        return (r * (x_t - b * x_1) + slope * x_1 - given) / (r * (1 - b) + slope)
+
+
+def over(value: Tensor, x: Tensor, last: int = 0) -> Tensor:
+    """``value``, which holds the leading axes of ``x``, shaped to multiply it.
+
+    Args:
+        value: the leading axes of ``x``, then ``last`` axes of its own.
+        x: gives the number of axes.
+        last: how many axes of ``value`` stay at its end.
+    """
+    for _ in range(x.dim() - value.dim()):
+        value = value.unsqueeze(-1 - last)
+    return value
+
+
+def ode_step(x: Tensor, x0: Tensor, x1: Tensor, b: Tensor, b_next: Tensor, ratio: Tensor) -> Tensor:
+    """One deterministic step along the path under a frozen estimate of its end.
+
+    ``x_s = mu_s + (sigma_s / sigma_t) (x_t - mu_t)`` with ``mu_t = (1 - b_t) x_0 + b_t x_1``: the
+    exact solution of the path's flow from t to s while ``x_0`` is held, because
+    ``(x_t - mu_t) / sigma_t`` is constant along it (derived, our choice).
+
+    Args:
+        x: ``[..., d]`` state at t.
+        x0: ``[..., d]`` estimate of the code.
+        x1: ``[..., d]`` the utterance.
+        b: ``b_t``, scalar.
+        b_next: ``b_s``, scalar.
+        ratio: ``sigma_s / sigma_t``, scalar; 0 at t = 1, where both the noise and the deviation
+            from the mean are 0.
+
+    Returns:
+        ``[..., d]`` state at s.
+    """
+    here = (1 - b) * x0 + b * x1
+    there = (1 - b_next) * x0 + b_next * x1
+    return there + ratio * (x - here)
+
+
+def sde_step(x0: Tensor, x1: Tensor, b_next: Tensor, noise: Tensor) -> Tensor:
+    """``x_s = mu_s + sigma_s z'``: the mean under the estimate ``x0``, and new noise around it.
+
+    Args:
+        x0: ``[..., d]`` estimate of the code.
+        x1: ``[..., d]`` the utterance.
+        b_next: ``b_s``, scalar.
+        noise: ``sigma_s z'``, of a shape that broadcasts.
+    """
+    return (1 - b_next) * x0 + b_next * x1 + noise
+
+
+# ---- Gen-SER's sampler: from the utterance along the path to a generated code.
+
+SamplerName = Literal["ode", "sde"]
+NOISE_PERIOD = 64  # frames after which a draw's noise over frames repeats
+
+
+class Sampler(nn.Module):
+    """Equal steps from ``start`` to t = 0, each with the network's current estimate held.
+
+    ``ode`` follows the path's flow exactly (:func:`serzoo.heads.gen_ser.path.ode_step`); with
+    ``noise_draws`` its first step puts noise around the mean, which it then carries along. ``sde``
+    draws new noise around the mean in every step. The last step ends without noise, so that a
+    single one has none. Noise is one fixed table, the same for every utterance, so that scores are
+    repeatable and no matter of the batch; the codes generated over the draws are averaged. Our
+    choice throughout.
+
+    Args:
+        path: between code and utterance.
+        objective: what the network gives.
+        kind: ``ode`` or ``sde``.
+        start: the first time; below 1 where the network's answer does not exist at 1.
+        steps: at least 1.
+        noise_draws: K, samples to average; 0 for ``ode`` without noise.
+        code_dim: width of the codes.
+        by_frames: whether states are frames.
+    """
+
+    noise: Tensor | None
+
+    def __init__(
+        self,
+        path: Path,
+        objective: ObjectiveName,
+        kind: SamplerName,
+        *,
+        start: float,
+        steps: int,
+        noise_draws: int,
+        code_dim: int,
+        by_frames: bool,
+    ) -> None:
+        super().__init__()
+        self.path: Path = path
+        self.objective: ObjectiveName = objective
+        self.start, self.steps, self.by_frames = start, steps, by_frames
+        noise = None
+        if noise_draws and steps > 1 and path.noisy:
+            drawn = steps - 1 if kind == "sde" else 1
+            length = NOISE_PERIOD if by_frames else 1
+            g = torch.Generator().manual_seed(0)
+            noise = torch.randn(drawn, noise_draws, length, code_dim, generator=g)
+        self.register_buffer("noise", noise, persistent=False)
+
+    def noise_of(self, step: int, x_1: Tensor) -> Tensor | None:
+        """What is drawn in this step, ``[K, 1, d]`` or ``[K, 1, T, d]``; None for nothing."""
+        if self.noise is None or step >= len(self.noise):
+            return None
+        if not self.by_frames:
+            return self.noise[step]
+        places = torch.arange(x_1.shape[1], device=x_1.device) % NOISE_PERIOD
+        return self.noise[step][:, places].unsqueeze(1)
+
+    def forward(self, network: nn.Module, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``x_1``, ``[B, d]`` or ``[B, T, d]`` with a mask, to generated codes of its shape."""
+        t = torch.linspace(self.start, 0, self.steps + 1, device=x_1.device)
+        b, sigma = self.path.share(t), self.path.std(t)
+        x = x_1
+        for i in range(self.steps):
+            now = t[i].expand(x.shape[: -2 if self.by_frames else -1])
+            given = network(x, x_1.expand_as(x), now, mask)
+            x_0 = self.path.end(self.objective, given, x, x_1, now)
+            if (z := self.noise_of(i, x_1)) is not None:
+                x = sde_step(x_0, x_1, b[i + 1], sigma[i + 1] * z)
+                continue
+            # at t = 1 the state is its own mean, and without noise always: nothing to carry on
+            # (chosen without looking at the value, so that it can be traced)
+            ratio = torch.where(sigma[i] > 0, sigma[i + 1] / sigma[i].clamp_min(1e-30), 0.0)
+            x = ode_step(x, x_0, x_1, b[i], b[i + 1], ratio)
+        return x if x.dim() == x_1.dim() else x.mean(0)

@@ -1,0 +1,149 @@
+"""Where Gen-SER's path begins: an utterance as one vector, or as its frames."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...zoo.core.types import Frames
+from ..pooling import PooledEmbedding, PoolingName
+
+StateName = Literal["utterance", "frames"]
+
+VARIANCE_FLOOR = 1e-5  # added to the variance, as in a batch normalisation
+
+
+class Standardise(nn.Module):
+    """Each dimension to mean 0 and variance 1, by statistics of all training data so far.
+
+    ``(x - mean) / sqrt(variance + 1e-5)``. In training, labelled vectors of a batch join the
+    statistics (by the pairwise update of Chan et al., 1979, exact whatever the sizes of the
+    batches) before the batch is standardised by them; training and evaluation so use one formula,
+    unlike a batch normalisation, and a vector's score does not depend on its batch. No gradient
+    flows through the statistics. Under data parallelism every process adds the vectors of all,
+    and so holds the same statistics. With an encoder that learns, they lag behind: meant for
+    frozen ones.
+
+    Args:
+        width: of the vectors.
+
+    Attributes:
+        count: vectors seen, scalar.
+        mean: ``[width]``.
+        squares: ``[width]`` sum of squared deviations from the mean.
+    """
+
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("squares", torch.zeros(width))
+
+    @torch.no_grad()
+    def add(self, x: Tensor, kept: Tensor) -> None:
+        """Let the vectors ``[..., width]`` at which ``kept [...]`` is True join the statistics."""
+        kept = kept.unsqueeze(-1).float()
+        x = torch.where(kept > 0, x.detach().float(), 0.0)
+        axes = list(range(x.dim() - 1))
+        first = _over_processes(torch.cat([kept.sum(axes), x.sum(axes)]))
+        count, mean = first[0], first[1:] / first[0].clamp_min(1)
+        squares = _over_processes(((x - mean) * kept).square().sum(axes))
+        total = self.count + count
+        share = count / total.clamp_min(1)
+        gap = mean - self.mean
+        self.squares += squares + gap.square() * self.count * share
+        self.mean += gap * share
+        self.count.copy_(total)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., width]`` to ``[..., width]``; unchanged before anything was seen."""
+        variance = torch.where(self.count > 1, self.squares / self.count.clamp_min(1), 1.0)
+        return (x - self.mean) * (variance + VARIANCE_FLOOR).rsqrt()
+
+
+def _over_processes(x: Tensor) -> Tensor:
+    """The sum of a tensor over all processes."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(x)
+    return x
+
+
+class UtteranceState(PooledEmbedding):
+    """Pooling, normalisation and dropout: the first step that the utterance heads share.
+
+    Args:
+        dim: ``D``, width of the frames.
+        pooling: ``mean``, ``stats``, ``attentive``.
+        dropout: share of the pooled values that is dropped in training.
+        standardise: :class:`Standardise` in place of the layer normalisation.
+    """
+
+    def __init__(self, dim: int, pooling: PoolingName, dropout: float, standardise: bool) -> None:
+        super().__init__(dim, pooling, dropout)
+        self.statistics = Standardise(self.width) if standardise else None
+        if standardise:
+            self.norm = nn.Identity()  # type: ignore[assignment]
+
+    def forward(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
+        """Frames to ``[B, width]``.
+
+        Args:
+            frames: of the batch.
+            labelled: ``[B]`` bool, in training: whose vectors join the statistics.
+        """
+        pooled = self.pooling(frames)
+        if self.statistics is not None:
+            if self.training and labelled is not None:
+                self.statistics.add(pooled, labelled)
+            pooled = self.statistics(pooled)
+        state: Tensor = self.dropout(self.norm(pooled))
+        return state
+
+
+class FrameState(nn.Module):
+    """Normalisation and dropout of every frame.
+
+    Args:
+        dim: ``D``, width of the frames.
+        dropout: share of the values that is dropped in training.
+        standardise: :class:`Standardise`, over the frames of speech, in place of the layer
+            normalisation.
+
+    Attributes:
+        width: of a frame.
+    """
+
+    def __init__(self, dim: int, dropout: float, standardise: bool) -> None:
+        super().__init__()
+        self.width = dim
+        self.statistics = Standardise(dim) if standardise else None
+        self.norm = nn.Identity() if standardise else nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
+        """Frames to ``[B, T, width]``; of padding, finite."""
+        x = frames.x.float().masked_fill(~frames.mask.unsqueeze(-1), 0.0)
+        if self.statistics is not None:
+            if self.training and labelled is not None:
+                self.statistics.add(x, frames.mask & labelled.unsqueeze(1))
+            x = self.statistics(x)
+        state: Tensor = self.dropout(self.norm(x))
+        return state
+
+
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """``[..., B, T, d]`` to ``[..., B, d]``, the mean over the frames of speech.
+
+    Args:
+        x: values of frames; or of whole utterances, ``[..., B, d]``, which are given back.
+        mask: ``[B, T]`` bool for values of frames, None for those of utterances.
+    """
+    if mask is None:
+        return x
+    return torch.where(mask.unsqueeze(-1), x, 0.0).sum(-2) / mask.sum(-1, keepdim=True)

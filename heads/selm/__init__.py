@@ -1,0 +1,5 @@
+"""SELM: emotion recognition as writing the name of the emotion."""
+
+from .head import SELMHead
+
+__all__ = ["SELMHead"]

@@ -1,0 +1,300 @@
+"""SELM: emotion recognition as writing the name of the emotion.
+
+After Bukhari, Deshmukh, Dhamyal, Raj, Singh, "SELM: Enhancing Speech Emotion Recognition for
+Out-of-Domain Scenarios" (arXiv 2407.15300, Interspeech 2024). Audio becomes a prefix in the
+embedding space of a causal language model, a prompt follows, and the model writes the label. What
+was chosen here because the paper's text was not at hand is marked "our choice".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...zoo.core.errors import ConfigError
+from ...zoo.core.head import Head
+from ...zoo.core.taxonomy import Taxonomy
+from ...zoo.core.types import Frames, HeadLoss, Targets
+from .answers import Answers, Writer, expected_nll
+from .language import Init, LanguageModel, Tuning
+from .mappers import AudioMapper, NullAudio, NullName, Reduction, TextMapper
+from .tree import Branch
+from .views import DimensionAnswers, Names, View, Views
+
+Decoding = Literal["rank", "generate"]
+Order = Literal["prompt_first", "audio_first"]
+
+RELATIVE_LR = 0.3
+"""Learning rate relative to the one asked for: transformers want a smaller one than convolutions
+and linear layers (our choice)."""
+
+PRETRAINED_LR = 0.03
+"""The same for a published language model that is fully tuned (our choice)."""
+
+
+class SELMHead(Head):
+    """Ranks the classes of a taxonomy by how likely a language model is to write their names.
+
+    ``a = AudioMapper(frames)``, ``t = TextMapper(wte(prompt))``, and the model continues
+    ``[t ; a]`` with the label's tokens and the end of text. The loss is next-token prediction on
+    these alone::
+
+        L = -sum_j log p(y_j | a, t, y_<j)
+
+    summed over the tokens and averaged over utterances: the negative log-likelihood of the label,
+    as in the paper's formulation ``argmax_e p(e | x, w)``. (A mean over tokens would weigh short
+    names more; our choice.) For a soft target it is the expectation over classes,
+    ``sum_c p_c L_c``. The score of a class is ``-L_c``, for any class that the model can spell,
+    trained on or not.
+
+    An utterance is one example of each view that it has, and the loss the mean over examples,
+    each with its view's weight. Of several prompts training draws one per batch, and a score is
+    the mean over all of them; a class of several verbal forms is as likely as these together.
+
+    Args:
+        lm: ``"scratch"`` (a small GPT-2 over bytes), a hub id such as ``"gpt2"``, or a folder.
+        lm_revision: commit, tag or branch of a hub id; None = its main branch.
+        lm_tuning: ``frozen``, ``lora``, ``full``, or ``auto``: frozen where weights are published.
+        lm_init: ``random`` keeps architecture and tokenizer of a published model, not its weights:
+            the control for what these are worth.
+        lm_seed: of random weights that are not trained; they are made again from it, not saved.
+        lm_width, lm_layers: of the model from scratch.
+        lora_rank, lora_alpha: the adapters' updates are scaled by alpha over rank.
+        reduction: ``queries``, ``adaptive`` or ``vector`` (:class:`.mappers.AudioMapper`).
+        prefix: length of the audio prefix (Pengi: 40; 4 by default is our choice, for speed).
+        mapper_layers: transformer layers of the audio mapper (SELM: one; none by default, since on
+            a thousand utterances and from scratch they learn more slowly; give a published model
+            one).
+        text_mapper: false = the prompt's own embeddings, as a control.
+        text_layers: transformer layers of the text mapper (SELM: one).
+        dropout: in the mappers, and in the model from scratch.
+        order: what the model reads first. The prompt by default, so that the label follows the
+            audio directly and hears it from the first step (our choice); the audio as in Pengi,
+            which lets all prompts of an utterance share what was read of it.
+        prompt: of the categorical view.
+        views, prompts, forms, names, dimension_answers, low_below, high_from: what is asked, and
+            how it is answered (:class:`.views.Views`); categories alone by default.
+        decoding: ``rank`` scores all classes; ``generate`` searches a text, and scores the classes
+            that it wrote by their likelihood, the others 10 nats below (our choice). An answer
+            that names no class scores all alike, so that the first class is predicted, which is
+            worth chance; the share of these is logged as ``unparsable``.
+        beams: of the search; 1 = greedy.
+        constrained: the search writes verbal forms only; with as many beams as classes it ranks.
+        length_normalised: divide scores by the number of tokens; their softmax is then no longer
+            the model's probability of the label.
+        calibrated: subtract the score of each class for null audio, which removes what the model
+            would say anyway. Off by default: training on weighted classes has the model learn the
+            prior that it is to have, and only without it the scores are log-probabilities.
+        null_audio: what stands for no audio: ``mean``, the average prefix of training (about its
+            last hundred batches), or ``zeros``, the prefix of a frame of zeros (our choice).
+
+    Raises:
+        ConfigError: when the language model cannot be loaded, two classes are spelt alike, or
+            options contradict each other.
+    """
+
+    open_labels: ClassVar[bool] = True
+    sizes: ClassVar[Mapping[str, int]] = {"lm_width": 32, "prefix": 1}
+
+    def __init__(
+        self,
+        dim: int,
+        taxonomy: Taxonomy,
+        *,
+        lm: str = "scratch",
+        lm_revision: str | None = None,
+        lm_tuning: Tuning = "auto",
+        lm_init: Init = "published",
+        lm_seed: int = 0,
+        lm_width: int = 128,
+        lm_layers: int = 1,
+        lora_rank: int = 8,
+        lora_alpha: float = 16.0,
+        reduction: Reduction = "queries",
+        prefix: int = 4,
+        mapper_layers: int = 0,
+        text_mapper: bool = True,
+        text_layers: int = 1,
+        dropout: float = 0.0,
+        order: Order = "prompt_first",
+        prompt: str = "this emotion is",
+        views: dict[str, float] | None = None,
+        prompts: dict[str, str | list[str]] | None = None,
+        forms: dict[str, dict[str, str | list[str]]] | None = None,
+        names: Names = "given",
+        dimension_answers: DimensionAnswers = "words",
+        low_below: float = 0.4,
+        high_from: float = 0.6,
+        decoding: Decoding = "rank",
+        beams: int = 1,
+        constrained: bool = False,
+        length_normalised: bool = False,
+        calibrated: bool = False,
+        null_audio: NullName = "mean",
+    ) -> None:
+        super().__init__(dim, taxonomy)
+        if prefix < 1:
+            raise ConfigError(f"prefix={prefix}; the audio needs at least one position")
+        if beams < 1:
+            raise ConfigError(f"beams={beams}; give 1 for greedy, or more")
+        if decoding == "generate" and calibrated:
+            raise ConfigError(
+                "calibrated=true corrects a ranking; set decoding=rank, or it to false"
+            )
+        self.language = LanguageModel(
+            lm, revision=lm_revision, tuning=lm_tuning, width=lm_width, layers=lm_layers,
+            dropout=dropout, init=lm_init, seed=lm_seed, rank=lora_rank, alpha=lora_alpha,
+        )  # fmt: skip
+        self.views = Views(
+            taxonomy, weights=views, prompt=prompt, prompts=prompts, forms=forms, names=names,
+            dimensions=dimension_answers, low=low_below, high=high_from,
+        )  # fmt: skip
+        self.order, self.decoding = order, decoding
+        # a head that ranks writes for reading only, by itself
+        searching = decoding == "generate"
+        self.writer = Writer(beams, constrained, length_normalised) if searching else Writer()
+        self.length_normalised = length_normalised
+        size = self.language.model.get_input_embeddings().weight.detach().square().mean().sqrt()
+        width = self.language.width
+        self.audio_mapper = AudioMapper(
+            dim, width, prefix, mapper_layers, dropout, float(size), reduction
+        )
+        self.text_mapper = (
+            TextMapper(width, text_layers, dropout, float(size)) if text_mapper else None
+        )
+        self.null = NullAudio(null_audio, prefix, width) if calibrated else None
+        for view in self.views.all:  # answers that cannot be told apart fail now
+            for words in view.prompts:
+                self._answers(view, words, taxonomy)
+
+    def text(self, prompt: str) -> Tensor:
+        """``[1, Lt, W]``: the prompt as the language model reads it."""
+        ids = self.language.tokenizer.prompt(prompt)
+        device = next(self.language.parameters()).device
+        embedded = self.language.embed(torch.tensor([ids], device=device))
+        mapped: Tensor = embedded if self.text_mapper is None else self.text_mapper(embedded)
+        return mapped
+
+    def context(self, frames: Frames) -> Tensor:
+        """``[B, Lt + L, W]``: all that the language model reads before the label.
+
+        Of the categorical view, by its first prompt.
+        """
+        return self._joined(self.audio_mapper(frames), self.views.categorical.prompts[0])
+
+    def _joined(self, audio: Tensor, prompt: str) -> Tensor:
+        text = self.text(prompt).expand(len(audio), -1, -1)
+        return torch.cat([text, audio] if self.order == "prompt_first" else [audio, text], 1)
+
+    def _answers(self, view: View, prompt: str, taxonomy: Taxonomy) -> Answers:
+        forms = self.views.answers(view, taxonomy)
+        spelt = self.language.spell(prompt, [form for each in forms for form in each])
+        return Answers(spelt, [index for index, each in enumerate(forms) for _ in each])
+
+    def _classes(self, taxonomy: Taxonomy) -> Answers:
+        view = self.views.categorical
+        return self._answers(view, view.prompts[0], taxonomy)
+
+    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
+        audio = self.audio_mapper(frames)
+        if self.null is not None and self.training:
+            self.null.follow(audio.detach(), targets.item_weight)
+        total = weight = per_token = audio.new_zeros((), dtype=torch.float32)
+        item_weight = targets.item_weight.float()
+        for number, view in enumerate(self.views.all):
+            prompt = view.prompts[0]
+            if len(view.prompts) > 1:
+                prompt = view.prompts[int(torch.randint(len(view.prompts), ()))]
+            probs = self.views.targets(view, targets)
+            nll, per = expected_nll(
+                self.language,
+                self._joined(audio, prompt),
+                self._answers(view, prompt, self.taxonomy),
+                probs,
+                reach_all=number == 0,
+            )
+            # selected before it is multiplied: zero times a stray NaN is not zero
+            kept = torch.where(item_weight > 0, nll, 0.0)
+            total = total + view.weight * (kept * item_weight).sum()
+            share = item_weight if number == 0 else item_weight * probs.sum(-1)
+            weight = weight + view.weight * share.sum()
+            if number == 0:
+                per_token = targets.average(per)
+        tiny = torch.finfo(total.dtype).tiny
+        return HeadLoss(total / weight.clamp_min(tiny), {"nll_per_token": per_token})
+
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        if self.decoding == "generate":
+            answers = self._classes(taxonomy)
+            said = partial(self.class_written, taxonomy=taxonomy)
+            return self.writer.scores(self.language, self.context(frames), answers, said)
+        return self._rank(self.audio_mapper(frames), [self.views.categorical], taxonomy)[0]
+
+    def answers(self, frames: Frames) -> dict[str, Tensor]:
+        """``[B, answers]`` log-likelihood of every answer to every view, by its name.
+
+        With ``order=audio_first`` in one pass over an utterance, views and prompts included.
+        """
+        found = self._rank(self.audio_mapper(frames), self.views.all, self.taxonomy)
+        return {view.name: s for view, s in zip(self.views.all, found, strict=True)}
+
+    def _rank(self, audio: Tensor, views: list[View], taxonomy: Taxonomy) -> list[Tensor]:
+        if self.null is not None:
+            audio = torch.cat([audio, self.null(self.audio_mapper, self.dim).to(audio.dtype)])
+        asked = [
+            (view, prompt, self._answers(view, prompt, taxonomy))
+            for view in views
+            for prompt in view.prompts
+        ]
+        if self.order == "audio_first":
+            branches: list[Branch] = [(self.text(p)[0], each.spelt) for _, p, each in asked]
+            found = self.language.rank(audio, branches)
+        else:
+            found = [
+                self.language.rank(self._joined(audio, prompt), [(None, each.spelt)])[0]
+                for _, prompt, each in asked
+            ]
+        scores: dict[str, list[Tensor]] = {}
+        for (view, _, each), log_p in zip(asked, found, strict=True):
+            if self.length_normalised:
+                log_p = log_p / each.counts(log_p.device)
+            log_p = each.together(log_p)
+            if self.null is not None:
+                log_p = log_p[:-1] - log_p[-1:]
+            scores.setdefault(view.name, []).append(log_p)
+        return [torch.stack(scores[view.name]).mean(0) for view in views]
+
+    def write(self, frames: Frames) -> list[str]:
+        """What the model writes: by its search, or, where it ranks, by itself.
+
+        By itself is greedy, over its whole vocabulary, to the end of text. At most 8 tokens, or as
+        many as the longest trained label takes.
+        """
+        answers = self._classes(self.taxonomy)
+        texts = self.writer.texts(self.language, self.context(frames), answers)
+        return [self.language.tokenizer.text(list(found[0].ids)) for found in texts]
+
+    def class_written(self, text: str, taxonomy: Taxonomy) -> int | None:
+        return self.views.class_written(text, taxonomy)
+
+    def add_classes(self, taxonomy: Taxonomy) -> None:
+        """By name: nothing is added, once their names can be told apart from the others."""
+        view = self.views.categorical
+        _ = [self._answers(view, words, taxonomy) for words in view.prompts]
+        self.views.widen(taxonomy)
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        """All at ``0.3 lr``, but a fully tuned published model at ``0.03 lr``."""
+        slow = list(self.language.parameters()) if self.language.slow else []
+        ids = {id(p) for p in slow}
+        trained = [p for p in self.parameters() if p.requires_grad and id(p) not in ids]
+        slow = [p for p in slow if p.requires_grad]
+        groups = ((trained, RELATIVE_LR), (slow, PRETRAINED_LR))
+        return [{"params": params, "lr": lr * scale} for params, scale in groups if params]
+
+    def frozen_roots(self) -> dict[str, nn.Module]:
+        return {f"language.{name}": part for name, part in self.language.frozen_parts().items()}

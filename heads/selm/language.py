@@ -1,0 +1,448 @@
+"""Causal language models as SELM uses them: how likely a label is after a prefix.
+
+Any decoder that ``transformers`` can load will do, by hub id or local folder; the offline default
+is a small GPT-2 from scratch over bytes. Models are wrapped, not subclassed: ``transformers`` 5
+re-initialises modules that are added to a subclass of its own models.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGETS
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
+from transformers.pytorch_utils import Conv1D
+
+from ...zoo.core.errors import ConfigError
+from .decoding import Allowed, Written, search
+from .spelling import ByteTokenizer, PretrainedTokenizer, Tokenizer
+from .tree import Branch, rank
+
+SCRATCH = "scratch"
+"""The name of the offline default, a small GPT-2 over bytes with random weights."""
+
+PAIRS_AT_ONCE = 128
+"""How many (utterance, label) pairs share a forward pass: bounds the copies of the cache."""
+
+Tuning = Literal["auto", "frozen", "lora", "full"]
+Init = Literal["published", "random"]
+
+
+class LanguageModel(nn.Module):
+    """A causal language model that reads embeddings and says how likely a label is.
+
+    Args:
+        name: ``"scratch"``, a hub id such as ``"gpt2"``, or a local folder with ``config.json``,
+            ``model.safetensors`` and the tokenizer's files.
+        revision: commit, tag or branch of a hub id; None = its main branch.
+        tuning: ``frozen`` keeps the weights as they are and runs in evaluation mode (gradients
+            pass through to the prefix); ``lora`` keeps them and trains adapters of peft on the
+            layers that it maps the architecture to; ``full`` trains them; ``auto`` is frozen for
+            a hub id or folder, full for ``scratch``.
+        width: of the model from scratch; a multiple of 32, the width of an attention head.
+        layers: of the model from scratch.
+        dropout: of the model from scratch; a published model keeps its own.
+        init: ``random`` takes architecture and tokenizer of a hub id or folder, and random
+            weights.
+        seed: of random weights that are not trained: they are made again from it, not saved.
+        rank: of LoRA's updates.
+        alpha: they are scaled by ``alpha / rank``.
+
+    Attributes:
+        width: ``W``, width of the token embeddings.
+        frozen: whether the weights stay as published.
+        pretrained: whether it has a published architecture and tokenizer.
+        slow: whether it has published weights that are trained.
+
+    Raises:
+        ConfigError: when the model or its tokenizer cannot be loaded, or its memory is a state
+            that branches cannot share.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        revision: str | None,
+        tuning: Tuning,
+        width: int,
+        layers: int,
+        dropout: float,
+        init: Init = "published",
+        seed: int = 0,
+        rank: int = 8,
+        alpha: float = 16.0,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self._spelt: dict[tuple[str, ...], list[list[int]]] = {}
+        self.pretrained = name != SCRATCH
+        self.frozen = self.pretrained if tuning == "auto" else tuning == "frozen"
+        self.model: Any
+        self.tokenizer: Tokenizer
+        if self.pretrained:
+            drawn = seed if init == "random" else None
+            self.model, self.tokenizer = load_pretrained(name, revision, drawn)
+        else:
+            # what is trained starts from the run's seed, what stays as it is from its own
+            with seeded(seed if tuning in ("frozen", "lora") else None):
+                self.model = from_scratch(width, layers, dropout)
+            self.tokenizer = ByteTokenizer()
+        # a published model that is trained itself, as opposed to adapters on it
+        self.slow = self.pretrained and init == "published" and tuning == "full"
+        self.width: int = self.model.get_input_embeddings().embedding_dim
+        if self.frozen:
+            self.model.requires_grad_(False)
+            self.model.eval()
+        elif tuning == "lora":
+            add_lora(self.model, rank, alpha, name)
+        else:
+            save_tied_weights_once(self)
+        # a model that takes no positions (its attention is biased by distance) cannot read a tree
+        self._reads_trees = "position_ids" in inspect.signature(self.model.forward).parameters
+
+    def train(self, mode: bool = True) -> LanguageModel:
+        """As in ``nn.Module``, but a frozen model stays in evaluation mode (no dropout)."""
+        super().train(mode)
+        if self.frozen:
+            self.model.eval()
+        return self
+
+    def frozen_parts(self) -> dict[str, nn.Module]:
+        """The parts of the model that nothing trains, by their name below this module."""
+        return frozen_parts(self.model, "model")
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids ``[...]`` to the model's own embeddings ``[..., W]``."""
+        embedded: Tensor = self.model.get_input_embeddings()(ids)
+        return embedded
+
+    def spell(self, prompt: str, labels: list[str]) -> list[list[int]]:
+        """Ids of each label after the prompt, with the end of text.
+
+        Raises:
+            ConfigError: when a label is empty, or two labels are spelt alike and so cannot be told
+                apart.
+        """
+        key = (prompt, *labels)
+        if key in self._spelt:
+            return self._spelt[key]
+        spelt: dict[tuple[int, ...], str] = {}
+        for label in labels:
+            ids = tuple(self.tokenizer.label(prompt, label)) if label.strip() else ()
+            if not ids:
+                raise ConfigError(f"the label '{label}' has nothing to spell; give it a form")
+            if ids in spelt:
+                raise ConfigError(
+                    f"the labels '{spelt[ids]}' and '{label}' are spelt alike, so a language "
+                    "model cannot tell them apart; rename one of the classes"
+                )
+            spelt[ids] = label
+        self._spelt[key] = [[*ids, self.tokenizer.end] for ids in spelt]
+        return self._spelt[key]
+
+    def log_likelihood(
+        self, context: Tensor, spelt: list[list[int]], rows: Tensor, columns: Tensor
+    ) -> Tensor:
+        """``log p(y_c | context_b) = sum_j log p(y_cj | context_b, y_c<j)``, for chosen pairs.
+
+        The sum runs over the label's tokens and the end of text, so that over all strings the
+        probabilities add up to one. The context is read once per utterance; its keys and values
+        are shared by the labels.
+
+        Args:
+            context: ``[B, P, W]`` embeddings to condition on.
+            spelt: C labels, from :meth:`spell`.
+            rows: ``[N]`` long, N >= 1: which utterance, for each pair.
+            columns: ``[N]`` long: which label, for each pair.
+
+        Returns:
+            ``[N]`` float32 log-likelihoods, not normalised by length.
+
+        Raises:
+            ConfigError: when context and label together are longer than the model can read.
+        """
+        self._settle()
+        longest = max(map(len, spelt))
+        self._check_fits(context.shape[1] + longest)
+        padded = [ids + [self.tokenizer.end] * (longest - len(ids)) for ids in spelt]
+        tokens = torch.tensor(padded, device=context.device)  # [C, J]
+        counts = torch.tensor([len(ids) for ids in spelt], device=context.device)
+        real = torch.arange(longest, device=context.device) < counts[:, None]  # [C, J]
+
+        # no attention mask: contexts have one length, and padding on the right of a label is
+        # invisible to a causal model
+        first = self.model(inputs_embeds=context, use_cache=True, logits_to_keep=1)
+        shared = [(layer.keys, layer.values) for layer in first.past_key_values.layers]
+        parts = []
+        for row, column in zip(
+            torch.split(rows, PAIRS_AT_ONCE), torch.split(columns, PAIRS_AT_ONCE), strict=True
+        ):
+            past = DynamicCache()
+            for depth, (keys, values) in enumerate(shared):
+                past.update(keys[row], values[row], depth)
+            target = tokens[column]  # [n, J]
+            rest = self.model(
+                inputs_embeds=self.embed(target[:, :-1]), past_key_values=past, use_cache=True
+            )
+            logits = torch.cat([first.logits[row], rest.logits], 1).float()  # [n, J, vocabulary]
+            nll = nn.functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
+            parts.append(-(nll * real[column]).sum(1))
+        return torch.cat(parts)
+
+    def rank(self, context: Tensor, branches: Sequence[Branch]) -> list[Tensor]:
+        """``log p(label | context, trunk)`` of every label of every branch, in one pass.
+
+        The context is read once for all of them, and labels that begin alike share their
+        beginning (:mod:`.tree`). A model that takes no positions reads branch by branch.
+
+        Args:
+            context: ``[B, P, W]`` embeddings to condition on.
+            branches: trunks (a prompt, say) with their spelt labels; P >= 1 where one has none.
+
+        Returns:
+            Per branch ``[B, labels]`` float32, not normalised by length.
+
+        Raises:
+            ConfigError: when it is longer than the model can read.
+        """
+        self._settle()
+        if not self._reads_trees:
+            return [self._rank_by_pairs(context, *branch) for branch in branches]
+        trunks = [0 if trunk is None else len(trunk) for trunk, _ in branches]
+        longest = [max(map(len, spelt)) for _, spelt in branches]
+        self._check_fits(context.shape[1] + max(map(int.__add__, trunks, longest)))
+        return rank(self.model, self.embed, context, branches)
+
+    def _rank_by_pairs(
+        self, context: Tensor, trunk: Tensor | None, spelt: list[list[int]]
+    ) -> Tensor:
+        B, C = len(context), len(spelt)
+        if trunk is not None:
+            context = torch.cat([context, trunk.expand(B, -1, -1)], 1)
+        rows = torch.arange(B, device=context.device).repeat_interleave(C)
+        columns = torch.arange(C, device=context.device).repeat(B)
+        return self.log_likelihood(context, spelt, rows, columns).view(B, C)
+
+    def search(
+        self,
+        context: Tensor,
+        tokens: int,
+        *,
+        beams: int = 1,
+        allowed: Allowed | None = None,
+        per_token: bool = False,
+    ) -> list[list[Written]]:
+        """The best texts after each context ``[B, P, W]``: :func:`.decoding.search`.
+
+        At most ``tokens`` are written, fewer where the model reads no more positions.
+
+        Raises:
+            ConfigError: when the context leaves no position to write at.
+        """
+        self._settle()
+        self._check_fits(context.shape[1] + 1)
+        tokens = min(tokens, (self._positions() or context.shape[1] + tokens) - context.shape[1])
+        return search(
+            self.model,
+            self.embed,
+            context,
+            end=self.tokenizer.end,
+            tokens=tokens,
+            beams=beams,
+            allowed=allowed,
+            per_token=per_token,
+        )
+
+    def write(self, context: Tensor, tokens: int) -> list[list[int]]:
+        """What the model writes by itself after each context: greedy, without the end of text."""
+        return [list(texts[0].ids) for texts in self.search(context, tokens)]
+
+    def _settle(self) -> None:
+        if self.frozen and self.model.training:
+            self.model.eval()  # somebody switched it behind our back
+
+    def _positions(self) -> int | None:
+        limit: int | None = getattr(self.model.config, "max_position_embeddings", None)
+        return limit
+
+    def _check_fits(self, length: int) -> None:
+        limit = self._positions()
+        if limit is not None and length > limit:
+            raise ConfigError(
+                f"audio prefix, prompt and label take {length} positions, and lm '{self.name}' "
+                f"reads {limit}; set a smaller prefix or a shorter prompt"
+            )
+
+
+# ---- Where SELM's language models come from: made from scratch, or published.
+
+
+def from_scratch(width: int, layers: int, dropout: float) -> GPT2LMHeadModel:
+    """A small GPT-2 over bytes with random weights, tied input and output embeddings.
+
+    Raises:
+        ConfigError: when the width is not a positive multiple of 32.
+    """
+    if width <= 0 or width % 32:
+        raise ConfigError(f"lm_width={width}; give a positive multiple of 32, such as 128")
+    end = ByteTokenizer.end
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=ByteTokenizer.size,
+            n_positions=256,
+            n_embd=width,
+            n_layer=layers,
+            n_head=width // 32,
+            activation_function="gelu",  # a quarter of the time of GPT-2's approximation
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            # GPT-2's 0.02 is for a width of 768 and more; here it would whisper at the start
+            initializer_range=width**-0.5,
+            attn_pdrop=0.0,  # on attention weights it costs a slower kernel
+            bos_token_id=end,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    )
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Random numbers of a seed, the caller's own left alone; nothing at all for None."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def load_pretrained(
+    name: str, revision: str | None, seed: int | None = None
+) -> tuple[Any, PretrainedTokenizer]:
+    """A published causal model in float32 and its tokenizer.
+
+    Safetensors only, and no code from the hub: a model that needs either is refused.
+
+    Args:
+        name: hub id, or a local folder.
+        revision: commit, tag or branch of a hub id.
+        seed: of random weights in place of the published ones, which are then not read; None =
+            the published ones.
+
+    Raises:
+        ConfigError: saying why it cannot be loaded and what to do.
+    """
+    folder = Path(name).expanduser()
+    looks_like_a_path = folder.is_absolute() or name.startswith(".") or name.count("/") > 1
+    if looks_like_a_path and not folder.is_dir():
+        raise ConfigError(
+            f"lm '{name}' reads like a folder, but there is none at {folder.absolute()}; give one "
+            "that holds config.json, model.safetensors and the tokenizer's files, a hub id such "
+            "as gpt2, or lm=scratch"
+        )
+    source = str(folder) if folder.is_dir() else name
+    auto: Any = AutoModelForCausalLM
+    safe = {"revision": revision, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **safe)
+        report: dict[str, Any] = {"missing_keys": ()}
+        if seed is not None:
+            config = AutoConfig.from_pretrained(source, **safe)
+            with seeded(seed):
+                model = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        else:
+            model, report = auto.from_pretrained(
+                source, **safe, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"lm '{name}' cannot be loaded ({reason}); give a hub id that this machine can reach, "
+            "a folder that holds config.json, model.safetensors and the tokenizer's files (no "
+            "pickled weights, no code), or lm=scratch"
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise ConfigError(
+            f"the weights of lm '{name}' lack {len(missing)} that a {model.config.model_type} "
+            f"needs ({', '.join(missing[:3])}), and random ones would take their place; was it "
+            "saved from another model?"
+        )
+    if getattr(model, "_is_stateful", False):
+        raise ConfigError(
+            f"lm '{name}' is a {model.config.model_type}, whose memory is a running state that "
+            "labels cannot share; give a model that attends, such as gpt2"
+        )
+    return model, PretrainedTokenizer(tokenizer, name)
+
+
+def add_lora(model: Any, rank: int, alpha: float, name: str) -> None:
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) on the layers that peft knows for it.
+
+    For an architecture that peft does not know, on all its linear layers but the output.
+
+    Raises:
+        ConfigError: when the rank is not positive.
+    """
+    if rank < 1:
+        raise ConfigError(f"lora_rank={rank} for lm '{name}'; give at least 1")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # a float is fine, the hint is narrow
+        # None: peft looks them up by the model's type
+        target_modules=None if model.config.model_type in TARGETS else "all-linear",
+        # GPT-2 keeps its matrices transposed
+        fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
+        bias="none",
+    )
+    inject_adapter_in_model(config, model)
+
+
+def frozen_parts(module: nn.Module, name: str) -> dict[str, nn.Module]:
+    """The largest parts of a module that hold weights and train none, by name."""
+    if not module.state_dict():
+        return {}
+    if not any(p.requires_grad for p in module.parameters()):
+        return {name: module}
+    parts: dict[str, nn.Module] = {}
+    for child, part in module.named_children():
+        parts |= frozen_parts(part, f"{name}.{child}")
+    return parts
+
+
+def save_tied_weights_once(module: nn.Module) -> None:
+    """Leave the tied output matrix out of the state dict: safetensors refuses shared memory."""
+    seen: dict[int, str] = {}
+    tied: dict[str, str] = {}
+    for key, parameter in module.named_parameters(remove_duplicate=False):
+        if id(parameter) in seen:
+            tied[key] = seen[id(parameter)]
+        seen.setdefault(id(parameter), key)
+
+    def drop(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+        for key in tied:
+            state.pop(prefix + key, None)
+
+    def restore(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+        for key, source in tied.items():
+            if prefix + source in state:
+                state[prefix + key] = state[prefix + source]
+
+    module.register_state_dict_post_hook(drop)  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_pre_hook(restore)  # type: ignore[no-untyped-call]

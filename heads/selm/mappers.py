@@ -1,0 +1,216 @@
+"""From frames to a prefix, and from a prompt to a prefix: what SELM learns beside its model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...zoo.core.types import Frames
+from ..pooling import AttentiveStatistics
+
+Reduction = Literal["queries", "adaptive", "vector"]
+
+
+class Projection(nn.Module):
+    """``LayerNorm(W1 x + W2 GELU(W1 x))``, frame by frame: ``[..., D]`` to ``[..., W]``.
+
+    Two linear layers with GELU, as summarised of SELM; residual and norm as in Pengi's projection.
+    """
+
+    def __init__(self, dim: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(dim, width)
+        self.second = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        out: Tensor = self.norm(x + self.dropout(self.second(nn.functional.gelu(x))))
+        return out
+
+
+class AudioMapper(nn.Module):
+    """Frames of any number to a prefix of fixed length: ``[B, T, D]`` to ``[B, L, W]``.
+
+    The frames are reduced to L positions, projected, and pass transformer layers over these
+    (Pengi's mapper has learned constants there as well). Three reductions:
+
+    ``queries``: L learned queries weigh the frames of speech and read their mean and standard
+    deviation, as the attentive statistics of the other heads do once (so that heads differ in what
+    follows, not in how they read the frames). Our choice.
+
+    ``adaptive``: means over L segments of each utterance's own length (:func:`segment_means`). Our
+    reading of a sequence mapper.
+
+    ``vector``: one attentive mean and standard deviation, projected, then a linear layer to all L
+    positions at once, as Pengi's mapper takes its one vector.
+
+    The final norm starts at the size of the model's own token embeddings (our choice).
+
+    Args:
+        dim: ``D``, width of the frames.
+        width: ``W``, of the language model's embeddings.
+        prefix: ``L``.
+        layers: transformer layers over the positions.
+        dropout: in training.
+        size: root mean square of the result.
+        reduction: one of the above.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        width: int,
+        prefix: int,
+        layers: int,
+        dropout: float,
+        size: float,
+        reduction: Reduction = "queries",
+    ) -> None:
+        super().__init__()
+        self.prefix, self.reduction = prefix, reduction
+        read = dim
+        if reduction != "adaptive":
+            self.pool = AttentiveStatistics(dim, queries=prefix if reduction == "queries" else 1)
+            read = self.pool.width
+        self.read = nn.LayerNorm(read)
+        self.project = Projection(read, width, dropout)
+        if reduction == "vector":
+            self.spread = nn.Linear(width, prefix * width)
+        self.constants = nn.Parameter(0.1 * torch.randn(prefix, width))
+        self.layers = nn.ModuleList(mapper_layer(width, dropout) for _ in range(layers))
+        self.norm = SizedNorm(width, size)
+
+    def forward(self, frames: Frames) -> Tensor:
+        if self.reduction == "adaptive":
+            out = self.project(self.read(segment_means(frames, self.prefix)))
+        else:
+            out = self.project(self.read(self.pool.statistics(frames)))
+        if self.reduction == "vector":
+            out = self.spread(out).view(len(out), self.prefix, -1)
+        out = out + self.constants
+        for layer in self.layers:
+            out = layer(out)
+        mapped: Tensor = self.norm(out)
+        return mapped
+
+
+class TextMapper(nn.Module):
+    """Transformer layers over the token embeddings of a prompt: ``[1, Lt, W]`` to the same.
+
+    One in SELM, as summarised; the final norm as in :class:`AudioMapper` (our choice).
+    """
+
+    def __init__(self, width: int, layers: int, dropout: float, size: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(mapper_layer(width, dropout) for _ in range(layers))
+        self.norm = SizedNorm(width, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        mapped: Tensor = self.norm(x)
+        return mapped
+
+
+def segment_means(frames: Frames, segments: int) -> Tensor:
+    """``[B, T, D]`` to ``[B, L, D]`` float32: adaptive average pooling over the frames of speech.
+
+    Segment j of an utterance of n frames is the mean of its frames ``floor(j n / L)`` to
+    ``ceil((j + 1) n / L) - 1``: neighbours may share a frame, and where n < L frames repeat.
+    Padding is in no segment.
+    """
+    x = frames.x.float().masked_fill(~frames.mask.unsqueeze(-1), 0.0)
+    n = frames.mask.sum(1)[:, None]  # [B, 1]
+    j = torch.arange(segments, device=x.device)
+    first, last = j * n // segments, -(-(j + 1) * n // segments)  # [B, L]
+    place = frames.mask.cumsum(1)[:, None] - 1  # [B, 1, T]: which frame of speech
+    inside = (place >= first[..., None]) & (place < last[..., None]) & frames.mask[:, None]
+    weights = inside.float() / inside.sum(-1, keepdim=True).clamp_min(1)
+    with torch.autocast(x.device.type, enabled=False):
+        return weights @ x
+
+
+def heads_for(width: int) -> int:
+    """Attention heads of a mapper: 8 as in Pengi, or the most below that divide the width."""
+    return next(n for n in (8, 4, 2, 1) if width % n == 0)
+
+
+def mapper_layer(width: int, dropout: float) -> nn.TransformerEncoderLayer:
+    """A pre-norm transformer layer with MLP ratio 2, as in Pengi's mappers (GELU: our choice)."""
+    layer = nn.TransformerEncoderLayer(
+        width, heads_for(width), 2 * width, dropout, "gelu", batch_first=True, norm_first=True
+    )
+    layer.self_attn.dropout = 0.0  # on attention weights it costs a slower kernel
+    return layer
+
+
+class SizedNorm(nn.Module):
+    """A layer norm times a fixed size, the root mean square of the model's token embeddings.
+
+    The size is not folded into the norm's weights: these would start near 0.02, and an optimiser's
+    step that is small for a weight near 1 would change the prefix by several per cent.
+    """
+
+    def __init__(self, width: int, size: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.size: Tensor
+        self.register_buffer("size", torch.tensor(size))  # saved: it was read off random weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.size * self.norm(x)
+        return out
+
+
+# ---- What SELM hears when it hears nothing: the audio of its prior.
+
+NullName = Literal["mean", "zeros"]
+
+MEMORY = 100.0
+"""Batches over which the mean prefix is averaged (our choice)."""
+
+
+class NullAudio(nn.Module):
+    """A prefix that tells nothing about an utterance.
+
+    Calibration by a content-free input is of Zhao et al. 2021 (arXiv 2102.09690); which input
+    stands for no audio is our choice.
+
+    Args:
+        kind: ``mean``, the running average of the prefixes of training, or ``zeros``, what the
+            mapper makes of a single frame of zeros.
+        prefix: ``L``.
+        width: ``W``.
+    """
+
+    def __init__(self, kind: NullName, prefix: int, width: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.mean: Tensor
+        self.batches: Tensor
+        if kind == "mean":
+            self.register_buffer("mean", torch.zeros(1, prefix, width))
+            self.register_buffer("batches", torch.zeros(()))
+
+    def follow(self, prefix: Tensor, weight: Tensor) -> None:
+        """Take a batch of prefixes ``[B, L, W]`` of weight ``[B]`` into the mean."""
+        if self.kind != "mean" or not weight.any():
+            return
+        share = (weight / weight.sum()).to(self.mean.dtype)[:, None, None]
+        kept = torch.where(share > 0, prefix.to(self.mean.dtype), 0.0)
+        self.batches += 1
+        self.mean.lerp_((share * kept).sum(0, keepdim=True), 1 / self.batches.clamp_max(MEMORY))
+
+    def forward(self, mapper: nn.Module, dim: int) -> Tensor:
+        """``[1, L, W]``, with frames of width ``dim`` where the mapper is asked."""
+        if self.kind == "mean":
+            return self.mean
+        weight = next(mapper.parameters())
+        nothing = torch.zeros(1, 1, dim, device=weight.device)
+        out: Tensor = mapper(Frames(nothing, torch.ones(1, 1, dtype=torch.bool,
+                                                       device=weight.device)))  # fmt: skip
+        return out

@@ -1,0 +1,112 @@
+"""SELM's mappers: what each reduction computes, and that a mapper can be left out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from close import assert_like
+from serzoo.heads.selm.head.head import SELMHead
+from serzoo.heads.selm.head.mappers import AudioMapper, TextMapper, segment_means
+from serzoo.zoo.core.types import Frames
+from serzoo.zoo.testing import Case
+from torch import nn
+
+CASE = Case(SELMHead, 12)
+SMALL = {"lm_width": 32, "prefix": 3}
+
+
+def mapper(reduction: str, layers: int = 0, prefix: int = 5) -> AudioMapper:
+    torch.manual_seed(0)
+    return AudioMapper(12, 32, prefix, layers, 0.0, 0.1, reduction).eval()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("segments", [1, 4, 9, 40])
+def test_segment_means_are_adaptive_pooling_of_each_utterance_alone(segments: int) -> None:
+    frames = CASE.frames()  # 9, 1, 14 and 6 frames
+    spoilt = Frames(frames.x.masked_fill(~frames.mask[..., None], float("nan")), frames.mask)
+    got = segment_means(spoilt, segments)
+    for row, x, mask in zip(got, frames.x, frames.mask, strict=True):
+        want = nn.functional.adaptive_avg_pool1d(x[mask].T[None], segments)[0].T
+        assert_like(row, want, digits=5)
+
+
+def test_a_hole_in_the_speech_is_skipped() -> None:
+    frames = CASE.frames((6,))
+    mask = torch.tensor([[True, True, False, True, False, True]])
+    got = segment_means(Frames(frames.x, mask), 2)[0]
+    torch.testing.assert_close(got[0], frames.x[0, [0, 1]].mean(0))
+    torch.testing.assert_close(got[1], frames.x[0, [3, 5]].mean(0))
+
+
+def test_the_adaptive_mapper_projects_segment_means() -> None:
+    m, frames = mapper("adaptive"), CASE.frames()
+    with torch.no_grad():
+        want = m.norm(m.project(m.read(segment_means(frames, 5))) + m.constants)
+        assert_like(m(frames), want, digits=5)
+    assert not hasattr(m, "pool")
+
+
+def test_the_vector_mapper_sees_an_utterance_through_one_vector() -> None:
+    m, frames = mapper("vector"), CASE.frames()
+    with torch.no_grad():
+        pooled = m.project(m.read(m.pool(frames)))  # [B, W]
+        linear = torch.stack([pooled @ w.T for w in m.spread.weight.view(5, 32, 32)], 1)
+        want = m.norm(linear + m.spread.bias.view(5, 32) + m.constants)
+        assert_like(m(frames), want, digits=5)
+    assert m.pool.attention[-1].out_features == 1
+
+
+def test_learned_queries_are_the_default() -> None:
+    torch.manual_seed(0)
+    plain = AudioMapper(12, 32, 5, 0, 0.0, 0.1)
+    assert plain.reduction == "queries"
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), mapper("queries").parameters(),
+                                                 strict=True))  # fmt: skip
+    with torch.no_grad():
+        m, frames = mapper("queries"), CASE.frames()
+        want = m.norm(m.project(m.read(m.pool.statistics(frames))) + m.constants)
+        assert_like(m(frames), want, digits=5)
+
+
+@pytest.mark.parametrize("reduction", ["queries", "adaptive", "vector"])
+def test_layers_of_the_mapper_mix_its_positions(reduction: str) -> None:
+    frames = CASE.frames()
+    for layers, mixed in ((0, False), (2, True)):
+        m = mapper(reduction, layers)
+        assert len(m.layers) == layers
+        with torch.no_grad():
+            before = m(frames)
+            m.constants[0] += torch.randn(32)
+            moved = (m(frames) - before).abs().amax((0, 2)) > 1e-6
+        assert moved.tolist() == [True] + [mixed] * 4
+
+
+def test_without_a_text_mapper_the_prompt_is_read_as_the_model_embeds_it() -> None:
+    torch.manual_seed(0)
+    h = SELMHead(12, CASE.taxonomy, text_mapper=False, **SMALL).eval()  # type: ignore[arg-type]
+    assert h.text_mapper is None
+    body = h.language.model.transformer
+    raw = body.wte(torch.tensor([list(b"this emotion is ")]))
+    with torch.no_grad():
+        assert torch.equal(h.text("this emotion is"), raw)
+        assert torch.equal(h.context(CASE.frames())[:, :16], raw.expand(4, -1, -1))
+    torch.manual_seed(0)
+    mapped = SELMHead(12, CASE.taxonomy, text_layers=2, **SMALL).eval()  # type: ignore[arg-type]
+    assert isinstance(mapped.text_mapper, TextMapper)
+    assert len(mapped.text_mapper.layers) == 2
+    with torch.no_grad():
+        raw = mapped.language.model.transformer.wte(torch.tensor([list(b"this emotion is ")]))
+        one, two = mapped.text_mapper.layers
+        want = mapped.text_mapper.norm(two(one(raw)))
+        assert_like(mapped.text("this emotion is"), want, digits=5)
+
+
+def test_what_is_read_first_can_be_chosen() -> None:
+    frames = CASE.frames()
+    for order, audio_at in (("prompt_first", slice(16, 19)), ("audio_first", slice(0, 3))):
+        torch.manual_seed(0)
+        h = SELMHead(12, CASE.taxonomy, order=order, **SMALL).eval()  # type: ignore[arg-type]
+        with torch.no_grad():
+            context = h.context(frames)
+            assert context.shape == (4, 19, 32)
+            assert torch.equal(context[:, audio_at], h.audio_mapper(frames))

@@ -1,0 +1,113 @@
+"""Files that appear whole or not at all, whoever else writes them at the same time."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serzoo.datamodules.manifest import write_lines
+from serzoo.zoo.core.files import check_place, new_file, new_folder
+
+
+def test_a_file_appears_when_all_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "f.txt"
+    with new_file(path) as draft:
+        draft.write_text("one")
+        assert draft.parent == path.parent
+        assert not path.exists()
+    assert path.read_text() == "one"
+    with pytest.raises(FileNotFoundError), new_file(path) as draft:
+        draft.write_text("half") and (tmp_path / "nothing").read_text()
+    assert path.read_text() == "one"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_two_who_write_at_once_do_not_take_each_other_s_draft(tmp_path: Path) -> None:
+    """They may have one process id: threads, or containers that share a disk."""
+    path = tmp_path / "f.txt"
+
+    def lines() -> Iterator[str]:
+        yield "first"
+        write_lines(path, ["other"])
+        assert path.read_text() == "other\n"
+        yield "second"
+
+    write_lines(path, lines())
+    assert path.read_text() == "first\nsecond\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_was_written_before_an_error_stays_where_it_is_asked_for(
+    keep: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "f.txt"
+    path.write_text("before")
+
+    def interrupted() -> None:
+        with new_file(path, keep=keep) as draft:
+            draft.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        interrupted()
+    assert path.read_text() == "before"
+    parts = [p for p in tmp_path.iterdir() if p != path]
+    assert [p.read_text() for p in parts] == ["half"] * keep
+    notes = getattr(stopped.value, "__notes__", [])
+    assert [part.name in note for part, note in zip(parts, notes, strict=True)] == [True] * keep
+
+
+def test_an_error_of_the_system_names_the_file_and_not_its_draft(tmp_path: Path) -> None:
+    path = tmp_path / "f.txt"
+    with pytest.raises(OSError, match=r"f\.txt") as full, new_file(path):
+        raise OSError(errno.ENOSPC, "No space left on device")  # a full disk names nothing
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, str(path))
+    with pytest.raises(PermissionError) as denied, new_file(path) as draft:
+        raise PermissionError(errno.EACCES, "Permission denied", str(draft))
+    assert denied.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as other, new_file(path):
+        (tmp_path / "other").read_text()
+    assert other.value.filename == str(tmp_path / "other")
+
+
+def test_a_folder_is_no_file_and_a_file_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError), new_file(tmp_path / "folder"):
+        raise AssertionError("told before anything is written")
+    with pytest.raises(NotADirectoryError), new_folder(tmp_path / "file", ()):
+        raise AssertionError("told before anything is written")
+    for path, error in (("folder", IsADirectoryError), ("file/x/y", NotADirectoryError)):
+        with pytest.raises(error):
+            check_place(tmp_path / path)
+    check_place(tmp_path / "new" / "x" / "y.txt")
+    check_place(tmp_path / "file")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_device_or_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        check_place(path)
+        with new_file(path) as draft:
+            draft.write_text("here")
+        assert not path.is_file()
+    assert os.read(reader, 10) == b"here"
+    os.close(reader)
+
+
+@pytest.mark.parametrize("name", ["n" * 250, "\u00e9" * 120])
+def test_a_name_that_is_just_not_too_long_has_a_draft(name: str, tmp_path: Path) -> None:
+    with new_file(tmp_path / name) as draft:
+        draft.write_text("x")
+    with new_folder(tmp_path / f"{name[:-2]}d", ()) as made:
+        (made / "x").write_text("x")
+    with pytest.raises(OSError, match="too long") as long, new_file(tmp_path / (name * 3)):
+        pass
+    assert long.value.errno == errno.ENAMETOOLONG

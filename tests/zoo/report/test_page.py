@@ -1,0 +1,244 @@
+"""The report as a page: every section, what bad input leaves of it, and how a browser shows it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import report_suite
+import soundfile
+from serzoo.datamodules.audio import read_audio
+from serzoo.datamodules.catalog import open_corpora
+from serzoo.zoo.core.files import write_json
+from serzoo.zoo.report.page import Cell, Section, Table, Text, render
+from serzoo.zoo.report.report import SECTIONS
+from serzoo.zoo.report.runs import PREDICTIONS
+from serzoo.zoo.report.table import tex
+from serzoo.zoo.run import config
+from serzoo.zoo.run.record import RECORD, UTTERANCES, attributes_of, write_attributes
+from serzoo.zoo.run.train import train
+from serzoo.zoo.statistics.table import PredictionTable
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Callable[..., Path]:
+    return partial(report_suite.write_suite, tmp_path / "s")
+
+
+# ---- the page
+
+
+def test_every_section_is_there(suite: Callable[..., Path]) -> None:
+    sections, text = report_suite.made(suite())
+    assert list(sections) == [anchor for anchor, *_ in SECTIONS]
+    assert "A &lt;suite&gt; &amp; more" in text
+    assert "a_b&lt;i&gt;" in text
+    assert "<i>" not in text
+    assert "serzoo compare s 'recipe=[one,two]' fold=all 'a=b c'" in sections["made-with"]
+    assert text.count('role="img"') == text.count("<svg ")
+    ids = report_suite.Reader(text).ids
+    assert len(ids) == len(set(ids))
+    used = set(re.findall(r'(?:href="|url\()#([^")]+)', text)) - {"main"}
+    assert used <= set(ids)
+    assert not re.search(r'(?:src|href)="(?!#|data:)', text)
+    for anchor in ("learning", "conditions", "across"):
+        assert "Not applicable" in sections[anchor]
+    assert "utterances.jsonl" in sections["groups"]
+
+
+def test_the_same_cells_make_the_same_page(suite: Callable[..., Path]) -> None:
+    folder = suite()
+    assert report_suite.made(folder)[1] == report_suite.made(folder)[1]
+
+
+def test_text_is_escaped_and_columns_of_numbers_sort_as_such() -> None:
+    table = Table("<c>", ["a", "b"], [["x&y", Cell("–")], ["z", Cell("1e3", 1000.0)]])
+    text = render("t", "l", [Section("s", "S", "", [table, Text("<p>")], ["<m>"])])
+    assert "<c>" not in text
+    assert "<m>" not in text
+    assert 'data-sort="1000.0"' in text
+    assert table.numeric == {1}
+
+
+def test_latex_is_escaped(suite: Callable[..., Path]) -> None:
+    assert tex("a_b & 5 % -0.1 (+0.2 to -3) x-y") == r"a\_b \& 5 \% $-$0.1 ($+$0.2 to $-$3) x-y"
+    folder = suite()
+    report_suite.made(folder)
+    text = (folder / "table.tex").read_text()
+    assert r"a\_b$<$i$>$ &" in text
+    assert text.count(r"\begin{table}") == 2
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {8}
+
+
+def test_shots_are_curves_that_begin_at_the_source(suite: Callable[..., Path]) -> None:
+    folder = suite(("one",), (0,))
+    cells = []
+    for shots in (0, 4, 16):
+        for k, head in enumerate(report_suite.HEADS):
+            cells.append(f"s{shots}-{k}")
+            said = f"from two, {shots} shots" + (", lora" if shots else "")
+            entry = report_suite.record("one", head, 0, shots=shots, condition=said)
+            encoder = {"type": "hf", "name": "a/b", "tuning": "frozen"}
+            entry |= {"kind": "adaptation", "source": {"encoder": encoder}}
+            entry["config"]["encoder"] = encoder | ({"tuning": "lora"} if shots else {})
+            write_json(folder / "cells" / cells[-1] / RECORD, entry)
+            table = report_suite.predictions("one", head, 0, seed=shots)
+            table.write_jsonl(folder / "cells" / cells[-1] / PREDICTIONS)
+    plan = json.loads((folder / "suite.json").read_text())
+    write_json(folder / "suite.json", {**plan, "cells": cells})
+    sections, text = report_suite.made(folder)
+    caption = "UAR by shots per class: one, b, from two, lora"
+    assert caption in sections["learning"]
+    head = text[text.index(f"<span>{caption}</span>") :]
+    assert re.findall(r'<button type="button">(\w+)</button>', head)[:4] == ["head", "0", "4", "16"]
+    assert "UAR by condition: one, b" in sections["conditions"]
+
+
+def test_pairs_of_corpora_are_a_map(suite: Callable[..., Path]) -> None:
+    folder = suite()
+    for recipe, other in (("one", "two"), ("two", "one")):
+        for k, head in enumerate(report_suite.HEADS):
+            for fold in (0, 1):
+                entry = report_suite.record(
+                    recipe, head, fold, speakers={"train": [f"{other}/x"], "valid": []}
+                )
+                write_json(folder / "cells" / f"{recipe}-{k}-{fold}" / RECORD, entry)
+    sections, _ = report_suite.made(folder)
+    assert "UAR across corpora: classification, logmel" in sections["across"]
+    assert "one, two to one" in sections["results"]
+
+
+# ---- attributes and audio
+
+
+def test_sub_groups_and_players_of_a_corpus(
+    tiny_speech: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SERZOO_CACHE", str(tmp_path / "cache"))
+    speech = open_corpora(["csv"], root=str(tiny_speech))
+    ids = [u.id for u in speech.utterances]
+    who = [f"csv/{u.speaker}" for u in speech.utterances]
+    labels = np.array([report_suite.CLASSES.index(str(u.label)) for u in speech.utterances])
+    folder = tmp_path / "s"
+    for k, head in enumerate(report_suite.HEADS):
+        entry = report_suite.record("one", head, 0)
+        entry["config"] |= {"corpus": ["csv"]}
+        entry["config"]["data"] = {**entry["config"]["data"], "root": str(tiny_speech)}
+        entry["data"]["manifest"] = speech.sha
+        write_json(folder / "cells" / f"c{k}" / RECORD, entry)
+        scores = np.random.default_rng(k).normal(size=(len(ids), 3))
+        table = PredictionTable(ids, who, labels, scores, report_suite.CLASSES)
+        table.write_jsonl(folder / "cells" / f"c{k}" / PREDICTIONS)
+    plan = {"name": "s", "title": "S", "baseline": report_suite.HEADS[0], "cells": ["c0", "c1"]}
+    write_json(folder / "suite.json", plan)
+    sections, text = report_suite.made(folder, audio=True, attributes=True)
+    assert "UAR by gender: one, logmel" in sections["groups"]
+    assert "UAR by duration in seconds: one, logmel" in sections["groups"]
+    kept = (folder / UTTERANCES).read_text()
+    assert len(kept.splitlines()) == len(ids)
+    (clip,) = re.findall(r'src="data:audio/flac;base64,([^"]+)" aria-label="play ([^"]+)"', text)[
+        :1
+    ]
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(clip[0])), dtype="float32")
+    (u,) = [u for u in speech.utterances if u.id == clip[1]]
+    wanted = read_audio(tiny_speech / u.audio, u.start, u.end)
+    assert rate == 16_000
+    np.testing.assert_allclose(samples, wanted, atol=2e-5)
+    # the same without flags: attributes are kept, audio is not asked for
+    sections, text = report_suite.made(folder)
+    assert "UAR by gender: one, logmel" in sections["groups"]
+    assert "<audio" not in text
+    # a corpus that is another by now
+    entry["data"]["manifest"] = "another"
+    write_json(folder / "cells" / "c1" / RECORD, entry)
+    entry["config"]["head"] = {"type": report_suite.HEADS[0]}
+    write_json(folder / "cells" / "c0" / RECORD, entry)
+    sections, text = report_suite.made(folder, audio=True)
+    assert f"its corpus is another here (manifest {speech.sha})" in sections["errors"]
+    assert "not at hand" in sections["errors"]
+
+
+def test_attributes_are_written_whole(tmp_path: Path, tiny_speech: Path) -> None:
+    rows = attributes_of(open_corpora(["csv"], root=str(tiny_speech)).utterances)
+    write_attributes(tmp_path / "a", rows)
+    lines = [json.loads(line) for line in (tmp_path / "a").read_text().splitlines()]
+    assert {line["id"]: {k: v for k, v in line.items() if k != "id"} for line in lines} == rows
+    assert {line["gender"] for line in lines} == {"female", "male"}
+    assert all(0.3 <= line["seconds"] <= 0.5 for line in lines)
+
+
+def test_a_run_writes_attributes_of_what_it_tested(tiny_recipe: str) -> None:
+    record = train(config.load(tiny_recipe))
+    (found,) = Path(record["config"]["trainer"]["out"]).rglob(PREDICTIONS)
+    cell = found.parent
+    table = PredictionTable.read_jsonl(cell / PREDICTIONS)
+    rows = map(json.loads, (cell / UTTERANCES).read_text().splitlines())
+    known = {row["id"]: row for row in rows}
+    assert set(known) == set(table.ids)
+    assert {row["gender"] for row in known.values()} == {"female", "male"}
+
+
+# ---- in a browser
+
+
+@pytest.mark.slow
+def test_a_browser_shows_it(suite: Callable[..., Path], chromium: Any) -> None:
+    folder = suite()
+    report_suite.made(folder)
+    chromium.size(1200, 900)
+    chromium.scheme("light")
+    chromium.open(f"file://{folder / 'report.html'}")
+    shown = chromium.run(
+        "return [...document.querySelectorAll('section')].map(s => [s.id, s.offsetHeight > 40])"
+    )
+    assert shown == [[anchor, True] for anchor, *_ in SECTIONS]
+    # a table sorts by numbers where it has them, and says so
+    column = """
+        const table = document.querySelector("#results table");
+        const at = [...table.tHead.rows[0].cells].findIndex(
+            h => h.innerText.startsWith(arguments[0]));
+        const head = table.tHead.rows[0].cells[at];
+        if (arguments[1]) head.querySelector("button").click();
+        return [head.ariaSort, [...table.tBodies[0].rows].map(r => r.cells[at].innerText)];
+    """
+    _, before = chromium.run(column, "UAR", False)
+    said, falling = chromium.run(column, "UAR", True)
+    assert (said, falling) == ("descending", sorted(before, key=float, reverse=True))
+    said, rising = chromium.run(column, "UAR", True)
+    assert (said, rising) == ("ascending", sorted(before, key=float))
+    assert chromium.run(column, "head", True)[1] == sorted(report_suite.HEADS)
+    assert chromium.run(column, "UAR", False)[0] is None
+    differences = chromium.run(column, "difference", True)[1]
+    assert differences[-1] == "baseline"  # what has no number is last
+    light = chromium.run("return getComputedStyle(document.body).backgroundColor")
+    chromium.scheme("dark")
+    assert chromium.run("return getComputedStyle(document.body).backgroundColor") != light
+    assert chromium.run(
+        "const t = document.querySelector('svg text');"
+        "return getComputedStyle(t).fill === getComputedStyle(document.body).color"
+    )
+    chromium.size(390, 844)  # nothing but tables and wide figures is wider than a phone
+    assert chromium.run("return document.documentElement.scrollWidth") <= 390
+    # names and roles of a table, and of a figure, as a screen reader is told them
+    told = chromium.run(
+        "return [...document.querySelectorAll('table')].map(t => [t.caption !== null,"
+        " [...t.querySelectorAll('thead th')].every(h => h.scope === 'col'),"
+        " [...t.querySelectorAll('tbody th')].every(h => h.scope === 'row')])"
+    )
+    assert told == [[True, True, True]] * len(told)
+    assert all(chromium.run("return [...document.querySelectorAll('svg')].map(s => s.ariaLabel)"))
+    assert chromium.console() == []
+    asked = [a for a in chromium.requests() if not a.startswith(("data:", "about:"))]
+    assert [a for a in asked if a.endswith("/report.html")] == asked
+    assert asked[0].startswith("file://")

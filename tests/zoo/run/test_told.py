@@ -1,0 +1,115 @@
+"""What people are told of a training and of an evaluation, word for word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from facts import tells
+from serzoo.zoo.run.config import RunConfig, load
+from serzoo.zoo.run.record import evaluated, left_out, trained
+from serzoo.zoo.statistics.speakers import interval_text
+from serzoo.zoo.statistics.table import PredictionTable
+
+HERE = Path("runs/here")
+
+
+@pytest.fixture
+def cfg() -> RunConfig:
+    return load("ravdess", ["head=selm", "fold=2"])
+
+
+def test_a_training_is_told_with_its_interval_where_there_is_one(cfg: RunConfig) -> None:
+    metrics = {"uar": 0.6125, "wa": 0.6, "f1": 0.5994}
+    found = {"uar_interval": [0.55, 0.7], "uar_interval_by": "jackknife over 4 speakers"}
+    kept = "record, predictions, checkpoints, TensorBoard: runs/here"
+    assert trained(cfg, {"metrics": metrics | found}, HERE) == [
+        "selm on ravdess, fold 2: test UAR 0.613 (95 % interval 0.550 to 0.700, jackknife over "
+        "4 speakers), WA 0.600, macro-F1 0.599",
+        kept,
+    ]
+    alone = {"uar_interval": None, "uar_interval_by": "one speaker: no interval"}
+    assert trained(cfg, {"metrics": metrics | alone}, HERE)[0].startswith(
+        "selm on ravdess, fold 2: test UAR 0.613 (one speaker: no interval), WA 0.600"
+    )
+
+
+def test_an_interval_of_no_width_is_not_told_as_certainty() -> None:
+    alike = {"uar_interval": [0.25, 0.25], "uar_interval_by": "jackknife over 2 speakers"}
+    assert tells(interval_text(alike), "no width", "jackknife over 2 speakers")
+    assert "0.25" not in interval_text(alike)
+
+
+def test_the_bootstrap_of_an_older_record_is_not_told(cfg: RunConfig) -> None:
+    metrics = {"uar": 0.6125, "wa": 0.6, "f1": 0.5994, "uar_interval": [0.55, 0.7]}
+    told = trained(cfg, {"metrics": metrics}, HERE)[0]
+    assert "test UAR 0.613 (no interval: the record is older than the jackknife), WA" in told
+
+
+def test_what_was_left_out_is_told_with_the_reason(cfg: RunConfig) -> None:
+    counts = {"left_out_by_taxonomy": {"disgust": 46, "fearful": 2}, "cut_to_max_seconds": 3}
+    notes = {"emodb": {"refused": {"silent": 1, "missing": 2}}, "nemo": {"refused": {}}}
+    lines = [
+        "  left out, in no class of the taxonomy: 46 disgust, 2 fearful",
+        "  refused when emodb was prepared: 1 silent, 2 missing",
+        "  cut to data.max_seconds: 3 utterances",
+    ]
+    assert left_out(counts, notes) == lines
+    assert left_out({"left_out_by_taxonomy": {}, "cut_to_max_seconds": 0}, {}) == []
+    metrics = {"uar": 0.5, "wa": 0.5, "f1": 0.5, "absent": []}
+    entry = {"metrics": metrics, "counts": counts, "notes": notes}
+    assert trained(cfg, entry, HERE)[1:-1] == lines
+    table = PredictionTable(["a"], ["s"], np.array([0]), np.eye(2)[:1], ["sad", "calm"])
+    numbers = {"metrics": metrics, "speakers_heard": [], "data": {"counts": counts, "notes": notes}}
+    assert evaluated(table, numbers)[-3:] == lines
+
+
+def test_a_training_without_validation_has_no_numbers(cfg: RunConfig) -> None:
+    assert trained(cfg, {"status": "ok"}, HERE) == [
+        "selm on ravdess: trained; nothing was validated or tested",
+        "record, checkpoints, TensorBoard: runs/here",
+    ]
+
+
+def test_an_evaluation_is_told_with_all_that_limits_it() -> None:
+    scores = np.log(np.array([[0.8, 0.1, 0.1], [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]]))
+    table = PredictionTable(
+        ["a", "b", "c"], ["s1", "s1", "s2"], np.array([0, 1, 1]), scores, ["sad", "angry", "calm"]
+    )
+    metrics = {"uar": 0.75, "wa": 2 / 3, "f1": 0.6, "absent": ["calm"]}
+    metrics |= {"uar_interval": [0.5, 1.0], "uar_interval_by": "jackknife over 2 speakers"}
+    plain = {"metrics": {**metrics, "absent": []}, "speakers_heard": []}
+    lines = [
+        "3 utterances: UAR 0.750 (95 % interval 0.500 to 1.000, jackknife over 2 speakers), "
+        "WA 0.667, macro-F1 0.600",
+        "  recall of sad: 1.000",
+        "  recall of angry: 0.500",
+    ]
+    assert evaluated(table, plain) == lines
+    numbers = {
+        "metrics": metrics,
+        "condition": {"name": "noise:10dB", "scaled": 1, "utterances": 3},
+        "open_labels": {
+            "seen_classes": ["sad"],
+            "unseen_classes": ["angry", "calm"],
+            "chance": 1 / 3,
+            "seen": {"value": 1.0, "uar_interval": [0.9, 1.0], "uar_interval_by": "jackknife"},
+            "unseen": None,
+            "among_unseen": {
+                "value": 0.5,
+                "uar_interval": None,
+                "uar_interval_by": "one speaker: no interval",
+                "chance": 0.5,
+            },
+        },
+        "speakers_heard": ["s1", "s2"],
+    }
+    assert evaluated(table, numbers) == [
+        "condition noise:10dB: 1 of 3 utterances were scaled down to stay in range",
+        *lines,
+        "  absent from the reference: calm",
+        "  seen (sad): mean recall 1.000 (95 % interval 0.900 to 1.000, jackknife), chance 0.333",
+        "  among unseen (angry, calm): mean recall 0.500 (one speaker: no interval), chance 0.500",
+        "  2 speakers were heard in training: this is no test on new speakers",
+    ]

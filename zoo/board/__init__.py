@@ -1,1 +1,0 @@
-"""TensorBoard: what a run shows there, and the verb that opens it."""

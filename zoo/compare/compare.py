@@ -1,0 +1,127 @@
+"""`serzoo compare`: run every cell of a suite once, then tabulate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from ..core.errors import ConfigError
+from ..core.files import check_place, write_json
+from ..report.report import report
+from ..report.table import wide_console
+from ..run import config
+from ..run.record import finished
+from . import axes, conditions, few_shot, imported, pool, runs
+from .pool import earlier_calls, lock, refuse_untrainable, run_jobs
+from .suite import Plan
+
+# by a key that only suites of this kind have; the others span axes of runs
+KINDS = {"conditions": conditions.plan, "shots": few_shot.plan}
+
+
+def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Plan:
+    """The plan of a suite, by its kind.
+
+    Raises:
+        ConfigError: when there is no such suite, or something in it or in the overrides is wrong.
+    """
+    axes.refuse_out(overrides)
+    found = config.read_suite(name)
+    make = next((KINDS[key] for key in KINDS if key in found), runs.plan)
+    return make(name, overrides, out=out)
+
+
+def compare(
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    out: str = "runs",
+    workers: int | None = None,
+    limit: float | None = None,
+    dry_run: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Run a suite and tabulate it.
+
+    Finished cells are skipped, unfinished ones go on from their last epoch, failed ones are tried
+    again: a comparison that was killed is resumed by the same call.
+
+    Args:
+        name: shipped suite or YAML file.
+        overrides: for every cell; an axis is replaced by a list.
+        out: folder of all runs; this suite's is ``out/<suite>``.
+        workers: processes; by default one per GPU, or one per CPU core.
+        limit: minutes that a cell may take; the suite's ``limit_minutes`` by default.
+        dry_run: only list the cells, with the time and memory that they will take.
+        console: where to print.
+
+    Returns:
+        ``{"cells", "done", "failed", "folder", "summary"}`` and what the kind of suite adds;
+        ``summary`` is None for a dry run.
+    """
+    console = console or wide_console()
+    if not dry_run:
+        check_place(Path(out) / Path(name).stem / "suite.json")
+    chosen = plan(name, overrides, out=out)
+    limit = chosen.limit_minutes if limit is None else limit
+    if limit is not None and not limit > 0:
+        raise ConfigError(f"--limit is {limit:g}; give minutes above 0, or leave it out")
+    todo, first = chosen.todo(), chosen.first()
+    done = len(chosen.cells) - len(todo)
+    console.print(
+        f"[bold]{escape(chosen.title)}[/bold]: {len(chosen.cells)} cells"
+        f"{escape(chosen.headline())}, {done} finished, {len(todo)} to run"
+        f"{f' after {len(first)} {chosen.called}' if first else ''}",
+        highlight=False,
+    )
+    for note in chosen.notes():
+        console.print(note, markup=False, highlight=False)
+    result: dict[str, Any] = {
+        "cells": len(chosen.cells),
+        "done": done,
+        "failed": 0,
+        "folder": chosen.folder,
+        "summary": None,
+    }
+    kind, number = pool.devices()
+    workers = workers or number
+    if dry_run:
+        chosen.estimate(console, workers)
+        return result
+    chosen.check()
+    refuse_untrainable([*first, *todo])
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    with lock(chosen.folder):
+        chosen.open()
+        facts: dict[str, Any] = {
+            "name": chosen.name,
+            "title": chosen.title,
+            **chosen.facts(),
+            "cells": [*(job.name for job in chosen.cells), *imported.imported(chosen.folder)],
+            "calls": earlier_calls(chosen.folder / "suite.json"),
+        }
+        write_json(chosen.folder / "suite.json", facts)
+        if todo:
+            options: Any = {"workers": workers, "gpus": kind == "cuda"}
+            options["limit"] = None if limit is None else 60 * limit
+            began = time.monotonic()
+            try:
+                if first:
+                    run_jobs(console, first, chosen.called, **options)
+                ready = [job for job in map(chosen.ready, todo) if job is not None]
+                result["failed"] = len(todo) - len(ready)
+                if ready:
+                    result["failed"] += run_jobs(console, ready, "cells", **options)
+            finally:
+                ran = sum(finished(job.folder) for job in todo)
+                call = {"cells": ran, "seconds": round(time.monotonic() - began, 1)}
+                facts["calls"] = [*facts["calls"], call]
+                write_json(chosen.folder / "suite.json", facts)
+            result["done"] = sum(finished(job.folder) for job in chosen.cells)
+        result["summary"] = report(chosen.folder, console=console)
+    return result

@@ -1,0 +1,330 @@
+"""A suite of conditions: the trained cells of another suite, tested on corrupted audio.
+
+Nothing is trained. A cell is a trained cell and a condition; its record is that of the trained cell
+with the numbers measured under the condition, so that it is tabulated like any other, apart from
+those of other conditions, under the same certificate. What each condition costs a head is in
+``degradation.md``.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...datamodules.corruption import Condition, Corruption
+from ..core.errors import ComparisonError, ConfigError, DataError, suggest
+from ..core.files import write_json
+from ..report.runs import PREDICTIONS
+from ..run import config
+from ..run.config import RunConfig
+from ..run.record import RECORD, environment, peak_memory_mb, read_plan, read_record
+from ..run.score import evaluate
+from ..statistics.speakers import measure
+from ..statistics.table import PredictionTable
+from . import axes
+from .suite import Plan
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .pool import Job
+
+
+# ---- One cell of a suite of conditions: a trained cell, tested on corrupted audio.
+
+# what a record has in common with that of the trained cell
+KEPT = (
+    *("format", "fingerprint", "config", "classes", "data", "speakers", "selection", "axes"),
+    *("parameters", "encoder", "features", "search"),
+)
+
+
+def evaluate_cell(
+    cfg: RunConfig,
+    out: Path,
+    *,
+    source: str,
+    facts: dict[str, Any],
+    noise: str | None = None,
+    rir: str | None = None,
+) -> dict[str, Any]:
+    """Test a trained cell under a condition and write its predictions and record.
+
+    Args:
+        cfg: of the trained cell; its threads.
+        out: folder of the result.
+        source: folder of the trained cell.
+        facts: for the record: ``condition``, and what was tested.
+        noise: folder of recorded noises.
+        rir: folder of room impulse responses.
+
+    Raises:
+        DataError: when the test part is not that of the trained cell any more.
+    """
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    began = time.perf_counter()
+    trained = read_record(Path(source)) or {}
+    table, numbers = evaluate(source, condition=facts["condition"], noise=noise, rir=rir)
+    clean = PredictionTable.read_jsonl(Path(source) / PREDICTIONS)
+    if numbers["data"]["manifest"] != trained["data"]["manifest"] or set(table.ids) != set(
+        clean.ids
+    ):
+        raise DataError(
+            f"{source} was tested on {len(clean)} utterances, and there are {len(table)} now, or "
+            "their labels or samples changed; give the data of its training back, or train again"
+        )
+    agrees = dict(zip(clean.ids, clean.predicted.tolist(), strict=True))
+    same = [agrees[i] == p for i, p in zip(table.ids, table.predicted.tolist(), strict=True)]
+    temperature = (trained.get("metrics") or {}).get("temperature") or 1.0  # of clean validation
+    entry = {
+        "status": "ok",
+        **{k: trained[k] for k in KEPT if k in trained},
+        **facts,
+        "corruption": numbers["condition"],
+        "same_answers": sum(same) / len(same),  # as without the condition
+        **measure(table, temperature),
+        "inference_seconds_per_utterance": None,  # the time is the corruption's, too
+        "seconds": dict.fromkeys(("evaluate", "total"), round(time.perf_counter() - began, 2)),
+        "peak_memory_mb": peak_memory_mb(),
+        "threads": torch.get_num_threads(),
+        **environment(),
+    }
+    table.write_jsonl(out / PREDICTIONS)
+    write_json(out / RECORD, entry)
+    return entry
+
+
+# ----
+
+CLEAN = "clean"
+KEYS = ("title", "of", "only", "conditions", "noise", "rir", "baseline")
+TYPES = {
+    **dict.fromkeys(("title", "baseline"), str),
+    **dict.fromkeys(("of", "noise", "rir"), str | None),
+    "conditions": str | list[str],
+}
+ONLY = ("recipe", "encoder", "head", "fold", "seed")
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What is tested, and under what.
+
+    Attributes:
+        name: of the suite, and of its folder.
+        title: one line for people.
+        of: the suite whose cells are tested; it has been run before.
+        conditions: as :mod:`serzoo.datamodules.corruption` writes them, ``clean`` first.
+        baseline: the head that differences are taken to.
+        noise: folder of recorded noises; None = of ``$SERZOO_DATA``.
+        rir: folder of room impulse responses; None = of ``$SERZOO_DATA``.
+        only: values of ``recipe``, ``encoder``, ``head``, ``fold``, ``seed`` to keep; what is not
+            named is kept.
+    """
+
+    name: str
+    title: str
+    of: str
+    conditions: list[str]
+    baseline: str = "classification"
+    noise: str | None = None
+    rir: str | None = None
+    only: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A trained cell and a condition."""
+
+    name: str
+    source: Path
+    condition: str
+    record: dict[str, Any]
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
+    """A shipped suite of conditions by name, or a YAML file.
+
+    ``of=SUITE``, ``conditions=[...]``, ``noise=FOLDER``, ``rir=FOLDER`` and ``baseline=HEAD``
+    replace the suite's own; ``head=[selm]`` and the like keep these trained cells only, and
+    ``head=all`` all.
+
+    Raises:
+        ConfigError: naming the unknown key or condition.
+    """
+    raw = dict(config.read_suite(name))
+    only = _only(name, raw.get("only"))
+    named = any(key == "title" for key, _ in config.words(overrides))
+    for item in overrides:
+        ((key, text),) = config.words([item])
+        if key in ONLY:
+            only.pop(key, None)
+            only |= _only(name, {key: axes.values(key, text)})
+        elif key in KEYS:
+            ((_, raw[key]),) = config.parse([item], TYPES)
+        else:
+            raise ConfigError(
+                f"suite '{name}' trains nothing and takes no '{key}'{suggest(key, (*KEYS, *ONLY))}"
+            )
+    for key in raw:
+        if key not in KEYS:
+            raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, KEYS)}")
+    wanted = raw.get("conditions")
+    if not isinstance(wanted, list) or not wanted:
+        raise ConfigError(f"suite '{name}': conditions is {wanted}; give a list")
+    parse = Condition.parse
+    found = list(dict.fromkeys([CLEAN, *(str(parse(c)) for c in wanted)]))
+    if not isinstance(raw.get("of"), str):
+        raise ConfigError(f"suite '{name}' does not say whose cells it tests; add of=SUITE")
+    title, baseline = str(raw.get("title") or name), str(raw.get("baseline", "classification"))
+    title = title if named else axes.retitled(title, overrides, ("of",))
+    folders = {k: None if raw.get(k) is None else str(raw[k]) for k in ("noise", "rir")}
+    return Robustness(Path(name).stem, title, raw["of"], found, baseline, **folders, only=only)
+
+
+def _only(name: str, found: Any) -> dict[str, list[Any]]:
+    if not isinstance(found or {}, dict):
+        raise ConfigError(f"suite '{name}': only is {found}; give lists, as in only: {{seed: [1]}}")
+    for key in found or {}:
+        if key not in ONLY:
+            raise ConfigError(f"suite '{name}': unknown key 'only.{key}'{suggest(str(key), ONLY)}")
+    # `all` takes a restriction of the file away
+    return {k: v if isinstance(v, list) else [v] for k, v in (found or {}).items() if v != "all"}
+
+
+def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:
+    """The cells, and the names of those that cannot be tested: not finished, or no checkpoint.
+
+    Heads follow each other under one condition: what was corrupted for one is there for the next.
+
+    Raises:
+        ComparisonError: when the trained suite has no cell to test.
+    """
+    folder = Path(out) / Path(chosen.of).stem
+    if not (folder / "suite.json").is_file():
+        raise ComparisonError(
+            f"{chosen.name} tests the trained cells of '{chosen.of}', but there is no comparison "
+            f"in {folder}; run `serzoo compare {chosen.of}` first, or choose another with of=SUITE"
+        )
+    trained, left = [], []
+    for name in read_plan(folder)["cells"]:
+        source = folder / "cells" / name
+        record = read_record(source)
+        if record is None or record.get("status") != "ok":
+            left.append(name)
+        elif not _wanted(record, chosen.only):
+            continue
+        elif (source / "checkpoints" / "best.ckpt").is_file():
+            trained.append((source, record))
+        else:  # imported predictions, or a record without its model
+            left.append(name)
+    if not trained:
+        only = f" with {chosen.only}" if chosen.only else ""
+        raise ComparisonError(
+            f"no finished cell in {folder}{only} has a checkpoint; run `serzoo compare "
+            f"{chosen.of}` (committed records hold no checkpoints)"
+        )
+
+    def data(item: tuple[Path, dict[str, Any]]) -> tuple[str, int]:
+        cfg = item[1]["config"]
+        return str(cfg["recipe"]), int(cfg["fold"])
+
+    cells = []
+    for group in sorted({data(item) for item in trained}):
+        for condition in chosen.conditions:
+            slug = re.sub(r"[^\w.-]+", "_", condition).strip("_")
+            cells += [
+                Tested(f"{source.name}-{slug}", source, condition, record)
+                for source, record in trained
+                if data((source, record)) == group
+            ]
+    return cells, left
+
+
+def _wanted(record: dict[str, Any], only: dict[str, list[Any]]) -> bool:
+    cfg = record["config"]
+    found = {
+        "recipe": Path(cfg["recipe"]).stem,
+        "encoder": cfg["encoder"]["type"],
+        "head": cfg.get("head_name") or cfg["head"]["type"],
+        "fold": cfg["fold"],
+        "seed": cfg["seed"],
+    }
+    return all(found[key] in values for key, values in only.items())
+
+
+class Conditions(Plan):
+    """Every trained cell under every condition."""
+
+    def __init__(self, chosen: Robustness, *, out: str) -> None:
+        self.suite, self.name, self.title = chosen, chosen.name, chosen.title
+        self.folder = Path(out) / chosen.name
+        tested, self.left = expand(chosen, out=out)
+        self.cells = [self._job(cell) for cell in tested]
+
+    def headline(self) -> str:
+        """Conditions, and trained cells."""
+        number = len(self.suite.conditions)
+        trained = f"{len(self.cells) // number} trained cells of {self.suite.of}"
+        return f" ({number} conditions of {trained})"
+
+    def notes(self) -> Iterable[str]:
+        """Trained cells that cannot be tested."""
+        if self.left:
+            first = f"{', '.join(self.left[:5])}{', ...' if len(self.left) > 5 else ''}"
+            yield (
+                f"{len(self.left)} cells of {self.suite.of} are not finished or hold no "
+                f"checkpoint, and are not tested: {first}"
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """The suite's settings, with the conditions as an axis."""
+        others = {"overrides": [], "matched": [], "match_params": False, "search": None}
+        return {**asdict(self.suite), "axes": {"condition": self.suite.conditions}, **others}
+
+    def estimate(self, console: Console, workers: int) -> None:
+        """From finished cells; without any, none."""
+        todo = self.todo()
+        for job in self.cells:
+            console.print(job.name, markup=False, highlight=False)
+        done = [read_record(j.folder) or {} for j in self.cells if j not in todo]
+        if done and todo:
+            mean = sum(entry["seconds"]["total"] for entry in done) / len(done)
+            console.print(
+                f"about {mean * len(todo) / 60 / workers:.0f} min on {workers} workers",
+                highlight=False,
+            )
+
+    def check(self) -> None:
+        """What lacks its recordings is told before work."""
+        for condition in self.suite.conditions:
+            Corruption(
+                Condition.parse(condition),
+                noise=self.suite.noise,
+                rir=self.suite.rir,
+            )
+
+    def _job(self, cell: Tested) -> Job:
+        from .pool import Job
+
+        tested = {"of": self.suite.of, "cell": cell.source.name}
+        options = {
+            "source": str(cell.source),
+            "facts": {"condition": cell.condition, "tested": tested},
+            "noise": self.suite.noise,
+            "rir": self.suite.rir,
+        }
+        folder = self.folder / "cells" / cell.name
+        return Job(cell.name, cell.record["config"], folder, options, evaluate_cell)
+
+
+def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Conditions:
+    """The plan of a suite of conditions; see :func:`load`."""
+    return Conditions(load(name, overrides), out=out)

@@ -1,0 +1,143 @@
+"""What cells will take before they are run: from finished ones, or from a measured step."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from ..doctor.cost import duration, memory, spoken
+from ..doctor.trial import Trial, undisturbed
+from ..run.build import open_data
+from ..run.config import RunConfig
+from ..run.record import finished, peak_memory_mb, read_record
+from . import pool
+from .suite import Cell
+
+PATIENCE = 60.0  # seconds of measuring after which the kinds that are left are not measured
+
+
+class Estimate(NamedTuple):
+    """Of a cell, or a trial of one.
+
+    Attributes:
+        seconds: of its process; None = not measured.
+        megabytes: that its process takes at its peak (on CUDA, of the device, when measured).
+        source: ``finished`` (the mean, and the largest, of cells of its kind), ``measured`` (a
+            training step on this machine, as the doctor takes it) or ``not measured``.
+        encoding: seconds for features that are not stored yet, once for all cells on them.
+    """
+
+    seconds: float | None = None
+    megabytes: float | None = None
+    source: str = "not measured"
+    encoding: float = 0.0
+
+
+def of_finished(folders: Sequence[Path]) -> Estimate:
+    """From the records of finished cells; ``not measured`` where there are none."""
+    entries = [read_record(f) or {} for f in folders if finished(f)]
+    if not entries:
+        return Estimate()
+    seconds = statistics.mean(e["seconds"]["total"] for e in entries)
+    return Estimate(seconds, max(e["peak_memory_mb"] for e in entries), "finished")
+
+
+def of_step(cfg: RunConfig, threads: int | None = None, libraries: float = 0.0) -> Estimate:
+    """From a training step; ``not measured`` where it fails or does not fit the memory.
+
+    Args:
+        cfg: the run.
+        threads: to compute with.
+        libraries: megabytes that a process takes before it holds a model.
+    """
+    try:
+        with undisturbed(cfg.trainer.threads or threads):
+            trial = Trial(cfg)
+            took, took_memory = next(duration(trial)).facts, next(memory(trial)).facts
+    except Exception:  # the doctor says what is wrong with it; here it only has no estimate
+        return Estimate()
+    if "total" not in took or "need" not in took_memory:
+        return Estimate()
+    base = libraries if trial.device.type == "cpu" else 0.0
+    seconds = took["training"] + took["evaluation"]
+    return Estimate(seconds, base + took_memory["need"] / 2**20, "measured", took["encoding"])
+
+
+def estimates(cells: Sequence[Cell], folder: Path, workers: int) -> dict[str, Estimate]:
+    """One for each cell that a suite's folder is to hold, by name.
+
+    A step is measured in one fold of each kind; time in other folds goes by their training speech.
+    """
+    kinds: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        kinds.setdefault(cell.kind, []).append(cell)
+    end, libraries = time.monotonic() + PATIENCE, peak_memory_mb()
+    found: dict[str, Estimate] = {}
+    speech = _Speech()
+    for of in kinds.values():
+        known = of_finished([folder / "cells" / c.name for c in of])
+        if known.seconds is None and time.monotonic() < end:
+            known = of_step(of[0].cfg, pool.threads_of(workers), libraries)
+        for cell in of:
+            e = known
+            if e.source == "measured" and e.seconds is not None and cell.fold != of[0].fold:
+                e = e._replace(seconds=e.seconds * speech(cell.cfg) / speech(of[0].cfg))
+            found[cell.name] = e
+    return found
+
+
+class _Speech:
+    """Seconds of training speech of a run's fold; each fold is opened once."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, float] = {}
+
+    def __call__(self, cfg: RunConfig) -> float:
+        parts = asdict(cfg.data), cfg.corpus, cfg.protocol, cfg.taxonomy, cfg.fold
+        key = json.dumps(parts, sort_keys=True)
+        if key not in self.known:
+            self.known[key] = sum(open_data(cfg).datasets["train"].seconds)
+        return self.known[key]
+
+
+def total(cells: Sequence[Cell], folder: Path, found: Mapping[str, Estimate], workers: int) -> str:
+    """How long all that is left will take on so many workers, in words."""
+    left = [c for c in cells if not finished(folder / "cells" / c.name)]
+    if not left:
+        return "nothing is left to run"
+    trials = {t.name: found[c.name] for c in left for t in c.trials}
+    runs = [*(found[c.name] for c in left), *trials.values()]
+    known = [e.seconds for e in runs if e.seconds is not None]
+    # features of a recipe's utterances by an encoder are shared by all cells on them
+    stores = {c.kind[:2] + c.kind[3:]: found[c.name].encoding for c in left}
+    seconds = (sum(known) + sum(stores.values())) / max(1, min(workers, len(runs)))
+    text = f"about {spoken(seconds)} for what is left, on {workers} worker" + "s" * (workers != 1)
+    if len(known) < len(runs):
+        text += f"; {len(runs) - len(known)} of {len(runs)} runs are not measured and not in it"
+    return text
+
+
+def show(console: Console, cells: Sequence[Cell], folder: Path, workers: int) -> None:
+    """The cells of a dry run, their state, and what they will take."""
+    found = estimates(cells, folder, workers)
+    table = Table("cell", "state", "seconds", "MiB", "from")
+    for column in (2, 3):
+        table.columns[column].justify = "right"
+    for cell in cells:
+        entry: dict[str, Any] = read_record(folder / "cells" / cell.name) or {}
+        e, state = found[cell.name], str(entry.get("status", "to run"))
+        if cell.trials and state != "ok":
+            state += f", {len(cell.trials)} trials before"
+        seconds = "" if e.seconds is None else f"{e.seconds:.0f}"
+        megabytes = "" if e.megabytes is None else f"{e.megabytes:.0f}"
+        table.add_row(cell.name, state, seconds, megabytes, e.source)
+    console.print(table)
+    console.print(total(cells, folder, found, workers), highlight=False)

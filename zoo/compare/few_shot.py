@@ -1,0 +1,260 @@
+"""A suite of adaptations: heads trained on one corpus, adapted to another by a few utterances.
+
+The sources are trained first, as ordinary runs. Then every head is adapted to every draw of every
+number of shots under every tuning; all heads get the same supports. Records hold ``shots``,
+``draw``, ``tuning``, ``source`` and the support's hash; ``learning_curves.md`` is made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import ConfigError, suggest
+from ..run import board, config
+from ..run.config import RunConfig
+from ..run.record import finished, read_record
+from . import axes
+from .suite import Plan
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .pool import Job
+
+KEYS = ("title", "baseline", "source", "target", "head", "shots", "draw", "tuning", "options")
+SOURCE = ("recipe", "encoder", "fold", "seed", "overrides")
+TARGET = ("data", "root", "protocol", "fold", "taxonomy", "label", "unknown_speakers")
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(("title", "baseline", "source.recipe", "source.encoder"), str),
+    **dict.fromkeys((f"target.{key}" for key in TARGET), str | None),
+    **{"target.data": str | list[str], "target.fold": int, "source.overrides": list[str]},
+    **dict.fromkeys(("source.fold", "source.seed"), int),
+    **dict.fromkeys(("head", "tuning"), str | list[str]),
+    **dict.fromkeys(("shots", "draw"), int | list[int]),
+}
+TOLD = (*axes.TOLD, "source.recipe", "source.encoder", "target.data", "target.taxonomy")
+
+
+@dataclass(frozen=True)
+class FewShotSuite:
+    """What is adapted, to what, and how often.
+
+    Attributes:
+        name: of the suite, and of its folder.
+        title: one line for people.
+        source: ``recipe``, ``fold``, ``seed``, and optionally ``encoder`` and ``overrides``.
+        target: ``data``, ``protocol``, ``fold``, ``taxonomy``, as for :func:`.adapt.adapt`.
+        head: configurations of heads.
+        shots: of each class; 0 = as it is, once for each head.
+        draw: seeds of the supports.
+        tuning: what is tuned.
+        options: further fields of :class:`.adaptation.options.Options`.
+        baseline: the head that differences are taken to.
+    """
+
+    name: str
+    title: str
+    source: dict[str, Any]
+    target: dict[str, Any]
+    head: list[str]
+    shots: list[int]
+    draw: list[int]
+    tuning: list[str]
+    options: dict[str, Any] = field(default_factory=dict)
+    baseline: str = "classification"
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
+    """A shipped suite of adaptations by name, or a YAML file.
+
+    ``head=[selm]``, ``shots=[1,4]``, ``draw=[1,2]`` and ``tuning=[head]`` replace the suite's
+    lists, ``target.KEY=...``, ``source.KEY=...`` and ``options.KEY=...`` its settings; any other
+    ``key=value`` is one of the sources' runs.
+
+    Raises:
+        ConfigError: naming what is wrong.
+    """
+    from ..run.adaptation.options import Options, known_options, option_types
+
+    raw = dict(config.read_suite(name))
+    source = {"overrides": [], **_mapping(name, raw, "source")}
+    parts = {
+        "source": source,
+        "target": _mapping(name, raw, "target"),
+        "options": _mapping(name, raw, "options"),
+    }
+    types = {**TYPES, **{f"options.{key}": kind for key, kind in option_types().items()}}
+    typed: list[str] = []  # of the sources' runs
+    named = any(key == "title" for key, _ in config.words(overrides))
+    for item, (key, value) in zip(overrides, config.parse(overrides, types), strict=True):
+        part, dot, inner = key.partition(".")
+        if dot and part in parts:
+            parts[part][inner] = value
+        elif key in KEYS:
+            raw[key] = value
+        else:
+            typed.append(item)
+    given = source["overrides"]
+    if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+        raise ConfigError(f"suite '{name}': source.overrides is {given}; give a list of key=value")
+    source["overrides"] = [*given, *typed]
+    axes.refuse_out(source["overrides"])
+    lists = {key: _list(name, raw, key) for key in ("head", "shots", "draw", "tuning")}
+    own = ("shots", "draw", "tuning")
+    wanted: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
+        "": (raw, KEYS),
+        "source.": (source, SOURCE),
+        "target.": (parts["target"], TARGET),
+        "options.": (parts["options"], [k for k in known_options() if k not in own]),
+    }
+    for prefix, (found, known) in wanted.items():
+        for key in found:
+            if key not in known:
+                raise ConfigError(
+                    f"suite '{name}' has unknown key '{prefix}{key}'{suggest(str(key), known)}"
+                )
+    for part, key in (("source", "recipe"), ("target", "data")):
+        if key not in parts[part]:
+            raise ConfigError(f"suite '{name}' does not say its {part}; give {part}.{key}")
+    for shots, draw in product(lists["shots"], lists["draw"]):  # ranges are told before work
+        Options(shots=shots, draw=draw, **parts["options"])
+    title, baseline = str(raw.get("title") or name), str(raw.get("baseline", "classification"))
+    title = title if named else axes.retitled(title, overrides, TOLD)
+    return FewShotSuite(
+        Path(name).stem,
+        title,
+        parts["source"],
+        parts["target"],
+        **lists,
+        options=parts["options"],
+        baseline=baseline,
+    )
+
+
+def _mapping(name: str, raw: dict[str, Any], key: str) -> dict[str, Any]:
+    found = raw.get(key) or {}
+    if not isinstance(found, dict):
+        raise ConfigError(f"suite '{name}': {key} is {found}; give keys and values")
+    return dict(found)
+
+
+def _list(name: str, raw: dict[str, Any], key: str) -> list[Any]:
+    found = raw.get(key)
+    found = found if isinstance(found, list) or found is None else [found]
+    if not found or len({str(v) for v in found}) < len(found):
+        raise ConfigError(f"suite '{name}': {key} is {found}; give a list of different values")
+    return found
+
+
+def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
+    """Runs of the sources, and cells of the adaptations; those of one support follow each other."""
+    from ..run.adaptation.model import obstacles, refuse
+    from .pool import Job
+
+    folder = Path(out) / suite.name
+    s = suite.source
+    settings = ["trainer.progress=false", *s["overrides"], axes.setting("trainer.out", out)]
+    settings += [axes.setting(key, s[key]) for key in ("encoder", "fold", "seed") if key in s]
+    sources = []
+    for head in suite.head:
+        cfg = config.load(s["recipe"], [*settings, f"head={head}"])
+        for tuning in suite.tuning:  # told before anything is trained
+            refuse(tuning, obstacles(cfg.encoder))
+        name = f"{Path(s['recipe']).stem}-{head}-{cfg.fingerprint[:6]}"
+        sources.append(Job(name, cfg.to_dict(), folder / "sources" / name))
+    from ..run.adaptation.adapt import adapt_cell
+
+    cells = []
+    for shots in suite.shots:
+        for draw, tuning in product(suite.draw, suite.tuning):
+            if not shots and (draw, tuning) != (suite.draw[0], suite.tuning[0]):
+                continue  # without a shot, neither matters
+            for source in sources:
+                how = f"-d{draw}-{tuning}" if shots else ""
+                name = f"{source.name}-k{shots}{how}"
+                options = {
+                    "path": str(source.folder),
+                    "supports": str(folder / "supports"),
+                    "shots": shots,
+                    "draw": draw,
+                    "tuning": tuning if shots else None,
+                    **suite.target,
+                    **suite.options,
+                }
+                cells.append(Job(name, source.config, folder / "cells" / name, options, adapt_cell))
+    return sources, cells
+
+
+def seconds_by_tuning(cells: Sequence[Job]) -> dict[str, float]:
+    """What finished cells took on average, by what was tuned."""
+    found: dict[str, list[float]] = {}
+    for job in cells:
+        entry = read_record(job.folder)
+        if entry and entry.get("status") == "ok":
+            found.setdefault(str(job.options["tuning"]), []).append(entry["seconds"]["total"])
+    return {tuning: sum(values) / len(values) for tuning, values in found.items()}
+
+
+class FewShot(Plan):
+    """Sources first; then every head adapted to every draw."""
+
+    called = "sources"
+
+    def __init__(self, chosen: FewShotSuite, *, out: str) -> None:
+        self.suite, self.name, self.title = chosen, chosen.name, chosen.title
+        self.folder = Path(out) / chosen.name
+        self.ahead, self.cells = jobs(chosen, out=out)
+
+    def headline(self) -> str:
+        """How many models are adapted."""
+        return f" of {len(self.ahead)} sources"
+
+    def facts(self) -> dict[str, Any]:
+        """The suite's settings, with its lists as axes."""
+        axes = {k: getattr(self.suite, k) for k in ("head", "shots", "draw", "tuning")}
+        others = {"overrides": [], "matched": [], "match_params": False, "search": None}
+        return {**asdict(self.suite), "axes": axes, **others}
+
+    def estimate(self, console: Console, workers: int) -> None:
+        """From finished cells of the same tuning; without any, none."""
+        spent, todo = seconds_by_tuning(self.cells), self.todo()
+        for job in [*self.first(), *self.cells]:
+            known = spent.get(str(job.options.get("tuning")), None)
+            about = f", about {known:.1f} s" if known and job in todo else ""
+            console.print(f"{job.name}{about}", markup=False, highlight=False)
+        if left := sum(spent.get(str(job.options["tuning"]), 0.0) for job in todo):
+            console.print(f"about {left / 60 / workers:.0f} min on {workers} workers")
+
+    def open(self) -> None:
+        """Columns of TensorBoard that fit all heads and tunings."""
+        from ..run.adaptation.model import new_head
+        from ..run.adaptation.options import Options
+
+        rows = {}
+        for job in self.cells:
+            how = {k: job.options[k] for k in ("shots", "draw", "tuning")}
+            cfg = RunConfig.from_dict(job.config)
+            if how["tuning"] == "scratch":
+                name = self.suite.options.get("scratch_head", Options.scratch_head)
+                cfg = replace(cfg, head=new_head(name), head_name=name)
+            rows[job.name] = cfg, how | {"tuning": how["tuning"] or "none"}
+        board.declare(self.folder / "cells", rows)
+
+    def ready(self, job: Job) -> Job | None:
+        """Recorded where its source did not end well."""
+        from . import pool
+
+        if finished(Path(job.options["path"])):
+            return job
+        error = f"its source did not end well; see {job.options['path']}"
+        pool.record_failure(job, error, "", "source")
+        return None
+
+
+def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> FewShot:
+    """The plan of a suite of adaptations; see :func:`load`."""
+    return FewShot(load(name, overrides), out=out)

@@ -1,0 +1,618 @@
+"""`serzoo compare import`: another toolkit's predictions as a row of a comparison.
+
+The row stands in the tables of a recipe as a head does, under their certificate: the same
+utterances, tested in the same folds, with the same reference. What cannot be checked from
+predictions, how the toolkit was trained and selected, is what its user says about it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import ComparisonError, ConfigError, DataError, suggest
+from ..core.files import json_lines, read_text, write_json
+from ..report.runs import KEYS, PREDICTIONS, Run, find_cells
+from ..run.record import RECORD, environment, read_plan, read_record
+from ..statistics.rates import FloatArray
+from ..statistics.table import PredictionTable, merge
+
+# ---- Predictions of another toolkit, as it writes them: CSV, TSV or JSON lines.
+
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+SCALES = ("auto", "probabilities", "logits", "ranks")
+SUM = 1e-3  # how far a row of probabilities may be from 1
+SMALLEST = 1e-6  # a probability of 0 has no logarithm; so small a one costs 14 nats
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where things are in a file.
+
+    Attributes:
+        id: column of the utterance ids.
+        label: column of the predicted labels, which is read where there are no scores.
+        fold: column of the folds; None = an id tells its fold.
+        prefix: of the columns of scores: ``prob_`` for ``prob_angry``.
+        id_prefix: put before each id: ``ravdess/`` where files have no corpus.
+        rename: the toolkit's names of classes to ours.
+    """
+
+    id: str = "id"
+    label: str = "label"
+    fold: str | None = None
+    prefix: str = ""
+    id_prefix: str = ""
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+
+PLAIN = Columns()
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What a file says about N utterances.
+
+    Attributes:
+        ids: N, as they stand there, maybe more than once.
+        folds: N numbers, or None.
+        scores: ``[N, C]`` in the order of the classes; log-probabilities where ``scale`` is
+            ``probabilities`` or ``logits``.
+        scale: ``probabilities``, ``logits``, ``ranks``, or ``labels``: then a score is 1 for the
+            class that was named and 0 for the others, and says nothing about confidence.
+    """
+
+    ids: list[str]
+    folds: list[int] | None
+    scores: FloatArray
+    scale: str
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether confidence can be read from the scores."""
+        return self.scale in ("probabilities", "logits")
+
+
+def read(
+    path: Path, classes: Sequence[str], columns: Columns = PLAIN, scale: str = "auto"
+) -> Foreign:
+    """Read a file of predictions.
+
+    Scores are a column per class, or (JSON lines) an object ``scores``; where there are any, the
+    label column is not looked at: in many files it is the reference. Otherwise it is the answer.
+
+    Args:
+        path: ``.csv``, ``.tsv`` or ``.jsonl``.
+        classes: of the taxonomy.
+        columns: where things are.
+        scale: what scores are. ``auto`` takes rows that are between 0 and 1 and sum to 1 for
+            probabilities and refuses others. ``ranks`` (margins, votes) order the classes only.
+
+    Raises:
+        DataError: saying which lines, columns, labels or ids cannot be used, with counts.
+    """
+    if scale not in SCALES:
+        raise DataError(f"scores is '{scale}'{suggest(scale, SCALES)}")
+    rows = _rows(path)
+    if not rows:
+        raise DataError(f"{path} holds no predictions; it should have a line per utterance")
+    found = list(rows[0])
+    if columns.id not in found:
+        raise DataError(
+            f"{path} has no column '{columns.id}' of utterance ids{suggest(columns.id, found)}; "
+            "name it with id=COLUMN"
+        )
+    ids = [columns.id_prefix + str(row.get(columns.id)) for row in rows]
+    folds = _folds(path, rows, columns.fold) if columns.fold else None
+    known = {columns.rename.get(k.removeprefix(columns.prefix), k) for k in _score_keys(rows[0])}
+    named = known & set(classes) or any(
+        columns.prefix + c in rows[0] for c in (*classes, *columns.rename)
+    )
+    if "scores" in rows[0] or named:
+        values = _scores(path, rows, ids, classes, columns)
+        values, scale = _as_scale(path, values, ids, scale)
+        return Foreign(ids, folds, values, scale)
+    if columns.label not in found:
+        raise DataError(
+            f"{path} has neither scores ({', '.join(columns.prefix + c for c in classes)}) nor a "
+            f"column '{columns.label}' of labels{suggest(columns.label, found)}; name it with "
+            "label=COLUMN, or the scores with prefix=TEXT"
+        )
+    labels = [str(row.get(columns.label)) for row in rows]
+    labels = [columns.rename.get(label, label) for label in labels]
+    unknown = Counter(label for label in labels if label not in classes)
+    if unknown:
+        told = ", ".join(f"'{label}' ({n})" for label, n in unknown.most_common(5))
+        raise DataError(
+            f"{path}: {unknown.total()} labels are no classes of the taxonomy: {told}; it has "
+            f"{', '.join(classes)}. Map names with class.THEIRS=OURS"
+        )
+    one_hot = np.eye(len(classes))[[list(classes).index(label) for label in labels]]
+    return Foreign(ids, folds, one_hot, "labels")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: predictions are read from {', '.join(SUFFIXES)} files")
+    if path.suffix.lower() == ".jsonl":
+        return [
+            row
+            for _, row in json_lines(
+                path, remedy="write it again, as UTF-8", what=("a line of JSON", "predictions")
+            )
+        ]
+    text = read_text(path, remedy="save it as CSV in UTF-8")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    rows: list[dict[str, Any]] = []
+    # not splitlines: it also breaks at characters that stand within a cell
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    for row in _told(reader, path):
+        if None in row or None in row.values():
+            raise DataError(
+                f"{path}, line {reader.line_num}: not as many cells as the header has; was the "
+                "file cut off, or is it separated by something else?"
+            )
+        rows.append({str(k).strip(): str(v).strip() for k, v in row.items()})
+    return rows
+
+
+def _told(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, Any]]:
+    """The rows; what is no table is told with its line."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {reader.line_num}: cannot be read ({error}); write a quote twice"
+        ) from None
+
+
+def _score_keys(row: Mapping[str, Any]) -> Iterable[str]:
+    scores = row.get("scores")
+    return [str(k) for k in scores] if isinstance(scores, Mapping) else list(row)
+
+
+def _folds(path: Path, rows: Sequence[Mapping[str, Any]], column: str) -> list[int]:
+    folds = []
+    for number, row in enumerate(rows, 1):
+        try:
+            folds.append(int(str(row[column])))
+        except (KeyError, ValueError):
+            raise DataError(
+                f"{path}, row {number}: column '{column}' is {row.get(column)!r}; it should be the "
+                "number of a fold"
+            ) from None
+    return folds
+
+
+def _scores(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    ids: Sequence[str],
+    classes: Sequence[str],
+    columns: Columns,
+) -> FloatArray:
+    theirs = {ours: name for name, ours in columns.rename.items()}
+    keys = [columns.prefix + theirs.get(c, c) for c in classes]
+    values = np.full((len(rows), len(classes)), np.nan)
+    for i, row in enumerate(rows):
+        found = row.get("scores", row)
+        if not isinstance(found, Mapping):
+            raise DataError(f"{path}: scores of '{ids[i]}' are {found!r}, not {{class: number}}")
+        if missing := [k for k in keys if k not in found]:
+            raise DataError(
+                f"{path}: '{ids[i]}' has no score of {', '.join(missing)} (it has "
+                f"{', '.join(map(str, found))}); every class needs one. Map names with "
+                "class.THEIRS=OURS"
+            )
+        surplus = [k for k in found if k not in keys] if "scores" in row else []
+        if surplus:
+            raise DataError(
+                f"{path}: '{ids[i]}' has scores of {', '.join(surplus)}, which the taxonomy has "
+                "not; leave them out and let the others sum to 1, or map names with "
+                "class.THEIRS=OURS"
+            )
+        try:
+            values[i] = [float(found[k]) for k in keys]
+        except (TypeError, ValueError):
+            bad = next(f"{k}={found[k]!r}" for k in keys if not _is_number(found[k]))
+            raise DataError(f"{path}: a score of '{ids[i]}' is no number: {bad}") from None
+    bad_rows = np.flatnonzero(~np.isfinite(values).all(1))
+    if len(bad_rows):
+        raise DataError(
+            f"{path}: scores of {len(bad_rows)} of {len(ids)} utterances are not finite "
+            f"({some(ids[int(i)] for i in bad_rows)}); the toolkit diverged, or left cells empty"
+        )
+    return values
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _as_scale(
+    path: Path, values: FloatArray, ids: Sequence[str], scale: str
+) -> tuple[FloatArray, str]:
+    """Log-probabilities where the scores are probabilities; else as they are."""
+    if scale in ("logits", "ranks"):
+        return values, scale
+    bad = np.flatnonzero(
+        (np.abs(values.sum(1) - 1) > SUM) | (values < 0).any(1) | (values > 1 + SUM).any(1)
+    )
+    if len(bad):
+        row = int(bad[0])
+        first = ", ".join(f"{v:g}" for v in values[row])
+        raise DataError(
+            f"{path}: scores of {len(bad)} of {len(ids)} utterances are no probabilities (first: "
+            f"{ids[row]}: {first}); say scores=logits if softmax makes them such, or "
+            "scores=ranks if they only order the classes"
+        )
+    return np.log(np.maximum(values, SMALLEST)), "probabilities"
+
+
+def some(names: Iterable[str], n: int = 5) -> str:
+    """The first names, and how many more there are."""
+    listed = list(names)
+    more = f", ... {len(listed) - n} more" if len(listed) > n else ""
+    return ", ".join(listed[:n]) + more
+
+
+# ---- Where imported predictions stand in a comparison, and whether they are of its test utterances.
+
+Place = tuple[tuple[str, str], int, int]  # table, fold, seed
+
+
+def places_of(
+    folder: Path,
+    plan: Mapping[str, Any],
+    recipe: str | None,
+    encoder: str | None,
+    fold: int | None,
+    seed: int | None,
+    where: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[Place, Run]:
+    """A finished cell for every table, fold and seed that the rows shall stand in."""
+    own = [r for r in find_cells(folder, plan["cells"]).runs if "imported" not in r.record]
+    if "condition" not in where and any("corruption" not in r.record for r in own):
+        # answers to the audio as it is are none to other audio
+        own = [r for r in own if "corruption" not in r.record]
+    if not own:
+        raise ComparisonError(
+            f"{folder} holds no finished cell that says which utterances are tested; run `serzoo "
+            f"compare {folder.name}` first"
+        )
+
+    def keep(what: str, wanted: Any, of: Any) -> None:
+        nonlocal own
+        found = sorted({of(run) for run in own})
+        if wanted is None:
+            return
+        if wanted not in found:
+            known = suggest(str(wanted), [str(f) for f in found])
+            raise ComparisonError(f"{folder} has no finished cell of {what} {wanted}{known}")
+        own = [run for run in own if of(run) == wanted]
+
+    keep("recipe", recipe, _stem)
+    if len(recipes := sorted({_stem(run) for run in own})) > 1:
+        raise ComparisonError(
+            f"{folder} compares on {', '.join(recipes)}; say with recipe=NAME which of them these "
+            "predictions are for"
+        )
+    keep("encoder", encoder, lambda run: run.group[1])
+    keep("fold", fold, lambda run: run.fold)
+    keep("seed", seed, lambda run: run.seed)
+    for path, value in where.items():
+        keep(path, str(value), partial(_fact, path=path))
+    if "condition" not in where and len(tested := sorted({_heard(run) for run in own})) > 1:
+        raise ComparisonError(
+            f"{folder} tests under several conditions ({', '.join(tested)}), and answers are to "
+            "one of them; say with where.condition=NAME to which"
+        )
+    return {(run.group, run.fold, run.seed): run for run in reversed(own)}
+
+
+def _fact(run: Run, path: str) -> str:
+    """What a record says at ``key.key``; empty where it says nothing."""
+    found: Any = run.record
+    for key in path.split("."):
+        found = found.get(key, "") if isinstance(found, Mapping) else ""
+    return str(found)
+
+
+def _heard(run: Run) -> str:
+    """The condition that the test audio was under; empty for audio as it is."""
+    return str(run.record["condition"]) if "corruption" in run.record else ""
+
+
+def _stem(run: Run) -> str:
+    return Path(run.record["config"]["recipe"]).stem
+
+
+def reference_of(places: Mapping[Place, Run]) -> dict[int, PredictionTable]:
+    """Ids, speakers and labels of each fold's test part, which all cells agree on."""
+    found: dict[int, Run] = {}
+    for (_, fold, _), run in sorted(places.items()):
+        first = found.setdefault(fold, run)
+        if first.record["data"] != run.record["data"] or set(first.table.ids) != set(run.table.ids):
+            raise ComparisonError(
+                f"{first.name} and {run.name} were not tested on the same utterances; say with "
+                "where.KEY=VALUE (of their records) beside which of them these predictions stand, "
+                "or, if one is out of date, remove it and compare again"
+            )
+    return {fold: run.table for fold, run in found.items()}
+
+
+def split(
+    path: Path, given: Foreign, reference: Mapping[int, PredictionTable], fold: int | None
+) -> dict[int, PredictionTable]:
+    """A table per fold, in the order of the reference, with its labels."""
+    home: dict[str, list[int]] = defaultdict(list)
+    for k, table in reference.items():
+        for i in table.ids:
+            home[i].append(k)
+    if given.folds is not None:
+        folds = given.folds
+        if strange := sorted(set(folds) - set(reference)):
+            raise DataError(
+                f"{path}: folds {', '.join(map(str, strange))} are not finished in the comparison, "
+                f"which has {', '.join(map(str, sorted(reference)))}"
+            )
+    else:
+        if fold is None and (several := [i for i, ks in home.items() if len(ks) > 1]):
+            raise DataError(
+                f"{len(several)} utterances are tested in several folds ({some(several)}); give "
+                "fold_column=COLUMN, or a file for each fold with fold=NUMBER"
+            )
+        folds = [home[i][0] if home.get(i) else -1 for i in given.ids]
+    problems = []
+    counts = Counter(zip(folds, given.ids, strict=True))
+    wanted = {(k, i) for k, table in reference.items() for i in table.ids}
+    for what, ids in (
+        ("missing", [i for k, i in sorted(wanted) if (k, i) not in counts]),
+        ("not among the test utterances", [i for k, i in counts if (k, i) not in wanted]),
+        ("there more than once", [i for (_, i), n in counts.items() if n > 1]),
+    ):
+        if ids:
+            problems.append(f"{len(ids)} ids are {what} ({some(ids)})")
+    if problems:
+        raise DataError(
+            f"{path} does not hold each of the {len(wanted)} test utterances once: "
+            f"{'; '.join(problems)}. A row is comparable only where all is tested; id_prefix=TEXT "
+            "puts the corpus before ids, fold=NUMBER says that a file holds one fold"
+        )
+    row = {key: n for n, key in enumerate(zip(folds, given.ids, strict=True))}
+    return {
+        k: PredictionTable(
+            list(table.ids),
+            list(table.speakers),
+            table.labels,
+            given.scores[[row[k, i] for i in table.ids]],
+            list(table.classes),
+        )
+        for k, table in reference.items()
+    }
+
+
+def taken(
+    folder: Path,
+    plan: Mapping[str, Any],
+    name: str,
+    places: Collection[Place],
+    sha: str,
+    overwrite: bool,
+) -> list[str]:
+    """Earlier cells of this name in these places, which are replaced."""
+    old = []
+    tables = {table for table, _, _ in places}
+    for run in find_cells(folder, plan["cells"]).runs:
+        if run.head != name or run.group not in tables:
+            continue
+        found = run.record.get("imported")
+        if found is None:
+            raise ComparisonError(f"'{name}' is a head of this comparison; choose another name")
+        if found["sha256"] != sha and (run.group, run.fold, run.seed) in places:
+            if not overwrite:
+                raise ComparisonError(
+                    f"'{name}' was imported from other predictions ({found['file']}); choose "
+                    "another name, or overwrite=true to replace them"
+                )
+            old.append(run.name)
+    return old
+
+
+# ----
+
+CONFIDENCE = ("nll", "ece")  # what only probabilities have
+CALIBRATED = ("nll_calibrated", "ece_calibrated", "temperature")  # fitted on a validation part
+SHARED = (
+    *("classes", "data", "speakers", "axes", "condition", "features", "corruption", "tested"),
+    *("kind", "source", "shots", "draw", "tuning", "support"),  # of an adaptation
+)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import wrote, or would.
+
+    Attributes:
+        cells: names.
+        folder: of the comparison.
+        uar: of all rows, folds pooled.
+        utterances: number of them.
+        notes: for people.
+    """
+
+    cells: list[str]
+    folder: Path
+    uar: float
+    utterances: int
+    notes: list[str]
+
+
+def import_predictions(
+    suite: str,
+    file: str | Path,
+    *,
+    name: str,
+    recipe: str | None = None,
+    encoder: str | None = None,
+    fold: int | None = None,
+    seed: int | None = None,
+    where: Mapping[str, Any] = MappingProxyType({}),
+    columns: Columns = PLAIN,
+    scores: str = "auto",
+    toolkit: str | None = None,
+    selection: str | None = None,
+    fit_seconds: float | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    out: str = "runs",
+) -> Imported:
+    """Check predictions and write them as cells of a comparison that was run.
+
+    Args:
+        suite: the comparison; its folder is ``out/<suite>``.
+        file: CSV, TSV or JSON lines, see :func:`.foreign.read`.
+        name: of the row.
+        recipe: whose tables it shall stand in; needed where the suite has several.
+        encoder: in the table of this encoder only; all of the recipe's by default.
+        fold: the file holds this fold only; by default all of the protocol's.
+        seed: it stands for this seed; by default for every seed of the suite, which is what a
+            method without random choices would give.
+        where: stands beside cells only whose record says so, by path:
+            ``{"condition": "noise:10dB"}``, ``{"axes.protocol": "loco"}``, ``{"shots": 4}``.
+        columns: of the file.
+        scores: ``auto``, ``probabilities``, ``logits`` or ``ranks``.
+        toolkit: name and version, for the record.
+        selection: how it was selected, in words, for the record.
+        fit_seconds: of one fold, for the table.
+        overwrite: replace other predictions of this name.
+        dry_run: check only.
+        out: folder of all runs.
+
+    Raises:
+        ComparisonError: when there is no such comparison, recipe, encoder, fold or seed in it, or
+            the name is taken.
+        DataError: when ids are missing, surplus or there twice, or values cannot be used.
+    """
+    from .pool import lock
+
+    path, folder = Path(file).expanduser(), Path(out) / Path(suite).stem
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
+        raise ConfigError(f"name is '{name}'; give letters, digits and . _ + - only")
+    plan = read_plan(folder)
+    places = places_of(folder, plan, recipe, encoder, fold, seed, where)
+    reference = reference_of(places)
+    classes = next(iter(reference.values())).classes
+    given = read(path, classes, columns, scores)
+    tables = split(path, given, reference, fold)
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()
+    about = {
+        "name": name,
+        "toolkit": toolkit,
+        "file": path.name,
+        "sha256": sha,
+        "rows": len(given.ids),
+        "scores": given.scale,
+        "selection": selection,
+        "same_for_all_seeds": seed is None and len({s for _, _, s in places}) > 1,
+    }
+    entries: dict[str, tuple[dict[str, Any], PredictionTable]] = {}
+    for (group, k, s), template in places.items():
+        slug = re.sub(r"[^\w.-]+", "_", "-".join(group)).strip("_")
+        cell = f"{slug}-{name}-f{k}-s{s}-{sha[:6]}"
+        entries[cell] = _record(template, tables[k], s, about, given, fit_seconds), tables[k]
+    whole = merge(replace(t, ids=[f"{i}#{k}" for i in t.ids]) for k, t in tables.items())
+    result = Imported(list(entries), folder, whole.uar(), len(given.ids), _notes(given, whole))
+    old = taken(folder, plan, name, places, sha, overwrite)
+    if dry_run:
+        return result
+    with lock(folder):
+        for cell, (entry, table) in entries.items():
+            table.write_jsonl(folder / "cells" / cell / PREDICTIONS)
+            write_json(folder / "cells" / cell / RECORD, entry)
+        gone = [c for c in old if c not in entries]
+        cells = [c for c in plan["cells"] if c not in gone and c not in entries]
+        write_json(folder / "suite.json", {**plan, "cells": [*cells, *entries]})
+        for cell in gone:
+            shutil.rmtree(folder / "cells" / cell, ignore_errors=True)
+    return result
+
+
+def imported(folder: Path) -> list[str]:
+    """Cells of a comparison that were imported; its next call keeps them."""
+    path = folder / "suite.json"
+    if not path.is_file():
+        return []
+    try:
+        names = read_plan(folder)["cells"]
+    except ComparisonError:
+        return []
+    return [n for n in names if _is_imported(folder / "cells" / n)]
+
+
+def _is_imported(cell: Path) -> bool:
+    try:
+        return "imported" in (read_record(cell) or {})
+    except DataError:
+        return False
+
+
+def _record(
+    template: Run,
+    table: PredictionTable,
+    seed: int,
+    about: Mapping[str, Any],
+    given: Foreign,
+    fit_seconds: float | None,
+) -> dict[str, Any]:
+    """A record as of a head in the template's table; what is the toolkit's own is ``imported``."""
+    from ..statistics.speakers import measure
+
+    source = template.record
+    searched = source.get("search")
+    numbers = measure(table)
+    unknown = CALIBRATED if given.probabilities else (*CALIBRATED, *CONFIDENCE)
+    numbers["metrics"] |= dict.fromkeys(unknown)
+    head = {"head": {"type": "imported"}, "head_name": about["name"]}
+    return {
+        "status": "ok",
+        "format": 1,
+        # of the table that it stands in; the toolkit shares its corpus, protocol and fold only
+        "config": {**source["config"], **head, "seed": seed},
+        "selection": {"rule": source["selection"]["rule"], "val/uar": None, "epoch": None},
+        **{k: source[k] for k in SHARED if k in source},
+        "search": {k: searched[k] for k in KEYS} if searched else None,
+        "imported": dict(about),
+        "probabilities": given.probabilities,
+        "parameters": None,
+        "seconds": {"total": 0.0} | ({} if fit_seconds is None else {"fit": fit_seconds}),
+        "inference_seconds_per_utterance": None,
+        **numbers,
+        **environment(),
+    }
+
+
+def _notes(given: Foreign, whole: PredictionTable) -> list[str]:
+    notes = []
+    if not given.probabilities:
+        notes.append("no probabilities: left out of calibration")
+    known = whole.labelled
+    if known.any() and np.array_equal(whole.predicted[known], whole.labels[known]):
+        notes.append("every answer is right: is the label column the reference?")
+    return notes

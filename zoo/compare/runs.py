@@ -1,0 +1,156 @@
+"""The usual kind of suite: every cell is a run, trained and tested, maybe after a search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import counted
+from ..report.table import source_notes
+from ..run import board
+from ..run.record import finished
+from . import axes, estimate, pool, search, sources, suite
+from .suite import Plan
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+# ---- A suite whose cells start from pre-trainings: labels first, then these, then the cells.
+
+
+# ----
+
+
+class Runs(Plan):
+    """The cells that the axes of a suite span, and the trials of its search."""
+
+    called = "trials"
+
+    def __init__(self, chosen: suite.Suite, *, out: str) -> None:
+        self.suite, self.name, self.title = chosen, chosen.name, chosen.title
+        self.folder = folder = Path(out) / chosen.name
+        self.limit_minutes = chosen.limit_minutes
+        self.spanned = suite.expand(chosen, out=out)
+        self.cells = [_job(cell, folder) for cell in self.spanned]
+        self.of = {cell.name: cell for cell in self.spanned}
+        left = [self.of[job.name] for job in self.todo()]
+        self.trials = {t.name: _trial(t, folder) for cell in left for t in cell.trials}
+        self.ahead = list(self.trials.values())
+
+    def notes(self) -> Iterable[str]:
+        """The audit, which listing the cells includes, and heads that were made equal in size."""
+        from ..report.table import matching_notes
+
+        return ["audits of all folds passed", *matching_notes(suite.matched(self.spanned))]
+
+    def facts(self) -> dict[str, Any]:
+        """The suite's settings."""
+        return {
+            "baseline": self.suite.baseline,
+            "axes": self.suite.axes,
+            "overrides": self.suite.overrides,
+            "match_params": self.suite.match_params,
+            "matched": suite.matched(self.spanned),
+            "search": self.suite.search.budget() if self.suite.search else None,
+        }
+
+    def estimate(self, console: Console, workers: int) -> None:
+        """From finished cells of the same kind, or from a measured step."""
+        estimate.show(console, self.spanned, self.folder, workers)
+
+    def open(self) -> None:
+        """Columns of TensorBoard that fit all heads."""
+        board.declare(self.folder / "cells", {c.name: (c.cfg, c.point) for c in self.spanned})
+
+    def ready(self, job: pool.Job) -> pool.Job | None:
+        """With the settings that won the cell's trials; recorded where none ended well."""
+        budget, cell = self.suite.search, self.of[job.name]
+        if budget is None:
+            return job
+        best, tried = search.outcome(
+            [(t.settings, self.trials[t.name].folder) for t in cell.trials]
+        )
+        seconds = round(sum(t.get("seconds", 0.0) for t in tried), 2)
+        found = {"rule": search.RULE, "chosen": best, "tried": tried, "seconds": seconds}
+        facts = {**job.options["facts"], "search": {**budget.budget(), **found}}
+        job = replace(job, options={"facts": facts})
+        if best < 0:
+            error = f"none of {len(tried)} trials ended well; the first: {tried[0].get('error')}"
+            pool.record_failure(job, error, "see search.tried in the record", "search")
+            return None
+        return replace(job, config=replace(cell.trials[best].cfg, seed=cell.seed).to_dict())
+
+
+def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Runs:
+    """The plan of a suite of runs; see :func:`.suite.load` and :func:`.suite.expand`."""
+    chosen = suite.load(name, overrides)
+    if chosen.pretraining is None:
+        return Runs(chosen, out=out)
+    pass
+
+    return Started(chosen, out=out)
+
+
+def _job(cell: suite.Cell, folder: Path) -> pool.Job:
+    # tables of other values are others; what a cell starts from is a row of one
+    point = {k: v for k, v in cell.point.items() if k != axes.SOURCE}
+    facts: dict[str, Any] = {"axes": point} if point else {}
+    if axes.SOURCE in cell.point:
+        facts["pretraining"] = cell.point[axes.SOURCE]
+    return pool.Job(cell.name, cell.cfg.to_dict(), folder / "cells" / cell.name, {"facts": facts})
+
+
+def _trial(trial: suite.Trial, folder: Path) -> pool.Job:
+    options = {"test": False, "facts": {"settings": trial.settings}}
+    return pool.Job(trial.name, trial.cfg.to_dict(), folder / "trials" / trial.name, options)
+
+
+class Started(Runs):
+    """Cells as of any suite, each from the encoder of a run of :mod:`.sources`, or a new one."""
+
+    called = "pre-trainings"
+
+    def __init__(self, chosen: suite.Suite, *, out: str) -> None:
+        super().__init__(chosen, out=out)
+        assert chosen.pretraining is not None
+        self.pretraining = chosen.pretraining
+        left = [self.of[job.name].source for job in self.todo()]
+        self.sources = {source.name: source for source in left if source}
+        self.ahead = [pool.Job(s.name, s.cfg.to_dict(), s.folder) for s in self.sources.values()]
+
+    def notes(self) -> Iterable[str]:
+        """What the cells start from."""
+        return [*super().notes(), *source_notes(self.pretraining.to_dict())]
+
+    def facts(self) -> dict[str, Any]:
+        """The suite's settings, with what the cells start from."""
+        return {**super().facts(), "pretraining": self.pretraining.to_dict()}
+
+    def estimate(self, console: Console, workers: int) -> None:
+        """Of the cells; what is made before them is counted."""
+        super().estimate(console, workers)
+        if first := self.first():
+            console.print(
+                f"not in it: {counted(len(first), 'pre-training')} and the labels that they need"
+            )
+
+    def open(self) -> None:
+        """The weak labels, which pre-trainings are then trained on."""
+        super().open()
+        arms = {self.sources[job.name].arm for job in self.first()}
+        if any(self.pretraining.arms[arm].labels for arm in arms):
+            folder = self.pretraining.labels(self.folder)
+            for line in sources.make_labels(self.pretraining.label or {}, folder):
+                print(line, flush=True)
+
+    def ready(self, job: pool.Job) -> pool.Job | None:
+        """The cell, if what it starts from has ended well; recorded otherwise."""
+        source = self.of[job.name].source
+        if source is None or finished(source.folder):
+            return job
+        error = f"its pre-training '{source.arm}' did not end well; see {source.folder}"
+        pool.record_failure(job, error, "", "source")
+        return None

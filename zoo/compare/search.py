@@ -1,0 +1,330 @@
+"""A search budget: every head tries the same number of settings, chosen by on validation only.
+
+Each fold of each head has its own trials, on that fold's validation speakers: settings that were
+chosen on another fold would have been chosen on speakers of this one's test part. A trial is fitted
+and validated as a cell is; its test part is never scored. The winner's settings are those of the
+cell, for every seed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ..core import registry
+from ..core.errors import ConfigError, suggest
+from ..core.taxonomy import Taxonomy
+from ..report.runs import KEYS
+from ..run.config import RunConfig, read_group
+from ..run.record import read_record
+
+RULE = "highest val/uar, first trial of equals"
+GROUPS = ("optim", "head")
+TRIES = 1000  # draws of a trial before the space counts as used up: our choice
+
+
+@dataclass(frozen=True)
+class Search:
+    """What each head may try.
+
+    Attributes:
+        trials: settings tried by each head in each fold.
+        space: key (``optim.*`` or ``head.*``) to a list of values, or ``{low, high, log}``. A knob
+            that a head does not have is left out for it.
+        heads: head to a space of its own, added to ``space``.
+        draw: ``random``, or ``grid`` (combinations of lists, in an order drawn by the seed).
+        seed: of the draw. Trial t of every head draws the same value of a key that they share,
+            unless it would repeat an earlier trial.
+    """
+
+    trials: int
+    space: dict[str, Any]
+    heads: dict[str, dict[str, Any]] = field(default_factory=dict)
+    draw: Literal["random", "grid"] = "random"
+    seed: int = 0
+
+    def budget(self) -> dict[str, Any]:
+        """Plain containers, for records."""
+        return asdict(self)
+
+    def space_of(self, head: str) -> dict[str, Any]:
+        """What one head may try: keys that it has.
+
+        Raises:
+            ConfigError: when its own part of the space names a knob that it has not.
+        """
+        kind = str(read_group("head", head)["type"])
+        knobs = registry.schema_of(registry.get("heads", kind))
+        own = self.heads.get(head, {})
+        for key in own:
+            group, _, knob = key.partition(".")
+            if group == "head" and knob not in knobs:
+                raise ConfigError(
+                    f"search: head '{head}' has no knob '{knob}'{suggest(knob, knobs)}"
+                )
+        merged = {**self.space, **own}
+        return {k: v for k, v in merged.items() if k[:5] != "head." or k[5:] in knobs}
+
+    def settings(self, head: str) -> list[dict[str, Any]]:
+        """Key to value of each trial of a head, all of them different.
+
+        Raises:
+            ConfigError: when the head's space has fewer settings than there are trials.
+        """
+        space = self.space_of(head)
+        found = self._grid(space) if self.draw == "grid" else self._random(space)
+        if len(found) < self.trials:
+            raise ConfigError(
+                f"search wants {self.trials} trials, but head '{head}' has {len(found)} different "
+                f"settings of {', '.join(space) or 'nothing'}; lower search.trials, widen the "
+                f"space, or add a space for it under search.heads.{head}"
+            )
+        return found[: self.trials]
+
+    def _grid(self, space: Mapping[str, Any]) -> list[dict[str, Any]]:
+        wide = [key for key, values in space.items() if isinstance(values, dict)]
+        if wide:
+            raise ConfigError(f"search: draw is grid, so {wide[0]} must be a list of values")
+        combinations = [
+            dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
+        ]
+        order = np.random.default_rng(self.seed).permutation(len(combinations))
+        return [combinations[i] for i in order] if space else []
+
+    def _random(self, space: Mapping[str, Any]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for trial in range(self.trials):
+            for attempt in range(TRIES if space else 0):
+                made = {k: self._draw(k, values, trial, attempt) for k, values in space.items()}
+                if made not in found:
+                    found.append(made)
+                    break
+        return found
+
+    def _draw(self, key: str, values: Any, trial: int, attempt: int) -> Any:
+        # of its own generator: what other keys a head has does not change the draw of this one
+        entropy = [self.seed, trial, attempt, zlib.crc32(key.encode())]
+        rng = np.random.default_rng(entropy)
+        if isinstance(values, list):
+            return values[int(rng.integers(len(values)))]
+        low, high = float(values["low"]), float(values["high"])
+        if values.get("log", True):
+            drawn = math.exp(rng.uniform(math.log(low), math.log(high)))
+        else:
+            drawn = rng.uniform(low, high)
+        return float(f"{drawn:.3g}")
+
+
+def read(suite: str, raw: Any) -> Search | None:
+    """``search:`` of a suite's file.
+
+    Raises:
+        ConfigError: saying what is wrong with it.
+    """
+    if raw is None:
+        return None
+    where = f"suite '{suite}': search"
+    if not isinstance(raw, dict) or not raw.get("space"):
+        raise ConfigError(f"{where} is {raw}; give search: {{trials: 8, space: {{KEY: [...]}}}}")
+    for key in raw:
+        if key not in KEYS:
+            raise ConfigError(f"{where} has unknown key '{key}'{suggest(key, KEYS)}")
+    trials, draw = raw.get("trials"), raw.get("draw", "random")
+    if not isinstance(trials, int) or isinstance(trials, bool) or trials < 2:
+        raise ConfigError(f"{where}.trials is {trials}; give a number of 2 or more")
+    if draw not in ("random", "grid"):
+        raise ConfigError(f"{where}.draw is '{draw}'; have random, grid")
+    if not isinstance(raw.get("heads") or {}, dict):
+        raise ConfigError(f"{where}.heads is {raw['heads']}; give {{HEAD: {{KEY: [...]}}}}")
+    heads = dict(raw.get("heads") or {})
+    for space in (raw["space"], *heads.values()):
+        if not isinstance(space, dict):
+            raise ConfigError(f"{where}: a space is {{KEY: [...]}}, not {space}")
+        for key, values in space.items():
+            _check_values(where, str(key), values)
+    seed = raw.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ConfigError(f"{where}.seed is {seed!r}; give a whole number of 0 or more")
+    return Search(trials, dict(raw["space"]), heads, draw, seed)
+
+
+def _check_values(where: str, key: str, values: Any) -> None:
+    if key.partition(".")[0] not in GROUPS or "." not in key:
+        raise ConfigError(
+            f"{where}: '{key}' cannot be searched; have optim.KEY and head.KEY, for all else is "
+            "shared by the heads of a comparison (make it an axis)"
+        )
+    if isinstance(values, list) and values:
+        return
+    ends = [values.get(k) for k in ("low", "high")] if isinstance(values, dict) else []
+    numbers = [v for v in ends if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    log = not isinstance(values, dict) or values.get("log", True)
+    if len(numbers) < 2 or not numbers[0] < numbers[1] or (log and numbers[0] <= 0):
+        raise ConfigError(
+            f"{where}: {key} is {values}; give a list of values, or {{low: 1e-4, high: 1e-2}} "
+            "(log: false draws evenly; else low is above 0)"
+        )
+
+
+def outcome(trials: Sequence[tuple[Mapping[str, Any], Path]]) -> tuple[int, list[dict[str, Any]]]:
+    """The winner among trials that have ended, and what is recorded of each.
+
+    Args:
+        trials: settings and folder of each.
+
+    Returns:
+        Index of the winner, -1 where none ended well; for each trial its settings, validation UAR
+        and epoch, or its error.
+    """
+    found: list[dict[str, Any]] = []
+    for settings, folder in trials:
+        entry = read_record(folder) or {}
+        if entry.get("status") == "ok":
+            chosen = entry["selection"]
+            result = {"val/uar": chosen["val/uar"], "epoch": chosen["epoch"]}
+            found.append({**result, "seconds": entry["seconds"]["total"]})
+        else:
+            found.append({"val/uar": None, "error": entry.get("error", "it has not ended")})
+        found[-1] = {"settings": dict(settings), **found[-1]}
+    scores = [-1.0 if f["val/uar"] is None else float(f["val/uar"]) for f in found]
+    best = int(np.argmax(scores)) if scores and max(scores) >= 0 else -1
+    return best, found
+
+
+# ---- Heads of equal size: a comparison whose trainable parameters agree, so that a gain is not size.
+#
+# A head's class names the knobs that scale it (:attr:`Head.sizes`); they are searched, one after the
+# other, until the head's trainable parameters are within 10 % of the target. Encoders are shared and
+# do not count.
+
+Options = Mapping[str, Any]
+TOLERANCE = 0.1
+LIMIT = 2**14  # steps of a knob: beyond it no head of a sensible target lies
+
+
+@dataclass(frozen=True)
+class Match:
+    """What makes a head as large as it shall be.
+
+    Attributes:
+        target: trainable parameters wanted.
+        parameters: those reached.
+        settings: knobs of the head and their values; empty where it was near enough.
+    """
+
+    target: int
+    parameters: int
+    settings: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def overrides(self) -> list[str]:
+        """``head.knob=value`` for a configuration."""
+        return [f"head.{knob}={value}" for knob, value in self.settings.items()]
+
+
+def count(kind: str, dim: int, taxonomy: Taxonomy, options: Options) -> int:
+    """Trainable parameters of a head, built for frames of width ``dim``."""
+    with torch.random.fork_rng(devices=[]):
+        head = registry.get("heads", kind)(dim, taxonomy, **options)
+    return sum(p.numel() for p in head.parameters() if p.requires_grad)
+
+
+def match(
+    heads: Sequence[RunConfig], dim: int, taxonomy: Taxonomy, target: int | RunConfig
+) -> list[Match]:
+    """A match for each head.
+
+    Args:
+        heads: configurations that differ in their heads.
+        dim: width of the encoder's frames.
+        taxonomy: the classes.
+        target: trainable parameters, or the configuration of a head that has them.
+
+    Raises:
+        ConfigError: naming each head that cannot be brought within 10 %, and what it reaches.
+    """
+    wanted = target if isinstance(target, int) else count(*_parts(target, dim, taxonomy))
+    found, wrong = [], []
+    for cfg in heads:
+        reached, why = _scale(cfg, dim, taxonomy, wanted)
+        found.append(reached)
+        if why:
+            wrong.append(why)
+    if wrong:
+        raise ConfigError(
+            f"match_params wants {wanted:,} trainable parameters within {TOLERANCE:.0%}: "
+            + "; ".join(wrong)
+            + "; give another target (match_params=NUMBER, or the name of a head), or leave these "
+            "heads out"
+        )
+    return found
+
+
+def _parts(cfg: RunConfig, dim: int, taxonomy: Taxonomy) -> tuple[str, int, Taxonomy, Options]:
+    options = {k: v for k, v in cfg.head.items() if k != "type"}
+    return str(cfg.head["type"]), dim, taxonomy, options
+
+
+def _scale(cfg: RunConfig, dim: int, taxonomy: Taxonomy, target: int) -> tuple[Match, str]:
+    """The nearest match, and what is wrong with it."""
+    kind, *_, options = _parts(cfg, dim, taxonomy)
+    settings: dict[str, int] = {}
+
+    def size(**changed: int) -> int:
+        return count(kind, dim, taxonomy, {**options, **settings, **changed})
+
+    now = size()
+    knobs = registry.get("heads", kind).sizes
+    # what is switched off stays off: a linear classifier with a hidden layer is another head
+    usable = [knob for knob in knobs if options[knob]]
+    for knob in usable:
+        if _near(now, target):
+            break
+        value = _search(lambda v: size(**{knob: v}), knobs[knob], options[knob], target)  # noqa: B023
+        if value is not None:
+            settings[knob] = value
+            now = size()
+    reached = Match(target, now, settings)
+    if _near(now, target):
+        return reached, ""
+    if not usable:
+        off = "".join(f" ({knob} is 0, and stays so)" for knob in knobs)
+        return reached, f"head '{cfg.called}' has {now:,} and nothing to scale{off}"
+    set_to = ", ".join(f"{k}={settings.get(k, options[k])}" for k in usable)
+    return reached, f"head '{cfg.called}' comes no nearer than {now:,} (with {set_to})"
+
+
+def _near(number: int, target: int) -> bool:
+    return abs(number - target) <= TOLERANCE * target
+
+
+def _search(size: Callable[[int], int], step: int, now: int, target: int) -> int | None:
+    """The multiple of ``step`` that comes nearest to the target; None where none changes anything.
+
+    Where the nearest is not near enough it is the largest below the target, so that the next knob
+    may fill up the rest.
+    """
+    if size(now) == size(now + step):  # of a part that is not built, or is not trained
+        return None
+    low, high = 1, 2
+    if size(step) >= target:
+        return step
+    while size(high * step) < target:
+        low, high = high, 2 * high
+        if high > LIMIT:
+            return low * step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(middle * step) < target else (low, middle)
+    below, above = size(low * step), size(high * step)
+    if target - below > above - target and _near(above, target):
+        return high * step
+    return low * step

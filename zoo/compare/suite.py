@@ -1,0 +1,396 @@
+"""A suite: the axes of a comparison, the cells they span, and the trials of a search."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...datamodules.labelling.label import KNOBS
+from ..core import registry
+from ..core.errors import ConfigError, suggest
+from ..run import config
+from ..run.build import audit_folds
+from ..run.config import RunConfig
+from ..run.record import finished
+from . import axes, search, sources
+from .axes import (
+    AXES,  # from here, for suites' readers
+    Point,
+)
+from .sources import Pretraining, Source
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .pool import Job
+    from .search import Match
+
+OWN: dict[str, Any] = {
+    "title": str,
+    "baseline": str,
+    "match_params": bool | int | str,
+    "limit_minutes": float | None,
+}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Axes that span a comparison; everything else is the same in every cell.
+
+    Attributes:
+        name: of the suite, and of its folder.
+        title: one line for people.
+        baseline: the head that differences are taken to, by its configuration's name.
+        match_params: whether the heads are made equal in trainable parameters within 10 %: true,
+            to those of the baseline; a number of them; or the name of a head that has them.
+        axes: ``recipe``, ``head``, ``seed`` and optionally ``encoder``, ``fold`` (a list of
+            numbers, or ``all``) and free ones (:mod:`.axes`).
+        overrides: ``key=value`` for every cell.
+        search: the settings that each head may try; None = none.
+        limit_minutes: a cell that takes longer is ended, and recorded as failed; None = no limit.
+        pretraining: what cells may start from, where that is an axis (:mod:`.sources`).
+    """
+
+    name: str
+    title: str
+    axes: dict[str, Any]
+    overrides: list[str] = field(default_factory=list)
+    baseline: str = "classification"
+    match_params: bool | int | str = False
+    search: search.Search | None = None
+    limit_minutes: float | None = None
+    pretraining: Pretraining | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings that a head tries in a fold, and the run that is validated with them."""
+
+    name: str
+    settings: dict[str, Any]
+    cfg: RunConfig
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison.
+
+    Attributes:
+        cfg: the run; with ``trials``, before the winner's settings are laid over it.
+        point: values of the free axes.
+        match: how its head was brought to the size of others.
+        trials: what its head tries in this fold, the same for all seeds.
+        source: what it starts from; None = new weights.
+    """
+
+    name: str
+    cfg: RunConfig
+    recipe: str
+    encoder: str
+    head: str
+    fold: int
+    seed: int
+    match: Match | None = None
+    point: dict[str, Any] = field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
+    source: Source | None = None
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """What it has in common with cells of other folds and seeds: all that decides its cost."""
+        return self.recipe, self.encoder, self.head, axes.shown(self.point)
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Suite:
+    """A shipped suite by name, or a YAML file; overrides hold for every cell.
+
+    An override of an axis (``head=[selm]``, ``seed=[1]``, ``fold=[0,1]``, and those that the suite
+    has) replaces the axis; ``axes.KEY=[...]`` adds one. ``title=TEXT``, ``baseline=NAME``,
+    ``match_params=true``, ``limit_minutes=30`` and ``search.trials=4`` replace the suite's own. A
+    title that is not set tells of overrides that it does not know (:func:`.axes.retitled`).
+
+    Raises:
+        ConfigError: with the known names, or the unknown key.
+    """
+    path, raw = Path(name), config.read_suite(name)
+    known_keys = ("axes", "overrides", "search", "pretraining", "label", *OWN)
+    for key in raw:
+        if key not in known_keys:
+            raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, known_keys)}")
+    if not isinstance(raw.get("axes"), dict):
+        raise ConfigError(f"suite '{name}' has no axes; give axes: {{recipe: [...], head: [...]}}")
+    spanned = {
+        str(k): v if isinstance(v, list) or v == "all" else [v] for k, v in raw["axes"].items()
+    }
+    fixed = raw.get("overrides") or []
+    if not isinstance(fixed, list) or not all(isinstance(item, str) for item in fixed):
+        raise ConfigError(f"suite '{name}': overrides are a list of key=value, not {fixed}")
+    fixed = list(fixed)
+    named = any(key == "title" for key, _ in config.words(overrides))
+    for item in overrides:
+        ((key, text),) = config.words([item])
+        group, _, inner = key.partition(".")
+        if group == "axes" or key in (*AXES, *axes.SHORT, *spanned):
+            key = inner if group == "axes" else key
+            spanned[key] = axes.values(key, text)
+        elif group in ("search", "label") and inner:
+            if not isinstance(raw.get(group) or {}, dict):
+                raise ConfigError(f"suite '{name}': {group} is {raw[group]}; give keys and values")
+            ((_, value),) = config.parse([item], _label_types() if group == "label" else None)
+            raw[group] = {**(raw.get(group) or {}), inner: value}
+        elif key in (*OWN, "search"):
+            ((_, raw[key]),) = config.parse([item], OWN)
+        else:
+            fixed.append(item)
+    axes.refuse_out(fixed)
+    axes.check(name, spanned)
+    for key in ("recipe", "head", "seed"):
+        if not spanned.get(key) or spanned[key] == "all":
+            raise ConfigError(f"suite '{name}' has no axis '{key}'; give a list")
+    for key, values in spanned.items():
+        if not values or (values == "all" and key != "fold"):
+            raise ConfigError(f"suite '{name}': {key} is {values}; give a list of values")
+        if values != "all" and len({str(v) for v in values}) < len(values):
+            raise ConfigError(f"suite '{name}' names a {key} twice: {values}")
+    folds = spanned.get("fold", "all")
+    if folds != "all" and not all(isinstance(f, int) and not isinstance(f, bool) for f in folds):
+        raise ConfigError(f"suite '{name}': fold is {folds}; give a list of numbers, or all")
+    baseline = str(raw.get("baseline", "classification"))
+    heads = {*config.names("head"), *registry.names("heads")}
+    if baseline not in heads:
+        known = suggest(baseline, heads)
+        raise ConfigError(f"suite '{name}' has unknown baseline '{baseline}'{known}")
+    match_params = raw.get("match_params", False)
+    _check_target(match_params, heads)
+    limit = raw.get("limit_minutes")
+    if limit is not None and not (_is_number(limit) and limit > 0):
+        raise ConfigError(f"limit_minutes is {limit!r}; give minutes above 0, or leave it out")
+    found = search.read(name, raw.get("search"))
+    begun = sources.read(name, raw, spanned.get(axes.SOURCE))
+    if found and begun:
+        raise ConfigError(f"suite '{name}' has a search and an axis pretraining; leave one out")
+    title = str(raw.get("title") or name)
+    title = title if named else axes.retitled(title, overrides)
+    return Suite(path.stem, title, spanned, fixed, baseline, match_params, found, limit, begun)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _label_types() -> dict[str, Any]:
+    knobs = KNOBS
+    return {"label.corpus": str, **{f"label.{k}": knob.annotation for k, knob in knobs.items()}}
+
+
+def _check_target(wanted: Any, heads: set[str]) -> None:
+    known = wanted in heads if isinstance(wanted, str) else isinstance(wanted, int) and wanted > 0
+    if wanted is False or known:
+        return
+    raise ConfigError(
+        f"match_params is {wanted!r}; give true (the baseline's trainable parameters), a number "
+        f"above 0, or the name of a head{suggest(str(wanted), heads)}"
+    )
+
+
+def expand(suite: Suite, *, out: str) -> list[Cell]:
+    """All cells, ordered so that early ones already compare heads: recipe, seed, fold, head.
+
+    Opens each corpus once (preparing it on first use) and audits every fold that is used.
+
+    Raises:
+        DataError: when a fold's audit fails.
+    """
+    cells = []
+    folds_of = _Folds()
+    for recipe in suite.axes["recipe"]:
+        # without the axis, the recipe's own encoder
+        for encoder, point in product(suite.axes.get("encoder", [None]), axes.points(suite.axes)):
+            base = ["trainer.progress=false", *suite.overrides, axes.setting("trainer.out", out)]
+            if encoder is not None:
+                base.append(f"encoder={encoder}")
+            last = axes.overrides(point)
+            probe = config.load(recipe, [*base, f"head={suite.axes['head'][0]}", *last])
+            folds = folds_of(probe, suite.axes.get("fold", "all"))
+            matches = _matches(suite, recipe, [*base, *last], probe)
+            first, shared = suite.axes["seed"][0], [*base, *last]
+            begun = {s: _source(suite, point, shared, s, probe, out) for s in suite.axes["seed"]}
+            for seed, fold, head in product(suite.axes["seed"], folds, suite.axes["head"]):
+                found = matches.get(head)
+                size = found.overrides if found else []
+                chosen = [*base, f"head={head}", *last, *size, f"fold={fold}"]
+                source = begun[seed]
+                if suite.pretraining:
+                    start = str(source.folder) if source else None
+                    chosen.append(axes.setting("init", start))
+                cfg = config.load(recipe, [*chosen, f"seed={seed}"])
+                shown = str(encoder or probe.encoder["type"])
+                stem = Path(recipe).stem
+                name = f"{stem}-{shown}-{head}{axes.in_name(point)}-f{fold}"
+                trials = _trials(suite, recipe, [*chosen, f"seed={first}"], head, name, found)
+                unique = _digest(cfg, suite) if trials else cfg.fingerprint[:6]
+                cells.append(
+                    Cell(
+                        f"{name}-s{seed}-{unique}", cfg, stem, shown, head, fold, seed,
+                        found, point, trials, source,
+                    )
+                )  # fmt: skip
+    return cells
+
+
+def _source(
+    suite: Suite, point: Point, settings: Sequence[str], seed: int, probe: RunConfig, out: str
+) -> Source | None:
+    """What a cell starts from, of the same encoder as the cell."""
+    if suite.pretraining is None:
+        return None
+    arm, folder = str(point[axes.SOURCE]), Path(out) / suite.name
+    source = suite.pretraining.source(arm, settings, seed, out=out, folder=folder)
+    if source and source.cfg.encoder != probe.encoder:
+        raise ConfigError(
+            f"suite '{suite.name}': the cells' encoder is {probe.encoder}, but that of pretraining "
+            f"'{arm}' is {source.cfg.encoder}; let both recipes have the same, or set it for all"
+        )
+    return source
+
+
+class _Folds:
+    """The audited folds of a run's data, which are opened once for all runs on them."""
+
+    def __init__(self) -> None:
+        self.inspect = audit_folds
+        self.known: dict[str, list[int]] = {}
+
+    def __call__(self, cfg: RunConfig, wanted: Any) -> list[int]:
+        parts = asdict(cfg.data), cfg.corpus, cfg.protocol, cfg.taxonomy
+        key = json.dumps(parts, sort_keys=True)
+        if key not in self.known:
+            folds = None if wanted == "all" else [int(f) for f in wanted]
+            self.known[key] = self.inspect(cfg, folds)
+        return self.known[key]
+
+
+def _trials(
+    suite: Suite, recipe: str, chosen: list[str], head: str, name: str, match: Match | None
+) -> tuple[Trial, ...]:
+    if suite.search is None:
+        return ()
+    both = [f"head.{knob}" for knob in (match.settings if match else {})]
+    if clash := [key for key in suite.search.space_of(head) if key in both]:
+        raise ConfigError(
+            f"search and match_params both set {clash[0]} of head '{head}'; search other knobs, "
+            "or leave match_params out"
+        )
+    found = []
+    for number, settings in enumerate(suite.search.settings(head)):
+        cfg = config.load(recipe, [*chosen, *(axes.setting(k, v) for k, v in settings.items())])
+        found.append(Trial(f"{name}-t{number}-{cfg.fingerprint[:6]}", settings, cfg))
+    return tuple(found)
+
+
+def _digest(cfg: RunConfig, suite: Suite) -> str:
+    """Six digits that name a cell by all that it may become."""
+    assert suite.search is not None
+    text = cfg.fingerprint + json.dumps(suite.search.budget(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def _matches(suite: Suite, recipe: str, base: Sequence[str], probe: RunConfig) -> dict[str, Match]:
+    """The size of each head beside one encoder; empty where sizes are left as they are."""
+    wanted = suite.match_params
+    if wanted is False:
+        return {}
+    from ..run.build import open_data
+    from .search import match
+
+    options = {k: v for k, v in probe.encoder.items() if k != "type"}
+    dim = registry.get("encoders", probe.encoder["type"])(**options).dim
+    taxonomy = config.build_taxonomy(probe) or open_data(probe).taxonomy  # auto: the data tell
+
+    def of(head: str) -> RunConfig:
+        return config.load(recipe, [*base, f"head={head}"])
+
+    target = suite.baseline if wanted is True else wanted
+    heads = [str(head) for head in suite.axes["head"]]
+    goal = of(target) if isinstance(target, str) else target
+    return dict(zip(heads, match([of(h) for h in heads], dim, taxonomy, goal), strict=True))
+
+
+def matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Target, trainable parameters and changed knobs of each head, per recipe and encoder."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for cell in cells:
+        if cell.match is not None:
+            shown = axes.shown(cell.point)
+            recipe = f"{cell.recipe}, {shown}" if shown else cell.recipe
+            names = {"recipe": recipe, "encoder": cell.encoder, "head": cell.head}
+            rows[cell.kind] = {**names, **asdict(cell.match)}
+    return list(rows.values())
+
+
+# ---- What a kind of suite wants run, in what order, and what it makes of the outcome.
+#
+# ``compare.py`` runs any plan in one way: resumed, locked, limited, recorded, tabulated. A new kind
+# of suite is a plan of its own.
+
+
+class Plan(ABC):
+    """The usual answers; a kind of suite gives its own where they differ.
+
+    Attributes:
+        name: of the suite, and of its folder below ``out``.
+        title: one line for people.
+        folder: of the comparison.
+        cells: what is tabulated, in order.
+        ahead: runs that cells need, which are run before them.
+        called: what these runs are called, in the plural.
+        limit_minutes: that a cell may take; None = no limit.
+    """
+
+    called: ClassVar[str] = "runs"
+    name: str
+    title: str
+    folder: Path
+    cells: Sequence[Job]
+    ahead: Sequence[Job] = ()
+    limit_minutes: float | None = None
+
+    def todo(self) -> list[Job]:
+        """Cells without a finished record."""
+        return [job for job in self.cells if not finished(job.folder)]
+
+    def first(self) -> list[Job]:
+        """Runs that must be run before the cells that are left."""
+        return [job for job in self.ahead if not finished(job.folder)] if self.todo() else []
+
+    def headline(self) -> str:
+        """What is compared, in a clause after the number of cells; empty = nothing to add."""
+        return ""
+
+    def notes(self) -> Iterable[str]:
+        """What should be known before it is run, a line each."""
+        return ()
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What ``suite.json`` keeps of the suite."""
+
+    @abstractmethod
+    def estimate(self, console: Console, workers: int) -> None:
+        """List the cells, with what they will take."""
+
+    def check(self) -> None:  # noqa: B027 - most kinds have nothing to refuse
+        """Refuse what would fail for lack of something, before anything is written."""
+
+    def open(self) -> None:  # noqa: B027 - most kinds have nothing to prepare
+        """Prepare the folder, which exists, before anything is run."""
+
+    def ready(self, job: Job) -> Job | None:
+        """A cell once ``ahead`` has ended; None where it cannot be run, which is then recorded."""
+        return job

@@ -1,0 +1,158 @@
+"""Errors a user can act on: what was found, what is allowed, what to do next."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SerzooError(ValueError):
+    """Base of all errors that the command line prints without a traceback."""
+
+
+class ConfigError(SerzooError):
+    """A recipe, an override or a constructor argument cannot be used."""
+
+
+class DataError(SerzooError):
+    """A corpus, a manifest or an audio file cannot be used."""
+
+
+class DataWarning(UserWarning):
+    """Something of a corpus was left out or could not be filled in; the message counts it."""
+
+
+class DataNote(DataWarning):
+    """Something to know about a corpus that is not a fault of it; the message counts it."""
+
+
+class CheckpointError(SerzooError):
+    """A checkpoint does not fit the model that it is loaded into."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint cannot be read: it was cut off or changed, or holds more than data."""
+
+
+class ExportError(SerzooError):
+    """A model cannot be written in another toolkit's format, or comes out different."""
+
+
+class ProcessError(SerzooError):
+    """A process of a run on several devices has ended, and the run with it."""
+
+
+class ComparisonError(SerzooError):
+    """Runs that are not comparable were asked to stand in one table."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The second half of an "unknown name" message.
+
+    Args:
+        name: What the user wrote.
+        known: What would have been accepted.
+
+    Returns:
+        ``"; have a, b, c; did you mean 'b'?"``; the question only where something is close.
+    """
+    options = sorted(known)
+    text = f"; have {', '.join(options)}" if options else "; there are none"
+    close = get_close_matches(str(name), options, n=1, cutoff=0.6)
+    return text + (f"; did you mean '{close[0]}'?" if close else "")
+
+
+_ELSEWHERE = "choose another folder"
+_FREE = f"free some space, or {_ELSEWHERE}, and start the same command again"
+_SYSTEM = {
+    errno.ENOSPC: ("the disk is full", _FREE),
+    errno.EDQUOT: ("your share of the disk is used up", _FREE),
+    errno.EFBIG: ("a file may not be as large as that here (see `ulimit -f`)", _ELSEWHERE),
+    errno.EROFS: ("this disk can only be read", _ELSEWHERE),
+    errno.EACCES: ("permission is denied", f"change its permissions, or {_ELSEWHERE}"),
+    errno.EPERM: ("it is not permitted", f"change its permissions, or {_ELSEWHERE}"),
+    errno.EISDIR: ("it is a folder, not a file", "give the name of a file"),
+    errno.ENOTDIR: ("a part of this path is a file, not a folder", "check the path"),
+    errno.EEXIST: (
+        "something with this name is there already",
+        "choose another name, or remove it",
+    ),
+    errno.ENOTEMPTY: ("the folder is not empty", "choose another name, or empty it"),
+    errno.ENOENT: ("there is no such file or folder", "check the path"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+    errno.ELOOP: ("its links lead in a circle", "remove one of them"),
+    errno.EMFILE: (
+        "too many files are open",
+        "raise the limit (`ulimit -n`) or use fewer workers",
+    ),
+    errno.ENFILE: ("too many files are open on this machine", "end other programs"),
+    errno.EIO: ("the disk failed to read or write", "look after the disk, and copy what is on it"),
+    errno.ENOLCK: ("this disk has no locks for files", _ELSEWHERE),
+    errno.EOPNOTSUPP: ("this disk cannot do what is needed here", _ELSEWHERE),
+    errno.ENOMEM: ("there is not enough memory", "end other programs, or work on less at a time"),
+}
+# what no bug of ours can cause: told even where another library has wrapped it
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.EIO)
+LONGEST = 160  # characters of a path that are shown (our choice)
+
+
+def system_error(error: BaseException) -> str | None:
+    """What the system refused, for a user: where, what, and what to do next, in one line.
+
+    Args:
+        error: an ``OSError``; or what a library made of one, or Python of a path that it cannot
+            use.
+
+    Returns:
+        None when the error is none of these: one of ours, or a fault of the program.
+    """
+    if isinstance(error, SerzooError):
+        return None
+    text = str(error)
+    if isinstance(error, ValueError) and "embedded null" in text:
+        return "a path holds a NUL character, which no name can; check the settings"
+    if isinstance(error, RuntimeError) and "home directory" in text:
+        return (
+            "the home folder is not known (for '~', or the cache); set HOME, or set SERZOO_CACHE "
+            "to a folder and write other paths in full"
+        )
+    number, where = _refused(error)
+    if number is None:
+        return (" ".join(text.split())[:600] or repr(error)) if isinstance(error, OSError) else None
+    said = (os.strerror(number), "check the path, and what is there")
+    what, remedy = _SYSTEM.get(number, said)
+    return f"{where}: {what}; {remedy}" if where else f"{what}; {remedy}"
+
+
+def shown(path: str | bytes | os.PathLike[str]) -> str:
+    """A path for a message: in one line, and not longer than a reader can use."""
+    text = os.fsdecode(path)
+    text = text if text.isprintable() else ascii(text)
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
+
+
+def _refused(error: BaseException) -> tuple[int | None, str]:
+    """Number and path of the system's error in an error, in its text, or in what it came of."""
+    if isinstance(error, OSError) and error.errno is not None:
+        name = error.filename2 or error.filename
+        return error.errno, "" if name is None or isinstance(name, int) else shown(name)
+    # what worker processes raise, and libraries in other languages, is text only
+    found = re.search(r"\[Errno (\d+)\][^:\n]*(?:: '([^'\n]*)')?|\(os error (\d+)\)", str(error))
+    if found and (isinstance(error, OSError) or int(found[1] or found[3]) in _OF_THE_MACHINE):
+        return int(found[1] or found[3]), shown(found[2] or "")
+    for number in _OF_THE_MACHINE:
+        if os.strerror(number) in str(error):
+            return number, ""
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, OSError) and cause.errno in _OF_THE_MACHINE:
+        return _refused(cause)
+    return None, ""
+
+
+def counted(n: int, what: str) -> str:
+    """``1 table``, ``2 tables``."""
+    return f"{n} {what}" + "s" * (n != 1)

@@ -1,0 +1,401 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import gzip
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError, SerzooError
+
+SHORT = 60  # characters of a name in a draft's, which must not be too long where the name is not
+
+
+@contextmanager
+def new_file(path: Path, *, keep: bool = False) -> Iterator[Path]:
+    """While open, a draft beside ``path``; at the end it takes its place.
+
+    When anything fails, ``path`` is as before. Of several who write at once the last one stays. A
+    device or a pipe (``/dev/null``) is written to as it is.
+
+    Args:
+        path: may exist; its parents need not.
+        keep: when anything fails, what was written stays beside ``path``, under a name that ends
+            in ``.part``, and a note of the error says where.
+
+    Raises:
+        OSError: naming ``path``: it cannot be written, or is a folder.
+    """
+    own = _own()
+    draft = path.with_name(f".{path.name[:SHORT]}.{own}")
+    with named(path, draft):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if path.exists() and not path.is_file():
+            yield path
+            return
+        try:
+            yield draft
+            draft.replace(path)
+        except BaseException as error:
+            if keep and draft.is_file() and draft.stat().st_size:
+                part = path.with_name(f"{path.name[:SHORT]}.{own}.part")
+                draft.rename(part)
+                error.add_note(f"what was written before is in {part}")
+            raise
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Refuse, before a long work, a file that cannot be written at its end.
+
+    Args:
+        path: of the file; neither it nor its parents are made.
+
+    Raises:
+        OSError: naming ``path``.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():  # a device or a pipe
+        return
+    parent = next(p for p in path.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    draft = parent / f".{path.name[:SHORT]}.{_own()}"
+    with named(path, draft):
+        draft.touch()
+        draft.unlink()
+
+
+@contextmanager
+def named(path: Path, draft: Path | None = None) -> Iterator[None]:
+    """Errors of the system name ``path``: nobody knows its draft, and a full disk names nothing."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename
+        ours = where is None or (draft is not None and str(where).startswith(str(draft)))
+        if error.errno is None or not ours:
+            raise
+        named = OSError(error.errno, os.strerror(error.errno), str(path))
+        for note in getattr(error, "__notes__", ()):
+            named.add_note(note)
+        raise named from error
+
+
+def _own() -> str:
+    """Of nobody else: a process has threads, and containers that share a disk have equal ids."""
+    return secrets.token_hex(6)
+
+
+@contextmanager
+def new_folder(folder: Path, ours: Collection[str]) -> Iterator[Path]:
+    """While open, a temporary folder beside ``folder``; at the end it takes its place.
+
+    When anything fails, ``folder`` is as before. What lies in it and is not ours is kept.
+
+    Args:
+        folder: may exist; its parents need not.
+        ours: names (``a/b``) that are replaced, or removed where they are not written again.
+    """
+    folder = folder.absolute()
+    own = _own()
+    made = folder.with_name(f".{folder.name[:SHORT]}.{own}.new")
+    old = folder.with_name(f".{folder.name[:SHORT]}.{own}.old")
+    with named(folder, made):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        made.mkdir()
+        try:
+            yield made
+            if not folder.exists():
+                made.rename(folder)
+                return
+            folder.rename(old)
+            made.rename(folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    for path in sorted(old.rglob("*")):
+        name = path.relative_to(old)
+        if path.is_file() and name.as_posix() not in ours:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            path.rename(folder / name)
+    shutil.rmtree(old)
+
+
+# ---- Bytes to text, and text to JSON: the one place that reads what people and programs have written.
+#
+# What cannot be read is an error that names file, line and remedy. Nothing is guessed in silence:
+# UTF-8, with or without its mark, and UTF-16 tell what they are. Only tables may also be of an older
+# age (``old=True``): Windows-1252, if no byte speaks against it.
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+ENDS = re.compile(r"\r\n|\r|\n")
+"""What ends a line of a text; more ends one of ``str.splitlines``."""
+
+OLD = "cp1252"
+NO_TEXT = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\xd0\xcf\x11\xe0": "an old office document",
+    b"\x1f\x8b": "a gzip archive",
+    b"%PDF": "a PDF",
+}
+
+
+def read_text(
+    path: str | Path,
+    error: type[SerzooError] = DataError,
+    *,
+    old: bool = False,
+    remedy: str = "save it as UTF-8",
+) -> str:
+    """The text of a file.
+
+    Args:
+        path: of the file.
+        error: what to raise.
+        old: whether Windows-1252 is read, too.
+        remedy: what to do with a file that is no text.
+
+    Raises:
+        SerzooError: of the kind ``error``; the file cannot be opened, or :func:`decode` refuses it.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as e:
+        raise error(f"cannot read {path}: {e.strerror or e}") from e
+    return decode(data, path, error, old=old, remedy=remedy)[0]
+
+
+def decode(
+    data: bytes,
+    where: str | Path,
+    error: type[SerzooError] = DataError,
+    *,
+    old: bool = False,
+    remedy: str = "save it as UTF-8",
+) -> tuple[str, str]:
+    """Text, and the name of its encoding.
+
+    The mark at the beginning is taken away. Ends of lines stay as they are.
+
+    Args:
+        data: of a file.
+        where: it is, for messages.
+        error: what to raise.
+        old: whether bytes that are not UTF-8 are read as Windows-1252.
+        remedy: what to do with what is no text.
+
+    Raises:
+        SerzooError: of the kind ``error``, naming the line of the first byte that cannot be read: a
+            NUL, one that is in no such encoding, or one that is not UTF-8 where others are.
+    """
+    for start, kind in NO_TEXT.items():
+        if data.startswith(start):
+            raise error(f"{where} is {kind}, not text; {remedy}")
+    name, text = _encoding(data), ""
+    try:
+        text = data.decode(name)
+    except UnicodeDecodeError as e:
+        what = f"byte 0x{data[e.start]:02x}" if e.start < len(data) else "the end"
+        line = _line(data[: e.start].decode(name, errors="ignore"))
+        if name != "utf-8":
+            raise error(f"{where}, line {line}: {what} is not {name.upper()}; {remedy}") from e
+        if not old:
+            raise error(f"{where}, line {line}: {what} is not UTF-8; {remedy}") from e
+        name, text = OLD, _old(data, where, error, f"{where}, line {line}: {what}", remedy)
+    text = text.lstrip("\ufeff")
+    if "\0" in text:
+        line = _line(text[: text.index("\0")])
+        raise error(
+            f"{where}, line {line}: a NUL byte, which no text has; the file was damaged, or not "
+            f"written to its end: {remedy}"
+        )
+    return text, name
+
+
+def read_json(
+    path: str | Path,
+    error: type[SerzooError] = DataError,
+    *,
+    remedy: str,
+    kind: type = dict,
+    names: bool = False,
+) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: of the file.
+        error: what to raise.
+        remedy: what to do with a file that is damaged, after a semicolon.
+        kind: ``dict`` or ``list``; what it has to hold.
+        names: whether it holds names of files, which need not be UTF-8.
+
+    Raises:
+        SerzooError: of the kind ``error``; it cannot be read, is no JSON, or holds something else.
+    """
+    text = read_text(path, error, remedy=remedy)
+    if not text.strip():
+        raise error(f"{path} is empty; {remedy}")
+    try:
+        return parse_json(text, kind, names=names)
+    except ValueError as e:
+        raise error(f"{path} is damaged ({e}); {remedy}") from e
+
+
+def json_lines(
+    path: str | Path,
+    error: type[SerzooError] = DataError,
+    *,
+    remedy: str,
+    what: tuple[str, str] = ("a line of JSON", "lines"),
+    finite: bool = False,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and content of each line of a file of JSON objects; lines may end in any way.
+
+    Blank lines are passed over, and so is a mark at the beginning.
+
+    Args:
+        path: of the file; if it ends in ``.gz``, it is decompressed.
+        error: what to raise.
+        remedy: what to do with a file that is damaged, after a semicolon.
+        what: a line is, and the lines are, for messages.
+        finite: whether NaN and Infinity, which are no JSON, are refused.
+
+    Raises:
+        SerzooError: of the kind ``error``; it cannot be read, or a line is no object, which is
+            named.
+    """
+    try:
+        data = Path(path).read_bytes()
+        data = gzip.decompress(data) if str(path).endswith(".gz") else data
+    except (OSError, EOFError, zlib.error) as e:
+        raise error(f"cannot read {what[1]} from {path} ({e}); {remedy}") from e
+    # not splitlines: it also breaks at characters that stand within a text of JSON
+    for number, line in enumerate(ENDS.split(decode(data, path, error, remedy=remedy)[0]), 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, parse_json(line, finite=finite)
+        except ValueError as e:
+            raise error(
+                f"{path}, line {number}: not {what[0]} ({e}): {line.strip()[:80]!r}; {remedy}"
+            ) from e
+
+
+def parse_json(text: str, kind: type = dict, *, finite: bool = False, names: bool = False) -> Any:
+    """JSON that holds a ``dict`` or a ``list``.
+
+    Args:
+        text: JSON.
+        kind: ``dict`` or ``list``; what it has to hold.
+        finite: whether NaN and Infinity, which are no JSON, are refused.
+        names: whether bytes of a name that is not UTF-8 are taken, as Python writes them.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    try:
+        content = json.loads(text, parse_constant=_not_json if finite else None)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, kind):
+        wanted = "an object {...}" if kind is dict else "a list [...]"
+        raise ValueError(f"it holds {_shown(content)}, expected {wanted}")
+    if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a pair is no text: no file can hold it
+        try:
+            json.dumps(content, ensure_ascii=False).encode(
+                "utf-8", "surrogateescape" if names else "strict"
+            )
+        except UnicodeEncodeError as e:
+            raise ValueError("a name in it has half of a character (\\ud8...)") from e
+    return content
+
+
+def _encoding(data: bytes) -> str:
+    for mark, name in MARKS:
+        if data.startswith(mark):
+            return name
+    # without a mark; a text begins with a character of ASCII: a letter, a brace, a quote
+    zeros = [byte == 0 for byte in data[:4]]
+    if zeros == [False, True, False, True]:
+        return "utf-16-le"
+    if zeros == [True, False, True, False]:
+        return "utf-16-be"
+    return "utf-8"
+
+
+def _old(data: bytes, where: str | Path, error: type[SerzooError], found: str, remedy: str) -> str:
+    """Windows-1252, unless some of the bytes are UTF-8: then one of the two is damage."""
+    if re.search(r"[^\x00-\x7f\udc80-\udcff]", data.decode("utf-8", errors="surrogateescape")):
+        raise error(
+            f"{found} is not UTF-8, but other characters of the file are: two texts were "
+            f"mixed, or it is damaged; {remedy}"
+        )
+    try:
+        return data.decode(OLD)
+    except UnicodeDecodeError as e:
+        line = _line(data[: e.start].decode("latin-1"))
+        raise error(
+            f"{where}, line {line}: byte 0x{data[e.start]:02x} is neither UTF-8 nor Windows-1252; "
+            f"{remedy}"
+        ) from e
+
+
+def _line(text: str) -> int:
+    """The number of the line that comes after a text, by any kind of end."""
+    return 1 + len(ENDS.findall(text))
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write atomically: the file is whole or absent. NaN becomes null."""
+    with new_file(path) as draft:
+        draft.write_text(json.dumps(_clean(data), indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _clean(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "tolist"):  # an array, a tensor, or a number out of one
+        return _clean(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
+    return value

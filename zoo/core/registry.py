@@ -1,0 +1,347 @@
+"""Names to classes: the built-in table, entry points for third parties, constructor schemas.
+
+A schema also tells how a value is read: :func:`typed`, from what was typed; :func:`fitted`, from
+what stands in a file.
+
+Built-ins are dotted strings, so that listing them imports nothing. A third-party wheel registers a
+head with an entry point in the group ``serzoo.heads`` (encoders: ``serzoo.encoders``; corpora:
+``serzoo.corpora``; scorers of `serzoo label`: ``serzoo.scorers``); a name that is already taken is an error, not a warning.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from .errors import ConfigError, suggest
+from .shipped import read_yaml
+
+Kind = Literal["heads", "encoders", "corpora", "scorers"]
+SINGULAR = {"heads": "head", "encoders": "encoder", "corpora": "corpus", "scorers": "scorer"}
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "heads": {
+        "classification": "serzoo.heads.classification:ClassificationHead",
+        "selm": "serzoo.heads.selm.head:SELMHead",
+        "gen_ser": "serzoo.heads.gen_ser.head:GenSERHead",
+        "regress_codes": "serzoo.heads.controls:RegressCodesHead",
+        "prototype": "serzoo.heads.controls:PrototypeHead",
+    },
+    "encoders": {
+        "logmel": "serzoo.zoo.encoders.logmel:LogMelEncoder",
+        "resnet50": "serzoo.zoo.encoders.resnet:ResNetEncoder",
+        "hf": "serzoo.zoo.encoders.hf:HFEncoder",
+        "trained": "serzoo.zoo.run.trained:TrainedEncoder",
+    },
+    "corpora": {
+        name: f"serzoo.datamodules.corpora.{name}:prepare"
+        for name in (
+            *("ravdess", "emodb", "nemo", "crema_d", "iemocap", "savee", "tess", "emovo", "meld"),
+            *("folder", "csv", "synthetic", "synthetic_talk"),
+        )
+    },
+    "scorers": {
+        "nli": "serzoo.datamodules.labelling.nli:NLI",
+        "embedding": "serzoo.datamodules.labelling.embedding:Embedding",
+        "causal": "serzoo.datamodules.labelling.causal:Causal",
+        "lexicon": "serzoo.datamodules.labelling.lexicon:Lexicon",
+    },
+}
+
+
+class Recorded:
+    """A part of a model that remembers how it was made, so that a checkpoint can tell.
+
+    Attributes:
+        made_with: positional arguments and keywords of its constructor.
+    """
+
+    made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
+        made = super().__new__(cls)
+        # not as a part of it: torch would register modules that stand among the arguments
+        object.__setattr__(made, "made_with", (arguments, keywords))
+        return made
+
+
+@cache
+def _table(kind: Kind) -> dict[str, str]:
+    table = dict(BUILT_IN[kind])
+    for point in entry_points(group=f"serzoo.{kind}"):
+        if point.name in table:
+            raise ConfigError(
+                f"{point.value} wants to register '{point.name}' under {kind}, which is already "
+                f"{table[point.name]}; rename its entry point or uninstall it"
+            )
+        table[point.name] = point.value
+    return table
+
+
+def names(kind: Kind) -> list[str]:
+    """Registered names, built-in first; imports none of them."""
+    return list(_table(kind))
+
+
+def get(kind: Kind, name: str) -> Any:
+    """The class or function behind a registered name.
+
+    Raises:
+        ConfigError: with the known names, when there is none of this name; or when what a third
+            party registered cannot be imported.
+    """
+    table = _table(kind)
+    if name not in table:
+        raise ConfigError(f"no {SINGULAR[kind]} called '{name}'{suggest(name, table)}")
+    if name in BUILT_IN[kind]:
+        return attribute(table[name])
+    try:
+        return attribute(table[name])
+    except (ImportError, AttributeError) as e:
+        raise ConfigError(
+            f"{SINGULAR[kind]} '{name}' is registered as {table[name]}, which cannot be imported "
+            f"({e}); reinstall or remove the package that registers it"
+        ) from e
+
+
+def name_of(kind: Kind, part: Any) -> str | None:
+    """The registered name of a head's or encoder's class; None where it has none."""
+    own = type(part)
+    for name, dotted in _table(kind).items():
+        if dotted == f"{own.__module__}:{own.__qualname__}":
+            return name
+    others = [name for name in _table(kind) if name not in BUILT_IN[kind]]
+    for name in others:  # registered under another module than the one that defines it
+        try:
+            if get(kind, name) is own:
+                return name
+        except ConfigError:  # of a package that is broken, and not this one
+            continue
+    return None
+
+
+def attribute(dotted: str) -> Any:
+    """What ``package.module:name`` stands for; how ``zoo`` reaches ``datamodules`` at run time."""
+    module, _, name = dotted.partition(":")
+    return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One keyword that a configuration may set."""
+
+    name: str
+    annotation: Any
+    default: Any
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+def schema_of(target: Any) -> dict[str, Knob]:
+    """The keyword-only parameters of a constructor or function: all that YAML may set."""
+    function = target.__init__ if inspect.isclass(target) else target
+    hints = get_type_hints(function)
+    return {
+        p.name: Knob(p.name, hints.get(p.name, Any), p.default)
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def check_options(kind: Kind, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Bind options to the constructor behind ``name`` without building it.
+
+    Returns:
+        The options as it takes them; see :func:`check_knobs`.
+
+    Raises:
+        ConfigError: listing every unknown key, missing key and value of a wrong type at once.
+    """
+    return check_knobs(f"{SINGULAR[kind]} '{name}'", schema_of(get(kind, name)), options)
+
+
+def check_knobs(
+    what: str, schema: Mapping[str, Knob], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Compare options with what may be set.
+
+    Args:
+        what: they are of, for messages.
+        schema: name to knob, as :func:`schema_of` gives.
+        options: name to value.
+
+    Returns:
+        The options; whole numbers that stand for a text (``speaker: 7``) are texts.
+
+    Raises:
+        ConfigError: listing every unknown key, missing key and value of a wrong type at once.
+    """
+    errors = [f"unknown key '{k}'{suggest(str(k), schema)}" for k in options if k not in schema]
+    errors += [
+        f"missing key '{k}'" for k, knob in schema.items() if knob.required and k not in options
+    ]
+    fit = {k: fitted(v, schema[k].annotation) for k, v in options.items() if k in schema}
+    errors += [
+        f"{k}={v!r} does not fit {_show(schema[k].annotation)}{quotes(v, schema[k].annotation)}"
+        for k, v in fit.items()
+        if not _fits(v, schema[k].annotation)
+    ]
+    if errors:
+        raise ConfigError(f"{what}: " + "; ".join(errors))
+    return fit
+
+
+def typed(text: str, annotation: Any, *, reset: bool = True) -> Any:
+    """What was typed, as the type that it is for reads it.
+
+    A text stays as it was typed: ``a: b``, ``[x]``, ``x #1``, ``007`` and ``no`` are names like
+    others. Quotes around all of it are taken away (``'"0"'`` is ``0``). Where something else than a
+    text is meant, it is read as YAML: a list, a number, ``true``. Within a list or a mapping of
+    texts, too, every text is as it was typed.
+
+    Args:
+        text: what was typed.
+        annotation: of what it is for; ``Any`` = not known, read as YAML.
+        reset: whether ``null`` (and ``~``) stands for None where None is allowed. Nothing at all
+            always does.
+
+    Raises:
+        ConfigError: no YAML, where that is read.
+    """
+    text, members = str(text), _members(annotation)
+    if type(None) in members and (not text or (reset and text.strip() in ("null", "~"))):
+        return None
+    texts = str in members or any(isinstance(m, str) for m in members)
+    others = [m for m in members if m is not type(None) and m is not str and not isinstance(m, str)]
+    if not texts:
+        value = read_yaml(text, words=bool(others) and all(_of_texts(m) for m in others))
+        return fitted(value, annotation)
+    if not text:
+        return None  # no text has no letter; the schema says whether that is right
+    quoted = text[0] in "'\"" and text[-1] == text[0] and len(text) > 1
+    if quoted or others:
+        try:
+            value = read_yaml(text, words=bool(others) and all(_of_texts(m) for m in others))
+        except ConfigError:
+            return text
+        if quoted and isinstance(value, str):
+            return value
+        for member in others:
+            value = fitted(value, member)
+        if not isinstance(value, str) and any(_fits(value, m) for m in others):
+            return value
+    return text
+
+
+def fitted(value: Any, annotation: Any) -> Any:
+    """A value of a file, with whole numbers as texts where a text is meant.
+
+    YAML reads ``2024`` as a number, which is the folder or the column ``2024`` all the same. Of
+    other values (``1e3``, ``true``, ``null``) it does not tell how they were written: they stay,
+    and do not fit.
+    """
+    members = _members(annotation)
+    if any(_fits(value, m) for m in members):
+        return value
+    if str in members and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    for member in members:
+        origin, args = get_origin(member), get_args(member)
+        if origin in (list, Sequence) and isinstance(value, (list, tuple)):
+            return [fitted(v, args[0]) for v in value]
+        if origin in (dict, Mapping) and isinstance(value, Mapping):
+            return {_key(k, args[0]): fitted(v, args[1]) for k, v in value.items()}
+    return value
+
+
+def _key(key: Any, annotation: Any) -> Any:
+    # of keys, floats too: labels of a table are compared as numbers (0.0 is 0)
+    number = isinstance(key, float) and str in _members(annotation)
+    return repr(key) if number else fitted(key, annotation)
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types of a union, and the values of a ``Literal``."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return [m for a in get_args(annotation) for m in _members(a)]
+    if origin is Literal:
+        return [type(None) if v is None else v for v in get_args(annotation)]
+    return [annotation]
+
+
+def _of_texts(annotation: Any) -> bool:
+    """Whether it is a list or a mapping of nothing but texts."""
+    args = [m for a in get_args(annotation) if a is not ... for m in _members(a)]
+    return bool(args) and all(m is str or _of_texts(m) for m in args)
+
+
+def quotes(value: Any, annotation: Any) -> str:
+    """The remedy where YAML took a text for something else; empty where it did not."""
+    members = _members(annotation)
+    if any(_fits(value, m) for m in members):
+        return ""
+    inner = [n for m in members for a in get_args(m) for n in _members(a)]
+    plain = isinstance(value, (bool, float)) and str in members
+    hidden = isinstance(value, (list, tuple, dict)) and str in inner
+    what = "; a text that YAML reads as a number, true or null is written in quotes, as in '1e3'"
+    return what if plain or hidden else ""
+
+
+def complete(kind: Kind, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the constructor's defaults filled in, as plain containers in its own order."""
+    values = {}
+    for key, knob in schema_of(get(kind, name)).items():
+        value = fitted(options.get(key, knob.default), knob.annotation)
+        if isinstance(value, int) and not isinstance(value, bool) and knob.annotation is float:
+            value = float(value)
+        values[key] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def _show(annotation: Any) -> str:
+    return (
+        annotation.__name__
+        if inspect.isclass(annotation)
+        else str(annotation).replace("typing.", "")
+    )
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a YAML value can stand for an annotated parameter (shallow, but into containers)."""
+    if annotation is Any:
+        return True
+    if annotation is None or isinstance(annotation, (str, int)):  # of a Literal
+        return bool(value == annotation)
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return value in args
+    if origin is tuple and args[-1:] != (...,):
+        if not isinstance(value, (list, tuple)) or len(value) != len(args):
+            return False
+        return all(_fits(v, a) for v, a in zip(value, args, strict=True))
+    if origin in (list, tuple, Sequence):
+        if not isinstance(value, (list, tuple)):
+            return False
+        return all(_fits(v, args[0]) for v in value)
+    if origin in (dict, Mapping):
+        if not isinstance(value, dict):
+            return False
+        return all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
+    if origin in (Union, UnionType):
+        return any(_fits(value, a) for a in args)
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is type(None):
+        return value is None
+    return isinstance(value, annotation) if inspect.isclass(annotation) else True

@@ -1,0 +1,283 @@
+"""What the encoders from scratch share: a log-mel front end, its augmentation, low precision."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..core.encoder import Encoder
+from ..core.types import SAMPLE_RATE
+
+# ---- Audio to log-mel spectrograms, without parameters and without looking at batch neighbours.
+
+
+def mel_filters(bands: int, n_fft: int, low: float, high: float) -> Tensor:
+    """``[n_fft // 2 + 1, bands]`` triangular filters, evenly spaced on the HTK mel scale.
+
+    Args:
+        bands: number of filters.
+        n_fft: length of the Fourier transform, in samples at 16 kHz.
+        low: lower edge of the first filter, in Hz.
+        high: upper edge of the last filter, in Hz.
+    """
+    bottom, top = (2595 * math.log10(1 + hz / 700) for hz in (low, high))
+    mel = torch.linspace(bottom, top, bands + 2, dtype=torch.float64)
+    edges = 700 * (10 ** (mel / 2595) - 1)
+    hz = torch.linspace(0, SAMPLE_RATE / 2, n_fft // 2 + 1, dtype=torch.float64)[:, None]
+    rise = (hz - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    fall = (edges[2:] - hz) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rise, fall).clamp_min(0).float()
+
+
+def frame_mask(lengths: Tensor, size: int) -> Tensor:
+    """``[B]`` lengths to a mask ``[B, size]``, True where an index is below the length."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrogram in bel (log10 of power), leading and trailing silence cut off.
+
+    Frames that lie more than ``trim`` bel below the loudest one are cut at both ends; values are
+    floored ``floor`` bel below the loudest cell. Window 32 ms, hop 16 ms: half the frames of the
+    usual 10 ms at no loss of accuracy that we could measure. All constants are our choice.
+
+    Args:
+        bands: mel bands between 50 Hz and 8 kHz.
+    """
+
+    win, hop, n_fft = 512, 256, 1024  # samples
+    trim, floor = 4.0, 8.0  # bel
+    margin = 3  # frames kept beside the cut
+
+    filters: Tensor
+    window: Tensor
+
+    def __init__(self, bands: int = 64) -> None:
+        super().__init__()
+        self.register_buffer("filters", mel_filters(bands, self.n_fft, 50, 8000), persistent=False)
+        self.register_buffer("window", torch.hann_window(self.win), persistent=False)
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the spectrogram of an utterance."""
+        return {
+            "type": "logmel",
+            "bands": self.filters.shape[1],
+            "samples": [self.win, self.hop, self.n_fft],
+            "bel": [self.trim, self.floor],
+            "margin": self.margin,
+        }
+
+    @torch.no_grad()
+    def forward(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """``[B, S]`` and ``[B]`` to ``[B, 1, T, bands]`` and its mask ``[B, T]``.
+
+        Any length from one sample: the last frame is filled up with zeros.
+        """
+        audio = audio.float() * frame_mask(lengths, audio.shape[1])
+        count = (lengths - self.win).clamp_min(0).add(self.hop - 1) // self.hop + 1
+        total = int(count.max())
+        need = (total - 1) * self.hop + self.win
+        audio = nn.functional.pad(audio, (0, max(0, need - audio.shape[1])))
+        frames = audio[:, :need].unfold(1, self.win, self.hop)
+        frames = (frames - frames.mean(-1, keepdim=True)) * self.window
+        power = torch.fft.rfft(frames, n=self.n_fft).abs().square()
+        mel = power @ self.filters + 1e-10
+
+        energy = mel.sum(-1).log10().masked_fill(~frame_mask(count, total), -99.0)
+        active = energy > energy.amax(1, keepdim=True) - self.trim
+        index = torch.arange(total, device=audio.device).expand_as(active)
+        first = (index.masked_fill(~active, total).amin(1) - self.margin).clamp_min(0)
+        last = index.masked_fill(~active, -1).amax(1) + self.margin
+        size = torch.minimum(last, count - 1) - first + 1
+        steps = torch.arange(int(size.max()), device=audio.device)
+        pick = (first[:, None] + steps).clamp_max(total - 1)
+        mel = mel.log10().gather(1, pick[..., None].expand(-1, -1, mel.shape[-1]))
+        mask = frame_mask(size, len(steps))
+        peak = mel.masked_fill(~mask[..., None], -99.0).amax((1, 2), keepdim=True)
+        return (torch.maximum(mel, peak - self.floor) * mask[..., None])[:, None], mask
+
+
+# ---- Augmentation of log-mel spectrograms in training: tempo, pitch, hidden stretches.
+
+
+def resample(x: Tensor, lengths: Tensor, size: int, shift: Tensor) -> Tensor:
+    """Stretch every utterance to one length and move it along the mel axis, by interpolation.
+
+    Args:
+        x: ``[B, 1, T, F]``.
+        lengths: ``[B]`` real frames.
+        size: frames of the result.
+        shift: ``[B]`` mel bands; positive moves the content down.
+
+    Returns:
+        ``[B, 1, size, F]``.
+    """
+    batch, _, frames, bands = x.shape
+    time = (torch.arange(size, device=x.device) + 0.5) * (lengths / size)[:, None] - 0.5
+    time = torch.minimum(time.clamp_min(0), (lengths - 1)[:, None].to(time.dtype))
+    band = torch.arange(bands, device=x.device) + shift[:, None]
+    grid = torch.stack(
+        [
+            ((2 * band + 1) / bands - 1)[:, None].expand(batch, size, bands),
+            ((2 * time + 1) / frames - 1)[..., None].expand(batch, size, bands),
+        ],
+        -1,
+    )
+    return nn.functional.grid_sample(
+        x, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+
+
+def tempo_and_pitch(x: Tensor, mask: Tensor, stretch: float, shift: float) -> Tensor:
+    """All utterances of a batch at one common length: random tempo, random crop, random mel shift.
+
+    One length for all leaves no padding, so that batch statistics need no mask; a multiple of 16
+    frames keeps the number of different shapes, for each of which kernels are prepared, small.
+    Utterances much longer than the others are cropped at random.
+
+    Args:
+        x: ``[B, 1, T, F]``.
+        mask: ``[B, T]``.
+        stretch: largest change of tempo, as a natural logarithm.
+        shift: largest shift along the mel axis, in bands.
+
+    Returns:
+        ``[B, 1, T', F]``, without padding.
+    """
+    batch, lengths, device = len(x), mask.sum(1), x.device
+    limit = math.exp(stretch)
+    tempo = math.exp((2 * float(torch.rand(())) - 1) * stretch / 2)
+    wish = min(float(lengths.float().median()) * tempo, 1.1 * limit * int(lengths.min()))
+    size = max(16, (int(wish) + 8) // 16 * 16)
+    keep = lengths.clamp_max(int(size * limit))
+    start = (torch.rand(batch, device=device) * (lengths - keep + 1)).long()
+    start = torch.minimum(start, lengths - keep)
+    pick = start[:, None] + torch.arange(int(keep.max()), device=device)
+    pick = pick.clamp_max(x.shape[2] - 1)
+    x = x.gather(2, pick[:, None, :, None].expand(-1, 1, -1, x.shape[3]))
+    moved = (2 * torch.rand(batch, device=device) - 1) * shift
+    return resample(x, keep, size, moved)
+
+
+def hide(x: Tensor, axis: int, number: int, widest: float) -> Tensor:
+    """Set random stretches of an axis to zero (SpecAugment, Park et al. 2019, section 2).
+
+    Args:
+        x: ``[B, ..., T, F]``.
+        axis: 2 (time) or 3 (mel).
+        number: stretches per utterance.
+        widest: largest width, in frames or bands.
+    """
+    size = x.shape[axis]
+    place = torch.arange(size, device=x.device)
+    for _ in range(number):
+        width = torch.rand(len(x), 1, device=x.device) * min(widest, size)
+        start = torch.rand(len(x), 1, device=x.device) * (size - width)
+        kept = (place < start) | (place >= start + width)
+        x = x * (kept[:, None, :, None] if axis == 2 else kept[:, None, None, :])
+    return x
+
+
+# ----
+
+
+class OnMel(Encoder):
+    """An encoder whose ``extract`` is :class:`.mel_spectrogram.LogMel`.
+
+    Attributes:
+        stride: spectrogram frames of 16 ms in a frame of the encoder.
+
+    Args:
+        dim: ``D``, width of the frames.
+        bands: mel bands.
+        stretch: largest change of tempo in training, as a natural logarithm.
+        shift: largest shift along the mel axis in training, in bands.
+        masks: hidden stretches per axis in training.
+        bfloat16: compute in bfloat16 in training.
+    """
+
+    stride: int
+    frame_seconds = LogMel.hop / SAMPLE_RATE
+
+    def __init__(
+        self, dim: int, bands: int, *, stretch: float, shift: float, masks: int, bfloat16: bool
+    ) -> None:
+        super().__init__()
+        self.dim, self.low_precision = dim, bfloat16
+        self.stretch, self.shift, self.masks = stretch, shift, masks
+        self.frontend = LogMel(bands)
+
+    def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return cast("tuple[Tensor, Tensor]", self.frontend(audio, lengths))
+
+    def extraction(self) -> dict[str, Any]:
+        return self.frontend.settings()
+
+    @property
+    def bytes_per_second(self) -> float:
+        return 4 * self.frontend.filters.shape[1] / self.frame_seconds
+
+    def prepared(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Tempo and pitch changed in training; padded to a multiple of 32 frames elsewhere.
+
+        Args:
+            hidden: ``[B, 1, T, F]``.
+            mask: ``[B, T]``.
+
+        Returns:
+            The spectrogram ``[B, 1, T', F]``, its mask ``[B, T']``, and how many frames of the
+            encoder are to be kept.
+        """
+        x = hidden.float()
+        if self.training:
+            x = tempo_and_pitch(x, mask, self.stretch, self.shift)
+            mask = mask.new_ones(x.shape[0], x.shape[2])
+        frames = -(-x.shape[2] // self.stride)
+        pad = -x.shape[2] % 32  # few different shapes: kernels are prepared for each
+        if pad and not self.training:
+            x = nn.functional.pad(x, (0, 0, 0, pad))
+            mask = nn.functional.pad(mask, (0, pad))
+        return x, mask, frames
+
+    def with_holes(self, x: Tensor) -> Tensor:
+        """``[B, C, T, F]`` with stretches of time and bands set to zero, in training."""
+        if self.training:
+            x = hide(x, 2, self.masks, min(20, 0.2 * x.shape[2]))
+            x = hide(x, 3, self.masks, x.shape[3] / 8)
+        return x
+
+    def autocast(self, x: Tensor) -> torch.autocast:
+        """Low precision in training where it was chosen; else an enclosing autocast as it is."""
+        low = self.low_precision and self.training
+        enabled = low or torch.is_autocast_enabled(x.device.type)
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
+
+
+def strides_first(network: nn.Module) -> None:
+    """Make narrow, strided 1x1 convolutions take every second input first, in place.
+
+    oneDNN 3.12 writes past its memory in the backward pass of such a convolution, with channels
+    last and fewer channels than one block holds (issue 6035 of uxlfoundation/oneDNN). Gradients
+    are wrong, or the process dies, mostly with more than one thread. The result is the same
+    either way. Wide ones keep their stride, which is faster.
+
+    Args:
+        network: its weights keep their names and shapes.
+    """
+    block = 16  # channels in a block of oneDNN for AVX-512; 8 for AVX2
+    for conv in network.modules():
+        if not isinstance(conv, nn.Conv2d) or conv.in_channels >= block:
+            continue
+        if conv.kernel_size == (1, 1) and conv.stride != (1, 1):
+            conv.register_forward_pre_hook(partial(_every, conv.stride))
+            conv.stride = (1, 1)
+
+
+def _every(stride: tuple[int, int], module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
+    """Every ``stride``-th row and column of a convolution's input ``[B, C, T, F]``."""
+    x = args[0][:, :, :: stride[0], :: stride[1]]
+    return x.contiguous(memory_format=torch.channels_last)

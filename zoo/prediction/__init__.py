@@ -1,1 +1,0 @@
-"""Recordings of any length to rows of predictions."""

@@ -1,0 +1,558 @@
+"""Sections of a report made of predictions: confusions, sub-groups, calibration, errors."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..core.errors import ComparisonError, DataError, counted
+from ..core.numbers import UNKNOWN, span
+from ..plots import (
+    confusion_figure,
+    critical_difference_figure,
+    reliability_figure,
+    risk_coverage_figure,
+)
+from ..run.record import ATTRIBUTES, flatten, of_table
+from ..statistics.breakdown import SubGroups, Variance, average_ranks, sub_groups, variance_split
+from ..statistics.confidence import Coverage, calibrations, risk_coverage
+from ..statistics.table import PredictionTable
+from .page import (
+    FAULTS,
+    Cell,
+    Code,
+    Context,
+    Figure,
+    Fold,
+    Line,
+    Part,
+    Row,
+    Section,
+    Table,
+    Text,
+    cell,
+    draw,
+    drawn,
+    per_grid,
+    told,
+)
+from .runs import Run, pooled
+from .summary import Grid
+from .table import matching_notes, source_notes
+
+# ---- Where the time of a comparison went: encoding, fitting, evaluating, and the rest.
+
+PARTS = ("encode", "fit", "evaluate")
+
+
+def totals(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds of all processes by part, and the rows of features that were made and reused.
+
+    ``other`` is what no part accounts for: reading the corpus, loading the encoder, writing.
+    Older records have no ``encode`` and ``evaluate``; theirs are in ``other``.
+    """
+    sums = {"cells": 0, **dict.fromkeys((*PARTS, "other", "total"), 0.0), "encoded": 0, "reused": 0}
+    for record in records:
+        seconds = {"total": 0.0} | (record.get("seconds") or {})
+        store = record.get("feature_store") or {}
+        sums["cells"] += 1
+        sums["total"] += seconds["total"]
+        for part in PARTS:
+            sums[part] += seconds.get(part, 0.0)
+        sums["other"] += seconds["total"] - sum(seconds.get(part, 0.0) for part in PARTS)
+        for rows in ("encoded", "reused"):
+            sums[rows] += store.get(rows, 0)
+    return {k: round(v, 1) if isinstance(v, float) else v for k, v in sums.items()}
+
+
+def in_words(sums: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> str:
+    """One line for people."""
+    whose = "its process" if sums["cells"] == 1 else "their processes"
+    text = (
+        f"{counted(sums['cells'], 'cell')} took {sums['total']:.0f} s of {whose}: encoding "
+        f"{sums['encode']:.0f}, fitting {sums['fit']:.0f}, evaluating {sums['evaluate']:.0f}, "
+        f"other {sums['other']:.0f}"
+    )
+    if sums["encoded"] or sums["reused"]:
+        text += f"; {sums['encoded']} rows of features were made and {sums['reused']} reused"
+    ran = [call for call in calls if call["cells"]]
+    if ran:
+        wall = sum(call["seconds"] for call in ran)
+        text += f"; {wall:.0f} s on the clock" + (f" in {len(ran)} parts" * (len(ran) > 1))
+    return text
+
+
+# ---- Sections of a report about what numbers vary with: ranks over folds, seeds, folds, speakers.
+
+
+def ranks(section: Section, c: Context) -> None:
+    """Average ranks over the folds of all tables.
+
+    Raises:
+        ComparisonError: fewer than two heads stand in every table.
+    """
+    section.intro = (
+        "Heads ranked by UAR in every fold of every table (seeds averaged), 1 is best; bars join "
+        "heads that Nemenyi's test does not tell apart (Demšar 2006). The test takes blocks as "
+        "independent. Corpora are; folds of one corpus are not, since their training sets overlap, "
+        "so the critical difference shown is too small: judge by the paired differences."
+    )
+    shared = [h for h in (c.grids[0].runs if c.grids else ()) if all(h in g.runs for g in c.grids)]
+    if len(shared) < 2:
+        raise ComparisonError("ranks need two heads that stand in every table; there are not")
+    found = average_ranks(
+        {
+            head: {
+                f"{g.name}, fold {f}": value
+                for g in c.grids
+                for f, value in c.row(g, head)["by_fold"].items()
+            }
+            for head in shared
+        }
+    )
+    said = ", ".join(f"{h} {r:.2f}" for h, r in zip(found.heads, found.ranks, strict=True))
+    title = f"Average rank over {found.n_blocks} blocks"
+    section.parts.append(
+        draw(
+            critical_difference_figure(found),
+            f"{title}: {said}; critical difference {found.critical:.2f}",
+            name="ranks",
+        )
+    )
+    apart = "; ".join(", ".join(g) for g in found.groups) or "none"
+    note = (
+        f"Friedman's chi² {found.chi2:.2f}, p {found.p:.2g}; Iman and Davenport's F {found.f:.2f}, "
+        f"p {found.f_p:.2g}; critical difference {found.critical:.2f}. Not told apart: {apart}."
+    )
+    if found.chi2 != found.chi2:
+        note = f"All heads tie in every block: no test. Not told apart: {apart}."
+    body: list[Line] = [[h, cell(r, ".2f")] for h, r in zip(found.heads, found.ranks, strict=True)]
+    section.parts.append(Table(title, ("head", "average rank"), body, [note]))
+
+
+def variance(section: Section, c: Context) -> None:
+    """Seeds, folds, speakers."""
+    section.intro = (
+        "Standard deviations of one run's UAR (one seed, one fold): between seeds, between folds, "
+        "of a seed in a fold beyond both; and within that of the folds, what is due to who was "
+        "tested. Variances are estimated without bias; one below zero is shown as 0."
+    )
+
+    def make(g: Grid) -> list[Part]:
+        body: list[Line] = []
+        remarks: dict[str, None] = {}
+        metric = "UAR"
+        for head, runs in g.runs.items():
+            split, fault = _split({(r.fold, r.seed): r.table for r in runs})
+            if fault:
+                metric, remarks[f"{fault}: WA is split instead"] = "WA", None
+            if split.note:
+                remarks[split.note] = None
+            parts = split.seeds, split.folds, split.residual, split.speakers
+            deviations = [cell(None if v != v else max(0.0, v) ** 0.5) for v in parts]
+            shares = ", ".join(f"{k} {s:.0%}" for k, s in split.shares().items() if s == s)
+            body.append([head, cell(split.mean), *deviations, Cell(shares or UNKNOWN)])
+        columns = ("head", f"{metric}, mean of runs", "seeds", "folds", "rest", "speakers",
+                   "shares of the variance")  # fmt: skip
+        return [Table(f"Spread of runs: {g.name}", columns, body, [f"{r}." for r in remarks])]
+
+    per_grid(section, c.grids, make)
+
+
+def _split(tables: dict[tuple[int, int], PredictionTable]) -> tuple[Variance, str]:
+    """Of UAR; of WA, with the reason, where a fold lacks a class."""
+    try:
+        return variance_split(tables), ""
+    except DataError as error:
+        return variance_split(tables, "wa"), str(error).partition(";")[0]
+
+
+# ---- Sections of a report about its cells: what was compared, what is missing, what made them.
+
+
+def compared(section: Section, c: Context) -> None:
+    """What was compared, and what makes it comparable."""
+    section.intro = (
+        "The certificate is a hash of the manifest (utterances, labels, speakers, audio), the "
+        "split of every fold, the taxonomy and the rule by which an epoch was selected. All heads "
+        "of a table share it; cells of different certificates are refused."
+    )
+    for (recipe, encoder), why in sorted(c.refused.items()):
+        section.messages.append(f"No table for {recipe}, {encoder}: {why}.")
+    text = f"{len(c.found.runs)} of {len(c.plan['cells'])} cells are finished."
+    if axes := c.plan.get("axes"):
+        text += f" Compared: {'; '.join(f'{k} {_listed(v)}' for k, v in axes.items())}."
+    audited = [r.record["audit"] for r in c.found.runs if r.record.get("audit")]
+    if audited:
+        passed = sum(bool(a.get("ok")) and not a.get("unsure") for a in audited)
+        text += (
+            f" In {passed} of {len(audited)} audited cells no speaker, utterance or recording is "
+            "in two parts of the fold."
+        )
+    unsure = Counter(u for a in audited for u in a.get("unsure", ()))
+    section.messages.extend(f"Of {n} cells nobody can tell {u}." for u, n in unsure.items())
+    section.parts.append(Text(text))
+    section.parts.extend(Text(f"{note}.") for note in matching_notes(c.plan.get("matched", [])))
+    section.parts.extend(Text(f"{note}.") for note in source_notes(c.plan.get("pretraining")))
+    foreign = {r.head: r.record["imported"] for r in c.found.runs if r.record.get("imported")}
+    for head, about in foreign.items():
+        said = "; ".join(f"{k}: {v}" for k, v in flatten(about).items() if v not in (None, "None"))
+        section.parts.append(
+            Text(
+                f"{head} is a row of another toolkit's predictions of the same utterances. How it "
+                f"was trained and selected is what its user says: {said}."
+            )
+        )
+    columns = ("table", "certificate", "manifest", "taxonomy", "folds", "seeds", "utterances",
+               "speakers", "rule of selection")  # fmt: skip
+    rows = []
+    for g in c.grids:
+        first, mark = c.row(g, next(iter(g.runs))), g.certificate
+        counts = (len(g.folds), len(g.seeds), first["utterances"], first["speakers"])
+        rows.append(
+            [g.name, mark["hash"], str(mark["manifest"]), str(mark["taxonomy"])]
+            + [cell(n, "d") for n in counts]
+            + [str(mark["rule"])]
+        )
+    section.parts.append(Table("Certificates", columns, rows))
+    section.parts.extend(_settings(g) for g in c.grids)
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _settings(g: Grid) -> Fold:
+    """Hashes of each fold's parts, and what all heads of a table share."""
+    splits = {f"fold {fold}": parts for fold, parts in g.certificate["splits"].items()}
+    parts = {n: p if isinstance(p, Mapping) else {"all": p} for n, p in splits.items()}
+    names = list(next(iter(parts.values())))
+    body = [[fold, *(str(of.get(n, "")) for n in names)] for fold, of in parts.items()]
+    run = next(iter(g.runs.values()))[0]
+    hidden = ("head", "head_name", "fold", "seed")
+    config = flatten({k: v for k, v in run.record["config"].items() if k not in hidden})
+    shared = {k: v for k, v in config.items() if k not in ("data.root", "trainer.out")}
+    classes = ", ".join(next(iter(g.pooled.values())).classes)
+    made: list[Part] = [
+        Text(f"Classes: {classes}."),
+        Table(f"Hashes of the parts: {g.name}", ("fold", *names), body),
+        Text("Settings that all heads share:"),
+        Code(yaml.safe_dump(shared, sort_keys=False, allow_unicode=True).strip()),
+    ]
+    return Fold(f"Split and settings: {g.name}", made)
+
+
+def missing(section: Section, c: Context) -> None:
+    """Cells that are not in the tables, and classes that a fold lacks."""
+    rows = [[n, "failed", why] for n, why in c.found.failed.items()]
+    rows += [[n, "cannot be read", why] for n, why in c.found.broken.items()]
+    rows += [[n, "has not run", ""] for n in c.found.missing]
+    if rows:
+        are = "is" if len(rows) == 1 else "are"
+        section.messages.append(
+            f"{len(rows)} of {len(c.plan['cells'])} cells {are} in no table. The same `serzoo "
+            "compare` runs them again, and no other."
+        )
+        section.parts.append(Table("Cells without a result", ("cell", "state", "why"), rows))
+    else:
+        section.parts.append(Text("Every cell of the plan is finished."))
+    for g in c.grids:
+        for run in {r.fold: r for r in next(iter(g.runs.values()))}.values():
+            if absent := run.table.metrics()["absent"]:
+                section.messages.append(
+                    f"{g.name}, fold {run.fold} tests no {', '.join(absent)}: UAR of that fold is "
+                    "the mean over the other classes."
+                )
+
+
+def made_with(section: Section, c: Context) -> None:
+    """Command and versions."""
+    section.parts.append(Code(command(c.plan, c.folder)))
+    records = [r.record for r in c.found.runs]
+    packages = dict.fromkeys(n for r in records for n in (r.get("versions") or {}))
+    counts = {n: Counter(str((r.get("versions") or {}).get(n)) for r in records) for n in packages}
+    counts["code"] = Counter(map(commit, records))
+    for key in ("device", "threads", "features"):
+        counts[key] = Counter(str(r[key]) for r in records if r.get(key) is not None)
+    counts["machine"] = Counter(
+        ", ".join(f"{k} {v}" for k, v in r["machine"].items()) for r in records if r.get("machine")
+    )
+    body = [[name, Cell(_counted(k))] for name, k in counts.items() if k]
+    section.parts.append(Table("What the cells were made with", ("what", "value"), body))
+    section.parts.append(Text(f"{c.time}."))
+
+
+def _counted(values: Counter[str]) -> str:
+    if len(values) == 1:
+        return next(iter(values))
+    return ", ".join(f"{v} ({n} cells)" for v, n in values.most_common())
+
+
+def commit(record: Mapping[str, Any]) -> str:
+    """Commit of the code that made a cell."""
+    git = record.get("git") or {}
+    return str(git.get("commit", "unknown"))[:10] + (" with changes" if git.get("changed") else "")
+
+
+def command(plan: Mapping[str, Any], folder: Path) -> str:
+    """The call that makes this comparison, every axis and override written out."""
+    words = ["serzoo", "compare", str(plan.get("name", folder.name))]
+    for key, value in (plan.get("axes") or {}).items():
+        text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+        words.append(f"{key}={text}")
+    words += [str(o) for o in plan.get("overrides") or []]
+    return " ".join(shlex.quote(w) for w in words)
+
+
+# ----
+
+ERRORS = 8  # of each head
+WORDS = {"seconds": "duration in seconds"}
+MATRICES = 60  # more are left out of a page: a suite of conditions has hundreds
+AUDIO_LIMIT = 24 * 2**20  # characters of all clips: what a page of a report may weigh
+
+
+def confusions(section: Section, c: Context) -> None:
+    """A matrix of each head."""
+    section.intro = (
+        "Folds and seeds pooled; rows are the reference, shades are shares of a row, numbers are "
+        "utterances (each once per seed)."
+    )
+
+    matrices = [0]
+
+    def make(g: Grid) -> list[Part]:
+        matrices[0] += len(g.pooled)
+        if matrices[0] > MATRICES:
+            raise ComparisonError(f"left out: a report draws {MATRICES} matrices at most")
+        figures: list[Figure] = []
+        for head, table in g.pooled.items():
+            said = ", ".join(f"{k} {v:.2f}" for k, v in table.recalls().items())
+            alt = f"Confusion matrix of {head}, {g.name}. Recalls: {said}"
+            at = f"confusion-{c.grids.index(g)}-{head}"
+            figures.append(draw(confusion_figure(table, head), alt, name=at))
+        return [Fold(g.name, [Row(figures)], opened=g is c.grids[0])]
+
+    per_grid(section, c.grids, make)
+
+
+def groups(section: Section, c: Context) -> None:
+    """Whom a head serves worse."""
+    section.intro = (
+        "UAR with its 95 % interval (jackknife over the speakers of the group; a dash with one "
+        "speaker). Durations are cut at their terciles. Groups that lack a class are shown and "
+        "are in no gap. Of many small groups the gap is large by chance alone."
+    )
+    if c.attributes_fault:
+        section.messages.append(c.attributes_fault)
+    elif not c.attributes:
+        section.messages.append(
+            "Gender, language and duration are missing: these records hold no utterances.jsonl. "
+            "Where the corpora are at hand, `serzoo report SUITE --attributes` takes them from "
+            "there and keeps them beside suite.json. Speakers are known without."
+        )
+
+    def make(g: Grid) -> list[Part]:
+        parts: list[Part] = []
+        worst: dict[str, dict[str, SubGroups]] = {}
+        for attribute in (*ATTRIBUTES, "speaker"):
+            if attribute != "speaker" and not c.attributes:
+                continue
+            try:
+                found = {
+                    head: sub_groups(t, of_table(t.ids, c.attributes), attribute)
+                    for head, t in g.pooled.items()
+                }
+            except FAULTS as error:
+                section.messages.append(f"{g.name}, by {attribute}: {told(error)}.")
+                continue
+            parts += _group_table(g, attribute, found)
+            if len(next(iter(found.values())).groups) > 1:
+                worst[WORDS.get(attribute, attribute)] = found
+        if worst:
+            parts.append(_worst(g, worst))
+        return [Fold(g.name, parts, opened=g is c.grids[0])] if parts else []
+
+    per_grid(section, c.grids, make)
+
+
+def _group_table(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[Part]:
+    """UAR of every head in every group; folded away where there are many."""
+    first = next(iter(found.values()))
+    words = WORDS.get(attribute, attribute)
+    if len(first.groups) == 1:
+        only = first.groups[0].name
+        return [Text(f"By {words}: all {first.groups[0].n} utterances are {only}.")]
+    body = []
+    for i, group in enumerate(first.groups):
+        row = [Cell(group.name), cell(group.n, "d")]
+        for of in found.values():
+            uar = of.groups[i].uar
+            bounds = "" if np.isnan(uar.low) else f" ({span(uar.low, uar.high, '.2f')})"
+            row.append(Cell(f"{uar.value:.3f}{bounds}", uar.value))
+        body.append(row)
+    notes = [f"{first.note}."] if first.note and attribute != "speaker" else []
+    if first.unstated:
+        notes.append(f"Utterances that do not state it: {first.unstated}.")
+    lacking = [x.name for x in first.groups if x.note.startswith("no ")]
+    if lacking and attribute == "speaker":
+        notes.append(f"Without an utterance of some class, and in no gap: {', '.join(lacking)}.")
+    table = Table(f"UAR by {words}: {g.name}", (words, "utterances", *found), body, notes)
+    return [table if len(body) <= 8 else Fold(f"The {len(body)} groups by {words}", [table])]
+
+
+def _worst(g: Grid, found: dict[str, dict[str, SubGroups]]) -> Table:
+    """Worst group and gap of every head, by every attribute."""
+    body = []
+    for head in g.runs:
+        row: list[Cell] = [Cell(head)]
+        for of in found.values():
+            gap = of[head].gap
+            row += [Cell(of[head].worst or UNKNOWN), cell(None if np.isnan(gap) else gap)]
+        body.append(row)
+    columns = [c for words in found for c in (f"worst by {words}", "gap")]
+    return Table(f"Worst groups: {g.name}", ("head", *columns), body)
+
+
+def sure(g: Grid, head: str) -> bool:
+    """Whether a head's scores are probabilities: another toolkit's may only order the classes."""
+    return all(run.record.get("probabilities", True) for run in g.runs[head])
+
+
+def tempered(runs: Sequence[Run]) -> tuple[PredictionTable, list[float]]:
+    """The pooled table with every cell's scores divided by its own temperature, and these.
+
+    Raises:
+        DataError: a record that holds no temperature.
+    """
+    temperatures, scaled = [], []
+    for run in runs:
+        t = (run.record.get("metrics") or {}).get("temperature")
+        if not t:
+            raise DataError(
+                f"the record of {run.name} holds no temperature fitted on validation; run it again"
+            )
+        temperatures.append(float(t))
+        scaled.append(replace(run, table=replace(run.table, scores=run.table.scores / t)))
+    return pooled(scaled), temperatures
+
+
+def calibration(section: Section, c: Context) -> None:
+    """Can the confidence be used?"""
+    section.intro = (
+        "Before, and after the temperature that each cell fitted on its validation part. ECE: "
+        "expected calibration error, 15 equal bins; class-wise ECE: the same of every class's "
+        "probability; Brier 0 to 2; NLL in nats. AURC: area under the risk-coverage curve, after "
+        "temperature; excess: beyond that of the best order of the same errors. Lower is better "
+        "throughout."
+    )
+    columns = ("head", "temperature", "ECE", "ECE after", "class-wise ECE", "after", "Brier",
+               "Brier after", "NLL", "NLL after", "AURC", "excess")  # fmt: skip
+
+    def make(g: Grid) -> list[Part]:
+        i = c.grids.index(g)
+        body: list[Line] = []
+        pairs: dict[str, tuple[PredictionTable, PredictionTable]] = {}
+        curves: dict[str, Coverage] = {}
+        left_out = [h for h in g.runs if not sure(g, h)]
+        for head, runs in g.runs.items():
+            if head in left_out:
+                continue
+            before = g.pooled[head]
+            try:
+                after, temperatures = tempered(runs)
+            except DataError as error:
+                section.messages.append(f"{g.name}, {head}: {error}, so it is as before.")
+                after, temperatures = before, [1.0]
+            (one, _), (two, _) = calibrations(before, 1.0), calibrations(after, 1.0)
+            curves[head], pairs[head] = risk_coverage(after), (before, after)
+            low, high = min(temperatures), max(temperatures)
+            shown = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+            numbers = [x for k in ("ece", "classwise_ece", "brier", "nll")
+                       for x in (getattr(one, k), getattr(two, k))]  # fmt: skip
+            numbers += [curves[head].aurc, curves[head].excess]
+            body.append([head, Cell(shown, float(np.mean(temperatures))), *map(cell, numbers)])
+        if not body:
+            raise ComparisonError("no head gives probabilities: there is nothing to calibrate")
+        said = "; ".join(f"{h} {k.aurc:.3f}" for h, k in curves.items())
+        figures: list[Part] = []
+        if drawn(section, i):
+            risk = f"Risk by coverage: {g.name}. Areas: {said}"
+            reliability = (
+                f"Reliability of each head before and after temperature: {g.name}; the errors are "
+                "in the table"
+            )
+            figures = [
+                draw(risk_coverage_figure(curves, g.name), risk, name=f"risk-{i}"),
+                draw(reliability_figure(pairs, g.name), reliability, name=f"reliability-{i}"),
+            ]
+        notes = [f"{h}: left out, its predictions hold no probabilities." for h in left_out]
+        table = Table(f"Calibration: {g.name}", columns, body, notes)
+        return [table, *figures]
+
+    per_grid(section, c.grids, make)
+
+
+def errors(section: Section, c: Context) -> None:
+    """What a head was surest of, and wrong."""
+    section.intro = (
+        f"The {ERRORS} wrong answers of each head with the highest probability (after temperature "
+        "where the record has one; the surest of the seeds)."
+        + ("" if c.audio else " `serzoo report SUITE --audio` puts players beside them.")
+    )
+    left = [AUDIO_LIMIT]
+    faults: dict[str, None] = {}
+
+    def clip(runs: Sequence[Run], name: str) -> Cell:
+        run = next(r for r in runs if name in r.table.ids)
+        try:
+            uri = c.corpora.clip(run, name)
+        except FAULTS as error:
+            faults[f"{told(error)}: no audio."] = None
+            return Cell("not at hand")
+        if len(uri) > left[0]:
+            faults[f"Audio beyond {AUDIO_LIMIT // 2**20} MiB is left out."] = None
+            return Cell("left out")
+        left[0] -= len(uri)
+        return Cell(f"play {name}", None, uri)
+
+    def make(g: Grid) -> list[Part]:
+        parts: list[Part] = []
+        for head, runs in g.runs.items():
+            if not sure(g, head):
+                parts.append(Text(f"{head} gives no probabilities: none of its errors is surest."))
+                continue
+            try:
+                table, _ = tempered(runs)
+            except DataError:
+                table = g.pooled[head]
+            body = []
+            for name, i, share in surest_errors(table):
+                row = [name, table.speakers[i] or UNKNOWN, table.classes[table.labels[i]],
+                       table.classes[table.predicted[i]], cell(share, ".2f")]  # fmt: skip
+                row += [] if table.texts is None else [table.texts[i]]
+                body.append([*row, clip(runs, name)] if c.audio else row)
+            columns = ["utterance", "speaker", "reference", "predicted", "probability"]
+            columns += ["wrote"] * (table.texts is not None) + ["audio"] * c.audio
+            parts.append(Table(f"Most confident errors of {head}: {g.name}", columns, body))
+        return [Fold(g.name, parts, opened=g is c.grids[0])]
+
+    per_grid(section, c.grids, make)
+    section.messages.extend(faults)
+
+
+def surest_errors(table: PredictionTable, n: int = ERRORS) -> list[tuple[str, int, float]]:
+    """Utterance, row and probability of the surest wrong answers, an utterance once."""
+    known = np.flatnonzero(table.labelled & (table.predicted != table.labels))
+    share = table.probabilities().max(1)
+    found: dict[str, tuple[int, float]] = {}
+    for i in known[np.argsort(-share[known], kind="stable")]:
+        found.setdefault(table.ids[i].rpartition("#")[0], (int(i), float(share[i])))
+    return [(name, i, p) for name, (i, p) in list(found.items())[:n]]

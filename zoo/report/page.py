@@ -1,0 +1,250 @@
+"""One self-contained HTML file: tables that sort, figures that follow the theme, no network."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from ..core.errors import SerzooError
+from ..core.numbers import plain
+from ..run.record import Attributes
+from .runs import Corpora, Found
+from .summary import Grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Plot
+
+TEMPLATE = "page.html.j2"
+WIDE = 7.5  # inches: a drawing beyond is not shrunk to a phone, but scrolled
+
+
+class Cell(NamedTuple):
+    """One cell of a table.
+
+    Attributes:
+        text: what is read.
+        sort: number that the column is sorted by; None = by the text.
+        audio: a ``data:`` URI to play instead, or "".
+    """
+
+    text: str
+    sort: float | None = None
+    audio: str = ""
+
+
+Line = Sequence[Cell | str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption; the first cell of a row is its header."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Line]
+    notes: Sequence[str] = ()
+    kind: ClassVar[str] = "table"
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """Rows, plain texts as cells."""
+        return [[c if isinstance(c, Cell) else Cell(c) for c in row] for row in self.rows]
+
+    @property
+    def numeric(self) -> set[int]:
+        """Columns that hold a number."""
+        return {i for row in self.cells for i, c in enumerate(row) if c.sort is not None}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing as SVG, with a text that says what it shows."""
+
+    svg: str
+    alt: str
+    caption: str = ""
+    wide: bool = False
+    kind: ClassVar[str] = "figure"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures beside each other, as many as there is room for."""
+
+    parts: Sequence[Figure]
+    kind: ClassVar[str] = "row"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines to be typed or kept as they are."""
+
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Parts under a heading that opens and closes."""
+
+    title: str
+    parts: Sequence[Part]
+    opened: bool = False
+    kind: ClassVar[str] = "fold"
+
+
+Part = Table | Figure | Row | Text | Code | Fold
+
+
+@dataclass
+class Section:
+    """A section of the page.
+
+    Attributes:
+        id: anchor.
+        title: heading.
+        intro: how to read it.
+        parts: what it shows.
+        messages: what could not be made, and why; shown first.
+    """
+
+    id: str
+    title: str
+    intro: str = ""
+    parts: list[Part] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+
+def render(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """The page. All text is escaped; figures are taken as they are."""
+    from jinja2 import Environment, StrictUndefined
+
+    source = (files(__package__) / TEMPLATE).read_text("utf-8")
+    env = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return env.from_string(source).render(title=title, lead=lead, sections=sections)
+
+
+def draw(plot: Plot, alt: str, caption: str = "", *, name: str) -> Figure:
+    """A figure as SVG that takes its ink from the page, so that it can be read on dark as well.
+
+    Args:
+        plot: what is black in it takes the colour of the page's text.
+        alt: what it shows, for those who do not see it.
+        caption: below it.
+        name: of its own in the page: identifiers within the drawing are made of it.
+    """
+    from matplotlib import rc_context
+
+    plot.patch.set_alpha(0)
+    for axes in plot.axes:
+        axes.patch.set_alpha(0)
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        plot.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]  # an XML declaration has no place inside a page
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"#000000\b", "currentColor", svg)
+    # identifiers that the library counts from one are made the figure's own
+    own = re.sub(r"\W+", "-", name)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{own}.\1"', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{own}.", svg)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    return Figure(svg, alt, caption, wide=plot.get_figwidth() > WIDE)
+
+
+# ---- What the sections of a report share: the material, and what to do with faults.
+
+# what bad input ends in; SerzooError is a ValueError
+FAULTS = (ValueError, KeyError, TypeError, ArithmeticError, OSError)
+
+FIGURES = 12  # tables of a page that are drawn as well: a suite of conditions has many more
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a report is made of.
+
+    Attributes:
+        folder: of the suite.
+        plan: its ``suite.json``.
+        found: its cells.
+        grids: its tables.
+        refused: tables that cannot be made, and why.
+        rows: of the tables.
+        attributes: of utterances, by id; empty where records hold none.
+        attributes_fault: why there are none, or "".
+        time: where it went, in words.
+        audio: whether errors can be listened to.
+        corpora: opens them where that is asked for.
+    """
+
+    folder: Path
+    plan: dict[str, Any]
+    found: Found
+    grids: list[Grid]
+    refused: dict[tuple[str, str], str]
+    rows: list[dict[str, Any]]
+    attributes: Attributes
+    attributes_fault: str
+    time: str
+    audio: bool = False
+    corpora: Corpora = field(default_factory=Corpora)
+
+    @property
+    def baseline(self) -> str:
+        """The head that differences are taken to."""
+        return str(self.plan["baseline"])
+
+    def row(self, grid: Grid, head: str) -> dict[str, Any]:
+        """Of a head in a table."""
+        key = (grid.recipe, grid.encoder, head)
+        return next(r for r in self.rows if (r["recipe"], r["encoder"], r["head"]) == key)
+
+
+def drawn(section: Section, i: int) -> bool:
+    """Whether the i-th table is drawn; says so in the section where it is the first that is not."""
+    if i == FIGURES:
+        section.messages.append(f"Of more than {FIGURES} tables, the first {FIGURES} are drawn.")
+    return i < FIGURES
+
+
+def cell(value: float | None, form: str = ".3f") -> Cell:
+    """A number of a table."""
+    return Cell(plain(value, form), None if value is None else float(value))
+
+
+def per_grid(
+    section: Section, grids: Iterable[Grid], make: Callable[[Grid], Sequence[Part]]
+) -> None:
+    """Parts of every table; what cannot be made for one is said, and the others are made."""
+    for grid in grids:
+        try:
+            section.parts.extend(make(grid))
+        except FAULTS as error:
+            section.messages.append(f"{grid.name}: {told(error)}")
+
+
+def told(error: Exception) -> str:
+    """An error as a message for people."""
+    return (
+        str(error)
+        if isinstance(error, SerzooError)
+        else f"cannot be made ({type(error).__name__}: {error})"
+    )

@@ -1,0 +1,208 @@
+"""Tables from records: what a comparison found, and its refusal to compare the incomparable."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..core.errors import ComparisonError, DataError, counted
+from ..core.files import new_file, write_json
+from ..run.board import EVENTS
+from ..run.record import UTTERANCES, Attributes, read_attributes, read_plan, write_attributes
+from . import detail, overview, table
+from .page import FAULTS, Context, Section, render, told
+from .runs import (
+    PREDICTIONS,
+    Corpora,
+    Found,
+    Run,
+    by_pair,
+    certificate,
+    check_comparable,
+    encoder_name,
+    find_cells,
+    pooled,
+    read_runs,
+)
+from .summary import grids, rows_of, summarise
+from .table import markdown, matching_notes, show, source_notes, wide_console
+
+SECTIONS = (
+    ("compared", "What was compared, and how", detail.compared),
+    ("results", "Results", overview.results),
+    ("differences", "Paired differences", overview.differences),
+    ("learning", "Learning curves", overview.learning),
+    ("started", "What pre-training is worth", overview.started),
+    ("conditions", "By condition", overview.conditions),
+    ("across", "Across corpora", overview.across),
+    ("confusions", "Confusion matrices", detail.confusions),
+    ("groups", "Sub-groups", detail.groups),
+    ("calibration", "Calibration and risk-coverage", detail.calibration),
+    ("ranks", "Average ranks", detail.ranks),
+    ("variance", "What the numbers vary with", detail.variance),
+    ("cost", "Cost against quality", overview.cost),
+    ("errors", "Most confident errors", detail.errors),
+    ("missing", "Missing cells and classes", detail.missing),
+    ("made-with", "Command and versions", detail.made_with),
+)
+
+__all__ = [
+    "PREDICTIONS",
+    "Found",
+    "Run",
+    "by_pair",
+    "certificate",
+    "check_comparable",
+    "encoder_name",
+    "find_cells",
+    "pooled",
+    "read_runs",
+    "report",
+    "summarise",
+]
+
+
+def report(
+    folder: Path,
+    *,
+    console: Console | None = None,
+    audio: bool = False,
+    attributes: bool = False,
+) -> list[dict[str, Any]]:
+    """Tabulate a suite's folder: on the console, and as files in it.
+
+    ``table.md``, ``table.tex``, ``summary.json`` and ``report.html``, one file that needs no other;
+    of conditions ``degradation.md``, of adaptations ``learning_curves.md``.
+    Cells that failed, have not run or cannot be read are named and left out. A table whose cells
+    are not comparable is refused alone.
+
+    Args:
+        folder: of the suite.
+        console: where to print.
+        audio: put players beside the most confident errors; the corpora must be at hand.
+        attributes: take gender, language and duration of the utterances from the corpora and keep
+            them in the folder, for cells of before these were written.
+
+    Raises:
+        ComparisonError: when there is nothing to tabulate.
+    """
+    console = console or wide_console()
+    plan = read_plan(folder)
+    found = find_cells(folder, plan["cells"])
+    if not found.runs:
+        raise ComparisonError(_nothing(folder, plan, found))
+    made, refused = grids(found.runs)
+    rows = rows_of(made, plan["baseline"])
+    time = detail.totals(run.record for run in found.runs)
+    notes = [detail.in_words(time, plan.get("calls", []))]
+    notes += matching_notes(plan.get("matched", []))
+    notes += source_notes(plan.get("pretraining"))
+    notes += [f"{r}, encoder {e}: {why}" for (r, e), why in sorted(refused.items())]
+    notes += missing_notes(plan, found)
+    text = markdown(rows, plan["baseline"]) + "".join(f"\n{note}.\n" for note in notes)
+    text += "".join(f"- {n}: {why}\n" for n, why in (found.failed | found.broken).items())
+    summary = {"suite": plan, "rows": rows, "failed": sorted(found.failed), "time": time}
+    summary |= {
+        "broken": found.broken,
+        "refused": {", ".join(key): why for key, why in refused.items()},
+        "certificates": {grid.name: grid.certificate for grid in made},
+    }
+    write_json(folder / "summary.json", summary)
+    write_text(folder / "table.md", f"# {plan['title']}\n\n{text}")
+    write_text(folder / "table.tex", table.latex(rows, plan["baseline"]))
+    corpora = Corpora()
+    known, fault = _attributes(folder, found, corpora if attributes else None)
+    context = Context(
+        folder, plan, found, made, refused, rows, known, fault, notes[0], audio, corpora
+    )
+    write_text(folder / "report.html", page(context))
+    show(rows, plan["baseline"], console)
+    for note in notes:
+        console.print(note, style="yellow", markup=False, highlight=False)
+    for name, why in found.broken.items():
+        console.print(f"{name}: {why}", style="red", markup=False, highlight=False)
+    ends: list[tuple[str, Path | str]] = [
+        ("records and predictions", folder / "cells"),
+        ("table", folder / "table.md"),
+        ("report", folder / "report.html"),
+    ]
+    if "conditions" in plan:
+        ends.append(("degradation", overview.write_degradation(folder)))
+    if "shots" in plan:
+        ends.append(("learning curves", overview.write_few_shot(folder, plan["cells"])))
+    if shown := board(folder):
+        ends.append(("TensorBoard", shown))
+    for what, where in ends:
+        console.print(f"{what}: {where}", markup=False, highlight=False, soft_wrap=True)
+    return rows
+
+
+def page(c: Context) -> str:
+    """``report.html``; a section that cannot be made says why, and the others are made."""
+    made = []
+    for anchor, title, make in SECTIONS:
+        section = Section(anchor, title)
+        try:
+            make(section, c)
+        except FAULTS as error:
+            section.messages.append(told(error))
+        made.append(section)
+    lead = (
+        f"{counted(len(c.rows), 'row')} in {counted(len(c.grids), 'table')}, from "
+        f"{counted(len(c.found.runs), 'finished cell')}; "
+        f"differences are to {c.baseline}. Every number is computed from the cells' predictions."
+    )
+    return render(str(c.plan["title"]), lead, made)
+
+
+def _attributes(folder: Path, found: Found, corpora: Corpora | None) -> tuple[Attributes, str]:
+    """Attributes of utterances, and why there are none."""
+    try:
+        if corpora is not None:
+            known = corpora.attributes(found.runs)
+            write_attributes(folder / UTTERANCES, known)
+        return read_attributes(folder, [r.name for r in found.runs]), ""
+    except DataError as error:
+        return {}, str(error)
+
+
+def board(folder: Path) -> str:
+    """The command that shows a suite's cells in TensorBoard; "" where they wrote nothing for it."""
+    if next((folder / "cells").rglob(EVENTS), None) is None:
+        return ""
+    where = [] if folder.parent == Path("runs") else ["--out", str(folder.parent)]
+    return shlex.join(["serzoo", "tensorboard", folder.name, *where])
+
+
+def missing_notes(plan: dict[str, Any], found: Found) -> list[str]:
+    """How many cells are not in the tables, and why."""
+    parts = [
+        f"{len(names)} {what}"
+        for names, what in (
+            (found.failed, "failed"),
+            (found.missing, f"ha{'s' if len(found.missing) == 1 else 've'} not run"),
+            (found.broken, "cannot be read"),
+        )
+        if names
+    ]
+    return [f"of {len(plan['cells'])} cells, {', '.join(parts)}"] if parts else []
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write atomically: the file is whole or as before."""
+    with new_file(path) as draft:
+        draft.write_text(text, "utf-8")
+
+
+def _nothing(folder: Path, plan: dict[str, Any], found: Found) -> str:
+    reasons: Sequence[tuple[str, str]] = [*found.failed.items(), *found.broken.items()]
+    text = f"no finished cell in {folder} ({len(found.failed)} of {len(plan['cells'])} failed"
+    text += f", {len(found.broken)} cannot be read)" if found.broken else ")"
+    if reasons:
+        name, why = reasons[0]
+        text += f"; {name}: {why}" + ("; its log.txt has the details" if found.failed else "")
+    return text

@@ -1,0 +1,349 @@
+"""The finished cells of a comparison: what they are, and whether they may stand in one table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...datamodules.audio import read_utterance
+from ...datamodules.catalog import open_corpora
+from ..core.errors import ComparisonError, DataError, SerzooError
+from ..run.record import RECORD, Attributes, attributes_of, read_record
+from ..run.schema import DataConfig, OptimConfig
+from ..statistics.table import PredictionTable, merge
+
+KEYS = ("trials", "space", "heads", "draw", "seed")
+
+PREDICTIONS = "predictions.jsonl"
+KEYS = {
+    "config": ("recipe", "encoder", "head", "fold", "seed"),
+    "data": ("manifest", "split", "taxonomy"),
+    "selection": ("rule",),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished cell: its record and its test predictions."""
+
+    name: str
+    record: dict[str, Any]
+    table: PredictionTable
+    pair: str = ""  # the corpora of training and test, where these are different
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What stands in one table: the same data and the same encoder."""
+        cfg = self.record["config"]
+        stem = Path(cfg["recipe"]).stem
+        parts = [p for p in (stem, self.pair, self.condition) if p]
+        node = cfg["encoder"]
+        if self.record.get("kind") == "adaptation":  # how it was tuned is in the condition
+            node = self.record["source"]["encoder"]
+        return ", ".join(parts), encoder_name(node)
+
+    @property
+    def condition(self) -> str:
+        """What else a cell was made or tested under (``share=0.1``), by its record; or ""."""
+        axes = self.record.get("axes") or {}
+        parts = [str(self.record.get("condition") or ""), *(f"{k}={v}" for k, v in axes.items())]
+        return ", ".join(p for p in parts if p)
+
+    @property
+    def head(self) -> str:
+        """The name of its configuration, and what it started from; the type where it has none."""
+        cfg, arm = self.record["config"], self.record.get("pretraining")
+        name = str(cfg.get("head_name") or cfg["head"]["type"])
+        return f"{name} after {arm}" if arm not in (None, "none") else name
+
+    @property
+    def fold(self) -> int:
+        return int(self.record["config"]["fold"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.record["config"]["seed"])
+
+
+def encoder_name(node: Mapping[str, Any]) -> str:
+    """What tells one encoder of a comparison from another: its model, tuning and layers."""
+    name = Path(str(node.get("name") or node["type"])).name
+    if node.get("tuning") not in (None, "frozen"):
+        name += f" {node['tuning']}"
+    if node.get("layers") is not None:
+        name += f" layers {node['layers']}"
+    return name
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a suite's folder holds.
+
+    Attributes:
+        runs: finished cells.
+        failed: cells that ended badly, with their error.
+        missing: cells that have not run.
+        broken: cells that cannot be read, and why; they count as not run.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def others(self) -> list[str]:
+        """Names of all cells that are not finished, sorted."""
+        return sorted([*self.failed, *self.missing, *self.broken])
+
+
+def find_cells(folder: Path, names: Sequence[str] | None = None) -> Found:
+    """Read every cell of a suite's folder; one that cannot be read spoils no other."""
+    cells = folder / "cells"
+    if names is None:
+        names = sorted(p.name for p in cells.iterdir() if p.is_dir()) if cells.is_dir() else []
+    found = Found()
+    for name in names:
+        try:
+            record = read_record(cells / name)
+            if record is None:
+                found.missing.append(name)
+            elif record.get("status") != "ok":
+                found.failed[name] = str(record.get("error") or "no reason was recorded")
+            else:
+                found.runs.append(_read(cells / name, record))
+        except (DataError, ComparisonError) as error:
+            found.broken[name] = str(error)
+    return found
+
+
+def _read(folder: Path, record: dict[str, Any]) -> Run:
+    for key, inner in KEYS.items():
+        part = record.get(key)
+        if not isinstance(part, Mapping) or any(k not in part for k in inner):
+            raise DataError(
+                f"{folder / RECORD} lacks {key} ({', '.join(inner)}); remove the cell's "
+                "folder, and it is run again"
+            )
+    predictions = folder / PREDICTIONS
+    if not predictions.exists() and (packed := folder / f"{PREDICTIONS}.gz").exists():
+        predictions = packed  # as `benchmarks/` keeps them
+    table = PredictionTable.read_jsonl(predictions)
+    metrics = record.get("metrics") or {}
+    wanted = metrics.get("n", len(table)) + metrics.get("n_unlabelled", 0)
+    if "n" in metrics and wanted != len(table):
+        raise DataError(
+            f"{predictions} holds {len(table)} utterances and its record counts "
+            f"{wanted}; it was cut off or exchanged: remove the cell's folder, and it is run again"
+        )
+    return Run(folder.name, record, table)
+
+
+def read_runs(folder: Path, names: Sequence[str] | None = None) -> tuple[list[Run], list[str]]:
+    """Finished cells of a suite's folder, and the names of those that are not."""
+    found = find_cells(folder, names)
+    return found.runs, found.others
+
+
+def by_pair(runs: Sequence[Run]) -> list[Run]:
+    """Runs that were tested on corpora which they were not trained on, as one for each of these.
+
+    Numbers out of domain are never pooled over corpora: folds may test the same utterances.
+    """
+    found = []
+    for run in runs:
+        speakers = run.record.get("speakers") or {}
+        heard = {s.partition("/")[0] for part in ("train", "valid") for s in speakers.get(part, ())}
+        tables = run.table.by_corpus()
+        if not heard or heard & set(tables):
+            found.append(run)
+            continue
+        source = " and ".join(sorted(heard))
+        found += [replace(run, table=t, pair=f"{source} to {name}") for name, t in tables.items()]
+    return found
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Every head was trained and tested on the same data, by the same rule.
+
+    Raises:
+        ComparisonError: naming two cells that differ, in what, and both certificates.
+    """
+    folds: dict[tuple[Any, ...], Run] = {}
+    groups: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        first = groups.setdefault(run.group, run)  # of all folds
+        other = folds.setdefault((*run.group, run.fold), run)
+        for what, a, b in (
+            ("manifest", first, run),
+            ("split", other, run),
+            ("taxonomy", first, run),
+        ):
+            one, two = a.record["data"][what], b.record["data"][what]
+            if one != two:
+                raise ComparisonError(
+                    f"refusing to compare: the {what} differs ({one} in {a.name}, {two} in "
+                    f"{b.name}); remove the older cells and run them again{_two(a, b)}"
+                )
+        if first.record["selection"]["rule"] != run.record["selection"]["rule"]:
+            raise ComparisonError(
+                f"refusing to compare: {first.name} and {run.name} selected by different rules"
+                f"{_two(first, run)}"
+            )
+        one, two = _settings(other), _settings(run)
+        if one != two:
+            raise ComparisonError(
+                f"refusing to compare: {other.name} and {run.name} were trained with different "
+                f"settings: {_differing(one, two)}; set the same, or compare them under another "
+                "suite's name"
+            )
+
+
+def certificate(runs: Sequence[Run]) -> dict[str, Any]:
+    """What makes the cells of one table comparable, and its hash.
+
+    Returns:
+        ``manifest``, ``taxonomy``, ``rule``, ``splits`` (by fold) and ``hash``: 12 hexadecimal
+        digits over the others. Tables with one hash hold the same utterances in the same parts,
+        under the same classes, with the epoch selected alike.
+    """
+    data = runs[0].record["data"]
+    content = {
+        "manifest": data["manifest"],
+        "taxonomy": data["taxonomy"],
+        "rule": runs[0].record["selection"]["rule"],
+        "splits": {str(r.fold): r.record["data"]["split"] for r in sorted(runs, key=_fold)},
+    }
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return {**content, "hash": hashlib.sha256(text.encode()).hexdigest()[:12]}
+
+
+def _fold(run: Run) -> int:
+    return run.fold
+
+
+def _two(a: Run, b: Run) -> str:
+    """Certificates of two cells."""
+    one, two = certificate([a])["hash"], certificate([b])["hash"]
+    return f" (certificates {one} and {two})"
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What the heads of one table have in common, by path.
+
+    A key that is younger than a record has its default there: that is what it was trained with.
+    """
+    cfg = run.record["config"]
+    data = {**asdict(DataConfig()), **cfg["data"]}
+    keys = ("label", "batch_size", "batch_seconds", "max_seconds", "balance", "train_share")
+    found = {f"data.{k}": data[k] for k in keys}
+    # a search may give each head its own optimisation, but each the same number of trials
+    found |= {f"optim.{k}": v for k, v in asdict(OptimConfig()).items()}
+    found |= {f"optim.{k}": v for k, v in cfg["optim"].items()}
+    for key in searched(run.record):
+        found.pop(key, None)
+    found |= {f"encoder.{k}": v for k, v in cfg["encoder"].items()}
+    # stored and live features make other batches: by the length of frames, or of files
+    return found | {
+        "trainer.precision": cfg["trainer"]["precision"],
+        "features": run.record.get("features"),
+        "search": budget_of(run.record),
+    }
+
+
+def _differing(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
+    """``optim.epochs (2 and 3)``; of a search its name alone, which is long."""
+    keys = [k for k in {**one, **two} if one.get(k) != two.get(k)]
+    return ", ".join(k if k == "search" else f"{k} ({one.get(k)} and {two.get(k)})" for k in keys)
+
+
+def pooled(runs: Sequence[Run]) -> PredictionTable:
+    """Test tables of several folds and seeds in one, an utterance once per seed.
+
+    The class counts are the same for each seed, so the UAR of this table is the mean over seeds
+    of the UAR of each, also without any of the speakers.
+    """
+    tables = [replace(r.table, ids=[f"{i}#{r.seed}" for i in r.table.ids]) for r in runs]
+    return merge(tables)
+
+
+def searched(record: Mapping[str, Any]) -> set[str]:
+    """The settings that a record's search chose, for any head: ``optim.lr``."""
+    search = record.get("search") or {}
+    spaces = [search.get("space", {}), *(search.get("heads") or {}).values()]
+    return {key for space in spaces for key in space}
+
+
+def budget_of(record: Mapping[str, Any]) -> str:
+    """What a record's head was allowed to try, as text that can be compared; empty for nothing."""
+    search = record.get("search")
+    return json.dumps({k: search[k] for k in KEYS}, sort_keys=True) if search else ""
+
+
+class Corpora:
+    """The speech that runs were tested on, opened when asked for; each corpus once."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, Any] = {}
+
+    def speech(self, run: Run) -> Any:
+        """``utterances`` and ``roots`` of a run's corpora, which are here as they were there.
+
+        Raises:
+            DataError: they are not on this machine, or are other than the record's.
+        """
+        cfg = run.record["config"]
+        which = [cfg["data"].get(name) for name in ("root", "manifest", "options")]
+        key = json.dumps([cfg["corpus"], *which], sort_keys=True)
+        if key not in self._opened:
+            data = cfg["data"]
+            try:
+                self._opened[key] = open_corpora(
+                    cfg["corpus"],
+                    root=data.get("root"),
+                    manifest=data.get("manifest"),
+                    options=data.get("options") or {},
+                    progress=False,
+                )
+            except (SerzooError, OSError) as error:
+                raise DataError(f"{run.name}: its corpus cannot be opened ({error})") from error
+        speech, wanted = self._opened[key], run.record["data"]["manifest"]
+        if speech.sha != wanted:
+            raise DataError(
+                f"{run.name}: its corpus is another here (manifest {speech.sha}) than it was "
+                f"trained and tested on ({wanted})"
+            )
+        return speech
+
+    def attributes(self, runs: Iterable[Run]) -> Attributes:
+        """Attributes of what these runs were tested on."""
+        found: Attributes = {}
+        for run in runs:
+            tested = set(run.table.ids)
+            if not tested <= found.keys():
+                every = attributes_of(self.speech(run).utterances)
+                found |= {i: every[i] for i in tested if i in every}
+        return found
+
+    def clip(self, run: Run, name: str) -> str:
+        """An utterance as a ``data:`` URI: 16 kHz mono FLAC."""
+        import base64
+        import io
+
+        import soundfile
+
+        speech = self.speech(run)
+        at = next((u for u in speech.utterances if u.id == name), None)
+        if at is None:
+            raise DataError(
+                f"{name} is not in the corpus of {run.name}; set root= to the data of that run"
+            )
+        read = read_utterance
+        buffer = io.BytesIO()
+        samples = read(at, speech.roots[at.corpus])
+        soundfile.write(buffer, samples, 16_000, format="FLAC", subtype="PCM_16")
+        return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode()

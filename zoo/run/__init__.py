@@ -1,0 +1,1 @@
+"""One run: configuration, training, checkpoints, predictions."""

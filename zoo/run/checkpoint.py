@@ -1,0 +1,399 @@
+"""What a checkpoint leaves out, what it must hold, and how a model comes back from one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint as LightningModelCheckpoint
+from torch import Tensor
+
+from ..core.errors import CheckpointError, DamagedError, DataWarning, SerzooError
+from ..core.files import new_file
+from ..core.taxonomy import Taxonomy
+from .record import read_record
+
+if TYPE_CHECKING:
+    from .module import SERModule
+
+FORMAT = 1
+BROKEN = (None, errno.EINVAL)
+"""System errors that a damaged file makes a reader run into."""
+
+
+def strip_frozen(state: Mapping[str, Tensor], frozen: Collection[str]) -> dict[str, Tensor]:
+    """The state dict without what is rebuilt from a name.
+
+    By key, not by ``requires_grad``: running statistics are buffers, and belong to what was
+    trained.
+    """
+    return {k: v for k, v in state.items() if k not in frozen}
+
+
+def copied(module: SERModule) -> dict[str, Tensor]:
+    """A copy of all weights that a model saves."""
+    kept = strip_frozen(module.state_dict(), module.frozen_keys())
+    return {k: v.detach().cpu().clone() for k, v in kept.items()}
+
+
+def check_keys(
+    saved: Mapping[str, Tensor], own: Mapping[str, Tensor], frozen: Collection[str]
+) -> None:
+    """Refuse a state dict that does not hold exactly what this model saves.
+
+    Raises:
+        CheckpointError: naming the first missing, surplus or misshapen weights and their number.
+    """
+    wanted = strip_frozen(own, frozen)
+    problems = []
+    missing = sorted(set(wanted) - set(saved))
+    surplus = sorted(set(saved) - set(wanted))
+    shapes = sorted(k for k in set(wanted) & set(saved) if wanted[k].shape != saved[k].shape)
+    if missing:
+        problems.append(f"lacks {len(missing)} weights this model trains ({_some(missing)})")
+    if surplus:
+        problems.append(f"holds {len(surplus)} weights this model has not ({_some(surplus)})")
+    if shapes:
+        k = shapes[0]
+        problems.append(
+            f"{len(shapes)} weights differ in shape ({k}: {list(saved[k].shape)} in the "
+            f"checkpoint, {list(wanted[k].shape)} here)"
+        )
+    if problems:
+        raise CheckpointError(
+            "checkpoint "
+            + "; ".join(problems)
+            + "; was it saved with another head, encoder or option?"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content: tensors and plain containers only, nothing is executed.
+
+    Raises:
+        CheckpointError: when the file is missing, or is not serzoo's.
+        DamagedError: when it is damaged, or holds code.
+        OSError: when the system does not let it be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint at {path}; give a .ckpt file, or a run's folder with "
+            "checkpoints/best.ckpt, or a folder that `serzoo save` wrote, or its hub id"
+        )
+    try:
+        _check_whole(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:
+        if isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno not in BROKEN):
+            raise  # the file may be whole
+        reason = str(e).partition("\n")[0].partition(". ")[0] or type(e).__name__
+        raise DamagedError(
+            f"cannot read {path}: {reason[:200]}; it is damaged, or holds more than tensors and "
+            "plain containers, which serzoo does not load: fetch it again, or train again (remove "
+            "the run's record.json first)"
+        ) from e
+    if not isinstance(content, dict) or "serzoo" not in content:
+        raise CheckpointError(
+            f"{path} was not written by serzoo; train a model with `serzoo train`"
+        )
+    meta = content["serzoo"]
+    found = meta.get("format") if isinstance(meta, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {found!r}, this serzoo reads {FORMAT}; install the serzoo that "
+            "wrote it, or train again"
+        )
+    return content
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse a file that is not what was written: torch itself looks at no checksum."""
+    if path.stat().st_size == 0:
+        raise EOFError("it has 0 bytes")
+    if zipfile.is_zipfile(path):  # anything else torch takes for an old format, and refuses
+        with zipfile.ZipFile(path) as file:
+            if (part := file.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the checksum of its part {part} is wrong")
+
+
+def newest(folder: Path, *, aside: bool) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that a run goes on from: that of its last epoch, else of its best.
+
+    What cannot be used is told, and not lost. All processes of a run come to the same, in any
+    order: a file that another has put aside is as good as a damaged one.
+
+    Args:
+        folder: of the run's checkpoints.
+        aside: rename files that cannot be used to ``<name>.kept``; for one process of the run.
+
+    Returns:
+        Its path and content; None = the run begins at its beginning: no epoch has ended, or the
+        best epoch, which would be selected in the end, cannot be read.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    useless: dict[str, str] = {}
+    for name in ("last.ckpt", "best.ckpt"):
+        try:
+            found[name] = read(folder / name)
+        except DamagedError as error:
+            useless[name] = str(error)
+        except CheckpointError:
+            if (folder / name).is_file():
+                raise
+    if "best.ckpt" not in found and _selected(found.get("last.ckpt", {})):
+        useless["last.ckpt"] = f"{folder / 'last.ckpt'} is of no use without its best.ckpt"
+        del found["last.ckpt"]
+    name = next(iter(found), "")
+    on = f"goes on from {name}, epoch {found[name]['epoch']}" if found else "starts again"
+    for old, why in useless.items():
+        if aside and (folder / old).is_file():
+            (folder / old).replace(folder / f"{old}.kept")
+        warnings.warn(
+            f"{why}. The run {on}; the file is kept as {old}.kept", DataWarning, stacklevel=2
+        )
+    return (folder / name, found[name]) if found else None
+
+
+def _selected(content: Mapping[str, Any]) -> bool:
+    """Whether a run had a best epoch when this was written."""
+    states = content.get("callbacks", {}).values()
+    return any(isinstance(s, dict) and s.get("best_model_score") is not None for s in states)
+
+
+class ModelCheckpoint(LightningModelCheckpoint):
+    """Lightning's, which knows what it kept in a folder of another name, too: runs are moved.
+
+    It has Lightning's name, under which its state lies in a checkpoint.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Paths of the state are looked for where the files are now."""
+        folder = str(self.dirpath)
+
+        def here(path: str) -> str:
+            return str(Path(folder, Path(path).name)) if path else path
+
+        paths = {k: here(v) for k, v in state_dict.items() if k.endswith("_path")}
+        kept = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        moved = {**state_dict, **paths, "dirpath": folder, "best_k_models": kept}
+        super().load_state_dict(moved)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Lightning's way to write a checkpoint, by which a file is whole or as before.
+
+    Lightning's own writes to a temporary folder and moves the file over, which is a copy where the
+    two are on different disks.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write beside the target and rename.
+
+        Raises:
+            OSError: when it cannot be written; the target is as before.
+        """
+        with new_file(Path(path)) as draft, draft.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch hides what the system said
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before it has its name
+
+
+def load(
+    path: str | Path, *, revision: str | None = None, base: str | None = None, **made: Any
+) -> SERModule:
+    """The trained model of a checkpoint, a run or a saved folder, in evaluation mode.
+
+    Args:
+        path: a ``.ckpt`` file, a run's folder (its best checkpoint), a folder that
+            ``save_pretrained`` wrote, or the hub id of one.
+        revision: commit, tag or branch of a hub id.
+        base: folder or hub id of the published encoder, where it is not to be found under the
+            name that it was trained from; its weights must be the same.
+        made: ``encoder`` and ``head``, built as they were trained, where their classes are not
+            registered; and what else :func:`.building.build` takes.
+
+    Raises:
+        CheckpointError: when it cannot be read or does not fit the model that it describes.
+    """
+    from . import save
+
+    if save.is_meant(path):
+        return save.load(path, revision=revision, base=base, **made)
+    if revision is not None:
+        raise CheckpointError(f"{path} is no hub id and has no revision '{revision}'; leave it out")
+    content = read(path)
+    try:
+        module = rebuild(content["serzoo"], path, base, **made)
+        restore(module, content)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, SerzooError):
+            raise
+        raise CheckpointError(
+            f"{path} does not describe a model that can be built ({type(error).__name__}: {error});"
+            " was it changed by hand? train again, or fetch it again"
+        ) from error
+    module.temperature = temperature_of(path)
+    return module.eval()
+
+
+def rebuild(
+    meta: Mapping[str, Any], path: str | Path, base: str | None = None, **made: Any
+) -> SERModule:
+    """The model that a checkpoint's metadata describes, with what is published but not trained.
+
+    Args:
+        meta: what :func:`serzoo.zoo.run.train.train` gives a module as metadata.
+        path: where it was found, for messages.
+        base: the published encoder's folder or hub id, instead of its name in the configuration.
+        made: as for :func:`load`.
+
+    Raises:
+        CheckpointError: when something is missing, the order of classes was changed, or the
+            published weights are not those that the model was trained on.
+    """
+    from .build import OPTIONS, build
+    from .config import RunConfig
+
+    lacking = [k for k in ("config", "taxonomy", "taxonomy_fingerprint") if k not in meta]
+    if lacking:
+        raise CheckpointError(
+            f"{path} does not say how to build its model (no {', '.join(lacking)}); only what "
+            "`serzoo train` wrote can be loaded by itself: build the module and use restore()"
+        )
+    own: Mapping[str, str] = meta.get("own") or {}
+    if unknown := [part for part in own if made.get(part) is None]:
+        raise CheckpointError(
+            f"{path}: "
+            + "; ".join(f"its {part} is {own[part]}" for part in unknown)
+            + ", which serzoo cannot build by a registered name; build it as it was trained and "
+            f"pass it: SERModule.load_from_checkpoint({str(path)!r}, "
+            + ", ".join(f"{part}=..." for part in unknown)
+            + ")"
+        )
+    taxonomy = Taxonomy.from_dict(meta["taxonomy"])
+    if taxonomy.fingerprint != meta["taxonomy_fingerprint"]:
+        raise CheckpointError(
+            f"{path}: its taxonomy has fingerprint {taxonomy.fingerprint}, but the model was "
+            f"trained with {meta['taxonomy_fingerprint']}: classes or their order were changed"
+        )
+    config = dict(meta["config"])
+    if changed := {key: made.pop(key) for key in OPTIONS if key in made}:
+        config["optim"] = {**config.get("optim", {}), **changed}  # and so it is saved again
+        meta = {**meta, "config": config}
+    cfg = RunConfig.from_dict(config)
+    if base is not None:
+        if "name" not in cfg.encoder:
+            raise CheckpointError(
+                f"{path} has an encoder '{cfg.encoder.get('type')}', which stands on nothing "
+                f"published; leave base='{base}' out"
+            )
+        cfg.encoder |= {"name": base} | ({"revision": None} if "revision" in cfg.encoder else {})
+    elif commit := meta.get("published", {}).get("encoder", {}).get("commit"):
+        cfg.encoder["revision"] = commit  # a branch may have moved since
+    first = meta.get("widened_from")  # an adapted model's head was made for fewer classes
+    made_for = Taxonomy.from_dict(first) if first else taxonomy
+    module = build(cfg, made_for, {k: v for k, v in meta.items() if k != "format"}, **made)
+    module.head.widen(taxonomy)
+    check_published(meta.get("published", {}), published_parts(module), str(path))
+    return module
+
+
+def published_parts(module: SERModule) -> dict[str, dict[str, Any]]:
+    """What a model takes over from others, by part: digest of the weights, and their commit."""
+    from ..core.hub import weights_digest
+
+    about = module.encoder.describe()
+    parts = {}
+    if "weights" in about:
+        parts["encoder"] = {k: about.get(k) for k in ("weights", "name", "revision", "commit")}
+    for name, root in module.head.frozen_roots().items():
+        parts[f"head.{name}"] = {"weights": weights_digest(root)}
+    return parts
+
+
+def check_published(saved: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
+    """Refuse to put trained weights on other published ones than they were trained on.
+
+    Parts that were saved without a digest are not checked.
+
+    Raises:
+        CheckpointError: naming both digests and where they came from.
+    """
+    for part, trained in saved.items():
+        here = own.get(part, {})
+        if here.get("weights") != trained.get("weights"):
+            raise CheckpointError(
+                f"{where} was trained on published weights {trained.get('weights')} of its {part}"
+                f"{_origin(trained)}, but those here are {here.get('weights')}{_origin(here)}; "
+                "load it with the same ones: give their folder, or fetch that revision"
+            )
+
+
+def _origin(part: Mapping[str, Any]) -> str:
+    if not part.get("name"):
+        return ""
+    asked, commit = part.get("revision"), part.get("commit")
+    return (
+        f" ('{part['name']}', revision {asked or 'not given'}"
+        + (f", commit {commit}" if commit and commit != asked else "")
+        + ")"
+    )
+
+
+def temperature_of(path: str | Path) -> float | None:
+    """The temperature that a run fitted on validation for its best checkpoint.
+
+    Args:
+        path: the run's folder, or its ``checkpoints/best.ckpt``.
+
+    Returns:
+        None for any other checkpoint, and where the run has not ended.
+    """
+    path = Path(path)
+    if path.is_file():
+        if (path.parent.name, path.name) != ("checkpoints", "best.ckpt"):
+            return None
+        path = path.parent.parent
+    value = ((read_record(path) or {}).get("metrics") or {}).get("temperature")
+    return None if value is None else float(value)
+
+
+def restore(module: SERModule, content: Mapping[str, Any]) -> None:
+    """Give a module the weights that were selected: the averaged ones, where there are any.
+
+    Raises:
+        CheckpointError: when they are not exactly what the module saves.
+    """
+    weights = content.get("ema") or content["state_dict"]
+    check_keys(weights, module.state_dict(), module.frozen_keys())
+    if module.average is not None:
+        module.average.restart()  # those of its last step are not what was selected
+    if not any(hasattr(p, "full_tensor") for p in module.parameters()):
+        module.load_state_dict(weights, strict=False)
+        return
+    # weights that are shared out over processes
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    whole = StateDictOptions(full_state_dict=True, strict=False)
+    set_model_state_dict(module, dict(weights), options=whole)

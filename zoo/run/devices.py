@@ -1,0 +1,270 @@
+"""What a run asks of the machine: a device and a precision, and whether they are there."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.fabric.plugins.environments.lsf import LSFEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+from ..core.errors import ConfigError, ProcessError
+from .checkpoint import WholeFiles
+from .config import RunConfig
+from .schema import ALIASES
+
+if TYPE_CHECKING:
+    from .module import SERModule
+
+CLUSTERS = (SLURMEnvironment, TorchElasticEnvironment, LSFEnvironment)
+
+
+def device_of(cfg: RunConfig) -> torch.device:
+    """What a run would compute on; the CPU where what it asks for is not there."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    wanted = cfg.trainer.accelerator
+    if cuda and wanted in ("auto", "gpu", "cuda"):
+        return torch.device("cuda", 0)
+    if mps and wanted in ("auto", "gpu", "mps"):
+        return torch.device("mps", 0)
+    return torch.device("cpu")
+
+
+def precision_of(cfg: RunConfig) -> str:
+    """The precision asked for, or ``32-true`` where the device cannot compute in it."""
+    wanted = ALIASES.get(cfg.trainer.precision, cfg.trainer.precision)
+    return wanted if can(device_of(cfg), wanted) else "32-true"
+
+
+def can(device: torch.device, precision: str) -> bool:
+    """Whether a device can compute in one of :data:`serzoo.zoo.run.schema.PRECISIONS`."""
+    if device.type == "cuda" and precision.startswith("bf16"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return not (device.type == "cpu" and precision.startswith("16"))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def number_of(device: torch.device) -> int:
+    """Processes of a run that one machine has room for: one for each GPU, or each core."""
+    if device.type == "cuda":
+        return torch.cuda.device_count()
+    return cores() if device.type == "cpu" else 1
+
+
+def refused_devices(cfg: RunConfig) -> str | None:
+    """Why the devices that a run asks for are not to be had here; None where they are."""
+    t, device = cfg.trainer, device_of(cfg)
+    if t.accelerator not in ("auto", "cpu") and device.type == "cpu":
+        return (
+            f"trainer.accelerator={t.accelerator}, but torch {torch.__version__} finds none here; "
+            "set trainer.accelerator=auto, or install torch for this device"
+        )
+    number, kind = number_of(device), device.type
+    if kind == "cpu":
+        # what a cluster starts is already there, each process on cores of its own
+        if t.devices > number and not any(cluster.detect() for cluster in CLUSTERS):
+            return (
+                f"trainer.devices={t.devices} on the CPU starts {t.devices} processes, but this "
+                f"machine has {number} core{'s' if number > 1 else ''} for them; set "
+                f"trainer.devices={number}" + (" at most" if number > 1 else "")
+            )
+    elif t.devices > number:
+        return (
+            f"trainer.devices={t.devices}, but there {'is' if number == 1 else 'are'} {number} of "
+            f"kind {kind}; set trainer.devices={number}"
+        )
+    if kind == "mps" and t.strategy == "fsdp":
+        return "trainer.strategy=fsdp shares weights out over GPUs of kind cuda; set auto on mps"
+    return None
+
+
+def refused_precision(cfg: RunConfig) -> str | None:
+    """Why the device of a run does not compute in the precision asked for; None where it does."""
+    device, asked = device_of(cfg), cfg.trainer.precision
+    if can(device, ALIASES.get(asked, asked)):
+        return None
+    if device.type == "cpu":
+        return (
+            f"trainer.precision={asked} is for GPUs, and this run is on the CPU, which has no "
+            "float16 training; set trainer.precision=bf16-mixed or 32-true"
+        )
+    return (
+        f"trainer.precision={asked}, but {torch.cuda.get_device_name()} has no bfloat16; set "
+        "trainer.precision=16-mixed or 32-true"
+    )
+
+
+def refuse_absent(cfg: RunConfig) -> None:
+    """Refuse a run that this machine cannot train as it is asked to.
+
+    ``serzoo config`` does not ask: a run for a cluster may be composed on a laptop.
+
+    Raises:
+        ConfigError: with what was asked for, what there is, and what to set.
+    """
+    if found := [text for text in (refused_devices(cfg), refused_precision(cfg)) if text]:
+        raise ConfigError("; ".join(found))
+
+
+# ---- Several processes: the strategy, on a cluster or not, and what is said when one of them dies.
+
+STEPS = ("training_step", "validation_step", "test_step")
+
+
+def strategy(cfg: RunConfig) -> Any:
+    """What Lightning's trainer is to be given.
+
+    ``ddp`` copies the model to every device; ``fsdp`` shares its weights, gradients and optimiser
+    states out (FSDP2), for full tuning of encoders that do not fit one device.
+    """
+    t = cfg.trainer
+    world = t.devices * t.num_nodes
+    if t.strategy == "fsdp":
+        return ModelParallelStrategy(
+            data_parallel_size=world, tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
+    return "ddp" if world > 1 else "auto"
+
+
+def plugins() -> list[Any]:
+    """Lightning's plugins: checkpoints are written whole; on SLURM, none amid an epoch.
+
+    Lightning would save where the signal finds it and start the next job there, with the epoch's
+    first batches again. A run goes on from its last whole epoch by itself, exactly: all that a
+    requeued job has to do is to start the same command (zoo/README.md has the script).
+    """
+    cluster = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    return [WholeFiles(), *cluster]
+
+
+def share_out(module: SERModule) -> None:
+    """Shard a module's weights over the processes of its device mesh, block by block.
+
+    Steps, not ``forward``, are what Lightning calls; they are registered so that the weights of
+    the outermost part are gathered for them.
+    """
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    mesh = module.device_mesh
+    assert mesh is not None
+    data = mesh["data_parallel"]
+    for parameter in module.parameters():  # weights in channels-last order are refused
+        parameter.data = parameter.data.contiguous()
+    family = getattr(module.encoder, "family", None)
+    for block in family.blocks if family is not None else []:
+        fully_shard(block, mesh=data)
+    fully_shard(module, mesh=data)
+    for step in STEPS:
+        register_fsdp_forward_method(module, step)
+
+
+@contextmanager
+def told_of_losses(world: int) -> Iterator[None]:
+    """Turn what a lost process does to the others into a message.
+
+    Raises:
+        ProcessError: instead of the communication library's own error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        lost = ("Connection closed", "Connection reset", "Broken pipe", "NCCL", "Timed out waiting")
+        if world == 1 or not any(sign in text for sign in lost):
+            raise
+        raise ProcessError(
+            f"another of the {world} processes of this run is gone ({text.splitlines()[0]}); its "
+            "own last words say why (out of memory, most often). Start the same command again: "
+            "the run goes on from its last whole epoch"
+        ) from error
+
+
+# ---- How much memory a stretch of code takes at its peak, and how much there is.
+
+STATM = Path("/proc/self/statm")
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+class PeakMemory:
+    """Measures, as a context, by how much the memory in use grew at its peak.
+
+    On CUDA what the allocator handed out; elsewhere the resident size of the process, looked at
+    every five milliseconds.
+
+    Args:
+        device: whose memory.
+
+    Attributes:
+        growth: bytes, after the context has ended; 0 where the system does not tell.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self.device, self.growth = device, 0
+
+    @property
+    def source(self) -> str:
+        """Where the number comes from, in words."""
+        return "CUDA's allocator" if self.cuda else "growth of the process' resident size"
+
+    def __enter__(self) -> PeakMemory:
+        if self.cuda:
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._before = torch.cuda.memory_allocated(self.device)
+            return self
+        self._before = self._peak = _resident()
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.005):
+            self._peak = max(self._peak, _resident())
+
+    def __exit__(self, *_: object) -> None:
+        if self.cuda:
+            self.growth = torch.cuda.max_memory_allocated(self.device) - self._before
+            return
+        self._ended.set()
+        self._watcher.join()
+        self.growth = max(self._peak, _resident()) - self._before
+
+
+def _resident() -> int:
+    """Bytes of this process that lie in memory; 0 where the system does not tell."""
+    try:
+        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that are free on a device; a container's limit counts. None where unknown."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what the allocator keeps for later is free
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = MEMINFO.read_text().splitlines()
+        line = next(text for text in lines if text.startswith("MemAvailable:"))
+        found.append(int(line.split()[1]) * 1024)
+    with suppress(OSError, ValueError):  # "max" is no number: no limit
+        limit = int((CGROUP / "memory.max").read_text())
+        found.append(limit - int((CGROUP / "memory.current").read_text()))
+    return max(0, min(found)) if found else None

@@ -1,0 +1,183 @@
+"""Rows of predictions, in memory and as CSV or JSONL."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, overload
+
+from ..core.errors import ConfigError
+from ..core.files import new_file
+from ..core.notices import shown
+
+FORMATS = (".csv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One window of one recording, or why there is none.
+
+    Attributes:
+        file: name of the recording.
+        start: seconds into it.
+        end: seconds into it.
+        label: the likeliest class.
+        probs: class to probability.
+        calibrated: whether the probabilities were scaled by a temperature fitted on validation.
+        text: what the head wrote freely, where it writes.
+        error: why this recording, its rest from ``start``, or what is before ``end``, was not
+            predicted.
+    """
+
+    file: str
+    start: float | None = None
+    end: float | None = None
+    label: str | None = None
+    probs: dict[str, float] = field(default_factory=dict)
+    calibrated: bool = False
+    text: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    r"""How rows are written: the same columns for every row of a model.
+
+    ``file, start, end, label, p_<class> ..., calibrated, [text,] error``; seconds to the
+    millisecond, probabilities to six digits. Bytes of a name that are not UTF-8 are written as
+    ``\xNN``.
+
+    Attributes:
+        classes: in the model's order.
+        text: whether the head writes freely.
+    """
+
+    classes: Sequence[str]
+    text: bool = False
+
+    def row(self, row: Row) -> dict[str, Any]:
+        """A row as plain values; None where there is none."""
+        values: dict[str, Any] = {"file": shown(row.file)}
+        values["start"] = None if row.start is None else round(row.start, 3)
+        values["end"] = None if row.end is None else round(row.end, 3)
+        values["label"] = row.label
+        for name in self.classes:
+            values[f"p_{name}"] = round(row.probs[name], 6) if row.probs else None
+        values["calibrated"] = row.calibrated if row.probs else None
+        if self.text:
+            values["text"] = row.text
+        values["error"] = None if row.error is None else shown(row.error)
+        return values
+
+    def write(self, rows: Iterable[Row], file: IO[str], suffix: str) -> Iterator[Row]:
+        """Write rows as they come, and hand them on.
+
+        Args:
+            rows: any number.
+            file: opened with ``newline=""``.
+            suffix: ``.csv`` or ``.jsonl``.
+        """
+        if suffix == ".jsonl":
+            for row in rows:
+                file.write(json.dumps(self.row(row), ensure_ascii=False) + "\n")
+                file.flush()
+                yield row
+            return
+        names = list(self.row(Row("")))
+        table = csv.DictWriter(file, names, lineterminator="\n")
+        table.writeheader()
+        for row in rows:
+            table.writerow({k: _cell(v) for k, v in self.row(row).items()})
+            file.flush()
+            yield row
+
+
+class Predictions(Sequence[Row]):
+    """All rows of a prediction, in the order of the inputs.
+
+    Args:
+        rows: the rows.
+        columns: how they are written.
+    """
+
+    def __init__(self, rows: Iterable[Row], columns: Columns) -> None:
+        self.rows, self.columns = list(rows), columns
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Predictions: ...
+    def __getitem__(self, index: int | slice) -> Row | Predictions:
+        if isinstance(index, slice):
+            return Predictions(self.rows[index], self.columns)
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def errors(self) -> list[Row]:
+        """The rows that say why something was not predicted."""
+        return [row for row in self.rows if row.error is not None]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Rows as plain values, as they are written."""
+        return [self.columns.row(row) for row in self.rows]
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write a table; returns where."""
+        return self._write(Path(path), ".csv")
+
+    def to_jsonl(self, path: str | Path) -> Path:
+        """Write one JSON object per line; returns where."""
+        return self._write(Path(path), ".jsonl")
+
+    def _write(self, path: Path, suffix: str) -> Path:
+        with new_file(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+            for _ in self.columns.write(self.rows, file, suffix):
+                pass
+        return path
+
+    def __repr__(self) -> str:
+        files = len({row.file for row in self.rows})
+        kind = "calibrated" if any(row.calibrated for row in self.rows) else "not calibrated"
+        lines = [
+            f"Predictions: {len(self.rows)} rows of {files} recordings, {len(self.errors)} with "
+            f"errors; {', '.join(self.columns.classes)} ({kind})"
+        ]
+        for row in self.rows[:10]:
+            where = (
+                "" if row.start is None or row.end is None else f" {row.start:.2f}-{row.end:.2f} s"
+            )
+            if row.error is not None:
+                what = row.error
+            else:
+                what = f"{row.label} {row.probs[str(row.label)]:.2f}"
+                what += f" {row.text!r}" if row.text is not None else ""
+            lines.append(f"  {shown(f'{row.file}{where}: {what}')}")
+        if len(self.rows) > 10:
+            lines.append(f"  ... {len(self.rows) - 10} more")
+        return "\n".join(lines)
+
+
+def suffix_of(out: str | Path | None) -> str:
+    """Format of an output file; CSV where there is none.
+
+    Raises:
+        ConfigError: when the name ends in neither format.
+    """
+    if out is None:
+        return ".csv"
+    suffix = Path(out).suffix.lower()
+    if suffix not in FORMATS:
+        raise ConfigError(f"out is '{out}'; give a name that ends in {' or '.join(FORMATS)}")
+    return suffix
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else value

@@ -1,0 +1,330 @@
+"""`serzoo probe`: does a representation model prosody?
+
+Linear probes from the mean frame of each utterance to its F0, level and rate, on speakers that the
+probes were not fitted on, beside the same encoder with the weights that it would start from: what
+both say, the architecture and the spectrum give away by themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...datamodules.prosody import UNITS, open_probing
+from ..core import registry
+from ..core.encoder import Encoder
+from ..core.errors import ConfigError, suggest
+from ..core.files import check_place, write_json
+from ..core.notices import quiet
+from ..core.speakers import cannot_tell, shared
+from ..encoders.hf import HFEncoder
+from ..statistics.probe import Probed, probe, r2, r2_difference
+from ..statistics.rates import FloatArray
+from ..statistics.speakers import Difference, Interval
+from . import checkpoint, config, save
+from .config import RunConfig
+from .record import RECORD, environment
+from .trained import TrainedEncoder, untrained
+
+# ---- What probes found: numbers for the record, and a table.
+
+WAYS = {"all": False, "within": True}
+"""Of looking at a quantity: as it is, and without the means of speakers."""
+
+Found = dict[str, dict[str, Probed]]
+"""Way to quantity to probe."""
+
+
+def numbers(found: dict[str, Found]) -> dict[str, Any]:
+    """For the record: of each quantity its unit, and R² of each way and model."""
+    units = UNITS
+    result: dict[str, Any] = {}
+    for name in found["model"]["all"]:
+        result[name] = {"unit": units[name]}
+        for way in WAYS:
+            mine = found["model"][way][name]
+            entry: dict[str, Any] = {
+                "utterances": mine.utterances,
+                "model": _plain(r2(mine)) | {"strengths": mine.strengths},
+            }
+            if "against" in found:
+                other = found["against"][way][name]
+                entry["against"] = _plain(r2(other)) | {"strengths": other.strengths}
+                difference = r2_difference(mine, other)
+                entry["difference"] = _plain(difference) | {"p": difference.p}
+            result[name][way] = entry
+    return result
+
+
+def told(entry: dict[str, Any]) -> str:
+    """A record, for reading."""
+    data, compared = entry["data"], entry["against"] is not None
+    head = ["", "R² of the model", *(["R² of the other", "difference"] if compared else [])]
+    titles = {"all": "as it is", "within": "within speakers (each speaker's mean taken off)"}
+    rows = []
+    for way, title in titles.items():
+        rows.append([title])
+        for name, quantity in entry["quantities"].items():
+            found = quantity[way]
+            cells = [found[k] for k in ("model", "against", "difference") if k in found]
+            rows.append([f"  {name}", *map(_cell, cells)])
+    widths = [max(len(r[i]) for r in [head, *rows] if len(r) > 1) for i in range(len(head))]
+    text = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=False)) for r in [head, *rows]]
+    lines = [line.rstrip() for line in text]
+    n = max(q["all"]["utterances"] for q in entry["quantities"].values())
+    lines.append(
+        f"{n} utterances of {len(data['speakers'])} speakers of {', '.join(data['corpora'])}, "
+        f"{data['folds']} folds of {data['protocol']}; 95 % intervals over speakers; "
+        f"the rate is from {data['rate_from']}"
+    )
+    if compared:
+        other = entry["against"]
+        what = other.get("path") or other.get("recipe") or "the same encoder, untrained"
+        lines.append(f"the other: {what}")
+    if heard := entry["speakers_heard"]:
+        lines.append(
+            f"{len(heard)} of these speakers were heard when the encoder was trained; fold=K "
+            "scores one fold's only"
+        )
+    if unsure := entry.get("speakers_unsure"):
+        lines.append(
+            "cannot tell whether the encoder heard these speakers: not every speaker of "
+            f"{', '.join(unsure)} is known"
+        )
+    return "\n".join(lines)
+
+
+def _cell(v: dict[str, Any]) -> str:
+    value, low, high = (v[k] for k in ("value", "low", "high"))
+    if value is None or value != value:
+        return "–"
+    return f"{value:.2f}" + ("" if low is None or low != low else f" ({low:.2f} to {high:.2f})")
+
+
+def _plain(v: Interval | Difference) -> dict[str, Any]:
+    return {"value": v.value, "low": v.low, "high": v.high}
+
+
+# ----
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An encoder to look into.
+
+    Attributes:
+        name: as it was asked for.
+        encoder: in evaluation mode.
+        cfg: of its run, or of the recipe.
+        heard: ``corpus/speaker`` names that it was trained or selected on.
+        about: for the record.
+        fresh: nobody trained it.
+    """
+
+    name: str
+    encoder: Encoder
+    cfg: RunConfig
+    heard: frozenset[str]
+    about: dict[str, Any]
+    fresh: bool = False
+
+
+def probe_model(
+    model: str | Path,
+    settings: Sequence[str] = (),
+    *,
+    against: str = "untrained",
+    data: str | Sequence[str] | None = None,
+    root: str | None = None,
+    protocol: str | None = None,
+    fold: int | None = None,
+    options: dict[str, Any] | None = None,
+    rate_from: str = "auto",
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Probe a representation for prosody and write a record.
+
+    Args:
+        model: a run's folder, a ``.ckpt`` file, a saved folder or hub id; or a recipe, whose
+            encoder is taken as published, or as it starts.
+        settings: of the recipe (``encoder=wav2vec2-base``).
+        against: ``untrained`` = the same encoder before training, ``none``, or another model.
+        data: names of corpora, or a prepared manifest (``.jsonl``); the model's own by default.
+        root: folder of the corpus.
+        protocol: whose folds make probes; the corpus' own by default.
+        fold: one fold only; all by default.
+        options: keywords of the corpus' reader.
+        rate_from: where the speaking rate comes from: ``auto``, ``text``, ``audio``.
+        out: folder of the record.
+        progress: show bars.
+
+    Returns:
+        The record, with ``folder``.
+
+    Raises:
+        ConfigError: when there is no such model, recipe or setting, or no pyworld.
+        DataError: when folds share speakers, and for anything wrong with the data.
+    """
+    quiet()
+    began = time.perf_counter()
+    if out is not None:
+        check_place(Path(out) / RECORD)
+    subject = subject_of(str(model), settings)
+    other = other_of(subject, against)  # what is wrong with it is told before any audio is read
+    cfg = subject.cfg
+    own = data is None
+    named = [data] if isinstance(data, str) else list(data or cfg.corpus)
+    manifest = named[0] if len(named) == 1 and named[0].endswith(".jsonl") else None
+    probing = open_probing(
+        [] if manifest else named,
+        protocol=protocol or (cfg.protocol if own else None),
+        fold=fold,
+        root=root or (cfg.data.root if own else None),
+        manifest=manifest or (cfg.data.manifest if own else None),
+        options=options or (cfg.data.options if own else None),
+        max_seconds=cfg.data.max_seconds,
+        rate_from=rate_from,
+        progress=progress,
+    )
+    found = {"model": probes(subject, probing)}
+    if other is not None:
+        found["against"] = probes(other, probing)
+    tested = sorted({s for p in found["model"]["all"].values() for s in p.speakers})
+    entry = {
+        "status": "ok",
+        "format": 1,
+        "kind": "probe",
+        "model": subject.about,
+        "against": None if other is None else other.about,
+        "data": {
+            "corpora": sorted({u.corpus for u in probing.speech.utterances}),
+            "manifest": probing.speech.sha,
+            "protocol": probing.protocol,
+            "folds": len(probing.folds),
+            "fold": fold,
+            "max_seconds": probing.max_seconds,
+            "rate_from": probing.prosody.rate_from,
+            "speakers": tested,
+        },
+        "speakers_heard": shared(subject.heard, tested),
+        "speakers_unsure": cannot_tell(subject.heard, tested),
+        "quantities": numbers(found),
+        "seconds": round(time.perf_counter() - began, 2),
+        **environment(),
+    }
+    folder = Path(out) if out else _folder(cfg, entry)
+    write_json(folder / RECORD, entry)
+    return {**entry, "folder": str(folder)}
+
+
+def subject_of(model: str, settings: Sequence[str] = ()) -> Subject:
+    """The encoder of a trained model or of a recipe."""
+    recipes = config.names("recipe")
+    if model in recipes or Path(model).suffix in (".yaml", ".yml"):
+        cfg = config.load(model, settings)
+        with torch.random.fork_rng():
+            torch.manual_seed(cfg.seed)
+            kind = registry.get("encoders", cfg.encoder["type"])
+            encoder = kind(**{k: v for k, v in cfg.encoder.items() if k != "type"}).eval()
+        fresh = not isinstance(encoder, (HFEncoder, TrainedEncoder)) and not encoder.frozen_keys()
+        heard = frozenset[str]()
+        if isinstance(encoder, TrainedEncoder):
+            heard = _heard(encoder.speakers)
+        about = {"recipe": model, "encoder": cfg.encoder, **_weights(encoder), "trained": not fresh}
+        return Subject(model, encoder, cfg, heard, about, fresh)
+    if settings:
+        raise ConfigError(
+            f"{settings[0]} sets a key of a recipe, and '{model}' is none"
+            f"{suggest(model, recipes)}; a trained model is taken as it is: leave the setting out"
+        )
+    if not Path(model).exists() and not save.is_meant(model):
+        raise ConfigError(
+            f"'{model}' is neither a trained model (a run's folder, a .ckpt file, a saved folder) "
+            f"nor a recipe{suggest(model, recipes)}"
+        )
+    module = checkpoint.load(model)
+    meta = module.metadata
+    cfg = RunConfig.from_dict(meta["config"])
+    about = {
+        "path": model,
+        "fingerprint": meta.get("fingerprint"),
+        "head": cfg.called,
+        "encoder": cfg.encoder,
+        **{k: meta["config"][k] for k in ("corpus", "protocol", "fold", "seed")},
+        **_weights(module.encoder),
+        "trained": True,
+    }
+    heard = _heard(meta.get("speakers"))
+    if isinstance(module.encoder, TrainedEncoder):
+        heard |= _heard(module.encoder.speakers)
+    return Subject(model, module.encoder.eval(), cfg, heard, about)
+
+
+def other_of(subject: Subject, against: str) -> Subject | None:
+    """What a model is compared with; None where there is nothing, or it is untrained itself."""
+    if against == "none" or (against == "untrained" and subject.fresh):
+        return None
+    if against != "untrained":
+        return subject_of(against)
+    cfg = subject.cfg
+    encoder = untrained(subject.encoder, cfg.encoder, cfg.seed)
+    about = {"encoder": cfg.encoder, "seed": cfg.seed, **_weights(encoder), "trained": False}
+    return Subject("untrained", encoder, cfg, frozenset(), about, fresh=True)
+
+
+def probes(subject: Subject, probing: Any) -> Found:
+    """Of all quantities, both ways."""
+    features = mean_frames(subject, probing)
+    return {
+        way: probe(features, probing.prosody.values, probing.speakers, probing.folds, within=within)
+        for way, within in WAYS.items()
+    }
+
+
+@torch.no_grad()
+def mean_frames(subject: Subject, probing: Any) -> FloatArray:
+    """``[N, D]``: of each utterance the mean of its frames of speech, as heads see them."""
+    encoder, d = subject.encoder, subject.cfg.data
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder.to(device)
+    # random weights are not worth a store of their own
+    drawn = subject.fresh and isinstance(encoder, HFEncoder)
+    stored = d.features != "live" and not drawn
+    rows: list[int] = []
+    means: list[torch.Tensor] = []
+    for where, batch in probing.batches(
+        encoder, size=d.batch_size, budget=d.batch_seconds, stored=stored, device=device
+    ):
+        batch = batch.to(device)
+        hidden, mask = batch.hidden, batch.mask
+        if hidden is None:
+            hidden, mask = encoder.extract(batch.audio, batch.lengths)
+        rows += where
+        means.append(encoder(hidden, mask).mean().cpu())
+    found = torch.cat(means).double()
+    return np.asarray(found[torch.tensor(rows).argsort()].numpy())
+
+
+def _heard(speakers: Any) -> frozenset[str]:
+    return frozenset(s for part in ("train", "valid") for s in (speakers or {}).get(part, ()))
+
+
+def _weights(encoder: Encoder) -> dict[str, Any]:
+    about = encoder.describe()
+    return {"weights": about["weights"]} if "weights" in about else {}
+
+
+def _folder(cfg: RunConfig, entry: dict[str, Any]) -> Path:
+    keys = ("model", "against", "data")
+    digest = hashlib.sha256(json.dumps([entry[k] for k in keys], sort_keys=True).encode())
+    name = "+".join(entry["data"]["corpora"])
+    return Path(cfg.trainer.out) / "probes" / f"{name}-{digest.hexdigest()[:10]}"

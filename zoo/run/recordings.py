@@ -1,0 +1,203 @@
+"""What is to be predicted: files, folders, patterns and arrays, as recordings to read in pieces."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...datamodules.audio import SUFFIXES, array_audio, parse_channel, stream_audio
+from ...datamodules.placeholders import problem
+from ...datamodules.walk import walk
+from ..core.errors import ConfigError, DataError
+from ..core.notices import tell
+
+Samples = npt.NDArray[np.float32]
+MAX_CHANNELS = 64
+TWICE = "cannot be read twice: write the sound to a file first"
+LOST = ("annex", "lfs", "dvc", "dangling")
+"""Kinds of what a walk does not take that are recordings all the same, each with its error."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Something to predict.
+
+    Attributes:
+        name: path of a file as it was found; ``[i]`` for the i-th input when it is an array.
+        pieces: reads it from the start: float32, mono, 16 kHz, piece by piece. Raises
+            ``DataError`` where it cannot be read, and may be called more than once.
+    """
+
+    name: str
+    pieces: Callable[[], Iterator[Samples]]
+
+
+def recordings(
+    inputs: Any, rate: int = 16_000, channel: str | int | None = None
+) -> list[Recording]:
+    """Paths and arrays to recordings, in the order given.
+
+    A folder is searched, with everything below it, for audio files in the order of their names;
+    what is not taken is counted in a warning. A pattern (``*``, ``?``, ``[]``, ``**``) stands for
+    what matches it, unless a file has that very name. What does not exist becomes a recording that
+    says so when it is read, so that the others go on.
+
+    Args:
+        inputs: one of, or a sequence of: path, folder, pattern; numpy array or torch tensor of
+            shape ``[S]`` or ``[channels, S]``.
+        rate: of arrays, in Hz; files know their own.
+        channel: ``mean`` of all (default), ``first``, or a number counted from 1.
+
+    Raises:
+        ConfigError: when an input is none of these, or there is none; a channel that is no number.
+    """
+    heard = parse_channel(channel)
+    if not rate > 0:
+        raise ConfigError(f"rate is {rate}; give the samples per second of the arrays")
+    if isinstance(inputs, (str, Path)) or hasattr(inputs, "shape"):
+        inputs = [inputs]
+    found: list[Recording] = []
+    if not isinstance(inputs, Sequence):
+        inputs = list(inputs)
+    for i, item in enumerate(inputs):
+        if isinstance(item, (str, Path)):
+            found += _of_path(item, heard)
+        else:
+            found.append(_of_array(item, f"[{i}]", rate, heard))
+    if not found:
+        raise ConfigError("nothing to predict; give files, folders, patterns or arrays")
+    return found
+
+
+def _of_path(item: str | Path, channel: int | None) -> list[Recording]:
+    path = Path(item)
+    with suppress(RuntimeError):  # a name that begins with ~ and is no user's
+        path = path.expanduser()
+    try:
+        if str(item) == "-" and not path.exists():
+            return [_broken("-", f"standard input {TWICE}")]
+        if path.is_dir():
+            return _below(path, str(item), channel)
+        if not path.exists() and glob.has_magic(str(path)):
+            return _matching(str(path), channel)
+        if not os.path.lexists(path):
+            return [_broken(str(item), _problem(path) or "there is no such file or folder")]
+    except OSError as error:  # a name too long, a folder that may not be read
+        return [_broken(str(item), error.strerror or str(error))]
+    return [_of_file(path, channel)]
+
+
+def _matching(pattern: str, channel: int | None) -> list[Recording]:
+    """The files that match, and where only folders do, what is in them."""
+    if "**" in Path(pattern).parts:
+        files, folders = _matching_at_any_depth(Path(pattern))
+    else:
+        matches = [Path(p) for p in sorted(glob.glob(pattern))]
+        files = [p for p in matches if not p.is_dir()]
+        folders = [p for p in matches if p.is_dir()]
+    if not files:
+        found = [r for folder in folders for r in _below(folder, str(folder), channel)]
+        return found or [_broken(pattern, "no file matches")]
+    return [_of_file(p, channel) for p in files]
+
+
+def _matching_at_any_depth(pattern: Path) -> tuple[list[Path], list[Path]]:
+    """Files and folders; by the walk, since ``glob`` runs in circles where links lead back."""
+    parts = pattern.parts
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root, rest = Path(*parts[:first]), parts[first:]
+    found = walk(root)
+    left = found.left()
+    lost = [p for kind in LOST for p in left.get(kind, ())]
+    other = {p for kind, paths in left.items() if kind != "closed" for p in paths}
+    for text, fault in found.notes(without=other):
+        tell(f"{pattern}: {text}", fault=fault)
+
+    def fitting(paths: Iterable[Path]) -> list[Path]:
+        return sorted((p for p in paths if _fits(p.relative_to(root).parts, rest)), key=str)
+
+    return fitting({*found.files, *lost}), fitting(found.folders)
+
+
+def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return any(_fits(names[i:], pattern[1:]) for i in range(len(names) + 1))
+    return bool(names) and fnmatch(names[0], pattern[0]) and _fits(names[1:], pattern[1:])
+
+
+def _below(folder: Path, name: str, channel: int | None) -> list[Recording]:
+    """Audio below a folder, in order; what was not fetched is among it, and tells so when read."""
+    found = walk(folder)
+    suffixes = _suffixes()
+    left = found.left()
+    lost = [p for kind in LOST for p in left.get(kind, ()) if p.suffix.lower() in suffixes]
+    paths = sorted([*found.take(), *lost], key=lambda p: p.as_posix())
+    notes = found.notes(without=lost)
+    if not paths:
+        held = "; ".join([f"it holds {found.holds()}", *(text for text, _ in notes)])
+        ends = ", ".join(s[1:] for s in suffixes)
+        return [_broken(name, f"the folder has no {ends} file, nor has any below it; {held}")]
+    for text, fault in notes:
+        tell(f"{name}: {text}", fault=fault)
+    return [_of_file(p, channel) for p in paths]
+
+
+def _suffixes() -> tuple[str, ...]:
+    suffixes: tuple[str, ...] = SUFFIXES
+    return suffixes
+
+
+def _problem(path: Path) -> str | None:
+    found: str | None = problem(path)
+    return found
+
+
+def _of_file(path: Path, channel: int | None) -> Recording:
+    stream = stream_audio
+    return Recording(str(path), lambda: stream(path, channel=channel))
+
+
+def _of_array(item: Any, name: str, rate: int, channel: int | None) -> Recording:
+    array = item.detach().cpu().numpy() if hasattr(item, "detach") else item
+    if not isinstance(array, np.ndarray):
+        raise ConfigError(
+            f"input {name} is a {type(item).__name__}; give a path, or a numpy array or torch "
+            "tensor of samples"
+        )
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] > MAX_CHANNELS):
+        raise ConfigError(
+            f"input {name} has shape {list(array.shape)}; give [samples] or [channels, samples] "
+            "(a batch: a list of arrays)"
+        )
+    if np.issubdtype(array.dtype, np.signedinteger):
+        array = array / (np.iinfo(array.dtype).max + 1)
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise ConfigError(
+            f"input {name} holds {array.dtype}; give floats in -1..1, or signed integers"
+        )
+
+    def pieces() -> Iterator[Samples]:
+        read = array_audio
+        with np.errstate(over="ignore"):  # 64 bits to 32: told as not finite
+            samples = np.atleast_2d(array).T.astype(np.float32)
+        yield read(samples, rate, channel, f"input {name}")
+
+    return Recording(name, pieces)
+
+
+def _broken(name: str, reason: str) -> Recording:
+    def pieces() -> Iterator[Samples]:
+        raise DataError(f"{name}: {reason}")
+
+    return Recording(name, pieces)

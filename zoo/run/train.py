@@ -1,0 +1,302 @@
+"""Fit, select, test: one run from its configuration to its record."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from ..core.errors import ConfigError, DataError
+from ..core.files import named, new_file, write_json
+from ..core.notices import quiet
+from ..core.taxonomy import Taxonomy
+from ..statistics.speakers import measure
+from . import board, checkpoint, devices, record
+from . import record as attributes
+from .board import unparsable
+from .build import assemble, how_built, open_data
+from .checkpoint import ModelCheckpoint
+from .config import RunConfig
+from .devices import device_of, refuse_absent
+from .module import SERModule
+from .optim import rounds
+from .record import finished, read_record
+
+# ---- A run's features are brought into the store before it is fitted.
+
+
+class StoreFeatures(Callback):
+    """Fills the feature store, where the encoder allows it.
+
+    In Lightning's ``setup`` hook, since all ranks exist there, however they were started: they
+    share the encoding, each on its own device. They also agree on its end: when one of them has no
+    room on its disk, all take audio, or their batches would differ.
+
+    Args:
+        data: with ``store_features`` and ``use_store``.
+        wanted: False = audio in any case.
+        progress: show a bar.
+
+    Attributes:
+        filled: what was done, for the record.
+        seconds: that it took.
+    """
+
+    def __init__(self, data: Any, *, wanted: bool, progress: bool) -> None:
+        self.data, self.wanted, self.progress = data, wanted, progress
+        self.filled: dict[str, Any] = {"kind": "live"}
+        self.seconds = 0.0
+
+    @property
+    def stored(self) -> bool:
+        """Whether batches hold stored features."""
+        return bool(self.filled["kind"] == "stored")
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        encoder: Any = module.encoder
+        if not self.wanted or not encoder.storable:
+            return
+        self.wanted = False  # once
+        began = time.perf_counter()
+        device = trainer.strategy.root_device
+        filled = self.data.store_features(encoder, device=device, progress=self.progress)
+        self.filled = filled.to_dict()
+        if not trainer.strategy.reduce_boolean_decision(self.stored, all=True):
+            self.filled["kind"] = "live"
+            self.data.use_store(None)
+        self.seconds = time.perf_counter() - began
+
+
+# ----
+
+RULE = "highest val/uar, earliest epoch of equals"
+
+
+def run_folder(cfg: RunConfig) -> Path:
+    """Where a single run of ``serzoo train`` is kept."""
+    return Path(cfg.trainer.out) / Path(cfg.recipe).stem / f"{cfg.called}-{cfg.fingerprint}"
+
+
+def train(
+    cfg: RunConfig,
+    out: Path | None = None,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    test: bool = True,
+) -> dict[str, Any]:
+    """Fit, select on validation, test once, write the record.
+
+    Where the protocol validates nobody, the last epoch is kept, and the record has no scores. A
+    finished run is not repeated; one that was killed goes on from its last whole epoch, to the
+    same weights as if it had not been.
+
+    Args:
+        cfg: the resolved configuration.
+        out: folder of the run; :func:`run_folder` by default.
+        facts: what else the record shall hold.
+        test: False = a trial of a search: validated only, its test part is never scored.
+
+    Returns:
+        The record.
+
+    Raises:
+        ConfigError: before data is opened, when this machine has not the devices or the precision
+            asked for.
+    """
+    out = out or run_folder(cfg)
+    refuse_absent(cfg)
+    quiet()
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    started = time.time()
+    data = open_data(cfg)
+    taxonomy: Taxonomy = data.taxonomy
+    identity = {
+        "manifest": data.speech.sha,
+        "split": data.split.fingerprint(),
+        "taxonomy": taxonomy.fingerprint,
+    }
+    done = read_record(out)
+    if done is not None and finished(out):
+        _refuse_other_data(out, done["data"], identity)
+        return done
+    metadata = {**how_built(cfg, taxonomy), "fingerprint": cfg.fingerprint, "data": identity}
+    module = assemble(cfg, data, metadata)
+    validated = len(data.datasets["valid"]) > 0
+    trainer, best = _trainer(cfg, out, validated, len(data.train_dataloader()))
+    if trainer.is_global_zero:
+        write_json(out / "config.json", {"fingerprint": cfg.fingerprint, **cfg.to_dict()})
+    storing = _store(cfg, trainer, data)
+    last = out / "checkpoints" / "last.ckpt"
+    found = checkpoint.newest(last.parent, aside=trainer.is_global_zero)
+    start = None
+    resumed: bool | str = False
+    if found is not None:
+        start = found[0]
+        resumed = start == last or f"{start.name}, epoch {found[1]['epoch']}"
+        _refuse_other_data(out, found[1]["serzoo"].get("data"), identity)
+        del found
+    began = time.perf_counter()
+    # Lightning resumes from its own files only here, and torch reads them weights-only
+    with devices.told_of_losses(trainer.world_size), named(out):
+        trainer.fit(module, data, ckpt_path=str(start) if start else None, weights_only=True)
+    fit_seconds = time.perf_counter() - began - storing.seconds
+    began = time.perf_counter()
+    result = _test(trainer, module, data, best, test) if validated else _kept(module, last)
+    evaluate_seconds = time.perf_counter() - began
+    layer_weights = module.encoder.layer_weights()  # by every process: it may be shared out
+    if not trainer.is_global_zero:
+        return {"status": "ok"}
+    entry = {
+        "status": "ok",
+        "format": 1,
+        "fingerprint": cfg.fingerprint,
+        "config": cfg.to_dict(),
+        "classes": taxonomy.classes,
+        "data": identity,
+        "speakers": metadata["speakers"],
+        "counts": data.counts(),
+        "notes": data.speech.notes,
+        "split_notes": list(data.split.notes),
+        "audit": data.audit.to_dict() if data.audit else None,
+        "selection": {
+            "rule": RULE if validated else "last epoch; nothing was validated",
+            "val/uar": float(best.best_model_score) if best.best_model_score is not None else None,
+            "epoch": result.pop("epoch"),
+        },
+        "parameters": record.count_parameters(module),
+        "encoder": module.encoder.describe(),
+        "layer_weights": layer_weights,
+        **({"origin": metadata["origin"]} if cfg.init else {}),
+        "features": "stored" if storing.stored else "live",
+        "feature_store": storing.filled,
+        "seconds": {
+            "encode": round(storing.seconds, 2),
+            "fit": round(fit_seconds, 2),
+            "evaluate": round(evaluate_seconds, 2),
+            "total": round(time.time() - started, 2),
+        },
+        "resumed": resumed,
+        "rounds": trainer.max_epochs,
+        "steps": trainer.global_step,
+        "peak_memory_mb": record.peak_memory_mb(),
+        "device": str(module.device),
+        "processes": trainer.world_size,
+        "threads": torch.get_num_threads(),
+        **result,
+        **record.environment(),
+        **(facts or {}),
+    }
+    for part in (("valid", "test") if test else ("valid",)) if validated else ():
+        module.tables[part].write_jsonl(
+            out / f"{'predictions' if part == 'test' else 'valid'}.jsonl"
+        )
+    if test and validated:
+        rows = attributes.attributes_of(data.datasets["test"].utterances)
+        attributes.write_attributes(out / attributes.UTTERANCES, rows)
+        with named(out):
+            board.write(trainer, module, cfg, entry, data)
+    write_json(out / record.RECORD, entry)
+    return entry
+
+
+def _refuse_other_data(out: Path, found: Any, identity: dict[str, Any]) -> None:
+    if found != identity:
+        raise DataError(f"{out} holds a run on other data than this; choose another trainer.out")
+
+
+def _trainer(
+    cfg: RunConfig, out: Path, validated: bool, batches: int
+) -> tuple[L.Trainer, ModelCheckpoint]:
+    """The trainer, and its callback that keeps the best epoch; ``batches`` are of all processes."""
+    folder = out / "checkpoints"
+    best = ModelCheckpoint(
+        folder, filename="best", monitor="val/uar", mode="max", enable_version_counter=False
+    )
+    # its own callback: `last` follows every epoch, whatever the score
+    last = ModelCheckpoint(
+        folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    callbacks: list[Callback] = [last, board.Board()]
+    if validated:
+        callbacks.insert(0, best)
+    if cfg.trainer.progress:
+        callbacks.append(RichProgressBar(leave=False))
+    t, o = cfg.trainer, cfg.optim
+    own = -(-batches // (t.devices * t.num_nodes))
+    repeated = rounds(o.epochs, own, o.accumulate, o.min_steps)
+    trainer = L.Trainer(
+        accelerator=device_of(cfg).type,  # as it was checked
+        devices=t.devices,
+        num_nodes=t.num_nodes,
+        strategy=devices.strategy(cfg),
+        plugins=devices.plugins(),
+        precision=t.precision,  # type: ignore[arg-type]
+        max_epochs=o.epochs * repeated,
+        check_val_every_n_epoch=repeated,
+        gradient_clip_val=o.clip or None,
+        accumulate_grad_batches=o.accumulate,
+        use_distributed_sampler=False,  # our samplers shard themselves
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if validated else 0,
+        logger=TensorBoardLogger(str(out), name="", version="", default_hp_metric=False),
+        callbacks=callbacks,
+        enable_progress_bar=t.progress,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    return trainer, best
+
+
+def _store(cfg: RunConfig, trainer: L.Trainer, data: Any) -> StoreFeatures:
+    """Have features stored at the start of fitting, where the encoder allows it and they fit."""
+    storing = StoreFeatures(data, wanted=cfg.data.features != "live", progress=cfg.trainer.progress)
+    trainer.callbacks.append(storing)  # type: ignore[attr-defined]
+    return storing
+
+
+def _test(
+    trainer: L.Trainer, module: SERModule, data: Any, best: ModelCheckpoint, test_too: bool
+) -> dict[str, Any]:
+    """Score validation and test with the selected weights; the test part is read here only."""
+    if not best.best_model_path:
+        raise ConfigError("no epoch was validated, so nothing was selected; raise optim.epochs")
+    content = checkpoint.read(best.best_model_path)
+    checkpoint.restore(module, content)
+    module.validated_as = "selected"  # no point of the curve of val/uar
+    trainer.validate(module, data, verbose=False)
+    if not test_too:
+        return {"epoch": int(content["epoch"]), "valid": module.tables["valid"].metrics()}
+    began = time.perf_counter()
+    trainer.test(module, data, verbose=False)
+    seconds = time.perf_counter() - began
+    valid, test = module.tables["valid"], module.tables["test"]
+    temperature = valid.temperature()
+    numbers = measure(test, temperature)
+    numbers["metrics"] |= unparsable(module.head, test, module.head.taxonomy)
+    return (
+        {"epoch": int(content["epoch"])}
+        | numbers
+        | {
+            "valid": valid.metrics() | unparsable(module.head, valid, module.head.taxonomy),
+            "inference_seconds_per_utterance": seconds / max(1, len(test.ids)),
+        }
+    )
+
+
+def _kept(module: SERModule, last: Path) -> dict[str, Any]:
+    """The last epoch as the run's model, where nobody validates."""
+    content = checkpoint.read(last)
+    checkpoint.restore(module, content)
+    best = last.with_name("best.ckpt")
+    if module.global_rank == 0:
+        with new_file(best) as draft:
+            shutil.copyfile(last, draft)
+    return {"epoch": int(content["epoch"])}

@@ -1,0 +1,274 @@
+"""The encoder of a finished run, frozen: what heads of other runs may be compared on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..core import registry
+from ..core.encoder import Encoder
+from ..core.errors import CheckpointError, ConfigError, DataError
+from ..core.hub import weights_digest
+from ..core.speakers import ACCEPT, REFUSE, cannot_tell, shared
+from ..core.types import Frames
+from ..encoders.hf import HFEncoder
+from . import checkpoint, save
+from .record import finished
+
+# ---- The same encoder before anybody trained it: what a trained one is measured against.
+
+
+def untrained(encoder: Encoder, options: Mapping[str, Any], seed: int = 1) -> Encoder:
+    """An encoder of the same shape with the weights that it would start from.
+
+    One that is trained from scratch is built again from the run's seed. A published one keeps its
+    architecture, kept layers and normalisation, and its weights are drawn as ``transformers``
+    draws them for a new model; adapters have no effect, layers are mixed equally.
+
+    Args:
+        encoder: as it was trained; not changed.
+        options: of it, as a run's configuration holds them, ``type`` among them.
+        seed: of the weights.
+
+    Raises:
+        ConfigError: when it stands on published weights in a way that is not known here.
+    """
+    if isinstance(encoder, TrainedEncoder):
+        run = checkpoint.load(encoder.name)
+        config = run.metadata["config"]
+        return untrained(run.encoder, config["encoder"], config["seed"])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        kind = options["type"]
+        fresh: Encoder = registry.get("encoders", kind)(
+            **{k: v for k, v in options.items() if k != "type"}
+        )
+        if isinstance(fresh, HFEncoder):
+            torch.manual_seed(seed)  # adapters, where there are any, drew before
+            _draw(fresh)
+        elif fresh.frozen_keys():
+            raise ConfigError(
+                f"encoder '{kind}' stands on weights that others trained, and how they would be "
+                "drawn anew is not known; name another model with --against, or --against none"
+            )
+    return fresh.eval()
+
+
+@torch.no_grad()
+def _draw(encoder: HFEncoder) -> None:
+    """New weights for a published encoder, in place."""
+    backbone: Any = encoder.backbone
+    new = type(backbone)(backbone.config).state_dict()
+    own = backbone.state_dict()
+    # as peft calls what it wraps; blocks above the deepest kept layer are gone
+    plain = {key: key.replace(".base_layer.", ".") for key in own if ".lora_" not in key}
+    if lacking := [key for key, name in plain.items() if name not in new]:
+        raise ConfigError(
+            f"the weights of '{encoder.name}' cannot be drawn anew: a new {type(backbone).__name__}"
+            f" has no {lacking[0]}; name another model with --against, or --against none"
+        )
+    backbone.load_state_dict({key: new[name] for key, name in plain.items()}, strict=False)
+    encoder.source["weights"] = weights_digest(backbone)  # stored features are kept under it
+
+
+# ----
+
+Speakers = Mapping[str, Sequence[str]]
+
+
+class TrainedEncoder(Encoder):
+    """Final frames of the encoder that another run has trained, with its weights as they are.
+
+    The whole network runs in :meth:`extract`, in evaluation mode, without gradients and without
+    augmentation, so its frames are computed once and stored: heads train on them in seconds. The
+    weights are not copied into checkpoints, which keep a digest of them and refuse others.
+
+    Only speakers that neither trained nor selected the encoder can show what a head on it is
+    worth; see :func:`refuse_seen`.
+
+    Args:
+        name: folder of a finished run of ``serzoo train``, or one that ``serzoo save`` wrote.
+        dtype: number format of the stored frames; ``bfloat16`` halves them. The network itself
+            runs in float32, or in what its own run set for a frozen encoder.
+        allow_seen_speakers: validate and test on speakers that the encoder was trained or
+            selected on, too; such numbers say nothing about new speakers.
+
+    Raises:
+        ConfigError: when there is no such folder, or no trained encoder in it; when its run has
+            not ended.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        allow_seen_speakers: bool = False,
+    ) -> None:
+        super().__init__()
+        module = read_trained(name)
+        options = dict(module.metadata["config"]["encoder"])
+        self.name, self.allow_seen_speakers = name, allow_seen_speakers
+        self.network: Encoder = module.encoder.eval().requires_grad_(False)
+        self.dim = self.network.dim
+        # of the frames that come out; an encoder that joins frames says how many
+        self.frame_seconds = self.network.frame_seconds * int(getattr(self.network, "stride", 1))
+        self.dtype = torch.float32 if dtype == "float32" else torch.bfloat16
+        self.speakers: dict[str, list[str]] | None = module.metadata.get("speakers")
+        self.weights = weights_digest(self.network)
+        self._options = {k: v for k, v in options.items() if k not in ("name", "revision")}
+        about = self.network.describe()
+        self._heard = {k: about[k] for k in ("model_type", "normalise") if k in about}
+        if self.network.storable:
+            self._heard |= self.network.extraction()
+        self._from = {
+            "run": module.metadata.get("fingerprint"),
+            "corpora": list(module.metadata["config"]["corpus"]),
+            "classes": module.head.taxonomy.classes,
+            "head": module.metadata["head"].get("type"),
+        }
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TrainedEncoder:
+        """Everything stays in evaluation mode."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    @torch.no_grad()
+    def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if self.network.training:
+            self.network.eval()  # somebody switched it behind our back
+        frames = self.network(*self.network.extract(audio, lengths))
+        x = frames.x.to(self.dtype).float().masked_fill(~frames.mask[..., None], 0.0)
+        return x[:, None], frames.mask
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
+        return Frames(hidden[:, 0], mask)
+
+    def extraction(self) -> dict[str, Any]:
+        return {
+            "type": "trained",
+            "network": self._options,
+            "weights": self.weights,
+            "preprocessing": self._heard,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    @property
+    def bytes_per_second(self) -> float:
+        return self.dtype.itemsize * self.dim / self.frame_seconds
+
+    def frozen_keys(self) -> frozenset[str]:
+        return frozenset(self.state_dict())
+
+    def describe(self) -> dict[str, Any]:
+        """What ran, and whom it was trained on; ``weights`` is a digest of the whole network."""
+        return {
+            "type": "trained",
+            "name": self.name,
+            "network": self._options,
+            "weights": self.weights,
+            "dim": self.dim,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "parameters": sum(p.numel() for p in self.parameters()),
+            "trainable": 0,
+            "trained_on": {**self._from, "speakers": self.speakers},
+        }
+
+
+def refuse_seen(encoder: Encoder, speakers: Speakers, unknown: str = REFUSE) -> None:
+    """Refuse to select or score on speakers that the encoder itself was trained or selected on.
+
+    Args:
+        encoder: any; only a :class:`TrainedEncoder` has speakers of its own.
+        speakers: ``corpus/speaker`` names of the parts of the run that uses it.
+        unknown: ``data.unknown_speakers`` of that run.
+
+    Raises:
+        DataError: naming them, unless ``allow_seen_speakers`` is set.
+    """
+    if not isinstance(encoder, TrainedEncoder) or encoder.allow_seen_speakers:
+        return
+    anyway = ", or set encoder.allow_seen_speakers=true, if the numbers are not about new speakers"
+    refuse_heard(f"the encoder in {encoder.name}", encoder.speakers, speakers, unknown, anyway)
+
+
+def refuse_heard(
+    what: str,
+    heard: Speakers | None,
+    speakers: Speakers,
+    unknown: str = REFUSE,
+    anyway: str = "",
+) -> None:
+    """Refuse to select or score on speakers that something was trained or selected on.
+
+    Args:
+        what: it is, in words.
+        heard: ``corpus/speaker`` names of the parts of its run; None = it does not say.
+        speakers: the same of the run that uses it.
+        unknown: ``refuse`` if it cannot be told, since a speaker is not known; or ``accept``.
+        anyway: a further way out, in words.
+
+    Raises:
+        DataError: naming them.
+    """
+    if heard is None:
+        raise DataError(
+            f"{what} does not say on whose voices it was trained (its run "
+            f"is older than that); train it again{anyway}"
+        )
+    own = {s for part in ("train", "valid") for s in heard.get(part, ())}
+    for part in ("valid", "test"):
+        if seen := shared(own, speakers.get(part, ())):
+            raise DataError(
+                f"{len(seen)} speakers of the {part} part ({', '.join(seen[:5])}"
+                f"{', ...' if len(seen) > 5 else ''}) were among those that {what} was trained or "
+                f"selected on; use one of other speakers or corpora, another fold{anyway}"
+            )
+        unsure = cannot_tell(own, speakers.get(part, ()))
+        if unsure and unknown != ACCEPT:
+            raise DataError(
+                f"whether speakers of the {part} part were among those that {what} was trained or "
+                f"selected on cannot be told: not every speaker of {', '.join(unsure)} is known; "
+                f"name them, or set data.unknown_speakers=accept{anyway}"
+            )
+
+
+def read_trained(name: str, key: str = "encoder.name") -> Any:
+    """The module of a finished run or a saved folder, its encoder trained.
+
+    Args:
+        name: the folder.
+        key: of the configuration that named it, for messages.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    folder = Path(name).expanduser()
+    wanted = "give the folder of a finished `serzoo train`, or one that `serzoo save` wrote"
+    if not folder.is_dir():
+        raise ConfigError(f"{key}={name}: there is no folder {folder.absolute()}; {wanted}")
+    if not save.is_meant(folder):
+        if not (folder / "checkpoints").is_dir():
+            raise ConfigError(f"{key}={name} holds no trained model; {wanted}")
+        if not finished(folder):
+            raise ConfigError(
+                f"{key}={name}: its run has not ended well (no record.json with status "
+                "ok), so its weights are not what was selected; run `serzoo train` again, which "
+                "goes on from the last epoch"
+            )
+    try:
+        module = checkpoint.load(folder)
+    except CheckpointError as error:
+        raise ConfigError(f"{key}={name} has no encoder to use: {error}") from error
+    if isinstance(module.encoder, TrainedEncoder):
+        raise ConfigError(
+            f"{key}={name} trained a head only: its encoder is the one in "
+            f"{module.encoder.name}; set {key} to that folder"
+        )
+    return module

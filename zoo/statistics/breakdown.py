@@ -1,0 +1,482 @@
+"""Whom a head serves worse: metrics by gender, speaker, language, duration."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from math import inf, isfinite, nan, sqrt
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from ..core.errors import ComparisonError, DataError
+from .rates import FloatArray, recalls_of
+from .speakers import (
+    Interval,
+    Metric,
+    by_speaker,
+    check_level,
+    check_same,
+    interval_of,
+    labelled_speakers,
+    left_out,
+    metric_of,
+    tested,
+)
+from .table import PredictionTable
+
+
+@dataclass(frozen=True)
+class Group:
+    """One row of a sub-group table.
+
+    Attributes:
+        name: value of the attribute, or its range.
+        n: labelled utterances.
+        uar: over the classes present, with interval; its note says why there is none.
+        wa: with interval.
+        recalls: of the classes present.
+        absent: classes that no utterance of the group has.
+        note: what is to be known of the row, or "".
+    """
+
+    name: str
+    n: int
+    uar: Interval
+    wa: Interval
+    recalls: dict[str, float]
+    absent: list[str]
+    note: str
+
+
+@dataclass(frozen=True)
+class SubGroups:
+    """A table of groups by one attribute.
+
+    Attributes:
+        attribute: its name.
+        groups: rows, by name, or from low to high.
+        worst: name of the group with the lowest UAR; None without two groups that can be compared.
+        gap: highest UAR minus lowest; NaN without two groups that can be compared. Of many small
+            groups it is large by chance alone: read it with the intervals.
+        unstated: labelled utterances of which the attribute is not known; in no group.
+        note: groups left out of ``worst`` and ``gap``, and why; or "".
+    """
+
+    attribute: str
+    groups: list[Group]
+    worst: str | None
+    gap: float
+    unstated: int
+    note: str
+
+
+def sub_groups(
+    table: PredictionTable,
+    attributes: Mapping[str, Mapping[str, Any]],
+    attribute: str,
+    *,
+    level: float = 0.95,
+) -> SubGroups:
+    """UAR, WA and recalls by an attribute of the utterances.
+
+    Intervals are those of :func:`.jackknife.jackknife`, because groups have few speakers. A UAR
+    over fewer classes is another number, so groups that lack a class of the table's labelled
+    utterances are shown, and left out of the worst group and the gap.
+
+    Args:
+        table: predictions; unlabelled utterances take no part.
+        attributes: of each id of the table. A float (seconds, years) is cut at the terciles of
+            the labelled utterances, anything else is a group by its ``str``; None, NaN and "" are
+            not stated. ``speaker`` is taken from the table, where "" is not stated.
+        attribute: which one.
+        level: coverage aimed at by the intervals.
+
+    Raises:
+        DataError: an utterance without attributes, an attribute that no utterance has, numbers
+            mixed with names, or no labelled utterance.
+    """
+    rows = np.flatnonzero(table.labelled)
+    if not len(rows):
+        raise DataError(
+            f"none of {len(table)} utterances is labelled, so there are no groups; evaluate on "
+            "labelled speech"
+        )
+    values = _values(table, attributes, attribute, rows)
+    groups = _members(rows, values)
+    if not groups:
+        raise DataError(
+            f"no utterance states its {attribute}; "
+            f"have {', '.join(sorted({k for a in attributes.values() for k in a})) or 'none'}"
+        )
+    present = set(table.labels[rows].tolist())
+    found = [_group(name, table, members, present, level) for name, members in groups.items()]
+    asked = {table.classes[i] for i in present}
+    whole = [g for g in found if not asked & set(g.absent)]
+    note = "; ".join(f"{g.name}: {g.note}" for g in found if g not in whole)
+    worst, gap = None, nan
+    if len(whole) > 1:
+        ordered = sorted(whole, key=lambda g: g.uar.value)
+        worst, gap = ordered[0].name, ordered[-1].uar.value - ordered[0].uar.value
+    unstated = len(rows) - sum(g.n for g in found)
+    return SubGroups(attribute, found, worst, gap, unstated, note and f"not in the gap: {note}")
+
+
+def _values(
+    table: PredictionTable,
+    attributes: Mapping[str, Mapping[str, Any]],
+    attribute: str,
+    rows: np.ndarray[Any, Any],
+) -> list[Any]:
+    if attribute == "speaker":
+        return [table.speakers[i] for i in rows]
+    if missing := [table.ids[i] for i in rows if table.ids[i] not in attributes]:
+        raise DataError(
+            f"{len(missing)} of {len(rows)} utterances have no attributes (first: {missing[0]}); "
+            "take them from the manifest that was tested"
+        )
+    return [attributes[table.ids[i]].get(attribute) for i in rows]
+
+
+def _members(rows: np.ndarray[Any, Any], values: list[Any]) -> dict[str, list[int]]:
+    """Rows of each group; groups by name, or from low to high."""
+    stated = [
+        (int(i), v)
+        for i, v in zip(rows, values, strict=True)
+        if v is not None and v != "" and (not isinstance(v, float) or isfinite(v))
+    ]
+    numbers = [isinstance(v, float) for _, v in stated]
+    groups: dict[str, list[int]] = {}
+    if stated and all(numbers):
+        low, high = np.quantile([v for _, v in stated], [1 / 3, 2 / 3])
+        names = f"up to {low:.3g}", f"{low:.3g} to {high:.3g}", f"above {high:.3g}"
+        for i, v in sorted(stated, key=lambda pair: (pair[1], pair[0])):
+            groups.setdefault(names[int(v > low) + int(v > high)], []).append(i)
+        return groups
+    if any(numbers):
+        raise DataError(
+            f"an attribute is a number for {sum(numbers)} of {len(numbers)} utterances and a name "
+            "for the others; give numbers to all, or names"
+        )
+    for i, v in sorted(stated, key=lambda pair: (str(pair[1]), pair[0])):
+        groups.setdefault(str(v), []).append(i)
+    return groups
+
+
+def _group(
+    name: str, table: PredictionTable, members: list[int], present: set[int], level: float
+) -> Group:
+    confusions = by_speaker(table, sorted({table.speakers[i] for i in members}), np.array(members))
+    n, why = tested(table.subset(members))
+    recalls = recalls_of(confusions.sum(0))
+    absent = [i for i, r in enumerate(recalls) if not np.isfinite(r)]
+    notes = []
+    if lacking := [table.classes[i] for i in absent if i in present]:
+        notes.append(f"no {', '.join(lacking)}: UAR over {len(recalls) - len(absent)} classes")
+    uar, wa = (
+        interval_of(confusions, metric, level, why)._replace(n_speakers=n)
+        for metric in ("uar", "wa")
+    )
+    if uar.note:
+        notes.append(uar.note)
+    return Group(
+        name,
+        len(members),
+        uar,
+        wa,
+        {c: float(r) for c, r in zip(table.classes, recalls, strict=True) if np.isfinite(r)},
+        [table.classes[i] for i in absent],
+        "; ".join(notes),
+    )
+
+
+# ---- What a number varies with: seeds, folds, and the speakers that were tested.
+
+
+class Components(NamedTuple):
+    """Variances of a seeds-by-folds table of values; NaN where there is one seed or one fold.
+
+    Estimates without bias, so that one near zero may come out negative.
+
+    Attributes:
+        seeds: between seeds, alike in every fold.
+        folds: between folds, alike for every seed.
+        residual: of a seed in a fold beyond both.
+    """
+
+    seeds: float
+    folds: float
+    residual: float
+
+
+class Variance(NamedTuple):
+    """Where the variance of one run's metric (one seed, one fold) comes from.
+
+    Attributes:
+        mean: over seeds and folds.
+        seeds: variance between seeds, alike in every fold.
+        folds: variance between folds, alike for every seed.
+        residual: variance of a seed in a fold beyond both.
+        speakers: the part of ``folds`` that is due to who is tested; the rest is due to who was
+            trained on. NaN where no fold tests two speakers, or not all of them are known.
+        n_seeds: seeds.
+        n_folds: folds.
+        n_speakers: known speakers tested, over all folds.
+        note: what could not be told apart, or "".
+    """
+
+    mean: float
+    seeds: float
+    folds: float
+    residual: float
+    speakers: float
+    n_seeds: int
+    n_folds: int
+    n_speakers: int
+    note: str
+
+    def shares(self) -> dict[str, float]:
+        """Shares of what is known, negative estimates as 0; ``speakers`` lies within ``folds``.
+
+        NaN where a variance is not known, or there is none at all.
+        """
+        parts = {k: _known(getattr(self, k)) for k in ("seeds", "folds", "residual")}
+        total = float(np.nansum(list(parts.values())))
+        if not total > 0:
+            return dict.fromkeys([*parts, "speakers"], nan)
+        within = _known(self.speakers)
+        parts["speakers"] = min(within, parts["folds"]) if within == within else nan
+        return {k: v / total for k, v in parts.items()}
+
+
+def _known(variance: float) -> float:
+    """A negative estimate as 0; NaN as it is."""
+    return variance if variance != variance else max(0.0, variance)
+
+
+def crossed_components(values: FloatArray) -> Components:
+    """Split ``[S, F]`` values of S seeds in F folds, both taken as random draws.
+
+    Two-way crossed random effects without replication, by equating mean squares to what they
+    expect (the ANOVA estimator; Searle, Casella & McCulloch 1992, chapter 4). With one seed (or
+    one fold) only the sum of folds (seeds) and residual is known, and is given as folds (seeds).
+
+    Raises:
+        DataError: a value is not finite.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(x).all():
+        raise DataError(
+            f"{(~np.isfinite(x)).sum()} of {x.size} values are not finite; finish those cells, or "
+            "leave their seed out in all folds"
+        )
+    s, f = x.shape
+    if s < 2 or f < 2:
+        alone = float(x.var(ddof=1)) if x.size > 1 else nan
+        return Components(alone if f < 2 else nan, alone if s < 2 else nan, nan)
+    row, column = x.mean(1, keepdims=True), x.mean(0, keepdims=True)
+    rest = float(((x - row - column + x.mean()) ** 2).sum() / ((s - 1) * (f - 1)))
+    return Components(float(row.var(ddof=1)) - rest / f, float(column.var(ddof=1)) - rest / s, rest)
+
+
+def variance_split(
+    tables: Mapping[tuple[int, int], PredictionTable], metric: Metric = "uar"
+) -> Variance:
+    """Split the variance of a head's metric over ``(fold, seed)``.
+
+    Seeds and folds by :func:`crossed_components`. Speakers by leaving each out of its fold: the
+    jackknife's covariance of two seeds' values, averaged over pairs of seeds and over folds, is
+    the variance due to the speakers alone (what a seed makes of a speaker cancels; our choice).
+    With one seed it is the jackknife variance, which holds that too.
+
+    Raises:
+        ComparisonError: a fold lacks a seed that another has, or tests other utterances by seed.
+        DataError: a class is absent in a fold and the metric is a mean over classes, or nothing
+            is labelled.
+    """
+    if not tables:
+        raise DataError(
+            "there are no tables to split the variance of; give one for each fold and each seed"
+        )
+    folds, seeds = sorted({f for f, _ in tables}), sorted({s for _, s in tables})
+    if missing := [(f, s) for f in folds for s in seeds if (f, s) not in tables]:
+        raise ComparisonError(
+            f"fold {missing[0][0]} has no seed {missing[0][1]} ({len(missing)} cells are missing); "
+            "finish them, or leave this seed out in all folds"
+        )
+    parts: list[FloatArray] = []  # per fold [S, G, C, C]
+    total, unknown = 0, False
+    for fold in folds:
+        first = tables[fold, seeds[0]]
+        names = labelled_speakers(first)
+        total += len(set(names) - {""})
+        unknown = unknown or "" in names
+        for seed in seeds[1:]:
+            check_same(first, tables[fold, seed])
+        parts.append(np.stack([by_speaker(tables[fold, s], names) for s in seeds]))
+        absent = [c for c, k in zip(first.classes, parts[-1][0].sum((0, 2)), strict=True) if not k]
+        if absent and metric != "wa":
+            raise DataError(
+                f"fold {fold} has no utterance of {', '.join(absent)}, so its value is a mean over "
+                "other classes than that of the others; split the variance of wa, or merge folds"
+            )
+    score = metric_of(metric)
+    values = np.stack([score(p.sum(1)) for p in parts], axis=1)
+    found = crossed_components(values)
+    apart = [] if unknown else [p for p in parts if p.shape[1] > 1]
+    each = [shared_variance(p, metric) for p in apart]
+    speakers = float(np.mean(each)) if each else nan
+    notes = []
+    if len(seeds) < 2:
+        notes.append("one seed: folds hold the residual too, and seeds are not known")
+    if len(folds) < 2:
+        notes.append("one fold: seeds hold the residual too, and folds are not known")
+    if not each:
+        why = "not every speaker is known" if unknown else "one speaker per fold"
+        notes.append(f"{why}: speakers and folds cannot be told apart")
+    alone = sum(bool(((p[0].sum(-1) > 0).sum(0) == 1).any()) for p in apart)
+    if alone and metric != "wa":
+        notes.append(
+            f"in {alone} folds a class is one speaker's: without her the mean is over other "
+            "classes, and speakers are overstated"
+        )
+    return Variance(
+        float(values.mean()), *found, speakers, len(seeds), len(folds), total, "; ".join(notes)
+    )
+
+
+def shared_variance(confusions: FloatArray, metric: Metric) -> float:
+    """Variance due to speakers that S seeds share, of ``[S, G, C, C]`` confusions, G above 1."""
+    without = np.stack([metric_of(metric)(left_out(c)) for c in confusions])
+    away = without - without.mean(1, keepdims=True)
+    s, g = without.shape
+    covariance = (g - 1) / g * (away @ away.T)
+    if s == 1:
+        return float(covariance[0, 0])
+    return float((covariance.sum() - np.trace(covariance)) / (s * (s - 1)))
+
+
+# ---- Average ranks of heads over blocks, Friedman's test, Nemenyi's critical difference.
+#
+# After Demšar 2006. A block is what every head was run on once: a corpus, or a fold and seed of one.
+# The test takes blocks as independent. Corpora are; **folds of one corpus are not** (their training
+# sets overlap), and seeds share everything but the draw, so with such blocks the critical difference
+# is too small and p too low. Then read the ranks as a description and judge by speakers
+# (:mod:`.permutation`, :mod:`.jackknife`).
+
+Block = TypeVar("Block", bound=Hashable)
+
+
+class Ranks(NamedTuple):
+    """Heads by average rank, the best first.
+
+    Attributes:
+        heads: names.
+        ranks: average rank of each; 1 is best, equal values share a rank.
+        n_blocks: over how many blocks.
+        chi2: Friedman's statistic, corrected for ties; NaN where all heads tie in every block.
+        p: of ``chi2``, at (heads - 1) degrees of freedom.
+        f: Iman and Davenport's statistic; infinite where every block ranks alike.
+        f_p: of ``f``, the less conservative one.
+        critical: average ranks that differ by less are not told apart (Nemenyi).
+        level: 1 minus the significance level of ``critical``.
+        groups: the largest sets of heads not told apart, each a run of ``heads``; [] if none.
+    """
+
+    heads: list[str]
+    ranks: list[float]
+    n_blocks: int
+    chi2: float
+    p: float
+    f: float
+    f_p: float
+    critical: float
+    level: float
+    groups: list[list[str]]
+
+
+def average_ranks(scores: Mapping[str, Mapping[Block, float]], *, level: float = 0.95) -> Ranks:
+    """Rank heads in each block and average.
+
+    Friedman 1937 (statistic), Iman & Davenport 1980 (F), Nemenyi 1963 (critical difference), as in
+    Demšar 2006, sections 3.2.2 and 3.2.3.
+
+    Args:
+        scores: of each head, its value in each block; higher is better.
+        level: 1 minus the significance level of the critical difference.
+
+    Raises:
+        ComparisonError: a head lacks a block that another has, or there are fewer than two heads.
+        DataError: a value is not finite, or there are no blocks.
+    """
+    from scipy.special import chdtrc, fdtrc
+    from scipy.stats import rankdata
+
+    check_level(level)
+    values = _matrix(scores)
+    n, k = values.shape
+    placed = rankdata(-values, axis=1)
+    mean = placed.mean(0)
+    # spread of ranks within blocks; equals k (k² - 1) / 12 per block where nothing ties
+    spread = float(((placed - (k + 1) / 2) ** 2).sum())
+    chi2 = p = f = f_p = nan
+    if spread > 0:
+        chi2 = float((k - 1) * n**2 * ((mean - (k + 1) / 2) ** 2).sum() / spread)
+        p = float(chdtrc(k - 1, chi2))
+        if n > 1:
+            below = n * (k - 1) - chi2
+            f = (n - 1) * chi2 / below if below > 1e-9 else inf
+            f_p = float(fdtrc(k - 1, (k - 1) * (n - 1), f)) if f < inf else 0.0
+    critical = critical_difference(k, n, level=level)
+    names = list(scores)
+    order = [int(i) for i in np.argsort(mean, kind="stable")]
+    heads, ranks = [names[i] for i in order], [float(mean[i]) for i in order]
+    groups = _groups(heads, ranks, critical)
+    return Ranks(heads, ranks, n, chi2, p, f, f_p, critical, level, groups)
+
+
+def critical_difference(heads: int, blocks: int, *, level: float = 0.95) -> float:
+    """Nemenyi's ``q * sqrt(k (k + 1) / 6 N)`` for k heads and N blocks (Demšar 2006, eq. in 3.2.2).
+
+    ``q`` is the studentised range for infinite degrees of freedom over the root of two.
+    """
+    from scipy.stats import studentized_range
+
+    q = float(studentized_range.ppf(level, heads, inf)) / sqrt(2)
+    return q * sqrt(heads * (heads + 1) / (6 * blocks))
+
+
+def _matrix(scores: Mapping[str, Mapping[Block, float]]) -> FloatArray:
+    if len(scores) < 2:
+        raise ComparisonError(f"ranks of {len(scores)} heads say nothing; give at least two")
+    blocks = list(dict.fromkeys(b for of in scores.values() for b in of))
+    if not blocks:
+        raise DataError(
+            f"there is nothing to rank: none of the heads {', '.join(scores)} has a value; finish "
+            "their cells first"
+        )
+    for head, of in scores.items():
+        if missing := [b for b in blocks if b not in of]:
+            raise ComparisonError(
+                f"refusing to rank: {head} lacks {len(missing)} of {len(blocks)} blocks "
+                f"(first: {missing[0]}); finish its cells, or leave these blocks out for all"
+            )
+    values = np.array([[of[b] for of in scores.values()] for b in blocks], dtype=np.float64)
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise DataError(
+            f"the value of {list(scores)[column]} in block {blocks[row]} is "
+            f"{values[row, column]}; run it again, or leave the block out for all"
+        )
+    return values
+
+
+def _groups(heads: list[str], ranks: list[float], critical: float) -> list[list[str]]:
+    found: list[list[str]] = []
+    last = 0
+    for i in range(len(heads)):
+        end = max(j for j in range(i, len(heads)) if ranks[j] - ranks[i] < critical) + 1
+        if end - i > 1 and end > last:
+            found.append(heads[i:end])
+            last = end
+    return found

@@ -1,0 +1,547 @@
+"""Speakers as the unit of sampling: a confusion matrix of each, left out or swapped.
+
+Utterances of one speaker are not independent draws, so speakers are left out or exchanged, never
+utterances. UAR, WA and macro-F1 are functions of the confusion matrix, and that of any set of
+speakers is the sum of theirs. Utterances whose speaker is not known ("" in a table) are no unit:
+each may be anybody's, so with one of them there is neither an interval nor a test over speakers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from math import exp, log, nan, sqrt
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import ComparisonError, ConfigError, DataError, suggest
+from .rates import METRICS, FloatArray
+from .table import PredictionTable
+
+Metric = str | Callable[[NDArray[Any]], FloatArray]
+
+ONE_SPEAKER = "one speaker"
+
+
+def metric_of(metric: Metric) -> Callable[[NDArray[Any]], FloatArray]:
+    """A metric by name (``uar``, ``wa``, ``f1``), or a function ``[..., C, C] -> [...]`` as it is.
+
+    Raises:
+        ConfigError: no metric of that name.
+    """
+    if callable(metric):
+        return metric
+    if metric not in METRICS:
+        raise ConfigError(f"no metric called '{metric}'{suggest(metric, METRICS)}")
+    return METRICS[metric]
+
+
+def tested(table: PredictionTable) -> tuple[int, str]:
+    """How many speakers are known to be tested, and what forbids an interval over them, or "".
+
+    Unlabelled utterances take no part.
+    """
+    who = {s for s, known in zip(table.speakers, table.labelled, strict=True) if known}
+    n = len(who - {""})
+    if "" in who:
+        return n, "not every speaker is known" if n else "no speaker is known"
+    return n, ONE_SPEAKER if n == 1 else ""
+
+
+def labelled_speakers(table: PredictionTable) -> list[str]:
+    """Names of the speakers who have a labelled utterance, sorted; "" stands for the unknown.
+
+    Raises:
+        DataError: when no utterance is labelled.
+    """
+    names = {s for s, known in zip(table.speakers, table.labelled, strict=True) if known}
+    if not names:
+        raise DataError(
+            f"none of {len(table)} utterances is labelled, so there is no interval; evaluate on "
+            "labelled speech"
+        )
+    return sorted(names)
+
+
+def by_speaker(
+    table: PredictionTable, names: list[str], rows: NDArray[Any] | None = None
+) -> FloatArray:
+    """``[G, C, C]`` confusion of each speaker's labelled utterances.
+
+    Args:
+        table: predictions.
+        names: G speakers, all those of the rows among them.
+        rows: indices of the rows that count; all by default.
+
+    Raises:
+        DataError: a score is not finite (a table refuses these, but its arrays can be changed).
+    """
+    index, c = {s: i for i, s in enumerate(names)}, len(table.classes)
+    known = np.flatnonzero(table.labelled)
+    known = known if rows is None else np.intersect1d(known, rows)
+    bad = known[~np.isfinite(table.scores[known]).all(1)]
+    if len(bad):
+        raise DataError(
+            f"scores of {len(bad)} of {len(known)} utterances are not finite (first: "
+            f"{table.ids[bad[0]]}); look for a diverged model, and predict again"
+        )
+    who = np.array([index[table.speakers[i]] for i in known], dtype=np.int64)
+    cells = (who * c + table.labels[known]) * c + table.predicted[known]
+    counts = np.bincount(cells, minlength=len(names) * c * c)
+    return counts.reshape(len(names), c, c).astype(np.float64)
+
+
+def paired_speakers(a: PredictionTable, b: PredictionTable) -> tuple[FloatArray, FloatArray]:
+    """``[G, C, C]`` confusions of the same speakers in two tables of the same utterances.
+
+    Raises:
+        ComparisonError: when ids, labels, speakers or classes of the tables differ.
+        DataError: when no utterance is labelled.
+    """
+    check_same(a, b)
+    names = labelled_speakers(a)
+    return by_speaker(a, names), by_speaker(b, names)
+
+
+def left_out(confusions: FloatArray) -> FloatArray:
+    """``[G, C, C]`` confusions of all speakers but one, for each of them."""
+    return np.asarray(confusions.sum(0) - confusions, dtype=np.float64)
+
+
+def standard_error(without: FloatArray) -> float:
+    """Delete-one jackknife standard error, of the values without each of G speakers.
+
+    ``sqrt((G - 1) / G * sum((value_g - mean)²))`` (Efron & Tibshirani 1993, section 11.2), with
+    speakers in the place of observations.
+    """
+    g = len(without)
+    return sqrt((g - 1) / g * float(((without - without.mean()) ** 2).sum()))
+
+
+def check_level(level: float) -> None:
+    """Refuse a level that is not a share, 95 for instance."""
+    if not 0 < level < 1:
+        raise ConfigError(f"level {level} is no share; want 0 < level < 1, 0.95 for instance")
+
+
+def check_same(a: PredictionTable, b: PredictionTable) -> None:
+    """Refuse two tables that are not of the same utterances, labels, speakers and classes."""
+    if a.classes != b.classes:
+        raise ComparisonError(
+            f"refusing to compare: classes are {', '.join(a.classes)} in the first table and "
+            f"{', '.join(b.classes)} in the second; score both under one taxonomy"
+        )
+    rows = {n: (a.speakers[i], int(a.labels[i])) for i, n in enumerate(a.ids)}
+    other = {n: (b.speakers[i], int(b.labels[i])) for i, n in enumerate(b.ids)}
+    only = sorted(rows.keys() ^ other.keys())
+    if only:
+        raise ComparisonError(
+            f"refusing to compare: {len(only)} utterances are in one table only "
+            f"(first: {only[0]}); test both on the same utterances"
+        )
+    differing = [n for n in rows if rows[n] != other[n]]
+    if differing:
+        n = differing[0]
+        raise ComparisonError(
+            f"refusing to compare: speaker or label of {len(differing)} utterances differs "
+            f"(first: {n}, {rows[n]} and {other[n]}); use one manifest and one label column"
+        )
+
+
+# ---- How sure a number is: intervals, paired differences, corrections of p values, spreads.
+#
+# The intervals themselves are made in :mod:`.jackknife` and :mod:`.probe`.
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Interval(NamedTuple):
+    """A value and its interval over speakers.
+
+    Attributes:
+        value: the metric.
+        low: lower bound; NaN if there is no interval.
+        high: upper bound; NaN if there is no interval.
+        level: coverage aimed at.
+        n_speakers: who were tested, of those whose name is known.
+        note: why there is no interval, or "".
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    n_speakers: int
+    note: str = ""
+
+
+class Difference(NamedTuple):
+    """A metric of one table minus that of another, its interval and a two-sided p.
+
+    Attributes:
+        value: the difference.
+        low: lower bound; NaN if there is no interval.
+        high: upper bound; NaN if there is no interval.
+        p: NaN if there is no test.
+        level: coverage aimed at.
+        n_speakers: who were tested, of those whose name is known.
+        note: why there is no interval, or "".
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    level: float
+    n_speakers: int
+    note: str = ""
+
+
+class MeanSD(NamedTuple):
+    """Mean and sample standard deviation (n - 1); NaN where there are too few values."""
+
+    mean: float
+    sd: float
+    n: int
+
+    def __str__(self) -> str:
+        """The spread is shown from three values on: of two it says next to nothing."""
+        return f"{self.mean:.3f} ± {self.sd:.3f}" if self.n >= 3 else f"{self.mean:.3f}"
+
+
+def mean_sd(values: Sequence[float]) -> MeanSD:
+    """Mean and spread over seeds or folds."""
+    x = np.asarray(values, dtype=np.float64)
+    mean = float(x.mean()) if len(x) else nan
+    return MeanSD(mean, float(x.std(ddof=1)) if len(x) > 1 else nan, len(x))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's (1979) step-down correction of p values of one family; NaN is kept and not counted.
+
+    Raises:
+        DataError: a value is outside 0 to 1.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    if ((values < 0) | (values > 1)).any():
+        raise DataError(f"p values are outside 0 to 1: {values[(values < 0) | (values > 1)][0]}")
+    out = np.full(len(values), np.nan)
+    tested = np.flatnonzero(np.isfinite(values))
+    order = tested[np.argsort(values[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    out[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * factors))
+    return [float(v) for v in out]
+
+
+def holm_grid(p: Mapping[Key, float]) -> dict[Key, float]:
+    """:func:`holm` over every comparison of a grid, by its key, (recipe, encoder, head) say.
+
+    The family is what is given: a p for every comparison that was made, or the correction is none.
+    """
+    return dict(zip(p, holm(list(p.values())), strict=True))
+
+
+# ---- Intervals that hold with few speakers: the jackknife over speakers, and Student's t.
+#
+# The percentile interval of the bootstrap is too narrow where a test set has few speakers. Measured
+# coverage of 95 % intervals of UAR, and false alarms of tests at 0.05 between two heads that are
+# equally good (1000 simulated test sets each, of speakers who differ; 24 utterances of 3 classes per
+# speaker; UAR 0.54 and 0.86 in the population; tests/zoo/statistics/test_jackknife.py):
+#
+# ======== ==================== ============ =============== =========== ===========
+# speakers percentile bootstrap this         bootstrap's p   this one's  permutation
+# ======== ==================== ============ =============== =========== ===========
+# 2        0.48, 0.46           0.94, 0.87   0.42            0.01        0
+# 4        0.80, 0.76           0.95, 0.96   0.19            0.05        0
+# 10       0.92, 0.88           0.96, 0.94   0.10            0.06        0.04
+# 24       0.95, 0.93           0.96, 0.95   0.06            0.06        0.05
+# ======== ==================== ============ =============== =========== ===========
+#
+# So :func:`jackknife` is the interval to print whatever the number of speakers; it has no draws and
+# no seed. With two speakers it is nearly empty (its median width was 0.9 in a like simulation), and
+# empty of width where both are all right or alike, which is what its 0.87 is. In that simulation,
+# of 64 utterances of 8 classes per speaker, BCa was no better than percentiles (0.48, 0.78, 0.91,
+# 0.95), and bootstrap-t held only from 10 speakers on (0.04, 0.92, 0.95, 0.96).
+
+
+def jackknife(table: PredictionTable, metric: Metric = "uar", *, level: float = 0.95) -> Interval:
+    """Interval of a metric from leaving each speaker out.
+
+    The jackknife's standard error with the quantiles of t at (speakers - 1) degrees of freedom
+    (the cluster jackknife, as MacKinnon, Nielsen & Webb 2023), on the logit scale by the delta
+    method (our choice), so that it stays within 0 to 1 and widens towards 0.5.
+
+    Args:
+        table: predictions; unlabelled utterances take no part.
+        metric: ``uar``, ``wa``, ``f1``, or a function of confusions ``[..., C, C] -> [...]`` with
+            values of 0 to 1.
+        level: coverage aimed at.
+
+    Returns:
+        NaN bounds with one speaker, or with a speaker who is not known (``note`` says which);
+        bounds at the value where all speakers are alike.
+
+    Raises:
+        DataError: when no utterance is labelled, or the metric is no share.
+    """
+    n, why = tested(table)
+    found = interval_of(by_speaker(table, labelled_speakers(table)), metric, level, why)
+    return found._replace(n_speakers=n)
+
+
+def interval_of(confusions: FloatArray, metric: Metric, level: float, why: str = "") -> Interval:
+    """:func:`jackknife` of ``[G, C, C]`` confusions of speakers.
+
+    Args:
+        confusions: of each speaker.
+        metric: as for :func:`jackknife`.
+        level: coverage aimed at.
+        why: a reason to give no interval (:func:`.clusters.tested`), or "".
+    """
+    score, n = metric_of(metric), len(confusions)
+    value = float(score(confusions.sum(0)))
+    if not 0 <= value <= 1:
+        raise DataError(f"the metric is {value}, which is no share of 0 to 1; use paired_jackknife")
+    check_level(level)
+    if n < 2 or why:
+        return Interval(value, nan, nan, level, n, f"{why or ONE_SPEAKER}: no interval")
+    half = t_quantile((1 + level) / 2, n, level) * standard_error(score(left_out(confusions)))
+    if not half or not 0 < value < 1:
+        # at 0 or 1 there is no logit; the others' spread, if any, is taken as it is
+        return Interval(value, max(0.0, value - half), min(1.0, value + half), level, n)
+    middle, reach = log(value / (1 - value)), half / (value * (1 - value))
+    return Interval(value, _share(middle - reach), _share(middle + reach), level, n)
+
+
+def paired_jackknife(
+    a: PredictionTable, b: PredictionTable, metric: Metric = "uar", *, level: float = 0.95
+) -> Difference:
+    """Metric of ``a`` minus that of ``b`` on the same utterances, with interval and two-sided p.
+
+    As :func:`jackknife`, on the plain scale. Interval and p agree: p is below ``1 - level`` where
+    the interval is clear of zero. For the WA of speakers with equally many utterances this is the
+    paired t test of their accuracies. Neither with one speaker, or with a speaker who is not known.
+
+    Raises:
+        ComparisonError: when ids, labels, speakers or classes of the tables differ.
+        DataError: when no utterance is labelled.
+    """
+    from scipy.special import stdtr
+
+    check_level(level)
+    score, (first, second) = metric_of(metric), paired_speakers(a, b)
+    n, why = tested(a)
+    value = float(score(first.sum(0)) - score(second.sum(0)))
+    if why:
+        return Difference(value, nan, nan, nan, level, n, f"{why}: no interval and no test")
+    error = standard_error(score(left_out(first)) - score(left_out(second)))
+    if error < 1e-12:  # every speaker differs by the same amount: no spread to judge by
+        return Difference(value, value, value, 1.0 if abs(value) < 1e-12 else nan, level, n)
+    half = t_quantile((1 + level) / 2, n, level) * error
+    p = 2 * float(stdtr(n - 1, -abs(value) / error))
+    return Difference(value, value - half, value + half, p, level, n)
+
+
+def t_quantile(share: float, n_speakers: int, level: float) -> float:
+    """Student's t quantile at (speakers - 1) degrees of freedom."""
+    from scipy.special import stdtrit
+
+    check_level(level)
+    return float(stdtrit(n_speakers - 1, share))
+
+
+def _share(logit: float) -> float:
+    return 1 / (1 + exp(-logit)) if logit > -700 else 0.0
+
+
+# ---- Paired permutation test: were the two heads' answers exchanged, speaker by speaker?
+
+EXACT = 4096
+
+
+class Permutation(NamedTuple):
+    """A difference and its two-sided p.
+
+    Attributes:
+        value: metric of the first table minus that of the second.
+        p: NaN with one speaker, or with a speaker who is not known.
+        smallest: the least p that this test can give with these speakers and swaps.
+        exact: whether every swap was tried.
+        n_speakers: who could be swapped.
+        n_swaps: how many swaps were tried.
+        note: what keeps the test from finding anything, or "".
+    """
+
+    value: float
+    p: float
+    smallest: float
+    exact: bool
+    n_speakers: int
+    n_swaps: int
+    note: str
+
+
+def paired_permutation(
+    a: PredictionTable,
+    b: PredictionTable,
+    metric: Metric = "uar",
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Permutation:
+    """Test that two heads are the same, exchanging their predictions by speaker.
+
+    All utterances of a speaker (of all seeds, in a pooled table) are exchanged together, because
+    they are not independent. ``p`` is the share of exchanges with a difference at least as large
+    in either direction: of all ``2^speakers`` up to 4096 of them, else of random ones, the
+    observed one counted with them so that p is never 0 (Phipson & Smyth 2010). Needs no
+    distribution; holds its level with any number of speakers, and with 5 or fewer cannot reach
+    0.05.
+
+    Args:
+        a: predictions.
+        b: predictions of the same utterances.
+        metric: ``uar``, ``wa``, ``f1``, or a function of confusions ``[..., C, C] -> [...]``.
+        draws: random exchanges, where there are too many for all of them.
+        seed: of these.
+
+    Raises:
+        ComparisonError: when ids, labels, speakers or classes of the tables differ.
+        DataError: when no utterance is labelled.
+    """
+    if draws < 1:
+        raise ConfigError(f"draws is {draws}; want at least 1")
+    score, (first, second) = metric_of(metric), paired_speakers(a, b)
+    n, why = tested(a)
+    value = float(score(first.sum(0)) - score(second.sum(0)))
+    if why:
+        return Permutation(value, nan, nan, True, n, 0, f"{why}: no test")
+    exact = 2**n <= EXACT
+    if exact:
+        swaps = (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)
+    else:
+        swaps = np.random.default_rng(seed).integers(0, 2, (draws, n)).astype(np.float64)
+    moved: FloatArray = np.tensordot(swaps, second - first, axes=1)
+    found = score(first.sum(0) + moved) - score(second.sum(0) - moved)
+    # sums in another order may leave 1e-17 between equal differences
+    extreme = int((np.abs(found) >= abs(value) - 1e-12).sum())
+    p = extreme / len(found) if exact else (extreme + 1) / (draws + 1)
+    # exchanging the same answers changes nothing
+    differing = int((first != second).any((1, 2)).sum())
+    smallest = min(1.0, 2 / 2**differing) if exact else 1 / (draws + 1)
+    note = ""
+    if not differing:
+        note = "the two answer alike for every speaker"
+    elif smallest > 0.05:
+        note = f"{differing} speakers answered differently cannot give a p below {smallest:g}"
+    return Permutation(value, p, smallest, exact, n, len(found), note)
+
+
+# ---- What a test set can show: the smallest difference between two heads that it would find.
+
+
+class Detectable(NamedTuple):
+    """The smallest true difference found with this power.
+
+    Attributes:
+        value: the difference; NaN where it cannot be told, and ``note`` says why.
+        error: standard error of the difference.
+        level: 1 minus the two-sided significance level.
+        power: how often a difference of that size would be found.
+        n_speakers: who were tested.
+        note: why there is no value, or "".
+    """
+
+    value: float
+    error: float
+    level: float
+    power: float
+    n_speakers: int
+    note: str
+
+
+def minimum_detectable(
+    a: PredictionTable,
+    b: PredictionTable,
+    metric: Metric = "uar",
+    *,
+    level: float = 0.95,
+    power: float = 0.8,
+) -> Detectable:
+    """The true difference that these speakers would show as significant in ``power`` of cases.
+
+    ``(t_(1 + level)/2 + t_power) * error`` at (speakers - 1) degrees of freedom (Bloom 1995), with
+    the paired jackknife's standard error over speakers: that of the paired bootstrap times
+    ``sqrt(G / (G - 1))``, which the bootstrap leaves out. A property of the test set and of how
+    differently the two heads err, not of the difference found; :func:`.jackknife.paired_jackknife`
+    is the test that has this power.
+
+    Raises:
+        ComparisonError: when ids, labels, speakers or classes of the tables differ.
+        DataError: when no utterance is labelled.
+        ConfigError: level or power is no share.
+    """
+    check_level(level)
+    check_level(power)
+    score, (first, second) = metric_of(metric), paired_speakers(a, b)
+    n, why = tested(a)
+    if why:
+        return Detectable(nan, nan, level, power, n, f"{why}: no spread between speakers")
+    error = standard_error(score(left_out(first)) - score(left_out(second)))
+    if error < 1e-12:
+        why = "the two differ by the same for every speaker: no spread to judge by"
+        return Detectable(nan, 0.0, level, power, n, why)
+    reach = t_quantile((1 + level) / 2, n, level) + t_quantile(power, n, level)
+    return Detectable(reach * error, error, level, power, n, "")
+
+
+# ---- All numbers of a table of test predictions, as a record holds them.
+
+
+def measure(test: PredictionTable, temperature: float = 1.0) -> dict[str, Any]:
+    """All numbers of a table of test predictions, as the record holds them."""
+    corpora = test.by_corpus()
+    return {
+        "metrics": {
+            **test.metrics(),
+            **uar_interval(test),
+            "nll": test.nll(),
+            "nll_calibrated": test.nll(temperature),
+            "ece": test.ece(),
+            "ece_calibrated": test.ece(temperature),
+            "temperature": temperature,
+        },
+        "by_speaker": test.by_speaker(),
+        "by_corpus": {
+            name: {**table.metrics(), **uar_interval(table)}
+            for name, table in corpora.items()
+            if len(corpora) > 1 and table.labelled.any()
+        },
+    }
+
+
+def uar_interval(table: PredictionTable) -> dict[str, Any]:
+    """``uar_interval``, two bounds or None, and ``uar_interval_by``: how it was made, or why not.
+
+    Records without the second key are older: their interval is a percentile bootstrap, which is
+    too narrow with few speakers (:mod:`.jackknife`), and is not shown.
+    """
+    found = jackknife(table)
+    if found.note:
+        return {"uar_interval": None, "uar_interval_by": found.note}
+    by = f"jackknife over {found.n_speakers} speakers"
+    return {"uar_interval": [found.low, found.high], "uar_interval_by": by}
+
+
+def interval_text(metrics: Mapping[str, Any]) -> str:
+    """What stands behind a UAR, in brackets: its interval, or why there is none."""
+    by = metrics.get("uar_interval_by")
+    if by is None:
+        return "(no interval: the record is older than the jackknife)"
+    if metrics["uar_interval"] is None:
+        return f"({by})"
+    low, high = metrics["uar_interval"]
+    if low == high:  # it looks like certainty, and is the lack of a spread to judge by
+        return f"(95 % interval of no width: all speakers scored alike; {by})"
+    return f"(95 % interval {low:.3f} to {high:.3f}, {by})"

@@ -1,0 +1,340 @@
+"""Evaluation is a table of utterances: every reported number is computed from a PredictionTable.
+
+UAR and macro-F1 are means over the classes present in the reference; see :mod:`.rates`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import ComparisonError, DataError, suggest
+from ..core.files import json_lines, new_file
+from .rates import (
+    FloatArray,
+    IntArray,
+    brier,
+    ece,
+    f1_of,
+    fit_temperature,
+    log_softmax,
+    nll,
+    recalls_of,
+    uar_of,
+    wa_of,
+)
+
+DIGITS = 6
+
+
+@dataclass(eq=False)
+class PredictionTable:
+    """What a model said about N utterances, and what they are labelled with.
+
+    Scores are kept as float32 at six significant digits from the start, so that a table and the
+    file written of it give the same predictions and the same numbers to the last digit.
+
+    Attributes:
+        ids: N utterance ids, each once.
+        speakers: N speaker names, as ``corpus/speaker`` where there are several corpora; "" if
+            nobody knows who speaks (null in a file).
+        labels: ``[N]`` int, index into ``classes``; -1 = unlabelled: counted, in no score.
+        scores: ``[N, C]`` log-scores; ``softmax(scores)`` is the model's probability.
+        classes: C class names.
+        texts: N texts that the model wrote freely, or None where it does not write.
+
+    Raises:
+        DataError: lengths that differ, an id twice, a label outside the classes, or a score that
+            is not finite (naming the ids).
+    """
+
+    ids: list[str]
+    speakers: list[str]
+    labels: IntArray
+    scores: FloatArray
+    classes: list[str]
+    texts: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        n, c = len(self.ids), len(self.classes)
+        self.labels = np.asarray(self.labels, dtype=np.int64).reshape(-1)
+        self.scores = _round(np.asarray(self.scores, dtype=np.float64))
+        if len(self.speakers) != n or len(self.labels) != n or self.scores.shape != (n, c):
+            raise DataError(
+                f"a table of {n} ids and {c} classes has {len(self.speakers)} speakers, "
+                f"{len(self.labels)} labels and scores of shape {self.scores.shape}; "
+                f"give {n} of each and scores [{n}, {c}]"
+            )
+        if self.texts is not None and len(self.texts) != n:
+            raise DataError(f"a table of {n} ids has {len(self.texts)} texts; give {n}, or None")
+        if bad := self._where(~np.isfinite(self.scores).all(1)):
+            raise DataError(
+                f"scores of {len(bad)} of {n} utterances are not finite in float32 ({_some(bad)}); "
+                "look for a diverged model (lower the lr), or a log of zero"
+            )
+        if bad := self._where((self.labels < -1) | (self.labels >= c)):
+            raise DataError(
+                f"labels of {len(bad)} utterances are outside -1..{c - 1} ({_some(bad)}); "
+                "-1 stands for unlabelled"
+            )
+        if len(set(self.ids)) != n:
+            raise DataError(
+                f"{n - len(set(self.ids))} rows repeat an id; join parts of a table with merge()"
+            )
+
+    def _where(self, rows: Any) -> list[str]:
+        return [self.ids[i] for i in np.flatnonzero(rows)]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PredictionTable):
+            return NotImplemented
+        return (
+            (self.ids, self.speakers, self.classes, self.texts)
+            == (other.ids, other.speakers, other.classes, other.texts)
+            and np.array_equal(self.labels, other.labels)
+            and np.array_equal(self.scores, other.scores)
+        )
+
+    @property
+    def predicted(self) -> IntArray:
+        """``[N]`` index of the highest score; of equal ones, the first in class order."""
+        best: IntArray = self.scores.argmax(1)
+        return best
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """``[N]`` whether the utterance has a label."""
+        return self.labels >= 0
+
+    def confusion(self) -> IntArray:
+        """``[C, C]`` counts of labelled utterances: rows are the reference, columns predictions."""
+        known, c = self.labelled, len(self.classes)
+        cells = self.labels[known] * c + self.predicted[known]
+        return np.bincount(cells, minlength=c * c).reshape(c, c).astype(np.int64)
+
+    def recalls(self) -> dict[str, float]:
+        """Recall of each class that is present in the reference, in class order."""
+        values = recalls_of(self._counts())
+        return {c: float(r) for c, r in zip(self.classes, values, strict=True) if np.isfinite(r)}
+
+    def uar(self) -> float:
+        """Mean recall over the classes present; DataError where nothing is labelled, as for all."""
+        return float(uar_of(self._counts()))
+
+    def wa(self) -> float:
+        """Share of labelled utterances that are right."""
+        return float(wa_of(self._counts()))
+
+    def macro_f1(self) -> float:
+        """Mean F1 over the classes present in the reference."""
+        return float(f1_of(self._counts()))
+
+    def metrics(self) -> dict[str, Any]:
+        """All of it, in plain containers.
+
+        ``recall`` is by class, of those present; ``n`` counts labelled utterances; ``absent``
+        lists the classes without one.
+        """
+        recall, n = self.recalls(), int(self.labelled.sum())
+        return {
+            "uar": self.uar(),
+            "wa": self.wa(),
+            "f1": self.macro_f1(),
+            "recall": recall,
+            "n": n,
+            "n_unlabelled": len(self) - n,
+            "n_classes_present": len(recall),
+            "absent": [c for c in self.classes if c not in recall],
+        }
+
+    def by_speaker(self) -> dict[str, dict[str, Any]]:
+        """:meth:`metrics` of each known speaker who has a labelled utterance, sorted by name."""
+        who = [self.speakers[i] for i in np.flatnonzero(self.labelled)]
+        rows: dict[str, list[int]] = {s: [] for s in who if s}
+        for i, s in enumerate(self.speakers):
+            rows.get(s, []).append(i)
+        return {s: self.subset(rows[s]).metrics() for s in sorted(rows)}
+
+    def by_corpus(self) -> dict[str, PredictionTable]:
+        """The rows of each corpus, sorted by name: what stands before the slash of a speaker.
+
+        Of an unknown speaker it is what stands before the slash of the id, if speakers have one.
+        """
+        rows: dict[str, list[int]] = {}
+        plain = any(s and "/" not in s for s in self.speakers)
+        for i, speaker in enumerate(self.speakers):
+            corpus, slash, _ = (speaker or ("" if plain else self.ids[i])).partition("/")
+            rows.setdefault(corpus if slash else "", []).append(i)
+        return {corpus: self.subset(rows[corpus]) for corpus in sorted(rows)}
+
+    def subset(self, rows: Sequence[int] | NDArray[Any]) -> PredictionTable:
+        """A table of these rows, in this order."""
+        return PredictionTable(
+            [self.ids[i] for i in rows],
+            [self.speakers[i] for i in rows],
+            self.labels[rows],
+            self.scores[rows],
+            list(self.classes),
+            None if self.texts is None else [self.texts[i] for i in rows],
+        )
+
+    def _counts(self) -> IntArray:
+        if not self.labelled.any():
+            raise DataError(
+                f"none of {len(self)} utterances is labelled, so there is nothing to score; "
+                "evaluate on labelled speech, or read the predictions only"
+            )
+        return self.confusion()
+
+    def probabilities(self, temperature: float = 1.0) -> FloatArray:
+        """``[N, C]`` softmax of the scores divided by a temperature."""
+        return np.exp(log_softmax(self.scores, temperature))
+
+    def temperature(self) -> float:
+        """The temperature that minimises :meth:`nll`; fit it on validation, use it on test."""
+        return fit_temperature(*self._known())
+
+    def nll(self, temperature: float = 1.0) -> float:
+        """Mean negative log-probability of the label, in nats."""
+        return nll(*self._known(), temperature)
+
+    def ece(self, temperature: float = 1.0, bins: int = 15) -> float:
+        """Expected calibration error (Guo et al. 2017) in equal-width bins of confidence."""
+        return ece(*self._known(), temperature, bins)
+
+    def brier(self, temperature: float = 1.0) -> float:
+        """Mean squared distance of the probabilities to the one-hot label, 0 to 2 (Brier 1950)."""
+        return brier(*self._known(), temperature)
+
+    def _known(self) -> tuple[FloatArray, IntArray]:
+        self._counts()  # refuses a table without labels
+        return self.scores[self.labelled], self.labels[self.labelled]
+
+    def write_jsonl(self, path: str | Path) -> Path:
+        """Write one line per utterance: id, speaker, label, scores, any text; null is unknown.
+
+        The same table gives the same bytes. The file appears complete or not at all.
+        """
+        path = Path(path)
+        with new_file(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+            for i, name in enumerate(self.ids):
+                label = self.classes[self.labels[i]] if self.labels[i] >= 0 else None
+                scores = dict(zip(self.classes, self.scores[i].tolist(), strict=True))
+                who = self.speakers[i] or None
+                row = {"id": name, "speaker": who, "label": label, "scores": scores}
+                row |= {} if self.texts is None else {"text": self.texts[i]}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return path
+
+    @classmethod
+    def read_jsonl(cls, path: str | Path) -> PredictionTable:
+        """Read what :meth:`write_jsonl` wrote, or another toolkit's predictions in that form.
+
+        A name that ends in ``.gz`` is decompressed.
+
+        Raises:
+            DataError: with the number of the line that cannot be used.
+        """
+        ids, speakers, labels, scores = [], [], [], []
+        classes: list[str] = []
+        texts: list[str] = []
+        remedy = "a file of predictions has a line for each utterance: run its run again"
+        for number, row in json_lines(path, remedy=remedy, what=("a prediction", "predictions")):
+            where = f"{path}, line {number}"
+            try:
+                name, speaker, label = row["id"], row["speaker"], row["label"]
+                values = {str(c): float(v) for c, v in row["scores"].items()}
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+                raise DataError(
+                    f"{where}: not a prediction ({type(error).__name__}: {error}); "
+                    'want {"id", "speaker", "label", "scores": {class: number}}'
+                ) from error
+            classes = classes or list(values)
+            if set(values) != set(classes):
+                raise DataError(
+                    f"{where}: scores for {', '.join(values)}; line 1 scores {', '.join(classes)}"
+                )
+            if label is not None and str(label) not in values:
+                raise DataError(
+                    f"{where}: label '{label}' is no class{suggest(str(label), classes)}"
+                )
+            ids.append(str(name))
+            speakers.append("" if speaker is None else str(speaker))
+            labels.append(-1 if label is None else classes.index(str(label)))
+            scores.append([values[c] for c in classes])
+            texts += [str(row["text"])] if "text" in row else []
+        if not ids:
+            raise DataError(f"{path} holds no predictions; it should have one line per utterance")
+        return cls(ids, speakers, np.array(labels), np.array(scores), classes, texts or None)
+
+
+def merge(tables: Iterable[PredictionTable], *, noise: float = 0.0) -> PredictionTable:
+    """One table of several: one row per id, sorted by id.
+
+    Rows that say the same twice are collapsed (two ranks may both see an utterance); the first is
+    kept.
+
+    Args:
+        tables: over the same classes.
+        noise: by how much scores of one utterance may differ, as a share of its largest one.
+
+    Raises:
+        ComparisonError: when the tables' classes differ, or rows of one id do.
+    """
+    tables = list(tables)
+    if not tables:
+        raise DataError("there are no predictions to merge; was the evaluated part empty?")
+    classes = tables[0].classes
+    rows: dict[str, tuple[str, int, tuple[float, ...], str | None]] = {}
+    for table in tables:
+        if table.classes != classes:
+            raise ComparisonError(
+                f"cannot merge predictions over {', '.join(table.classes)} with predictions over "
+                f"{', '.join(classes)}; merge tables of one taxonomy"
+            )
+        for i, name in enumerate(table.ids):
+            text = None if table.texts is None else table.texts[i]
+            row = (table.speakers[i], int(table.labels[i]), tuple(table.scores[i].tolist()), text)
+            first = rows.setdefault(name, row)
+            if first[:3] != row[:3] and not (
+                first[:2] == row[:2]
+                and np.allclose(first[2], row[2], rtol=0, atol=noise * max(map(abs, row[2])))
+            ):
+                raise ComparisonError(
+                    f"'{name}' is predicted twice and differently: {rows[name]} and {row}; "
+                    "merge folds of one run, in which each utterance is tested once"
+                )
+    ids = sorted(rows)
+    return PredictionTable(
+        ids,
+        [rows[i][0] for i in ids],
+        np.array([rows[i][1] for i in ids], dtype=np.int64),
+        np.array([rows[i][2] for i in ids], dtype=np.float64).reshape(len(ids), len(classes)),
+        list(classes),
+        [str(rows[i][3]) for i in ids] if all(t.texts is not None for t in tables) else None,
+    )
+
+
+def _round(scores: FloatArray) -> FloatArray:
+    """Float32 at six significant digits, as will be written; rounding twice is rounding once."""
+    with np.errstate(over="ignore"):
+        single = scores.astype(np.float32)
+    # below this, float32 has fewer than six digits
+    single[np.abs(single) < np.finfo(np.float32).tiny] = 0
+    # adding zero turns -0.0, which a sum in another order may give, into 0.0
+    flat = [float(f"{v:.{DIGITS}g}") + 0.0 for v in single.ravel().tolist()]
+    return np.array(flat, dtype=np.float64).reshape(scores.shape)
+
+
+def _some(names: Sequence[str], n: int = 5) -> str:
+    more = f", ... {len(names) - n} more" if len(names) > n else ""
+    return ", ".join(names[:n]) + more

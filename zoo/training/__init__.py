@@ -1,1 +1,0 @@
-"""What training a run needs beside the module: rates, averages, processes, stored features."""
