@@ -13,7 +13,8 @@ from ..zoo.core.taxonomy import Taxonomy
 from .audit import AuditReport, audit
 from .catalog import open_corpora
 from .info import CorpusInfo
-from .labels import auto_taxonomy, class_indices, refuse_unlabelled, refuse_weak, with_weak
+from .labelling.select import with_weak
+from .labels import auto_taxonomy, class_indices, refuse_unlabelled, refuse_weak
 from .manifest import read_manifest, read_sidecar
 from .prepare import beside, tell_notes
 from .protocols import Protocol, Split

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .core.taxonomy import Taxonomy
     from .core.types import Batch, Frames, HeadLoss, Targets
     from .run.build import build_run
-    from .run.checkpoint import load
+    from .run.model import Model, load
     from .run.module import SERModule
     from .run.save import push_to_hub, save_pretrained
     from .statistics.table import PredictionTable
@@ -36,7 +36,8 @@ _WHERE = {
     "Targets": "core.types",
     "Taxonomy": "core.taxonomy",
     "build_run": "run.build",
-    "load": "run.checkpoint",
+    "Model": "run.model",
+    "load": "run.model",
     "push_to_hub": "run.save",
     "save_pretrained": "run.save",
 }
@@ -47,6 +48,7 @@ __all__ = [
     "Frames",
     "Head",
     "HeadLoss",
+    "Model",
     "PredictionTable",
     "SERModule",
     "Targets",

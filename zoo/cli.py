@@ -335,11 +335,11 @@ def _push(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     from .core.notices import quiet
-    from .run.checkpoint import load
+    from .run.model import load
     from .run.onnx import LIMIT, export, parity
 
     quiet()
-    module = load(arguments.run)
+    module = load(arguments.run).module
     path = export(module, arguments.file)
     print(f"exported: {path}")
     largest = parity(module, path)

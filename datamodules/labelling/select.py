@@ -7,15 +7,19 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ...zoo.core.errors import ConfigError, DataError
 from ...zoo.core.taxonomy import Taxonomy
+from ..catalog import Speech
+from ..labels import shuffled
 from ..manifest import WEAK, Utterance
 from .entail import DIGITS, lift_of, mean_score
 from .scorers import Scores
+from .stage import read_labels, rows_of
 
 # ---- Scores of many fine emotions as scores of a few broad ones.
 
@@ -362,3 +366,56 @@ def _step(
         "after": after,
         "classes": classes,
     }
+
+
+def soft_scores(manifest: str | Path, taxonomy: Taxonomy, kind: str) -> dict[str, list[float]]:
+    """Targets of all classes by id, of the file of scores beside a manifest of weak labels.
+
+    Args:
+        manifest: that ``serzoo label`` wrote.
+        taxonomy: the classes, which are those that were scored.
+        kind: ``soft`` adds up to one, ``independent`` is a probability of each class by itself; see
+            :func:`.labelling.select.soft_targets`.
+
+    Scores of a finer taxonomy are folded, as the labels were.
+
+    Raises:
+        ConfigError: when finer classes fold into none of the run's.
+        DataError: when there is no such file, or it holds other classes.
+    """
+    path = Path(manifest).with_name("scores.jsonl")
+    if not path.is_file():
+        raise DataError(
+            f"data.weak={kind}: there is no {path.name} beside {manifest}; give the manifest in "
+            "the folder of `serzoo label`, or train on hard labels (data.weak=hard)"
+        )
+    name: Any = "distribution" if kind == "soft" else kind
+    rows: Any = rows_of(path)
+    record = path.with_name("labels.json")
+    if record.is_file() and (about := read_labels(record.parent)).get("folded"):
+        fine = Taxonomy.from_dict(about["scores"]["settings"]["taxonomy"])
+        rows = fold_rows(rows, fine, taxonomy)
+    found = soft_targets(rows, taxonomy, name)
+    return {i: [float(v) for v in row] for i, row in found.items()}
+
+
+def with_weak(
+    speech: Speech,
+    manifest: str | None,
+    taxonomy: Taxonomy | None,
+    weak: str,
+    seed: int | None,
+) -> Speech:
+    """Speech with the scores that soft labels are, and with labels dealt out anew."""
+    if weak != "hard":
+        if manifest is None or taxonomy is None:
+            raise DataError(
+                f"data.weak={weak} takes the scores beside the manifest of weak labels, in the "
+                "order of a taxonomy; set data.manifest=FOLDER/manifest.jsonl and taxonomy=NAME"
+            )
+        speech = replace(speech, soft=soft_scores(manifest, taxonomy, weak))
+    if seed is None:
+        return speech
+    utterances, giver = shuffled(speech.utterances, seed)
+    soft = {i: speech.soft[g] for i, g in giver.items() if g in speech.soft}
+    return replace(speech, utterances=utterances, soft=soft)

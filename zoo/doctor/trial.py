@@ -25,8 +25,8 @@ from ..core import registry
 from ..core.errors import DataError, DataWarning
 from ..core.notices import quiet
 from ..core.types import Batch
+from ..core.weights import strip_frozen
 from ..run.build import build, open_data
-from ..run.checkpoint import strip_frozen
 from ..run.config import RunConfig
 from ..run.devices import PeakMemory, available, device_of, precision_of
 from ..run.module import SERModule

@@ -2,111 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
-
-import torch
 
 from ...datamodules.opening import open_data as open_corpora
 from ...datamodules.protocols import PARTS, Protocol
 from ..core import registry
-from ..core.encoder import Encoder
-from ..core.errors import ConfigError
-from ..core.head import Head
 from ..core.taxonomy import Taxonomy
-from .checkpoint import published_parts
+from ..core.weights import published_parts
+from .checkpoint import construct, how_built
 from .config import RunConfig, build_taxonomy, load
 from .module import SERModule
-from .schema import OptimConfig
 from .start import start_from
 from .trained import refuse_seen
 
-KINDS: dict[str, registry.Kind] = {"encoder": "encoders", "head": "heads"}
-OPTIONS = ("lr", "head_lr", "mix_lr", "weight_decay", "warmup", "schedule", "mixup", "ema")
-"""Of the module's constructor: those of ``optim`` that are not the trainer's."""
-
 
 def build(
-    cfg: RunConfig,
-    taxonomy: Taxonomy,
-    metadata: dict[str, Any] | None = None,
-    *,
-    encoder: Encoder | None = None,
-    head: Head | None = None,
-    kind: type[SERModule] = SERModule,
-    **options: Any,
+    cfg: RunConfig, taxonomy: Taxonomy, metadata: dict[str, Any] | None = None, **made: Any
 ) -> SERModule:
-    """The encoder, the head and their module.
-
-    Both are built from the run's seed, each on its own, so that every head of a comparison starts
-    from the very same encoder.
-
-    Args:
-        cfg: the run.
-        taxonomy: the head's classes.
-        metadata: of the module; how it is built, by default.
-        encoder: instead of the configured one.
-        head: the same.
-        kind: class of the module.
-        options: of its constructor, instead of the configured ones.
-    """
-    if encoder is None:
-        own = {k: v for k, v in cfg.encoder.items() if k != "type"}
-        torch.manual_seed(cfg.seed)
-        encoder = registry.get("encoders", cfg.encoder["type"])(**own)
-    if head is None:
-        own = {k: v for k, v in cfg.head.items() if k != "type"}
-        torch.manual_seed(cfg.seed + 1)
-        head = registry.get("heads", cfg.head["type"])(encoder.dim, taxonomy, **own)
-    how = {key: getattr(cfg.optim, key) for key in OPTIONS} | {"seed": cfg.seed}
-    return kind(
-        encoder, head, **{**how, "metadata": metadata or how_built(cfg, taxonomy), **options}
-    )
-
-
-def how_built(cfg: RunConfig, taxonomy: Taxonomy) -> dict[str, Any]:
-    """What a checkpoint says of its model, so that it can be built again."""
-    return {
-        "config": cfg.to_dict(),
-        "head": dict(cfg.head),
-        "head_name": cfg.called,
-        "taxonomy": taxonomy.to_dict(),
-        "taxonomy_fingerprint": taxonomy.fingerprint,
-    }
-
-
-def described(module: SERModule) -> dict[str, Any]:
-    """:func:`how_built` of a module that was put together in Python, by hand.
-
-    Its parts are told by their registered names and the options that they were made with. ``own``
-    tells of those that have no name: whoever loads the model has to build them.
-    """
-    own = {}
-    nodes: dict[str, dict[str, Any]] = {}
-    for part, kind in KINDS.items():
-        made = getattr(module, part)
-        name, knobs = registry.name_of(kind, made), registry.schema_of(type(made))
-        options = {k: v for k, v in made.made_with[1].items() if k in knobs}
-        try:
-            if name is not None:
-                registry.check_options(kind, name, options)
-                nodes[part] = {"type": name, **registry.complete(kind, name, options)}
-                continue
-            own[part] = f"{type(made).__module__}.{type(made).__qualname__}"
-        except ConfigError as error:  # objects, where a configuration has text and numbers
-            own[part] = f"made with options that no configuration holds ({error})"
-        nodes[part] = {"type": type(made).__name__}
-    head, average = module.head, module.average
-    how = {key: getattr(module, key) for key in OPTIONS if key != "ema"}
-    optim = OptimConfig(**how, ema=average.decay if average is not None else 0.0)
-    cfg = RunConfig(encoder=nodes["encoder"], head=nodes["head"], optim=optim, seed=module.seed)
-    told = how_built(cfg, head.taxonomy) | ({"own": own} if own else {})
-    arguments, keywords = head.made_with
-    first = inspect.signature(type(head)).bind(*arguments, **keywords).arguments.get("taxonomy")
-    if isinstance(first, Taxonomy) and first != head.taxonomy:  # it was widened
-        told["widened_from"] = first.to_dict()
-    return told
+    """The encoder, the head and their module; see :func:`.checkpoint.construct`."""
+    return construct(cfg, taxonomy, metadata, kind=SERModule, **made)
 
 
 def assemble(cfg: RunConfig, data: Any, metadata: dict[str, Any]) -> SERModule:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import warnings
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,67 +16,32 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint as LightningModelCheckpoint
 from torch import Tensor
 
-from ..core.errors import CheckpointError, DamagedError, DataWarning, SerzooError
+from ..core import registry
+from ..core.encoder import Encoder
+from ..core.errors import CheckpointError, ConfigError, DamagedError, DataWarning
 from ..core.files import new_file
+from ..core.head import Head
 from ..core.taxonomy import Taxonomy
+from ..core.weights import FORMAT, check_keys, check_published, published_parts, strip_frozen
+from .config import RunConfig
 from .record import read_record
+from .schema import OptimConfig
 
 if TYPE_CHECKING:
     from .module import SERModule
 
-FORMAT = 1
+KINDS: dict[str, registry.Kind] = {"encoder": "encoders", "head": "heads"}
+OPTIONS = ("lr", "head_lr", "mix_lr", "weight_decay", "warmup", "schedule", "mixup", "ema")
+"""Of the module's constructor: those of ``optim`` that are not the trainer's."""
+
 BROKEN = (None, errno.EINVAL)
 """System errors that a damaged file makes a reader run into."""
-
-
-def strip_frozen(state: Mapping[str, Tensor], frozen: Collection[str]) -> dict[str, Tensor]:
-    """The state dict without what is rebuilt from a name.
-
-    By key, not by ``requires_grad``: running statistics are buffers, and belong to what was
-    trained.
-    """
-    return {k: v for k, v in state.items() if k not in frozen}
 
 
 def copied(module: SERModule) -> dict[str, Tensor]:
     """A copy of all weights that a model saves."""
     kept = strip_frozen(module.state_dict(), module.frozen_keys())
     return {k: v.detach().cpu().clone() for k, v in kept.items()}
-
-
-def check_keys(
-    saved: Mapping[str, Tensor], own: Mapping[str, Tensor], frozen: Collection[str]
-) -> None:
-    """Refuse a state dict that does not hold exactly what this model saves.
-
-    Raises:
-        CheckpointError: naming the first missing, surplus or misshapen weights and their number.
-    """
-    wanted = strip_frozen(own, frozen)
-    problems = []
-    missing = sorted(set(wanted) - set(saved))
-    surplus = sorted(set(saved) - set(wanted))
-    shapes = sorted(k for k in set(wanted) & set(saved) if wanted[k].shape != saved[k].shape)
-    if missing:
-        problems.append(f"lacks {len(missing)} weights this model trains ({_some(missing)})")
-    if surplus:
-        problems.append(f"holds {len(surplus)} weights this model has not ({_some(surplus)})")
-    if shapes:
-        k = shapes[0]
-        problems.append(
-            f"{len(shapes)} weights differ in shape ({k}: {list(saved[k].shape)} in the "
-            f"checkpoint, {list(wanted[k].shape)} here)"
-        )
-    if problems:
-        raise CheckpointError(
-            "checkpoint "
-            + "; ".join(problems)
-            + "; was it saved with another head, encoder or option?"
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -219,44 +185,6 @@ class WholeFiles(TorchCheckpointIO):
             os.fsync(file.fileno())  # on the disk before it has its name
 
 
-def load(
-    path: str | Path, *, revision: str | None = None, base: str | None = None, **made: Any
-) -> SERModule:
-    """The trained model of a checkpoint, a run or a saved folder, in evaluation mode.
-
-    Args:
-        path: a ``.ckpt`` file, a run's folder (its best checkpoint), a folder that
-            ``save_pretrained`` wrote, or the hub id of one.
-        revision: commit, tag or branch of a hub id.
-        base: folder or hub id of the published encoder, where it is not to be found under the
-            name that it was trained from; its weights must be the same.
-        made: ``encoder`` and ``head``, built as they were trained, where their classes are not
-            registered; and what else :func:`.building.build` takes.
-
-    Raises:
-        CheckpointError: when it cannot be read or does not fit the model that it describes.
-    """
-    from . import save
-
-    if save.is_meant(path):
-        return save.load(path, revision=revision, base=base, **made)
-    if revision is not None:
-        raise CheckpointError(f"{path} is no hub id and has no revision '{revision}'; leave it out")
-    content = read(path)
-    try:
-        module = rebuild(content["serzoo"], path, base, **made)
-        restore(module, content)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, SerzooError):
-            raise
-        raise CheckpointError(
-            f"{path} does not describe a model that can be built ({type(error).__name__}: {error});"
-            " was it changed by hand? train again, or fetch it again"
-        ) from error
-    module.temperature = temperature_of(path)
-    return module.eval()
-
-
 def rebuild(
     meta: Mapping[str, Any], path: str | Path, base: str | None = None, **made: Any
 ) -> SERModule:
@@ -266,13 +194,12 @@ def rebuild(
         meta: what :func:`serzoo.zoo.run.train.train` gives a module as metadata.
         path: where it was found, for messages.
         base: the published encoder's folder or hub id, instead of its name in the configuration.
-        made: as for :func:`load`.
+        made: as for :func:`.save.load`.
 
     Raises:
         CheckpointError: when something is missing, the order of classes was changed, or the
             published weights are not those that the model was trained on.
     """
-    from .build import OPTIONS, build
     from .config import RunConfig
 
     lacking = [k for k in ("config", "taxonomy", "taxonomy_fingerprint") if k not in meta]
@@ -313,52 +240,10 @@ def rebuild(
         cfg.encoder["revision"] = commit  # a branch may have moved since
     first = meta.get("widened_from")  # an adapted model's head was made for fewer classes
     made_for = Taxonomy.from_dict(first) if first else taxonomy
-    module = build(cfg, made_for, {k: v for k, v in meta.items() if k != "format"}, **made)
+    module = construct(cfg, made_for, {k: v for k, v in meta.items() if k != "format"}, **made)
     module.head.widen(taxonomy)
     check_published(meta.get("published", {}), published_parts(module), str(path))
     return module
-
-
-def published_parts(module: SERModule) -> dict[str, dict[str, Any]]:
-    """What a model takes over from others, by part: digest of the weights, and their commit."""
-    from ..core.hub import weights_digest
-
-    about = module.encoder.describe()
-    parts = {}
-    if "weights" in about:
-        parts["encoder"] = {k: about.get(k) for k in ("weights", "name", "revision", "commit")}
-    for name, root in module.head.frozen_roots().items():
-        parts[f"head.{name}"] = {"weights": weights_digest(root)}
-    return parts
-
-
-def check_published(saved: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
-    """Refuse to put trained weights on other published ones than they were trained on.
-
-    Parts that were saved without a digest are not checked.
-
-    Raises:
-        CheckpointError: naming both digests and where they came from.
-    """
-    for part, trained in saved.items():
-        here = own.get(part, {})
-        if here.get("weights") != trained.get("weights"):
-            raise CheckpointError(
-                f"{where} was trained on published weights {trained.get('weights')} of its {part}"
-                f"{_origin(trained)}, but those here are {here.get('weights')}{_origin(here)}; "
-                "load it with the same ones: give their folder, or fetch that revision"
-            )
-
-
-def _origin(part: Mapping[str, Any]) -> str:
-    if not part.get("name"):
-        return ""
-    asked, commit = part.get("revision"), part.get("commit")
-    return (
-        f" ('{part['name']}', revision {asked or 'not given'}"
-        + (f", commit {commit}" if commit and commit != asked else "")
-        + ")"
-    )
 
 
 def temperature_of(path: str | Path) -> float | None:
@@ -397,3 +282,85 @@ def restore(module: SERModule, content: Mapping[str, Any]) -> None:
 
     whole = StateDictOptions(full_state_dict=True, strict=False)
     set_model_state_dict(module, dict(weights), options=whole)
+
+
+def construct(
+    cfg: RunConfig,
+    taxonomy: Taxonomy,
+    metadata: dict[str, Any] | None = None,
+    *,
+    kind: type[SERModule],
+    encoder: Encoder | None = None,
+    head: Head | None = None,
+    **options: Any,
+) -> SERModule:
+    """The encoder, the head and their module.
+
+    Both are built from the run's seed, each on its own, so that every head of a comparison starts
+    from the very same encoder.
+
+    Args:
+        cfg: the run.
+        taxonomy: the head's classes.
+        metadata: of the module; how it is built, by default.
+        kind: class of the module.
+        encoder: instead of the configured one.
+        head: the same.
+        options: of its constructor, instead of the configured ones.
+    """
+    if encoder is None:
+        own = {k: v for k, v in cfg.encoder.items() if k != "type"}
+        torch.manual_seed(cfg.seed)
+        encoder = registry.get("encoders", cfg.encoder["type"])(**own)
+    if head is None:
+        own = {k: v for k, v in cfg.head.items() if k != "type"}
+        torch.manual_seed(cfg.seed + 1)
+        head = registry.get("heads", cfg.head["type"])(encoder.dim, taxonomy, **own)
+    how = {key: getattr(cfg.optim, key) for key in OPTIONS} | {"seed": cfg.seed}
+    return kind(
+        encoder, head, **{**how, "metadata": metadata or how_built(cfg, taxonomy), **options}
+    )
+
+
+def how_built(cfg: RunConfig, taxonomy: Taxonomy) -> dict[str, Any]:
+    """What a checkpoint says of its model, so that it can be built again."""
+    return {
+        "config": cfg.to_dict(),
+        "head": dict(cfg.head),
+        "head_name": cfg.called,
+        "taxonomy": taxonomy.to_dict(),
+        "taxonomy_fingerprint": taxonomy.fingerprint,
+    }
+
+
+def described(module: SERModule) -> dict[str, Any]:
+    """:func:`how_built` of a module that was put together in Python, by hand.
+
+    Its parts are told by their registered names and the options that they were made with. ``own``
+    tells of those that have no name: whoever loads the model has to build them.
+    """
+    own = {}
+    nodes: dict[str, dict[str, Any]] = {}
+    for part, kind in KINDS.items():
+        made = getattr(module, part)
+        name, knobs = registry.name_of(kind, made), registry.schema_of(type(made))
+        options = {k: v for k, v in made.made_with[1].items() if k in knobs}
+        try:
+            if name is not None:
+                registry.check_options(kind, name, options)
+                nodes[part] = {"type": name, **registry.complete(kind, name, options)}
+                continue
+            own[part] = f"{type(made).__module__}.{type(made).__qualname__}"
+        except ConfigError as error:  # objects, where a configuration has text and numbers
+            own[part] = f"made with options that no configuration holds ({error})"
+        nodes[part] = {"type": type(made).__name__}
+    head, average = module.head, module.average
+    how = {key: getattr(module, key) for key in OPTIONS if key != "ema"}
+    optim = OptimConfig(**how, ema=average.decay if average is not None else 0.0)
+    cfg = RunConfig(encoder=nodes["encoder"], head=nodes["head"], optim=optim, seed=module.seed)
+    told = how_built(cfg, head.taxonomy) | ({"own": own} if own else {})
+    arguments, keywords = head.made_with
+    first = inspect.signature(type(head)).bind(*arguments, **keywords).arguments.get("taxonomy")
+    if isinstance(first, Taxonomy) and first != head.taxonomy:  # it was widened
+        told["widened_from"] = first.to_dict()
+    return told

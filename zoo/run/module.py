@@ -18,13 +18,14 @@ from torchmetrics import MeanMetric
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, DataError
 from ..core.head import Head
-from ..core.types import SAMPLE_RATE, Batch, Frames
+from ..core.types import Batch, Frames
+from ..core.weights import FORMAT, check_keys, check_published, published_parts, strip_frozen
 from ..statistics.table import PredictionTable, merge
+from . import published
 from .board import show_texts, unparsable
-from .checkpoint import FORMAT, check_keys, check_published, load, published_parts, strip_frozen
+from .checkpoint import described
 from .devices import share_out
 from .optim import AveragedWeights, Schedule, adamw, check_reached, mix, rate_over_steps
-from .predictions import Predictions
 from .schema import refused_precision
 
 
@@ -291,50 +292,6 @@ class SERModule(L.LightningModule):
         self.tables[part] = merge(rows, noise=1e-2 if self.trainer.world_size > 1 else 0.0)
         return self.tables[part]
 
-    # -- use -----------------------------------------------------------------------------------
-
-    def predict(
-        self,
-        inputs: Any,
-        *,
-        rate: int = SAMPLE_RATE,
-        window: float | None = None,
-        hop: float | None = None,
-        voice: str = "none",
-        channel: str | int | None = None,
-        batch_seconds: float = 160.0,
-        progress: bool = False,
-    ) -> Predictions:
-        """Label and probabilities of files, folders, patterns or arrays of any length.
-
-        The arguments are those of :func:`serzoo.zoo.run.predict.predict`.
-        """
-        from .predict import predict
-
-        return predict(
-            self,
-            inputs,
-            rate=rate,
-            window=window,
-            hop=hop,
-            voice=voice,
-            channel=channel,
-            batch_seconds=batch_seconds,
-            progress=progress,
-        )
-
-    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
-        """A folder to share; the options are those of :func:`serzoo.zoo.save_pretrained`."""
-        from .save import save_pretrained
-
-        return save_pretrained(self, folder, **options)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload it; the options are those of :func:`serzoo.zoo.push_to_hub`."""
-        from .save import push_to_hub
-
-        return push_to_hub(self, repo_id, **options)
-
     # -- checkpoints ---------------------------------------------------------------------------
 
     def frozen_keys(self) -> frozenset[str]:
@@ -348,8 +305,6 @@ class SERModule(L.LightningModule):
 
     def described(self) -> dict[str, Any]:
         """The metadata, and how encoder and head were made, where it does not say so."""
-        from .build import described
-
         found = {**({} if "config" in self.metadata else described(self)), **self.metadata}
         if "published" not in found:
             if self._published is None:  # a digest of large weights, which stay as they are
@@ -387,21 +342,23 @@ class SERModule(L.LightningModule):
         encoder: Encoder | None = None,
         head: Head | None = None,
         base: str | None = None,
+        revision: str | None = None,
         weights_only: bool = True,
         **options: Any,
     ) -> Self:
-        """The trained model of a checkpoint, as :func:`serzoo.zoo.load` gives it.
+        """The trained module of a checkpoint, a run, a saved folder or a hub id.
 
-        That is: in evaluation mode (fitting it further puts it into training mode), and with the
-        averaged weights where there are any. Nothing is unpickled.
+        It is in evaluation mode; fitting it further puts it into training mode. Its weights are
+        the averaged ones, if there are any. Nothing is unpickled.
 
         Args:
             checkpoint_path: a ``.ckpt`` file that Lightning's ``Trainer`` or ``serzoo train``
-                wrote, or a run's folder.
+                wrote, a run's folder, a folder that `serzoo save` wrote, or the hub id of one.
             map_location: device that the model is put on; the CPU by default.
             encoder: built as it was trained, where its class is not registered.
             head: the same.
             base: folder or hub id of the published encoder, instead of its name.
+            revision: commit, tag or branch, if the path is a hub id.
             weights_only: True; a checkpoint that holds more is not loaded.
             options: of the constructor, instead of those of the checkpoint (``lr=1e-4``).
 
@@ -416,7 +373,7 @@ class SERModule(L.LightningModule):
             )
         signature(cls).bind_partial(**options)  # a misspelt option is told before anything is read
         own = {"encoder": encoder, "head": head, "kind": cls, **options}
-        module = load(checkpoint_path, base=base, **own)
+        module = published.load(checkpoint_path, base=base, revision=revision, **own)
         return cast(Self, module if map_location is None else module.to(map_location))
 
 

@@ -23,7 +23,6 @@ from ..core.head import Head
 from ..core.notices import shown
 from ..core.types import SAMPLE_RATE, Batch, Targets
 from ..statistics.rates import log_softmax
-from . import checkpoint
 from .module import SERModule
 from .predictions import Columns, Predictions, Row, suffix_of
 from .recordings import Recording, Samples, recordings
@@ -262,7 +261,7 @@ def _written(target: Path | None) -> Iterator[Any]:
 def _module(model: SERModule | str | Path) -> SERModule:
     if isinstance(model, SERModule):
         return model
-    module = checkpoint.load(model)
+    module = SERModule.load_from_checkpoint(model)
     return module.to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -29,8 +29,9 @@ from ..encoders.hf import HFEncoder
 from ..statistics.probe import Probed, probe, r2, r2_difference
 from ..statistics.rates import FloatArray
 from ..statistics.speakers import Difference, Interval
-from . import checkpoint, config, save
+from . import config, published
 from .config import RunConfig
+from .module import SERModule
 from .record import RECORD, environment
 from .trained import TrainedEncoder, untrained
 
@@ -246,12 +247,12 @@ def subject_of(model: str, settings: Sequence[str] = ()) -> Subject:
             f"{settings[0]} sets a key of a recipe, and '{model}' is none"
             f"{suggest(model, recipes)}; a trained model is taken as it is: leave the setting out"
         )
-    if not Path(model).exists() and not save.is_meant(model):
+    if not Path(model).exists() and not published.is_meant(model):
         raise ConfigError(
             f"'{model}' is neither a trained model (a run's folder, a .ckpt file, a saved folder) "
             f"nor a recipe{suggest(model, recipes)}"
         )
-    module = checkpoint.load(model)
+    module = SERModule.load_from_checkpoint(model)
     meta = module.metadata
     cfg = RunConfig.from_dict(meta["config"])
     about = {

@@ -17,7 +17,6 @@ from ..core.taxonomy import Taxonomy
 from ..statistics.confidence import open_numbers, seen_classes
 from ..statistics.speakers import measure
 from ..statistics.table import PredictionTable, merge
-from . import checkpoint
 from .board import unparsable
 from .build import open_data
 from .config import RunConfig, resolve
@@ -75,7 +74,7 @@ def evaluate(
     corruption = None
     if condition is not None:
         corruption = remembered(condition, noise=noise, rir=rir)
-    module = checkpoint.load(path)
+    module = SERModule.load_from_checkpoint(path)
     meta = module.metadata
     cfg = RunConfig.from_dict(meta["config"])
     foreign = bool(corpus and corpus != cfg.corpus) or manifest is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ConfigError
 from ..core.hub import weights_digest
 from ..core.speakers import REFUSE
-from . import checkpoint
+from ..core.weights import check_published, published_parts, strip_frozen
 from .trained import read_trained, refuse_heard
 
 if TYPE_CHECKING:
@@ -47,12 +47,10 @@ def start_from(
         module.metadata["speakers"],
         unknown_speakers,
     )
-    parts = checkpoint.published_parts(source)
+    parts = published_parts(source)
     if "encoder" in parts:
-        mine = checkpoint.published_parts(module)
-        checkpoint.check_published(
-            {"encoder": parts["encoder"]}, mine, f"the run in {folder} (init)"
-        )
+        mine = published_parts(module)
+        check_published({"encoder": parts["encoder"]}, mine, f"the run in {folder} (init)")
     _take(folder, "encoder", source.encoder, module.encoder, meta["config"]["encoder"])
     if head:
         here, there = module.head.taxonomy.fingerprint, source.head.taxonomy.fingerprint
@@ -79,8 +77,8 @@ def start_from(
 
 def _take(folder: str, part: str, source: Any, own: Any, options: dict[str, Any]) -> None:
     """Copy what the source trained into the same part of another model."""
-    trained = checkpoint.strip_frozen(source.state_dict(), _frozen(source))
-    here = checkpoint.strip_frozen(own.state_dict(), _frozen(own))
+    trained = strip_frozen(source.state_dict(), _frozen(source))
+    here = strip_frozen(own.state_dict(), _frozen(own))
     problems = [k for k, v in trained.items() if k not in here or here[k].shape != v.shape]
     # adapters may be new: on weights that are as published, they begin as nothing
     fresh = [k for k in here if k not in trained and ".lora_" not in k]

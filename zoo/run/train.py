@@ -21,8 +21,8 @@ from ..statistics.speakers import measure
 from . import board, checkpoint, devices, record
 from . import record as attributes
 from .board import unparsable
-from .build import assemble, how_built, open_data
-from .checkpoint import ModelCheckpoint
+from .build import assemble, open_data
+from .checkpoint import ModelCheckpoint, how_built
 from .config import RunConfig
 from .devices import device_of, refuse_absent
 from .module import SERModule

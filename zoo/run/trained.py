@@ -16,7 +16,8 @@ from ..core.hub import weights_digest
 from ..core.speakers import ACCEPT, REFUSE, cannot_tell, shared
 from ..core.types import Frames
 from ..encoders.hf import HFEncoder
-from . import checkpoint, save
+from . import published
+from .module import SERModule
 from .record import finished
 
 # ---- The same encoder before anybody trained it: what a trained one is measured against.
@@ -38,7 +39,7 @@ def untrained(encoder: Encoder, options: Mapping[str, Any], seed: int = 1) -> En
         ConfigError: when it stands on published weights in a way that is not known here.
     """
     if isinstance(encoder, TrainedEncoder):
-        run = checkpoint.load(encoder.name)
+        run = SERModule.load_from_checkpoint(encoder.name)
         config = run.metadata["config"]
         return untrained(run.encoder, config["encoder"], config["seed"])
     with torch.random.fork_rng():
@@ -253,7 +254,7 @@ def read_trained(name: str, key: str = "encoder.name") -> Any:
     wanted = "give the folder of a finished `serzoo train`, or one that `serzoo save` wrote"
     if not folder.is_dir():
         raise ConfigError(f"{key}={name}: there is no folder {folder.absolute()}; {wanted}")
-    if not save.is_meant(folder):
+    if not published.is_meant(folder):
         if not (folder / "checkpoints").is_dir():
             raise ConfigError(f"{key}={name} holds no trained model; {wanted}")
         if not finished(folder):
@@ -263,7 +264,7 @@ def read_trained(name: str, key: str = "encoder.name") -> Any:
                 "goes on from the last epoch"
             )
     try:
-        module = checkpoint.load(folder)
+        module = SERModule.load_from_checkpoint(folder)
     except CheckpointError as error:
         raise ConfigError(f"{key}={name} has no encoder to use: {error}") from error
     if isinstance(module.encoder, TrainedEncoder):

@@ -12,12 +12,14 @@ import torch
 from close import assert_like, decided
 from facts import says
 from safetensors import safe_open
+from serzoo import zoo
 from serzoo.heads.selm.head.head import SELMHead
 from serzoo.heads.selm.head.language import LanguageModel
-from serzoo.zoo import load, save_pretrained
+from serzoo.zoo import save_pretrained
 from serzoo.zoo.core.errors import CheckpointError, ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Batch, Frames, Targets
+from serzoo.zoo.core.weights import published_parts
 from serzoo.zoo.run import checkpoint
 from serzoo.zoo.run.build import build
 from serzoo.zoo.run.config import compose, read_group
@@ -29,6 +31,11 @@ CASE = Case(SELMHead, 12)
 CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "head"
 SHIPPED = sorted(p.stem for p in CONFIGS.glob("selm*.yaml"))
 TinyLM = Callable[[str], str]
+
+
+def load(path, **options):
+    """The module of a saved model."""
+    return zoo.load(path, **options).module
 
 
 def head(**knobs: Any) -> SELMHead:
@@ -263,7 +270,7 @@ def module_of(options: dict[str, Any]) -> SERModule:
         "data": {"manifest": "a1", "split": "b2"},
     }
     module = build(cfg, CASE.taxonomy, meta)
-    meta["published"] = checkpoint.published_parts(module)
+    meta["published"] = published_parts(module)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in module.parameters():

@@ -9,8 +9,8 @@ from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.encoders.mel import LogMel
 from serzoo.zoo.encoders.resnet import ResNetEncoder
-from serzoo.zoo.run.checkpoint import load as load_checkpoint
 from serzoo.zoo.run.config import load
+from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.train import train
 from torch import nn
 from transformers import ResNetConfig, ResNetModel
@@ -154,7 +154,7 @@ def test_it_trains_and_its_checkpoint_holds_the_running_statistics(tiny_recipe, 
     record = train(cfg, tmp_path)
     assert record["status"] == "ok"
     assert record["features"] == "stored"
-    module = load_checkpoint(tmp_path)
+    module = SERModule.load_from_checkpoint(tmp_path)
     norms = [m for m in module.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 1 + 4 * 4  # the stem, and three and a shortcut in each block
     state = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]

@@ -12,8 +12,8 @@ from serzoo.zoo.core import registry
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Batch, Targets
+from serzoo.zoo.core.weights import strip_frozen
 from serzoo.zoo.encoders.hf import HFEncoder
-from serzoo.zoo.run.checkpoint import strip_frozen
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.optim import unreached
 from tiny_models import CASES

@@ -10,8 +10,9 @@ import torch
 from facts import says, tells
 from serzoo.zoo.core.errors import CheckpointError
 from serzoo.zoo.core.taxonomy import Taxonomy
-from serzoo.zoo.run import checkpoint
-from serzoo.zoo.run.checkpoint import check_keys, load, read, strip_frozen
+from serzoo.zoo.core.weights import FORMAT, check_keys, strip_frozen
+from serzoo.zoo.run.checkpoint import read
+from serzoo.zoo.run.module import SERModule
 from torch import Tensor
 
 TAXONOMY = Taxonomy.of(["angry", "happy", "sad"])
@@ -21,7 +22,7 @@ def content(**meta: Any) -> dict[str, Any]:
     return {
         "state_dict": {"head.w": torch.ones(2)},
         "serzoo": {
-            "format": checkpoint.FORMAT,
+            "format": FORMAT,
             "config": {},
             "taxonomy": TAXONOMY.to_dict(),
             "taxonomy_fingerprint": TAXONOMY.fingerprint,
@@ -122,7 +123,7 @@ def test_a_tampered_order_of_classes_is_refused(tmp_path: Path) -> None:
     other = Taxonomy.of(["happy", "angry", "sad"])
     path = save(tmp_path / "a.ckpt", content(taxonomy=other.to_dict()))
     with pytest.raises(CheckpointError) as caught:
-        load(path)
+        SERModule.load_from_checkpoint(path)
     assert tells(str(caught.value), other.fingerprint, TAXONOMY.fingerprint, "order")
 
 
@@ -131,7 +132,7 @@ def test_a_module_trained_by_hand_cannot_be_loaded_by_itself(tmp_path: Path) -> 
     with pytest.raises(
         CheckpointError, match=says("config, taxonomy, taxonomy_fingerprint", "restore()")
     ):
-        load(path)
+        SERModule.load_from_checkpoint(path)
 
 
 # ---- keys

@@ -18,7 +18,6 @@ import torch
 from serzoo.zoo.cli import main
 from serzoo.zoo.core.errors import CheckpointError, DataWarning, SerzooError
 from serzoo.zoo.run import checkpoint
-from serzoo.zoo.run.checkpoint import load as load_model
 from serzoo.zoo.run.config import RunConfig, load
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.train import run_folder, train
@@ -262,7 +261,7 @@ def test_metadata_that_make_no_sense_are_a_checkpoint_error(
     where[part] = value
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(SerzooError):
-        load_model(tmp_path / "a.ckpt")
+        SERModule.load_from_checkpoint(tmp_path / "a.ckpt")
 
 
 def test_nothing_is_unpickled_by_any_reader(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from serzoo.datamodules.labelling.label import label
-from serzoo.zoo.run import checkpoint, config
+from serzoo.zoo.run import config
+from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.record import read_record
 from serzoo.zoo.run.train import train
 
@@ -42,7 +43,7 @@ def test_words_then_people(kind, weak, labels, tiny_hf, tmp_path):
     )
     record = train(first, tmp_path / "words")
     assert record["status"] == "ok"
-    weights = checkpoint.load(tmp_path / "words").encoder.state_dict()
+    weights = SERModule.load_from_checkpoint(tmp_path / "words").encoder.state_dict()
 
     few = ["data.options={utterances: 2, speakers: 4}", f"init={tmp_path / 'words'}"]
     # a rate of next to nothing: what it starts from is seen in what it ends with
@@ -52,7 +53,7 @@ def test_words_then_people(kind, weak, labels, tiny_hf, tmp_path):
     assert record["origin"]["trained_head"] == "classification_bce"
     assert record["origin"]["weak_labels"]  # whose labels they were
     assert 0 <= record["metrics"]["uar"] <= 1
-    tuned = checkpoint.load(tmp_path / "run").encoder
+    tuned = SERModule.load_from_checkpoint(tmp_path / "run").encoder
     learnt = {name: p for name, p in tuned.named_parameters() if p.requires_grad}
     adapters = [name for name in learnt if ".lora_" in name]
     assert (len(adapters) > 5) == (kind in ("wav2vec2", "wavlm"))

@@ -423,7 +423,7 @@ def fitted(module: SERModule, tmp_path: Path, **options: Any) -> str:
 
 
 LOADERS: dict[str, Callable[[str], SERModule]] = {
-    "load": checkpoint.load,
+    "load": SERModule.load_from_checkpoint,
     "load_from_checkpoint": SERModule.load_from_checkpoint,
 }
 
@@ -505,14 +505,16 @@ def test_parts_of_one_s_own_are_asked_for(tmp_path: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match=lacking):
             SERModule.load_from_checkpoint(path, **given)  # type: ignore[arg-type]
-    loaded = checkpoint.load(path, encoder=encoder, head=OwnHead(4, CLASSES, hidden=4))
+    loaded = SERModule.load_from_checkpoint(
+        path, encoder=encoder, head=OwnHead(4, CLASSES, hidden=4)
+    )
     assert loaded.encoder is encoder
     assert same(weights(loaded), weights(module))
     with pytest.raises(CheckpointError, match=r"head\.output\.0\.bias: \[4\] in .*, \[5\] here"):
-        checkpoint.load(path, encoder=encoder, head=OwnHead(4, CLASSES, hidden=5))
+        SERModule.load_from_checkpoint(path, encoder=encoder, head=OwnHead(4, CLASSES, hidden=5))
     turned = Taxonomy.of(["sad", "happy", "angry"])
     with pytest.raises(ConfigError, match="sad, happy, angry"):
-        checkpoint.load(path, encoder=encoder, head=OwnHead(4, turned, hidden=4))
+        SERModule.load_from_checkpoint(path, encoder=encoder, head=OwnHead(4, turned, hidden=4))
     with pytest.raises(CheckpointError, match=r"OwnEncoder.*serzoo\.encoders"):
         save_pretrained(module, tmp_path / "shared")
 
@@ -586,7 +588,7 @@ def test_a_recipe_gives_a_module_and_its_data(tiny_recipe: str, tmp_path: Path) 
     (row,) = loaded.predict(torch.randn(4000).numpy()).to_dicts()
     assert row["label"] in CLASSES.classes
     folder = save_pretrained(loaded, tmp_path / "shared")
-    assert same(weights(checkpoint.load(folder)), weights(loaded))
+    assert same(weights(SERModule.load_from_checkpoint(folder)), weights(loaded))
 
 
 def test_overfitting_takes_a_whole_batch_of_the_data_module(

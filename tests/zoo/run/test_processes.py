@@ -66,7 +66,7 @@ if task == "fit":
     trainer.fit(build(cfg, data.taxonomy), data)
     assert check.checked == 2
 else:
-    module = checkpoint.load(folder)
+    module = SERModule.load_from_checkpoint(folder)
     trainer.test(module, data, verbose=False)
     if trainer.is_global_zero:
         module.tables["test"].write_jsonl(out)

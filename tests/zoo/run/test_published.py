@@ -17,7 +17,8 @@ from facts import says
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from serzoo.zoo import load, push_to_hub, save_pretrained
+from serzoo import zoo
+from serzoo.zoo import push_to_hub, save_pretrained
 from serzoo.zoo.cli import main
 from serzoo.zoo.core.errors import CheckpointError
 from serzoo.zoo.core.taxonomy import Taxonomy
@@ -26,7 +27,7 @@ from serzoo.zoo.run import save
 from serzoo.zoo.run.build import build
 from serzoo.zoo.run.config import compose
 from serzoo.zoo.run.module import SERModule
-from serzoo.zoo.run.save import FILES
+from serzoo.zoo.run.published import FILES
 from serzoo.zoo.run.schema import RunConfig
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import run_folder, train
@@ -39,6 +40,11 @@ SMALL = {
     "selm": {"lm_width": 32},
 }
 LOGMEL = {"type": "logmel", "widths": [4, 8, 8, 8], "dim": 16, "bfloat16": False}
+
+
+def load(path, **options):
+    """The module of a saved model."""
+    return zoo.load(path, **options).module
 
 
 def module_of(encoder: dict[str, Any], head: str = "classification", seed: int = 1) -> SERModule:

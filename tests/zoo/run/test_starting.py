@@ -9,7 +9,8 @@ import torch
 from facts import says
 from serzoo.zoo.core.errors import CheckpointError, ConfigError, DataError
 from serzoo.zoo.core.taxonomy import Taxonomy
-from serzoo.zoo.run import checkpoint, config
+from serzoo.zoo.core.weights import published_parts, strip_frozen
+from serzoo.zoo.run import config
 from serzoo.zoo.run.build import build
 from serzoo.zoo.run.record import finished, read_record
 from serzoo.zoo.run.save import save_pretrained
@@ -37,7 +38,7 @@ def pretrained(tmp_path_factory):
 
 
 def encoder_of(folder: Path):
-    return checkpoint.load(folder).encoder.state_dict()
+    return SERModule.load_from_checkpoint(folder).encoder.state_dict()
 
 
 def same(a, b):
@@ -87,7 +88,7 @@ def test_a_run_starts_from_the_encoder_and_a_new_head(pretrained, tmp_path):
     cfg = load(f"init={pretrained}", "optim.lr=1e-12", "optim.head_lr=1e-3", "optim.ema=0")
     record = train(cfg, tmp_path / "run")
     found, wanted = encoder_of(tmp_path / "run"), encoder_of(pretrained)
-    weights = dict(checkpoint.load(pretrained).encoder.named_parameters())
+    weights = dict(SERModule.load_from_checkpoint(pretrained).encoder.named_parameters())
     assert len(weights) > 10  # running statistics are those of this run's speech
     assert all(torch.allclose(found[k], wanted[k], atol=1e-6) for k in weights)
     assert record["origin"]["run"] == read_record(pretrained)["fingerprint"]
@@ -101,14 +102,14 @@ def test_its_checkpoint_says_where_it_comes_from_and_stands_by_itself(pretrained
     copy.symlink_to(pretrained, target_is_directory=True)
     train(load(f"init={copy}"), tmp_path / "run")
     copy.unlink()
-    module = checkpoint.load(tmp_path / "run")
+    module = SERModule.load_from_checkpoint(tmp_path / "run")
     origin = read_record(pretrained)["fingerprint"]
     assert module.metadata["origin"]["run"] == origin
     save_pretrained(tmp_path / "run", tmp_path / "saved")
     told = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert told["origin"]["run"] == origin
     assert str(tmp_path) not in json.dumps(told)
-    again = checkpoint.load(tmp_path / "saved")
+    again = SERModule.load_from_checkpoint(tmp_path / "saved")
     assert again.metadata["origin"] == module.metadata["origin"]
     assert same(again.state_dict(), module.state_dict())
 
@@ -121,7 +122,7 @@ def module_of(*overrides, classes=None):
 
 
 def test_the_head_is_taken_over_where_that_is_asked_for(pretrained):
-    source, module = checkpoint.load(pretrained), module_of("seed=5")
+    source, module = SERModule.load_from_checkpoint(pretrained), module_of("seed=5")
     before = {k: v.clone() for k, v in module.head.state_dict().items()}
     start_from(str(pretrained), module)
     assert same(module.head.state_dict(), before)
@@ -167,7 +168,7 @@ class TestPublished:
             "speakers": nobody,
         }  # fmt: skip
         module = build(cfg, taxonomy, about)
-        module.metadata["published"] = checkpoint.published_parts(module)
+        module.metadata["published"] = published_parts(module)
         if moved:  # as training would
             for p in module.encoder.parameters():
                 if p.requires_grad:
@@ -185,7 +186,7 @@ class TestPublished:
         module, fresh = self.module(base, then, seed=2), self.module(base, then, seed=2)
         start_from(str(tmp_path / "first"), module)
         theirs = source.encoder.state_dict()
-        trained = set(checkpoint.strip_frozen(theirs, source.encoder.frozen_keys()))
+        trained = set(strip_frozen(theirs, source.encoder.frozen_keys()))
         assert any("logits" in k for k in trained)
         for key, value in module.encoder.state_dict().items():
             expected = theirs[key] if key in trained else fresh.encoder.state_dict()[key]

@@ -13,8 +13,8 @@ from scipy.special import log_softmax
 from serzoo.zoo.core import registry
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.run.build import build
-from serzoo.zoo.run.checkpoint import load as load_model
 from serzoo.zoo.run.config import build_taxonomy, load
+from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.optim import rounds
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import run_folder, train
@@ -292,7 +292,7 @@ def test_every_head_is_scored_on_the_same_utterances(run):
 
 def test_what_selm_writes_is_in_the_predictions_in_tensorboard_and_in_the_record(run):
     folder, entry = run("selm")
-    module = load_model(folder)
+    module = SERModule.load_from_checkpoint(folder)
     for part, file in (("valid", "valid.jsonl"), ("test", "predictions.jsonl")):
         texts = [row["text"] for row in lines(folder / file)]
         lost = sum(module.head.taxonomy.class_said(text) is None for text in texts)

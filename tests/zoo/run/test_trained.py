@@ -11,8 +11,8 @@ import torch
 from close import assert_like
 from facts import says
 from serzoo.zoo.core.errors import CheckpointError, ConfigError, DataError
-from serzoo.zoo.run import checkpoint
 from serzoo.zoo.run.config import load
+from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.save import save_pretrained
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import train
@@ -73,7 +73,7 @@ def sources(pretrained, tiny_hf, tmp_path):
 )
 def test_frames_are_those_of_the_run_s_own_encoder(sources, kind, seconds):
     folder = sources[kind]()
-    module = checkpoint.load(folder)
+    module = SERModule.load_from_checkpoint(folder)
     encoder = TrainedEncoder(name=str(folder)).train()  # in vain
     with torch.no_grad():
         ours = encoder(*encoder.extract(*batch()))
@@ -145,7 +145,7 @@ def test_a_head_trains_on_it_with_stored_features(pretrained, others, tiny_recip
     table, _ = evaluate(tmp_path / "run")
     assert table.uar() == pytest.approx(entry["metrics"]["uar"])
     saved = save_pretrained(tmp_path / "run", tmp_path / "saved")
-    again = checkpoint.load(saved, base=str(pretrained()))
+    again = SERModule.load_from_checkpoint(saved, base=str(pretrained()))
     assert isinstance(again.encoder, TrainedEncoder)
     assert "layers mixed" not in (saved / "README.md").read_text()
 
@@ -157,7 +157,7 @@ def test_a_head_is_not_put_on_other_weights(pretrained, others, tiny_recipe, tmp
     shutil.rmtree(copy)
     shutil.copytree(pretrained("seed=2"), copy)
     with pytest.raises(CheckpointError, match=r"weights [0-9a-f]{12} .*encoder\b.* [0-9a-f]{12}\b"):
-        checkpoint.load(tmp_path / "run")
+        SERModule.load_from_checkpoint(tmp_path / "run")
 
 
 # -- whose voices it knows

@@ -28,8 +28,9 @@ from ...statistics.table import PredictionTable
 from .. import board, checkpoint, config
 from ..config import RunConfig
 from ..module import SERModule
+from ..published import FILES
 from ..record import RECORD, UTTERANCES, attributes_of, finished, read_record, write_attributes
-from ..save import FILES, save_pretrained
+from ..save import save_pretrained
 from ..score import score
 from ..trained import refuse_seen
 from . import model as adapt_model
@@ -182,7 +183,7 @@ def planned(
     progress: bool = False,
 ) -> Plan:
     """Load the model, draw the support, open the query, and refuse what cannot be done."""
-    module = checkpoint.load(path)
+    module = SERModule.load_from_checkpoint(path)
     source = Source(path, module.metadata)
     tuning = adapt_model.chosen(module, wanted.tuning) if wanted.shots else "none"
     cfg = target_of(source.cfg, target)

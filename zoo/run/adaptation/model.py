@@ -10,6 +10,7 @@ import torch
 from ...core import registry
 from ...core.errors import CheckpointError, ConfigError
 from ...core.taxonomy import Taxonomy
+from ...core.weights import strip_frozen
 from ...encoders.hf import Lora
 from .. import checkpoint, config
 from ..config import RunConfig
@@ -98,9 +99,9 @@ def ready(module: SERModule, cfg: RunConfig, taxonomy: Taxonomy, path: Any) -> S
         CheckpointError: when its weights do not fit.
     """
     if cfg.encoder != RunConfig.from_dict(module.metadata["config"]).encoder:
-        had = checkpoint.strip_frozen(module.state_dict(), module.frozen_keys())
+        had = strip_frozen(module.state_dict(), module.frozen_keys())
         made = checkpoint.rebuild({**module.metadata, "config": cfg.to_dict()}, path)
-        own = checkpoint.strip_frozen(made.state_dict(), made.frozen_keys())
+        own = strip_frozen(made.state_dict(), made.frozen_keys())
         strange = [k for k in own.keys() ^ had.keys() if not (k in own and k.startswith(BACKBONE))]
         if strange:
             raise CheckpointError(

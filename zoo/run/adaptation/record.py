@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ...core.errors import DataError, counted
 from ...core.speakers import ACCEPT, REFUSE, cannot_tell, counted_speakers, shared
+from ...core.weights import published_parts
 from ...statistics.confidence import open_numbers, seen_classes
 from ...statistics.speakers import interval_text, measure
 from ...statistics.table import PredictionTable
-from .. import checkpoint, record
+from .. import record
 from ..board import unparsable
 from ..record import left_out, unsure_lines
 
@@ -43,7 +44,7 @@ def metadata(plan: Plan) -> dict[str, Any]:
             "valid": sorted(heard.get("valid", ())),
             "test": own["test"],
         },
-        "published": checkpoint.published_parts(plan.module),
+        "published": published_parts(plan.module),
         "adapted": {
             "from": source.described(),
             "shots": support.shots,

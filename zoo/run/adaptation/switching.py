@@ -14,9 +14,10 @@ from ...core import registry
 from ...core.errors import CheckpointError, ConfigError, suggest
 from ...core.head import Head
 from ...core.taxonomy import Taxonomy
-from .. import checkpoint, save
+from ...core.weights import check_keys
+from .. import published
 from ..module import SERModule
-from ..save import ADAPTER, WEIGHTS, read_weights
+from ..published import ADAPTER, WEIGHTS, read_weights
 
 OWN = ("tuning", "dtype")  # and lora_*: what an adaptation's encoder may differ in from its base
 
@@ -38,7 +39,7 @@ class Adaptations:
     """
 
     def __init__(self, base: SERModule | str | Path) -> None:
-        self.module = base if isinstance(base, SERModule) else checkpoint.load(base)
+        self.module = base if isinstance(base, SERModule) else SERModule.load_from_checkpoint(base)
         self.module.eval()
         encoder: Any = self.module.encoder
         self._backbone: nn.Module | None = getattr(encoder, "backbone", None)
@@ -63,7 +64,7 @@ class Adaptations:
         if name in self._held:
             raise ConfigError(f"an adaptation '{name}' is held already; have {self.names}")
         folder = Path(folder)
-        told = save.read(folder)
+        told = published.read(folder)
         self._check(told, folder)
         rest = read_weights(folder / WEIGHTS)
         head = _head(self.module.encoder.dim, told, rest, folder)
@@ -123,7 +124,7 @@ class Adaptations:
 
     def _put(self, adapter: str, folder: Path) -> None:
         backbone: Any = self._backbone
-        config = LoraConfig.from_pretrained(str(folder / save.ADAPTER_FOLDER))
+        config = LoraConfig.from_pretrained(str(folder / published.ADAPTER_FOLDER))
         inject_adapter_in_model(config, backbone, adapter_name=adapter)
         stem = "base_model.model."
         state = {k.removeprefix(stem): v for k, v in read_weights(folder / ADAPTER).items()}
@@ -181,7 +182,7 @@ def _head(dim: int, told: dict[str, Any], rest: dict[str, Tensor], folder: Path)
     frozen = {k for k in head.state_dict() if roots and k.startswith(roots)}
     own = {k.removeprefix("head."): v for k, v in rest.items() if k.startswith("head.")}
     try:
-        checkpoint.check_keys(own, head.state_dict(), frozen)
+        check_keys(own, head.state_dict(), frozen)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     head.load_state_dict(own, strict=False)

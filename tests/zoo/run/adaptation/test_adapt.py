@@ -13,8 +13,8 @@ from facts import says
 from serzoo.datamodules.fewshot import Support
 from serzoo.zoo.core.errors import ConfigError, DataError
 from serzoo.zoo.run.adaptation.adapt import adapt
-from serzoo.zoo.run.checkpoint import load
 from serzoo.zoo.run.config import load as compose
+from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import run_folder, train
 from serzoo.zoo.statistics.table import PredictionTable
@@ -122,7 +122,10 @@ def test_zero_shot_is_the_model_as_it_is(head, run, sources, target, tmp_path) -
 @pytest.mark.parametrize("tuning", ["head", "full", "scratch"])
 def test_what_is_tuned_changes_and_nothing_else(tuning, run, sources, tmp_path) -> None:
     entry = run(tuning=tuning, shots=2)
-    ours, theirs = load(tmp_path / "out"), load(sources["classification"])
+    ours, theirs = (
+        SERModule.load_from_checkpoint(tmp_path / "out"),
+        SERModule.load_from_checkpoint(sources["classification"]),
+    )
     moved = {
         key.split(".")[0]
         for key, value in ours.state_dict().items()
@@ -153,9 +156,11 @@ def test_an_adapted_model_scores_as_recorded_and_remembers_whom_it_heard(
     assert table.ids == PredictionTable.read_jsonl(tmp_path / "out" / "predictions.jsonl").ids
     assert numbers["metrics"]["uar"] == entry["metrics"]["uar"]
     assert numbers["speakers_heard"] == []
-    assert load(tmp_path / "out").temperature is None  # nothing was left to fit one on
+    assert (
+        SERModule.load_from_checkpoint(tmp_path / "out").temperature is None
+    )  # nothing was left to fit one on
     assert set(entry["support"]["speakers"]) < set(
-        load(tmp_path / "out").metadata["speakers"]["train"]
+        SERModule.load_from_checkpoint(tmp_path / "out").metadata["speakers"]["train"]
     )
     again = {"data": "csv", "root": str(target), "protocol": "kfold-5", "shots": 1}
     with pytest.raises(DataError, match=says(2, "csv/ts6, csv/ts7", "fold")):
@@ -171,12 +176,14 @@ def test_labels_that_the_source_never_had(head, run, sources, tmp_path, target) 
     assert entry["new_classes"] == ["neutral", "fearful"]
     assert entry["support"]["counts"]["fearful"] == 2
     assert entry["open_labels"]["unseen_classes"] == ["neutral", "fearful"]
-    module = load(tmp_path / "out")
+    module = SERModule.load_from_checkpoint(tmp_path / "out")
     assert module.head.taxonomy.classes == ["angry", "happy", "sad", "neutral", "fearful"]
     table, _ = evaluate(tmp_path / "out", root=str(target), taxonomy="shared5")
     query = PredictionTable.read_jsonl(tmp_path / "out" / "predictions.jsonl")
     assert_like(table.scores, query.scores)
-    old, new = (m.head.state_dict() for m in (load(sources[head]), module))
+    old, new = (
+        m.head.state_dict() for m in (SERModule.load_from_checkpoint(sources[head]), module)
+    )
     if head == "gen_ser":  # the codes of the old classes have not moved
         assert torch.equal(new["codes"][:3], old["codes"])
     if head == "classification":
@@ -215,7 +222,7 @@ def test_a_model_that_does_not_say_whom_it_heard_is_not_adapted_to_its_own_corpu
 ) -> None:
     from serzoo.zoo.run.adaptation import adapt as module
 
-    real = module.checkpoint.load
+    real = module.SERModule.load_from_checkpoint
 
     def silent(path):
         found = real(path)

@@ -15,8 +15,8 @@ from serzoo.zoo.core.errors import CheckpointError, ConfigError
 from serzoo.zoo.core.types import Batch, Targets
 from serzoo.zoo.run.adaptation.adapt import adapt
 from serzoo.zoo.run.adaptation.switching import Adaptations
-from serzoo.zoo.run.checkpoint import load
 from serzoo.zoo.run.config import load as compose
+from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.train import run_folder, train
 from torch import Tensor
 from transformers import AutoModel
@@ -73,8 +73,10 @@ def scores(module) -> Tensor:
 
 def test_two_on_one_base_switch_to_the_bit(source, adapted) -> None:
     held = Adaptations(source)
-    alone = {name: scores(load(folder)) for name, folder in adapted.items()}
-    before = scores(load(source))
+    alone = {
+        name: scores(SERModule.load_from_checkpoint(folder)) for name, folder in adapted.items()
+    }
+    before = scores(SERModule.load_from_checkpoint(source))
     assert torch.equal(scores(held.module), before)
     for name, folder in adapted.items():
         held.add(name, folder)
@@ -86,7 +88,11 @@ def test_two_on_one_base_switch_to_the_bit(source, adapted) -> None:
         assert torch.equal(scores(held.use(name)), wanted)
         assert (
             held.module.metadata["fingerprint"]
-            == (load(source if name is None else adapted[name]).metadata["fingerprint"])
+            == (
+                SERModule.load_from_checkpoint(source if name is None else adapted[name]).metadata[
+                    "fingerprint"
+                ]
+            )
         )
     everything = [before, *alone.values()]
     for i, a in enumerate(everything):
@@ -103,7 +109,7 @@ def test_the_adapters_are_peft_s_own_and_small(encoder, adapted) -> None:
     assert record["bytes"]["saved"] == sum(sizes.values())
     assert record["bytes"]["changed"] < sum(4 * p.numel() for p in model.parameters())
     plain = PeftModel.from_pretrained(model, str(adapted["one"] / "adapter")).eval()
-    module = load(adapted["one"])
+    module = SERModule.load_from_checkpoint(adapted["one"])
     audio = 0.1 * torch.randn(1, 6000, generator=torch.Generator().manual_seed(1))
     hidden, _ = module.encoder.extract(audio, torch.tensor([6000]))
     normal = (audio - audio.mean()) / (audio.var(unbiased=False) + 1e-7).sqrt()
@@ -112,7 +118,10 @@ def test_the_adapters_are_peft_s_own_and_small(encoder, adapted) -> None:
 
 
 def test_only_adapters_head_and_mix_change(source, adapted) -> None:
-    ours, theirs = load(adapted["one"]).state_dict(), load(source).state_dict()
+    ours, theirs = (
+        SERModule.load_from_checkpoint(adapted["one"]).state_dict(),
+        SERModule.load_from_checkpoint(source).state_dict(),
+    )
     for key, value in theirs.items():
         new = key if key in ours else key.replace(".weight", ".base_layer.weight")
         new = new if new in ours else key.replace(".bias", ".base_layer.bias")
@@ -131,8 +140,12 @@ def test_an_adaptation_goes_on_from_the_source_s_own_adapters(
     assert entry["config"]["encoder"]["lora_rank"] == 8
     held = Adaptations(adapted["one"])
     held.add("next", tmp_path / "next")
-    assert torch.equal(scores(held.use("next")), scores(load(tmp_path / "next")))
-    assert torch.equal(scores(held.use(None)), scores(load(adapted["one"])))
+    assert torch.equal(
+        scores(held.use("next")), scores(SERModule.load_from_checkpoint(tmp_path / "next"))
+    )
+    assert torch.equal(
+        scores(held.use(None)), scores(SERModule.load_from_checkpoint(adapted["one"]))
+    )
     with pytest.raises(
         ConfigError, match=says("tuning=full", "tuning=lora", "lora, head, scratch")
     ):

@@ -1,0 +1,101 @@
+"""What is saved of a model, and whether it fits: names, shapes, published weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .errors import CheckpointError
+from .hub import weights_digest
+
+FORMAT = 1
+
+
+def strip_frozen(state: Mapping[str, Tensor], frozen: Collection[str]) -> dict[str, Tensor]:
+    """The state dict without what is rebuilt from a name.
+
+    By key, not by ``requires_grad``: running statistics are buffers, and belong to what was
+    trained.
+    """
+    return {k: v for k, v in state.items() if k not in frozen}
+
+
+def check_keys(
+    saved: Mapping[str, Tensor], own: Mapping[str, Tensor], frozen: Collection[str]
+) -> None:
+    """Refuse a state dict that does not hold exactly what this model saves.
+
+    Raises:
+        CheckpointError: naming the first missing, surplus or misshapen weights and their number.
+    """
+    wanted = strip_frozen(own, frozen)
+    problems = []
+    missing = sorted(set(wanted) - set(saved))
+    surplus = sorted(set(saved) - set(wanted))
+    shapes = sorted(k for k in set(wanted) & set(saved) if wanted[k].shape != saved[k].shape)
+    if missing:
+        problems.append(f"lacks {len(missing)} weights this model trains ({_some(missing)})")
+    if surplus:
+        problems.append(f"holds {len(surplus)} weights this model has not ({_some(surplus)})")
+    if shapes:
+        k = shapes[0]
+        problems.append(
+            f"{len(shapes)} weights differ in shape ({k}: {list(saved[k].shape)} in the "
+            f"checkpoint, {list(wanted[k].shape)} here)"
+        )
+    if problems:
+        raise CheckpointError(
+            "checkpoint "
+            + "; ".join(problems)
+            + "; was it saved with another head, encoder or option?"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def published_parts(module: Any) -> dict[str, dict[str, Any]]:
+    """What a model takes over from others, by part: digest of the weights, and their commit.
+
+    Args:
+        module: with an ``encoder`` and a ``head``.
+    """
+    about = module.encoder.describe()
+    parts = {}
+    if "weights" in about:
+        parts["encoder"] = {k: about.get(k) for k in ("weights", "name", "revision", "commit")}
+    for name, root in module.head.frozen_roots().items():
+        parts[f"head.{name}"] = {"weights": weights_digest(root)}
+    return parts
+
+
+def check_published(saved: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
+    """Refuse to put trained weights on other published ones than they were trained on.
+
+    Parts that were saved without a digest are not checked.
+
+    Raises:
+        CheckpointError: naming both digests and where they came from.
+    """
+    for part, trained in saved.items():
+        here = own.get(part, {})
+        if here.get("weights") != trained.get("weights"):
+            raise CheckpointError(
+                f"{where} was trained on published weights {trained.get('weights')} of its {part}"
+                f"{_origin(trained)}, but those here are {here.get('weights')}{_origin(here)}; "
+                "load it with the same ones: give their folder, or fetch that revision"
+            )
+
+
+def _origin(part: Mapping[str, Any]) -> str:
+    if not part.get("name"):
+        return ""
+    asked, commit = part.get("revision"), part.get("commit")
+    return (
+        f" ('{part['name']}', revision {asked or 'not given'}"
+        + (f", commit {commit}" if commit and commit != asked else "")
+        + ")"
+    )

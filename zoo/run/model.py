@@ -1,0 +1,121 @@
+"""A trained model in use: loaded, asked, saved, shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.errors import ConfigError
+from ..core.taxonomy import Taxonomy
+from ..core.types import SAMPLE_RATE
+from .module import SERModule
+from .predict import predict
+from .predictions import Predictions
+from .save import push_to_hub, save_pretrained
+
+
+class Model:
+    """What :func:`load` gives: a trained module, and all that is done with it.
+
+    Args:
+        module: a trained module of your own, to use it in the same way.
+
+    Attributes:
+        module: the LightningModule: encoder, head and their weights.
+    """
+
+    def __init__(self, module: SERModule) -> None:
+        if not isinstance(module, SERModule):
+            raise ConfigError(
+                f"a Model takes a SERModule, not a {type(module).__name__}; give "
+                "serzoo.zoo.load(PATH) a path, or build the module first"
+            )
+        self.module = module
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The classes that it tells apart."""
+        taxonomy: Taxonomy = self.module.head.taxonomy
+        return taxonomy
+
+    @property
+    def temperature(self) -> float | None:
+        """What divides its scores before the softmax; None = never fitted, so not calibrated."""
+        return self.module.temperature
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """How it was built and what it was trained on, as plain containers."""
+        return self.module.described()
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.module.device
+
+    def to(self, device: str | torch.device) -> Model:
+        """Move it to a device; returns itself."""
+        self.module.to(device)
+        return self
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        rate: int = SAMPLE_RATE,
+        window: float | None = None,
+        hop: float | None = None,
+        voice: str = "none",
+        channel: str | int | None = None,
+        batch_seconds: float = 160.0,
+        progress: bool = False,
+    ) -> Predictions:
+        """Label and probabilities of files, folders, patterns or arrays of any length.
+
+        The arguments are those of :func:`serzoo.zoo.run.predict.predict`.
+        """
+        return predict(
+            self.module,
+            inputs,
+            rate=rate,
+            window=window,
+            hop=hop,
+            voice=voice,
+            channel=channel,
+            batch_seconds=batch_seconds,
+            progress=progress,
+        )
+
+    def save(self, folder: str | Path, **options: Any) -> Path:
+        """Write a folder to share; the options are those of :func:`serzoo.zoo.save_pretrained`."""
+        return save_pretrained(self.module, folder, **options)
+
+    def push(self, repo_id: str, **options: Any) -> str:
+        """Upload it to the hub; the options are those of :func:`serzoo.zoo.push_to_hub`."""
+        return push_to_hub(self.module, repo_id, **options)
+
+    def __repr__(self) -> str:
+        encoder, head = type(self.module.encoder).__name__, type(self.module.head).__name__
+        return f"Model({encoder}, {head}, {len(self.taxonomy)} classes: {self.taxonomy.name})"
+
+
+def load(
+    path: str | Path, *, revision: str | None = None, base: str | None = None, **made: Any
+) -> Model:
+    """A trained model, ready to predict.
+
+    Args:
+        path: a run's folder (its best checkpoint), a ``.ckpt`` file, a folder that `serzoo save`
+            wrote, or the hub id of one.
+        revision: commit, tag or branch of a hub id.
+        base: folder or hub id of the published encoder, if it is not found under the name that it
+            was trained from; its weights must be the same.
+        made: ``encoder`` and ``head``, built as they were trained, if their classes are not
+            registered.
+
+    Raises:
+        CheckpointError: when it cannot be read, or does not fit the model that it describes.
+    """
+    return Model(SERModule.load_from_checkpoint(path, revision=revision, base=base, **made))
