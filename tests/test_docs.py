@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serzoo.datamodules.corruption import KINDS
 from serzoo.zoo import config
+from serzoo.zoo.adaptation.options import known_options
 from serzoo.zoo.errors import ConfigError
 from serzoo.zoo.taxonomy import Taxonomy
 from serzoo.zoo.testing import check_head
@@ -163,6 +165,16 @@ def test_every_taxonomy_is_told() -> None:
 def test_every_verb_stands_in_the_reference_with_a_command() -> None:
     shown = re.findall(r"^\$ serzoo (\w+)", page("reference/cli.md"), re.MULTILINE)
     assert set(shown) == set(VERBS)
+
+
+def test_every_option_of_an_adaptation_stands_in_the_reference() -> None:
+    text = page("reference/cli.md").split("## Adapt a model")[1].split("\n## ")[0]
+    assert [name for name in known_options() if f"`{name}`" not in text] == []
+
+
+def test_every_condition_stands_in_the_reference() -> None:
+    told = re.findall(r"`(\w+)(?::\w+%?)?`", page("reference/suites.md"))
+    assert set(KINDS) - set(told) == set()
 
 
 # ---- folders, names, code
