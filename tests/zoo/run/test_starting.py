@@ -12,6 +12,7 @@ from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.weights import published_parts, strip_frozen
 from serzoo.zoo.run import config
 from serzoo.zoo.run.build import build
+from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.record import finished, read_record
 from serzoo.zoo.run.save import save_pretrained
 from serzoo.zoo.run.start import start_from
