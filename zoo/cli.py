@@ -44,18 +44,17 @@ LISTS = ("heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    from .core import registry
+    from .core import registry, shipped
     from .core.taxonomy import Taxonomy
-    from .run import config
 
     found = {
-        "heads": config.names("head"),
-        "encoders": config.names("encoder"),
+        "heads": shipped.names("head"),
+        "encoders": shipped.names("encoder"),
         "corpora": registry.names("corpora"),
         "taxonomies": Taxonomy.names(),
-        "protocols": config.names("protocol"),
-        "recipes": config.names("recipe"),
-        "suites": config.names("suite"),
+        "protocols": shipped.names("protocol"),
+        "recipes": shipped.names("recipe"),
+        "suites": shipped.names("suite"),
     }
     files: tuple[registry.Kind, ...] = ("heads", "encoders")
     for registered in files:  # what a third party registers needs no file

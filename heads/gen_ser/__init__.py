@@ -1,5 +1,7 @@
 """Gen-SER: an utterance is carried to the code of its emotion."""
 
+from __future__ import annotations
+
 from .head import GenSERHead
 
 __all__ = ["GenSERHead"]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from facts import says, tells
-from serzoo.zoo.core import registry
+from serzoo.zoo.core import registry, shipped
 from serzoo.zoo.core.head import Head
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Frames, HeadLoss, Targets
@@ -62,7 +62,7 @@ def case(name: str, tiny_gpt2: str) -> Case:
 
 
 def test_every_configuration_is_here() -> None:
-    assert sorted(CONFIGS) == config.names("head")
+    assert sorted(CONFIGS) == shipped.names("head")
     assert set(CONFIGS) >= set(registry.BUILT_IN["heads"])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from serzoo.zoo import cli
 from serzoo.zoo.cli import main
-from serzoo.zoo.core import registry
+from serzoo.zoo.core import registry, shipped
 from serzoo.zoo.core.shipped import read_yaml
 from serzoo.zoo.run import config
 
@@ -103,9 +103,9 @@ def test_list_shows_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert tuple(lines) == cli.LISTS
     shown = lines["heads"].split(", ")
-    assert shown[: len(config.names("head"))] == config.names("head")
-    assert set(shown) == {*config.names("head"), *registry.names("heads")}
-    assert lines["recipes"].split(", ") == config.names("recipe")
+    assert shown[: len(shipped.names("head"))] == shipped.names("head")
+    assert set(shown) == {*shipped.names("head"), *registry.names("heads")}
+    assert lines["recipes"].split(", ") == shipped.names("recipe")
 
 
 @pytest.mark.parametrize("kind", cli.LISTS)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ..core import registry
 from ..core.errors import ConfigError, suggest
 from ..run import config
-from ..run.schema import annotation
+from ..run.config import annotation
 
 AXES = ("recipe", "encoder", "head", "fold", "seed")
 SHORT = {"tuning": "encoder.tuning", "share": "data.train_share"}

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from .pool import Job
 
-
 # ---- One cell of a suite of conditions: a trained cell, tested on corrupted audio.
 
 # what a record has in common with that of the trained cell

@@ -268,11 +268,10 @@ def _logged(
             cfg = RunConfig.from_dict(values)  # what is wrong here is told before torch is loaded
             import torch
 
-            if call is None:
-                from ..run.train import train as call
+            from ..run.train import train
 
             torch.set_num_threads(threads)
-            call(cfg, folder, **options)
+            (call or train)(cfg, folder, **options)
         except Exception as e:
             with contextlib.suppress(OSError):  # the log may be on the disk that is full
                 traceback.print_exc()

@@ -17,7 +17,6 @@ from .suite import Plan
 if TYPE_CHECKING:
     from rich.console import Console
 
-
 # ---- A suite whose cells start from pre-trainings: labels first, then these, then the cells.
 
 

@@ -22,7 +22,7 @@ import torch
 from ..core import registry
 from ..core.errors import ConfigError, suggest
 from ..core.taxonomy import Taxonomy
-from ..report.runs import KEYS
+from ..report.runs import BUDGET
 from ..run.config import RunConfig, read_group
 from ..run.record import read_record
 
@@ -135,8 +135,8 @@ def read(suite: str, raw: Any) -> Search | None:
     if not isinstance(raw, dict) or not raw.get("space"):
         raise ConfigError(f"{where} is {raw}; give search: {{trials: 8, space: {{KEY: [...]}}}}")
     for key in raw:
-        if key not in KEYS:
-            raise ConfigError(f"{where} has unknown key '{key}'{suggest(key, KEYS)}")
+        if key not in BUDGET:
+            raise ConfigError(f"{where} has unknown key '{key}'{suggest(key, BUDGET)}")
     trials, draw = raw.get("trials"), raw.get("draw", "random")
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 2:
         raise ConfigError(f"{where}.trials is {trials}; give a number of 2 or more")

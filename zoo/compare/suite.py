@@ -12,17 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...datamodules.labelling.label import KNOBS
-from ..core import registry
+from ..core import registry, shipped
 from ..core.errors import ConfigError, suggest
 from ..run import config
 from ..run.build import audit_folds
 from ..run.config import RunConfig
 from ..run.record import finished
 from . import axes, search, sources
-from .axes import (
-    AXES,  # from here, for suites' readers
-    Point,
-)
+from .axes import AXES, Point
 from .sources import Pretraining, Source
 
 if TYPE_CHECKING:
@@ -162,7 +159,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
     if folds != "all" and not all(isinstance(f, int) and not isinstance(f, bool) for f in folds):
         raise ConfigError(f"suite '{name}': fold is {folds}; give a list of numbers, or all")
     baseline = str(raw.get("baseline", "classification"))
-    heads = {*config.names("head"), *registry.names("heads")}
+    heads = {*shipped.names("head"), *registry.names("heads")}
     if baseline not in heads:
         known = suggest(baseline, heads)
         raise ConfigError(f"suite '{name}' has unknown baseline '{baseline}'{known}")

@@ -258,18 +258,18 @@ def leakage(trial: Trial) -> Iterator[Finding]:
             "`serzoo audit` names them",
             duplicates=same,
         )
-    heard = [
+    shares: list[float] = [
         r.counts["train_test_utterances_with_shared_sentence"] / r.counts["test_utterances"]
         for r in reports
         if r.counts["test_utterances"]
     ]
-    if heard and max(heard):
-        least, most = f"{min(heard):.0%}", f"{max(heard):.0%}"
+    if shares and max(shares) > 0:
+        least, most = f"{min(shares):.0%}", f"{max(shares):.0%}"
         between = most if least == most else f"{least} to {most}"
         yield note(
             f"{between} of a test part's utterances speak a sentence that training heard, as acted "
             "corpora have it; a head that reads transcripts gains from it",
-            shared_sentences=heard,
+            shared_sentences=shares,
         )
     counted = ("holds the same audio", "heard in training")  # told above, for all folds
     others = Counter(n for r in reports for n in r.notes if not any(c in n for c in counted))

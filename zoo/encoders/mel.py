@@ -277,7 +277,7 @@ def strides_first(network: nn.Module) -> None:
             conv.stride = (1, 1)
 
 
-def _every(stride: tuple[int, int], module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
+def _every(stride: tuple[int, ...], module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
     """Every ``stride``-th row and column of a convolution's input ``[B, C, T, F]``."""
     x = args[0][:, :, :: stride[0], :: stride[1]]
     return x.contiguous(memory_format=torch.channels_last)

@@ -12,11 +12,11 @@ from typing import Any
 from ...datamodules.audio import read_utterance
 from ...datamodules.catalog import open_corpora
 from ..core.errors import ComparisonError, DataError, SerzooError
+from ..run.config import DataConfig, OptimConfig
 from ..run.record import RECORD, Attributes, attributes_of, read_record
-from ..run.schema import DataConfig, OptimConfig
 from ..statistics.table import PredictionTable, merge
 
-KEYS = ("trials", "space", "heads", "draw", "seed")
+BUDGET = ("trials", "space", "heads", "draw", "seed")
 
 PREDICTIONS = "predictions.jsonl"
 KEYS = {
@@ -281,7 +281,7 @@ def searched(record: Mapping[str, Any]) -> set[str]:
 def budget_of(record: Mapping[str, Any]) -> str:
     """What a record's head was allowed to try, as text that can be compared; empty for nothing."""
     search = record.get("search")
-    return json.dumps({k: search[k] for k in KEYS}, sort_keys=True) if search else ""
+    return json.dumps({k: search[k] for k in BUDGET}, sort_keys=True) if search else ""
 
 
 class Corpora:

@@ -31,7 +31,6 @@ from .config import RunConfig
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 # ---- The HPARAMS tab of TensorBoard: a row for each run, and columns that fit all of them.
 
 EVENTS = "events.out.tfevents.*"

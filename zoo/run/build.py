@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...datamodules.opening import open_data as open_corpora
+from ...datamodules import opening
 from ...datamodules.protocols import PARTS, Protocol
 from ..core import registry
 from ..core.taxonomy import Taxonomy
@@ -86,7 +86,7 @@ def open_data(
     d = cfg.data
     if text is None:
         text = "text" in registry.get("heads", cfg.head["type"]).needs
-    return open_corpora(
+    return opening.open_data(
         cfg.corpus,
         protocol=None if everything else cfg.protocol,
         fold=cfg.fold,
@@ -124,7 +124,7 @@ def audit_folds(cfg: RunConfig, folds: Sequence[int] | None = None) -> list[int]
     wanted = folds
     while wanted is None or len(found) < len(wanted):
         fold = len(found) if wanted is None else wanted[len(found)]
-        module = open_data(
+        module = opening.open_data(
             cfg.corpus,
             protocol=cfg.protocol,
             fold=fold,

@@ -17,8 +17,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from ..core.errors import ConfigError, ProcessError
 from .checkpoint import WholeFiles
-from .config import RunConfig
-from .schema import ALIASES
+from .config import ALIASES, RunConfig
 
 if TYPE_CHECKING:
     from .module import SERModule
@@ -44,7 +43,7 @@ def precision_of(cfg: RunConfig) -> str:
 
 
 def can(device: torch.device, precision: str) -> bool:
-    """Whether a device can compute in one of :data:`serzoo.zoo.run.schema.PRECISIONS`."""
+    """Whether a device can compute in one of :data:`serzoo.zoo.run.config.PRECISIONS`."""
     if device.type == "cuda" and precision.startswith("bf16"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return not (device.type == "cpu" and precision.startswith("16"))

@@ -23,10 +23,10 @@ from ..core.head import Head
 from ..core.notices import shown
 from ..core.types import SAMPLE_RATE, Batch, Targets
 from ..statistics.rates import log_softmax
+from .config import DataConfig
 from .module import SERModule
 from .predictions import Columns, Predictions, Row, suffix_of
 from .recordings import Recording, Samples, recordings
-from .schema import DataConfig
 from .timeline import Plots
 from .voice import detector
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...datamodules.prosody import UNITS, open_probing
-from ..core import registry
+from ...datamodules.prosody import UNITS, RateFrom, open_probing
+from ..core import registry, shipped
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, suggest
 from ..core.files import check_place, write_json
@@ -148,7 +148,7 @@ def probe_model(
     protocol: str | None = None,
     fold: int | None = None,
     options: dict[str, Any] | None = None,
-    rate_from: str = "auto",
+    rate_from: RateFrom = "auto",
     out: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def probe_model(
 
 def subject_of(model: str, settings: Sequence[str] = ()) -> Subject:
     """The encoder of a trained model or of a recipe."""
-    recipes = config.names("recipe")
+    recipes = shipped.names("recipe")
     if model in recipes or Path(model).suffix in (".yaml", ".yml"):
         cfg = config.load(model, settings)
         with torch.random.fork_rng():

@@ -29,7 +29,6 @@ from . import checkpoint
 if TYPE_CHECKING:
     from .module import SERModule
 
-
 ADAPTER_FOLDER = "adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _OURS = re.compile(r"^encoder\.backbone\.(.+\.lora_(?:A|B|magnitude_vector))\.default\.weight$")

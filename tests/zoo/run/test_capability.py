@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.run import config, devices
-from serzoo.zoo.run.schema import ACCELERATORS, ALIASES, PRECISIONS, STRATEGIES
+from serzoo.zoo.run.config import ACCELERATORS, ALIASES, PRECISIONS, STRATEGIES
 from serzoo.zoo.run.train import train
 
 pytestmark = pytest.mark.usefixtures("no_group_left")

@@ -16,8 +16,7 @@ from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.registry import check_options
 from serzoo.zoo.core.shipped import read_yaml
 from serzoo.zoo.run import config
-from serzoo.zoo.run.config import RunConfig
-from serzoo.zoo.run.schema import DataConfig, OptimConfig, TrainerConfig
+from serzoo.zoo.run.config import DataConfig, OptimConfig, RunConfig, TrainerConfig
 
 RECIPE = """
 corpus: synthetic

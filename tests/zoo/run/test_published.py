@@ -25,10 +25,9 @@ from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Batch, Targets
 from serzoo.zoo.run import save
 from serzoo.zoo.run.build import build
-from serzoo.zoo.run.config import compose
+from serzoo.zoo.run.config import RunConfig, compose
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.published import FILES
-from serzoo.zoo.run.schema import RunConfig
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import run_folder, train
 from transformers import AutoModel

@@ -199,7 +199,7 @@ def planned(
     d = cfg.data
     shot = open_few_shot(
         cfg.corpus,
-        protocol=cfg.protocol,
+        protocol=str(cfg.protocol),
         fold=cfg.fold,
         taxonomy=config.build_taxonomy(cfg) or source.taxonomy,
         shots=wanted.shots,
