@@ -60,6 +60,7 @@ test-kernels: $(VENV)/.dev  ## the numeric tests five times, each as another pro
 lint: $(VENV)/.dev  ## style, spelling, metadata
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 	$(BIN)/validate-pyproject pyproject.toml
 

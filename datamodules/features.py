@@ -34,8 +34,8 @@ from .store import Row, Shards, Values, complete, digest
 
 # ---- Filling a feature store: chunks of utterances of like length, from audio to rows.
 #
-# What is to be made is sorted by length, packed into batches and cut into chunks of whole batches; a
-# chunk is what a process claims, encodes and writes at a time (``claims.py``).
+# What is to be made is sorted by length, packed into batches and cut into chunks of whole
+# batches; a chunk is what a process claims, encodes and writes at a time (``claims.py``).
 
 # utterances and padded seconds of an encoding batch: a processor's caches like few of equal length
 BATCH = {"cpu": (8, 40.0), "cuda": (64, 320.0)}

@@ -85,8 +85,8 @@ def auto_taxonomy(utterances: Sequence[Utterance], label: str) -> Taxonomy:
 
 # ---- Weak labels in training: hard or soft, weighted by their confidence, shuffled as a control.
 #
-# A weak label is one that a model gave (``label_source`` begins with ``weak:``). It is a word of the
-# canonical vocabulary, whatever codes the corpus has, and it is learned from only: nothing is
+# A weak label is one that a model gave (``label_source`` begins with ``weak:``). It is a word of
+# the canonical vocabulary, whatever codes the corpus has, and it is learned from only: nothing is
 # selected or scored by it.
 
 CARRIED = ("label", "label_source", "label_score")

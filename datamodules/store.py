@@ -38,8 +38,8 @@ from ..zoo.core.errors import ConfigError, DataWarning
 # Whoever wants rows takes the store's lock for a moment, reads what is there and what others have
 # claimed, claims the next chunk, and lets go; then it computes and writes the chunk. Workers of a
 # comparison, ranks of one run and strangers are all the same here. A claim is a file on which its
-# owner holds an advisory lock: the system drops it with the process, however that ends, so the claim
-# of a killed process is void, and its chunk falls to the next who asks.
+# owner holds an advisory lock: the system drops it with the process, however that ends, so the
+# claim of a killed process is void, and its chunk falls to the next who asks.
 
 POLL = 0.1  # seconds between two looks at what others are doing
 

@@ -241,9 +241,9 @@ def _pass(found: Found, kind: str, path: Path, why: str | None = None) -> None:
 
 # ---- Names of files in a table or manifest, as the disk spells them.
 #
-# macOS writes ``ä`` as ``a`` and two dots (NFD), others as one character (NFC), and Windows does not
-# tell upper from lower case: a table and an archive that went through different systems name one file
-# in two ways.
+# macOS writes ``ä`` as ``a`` and two dots (NFD), others as one character (NFC), and Windows does
+# not tell upper from lower case: a table and an archive that went through different systems name
+# one file in two ways.
 
 
 class Spelling:

@@ -16,11 +16,11 @@ from ..zoo.core.types import Frames
 
 # ---- Pooling of frames that do not learn (stored features, a frozen encoder), read once each way.
 #
-# A step of a small head on stored features is bound by memory: every pass over the frames costs more
-# than its arithmetic, and a new tensor of their size more than a pass. Here the frames are read as
-# they are stored, in few passes through the same memory, and nothing of their size is kept between
-# forwards and backwards.
-# The numbers are those of the plain formulas in ``pooling.py``, which tests compare.
+# A step of a small head on stored features is bound by memory: every pass over the frames costs
+# more than its arithmetic, and a new tensor of their size more than a pass. Here the frames are
+# read as they are stored, in few passes through the same memory, and nothing of their size is
+# kept between forwards and backwards. The numbers are those of the plain formulas in
+# ``pooling.py``, which tests compare.
 
 
 def worthwhile(x: Tensor) -> bool:

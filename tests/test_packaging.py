@@ -112,31 +112,11 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def imported_parts(part: str) -> dict[str, set[str]]:
-    """Parts of the library that the files of a part import, besides their own."""
-    found: dict[str, set[str]] = {}
-    for path in sorted((ROOT / part).rglob("*.py")):
-        for name in imports(path):
-            words = name.removeprefix("serzoo.").split(".")
-            if words[0] in PARTS and words[0] != part:
-                found.setdefault(words[0], set()).add(path.name)
-    return found
-
-
 def test_the_reader_of_imports_sees_relative_ones(tmp_path: Path) -> None:
     heads = set(imports(ROOT / "heads" / "classification.py"))
     assert {"serzoo.zoo.core.head.Head", "serzoo.heads.pooling", "torch.nn"} <= heads
     corpora = set(imports(ROOT / "datamodules" / "corpora" / "folder.py"))
     assert {"serzoo.zoo.core.errors", "serzoo.datamodules.manifest"} <= corpora
-
-
-def test_the_zoo_imports_neither_heads_nor_data() -> None:
-    assert imported_parts("zoo") == {}
-
-
-@pytest.mark.parametrize("part", ["heads", "datamodules"])
-def test_heads_and_data_import_the_zoo_only(part: str) -> None:
-    assert set(imported_parts(part)) == {"zoo"}
 
 
 def test_configurations_hold_no_code() -> None:

@@ -1,8 +1,8 @@
 """Core of serzoo: contracts, configuration, training, comparison.
 
-The public names are imported on first use, so that the command line answers without torch. The
-verbs are functions of the modules that carry their names: ``from serzoo.zoo.run.train import train``,
-``serzoo.zoo.run.score``, ``serzoo.zoo.compare.compare``, ``serzoo.zoo.report.report``.
+The public names are imported on first use, so that the command line answers without torch. Each
+verb is a function too: ``serzoo.zoo.run.train.train``, ``serzoo.zoo.compare.compare.compare``,
+``serzoo.zoo.report.report.report``.
 """
 
 from __future__ import annotations

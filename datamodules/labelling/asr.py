@@ -31,7 +31,8 @@ from ..sampler import pack
 from .loading import Loaded, load, quiet, read_config
 from .stage import Stage
 
-# ---- Speech to words: recognisers of ``transformers``, or PocketSphinx where nothing can be fetched.
+# ---- Speech to words: recognisers of ``transformers``, or PocketSphinx where nothing can be
+# fetched.
 #
 # A transcript does not depend on the utterances that share its batch, beyond the last bits of the
 # numbers: only models that mask what is behind an utterance get batches.

@@ -36,7 +36,8 @@ from .select import Criteria, fold, fold_rows, reachable, select, soft_targets
 from .stage import read_labels, rows_of
 from .wording import DRAWS, LEVEL, Control, Said, compare, control
 
-# ---- What an audit looks at: weak labels with what stands behind them, and corpora people labelled.
+# ---- What an audit looks at: weak labels with what stands behind them, and corpora people
+# labelled.
 
 Rows = dict[str, dict[str, Any]]
 GIVEN = "given"

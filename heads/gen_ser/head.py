@@ -46,8 +46,8 @@ KEYS_OF_CODES = ("codes", "code_dim", "spacing", "base", "order")
 class GenSERHead(Head):
     """Target matching along a noisy path from the utterance to the code of its class.
 
-    The path is ``x_t = (1 - b_t) x_0 + b_t x_1 + sigma_t z`` (:class:`serzoo.heads.gen_ser.path.Path`)
-    between the code ``x_0`` and the utterance ``x_1``, and :class:`serzoo.heads.gen_ser.path.Sampler`
+    The path is ``x_t = (1 - b_t) x_0 + b_t x_1 + sigma_t z`` (:class:`.path.Path`)
+    between the code ``x_0`` and the utterance ``x_1``, and :class:`.path.Sampler`
     goes along it. Target matching predicts its end directly::
 
         L = w E ||f(x_1, x_1, 1) - x_0||^2 + (1 - w) E_{t, z} ||f(x_t, x_1, t) - x_0||^2

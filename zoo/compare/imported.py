@@ -272,7 +272,8 @@ def some(names: Iterable[str], n: int = 5) -> str:
     return ", ".join(listed[:n]) + more
 
 
-# ---- Where imported predictions stand in a comparison, and whether they are of its test utterances.
+# ---- Where imported predictions stand in a comparison, and whether they are of its test
+# utterances.
 
 Place = tuple[tuple[str, str], int, int]  # table, fold, seed
 

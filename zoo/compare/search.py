@@ -199,11 +199,12 @@ def outcome(trials: Sequence[tuple[Mapping[str, Any], Path]]) -> tuple[int, list
     return best, found
 
 
-# ---- Heads of equal size: a comparison whose trainable parameters agree, so that a gain is not size.
+# ---- Heads of equal size: a comparison whose trainable parameters agree, so that a gain is not
+# size.
 #
-# A head's class names the knobs that scale it (:attr:`Head.sizes`); they are searched, one after the
-# other, until the head's trainable parameters are within 10 % of the target. Encoders are shared and
-# do not count.
+# A head's class names the knobs that scale it (:attr:`Head.sizes`); they are searched, one after
+# the other, until the head's trainable parameters are within 10 % of the target. Encoders are
+# shared and do not count.
 
 Options = Mapping[str, Any]
 TOLERANCE = 0.1

@@ -142,11 +142,12 @@ def new_folder(folder: Path, ours: Collection[str]) -> Iterator[Path]:
     shutil.rmtree(old)
 
 
-# ---- Bytes to text, and text to JSON: the one place that reads what people and programs have written.
+# ---- Bytes to text, and text to JSON: the one place that reads what people and programs have
+# written.
 #
 # What cannot be read is an error that names file, line and remedy. Nothing is guessed in silence:
-# UTF-8, with or without its mark, and UTF-16 tell what they are. Only tables may also be of an older
-# age (``old=True``): Windows-1252, if no byte speaks against it.
+# UTF-8, with or without its mark, and UTF-16 tell what they are. Only tables may also be of an
+# older age (``old=True``): Windows-1252, if no byte speaks against it.
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),

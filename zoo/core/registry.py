@@ -5,7 +5,8 @@ what stands in a file.
 
 Built-ins are dotted strings, so that listing them imports nothing. A third-party wheel registers a
 head with an entry point in the group ``serzoo.heads`` (encoders: ``serzoo.encoders``; corpora:
-``serzoo.corpora``; scorers of `serzoo label`: ``serzoo.scorers``); a name that is already taken is an error, not a warning.
+``serzoo.corpora``; scorers of `serzoo label`: ``serzoo.scorers``). A name that is already taken is
+an error.
 """
 
 from __future__ import annotations

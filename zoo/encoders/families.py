@@ -130,10 +130,10 @@ def padded(audio: Tensor, samples: int) -> Tensor:
 
 # ---- What keeps an utterance's frames the same, whoever shares its batch.
 #
-# Published speech encoders look past the end of an utterance in three places: the normalisation of
-# the samples, a GroupNorm over time in the front end, and convolutions over frames. The first and the
-# last have their remedies here, the second in ``convolutions.py``. None changes what a single,
-# unpadded utterance gives.
+# Published speech encoders look past the end of an utterance in three places: the normalisation
+# of the samples, a GroupNorm over time in the front end, and convolutions over frames. The first
+# and the last have their remedies here, the second in ``convolutions.py``. None changes what a
+# single, unpadded utterance gives.
 
 EPSILON = 1e-7
 """Added to the variance of the samples, as the published feature extractors do."""
@@ -185,8 +185,8 @@ def zeros_behind(modules: Iterable[nn.Module], mask: Tensor) -> Iterator[None]:
 
 # ---- Spectral inputs that published encoders were trained on, batched and on any device.
 #
-# Each equals the feature extractor of ``transformers`` for the same model (tests compare them), with
-# its constants; an utterance's values do not depend on its batch neighbours.
+# Each equals the feature extractor of ``transformers`` for the same model (tests compare them),
+# with its constants; an utterance's values do not depend on its batch neighbours.
 
 HOP, WINDOW = 160, 400  # samples: 10 ms and 25 ms, in both
 

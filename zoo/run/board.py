@@ -377,8 +377,8 @@ def play_errors(experiment: Any, table: PredictionTable, data: Any, n: int, step
 
 # ---- What an adaptation shows in TensorBoard: the tags of a run, and a row that says of what kind.
 #
-# Nothing validates, so there are no curves but the loss of each step; and no points in the projector,
-# since a suite has hundreds of adaptations of one query.
+# Nothing validates, so there are no curves but the loss of each step; and no points in the
+# projector, since a suite has hundreds of adaptations of one query.
 
 
 def write_adapted(

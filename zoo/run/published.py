@@ -1,8 +1,8 @@
 """A saved model, read again: a folder that `serzoo save` wrote, or the hub id of one.
 
 ``config.json`` says how to build the model and what it was trained on, ``model.safetensors`` holds
-what was trained and nothing else, ``adapter/`` the LoRA adapters in the layout of peft. Nothing in it
-is code, and nothing is unpickled.
+what was trained and nothing else, ``adapter/`` the LoRA adapters in the layout of peft. Nothing
+in it is code, and nothing is unpickled.
 """
 
 from __future__ import annotations

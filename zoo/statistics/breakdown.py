@@ -358,11 +358,11 @@ def shared_variance(confusions: FloatArray, metric: Metric) -> float:
 
 # ---- Average ranks of heads over blocks, Friedman's test, Nemenyi's critical difference.
 #
-# After Demšar 2006. A block is what every head was run on once: a corpus, or a fold and seed of one.
-# The test takes blocks as independent. Corpora are; **folds of one corpus are not** (their training
-# sets overlap), and seeds share everything but the draw, so with such blocks the critical difference
-# is too small and p too low. Then read the ranks as a description and judge by speakers
-# (:mod:`.permutation`, :mod:`.jackknife`).
+# After Demšar 2006. A block is what every head was run on once: a corpus, or a fold and seed of
+# one. The test takes blocks as independent. Corpora are; **folds of one corpus are not** (their
+# training sets overlap), and seeds share everything but the draw, so with such blocks the
+# critical difference is too small and p too low. Then read the ranks as a description and judge
+# by speakers (:mod:`.permutation`, :mod:`.jackknife`).
 
 Block = TypeVar("Block", bound=Hashable)
 

@@ -244,10 +244,11 @@ def holm_grid(p: Mapping[Key, float]) -> dict[Key, float]:
 
 # ---- Intervals that hold with few speakers: the jackknife over speakers, and Student's t.
 #
-# The percentile interval of the bootstrap is too narrow where a test set has few speakers. Measured
-# coverage of 95 % intervals of UAR, and false alarms of tests at 0.05 between two heads that are
-# equally good (1000 simulated test sets each, of speakers who differ; 24 utterances of 3 classes per
-# speaker; UAR 0.54 and 0.86 in the population; tests/zoo/statistics/test_jackknife.py):
+# The percentile interval of the bootstrap is too narrow where a test set has few speakers.
+# Measured coverage of 95 % intervals of UAR, and false alarms of tests at 0.05 between two heads
+# that are equally good (1000 simulated test sets each, of speakers who differ; 24 utterances of 3
+# classes per speaker; UAR 0.54 and 0.86 in the population;
+# tests/zoo/statistics/test_jackknife.py):
 #
 # ======== ==================== ============ =============== =========== ===========
 # speakers percentile bootstrap this         bootstrap's p   this one's  permutation

@@ -37,7 +37,8 @@ def small(tmp_path_factory):
 
 def test_another_process_writes_the_same_bytes(small, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from serzoo.datamodules.synthetic.generate import generate;"
+        "import sys; from pathlib import Path; "
+        "from serzoo.datamodules.synthetic.generate import generate;"
         "generate(Path(sys.argv[1]), utterances=3, speakers=2)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "again")], check=True, timeout=120)
