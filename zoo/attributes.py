@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import registry
 from .errors import DataError, SerzooError
-from .reporting.cells import Run
+from .reporting.packed import open_packed
 from .swap import new_file
 from .text import json_lines
+
+if TYPE_CHECKING:
+    from .reporting.cells import Run
 
 UTTERANCES = "utterances.jsonl"
 OPEN = "serzoo.datamodules.catalog:open_corpora"
@@ -44,7 +47,8 @@ def read_attributes(folder: Path, cells: Sequence[str]) -> Attributes:
     Raises:
         DataError: with the file and the line that cannot be used.
     """
-    found: Attributes = {}
+    packed = open_packed(folder)
+    found: Attributes = {} if packed is None else packed.attributes()
     for path in (folder / UTTERANCES, *(folder / "cells" / name / UTTERANCES for name in cells)):
         if not path.is_file():
             continue

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..record import read_record, write_json
+from ..record import write_json
+from ..reporting.packed import record_reader
 from ..swap import new_file
 
 BASE = {"none"}
@@ -23,8 +24,9 @@ def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     of fitting and the mean bytes that changed (None of imported predictions).
     """
     found: dict[tuple[str, str, str, int], dict[int, dict[str, Any]]] = {}
+    read = record_reader(folder)
     for name in names:
-        entry = read_record(folder / "cells" / name)
+        entry = read(name)
         if entry is None or entry.get("status") != "ok":
             continue
         head, tuning = entry["source"]["head"], entry["tuning"]

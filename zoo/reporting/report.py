@@ -37,6 +37,7 @@ from .cells import (
     pooled,
     read_runs,
 )
+from .packed import is_packed
 from .page import Section, render
 from .section import FAULTS, Context, told
 from .summary import grids, rows_of, summarise
@@ -137,7 +138,7 @@ def report(
     for name, why in found.broken.items():
         console.print(f"{name}: {why}", style="red", markup=False, highlight=False)
     ends: list[tuple[str, Path | str]] = [
-        ("records and predictions", folder / "cells"),
+        ("records and predictions", folder if is_packed(folder) else folder / "cells"),
         ("table", folder / "table.md"),
         ("report", folder / "report.html"),
     ]
