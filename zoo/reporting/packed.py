@@ -94,6 +94,11 @@ class Packed:
         classes = [str(c) for c in line["classes"]]
         where = {c: i for i, c in enumerate(classes)} | {None: -1}
         rows = [self.utterances[i] for i in self._order(line["order"])]
+        if strange := {row["label"] for row in rows} - set(where):
+            raise DataError(
+                f"{self.folder / RECORDS}: an utterance of {name} is labelled '{strange.pop()}', "
+                f"and its classes are {', '.join(classes)}; {REMEDY}"
+            )
         start = self.starts[name]
         scores = self.arrays["scores"][start : start + len(rows) * len(classes)]
         return PredictionTable(
@@ -338,7 +343,33 @@ def _lines(path: Path, data: bytes) -> tuple[list[dict[str, Any]], dict[str, dic
             f"{path} is of version {version}, and this serzoo reads version {VERSION}; use the "
             "serzoo that wrote it"
         )
+    for number, row in enumerate(rows[1:], 2):
+        if not (_is_cell(row) if isinstance(row, dict) and "cell" in row else _is_utterance(row)):
+            raise DataError(
+                f"{path}, line {number} is neither a cell nor an utterance: "
+                f"{str(row)[:80]!r}; {REMEDY}"
+            )
     return [row for row in rows if "id" in row], {row["cell"]: row for row in rows if "cell" in row}
+
+
+def _is_cell(row: dict[str, Any]) -> bool:
+    name, classes = row["cell"], row.get("classes", [])
+    # a name becomes a folder when the suite is unpacked, and may not lead out of the suite's
+    plain = isinstance(name, str) and name not in ("", "..") and Path(name).name == name
+    if not plain or not isinstance(row.get("record"), dict) or not isinstance(classes, list):
+        return False
+    texts = row.get("texts")
+    order = not classes or type(row.get("order")) is int
+    return order and (texts is None or isinstance(texts, list))
+
+
+def _is_utterance(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+        return False
+    said = "speaker" not in row or (
+        isinstance(row["speaker"], str) and isinstance(row.get("label"), str | None)
+    )
+    return said and isinstance(row.get("about", {}), dict)
 
 
 def _arrays(path: Path, data: bytes) -> dict[str, NDArray[Any]]:

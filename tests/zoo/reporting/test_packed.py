@@ -15,13 +15,21 @@ from typing import Any
 import numpy as np
 import pytest
 import report_suite
-from facts import says
+from facts import says, tells
 from serzoo.zoo.attributes import read_attributes, write_attributes
 from serzoo.zoo.errors import DataError
 from serzoo.zoo.record import write_json
 from serzoo.zoo.reporting import packed
 from serzoo.zoo.reporting.cells import find_cells
-from serzoo.zoo.reporting.packed import ARRAYS, RECORDS, SUMS, open_packed, pack, unpack
+from serzoo.zoo.reporting.packed import (
+    ARRAYS,
+    RECORDS,
+    SUMS,
+    open_packed,
+    pack,
+    record_reader,
+    unpack,
+)
 from serzoo.zoo.statistics.metrics import PredictionTable
 
 
@@ -97,6 +105,13 @@ def test_a_packed_suite_is_read_like_its_cells(suite: Path, small: Path) -> None
     assert read_attributes(small, []) == read_attributes(suite, names)
 
 
+def test_a_record_is_read_by_its_name_in_either_form(suite: Path, small: Path) -> None:
+    one, two = record_reader(suite), record_reader(small)
+    for name in ("one-0-0", "one-0-1", "two-0-1", "two-1-1"):
+        assert one(name) == two(name)
+    assert two("two-1-1") is None
+
+
 def test_a_report_of_a_packed_suite_is_that_of_its_cells(suite: Path, small: Path) -> None:
     pages = [report_suite.made(folder)[1] for folder in (suite, small)]
     plain = [re.sub(r'id="[^"]+"', "", page) for page in pages]
@@ -146,6 +161,32 @@ def test_another_version_is_refused(small: Path) -> None:
     rewritten(small, [{"packed": 2}, *rows(small)[1:]])
     with pytest.raises(DataError, match=says(RECORDS, 2, 1)):
         open_packed(small)
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "", ".."])
+def test_a_cell_that_would_leave_its_folder_is_refused(small: Path, name: str) -> None:
+    lines = rows(small)
+    lines[-1]["cell"] = name
+    with pytest.raises(DataError, match=says(RECORDS, "cell")):
+        open_packed(rewritten(small, lines))
+
+
+@pytest.mark.parametrize(
+    "change", [{"order": "first"}, {"order": 9}, {"order": -1}, {"classes": 3}]
+)
+def test_a_line_that_is_no_cell_is_refused(small: Path, change: dict[str, Any]) -> None:
+    lines = rows(small)
+    lines[-1] |= change
+    with pytest.raises(DataError, match=says(RECORDS)):
+        open_packed(rewritten(small, lines))
+
+
+def test_a_label_that_is_no_class_spoils_its_cell_alone(small: Path) -> None:
+    lines = rows(small)
+    next(row for row in lines if row.get("id") == "two/f0u0")["label"] = "tiger"
+    found = find_cells(rewritten(small, lines))
+    assert sorted(found.broken) == ["two-0-0", "two-1-0"]
+    assert tells(found.broken["two-0-0"], "tiger", "angry", "two-0-0")
 
 
 def test_records_and_arrays_have_to_fit(small: Path) -> None:
