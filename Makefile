@@ -14,7 +14,7 @@ KERNELS = KERNELS=plain ATEN_CPU_CAPABILITY=default MKL_CBWR=AVX2 MKL_CBWR=COMPA
 NUMERIC = tests/heads tests/zoo/encoders tests/zoo/statistics tests/zoo/run tests/zoo/doctor \
 	tests/datamodules/test_features.py
 
-.PHONY: help install install-dev compare report test test-slow test-kernels lint types wheel publish screenshots clean
+.PHONY: help install install-dev compare report test test-slow test-kernels lint types wheel publish results screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,8 +70,11 @@ types: $(VENV)/.dev  ## mypy --strict on the installed wheel
 wheel: $(VENV)/.dev  ## build, install in an empty environment, import everything, quickstart
 	BIN=$(BIN) PYTHON=$(PYTHON) sh tests/wheel.sh
 
-publish: $(VENV)/.quickstart  ## copy a comparison's records into benchmarks/ and rewrite its tables
-	$(BIN)/python benchmarks/publish.py $(OUT)/$(SUITE)
+publish: $(VENV)/.quickstart  ## pack a comparison into benchmarks/results
+	$(BIN)/python benchmarks/publish.py pack $(OUT)/$(SUITE)
+
+results: $(VENV)/.quickstart  ## compute all tables of benchmarks/results, into benchmarks/tables
+	$(BIN)/python benchmarks/publish.py tables
 
 screenshots: $(VENV)/.dev  ## run README's journeys and take their pictures anew
 	SERZOO_SCREENSHOTS=$(CURDIR)/benchmarks/screenshots $(BIN)/python -m pytest -m slow tests/test_journeys.py

@@ -1,17 +1,19 @@
-"""Copy a comparison's records and predictions into ``benchmarks/records`` and rewrite the tables.
+"""Pack a comparison into ``benchmarks/results``, and write the tables of what lies there.
 
-    python benchmarks/publish.py runs/real     # copy, then rewrite
-    python benchmarks/publish.py               # only rewrite benchmarks/README.md from the records
+    python benchmarks/publish.py                            # all tables, into benchmarks/tables
+    python benchmarks/publish.py pack runs/real             # a comparison into benchmarks/results
+    python benchmarks/publish.py unpack real runs/real      # and back: a folder for each cell
+    python benchmarks/publish.py verify                     # every file is as its checksum says
 
-Tables are never typed: they are computed from the committed ``predictions.jsonl`` and
-``record.json``, which hold no audio and no path of the machine.
+Tables are never typed and never committed: they are computed from the packed predictions and
+records, which hold no audio and no path of the machine. ``serzoo report real --out
+benchmarks/results`` shows the same suite as a page.
 """
 
 from __future__ import annotations
 
-import gzip
+import argparse
 import json
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,17 +24,20 @@ import speed_tables
 import text_and_prosody
 from ingredients import ingredients, table
 from open_labels import markdown as open_labels
-from serzoo.zoo.core.files import write_json
+from serzoo.zoo.core.errors import DataError, SerzooError
+from serzoo.zoo.core.files import new_folder
 from serzoo.zoo.report import overview
+from serzoo.zoo.report.packed import is_packed, open_packed, pack, unpack
 from serzoo.zoo.report.page import FAULTS, Context, Figure, Fold, Part, Row, Section, Table, told
 from serzoo.zoo.report.report import SECTIONS
-from serzoo.zoo.report.runs import PREDICTIONS, Run, find_cells
+from serzoo.zoo.report.runs import Run, find_cells, suite_attributes
 from serzoo.zoo.report.summary import grids, rows_of
 from serzoo.zoo.report.table import markdown, matching_notes
-from serzoo.zoo.run.record import UTTERANCES, read_attributes, read_record, write_attributes
+from serzoo.zoo.run.record import read_plan
 
 HERE = Path(__file__).parent
-RECORDS = HERE / "records"
+RESULTS = HERE / "results"
+TABLES = HERE / "tables"  # git ignores it
 MANY = 6  # tables of a comparison: more stand in a file of their own
 LONG = 20  # rows of a table of sub-groups, likewise
 OVERVIEWS = ("learning", "started", "conditions", "across")
@@ -60,44 +65,46 @@ PAIRED = (
 DETAILS = ("groups", "calibration", "ranks", "variance")
 
 
-def copy(source: Path) -> Path:
-    """A suite's finished and failed cells into the repository, without logs and checkpoints."""
-    plan = json.loads((source / "suite.json").read_text("utf-8"))
-    target = RECORDS / plan["name"]
-    shutil.rmtree(target, ignore_errors=True)
-    write_json(target / "suite.json", plan)
-    for name in plan["cells"]:
-        record = read_record(source / "cells" / name)
-        if record is None:
-            continue
-        record["config"]["data"] = {**record["config"]["data"], "root": None, "manifest": None}
-        record["config"]["trainer"] = {**record["config"]["trainer"], "out": "runs"}
-        write_json(target / "cells" / name / "record.json", record)
-        predictions = source / "cells" / name / PREDICTIONS
-        if predictions.is_file():
-            packed = gzip.compress(predictions.read_bytes(), mtime=0)
-            (target / "cells" / name / f"{PREDICTIONS}.gz").write_bytes(packed)
-    if known := read_attributes(source, plan["cells"]):  # once, not for every cell
-        write_attributes(target / UTTERANCES, known)
-    return target
+def without_paths(record: dict[str, Any]) -> dict[str, Any]:
+    """A record that names no folder of the machine it was made on."""
+    config = dict(record["config"])
+    config["data"] = {**config["data"], "root": None, "manifest": None}
+    config["trainer"] = {**config["trainer"], "out": "runs"}
+    return {**record, "config": config}
 
 
-def section(folder: Path) -> str:
-    """The tables of one suite and what they were made with."""
+def add(source: Path) -> Path:
+    """Pack the finished and failed cells of a comparison into the results."""
+    return pack(source, RESULTS / str(read_plan(source)["name"]), without_paths)
+
+
+def suites() -> list[Path]:
+    """Folders of the packed suites, sorted by name."""
+    return sorted(p for p in RESULTS.iterdir() if is_packed(p))
+
+
+def section(folder: Path, place: Path) -> str:
+    """The tables of one suite and what they were made with.
+
+    Args:
+        folder: of the suite.
+        place: where its pictures are put, and its tables if they are many.
+    """
     plan = json.loads((folder / "suite.json").read_text("utf-8"))
     found = find_cells(folder, plan["cells"])
     made, refused = grids(found.runs)
     rows = rows_of(made, plan["baseline"])
-    known = read_attributes(folder, [])
+    known = suite_attributes(folder, [])
     c = Context(folder, plan, found, made, refused, rows, known, "", "")
     tables = f"{markdown(rows, plan['baseline'])}\n"
     tables += f"Recall per class, folds pooled:\n\n{_recalls(rows)}\n"
     tables += f"UAR per fold, seeds averaged:\n\n{_folds(rows)}\n"
-    tables += _sections(c, DETAILS)
-    text = f"## {plan['title']}\n\n{_own(folder, plan, found.runs)}{_sections(c, OVERVIEWS)}"
+    tables += _sections(c, DETAILS, place)
+    text = f"## {plan['title']}\n\n{_own(folder, plan, found.runs)}{_sections(c, OVERVIEWS, place)}"
     if len(made) > MANY:
-        (folder / "table.md").write_text(f"# {plan['title']}\n\n{tables.rstrip()}\n", "utf-8")
-        text += f"All {len(made)} tables: [table.md](records/{folder.name}/table.md).\n\n"
+        path = place / f"{folder.name}-all.md"
+        path.write_text(f"# {plan['title']}\n\n{tables.rstrip()}\n", "utf-8")
+        text += f"All {len(made)} tables: [{path.name}]({path.name}).\n\n"
     else:
         text += tables
     if len(paired := ingredients(made)) > 1:
@@ -122,7 +129,7 @@ def _own(folder: Path, plan: dict[str, Any], runs: Sequence[Run]) -> str:
     return ""
 
 
-def _sections(c: Context, names: Sequence[str]) -> str:
+def _sections(c: Context, names: Sequence[str], place: Path) -> str:
     """Tables and messages of a report's sections."""
     text = ""
     for anchor, title, make in SECTIONS:
@@ -139,22 +146,21 @@ def _sections(c: Context, names: Sequence[str]) -> str:
         text += f"### {title}\n\n{part.intro}\n\n"
         text += "".join(f"{message}\n\n" for message in part.messages)
         if anchor == "learning":
-            text += _pictures(
-                c.folder, [f for p in part.parts if isinstance(p, Row) for f in p.parts]
-            )
+            figures = [f for p in part.parts if isinstance(p, Row) for f in p.parts]
+            text += _pictures(place, c.folder.name, figures)
         text += "".join(map(_markdown, found))
     return text
 
 
-def _pictures(folder: Path, figures: Sequence[Figure]) -> str:
-    """Learning curves, beside the records."""
+def _pictures(place: Path, suite: str, figures: Sequence[Figure]) -> str:
+    """Learning curves, beside the tables."""
     text = ""
     for i, figure in enumerate(figures):
-        path = folder / f"learning-{i}.svg"
+        path = place / f"{suite}-learning-{i}.svg"
         # by itself it has no page to take its colours from
         plain = figure.svg.replace("<svg ", '<svg style="background:#fff;color:#000" ', 1)
         path.write_text(plain, "utf-8")
-        text += f"![{figure.alt}](records/{folder.name}/{path.name})\n\n"
+        text += f"![{figure.alt}]({path.name})\n\n"
     return text
 
 
@@ -216,29 +222,91 @@ def _made_with(runs: list[Any]) -> str:
 
 
 def _read_all(kind: str) -> dict[str, Any]:
-    """Records of ``records/<kind>``, by their name."""
-    paths = sorted((RECORDS / kind).glob("*.json"))
+    """Records of ``results/<kind>``, by their name."""
+    paths = sorted((RESULTS / kind).glob("*.json"))
     return {p.stem: json.loads(p.read_text("utf-8")) for p in paths}
 
 
-def main() -> None:
-    for source in sys.argv[1:]:
-        print(f"copied to {copy(Path(source))}")
-    text = (HERE / "preface.md").read_text("utf-8").rstrip() + "\n\n"
-    text += speed_tables.speed(RECORDS / "speed")
-    for folder in sorted(p for p in RECORDS.iterdir() if (p / "suite.json").is_file()):
-        text += section(folder)
-    if (labels := RECORDS / "open_labels.json").is_file():
+def pages(place: Path) -> dict[str, str]:
+    """The text of each page of tables, by the name of its file.
+
+    Args:
+        place: where pictures are put, and the tables of suites that have many.
+    """
+    found = {f"{folder.name}.md": section(folder, place) for folder in suites()}
+    if text := speed_tables.speed(RESULTS / "speed"):
+        found["speed.md"] = text
+    if (labels := RESULTS / "open_labels.json").is_file():
         rows = json.loads(labels.read_text("utf-8"))["rows"]
-        text += f"## Open labels\n\n{OPEN}\n\n{open_labels(rows)}\n"
-    if found := _read_all("audits"):
-        rows = text_and_prosody.audits(found.values())
-        text += f"## What words tell of labels\n\n{WORDS}\n\n{rows}\n"
-    if found := _read_all("probes"):
-        text += f"## What frames tell of prosody\n\n{PROBES}\n\n{text_and_prosody.probes(found)}\n"
-    (HERE / "README.md").write_text(text.rstrip() + "\n", "utf-8")
-    print(f"wrote {HERE / 'README.md'}")
+        found["open_labels.md"] = f"## Open labels\n\n{OPEN}\n\n{open_labels(rows)}\n"
+    if audits := _read_all("audits"):
+        rows = text_and_prosody.audits(audits.values())
+        found["words.md"] = f"## What words tell of labels\n\n{WORDS}\n\n{rows}\n"
+    if probes := _read_all("probes"):
+        rows = text_and_prosody.probes(probes)
+        found["frames.md"] = f"## What frames tell of prosody\n\n{PROBES}\n\n{rows}\n"
+    return found
+
+
+def write_tables() -> Path:
+    """Write all tables; their folder appears whole or not at all."""
+    with new_folder(TABLES, [p.name for p in TABLES.glob("*") if p.is_file()]) as place:
+        found = pages(place)
+        for name, text in found.items():
+            (place / name).write_text(text.rstrip() + "\n", "utf-8")
+        index = "".join(
+            f"- [{text.partition(chr(10))[0].removeprefix('## ')}]({name})\n"
+            for name, text in found.items()
+        )
+        (place / "README.md").write_text(f"# All tables\n\n{index}", "utf-8")
+    return TABLES
+
+
+def verify(names: Sequence[str] = ()) -> list[str]:
+    """Names of the suites that were read and found whole.
+
+    Raises:
+        DataError: a file is missing or damaged, or a cell's predictions cannot be read.
+    """
+    folders = [RESULTS / name for name in names] or suites()
+    for folder in folders:
+        packed = open_packed(folder)
+        if packed is None:
+            known = ", ".join(p.name for p in suites())
+            raise DataError(f"no packed suite in {folder}; have {known}")
+        for name, line in packed.cells.items():
+            if "classes" in line:
+                packed.table(name)
+    return [folder.name for folder in folders]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; see the top of this file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("tables", help="write all tables into benchmarks/tables (the default)")
+    sub = commands.add_parser("pack", help="pack a comparison's folder into benchmarks/results")
+    sub.add_argument("folder", type=Path, help="folder of a comparison, such as runs/real")
+    sub = commands.add_parser("unpack", help="write a packed suite as a folder for each cell")
+    sub.add_argument("suite", help="name of a suite in benchmarks/results")
+    sub.add_argument("folder", type=Path, help="a new folder, such as runs/real")
+    sub = commands.add_parser("verify", help="check files against their checksums, and read them")
+    sub.add_argument("suite", nargs="*", help="names of suites (default: all)")
+    args = parser.parse_args(argv)
+    try:
+        if args.command == "pack":
+            print(f"packed into {add(args.folder)}")
+        elif args.command == "unpack":
+            print(f"unpacked into {unpack(RESULTS / args.suite, args.folder)}")
+        elif args.command == "verify":
+            print("".join(f"{name}: as its checksums say\n" for name in verify(args.suite)), end="")
+        else:
+            print(f"wrote {write_tables() / 'README.md'}")
+    except SerzooError as error:
+        print(f"publish.py: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

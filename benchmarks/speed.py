@@ -1,8 +1,8 @@
 """Speed as ratios within one run: what a design decision buys on this machine.
 
     python benchmarks/speed.py                           # prints tables
-    python benchmarks/speed.py benchmarks/records/speed  # and writes the numbers
-    python benchmarks/speed.py benchmarks/records/speed SELM  # only ratios whose name holds this
+    python benchmarks/speed.py benchmarks/results/speed  # and writes the numbers
+    python benchmarks/speed.py benchmarks/results/speed SELM  # only ratios whose name holds this
 
 Absolute times depend on the machine and its neighbours; the two sides of a ratio are measured in
 turn, A B A B ..., and the median ratio is what counts. Encoding speech with a pretrained model is

@@ -1,7 +1,7 @@
 """Tables of what words tell of a corpus' labels, and of what frames tell of prosody.
 
 They are written by ``serzoo label audit CORPUS out=FOLDER`` and ``serzoo probe MODEL out=FOLDER``,
-and kept as ``records/audits/<corpus>.json`` and ``records/probes/<name>.json``.
+and kept as ``results/audits/<corpus>.json`` and ``results/probes/<name>.json``.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class LogMelEncoder(OnMel):
     ``extract`` is the parameter-free :class:`.mel_spectrogram.LogMel`; ``forward`` learns. Its
     input are two views: without the utterance's mean spectrum (voice and channel removed), and
     without its mean level only (timbre kept). All of it is our choice; what it was chosen against
-    is in ``benchmarks/README.md``.
+    is in ``docs/results/recipe.md``.
 
     In training the spectrogram is augmented (tempo and crop to one common length, mel shift,
     SpecAugment); evaluation is float32, and an utterance's frames do not depend on its neighbours.

@@ -14,9 +14,10 @@ import numpy as np
 from ..core.files import new_file, write_json
 from ..core.numbers import p_text, plain, span
 from ..plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
-from ..run.record import read_plan, read_record
+from ..run.record import read_plan
 from ..statistics.speakers import paired_jackknife
 from ..statistics.table import PredictionTable
+from .packed import record_reader
 from .page import Cell, Context, Figure, Fold, Line, Row, Section, Table, Text, cell, draw, drawn
 from .runs import Run, encoder_name, pooled, read_runs
 from .summary import Grid, difference, number
@@ -147,8 +148,9 @@ def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     of fitting and the mean bytes that changed (None of imported predictions).
     """
     found: dict[tuple[str, str, str, int], dict[int, dict[str, Any]]] = {}
+    read = record_reader(folder)
     for name in names:
-        entry = read_record(folder / "cells" / name)
+        entry = read(name)
         if entry is None or entry.get("status") != "ok":
             continue
         head, tuning = entry["source"]["head"], entry["tuning"]

@@ -12,8 +12,9 @@ from rich.console import Console
 from ..core.errors import ComparisonError, DataError, counted
 from ..core.files import new_file, write_json
 from ..run.board import EVENTS
-from ..run.record import UTTERANCES, Attributes, read_attributes, read_plan, write_attributes
+from ..run.record import UTTERANCES, Attributes, read_plan, write_attributes
 from . import detail, overview, table
+from .packed import is_packed
 from .page import FAULTS, Context, Section, render, told
 from .runs import (
     PREDICTIONS,
@@ -27,6 +28,7 @@ from .runs import (
     find_cells,
     pooled,
     read_runs,
+    suite_attributes,
 )
 from .summary import grids, rows_of, summarise
 from .table import markdown, matching_notes, show, source_notes, wide_console
@@ -126,7 +128,7 @@ def report(
     for name, why in found.broken.items():
         console.print(f"{name}: {why}", style="red", markup=False, highlight=False)
     ends: list[tuple[str, Path | str]] = [
-        ("records and predictions", folder / "cells"),
+        ("records and predictions", folder if is_packed(folder) else folder / "cells"),
         ("table", folder / "table.md"),
         ("report", folder / "report.html"),
     ]
@@ -165,7 +167,7 @@ def _attributes(folder: Path, found: Found, corpora: Corpora | None) -> tuple[At
         if corpora is not None:
             known = corpora.attributes(found.runs)
             write_attributes(folder / UTTERANCES, known)
-        return read_attributes(folder, [r.name for r in found.runs]), ""
+        return suite_attributes(folder, [r.name for r in found.runs]), ""
     except DataError as error:
         return {}, str(error)
 

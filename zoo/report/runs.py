@@ -13,12 +13,13 @@ from ...datamodules.audio import read_utterance
 from ...datamodules.catalog import open_corpora
 from ..core.errors import ComparisonError, DataError, SerzooError
 from ..run.config import DataConfig, OptimConfig
-from ..run.record import RECORD, Attributes, attributes_of, read_record
+from ..run.record import RECORD, Attributes, attributes_of, read_attributes, read_record
 from ..statistics.table import PredictionTable, merge
+from .packed import PREDICTIONS as PREDICTIONS
+from .packed import Packed, open_packed, read_table
 
 BUDGET = ("trials", "space", "heads", "draw", "seed")
 
-PREDICTIONS = "predictions.jsonl"
 KEYS = {
     "config": ("recipe", "encoder", "head", "fold", "seed"),
     "data": ("manifest", "split", "taxonomy"),
@@ -102,26 +103,34 @@ class Found:
 
 
 def find_cells(folder: Path, names: Sequence[str] | None = None) -> Found:
-    """Read every cell of a suite's folder; one that cannot be read spoils no other."""
-    cells = folder / "cells"
-    if names is None:
+    """Read every cell of a suite's folder, or of a packed suite.
+
+    A cell that cannot be read spoils no other.
+
+    Raises:
+        DataError: a packed suite is damaged.
+    """
+    cells, packed = folder / "cells", open_packed(folder)
+    if names is None and packed is not None:
+        names = list(packed.cells)
+    elif names is None:
         names = sorted(p.name for p in cells.iterdir() if p.is_dir()) if cells.is_dir() else []
     found = Found()
     for name in names:
         try:
-            record = read_record(cells / name)
+            record = read_record(cells / name) if packed is None else packed.record(name)
             if record is None:
                 found.missing.append(name)
             elif record.get("status") != "ok":
                 found.failed[name] = str(record.get("error") or "no reason was recorded")
             else:
-                found.runs.append(_read(cells / name, record))
+                found.runs.append(_read(cells / name, record, packed))
         except (DataError, ComparisonError) as error:
             found.broken[name] = str(error)
     return found
 
 
-def _read(folder: Path, record: dict[str, Any]) -> Run:
+def _read(folder: Path, record: dict[str, Any], packed: Packed | None) -> Run:
     for key, inner in KEYS.items():
         part = record.get(key)
         if not isinstance(part, Mapping) or any(k not in part for k in inner):
@@ -129,15 +138,12 @@ def _read(folder: Path, record: dict[str, Any]) -> Run:
                 f"{folder / RECORD} lacks {key} ({', '.join(inner)}); remove the cell's "
                 "folder, and it is run again"
             )
-    predictions = folder / PREDICTIONS
-    if not predictions.exists() and (packed := folder / f"{PREDICTIONS}.gz").exists():
-        predictions = packed  # as `benchmarks/` keeps them
-    table = PredictionTable.read_jsonl(predictions)
+    table = read_table(folder) if packed is None else packed.table(folder.name)
     metrics = record.get("metrics") or {}
     wanted = metrics.get("n", len(table)) + metrics.get("n_unlabelled", 0)
     if "n" in metrics and wanted != len(table):
         raise DataError(
-            f"{predictions} holds {len(table)} utterances and its record counts "
+            f"{folder / PREDICTIONS} holds {len(table)} utterances and its record counts "
             f"{wanted}; it was cut off or exchanged: remove the cell's folder, and it is run again"
         )
     return Run(folder.name, record, table)
@@ -347,3 +353,13 @@ class Corpora:
         samples = read(at, speech.roots[at.corpus])
         soundfile.write(buffer, samples, 16_000, format="FLAC", subtype="PCM_16")
         return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def suite_attributes(folder: Path, cells: Sequence[str]) -> Attributes:
+    """What a suite's folder knows of its utterances, packed or not; empty if it knows nothing.
+
+    Raises:
+        DataError: with the file and the line that cannot be used.
+    """
+    packed = open_packed(folder)
+    return ({} if packed is None else packed.attributes()) | read_attributes(folder, cells)

@@ -170,24 +170,6 @@ def write_attributes(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
         draft.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
 
-def read_attributes(folder: Path, cells: Sequence[str]) -> Attributes:
-    """What a suite's folder and its cells hold; empty for records of before there were such.
-
-    Raises:
-        DataError: with the file and the line that cannot be used.
-    """
-    found: Attributes = {}
-    for path in (folder / UTTERANCES, *(folder / "cells" / name / UTTERANCES for name in cells)):
-        if not path.is_file():
-            continue
-        remedy = "remove the file and use --attributes, which takes them from the corpora"
-        for number, row in json_lines(path, remedy=remedy, what=("an utterance", "utterances")):
-            if "id" not in row:
-                raise DataError(f"{path}, line {number}: not an utterance, it has no id; {remedy}")
-            found[str(row.pop("id"))] = row
-    return found
-
-
 def of_table(ids: Iterable[str], known: Mapping[str, Mapping[str, Any]]) -> Attributes:
     """Attributes by the ids of a pooled table (``id#seed``); ids without any are left out."""
     found: Attributes = {}
@@ -288,3 +270,21 @@ def unsure_lines(audit: Mapping[str, Any] | None) -> list[str]:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {what}" for what, n in counts.items())
+
+
+def read_attributes(folder: Path, cells: Sequence[str]) -> Attributes:
+    """What a suite's folder and its cells hold; empty for records of before there were such.
+
+    Raises:
+        DataError: with the file and the line that cannot be used.
+    """
+    found: Attributes = {}
+    for path in (folder / UTTERANCES, *(folder / "cells" / name / UTTERANCES for name in cells)):
+        if not path.is_file():
+            continue
+        remedy = "remove the file and use --attributes, which takes them from the corpora"
+        for number, row in json_lines(path, remedy=remedy, what=("an utterance", "utterances")):
+            if "id" not in row:
+                raise DataError(f"{path}, line {number}: not an utterance, it has no id; {remedy}")
+            found[str(row.pop("id"))] = row
+    return found
