@@ -1,4 +1,4 @@
-"""The command line: its verbs and their arguments. What they do is in ``verbs.py``.
+"""The command line: its verbs, their arguments, and what each prints.
 
 Nothing heavy is imported before a verb needs it: ``serzoo --help`` does not import torch.
 """
@@ -13,28 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from ..datamodules.labelling.audit import AUDIT_KNOBS, audit, audit_settings, show
-from ..datamodules.labelling.label import (
-    KNOBS,
-    Told,
-    asr_knobs,
-    label,
-    scorer_knobs,
-    settings,
-    shown,
-    trace,
-)
-from .compare.imported import Columns, import_predictions
 from .core.errors import ConfigError, SerzooError, suggest, system_error
 from .core.notices import on_terminal
 from .core.registry import Knob
 from .core.speakers import ACCEPT, REFUSE, UNKNOWN_SPEAKERS
-from .run.config import option_types, parse, words
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ..datamodules.labelling.label import Told
 
 # ---- What each verb does: read its arguments, call the library's function, print what came out.
 #
@@ -390,6 +379,11 @@ def label_stages(first: str, rest: Sequence[str]) -> int:
 
 
 def _label_source(source: str, words: Sequence[str]) -> int:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from ..datamodules.labelling.label import KNOBS, label, settings
+
     keywords = settings(_label_values(words, KNOBS, source))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -404,6 +398,8 @@ def _label_source(source: str, words: Sequence[str]) -> int:
 
 
 def _label_trace(words: Sequence[str]) -> int:
+    from ..datamodules.labelling.label import shown, trace
+
     if len(words) != 2:
         raise ConfigError("say `serzoo label trace OUT ID`, with OUT the folder of the labels")
     print("\n".join(shown(trace(*words))))
@@ -411,6 +407,10 @@ def _label_trace(words: Sequence[str]) -> int:
 
 
 def _label_audit(words: Sequence[str]) -> int:
+    from rich.console import Console
+
+    from ..datamodules.labelling.audit import AUDIT_KNOBS, audit, audit_settings, show
+
     if not words or "=" in words[0]:
         raise ConfigError(
             "say `serzoo label audit OUT [human=MANIFEST]`, with OUT the folder of the labels, a "
@@ -430,6 +430,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"audit": _label_audit, "t
 
 def _label_values(words: Sequence[str], knobs: Mapping[str, Knob], source: str) -> dict[str, Any]:
     """Settings as typed, where a folder or a name is meant; see :func:`.config.parse`."""
+    from ..datamodules.labelling.label import asr_knobs, scorer_knobs
+    from .run.config import option_types, parse
+
     scorer = dict(parse(words)).get("scorer", "nli")
     known = {**knobs}
     known |= {f"asr.{k}": v for k, v in asr_knobs().items()}
@@ -492,6 +495,7 @@ def import_rows(arguments: Sequence[str], *, out: str = "runs", dry_run: bool = 
     Raises:
         ConfigError: naming what is missing or unknown.
     """
+    from .compare.imported import import_predictions
     from .report.report import report
 
     suite, file, given = import_settings(arguments)
@@ -509,6 +513,9 @@ def import_rows(arguments: Sequence[str], *, out: str = "runs", dry_run: bool = 
 
 def import_settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
     """Suite, file, and keywords of :func:`.exchange.import_predictions`."""
+    from .compare.imported import Columns
+    from .run.config import parse, words
+
     plain = [a for a in arguments if "=" not in a or Path(a).is_file()]
     if len(plain) != 2:
         raise ConfigError(

@@ -62,7 +62,8 @@ def test_it_is_listed_after_those_that_ship(site: Path) -> None:
 
 def test_it_passes_the_contract_kit_and_its_knobs_are_checked(site: Path) -> None:
     code = (
-        "from serzoo.zoo import config, registry\n"
+        "from serzoo.zoo.core import registry\n"
+        "from serzoo.zoo.run import config\n"
         "from serzoo.zoo.testing import check_head\n"
         "check_head(registry.get('heads', 'outside_mean'))\n"
         "cfg = config.load('synthetic', ['head=outside_mean', 'head.scale=2'])\n"

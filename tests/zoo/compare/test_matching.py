@@ -101,12 +101,7 @@ def test_what_cannot_be_had_is_told_for_every_head() -> None:
 @pytest.fixture
 def audited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folds are not opened."""
-    real = registry.attribute
-    monkeypatch.setattr(
-        registry,
-        "attribute",
-        lambda name: (lambda cfg, folds: folds) if "audit_folds" in name else real(name),
-    )
+    monkeypatch.setattr(suite, "audit_folds", lambda cfg, folds: folds)
 
 
 def write(folder: Path, extra: str) -> str:

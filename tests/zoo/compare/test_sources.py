@@ -11,7 +11,6 @@ from facts import says, tells
 from rich.console import Console
 from serzoo.zoo.compare import compare, estimate, sources, suite
 from serzoo.zoo.compare.runs import Started
-from serzoo.zoo.core import registry
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report.overview import pairs, starts_of
@@ -47,12 +46,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _no_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folds are asked for, but no corpus is opened."""
-    real = registry.attribute
-    monkeypatch.setattr(
-        registry,
-        "attribute",
-        lambda name: (lambda cfg, folds: folds) if "audit_folds" in name else real(name),
-    )
+    monkeypatch.setattr(suite, "audit_folds", lambda cfg, folds: folds)
 
 
 def planned(file: Path, *overrides: str) -> Started:

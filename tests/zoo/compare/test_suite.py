@@ -9,7 +9,6 @@ import pytest
 from facts import says
 from serzoo.zoo.compare import suite
 from serzoo.zoo.compare.compare import plan
-from serzoo.zoo.core import registry
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.run.config import RunConfig
 
@@ -40,10 +39,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunConfig, Any]]:
         calls.append((cfg, folds))
         return [0, 1, 2] if folds is None else folds
 
-    real = registry.attribute
-    monkeypatch.setattr(
-        registry, "attribute", lambda name: audit_folds if "audit_folds" in name else real(name)
-    )
+    monkeypatch.setattr(suite, "audit_folds", audit_folds)
     return calls
 
 

@@ -36,6 +36,7 @@ from serzoo.zoo.encoders.hf import HFEncoder
 from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.run import checkpoint
 from serzoo.zoo.run.config import load as compose
+from serzoo.zoo.run.model import Model
 from serzoo.zoo.run.save import save_pretrained
 from serzoo.zoo.run.score import evaluate
 from torch import nn
@@ -469,7 +470,7 @@ def test_every_registered_part_is_told_by_its_name_and_options(kind: Any, name: 
         encoder = made(**small)
         module = SERModule(encoder, OwnHead(encoder.dim, CLASSES))
         given = {"head": module.head}
-    again = checkpoint.rebuild(module.described(), "here", **given)
+    again = checkpoint.rebuild(module.described(), "here", kind=SERModule, **given)
     assert {k: v.shape for k, v in again.state_dict().items()} == {
         k: v.shape for k, v in module.state_dict().items()
     }
@@ -585,7 +586,7 @@ def test_a_recipe_gives_a_module_and_its_data(tiny_recipe: str, tmp_path: Path) 
     table, numbers = evaluate(kept.best_model_path)  # as `serzoo eval` reads it
     assert table.ids == loaded.tables["test"].ids
     assert numbers["metrics"]["uar"] == pytest.approx(loaded.tables["test"].uar())
-    (row,) = loaded.predict(torch.randn(4000).numpy()).to_dicts()
+    (row,) = Model(loaded).predict(torch.randn(4000).numpy()).to_dicts()
     assert row["label"] in CLASSES.classes
     folder = save_pretrained(loaded, tmp_path / "shared")
     assert same(weights(SERModule.load_from_checkpoint(folder)), weights(loaded))

@@ -148,14 +148,14 @@ def test_what_is_no_recording_is_an_error_of_its_row(model, tmp_path):
 
 def test_a_row_whose_scores_are_not_finite_is_an_error_and_the_rest_goes_on(model, monkeypatch):
     good = model.predict([chirp(0.5), chirp(0.6)])
-    scores = type(model.head).scores
+    scores = type(model.module.head).scores
 
     def broken(self, frames, taxonomy, text=None):
         found = scores(self, frames, taxonomy, text)
         found[1, 0] = float("nan")
         return found
 
-    monkeypatch.setattr(type(model.head), "scores", broken)
+    monkeypatch.setattr(type(model.module.head), "scores", broken)
     first, second = model.predict([chirp(0.5), chirp(0.6)])
     assert first == good[0]
     assert "[1]: the model's scores are not finite" in second.error
@@ -248,19 +248,19 @@ def test_rows_are_calibrated_scores(run, model, tmp_path, write_wave):
     batch = Batch(["a"], ["s"], Targets(torch.zeros(1, 3), torch.zeros(1)), audio=wave,
                   lengths=torch.tensor([wave.shape[1]]))  # fmt: skip
     with torch.no_grad():
-        scores = model(batch)[0].double().numpy()
+        scores = model.module(batch)[0].double().numpy()
     (row,) = model.predict(path)
     assert list(row.probs.values()) == pytest.approx(softmax(scores / model.temperature), abs=1e-6)
     assert row.calibrated
     assert row.label == CLASSES[scores.argmax()]
     plain = load(run() / "checkpoints" / "last.ckpt")
     assert plain.temperature is None
-    plain.temperature, model_t = None, model.temperature
+    plain.module.temperature, model_t = None, model.temperature
     try:
-        model.temperature = None
+        model.module.temperature = None
         (bare,) = model.predict(path)
     finally:
-        model.temperature = model_t
+        model.module.temperature = model_t
     assert not bare.calibrated
     assert list(bare.probs.values()) == pytest.approx(softmax(scores), abs=1e-6)
 
@@ -302,7 +302,7 @@ def test_reading_ahead_is_bounded_and_changes_nothing(model, monkeypatch):
 
 
 def test_the_mode_of_every_part_is_left_as_it_was(model):
-    parts = list(model.modules())
+    parts = list(model.module.modules())
     modes = [i % 3 == 0 for i in range(len(parts))]
     try:
         for part, mode in zip(parts, modes, strict=True):
@@ -310,11 +310,11 @@ def test_the_mode_of_every_part_is_left_as_it_was(model):
         model.predict(chirp(0.5))
         assert [part.training for part in parts] == modes
     finally:
-        model.eval()
+        model.module.eval()
 
 
 def test_a_head_that_reads_text_says_so(model, monkeypatch):
-    monkeypatch.setattr(type(model.head), "needs", frozenset({"text"}))
+    monkeypatch.setattr(type(model.module.head), "needs", frozenset({"text"}))
     with pytest.raises(ConfigError, match=says("ClassificationHead", "serzoo eval")):
         model.predict(chirp(0.5))
 

@@ -23,7 +23,8 @@ from serzoo.zoo.cli import main
 from serzoo.zoo.core.errors import CheckpointError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Batch, Targets
-from serzoo.zoo.run import save
+from serzoo.zoo.core.weights import strip_frozen
+from serzoo.zoo.run import published, save
 from serzoo.zoo.run.build import build
 from serzoo.zoo.run.config import RunConfig, compose
 from serzoo.zoo.run.module import SERModule
@@ -144,7 +145,7 @@ def test_no_folder_of_the_user_s_machine_is_written(tmp_path):
 
 def test_averaged_weights_are_what_is_saved(tmp_path):
     module = module_of(LOGMEL)
-    ours = save.checkpoint.strip_frozen(module.state_dict(), module.frozen_keys())
+    ours = strip_frozen(module.state_dict(), module.frozen_keys())
     averaged = {k: v + 1 for k, v in ours.items()}
     module.average = type("Average", (), {"weights": averaged})()
     folder = save_pretrained(module, tmp_path / "saved")
@@ -431,7 +432,7 @@ def test_another_published_encoder_is_refused(tiny_hf, tmp_path, tuning):
 
 
 def test_another_language_model_is_refused(tmp_path, monkeypatch):
-    from serzoo.heads.selm.head.head import SELMHead
+    from serzoo.heads.selm.head import SELMHead
 
     # as a published one: not saved, but built again (here: from the seed)
     roots = {"language.model": lambda head: head.language.model}
@@ -562,7 +563,7 @@ def test_a_hub_id_is_fetched_without_code(saved, monkeypatch):
         asked.update(options, repo_id=repo_id)
         return str(saved)
 
-    monkeypatch.setattr(save, "snapshot_download", fetch)
+    monkeypatch.setattr(published, "snapshot_download", fetch)
     assert torch.equal(scores(load("someone/model", revision="v1")), scores(load(saved)))
     assert (asked["repo_id"], asked["revision"]) == ("someone/model", "v1")
     assert {Path(p).suffix for p in asked["allow_patterns"]} == {".json", ".safetensors", ".md"}
@@ -573,7 +574,7 @@ def test_a_hub_that_does_not_answer_is_told(monkeypatch):
     def fetch(*_: Any, **__: Any) -> str:
         raise OSError("no route")
 
-    monkeypatch.setattr(save, "snapshot_download", fetch)
+    monkeypatch.setattr(published, "snapshot_download", fetch)
     with pytest.raises(CheckpointError, match=says("someone/model", "'someone/model'", "no route")):
         load("someone/model")
 

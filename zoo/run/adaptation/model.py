@@ -100,7 +100,9 @@ def ready(module: SERModule, cfg: RunConfig, taxonomy: Taxonomy, path: Any) -> S
     """
     if cfg.encoder != RunConfig.from_dict(module.metadata["config"]).encoder:
         had = strip_frozen(module.state_dict(), module.frozen_keys())
-        made = checkpoint.rebuild({**module.metadata, "config": cfg.to_dict()}, path)
+        made = checkpoint.rebuild(
+            {**module.metadata, "config": cfg.to_dict()}, path, kind=type(module)
+        )
         own = strip_frozen(made.state_dict(), made.frozen_keys())
         strange = [k for k in own.keys() ^ had.keys() if not (k in own and k.startswith(BACKBONE))]
         if strange:

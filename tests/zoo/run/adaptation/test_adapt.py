@@ -229,7 +229,7 @@ def test_a_model_that_does_not_say_whom_it_heard_is_not_adapted_to_its_own_corpu
         del found.metadata["speakers"]
         return found
 
-    monkeypatch.setattr(module.checkpoint, "load", silent)
+    monkeypatch.setattr(module.SERModule, "load_from_checkpoint", silent)
     with pytest.raises(DataError, match=says("csv", "train", "corpus")):
         run(shots=1)
 
