@@ -211,7 +211,6 @@ def unpack(source: Path, target: Path) -> Path:
     Raises:
         DataError: the source is no packed suite or is damaged, or the target is not empty.
     """
-
     packed = open_packed(source)
     if packed is None:
         raise DataError(f"no packed suite in {source}; it needs {', '.join((*CONTENT, SUMS))}")
