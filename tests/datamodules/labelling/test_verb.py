@@ -340,7 +340,7 @@ def test_other_settings_are_refused_but_for_those_of_the_selection(corpus):
 def test_settings_that_do_not_fit_are_refused(corpus, monkeypatch, words, message):
     monkeypatch.chdir(corpus.parent)
     with pytest.raises(ConfigError, match=message):
-        cli.label_stages(str(corpus), [*words, f"root={corpus.parent}"])
+        cli.label(str(corpus), *words, f"root={corpus.parent}")
 
 
 def test_settings_of_parts_are_told_apart():
@@ -363,5 +363,5 @@ def test_the_command_labels_and_traces(corpus, monkeypatch, capsys):
     assert main(["label", "trace", "out", "c/001"]) == 0
     assert 'says: "What a wonderful day, I am so happy." (human)' in capsys.readouterr().out
     assert main(["label", "trace", "out"]) == 2
-    assert "say `serzoo label trace OUT ID`" in capsys.readouterr().err
+    assert "See `serzoo label trace --help`" in capsys.readouterr().err
     assert main(["label", "all.jsonl", *words, "threshold=2"]) == 2

@@ -81,10 +81,10 @@ def test_names_are_shown_in_one_line_and_not_at_length() -> None:
 def test_every_verb_tells_it_in_one_line(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused(_: object) -> None:
+    def refused(*_: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "out.csv")
 
-    monkeypatch.setitem(cli.VERBS, verb, refused)
+    monkeypatch.setattr(cli.app[verb], "default_command", refused)
     assert main([verb, *MINIMAL[verb]]) == 2
     out, err = capsys.readouterr()
     assert err.startswith(f"serzoo {verb}: out.csv: the disk is full; ")
@@ -358,12 +358,12 @@ def test_a_cell_that_meets_a_full_disk_is_recorded_and_named(
     monkeypatch.setattr(os, "dup2", lambda *_: None)
     cell = tmp_path / "cell"
     values = load("synthetic").to_dict()
-    assert pool._run_cell(values, cell, 1, {}) == "failed"
+    assert pool._run_cell(None, values, cell, 1, {}) == "failed"
     record = read_record(cell)
     assert record is not None
     assert record["error"].startswith("OSError: features/a.bin: the disk is full; ")
 
     # where not even that can be written, the parent is told, and records it
     monkeypatch.setattr(pool, "record_failure", full_disk)
-    said = pool._run_cell(values, tmp_path / "other", 1, {})
+    said = pool._run_cell(None, values, tmp_path / "other", 1, {})
     assert said.startswith("features/a.bin: the disk is full; ")
