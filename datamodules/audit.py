@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..zoo.core.speakers import ACCEPT, REFUSE, cannot_tell
+from ..zoo.core.speakers import ACCEPT, cannot_tell
 from .manifest import Utterance
 from .protocols import (
     PAIRS,
@@ -94,7 +94,7 @@ def told(reports: Sequence[AuditReport]) -> list[str]:
     return [*lines, f"{len(reports)} folds, {bad} with leakage{more}"]
 
 
-def passed(reports: Sequence[AuditReport], unknown_speakers: str = REFUSE) -> bool:
+def passed(reports: Sequence[AuditReport], unknown_speakers: str | None = None) -> bool:
     """Whether every fold may be used.
 
     Args:

@@ -104,7 +104,7 @@ def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
     ("typed", "start", "said"),
     [
         ("fly", "serzoo: ", "Available commands: list, config"),
-        ("trian ravdess", "serzoo: ", 'Did you mean "train"?'),
+        ("trayn ravdess", "serzoo: ", 'Did you mean "train"?'),
         ("list birds", "serzoo list: ", '"birds" for KIND. Choose from: "heads"'),
         ("list recipe", "serzoo list: ", 'Did you mean "recipes"?'),
         ("train", "serzoo train: ", "RECIPE requires an argument"),

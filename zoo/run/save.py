@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub import create_repo, upload_folder
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import httpx
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client, httpx or httpx2
 from safetensors.torch import save_file
 from torch import Tensor
 

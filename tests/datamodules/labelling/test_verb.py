@@ -343,6 +343,15 @@ def test_settings_that_do_not_fit_are_refused(corpus, monkeypatch, words, messag
         cli.label(str(corpus), *words, f"root={corpus.parent}")
 
 
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(verb, "LINE_EVERY", -1.0)
+    with verb.progress() as told:
+        told("scores", 1, 3)
+        monkeypatch.setattr(verb, "LINE_EVERY", 60.0)
+        told("scores", 2, 3)
+    assert capsys.readouterr().err == "scores: 1 of 3\n"
+
+
 def test_settings_of_parts_are_told_apart():
     found = settings(
         {"taxonomy": "big4", "out": "x", "asr.beams": 2, "scorer.model": "m", "options.text": True}
