@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from .core.errors import ConfigError, SerzooError, system_error
 from .core.notices import on_terminal
@@ -588,7 +588,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 141
     except CycloptsError as e:  # what was typed is no command
-        _tell(f"{called}: {' '.join(str(e).split())} See `{called} --help`.", e)
+        more = isinstance(e, UnusedCliTokensError) and " ".join(e.unused_tokens or ())
+        told = f"too many words: {more}." if more else " ".join(str(e).split())
+        _tell(f"{called}: {told} See `{called} --help`.", e)
         return 2
     except Exception as e:
         said = str(e) if isinstance(e, SerzooError) else system_error(e)

@@ -111,7 +111,7 @@ def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
         ("predict model", "serzoo predict: ", "FILE requires an argument"),
         ("report smoke -x", "serzoo report: ", "Unknown option: -x"),
         ("report smoke --audoi", "serzoo report: ", "Did you mean --audio?"),
-        ("report smoke audio=1", "serzoo report: ", "audio=1"),
+        ("report smoke audio=1", "serzoo report: ", "too many words: audio=1. "),
         ("compare smoke --workers two", "serzoo compare: ", '"two" into int'),
         ("compare import smoke", "serzoo compare import: ", "FILE requires an argument"),
         ("label trace out", "serzoo label trace: ", "ID requires an argument"),
