@@ -85,6 +85,25 @@ class AuditReport:
         return "\n".join(lines)
 
 
+def told(reports: Sequence[AuditReport]) -> list[str]:
+    """The reports of a protocol's folds as lines of text, and how many have leakage."""
+    bad = sum(not r.ok for r in reports)
+    unsure = sum(r.ok and bool(r.unsure) for r in reports)
+    lines = [f"fold {fold}: {report}" for fold, report in enumerate(reports)]
+    more = f", {unsure} of which nobody can tell: not every speaker is known" if unsure else ""
+    return [*lines, f"{len(reports)} folds, {bad} with leakage{more}"]
+
+
+def passed(reports: Sequence[AuditReport], unknown_speakers: str | None = None) -> bool:
+    """Whether every fold may be used.
+
+    Args:
+        reports: of a protocol's folds.
+        unknown_speakers: ``accept`` also takes folds of which it cannot be told.
+    """
+    return all(r.ok and (not r.unsure or unknown_speakers == ACCEPT) for r in reports)
+
+
 def _people(known: int, lost: int) -> str:
     if not lost:
         return f"{known} speakers"

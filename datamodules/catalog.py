@@ -15,7 +15,7 @@ from typing import Any
 
 from ..zoo.core import registry
 from ..zoo.core.cache import cache_dir
-from ..zoo.core.errors import DataError, DataWarning
+from ..zoo.core.errors import ConfigError, DataError, DataWarning
 from ..zoo.core.notices import tell
 from .audio import Level, decode_utterance, parse_channel
 from .manifest import Utterance, read_manifest, read_sidecar, validate, write_lines
@@ -335,7 +335,13 @@ def prepare_corpus(
         channel: ``mean``, ``first`` or a number from 1; None = as the reader chooses.
         strict: counts other than the published ones are an error.
         progress: show a bar.
+
+    Raises:
+        ConfigError: for an unknown corpus, folder or option.
+        DataError: when nothing can be used, or counts differ where they must not.
     """
+    if not isinstance(strict, bool):
+        raise ConfigError(f"strict is '{strict}'; have true, false")
     folder = corpus_root(corpus, root, options)
     path = Path(out or f"{corpus}.jsonl")
     if channel is not None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..zoo.core.errors import DataError
-from ..zoo.core.speakers import ACCEPT, REFUSE
+from ..zoo.core.errors import ConfigError, DataError
+from ..zoo.core.speakers import ACCEPT, REFUSE, UNKNOWN_SPEAKERS
 from ..zoo.core.taxonomy import Taxonomy
 from .audit import AuditReport, audit
 from .catalog import open_corpora
@@ -111,7 +111,15 @@ def audit_corpus(
         label: the column that the taxonomy looks at.
         options: keywords of the corpus' reader.
         unknown_speakers: ``accept`` is written into the reports.
+
+    Raises:
+        ConfigError: for an unknown name of a protocol or taxonomy, or another ``unknown_speakers``.
+        DataError: for anything wrong with the data.
     """
+    if unknown_speakers not in UNKNOWN_SPEAKERS:
+        raise ConfigError(
+            f"unknown_speakers is '{unknown_speakers}'; have {', '.join(UNKNOWN_SPEAKERS)}"
+        )
     if source.endswith(".jsonl"):
         path = Path(source)
         utterances = read_manifest(path)

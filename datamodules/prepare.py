@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..zoo.core import registry
-from ..zoo.core.errors import DataError, DataNote, DataWarning, system_error
+from ..zoo.core.errors import DataError, DataNote, DataWarning, counted, system_error
 from ..zoo.core.files import check_place
 from ..zoo.core.notices import shown, tell
 from ..zoo.core.speakers import counted_speakers
@@ -93,6 +93,11 @@ class Prepared:
     def refused_list(self) -> Path | None:
         """The file that names every refusal; None where no manifest was written."""
         return None if self.out is None else beside(self.out, ".refused.jsonl")
+
+    def faults(self) -> str:
+        """What is wrong with it, in numbers: ``2 warnings and 1 refusal``; empty if nothing is."""
+        faults = {"warning": sum(w.fault for w in self.warnings), "refusal": len(self.refusals)}
+        return " and ".join(counted(n, what) for what, n in faults.items() if n)
 
     def notes(self) -> dict[str, Any]:
         """For run records: numbers of utterances and refusals, and the warnings' texts.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from serzoo.datamodules.corruption import KINDS
-from serzoo.zoo.cli import VERBS
+from serzoo.zoo.cli import VERBS, app
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.run import config
@@ -165,6 +165,13 @@ def test_every_taxonomy_is_told() -> None:
 def test_every_verb_stands_in_the_reference_with_a_command() -> None:
     shown = re.findall(r"^\$ serzoo (\w+)", page("reference/cli.md"), re.MULTILINE)
     assert set(shown) == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_of_a_verb_stands_in_the_reference(verb: str) -> None:
+    command, *_ = re.findall(rf"^`serzoo {verb} .*", page("reference/cli.md"), re.MULTILINE)
+    options = [a.name for a in app[verb].assemble_argument_collection() if a.name[:2] == "--"]
+    assert [name for name in options if name not in command] == []
 
 
 def test_every_option_of_an_adaptation_stands_in_the_reference() -> None:

@@ -1,38 +1,54 @@
-"""The command line: its verbs, their arguments, and what each prints.
+"""The command line: one function for each verb, whose signature and docstring are its ``--help``.
 
-Nothing heavy is imported before a verb needs it: ``serzoo --help`` does not import torch.
+A verb reads what was typed, calls the library and prints what came out. Whatever is heavy is
+imported inside a verb: ``serzoo --help`` answers without torch.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Literal, get_args
 
-from .core.errors import ConfigError, SerzooError, suggest, system_error
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+
+from .core.errors import ConfigError, SerzooError, system_error
 from .core.notices import on_terminal
-from .core.registry import Knob
-from .core.speakers import ACCEPT, REFUSE, UNKNOWN_SPEAKERS
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+app = App(
+    name="serzoo",
+    help="Speech emotion recognition, posed in different ways and compared fairly.\n\n"
+    "Settings are written key=value: serzoo train ravdess head=selm optim.lr=1e-3\n"
+    "`serzoo VERB --help` explains a verb and shows an example.",
+    help_format="plaintext",
+    version_flags=(),
+    default_parameter=Parameter(negative=(), show_default=lambda value: value or None),
+)
 
-    from ..datamodules.labelling.label import Told
+Kind = Literal["heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites"]
+LISTS: tuple[Kind, ...] = get_args(Kind)
+Settings = Annotated[str, Parameter(name="key=value")]
+Recipe = Annotated[str, Parameter(help="a shipped recipe (see `serzoo list recipes`) or YAML file")]
+Suite = Annotated[str, Parameter(help="a shipped suite (see `serzoo list suites`) or YAML file")]
+Speech = Annotated[str, Parameter(help="a prepared manifest (.jsonl), or a corpus' name")]
+Run = Annotated[str, Parameter(help="a run's folder, a .ckpt file, or a saved folder")]
+Out = Annotated[str, Parameter(help="folder of all runs")]
+Licence = Annotated[str | None, Parameter(help="of the trained weights, such as cc-by-nc-sa-4.0")]
 
-# ---- What each verb does: read its arguments, call the library's function, print what came out.
-#
-# Whatever is heavy is imported inside a verb: the command line answers ``--help`` without torch.
 
-LISTS = ("heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites")
+@app.command
+def list_(kind: Kind | None = None, /) -> None:
+    """Show the names of heads, encoders, corpora, taxonomies, protocols, recipes and suites.
 
+    Example: serzoo list recipes
 
-def _list(arguments: argparse.Namespace) -> None:
+    Args:
+        kind: show one kind only, one name a line.
+    """
     from .core import registry, shipped
     from .core.taxonomy import Taxonomy
 
@@ -49,22 +65,30 @@ def _list(arguments: argparse.Namespace) -> None:
     for registered in files:  # what a third party registers needs no file
         have = found[registered]
         have += [n for n in registry.names(registered) if n not in have]
-    if arguments.kind:
-        print("\n".join(found[arguments.kind]))
+    if kind:
+        print("\n".join(found[kind]))
         return
-    for kind, names in found.items():
-        print(f"{kind:11} {', '.join(names)}")
+    for each, names in found.items():
+        print(f"{each:11} {', '.join(names)}")
 
 
-def _config(arguments: argparse.Namespace) -> None:
+@app.command
+def config(recipe: Recipe, /, *settings: Settings) -> None:
+    """Compose a run and print it. No weights and no data are loaded.
+
+    Example: serzoo config ravdess head=selm optim.lr=1e-3
+
+    Args:
+        settings: any key that is printed, or the name of a group.
+    """
     import yaml
 
     from .core import registry
-    from .run import config
+    from .run.config import build_taxonomy, load
 
-    cfg = config.load(arguments.recipe, arguments.settings)
+    cfg = load(recipe, settings)
     print(yaml.safe_dump(cfg.to_dict(), sort_keys=False, allow_unicode=True), end="")
-    taxonomy = config.build_taxonomy(cfg)
+    taxonomy = build_taxonomy(cfg)
     if taxonomy is not None:
         print(f"# classes: {', '.join(taxonomy.classes)} (taxonomy {taxonomy.fingerprint})")
         for line in registry.get("heads", cfg.head["type"]).explain(taxonomy, cfg.head):
@@ -72,642 +96,471 @@ def _config(arguments: argparse.Namespace) -> None:
     print(f"# run {cfg.fingerprint}")
 
 
-def _prepare(arguments: argparse.Namespace) -> int:
+@app.command
+def prepare(corpus: str, /, *settings: Settings) -> int:
+    """Listen to every file of a corpus and write a manifest.
+
+    Published counts are checked, and bad audio is refused.
+
+    Example: serzoo prepare ravdess root=~/ravdess out=ravdess.jsonl
+
+    Args:
+        corpus: a corpus' name (see `serzoo list corpora`).
+        settings: root=FOLDER, out=FILE.jsonl, channel=mean|first|N,
+            strict=true, and options.KEY of the corpus' reader.
+    """
     from rich.console import Console
 
-    from .run.config import settings
+    from ..datamodules.catalog import prepare_corpus
+    from .run import config
 
-    types = {
-        **dict.fromkeys(("root", "out"), str | None),
-        "channel": str | int | None,
-        "strict": bool,
-    }
-    values = settings(arguments.settings, types, [arguments.corpus])
-    strict = values.get("strict", False)
-    if not isinstance(strict, bool):
-        raise ConfigError(f"strict is '{strict}'; have true, false")
-    from ..datamodules.catalog import prepare_corpus as prepare
-
-    done, path = prepare(
-        arguments.corpus,
-        root=values.get("root"),
-        out=values.get("out"),
-        options=values["options"],
-        channel=values.get("channel"),
-        strict=strict,
-        progress=True,
-    )
+    given = config.settings(settings, config.types_of(prepare_corpus), [corpus])
+    done, path = prepare_corpus(corpus, **given, progress=True)
     console = Console()
     console.print(str(done), highlight=False)
     console.print(f"manifest: {path}", highlight=False, markup=False, soft_wrap=True)
-    faults, refused = sum(notice.fault for notice in done.warnings), len(done.refusals)
-    why = [
-        f"{n} {what}{'s' * (n > 1)}" for n, what in ((faults, "warning"), (refused, "refusal")) if n
-    ]
-    if not why:
+    if not (why := done.faults()):
         return 0
     print(
-        f"serzoo prepare: exit code 1, because of {' and '.join(why)} (see above); the manifest "
-        "holds what can be used",
+        f"serzoo prepare: exit code 1, because of {why} (see above); the manifest holds what can "
+        "be used",
         file=sys.stderr,
     )
     return 1
 
 
-def _audit(arguments: argparse.Namespace) -> int:
-    from .run.config import settings
+@app.command
+def audit(manifest: Speech, /, *settings: Settings) -> int:
+    """Look for speakers, sentences and recordings that the parts of a protocol share.
 
-    texts = ("protocol", "taxonomy", "root", "label", "unknown_speakers")
-    types = dict.fromkeys(texts, str | None)
-    values = settings(arguments.settings, types, [arguments.manifest])
-    unknown = values.get("unknown_speakers") or REFUSE
-    if unknown not in UNKNOWN_SPEAKERS:
-        raise ConfigError(f"unknown_speakers is '{unknown}'; have {', '.join(UNKNOWN_SPEAKERS)}")
-    from ..datamodules.opening import audit_corpus as audit
+    Example: serzoo audit ravdess.jsonl protocol=kfold-3
 
-    reports = audit(
-        arguments.manifest,
-        protocol=values.get("protocol"),
-        taxonomy=values.get("taxonomy"),
-        root=values.get("root"),
-        label=values.get("label") or "label",
-        options=values["options"],
-        unknown_speakers=unknown,
-    )
-    for fold, report in enumerate(reports):
-        print(f"fold {fold}: {report}")
-    bad = sum(not r.ok for r in reports)
-    unsure = sum(r.ok and bool(r.unsure) for r in reports)
-    told = f", {unsure} of which nobody can tell: not every speaker is known" if unsure else ""
-    print(f"{len(reports)} folds, {bad} with leakage{told}")
-    return 1 if bad or (unsure and unknown != ACCEPT) else 0
-
-
-def _label(arguments: argparse.Namespace) -> int:
-    shard = [] if arguments.shard is None else [f"shard={arguments.shard}"]
-    return int(label_stages(arguments.manifest, [*arguments.settings, *shard]))
-
-
-def _doctor(arguments: argparse.Namespace) -> int:
-    import json
-
-    from rich.console import Console
-
-    from .doctor import as_dict, doctor, show, summary
+    Args:
+        settings: protocol=NAME, taxonomy=NAME, root=FOLDER, label=COLUMN,
+            unknown_speakers=accept, and options.KEY of the corpus' reader.
+    """
+    from ..datamodules import audit as audits
+    from ..datamodules.opening import audit_corpus
     from .run import config
 
-    cfg = config.load(arguments.recipe, arguments.settings)
-    with Console(stderr=True).status("") as status:  # nothing where it is no terminal
-        findings = doctor(cfg, told=lambda name: status.update(name))
-    if arguments.json:
-        print(json.dumps(as_dict(cfg, findings), indent=1))
-    else:
-        show(cfg, findings, Console())
-    return 1 if summary(findings)["error"] else 0
+    given = config.settings(settings, config.types_of(audit_corpus), [manifest])
+    reports = audit_corpus(manifest, **given)
+    print("\n".join(audits.told(reports)))
+    return 0 if audits.passed(reports, given.get("unknown_speakers")) else 1
 
 
-def _train(arguments: argparse.Namespace) -> None:
-    from .run import config
-    from .run.record import trained
-    from .run.train import run_folder, train
-
-    cfg = config.load(arguments.recipe, arguments.settings)
-    entry = train(cfg)
-    if "selection" not in entry:  # a rank other than the first
-        return
-    print("\n".join(trained(cfg, entry, run_folder(cfg))))
+label_app = App(name="label", version_flags=())
+app.command(label_app)
 
 
-def _eval(arguments: argparse.Namespace) -> None:
-    from pathlib import Path
+@label_app.default
+def label(manifest: Speech, /, *settings: Settings, shard: str | None = None) -> None:
+    """Label speech from its words: transcribe, entail, select.
 
-    from .core.files import check_place
-    from .run.config import corpora_of, settings
-    from .run.record import evaluated
-    from .run.score import evaluate
+    Example: serzoo label talk.jsonl taxonomy=big4 out=labels scorer=lexicon
 
-    texts = (
-        *("root", "manifest", "taxonomy", "part", "out", "record"),
-        *("condition", "noise", "rir", "unknown_speakers"),
-    )
-    types = {"corpus": str | list[str] | None, **dict.fromkeys(texts, str | None)}
-    values = settings(arguments.settings, types, corpora_of(arguments.settings, "corpus"))
-    out, record = values.pop("out", None), values.pop("record", None)
-    for file in filter(None, (out, record)):
-        check_place(Path(file))
-    if isinstance(values.get("corpus"), str):
-        values["corpus"] = [values["corpus"]]
-    table, numbers = evaluate(arguments.checkpoint, **values, progress=sys.stderr.isatty())
-    print("\n".join(evaluated(table, numbers)))
-    if out:
-        print(f"predictions: {table.write_jsonl(Path(out))}")
-    if record:
-        from .core.files import write_json
-        from .run.record import environment
+    Args:
+        settings: taxonomy=NAME, out=FOLDER, asr=MODEL,
+            scorer=nli|embedding|causal|lexicon, scorer.model=MODEL,
+            threshold=0.5 and others.
+        shard: K/N computes the K-th of N parts only; all of them, or this rank's, by default.
+    """
+    from ..datamodules.labelling import label as labelling
 
-        write_json(Path(record), {**numbers, **environment()})
-        print(f"record: {record}")
-
-
-def _adapt(arguments: argparse.Namespace) -> None:
-    from .run.adaptation.adapt import adapt
-    from .run.adaptation.options import option_types
-    from .run.adaptation.record import told
-    from .run.config import corpora_of, settings
-
-    texts = (
-        *("root", "protocol", "taxonomy", "label", "support", "supports", "out"),
-        "unknown_speakers",
-    )
-    types = {"data": str | list[str], "fold": int, **dict.fromkeys(texts, str | None)}
-    types |= option_types()
-    values = settings(arguments.settings, types, corpora_of(arguments.settings, "data"))
-    if not values.get("data"):
-        raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
-    print("\n".join(told(adapt(arguments.checkpoint, **values, progress=sys.stderr.isatty()))))
-
-
-def _probe(arguments: argparse.Namespace) -> None:
-    from .run.config import corpora_of, settings
-    from .run.probing import probe_model, told
-
-    texts = ("root", "protocol", "rate_from", "out")
-    types = {"data": str | list[str] | None, "fold": int | None}
-    types |= dict.fromkeys(texts, str | None)
-    own = [s for s in arguments.settings if s.startswith((*(f"{k}=" for k in types), "options."))]
-    recipe = [s for s in arguments.settings if s not in own]
-    values = settings(own, types, corpora_of(own, "data"))
-    entry = probe_model(
-        arguments.model,
-        recipe,
-        against=arguments.against,
-        **values,
-        progress=sys.stderr.isatty(),
-    )
-    print(f"{told(entry)}\nrecord: {entry['folder']}")
-
-
-def _predict(arguments: argparse.Namespace) -> int:
-    from .core.notices import quiet
-    from .run.predict import predict_files
-
-    quiet()
-    options = ("out", "window", "hop", "voice", "channel", "batch_seconds", "plot")
-    return predict_files(
-        arguments.model, arguments.files, **{key: getattr(arguments, key) for key in options}
-    )
-
-
-def _import(arguments: argparse.Namespace) -> int:
-    pass
-
-    return import_rows(arguments.settings, out=arguments.out, dry_run=arguments.dry_run)
-
-
-def _compare(arguments: argparse.Namespace) -> int:
-    if arguments.suite == "import":
-        return _import(arguments)
-    from .compare.compare import compare
-
-    done = compare(
-        arguments.suite,
-        arguments.settings,
-        out=arguments.out,
-        workers=arguments.workers,
-        limit=arguments.limit,
-        dry_run=arguments.dry_run,
-    )
-    return 1 if done["failed"] else 0
-
-
-def _report(arguments: argparse.Namespace) -> None:
-    from pathlib import Path
-
-    from .report.report import report
-
-    folder = Path(arguments.out) / Path(arguments.suite).stem
-    report(folder, audio=arguments.audio, attributes=arguments.attributes)
-
-
-def _tensorboard(arguments: argparse.Namespace) -> None:
-    from .run.board import serve
-
-    serve(arguments.what, out=arguments.out, host=arguments.host, port=arguments.port)
-
-
-def _save(arguments: argparse.Namespace) -> None:
-    from .core.notices import quiet
-    from .run.save import save_pretrained
-
-    quiet()
-    folder = save_pretrained(
-        arguments.run, arguments.folder, licence=arguments.licence, overwrite=arguments.overwrite
-    )
-    print(f"saved: {folder} (its README.md is the model card; read it before you share it)")
-
-
-def _push(arguments: argparse.Namespace) -> None:
-    from .core.notices import quiet
-    from .run.save import push_to_hub
-
-    quiet()
-    print(
-        push_to_hub(
-            arguments.run,
-            arguments.repo_id,
-            private=not arguments.public,
-            licence=arguments.licence,
-        )
-    )
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from .core.notices import quiet
-    from .run.model import load
-    from .run.onnx import LIMIT, export, parity
-
-    quiet()
-    module = load(arguments.run).module
-    path = export(module, arguments.file)
-    print(f"exported: {path}")
-    largest = parity(module, path)
-    print(f"largest difference of scores from the original: {largest:.2g} (limit {LIMIT:g})")
-
-
-def _cache(arguments: argparse.Namespace) -> None:
-    from .run import cache
-
-    if arguments.action == "list":
-        print(cache.table(cache.cache_list()))
-        return
-    if arguments.store is None:
-        raise ConfigError("say what to clear: a store's name (see `serzoo cache list`), or all")
-    number, freed = cache.cache_clear(arguments.store)
-    print(f"removed {number} feature stores: {cache.size(freed)} freed")
-
-
-VERBS: dict[str, Any] = {
-    "list": _list,
-    "config": _config,
-    "prepare": _prepare,
-    "audit": _audit,
-    "label": _label,
-    "doctor": _doctor,
-    "train": _train,
-    "eval": _eval,
-    "adapt": _adapt,
-    "probe": _probe,
-    "predict": _predict,
-    "compare": _compare,
-    "report": _report,
-    "tensorboard": _tensorboard,
-    "save": _save,
-    "push": _push,
-    "export": _export,
-    "cache": _cache,
-}
-
-
-# ---- ``serzoo label`` on the command line: what was typed to what is done, and its words.
-
-LINE_EVERY = 30.0  # seconds between lines of progress where there is no terminal
-
-
-def label_stages(first: str, rest: Sequence[str]) -> int:
-    """What ``serzoo label FIRST REST...`` does; the exit code."""
-    return COMMANDS[first](rest) if first in COMMANDS else _label_source(first, rest)
-
-
-def _label_source(source: str, words: Sequence[str]) -> int:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from ..datamodules.labelling.label import KNOBS, label, settings
-
-    keywords = settings(_label_values(words, KNOBS, source))
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    terminal = console.is_terminal
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not terminal
-    ) as bar:
-        done = label(source, **keywords, told=_label_bar(bar) if terminal else _label_lines())
+    typed = [*settings, *([] if shard is None else [f"shard={shard}"])]
+    given = labelling.settings(_label_values(typed, labelling.KNOBS, manifest))
+    with labelling.progress() as told:
+        done = labelling.label(manifest, **given, told=told)
     if os.environ.get("RANK", "0") == "0":  # all ranks found the same
         print("\n".join(done.lines))
-    return 0
 
 
-def _label_trace(words: Sequence[str]) -> int:
-    from ..datamodules.labelling.label import shown, trace
+@label_app.command(name="trace")
+def label_trace(out: str, id: str, /) -> None:
+    """Say where a label comes from: audio, transcript, scores, criteria.
 
-    if len(words) != 2:
-        raise ConfigError("say `serzoo label trace OUT ID`, with OUT the folder of the labels")
-    print("\n".join(shown(trace(*words))))
-    return 0
+    Example: serzoo label trace labels synthetic_talk/tf01-001
+
+    Args:
+        out: the folder that `serzoo label` wrote.
+        id: of an utterance.
+    """
+    from ..datamodules.labelling import label as labelling
+
+    print("\n".join(labelling.shown(labelling.trace(out, id))))
 
 
-def _label_audit(words: Sequence[str]) -> int:
+@label_app.command(name="audit")
+def label_audit(out: str, /, *settings: Settings) -> int:
+    """Say whether labels are right, and whether the words of a corpus can tell.
+
+    Example: serzoo label audit labels human=people.jsonl
+
+    Args:
+        out: the folder that `serzoo label` wrote, a manifest, or a corpus' name.
+        settings: human=MANIFEST, protocol=NAME, draws=N, scorer=NAME,
+            out=FOLDER and others.
+    """
     from rich.console import Console
 
-    from ..datamodules.labelling.audit import AUDIT_KNOBS, audit, audit_settings, show
+    from ..datamodules.labelling import audit as audits
 
-    if not words or "=" in words[0]:
+    if "=" in out and not Path(out).exists():
         raise ConfigError(
             "say `serzoo label audit OUT [human=MANIFEST]`, with OUT the folder of the labels, a "
             "manifest or a corpus"
         )
-    done = audit(words[0], **audit_settings(_label_values(words[1:], AUDIT_KNOBS, words[0])))
+    given = audits.audit_settings(_label_values(settings, audits.AUDIT_KNOBS, out))
+    done = audits.audit(out, **given)
     console = Console()
-    show(done.record, console if console.is_terminal else Console(width=150))
+    audits.show(done.record, console if console.is_terminal else Console(width=150))
     for path in done.written:
         console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
     return 0 if done.ok else 1
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"audit": _label_audit, "trace": _label_trace}
-"""First word to what it does, where it is not a manifest or a corpus."""
-
-
-def _label_values(words: Sequence[str], knobs: Mapping[str, Knob], source: str) -> dict[str, Any]:
-    """Settings as typed, where a folder or a name is meant; see :func:`.config.parse`."""
+def _label_values(typed: Sequence[str], knobs: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Settings of `serzoo label` as its parts take them; see :func:`.config.parse`."""
     from ..datamodules.labelling.label import asr_knobs, scorer_knobs
-    from .run.config import option_types, parse
+    from .run import config
 
-    scorer = dict(parse(words)).get("scorer", "nli")
-    known = {**knobs}
-    known |= {f"asr.{k}": v for k, v in asr_knobs().items()}
-    known |= {f"scorer.{k}": v for k, v in scorer_knobs(str(scorer)).items()}
+    scorer = str(dict(config.parse(typed)).get("scorer", "nli"))
+    known = {**knobs, **{f"asr.{k}": v for k, v in asr_knobs().items()}}
+    known |= {f"scorer.{k}": v for k, v in scorer_knobs(scorer).items()}
     types = {name: knob.annotation for name, knob in known.items()}
-    return dict(parse(words, {**types, **option_types([source])}))
+    return dict(config.parse(typed, {**types, **config.option_types([source])}))
 
 
-def _label_bar(bar: Progress) -> Told:
-    tasks = {}
+@app.command
+def doctor(recipe: Recipe, /, *settings: Settings, json: bool = False) -> int:
+    """Build a run, take one step of it, and say what is wrong with it.
 
-    def told(name: str, done: int, total: int) -> None:
-        if name not in tasks:
-            tasks[name] = bar.add_task(name, total=total)
-        bar.update(tasks[name], completed=done)
-
-    return told
-
-
-def _label_lines() -> Told:
-    last = time.monotonic()
-
-    def told(name: str, done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > LINE_EVERY:
-            last = time.monotonic()
-            print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
-
-    return told
-
-
-# ---- `serzoo compare import SUITE FILE name=NAME`: its settings, and what it prints.
-
-IMPORT_COLUMNS = {
-    "id": "id",
-    "label": "label",
-    "fold_column": "fold",
-    "prefix": "prefix",
-    "id_prefix": "id_prefix",
-}
-IMPORT_OWN = ("recipe", "encoder", "fold", "seed", "scores", "toolkit", "selection", "fit_seconds")
-NUMBERS: dict[str, tuple[type, ...]] = {
-    "fold": (int,),
-    "seed": (int,),
-    "fit_seconds": (int, float),
-}
-TYPES: dict[str, Any] = {"overwrite": bool, "fold": int, "seed": int, "fit_seconds": float}
-
-
-def import_rows(arguments: Sequence[str], *, out: str = "runs", dry_run: bool = False) -> int:
-    """Check, write, tabulate.
+    Example: serzoo doctor ravdess head=selm
 
     Args:
-        arguments: suite, file, and settings: ``name``; those of
-            :func:`.exchange.import_predictions`; ``id``, ``label``, ``prefix`` (of columns of
-            scores), ``fold_column``, ``id_prefix``; ``class.THEIRS=OURS``; ``where.KEY=VALUE``.
-        out: folder of all runs.
-        dry_run: only check.
-
-    Raises:
-        ConfigError: naming what is missing or unknown.
+        settings: of the run; `serzoo config` prints them all.
+        json: print the findings as JSON.
     """
-    from .compare.imported import import_predictions
+    from json import dumps
+
+    from rich.console import Console
+
+    from . import doctor
+    from .run.config import load
+
+    cfg = load(recipe, settings)
+    with Console(stderr=True).status("") as status:  # nothing where it is no terminal
+        findings = doctor.doctor(cfg, told=lambda name: status.update(name))
+    if json:
+        print(dumps(doctor.as_dict(cfg, findings), indent=1))
+    else:
+        doctor.show(cfg, findings, Console())
+    return 1 if doctor.summary(findings)["error"] else 0
+
+
+@app.command
+def train(recipe: Recipe, /, *settings: Settings) -> None:
+    """Train a model, select it on validation speakers, test it once, and write a record.
+
+    The same command goes on from the last whole epoch if it was killed.
+
+    Example: serzoo train ravdess head=selm optim.lr=1e-3
+
+    Args:
+        settings: of the run; `serzoo config` prints them all.
+    """
+    from .run import train
+    from .run.config import load
+    from .run.record import trained
+
+    cfg = load(recipe, settings)
+    entry = train.train(cfg)
+    if "selection" in entry:  # this is the first rank
+        print("\n".join(trained(cfg, entry, train.run_folder(cfg))))
+
+
+@app.command
+def eval_(checkpoint: Run, /, *settings: Settings) -> None:
+    """Score a trained model.
+
+    Example: serzoo eval runs/ravdess/selm-0877ec condition=white:10dB
+
+    Args:
+        settings: corpus=NAME, root=FOLDER, manifest=FILE, taxonomy=NAME,
+            part=test|valid|all, condition=noise:10dB, noise=FOLDER,
+            rir=FOLDER, unknown_speakers=accept, out=FILE.jsonl,
+            record=FILE.json, and options.KEY of the corpus' reader.
+    """
+    from .core.files import check_place, write_json
+    from .run import config
+    from .run.record import environment, evaluated
+    from .run.score import evaluate
+
+    types = {**config.types_of(evaluate), "out": str | None, "record": str | None}
+    given = config.settings(settings, types, config.corpora_of(settings, "corpus"))
+    out, record = given.pop("out", None), given.pop("record", None)
+    for file in filter(None, (out, record)):
+        check_place(Path(file))
+    table, numbers = evaluate(checkpoint, **given, progress=sys.stderr.isatty())
+    print("\n".join(evaluated(table, numbers)))
+    if out:
+        print(f"predictions: {table.write_jsonl(Path(out))}")
+    if record:
+        write_json(Path(record), {**numbers, **environment()})
+        print(f"record: {record}")
+
+
+@app.command
+def adapt(checkpoint: Run, /, *settings: Settings) -> None:
+    """Adapt a trained model to other speech, by a few utterances of each class.
+
+    Example: serzoo adapt runs/ravdess/selm-0877ec data=voices.jsonl shots=4
+
+    Args:
+        settings: data=CORPUS or data=FILE.jsonl, shots=4,
+            tuning=lora|head|full|scratch, draw=1, steps=60,
+            protocol=NAME, fold=0, taxonomy=NAME, root=FOLDER, out=FOLDER
+            and others.
+    """
+    from .run import config
+    from .run.adaptation import adapt, options, record
+
+    types = config.types_of(adapt.adapt) | options.option_types()
+    given = config.settings(settings, types, config.corpora_of(settings, "data"))
+    if not given.get("data"):
+        raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
+    entry = adapt.adapt(checkpoint, **given, progress=sys.stderr.isatty())
+    print("\n".join(record.told(entry)))
+
+
+@app.command
+def probe(model: str, /, *settings: Settings, against: str = "untrained") -> None:
+    """Measure whether a representation holds prosody: F0, level and rate, by linear probes.
+
+    Example: serzoo probe runs/ravdess/selm-0877ec data=voices.jsonl
+
+    Args:
+        model: a run's folder, a .ckpt file, a saved folder; or a recipe, with its settings.
+        settings: data=CORPUS, protocol=NAME, fold=K, root=FOLDER,
+            rate_from=auto|text|audio, out=FOLDER, and those of the recipe.
+        against: untrained (the same encoder before training), none, or another model.
+    """
+    from .run import config, probing
+
+    types = config.types_of(probing.probe_model)
+    own = [s for s in settings if s.partition("=")[0] in types or s.startswith("options.")]
+    given = config.settings(own, types, config.corpora_of(own, "data"))
+    rest = [s for s in settings if s not in own]
+    told = sys.stderr.isatty()
+    entry = probing.probe_model(model, rest, against=against, **given, progress=told)
+    print(f"{probing.told(entry)}\nrecord: {entry['folder']}")
+
+
+@app.command
+def predict(
+    model: str,
+    file: str,
+    /,
+    *files: str,
+    out: str | None = None,
+    window: float | None = None,
+    hop: float | None = None,
+    voice: str = "none",
+    channel: str = "mean",
+    plot: str | None = None,
+    batch_seconds: float = 160.0,
+) -> int:
+    """Label recordings, with probabilities, or write a timeline of long ones.
+
+    Example: serzoo predict my-model calls/*.wav --out calls.csv
+
+    Args:
+        model: a run's folder, a .ckpt file, a saved model's folder or its hub id.
+        file: a recording, a folder (with all below), or a quoted pattern such as 'calls/*.wav'.
+        files: more of these.
+        out: FILE.csv or FILE.jsonl; CSV on standard output by default.
+        window: seconds; longer recordings are cut. As in training by default.
+        hop: seconds between windows; half a window by default.
+        voice: none, energy or silero. Windows cover speech only.
+        channel: mean of all, first, or a number from 1.
+        plot: FILE.png, or a folder, for pictures of probabilities over time.
+        batch_seconds: padded audio in a batch.
+    """
+    from .core.notices import quiet
+    from .run.predict import predict_files
+
+    quiet()
+    return predict_files(
+        model, [file, *files], out=out, window=window, hop=hop, voice=voice, channel=channel,
+        plot=plot, batch_seconds=batch_seconds,
+    )  # fmt: skip
+
+
+compare_app = App(name="compare", version_flags=())
+app.command(compare_app)
+
+
+@compare_app.default
+def compare(
+    suite: Suite,
+    /,
+    *settings: Settings,
+    dry_run: bool = False,
+    limit: float | None = None,
+    workers: int | None = None,
+    out: Out = "runs",
+) -> int:
+    """Run every cell of a suite that is not finished, then write the tables.
+
+    Example: serzoo compare quickstart --workers 1
+
+    Args:
+        settings: of all cells; a list replaces an axis.
+        dry_run: only list the cells, with estimated time and memory.
+        limit: minutes that a cell may take; the suite's, or none, by default.
+        workers: processes; one per GPU, or per CPU core, by default.
+    """
+    from .compare.compare import compare
+
+    done = compare(suite, settings, out=out, workers=workers, limit=limit, dry_run=dry_run)
+    return 1 if done["failed"] else 0
+
+
+@compare_app.command
+def import_(
+    suite: Suite, file: str, /, *settings: Settings, dry_run: bool = False, out: Out = "runs"
+) -> None:
+    """Add another toolkit's predictions to a comparison, as a row.
+
+    Example: serzoo compare import quickstart theirs.csv name=theirs
+
+    Args:
+        file: predictions, as CSV, TSV or JSON lines.
+        settings: name=NAME of the row, id=COLUMN, label=COLUMN,
+            prefix=TEXT of columns of scores, class.THEIRS=OURS,
+            where.KEY=VALUE, toolkit=TEXT, overwrite=true and others.
+        dry_run: check the file, and write nothing.
+    """
+    from .compare.imported import import_rows
+
+    import_rows([suite, file, *settings], out=out, dry_run=dry_run)
+
+
+@app.command
+def report(
+    suite: Suite, /, *, audio: bool = False, attributes: bool = False, out: Out = "runs"
+) -> None:
+    """Write the tables and the page of what a suite has so far.
+
+    Example: serzoo report quickstart --audio
+
+    Args:
+        audio: put players beside the most confident errors, within report.html.
+        attributes: take gender, language and duration from the corpora, for cells that hold none.
+    """
     from .report.report import report
 
-    suite, file, given = import_settings(arguments)
-    done = import_predictions(suite, file, **given, out=out, dry_run=dry_run)
-    print(
-        f"{Path(file).name}: UAR {done.uar:.3f} on {done.utterances} utterances; "
-        f"{len(done.cells)} cells {'would be written' if dry_run else 'written'} in {done.folder}"
-    )
-    for note in done.notes:
-        print(f"  {note}")
-    if not dry_run:
-        report(done.folder)
-    return 0
+    report(Path(out) / Path(suite).stem, audio=audio, attributes=attributes)
 
 
-def import_settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
-    """Suite, file, and keywords of :func:`.exchange.import_predictions`."""
-    from .compare.imported import Columns
-    from .run.config import parse, words
+@app.command
+def tensorboard(
+    what: str, /, *, port: int = 6006, host: str = "localhost", out: Out = "runs"
+) -> None:
+    """Start TensorBoard on a suite's cells, or on any folder of runs.
 
-    plain = [a for a in arguments if "=" not in a or Path(a).is_file()]
-    if len(plain) != 2:
-        raise ConfigError(
-            f"want `serzoo compare import SUITE FILE name=NAME`, found {len(plain)} of SUITE and "
-            f"FILE ({', '.join(plain) or 'none'})"
-        )
-    values: dict[str, Any] = {}
-    columns: dict[str, Any] = {}
-    rename: dict[str, str] = {}
-    where: dict[str, str] = {}
-    for item in arguments:
-        if item in plain:
-            continue
-        ((key, typed),) = words([item])
-        ((_, value),) = parse([item], {key: TYPES.get(key, str)})
-        text = str(value or "")  # of what is neither flag nor number
-        if key.startswith("class."):
-            rename[key.removeprefix("class.")] = text
-        elif key.startswith("where."):
-            where[key.removeprefix("where.")] = text
-        elif key in IMPORT_COLUMNS:
-            columns[IMPORT_COLUMNS[key]] = text
-        elif key == "overwrite":
-            if not isinstance(value, bool):
-                raise ConfigError(f"overwrite is '{typed}'; have true, false")
-            values[key] = value
-        elif key in NUMBERS:
-            if not isinstance(value, NUMBERS[key]) or isinstance(value, bool):
-                raise ConfigError(f"{key} is '{typed}'; give a number")
-            values[key] = value
-        elif key in ("name", *IMPORT_OWN):
-            values[key] = text
-        else:
-            known = ("name", *IMPORT_OWN, *IMPORT_COLUMNS, "overwrite", "class.THEIRS", "where.KEY")
-            raise ConfigError(f"unknown setting '{key}'{suggest(key, known)}")
-    if "name" not in values:
-        raise ConfigError("what shall the row be called? add name=NAME")
-    values |= {"where": where} if where else {}
-    return plain[0], plain[1], {**values, "columns": Columns(**columns, rename=rename)}
+    Example: serzoo tensorboard quickstart --port 0
+
+    Args:
+        what: a suite that was run, or a folder.
+        port: where to serve; 0 means any that is free.
+        host: address to serve on.
+    """
+    from .run.board import serve
+
+    serve(what, out=out, host=host, port=port)
 
 
-# ----
+@app.command
+def save(run: Run, folder: str, /, *, overwrite: bool = False, licence: Licence = None) -> None:
+    """Write a trained model to a folder to share, with a model card.
+
+    Example: serzoo save runs/ravdess/selm-0877ec my-model
+
+    Args:
+        folder: where to.
+        overwrite: write even if the folder holds something else.
+    """
+    from .core.notices import quiet
+    from .run.save import save_pretrained
+
+    quiet()
+    written = save_pretrained(run, folder, licence=licence, overwrite=overwrite)
+    print(f"saved: {written} (its README.md is the model card; read it before you share it)")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    top = argparse.ArgumentParser(
-        prog="serzoo",
-        description="Speech emotion recognition, posed in different ways and compared fairly.",
-        epilog="Settings are written key=value: serzoo train ravdess head=selm optim.lr=1e-3",
-    )
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+@app.command
+def push(run: Run, repo_id: str, /, *, public: bool = False, licence: Licence = None) -> None:
+    """Upload a trained model to the Hugging Face hub.
 
-    def verb(
-        name: str, text: str, *positional: tuple[str, str], settings: bool = True
-    ) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        for key, what in positional:
-            sub.add_argument(key, help=what)
-        if settings:
-            sub.add_argument("settings", nargs="*", metavar="key=value", help="settings")
-        return sub
+    Example: serzoo push runs/ravdess/selm-0877ec me/my-model
 
-    sub = verb("list", "what there is: " + ", ".join(LISTS), settings=False)
-    sub.add_argument("kind", nargs="?", choices=LISTS, help="one kind only")
-    recipe = ("recipe", "a shipped recipe (see `serzoo list recipes`) or a YAML file")
-    verb("config", "compose a run and print it; loads no weights and no data", recipe)
-    verb(
-        "prepare",
-        "a corpus as its publisher ships it to a manifest "
-        "(root=FOLDER out=FILE.jsonl [channel=mean|first|N] [strict=true])",
-        ("corpus", "a corpus' name"),
-    )
-    verb(
-        "audit",
-        "speaker, sentence and identical-audio leakage of a protocol "
-        "([protocol=NAME] [taxonomy=NAME] [unknown_speakers=accept])",
-        ("manifest", "a prepared manifest, or a corpus' name"),
-    )
-    sub = verb(
-        "label",
-        "weak labels from what is said: transcribe, entail, select (taxonomy=NAME out=FOLDER "
-        "[asr=MODEL] [scorer=nli|embedding|causal|lexicon] [scorer.model=MODEL] [threshold=0.5] "
-        "...); `label trace OUT ID` says where a label comes from, `label audit OUT "
-        "human=MANIFEST` whether they are right, and whether words can tell",
-        ("manifest", "a prepared manifest, or a corpus' name"),
-    )
-    sub.add_argument("--shard", help="K/N: only the K-th of N parts (default: all, or this rank's)")
-    sub = verb("doctor", "build a run, take one step of it, and say what is wrong with it", recipe)
-    sub.add_argument("--json", action="store_true", help="findings as JSON")
-    verb("train", "fit, select on validation, test once, write a record", recipe)
-    verb(
-        "eval",
-        "score a trained model (corpus=NAME root=FOLDER manifest=FILE taxonomy=NAME "
-        "part=test|valid|all condition=noise:10dB out=FILE)",
-        ("checkpoint", "a run's folder, or a .ckpt file"),
-    )
-    verb(
-        "adapt",
-        "a trained model to other speech, by a few utterances of each class (data=CORPUS shots=4 "
-        "[tuning=lora|head|full|scratch] [draw=1] [steps=60] [protocol=NAME fold=0 taxonomy=NAME])",
-        ("checkpoint", "a run's folder, a .ckpt file, or a saved folder"),
-    )
-    sub = verb(
-        "probe",
-        "does a representation model prosody: F0, level and rate from frozen frames, by linear "
-        "probes (data=CORPUS [protocol=NAME] [fold=K] [rate_from=auto|text|audio] [out=FOLDER])",
-        ("model", "a run's folder, a .ckpt file, a saved folder; or a recipe, with its settings"),
-    )
-    sub.add_argument(
-        "--against", default="untrained",
-        help="untrained (the same encoder, default), none, or another model",
-    )  # fmt: skip
-    sub = verb(
-        "predict",
-        "label and probabilities of recordings, or a timeline of long ones",
-        ("model", "a run's folder, a .ckpt file, a saved model's folder or its hub id"),
-        settings=False,
-    )
-    sub.add_argument(
-        "files", nargs="+", help="files, folders (with all below), patterns such as 'calls/*.wav'"
-    )
-    sub.add_argument("--out", help="FILE.csv or FILE.jsonl (default: CSV on standard output)")
-    sub.add_argument(
-        "--window", type=float, help="seconds; longer recordings are cut (default: as in training)"
-    )
-    sub.add_argument("--hop", type=float, help="seconds between windows (default: half a window)")
-    sub.add_argument(
-        "--voice", default="none", help="none, energy, silero: windows cover speech only"
-    )
-    sub.add_argument(
-        "--channel", default="mean", help="mean of all (default), first, or a number from 1"
-    )
-    sub.add_argument("--plot", help="FILE.png, or a folder: probabilities over time")
-    sub.add_argument(
-        "--batch-seconds", type=float, default=160.0, help="padded audio in a batch (default: 160)"
-    )
-    suite = ("suite", "a shipped suite (see `serzoo list suites`) or a YAML file")
-    sub = verb(
-        "compare",
-        "run every cell of a suite that is not finished, then tabulate (`compare import SUITE FILE "
-        "name=NAME`: another toolkit's predictions as a row)",
-        suite,
-    )
-    sub.add_argument(
-        "--dry-run", action="store_true", help="only list the cells, with estimated time and memory"
-    )
-    sub.add_argument(
-        "--limit", type=float, help="minutes that a cell may take (default: the suite's, or none)"
-    )
-    sub.add_argument(
-        "--workers", type=int, help="processes (default: one per GPU, or per CPU core)"
-    )
-    sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
-    sub = verb("report", "tabulate what a suite has so far", suite, settings=False)
-    sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
-    sub.add_argument(
-        "--audio", action="store_true",
-        help="players beside the most confident errors, within report.html",
-    )  # fmt: skip
-    sub.add_argument(
-        "--attributes", action="store_true",
-        help="gender, language and duration from the corpora, for cells that hold none",
-    )  # fmt: skip
-    sub = verb(
-        "tensorboard", "start TensorBoard on a suite's cells, or on any folder of runs",
-        ("what", "a suite that was run, or a folder"), settings=False,
-    )  # fmt: skip
-    sub.add_argument("--out", default="runs", help="folder of all runs (default: runs)")
-    sub.add_argument("--port", type=int, default=6006, help="default: 6006; 0 = any that is free")
-    sub.add_argument("--host", default="localhost", help="address to serve on (default: localhost)")
-    trained = ("run", "a run's folder, a .ckpt file, or a saved folder")
-    sub = verb(
-        "save", "a trained model as a folder to share", trained, ("folder", "where to"),
-        settings=False,
-    )  # fmt: skip
-    sub.add_argument("--overwrite", action="store_true", help="also where something else lies")
-    sub.add_argument("--licence", help="of the trained weights, such as cc-by-nc-sa-4.0")
-    repo = ("repo_id", "USER/NAME, made where there is none")
-    sub = verb(
-        "push", "upload a trained model to the Hugging Face hub", trained, repo, settings=False
-    )
-    sub.add_argument("--public", action="store_true", help="for all to see (default: private)")
-    sub.add_argument("--licence", help="of the trained weights, such as cc-by-nc-sa-4.0")
-    sub = verb(
-        "export", "a trained model as ONNX, compared with the original", trained,
-        ("file", "FILE.onnx"), settings=False,
-    )  # fmt: skip
-    sub = verb("cache", "list or clear stored features of frozen encoders", settings=False)
-    sub.add_argument("action", choices=("list", "clear"), help="what to do")
-    sub.add_argument("store", nargs="?", help="to clear: a store's name or its beginning, or all")
-    return top
+    Args:
+        repo_id: USER/NAME; it is made if there is none.
+        public: let everybody see it; it is private by default.
+    """
+    from .core.notices import quiet
+    from .run.save import push_to_hub
+
+    quiet()
+    print(push_to_hub(run, repo_id, private=not public, licence=licence))
+
+
+@app.command
+def export(run: Run, file: str, /) -> None:
+    """Write a trained model as ONNX, and compare it with the original.
+
+    Example: serzoo export runs/ravdess/selm-0877ec model.onnx
+
+    Args:
+        file: FILE.onnx.
+    """
+    from .core.notices import quiet
+    from .run import onnx
+    from .run.model import load
+
+    quiet()
+    module = load(run).module
+    path = onnx.export(module, file)
+    print(f"exported: {path}")
+    largest = onnx.parity(module, path)
+    print(f"largest difference of scores from the original: {largest:.2g} (limit {onnx.LIMIT:g})")
+
+
+@app.command
+def cache(action: Literal["list", "clear"], store: str | None = None, /) -> None:
+    """List the stored features of frozen encoders, or remove them.
+
+    Example: serzoo cache clear all
+
+    Args:
+        action: what to do.
+        store: to clear: a store's name or its beginning, or all.
+    """
+    from .run import cache
+
+    if action == "list":
+        print(cache.table(cache.cache_list()))
+        return
+    if store is None:
+        raise ConfigError("say what to clear: a store's name (see `serzoo cache list`), or all")
+    number, freed = cache.cache_clear(store)
+    print(f"removed {number} feature stores: {cache.size(freed)} freed")
+
+
+VERBS = tuple(name for name in app if not name.startswith("-"))
+for _place, _name in enumerate(VERBS):  # in --help, too: the order of work, not of the alphabet
+    app[_name].sort_key = _place
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -717,19 +570,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when it did what was asked; 1 when it ran and found fault (a failed audit, failed cells,
         refused counts); 2 when it could not run; 130 when it was interrupted.
     """
-    command = parser()
-    # settings and files may stand after options too, which argparse alone does not allow
-    arguments, rest = command.parse_known_args(argv)
-    many = next((key for key in ("settings", "files") if hasattr(arguments, key)), None)
-    if rest and (many is None or any(r.startswith("-") for r in rest)):
-        command.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest and many:
-        setattr(arguments, many, [*getattr(arguments, many), *rest])
+    typed = list(sys.argv[1:] if argv is None else argv)
+    called = " ".join(["serzoo", *(v for v in app.parse_commands(typed)[0] if v[0] != "-")])
     if argv is None:  # this process is ours
         threading.excepthook = _told_elsewhere(threading.excepthook)
     try:
         with on_terminal():
-            code = VERBS[arguments.verb](arguments)
+            verb, words, _ = app.parse_args(
+                typed, exit_on_error=False, print_error=False, verbose=False
+            )
+            code = verb(*words.args, **words.kwargs)
         sys.stdout.flush()  # here, where a full disk can still be told
     except KeyboardInterrupt as e:
         _tell("interrupted", e)
@@ -737,14 +587,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 141
+    except CycloptsError as e:  # what was typed is no command
+        more = isinstance(e, UnusedCliTokensError) and " ".join(e.unused_tokens or ())
+        told = f"too many words: {more}." if more else " ".join(str(e).split())
+        _tell(f"{called}: {told} See `{called} --help`.", e)
+        return 2
     except Exception as e:
         said = str(e) if isinstance(e, SerzooError) else system_error(e)
         if said is None:
             raise
         # one line, also with a name that has several, and with what a library says at length
-        _tell(f"serzoo {arguments.verb}: {' '.join(said.splitlines())}", e)
+        _tell(f"{called}: {' '.join(said.splitlines())}", e)
         return 2
-    return int(code or 0)
+    return int(code or 0) if typed else 2  # the verb is missing, and the help was shown
 
 
 def _told_elsewhere(others: Callable[[Any], Any]) -> Callable[[Any], Any]:

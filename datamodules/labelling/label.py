@@ -5,12 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from ...zoo.core.errors import ConfigError, DataError, suggest
 from ...zoo.core.registry import Knob, check_knobs, get, names, schema_of
@@ -190,7 +202,42 @@ def _near(id: str, known: Mapping[str, Any]) -> str:
 Told = Callable[[str, int, int], None]
 """Called with a stage's name, and how many of this shard's rows are done, of how many."""
 
+LINE_EVERY = 30.0  # seconds between lines of progress that is no bar
 WAIT = 2.0  # seconds between looks at what other ranks have done
+
+
+@contextmanager
+def progress() -> Iterator[Told]:
+    """What :func:`label` may tell its progress to: it is shown on standard error.
+
+    A terminal shows a bar for each stage, a file gets a line every :data:`LINE_EVERY` seconds.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+
+        def told(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done)
+
+        yield told
+
+
+def _lines() -> Told:
+    last = time.monotonic()
+
+    def told(name: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > LINE_EVERY:
+            last = time.monotonic()
+            print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
+
+    return told
 
 
 @dataclass(frozen=True)
@@ -279,8 +326,8 @@ def label(
     place = _device(device)
 
     def finish(stage: Stage, items: Sequence[Utterance]) -> Done:
-        progress = (lambda done, total: told(stage.name, done, total)) if told else None
-        done = run(stage, items, folder, shard=part, told=progress)
+        tell = (lambda done, total: told(stage.name, done, total)) if told else None
+        done = run(stage, items, folder, shard=part, told=tell)
         while wait and not done.complete:  # torchrun ends all ranks when one of them fails
             time.sleep(WAIT)
             done = run(stage, items, folder, shard=part)

@@ -17,14 +17,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any
 
 import numpy as np
 
 from ..core.errors import ComparisonError, ConfigError, DataError, suggest
 from ..core.files import json_lines, read_text, write_json
+from ..report.report import report
 from ..report.runs import KEYS, PREDICTIONS, Run, find_cells
+from ..run.config import parse, types_of, words
 from ..run.record import RECORD, environment, read_plan, read_record
 from ..statistics.rates import FloatArray
 from ..statistics.table import PredictionTable, merge
@@ -617,3 +619,80 @@ def _notes(given: Foreign, whole: PredictionTable) -> list[str]:
     if known.any() and np.array_equal(whole.predicted[known], whole.labels[known]):
         notes.append("every answer is right: is the label column the reference?")
     return notes
+
+
+# ---- `serzoo compare import SUITE FILE name=NAME`: its settings, and what it prints.
+
+COLUMNS = {"fold_column": "fold", **{k: k for k in ("id", "label", "prefix", "id_prefix")}}
+CHECKED: dict[str, tuple[tuple[type, ...], str]] = {
+    "overwrite": ((bool,), "have true, false"),
+    "fold": ((int, NoneType), "give a whole number"),
+    "seed": ((int, NoneType), "give a whole number"),
+    "fit_seconds": ((int, float, NoneType), "give a number"),
+}
+
+
+def import_rows(arguments: Sequence[str], *, out: str = "runs", dry_run: bool = False) -> None:
+    """Check predictions, write them as cells, tabulate, and print what was done.
+
+    Args:
+        arguments: as for :func:`import_settings`.
+        out: folder of all runs.
+        dry_run: only check.
+
+    Raises:
+        ConfigError: naming what is missing or unknown; and as :func:`import_predictions`.
+    """
+    suite, file, given = import_settings(arguments)
+    done = import_predictions(suite, file, **given, out=out, dry_run=dry_run)
+    print(
+        f"{Path(file).name}: UAR {done.uar:.3f} on {done.utterances} utterances; "
+        f"{len(done.cells)} cells {'would be written' if dry_run else 'written'} in {done.folder}"
+    )
+    for note in done.notes:
+        print(f"  {note}")
+    if not dry_run:
+        report(done.folder)
+
+
+def import_settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
+    """Suite, file, and keywords of :func:`import_predictions`.
+
+    Args:
+        arguments: suite, file, and settings: keywords of :func:`import_predictions`; ``id``,
+            ``label``, ``prefix`` (of columns of scores), ``fold_column``, ``id_prefix``;
+            ``class.THEIRS=OURS``; ``where.KEY=VALUE``.
+
+    Raises:
+        ConfigError: naming what is missing, unknown or of a wrong type.
+    """
+    plain = [a for a in arguments if "=" not in a or Path(a).is_file()]
+    if len(plain) != 2:
+        raise ConfigError(
+            f"want `serzoo compare import SUITE FILE name=NAME`, found {len(plain)} of SUITE and "
+            f"FILE ({', '.join(plain) or 'none'})"
+        )
+    typed = [a for a in arguments if a not in plain]
+    others = ("where", "columns", "dry_run", "out")
+    types = {k: kind for k, kind in types_of(import_predictions).items() if k not in others}
+    values: dict[str, Any] = {}
+    columns: dict[str, str] = {}
+    groups: dict[str, dict[str, str]] = {"class": {}, "where": {}}
+    for key, value in parse(typed, {key: types.get(key, str) for key, _ in words(typed)}):
+        group, dot, name = key.partition(".")
+        if dot and group in groups:
+            groups[group][name] = value or ""
+        elif key in COLUMNS:
+            columns[COLUMNS[key]] = value or ""
+        elif key in types:
+            values[key] = value
+        else:
+            known = (*types, *COLUMNS, "class.THEIRS", "where.KEY")
+            raise ConfigError(f"unknown setting '{key}'{suggest(key, known)}")
+    for key, (kinds, want) in CHECKED.items():
+        if key in values and type(values[key]) not in kinds:
+            raise ConfigError(f"{key} is '{values[key]}'; {want}")
+    if "name" not in values:
+        raise ConfigError("what shall the row be called? add name=NAME")
+    values |= {"where": groups["where"]} if groups["where"] else {}
+    return plain[0], plain[1], {**values, "columns": Columns(**columns, rename=groups["class"])}

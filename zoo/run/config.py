@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -461,6 +461,16 @@ def option_types(corpora: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def types_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """What a verb may set of the function that it calls: keyword to annotation.
+
+    All keyword-only parameters, but those that the verb itself gives.
+    """
+    given = ("options", "progress", "facts", "against")
+    knobs = registry.schema_of(function).values()
+    return {knob.name: knob.annotation for knob in knobs if knob.name not in given}
+
+
 def settings(
     typed: Sequence[str], types: Mapping[str, Any], corpora: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -475,12 +485,14 @@ def settings(
         The values, and under ``options`` those of ``options.KEY``.
 
     Raises:
-        ConfigError: a key that is not known.
+        ConfigError: a key that is not known, or has no value and needs one.
     """
     values = dict(parse(typed, {**types, **option_types(corpora)}))
-    for key in values:
+    for key, value in values.items():
         if key not in types and not key.startswith("options."):
             raise ConfigError(f"unknown setting '{key}'{suggest(key, [*types, 'options.KEY'])}")
+        if value is None and key in types and type(None) not in get_args(types[key]):
+            raise ConfigError(f"'{key}=' is empty; give a value, or leave it out")
     options = {k[8:]: values.pop(k) for k in list(values) if k.startswith("options.")}
     return {**values, "options": options}
 

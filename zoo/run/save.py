@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import create_repo, upload_folder
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client, httpx or httpx2
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -186,7 +187,7 @@ def push_to_hub(
 
     Raises:
         CheckpointError: when it stands on an encoder in a folder that nobody else has, or the hub
-            refuses.
+            refuses or cannot be reached.
     """
     with TemporaryDirectory() as temporary:
         folder = save_pretrained(source, Path(temporary) / "model", record=record, licence=licence)
@@ -208,6 +209,12 @@ def push_to_hub(
                 commit_message=f"A model of serzoo {version('serzoo')}",
                 allow_patterns=list(FILES),
             )
+        except (httpx.RequestError, ConnectionError) as error:  # no answer at all
+            raise CheckpointError(
+                f"the hub cannot be reached for '{repo_id}': {first_line(error)}; check the "
+                "network (and HF_HUB_OFFLINE), or write the folder with `serzoo save` and push "
+                "that from another machine"
+            ) from error
         except (OSError, HfHubHTTPError, HFValidationError) as error:
             raise CheckpointError(
                 f"the hub did not take '{repo_id}': {first_line(error)}; check the name, and log "

@@ -30,7 +30,7 @@ PARTS = ("test", "valid", "all")
 def evaluate(
     path: str | Path,
     *,
-    corpus: list[str] | None = None,
+    corpus: str | list[str] | None = None,
     root: str | None = None,
     manifest: str | None = None,
     taxonomy: str | None = None,
@@ -70,6 +70,7 @@ def evaluate(
         this cannot be told, since not every speaker is known.
     """
     quiet()
+    corpus = [corpus] if isinstance(corpus, str) else corpus
     # first, since a misspelt condition, or one without its recordings, is told at once
     corruption = None
     if condition is not None:

@@ -338,25 +338,22 @@ def test_what_a_recogniser_heard_stands_in_for_text(folder):
 def test_the_command_prints_writes_and_says_by_its_code_what_it_found(folder, capsys):
     out = labels(folder)
     people = f"human={folder / 'people.jsonl'}"
-    assert cli.label_stages("audit", [str(out), people, "protocol=kfold-3", "draws=100"]) == 0
+    assert cli.label_audit(str(out), people, "protocol=kfold-3", "draws=100") == 0
     shown = capsys.readouterr().out
     assert "of csv tell something" in shown
     assert f"written: {out / 'audit.md'}" in shown
     fixed = [replace(u, text="Kids are talking.") for u in spoken()]
     write_manifest(folder / "fixed.jsonl", fixed)
-    assert (
-        cli.label_stages("audit", [str(folder / "fixed.jsonl"), "protocol=kfold-3", "draws=100"])
-        == 1
-    )
+    assert cli.label_audit(str(folder / "fixed.jsonl"), "protocol=kfold-3", "draws=100") == 1
     assert re.search("warning: .*csv carry no emotion", capsys.readouterr().out)
     with pytest.raises(ConfigError, match=says("'draw'", "draws")):
-        cli.label_stages("audit", [str(out), "draw=100"])
+        cli.label_audit(str(out), "draw=100")
     with pytest.raises(ConfigError, match=says("'asr.language'", "scorer")):
-        cli.label_stages("audit", [str(out), "asr.language=en"])
+        cli.label_audit(str(out), "asr.language=en")
     with pytest.raises(ConfigError, match=says("serzoo label audit OUT", "human=MANIFEST")):
-        cli.label_stages("audit", [people])
+        cli.label_audit(people)
     with pytest.raises(DataError, match=says("labels.json", "serzoo label")):
-        cli.label_stages("audit", [str(folder)])
+        cli.label_audit(str(folder))
 
 
 def test_ravdess_is_flagged(real_data, tmp_path):

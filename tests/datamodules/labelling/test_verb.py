@@ -340,7 +340,16 @@ def test_other_settings_are_refused_but_for_those_of_the_selection(corpus):
 def test_settings_that_do_not_fit_are_refused(corpus, monkeypatch, words, message):
     monkeypatch.chdir(corpus.parent)
     with pytest.raises(ConfigError, match=message):
-        cli.label_stages(str(corpus), [*words, f"root={corpus.parent}"])
+        cli.label(str(corpus), *words, f"root={corpus.parent}")
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(verb, "LINE_EVERY", -1.0)
+    with verb.progress() as told:
+        told("scores", 1, 3)
+        monkeypatch.setattr(verb, "LINE_EVERY", 60.0)
+        told("scores", 2, 3)
+    assert capsys.readouterr().err == "scores: 1 of 3\n"
 
 
 def test_settings_of_parts_are_told_apart():
@@ -363,5 +372,5 @@ def test_the_command_labels_and_traces(corpus, monkeypatch, capsys):
     assert main(["label", "trace", "out", "c/001"]) == 0
     assert 'says: "What a wonderful day, I am so happy." (human)' in capsys.readouterr().out
     assert main(["label", "trace", "out"]) == 2
-    assert "say `serzoo label trace OUT ID`" in capsys.readouterr().err
+    assert "See `serzoo label trace --help`" in capsys.readouterr().err
     assert main(["label", "all.jsonl", *words, "threshold=2"]) == 2

@@ -12,10 +12,17 @@ import numpy as np
 import pytest
 from facts import says, tells
 from rich.console import Console
-from serzoo.zoo.cli import import_settings, main
+from serzoo.zoo.cli import main
 from serzoo.zoo.compare import imported as exchange
 from serzoo.zoo.compare.compare import compare
-from serzoo.zoo.compare.imported import SMALLEST, Columns, import_predictions, imported, read
+from serzoo.zoo.compare.imported import (
+    SMALLEST,
+    Columns,
+    import_predictions,
+    import_settings,
+    imported,
+    read,
+)
 from serzoo.zoo.core.errors import ComparisonError, ConfigError, DataError
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report.report import report
@@ -489,6 +496,8 @@ def test_what_the_command_takes() -> None:
         (["s", "f"], "name=NAME"),
         (["s", "f", "name=x", "recip=y"], "'recip'.*'recipe'"),
         (["s", "f", "name=x", "fold=one"], "fold .*'one'.* number"),
+        (["s", "f", "name=x", "fold=1.5"], "fold .*'1.5'.* whole number"),
+        (["s", "f", "name=x", "seed=true"], "seed .*'True'.* whole number"),
         (["s", "f", "name=x", "overwrite=1"], "overwrite .*'1'.* true, false"),
     ],
 )

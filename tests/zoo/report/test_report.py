@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from facts import says, tells
 from rich.console import Console
-from serzoo.zoo.cli import parser
+from serzoo.zoo.cli import app
 from serzoo.zoo.core.errors import ComparisonError
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report.report import (
@@ -344,8 +344,9 @@ def test_the_command_that_shows_the_cells_is_told(
     report(folder, console=console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert shown.endswith(f"TensorBoard: serzoo tensorboard {said}\n")
-    arguments = parser().parse_args(shlex.split(shown.splitlines()[-1])[2:])
-    assert folder_of(arguments.what, arguments.out) == folder / "cells"
+    _, typed, _ = app.parse_args(shlex.split(shown.splitlines()[-1])[2:], exit_on_error=False)
+    typed.apply_defaults()
+    assert folder_of(typed.arguments["what"], typed.arguments["out"]) == folder / "cells"
 
 
 def test_read_runs_without_a_plan_takes_every_folder(tmp_path: Path) -> None:

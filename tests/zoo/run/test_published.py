@@ -15,6 +15,8 @@ import torch
 from close import assert_like
 from facts import says
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import httpx
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from serzoo import zoo
@@ -608,6 +610,27 @@ def test_a_model_is_uploaded(saved, monkeypatch, capsys):
     assert main(["push", str(saved), "me/model", "--public"]) == 0
     assert calls[0][1]["private"] is False
     assert "https://hub/me/model" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError("[Errno -2] Name or service not known"),
+        httpx.ReadTimeout("timed out"),
+        OfflineModeIsEnabled("offline mode is enabled"),
+    ],
+)
+def test_a_hub_that_cannot_be_reached_is_one_line(saved, monkeypatch, capsys, error):
+    def create(*_: Any, **__: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(save, "create_repo", create)
+    assert main(["push", str(saved), "me/model"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"serzoo push: the hub cannot be reached for 'me/model': {error}; ")
+    assert "check the network" in line
+    assert "serzoo save" in line
+    assert "log in" not in line  # a login does not help
 
 
 def test_a_model_that_only_this_machine_can_build_is_not_uploaded(tiny_hf, monkeypatch):

@@ -81,10 +81,10 @@ def test_names_are_shown_in_one_line_and_not_at_length() -> None:
 def test_every_verb_tells_it_in_one_line(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused(_: object) -> None:
+    def refused(*_: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "out.csv")
 
-    monkeypatch.setitem(cli.VERBS, verb, refused)
+    monkeypatch.setattr(cli.app[verb], "default_command", refused)
     assert main([verb, *MINIMAL[verb]]) == 2
     out, err = capsys.readouterr()
     assert err.startswith(f"serzoo {verb}: out.csv: the disk is full; ")
