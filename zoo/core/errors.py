@@ -156,3 +156,12 @@ def _refused(error: BaseException) -> tuple[int | None, str]:
 def counted(n: int, what: str) -> str:
     """``1 table``, ``2 tables``."""
     return f"{n} {what}" + "s" * (n != 1)
+
+
+def first_line(error: BaseException) -> str:
+    r"""The first line of an error's text without its full stop, or the error's kind.
+
+    >>> first_line(OSError("cannot connect.\nMore about it"))
+    'cannot connect'
+    """
+    return str(error).strip().split("\n")[0].rstrip(". ") or type(error).__name__
