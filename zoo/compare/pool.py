@@ -8,7 +8,6 @@ is a recorded cell; the rest goes on.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import multiprocessing as mp
 import os
@@ -29,7 +28,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..core.errors import ComparisonError, ConfigError, DataError, system_error
-from ..core.files import read_json, write_json
+from ..core.files import locked, read_json, write_json
 from ..core.notices import collected, tell
 from ..run.config import RunConfig
 from ..run.record import RECORD, finished, read_record
@@ -426,18 +425,14 @@ def run_jobs(
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """One comparison per folder; the lock ends with its process, however that ends."""
-    with (folder / ".lock").open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise ComparisonError(
-                f"another comparison (process {handle.read().strip() or '?'}) is running in "
-                f"{folder}; wait for it, or choose another --out"
-            ) from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+
+    def refusal(process: str) -> ComparisonError:
+        return ComparisonError(
+            f"another comparison (process {process}) is running in {folder}; wait for it, or "
+            "choose another --out"
+        )
+
+    with locked(folder / ".lock", refusal):
         yield
 
 
