@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from math import isnan
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..zoo.core import registry
 from ..zoo.core.errors import DataError, DataNote, DataWarning, system_error
 from ..zoo.core.files import check_place
 from ..zoo.core.notices import shown, tell
+from ..zoo.core.progress import Bar
 from ..zoo.core.speakers import counted_speakers
 from .audio import (
     LOSS,
@@ -346,13 +347,13 @@ def _listen(
         by_file.setdefault(utterance.audio, []).append(utterance)
     done: dict[str, Utterance | Refusal] = {}
     workers = min(8, os.cpu_count() or 1)
-    with _bar(len(by_file), progress) as advance, ThreadPoolExecutor(workers) as pool:
+    with Bar("listening", len(by_file), shown=progress) as bar, ThreadPoolExecutor(workers) as pool:
         heard = pool.map(lambda group: _hear(group, root), by_file.values())
         for audio, (results, loss) in zip(by_file, heard, strict=True):
             done.update((result.id, result) for result in results)
             if loss is not None:
                 losses[audio] = loss
-            advance()
+            bar.advance()
     return (done[u.id] for u in utterances)
 
 
@@ -418,29 +419,6 @@ def sample_hash(samples: Samples) -> str:
     """
     whole = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
     return hashlib.sha256(whole.tobytes()).hexdigest()[:16]
-
-
-@contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Any]:
-    """A function to call once per file; draws on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    ticks = iter(
-        track(
-            range(total),
-            "listening",
-            console=console,
-            disable=not (progress and console.is_terminal),
-            transient=True,
-        )
-    )
-    try:
-        yield lambda: next(ticks, None)
-    finally:
-        for _ in ticks:  # run to its end, which removes the bar
-            pass
 
 
 def _write(prepared: Prepared, out: Path) -> None:

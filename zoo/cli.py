@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..datamodules.labelling.audit import AUDIT_KNOBS, audit, audit_settings, show
 from ..datamodules.labelling.label import (
@@ -32,6 +31,7 @@ from ..datamodules.labelling.label import (
 from .compare.imported import Columns, import_predictions
 from .core.errors import ConfigError, SerzooError, suggest, system_error
 from .core.notices import on_terminal
+from .core.progress import Bar
 from .core.registry import Knob
 from .core.speakers import ACCEPT, REFUSE, UNKNOWN_SPEAKERS
 from .run.config import option_types, parse, words
@@ -391,13 +391,9 @@ def label_stages(first: str, rest: Sequence[str]) -> int:
 
 def _label_source(source: str, words: Sequence[str]) -> int:
     keywords = settings(_label_values(words, KNOBS, source))
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    terminal = console.is_terminal
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not terminal
-    ) as bar:
-        done = label(source, **keywords, told=_label_bar(bar) if terminal else _label_lines())
+    with Bar("", 0) as bar:
+        watched = Console(stderr=True).is_terminal
+        done = label(source, **keywords, told=_label_bar(bar) if watched else _label_lines())
     if os.environ.get("RANK", "0") == "0":  # all ranks found the same
         print("\n".join(done.lines))
     return 0
@@ -438,13 +434,9 @@ def _label_values(words: Sequence[str], knobs: Mapping[str, Knob], source: str) 
     return dict(parse(words, {**types, **option_types([source])}))
 
 
-def _label_bar(bar: Progress) -> Told:
-    tasks = {}
-
+def _label_bar(bar: Bar) -> Told:
     def told(name: str, done: int, total: int) -> None:
-        if name not in tasks:
-            tasks[name] = bar.add_task(name, total=total)
-        bar.update(tasks[name], completed=done)
+        bar.reach(done, total, name)
 
     return told
 

@@ -25,11 +25,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..core.errors import ComparisonError, ConfigError, DataError, system_error
 from ..core.files import locked, read_json, write_json
 from ..core.notices import collected, tell
+from ..core.progress import Bar
 from ..run.config import RunConfig
 from ..run.record import RECORD, finished, read_record
 
@@ -372,28 +372,15 @@ def run_jobs(
     failed: list[str] = []
     running: dict[int, str] = {}
     began = time.monotonic()
-    columns = (
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("[dim]{task.fields[now]}"),
-    )
-    with Progress(*columns, console=console, transient=False) as bar, _terminable():
-        task = bar.add_task(what, total=len(todo), now="", left="")
+    with Bar(what, len(todo), console=console, stays=True) as bar, _terminable():
 
-        def show(done: int = 0) -> None:
-            completed = bar.tasks[0].completed + done
-            left = ""
-            if completed:
-                seconds = (time.monotonic() - began) / completed * (len(todo) - completed)
-                left = (
-                    f"about {seconds / 60:.0f} min left"
-                    if seconds >= 90
-                    else f"about {seconds:.0f} s left"
-                )
-            bar.update(task, advance=done, now=", ".join(running.values()), left=left)
+        def show() -> None:
+            notes = [*running.values()]
+            if bar.done:
+                seconds = (time.monotonic() - began) / bar.done * (len(todo) - bar.done)
+                whole = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+                notes.insert(0, f"about {whole} left")
+            bar.note(", ".join(notes))
 
         def started(job: Job, k: int) -> None:
             running[k] = job.name
@@ -411,7 +398,8 @@ def run_jobs(
                 scores = entry.get("metrics") or entry.get("valid")
                 told = f"{part} {scores['uar']:.3f}" if scores else "trained, nothing validated"
                 console.print(f"{job.name}: {told}", highlight=False)
-            show(1)
+            bar.advance()
+            show()
 
         try:
             run(todo, workers=workers, gpus=gpus, started=started, ended=ended, limit=limit)
