@@ -15,7 +15,7 @@ from typing import Any
 
 from ..zoo.core import registry
 from ..zoo.core.cache import cache_dir
-from ..zoo.core.errors import DataError, DataWarning
+from ..zoo.core.errors import DataError, DataWarning, first_line
 from ..zoo.core.notices import tell
 from .audio import Level, decode_utterance, parse_channel
 from .manifest import Utterance, read_manifest, read_sidecar, validate, write_lines
@@ -302,7 +302,7 @@ def _remembered(path: Path) -> tuple[list[Utterance], dict[str, Any]] | None:
         if len(utterances) != notes["utterances"]:
             raise ValueError(f"{len(utterances)} utterances of {notes['utterances']}")
     except (ValueError, KeyError, TypeError) as error:
-        reason = str(error).partition("\n")[0][:200]
+        reason = first_line(error)[:200]
         warnings.warn(
             f"{path} of the cache is damaged ({reason}); {path.stem.rpartition('-')[0]} is "
             "prepared again",

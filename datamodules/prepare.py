@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..zoo.core import registry
-from ..zoo.core.errors import DataError, DataNote, DataWarning, system_error
+from ..zoo.core.errors import DataError, DataNote, DataWarning, system_error, tally
 from ..zoo.core.files import check_place
 from ..zoo.core.notices import shown, tell
 from ..zoo.core.progress import Bar
@@ -115,7 +115,7 @@ class Prepared:
             f"{counted_speakers(listed_speakers(self.utterances))}, {seconds / 60:.1f} min"
         )
         if self.refusals:
-            text += f"; refused {len(self.refusals)} ({_counted(self.refused)})"
+            text += f"; refused {len(self.refusals)} ({tally(self.refused)})"
         return text
 
 
@@ -233,7 +233,7 @@ def prepare(
             utterances.append(result)
     refusals = _with_nearest(refusals, Spelling(root))
     if not utterances:
-        reasons = _counted(dict(Counter(r.reason for r in refusals).most_common()))
+        reasons = tally(dict(Counter(r.reason for r in refusals).most_common()))
         first = f" (first: {refusals[0].path}: {refusals[0].detail})" if refusals else ""
         raise DataError(
             f"{corpus}: none of {len(found)} utterances under {root} can be used"
@@ -438,7 +438,3 @@ def beside(manifest: Path, ending: str) -> Path:
     """The file of a manifest that ends so instead of ``.jsonl``."""
     base = manifest.with_suffix("") if manifest.suffix == ".jsonl" else manifest
     return base.with_name(base.name + ending)
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{reason} {n}" for reason, n in counts.items())

@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from ..zoo.core.cache import cache_dir
 from ..zoo.core.encoder import Encoder
-from ..zoo.core.errors import ConfigError, DataError
+from ..zoo.core.errors import ConfigError, DataError, some
 from ..zoo.core.progress import Bar
 from ..zoo.core.types import Batch
 from ..zoo.statistics.probe import Fold
@@ -47,7 +47,7 @@ from .dataset import SpeechDataset
 from .features import FeatureStore, feature_key, heard
 from .info import CorpusInfo
 from .manifest import Utterance
-from .protocols import Protocol, some, speaker_of, without_speaker
+from .protocols import Protocol, speaker_of, without_speaker
 from .sampler import EvalSampler
 
 UNITS = {

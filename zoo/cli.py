@@ -29,7 +29,7 @@ from ..datamodules.labelling.label import (
     trace,
 )
 from .compare.imported import Columns, import_predictions
-from .core.errors import ConfigError, SerzooError, suggest, system_error
+from .core.errors import ConfigError, SerzooError, counted, suggest, system_error
 from .core.notices import on_terminal
 from .core.progress import Bar
 from .core.registry import Knob
@@ -112,9 +112,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
     console.print(str(done), highlight=False)
     console.print(f"manifest: {path}", highlight=False, markup=False, soft_wrap=True)
     faults, refused = sum(notice.fault for notice in done.warnings), len(done.refusals)
-    why = [
-        f"{n} {what}{'s' * (n > 1)}" for n, what in ((faults, "warning"), (refused, "refusal")) if n
-    ]
+    why = [counted(n, what) for n, what in ((faults, "warning"), (refused, "refusal")) if n]
     if not why:
         return 0
     print(

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers.utils import logging
 
-from .errors import ConfigError, first_line
+from .errors import ConfigError, first_line, some
 from .files import parse_json, read_text
 from .types import SAMPLE_RATE
 
@@ -164,7 +164,7 @@ class Published:
         if missing := sorted(report["missing_keys"]):
             raise ConfigError(
                 f"the weights of {self.called} lack {len(missing)} that a {config.model_type} "
-                f"needs here ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}), and "
+                f"needs here ({some(missing, 3)}), and "
                 "random ones would take their place; was it trained for another task, or saved "
                 "from another model or by another toolkit?"
             )
