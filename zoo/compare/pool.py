@@ -62,13 +62,10 @@ class Job:
 
 def devices() -> tuple[str, int]:
     """Kind and number of devices to run cells on: every GPU, or every CPU core but at least one."""
-    import torch
+    from ..run.devices import first_device, number_of
 
-    if torch.cuda.is_available():
-        return "cuda", torch.cuda.device_count()
-    return "cpu", len(os.sched_getaffinity(0)) if hasattr(
-        os, "sched_getaffinity"
-    ) else os.cpu_count() or 1
+    device = first_device()
+    return device.type, number_of(device)
 
 
 def threads_of(workers: int, share: int | None = None) -> int:

@@ -23,6 +23,7 @@ from ..core.progress import Bar
 from ..core.types import SAMPLE_RATE, Batch, Targets
 from ..statistics.rates import log_softmax
 from .config import DataConfig
+from .devices import first_device
 from .module import SERModule
 from .predictions import Columns, Predictions, Row, suffix_of
 from .recordings import Recording, Samples, recordings
@@ -261,7 +262,7 @@ def _module(model: SERModule | str | Path) -> SERModule:
     if isinstance(model, SERModule):
         return model
     module = SERModule.load_from_checkpoint(model)
-    return module.to("cuda" if torch.cuda.is_available() else "cpu")
+    return module.to(first_device())
 
 
 def _job(
