@@ -10,16 +10,16 @@ import pytest
 import soundfile
 from facts import says
 from serzoo.datamodules.corpora.synthetic import prepare
-from serzoo.datamodules.synthetic.generate import generate as synthetic
-from serzoo.datamodules.synthetic.generate.acting import (
+from serzoo.datamodules.synthetic.acting import (
     EMOTIONS,
     NEUTRAL_WORDED,
     WORDED,
     speaker,
     takes,
 )
-from serzoo.datamodules.synthetic.generate.espeak import ACCENTS, Espeak
-from serzoo.datamodules.synthetic.generate.generate import act, ensure_synthetic, generate
+from serzoo.datamodules.synthetic.espeak import ACCENTS, Espeak
+from serzoo.datamodules.synthetic.generate import act, ensure_synthetic, generate
+from serzoo.datamodules.synthetic.generate import generate as synthetic
 from serzoo.zoo.core.errors import ConfigError, DataError
 
 pytest.importorskip("espeakng_loader", reason="needs the extra quickstart")
