@@ -43,6 +43,11 @@ from .manifest import Utterance, is_inside, write_lines, write_manifest
 from .protocols import listed_speakers
 from .walk import Spelling, as_on_disk, respelt
 
+PREPARE_VERSION = 1
+"""Prepared corpora are remembered under it. Raise it with every change, here or in what is called
+(finding files, decoding, refusing, hashing, notes), of what is written for the same files; a
+change of one reader raises the ``VERSION`` of that reader."""
+
 SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
 NEAREST = 20  # missing files that another name is looked up for (our choice)
 SLACK = 0.05  # seconds that an annotated end may lie behind the end of the file (our choice)
