@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..zoo.core.errors import ConfigError, DataError
+from ..zoo.core.errors import ConfigError, DataError, counted
 from .containers import Claim, Patched, claim, mp3_claim
 from .manifest import Utterance
 from .placeholders import problem
@@ -205,7 +205,7 @@ def mix(samples: Samples, channel: int | None, name: str) -> Samples:
     have = samples.shape[1]
     if channel is not None and channel > have:
         raise AudioError(
-            f"{name} has {have} channel{'s' if have > 1 else ''}, so there is no channel "
+            f"{name} has {counted(have, 'channel')}, so there is no channel "
             f"{channel} (they are counted from 1); set channel=first, or channel=mean",
             f"no channel {channel}",
         )

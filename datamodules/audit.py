@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..zoo.core.errors import some
 from ..zoo.core.speakers import ACCEPT, cannot_tell
 from .manifest import Utterance
 from .protocols import (
@@ -21,7 +22,6 @@ from .protocols import (
     Split,
     listed_speakers,
     sentence,
-    some,
     speaker_of,
     speakers_of,
     without_speaker,

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,11 @@ from typing import Any
 
 from ..zoo.core import registry
 from ..zoo.core.cache import cache_dir
-from ..zoo.core.errors import ConfigError, DataError, DataWarning
+from ..zoo.core.errors import ConfigError, DataError, DataWarning, first_line
 from ..zoo.core.notices import tell
 from .audio import Level, decode_utterance, parse_channel
 from .manifest import Utterance, read_manifest, read_sidecar, validate, write_lines
-from .prepare import Prepared, beside, prepare, sample_hash, tell_notes
+from .prepare import PREPARE_VERSION, Prepared, beside, prepare, sample_hash, tell_notes
 from .synthetic.generate import ensure_synthetic
 from .walk import as_on_disk, respelt, walk
 
@@ -277,7 +278,8 @@ def _prepared(
 ) -> tuple[list[Utterance], dict[str, Any]]:
     """Prepare, or read what an earlier call wrote for the very same files."""
     folder = cache_dir() / "manifests"
-    path = folder / f"{corpus}-{_listing(root, options)}.jsonl"
+    made = {"options": options, "prepare": PREPARE_VERSION, "reader": _version(corpus)}
+    path = folder / f"{corpus}-{_listing(root, made)}.jsonl"
     found = _remembered(path)
     if found is None:
         done = prepare(corpus, root=root, out=path, options=options, progress=progress)
@@ -302,7 +304,7 @@ def _remembered(path: Path) -> tuple[list[Utterance], dict[str, Any]] | None:
         if len(utterances) != notes["utterances"]:
             raise ValueError(f"{len(utterances)} utterances of {notes['utterances']}")
     except (ValueError, KeyError, TypeError) as error:
-        reason = str(error).partition("\n")[0][:200]
+        reason = first_line(error)[:200]
         warnings.warn(
             f"{path} of the cache is damaged ({reason}); {path.stem.rpartition('-')[0]} is "
             "prepared again",
@@ -351,12 +353,23 @@ def prepare_corpus(
     return done, path
 
 
-def _listing(root: Path, options: dict[str, Any]) -> str:
-    """Hash of every file's path, size and time: a changed corpus is prepared anew."""
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
-    code = Path(__file__).parent
-    for source in sorted([*code.glob("*.py"), *code.glob("corpora/*.py")]):
-        digest.update(source.read_bytes())  # a changed reader, too
+def _version(corpus: str) -> Any:
+    """What tells that a reader has changed: its ``VERSION``, or else a hash of its file."""
+    module = sys.modules[registry.get("corpora", corpus).__module__]
+    version = getattr(module, "VERSION", None)
+    if version is None and module.__file__:
+        version = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+    return version
+
+
+def _listing(root: Path, made: dict[str, Any]) -> str:
+    """Hash of every file's path, size and time: a changed corpus is prepared anew.
+
+    Args:
+        root: of the corpus.
+        made: what else decides what is prepared.
+    """
+    digest = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode())
     found = walk(root)
     for path, stat in found.files.items():
         name = os.fsencode(path.relative_to(root))

@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from ..zoo.core.cache import features_dir
 from ..zoo.core.encoder import Encoder
 from ..zoo.core.errors import DataError, DataWarning
+from ..zoo.core.progress import Bar
 from .audio import decode, read_utterance
 from .manifest import Utterance
 from .prepare import sample_hash
@@ -100,8 +99,16 @@ class Filling:
         before = next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
         self.encoder.eval().to(self.device)
         try:
-            with ThreadPoolExecutor(READERS) as self.reader, _Bar(len(order), progress) as self.bar:
-                return complete(self.shards, order, facts, self._take, self._make, self.bar.left)
+            bar = Bar("features", len(order), shown=progress)
+            with ThreadPoolExecutor(READERS) as self.reader, bar as self.bar:
+                return complete(
+                    self.shards,
+                    order,
+                    facts,
+                    self._take,
+                    self._make,
+                    lambda missing: bar.reach(len(order) - missing),
+                )
         finally:
             self.encoder.to(before).train(was_training)
 
@@ -174,30 +181,6 @@ class Filling:
                 f"{self.shards.folder}; they are computed anew in every epoch instead, which is "
                 f"slow. Free some space (`serzoo cache list`), keep fewer layers, or {ADVICE}"
             )
-
-
-class _Bar:
-    """How many rows are there, of all that were missing; drawn on a terminal's standard error."""
-
-    def __init__(self, total: int, progress: bool) -> None:
-        console = Console(stderr=True)
-        shown = progress and console.is_terminal
-        self.total = total
-        self.progress = Progress(console=console, disable=not shown, transient=True)
-        self.task = self.progress.add_task("features", total=total)
-
-    def left(self, missing: int) -> None:
-        self.progress.update(self.task, completed=self.total - missing)
-
-    def advance(self, number: int) -> None:
-        self.progress.advance(self.task, number)
-
-    def __enter__(self) -> _Bar:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
 
 
 def _gib(number: float) -> str:

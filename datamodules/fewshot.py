@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..zoo.core.errors import ConfigError, DataError
+from ..zoo.core.errors import ConfigError, DataError, some
 from ..zoo.core.files import read_json, write_json
 from ..zoo.core.speakers import REFUSE
 from ..zoo.core.taxonomy import Taxonomy
@@ -25,7 +25,7 @@ from .catalog import open_corpora
 from .info import CorpusInfo
 from .labels import class_indices
 from .manifest import Utterance
-from .protocols import Protocol, Split, listed_speakers, some
+from .protocols import Protocol, Split, listed_speakers
 from .speech import SpeechDataModule
 
 MOST_SHOTS = 64

@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from math import isnan
 from pathlib import Path
@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from ..zoo.core import registry
-from ..zoo.core.errors import DataError, DataNote, DataWarning, counted, system_error
+from ..zoo.core.errors import DataError, DataNote, DataWarning, counted, system_error, tally
 from ..zoo.core.files import check_place
 from ..zoo.core.notices import shown, tell
+from ..zoo.core.progress import Bar
 from ..zoo.core.speakers import counted_speakers
 from .audio import (
     LOSS,
@@ -41,6 +42,11 @@ from .info import CorpusInfo
 from .manifest import Utterance, is_inside, write_lines, write_manifest
 from .protocols import listed_speakers
 from .walk import Spelling, as_on_disk, respelt
+
+PREPARE_VERSION = 1
+"""Prepared corpora are remembered under it. Raise it with every change, here or in what is called
+(finding files, decoding, refusing, hashing, notes), of what is written for the same files; a
+change of one reader raises the ``VERSION`` of that reader."""
 
 SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
 NEAREST = 20  # missing files that another name is looked up for (our choice)
@@ -119,7 +125,7 @@ class Prepared:
             f"{counted_speakers(listed_speakers(self.utterances))}, {seconds / 60:.1f} min"
         )
         if self.refusals:
-            text += f"; refused {len(self.refusals)} ({_counted(self.refused)})"
+            text += f"; refused {len(self.refusals)} ({tally(self.refused)})"
         return text
 
 
@@ -237,7 +243,7 @@ def prepare(
             utterances.append(result)
     refusals = _with_nearest(refusals, Spelling(root))
     if not utterances:
-        reasons = _counted(dict(Counter(r.reason for r in refusals).most_common()))
+        reasons = tally(dict(Counter(r.reason for r in refusals).most_common()))
         first = f" (first: {refusals[0].path}: {refusals[0].detail})" if refusals else ""
         raise DataError(
             f"{corpus}: none of {len(found)} utterances under {root} can be used"
@@ -351,13 +357,13 @@ def _listen(
         by_file.setdefault(utterance.audio, []).append(utterance)
     done: dict[str, Utterance | Refusal] = {}
     workers = min(8, os.cpu_count() or 1)
-    with _bar(len(by_file), progress) as advance, ThreadPoolExecutor(workers) as pool:
+    with Bar("listening", len(by_file), shown=progress) as bar, ThreadPoolExecutor(workers) as pool:
         heard = pool.map(lambda group: _hear(group, root), by_file.values())
         for audio, (results, loss) in zip(by_file, heard, strict=True):
             done.update((result.id, result) for result in results)
             if loss is not None:
                 losses[audio] = loss
-            advance()
+            bar.advance()
     return (done[u.id] for u in utterances)
 
 
@@ -425,29 +431,6 @@ def sample_hash(samples: Samples) -> str:
     return hashlib.sha256(whole.tobytes()).hexdigest()[:16]
 
 
-@contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Any]:
-    """A function to call once per file; draws on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    ticks = iter(
-        track(
-            range(total),
-            "listening",
-            console=console,
-            disable=not (progress and console.is_terminal),
-            transient=True,
-        )
-    )
-    try:
-        yield lambda: next(ticks, None)
-    finally:
-        for _ in ticks:  # run to its end, which removes the bar
-            pass
-
-
 def _write(prepared: Prepared, out: Path) -> None:
     """Refusals and notes first: the manifest's presence says that all three are whole."""
     write_lines(
@@ -465,7 +448,3 @@ def beside(manifest: Path, ending: str) -> Path:
     """The file of a manifest that ends so instead of ``.jsonl``."""
     base = manifest.with_suffix("") if manifest.suffix == ".jsonl" else manifest
     return base.with_name(base.name + ending)
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{reason} {n}" for reason, n in counts.items())

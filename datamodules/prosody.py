@@ -36,7 +36,8 @@ import numpy.typing as npt
 
 from ..zoo.core.cache import cache_dir
 from ..zoo.core.encoder import Encoder
-from ..zoo.core.errors import ConfigError, DataError
+from ..zoo.core.errors import ConfigError, DataError, some
+from ..zoo.core.progress import Bar
 from ..zoo.core.types import Batch
 from ..zoo.statistics.probe import Fold
 from .audio import SAMPLE_RATE, Samples, read_utterance
@@ -46,7 +47,7 @@ from .dataset import SpeechDataset
 from .features import FeatureStore, feature_key, heard
 from .info import CorpusInfo
 from .manifest import Utterance
-from .protocols import Protocol, some, speaker_of, without_speaker
+from .protocols import Protocol, speaker_of, without_speaker
 from .sampler import EvalSampler
 
 UNITS = {
@@ -230,17 +231,17 @@ def prosody(
 def _measured(
     utterances: Sequence[Utterance], roots: dict[str, Path], max_seconds: float, progress: bool
 ) -> Iterator[Measured]:
-    from rich.progress import track
-
     pyworld()
     store = _Store()
-    for u in track(utterances, description="prosody", disable=not progress):
-        key = feature_key(u, u.sha or heard(u, roots), max_seconds)
-        found = store.get(key)
-        if found is None:
-            found = measure(read_utterance(u, roots[u.corpus], max_seconds))
-            store.put(key, found)
-        yield found
+    with Bar("prosody", len(utterances), shown=progress) as bar:
+        for u in utterances:
+            key = feature_key(u, u.sha or heard(u, roots), max_seconds)
+            found = store.get(key)
+            if found is None:
+                found = measure(read_utterance(u, roots[u.corpus], max_seconds))
+                store.put(key, found)
+            yield found
+            bar.advance()
 
 
 class _Store:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from ..zoo.core import shipped
-from ..zoo.core.errors import ConfigError, DataError, suggest
+from ..zoo.core.errors import ConfigError, DataError, some, suggest
 from ..zoo.core.speakers import ACCEPT, REFUSE
 from .manifest import Utterance
 
@@ -192,12 +192,6 @@ def unit_of(utterance: Utterance) -> str:
 def listed_speakers(utterances: Iterable[Utterance]) -> list[str]:
     """What a record keeps: ``corpus/speaker``, and ``corpus/`` for those who are not known."""
     return sorted({speaker_of(u) or f"{u.corpus}/" for u in utterances})
-
-
-def some(names: Iterable[str], n: int = 5) -> str:
-    """The first names, sorted, and how many more there are."""
-    names = sorted(names)
-    return ", ".join(names[:n]) + (f", ... {len(names) - n} more" if len(names) > n else "")
 
 
 # ---- Files of protocols: what may be written in them, by name and version.

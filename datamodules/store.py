@@ -5,7 +5,7 @@
 - ``store.json``: what the rows are, in words and as the encoder's ``extraction()``;
 - ``<name>.bin``: the values of many rows, one behind the other, little-endian, nothing else;
 - ``<name>.json``: the index of that shard: key, shape and seconds of speech of each row;
-- ``<name>.claim`` and ``.lock``: see ``claims.py``.
+- ``<name>.claim`` and ``.lock``: see below.
 
 A shard is written under another name, reaches the disk, is measured, takes its name; then its index
 does the same. So an index tells of a whole shard, and a shard without an index, or of another size
@@ -15,7 +15,6 @@ than its index says, is never read. No pickle, and no torch: the command line li
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
@@ -26,11 +25,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import Timeout
 
+from ..zoo.core import files
 from ..zoo.core.errors import ConfigError, DataWarning
 
 # ---- Processes share the filling of a store without talking to each other.
@@ -47,22 +48,15 @@ POLL = 0.1  # seconds between two looks at what others are doing
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a store's folder, which is made where there is none."""
-    path = folder / ".lock"
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = path.open("a")
-        except FileNotFoundError:  # removed between the two lines
-            continue
-        with handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as held:
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
             try:
-                same = os.path.samestat(os.fstat(handle.fileno()), path.stat())
-            except FileNotFoundError:
-                same = False
-            if same:  # else the store was removed while we waited, and this lock with it
-                yield
-                return
+                held.enter_context(files.locked(folder / ".lock"))
+                break
+            except FileNotFoundError:  # the store was removed while we waited, and its lock too
+                continue
+        yield
 
 
 def claimed(folder: Path) -> dict[str, set[str]]:
@@ -70,24 +64,18 @@ def claimed(folder: Path) -> dict[str, set[str]]:
     living = {}
     for path in folder.glob("*.claim"):
         try:
-            handle = path.open("r+")
-        except FileNotFoundError:  # its owner has just ended it
-            continue
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                living[path.stem] = _keys(handle)
-                continue
-            path.unlink(missing_ok=True)
+            with files.file_lock(path).acquire(blocking=False):
+                path.unlink(missing_ok=True)
+        except Timeout:
+            living[path.stem] = _keys(path)
     return living
 
 
-def _keys(handle: IO[str]) -> set[str]:
+def _keys(path: Path) -> set[str]:
     """Of a living claim. One that cannot be read claims nothing: its rows may be made twice."""
     try:
-        return set(json.load(handle))
-    except (ValueError, TypeError):
+        return set(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
         return set()
 
 
@@ -102,11 +90,10 @@ class Claim:
     def __init__(self, folder: Path, keys: Sequence[str]) -> None:
         self.name, self.keys = secrets.token_hex(8), list(keys)
         self.path = folder / f"{self.name}.claim"
-        self.handle = self.path.open("x")
+        self.lock = files.file_lock(self.path)
+        self.lock.acquire(blocking=False)
         try:
-            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            json.dump(self.keys, self.handle)
-            self.handle.flush()
+            self.path.write_text(json.dumps(self.keys))
         except BaseException:  # a full disk, for one
             self.release()
             raise
@@ -114,8 +101,7 @@ class Claim:
     def release(self) -> None:
         """Give the rows up, written or not."""
         self.path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # what a full disk did not take
-            self.handle.close()
+        self.lock.release()
 
 
 def complete(

@@ -4,6 +4,9 @@ A reader is ``prepare(root, *, ...)``: it reads names and tables, never audio, a
 :class:`~serzoo.datamodules.manifest.Utterance` per recording, with ``end=nan`` and
 ``sample_rate=0``, which the engine (:func:`serzoo.datamodules.prepare.prepare`) fills in. What it
 leaves out it says with :func:`note`.
+
+Each has a ``VERSION``. Raise it with every change of what it yields or says for the same files:
+prepared corpora are remembered under it. Of a reader without one the whole file counts.
 """
 
 from __future__ import annotations

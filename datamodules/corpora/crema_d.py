@@ -16,6 +16,7 @@ from ..layout import check_once, listing, read_table
 from ..manifest import Utterance
 from . import find_files, left_out, note, nothing_found, utterance
 
+VERSION = 1
 SENTENCES = {
     "IEO": "It's eleven o'clock.",
     "TIE": "That is exactly what happened.",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path, PurePosixPath
 
-from ...zoo.core.errors import DataError, suggest
+from ...zoo.core.errors import DataError, some, suggest
 from ...zoo.core.files import OLD, decode
 from ..audio import SUFFIXES
 from ..layout import is_missing, one_spelling
@@ -19,6 +19,7 @@ from ..manifest import Utterance, is_inside
 from . import note
 from .folder import NO_SPEAKERS
 
+VERSION = 1
 DELIMITERS = ",\t;|"
 FACTS = ("gender", "language", "session", "valence", "arousal", "dominance")
 """Fields that may be unknown in words: ``nan``, ``N/A``."""
@@ -260,7 +261,7 @@ def _refuse_ratings(path: Path, rows: list[_Row], root: Path, id: str | None) ->
     if not twice:
         return
     name, same = next(iter(twice.items()))
-    lines = ", ".join(str(row.line) for row in same[:4]) + (", ..." if len(same) > 4 else "")
+    lines = some([row.line for row in same], 4)
     what = f"{path.name}: {len(twice)} ids occur more than once (first: {name}, lines {lines}"
     if len({row.cells["audio"] for row in same}) > 1:
         raise DataError(

@@ -13,6 +13,7 @@ from ..layout import check_once
 from ..manifest import Utterance
 from . import find_files, left_out, nothing_found, split_names, utterance
 
+VERSION = 1
 SENTENCES = {
     "a01": "Der Lappen liegt auf dem Eisschrank.",
     "a02": "Das will sie am Mittwoch abgeben.",

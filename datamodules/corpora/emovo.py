@@ -13,6 +13,7 @@ from ..layout import check_once
 from ..manifest import Utterance
 from . import find_files, left_out, nothing_found, split_names, utterance
 
+VERSION = 1
 _NAME = r"(?i)(dis|gio|pau|rab|sor|tri|neu)-([fm][123])-(b[1-3]|l[1-4]|n[1-5]|d[12])"
 
 SENTENCES = {

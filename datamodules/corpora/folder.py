@@ -12,6 +12,7 @@ from ..manifest import Utterance
 from ..walk import Found
 from . import left_out, look, note, utterance
 
+VERSION = 1
 NO_SPEAKERS = (
     "nothing tells who speaks: the speaker of all {n} utterances is unknown, so folds by speaker "
     "are refused (see data.unknown_speakers) and numbers have no interval; {remedy}"

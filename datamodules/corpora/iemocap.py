@@ -17,6 +17,7 @@ from ..layout import listing
 from ..manifest import Utterance
 from . import find_files, note, utterance
 
+VERSION = 1
 _NAME = re.compile(r"(?P<session>Ses0[1-5])(?P<dialogue>[FM]_\w+)_(?P<who>[FM])(?P<turn>\d{3})")
 _RATED = re.compile(
     r"\[[\d.\s-]+\]\s+(?P<name>\S+)\s+(?P<label>\w+)\s+"

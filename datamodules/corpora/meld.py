@@ -18,6 +18,7 @@ from ..layout import check_once, listing, read_table
 from ..manifest import Utterance
 from . import find_files, left_out, note, nothing_found, utterance
 
+VERSION = 1
 # some systems lose the case of names
 _NAME = re.compile(r"dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)", re.IGNORECASE)
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")

@@ -18,6 +18,7 @@ from ..layout import check_once, listing
 from ..manifest import Utterance
 from . import find_files, left_out, note, nothing_found, split_names, utterance
 
+VERSION = 1
 GENDERS = {  # as in data.tsv, for copies that come without it
     **dict.fromkeys(("EB0", "IC0", "KD0", "MK0"), "female"),
     **dict.fromkeys(("KS0", "MP0", "SM0", "TP0", "WR0"), "male"),

@@ -15,6 +15,7 @@ from ..layout import check_once
 from ..manifest import Utterance
 from . import find_files, left_out, nothing_found, utterance
 
+VERSION = 1
 SENTENCES = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
 _NAME = re.compile(
     r"(?P<modality>\d\d)-(?P<channel>\d\d)-(?P<emotion>\d\d)-\d\d-(?P<sentence>\d\d)-\d\d-"

@@ -15,6 +15,7 @@ from ..layout import check_once
 from ..manifest import Utterance
 from . import find_files, left_out, nothing_found, utterance
 
+VERSION = 1
 _NAME = re.compile(r"(?:(DC|JE|JK|KL)_)?(sa|su|a|d|f|h|n)(\d{2})")
 _SPEAKERS = ("DC", "JE", "JK", "KL")
 

@@ -12,6 +12,8 @@ from ..manifest import Utterance
 from ..synthetic.generate import generate
 from . import utterance
 
+VERSION = 1
+
 
 def prepare(
     root: Path,

@@ -9,6 +9,8 @@ from ..manifest import Utterance
 from . import utterance
 from .synthetic import listed
 
+VERSION = 1
+
 
 def prepare(
     root: Path,

@@ -14,6 +14,7 @@ from ..layout import check_once
 from ..manifest import Utterance
 from . import find_files, left_out, nothing_found, split_names, utterance
 
+VERSION = 1
 # OA_bite_neutral.wav, in the folder OAF_neutral, lost a letter in the release
 _NAME = r"(?i)(OAF?|YAF)_([a-z]+)_(angry|disgust|fear|happy|neutral|ps|sad)"
 

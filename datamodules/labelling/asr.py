@@ -25,10 +25,10 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from ...zoo.core.errors import ConfigError
+from ...zoo.core.hub import Loaded, Published, quiet
 from ..audio import SAMPLE_RATE, Samples, read_utterance
 from ..manifest import Utterance
 from ..sampler import pack
-from .loading import Loaded, load, quiet, read_config
 from .stage import Stage
 
 # ---- Speech to words: recognisers of ``transformers``, or PocketSphinx where nothing can be
@@ -171,7 +171,8 @@ def load_recogniser(
     device: str,
 ) -> Recogniser:
     """What :func:`.recognisers.recogniser` gives for a model of ``transformers``."""
-    config = read_config(name, revision, "asr")
+    published = Published.find("asr", name, revision, example=DEFAULT)
+    config = published.config()
     kind = _kind(config)
     if kind is None:
         raise ConfigError(
@@ -188,10 +189,9 @@ def load_recogniser(
             raise ConfigError(
                 f"beams={beams} is for encoder-decoders, and asr={name} has CTC; leave beams out"
             )
-        model = load(AutoModelForCTC, name, revision, "asr", dtype=dtype, device=device)
-        return CTC(model, revision)
-    model = load(AutoModelForSpeechSeq2Seq, name, revision, "asr", dtype=dtype, device=device)
-    return Writer(model, revision, beams=beams, language=language)
+        return CTC(published.load(AutoModelForCTC, dtype=dtype, device=device))
+    model = published.load(AutoModelForSpeechSeq2Seq, dtype=dtype, device=device)
+    return Writer(model, beams=beams, language=language)
 
 
 def _kind(config: Any) -> str | None:
@@ -212,11 +212,11 @@ def _names(entry: Any) -> Sequence[str]:
 class _Model(Recogniser):
     windowed = False  # whether all is padded to one length anyway
 
-    def __init__(self, loaded: Loaded, revision: str | None) -> None:
+    def __init__(self, loaded: Loaded) -> None:
         self.loaded, self.model, self.source = loaded, loaded.model, loaded.source
-        options = {"revision": revision, "trust_remote_code": False}
-        self.extractor: Any = AutoFeatureExtractor.from_pretrained(loaded.path, **options)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(loaded.path, **options)
+        part = loaded.published.part
+        self.extractor: Any = part(AutoFeatureExtractor, "preprocessor_config.json")
+        self.tokenizer: Any = part(AutoTokenizer, "the tokenizer's files")
         rate = self.extractor.sampling_rate
         if rate != SAMPLE_RATE:
             raise ConfigError(
@@ -249,8 +249,8 @@ class CTC(_Model):
     frames that emits each (our choice: frames of blanks would hide unsure tokens).
     """
 
-    def __init__(self, loaded: Loaded, revision: str | None) -> None:
-        super().__init__(loaded, revision)
+    def __init__(self, loaded: Loaded) -> None:
+        super().__init__(loaded)
         # others normalise over padding, or let it through: each utterance alone
         self.batched = bool(
             getattr(self.model.config, "feat_extract_norm", None) == "layer"
@@ -293,10 +293,8 @@ class Writer(_Model):
     own distribution (before Whisper's suppressed tokens are taken out).
     """
 
-    def __init__(
-        self, loaded: Loaded, revision: str | None, *, beams: int, language: str | None
-    ) -> None:
-        super().__init__(loaded, revision)
+    def __init__(self, loaded: Loaded, *, beams: int, language: str | None) -> None:
+        super().__init__(loaded)
         self.beams, self.language = beams, language
         self.whisper = self.windowed = self.model.config.model_type == "whisper"
         self.batched = self.whisper

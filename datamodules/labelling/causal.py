@@ -12,7 +12,7 @@ from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
 from ...zoo.core.errors import ConfigError
-from .loading import load
+from ...zoo.core.hub import Published
 from .nli import length_limit, tokenizer_of
 from .scorers import BLANK, Hypothesis, Scorer, Scores, device_of
 
@@ -50,14 +50,15 @@ class Causal(Scorer):
         if frame.count(BLANK) != 1:
             raise ConfigError(f"frame={frame}; give one {BLANK} where the transcript is put")
         self.frame, self.device = frame, device_of(device)
-        self.loaded = load(AutoModelForCausalLM, model, revision, "model", device=self.device)
+        published = Published.find("model", model, revision, example="gpt2")
+        self.loaded = published.load(AutoModelForCausalLM, device=self.device)
         self.model, self.source = self.loaded.model, self.loaded.source
         if getattr(self.model, "_is_stateful", False):
             raise ConfigError(
                 f"model={model} is a {self.model.config.model_type}, whose memory is a running "
                 "state that classes cannot share; give a model that attends, such as gpt2"
             )
-        self.tokenizer = tokenizer_of(self.loaded.path, revision)
+        self.tokenizer = tokenizer_of(published)
         self.limit = length_limit(self.tokenizer, self.model.config)
 
     def settings(self) -> dict[str, Any]:

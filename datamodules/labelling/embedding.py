@@ -10,12 +10,13 @@ import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from ...zoo.core.errors import ConfigError
-from ...zoo.core.hub import weights_digest
+from ...zoo.core.errors import ConfigError, first_line
+from ...zoo.core.hub import NO_PICKLE, Published, weights_digest
 from .scorers import Hypothesis, Scorer, Scores, device_of
 
 WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
 """Files of a hub model that are fetched: no pickles, no other frameworks' weights, no code."""
+EXAMPLE = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 class Embedding(Scorer):
@@ -64,8 +65,7 @@ class Embedding(Scorer):
             if not any(pickled.parent.glob("*.safetensors")):
                 raise ConfigError(
                     f"model={model} holds {pickled.relative_to(folder)} and no model.safetensors "
-                    "beside it; serzoo never unpickles weights: save it again with "
-                    "SentenceTransformer.save"
+                    f"beside it, and {NO_PICKLE}; save it again with SentenceTransformer.save"
                 )
         try:
             self.model = SentenceTransformer(
@@ -76,9 +76,8 @@ class Embedding(Scorer):
                 model_kwargs={"use_safetensors": True, "dtype": "float32"},
             ).eval()
         except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-            reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
             raise ConfigError(
-                f"model={model} cannot be loaded ({reason}); give the folder that "
+                f"model={model} cannot be loaded ({first_line(error)}); give the folder that "
                 "SentenceTransformer.save wrote, or a hub id of such a model"
             ) from error
         self.weights = weights_digest(self.model)
@@ -110,20 +109,13 @@ class Embedding(Scorer):
 
 def _folder(model: str, revision: str | None) -> Path:
     """The folder of a model; a hub's is fetched, and named by its commit."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if revision is not None:
-            raise ConfigError(
-                f"model={model} is a local folder, which has no revision '{revision}'; leave it out"
-            )
-        return folder.resolve()
-    if model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise ConfigError(f"model={model} reads like a folder, but there is none; give another")
+    published = Published.find("model", model, revision, example=EXAMPLE)
+    if published.local:
+        return Path(published.path).resolve()
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(WANTED)))
     except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
         raise ConfigError(
-            f"model={model} cannot be fetched ({reason}); check the spelling and the connection, "
-            "or give the folder of a downloaded copy"
+            f"model={model} cannot be fetched ({first_line(error)}); check the spelling and the "
+            "connection, or give the folder of a downloaded copy"
         ) from error

@@ -15,16 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
-from ...zoo.core.errors import ConfigError, DataError, suggest
+from ...zoo.core.errors import ConfigError, DataError, suggest, tally
+from ...zoo.core.progress import Bar
 from ...zoo.core.registry import Knob, check_knobs, get, names, schema_of
 from ...zoo.core.taxonomy import Taxonomy
 from ..catalog import Speech, open_corpora
@@ -51,17 +44,12 @@ def unfinished(stage: Stage, done: Done, shard: Shard) -> str:
     )
 
 
-def counted(counts: Mapping[str, int]) -> str:
-    """``a 1, b 2``."""
-    return ", ".join(f"{k} {v}" for k, v in counts.items())
-
-
 def told_transcripts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Transcripts by source, and what was turned away."""
     sources = Counter(r["text_source"] or "none" for r in rows)
     lost = rejected(rows)
-    gone = f"; turned away: {counted(lost)}" if lost else ""
-    return [f"transcripts: {len(rows)} ({counted(sources)}){gone}"]
+    gone = f"; turned away: {tally(lost)}" if lost else ""
+    return [f"transcripts: {len(rows)} ({tally(sources)}){gone}"]
 
 
 def told_labels(record: Mapping[str, Any], folder: Path) -> list[str]:
@@ -73,7 +61,7 @@ def told_labels(record: Mapping[str, Any], folder: Path) -> list[str]:
         if value or step["before"] != step["after"]:
             shown.append(f"select: {step['criterion']}{value}: {step['before']} -> {step['after']}")
     last = chosen["counts"][-1]["classes"] or {}
-    shown.append(f"labelled: {sum(last.values())} ({counted(last)})")
+    shown.append(f"labelled: {sum(last.values())} ({tally(last)})")
     shown.append(
         "coverage at thresholds: "
         + ", ".join(f"{c['threshold']:g} {c['share']:.0%}" for c in chosen["coverage"][8::2])
@@ -212,18 +200,13 @@ def progress() -> Iterator[Told]:
 
     A terminal shows a bar for each stage, a file gets a line every :data:`LINE_EVERY` seconds.
     """
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not Console(stderr=True).is_terminal:
         yield _lines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+    with Bar("", 0) as bar:
 
         def told(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done)
+            bar.reach(done, total, name)
 
         yield told
 

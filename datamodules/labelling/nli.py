@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ...zoo.core.errors import ConfigError
-from .loading import load
+from ...zoo.core.hub import Published
 from .scorers import Hypothesis, Scorer, Scores, device_of
 
 
@@ -50,14 +50,15 @@ class NLI(Scorer):
         if batch_tokens < 1:
             raise ConfigError(f"batch_tokens={batch_tokens}; give at least 1")
         self.batch_tokens, self.device = batch_tokens, device_of(device)
-        self.loaded = load(
-            AutoModelForSequenceClassification, model, revision, "model", device=self.device
+        published = Published.find(
+            "model", model, revision, example="cross-encoder/nli-deberta-v3-base"
         )
+        self.loaded = published.load(AutoModelForSequenceClassification, device=self.device)
         self.source = self.loaded.source
         self.model = self.loaded.model
         config = self.model.config
         self.entailment, self.contradiction = places(config.id2label, config.label2id, model)
-        self.tokenizer = tokenizer_of(self.loaded.path, revision)
+        self.tokenizer = tokenizer_of(published)
         if config.pad_token_id is None:  # decoders find the last token by it
             config.pad_token_id = self.tokenizer.pad_token_id
         self.limit = length_limit(self.tokenizer, config)
@@ -123,20 +124,13 @@ def places(id2label: Mapping[int, str], label2id: Mapping[str, int], name: str) 
     return entail[0], against[0]
 
 
-def tokenizer_of(path: str, revision: str | None) -> Any:
+def tokenizer_of(published: Published) -> Any:
     """The tokenizer of a model; the end of text pads where it has no token for padding.
 
     Raises:
         ConfigError: when there is none.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
-        raise ConfigError(
-            f"the tokenizer of model={path} cannot be loaded ({reason}); put its files beside "
-            "config.json"
-        ) from error
+    tokenizer = published.part(AutoTokenizer, "the tokenizer's files")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

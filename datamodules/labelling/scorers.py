@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...zoo.core import registry
-from ...zoo.core.errors import ConfigError, suggest
+from ...zoo.core.errors import ConfigError, first_line, suggest
 
 Scores = NDArray[np.float64]
 
@@ -124,8 +124,9 @@ def device_of(device: str) -> torch.device:
         torch.empty(0, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device={device} cannot be used ({reason}); give auto or cpu") from error
+        raise ConfigError(
+            f"device={device} cannot be used ({first_line(error)}); give auto or cpu"
+        ) from error
 
 
 def hypotheses(

@@ -16,20 +16,18 @@ how many there were, even where a batch's neighbours move the last bits of a num
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...zoo.core.errors import ConfigError, DataError
-from ...zoo.core.files import json_lines, read_json
+from ...zoo.core.files import json_lines, locked, read_json
 from ..manifest import Utterance, write_lines
 
 # ---- What the rows of a stage depend on, and the refusal to mix those of two settings.
@@ -185,10 +183,10 @@ def run(
     parts = chunks(stage, utterances)
     base, merged = Path(folder) / stage.name, Path(folder) / f"{stage.name}.jsonl"
     base.mkdir(parents=True, exist_ok=True)
-    with _lock(base / "settings.lock", wait=True):
+    with locked(base / "settings.lock"):
         agree(base / "settings.json", plan_of(utterances, stage.chunk, stage.settings()))
     file = base / f"shard-{k}-of-{n}.jsonl"
-    with _lock(file.with_suffix(".lock")):
+    with locked(file.with_suffix(".lock"), _refusal(file)):
         known = _present(base, parts, repair=file)
         mine = parts[k - 1 :: n]
         total, done = sum(map(len, mine)), sum(u.id in known for p in mine for u in p)
@@ -204,7 +202,7 @@ def run(
                 done += len(part)
                 if told:
                     told(done, total)
-    with _lock(base / "settings.lock", wait=True):
+    with locked(base / "settings.lock"):
         places = _present(base, parts)
         if len(places) == len(utterances):
             write_lines(merged, (_read(places[u.id]) for u in utterances))
@@ -331,19 +329,9 @@ def _read(place: Place) -> str:
         return rows.read(size - 1).decode()
 
 
-@contextmanager
-def _lock(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """One process at a time; the lock ends with its process, however that ends."""
-    with path.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            handle.seek(0)
-            raise ConfigError(
-                f"another process ({handle.read().strip() or '?'}) is at {path.stem} in "
-                f"{path.parent}; wait for it, or take another shard"
-            ) from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield
+def _refusal(file: Path) -> Callable[[str], ConfigError]:
+    """What to raise when another process is at a file of rows."""
+    return lambda process: ConfigError(
+        f"another process ({process}) is at {file.stem} in {file.parent}; wait for it, or take "
+        "another shard"
+    )

@@ -16,13 +16,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...zoo.core.errors import ConfigError, DataError
+from ...zoo.core.errors import ConfigError, DataError, some
 from ...zoo.statistics.confidence import calibrations, risk_coverage
 from ...zoo.statistics.rates import uar_of
 from ...zoo.statistics.speakers import Interval, by_speaker, holm, interval_of, jackknife
 from ...zoo.statistics.table import PredictionTable
 from ..manifest import Utterance
-from ..protocols import Protocol, sentence, some, speaker_of, without_speaker
+from ..protocols import Protocol, sentence, speaker_of, without_speaker
 from .select import THRESHOLDS
 
 DRAWS = 1000

@@ -10,16 +10,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGETS
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     DynamicCache,
@@ -29,6 +26,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from ...zoo.core.errors import ConfigError
+from ...zoo.core.hub import Published
 from .decoding import Allowed, Written, search
 from .spelling import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from .tree import Branch, rank
@@ -338,8 +336,6 @@ def load_pretrained(
 ) -> tuple[Any, PretrainedTokenizer]:
     """A published causal model in float32 and its tokenizer.
 
-    Safetensors only, and no code from the hub: a model that needs either is refused.
-
     Args:
         name: hub id, or a local folder.
         revision: commit, tag or branch of a hub id.
@@ -349,41 +345,13 @@ def load_pretrained(
     Raises:
         ConfigError: saying why it cannot be loaded and what to do.
     """
-    folder = Path(name).expanduser()
-    looks_like_a_path = folder.is_absolute() or name.startswith(".") or name.count("/") > 1
-    if looks_like_a_path and not folder.is_dir():
-        raise ConfigError(
-            f"lm '{name}' reads like a folder, but there is none at {folder.absolute()}; give one "
-            "that holds config.json, model.safetensors and the tokenizer's files, a hub id such "
-            "as gpt2, or lm=scratch"
-        )
-    source = str(folder) if folder.is_dir() else name
-    auto: Any = AutoModelForCausalLM
-    safe = {"revision": revision, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **safe)
-        report: dict[str, Any] = {"missing_keys": ()}
-        if seed is not None:
-            config = AutoConfig.from_pretrained(source, **safe)
-            with seeded(seed):
-                model = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
-        else:
-            model, report = auto.from_pretrained(
-                source, **safe, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
-        raise ConfigError(
-            f"lm '{name}' cannot be loaded ({reason}); give a hub id that this machine can reach, "
-            "a folder that holds config.json, model.safetensors and the tokenizer's files (no "
-            "pickled weights, no code), or lm=scratch"
-        ) from error
-    if missing := sorted(report["missing_keys"]):
-        raise ConfigError(
-            f"the weights of lm '{name}' lack {len(missing)} that a {model.config.model_type} "
-            f"needs ({', '.join(missing[:3])}), and random ones would take their place; was it "
-            "saved from another model?"
-        )
+    source = Published.find("head.lm", name, revision, example="gpt2, or head.lm=scratch")
+    tokenizer = source.part(AutoTokenizer, "the tokenizer's files")
+    if seed is None:
+        model = source.load(AutoModelForCausalLM, trained=True).model
+    else:
+        with seeded(seed):
+            model = source.drawn(AutoModelForCausalLM)
     if getattr(model, "_is_stateful", False):
         raise ConfigError(
             f"lm '{name}' is a {model.config.model_type}, whose memory is a running state that "

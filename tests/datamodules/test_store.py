@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -290,11 +291,11 @@ def test_a_claim_that_a_full_disk_cut_off_stops_nobody(folder, monkeypatch):
     """Its owner is told and lets go; who finds such a claim does not wait for its rows."""
     folder.mkdir(parents=True)
 
-    def full(keys, handle):
+    def full(path, text):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(json, "dump", full)
+        patch.setattr(Path, "write_text", full)
         with pytest.raises(OSError, match="No space"):
             Claim(folder, ["a"])
     assert not list(folder.glob("*.claim"))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...datamodules.corruption import Condition, Corruption
-from ..core.errors import ComparisonError, ConfigError, DataError, suggest
+from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
 from ..core.files import write_json
 from ..report.runs import PREDICTIONS
 from ..run import config
@@ -277,10 +277,9 @@ class Conditions(Plan):
     def notes(self) -> Iterable[str]:
         """Trained cells that cannot be tested."""
         if self.left:
-            first = f"{', '.join(self.left[:5])}{', ...' if len(self.left) > 5 else ''}"
             yield (
                 f"{len(self.left)} cells of {self.suite.of} are not finished or hold no "
-                f"checkpoint, and are not tested: {first}"
+                f"checkpoint, and are not tested: {some(self.left)}"
             )
 
     def facts(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from ..core.errors import counted
 from ..doctor.cost import duration, memory, spoken
 from ..doctor.trial import Trial, undisturbed
 from ..run.build import open_data
@@ -119,7 +120,7 @@ def total(cells: Sequence[Cell], folder: Path, found: Mapping[str, Estimate], wo
     # features of a recipe's utterances by an encoder are shared by all cells on them
     stores = {c.kind[:2] + c.kind[3:]: found[c.name].encoding for c in left}
     seconds = (sum(known) + sum(stores.values())) / max(1, min(workers, len(runs)))
-    text = f"about {spoken(seconds)} for what is left, on {workers} worker" + "s" * (workers != 1)
+    text = f"about {spoken(seconds)} for what is left, on {counted(workers, 'worker')}"
     if len(known) < len(runs):
         text += f"; {len(runs) - len(known)} of {len(runs)} runs are not measured and not in it"
     return text

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import ComparisonError, ConfigError, DataError, suggest
+from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
 from ..core.files import json_lines, read_text, write_json
 from ..report.report import report
 from ..report.runs import KEYS, PREDICTIONS, Run, find_cells
@@ -265,13 +265,6 @@ def _as_scale(
             "scores=ranks if they only order the classes"
         )
     return np.log(np.maximum(values, SMALLEST)), "probabilities"
-
-
-def some(names: Iterable[str], n: int = 5) -> str:
-    """The first names, and how many more there are."""
-    listed = list(names)
-    more = f", ... {len(listed) - n} more" if len(listed) > n else ""
-    return ", ".join(listed[:n]) + more
 
 
 # ---- Where imported predictions stand in a comparison, and whether they are of its test

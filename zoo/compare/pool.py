@@ -8,7 +8,6 @@ is a recorded cell; the rest goes on.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import multiprocessing as mp
 import os
@@ -26,11 +25,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..core.errors import ComparisonError, ConfigError, DataError, system_error
-from ..core.files import read_json, write_json
+from ..core.files import locked, read_json, write_json
 from ..core.notices import collected, tell
+from ..core.progress import Bar
 from ..run.config import RunConfig
 from ..run.record import RECORD, finished, read_record
 
@@ -63,13 +62,10 @@ class Job:
 
 def devices() -> tuple[str, int]:
     """Kind and number of devices to run cells on: every GPU, or every CPU core but at least one."""
-    import torch
+    from ..run.devices import first_device, number_of
 
-    if torch.cuda.is_available():
-        return "cuda", torch.cuda.device_count()
-    return "cpu", len(os.sched_getaffinity(0)) if hasattr(
-        os, "sched_getaffinity"
-    ) else os.cpu_count() or 1
+    device = first_device()
+    return device.type, number_of(device)
 
 
 def threads_of(workers: int, share: int | None = None) -> int:
@@ -373,28 +369,15 @@ def run_jobs(
     failed: list[str] = []
     running: dict[int, str] = {}
     began = time.monotonic()
-    columns = (
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("[dim]{task.fields[now]}"),
-    )
-    with Progress(*columns, console=console, transient=False) as bar, _terminable():
-        task = bar.add_task(what, total=len(todo), now="", left="")
+    with Bar(what, len(todo), console=console, stays=True) as bar, _terminable():
 
-        def show(done: int = 0) -> None:
-            completed = bar.tasks[0].completed + done
-            left = ""
-            if completed:
-                seconds = (time.monotonic() - began) / completed * (len(todo) - completed)
-                left = (
-                    f"about {seconds / 60:.0f} min left"
-                    if seconds >= 90
-                    else f"about {seconds:.0f} s left"
-                )
-            bar.update(task, advance=done, now=", ".join(running.values()), left=left)
+        def show() -> None:
+            notes = [*running.values()]
+            if bar.done:
+                seconds = (time.monotonic() - began) / bar.done * (len(todo) - bar.done)
+                whole = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+                notes.insert(0, f"about {whole} left")
+            bar.note(", ".join(notes))
 
         def started(job: Job, k: int) -> None:
             running[k] = job.name
@@ -412,7 +395,8 @@ def run_jobs(
                 scores = entry.get("metrics") or entry.get("valid")
                 told = f"{part} {scores['uar']:.3f}" if scores else "trained, nothing validated"
                 console.print(f"{job.name}: {told}", highlight=False)
-            show(1)
+            bar.advance()
+            show()
 
         try:
             run(todo, workers=workers, gpus=gpus, started=started, ended=ended, limit=limit)
@@ -426,18 +410,14 @@ def run_jobs(
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """One comparison per folder; the lock ends with its process, however that ends."""
-    with (folder / ".lock").open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise ComparisonError(
-                f"another comparison (process {handle.read().strip() or '?'}) is running in "
-                f"{folder}; wait for it, or choose another --out"
-            ) from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+
+    def refusal(process: str) -> ComparisonError:
+        return ComparisonError(
+            f"another comparison (process {process}) is running in {folder}; wait for it, or "
+            "choose another --out"
+        )
+
+    with locked(folder / ".lock", refusal):
         yield
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -153,6 +153,35 @@ def _refused(error: BaseException) -> tuple[int | None, str]:
     return None, ""
 
 
-def counted(n: int, what: str) -> str:
-    """``1 table``, ``2 tables``."""
-    return f"{n} {what}" + "s" * (n != 1)
+# ---- How things are counted and shortened in messages.
+
+
+def some(names: Iterable[object], n: int = 5) -> str:
+    """The first names, and how many more there are; a set in the order of the alphabet.
+
+    >>> some("abcd", 2)
+    'a, b, ... 2 more'
+    """
+    listed = [str(name) for name in names]
+    if isinstance(names, (set, frozenset)):
+        listed.sort()
+    return ", ".join(listed[:n]) + (f", ... {len(listed) - n} more" if len(listed) > n else "")
+
+
+def counted(n: int, what: str, ending: str = "s") -> str:
+    """``1 table``, ``2 tables``; with the ending ``es``, ``2 processes``."""
+    return f"{n} {what}" + ending * (n != 1)
+
+
+def tally(counts: Mapping[str, int]) -> str:
+    """``missing 2, silent 1``: numbers behind their names."""
+    return ", ".join(f"{name} {n}" for name, n in counts.items())
+
+
+def first_line(error: BaseException) -> str:
+    r"""The first line of an error's text without its full stop, or the error's kind.
+
+    >>> first_line(OSError("cannot connect.\nMore about it"))
+    'cannot connect'
+    """
+    return str(error).strip().split("\n")[0].rstrip(". ") or type(error).__name__

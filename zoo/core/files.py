@@ -12,10 +12,12 @@ import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from .errors import DataError, SerzooError
 
@@ -140,6 +142,39 @@ def new_folder(folder: Path, ours: Collection[str]) -> Iterator[Path]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             path.rename(folder / name)
     shutil.rmtree(old)
+
+
+# ---- Locks between processes. The system drops a lock with its process, however that ends.
+
+
+def file_lock(path: Path) -> FileLock:
+    """A lock on a file, which is made where there is none, and stays; not yet taken."""
+    # without locks of the system, a killed process would hold its own for ever: an error instead
+    return FileLock(path, fallback_to_soft=False, thread_local=False)
+
+
+@contextmanager
+def locked(path: Path, refusal: Callable[[str], SerzooError] | None = None) -> Iterator[None]:
+    """Hold the lock of a file.
+
+    Args:
+        path: of the file; its folder exists.
+        refusal: number of the process that holds it (or ``?``) to what to raise then; None = wait
+            until it is free.
+
+    Raises:
+        SerzooError: the refusal.
+        FileNotFoundError: its folder does not exist, or was removed while this waited.
+    """
+    try:
+        held = file_lock(path).acquire(blocking=refusal is None, poll_interval=0.02)
+    except Timeout:
+        assert refusal is not None
+        raise refusal(path.read_text().strip() or "?") from None
+    with held:
+        if refusal is not None:
+            path.write_text(str(os.getpid()))
+        yield
 
 
 # ---- Bytes to text, and text to JSON: the one place that reads what people and programs have

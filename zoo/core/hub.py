@@ -1,9 +1,12 @@
-"""Published speech encoders, by hub id or local folder: safetensors only, no weight made up."""
+"""Published models, by hub id or local folder: safetensors only, no code, no weight made up."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -16,9 +19,324 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers.utils import logging
 
-from .errors import ConfigError
+from .errors import ConfigError, first_line, some
 from .files import parse_json, read_text
 from .types import SAMPLE_RATE
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+LIBRARY = (RuntimeError, SafetensorError, ValueError, TypeError, KeyError, ImportError)
+"""What ``transformers`` raises of a model that it cannot make, besides the system's errors."""
+NO_PICKLE = "serzoo never unpickles weights, since a pickle can run code"
+CONVERT = (
+    'python -c "import sys, torch; from safetensors.torch import save_file; '
+    "w = torch.load(sys.argv[1] + '/pytorch_model.bin', map_location='cpu', weights_only=True); "
+    "save_file({k: v.clone().contiguous() for k, v in w.items()}, "
+    "sys.argv[1] + '/model.safetensors', metadata={'format': 'pt'})\" "
+)
+"""How a user turns a pickle that they trust into safetensors; followed by the folder."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published model that was found, and is yet to be loaded; made by :meth:`find`.
+
+    Attributes:
+        setting: that named it, for messages: ``encoder.name``.
+        name: as the setting names it: hub id or folder.
+        path: hub id, or the folder with ``~`` written out.
+        local: whether it is a folder.
+        revision: commit, tag or branch of a hub id; None = its main branch.
+        example: a value that the setting may have instead, for messages.
+    """
+
+    setting: str
+    name: str
+    path: str
+    local: bool
+    revision: str | None
+    example: str
+
+    @classmethod
+    def find(
+        cls, setting: str, name: str, revision: str | None = None, *, example: str
+    ) -> Published:
+        """A folder, or what may be a hub id; no server is asked yet.
+
+        Args:
+            setting: that names it, for messages.
+            name: hub id (``facebook/wav2vec2-base``) or local folder.
+            revision: commit, tag or branch of a hub id.
+            example: a value that the setting may have instead: a hub id.
+
+        Raises:
+            ConfigError: it reads like a folder and there is none, or is a folder with a revision.
+        """
+        folder, called = Path(name).expanduser(), f"{setting}={name}"
+        if not folder.is_dir():
+            if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+                raise ConfigError(
+                    f"{called} reads like a folder, but there is none at {folder.absolute()}; "
+                    f"give a folder with config.json and {WEIGHTS[0]}, or a hub id such as "
+                    f"{example}"
+                )
+            return cls(setting, name, name, False, revision, example)
+        if revision is not None:
+            raise ConfigError(
+                f"{called} is a local folder, which has no revision '{revision}'; leave revision "
+                "out (null), or move the folder away to load from the hub"
+            )
+        return cls(setting, name, str(folder), True, None, example)
+
+    @property
+    def called(self) -> str:
+        """``SETTING=NAME``, for messages."""
+        return f"{self.setting}={self.name}"
+
+    def raw_config(self) -> dict[str, Any]:
+        """What ``config.json`` holds, of any kind of model.
+
+        Raises:
+            ConfigError: it cannot be fetched or read.
+        """
+        self._check_config()
+        with self._explained("config.json"):
+            raw, _ = PreTrainedConfig.get_config_dict(self.path, revision=self.revision)
+            return dict(raw)
+
+    def config(self) -> Any:
+        """The configuration, of a kind that ``transformers`` knows.
+
+        Raises:
+            ConfigError: it cannot be fetched or read, or needs code of its own.
+        """
+        self._check_config()
+        return self.part(AutoConfig, "config.json")
+
+    def part(self, auto: Any, file: str) -> Any:
+        """What goes with the weights: ``AutoTokenizer`` and ``tokenizer.json``, for instance.
+
+        Args:
+            auto: a class of ``transformers``.
+            file: that it needs, for messages.
+
+        Raises:
+            ConfigError: it cannot be fetched or read, or needs code of its own.
+        """
+        with self._explained(file):
+            return auto.from_pretrained(self.path, revision=self.revision, trust_remote_code=False)
+
+    def load(
+        self,
+        auto: Any,
+        *,
+        config: Any = None,
+        dtype: str = "float32",
+        device: str | torch.device = "cpu",
+        trained: bool = False,
+    ) -> Loaded:
+        """The model with its weights, in evaluation mode.
+
+        Args:
+            auto: a class of ``transformers``, such as ``AutoModelForCTC``.
+            config: what to make of it; None = its own configuration.
+            dtype: one of :data:`DTYPES`, whatever the weights were saved in.
+            device: where it shall run.
+            trained: whether its weights take gradients.
+
+        Raises:
+            ConfigError: it cannot be loaded, has weights in pickle only, or lacks some.
+        """
+        if dtype not in DTYPES:
+            raise ConfigError(f"there is no number format '{dtype}'; have {', '.join(DTYPES)}")
+        config = self.config() if config is None else config
+        self._check_weights()
+        with self._explained(WEIGHTS[0]), quiet():
+            model, report = auto.from_pretrained(
+                self.path,
+                config=config,
+                revision=self.revision,
+                dtype=DTYPES[dtype],
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        if missing := sorted(report["missing_keys"]):
+            raise ConfigError(
+                f"the weights of {self.called} lack {len(missing)} that a {config.model_type} "
+                f"needs here ({some(missing, 3)}), and "
+                "random ones would take their place; was it trained for another task, or saved "
+                "from another model or by another toolkit?"
+            )
+        if not trained:
+            model.requires_grad_(False)
+        return Loaded(self, model.eval().to(device), self._commit())
+
+    def _commit(self) -> str | None:
+        """The commit behind the revision, which names the folder of config.json in the cache."""
+        if self.local:
+            return None
+        with self._explained("config.json"):
+            found = hf_hub_download(self.path, "config.json", revision=self.revision)
+        return Path(found).parent.name
+
+    def drawn(self, auto: Any) -> Any:
+        """The model of its configuration in float32 with random weights; its own are not read.
+
+        Args:
+            auto: a class of ``transformers``.
+
+        Raises:
+            ConfigError: the configuration cannot be read, or is of another kind.
+        """
+        with self._explained("config.json"):
+            return auto.from_config(self.config(), dtype=torch.float32, trust_remote_code=False)
+
+    def text(self, file: str) -> str | None:
+        """The text of a small file that it may have; None = it has none.
+
+        Raises:
+            ConfigError: whether it has one cannot be told, or it is no text.
+        """
+        remedy = "fetch the model again"
+        if self.local:
+            path = Path(self.path) / file
+            return read_text(path, ConfigError, remedy=remedy) if path.is_file() else None
+        with self._explained(file):
+            try:
+                found = hf_hub_download(self.path, file, revision=self.revision)
+            except LocalEntryNotFoundError:
+                raise
+            except EntryNotFoundError:
+                return None
+        return read_text(found, ConfigError, remedy=remedy)
+
+    def _check_config(self) -> None:
+        if self.local and not (Path(self.path) / "config.json").is_file():
+            raise ConfigError(
+                f"{self.called} is a folder without config.json; give the folder that "
+                "save_pretrained wrote, or into which a model was downloaded from the hub, or "
+                f"{self.example}"
+            )
+
+    def _check_weights(self) -> None:
+        folder = Path(self.path)
+        if not self.local or any((folder / file).is_file() for file in WEIGHTS):
+            return
+        if not (folder / "pytorch_model.bin").is_file():
+            raise ConfigError(
+                f"{self.called} is a folder without weights; it needs {' or '.join(WEIGHTS)}: give "
+                f"the folder that save_pretrained wrote, or {self.example}"
+            )
+        raise ConfigError(
+            f"{self.called} holds pickled weights (pytorch_model.bin) and no {WEIGHTS[0]}, and "
+            f"{NO_PICKLE}; give the folder that save_pretrained wrote, or {self.example}, or "
+            f"convert it, if you trust it: {CONVERT}{quote(self.path)}"
+        )
+
+    @contextmanager
+    def _explained(self, file: str) -> Iterator[None]:
+        """Errors of libraries say what was loaded, what is wrong, and what to do next."""
+        try:
+            yield
+        except ConfigError:
+            raise
+        except (OSError, HfHubHTTPError) as error:
+            raise ConfigError(self._unreachable(file, error)) from error
+        except LIBRARY as error:
+            if file == WEIGHTS[0] and isinstance(error, (RuntimeError, SafetensorError)):
+                raise ConfigError(
+                    f"the weights of {self.called} do not fit its config.json or are damaged "
+                    f"({first_line(error)}); fetch it again"
+                ) from error
+            raise ConfigError(
+                f"{self.called} cannot be loaded ({first_line(error)}); give the folder of a model "
+                f"of the right kind that needs no code of its own, or {self.example}"
+            ) from error
+
+    def _unreachable(self, file: str, error: Exception) -> str:
+        if self.local:
+            return (
+                f"{file} of {self.called} cannot be read ({first_line(error)}); give a folder that "
+                f"holds it, as save_pretrained writes it, or {self.example}"
+            )
+        if file == WEIGHTS[0] and "safetensors" in str(error):
+            return (
+                f"{self.called}: the hub's '{self.name}' has no {WEIGHTS[0]} at this revision, "
+                f"and {NO_PICKLE}; try the revision of a pull request that adds it "
+                "(revision=refs/pr/<number>, see the model's Community page), or download the "
+                f"model and, if you trust it, convert it: {CONVERT}FOLDER"
+            )
+        at = f" at revision '{self.revision}'" if self.revision else ""
+        return (
+            f"{self.called} cannot be loaded: there is no folder of this name here, and fetching "
+            f"{file} of the hub's '{self.name}'{at} failed ({first_line(error)}); check the "
+            f"spelling and the connection, give the folder of a downloaded copy as {self.setting}, "
+            "or set HF_HOME to a cache that holds it (HF_HUB_OFFLINE=1 then asks no server)"
+        )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A published model, ready to run, and what identifies it.
+
+    Attributes:
+        published: where it came from.
+        model: of ``transformers``, in evaluation mode.
+        commit: the hub's commit that the configuration came from; None for a folder.
+    """
+
+    published: Published
+    model: Any
+    commit: str | None
+
+    @cached_property
+    def weights(self) -> str:
+        """12 digits that tell what was really loaded; taken when they are first asked for."""
+        return weights_digest(self.model)
+
+    @property
+    def name(self) -> str:
+        """Hub id, or the folder's name."""
+        path = self.published.path
+        return Path(path).resolve().name if self.published.local else path
+
+    @property
+    def source(self) -> str:
+        """``NAME@COMMIT`` of a hub model, ``NAME@WEIGHTS`` of a folder, in 12 digits."""
+        return f"{self.name}@{self.commit[:12] if self.commit else self.weights}"
+
+    def settings(self) -> dict[str, Any]:
+        """What results are kept under; a folder may move, since its weights tell what it is."""
+        revision = self.commit[:12] if self.commit else "local"
+        return {"model": self.name, "revision": revision, "weights": self.weights}
+
+
+def weights_digest(module: nn.Module) -> str:
+    """12 hexadecimal digits of the names and values of a module's state: what was really loaded."""
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(key.encode())
+        value = value.float() if value.dtype == torch.bfloat16 else value  # NumPy has none
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars, no warnings: no table of another task's weights that stay behind, for one."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+# ---- Speech encoders: which families there are, and what must be known to feed them.
 
 FAMILIES = {
     "wav2vec2": "wav2vec 2.0",
@@ -34,15 +352,6 @@ FAMILIES = {
 
 SPECTRAL = ("wav2vec2-bert", "whisper")
 """Families that hear a spectrum, whose own scaling stands in for that of the samples."""
-
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-CONVERT = (
-    'python -c "import sys, torch; from safetensors.torch import save_file; '
-    "w = torch.load(sys.argv[1] + '/pytorch_model.bin', map_location='cpu', weights_only=True); "
-    "save_file({k: v.clone().contiguous() for k, v in w.items()}, "
-    "sys.argv[1] + '/model.safetensors', metadata={'format': 'pt'})\" "
-)
-"""How a user turns a pickle that they trust into safetensors; followed by the folder."""
 
 
 @dataclass(frozen=True)
@@ -77,188 +386,44 @@ def load_speech_model(name: str, revision: str | None = None) -> Pretrained:
         ConfigError: when it cannot be found or read, is of another family, has weights in pickle
             only, lacks weights, or was trained on another sampling rate.
     """
-    source = _Source.find(name, revision)
-    raw = source.read_config()
-    family = raw.get("model_type")
+    source = Published.find("encoder.name", name, revision, example="facebook/wav2vec2-base")
+    family = source.raw_config().get("model_type")
     if family not in FAMILIES:
         raise ConfigError(
-            f"encoder '{name}' is of model_type '{family}'; the hf encoder runs "
+            f"{source.called} is of model_type '{family}'; the hf encoder runs "
             f"{', '.join(f'{k} ({v})' for k, v in FAMILIES.items())}: choose a model of one of "
             "these, or register an encoder of your own (entry point group serzoo.encoders)"
         )
-    config = AutoConfig.from_pretrained(source.path, revision=revision, trust_remote_code=False)
+    config = source.config()
     config.layerdrop = config.encoder_layerdrop = 0.0
     config.apply_spec_augment = False
     config.mask_time_prob = config.mask_feature_prob = 0.0  # then no mask embedding is made
     config.add_adapter = config.use_intermediate_ffn_before_adapter = False
-    model = source.read_model(config)
-    normalise, where = source.read_normalise(config)
-    return Pretrained(model, normalise, where, source.read_commit())
+    loaded = source.load(AutoModel, config=config, trained=True)
+    normalise, where = _normalise(source, config)
+    return Pretrained(loaded.model, normalise, where, loaded.commit)
 
 
-def weights_digest(module: nn.Module) -> str:
-    """12 hexadecimal digits of the names and values of a module's state: what was really loaded."""
-    digest = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
-        digest.update(key.encode())
-        value = value.float() if value.dtype == torch.bfloat16 else value  # NumPy has none
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where a model comes from: ``path`` is a folder or a hub id."""
-
-    name: str
-    path: str
-    local: bool
-    revision: str | None
-
-    @classmethod
-    def find(cls, name: str, revision: str | None) -> _Source:
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-                raise ConfigError(
-                    f"encoder '{name}' reads like a folder, but there is none at "
-                    f"{folder.absolute()}; give a folder with config.json and model.safetensors, "
-                    "or a hub id such as facebook/wav2vec2-base"
-                )
-            return cls(name, name, False, revision)
-        if revision is not None:
-            raise ConfigError(
-                f"encoder '{name}' is a local folder, which has no revision '{revision}'; "
-                "leave revision out (null), or move the folder away to load from the hub"
-            )
-        if not (folder / "config.json").is_file():
-            raise ConfigError(
-                f"encoder '{name}' is a folder without config.json; give the folder that "
-                "save_pretrained wrote, or into which a model was downloaded from the hub"
-            )
-        if not any((folder / file).is_file() for file in WEIGHTS):
-            raise ConfigError(_no_safetensors(name, folder))
-        return cls(name, str(folder), True, None)
-
-    def read_config(self) -> dict[str, Any]:
+def _normalise(source: Published, config: Any) -> tuple[bool, str]:
+    spectral = config.model_type in SPECTRAL
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        text = source.text(file)
         try:
-            raw, _ = PreTrainedConfig.get_config_dict(self.path, revision=self.revision)
-            return dict(raw)
-        except (OSError, ValueError, TypeError, HfHubHTTPError) as error:
-            raise ConfigError(self._unreachable("config.json", error)) from error
-
-    def read_commit(self) -> str | None:
-        """The commit behind the revision, which names the folder of config.json in the cache."""
-        if self.local:
-            return None
-        return Path(hf_hub_download(self.path, "config.json", revision=self.revision)).parent.name
-
-    def read_model(self, config: Any) -> Any:
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # no table of the pretraining head's weights that stay behind
-        bar = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
-            model, report = AutoModel.from_pretrained(
-                self.path,
-                config=config,
-                revision=self.revision,
-                dtype=torch.float32,  # the default would take half precision from the checkpoint
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, HfHubHTTPError) as error:
-            if not self.local and "safetensors" in str(error):
-                raise ConfigError(_no_safetensors(self.name, None)) from error
-            raise ConfigError(self._unreachable("model.safetensors", error)) from error
-        except (RuntimeError, SafetensorError) as error:
+            found = parse_json(text) if text is not None else {}
+        except ValueError as error:
             raise ConfigError(
-                f"the weights of encoder '{self.name}' do not fit its config.json or are damaged "
-                f"({_first_line(error)}); fetch it again"
+                f"{source.called}: {file} is damaged ({error}); fetch the model again"
             ) from error
-        finally:
-            logging.set_verbosity(verbosity)
-            if bar:
-                logging.enable_progress_bar()
-        if missing := sorted(report["missing_keys"]):
+        inner = found.get("feature_extractor")
+        found = inner if isinstance(inner, dict) else found
+        rate = found.get("sampling_rate", SAMPLE_RATE)
+        if rate != SAMPLE_RATE:
             raise ConfigError(
-                f"the weights of encoder '{self.name}' lack {len(missing)} that a "
-                f"{config.model_type} encoder needs ({', '.join(missing[:3])}"
-                f"{', ...' if len(missing) > 3 else ''}), and random ones would take their place; "
-                "was it saved from another model, or by another toolkit?"
+                f"{source.called} was trained on {rate} Hz ({file}); everything here is "
+                f"{SAMPLE_RATE} Hz: choose a model of that rate"
             )
-        return model
-
-    def read_normalise(self, config: Any) -> tuple[bool, str]:
-        spectral = config.model_type in SPECTRAL
-        for file in ("preprocessor_config.json", "processor_config.json"):
-            text = self._read(file)
-            try:
-                found = parse_json(text) if text is not None else {}
-            except ValueError as error:
-                raise ConfigError(
-                    f"encoder '{self.name}': {file} is damaged ({error}); fetch the model again"
-                ) from error
-            inner = found.get("feature_extractor")
-            found = inner if isinstance(inner, dict) else found
-            rate = found.get("sampling_rate", SAMPLE_RATE)
-            if rate != SAMPLE_RATE:
-                raise ConfigError(
-                    f"encoder '{self.name}' was trained on {rate} Hz ({file}); everything here is "
-                    f"{SAMPLE_RATE} Hz: choose a model of that rate"
-                )
-            if "feature_extractor_type" in found or "do_normalize" in found:
-                return bool(found.get("do_normalize", not spectral)), file
-        # as published: WavLM base and base+ (group norm) hear raw samples, all others normalised
-        raw = config.model_type == "wavlm" and config.feat_extract_norm == "group"
-        return not (raw or spectral), f"default of {FAMILIES[config.model_type]}"
-
-    def _read(self, file: str) -> str | None:
-        """Text of a small file; None where there is none (not: where it could not be fetched)."""
-        remedy = "fetch the model again"
-        if self.local:
-            path = Path(self.path) / file
-            return read_text(path, ConfigError, remedy=remedy) if path.is_file() else None
-        try:
-            found = hf_hub_download(self.path, file, revision=self.revision)
-            return read_text(found, ConfigError, remedy=remedy)
-        except LocalEntryNotFoundError as error:
-            raise ConfigError(self._unreachable(file, error)) from error
-        except EntryNotFoundError:
-            return None
-        except (OSError, HfHubHTTPError) as error:
-            raise ConfigError(self._unreachable(file, error)) from error
-
-    def _unreachable(self, file: str, error: Exception) -> str:
-        if self.local:
-            return f"{file} of encoder '{self.name}' cannot be read: {_first_line(error)}"
-        at = f" at revision '{self.revision}'" if self.revision else ""
-        return (
-            f"encoder '{self.name}' cannot be loaded: there is no folder of this name here, and "
-            f"fetching {file} of the hub's '{self.name}'{at} failed ({_first_line(error)}); check "
-            "the spelling and the connection, give the folder of a downloaded copy as "
-            "encoder.name, or set HF_HOME to a cache that holds it (HF_HUB_OFFLINE=1 then asks "
-            "no server)"
-        )
-
-
-def _no_safetensors(name: str, folder: Path | None) -> str:
-    why = "serzoo never unpickles weights, since a pickle can run code"
-    if folder is None:
-        return (
-            f"the hub's '{name}' has no model.safetensors at this revision, and {why}; try the "
-            "revision of a pull request that adds it (revision=refs/pr/<number>, see the model's "
-            "Community page), or download the model and, if you trust it, convert it: "
-            f"{CONVERT}FOLDER"
-        )
-    if (folder / "pytorch_model.bin").is_file():
-        return (
-            f"encoder '{name}' holds pytorch_model.bin but no model.safetensors, and {why}; "
-            f"convert it, if you trust it: {CONVERT}{quote(str(folder))}"
-        )
-    return f"encoder '{name}' is a folder without weights; it needs {' or '.join(WEIGHTS)}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+        if "feature_extractor_type" in found or "do_normalize" in found:
+            return bool(found.get("do_normalize", not spectral)), file
+    # as published: WavLM base and base+ (group norm) hear raw samples, all others normalised
+    raw = config.model_type == "wavlm" and config.feat_extract_norm == "group"
+    return not (raw or spectral), f"default of {FAMILIES[config.model_type]}"

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .errors import counted
+
 REFUSE, ACCEPT = "refuse", "accept"
 UNKNOWN_SPEAKERS = (REFUSE, ACCEPT)
 """What may be done with utterances without a speaker where a split is to be speaker-disjoint."""
@@ -41,7 +43,7 @@ def counted_speakers(speakers: Iterable[str]) -> str:
     """``1 speaker``, ``3 speakers``, ``3 speakers and unknown ones``, ``unknown speakers``."""
     names = set(speakers)
     n = len(known(names))
-    told = f"{n} speaker" + "s" * (n != 1)
+    told = counted(n, "speaker")
     if n == len(names):
         return told
     return f"{told} and unknown ones" if n else "unknown speakers"

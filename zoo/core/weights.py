@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from .errors import CheckpointError
+from .errors import CheckpointError, some
 from .hub import weights_digest
 
 FORMAT = 1
@@ -36,9 +36,9 @@ def check_keys(
     surplus = sorted(set(saved) - set(wanted))
     shapes = sorted(k for k in set(wanted) & set(saved) if wanted[k].shape != saved[k].shape)
     if missing:
-        problems.append(f"lacks {len(missing)} weights this model trains ({_some(missing)})")
+        problems.append(f"lacks {len(missing)} weights this model trains ({some(missing, 3)})")
     if surplus:
-        problems.append(f"holds {len(surplus)} weights this model has not ({_some(surplus)})")
+        problems.append(f"holds {len(surplus)} weights this model has not ({some(surplus, 3)})")
     if shapes:
         k = shapes[0]
         problems.append(
@@ -51,10 +51,6 @@ def check_keys(
             + "; ".join(problems)
             + "; was it saved with another head, encoder or option?"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def published_parts(module: Any) -> dict[str, dict[str, Any]]:

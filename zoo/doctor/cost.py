@@ -10,6 +10,7 @@ import torch
 
 from ...datamodules.features import MARGIN_BYTES, FeatureStore
 from ..core.cache import features_dir
+from ..core.errors import counted
 from ..run.cache import size
 from ..run.devices import available, cores, number_of, refused_devices, refused_precision
 from ..run.optim import rounds
@@ -75,8 +76,7 @@ def memory(trial: Trial) -> Iterator[Finding]:
     activations = rest * largest / step.padded
     local = trial.cfg.trainer.devices if trial.device.type == "cpu" else 1
     need = local * (weights + gradients + states + average + activations)
-    free = available(trial.device)
-    there = None if free is None else free + (weights if trial.device.type == "cpu" else 0)
+    there = available(trial.device) + (weights if trial.device.type == "cpu" else 0)
     facts = {
         "weights": weights,
         "gradients": gradients,
@@ -92,9 +92,6 @@ def memory(trial: Trial) -> Iterator[Finding]:
     )
     if local > 1:
         found += f", in each of {local} processes"
-    if there is None:
-        yield note(f"{found}; this system does not tell how much is free", **facts)
-        return
     found += f"; {size(there)} are free on {trial.device.type}"
     advice = (
         "set a smaller data.batch_seconds with optim.accumulate, encoder.checkpointing=true, or "
@@ -157,14 +154,14 @@ def devices(trial: Trial) -> Iterator[Finding]:
     found = f"{t.devices} of {number} {kind} devices"
     if kind == "cpu":
         each = t.threads or max(1, torch.get_num_threads() // t.devices)
-        there = plural(cores(), "core")
+        there = counted(cores(), "core")
         if t.devices * each > cores():
             yield warning(
-                f"{t.devices} processes of {plural(each, 'thread')} share {there} and slow "
+                f"{t.devices} processes of {counted(each, 'thread')} share {there} and slow "
                 f"each other down; set trainer.threads={max(1, cores() // t.devices)}"
             )
             return
-        found = f"{plural(t.devices, 'process', 'es')} of {plural(each, 'thread')} on {there}"
+        found = f"{counted(t.devices, 'process', 'es')} of {counted(each, 'thread')} on {there}"
     if kind == "cuda":
         found += f" ({torch.cuda.get_device_name()})"
         if t.devices < number:
@@ -188,8 +185,8 @@ def workers(trial: Trial) -> Iterator[Finding]:
     if total > cores():
         best = max(0, (cores() - threads) // t.devices)
         yield warning(
-            f"data.workers={n} for {plural(t.devices, 'process', 'es')} make {total} readers on "
-            f"{plural(cores(), 'core')}; set data.workers={best}"
+            f"data.workers={n} for {counted(t.devices, 'process', 'es')} make {total} readers on "
+            f"{counted(cores(), 'core')}; set data.workers={best}"
         )
         return
     try:
@@ -203,7 +200,7 @@ def workers(trial: Trial) -> Iterator[Finding]:
         )
         return
     yield ok(
-        f"audio is read by {plural(n, 'process', 'es') if n else 'the training process itself'}"
+        f"audio is read by {counted(n, 'process', 'es') if n else 'the training process itself'}"
         + (", where features are not stored" if trial.stored else "")
     )
 
@@ -235,8 +232,3 @@ def spoken(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def plural(n: int, word: str, ending: str = "s") -> str:
-    """``1 core``, ``2 cores``."""
-    return f"{n} {word}{'' if n == 1 else ending}"

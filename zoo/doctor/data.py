@@ -11,10 +11,10 @@ import numpy as np
 from ...datamodules.audio import decode_utterance
 from ...datamodules.audit import audit
 from ...datamodules.protocols import Protocol
-from ..core.errors import DataError
+from ..core.errors import DataError, some
 from ..core.speakers import counted_speakers
 from ..core.types import SAMPLE_RATE
-from .findings import Finding, error, named, note, ok, warning
+from .findings import Finding, error, note, ok, warning
 from .trial import Trial
 
 PARTS = ("train", "valid", "test")
@@ -66,8 +66,8 @@ def clip_lengths(trial: Trial) -> Iterator[Finding]:
     if short:
         yield warning(
             f"{len(short)} of {len(everyone)} utterances are shorter than {least:.2g} s "
-            f"({named(f'{u.id}: {u.duration:.3f} s' for u in short)}); there is hardly speech in "
-            "them: listen, and leave them out of the manifest",
+            f"({some((f'{u.id}: {u.duration:.3f} s' for u in short), 4)}); there is hardly speech "
+            "in them: listen, and leave them out of the manifest",
             short=[u.id for u in short],
         )
     parts = {p: d.utterances for p, d in trial.data.datasets.items() if d.utterances}
@@ -114,17 +114,17 @@ def sound(trial: Trial) -> Iterator[Finding]:
     heard = f"of {len(chosen)} files drawn at random"
     facts = {"silent": silent, "clipped": clipped, "unreadable": broken}
     if broken:
-        yield error(f"{len(broken)} {heard} cannot be read: {named(broken, 2)}", **facts)
+        yield error(f"{len(broken)} {heard} cannot be read: {some(broken, 2)}", **facts)
     if silent:
         yield warning(
             f"{len(silent)} {heard} are silent (below -60 dB of full scale) or not numbers: "
-            f"{named(silent)}; a label on silence teaches the class frequencies: leave them out",
+            f"{some(silent, 4)}; a label on silence teaches the class frequencies: leave them out",
             **facts,
         )
     if clipped:
         yield warning(
             f"{len(clipped)} {heard} are clipped (more than {CLIPPED:.1%} of their samples at full "
-            f"scale): {named(clipped)}; loud emotions clip first, so distortion may tell the "
+            f"scale): {some(clipped, 4)}; loud emotions clip first, so distortion may tell the "
             "class: look how they spread over classes, or record again",
             **facts,
         )
@@ -206,9 +206,9 @@ def class_coverage(trial: Trial) -> Iterator[Finding]:
             least = min((counts[c], c, fold) for c in classes)
             smallest[part] = min(smallest.get(part, least), least)
             if absent := [c for c in classes if not counts[c]]:
-                missing[part, named(absent, 9)].append(fold)
+                missing[part, some(absent, 9)].append(fold)
     for (part, absent_classes), folds in sorted(missing.items()):
-        where = f"fold {folds[0]}" if len(folds) == 1 else f"folds {named(map(str, folds), 30)}"
+        where = f"fold {folds[0]}" if len(folds) == 1 else f"folds {some(map(str, folds), 30)}"
         found = f"{where}: {part} has no utterance of {absent_classes}"
         if part == "train":
             yield error(

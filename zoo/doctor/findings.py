@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -46,9 +45,3 @@ def warning(message: str, **facts: Any) -> Finding:
 def error(message: str, **facts: Any) -> Finding:
     """To be put right first."""
     return Finding("", "error", message, facts)
-
-
-def named(names: Iterable[str], n: int = 4) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    return ", ".join(names[:n]) + (f", ... {len(names) - n} more" if len(names) > n else "")

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ..core.errors import some
 from ..core.types import SAMPLE_RATE, Batch, Targets
 from ..run.cache import size
-from .findings import Finding, error, named, note, ok, warning
+from .findings import Finding, error, note, ok, warning
 from .trial import Trial
 
 # largest difference between an utterance's frames alone and in a batch, as a share of the largest
@@ -32,7 +33,7 @@ def training_step(trial: Trial) -> Iterator[Finding]:
         return
     if step.not_finite:
         message = (
-            f"{len(step.not_finite)} gradients are not finite ({named(step.not_finite)}) though "
+            f"{len(step.not_finite)} gradients are not finite ({some(step.not_finite, 4)}) though "
             "the loss is; "
         )
         if trial.precision == "16-mixed":
@@ -64,7 +65,7 @@ def dead_parameters(trial: Trial) -> Iterator[Finding]:
     count = f"{len(trained)} trainable parameters ({sum(p.numel() for p in trained):,} weights)"
     if dead := trial.step.dead:
         yield error(
-            f"{len(dead)} of {count} get no gradient: {named(dead)}; training refuses them. "
+            f"{len(dead)} of {count} get no gradient: {some(dead, 4)}; training refuses them. "
             "Freeze them (requires_grad_(False)), remove them, or choose other "
             "encoder.lora_targets",
             dead=dead,
@@ -136,7 +137,7 @@ def lora_effect(trial: Trial) -> Iterator[Finding]:
     if without:
         yield error(
             f"{len(without)} of {len(adapters)} adapters have no effect on the frames: "
-            f"{named(without)}; the model does not call these layers, so what they learn is "
+            f"{some(without, 4)}; the model does not call these layers, so what they learn is "
             "lost: leave them out of encoder.lora_targets",
             without_effect=without,
         )

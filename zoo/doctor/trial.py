@@ -256,10 +256,9 @@ class Trial:
         with PeakMemory(self.device) as peak:
             self._fit(module, step, self.batch(few), 1)
         step.growth, step.source = max(0, peak.growth - weights), peak.source
-        free = available(self.device)
         share = self.padded(self.chosen) / step.padded
         need = weights + fixed + share * max(0, step.growth - fixed)
-        if free is not None and need > free:
+        if need > available(self.device):
             return step
         step.utterances, step.padded, step.whole = n, self.padded(self.chosen), True
         with PeakMemory(self.device) as peak:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core import registry
 from ..core.encoder import Encoder
-from ..core.errors import CheckpointError, ConfigError, DamagedError, DataWarning
+from ..core.errors import CheckpointError, ConfigError, DamagedError, DataWarning, first_line
 from ..core.files import new_file
 from ..core.head import Head
 from ..core.taxonomy import Taxonomy
@@ -65,7 +65,7 @@ def read(path: str | Path) -> dict[str, Any]:
     except Exception as e:
         if isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno not in BROKEN):
             raise  # the file may be whole
-        reason = str(e).partition("\n")[0].partition(". ")[0] or type(e).__name__
+        reason = first_line(e).partition(". ")[0]
         raise DamagedError(
             f"cannot read {path}: {reason[:200]}; it is damaged, or holds more than tensors and "
             "plain containers, which serzoo does not load: fetch it again, or train again (remove "

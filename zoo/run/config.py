@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..core import registry, shipped
-from ..core.errors import ConfigError, suggest
+from ..core.errors import ConfigError, first_line, suggest
 from ..core.files import read_text
 from ..core.shipped import names, read_yaml
 from ..core.speakers import REFUSE, UNKNOWN_SPEAKERS
@@ -178,7 +178,7 @@ def merge(values: dict[str, Any]) -> RunConfig:
         laid = OmegaConf.create(_hide(values, hidden))
         cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), laid))
     except OmegaConfBaseException as e:
-        key, reason = getattr(e, "full_key", None), str(e).splitlines()[0]
+        key, reason = getattr(e, "full_key", None), first_line(e)
         raise ConfigError(f"{key}: {reason}" if key else reason) from e
     assert isinstance(cfg, RunConfig)
     for part in (cfg, cfg.data, cfg.optim, cfg.trainer) if hidden else ():

@@ -9,13 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 from lightning.fabric.plugins.environments.lsf import LSFEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from ..core.errors import ConfigError, ProcessError
+from ..core.errors import ConfigError, ProcessError, counted, first_line
 from .checkpoint import WholeFiles
 from .config import ALIASES, RunConfig
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from .module import SERModule
 
 CLUSTERS = (SLURMEnvironment, TorchElasticEnvironment, LSFEnvironment)
+
+
+def first_device() -> torch.device:
+    """The first GPU, or the CPU if there is none: for what is not trained."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_of(cfg: RunConfig) -> torch.device:
@@ -77,7 +83,7 @@ def refused_devices(cfg: RunConfig) -> str | None:
         if t.devices > number and not any(cluster.detect() for cluster in CLUSTERS):
             return (
                 f"trainer.devices={t.devices} on the CPU starts {t.devices} processes, but this "
-                f"machine has {number} core{'s' if number > 1 else ''} for them; set "
+                f"machine has {counted(number, 'core')} for them; set "
                 f"trainer.devices={number}" + (" at most" if number > 1 else "")
             )
     elif t.devices > number:
@@ -185,7 +191,7 @@ def told_of_losses(world: int) -> Iterator[None]:
         if world == 1 or not any(sign in text for sign in lost):
             raise
         raise ProcessError(
-            f"another of the {world} processes of this run is gone ({text.splitlines()[0]}); its "
+            f"another of the {world} processes of this run is gone ({first_line(error)}); its "
             "own last words say why (out of memory, most often). Start the same command again: "
             "the run goes on from its last whole epoch"
         ) from error
@@ -193,8 +199,6 @@ def told_of_losses(world: int) -> Iterator[None]:
 
 # ---- How much memory a stretch of code takes at its peak, and how much there is.
 
-STATM = Path("/proc/self/statm")
-MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -208,7 +212,7 @@ class PeakMemory:
         device: whose memory.
 
     Attributes:
-        growth: bytes, after the context has ended; 0 where the system does not tell.
+        growth: bytes, after the context has ended.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -246,24 +250,17 @@ class PeakMemory:
 
 
 def _resident() -> int:
-    """Bytes of this process that lie in memory; 0 where the system does not tell."""
-    try:
-        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return 0
+    """Bytes of this process that lie in memory."""
+    return int(psutil.Process().memory_info().rss)
 
 
-def available(device: torch.device) -> int | None:
-    """Bytes that are free on a device; a container's limit counts. None where unknown."""
+def available(device: torch.device) -> int:
+    """Bytes that are free on a device; a container's limit counts."""
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what the allocator keeps for later is free
         return int(torch.cuda.mem_get_info(device)[0])
-    found = []
-    with suppress(OSError, ValueError, StopIteration):
-        lines = MEMINFO.read_text().splitlines()
-        line = next(text for text in lines if text.startswith("MemAvailable:"))
-        found.append(int(line.split()[1]) * 1024)
+    found = int(psutil.virtual_memory().available)
     with suppress(OSError, ValueError):  # "max" is no number: no limit
         limit = int((CGROUP / "memory.max").read_text())
-        found.append(limit - int((CGROUP / "memory.current").read_text()))
-    return max(0, min(found)) if found else None
+        found = min(found, limit - int((CGROUP / "memory.current").read_text()))
+    return max(0, found)

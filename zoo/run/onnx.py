@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.encoder import Encoder
-from ..core.errors import ExportError
+from ..core.errors import ExportError, first_line
 from ..core.files import check_place, new_file
 from ..core.types import SAMPLE_RATE, Frames
 from ..encoders.families import EPSILON, ConvolutionFamily, SEWFamily
@@ -240,7 +240,7 @@ def export(module: SERModule, path: str | Path) -> Path:
         reason = error.__cause__ or error
         raise ExportError(
             f"{type(module.head).__name__} on {type(module.encoder).__name__} cannot be exported "
-            f"({type(reason).__name__}: {_first_line(reason)}); only what is computed without "
+            f"({type(reason).__name__}: {first_line(reason)[:200]}); only what is computed without "
             "looking at values can be traced"
         ) from error
     assert program is not None
@@ -334,7 +334,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "")[:200]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, some
 from ..core.types import Targets
 
 Schedule = Literal["cosine", "linear"]
@@ -193,10 +193,9 @@ def check_reached(module: nn.Module) -> None:
     """
     if names := unreached(module):
         total = sum(p.requires_grad for p in module.parameters())
-        shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         raise ConfigError(
             f"{len(names)} of {total} trainable parameters get no gradient from the loss "
-            f"({shown}); an adapter on a layer that the encoder never calls, a head with an unused "
-            "part: freeze them (requires_grad_(False)), remove them, or choose other "
+            f"({some(names, 4)}); an adapter on a layer that the encoder never calls, a head with "
+            "an unused part: freeze them (requires_grad_(False)), remove them, or choose other "
             "encoder.lora_targets"
         )

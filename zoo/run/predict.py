@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from ...datamodules.audio import SILENCE
@@ -21,9 +19,11 @@ from ..core.errors import ConfigError, DataError, system_error
 from ..core.files import new_file
 from ..core.head import Head
 from ..core.notices import shown
+from ..core.progress import Bar
 from ..core.types import SAMPLE_RATE, Batch, Targets
 from ..statistics.rates import log_softmax
 from .config import DataConfig
+from .devices import first_device
 from .module import SERModule
 from .predictions import Columns, Predictions, Row, suffix_of
 from .recordings import Recording, Samples, recordings
@@ -262,7 +262,7 @@ def _module(model: SERModule | str | Path) -> SERModule:
     if isinstance(model, SERModule):
         return model
     module = SERModule.load_from_checkpoint(model)
-    return module.to("cuda" if torch.cuda.is_available() else "cpu")
+    return module.to(first_device())
 
 
 def _job(
@@ -286,18 +286,19 @@ def _rows(job: _Job, found: list[Recording], progress: bool) -> Iterator[Row]:
     detect = detector(job.voice)
     ready: list[tuple[Recording, Piece]] = []
     seconds = 0.0
-    with _evaluating(job.module), _bar(len(found), progress) as done:
+    scored = 0.0
+    with _evaluating(job.module), Bar("recordings", len(found), shown=progress) as bar:
         for recording in found:
             for piece in _pieces(job, recording, detect):
                 ready.append((recording, piece))
                 seconds += 0.0 if isinstance(piece, Row) else piece[1] - piece[0]
                 if seconds >= READ_AHEAD:
                     yield from _score(job, ready)
-                    done(0, seconds)
+                    scored += seconds
+                    bar.note(f"{scored:.0f} s of audio")
                     ready, seconds = [], 0.0
-            done(1, 0.0)
+            bar.advance()
         yield from _score(job, ready)
-        done(0, seconds)
 
 
 def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
@@ -394,28 +395,3 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes.items():
             part.training = mode
-
-
-@contextmanager
-def _bar(total: int, shown: bool) -> Iterator[Any]:
-    """A function that takes recordings read and seconds scored."""
-    columns: Iterable[Any] = (
-        TextColumn("predicting"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} recordings"),
-        TextColumn("{task.fields[seconds]:.0f} s of audio"),
-        TimeElapsedColumn(),
-    )
-    # rows may go to standard output while the bar is shown: rich must not take them
-    with Progress(
-        *columns, console=Console(stderr=True), disable=not shown, redirect_stdout=False
-    ) as bar:
-        task = bar.add_task("", total=total, seconds=0.0)
-        scored = 0.0
-
-        def done(count: int, seconds: float) -> None:
-            nonlocal scored
-            scored += seconds
-            bar.update(task, advance=count, seconds=scored)
-
-        yield done

@@ -31,6 +31,7 @@ from ..statistics.rates import FloatArray
 from ..statistics.speakers import Difference, Interval
 from . import config, published
 from .config import RunConfig
+from .devices import first_device
 from .module import SERModule
 from .record import RECORD, environment
 from .trained import TrainedEncoder, untrained
@@ -295,7 +296,7 @@ def probes(subject: Subject, probing: Any) -> Found:
 def mean_frames(subject: Subject, probing: Any) -> FloatArray:
     """``[N, D]``: of each utterance the mean of its frames of speech, as heads see them."""
     encoder, d = subject.encoder, subject.cfg.data
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = first_device()
     encoder.to(device)
     # random weights are not worth a store of their own
     drawn = subject.fresh and isinstance(encoder, HFEncoder)

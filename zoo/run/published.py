@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..core import registry
-from ..core.errors import CheckpointError, ConfigError, SerzooError
+from ..core.errors import CheckpointError, ConfigError, SerzooError, first_line
 from ..core.files import read_json
 from ..core.weights import check_keys, strip_frozen
 from . import checkpoint
@@ -297,8 +297,3 @@ def _fetched(repo_id: str, revision: str | None) -> Path:
 def is_local(name: str) -> bool:
     """Whether a published model is named by a folder of this machine."""
     return "/" in name and Path(name).expanduser().is_dir()
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without its details."""
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

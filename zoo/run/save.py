@@ -15,7 +15,7 @@ from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..core.errors import CheckpointError
+from ..core.errors import CheckpointError, first_line
 from ..core.files import new_folder, write_json
 from ..core.types import SAMPLE_RATE
 from ..core.weights import published_parts, strip_frozen
@@ -32,7 +32,6 @@ from .published import (
     TRAINING,
     WEIGHTS,
     extraction_of,
-    first_line,
     is_local,
     read,
     split,

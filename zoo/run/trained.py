@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core import registry
 from ..core.encoder import Encoder
-from ..core.errors import CheckpointError, ConfigError, DataError
+from ..core.errors import CheckpointError, ConfigError, DataError, some
 from ..core.hub import weights_digest
 from ..core.speakers import ACCEPT, REFUSE, cannot_tell, shared
 from ..core.types import Frames
@@ -227,8 +227,8 @@ def refuse_heard(
     for part in ("valid", "test"):
         if seen := shared(own, speakers.get(part, ())):
             raise DataError(
-                f"{len(seen)} speakers of the {part} part ({', '.join(seen[:5])}"
-                f"{', ...' if len(seen) > 5 else ''}) were among those that {what} was trained or "
+                f"{len(seen)} speakers of the {part} part ({some(seen)}) "
+                f"were among those that {what} was trained or "
                 f"selected on; use one of other speakers or corpora, another fold{anyway}"
             )
         unsure = cannot_tell(own, speakers.get(part, ()))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import DataError
+from ..core.errors import DataError, some
 from .rates import FloatArray, IntArray
 from .speakers import (
     ONE_SPEAKER,
@@ -270,7 +270,7 @@ def _check(features: FloatArray, names: Names, folds: Sequence[Fold]) -> None:
         shared = sorted(set(names[fold.train]) & set(names[fold.test]))
         if shared:
             raise DataError(
-                f"fold {k} fits and scores {len(shared)} speakers alike ({', '.join(shared[:5])}); "
+                f"fold {k} fits and scores {len(shared)} speakers alike ({some(shared)}); "
                 "a probe could then tell the speaker instead: use a speaker-disjoint protocol"
             )
         tested[fold.test] += 1

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import ComparisonError, DataError, suggest
+from ..core.errors import ComparisonError, DataError, some, suggest
 from ..core.files import json_lines, new_file
 from .rates import (
     FloatArray,
@@ -75,12 +75,12 @@ class PredictionTable:
             raise DataError(f"a table of {n} ids has {len(self.texts)} texts; give {n}, or None")
         if bad := self._where(~np.isfinite(self.scores).all(1)):
             raise DataError(
-                f"scores of {len(bad)} of {n} utterances are not finite in float32 ({_some(bad)}); "
+                f"scores of {len(bad)} of {n} utterances are not finite in float32 ({some(bad)}); "
                 "look for a diverged model (lower the lr), or a log of zero"
             )
         if bad := self._where((self.labels < -1) | (self.labels >= c)):
             raise DataError(
-                f"labels of {len(bad)} utterances are outside -1..{c - 1} ({_some(bad)}); "
+                f"labels of {len(bad)} utterances are outside -1..{c - 1} ({some(bad)}); "
                 "-1 stands for unlabelled"
             )
         if len(set(self.ids)) != n:
@@ -333,8 +333,3 @@ def _round(scores: FloatArray) -> FloatArray:
     # adding zero turns -0.0, which a sum in another order may give, into 0.0
     flat = [float(f"{v:.{DIGITS}g}") + 0.0 for v in single.ravel().tolist()]
     return np.array(flat, dtype=np.float64).reshape(scores.shape)
-
-
-def _some(names: Sequence[str], n: int = 5) -> str:
-    more = f", ... {len(names) - n} more" if len(names) > n else ""
-    return ", ".join(names[:n]) + more

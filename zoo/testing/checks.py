@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, some
 from ..core.head import Head
 from ..core.taxonomy import Taxonomy
 from ..core.types import Frames, HeadLoss, Targets
@@ -119,10 +119,9 @@ def demand_close(a: Tensor, b: Tensor, message: str, scale: Tensor | None = None
     )
 
 
-def some(names: Sequence[str]) -> str:
+def many(names: Sequence[str]) -> str:
     """How many, and the first five by name."""
-    shown = ", ".join(names[:5])
-    return f"{len(names)} ({shown}{', ...' if len(names) > 5 else ''})"
+    return f"{len(names)} ({some(names)})"
 
 
 def trainable(head: Head) -> dict[str, torch.nn.Parameter]:
@@ -154,7 +153,7 @@ def check_widen(case: Case) -> None:
     last = Targets(torch.eye(len(wide))[-len(LENGTHS) :], torch.ones(len(LENGTHS)))
     case.loss(head.train(), frames, last).loss.backward()  # type: ignore[no-untyped-call]
     dead = [n for n, p in trainable(head).items() if p.grad is None]
-    demand(not dead, f"the loss of a widened head does not reach {some(dead)}")
+    demand(not dead, f"the loss of a widened head does not reach {many(dead)}")
     other = case.head(seed=5)
     other.widen(wide)
     other.load_state_dict(head.state_dict())
@@ -298,7 +297,7 @@ def check_unlabelled(case: Case) -> None:
     missing = [n for n, p in trainable(head).items() if p.grad is None]
     demand(
         not missing,
-        f"an unlabelled batch leaves {some(missing)} parameters without gradient: multiply the "
+        f"an unlabelled batch leaves {many(missing)} parameters without gradient: multiply the "
         "loss by the weights (Targets.average) instead of leaving early; DDP hangs otherwise",
     )
 
@@ -316,7 +315,7 @@ def check_gradients(case: Case) -> None:
         missing = [n for n, p in trainable(head).items() if p.grad is None]
         demand(
             not missing,
-            f"the loss does not reach {some(missing)} trainable parameters: remove them, or "
+            f"the loss does not reach {many(missing)} trainable parameters: remove them, or "
             "freeze them with requires_grad_(False)",
         )
         grads = {n: p.grad for n, p in trainable(head).items() if p.grad is not None}
@@ -324,13 +323,13 @@ def check_gradients(case: Case) -> None:
         broken = [n for n, g in grads.items() if not g.isfinite().all()]
         demand(
             not broken,
-            f"gradient of {some(broken)} is NaN or infinite; one utterance has a single frame: "
+            f"gradient of {many(broken)} is NaN or infinite; one utterance has a single frame: "
             "take sqrt(variance.clamp_min(eps)), not sqrt(variance)",
         )
         alive |= {n for n, g in grads.items() if g.any()}
         optimiser.step()
     dead = [n for n in [*trainable(head), "frames"] if n not in alive]
-    demand(not dead, f"gradient is zero in three steps for {some(dead)}: nothing is learnt there")
+    demand(not dead, f"gradient is zero in three steps for {many(dead)}: nothing is learnt there")
 
 
 def check_weights(case: Case) -> None:
@@ -383,7 +382,7 @@ def check_state(case: Case) -> None:
     buffer.seek(0)
     result = other.load_state_dict(torch.load(buffer, weights_only=True), strict=False)
     missing = [k for k in result.missing_keys if not k.startswith(frozen)]
-    demand(not missing, f"a saved head lacks {some(missing)} keys")
+    demand(not missing, f"a saved head lacks {many(missing)} keys")
     demand_close(
         case.scores(head, frames),
         case.scores(other, frames),
@@ -414,7 +413,7 @@ def check_param_groups(case: Case) -> None:
     listed = [id(p) for group in head.param_groups(1e-3) for p in group["params"]]
     want = {id(p): n for n, p in trainable(head).items()}
     lost = [n for i, n in want.items() if i not in listed]
-    demand(not lost, f"param_groups leave out {some(lost)} trainable parameters")
+    demand(not lost, f"param_groups leave out {many(lost)} trainable parameters")
     demand(
         len(listed) == len(set(listed)) and set(listed) == set(want),
         "param_groups list a parameter twice, or one that is frozen",
@@ -423,7 +422,7 @@ def check_param_groups(case: Case) -> None:
     for name, root in head.frozen_roots().items():
         demand(modules.get(name) is root, f"frozen root '{name}' is no module of that name")
         free = [n for n, p in root.named_parameters() if p.requires_grad]
-        demand(not free, f"frozen root '{name}' has {some(free)} trainable parameters")
+        demand(not free, f"frozen root '{name}' has {many(free)} trainable parameters")
 
 
 def check_overfits(case: Case, *, steps: int = 400, lr: float = 2e-3) -> None:

@@ -13,7 +13,7 @@ from facts import says
 from safetensors.torch import load_file, save_file
 from serzoo.zoo.core import registry, shipped
 from serzoo.zoo.core.errors import ConfigError
-from serzoo.zoo.core.hub import load_speech_model
+from serzoo.zoo.core.hub import Published, load_speech_model
 from serzoo.zoo.encoders.hf import HFEncoder
 from transformers import AutoModel
 
@@ -200,3 +200,10 @@ def test_a_commit_with_a_pickle_only_is_refused(hub_cache):
         ConfigError, match=says("'acme/tiny'", "model.safetensors", "revision=refs/pr/<number>")
     ):
         load_speech_model("acme/tiny", COMMIT)
+
+
+def test_results_of_a_hub_model_are_kept_under_its_commit(hub_cache):
+    loaded = Published.find("model", "acme/tiny", COMMIT, example="gpt2").load(AutoModel)
+    assert loaded.source == "acme/tiny@012345678901"
+    assert loaded.settings()["revision"] == "012345678901"
+    assert not any(p.requires_grad for p in loaded.model.parameters())

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from serzoo.datamodules.manifest import write_lines
-from serzoo.zoo.core.files import check_place, new_file, new_folder
+from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.files import check_place, locked, new_file, new_folder
 
 
 def test_a_file_appears_when_all_is_written(tmp_path: Path) -> None:
@@ -111,3 +114,33 @@ def test_a_name_that_is_just_not_too_long_has_a_draft(name: str, tmp_path: Path)
     with pytest.raises(OSError, match="too long") as long, new_file(tmp_path / (name * 3)):
         pass
     assert long.value.errno == errno.ENAMETOOLONG
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.files import locked
+with locked(Path(sys.argv[1]), ConfigError):
+    print("now", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_names_its_process_and_ends_with_it(tmp_path):
+    file = tmp_path / ".lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == "now\n"
+    second = locked(file, lambda process: ConfigError(f"held by {process}"))
+    with pytest.raises(ConfigError, match=f"^held by {holder.pid}$"), second:
+        raise AssertionError("two hold it")
+    holder.kill()
+    holder.communicate()
+    with locked(file):
+        assert file.read_text() == str(holder.pid)  # waiting tells nobody who it is

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, get_args
 
+import psutil
 import pytest
 import torch
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
@@ -239,3 +241,22 @@ def test_a_suite_with_a_name_that_is_none_is_refused_when_it_is_read(
     suite.write_text(f"title: one\naxes: {{recipe: [{tiny_recipe}], head: [linear], seed: [1]}}\n")
     with pytest.raises(ConfigError, match=word.split("=")[0]):
         compare(str(suite), [word], out=str(tmp_path), dry_run=True)
+
+
+def test_a_container_s_limit_bounds_the_memory_that_is_free(tmp_path, monkeypatch):
+    free = devices.available(torch.device("cpu"))
+    assert 0 < free < psutil.virtual_memory().total
+    monkeypatch.setattr(devices, "CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("2000\n")
+    assert devices.available(torch.device("cpu")) == 3000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert devices.available(torch.device("cpu")) > 3000
+
+
+def test_the_peak_is_seen_though_it_is_gone_at_the_end():
+    with devices.PeakMemory(torch.device("cpu")) as peak:
+        held = torch.ones(2**25)  # 128 MiB
+        time.sleep(0.05)
+        del held
+    assert 100 * 2**20 < peak.growth < 400 * 2**20

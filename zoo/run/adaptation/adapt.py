@@ -27,6 +27,7 @@ from ...encoders.hf import Lora
 from ...statistics.table import PredictionTable
 from .. import board, checkpoint, config
 from ..config import RunConfig
+from ..devices import first_device
 from ..module import SERModule
 from ..published import FILES
 from ..record import RECORD, UTTERANCES, attributes_of, finished, read_record, write_attributes
@@ -234,8 +235,7 @@ def planned(
     o.lr, o.head_lr, o.mix_lr = steps.lr, steps.head_lr, steps.head_lr
     o.weight_decay, o.warmup, o.clip = steps.weight_decay, steps.warmup, steps.clip
     o.mixup, o.ema = 0.0, 0.0
-    cuda = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
-    device = torch.device("cuda" if cuda else "cpu")
+    device = torch.device("cpu") if cfg.trainer.accelerator == "cpu" else first_device()
     return Plan(module, source, cfg, wanted, tuning, steps, shot, wide, device)
 
 

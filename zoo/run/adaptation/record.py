@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...core.errors import DataError, counted
+from ...core.errors import DataError, counted, some
 from ...core.speakers import ACCEPT, REFUSE, cannot_tell, counted_speakers, shared
 from ...core.weights import published_parts
 from ...statistics.confidence import open_numbers, seen_classes
@@ -140,8 +140,8 @@ def refuse_heard(
         )
     if heard := shared(everyone, query):
         raise DataError(
-            f"{len(heard)} speakers of the query ({', '.join(heard[:5])}"
-            f"{', ...' if len(heard) > 5 else ''}) were heard when the model was trained; choose "
+            f"{len(heard)} speakers of the query ({some(heard)}) "
+            "were heard when the model was trained; choose "
             "the fold that it was tested on, or another target"
         )
 

@@ -1,0 +1,162 @@
+"""What readers and engine give for fixed files, by their versions: prepared corpora are remembered
+under these, so that an output that changes under an old version would never be seen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import warnings
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from serzoo.datamodules import catalog, prepare
+from serzoo.zoo.core import registry
+
+EVALUATION = "[6.2901 - 8.2357]\tSes01F_impro01_F000\tneu\t[2.5000, 2.5000, 2.5000]\n"
+MELD = (
+    "Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID\n"
+    '"Also, I\x92m sure",Chandler,neutral,neutral,0,0\nYes.,The Interviewer,joy,positive,0,1\n'
+)
+NEMO = (
+    "file_id\temotion\traw_text\tspeaker_id\tgender\n"
+    "EB0_anger_1.wav\tanger\tTak.\t        EB0\tfemale\n"
+)
+TABLE = "path;emotion;who;Gender;valence\na.wav;Angry;x;F;1\nb.wav;angry ;;m;\nc.wav;sad;y;nan;5\n"
+TAKE = {"audio": "a.flac", "speaker": "s1", "gender": "female", "label": "angry", "text": "Go."}
+SYNTHETIC = {"seed": 0, "utterances": 1, "speakers": 1, "takes": [{**TAKE, "worded": "sad"}]}
+
+TREES = {
+    "ravdess": {
+        "A/03-01-05-02-01-01-02.wav": "",
+        "A/03-01-02-01-02-02-01.flac": "",
+        "A/03-02-05-02-01-01-02.wav": "",
+        "A/room.wav": "",
+    },
+    "emodb": {"wav/03a01Fa.wav": "", "wav/16b10Wb.wav": "", "wav/room.wav": ""},
+    "nemo": {"samples/EB0_anger_1.wav": "", "samples/WR0_fear_38.wav": "", "data.tsv": NEMO},
+    "crema_d": {
+        "AudioWAV/1001_IEO_HAP_LO.wav": "",
+        "AudioWAV/1002_WSI_ANG_XX.wav": "",
+        "SentenceFilenames.csv": '"Stimulus_Number","Filename"\n1,"1001_IEO_HAP_LO"\n',
+        "VideoDemographics.csv": '"ActorID","Sex"\n1001,"Male"\n1002,"Female"\n',
+        "summaryTable.csv": '"FileName","VoiceVote"\n"1001_IEO_HAP_LO","N"\n',
+    },
+    "iemocap": {
+        "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav": "",
+        "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt": EVALUATION,
+        "Session1/dialog/transcriptions/Ses01F_impro01.txt": (
+            "Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.\n"
+        ),
+    },
+    "savee": {"AudioData/DC/sa01.wav": "", "AudioData/KL/n30.wav": "", "a02.wav": ""},
+    "tess": {"OAF_neutral/OA_bite_neutral.wav": "", "YAF_fear/YAF_Bite_FEAR.WAV": "", "x.wav": ""},
+    "emovo": {"f1/dis-f1-b1.wav": "", "m3/NEU-m3-d2.wav": "", "m3/neu-m3-b4.wav": ""},
+    "meld": {
+        "data/MELD/train_sent_emo.csv": MELD,
+        "MELD.Raw/train_splits/dia0_utt0.flac": "",
+        "MELD.Raw/train_splits/dia9_utt9.flac": "",
+    },
+    "folder": {"angry/spk1/a.wav": "", "Angry/spk2/b.wav": "", "sad/spk1/c.wav": "", "d.wav": ""},
+    "csv": {"table.csv": TABLE, "a.wav": "", "b.wav": "", "c.wav": ""},
+    "synthetic": {"corpus.json": json.dumps(SYNTHETIC), "a.flac": ""},
+    "synthetic_talk": {"corpus.json": json.dumps({**SYNTHETIC, "sentences": "talk"}), "a.flac": ""},
+}
+OPTIONS = {
+    "folder": {"speaker": r"spk(\d+)", "language": "en"},
+    "csv": {"audio": "path", "label": "emotion", "speaker": "who", "scale": (1, 5)},
+    "synthetic_talk": {"text": True},
+}
+GIVEN = {
+    ("ravdess", 1): "c878a4288bbc0d70",
+    ("emodb", 1): "3dc9f86d49165044",
+    ("nemo", 1): "d77e7f8f3fe0f8ec",
+    ("crema_d", 1): "26dabdbc9acf4d23",
+    ("iemocap", 1): "c47a9d640237b121",
+    ("savee", 1): "1e9b57a7293b7730",
+    ("tess", 1): "ab1a50a99d712358",
+    ("emovo", 1): "d96fce59e9c372c1",
+    ("meld", 1): "ed5c14230e49dc0c",
+    ("folder", 1): "3a0fbc9c94f692a0",
+    ("csv", 1): "fb75af2987c079bc",
+    ("synthetic", 1): "04fa509fe7506db1",
+    ("synthetic_talk", 1): "81afbb4bfd3f15bf",
+}
+"""Reader and its version to the digest of what it gave."""
+
+ENGINE = {1: "ce0083453b0aaf4a"}
+"""Version of the engine to the digest of what it wrote."""
+
+
+def digest(*facts) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("corpus", registry.BUILT_IN["corpora"])
+def test_a_reader_whose_output_changes_has_another_version(tree, corpus):
+    for name, text in TREES[corpus].items():
+        tree.write(name, text)
+    reader = registry.get("corpora", corpus)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = [asdict(u) for u in reader(tree.root, **OPTIONS.get(corpus, {}))]
+    said = [str(w.message).replace(str(tree.root), "ROOT") for w in caught]
+    assert found
+    version = sys.modules[reader.__module__].VERSION
+    assert digest(found, said) == GIVEN.get((corpus, version)), (
+        f"{corpus} gives something else for the same files: raise VERSION in its reader, and put "
+        f"the new digest into GIVEN: {digest(found, said)}"
+    )
+
+
+def test_an_engine_whose_output_changes_has_another_version(tmp_path, write_wave):
+    noise = np.random.default_rng(0).integers(-3000, 3000, (8000, 2)).astype("int16")
+    root = tmp_path / "root"
+    write_wave(root / "angry" / "one.wav", noise[:, 0])
+    write_wave(root / "angry" / "two.flac", noise, rate=8000)
+    write_wave(root / "sad" / "short.wav", noise[:100, 0])
+    write_wave(root / "sad" / "silent.wav", 0 * noise[:, 0])
+    out = tmp_path / "out" / "folder.jsonl"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prepare.prepare("folder", root=root, out=out)
+    written = [p.read_text().replace(str(root), "ROOT") for p in sorted(out.parent.iterdir())]
+    assert len(written) == 3
+    found = digest(written)
+    assert found == ENGINE.get(prepare.PREPARE_VERSION), (
+        "prepare writes something else for the same files: raise PREPARE_VERSION, and put the new "
+        f"digest into ENGINE: {found}"
+    )
+
+
+@pytest.mark.parametrize("raised", ["PREPARE_VERSION", "VERSION"])
+def test_a_corpus_is_prepared_again_under_another_version(
+    raised, tmp_path, write_wave, monkeypatch
+):
+    monkeypatch.setenv("SERZOO_CACHE", str(tmp_path / "cache"))
+    write_wave(tmp_path / "root" / "angry" / "one.wav")
+    reader = sys.modules[registry.get("corpora", "folder").__module__]
+
+    def remembered() -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            catalog.open_corpora(["folder"], root=str(tmp_path / "root"))
+        return len([*(tmp_path / "cache" / "manifests").glob("folder-????????????????.jsonl")])
+
+    assert [remembered(), remembered()] == [1, 1]
+    monkeypatch.setattr(catalog if raised == "PREPARE_VERSION" else reader, raised, 99)
+    assert remembered() == 2
+
+
+def test_of_a_reader_without_a_version_the_file_counts(monkeypatch, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("def prepare(root):\n    yield from ()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import own as module
+
+    monkeypatch.setattr(registry, "get", lambda kind, name: module.prepare)
+    before = catalog._version("own")
+    assert before == catalog._version("own")
+    own.write_text(own.read_text() + "# changed\n")
+    assert catalog._version("own") != before

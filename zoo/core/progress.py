@@ -1,0 +1,70 @@
+"""The one progress bar: on a terminal, on standard error."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class Bar:
+    """How far a work is, while it is open; nothing at all where nobody watches.
+
+    Use it as ``with Bar("listening", len(files)) as bar: ...; bar.advance()``.
+
+    Args:
+        what: is done, in a word; shown as it is, brackets too.
+        total: pieces of work; 0 = not known yet.
+        shown: whether it is wanted.
+        console: where it is drawn, and only if that is a terminal; standard error by default.
+        stays: whether its last state stays on the screen.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        *,
+        shown: bool = True,
+        console: Console | None = None,
+        stays: bool = False,
+    ) -> None:
+        console = console or Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
+        )
+        self._progress = Progress(
+            *columns,
+            console=console,
+            disable=not (shown and console.is_terminal),
+            transient=not stays,
+            redirect_stdout=False,  # results may go there while the bar is shown
+        )
+        self._task = self._progress.add_task(what, total=total, note="")
+
+    def advance(self, n: int = 1) -> None:
+        """So many pieces more are done."""
+        self._progress.advance(self._task, n)
+
+    def reach(self, done: int, total: int | None = None, what: str | None = None) -> None:
+        """So many pieces are done in all; of another total, or of another work, if given."""
+        self._progress.update(self._task, completed=done, total=total, description=what)
+
+    def note(self, text: str) -> None:
+        """What is said behind the bar, in place of what was."""
+        self._progress.update(self._task, note=text)
+
+    @property
+    def done(self) -> int:
+        """Pieces that are done."""
+        return int(self._progress.tasks[0].completed)
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
