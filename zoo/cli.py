@@ -34,6 +34,7 @@ from .core.errors import ConfigError, SerzooError, suggest, system_error
 from .core.notices import on_terminal
 from .core.registry import Knob
 from .core.speakers import ACCEPT, REFUSE, UNKNOWN_SPEAKERS
+from .core.table import wide_console
 from .run.config import option_types, parse, words
 
 # ---- What each verb does: read its arguments, call the library's function, print what came out.
@@ -240,7 +241,7 @@ def _adapt(arguments: argparse.Namespace) -> None:
 
 def _probe(arguments: argparse.Namespace) -> None:
     from .run.config import corpora_of, settings
-    from .run.probing import probe_model, told
+    from .run.probing import probe_model, show
 
     texts = ("root", "protocol", "rate_from", "out")
     types = {"data": str | list[str] | None, "fold": int | None}
@@ -255,7 +256,8 @@ def _probe(arguments: argparse.Namespace) -> None:
         **values,
         progress=sys.stderr.isatty(),
     )
-    print(f"{told(entry)}\nrecord: {entry['folder']}")
+    show(entry)
+    print(f"record: {entry['folder']}")
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -349,7 +351,7 @@ def _cache(arguments: argparse.Namespace) -> None:
     from .run import cache
 
     if arguments.action == "list":
-        print(cache.table(cache.cache_list()))
+        cache.show(cache.cache_list())
         return
     if arguments.store is None:
         raise ConfigError("say what to clear: a store's name (see `serzoo cache list`), or all")
@@ -417,8 +419,8 @@ def _label_audit(words: Sequence[str]) -> int:
             "manifest or a corpus"
         )
     done = audit(words[0], **audit_settings(_label_values(words[1:], AUDIT_KNOBS, words[0])))
-    console = Console()
-    show(done.record, console if console.is_terminal else Console(width=150))
+    console = wide_console()
+    show(done.record, console)
     for path in done.written:
         console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
     return 0 if done.ok else 1
