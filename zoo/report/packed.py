@@ -41,7 +41,14 @@ from numpy.typing import NDArray
 
 from ..core.errors import DataError
 from ..core.files import new_folder, write_json
-from ..run.record import RECORD, read_attributes, read_plan, read_record
+from ..run.record import (
+    RECORD,
+    UTTERANCES,
+    read_attributes,
+    read_plan,
+    read_record,
+    write_attributes,
+)
 from ..statistics.table import PredictionTable
 
 VERSION = 1
@@ -204,8 +211,6 @@ def unpack(source: Path, target: Path) -> Path:
     Raises:
         DataError: the source is no packed suite or is damaged, or the target is not empty.
     """
-    from ..attributes import UTTERANCES, write_attributes  # as in pack
-
     packed = open_packed(source)
     if packed is None:
         raise DataError(f"no packed suite in {source}; it needs {', '.join((*CONTENT, SUMS))}")
