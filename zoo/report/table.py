@@ -135,15 +135,16 @@ def name_of(group: Sequence[dict[str, Any]]) -> str:
 
 def recalls(group: Sequence[dict[str, Any]]) -> Table:
     """Recall of every class, of the rows of one table."""
-    body = [[r["head"], *(cell(v, ".2f") for v in r["recalls"].values())] for r in group]
-    title = f"Recall by class, folds pooled: {name_of(group)}"
-    return Table(title, ("head", *group[0]["recalls"]), body)
+    classes = list(group[0]["recalls"])
+    body = [[r["head"], *(cell(r["recalls"].get(c), ".2f") for c in classes)] for r in group]
+    return Table(f"Recall by class, folds pooled: {name_of(group)}", ("head", *classes), body)
 
 
 def by_fold(group: Sequence[dict[str, Any]]) -> Table:
     """UAR of every fold, of the rows of one table."""
-    body = [[r["head"], *(cell(v) for v in r["by_fold"].values())] for r in group]
-    columns = ("head", *(f"fold {f}" for f in group[0]["by_fold"]))
+    folds = list(group[0]["by_fold"])
+    body = [[r["head"], *(cell(r["by_fold"].get(f)) for f in folds)] for r in group]
+    columns = ("head", *(f"fold {f}" for f in folds))
     return Table(f"UAR by fold, seeds averaged: {name_of(group)}", columns, body)
 
 
