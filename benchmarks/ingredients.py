@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from serzoo.zoo.core.table import Cell, Line, Table, cell, plain
 from serzoo.zoo.report.runs import find_cells
 from serzoo.zoo.report.summary import Grid, grids
 from serzoo.zoo.statistics.speakers import (
@@ -78,38 +78,32 @@ def compared(grid: Grid, first: str, second: str) -> dict[str, Any]:
     }
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as Markdown, a table for each corpus and encoder."""
-
-    def shown(value: float, form: str = ".3f") -> str:
-        return f"{value:{form}}" if isfinite(value) else "–"
-
-    text = ""
+def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
+    """The rows as a table for each corpus and encoder."""
+    columns = ("first", "second", "what differs", "UAR, first less second (95 %)", "p", "p, Holm",
+               "± over seeds", "detectable")  # fmt: skip
+    made = []
     for name in dict.fromkeys(row["table"] for row in rows):
         mine = [row for row in rows if row["table"] == name]
         seeds = mine[0]["over_seeds"]["n"]
-        text += (
-            f"**{name}**: {mine[0]['speakers']} speakers, {mine[0]['folds']} folds, {seeds} "
-            f"seed{'s' * (seeds > 1)}\n\n"
-            "| first | second | what differs | UAR, first less second (95 %) | p | p, Holm | "
-            "± over seeds | detectable |\n|---|---|---|---|---|---|---|---|\n"
-        )
+        body: list[Line] = []
         for row in mine:
-            low, high = (shown(v, "+.3f") for v in row["interval"])
-            text += (
-                f"| {row['first']} | {row['second']} | {row['what']} | "
-                f"{row['difference']:+.3f} ({low} to {high}) | {shown(row['p'])} | "
-                f"{shown(row['holm'])} | {shown(row['over_seeds']['sd'])} | "
-                f"{shown(row['detectable'])} |\n"
-            )
-        text += "\n"
-    return text
+            low, high = (plain(v, "+.3f") for v in row["interval"])
+            d = Cell(f"{row['difference']:+.3f} ({low} to {high})", row["difference"])
+            rest = (row["p"], row["holm"], row["over_seeds"]["sd"], row["detectable"])
+            body.append([row["first"], row["second"], row["what"], d, *map(cell, rest)])
+        title = (
+            f"{name}: {mine[0]['speakers']} speakers, {mine[0]['folds']} folds, {seeds} "
+            f"seed{'s' * (seeds > 1)}"
+        )
+        made.append(Table(title, columns, body))
+    return made
 
 
 def main() -> None:
     for name in sys.argv[1:]:
         made, refused = grids(find_cells(Path(name)).runs)
-        print(table(ingredients(made)))
+        print("\n".join(table.markdown() for table in tables(ingredients(made))))
         for key, why in refused.items():
             print(f"{', '.join(key)}: {why}")
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from serzoo.zoo.core import registry
 from serzoo.zoo.core.files import write_json
+from serzoo.zoo.core.table import Cell, Line, Table, cell, span
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.run.config import read_group
 from serzoo.zoo.run.record import environment, finished, read_record
@@ -105,24 +106,28 @@ def _heard(run: Path) -> set[str]:
     return {s.partition("/")[0] for part in ("train", "valid") for s in speakers[part]}
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows as a table; without bounds if the record is older than the jackknife."""
     columns = ("all", "seen", "unseen", "among_unseen", "closed")
     heads = ("UAR", "seen", "unseen", "unseen, these on offer", "seen, these on offer")
-    text = f"| head | from | to | {' | '.join(heads)} | chance |\n|{'---|' * (len(heads) + 4)}\n"
+    body: list[Line] = []
     for row in rows:
-        cells = [row["head"], row["trained_on"], row["tested_on"]]
-        for column in columns:
-            v = row[column] or {}
-            cell = f"{v['value']:.3f}" if v else ""
-            if bounds := v.get("uar_interval"):
-                cell += " ({:.3f} to {:.3f})".format(*bounds)
-            cells.append(cell)
-        text += f"| {' | '.join(cells)} | {row['chance']:.3f}"
+        chance = f"{row['chance']:.3f}"
         if row["among_unseen"]:
-            text += f"; {row['among_unseen']['chance']:.3f} among unseen"
-        text += f"; {1 / len(row['seen_classes']):.3f} among seen |\n"
-    return text
+            chance += f"; {row['among_unseen']['chance']:.3f} among unseen"
+        chance += f"; {1 / len(row['seen_classes']):.3f} among seen"
+        names = row["head"], row["trained_on"], row["tested_on"]
+        found = [_recall(row[column]) for column in columns]
+        body.append([*names, *found, Cell(chance, row["chance"])])
+    return Table("", ("head", "from", "to", *heads, "chance"), body)
+
+
+def _recall(found: dict[str, Any] | None) -> Cell:
+    if not found:
+        return cell(None)
+    bounds = found.get("uar_interval")
+    text = f"{found['value']:.3f}" + (f" ({span(*bounds)})" if bounds else "")
+    return Cell(text, found["value"])
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -132,7 +137,7 @@ def main(arguments: Sequence[str]) -> None:
     if not runs:
         sys.exit(__doc__ if not folders else "no finished run with open labels there")
     rows = measure(runs, settings.get("corpora", ",".join(CORPORA)).split(","))
-    print(markdown(rows))
+    print(table(rows).markdown())
     if out := settings.get("out"):
         write_json(Path(out), {"rows": rows, **environment()})
         print(f"record: {out}")

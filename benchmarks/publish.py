@@ -16,23 +16,25 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import speed_tables
 import text_and_prosody
-from ingredients import ingredients, table
-from open_labels import markdown as open_labels
+from ingredients import ingredients
+from ingredients import tables as of_ingredients
+from open_labels import table as open_labels
 from serzoo.zoo.core.errors import DataError, SerzooError
 from serzoo.zoo.core.files import new_folder
+from serzoo.zoo.core.table import Table
 from serzoo.zoo.report import overview
 from serzoo.zoo.report.packed import is_packed, open_packed, pack, unpack
-from serzoo.zoo.report.page import FAULTS, Context, Figure, Fold, Part, Row, Section, Table, told
+from serzoo.zoo.report.page import FAULTS, Context, Figure, Fold, Part, Row, Section, told
 from serzoo.zoo.report.report import SECTIONS
 from serzoo.zoo.report.runs import Run, find_cells, suite_attributes
 from serzoo.zoo.report.summary import grids, rows_of
-from serzoo.zoo.report.table import markdown, matching_notes
+from serzoo.zoo.report.table import by_fold, grouped, markdown, matching_notes, recalls
 from serzoo.zoo.run.record import read_plan
 
 HERE = Path(__file__).parent
@@ -97,8 +99,7 @@ def section(folder: Path, place: Path) -> str:
     known = suite_attributes(folder, [])
     c = Context(folder, plan, found, made, refused, rows, known, "", "")
     tables = f"{markdown(rows, plan['baseline'])}\n"
-    tables += f"Recall per class, folds pooled:\n\n{_recalls(rows)}\n"
-    tables += f"UAR per fold, seeds averaged:\n\n{_folds(rows)}\n"
+    tables += _markdown(make(group) for make in (recalls, by_fold) for group in grouped(rows))
     tables += _sections(c, DETAILS, place)
     text = f"## {plan['title']}\n\n{_own(folder, plan, found.runs)}{_sections(c, OVERVIEWS, place)}"
     if len(made) > MANY:
@@ -108,7 +109,9 @@ def section(folder: Path, place: Path) -> str:
     else:
         text += tables
     if len(paired := ingredients(made)) > 1:
-        text += f"### What each ingredient is worth\n\n{PAIRED}\n\n{table(paired)}"
+        text += (
+            f"### What each ingredient is worth\n\n{PAIRED}\n\n{_markdown(of_ingredients(paired))}"
+        )
     text += "".join(f"{note}.\n\n" for note in matching_notes(plan.get("matched", [])))
     text += "".join(f"No table for {', '.join(k)}: {why}.\n\n" for k, why in refused.items())
     text += _made_with(found.runs) + "\n"
@@ -125,7 +128,7 @@ def _own(folder: Path, plan: dict[str, Any], runs: Sequence[Run]) -> str:
     if "conditions" in plan:
         return f"{overview.degradation_markdown(overview.degradation(runs))}\n"
     if "shots" in plan:
-        return f"{overview.few_shot_markdown(overview.points(folder, plan['cells']))}\n"
+        return f"{overview.few_shot_table(overview.points(folder, plan['cells'])).markdown()}\n"
     return ""
 
 
@@ -148,7 +151,7 @@ def _sections(c: Context, names: Sequence[str], place: Path) -> str:
         if anchor == "learning":
             figures = [f for p in part.parts if isinstance(p, Row) for f in p.parts]
             text += _pictures(place, c.folder.name, figures)
-        text += "".join(map(_markdown, found))
+        text += _markdown(found)
     return text
 
 
@@ -172,35 +175,8 @@ def _tables(parts: Sequence[Part]) -> Iterator[Table]:
             yield part
 
 
-def _markdown(table: Table) -> str:
-    lines = [[c.text for c in row] for row in table.cells]
-    text = f"**{table.caption}**\n\n| " + " | ".join(table.columns) + " |\n"
-    text += "|" + "---|" * len(table.columns) + "\n"
-    text += "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    return text + "\n" + "".join(f"{note}\n\n" for note in table.notes)
-
-
-def _grid(rows: list[dict[str, Any]], key: str, form: str) -> str:
-    text = ""
-    for recipe in dict.fromkeys(r["recipe"] for r in rows):
-        mine = [r for r in rows if r["recipe"] == recipe]
-        columns = list(mine[0][key])
-        text += (
-            f"| {recipe} | " + " | ".join(map(str, columns)) + " |\n|" + "---|" * (len(columns) + 1)
-        )
-        for row in mine:
-            values = [form.format(row[key][c]) for c in columns]
-            text += f"\n| {row['head']} | " + " | ".join(values) + " |"
-        text += "\n\n"
-    return text
-
-
-def _recalls(rows: list[dict[str, Any]]) -> str:
-    return _grid(rows, "recalls", "{:.2f}")
-
-
-def _folds(rows: list[dict[str, Any]]) -> str:
-    return _grid(rows, "by_fold", "{:.3f}")
+def _markdown(tables: Iterable[Table]) -> str:
+    return "".join(f"{table.markdown()}\n" for table in tables)
 
 
 def _made_with(runs: list[Any]) -> str:
@@ -238,13 +214,13 @@ def pages(place: Path) -> dict[str, str]:
         found["speed.md"] = text
     if (labels := RESULTS / "open_labels.json").is_file():
         rows = json.loads(labels.read_text("utf-8"))["rows"]
-        found["open_labels.md"] = f"## Open labels\n\n{OPEN}\n\n{open_labels(rows)}\n"
+        found["open_labels.md"] = f"## Open labels\n\n{OPEN}\n\n{open_labels(rows).markdown()}\n"
     if audits := _read_all("audits"):
         rows = text_and_prosody.audits(audits.values())
-        found["words.md"] = f"## What words tell of labels\n\n{WORDS}\n\n{rows}\n"
+        found["words.md"] = f"## What words tell of labels\n\n{WORDS}\n\n{rows.markdown()}\n"
     if probes := _read_all("probes"):
         rows = text_and_prosody.probes(probes)
-        found["frames.md"] = f"## What frames tell of prosody\n\n{PROBES}\n\n{rows}\n"
+        found["frames.md"] = f"## What frames tell of prosody\n\n{PROBES}\n\n{rows.markdown()}\n"
     return found
 
 

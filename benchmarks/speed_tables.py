@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from serzoo.zoo.core.table import Cell, Line, Table, cell, span, span_cell
+
 
 def speed(folder: Path) -> str:
     """All of them, under one heading; empty where there are no records."""
@@ -14,59 +16,68 @@ def speed(folder: Path) -> str:
         path = folder / f"{name}.json"
         return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
-    def line(values: dict[str, float], form: str = ".2f") -> str:
-        return (
-            f"{values['median']:{form}} ({values['lowest']:{form}} to {values['highest']:{form}})"
-        )
+    def line(values: dict[str, float], form: str = ".2f") -> Cell:
+        bounds = span(values["lowest"], values["highest"], form)
+        return Cell(f"{values['median']:{form}} ({bounds})", values["median"])
 
-    text = ""
+    def errors(values: dict[str, float]) -> list[Cell]:
+        return [cell(values[k], ".1e") for k in ("relative", "absolute")]
+
+    parts: list[str | Table] = []
     if encoded := read("encoding"):
         row = encoded["encoding"]
-        text += (
+        parts.append(
             f"Encoding {row['speech_seconds']:.0f} s of speech ({encoded['speech']}) with a random "
             f"model of wav2vec2-base's size, {encoded['threads']} threads, {encoded['rounds']} "
             f"rounds in turn; {row['gflop_per_second_of_speech']:.1f} GFLOP per second of speech. "
             "Ratios within the run: median (lowest to highest). Errors are against the plain model "
             "on each clip alone: the plain loop's own is that of its batches, whose padding enters "
-            "the GroupNorm.\n\n"
-            "| | ratio to the plain loop | times real time | share of the measured matrix-product "
-            "limit | relative error | largest difference |\n|---|---|---|---|---|---|\n"
-            f"| plain loop, float32, batch 8 padded | 1 | {line(row['plain']['real_time'], '.0f')} "
-            f"| | {row['plain']['relative']:.1e} | {row['plain']['absolute']:.1e} |\n"
+            "the GroupNorm."
         )
+        columns = ("", "ratio to the plain loop", "times real time",
+                   "share of the measured matrix-product limit", "relative error",
+                   "largest difference")  # fmt: skip
+        loop = row["plain"]
+        body: list[Line] = [
+            ["plain loop, float32, batch 8 padded", cell(1, "d"), line(loop["real_time"], ".0f"),
+             None, *errors(loop)],
+        ]  # fmt: skip
         for dtype in ("float32", "bfloat16"):
             mine, limit = row[dtype], row["matrix_limit_tflops"][dtype]
-            text += (
-                f"| serzoo, {dtype} | {line(mine['ratio'])} | {line(mine['real_time'], '.0f')} | "
-                f"{line(mine['share_of_limit'])} of {limit:.2f} TFLOP/s | {mine['relative']:.1e} | "
-                f"{mine['absolute']:.1e} |\n"
-            )
-        text += "\n| one kept layer | time, of that of all 12 blocks | operations, likewise |\n"
-        text += "|---|---|---|\n"
-        for k, values in encoded["one_kept_layer"]["layers"].items():
-            text += (
-                f"| {k} | {values['time_over_all']:.2f} | {values['operations_over_all']:.2f} |\n"
-            )
-        text += "\n"
+            share = line(mine["share_of_limit"])
+            share = share._replace(text=f"{share.text} of {limit:.2f} TFLOP/s")
+            times = line(mine["ratio"]), line(mine["real_time"], ".0f"), share
+            body.append([f"serzoo, {dtype}", *times, *errors(mine)])
+        parts.append(Table("", columns, body))
+        columns = ("one kept layer", "time, of that of all 12 blocks", "operations, likewise")
+        layers = encoded["one_kept_layer"]["layers"].items()
+        body = [
+            [k, cell(v["time_over_all"], ".2f"), cell(v["operations_over_all"], ".2f")]
+            for k, v in layers
+        ]
+        parts.append(Table("", columns, body))
     if stored := read("stored"):
-        text += (
+        parts.append(
             "Training the classification head on stored features of RAVDESS "
             f"({stored['utterances']} utterances, one layer of 768, two threads), "
             f"{stored['epochs']} epochs; a batch is loaded in {stored['load_ms']:.2f} ms. Seconds "
-            "are of a shared machine, whose neighbours take a varying part of it.\n\n"
-            "| pooling | seconds of each run | ms of a step, with its share of validation | "
-            "loading |\n|---|---|---|---|\n"
+            "are of a shared machine, whose neighbours take a varying part of it."
         )
+        columns = ("pooling", "seconds of each run", "ms of a step, with its share of validation",
+                   "loading")  # fmt: skip
+        body = []
         for pooling, row in stored["pooling"].items():
             fits = ", ".join(f"{s:.1f}" for s in row["fit_seconds"])
-            text += f"| {pooling} | {fits} | {row['step_ms']:.1f} | {row['load_share']:.0%} |\n"
-        text += "\n"
+            body.append(
+                [pooling, fits, cell(row["step_ms"], ".1f"), cell(row["load_share"], ".0%")]
+            )
+        parts.append(Table("", columns, body))
     if ratios := read("ratios"):
-        text += "| ratio within one run | median | lowest to highest |\n|---|---|---|\n"
-        for name, row in ratios.items():
-            if "ratio" in row:
-                text += (
-                    f"| {name} | {row['ratio']:.2f} | {row['lowest']:.2f} to {row['highest']:.2f} "
-                    "|\n"
-                )
-    return f"## Speed\n\n{text.rstrip()}\n\n" if text else ""
+        body = [
+            [name, cell(row["ratio"], ".2f"), span_cell(row["lowest"], row["highest"], ".2f")]
+            for name, row in ratios.items()
+            if "ratio" in row
+        ]
+        parts.append(Table("", ("ratio within one run", "median", "lowest to highest"), body))
+    texts = [p if isinstance(p, str) else p.markdown().rstrip() for p in parts]
+    return "\n\n".join(["## Speed", *texts]) + "\n\n" if texts else ""

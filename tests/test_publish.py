@@ -90,18 +90,19 @@ def test_the_committed_results_are_few_and_small() -> None:
 
 def test_the_committed_open_labels_are_tabulated_without_their_bootstrap() -> None:
     rows = json.loads((RESULTS / "open_labels.json").read_text())["rows"]
-    text = publish.open_labels(rows)
+    text = publish.open_labels(rows).markdown()
     assert "| selm | emodb | nemo | 0.248 | 0.372 | 0.000 | 0.500 | 0.372 | 0.167;" in text
     new = {**rows[0], "all": {"value": 0.248, "uar_interval": [0.2, 0.3]}}
-    assert "| selm | emodb | nemo | 0.248 (0.200 to 0.300) | 0.372 |" in publish.open_labels([new])
+    text = publish.open_labels([new]).markdown()
+    assert "| selm | emodb | nemo | 0.248 (0.200 to 0.300) | 0.372 |" in text
 
 
 def test_what_words_and_frames_tell_is_tabulated() -> None:
     audits, probes = publish._read_all("audits"), publish._read_all("probes")
-    text = text_and_prosody.audits(audits.values())
+    text = text_and_prosody.audits(audits.values()).markdown()
     # the two sentences of RAVDESS tell nothing of its eight emotions
     assert "| ravdess (label) | 2 in 1440 | its words | 0.125 (0.125 to 0.125) |" in text
-    assert text_and_prosody.probes(probes).count("\n") == 2 + len(probes) * 5 * 2
+    assert len(text_and_prosody.probes(probes).rows) == len(probes) * 5 * 2
 
 
 def test_every_question_has_a_page_with_its_answer() -> None:
@@ -152,4 +153,5 @@ def test_an_ingredient_is_worth_what_the_table_says() -> None:
     assert len(found) == 4  # two heads on two corpora
     assert found == pytest.approx({key: wanted[key] for key in found})
     assert sum(r["second"] == "regress_codes" for r in paired) == 2
-    assert publish.table(paired).count("| gen_ser | regress_codes |") == 2
+    shown = [row[:2] for table in publish.of_ingredients(paired) for row in table.rows]
+    assert shown.count(["gen_ser", "regress_codes"]) == 2

@@ -201,9 +201,8 @@ def label_audit(out: str, /, *settings: Settings) -> int:
         settings: human=MANIFEST, protocol=NAME, draws=N, scorer=NAME,
             out=FOLDER and others.
     """
-    from rich.console import Console
-
     from ..datamodules.labelling import audit as audits
+    from .core.table import wide_console
 
     if "=" in out and not Path(out).exists():
         raise ConfigError(
@@ -212,8 +211,8 @@ def label_audit(out: str, /, *settings: Settings) -> int:
         )
     given = audits.audit_settings(_label_values(settings, audits.AUDIT_KNOBS, out))
     done = audits.audit(out, **given)
-    console = Console()
-    audits.show(done.record, console if console.is_terminal else Console(width=150))
+    console = wide_console()
+    audits.show(done.record, console)
     for path in done.written:
         console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
     return 0 if done.ok else 1
@@ -550,7 +549,7 @@ def cache(action: Literal["list", "clear"], store: str | None = None, /) -> None
     from .run import cache
 
     if action == "list":
-        print(cache.table(cache.cache_list()))
+        cache.show(cache.cache_list())
         return
     if store is None:
         raise ConfigError("say what to clear: a store's name (see `serzoo cache list`), or all")

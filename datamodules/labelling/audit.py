@@ -17,12 +17,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from ...zoo.core import registry
 from ...zoo.core.errors import ConfigError, DataError
-from ...zoo.core.numbers import p_text, plain, span
 from ...zoo.core.registry import check_knobs, schema_of
+from ...zoo.core.table import Cell, Table, cell, p_cell, p_text, span, span_cell
 from ...zoo.core.taxonomy import Taxonomy
 from ..catalog import open_corpora
 from ..info import CorpusInfo
@@ -201,15 +200,6 @@ WIDE = 0.1
 """Above chance: of an upper end of an interval, what is said not to be excluded."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table: what it shows, its columns, its rows."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
 def words(name: str, found: Control) -> str:
     """The verdict, and the numbers that it stands on."""
     best, r = max(found.reached.items(), key=lambda item: item[1].uar)
@@ -219,7 +209,7 @@ def words(name: str, found: Control) -> str:
         f"{found.sentences} distinct sentences, {found.shared:.0%} of them under several labels; "
         f"{found.bits['value']:.3f} bits of mutual information, {found.bits['shuffled']:.3f} with "
         f"labels shuffled; the best from text alone is {FUNCTIONS[best]}: UAR {r.uar:.3f} "
-        f"({_span(r.low, r.high)}), chance {found.chance:.3f}, p {p_text(r.corrected)}"
+        f"({span(r.low, r.high)}), chance {found.chance:.3f}, p {p_text(r.corrected)}"
         + (f"; with so few, up to {r.high:.3f} is not excluded)" if wide else ")")
     )
 
@@ -236,18 +226,18 @@ def unlike_chance(name: str, selected: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def grids(found: Mapping[str, Any]) -> Iterator[Grid]:
+def tables(found: Mapping[str, Any]) -> Iterator[Table]:
     """The tables of one corpus of a record."""
     text = found["text"]
     rows = [
         [
             FUNCTIONS[k] if k != "scorer" else f"{FUNCTIONS[k]} {found['scorer']}",
-            _number(r["uar"]), span(r["low"], r["high"]), _number(r["shuffled"]),
-            p_text(r["p"]), p_text(r["corrected"]), str(r["says"]),
+            cell(r["uar"]), span_cell(r["low"], r["high"]), cell(r["shuffled"]),
+            p_cell(r["p"]), p_cell(r["corrected"]), cell(r["says"], "d"),
         ]
         for k, r in text["reached"].items()
     ]  # fmt: skip
-    yield Grid(
+    yield Table(
         f"{found['name']}: what text alone tells of {found['column']} "
         f"({len(text['classes'])} classes, chance {text['chance']:.3f}; {text['protocol']})",
         (
@@ -262,13 +252,13 @@ def grids(found: Mapping[str, Any]) -> Iterator[Grid]:
         rows,
     )
     rows = [
-        [what, _number(v["value"]), _number(v["shuffled"]), p_text(v["p"])]
+        [what, cell(v["value"]), cell(v["shuffled"]), p_cell(v["p"])]
         for what, v in (
             ("mutual information, bits", text["bits"]),
             ("greatest UAR of any function", text["ceiling"]),
         )
     ]
-    yield Grid(
+    yield Table(
         f"{found['name']}: {text['sentences']} distinct sentences in {text['utterances']} "
         f"utterances of {text['speakers']} speakers",
         ("sentence and label", "found", "shuffled", "p"),
@@ -278,7 +268,7 @@ def grids(found: Mapping[str, Any]) -> Iterator[Grid]:
         yield from _labels(found["name"], found["labels"])
 
 
-def _labels(name: str, found: Mapping[str, Any]) -> Iterator[Grid]:
+def _labels(name: str, found: Mapping[str, Any]) -> Iterator[Table]:
     classes, selected = found["classes"], found["selected"]
     lines = [("as selected", selected)]
     steps = [s for s in found["sweep"] if s["n"]]
@@ -287,41 +277,41 @@ def _labels(name: str, found: Mapping[str, Any]) -> Iterator[Grid]:
         for s, after in zip(steps, [*steps[1:], None], strict=True)
         if after is None or after["n"] != s["n"]
     ]
-    yield Grid(
+    yield Table(
         f"{name}: weak labels of {found['source']} against {found['utterances']} by people"
         + (f"; p {p_text(selected['p'])} against shuffled ones" if selected["n"] else ""),
         ("labels", "n", "coverage", "accuracy", "95 % interval", "UAR", "95 % interval", "chance"),
         [
-            [what, str(s["n"]), f"{s['coverage']:.1%}", *_score(s, "wa"), *_score(s, "uar"),
-             plain(s.get("chance"), ".3f")]
+            [what, cell(s["n"], "d"), cell(s["coverage"], ".1%"), *_score(s, "wa"),
+             *_score(s, "uar"), cell(s.get("chance"))]
             for what, s in lines
         ],
     )  # fmt: skip
-    yield Grid(
+    yield Table(
         f"{name}: people's labels (rows) and the selected weak ones",
         ("", *classes, "none"),
         [
-            [c, *map(str, row), str(selected["unlabelled"][c])]
+            [c, *(cell(n, "d") for n in (*row, selected["unlabelled"][c]))]
             for c, row in zip(classes, selected["confusion"], strict=True)
         ],
     )
     honest = found["reliability"]
     if honest["bins"]:
-        yield Grid(
+        yield Table(
             f"{name}: is a score what it says? Calibration error {honest['error']:.3f}",
             ("score", "n", "mean score", "accuracy"),
             [
-                [f"{b['low']:.1f} to {b['high']:.1f}", str(b["n"]), _number(b["score"]),
-                 _number(b["accuracy"])]
+                [f"{b['low']:.1f} to {b['high']:.1f}", cell(b["n"], "d"), cell(b["score"]),
+                 cell(b["accuracy"])]
                 for b in honest["bins"]
             ],
         )  # fmt: skip
     if found["soft"] is not None:
         soft = found["soft"]
-        yield Grid(
+        yield Table(
             f"{name}: soft labels of {soft['n']} utterances, untempered",
             ("ECE", "classwise ECE", "Brier", "NLL", "AURC", "excess AURC"),
-            [[_number(soft[k]) for k in
+            [[cell(soft[k]) for k in
               ("ece", "classwise_ece", "brier", "nll", "aurc", "excess_aurc")]],
         )  # fmt: skip
 
@@ -329,18 +319,12 @@ def _labels(name: str, found: Mapping[str, Any]) -> Iterator[Grid]:
 def show(record: Mapping[str, Any], console: Console) -> None:
     """Print a record: tables, notes, verdicts, and what is to be warned of last."""
     for found in record["corpora"]:
-        for grid in grids(found):
-            console.print(grid.title, highlight=False, markup=False, soft_wrap=True)
-            table = Table()
-            for i, column in enumerate(grid.columns):
-                table.add_column(column, justify="left" if i == 0 else "right")
-            for row in grid.rows:
-                table.add_row(*map(escape, row))
-            console.print(table)
+        for table in tables(found):
+            console.print(table.rich())
         for note in found["notes"]:
-            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+            console.out(f"note: {note}", highlight=False)
         if found["verdict"] not in found["warnings"]:
-            console.print(found["verdict"], highlight=False, markup=False, soft_wrap=True)
+            console.out(found["verdict"], highlight=False)
         for warning in found["warnings"]:
             console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
 
@@ -354,9 +338,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         lines += [f"- {line}" for line in plain_]
         lines += [f"- **warning:** {line}" for line in found["warnings"]]
         lines += [f"- {line}" for line in found["notes"]]
-        for grid in grids(found):
-            lines += ["", grid.title, "", _row(grid.columns)]
-            lines += [_row(["---", *["--:"] * (len(grid.columns) - 1)]), *map(_row, grid.rows)]
+        for table in tables(found):
+            lines += ["", table.markdown().rstrip()]
     lines += [
         "",
         f"Intervals are over speakers. Shuffled: people's labels, within each speaker, "
@@ -365,22 +348,9 @@ def markdown(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
-
-
-def _score(found: Mapping[str, Any], name: str) -> list[str]:
-    if name not in found:
-        return [plain(None, ""), plain(None, "")]
-    return [_number(found[name]["value"]), span(found[name]["low"], found[name]["high"])]
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}"
-
-
-def _span(low: float, high: float) -> str:
-    return span(low, high) if low == low else span(None, None)
+def _score(found: Mapping[str, Any], name: str) -> list[Cell]:
+    value = found.get(name, {})
+    return [cell(value.get("value")), span_cell(value.get("low"), value.get("high"))]
 
 
 # ----

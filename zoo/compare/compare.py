@@ -12,8 +12,8 @@ from rich.markup import escape
 
 from ..core.errors import ConfigError
 from ..core.files import check_place, write_json
+from ..core.table import wide_console
 from ..report.report import report
-from ..report.table import wide_console
 from ..run import config
 from ..run.record import finished
 from . import axes, conditions, few_shot, imported, pool, runs

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
 
 from ..core.errors import counted
+from ..core.table import Line, Table
+from ..core.table import cell as number
 from ..doctor.cost import duration, memory, spoken
 from ..doctor.trial import Trial, undisturbed
 from ..run.build import open_data
@@ -129,16 +130,12 @@ def total(cells: Sequence[Cell], folder: Path, found: Mapping[str, Estimate], wo
 def show(console: Console, cells: Sequence[Cell], folder: Path, workers: int) -> None:
     """The cells of a dry run, their state, and what they will take."""
     found = estimates(cells, folder, workers)
-    table = Table("cell", "state", "seconds", "MiB", "from")
-    for column in (2, 3):
-        table.columns[column].justify = "right"
-    for cell in cells:
-        entry: dict[str, Any] = read_record(folder / "cells" / cell.name) or {}
-        e, state = found[cell.name], str(entry.get("status", "to run"))
-        if cell.trials and state != "ok":
-            state += f", {len(cell.trials)} trials before"
-        seconds = "" if e.seconds is None else f"{e.seconds:.0f}"
-        megabytes = "" if e.megabytes is None else f"{e.megabytes:.0f}"
-        table.add_row(cell.name, state, seconds, megabytes, e.source)
-    console.print(table)
+    rows: list[Line] = []
+    for c in cells:
+        entry: dict[str, Any] = read_record(folder / "cells" / c.name) or {}
+        e, state = found[c.name], str(entry.get("status", "to run"))
+        if c.trials and state != "ok":
+            state += f", {len(c.trials)} trials before"
+        rows.append([c.name, state, number(e.seconds, ".0f"), number(e.megabytes, ".0f"), e.source])
+    console.print(Table("", ("cell", "state", "seconds", "MiB", "from"), rows).rich())
     console.print(total(cells, folder, found, workers), highlight=False)

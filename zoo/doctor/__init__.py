@@ -12,9 +12,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from ..core.errors import ConfigError, suggest
+from ..core.table import Cell, Table
 from ..run.config import RunConfig
 from . import cost as doctor_cost
 from . import data as doctor_data
@@ -116,25 +116,14 @@ _COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold r
 
 def show(cfg: RunConfig, findings: Sequence[Finding], console: Console) -> None:
     """Print findings for reading."""
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(ratio=1)
-    previous = ""
+    rows, previous = [], ""
     for f in findings:
         name = "" if f.name == previous else f.name
         previous = f.name
-        colour = _COLOURS[f.level]
-        table.add_row(f"[{colour}]{f.level}[/]", name, _plain(f.message))
-    console.print(table)
+        rows.append([Cell(f.level, style=_COLOURS[f.level]), name, f.message])
+    console.print(Table("", ("", "", ""), rows).rich(lines=False))
     counts = summary(findings)
     plural = {"note": "notes", "warning": "warnings", "error": "errors"}
     rest = ", ".join(f"{counts[k]} {s if counts[k] != 1 else k}" for k, s in plural.items())
     checks = len({f.name for f in findings})
     console.print(f"{checks} checks of run {cfg.fingerprint}: {rest}", highlight=False)
-
-
-def _plain(message: str) -> Any:
-    from rich.text import Text
-
-    return Text(message)  # brackets in a message are no markup

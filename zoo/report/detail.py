@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from ..core.errors import ComparisonError, DataError, counted
-from ..core.numbers import UNKNOWN, span
+from ..core.table import UNKNOWN, Cell, Line, Table, cell, span
 from ..plots import (
     confusion_figure,
     critical_difference_figure,
@@ -26,18 +26,14 @@ from ..statistics.confidence import Coverage, calibrations, risk_coverage
 from ..statistics.table import PredictionTable
 from .page import (
     FAULTS,
-    Cell,
     Code,
     Context,
     Figure,
     Fold,
-    Line,
     Part,
     Row,
     Section,
-    Table,
     Text,
-    cell,
     draw,
     drawn,
     per_grid,
@@ -415,7 +411,7 @@ def _worst(g: Grid, found: dict[str, dict[str, SubGroups]]) -> Table:
         row: list[Cell] = [Cell(head)]
         for of in found.values():
             gap = of[head].gap
-            row += [Cell(of[head].worst or UNKNOWN), cell(None if np.isnan(gap) else gap)]
+            row += [Cell(of[head].worst or UNKNOWN), cell(gap)]
         body.append(row)
     columns = [c for words in found for c in (f"worst by {words}", "gap")]
     return Table(f"Worst groups: {g.name}", ("head", *columns), body)

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from ..core.files import new_file, write_json
-from ..core.numbers import p_text, plain, span
+from ..core.table import Cell, Line, Table, cell, p_cell, plain, span, span_cell
 from ..plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
 from ..run.record import read_plan
 from ..statistics.speakers import paired_jackknife
 from ..statistics.table import PredictionTable
 from .packed import record_reader
-from .page import Cell, Context, Figure, Fold, Line, Row, Section, Table, Text, cell, draw, drawn
+from .page import Context, Figure, Fold, Row, Section, Text, draw, drawn
 from .runs import Run, encoder_name, pooled, read_runs
 from .summary import Grid, difference, number
-from .table import COLUMNS, caption, cells_of, grouped, notes, remarks
+from .table import by_fold, grouped, name_of, notes, recalls, remarks, tables
 
 # ---- What a condition costs: UAR of each head under it, minus its own on clean audio.
 
@@ -81,38 +81,41 @@ def _less(
     return {"value": d.value, "low": number(d.low), "high": number(d.high)}
 
 
-def degradation_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """A table per recipe and encoder: conditions down, heads across."""
-    text = ""
+def degradation_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
+    """One per recipe and encoder: conditions down, heads across."""
+    made = []
     for key in dict.fromkeys((r["recipe"], r["encoder"]) for r in rows):
         mine = [r for r in rows if (r["recipe"], r["encoder"]) == key]
         heads = list(dict.fromkeys(r["head"] for r in mine))
-        cells = {(r["condition"], r["head"]): r for r in mine}
-        text += f"**{key[0]}, encoder {key[1]}**\n\n| condition | {' | '.join(heads)} |\n"
-        text += "|" + "---|" * (1 + len(heads)) + "\n"
+        found = {(r["condition"], r["head"]): r for r in mine}
+        body: list[Line] = []
         for condition in dict.fromkeys(r["condition"] for r in mine):
-            shown = [_loss_cell(cells.get((condition, head))) for head in heads]
-            text += f"| {condition} | {' | '.join(shown)} |\n"
-            against = [(cells.get((condition, head)) or {}).get("control") for head in heads]
+            of = [found.get((condition, head)) for head in heads]
+            body.append([condition, *map(_loss_cell, of)])
+            against = [r and r["control"] for r in of]
             if any(against):
-                shown = [_difference(d) if d else "–" for d in against]
-                text += f"| {condition} less {CONTROLS[condition]} | {' | '.join(shown)} |\n"
-        if left := mine[0]["left_out"]:
-            text += f"\n{left} folds of seeds left out: not every head has every condition.\n"
-        text += "\n"
-    return text + (
+                less = [Cell(_difference(d), d["value"]) if d else None for d in against]
+                body.append([f"{condition} less {CONTROLS[condition]}", *less])
+        left = mine[0]["left_out"]
+        said = f"{left} folds of seeds left out: not every head has every condition."
+        title = f"{key[0]}, encoder {key[1]}"
+        made.append(Table(title, ("condition", *heads), body, [said] if left else []))
+    return made
+
+
+def degradation_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The tables, and what their numbers are."""
+    return "".join(f"{table.markdown()}\n" for table in degradation_tables(rows)) + (
         "UAR, all folds' test utterances pooled; in brackets its difference to the same head on "
         "clean audio, with a 95 % interval (paired jackknife over speakers).\n"
     )
 
 
-def _loss_cell(row: dict[str, Any] | None) -> str:
+def _loss_cell(row: dict[str, Any] | None) -> Cell | None:
     if row is None:
-        return "–"
+        return None
     d = row["difference"]
-    if d is None:
-        return f"{row['uar']:.3f}"
-    return f"{row['uar']:.3f} ({_difference(d)})"
+    return Cell(f"{row['uar']:.3f}" + (f" ({_difference(d)})" if d else ""), row["uar"])
 
 
 def _difference(d: dict[str, Any]) -> str:
@@ -201,55 +204,53 @@ def write_few_shot(folder: Path, names: Sequence[str]) -> Path:
     found = points(folder, names)
     write_json(folder / "learning_curves.json", found)
     path = folder / "learning_curves.md"
-    body = few_shot_markdown(found) if found else "No cell has ended well.\n"
+    body = few_shot_table(found).markdown() if found else "No cell has ended well.\n"
     with new_file(path) as draft:
         draft.write_text(f"# {folder.name}: learning curves\n\n{body}", "utf-8")
     return path
 
 
-def few_shot_markdown(found: list[dict[str, Any]]) -> str:
-    """Points as a Markdown table: heads and tunings down, shots across."""
+def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
+    """Points as a table: heads and tunings down, shots across."""
     shots = sorted({p["shots"] for p in found})
-    lines = [
-        "UAR of the query by shots of each class: mean over draws, and their standard deviation. "
-        "Without a shot nothing is tuned, and a head has one value. `change` is that of the "
-        "source's UAR at the most shots; seconds of fitting and bytes that changed are there, too.",
-        "",
-        "| head | tuning | " + " | ".join(f"k = {k}" for k in shots) + " | change | s | kB |",
-        "|---|---|" + "---|" * (len(shots) + 3),
-    ]
     zero = {p["head"]: p for p in found if p["tuning"] in BASE}
     curves = sorted({(p["head"], p["tuning"]) for p in found if p["tuning"] not in BASE})
     curves = curves or [(head, "none") for head in zero]
     at = {(p["head"], p["tuning"], p["shots"]): p for p in found}
+    body: list[Line] = []
     for head, tuning in curves:
         row = [at.get((head, tuning, k)) or (zero.get(head) if k == 0 else None) for k in shots]
         if tuning == "scratch" and 0 in shots:
             row[shots.index(0)] = None  # a new head knows nothing without a shot
-        last = next((p for p in reversed(row) if p is not None), None)
-        costs = ["", "", ""]
-        if last is not None:
-            change = last["forgetting"]
-            costs = ["" if change is None else f"{change:+.3f}"]
-            costs += ["" if last["seconds"] is None else f"{last['seconds']:.1f}"]
-            costs += ["" if last["bytes"] is None else f"{last['bytes'] / 1000:.0f}"]
-        cells = [_point_cell(p) for p in row]
-        lines.append(f"| {head} | {tuning} | " + " | ".join([*cells, *costs]) + " |")
-    notes = []
+        last: dict[str, Any] = next((p for p in reversed(row) if p is not None), {})
+        size = last.get("bytes")
+        costs = [cell(last.get("forgetting"), "+.3f"), cell(last.get("seconds"), ".1f")]
+        costs.append(cell(None if size is None else size / 1000, ".0f"))
+        body.append([head, tuning, *map(_point_cell, row), *costs])
+    notes = [
+        "Without a shot nothing is tuned, and a head has one value. `change` is that of the "
+        "source's UAR at the most shots; seconds of fitting and bytes that changed are there, too."
+    ]
     for k in shots:
         same = {tuple(p["supports"]) for p in found if p["shots"] == k}
         if len(same) > 1:
-            notes.append(f"- k = {k}: cells are missing, so heads differ in their supports.")
+            notes.append(f"k = {k}: cells are missing, so heads differ in their supports.")
         if short := sorted({c for p in found if p["shots"] == k for c in p["short"]}):
-            notes.append(f"- k = {k}: fewer than that were there of {', '.join(short)}; all taken.")
-    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+            notes.append(f"k = {k}: fewer than that were there of {', '.join(short)}; all taken.")
+    return Table(
+        "UAR of the query by shots of each class: mean over draws ± their standard deviation",
+        ("head", "tuning", *(f"k = {k}" for k in shots), "change", "s", "kB"),
+        body,
+        notes,
+    )
 
 
-def _point_cell(point: dict[str, Any] | None) -> str:
+def _point_cell(point: dict[str, Any] | None) -> Cell | None:
     if point is None:
-        return ""
+        return None
     spread = point["deviation"]
-    return f"{point['uar']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+    text = f"{point['uar']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+    return Cell(text, point["uar"])
 
 
 # ---- The section of a report on what its cells started from.
@@ -277,8 +278,8 @@ def started(section: Section, c: Context) -> None:
         for head, starts in starts_of(grid).items():
             for one, other in pairs(list(starts)):
                 d = difference(grid.pooled[starts[one]], grid.pooled[starts[other]])
-                bounds = Cell(span(d["low"], d["high"], "+.3f"), d["low"])
-                numbers = [cell(d["value"], "+.3f"), bounds, Cell(p_text(d["p"]), d["p"])]
+                bounds = span_cell(d["low"], d["high"], "+.3f")
+                numbers = [cell(d["value"], "+.3f"), bounds, p_cell(d["p"])]
                 numbers += [cell(d["detectable"]), cell(d["n_speakers"], "d")]
                 body.append([of, head, one, other, *numbers])
     if body:
@@ -320,11 +321,6 @@ COSTS = {
 Rows = list[dict[str, Any]]
 
 
-def name_of(group: Rows) -> str:
-    """Of a table."""
-    return f"{group[0]['recipe']}, {group[0]['encoder']}"
-
-
 def point(row: dict[str, Any], at: float = 0.0) -> Point:
     """A row's UAR with its interval, at a place on the other axis."""
     low, high = row["interval"]
@@ -337,36 +333,13 @@ def results(section: Section, c: Context) -> None:
         "UAR is the mean recall over classes, ± its standard deviation over seeds; differences "
         f"are to {c.baseline} on the same utterances. How each column is computed is said below."
     )
-    for group in grouped(c.rows):
-        body = [list(map(Cell, cells_of(row, c.baseline), _sorts(row))) for row in group]
-        section.parts.append(
-            Table(caption(group[0]), COLUMNS, body, [f"{r}." for r in remarks(group)])
-        )
-        recalls = [[r["head"], *(cell(v, ".2f") for v in r["recalls"].values())] for r in group]
-        folds = [[r["head"], *(cell(v) for v in r["by_fold"].values())] for r in group]
-        inner = [
-            Table("Recall by class, folds pooled", ("head", *group[0]["recalls"]), recalls),
-            Table(
-                "UAR by fold, seeds averaged",
-                ("head", *(f"fold {f}" for f in group[0]["by_fold"])),
-                folds,
-            ),
-        ]
-        section.parts.append(Fold(f"By class and by fold: {name_of(group)}", inner))
+    for group, table in zip(grouped(c.rows), tables(c.rows, c.baseline), strict=True):
+        more = Fold(f"By class and by fold: {name_of(group)}", [recalls(group), by_fold(group)])
+        section.parts += [table, more]
     said = [Text(note) for note in notes(c.rows, c.baseline)]
     section.parts.append(Fold("How the columns are computed", said))
     if not c.rows:
         section.messages.append("There is no table; the sections above and below say why.")
-
-
-def _sorts(row: dict[str, Any]) -> list[float | None]:
-    """What each of :data:`.tables.COLUMNS` is sorted by."""
-    d = row["difference"] or {}
-    return [
-        None, row["uar"]["mean"], row["interval"][0], d.get("value"), d.get("p"),
-        d.get("detectable"), row["wa"]["mean"], row["f1"]["mean"], row["seconds"],
-        row["inference_ms"], row["trainable"],
-    ]  # fmt: skip
 
 
 def differences(section: Section, c: Context) -> None:
@@ -383,8 +356,8 @@ def differences(section: Section, c: Context) -> None:
         for row in group:
             d = row["difference"]
             points[row["head"]] = (0.0, d["value"], d["low"], d["high"])
-            ps = [Cell(p_text(d[k]), d[k]) for k in ("p", "p_holm", "smallest_p")]
-            bounds = Cell(span(d["low"], d["high"], "+.3f"), d["low"])
+            ps = [p_cell(d[k]) for k in ("p", "p_holm", "smallest_p")]
+            bounds = span_cell(d["low"], d["high"], "+.3f")
             row_of = [row["head"], cell(d["value"], "+.3f"), bounds, *ps[:2], cell(d["detectable"])]
             body.append([*row_of, ps[2], cell(d["n_speakers"], "d")])
         said = "; ".join(
@@ -445,7 +418,7 @@ def learning(section: Section, c: Context) -> None:
                 for head in heads:
                     heads[head] += [p for p in more.get(head, ()) if p[0] == 0]
     figures: list[Figure] = []
-    tables: list[Table] = []
+    made: list[Table] = []
     for i, ((name, words), heads) in enumerate(curves.items()):
         at = sorted({p[0] for points in heads.values() for p in points})
         if len(at) < 2:
@@ -460,8 +433,8 @@ def learning(section: Section, c: Context) -> None:
             draw(curve_figure(heads, words, name), f"{title}. {said}", name=f"learning-{i}")
         )
         body: list[Line] = [[h, *(cell(of.get(x)) for x in at)] for h, of in values.items()]
-        tables.append(Table(title, ("head", *(f"{x:g}" for x in at)), body))
-    section.parts += [Row(figures), *tables] if figures else []
+        made.append(Table(title, ("head", *(f"{x:g}" for x in at)), body))
+    section.parts += [Row(figures), *made] if figures else []
     if not section.parts:
         section.parts.append(Text("Not applicable: all cells of a table had one amount of labels."))
 

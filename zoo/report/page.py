@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core.errors import SerzooError
-from ..core.numbers import plain
+from ..core.table import Table
 from ..run.record import Attributes
 from .runs import Corpora, Found
 from .summary import Grid
@@ -22,44 +22,6 @@ if TYPE_CHECKING:
 
 TEMPLATE = "page.html.j2"
 WIDE = 7.5  # inches: a drawing beyond is not shrunk to a phone, but scrolled
-
-
-class Cell(NamedTuple):
-    """One cell of a table.
-
-    Attributes:
-        text: what is read.
-        sort: number that the column is sorted by; None = by the text.
-        audio: a ``data:`` URI to play instead, or "".
-    """
-
-    text: str
-    sort: float | None = None
-    audio: str = ""
-
-
-Line = Sequence[Cell | str]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a caption; the first cell of a row is its header."""
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Line]
-    notes: Sequence[str] = ()
-    kind: ClassVar[str] = "table"
-
-    @property
-    def cells(self) -> list[list[Cell]]:
-        """Rows, plain texts as cells."""
-        return [[c if isinstance(c, Cell) else Cell(c) for c in row] for row in self.rows]
-
-    @property
-    def numeric(self) -> set[int]:
-        """Columns that hold a number."""
-        return {i for row in self.cells for i, c in enumerate(row) if c.sort is not None}
 
 
 @dataclass(frozen=True)
@@ -223,11 +185,6 @@ def drawn(section: Section, i: int) -> bool:
     if i == FIGURES:
         section.messages.append(f"Of more than {FIGURES} tables, the first {FIGURES} are drawn.")
     return i < FIGURES
-
-
-def cell(value: float | None, form: str = ".3f") -> Cell:
-    """A number of a table."""
-    return Cell(plain(value, form), None if value is None else float(value))
 
 
 def per_grid(

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from ..core.errors import ComparisonError, DataError, counted
 from ..core.files import new_file, write_json
+from ..core.table import wide_console
 from ..run.board import EVENTS
 from ..run.record import UTTERANCES, Attributes, read_plan, write_attributes
-from . import detail, overview, table
+from . import detail, overview
 from .packed import is_packed
 from .page import FAULTS, Context, Section, render, told
 from .runs import (
@@ -31,7 +32,7 @@ from .runs import (
     suite_attributes,
 )
 from .summary import grids, rows_of, summarise
-from .table import markdown, matching_notes, show, source_notes, wide_console
+from .table import latex, markdown, matching_notes, show, source_notes
 
 SECTIONS = (
     ("compared", "What was compared, and how", detail.compared),
@@ -115,7 +116,7 @@ def report(
     }
     write_json(folder / "summary.json", summary)
     write_text(folder / "table.md", f"# {plan['title']}\n\n{text}")
-    write_text(folder / "table.tex", table.latex(rows, plan["baseline"]))
+    write_text(folder / "table.tex", latex(rows, plan["baseline"]))
     corpora = Corpora()
     known, fault = _attributes(folder, found, corpora if attributes else None)
     context = Context(

@@ -1,24 +1,27 @@
-"""How a comparison's rows are shown: on a console, as Markdown, and in the cells of a page."""
+"""The rows of a comparison as tables: on a console, as Markdown, as LaTeX."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from ..core.errors import counted
-from ..core.numbers import UNKNOWN, p_text, plain, seconds_text, span, spread
-
-
-def wide_console() -> Console:
-    """A console whose tables are not broken where output goes to a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=180)
-
+from ..core.table import (
+    UNKNOWN,
+    Cell,
+    Table,
+    cell,
+    number_cell,
+    p_text,
+    plain,
+    seconds_text,
+    span,
+    span_cell,
+    spread,
+)
 
 COLUMNS = (
     "head",
@@ -35,21 +38,25 @@ COLUMNS = (
 )
 
 
-def cells_of(row: dict[str, Any], baseline: str) -> list[str]:
-    """A row's texts, in the order of :data:`COLUMNS`."""
+def cells_of(row: dict[str, Any], baseline: str) -> list[Cell]:
+    """A row's cells, in the order of :data:`COLUMNS`."""
     diff = row["difference"]
+    said = "baseline" if row["head"] == baseline else ""
+    change = [number_cell(said, None), number_cell("", None), number_cell("", None)]
+    if diff:
+        p = f"{p_text(diff['p'])} ({p_text(diff['p_holm'])})"
+        change = [number_cell(_difference(diff), diff["value"]), number_cell(p, diff["p"])]
+        change.append(cell(diff["detectable"]))
     return [
-        row["head"],
-        spread(row["uar"]),
-        span(*row["interval"]),
-        _difference(diff) if diff else ("baseline" if row["head"] == baseline else ""),
-        f"{p_text(diff['p'])} ({p_text(diff['p_holm'])})" if diff else "",
-        plain(diff["detectable"], ".3f") if diff else "",
-        spread(row["wa"]),
-        spread(row["f1"]),
-        seconds_text(row["seconds"]),
-        plain(row["inference_ms"], ".1f"),
-        plain(row["trainable"], ","),
+        Cell(row["head"]),
+        number_cell(spread(row["uar"]), row["uar"]["mean"]),
+        span_cell(*row["interval"]),
+        *change,
+        number_cell(spread(row["wa"]), row["wa"]["mean"]),
+        number_cell(spread(row["f1"]), row["f1"]["mean"]),
+        number_cell(seconds_text(row["seconds"]), row["seconds"]),
+        cell(row["inference_ms"], ".1f"),
+        number_cell(plain(row["trainable"], ","), row["trainable"]),
     ]
 
 
@@ -108,16 +115,42 @@ def notes(rows: Sequence[dict[str, Any]], baseline: str) -> list[str]:
     return [note.format(baseline=baseline, family=family) for note in NOTES]
 
 
+def tables(rows: Sequence[dict[str, Any]], baseline: str) -> list[Table]:
+    """A table for each corpus and encoder."""
+    return [
+        Table(
+            caption(group[0]),
+            COLUMNS,
+            [cells_of(row, baseline) for row in group],
+            [f"{remark}." for remark in remarks(group)],
+        )
+        for group in grouped(rows)
+    ]
+
+
+def name_of(group: Sequence[dict[str, Any]]) -> str:
+    """Recipe and encoder of the rows of one table."""
+    return f"{group[0]['recipe']}, {group[0]['encoder']}"
+
+
+def recalls(group: Sequence[dict[str, Any]]) -> Table:
+    """Recall of every class, of the rows of one table."""
+    classes = list(group[0]["recalls"])
+    body = [[r["head"], *(cell(r["recalls"].get(c), ".2f") for c in classes)] for r in group]
+    return Table(f"Recall by class, folds pooled: {name_of(group)}", ("head", *classes), body)
+
+
+def by_fold(group: Sequence[dict[str, Any]]) -> Table:
+    """UAR of every fold, of the rows of one table."""
+    folds = list(group[0]["by_fold"])
+    body = [[r["head"], *(cell(r["by_fold"].get(f)) for f in folds)] for r in group]
+    columns = ("head", *(f"fold {f}" for f in folds))
+    return Table(f"UAR by fold, seeds averaged: {name_of(group)}", columns, body)
+
+
 def markdown(rows: Sequence[dict[str, Any]], baseline: str) -> str:
     """The tables as Markdown."""
-    text = ""
-    for group in grouped(rows):
-        text += f"**{caption(group[0])}**\n\n"
-        text += "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS) + "\n"
-        for row in group:
-            text += "| " + " | ".join(cells_of(row, baseline)) + " |\n"
-        text += "\n"
-        text += "".join(f"{note}.\n\n" for note in remarks(group))
+    text = "".join(f"{table.markdown()}\n" for table in tables(rows, baseline))
     return text + " ".join(notes(rows, baseline)) + "\n"
 
 
@@ -157,60 +190,15 @@ def matching_notes(matched: Sequence[dict[str, Any]]) -> list[str]:
 
 def show(rows: Sequence[dict[str, Any]], baseline: str, console: Console) -> None:
     """The tables on a console."""
-    for group in grouped(rows):
-        table = Table(title=caption(group[0]), title_justify="left")
-        for i, column in enumerate(COLUMNS):
-            table.add_column(column, justify="left" if i == 0 else "right")
-        for row in group:
-            table.add_row(*cells_of(row, baseline))
-        console.print(table)
-    console.print(f"[dim]{' '.join(notes(rows, baseline))}[/dim]")
-
-
-# ---- A comparison's rows as LaTeX: plain ``tabular``, no packages.
-
-SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "²": r"$^2$",
-    "<": r"$<$",
-    ">": r"$>$",
-    "|": r"$|$",
-    "\u2009": r"\,",
-}
-# the time of a machine and the sizes stand in the other forms; a column of a paper is narrow
-KEPT = tuple(c for c in COLUMNS if c not in ("s / fit", "ms / utt"))
-
-
-def tex(text: str) -> str:
-    """Text as LaTeX prints it; numbers with a true minus sign."""
-    escaped = "".join(SPECIAL.get(c, c) for c in text)
-    return re.sub(r"(^|[ (])([+-])(?=\d)", r"\1$\2$", escaped)
+    for table in tables(rows, baseline):
+        console.print(table.rich())
+    console.print(" ".join(notes(rows, baseline)), style="dim", markup=False, highlight=False)
 
 
 def latex(rows: Sequence[dict[str, Any]], baseline: str) -> str:
-    """A ``table`` for each corpus and encoder, between rules as of booktabs, with its notes."""
+    """A LaTeX ``table`` for each corpus and encoder; how numbers were computed is a comment."""
     text = "% made by serzoo report; needs no package, set in \\footnotesize\n"
-    chosen = [COLUMNS.index(c) for c in KEPT]
-    for group in grouped(rows):
-        text += "\\begin{table}\n\\centering\\footnotesize\n"
-        text += f"\\caption{{{tex(caption(group[0]))}.}}\n"
-        text += f"\\begin{{tabular}}{{l{'r' * (len(KEPT) - 1)}}}\n\\hline\n"
-        text += " & ".join(tex(c) for c in KEPT) + " \\\\\n\\hline\n"
-        for row in group:
-            cells = cells_of(row, baseline)
-            text += " & ".join(tex(cells[i]) for i in chosen) + " \\\\\n"
-        text += "\\hline\n\\end{tabular}\n"
-        text += "".join(f"\\par {tex(note)}.\n" for note in remarks(group))
-        text += "\\end{table}\n\n"
+    for table in tables(rows, baseline):
+        # a column of a paper is narrow: the other forms have the times of a machine
+        text += table.without("s / fit", "ms / utt").latex() + "\n"
     return text + f"% {' '.join(notes(rows, baseline))}\n"

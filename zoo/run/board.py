@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from ...datamodules.features import load_wave
 from ..core.errors import ConfigError
 from ..core.head import Head
+from ..core.table import Line, Table, cell
 from ..core.taxonomy import Taxonomy
 from ..core.types import SAMPLE_RATE, Frames
 from ..plots import confusion_figure, reliability_figure
@@ -161,16 +162,13 @@ def show_texts(experiment: Any, part: str, table: PredictionTable, step: int) ->
     """
     if not table.texts or not hasattr(experiment, "add_text"):
         return
-    lines = ["| utterance | label | predicted | written |", "|---|---|---|---|"]
+    rows = []
     for i in range(min(TEXTS_SHOWN, len(table))):
         label = table.classes[table.labels[i]] if table.labels[i] >= 0 else ""
         cells = (table.ids[i], label, table.classes[table.predicted[i]], table.texts[i])
-        lines.append("| " + " | ".join(_text_cell(c) for c in cells) + " |")
-    experiment.add_text(f"{part}/written", "\n".join(lines), step)
-
-
-def _text_cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+        rows.append([" ".join(c.split()) for c in cells])
+    shown = Table("", ("utterance", "label", "predicted", "written"), rows)
+    experiment.add_text(f"{part}/written", shown.markdown(), step)
 
 
 # ----
@@ -357,13 +355,14 @@ def surest_errors(table: PredictionTable, n: int) -> list[int]:
 
 def show_errors(experiment: Any, table: PredictionTable, step: int) -> None:
     """A table of them, as ``errors/surest`` in the text tab."""
-    lines = ["| | label | predicted | probability | speaker | utterance |", "|---" * 6 + "|"]
+    rows: list[Line] = []
     sure = table.probabilities().max(1)
     for number, i in enumerate(surest_errors(table, ERRORS), 1):
         label, said = table.classes[table.labels[i]], table.classes[table.predicted[i]]
-        cells = (str(number), label, said, f"{sure[i]:.3f}", table.speakers[i], table.ids[i])
-        lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
-    experiment.add_text("errors/surest", "\n".join(lines), step)
+        who = table.speakers[i], table.ids[i]
+        rows.append([cell(number, "d"), label, said, cell(sure[i]), *who])
+    columns = ("", "label", "predicted", "probability", "speaker", "utterance")
+    experiment.add_text("errors/surest", Table("", columns, rows).markdown(), step)
 
 
 def play_errors(experiment: Any, table: PredictionTable, data: Any, n: int, step: int) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from rich.console import Console
+
 from ...datamodules.store import remove, stores
 from ..core.cache import features_dir
 from ..core.errors import ConfigError, suggest
+from ..core.table import Cell, Line, Table, cell, wide_console
 
 
 def cache_list() -> list[dict[str, Any]]:
@@ -47,37 +50,21 @@ def cache_clear(store: str) -> tuple[int, int]:
     return len(chosen), freed
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """What :func:`cache_list` found, for reading."""
+def show(found: list[dict[str, Any]], console: Console | None = None) -> None:
+    """Print what :func:`cache_list` found."""
+    console = console or wide_console()
     if not found:
-        return f"no feature stores under {features_dir()}"
-    head = ("store", "encoder", "layers", "dtype", "rows", "hours", "size", "last used")
-    lines = [head]
+        console.out(f"no feature stores under {features_dir()}", highlight=False)
+        return
+    columns = ("store", "encoder", "layers", "dtype", "rows", "hours", "size", "last used")
+    rows: list[Line] = []
     for s in found:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(s["used"]))
-        lines.append(
-            (
-                s["store"],
-                s["encoder"],
-                _layers(s["layers"]),
-                s["dtype"],
-                str(s["rows"]),
-                f"{s['hours']:.2f}",
-                size(s["bytes"]),
-                used,
-            )
-        )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    numbers = {4, 5, 6}
-    text = [
-        "  ".join(
-            cell.rjust(w) if i in numbers else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+        numbers = cell(s["rows"], "d"), cell(s["hours"], ".2f"), Cell(size(s["bytes"]), s["bytes"])
+        rows.append([s["store"], s["encoder"], _layers(s["layers"]), s["dtype"], *numbers, used])
+    console.print(Table("", columns, rows).rich(lines=False))
     total = size(sum(s["bytes"] for s in found))
-    return "\n".join([*text, f"{len(found)} stores, {total}, under {features_dir()}"])
+    console.out(f"{len(found)} stores, {total}, under {features_dir()}", highlight=False)
 
 
 def size(number: float) -> str:
@@ -89,10 +76,10 @@ def size(number: float) -> str:
     return f"{number:.1f} GiB"
 
 
-def _layers(layers: list[int] | None) -> str:
-    """``0-12`` for a run of layers, else ``4`` or ``4,6,8``; ``-`` where there are none."""
+def _layers(layers: list[int] | None) -> str | None:
+    """``0-12`` for a run of layers, else ``4`` or ``4,6,8``; None if there are none."""
     if not layers:
-        return "-"
+        return None
     if len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1)):
         return f"{layers[0]}-{layers[-1]}"
     return ",".join(map(str, layers))

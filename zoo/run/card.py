@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..core.errors import ConfigError
+from ..core.table import Cell, Line, Table, cell
 from ..statistics.speakers import interval_text
 from .config import read_group
 
@@ -78,10 +79,10 @@ def _measured(config: Mapping[str, Any], record: Mapping[str, Any] | None) -> st
     if not record or "metrics" not in record:
         return text + "None: no record of a run was given when this model was saved."
     m = record["metrics"]
-    rows = [
-        ("UAR, mean recall of the classes", f"{m['uar']:.3f} {interval_text(m)}"),
-        ("WA, accuracy", f"{m['wa']:.3f}"),
-        ("macro-F1", f"{m['f1']:.3f}"),
+    rows: list[Line] = [
+        ("UAR, mean recall of the classes", Cell(f"{m['uar']:.3f} {interval_text(m)}", m["uar"])),
+        ("WA, accuracy", cell(m["wa"])),
+        ("macro-F1", cell(m["f1"])),
     ]
     for key, name in (("nll", "negative log-likelihood"), ("ece", "calibration error")):
         if m.get(key) is not None and m.get(f"{key}_calibrated") is not None:
@@ -90,9 +91,9 @@ def _measured(config: Mapping[str, Any], record: Mapping[str, Any] | None) -> st
     text += (
         f"Test part of protocol `{training['protocol']}`, fold {training['fold']}, seed "
         f"{training['seed']}; the epoch was chosen on validation speakers, and the test part read "
-        "once, after that.\n\n| metric | value |\n|---|---|\n"
+        "once, after that.\n\n"
     )
-    text += "\n".join(f"| {name} | {value} |" for name, value in rows)
+    text += Table("", ("metric", "value"), rows).markdown().rstrip()
     for unsure in (record.get("audit") or {}).get("unsure", ()):
         text += f"\n\n**Nobody can tell {unsure}.** If they do, the numbers are too high."
     temperature = config["temperature"]

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from ...datamodules.prosody import UNITS, RateFrom, open_probing
 from ..core import registry, shipped
@@ -25,6 +26,7 @@ from ..core.errors import ConfigError, suggest
 from ..core.files import check_place, write_json
 from ..core.notices import quiet
 from ..core.speakers import cannot_tell, shared
+from ..core.table import UNKNOWN, Cell, Line, Table, cell, span, wide_console
 from ..encoders.hf import HFEncoder
 from ..statistics.probe import Probed, probe, r2, r2_difference
 from ..statistics.rates import FloatArray
@@ -66,29 +68,40 @@ def numbers(found: dict[str, Found]) -> dict[str, Any]:
     return result
 
 
-def told(entry: dict[str, Any]) -> str:
-    """A record, for reading."""
-    data, compared = entry["data"], entry["against"] is not None
-    head = ["", "R² of the model", *(["R² of the other", "difference"] if compared else [])]
+def tables(entry: dict[str, Any]) -> list[Table]:
+    """A record's R², a table for each way of looking at the quantities."""
+    compared = ["R² of the other", "difference"] if entry["against"] is not None else []
     titles = {"all": "as it is", "within": "within speakers (each speaker's mean taken off)"}
-    rows = []
+    made = []
     for way, title in titles.items():
-        rows.append([title])
+        rows: list[Line] = []
         for name, quantity in entry["quantities"].items():
             found = quantity[way]
-            cells = [found[k] for k in ("model", "against", "difference") if k in found]
-            rows.append([f"  {name}", *map(_cell, cells)])
-    widths = [max(len(r[i]) for r in [head, *rows] if len(r) > 1) for i in range(len(head))]
-    text = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=False)) for r in [head, *rows]]
-    lines = [line.rstrip() for line in text]
+            shown = [found[k] for k in ("model", "against", "difference") if k in found]
+            rows.append([name, *map(_cell, shown)])
+        made.append(Table(title, ("quantity", "R² of the model", *compared), rows))
+    return made
+
+
+def show(entry: dict[str, Any], console: Console | None = None) -> None:
+    """Print a record."""
+    console = console or wide_console()
+    for table in tables(entry):
+        console.print(table.rich(lines=False))
+    for line in _about(entry):
+        console.out(line, highlight=False)
+
+
+def _about(entry: dict[str, Any]) -> list[str]:
+    """What the numbers stand on."""
+    data = entry["data"]
     n = max(q["all"]["utterances"] for q in entry["quantities"].values())
-    lines.append(
+    lines = [
         f"{n} utterances of {len(data['speakers'])} speakers of {', '.join(data['corpora'])}, "
         f"{data['folds']} folds of {data['protocol']}; 95 % intervals over speakers; "
         f"the rate is from {data['rate_from']}"
-    )
-    if compared:
-        other = entry["against"]
+    ]
+    if other := entry["against"]:
         what = other.get("path") or other.get("recipe") or "the same encoder, untrained"
         lines.append(f"the other: {what}")
     if heard := entry["speakers_heard"]:
@@ -101,14 +114,13 @@ def told(entry: dict[str, Any]) -> str:
             "cannot tell whether the encoder heard these speakers: not every speaker of "
             f"{', '.join(unsure)} is known"
         )
-    return "\n".join(lines)
+    return lines
 
 
-def _cell(v: dict[str, Any]) -> str:
-    value, low, high = (v[k] for k in ("value", "low", "high"))
-    if value is None or value != value:
-        return "–"
-    return f"{value:.2f}" + ("" if low is None or low != low else f" ({low:.2f} to {high:.2f})")
+def _cell(v: dict[str, Any]) -> Cell:
+    r2 = cell(v["value"], ".2f")
+    bounds = span(v["low"], v["high"], ".2f")
+    return r2 if bounds == UNKNOWN else r2._replace(text=f"{r2.text} ({bounds})")
 
 
 def _plain(v: Interval | Difference) -> dict[str, Any]:

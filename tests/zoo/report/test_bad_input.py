@@ -15,6 +15,7 @@ import report_suite
 from facts import says, tells
 from serzoo.zoo.core.errors import ComparisonError
 from serzoo.zoo.core.files import write_json
+from serzoo.zoo.report import detail, overview
 from serzoo.zoo.report.page import Figure
 from serzoo.zoo.report.runs import PREDICTIONS
 from serzoo.zoo.run.record import RECORD, UTTERANCES
@@ -31,8 +32,8 @@ def suite(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(autouse=True)
 def _no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn in test_report_page.py; here they would only take time."""
-    for name in ("detail", "overview"):
-        monkeypatch.setattr(f"serzoo.zoo.report.{name}.draw", lambda _, alt, name: Figure("", alt))
+    for module in (detail, overview):
+        monkeypatch.setattr(module, "draw", lambda _, alt, name: Figure("", alt))
 
 
 def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:

@@ -166,7 +166,7 @@ def test_the_difference_is_taken_to_the_baseline() -> None:
 @pytest.mark.parametrize(("seeds", "shown"), [((1,), False), ((1, 2), False), ((1, 2, 3), True)])
 def test_a_spread_is_shown_from_three_seeds_on(seeds: tuple[int, ...], shown: bool) -> None:
     (row,) = summarise(grid(["classification"], (0, 1), seeds))
-    uar = cells_of(row, "classification")[1]
+    uar = cells_of(row, "classification")[1].text
     assert ("±" in uar) is shown
     assert uar.startswith(f"{row['uar']['mean']:.3f}")
 
@@ -319,7 +319,7 @@ def test_report_writes_what_it_shows(tmp_path: Path) -> None:
     assert text.startswith("# Mine [0]\n\n**synthetic, encoder logmel: 48 test utterances of 4 ")
     assert "| " + " | ".join(COLUMNS) + " |" in text
     for row in rows:
-        assert "| " + " | ".join(cells_of(row, HEADS[0])) + " |" in text
+        assert "| " + " | ".join(c.text for c in cells_of(row, HEADS[0])) + " |" in text
     assert "of 14 cells, 1 failed, 1 has not run.\n- bad-f0-s1: E: [/odd] 1\n" in text
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert f"{rows[0]['uar']['mean']:.3f} ±" in shown

@@ -45,7 +45,7 @@ def test_stores_are_listed(base, capsys):
     lines = {line.split()[0]: line.split() for line in text.splitlines()}
     assert lines["aa11"][1:6] == ["hubert", "a/b", "0-3", "float32", "1"]
     assert lines["aa11"][6] == "0.50"
-    assert lines["ab22"][1:6] == ["logmel", "a/b", "-", "float32", "2"]
+    assert lines["ab22"][1:6] == ["logmel", "a/b", "–", "float32", "2"]
     assert text.splitlines()[-1].startswith("2 stores, ")
     assert text.splitlines()[-1].endswith(f"under {base / 'features'}")
 

@@ -207,9 +207,9 @@ def test_a_run_against_itself_untrained(
             assert found["model"]["low"] < a < found["model"]["high"]
             assert len(found["model"]["strengths"]) == 3
     told = capsys.readouterr().out
-    assert [line.split()[0] for line in told.splitlines() if line.startswith("  ")][1:] == [
-        *QUANTITIES, *QUANTITIES,
-    ]  # fmt: skip
+    first = [line.split()[0] for line in told.splitlines()]
+    assert first[:7] == ["as", "quantity", *QUANTITIES]
+    assert first[7:14] == ["within", "quantity", *QUANTITIES]
     assert "24 utterances of 6 speakers of folder, 3 folds of kfold-3@1" in told
     assert "the other: the same encoder, untrained" in told
     assert re.search(r"\b4 .*speakers .*heard", told)

@@ -1,0 +1,284 @@
+"""Tables: one class with four forms, and numbers as the text of their cells.
+
+A caller says what a table holds; :class:`Table` alone knows how a console, Markdown, LaTeX and a
+page show it: what is escaped, that columns of numbers are flush right, that what is not known is a
+dash.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from math import isfinite, nan
+from typing import Any, NamedTuple, TypeGuard
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+UNKNOWN = "–"
+
+# ---- Numbers as text, for tables and sentences.
+
+
+def _known(value: float | None) -> TypeGuard[float]:
+    return value is not None and isfinite(value)
+
+
+def spread(v: dict[str, Any]) -> str:
+    """Mean ± standard deviation, from three values on."""
+    return f"{v['mean']:.3f} ± {v['sd']:.3f}" if v["n"] >= 3 else f"{v['mean']:.3f}"
+
+
+def span(low: float | None, high: float | None, form: str = ".3f") -> str:
+    """An interval; a dash if an end is not known or not finite."""
+    return f"{low:{form}} to {high:{form}}" if _known(low) and _known(high) else UNKNOWN
+
+
+def p_text(p: float | None) -> str:
+    """A p value, never as 0; a dash if it is not known."""
+    if not _known(p):
+        return UNKNOWN
+    return f"{p:.3f}" if p >= 0.0005 else f"{p:.1g}"
+
+
+def plain(value: float | None, form: str) -> str:
+    """A number; a dash if it is not known or not finite."""
+    return f"{value:{form}}" if _known(value) else UNKNOWN
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Seconds, with a decimal below ten."""
+    return plain(seconds, ".0f" if seconds is not None and seconds >= 10 else ".1f")
+
+
+# ---- Cells.
+
+
+class Cell(NamedTuple):
+    """One cell of a table.
+
+    Attributes:
+        text: what is read.
+        sort: the number that it stands for, which a page sorts the column by; nan = a number that
+            is not known; None = a text.
+        audio: a ``data:`` URI that a page plays instead, or "".
+        style: colour on a console, as rich names it, or "".
+    """
+
+    text: str
+    sort: float | None = None
+    audio: str = ""
+    style: str = ""
+
+
+def number_cell(text: str, value: float | None) -> Cell:
+    """A text that stands for a number."""
+    return Cell(text, value if _known(value) else nan)
+
+
+def cell(value: float | None, form: str = ".3f") -> Cell:
+    """A number; a dash if it is not known or not finite."""
+    return number_cell(plain(value, form), None if value is None else float(value))
+
+
+def span_cell(low: float | None, high: float | None, form: str = ".3f") -> Cell:
+    """An interval, sorted by its lower end."""
+    return number_cell(span(low, high, form), low)
+
+
+def p_cell(p: float | None) -> Cell:
+    """A p value."""
+    return number_cell(p_text(p), p)
+
+
+# ---- The table.
+
+Line = Sequence[Cell | str | None]
+"""A row; None is a dash: not known."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption; the first cell of a row is its header.
+
+    A column is one of numbers, flush right in every form, if one of its cells is a number.
+
+    Attributes:
+        caption: what it shows, or "".
+        columns: heads; all empty = the table has no line of heads on a console.
+        rows: as many cells in each as there are columns.
+        notes: sentences below it.
+
+    Raises:
+        ValueError: a row has more or fewer cells than there are columns.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Line]
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for i, row in enumerate(self.rows, 1):
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"row {i} of the table '{self.caption}' has {len(row)} cells, and there are "
+                    f"{len(self.columns)} columns ({', '.join(self.columns)}); give one for each"
+                )
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """Rows, with texts as cells and a dash for None."""
+        return [
+            [c if isinstance(c, Cell) else Cell(UNKNOWN if c is None else c) for c in row]
+            for row in self.rows
+        ]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Of each column, whether it holds numbers."""
+        rows = self.cells
+        return [any(row[i].sort is not None for row in rows) for i in range(len(self.columns))]
+
+    def without(self, *columns: str) -> Table:
+        """The same table without some columns.
+
+        Raises:
+            ValueError: it has no such column.
+        """
+        if missing := [name for name in columns if name not in self.columns]:
+            raise ValueError(
+                f"the table '{self.caption}' has no column '{missing[0]}'; have "
+                f"{', '.join(self.columns)}"
+            )
+        kept = [i for i, name in enumerate(self.columns) if name not in columns]
+        rows = [[row[i] for i in kept] for row in self.rows]
+        return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
+
+    def rich(self, *, lines: bool = True) -> RenderableType:
+        """For the ``print`` of a rich console; brackets in a text are no markup.
+
+        Args:
+            lines: between the cells; without them columns stand two spaces apart.
+        """
+        bare: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0)}
+        table = RichTable(show_header=any(self.columns), **({} if lines else bare))
+        for name, number in zip(self.columns, self.numeric, strict=True):
+            table.add_column(Text(name), justify="right" if number else "left")
+        for row in self.cells:
+            table.add_row(*(Text(c.text, c.style) for c in row))
+        above = [Text(self.caption, "table.title")] if self.caption else []
+        return Group(*above, table, *(Text(note, "dim") for note in self.notes))
+
+    def markdown(self) -> str:
+        """Caption, table and notes as paragraphs; ends with one line feed."""
+        rules = ["--:" if number else "---" for number in self.numeric]
+        rows = [[_pipes(c.text) for c in row] for row in self.cells]
+        lines = [f"| {' | '.join(map(_pipes, self.columns))} |", f"|{'|'.join(rules)}|"]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+        above = [f"**{self.caption}**"] if self.caption else []
+        return "\n\n".join([*above, "\n".join(lines), *self.notes]) + "\n"
+
+    def latex(self) -> str:
+        """A floating ``table`` with plain ``tabular``: it needs no package."""
+        text = "\\begin{table}\n\\centering\\footnotesize\n"
+        text += f"\\caption{{{tex(self.caption)}.}}\n" if self.caption else ""
+        places = "".join("r" if number else "l" for number in self.numeric)
+        text += f"\\begin{{tabular}}{{{places}}}\n\\hline\n"
+        text += " & ".join(map(tex, self.columns)) + " \\\\\n\\hline\n"
+        text += "".join(_row(row) for row in self.cells)
+        text += "\\hline\n\\end{tabular}\n"
+        return text + "".join(f"\\par {tex(note)}\n" for note in self.notes) + "\\end{table}\n"
+
+    def html(self) -> str:
+        """For a page, whose script sorts it; a wide one is scrolled by itself."""
+        caption = escape(self.caption)
+        named = f' aria-label="{caption}"' if caption else ""
+        places = [' class="number"' if number else "" for number in self.numeric]
+        heads = "".join(
+            f'<th scope="col"{place}><button type="button">{escape(name)}</button></th>'
+            for name, place in zip(self.columns, places, strict=True)
+        )
+        lines = [
+            f'<div class="scroll" role="region" tabindex="0"{named}>',
+            '<table class="sortable">',
+            *([f"<caption><span>{caption}</span></caption>"] if caption else []),
+            f"<thead><tr>{heads}</tr></thead>",
+            "<tbody>",
+            *(
+                f"<tr>{_header(head)}{''.join(map(_data, rest, places[1:]))}</tr>"
+                for head, *rest in self.cells
+            ),
+            "</tbody>",
+            "</table>",
+            "</div>",
+            *(f'<p class="note">{escape(note)}</p>' for note in self.notes),
+        ]
+        return "".join(f"{line}\n" for line in lines)
+
+
+def _header(c: Cell) -> str:
+    return f'<th scope="row"{_sort(c)}>{escape(c.text)}</th>'
+
+
+def _data(c: Cell, place: str) -> str:
+    text = escape(c.text)
+    if c.audio:
+        source = escape(c.audio)
+        text = f'<audio controls preload="none" src="{source}" aria-label="{text}"></audio>'
+    return f"<td{place}{_sort(c)}>{text}</td>"
+
+
+def _sort(c: Cell) -> str:
+    return f' data-sort="{c.sort}"' if _known(c.sort) else ""
+
+
+def _line(text: str) -> str:
+    return re.sub(r"\s*[\r\n]\s*", " ", text)
+
+
+def _pipes(text: str) -> str:
+    """Text as a cell of Markdown: its pipes end no cell."""
+    return _line(text).replace("|", "\\|")
+
+
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "²": r"$^2$",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+    "\u2009": r"\,",
+}
+
+
+def tex(text: str) -> str:
+    """Text as LaTeX prints it; numbers with a true minus sign."""
+    escaped = "".join(SPECIAL.get(c, c) for c in _line(text))
+    return re.sub(r"(^|[ (])([+-])(?=\d)", r"\1$\2$", escaped)
+
+
+def _row(cells: Sequence[Cell]) -> str:
+    text = " & ".join(tex(c.text) for c in cells)
+    # after the end of a row, these two would be an argument of it
+    return ("{}" if text.startswith(("[", "*")) else "") + text + " \\\\\n"
+
+
+def wide_console() -> Console:
+    """A console whose tables are not broken if its output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=180)
