@@ -179,14 +179,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> None:
     from .run import config
-    from .run.record import trained
+    from .run.record import Record, trained
     from .run.train import run_folder, train
 
     cfg = config.load(arguments.recipe, arguments.settings)
     entry = train(cfg)
     if "selection" not in entry:  # a rank other than the first
         return
-    print("\n".join(trained(cfg, entry, run_folder(cfg))))
+    print("\n".join(trained(cfg, Record.from_json(entry), run_folder(cfg))))
 
 
 def _eval(arguments: argparse.Namespace) -> None:
@@ -225,6 +225,7 @@ def _adapt(arguments: argparse.Namespace) -> None:
     from .run.adaptation.options import option_types
     from .run.adaptation.record import told
     from .run.config import corpora_of, settings
+    from .run.record import Record
 
     texts = (
         *("root", "protocol", "taxonomy", "label", "support", "supports", "out"),
@@ -235,7 +236,8 @@ def _adapt(arguments: argparse.Namespace) -> None:
     values = settings(arguments.settings, types, corpora_of(arguments.settings, "data"))
     if not values.get("data"):
         raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
-    print("\n".join(told(adapt(arguments.checkpoint, **values, progress=sys.stderr.isatty()))))
+    entry = adapt(arguments.checkpoint, **values, progress=sys.stderr.isatty())
+    print("\n".join(told(Record.from_json(entry), entry["folder"])))
 
 
 def _probe(arguments: argparse.Namespace) -> None:

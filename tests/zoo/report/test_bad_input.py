@@ -31,10 +31,8 @@ def suite(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(autouse=True)
 def _no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn in test_report_page.py; here they would only take time."""
-    for name in ("predictions", "rows", "spread"):
-        monkeypatch.setattr(
-            f"serzoo.zoo.report.sections_{name}.draw", lambda _, alt, name: Figure("", alt)
-        )
+    for name in ("detail", "overview"):
+        monkeypatch.setattr(f"serzoo.zoo.report.{name}.draw", lambda _, alt, name: Figure("", alt))
 
 
 def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:

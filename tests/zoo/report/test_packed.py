@@ -17,6 +17,7 @@ import pytest
 import report_suite
 from facts import says, tells
 from serzoo.zoo.core.errors import DataError
+from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report import packed
 from serzoo.zoo.report.packed import (
     ARRAYS,
@@ -28,7 +29,7 @@ from serzoo.zoo.report.packed import (
     unpack,
 )
 from serzoo.zoo.report.runs import find_cells, suite_attributes
-from serzoo.zoo.run.record import write_attributes, write_json
+from serzoo.zoo.run.record import write_attributes
 from serzoo.zoo.statistics.table import PredictionTable
 
 
