@@ -167,7 +167,7 @@ def test_a_report_says_it_beside_every_number(tmp_path: Path) -> None:
         unsure = cell.name.startswith("one")
         entry = read_record(cell)
         audit = {"ok": True} | ({"unsure": [UNSURE]} if unsure else {})
-        write_json(cell / RECORD, {**entry, "audit": audit})
+        write_json(cell / RECORD, {**entry.to_json(), "audit": audit})
         if unsure:
             table = PredictionTable.read_jsonl(cell / PREDICTIONS)
             table.speakers = [""] * len(table)
@@ -265,7 +265,7 @@ def test_an_adaptation_is_refused_until_it_is_accepted(
         adapt(run_folder(named), **how)
     entry = adapt(run_folder(named), **how, unknown_speakers="accept")
     assert entry["config"]["data"]["unknown_speakers"] == "accept"
-    told = "\n".join(adapt_record.told(entry))
+    told = "\n".join(adapt_record.told(Record.from_json(entry), entry["folder"]))
     for fact in ("of unknown speakers", "no speaker is known: no interval", "share speakers"):
         assert fact in told
 

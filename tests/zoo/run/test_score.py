@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -82,8 +84,7 @@ def test_a_model_in_training_mode_answers_in_evaluation_mode_and_keeps_its_own(r
 
 def test_modes_come_back_after_an_error(run):
     module = load(run).module.train()
-    batch = batch_of(module, [0])
-    batch.audio = None
+    batch = replace(batch_of(module, [0]), audio=None)
     with pytest.raises(AssertionError):
         module.score(batch)
     assert module.training

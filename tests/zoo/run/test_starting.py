@@ -51,7 +51,7 @@ def test_without_validation_the_last_epoch_is_kept_and_nothing_is_scored(pretrai
     assert record.selection == {
         "rule": "last epoch; nothing was validated", "val/uar": None, "epoch": 1,
     }  # fmt: skip
-    assert not {"metrics", "valid"} & set(record)
+    assert not {"metrics", "valid"} & set(record.to_json())
     assert record.speakers["valid"] == record.speakers["test"] == []
     assert len(record.speakers["train"]) == 4
     kept, last = (pretrained / "checkpoints" / f"{n}.ckpt" for n in ("best", "last"))
