@@ -54,7 +54,7 @@ class Record:
     Attributes:
         status: ``ok``, or ``failed``.
         version: of the record; 0 where its file names none, since it is older than versions.
-        format: 1.
+        format: 1; ``version`` replaces it.
         kind: ``adaptation``; "" for a run, also where it was imported or tested under a condition.
         fingerprint: of all that decides the numbers.
         config: the resolved configuration (:class:`.config.RunConfig`), with its ``recipe``,

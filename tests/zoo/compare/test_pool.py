@@ -106,10 +106,10 @@ def test_a_cell_that_hangs_is_ended_at_its_limit_and_the_rest_goes_on(
     assert said[0][0] == "two"
     assert sorted(said) == sorted((job.name, "failed") for job in jobs)
     hangs, two, too = (read_record(job.folder) for job in jobs)
-    assert hangs["error"] == too["error"]
-    assert tells(too["error"], "limit", "0.05 min")
-    assert (hangs["reason"], two["reason"], too["reason"]) == ("limit", "error", "limit")
-    assert "raise the limit (--limit" in hangs["details"]
+    assert hangs.error == too.error
+    assert tells(too.error, "limit", "0.05 min")
+    assert (hangs.reason, two.reason, too.reason) == ("limit", "error", "limit")
+    assert "raise the limit (--limit" in hangs.details
     assert mp.active_children() == []
 
 
