@@ -41,7 +41,7 @@ from serzoo.zoo.report.report import read_plan, report
 from serzoo.zoo.report.runs import Run, find_cells
 from serzoo.zoo.run.build import open_data
 from serzoo.zoo.run.config import RunConfig
-from serzoo.zoo.run.record import read_record
+from serzoo.zoo.run.record import Record, read_record
 from serzoo.zoo.statistics.table import PredictionTable
 from svm import GRID, Fitted, Values, fit
 
@@ -94,17 +94,17 @@ class Anchor:
             DataError: when the data are not those that the cell was tested on.
         """
         record = run.record
-        if record.get("kind") == "adaptation":
+        if record.kind == "adaptation":
             return self._adapted(record)
-        data, fitted = self.trained(RunConfig.from_dict(record["config"]))
+        data, fitted = self.trained(RunConfig.from_dict(record.config))
         split = data.split.fingerprint()
-        if (data.speech.sha, split) != (record["data"]["manifest"], record["data"]["split"]):
+        if (data.speech.sha, split) != (record.data["manifest"], record.data["split"]):
             raise DataError(
                 f"{run.name} was trained and tested on other data than there are now; give these "
                 "back, or compare again"
             )
         test = data.datasets["test"]
-        corruption = record["condition"] if "corruption" in record else None
+        corruption = record.condition if record.corruption is not None else None
         if corruption in (None, "clean"):
             test.corruption = None
         else:
@@ -112,16 +112,16 @@ class Anchor:
             test.corrupt(remembered(corruption, **folders))
         return fitted.table(test, self._of(test), data.taxonomy.classes), fitted
 
-    def _adapted(self, record: dict[str, Any]) -> tuple[PredictionTable, Fitted]:
+    def _adapted(self, record: Record) -> tuple[PredictionTable, Fitted]:
         """Of a support; without a shot, the SVM of the source."""
-        source = read_record(Path(record["source"]["path"]))
+        source = read_record(Path(record.source["path"]))
         if source is None:
             raise DataError(
-                f"{record['source']['path']} holds no record of the source; train the source again"
+                f"{record.source['path']} holds no record of the source; train the source again"
             )
-        trained = Taxonomy.from_dict(record["source"]["taxonomy"])
-        data, fitted = self.trained(RunConfig.from_dict(source["config"]))
-        cfg, taxonomy = RunConfig.from_dict(record["config"]), trained
+        trained = Taxonomy.from_dict(record.source["taxonomy"])
+        data, fitted = self.trained(RunConfig.from_dict(source.config))
+        cfg, taxonomy = RunConfig.from_dict(record.config), trained
         if wanted := self.plan["target"].get("taxonomy"):
             taxonomy = Taxonomy.load(wanted)
         if taxonomy.classes != data.taxonomy.classes:
@@ -134,9 +134,9 @@ class Anchor:
             protocol=cfg.protocol,
             fold=cfg.fold,
             taxonomy=taxonomy,
-            shots=record["shots"],
-            draw=record["draw"],
-            given=Support.read(record["support"]["file"]),
+            shots=record.shots,
+            draw=record.draw,
+            given=Support.read(record.support["file"]),
             root=cfg.data.root,
             manifest=cfg.data.manifest,
             options=cfg.data.options,
@@ -145,7 +145,7 @@ class Anchor:
             max_seconds=cfg.data.max_seconds,
         )
         parts = shot.data.datasets
-        if record["shots"]:
+        if record.shots:
             train = (parts["train"], self._of(parts["train"]))
             balance = cfg.data.balance
             fitted = fit(
@@ -160,13 +160,13 @@ class Anchor:
 def where_of(run: Run) -> dict[str, Any]:
     """What tells the cells of one set of answers from others of the recipe, by path."""
     record = run.record
-    if record.get("kind") == "adaptation":  # the same, however heads are tuned
-        return {"shots": record["shots"], "draw": record["draw"]}
-    found = {f"axes.{k}": v for k, v in (record.get("axes") or {}).items()}
-    if "corruption" in record:
-        found["condition"] = record["condition"]
-    if record["config"]["data"].get("train_share", 1.0) < 1:  # drawn by the seed
-        found["config.seed"] = record["config"]["seed"]
+    if record.kind == "adaptation":  # the same, however heads are tuned
+        return {"shots": record.shots, "draw": record.draw}
+    found = {f"axes.{k}": v for k, v in record.axes.items()}
+    if record.corruption is not None:
+        found["condition"] = record.condition
+    if record.config["data"].get("train_share", 1.0) < 1:  # drawn by the seed
+        found["config.seed"] = record.config["seed"]
     return found
 
 
@@ -189,14 +189,14 @@ def anchor(
 
     folder = Path(out) / Path(suite).stem
     plan = read_plan(folder)
-    runs = [r for r in find_cells(folder, plan["cells"]).runs if "imported" not in r.record]
+    runs = [r for r in find_cells(folder, plan["cells"]).runs if r.record.imported is None]
     if not runs:
         raise ComparisonError(f"{folder} holds no finished cell; run `serzoo compare {suite}`")
     work = Anchor(plan, Functionals(extractor), grid)
     # answers to one set of places: recipe, condition, and the folds of one seed
     sets: dict[str, dict[tuple[int, int], Run]] = defaultdict(dict)
     for run in runs:
-        recipe = Path(run.record["config"]["recipe"]).stem
+        recipe = Path(run.record.config["recipe"]).stem
         sets[json.dumps([recipe, where_of(run)])].setdefault((run.seed, run.fold), run)
     paths = []
     for key, places in sets.items():

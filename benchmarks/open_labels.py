@@ -26,7 +26,7 @@ from serzoo.zoo.core.files import write_json
 from serzoo.zoo.core.table import Cell, Line, Table, cell, span
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.run.config import read_group
-from serzoo.zoo.run.record import environment, finished, read_record
+from serzoo.zoo.run.record import Record, environment, finished, read_record
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.statistics.confidence import mean_recall, open_numbers, seen_classes
 from serzoo.zoo.statistics.speakers import tested
@@ -42,7 +42,7 @@ def runs_of(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         inside = sorted((folder / "cells").glob("*")) if (folder / "cells").is_dir() else [folder]
         for run in filter(finished, inside):
-            head = (read_record(run) or {})["config"]["head"]["type"]
+            head = (read_record(run) or Record()).config["head"]["type"]
             if registry.get("heads", head).open_labels:
                 found.append(run)
     return found
@@ -75,7 +75,7 @@ def measure(runs: Sequence[Path], corpora: Sequence[str] = CORPORA) -> list[dict
     about: dict[Key, tuple[Taxonomy, Taxonomy]] = {}
     seeds: dict[Key, list[int]] = defaultdict(list)
     for run in runs:
-        cfg = (read_record(run) or {})["config"]
+        cfg = (read_record(run) or Record()).config
         for corpus in corpora:
             if corpus in _heard(run):
                 continue
@@ -102,7 +102,7 @@ def measure(runs: Sequence[Path], corpora: Sequence[str] = CORPORA) -> list[dict
 
 def _heard(run: Path) -> set[str]:
     """Corpora that a run was trained or selected on."""
-    speakers = (read_record(run) or {})["speakers"]
+    speakers = (read_record(run) or Record()).speakers
     return {s.partition("/")[0] for part in ("train", "valid") for s in speakers[part]}
 
 

@@ -183,17 +183,17 @@ def _made_with(runs: list[Any]) -> str:
     def common(pick: Any) -> str:
         return ", ".join(str(v) for v, _ in Counter(pick(r.record) for r in runs).most_common())
 
-    git = common(lambda r: (r.get("git") or {}).get("commit", "unknown")[:10])
-    changed = sum(bool((r.record.get("git") or {}).get("changed")) for r in runs)
+    git = common(lambda r: (r.git or {}).get("commit", "unknown")[:10])
+    changed = sum(bool((r.record.git or {}).get("changed")) for r in runs)
     text = (
-        f"Made with torch {common(lambda r: (r.get('versions') or {}).get('torch'))}, lightning "
-        f"{common(lambda r: (r.get('versions') or {}).get('lightning'))}, Python "
-        f"{common(lambda r: (r.get('versions') or {}).get('python'))}; code at commit {git}"
+        f"Made with torch {common(lambda r: r.versions.get('torch'))}, lightning "
+        f"{common(lambda r: r.versions.get('lightning'))}, Python "
+        f"{common(lambda r: r.versions.get('python'))}; code at commit {git}"
     )
     if changed:
         text += f" ({changed} cells with uncommitted changes)"
-    hours = sum((r.record.get("seconds") or {}).get("total", 0) for r in runs) / 3600
-    threads = common(lambda r: r.get("threads"))
+    hours = sum(r.record.seconds.get("total", 0) for r in runs) / 3600
+    threads = common(lambda r: r.threads)
     return text + f"; {len(runs)} cells, {hours:.2f} hours of a process with {threads} thread."
 
 

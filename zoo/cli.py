@@ -270,12 +270,12 @@ def train(recipe: Recipe, /, *settings: Settings) -> None:
     """
     from .run import train
     from .run.config import load
-    from .run.record import trained
+    from .run.record import Record, trained
 
     cfg = load(recipe, settings)
     entry = train.train(cfg)
     if "selection" in entry:  # this is the first rank
-        print("\n".join(trained(cfg, entry, train.run_folder(cfg))))
+        print("\n".join(trained(cfg, Record.from_json(entry), train.run_folder(cfg))))
 
 
 @app.command
@@ -323,13 +323,14 @@ def adapt(checkpoint: Run, /, *settings: Settings) -> None:
     """
     from .run import config
     from .run.adaptation import adapt, options, record
+    from .run.record import Record
 
     types = config.types_of(adapt.adapt) | options.option_types()
     given = config.settings(settings, types, config.corpora_of(settings, "data"))
     if not given.get("data"):
         raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
     entry = adapt.adapt(checkpoint, **given, progress=sys.stderr.isatty())
-    print("\n".join(record.told(entry)))
+    print("\n".join(record.told(Record.from_json(entry), entry["folder"])))
 
 
 @app.command
@@ -352,7 +353,8 @@ def probe(model: str, /, *settings: Settings, against: str = "untrained") -> Non
     rest = [s for s in settings if s not in own]
     told = sys.stderr.isatty()
     entry = probing.probe_model(model, rest, against=against, **given, progress=told)
-    print(f"{probing.told(entry)}\nrecord: {entry['folder']}")
+    probing.show(entry)
+    print(f"record: {entry['folder']}")
 
 
 @app.command

@@ -19,11 +19,18 @@ import torch
 
 from ...datamodules.corruption import Condition, Corruption
 from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
-from ..core.files import write_json
 from ..report.runs import PREDICTIONS
 from ..run import config
 from ..run.config import RunConfig
-from ..run.record import RECORD, environment, peak_memory_mb, read_plan, read_record
+from ..run.record import (
+    Record,
+    environment,
+    peak_memory_mb,
+    read_plan,
+    read_record,
+    write_record,
+    written,
+)
 from ..run.score import evaluate
 from ..statistics.speakers import measure
 from ..statistics.table import PredictionTable
@@ -69,35 +76,32 @@ def evaluate_cell(
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     began = time.perf_counter()
-    trained = read_record(Path(source)) or {}
+    trained = read_record(Path(source)) or Record()
     table, numbers = evaluate(source, condition=facts["condition"], noise=noise, rir=rir)
     clean = PredictionTable.read_jsonl(Path(source) / PREDICTIONS)
-    if numbers["data"]["manifest"] != trained["data"]["manifest"] or set(table.ids) != set(
-        clean.ids
-    ):
+    if numbers["data"]["manifest"] != trained.data["manifest"] or set(table.ids) != set(clean.ids):
         raise DataError(
             f"{source} was tested on {len(clean)} utterances, and there are {len(table)} now, or "
             "their labels or samples changed; give the data of its training back, or train again"
         )
     agrees = dict(zip(clean.ids, clean.predicted.tolist(), strict=True))
     same = [agrees[i] == p for i, p in zip(table.ids, table.predicted.tolist(), strict=True)]
-    temperature = (trained.get("metrics") or {}).get("temperature") or 1.0  # of clean validation
-    entry = {
-        "status": "ok",
-        **{k: trained[k] for k in KEPT if k in trained},
+    entry = written(
+        status="ok",
+        **trained.pick(KEPT),
         **facts,
-        "corruption": numbers["condition"],
-        "same_answers": sum(same) / len(same),  # as without the condition
-        **measure(table, temperature),
-        "inference_seconds_per_utterance": None,  # the time is the corruption's, too
-        "seconds": dict.fromkeys(("evaluate", "total"), round(time.perf_counter() - began, 2)),
-        "peak_memory_mb": peak_memory_mb(),
-        "threads": torch.get_num_threads(),
+        corruption=numbers["condition"],
+        same_answers=sum(same) / len(same),  # as without the condition
+        **measure(table, trained.temperature or 1.0),  # the temperature of clean validation
+        inference_seconds_per_utterance=None,  # the time is the corruption's, too
+        seconds=dict.fromkeys(("evaluate", "total"), round(time.perf_counter() - began, 2)),
+        peak_memory_mb=peak_memory_mb(),
+        threads=torch.get_num_threads(),
         **environment(),
-    }
+    )
     table.write_jsonl(out / PREDICTIONS)
-    write_json(out / RECORD, entry)
-    return entry
+    write_record(out, entry)
+    return entry.to_json()
 
 
 # ----
@@ -145,7 +149,7 @@ class Tested:
     name: str
     source: Path
     condition: str
-    record: dict[str, Any]
+    record: Record
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
@@ -216,7 +220,7 @@ def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:
     for name in read_plan(folder)["cells"]:
         source = folder / "cells" / name
         record = read_record(source)
-        if record is None or record.get("status") != "ok":
+        if record is None or not record.ok:
             left.append(name)
         elif not _wanted(record, chosen.only):
             continue
@@ -231,8 +235,8 @@ def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:
             f"{chosen.of}` (committed records hold no checkpoints)"
         )
 
-    def data(item: tuple[Path, dict[str, Any]]) -> tuple[str, int]:
-        cfg = item[1]["config"]
+    def data(item: tuple[Path, Record]) -> tuple[str, int]:
+        cfg = item[1].config
         return str(cfg["recipe"]), int(cfg["fold"])
 
     cells = []
@@ -247,8 +251,8 @@ def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:
     return cells, left
 
 
-def _wanted(record: dict[str, Any], only: dict[str, list[Any]]) -> bool:
-    cfg = record["config"]
+def _wanted(record: Record, only: dict[str, list[Any]]) -> bool:
+    cfg = record.config
     found = {
         "recipe": Path(cfg["recipe"]).stem,
         "encoder": cfg["encoder"]["type"],
@@ -292,9 +296,9 @@ class Conditions(Plan):
         todo = self.todo()
         for job in self.cells:
             console.print(job.name, markup=False, highlight=False)
-        done = [read_record(j.folder) or {} for j in self.cells if j not in todo]
+        done = [read_record(j.folder) or Record() for j in self.cells if j not in todo]
         if done and todo:
-            mean = sum(entry["seconds"]["total"] for entry in done) / len(done)
+            mean = sum(entry.seconds["total"] for entry in done) / len(done)
             console.print(
                 f"about {mean * len(todo) / 60 / workers:.0f} min on {workers} workers",
                 highlight=False,
@@ -320,7 +324,7 @@ class Conditions(Plan):
             "rir": self.suite.rir,
         }
         folder = self.folder / "cells" / cell.name
-        return Job(cell.name, cell.record["config"], folder, options, evaluate_cell)
+        return Job(cell.name, cell.record.config, folder, options, evaluate_cell)
 
 
 def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Conditions:

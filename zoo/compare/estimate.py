@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -45,11 +45,11 @@ class Estimate(NamedTuple):
 
 def of_finished(folders: Sequence[Path]) -> Estimate:
     """From the records of finished cells; ``not measured`` where there are none."""
-    entries = [read_record(f) or {} for f in folders if finished(f)]
+    entries = [entry for f in folders if (entry := read_record(f)) is not None and entry.ok]
     if not entries:
         return Estimate()
-    seconds = statistics.mean(e["seconds"]["total"] for e in entries)
-    return Estimate(seconds, max(e["peak_memory_mb"] for e in entries), "finished")
+    seconds = statistics.mean(e.seconds["total"] for e in entries)
+    return Estimate(seconds, max(e.peak_memory_mb or 0.0 for e in entries), "finished")
 
 
 def of_step(cfg: RunConfig, threads: int | None = None, libraries: float = 0.0) -> Estimate:
@@ -132,8 +132,8 @@ def show(console: Console, cells: Sequence[Cell], folder: Path, workers: int) ->
     found = estimates(cells, folder, workers)
     rows: list[Line] = []
     for c in cells:
-        entry: dict[str, Any] = read_record(folder / "cells" / c.name) or {}
-        e, state = found[c.name], str(entry.get("status", "to run"))
+        entry = read_record(folder / "cells" / c.name)
+        e, state = found[c.name], "to run" if entry is None else entry.status
         if c.trials and state != "ok":
             state += f", {len(c.trials)} trials before"
         rows.append([c.name, state, number(e.seconds, ".0f"), number(e.megabytes, ".0f"), e.source])

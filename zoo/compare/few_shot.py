@@ -194,8 +194,8 @@ def seconds_by_tuning(cells: Sequence[Job]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for job in cells:
         entry = read_record(job.folder)
-        if entry and entry.get("status") == "ok":
-            found.setdefault(str(job.options["tuning"]), []).append(entry["seconds"]["total"])
+        if entry is not None and entry.ok:
+            found.setdefault(str(job.options["tuning"]), []).append(entry.seconds["total"])
     return {tuning: sum(values) / len(values) for tuning, values in found.items()}
 
 

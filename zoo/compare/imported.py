@@ -25,9 +25,9 @@ import numpy as np
 from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
 from ..core.files import json_lines, read_text, write_json
 from ..report.report import report
-from ..report.runs import KEYS, PREDICTIONS, Run, find_cells
+from ..report.runs import BUDGET, PREDICTIONS, Run, find_cells
 from ..run.config import parse, types_of, words
-from ..run.record import RECORD, environment, read_plan, read_record
+from ..run.record import Record, environment, read_plan, read_record, write_record, written
 from ..statistics.rates import FloatArray
 from ..statistics.table import PredictionTable, merge
 
@@ -283,10 +283,10 @@ def places_of(
     where: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[Place, Run]:
     """A finished cell for every table, fold and seed that the rows shall stand in."""
-    own = [r for r in find_cells(folder, plan["cells"]).runs if "imported" not in r.record]
-    if "condition" not in where and any("corruption" not in r.record for r in own):
+    own = [r for r in find_cells(folder, plan["cells"]).runs if r.record.imported is None]
+    if "condition" not in where and any(r.record.corruption is None for r in own):
         # answers to the audio as it is are none to other audio
-        own = [r for r in own if "corruption" not in r.record]
+        own = [r for r in own if r.record.corruption is None]
     if not own:
         raise ComparisonError(
             f"{folder} holds no finished cell that says which utterances are tested; run `serzoo "
@@ -324,7 +324,7 @@ def places_of(
 
 def _fact(run: Run, path: str) -> str:
     """What a record says at ``key.key``; empty where it says nothing."""
-    found: Any = run.record
+    found: Any = run.record.to_json()
     for key in path.split("."):
         found = found.get(key, "") if isinstance(found, Mapping) else ""
     return str(found)
@@ -332,11 +332,11 @@ def _fact(run: Run, path: str) -> str:
 
 def _heard(run: Run) -> str:
     """The condition that the test audio was under; empty for audio as it is."""
-    return str(run.record["condition"]) if "corruption" in run.record else ""
+    return run.record.condition if run.record.corruption is not None else ""
 
 
 def _stem(run: Run) -> str:
-    return Path(run.record["config"]["recipe"]).stem
+    return Path(run.record.config["recipe"]).stem
 
 
 def reference_of(places: Mapping[Place, Run]) -> dict[int, PredictionTable]:
@@ -344,7 +344,7 @@ def reference_of(places: Mapping[Place, Run]) -> dict[int, PredictionTable]:
     found: dict[int, Run] = {}
     for (_, fold, _), run in sorted(places.items()):
         first = found.setdefault(fold, run)
-        if first.record["data"] != run.record["data"] or set(first.table.ids) != set(run.table.ids):
+        if first.record.data != run.record.data or set(first.table.ids) != set(run.table.ids):
             raise ComparisonError(
                 f"{first.name} and {run.name} were not tested on the same utterances; say with "
                 "where.KEY=VALUE (of their records) beside which of them these predictions stand, "
@@ -418,7 +418,7 @@ def taken(
     for run in find_cells(folder, plan["cells"]).runs:
         if run.head != name or run.group not in tables:
             continue
-        found = run.record.get("imported")
+        found = run.record.imported
         if found is None:
             raise ComparisonError(f"'{name}' is a head of this comparison; choose another name")
         if found["sha256"] != sha and (run.group, run.fold, run.seed) in places:
@@ -528,7 +528,7 @@ def import_predictions(
         "selection": selection,
         "same_for_all_seeds": seed is None and len({s for _, _, s in places}) > 1,
     }
-    entries: dict[str, tuple[dict[str, Any], PredictionTable]] = {}
+    entries: dict[str, tuple[Record, PredictionTable]] = {}
     for (group, k, s), template in places.items():
         slug = re.sub(r"[^\w.-]+", "_", "-".join(group)).strip("_")
         cell = f"{slug}-{name}-f{k}-s{s}-{sha[:6]}"
@@ -541,7 +541,7 @@ def import_predictions(
     with lock(folder):
         for cell, (entry, table) in entries.items():
             table.write_jsonl(folder / "cells" / cell / PREDICTIONS)
-            write_json(folder / "cells" / cell / RECORD, entry)
+            write_record(folder / "cells" / cell, entry)
         gone = [c for c in old if c not in entries]
         cells = [c for c in plan["cells"] if c not in gone and c not in entries]
         write_json(folder / "suite.json", {**plan, "cells": [*cells, *entries]})
@@ -564,7 +564,7 @@ def imported(folder: Path) -> list[str]:
 
 def _is_imported(cell: Path) -> bool:
     try:
-        return "imported" in (read_record(cell) or {})
+        return (read_record(cell) or Record()).imported is not None
     except DataError:
         return False
 
@@ -576,32 +576,32 @@ def _record(
     about: Mapping[str, Any],
     given: Foreign,
     fit_seconds: float | None,
-) -> dict[str, Any]:
+) -> Record:
     """A record as of a head in the template's table; what is the toolkit's own is ``imported``."""
     from ..statistics.speakers import measure
 
     source = template.record
-    searched = source.get("search")
+    searched = source.search
     numbers = measure(table)
     unknown = CALIBRATED if given.probabilities else (*CALIBRATED, *CONFIDENCE)
     numbers["metrics"] |= dict.fromkeys(unknown)
     head = {"head": {"type": "imported"}, "head_name": about["name"]}
-    return {
-        "status": "ok",
-        "format": 1,
+    return written(
+        status="ok",
+        format=1,
         # of the table that it stands in; the toolkit shares its corpus, protocol and fold only
-        "config": {**source["config"], **head, "seed": seed},
-        "selection": {"rule": source["selection"]["rule"], "val/uar": None, "epoch": None},
-        **{k: source[k] for k in SHARED if k in source},
-        "search": {k: searched[k] for k in KEYS} if searched else None,
-        "imported": dict(about),
-        "probabilities": given.probabilities,
-        "parameters": None,
-        "seconds": {"total": 0.0} | ({} if fit_seconds is None else {"fit": fit_seconds}),
-        "inference_seconds_per_utterance": None,
+        config={**source.config, **head, "seed": seed},
+        selection={"rule": source.selection["rule"], "val/uar": None, "epoch": None},
+        **source.pick(SHARED),
+        search={k: searched[k] for k in BUDGET} if searched else None,
+        imported=dict(about),
+        probabilities=given.probabilities,
+        parameters=None,
+        seconds={"total": 0.0} | ({} if fit_seconds is None else {"fit": fit_seconds}),
+        inference_seconds_per_utterance=None,
         **numbers,
         **environment(),
-    }
+    )
 
 
 def _notes(given: Foreign, whole: PredictionTable) -> list[str]:

@@ -27,11 +27,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..core.errors import ComparisonError, ConfigError, DataError, system_error
-from ..core.files import locked, read_json, write_json
+from ..core.files import locked, read_json
 from ..core.notices import collected, tell
 from ..core.progress import Bar
 from ..run.config import RunConfig
-from ..run.record import RECORD, finished, read_record
+from ..run.record import Record, finished, read_record, write_record, written
 
 Call = Callable[..., Any]
 LATE = (
@@ -292,18 +292,16 @@ def _reason(error: Exception) -> str:
 
 def record_failure(job: Job, error: str, details: str, reason: str) -> None:
     """Write down that a cell failed, and how often it was tried."""
-    earlier = read_record(job.folder) or {}
-    tries = int(earlier.get("tries", 0)) + 1
-    entry = {
-        "status": "failed",
-        "reason": reason,
-        "error": error,
-        "details": details,
-        "tries": tries,
-        "config": job.config,
-        **job.options.get("facts", {}),
-    }
-    write_json(job.folder / RECORD, entry)
+    earlier = read_record(job.folder)
+    entry = written(
+        status="failed",
+        reason=reason,
+        error=error,
+        details=details,
+        tries=1 if earlier is None else earlier.tries + 1,
+        config=job.config,
+    )
+    write_record(job.folder, entry.add(job.options.get("facts", {})))
 
 
 def _hint(code: int | None) -> str:
@@ -387,12 +385,12 @@ def run_jobs(
             running.pop(k, None)
             if status != "ok":
                 failed.append(job.name)
-                error = (read_record(job.folder) or {}).get("error", "unknown")
+                error = (read_record(job.folder) or Record()).error or "unknown"
                 console.print(f"[red]failed[/red] {job.name}: {escape(error)}", highlight=False)
             elif not console.is_terminal:
-                entry = read_record(job.folder) or {}
-                part = "UAR" if "metrics" in entry else "validation UAR"
-                scores = entry.get("metrics") or entry.get("valid")
+                entry = read_record(job.folder) or Record()
+                part = "UAR" if entry.metrics else "validation UAR"
+                scores = entry.metrics or entry.valid
                 told = f"{part} {scores['uar']:.3f}" if scores else "trained, nothing validated"
                 console.print(f"{job.name}: {told}", highlight=False)
             bar.advance()

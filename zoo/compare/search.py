@@ -24,7 +24,7 @@ from ..core.errors import ConfigError, suggest
 from ..core.taxonomy import Taxonomy
 from ..report.runs import BUDGET
 from ..run.config import RunConfig, read_group
-from ..run.record import read_record
+from ..run.record import Record, read_record
 
 RULE = "highest val/uar, first trial of equals"
 GROUPS = ("optim", "head")
@@ -186,13 +186,13 @@ def outcome(trials: Sequence[tuple[Mapping[str, Any], Path]]) -> tuple[int, list
     """
     found: list[dict[str, Any]] = []
     for settings, folder in trials:
-        entry = read_record(folder) or {}
-        if entry.get("status") == "ok":
-            chosen = entry["selection"]
+        entry = read_record(folder) or Record(error="it has not ended")
+        if entry.ok:
+            chosen = entry.selection
             result = {"val/uar": chosen["val/uar"], "epoch": chosen["epoch"]}
-            found.append({**result, "seconds": entry["seconds"]["total"]})
+            found.append({**result, "seconds": entry.seconds["total"]})
         else:
-            found.append({"val/uar": None, "error": entry.get("error", "it has not ended")})
+            found.append({"val/uar": None, "error": entry.error})
         found[-1] = {"settings": dict(settings), **found[-1]}
     scores = [-1.0 if f["val/uar"] is None else float(f["val/uar"]) for f in found]
     best = int(np.argmax(scores)) if scores and max(scores) >= 0 else -1

@@ -20,7 +20,7 @@ from ..plots import (
     reliability_figure,
     risk_coverage_figure,
 )
-from ..run.record import ATTRIBUTES, flatten, of_table
+from ..run.record import ATTRIBUTES, Record, flatten, of_table
 from ..statistics.breakdown import SubGroups, Variance, average_ranks, sub_groups, variance_split
 from ..statistics.confidence import Coverage, calibrations, risk_coverage
 from ..statistics.table import PredictionTable
@@ -48,7 +48,7 @@ from .table import matching_notes, source_notes
 PARTS = ("encode", "fit", "evaluate")
 
 
-def totals(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def totals(records: Iterable[Record]) -> dict[str, Any]:
     """Seconds of all processes by part, and the rows of features that were made and reused.
 
     ``other`` is what no part accounts for: reading the corpus, loading the encoder, writing.
@@ -56,8 +56,8 @@ def totals(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """
     sums = {"cells": 0, **dict.fromkeys((*PARTS, "other", "total"), 0.0), "encoded": 0, "reused": 0}
     for record in records:
-        seconds = {"total": 0.0} | (record.get("seconds") or {})
-        store = record.get("feature_store") or {}
+        seconds = {"total": 0.0} | record.seconds
+        store = record.feature_store
         sums["cells"] += 1
         sums["total"] += seconds["total"]
         for part in PARTS:
@@ -185,7 +185,7 @@ def compared(section: Section, c: Context) -> None:
     text = f"{len(c.found.runs)} of {len(c.plan['cells'])} cells are finished."
     if axes := c.plan.get("axes"):
         text += f" Compared: {'; '.join(f'{k} {_listed(v)}' for k, v in axes.items())}."
-    audited = [r.record["audit"] for r in c.found.runs if r.record.get("audit")]
+    audited = [r.record.audit for r in c.found.runs if r.record.audit]
     if audited:
         passed = sum(bool(a.get("ok")) and not a.get("unsure") for a in audited)
         text += (
@@ -197,7 +197,7 @@ def compared(section: Section, c: Context) -> None:
     section.parts.append(Text(text))
     section.parts.extend(Text(f"{note}.") for note in matching_notes(c.plan.get("matched", [])))
     section.parts.extend(Text(f"{note}.") for note in source_notes(c.plan.get("pretraining")))
-    foreign = {r.head: r.record["imported"] for r in c.found.runs if r.record.get("imported")}
+    foreign = {r.head: r.record.imported for r in c.found.runs if r.record.imported}
     for head, about in foreign.items():
         said = "; ".join(f"{k}: {v}" for k, v in flatten(about).items() if v not in (None, "None"))
         section.parts.append(
@@ -233,7 +233,7 @@ def _settings(g: Grid) -> Fold:
     body = [[fold, *(str(of.get(n, "")) for n in names)] for fold, of in parts.items()]
     run = next(iter(g.runs.values()))[0]
     hidden = ("head", "head_name", "fold", "seed")
-    config = flatten({k: v for k, v in run.record["config"].items() if k not in hidden})
+    config = flatten({k: v for k, v in run.record.config.items() if k not in hidden})
     shared = {k: v for k, v in config.items() if k not in ("data.root", "trainer.out")}
     classes = ", ".join(next(iter(g.pooled.values())).classes)
     made: list[Part] = [
@@ -272,15 +272,16 @@ def made_with(section: Section, c: Context) -> None:
     """Command and versions."""
     section.parts.append(Code(command(c.plan, c.folder)))
     records = [r.record for r in c.found.runs]
-    packages = dict.fromkeys(n for r in records for n in (r.get("versions") or {}))
-    counts = {n: Counter(str((r.get("versions") or {}).get(n)) for r in records) for n in packages}
+    packages = dict.fromkeys(n for r in records for n in r.versions)
+    counts = {n: Counter(str(r.versions.get(n)) for r in records) for n in packages}
     counts["code"] = Counter(map(commit, records))
     for key in ("device", "threads", "features"):
-        counts[key] = Counter(str(r[key]) for r in records if r.get(key) is not None)
+        values = (getattr(r, key) for r in records)
+        counts[key] = Counter(str(v) for v in values if v is not None)
     counts["machine"] = Counter(
-        ", ".join(f"{k} {v}" for k, v in r["machine"].items()) for r in records if r.get("machine")
+        ", ".join(f"{k} {v}" for k, v in r.machine.items()) for r in records if r.machine
     )
-    body = [[name, Cell(_counted(k))] for name, k in counts.items() if k]
+    body: list[list[Cell | str]] = [[name, Cell(_counted(k))] for name, k in counts.items() if k]
     section.parts.append(Table("What the cells were made with", ("what", "value"), body))
     section.parts.append(Text(f"{c.time}."))
 
@@ -291,9 +292,9 @@ def _counted(values: Counter[str]) -> str:
     return ", ".join(f"{v} ({n} cells)" for v, n in values.most_common())
 
 
-def commit(record: Mapping[str, Any]) -> str:
+def commit(record: Record) -> str:
     """Commit of the code that made a cell."""
-    git = record.get("git") or {}
+    git = record.git or {}
     return str(git.get("commit", "unknown"))[:10] + (" with changes" if git.get("changed") else "")
 
 
@@ -419,7 +420,7 @@ def _worst(g: Grid, found: dict[str, dict[str, SubGroups]]) -> Table:
 
 def sure(g: Grid, head: str) -> bool:
     """Whether a head's scores are probabilities: another toolkit's may only order the classes."""
-    return all(run.record.get("probabilities", True) for run in g.runs[head])
+    return all(run.record.probabilities for run in g.runs[head])
 
 
 def tempered(runs: Sequence[Run]) -> tuple[PredictionTable, list[float]]:
@@ -430,12 +431,12 @@ def tempered(runs: Sequence[Run]) -> tuple[PredictionTable, list[float]]:
     """
     temperatures, scaled = [], []
     for run in runs:
-        t = (run.record.get("metrics") or {}).get("temperature")
+        t = run.record.temperature
         if not t:
             raise DataError(
                 f"the record of {run.name} holds no temperature fitted on validation; run it again"
             )
-        temperatures.append(float(t))
+        temperatures.append(t)
         scaled.append(replace(run, table=replace(run.table, scores=run.table.scores / t)))
     return pooled(scaled), temperatures
 

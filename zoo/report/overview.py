@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import DataError
 from ..core.files import new_file, write_json
 from ..core.table import Cell, Line, Table, cell, p_cell, plain, span, span_cell
 from ..plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
-from ..run.record import read_plan
+from ..run.record import Record, read_plan
 from ..statistics.speakers import paired_jackknife
 from ..statistics.table import PredictionTable
 from .packed import record_reader
@@ -42,9 +43,9 @@ def degradation(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """
     tables: dict[tuple[str, str], dict[tuple[str, str], dict[tuple[int, int], Run]]] = {}
     for run in runs:
-        cfg = run.record["config"]
+        cfg = run.record.config
         key = Path(cfg["recipe"]).stem, encoder_name(cfg["encoder"])
-        column = run.head, str(run.record["condition"])
+        column = run.head, run.record.condition
         tables.setdefault(key, defaultdict(dict))[column][run.fold, run.seed] = run
     rows = []
     for (recipe, encoder), columns in tables.items():
@@ -150,17 +151,22 @@ def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     the query, the mean change of the source's UAR (None where it was not scored), the mean seconds
     of fitting and the mean bytes that changed (None of imported predictions).
     """
-    found: dict[tuple[str, str, str, int], dict[int, dict[str, Any]]] = {}
+    found: dict[tuple[str, str, str, int], dict[int, Record]] = {}
     read = record_reader(folder)
     for name in names:
         entry = read(name)
-        if entry is None or entry.get("status") != "ok":
+        if entry is None or not entry.ok:
             continue
-        head, tuning = entry["source"]["head"], entry["tuning"]
-        if brought := entry.get("imported"):  # in the table of each tuning, and the same in all
+        head, tuning = entry.source["head"], str(entry.tuning)
+        if brought := entry.imported:  # in the table of each tuning, and the same in all
             head, tuning = brought["name"], "none" if tuning == "none" else IMPORTED
-        key = (head, entry["source"]["encoder"]["type"], tuning, int(entry["shots"]))
-        found.setdefault(key, {})[int(entry["draw"])] = entry
+        if entry.shots is None or entry.draw is None:
+            raise DataError(
+                f"the record of {name} in {folder} has no shots or no draw, so that it is of no "
+                "adaptation; remove the cell's folder, and it is run again"
+            )
+        key = (head, entry.source["encoder"]["type"], tuning, entry.shots)
+        found.setdefault(key, {})[entry.draw] = entry
     return [
         {
             "head": head,
@@ -173,9 +179,9 @@ def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _over_draws(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    uar = [e["metrics"]["uar"] for e in entries]
-    forgot = [e["forgetting"]["change"]["uar"] for e in entries if e.get("forgetting")]
+def _over_draws(entries: Sequence[Record]) -> dict[str, Any]:
+    uar = [e.metrics["uar"] for e in entries]
+    forgot = [e.forgetting["change"]["uar"] for e in entries if e.forgetting]
     return {
         "draws": len(entries),
         "uar": statistics.fmean(uar),
@@ -183,10 +189,10 @@ def _over_draws(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "lowest": min(uar),
         "highest": max(uar),
         "forgetting": statistics.fmean(forgot) if forgot else None,
-        "seconds": _mean(e["seconds"].get("fit") for e in entries),
-        "bytes": _mean((e.get("bytes") or {}).get("changed") for e in entries),
-        "supports": sorted({e["support"]["sha"] for e in entries}),
-        "short": sorted({c for e in entries for c in e["support"]["short"]}),
+        "seconds": _mean(e.seconds.get("fit") for e in entries),
+        "bytes": _mean(e.bytes.get("changed") for e in entries),
+        "supports": sorted({e.support["sha"] for e in entries}),
+        "short": sorted({c for e in entries for c in e.support["short"]}),
     }
 
 
@@ -292,7 +298,7 @@ def starts_of(grid: Grid) -> dict[str, dict[str, str]]:
     """Of each head that has several starts, the row's name by what it started from."""
     found: dict[str, dict[str, str]] = {}
     for name, runs in grid.runs.items():
-        arm = runs[0].record.get("pretraining")
+        arm = runs[0].record.pretraining
         if arm is not None:
             found.setdefault(name.removesuffix(f" after {arm}"), {})[str(arm)] = name
     return {head: starts for head, starts in found.items() if len(starts) > 1}
@@ -380,9 +386,9 @@ def amount_of(run: Run) -> tuple[float, str, str] | None:
 
     None where a run's record names no amount.
     """
-    axes, condition = dict(run.record.get("axes") or {}), str(run.record.get("condition") or "")
-    shots = run.record.get("shots")
-    if isinstance(shots, int):
+    axes, condition = dict(run.record.axes), run.record.condition
+    shots = run.record.shots
+    if shots is not None:
         rest = [part for part in condition.split(", ") if part != f"{shots} shots"]
         return float(shots), "shots per class", ", ".join([*rest, *_said(axes)])
     for key in AMOUNTS:
@@ -408,7 +414,7 @@ def learning(section: Section, c: Context) -> None:
         if found is None:
             continue
         amount, words, rest = found
-        stem = Path(run.record["config"]["recipe"]).stem
+        stem = Path(run.record.config["recipe"]).stem
         name = ", ".join(part for part in (stem, run.pair, g.encoder, rest) if part)
         for head in g.runs:
             curves[name, words][head].append(point(c.row(g, head), amount))
@@ -445,7 +451,7 @@ def conditions(section: Section, c: Context) -> None:
     found: dict[str, list[Grid]] = defaultdict(list)
     for g in c.grids:
         run = next(iter(g.runs.values()))[0]
-        stem = Path(run.record["config"]["recipe"]).stem
+        stem = Path(run.record.config["recipe"]).stem
         found[", ".join(part for part in (stem, run.pair, g.encoder) if part)].append(g)
     for i, (name, members) in enumerate(found.items()):
         if len(members) < 2:

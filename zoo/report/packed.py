@@ -44,6 +44,7 @@ from ..core.files import new_folder, write_json
 from ..run.record import (
     RECORD,
     UTTERANCES,
+    Record,
     read_attributes,
     read_plan,
     read_record,
@@ -63,7 +64,7 @@ STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: no clock ente
 UNIX = 3  # the system that a zip says it was made on; else it would differ on Windows
 REMEDY = "restore it from git, or pack the suite again"
 
-Record = dict[str, Any]
+Content = dict[str, Any]  # of a record.json
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,15 @@ class Packed:
     starts: dict[str, int]
 
     def record(self, name: str) -> Record | None:
-        """The record of a cell; None if it has not ended."""
+        """The record of a cell; None if it has not ended.
+
+        Raises:
+            DataError: it is damaged, or newer than this serzoo.
+        """
         line = self.cells.get(name)
-        return None if line is None else line["record"]
+        if line is None:
+            return None
+        return Record.from_json(line["record"], f"{self.folder / RECORDS}, {name}", REMEDY)
 
     def table(self, name: str) -> PredictionTable:
         """The test predictions of a cell.
@@ -163,7 +170,7 @@ def record_reader(folder: Path) -> Callable[[str], Record | None]:
     return (lambda name: read_record(folder / "cells" / name)) if packed is None else packed.record
 
 
-def pack(source: Path, target: Path, clean: Callable[[Record], Record] = dict) -> Path:
+def pack(source: Path, target: Path, clean: Callable[[Content], Content] = dict) -> Path:
     """Write the packed form of a suite's folder of cells; it appears whole or not at all.
 
     Records, predictions and attributes of the cells that the plan names are kept. Checkpoints, logs
@@ -191,7 +198,7 @@ def pack(source: Path, target: Path, clean: Callable[[Record], Record] = dict) -
         cell = source / "cells" / name
         record = read_record(cell)
         if record is not None:
-            packed.add(name, clean(record), _table(cell))
+            packed.add(name, clean(record.to_json()), _table(cell))
     plan = (source / PLAN).read_bytes()
     with new_folder(target, (*CONTENT, SUMS)) as draft:
         sums = ""
@@ -255,7 +262,7 @@ class _Packing:
         self.cells: list[dict[str, Any]] = []
         self.scores: list[NDArray[np.float32]] = []
 
-    def add(self, name: str, record: Record, table: PredictionTable | None) -> None:
+    def add(self, name: str, record: Content, table: PredictionTable | None) -> None:
         line: dict[str, Any] = {"cell": name, "record": record}
         if table is not None:
             labels = [table.classes[i] if i >= 0 else None for i in table.labels.tolist()]

@@ -13,7 +13,7 @@ from ...datamodules.audio import read_utterance
 from ...datamodules.catalog import open_corpora
 from ..core.errors import ComparisonError, DataError, SerzooError
 from ..run.config import DataConfig, OptimConfig
-from ..run.record import RECORD, Attributes, attributes_of, read_attributes, read_record
+from ..run.record import RECORD, Attributes, Record, attributes_of, read_attributes, read_record
 from ..statistics.table import PredictionTable, merge
 from .packed import PREDICTIONS as PREDICTIONS
 from .packed import Packed, open_packed, read_table
@@ -32,42 +32,41 @@ class Run:
     """A finished cell: its record and its test predictions."""
 
     name: str
-    record: dict[str, Any]
+    record: Record
     table: PredictionTable
     pair: str = ""  # the corpora of training and test, where these are different
 
     @property
     def group(self) -> tuple[str, str]:
         """What stands in one table: the same data and the same encoder."""
-        cfg = self.record["config"]
+        cfg = self.record.config
         stem = Path(cfg["recipe"]).stem
         parts = [p for p in (stem, self.pair, self.condition) if p]
         node = cfg["encoder"]
-        if self.record.get("kind") == "adaptation":  # how it was tuned is in the condition
-            node = self.record["source"]["encoder"]
+        if self.record.kind == "adaptation":  # how it was tuned is in the condition
+            node = self.record.source["encoder"]
         return ", ".join(parts), encoder_name(node)
 
     @property
     def condition(self) -> str:
         """What else a cell was made or tested under (``share=0.1``), by its record; or ""."""
-        axes = self.record.get("axes") or {}
-        parts = [str(self.record.get("condition") or ""), *(f"{k}={v}" for k, v in axes.items())]
+        parts = [self.record.condition, *(f"{k}={v}" for k, v in self.record.axes.items())]
         return ", ".join(p for p in parts if p)
 
     @property
     def head(self) -> str:
         """The name of its configuration, and what it started from; the type where it has none."""
-        cfg, arm = self.record["config"], self.record.get("pretraining")
+        cfg, arm = self.record.config, self.record.pretraining
         name = str(cfg.get("head_name") or cfg["head"]["type"])
         return f"{name} after {arm}" if arm not in (None, "none") else name
 
     @property
     def fold(self) -> int:
-        return int(self.record["config"]["fold"])
+        return int(self.record.config["fold"])
 
     @property
     def seed(self) -> int:
-        return int(self.record["config"]["seed"])
+        return int(self.record.config["seed"])
 
 
 def encoder_name(node: Mapping[str, Any]) -> str:
@@ -121,8 +120,8 @@ def find_cells(folder: Path, names: Sequence[str] | None = None) -> Found:
             record = read_record(cells / name) if packed is None else packed.record(name)
             if record is None:
                 found.missing.append(name)
-            elif record.get("status") != "ok":
-                found.failed[name] = str(record.get("error") or "no reason was recorded")
+            elif not record.ok:
+                found.failed[name] = record.error or "no reason was recorded"
             else:
                 found.runs.append(_read(cells / name, record, packed))
         except (DataError, ComparisonError) as error:
@@ -130,16 +129,15 @@ def find_cells(folder: Path, names: Sequence[str] | None = None) -> Found:
     return found
 
 
-def _read(folder: Path, record: dict[str, Any], packed: Packed | None) -> Run:
+def _read(folder: Path, record: Record, packed: Packed | None) -> Run:
     for key, inner in KEYS.items():
-        part = record.get(key)
-        if not isinstance(part, Mapping) or any(k not in part for k in inner):
+        if any(k not in getattr(record, key) for k in inner):
             raise DataError(
                 f"{folder / RECORD} lacks {key} ({', '.join(inner)}); remove the cell's "
                 "folder, and it is run again"
             )
     table = read_table(folder) if packed is None else packed.table(folder.name)
-    metrics = record.get("metrics") or {}
+    metrics = record.metrics
     wanted = metrics.get("n", len(table)) + metrics.get("n_unlabelled", 0)
     if "n" in metrics and wanted != len(table):
         raise DataError(
@@ -162,7 +160,7 @@ def by_pair(runs: Sequence[Run]) -> list[Run]:
     """
     found = []
     for run in runs:
-        speakers = run.record.get("speakers") or {}
+        speakers = run.record.speakers
         heard = {s.partition("/")[0] for part in ("train", "valid") for s in speakers.get(part, ())}
         tables = run.table.by_corpus()
         if not heard or heard & set(tables):
@@ -189,13 +187,13 @@ def check_comparable(runs: Sequence[Run]) -> None:
             ("split", other, run),
             ("taxonomy", first, run),
         ):
-            one, two = a.record["data"][what], b.record["data"][what]
+            one, two = a.record.data[what], b.record.data[what]
             if one != two:
                 raise ComparisonError(
                     f"refusing to compare: the {what} differs ({one} in {a.name}, {two} in "
                     f"{b.name}); remove the older cells and run them again{_two(a, b)}"
                 )
-        if first.record["selection"]["rule"] != run.record["selection"]["rule"]:
+        if first.record.selection["rule"] != run.record.selection["rule"]:
             raise ComparisonError(
                 f"refusing to compare: {first.name} and {run.name} selected by different rules"
                 f"{_two(first, run)}"
@@ -217,12 +215,12 @@ def certificate(runs: Sequence[Run]) -> dict[str, Any]:
         digits over the others. Tables with one hash hold the same utterances in the same parts,
         under the same classes, with the epoch selected alike.
     """
-    data = runs[0].record["data"]
+    data = runs[0].record.data
     content = {
         "manifest": data["manifest"],
         "taxonomy": data["taxonomy"],
-        "rule": runs[0].record["selection"]["rule"],
-        "splits": {str(r.fold): r.record["data"]["split"] for r in sorted(runs, key=_fold)},
+        "rule": runs[0].record.selection["rule"],
+        "splits": {str(r.fold): r.record.data["split"] for r in sorted(runs, key=_fold)},
     }
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return {**content, "hash": hashlib.sha256(text.encode()).hexdigest()[:12]}
@@ -243,7 +241,7 @@ def _settings(run: Run) -> dict[str, Any]:
 
     A key that is younger than a record has its default there: that is what it was trained with.
     """
-    cfg = run.record["config"]
+    cfg = run.record.config
     data = {**asdict(DataConfig()), **cfg["data"]}
     keys = ("label", "batch_size", "batch_seconds", "max_seconds", "balance", "train_share")
     found = {f"data.{k}": data[k] for k in keys}
@@ -256,7 +254,7 @@ def _settings(run: Run) -> dict[str, Any]:
     # stored and live features make other batches: by the length of frames, or of files
     return found | {
         "trainer.precision": cfg["trainer"]["precision"],
-        "features": run.record.get("features"),
+        "features": run.record.features,
         "search": budget_of(run.record),
     }
 
@@ -277,16 +275,16 @@ def pooled(runs: Sequence[Run]) -> PredictionTable:
     return merge(tables)
 
 
-def searched(record: Mapping[str, Any]) -> set[str]:
+def searched(record: Record) -> set[str]:
     """The settings that a record's search chose, for any head: ``optim.lr``."""
-    search = record.get("search") or {}
+    search = record.search or {}
     spaces = [search.get("space", {}), *(search.get("heads") or {}).values()]
     return {key for space in spaces for key in space}
 
 
-def budget_of(record: Mapping[str, Any]) -> str:
+def budget_of(record: Record) -> str:
     """What a record's head was allowed to try, as text that can be compared; empty for nothing."""
-    search = record.get("search")
+    search = record.search
     return json.dumps({k: search[k] for k in BUDGET}, sort_keys=True) if search else ""
 
 
@@ -302,7 +300,7 @@ class Corpora:
         Raises:
             DataError: they are not on this machine, or are other than the record's.
         """
-        cfg = run.record["config"]
+        cfg = run.record.config
         which = [cfg["data"].get(name) for name in ("root", "manifest", "options")]
         key = json.dumps([cfg["corpus"], *which], sort_keys=True)
         if key not in self._opened:
@@ -317,7 +315,7 @@ class Corpora:
                 )
             except (SerzooError, OSError) as error:
                 raise DataError(f"{run.name}: its corpus cannot be opened ({error})") from error
-        speech, wanted = self._opened[key], run.record["data"]["manifest"]
+        speech, wanted = self._opened[key], run.record.data["manifest"]
         if speech.sha != wanted:
             raise DataError(
                 f"{run.name}: its corpus is another here (manifest {speech.sha}) than it was "

@@ -149,7 +149,7 @@ def _row(grid: Grid, head: str, baseline: str) -> dict[str, Any]:
     runs, table = grid.runs[head], grid.pooled[head]
     per_seed = [merge(r.table for r in runs if r.seed == s) for s in grid.seeds]
     interval = jackknife(table)
-    parameters = runs[0].record.get("parameters") or {}
+    parameters = runs[0].record.parameters or {}
     return {
         "recipe": grid.recipe,
         "encoder": grid.encoder,
@@ -158,7 +158,7 @@ def _row(grid: Grid, head: str, baseline: str) -> dict[str, Any]:
         "seeds": len(grid.seeds),
         "speakers": interval.n_speakers,
         "without_speaker": per_seed[0].speakers.count(""),
-        "unsure": sorted({u for r in runs for u in _unsure(r)}),
+        "unsure": sorted({u for r in runs for u in r.record.unsure}),
         "utterances": len(per_seed[0]),
         "uar": mean_sd([t.uar() for t in per_seed])._asdict(),
         "interval": [number(interval.low), number(interval.high)],
@@ -168,11 +168,9 @@ def _row(grid: Grid, head: str, baseline: str) -> dict[str, Any]:
         "by_fold": {
             f: float(np.mean([r.table.uar() for r in runs if r.fold == f])) for f in grid.folds
         },
-        "seconds": _mean([(r.record.get("seconds") or {}).get("fit") for r in runs]),
-        "inference_ms": _mean(
-            [r.record.get("inference_seconds_per_utterance") for r in runs], 1000.0
-        ),
-        "memory_mb": _mean([r.record.get("peak_memory_mb") for r in runs]),
+        "seconds": _mean([r.record.seconds.get("fit") for r in runs]),
+        "inference_ms": _mean([r.record.inference_seconds_per_utterance for r in runs], 1000.0),
+        "memory_mb": _mean([r.record.peak_memory_mb for r in runs]),
         "trainable": parameters.get("trainable"),
         "head_parameters": parameters.get("head"),
         "head_trainable": parameters.get("head_trainable"),
@@ -182,12 +180,6 @@ def _row(grid: Grid, head: str, baseline: str) -> dict[str, Any]:
         if head == baseline or baseline not in grid.pooled
         else difference(table, grid.pooled[baseline]),
     }
-
-
-def _unsure(run: Run) -> list[str]:
-    """What the audit of a cell's split could not tell; older records have none."""
-    found: list[str] = (run.record.get("audit") or {}).get("unsure") or []
-    return found
 
 
 def difference(a: PredictionTable, b: PredictionTable) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from ..plots import confusion_figure, reliability_figure
 from ..statistics.table import PredictionTable
 from . import record
 from .config import RunConfig
+from .record import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +50,7 @@ NUMBERS = {
 }
 
 
-def write_row(experiment: Any, cfg: RunConfig, entry: Mapping[str, Any], step: int) -> None:
+def write_row(experiment: Any, cfg: RunConfig, entry: Record, step: int) -> None:
     """The configuration and the final numbers, as a row of the HPARAMS tab.
 
     The tab's columns are not declared here: TensorBoard would take those of one run for all, and
@@ -57,16 +58,16 @@ def write_row(experiment: Any, cfg: RunConfig, entry: Mapping[str, Any], step: i
     """
     from torch.utils.tensorboard import summary
 
-    m = entry["metrics"]
+    m = entry.metrics
     numbers = {key: m[key] for key in NUMBERS if key in m}
-    numbers["val_uar"] = entry["selection"]["val/uar"]
+    numbers["val_uar"] = entry.selection["val/uar"]
     metrics = {f"hp/{key}": value for key, value in numbers.items() if value is not None}
     for tag, value in metrics.items():
         experiment.add_scalar(tag, value, step)
-    point = entry.get("axes", {}) | {key: entry[key] for key in ADAPTED if key in entry}
+    point = entry.axes | entry.pick(ADAPTED)
     values = row_of(cfg, point) | {
-        "trainable": entry["parameters"]["trainable"],
-        "fit_seconds": entry["seconds"]["fit"],
+        "trainable": (entry.parameters or {})["trainable"],
+        "fit_seconds": entry.seconds["fit"],
     }
     summaries: Any = summary.hparams  # which torch has not typed
     _, start, end = summaries(values, metrics)
@@ -251,9 +252,7 @@ def experiment_of(trainer: L.Trainer) -> Any:
     return found if trainer.is_global_zero and hasattr(found, "add_custom_scalars") else None
 
 
-def write(
-    trainer: L.Trainer, module: Any, cfg: RunConfig, entry: Mapping[str, Any], data: Any
-) -> None:
+def write(trainer: L.Trainer, module: Any, cfg: RunConfig, entry: Record, data: Any) -> None:
     """Everything that is shown of a run that has ended.
 
     Args:
@@ -279,7 +278,7 @@ def write(
 def numbers(
     experiment: Any,
     cfg: RunConfig,
-    entry: Mapping[str, Any],
+    entry: Record,
     table: PredictionTable,
     step: int,
     title: str,
@@ -291,10 +290,10 @@ def numbers(
     """
     write_row(experiment, cfg, entry, step)
     experiment.add_figure("test/confusion", confusion_figure(table, title), step)
-    calm = replace(table, scores=table.scores / entry["metrics"]["temperature"])
+    calm = replace(table, scores=table.scores / entry.metrics["temperature"])
     experiment.add_figure("test/reliability", reliability_figure({cfg.called: (table, calm)}), step)
-    if entry["layer_weights"]:
-        figure = bars_figure(entry["layer_weights"], "weight", title)
+    if entry.layer_weights:
+        figure = bars_figure(entry.layer_weights, "weight", title)
         experiment.add_figure("encoder/layers", figure, step)
     known = table.subset(np.flatnonzero(table.labelled))
     probabilities = known.probabilities()
@@ -383,7 +382,7 @@ def play_errors(experiment: Any, table: PredictionTable, data: Any, n: int, step
 def write_adapted(
     folder: Path,
     cfg: RunConfig,
-    entry: Mapping[str, Any],
+    entry: Record,
     table: PredictionTable,
     losses: Sequence[float],
 ) -> None:
@@ -405,10 +404,10 @@ def write_adapted(
     writer.add_custom_scalars(LAYOUT)
     for step, loss in enumerate(losses, 1):
         writer.add_scalar("train/loss", loss, step)
-    step = entry["steps"]
+    step = int(entry.steps or 0)
     for name in ("uar", "wa", "f1"):
-        writer.add_scalar(f"test/{name}", entry["metrics"][name], step)
-    numbers(writer, cfg, entry, table, step, f"{cfg.called}, {entry['condition']}")
+        writer.add_scalar(f"test/{name}", entry.metrics[name], step)
+    numbers(writer, cfg, entry, table, step, f"{cfg.called}, {entry.condition}")
     show_texts(writer, "test", table, step)
     writer.close()
 

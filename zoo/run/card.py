@@ -12,12 +12,13 @@ from ..core.errors import ConfigError
 from ..core.table import Cell, Line, Table, cell
 from ..statistics.speakers import interval_text
 from .config import read_group
+from .record import Record
 
 WAVLM_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 def model_card(
-    config: Mapping[str, Any], record: Mapping[str, Any] | None = None, licence: str | None = None
+    config: Mapping[str, Any], record: Record | None = None, licence: str | None = None
 ) -> str:
     """The text of ``README.md``.
 
@@ -74,11 +75,11 @@ def _use() -> str:
     )
 
 
-def _measured(config: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
+def _measured(config: Mapping[str, Any], record: Record | None) -> str:
     text = "## Metrics\n\n"
-    if not record or "metrics" not in record:
+    if record is None or not record.metrics:
         return text + "None: no record of a run was given when this model was saved."
-    m = record["metrics"]
+    m = record.metrics
     rows: list[Line] = [
         ("UAR, mean recall of the classes", Cell(f"{m['uar']:.3f} {interval_text(m)}", m["uar"])),
         ("WA, accuracy", cell(m["wa"])),
@@ -94,7 +95,7 @@ def _measured(config: Mapping[str, Any], record: Mapping[str, Any] | None) -> st
         "once, after that.\n\n"
     )
     text += Table("", ("metric", "value"), rows).markdown().rstrip()
-    for unsure in (record.get("audit") or {}).get("unsure", ()):
+    for unsure in record.unsure:
         text += f"\n\n**Nobody can tell {unsure}.** If they do, the numbers are too high."
     temperature = config["temperature"]
     if temperature is not None:
@@ -105,9 +106,7 @@ def _measured(config: Mapping[str, Any], record: Mapping[str, Any] | None) -> st
     return text
 
 
-def _data(
-    config: Mapping[str, Any], record: Mapping[str, Any] | None, corpora: Mapping[str, Any]
-) -> str:
+def _data(config: Mapping[str, Any], record: Record | None, corpora: Mapping[str, Any]) -> str:
     lines = [
         f"- **{about.get('title', name)}** (`{name}`): licence {about.get('licence', 'not known')}"
         + (f". {about['citation']}" if about.get("citation") else "")
@@ -119,8 +118,7 @@ def _data(
     text += f"\n\nProtocol `{training['protocol']}`, fold {training['fold']}"
     text += f"; hashes: {found}." if found else "."
     text += f" Utterances longer than {training['data']['max_seconds']:g} s were cut to that."
-    told = record or {}
-    for note in [*(told.get("notes") or []), *(told.get("split_notes") or [])]:
+    for note in [] if record is None else [*record.notes, *record.split_notes]:
         text += f"\n- {note}"
     return text
 
@@ -188,11 +186,11 @@ def _licence(
 
 
 def _results(
-    config: Mapping[str, Any], record: Mapping[str, Any] | None, corpora: Mapping[str, Any]
+    config: Mapping[str, Any], record: Record | None, corpora: Mapping[str, Any]
 ) -> list[EvalResult] | None:
-    if not record or "metrics" not in record:
+    if record is None or not record.metrics:
         return None
-    training, m = config["training"], record["metrics"]
+    training, m = config["training"], record.metrics
     names = {"uar": ("recall", "UAR"), "wa": ("accuracy", "WA"), "f1": ("f1", "macro-F1")}
     return [
         EvalResult(

@@ -259,8 +259,8 @@ def temperature_of(path: str | Path) -> float | None:
         if (path.parent.name, path.name) != ("checkpoints", "best.ckpt"):
             return None
         path = path.parent.parent
-    value = ((read_record(path) or {}).get("metrics") or {}).get("temperature")
-    return None if value is None else float(value)
+    found = read_record(path)
+    return None if found is None else found.temperature
 
 
 def restore(module: SERModule, content: Mapping[str, Any]) -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, DataError
 from ..core.head import Head
+from ..core.taxonomy import Taxonomy
 from ..core.types import Batch, Frames
 from ..core.weights import FORMAT, check_keys, check_published, published_parts, strip_frozen
+from ..statistics.rates import FloatArray
 from ..statistics.table import PredictionTable, merge
 from . import published
 from .board import show_texts, unparsable
@@ -27,6 +31,31 @@ from .checkpoint import described
 from .config import refused_precision
 from .devices import share_out
 from .optim import AveragedWeights, Schedule, adamw, check_reached, mix, rate_over_steps
+
+
+class Scored(NamedTuple):
+    """What a model says about a batch of B utterances.
+
+    Attributes:
+        values: ``[B, C]`` float64 log-scores, as the head gave them: they may not be finite.
+        texts: B texts that the head wrote freely; None if it does not write.
+    """
+
+    values: FloatArray
+    texts: list[str] | None
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every part has the mode it had."""
+    trained = [part for part in module.modules() if part.training]
+    if trained:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part in trained:
+            part.training = True
 
 
 class SERModule(L.LightningModule):
@@ -134,8 +163,12 @@ class SERModule(L.LightningModule):
         return frames
 
     def forward(self, batch: Batch) -> Tensor:
-        """``[B, C]`` log-scores over the head's taxonomy."""
-        return self.head.scores(self.frames(batch), self.head.taxonomy, batch.text)
+        """``[B, C]`` log-scores over the head's taxonomy, in the mode that the module is in."""
+        return self._heard(batch, self.head.taxonomy)[1]
+
+    def _heard(self, batch: Batch, taxonomy: Taxonomy) -> tuple[Frames, Tensor]:
+        frames = self.frames(batch)
+        return frames, self.head.scores(frames, taxonomy, batch.text)
 
     # -- training ------------------------------------------------------------------------------
 
@@ -237,24 +270,51 @@ class SERModule(L.LightningModule):
     on_predict_epoch_end = _put_back
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._rows.append(self._table(batch))  # of several loaders, too: one table
+        self._rows.append(self.score(batch))  # of several loaders, too: one table
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._rows.append(self._table(batch))
+        self._rows.append(self.score(batch))
 
-    def _table(self, batch: Batch) -> PredictionTable:
-        frames = self.frames(batch)
-        scores = self.head.scores(frames, self.head.taxonomy, batch.text).float()
-        probs = batch.targets.probs
-        labels = torch.where(probs.sum(-1) > 0, probs.argmax(-1), -1)
-        return PredictionTable(
-            list(batch.ids),
-            list(batch.speakers),
-            labels.cpu().numpy(),
-            scores.cpu().numpy().astype(np.float64),
-            self.head.taxonomy.classes,
-            self.head.write(frames),
-        )
+    @torch.no_grad()
+    def scored(self, batch: Batch, taxonomy: Taxonomy | None = None) -> Scored:
+        """What the model says about a batch: the one way from a batch to numbers.
+
+        Training's validation and test, ``serzoo eval``, ``predict`` and ``adapt`` all come here.
+        The model answers in evaluation mode, and has its own mode again afterwards. Autocast is
+        the caller's: a trainer scores in its own precision, everybody else in the weights'. Frames
+        that a feature store may hold are made without autocast in any case. Scores become float32
+        on the device, and float64 on the CPU.
+
+        Args:
+            batch: on the module's device.
+            taxonomy: C classes that are asked for; the head's own by default.
+
+        Raises:
+            DataError: when the batch is none of serzoo's.
+            ConfigError: when a closed head does not have a class that is asked for.
+        """
+        with evaluating(self):
+            frames, scores = self._heard(batch, taxonomy or self.head.taxonomy)
+            values = scores.float().cpu().numpy().astype(np.float64)
+            return Scored(values, self.head.write(frames))
+
+    def score(self, batch: Batch, taxonomy: Taxonomy | None = None) -> PredictionTable:
+        """The prediction table of a batch, by :meth:`scored`.
+
+        Args:
+            batch: on the module's device; its targets are over ``taxonomy``. An utterance without
+                a target is unlabelled.
+            taxonomy: what is asked; the head's own by default.
+
+        Raises:
+            DataError: as for a :class:`PredictionTable`, and for :meth:`scored`.
+        """
+        taxonomy = taxonomy or self.head.taxonomy
+        found = self.scored(batch, taxonomy)
+        probs = batch.targets.probs.cpu()
+        labels = torch.where(probs.sum(-1) > 0, probs.argmax(-1), -1).numpy()
+        ids, speakers = list(batch.ids), list(batch.speakers)
+        return PredictionTable(ids, speakers, labels, found.values, taxonomy.classes, found.texts)
 
     def on_validation_epoch_end(self) -> None:
         self._put_back()

@@ -287,7 +287,7 @@ def _rows(job: _Job, found: list[Recording], progress: bool) -> Iterator[Row]:
     ready: list[tuple[Recording, Piece]] = []
     seconds = 0.0
     scored = 0.0
-    with _evaluating(job.module), Bar("recordings", len(found), shown=progress) as bar:
+    with Bar("recordings", len(found), shown=progress) as bar:
         for recording in found:
             for piece in _pieces(job, recording, detect):
                 ready.append((recording, piece))
@@ -366,7 +366,6 @@ def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:
         yield rows[i]
 
 
-@torch.no_grad()
 def _forward(module: SERModule, waves: list[Samples]) -> tuple[Any, list[str] | None]:
     """``[B, C]`` probabilities, and what the head writes."""
     B, C = len(waves), len(module.head.taxonomy)
@@ -377,21 +376,8 @@ def _forward(module: SERModule, waves: list[Samples]) -> tuple[Any, list[str] | 
         targets=Targets(torch.zeros(B, C), torch.zeros(B)),
         audio=audio,
         lengths=torch.tensor([len(w) for w in waves]),
-    ).to(module.device)
-    frames = module.frames(batch)
-    scores = module.head.scores(frames, module.head.taxonomy)
-    values = scores.float().cpu().numpy().astype(np.float64)
+    )
+    # not a table: that refuses what is not finite, and here such a window is one row with an error
+    found = module.scored(batch.to(module.device))
     temperature = 1.0 if module.temperature is None else module.temperature
-    return np.exp(log_softmax(values, temperature)), module.head.write(frames)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every part has the mode it had."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    return np.exp(log_softmax(found.values, temperature)), found.texts

@@ -8,13 +8,16 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, get_args, get_origin, get_type_hints
 
 from ..core.errors import ComparisonError, DataError
-from ..core.files import json_lines, new_file, read_json
+from ..core.files import json_lines, new_file, read_json, write_json
 from ..core.speakers import ACCEPT
 from ..statistics.speakers import interval_text
 from .config import RunConfig
@@ -35,17 +38,283 @@ PACKAGES = (
 )
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+VERSION = 1
+"""Of the records that are written; those of before there were versions count as 0."""
+
+AGAIN = "remove it, and its run is made again"
+
+
+@dataclass
+class Record:
+    """What ``record.json`` holds of a run, an adaptation, a tested condition or an import.
+
+    A field that a record does not have is empty (``{}``, ``[]``, ``""``) or None. What no field is
+    for, as a caller's own facts, is in :attr:`more`; :meth:`to_json` writes it beside the fields.
+
+    Attributes:
+        status: ``ok``, or ``failed``.
+        version: of the record; 0 where its file names none, since it is older than versions.
+        format: 1; ``version`` replaces it.
+        kind: ``adaptation``; "" for a run, also where it was imported or tested under a condition.
+        fingerprint: of all that decides the numbers.
+        config: the resolved configuration (:class:`.config.RunConfig`), with its ``recipe``,
+            ``fold`` and ``seed``.
+        classes: C names, in the order of the scores.
+        data: hashes: ``manifest``, ``split`` and ``taxonomy``.
+        speakers: ``corpus/speaker`` names of ``train``, ``valid`` and ``test``.
+        counts: utterances of each part, and what was left out.
+        notes: by corpus, what its reader says.
+        split_notes: what the protocol says of its parts.
+        audit: whether the parts share speakers, utterances or recordings.
+        selection: ``rule``, ``val/uar`` and ``epoch``.
+        parameters: numbers of weights: ``trainable``, ``stored``, ``total``, ``head``,
+            ``head_trainable``.
+        encoder: what it says of itself.
+        layer_weights: of a learned mix of layers, by layer.
+        origin: the run whose encoder this one began with.
+        features: ``stored`` or ``live``.
+        feature_store: what the store encoded and reused.
+        seconds: ``encode``, ``fit``, ``evaluate`` and ``total``.
+        resumed: whether, or from which file and epoch.
+        rounds: epochs as the trainer counts them.
+        steps: of the optimiser.
+        peak_memory_mb: of the process, in MiB.
+        device: as torch names it.
+        processes: that trained together.
+        threads: of each.
+        metrics: of the test part (:func:`..statistics.speakers.measure`).
+        by_speaker: likewise.
+        by_corpus: likewise.
+        valid: metrics of the validation part.
+        open_labels: numbers where classes were asked for that the model never trained on.
+        inference_seconds_per_utterance: of the test part.
+        versions: of Python and of the packages that decide numbers.
+        git: commit and state of a checkout; None outside one.
+        machine: system, processor and cores.
+        axes: of a suite's cell, the values of its free axes.
+        settings: of a trial of a search, what it tried.
+        search: the budget of a search, what it tried and what it chose.
+        pretraining: the arm of a suite that the cell belongs to.
+        condition: of a test under a condition, or an adaptation, what stands in one table.
+        tested: the suite and cell that was tested under a condition.
+        corruption: what was done to the test audio.
+        same_answers: share of utterances with the answer to clean audio.
+        shots: of an adaptation, utterances of each class.
+        draw: the seed of its support.
+        tuning: what was tuned.
+        source: the model that was adapted.
+        support: what it was adapted on.
+        adaptation: the options.
+        new_classes: that the source did not have.
+        loss: of the first and of the last step.
+        forgetting: metrics on the source's test part before and after.
+        bytes: that changed, and that were saved.
+        imported: name, toolkit and file of another toolkit's predictions.
+        probabilities: whether the scores are such; an import's may only order the classes.
+        reason: why a cell failed: ``error``, ``memory``, ``search``, ``source``, ...
+        error: in a line.
+        details: the traceback.
+        tries: how often it was tried.
+        more: what no field is for, by key.
+        order: keys in the order of the file.
+    """
+
+    status: str = ""
+    version: int = VERSION
+    format: int = 1
+    kind: str = ""
+    fingerprint: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    speakers: dict[str, list[str]] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    split_notes: list[str] = field(default_factory=list)
+    audit: dict[str, Any] | None = None
+    selection: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, int] | None = None
+    encoder: dict[str, Any] = field(default_factory=dict)
+    layer_weights: dict[str, float] = field(default_factory=dict)
+    origin: dict[str, Any] | None = None
+    features: str | None = None
+    feature_store: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    resumed: bool | str = False
+    rounds: int | None = None
+    steps: int | None = None
+    peak_memory_mb: float | None = None
+    device: str | None = None
+    processes: int | None = None
+    threads: int | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    by_speaker: dict[str, Any] = field(default_factory=dict)
+    by_corpus: dict[str, Any] = field(default_factory=dict)
+    valid: dict[str, Any] = field(default_factory=dict)
+    open_labels: dict[str, Any] | None = None
+    inference_seconds_per_utterance: float | None = None
+    versions: dict[str, str | None] = field(default_factory=dict)
+    git: dict[str, Any] | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+    axes: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] | None = None
+    pretraining: str | None = None
+    condition: str = ""
+    tested: dict[str, Any] | None = None
+    corruption: dict[str, Any] | None = None
+    same_answers: float | None = None
+    shots: int | None = None
+    draw: int | None = None
+    tuning: str | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+    support: dict[str, Any] = field(default_factory=dict)
+    adaptation: dict[str, Any] = field(default_factory=dict)
+    new_classes: list[str] = field(default_factory=list)
+    loss: dict[str, float] | None = None
+    forgetting: dict[str, Any] | None = None
+    bytes: dict[str, Any] = field(default_factory=dict)
+    imported: dict[str, Any] | None = None
+    probabilities: bool = True
+    reason: str = ""
+    error: str = ""
+    details: str = ""
+    tries: int = 0
+    more: dict[str, Any] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run ended well."""
+        return self.status == "ok"
+
+    @property
+    def temperature(self) -> float | None:
+        """Fitted on validation; None where nothing was, as of imported answers."""
+        found = self.metrics.get("temperature")
+        return None if found is None else float(found)
+
+    @property
+    def unsure(self) -> list[str]:
+        """What the audit of the split could not tell; older records have none."""
+        return list((self.audit or {}).get("unsure") or [])
+
+    def add(self, found: Mapping[str, Any]) -> Self:
+        """Set fields by their names; other keys go to :attr:`more`. Returns the record itself."""
+        for key, value in found.items():
+            if key in _kinds():
+                setattr(self, key, value)
+            else:
+                self.more[key] = value
+            if key not in self.order:
+                self.order.append(key)
+        return self
+
+    def pick(self, names: Iterable[str]) -> dict[str, Any]:
+        """Of these keys, those that the file has or would have."""
+        found = self.to_json()
+        return {k: found[k] for k in names if k in found}
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``record.json``: the keys of :attr:`order`, then what was set since."""
+        known = [f for f in fields(self) if f.name in _kinds() and f.name != "version"]
+        since = [f.name for f in known if getattr(self, f.name) != _default(f)]
+        if self.version:  # a record of before there were any stays one
+            since.append("version")
+        keys = dict.fromkeys([*self.order, *since, *self.more])
+        return {k: getattr(self, k) if k in _kinds() else self.more[k] for k in keys}
+
+    @classmethod
+    def from_json(
+        cls, found: Mapping[str, Any], where: object = "the record", remedy: str = AGAIN
+    ) -> Self:
+        """A record from the content of its file.
+
+        Args:
+            found: the content; without ``version`` it is older than versions, which is 0.
+            where: for messages.
+            remedy: likewise, what to do with a damaged one.
+
+        Raises:
+            DataError: when it is newer than this serzoo, or a field holds what it cannot.
+        """
+        version = found.get("version", 0)
+        if not isinstance(version, int) or isinstance(version, bool) or version < 0:
+            raise DataError(f"{where} is of version {version!r}, which is no number; {remedy}")
+        if version > VERSION:
+            raise DataError(
+                f"{where} is of version {version}, and this serzoo reads versions up to {VERSION}; "
+                "it was written by a newer one: install that"
+            )
+        for key, value in found.items():
+            kinds = _kinds().get(key, (object,))
+            if not isinstance(value, kinds):
+                allowed = " or ".join(dict.fromkeys(_NAMES[k] for k in kinds))
+                text = json.dumps(value, default=str)
+                raise DataError(
+                    f"{where} is damaged ({key} is {text[:60]}, and not {allowed}); {remedy}"
+                )
+        return cls(version=version).add(found)
+
+
+_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+@cache
+def _kinds() -> dict[str, tuple[type, ...]]:
+    """Of each key of a file that is a field, the types that it may have."""
+    found = {}
+    for key, hint in get_type_hints(Record).items():
+        parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        kinds = tuple(get_origin(part) or part for part in parts)
+        found[key] = (int, *kinds) if float in kinds else kinds
+    return {k: v for k, v in found.items() if k not in ("more", "order")}
+
+
+def _default(of: Field[Any]) -> Any:
+    return of.default if of.default_factory is MISSING else of.default_factory()
+
+
+P = ParamSpec("P")
+
+
+def _in_order(make: Callable[P, Record]) -> Callable[P, Record]:
+    def made(*args: P.args, **given: P.kwargs) -> Record:
+        record = make(*args, **given)
+        record.order = list(given.keys())
+        record.order.insert(1, "version")  # after the status
+        return record
+
+    return made
+
+
+written = _in_order(Record)
+"""A new record: :class:`Record` by keywords, whose file has its keys in the order given here."""
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write a record into its run's folder: whole or not at all."""
+    write_json(folder / RECORD, record.to_json())
+
+
+def read_record(folder: Path) -> Record | None:
     """The record of a run's folder; None when it has not ended yet.
 
     Raises:
-        DataError: when the file is damaged.
+        DataError: when the file is damaged, or newer than this serzoo.
     """
     path = folder / RECORD
     if not path.is_file():
         return None
-    record: dict[str, Any] = read_json(path, remedy="remove it, and its run is made again")
-    return record
+    return Record.from_json(read_json(path, remedy=AGAIN), path)
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -72,7 +341,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
 def finished(folder: Path) -> bool:
     """Whether a run ended well."""
     record = read_record(folder)
-    return record is not None and record.get("status") == "ok"
+    return record is not None and record.ok
 
 
 def environment() -> dict[str, Any]:
@@ -183,7 +452,7 @@ def of_table(ids: Iterable[str], known: Mapping[str, Mapping[str, Any]]) -> Attr
 # ---- What people are told of a training and of an evaluation, in the terminal.
 
 
-def trained(cfg: RunConfig, entry: Mapping[str, Any], folder: Path) -> list[str]:
+def trained(cfg: RunConfig, entry: Record, folder: Path) -> list[str]:
     """Lines on the record of a finished run.
 
     Args:
@@ -192,17 +461,17 @@ def trained(cfg: RunConfig, entry: Mapping[str, Any], folder: Path) -> list[str]
         folder: where that is kept.
     """
     called = f"{cfg.called} on {', '.join(cfg.corpus)}"
-    if "metrics" not in entry:
+    if not entry.metrics:
         return [
             f"{called}: trained; nothing was validated or tested",
             f"record, checkpoints, TensorBoard: {folder}",
         ]
-    m = entry["metrics"]
+    m = entry.metrics
     return [
         f"{called}, fold {cfg.fold}: "
         f"test UAR {m['uar']:.3f} {interval_text(m)}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}",
-        *unsure_lines(entry.get("audit")),
-        *left_out(entry.get("counts") or {}, entry.get("notes") or {}),
+        *unsure_lines(entry.unsure),
+        *left_out(entry.counts, entry.notes),
         f"record, predictions, checkpoints, TensorBoard: {folder}",
     ]
 
@@ -263,9 +532,9 @@ def left_out(counts: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def unsure_lines(audit: Mapping[str, Any] | None) -> list[str]:
+def unsure_lines(unsure: Iterable[str]) -> list[str]:
     """Lines on what the audit of a split could not tell; none if it could tell everything."""
-    return [f"  cannot tell {text}" for text in (audit or {}).get("unsure", ())]
+    return [f"  cannot tell {text}" for text in unsure]
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -36,7 +36,7 @@ from .published import (
     read,
     split,
 )
-from .record import read_record
+from .record import Record, read_record
 
 
 def write_config(config: Any, folder: Path, base: str, revision: str | None) -> None:
@@ -54,7 +54,7 @@ def write_config(config: Any, folder: Path, base: str, revision: str | None) -> 
     config.save_pretrained(str(folder))
 
 
-def describe(module: SERModule, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe(module: SERModule, record: Record | None = None) -> dict[str, Any]:
     """The content of ``config.json``.
 
     Args:
@@ -84,8 +84,8 @@ def describe(module: SERModule, record: Mapping[str, Any] | None = None) -> dict
         if isinstance(value, str) and Path(value).expanduser().is_absolute():
             options[key] = Path(value).name
     temperature = module.temperature
-    if temperature is None and record is not None and record.get("kind") != "adaptation":
-        temperature = (record.get("metrics") or {}).get("temperature")
+    if temperature is None and record is not None and record.kind != "adaptation":
+        temperature = record.temperature
     return {
         "library": "serzoo",
         "format": FORMAT,
@@ -119,7 +119,7 @@ def save_pretrained(
     source: Any,
     folder: str | Path,
     *,
-    record: Mapping[str, Any] | None = None,
+    record: Record | Mapping[str, Any] | None = None,
     licence: str | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -168,7 +168,7 @@ def push_to_hub(
     *,
     private: bool = True,
     token: str | None = None,
-    record: Mapping[str, Any] | None = None,
+    record: Record | Mapping[str, Any] | None = None,
     licence: str | None = None,
 ) -> str:
     """Save a trained model and upload it to the hub.
@@ -223,8 +223,10 @@ def push_to_hub(
 
 
 def _trained(
-    source: Any, record: Mapping[str, Any] | None
-) -> tuple[SERModule, Mapping[str, Any] | None]:
+    source: Any, record: Record | Mapping[str, Any] | None
+) -> tuple[SERModule, Record | None]:
+    if record is not None and not isinstance(record, Record):
+        record = Record.from_json(record)
     if not isinstance(source, (str, Path)):
         return getattr(source, "module", source), record
     path = Path(source)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.progress import track
 
@@ -140,30 +139,17 @@ def evaluate(
     return table, numbers
 
 
-@torch.no_grad()
 def score(
     module: SERModule, loader: Any, taxonomy: Taxonomy, *, progress: bool = False
 ) -> PredictionTable:
     """The prediction table of a loader's batches, on the module's device.
 
     Args:
-        module: in evaluation mode.
+        module: on its device; in any mode, which it keeps.
         loader: of batches whose targets are over ``taxonomy``.
         taxonomy: what is asked.
         progress: show a bar.
     """
     device = next(module.parameters()).device
-    rows = []
-    for batch in track(loader, description="scoring", disable=not progress, total=len(loader)):
-        moved = batch.to(device)
-        frames = module.frames(moved)
-        scores = module.head.scores(frames, taxonomy, moved.text)
-        labels = np.where(
-            batch.targets.probs.sum(-1).numpy() > 0, batch.targets.probs.argmax(-1).numpy(), -1
-        )
-        values = scores.float().cpu().numpy().astype(np.float64)
-        texts = module.head.write(frames)
-        rows.append(
-            PredictionTable(batch.ids, batch.speakers, labels, values, taxonomy.classes, texts)
-        )
-    return merge(rows)
+    batches = track(loader, description="scoring", disable=not progress, total=len(loader))
+    return merge(module.score(batch.to(device), taxonomy) for batch in batches)

@@ -27,7 +27,7 @@ from .config import RunConfig
 from .devices import device_of, refuse_absent
 from .module import SERModule
 from .optim import rounds
-from .record import finished, read_record
+from .record import read_record
 
 # ---- A run's features are brought into the store before it is fitted.
 
@@ -104,7 +104,7 @@ def train(
         test: False = a trial of a search: validated only, its test part is never scored.
 
     Returns:
-        The record.
+        The record, as ``record.json`` holds it (:class:`.record.Record`).
 
     Raises:
         ConfigError: before data is opened, when this machine has not the devices or the precision
@@ -124,9 +124,9 @@ def train(
         "taxonomy": taxonomy.fingerprint,
     }
     done = read_record(out)
-    if done is not None and finished(out):
-        _refuse_other_data(out, done["data"], identity)
-        return done
+    if done is not None and done.ok:
+        _refuse_other_data(out, done.data, identity)
+        return done.to_json()
     metadata = {**how_built(cfg, taxonomy), "fingerprint": cfg.fingerprint, "data": identity}
     module = assemble(cfg, data, metadata)
     validated = len(data.datasets["valid"]) > 0
@@ -154,57 +154,67 @@ def train(
     layer_weights = module.encoder.layer_weights()  # by every process: it may be shared out
     if not trainer.is_global_zero:
         return {"status": "ok"}
-    entry = {
-        "status": "ok",
-        "format": 1,
-        "fingerprint": cfg.fingerprint,
-        "config": cfg.to_dict(),
-        "classes": taxonomy.classes,
-        "data": identity,
-        "speakers": metadata["speakers"],
-        "counts": data.counts(),
-        "notes": data.speech.notes,
-        "split_notes": list(data.split.notes),
-        "audit": data.audit.to_dict() if data.audit else None,
-        "selection": {
+    entry = record.written(
+        status="ok",
+        format=1,
+        fingerprint=cfg.fingerprint,
+        config=cfg.to_dict(),
+        classes=taxonomy.classes,
+        data=identity,
+        speakers=metadata["speakers"],
+        counts=data.counts(),
+        notes=data.speech.notes,
+        split_notes=list(data.split.notes),
+        audit=data.audit.to_dict() if data.audit else None,
+        selection={
             "rule": RULE if validated else "last epoch; nothing was validated",
             "val/uar": float(best.best_model_score) if best.best_model_score is not None else None,
             "epoch": result.pop("epoch"),
         },
-        "parameters": record.count_parameters(module),
-        "encoder": module.encoder.describe(),
-        "layer_weights": layer_weights,
+        parameters=record.count_parameters(module),
+        encoder=module.encoder.describe(),
+        layer_weights=layer_weights,
         **({"origin": metadata["origin"]} if cfg.init else {}),
-        "features": "stored" if storing.stored else "live",
-        "feature_store": storing.filled,
-        "seconds": {
+        features="stored" if storing.stored else "live",
+        feature_store=storing.filled,
+        seconds={
             "encode": round(storing.seconds, 2),
             "fit": round(fit_seconds, 2),
             "evaluate": round(evaluate_seconds, 2),
             "total": round(time.time() - started, 2),
         },
-        "resumed": resumed,
-        "rounds": trainer.max_epochs,
-        "steps": trainer.global_step,
-        "peak_memory_mb": record.peak_memory_mb(),
-        "device": str(module.device),
-        "processes": trainer.world_size,
-        "threads": torch.get_num_threads(),
+        resumed=resumed,
+        rounds=trainer.max_epochs,
+        steps=trainer.global_step,
+        peak_memory_mb=record.peak_memory_mb(),
+        device=str(module.device),
+        processes=trainer.world_size,
+        threads=torch.get_num_threads(),
         **result,
         **record.environment(),
-        **(facts or {}),
-    }
-    for part in (("valid", "test") if test else ("valid",)) if validated else ():
-        module.tables[part].write_jsonl(
-            out / f"{'predictions' if part == 'test' else 'valid'}.jsonl"
-        )
+    ).add(facts or {})
+    for part, file in parts_to_write(test, validated).items():
+        module.tables[part].write_jsonl(out / file)
     if test and validated:
         rows = attributes.attributes_of(data.datasets["test"].utterances)
         attributes.write_attributes(out / attributes.UTTERANCES, rows)
         with named(out):
             board.write(trainer, module, cfg, entry, data)
-    write_json(out / record.RECORD, entry)
-    return entry
+    record.write_record(out, entry)
+    return entry.to_json()
+
+
+def parts_to_write(test: bool, validated: bool) -> dict[str, str]:
+    """The parts whose predictions a run keeps, and the files that they are written to.
+
+    Args:
+        test: whether the test part is scored; not in a trial of a search.
+        validated: whether somebody is validated; else nothing was selected, and nothing is scored.
+    """
+    if not validated:
+        return {}
+    valid = {"valid": "valid.jsonl"}
+    return {**valid, "test": "predictions.jsonl"} if test else valid
 
 
 def _refuse_other_data(out: Path, found: Any, identity: dict[str, Any]) -> None:

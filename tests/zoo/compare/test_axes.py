@@ -55,16 +55,16 @@ def test_values_of_an_axis_are_tabulated_apart(tiny_recipe: str, tmp_path: Path)
     both = {"linear", "prototype"}
     assert tables == {"tiny, share=0.4": both, "tiny, share=1.0": both}
     for run in find_cells(tmp_path / "runs" / "shares").runs:
-        share = run.record["axes"]["share"]
-        assert run.record["config"]["data"]["train_share"] == share
-        kept = run.record["counts"]["kept"]
+        share = run.record.axes["share"]
+        assert run.record.config["data"]["train_share"] == share
+        kept = run.record.counts["kept"]
         # 0.4 of 6 of each class, rounded
         assert set(kept["train"].values()) == {2 if share == 0.4 else 6}
         assert set(kept["test"].values()) == {2}
     told = [
-        run.record["counts"]["train_share"]["utterances"]
+        run.record.counts["train_share"]["utterances"]
         for run in find_cells(tmp_path / "runs" / "shares").runs
-        if run.record["axes"]["share"] < 1
+        if run.record.axes["share"] < 1
     ]
     assert len(told) == 2
     assert len(set(told)) == 1  # the same for both heads

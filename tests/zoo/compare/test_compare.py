@@ -89,8 +89,8 @@ def test_a_stopped_comparison_goes_on_where_it_was(how, suite, start, cells, wai
     assert len(records(cells)) == 3
     assert times(done) == done  # what was finished was not run again
     states = [read_record(p.parent) for p in records(cells)]
-    assert [s["status"] for s in states] == ["ok"] * 3
-    assert [s["resumed"] for s in states] == [False, True, False]
+    assert [s.status for s in states] == ["ok"] * 3
+    assert [s.resumed for s in states] == [False, True, False]
     folder = cells.parent
     assert json.loads((folder / "suite.json").read_text())["title"] == "Three"
 
@@ -107,14 +107,14 @@ def test_a_killed_worker_costs_one_cell(suite, start, cells, wait_until, tmp_pat
     os.kill(worker_of(process), signal.SIGKILL)
     assert process.wait(400) == 1
     states = {p: read_record(p.parent) for p in records(cells)}
-    assert sorted(s["status"] for s in states.values()) == ["failed", "ok", "ok"]
-    ((lost, entry),) = [(p, s) for p, s in states.items() if s["status"] == "failed"]
-    assert "exit code -9" in entry["error"]
-    assert "out of memory" in entry["details"]
+    assert sorted(s.status for s in states.values()) == ["failed", "ok", "ok"]
+    ((lost, entry),) = [(p, s) for p, s in states.items() if s.status == "failed"]
+    assert "exit code -9" in entry.error
+    assert "out of memory" in entry.details
 
     kept = times([p for p in states if p != lost])
     assert start(suite()).wait(400) == 0
-    assert read_record(lost.parent)["status"] == "ok"
+    assert read_record(lost.parent).status == "ok"
     assert times(kept) == kept
 
 
@@ -127,13 +127,13 @@ def test_a_cell_that_hangs_costs_its_limit(suite, start, cells, wait_until):
     assert process.wait(400) == 1
     wait_until(lambda: group_is_gone(process), seconds=60)
     states = {p: read_record(p.parent) for p in records(cells)}
-    ((hung, entry),) = [(p, s) for p, s in states.items() if s["status"] == "failed"]
-    assert [s["status"] for s in states.values()].count("ok") == 2
-    assert entry["reason"] == "limit"
-    assert tells(entry["error"], "1 min")
+    ((hung, entry),) = [(p, s) for p, s in states.items() if s.status == "failed"]
+    assert [s.status for s in states.values()].count("ok") == 2
+    assert entry.reason == "limit"
+    assert tells(entry.error, "1 min")
     assert start(suite()).wait(400) == 0
     again = read_record(hung.parent)
-    assert (again["status"], again["resumed"]) == ("ok", True)
+    assert (again.status, again.resumed) == ("ok", True)
 
 
 def test_a_broken_cell_is_recorded_and_does_not_stop_the_rest(
@@ -152,12 +152,12 @@ def test_a_broken_cell_is_recorded_and_does_not_stop_the_rest(
     for record in records(cells):
         entry = read_record(record.parent)
         if record.parent.name.startswith("broken"):
-            assert entry["status"] == "failed"
-            assert "ValueError" in entry["error"]
-            assert "logmel.py" in entry["details"]  # the traceback
-            assert entry["tries"] == 1
+            assert entry.status == "failed"
+            assert "ValueError" in entry.error
+            assert "logmel.py" in entry.details  # the traceback
+            assert entry.tries == 1
         else:
-            assert entry["status"] == "ok"
+            assert entry.status == "ok"
     with (cells.parent / ".lock").open("a+") as handle:
         import fcntl
 
@@ -166,6 +166,4 @@ def test_a_broken_cell_is_recorded_and_does_not_stop_the_rest(
             compare(path, out=str(tmp_path / "runs"), workers=1)
     again = compare(path, out=str(tmp_path / "runs"), workers=1)
     assert (again["done"], again["failed"]) == (3, 3)
-    assert {
-        read_record(r.parent)["tries"] for r in records(cells) if "broken" in r.parent.name
-    } == {2}
+    assert {read_record(r.parent).tries for r in records(cells) if "broken" in r.parent.name} == {2}

@@ -137,23 +137,36 @@ def test_a_row_stands_in_the_table_under_the_same_certificate(runs: Path, file: 
     assert "| theirs |" in text
 
 
+def test_a_row_stands_beside_heads_that_were_searched_for_with_the_same_budget(
+    runs: Path, file: Path
+) -> None:
+    budget = {"trials": 2, "space": {"optim.lr": [0.1]}, "heads": {}, "draw": "random", "seed": 1}
+    for path in (runs / "mine" / "cells").glob("*/record.json"):
+        record = json.loads(path.read_text())
+        write_json(path, {**record, "search": {**budget, "chosen": 0, "tried": []}})
+    done = brought(runs, file)
+    assert read_record(done.folder / "cells" / done.cells[0]).search == budget
+    rows = report(done.folder, console=Console(file=io.StringIO()))
+    assert {r["head"] for r in rows} == {"classification", "prototype", "theirs"}
+
+
 def test_the_record_says_whose_it_is(runs: Path, file: Path) -> None:
     import hashlib
 
     done = brought(runs, file, toolkit="Other 1.0", selection="their validation loss")
     record = read_record(done.folder / "cells" / done.cells[0])
     assert record is not None
-    assert record["imported"] == {
+    assert record.imported == {
         "name": "theirs", "toolkit": "Other 1.0", "file": "theirs.csv", "rows": 2 * N,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "scores": "probabilities",
         "selection": "their validation loss", "same_for_all_seeds": True,
     }  # fmt: skip
-    assert record["status"] == "ok"
-    assert record["probabilities"] is True
-    assert record["parameters"] is None
-    assert record["metrics"]["nll"] > 0
-    assert record["metrics"]["nll_calibrated"] is None
-    assert record["config"]["head_name"] == "theirs"
+    assert record.status == "ok"
+    assert record.probabilities is True
+    assert record.parameters is None
+    assert record.metrics["nll"] > 0
+    assert record.metrics["nll_calibrated"] is None
+    assert record.config["head_name"] == "theirs"
 
 
 def test_probabilities_are_kept_as_their_logarithms(runs: Path, file: Path) -> None:
@@ -178,9 +191,9 @@ def test_labels_alone_have_no_probabilities(runs: Path, tmp_path: Path) -> None:
     assert tells(note, "probabilities", "calibration")
     record = read_record(done.folder / "cells" / done.cells[0])
     assert record is not None
-    assert record["imported"]["scores"] == "labels"
-    assert record["probabilities"] is False
-    assert [record["metrics"][k] for k in ("nll", "ece", "ece_calibrated")] == [None] * 3
+    assert record.imported["scores"] == "labels"
+    assert record.probabilities is False
+    assert [record.metrics[k] for k in ("nll", "ece", "ece_calibrated")] == [None] * 3
     given = answers()
     for run in read_runs(done.folder, done.cells)[0]:
         assert set(run.table.scores.ravel()) == {0.0, 1.0}
@@ -212,8 +225,8 @@ def test_one_fold_one_seed(runs: Path, tmp_path: Path) -> None:
     (name,) = done.cells
     record = read_record(done.folder / "cells" / name)
     assert record is not None
-    assert (record["config"]["fold"], record["config"]["seed"]) == (1, 2)
-    assert record["imported"]["same_for_all_seeds"] is False
+    assert (record.config["fold"], record.config["seed"]) == (1, 2)
+    assert record.imported["same_for_all_seeds"] is False
 
 
 def test_a_file_for_each_fold_is_one_row(runs: Path, tmp_path: Path) -> None:
@@ -279,7 +292,7 @@ def test_answers_stand_where_they_are_for(several: Path, tmp_path: Path) -> None
     done = brought(several, path, where=where)
     (run,) = read_runs(done.folder, done.cells)[0]
     assert (run.fold, run.seed, run.condition) == (0, 2, "clean, protocol=loco")
-    assert run.record["corruption"] == {}
+    assert run.record.corruption == {}
     with pytest.raises(ComparisonError, match=says("condition telephone", "clean, reverb")):
         brought(several, path, where={"condition": "telephone"})
     with pytest.raises(ComparisonError, match=says("axes.share 0.1")):

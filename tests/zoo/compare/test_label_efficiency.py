@@ -57,8 +57,8 @@ def outcome(folder: Path):
     found = {name: (labels / name).read_bytes() for name in ("scores.jsonl", "manifest.jsonl")}
     for record in folder.glob("cells/*/record.json"):
         entry = read_record(record.parent)
-        assert entry["status"] == "ok"
-        key = f"{entry['pretraining']} {entry['axes']['share']}"
+        assert entry.status == "ok"
+        key = f"{entry.pretraining} {entry.axes['share']}"
         found[key] = (record.parent / "predictions.jsonl").read_bytes()
     return found
 
@@ -91,13 +91,13 @@ def test_killed_on_the_way_it_ends_the_same(suite, serzoo, wait_until, tmp_path)
     by_arm = {}
     for record in whole.glob("cells/*/record.json"):
         entry = read_record(record.parent)
-        by_arm.setdefault(entry["pretraining"], []).append(entry)
-    assert "origin" not in by_arm["none"][0]
-    origin = by_arm["weak"][0]["origin"]
+        by_arm.setdefault(entry.pretraining, []).append(entry)
+    assert by_arm["none"][0].origin is None
+    origin = by_arm["weak"][0].origin
     assert origin["corpora"] == ["synthetic_talk"]
     assert next(iter(origin["weak_labels"])).startswith("weak:lexicon")
-    assert by_arm["shuffled"][0]["origin"]["weak_shuffle"] == 1
-    assert by_arm["human"][0]["origin"]["weak_labels"] == {}
+    assert by_arm["shuffled"][0].origin["weak_shuffle"] == 1
+    assert by_arm["human"][0].origin["weak_labels"] == {}
     # the same draws of the labels for all
     drawn = {
         arm: sorted(

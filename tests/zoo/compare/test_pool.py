@@ -58,16 +58,16 @@ def test_one_cell_fails_one_worker_is_killed_and_the_rest_goes_on(tmp_path: Path
     assert said == [
         line for job in jobs for line in (("started", job.name), ("ended", job.name, "failed"))
     ]
-    one, killed, three = (read_record(job.folder) or {} for job in jobs)
-    assert one["error"].startswith("ConfigError: unknown key 'no_such_key'; have corpus")
-    assert one["details"].startswith("Traceback")
+    one, killed, three = (read_record(job.folder) for job in jobs)
+    assert one.error.startswith("ConfigError: unknown key 'no_such_key'; have corpus")
+    assert one.details.startswith("Traceback")
     assert "ConfigError" in (jobs[0].folder / "log.txt").read_text()
-    assert one["config"] == jobs[0].config
-    assert three["error"].startswith("ConfigError")
-    assert tells(killed["error"], "worker", -9)
-    assert "out of memory" in killed["details"]
-    assert [r["status"] for r in (one, killed, three)] == ["failed"] * 3
-    assert [r["reason"] for r in (one, killed, three)] == ["error", "killed", "error"]
+    assert one.config == jobs[0].config
+    assert three.error.startswith("ConfigError")
+    assert tells(killed.error, "worker", -9)
+    assert "out of memory" in killed.details
+    assert [r.status for r in (one, killed, three)] == ["failed"] * 3
+    assert [r.reason for r in (one, killed, three)] == ["error", "killed", "error"]
     assert mp.active_children() == []
 
 
@@ -105,11 +105,11 @@ def test_a_cell_that_hangs_is_ended_at_its_limit_and_the_rest_goes_on(
     )
     assert said[0][0] == "two"
     assert sorted(said) == sorted((job.name, "failed") for job in jobs)
-    hangs, two, too = (read_record(job.folder) or {} for job in jobs)
-    assert hangs["error"] == too["error"]
-    assert tells(too["error"], "limit", "0.05 min")
-    assert (hangs["reason"], two["reason"], too["reason"]) == ("limit", "error", "limit")
-    assert "raise the limit (--limit" in hangs["details"]
+    hangs, two, too = (read_record(job.folder) for job in jobs)
+    assert hangs.error == too.error
+    assert tells(too.error, "limit", "0.05 min")
+    assert (hangs.reason, two.reason, too.reason) == ("limit", "error", "limit")
+    assert "raise the limit (--limit" in hangs.details
     assert mp.active_children() == []
 
 
@@ -130,7 +130,7 @@ def test_what_a_worker_recorded_before_its_end_stands(tmp_path: Path) -> None:
         ended=lambda job, k, status: said.append(status),
     )
     assert said == ["ok"]
-    assert read_record(job.folder) == {"status": "ok"}
+    assert read_record(job.folder).to_json() == {"status": "ok"}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_tries_are_counted(tmp_path: Path) -> None:
     job = bad(tmp_path, "again")
     for n in (1, 2):
         pool.record_failure(job, "E", "details", "error")
-        assert (read_record(job.folder) or {})["tries"] == n
+        assert read_record(job.folder).tries == n
 
 
 def test_an_interrupt_ends_the_workers_and_records_nothing(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report.overview import degradation, degradation_markdown, write_degradation
 from serzoo.zoo.report.runs import Run, read_runs
 from serzoo.zoo.run import config
-from serzoo.zoo.run.record import read_record
+from serzoo.zoo.run.record import Record, read_record
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import train
 from serzoo.zoo.statistics.table import PredictionTable
@@ -44,7 +44,7 @@ def runs(tiny_recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         train(cfg, out / "tiny" / "cells" / head)
     cells = [*HEADS, "not_run", "no_model"]
     record = read_record(out / "tiny" / "cells" / "prototype")
-    write_json(out / "tiny" / "cells" / "no_model" / "record.json", record)
+    write_json(out / "tiny" / "cells" / "no_model" / "record.json", record.to_json())
     write_json(
         out / "tiny" / "suite.json", {"cells": cells, "title": "T", "baseline": "classification"}
     )
@@ -142,7 +142,7 @@ def test_trained_cells_that_are_not_there(suite: str, runs: Path, tmp_path: Path
 
 def measured(runs: Path, out: Path, condition: str, head: str = "classification") -> dict:
     source = runs / "tiny" / "cells" / head
-    cfg = config.RunConfig.from_dict((read_record(source) or {})["config"])
+    cfg = config.RunConfig.from_dict(read_record(source).config)
     facts = {"condition": condition, "tested": {"of": "tiny", "cell": head}}
     return evaluate_cell(cfg, out, source=str(source), facts=facts)
 
@@ -155,17 +155,17 @@ def test_clean_audio_gives_what_training_gave(runs: Path, tmp_path: Path) -> Non
     assert sorted(after.ids) == sorted(before.ids)
     order = [after.ids.index(i) for i in before.ids]
     assert_like(after.scores[order], before.scores)
-    trained = read_record(source) or {}
+    trained = read_record(source)
     assert entry["same_answers"] == 1
     for number in ("uar", "nll_calibrated", "temperature"):
-        assert entry["metrics"][number] == pytest.approx(trained["metrics"][number], abs=1e-4)
+        assert entry["metrics"][number] == pytest.approx(trained.metrics[number], abs=1e-4)
     for same in ("config", "data", "speakers", "selection", "parameters", "fingerprint"):
-        assert entry[same] == trained[same]
+        assert entry[same] == getattr(trained, same)
 
 
 def test_a_condition_is_in_the_record(runs: Path, tmp_path: Path) -> None:
     entry = measured(runs, tmp_path / "a", "white:-30dB")
-    assert read_record(tmp_path / "a") == json.loads(json.dumps(entry))
+    assert read_record(tmp_path / "a").to_json() == json.loads(json.dumps(entry))
     n = entry["metrics"]["n"]
     assert entry["condition"] == "white:-30dB"
     assert entry["corruption"]["utterances"] == n
@@ -176,7 +176,7 @@ def test_a_condition_is_in_the_record(runs: Path, tmp_path: Path) -> None:
     clean = PredictionTable.read_jsonl(runs / "tiny/cells/classification/predictions.jsonl")
     assert set(table.ids) == set(clean.ids)
     assert np.abs(np.sort(table.scores, 0) - np.sort(clean.scores, 0)).max() > 0.01
-    assert Run("a", entry, table).group == ("tiny, white:-30dB", "logmel")
+    assert Run("a", Record.from_json(entry), table).group == ("tiny, white:-30dB", "logmel")
     measured(runs, tmp_path / "b", "white:-30dB")  # the very same audio again
     assert PredictionTable.read_jsonl(tmp_path / "b" / "predictions.jsonl") == table
 
@@ -225,7 +225,7 @@ def test_what_f0_alone_costs_is_told_beside_the_copy(tmp_path: Path) -> None:
             [f"u{i}" for i in range(12)], speakers, labels, np.eye(3)[answers], list("abc")
         )
         cfg = {"recipe": "r", "encoder": {"type": "logmel"}, "head": {"type": "h"}}
-        record = {"config": {**cfg, "fold": 0, "seed": 1}, "condition": condition}
+        record = Record(config={**cfg, "fold": 0, "seed": 1}, condition=condition)
         found.append(Run(condition, record, table))
     rows = {r["condition"]: r for r in degradation(found)}
     assert rows["monotone"]["difference"]["value"] == pytest.approx(-5 / 12, abs=0.01)

@@ -119,26 +119,26 @@ def test_trials_are_validated_only_and_the_winner_is_run(tiny_recipe: str, tmp_p
     trials = sorted((folder / "trials").iterdir())
     assert len(trials) == 4  # two of each head, for both seeds
     for trial in trials:
-        entry = read_record(trial) or {}
+        entry = read_record(trial)
         # no prediction and no number of the test part was made
-        assert not {"metrics", "by_speaker", "by_corpus"} & set(entry)
+        assert not {"metrics", "by_speaker", "by_corpus"} & set(entry.to_json())
         assert sorted(p.name for p in trial.glob("*.jsonl")) == ["valid.jsonl"]
-        assert set(entry["settings"]) == {"optim.lr", "optim.epochs"}
+        assert set(entry.settings) == {"optim.lr", "optim.epochs"}
     found = find_cells(folder)
     assert len(found.runs) == 4
     for run in found.runs:
-        tried = run.record["search"]
+        tried = run.record.search
         scores = [t["val/uar"] for t in tried["tried"]]
         assert tried["chosen"] == scores.index(max(scores))
-        optim = run.record["config"]["optim"]
+        optim = run.record.config["optim"]
         winner = tried["tried"][tried["chosen"]]["settings"]
         assert {k: optim[k.partition(".")[2]] for k in winner} == winner
         own = [t for t in trials if f"-{run.head}-" in t.name]
-        recorded = [(read_record(t) or {})["selection"]["val/uar"] for t in own]
+        recorded = [read_record(t).selection["val/uar"] for t in own]
         assert sorted(recorded) == sorted(scores)
     # heads with settings of their own may stand in one table, with other budgets they may not
     check_comparable(found.runs)
-    found.runs[0].record["search"]["trials"] = 3
+    found.runs[0].record.search["trials"] = 3
     with pytest.raises(ComparisonError, match=says("settings: search")):
         check_comparable(found.runs)
     before = {p: p.stat().st_mtime_ns for p in folder.glob("*/*/record.json")}
@@ -155,6 +155,6 @@ def test_a_head_of_which_no_trial_ends_well_is_a_recorded_cell(
     with pytest.raises(ComparisonError, match=says("1 of 1", "2 trials", "ValueError")):
         compare(path, more, out=str(tmp_path / "runs"), workers=1)
     (cell,) = (tmp_path / "runs" / "searched" / "cells").iterdir()
-    entry = read_record(cell) or {}
-    assert (entry["status"], entry["reason"]) == ("failed", "search")
-    assert "ValueError" in entry["search"]["tried"][0]["error"]
+    entry = read_record(cell)
+    assert (entry.status, entry.reason) == ("failed", "search")
+    assert "ValueError" in entry.search["tried"][0]["error"]

@@ -16,7 +16,7 @@ from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report.overview import pairs, starts_of
 from serzoo.zoo.report.runs import Run
 from serzoo.zoo.report.table import source_notes
-from serzoo.zoo.run.record import read_record
+from serzoo.zoo.run.record import Record, read_record
 
 TEXT = """
 title: Starts
@@ -158,8 +158,8 @@ def test_a_cell_without_its_pretraining_is_recorded_and_not_run(file: Path) -> N
     assert plan.ready(weak) is None
     record = read_record(weak.folder)
     assert record is not None
-    assert (record["status"], record["reason"]) == ("failed", "source")
-    assert tells(record["error"], "'weak'")
+    assert (record.status, record.reason) == ("failed", "source")
+    assert tells(record.error, "'weak'")
     source = plan.of[weak.name].source
     assert source is not None
     write_json(source.folder / "record.json", {"status": "ok"})
@@ -200,7 +200,7 @@ def test_what_is_wrong_is_named(file: Path, before: str, after: str, message: st
 
 def run_of(arm: str | None) -> Run:
     config = {"head_name": "selm", "head": {"type": "selm"}}
-    record = {"config": config} | ({} if arm is None else {"pretraining": arm})
+    record = Record(config=config, pretraining=arm)
     return Run("cell", record, None)  # type: ignore[arg-type]
 
 

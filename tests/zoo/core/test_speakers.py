@@ -21,7 +21,7 @@ from serzoo.zoo.report.runs import PREDICTIONS, Run, by_pair
 from serzoo.zoo.run.adaptation import record as adapt_record
 from serzoo.zoo.run.adaptation.adapt import adapt
 from serzoo.zoo.run.config import load
-from serzoo.zoo.run.record import RECORD, evaluated, read_record, trained
+from serzoo.zoo.run.record import RECORD, Record, evaluated, read_record, trained
 from serzoo.zoo.run.save import save_pretrained
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import run_folder, train
@@ -143,7 +143,7 @@ def test_groups_of_unknown_speakers_have_no_interval() -> None:
 def test_pairs_of_corpora_are_found_without_names() -> None:
     entry = report_suite.record("one", "classification", 0)
     entry["speakers"] = {"train": ["two/"], "valid": ["two/"], "test": ["one/"]}
-    (run,) = by_pair([Run("a", entry, lost())])
+    (run,) = by_pair([Run("a", Record.from_json(entry), lost())])
     assert run.pair == "two to one"
 
 
@@ -167,7 +167,7 @@ def test_a_report_says_it_beside_every_number(tmp_path: Path) -> None:
         unsure = cell.name.startswith("one")
         entry = read_record(cell)
         audit = {"ok": True} | ({"unsure": [UNSURE]} if unsure else {})
-        write_json(cell / RECORD, {**entry, "audit": audit})
+        write_json(cell / RECORD, {**entry.to_json(), "audit": audit})
         if unsure:
             table = PredictionTable.read_jsonl(cell / PREDICTIONS)
             table.speakers = [""] * len(table)
@@ -226,11 +226,11 @@ def test_training_is_refused_until_it_is_accepted(tiny_recipe, nameless, capsys)
 def test_a_run_says_it_beside_its_numbers(run: Path, tiny_recipe, accepted, tmp_path) -> None:
     entry = read_record(run)
     assert entry is not None
-    assert entry["metrics"]["uar_interval"] is None
-    assert entry["by_speaker"] == {}
-    assert entry["speakers"]["test"] == ["csv/"]
-    assert entry["counts"]["without_speaker"] == {"train": 18, "valid": 6, "test": 6}
-    (unsure,) = entry["audit"]["unsure"]
+    assert entry.metrics["uar_interval"] is None
+    assert entry.by_speaker == {}
+    assert entry.speakers["test"] == ["csv/"]
+    assert entry.counts["without_speaker"] == {"train": 18, "valid": 6, "test": 6}
+    (unsure,) = entry.audit["unsure"]
     assert "30 of 30 utterances is not known (unknown_speakers=accept)" in unsure
     rows = (run / PREDICTIONS).read_text().splitlines()
     assert all(json.loads(row)["speaker"] is None for row in rows)
@@ -265,7 +265,7 @@ def test_an_adaptation_is_refused_until_it_is_accepted(
         adapt(run_folder(named), **how)
     entry = adapt(run_folder(named), **how, unknown_speakers="accept")
     assert entry["config"]["data"]["unknown_speakers"] == "accept"
-    told = "\n".join(adapt_record.told(entry))
+    told = "\n".join(adapt_record.told(Record.from_json(entry), entry["folder"]))
     for fact in ("of unknown speakers", "no speaker is known: no interval", "share speakers"):
         assert fact in told
 

@@ -32,7 +32,7 @@ from serzoo.zoo.report.report import (
 from serzoo.zoo.report.table import COLUMNS, cells_of, markdown
 from serzoo.zoo.run import config
 from serzoo.zoo.run.board import folder_of
-from serzoo.zoo.run.record import RECORD
+from serzoo.zoo.run.record import RECORD, Record
 from serzoo.zoo.statistics.speakers import (
     holm_grid,
     jackknife,
@@ -69,7 +69,7 @@ def make(head: str = "classification", fold: int = 0, seed: int = 1, *overrides:
         "inference_seconds_per_utterance": 0.002,
         "parameters": {"trainable": 1234, "head": 1000, "stored": 1234, "total": 1234},
     }
-    return Run(f"{head}-f{fold}-s{seed}", record, table)
+    return Run(f"{head}-f{fold}-s{seed}", Record.from_json(record), table)
 
 
 def grid(heads: Sequence[str], folds: Sequence[int], seeds: Sequence[int]) -> list[Run]:
@@ -95,7 +95,7 @@ def test_two_configurations_of_one_head_are_two_rows() -> None:
 
 def test_a_record_without_a_name_is_called_after_its_type() -> None:
     run = make("linear")
-    del run.record["config"]["head_name"]
+    del run.record.config["head_name"]
     assert run.head == "classification"
 
 
@@ -199,9 +199,9 @@ def test_nothing_in_common_is_no_row() -> None:
 
 
 def altered(run: Run, change: Callable[[dict[str, Any]], None]) -> Run:
-    record = copy.deepcopy(run.record)
+    record = copy.deepcopy(run.record.to_json())
     change(record)
-    return replace(run, record=record)
+    return replace(run, record=Record.from_json(record))
 
 
 @pytest.mark.parametrize("what", ["manifest", "split", "taxonomy"])
@@ -212,7 +212,7 @@ def test_other_data_is_refused(what: str) -> None:
         summarise([first, other])
     one, two = certificate([first])["hash"], certificate([other])["hash"]
     assert one != two
-    ours = f"{first.record['data'][what]} in {first.name}"
+    ours = f"{first.record.data[what]} in {first.name}"
     facts = (what, ours, f"other in {other.name}", f"certificates {one} and {two}")
     assert tells(str(caught.value), *facts)
 
@@ -298,7 +298,7 @@ def write(folder: Path, runs: Sequence[Run], planned: Sequence[str] = ()) -> Pat
     plan = {"name": "mine", "title": "Mine [0]", "baseline": HEADS[0], "cells": cells}
     write_json(folder / "suite.json", plan)
     for run in runs:
-        write_json(folder / "cells" / run.name / RECORD, run.record)
+        write_json(folder / "cells" / run.name / RECORD, run.record.to_json())
         run.table.write_jsonl(folder / "cells" / run.name / PREDICTIONS)
     return folder
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from serzoo.zoo.report.detail import in_words, totals
+from serzoo.zoo.run.record import Record
 
-OLD = {"seconds": {"fit": 10.0, "total": 12.5}}
-FIRST = {
-    "seconds": {"encode": 6.0, "fit": 4.0, "evaluate": 1.0, "total": 12.0},
-    "feature_store": {"kind": "stored", "encoded": 100, "reused": 20},
-}
-SECOND = {
-    "seconds": {"encode": 0.5, "fit": 4.0, "evaluate": 1.0, "total": 6.0},
-    "feature_store": {"kind": "stored", "encoded": 0, "reused": 120},
-}
+OLD = Record(seconds={"fit": 10.0, "total": 12.5})
+FIRST = Record(
+    seconds={"encode": 6.0, "fit": 4.0, "evaluate": 1.0, "total": 12.0},
+    feature_store={"kind": "stored", "encoded": 100, "reused": 20},
+)
+SECOND = Record(
+    seconds={"encode": 0.5, "fit": 4.0, "evaluate": 1.0, "total": 6.0},
+    feature_store={"kind": "stored", "encoded": 0, "reused": 120},
+)
 
 
 def test_parts_and_rest_add_up():

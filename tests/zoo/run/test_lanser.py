@@ -49,7 +49,7 @@ def test_words_then_people(kind, weak, labels, tiny_hf, tmp_path):
     # a rate of next to nothing: what it starts from is seen in what it ends with
     still = ["optim.lr=1e-12", "optim.ema=0", "optim.min_steps=0"]
     record = train(config.load("lanser_finetune", [*encoder, *RUN, *few, *still]), tmp_path / "run")
-    assert record["origin"]["run"] == read_record(tmp_path / "words")["fingerprint"]
+    assert record["origin"]["run"] == read_record(tmp_path / "words").fingerprint
     assert record["origin"]["trained_head"] == "classification_bce"
     assert record["origin"]["weak_labels"]  # whose labels they were
     assert 0 <= record["metrics"]["uar"] <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import platform
 from importlib.metadata import version
@@ -15,12 +16,24 @@ from facts import says
 from serzoo.zoo.core.errors import DataError
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.run import record
-from serzoo.zoo.run.record import finished, flatten, peak_memory_mb, read_record
+from serzoo.zoo.run.record import (
+    VERSION,
+    Record,
+    finished,
+    flatten,
+    peak_memory_mb,
+    read_record,
+    write_record,
+    written,
+)
+from serzoo.zoo.run.train import parts_to_write
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     write_json(tmp_path / "run" / record.RECORD, {"status": "ok", "name": "Gefühl"})
-    assert read_record(tmp_path / "run") == {"status": "ok", "name": "Gefühl"}
+    found = read_record(tmp_path / "run")
+    assert found.to_json() == {"status": "ok", "name": "Gefühl"}
+    assert found.more == {"name": "Gefühl"}
     assert "Gefühl" in (tmp_path / "run" / record.RECORD).read_text("utf-8")
 
 
@@ -53,7 +66,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     write_json(path, {"status": "ok"})
     with pytest.raises(TypeError):
         write_json(path, {"status": {1, 2}})
-    assert read_record(tmp_path) == {"status": "ok"}
+    assert read_record(tmp_path).to_json() == {"status": "ok"}
     assert [p.name for p in tmp_path.iterdir()] == [record.RECORD]
 
 
@@ -104,3 +117,62 @@ def test_peak_memory_is_in_mebibytes() -> None:
 def test_flatten() -> None:
     tree = {"a": {"b": 1, "c": {"d": 2.5}}, "e": [1, "x"], "f": None, "g": True, "h": {}}
     assert flatten(tree) == {"a.b": 1, "a.c.d": 2.5, "e": "[1, 'x']", "f": "None", "g": True}
+
+
+# -- a record as an object ---------------------------------------------------------------------
+
+
+def test_a_file_has_its_keys_in_the_order_given_and_the_version_after_the_status(tmp_path) -> None:
+    record = written(status="ok", steps=3, audit=None, config={"fold": 0}).add({"mine": 1})
+    record.seconds = {"fit": 2.0}  # set since
+    write_record(tmp_path, record)
+    text = (tmp_path / "record.json").read_text()
+    assert list(json.loads(text)) == [
+        *("status", "version", "steps", "audit", "config", "mine", "seconds"),
+    ]
+    found = read_record(tmp_path)
+    assert found == record
+    assert (found.version, found.steps, found.audit, found.more) == (VERSION, 3, None, {"mine": 1})
+
+
+def test_a_record_of_before_versions_is_read_and_stays_one() -> None:
+    old = {"status": "ok", "metrics": {"temperature": 2, "uar": 0.5}, "seconds": {"total": 1.0}}
+    found = Record.from_json(old)
+    assert found.version == 0
+    assert found.temperature == 2.0
+    assert (found.audit, found.axes, found.shots, found.unsure) == (None, {}, None, [])
+    assert list(found.to_json().items()) == list(old.items())
+    assert found.pick(("seconds", "shots")) == {"seconds": {"total": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "facts"),
+    [
+        ("version", VERSION + 1, ("r.json", f"version {VERSION + 1}", f"up to {VERSION}", "newer")),
+        ("version", "1", ("r.json", "'1'", "remove")),
+        ("config", ["a"], ("r.json", "config", '["a"]', "object", "remove")),
+        ("seconds", None, ("r.json", "seconds", "null", "object")),
+        ("shots", "4", ("r.json", "shots", '"4"', "number or null")),
+    ],
+)
+def test_what_a_record_cannot_hold_is_refused(key: str, value: object, facts: tuple) -> None:
+    with pytest.raises(DataError, match=says(*facts)):
+        Record.from_json({"status": "ok", key: value}, "r.json")
+
+
+def test_committed_records_of_before_versions_are_read_without_loss() -> None:
+    results = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
+    suites = sorted(results.glob("*/records.jsonl.xz"))
+    assert suites
+    for path in suites:
+        with lzma.open(path, "rt", encoding="utf-8") as lines:
+            line = next(row for row in map(json.loads, lines) if "record" in row)
+        found = Record.from_json(line["record"], path)
+        assert found.more == {}
+        assert json.dumps(found.to_json()) == json.dumps(line["record"])
+
+
+def test_parts_that_a_run_writes() -> None:
+    assert parts_to_write(True, True) == {"valid": "valid.jsonl", "test": "predictions.jsonl"}
+    assert parts_to_write(False, True) == {"valid": "valid.jsonl"}  # a trial of a search
+    assert parts_to_write(True, False) == parts_to_write(False, False) == {}

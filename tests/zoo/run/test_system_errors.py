@@ -361,7 +361,7 @@ def test_a_cell_that_meets_a_full_disk_is_recorded_and_named(
     assert pool._run_cell(None, values, cell, 1, {}) == "failed"
     record = read_record(cell)
     assert record is not None
-    assert record["error"].startswith("OSError: features/a.bin: the disk is full; ")
+    assert record.error.startswith("OSError: features/a.bin: the disk is full; ")
 
     # where not even that can be written, the parent is told, and records it
     monkeypatch.setattr(pool, "record_failure", full_disk)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from facts import tells
 from serzoo.zoo.run.config import RunConfig, load
-from serzoo.zoo.run.record import evaluated, left_out, trained
+from serzoo.zoo.run.record import Record, evaluated, left_out, trained
 from serzoo.zoo.statistics.speakers import interval_text
 from serzoo.zoo.statistics.table import PredictionTable
 
@@ -24,13 +24,13 @@ def test_a_training_is_told_with_its_interval_where_there_is_one(cfg: RunConfig)
     metrics = {"uar": 0.6125, "wa": 0.6, "f1": 0.5994}
     found = {"uar_interval": [0.55, 0.7], "uar_interval_by": "jackknife over 4 speakers"}
     kept = "record, predictions, checkpoints, TensorBoard: runs/here"
-    assert trained(cfg, {"metrics": metrics | found}, HERE) == [
+    assert trained(cfg, Record(metrics=metrics | found), HERE) == [
         "selm on ravdess, fold 2: test UAR 0.613 (95 % interval 0.550 to 0.700, jackknife over "
         "4 speakers), WA 0.600, macro-F1 0.599",
         kept,
     ]
     alone = {"uar_interval": None, "uar_interval_by": "one speaker: no interval"}
-    assert trained(cfg, {"metrics": metrics | alone}, HERE)[0].startswith(
+    assert trained(cfg, Record(metrics=metrics | alone), HERE)[0].startswith(
         "selm on ravdess, fold 2: test UAR 0.613 (one speaker: no interval), WA 0.600"
     )
 
@@ -43,7 +43,7 @@ def test_an_interval_of_no_width_is_not_told_as_certainty() -> None:
 
 def test_the_bootstrap_of_an_older_record_is_not_told(cfg: RunConfig) -> None:
     metrics = {"uar": 0.6125, "wa": 0.6, "f1": 0.5994, "uar_interval": [0.55, 0.7]}
-    told = trained(cfg, {"metrics": metrics}, HERE)[0]
+    told = trained(cfg, Record(metrics=metrics), HERE)[0]
     assert "test UAR 0.613 (no interval: the record is older than the jackknife), WA" in told
 
 
@@ -58,7 +58,7 @@ def test_what_was_left_out_is_told_with_the_reason(cfg: RunConfig) -> None:
     assert left_out(counts, notes) == lines
     assert left_out({"left_out_by_taxonomy": {}, "cut_to_max_seconds": 0}, {}) == []
     metrics = {"uar": 0.5, "wa": 0.5, "f1": 0.5, "absent": []}
-    entry = {"metrics": metrics, "counts": counts, "notes": notes}
+    entry = Record(metrics=metrics, counts=counts, notes=notes)
     assert trained(cfg, entry, HERE)[1:-1] == lines
     table = PredictionTable(["a"], ["s"], np.array([0]), np.eye(2)[:1], ["sad", "calm"])
     numbers = {"metrics": metrics, "speakers_heard": [], "data": {"counts": counts, "notes": notes}}
@@ -66,7 +66,7 @@ def test_what_was_left_out_is_told_with_the_reason(cfg: RunConfig) -> None:
 
 
 def test_a_training_without_validation_has_no_numbers(cfg: RunConfig) -> None:
-    assert trained(cfg, {"status": "ok"}, HERE) == [
+    assert trained(cfg, Record(status="ok"), HERE) == [
         "selm on ravdess: trained; nothing was validated or tested",
         "record, checkpoints, TensorBoard: runs/here",
     ]

@@ -19,7 +19,7 @@ import torch
 from ....datamodules.fewshot import Support, open_few_shot
 from ...core import registry
 from ...core.errors import DataError
-from ...core.files import check_place, write_json
+from ...core.files import check_place
 from ...core.notices import quiet
 from ...core.speakers import REFUSE
 from ...core.taxonomy import Taxonomy
@@ -30,7 +30,15 @@ from ..config import RunConfig
 from ..devices import first_device
 from ..module import SERModule
 from ..published import FILES
-from ..record import RECORD, UTTERANCES, attributes_of, finished, read_record, write_attributes
+from ..record import (
+    RECORD,
+    UTTERANCES,
+    Record,
+    attributes_of,
+    read_record,
+    write_attributes,
+    write_record,
+)
 from ..save import save_pretrained
 from ..score import score
 from ..trained import refuse_seen
@@ -147,28 +155,28 @@ def adapt(
     plan = planned(path, Options(**how), target, support, progress)
     folder = Path(out) if out else plan.folder
     done = read_record(folder)
-    if done is not None and finished(folder):
-        if done["fingerprint"] != plan.fingerprint:
+    if done is not None and done.ok:
+        if done.fingerprint != plan.fingerprint:
             raise DataError(f"{folder} holds another adaptation than this; choose another out")
-        return {**done, "folder": str(folder)}
+        return {**done.to_json(), "folder": str(folder)}
     check_place(folder / RECORD)
     drawn = plan.shot.support
     file = Path(support) if support else drawn.write(Path(supports or folder.parent / "supports"))
     entry, table, losses = _run(plan, progress)
-    entry["support"]["file"] = str(file)
-    entry |= facts or {}
+    entry.support["file"] = str(file)
+    entry.add(facts or {})
     if plan.wanted.save:
         save_pretrained(plan.module, folder, record=entry, overwrite=True)
         sizes = {f: (folder / f).stat().st_size for f in FILES if (folder / f).is_file()}
-        entry["bytes"] |= {"saved": sum(sizes.values()), "files": sizes}
+        entry.bytes |= {"saved": sum(sizes.values()), "files": sizes}
     table.write_jsonl(folder / "predictions.jsonl")
     if plan.wanted.save or not plan.wanted.shots:  # a suite's cells have one query in common
         rows = attributes_of(plan.shot.data.datasets["test"].utterances)
         write_attributes(folder / UTTERANCES, rows)
     board.write_adapted(folder, plan.cfg, entry, table, losses)
-    entry["seconds"]["total"] = round(time.perf_counter() - began, 2)
-    write_json(folder / RECORD, entry)
-    return {**entry, "folder": str(folder)}
+    entry.seconds["total"] = round(time.perf_counter() - began, 2)
+    write_record(folder, entry)
+    return {**entry.to_json(), "folder": str(folder)}
 
 
 def adapt_cell(cfg: RunConfig, folder: Path, **arguments: Any) -> dict[str, Any]:
@@ -239,7 +247,7 @@ def planned(
     return Plan(module, source, cfg, wanted, tuning, steps, shot, wide, device)
 
 
-def _run(plan: Plan, progress: bool) -> tuple[dict[str, Any], PredictionTable, list[float]]:
+def _run(plan: Plan, progress: bool) -> tuple[Record, PredictionTable, list[float]]:
     """Adapt and score; the record, the query's predictions, and the loss of each step."""
     source, shot, wanted = plan.source, plan.shot, plan.wanted
     before = source.before(plan.module, plan.device) if wanted.forgetting else None
@@ -274,11 +282,13 @@ def _run(plan: Plan, progress: bool) -> tuple[dict[str, Any], PredictionTable, l
     module.temperature = None  # the source's is not this model's, and nothing here validates
     entry = adapt_record.entry(plan, table)
     steps = zip(("encode", "fit", "evaluate"), times, times[1:], strict=False)
-    entry |= {
-        "loss": {"first": losses[0], "last": losses[-1]} if losses else None,
-        "forgetting": adapt_record.forgetting(before, after),
-        "bytes": {"changed": adapt_record.changed_bytes(had, checkpoint.copied(module))},
-        "seconds": {name: round(b - a, 3) for name, a, b in steps},
-        "inference_seconds_per_utterance": (times[3] - times[2]) / max(1, len(table)),
-    }
+    entry.add(
+        {
+            "loss": {"first": losses[0], "last": losses[-1]} if losses else None,
+            "forgetting": adapt_record.forgetting(before, after),
+            "bytes": {"changed": adapt_record.changed_bytes(had, checkpoint.copied(module))},
+            "seconds": {name: round(b - a, 3) for name, a, b in steps},
+            "inference_seconds_per_utterance": (times[3] - times[2]) / max(1, len(table)),
+        }
+    )
     return entry, table, losses

@@ -17,7 +17,7 @@ from ...statistics.speakers import interval_text, measure
 from ...statistics.table import PredictionTable
 from .. import record
 from ..board import unparsable
-from ..record import left_out, unsure_lines
+from ..record import Record, left_out, unsure_lines
 
 if TYPE_CHECKING:
     from .adapt import Plan
@@ -56,7 +56,7 @@ def metadata(plan: Plan) -> dict[str, Any]:
     }
 
 
-def entry(plan: Plan, table: PredictionTable) -> dict[str, Any]:
+def entry(plan: Plan, table: PredictionTable) -> Record:
     """The record of an adaptation, without what was measured while it ran."""
     support, source, shot, module = plan.shot.support, plan.source, plan.shot, plan.module
     asked = shot.taxonomy
@@ -65,43 +65,43 @@ def entry(plan: Plan, table: PredictionTable) -> dict[str, Any]:
     if set(seen_classes(source.taxonomy, asked)) != set(asked.classes):
         numbers["open_labels"] = open_numbers(table, source.taxonomy, asked)
     speakers = shot.data.speakers()
-    return {
-        "status": "ok",
-        "format": 1,
-        "kind": "adaptation",
-        "fingerprint": plan.fingerprint,
-        "shots": support.shots,
-        "draw": plan.wanted.draw,
-        "tuning": plan.tuning,
-        "steps": _steps(plan),
-        "condition": condition(source.cfg.corpus, support.shots, plan.tuning),
-        "source": source.described(),
-        "support": {
+    return record.written(
+        status="ok",
+        format=1,
+        kind="adaptation",
+        fingerprint=plan.fingerprint,
+        shots=support.shots,
+        draw=plan.wanted.draw,
+        tuning=plan.tuning,
+        steps=_steps(plan),
+        condition=condition(source.cfg.corpus, support.shots, plan.tuning),
+        source=source.described(),
+        support={
             "sha": support.sha,
             "counts": {c: len(ids) for c, ids in support.ids.items()},
             "short": support.short,
             "speakers": speakers["train"],
         },
-        "adaptation": {**asdict(plan.wanted), **asdict(plan.steps), "tuning": plan.tuning},
-        "config": plan.cfg.to_dict(),
-        "classes": asked.classes,
-        "new_classes": [c for c in asked.classes if c not in source.taxonomy.classes],
-        "data": _data(plan),
-        "speakers": speakers,
-        "counts": shot.data.counts(),
-        "notes": shot.data.speech.notes,
-        "split_notes": shot.notes,
-        "audit": shot.data.audit.to_dict(),
-        "selection": {"rule": RULE, "val/uar": None, "epoch": None},
-        "parameters": record.count_parameters(module),
-        "encoder": module.encoder.describe(),
-        "layer_weights": module.encoder.layer_weights(),
-        "peak_memory_mb": record.peak_memory_mb(),
-        "device": str(plan.device),
-        "threads": torch.get_num_threads(),
+        adaptation={**asdict(plan.wanted), **asdict(plan.steps), "tuning": plan.tuning},
+        config=plan.cfg.to_dict(),
+        classes=asked.classes,
+        new_classes=[c for c in asked.classes if c not in source.taxonomy.classes],
+        data=_data(plan),
+        speakers=speakers,
+        counts=shot.data.counts(),
+        notes=shot.data.speech.notes,
+        split_notes=shot.notes,
+        audit=shot.data.audit.to_dict(),
+        selection={"rule": RULE, "val/uar": None, "epoch": None},
+        parameters=record.count_parameters(module),
+        encoder=module.encoder.describe(),
+        layer_weights=module.encoder.layer_weights(),
+        peak_memory_mb=record.peak_memory_mb(),
+        device=str(plan.device),
+        threads=torch.get_num_threads(),
         **numbers,
         **record.environment(),
-    }
+    )
 
 
 def condition(corpora: Sequence[str], shots: int, tuning: str) -> str:
@@ -168,32 +168,32 @@ def changed_bytes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> 
     return sum(v.numel() * v.element_size() for v in changed)
 
 
-def told(entry: Mapping[str, Any]) -> list[str]:
+def told(entry: Record, folder: str) -> list[str]:
     """Lines for people on a finished adaptation."""
-    support, m, size = entry["support"], entry["metrics"], entry["bytes"]
-    lines = [f"note: {note}" for note in entry["split_notes"]]
-    if entry["shots"]:
+    support, m, size = entry.support, entry.metrics, entry.bytes
+    lines = [f"note: {note}" for note in entry.split_notes]
+    if entry.shots:
         drawn = ", ".join(f"{n} {c}" for c, n in support["counts"].items())
         lines.append(
-            f"support {support['sha']}, draw {entry['draw']} ({drawn}; "
+            f"support {support['sha']}, draw {entry.draw} ({drawn}; "
             f"{counted_speakers(support['speakers'])}): {support['file']}"
         )
     lines.append(
-        f"{entry['condition']}: query of {counted(m['n'], 'utterance')} of "
-        f"{counted_speakers(entry['speakers']['test'])}: UAR {m['uar']:.3f} {interval_text(m)}, "
+        f"{entry.condition}: query of {counted(m['n'], 'utterance')} of "
+        f"{counted_speakers(entry.speakers['test'])}: UAR {m['uar']:.3f} {interval_text(m)}, "
         f"WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
     )
-    lines += left_out(entry["counts"], entry["notes"])
-    lines += unsure_lines(entry["audit"])
-    if found := entry["forgetting"]:
+    lines += left_out(entry.counts, entry.notes)
+    lines += unsure_lines(entry.unsure)
+    if found := entry.forgetting:
         before, after = found["before"]["uar"], found["after"]["uar"]
         lines.append(f"on the source: UAR {before:.3f} before, {after:.3f} after")
-    if entry["shots"]:
+    if entry.shots:
         kept = f", {size['saved'] / 1e6:.2f} MB saved" if "saved" in size else ""
         changed = f"{size['changed'] / 1e6:.2f} MB of weights changed"
-        seconds = entry["seconds"]["fit"]
-        lines.append(f"{entry['steps']} steps in {seconds:.1f} s; {changed}{kept}")
-    return [*lines, f"record, predictions{', model' if 'saved' in size else ''}: {entry['folder']}"]
+        seconds = entry.seconds["fit"]
+        lines.append(f"{entry.steps} steps in {seconds:.1f} s; {changed}{kept}")
+    return [*lines, f"record, predictions{', model' if 'saved' in size else ''}: {folder}"]
 
 
 def _steps(plan: Plan) -> int:

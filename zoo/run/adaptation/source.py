@@ -63,7 +63,7 @@ class Source:
         }
         folder = Path(self.path)
         told = read_record(folder) if folder.is_dir() else None
-        if told and told.get("kind") != "adaptation" and told.get("data") == identity:
+        if told is not None and told.kind != "adaptation" and told.data == identity:
             return PredictionTable.read_jsonl(folder / "predictions.jsonl")
         return self.score(module.to(device).eval())
 

@@ -1,0 +1,100 @@
+"""One way from a batch to scores: whoever asks a model about a recording hears the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from close import assert_like
+from scipy.special import softmax
+from serzoo.zoo import load
+from serzoo.zoo.core.types import Batch, Targets
+from serzoo.zoo.run.adaptation.adapt import adapt
+from serzoo.zoo.run.config import load as compose
+from serzoo.zoo.run.score import evaluate
+from serzoo.zoo.run.train import train
+from serzoo.zoo.statistics.table import PredictionTable
+
+HEADS = {"classification": [], "selm": ["head.lm_width=32", "head.lm_layers=1"]}
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def run(request, tiny_recipe, tmp_path_factory):
+    """Folder of a run that reads audio, as predict does; of a head that writes, and one of none."""
+    folder = tmp_path_factory.mktemp("runs") / request.param
+    settings = [f"head={request.param}", "data.features=live", "optim.epochs=1"]
+    train(compose(tiny_recipe, [*settings, *HEADS[request.param]]), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(run):
+    return PredictionTable.read_jsonl(run / "predictions.jsonl")
+
+
+def test_eval_gives_the_table_that_training_wrote(run, written):
+    table, _ = evaluate(run)
+    assert table == written
+    assert (table.texts is None) == ("classification" in str(run))
+
+
+def test_adaptation_without_shots_gives_the_table_that_training_wrote(
+    run, written, tiny_speech, tmp_path
+):
+    where = {"data": "csv", "root": str(tiny_speech), "protocol": "kfold-5"}
+    adapt(run, **where, shots=0, forgetting=False, out=tmp_path, save=False)
+    assert PredictionTable.read_jsonl(tmp_path / "predictions.jsonl") == written
+
+
+def test_predict_gives_the_table_that_training_wrote(run, written, tiny_speech):
+    model = load(run)
+    names = [name.rpartition("/")[2] for name in written.ids]
+    files = [str(tiny_speech / (n if n.endswith(".wav") else f"{n}.wav")) for n in names]
+    rows = list(model.predict(files))
+    found = np.array([[row.probs[c] for c in written.classes] for row in rows])
+    # its batches are other ones, whose padding is heard in the last digits
+    assert_like(found, softmax(written.scores / model.module.temperature, axis=1), digits=5)
+    assert [row.text for row in rows] == (written.texts or [None] * len(rows))
+
+
+def batch_of(module, labels):
+    """Noise of a third of a second each; -1 = without a label."""
+    C = len(module.head.taxonomy)
+    hot = torch.eye(C + 1)[labels][:, :C]
+    lengths = torch.full((len(labels),), 5000)
+    audio = 0.1 * torch.randn(len(labels), 5000, generator=torch.Generator().manual_seed(0))
+    targets = Targets(hot, torch.ones(len(labels)))
+    ids = [f"u{i}" for i in range(len(labels))]
+    return Batch(ids, ["s"] * len(labels), targets, audio=audio, lengths=lengths)
+
+
+def test_a_model_in_training_mode_answers_in_evaluation_mode_and_keeps_its_own(run):
+    module = load(run).module
+    batch = batch_of(module, [0, -1, 2])
+    want = module.score(batch)
+    assert want.labels.tolist() == [0, -1, 2]
+    module.train()
+    module.encoder.eval()  # a part of it in a mode of its own
+    modes = [part.training for part in module.modules()]
+    assert module.score(batch) == want
+    assert [part.training for part in module.modules()] == modes
+
+
+def test_modes_come_back_after_an_error(run):
+    module = load(run).module.train()
+    batch = replace(batch_of(module, [0]), audio=None)
+    with pytest.raises(AssertionError):
+        module.score(batch)
+    assert module.training
+    assert module.head.training
+
+
+def test_scores_are_those_of_the_head_in_double_precision_and_carry_no_gradient(run):
+    module = load(run).module
+    batch = batch_of(module, [0, 1])
+    found = module.scored(batch)
+    assert found.values.dtype == np.float64
+    with torch.no_grad():
+        assert np.array_equal(found.values, module(batch).double().numpy())
