@@ -40,7 +40,33 @@ from .run.config import option_types, parse, words
 #
 # Whatever is heavy is imported inside a verb: the command line answers ``--help`` without torch.
 
+WITH_PARTS = (
+    *("config", "doctor", "train", "eval", "adapt", "probe", "predict", "compare", "report"),
+    *("save", "push", "export"),
+)
+"""Verbs that build a model, and so may need a class of the user's own: no model brings code."""
+
 LISTS = ("heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites")
+
+
+def _adopt(parts: Sequence[str]) -> None:
+    """Register what ``--part`` names."""
+    if parts:
+        from .core.own import adopt_any
+
+        for part in parts:
+            adopt_any(part)
+
+
+def _corpus(name: str) -> str:
+    """A corpus' name, that of a manifest, or a reader of the user's own by its name."""
+    from .core import own
+
+    return own.adopt("corpora", name) if own.is_own(name) and not Path(name).exists() else name
+
+
+def _corpora(given: str | list[str]) -> str | list[str]:
+    return _corpus(given) if isinstance(given, str) else [_corpus(name) for name in given]
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -93,6 +119,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         "channel": str | int | None,
         "strict": bool,
     }
+    arguments.corpus = _corpus(arguments.corpus)
     values = settings(arguments.settings, types, [arguments.corpus])
     strict = values.get("strict", False)
     if not isinstance(strict, bool):
@@ -130,6 +157,7 @@ def _audit(arguments: argparse.Namespace) -> int:
 
     texts = ("protocol", "taxonomy", "root", "label", "unknown_speakers")
     types = dict.fromkeys(texts, str | None)
+    arguments.manifest = _corpus(arguments.manifest)
     values = settings(arguments.settings, types, [arguments.manifest])
     unknown = values.get("unknown_speakers") or REFUSE
     if unknown not in UNKNOWN_SPEAKERS:
@@ -208,6 +236,7 @@ def _eval(arguments: argparse.Namespace) -> None:
         check_place(Path(file))
     if isinstance(values.get("corpus"), str):
         values["corpus"] = [values["corpus"]]
+    values |= {"corpus": _corpora(values["corpus"])} if values.get("corpus") else {}
     table, numbers = evaluate(arguments.checkpoint, **values, progress=sys.stderr.isatty())
     print("\n".join(evaluated(table, numbers)))
     if out:
@@ -235,6 +264,7 @@ def _adapt(arguments: argparse.Namespace) -> None:
     values = settings(arguments.settings, types, corpora_of(arguments.settings, "data"))
     if not values.get("data"):
         raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
+    values["data"] = _corpora(values["data"])
     print("\n".join(told(adapt(arguments.checkpoint, **values, progress=sys.stderr.isatty()))))
 
 
@@ -248,6 +278,7 @@ def _probe(arguments: argparse.Namespace) -> None:
     own = [s for s in arguments.settings if s.startswith((*(f"{k}=" for k in types), "options."))]
     recipe = [s for s in arguments.settings if s not in own]
     values = settings(own, types, corpora_of(own, "data"))
+    values |= {"data": _corpora(values["data"])} if values.get("data") else {}
     entry = probe_model(
         arguments.model,
         recipe,
@@ -390,6 +421,7 @@ def label_stages(first: str, rest: Sequence[str]) -> int:
 
 
 def _label_source(source: str, words: Sequence[str]) -> int:
+    source = _corpus(source)
     keywords = settings(_label_values(words, KNOBS, source))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -570,6 +602,12 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(key, help=what)
         if settings:
             sub.add_argument("settings", nargs="*", metavar="key=value", help="settings")
+        if name in WITH_PARTS:
+            sub.add_argument(
+                "--part", action="append", default=[], metavar="FILE.py:NAME",
+                help="a head, encoder or corpus of your own that a trained model has; may be given "
+                "several times",
+            )  # fmt: skip
         return sub
 
     sub = verb("list", "what there is: " + ", ".join(LISTS), settings=False)
@@ -722,6 +760,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         threading.excepthook = _told_elsewhere(threading.excepthook)
     try:
         with on_terminal():
+            _adopt(getattr(arguments, "part", []))
             code = VERBS[arguments.verb](arguments)
         sys.stdout.flush()  # here, where a full disk can still be told
     except KeyboardInterrupt as e:

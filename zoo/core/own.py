@@ -22,21 +22,20 @@ from types import ModuleType
 from typing import Any
 
 from . import registry
-from .encoder import Encoder
 from .errors import ConfigError, SerzooError, suggest
-from .head import Head
 from .registry import SINGULAR, Added, Kind
 from .shipped import read_yaml
 
-BASES: dict[Kind, type] = {"heads": Head, "encoders": Encoder}
+BASES: tuple[Kind, ...] = ("heads", "encoders")
 EXAMPLES = {"heads": "MyHead", "encoders": "MyEncoder", "corpora": "prepare", "scorers": "MyScorer"}
+_OWN = re.compile(r".+\.py(:\w*)?|\w+(\.\w+)*:\w+")
 Shipped = tuple[Kind, str, Any, str]
 """Kind, name, where it is (or the class itself) and digest of its file, for another process."""
 
 
 def is_own(text: Any) -> bool:
     """Whether a text names a part in a file or a module, and is no registered name."""
-    return isinstance(text, str) and (":" in text or text.endswith(".py"))
+    return isinstance(text, str) and _OWN.fullmatch(text) is not None
 
 
 def adopt(
@@ -104,7 +103,7 @@ def register(kind: Kind, name: str, part: Any) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
         raise ConfigError(f"'{name}' is no name; use letters, digits, - and _")
     where = f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', part)}"
-    _check(kind, part, where, BASES.get(kind))
+    _check(kind, part, where, _base(kind))
     module = sys.modules.get(part.__module__)
     file = getattr(module, "__file__", None)
     if file:
@@ -186,7 +185,7 @@ def receive(parts: Sequence[Shipped]) -> None:
             if registry.added(kind, name) is None:
                 register(kind, name, part)
             continue
-        called = adopt(kind, part, base=object if kind == "scorers" else None)
+        called = adopt(kind, part)
         here = registry.added(kind, called)
         if here is None or here.sha != sha:
             raise ConfigError(
@@ -211,6 +210,19 @@ def missing(own: Mapping[str, str], part: str) -> str | None:
 
 
 # ---- Steps of :func:`adopt`.
+
+
+def _base(kind: Kind) -> type | None:
+    """What a class of this kind extends; imported late, since torch comes with it."""
+    if kind == "heads":
+        from .head import Head
+
+        return Head
+    if kind == "encoders":
+        from .encoder import Encoder
+
+        return Encoder
+    return object if kind == "scorers" else None  # only datamodules know what a scorer is
 
 
 def _of(kind: Kind) -> Iterator[tuple[str, Kind, Added]]:
@@ -315,7 +327,7 @@ def _imported(kind: Kind, place: str, text: str) -> ModuleType:
 
 
 def _taken(kind: Kind, module: ModuleType, place: str, name: str, base: type | None) -> Any:
-    base = base or BASES.get(kind)
+    base = base or _base(kind)
     if name and hasattr(module, name):
         part = getattr(module, name)
         _check(kind, part, f"{place}:{name}", base)
