@@ -328,13 +328,16 @@ def _imported(kind: Kind, place: str, text: str) -> ModuleType:
 
 def _taken(kind: Kind, module: ModuleType, place: str, name: str, base: type | None) -> Any:
     base = base or _base(kind)
-    if name and hasattr(module, name):
-        part = getattr(module, name)
-        _check(kind, part, f"{place}:{name}", base)
-        return part
     have = [key for key, value in vars(module).items() if _is_one(value, module, base)]
     what = base.__name__ if base else "reader"
-    found = f"it has {', '.join(have)}" if have else f"it has no {what} of its own"
+    found = f"{place} has {', '.join(have)}" if have else f"{place} has no {what} of its own"
+    if name and hasattr(module, name):
+        part = getattr(module, name)
+        try:
+            _check(kind, part, f"{place}:{name}", base)
+        except _NoSuchPart as error:
+            raise _NoSuchPart(f"{error}; {found}") from None
+        return part
     lacking = f"{place} has no '{name}'" if name else f"'{place}' does not say which {what} of it"
     raise ConfigError(
         f"{lacking}; {found}; write {place}:{have[0] if have else EXAMPLES[kind]}"
