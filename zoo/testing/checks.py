@@ -115,7 +115,7 @@ def demand_close(a: Tensor, b: Tensor, message: str, scale: Tensor | None = None
     demand(
         gap <= allowed < math.inf,
         f"{message} (largest difference {gap:.3g}, allowed {allowed:.3g}, which is {TOLERANCE:g} "
-        f"of the largest score, {size:.3g})",
+        f"of the largest number, {size:.3g})",
     )
 
 
