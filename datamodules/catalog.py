@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..zoo.core import registry
+from ..zoo.core import own, registry
 from ..zoo.core.cache import cache_dir
 from ..zoo.core.errors import DataError, DataWarning
 from ..zoo.core.notices import tell
@@ -277,7 +277,7 @@ def _prepared(
 ) -> tuple[list[Utterance], dict[str, Any]]:
     """Prepare, or read what an earlier call wrote for the very same files."""
     folder = cache_dir() / "manifests"
-    path = folder / f"{corpus}-{_listing(root, options)}.jsonl"
+    path = folder / f"{corpus}-{_listing(root, options, own.told('corpora', corpus))}.jsonl"
     found = _remembered(path)
     if found is None:
         done = prepare(corpus, root=root, out=path, options=options, progress=progress)
@@ -345,12 +345,17 @@ def prepare_corpus(
     return done, path
 
 
-def _listing(root: Path, options: dict[str, Any]) -> str:
-    """Hash of every file's path, size and time: a changed corpus is prepared anew."""
+def _listing(root: Path, options: dict[str, Any], reader: str | None = None) -> str:
+    """Hash of every file's path, size and time: a changed corpus is prepared anew.
+
+    ``reader`` tells of one in a file of the user's own, and of its digest.
+    """
     digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
     code = Path(__file__).parent
     for source in sorted([*code.glob("*.py"), *code.glob("corpora/*.py")]):
         digest.update(source.read_bytes())  # a changed reader, too
+    if reader is not None:
+        digest.update(reader.encode())
     found = walk(root)
     for path, stat in found.files.items():
         name = os.fsencode(path.relative_to(root))

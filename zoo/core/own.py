@@ -38,9 +38,7 @@ def is_own(text: Any) -> bool:
     return isinstance(text, str) and _OWN.fullmatch(text) is not None
 
 
-def adopt(
-    kind: Kind, text: str, *, beside: Path | None = None, base: type | None = None
-) -> str:
+def adopt(kind: Kind, text: str, *, beside: Path | None = None, base: type | None = None) -> str:
     """The registered name of a part; one in a file of the user's is imported and registered.
 
     Args:
@@ -141,12 +139,12 @@ def adopt_any(text: str) -> str:
     for kind in BASES:
         try:
             return adopt(kind, text)
-        except _NoSuchPart:
+        except _OtherPartError:
             continue
     return adopt("corpora", text)
 
 
-class _NoSuchPart(ConfigError):
+class _OtherPartError(ConfigError):
     """What is named is there, and is a part of another kind."""
 
 
@@ -335,13 +333,11 @@ def _taken(kind: Kind, module: ModuleType, place: str, name: str, base: type | N
         part = getattr(module, name)
         try:
             _check(kind, part, f"{place}:{name}", base)
-        except _NoSuchPart as error:
-            raise _NoSuchPart(f"{error}; {found}") from None
+        except _OtherPartError as error:
+            raise _OtherPartError(f"{error}; {found}") from None
         return part
     lacking = f"{place} has no '{name}'" if name else f"'{place}' does not say which {what} of it"
-    raise ConfigError(
-        f"{lacking}; {found}; write {place}:{have[0] if have else EXAMPLES[kind]}"
-    )
+    raise ConfigError(f"{lacking}; {found}; write {place}:{have[0] if have else EXAMPLES[kind]}")
 
 
 def _is_one(value: Any, module: ModuleType, base: type | None) -> bool:
@@ -355,7 +351,7 @@ def _is_one(value: Any, module: ModuleType, base: type | None) -> bool:
 def _check(kind: Kind, part: Any, where: str, base: type | None) -> None:
     if base is None:
         if not callable(part) or inspect.isclass(part):
-            raise _NoSuchPart(
+            raise _OtherPartError(
                 f"{where} is no {SINGULAR[kind]}; name a function that takes the corpus' folder "
                 "and yields utterances"
             )
@@ -363,7 +359,7 @@ def _check(kind: Kind, part: Any, where: str, base: type | None) -> None:
             raise ConfigError(f"{where} takes nothing; its first argument is the corpus' folder")
         return
     if not (inspect.isclass(part) and issubclass(part, base)):
-        raise _NoSuchPart(
+        raise _OtherPartError(
             f"'{where}' is no subclass of {base.__module__}:{base.__name__}; name a class that "
             "extends it"
         )

@@ -2,11 +2,12 @@
 
 A recipe (``configs/recipe/<name>.yaml`` or a file of the user's) picks groups by name and tweaks
 them. ``encoder=hf`` on the command line replaces a group and drops the recipe's tweaks for it;
-``optim.lr=1e-3`` sets one key. Heads and encoders are named by registered name (``type:``), never
-or as ``FILE.py:NAME`` for code of the user's own (:mod:`..core.own`), which only a file or a
-command of his names; their keys are checked against the constructor. Values of files are read by a strict YAML loader (``0010`` stays a string), those of
-the command line as their keys expect (:func:`.registry.typed`), and all are merged by OmegaConf
-into the dataclasses below, which hold every key there is, its default and its range.
+``optim.lr=1e-3`` sets one key. Heads and encoders are named by registered name (``type:``), or as
+``FILE.py:NAME`` for code of the user's own (:mod:`..core.own`), which only a command or a YAML file
+of his names. Their keys are checked against the constructor. Values of files are read by a strict
+YAML loader (``0010`` stays a string), those of the command line as their keys expect
+(:func:`.registry.typed`), and all are merged by OmegaConf into the dataclasses below, which hold
+every key there is, its default and its range.
 """
 
 from __future__ import annotations

@@ -18,10 +18,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..core.encoder import Encoder
+from ..core.errors import ContractError
 from ..core.head import Head
 from ..core.taxonomy import Taxonomy
 from . import checks
-from .checks import Case, ContractError, check_widen
+from .checks import Case, check_widen
 from .encoders import ENCODER_CHECKS, EncoderCase
 
 __all__ = [

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, ContractError
 from ..core.head import Head
 from ..core.taxonomy import Taxonomy
 from ..core.types import Frames, HeadLoss, Targets
@@ -24,18 +24,6 @@ from ..core.types import Frames, HeadLoss, Targets
 
 LENGTHS = (9, 1, 14, 6)  # frames; the single one is where a standard deviation has no gradient
 TOLERANCE = 1e-4  # relative to the largest score: rounding follows the largest terms of a sum
-
-
-class ContractError(AssertionError):
-    """A head breaks its contract.
-
-    Attributes:
-        failures: name of each failed check to its message.
-    """
-
-    def __init__(self, message: str, failures: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.failures = dict(failures or {})
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,11 +69,10 @@ class Lengths(Scorer):
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is its own."""
     for kind in registry._ADDED:
         monkeypatch.setitem(registry._ADDED, kind, {})
-    yield
 
 
 @pytest.fixture
@@ -219,7 +217,9 @@ def test_what_cannot_be_taken_is_told(folder: Path, typed: str, facts: list[str]
 def test_two_classes_of_one_name_and_an_unknown_option(folder: Path) -> None:
     (folder / "other.py").write_text(HEAD)
     own.adopt("heads", "my_head.py:MyHead")
-    with pytest.raises(ConfigError, match=says("'my_head'", "other.py:MyHead", "my_head.py:MyHead")):
+    with pytest.raises(
+        ConfigError, match=says("'my_head'", "other.py:MyHead", "my_head.py:MyHead")
+    ):
         own.adopt("heads", "other.py:MyHead")
     with pytest.raises(ConfigError, match=says("'my_head'", "'wdth'", "width")):
         config.load("synthetic", ["head=my_head.py:MyHead", "head.wdth=3"])

@@ -16,17 +16,15 @@ from serzoo.zoo.encoders.hf import HFEncoder
 from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.encoders.resnet import ResNetEncoder
 from serzoo.zoo.run import config
-from serzoo.zoo.run.trained import TrainedEncoder
 from serzoo.zoo.run.train import train
+from serzoo.zoo.run.trained import TrainedEncoder
 from serzoo.zoo.testing import ENCODER_CHECKS, ContractError, EncoderCase, check_encoder
 from tiny_models import CASES
 from torch import Tensor, nn
 
 TINY: dict[str, Callable[[], Encoder]] = {
     "logmel": lambda: LogMelEncoder(widths=(4, 8, 8, 8), dim=12, bfloat16=False),
-    "resnet50": lambda: ResNetEncoder(
-        depths=(1, 1, 1, 1), widths=(8, 16, 16, 24), bfloat16=False
-    ),
+    "resnet50": lambda: ResNetEncoder(depths=(1, 1, 1, 1), widths=(8, 16, 16, 24), bfloat16=False),
 }
 TUNINGS: dict[str, dict[str, Any]] = {
     "frozen": {"layers": [1, 3]},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,11 +28,10 @@ class MyHead(ClassificationHead):
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is its own."""
     for kind in registry._ADDED:
         monkeypatch.setitem(registry._ADDED, kind, {})
-    yield
 
 
 @pytest.fixture(scope="module")
