@@ -19,12 +19,15 @@ from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import registry
 from .errors import ConfigError, SerzooError, suggest
 from .registry import SINGULAR, Added, Kind
 from .shipped import read_yaml
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
 
 BASES: tuple[Kind, ...] = ("heads", "encoders")
 EXAMPLES = {"heads": "MyHead", "encoders": "MyEncoder", "corpora": "prepare", "scorers": "MyScorer"}
@@ -152,6 +155,21 @@ def told(kind: Kind, name: str) -> str | None:
     """``FILE.py:NAME@SHA`` of a part of the user's own; None for every other."""
     part = registry.added(kind, name)
     return part.told if part else None
+
+
+def extraction_of(encoder: Encoder) -> dict[str, Any]:
+    """What features are stored under: the encoder's ``extraction()``, and its own file's digest.
+
+    Raises:
+        TypeError: if the encoder cannot be stored.
+    """
+    return {**encoder.extraction(), **file_of(encoder)}
+
+
+def file_of(encoder: Encoder) -> dict[str, str]:
+    """``{"file": SHA}`` of an encoder in a file of the user's own; empty for every other."""
+    found = [a for _, _, a in _of("encoders") if a.part is type(encoder)]
+    return {"file": found[0].sha} if found else {}
 
 
 def ship() -> list[Shipped]:
@@ -364,7 +382,7 @@ def _check(kind: Kind, part: Any, where: str, base: type | None) -> None:
             "extends it"
         )
     if inspect.isabstract(part):
-        lacking = ", ".join(sorted(part.__abstractmethods__))
+        lacking = ", ".join(sorted(getattr(part, "__abstractmethods__", ())))
         raise ConfigError(f"{where} lacks {lacking}, which a {SINGULAR[kind]} has; write them")
 
 

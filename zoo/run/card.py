@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..core import registry
 from ..core.errors import ConfigError
 from ..statistics.speakers import interval_text
 from .config import read_group
@@ -221,7 +222,8 @@ def _corpus(name: str) -> dict[str, Any]:
     try:
         return read_group("corpus", name)
     except ConfigError:  # a third party's
-        return {}
+        part = registry.added("corpora", name)
+        return dict(part.part.info) if part else {}
 
 
 def _extraction(config: Mapping[str, Any]) -> Mapping[str, Any]:

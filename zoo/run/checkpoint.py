@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -332,14 +332,14 @@ def construct(
         head: the same.
         options: of its constructor, instead of the configured ones.
     """
-    if encoder is None or isinstance(encoder, type):
+    if not isinstance(encoder, Encoder):
         make, own = _class_of("encoder", encoder, cfg.encoder)
         torch.manual_seed(cfg.seed)
-        encoder = make(**own)
-    if head is None or isinstance(head, type):
+        encoder = cast(Encoder, make(**own))
+    if not isinstance(head, Head):
         make, own = _class_of("head", head, cfg.head)
         torch.manual_seed(cfg.seed + 1)
-        head = make(encoder.dim, taxonomy, **own)
+        head = cast(Head, make(encoder.dim, taxonomy, **own))
     how = {key: getattr(cfg.optim, key) for key in OPTIONS} | {"seed": cfg.seed}
     return kind(
         encoder, head, **{**how, "metadata": metadata or how_built(cfg, taxonomy), **options}

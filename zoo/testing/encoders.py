@@ -60,7 +60,8 @@ class EncoderCase:
     def frames(self, encoder: Encoder, audio: Tensor, lengths: Tensor) -> Frames:
         """What heads see, without a gradient."""
         with torch.no_grad():
-            return encoder(*encoder.extract(audio, lengths))
+            found: Frames = encoder(*encoder.extract(audio, lengths))
+            return found
 
 
 def check_constructor(case: EncoderCase) -> None:
@@ -82,10 +83,10 @@ def check_shape(case: EncoderCase) -> None:
     )
     want = (n, hidden.shape[2])
     demand(mask.shape == want, f"the mask of hidden is {tuple(mask.shape)}, not {want}")
-    x, want = frames.x, (n, frames.mask.shape[-1], encoder.dim)
+    x, told = frames.x, (n, frames.mask.shape[-1], encoder.dim)
     demand(
-        x.shape == want and frames.mask.shape == want[:2],
-        f"frames are {tuple(x.shape)} with a mask {tuple(frames.mask.shape)}; dim says {want}",
+        x.shape == told and frames.mask.shape == told[:2],
+        f"frames are {tuple(x.shape)} with a mask {tuple(frames.mask.shape)}; dim says {told}",
     )
     ok = bool(hidden.isfinite().all()) and bool(x.isfinite().all())
     demand(ok, "hidden or frames hold NaN or infinite values")

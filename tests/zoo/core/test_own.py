@@ -14,6 +14,7 @@ from serzoo.zoo.compare import axes, suite
 from serzoo.zoo.core import own, registry
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
+from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.run import config
 
 HEAD = """
@@ -159,6 +160,18 @@ def test_a_scorer_of_a_file(folder: Path) -> None:
     assert scorer("lengths.py:Lengths", factor=2.0).source == "lengths"
     with pytest.raises(ConfigError, match=says("factr", "factor")):
         scorer("lengths.py:Lengths", factr=2.0)
+
+
+def test_features_of_an_edited_encoder_are_stored_apart(folder: Path) -> None:
+    made = registry.get("encoders", own.adopt("encoders", "my_encoder.py:MyEncoder"))
+    first = own.extraction_of(made())
+    assert first["type"] == "logmel"
+    (folder / "my_encoder.py").write_text(ENCODER + "# another front end\n")
+    own.adopt("encoders", "my_encoder.py:MyEncoder")
+    made = registry.get("encoders", "my_encoder")
+    assert {k for k in first if first[k] != own.extraction_of(made())[k]} == {"file"}
+    plain = LogMelEncoder()
+    assert own.extraction_of(plain) == plain.extraction()
 
 
 # ---- corpora
