@@ -434,6 +434,6 @@ def check_overfits(case: Case, *, steps: int = 400, lr: float = 2e-3) -> None:
             if accuracy >= 0.95:
                 return
     raise ContractError(
-        f"accuracy on 32 training utterances is {accuracy:.2f} after {steps} steps; it should learn "
+        f"accuracy on 32 training utterances is {accuracy:.2f} after {steps} steps; it shall learn "
         "them by heart: look at the loss, and at the rates in param_groups"
     )
