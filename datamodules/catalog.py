@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..zoo.core import registry
+from ..zoo.core import own, registry
 from ..zoo.core.cache import cache_dir
 from ..zoo.core.errors import ConfigError, DataError, DataWarning, first_line
 from ..zoo.core.notices import tell
@@ -278,7 +278,11 @@ def _prepared(
 ) -> tuple[list[Utterance], dict[str, Any]]:
     """Prepare, or read what an earlier call wrote for the very same files."""
     folder = cache_dir() / "manifests"
-    made = {"options": options, "prepare": PREPARE_VERSION, "reader": _version(corpus)}
+    made = {
+        "options": options,
+        "prepare": PREPARE_VERSION,
+        "reader": own.told("corpora", corpus) or _version(corpus),
+    }
     path = folder / f"{corpus}-{_listing(root, made)}.jsonl"
     found = _remembered(path)
     if found is None:

@@ -1,7 +1,8 @@
 """What is known about a corpus: licence, citation, label map, expected counts, defaults.
 
 Read from ``configs/corpus/<name>.yaml``. A third-party reader may carry the same keys as an
-attribute ``info`` of its ``prepare`` function; without it, its labels stand for themselves.
+attribute ``info`` of its ``prepare`` function; without it, its labels stand for themselves. A
+reader in a file of the user's own has them as ``INFO`` in that file, or in a YAML file beside it.
 """
 
 from __future__ import annotations
@@ -191,8 +192,13 @@ def canonical_label(utterance: Utterance, column: str = "label") -> str | None:
     return _load(utterance.corpus).canonical_label(utterance, column)
 
 
-@cache
 def _load(name: str) -> CorpusInfo:
+    return _info(name, registry.added("corpora", name))
+
+
+@cache
+def _info(name: str, _: registry.Added | None) -> CorpusInfo:
+    # an edited file is registered anew, and is another key
     if name in CorpusInfo.names():
         return CorpusInfo.from_dict(name, shipped.read("corpus", name))
     if name not in registry.names("corpora"):

@@ -216,6 +216,8 @@ def prepare(
     found, notices = _read(corpus, reader, root, own)
     if asked:
         found = [replace(utterance, channel=channel) for utterance in found]
+    if registry.added("corpora", corpus) is not None:
+        _refuse_other_corpus(corpus, found)
     _refuse_duplicates(corpus, found)
 
     utterances: list[Utterance] = []
@@ -310,6 +312,21 @@ def _also(notices: Iterable[Notice]) -> str:
     """Notices as the end of an error's message, since nobody else will tell them."""
     found = [n.message.partition(": ")[2] for n in notices]
     return f"; also: {'; '.join(found)}" if found else ""
+
+
+def _refuse_other_corpus(corpus: str, found: list[Any]) -> None:
+    """Refuse what a reader of the user's own yields, if it is of another name or no utterance."""
+    for u in found:
+        if not isinstance(u, Utterance):
+            raise DataError(
+                f"{corpus}: its reader yields a {type(u).__name__}; yield Utterance of "
+                "serzoo.datamodules.manifest"
+            )
+        if u.corpus != corpus:
+            raise DataError(
+                f"{corpus}: its reader says that {shown(u.id)} is of corpus '{u.corpus}'; a reader "
+                f"called prepare is named after its file, so say corpus='{corpus}'"
+            )
 
 
 def _refuse_duplicates(corpus: str, found: list[Utterance]) -> None:

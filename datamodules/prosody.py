@@ -34,6 +34,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..zoo.core import own
 from ..zoo.core.cache import cache_dir
 from ..zoo.core.encoder import Encoder
 from ..zoo.core.errors import ConfigError, DataError, some
@@ -333,7 +334,7 @@ class Probing:
         )
         if stored and encoder.storable:
             store = FeatureStore(
-                encoder.extraction(),
+                own.extraction_of(encoder),
                 self.speech.roots,
                 max_seconds=self.max_seconds,
                 frame_seconds=encoder.frame_seconds,

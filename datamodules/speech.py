@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ..zoo.core import own
 from ..zoo.core.encoder import Encoder
 from ..zoo.core.errors import DataError
 from ..zoo.core.taxonomy import Coverage, Taxonomy
@@ -142,7 +143,7 @@ class SpeechDataModule(L.LightningDataModule):
         """
         first = self.datasets["train"]
         store = FeatureStore(
-            encoder.extraction(),
+            own.extraction_of(encoder),
             first.roots,
             max_seconds=first.max_seconds,
             frame_seconds=encoder.frame_seconds,

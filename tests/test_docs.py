@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from serzoo.datamodules.checking import check_reader
 from serzoo.datamodules.corruption import KINDS
-from serzoo.zoo.cli import VERBS, app
+from serzoo.zoo.cli import VERBS, app, main
+from serzoo.zoo.core import own, registry
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.run import config
 from serzoo.zoo.run.adaptation.options import known_options
-from serzoo.zoo.testing import check_head
+from serzoo.zoo.testing import check_encoder, check_head
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -140,7 +143,7 @@ def test_most_keys_have_a_range() -> None:
     free = set(rows()) - set(LIMITED)
     assert free == {
         *("recipe", "corpus", "protocol", "taxonomy", "seed", "init", "encoder", "head_name"),
-        *("head", "data.root", "data.manifest", "data.label", "data.options", "trainer.out"),
+        *("head", "own", "data.root", "data.manifest", "data.label", "data.options", "trainer.out"),
     }
 
 
@@ -220,8 +223,51 @@ def test_the_files_and_names_of_the_pages_exist() -> None:
             assert hasattr(import_module(module), last), name
 
 
-def test_the_head_of_the_how_to_page_keeps_the_contract() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", page("how-to/add-a-head.md"), re.DOTALL)
-    made: dict[str, Any] = {"__name__": "how_to"}
-    exec(compile(blocks[0], "add-a-head.md", "exec"), made)
-    check_head(made["MeanHead"])
+def block(name: str, language: str, number: int = 0) -> str:
+    """Code of a page."""
+    return re.findall(rf"```{language}\n(.*?)```", page(name), re.DOTALL)[number]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of the how-to pages, in the working directory."""
+    for kind in registry._ADDED:
+        monkeypatch.setitem(registry._ADDED, kind, {})
+    for part, name in (("head", "a-head"), ("encoder", "an-encoder"), ("corpus", "a-corpus")):
+        (tmp_path / f"my_{part}.py").write_text(block(f"how-to/add-{name}.md", "python"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_head_of_the_how_to_page_keeps_the_contract(files: Path) -> None:
+    name = own.adopt("heads", "./my_head.py:MyHead")
+    check_head(registry.get("heads", name))
+    check_head(registry.get("heads", name), width=8)
+    (files / "mine.yaml").write_text(block("how-to/add-a-head.md", "yaml"))
+    assert config.load("mine.yaml").head == {"type": "my_head", "width": 8, "dropout": 0.1}
+
+
+def test_the_python_of_the_how_to_page_builds_a_run(files: Path) -> None:
+    made = {"MyHead": registry.get("heads", own.adopt("heads", "my_head.py:MyHead"))}
+    exec(compile(block("how-to/add-a-head.md", "python", 1), "add-a-head.md", "exec"), made)
+    assert isinstance(made["module"].head, made["MyHead"])
+
+
+def test_the_encoder_of_the_how_to_page_keeps_the_contract(files: Path) -> None:
+    made = registry.get("encoders", own.adopt("encoders", "./my_encoder.py:MyEncoder"))
+    check_encoder(lambda: made(dim=8))
+    typed = ["encoder=./my_encoder.py:MyEncoder", "encoder.dim=32"]
+    assert config.load("ravdess", typed).encoder == {"type": "my_encoder", "dim": 32}
+
+
+def test_the_corpus_of_the_how_to_page_keeps_the_contract(
+    files: Path, write_wave: Callable[..., Path]
+) -> None:
+    for number, name in enumerate(("anna_A_01", "ben_H_01", "ben_X_02")):
+        write_wave(files / "audio" / f"{name}.wav", hz=200 + 50 * number)
+    found = check_reader("./my_corpus.py:prepare", files / "audio")
+    assert [(u.speaker, u.label) for u in found] == [("anna", "A"), ("ben", "H"), ("ben", "X")]
+    assert main(["prepare", "./my_corpus.py:prepare", "root=audio", "out=mine.jsonl"]) == 0
+    assert len((files / "mine.jsonl").read_text().splitlines()) == 3
+    typed = ["corpus=./my_corpus.py:prepare", "protocol=kfold", "taxonomy=auto"]
+    assert config.load("ravdess", typed).corpus == ["my_corpus"]

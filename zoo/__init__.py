@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .core.encoder import Encoder
     from .core.head import Head
+    from .core.own import register
     from .core.taxonomy import Taxonomy
     from .core.types import Batch, Frames, HeadLoss, Targets
     from .run.build import build_run
@@ -39,6 +40,7 @@ _WHERE = {
     "Model": "run.model",
     "load": "run.model",
     "push_to_hub": "run.save",
+    "register": "core.own",
     "save_pretrained": "run.save",
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "build_run",
     "load",
     "push_to_hub",
+    "register",
     "save_pretrained",
 ]
 

@@ -23,7 +23,8 @@ app = App(
     name="serzoo",
     help="Speech emotion recognition, posed in different ways and compared fairly.\n\n"
     "Settings are written key=value: serzoo train ravdess head=selm optim.lr=1e-3\n"
-    "`serzoo VERB --help` explains a verb and shows an example.",
+    "`serzoo VERB --help` explains a verb and shows an example.\n"
+    "--part FILE.py:NAME gives a model its head, encoder or corpus of your own.",
     help_format="plaintext",
     version_flags=(),
     default_parameter=Parameter(negative=(), show_default=lambda value: value or None),
@@ -114,6 +115,7 @@ def prepare(corpus: str, /, *settings: Settings) -> int:
     from ..datamodules.catalog import prepare_corpus
     from .run import config
 
+    corpus = _corpus(corpus)
     given = config.settings(settings, config.types_of(prepare_corpus), [corpus])
     done, path = prepare_corpus(corpus, **given, progress=True)
     console = Console()
@@ -143,6 +145,7 @@ def audit(manifest: Speech, /, *settings: Settings) -> int:
     from ..datamodules.opening import audit_corpus
     from .run import config
 
+    manifest = _corpus(manifest)
     given = config.settings(settings, config.types_of(audit_corpus), [manifest])
     reports = audit_corpus(manifest, **given)
     print("\n".join(audits.told(reports)))
@@ -167,6 +170,7 @@ def label(manifest: Speech, /, *settings: Settings, shard: str | None = None) ->
     """
     from ..datamodules.labelling import label as labelling
 
+    manifest = _corpus(manifest)
     typed = [*settings, *([] if shard is None else [f"shard={shard}"])]
     given = labelling.settings(_label_values(typed, labelling.KNOBS, manifest))
     with labelling.progress() as told:
@@ -300,6 +304,7 @@ def eval_(checkpoint: Run, /, *settings: Settings) -> None:
     out, record = given.pop("out", None), given.pop("record", None)
     for file in filter(None, (out, record)):
         check_place(Path(file))
+    given |= {"corpus": _corpora(given["corpus"])} if given.get("corpus") else {}
     table, numbers = evaluate(checkpoint, **given, progress=sys.stderr.isatty())
     print("\n".join(evaluated(table, numbers)))
     if out:
@@ -329,6 +334,7 @@ def adapt(checkpoint: Run, /, *settings: Settings) -> None:
     given = config.settings(settings, types, config.corpora_of(settings, "data"))
     if not given.get("data"):
         raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
+    given["data"] = _corpora(given["data"])
     entry = adapt.adapt(checkpoint, **given, progress=sys.stderr.isatty())
     print("\n".join(record.told(Record.from_json(entry), entry["folder"])))
 
@@ -350,6 +356,7 @@ def probe(model: str, /, *settings: Settings, against: str = "untrained") -> Non
     types = config.types_of(probing.probe_model)
     own = [s for s in settings if s.partition("=")[0] in types or s.startswith("options.")]
     given = config.settings(own, types, config.corpora_of(own, "data"))
+    given |= {"data": _corpora(given["data"])} if given.get("data") else {}
     rest = [s for s in settings if s not in own]
     told = sys.stderr.isatty()
     entry = probing.probe_model(model, rest, against=against, **given, progress=told)
@@ -571,12 +578,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when it did what was asked; 1 when it ran and found fault (a failed audit, failed cells,
         refused counts); 2 when it could not run; 130 when it was interrupted.
     """
-    typed = list(sys.argv[1:] if argv is None else argv)
+    typed, parts = _without_parts(sys.argv[1:] if argv is None else argv)
     called = " ".join(["serzoo", *(v for v in app.parse_commands(typed)[0] if v[0] != "-")])
     if argv is None:  # this process is ours
         threading.excepthook = _told_elsewhere(threading.excepthook)
     try:
         with on_terminal():
+            _adopt(parts)
             verb, words, _ = app.parse_args(
                 typed, exit_on_error=False, print_error=False, verbose=False
             )
@@ -601,6 +609,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(f"{called}: {' '.join(said.splitlines())}", e)
         return 2
     return int(code or 0) if typed else 2  # the verb is missing, and the help was shown
+
+
+def _without_parts(typed: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take ``--part NAME`` out of what was typed; any verb takes it, any number of times."""
+    left: list[str] = []
+    parts: list[str] = []
+    words = iter(typed)
+    for word in words:
+        if word == "--part":
+            parts.append(next(words, ""))
+        elif word.startswith("--part="):
+            parts.append(word.removeprefix("--part="))
+        else:
+            left.append(word)
+    return left, parts
+
+
+def _adopt(parts: Sequence[str]) -> None:
+    """Register heads, encoders and readers of the user's own; no model brings code."""
+    if not parts:
+        return
+    from .core.own import adopt_any
+
+    for part in parts:
+        if not part:
+            raise ConfigError("--part takes a name: --part FILE.py:NAME")
+        adopt_any(part)
+
+
+def _corpus(name: str) -> str:
+    """The name of a corpus or a manifest; a reader of the user's own is registered first."""
+    from .core import own
+
+    return own.adopt("corpora", name) if own.is_own(name) and not Path(name).exists() else name
+
+
+def _corpora(given: str | list[str]) -> str | list[str]:
+    return _corpus(given) if isinstance(given, str) else [_corpus(name) for name in given]
 
 
 def _told_elsewhere(others: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from ...zoo.core.errors import ConfigError, DataError, suggest, tally
+from ...zoo.core.own import adopt
 from ...zoo.core.progress import Bar
 from ...zoo.core.registry import Knob, check_knobs, get, names, schema_of
 from ...zoo.core.taxonomy import Taxonomy
@@ -275,7 +276,7 @@ def label(
         root: folder of the audio.
         asr: recogniser for utterances without text (:func:`.recognisers.recogniser`); None = every
             utterance has text.
-        scorer: a registered name, or ``package.module:Class``.
+        scorer: a registered name, ``FILE.py:Class`` or ``package.module:Class``.
         templates: sentences with ``{}`` for a class; None = :data:`.entail.TEMPLATES`.
         prior: see :class:`.entail.Entail`.
         into: a coarser taxonomy that scores are folded into before they are selected.
@@ -473,7 +474,8 @@ def asr_knobs() -> dict[str, Knob]:
 
 
 def scorer_knobs(name: str) -> dict[str, Knob]:
-    """What ``scorer.KEY`` may set; nothing is known of a scorer of a third party."""
+    """What ``scorer.KEY`` may set; nothing is known if there is no scorer of this name."""
+    name = adopt("scorers", name, base=Scorer)
     return schema_of(get("scorers", name)) if name in names("scorers") else {}
 
 

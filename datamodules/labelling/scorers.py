@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...zoo.core import registry
+from ...zoo.core import own, registry
 from ...zoo.core.errors import ConfigError, first_line, suggest
 
 Scores = NDArray[np.float64]
@@ -77,7 +77,7 @@ class Scorer(ABC):
 
 
 def scorer(name: str, **options: Any) -> Scorer:
-    """A scorer by its registered name, or by ``package.module:Class``.
+    """A scorer by its registered name, or by ``FILE.py:Class`` or ``package.module:Class``.
 
     Args:
         name: ``nli``, ``embedding``, ``causal``, ``lexicon``, or a class of one's own.
@@ -87,13 +87,7 @@ def scorer(name: str, **options: Any) -> Scorer:
         ConfigError: when there is none of this name, a knob is unknown or missing, or the model
             cannot be loaded.
     """
-    if ":" not in name:
-        kind = registry.get("scorers", name)
-    else:
-        try:
-            kind = registry.attribute(name)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"the scorer '{name}' cannot be imported ({error})") from error
+    kind = registry.get("scorers", own.adopt("scorers", name, base=Scorer))
     if not (inspect.isclass(kind) and issubclass(kind, Scorer)):
         raise ConfigError(
             f"'{name}' is no subclass of {Scorer.__module__}:Scorer; name a class that extends it"

@@ -78,7 +78,8 @@ def values(key: str, text: str) -> Any:
         found = registry.typed(text, kind if kind is Any else GenericAlias(list, kind) | kind)
     except ConfigError as e:
         raise ConfigError(f"'{key}={text}': {e}") from e
-    return found if isinstance(found, list) or found == "all" else [found]
+    found = found if isinstance(found, list) or found == "all" else [found]
+    return config.adopted(key, found) if key in config.OWN_KINDS else found
 
 
 def refuse_out(typed: Sequence[str]) -> None:

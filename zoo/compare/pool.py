@@ -26,6 +26,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from ..core import own
 from ..core.errors import ComparisonError, ConfigError, DataError, system_error
 from ..core.files import locked, read_json
 from ..core.notices import collected, tell
@@ -171,6 +172,7 @@ class _Worker:
         # spawn: a forked torch with threads or CUDA is not safe
         context = mp.get_context("spawn")
         self.pipe, theirs = context.Pipe()
+        self.own = own.ship()  # a new process knows no file of the user's yet
         threads = threads_of(workers, 1 if gpus else None)
         self.process = context.Process(
             target=_serve, args=(theirs, number if gpus else None, threads), daemon=False
@@ -183,7 +185,7 @@ class _Worker:
     def give(self, job: Job) -> None:
         self.job, self.began = job, time.monotonic()
         with contextlib.suppress(OSError):  # it is gone already: `result` tells
-            self.pipe.send((job.call, job.config, str(job.folder), job.options))
+            self.pipe.send((job.call, job.config, str(job.folder), job.options, self.own))
 
     def result(self) -> str | None:
         try:
@@ -225,9 +227,9 @@ def _serve(pipe: Connection, gpu: int | None, threads: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     while (message := pipe.recv()) is not None:
-        call, values, folder, options = message
+        call, values, folder, options, parts = message
         with collected() as told:
-            status = _run_cell(call, values, Path(folder), threads, options)
+            status = _run_cell(call, values, Path(folder), threads, options, parts)
         pipe.send((status, told))
 
 
@@ -240,17 +242,27 @@ def _end_with_parent() -> None:
 
 
 def _run_cell(
-    call: Call | None, values: dict[str, Any], folder: Path, threads: int, options: dict[str, Any]
+    call: Call | None,
+    values: dict[str, Any],
+    folder: Path,
+    threads: int,
+    options: dict[str, Any],
+    parts: Sequence[own.Shipped] = (),
 ) -> str:
     """Run a cell here: ``ok``, ``failed``, or an error for which there was no room on the disk."""
     try:
-        return _logged(call, values, folder, threads, options)
+        return _logged(call, values, folder, threads, options, parts)
     except OSError as e:
         return system_error(e) or repr(e)
 
 
 def _logged(
-    call: Call | None, values: dict[str, Any], folder: Path, threads: int, options: dict[str, Any]
+    call: Call | None,
+    values: dict[str, Any],
+    folder: Path,
+    threads: int,
+    options: dict[str, Any],
+    parts: Sequence[own.Shipped],
 ) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
@@ -261,6 +273,7 @@ def _logged(
         try:
             from ..run.config import RunConfig
 
+            own.receive(parts)
             cfg = RunConfig.from_dict(values)  # what is wrong here is told before torch is loaded
             import torch
 

@@ -49,6 +49,18 @@ class ComparisonError(SerzooError):
     """Runs that are not comparable were asked to stand in one table."""
 
 
+class ContractError(AssertionError):
+    """A head, an encoder or a corpus reader breaks its contract.
+
+    Attributes:
+        failures: name of each failed check to its message.
+    """
+
+    def __init__(self, message: str, failures: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.failures = dict(failures or {})
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """The second half of an "unknown name" message.
 

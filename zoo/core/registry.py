@@ -6,7 +6,7 @@ what stands in a file.
 Built-ins are dotted strings, so that listing them imports nothing. A third-party wheel registers a
 head with an entry point in the group ``serzoo.heads`` (encoders: ``serzoo.encoders``; corpora:
 ``serzoo.corpora``; scorers of `serzoo label`: ``serzoo.scorers``). A name that is already taken is
-an error.
+an error. Parts in a file of the user's own are registered while Python runs (``own.py``).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -85,9 +86,61 @@ def _table(kind: Kind) -> dict[str, str]:
     return table
 
 
+@dataclass(frozen=True)
+class Added:
+    """A part that was registered while Python runs, by :func:`.own.adopt` or `serzoo.zoo.register`.
+
+    Attributes:
+        part: the class; of a corpus, the reader function.
+        where: ``/folder/FILE.py:NAME``, or ``package.module:NAME``.
+        sha: 12 hexadecimal digits of the file that holds it; empty if there is none.
+        loaded: whether serzoo itself imported ``where``, so that another process can, too.
+    """
+
+    part: Any
+    where: str
+    sha: str
+    loaded: bool = False
+
+    @property
+    def told(self) -> str:
+        """``FILE.py:NAME@SHA``: what records say of it, without the user's folders."""
+        file, _, name = self.where.rpartition(":")
+        return f"{Path(file).name}:{name}@{self.sha}"
+
+
+_ADDED: dict[Kind, dict[str, Added]] = {"heads": {}, "encoders": {}, "corpora": {}, "scorers": {}}
+
+
+def add(kind: Kind, name: str, part: Added) -> None:
+    """Register a part for this process; one from the same place as before takes its place.
+
+    Raises:
+        ConfigError: if the name is taken by another part.
+    """
+    old = _ADDED[kind].get(name)
+    taken = _table(kind).get(name) or (old.where if old and old.where != part.where else None)
+    if taken:
+        raise ConfigError(
+            f"{part.where} would be the {SINGULAR[kind]} '{name}', which is already {taken}; give "
+            "it another name"
+        )
+    _ADDED[kind][name] = part
+
+
+def added(kind: Kind, name: str) -> Added | None:
+    """What was registered under a name while Python runs; None for all other names."""
+    return _ADDED[kind].get(name)
+
+
+def all_added() -> list[tuple[Kind, str, Added]]:
+    """Everything that was registered while Python runs."""
+    return [(kind, name, part) for kind, parts in _ADDED.items() for name, part in parts.items()]
+
+
 def names(kind: Kind) -> list[str]:
     """Registered names, built-in first; imports none of them."""
-    return list(_table(kind))
+    return [*_table(kind), *_ADDED[kind]]
 
 
 def get(kind: Kind, name: str) -> Any:
@@ -98,8 +151,10 @@ def get(kind: Kind, name: str) -> Any:
             party registered cannot be imported.
     """
     table = _table(kind)
+    if name in _ADDED[kind]:
+        return _ADDED[kind][name].part
     if name not in table:
-        raise ConfigError(f"no {SINGULAR[kind]} called '{name}'{suggest(name, table)}")
+        raise ConfigError(f"no {SINGULAR[kind]} called '{name}'{suggest(name, names(kind))}")
     if name in BUILT_IN[kind]:
         return attribute(table[name])
     try:
@@ -113,7 +168,14 @@ def get(kind: Kind, name: str) -> Any:
 
 def name_of(kind: Kind, part: Any) -> str | None:
     """The registered name of a head's or encoder's class; None where it has none."""
-    own = type(part)
+    return name_of_class(kind, type(part))
+
+
+def name_of_class(kind: Kind, own: Any) -> str | None:
+    """The registered name of a class, or of a corpus' reader; None where it has none."""
+    for name, added_part in _ADDED[kind].items():
+        if added_part.part is own:
+            return name
     for name, dotted in _table(kind).items():
         if dotted == f"{own.__module__}:{own.__qualname__}":
             return name

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ...datamodules.features import MARGIN_BYTES, FeatureStore
+from ..core import own
 from ..core.cache import features_dir
 from ..core.errors import counted
 from ..run.cache import size
@@ -209,7 +210,7 @@ def to_encode(trial: Trial) -> tuple[int, float]:
     """Utterances that are not in the feature store yet, and their seconds of speech."""
     encoder, limit = trial.module.encoder, trial.cfg.data.max_seconds
     speech, parts = trial.everything.speech, trial.data.datasets.values()
-    store = FeatureStore(encoder.extraction(), speech.roots, max_seconds=limit)
+    store = FeatureStore(own.extraction_of(encoder), speech.roots, max_seconds=limit)
     store.shards.refresh()
     missing = {store.key(u): u for d in parts for u in d.utterances if u not in store}
     return len(missing), sum(min(u.duration, limit) for u in missing.values())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...datamodules import opening
 from ...datamodules.protocols import PARTS, Protocol
-from ..core import registry
+from ..core import own, registry
+from ..core.encoder import Encoder
+from ..core.head import Head
 from ..core.taxonomy import Taxonomy
 from ..core.weights import published_parts
 from .checkpoint import construct, how_built
@@ -49,7 +51,14 @@ def assemble(cfg: RunConfig, data: Any, metadata: dict[str, Any]) -> SERModule:
     return module
 
 
-def build_run(recipe: str, overrides: Sequence[str] = ()) -> tuple[SERModule, Any]:
+def build_run(
+    recipe: str,
+    overrides: Sequence[str] = (),
+    *,
+    head: type[Head] | str | None = None,
+    encoder: type[Encoder] | str | None = None,
+    corpus: Callable[..., Any] | str | None = None,
+) -> tuple[SERModule, Any]:
     """A recipe's module and data module, for a ``lightning.Trainer`` of one's own.
 
     They are what ``serzoo train`` fits: the same weights to begin with, folds and batches. How they
@@ -58,12 +67,20 @@ def build_run(recipe: str, overrides: Sequence[str] = ()) -> tuple[SERModule, An
 
     Args:
         recipe: a shipped recipe's name or a YAML file.
-        overrides: ``group=name`` and ``a.b=value``, as on the command line.
+        overrides: ``group=name`` and ``a.b=value``, as on the command line; they hold for what
+            stands in the other arguments, too (``head.width=8``).
+        head: a class of your own, or what ``head=`` takes; None = the recipe's.
+        encoder: the same for the encoder.
+        corpus: a reader function of your own, or what ``corpus=`` takes; None = the recipe's.
 
     Returns:
         A :class:`SERModule` and a :class:`SpeechDataModule`.
     """
-    cfg = load(recipe, overrides)
+    given: tuple[tuple[str, registry.Kind, Any], ...] = (
+        ("encoder", "encoders", encoder), ("head", "heads", head), ("corpus", "corpora", corpus),
+    )  # fmt: skip
+    picked = [f"{key}={own.name_for(kind, part)}" for key, kind, part in given if part is not None]
+    cfg = load(recipe, [*picked, *overrides])
     data = open_data(cfg)
     return assemble(cfg, data, how_built(cfg, data.taxonomy)), data
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..core import registry
 from ..core.errors import ConfigError
 from ..core.table import Cell, Line, Table, cell
 from ..statistics.speakers import interval_text
@@ -141,11 +142,19 @@ def _model(config: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
 
 
 def _load(config: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
+    own = config["training"].get("own") or {}
+    names = {k: v.rpartition(":")[2].partition("@")[0] for k, v in own.items() if " " not in k}
+    given = "".join(f", {part}={name}" for part, name in names.items())
     text = (
         "## Loading\n\n```python\nfrom serzoo.zoo import load\n\n"
-        'model = load("FOLDER_OR_HUB_ID")\n'
+        f'model = load("FOLDER_OR_HUB_ID"{given})\n'
         'rows = model.predict(["speech.wav"])\n```'
     )
+    if names:
+        text += (
+            "\n\nserzoo runs no code of a model. The author has to give you the file of "
+            f"{' and of '.join(f'`{name}`' for name in names.values())}; import it from there."
+        )
     if base and _local(base["name"]):
         text += (
             "\n\nThe published encoder was read from a folder of the author's; say where yours is: "
@@ -212,7 +221,8 @@ def _corpus(name: str) -> dict[str, Any]:
     try:
         return read_group("corpus", name)
     except ConfigError:  # a third party's
-        return {}
+        part = registry.added("corpora", name)
+        return dict(part.part.info) if part else {}
 
 
 def _extraction(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,9 +7,9 @@ import inspect
 import os
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -217,6 +217,7 @@ def rebuild(
             + ", ".join(f"{part}=..." for part in unknown)
             + ")"
         )
+    _refuse_unknown(meta["config"], path, made)
     taxonomy = Taxonomy.from_dict(meta["taxonomy"])
     if taxonomy.fingerprint != meta["taxonomy_fingerprint"]:
         raise CheckpointError(
@@ -243,6 +244,30 @@ def rebuild(
     module.head.widen(taxonomy)
     check_published(meta.get("published", {}), published_parts(module), str(path))
     return module
+
+
+def _refuse_unknown(config: Mapping[str, Any], path: str | Path, made: Mapping[str, Any]) -> None:
+    """Refuse a model with a part of its author's own that nobody gave; tell of another version."""
+    own = config.get("own") or {}
+    given = [part for part in KINDS if part in own and made.get(part) is None]
+    lacking = [p for p in given if config[p].get("type") not in registry.names(KINDS[p])]
+    if lacking:
+        said = "; ".join(f"its {p} is {own[p].partition('@')[0]}" for p in lacking)
+        example = ", ".join(f"{p}={own[p].rpartition(':')[2].partition('@')[0]}" for p in lacking)
+        raise CheckpointError(
+            f"{path}: {said}, a file of its author's own, and serzoo imports no code for a model; "
+            f"give the class: serzoo.zoo.load({str(path)!r}, {example}), or --part "
+            "FILE.py:NAME on the command line"
+        )
+    for part in given:
+        here = registry.added(KINDS[part], config[part]["type"])
+        if here is not None and here.sha != own[part].rpartition("@")[2]:
+            warnings.warn(
+                f"{path}: its {part} was trained with another version of {Path(here.where).name}; "
+                "what it scores may differ from its record",
+                DataWarning,
+                stacklevel=2,
+            )
 
 
 def temperature_of(path: str | Path) -> float | None:
@@ -289,8 +314,8 @@ def construct(
     metadata: dict[str, Any] | None = None,
     *,
     kind: type[SERModule],
-    encoder: Encoder | None = None,
-    head: Head | None = None,
+    encoder: Encoder | type[Encoder] | None = None,
+    head: Head | type[Head] | None = None,
     **options: Any,
 ) -> SERModule:
     """The encoder, the head and their module.
@@ -303,22 +328,33 @@ def construct(
         taxonomy: the head's classes.
         metadata: of the module; how it is built, by default.
         kind: class of the module.
-        encoder: instead of the configured one.
+        encoder: instead of the configured one; its class is built with the configured options.
         head: the same.
         options: of its constructor, instead of the configured ones.
     """
-    if encoder is None:
-        own = {k: v for k, v in cfg.encoder.items() if k != "type"}
+    if not isinstance(encoder, Encoder):
+        make, own = _class_of("encoder", encoder, cfg.encoder)
         torch.manual_seed(cfg.seed)
-        encoder = registry.get("encoders", cfg.encoder["type"])(**own)
-    if head is None:
-        own = {k: v for k, v in cfg.head.items() if k != "type"}
+        encoder = cast(Encoder, make(**own))
+    if not isinstance(head, Head):
+        make, own = _class_of("head", head, cfg.head)
         torch.manual_seed(cfg.seed + 1)
-        head = registry.get("heads", cfg.head["type"])(encoder.dim, taxonomy, **own)
+        head = cast(Head, make(encoder.dim, taxonomy, **own))
     how = {key: getattr(cfg.optim, key) for key in OPTIONS} | {"seed": cfg.seed}
     return kind(
         encoder, head, **{**how, "metadata": metadata or how_built(cfg, taxonomy), **options}
     )
+
+
+def _class_of(
+    part: str, given: Any, node: Mapping[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The class of a part and its options; of a given class, those that were configured for it."""
+    options = {k: v for k, v in node.items() if k != "type"}
+    if given is None:
+        return registry.get(KINDS[part], node["type"]), options
+    what = f"the {part} {given.__name__}"
+    return given, registry.check_knobs(what, registry.schema_of(given), options)
 
 
 def how_built(cfg: RunConfig, taxonomy: Taxonomy) -> dict[str, Any]:
@@ -357,6 +393,8 @@ def described(module: SERModule) -> dict[str, Any]:
     how = {key: getattr(module, key) for key in OPTIONS if key != "ema"}
     optim = OptimConfig(**how, ema=average.decay if average is not None else 0.0)
     cfg = RunConfig(encoder=nodes["encoder"], head=nodes["head"], optim=optim, seed=module.seed)
+    known = {part: registry.added(kind, nodes[part]["type"]) for part, kind in KINDS.items()}
+    cfg.own = {part: added.told for part, added in known.items() if added and part not in own}
     told = how_built(cfg, head.taxonomy) | ({"own": own} if own else {})
     arguments, keywords = head.made_with
     first = inspect.signature(type(head)).bind(*arguments, **keywords).arguments.get("taxonomy")

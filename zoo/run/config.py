@@ -2,11 +2,12 @@
 
 A recipe (``configs/recipe/<name>.yaml`` or a file of the user's) picks groups by name and tweaks
 them. ``encoder=hf`` on the command line replaces a group and drops the recipe's tweaks for it;
-``optim.lr=1e-3`` sets one key. Heads and encoders are named by registered name (``type:``), never
-by dotted path, so a shared YAML cannot import code; their keys are checked against the
-constructor. Values of files are read by a strict YAML loader (``0010`` stays a string), those of
-the command line as their keys expect (:func:`.registry.typed`), and all are merged by OmegaConf
-into the dataclasses below, which hold every key there is, its default and its range.
+``optim.lr=1e-3`` sets one key. Heads and encoders are named by registered name (``type:``), or as
+``FILE.py:NAME`` for code of the user's own (:mod:`..core.own`), which only a command or a YAML file
+of his names. Their keys are checked against the constructor. Values of files are read by a strict
+YAML loader (``0010`` stays a string), those of the command line as their keys expect
+(:func:`.registry.typed`), and all are merged by OmegaConf into the dataclasses below, which hold
+every key there is, its default and its range.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..core import registry, shipped
+from ..core import own, registry, shipped
 from ..core.errors import ConfigError, first_line, suggest
 from ..core.files import read_text
 from ..core.shipped import names, read_yaml
@@ -117,6 +118,8 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    # parts in files of the user's own, as FILE.py:NAME@DIGEST; filled in, not set
+    own: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers."""
@@ -145,6 +148,10 @@ class RunConfig:
         for key in ("init", "init_head"):
             if not d[key]:
                 del d[key]
+        # an edited file is another run, wherever it lies
+        d["own"] = {part: text.rpartition("@")[2] for part, text in self.own.items()}
+        if not d["own"]:
+            del d["own"]
         if not d["optim"]["min_steps"]:
             del d["optim"]["min_steps"]
         d["trainer"] = {"precision": d["trainer"]["precision"]}
@@ -348,7 +355,62 @@ def read_suite(name: str) -> dict[str, Any]:
         return read_group("suite", name)
     if not path.is_file():
         raise ConfigError(f"no suite file {name}; shipped suites: {', '.join(names('suite'))}")
-    return read_mapping(read_text(path, ConfigError), name)
+    raw = read_mapping(read_text(path, ConfigError), name)
+    if isinstance(raw.get("axes"), dict):
+        for key in OWN_KINDS.keys() & raw["axes"].keys():
+            raw["axes"][key] = adopted(key, raw["axes"][key], path.parent)
+    for key in ("baseline", "match_params"):
+        if own.is_own(raw.get(key)):
+            raw[key] = adopted("head", raw[key], path.parent)
+    if isinstance(raw.get("overrides"), list):
+        raw["overrides"] = [_adopted_word(item, path.parent) for item in raw["overrides"]]
+    return raw
+
+
+OWN_KINDS: dict[str, registry.Kind] = {"encoder": "encoders", "head": "heads", "corpus": "corpora"}
+"""Keys that name a part, which may be one of the user's own."""
+
+
+def adopted(key: str, value: Any, beside: Path | None = None) -> Any:
+    """A value of ``head``, ``encoder`` or ``corpus``, with names for files of the user's own.
+
+    Args:
+        key: of them.
+        value: a name, ``FILE.py:NAME``, or a list of such; anything else stays.
+        beside: folder of the YAML file that says so.
+
+    Raises:
+        ConfigError: see :func:`.own.adopt`.
+    """
+    if isinstance(value, list):
+        return [adopted(key, v, beside) for v in value]
+    return own.adopt(OWN_KINDS[key], value, beside=beside) if own.is_own(value) else value
+
+
+def _adopted_word(item: Any, beside: Path) -> Any:
+    key, eq, value = item.partition("=") if isinstance(item, str) else ("", "", "")
+    if key not in OWN_KINDS or not own.is_own(value) or value.startswith("["):
+        return item
+    return f"{key}{eq}{adopted(key, value, beside)}"
+
+
+def _adopt_base(base: Mapping[str, Any], beside: Path | None) -> dict[str, Any]:
+    """A recipe's content, with names for files of the user's own; such a head is picked."""
+    found = dict(base)
+    groups = dict(found["groups"]) if isinstance(found.get("groups"), dict) else None
+    for key in ("head", "encoder"):
+        if groups and key in groups:
+            groups[key] = adopted(key, groups[key], beside)
+        node = found.get(key)
+        if isinstance(node, dict) and own.is_own(node.get("type")):
+            name = adopted(key, node["type"], beside)
+            found[key] = {**node, "type": name}
+            groups = {**(groups or {}), key: name}
+    if groups is not None:
+        found["groups"] = groups
+    if "corpus" in found:
+        found["corpus"] = adopted("corpus", found["corpus"], beside)
+    return found
 
 
 def read_group(group: str, name: str) -> dict[str, Any]:
@@ -407,7 +469,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
             raise ConfigError(
                 f"no recipe file {recipe}; shipped recipes: {', '.join(names('recipe'))}"
             )
-        base = read_mapping(read_text(path, ConfigError), recipe)
+        base = _adopt_base(read_mapping(read_text(path, ConfigError), recipe), path.parent)
     else:
         base = read_group("recipe", recipe)
     return compose({**base, "recipe": recipe}, words(overrides))
@@ -513,6 +575,7 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
         (k, _read(k, v, str | dict[str, Any]) if k in GROUPS and isinstance(v, Typed) else v)
         for k, v in overrides
     ]
+    overrides = [(k, _adopt_typed(k, v)) for k, v in overrides]
     groups = base.pop("groups", None) or {}
     if not isinstance(groups, dict):
         raise ConfigError(f"groups is '{groups}'; write groups: {{encoder: NAME, head: NAME}}")
@@ -561,6 +624,17 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     return resolve(merge(merged))
 
 
+def _adopt_typed(key: str, value: Any) -> Any:
+    """The value of an override, with names for files of the user's own."""
+    part = key.removesuffix(".type")
+    if part not in OWN_KINDS:
+        return value
+    if part == "corpus" and isinstance(value, Typed) and ".py" in value:
+        value = _read(key, value, str | list[str])
+    found = adopted(part, str(value) if isinstance(value, Typed) else value)
+    return Typed(found) if isinstance(value, Typed) else found
+
+
 def resolve(cfg: RunConfig) -> RunConfig:
     """Fill a corpus' default protocol and taxonomy in and check every name and knob."""
     check_ranges(cfg)
@@ -575,13 +649,13 @@ def resolve(cfg: RunConfig) -> RunConfig:
     if not cfg.corpus and not cfg.data.manifest:
         raise ConfigError("no corpus chosen; add corpus=NAME, or data.manifest=FILE")
     if len(cfg.corpus) == 1:
-        info = read_group("corpus", cfg.corpus[0])
-        cfg.protocol = cfg.protocol or info.get("protocol")
-        # the corpus' classes are those of its emotions; an attribute's are what it holds
-        from ...datamodules.info import ATTRIBUTES
+        from ...datamodules.info import ATTRIBUTES, CorpusInfo
 
+        info = CorpusInfo.load(cfg.corpus[0])
+        cfg.protocol = cfg.protocol or info.protocol
+        # the corpus' classes are those of its emotions; an attribute's are what it holds
         if cfg.data.label not in ATTRIBUTES:
-            cfg.taxonomy = cfg.taxonomy or info.get("taxonomy")
+            cfg.taxonomy = cfg.taxonomy or info.taxonomy
     elif len(cfg.corpus) > 1:
         cfg.protocol = cfg.protocol or "loco"
         if cfg.taxonomy is None:
@@ -614,6 +688,13 @@ def resolve(cfg: RunConfig) -> RunConfig:
         registry.check_options(kind, node["type"], options)
         # every knob is written out: a changed default must not pass for an old run, nor 0 for 0.0
         node.update(registry.complete(kind, node["type"], options))
+    named: list[tuple[str, registry.Kind, str]] = [
+        ("encoder", "encoders", cfg.encoder["type"]),
+        ("head", "heads", cfg.head["type"]),
+        *((f"corpus {name}", "corpora", name) for name in cfg.corpus),
+    ]
+    told = {part: own.told(kind, name) for part, kind, name in named}
+    cfg.own = {part: text for part, text in told.items() if text}
     return cfg
 
 
@@ -640,6 +721,7 @@ def _corpora(given: Any) -> list[str]:
     """Names of corpora, however they are given."""
     if isinstance(given, Typed):
         given = _read("corpus", given, str | list[str])
+    given = adopted("corpus", given)
     return [given] if isinstance(given, str) else [str(c) for c in given or ()]
 
 

@@ -112,8 +112,8 @@ def load(
         revision: commit, tag or branch of a hub id.
         base: folder or hub id of the published encoder, if it is not found under the name that it
             was trained from; its weights must be the same.
-        made: ``encoder`` and ``head``, built as they were trained, if their classes are not
-            registered.
+        made: ``encoder`` and ``head``, if their classes are not registered: the class, which is
+            built with the options of the training, or one that you have built.
 
     Raises:
         CheckpointError: when it cannot be read, or does not fit the model that it describes.

@@ -399,8 +399,8 @@ class SERModule(L.LightningModule):
         checkpoint_path: str | Path,
         map_location: Any = None,
         *,
-        encoder: Encoder | None = None,
-        head: Head | None = None,
+        encoder: Encoder | type[Encoder] | None = None,
+        head: Head | type[Head] | None = None,
         base: str | None = None,
         revision: str | None = None,
         weights_only: bool = True,
@@ -415,7 +415,8 @@ class SERModule(L.LightningModule):
             checkpoint_path: a ``.ckpt`` file that Lightning's ``Trainer`` or ``serzoo train``
                 wrote, a run's folder, a folder that `serzoo save` wrote, or the hub id of one.
             map_location: device that the model is put on; the CPU by default.
-            encoder: built as it was trained, where its class is not registered.
+            encoder: if its class is not registered: the class, which is built with the options
+                of the training, or one that is built as it was trained.
             head: the same.
             base: folder or hub id of the published encoder, instead of its name.
             revision: commit, tag or branch, if the path is a hub id.

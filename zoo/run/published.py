@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,8 +86,12 @@ def _from_peft(name: str) -> str:
     return f"encoder.backbone.{found[1].removesuffix('.weight')}.default.weight"
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path, given: Collection[str] = ()) -> dict[str, Any]:
     """The checked content of a saved folder's ``config.json``.
+
+    Args:
+        folder: that was saved.
+        given: parts that the caller has a class for, whose names need not be registered.
 
     Raises:
         CheckpointError: when it is missing, damaged, not ours, of another format, or asks for
@@ -115,11 +119,11 @@ def read(folder: Path) -> dict[str, Any]:
             f"{path} lacks {', '.join(wrong)}, or holds something else there; fetch or save it "
             "again"
         )
-    _check_parts(config, path)
+    _check_parts(config, path, given)
     return config
 
 
-def _check_parts(config: Mapping[str, Any], path: Path) -> None:
+def _check_parts(config: Mapping[str, Any], path: Path, given: Collection[str]) -> None:
     parts: tuple[tuple[registry.Kind, str], ...] = (("encoders", "encoder"), ("heads", "head"))
     for kind, part in parts:
         name = config[part].get("type")
@@ -128,6 +132,9 @@ def _check_parts(config: Mapping[str, Any], path: Path) -> None:
                 f"{path} asks for {part} '{name}', which is no registered name; a saved model "
                 "names its parts and never code to import, so that nothing was imported"
             )
+        its_authors = part in (config["training"].get("own") or {})
+        if part in given or (its_authors and name not in registry.names(kind)):
+            continue  # checked against the class, or refused by its own words
         options = {k: v for k, v in config[part].items() if k != "type"}
         try:
             registry.check_options(kind, name, options)
@@ -190,8 +197,8 @@ def load(
         revision: commit, tag or branch of a hub id.
         base: folder or hub id of the published encoder, where it is not to be found under the
             name that it was trained from; its weights must be the same.
-        made: ``encoder`` and ``head``, built as they were trained, where their classes are not
-            registered; and what else :func:`.checkpoint.construct` takes.
+        made: ``encoder`` and ``head``, where their classes are not registered: the class, or one
+            that is built as it was trained; and what else :func:`.checkpoint.construct` takes.
 
     Raises:
         CheckpointError: when it cannot be read or does not fit the model that it describes.
@@ -224,7 +231,7 @@ def _load_folder(
         folder = _fetched(str(path), revision)
     elif revision is not None:
         raise CheckpointError(f"{path} is a folder and has no revision '{revision}'; leave it out")
-    config = read(folder)
+    config = read(folder, [part for part, what in made.items() if what is not None])
     keys = ("fingerprint", "head", "taxonomy", "taxonomy_fingerprint", "data", "published")
     parts = {"encoder": config["encoder"], "head": config["head"]}
     meta = {**{k: config[k] for k in keys}, "config": {**config["training"], **parts}}

@@ -111,7 +111,9 @@ def describe(module: SERModule, record: Record | None = None) -> dict[str, Any]:
         "weak_labels": meta.get("weak_labels"),
         "data": meta.get("data"),
         "speakers": meta.get("speakers"),
-        "training": {key: identity[key] for key in TRAINING} | {"head_name": cfg.called},
+        "training": {key: identity[key] for key in TRAINING}
+        | {"head_name": cfg.called}
+        | ({"own": cfg.own} if cfg.own else {}),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..core import registry
+from ..core import own, registry
 from ..core.encoder import Encoder
 from ..core.errors import CheckpointError, ConfigError, DataError, some
 from ..core.hub import weights_digest
@@ -126,6 +126,7 @@ class TrainedEncoder(Encoder):
         self._heard = {k: about[k] for k in ("model_type", "normalise") if k in about}
         if self.network.storable:
             self._heard |= self.network.extraction()
+        self._heard |= own.file_of(self.network)
         self._from = {
             "run": module.metadata.get("fingerprint"),
             "corpora": list(module.metadata["config"]["corpus"]),

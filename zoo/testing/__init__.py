@@ -1,27 +1,42 @@
-"""The contract kit: does a head keep what :class:`serzoo.zoo.Head` promises?
+"""The contract kit: does a head or an encoder keep what :mod:`serzoo.zoo` promises of it?
 
-For the heads of this package and for third parties alike; needs no test framework::
+For those of this package and for third parties alike; needs no test framework::
 
-    from serzoo.zoo.testing import check_head
+    from serzoo.zoo.testing import check_encoder, check_head
 
-    def test_my_head():
+    def test_mine():
         check_head(MyHead, hidden=16)
+        check_encoder(lambda: MyEncoder(dim=16))
 
-Every check is a function of a :class:`Case` (``checks.py``) and can be run by itself, as
-``CHECKS["padding"](Case(MyHead))``.
+Every check is a function of a :class:`Case` (``checks.py``) or of an :class:`EncoderCase`
+(``encoders.py``) and can be run by itself, as ``CHECKS["padding"](Case(MyHead))``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from ..core.encoder import Encoder
+from ..core.errors import ContractError
 from ..core.head import Head
 from ..core.taxonomy import Taxonomy
 from . import checks
-from .checks import Case, ContractError, check_widen
+from .checks import Case, check_widen
+from .encoders import ENCODER_CHECKS, EncoderCase
 
-__all__ = ["CHECKS", "SLOW_CHECKS", "Case", "ContractError", "check_head"]
+__all__ = [
+    "CHECKS",
+    "ENCODER_CHECKS",
+    "SLOW_CHECKS",
+    "Case",
+    "ContractError",
+    "EncoderCase",
+    "check_encoder",
+    "check_head",
+]
+
+_Case = TypeVar("_Case", Case, EncoderCase)
 
 CHECKS: dict[str, Callable[[Case], None]] = {
     "constructor": checks.check_constructor,
@@ -64,16 +79,34 @@ def check_head(
         ContractError: naming every failed check, each with what to do.
     """
     case = Case(cls, dim, knobs=knobs) if taxonomy is None else Case(cls, dim, taxonomy, knobs)
+    _run(cls.__name__, case, CHECKS | (SLOW_CHECKS if slow else {}))
+
+
+def check_encoder(make: Callable[[], Encoder]) -> None:
+    """Run every check of the contract on an encoder.
+
+    Args:
+        make: gives a new encoder each time: its class, or ``lambda: MyEncoder(dim=16)``, with
+            options that make a large one small.
+
+    Raises:
+        ContractError: naming every failed check, each with what to do.
+    """
+    _run(getattr(make, "__name__", "the encoder"), EncoderCase(make), ENCODER_CHECKS)
+
+
+def _run(name: str, case: _Case, wanted: dict[str, Callable[[_Case], None]]) -> None:
     failures: dict[str, str] = {}
     cause: Exception | None = None
-    for name, check in (CHECKS | (SLOW_CHECKS if slow else {})).items():
+    for key, check in wanted.items():
         try:
             check(case)
         except ContractError as error:
-            failures[name] = str(error)
-        except Exception as error:  # the head itself broke: report it beside the others
-            failures[name] = f"{type(error).__name__}: {error}"
+            failures[key] = str(error)
+        except Exception as error:  # what is checked broke: report it beside the others
+            failures[key] = f"{type(error).__name__}: {error}"
             cause = cause or error
     if failures:
-        lines = "\n".join(f"  {name}: {message}" for name, message in failures.items())
-        raise ContractError(f"{cls.__name__} breaks its contract:\n{lines}", failures) from cause
+        name = name if name != "<lambda>" else "the encoder"
+        lines = "\n".join(f"  {key}: {message}" for key, message in failures.items())
+        raise ContractError(f"{name} breaks its contract:\n{lines}", failures) from cause

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.errors import ConfigError, some
+from ..core.errors import ConfigError, ContractError, some
 from ..core.head import Head
 from ..core.taxonomy import Taxonomy
 from ..core.types import Frames, HeadLoss, Targets
@@ -24,18 +24,6 @@ from ..core.types import Frames, HeadLoss, Targets
 
 LENGTHS = (9, 1, 14, 6)  # frames; the single one is where a standard deviation has no gradient
 TOLERANCE = 1e-4  # relative to the largest score: rounding follows the largest terms of a sum
-
-
-class ContractError(AssertionError):
-    """A head breaks its contract.
-
-    Attributes:
-        failures: name of each failed check to its message.
-    """
-
-    def __init__(self, message: str, failures: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.failures = dict(failures or {})
 
 
 @dataclass(frozen=True)
@@ -115,7 +103,7 @@ def demand_close(a: Tensor, b: Tensor, message: str, scale: Tensor | None = None
     demand(
         gap <= allowed < math.inf,
         f"{message} (largest difference {gap:.3g}, allowed {allowed:.3g}, which is {TOLERANCE:g} "
-        f"of the largest score, {size:.3g})",
+        f"of the largest number, {size:.3g})",
     )
 
 
@@ -444,4 +432,7 @@ def check_overfits(case: Case, *, steps: int = 400, lr: float = 2e-3) -> None:
             )
             if accuracy >= 0.95:
                 return
-    raise ContractError(f"accuracy on 32 training utterances is {accuracy:.2f} after {steps} steps")
+    raise ContractError(
+        f"accuracy on 32 training utterances is {accuracy:.2f} after {steps} steps; it shall learn "
+        "them by heart: look at the loss, and at the rates in param_groups"
+    )

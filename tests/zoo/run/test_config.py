@@ -345,7 +345,7 @@ def test_the_recipe_s_name_is_not_part_of_the_fingerprint(tmp_path: Path) -> Non
 def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> None:
     identity = load().identity
     left_out = {f.name for f in fields(RunConfig)} - set(identity)
-    assert left_out == {"recipe", "head_name", "init", "init_head"}
+    assert left_out == {"recipe", "head_name", "init", "init_head", "own"}
     assert set(load("init=runs/a", "init_head=true").identity) - set(identity) == {
         *("init", "init_head"),
     }

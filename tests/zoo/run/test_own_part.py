@@ -1,0 +1,124 @@
+"""A head in a file of the user's own is trained, compared and loaded; no model imports it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from facts import says
+from serzoo.zoo import build_run, load
+from serzoo.zoo.cli import main
+from serzoo.zoo.compare.compare import compare
+from serzoo.zoo.core import own, registry
+from serzoo.zoo.core.errors import CheckpointError, ConfigError, DataWarning
+from serzoo.zoo.run import config
+from serzoo.zoo.run.model import Model
+from serzoo.zoo.run.train import train
+
+HEAD = """
+from serzoo.heads.classification import ClassificationHead
+
+
+class MyHead(ClassificationHead):
+    def __init__(self, dim: int, taxonomy, *, hidden: int = 4) -> None:
+        super().__init__(dim, taxonomy, hidden=hidden)
+"""
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is its own."""
+    for kind in registry._ADDED:
+        monkeypatch.setitem(registry._ADDED, kind, {})
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("own") / "my_head.py"
+    path.write_text(HEAD)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tiny_recipe: str, file: Path) -> Path:
+    """The folder of a run whose head lies in ``file``."""
+    cfg = config.load(tiny_recipe, [f"head={file}:MyHead", "head.hidden=5", "optim.epochs=1"])
+    entry = train(cfg)
+    assert entry["config"]["own"]["head"].startswith("my_head.py:MyHead@")
+    assert str(file.parent) not in json.dumps(entry["config"]["own"])
+    folder = Path(cfg.trainer.out) / "tiny" / f"my_head-{cfg.fingerprint}"
+    assert folder.is_dir()
+    return folder
+
+
+def test_a_model_imports_nothing_until_its_class_is_given(run: Path, file: Path) -> None:
+    registry._ADDED["heads"].clear()
+    before = set(sys.modules)
+    with pytest.raises(CheckpointError, match=says("my_head.py:MyHead", "head=MyHead", "--part")):
+        load(run)
+    assert not [name for name in set(sys.modules) - before if "serzoo_own" in name]
+    cls = own._run(file, "given").MyHead
+    assert load(run, head=cls).module.head.made_with[1]["hidden"] == 5
+    own.adopt("heads", f"{file}:MyHead")
+    assert isinstance(load(run), Model)
+
+
+def test_a_class_with_other_options_is_told(run: Path) -> None:
+    registry._ADDED["heads"].clear()
+    with pytest.raises(ConfigError, match=says("PrototypeHead", "'hidden'")):
+        load(run, head=registry.get("heads", "prototype"))
+
+
+def test_another_version_of_the_file_is_told(run: Path, file: Path, tmp_path: Path) -> None:
+    registry._ADDED["heads"].clear()
+    other = tmp_path / "my_head.py"
+    other.write_text(HEAD + "# edited\n")
+    own.adopt("heads", f"{other}:MyHead")
+    with pytest.warns(DataWarning, match=says("my_head.py", "another version")):
+        load(run)
+
+
+def test_a_saved_folder_needs_the_class_too(run: Path, file: Path, tmp_path: Path) -> None:
+    own.adopt("heads", f"{file}:MyHead")
+    saved = load(run).save(tmp_path / "saved", licence="mit")
+    assert 'load("FOLDER_OR_HUB_ID", head=MyHead)' in (saved / "README.md").read_text()
+    registry._ADDED["heads"].clear()
+    with pytest.raises(CheckpointError, match=says("my_head.py:MyHead", "head=MyHead")):
+        load(saved)
+    cls = own._run(file, "given").MyHead
+    assert load(saved, head=cls).taxonomy == load(run, head=cls).taxonomy
+
+
+def test_a_part_is_given_on_the_command_line(
+    run: Path, file: Path, tiny_speech: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry._ADDED["heads"].clear()
+    wave = str(next(tiny_speech.glob("*.wav")))
+    assert main(["predict", str(run), wave]) == 2
+    assert "--part" in capsys.readouterr().err
+    assert main(["predict", str(run), wave, "--part", f"{file}:MyHead"]) == 0
+
+
+def test_build_run_takes_classes(tiny_recipe: str, file: Path) -> None:
+    cls = own._run(file, "given").MyHead
+    module, _ = build_run(tiny_recipe, ["head.hidden=7"], head=cls)
+    assert type(module.head) is cls
+    assert module.head.made_with[1]["hidden"] == 7
+    assert module.metadata["config"]["own"]["head"].startswith("my_head.py:MyHead@")
+
+
+def test_workers_of_a_comparison_find_the_file(
+    tiny_recipe: str, file: Path, tmp_path: Path
+) -> None:
+    suite = file.parent / "two.yaml"
+    suite.write_text(
+        f"axes: {{recipe: [{tiny_recipe}], head: [./my_head.py:MyHead], fold: [0], seed: [1]}}\n"
+        "baseline: ./my_head.py:MyHead\noverrides: [optim.epochs=1]"
+    )
+    done = compare(str(suite), out=str(tmp_path), workers=1)
+    assert done["failed"] == 0
+    (record,) = (tmp_path / "two" / "cells").glob("*/record.json")
+    assert record.parent.name.startswith("tiny-logmel-my_head-f0-s1-")
+    assert json.loads(record.read_text())["config"]["head"]["type"] == "my_head"
