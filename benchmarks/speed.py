@@ -23,10 +23,10 @@ import encoding
 import stored
 import torch
 from serzoo.heads.classification import ClassificationHead
-from serzoo.heads.gen_ser.head.head import GenSERHead
-from serzoo.heads.selm.head import tree
-from serzoo.heads.selm.head.decoding import search
-from serzoo.heads.selm.head.head import SELMHead
+from serzoo.heads.gen_ser.head import GenSERHead
+from serzoo.heads.selm import tree
+from serzoo.heads.selm.decoding import search
+from serzoo.heads.selm.head import SELMHead
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Frames, Targets

@@ -6,7 +6,7 @@ import pytest
 import torch
 from close import assert_like
 from serzoo.heads.controls import PrototypeHead, RegressCodesHead
-from serzoo.heads.gen_ser.head.head import GenSERHead
+from serzoo.heads.gen_ser.head import GenSERHead
 from serzoo.zoo.core import registry
 from serzoo.zoo.core.shipped import read
 from serzoo.zoo.core.taxonomy import Taxonomy

@@ -10,9 +10,9 @@ from close import assert_like
 from facts import says
 from serzoo.heads.classification import ClassificationHead
 from serzoo.heads.controls import PrototypeHead, RegressCodesHead
-from serzoo.heads.gen_ser.head.codes import build_codes, gram
-from serzoo.heads.gen_ser.head.head import GenSERHead
-from serzoo.heads.selm.head.head import SELMHead
+from serzoo.heads.gen_ser.codes import build_codes, gram
+from serzoo.heads.gen_ser.head import GenSERHead
+from serzoo.heads.selm.head import SELMHead
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.head import Head
 from serzoo.zoo.core.taxonomy import Taxonomy

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 from facts import says
-from serzoo.heads.gen_ser.head.codes import (
+from serzoo.heads.gen_ser.codes import (
     build_codes,
     condition,
     decision_flips,
@@ -20,7 +20,7 @@ from serzoo.heads.gen_ser.head.codes import (
     sinusoidal_codes,
     warn_of_alike,
 )
-from serzoo.heads.gen_ser.head.head import GenSERHead
+from serzoo.heads.gen_ser.head import GenSERHead
 from serzoo.zoo.cli import main
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy

@@ -7,8 +7,8 @@ import warnings
 import pytest
 import torch
 from close import assert_ranked_alike
-from serzoo.heads.gen_ser.head.codes import similarity, sinusoidal_codes
-from serzoo.heads.gen_ser.head.head import GenSERHead
+from serzoo.heads.gen_ser.codes import similarity, sinusoidal_codes
+from serzoo.heads.gen_ser.head import GenSERHead
 from serzoo.zoo.testing import Case
 from torch import nn
 

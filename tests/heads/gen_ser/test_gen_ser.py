@@ -9,10 +9,10 @@ import pytest
 import torch
 from close import assert_like
 from facts import says
-from serzoo.heads.gen_ser.head.codes import similarity
-from serzoo.heads.gen_ser.head.head import GenSERHead
-from serzoo.heads.gen_ser.head.networks import TransportNetwork
-from serzoo.heads.gen_ser.head.path import bridge_std, logistic_mean
+from serzoo.heads.gen_ser.codes import similarity
+from serzoo.heads.gen_ser.head import GenSERHead
+from serzoo.heads.gen_ser.networks import TransportNetwork
+from serzoo.heads.gen_ser.path import bridge_std, logistic_mean
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Frames, Targets

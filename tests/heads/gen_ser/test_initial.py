@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 from close import assert_like
-from serzoo.heads.gen_ser.head.head import GenSERHead
-from serzoo.heads.gen_ser.head.state import FrameState, Standardise, UtteranceState, masked_mean
+from serzoo.heads.gen_ser.head import GenSERHead
+from serzoo.heads.gen_ser.state import FrameState, Standardise, UtteranceState, masked_mean
 from serzoo.zoo.core.types import Frames, Targets
 from serzoo.zoo.testing import Case
 

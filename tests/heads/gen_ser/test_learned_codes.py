@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from close import assert_like
-from serzoo.heads.gen_ser.head.codes import similarity
-from serzoo.heads.gen_ser.head.head import GenSERHead
+from serzoo.heads.gen_ser.codes import similarity
+from serzoo.heads.gen_ser.head import GenSERHead
 from serzoo.zoo.testing import Case
 from torch import nn
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from close import assert_like
-from serzoo.heads.gen_ser.head.codes import gram
-from serzoo.heads.gen_ser.head.head import GenSERHead
-from serzoo.heads.gen_ser.head.path import bridge_std, logistic_mean
+from serzoo.heads.gen_ser.codes import gram
+from serzoo.heads.gen_ser.head import GenSERHead
+from serzoo.heads.gen_ser.path import bridge_std, logistic_mean
 from serzoo.zoo.core.types import Frames, Targets
 from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.run.module import SERModule

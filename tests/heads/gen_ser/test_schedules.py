@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from serzoo.heads.gen_ser.head.path import (
+from serzoo.heads.gen_ser.path import (
     TAPER,
     Path,
     bridge_std,

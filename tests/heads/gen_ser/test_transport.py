@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from close import assert_like
-from serzoo.heads.gen_ser.head.networks import (
+from serzoo.heads.gen_ser.networks import (
     ATTENTION_HEADS,
     TransportNetwork,
     TransportTransformer,

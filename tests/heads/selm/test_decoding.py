@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from close import assert_like, decided
-from serzoo.heads.selm.head.decoding import Written, allowed_tokens, best_by_class
-from serzoo.heads.selm.head.language import LanguageModel
+from serzoo.heads.selm.decoding import Written, allowed_tokens, best_by_class
+from serzoo.heads.selm.language import LanguageModel
 from torch import Tensor
 
 

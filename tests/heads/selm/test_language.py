@@ -10,8 +10,8 @@ import pytest
 import torch
 from close import assert_like
 from facts import says
-from serzoo.heads.selm.head.language import PAIRS_AT_ONCE, LanguageModel
-from serzoo.heads.selm.head.spelling import ByteTokenizer
+from serzoo.heads.selm.language import PAIRS_AT_ONCE, LanguageModel
+from serzoo.heads.selm.spelling import ByteTokenizer
 from serzoo.zoo.core.errors import ConfigError
 from tiny_lm import save_gpt2, save_llama
 from tokenizers import Tokenizer, models, pre_tokenizers

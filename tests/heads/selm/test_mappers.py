@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from close import assert_like
-from serzoo.heads.selm.head.head import SELMHead
-from serzoo.heads.selm.head.mappers import AudioMapper, TextMapper, segment_means
+from serzoo.heads.selm.head import SELMHead
+from serzoo.heads.selm.mappers import AudioMapper, TextMapper, segment_means
 from serzoo.zoo.core.types import Frames
 from serzoo.zoo.testing import Case
 from torch import nn

@@ -9,8 +9,8 @@ import pytest
 import torch
 from close import assert_like
 from facts import says
-from serzoo.heads.selm.head.head import SELMHead
-from serzoo.heads.selm.head.mappers import AudioMapper
+from serzoo.heads.selm.head import SELMHead
+from serzoo.heads.selm.mappers import AudioMapper
 from serzoo.zoo.core import registry
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.shipped import read

@@ -13,8 +13,8 @@ from close import assert_like, decided
 from facts import says
 from safetensors import safe_open
 from serzoo import zoo
-from serzoo.heads.selm.head.head import SELMHead
-from serzoo.heads.selm.head.language import LanguageModel
+from serzoo.heads.selm.head import SELMHead
+from serzoo.heads.selm.language import LanguageModel
 from serzoo.zoo import save_pretrained
 from serzoo.zoo.core.errors import CheckpointError, ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy

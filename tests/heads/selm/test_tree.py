@@ -8,9 +8,9 @@ import pytest
 import torch
 from close import assert_like
 from facts import says
-from serzoo.heads.selm.head import tree as trees
-from serzoo.heads.selm.head.language import LanguageModel
-from serzoo.heads.selm.head.tree import attention, plant
+from serzoo.heads.selm import tree as trees
+from serzoo.heads.selm.language import LanguageModel
+from serzoo.heads.selm.tree import attention, plant
 from serzoo.zoo.core.errors import ConfigError
 from torch import Tensor
 

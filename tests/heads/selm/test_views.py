@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from close import assert_like
-from serzoo.heads.selm.head.head import SELMHead
-from serzoo.heads.selm.head.views import NUMBERS, Views
+from serzoo.heads.selm.head import SELMHead
+from serzoo.heads.selm.views import NUMBERS, Views
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Targets

@@ -431,7 +431,7 @@ def test_another_published_encoder_is_refused(tiny_hf, tmp_path, tuning):
 
 
 def test_another_language_model_is_refused(tmp_path, monkeypatch):
-    from serzoo.heads.selm.head.head import SELMHead
+    from serzoo.heads.selm.head import SELMHead
 
     # as a published one: not saved, but built again (here: from the seed)
     roots = {"language.model": lambda head: head.language.model}
