@@ -156,7 +156,7 @@ def new_folder(folder: Path, ours: Collection[str]) -> Iterator[Path]:
     shutil.rmtree(old)
 
 
-# -- text and JSON --------------------------------------------------------------------------------
+# -- text and JSON -------------------------------------------------------------------------------
 #
 # Encodings are never guessed silently. UTF-8, with or without a byte order mark, and UTF-16 are
 # recognised. Only tables may also be in an older encoding (``old=True``): Windows-1252, if no byte
@@ -366,7 +366,10 @@ def _encoding(data: bytes) -> str:
 
 
 def _old(data: bytes, where: str | Path, error: type[SerzooError], found: str, remedy: str) -> str:
-    """Windows-1252, unless some of the bytes are UTF-8: then one of the two is damage."""
+    """Decode Windows-1252.
+
+    Refuse bytes that are partly UTF-8, because the file is damaged or mixed.
+    """
     if re.search(r"[^\x00-\x7f\udc80-\udcff]", data.decode("utf-8", errors="surrogateescape")):
         raise error(
             f"{found} is not UTF-8, but other characters of the file are: two texts were "
