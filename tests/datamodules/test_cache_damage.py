@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from serzoo.datamodules.catalog import open_corpora, recheck
-from serzoo.datamodules.synthetic.generate.generate import ensure_synthetic
+from serzoo.datamodules.synthetic.generate import ensure_synthetic
 from serzoo.zoo.core.errors import DataWarning
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {

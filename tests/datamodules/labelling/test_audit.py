@@ -17,8 +17,8 @@ from serzoo.datamodules.labelling.label import label
 from serzoo.datamodules.labelling.select import reachable
 from serzoo.datamodules.labelling.wording import Said, beside, compare, control, shuffles
 from serzoo.datamodules.manifest import Utterance, read_manifest, write_manifest
-from serzoo.datamodules.synthetic.generate.acting import speaker, takes
-from serzoo.datamodules.synthetic.generate.talking import sayings, talker
+from serzoo.datamodules.synthetic.acting import speaker, takes
+from serzoo.datamodules.synthetic.talking import sayings, talker
 from serzoo.zoo import cli
 from serzoo.zoo.core.errors import ConfigError, DataError
 from serzoo.zoo.core.taxonomy import Taxonomy

@@ -10,16 +10,16 @@ import pytest
 import soundfile
 from facts import says
 from serzoo.datamodules.corpora.synthetic import prepare
-from serzoo.datamodules.synthetic.generate import generate as synthetic
-from serzoo.datamodules.synthetic.generate.acting import (
+from serzoo.datamodules.synthetic import generate as synthetic
+from serzoo.datamodules.synthetic.acting import (
     EMOTIONS,
     NEUTRAL_WORDED,
     WORDED,
     speaker,
     takes,
 )
-from serzoo.datamodules.synthetic.generate.espeak import ACCENTS, Espeak
-from serzoo.datamodules.synthetic.generate.generate import act, ensure_synthetic, generate
+from serzoo.datamodules.synthetic.espeak import ACCENTS, Espeak
+from serzoo.datamodules.synthetic.generate import act, ensure_synthetic, generate
 from serzoo.zoo.core.errors import ConfigError, DataError
 
 pytest.importorskip("espeakng_loader", reason="needs the extra quickstart")
@@ -38,7 +38,7 @@ def small(tmp_path_factory):
 def test_another_process_writes_the_same_bytes(small, tmp_path):
     code = (
         "import sys; from pathlib import Path; "
-        "from serzoo.datamodules.synthetic.generate import generate;"
+        "from serzoo.datamodules.synthetic import generate;"
         "generate(Path(sys.argv[1]), utterances=3, speakers=2)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "again")], check=True, timeout=120)

@@ -10,10 +10,10 @@ from serzoo.datamodules.catalog import open_corpora
 from serzoo.datamodules.corpora import synthetic as acted_reader
 from serzoo.datamodules.corpora.synthetic_talk import prepare
 from serzoo.datamodules.info import canonical_label
-from serzoo.datamodules.synthetic.generate.acting import EMOTIONS, NEUTRAL_WORDED, WORDED, speaker
-from serzoo.datamodules.synthetic.generate.espeak import Espeak
-from serzoo.datamodules.synthetic.generate.generate import act, generate
-from serzoo.datamodules.synthetic.generate.talking import SENTENCES, sayings, talker
+from serzoo.datamodules.synthetic.acting import EMOTIONS, NEUTRAL_WORDED, WORDED, speaker
+from serzoo.datamodules.synthetic.espeak import Espeak
+from serzoo.datamodules.synthetic.generate import act, generate
+from serzoo.datamodules.synthetic.talking import SENTENCES, sayings, talker
 from serzoo.zoo.core.errors import ConfigError, DataError
 
 pytest.importorskip("espeakng_loader", reason="needs the extra quickstart")
