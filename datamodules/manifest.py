@@ -199,7 +199,7 @@ def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
 
 
 def is_inside(audio: str) -> bool:
-    """Return whether a manifest's path is relative, has forward slashes, and stays below its root."""
+    """Return whether a manifest's path is relative, has forward slashes, and stays in its root."""
     parts = PurePosixPath(audio).parts
     return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in audio
 
