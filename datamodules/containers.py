@@ -94,7 +94,9 @@ class Patched:
     """
 
     def __init__(self, file: IO[bytes], claim: Claim) -> None:
-        self.file, self.head, self.skip = file, claim.head, claim.skip
+        self.file = file
+        self.head = claim.head
+        self.skip = claim.skip
         self.position = 0
         self.size = file.seek(0, io.SEEK_END) - self.skip + len(self.head)
 

@@ -54,7 +54,9 @@ class SpeechDataset(Dataset[Batch]):
         self.weights = torch.tensor(weights if weights is not None else [1.0] * n_classes)
         self.trust = None if trust is None else torch.tensor(list(trust), dtype=torch.float32)
         self.soft = None if soft is None else torch.from_numpy(soft).float()
-        self.roots, self.max_seconds, self.text = roots, max_seconds, text
+        self.roots = roots
+        self.max_seconds = max_seconds
+        self.text = text
         self.corruption: Corruption | None = None
         self.use(store)
 

@@ -75,8 +75,13 @@ class Filling:
         seconds: dict[str, float],
         wave: Callable[[Utterance], Tensor],
     ) -> None:
-        self.encoder, self.shards, self.dtype, self.device = encoder, shards, dtype, device
-        self.utterances, self.seconds, self.wave = utterances, seconds, wave
+        self.encoder = encoder
+        self.shards = shards
+        self.dtype = dtype
+        self.device = device
+        self.utterances = utterances
+        self.seconds = seconds
+        self.wave = wave
         self.rate = encoder.bytes_per_second
 
     @torch.no_grad()

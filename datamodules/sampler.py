@@ -81,7 +81,10 @@ class BucketSampler(ShardingSampler):
         pool: int = 8,
     ) -> None:
         self.seconds = np.asarray(seconds, dtype=float)
-        self.size, self.budget, self.seed, self.jitter = size, budget, seed, jitter
+        self.size = size
+        self.budget = budget
+        self.seed = seed
+        self.jitter = jitter
         super().__init__(rank, world)
         self.world, self.pool = world, pool
         # enough batches for a few draws, and for the sorted order, the fallback of any draw

@@ -75,7 +75,10 @@ class SpeechDataModule(L.LightningDataModule):
         text: bool = False,
     ) -> None:
         super().__init__()
-        self.speech, self.split, self.taxonomy, self.label = speech, split, taxonomy, label
+        self.speech = speech
+        self.split = split
+        self.taxonomy = taxonomy
+        self.label = label
         self.batch_size, self.batch_seconds = batch_size, batch_seconds
         self.workers, self.seed = workers, seed
         parts: dict[str, list[Utterance]] = {p: getattr(split, p) for p in PARTS}

@@ -213,7 +213,9 @@ class _Model(Recogniser):
     windowed = False  # whether all is padded to one length anyway
 
     def __init__(self, loaded: Loaded, revision: str | None) -> None:
-        self.loaded, self.model, self.source = loaded, loaded.model, loaded.source
+        self.loaded = loaded
+        self.model = loaded.model
+        self.source = loaded.source
         options = {"revision": revision, "trust_remote_code": False}
         self.extractor: Any = AutoFeatureExtractor.from_pretrained(loaded.path, **options)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(loaded.path, **options)

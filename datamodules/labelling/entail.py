@@ -70,7 +70,9 @@ class Entail(Stage):
                 f"taxonomy '{taxonomy.name}' says two of its classes alike "
                 f"({', '.join(taxonomy.forms)}), so that no sentence tells them apart"
             )
-        self.scorer, self.taxonomy, self.chunk = scorer, taxonomy, chunk
+        self.scorer = scorer
+        self.taxonomy = taxonomy
+        self.chunk = chunk
         self.templates, self.prior = list(templates), prior
         labels = [members for _, members in taxonomy.members]
         self.hypotheses = hypotheses(self.templates, taxonomy.forms, labels)

@@ -161,7 +161,9 @@ class GenSERHead(Head):
                 "network=transformer attends over frames, but state=utterance has none; set "
                 "state=frames, or network=mlp"
             )
-        self.objective, self.times, self.decision = objective, times, decision
+        self.objective = objective
+        self.times = times
+        self.decision = decision
         self.draws, self.source_share = draws, source_share
         self.by_frames = state == "frames"
         self.coding: Any = {"codes": codes, "spacing": spacing, "base": base, "order": order}

@@ -259,7 +259,9 @@ class Sampler(nn.Module):
         super().__init__()
         self.path: Path = path
         self.objective: ObjectiveName = objective
-        self.start, self.steps, self.by_frames = start, steps, by_frames
+        self.start = start
+        self.steps = steps
+        self.by_frames = by_frames
         noise = None
         if noise_draws and steps > 1 and path.noisy:
             drawn = steps - 1 if kind == "sde" else 1

@@ -97,7 +97,10 @@ class Views:
             raise ConfigError(
                 f"low_below={low} and high_from={high}; give 0 < low_below < high_from < 1"
             )
-        self.trained, self.dimensions, self.low, self.high = trained, dimensions, low, high
+        self.trained = trained
+        self.dimensions = dimensions
+        self.low = low
+        self.high = high
         asked = {CATEGORICAL: prompt, **PROMPTS, **prompts}
         self.all = [
             View(name, float(weights[name]), tuple(_listed(asked[name])))

@@ -221,7 +221,9 @@ class HFEncoder(Encoder):
                 "or more, the decay above 0 and at most 1"
             )
         loaded = load_speech_model(name, revision)
-        self.name, self.revision, self.tuning = name, revision, tuning
+        self.name = name
+        self.revision = revision
+        self.tuning = tuning
         self.layer_decay, self.checkpointing = layer_decay, checkpointing
         self.backbone = loaded.model
         self.family = FAMILIES[loaded.model.config.model_type](loaded.model, loaded.normalise)

@@ -215,7 +215,9 @@ class OnMel(Encoder):
     ) -> None:
         super().__init__()
         self.dim, self.low_precision = dim, bfloat16
-        self.stretch, self.shift, self.masks = stretch, shift, masks
+        self.stretch = stretch
+        self.shift = shift
+        self.masks = masks
         self.frontend = LogMel(bands)
 
     def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
