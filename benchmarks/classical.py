@@ -113,7 +113,10 @@ class Anchor:
         return fitted.table(test, self._of(test), data.taxonomy.classes), fitted
 
     def _adapted(self, record: dict[str, Any]) -> tuple[PredictionTable, Fitted]:
-        """Of a support; without a shot, the SVM of the source."""
+        """Return the table of an adaptation to a support.
+
+        Without a shot, that of the source's SVM.
+        """
         source = read_record(Path(record["source"]["path"]))
         if source is None:
             raise DataError(

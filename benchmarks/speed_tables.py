@@ -8,7 +8,7 @@ from typing import Any
 
 
 def speed(folder: Path) -> str:
-    """All of them, under one heading; empty where there are no records."""
+    """Return all speed tables under one heading; "" if there are no records."""
 
     def read(name: str) -> Any:
         path = folder / f"{name}.json"

@@ -112,8 +112,8 @@ def one_spelling(
     if unknown:
         listed = ", ".join(f"'{w}' ({counts[w]})" for w in sorted(unknown))
         told.append(
-            f"{listed} stand for no label: {sum(counts[w] for w in unknown)} utterances are "
-            f"unlabelled; if one is meant as a label, say so: rename={{{unknown[0]}: neutral}}"
+            f"{listed} are read as no label: {sum(counts[w] for w in unknown)} utterances are "
+            f"unlabelled; if one is a label, set for example rename={{{unknown[0]}: neutral}}"
         )
     return found, told
 

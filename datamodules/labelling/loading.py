@@ -1,4 +1,4 @@
-"""Published models that label speech: by hub id or local folder, safetensors only, no code."""
+"""Load published models for labelling: by hub id or local folder, safetensors only, no code."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model, ready to run, and what identifies it.
+    """A model that is ready to run, and its identity.
 
     Attributes:
-        model: of ``transformers``, in evaluation mode, without gradients.
+        model: a model of ``transformers``, in evaluation mode, without gradients.
         path: folder or hub id, for tokenizers and feature extractors.
         name: hub id, or the folder's name.
         revision: 12 digits of the hub's commit, or ``local``.
-        weights: 12 digits that tell what was really loaded.
+        weights: 12 digits of a hash of the loaded weights.
     """
 
     model: Any
@@ -44,20 +44,20 @@ class Loaded:
         return f"{self.name}@{self.weights if self.revision == 'local' else self.revision}"
 
     def settings(self) -> dict[str, Any]:
-        """As stages keep it; a folder may move, since its weights tell what it is."""
+        """Return the settings for a stage; a folder may move, because its weights identify it."""
         return {"model": self.name, "revision": self.revision, "weights": self.weights}
 
 
 def read_config(name: str, revision: str | None, setting: str) -> Any:
-    """The configuration of a model.
+    """Return the configuration of a model.
 
     Args:
         name: hub id or local folder.
         revision: commit, tag or branch of a hub id; None = its main branch.
-        setting: that named it, for messages: ``asr``.
+        setting: the setting that named it, for messages: ``asr``.
 
     Raises:
-        ConfigError: it cannot be found or read, or needs code of its own.
+        ConfigError: if it cannot be found or read, or needs its own code.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -93,22 +93,22 @@ def load(
     dtype: str = "float32",
     device: str | torch.device = "cpu",
 ) -> Loaded:
-    """A model of one of the classes of ``transformers``.
+    """Return a model of one of the classes of ``transformers``.
 
     Args:
         auto: such as ``AutoModelForCTC``.
         name: hub id or local folder.
         revision: commit, tag or branch of a hub id.
-        setting: that named it, for messages.
+        setting: the setting that named it, for messages.
         dtype: one of :data:`DTYPES`.
-        device: where it shall run.
+        device: device of the model.
 
     Raises:
-        ConfigError: it cannot be loaded, has weights in pickle only, or lacks some.
+        ConfigError: if it cannot be loaded, has only pickled weights, or lacks some weights.
     """
     config = read_config(name, revision, setting)
     if dtype not in DTYPES:
-        raise ConfigError(f"there is no number format '{dtype}'; have {', '.join(DTYPES)}")
+        raise ConfigError(f"unknown number format '{dtype}'; give one of {', '.join(DTYPES)}")
     folder = Path(name).expanduser()
     path = str(folder) if folder.is_dir() else name
     try:
@@ -127,8 +127,8 @@ def load(
     if missing := sorted(report["missing_keys"]):
         raise ConfigError(
             f"the weights of {setting}={name} lack {len(missing)} that it needs "
-            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}), and random ones "
-            "would take their place; was it trained for another task?"
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}), so random ones "
+            "would replace them; was it trained for another task?"
         )
     model.requires_grad_(False).eval()
     weights = weights_digest(model)
@@ -140,7 +140,7 @@ def load(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars, no warnings: no table of another task's weights that stay behind, for one."""
+    """Context without bars and warnings of ``transformers``, for example about unused weights."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -153,7 +153,7 @@ def devices(trial: Trial) -> Iterator[Finding]:
     if refusal := refused_devices(trial.cfg):
         yield error(f"{refusal} (the checks above ran in one process on {kind})")
         return
-    several = f" on each of {t.num_nodes} machines, of which this is one" if t.num_nodes > 1 else ""
+    several = f" on each of {t.num_nodes} machines, including this one" if t.num_nodes > 1 else ""
     found = f"{t.devices} of {number} {kind} devices"
     if kind == "cpu":
         each = t.threads or max(1, torch.get_num_threads() // t.devices)
