@@ -247,8 +247,8 @@ def decode(
     if "\0" in text:
         line = _line(text[: text.index("\0")])
         raise error(
-            f"{where}, line {line}: found a NUL byte, but text has none; the file was damaged, or "
-            f"not written to its end: {remedy}"
+            f"{where}, line {line}: a NUL byte, but text has none; the file was damaged, or not "
+            f"written to its end: {remedy}"
         )
     return text, name
 
