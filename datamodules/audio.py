@@ -152,7 +152,7 @@ def parse_channel(channel: str | int | None) -> int | None:
         return 1
     text = str(channel)
     if isinstance(channel, bool) or not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise ConfigError(f"channel is '{channel}'; give mean, first, or a number from 1")
+        raise ConfigError(f"channel is '{channel}'; have mean, first, or a number from 1")
     return int(text)
 
 
