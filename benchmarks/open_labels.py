@@ -58,7 +58,7 @@ def closed(table: PredictionTable, seen: list[str]) -> PredictionTable:
 
 
 def numbers_of(table: PredictionTable, trained: Taxonomy, wanted: Taxonomy) -> dict[str, Any]:
-    """Of seeds pooled: an utterance once per seed."""
+    """Return the numbers of pooled seeds: each utterance counts once per seed."""
     part = closed(table, seen_classes(trained, wanted))
     return {
         **open_numbers(table, trained, wanted),

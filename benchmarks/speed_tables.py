@@ -10,7 +10,7 @@ from serzoo.zoo.core.table import Cell, Line, Table, cell, span, span_cell
 
 
 def speed(folder: Path) -> str:
-    """All of them, under one heading; empty where there are no records."""
+    """Return all speed tables under one heading; "" if there are no records."""
 
     def read(name: str) -> Any:
         path = folder / f"{name}.json"

@@ -31,7 +31,7 @@ class Scale:
 
     @classmethod
     def of(cls, x: Values) -> Scale:
-        """Of ``[N, F]``."""
+        """Return the scale of ``[N, F]`` features."""
         with warnings.catch_warnings():  # of a feature that is NaN everywhere
             warnings.simplefilter("ignore", RuntimeWarning)
             mean = np.nan_to_num(np.nanmean(x, axis=0))

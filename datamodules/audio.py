@@ -1,4 +1,10 @@
-"""Audio files to samples: any container that libsndfile reads, any rate, any channels."""
+"""Read audio files as samples: any container that libsndfile reads, any rate, any channels.
+
+:func:`read_audio` and :func:`read_utterance` give float32 mono samples at 16 kHz, :func:`decode`
+the samples at the file's own rate, and :func:`stream_audio` a long file in pieces. :class:`Level`
+refuses samples without audible sound. :func:`mean_loss` measures how much the mean of channels
+loses. Every refusal is an :class:`AudioError` with a short reason, by which refusals are counted.
+"""
 
 from __future__ import annotations
 
@@ -18,32 +24,35 @@ from .containers import Claim, Patched, claim, mp3_claim
 from .manifest import Utterance
 from .placeholders import problem
 
-# ---- How far the channels of a recording are the same sound.
+# -- do the channels of a recording hold the same sound? -----------------------------------------
 
-BANDS = (250, 500, 1000, 2000, 4000)  # Hz, middles of the octaves that carry speech
-QUIET = 30.0  # dB below the loudest octave; what is quieter is noise, and channels differ in noise
-FAINT = 20.0  # dB below the loudest channel of an octave; less does no harm to the mean
-LOSS = 2.0  # dB, between 0, the same sound, and 3, two sounds (all of these are our choice)
-CHUNK = 2**16  # samples whose spectrum is taken at a time
+# all of these are our choice
+BANDS = (250, 500, 1000, 2000, 4000)  # Hz, centres of the octaves of speech
+QUIET = 30.0  # dB below the loudest octave; quieter octaves are noise, which differs by channel
+FAINT = 20.0  # dB below the loudest channel of an octave; fainter channels do not harm the mean
+LOSS = 2.0  # dB, between 0 (the same sound) and 3 (two sounds)
+CHUNK = 2**16  # samples per spectrum
 
 
 def mean_loss(samples: npt.NDArray[np.float32], rate: int) -> float:
-    """Decibels by which the mean of channels is weaker than that of channels which agree.
+    """Return how many dB weaker the mean of the channels is than the mean of equal channels.
 
-    Measured in the octaves from 250 to 4000 Hz, of channels brought to one level, and averaged over
-    the octaves within 30 dB of the loudest, so that low notes, where a short delay does no harm, do
-    not decide alone. In each octave a channel counts if it is within 20 dB of the loudest.
+    It is measured in the octaves from 250 to 4000 Hz, after the channels were brought to one
+    level, and averaged over the octaves within 30 dB of the loudest one. So low notes, for which a
+    short delay does no harm, do not decide alone. In each octave a channel counts if it is within
+    20 dB of the loudest channel.
 
-    The same sound at any levels loses nothing, nor does one channel beside silence. Two sounds lose
-    3 dB, as do two speakers of a call. A copy that comes later, as from a second microphone, loses
-    some octaves almost wholly (a comb filter); an inverted copy loses everything.
+    The same sound at different levels loses nothing, and neither does one channel with a silent
+    one. Two different sounds lose 3 dB, for example two speakers of a call. A delayed copy, as from
+    a second microphone, loses some octaves almost completely (a comb filter). An inverted copy
+    loses everything.
 
     Args:
         samples: ``[S, channels]``, finite.
-        rate: of these, in Hz.
+        rate: sample rate, in Hz.
 
     Returns:
-        0 for one channel, or if nothing is to be heard; at most 60.
+        0 for one channel, or if there is no sound; at most 60.
     """
     count = samples.shape[1]
     if count < 2:
@@ -68,44 +77,44 @@ def mean_loss(samples: npt.NDArray[np.float32], rate: int) -> float:
     return float(np.mean(losses)) if losses else 0.0
 
 
-# ----
+# -- errors and limits ---------------------------------------------------------------------------
 
-SAMPLE_RATE = 16_000  # as in zoo.types, which imports torch; `serzoo prepare` does without
+SAMPLE_RATE = 16_000  # as in zoo/core/types.py; `serzoo prepare` must not import torch
 SUFFIXES = (
     *(".wav", ".wave", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc"),
     *(".au", ".snd", ".caf", ".w64", ".rf64", ".sph"),
 )
-"""Files that are read, in lower case."""
+"""Suffixes of the files that are read, in lower case."""
 
 UNREADABLE_SUFFIXES = (
     *(".m4a", ".m4b", ".aac", ".wma", ".amr", ".awb", ".ac3", ".eac3", ".dts", ".ape", ".wv"),
     *(".tta", ".tak", ".mpc", ".dsf", ".dff", ".ra", ".spx", ".mka", ".weba", ".webm", ".mp4"),
     *(".m4v", ".mkv", ".mov", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".3gp", ".3g2"),
 )
-"""Files that hold sound which libsndfile cannot read, in lower case: they are to be converted."""
+"""Suffixes of audio files that libsndfile cannot read, in lower case; convert these files."""
 
-SILENCE = 1e-4  # peak of full scale, -80 dB (our choice)
-LOUDEST = 2.0**31  # floats may hold integers of 32 bits; more is no scale at all (our choice)
-CANCELLED = 0.01  # share of the channels' peak that is left of it in their mean (our choice)
+SILENCE = 1e-4  # peak relative to full scale, -80 dB (our choice)
+LOUDEST = 2.0**31  # floats may hold 32-bit integers; larger values have no valid scale (our choice)
+CANCELLED = 0.01  # peak of the mean relative to the channels' peak (our choice)
 OF_A_FILE = (
     *(errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO),
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
 )
-"""Errors of the system that are of one file: the others go on."""
+"""System errors that concern only one file; other files can still be read."""
 
 BLOCK = 2**20  # samples that are read at a time
-LONG = 2**26  # samples that are not read at once: 70 minutes at 16 kHz
+LONG = 2**26  # more samples than this are not read at once: 70 minutes at 16 kHz
 
 Samples = npt.NDArray[np.float32]
-"""``[S]``, or ``[S, channels]`` before channels are mixed."""
+"""``[S]``, or ``[S, channels]`` before the channels are mixed."""
 
 
 class AudioError(DataError):
-    """A file, or the part of it that was asked for, cannot be used.
+    """A file, or the requested part of it, cannot be used.
 
     Args:
-        message: for people.
-        reason: one of few, by which refusals are counted.
+        message: the message for people.
+        reason: a short reason from a small set, by which refusals are counted.
     """
 
     reason = "unreadable"
@@ -117,13 +126,13 @@ class AudioError(DataError):
 
 
 class EmptyAudioError(AudioError):
-    """A file, or the part of it that was asked for, has no samples."""
+    """A file, or the requested part of it, has no samples."""
 
     reason = "empty"
 
 
 class MissingAudioError(AudioError):
-    """There is no such file."""
+    """The file does not exist."""
 
     reason = "missing"
 
@@ -132,10 +141,10 @@ class MissingAudioError(AudioError):
 
 
 def parse_channel(channel: str | int | None) -> int | None:
-    """What was typed as ``channel`` to a number, counted from 1; None = the mean of all.
+    """Return the number of a channel, counted from 1, or None for the mean of all channels.
 
     Raises:
-        ConfigError: when it is none of ``mean``, ``first``, 1, 2, ...
+        ConfigError: if the value is not ``mean``, ``first``, 1, 2, ...
     """
     if channel is None or channel == "mean":
         return None
@@ -150,23 +159,23 @@ def parse_channel(channel: str | int | None) -> int | None:
 def decode(
     path: str | Path, start: float = 0.0, end: float | None = None, channel: int | None = None
 ) -> tuple[Samples, int]:
-    """Samples of a file at its own rate, of one channel.
+    """Return the samples of a file at its own rate, of one channel.
 
-    Where an utterance is heard, :func:`decode_utterance` takes all of this from it.
+    For an utterance use :func:`decode_utterance`.
 
     Args:
-        path: a file of any format that libsndfile reads; what it holds counts, not its name.
+        path: a file of any format that libsndfile reads; its content decides, not its name.
         start: seconds into the file.
-        end: seconds into the file; None = to its end. Beyond the end reads to the end.
-        channel: counted from 1; None = the mean of all.
+        end: seconds into the file; None, or a time after the end, means the end.
+        channel: counted from 1; None = the mean of all channels.
 
     Returns:
         ``[S]`` float32 in -1..1 (float files may exceed it), and the sample rate in Hz.
 
     Raises:
-        MissingAudioError: no such file.
-        EmptyAudioError: no samples there.
-        AudioError: not audio, damaged, cut short, or without this channel.
+        MissingAudioError: if the file does not exist.
+        EmptyAudioError: if this part has no samples.
+        AudioError: if it is not audio, is damaged or cut short, or lacks this channel.
     """
     samples, rate = decode_channels(path, start, end)
     return mix(samples, channel, str(path)), rate
@@ -175,7 +184,7 @@ def decode(
 def decode_channels(
     path: str | Path, start: float = 0.0, end: float | None = None
 ) -> tuple[Samples, int]:
-    """As :func:`decode`, with all channels: ``[S, channels]``."""
+    """Return the same as :func:`decode`, but all channels: ``[S, channels]``."""
     path = Path(path)
     with _opened(path) as (file, said):
         rate, frames = int(file.samplerate), int(file.frames)
@@ -197,10 +206,10 @@ def decode_channels(
 
 
 def mix(samples: Samples, channel: int | None, name: str) -> Samples:
-    """``[S, channels]`` to ``[S]``: one channel, counted from 1, or the mean of all.
+    """Mix ``[S, channels]`` to ``[S]``: one channel, counted from 1, or the mean of all.
 
     Raises:
-        AudioError: when there is no such channel.
+        AudioError: if the channel does not exist.
     """
     have = samples.shape[1]
     if channel is not None and channel > have:
@@ -211,26 +220,27 @@ def mix(samples: Samples, channel: int | None, name: str) -> Samples:
         )
     if channel is not None or have == 1:
         return np.ascontiguousarray(samples[:, (channel or 1) - 1])
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told elsewhere
+    # other code reports values that are not finite
+    with np.errstate(over="ignore", invalid="ignore"):
         return np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32))
 
 
 def read_audio(
     path: str | Path, start: float = 0.0, end: float | None = None, channel: int | None = None
 ) -> Samples:
-    """Samples of a file as encoders want them: float32, mono, 16 kHz.
+    """Return the samples of a file as encoders need them: float32, mono, 16 kHz.
 
     Args:
         path: a file of any format that libsndfile reads, of any rate and number of channels.
         start: seconds into the file.
         end: seconds into the file; None = to its end.
-        channel: counted from 1; None = the mean of all.
+        channel: counted from 1; None = the mean of all channels.
 
     Returns:
         ``[S]`` float32.
 
     Raises:
-        AudioError: when the file is missing, unreadable, damaged or empty.
+        AudioError: if the file is missing, unreadable, damaged or empty.
     """
     return resample(*decode(path, start, end, channel))
 
@@ -238,44 +248,45 @@ def read_audio(
 def decode_utterance(
     utterance: Utterance, root: str | Path, seconds: float | None = None
 ) -> tuple[Samples, int]:
-    """Samples of an utterance at its file's rate: its stretch of the file, and its channel.
+    """Return the samples of an utterance at its file's rate: its part of the file, its channel.
 
     Args:
-        utterance: what to hear.
+        utterance: the utterance.
         root: folder of its corpus.
-        seconds: at most; None = all of it.
+        seconds: largest duration; None = all of it.
 
     Returns:
         ``[S]`` float32, and the sample rate in Hz.
 
     Raises:
-        AudioError: as of :func:`decode`.
+        AudioError: as :func:`decode` does.
     """
     end = utterance.end if seconds is None else min(utterance.end, utterance.start + seconds)
     return decode(Path(root) / utterance.audio, utterance.start, end, utterance.channel)
 
 
 def read_utterance(utterance: Utterance, root: str | Path, seconds: float | None = None) -> Samples:
-    """As :func:`decode_utterance`, at 16 kHz: ``[S]`` float32."""
+    """Return the same as :func:`decode_utterance`, but at 16 kHz: ``[S]`` float32."""
     return resample(*decode_utterance(utterance, root, seconds))
 
 
 def stream_audio(
     path: str | Path, seconds: float = 30.0, channel: int | None = None
 ) -> Iterator[Samples]:
-    """A file of any length, piece by piece: joined, the pieces are :func:`read_audio`'s samples.
+    """Yield a file of any length in pieces; joined, they are the samples of :func:`read_audio`.
 
     Args:
         path: a file of any format that libsndfile reads, of any rate and number of channels.
-        seconds: of audio in memory at a time.
-        channel: counted from 1; None = the mean of all.
+        seconds: seconds of audio in memory at a time.
+        channel: counted from 1; None = the mean of all channels.
 
     Yields:
-        ``[S]`` float32, mono, 16 kHz; none of them empty.
+        ``[S]`` float32, mono, 16 kHz; no piece is empty.
 
     Raises:
-        AudioError: when the file is missing, unreadable or empty; after the pieces before, when it
-            turns out to be damaged or cut short further on, or is nothing to hear (:class:`Level`).
+        AudioError: if the file is missing, unreadable or empty. If a later part is damaged or cut
+            short, or the file has no audible sound (:class:`Level`), it is raised after the good
+            pieces.
     """
     import soxr
 
@@ -293,7 +304,7 @@ def stream_audio(
             level.add(raw, piece)
             if level.broken:
                 level.check(str(path))
-            if stream is not None:  # the last call gives what the filter still holds
+            if stream is not None:  # the last call returns the samples that are still in the filter
                 piece = np.asarray(stream.resample_chunk(piece, last=not len(raw)), np.float32)
             if len(piece):
                 yield piece
@@ -308,10 +319,10 @@ def stream_audio(
 
 
 def array_audio(samples: Samples, rate: int, channel: int | None, name: str) -> Samples:
-    """As :func:`read_audio`, from ``[S, channels]`` samples of any rate in memory.
+    """Do the same as :func:`read_audio`, for ``[S, channels]`` samples of any rate in memory.
 
     Raises:
-        AudioError: when there are none, or nothing to hear (:class:`Level`).
+        AudioError: if there are no samples, or no audible sound (:class:`Level`).
     """
     mono, level = mix(samples, channel, name), Level(channel)
     if not len(mono):
@@ -322,14 +333,14 @@ def array_audio(samples: Samples, rate: int, channel: int | None, name: str) -> 
 
 
 def resample(samples: Samples, rate: int) -> Samples:
-    """Samples at 16 kHz, band-limited (soxr, high quality).
+    """Return the samples at 16 kHz, band-limited (soxr, high quality).
 
     Args:
         samples: ``[S]``.
-        rate: of these, in Hz.
+        rate: sample rate, in Hz.
 
     Returns:
-        ``[S * 16000 / rate]`` float32; the same array where the rate is 16 kHz already.
+        ``[S * 16000 / rate]`` float32; the same array if the rate is already 16 kHz.
     """
     if rate == SAMPLE_RATE:
         return samples
@@ -338,18 +349,18 @@ def resample(samples: Samples, rate: int) -> Samples:
     return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
 
 
-# -- what is no recording --------------------------------------------------------------------------
+# -- samples without audible sound ---------------------------------------------------------------
 
 
 class Level:
-    """Whether samples are something to hear; the same for ``prepare`` and ``predict``.
+    """Checks whether samples have audible sound; ``prepare`` and ``predict`` share it.
 
-    Not heard are samples that are not finite, or beyond 2**31 of full scale (whose squares have no
-    numbers); a peak below 1e-4 of full scale; and channels that cancel: their mean keeps less than
-    a hundredth of their own peak.
+    Refused are samples that are not finite; samples above 2**31 of full scale, whose squares
+    overflow; a peak below 1e-4 of full scale; and channels that cancel each other, so that their
+    mean keeps less than a hundredth of their own peak.
 
     Args:
-        channel: that is used, counted from 1; None = the mean of all.
+        channel: the channel in use, counted from 1; None = the mean of all channels.
     """
 
     def __init__(self, channel: int | None = None) -> None:
@@ -358,11 +369,11 @@ class Level:
         self.peak = self.loudest = 0.0
 
     def add(self, channels: Samples, mono: Samples) -> None:
-        """Take in more of a recording.
+        """Add a part of a recording.
 
         Args:
-            channels: ``[S, channels]``, as read.
-            mono: ``[S]``, as used.
+            channels: ``[S, channels]`` samples of the file.
+            mono: ``[S]`` samples in use.
         """
         self.samples += len(mono)
         if not len(mono):
@@ -378,11 +389,11 @@ class Level:
 
     @property
     def broken(self) -> bool:
-        """Whether what comes after cannot mend it."""
+        """Whether the recording is refused whatever samples follow."""
         return self.infinite > 0 or self.peak > LOUDEST
 
     def fault(self) -> tuple[str, str] | None:
-        """A reason, one of few, and the numbers; None = something to hear."""
+        """Return a short reason and the numbers, or None if the sound is audible."""
         if self.infinite:
             return "not finite", f"{self.infinite} of {self.samples} samples"
         if self.peak > LOUDEST:
@@ -397,10 +408,10 @@ class Level:
         return None
 
     def check(self, name: str) -> None:
-        """Refuse what is no recording.
+        """Check the recording.
 
         Raises:
-            AudioError: saying why.
+            AudioError: if it has no audible sound; the message says why.
         """
         found = self.fault()
         if found is None:
@@ -412,12 +423,12 @@ class Level:
 
 # -- opening ---------------------------------------------------------------------------------------
 
-UNKNOWN = 2**48  # frames: libsndfile says 2**63 - 1 where a header (FLAC from a pipe) does not
+UNKNOWN = 2**48  # frames; for a header without a length (FLAC from a pipe) libsndfile has 2**63 - 1
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
-    import soundfile  # after the command line has printed its help
+    import soundfile  # here, so that the command line prints its help fast
 
     _refuse_missing(path)
     said = Claim()
@@ -426,9 +437,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
             if not raw.read(1):
                 raise EmptyAudioError(f"{path} has 0 bytes; download or convert it again")
             said = claim(raw)
-            # as bytes: a name need not be UTF-8. soundfile asks for the rate of a `.raw` file
+            # as bytes, because a name need not be UTF-8; soundfile needs the rate of a `.raw` file
             plain = not said.head and path.suffix.lower() != ".raw"
-            # "-" alone would be standard input
+            # "-" alone would mean standard input
             where = os.path.abspath(path)
             name = os.fsencode(where) if os.name == "posix" else where
             source: Any = name if plain else Patched(raw, said)
@@ -446,24 +457,24 @@ def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
         reason = str(error).partition(": ")[2] or str(error)
         raise _unreadable(path, reason.strip()) from None
     except OSError as error:
-        if error.errno not in OF_A_FILE:  # of the machine, such as too many open files
+        if error.errno not in OF_A_FILE:  # an error of the machine, such as too many open files
             raise
         raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _agrees(file: Any, said: Claim) -> bool:
-    """Whether libsndfile finds the length that was counted, but for two frames of an MP3.
+    """Return whether libsndfile finds the counted length, within two frames of an MP3.
 
-    What it guesses from the first frame is right if all frames are of one size.
+    libsndfile guesses the length from the first frame; this is right if all frames have one size.
     """
     return said.samples is not None and abs(file.frames - said.samples) <= 2304
 
 
 def _still(file: Any) -> Any:
-    """A file in which soundfile does not seek to where it is after each read.
+    """Return a file in which soundfile does not seek to its own position after each read.
 
-    libsndfile cannot seek to an end that it does not know; and an MP3 sounds different after each
-    seek for some frames, because they lean on those before.
+    libsndfile cannot seek if it does not know the length. And some frames of an MP3 differ after a
+    seek, because they depend on the frames before.
     """
     if file.frames >= UNKNOWN or file.format == "MP3":
         file.seekable = lambda: False
@@ -476,7 +487,7 @@ def _block(file: Any, count: int) -> Samples:
 
 
 def _between(file: Any, first: int, last: int | None) -> Samples:
-    """``[S, channels]``; of None as last sample, all that comes."""
+    """Return ``[S, channels]`` between two samples; None as last sample means all that follow."""
     if file.seekable():
         file.seek(first)
     else:
@@ -485,7 +496,7 @@ def _between(file: Any, first: int, last: int | None) -> Samples:
             left -= got
     if last is not None and last - first <= LONG:
         return _block(file, last - first)
-    # not at once: a damaged header may promise more than there is memory
+    # not at once: a damaged header may promise more samples than fit into memory
     parts, left = [_block(file, 0)], UNKNOWN if last is None else last - first
     while left and len(part := _block(file, min(left, BLOCK))):
         parts.append(part)
@@ -494,7 +505,7 @@ def _between(file: Any, first: int, last: int | None) -> Samples:
 
 
 def _refuse_cut(path: Path, said: Claim, seconds: float) -> None:
-    """Refuse what is shorter than its header says; ``seconds`` are there."""
+    """Refuse a file that is shorter than its header says; it holds ``seconds``."""
     again = "; download or convert it again"
     if said.broken:
         raise AudioError(f"{path} is cut short: {said.broken}{again}", "cut short")
@@ -516,7 +527,7 @@ def _check_whole(path: Path, promised: int, found: int, rate: int) -> None:
 
 
 def _refuse_missing(path: Path) -> None:
-    """Refuse what is no file, or stands for one that is elsewhere."""
+    """Refuse a path without a file, and a placeholder of a file that is elsewhere."""
     try:
         there, folder = path.exists(), path.is_dir()
     except OSError as error:
@@ -534,7 +545,7 @@ def _refuse_missing(path: Path) -> None:
 
 
 _CONTENTS = (
-    # bytes, where they stand, what they are (a refusal's reason), what to do
+    # bytes, their position, what they mean (the reason of a refusal), what to do
     (b"\0\5\26\7", 0, "what macOS puts beside a file", "leave it out"),
     (b"ftyp", 4, "MPEG-4 (m4a, mp4)", ""),
     (b"\x1aE\xdf\xa3", 0, "Matroska or WebM", ""),
@@ -550,7 +561,7 @@ _CONTENTS = (
 
 
 def _unreadable(path: Path, reason: str) -> AudioError:
-    """What a file is that libsndfile cannot read, and what to do."""
+    """Return the error for a file that libsndfile cannot read: what it is, and what to do."""
     with path.open("rb") as file:
         start = file.read(512)
     quoted, target = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(".wav")))

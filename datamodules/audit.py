@@ -1,9 +1,9 @@
-"""The leakage audit: is anything of the test heard in training?
+"""The leakage audit: does training contain speakers or recordings of the test part?
 
-A speaker or a recording that two parts have in common makes a score meaningless, and is an error
-(a speaker not where the protocol says in words that it is shared). If it is not known who speaks,
-nobody can tell whether speakers are shared, and the report says that. A sentence in common is how
-most acted corpora are made; it is reported with counts, because a model may learn the words.
+A speaker or a recording in two parts makes a score meaningless, so it is an error. A speaker is no
+error if the protocol says in words that it is shared. If speakers are unknown, the audit cannot
+check them, and the report says so. Common sentences are usual in acted corpora; the report counts
+them, because a model may learn the words.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ from .protocols import (
     without_speaker,
 )
 
-MADE_UP = 20  # utterances; so many of as many speakers are no corpus of emotions (our choice)
+# so many utterances with one speaker each do not look like an emotion corpus (our choice)
+MADE_UP = 20
 
 
 @dataclass
 class AuditReport:
-    """What an audit found.
+    """The findings of an audit.
 
     Attributes:
-        protocol: name and version.
-        fold: from 0.
-        errors: why the split must not be used; empty when it may.
-        unsure: what could not be looked for, so that the split may be bad; empty when all was.
+        protocol: name and version of the protocol.
+        fold: number of the fold, from 0.
+        errors: why the split must not be used; empty if it may be used.
+        unsure: what could not be checked, so that the split may be bad; empty if all was checked.
         notes: facts that a reader of the numbers should know.
-        counts: numbers of everything looked at, by name.
+        counts: number of everything that was checked, by name.
         split: fingerprint of each part.
     """
 
@@ -54,11 +55,11 @@ class AuditReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing forbids the split."""
+        """Whether the split may be used."""
         return not self.errors
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers, for a record."""
+        """Return plain containers, for a record."""
         return {
             "protocol": self.protocol,
             "fold": self.fold,
@@ -111,10 +112,10 @@ def _people(known: int, lost: int) -> str:
 
 
 def audit(split: Split) -> AuditReport:
-    """Look for speakers, utterances, recordings and sentences that parts of a split share.
+    """Report speakers, utterances, recordings and sentences that parts of a split share.
 
-    Identical audio is found by the hash of the decoded samples; sentences are compared without
-    case, punctuation and spacing.
+    A hash of the decoded samples finds identical audio. Sentences are compared without case,
+    punctuation and spacing.
     """
     report = AuditReport(split.protocol, split.fold, split=split.fingerprint())
     report.notes += split.notes
@@ -180,7 +181,7 @@ def _speakers(report: AuditReport, split: Split, a: str, b: str) -> None:
 
 
 def _unknown(report: AuditReport, split: Split) -> None:
-    """Say of which parts nobody can tell whether they share speakers."""
+    """Note which parts may share speakers, because speakers are unknown."""
     parts = dict(split.parts())
     lists = {part: listed_speakers(us) for part, us in parts.items()}
     pairs = [
@@ -224,7 +225,7 @@ def _sentences(
     again = [s for u in second if (s := sentence(u.text)) in heard]
     report.counts[f"{a}_{b}_sentences"] = len(set(again))
     report.counts[f"{a}_{b}_utterances_with_shared_sentence"] = len(again)
-    # what validation and test have in common teaches no model anything
+    # no model learns from sentences that only validation and test share
     if again and a == "train":
         report.notes.append(
             f"{len(again)} of {len(second)} {b} utterances speak one of {len(set(again))} "

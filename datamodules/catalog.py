@@ -1,4 +1,8 @@
-"""From a corpus' name to its utterances: find the folder, prepare once, remember."""
+"""From the name of a corpus to its utterances: find the folder, prepare it once, cache the result.
+
+:func:`open_corpora` returns a :class:`Speech`. :func:`prepare_corpus` writes a manifest.
+:func:`recheck` tests whether the audio still is what a manifest was made of.
+"""
 
 from __future__ import annotations
 
@@ -24,32 +28,31 @@ from .prepare import PREPARE_VERSION, Prepared, beside, prepare, sample_hash, te
 from .synthetic.generate import ensure_synthetic
 from .walk import as_on_disk, respelt, walk
 
-# ---- Whether the audio of a manifest is still what the manifest was made of.
+# -- does the audio still match its manifest? ----------------------------------------------------
 
 
 def recheck(
     utterances: Sequence[Utterance], root: Path, memory: Path
 ) -> tuple[list[Utterance], int]:
-    """The utterances with the hash of what their files hold now.
+    """Return the utterances with the hashes of their present samples.
 
-    A manifest can be older than its audio, and a hash that does not tell would hand out features of
-    samples that are no more. Every file is decoded once; what was heard is remembered until a path,
-    size or time of change is another.
+    A manifest can be older than its audio. With its old hash, the store would give features of
+    samples that no longer exist. Every file is decoded once; the hashes are remembered until a
+    path, a size or a time of change differs.
 
     Args:
-        utterances: of one corpus in a manifest.
+        utterances: the utterances of one corpus in a manifest.
         root: its folder.
-        memory: folder to remember in.
+        memory: the folder in which hashes are remembered.
 
     Returns:
-        The utterances, and the number of those whose samples are others than the manifest says;
-        a warning names the first.
+        The utterances, and the number of those whose samples differ from the manifest; a warning
+        names the first one.
 
     Raises:
-        DataError: when a file cannot be read, or holds what training must not meet: samples that
-            are not finite, or out of range.
+        DataError: if a file cannot be read, or holds samples that are not finite, or out of range.
     """
-    seen = hashlib.sha256(b"2")  # raise when the same file is heard otherwise than before
+    seen = hashlib.sha256(b"2")  # increase if the same file gives other samples than before
     for u in utterances:
         stat = (root / u.audio).stat()
         facts = [str(root.resolve()), u.audio, u.start, u.end, stat.st_size, stat.st_mtime_ns]
@@ -61,13 +64,14 @@ def recheck(
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             heard = pool.map(lambda u: _hear(u, root), utterances)
             hashes = {u.id: sha for u, sha in zip(utterances, heard, strict=True)}
-        with contextlib.suppress(OSError):  # a convenience: the next run would listen again
+        # without this file, the next run decodes the audio again
+        with contextlib.suppress(OSError):
             write_lines(path, [json.dumps(hashes)])
     changed = [u for u in utterances if u.sha is not None and u.sha != hashes[u.id]]
     if changed:
         warnings.warn(
-            f"the audio of {len(changed)} of {len(utterances)} utterances is not what the manifest "
-            f"was made of (first: {changed[0].audio}); what the files hold now is used and counts "
+            f"the audio of {len(changed)} of {len(utterances)} utterances changed after the "
+            f"manifest was made (first: {changed[0].audio}); the present audio is used, and counts "
             "as other data. Run `serzoo prepare` again, or restore the files",
             DataWarning,
             stacklevel=2,
@@ -76,7 +80,10 @@ def recheck(
 
 
 def _hashes_before(path: Path, utterances: Sequence[Utterance]) -> dict[str, str] | None:
-    """What was heard before; None where nothing was, or the file is damaged, with a note."""
+    """Return the remembered hashes, or None if there are none.
+
+    A damaged file gives None and a note.
+    """
     try:
         hashes = json.loads(path.read_text("utf-8"))
         if not isinstance(hashes, dict) or not all(isinstance(h, str) for h in hashes.values()):
@@ -85,12 +92,12 @@ def _hashes_before(path: Path, utterances: Sequence[Utterance]) -> dict[str, str
         return None
     except ValueError as error:
         warnings.warn(
-            f"{path} of the cache is damaged ({error}); the recordings are heard again",
+            f"{path} of the cache is damaged ({error}); the recordings are decoded again",
             DataWarning,
             stacklevel=2,
         )
         return None
-    # files are known by place, size and time: in another manifest they may have other ids
+    # files are identified by place, size and time, because ids may differ between manifests
     return hashes if all(u.id in hashes for u in utterances) else None
 
 
@@ -103,20 +110,20 @@ def _hear(utterance: Utterance, root: Path) -> str:
     return sample_hash(samples)
 
 
-# ----
+# -- corpora -------------------------------------------------------------------------------------
 
 EMBEDDED = {"synthetic": "acted", "synthetic_talk": "talk"}
 
 
 @dataclass(frozen=True)
 class Speech:
-    """Utterances and where their audio lies.
+    """Utterances, and the folders of their audio.
 
     Attributes:
-        utterances: of all corpora asked for.
-        roots: corpus name to its folder.
-        notes: what preparing said, for the record: refusals by reason, counts that are off.
-        soft: scores of all classes by id, where weak labels are used so.
+        utterances: the utterances of all corpora.
+        roots: maps a corpus to its folder.
+        notes: findings of ``prepare``, for the record: refusals by reason, unexpected counts.
+        soft: class scores by id, if weak labels are used in this way.
     """
 
     utterances: list[Utterance]
@@ -126,37 +133,37 @@ class Speech:
 
     @property
     def sha(self) -> str:
-        """12 hexadecimal digits over what the utterances say and sound like, not where they lie."""
+        """12 hexadecimal digits of a hash of the utterances' facts and sound, without paths."""
         rows: list[Any] = sorted(
             (u.id, u.sha or "", u.label or "", u.speaker or "", f"{u.start:.3f}-{u.end:.3f}")
             for u in self.utterances
         )
-        # of weak labels, also whose they are and how sure
+        # for weak labels, also their source and their confidence
         weak = sorted((u.id, u.label_source, u.label_score) for u in self.utterances if u.weak)
         rows += [*weak, *sorted(self.soft.items())]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 
 
 def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = None) -> Path:
-    """Where a corpus lies: the given folder, else ``$SERZOO_DATA/<corpus>``.
+    """Return the folder of a corpus: the given folder, otherwise ``$SERZOO_DATA/<corpus>``.
 
     The embedded corpora are generated into the cache. ``nemo`` is also found as ``nemo_mini``.
 
     Raises:
-        DataError: when there is no such folder, saying how to name it.
+        DataError: if the folder does not exist; the message says how to name it.
     """
-    registry.get("corpora", corpus)  # a misspelt name is told before a missing folder
+    registry.get("corpora", corpus)  # report a wrong name before a missing folder
     if root is not None:
         path = Path(root)
         path = path if path.is_dir() else path.expanduser()  # a folder may be called ~
         if not path.is_dir():
             raise DataError(
-                f"no folder {path} for corpus '{corpus}'; set root (data.root in a run) to where "
-                "it lies"
+                f"no folder {path} for corpus '{corpus}'; set root (data.root in a run) to the "
+                "folder of the corpus"
             )
         return path
     if corpus in EMBEDDED:
-        # the reader refuses what neither knows
+        # the reader refuses unknown options
         shape = {
             k: v for k, v in (options or {}).items() if k in ("seed", "utterances", "speakers")
         }
@@ -186,20 +193,20 @@ def open_corpora(
     options: dict[str, Any] | None = None,
     progress: bool = False,
 ) -> Speech:
-    """Utterances of the named corpora, prepared on first use and remembered in the cache.
+    """Return the utterances of corpora; they are prepared on first use and cached.
+
+    The findings of ``prepare`` are told (:func:`.prepare.tell_notes`), even if an earlier call
+    prepared the corpus.
 
     Args:
-        corpora: registered names; with ``manifest``, the corpora to keep of it (all when empty),
-            and others that it does not hold, which are found as without it.
-        root: folder of the corpus (of the manifest's audio); one corpus only, or a folder that
-            holds one sub-folder per corpus.
+        corpora: registered names. With ``manifest``, the corpora to keep of it (empty = all);
+            corpora that it lacks are found as usual.
+        root: folder of the corpus (or of the manifest's audio) for one corpus; for several, a
+            folder with one sub-folder per corpus.
         manifest: a prepared manifest to read instead.
-        options: keywords of the corpus reader, and ``channel`` (:func:`.prepare.prepare`), which a
-            manifest has to agree with.
+        options: options of the corpus reader, and ``channel`` (:func:`.prepare.prepare`), which
+            must be that of the manifest.
         progress: show a bar while files are decoded.
-
-    What was found when a corpus was prepared is told (:func:`.prepare.tell_notes`), also where an
-    earlier call prepared it.
     """
     if manifest is not None:
         speech = _from_manifest(Path(manifest), corpora, root)
@@ -235,7 +242,7 @@ def _refuse_other_channel(
     other = next((u for u in utterances if u.channel != channel), None)
     if other is not None:
         raise DataError(
-            f"{manifest} was made of channel {other.channel or 'mean'} (first: {other.id}), not "
+            f"{manifest} was made from channel {other.channel or 'mean'} (first: {other.id}), not "
             f"{channel or 'mean'}; run `serzoo prepare CORPUS channel={options['channel']}` again, "
             "or leave options.channel out"
         )
@@ -255,7 +262,7 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
     for name in names:
         folder = root or stored.get("root")
         if folder is None:
-            raise DataError(f"{path} does not say where its audio lies; set data.root=FOLDER")
+            raise DataError(f"{path} does not name the folder of its audio; set data.root=FOLDER")
         several = Path(folder) / name
         roots[name] = several if len(names) > 1 and several.is_dir() else Path(folder)
     notes: dict[str, Any] = {n: dict(stored.get("notes", {})) for n in names}
@@ -276,7 +283,7 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
 def _prepared(
     corpus: str, root: Path, options: dict[str, Any], progress: bool
 ) -> tuple[list[Utterance], dict[str, Any]]:
-    """Prepare, or read what an earlier call wrote for the very same files."""
+    """Prepare a corpus, or read the result of an earlier call for the same files."""
     folder = cache_dir() / "manifests"
     made = {
         "options": options,
@@ -293,9 +300,9 @@ def _prepared(
 
 
 def _remembered(path: Path) -> tuple[list[Utterance], dict[str, Any]] | None:
-    """What an earlier call left in the cache; None where there is nothing, or damage, with a note.
+    """Return the cached result of an earlier call, or None.
 
-    All of it can be made again, so that nobody needs to be asked.
+    A damaged cache gives None and a note: all of it can be made again, so no error is needed.
     """
     sidecar = path.with_suffix(".json")
     if not (path.is_file() and sidecar.is_file()):
@@ -329,17 +336,17 @@ def prepare_corpus(
     strict: bool = False,
     progress: bool = False,
 ) -> tuple[Prepared, Path]:
-    """`serzoo prepare`: a corpus to a manifest, whose path is returned with the report.
+    """Write the manifest of a corpus, for `serzoo prepare`; return the report and the path.
 
-    What is odd is told (:func:`.prepare.tell_notes`).
+    Unexpected findings are told (:func:`.prepare.tell_notes`).
 
     Args:
         corpus: registered name.
         root: its folder; see :func:`corpus_root`.
-        out: the manifest; ``<corpus>.jsonl`` in the current folder by default.
-        options: keywords of its reader.
-        channel: ``mean``, ``first`` or a number from 1; None = as the reader chooses.
-        strict: counts other than the published ones are an error.
+        out: the manifest; by default ``<corpus>.jsonl`` in the current folder.
+        options: options of its reader.
+        channel: ``mean``, ``first`` or a number from 1; None = the choice of the reader.
+        strict: raise an error if counts differ from the published ones.
         progress: show a bar.
 
     Raises:
@@ -378,7 +385,7 @@ def _listing(root: Path, made: dict[str, Any]) -> str:
     for path, stat in found.files.items():
         name = os.fsencode(path.relative_to(root))
         digest.update(b"%s|%d|%d\n" % (name, stat.st_size, stat.st_mtime_ns))
-    # what is not taken is told, and an empty folder too
+    # files that are not taken and empty folders are reported too, so they are part of the hash
     rest = [("folder", p) for p in found.folders]
     rest += [(kind, p) for kind, paths in sorted(found.passed.items()) for p in paths]
     for kind, path in rest:

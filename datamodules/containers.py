@@ -1,7 +1,7 @@
-"""How long a file says that it is, where libsndfile does not tell or does not know.
+"""Lengths that audio files claim, for formats that libsndfile does not check.
 
-libsndfile takes the smaller of what a header promises and what a file holds, so that half a
-download is a whole recording to it; and it guesses the length of an MP3 that does not say it.
+libsndfile takes the smaller of the promised and the found length, so it reads half a download as a
+whole recording. It also guesses the length of an MP3 that does not state it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-MOST_CHUNKS = 1000  # before the sound: damaged files may hold millions of empty ones
+MOST_CHUNKS = 1000  # chunks before the sound: damaged files may hold millions of empty ones
 TAIL = 2 * 65_307  # bytes of the two largest Ogg pages
 MP3_RATES = {  # kbit/s of layer III, by the version in a header (3: MPEG-1; 0, 2: 2.5 and 2)
     3: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -25,15 +25,15 @@ HERTZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 1
 
 @dataclass(frozen=True)
 class Claim:
-    """What a header claims.
+    """The length that a header claims.
 
     Attributes:
-        promised: units of sound in the whole file; None = it does not say.
-        found: units that are there.
-        unit: what is counted.
-        samples: of each channel, if they were counted.
-        broken: what is wrong with the end of a file that names no length; None = nothing.
-        head: to be read in place of the first ``skip`` bytes, because libsndfile believes it.
+        promised: units of sound in the whole file; None = the header does not say.
+        found: units that are in the file.
+        unit: name of the unit.
+        samples: samples of each channel, if they were counted.
+        broken: fault at the end of a file that states no length; None = no fault.
+        head: bytes that replace the first ``skip`` bytes, because libsndfile trusts the header.
         skip: see ``head``.
     """
 
@@ -47,18 +47,18 @@ class Claim:
 
     @property
     def lacking(self) -> float:
-        """What is missing, as a share of what is there; infinite when nothing is."""
+        """The missing part as a share of the found part; infinite if nothing is found."""
         missing = max(0, (self.promised or 0) - self.found)
         return missing / self.found if self.found > 0 else float("inf") if missing else 0.0
 
 
 def claim(file: IO[bytes]) -> Claim:
-    """What the header of an audio file claims; nothing for formats that libsndfile checks.
+    """Return the claim of an audio file's header; an empty one if libsndfile checks the format.
 
-    For an MP3, :func:`mp3_claim` tells it.
+    For an MP3, use :func:`mp3_claim`.
 
     Args:
-        file: opened for reading, anywhere.
+        file: a file opened for reading, at any position.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -70,7 +70,7 @@ def claim(file: IO[bytes]) -> Claim:
         return Claim(broken=_ogg_end(file, size))
     if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:12] == b"WAVE":
         return _riff(file, size, magic)
-    if magic[:4] == b"riff":  # Sony's Wave64: 16 bytes of name, 8 of size, which counts all 24
+    if magic[:4] == b"riff":  # Sony's Wave64: 16 bytes of name, 8 of size; the size counts all 24
         return _data(file, size, 40, "<16sQ", b"data", header_counts=True, pad=8)
     if magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC"):
         return _data(file, size, 12, ">4sI", b"SSND", pad=2)
@@ -86,29 +86,31 @@ def claim(file: IO[bytes]) -> Claim:
 
 
 class Patched:
-    """A file whose first bytes are others: what :class:`Claim` says.
+    """A file whose first bytes are replaced as its :class:`Claim` says.
 
     Args:
-        file: opened for reading.
-        claim: of this file.
+        file: a file opened for reading.
+        claim: the claim of this file.
     """
 
     def __init__(self, file: IO[bytes], claim: Claim) -> None:
-        self.file, self.head, self.skip = file, claim.head, claim.skip
+        self.file = file
+        self.head = claim.head
+        self.skip = claim.skip
         self.position = 0
         self.size = file.seek(0, io.SEEK_END) - self.skip + len(self.head)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As of any file."""
+        """Seek, as any file does."""
         self.position = max(0, offset + (0, self.position, self.size)[whence])
         return self.position
 
     def tell(self) -> int:
-        """As of any file."""
+        """Return the position, as any file does."""
         return self.position
 
     def read(self, count: int = -1) -> bytes:
-        """As of any file."""
+        """Read bytes, as any file does."""
         end = self.size if count < 0 else min(self.size, self.position + count)
         part = self.head[self.position : end]
         if end > self.position + len(part):
@@ -119,10 +121,11 @@ class Patched:
 
 
 def _streamed(size: int) -> bool:
-    """Whether a size stands for "not known yet": its writer could not go back to the header.
+    """Return whether a size means "unknown": its writer could not go back to the header.
 
     ffmpeg writes 2**32 - 1, sox and espeak 0x7FFFF000 (or 0x7F000000), GStreamer 0x7FFF0000,
-    arecord 2**31, others 0: none, or the last 32 MiB below 2 and 4 GiB; -1 in 64 bits.
+    arecord 2**31, others 0. So the size is 0, or in the last 32 MiB below 2 or 4 GiB, or -1 in 64
+    bits.
     """
     return size >= 2**62 or (size <= 2**32 and (size + 2**25) % 2**31 <= 2**25)
 
@@ -130,10 +133,10 @@ def _streamed(size: int) -> bool:
 def _chunks(
     file: IO[bytes], start: int, layout: str, header_counts: bool, pad: int
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte and size of each chunk."""
+    """Yield name, first byte and size of each chunk."""
     head, size = struct.calcsize(layout), file.seek(0, io.SEEK_END)
     for _ in range(MOST_CHUNKS):
-        if start >= size:  # a damaged size can be more than a place in a file
+        if start >= size:  # a damaged size can point beyond the file
             return
         file.seek(start)
         raw = file.read(head)
@@ -156,7 +159,10 @@ def _data(
     pad: int = 1,
     mend: bool = False,
 ) -> Claim:
-    """The claim of the first chunk of a name; ``mend`` its size if it is a stream's."""
+    """Return the claim of the first chunk with a name.
+
+    ``mend`` corrects its size if the size means "unknown".
+    """
     for name, first, length in _chunks(file, start, layout, header_counts, pad):
         if name != wanted:
             continue
@@ -167,14 +173,14 @@ def _data(
 
 
 def _mended(file: IO[bytes], start: int, at: int, layout: str, found: int) -> Claim:
-    """A header that names the size which is there, for libsndfile, which believes the other one.
+    """Return a claim with a corrected header, because libsndfile trusts the size in the header.
 
     Args:
-        file: whose sound starts at ``start``.
-        start: bytes of the header.
-        at: where the size stands in it.
-        layout: of the size.
-        found: the size.
+        file: a file whose sound starts at ``start``.
+        start: number of bytes of the header.
+        at: position of the size in the header.
+        layout: binary layout of the size.
+        found: the true size.
     """
     if not 0 < start <= 2**20 or found <= 0:
         return Claim()
@@ -188,7 +194,7 @@ def _riff(file: IO[bytes], size: int, magic: bytes) -> Claim:
     order = ">" if magic[:4] == b"RIFX" else "<"
     long, at = None, 0
     for name, first, length in _chunks(file, 12, order + "4sI", False, 2):
-        if name == b"ds64":  # the sizes that do not fit 32 bits
+        if name == b"ds64":  # sizes that do not fit into 32 bits
             at = first + 8
             file.seek(at)
             long = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0]
@@ -202,13 +208,13 @@ def _riff(file: IO[bytes], size: int, magic: bytes) -> Claim:
         if long is not None:
             return _mended(file, first, at, "<Q", found)
         if length or _only_chunks(file, first, size, order):
-            return Claim()  # libsndfile reads to the end; or there is no sound
+            return Claim()  # libsndfile reads to the end, or the file has no sound
         return _mended(file, first, first - 4, order + "I", min(found, 2**32 - 1))
     return Claim()
 
 
 def _only_chunks(file: IO[bytes], start: int, size: int, order: str) -> bool:
-    """Whether the rest of a file is chunks, and no sound."""
+    """Return whether the rest of a file consists of chunks without sound."""
     end = start
     for name, first, length in _chunks(file, start, order + "4sI", False, 2):
         if not name.isascii() or not name.decode().isprintable():
@@ -226,13 +232,14 @@ def _sphere(file: IO[bytes], size: int) -> Claim:
         count, channels, width = (int(fields[name]) for name in names)
     except (KeyError, ValueError, IndexError):
         return Claim()
-    if "embedded" in fields.get("sample_coding", ""):  # compressed: bytes do not tell
+    # compressed: the number of bytes does not tell the length
+    if "embedded" in fields.get("sample_coding", ""):
         return Claim()
     return Claim(count * channels * width, max(0, size - start))
 
 
 def _ogg_end(file: IO[bytes], size: int) -> str | None:
-    """What is wrong with the last page; it has to be whole, and to say that it is the last."""
+    """Return the fault of the last page, or None: it must be whole, and marked as the last."""
     file.seek(max(0, size - TAIL))
     tail = file.read()
     page = tail[max(0, tail.rfind(b"OggS")) :]
@@ -253,7 +260,7 @@ def _ogg_end(file: IO[bytes], size: int) -> str | None:
 
 
 def _mp3_frame(h: bytes) -> tuple[int, int, int] | None:
-    """Bytes, samples and offset of the main data of the frame with this header."""
+    """Return bytes, samples and offset of the main data of the frame with this header."""
     if len(h) < 4 or h[0] != 0xFF or h[1] & 0xE6 != 0xE2:  # sync, layer III
         return None
     version, rate, hertz = (h[1] >> 3) & 3, h[2] >> 4, (h[2] >> 2) & 3
@@ -267,12 +274,12 @@ def _mp3_frame(h: bytes) -> tuple[int, int, int] | None:
 
 
 def mp3_claim(file: IO[bytes]) -> Claim:
-    """What an MP3 claims, whose frames are walked.
+    """Return the claim of an MP3, from all its frames.
 
-    Some files do not hold their number, and joined files hold that of the first.
+    Some files do not state their number of frames, and joined files state that of the first one.
 
     Args:
-        file: on disk, opened for reading.
+        file: a file on disk, opened for reading.
     """
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         frames = _mp3_frames(data)
@@ -290,12 +297,12 @@ def mp3_claim(file: IO[bytes]) -> Claim:
         if tagged and len(first) >= main + 12 and first[main + 7] & 1:
             promised = struct.unpack(">I", first[main + 8 : main + 12])[0]
             if promised and promised + 2 >= found - 1:
-                return Claim()  # libsndfile reads this one, and finds out what is cut
+                return Claim()  # libsndfile reads this one, and detects a cut
         elif first[36:40] == b"VBRI" and len(first) >= 54:
             promised = struct.unpack(">I", first[50:54])[0]
         elif not tagged:
             main = 0
-        # a frame like the first, of a bit rate that has room, with the number of frames
+        # a frame like the first one, with a bit rate that has space for the number of frames
         kept = found - (1 if main else 0)
         head = bytearray(first[:4])
         head[1] |= 1  # no checksum
@@ -314,7 +321,7 @@ def mp3_claim(file: IO[bytes]) -> Claim:
 
 
 def _mp3_frames(data: Any) -> Iterator[int]:
-    """Where each frame starts; what is between frames (tags, noise) is passed over."""
+    """Yield the start of each frame; data between frames (tags, noise) is skipped."""
     at, synced = 0, False
     while at < len(data) - 4:
         head = data[at : at + 4]

@@ -3,7 +3,7 @@
 A condition is written ``KIND`` or ``KIND:VALUE``:
 
 =================  ===========================================================================
-``clean``          as it is: what the others are compared with
+``clean``          unchanged audio, the reference of the others
 ``white:10dB``     white noise at a signal-to-noise ratio; ``pink:10dB`` falls by 3 dB an octave
 ``noise:10dB``     recorded noise: an excerpt of a file drawn from a folder
 ``reverb``         convolved with a room impulse response drawn from a folder
@@ -11,16 +11,16 @@ A condition is written ``KIND`` or ``KIND:VALUE``:
 ``telephone``      8 kHz, 300 to 3400 Hz, mu-law (G.711)
 ``mp3:16k``        coded and decoded at a bit rate in kbit/s; also ``opus:16k``
 ``first:2s``       only the first seconds, or the ``centre:2s``
-``resynthesised``  analysed and synthesised by WORLD (pyworld): the control of the next
+``resynthesised``  analysed and synthesised by WORLD (pyworld): the control of ``monotone``
 ``monotone``       the same, with F0 flattened to the utterance's median
-``lowpass:400Hz``  what lies above is gone: the words are not heard any more, the intonation is
+``lowpass:400Hz``  without higher frequencies: removes the words and keeps the intonation
 ``reversed``       from its end to its beginning
 =================  ===========================================================================
 
-Length and alignment are kept, except by parts of a clip and in reverse. What would leave -1..1 is
-scaled down as a whole and counted, never cut off; the level is kept otherwise. All random choices
-are drawn from the kind and the utterance's id: every model hears the very same audio, and two
-levels of a noise differ in level only. What a condition is made of is our choice.
+All conditions except ``first``, ``centre`` and ``reversed`` keep length and alignment. Audio that
+would leave -1..1 is scaled down as a whole and counted; it is never cut off. Otherwise the level is
+kept. All random choices depend only on the kind and the utterance's id. So every model hears the
+same audio, and two levels of a noise differ only in level. The parts of a condition are our choice.
 """
 
 from __future__ import annotations
@@ -54,24 +54,24 @@ from .distortions import (
 )
 from .walk import walk
 
-# ---- Recorded noises and rooms that test audio is corrupted with: where they lie.
+# -- recorded noises and rooms -------------------------------------------------------------------
 
 FOLDERS = {"noise": (("esc10", ""), ("rir_noise", "noise")), "reverb": (("rir_noise", "rir"),)}
-"""Of a kind that needs recordings: folders of ``$SERZOO_DATA``, and a part of the path in them."""
+"""For each kind that needs recordings: folders of ``$SERZOO_DATA``, and a part of their paths."""
 
 OPTION = {"noise": "noise", "reverb": "rir"}
-"""The option that names another folder."""
+"""For each kind, the option that names another folder."""
 
 
 def recordings(kind: str, given: dict[str, str | Path | None]) -> list[tuple[str, Path]]:
-    """Relative name and path of every recording of a kind, sorted.
+    """Return the relative name and the path of every recording of a kind, sorted.
 
     Args:
-        kind: of :data:`FOLDERS`.
-        given: folder by option; None = look in ``$SERZOO_DATA``.
+        kind: a key of :data:`FOLDERS`.
+        given: maps an option to its folder; None = look in ``$SERZOO_DATA``.
 
     Raises:
-        ConfigError: when there are none.
+        ConfigError: if there are no recordings.
     """
     option = OPTION[kind]
     folder = given[option]
@@ -98,7 +98,7 @@ def recordings(kind: str, given: dict[str, str | Path | None]) -> list[tuple[str
 
 
 def _audio(root: Path) -> list[Path]:
-    """Audio below a folder, if there is one; what is not taken is told."""
+    """Return the audio files below a folder, if it exists; files that are not used are reported."""
     if not root.is_dir():
         return []
     found = walk(root)
@@ -107,41 +107,43 @@ def _audio(root: Path) -> list[Path]:
     return found.take()
 
 
-# ---- The WORLD vocoder (Morise, Yokomori & Ozawa 2016), by its Python wrapper ``pyworld``.
+# -- the WORLD vocoder (Morise, Yokomori & Ozawa 2016), by its Python wrapper ``pyworld`` --------
 #
-# All take and give ``[S]`` float64 at 16 kHz. F0 is Harvest's (Morise 2017). DIO with StoneMask is
-# about forty times faster, and was an octave off in parts of two of eight emotional utterances of
-# RAVDESS that we looked at: variability of F0 would measure these errors. Where D4C's Love Train
-# (Morise 2016) hears no voice, a measured F0 is dropped, too: of twelve utterances of RAVDESS and
-# EMO-DB with F0 flattened, 81 to 90 % of Harvest's frames of speech are within half a semitone of
-# the flat F0, and 91 to 99 % of what is left then.
+# All functions take and return ``[S]`` float64 at 16 kHz. F0 comes from Harvest (Morise 2017). DIO
+# with StoneMask is about forty times faster. But in parts of two of eight emotional utterances of
+# RAVDESS that we looked at, it was wrong by an octave; the variability of F0 would measure these
+# errors. If D4C's Love Train (Morise 2016) finds no voice in a frame, its F0 is dropped too. We
+# checked this on twelve utterances of RAVDESS and EMO-DB with flattened F0: 81 to 90 % of Harvest's
+# frames of speech are within half a semitone of the flat F0, and 91 to 99 % of the frames that
+# remain.
 
 
 F0_RANGE = (65.0, 700.0)
-"""Hertz; our choice: from low men to shouting women."""
+"""Hertz, from low men to shouting women (our choice)."""
 
 LOVE_TRAIN = 0.85
 """Threshold of the voicing decision, as published."""
 
 FRAME_SECONDS = 0.005
-"""Distance of WORLD's frames."""
+"""Distance between WORLD's frames in seconds."""
 
 
 @cache
 def pyworld() -> Any:
-    """The wrapper's compiled module.
+    """Return the compiled module of the wrapper.
 
     Raises:
-        ConfigError: when it is not installed.
+        ConfigError: if it is not installed.
     """
-    package = find_spec("pyworld")  # finds it, and does not import it:
-    # its __init__ (0.3.5) needs pkg_resources, which setuptools has not had since version 82
+    # find_spec does not import it: its __init__ (0.3.5) needs pkg_resources, which setuptools does
+    # not have since version 82
+    package = find_spec("pyworld")
     found = package and PathFinder.find_spec("pyworld.pyworld", package.submodule_search_locations)
     if not found or not found.loader:
         raise ConfigError(
             "F0 and the conditions monotone and resynthesised need pyworld; install it with pip "
-            "install 'serzoo[prosody]' (where there is no wheel, it is compiled: a C++ compiler "
-            "is needed), or leave them out"
+            "install 'serzoo[prosody]' (without a wheel for this system, pip needs a C++ compiler "
+            "to build it), or leave them out"
         )
     module = module_from_spec(found)
     found.loader.exec_module(module)
@@ -149,22 +151,24 @@ def pyworld() -> Any:
 
 
 def f0(samples: Signal) -> Signal:
-    """``[frames]`` F0 in Hz every 5 ms from time 0 on; 0 where unvoiced."""
+    """Return ``[frames]`` F0 in Hz, every 5 ms from time 0 on; 0 if unvoiced."""
     x = np.ascontiguousarray(samples)
     pitch, times = _harvest(x)
     if not np.any(pitch):
         return pitch
     aperiodicity = pyworld().d4c(x, pitch, times, SAMPLE_RATE, threshold=LOVE_TRAIN)
-    return np.where(aperiodicity[:, 0] < 0.5, pitch, 0.0)  # 1 where it hears no voice
+    return np.where(aperiodicity[:, 0] < 0.5, pitch, 0.0)  # 1 = no voice
 
 
 def resynthesised(samples: Signal, *, monotone: bool = False) -> Signal:
-    """``[S]`` after WORLD's analysis (F0, CheapTrick's envelope, D4C's aperiodicity) and synthesis.
+    """Return ``[S]`` samples after WORLD's analysis and synthesis.
+
+    The analysis gives F0, CheapTrick's envelope, and D4C's aperiodicity.
 
     Args:
         samples: ``[S]``; silence stays silence.
-        monotone: voiced frames get the utterance's median F0; timing, loudness and the spectral
-            envelope stay. It differs from the plain resynthesis in F0 only.
+        monotone: give voiced frames the utterance's median F0, and keep timing, loudness and the
+            spectral envelope. It differs from the plain resynthesis only in F0.
     """
     n = len(samples)
     if not np.any(samples):
@@ -180,7 +184,7 @@ def resynthesised(samples: Signal, *, monotone: bool = False) -> Signal:
 
 
 def _harvest(x: Signal) -> tuple[Signal, Signal]:
-    """F0 and the times of its frames."""
+    """Return F0 and the times of its frames."""
     low, high = F0_RANGE
     found: tuple[Signal, Signal] = pyworld().harvest(
         x, SAMPLE_RATE, f0_floor=low, f0_ceil=high, frame_period=FRAME_SECONDS * 1000
@@ -188,9 +192,9 @@ def _harvest(x: Signal) -> tuple[Signal, Signal]:
     return found
 
 
-# ----
+# -- conditions ----------------------------------------------------------------------------------
 
-# unit, least and greatest value; None = takes no value
+# unit, smallest and largest value; None = the kind takes no value
 KINDS: dict[str, tuple[str, float, float] | None] = {
     "clean": None,
     "white": ("dB", -40, 80),
@@ -214,11 +218,11 @@ KEEP_BYTES = 128 * 2**20
 
 @dataclass(frozen=True)
 class Condition:
-    """What is done to test audio; ``str()`` is how it is written.
+    """A change of test audio; ``str()`` gives its written form.
 
     Attributes:
-        kind: of :data:`KINDS`.
-        value: in the kind's unit; None where it has none.
+        kind: one of :data:`KINDS`.
+        value: in the kind's unit; None if the kind takes no value.
     """
 
     kind: str
@@ -226,10 +230,11 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> Condition:
-        """From ``noise:10dB``; the unit may be left out.
+        """Parse a text such as ``noise:10dB``; the unit may be omitted.
 
         Raises:
-            ConfigError: naming the kinds, or the values that the kind takes.
+            ConfigError: if the kind is unknown, or the value is not allowed; the message lists
+                the kinds, or the values.
         """
         kind, colon, rest = str(text).strip().partition(":")
         if kind not in KINDS:
@@ -249,7 +254,7 @@ class Condition:
             )
         if kind == "mp3" and value not in MP3_RATES:
             rates = ", ".join(map(str, MP3_RATES))
-            raise ConfigError(f"condition '{text}': MP3 at 16 kHz has {rates} kbit/s")
+            raise ConfigError(f"condition '{text}': MP3 at 16 kHz allows {rates} kbit/s")
         return cls(kind, value)
 
     def __str__(self) -> str:
@@ -263,9 +268,9 @@ class Corrupted:
 
     Attributes:
         samples: ``[S]`` float32, within -1..1.
-        gain: what everything was scaled by to stay in range; 1 = nothing.
+        gain: the factor that keeps the samples in range; 1 = not scaled.
         source: file of the noise or the room, relative to its folder.
-        silent: the utterance has no power, so no ratio to it can be set; it was left as it is.
+        silent: the utterance has no power, so no signal-to-noise ratio exists; it is unchanged.
     """
 
     samples: Samples
@@ -278,8 +283,8 @@ class Corruption:
     """A condition, ready to be applied.
 
     Args:
-        condition: what to do.
-        noise: folder of recorded noises, with all below; by default ``esc10`` and
+        condition: the condition to apply.
+        noise: folder of recorded noises, with all sub-folders; by default ``esc10`` and
             ``rir_noise/**/noise`` (or ``..._mini``) of ``$SERZOO_DATA``.
         rir: folder of room impulse responses; by default ``rir_noise/**/rir`` there.
 
@@ -287,7 +292,7 @@ class Corruption:
         counts: utterances so far: ``utterances``, ``scaled`` to stay in range, ``silent``.
 
     Raises:
-        ConfigError: when recordings or pyworld are needed and not there.
+        ConfigError: if the condition needs recordings or pyworld, and they are missing.
     """
 
     def __init__(
@@ -302,18 +307,18 @@ class Corruption:
         if condition.kind in FOLDERS:
             self.files = recordings(condition.kind, {"noise": noise, "rir": rir})
         if condition.kind in WORLD:
-            pyworld()  # what is not installed is told before work
+            pyworld()  # fail before any work if it is not installed
         self.counts: Counter[str] = Counter(utterances=0, scaled=0, silent=0)
         self._kept: dict[tuple[str, bytes], Corrupted] = {}
         self._bytes = 0
 
     def __call__(self, samples: Samples, name: str) -> Samples:
-        """The samples ``[S]`` of utterance ``name`` under the condition; counted."""
+        """Return the samples ``[S]`` of utterance ``name`` under the condition, and count it."""
         key = (name, hashlib.blake2b(samples.tobytes(), digest_size=16).digest())
         done = self._kept.get(key)
         if done is None:
             done = self.apply(samples, name)
-            if self._bytes + done.samples.nbytes <= KEEP_BYTES:  # for the next model
+            if self._bytes + done.samples.nbytes <= KEEP_BYTES:  # keep it for the next model
                 self._kept[key] = done
                 self._bytes += done.samples.nbytes
         self.counts["utterances"] += 1
@@ -322,7 +327,7 @@ class Corruption:
         return done.samples
 
     def apply(self, samples: Samples, name: str) -> Corrupted:
-        """The same, with what was done."""
+        """Return the same samples, together with what was done."""
         kind, value = self.condition.kind, self.condition.value or 0.0
         rng = np.random.default_rng(_seed(kind, name))
         n = len(samples)
@@ -359,7 +364,7 @@ class Corruption:
         return _in_range(x + at_snr(x, noise, value))
 
     def _excerpt(self, n: int, rng: np.random.Generator) -> tuple[str, Signal]:
-        """``[n]`` of a file from a random place on, around its end; never digital silence."""
+        """Return ``[n]`` samples of a file from a random place, cyclic; never digital silence."""
         for _ in range(100):
             source, path = self.files[int(rng.integers(len(self.files)))]
             whole = _read(path)
@@ -372,12 +377,12 @@ class Corruption:
         )
 
     def seconds(self, duration: float) -> float:
-        """How long an utterance of this duration is under the condition."""
+        """Return the duration under the condition of an utterance of this duration, in seconds."""
         cut = self.condition.kind in ("first", "centre")
         return min(duration, float(self.condition.value or 0)) if cut else duration
 
     def describe(self) -> dict[str, Any]:
-        """For the record: the condition, a digest of the recordings it draws from, and counts."""
+        """Return facts for the record: the condition, a digest of its recordings, the counts."""
         found: dict[str, Any] = {"name": str(self.condition), "kind": self.condition.kind}
         found["value"] = self.condition.value
         if self.files:
@@ -389,10 +394,10 @@ class Corruption:
 
 
 def remembered(condition: str, *, noise: str | None = None, rir: str | None = None) -> Corruption:
-    """A condition as it is written, ready to be applied; counts begin at zero.
+    """Return the corruption of a written condition, ready to use; its counts start at zero.
 
-    The last one is kept with what it made: models that are evaluated one after another under one
-    condition share the work.
+    The last one is kept with its corrupted audio. So models that are evaluated one after another
+    under one condition share the work.
     """
     found = _remembered(condition, noise, rir, os.environ.get("SERZOO_DATA"))
     found.counts = Counter(dict.fromkeys(found.counts, 0))
@@ -414,7 +419,7 @@ def _in_range(x: Signal, gain: float = 1.0, source: str | None = None) -> Corrup
 
 
 def _fit(x: Signal, n: int) -> Signal:
-    """``[n]``: a few samples too many are cut, too few are zeros."""
+    """Return ``[n]`` samples: surplus samples are cut, and missing ones are zeros."""
     return np.pad(x[:n], (0, max(0, n - len(x))))
 
 

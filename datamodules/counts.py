@@ -1,4 +1,4 @@
-"""What a prepared corpus has, against what its publisher counts and what taxonomies can hold."""
+"""Compare the counts of a prepared corpus with published counts and with taxonomies."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ..zoo.core.taxonomy import canonical
 from .info import CorpusInfo
 from .manifest import Utterance
 
-RARE = 0.02  # share of files whose sample rate is told as odd, one file at least (our choice)
-SEVERAL = 4  # utterances of one label that are a corpus, not a trial (our choice)
-MANY = 8  # files of one length that are hardly chance (our choice)
+RARE = 0.02  # a sample rate of at most this share of files (at least one) is odd (our choice)
+SEVERAL = 4  # from this many utterances of one label on it is a corpus, not a trial (our choice)
+MANY = 8  # so many files of one length are hardly chance (our choice)
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something to know about a prepared corpus.
+    """A finding about a prepared corpus.
 
     Attributes:
         kind: ``count`` (published counts are not met), ``reader`` (left out by the reader),
-            ``passed`` (passed over on purpose, or taken under another name), ``label`` (not in the
-            canonical vocabulary, or lost), ``content`` (what recordings have in common), or
-            ``channels`` (they are not one sound).
+            ``passed`` (skipped on purpose, or taken under another name), ``label`` (not in the
+            canonical vocabulary, or lost), ``content`` (recordings are suspiciously equal), or
+            ``channels`` (the channels hold different sounds).
         message: what was found, what is allowed, what to do next.
-        fault: False = a fact to know, which is no reason for ``prepare`` to end with 1.
+        fault: False = a fact to know; ``prepare`` then still ends with exit code 0.
     """
 
     kind: str
@@ -38,12 +38,12 @@ class Notice:
 
 
 def count_notice(info: CorpusInfo, utterances: list[Utterance], refused: int = 0) -> Notice | None:
-    """What is missing of a published corpus, or too much; None where all published counts are met.
+    """Return what a published corpus has too little or too much of; None if all counts are met.
 
     Args:
-        info: of the corpus, with the expected counts.
-        utterances: of the manifest.
-        refused: number of refusals, told because it explains what is missing.
+        info: description of the corpus, with the expected counts.
+        utterances: the utterances of the manifest.
+        refused: number of refused files, which explains missing ones.
     """
     expected, parts = info.expected, []
     speakers = Counter(u.speaker for u in utterances if u.speaker)
@@ -70,7 +70,7 @@ def count_notice(info: CorpusInfo, utterances: list[Utterance], refused: int = 0
 
 
 def nothing_labelled(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
-    """Told of a corpus that nobody has labelled: it cannot be trained or tested on."""
+    """Return a notice if no utterance is labelled: the corpus cannot train or test a model."""
     if any(u.label is not None or u.labels for u in utterances):
         return []
     message = (
@@ -101,7 +101,7 @@ def _differences(
 
 
 def unknown_words(info: CorpusInfo, utterances: list[Utterance]) -> list[Notice]:
-    """For an open label map: words that no shipped taxonomy can hold, with what they may mean."""
+    """Return notices of labels that no shipped taxonomy has, for an open label map."""
     if not info.labels.open:
         return []
     counts = Counter(u.label.lower() for u in utterances if u.label is not None)
@@ -125,7 +125,7 @@ def unknown_words(info: CorpusInfo, utterances: list[Utterance]) -> list[Notice]
 def lost_labels(
     info: CorpusInfo, found: Sequence[Utterance], utterances: Sequence[Utterance]
 ) -> list[Notice]:
-    """Labels that the reader found, and of which no utterance is left."""
+    """Return notices of labels that the reader found, but that have no utterance left."""
     before = Counter(u.label for u in found if u.label is not None)
     lost = before.keys() - {u.label for u in utterances}
     if not lost:
@@ -136,11 +136,11 @@ def lost_labels(
 
 
 def contents(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
-    """What recordings have in common that a corpus of real speech does not.
+    """Return notices of suspiciously equal recordings, which real speech does not have.
 
-    One recording under two labels or of two speakers, one label in all, a sample rate that only
-    few files have, all utterances of exactly one length. Two copies with the same label and
-    speaker are not told: published corpora hold some, and ``audit`` names them.
+    These are: one recording with two labels or two speakers, one label for all, a sample rate of
+    only a few files, and exactly one length for all utterances. Two copies with the same label and
+    speaker are not reported: published corpora have some, and ``audit`` names them.
     """
     found: list[Notice] = []
     by_sha: dict[str, list[Utterance]] = defaultdict(list)
@@ -180,7 +180,7 @@ def contents(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
 
 
 def _differ(a: str | None, b: str | None) -> bool:
-    """Whether two are known to be different."""
+    """Return whether two values are known to be different."""
     return a is not None and b is not None and a != b
 
 

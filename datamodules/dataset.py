@@ -1,4 +1,4 @@
-"""A list of indices to a batch."""
+"""The dataset: a list of indices to a batch."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .store import Row
 
 
 class SpeechDataset(Dataset[Batch]):
-    """Utterances of one part of a split.
+    """The utterances of one part of a split, as batches.
 
     Args:
-        utterances: the part.
+        utterances: the utterances of the part.
         classes: class index of each utterance; -1 = unlabelled.
-        n_classes: C.
+        n_classes: C, number of classes.
         weights: loss weight of each class, ``[C]``.
-        trust: factor of each utterance's weight, the confidence of its label; 1 by default.
+        trust: confidence of each utterance's label, a factor of its weight; 1 by default.
         soft: ``[N, C]`` targets instead of one-hot ones.
-        roots: corpus name to the folder that ``Utterance.audio`` is relative to.
+        roots: maps a corpus to the folder to which ``Utterance.audio`` is relative.
         max_seconds: longer utterances are cut to this.
         store: features to use instead of audio.
         text: whether batches carry transcripts.
@@ -54,26 +54,28 @@ class SpeechDataset(Dataset[Batch]):
         self.weights = torch.tensor(weights if weights is not None else [1.0] * n_classes)
         self.trust = None if trust is None else torch.tensor(list(trust), dtype=torch.float32)
         self.soft = None if soft is None else torch.from_numpy(soft).float()
-        self.roots, self.max_seconds, self.text = roots, max_seconds, text
+        self.roots = roots
+        self.max_seconds = max_seconds
+        self.text = text
         self.corruption: Corruption | None = None
         self.use(store)
 
     def use(self, store: FeatureStore | None) -> None:
-        """Take features from a store that holds all utterances; None = audio.
+        """Read features from a store that holds all utterances; None = read audio.
 
         Raises:
-            DataError: when the audio is corrupted: stored features are of the audio as it is.
+            DataError: if the audio is corrupted, because stored features are of clean audio.
         """
         if store is not None and self.corruption is not None:
             raise DataError(
-                f"stored features are not those under condition {self.corruption.condition}; "
-                "corrupted audio is encoded as it is read"
+                f"stored features are of clean audio, not of condition "
+                f"{self.corruption.condition}; encode corrupted audio as it is read (no store)"
             )
         self.store = store
         self.rows: list[Row] = [store.row(u) for u in self.utterances] if store else []
 
     def corrupt(self, corruption: Corruption) -> None:
-        """Have all audio corrupted as it is read, and no stored features used."""
+        """Corrupt all audio as it is read, and do not use stored features."""
         self.use(None)
         self.corruption = corruption
 
@@ -82,9 +84,10 @@ class SpeechDataset(Dataset[Batch]):
 
     @property
     def seconds(self) -> list[float]:
-        """Duration of each utterance as it is used: of its stored frames, where it has any.
+        """The duration of each utterance in use, in seconds: that of its stored frames, if any.
 
-        They tell more than the file: silence around the speech may be gone.
+        Stored frames are more accurate than the file, because silence around the speech may have
+        been removed.
         """
         if self.store is not None:
             return [row.shape[1] * self.store.frame_seconds for row in self.rows]
@@ -94,7 +97,7 @@ class SpeechDataset(Dataset[Batch]):
         return seconds
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        """The batch of these utterances, in this order."""
+        """Return the batch of these utterances, in this order."""
         chosen = [self.utterances[i] for i in indices]
         labels = self.classes[indices]
         known = labels >= 0
@@ -124,7 +127,7 @@ class SpeechDataset(Dataset[Batch]):
         return Batch(audio=audio, lengths=lengths, **common)  # type: ignore[arg-type]
 
     def wave(self, utterance: Utterance) -> torch.Tensor:
-        """``[S]`` at 16 kHz as a head hears it: cut to the most seconds, and corrupted."""
+        """Return ``[S]`` samples at 16 kHz as a head hears them: cut, and corrupted."""
         wave = load_wave(utterance, self.roots, self.max_seconds)
         if self.corruption is None:
             return wave

@@ -1,6 +1,6 @@
-"""What happens to speech on its way: noise, rooms, telephones, coders; pure functions of samples.
+"""Distortions of speech: noise, rooms, telephones, coders; pure functions of samples.
 
-All take and give ``[S]`` float64 at 16 kHz.
+All functions take and return ``[S]`` float64 at 16 kHz.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from ..zoo.core.errors import ConfigError
 from .audio import SAMPLE_RATE
 
 MP3_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # of MPEG-2, at 16 kHz
-MP3_DELAY = 576 + 529  # samples of encoder and decoder, where the file does not say them
+MP3_DELAY = 576 + 529  # samples of encoder and decoder, if the file does not state its delay
 TELEPHONE = (8_000, 300.0, 3_400.0)  # rate and band, Hz
 
 Signal = npt.NDArray[np.float64]
 
 
 def peak_gain(x: Signal) -> float:
-    """What brings the largest sample into -1..1; 1 where it is there."""
+    """Return the factor that brings the largest sample into -1..1; 1 if it is inside."""
     return 1.0 / max(1.0, float(np.abs(x).max(initial=0.0)))
 
 
 def at_snr(speech: Signal, noise: Signal, snr: float) -> Signal:
-    """``noise [S]`` scaled so that its mean power is ``snr`` dB below that of ``speech [S]``.
+    """Return ``noise [S]`` scaled to a mean power ``snr`` dB below that of ``speech [S]``.
 
     Both means are over the whole utterance, pauses included.
     """
@@ -37,7 +37,7 @@ def at_snr(speech: Signal, noise: Signal, snr: float) -> Signal:
 
 
 def pink(n: int, rng: np.random.Generator) -> Signal:
-    """``[n]`` noise whose power falls by 3 dB an octave, without a constant part (from 2 on)."""
+    """Return ``[n]`` noise, n >= 2, whose power falls by 3 dB per octave, without constant part."""
     if n < 2:
         return rng.normal(size=n)
     spectrum = np.fft.rfft(rng.normal(size=n))
@@ -47,9 +47,10 @@ def pink(n: int, rng: np.random.Generator) -> Signal:
 
 
 def reverberate(speech: Signal, room: Signal) -> Signal:
-    """``speech [S]`` in a room: direct sound (the response's peak) at its old time, its old power.
+    """Return ``speech [S]`` in a room, with its old power.
 
-    The tail after the end of the utterance is cut.
+    The direct sound (the peak of the response) keeps its time. The tail after the end of the
+    utterance is cut.
     """
     from scipy.signal import fftconvolve
 
@@ -60,9 +61,10 @@ def reverberate(speech: Signal, room: Signal) -> Signal:
 
 
 def telephone(speech: Signal) -> tuple[Signal, float]:
-    """``[S]`` through 8 kHz, a zero-phase band-pass (Butterworth, order 4) and G.711 mu-law.
+    """Return ``[S]`` through a telephone line, and the factor by which it was scaled.
 
-    Also what it was scaled by before the last, which has no more than -1..1.
+    The line has a rate of 8 kHz, a zero-phase band-pass (Butterworth, order 4) and G.711 mu-law.
+    The scaling comes before mu-law, which allows only -1..1.
     """
     import soundfile
     import soxr
@@ -82,10 +84,10 @@ def telephone(speech: Signal) -> tuple[Signal, float]:
 
 
 def lowpass(speech: Signal, cutoff: float) -> Signal:
-    """``[S]`` without what lies above a frequency in Hz; what is left keeps its level and its time.
+    """Return ``[S]`` without the frequencies above ``cutoff`` in Hz; level and time stay.
 
-    Butterworth of order 8, forwards and backwards: 6 dB less at the cut-off, 96 dB an octave above.
-    Our choice.
+    A Butterworth filter of order 8, forwards and backwards: 6 dB less at the cut-off, 96 dB less
+    one octave above it. Our choice.
     """
     from scipy.signal import butter, sosfiltfilt
 
@@ -96,15 +98,15 @@ def lowpass(speech: Signal, cutoff: float) -> Signal:
 
 
 def mp3(speech: Signal, rate: float) -> Signal:
-    """``[S]`` within -1..1 through MP3 at a constant rate in kbit/s, its delay taken off."""
+    """Return ``[S]`` within -1..1 coded as MP3 at a constant rate in kbit/s, without its delay."""
     level = min(0.999, (160 - rate) / 152)  # libsndfile's scale at 16 kHz; it refuses 1
     coded = code(speech, "MP3", "MPEG_LAYER_III", level, bitrate_mode="CONSTANT")[0]
-    # short of room for a header, low rates give the samples with the delay before them
+    # at low rates there is no space for a header, so the samples begin with the delay
     return coded if len(coded) == len(speech) else coded[MP3_DELAY:]
 
 
 def opus(speech: Signal, rate: float) -> Signal:
-    """``[S]`` within -1..1 through Opus in Ogg at a mean rate of about this many kbit/s."""
+    """Return ``[S]`` within -1..1 coded as Opus in Ogg at a mean rate of about ``rate`` kbit/s."""
     return code(speech, "OGG", "OPUS", (256 - rate) / 250)[0]
 
 
@@ -114,7 +116,7 @@ CODECS: dict[str, Callable[..., Signal]] = {"mp3": mp3, "opus": opus}
 def code(
     speech: Signal, container: str, subtype: str, level: float, **options: Any
 ) -> tuple[Signal, int]:
-    """Samples after coding and decoding in memory, and the bytes that they took."""
+    """Code and decode samples in memory; return them, and the number of coded bytes."""
     import soundfile
 
     file = io.BytesIO()

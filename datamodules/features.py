@@ -1,7 +1,8 @@
-"""Stored features: what an encoder need not compute twice.
+"""Stored features: the output of an encoder, computed once and kept on disk.
 
-``Encoder.extract`` runs once per utterance; its output is kept on disk (``store.py``) and shared by
-all runs that use the same extraction: heads, folds, seeds, suites, ranks, today and tomorrow.
+``Encoder.extract`` runs once per utterance. :class:`FeatureStore` keeps its output on disk
+(``store.py``), and all runs with the same extraction share it: heads, folds, seeds, suites, ranks.
+:class:`Filling` computes what is missing. :func:`pad_waves` and :func:`pad_hidden` make batches.
 """
 
 from __future__ import annotations
@@ -31,36 +32,36 @@ from .prepare import sample_hash
 from .sampler import pack
 from .store import Row, Shards, Values, complete, digest
 
-# ---- Filling a feature store: chunks of utterances of like length, from audio to rows.
+# -- filling a store: from audio to rows ---------------------------------------------------------
 #
-# What is to be made is sorted by length, packed into batches and cut into chunks of whole
-# batches; a chunk is what a process claims, encodes and writes at a time (``claims.py``).
+# Missing utterances are sorted by length, packed into batches, and cut into chunks of whole
+# batches. A process claims, encodes and writes one chunk at a time (``store.py``).
 
-# utterances and padded seconds of an encoding batch: a processor's caches like few of equal length
+# utterances and padded seconds of an encoding batch: few of equal length suit a processor's caches
 BATCH = {"cpu": (8, 40.0), "cuda": (64, 320.0)}
-CHUNK_SECONDS = 240.0  # of speech in a shard: what a killed process loses at most
-SHARD_BYTES = 128 * 2**20  # of a shard, and so of what is held in memory, about
-MARGIN_BYTES = 512 * 2**20  # of the disk that are left free
+CHUNK_SECONDS = 240.0  # speech in a shard; a killed process loses at most this
+SHARD_BYTES = 128 * 2**20  # approximate size of a shard, and so of the memory in use
+MARGIN_BYTES = 512 * 2**20  # space on the disk that stays free
 READERS = 4  # threads that decode ahead of the encoder
 
 ADVICE = "set SERZOO_CACHE to a folder on another disk, or data.features=live to store nothing"
 
 
 class DiskFullError(Exception):
-    """What is missing will not fit on the disk; the message says what to do."""
+    """The missing features do not fit on the disk; the message says what to do."""
 
 
 class Filling:
-    """One process' part in bringing a store to hold some utterances.
+    """One process' part of adding missing utterances to a store.
 
     Args:
-        encoder: with ``storable`` extraction.
-        shards: of the store.
-        dtype: of its values.
-        device: where to extract.
-        utterances: what is missing, by key.
-        seconds: of each as it is used.
-        wave: an utterance to its samples, ``[S]``.
+        encoder: an encoder with ``storable`` extraction.
+        shards: the shards of the store.
+        dtype: number format of the store.
+        device: device of the extraction.
+        utterances: the missing utterances, by key.
+        seconds: the used duration of each utterance.
+        wave: returns the samples ``[S]`` of an utterance.
     """
 
     def __init__(
@@ -73,8 +74,13 @@ class Filling:
         seconds: dict[str, float],
         wave: Callable[[Utterance], Tensor],
     ) -> None:
-        self.encoder, self.shards, self.dtype, self.device = encoder, shards, dtype, device
-        self.utterances, self.seconds, self.wave = utterances, seconds, wave
+        self.encoder = encoder
+        self.shards = shards
+        self.dtype = dtype
+        self.device = device
+        self.utterances = utterances
+        self.seconds = seconds
+        self.wave = wave
         self.rate = encoder.bytes_per_second
 
     @torch.no_grad()
@@ -82,16 +88,16 @@ class Filling:
         """Extract until nothing is missing, and return the keys that this process made.
 
         Args:
-            facts: what ``store.json`` shall say.
+            facts: the content of ``store.json``.
             progress: show a bar.
 
         Raises:
-            DiskFullError: before anything is extracted, when it would not fit (after the first
-                chunk, where the encoder does not say how large features are).
-            OSError: when the store cannot be written.
-            DataError: when audio cannot be read, or features are not finite.
+            DiskFullError: if the features would not fit. It is raised before the extraction, or
+                after the first chunk if the encoder does not tell the size of features.
+            OSError: if the store cannot be written.
+            DataError: if audio cannot be read, or features are not finite.
         """
-        # the longest first: what is too large for the memory fails at once, and the end is even
+        # the longest first: too large batches fail at once, and processes end at the same time
         order = sorted(self.utterances, key=lambda key: (-self.seconds[key], key))
         self.shards.folder.mkdir(parents=True, exist_ok=True)
         self._refuse_if_full(order)
@@ -120,7 +126,7 @@ class Filling:
         return [[keys[i] for i in b] for b in pack(range(len(keys)), lengths, size, padded)]
 
     def _take(self, free: list[str]) -> list[str]:
-        """The first batches of what nobody makes: one at least, a chunk at most."""
+        """Return the first batches that no other process makes: at least one, at most a chunk."""
         chunk: list[str] = []
         total = 0.0
         for batch in self._batches(free):
@@ -131,7 +137,7 @@ class Filling:
         return chunk
 
     def _make(self, keys: list[str]) -> list[tuple[str, Values, float]]:
-        """A chunk to the rows of a shard; audio is decoded ahead, in threads."""
+        """Turn a chunk into the rows of a shard; threads decode audio ahead."""
         waves = {key: self.reader.submit(self.wave, self.utterances[key]) for key in keys}
         rows: list[tuple[str, Values, float]] = []
         for batch in self._batches(keys):
@@ -144,13 +150,13 @@ class Filling:
                     )
                 rows.append((key, values, self.seconds[key]))
             self.bar.advance(len(batch))
-        if not self.rate:  # now it is known
+        if not self.rate:  # the size is known from here on
             self.rate = sum(v.nbytes for _, v, _ in rows) / sum(s for _, _, s in rows)
             self._refuse_if_full([key for key in self.utterances if key not in self.shards.rows])
         return rows
 
     def _encode(self, waves: list[Tensor]) -> list[Values | None]:
-        """``[K, T_i, D]`` of each wave, in the store's number format; None where not finite."""
+        """Return ``[K, T_i, D]`` of each wave, in the store's format; None if not finite."""
         audio, lengths = pad_waves(waves)
         hidden, mask = self.encoder.extract(audio.to(self.device), lengths.to(self.device))
         frames = mask.sum(1).tolist()
@@ -160,25 +166,25 @@ class Filling:
             if all(finite) and not torch.equal(short.to(hidden.dtype), hidden):
                 raise TypeError(
                     f"{type(self.encoder).__name__}.extraction() promises bfloat16, but extract() "
-                    "gives numbers that it does not have"
+                    "returns numbers that bfloat16 cannot hold; correct one of the two"
                 )
             values = short.view(torch.int16).cpu().numpy().view("<u2")
         else:
             values = hidden.float().cpu().numpy()
-        # copies: a row must not hold its whole batch
+        # copies, because a view would keep the whole batch in memory
         return [
             v[:, :n].copy() if ok else None for v, n, ok in zip(values, frames, finite, strict=True)
         ]
 
     def _refuse_if_full(self, keys: Sequence[str]) -> None:
-        """Judge before time is lost whether what is missing fits on the disk."""
+        """Check, before work, whether the missing features fit on the disk."""
         seconds = sum(self.seconds[key] for key in keys)
         need, free = self.rate * seconds, shutil.disk_usage(self.shards.folder).free
         if need + MARGIN_BYTES > free:
             raise DiskFullError(
                 f"features of {len(keys)} utterances ({seconds / 3600:.2f} h) need {_gib(need)} "
-                f"and {_gib(MARGIN_BYTES)} are to stay free, but {_gib(free)} are free at "
-                f"{self.shards.folder}; they are computed anew in every epoch instead, which is "
+                f"and {_gib(MARGIN_BYTES)} must stay free, but {_gib(free)} are free at "
+                f"{self.shards.folder}; they are computed again in every epoch instead, which is "
                 f"slow. Free some space (`serzoo cache list`), keep fewer layers, or {ADVICE}"
             )
 
@@ -188,17 +194,17 @@ def _gib(number: float) -> str:
 
 
 def load_wave(utterance: Utterance, roots: dict[str, Path], max_seconds: float) -> Tensor:
-    """``[S]`` float32 at 16 kHz, at most ``max_seconds`` long."""
+    """Return ``[S]`` float32 samples at 16 kHz, at most ``max_seconds`` long."""
     return torch.from_numpy(read_utterance(utterance, roots[utterance.corpus], max_seconds))
 
 
 def pad_waves(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """List of ``[S_i]`` to ``audio [B, S]`` (zeros on the right) and ``lengths [B]``."""
+    """Pad a list of ``[S_i]`` to ``audio [B, S]``, with zeros on the right, and ``lengths [B]``."""
     lengths = torch.tensor([len(w) for w in waves])
     return torch.nn.utils.rnn.pad_sequence(list(waves), batch_first=True), lengths
 
 
-# ----
+# -- the store -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -206,12 +212,12 @@ class Filled:
     """What a call of :meth:`FeatureStore.fill` did.
 
     Attributes:
-        kind: ``stored``, or ``live`` when the features would not fit on the disk.
-        reused: rows that were there, or that other processes made meanwhile.
-        encoded: rows that this process made.
-        speech_seconds: of the rows that this process made.
-        seconds: that it took.
-        bytes: of all rows that were wanted.
+        kind: ``stored``, or ``live`` if the features do not fit on the disk.
+        reused: number of rows that existed, or that other processes made meanwhile.
+        encoded: number of rows that this process made.
+        speech_seconds: seconds of speech in the rows that this process made.
+        seconds: seconds that the call took.
+        bytes: size of all requested rows.
         store: name of the store.
     """
 
@@ -224,22 +230,22 @@ class Filled:
     store: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """For the record."""
+        """Return plain containers for the record."""
         return asdict(self)
 
 
 class FeatureStore:
     """Hidden states of one extraction, by utterance.
 
-    What decides a row: the extraction, the samples, and the part of them that is used. Not names,
-    not folders, not ``max_seconds`` where it does not cut.
+    The key of a row is the extraction, the samples, and the part of them that is used. Names and
+    folders are not part of it, nor is ``max_seconds`` if it does not cut the utterance.
 
     Args:
         extraction: ``encoder.extraction()``.
-        roots: corpus name to its folder.
+        roots: maps a corpus to its folder.
         max_seconds: longer utterances are cut to this.
-        frame_seconds: distance of stored frames.
-        folder: of all stores; that of the cache by default.
+        frame_seconds: distance between stored frames in seconds.
+        folder: folder of all stores; by default that of the cache.
     """
 
     def __init__(
@@ -259,7 +265,7 @@ class FeatureStore:
         self._maps: dict[str, Tensor] = {}
 
     def key(self, utterance: Utterance) -> str:
-        """What an utterance's features are stored under."""
+        """Return the key of an utterance's features."""
         sha = utterance.sha or heard(utterance, self.roots)
         return feature_key(utterance, sha, self.max_seconds)
 
@@ -267,15 +273,15 @@ class FeatureStore:
         return self.key(utterance) in self.shards.rows
 
     def __getitem__(self, utterance: Utterance) -> Tensor:
-        """``[K, T, D]`` as stored, without padding."""
+        """Return the stored ``[K, T, D]``, without padding."""
         return self.read(self.row(utterance))
 
     def row(self, utterance: Utterance) -> Row:
-        """Where an utterance's features lie; what is looked up once can be read often."""
+        """Return the place of an utterance's features; one look-up serves many reads."""
         return self.shards.rows[self.key(utterance)]
 
     def read(self, row: Row) -> Tensor:
-        """``[K, T, D]`` of a row; nothing is copied."""
+        """Return ``[K, T, D]`` of a row, without a copy."""
         flat = self._maps.get(row.shard)
         if flat is None:
             flat = self._maps[row.shard] = self._map(row.shard)
@@ -285,17 +291,17 @@ class FeatureStore:
         path, dtype = self.shards.data(shard), getattr(torch, self.dtype)
         try:
             values = path.stat().st_size // self.shards.dtype.itemsize
-            # not np.memmap: Python's maps keep their files open, and a process may open few.
-            # A private map: whoever writes into a row changes a copy of it, in this process only
+            # not np.memmap: Python's maps keep their files open, but a process may open only few.
+            # The map is private: writing into a row changes a copy, in this process only
             return torch.from_file(str(path), shared=False, size=values, dtype=dtype)
         except FileNotFoundError:
             raise DataError(
                 f"shard {shard} of the feature store {self.shards.folder} is gone: it was removed "
-                "while in use; start the run again, and what is missing is computed again"
+                "while in use; start the run again, which computes missing features again"
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}  # a worker process maps the files itself
+        return {**self.__dict__, "_maps": {}}  # each worker process maps the files itself
 
     def fill(
         self,
@@ -305,21 +311,21 @@ class FeatureStore:
         device: torch.device | str = "cpu",
         progress: bool = False,
     ) -> Filled:
-        """Extract what is missing, sharing the work with other processes that do the same.
+        """Extract missing features; processes that call this at the same time share the work.
 
         Args:
-            encoder: with ``storable`` extraction; handed back as it was, on the device it was on.
-            utterances: whose features are wanted.
-            device: where to extract.
+            encoder: an encoder with ``storable`` extraction; its state and device are restored.
+            utterances: the utterances whose features are needed.
+            device: device of the extraction.
             progress: show a bar.
 
         Returns:
-            What was done. ``live`` when the disk has no room: then nothing was added, and a
-            warning says how much is missing.
+            What was done. ``live`` if the disk is too full: then nothing was added, and a warning
+            says how much space is missing.
 
         Raises:
-            DataError: when the cache cannot be written or the disk runs full on the way, when
-                audio cannot be read, or when features are not finite.
+            DataError: if the cache cannot be written, the disk becomes full during the work, audio
+                cannot be read, or features are not finite.
         """
         began = time.perf_counter()
         wanted = {self.key(u): u for u in utterances}
@@ -347,7 +353,7 @@ class FeatureStore:
         self.shards.touch()
         rows = [self.shards.rows[key] for key in wanted]
         for row in rows:
-            self.read(row)  # what is mapped stays, whoever clears the cache
+            self.read(row)  # mapped rows stay readable even if the cache is cleared
         return Filled(
             "stored",
             reused=len(wanted) - len(done),
@@ -359,7 +365,7 @@ class FeatureStore:
         )
 
     def _facts(self, encoder: Encoder) -> dict[str, Any]:
-        """What ``store.json`` says."""
+        """Return the content of ``store.json``."""
         described = encoder.describe()
         return {
             "dtype": self.dtype,
@@ -381,22 +387,22 @@ class FeatureStore:
 
 
 def feature_key(utterance: Utterance, sha: str, max_seconds: float) -> str:
-    """Content and cut, not name.
+    """Return the key of an utterance's features: its content and its cut, not its name.
 
     Args:
-        utterance: the rate is in the key, since the hash is over samples, whatever their rate.
-        sha: of its samples.
-        max_seconds: decides only where it cuts.
+        utterance: the utterance; its sample rate is in the key, because the hash is of samples.
+        sha: hash of its samples.
+        max_seconds: largest duration; it is in the key only if it cuts the utterance.
     """
     end = min(utterance.end, utterance.start + max_seconds)
     return f"{sha}@{utterance.sample_rate}:{utterance.start:.4f}-{end:.4f}"
 
 
 def heard(utterance: Utterance, roots: dict[str, Path]) -> str:
-    """Hash of an utterance that comes without one."""
+    """Return the hash of an utterance whose manifest has none."""
     path = roots[utterance.corpus] / utterance.audio
     if not path.is_file():
-        decode(path)  # says what is wrong
+        decode(path)  # raises an error that says what is wrong
     stat = path.stat()
     place = (utterance.start, utterance.end, utterance.channel)
     return _hash(path, stat.st_size, stat.st_mtime_ns, *place)
@@ -408,10 +414,13 @@ def _hash(path: Path, size: int, mtime: int, start: float, end: float, channel: 
 
 
 def pad_hidden(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """List of ``[K, T_i, D]`` to zero-padded ``[B, K, T, D]``, as stored, and ``mask [B, T]``."""
+    """Pad a list of ``[K, T_i, D]`` with zeros to ``[B, K, T, D]``; return it and ``mask [B, T]``.
+
+    The values keep their stored type.
+    """
     lengths = torch.tensor([r.shape[1] for r in rows])
     longest, dtype = int(lengths.max()), rows[0].dtype
-    # NumPy asks the system for large pages, which halves the time; only padding is zeroed
+    # NumPy asks the system for large pages, which halves the time; only padding is set to zero
     size = (len(rows), rows[0].shape[0], longest, rows[0].shape[2])
     plain = np.empty(size, np.float32 if dtype == torch.float32 else np.int16)
     hidden = torch.from_numpy(plain).view(dtype)

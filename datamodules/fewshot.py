@@ -1,9 +1,9 @@
-"""Few-shot supports: k utterances of each class, of the target's training speakers, by a seed.
+"""Few-shot supports: k utterances of each class, drawn from the target's training speakers.
 
-A support depends on the manifest, the protocol, the fold, the taxonomy, the number of shots and
-the seed, and on nothing else: every head adapts to the same utterances. It is written to a file
-that all of them share. The supports of one seed are nested: k = 4 holds those of k = 2 and two
-more of each class. The query is the protocol's test part; validation speakers are in neither.
+A support depends only on the manifest, the protocol, the fold, the taxonomy, the number of shots
+and the seed. So every head adapts to the same utterances; all heads share the file of the support.
+The supports of one seed are nested: k = 4 contains those of k = 2 and two more of each class. The
+query is the protocol's test part. Validation speakers are in neither.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from .protocols import Protocol, Split, listed_speakers
 from .speech import SpeechDataModule
 
 MOST_SHOTS = 64
-"""Of a class; with more, train on the target."""
+"""Largest number of shots per class; with more, train on the target."""
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Support:
-    """What a model is adapted to.
+    """The utterances to which a model is adapted.
 
     Attributes:
         manifest: hash of the target's utterances.
-        protocol: name and version.
-        fold: from 0.
+        protocol: name and version of the protocol.
+        fold: number of the fold, from 0.
         taxonomy: fingerprint of the classes.
-        label: the column that they are of.
-        shots: utterances of each class that were asked for.
+        label: the label column.
+        shots: requested number of utterances per class.
         draw: the seed.
-        ids: of each class, in the order drawn: the first k are the support of k shots.
-        short: classes of which there were fewer, and how many there were.
+        ids: ids of each class, in the order of the draw; the first k are the support of k shots.
+        short: classes with fewer utterances, and their numbers.
     """
 
     manifest: str
@@ -65,28 +65,28 @@ class Support:
 
     @property
     def sha(self) -> str:
-        """12 hexadecimal digits of all of it."""
+        """12 hexadecimal digits of a hash of all fields."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def file_name(self) -> str:
-        """What the file is called in a folder of supports."""
+        """The name of the file in a folder of supports."""
         drawn = f"k{self.shots}-d{self.draw}"
         return f"{self.protocol}-f{self.fold}-{drawn}-{self.manifest[:6]}-{self.taxonomy[:6]}.json"
 
     def write(self, folder: Path) -> Path:
-        """Write it into a folder of supports, unless it is there.
+        """Write it into a folder of supports, unless it is there already.
 
         Raises:
-            DataError: when another support lies under its name.
+            DataError: if the file of this name holds another support.
         """
         path = folder / self.file_name
         if path.is_file():
             if Support.read(path) != self:
                 raise DataError(
-                    f"{path} holds another support than this draw of these data gives; remove it, "
-                    "or choose another folder (supports=FOLDER)"
+                    f"{path} holds another support than this draw of these data; remove it, or "
+                    "choose another folder (supports=FOLDER)"
                 )
             return path
         write_json(path, {"serzoo": "support", "format": FORMAT, **asdict(self)})
@@ -94,10 +94,10 @@ class Support:
 
     @classmethod
     def read(cls, path: str | Path) -> Support:
-        """The support in a file.
+        """Read a support from a file.
 
         Raises:
-            DataError: when it is missing, damaged, or none.
+            DataError: if the file is missing or damaged, or is not a support.
         """
         path = Path(path)
         try:
@@ -114,10 +114,10 @@ class Support:
 def draw_ids(
     pool: Sequence[Utterance], classes: Sequence[int], n_classes: int, shots: int, draw: int
 ) -> list[list[str]]:
-    """Ids of the first ``shots`` of each class, in an order that the seed alone decides.
+    """Return the ids of the first ``shots`` utterances of each class, in an order by the seed.
 
-    The order is that of a hash of seed and id, so that neither the manifest's order nor another
-    class has a part in it. Of recordings that are equal sample for sample one is taken.
+    A hash of seed and id gives the order, so it does not depend on the manifest's order or on
+    other classes. If recordings are equal sample for sample, only one is taken.
     """
     found: list[list[str]] = [[] for _ in range(n_classes)]
     heard: set[str] = set()
@@ -140,11 +140,11 @@ class FewShot:
     """A support and its query, as batches.
 
     Attributes:
-        data: its training part is the support, its test part the query; nothing validates.
-        support: what was drawn.
-        split: fingerprint of the protocol's parts, which all supports have in common.
+        data: its training part is the support, its test part the query; it has no validation.
+        support: the drawn support.
+        split: fingerprint of the protocol's parts, the same for all supports.
         taxonomy: the target's classes.
-        notes: what its reader should know.
+        notes: facts that its reader should know.
     """
 
     data: SpeechDataModule
@@ -174,30 +174,30 @@ def open_few_shot(
 ) -> FewShot:
     """Draw a support and open it with its query.
 
-    Where training speakers have fewer than ``shots`` utterances of a class, all of them are taken,
-    and ``support.short`` and the notes say so.
+    If training speakers have fewer than ``shots`` utterances of a class, all of them are taken;
+    ``support.short`` and the notes say so.
 
     Args:
-        corpora: names; those of the manifest to keep, where there is one.
-        protocol: of the target.
-        fold: of the protocol.
+        corpora: names of the corpora; with a manifest, the corpora to keep of it.
+        protocol: protocol of the target.
+        fold: fold of the protocol.
         taxonomy: the target's classes.
-        shots: of each class, 0 to 64; 0 = a query only.
+        shots: number of utterances of each class, 0 to 64; 0 = only a query.
         draw: seed of the support.
-        given: a support to use instead, whose ids must be of the protocol's training part.
-        restrict: leave out classes that training speakers do not have, instead of an error.
+        given: a support to use instead; its ids must be in the protocol's training part.
+        restrict: leave out classes that training speakers do not have; otherwise an error.
         root: folder of the corpus.
         manifest: a prepared manifest.
-        options: keywords of the corpus' reader.
+        options: options of the corpus' reader.
         label: the column that holds the label.
         progress: show a bar while files are decoded.
         unknown_speakers: see :meth:`.Protocol.split`.
         batching: as for :class:`SpeechDataModule`.
 
     Raises:
-        ConfigError: for a number of shots out of range.
-        DataError: for a class without an utterance, a speaker or a recording in support and query,
-            or a given support of other data.
+        ConfigError: if the number of shots is out of range.
+        DataError: if a class has no utterance, support and query share a speaker or a recording,
+            or a given support is of other data.
     """
     check_shots(shots)
     speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
@@ -205,8 +205,8 @@ def open_few_shot(
     kept = [u for u, c in zip(speech.utterances, classes, strict=True) if c >= 0]
     if not kept:
         raise DataError(
-            f"no utterance of the target is of {', '.join(taxonomy.classes)}; choose a taxonomy of "
-            "its labels"
+            f"no utterance of the target is of the classes {', '.join(taxonomy.classes)}; choose a "
+            "taxonomy of its labels"
         )
     rule = Protocol.load(protocol)
     split = rule.split(kept, fold, unknown_speakers=unknown_speakers)
@@ -247,7 +247,7 @@ def open_few_shot(
         notes=notes,
         unknown_speakers=unknown_speakers,
     )
-    report = audit(parts)  # without the protocol's leave to share speakers
+    report = audit(parts)  # even if the protocol allows common speakers
     if not report.ok:
         raise DataError(
             f"support and query of {split.protocol}, fold {fold}: {'; '.join(report.errors)}"
@@ -272,7 +272,7 @@ def _draw(
     if shots and (absent := [c for c, i in zip(taxonomy.classes, ids, strict=True) if not i]):
         raise DataError(
             f"training speakers of {fixed['protocol']}, fold {fixed['fold']}, have no utterance of "
-            f"{', '.join(absent)}; choose a taxonomy of what they have"
+            f"{', '.join(absent)}; choose a taxonomy of their labels"
         )
     short = {c: len(i) for c, i in zip(taxonomy.classes, ids, strict=True) if len(i) < shots}
     named = dict(zip(taxonomy.classes, ids, strict=True))
@@ -299,17 +299,17 @@ def _check(
     if wrong:
         raise DataError(
             f"{len(wrong)} utterances of the given support ({some(wrong)}) are not of its class "
-            f"among the training speakers ({some(listed_speakers(pool))})"
+            f"among the training speakers ({some(listed_speakers(pool))}); give another support"
         )
 
 
 def check_shots(shots: int) -> None:
-    """Refuse a number of shots out of range.
+    """Check that the number of shots is in range.
 
     Raises:
-        ConfigError: saying what it may be.
+        ConfigError: if it is not; the message gives the range.
     """
     if not 0 <= shots <= MOST_SHOTS:
         raise ConfigError(
-            f"shots={shots}; give 0 (as it is) to {MOST_SHOTS} utterances of each class"
+            f"shots={shots}; give 0 (no adaptation) to {MOST_SHOTS} utterances of each class"
         )

@@ -1,4 +1,4 @@
-"""What is known about a corpus: licence, citation, label map, expected counts, defaults.
+"""Facts about a corpus: licence, citation, label map, expected counts, defaults.
 
 Read from ``configs/corpus/<name>.yaml``. A third-party reader may carry the same keys as an
 attribute ``info`` of its ``prepare`` function; without it, its labels stand for themselves. A
@@ -21,11 +21,11 @@ ATTRIBUTES = ("gender", "language", "speaker")
 
 
 class LabelMap(dict[str, str | None]):
-    """Raw codes to canonical labels; None = left out on purpose.
+    """Maps raw codes to canonical labels; None = left out on purpose.
 
     Attributes:
-        open: every raw code stands for itself, in lower case (``labels: "*"`` in YAML); the mapping
-            itself is empty then.
+        open: every raw code is its own label, in lower case (``labels: "*"`` in YAML); the
+            mapping itself is then empty.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class LabelMap(dict[str, str | None]):
 
     @classmethod
     def parse(cls, value: Any, where: str) -> LabelMap:
-        """From YAML: ``"*"`` or a mapping.
+        """Build a label map from YAML: ``"*"`` or a mapping.
 
         Raises:
-            ConfigError: on anything else, or a canonical label that is not in the vocabulary.
+            ConfigError: for any other value, or a label that is not in the canonical vocabulary.
         """
         if value == "*":
             return cls(open=True)
@@ -62,13 +62,13 @@ class LabelMap(dict[str, str | None]):
 
 @dataclass(frozen=True)
 class Expected:
-    """Published counts; what is None or empty is not checked.
+    """Published counts; values that are None or empty are not checked.
 
     Attributes:
-        utterances: of the complete corpus.
-        speakers: of the complete corpus.
-        labels: utterances per raw code.
-        per_speaker: utterances per speaker, by which missing speakers are named.
+        utterances: number of utterances of the complete corpus.
+        speakers: number of speakers of the complete corpus.
+        labels: number of utterances per raw code.
+        per_speaker: number of utterances per speaker; messages name missing speakers by it.
     """
 
     utterances: int | None = None
@@ -79,20 +79,20 @@ class Expected:
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """One corpus.
+    """Facts about one corpus.
 
     Attributes:
         name: registered name.
         title: full name.
-        licence: of the audio; what its publisher asks of its users.
-        citation: to be cited.
+        licence: licence of the audio, and what its publisher asks of its users.
+        citation: the publication to cite.
         url: where its publisher distributes it.
-        language: ISO 639-1 code; None where there is more than one, or it is not known.
-        labels: map of the column ``label``.
-        alternative_labels: maps of other label columns (keys of ``Utterance.labels``).
+        language: ISO 639-1 code; None if there are several, or it is unknown.
+        labels: label map of the column ``label``.
+        alternative_labels: label maps of other columns (keys of ``Utterance.labels``).
         expected: published counts.
-        taxonomy: default taxonomy; None where the user must name one.
-        protocol: default protocol; None where the user must name one.
+        taxonomy: default taxonomy; None if the user must name one.
+        protocol: default protocol; None if the user must name one.
     """
 
     name: str
@@ -109,22 +109,22 @@ class CorpusInfo:
 
     @staticmethod
     def names() -> list[str]:
-        """Names of the corpora that ship a description."""
+        """Return the names of the corpora that ship a description."""
         return shipped.names("corpus")
 
     @classmethod
     def load(cls, name: str) -> CorpusInfo:
-        """The description of a corpus.
+        """Return the description of a corpus.
 
         Raises:
-            ConfigError: when no corpus has this name, or its description has unknown keys or maps
-                to labels that the canonical vocabulary lacks.
+            ConfigError: if no corpus has this name, or its description has unknown keys or maps
+                to labels that are not in the canonical vocabulary.
         """
         return _load(name)
 
     @classmethod
     def from_dict(cls, name: str, data: Mapping[str, Any]) -> CorpusInfo:
-        """From the keys of a ``configs/corpus/<name>.yaml``."""
+        """Build a description from the keys of a ``configs/corpus/<name>.yaml``."""
         where = f"the description of corpus '{name}'"
         _check_keys(data, [f.name for f in fields(cls) if f.name != "name"], where)
         values = dict(data)
@@ -146,12 +146,15 @@ class CorpusInfo:
         return cls(name, **values)
 
     def canonical_label(self, utterance: Utterance, column: str = "label") -> str | None:
-        """The canonical label of an utterance of this corpus; see :func:`canonical_label`."""
+        """Return the canonical label of an utterance of this corpus.
+
+        See :func:`canonical_label`.
+        """
         if column in ATTRIBUTES:
             value: str | None = getattr(utterance, column)
             return value
         if column == "label" and utterance.weak:
-            return utterance.label  # a model's word, of the canonical vocabulary; no corpus' code
+            return utterance.label  # a weak label is already canonical, not a code of the corpus
         if column == "label":
             raw, codes = utterance.label, self.labels
         elif column in self.alternative_labels:
@@ -175,19 +178,19 @@ class CorpusInfo:
 
 
 def canonical_label(utterance: Utterance, column: str = "label") -> str | None:
-    """The canonical label of an utterance, by its corpus' map.
+    """Return the canonical label of an utterance, by the label map of its corpus.
 
     Args:
-        utterance: of any corpus.
-        column: ``label``, a key of ``Utterance.labels``, or ``gender``, ``language``, ``speaker``
-            (which stand for themselves).
+        utterance: an utterance of any corpus.
+        column: ``label``, a key of ``Utterance.labels``, or ``gender``, ``language``, ``speaker``,
+            whose values are used unchanged.
 
     Returns:
-        The canonical label; None where the utterance has none, or the map leaves it out on purpose.
+        The canonical label; None if the utterance has none, or the map leaves it out on purpose.
 
     Raises:
-        DataError: for a raw code that the map does not know, naming utterance, known codes and the
-            file to edit; or for a column that the corpus does not have.
+        DataError: if the map lacks the raw code (the message names the utterance, the known codes
+            and the file to edit), or the corpus lacks the column.
     """
     return _load(utterance.corpus).canonical_label(utterance, column)
 
@@ -202,7 +205,7 @@ def _info(name: str, _: registry.Added | None) -> CorpusInfo:
     if name in CorpusInfo.names():
         return CorpusInfo.from_dict(name, shipped.read("corpus", name))
     if name not in registry.names("corpora"):
-        raise ConfigError(f"no corpus called '{name}'{suggest(name, registry.names('corpora'))}")
+        raise ConfigError(f"no corpus is called '{name}'{suggest(name, registry.names('corpora'))}")
     return CorpusInfo.from_dict(name, getattr(registry.get("corpora", name), "info", None) or {})
 
 

@@ -1,4 +1,9 @@
-"""Utterances by class: which a taxonomy gives them, and a share of each."""
+"""Classes of utterances: by a taxonomy, as a share of each class, and from weak labels.
+
+A weak label is a label that a model gave (``label_source`` begins with ``weak:``). It is a word of
+the canonical vocabulary, for any corpus. Only training uses it: weak labels never select or score a
+model.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def class_indices(utterances: Sequence[Utterance], taxonomy: Taxonomy, label: str) -> list[int]:
-    """Class of each utterance; -1 where the taxonomy has none."""
+    """Return the class of each utterance; -1 if the taxonomy has none."""
     infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in utterances}}
     found = []
     for u in utterances:
@@ -33,99 +38,96 @@ def class_indices(utterances: Sequence[Utterance], taxonomy: Taxonomy, label: st
 def share_of(
     utterances: Sequence[Utterance], classes: Sequence[int], share: float, seed: int
 ) -> list[int]:
-    """Positions of a share of each class' utterances, rounded, one of each class at least.
+    """Return the positions of a share of each class' utterances, rounded, at least one per class.
 
-    Drawn by the seed alone, so every head of a comparison gets the same, and the utterances of a
-    smaller share are among those of a larger one. The order is kept.
+    The draw depends only on the seed, so every head of a comparison gets the same utterances. A
+    larger share contains those of a smaller one. The order is kept.
     """
     chosen: list[int] = []
     for c in sorted(set(classes)):
         rows = [i for i, found in enumerate(classes) if found == c]
-        # in an order that the manifest's has no part in
+        # in an order that does not depend on that of the manifest
         rows.sort(key=lambda i: digest([str(seed), utterances[i].id]))
         chosen += rows[: max(1, round(share * len(rows)))]
     return sorted(chosen)
 
 
 def digest(texts: Iterable[str]) -> str:
-    """16 hexadecimal digits of texts in their order."""
+    """Return 16 hexadecimal digits of a hash of texts, in their order."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def refuse_unlabelled(labels: Sequence[str | None], column: str) -> None:
-    """Refuse speech of which nothing has a label.
+    """Check that at least one utterance has a label.
 
     Args:
-        labels: of all utterances.
-        column: that they are of, for the message.
+        labels: the labels of all utterances.
+        column: the column of the labels, for the message.
 
     Raises:
-        DataError: saying how it gets some.
+        DataError: if no utterance has one; the message says how to get labels.
     """
     if any(name is not None for name in labels):
         return
     raise DataError(
-        f"none of {len(labels)} utterances is labelled (column '{column}'), and training and "
-        "testing need labels; of a table, name the column with data.options.label=COLUMN (of "
+        f"none of {len(labels)} utterances is labelled (column '{column}'), but training and "
+        "testing need labels; for a table, name the column with data.options.label=COLUMN (in "
         "`serzoo prepare`: options.label=COLUMN), or make weak labels with `serzoo label`"
     )
 
 
 def auto_taxonomy(utterances: Sequence[Utterance], label: str) -> Taxonomy:
-    """One class per label found, in alphabetical order."""
+    """Return a taxonomy with one class per label found, in alphabetical order."""
     infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in utterances}}
     found = {infos[u.corpus].canonical_label(u, label) for u in utterances} - {None}
     if len(found) < 2:
         listed = ", ".join(sorted(map(str, found))) or "none"
         raise DataError(
-            f"column '{label}' holds {len(found)} labels ({listed}); at least 2 are needed"
+            f"column '{label}' holds {len(found)} labels ({listed}); it needs at least 2"
         )
     return Taxonomy.of(sorted(str(f) for f in found), name="auto")
 
 
-# ---- Weak labels in training: hard or soft, weighted by their confidence, shuffled as a control.
-#
-# A weak label is one that a model gave (``label_source`` begins with ``weak:``). It is a word of
-# the canonical vocabulary, whatever codes the corpus has, and it is learned from only: nothing is
-# selected or scored by it.
+# -- weak labels: hard or soft, weighted by their confidence, shuffled as a control --------------
 
 CARRIED = ("label", "label_source", "label_score")
 
 
 def refuse_weak(part: str, utterances: Sequence[Utterance], label: str = "label") -> None:
-    """Refuse weak labels where something is selected or scored.
+    """Check that validation and test have no weak labels.
 
     Args:
         part: ``valid`` or ``test``.
-        utterances: of the part.
-        label: the column that is used; other columns than ``label`` are not weak.
+        utterances: the utterances of the part.
+        label: the label column in use; only the column ``label`` can be weak.
 
     Raises:
-        DataError: with how many there are, and which protocols keep them in training.
+        DataError: if there are weak labels. The message gives their number, and the protocols
+            that keep them in training.
     """
     found = [u for u in utterances if u.weak] if label == "label" else []
     if found:
         raise DataError(
             f"{len(found)} of {len(utterances)} utterances of the {part} part have weak labels "
-            f"(first: {found[0].id}, {found[0].label_source}), and a model's guess is nothing to "
-            "select or score by; train on them with protocol=train-only (the last epoch is kept) "
+            f"(first: {found[0].id}, {found[0].label_source}), but a model's guess cannot select "
+            "or score a model; train on them with protocol=train-only (the last epoch is kept) "
             "or protocol=weak-train (human-labelled corpora beside them validate and test: "
             "corpus=[WEAK,HUMAN]), and evaluate on a manifest that people have labelled"
         )
 
 
 def shuffled(utterances: Sequence[Utterance], seed: int) -> tuple[list[Utterance], dict[str, str]]:
-    """Weak labels dealt out anew among the utterances that have one, with their confidences.
+    """Permute the weak labels, with their confidences, among the utterances that have one.
 
-    What was said and what the label says are then independent, while there is as much speech of as
-    many labels: what shuffled labels teach is not owed to words.
+    The label is then independent of the words, while amounts of speech and labels stay the same.
+    So anything that a model learns from shuffled labels is not due to the words.
 
     Args:
-        utterances: others than weakly labelled ones stay as they are.
-        seed: of the permutation, which depends on nothing else but the ids.
+        utterances: utterances without a weak label stay as they are.
+        seed: seed of the permutation, which otherwise depends only on the ids.
 
     Returns:
-        The utterances in their order, and the id whose label each weak one has now.
+        The utterances in their order, and for each weak one the id that its label came from.
     """
     ids = sorted(u.id for u in utterances if u.weak)
     order = np.random.default_rng([seed, 1]).permutation(len(ids))
@@ -141,12 +143,12 @@ def shuffled(utterances: Sequence[Utterance], seed: int) -> tuple[list[Utterance
 
 
 def confidences(utterances: Sequence[Utterance]) -> list[float]:
-    """``label_score`` of weak labels; 1 for all others, and where none is given."""
+    """Return the ``label_score`` of weak labels; 1 for all other labels, and if there is none."""
     return [1.0 if u.label_score is None or not u.weak else u.label_score for u in utterances]
 
 
 def weak_counts(utterances: Sequence[Utterance]) -> dict[str, int]:
-    """Weak labels by the model that gave them."""
+    """Count the weak labels by the model that gave them."""
     return dict(Counter(str(u.label_source) for u in utterances if u.weak))
 
 
@@ -156,17 +158,17 @@ def soft_rows(
     soft: Mapping[str, Sequence[float]],
     n_classes: int,
 ) -> np.ndarray:
-    """``[N, C]`` targets: a weak label's scores of all classes; one-hot for the others.
+    """Return ``[N, C]`` targets: the class scores of a weak label; one-hot for other labels.
 
     Raises:
-        DataError: when a weakly labelled utterance has no scores.
+        DataError: if a weakly labelled utterance has no scores.
     """
     rows = np.zeros((len(utterances), n_classes), dtype=np.float32)
     for row, u, c in zip(rows, utterances, classes, strict=True):
         if u.weak:
             if u.id not in soft:
                 raise DataError(
-                    f"{u.id} has a weak label and no row of scores; run `serzoo label` again, or "
+                    f"{u.id} has a weak label but no row of scores; run `serzoo label` again, or "
                     "train on hard labels (data.weak=hard)"
                 )
             row[:] = soft[u.id]

@@ -1,4 +1,4 @@
-"""What readers need beyond file names: tables with a header, words of labels, copies held twice."""
+"""Helpers of corpus readers beyond file names: tables, spellings of labels, duplicate copies."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..zoo.core.files import read_text
 MISSING = frozenset(
     ("nan", "-nan", "none", "null", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "-", "--", "?")
 )
-"""Words that programs and people write for "not known", in any case."""
+"""Words that programs and people write for "unknown", in any case."""
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header, as these columns, stripped; other columns are ignored.
+    """Return these columns of a CSV file with a header, stripped; other columns are ignored.
 
-    Column names match in any case: documentation and files of a corpus disagree about it.
+    Column names match in any case, because documentation and files of a corpus differ in it.
 
     Raises:
-        DataError: naming the columns that are missing, or the line that is cut short.
+        DataError: if columns are missing, or a line is cut short; the message names them.
     """
-    # not splitlines: it also breaks at control characters that some tables hold within a cell
+    # not splitlines: it also splits at control characters within a cell, which some tables have
     reader = csv.reader(io.StringIO(read_text(path, old=True), newline=""))
     header = {name.strip().lower(): i for i, name in enumerate(next(reader, []))}
     missing = [c for c in columns if c.lower() not in header]
@@ -44,48 +44,48 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             rows.append({c: cells[header[c.lower()]].strip(" \t") for c in columns})
         except IndexError:
             raise DataError(
-                f"{path}, line {reader.line_num}: {len(cells)} cells where the header has "
+                f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has "
                 f"{len(header)}; is the file complete?"
             ) from None
     return rows
 
 
 def is_missing(word: str) -> bool:
-    """Whether a word stands for "not known"."""
+    """Return whether a word means "unknown"."""
     return word.strip().casefold() in MISSING
 
 
 def one_spelling(
     words: Iterable[str | None], rename: Mapping[str, str], *, missing: bool
 ) -> tuple[dict[str, str | None], list[str]]:
-    """The label of each word, where words that differ in nothing but their spelling are one.
+    """Return the label of each word; words that differ only in spelling become one label.
 
-    Spelling is case, blanks, the Unicode form, and ``0`` for ``0.0``. A word that ``rename`` has as
-    it stands is what that says; so words can be kept apart, and a word for "not known" can be a
-    label.
+    Spelling means case, blanks, the Unicode form, and ``0`` for ``0.0``. ``rename`` has priority
+    for words that it contains exactly. So words can be kept apart, and a word for "unknown" can be
+    a label.
 
     Args:
-        words: of all utterances.
-        rename: word to label.
-        missing: whether :data:`MISSING` words are no labels.
+        words: the words of all utterances.
+        rename: maps a word to its label.
+        missing: whether words of :data:`MISSING` mean "unknown".
 
     Returns:
-        Word to label, None = not known; and what should be known of it, a clause each, counted.
+        A mapping of word to label (None = unknown), and clauses with counts for the user.
 
     Raises:
-        DataError: a key of ``rename`` that is no word.
+        DataError: if a key of ``rename`` is not a word of the utterances, or a label is empty.
     """
     counts = Counter(w for w in words if w is not None)
     groups: dict[str, list[str]] = {}
-    for word, _ in counts.most_common():  # the commonest first, the earlier of equals
+    for word, _ in counts.most_common():  # the most frequent first; among equals, the earlier one
         groups.setdefault(_spelled(word), []).append(word)
     named: dict[str, dict[str, str]] = {}
     for key, label in rename.items():
         group, number = _spelled(key), _number(key)
         if label.strip() in ("", "null", "~"):
             raise DataError(
-                f"rename: '{key}' becomes '{label}', which is no label; leave the key out, and use "
-                "a taxonomy without it"
+                f"rename: '{key}' becomes '{label}', which is not a label; leave the key out, and "
+                "use a taxonomy without it"
             )
         if key not in counts and not (number and group in groups):
             raise DataError(f"rename: no utterance is labelled '{key}'{suggest(key, counts)}")
@@ -112,14 +112,14 @@ def one_spelling(
     if unknown:
         listed = ", ".join(f"'{w}' ({counts[w]})" for w in sorted(unknown))
         told.append(
-            f"{listed} stand for no label: {sum(counts[w] for w in unknown)} utterances are "
-            f"unlabelled; if one is meant as a label, say so: rename={{{unknown[0]}: neutral}}"
+            f"{listed} are read as no label: {sum(counts[w] for w in unknown)} utterances are "
+            f"unlabelled; if one is a label, set for example rename={{{unknown[0]}: neutral}}"
         )
     return found, told
 
 
 def _spelled(word: str) -> str:
-    """A word without its spelling."""
+    """Return a word in its normal spelling."""
     word = " ".join(unicodedata.normalize("NFC", word).casefold().split())
     return re.sub(r"\.0*$", "", word) if _number(word) else word
 
@@ -129,18 +129,19 @@ def _number(word: str) -> bool:
 
 
 def check_once(corpus: str, root: Path, named: Iterable[tuple[str, Path]]) -> None:
-    """Refuse a tree that holds a recording twice.
+    """Check that a folder holds no recording twice.
 
-    Some mirrors nest a second copy of a whole corpus in the first; every utterance would count
-    twice.
+    Some mirrors contain a second copy of the corpus inside the first one; every utterance would
+    count twice.
 
     Args:
-        corpus: for the message.
+        corpus: name of the corpus, for the message.
         root: paths are shown relative to it.
-        named: utterance name and file.
+        named: pairs of utterance name and file.
 
     Raises:
-        DataError: with the first pair, and how many there are.
+        DataError: if recordings are there twice; the message gives their number and the first
+            pair.
     """
     seen: dict[str, Path] = {}
     twice: list[tuple[str, Path]] = []
@@ -157,6 +158,6 @@ def check_once(corpus: str, root: Path, named: Iterable[tuple[str, Path]]) -> No
 
 
 def listing(names: Iterable[str]) -> str:
-    """``"4 (first: a, b, c)"``, or "" when there is none."""
+    """Return a text such as ``"4 (first: a, b, c)"``, or "" if there are no names."""
     found = list(names)
     return f"{len(found)} (first: {', '.join(found[:3])})" if found else ""

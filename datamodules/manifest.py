@@ -1,6 +1,6 @@
-"""The manifest: one utterance per line of JSON, facts only.
+"""The manifest: one utterance per line of JSON, with facts only.
 
-No split, no taxonomy: a manifest says what exists and what the corpus claims about it.
+A manifest has no split and no taxonomy. It says what exists, and what the corpus states about it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .placeholders import problem
 AGAIN = "is it a manifest? save it as UTF-8, or run `serzoo prepare` again"
 GENDERS = ("female", "male", None)
 
-WEAK = "weak:"  # how the source of a label begins that a model gave
+WEAK = "weak:"  # a label source begins with it if a model gave the label
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One labelled stretch of speech.
+    """A stretch of speech with its label and other facts.
 
     Attributes:
         id: unique, ``<corpus>/<name>``.
@@ -33,22 +33,22 @@ class Utterance:
         audio: path relative to the corpus' root, with forward slashes.
         start: seconds into the file.
         end: seconds into the file; ``end - start`` is the duration.
-        sample_rate: of the file, in Hz.
-        speaker: unique within the corpus; None if nobody knows who speaks (``null`` in a
-            manifest, where the key may not be left out). Two utterances of unknown speakers may be
-            of one person or of two.
-        session: recording session (IEMOCAP), dialogue (MELD); None where there is none.
+        sample_rate: sample rate of the file, in Hz.
+        speaker: unique within the corpus; None if the speaker is unknown (``null`` in a manifest,
+            which must have this key). Two utterances of unknown speakers may be from one person
+            or from two.
+        session: recording session (IEMOCAP), dialogue (MELD); None if there is none.
         gender: ``female``, ``male`` or None.
         language: ISO 639-1 code, or None.
         label: the corpus' own code; None = unlabelled.
         labels: other label columns of the corpus (``{"voice_vote": "A"}``), in its own codes.
-        dims: valence, arousal, dominance in 0..1; None where not rated.
-        text: transcript; None where there is none.
+        dims: valence, arousal, dominance in 0..1; None if not rated.
+        text: transcript; None if there is none.
         text_source: ``human``, ``asr:<model>`` or None.
         label_source: ``acted``, ``perceived``, ``weak:<model>`` or None.
         label_score: confidence of the label in 0..1, or None.
         sha: 16 hexadecimal digits of the SHA-256 of the decoded samples.
-        channel: that is heard, counted from 1; None = the mean of all.
+        channel: the channel to use, counted from 1; None = the mean of all channels.
     """
 
     id: str
@@ -73,26 +73,26 @@ class Utterance:
 
     @property
     def weak(self) -> bool:
-        """Whether a model gave its label."""
+        """Whether a model gave the label."""
         return (self.label_source or "").startswith(WEAK)
 
     @property
     def duration(self) -> float:
-        """Seconds."""
+        """Duration in seconds."""
         return self.end - self.start
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
-    """Write a manifest, one utterance per line; a reader never sees half of it.
+    """Write a manifest, one utterance per line; a reader never sees a partial file.
 
-    Fields that hold their default are left out of the line; a speaker is always told, or null.
+    Fields with their default value are omitted, except the speaker, which is a name or null.
 
     Args:
-        path: where to; missing parent folders are made.
-        utterances: in the order that the file shall have.
+        path: the file; missing parent folders are made.
+        utterances: the utterances, in the order of the file.
 
     Raises:
-        DataError: when a time is not a finite number (the engine of ``prepare`` fills them in).
+        DataError: if a number is not finite; ``prepare`` fills in missing times.
     """
     lines = []
     for utterance in utterances:
@@ -113,18 +113,18 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> None:
-    """Write lines of text atomically: into a neighbour first, which then takes the name."""
-    # newline="\n": the same bytes, hence the same hash, on every system
+    """Write lines of text atomically: a draft is written first, and then replaces the file."""
+    # newline="\n" gives the same bytes, and so the same hash, on every system
     with new_file(Path(path)) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(line + "\n" for line in lines)
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:
-    """The utterances of a manifest, in its order.
+    """Return the utterances of a manifest, in its order.
 
     Raises:
-        DataError: when there is no such file, it is empty or no text, or a line is not an
-            utterance; with the number of the line.
+        DataError: if the file does not exist, is empty or is not text, or a line is not an
+            utterance; the message gives the number of the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -137,13 +137,13 @@ def read_manifest(path: str | Path) -> list[Utterance]:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """What ``prepare`` wrote beside a manifest: ``root`` and ``notes``; empty if it wrote nothing.
+    """Return the facts that ``prepare`` wrote beside a manifest: ``root`` and ``notes``.
 
     Args:
-        path: of the file beside the manifest.
+        path: the file beside the manifest; the result is empty if it does not exist.
 
     Raises:
-        DataError: when the file is damaged, or holds something else.
+        DataError: if the file is damaged, or holds other content.
     """
     if not path.is_file():
         return {}
@@ -156,21 +156,21 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
-    """Refuse a manifest that would break later.
+    """Check a manifest for faults that would cause errors later.
 
     Args:
-        utterances: of the manifest.
-        root: folder that their ``audio`` is relative to.
+        utterances: the utterances of the manifest.
+        root: the folder to which their ``audio`` paths are relative.
 
     Raises:
-        DataError: with all problems at once, each with a count and its first case: ids that occur
-            twice, durations and sample rates that are not positive, times before the start of the
-            file, paths that lead out of the root, unknown genders, missing files.
+        DataError: if there is a fault. The message lists all kinds at once, each with a count and
+            its first case: duplicate ids, durations and sample rates that are not positive, times
+            before the start of the file, paths out of the root, unknown genders, missing files.
     """
     utterances, root = list(utterances), Path(root)
     counts = Counter(u.id for u in utterances)
     outside = [u for u in utterances if not is_inside(u.audio)]
-    # of os.path, which answers on names that no system has, too
+    # os.path also answers for names that no system can have; Path methods raise errors
     missing = sorted(
         {u.audio for u in utterances if is_inside(u.audio) and not os.path.isfile(root / u.audio)}
     )
@@ -199,7 +199,7 @@ def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
 
 
 def is_inside(audio: str) -> bool:
-    """Whether a manifest's path is relative, with forward slashes, and stays under its root."""
+    """Return whether a manifest's path is relative, has forward slashes, and stays in its root."""
     parts = PurePosixPath(audio).parts
     return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in audio
 
@@ -249,7 +249,7 @@ def _parse(record: dict[str, Any], where: str) -> Utterance:
             raise DataError(f"{where}: unknown key '{key}'{suggest(key, _CHECKS)}")
     missing = [key for key in _REQUIRED if key not in record]
     if missing:
-        raise DataError(f"{where}: lacks {', '.join(missing)}; needed are {', '.join(_REQUIRED)}")
+        raise DataError(f"{where}: lacks {', '.join(missing)}; required are {', '.join(_REQUIRED)}")
     for key, value in record.items():
         fits, expected = _CHECKS[key]
         optional = (key not in _REQUIRED or key == "speaker") and key != "labels"
@@ -257,7 +257,7 @@ def _parse(record: dict[str, Any], where: str) -> Utterance:
             raise DataError(f"{where}: {key} is {value!r}; expected {expected}")
     for key in ("start", "end"):
         record[key] = float(record[key])
-    record["speaker"] = record["speaker"] or None  # older manifests could say it so only
+    record["speaker"] = record["speaker"] or None  # older manifests write "" for an unknown speaker
     if record.get("dims") is not None:
         record["dims"] = tuple(None if v is None else float(v) for v in record["dims"])
     return Utterance(**record)

@@ -1,4 +1,4 @@
-"""Corpora opened by a protocol: prepared, labelled, split, and every fold audited."""
+"""Open corpora by a protocol: prepare, label and split them, and audit every fold."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ def open_data(
     unknown_speakers: str = REFUSE,
     **batching: Any,
 ) -> SpeechDataModule:
-    """Corpora to a data module: prepare, label, split, audit.
+    """Return the data module of corpora: prepare, label and split them, and audit the split.
 
     Without a protocol all utterances are the test part.
 
     Args:
         corpora: names; with the other arguments as for :func:`.catalog.open_corpora`.
-        protocol: name; None = no split.
-        fold: of the protocol, from 0.
+        protocol: name of the protocol; None = no split.
+        fold: fold of the protocol, from 0.
         taxonomy: the classes; None = the labels found.
         root: folder of the corpus.
-        manifest: to be read instead.
-        options: of the reader.
+        manifest: a manifest to read instead.
+        options: options of the reader.
         label: the column that holds the label.
         progress: show bars.
         weak: see :class:`.SpeechDataModule`.
-        weak_shuffle: seed by which weak labels are dealt out anew; None = they are not.
+        weak_shuffle: seed of a permutation of the weak labels; None = no permutation.
         unknown_speakers: see :meth:`.Protocol.split`.
         **batching: further arguments of :class:`.SpeechDataModule`.
 
     Raises:
-        DataError: when the audit of the split fails, or its validation or test has weak labels;
-            and for anything wrong with the data.
+        DataError: if the audit of the split fails, its validation or test part has weak labels,
+            or the data have another fault.
     """
     speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
     speech = with_weak(speech, manifest, taxonomy, weak, weak_shuffle)
@@ -99,14 +99,15 @@ def audit_corpus(
     options: dict[str, Any] | None = None,
     unknown_speakers: str = REFUSE,
 ) -> list[AuditReport]:
-    """`serzoo audit`: the report of every fold of a protocol.
+    """Return the audit report of every fold of a protocol, for `serzoo audit`.
 
-    Utterances without a speaker are dealt in any case, and every report says what it cannot tell.
+    Utterances without a speaker are always assigned to a part. The reports then say what cannot
+    be checked.
 
     Args:
-        source: a manifest, or a corpus' name.
-        protocol: name; the corpus' default.
-        taxonomy: keep only its classes; all utterances by default.
+        source: a manifest, or the name of a corpus.
+        protocol: name of the protocol; by default that of the corpus.
+        taxonomy: keep only its classes; by default all utterances.
         root: folder of the corpus.
         label: the column that the taxonomy looks at.
         options: keywords of the corpus' reader.

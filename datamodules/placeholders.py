@@ -1,6 +1,7 @@
-"""What stands in the place of a file whose content is elsewhere, and how to get it.
+"""Recognise files whose content is elsewhere, and say how to get it.
 
-git-annex and DVC leave links to nothing, Git LFS a small text; and a pipe has a name like a file.
+git-annex and DVC leave dangling links, and Git LFS leaves a small text. A pipe also has a name like
+a file, but no content to read twice.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from ..zoo.core.notices import shown
 
-POINTER = 1024  # bytes; a file of version control that stands for another is smaller than this
+POINTER = 1024  # bytes; a pointer file of version control is smaller than this
 REMEDY = {
     "annex": "run `git annex get .`",
     "lfs": "run `git lfs pull`",
@@ -20,14 +21,14 @@ REMEDY = {
     "dangling": "restore what the link points to, or remove it",
     "special": "write the sound to a file first",
 }
-"""What to do, by the kind of what was found."""
+"""What the user should do, by the kind of placeholder."""
 
 
 def problem(path: Path) -> str | None:
-    """Why there is no audio behind the name of a file, and the remedy; None = nothing is known."""
+    """Return why a file name has no audio, and the remedy; None if no problem is known."""
     try:
         facts = path.stat()
-    except (OSError, ValueError):  # of os.path, which answers on names that no system has, too
+    except (OSError, ValueError):  # os.path also answers for names that no system can have
         if os.path.islink(path):
             kind, why = dangling(path)
             said = f"it is a link to nothing ({shown(why)})"
@@ -44,7 +45,7 @@ def problem(path: Path) -> str | None:
 
 
 def dangling(path: Path) -> tuple[str, str]:
-    """The kind of a link to nothing, and where it points."""
+    """Return the kind of a dangling link, and its target."""
     target = target_of(path) or "?"
     parts = target.replace("\\", "/")
     if ".git/annex/" in parts:
@@ -56,12 +57,15 @@ def dangling(path: Path) -> tuple[str, str]:
 
 
 def _of_dvc(path: Path) -> bool:
-    """Whether DVC keeps this: it writes a file beside each file or folder that it keeps."""
+    """Return whether DVC keeps this file or folder.
+
+    DVC writes a file beside each file or folder that it keeps.
+    """
     return any(os.path.isfile(f"{place}.dvc") for place in (path, *path.parents) if place.name)
 
 
 def target_of(path: Path) -> str | None:
-    """Where a link points; None = it is no link."""
+    """Return the target of a link; None if the path is not a link."""
     try:
         return os.readlink(path)
     except OSError:
@@ -69,7 +73,7 @@ def target_of(path: Path) -> str | None:
 
 
 def pointer_of(path: Path, facts: os.stat_result) -> str | None:
-    """The kind of a small text that version control put in place of a file."""
+    """Return the kind of a small text that version control wrote instead of a file, or None."""
     if not (stat.S_ISREG(facts.st_mode) and 0 < facts.st_size < POINTER):
         return None
     try:
@@ -90,5 +94,8 @@ _SPECIAL: dict[str, Callable[[int], bool]] = {
 
 
 def special(mode: int) -> str:
-    """What a name stands for that is neither file nor folder; ``mode`` is that of its ``stat``."""
+    """Return the kind of a name that is neither file nor folder.
+
+    ``mode`` is that of its ``stat``.
+    """
     return next((name for name, is_one in _SPECIAL.items() if is_one(mode)), "no file")

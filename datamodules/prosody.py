@@ -1,20 +1,21 @@
-"""How something was said, in numbers: F0, loudness, rate. What probes look for in frames.
+"""Prosody in numbers: F0, loudness and speaking rate. Probes predict them from frames.
 
 ================ =================================================================================
 ``f0_mean``      semitones above 100 Hz: mean over the voiced frames of speech (WORLD's Harvest)
-``f0_sd``        semitones: standard deviation over the same
+``f0_sd``        semitones: standard deviation over the same frames
 ``energy_mean``  dB relative to full scale: mean level of the frames of speech
 ``energy_sd``    dB: standard deviation of the same
-``rate``         syllables a second, from the first frame of speech to the last, pauses included
+``rate``         syllables per second, from the first to the last frame of speech, with pauses
 ================ =================================================================================
 
-A frame (32 ms, every 5 ms) is speech where its level is at most 30 dB below the recording's loud
-frames. Syllables are those of the transcripts where every utterance has one in Latin letters
-(``text``: groups of vowel letters, at least one a word, silent ones too), else peaks of the
-level (``audio``, as de Jong & Wempe 2009 count them: voiced, with a dip of 2 dB before and after).
-All numbers without a source are our choice.
+A frame (32 ms, every 5 ms) is speech if its level is at most 30 dB below the recording's loud
+frames. Syllables come from transcripts (``text``) or from audio (``audio``). Transcripts are used
+if every utterance has one in Latin letters: a syllable is a group of vowel letters, at least one
+per word, silent letters too. In audio, a syllable is a voiced peak of the level with a dip of 2 dB
+before and after, as in de Jong & Wempe 2009. All numbers without a source are our choice.
 
-What is measured of audio is kept in the cache, by content, and a call that was killed goes on.
+:func:`prosody` measures utterances. The cache keeps the results by content, so a killed call can
+continue. :func:`open_probing` gives the utterances, quantities and folds for probes.
 """
 
 from __future__ import annotations
@@ -64,18 +65,19 @@ RateFrom = Literal["auto", "text", "audio"]
 SOURCES = ("auto", "text", "audio")
 
 WINDOW = 512
-"""Samples of a frame: 32 ms, so that the periods of a low voice are no dips."""
+"""Samples of a frame: 32 ms, long enough that the periods of a low voice do not give dips."""
 
 RANGE, SILENCE = 30.0, -70.0
-"""dB: speech is at most the first below the loud frames (their 99th percentile), and never below
-the second, relative to full scale."""
+"""dB. Speech is at most RANGE below the loud frames (their 99th percentile), and never below
+SILENCE relative to full scale."""
 
 LEAST_VOICED = 10
-"""Voiced frames (50 ms) without which an utterance has no F0."""
+"""An utterance with fewer voiced frames than this (50 ms) has no F0."""
 
 DIP, LOUD, APART, SMOOTH = 2.0, 25.0, 0.08, 0.02
-"""Of syllables in audio: dB of the dips around a peak, dB that it may lie below the loud frames,
-seconds between two, and the deviation of the Gaussian that smooths the level, in seconds."""
+"""Syllables in audio: depth in dB of the dips around a peak; largest distance in dB of a peak below
+the loud frames; smallest distance of two peaks in seconds; standard deviation in seconds of the
+Gaussian that smooths the level."""
 
 METHOD = {
     "version": 1,
@@ -87,15 +89,15 @@ METHOD = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What audio alone tells of an utterance; NaN where it has no speech, or no voice.
+    """Measurements of an utterance from audio alone; NaN if it has no speech, or no voice.
 
     Attributes:
         f0_mean: semitones above 100 Hz.
         f0_sd: semitones.
-        energy_mean: dB.
+        energy_mean: dB relative to full scale.
         energy_sd: dB.
-        seconds: from the first frame of speech to the last; 0 where there is none.
-        nuclei: syllables heard.
+        seconds: from the first frame of speech to the last; 0 if there is no speech.
+        nuclei: number of syllables in the audio.
     """
 
     f0_mean: float
@@ -107,10 +109,10 @@ class Measured:
 
 
 def measure(samples: Samples) -> Measured:
-    """Of ``[S]`` at 16 kHz.
+    """Measure ``[S]`` samples at 16 kHz.
 
     Raises:
-        ConfigError: when pyworld is not installed.
+        ConfigError: if pyworld is not installed.
     """
     pitch = f0(samples.astype(np.float64))
     level = levels(samples)[: len(pitch)]
@@ -131,7 +133,7 @@ def measure(samples: Samples) -> Measured:
 
 
 def levels(samples: Samples) -> npt.NDArray[np.float64]:
-    """``[frames]`` dB relative to full scale, every 5 ms; silence is -120."""
+    """Return ``[frames]`` levels in dB relative to full scale, every 5 ms; silence is -120."""
     hop = round(FRAME_SECONDS * SAMPLE_RATE)
     padded = np.pad(np.square(samples.astype(np.float64)), WINDOW // 2)
     total = np.concatenate([[0.0], np.cumsum(padded)])
@@ -141,7 +143,7 @@ def levels(samples: Samples) -> npt.NDArray[np.float64]:
 
 
 def nuclei(level: npt.NDArray[np.float64], pitch: npt.NDArray[np.float64], loud: float) -> int:
-    """Voiced peaks of the level.
+    """Count the voiced peaks of the level.
 
     Args:
         level: ``[frames]`` dB.
@@ -159,7 +161,7 @@ def nuclei(level: npt.NDArray[np.float64], pitch: npt.NDArray[np.float64], loud:
 
 
 def syllables(text: str) -> int | None:
-    """Groups of vowel letters, at least one a word; None for text without Latin letters."""
+    """Count groups of vowel letters, at least one per word; None for text without Latin letters."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     plain = "".join(c for c in plain if not unicodedata.combining(c))
     words = re.findall(r"[a-zßæœø]+", plain.replace("'", "").replace("’", ""))
@@ -170,10 +172,10 @@ def syllables(text: str) -> int | None:
 
 @dataclass(frozen=True)
 class Prosody:
-    """Targets of a probe.
+    """The targets of a probe.
 
     Attributes:
-        values: quantity to ``[N]``, NaN where an utterance has none.
+        values: maps a quantity to ``[N]`` values; NaN if an utterance has none.
         rate_from: ``text`` or ``audio``.
     """
 
@@ -189,19 +191,19 @@ def prosody(
     rate_from: RateFrom = "auto",
     progress: bool = False,
 ) -> Prosody:
-    """The quantities of all utterances, from the cache where they were measured before.
+    """Return the quantities of all utterances; earlier measurements come from the cache.
 
     Args:
-        utterances: N of them.
-        roots: corpus name to its folder.
-        max_seconds: longer utterances are cut to this. A transcript says more than a cut
-            utterance does, so its rate then comes from audio.
-        rate_from: ``auto`` = of text where every utterance has one, else of audio.
+        utterances: N utterances.
+        roots: maps a corpus to its folder.
+        max_seconds: longer utterances are cut to this. The transcript of a cut utterance is too
+            long, so its rate comes from audio.
+        rate_from: ``auto`` = from text if every utterance has one, otherwise from audio.
         progress: show a bar.
 
     Raises:
-        ConfigError: when pyworld is not installed, or there is no such source.
-        DataError: when text is asked for and utterances have none.
+        ConfigError: if pyworld is not installed, or ``rate_from`` is unknown.
+        DataError: if ``rate_from`` is ``text`` and utterances have no usable transcript.
     """
     if rate_from not in SOURCES:
         raise ConfigError(f"rate_from is '{rate_from}'; have {', '.join(SOURCES)}")
@@ -246,7 +248,7 @@ def _measured(
 
 
 class _Store:
-    """A file of lines of JSON in the cache, one file for each way of measuring."""
+    """A file of JSON lines in the cache, one file for each way of measuring."""
 
     def __init__(self) -> None:
         method = json.dumps({**METHOD, "pyworld": version("pyworld")}, sort_keys=True)
@@ -254,7 +256,8 @@ class _Store:
         self.rows: dict[str, Measured] = {}
         whole = True
         if self.path.is_file():
-            text = self.path.read_text("utf-8", errors="replace")  # torn by a kill: see below
+            # a killed process may leave a partial line, see below
+            text = self.path.read_text("utf-8", errors="replace")
             whole = text.endswith("\n") or not text
             for line in text.splitlines():
                 try:
@@ -262,14 +265,14 @@ class _Store:
                     key = row.pop("key")
                     self.rows[key] = Measured(**_numbers(row))
                 except (ValueError, KeyError, TypeError):
-                    continue  # torn by a kill: measured again
+                    continue  # a partial line: measure this utterance again
         self.start = "" if whole else "\n"
 
     def get(self, key: str) -> Measured | None:
         return self.rows.get(key)
 
     def put(self, key: str, row: Measured) -> None:
-        """Append a line in one write, so that processes that measure together do not mix theirs."""
+        """Append a line in one write, so that lines of several processes do not mix."""
         values = {k: None if v != v else v for k, v in asdict(row).items()}
         line = self.start + json.dumps({"key": key, **values}) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -285,18 +288,18 @@ def _numbers(row: dict[str, Any]) -> dict[str, Any]:
     return {k: nan if v is None else v for k, v in row.items()}
 
 
-# ---- What probes of prosody are fitted and scored on: a corpus, its quantities, its folds.
+# -- corpora, quantities and folds for probes of prosody -----------------------------------------
 
 
 @dataclass(frozen=True)
 class Probing:
-    """Utterances, what is to be found in their frames, and folds.
+    """Utterances, the quantities to predict from their frames, and folds.
 
     Attributes:
-        speech: utterances (labels play no part) and their folders.
+        speech: utterances (labels are not used) and their folders.
         prosody: quantities by name, ``[N]``.
-        folds: training and validation speakers fit, test speakers are scored.
-        protocol: name and version.
+        folds: probes are fitted on training and validation speakers, and scored on test speakers.
+        protocol: name and version of the protocol.
         max_seconds: longer utterances are cut to this.
     """
 
@@ -314,15 +317,15 @@ class Probing:
     def batches(
         self, encoder: Encoder, *, size: int, budget: float, stored: bool, device: Any = "cpu"
     ) -> Iterator[tuple[list[int], Batch]]:
-        """Rows and batch, every utterance once, shortest first.
+        """Yield the rows and the batch, every utterance once, shortest first.
 
         Args:
-            encoder: that will read them.
-            size: utterances in a batch at most.
-            budget: padded seconds in a batch at most.
-            stored: take features from the store, where the encoder allows it and there is room;
-                what is missing is computed first, and kept.
-            device: where to compute it.
+            encoder: the encoder that will read the batches.
+            size: largest number of utterances in a batch.
+            budget: largest number of padded seconds in a batch.
+            stored: read features from the store, if the encoder allows it and the disk has space;
+                missing features are computed first, and kept.
+            device: device of this computation.
         """
         utterances = self.speech.utterances
         dataset = SpeechDataset(
@@ -357,23 +360,23 @@ def open_probing(
     rate_from: RateFrom = "auto",
     progress: bool = False,
 ) -> Probing:
-    """Corpora to what probes need.
+    """Open corpora for probes: measure prosody, and split the utterances.
 
     Args:
         corpora: registered names.
-        protocol: name; the corpus' default, or ``loco`` for several.
-        fold: one only; None = all, whose test parts must not overlap.
+        protocol: name of the protocol; by default that of the corpus, or ``loco`` for several.
+        fold: use only this fold; None = all folds, whose test parts must not overlap.
         root: folder of the corpus.
-        manifest: a prepared manifest instead.
-        options: keywords of the corpus' reader.
+        manifest: a prepared manifest to read instead.
+        options: options of the corpus' reader.
         max_seconds: longer utterances are cut to this.
         rate_from: where the speaking rate comes from: ``auto``, ``text``, ``audio``.
         progress: show bars.
 
     Raises:
-        DataError: when the protocol's parts share speakers or a speaker is not known, and for
-            anything wrong with the data.
-        ConfigError: when pyworld is not installed.
+        DataError: if the protocol's parts share speakers, a speaker is unknown, or the data have
+            another fault.
+        ConfigError: if pyworld is not installed.
     """
     speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
     utterances = speech.utterances

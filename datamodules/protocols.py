@@ -1,10 +1,13 @@
-"""Protocols: which speakers train, validate and test, by what their files say.
+"""Protocols: which speakers train, validate and test, as their YAML files say.
 
-Fold k tests its own group, validates on what the rule says, and trains on the rest; with ``tests:
-others`` it trains and validates on its own group and tests the rest; by ``none`` all are trained
-on. No speaker is in two parts, unless ``shares`` says in words that, and why, they may be. If it is
-not known who speaks, this cannot be shown, and the fold is refused (see :meth:`Protocol.split`).
-The files and their keys are in :mod:`.protocol_file`.
+Fold k tests its own group, validates on the part that a rule names, and trains on the rest. With
+``tests: others`` it trains and validates on its own group, and tests the rest. With ``by: none``
+all utterances are for training. No speaker is in two parts, unless ``shares`` allows it and says
+why in words. If the speaker of an utterance is unknown, this cannot be checked, and the fold is
+refused (see :meth:`Protocol.split`).
+
+The file has three parts: rules that divide speakers, :class:`Split` with its facts, and
+:class:`ProtocolFile` and :class:`Protocol`, which read and apply a protocol.
 """
 
 from __future__ import annotations
@@ -22,15 +25,16 @@ from ..zoo.core.errors import ConfigError, DataError, some, suggest
 from ..zoo.core.speakers import ACCEPT, REFUSE
 from .manifest import Utterance
 
-# ---- Rules that deal speakers into folds and choose validation speakers, without a random number.
+# -- rules that divide speakers into folds, without random numbers -------------------------------
 #
-# All depend on the speakers in the manifest alone (and, where asked, on how many utterances each
-# has), never on the order of its lines. An utterance whose speaker nobody knows is dealt by itself,
-# as if it were a speaker: protocols refuse that unless they are told to accept it.
+# The rules depend only on the speakers in the manifest, and (if asked) on their numbers of
+# utterances. They never depend on the order of its lines. An utterance with an unknown speaker is
+# treated as a speaker of its own; protocols refuse such utterances unless they are told to accept
+# them.
 
 
 def sexes(utterances: Sequence[Utterance]) -> dict[str, str]:
-    """Sex of every speaker; "" where the manifest does not say, or says two things."""
+    """Return the sex of every speaker; "" if the manifest has none, or states two."""
     said: dict[str, set[str]] = defaultdict(set)
     for u in utterances:
         said[unit_of(u)] |= {u.gender} if u.gender else set()
@@ -38,11 +42,12 @@ def sexes(utterances: Sequence[Utterance]) -> dict[str, str]:
 
 
 def balanced(utterances: Sequence[Utterance], n: int, *, by_utterances: bool) -> list[list[str]]:
-    """Deal the speakers into ``n`` folds that differ by one speaker of each sex at most.
+    """Divide the speakers into ``n`` folds; for each sex, folds differ by at most one speaker.
 
-    Within a sex, each speaker goes to the fold with the fewest of that sex, then the fewest
-    speakers, then (by_utterances) the fewest utterances, then the first; in the order of their
-    names, or from the one with the most utterances down. Our choice.
+    Speakers of one sex come in the order of their names, or, ``by_utterances``, from the one with
+    the most utterances down. Each goes to the fold with the fewest speakers of that sex. Ties are
+    broken by the fewest speakers, then (``by_utterances``) the fewest utterances, then the first
+    fold. Our choice.
     """
     counts = Counter(map(unit_of, utterances))
     groups: dict[str, list[str]] = defaultdict(list)
@@ -61,10 +66,10 @@ def balanced(utterances: Sequence[Utterance], n: int, *, by_utterances: bool) ->
 
 
 def held_out_speakers(utterances: Sequence[Utterance], share: float) -> set[str]:
-    """A share of the speakers of each corpus and sex: one at least, and one at least stays.
+    """Return a share of the speakers of each corpus and sex; at least one is held out, one stays.
 
-    Which ones is settled by a hash of their names, so that neither the first nor the last of a
-    corpus is favoured. Our choice.
+    A hash of the names chooses them, so neither the first nor the last speakers of a corpus are
+    preferred. Our choice.
     """
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     corpus = {unit_of(u): u.corpus for u in utterances}
@@ -78,7 +83,10 @@ def held_out_speakers(utterances: Sequence[Utterance], share: float) -> set[str]
 
 
 def held_out_sentences(utterances: Sequence[Utterance], share: float) -> set[str]:
-    """Ids of all utterances of a share of the sentences, chosen by hash; one sentence at least."""
+    """Return the ids of all utterances of a share of the sentences, at least one sentence.
+
+    A hash of the sentences chooses them.
+    """
     spoken: dict[str, list[str]] = defaultdict(list)
     for u in utterances:
         spoken[sentence(u.text) or u.id].append(u.id)
@@ -87,7 +95,7 @@ def held_out_sentences(utterances: Sequence[Utterance], share: float) -> set[str
 
 
 def sentence(text: str | None) -> str:
-    """A transcript without case, punctuation and extra spaces; "" where there is none."""
+    """Return a transcript without case, punctuation and extra spaces; "" if there is none."""
     plain = unicodedata.normalize("NFKC", text or "").casefold()
     kept = "".join(c for c in plain if unicodedata.category(c)[0] not in "PS")
     return " ".join(kept.split())
@@ -97,7 +105,7 @@ def _rank(name: str) -> tuple[str, str]:
     return hashlib.sha256(f"serzoo:{name}".encode()).hexdigest(), name
 
 
-# ---- What a protocol makes of a manifest: train, valid and test, and what they may share.
+# -- splits: train, valid and test, and what they may share --------------------------------------
 
 PARTS = ("train", "valid", "test")
 PAIRS = (("train", "valid"), ("train", "test"), ("valid", "test"))
@@ -105,17 +113,17 @@ PAIRS = (("train", "valid"), ("train", "test"), ("valid", "test"))
 
 @dataclass(frozen=True)
 class Sharing:
-    """Which parts may have speakers in common, and the words that say why."""
+    """Which parts may have speakers in common, and why, in words."""
 
     parts: tuple[str, ...]
     why: str
 
     @classmethod
     def from_data(cls, name: str, data: Any) -> Sharing | None:
-        """From ``shares`` of a protocol file: words (for all parts), or parts and why.
+        """Build from ``shares`` of a protocol file: words (for all parts), or parts and words.
 
         Raises:
-            ConfigError: when there are no words.
+            ConfigError: if there are no words, or the parts are unknown.
         """
         if data is None:
             return None
@@ -129,7 +137,7 @@ class Sharing:
         return cls(parts, why)
 
     def allows(self, a: str, b: str) -> bool:
-        """Whether parts ``a`` and ``b`` may share a speaker."""
+        """Return whether parts ``a`` and ``b`` may share a speaker."""
         return a in self.parts and b in self.parts
 
 
@@ -138,14 +146,15 @@ class Split:
     """One fold of a protocol.
 
     Attributes:
-        train: utterances to learn from, in the order of the manifest, as in the other parts.
-        valid: utterances to choose a model by.
+        train: utterances for training; all parts are in the order of the manifest.
+        valid: utterances for model selection.
         test: utterances to score once.
-        protocol: name and version.
-        fold: which fold, from 0.
-        sharing: the protocol's word on parts that share speakers; None = none may.
+        protocol: name and version of the protocol.
+        fold: number of the fold, from 0.
+        sharing: which parts may share speakers, and why; None = no parts.
         notes: facts about this split that its reader should know.
-        unknown_speakers: ``accept`` if utterances without a speaker may be in any part; ``refuse``.
+        unknown_speakers: ``accept`` if utterances without a speaker may be in any part, otherwise
+            ``refuse``.
     """
 
     train: list[Utterance]
@@ -158,11 +167,11 @@ class Split:
     unknown_speakers: str = REFUSE
 
     def parts(self) -> Iterator[tuple[str, list[Utterance]]]:
-        """Name and utterances of each part."""
+        """Yield the name and the utterances of each part."""
         yield from zip(PARTS, (self.train, self.valid, self.test), strict=True)
 
     def fingerprint(self) -> dict[str, str]:
-        """12 hexadecimal digits for each part: its utterances' ids, whatever their order."""
+        """Return 12 hexadecimal digits for each part: a hash of its ids, in any order."""
         return {
             part: hashlib.sha256("\n".join(sorted(u.id for u in us)).encode()).hexdigest()[:12]
             for part, us in self.parts()
@@ -170,27 +179,30 @@ class Split:
 
 
 def speaker_of(utterance: Utterance) -> str:
-    """``corpus/speaker``: names are unique within a corpus only; "" if nobody knows who speaks."""
+    """Return ``corpus/speaker``, because names are unique only within a corpus.
+
+    The result is "" if the speaker is unknown.
+    """
     return f"{utterance.corpus}/{utterance.speaker}" if utterance.speaker else ""
 
 
 def speakers_of(utterances: Iterable[Utterance]) -> set[str]:
-    """The ``corpus/speaker`` names of these utterances, of those that are known."""
+    """Return the ``corpus/speaker`` names of the known speakers of these utterances."""
     return {speaker_of(u) for u in utterances} - {""}
 
 
 def without_speaker(utterances: Iterable[Utterance]) -> list[Utterance]:
-    """Those of which nobody knows who speaks."""
+    """Return the utterances whose speaker is unknown."""
     return [u for u in utterances if not speaker_of(u)]
 
 
 def unit_of(utterance: Utterance) -> str:
-    """What is dealt as one: all of a speaker, or an utterance by itself if nobody knows whose."""
+    """Return the unit that is never divided: a speaker, or an utterance of an unknown one."""
     return speaker_of(utterance) or utterance.id
 
 
 def listed_speakers(utterances: Iterable[Utterance]) -> list[str]:
-    """What a record keeps: ``corpus/speaker``, and ``corpus/`` for those who are not known."""
+    """Return the speakers as a record keeps them: ``corpus/speaker``, ``corpus/`` for unknown."""
     return sorted({speaker_of(u) or f"{u.corpus}/" for u in utterances})
 
 
@@ -198,21 +210,21 @@ def listed_speakers(utterances: Iterable[Utterance]) -> list[str]:
 #
 # A protocol is a YAML file in ``configs/protocol``::
 #
-# version: 1
-# about: one sentence
-# corpora: [ravdess]          # left out: any
-# by: speaker                 # speaker | session | corpus | official (labels["split"]) |
-# # source (weak labels train, people validate and test) | none
-# folds:                      # one list per fold, or `each`, or {balanced: N, utterances: true}
-# - ["01", "02", "03", "04"]
-# expected: 91                # how many speakers or sessions the full corpus has
-# tests: own                  # own | others (by corpus): train on the own, test the rest
-# validation: next            # next fold | {next: N}, its first N speakers |
-# # {speakers: share} | {sentences: share} | official |
-# # others (by source: all folds but the tested one)
-# shares: {parts: [train, valid], why: words}
+#     version: 1
+#     about: one sentence
+#     corpora: [ravdess]          # omitted: any
+#     by: speaker                 # speaker | session | corpus | official (labels["split"]) |
+#                                 # source (weak labels train, people validate and test) | none
+#     folds:                      # one list per fold, or `each`, or {balanced: N, utterances: true}
+#       - ["01", "02", "03", "04"]
+#     expected: 91                # how many speakers or sessions the full corpus has
+#     tests: own                  # own | others (by corpus): train on the own, test the rest
+#     validation: next            # next fold | {next: N}, its first N speakers |
+#                                 # {speakers: share} | {sentences: share} | official |
+#                                 # others (by source: all folds but the tested one)
+#     shares: {parts: [train, valid], why: words}
 #
-# A change that moves one utterance is a new version. What a protocol does is in :mod:`.protocols`.
+# A change that moves one utterance needs a new version.
 
 _KEYS = {"version", "about", "corpora", "by", "folds", "expected", "tests", "validation", "shares"}
 _BY = ("speaker", "session", "corpus", "official", "source", "none")
@@ -222,7 +234,7 @@ _SHARES = {"speakers", "sentences"}
 
 @dataclass(frozen=True)
 class ProtocolFile:
-    """What is written; see the module for the fields, :meth:`load` for the shipped ones."""
+    """The content of a protocol file; the comment above lists its fields."""
 
     stem: str
     version: int
@@ -241,26 +253,26 @@ class ProtocolFile:
 
     @property
     def name(self) -> str:
-        """``ravdess8-6fold@1``."""
+        """The name with the version, such as ``ravdess8-6fold@1``."""
         return f"{self.stem}@{self.version}"
 
     @staticmethod
     def names() -> list[str]:
-        """Names of the shipped protocols, without versions."""
+        """Return the names of the shipped protocols, without versions."""
         return shipped.names("protocol")
 
     @classmethod
     def load(cls, name: str) -> Self:
-        """A shipped protocol by name, with or without its version; ``kfold-8`` for eight folds.
+        """Return a shipped protocol by name, with or without version; ``kfold-8`` has 8 folds.
 
         Raises:
-            ConfigError: when there is none of this name, or not in this version.
+            ConfigError: if no protocol has this name, or this version.
         """
         stem, _, version = name.partition("@")
         sized = re.fullmatch(r"kfold-([1-9][0-9]*)", stem)
         file = "kfold" if sized else stem
         if file not in cls.names():
-            raise ConfigError(f"no protocol called '{stem}'{suggest(stem, cls.names())}")
+            raise ConfigError(f"no protocol is called '{stem}'{suggest(stem, cls.names())}")
         protocol = cls.from_dict(file, shipped.read("protocol", file))
         if version and version != str(protocol.version):
             raise ConfigError(
@@ -275,10 +287,10 @@ class ProtocolFile:
 
     @classmethod
     def from_dict(cls, name: str, data: Mapping[str, Any]) -> Self:
-        """From the contents of a protocol file.
+        """Build a protocol from the content of a file.
 
         Raises:
-            ConfigError: unknown or missing keys, or values that are no rule.
+            ConfigError: if keys are unknown or missing, or a value is not a rule.
         """
 
         def wrong(what: str) -> ConfigError:
@@ -306,7 +318,7 @@ class ProtocolFile:
         ):
             dealt, by_utterances = folds["balanced"], bool(folds.get("utterances", False))
         elif (folds != "each" or by in ONE_FOLD) and not (folds is None and by in ONE_FOLD):
-            raise wrong(f"folds is {folds!r}; want lists, 'each', or {{balanced: N}} by speaker")
+            raise wrong(f"folds is {folds!r}; give lists, 'each', or {{balanced: N}} by speaker")
         share, first = 0.0, 0
         if isinstance(valid, dict) and set(valid) == {"next"} and listed:
             first, valid = int(valid["next"]), "next"
@@ -315,17 +327,17 @@ class ProtocolFile:
         elif isinstance(valid, dict) and len(valid) == 1 and set(valid) <= _SHARES:
             valid, share = next(iter(valid.items()))
             if not 0 < float(share) < 1:
-                raise wrong(f"validation share is {share}; want a number between 0 and 1")
+                raise wrong(f"validation share is {share}; give a number between 0 and 1")
         elif valid != {"official": "official", "source": "others", "none": None}.get(by, "next"):
             raise wrong(
-                f"validation is {valid!r}; want next, {{next: 2}} with listed folds, "
+                f"validation is {valid!r}; give next, {{next: 2}} with listed folds, "
                 "{speakers: 0.2}, {sentences: 0.2}"
             )
         tests = data.get("tests", "own")
         if tests not in ("own", "others") or (tests == "others" and by != "corpus"):
-            raise wrong(f"tests is {tests!r}; have own, and others by corpus")
+            raise wrong(f"tests is {tests!r}; give own, or others (by corpus)")
         if tests == "others" and valid == "next":
-            raise wrong("a fold that tests all others has no next one; want {speakers: 0.2}")
+            raise wrong("a fold that tests all others has no next fold; give {speakers: 0.2}")
         if valid == "next" and 0 < (len(listed) or dealt) < 3:
             raise wrong("validation on the next fold needs 3 folds, or nothing is left to train on")
         return cls(
@@ -346,38 +358,40 @@ class ProtocolFile:
         )
 
 
-# ----
+# -- protocols applied to utterances -------------------------------------------------------------
 
 BY_SPEAKER = ("speaker", "session", "source")
-"""Ways to deal that keep speakers apart; a corpus, or a split that is given, needs no speaker."""
+"""Values of ``by`` that keep speakers apart; a corpus, or a given split, needs no speaker."""
 
 _OFFICIAL = dict.fromkeys(("valid", "validation", "dev", "development"), "valid")
 _OFFICIAL |= {"train": "train", "training": "train", "test": "test"}
 
 
 class Protocol(ProtocolFile):
-    """Folds of a corpus, by what its file says."""
+    """The folds of a corpus, as its protocol file says."""
 
     def n_folds(self, utterances: Sequence[Utterance]) -> int:
-        """How many folds there are of these utterances."""
+        """Return the number of folds of these utterances."""
         return 1 if self.by in ONE_FOLD else len(self._groups(utterances))
 
     def split(
         self, utterances: Sequence[Utterance], fold: int, *, unknown_speakers: str = REFUSE
     ) -> Split:
-        """Train, valid and test of one fold, speaker-disjoint unless the protocol says otherwise.
+        """Return train, valid and test of one fold, without common speakers by default.
+
+        Only ``shares`` in the protocol allows common speakers.
 
         Args:
-            utterances: of the corpora of the protocol; what is not to be used is left out before.
-            fold: from 0.
-            unknown_speakers: ``refuse`` utterances without a speaker, if the protocol deals by
-                speaker, session or source; or ``accept`` them: each is dealt by itself, and nobody
-                can tell which speakers the parts share (the audit says so).
+            utterances: utterances of the corpora of the protocol, without unwanted ones.
+            fold: number of the fold, from 0.
+            unknown_speakers: ``refuse`` utterances without a speaker, if the protocol divides by
+                speaker, session or source. ``accept`` treats each of them as a speaker of its own;
+                the parts may then share speakers, and the audit says so.
 
         Raises:
-            ConfigError: when there is no such fold.
-            DataError: utterances of other corpora, unknown speakers, too few speakers, an empty
-                part, or a speaker in two parts.
+            ConfigError: if the fold does not exist.
+            DataError: if utterances are from other corpora, speakers are unknown or too few, a
+                part is empty, or a speaker is in two parts.
         """
         self._check(utterances, unknown_speakers)
         n = self.n_folds(utterances)
@@ -474,7 +488,7 @@ class Protocol(ProtocolFile):
                 f"({some(unknown)}); it lists {some(fold_of, 99)}: use protocol=kfold, or check "
                 "the names that the reader gives"
             )
-        # the fold's own group is tested, or all others are
+        # test the fold's own group, or all other groups
         tested = [(fold_of[self._unit(u)] == fold) != self.tests_others for u in utterances]
         rest = [u for u, test in zip(utterances, tested, strict=True) if not test]
         if self.validation == "next":
@@ -516,7 +530,7 @@ class Protocol(ProtocolFile):
                 "manifest"
             )
         lost = without_speaker(utterances) if self.by in BY_SPEAKER else []
-        if self.by == "source":  # who speaks in a corpus that people did not label is nobody there
+        if self.by == "source":  # speakers of weakly labelled speech do not count here
             human = {u.corpus for u in utterances if not u.weak}
             lost = [u for u in lost if u.corpus in human]
         if not lost:
@@ -527,7 +541,7 @@ class Protocol(ProtocolFile):
             "the speakers (options.speaker=... of the readers 'folder' and 'csv', or the manifest)"
         )
         if self.by == "speaker" and not self.dealt:
-            raise DataError(f"{told}: this protocol goes by their names")
+            raise DataError(f"{told}: this protocol needs their names")
         if unknown_speakers != ACCEPT:
             raise DataError(
                 f"{told}, or set data.unknown_speakers=accept (unknown_speakers=accept of audit, "

@@ -1,7 +1,7 @@
-"""Batches from durations alone: training buckets by length, evaluation in a fixed order.
+"""Samplers: batches from durations alone, by length for training, in a fixed order for evaluation.
 
-Both yield lists of indices (the dataset takes a list and returns a batch) and shard themselves:
-every rank builds the same seeded list of batches and takes each N-th.
+Both yield lists of indices; the dataset turns a list into a batch. Both divide the batches among
+ranks: every rank builds the same seeded list and takes each N-th batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.utils.data import DistributedSampler
 def pack(order: Sequence[int], seconds: np.ndarray, size: int, budget: float) -> list[list[int]]:
     """Cut an order into batches of at most ``size`` items and ``budget`` padded seconds.
 
-    A single item longer than the budget is a batch of its own.
+    An item longer than the budget is a batch of its own.
     """
     batches: list[list[int]] = []
     longest = 0.0
@@ -30,41 +30,42 @@ def pack(order: Sequence[int], seconds: np.ndarray, size: int, budget: float) ->
 
 
 class ShardingSampler(DistributedSampler[list[int]]):
-    """Lists of indices, of which each rank yields its own.
+    """Base of samplers that yield the batches of one rank, as lists of indices.
 
-    Of torch's class of such samplers, since Lightning would else shard it once more, unless told
-    not to (``use_distributed_sampler=False``), and every rank would leave out all but its share of
-    its share, in silence.
+    It is a ``DistributedSampler``, because Lightning would otherwise divide it again (unless
+    ``use_distributed_sampler=False``). Every rank would then silently use only a share of its
+    share.
     """
 
     def __init__(self, rank: int, world: int) -> None:
-        # torch's own wants a dataset, and yields single items
+        # the constructor of torch needs a dataset, and its sampler yields single items
         self.rank, self.num_replicas = rank, world
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the epoch; Lightning calls this before each epoch."""
         self.epoch = epoch
 
 
 class BucketSampler(ShardingSampler):
     """Training batches of similar length, reshuffled each epoch.
 
-    Items are shuffled into pools of eight batches; each pool is sorted by jittered duration,
-    packed, and the batches shuffled: neighbours in a batch change from epoch to epoch, and lengths
-    in a batch are alike. Ranks take each N-th batch. Every epoch has the same number of batches, a
-    multiple of the ranks (Lightning counts them once, and would cut a longer epoch
-    off): where there are fewer, the largest are cut in two, so that each item comes exactly once.
+    Items are shuffled into pools of eight batches. Each pool is sorted by jittered duration and
+    packed, and then the batches are shuffled. So neighbours in a batch change from epoch to
+    epoch, and the lengths in a batch are similar. Ranks take each N-th batch. Every epoch has the
+    same number of batches, a multiple of the ranks: Lightning counts them once and would cut a
+    longer epoch. If a draw gives fewer batches, the largest are halved, so that each item comes
+    exactly once.
 
     Args:
         seconds: duration of each item.
-        size: items in a batch at most.
-        budget: padded seconds in a batch at most.
-        seed: with the epoch, decides the order.
-        rank: of this process.
+        size: largest number of items in a batch.
+        budget: largest number of padded seconds in a batch.
+        seed: decides the order, together with the epoch.
+        rank: rank of this process.
         world: number of processes.
-        jitter: log-normal spread of the durations; larger mixes more and pads more.
-        pool: batches that share a pool.
+        jitter: log-normal spread of the durations; more jitter mixes more and pads more.
+        pool: number of batches that share a pool.
     """
 
     def __init__(
@@ -80,10 +81,13 @@ class BucketSampler(ShardingSampler):
         pool: int = 8,
     ) -> None:
         self.seconds = np.asarray(seconds, dtype=float)
-        self.size, self.budget, self.seed, self.jitter = size, budget, seed, jitter
+        self.size = size
+        self.budget = budget
+        self.seed = seed
+        self.jitter = jitter
         super().__init__(rank, world)
         self.world, self.pool = world, pool
-        # what a few draws need, and the sorted order, to which any other can fall back
+        # enough batches for a few draws, and for the sorted order, the fallback of any draw
         rng = np.random.default_rng(seed)
         zero = np.zeros(len(self.seconds))
         needed = [len(self._packed(*self._draw(rng))) for _ in range(4)]
@@ -91,12 +95,12 @@ class BucketSampler(ShardingSampler):
         self.steps = -(-max(needed) // world)
 
     def batches(self) -> list[list[int]]:
-        """The batches of all ranks in this epoch."""
+        """Return the batches of all ranks in this epoch."""
         rng = np.random.default_rng([self.seed, self.epoch])
         noise, pools = self._draw(rng)
         number = self.steps * self.world
         packed = self._packed(noise, pools)
-        while len(packed) > number:  # a poor draw: closer to the sorted order packs better
+        while len(packed) > number:  # a poor draw: an order closer to the sorted one packs better
             noise, pools = np.where(np.abs(noise) > 1e-3, noise / 2, 0.0), 0 * pools
             packed = self._packed(noise, pools)
         packed = _filled(packed, number)
@@ -109,7 +113,7 @@ class BucketSampler(ShardingSampler):
 
     def _packed(self, noise: np.ndarray, pools: np.ndarray) -> list[list[int]]:
         order = np.lexsort((np.log(self.seconds + 1e-3) + noise, pools))
-        # even batches: no small rest, whose statistics would be poor
+        # even batches: a small rest would have poor statistics
         size = -(-len(order) // -(-len(order) // self.size))
         return pack(order.tolist(), self.seconds, size, self.budget)
 
@@ -121,7 +125,10 @@ class BucketSampler(ShardingSampler):
 
 
 def _filled(batches: list[list[int]], number: int) -> list[list[int]]:
-    """As many batches as asked for, by halving the largest; the first is repeated if all are 1."""
+    """Return ``number`` batches, by halving the largest.
+
+    The first is repeated if all have one item.
+    """
     batches = list(batches)
     while len(batches) < number:
         k = max(range(len(batches)), key=lambda i: len(batches[i]))
@@ -135,11 +142,11 @@ def _filled(batches: list[list[int]], number: int) -> list[list[int]]:
 class EvalSampler(ShardingSampler):
     """Every item once, in batches that do not depend on the number of processes.
 
-    Sorted by length and packed once; rank r takes batches r, r + world, ... A batch is thus the
-    same tensor whoever computes it, and scores agree to the last bit at any world size. Where the
-    batches do not come out even, the last ranks repeat the first ones: Lightning skips an empty
-    loop, and with it the gathering at its end, and weights that are shared out are gathered for
-    every batch by all. Equal rows of one id collapse when they are gathered.
+    Items are sorted by length and packed once; rank r takes batches r, r + world, ... So a batch
+    is the same tensor on any rank, and scores are equal to the last bit for any world size. If
+    the number of batches is not a multiple of the ranks, the last ranks repeat the first batches.
+    There are two reasons: Lightning skips an empty loop and the gathering at its end, and all
+    ranks must gather sharded weights for every batch. Gathering merges equal rows of one id.
     """
 
     def __init__(

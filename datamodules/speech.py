@@ -1,4 +1,4 @@
-"""The one LightningDataModule: a split and a taxonomy to batches."""
+"""The LightningDataModule: a split and a taxonomy to batches."""
 
 from __future__ import annotations
 
@@ -33,25 +33,28 @@ from .sampler import BucketSampler, EvalSampler
 
 
 class SpeechDataModule(L.LightningDataModule):
-    """Batches of one fold.
+    """The batches of one fold.
 
     Args:
         speech: utterances and their folders.
-        split: the parts, of utterances that the taxonomy keeps.
+        split: the parts; they hold only utterances that the taxonomy keeps.
         taxonomy: the classes.
         label: the column that holds the label.
-        batch_size: utterances in a batch at most.
-        batch_seconds: padded seconds in a batch at most.
+        batch_size: largest number of utterances in a batch.
+        batch_seconds: largest number of padded seconds in a batch.
         max_seconds: longer utterances are cut to this; ``cut`` counts them.
-        balance: weigh training utterances by inverse class frequency.
-        train_share: of each class' training utterances (:func:`share_of`); the other parts, and
-            the split's fingerprint, stay as they are.
-        weak: ``hard`` weak labels; ``soft``, a distribution over the classes; or ``independent``, a
-            probability of each class by itself.
-        weak_weight: weigh weakly labelled utterances by the confidence of their label.
-        workers: DataLoader processes.
-        seed: of the training order, and of the share.
-        text: whether batches carry transcripts.
+        balance: weight training utterances by inverse class frequency.
+        train_share: share of each class' training utterances (:func:`share_of`); the other parts
+            and the split's fingerprint stay the same.
+        weak: ``hard`` weak labels; ``soft``, a distribution over the classes; or ``independent``,
+            a separate probability of each class.
+        weak_weight: weight weakly labelled utterances by the confidence of their label.
+        workers: number of DataLoader processes.
+        seed: seed of the training order, and of the share.
+        text: whether batches have transcripts.
+
+    Raises:
+        DataError: if training has no utterance of a class.
     """
 
     def __init__(
@@ -73,7 +76,10 @@ class SpeechDataModule(L.LightningDataModule):
         text: bool = False,
     ) -> None:
         super().__init__()
-        self.speech, self.split, self.taxonomy, self.label = speech, split, taxonomy, label
+        self.speech = speech
+        self.split = split
+        self.taxonomy = taxonomy
+        self.label = label
         self.batch_size, self.batch_seconds = batch_size, batch_seconds
         self.workers, self.seed = workers, seed
         parts: dict[str, list[Utterance]] = {p: getattr(split, p) for p in PARTS}
@@ -89,7 +95,7 @@ class SpeechDataModule(L.LightningDataModule):
         if parts["train"] and absent:
             raise DataError(
                 f"training has no utterance of {', '.join(absent)}; choose a taxonomy or protocol "
-                "under which every class is trained"
+                "in which training has every class"
             )
         n = len(parts["train"])
         weights = [
@@ -120,26 +126,29 @@ class SpeechDataModule(L.LightningDataModule):
         self.audit: AuditReport | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch to resume at: its first batches are drawn before Lightning calls set_epoch."""
+        """Return the epoch at which to resume.
+
+        Its first batches are drawn before Lightning calls ``set_epoch``.
+        """
         assert self.trainer is not None
         return {"first_epoch": self.trainer.current_epoch + 1}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What :meth:`state_dict` kept."""
+        """Restore the state of :meth:`state_dict`."""
         self.first_epoch = int(state_dict["first_epoch"])
 
     def store_features(
         self, encoder: Encoder, *, device: torch.device | str = "cpu", progress: bool = False
     ) -> Filled:
-        """Take features of all parts from the store, where what is missing is computed first.
+        """Read features of all parts from the store; missing ones are computed first.
 
         Args:
-            encoder: with ``storable`` extraction.
-            device: where to extract.
+            encoder: an encoder with ``storable`` extraction.
+            device: device of the extraction.
             progress: show a bar.
 
         Returns:
-            What was done; ``live`` when the features do not fit on the disk, and audio is used.
+            What was done; ``live`` if the features do not fit on the disk, so audio is used.
         """
         first = self.datasets["train"]
         store = FeatureStore(
@@ -154,12 +163,12 @@ class SpeechDataModule(L.LightningDataModule):
         return filled
 
     def use_store(self, store: FeatureStore | None) -> None:
-        """Take features of all parts from a store; None = from audio."""
+        """Read features of all parts from a store; None = read audio."""
         for dataset in self.datasets.values():
             dataset.use(store)
 
     def counts(self) -> dict[str, Any]:
-        """Kept per part and class, left out per label, cut: for the record."""
+        """Return counts for the record: kept per part and class, left out per label, and cut."""
         kept = {
             part: {c: int((d.classes == i).sum()) for i, c in enumerate(self.taxonomy.classes)}
             for part, d in self.datasets.items()
@@ -172,7 +181,7 @@ class SpeechDataModule(L.LightningDataModule):
         return found if self.share["share"] == 1 else {**found, "train_share": self.share}
 
     def speakers(self) -> dict[str, list[str]]:
-        """Who speaks in each part, as records keep it (:mod:`serzoo.zoo.core.speakers`)."""
+        """Return the speakers of each part, as in records (:mod:`serzoo.zoo.core.speakers`)."""
         return {part: listed_speakers(d.utterances) for part, d in self.datasets.items()}
 
     def _loader(self, part: str, training: bool) -> DataLoader[Batch]:
@@ -190,15 +199,15 @@ class SpeechDataModule(L.LightningDataModule):
         )
         if isinstance(sampler, BucketSampler):
             sampler.set_epoch(self.first_epoch)
-        # the same few in every epoch; Lightning would put single utterances in their place
+        # the same few batches in every epoch; Lightning would use single utterances instead
         settled = bool(getattr(self.trainer, "overfit_batches", 0))
-        # the dataset takes a list of indices: batch_size=None hands the sampler's lists through,
-        # and Lightning calls set_epoch on `sampler`, which it never does on `batch_sampler`
+        # batch_size=None passes the sampler's lists of indices on to the dataset, and Lightning
+        # calls set_epoch on `sampler`, but never on `batch_sampler`
         return DataLoader(
             _Batches(dataset, list(sampler)) if settled else dataset,
             sampler=None if settled else sampler,
             batch_size=None,
-            # making an iterator draws a number; drawn elsewhere, it leaves the run's own ones alone
+            # a new iterator draws a random number; its own generator keeps the run's unchanged
             generator=torch.Generator(),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -207,28 +216,28 @@ class SpeechDataModule(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Length-bucketed batches, reshuffled each epoch."""
+        """Return length-bucketed batches, reshuffled each epoch."""
         return self._loader("train", training=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Every validation utterance once."""
+        """Return every validation utterance once."""
         return self._loader("valid", training=False)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Every test utterance once."""
+        """Return every test utterance once."""
         return self._loader("test", training=False)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """The test part."""
+        """Return the test part."""
         return self._loader("test", training=False)
 
 
 class _Batches(Dataset[Batch]):
-    """Batches whose utterances are settled.
+    """Batches with fixed utterances.
 
     Args:
-        dataset: of utterances.
-        chosen: indices of each batch.
+        dataset: the dataset of utterances.
+        chosen: the indices of each batch.
     """
 
     def __init__(self, dataset: SpeechDataset, chosen: list[list[int]]) -> None:

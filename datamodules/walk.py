@@ -1,8 +1,9 @@
-"""What lies below a folder: the one walk of ``prepare``, ``predict`` and the catalogue.
+"""Find the files below a folder: the one walk of ``prepare``, ``predict`` and the catalogue.
 
-Links to folders are followed, as large corpora are often linked into place; no folder is read
-twice, and one that lies there itself comes before a link to it. Hidden files and what macOS adds
-to an archive are passed over. What is not taken is counted, with a reason and a remedy.
+:func:`walk` follows links to folders, because large corpora are often linked into place. It reads
+no folder twice; a real folder comes before a link to it. It skips hidden files, and files that
+macOS adds to an archive. Files that are not taken are counted, with a reason and a remedy.
+:class:`Spelling` finds files whose name is written differently on the disk.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from .manifest import Utterance, is_inside
 from .placeholders import REMEDY, dangling, pointer_of, special, target_of
 
 HEARD = (*SUFFIXES, *UNREADABLE_SUFFIXES)
-STORES = (".git", ".dvc", ".hg", ".svn", ".datalad")  # of version control: the same files again
+STORES = (".git", ".dvc", ".hg", ".svn", ".datalad")  # they hold copies of the same files
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Why something is not taken.
+    """A reason why a file is not taken.
 
     Attributes:
-        what: with ``{s}`` where the plural has an s.
-        remedy: what to do next.
+        what: the reason, with ``{s}`` at the place of the plural s.
+        remedy: what the user should do next.
         fault: False = nothing is missing.
     """
 
@@ -70,14 +71,14 @@ KINDS = {
 
 @dataclass
 class Found:
-    """What a walk found.
+    """The result of a walk.
 
     Attributes:
-        root: where it began.
+        root: the folder of the walk.
         files: every regular file with a visible name, sorted by path, with its ``stat``.
         folders: every folder that was read, sorted.
         passed: paths that are not taken, by the keys of :data:`KINDS`.
-        why: more of some of these: where a link points, what the system said.
+        why: details of some of these: the target of a link, the error of the system.
     """
 
     root: Path
@@ -87,14 +88,17 @@ class Found:
     why: dict[Path, str] = field(default_factory=dict)
 
     def take(self, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-        """The files that end so, in any case, sorted; without pointers of version control."""
+        """Return the files with these suffixes, in any case, sorted.
+
+        Pointers of version control are left out.
+        """
         ending = [p for p in self.files if p.suffix.lower() in suffixes]
         return [p for p in ending if pointer_of(p, self.files[p]) is None]
 
     def left(self, suffixes: Sequence[str] = SUFFIXES) -> dict[str, list[Path]]:
-        """What :meth:`take` of these suffixes leaves out, by kind; kinds without any are not there.
+        """Return the paths that :meth:`take` leaves out, by kind, without empty kinds.
 
-        A file that lies converted beside itself (``a.wav`` beside ``a.m4a``) is not left out.
+        A file with a converted copy (``a.m4a`` beside ``a.wav``) does not count as left out.
         """
         found: dict[str, list[Path]] = {}
         audio = bool(set(suffixes) & set(SUFFIXES))
@@ -103,7 +107,7 @@ class Found:
             if audio and kind in ("closed", "twice"):
                 found[kind] = paths
             elif audio or kind in ("annex", "dvc", "dangling"):
-                # what has no suffix may have been a folder
+                # a name without a suffix may have been a folder
                 bare = ("",) if audio and kind in ("annex", "dvc", "dangling") else ()
                 found[kind] = [p for p in paths if p.suffix.lower() in (*named, *bare)]
         have = set()
@@ -125,7 +129,7 @@ class Found:
     def notes(
         self, suffixes: Sequence[str] = SUFFIXES, *, without: Collection[Path] = ()
     ) -> list[tuple[str, bool]]:
-        """What :meth:`left` gives, in words, and whether it is a fault; without some paths."""
+        """Return the kinds of :meth:`left` in words, each with "is a fault", without some paths."""
         out = set(without)
         rest = {k: [p for p in ps if p not in out] for k, ps in self.left(suffixes).items()}
         return [(self._note(kind, ps), KINDS[kind].fault) for kind, ps in rest.items() if ps]
@@ -142,25 +146,25 @@ class Found:
         return f"{what} ({kinds}first: {', '.join(names)}): {KINDS[kind].remedy}"
 
     def holds(self, folder: Path | None = None) -> str:
-        """The files below a folder, by suffix: ``3 m4a, 1 txt``, or ``nothing``."""
+        """Return the number of files below a folder by suffix: ``3 m4a, 1 txt``, or ``nothing``."""
         inside = [p for p in self.files if folder is None or p.is_relative_to(folder)]
         return by_suffix(inside) or "nothing"
 
 
 def by_suffix(paths: Iterable[Path]) -> str:
-    """``3 m4a, 1 txt``, the most frequent first."""
+    """Return a text such as ``3 m4a, 1 txt``, the most frequent suffix first."""
     counts = Counter(shown(p.suffix.lower()[1:]) or "without a suffix" for p in paths)
     return ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common())
 
 
 def walk(root: Path) -> Found:
-    """Everything below a folder; nothing in it makes this fail.
+    """Return everything below a folder; no file or folder raises an error.
 
-    A folder that cannot be read is in ``passed["closed"]``, also when it is the root.
+    A folder that cannot be read is in ``passed["closed"]``, even if it is the root.
     """
     found = Found(root)
     seen: set[tuple[int, int]] = set()
-    folders: list[tuple[Path, str]] = [(root, "")]  # and the kind of what is hidden in it
+    folders: list[tuple[Path, str]] = [(root, "")]  # with the kind of the hidden files in it
     links: list[tuple[Path, str]] = []
     while folders or links:
         if not folders:
@@ -183,7 +187,7 @@ def walk(root: Path) -> Found:
         for entry in inside:
             _sort(entry, folder / entry.name, hidden, found, folders, links)
         names = {entry.name for entry in inside}
-        for name in names:  # a.wav.dvc stands for a.wav
+        for name in names:  # a.wav.dvc is the pointer of a.wav
             if name.endswith(".dvc") and name[:-4] and name[:-4] not in names and not hidden:
                 _pass(found, "dvc", folder / name[:-4])
     found.files = dict(sorted(found.files.items(), key=lambda item: item[0].as_posix()))
@@ -201,7 +205,7 @@ def _sort(
     folders: list[tuple[Path, str]],
     links: list[tuple[Path, str]],
 ) -> None:
-    """One name of a folder to where it belongs."""
+    """Put one name of a folder into the list that it belongs to."""
     if entry.name == "__MACOSX" or entry.name.startswith("._"):
         hidden = "macos"
     elif entry.name.startswith("."):
@@ -239,11 +243,11 @@ def _pass(found: Found, kind: str, path: Path, why: str | None = None) -> None:
         found.why[path] = why
 
 
-# ---- Names of files in a table or manifest, as the disk spells them.
+# -- names of files in a table or manifest, as the disk spells them ------------------------------
 #
-# macOS writes ``ä`` as ``a`` and two dots (NFD), others as one character (NFC), and Windows does
-# not tell upper from lower case: a table and an archive that went through different systems name
-# one file in two ways.
+# macOS writes ``ä`` as ``a`` and two dots (NFD), other systems as one character (NFC), and Windows
+# ignores the case of letters. So a table and an archive from different systems can name one file in
+# two ways.
 
 
 class Spelling:
@@ -258,7 +262,7 @@ class Spelling:
         self._known: dict[Path, dict[str, list[str]]] = {}
 
     def find(self, audio: str) -> str | None:
-        """The one path that differs from this in case and Unicode form alone; else None."""
+        """Return the only path that differs from this one just in case or Unicode form, or None."""
         parts: list[str] = []
         for part in audio.split("/"):
             names = self._names(self.root.joinpath(*parts))
@@ -271,7 +275,7 @@ class Spelling:
         return "/".join(parts)
 
     def nearest(self, audio: str) -> str:
-        """The end of a message on a missing file: what its folder holds instead."""
+        """Return the end of a message on a missing file: the content of its folder."""
         folder, _, name = audio.rpartition("/")
         names = [n for same in self._names(self.root / folder).values() for n in same]
         if not names:
@@ -287,7 +291,7 @@ class Spelling:
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         found[_plain(entry.name)].append(entry.name)
-            except (OSError, ValueError):  # not there
+            except (OSError, ValueError):  # the folder does not exist
                 pass
             self._known[folder] = {key: sorted(names) for key, names in found.items()}
         return self._known[folder]
@@ -300,15 +304,15 @@ def _plain(name: str) -> str:
 def as_on_disk(
     utterances: Sequence[Utterance], root: Path
 ) -> tuple[list[Utterance], dict[str, str]]:
-    """Utterances with the path of a file that is there, where a name is spelt otherwise.
+    """Correct paths that the disk spells differently.
 
     Args:
-        utterances: of one corpus.
+        utterances: the utterances of one corpus.
         root: its folder.
 
     Returns:
-        The utterances, and the paths that were replaced, to what they are on the disk. A file
-        that another utterance names as it is, or that two names could mean, replaces none.
+        The utterances, and a mapping of replaced paths to those on the disk. A path is not
+        replaced by a file that another utterance names exactly, or that two names could mean.
     """
     spelling = Spelling(root)
     written = [a for a in dict.fromkeys(u.audio for u in utterances) if is_inside(a)]
@@ -323,7 +327,7 @@ def as_on_disk(
 
 
 def respelt(found: dict[str, str]) -> str:
-    """What :func:`as_on_disk` replaced, in words."""
+    """Return the replacements of :func:`as_on_disk` in words."""
     one, real = next(iter(found.items()))
     names = f"{ascii(one)[1:-1]} is {ascii(real)[1:-1]} on the disk"
     return (

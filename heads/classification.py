@@ -1,4 +1,4 @@
-"""The baseline: pool, a small network, cross-entropy."""
+"""The baseline head: pooling, a small network, cross-entropy."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from .widen import wider_linear
 class ClassificationHead(Head):
     """Pooling, layer normalisation, an optional hidden layer, and one output per class.
 
-    The losses are those of :mod:`.losses`, to the label's distribution ``p`` softened by label
-    smoothing: ``ce``, one class of several; ``focal``, the same with less weight on what is already
-    answered well; ``bce``, a yes-no question for each class, as in the weak supervision of LanSER
-    (arXiv 2309.03978, by its patent's text), whose log-scores are ``log sigmoid(z)``. Class weights
-    are ``data.balance``: inverse class frequency, as weights of the utterances. The network around
-    them is our choice.
+    The losses are in :mod:`.losses`. Their target is the label distribution ``p`` after label
+    smoothing. ``ce`` treats the classes as exclusive. ``focal`` does too, and gives less weight
+    to utterances that are already classified well. ``bce`` asks a yes-no question for each class,
+    as in the weak supervision of LanSER (arXiv 2309.03978, by its patent's text); its log-scores
+    are ``log sigmoid(z)``. Class weights come from ``data.balance``: the inverse class frequency,
+    as weights of the utterances. The network is our choice.
 
     Args:
         dim: ``D``, width of the frames.
         taxonomy: the classes.
         pooling: how frames become one vector: ``mean``, ``stats``, ``attentive``.
         hidden: width of the hidden layer; 0 for none, a linear classifier.
-        dropout: share dropped before the hidden and the output layer, in training.
+        dropout: dropout rate before the hidden and the output layer, in training.
         label_smoothing: share of the label's mass that is spread over all classes, 0 to 1.
         loss: ``ce``, ``bce`` or ``focal``.
-        focal_gamma: exponent of ``focal``, 0 or more; 0 is ``ce``. Not used by the others.
+        focal_gamma: exponent of ``focal``, 0 or more; 0 is ``ce``. Other losses ignore it.
 
     Raises:
-        ConfigError: for a share or an exponent out of its range.
+        ConfigError: if label smoothing or the exponent is out of its range.
     """
 
     sizes: ClassVar[Mapping[str, int]] = {"hidden": 1}
@@ -56,7 +56,7 @@ class ClassificationHead(Head):
     ) -> None:
         super().__init__(dim, taxonomy)
         if not 0 <= label_smoothing <= 1:
-            raise ConfigError(f"label_smoothing={label_smoothing}; it is a share, 0 to 1")
+            raise ConfigError(f"label_smoothing={label_smoothing}; give a share from 0 to 1")
         if not focal_gamma >= 0:
             raise ConfigError(f"focal_gamma={focal_gamma}; give 0 (cross-entropy) or more")
         self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
@@ -69,7 +69,7 @@ class ClassificationHead(Head):
         self.output = nn.Sequential(*layers, nn.Linear(hidden or width, len(taxonomy)))
 
     def logits(self, frames: Frames) -> Tensor:
-        """``[B, C]`` float32, before softmax or sigmoid."""
+        """Return the ``[B, C]`` float32 logits, before softmax or sigmoid."""
         z: Tensor = self.output(self.embed(frames))
         return z.float()
 
@@ -83,7 +83,10 @@ class ClassificationHead(Head):
         return HeadLoss(targets.average(per_item), {"accuracy": targets.average(right).detach()})
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
-        """A row of the output layer for each, the mean of the old rows until it is trained."""
+        """Add a row to the output layer for each new class.
+
+        It starts as the mean of the old rows.
+        """
         last = self.output[-1]
         assert isinstance(last, nn.Linear)
         self.output[-1] = wider_linear(last, len(taxonomy))

@@ -1,4 +1,4 @@
-"""What the generative heads must be measured against."""
+"""Control heads: the generative heads must be better than these."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .widen import wider_rows
 
 
 class RegressCodesHead(GenSERHead):
-    """Gen-SER without the generation: its network, trained by squared error to the codes at t = 1.
+    """Gen-SER without generation: the network learns the codes by squared error at t = 1.
 
-    ``L = E ||f(x_1, x_1, 1) - x_0||^2``, and one evaluation to decide: ``gen_ser`` with
-    ``source_share=1``, which draws nothing. The bridge has no noise at
-    t = 1, so a single-step Gen-SER decides by the same function of the utterance; what it gains
-    over this head is due to training along the path, and to nothing else. Our control; the paper
-    (arXiv 2601.20573) is not known to have one.
+    The loss is ``L = E ||f(x_1, x_1, 1) - x_0||^2``, and one evaluation decides. This is
+    ``gen_ser`` with ``source_share=1``, which draws nothing. The bridge has no noise at t = 1, so
+    a single-step Gen-SER decides by the same function of the utterance. Any gain over this head
+    is therefore due to training along the path. This control is ours; we do not know whether the
+    paper (arXiv 2601.20573) has one.
 
     Args:
         dim: ``D``, width of the frames.
@@ -32,9 +32,9 @@ class RegressCodesHead(GenSERHead):
         pooling: how frames become one vector: ``mean``, ``stats``, ``attentive``.
         code_dim: width of the codes, even.
         spacing: distance of neighbouring classes in the position encoding.
-        width: of the network's hidden layers.
+        width: width of the network's hidden layers.
         depth: number of its residual blocks.
-        dropout: share dropped after pooling and inside the blocks, in training.
+        dropout: dropout rate after pooling and inside the blocks, in training.
     """
 
     def __init__(
@@ -63,19 +63,19 @@ class RegressCodesHead(GenSERHead):
 
 
 class PrototypeHead(Head):
-    """Distance to one learned prototype per class.
+    """Scores a class by the distance of the utterance to the learned prototype of the class.
 
-    ``log p(c | x) = softmax_c(-||g(x) - m_c||^2 / sqrt(E))`` with a linear embedding ``g`` of the
-    pooled utterance and learned prototypes ``m_c``, trained by cross-entropy: prototypical
-    networks (Snell et al., 2017) with prototypes as parameters instead of means over a support
-    set, and distances scaled by the root of the width E (our choice).
+    ``log p(c | x) = log softmax_c(-||g(x) - m_c||^2 / sqrt(E))`` with a linear embedding ``g`` of
+    the pooled utterance and learned prototypes ``m_c``, trained by cross-entropy. These are
+    prototypical networks (Snell et al., 2017) with two changes of ours: the prototypes are
+    parameters, not means over a support set, and the distances are divided by ``sqrt(E)``.
 
     Args:
         dim: ``D``, width of the frames.
         taxonomy: the classes.
         pooling: how frames become one vector: ``mean``, ``stats``, ``attentive``.
-        embedding: E, width of the space in which distances are taken.
-        dropout: share dropped after pooling, in training.
+        embedding: E, width of the embedding in which distances are computed.
+        dropout: dropout rate after pooling, in training.
     """
 
     sizes: ClassVar[Mapping[str, int]] = {"embedding": 1}
@@ -91,12 +91,12 @@ class PrototypeHead(Head):
     ) -> None:
         super().__init__(dim, taxonomy)
         self.embed = PooledEmbedding(dim, pooling, dropout)
-        # no bias: it would shift embeddings and prototypes alike
+        # no bias: it would shift embeddings and prototypes by the same vector
         self.project = nn.Linear(self.embed.width, embedding, bias=False)
         self.prototypes = nn.Parameter(torch.randn(len(taxonomy), embedding) * embedding**-0.5)
 
     def distances(self, frames: Frames) -> Tensor:
-        """``[B, C]`` float32 squared distances to the prototypes, over ``sqrt(E)``."""
+        """Return ``[B, C]`` float32 squared distances to the prototypes over ``sqrt(E)``."""
         z: Tensor = self.project(self.embed(frames)).float()
         gaps = z.unsqueeze(1) - self.prototypes.float()
         return gaps.square().sum(-1) / math.sqrt(self.prototypes.shape[-1])
@@ -112,5 +112,5 @@ class PrototypeHead(Head):
         return -self.distances(frames)[:, columns]
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
-        """A prototype for each, the mean of the old ones until it is trained."""
+        """Add a prototype for each new class; it starts as the mean of the old ones."""
         self.prototypes = nn.Parameter(wider_rows(self.prototypes, len(taxonomy)))

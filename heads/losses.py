@@ -1,8 +1,8 @@
-"""What a wrong answer costs, per utterance: the losses of heads with one output per class.
+"""Losses per utterance, for heads with one output per class.
 
-Each takes logits ``z [B, C]`` and the target distributions ``p [B, C]`` and returns ``[B]``; the
-weighted mean over the batch is :meth:`Targets.average`'s, and so are class weights, which come in
-as weights of the utterances (``data.balance``).
+Each takes logits ``z [B, C]`` and the target distributions ``p [B, C]`` and returns ``[B]``.
+:meth:`Targets.average` takes the weighted mean over the batch. Class weights are part of the
+weights of the utterances (``data.balance``).
 """
 
 from __future__ import annotations
@@ -14,25 +14,28 @@ from torch import Tensor, nn
 
 LossName = Literal["ce", "bce", "focal"]
 
-FLOOR = 1e-6  # of 1 - q in the focal loss: a power below 1 has no gradient at 0
+FLOOR = 1e-6  # smallest 1 - q in the focal loss: a power below 1 has no finite gradient at 0
 
 
 def smooth(p: Tensor, share: float) -> Tensor:
-    """``(1 - s) p + s / C``: label smoothing (Szegedy et al., 2016)."""
+    """Return ``(1 - s) p + s / C``: label smoothing (Szegedy et al., 2016)."""
     return (1 - share) * p + share / p.shape[-1]
 
 
 def cross_entropy(z: Tensor, p: Tensor) -> Tensor:
-    """``-sum_c p_c log softmax(z)_c``; up to the entropy of ``p``, the divergence from ``p``."""
+    """Return ``-sum_c p_c log softmax(z)_c``, the cross-entropy.
+
+    It is the Kullback-Leibler divergence from ``p`` plus the entropy of ``p``.
+    """
     return -(p * z.log_softmax(-1)).sum(-1)
 
 
 def focal(z: Tensor, p: Tensor, gamma: float) -> Tensor:
-    """``-sum_c p_c (1 - q_c)^gamma log q_c`` with ``q = softmax(z)``.
+    """Return the focal loss, ``-sum_c p_c (1 - q_c)^gamma log q_c`` with ``q = softmax(z)``.
 
-    Lin et al. (2017), "Focal loss for dense object detection", with the softmax in place of its
-    sigmoid and the expectation over ``p`` where a label is not one class (our choice); ``gamma``
-    0 is the cross-entropy.
+    After Lin et al. (2017), "Focal loss for dense object detection". Two things are our choice: a
+    softmax replaces their sigmoid, and soft labels take the expectation over ``p``. With ``gamma``
+    0 it is the cross-entropy.
     """
     log_q = z.log_softmax(-1)
     rest = (-torch.expm1(log_q)).clamp_min(FLOOR)
@@ -40,5 +43,5 @@ def focal(z: Tensor, p: Tensor, gamma: float) -> Tensor:
 
 
 def binary_cross_entropy(z: Tensor, p: Tensor) -> Tensor:
-    """``-sum_c p_c log sigmoid(z_c) + (1 - p_c) log sigmoid(-z_c)``."""
+    """Return ``-sum_c p_c log sigmoid(z_c) + (1 - p_c) log sigmoid(-z_c)``."""
     return nn.functional.binary_cross_entropy_with_logits(z, p, reduction="none").sum(-1)

@@ -1,7 +1,12 @@
-"""From frames to one vector per utterance, padding excluded.
+"""Pooling: frames to one vector per utterance, without padding.
 
-All of it is computed in float32, under autocast too: a sum over hundreds of frames in bfloat16
-loses what distinguishes two emotions.
+:class:`PooledEmbedding` is the common first step of the utterance heads. It uses one of
+:class:`MeanPooling`, :class:`StatsPooling` and :class:`AttentiveStatistics`. Frames that do not
+learn (stored features, a frozen encoder) take a faster way on the CPU, :func:`attentive_stats` and
+:func:`plain_stats`.
+
+All of it computes in float32, under autocast too: a sum over hundreds of frames in bfloat16 loses
+the differences between emotions.
 """
 
 from __future__ import annotations
@@ -14,74 +19,86 @@ from torch import Tensor, nn
 
 from ..zoo.core.types import Frames
 
-# ---- Pooling of frames that do not learn (stored features, a frozen encoder), read once each way.
+# -- fast pooling of frames that do not learn ----------------------------------------------------
 #
-# A step of a small head on stored features is bound by memory: every pass over the frames costs
-# more than its arithmetic, and a new tensor of their size more than a pass. Here the frames are
-# read as they are stored, in few passes through the same memory, and nothing of their size is
-# kept between forwards and backwards. The numbers are those of the plain formulas in
-# ``pooling.py``, which tests compare.
+# For a small head on stored features, memory limits the speed of a step. A pass over the frames
+# costs more than its arithmetic, and a new tensor of their size costs more than a pass. So this
+# code reads the frames as they are stored, in few passes through the same memory. It keeps nothing
+# of their size between forward and backward. Tests compare its numbers with the plain formulas
+# below.
 
 
 def worthwhile(x: Tensor) -> bool:
-    """Whether frames are constant and on the CPU; a GPU is better off with few large kernels."""
-    if torch.compiler.is_compiling():  # a tracer wants the plain formulas
+    """Return whether the fast way applies: the frames are constant and on the CPU.
+
+    A GPU is faster with few large kernels, which the plain formulas use.
+    """
+    if torch.compiler.is_compiling():  # a tracer needs the plain formulas
         return False
     return x.device.type == "cpu" and not x.requires_grad
 
 
 def centre(x: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """``[B, 1, D]``: a vector near each utterance's mean, from every eighth frame."""
+    """Return ``[B, 1, D]``, a vector near the mean of each utterance, from every eighth frame."""
     few, speech = x[:, ::8].to(dtype), mask[:, ::8, None]
     return few.masked_fill(~speech, 0.0).sum(1, keepdim=True) / speech.sum(1, True).clamp_min(1)
 
 
 _kept = threading.local()
-KEPT_BYTES = 64 << 20  # what a batch of clips needs, not what a long recording does
+KEPT_BYTES = 64 << 20  # enough for a batch of clips; a long recording allocates its own memory
 
 
 def scratch(shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """Memory of this shape, the same at every call: fresh pages cost more than arithmetic.
+    """Return memory of this shape, the same memory at every call.
 
-    It is the caller's until the next call in the same thread.
+    New memory pages cost more time than the arithmetic. The caller may use the memory until the
+    next call in the same thread.
     """
     size = shape.numel()
     if dtype != torch.float32 or size * 4 > KEPT_BYTES:
         return torch.empty(shape, dtype=dtype)
     kept: Tensor | None = getattr(_kept, "memory", None)
     if kept is None or kept.numel() < size:
-        with torch.inference_mode(False):  # or training could not write to it
+        with torch.inference_mode(False):  # otherwise training could not write to it
             kept = _kept.memory = torch.empty(size)
     return kept[:size].view(shape)
 
 
 class AttentiveStats(torch.autograd.Function):
-    """Mean and variance of constant frames under weights that learn, from the frames.
+    """Mean and variance of constant frames under learned weights.
 
-    ``w = softmax_t(v . tanh(W n(x_t) + b))`` with n the layer normalisation without its affine
-    part, which is in W and b: ``W n(x) = (W x - m sum(W)) / s`` with a frame's mean m and deviation
-    s over D, so that no normalised copy is needed (``s^2 = E x^2 - m^2``, harmless where a frame's
-    mean is of the size of its deviation, as in every encoder here). The statistics are taken of
-    ``y_t = x_t - c``, c near the utterance's plain mean, and do not cancel: ``mean = c + sum_t w_t
-    y_t`` and ``variance = sum_t w_t y_t^2 - (sum_t w_t y_t)^2``.
+    The weights are ``w = softmax_t(v . tanh(W n(x_t) + b))``. Here n is the layer normalisation
+    without its affine part, which is folded into W and b. ``W n(x) = (W x - m sum(W)) / s`` with
+    the mean m and the deviation s of a frame over D, so no normalised copy is needed.
+    ``s^2 = E x^2 - m^2`` is accurate, because in every encoder here a frame's mean is about as
+    large as its deviation.
 
-    The product with W is in the precision of the frames: those that were computed and stored in
-    bfloat16 are multiplied in bfloat16, which loses what storing them lost (one part in 500) and is
-    several times as fast where the processor has units for it. All else is float32.
+    The statistics use ``y_t = x_t - c`` with c near the utterance's plain mean, so they do not
+    cancel: ``mean = c + sum_t w_t y_t`` and ``variance = sum_t w_t y_t^2 - (sum_t w_t y_t)^2``.
+
+    The product with W has the precision of the frames. Frames that are stored in bfloat16 are
+    multiplied in bfloat16: the error is as large as that of storing them (one part in 500), and
+    a processor with bfloat16 units is several times as fast. All else is float32.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, mask: Tensor, W: Tensor, b: Tensor, v: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
-        """``[B, T, D]`` of any floating type, ``[B, T]``, ``[H, D]``, ``[H]``, ``[Q, H]``.
+        """Return mean and variance, ``[B, Q, D]`` each, in float32.
 
-        Returns:
-            Mean and variance, ``[B, Q, D]`` each, in float32.
+        Args:
+            ctx: the context of autograd.
+            x: ``[B, T, D]`` frames of any floating type.
+            mask: ``[B, T]`` bool, True = speech.
+            W: ``[H, D]`` weights of the hidden layer.
+            b: ``[H]`` its bias.
+            v: ``[Q, H]`` weights of the queries.
+            eps: added to the variance of a frame.
         """
         y = scratch(x.shape, v.dtype).copy_(x)
         norm = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
-        if not bool(norm.isfinite().all()):  # NaN behind the end, which weight 0 would let through
+        if not bool(norm.isfinite().all()):  # NaN after the end: weight 0 times NaN is NaN
             x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
             norm = torch.linalg.vector_norm(y.copy_(x), dim=-1, keepdim=True)
         m = y.mean(-1, keepdim=True)
@@ -99,11 +116,11 @@ class AttentiveStats(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of W, b and v."""
+        """Return the gradients of W, b and v."""
         x, c, v, m, inverse, h, weights, shift = ctx.saved_tensors
         to_mean, to_variance = gradients
         y = scratch(x.shape, v.dtype).copy_(x).sub_(c)
-        # of the weights, up to a constant over time
+        # gradient of the weights, up to a constant over time
         back = (to_mean - 2 * to_variance * shift) @ y.mT
         back += to_variance @ y.square_().mT
         back = weights * (back - (weights * back).sum(-1, keepdim=True))
@@ -119,7 +136,10 @@ class AttentiveStats(torch.autograd.Function):
 def attentive_stats(
     x: Tensor, mask: Tensor, norm: nn.LayerNorm, linear: nn.Linear, last: nn.Linear
 ) -> tuple[Tensor, Tensor]:
-    """Mean and variance, ``[B, Q, D]`` each, of ``softmax_t(last(tanh(linear(norm(x)))))``."""
+    """Return mean and variance, ``[B, Q, D]`` each, under attentive weights.
+
+    The weights are ``softmax_t(last(tanh(linear(norm(x)))))``.
+    """
     W = linear.weight * norm.weight
     b = linear.weight @ norm.bias + linear.bias
     found: tuple[Tensor, Tensor] = AttentiveStats.apply(  # type: ignore[no-untyped-call]
@@ -130,10 +150,11 @@ def attentive_stats(
 
 @torch.no_grad()
 def plain_stats(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance over the frames of speech, ``[B, 1, D]`` each, in float32."""
+    """Return mean and variance over the frames of speech, ``[B, 1, D]`` each, in float32."""
     means, variances = [], []
     ends = (mask * torch.arange(1, mask.shape[1] + 1)).amax(1).tolist()
-    for row, speech, end in zip(x, mask, ends, strict=True):  # one at a time: they stay in cache
+    # one row at a time, so that it stays in cache
+    for row, speech, end in zip(x, mask, ends, strict=True):
         frames, heard = row[:end], speech[:end]
         frames = (frames if bool(heard.all()) else frames[heard]).float()
         means.append(frames.mean(0, keepdim=True))
@@ -141,18 +162,18 @@ def plain_stats(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(means), torch.stack(variances)
 
 
-# ----
+# -- pooling layers ------------------------------------------------------------------------------
 
 PoolingName = Literal["mean", "stats", "attentive"]
 
-VARIANCE_FLOOR = 1e-5  # below it the standard deviation has no gradient: a single frame, silence
+VARIANCE_FLOOR = 1e-5  # smallest variance with a gradient; below are single frames and silence
 
 
 def weighted_stats(x: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean and standard deviation over frames.
+    """Return the weighted mean and standard deviation over frames.
 
-    ``mu = sum_t w_t x_t`` and ``sd = sqrt(max(sum_t w_t (x_t - mu)^2, floor))``; the second form
-    of the variance, ``E[x^2] - mu^2``, cancels in float32 when the mean is large.
+    ``mu = sum_t w_t x_t`` and ``sd = sqrt(max(sum_t w_t (x_t - mu)^2, floor))``. The shorter
+    formula for the variance, ``E[x^2] - mu^2``, cancels in float32 if the mean is large.
 
     Args:
         x: ``[..., T, D]`` finite values.
@@ -168,12 +189,15 @@ def weighted_stats(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def _clean(frames: Frames) -> Tensor:
-    """``[B, T, D]`` float32 frames, zeros where the mask is False: 0 times NaN is NaN."""
+    """Return the ``[B, T, D]`` float32 frames, zero where the mask is False.
+
+    Multiplying by the mask is not enough: 0 times NaN is NaN.
+    """
     return frames.x.float().masked_fill(~frames.mask.unsqueeze(-1), 0.0)
 
 
 def _joined(mean: Tensor, variance: Tensor) -> Tensor:
-    """``[B, Q, D]`` each to means and standard deviations, ``[B, Q, 2 D]``."""
+    """Return ``[B, Q, 2 D]`` means and standard deviations from means and variances."""
     return torch.cat([mean, variance.clamp_min(VARIANCE_FLOOR).sqrt()], dim=-1)
 
 
@@ -184,7 +208,7 @@ class MeanPooling(nn.Module):
         dim: ``D``, width of the frames.
 
     Attributes:
-        width: of the pooled vector, here ``D``.
+        width: width of the pooled vector, here ``D``.
     """
 
     def __init__(self, dim: int) -> None:
@@ -192,7 +216,7 @@ class MeanPooling(nn.Module):
         self.width = dim
 
     def forward(self, frames: Frames) -> Tensor:
-        """Frames to ``[B, width]`` float32."""
+        """Return the ``[B, width]`` float32 vectors of the utterances."""
         return frames.mean()
 
 
@@ -203,7 +227,7 @@ class StatsPooling(nn.Module):
         dim: ``D``, width of the frames.
 
     Attributes:
-        width: of the pooled vector, here ``2 D``.
+        width: width of the pooled vector, here ``2 D``.
     """
 
     def __init__(self, dim: int) -> None:
@@ -211,7 +235,7 @@ class StatsPooling(nn.Module):
         self.width = 2 * dim
 
     def forward(self, frames: Frames) -> Tensor:
-        """Frames to ``[B, width]`` float32."""
+        """Return the ``[B, width]`` float32 vectors of the utterances."""
         if worthwhile(frames.x):
             return _joined(*plain_stats(frames.x, frames.mask))[:, 0]
         weights = frames.mask.float()
@@ -219,39 +243,39 @@ class StatsPooling(nn.Module):
 
 
 class AttentiveStatistics(nn.Module):
-    """Mean and standard deviation under learned weights of the frames.
+    """Mean and standard deviation of the frames under learned weights.
 
-    ``w = softmax_t(v . tanh(W x_t + b))`` over the frames of speech, then :func:`weighted_stats`:
-    attentive statistics pooling (Okabe et al., 2018, "Attentive statistics pooling for deep
-    speaker embedding"). The frames are layer-normalised before ``W`` (our choice), so that
-    encoders of any scale start with weights that are neither flat nor saturated.
+    This is attentive statistics pooling (Okabe et al., 2018, "Attentive statistics pooling for
+    deep speaker embedding"): ``w = softmax_t(v . tanh(W x_t + b))`` over the frames of speech,
+    then :func:`weighted_stats`. Layer normalisation of the frames before ``W`` is our choice: the
+    weights of encoders of any scale then start neither flat nor saturated.
 
     Args:
         dim: ``D``, width of the frames.
         hidden: width of the attention's hidden layer.
-        queries: Q, different weightings of the frames.
+        queries: Q, the number of weightings of the frames.
 
     Attributes:
-        width: of the pooled vector, here ``2 D``.
+        width: width of the pooled vector, here ``2 D``.
     """
 
     def __init__(self, dim: int, hidden: int = 64, queries: int = 1) -> None:
         super().__init__()
         self.width = 2 * dim
-        # no bias in the last layer: the softmax over frames would cancel it
+        # no bias in the last layer: the softmax over frames cancels it
         self.attention = nn.Sequential(
             nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.Tanh(),
             nn.Linear(hidden, queries, bias=False),
         )  # fmt: skip
 
     def weights(self, frames: Frames) -> Tensor:
-        """``[B, Q, T]`` weights of the frames, 0 where the mask is False, each row summing to 1."""
+        """Return ``[B, Q, T]`` weights of the frames: 0 at padding, and each row sums to 1."""
         with torch.autocast(frames.x.device.type, enabled=False):
             logits: Tensor = self.attention(frames.x.float()).transpose(1, 2)
             return logits.masked_fill(~frames.mask.unsqueeze(1), float("-inf")).softmax(-1)
 
     def statistics(self, frames: Frames) -> Tensor:
-        """Frames to ``[B, Q, width]`` float32: mean and standard deviation for every query."""
+        """Return ``[B, Q, width]`` float32: mean and standard deviation for every query."""
         with torch.autocast(frames.x.device.type, enabled=False):
             if worthwhile(frames.x):
                 norm, linear, _, last = self.attention
@@ -262,23 +286,23 @@ class AttentiveStatistics(nn.Module):
             return weighted_stats(frames.x.unsqueeze(1), self.weights(frames))
 
     def forward(self, frames: Frames) -> Tensor:
-        """Frames to ``[B, width]`` float32, by the first query."""
+        """Return the ``[B, width]`` float32 vectors of the utterances, by the first query."""
         return self.statistics(frames)[:, 0]
 
 
 class PooledEmbedding(nn.Module):
     """Pooling, layer normalisation and dropout: the common first step of the utterance heads.
 
-    Kept in one place so that the heads differ in what follows, not in how they read the frames.
-    The normalisation sees one utterance at a time, and so keeps the batch out of its score.
+    All utterance heads share it, so that they do not differ in how they read the frames. The
+    normalisation sees one utterance at a time, so a score does not depend on the batch.
 
     Args:
         dim: ``D``, width of the frames.
         pooling: ``mean``, ``stats`` (mean and standard deviation) or ``attentive``.
-        dropout: share of the pooled values that is dropped in training.
+        dropout: dropout rate of the pooled values, in training.
 
     Attributes:
-        width: of the vector.
+        width: width of the vector.
     """
 
     def __init__(self, dim: int, pooling: PoolingName, dropout: float) -> None:
@@ -289,13 +313,13 @@ class PooledEmbedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, frames: Frames) -> Tensor:
-        """Frames to ``[B, width]``."""
+        """Return the ``[B, width]`` vectors of the utterances."""
         pooled: Tensor = self.dropout(self.norm(self.pooling(frames)))
         return pooled
 
 
 def build_pooling(name: PoolingName, dim: int) -> MeanPooling | StatsPooling | AttentiveStatistics:
-    """The pooling of this name for frames of width ``dim``."""
+    """Return the pooling layer of this name for frames of width ``dim``."""
     if name == "mean":
         return MeanPooling(dim)
     return StatsPooling(dim) if name == "stats" else AttentiveStatistics(dim)

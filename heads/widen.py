@@ -1,4 +1,4 @@
-"""Room for classes that a trained head did not have: what is added, and what stays."""
+"""Add outputs for new classes to trained layers; the old outputs stay as they are."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def wider_rows(rows: Tensor, n: int) -> Tensor:
-    """``[C, ...]`` to ``[n, ...]``: each new row is the mean of the old ones.
+    """Extend ``[C, ...]`` to ``[n, ...]``: each new row is the mean of the old rows.
 
-    A new class then scores amid the old ones, neither first nor last, until it is trained; several
-    new ones are alike until then. Nothing is drawn. Our choice.
+    Until it is trained, a new class then scores in the middle of the old ones, and all new classes
+    score the same. Nothing is random. Our choice.
     """
     new = rows.mean(0, keepdim=True).expand(n - len(rows), *rows.shape[1:])
     return torch.cat([rows, new])
 
 
 def wider_linear(layer: nn.Linear, n: int) -> nn.Linear:
-    """A linear layer with as many outputs as ``n``; the old ones are as before."""
+    """Return a linear layer with ``n`` outputs; the old outputs are as before."""
     wider = nn.Linear(layer.in_features, n, device=layer.weight.device, dtype=layer.weight.dtype)
     wider.weight = nn.Parameter(wider_rows(layer.weight, n))
     wider.bias = nn.Parameter(wider_rows(layer.bias, n))

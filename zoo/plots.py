@@ -1,4 +1,4 @@
-"""Figures for TensorBoard and reports."""
+"""Figures for TensorBoard and reports; each function returns a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Point = tuple[float, float, float | None, float | None]  # where, value, low, high
+Point = tuple[float, float, float | None, float | None]  # position, value, low, high
 
 
 def confusion_figure(table: PredictionTable, title: str = "") -> Figure:
-    """Confusion matrix in shares of each reference class (rows), counts written in the cells."""
+    """Draw a confusion matrix: shares of each reference class (rows), with counts in the cells."""
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
     counts = table.confusion()
@@ -36,7 +36,7 @@ def confusion_figure(table: PredictionTable, title: str = "") -> Figure:
     for i in range(n):
         for j in range(n):
             if counts[i, j]:
-                # not black, which a page may turn: the cell below is light in every theme
+                # not black, because a page may invert it: the cell is light in every theme
                 colour = "white" if share[i, j] > 0.5 else "#111111"
                 axes.text(
                     j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color=colour
@@ -46,7 +46,9 @@ def confusion_figure(table: PredictionTable, title: str = "") -> Figure:
 
 
 def critical_difference_figure(ranks: Ranks, title: str = "") -> Figure:
-    """Average ranks on a line, the best left; bars join heads that are not told apart.
+    """Draw average ranks on a line, the best left.
+
+    Bars join heads that do not differ significantly.
 
     After figure 1 of Demšar 2006. The critical difference is drawn above the line.
     """
@@ -89,9 +91,10 @@ def critical_difference_figure(ranks: Ranks, title: str = "") -> Figure:
 def reliability_figure(
     tables: Mapping[str, tuple[PredictionTable, PredictionTable]], title: str = ""
 ) -> Figure:
-    """Share of right answers against confidence, before and after a temperature, for each head.
+    """Draw the share of right answers against confidence, before and after a temperature.
 
-    Points stand at a bin's mean confidence, their area is the share of utterances in it.
+    There is one panel per head. A point is at a bin's mean confidence; its area is the share of
+    utterances in the bin.
     """
     from matplotlib.figure import Figure
 
@@ -119,7 +122,7 @@ def reliability_figure(
 
 
 def _bins(table: PredictionTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean confidence, share right and share of utterances of the bins that hold any."""
+    """Return mean confidence, share right and share of utterances of each non-empty bin."""
     known = table.labelled
     sure = table.probabilities()[known].max(1)
     right = table.predicted[known] == table.labels[known]
@@ -131,7 +134,7 @@ def _bins(table: PredictionTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def risk_coverage_figure(curves: Mapping[str, Coverage], title: str = "") -> Figure:
-    """Share of wrong answers among the utterances that a head is surest of, by their share."""
+    """Draw the share of wrong answers among the most confident utterances, against their share."""
     figure, axes = _panel(title)
     for i, (head, curve) in enumerate(curves.items()):
         label = f"{head} ({curve.aurc:.3f})"
@@ -143,7 +146,7 @@ def risk_coverage_figure(curves: Mapping[str, Coverage], title: str = "") -> Fig
 
 
 def difference_figure(rows: Mapping[str, Point], title: str, baseline: str) -> Figure:
-    """Differences to the baseline with their intervals, one line each; zero is marked."""
+    """Draw differences to the baseline with their intervals, one line each; zero is marked."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 1.1 + 0.32 * len(rows)), layout="constrained")
@@ -161,9 +164,9 @@ def difference_figure(rows: Mapping[str, Point], title: str, baseline: str) -> F
 
 
 def cost_figure(panels: Mapping[str, Mapping[str, Point]], title: str = "") -> Figure:
-    """UAR with its interval against what it costs, a panel per cost.
+    """Draw UAR with its interval against its costs, one panel per kind of cost.
 
-    The axis of a cost is logarithmic where the dearest head costs ten times the cheapest.
+    The axis of a cost is logarithmic if the highest cost is at least ten times the lowest.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -194,10 +197,10 @@ def cost_figure(panels: Mapping[str, Mapping[str, Point]], title: str = "") -> F
 
 
 def curve_figure(curves: Mapping[str, Sequence[Point]], across: str, title: str = "") -> Figure:
-    """UAR by an amount (shots, share of the labels), with a band for the interval.
+    """Draw UAR by an amount (shots, share of the labels), with a band for the interval.
 
-    Amounts that span a factor of eight or more are doubled in even steps, and zero is before the
-    least of them.
+    If the amounts span a factor of eight or more, the axis has equal steps for each doubling, and
+    zero is drawn before the smallest amount.
     """
     figure, axes = _panel(title)
     amounts = sorted({p[0] for points in curves.values() for p in points})
@@ -225,7 +228,10 @@ def heat_figure(
     title: str,
     names: tuple[str, str],
 ) -> Figure:
-    """``[R, C]`` values of 0 to 1 as a map, NaN left empty; ``names`` are those of the two axes."""
+    """Draw ``[R, C]`` values of 0 to 1 as a map; NaN stays empty.
+
+    ``names`` are those of the axes.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.4 + 0.85 * len(across), 1.5 + 0.5 * len(down)), layout="constrained")
@@ -253,12 +259,18 @@ def _panel(title: str) -> tuple[Figure, Axes]:
 
 
 def _look(i: int) -> dict[str, Any]:
-    """Colour and line of the i-th head: there are ten colours, so lines differ from then on."""
+    """Return colour and line style of head i.
+
+    There are ten colours, so line styles differ after ten.
+    """
     return {"color": f"C{i % 10}", "ls": ("-", "--", ":", "-.")[i // 10 % 4]}
 
 
 def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
-    """Within the axes where heads are few; without a frame, whose fill would be of one theme."""
+    """Put the legend inside the axes if there are few heads.
+
+    Its frame would have one theme's colour.
+    """
     lines, names = axes.get_legend_handles_labels()
     if len(names) <= 6:
         axes.legend(fontsize=8, frameon=False, title=title, title_fontsize=8)

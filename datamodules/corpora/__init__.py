@@ -1,4 +1,4 @@
-"""Readers of published corpora, one file each, and what they share.
+"""Readers of published corpora, one file each, and their common functions.
 
 A reader is ``prepare(root, *, ...)``: it reads names and tables, never audio, and yields an
 :class:`~serzoo.datamodules.manifest.Utterance` per recording, with ``end=nan`` and
@@ -26,21 +26,21 @@ from ..walk import Found, walk
 
 
 def note(message: str, *, fault: bool = True) -> None:
-    """Tell the engine, and whoever runs a reader without it, what was left out and how many.
+    """Report what a reader left out, to the engine or to a user without the engine.
 
     Args:
         message: what, how many, what to do next.
-        fault: False = a fact to know, which is no reason for ``prepare`` to end with 1.
+        fault: False = a fact to know; ``prepare`` then still ends with exit code 0.
     """
     warnings.warn(shown(message), DataWarning if fault else DataNote, stacklevel=2)
 
 
 def left_out(corpus: str, files: Mapping[str, Sequence[Path]]) -> None:
-    """One :func:`note` for all files that a reader does not take.
+    """Write one :func:`note` for all files that a reader does not take.
 
     Args:
-        corpus: its name.
-        files: what they are, to the files; kinds without files are passed over.
+        corpus: name of the corpus.
+        files: maps a kind of file to the files; kinds without files are skipped.
     """
     parts = [f"{len(p)} {kind} (first: {p[0].name})" for kind, p in files.items() if p]
     if parts:
@@ -48,14 +48,14 @@ def left_out(corpus: str, files: Mapping[str, Sequence[Path]]) -> None:
 
 
 def look(root: Path, suffixes: Sequence[str] = SUFFIXES) -> Found:
-    """What lies under a folder; a :func:`note` for every kind of what is not taken.
+    """Return the files below a folder; write a :func:`note` for every kind that is not taken.
 
     Args:
         root: the folder.
-        suffixes: that will be taken.
+        suffixes: suffixes of the files to take.
 
     Raises:
-        DataError: when the folder is not there, or cannot be read.
+        DataError: if the folder does not exist, or cannot be read.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
@@ -69,18 +69,18 @@ def look(root: Path, suffixes: Sequence[str] = SUFFIXES) -> Found:
 
 
 def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """All files under a folder that end so, sorted by path; case of the suffix does not count.
+    """Return all files below a folder with these suffixes, in any case, sorted by path.
 
-    See :mod:`..walk` for what is passed over; a :func:`note` counts it.
+    :mod:`..walk` says which files are skipped; a :func:`note` counts them.
 
     Raises:
-        DataError: when the folder is not there, or cannot be read.
+        DataError: if the folder does not exist, or cannot be read.
     """
     return look(root, suffixes).take(suffixes)
 
 
 def nothing_found(corpus: str, root: Path, example: str) -> DataError:
-    """What a reader raises when no name under the root is one of its corpus."""
+    """Return the error of a reader that finds no file of its corpus below the root."""
     others = find_files(root)
     seen = f"{len(others)} other audio files (first: {others[0].name})" if others else "no audio"
     return DataError(
@@ -90,12 +90,12 @@ def nothing_found(corpus: str, root: Path, example: str) -> DataError:
 
 
 def utterance(corpus: str, path: Path, root: Path, **facts: Any) -> Utterance:
-    """An utterance that is a whole file, with the id ``<corpus>/<stem>``.
+    """Return an utterance that is a whole file, with the id ``<corpus>/<stem>``.
 
     Args:
-        corpus: its name.
-        path: of the audio file.
-        root: that ``audio`` shall be relative to.
+        corpus: name of the corpus.
+        path: path of the audio file.
+        root: the folder to which ``audio`` is relative.
         **facts: fields of :class:`~serzoo.datamodules.manifest.Utterance`; ``id``, ``start`` and
             ``end`` may be given too.
     """
@@ -113,6 +113,6 @@ def utterance(corpus: str, path: Path, root: Path, **facts: Any) -> Utterance:
 def split_names(
     paths: Iterable[Path], pattern: str | re.Pattern[str]
 ) -> tuple[list[tuple[Path, re.Match[str]]], list[Path]]:
-    """Files whose stem is matched in full by a pattern, with the match; and the others."""
+    """Return the files whose whole stem matches a pattern, with the match; and the other files."""
     matches = [(path, re.fullmatch(pattern, path.stem)) for path in paths]
     return [(p, m) for p, m in matches if m], [p for p, m in matches if not m]

@@ -1,8 +1,8 @@
 """CREMA-D: 91 actors, 12 sentences, 6 emotions, English (Cao et al. 2014).
 
 ``AudioWAV/1001_DFA_ANG_XX.wav`` is actor, sentence, acted emotion, level. The acted emotion is the
-label; what most listeners heard in the voice alone is ``labels["voice_vote"]``. The two disagree
-often, so a result has to say which one it is about.
+label. ``labels["voice_vote"]`` is the emotion that most listeners heard in the voice alone. The two
+often differ, so a result must say which one it uses.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ SENTENCES = {
 
 _NAME = re.compile(rf"(1\d{{3}})_({'|'.join(SENTENCES)})_([A-Z]{{3}})_(?:XX?|LO|MD|HI)")
 
-# the tables spell this recording _XX; named, not matched loosely, so that no other slips through
+# the tables write this recording as _XX; only this one is allowed, so that no other passes
 _IN_TABLES = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}
 
 
 def prepare(root: Path) -> Iterator[Utterance]:
-    """Utterances of CREMA-D.
+    """Yield the utterances of CREMA-D.
 
-    The WAV files are used, the MP3 files only where there are no others. Recordings that
-    ``SentenceFilenames.csv`` lists and the disk lacks are yielded too, to be counted as missing.
-    Without the tables, gender and voice vote stay empty, with a warning.
+    It uses the WAV files; it uses an MP3 file only if a recording has no WAV file. Recordings that
+    ``SentenceFilenames.csv`` lists but the disk lacks are yielded too, so that they count as
+    missing. Without the tables, gender and voice vote stay empty, with a warning.
 
     Args:
-        root: the repository, or a folder above it; ``AudioWAV`` alone will do, without the tables.
+        root: the repository, or a folder above it; ``AudioWAV`` alone is enough, without tables.
 
     Raises:
-        DataError: when no audio is found, a recording is there twice, or a table is damaged.
+        DataError: if no audio is found, a recording is there twice, or a table is damaged.
     """
     audio = _audio(root)
     tables = {p.name: p for p in find_files(root, (".csv",))}
@@ -104,11 +104,11 @@ def prepare(root: Path) -> Iterator[Utterance]:
 
 
 def _audio(root: Path) -> dict[str, Path]:
-    """Audio files by the name that the tables use."""
+    """Return the audio files by their names in the tables."""
     files = find_files(root)
     # the repository holds every recording as WAV and as MP3
     files = [p for p in files if p.suffix.lower() != ".mp3"] or files
-    # some systems lose the case of names
+    # some systems do not keep the case of names
     named = [p for p in files if _NAME.fullmatch(p.stem.upper())]
     if not named:
         raise nothing_found("crema_d", root, "AudioWAV/1001_DFA_ANG_XX.wav")

@@ -1,4 +1,4 @@
-"""A table of one's own: the user's column names, one row per utterance, comma- or tab-separated."""
+"""A table of your own: any column names, one row per utterance, with commas or tabs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .folder import NO_SPEAKERS
 VERSION = 1
 DELIMITERS = ",\t;|"
 FACTS = ("gender", "language", "session", "valence", "arousal", "dominance")
-"""Fields that may be unknown in words: ``nan``, ``N/A``."""
+"""Fields that may be "unknown" in words: ``nan``, ``N/A``."""
 
 MEANT = re.compile("label|emo|class|categ|affect|mood|sentiment|feeling|target", re.IGNORECASE)
-"""Names of columns that may hold the label."""
+"""Matches names of columns that may hold the label."""
 
 SEVERAL = re.compile(r"[|;,{\[]")
-"""What stands between several labels in one cell, or around them."""
+"""Matches characters between or around several labels in one cell."""
 
 _WHOLE = "write each cell that holds a quote in quotes, and a quote in it twice"
 _GENDERS = {
@@ -39,7 +39,7 @@ _GENDERS = {
 
 @dataclass(frozen=True)
 class _Row:
-    """Cells of one row, by field; empty cells are not in it."""
+    """The cells of one row, by field, without empty cells."""
 
     cells: dict[str, str]
     labels: dict[str, str]
@@ -80,39 +80,39 @@ def prepare(
     scale: tuple[float, float] = (0.0, 1.0),
     rename: dict[str, str] | None = None,
 ) -> Iterator[Utterance]:
-    """Utterances of a table.
+    """Yield the utterances of a table.
 
-    An option names the column that holds a field; where it is not given, a column of the field's
-    own name is used, if there is one, in any case. An empty cell means "not known", and so does a
-    word such as ``nan`` or ``N/A`` (:data:`.layout.MISSING`), except as a path, id, text or time.
-    Labels that differ in case or blanks only are one. The delimiter (comma, tab, semicolon or bar)
-    is the one that divides the first line best, or that of Excel's ``sep=;`` above it. The text is
-    UTF-8, UTF-16 or Windows-1252.
+    An option names the column of a field. Without the option, a column with the field's own name
+    is used, in any case. An empty cell means "unknown", and so does a word such as ``nan`` or
+    ``N/A`` (:data:`.layout.MISSING`), except as a path, id, text or time. Labels that differ only
+    in case or blanks are one label. The delimiter (comma, tab, semicolon or bar) is the one that
+    divides the first line best, or that of Excel's ``sep=;`` above it. The text is UTF-8, UTF-16
+    or Windows-1252.
 
     Args:
-        root: folder that the paths in the table are relative to.
-        table: the file, relative to root; needed where root holds more than one csv or tsv file.
+        root: the folder to which the paths in the table are relative.
+        table: the file, relative to root; needed if root holds several csv or tsv files.
         audio: column of the path of the audio file.
         label: column of the label.
-        speaker: column of the speaker. Without one, or where the cell is empty, ``unknown``,
-            or one of :data:`..layout.MISSING`, the speaker is unknown, which a warning tells.
+        speaker: column of the speaker. The speaker is unknown, with a warning, if there is no
+            column, or if the cell is empty, ``unknown``, or one of :data:`..layout.MISSING`.
         text: column of the transcript, written by a person.
         gender: column of the gender: ``female``/``f``/``w`` or ``male``/``m``, in any case.
         language: column of the ISO 639-1 code.
         session: column of the recording session.
         start: column of the start of a segment, in seconds.
         end: column of the end of a segment, in seconds.
-        id: column of a name that is unique; without it, the path, and the segment where there is.
+        id: column of a unique name; without it, the path, and the segment if there is one.
         valence: column of the rated valence.
         arousal: column of the rated arousal.
         dominance: column of the rated dominance.
         labels: further columns to keep in ``Utterance.labels``.
         scale: lowest and highest rating of the three dimensions, mapped to 0..1.
-        rename: word in the label column to label, where they differ; of a number, ``0`` is ``0.0``.
+        rename: maps a word in the label column to its label; for numbers, ``0`` equals ``0.0``.
 
     Raises:
-        DataError: no such folder, table or column (naming the columns found), or a cell that cannot
-            be what its field needs (naming the line).
+        DataError: if the folder, the table or a column does not exist (the message names the
+            columns found), or a cell is not allowed for its field (it names the line).
     """
     path = _table(root, table)
     named = {
@@ -191,20 +191,23 @@ def _utterance(
 
 
 def _speaker(cells: dict[str, str]) -> str | None:
-    """The name in a row's cells; None if nobody knows it."""
+    """Return the name in a row's cells, or None if it is unknown."""
     name = cells.get("speaker", "")
     return None if not name or name.casefold() == "unknown" or is_missing(name) else name
 
 
 def _name(cells: Mapping[str, str], audio: str) -> str:
-    """The id of a row: as the table says, or its path and segment."""
+    """Return the id of a row: the one in the table, or its path and segment."""
     segment = f"#{cells.get('start', '0')}-{cells.get('end', '')}"
     stem = PurePosixPath(audio).with_suffix("").as_posix()
     return cells.get("id", stem + (segment if {"start", "end"} & set(cells) else ""))
 
 
 def _labels(rows: list[_Row], rename: Mapping[str, str]) -> dict[str, str | None]:
-    """Word in the label column to label; the other columns of labels get theirs in place."""
+    """Map each word in the label column to its label.
+
+    The other columns of labels are replaced in place.
+    """
     words, told = one_spelling((r.cells.get("label") for r in rows), rename, missing=True)
     for clause in told:
         note(f"csv: label: {clause}")
@@ -221,12 +224,12 @@ def _labels(rows: list[_Row], rename: Mapping[str, str]) -> dict[str, str | None
 def _tell_labels(
     path: Path, rows: list[_Row], fields: Mapping[str, str], label: str | None
 ) -> None:
-    """What is odd about the column of labels."""
+    """Write notes on unexpected content of the label column."""
     if "label" not in fields and label is None:
         columns = [name for name in rows[0].columns if name not in fields.values()]
         close = [name for name in columns if MEANT.search(name)]
         note(
-            f"csv: {path.name} has no column 'label', so nothing is labelled; if a column holds "
+            f"csv: {path.name} has no column 'label', so no row is labelled; if a column holds "
             f"the labels, name it with options.label={close[0] if close else 'COLUMN'} (columns: "
             f"{', '.join(rows[0].columns)})"
         )
@@ -240,7 +243,7 @@ def _tell_labels(
 
 
 def _unknown(rows: list[_Row]) -> None:
-    """Take words for "not known" out of facts, counted."""
+    """Remove words for "unknown" from the facts, and count them."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         for field in FACTS:
@@ -248,11 +251,11 @@ def _unknown(rows: list[_Row]) -> None:
                 found[field][row.cells.pop(field)] += 1
     for field, words in found.items():
         listed = ", ".join(f"'{word}' ({n})" for word, n in words.most_common())
-        note(f"csv: {field}: {listed} stand for not known")
+        note(f"csv: {field}: {listed} are read as unknown")
 
 
 def _refuse_ratings(path: Path, rows: list[_Row], root: Path, id: str | None) -> None:
-    """Refuse rows of one id: ratings of one recording by several people, or no ids at all."""
+    """Refuse several rows with one id: ratings of one recording by several people, or wrong ids."""
     by_id: dict[str, list[_Row]] = defaultdict(list)
     for row in rows:
         if "audio" in row.cells:
@@ -265,7 +268,7 @@ def _refuse_ratings(path: Path, rows: list[_Row], root: Path, id: str | None) ->
     what = f"{path.name}: {len(twice)} ids occur more than once (first: {name}, lines {lines}"
     if len({row.cells["audio"] for row in same}) > 1:
         raise DataError(
-            f"{what}, which are different recordings); ids must be unique, and those of "
+            f"{what}, which are different recordings); ids must be unique, but those of "
             f"options.id={id or 'id'} are not: leave it out, or name another column"
         )
     labels = [f"'{n}'" for n in dict.fromkeys(row.cells.get("label", "") for row in same)]
@@ -285,7 +288,7 @@ def _dims(
         if value < low or value > high:
             raise DataError(
                 f"{row.where}: {field} is {value:g}, outside scale={[low, high]}; give the scale "
-                "that was rated on"
+                "of the ratings"
             )
         values.append(None if value != value else (value - low) / (high - low))
     return (values[0], values[1], values[2]) if any(v is not None for v in values) else None
@@ -327,12 +330,12 @@ def _table(root: Path, table: str | None) -> Path:
 def _read(
     path: Path, named: Mapping[str, str | None], labels: list[str]
 ) -> tuple[list[_Row], dict[str, str]]:
-    """Rows, and the column of each field that has one."""
+    """Return the rows, and the column of each field that has one."""
     text, encoding = decode(path.read_bytes(), path, old=True, remedy="save it as CSV in UTF-8")
     if encoding == OLD:
         _tell_old(path, text)
     text, skipped, delimiter = _start(text, named)
-    # not splitlines: it also breaks at control characters that some tables hold within a cell
+    # not splitlines: it also splits at control characters within a cell, which some tables have
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     begun = 1
     try:
@@ -372,7 +375,7 @@ def _read(
                 )
             )
     except csv.Error as error:
-        line = begun + skipped  # where the row begins: a quote may stay open to the end
+        line = begun + skipped  # first line of the row: a quote may stay open to the end
         raise DataError(f"{path.name}, line {line}: cannot be read ({error}); {_WHOLE}") from None
     if not rows:
         raise DataError(f"{path} has no rows below its header; columns: {', '.join(header)}")
@@ -380,9 +383,9 @@ def _read(
 
 
 def _start(text: str, named: Mapping[str, str | None]) -> tuple[str, int, str]:
-    """The text from its header on, how many lines were above it, and the delimiter."""
+    """Return the text from its header on, the number of lines above it, and the delimiter."""
     skipped = 0
-    lines = io.StringIO(text, newline="")  # ends lines as the reader of cells does
+    lines = io.StringIO(text, newline="")  # splits lines as the reader of cells does
     wanted = {(column or field).casefold() for field, column in named.items()}
     told = None
     while line := lines.readline():
@@ -403,7 +406,7 @@ def _start(text: str, named: Mapping[str, str | None]) -> tuple[str, int, str]:
 
 
 def _delimiter(line: str, wanted: set[str]) -> str:
-    """What divides a line into the most columns that are wanted, or else into the most."""
+    """Return the delimiter that gives the most wanted columns, or otherwise the most columns."""
 
     def found(delimiter: str) -> tuple[int, int]:
         cells = _cells(line, delimiter)
@@ -417,7 +420,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _columns(header: list[str], column: str) -> list[int]:
-    """Where a column stands: by its very name, or else in any case."""
+    """Return the positions of a column: those with its exact name, otherwise in any case."""
     exact = [i for i, name in enumerate(header) if name == column]
     return exact or [i for i, name in enumerate(header) if name.casefold() == column.casefold()]
 

@@ -34,16 +34,16 @@ _NAME = re.compile(r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[A-Z])[a
 
 
 def prepare(root: Path) -> Iterator[Utterance]:
-    """Utterances of the audio anywhere under a folder, as the publisher names the files.
+    """Yield the utterances of the audio anywhere below a folder, with the publisher's file names.
 
-    Files of other names are left out, with a warning that counts them.
+    Files with other names are left out; a warning counts them.
 
     Args:
         root: holds ``wav/03a01Fa.wav``, at any depth.
 
     Raises:
-        DataError: when the folder is not there or holds no file of EMO-DB, or holds a
-            recording twice.
+        DataError: if the folder does not exist, holds no file of EMO-DB, or holds a recording
+            twice.
     """
     named, others = split_names(find_files(root), _NAME)
     if not named:

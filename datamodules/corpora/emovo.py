@@ -35,16 +35,16 @@ SENTENCES = {
 
 
 def prepare(root: Path) -> Iterator[Utterance]:
-    """Utterances of EMOVO, of the first channel.
+    """Yield the utterances of EMOVO, from the first channel.
 
-    Its two microphones stand apart: their mean is a comb filter, down by up to 14 dB between 0.7
-    and 1.5 kHz (measured). The option ``channel=mean`` of every corpus still gives it.
+    Its two microphones are at different places, so their mean is a comb filter, down by up to
+    14 dB between 0.7 and 1.5 kHz (measured). ``channel=mean`` still selects the mean.
 
     Args:
         root: the unpacked archive, with or without the folders per speaker.
 
     Raises:
-        DataError: when no file is named like the corpus, or a recording is there twice.
+        DataError: if no file has a name of the corpus, or a recording is there twice.
     """
     named, other = split_names(find_files(root), _NAME)
     if not named:

@@ -1,4 +1,4 @@
-"""A folder of one's own: one sub-folder per label, any audio anywhere below it."""
+"""A folder of your own: one sub-folder per label, with audio at any depth."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def prepare(
     language: str | None = None,
     rename: dict[str, str] | None = None,
 ) -> Iterator[Utterance]:
-    r"""Utterances of a folder with one sub-folder per label.
+    r"""Yield the utterances of a folder with one sub-folder per label.
 
     Args:
         root: holds ``<label>/**/*.wav`` (or flac, mp3, ogg). Ids are paths without their suffix.
         speaker: regular expression with one group, searched in each path below the root (forward
-            slashes), for example ``r"spk(\d+)"``. Without it the speakers are unknown, which a
-            warning tells.
+            slashes), for example ``r"spk(\d+)"``. Without it the speakers are unknown, with a
+            warning.
         language: ISO 639-1 code of all files.
-        rename: sub-folder to label, where the name of the sub-folder is not the label.
+        rename: maps a sub-folder to its label, if its name is not the label.
 
     Raises:
-        DataError: no such folder, no audio in sub-folders, files that ``speaker`` does not match,
-            or a key of ``rename`` that no sub-folder has.
-        ConfigError: ``speaker`` is not a regular expression with one group.
+        DataError: if the folder does not exist, no sub-folder has audio, ``speaker`` does not
+            match some files, or a key of ``rename`` is not a sub-folder.
+        ConfigError: if ``speaker`` is not a regular expression with one group.
     """
     pattern = _pattern(speaker)
     found = look(root)
@@ -85,7 +85,7 @@ def prepare(
 
 
 def _labels(found: Found) -> set[str]:
-    """The folders directly below the root, also those that could not be read."""
+    """Return the folders directly below the root, also those that could not be read."""
     closed = [
         p for kind in ("closed", "annex", "dvc", "dangling") for p in found.passed.get(kind, ())
     ]

@@ -1,8 +1,8 @@
 """IEMOCAP: ten actors in five sessions, scripted and improvised, English (Busso et al. 2008).
 
 ``Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav`` is labelled by a line of
-``Session1/dialog/EmoEvaluation/Ses01F_impro01.txt``. The letter after the session tells who wore
-the motion-capture markers in that dialogue; who speaks is the letter before the turn's number.
+``Session1/dialog/EmoEvaluation/Ses01F_impro01.txt``. The letter after the session is the actor with
+the motion-capture markers in that dialogue. The letter before the turn's number is the speaker.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _GENDER = {"F": "female", "M": "male"}
 
 
 def prepare(root: Path) -> Iterator[Utterance]:
-    """Utterances of IEMOCAP, with the majority label, mean ratings and transcript of each.
+    """Yield the utterances of IEMOCAP, each with majority label, mean ratings and transcript.
 
-    All labels are kept as published, ``xxx`` (no majority) included. Ratings run from 1 to 5 and
-    are scaled to 0..1; a mean outside that range counts as not rated, with a warning. A rated turn
-    without a file is yielded too, to be counted as missing.
+    All labels are kept as published, including ``xxx`` (no majority). Ratings from 1 to 5 are
+    scaled to 0..1. A mean outside this range counts as not rated, with a warning. A rated turn
+    without a file is yielded too, so that it counts as missing.
 
     Args:
         root: ``IEMOCAP_full_release``, or a folder above it.
 
     Raises:
-        DataError: when there is no session, no audio, or a session lacks its texts.
+        DataError: if there is no session or no audio, or a session lacks its texts.
     """
     sessions = _sessions(root)
-    # some systems lose the case of names
+    # some systems do not keep the case of names
     audio = {p.stem.lower(): p for s in sessions for p in _audio(s)}
     if not audio:
         raise DataError(
@@ -60,7 +60,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
             else:
                 texts[said["name"]] = said["text"]
         for line in _lines(session, "EmoEvaluation"):
-            if not line.startswith("["):  # the heading, and what single raters said
+            if not line.startswith("["):  # the heading, and the votes of single raters
                 continue
             found = _RATED.fullmatch(line)
             turn = found and _NAME.fullmatch(found["name"])
@@ -104,7 +104,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
 
 
 def _sessions(root: Path) -> list[Path]:
-    """The folders Session1..Session5, in ``root`` or one or two levels below."""
+    """Return the folders Session1..Session5, in ``root`` or one or two levels below."""
     for pattern in ("Session[1-5]", "*/Session[1-5]", "*/*/Session[1-5]"):
         found = sorted(p for p in root.glob(pattern) if p.is_dir())
         if found:
@@ -129,7 +129,10 @@ def _audio(session: Path) -> list[Path]:
 
 
 def _lines(session: Path, folder: str) -> Iterator[str]:
-    """Lines of the texts directly in ``dialog/<folder>`` (its subfolders are per rater)."""
+    """Yield the lines of the texts directly in ``dialog/<folder>``.
+
+    Its subfolders are per rater.
+    """
     texts = sorted(p for p in (session / "dialog" / folder).glob("*.txt") if p.name[0] != ".")
     if not texts:
         raise DataError(
@@ -140,6 +143,6 @@ def _lines(session: Path, folder: str) -> Iterator[str]:
 
 
 def _scale(rating: str) -> float | None:
-    """1..5 to 0..1; None outside."""
+    """Scale a rating from 1..5 to 0..1; None if it is outside."""
     value = (float(rating) - 1.0) / 4.0
     return value if 0.0 <= value <= 1.0 else None

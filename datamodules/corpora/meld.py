@@ -1,10 +1,10 @@
 """MELD: dialogues of a television series, 7 emotions, English (Poria et al. 2019).
 
 ``train_sent_emo.csv``, ``dev_sent_emo.csv`` and ``test_sent_emo.csv`` list the utterances.
-``dia0_utt0`` exists in every split: the split is part of an utterance's id, and a column
-(``labels["split"]``); the folder of a file tells which one it belongs to. The publisher ships
-video, from which the audio has to be taken out first. Speakers are names of characters: the six
-main ones are in every split, and ``Man`` or ``All`` is not one voice.
+``dia0_utt0`` exists in every split, so the split is part of an utterance's id, and a column
+(``labels["split"]``). The folder of a file gives its split. The publisher ships video; extract the
+audio first. Speakers are names of characters. The six main ones are in every split, and ``Man`` or
+``All`` is not one voice.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ VERSION = 1
 _NAME = re.compile(r"dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)", re.IGNORECASE)
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
 
-# the publisher's folder of each split
+# the publisher's folder for each split
 FOLDERS = {
     "train": "train_splits",
     "dev": "dev_splits_complete",
     "test": "output_repeated_splits_test",
 }
 _SPLIT = re.compile("|".join(FOLDERS))
-# bytes of Windows-1252 that went into the UTF-8 tables as control characters
+# bytes of Windows-1252 that became control characters in the UTF-8 tables
 _REPAIR = {c: bytes([c]).decode("cp1252", errors="ignore") for c in range(0x80, 0xA0)}
 
 
 def prepare(root: Path) -> Iterator[Utterance]:
-    """Utterances of MELD, one per row of the tables.
+    """Yield the utterances of MELD, one per row of the tables.
 
-    A row whose audio is not there is yielded all the same, to be counted as missing (the
-    publisher's own copy lacks some).
+    A row without audio is yielded too, so that it counts as missing (the publisher's own copy
+    lacks some).
 
     Args:
-        root: a folder that holds the tables and, below a folder of each split's name, the audio.
+        root: a folder with the tables, and one folder per split with its audio.
 
     Raises:
-        DataError: when there is no table, or no audio; where only video is found, it says how to
-            take the audio out.
+        DataError: if there is no table, or no audio. If there is only video, the message says how
+            to extract the audio.
     """
     tables = _tables(root)
     audio = _audio(root)
@@ -54,7 +54,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
         if table is None:
             note(f"meld: no {split}_sent_emo.csv under {root}: {len(files)} audio files left out")
             continue
-        # where a missing file would lie: beside the others
+        # a missing file would be in the folder of the others
         beside = next(iter(files.values()), root / FOLDERS[split] / "dia0_utt0.wav")
         seen: set[str] = set()
         for row in read_table(table, _COLUMNS):
@@ -62,7 +62,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
             if not _NAME.fullmatch(name) or name in seen:
                 raise DataError(
                     f"{table} lists '{name}'{' twice' if name in seen else ''}; Dialogue_ID and "
-                    "Utterance_ID are whole numbers that stand for one row: is it the publisher's?"
+                    "Utterance_ID are whole numbers, unique for a row: is it the publisher's?"
                 )
             seen.add(name)
             yield utterance(
@@ -84,7 +84,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
 
 
 def _tables(root: Path) -> dict[str, Path]:
-    """The table of each split that is there."""
+    """Return the table of each split that exists."""
     found = find_files(root, (".csv",))
     tables: dict[str, Path] = {}
     for split in FOLDERS:
@@ -106,7 +106,7 @@ def _tables(root: Path) -> dict[str, Path]:
 
 
 def _audio(root: Path) -> dict[str, dict[str, Path]]:
-    """Audio files by split and name."""
+    """Return the audio files by split and name."""
     audio: dict[str, dict[str, Path]] = {split: {} for split in FOLDERS}
     named, unnamed, unsplit = [], [], []
     for path in find_files(root):
@@ -128,7 +128,7 @@ def _audio(root: Path) -> dict[str, dict[str, Path]]:
 
 
 def _split_of(path: Path, root: Path) -> str | None:
-    """The split that the nearest folder with one in its name stands for."""
+    """Return the split in the name of the nearest folder that names one."""
     for folder in reversed(path.relative_to(root).parts[:-1]):
         if match := _SPLIT.search(folder.lower()):
             return match[0]

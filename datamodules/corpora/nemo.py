@@ -28,16 +28,16 @@ COLUMNS = ("file_id", "emotion", "raw_text", "speaker_id", "gender")
 
 
 def prepare(root: Path) -> Iterator[Utterance]:
-    """Utterances of the audio anywhere under a folder, as the publisher names the files.
+    """Yield the utterances of the audio anywhere below a folder, with the publisher's file names.
 
-    Files of other names, and rows of the table without a file, are counted in a warning.
+    A warning counts files with other names, and rows of the table without a file.
 
     Args:
         root: holds ``samples/EB0_anger_1.wav`` and ``data.tsv``, at any depth.
 
     Raises:
-        DataError: when the folder is not there, holds no file of nEMO or a recording twice,
-            or the table contradicts a file's name.
+        DataError: if the folder does not exist, holds no file of nEMO or a recording twice, or
+            the table contradicts a file's name.
     """
     named, others = split_names(find_files(root), _NAME)
     if not named:
@@ -79,7 +79,10 @@ def prepare(root: Path) -> Iterator[Utterance]:
 
 
 def _read(table: Path) -> dict[str, dict[str, str]]:
-    """Rows by file name without suffix; values stripped (the published speaker ids are padded)."""
+    """Return the rows by file name without suffix.
+
+    Values are stripped, because the published speaker ids are padded.
+    """
     text = io.StringIO(read_text(table), newline="")
     # quotation marks are part of the sentences
     reader = csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE)

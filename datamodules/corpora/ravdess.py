@@ -24,16 +24,16 @@ _NAME = re.compile(
 
 
 def prepare(root: Path) -> Iterator[Utterance]:
-    """Utterances of the speech audio anywhere under a folder, as the publisher names the files.
+    """Yield the utterances of the speech audio anywhere below a folder, by the publisher's names.
 
-    Song, video and files of other names are left out, with a warning that counts them.
+    Song, video and files with other names are left out; a warning counts them.
 
     Args:
         root: holds ``Actor_XX/03-01-EE-II-SS-RR-AA.wav``, at any depth.
 
     Raises:
-        DataError: when the folder is not there or holds no RAVDESS speech, or holds a
-            recording twice (as one mirror's archive does).
+        DataError: if the folder does not exist, holds no RAVDESS speech, or holds a recording
+            twice (as one mirror's archive does).
     """
     speech, song, video, others = [], [], [], []
     for path in find_files(root, (*SUFFIXES, ".mp4")):

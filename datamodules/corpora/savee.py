@@ -21,13 +21,13 @@ _SPEAKERS = ("DC", "JE", "JK", "KL")
 
 
 def prepare(root: Path) -> Iterator[Utterance]:
-    """Utterances of SAVEE.
+    """Yield the utterances of SAVEE.
 
     Args:
         root: the unpacked archive, ``AudioData``, or the folder of a flat mirror.
 
     Raises:
-        DataError: when no file is named like the corpus, or a recording is there twice.
+        DataError: if no file has a name of the corpus, or a recording is there twice.
     """
     found: list[tuple[str, str, str, Path]] = []
     other = []

@@ -1,4 +1,4 @@
-"""The embedded corpus: seven emotions acted by espeak-ng; see ``datamodules/synthetic.py``."""
+"""The embedded corpus: seven emotions acted by espeak-ng; see ``datamodules/synthetic``."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def prepare(
     utterances: int | None = None,
     speakers: int | None = None,
 ) -> Iterator[Utterance]:
-    """Utterances of the embedded corpus, which is generated where the folder is new or empty.
+    """Yield the utterances of the embedded corpus; it is generated if the folder is new or empty.
 
     Args:
-        root: holds ``corpus.json``, or nothing.
-        seed: of everything random; None = of what is there, 0 where it is generated.
-        utterances: per speaker and emotion; None = what is there, 6 where it is generated.
-        speakers: None = who is there, 12 where it is generated.
+        root: a folder with ``corpus.json``, or an empty one.
+        seed: seed of all random numbers; None = that of the folder, or 0 for a new corpus.
+        utterances: number per speaker and emotion; None = as in the folder, or 6 for a new corpus.
+        speakers: number of speakers; None = as in the folder, or 12 for a new corpus.
 
     Raises:
-        ConfigError: on options out of range.
-        DataError: when the folder holds something else, or the corpus with other options; when it
-            has to be generated and espeak-ng is not installed.
+        ConfigError: if options are out of range.
+        DataError: if the folder holds other files, or the corpus with other options; or if it must
+            be generated and espeak-ng is not installed.
     """
     wanted = {"seed": seed, "utterances": utterances, "speakers": speakers}
     for take in listed(root, "synthetic", wanted):
@@ -54,13 +54,13 @@ def prepare(
 def listed(
     root: Path, corpus: str, options: Mapping[str, int | None], sentences: str = "acted"
 ) -> list[dict[str, Any]]:
-    """The takes of an embedded corpus, which is generated where its folder is new or empty.
+    """Return the takes of an embedded corpus; it is generated if its folder is new or empty.
 
     Args:
-        root: holds ``corpus.json``, or nothing.
-        corpus: its name, for messages.
-        options: of :func:`.synthetic.generate`; None = what is there.
-        sentences: which of the two it is.
+        root: a folder with ``corpus.json``, or an empty one.
+        corpus: name of the corpus, for messages.
+        options: options of :func:`.synthetic.generate`; None = as in the folder.
+        sentences: which of the two embedded corpora it is.
     """
     wanted = {name: value for name, value in options.items() if value is not None}
     listing = root / "corpus.json"
@@ -73,19 +73,19 @@ def listed(
         variant = facts.get("sentences", "acted")
     except (ValueError, TypeError, KeyError, AttributeError):
         raise DataError(
-            f"{listing} is not a listing of the corpus '{corpus}'; remove the folder, and it is "
-            "generated again"
+            f"{listing} is not a listing of the corpus '{corpus}'; remove the folder, and the "
+            "corpus is generated again"
         ) from None
     if variant != sentences:
         raise DataError(
-            f"{root} holds the embedded corpus with sentences={variant}, which '{corpus}' is not; "
+            f"{root} holds the embedded corpus with sentences={variant}, not '{corpus}'; "
             "give a new folder, or leave root out"
         )
     if there != wanted:
         found = ", ".join(f"{name}={value}" for name, value in there.items())
         asked = ", ".join(f"{name}={value}" for name, value in wanted.items())
         raise DataError(
-            f"{root} holds the corpus with {found}, not {asked}; leave the options out to take it "
-            "as it is, or give a new folder"
+            f"{root} holds the corpus with {found}, not {asked}; leave the options out to use this "
+            "corpus, or give a new folder"
         )
     return takes

@@ -1,4 +1,4 @@
-"""The embedded corpus of talk, which nobody has labelled; see ``datamodules/talking.py``."""
+"""The embedded corpus of unlabelled talk; see ``datamodules/synthetic/talking.py``."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def prepare(
     speakers: int | None = None,
     text: bool = False,
 ) -> Iterator[Utterance]:
-    """Utterances of the embedded talk, which is generated where the folder is new or empty.
+    """Yield the utterances of the embedded talk; it is generated if the folder is new or empty.
 
-    They have no label. What the voice acts, and what the words were made for, are kept apart, to
-    audit weak labels with: in the label columns ``acted`` and ``worded``.
+    They have no label. Two other label columns serve to audit weak labels: ``acted`` is the
+    emotion of the voice, and ``worded`` the emotion that the words were written for.
 
     Args:
-        root: holds ``corpus.json``, or nothing.
-        seed: of everything random; None = of what is there, 0 where it is generated.
-        utterances: per speaker and emotion; None = what is there, 6 where it is generated.
-        speakers: None = who is there, 12 where it is generated.
-        text: tell what is said; otherwise it has to be recognised.
+        root: a folder with ``corpus.json``, or an empty one.
+        seed: seed of all random numbers; None = that of the folder, or 0 for a new corpus.
+        utterances: number per speaker and emotion; None = as in the folder, or 6 for a new corpus.
+        speakers: number of speakers; None = as in the folder, or 12 for a new corpus.
+        text: give the transcripts; otherwise speech recognition must find the words.
 
     Raises:
-        ConfigError: on options out of range.
-        DataError: when the folder holds something else, or the corpus with other options; when it
-            has to be generated and espeak-ng is not installed.
+        ConfigError: if options are out of range.
+        DataError: if the folder holds other files, or the corpus with other options; or if it must
+            be generated and espeak-ng is not installed.
     """
     wanted = {"seed": seed, "utterances": utterances, "speakers": speakers}
     for take in listed(root, "synthetic_talk", wanted, "talk"):

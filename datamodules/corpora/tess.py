@@ -1,8 +1,8 @@
 """TESS: 2 actresses, 200 words in one phrase, 7 emotions, English (Dupuis and Pichora-Fuller 2010).
 
-``OAF_Fear/OAF_back_fear.wav``: older or younger actress, word, emotion. Only file names are read:
-the folders are spelled differently for the two actresses (``OAF_Pleasant_surprise``,
-``YAF_pleasant_surprised``), the files alike (``_ps``).
+``OAF_Fear/OAF_back_fear.wav``: older or younger actress, word, emotion. Only file names are read,
+because folder names differ between the two actresses (``OAF_Pleasant_surprise``,
+``YAF_pleasant_surprised``), but file names do not (``_ps``).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _NAME = r"(?i)(OAF?|YAF)_([a-z]+)_(angry|disgust|fear|happy|neutral|ps|sad)"
 
 
 def prepare(root: Path) -> Iterator[Utterance]:
-    """Utterances of TESS.
+    """Yield the utterances of TESS.
 
     Args:
         root: the unpacked archive, with or without the folders per emotion.
 
     Raises:
-        DataError: when no file is named like the corpus, or a recording is there twice (a
-            well-known mirror nests a second copy of the corpus in the first).
+        DataError: if no file has a name of the corpus, or a recording is there twice (a
+            well-known mirror has a second copy of the corpus inside the first).
     """
     named, other = split_names(find_files(root), _NAME)
     if not named:

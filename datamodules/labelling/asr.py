@@ -1,4 +1,9 @@
-"""The first stage: what is said. Human text stays; other utterances go through a recogniser."""
+"""The first stage of labelling: transcripts. Human text is kept; a recogniser hears the rest.
+
+:func:`recogniser` gives a :class:`Recogniser` by name: a model of ``transformers`` (:class:`CTC`,
+:class:`Writer`), or :class:`PocketSphinx`, which works offline. :class:`Transcribe` is the stage;
+it also rejects transcripts that are not usable.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +36,10 @@ from ..manifest import Utterance
 from ..sampler import pack
 from .stage import Stage
 
-# ---- Speech to words: recognisers of ``transformers``, or PocketSphinx where nothing can be
-# fetched.
+# -- recognisers: of ``transformers``, or PocketSphinx if nothing can be downloaded --------------
 #
-# A transcript does not depend on the utterances that share its batch, beyond the last bits of the
-# numbers: only models that mask what is behind an utterance get batches.
+# A transcript does not depend on the utterances that share its batch, except for the last bits of
+# the numbers: only models that mask the padding get batches.
 
 DEFAULT = "openai/whisper-small"
 POCKETSPHINX = "pocketsphinx"
@@ -46,9 +50,9 @@ class Heard:
     """A transcript.
 
     Attributes:
-        text: stripped; "" where nothing was heard.
+        text: stripped text; "" if no words were heard.
         confidence: mean natural log-probability per token (PocketSphinx: per word), or None.
-        language: ISO 639-1 code that the recogniser heard or was made for, or None.
+        language: ISO 639-1 code that the recogniser detected or was made for, or None.
     """
 
     text: str
@@ -57,13 +61,13 @@ class Heard:
 
 
 class Recogniser(ABC):
-    """Speech to words.
+    """The contract of a recogniser: speech to words.
 
     Attributes:
         source: ``MODEL@REVISION``.
         batched: whether utterances may share a batch.
-        longest: seconds that it can hear at a time.
-        least: confidence below which its authors distrust it, or None.
+        longest: largest duration in seconds.
+        least: confidence below which its authors do not trust it, or None.
     """
 
     source: str
@@ -73,11 +77,11 @@ class Recogniser(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What determines a transcript, as plain JSON."""
+        """Return everything that determines a transcript, as plain JSON."""
 
     @abstractmethod
     def hear(self, waves: Sequence[Samples]) -> list[Heard]:
-        """Transcripts of ``[S]`` float32 samples at 16 kHz, in their order."""
+        """Return the transcripts of ``[S]`` float32 samples at 16 kHz, in their order."""
 
 
 def recogniser(
@@ -89,18 +93,18 @@ def recogniser(
     dtype: str = "float32",
     device: str = "cpu",
 ) -> Recogniser:
-    """The recogniser of a name.
+    """Return the recogniser with a name.
 
     Args:
         name: ``pocketsphinx``, or hub id or folder of a model with CTC or an encoder and decoder.
         revision: commit, tag or branch of a hub id.
-        language: that is spoken (ISO 639-1), for Whisper; None = detected in each utterance.
-        beams: of the search, for encoder-decoders; 1 = greedy.
+        language: spoken language (ISO 639-1), for Whisper; None = detected for each utterance.
+        beams: beams of the search, for encoder-decoders; 1 = greedy.
         dtype: number format of the model.
-        device: where it runs.
+        device: device of the model.
 
     Raises:
-        ConfigError: it cannot be loaded, or a setting is not of this kind of model.
+        ConfigError: if it cannot be loaded, or a setting does not fit this kind of model.
     """
     if name == POCKETSPHINX:
         if revision or language not in (None, "en") or beams != 1:
@@ -143,7 +147,7 @@ class PocketSphinx(Recogniser):
 
     def _one(self, wave: Samples) -> Heard:
         raw = (np.clip(wave, -1, 1) * 32767).round().astype("<i2").tobytes()
-        # else the channel as estimated from earlier utterances changes the words
+        # otherwise the channel estimate from earlier utterances changes the words
         self.decoder.reinit_feat()
         self.decoder.start_utt()
         self.decoder.process_raw(raw, full_utt=True)
@@ -156,9 +160,9 @@ class PocketSphinx(Recogniser):
         return Heard(found.hypstr.strip(), float(np.mean(logs)) if logs else None, "en")
 
 
-# ---- Recognisers of ``transformers``: with a CTC head, or with a decoder that writes.
+# -- recognisers of ``transformers``: with a CTC head, or with a decoder that writes -------------
 
-NEW_TOKENS = 256  # at most, as the pipeline of transformers has it
+NEW_TOKENS = 256  # largest number, as in the pipeline of transformers
 
 
 def load_recogniser(
@@ -243,10 +247,10 @@ class _Model(Recogniser):
 
 
 class CTC(_Model):
-    """A model with a CTC head, decoded greedily, as the pipeline of ``transformers`` does.
+    """A model with a CTC head, decoded greedily as in the pipeline of ``transformers``.
 
-    The confidence is the mean over emitted tokens of the highest log-probability within the run of
-    frames that emits each (our choice: frames of blanks would hide unsure tokens).
+    The confidence is the mean over emitted tokens of the highest log-probability in the run of
+    frames that emits the token (our choice: frames of blanks would hide uncertain tokens).
     """
 
     def __init__(self, loaded: Loaded) -> None:
@@ -287,10 +291,10 @@ class CTC(_Model):
 
 
 class Writer(_Model):
-    """An encoder and a decoder that writes: Whisper and its like.
+    """An encoder with a decoder that writes, such as Whisper.
 
     The confidence is the mean log-probability of the written tokens and of the end, by the model's
-    own distribution (before Whisper's suppressed tokens are taken out).
+    own distribution (before Whisper's suppressed tokens are removed).
     """
 
     def __init__(self, loaded: Loaded, *, beams: int, language: str | None) -> None:
@@ -329,7 +333,7 @@ class Writer(_Model):
             spoken = self._spoken(encoded, len(waves))
             if self.languages:
                 options |= {"language": spoken, "task": "transcribe"}
-            with quiet():  # of settings of its own that it thinks are ours
+            with quiet():  # it warns about its own settings as if they were ours
                 written = self.model.generate(
                     inputs,
                     encoder_outputs=encoded,
@@ -357,7 +361,7 @@ class Writer(_Model):
 
     def _spoken(self, encoded: Any, count: int) -> list[str | None]:
         if not self.languages:
-            return ["en"] * count  # Whisper without a choice of languages is for English
+            return ["en"] * count  # a Whisper without languages is an English one
         if self.language is not None:
             return [self.language] * count
         return [self.languages[i] for i in self.model.detect_language(None, encoded).tolist()]
@@ -383,31 +387,31 @@ class Writer(_Model):
         return found
 
 
-# ----
+# -- the stage -----------------------------------------------------------------------------------
 
 REASONS = ("long", "empty", "repeated", "short", "unsure")
-"""Why an utterance goes no further: in this order, the first that holds."""
+"""Why an utterance is rejected; the first reason in this order that applies."""
 
-SHORTEST = 0.1  # seconds; less holds no word, and less than a frame that models cannot hear
+SHORTEST = 0.1  # seconds; shorter audio has no word, and may be shorter than a model's frame
 
 
 class Transcribe(Stage):
     """Rows ``{id, text, text_source, language, confidence, rejected}``.
 
     Args:
-        recogniser: for utterances without text; None where all have theirs.
-        roots: corpus to the folder of its audio.
-        min_words: fewer are ``short``; of human text, too.
-        min_confidence: a mean log-probability per token below it is ``unsure``; None = no limit;
+        recogniser: for utterances without text; None if all have text.
+        roots: maps a corpus to the folder of its audio.
+        min_words: a text with fewer words is ``short``; this holds for human text, too.
+        min_confidence: a mean log-probability per token below it is ``unsure``. None = no limit.
             ``auto`` = that of the recogniser: -1 for Whisper (Radford et al. 2022, section 4.5),
-            none for others, whose confidence is on scales of their own.
-        max_ratio: a text that zlib shrinks by more is ``repeated``: 2.4, same section.
-        max_repeats: the same one to four words more often than this in a row are ``repeated`` too
-            (our choice: loops of short texts shrink less).
-        max_seconds: longer utterances are ``long``, and not listened to; never more than the
-            window of the model (30 for Whisper).
-        batch_size: utterances in a batch at most.
-        batch_seconds: padded seconds in a batch at most.
+            none for others, which have other scales of confidence.
+        max_ratio: a text that zlib shrinks by a larger factor is ``repeated``: 2.4, same section.
+        max_repeats: a text with the same one to four words more often than this in a row is
+            ``repeated`` too (our choice: loops of short texts shrink less).
+        max_seconds: longer utterances are ``long``, and are not transcribed; at most the window
+            of the model (30 for Whisper).
+        batch_size: largest number of utterances in a batch.
+        batch_seconds: largest number of padded seconds in a batch.
     """
 
     name = "transcripts"
@@ -503,24 +507,24 @@ class Transcribe(Stage):
 
 
 def has_text(u: Utterance) -> bool:
-    """Whether an utterance comes with words, which stay."""
+    """Return whether an utterance comes with words, which are kept."""
     return bool(u.text and u.text.strip())
 
 
 def repeats(text: str, max_ratio: float = 2.4, max_repeats: int = 4) -> bool:
-    """Whether a text loops, as recognisers do in silence and noise.
+    """Return whether a text loops, as the output of recognisers does in silence and noise.
 
     Args:
-        text: of any case and punctuation.
-        max_ratio: bytes of UTF-8 over bytes that zlib makes of them.
-        max_repeats: how often one to four words may follow themselves.
+        text: a text with any case and punctuation.
+        max_ratio: largest ratio of bytes in UTF-8 to bytes after zlib.
+        max_repeats: how often one to four words may be repeated in a row.
     """
     raw = text.encode()
     if len(raw) / len(zlib.compress(raw)) > max_ratio:
         return True
     words = ["".join(filter(str.isalnum, w)) for w in text.casefold().split()]
     for n in range(1, 5):
-        same = 0  # words in a row that equal the one n before
+        same = 0  # number of words in a row that equal the word n before
         for i in range(n, len(words)):
             same = same + 1 if words[i] == words[i - n] else 0
             if same >= n * max_repeats:
@@ -529,11 +533,11 @@ def repeats(text: str, max_ratio: float = 2.4, max_repeats: int = 4) -> bool:
 
 
 def with_text(utterances: Sequence[Utterance], rows: Sequence[dict[str, Any]]) -> list[Utterance]:
-    """The utterances that go on, with their text: those that are not rejected.
+    """Return the utterances that are not rejected, with their text.
 
     Args:
-        utterances: of the manifest.
-        rows: of this stage, in the same order.
+        utterances: the utterances of the manifest.
+        rows: rows of this stage, in the same order.
     """
     return [
         replace(u, text=row["text"], text_source=row["text_source"])

@@ -1,4 +1,4 @@
-"""How likely a causal language model is to go on with a class' words after a transcript."""
+"""A scorer by causal language model: how likely the words of a class are after a transcript."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from .scorers import BLANK, Hypothesis, Scorer, Scores, device_of
 
 
 class Causal(Scorer):
-    """Mean log-likelihood per token of a class' words, given transcript and sentence up to them.
+    """Mean log-likelihood per token of a class' words, after the transcript and the sentence.
 
     The text is the framed transcript, the hypothesis' words before the class (``Someone says: "How
-    dare you!" The speaker feels``), then the class and what follows it (``angry.``), whose tokens
-    are scored; their mean, so that long names do not lose. What is said before is read once for
-    all classes. Minus the same for the empty premise it is how much the transcript raises the
-    class' likelihood, in nats per token; without that correction frequent words win.
+    dare you!" The speaker feels``), and then the class and the words after it (``angry.``). The
+    score is the mean over the tokens of the last part, so that long names have no disadvantage.
+    The first part is read once for all classes. Subtracting the score of the empty premise gives
+    the increase of the class' likelihood due to the transcript, in nats per token; without this
+    correction frequent words win.
 
     Args:
         model: hub id or local folder with ``model.safetensors``.
@@ -33,8 +34,8 @@ class Causal(Scorer):
         device: ``auto``, ``cpu``, ``cuda:1``.
 
     Raises:
-        ConfigError: when the model cannot be loaded, keeps a running state in place of keys and
-            values, or the frame has not one blank.
+        ConfigError: if the model cannot be loaded, keeps a running state instead of keys and
+            values, or the frame does not have exactly one blank.
     """
 
     scale: ClassVar[str] = "log-likelihood per token of the class, in nats"
@@ -48,7 +49,7 @@ class Causal(Scorer):
         device: str = "auto",
     ) -> None:
         if frame.count(BLANK) != 1:
-            raise ConfigError(f"frame={frame}; give one {BLANK} where the transcript is put")
+            raise ConfigError(f"frame={frame}; give one {BLANK} at the place of the transcript")
         self.frame, self.device = frame, device_of(device)
         published = Published.find("model", model, revision, example="gpt2")
         self.loaded = published.load(AutoModelForCausalLM, device=self.device)
@@ -80,10 +81,10 @@ class Causal(Scorer):
     def spelt(
         self, premise: str, stem: str, said: Sequence[str]
     ) -> tuple[list[int], list[list[int]]]:
-        """Token ids of what all texts begin with, and of what each goes on with.
+        """Return the token ids of the common beginning, and of the continuation of each text.
 
-        Cut from the tokens of the whole texts, since a tokenizer may spell words in the middle of a
-        text in another way than alone. What does not fit into the model is cut at the beginning.
+        They are cut from the tokens of the whole texts, because a tokenizer may spell words inside
+        a text differently than alone. Texts that are too long for the model lose their beginning.
         """
         framed = self.frame.replace(BLANK, premise)
         whole = [self._ids(f"{framed} {text}") for text in said]
@@ -99,21 +100,21 @@ class Causal(Scorer):
         return prefix[:shared][-room:] or [begin], rest
 
     def _ids(self, text: str) -> list[int]:
-        """With what the tokenizer puts at the beginning, and without an end of text."""
+        """Return the token ids with the tokenizer's beginning of text, but no end of text."""
         ids = list(self.tokenizer.encode(text))
         if len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id:
             ids.pop()
         return ids
 
     def _likelihood(self, prefix: list[int], rest: list[list[int]]) -> list[float]:
-        """Mean log-likelihood of each continuation of one prefix."""
+        """Return the mean log-likelihood of each continuation of one prefix."""
         longest = max(map(len, rest))
         padded = [ids + [ids[-1]] * (longest - len(ids)) for ids in rest]
         tokens = torch.tensor(padded, device=self.device)  # [C, J]
         first = self.model(torch.tensor([prefix], device=self.device), use_cache=True)
         logits: Tensor = first.logits[:, -1:].expand(len(rest), -1, -1)  # [C, 1, vocabulary]
         if longest > 1:
-            # no attention mask: padding on the right is invisible to a causal model
+            # no attention mask: a causal model does not see the padding on the right
             past = first.past_key_values
             past.batch_repeat_interleave(len(rest))
             more = self.model(tokens[:, :-1], past_key_values=past, use_cache=True).logits

@@ -1,4 +1,4 @@
-"""Similarity of transcript and hypothesis by a sentence-embedding model: no entailment either."""
+"""A scorer by sentence embeddings: the similarity of transcript and hypothesis, not entailment."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ EXAMPLE = "sentence-transformers/all-MiniLM-L6-v2"
 class Embedding(Scorer):
     """Cosine of the embeddings of transcript and hypothesis, times a factor.
 
-    A cosine is no probability; the factor brings it to the range of log-odds, and only what a
-    transcript adds to the empty premise is worth reading (prior correction on).
+    A cosine is not a probability; the factor brings it to the range of log-odds. Use it with the
+    prior correction: only the difference to the empty premise has a meaning.
 
     Args:
         model: hub id or local folder, as ``SentenceTransformer.save`` writes it.
         revision: commit, tag or branch of a hub id.
-        factor: of the cosine (our choice: 20, which losses over cosines commonly take).
-        batch_size: texts of a batch: bounds memory, no result.
+        factor: factor of the cosine (our choice: 20, a common value in losses over cosines).
+        batch_size: texts in a batch; it limits memory and does not change results.
         device: ``auto``, ``cpu``, ``cuda:1``.
 
     Raises:
-        ConfigError: when sentence-transformers is not installed, or the model cannot be loaded.
+        ConfigError: if sentence-transformers is not installed, or the model cannot be loaded.
     """
 
     scale: ClassVar[str] = "cosine of sentence embeddings, times a factor; no entailment"
@@ -95,7 +95,10 @@ class Embedding(Scorer):
         return cosines
 
     def _embed(self, texts: Sequence[str]) -> Scores:
-        """``[N, W]`` float64 of unit length; encode() batches by length itself."""
+        """Return ``[N, W]`` float64 embeddings of unit length.
+
+        ``encode()`` itself batches by length.
+        """
         found = self.model.encode(
             list(texts),
             batch_size=self.batch_size,

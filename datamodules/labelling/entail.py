@@ -1,4 +1,4 @@
-"""The second stage: for each class of a taxonomy, how well it follows from a transcript."""
+"""The second stage of labelling: how well each class of a taxonomy follows from a transcript."""
 
 from __future__ import annotations
 
@@ -19,35 +19,39 @@ TEMPLATES = (
     "The person who says this is {}.",
     "Whoever says this must be feeling {}.",
 )
-"""Sentences that a verbal form of a class makes a hypothesis of (our choice)."""
+"""Sentences that become hypotheses with the verbal form of a class (our choice)."""
 
 Prior = Literal["subtract", "none"]
 
 DIGITS = 5
-"""Of a log-odds in a row: fewer than what the neighbours in a batch move."""
+"""Decimal digits of a log-odds in a row; neighbours in a batch do not change these."""
 
 PRIOR_DIGITS = 3
-"""Of the log-odds of the prior, which is part of the settings: another machine finds the same."""
+"""Decimal digits of the prior's log-odds, which are part of the settings.
+
+All machines agree on these.
+"""
 
 
 class Entail(Stage):
     """Scores every class for every transcript, by several templates.
 
-    With ``l[t, c]`` what the scorer gives template t of class c, a log-odds, and ``l0[t, c]`` the
-    same for the empty premise, a row holds ``d[t, c] = l[t, c] - l0[t, c]`` as ``by_template`` and
-    ``mean_t sigmoid(d[t, c])`` as ``scores``: 1/2 is a class that the transcript speaks neither
-    for nor against (our choice). An utterance without words has a row with null in both places.
+    ``l[t, c]`` is the scorer's log-odds of template t with class c, and ``l0[t, c]`` the same for
+    the empty premise. A row holds ``d[t, c] = l[t, c] - l0[t, c]`` as ``by_template``, and
+    ``mean_t sigmoid(d[t, c])`` as ``scores``. A score of 1/2 means that the transcript speaks
+    neither for nor against the class (our choice). A row without words has null in both places.
 
     Args:
-        scorer: what scores.
-        taxonomy: its classes, by their verbal forms, are what is looked for.
+        scorer: the scorer.
+        taxonomy: the classes, which are named by their verbal forms.
         templates: sentences with one ``{}`` each.
-        prior: ``subtract`` as above; ``none`` takes ``l0 = 0``, and with the scorer ``nli`` the
-            scores are means of the model's own probabilities of entailment.
-        chunk: transcripts that are computed together.
+        prior: ``subtract`` as above. ``none`` uses ``l0 = 0``; with the scorer ``nli`` the scores
+            are then means of the model's own probabilities of entailment.
+        chunk: number of transcripts that are computed together.
 
     Raises:
-        ConfigError: when a template has not one blank, or two classes are said alike.
+        ConfigError: if a template does not have exactly one blank, or two classes have the same
+            verbal form.
     """
 
     name = "scores"
@@ -62,22 +66,24 @@ class Entail(Stage):
         chunk: int = 64,
     ) -> None:
         if prior not in get_args(Prior):
-            raise ConfigError(f"prior={prior}; have {', '.join(get_args(Prior))}")
+            raise ConfigError(f"prior={prior}; give one of {', '.join(get_args(Prior))}")
         if chunk < 1:
             raise ConfigError(f"chunk={chunk}; give at least 1")
         if len(set(taxonomy.forms)) != len(taxonomy):
             raise ConfigError(
-                f"taxonomy '{taxonomy.name}' says two of its classes alike "
-                f"({', '.join(taxonomy.forms)}), so that no sentence tells them apart"
+                f"taxonomy '{taxonomy.name}' gives two classes the same form "
+                f"({', '.join(taxonomy.forms)}); give each class its own"
             )
-        self.scorer, self.taxonomy, self.chunk = scorer, taxonomy, chunk
+        self.scorer = scorer
+        self.taxonomy = taxonomy
+        self.chunk = chunk
         self.templates, self.prior = list(templates), prior
         labels = [members for _, members in taxonomy.members]
         self.hypotheses = hypotheses(self.templates, taxonomy.forms, labels)
 
     @cached_property
     def null(self) -> Scores:
-        """``[T, C]`` what is subtracted: the scores of the empty premise, rounded, or zeros."""
+        """Return the ``[T, C]`` scores to subtract: those of the empty premise, or zeros."""
         if self.prior == "none":
             return np.zeros((len(self.templates), len(self.taxonomy)))
         found = self.scorer.score([""], self.hypotheses)
@@ -124,25 +130,25 @@ class Entail(Stage):
 
 
 def mean_score(lift: Scores) -> Scores:
-    """``[..., T, C]`` log-odds to ``[..., C]`` the mean over templates of their sigmoids."""
+    """Return ``[..., C]``, the mean over templates of the sigmoids of ``[..., T, C]`` log-odds."""
     with np.errstate(over="ignore"):
         mean: Scores = (1.0 / (1.0 + np.exp(-lift))).mean(-2)
     return mean
 
 
 def lift_of(row: Mapping[str, Any], classes: Sequence[str]) -> Scores | None:
-    """``[T, C]`` of a row, its classes in the order asked for; None of one without words.
+    """Return ``[T, C]`` of a row, with classes in the given order; None if it has no words.
 
     Raises:
-        DataError: when the row is of other classes.
+        DataError: if the row has other classes.
     """
     if row["scores"] is None:
         return None
     have = list(row["scores"])
     if sorted(have) != sorted(classes):
         raise DataError(
-            f"the scores of {row['id']} are of {', '.join(have)}, and {', '.join(classes)} are "
-            "asked for; choose the taxonomy that they were made with, and fold it"
+            f"the scores of {row['id']} are for the classes {', '.join(have)}, not for "
+            f"{', '.join(classes)}; choose the taxonomy of the scores, and fold it"
         )
     lift: Scores = np.asarray(row["by_template"], dtype=np.float64)
     return lift[:, [have.index(c) for c in classes]]

@@ -1,4 +1,8 @@
-"""``serzoo label``: transcribe, entail, select; each resumable, the first two sharded."""
+"""``serzoo label``: transcribe, entail, select; all stages can resume, the first two have shards.
+
+:func:`label` runs the stages. :func:`trace` shows where the label of an utterance came from.
+:func:`settings` checks the options of the command line.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +33,16 @@ from .scorers import Scorer, device_of, scorer
 from .select import Criteria, Selection, fold, fold_rows, select
 from .stage import Done, Shard, Stage, read_labels, rows_of, run
 
-# ---- What `serzoo label` says of its stages.
+# -- texts about the stages ----------------------------------------------------------------------
 
 
 def rejected(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many transcripts go no further, by reason."""
+    """Return the number of rejected transcripts, by reason."""
     return dict(Counter(r["rejected"] for r in rows if r["rejected"] is not None))
 
 
 def unfinished(stage: Stage, done: Done, shard: Shard) -> str:
-    """What a process says that leaves before the others are done."""
+    """Return the text of a process that ends before the other shards are done."""
     return (
         f"{stage.name}: shard {shard[0]} of {shard[1]} is done, and {done.total - done.present} of "
         f"{done.total} rows are left to others; when they are there, run this command again"
@@ -46,7 +50,7 @@ def unfinished(stage: Stage, done: Done, shard: Shard) -> str:
 
 
 def told_transcripts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Transcripts by source, and what was turned away."""
+    """Return lines with the transcripts by source, and the rejected ones."""
     sources = Counter(r["text_source"] or "none" for r in rows)
     lost = rejected(rows)
     gone = f"; turned away: {tally(lost)}" if lost else ""
@@ -54,7 +58,7 @@ def told_transcripts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def told_labels(record: Mapping[str, Any], folder: Path) -> list[str]:
-    """Counts before and after each criterion, by class, and coverage against threshold."""
+    """Return lines with counts for each criterion, by class, and coverage by threshold."""
     chosen = record["selection"]
     shown = [f"scores: {record['source']}, {len(record['taxonomy']['classes'])} classes"]
     for step in chosen["counts"]:
@@ -70,27 +74,26 @@ def told_labels(record: Mapping[str, Any], folder: Path) -> list[str]:
     return [*shown, f"manifest: {folder / 'manifest.jsonl'}"]
 
 
-# ---- Where a weak label comes from: audio, transcript, scores by template, criteria.
+# -- where a weak label came from: audio, transcript, scores by template, criteria ---------------
 
 
 def trace(out: str | Path, id: str) -> dict[str, Any]:
-    """All that stands behind the label of an utterance, or behind its having none.
+    """Return how an utterance got its label, or why it has none.
 
-    The label is made anew from the row of scores, and must be the one of the manifest, but for
-    caps, which look at other utterances too.
+    The label is computed again from the row of scores, and must equal that of the manifest. Caps
+    are an exception, because they depend on other utterances too.
 
     Args:
         out: folder of ``serzoo label``.
-        id: of the utterance.
+        id: id of the utterance.
 
     Returns:
-        ``utterance``, ``transcript`` and ``scores`` (None where it was turned away) as their files
-        have them, ``settings`` of both stages, ``criteria``, ``folded`` (class to
-        coarser class), and ``lost_at``: the criterion that it failed, or
-        None.
+        ``utterance``, ``transcript`` and ``scores`` (None if it was rejected) from their files,
+        ``settings`` of both stages, ``criteria``, ``folded`` (maps a class to a coarser class), and
+        ``lost_at``: the criterion that it failed, or None.
 
     Raises:
-        DataError: the folder is not finished, a file has changed since, there is no such id, or the
+        DataError: if the folder is not finished, a file has changed, the id is unknown, or the
             label does not follow from the scores.
     """
     folder = Path(out)
@@ -102,8 +105,8 @@ def trace(out: str | Path, id: str) -> dict[str, Any]:
         file = folder / name
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
             raise DataError(
-                f"{file} is not what {path.name} tells of; run `serzoo label` again with the "
-                "settings that it had"
+                f"{file} is not the file that {path.name} describes; run `serzoo label` again with "
+                "the same settings"
             )
     found = {u.id: u for u in read_manifest(folder / "manifest.jsonl")}
     if id not in found:
@@ -121,7 +124,7 @@ def trace(out: str | Path, id: str) -> dict[str, Any]:
 
 
 def shown(traced: Mapping[str, Any]) -> list[str]:
-    """A trace as lines of text."""
+    """Return a trace as lines of text."""
     u, transcript, row = traced["utterance"], traced["transcript"], traced["scores"]
     settings = traced["settings"]
     sure = transcript["confidence"]
@@ -152,7 +155,10 @@ def shown(traced: Mapping[str, Any]) -> list[str]:
 
 
 def _lost(u: Utterance, row: dict[str, Any] | None, record: Mapping[str, Any]) -> str | None:
-    """The criterion that an utterance failed, by its own row; caps where it passed the others."""
+    """Return the criterion that an utterance failed by its own row.
+
+    Caps if it passed the others.
+    """
     taxonomy = Taxonomy.from_dict(record["taxonomy"])
     rows = [] if row is None else [row]
     if record["folded"] is not None and row is not None:
@@ -186,10 +192,10 @@ def _near(id: str, known: Mapping[str, Any]) -> str:
     return text if len(known) <= 10 else text[text.find("; did") :] if "; did" in text else ""
 
 
-# ----
+# -- the command ---------------------------------------------------------------------------------
 
 Told = Callable[[str, int, int], None]
-"""Called with a stage's name, and how many of this shard's rows are done, of how many."""
+"""Called with a stage's name, the number of finished rows of this shard, and the number of all."""
 
 LINE_EVERY = 30.0  # seconds between lines of progress that is no bar
 WAIT = 2.0  # seconds between looks at what other ranks have done
@@ -226,12 +232,12 @@ def _lines() -> Told:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a call of :func:`label` came to.
+    """The result of a call of :func:`label`.
 
     Attributes:
-        folder: of the labels.
-        record: what ``labels.json`` holds; None while other shards have rows to compute.
-        lines: to be shown.
+        folder: folder of the labels.
+        record: content of ``labels.json``; None while other shards still have rows to compute.
+        lines: lines for the user.
     """
 
     folder: Path
@@ -263,36 +269,37 @@ def label(
     options: Mapping[str, Any] | None = None,
     told: Told | None = None,
 ) -> Labelled:
-    """Weak labels for the utterances of a manifest, from what is said in them.
+    """Make weak labels for the utterances of a manifest, from their words.
 
-    ``out`` then holds ``transcripts.jsonl`` and ``scores.jsonl`` (a row per utterance, and the
-    shards that they were put together of), ``manifest.jsonl`` and ``labels.json`` (all settings,
-    counts and hashes). A call that was killed is repeated as it was, and ends in the same bytes.
+    ``out`` then holds ``transcripts.jsonl`` and ``scores.jsonl`` (a row per utterance, with their
+    shards), ``manifest.jsonl`` and ``labels.json`` (all settings, counts and hashes). Repeat a
+    killed call with the same arguments; it gives the same bytes.
 
     Args:
-        source: a manifest, or a corpus' name.
-        taxonomy: whose classes are scored.
+        source: a manifest, or the name of a corpus.
+        taxonomy: the taxonomy of the scored classes.
         out: folder of the labels.
         root: folder of the audio.
-        asr: recogniser for utterances without text (:func:`.recognisers.recogniser`); None = every
+        asr: recogniser for utterances without text (:func:`.asr.recogniser`); None = every
             utterance has text.
         scorer: a registered name, ``FILE.py:Class`` or ``package.module:Class``.
         templates: sentences with ``{}`` for a class; None = :data:`.entail.TEMPLATES`.
         prior: see :class:`.entail.Entail`.
         into: a coarser taxonomy that scores are folded into before they are selected.
-        threshold: least score of the best class; see :class:`.select.Criteria`.
-        margin: least distance to the second best.
-        agreement: least share of templates that agree.
-        cap: most utterances of a class.
-        neutral: most neutral ones as a share of all.
-        relabel: label utterances that have a human label too, which then stands in the column
-            ``given`` of ``labels``.
-        shard: ``k/n``: compute the k-th of n parts only; None = that of this rank of ``torchrun``
-            (``RANK``, ``WORLD_SIZE``), which waits for the others, or all.
-        device: where models run; ``auto`` = this rank's GPU where there is one.
-        asr_options: keywords of ``recogniser`` and of :class:`.transcribe.Transcribe`.
-        scorer_options: keywords of the scorer.
-        options: keywords of the corpus' reader.
+        threshold: smallest score of the best class; see :class:`.select.Criteria`.
+        margin: smallest distance to the second best class.
+        agreement: smallest share of templates that agree.
+        cap: largest number of utterances of a class.
+        neutral: largest share of neutral ones.
+        relabel: also label utterances that have a human label; the human label then moves to the
+            column ``given`` of ``labels``.
+        shard: ``k/n``: compute only the k-th of n parts. None = the part of this rank of
+            ``torchrun`` (``RANK``, ``WORLD_SIZE``), which waits for the others; without torchrun,
+            all parts.
+        device: device of the models; ``auto`` = this rank's GPU if there is one.
+        asr_options: options of ``recogniser`` and of :class:`.asr.Transcribe`.
+        scorer_options: options of the scorer.
+        options: options of the corpus' reader.
         told: called as rows are done.
 
     Raises:
@@ -363,14 +370,15 @@ KNOBS = {k: v for k, v in schema_of(label).items() if k not in ("told", "options
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of :func:`label` from ``key=value``.
+    """Return the arguments of :func:`label` from ``key=value``.
 
     Args:
-        values: of its own keywords; ``asr.KEY``, ``scorer.KEY`` are of these, and ``options.KEY``
-            of the corpus' reader.
+        values: values by key. ``asr.KEY`` and ``scorer.KEY`` are options of these, and
+            ``options.KEY`` options of the corpus' reader.
 
     Raises:
-        ConfigError: listing what is unknown, missing or of a wrong type.
+        ConfigError: if a key is unknown or missing, or a value has a wrong type; the message
+            lists them.
     """
     plain = {k: v for k, v in values.items() if "." not in k}
     allowed = {k: v for k, v in KNOBS.items() if not k.endswith("_options")}
@@ -391,7 +399,7 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shard(text: str | None) -> tuple[Shard, bool]:
-    """The shard of this process, and whether it waits for the others."""
+    """Return the shard of this process, and whether it waits for the others."""
     if text is None:
         rank, world = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
         return (rank + 1, world), world > 1
@@ -408,7 +416,7 @@ def _opened(source: str, root: str | None, options: Mapping[str, Any] | None) ->
 
 
 def _unlabelled(utterances: Sequence[Utterance], relabel: bool) -> list[Utterance]:
-    """The utterances without their labels; those by people in a column of their own."""
+    """Return the utterances without labels; human labels move to a column of their own."""
 
     def human(u: Utterance) -> bool:
         return u.label is not None and not u.weak
@@ -417,9 +425,9 @@ def _unlabelled(utterances: Sequence[Utterance], relabel: bool) -> list[Utteranc
     if found and not relabel:
         raise DataError(
             f"{len(found)} of {len(utterances)} utterances have labels (first: {found[0].id}, "
-            f"{found[0].label}, {found[0].label_source or 'of unknown source'}), and weak ones "
-            "would take their place; relabel=true does so and keeps them in the column "
-            "labels.given, to compare with"
+            f"{found[0].label}, {found[0].label_source or 'of unknown source'}), and weak labels "
+            "would replace them; relabel=true does this, and keeps them in the column "
+            "labels.given for a comparison"
         )
     return [
         replace(
@@ -459,7 +467,10 @@ def _transcribe(
 
 
 def scorer_of(name: str, given: dict[str, Any], device: str) -> Scorer:
-    """A scorer by name, its knobs checked, on a device unless they name another."""
+    """Return a scorer by name, with checked options.
+
+    ``device`` applies unless the options name one.
+    """
     if ":" not in name:
         knobs = scorer_knobs(name)
         if "device" in knobs:
@@ -469,7 +480,7 @@ def scorer_of(name: str, given: dict[str, Any], device: str) -> Scorer:
 
 
 def asr_knobs() -> dict[str, Knob]:
-    """What ``asr.KEY`` may set: the recogniser's keywords, and the limits of transcripts."""
+    """Return the options of ``asr.KEY``: those of the recogniser, and the limits of transcripts."""
     return {**schema_of(Transcribe), **schema_of(recogniser)}
 
 
@@ -482,9 +493,9 @@ def scorer_knobs(name: str) -> dict[str, Knob]:
 def _write(
     folder: Path, speech: Speech, chosen: Selection, record: dict[str, Any]
 ) -> dict[str, Any]:
-    """The manifest, what it says of itself, and the record of all settings."""
+    """Write the manifest, the facts beside it, and the record of all settings."""
     manifest = folder / "manifest.jsonl"
-    several = len(speech.roots) > 1  # each in a folder of its name, unless all in one
+    several = len(speech.roots) > 1  # each in a folder with its name, unless all are in one
     roots = {r.parent if several and r.name == c else r for c, r in speech.roots.items()}
     sidecar: dict[str, Any] = {"notes": {"labels": "labels.json"}}
     if len(roots) == 1:

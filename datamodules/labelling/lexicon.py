@@ -1,4 +1,4 @@
-"""A scorer that needs no model: it counts cue words. It is no entailment, and says so."""
+"""A scorer without a model: it counts cue words. This is not entailment."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Cues = dict[str, re.Pattern[str]]
 class Lexicon(Scorer):
     """Counts the cue words of each class in a transcript.
 
-    A class has the cues of the canonical labels that it gathers (``configs/lexicon``). With ``h``
-    of its cues in the text and ``r`` of the other classes', its score is ``log((h + 1/2) / (r +
-    1/2))``, the log-odds of a vote with half a word on each side (our choice): 0 where the text
-    says nothing, as for the empty premise, and 1.1 (three to one) for one word. A cue within three
-    words of a negator counts for no class. Neutral has no cues; a text without any cue of the whole
-    lexicon, negated or not, counts as one word for it. The template plays no part.
+    A class has the cues of its canonical labels (``configs/lexicon``). If a text has ``h`` cues of
+    the class and ``r`` cues of other classes, the score is ``log((h + 1/2) / (r + 1/2))``. This is
+    the log-odds of a vote with half a word on each side (our choice): 0 for a text without cues,
+    as for the empty premise, and 1.1 (three to one) for one word. A cue within three words of a
+    negator counts for no class. Neutral has no cues; a text without any cue of the whole lexicon,
+    negated or not, counts as one word for it. The template has no effect.
 
     Args:
         language: name of a file in ``configs/lexicon``.
 
     Raises:
-        ConfigError: when there is no lexicon of this language.
+        ConfigError: if this language has no lexicon.
     """
 
     scale: ClassVar[str] = "log-odds of cue words, half a word added to each side; no entailment"
@@ -48,10 +48,10 @@ class Lexicon(Scorer):
         self._negated = re.compile(rf"(?:\b(?:{negators})|n't)(?:\s+[\w']+){{0,2}}\s*$")
 
     def score(self, premises: Sequence[str], hypotheses: Sequence[Hypothesis]) -> Scores:
-        """As the contract says.
+        """Score as the contract says.
 
         Raises:
-            ConfigError: when a class has neither cues nor neutral.
+            ConfigError: if a class has no cues and does not contain neutral.
         """
         classes = list(
             dict.fromkeys(h.labels for h in hypotheses)
@@ -69,14 +69,14 @@ class Lexicon(Scorer):
         return table[:, [column[h.labels] for h in hypotheses]]
 
     def found(self, text: str, labels: Sequence[str]) -> list[str]:
-        """The words of a text that count for a class of these labels: why it was chosen."""
+        """Return the words of a text that count for a class of these labels: why it was chosen."""
         pattern, plain = self._of(tuple(labels)), _plain(text)
         if pattern is None:
             return []
         return [m[0] for m in pattern.finditer(plain) if not self._denied(plain, m)]
 
     def _of(self, labels: tuple[str, ...]) -> re.Pattern[str] | None:
-        """The cues of a class; None for neutral alone."""
+        """Return the pattern of the cues of a class; None for neutral alone."""
         cues = [cue for label in labels for cue in self.cues.get(label, ())]
         if not cues and "neutral" not in labels:
             raise ConfigError(
@@ -96,7 +96,7 @@ class Lexicon(Scorer):
 
 
 def languages() -> list[str]:
-    """Languages that there is a lexicon of."""
+    """Return the languages that have a lexicon."""
     return shipped.names("lexicon")
 
 
@@ -112,7 +112,7 @@ def _pattern(cues: Sequence[str]) -> re.Pattern[str]:
 
 @cache
 def _compiled(cues: tuple[str, ...]) -> re.Pattern[str]:
-    """One expression for all cues, the longest first, so that a phrase wins over its words."""
+    """Return one pattern for all cues, the longest first, so that a phrase wins over its words."""
     parts = [
         rf"{re.escape(cue[:-1])}[\w']*" if cue.endswith("*") else rf"{re.escape(cue)}(?![\w'])"
         for cue in sorted(cues, key=lambda cue: (-len(cue), cue))
@@ -121,5 +121,5 @@ def _compiled(cues: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _plain(text: str) -> str:
-    """Lower case, one apostrophe, single spaces."""
+    """Return a text in lower case, with one kind of apostrophe and single spaces."""
     return " ".join(text.lower().replace("’", "'").split())

@@ -1,4 +1,4 @@
-"""Entailment by any NLI classifier of ``transformers``: does the sentence follow from the words?"""
+"""A scorer by any NLI classifier of ``transformers``: does the sentence follow from the words?"""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from .scorers import Hypothesis, Scorer, Scores, device_of
 class NLI(Scorer):
     """The entailment of each hypothesis, as a log-odds.
 
-    ``log p(entailment) - log p(contradiction)`` of the model's classes, whose places are read from
-    its ``config.json``; of a model of two classes, entailment or not, the difference of these. Its
-    sigmoid is the number that ``transformers``' zero-shot pipeline calls the score of a label
-    (``multi_label=True``) where the model's first or last class is the one that contradicts, as
-    that pipeline assumes.
+    The score is ``log p(entailment) - log p(contradiction)``. The model's ``config.json`` gives
+    the indices of these classes. For a model of two classes it is the difference of these. Its
+    sigmoid is the score of a label in the zero-shot pipeline of ``transformers``
+    (``multi_label=True``), if contradiction is the model's first or last class, as that pipeline
+    assumes.
 
-    Pairs of transcript and hypothesis are sorted by length and run in batches of alike length;
-    padding is masked. A transcript that is too long is cut at its end, a hypothesis never.
+    Pairs of transcript and hypothesis are sorted by length and run in batches of similar length;
+    padding is masked. A transcript that is too long is cut at its end; a hypothesis is never cut.
 
     Args:
         model: hub id or local folder with ``model.safetensors``.
         revision: commit, tag or branch of a hub id.
-        batch_tokens: tokens of a batch, padding included: bounds memory, no result.
+        batch_tokens: tokens in a batch with padding; it limits memory, and does not change results.
         device: ``auto``, ``cpu``, ``cuda:1``.
 
     Raises:
-        ConfigError: when the model cannot be loaded, or its classes are not named as NLI's.
+        ConfigError: if the model cannot be loaded, or its classes do not have the names of NLI.
     """
 
     scale: ClassVar[str] = "log-odds of entailment against contradiction"
@@ -91,10 +91,10 @@ class NLI(Scorer):
 
 
 def places(id2label: Mapping[int, str], label2id: Mapping[str, int], name: str) -> tuple[int, int]:
-    """Indices of the entailment and of what speaks against it: contradiction, or not entailment.
+    """Return the indices of entailment and of its opposite: contradiction, or not entailment.
 
     Raises:
-        ConfigError: when the names do not tell, or the two maps of the configuration disagree.
+        ConfigError: if the names are unclear, or the two maps of the configuration disagree.
     """
     labels = {int(index): str(label).lower() for index, label in id2label.items()}
     shown = ", ".join(f"{index} {id2label[index]}" for index in id2label)
@@ -110,8 +110,8 @@ def places(id2label: Mapping[int, str], label2id: Mapping[str, int], name: str) 
         against = [index for index in labels if index != entail[0]]
     if len(against) != 1:
         raise ConfigError(
-            f"model={name} has {len(labels)} classes ({shown}), and none or several that "
-            "contradict; give a model with entailment, neutral and contradiction, or with "
+            f"model={name} has {len(labels)} classes ({shown}), but not exactly one for "
+            "contradiction; give a model with entailment, neutral and contradiction, or with "
             "entailment and its opposite"
         )
     turned = {int(index): str(label).lower() for label, index in label2id.items()}
@@ -128,7 +128,7 @@ def tokenizer_of(published: Published) -> Any:
     """The tokenizer of a model; the end of text pads where it has no token for padding.
 
     Raises:
-        ConfigError: when there is none.
+        ConfigError: if it cannot be loaded.
     """
     tokenizer = published.part(AutoTokenizer, "the tokenizer's files")
     if tokenizer.pad_token is None:
@@ -137,10 +137,10 @@ def tokenizer_of(published: Published) -> Any:
 
 
 def length_limit(tokenizer: Any, config: Any) -> int | None:
-    """Tokens that a model can read; None where nothing limits them.
+    """Return the number of tokens that a model can read; None if there is no limit.
 
-    Where the tokenizer does not say, two less than the model's positions: RoBERTa and its kin begin
-    to count after the padding token.
+    If the tokenizer gives no limit, it is two less than the model's positions, because RoBERTa and
+    similar models count positions from the padding token on.
     """
     if tokenizer.model_max_length < 10**6:  # unset is 1e30
         return int(tokenizer.model_max_length)
@@ -149,7 +149,7 @@ def length_limit(tokenizer: Any, config: Any) -> int | None:
 
 
 def buckets(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of alike length, the longest first; at most ``tokens`` with padding.
+    """Yield indices in batches of similar length, the longest first, at most ``tokens`` padded.
 
     >>> list(buckets([3, 9, 4, 8], 16))
     [[1], [3, 2], [0]]

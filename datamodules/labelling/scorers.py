@@ -1,4 +1,4 @@
-"""What scores how well a class follows from a transcript: one contract, and its table of names."""
+"""The contract of a scorer: how well a class follows from a transcript; and scorers by name."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ...zoo.core.errors import ConfigError, first_line, suggest
 Scores = NDArray[np.float64]
 
 BLANK = "{}"
-"""Where a template takes the verbal form of a class."""
+"""The place in a template for the verbal form of a class."""
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A sentence that says that the speaker feels as a class says.
+    """A sentence which says that the speaker feels the emotion of a class.
 
     Attributes:
         template: the sentence with :data:`BLANK` for the class.
-        form: how the class is said, such as ``angry``.
-        labels: the canonical labels that the class gathers.
+        form: verbal form of the class, such as ``angry``.
+        labels: the canonical labels of the class.
     """
 
     template: str
@@ -37,12 +37,12 @@ class Hypothesis:
 
     @property
     def stem(self) -> str:
-        """The sentence up to the class, without the space before it."""
+        """The sentence before the class, without the space."""
         return self.template.partition(BLANK)[0].rstrip()
 
     @property
     def text(self) -> str:
-        """The sentence."""
+        """The whole sentence."""
         before, _, after = self.template.partition(BLANK)
         return before + self.form + after
 
@@ -51,8 +51,8 @@ class Scorer(ABC):
     """Scores hypotheses given premises.
 
     Attributes:
-        source: ``MODEL@REVISION``, as a manifest names it.
-        scale: what a score is, in one line, for the settings.
+        source: ``MODEL@REVISION``, as in a manifest.
+        scale: the meaning of a score in one line, for the settings.
     """
 
     source: str
@@ -60,11 +60,11 @@ class Scorer(ABC):
 
     @abstractmethod
     def score(self, premises: Sequence[str], hypotheses: Sequence[Hypothesis]) -> Scores:
-        """``[P, H]`` float64: the higher, the better the hypothesis follows from the premise.
+        """Return ``[P, H]`` float64; a higher score means a better hypothesis for the premise.
 
-        On a scale of log-odds or log-likelihoods, so that what it is for the empty premise can be
-        subtracted. A score depends on its premise and hypothesis, and at most on the other
-        hypotheses; but for rounding it does not depend on the other premises.
+        The scale is log-odds or log-likelihoods, so that the score of the empty premise can be
+        subtracted. A score depends on its premise and hypothesis, and it may depend on the other
+        hypotheses. Except for rounding, it does not depend on the other premises.
 
         Args:
             premises: P texts; ``""`` is the empty premise.
@@ -72,7 +72,7 @@ class Scorer(ABC):
         """
 
     def settings(self) -> dict[str, Any]:
-        """Everything that determines a score, as plain JSON."""
+        """Return everything that determines a score, as plain JSON."""
         return {"scorer": type(self).__name__.lower(), "source": self.source, "scale": self.scale}
 
 
@@ -80,17 +80,17 @@ def scorer(name: str, **options: Any) -> Scorer:
     """A scorer by its registered name, or by ``FILE.py:Class`` or ``package.module:Class``.
 
     Args:
-        name: ``nli``, ``embedding``, ``causal``, ``lexicon``, or a class of one's own.
-        options: its knobs.
+        name: ``nli``, ``embedding``, ``causal``, ``lexicon``, or your own class.
+        options: its options.
 
     Raises:
-        ConfigError: when there is none of this name, a knob is unknown or missing, or the model
+        ConfigError: if no scorer has this name, an option is unknown or missing, or the model
             cannot be loaded.
     """
     kind = registry.get("scorers", own.adopt("scorers", name, base=Scorer))
     if not (inspect.isclass(kind) and issubclass(kind, Scorer)):
         raise ConfigError(
-            f"'{name}' is no subclass of {Scorer.__module__}:Scorer; name a class that extends it"
+            f"'{name}' is not a subclass of {Scorer.__module__}:Scorer; name a subclass of it"
         )
     knobs = inspect.signature(kind).parameters
     for option in options:
@@ -107,10 +107,10 @@ def scorer(name: str, **options: Any) -> Scorer:
 
 
 def device_of(device: str) -> torch.device:
-    """``auto`` = the first GPU where there is one, else the processor.
+    """Return the device of a name; ``auto`` = the first GPU if there is one, otherwise the CPU.
 
     Raises:
-        ConfigError: when there is no such device.
+        ConfigError: if the device does not exist.
     """
     try:
         if device == "auto":
@@ -126,18 +126,19 @@ def device_of(device: str) -> torch.device:
 def hypotheses(
     templates: Sequence[str], forms: Sequence[str], labels: Sequence[tuple[str, ...]]
 ) -> list[Hypothesis]:
-    """Templates times classes, the classes of the first template first.
+    """Return all pairs of template and class, beginning with the classes of the first template.
 
     Raises:
-        ConfigError: when there is no template, or one has not exactly one blank, or two are alike.
+        ConfigError: if there is no template, a template does not have exactly one blank, or two
+            templates are equal.
     """
     if not templates or len(set(templates)) != len(templates):
-        raise ConfigError(f"templates {list(templates)}; give at least one, and none twice")
+        raise ConfigError(f"templates {list(templates)}; give at least one, and each only once")
     for template in templates:
         if template.count(BLANK) != 1:
             raise ConfigError(
                 f"the template '{template}' has {template.count(BLANK)} blanks; give one {BLANK} "
-                "where the class is said, as in 'The speaker feels {}.'"
+                "at the place of the class, as in 'The speaker feels {}.'"
             )
     return [
         Hypothesis(template, form, gathered)

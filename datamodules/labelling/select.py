@@ -1,4 +1,9 @@
-"""The third stage: which of the scored utterances get a label, and what each criterion costs."""
+"""The third stage of labelling: which scored utterances get a label, and what each criterion costs.
+
+:func:`fold` maps the classes of a fine taxonomy to a coarse one. :func:`select` labels the
+utterances that pass all :class:`Criteria`. :func:`soft_targets` and :func:`soft_scores` give
+probabilities of all classes for training.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +26,22 @@ from .entail import DIGITS, lift_of, mean_score
 from .scorers import Scores
 from .stage import read_labels, rows_of
 
-# ---- Scores of many fine emotions as scores of a few broad ones.
+# -- scores of a fine taxonomy as scores of a coarse one -----------------------------------------
 
 THROUGH = "ekman"
-"""The taxonomy that says what finer emotions are of."""
+"""The taxonomy that assigns finer emotions to broader ones."""
 
 
 def fold(fine: Taxonomy, coarse: Taxonomy, through: str | None = THROUGH) -> dict[str, str | None]:
-    """Each class of a fine taxonomy to the class of a coarse one that it is of, or None.
+    """Map each class of a fine taxonomy to a class of a coarse one, or to None.
 
-    A label belongs to the coarse class that gathers it; where none does, to the one that gathers
-    the name of its class in ``through`` (grateful is happy in ekman, and so positive in
-    sentiment3). A class goes where all its labels go that go anywhere; where they disagree, it
-    goes nowhere. Classes that go nowhere keep nothing of what they were given: say how much.
+    A label belongs to the coarse class that contains it. If no class does, it belongs to the class
+    that contains the name of its class in ``through``: grateful is happy in ekman, and so positive
+    in sentiment3. A class is mapped if all its labels that belong to a coarse class belong to the
+    same one. Scores of unmapped classes are lost, so report how many.
 
     Raises:
-        ConfigError: when some coarse class gets nothing.
+        ConfigError: if a coarse class has no fine class.
     """
     found = _mapped(fine, coarse, through)
     if empty := [c for c in coarse.classes if c not in found.values()]:
@@ -48,17 +53,17 @@ def fold(fine: Taxonomy, coarse: Taxonomy, through: str | None = THROUGH) -> dic
 
 
 def reachable(fine: Taxonomy, coarse: Taxonomy, through: str | None = THROUGH) -> Taxonomy:
-    """The coarse taxonomy without the classes that nothing folds into.
+    """Return the coarse taxonomy without the classes that no fine class is mapped to.
 
     Raises:
-        ConfigError: when fewer than two are left.
+        ConfigError: if fewer than two classes remain.
     """
     found = set(_mapped(fine, coarse, through).values())
     kept = {name: list(labels) for name, labels in coarse.members if name in found}
     if len(kept) < 2:
         raise ConfigError(
             f"of the classes of '{coarse.name}' ({', '.join(coarse.classes)}), '{fine.name}' can "
-            f"tell {len(kept)}, and two are needed; choose another coarse taxonomy"
+            f"tell {len(kept)}, but it needs two; choose another coarse taxonomy"
         )
     return Taxonomy.from_dict({"name": coarse.name, "classes": kept})
 
@@ -87,11 +92,11 @@ def fold_rows(
     coarse: Taxonomy,
     through: str | None = THROUGH,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of scores of a fine taxonomy as rows of a coarse one.
+    """Yield rows of scores of a fine taxonomy as rows of a coarse one.
 
-    A coarse class has the greatest score of those that fold into it, per template: it follows when
-    one of them does. (A sum would favour the class with most members: 13 of ekman's are happy. Our
-    choice.) Scores of classes that fold into none are left out.
+    For each template, a coarse class has the largest score of its fine classes: it follows if one
+    of them follows. (A sum would favour the class with the most members: 13 of ekman's are happy.
+    Our choice.) Scores of unmapped classes are left out.
     """
     mapped = fold(fine, coarse, through)
     columns = [
@@ -110,22 +115,23 @@ def fold_rows(
         }
 
 
-# ----
+# -- criteria and selection ----------------------------------------------------------------------
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(20))
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """What an utterance must pass to be labelled; the values are our choice.
+    """What an utterance must pass to get a label; the values are our choice.
 
     Attributes:
-        threshold: least score of the best class, 0..1.
-        margin: least distance to the second best, 0..1. Two that are best alike are never labelled.
-        agreement: least share of the templates whose own best class is the label, 0..1; a template
-            with several best classes agrees with none.
-        cap: most utterances of a class; the most confident are kept. None = no limit.
-        neutral: most neutral ones as a share of all that are labelled, 0..1. None = no limit.
+        threshold: smallest score of the best class, 0..1.
+        margin: smallest distance to the second best class, 0..1. If two classes are equally good,
+            the utterance never gets a label.
+        agreement: smallest share of the templates whose own best class is the label, 0..1; a
+            template with several best classes agrees with none.
+        cap: largest number of utterances of a class; the most confident are kept. None = no limit.
+        neutral: largest share of neutral ones among all labels, 0..1. None = no limit.
     """
 
     threshold: float = 0.5
@@ -145,15 +151,16 @@ class Criteria:
 
 @dataclass(frozen=True)
 class Selection:
-    """A labelled manifest, and how it came about.
+    """A labelled manifest, and how it was made.
 
     Attributes:
-        utterances: all of them in the manifest's order; those that were not chosen have no label.
+        utterances: all utterances in the manifest's order; those that were not chosen have no
+            label.
         counts: per criterion, in the order applied: ``criterion``, ``value``, ``before``,
             ``after``, and ``classes``, how many of each are left (None while there are no scores).
         coverage: per threshold: ``threshold``, ``kept``, ``share`` of all utterances, ``classes``;
             with margin and agreement as set, without caps.
-        criteria: as set.
+        criteria: the criteria in use.
     """
 
     utterances: list[Utterance]
@@ -162,7 +169,7 @@ class Selection:
     criteria: Criteria
 
     def to_dict(self) -> dict[str, Any]:
-        """Criteria, counts and coverage as plain JSON."""
+        """Return criteria, counts and coverage as plain JSON."""
         return {
             "criteria": asdict(self.criteria),
             "counts": self.counts,
@@ -190,21 +197,22 @@ def select(
     source: str,
     criteria: Criteria | None = None,
 ) -> Selection:
-    """Label the utterances that pass all criteria.
+    """Label the utterances that pass all criteria, and return the selection.
 
-    A chosen one gets the class' name as ``label``, its score as ``label_score``, ``weak:SOURCE`` as
-    ``label_source``, and the text that was scored with its source. What the manifest had as label
-    goes, chosen or not: a weak manifest holds weak labels alone.
+    A chosen utterance gets the class' name as ``label``, its score as ``label_score``,
+    ``weak:SOURCE`` as ``label_source``, and the scored text with its source. Old labels of the
+    manifest are removed from all utterances: a weak manifest holds only weak labels.
 
     Args:
-        utterances: of the manifest.
-        rows: of the stage ``scores``, or folded ones; utterances without one had no transcript.
-        taxonomy: whose classes the scores are of.
+        utterances: the utterances of the manifest.
+        rows: rows of the stage ``scores``, or folded ones; utterances without a row had no
+            transcript.
+        taxonomy: the classes of the scores.
         source: ``MODEL@REVISION`` of the scorer.
-        criteria: None = the defaults.
+        criteria: the criteria; None = the defaults.
 
     Raises:
-        DataError: when rows are of other utterances or classes, or an id has two.
+        DataError: if rows are of other utterances or classes, or an id has two rows.
     """
     criteria = criteria or Criteria()
     known = {u.id for u in utterances}
@@ -249,22 +257,22 @@ def soft_targets(
     kind: Literal["distribution", "independent"] = "distribution",
     temperature: float = 1.0,
 ) -> dict[str, Scores]:
-    """Per id ``[C]`` probabilities of the classes, for training; ids without words are left out.
+    """Return ``[C]`` probabilities of the classes per id, for training, without wordless ids.
 
     Args:
-        rows: of the stage ``scores``, or folded ones.
-        taxonomy: whose classes the scores are of, in its order.
-        kind: ``distribution`` adds up to one: the softmax over the classes of the log-odds' mean
-            over templates. ``independent`` is the row's scores as they are, a probability of each
-            class on its own, as a sigmoid cross-entropy per class may take it.
-        temperature: that the log-odds are divided by first; below 1 sharpens.
+        rows: rows of the stage ``scores``, or folded ones.
+        taxonomy: the classes of the scores, in its order.
+        kind: ``distribution`` sums to one: it is the softmax over classes of the log-odds' mean
+            over templates. ``independent`` gives the row's scores, a separate probability of each
+            class, for a sigmoid cross-entropy per class.
+        temperature: the log-odds are first divided by it; a value below 1 sharpens.
 
     Raises:
-        ConfigError: when the temperature is not positive, or there is no such kind.
+        ConfigError: if the temperature is not positive, or the kind is unknown.
     """
     if kind not in ("distribution", "independent") or temperature <= 0:
         raise ConfigError(
-            f"kind={kind}, temperature={temperature}; have distribution and independent, and a "
+            f"kind={kind}, temperature={temperature}; give distribution or independent, and a "
             "temperature above 0"
         )
     found: dict[str, Scores] = {}
@@ -295,12 +303,12 @@ def _guess(lift: Scores, classes: Sequence[str]) -> _Guess:
 
 
 def _steps(taxonomy: Taxonomy) -> dict[str, Callable[[Guesses, Any], Guesses]]:
-    """What is kept of the guesses at a value of each criterion, in the order applied."""
+    """Return a function per criterion that filters guesses by a value, in the order applied."""
     return {
         "tie": lambda kept, _: {i: g for i, g in kept.items() if g.margin > 0},
         "threshold": lambda kept, least: {i: g for i, g in kept.items() if g.score >= least},
         "margin": lambda kept, least: {i: g for i, g in kept.items() if g.margin >= least},
-        # a share of templates is rounded: 2/3 of three pass a share of 2/3
+        # a share of templates is rounded, so that 2 of 3 pass a share of 2/3
         "agreement": lambda kept, least: {
             i: g for i, g in kept.items() if g.agreement >= round(least, DIGITS)
         },
@@ -310,7 +318,7 @@ def _steps(taxonomy: Taxonomy) -> dict[str, Callable[[Guesses, Any], Guesses]]:
 
 
 def _capped(kept: Guesses, most: Mapping[str, int]) -> Guesses:
-    """The most confident of each class; of equals, those whose id has the smaller hash."""
+    """Return the most confident guesses of each class; among equals, the smaller hash of the id."""
     order = sorted(kept, key=lambda i: (-kept[i].score, hashlib.sha256(i.encode()).hexdigest(), i))
     left, chosen = dict(most), set()
     for i in order:
@@ -327,7 +335,7 @@ def _less_neutral(kept: Guesses, share: float, taxonomy: Taxonomy) -> Guesses:
         return kept
     name = taxonomy.classes[index]
     others = sum(g.label != name for g in kept.values())
-    # n <= share * (n + others); the little is for what floats make of 0.3 / 0.7 * 70
+    # n <= share * (n + others); the small number corrects the rounding of 0.3 / 0.7 * 70
     return _capped(kept, {name: math.floor(share / (1 - share) * others + 1e-9)})
 
 
@@ -369,19 +377,19 @@ def _step(
 
 
 def soft_scores(manifest: str | Path, taxonomy: Taxonomy, kind: str) -> dict[str, list[float]]:
-    """Targets of all classes by id, of the file of scores beside a manifest of weak labels.
-
-    Args:
-        manifest: that ``serzoo label`` wrote.
-        taxonomy: the classes, which are those that were scored.
-        kind: ``soft`` adds up to one, ``independent`` is a probability of each class by itself; see
-            :func:`.labelling.select.soft_targets`.
+    """Return the targets of all classes by id, from the scores beside a manifest of weak labels.
 
     Scores of a finer taxonomy are folded, as the labels were.
 
+    Args:
+        manifest: a manifest of ``serzoo label``.
+        taxonomy: the classes, which are those of the scores.
+        kind: ``soft`` sums to one; ``independent`` is a separate probability of each class. See
+            :func:`.labelling.select.soft_targets`.
+
     Raises:
-        ConfigError: when finer classes fold into none of the run's.
-        DataError: when there is no such file, or it holds other classes.
+        ConfigError: if finer classes fold into none of the run's.
+        DataError: if the file of scores is missing, or holds other classes.
     """
     path = Path(manifest).with_name("scores.jsonl")
     if not path.is_file():
@@ -406,11 +414,11 @@ def with_weak(
     weak: str,
     seed: int | None,
 ) -> Speech:
-    """Speech with the scores that soft labels are, and with labels dealt out anew."""
+    """Return the speech with soft labels, if they are used, and with shuffled labels, if asked."""
     if weak != "hard":
         if manifest is None or taxonomy is None:
             raise DataError(
-                f"data.weak={weak} takes the scores beside the manifest of weak labels, in the "
+                f"data.weak={weak} reads the scores beside the manifest of weak labels, in the "
                 "order of a taxonomy; set data.manifest=FOLDER/manifest.jsonl and taxonomy=NAME"
             )
         speech = replace(speech, soft=soft_scores(manifest, taxonomy, weak))

@@ -1,17 +1,19 @@
-"""The engine of a labelling stage: a row per utterance, in shards, safe to kill at any moment.
+"""The engine of a labelling stage: one row per utterance, in shards.
+
+It may be killed at any moment.
 
 ``<folder>/<name>/`` holds
 
-- ``settings.json``: what determines a row, and which utterances there are; others are refused;
-- ``shard-1-of-4.jsonl`` and so on: rows, appended as they come;
-- ``*.lock``: held by a living process, and by nothing else;
+- ``settings.json``: everything that determines a row, and the utterances; other ones are refused;
+- ``shard-1-of-4.jsonl`` and so on: rows, appended as they are computed;
+- ``*.lock``: a lock that only a living process can hold;
 
-and ``<folder>/<name>.jsonl`` all rows in the manifest's order, once every one is there.
+and ``<folder>/<name>.jsonl`` holds all rows in the manifest's order, once all are computed.
 
-Utterances are cut into **chunks** once, by size and for all shards alike; shard k of n takes the
-chunks k, k + n, ... A chunk is computed as a whole and written in one go, and what is left of a
-torn one is dropped and computed again. So a row never depends on when a process was killed or on
-how many there were, even where a batch's neighbours move the last bits of a number.
+Utterances are divided into **chunks** once, by size and in the same way for all shards; shard k of
+n takes the chunks k, k + n, ... A chunk is computed as a whole and written in one step. The rest of
+a partial chunk is deleted and computed again. So a row does not depend on when a process was killed
+or on the number of processes, even if a batch's neighbours change the last bits of a number.
 """
 
 from __future__ import annotations
@@ -30,20 +32,20 @@ from ...zoo.core.errors import ConfigError, DataError
 from ...zoo.core.files import json_lines, locked, read_json
 from ..manifest import Utterance, write_lines
 
-# ---- What the rows of a stage depend on, and the refusal to mix those of two settings.
+# -- settings: the rows of two settings never mix ------------------------------------------------
 
-FORMAT = 1  # raise when the layout changes: older folders are then refused
+FORMAT = 1  # increase if the layout changes: older folders are then refused
 
 
 def plan_of(
     utterances: Iterable[Utterance], chunk: int, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the rows of a stage depend on, as its ``settings.json`` keeps it.
+    """Return everything that the rows of a stage depend on, for its ``settings.json``.
 
     Args:
-        utterances: of all shards.
-        chunk: how many are computed together.
-        settings: of the stage.
+        utterances: the utterances of all shards.
+        chunk: number of utterances that are computed together.
+        settings: settings of the stage.
     """
     digest, count = hashlib.sha256(), 0
     for u in utterances:
@@ -61,10 +63,10 @@ def plan_of(
 
 
 def agree(path: Path, plan: dict[str, Any]) -> None:
-    """Write a plan where there is none.
+    """Write a plan if the file does not exist, otherwise compare it.
 
     Raises:
-        ConfigError: there is another; with what differs.
+        ConfigError: if the file holds another plan; the message names the differences.
     """
     if not path.is_file():
         write_lines(path, [json.dumps(plan, indent=1, ensure_ascii=False)])
@@ -96,18 +98,19 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-# ----
+# -- the engine ----------------------------------------------------------------------------------
 
 Shard = tuple[int, int]
-Place = tuple[Path, int, int]  # of a row: file, first byte, bytes with the end of the line
+Place = tuple[Path, int, int]  # place of a row: file, first byte, bytes with the end of the line
 
 
 class Stage(ABC):
-    """What the engine runs: settings, and rows from utterances.
+    """A stage for the engine: settings, and rows from utterances.
 
     Attributes:
-        name: of the folder and of the file of all rows.
-        chunk: utterances that are computed and written together; a kill loses no more.
+        name: name of the folder and of the file of all rows.
+        chunk: number of utterances that are computed and written together; a kill loses at most
+            these.
     """
 
     name: str
@@ -115,31 +118,31 @@ class Stage(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Everything that determines a row (model, revision, templates ...), as plain JSON."""
+        """Return everything that determines a row (model, revision, templates), as plain JSON."""
 
     @abstractmethod
     def rows(self, items: Sequence[Utterance]) -> Iterator[dict[str, Any]]:
-        """A plain-JSON row with the key ``id`` for each item of a chunk, in any order.
+        """Yield a plain-JSON row with the key ``id`` for each item of a chunk, in any order.
 
-        It may depend on the settings and on the chunk, on nothing else: a chunk is computed again
+        A row may depend only on the settings and on the chunk, because a chunk is computed again
         after a kill, perhaps in another process.
         """
 
     def size(self, item: Utterance) -> float:
-        """What utterances are sorted by into chunks of alike ones: here seconds."""
+        """Return the size by which utterances are sorted into chunks, here seconds."""
         return item.duration
 
 
 @dataclass(frozen=True)
 class Done:
-    """How far a stage is.
+    """The progress of a stage.
 
     Attributes:
         path: the file of all rows, once ``complete``.
-        total: utterances.
-        found: rows that earlier calls had left.
-        computed: rows of this call.
-        present: rows of all shards together.
+        total: number of utterances.
+        found: number of rows from earlier calls.
+        computed: number of rows of this call.
+        present: number of rows of all shards.
     """
 
     path: Path
@@ -150,7 +153,7 @@ class Done:
 
     @property
     def complete(self) -> bool:
-        """Whether all rows are there, and merged."""
+        """Whether all rows are computed and merged."""
         return self.present == self.total
 
 
@@ -162,20 +165,21 @@ def run(
     shard: Shard = (1, 1),
     told: Callable[[int, int], None] | None = None,
 ) -> Done:
-    """Compute the rows of a shard that are missing; merge when those of all shards are there.
+    """Compute the missing rows of a shard; merge all shards if all their rows exist.
 
     Args:
-        stage: what to compute.
-        utterances: all of them, of every shard.
-        folder: of the labels; missing parents are made.
-        shard: (k, n), k from 1: this process computes the k-th of n parts. Another n may be used
-            to go on: finished chunks are found whoever wrote them.
-        told: called with rows done and rows in all of this shard, after each chunk.
+        stage: the stage to compute.
+        utterances: the utterances of all shards.
+        folder: folder of the labels; missing parents are made.
+        shard: (k, n), k from 1: this process computes the k-th of n parts. A later call may use
+            another n: finished chunks of any process are found.
+        told: called after each chunk, with the number of finished rows and of all rows of this
+            shard.
 
     Raises:
-        ConfigError: the folder holds rows of other settings or utterances; another process is at
-            this shard; the shard does not exist.
-        DataError: an id occurs twice, a row is not of its chunk, or a shard's file is damaged.
+        ConfigError: if the folder holds rows of other settings or utterances, another process
+            works on this shard, or the shard does not exist.
+        DataError: if an id occurs twice, a row is not of its chunk, or a shard's file is damaged.
     """
     k, n = shard
     if not 1 <= k <= n:
@@ -210,10 +214,10 @@ def run(
 
 
 def rows_of(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The rows of a merged file.
+    """Yield the rows of a merged file.
 
     Raises:
-        DataError: when there is no such file, or a line is not a row.
+        DataError: if the file does not exist, or a line is not a row.
     """
     path = Path(path)
     if not path.is_file():
@@ -224,10 +228,10 @@ def rows_of(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def read_labels(folder: Path) -> dict[str, Any]:
-    """``labels.json`` of a folder of weak labels.
+    """Return ``labels.json`` of a folder of weak labels.
 
     Raises:
-        DataError: it is damaged, or lacks a part.
+        DataError: if it is damaged, or lacks a part.
     """
     path, remedy = folder / "labels.json", "run `serzoo label` again with the settings that it had"
     found: dict[str, Any] = read_json(path, remedy=remedy)
@@ -238,7 +242,10 @@ def read_labels(folder: Path) -> dict[str, Any]:
 
 
 def chunks(stage: Stage, utterances: Sequence[Utterance]) -> list[list[Utterance]]:
-    """Utterances in chunks of alike size, the largest first: what is too large fails at once."""
+    """Divide utterances into chunks of similar size, the largest first.
+
+    So an utterance that is too large fails early.
+    """
     seen: set[str] = set()
     for u in utterances:
         if u.id in seen:
@@ -249,7 +256,7 @@ def chunks(stage: Stage, utterances: Sequence[Utterance]) -> list[list[Utterance
 
 
 def _lines(stage: Stage, part: Sequence[Utterance]) -> bytes:
-    """The rows of a chunk as lines, in the chunk's order."""
+    """Return the rows of a chunk as lines, in the chunk's order."""
     rows: dict[str, dict[str, Any]] = {}
     wanted = {u.id for u in part}
     for row in stage.rows(part):
@@ -277,7 +284,10 @@ def _line(stage: Stage, row: dict[str, Any]) -> bytes:
 def _present(
     base: Path, parts: Sequence[Sequence[Utterance]], repair: Path | None = None
 ) -> dict[str, Place]:
-    """Rows of whole chunks, of all shards; what a kill tore off is cut from the file ``repair``."""
+    """Return the rows of whole chunks of all shards.
+
+    Cut a partial chunk from the file ``repair``.
+    """
     first = {part[0].id: part for part in parts}
     places: dict[str, Place] = {}
     for file in sorted(base.glob("shard-*-of-*.jsonl")):
@@ -302,7 +312,7 @@ def _present(
 
 
 def _places(file: Path) -> list[tuple[str, Place]]:
-    """Id and place of each row of a shard; a last line without its end is none."""
+    """Return id and place of each row of a shard; a last line without its end does not count."""
     found: list[tuple[str, Place]] = []
     start = 0
     with file.open("rb") as lines:

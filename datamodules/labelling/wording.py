@@ -1,9 +1,10 @@
-"""Do the words of a corpus tell its emotions? What any function of the text alone can reach.
+"""Do the words of a corpus reveal its emotions? How far any function of the text alone gets.
 
-Three answers, none of which hears a voice: what a scorer of transcripts says of each sentence, and
-two learners that are taught with the human labels of training speakers and tested on others
-(:func:`held_out`). If neither is better than with labels that are shuffled within each speaker, no
-label from text is worth anything here, whichever model gives it.
+:func:`compare` compares weak labels with those of people. :func:`control` gives three answers,
+without the voice: the scorer of transcripts, and two learners that are trained on the human labels
+of training speakers and tested on other speakers (:func:`held_out`). If all are no better than with
+labels that are shuffled within each speaker, no label from text is useful for this corpus, whatever
+model gives it.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ from .select import THRESHOLDS
 
 DRAWS = 1000
 
-# ---- Chance, by shuffled labels: what is found when nothing can be.
+# -- chance level, by shuffled labels ------------------------------------------------------------
 
 Ints = NDArray[np.int64]
 
 
 def shuffles(y: Ints, who: Ints, draws: int, seed: int) -> Iterator[Ints]:
-    """Labels dealt out anew among the utterances of each speaker, ``draws`` times.
+    """Yield the labels, permuted among the utterances of each speaker, ``draws`` times.
 
-    So every speaker keeps their labels, and what tells the speaker tells nothing else.
+    Every speaker keeps the same labels, so recognising the speaker does not help.
 
     Args:
         y: ``[N]`` labels.
         who: ``[N]`` speakers, as numbers.
-        draws: how many times.
-        seed: of the draws.
+        draws: number of permutations.
+        seed: seed of the draws.
     """
     rng, base = np.random.default_rng(seed), np.argsort(who, kind="stable")
     for _ in range(draws):
@@ -51,28 +52,29 @@ def shuffles(y: Ints, who: Ints, draws: int, seed: int) -> Iterator[Ints]:
 
 
 def beside(value: float, shuffled: Sequence[float]) -> dict[str, float]:
-    """``shuffled``, the mean of what shuffled labels give, and ``p``, one-sided.
+    """Return ``shuffled``, the mean over shuffled labels, and ``p``, one-sided.
 
-    The share of values at least as great; the observed one counts with them, so that p is never 0.
+    ``p`` is the share of values that are at least as large. The observed value counts too, so p is
+    never 0.
     """
-    at_least = sum(v >= value - 1e-12 for v in shuffled)  # sums in another order
+    at_least = sum(v >= value - 1e-12 for v in shuffled)  # the order of a sum may differ
     p = (at_least + 1) / (len(shuffled) + 1)
     return {"shuffled": float(np.mean(shuffled)), "p": p}
 
 
-# ---- Weak labels against people's: who is right how often, at which coverage, and how sure.
+# -- weak labels compared with those of people ---------------------------------------------------
 
 BINS = 10
 
 
 @dataclass(frozen=True)
 class Said:
-    """What the text was taken to say, by id; classes are indices of the people's taxonomy.
+    """The classes that the text suggests, by id; classes are indices of the people's taxonomy.
 
     Attributes:
-        best: best class and its score, of those that pass all criteria but threshold and caps.
-        chosen: class of those that were selected.
-        soft: probabilities of all classes, of all that were scored; None where no scores are kept.
+        best: best class and its score, for ids that pass all criteria except threshold and caps.
+        chosen: class of the selected ids.
+        soft: probabilities of all classes, for all scored ids; None if no scores are kept.
     """
 
     best: Mapping[str, tuple[int, float]]
@@ -89,15 +91,16 @@ def compare(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Weak labels beside those of people, as plain containers.
+    """Compare weak labels with those of people; return plain containers.
 
     Args:
-        utterances: that both looked at.
-        classes: by people; -1 = none, which is left out.
-        names: of the classes.
-        said: by the model.
-        draws: shuffles of the people's labels within each speaker, for the test against chance.
-        seed: of these.
+        utterances: the utterances with both kinds of labels.
+        classes: classes by people; -1 = none, which is left out.
+        names: names of the classes.
+        said: classes by the model.
+        draws: number of shuffles of the people's labels within each speaker, for the test against
+            chance.
+        seed: seed of the shuffles.
 
     Returns:
         ``utterances`` labelled by people; ``selected``, the labels as they are in the manifest:
@@ -134,7 +137,7 @@ def compare(
 
 
 def score(table: PredictionTable, total: int) -> dict[str, Any]:
-    """Number, share of ``total``, number of classes present, UAR and accuracy with intervals."""
+    """Return number, share of ``total``, classes present, UAR and accuracy with intervals."""
     found: dict[str, Any] = {"n": len(table), "coverage": len(table) / max(1, total)}
     if not len(table):
         return found
@@ -151,7 +154,7 @@ def _interval(interval: Interval) -> dict[str, float | None]:
 def _table(
     known: Sequence[tuple[Utterance, int]], names: Sequence[str], said: Mapping[str, int]
 ) -> PredictionTable:
-    """Of the utterances that something was said of."""
+    """Return the table of the utterances that have an answer from the text."""
     rows = [(u, c) for u, c in known if u.id in said]
     return PredictionTable(
         ids=[u.id for u, _ in rows],
@@ -163,10 +166,10 @@ def _table(
 
 
 def _by_chance(table: PredictionTable, draws: int, seed: int) -> dict[str, float]:
-    """UAR of the same answers to labels shuffled within each speaker; one-sided p.
+    """Return the UAR of the same answers for labels shuffled within each speaker; one-sided p.
 
     Raises:
-        DataError: when not every speaker is known.
+        DataError: if a speaker is unknown.
     """
     if unknown := table.speakers.count(""):
         raise DataError(
@@ -187,7 +190,7 @@ def _by_chance(table: PredictionTable, draws: int, seed: int) -> dict[str, float
 def _reliability(
     known: Sequence[tuple[Utterance, int]], best: Mapping[str, tuple[int, float]]
 ) -> dict[str, Any]:
-    """Bins ``(low, high]`` of the score; what people call so, and what the model is sure of."""
+    """Return bins ``(low, high]`` of the score, with the model's mean score and its accuracy."""
     rows = [(best[u.id][0] == c, best[u.id][1]) for u, c in known if u.id in best]
     right, sure = np.array([r for r, _ in rows], dtype=float), np.array([s for _, s in rows])
     index = np.clip(np.ceil(sure * BINS - 1e-9).astype(int) - 1, 0, BINS - 1)
@@ -235,13 +238,13 @@ def _soft(
     }
 
 
-# ----
+# -- the control: how far the text alone gets ----------------------------------------------------
 
 Verdict = Literal["none", "little", "some"]
 
 LEVEL = 0.05
 LITTLE = 0.05
-"""Of the way from chance to perfection, below which words that tell something tell little."""
+"""If words get less than this share of the way from chance to 1, they tell little."""
 
 LEARNERS = ("sentences", "words")
 
@@ -251,13 +254,14 @@ class Reached:
     """How far one function of the text gets.
 
     Attributes:
-        uar: on the utterances tested.
-        low: end of its 95 % interval over speakers.
-        high: the other end.
-        shuffled: mean UAR with labels shuffled within each speaker (and learned anew).
+        uar: UAR on the tested utterances.
+        low: lower end of its 95 % interval over speakers.
+        high: upper end of this interval.
+        shuffled: mean UAR with labels shuffled within each speaker (and learned again).
         p: share of the shuffles that are at least as good, one-sided.
-        corrected: ``p`` after Holm, for all functions that say more than one class; 1 for others.
-        says: how many of the classes it ever answers.
+        corrected: ``p`` after Holm, for all functions that answer more than one class; 1 for
+            others.
+        says: number of classes that it ever answers.
     """
 
     uar: float
@@ -271,23 +275,23 @@ class Reached:
 
 @dataclass(frozen=True)
 class Control:
-    """What the text of a corpus tells of its labels.
+    """How much the text of a corpus tells about its labels.
 
     Attributes:
-        utterances: with a label and a text.
-        silent: with a label, without a text: not used.
-        speakers: who speak them.
-        sentences: distinct ones, without case and punctuation.
-        shared: share of the utterances whose sentence is said under several labels.
-        classes: names of those present.
-        protocol: whose folds were used; its test speakers are not learned from.
+        utterances: number of utterances with a label and a text.
+        silent: number with a label, but without a text; these are not used.
+        speakers: number of their speakers.
+        sentences: number of distinct sentences, without case and punctuation.
+        shared: share of the utterances whose sentence has several labels.
+        classes: names of the classes present.
+        protocol: the protocol of the folds; its test speakers are not used for training.
         chance: 1 / number of classes.
-        bits: mutual information of sentence and label, and its ``shuffled`` mean and ``p``.
-        ceiling: greatest UAR that any function of the sentence has on these very utterances, and
-            the same of shuffled labels: with sentences said once it is 1, and tells nothing.
-        reached: by function: :data:`LEARNERS`, and ``scorer`` where there is one.
-        verdict: ``none``: nothing is better than shuffled labels (corrected p of 0.05); ``little``:
-            something is, by less than :data:`LITTLE` of the way from chance to 1; ``some``.
+        bits: mutual information of sentence and label, with its ``shuffled`` mean and ``p``.
+        ceiling: largest UAR of any function of the sentence on these utterances, and the same for
+            shuffled labels. If every sentence is said once, it is 1 and tells nothing.
+        reached: results by function: :data:`LEARNERS`, and ``scorer`` if there is one.
+        verdict: ``none``: no function is better than shuffled labels (corrected p of 0.05);
+            ``little``: one is, by less than :data:`LITTLE` of the way from chance to 1; ``some``.
     """
 
     utterances: int
@@ -304,7 +308,7 @@ class Control:
     verdict: Verdict
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers; None for an end of an interval that there is not."""
+        """Return plain containers; missing ends of intervals are None."""
         found = asdict(self)
         for reached in found["reached"].values():
             reached.update({k: v if v == v else None for k, v in reached.items()})
@@ -312,7 +316,7 @@ class Control:
 
 
 class Texts(NamedTuple):
-    """Utterances as numbers.
+    """The utterances as numbers.
 
     Attributes:
         y: ``[N]`` class.
@@ -341,27 +345,27 @@ def control(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Control:
-    """What can be told of the labels by the text alone.
+    """Return how much the text alone tells about the labels.
 
     Args:
-        utterances: with their texts.
-        classes: by people; -1 = none, which is left out.
-        names: of the classes.
-        protocol: its test parts are what is tested, each by what was learned on the other two.
-        said: the class that a scorer gives to each :func:`..folds.sentence`; one that is none of
-            the classes present is wrong.
-        draws: shuffles of the labels.
-        seed: of these.
+        utterances: utterances with their texts.
+        classes: classes by people; -1 = none, which is left out.
+        names: names of the classes.
+        protocol: its test parts are tested, each by what was learned on the other two parts.
+        said: the class that a scorer gives to each :func:`..protocols.sentence`; a class that is
+            not present is wrong.
+        draws: number of shuffles of the labels.
+        seed: seed of the shuffles.
 
     Raises:
-        ConfigError: when the protocol tests nobody.
-        DataError: when fewer than two classes have text, a speaker is not known, or the protocol
-            does not fit.
+        ConfigError: if the protocol has no test part.
+        DataError: if fewer than two classes have text, a speaker is unknown, or the protocol does
+            not fit.
     """
     labelled = [(u, c) for u, c in zip(utterances, classes, strict=True) if c >= 0]
     if lost := without_speaker(u for u, _ in labelled):
         raise DataError(
-            f"what words tell is learned and tested on other speakers, and {len(lost)} of "
+            f"words are learned from some speakers and tested on others, but {len(lost)} of "
             f"{len(labelled)} labelled utterances have no speaker ({some(u.id for u in lost)}); "
             "name the speakers, or leave these out of the manifest"
         )
@@ -389,7 +393,7 @@ def control(
         for k, value in _measures(texts, y, again).items():
             shuffled[k].append(value)
     spread = {k: beside(found[k], v) for k, v in shuffled.items()}
-    # what says the same of everything is at chance whatever the labels: no test to correct for
+    # a function that always gives one answer is at chance for any labels: no test to correct for
     tried = [k for k, v in answers.items() if len(set(v.tolist())) > 1]
     corrected = dict(zip(tried, holm([spread[k]["p"] for k in tried]), strict=True))
     reached = {}
@@ -419,13 +423,13 @@ def control(
 
 
 def held_out(texts: Texts, y: Ints) -> dict[str, Ints]:
-    """What each learner answers to the test utterances of all folds, in the folds' order.
+    """Return the answers of each learner to the test utterances of all folds, in their order.
 
-    ``words`` is naive Bayes of the counts of words, with classes taken as equally frequent, as UAR
-    has them; words that training lacks count for nothing. ``sentences`` takes the class under which
-    a sentence is likeliest, and for one that training lacks the words' answer: where all were heard
-    in training, no other function of the text does better but by luck. Both have one count added
-    to each (our choice); of equal classes, the first.
+    ``words`` is naive Bayes on the counts of words, with equal class frequencies as in UAR; words
+    that training lacks are ignored. ``sentences`` takes the class under which a sentence is
+    likeliest, or the answer of ``words`` if training lacks the sentence. If training has all
+    sentences, no other function of the text is better except by luck. Both add one to each count
+    (our choice). Among equal classes, the first one wins.
     """
     answers: dict[str, list[Ints]] = {k: [] for k in LEARNERS}
     n = texts.words.shape[0]
@@ -437,13 +441,16 @@ def held_out(texts: Texts, y: Ints) -> dict[str, Ints]:
         known = counts.sum(0)[:, None] > 0
         by_sentence = np.where(known, _log_shares(counts.astype(np.float64)).T, by_words)
         for k, scores in (("sentences", by_sentence), ("words", by_words)):
-            # rounded: sums in another order must not decide between equals
+            # rounded, so that the order of a sum does not decide between equal classes
             answers[k].append(scores.round(9).argmax(1)[texts.s[test]])
     return {k: np.concatenate(v) for k, v in answers.items()}
 
 
 def _log_shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``[C, V]`` log-probability of each within its class; 0 for what no class has."""
+    """Return the ``[C, V]`` log-probability of each word in its class.
+
+    0 if no class has the word.
+    """
     seen = counts.sum(0) > 0
     shares = (counts + 1) / (counts.sum(1, keepdims=True) + max(1, seen.sum()))
     return np.where(seen, np.log(shares), 0.0)
@@ -464,7 +471,7 @@ def _numbers(
     names = {n: i for i, n in enumerate(sorted(set(map(speaker_of, utterances))))}
     rule = Protocol.load(protocol)
     if rule.by == "none":
-        raise ConfigError(f"{rule.name} tests nobody; choose another protocol, such as kfold")
+        raise ConfigError(f"{rule.name} has no test part; choose another protocol, such as kfold")
     place = {u.id: i for i, u in enumerate(utterances)}
     folds = []
     for k in range(rule.n_folds(utterances)):
@@ -488,7 +495,10 @@ def _tested(texts: Texts) -> Ints:
 
 
 def _confusions(texts: Texts, y: Ints, predicted: Ints) -> NDArray[np.float64]:
-    """``[G, C + 1, C + 1]`` of the speakers tested; the last class is one that nobody has."""
+    """Return ``[G, C + 1, C + 1]`` of the tested speakers.
+
+    The last class is not in the reference.
+    """
     test, c = _tested(texts), texts.c + 1
     who = np.unique(texts.who[test], return_inverse=True)[1]
     cells = (who * c + y[test]) * c + predicted

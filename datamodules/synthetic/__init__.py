@@ -1,1 +1,1 @@
-"""The embedded corpora: speech acted by espeak-ng, for the quickstart and for tests."""
+"""The embedded corpora: speech of espeak-ng, for the quickstart and for tests."""

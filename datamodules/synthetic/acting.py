@@ -1,16 +1,16 @@
-"""Who says what, and how, in the embedded corpus.
+"""The script of the embedded corpus: who says what, and how.
 
-Seven emotions are told apart by rate, pitch, pitch range, loudness, spectral tilt, breath and
-trembling. The directions are those that reviews of acted speech report (Murray & Arnott 1993, J.
-Acoust. Soc. Am. 93(2); Juslin & Laukka 2003, Psychol. Bull. 129(5); fear's narrow range is the
-latter's, the former has a wide one); surprise and all sizes are our choice. As in acted corpora,
-every speaker has a voice, an accent, a neutral manner and a microphone of their own, shows each
-emotion in an own way and strength, and no two takes are the same.
+Seven emotions differ by rate, pitch, pitch range, loudness, spectral tilt, breath and trembling.
+The directions are those that reviews of acted speech report (Murray & Arnott 1993, J. Acoust. Soc.
+Am. 93(2); Juslin & Laukka 2003, Psychol. Bull. 129(5)). The narrow range of fear is from the
+latter; the former has a wide one. Surprise and all sizes are our choice. As in acted corpora, every
+speaker has a voice, an accent, a neutral manner and a microphone of their own. Every speaker shows
+each emotion in an own way and strength, and no two takes are the same.
 
-What is said: of every three takes the first two have a sentence without emotion in its words
-(:data:`NEUTRAL_WORDED`), drawn without looking at the emotion. The third has one of
+Of every three takes, the first two have a sentence without emotion in its words
+(:data:`NEUTRAL_WORDED`), drawn independently of the emotion. The third has a sentence of
 :data:`WORDED`: with probability 2/3 one that fits, otherwise one that fits another emotion. So
-words tell something, and less than the voice; in corpora of one or two takes they tell nothing.
+words tell something, but less than the voice. In corpora of one or two takes they tell nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ EMOTIONS = tuple(WORDED)
 
 @dataclass(frozen=True)
 class Manner:
-    """How something is spoken, relative to the speaker's neutral manner.
+    """The manner of speaking, relative to the speaker's neutral manner.
 
     Attributes:
         rate: octaves (log2 of the ratio).
@@ -70,7 +70,7 @@ class Manner:
     tremble: float = 0.0
 
     def array(self) -> NDArray[np.float64]:
-        """``[7]`` values in the order of the fields."""
+        """Return the ``[7]`` values in the order of the fields."""
         return np.array([getattr(self, f.name) for f in fields(self)])
 
 
@@ -93,7 +93,7 @@ _LEVEL, _BREATH, _TREMBLE, _RATE = -31.0, -34.0, 0.4, 185.0  # dBFS, dB to speec
 
 @dataclass(frozen=True)
 class Speaker:
-    """A voice: who speaks, in what neutral manner, into what microphone."""
+    """A voice: the speaker, the neutral manner, and the microphone."""
 
     name: str
     gender: str
@@ -108,7 +108,7 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Take:
-    """One utterance: what is spoken, by whom, and how; it depends on no other."""
+    """An utterance: the words, the speaker and the manner; it does not depend on other takes."""
 
     id: str
     speaker: str
@@ -127,17 +127,17 @@ class Take:
 
     @property
     def audio(self) -> str:
-        """Path below the corpus' root."""
+        """The path below the corpus' root."""
         return f"{self.speaker}/{self.id}.flac"
 
 
 def speaker(seed: int, index: int) -> Speaker:
-    """The speaker of this number; even ones are female, odd ones male."""
+    """Return the speaker with this number; even ones are female, odd ones male."""
     return voice(np.random.default_rng([seed, 0, index]), index)
 
 
 def voice(rng: np.random.Generator, index: int, prefix: str = "") -> Speaker:
-    """Draw a speaker; even ones are female, odd ones male, and the prefix begins their names."""
+    """Draw a speaker; even ones are female, odd ones male, and the name begins with the prefix."""
     female = index % 2 == 0
     low = rng.uniform(135, 175) if female else rng.uniform(78, 108)
     size = rng.uniform(108, 120) if female else rng.uniform(92, 104)
@@ -155,7 +155,7 @@ def voice(rng: np.random.Generator, index: int, prefix: str = "") -> Speaker:
 
 
 def takes(who: Speaker, *, seed: int, index: int, utterances: int) -> Iterator[Take]:
-    """What a speaker says; the first takes are the same whatever ``utterances`` is."""
+    """Yield the takes of a speaker; the first takes do not depend on ``utterances``."""
     for number, label in enumerate(EMOTIONS):
         rng = np.random.default_rng([seed, 1, index, number])
         strength, style = style_of(who, rng)
@@ -178,7 +178,7 @@ def takes(who: Speaker, *, seed: int, index: int, utterances: int) -> Iterator[T
 
 
 def style_of(who: Speaker, rng: np.random.Generator) -> tuple[float, NDArray[np.float64]]:
-    """How strongly, and in what own way (``[7]``), a speaker shows an emotion."""
+    """Return how strongly, and in which own way (``[7]``), a speaker shows an emotion."""
     return who.expressiveness * rng.uniform(0.85, 1.2), rng.normal(0, _STYLE.array())
 
 
@@ -189,8 +189,8 @@ def delivery(
     strength: float,
     style: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """How one take is spoken: the fields of :class:`Take` but its id, text and seed."""
-    # a neutral manner is no emotion: it varies, and has no strength
+    """Return the manner of one take: the fields of :class:`Take` except its id, text and seed."""
+    # a neutral manner is not an emotion: it varies, but has no strength
     acted = MANNERS[label].array() * strength * rng.uniform(0.85, 1.15)
     how = Manner(*(np.array(who.manner) + acted + style + rng.normal(0, _TAKE.array())))
     return {

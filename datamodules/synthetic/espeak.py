@@ -1,10 +1,10 @@
-"""The espeak-ng library, driven so that a sentence sounds the same whenever it is spoken.
+"""The espeak-ng library, used so that a sentence always sounds the same.
 
-The wheel ``espeakng-loader`` (extra ``quickstart``) carries the library and its data; no system
-package is needed. Found with version 1.52: flutter and roughness of a voice, which are on unless
-switched off, run on counters that live as long as the process, so the same sentence differs from
-one call to the next. Every voice here is therefore a voice file of our own with both switched off,
-and what varies is added afterwards from a seeded generator (``synthetic.py``).
+The wheel ``espeakng-loader`` (extra ``quickstart``) contains the library and its data; no system
+package is needed. In version 1.52, flutter and roughness of a voice are on by default. They use
+counters that live as long as the process, so the same sentence differs between calls. Every voice
+here is therefore a voice file of our own, with both switched off. Variation is added afterwards
+from a seeded generator (``generate.py``).
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _LOCK = threading.Lock()
 
 
 def espeak_version() -> str:
-    """Version of the wheel.
+    """Return the version of the wheel.
 
     Raises:
-        DataError: when it is not installed.
+        DataError: if it is not installed.
     """
     try:
         return version("espeakng-loader")
@@ -54,13 +54,13 @@ def espeak_version() -> str:
 
 
 class Espeak:
-    """The library, from ``with`` to the end of its block; other threads wait for their turn.
+    """Context that gives the library; other threads wait until it ends.
 
-    At the end the library is shut down, also for another user of it in the same process, who has
-    to initialise it again.
+    At its end the library is shut down. Another user of it in the same process must then initialise
+    it again.
 
     Attributes:
-        sample_rate: of what :meth:`say` returns, in Hz.
+        sample_rate: sample rate of the result of :meth:`say`, in Hz.
     """
 
     sample_rate: int
@@ -97,7 +97,7 @@ class Espeak:
 
     def _start(self) -> None:
         # a small copy of the data with a folder for our voices: by name the library finds voices
-        # only there, and by path only where it is shorter than 60 characters
+        # only there, and by path only if it is shorter than 60 characters
         folder = Path(self._home.name) / "espeak-ng-data"
         # it copies the path into a buffer of 160 characters; at a longer one it fails, and may
         # still answer with the sample rate of an earlier success
@@ -146,7 +146,7 @@ class Espeak:
         Args:
             text: one sentence; its last sign chooses the tune.
             accent: one of :data:`ACCENTS`.
-            pitch_hz: where the speaker's voice starts and how far it reaches, in Hz.
+            pitch_hz: lowest pitch of the speaker's voice, and its highest, in Hz.
             formants: nine formant frequencies, F0 to F8, in per cent of the accent's.
             rate: words per minute, 80 to 450.
             pitch: 0 to 99, 50 is the speaker's own, 60 steps are about an octave.
@@ -156,7 +156,7 @@ class Espeak:
             ``[S]`` samples in -1..1 at :attr:`sample_rate`.
 
         Raises:
-            DataError: when the library refuses, or says nothing.
+            DataError: if the library refuses, or gives no samples.
         """
         lines = [(self._data / "lang" / "gmw" / accent).read_text("utf-8")]
         lines += ["flutter 0", "roughness 0", "pitch {} {}".format(*pitch_hz)]

@@ -1,11 +1,12 @@
-"""The embedded corpora: speech acted by espeak-ng, for the quickstart and for tests.
+"""Generate the embedded corpora: speech of espeak-ng, for the quickstart and for tests.
 
-``acting.py`` says who speaks what and how (``talking.py`` in the corpus of talk), ``espeak.py``
-speaks it; here is what follows the voice (trembling, tilt, breath, loudness, microphone) and the
-folder that all is written to. Loudness is a cue and is kept: nothing is normalised to its peak.
+``acting.py`` decides who says what and how (``talking.py`` for the corpus of talk), and
+``espeak.py`` speaks it. This file adds the effects after the voice (trembling, tilt, breath,
+loudness, microphone) and writes the folder. Loudness is a cue and is kept: nothing is normalised to
+its peak.
 
-How hard it is, measured with seed 0 in four speaker-disjoint folds (the slow test repeats it):
-UAR 0.65 by a linear discriminant on six functionals of the voice, 0.33 by naive Bayes on the words,
+The difficulty, measured with seed 0 in four speaker-disjoint folds (the slow test repeats it): UAR
+0.65 by a linear discriminant on six functionals of the voice, 0.33 by naive Bayes on the words,
 0.14 by chance.
 """
 
@@ -36,7 +37,7 @@ from .espeak import Espeak, espeak_version
 from .talking import sayings, talker
 
 SENTENCES = {"acted": (speaker, takes), "talk": (talker, sayings)}  # who speaks, and what
-GENERATOR = 1  # raise with every change that is audible: the corpus gets a new folder
+GENERATOR = 1  # increase with every audible change: the corpus then gets a new folder
 
 
 def act(espeak: Espeak, who: Speaker, take: Take) -> NDArray[np.int16]:
@@ -46,7 +47,7 @@ def act(espeak: Espeak, who: Speaker, take: Take) -> NDArray[np.int16]:
         ``[S]`` 16-bit samples at 16 kHz.
     """
     rng = np.random.default_rng([*take.seed, 1])
-    # the tune is the emotion's, not the sentence's: how a sentence ends must not tell
+    # the emotion chooses the tune, so the end of a sentence does not reveal the emotion
     spoken = take.text.rstrip(".!?") + ("?" if take.label == "surprised" else ".")
     x = espeak.say(
         spoken,
@@ -62,7 +63,7 @@ def act(espeak: Espeak, who: Speaker, take: Take) -> NDArray[np.int16]:
     x = np.asarray(soxr.resample(x, espeak.sample_rate, SAMPLE_RATE), dtype=np.float64)
     x = _filter(x, (100, 8000), (take.tilt * np.log2(100 / 1000), take.tilt * np.log2(8)))
     x /= np.sqrt(np.mean(x**2))
-    # breath follows the speech, and is brighter than it
+    # breath follows the level of the speech, and is brighter
     envelope = np.sqrt(uniform_filter1d(x**2, 320).clip(0))  # 20 ms; running sums may end below 0
     x += 10 ** (take.breath / 20) * envelope * np.diff(rng.normal(size=len(x) + 1))
     x *= 10 ** (take.loudness / 20)
@@ -103,30 +104,31 @@ def generate(
 ) -> Path:
     """Write the corpus: a FLAC file per utterance, and ``corpus.json``, which lists them.
 
-    It appears at once and whole: where several processes generate the same corpus, the first to end
-    gives its copy the name, and the others drop theirs. The same options give the same bytes in any
-    process; another kind of machine or version of espeak-ng, NumPy or soxr may give others.
+    The folder is whole or absent. If several processes generate the same corpus, the first one to
+    finish keeps its copy, and the others delete theirs. The same options give the same bytes in any
+    process. Another kind of machine, or another version of espeak-ng, NumPy or soxr, may give other
+    bytes.
 
     Args:
-        root: to be written; where it holds this very corpus already, nothing is done.
-        seed: of everything random, 0 or more.
-        utterances: per speaker and emotion.
-        speakers: half of them female.
-        sentences: ``acted``, of which there are 22, or ``talk``, by other speakers.
+        root: the folder to write; if it already holds this corpus, nothing is done.
+        seed: seed of all random numbers, 0 or more.
+        utterances: number per speaker and emotion.
+        speakers: number of speakers; half of them are female.
+        sentences: ``acted`` (22 sentences), or ``talk`` (by other speakers).
 
     Returns:
         ``root``.
 
     Raises:
-        ConfigError: on options out of range.
-        DataError: when espeak-ng is not installed, or the folder holds something else.
+        ConfigError: if options are out of range.
+        DataError: if espeak-ng is not installed, or the folder holds other files.
     """
     options = {"seed": (seed, 0), "utterances": (utterances, 1), "speakers": (speakers, 2)}
     for name, (value, least) in options.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"synthetic: {name}={value!r}; give a whole number from {least} on")
     if sentences not in SENTENCES:
-        raise ConfigError(f"synthetic: sentences={sentences!r}; have {', '.join(SENTENCES)}")
+        raise ConfigError(f"synthetic: sentences={sentences!r}; give one of {', '.join(SENTENCES)}")
     facts: dict[str, Any] = {"generator": GENERATOR, "espeakng-loader": espeak_version()}
     facts |= {"seed": seed, "utterances": utterances, "speakers": speakers}
     facts |= _variant(sentences)
@@ -143,7 +145,7 @@ def generate(
     try:
         facts["takes"] = _write(draft, seed, utterances, speakers, sentences)
         (draft / "corpus.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
-        draft.chmod(0o755)  # a temporary folder is private; a corpus may be shared
+        draft.chmod(0o755)  # a temporary folder is private, but a corpus may be shared
         try:
             draft.rename(root)
         except OSError:
@@ -163,15 +165,16 @@ def ensure_synthetic(
     speakers: int = 12,
     sentences: str = "acted",
 ) -> Path:
-    """The folder of the corpus in a cache, generated on first use; see :func:`generate`.
+    """Return the folder of the corpus in a cache; it is generated on first use.
 
-    Options, version of the generator and version of espeak-ng are in the folder's name.
+    The folder's name has the options and the versions of the generator and of espeak-ng. See
+    :func:`generate`.
 
     Args:
-        cache: folder for it.
-        seed: of everything random, 0 or more.
-        utterances: per speaker and emotion.
-        speakers: half of them female.
+        cache: the folder of the cache.
+        seed: seed of all random numbers, 0 or more.
+        utterances: number per speaker and emotion.
+        speakers: number of speakers; half of them are female.
         sentences: ``acted`` or ``talk``.
     """
     variant = _variant(sentences)
@@ -184,12 +187,12 @@ def ensure_synthetic(
             stacklevel=2,
         )
         with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=cache) as bin:
-            root.rename(Path(bin, "old"))  # at once: another process may look
+            root.rename(Path(bin, "old"))  # atomic, because another process may read it
     return generate(root, seed=seed, utterances=utterances, speakers=speakers, sentences=sentences)
 
 
 def _damage(root: Path) -> str:
-    """What is wrong with a corpus of the cache; empty = nothing."""
+    """Return the fault of a corpus in the cache; "" if it has none."""
     try:
         takes = json.loads((root / "corpus.json").read_bytes())["takes"]
         audio = [root / take["audio"] for take in takes]
@@ -200,14 +203,17 @@ def _damage(root: Path) -> str:
 
 
 def _variant(sentences: str) -> dict[str, str]:
-    """What ``corpus.json`` says of it; nothing of the first, which is older than the other."""
+    """Return what ``corpus.json`` says about the sentences.
+
+    It is empty for the acted corpus, which is older than the other one.
+    """
     return {} if sentences == "acted" else {"sentences": sentences}
 
 
 def _write(
     folder: Path, seed: int, utterances: int, speakers: int, sentences: str
 ) -> list[dict[str, Any]]:
-    """Speak all takes into a folder, and list them."""
+    """Speak all takes into a folder, and return their list."""
     person, said = SENTENCES[sentences]
     done = []
     with Espeak() as espeak:
@@ -221,14 +227,17 @@ def _write(
 
 
 def _flac(samples: NDArray[np.int16]) -> bytes:
-    """Encoded in memory: into a file, libsndfile waits for the disk at every close."""
+    """Encode samples in memory.
+
+    If libsndfile writes to a file, it waits for the disk at every close.
+    """
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 
 def _holds(root: Path, facts: dict[str, Any]) -> bool:
-    """Whether a folder holds the corpus of these options and versions."""
+    """Return whether a folder holds the corpus of these options and versions."""
     try:
         found = json.loads((root / "corpus.json").read_text("utf-8"))
     except (OSError, ValueError):

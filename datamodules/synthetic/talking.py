@@ -1,13 +1,13 @@
-"""What is said in the embedded corpus of talk, which nobody has labelled, and how it is spoken.
+"""The script of the embedded corpus of unlabelled talk: what is said, and how.
 
-The voices act as in ``acting.py``; the speakers are others. What they say tells something about
-how they feel, as in conversation: a quarter of the utterances are neutrally worded whatever the
-voice acts; of the others, two of three fit the voice's emotion and one fits another's. So a reader
-who understands every sentence is right about the voice in two of three sentences that are worded
-as an emotion, and in three of ten that are worded as neutral. All shares are our choice.
+The voices act as in ``acting.py``, but the speakers are others. Their words tell something about
+their emotion, as in conversation. A quarter of the utterances have neutral words, whatever the
+voice acts. Of the others, two of three fit the emotion of the voice, and one fits another emotion.
+So a reader who understands every sentence is right about the voice in two of three sentences that
+are worded as an emotion, and in three of ten that are worded as neutral. All shares are our choice.
 
-Sentences are put together of parts, several hundred in all, 4 to 10 words each; no speaker says
-one twice before having said all of its wording.
+Sentences are built from several hundred parts and have 4 to 10 words. No speaker repeats a sentence
+before having said all sentences of its wording.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .acting import EMOTIONS, Speaker, Take, delivery, style_of, voice
 
 NEUTRAL_SHARE, FITTING_SHARE = 1 / 4, 2 / 3
 
-# of each emotion: templates; of a template: alternatives for each place, joined by spaces
+# for each emotion its templates; a template has alternatives for each place, joined by spaces
 _PARTS: dict[str, tuple[tuple[tuple[str, ...], ...], ...]] = {
     "angry": (
         (
@@ -194,7 +194,7 @@ _PARTS: dict[str, tuple[tuple[tuple[str, ...], ...], ...]] = {
     ),
 }
 
-# emotion of the words to all sentences of it
+# maps the emotion of the words to all its sentences
 SENTENCES = {
     emotion: tuple(" ".join(places) + "." for t in templates for places in product(*t))
     for emotion, templates in _PARTS.items()
@@ -203,20 +203,20 @@ SENTENCES = {
 
 @dataclass(frozen=True)
 class Saying(Take):
-    """A take of which is known what emotion its words were made for."""
+    """A take with the emotion that its words were written for."""
 
     worded: str
 
 
 def talker(seed: int, index: int) -> Speaker:
-    """The speaker of this number, who is none of the acted corpus' of any seed."""
+    """Return the speaker with this number, who is not in the acted corpus of any seed."""
     return voice(np.random.default_rng([seed, 3, index]), index, prefix="t")
 
 
 def sayings(who: Speaker, *, seed: int, index: int, utterances: int) -> Iterator[Saying]:
-    """What a speaker says: every emotion once in each of ``utterances`` rounds, in random order.
+    """Yield what a speaker says: each of ``utterances`` rounds has every emotion once, shuffled.
 
-    The first rounds are the same whatever ``utterances`` is. Ids count on and name no emotion.
+    The first rounds do not depend on ``utterances``. Ids are numbers and do not name the emotion.
     """
     acted = [
         style_of(who, np.random.default_rng([seed, 4, index, number]))
@@ -245,7 +245,7 @@ def sayings(who: Speaker, *, seed: int, index: int, utterances: int) -> Iterator
 
 
 def _wording(rng: np.random.Generator, label: str) -> str:
-    """Which emotion the words shall fit."""
+    """Return the emotion that the words should fit."""
     if rng.random() < NEUTRAL_SHARE:
         return "neutral"
     if rng.random() < FITTING_SHARE:

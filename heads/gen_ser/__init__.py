@@ -1,4 +1,4 @@
-"""Gen-SER: an utterance is carried to the code of its emotion."""
+"""Gen-SER: emotion recognition as transport of an utterance to the code of its emotion."""
 
 from __future__ import annotations
 

@@ -1,7 +1,11 @@
-"""Codes of the classes: what Gen-SER transports an utterance to, and how far apart they are.
+"""Codes of the classes, the vectors to which Gen-SER transports an utterance.
 
-"Sinusoidal taxonomy encoding" is from the abstract of Gen-SER (arXiv 2601.20573); positions,
-spacing and base are our choice, and so are the other kinds, which are ablations. Every code of
+The first part builds codes (:func:`build_codes`) and measures how similar they are.
+:class:`LearnedCodes` are codes that are learned first and then fixed. :func:`similarity` turns a
+generated code into scores of the classes. :func:`wider_codes` adds codes for new classes.
+
+"Sinusoidal taxonomy encoding" is from the abstract of Gen-SER (arXiv 2601.20573). Positions,
+spacing and base are our choice. So are the other kinds of codes, which are ablations. Every code of
 every kind has the norm ``sqrt(d / 2)``.
 """
 
@@ -23,7 +27,7 @@ from ..losses import cross_entropy
 CodeName = Literal["sinusoidal", "one_hot", "orthogonal", "learned"]
 Order = list[str] | list[float] | int | None
 
-ALIKE = 0.5  # cosine of two codes from which on the decision suffers
+ALIKE = 0.5  # from this cosine of two codes on, the decision gets worse
 
 
 def sinusoidal_codes(
@@ -33,13 +37,13 @@ def sinusoidal_codes(
     base: float = 10000.0,
     order: Sequence[float] | None = None,
 ) -> Tensor:
-    """Codes of the classes: sinusoidal position encodings, far enough apart to be told apart.
+    """Return codes of the classes: sinusoidal position encodings that are far enough apart.
 
     ``PE(p)[2i] = sin(p w_i)``, ``PE(p)[2i + 1] = cos(p w_i)``, ``w_i = base^(-2i / dim)`` at the
-    position ``p_c = spacing * order[c]``. Every code has the norm ``sqrt(dim / 2)``. "Sinusoidal
-    taxonomy encoding" is the abstract's (arXiv 2601.20573); the formula is that of Vaswani et al.
-    (2017), and positions and spacing are our choice. Neighbours at spacing 1 have a cosine of
-    0.97, and then the classes at the ends of the list are hardly ever decided for
+    position ``p_c = spacing * order[c]``. Every code has the norm ``sqrt(dim / 2)``. The name
+    "sinusoidal taxonomy encoding" is from the abstract (arXiv 2601.20573), the formula from
+    Vaswani et al. (2017). Positions and spacing are our choice. At spacing 1 neighbours have a
+    cosine of 0.97, and the head almost never decides for the classes at the ends of the list
     (:func:`decision_flips`).
 
     Args:
@@ -53,14 +57,16 @@ def sinusoidal_codes(
         ``[C, dim]`` float32.
 
     Raises:
-        ValueError: for an odd width or an order of the wrong length.
+        ValueError: if the width is odd, or the order has another length than the classes.
     """
     if dim % 2 or dim < 2:
         raise ValueError(f"a sinusoidal code pairs sine and cosine: dim={dim} must be even")
     places = list(range(n_classes)) if order is None else list(order)
     if len(places) != n_classes:
-        raise ValueError(f"order has {len(places)} positions for {n_classes} classes")
-    # float64: at position 7000 a float32 angle would already be wrong in the fourth digit
+        raise ValueError(
+            f"order has {len(places)} positions for {n_classes} classes; give one per class"
+        )
+    # float64: at position 7000 the fourth digit of a float32 angle is already wrong
     omega = base ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
     angle = spacing * torch.tensor(places, dtype=torch.float64).unsqueeze(1) * omega
     codes: Tensor = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).float()
@@ -68,10 +74,10 @@ def sinusoidal_codes(
 
 
 def orthogonal_codes(n_classes: int, dim: int, seed: int = 0) -> Tensor:
-    """``[C, dim]`` random directions at right angles, of norm ``sqrt(dim / 2)``.
+    """Return ``[C, dim]`` random directions at right angles, of norm ``sqrt(dim / 2)``.
 
-    The same for every seed of a run (a draw of its own): codes are part of the method, not of the
-    repetition.
+    They do not depend on the seed of a run, because codes are part of the method. ``seed`` sets
+    their own random numbers.
     """
     g = torch.Generator().manual_seed(seed)
     q, _ = torch.linalg.qr(torch.randn(dim, n_classes, generator=g, dtype=torch.float64))
@@ -80,16 +86,16 @@ def orthogonal_codes(n_classes: int, dim: int, seed: int = 0) -> Tensor:
 
 
 def positions(taxonomy: Taxonomy, order: Order) -> list[float]:
-    """Position of each class, in units of the spacing.
+    """Return the position of each class, in units of the spacing.
 
     Args:
         taxonomy: the classes.
-        order: None: as in the taxonomy. Class names: the first is at position 0, and so on.
-            Numbers: one position per class of the taxonomy. An integer: the seed of a random
-            permutation, which is how a permutation is written for any taxonomy.
+        order: None: the order of the taxonomy. Class names: the first is at position 0, and so
+            on. Numbers: one position per class of the taxonomy. An integer: the seed of a random
+            permutation; this works for any taxonomy.
 
     Raises:
-        ConfigError: where names or numbers do not fit the taxonomy.
+        ConfigError: if names or numbers do not fit the taxonomy.
     """
     n, names = len(taxonomy), taxonomy.classes
     if order is None:
@@ -110,7 +116,7 @@ def positions(taxonomy: Taxonomy, order: Order) -> list[float]:
     if len(order) != n or len(set(order)) != n:
         raise ConfigError(
             f"order has {len(order)} positions, {len(set(order))} of them different, for {n} "
-            f"classes; give a position of its own to each of {', '.join(names)}"
+            f"classes; give each of {', '.join(names)} its own position"
         )
     return [float(p) for p in order]
 
@@ -124,10 +130,10 @@ def build_codes(
     base: float = 10000.0,
     order: Order = None,
 ) -> Tensor:
-    """``[C, d]`` float32 codes of a configuration; learned ones as they start, orthogonal.
+    """Return the ``[C, d]`` float32 codes of a configuration; learned ones start orthogonal.
 
     Raises:
-        ConfigError: for values that make no codes.
+        ConfigError: if these values cannot give codes.
     """
     if code_dim < 2 or code_dim % 2 or spacing <= 0 or base <= 1:
         raise ConfigError(
@@ -144,7 +150,7 @@ def build_codes(
         )
     if code_dim < n:
         raise ConfigError(
-            f"code_dim={code_dim} has no room for {n} codes at right angles (codes={codes}); "
+            f"code_dim={code_dim} is too small for {n} codes at right angles (codes={codes}); "
             f"set code_dim to at least {n + n % 2}"
         )
     if codes == "one_hot":
@@ -153,16 +159,16 @@ def build_codes(
 
 
 def gram(codes: Tensor) -> Tensor:
-    """``[C, C]`` cosines between the codes ``[C, d]``."""
+    """Return the ``[C, C]`` cosines between the codes ``[C, d]``."""
     unit = torch.nn.functional.normalize(codes.double(), dim=-1)
     return (unit @ unit.T).float()
 
 
 def condition(codes: Tensor) -> float:
-    """Condition number of the Gram matrix: 1 for codes at right angles, infinite for equal ones.
+    """Return the condition number of the Gram matrix: 1 for orthogonal codes, infinite for equal.
 
-    The squared ratio of the extreme singular values of the unit codes, in float64. It is by what
-    an error of the generated code may grow where a decision is corrected by the inverse.
+    It is the squared ratio of the largest to the smallest singular value of the unit codes, in
+    float64. If a decision uses the inverse, an error of the generated code may grow by this factor.
     """
     unit = torch.nn.functional.normalize(codes.double(), dim=-1)
     values = torch.linalg.svdvals(unit)
@@ -171,7 +177,7 @@ def condition(codes: Tensor) -> float:
 
 
 def dual(codes: Tensor) -> Tensor:
-    """``G^-1 E``: what reads the shares ``p`` out of a mixture ``sum_c p_c e_c`` of the codes.
+    """Return ``G^-1 E``, which reads the shares ``p`` from a mixture ``sum_c p_c e_c``.
 
     Args:
         codes: ``E [C, d]``, linearly independent; ``G = E E^T``.
@@ -184,23 +190,23 @@ def dual(codes: Tensor) -> Tensor:
 
 
 def decision_flips(codes: Tensor, draws: int = 20_000, seed: int = 0) -> float:
-    """How often the nearest code to the expected code is not that of the likeliest class.
+    """Return how often the code nearest to the expected code is not that of the likeliest class.
 
-    A network trained by squared error predicts at best the posterior mean ``sum_c p_c e_c``, so
-    the decision by similarity is ``argmax_c (G p)_c`` with the Gram matrix ``G``: right for every
-    ``p`` only if all codes are equally far apart. Derived; measured here on posteriors drawn from
-    a symmetric Dirichlet(1/2), our choice.
+    A network trained by squared error predicts at best the posterior mean ``sum_c p_c e_c``. The
+    decision by similarity is then ``argmax_c (G p)_c`` with the Gram matrix ``G``. It is right for
+    every ``p`` only if all codes are equally far apart (derived). This function measures it on
+    posteriors drawn from a symmetric Dirichlet(1/2), our choice.
 
     Args:
         codes: ``[C, d]``, of equal norm.
         draws: number of posteriors.
-        seed: of the draws; torch's global random numbers are not used.
+        seed: seed of the draws; torch's global random numbers are not used.
 
     Returns:
         Share in 0..1.
     """
     g = torch.Generator().manual_seed(seed)
-    # a Gamma(1/2) variable is half a squared normal one, and normalised Gammas are Dirichlet
+    # half a squared normal variable is Gamma(1/2), and normalised Gammas are Dirichlet
     p = torch.randn(draws, len(codes), generator=g).square()
     p = p / p.sum(-1, keepdim=True)
     flipped = (p @ gram(codes).cpu()).argmax(-1) != p.argmax(-1)
@@ -208,29 +214,29 @@ def decision_flips(codes: Tensor, draws: int = 20_000, seed: int = 0) -> float:
 
 
 def most_alike(codes: Tensor) -> tuple[int, int, float]:
-    """The two classes whose codes have the largest cosine, and this cosine."""
+    """Return the two classes whose codes have the largest cosine, and this cosine."""
     g = gram(codes).cpu().fill_diagonal_(-2.0)
     first, second = divmod(int(g.argmax()), len(g))
     return first, second, g[first, second].item()
 
 
 def warn_of_alike(codes: Tensor, taxonomy: Taxonomy, spacing: float, *, stacklevel: int) -> None:
-    """Warn, with numbers, where two codes are too alike for a decision by similarity."""
+    """Warn, with numbers, if two codes are too similar for a decision by similarity."""
     first, second, cosine = most_alike(codes)
     if cosine <= ALIKE:
         return
     a, b = taxonomy.classes[first], taxonomy.classes[second]
     warnings.warn(
         f"codes of '{a}' and '{b}' have a cosine of {cosine:.2f} at spacing={spacing:g}; of random "
-        f"posteriors over these {len(taxonomy)} classes {decision_flips(codes):.0%} are decided "
-        "for a class that is not the likeliest; raise spacing (1000 gives neighbours about 0.16), "
-        "or decide with decision=gram",
+        f"posteriors over these {len(taxonomy)} classes {decision_flips(codes):.0%} lead to a "
+        "class that is not the likeliest; raise spacing (at 1000 neighbours have about 0.16), or "
+        "set decision=gram",
         stacklevel=stacklevel + 1,
     )
 
 
 def explain_codes(codes: Tensor, taxonomy: Taxonomy) -> list[str]:
-    """Lines for people: cosines of the codes, their condition, what they do to a decision."""
+    """Return lines for people: the cosines of the codes, their condition, and the effect."""
     first, second, cosine = most_alike(codes)
     names, width = taxonomy.classes, max(map(len, taxonomy.classes))
     rows = zip(names, gram(codes).tolist(), strict=True)
@@ -243,24 +249,23 @@ def explain_codes(codes: Tensor, taxonomy: Taxonomy) -> list[str]:
     ]
 
 
-# ---- Codes of the classes that are learned first, and then stay.
+# -- codes that are learned first and then fixed -------------------------------------------------
 
 
 class LearnedCodes(nn.Module):
-    """Prototypes that learn for a number of training batches, and are the codes thereafter.
+    """Prototypes that are learned for a number of training batches and then are fixed codes.
 
-    While they learn, the cross-entropy of their cosines with ``x_1`` (over 0.2, as in the decision)
-    is added to the loss, and their directions, without gradient, are the codes: both ends of the
-    path move, and the cross-entropy keeps them from moving together. Then the codes stay as they
-    are. Everything that decides when that is lies in buffers, so that a run resumes exactly. Our
-    choice.
+    While they learn, the loss includes the cross-entropy of their cosines with ``x_1`` (divided
+    by 0.2, as in the decision). Their directions, without gradient, are the codes. So both ends
+    of the path move, and the cross-entropy prevents a collapse into each other. Afterwards the
+    codes are fixed. The buffers hold the number of batches, so a run resumes exactly. Our choice.
 
     Args:
         start: ``[C, d]`` codes to begin with.
-        steps: training batches after which they stay.
+        steps: number of training batches in which they learn.
 
     Attributes:
-        prototypes: ``[C, d]``, of which only the directions matter.
+        prototypes: ``[C, d]``; only their directions matter.
         seen: training batches so far.
     """
 
@@ -273,7 +278,7 @@ class LearnedCodes(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
     def advance(self) -> Tensor | None:
-        """Begin a training batch: ``[C, d]`` codes, or None once they stay as they are."""
+        """Begin a training batch; return the ``[C, d]`` codes, or None if they are fixed."""
         learning = bool(self.seen < self.steps)
         self.seen += 1
         if not learning:
@@ -282,46 +287,49 @@ class LearnedCodes(nn.Module):
         return radius * nn.functional.normalize(self.prototypes.detach().float(), dim=-1)
 
     def widen(self, codes: Tensor) -> None:
-        """Go on with ``codes [C', d]``, whose first are those of now; from here on they stay."""
+        """Take over ``codes [C', d]``, which begin with the current ones, and fix them."""
         new = codes[len(self.prototypes) :].to(self.prototypes)
         self.prototypes = nn.Parameter(torch.cat([self.prototypes.detach(), new]))
         self.seen.clamp_(min=self.steps)
 
     def loss(self, x_1: Tensor, targets: Targets) -> Tensor:
-        """Scalar to add to the loss for ``x_1 [B, d]``; afterwards zero, still reaching them."""
+        """Return the scalar to add to the loss for ``x_1 [B, d]``.
+
+        0, but differentiable, once fixed.
+        """
         cosine = similarity("cosine", x_1, self.prototypes)
         learning = (self.seen <= self.steps).to(cosine.dtype)
         return learning * targets.average(cross_entropy(cosine, targets.probs))
 
 
-# ---- From a generated code to a score per class.
+# -- decision: from a generated code to a score per class ----------------------------------------
 
 DecisionName = Literal["cosine", "gram", "nearest"]
 
-TEMPERATURE = 0.2  # of the similarities; where calibration matters, a run fits its own on top
+TEMPERATURE = 0.2  # divides the similarities; for calibration, a run fits a second one on top
 
 
 def similarity(decision: DecisionName, generated: Tensor, codes: Tensor) -> Tensor:
-    """Scores of the classes, ``[B, C]`` float32.
+    """Return the scores of the classes, ``[B, C]`` float32.
 
     - ``cosine``: ``cos(x, e_c) / 0.2``. "Similarity" is the abstract's word (arXiv 2601.20573).
-    - ``nearest``: ``-||x - e_c||^2 / (2 r^2) / 0.2`` with the norm r of the codes. All codes have
-      it, so this ranks as cosine and dot product do, and where x has it too, it differs from the
-      cosine by a constant: only the probabilities of short and long x differ.
+    - ``nearest``: ``-||x - e_c||^2 / (2 r^2) / 0.2`` with the norm r, which all codes have. It
+      ranks the classes as cosine and dot product do. Only the probabilities differ, if the norm
+      of x is not r.
     - ``gram``: ``p_c / 0.2`` with the shares ``p = G^-1 E x`` of the codes in x. A network trained
-      by squared error gives ``sum_c p(c | x) e_c`` at best; this is its inverse, and decides for
-      the likeliest class however alike the codes are. Errors of x grow with the condition of G.
+      by squared error gives ``sum_c p(c | x) e_c`` at best. This inverts it, and decides for the
+      likeliest class even if codes are similar. Errors of x grow with the condition of G.
 
-    All scales are our choice; a run's fitted temperature is on top.
+    All scales are our choice. A run may fit a temperature on top.
 
     Args:
         decision: one of the above.
         generated: ``x [B, d]``.
-        codes: ``E [C, d]``; for ``gram`` what :func:`serzoo.heads.gen_ser.codes.dual` makes of it.
+        codes: ``E [C, d]``; for ``gram`` the result of :func:`serzoo.heads.gen_ser.codes.dual`.
     """
     x, e = generated.float(), codes.float()
     if decision == "gram":
-        # differences of large numbers where codes are alike: not in half precision
+        # similar codes give small differences of large numbers: not in half precision
         with torch.autocast(x.device.type, enabled=False):
             return (x @ e.T) / TEMPERATURE
     if decision == "nearest":
@@ -342,23 +350,23 @@ def wider_codes(
     base: float,
     order: Order,
 ) -> Tensor:
-    """``[C, d]`` codes to ``[n, d]``: the old ones to the bit, and a code for each further class.
+    """Extend ``[C, d]`` codes to ``[n, d]``; the old codes stay exactly the same.
 
-    Sinusoidal: at the positions behind the last one. One-hot: the next unit vectors. Orthogonal
-    and learned: directions at right angles to all old codes and to each other. All of the norm
-    that codes have.
+    New sinusoidal codes are at the positions after the last one. New one-hot codes are the next
+    unit vectors. New orthogonal and learned codes are at right angles to all old codes and to
+    each other. All have the norm ``sqrt(d / 2)``.
 
     Args:
         old: the codes of the trained classes.
         trained: these classes.
-        n: classes thereafter.
-        codes: the kind of the old ones; this and the rest as for :func:`.codes.build_codes`.
-        spacing: of sinusoidal positions.
-        base: of sinusoidal wavelengths.
-        order: of the old classes along the positions.
+        n: number of classes after this call.
+        codes: the kind of the old codes; this and the rest as for :func:`.codes.build_codes`.
+        spacing: spacing of sinusoidal positions.
+        base: base of sinusoidal wavelengths.
+        order: order of the old classes along the positions.
 
     Raises:
-        ConfigError: when the codes are too narrow for so many directions.
+        ConfigError: if the codes are too narrow for so many directions.
     """
     C, d = old.shape
     if codes == "sinusoidal":
@@ -366,7 +374,7 @@ def wider_codes(
         new = sinusoidal_codes(n - C, d, spacing, base, [last + 1 + i for i in range(n - C)])
     elif d < n:
         raise ConfigError(
-            f"codes of width {d} have no room for {n} classes at right angles (codes={codes}); "
+            f"codes of width {d} are too small for {n} classes at right angles (codes={codes}); "
             f"train with head.code_dim={n + n % 2} or more, or give a taxonomy of fewer new classes"
         )
     elif codes == "one_hot":

@@ -1,10 +1,10 @@
-"""Gen-SER: an utterance is transported to the code of its emotion.
+"""The Gen-SER head: it transports an utterance to the code of its emotion.
 
-After "When the generative model meets speech emotion recognition" (arXiv 2601.20573), of which the
-abstract was available to us: emotion recognition as transport of an initial to a terminal
-distribution, labels placed in a continuous space by sinusoidal taxonomy encoding, a generative
-model trained by target matching, decision by similarity to the codes of the classes. Network,
-constants, conditioning and sampler are not stated there and chosen here.
+After "When the generative model meets speech emotion recognition" (arXiv 2601.20573). Only its
+abstract was available to us. It describes emotion recognition as transport of an initial to a
+terminal distribution. Sinusoidal taxonomy encoding places the labels in a continuous space. Target
+matching trains the generative model. The decision is by similarity to the codes of the classes. The
+abstract does not state network, constants, conditioning and sampler; these are our choice.
 """
 
 from __future__ import annotations
@@ -39,66 +39,69 @@ from .networks import NetworkName, build_network
 from .path import MeanName, Path, Sampler, SamplerName, VarianceName
 from .state import FrameState, StateName, UtteranceState, masked_mean
 
-TIME_EPSILON = 0.01  # t is drawn from (0.01, 0.99); the ends are not noisy
+TIME_EPSILON = 0.01  # t is drawn from (0.01, 0.99), because the ends have no noise
 KEYS_OF_CODES = ("codes", "code_dim", "spacing", "base", "order")
 
 
 class GenSERHead(Head):
     """Target matching along a noisy path from the utterance to the code of its class.
 
-    The path is ``x_t = (1 - b_t) x_0 + b_t x_1 + sigma_t z`` (:class:`.path.Path`)
-    between the code ``x_0`` and the utterance ``x_1``, and :class:`.path.Sampler`
-    goes along it. Target matching predicts its end directly::
+    The path from the utterance ``x_1`` to the code ``x_0`` is ``x_t = (1 - b_t) x_0 + b_t x_1 +
+    sigma_t z`` (:class:`.path.Path`). :class:`.path.Sampler` follows it. Target matching predicts
+    its end directly::
 
         L = w E ||f(x_1, x_1, 1) - x_0||^2 + (1 - w) E_{t, z} ||f(x_t, x_1, t) - x_0||^2
 
-    with t in (0.01, 0.99). That the target is the signal itself, without the stochastic part of
-    score or flow matching, is from the abstracts (arXiv 2509.07521, 2601.20573). The first term is
-    our choice: every sampler starts at t = 1, and a single-step one ends there, yet uniform times
-    almost never visit it. With ``source_share=1`` the head is the control ``regress_codes``, with
-    0 it is target matching alone. ``objective`` asks the network for the velocity of the flow or
-    the noise (score matching, weighted by the variance) instead, in the second term; the first is
-    always that of the code which its answer stands for. Neither velocity nor noise exist at t = 1:
-    the first term and the sampler then take ``x_1`` for the state at t = 0.99.
+    with t in (0.01, 0.99). The target is the signal itself, without the stochastic part of score
+    or flow matching; this is from the abstracts (arXiv 2509.07521, 2601.20573). The first term is
+    our choice: every sampler starts at t = 1, and a single-step one ends there, but uniform times
+    almost never visit t = 1. With ``source_share=1`` the head is the control ``regress_codes``;
+    with 0 it is target matching alone.
 
-    ``x_1`` is layer-normalised without learned scale after a learned projection, so that the two
-    ends of the path cannot collapse into each other by shrinking, and has the root mean square of
-    the codes, ``1 / sqrt(2)``. With frames as state, every frame is transported to the code, and
-    the mean of the generated frames decides. Averaged weights are the trainer's (``optim.ema``).
+    With ``objective`` the network predicts the velocity of the flow or the noise (score matching,
+    weighted by the variance) in the second term. The first term always compares codes, so the
+    prediction is first converted to a code. Neither velocity nor noise exist at t = 1: the first
+    term and the sampler then use ``x_1`` as the state at t = 0.99.
+
+    ``x_1`` is a learned projection of the utterance, layer-normalised without learned scale, so
+    the two ends of the path cannot collapse into each other. Its root mean square is that of the
+    codes, ``1 / sqrt(2)``. With ``state=frames`` every frame is transported to the code, and the
+    mean of the generated frames decides. The trainer can average weights (``optim.ema``).
 
     Args:
         dim: ``D``, width of the frames.
         taxonomy: the classes.
         pooling: how frames become one vector: ``mean``, ``stats``, ``attentive``.
         state: what is transported: the pooled ``utterance``, or its ``frames`` (pooling unused).
-        standardise: pooled values (or frames) by the mean and variance of the training data, in
-            place of a layer normalisation.
-        projection: a learned linear layer to ``code_dim``; false: both widths must be the same.
+        standardise: standardise pooled values (or frames) by the mean and variance of the
+            training data, instead of a layer normalisation.
+        projection: a learned linear layer to ``code_dim``; if false, both widths must be equal.
         codes: ``sinusoidal``, ``one_hot``, ``orthogonal`` (random), ``learned``.
         code_dim: width of the codes, even.
-        spacing: of neighbouring classes' positions; below about 100 classes at the ends suffer.
+        spacing: distance between positions of neighbouring classes; below about 100, classes at
+            the ends get worse.
         base: ratio of the longest to the shortest wavelength of sinusoidal codes.
-        order: of the classes along the positions: null as in the taxonomy, a list of class names,
-            a list of positions, or the seed of a random permutation.
-        code_steps: training batches after which learned codes are frozen.
-        objective: what the network predicts: ``target``, ``flow``, ``score``; ``ce`` is the
-            control: the same network at t = 1 with a linear readout and cross-entropy, for which
-            codes, path and sampler are unused.
-        mean: of the path: ``logistic``, ``linear``, ``cosine``.
+        order: order of the classes along the positions: null for that of the taxonomy, a list of
+            class names, a list of positions, or the seed of a random permutation.
+        code_steps: training batches after which learned codes are fixed.
+        objective: what the network predicts: ``target``, ``flow``, ``score``. ``ce`` is a
+            control: the same network at t = 1 with a linear readout and cross-entropy; it does
+            not use codes, path and sampler.
+        mean: mean of the path: ``logistic``, ``linear``, ``cosine``.
         steepness: k of the logistic mean, > 0.
-        variance: of the path: ``bridge``, ``constant``, ``zero``.
+        variance: variance of the path: ``bridge``, ``constant``, ``zero``.
         sigma_max: scale of the noise, in units of the codes' elements (RMS 0.71).
         times: how t is drawn: ``uniform``, or ``logit_normal`` (more in the middle).
-        draws: times and noises drawn per utterance and training step.
+        draws: number of times and noises drawn per utterance and training step.
         source_share: w above, 0 to 1.
         sampler: ``ode`` or ``sde``.
-        steps: of the sampler; 1 is a single evaluation of the network.
-        noise_draws: samples whose codes are averaged; 0: ``ode`` without noise.
+        steps: steps of the sampler; 1 is a single evaluation of the network.
+        noise_draws: number of samples whose codes are averaged; 0 is ``ode`` without noise.
         decision: ``cosine``, ``gram``, ``nearest`` (:func:`serzoo.heads.gen_ser.codes.similarity`).
-        network: ``mlp`` (of frames, each by itself), ``transformer`` (over frames).
-        width: of the network's hidden layers.
+        network: ``mlp`` (frame by frame), ``transformer`` (attends over frames).
+        width: width of the network's hidden layers.
         depth: number of its residual blocks.
-        dropout: share dropped after pooling and inside the blocks, in training.
+        dropout: dropout rate after pooling and inside the blocks, in training.
     """
 
     sizes: ClassVar[Mapping[str, int]] = {"width": 8}
@@ -145,7 +148,7 @@ class GenSERHead(Head):
         self.path = Path(mean, variance, steepness, sigma_max)
         if objective == "score" and not self.path.noisy:
             raise ConfigError(
-                f"objective=score predicts noise, of which variance={variance} with "
+                f"objective=score predicts noise, but variance={variance} with "
                 f"sigma_max={sigma_max:g} has none; choose bridge or constant, or objective=flow"
             )
         if noise_draws < (sampler == "sde") or code_steps < 1:
@@ -155,10 +158,12 @@ class GenSERHead(Head):
             )
         if network == "transformer" and state == "utterance":
             raise ConfigError(
-                "network=transformer attends over frames, and state=utterance has none; set "
+                "network=transformer attends over frames, but state=utterance has none; set "
                 "state=frames, or network=mlp"
             )
-        self.objective, self.times, self.decision = objective, times, decision
+        self.objective = objective
+        self.times = times
+        self.decision = decision
         self.draws, self.source_share = draws, source_share
         self.by_frames = state == "frames"
         self.coding: Any = {"codes": codes, "spacing": spacing, "base": base, "order": order}
@@ -173,7 +178,7 @@ class GenSERHead(Head):
                 f"projection=false with code_dim={code_dim}: the vectors to be transported are "
                 f"{self.embed.width} wide; set code_dim={self.embed.width}, or projection=true"
             )
-        # by statistics of the data, the root mean square over the data is 1 without more
+        # statistics of the data already give a root mean square of 1 over the data
         self.normalised = projection or not standardise
         self.project = nn.Linear(self.embed.width, code_dim) if projection else nn.Identity()
         self.network = build_network(network, code_dim, width, depth, dropout)
@@ -193,7 +198,7 @@ class GenSERHead(Head):
 
     @classmethod
     def explain(cls, taxonomy: Taxonomy, options: Mapping[str, Any]) -> list[str]:
-        """The codes of a configuration: their Gram matrix and its condition."""
+        """Return lines about the codes of a configuration: their Gram matrix and its condition."""
         if options.get("objective") == "ce":
             return []
         if options.get("codes") == "learned":
@@ -204,9 +209,11 @@ class GenSERHead(Head):
     # -- the two ends of the path --------------------------------------------------------------
 
     def source(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
-        """``x_1``, ``[B, d]`` or ``[B, T, d]`` float32 of root mean square ``1 / sqrt(2)``.
+        """Return ``x_1``, ``[B, d]`` or ``[B, T, d]`` float32.
 
-        ``labelled [B]`` says whose values join the statistics of the data, in training.
+        Its root mean square is ``1 / sqrt(2)``.
+
+        ``labelled [B]`` says which utterances update the statistics of the data, in training.
         """
         x: Tensor = self.project(self.embed(frames, labelled)).float()
         if self.normalised:
@@ -214,10 +221,11 @@ class GenSERHead(Head):
         return x * math.sqrt(0.5)
 
     def end(self, targets: Targets) -> Tensor:
-        """``x_0``, ``[B, d]``: the code of the class, the expected code under a soft label.
+        """Return ``x_0``, ``[B, d]``: the code of the class, or the expected code of a soft label.
 
-        Under squared error the expected code and a drawn one have the same best prediction; the
-        expected one has less noise. Zero for an unlabelled utterance, which has no weight.
+        Under squared error the expected code and a drawn code have the same best prediction; the
+        expected one has less noise. The result is zero for an unlabelled utterance, which has no
+        weight.
         """
         p = targets.probs
         mean: Tensor = (p / p.sum(-1, keepdim=True).clamp_min(1e-6)) @ self.get_buffer("codes")
@@ -227,7 +235,10 @@ class GenSERHead(Head):
 
     @property
     def start(self) -> float:
-        """Where the sampler starts: neither velocity nor noise exist at t = 1."""
+        """The time at which the sampler starts.
+
+        Below 1 for velocity and noise, which do not exist at 1.
+        """
         return 1.0 if self.objective in ("target", "ce") else 1 - TIME_EPSILON
 
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
@@ -263,11 +274,14 @@ class GenSERHead(Head):
 
     @staticmethod
     def error(given: Tensor, wanted: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``2 / d ||given - wanted||^2``, averaged over frames: zero for a code costs 1."""
+        """Return ``2 / d ||given - wanted||^2``, averaged over frames.
+
+        A prediction of zero has error 1.
+        """
         return 2 * masked_mean((given - wanted).square(), mask).mean(-1)
 
     def _states(self, x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
-        """States ``[M, B, ...]`` and times ``[M, B]``: drawn on the path and, last, the source."""
+        """Return states ``[M, B, ...]`` and times ``[M, B]``; the last state is the source."""
         last = x_1.new_full((1, len(x_1)), self.start)
         if self.source_share == 1:
             return x_1.unsqueeze(0), last
@@ -283,13 +297,16 @@ class GenSERHead(Head):
     # -- sampling and decision -----------------------------------------------------------------
 
     def at_source(self, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``f(x_1, x_1, t)`` where the sampler starts."""
+        """Return ``f(x_1, x_1, t)`` at the time t at which the sampler starts."""
         t = x_1.new_full((len(x_1),), self.start)
         given: Tensor = self.network(x_1, x_1, t, mask)
         return given
 
     def estimate(self, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Utterances ``x_1`` (with a mask: of frames) to the generated codes, of the same shape."""
+        """Return the generated codes of ``x_1``, of the same shape.
+
+        With a mask ``x_1`` holds frames.
+        """
         generated: Tensor = self.sampler(self.network, x_1, mask)
         return generated
 

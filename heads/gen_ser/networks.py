@@ -1,4 +1,4 @@
-"""The networks of Gen-SER: state, utterance and time to what the path asks for."""
+"""The networks of Gen-SER: from state, utterance and time to the quantity that the path needs."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ ATTENTION_HEADS = 4
 
 
 def time_layers() -> nn.Sequential:
-    """What follows :func:`time_waves`."""
+    """Return the layers that follow :func:`time_waves`."""
     return nn.Sequential(nn.Linear(64, 64), nn.SiLU())
 
 
 def frequencies() -> Tensor:
-    """``[32]`` frequencies from 1 to 1/1000."""
+    """Return ``[32]`` frequencies from 1 to 1/1000."""
     return torch.exp(-math.log(1000.0) * torch.arange(32) / 32)
 
 
 def time_waves(t: Tensor, omega: Tensor) -> Tensor:
-    """Times ``[...]`` to ``[..., 64]`` sines and cosines of ``100 t`` (our choice)."""
+    """Return ``[..., 64]`` sines and cosines of ``100 t`` for times ``[...]`` (our choice)."""
     angle = 100.0 * t.unsqueeze(-1) * omega
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
 class TransportNetwork(nn.Module):
-    """``f(x_t, x_1, t)``: a residual MLP that knows the time.
+    """``f(x_t, x_1, t)``: a residual MLP with an input for the time.
 
-    ``[x_t; x_1]`` enters a linear layer; each of ``depth`` blocks adds
-    ``W_2 GELU(W_1 (LN(h) (1 + a(t)) + c(t)))``, adaptive layer normalisation by a sinusoidal
-    embedding of t. ``x_1`` conditions every step, as in the predecessor (arXiv 2509.07521);
-    the architecture is our choice. No gate starts at zero: the encoder below may learn from
-    scratch through this network, and needs its gradient from the first step on.
+    ``[x_t; x_1]`` enters a linear layer. Each of ``depth`` blocks then adds
+    ``W_2 GELU(W_1 (LN(h) (1 + a(t)) + c(t)))``, an adaptive layer normalisation by a sinusoidal
+    embedding of t. ``x_1`` conditions every step, as in the predecessor (arXiv 2509.07521); the
+    architecture is our choice. No gate starts at zero, because the encoder may learn from scratch
+    through this network and needs a gradient from the first step on.
 
     Args:
         code_dim: width of ``x_0``, ``x_t`` and ``x_1``.
-        width: of the hidden layers.
+        width: width of the hidden layers.
         depth: number of residual blocks.
-        dropout: inside the blocks, in training.
+        dropout: dropout rate inside the blocks, in training.
     """
 
     def __init__(self, code_dim: int, width: int, depth: int, dropout: float) -> None:
@@ -60,13 +60,13 @@ class TransportNetwork(nn.Module):
         self.register_buffer("omega", frequencies(), persistent=False)
 
     def forward(self, x_t: Tensor, x_1: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
-        """States and utterances ``[..., d]`` to ``[..., d]`` float32.
+        """Return ``[..., d]`` float32 from states and utterances ``[..., d]``.
 
         Args:
             x_t: the states.
             x_1: the utterances, of the same shape.
-            t: times, of the leading axes of ``x_t``: a state of frames has one time.
-            mask: not needed, since every frame is by itself.
+            t: times, with the leading axes of ``x_t``; all frames of a state have one time.
+            mask: not used, because each frame is processed alone.
         """
         time = self.time(over(time_waves(t, self.get_buffer("omega")), x_t, last=1))
         h = self.enter(torch.cat([x_t, x_1], dim=-1))
@@ -80,24 +80,24 @@ class TransportNetwork(nn.Module):
 class TransportTransformer(nn.Module):
     """``f(x_t, x_1, t)`` over frames: :class:`TransportNetwork` with attention before each block.
 
-    Frames of padding are attended to by none. There is no position code: frames of an encoder know
-    their surroundings, and their order matters to no other head's pooling either. Our choice.
+    No frame attends to padding. There is no position code: the frames of an encoder already know
+    their context, and the pooling of other heads ignores their order too. Our choice.
 
     Args:
         code_dim: width of ``x_0``, ``x_t`` and ``x_1``.
-        width: of the hidden layers, a multiple of 4, the number of attention heads.
+        width: width of the hidden layers; a multiple of 4, the number of attention heads.
         depth: number of blocks.
-        dropout: inside the blocks, in training.
+        dropout: dropout rate inside the blocks, in training.
 
     Raises:
-        ConfigError: for a width that the attention heads cannot share.
+        ConfigError: if the width is not a multiple of the number of attention heads.
     """
 
     def __init__(self, code_dim: int, width: int, depth: int, dropout: float) -> None:
         super().__init__()
         if width % ATTENTION_HEADS:
             raise ConfigError(
-                f"width={width} cannot be shared by the {ATTENTION_HEADS} attention heads of "
+                f"width={width} cannot be divided among the {ATTENTION_HEADS} attention heads of "
                 f"network=transformer; choose a multiple of {ATTENTION_HEADS}"
             )
         self.enter = nn.Linear(2 * code_dim, width)
@@ -112,7 +112,7 @@ class TransportTransformer(nn.Module):
         self.register_buffer("omega", frequencies(), persistent=False)
 
     def forward(self, x_t: Tensor, x_1: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
-        """States and utterances ``[..., B, T, d]`` to ``[..., B, T, d]`` float32.
+        """Return ``[..., B, T, d]`` float32 from states and utterances ``[..., B, T, d]``.
 
         Args:
             x_t: the states.
@@ -143,6 +143,6 @@ def _mlp(width: int, dropout: float) -> nn.Sequential:
 def build_network(
     name: NetworkName, code_dim: int, width: int, depth: int, dropout: float
 ) -> nn.Module:
-    """The network of this name."""
+    """Return the network of this name."""
     cls = TransportNetwork if name == "mlp" else TransportTransformer
     return cls(code_dim, width, depth, dropout)

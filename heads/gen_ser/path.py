@@ -1,13 +1,16 @@
-"""The path of Gen-SER between a code and an utterance: mean and noise, pinned at both ends.
-
-Established by the abstracts of Gen-SER (arXiv 2601.20573) and of its predecessor, target matching
-for speech enhancement (arXiv 2509.07521): a logistic mean schedule and a bridge variance schedule.
-Their formulas and constants were not available to us; those below are a reconstruction, our
-choice, as are the other schedules, and no number here is the papers'.
+"""The path of Gen-SER between a code and an utterance, and the sampler that follows it.
 
 Time runs from 1, the utterance ``x_1``, to 0, the code ``x_0`` of its class::
 
-    x_t = mu_t + sigma_t z,    mu_t = (1 - b_t) x_0 + b_t x_1,    z ~ N(0, I)
+    x_t = mu_t + sigma_t z,  mu_t = (1 - b_t) x_0 + b_t x_1,  z ~ N(0, I)
+
+:class:`Path` gives the mean ``mu_t`` and the noise ``sigma_t``, which is 0 at both ends.
+:class:`Sampler` goes from the utterance along the path to a generated code.
+
+The abstracts of Gen-SER (arXiv 2601.20573) and of its predecessor, target matching for speech
+enhancement (arXiv 2509.07521), name a logistic mean schedule and a bridge variance schedule. Their
+formulas and constants were not available to us. The formulas here are a reconstruction and our
+choice, as are the other schedules. No number here is from the papers.
 """
 
 from __future__ import annotations
@@ -23,15 +26,15 @@ MeanName = Literal["logistic", "linear", "cosine"]
 VarianceName = Literal["bridge", "constant", "zero"]
 ObjectiveName = Literal["target", "flow", "score"]
 
-TAPER = 0.05  # within this distance of an end, constant noise falls to zero
+TAPER = 0.05  # distance from an end within which constant noise falls to zero
 
 
 def logistic_mean(t: Tensor, steepness: float) -> Tensor:
-    """``b_t``, the share of the utterance in the mean of the path.
+    """Return ``b_t``, the share of the utterance in the mean of the path.
 
     ``b_t = [s(k (t - 1/2)) - s(-k/2)] / [s(k/2) - s(-k/2)]`` with the logistic function ``s`` and
-    steepness ``k``. The name is from the abstract of arXiv 2509.07521; pinning it exactly to
-    ``b_0 = 0`` and ``b_1 = 1`` is our choice (un-pinned, ``b_0 = s(-k/2)`` is 0.076 at k = 5).
+    steepness ``k``. The name is from the abstract of arXiv 2509.07521. The exact values
+    ``b_0 = 0`` and ``b_1 = 1`` are our choice; without them ``b_0 = s(-k/2)`` is 0.076 at k = 5.
 
     Args:
         t: any shape, values in 0..1.
@@ -42,7 +45,7 @@ def logistic_mean(t: Tensor, steepness: float) -> Tensor:
 
 
 def bridge_std(t: Tensor, sigma_max: float) -> Tensor:
-    """``sigma_t = sigma_max sqrt(t (1 - t))``: noise that vanishes at both ends of the path.
+    """Return ``sigma_t = sigma_max sqrt(t (1 - t))``, noise that is 0 at both ends of the path.
 
     The name is from the abstract of arXiv 2509.07521; the Brownian-bridge form is our choice. The
     largest value, at t = 1/2, is ``sigma_max / 2``.
@@ -55,15 +58,15 @@ def bridge_std(t: Tensor, sigma_max: float) -> Tensor:
 
 
 def constant_std(t: Tensor, sigma_max: float) -> Tensor:
-    """``sigma_max / 2``, the bridge's largest value, and zero at both ends.
+    """Return ``sigma_max / 2``, the bridge's largest value, but 0 at both ends.
 
     Within :data:`TAPER` of an end it falls like a bridge, ``sigma_max / 2 sqrt(t (1 - t) / (h (1 -
-    h)))`` with ``h`` the taper: constant noise at the ends would leave neither the code nor the
-    utterance where the path is to begin and to end. Our choice.
+    h)))`` with the taper ``h``. With constant noise at the ends, the path would begin and end
+    away from the utterance and the code. Our choice.
 
     Args:
         t: any shape, values in 0..1.
-        sigma_max: twice the noise inside, so that all variances share one scale.
+        sigma_max: twice the noise inside, so that all variances have the same scale.
     """
     inside = TAPER * (1 - TAPER)
     return sigma_max / 2 * ((t * (1 - t)).clamp(0, inside) / inside).sqrt()
@@ -71,19 +74,19 @@ def constant_std(t: Tensor, sigma_max: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Path:
-    """How an utterance becomes a code, and what of that a network can be asked for.
+    """The path from an utterance to a code, and the quantities that a network can predict on it.
 
-    The velocity is that of the flow that carries the path's marginals,
-    ``u = (sigma'/sigma) (x_t - mu_t) + b' (x_1 - x_0)``; it and the noise
-    ``z = (x_t - mu_t) / sigma_t`` (the score is ``-z / sigma_t``) exist between the ends only.
-    Knowing one of target, velocity and noise at a state is knowing all: :meth:`wanted` makes one of
-    the target, :meth:`end` goes back.
+    A network predicts the target ``x_0``, the velocity or the noise. The velocity is that of the
+    flow that carries the path's marginals, ``u = (sigma'/sigma) (x_t - mu_t) + b' (x_1 - x_0)``.
+    The noise is ``z = (x_t - mu_t) / sigma_t``; the score is ``-z / sigma_t``. Velocity and noise
+    exist only between the ends. At a given state each quantity determines the others:
+    :meth:`wanted` computes one from the target, and :meth:`end` is the inverse.
 
     Attributes:
         mean: ``logistic``, ``linear`` (``b_t = t``) or ``cosine`` (``b_t = sin^2(pi t / 2)``).
         variance: ``bridge``, ``constant`` or ``zero``.
         steepness: k of the logistic mean.
-        sigma_max: scale of the noise; its largest value is half of it, for both kinds.
+        sigma_max: scale of the noise; for both kinds the largest noise is half of it.
     """
 
     mean: MeanName = "logistic"
@@ -93,17 +96,17 @@ class Path:
 
     @property
     def noisy(self) -> bool:
-        """Whether there is noise anywhere on the path."""
+        """Whether the path has noise anywhere."""
         return self.variance != "zero" and self.sigma_max > 0
 
     def share(self, t: Tensor) -> Tensor:
-        """``b_t``, the share of the utterance: 0 at t = 0, 1 at t = 1."""
+        """Return ``b_t``, the share of the utterance: 0 at t = 0, 1 at t = 1."""
         if self.mean == "logistic":
             return logistic_mean(t, self.steepness)
         return t if self.mean == "linear" else (math.pi / 2 * t).sin().square()
 
     def slope(self, t: Tensor) -> Tensor:
-        """``b'_t``, the derivative of :meth:`share`."""
+        """Return ``b'_t``, the derivative of :meth:`share`."""
         if self.mean == "logistic":
             k = self.steepness
             s = torch.sigmoid(k * (t - 0.5))
@@ -111,13 +114,13 @@ class Path:
         return torch.ones_like(t) if self.mean == "linear" else math.pi / 2 * (math.pi * t).sin()
 
     def std(self, t: Tensor) -> Tensor:
-        """``sigma_t``: 0 at both ends."""
+        """Return ``sigma_t``, which is 0 at both ends."""
         if self.variance == "zero":
             return torch.zeros_like(t)
         return (bridge_std if self.variance == "bridge" else constant_std)(t, self.sigma_max)
 
     def rate(self, t: Tensor) -> Tensor:
-        """``sigma'_t / sigma_t`` between the ends; 0 where the path has no noise."""
+        """Return ``sigma'_t / sigma_t`` between the ends; 0 if the path has no noise."""
         if not self.noisy:
             return torch.zeros_like(t)
         bridge = (1 - 2 * t) / (2 * t * (1 - t))
@@ -126,14 +129,17 @@ class Path:
         return torch.where(t * (1 - t) < TAPER * (1 - TAPER), bridge, 0.0)
 
     def at(self, x_0: Tensor, x_1: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """``x_t``; ``t`` holds the leading axes of ``z``, and ``x_0``, ``x_1`` broadcast to it."""
+        """Return ``x_t``.
+
+        ``t`` has the leading axes of ``z``; ``x_0`` and ``x_1`` broadcast to ``z``.
+        """
         b = over(self.share(t), z)
         return (1 - b) * x_0 + b * x_1 + over(self.std(t), z) * z
 
     def wanted(
         self, objective: ObjectiveName, x_t: Tensor, x_0: Tensor, x_1: Tensor, t: Tensor
     ) -> Tensor:
-        """What the network is to give at ``x_t``: target ``x_0``, velocity ``u`` or noise ``z``."""
+        """Return what to predict at ``x_t``: target ``x_0``, velocity ``u`` or noise ``z``."""
         if objective == "target":
             return x_0.expand_as(x_t)
         b = over(self.share(t), x_t)
@@ -145,7 +151,7 @@ class Path:
     def end(
         self, objective: ObjectiveName, given: Tensor, x_t: Tensor, x_1: Tensor, t: Tensor
     ) -> Tensor:
-        """The target ``x_0`` that a network's answer stands for; inverse of :meth:`wanted`.
+        """Return the target ``x_0`` that a prediction implies; inverse of :meth:`wanted`.
 
         ``x_0 = (r (x_t - b x_1) + b' x_1 - u) / (r (1 - b) + b')`` with the rate r for a velocity
         (the denominator is positive for every mean and variance here), and
@@ -161,7 +167,7 @@ class Path:
 
 
 def over(value: Tensor, x: Tensor, last: int = 0) -> Tensor:
-    """``value``, which holds the leading axes of ``x``, shaped to multiply it.
+    """Return ``value``, which has the leading axes of ``x``, in a shape that multiplies ``x``.
 
     Args:
         value: the leading axes of ``x``, then ``last`` axes of its own.
@@ -174,10 +180,10 @@ def over(value: Tensor, x: Tensor, last: int = 0) -> Tensor:
 
 
 def ode_step(x: Tensor, x0: Tensor, x1: Tensor, b: Tensor, b_next: Tensor, ratio: Tensor) -> Tensor:
-    """One deterministic step along the path under a frozen estimate of its end.
+    """Return the next state: a deterministic step along the path with a fixed estimate of its end.
 
     ``x_s = mu_s + (sigma_s / sigma_t) (x_t - mu_t)`` with ``mu_t = (1 - b_t) x_0 + b_t x_1``: the
-    exact solution of the path's flow from t to s while ``x_0`` is held, because
+    exact solution of the path's flow from t to s for a fixed ``x_0``, because
     ``(x_t - mu_t) / sigma_t`` is constant along it (derived, our choice).
 
     Args:
@@ -198,40 +204,40 @@ def ode_step(x: Tensor, x0: Tensor, x1: Tensor, b: Tensor, b_next: Tensor, ratio
 
 
 def sde_step(x0: Tensor, x1: Tensor, b_next: Tensor, noise: Tensor) -> Tensor:
-    """``x_s = mu_s + sigma_s z'``: the mean under the estimate ``x0``, and new noise around it.
+    """Return ``x_s = mu_s + sigma_s z'``: the mean under the estimate ``x0`` plus new noise.
 
     Args:
         x0: ``[..., d]`` estimate of the code.
         x1: ``[..., d]`` the utterance.
         b_next: ``b_s``, scalar.
-        noise: ``sigma_s z'``, of a shape that broadcasts.
+        noise: ``sigma_s z'``, in a shape that broadcasts.
     """
     return (1 - b_next) * x0 + b_next * x1 + noise
 
 
-# ---- Gen-SER's sampler: from the utterance along the path to a generated code.
+# -- the sampler ---------------------------------------------------------------------------------
 
 SamplerName = Literal["ode", "sde"]
-NOISE_PERIOD = 64  # frames after which a draw's noise over frames repeats
+NOISE_PERIOD = 64  # number of frames after which the noise over frames repeats
 
 
 class Sampler(nn.Module):
-    """Equal steps from ``start`` to t = 0, each with the network's current estimate held.
+    """Goes from ``start`` to t = 0 in equal steps, each with a fixed estimate of the network.
 
-    ``ode`` follows the path's flow exactly (:func:`serzoo.heads.gen_ser.path.ode_step`); with
-    ``noise_draws`` its first step puts noise around the mean, which it then carries along. ``sde``
-    draws new noise around the mean in every step. The last step ends without noise, so that a
-    single one has none. Noise is one fixed table, the same for every utterance, so that scores are
-    repeatable and no matter of the batch; the codes generated over the draws are averaged. Our
-    choice throughout.
+    ``ode`` follows the path's flow exactly (:func:`serzoo.heads.gen_ser.path.ode_step`). With
+    ``noise_draws`` its first step adds noise around the mean, and later steps keep it. ``sde``
+    draws new noise around the mean in every step. The last step adds no noise, so a single step
+    has none. The noise is one fixed table for all utterances, so scores are repeatable and do not
+    depend on the batch. The generated codes are averaged over the draws. All of this is our
+    choice.
 
     Args:
-        path: between code and utterance.
-        objective: what the network gives.
+        path: the path between code and utterance.
+        objective: what the network predicts.
         kind: ``ode`` or ``sde``.
-        start: the first time; below 1 where the network's answer does not exist at 1.
-        steps: at least 1.
-        noise_draws: K, samples to average; 0 for ``ode`` without noise.
+        start: the first time; below 1 if the predicted quantity does not exist at 1.
+        steps: number of steps, at least 1.
+        noise_draws: K, number of samples to average; 0 for ``ode`` without noise.
         code_dim: width of the codes.
         by_frames: whether states are frames.
     """
@@ -253,7 +259,9 @@ class Sampler(nn.Module):
         super().__init__()
         self.path: Path = path
         self.objective: ObjectiveName = objective
-        self.start, self.steps, self.by_frames = start, steps, by_frames
+        self.start = start
+        self.steps = steps
+        self.by_frames = by_frames
         noise = None
         if noise_draws and steps > 1 and path.noisy:
             drawn = steps - 1 if kind == "sde" else 1
@@ -263,7 +271,7 @@ class Sampler(nn.Module):
         self.register_buffer("noise", noise, persistent=False)
 
     def noise_of(self, step: int, x_1: Tensor) -> Tensor | None:
-        """What is drawn in this step, ``[K, 1, d]`` or ``[K, 1, T, d]``; None for nothing."""
+        """Return the noise of this step, ``[K, 1, d]`` or ``[K, 1, T, d]``, or None."""
         if self.noise is None or step >= len(self.noise):
             return None
         if not self.by_frames:
@@ -272,7 +280,10 @@ class Sampler(nn.Module):
         return self.noise[step][:, places].unsqueeze(1)
 
     def forward(self, network: nn.Module, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``x_1``, ``[B, d]`` or ``[B, T, d]`` with a mask, to generated codes of its shape."""
+        """Return the generated codes of ``x_1``, ``[B, d]``, or ``[B, T, d]`` with a mask.
+
+        Same shape.
+        """
         t = torch.linspace(self.start, 0, self.steps + 1, device=x_1.device)
         b, sigma = self.path.share(t), self.path.std(t)
         x = x_1
@@ -283,8 +294,8 @@ class Sampler(nn.Module):
             if (z := self.noise_of(i, x_1)) is not None:
                 x = sde_step(x_0, x_1, b[i + 1], sigma[i + 1] * z)
                 continue
-            # at t = 1 the state is its own mean, and without noise always: nothing to carry on
-            # (chosen without looking at the value, so that it can be traced)
+            # at t = 1, or without noise, the state is the mean: there is no deviation to keep
+            # (this does not look at values, so that it can be traced)
             ratio = torch.where(sigma[i] > 0, sigma[i + 1] / sigma[i].clamp_min(1e-30), 0.0)
             x = ode_step(x, x_0, x_1, b[i], b[i + 1], ratio)
         return x if x.dim() == x_1.dim() else x.mean(0)

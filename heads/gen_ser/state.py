@@ -1,4 +1,4 @@
-"""Where Gen-SER's path begins: an utterance as one vector, or as its frames."""
+"""The start of Gen-SER's path: an utterance as one vector, or as its frames."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ VARIANCE_FLOOR = 1e-5  # added to the variance, as in a batch normalisation
 
 
 class Standardise(nn.Module):
-    """Each dimension to mean 0 and variance 1, by statistics of all training data so far.
+    """Standardises each dimension to mean 0 and variance 1, by the training data so far.
 
-    ``(x - mean) / sqrt(variance + 1e-5)``. In training, labelled vectors of a batch join the
-    statistics (by the pairwise update of Chan et al., 1979, exact whatever the sizes of the
-    batches) before the batch is standardised by them; training and evaluation so use one formula,
-    unlike a batch normalisation, and a vector's score does not depend on its batch. No gradient
-    flows through the statistics. Under data parallelism every process adds the vectors of all,
-    and so holds the same statistics. With an encoder that learns, they lag behind: meant for
-    frozen ones.
+    It returns ``(x - mean) / sqrt(variance + 1e-5)``. In training, the labelled vectors of a
+    batch first update the statistics, by the pairwise update of Chan et al. (1979), which is
+    exact for any batch sizes. Then the statistics standardise the batch. So training and
+    evaluation use one formula, unlike batch normalisation, and a score does not depend on the
+    batch. No gradient flows through the statistics. Under data parallelism every process adds the
+    vectors of all processes, so all hold the same statistics. It is meant for frozen encoders: if
+    the encoder learns, the statistics lag behind.
 
     Args:
-        width: of the vectors.
+        width: width of the vectors.
 
     Attributes:
         count: vectors seen, scalar.
@@ -47,7 +47,7 @@ class Standardise(nn.Module):
 
     @torch.no_grad()
     def add(self, x: Tensor, kept: Tensor) -> None:
-        """Let the vectors ``[..., width]`` at which ``kept [...]`` is True join the statistics."""
+        """Update the statistics with the vectors ``[..., width]`` whose ``kept [...]`` is True."""
         kept = kept.unsqueeze(-1).float()
         x = torch.where(kept > 0, x.detach().float(), 0.0)
         axes = list(range(x.dim() - 1))
@@ -62,13 +62,13 @@ class Standardise(nn.Module):
         self.count.copy_(total)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., width]`` to ``[..., width]``; unchanged before anything was seen."""
+        """Return ``[..., width]`` standardised vectors; unchanged if no vector was seen yet."""
         variance = torch.where(self.count > 1, self.squares / self.count.clamp_min(1), 1.0)
         return (x - self.mean) * (variance + VARIANCE_FLOOR).rsqrt()
 
 
 def _over_processes(x: Tensor) -> Tensor:
-    """The sum of a tensor over all processes."""
+    """Return the sum of a tensor over all processes."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(x)
     return x
@@ -80,8 +80,8 @@ class UtteranceState(PooledEmbedding):
     Args:
         dim: ``D``, width of the frames.
         pooling: ``mean``, ``stats``, ``attentive``.
-        dropout: share of the pooled values that is dropped in training.
-        standardise: :class:`Standardise` in place of the layer normalisation.
+        dropout: dropout rate of the pooled values, in training.
+        standardise: use :class:`Standardise` instead of the layer normalisation.
     """
 
     def __init__(self, dim: int, pooling: PoolingName, dropout: float, standardise: bool) -> None:
@@ -91,11 +91,11 @@ class UtteranceState(PooledEmbedding):
             self.norm = nn.Identity()  # type: ignore[assignment]
 
     def forward(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
-        """Frames to ``[B, width]``.
+        """Return the ``[B, width]`` vectors of the utterances.
 
         Args:
-            frames: of the batch.
-            labelled: ``[B]`` bool, in training: whose vectors join the statistics.
+            frames: the frames of the batch.
+            labelled: ``[B]`` bool, in training: which vectors update the statistics.
         """
         pooled = self.pooling(frames)
         if self.statistics is not None:
@@ -111,12 +111,12 @@ class FrameState(nn.Module):
 
     Args:
         dim: ``D``, width of the frames.
-        dropout: share of the values that is dropped in training.
-        standardise: :class:`Standardise`, over the frames of speech, in place of the layer
+        dropout: dropout rate of the values, in training.
+        standardise: use :class:`Standardise` over the frames of speech, instead of the layer
             normalisation.
 
     Attributes:
-        width: of a frame.
+        width: width of a frame.
     """
 
     def __init__(self, dim: int, dropout: float, standardise: bool) -> None:
@@ -127,7 +127,7 @@ class FrameState(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
-        """Frames to ``[B, T, width]``; of padding, finite."""
+        """Return ``[B, T, width]`` frames; those of padding are finite."""
         x = frames.x.float().masked_fill(~frames.mask.unsqueeze(-1), 0.0)
         if self.statistics is not None:
             if self.training and labelled is not None:
@@ -138,11 +138,11 @@ class FrameState(nn.Module):
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
-    """``[..., B, T, d]`` to ``[..., B, d]``, the mean over the frames of speech.
+    """Return the ``[..., B, d]`` mean of ``[..., B, T, d]`` over the frames of speech.
 
     Args:
-        x: values of frames; or of whole utterances, ``[..., B, d]``, which are given back.
-        mask: ``[B, T]`` bool for values of frames, None for those of utterances.
+        x: values of frames; or values of utterances, ``[..., B, d]``, which stay unchanged.
+        mask: ``[B, T]`` bool for values of frames, None for values of utterances.
     """
     if mask is None:
         return x

@@ -1,4 +1,9 @@
-"""Likelihoods of answers from those of their verbal forms."""
+"""Likelihoods of answers, and decisions by a written text.
+
+:class:`Answers` holds the spellings of all verbal forms and sums the likelihoods of the forms of an
+answer. :func:`expected_nll` is the training loss. :class:`Writer` searches for a text and scores
+the class that the text names.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +22,8 @@ class Answers:
     """The spelt forms of the answers to a prompt.
 
     Attributes:
-        spelt: ids of every form, answer by answer.
-        owner: which answer each is a form of, ascending from 0.
+        spelt: token ids of every form, answer by answer.
+        owner: for each form, the index of its answer; ascending from 0.
     """
 
     spelt: list[list[int]]
@@ -28,11 +33,14 @@ class Answers:
         return self.owner[-1] + 1
 
     def counts(self, device: torch.device) -> Tensor:
-        """``[forms]`` tokens of each form, the end of text included."""
+        """Return ``[forms]``, the number of tokens of each form, including the end of text."""
         return torch.tensor([len(ids) for ids in self.spelt], device=device)
 
     def together(self, log_p: Tensor) -> Tensor:
-        """``[B, forms]`` to ``[B, answers]``: the log of the summed likelihoods of the forms."""
+        """Sum the likelihoods of each answer's forms: ``[B, forms]`` to ``[B, answers]``.
+
+        Both are logarithms.
+        """
         if len(self) == len(self.owner):
             return log_p
         owner = torch.tensor(self.owner, device=log_p.device)
@@ -42,18 +50,18 @@ class Answers:
 def expected_nll(
     language: LanguageModel, context: Tensor, answers: Answers, probs: Tensor, reach_all: bool
 ) -> tuple[Tensor, Tensor]:
-    """``-sum_a p_a log p(a | context)``, scoring only answers that have probability.
+    """Return ``-sum_a p_a log p(a | context)``; answers of probability 0 are not scored.
 
     Args:
-        language: the model.
-        context: ``[B, P, W]``.
-        answers: A of them.
-        probs: ``[B, A]``; a row of zeros has no answer.
-        reach_all: score an answer with probability 0 for these rows too, so that a backward pass
-            reaches every parameter in every batch.
+        language: the language model.
+        context: ``[B, P, W]`` embeddings.
+        answers: the A answers.
+        probs: ``[B, A]`` probabilities; a row of zeros has no answer.
+        reach_all: also score an answer for the rows without one, with weight 0. A backward pass
+            then reaches every parameter in every batch.
 
     Returns:
-        ``[B]`` float32, and ``[B]`` the same per token of each answer's first form, detached.
+        ``[B]`` float32 losses, and ``[B]`` losses per token of each answer's first form, detached.
     """
     zeros = torch.zeros(len(probs), device=probs.device)
     pairs = probs > 0
@@ -64,7 +72,7 @@ def expected_nll(
         return zeros, zeros
     if len(answers) == len(answers.owner):
         log_p = language.log_likelihood(context, answers.spelt, rows, columns)
-    else:  # of every answer all forms
+    else:  # all forms of every answer
         wanted = pairs[:, torch.tensor(answers.owner, device=probs.device)].nonzero(as_tuple=True)
         each = language.log_likelihood(context, answers.spelt, *wanted)
         dense = each.new_zeros(len(probs), len(answers.owner)).index_put(wanted, each)
@@ -75,20 +83,20 @@ def expected_nll(
     return zeros.index_add(0, rows, nll), zeros.index_add(0, rows, nll.detach() / tokens)
 
 
-# ---- Deciding by what is written: from a search to the class that its text names.
+# -- decision by a written text ------------------------------------------------------------------
 
 WRITTEN = 8
-"""Tokens that are written freely at most; more where a label is longer (our choice)."""
+"""Largest number of freely written tokens; it is raised if a label is longer (our choice)."""
 
 
 @dataclass(frozen=True)
 class Writer:
-    """How texts are searched.
+    """Settings of the search for texts.
 
     Attributes:
-        beams: of the search; 1 = greedy.
-        constrained: to the spellings of the answers.
-        per_token: texts are compared by their mean log-probability instead of the sum.
+        beams: number of beams; 1 = greedy.
+        constrained: write only spellings of the answers.
+        per_token: compare texts by their mean log-probability per token, not by the sum.
     """
 
     beams: int = 1
@@ -98,9 +106,9 @@ class Writer:
     def texts(
         self, language: LanguageModel, context: Tensor, answers: Answers
     ) -> list[list[Written]]:
-        """The best texts after each context ``[B, P, W]``, best first.
+        """Return the best texts after each context ``[B, P, W]``, best first.
 
-        At most 8 tokens, or as many as the longest answer takes.
+        A text has at most 8 tokens, or as many as the longest answer.
         """
         return language.search(
             context,
@@ -117,13 +125,13 @@ class Writer:
         answers: Answers,
         class_said: Callable[[str], int | None],
     ) -> Tensor:
-        """``[B, answers]`` float32 by :func:`.decoding.best_by_class`.
+        """Return ``[B, answers]`` float32 scores by :func:`.decoding.best_by_class`.
 
         Args:
-            language: the model.
-            context: ``[B, P, W]``.
-            answers: what each class is called.
-            class_said: the class that a text names which is none of these spellings.
+            language: the language model.
+            context: ``[B, P, W]`` embeddings.
+            answers: the spellings of each class.
+            class_said: finds the class that any other text names.
         """
         known = {
             tuple(ids[:-1]): index for ids, index in zip(answers.spelt, answers.owner, strict=True)

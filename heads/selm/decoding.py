@@ -1,8 +1,8 @@
-"""Writing freely: greedy and beam search over a causal language model, within a tree or not.
+"""Free writing: greedy and beam search over a causal language model, optionally within a tree.
 
-The rules are those of ``transformers``' own beam search (with ``early_stopping=False``), which the
-tests compare with; written out here because labels are conditioned on embeddings, row by row, and
-may be confined to the spellings of a taxonomy.
+The rules are those of the beam search of ``transformers`` (with ``early_stopping=False``); the
+tests compare with it. This module has its own search for two reasons: each row has its own
+embeddings as context, and the search may be limited to the spellings of a taxonomy.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from transformers import DynamicCache
 Allowed = dict[tuple[int, ...], list[int]]
 
 UNWRITTEN = 10.0
-"""How far below the classes that a search wrote the others score, in nats (our choice)."""
+"""How many nats lower all classes score that a search did not write (our choice)."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """One text that was written.
+    """A text that was written.
 
     Attributes:
         ids: its tokens, without the end of text.
-        log_p: the sum of their log-probabilities, and of the end where it was written.
-        tokens: how many these were.
-        ended: whether the end of text was written, rather than the number of tokens reached.
+        log_p: the sum of the log-probabilities of its tokens, and of the end if it was written.
+        tokens: the number of these log-probabilities.
+        ended: True if the end of text was written, False if the limit of tokens was reached.
     """
 
     ids: tuple[int, ...]
@@ -38,7 +38,7 @@ class Written:
     ended: bool
 
     def score(self, per_token: bool) -> float:
-        """What texts are compared by."""
+        """Return the score by which texts are compared."""
         return self.log_p / self.tokens if per_token else self.log_p
 
 
@@ -52,7 +52,7 @@ class _Row:
 
 
 def allowed_tokens(spelt: Iterable[Iterable[int]]) -> Allowed:
-    """What may follow each beginning of some labels, the end of text included."""
+    """Return the tokens that may follow each beginning of the labels, including the end of text."""
     after: dict[tuple[int, ...], dict[int, None]] = {}
     for label in spelt:
         ids = tuple(label)
@@ -73,24 +73,24 @@ def search(
     allowed: Allowed | None = None,
     per_token: bool = False,
 ) -> list[list[Written]]:
-    """The best texts after each context, best first.
+    """Return the best texts after each context, best first.
 
-    Keys and values of what was read are kept, and follow their beams. One beam is greedy: the
-    likeliest token at each step, to the first end of text.
+    Keys and values of the read tokens are cached and follow their beams. With one beam the search
+    is greedy: it takes the likeliest token at each step, until the first end of text.
 
     Args:
         model: a causal language model of ``transformers``.
-        embed: ids to its embeddings.
-        context: ``[B, P, W]`` embeddings, of one length: rows do not see each other.
+        embed: maps token ids to embeddings.
+        context: ``[B, P, W]`` embeddings, all of one length; rows do not see each other.
         end: id of the end of text.
-        tokens: at most so many are written, the end of text among them.
-        beams: K texts are followed at a time, and at most K returned.
-        allowed: what may follow each beginning; None = the whole vocabulary.
+        tokens: largest number of written tokens, including the end of text.
+        beams: K, the number of texts that are followed; at most K are returned.
+        allowed: the tokens that may follow each beginning; None = the whole vocabulary.
         per_token: compare texts by their mean log-probability instead of the sum.
     """
     rows = [_Row() for _ in context]
     past, step = DynamicCache(), context
-    slots = [[i] for i in range(len(rows))]  # where the beams of a row stand in the last batch
+    slots = [[i] for i in range(len(rows))]  # indices of the beams of a row in the last batch
     for length in range(1, tokens + 1):
         out = model(inputs_embeds=step, past_key_values=past, use_cache=True, logits_to_keep=1)
         log_p = out.logits[:, -1].float().log_softmax(-1)
@@ -131,7 +131,7 @@ def _advance(
     beams: int,
     per_token: bool,
 ) -> list[tuple[int, int]]:
-    """Finish and continue beams; the (slot, token) of those that go on."""
+    """Finish and continue beams; return the (slot, token) pairs of those that continue."""
     row.running, going = [], []
     for rank, (total, slot, text) in enumerate(found):
         ended = text[-1] == end
@@ -152,9 +152,9 @@ def _advance(
 def best_by_class(
     texts: list[Written], class_of: Callable[[Written], int | None], classes: int, per_token: bool
 ) -> list[float]:
-    """Scores of the classes that a search wrote; the others :data:`UNWRITTEN` below the lowest.
+    """Return scores of the classes that a search wrote; others are :data:`UNWRITTEN` lower.
 
-    All are alike where the best text names no class.
+    All classes score the same if the best text names no class.
     """
     found: dict[int, float] = {}
     for rank, written in enumerate(texts):  # best first

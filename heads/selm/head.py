@@ -1,9 +1,9 @@
-"""SELM: emotion recognition as writing the name of the emotion.
+"""The SELM head: emotion recognition as writing the name of the emotion.
 
 After Bukhari, Deshmukh, Dhamyal, Raj, Singh, "SELM: Enhancing Speech Emotion Recognition for
 Out-of-Domain Scenarios" (arXiv 2407.15300, Interspeech 2024). Audio becomes a prefix in the
-embedding space of a causal language model, a prompt follows, and the model writes the label. What
-was chosen here because the paper's text was not at hand is marked "our choice".
+embedding space of a causal language model, a prompt follows, and the model writes the label. The
+paper's text was not available to us; choices that we made for this reason are marked "our choice".
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ Decoding = Literal["rank", "generate"]
 Order = Literal["prompt_first", "audio_first"]
 
 RELATIVE_LR = 0.3
-"""Learning rate relative to the one asked for: transformers want a smaller one than convolutions
-and linear layers (our choice)."""
+"""Learning rate of the head relative to the configured one (our choice).
+
+Transformers need a smaller one than convolutions and linear layers.
+"""
 
 PRETRAINED_LR = 0.03
-"""The same for a published language model that is fully tuned (our choice)."""
+"""The same for a published language model whose weights are all tuned (our choice)."""
 
 
 class SELMHead(Head):
@@ -41,60 +43,61 @@ class SELMHead(Head):
 
     ``a = AudioMapper(frames)``, ``t = TextMapper(wte(prompt))``, and the model continues
     ``[t ; a]`` with the label's tokens and the end of text. The loss is next-token prediction on
-    these alone::
+    these tokens only::
 
         L = -sum_j log p(y_j | a, t, y_<j)
 
-    summed over the tokens and averaged over utterances: the negative log-likelihood of the label,
-    as in the paper's formulation ``argmax_e p(e | x, w)``. (A mean over tokens would weigh short
-    names more; our choice.) For a soft target it is the expectation over classes,
-    ``sum_c p_c L_c``. The score of a class is ``-L_c``, for any class that the model can spell,
-    trained on or not.
+    summed over the tokens and averaged over utterances. This is the negative log-likelihood of the
+    label, as in the paper's formulation ``argmax_e p(e | x, w)``. (A mean over tokens would give
+    short names more weight; our choice.) For a soft target it is the expectation over classes,
+    ``sum_c p_c L_c``. The score of a class is ``-L_c``. It exists for any class that the model can
+    spell, also for classes that it was not trained on.
 
-    An utterance is one example of each view that it has, and the loss the mean over examples,
-    each with its view's weight. Of several prompts training draws one per batch, and a score is
-    the mean over all of them; a class of several verbal forms is as likely as these together.
+    An utterance gives one example for each view that it has. The loss is the mean over examples,
+    weighted by the weights of the views. If a view has several prompts, training draws one per
+    batch, and a score is the mean over all. The likelihood of a class is the sum over its forms.
 
     Args:
         lm: ``"scratch"`` (a small GPT-2 over bytes), a hub id such as ``"gpt2"``, or a folder.
         lm_revision: commit, tag or branch of a hub id; None = its main branch.
-        lm_tuning: ``frozen``, ``lora``, ``full``, or ``auto``: frozen where weights are published.
-        lm_init: ``random`` keeps architecture and tokenizer of a published model, not its weights:
-            the control for what these are worth.
-        lm_seed: of random weights that are not trained; they are made again from it, not saved.
-        lm_width, lm_layers: of the model from scratch.
-        lora_rank, lora_alpha: the adapters' updates are scaled by alpha over rank.
+        lm_tuning: ``frozen``, ``lora``, ``full``, or ``auto``: frozen if the weights are
+            published, full otherwise.
+        lm_init: ``random`` keeps architecture and tokenizer of a published model, but not its
+            weights; a control that shows how much the weights help.
+        lm_seed: seed of random weights that are not trained; they are rebuilt from it, not saved.
+        lm_width, lm_layers: size of the model from scratch.
+        lora_rank, lora_alpha: rank of the adapters; their updates are scaled by alpha over rank.
         reduction: ``queries``, ``adaptive`` or ``vector`` (:class:`.mappers.AudioMapper`).
         prefix: length of the audio prefix (Pengi: 40; 4 by default is our choice, for speed).
-        mapper_layers: transformer layers of the audio mapper (SELM: one; none by default, since on
-            a thousand utterances and from scratch they learn more slowly; give a published model
-            one).
-        text_mapper: false = the prompt's own embeddings, as a control.
+        mapper_layers: transformer layers of the audio mapper. SELM has one. The default is none,
+            because from scratch on a thousand utterances it learns more slowly with one; use one
+            with a published model.
+        text_mapper: false = use the prompt's own embeddings, as a control.
         text_layers: transformer layers of the text mapper (SELM: one).
-        dropout: in the mappers, and in the model from scratch.
-        order: what the model reads first. The prompt by default, so that the label follows the
-            audio directly and hears it from the first step (our choice); the audio as in Pengi,
-            which lets all prompts of an utterance share what was read of it.
-        prompt: of the categorical view.
-        views, prompts, forms, names, dimension_answers, low_below, high_from: what is asked, and
-            how it is answered (:class:`.views.Views`); categories alone by default.
-        decoding: ``rank`` scores all classes; ``generate`` searches a text, and scores the classes
-            that it wrote by their likelihood, the others 10 nats below (our choice). An answer
-            that names no class scores all alike, so that the first class is predicted, which is
-            worth chance; the share of these is logged as ``unparsable``.
-        beams: of the search; 1 = greedy.
-        constrained: the search writes verbal forms only; with as many beams as classes it ranks.
+        dropout: dropout rate in the mappers, and in the model from scratch.
+        order: what the model reads first. By default it is the prompt: the label then follows the
+            audio directly and depends on it from the first step (our choice). ``audio_first`` is
+            as in Pengi: all prompts of an utterance then share the pass over its audio.
+        prompt: prompt of the categorical view.
+        views, prompts, forms, names, dimension_answers, low_below, high_from: the questions and
+            their answers (:class:`.views.Views`); by default only categories.
+        decoding: ``rank`` scores all classes. ``generate`` searches for texts; it scores the
+            classes that they name by their likelihood, and all others 10 nats lower (our choice).
+            If the best text names no class, all classes score the same, so the first class is
+            predicted (chance level). The share of such texts is logged as ``unparsable``.
+        beams: beams of the search; 1 = greedy.
+        constrained: the search writes only verbal forms; with as many beams as classes it ranks.
         length_normalised: divide scores by the number of tokens; their softmax is then no longer
             the model's probability of the label.
-        calibrated: subtract the score of each class for null audio, which removes what the model
-            would say anyway. Off by default: training on weighted classes has the model learn the
-            prior that it is to have, and only without it the scores are log-probabilities.
-        null_audio: what stands for no audio: ``mean``, the average prefix of training (about its
-            last hundred batches), or ``zeros``, the prefix of a frame of zeros (our choice).
+        calibrated: subtract the score of each class for null audio, which removes the preference
+            of the model without audio. Off by default: training on weighted classes already gives
+            the model the wanted prior, and only without calibration are scores log-probabilities.
+        null_audio: the input without audio: ``mean``, the average prefix of training (over about
+            its last hundred batches), or ``zeros``, the prefix of a frame of zeros (our choice).
 
     Raises:
-        ConfigError: when the language model cannot be loaded, two classes are spelt alike, or
-            options contradict each other.
+        ConfigError: if the language model cannot be loaded, two classes have the same spelling,
+            or options contradict each other.
     """
 
     open_labels: ClassVar[bool] = True
@@ -143,7 +146,7 @@ class SELMHead(Head):
             raise ConfigError(f"beams={beams}; give 1 for greedy, or more")
         if decoding == "generate" and calibrated:
             raise ConfigError(
-                "calibrated=true corrects a ranking; set decoding=rank, or it to false"
+                "calibrated=true corrects a ranking; set decoding=rank, or calibrated=false"
             )
         self.language = LanguageModel(
             lm, revision=lm_revision, tuning=lm_tuning, width=lm_width, layers=lm_layers,
@@ -154,7 +157,7 @@ class SELMHead(Head):
             dimensions=dimension_answers, low=low_below, high=high_from,
         )  # fmt: skip
         self.order, self.decoding = order, decoding
-        # a head that ranks writes for reading only, by itself
+        # a head that ranks writes only for people to read, with free greedy search
         searching = decoding == "generate"
         self.writer = Writer(beams, constrained, length_normalised) if searching else Writer()
         self.length_normalised = length_normalised
@@ -167,12 +170,12 @@ class SELMHead(Head):
             TextMapper(width, text_layers, dropout, float(size)) if text_mapper else None
         )
         self.null = NullAudio(null_audio, prefix, width) if calibrated else None
-        for view in self.views.all:  # answers that cannot be told apart fail now
+        for view in self.views.all:  # fail now if two answers have the same spelling
             for words in view.prompts:
                 self._answers(view, words, taxonomy)
 
     def text(self, prompt: str) -> Tensor:
-        """``[1, Lt, W]``: the prompt as the language model reads it."""
+        """Return ``[1, Lt, W]``, the prompt as the language model reads it."""
         ids = self.language.tokenizer.prompt(prompt)
         device = next(self.language.parameters()).device
         embedded = self.language.embed(torch.tensor([ids], device=device))
@@ -180,9 +183,9 @@ class SELMHead(Head):
         return mapped
 
     def context(self, frames: Frames) -> Tensor:
-        """``[B, Lt + L, W]``: all that the language model reads before the label.
+        """Return ``[B, Lt + L, W]``, all that the language model reads before the label.
 
-        Of the categorical view, by its first prompt.
+        It uses the first prompt of the categorical view.
         """
         return self._joined(self.audio_mapper(frames), self.views.categorical.prompts[0])
 
@@ -217,7 +220,7 @@ class SELMHead(Head):
                 probs,
                 reach_all=number == 0,
             )
-            # selected before it is multiplied: zero times a stray NaN is not zero
+            # select first, then multiply: zero times NaN is NaN, not zero
             kept = torch.where(item_weight > 0, nll, 0.0)
             total = total + view.weight * (kept * item_weight).sum()
             share = item_weight if number == 0 else item_weight * probs.sum(-1)
@@ -235,9 +238,9 @@ class SELMHead(Head):
         return self._rank(self.audio_mapper(frames), [self.views.categorical], taxonomy)[0]
 
     def answers(self, frames: Frames) -> dict[str, Tensor]:
-        """``[B, answers]`` log-likelihood of every answer to every view, by its name.
+        """Return the ``[B, answers]`` log-likelihoods of all answers, by the name of the view.
 
-        With ``order=audio_first`` in one pass over an utterance, views and prompts included.
+        With ``order=audio_first`` one pass over an utterance scores all views and prompts.
         """
         found = self._rank(self.audio_mapper(frames), self.views.all, self.taxonomy)
         return {view.name: s for view, s in zip(self.views.all, found, strict=True)}
@@ -269,10 +272,10 @@ class SELMHead(Head):
         return [torch.stack(scores[view.name]).mean(0) for view in views]
 
     def write(self, frames: Frames) -> list[str]:
-        """What the model writes: by its search, or, where it ranks, by itself.
+        """Return what the model writes: by its search, or freely if it ranks.
 
-        By itself is greedy, over its whole vocabulary, to the end of text. At most 8 tokens, or as
-        many as the longest trained label takes.
+        Free writing is greedy over the whole vocabulary, until the end of text. A text has at most
+        8 tokens, or as many as the longest trained label.
         """
         answers = self._classes(self.taxonomy)
         texts = self.writer.texts(self.language, self.context(frames), answers)
@@ -282,13 +285,13 @@ class SELMHead(Head):
         return self.views.class_written(text, taxonomy)
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
-        """By name: nothing is added, once their names can be told apart from the others."""
+        """Accept new classes by name: this adds no weights, but each name needs its own tokens."""
         view = self.views.categorical
         _ = [self._answers(view, words, taxonomy) for words in view.prompts]
         self.views.widen(taxonomy)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        """All at ``0.3 lr``, but a fully tuned published model at ``0.03 lr``."""
+        """Return groups at ``0.3 lr``, or at ``0.03 lr`` for a fully tuned published model."""
         slow = list(self.language.parameters()) if self.language.slow else []
         ids = {id(p) for p in slow}
         trained = [p for p in self.parameters() if p.requires_grad and id(p) not in ids]

@@ -1,8 +1,10 @@
-"""Causal language models as SELM uses them: how likely a label is after a prefix.
+"""Causal language models for SELM: how likely a label is after a prefix.
 
-Any decoder that ``transformers`` can load will do, by hub id or local folder; the offline default
-is a small GPT-2 from scratch over bytes. Models are wrapped, not subclassed: ``transformers`` 5
-re-initialises modules that are added to a subclass of its own models.
+:class:`LanguageModel` wraps any decoder that ``transformers`` can load, by hub id or local folder.
+The offline default is a small GPT-2 from scratch over bytes (:func:`from_scratch`).
+:func:`load_pretrained` loads a published model, and :func:`add_lora` adds adapters to it. Models
+are wrapped, not subclassed: ``transformers`` 5 re-initialises modules that are added to a subclass
+of its own models.
 """
 
 from __future__ import annotations
@@ -35,14 +37,14 @@ SCRATCH = "scratch"
 """The name of the offline default, a small GPT-2 over bytes with random weights."""
 
 PAIRS_AT_ONCE = 128
-"""How many (utterance, label) pairs share a forward pass: bounds the copies of the cache."""
+"""How many (utterance, label) pairs share a forward pass; this limits the copies of the cache."""
 
 Tuning = Literal["auto", "frozen", "lora", "full"]
 Init = Literal["published", "random"]
 
 
 class LanguageModel(nn.Module):
-    """A causal language model that reads embeddings and says how likely a label is.
+    """A causal language model that reads embeddings and returns the likelihood of labels.
 
     Args:
         name: ``"scratch"``, a hub id such as ``"gpt2"``, or a local folder with ``config.json``,
@@ -50,26 +52,26 @@ class LanguageModel(nn.Module):
         revision: commit, tag or branch of a hub id; None = its main branch.
         tuning: ``frozen`` keeps the weights as they are and runs in evaluation mode (gradients
             pass through to the prefix); ``lora`` keeps them and trains adapters of peft on the
-            layers that it maps the architecture to; ``full`` trains them; ``auto`` is frozen for
-            a hub id or folder, full for ``scratch``.
-        width: of the model from scratch; a multiple of 32, the width of an attention head.
-        layers: of the model from scratch.
-        dropout: of the model from scratch; a published model keeps its own.
+            layers that peft selects for the architecture; ``full`` trains them; ``auto`` is
+            frozen for a hub id or folder, full for ``scratch``.
+        width: width of the model from scratch; a multiple of 32, the width of an attention head.
+        layers: number of layers of the model from scratch.
+        dropout: dropout rate of the model from scratch; a published model keeps its own.
         init: ``random`` takes architecture and tokenizer of a hub id or folder, and random
             weights.
-        seed: of random weights that are not trained: they are made again from it, not saved.
-        rank: of LoRA's updates.
-        alpha: they are scaled by ``alpha / rank``.
+        seed: seed of random weights that are not trained; they are rebuilt from it, not saved.
+        rank: rank of the LoRA updates.
+        alpha: the LoRA updates are scaled by ``alpha / rank``.
 
     Attributes:
         width: ``W``, width of the token embeddings.
         frozen: whether the weights stay as published.
         pretrained: whether it has a published architecture and tokenizer.
-        slow: whether it has published weights that are trained.
+        slow: whether published weights are trained; they need a smaller learning rate.
 
     Raises:
-        ConfigError: when the model or its tokenizer cannot be loaded, or its memory is a state
-            that branches cannot share.
+        ConfigError: if the model or its tokenizer cannot be loaded, or its memory is a running
+            state that labels cannot share.
     """
 
     def __init__(
@@ -97,11 +99,11 @@ class LanguageModel(nn.Module):
             drawn = seed if init == "random" else None
             self.model, self.tokenizer = load_pretrained(name, revision, drawn)
         else:
-            # what is trained starts from the run's seed, what stays as it is from its own
+            # trained weights start from the seed of the run, frozen ones from their own seed
             with seeded(seed if tuning in ("frozen", "lora") else None):
                 self.model = from_scratch(width, layers, dropout)
             self.tokenizer = ByteTokenizer()
-        # a published model that is trained itself, as opposed to adapters on it
+        # a published model whose own weights are trained, not only adapters
         self.slow = self.pretrained and init == "published" and tuning == "full"
         self.width: int = self.model.get_input_embeddings().embedding_dim
         if self.frozen:
@@ -111,31 +113,30 @@ class LanguageModel(nn.Module):
             add_lora(self.model, rank, alpha, name)
         else:
             save_tied_weights_once(self)
-        # a model that takes no positions (its attention is biased by distance) cannot read a tree
+        # a model without position ids (its attention has a distance bias) cannot read a tree
         self._reads_trees = "position_ids" in inspect.signature(self.model.forward).parameters
 
     def train(self, mode: bool = True) -> LanguageModel:
-        """As in ``nn.Module``, but a frozen model stays in evaluation mode (no dropout)."""
+        """Set training mode as ``nn.Module`` does, but a frozen model stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.model.eval()
         return self
 
     def frozen_parts(self) -> dict[str, nn.Module]:
-        """The parts of the model that nothing trains, by their name below this module."""
+        """Return the parts of the model that nothing trains, by their name below this module."""
         return frozen_parts(self.model, "model")
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token ids ``[...]`` to the model's own embeddings ``[..., W]``."""
+        """Map token ids ``[...]`` to the model's own embeddings ``[..., W]``."""
         embedded: Tensor = self.model.get_input_embeddings()(ids)
         return embedded
 
     def spell(self, prompt: str, labels: list[str]) -> list[list[int]]:
-        """Ids of each label after the prompt, with the end of text.
+        """Return the token ids of each label after the prompt, with the end of text.
 
         Raises:
-            ConfigError: when a label is empty, or two labels are spelt alike and so cannot be told
-                apart.
+            ConfigError: if a label is empty, or two labels have the same token ids.
         """
         key = (prompt, *labels)
         if key in self._spelt:
@@ -144,7 +145,7 @@ class LanguageModel(nn.Module):
         for label in labels:
             ids = tuple(self.tokenizer.label(prompt, label)) if label.strip() else ()
             if not ids:
-                raise ConfigError(f"the label '{label}' has nothing to spell; give it a form")
+                raise ConfigError(f"the label '{label}' has no characters to spell; give it a form")
             if ids in spelt:
                 raise ConfigError(
                     f"the labels '{spelt[ids]}' and '{label}' are spelt alike, so a language "
@@ -157,23 +158,23 @@ class LanguageModel(nn.Module):
     def log_likelihood(
         self, context: Tensor, spelt: list[list[int]], rows: Tensor, columns: Tensor
     ) -> Tensor:
-        """``log p(y_c | context_b) = sum_j log p(y_cj | context_b, y_c<j)``, for chosen pairs.
+        """Return ``log p(y_c | context_b)`` for chosen pairs of an utterance b and a label c.
 
-        The sum runs over the label's tokens and the end of text, so that over all strings the
-        probabilities add up to one. The context is read once per utterance; its keys and values
-        are shared by the labels.
+        It is ``sum_j log p(y_cj | context_b, y_c<j)`` over the label's tokens and the end of text,
+        so the probabilities of all strings add up to one. The context is read once per utterance;
+        all labels share its keys and values.
 
         Args:
             context: ``[B, P, W]`` embeddings to condition on.
             spelt: C labels, from :meth:`spell`.
-            rows: ``[N]`` long, N >= 1: which utterance, for each pair.
-            columns: ``[N]`` long: which label, for each pair.
+            rows: ``[N]`` int64, N >= 1: the utterance of each pair.
+            columns: ``[N]`` int64: the label of each pair.
 
         Returns:
             ``[N]`` float32 log-likelihoods, not normalised by length.
 
         Raises:
-            ConfigError: when context and label together are longer than the model can read.
+            ConfigError: if context and label together are longer than the model can read.
         """
         self._settle()
         longest = max(map(len, spelt))
@@ -183,8 +184,8 @@ class LanguageModel(nn.Module):
         counts = torch.tensor([len(ids) for ids in spelt], device=context.device)
         real = torch.arange(longest, device=context.device) < counts[:, None]  # [C, J]
 
-        # no attention mask: contexts have one length, and padding on the right of a label is
-        # invisible to a causal model
+        # no attention mask: contexts have one length, and a causal model does not see the padding
+        # on the right of a label
         first = self.model(inputs_embeds=context, use_cache=True, logits_to_keep=1)
         shared = [(layer.keys, layer.values) for layer in first.past_key_values.layers]
         parts = []
@@ -204,20 +205,21 @@ class LanguageModel(nn.Module):
         return torch.cat(parts)
 
     def rank(self, context: Tensor, branches: Sequence[Branch]) -> list[Tensor]:
-        """``log p(label | context, trunk)`` of every label of every branch, in one pass.
+        """Return ``log p(label | context, trunk)`` of every label of every branch, in one pass.
 
-        The context is read once for all of them, and labels that begin alike share their
-        beginning (:mod:`.tree`). A model that takes no positions reads branch by branch.
+        The context is read once for all labels. Labels with the same beginning share it
+        (:mod:`.tree`). A model without position ids reads branch by branch.
 
         Args:
             context: ``[B, P, W]`` embeddings to condition on.
-            branches: trunks (a prompt, say) with their spelt labels; P >= 1 where one has none.
+            branches: trunks (for example a prompt) with their spelt labels; P >= 1 if a branch
+                has no trunk.
 
         Returns:
-            Per branch ``[B, labels]`` float32, not normalised by length.
+            For each branch ``[B, labels]`` float32, not normalised by length.
 
         Raises:
-            ConfigError: when it is longer than the model can read.
+            ConfigError: if context, trunk and label are longer than the model can read.
         """
         self._settle()
         if not self._reads_trees:
@@ -246,12 +248,12 @@ class LanguageModel(nn.Module):
         allowed: Allowed | None = None,
         per_token: bool = False,
     ) -> list[list[Written]]:
-        """The best texts after each context ``[B, P, W]``: :func:`.decoding.search`.
+        """Return the best texts after each context ``[B, P, W]``, by :func:`.decoding.search`.
 
-        At most ``tokens`` are written, fewer where the model reads no more positions.
+        A text has at most ``tokens`` tokens, and fewer if the model has fewer positions left.
 
         Raises:
-            ConfigError: when the context leaves no position to write at.
+            ConfigError: if the context leaves no position for a token.
         """
         self._settle()
         self._check_fits(context.shape[1] + 1)
@@ -268,12 +270,12 @@ class LanguageModel(nn.Module):
         )
 
     def write(self, context: Tensor, tokens: int) -> list[list[int]]:
-        """What the model writes by itself after each context: greedy, without the end of text."""
+        """Return the token ids that the model writes greedily after each context."""
         return [list(texts[0].ids) for texts in self.search(context, tokens)]
 
     def _settle(self) -> None:
         if self.frozen and self.model.training:
-            self.model.eval()  # somebody switched it behind our back
+            self.model.eval()  # other code may have changed the mode of the inner model
 
     def _positions(self) -> int | None:
         limit: int | None = getattr(self.model.config, "max_position_embeddings", None)
@@ -288,14 +290,14 @@ class LanguageModel(nn.Module):
             )
 
 
-# ---- Where SELM's language models come from: made from scratch, or published.
+# -- where the language models come from: from scratch, or published -----------------------------
 
 
 def from_scratch(width: int, layers: int, dropout: float) -> GPT2LMHeadModel:
-    """A small GPT-2 over bytes with random weights, tied input and output embeddings.
+    """Return a small GPT-2 over bytes with random weights and tied input and output embeddings.
 
     Raises:
-        ConfigError: when the width is not a positive multiple of 32.
+        ConfigError: if the width is not a positive multiple of 32.
     """
     if width <= 0 or width % 32:
         raise ConfigError(f"lm_width={width}; give a positive multiple of 32, such as 128")
@@ -307,12 +309,12 @@ def from_scratch(width: int, layers: int, dropout: float) -> GPT2LMHeadModel:
             n_embd=width,
             n_layer=layers,
             n_head=width // 32,
-            activation_function="gelu",  # a quarter of the time of GPT-2's approximation
+            activation_function="gelu",  # takes a quarter of the time of GPT-2's approximation
             resid_pdrop=dropout,
             embd_pdrop=dropout,
-            # GPT-2's 0.02 is for a width of 768 and more; here it would whisper at the start
+            # GPT-2's 0.02 is for a width of 768 or more; here it gives too small activations
             initializer_range=width**-0.5,
-            attn_pdrop=0.0,  # on attention weights it costs a slower kernel
+            attn_pdrop=0.0,  # dropout on attention weights needs a slower kernel
             bos_token_id=end,
             eos_token_id=end,
             pad_token_id=end,
@@ -322,7 +324,10 @@ def from_scratch(width: int, layers: int, dropout: float) -> GPT2LMHeadModel:
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Random numbers of a seed, the caller's own left alone; nothing at all for None."""
+    """Context with random numbers of a seed, without effect on the caller's.
+
+    None changes nothing.
+    """
     if seed is None:
         yield
         return
@@ -334,16 +339,16 @@ def seeded(seed: int | None) -> Iterator[None]:
 def load_pretrained(
     name: str, revision: str | None, seed: int | None = None
 ) -> tuple[Any, PretrainedTokenizer]:
-    """A published causal model in float32 and its tokenizer.
+    """Return a published causal model in float32, and its tokenizer.
 
     Args:
         name: hub id, or a local folder.
         revision: commit, tag or branch of a hub id.
-        seed: of random weights in place of the published ones, which are then not read; None =
-            the published ones.
+        seed: seed of random weights, which replace the published ones; these are then not read.
+            None = use the published weights.
 
     Raises:
-        ConfigError: saying why it cannot be loaded and what to do.
+        ConfigError: if the model cannot be loaded; the message says why and what to do.
     """
     source = Published.find("head.lm", name, revision, example="gpt2, or head.lm=scratch")
     tokenizer = source.part(AutoTokenizer, "the tokenizer's files")
@@ -361,19 +366,19 @@ def load_pretrained(
 
 
 def add_lora(model: Any, rank: int, alpha: float, name: str) -> None:
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) on the layers that peft knows for it.
+    """Add low-rank adapters (Hu et al. 2021, arXiv 2106.09685) to the layers that peft selects.
 
-    For an architecture that peft does not know, on all its linear layers but the output.
+    If peft does not know the architecture, all linear layers except the output get adapters.
 
     Raises:
-        ConfigError: when the rank is not positive.
+        ConfigError: if the rank is not positive.
     """
     if rank < 1:
         raise ConfigError(f"lora_rank={rank} for lm '{name}'; give at least 1")
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # a float is fine, the hint is narrow
-        # None: peft looks them up by the model's type
+        # None: peft selects the layers by the model's type
         target_modules=None if model.config.model_type in TARGETS else "all-linear",
         # GPT-2 keeps its matrices transposed
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
@@ -383,7 +388,7 @@ def add_lora(model: Any, rank: int, alpha: float, name: str) -> None:
 
 
 def frozen_parts(module: nn.Module, name: str) -> dict[str, nn.Module]:
-    """The largest parts of a module that hold weights and train none, by name."""
+    """Return the largest parts of a module that hold weights and train none, by name."""
     if not module.state_dict():
         return {}
     if not any(p.requires_grad for p in module.parameters()):
@@ -395,7 +400,7 @@ def frozen_parts(module: nn.Module, name: str) -> dict[str, nn.Module]:
 
 
 def save_tied_weights_once(module: nn.Module) -> None:
-    """Leave the tied output matrix out of the state dict: safetensors refuses shared memory."""
+    """Leave the tied output matrix out of the state dict; safetensors refuses shared memory."""
     seen: dict[int, str] = {}
     tied: dict[str, str] = {}
     for key, parameter in module.named_parameters(remove_duplicate=False):

@@ -1,4 +1,8 @@
-"""From frames to a prefix, and from a prompt to a prefix: what SELM learns beside its model."""
+"""The mappers of SELM: frames to a prefix, and a prompt to a prefix.
+
+:class:`AudioMapper` and :class:`TextMapper` are the parts that SELM learns beside its language
+model. :class:`NullAudio` is the prefix of "no audio", which calibration subtracts.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ Reduction = Literal["queries", "adaptive", "vector"]
 class Projection(nn.Module):
     """``LayerNorm(W1 x + W2 GELU(W1 x))``, frame by frame: ``[..., D]`` to ``[..., W]``.
 
-    Two linear layers with GELU, as summarised of SELM; residual and norm as in Pengi's projection.
+    Two linear layers with GELU follow summaries of SELM; residual and norm follow Pengi.
     """
 
     def __init__(self, dim: int, width: int, dropout: float) -> None:
@@ -33,31 +37,31 @@ class Projection(nn.Module):
 
 
 class AudioMapper(nn.Module):
-    """Frames of any number to a prefix of fixed length: ``[B, T, D]`` to ``[B, L, W]``.
+    """Maps any number of frames to a prefix of fixed length: ``[B, T, D]`` to ``[B, L, W]``.
 
-    The frames are reduced to L positions, projected, and pass transformer layers over these
-    (Pengi's mapper has learned constants there as well). Three reductions:
+    The frames are reduced to L positions and projected; then transformer layers follow (Pengi's
+    mapper also has learned constants there). There are three reductions:
 
-    ``queries``: L learned queries weigh the frames of speech and read their mean and standard
-    deviation, as the attentive statistics of the other heads do once (so that heads differ in what
-    follows, not in how they read the frames). Our choice.
+    ``queries``: L learned queries weight the frames of speech and read their mean and standard
+    deviation. The other heads do the same with one query, so heads do not differ in how they read
+    the frames. Our choice.
 
-    ``adaptive``: means over L segments of each utterance's own length (:func:`segment_means`). Our
-    reading of a sequence mapper.
+    ``adaptive``: means over L segments of each utterance's own length (:func:`segment_means`).
+    This is our reading of a sequence mapper.
 
-    ``vector``: one attentive mean and standard deviation, projected, then a linear layer to all L
-    positions at once, as Pengi's mapper takes its one vector.
+    ``vector``: one attentive mean and standard deviation, projected, and then a linear layer to
+    all L positions at once, as in Pengi's mapper, which takes one vector.
 
     The final norm starts at the size of the model's own token embeddings (our choice).
 
     Args:
         dim: ``D``, width of the frames.
-        width: ``W``, of the language model's embeddings.
-        prefix: ``L``.
+        width: ``W``, width of the language model's embeddings.
+        prefix: ``L``, number of positions.
         layers: transformer layers over the positions.
-        dropout: in training.
+        dropout: dropout rate in training.
         size: root mean square of the result.
-        reduction: one of the above.
+        reduction: ``queries``, ``adaptive`` or ``vector``.
     """
 
     def __init__(
@@ -99,9 +103,10 @@ class AudioMapper(nn.Module):
 
 
 class TextMapper(nn.Module):
-    """Transformer layers over the token embeddings of a prompt: ``[1, Lt, W]`` to the same.
+    """Transformer layers over the token embeddings of a prompt, ``[1, Lt, W]`` to the same shape.
 
-    One in SELM, as summarised; the final norm as in :class:`AudioMapper` (our choice).
+    SELM has one layer, according to summaries. The final norm is that of :class:`AudioMapper`
+    (our choice).
     """
 
     def __init__(self, width: int, layers: int, dropout: float, size: float) -> None:
@@ -117,17 +122,17 @@ class TextMapper(nn.Module):
 
 
 def segment_means(frames: Frames, segments: int) -> Tensor:
-    """``[B, T, D]`` to ``[B, L, D]`` float32: adaptive average pooling over the frames of speech.
+    """Return ``[B, L, D]`` float32: adaptive average pooling of ``[B, T, D]`` over speech.
 
     Segment j of an utterance of n frames is the mean of its frames ``floor(j n / L)`` to
-    ``ceil((j + 1) n / L) - 1``: neighbours may share a frame, and where n < L frames repeat.
-    Padding is in no segment.
+    ``ceil((j + 1) n / L) - 1``. Neighbours may share a frame, and if n < L, frames repeat. No
+    segment contains padding.
     """
     x = frames.x.float().masked_fill(~frames.mask.unsqueeze(-1), 0.0)
     n = frames.mask.sum(1)[:, None]  # [B, 1]
     j = torch.arange(segments, device=x.device)
     first, last = j * n // segments, -(-(j + 1) * n // segments)  # [B, L]
-    place = frames.mask.cumsum(1)[:, None] - 1  # [B, 1, T]: which frame of speech
+    place = frames.mask.cumsum(1)[:, None] - 1  # [B, 1, T]: index among the frames of speech
     inside = (place >= first[..., None]) & (place < last[..., None]) & frames.mask[:, None]
     weights = inside.float() / inside.sum(-1, keepdim=True).clamp_min(1)
     with torch.autocast(x.device.type, enabled=False):
@@ -135,23 +140,26 @@ def segment_means(frames: Frames, segments: int) -> Tensor:
 
 
 def heads_for(width: int) -> int:
-    """Attention heads of a mapper: 8 as in Pengi, or the most below that divide the width."""
+    """Return the number of attention heads: 8 as in Pengi, or the largest divisor below 8."""
     return next(n for n in (8, 4, 2, 1) if width % n == 0)
 
 
 def mapper_layer(width: int, dropout: float) -> nn.TransformerEncoderLayer:
-    """A pre-norm transformer layer with MLP ratio 2, as in Pengi's mappers (GELU: our choice)."""
+    """Return a pre-norm transformer layer with MLP ratio 2, as in Pengi's mappers.
+
+    GELU is our choice.
+    """
     layer = nn.TransformerEncoderLayer(
         width, heads_for(width), 2 * width, dropout, "gelu", batch_first=True, norm_first=True
     )
-    layer.self_attn.dropout = 0.0  # on attention weights it costs a slower kernel
+    layer.self_attn.dropout = 0.0  # dropout on attention weights needs a slower kernel
     return layer
 
 
 class SizedNorm(nn.Module):
     """A layer norm times a fixed size, the root mean square of the model's token embeddings.
 
-    The size is not folded into the norm's weights: these would start near 0.02, and an optimiser's
+    The size is not part of the norm's weights. These would then start near 0.02, and an optimiser
     step that is small for a weight near 1 would change the prefix by several per cent.
     """
 
@@ -159,32 +167,33 @@ class SizedNorm(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.size: Tensor
-        self.register_buffer("size", torch.tensor(size))  # saved: it was read off random weights
+        # saved, because it was measured on random weights
+        self.register_buffer("size", torch.tensor(size))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.size * self.norm(x)
         return out
 
 
-# ---- What SELM hears when it hears nothing: the audio of its prior.
+# -- null audio: the input for the prior of SELM -------------------------------------------------
 
 NullName = Literal["mean", "zeros"]
 
 MEMORY = 100.0
-"""Batches over which the mean prefix is averaged (our choice)."""
+"""Number of batches over which the mean prefix is averaged (our choice)."""
 
 
 class NullAudio(nn.Module):
-    """A prefix that tells nothing about an utterance.
+    """A prefix without information about an utterance.
 
-    Calibration by a content-free input is of Zhao et al. 2021 (arXiv 2102.09690); which input
-    stands for no audio is our choice.
+    Calibration by a content-free input is from Zhao et al. 2021 (arXiv 2102.09690). Which input
+    means "no audio" is our choice.
 
     Args:
-        kind: ``mean``, the running average of the prefixes of training, or ``zeros``, what the
-            mapper makes of a single frame of zeros.
-        prefix: ``L``.
-        width: ``W``.
+        kind: ``mean``, the running average of the prefixes of training, or ``zeros``, the
+            mapper's output for a single frame of zeros.
+        prefix: ``L``, number of positions.
+        width: ``W``, width of the language model's embeddings.
     """
 
     def __init__(self, kind: NullName, prefix: int, width: int) -> None:
@@ -197,7 +206,7 @@ class NullAudio(nn.Module):
             self.register_buffer("batches", torch.zeros(()))
 
     def follow(self, prefix: Tensor, weight: Tensor) -> None:
-        """Take a batch of prefixes ``[B, L, W]`` of weight ``[B]`` into the mean."""
+        """Update the mean with a batch of prefixes ``[B, L, W]`` of weights ``[B]``."""
         if self.kind != "mean" or not weight.any():
             return
         share = (weight / weight.sum()).to(self.mean.dtype)[:, None, None]
@@ -206,7 +215,10 @@ class NullAudio(nn.Module):
         self.mean.lerp_((share * kept).sum(0, keepdim=True), 1 / self.batches.clamp_max(MEMORY))
 
     def forward(self, mapper: nn.Module, dim: int) -> Tensor:
-        """``[1, L, W]``, with frames of width ``dim`` where the mapper is asked."""
+        """Return the prefix ``[1, L, W]``.
+
+        ``dim`` is the width of the frame of zeros that ``mapper`` gets.
+        """
         if self.kind == "mean":
             return self.mean
         weight = next(mapper.parameters())

@@ -1,4 +1,4 @@
-"""How a language model spells prompts and labels: by bytes, or with a published tokenizer."""
+"""Tokenizers for prompts and labels: bytes, or a published tokenizer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...zoo.core.errors import ConfigError
 
 
 class Tokenizer(Protocol):
-    """How a language model spells.
+    """The contract of a tokenizer.
 
     Attributes:
         end: id of the end-of-text token.
@@ -17,20 +17,20 @@ class Tokenizer(Protocol):
     end: int
 
     def prompt(self, text: str) -> list[int]:
-        """Ids of a prompt."""
+        """Return the ids of a prompt."""
 
     def label(self, prompt: str, label: str) -> list[int]:
-        """Ids of a label that follows the prompt, without the end of text."""
+        """Return the ids of a label that follows the prompt, without the end of text."""
 
     def text(self, ids: list[int]) -> str:
-        """What was written, for any ids of the model."""
+        """Return the text of any ids of the model."""
 
 
 class ByteTokenizer:
     """UTF-8 bytes 0..255, and 256 as the end of text: spells every label in any language.
 
-    The space between prompt and label belongs to the prompt, so that the very first byte to be
-    predicted tells labels apart.
+    The space between prompt and label belongs to the prompt, so the first predicted byte already
+    distinguishes labels.
 
     >>> ByteTokenizer().label("this emotion is", "sad")
     [115, 97, 100]
@@ -50,10 +50,10 @@ class ByteTokenizer:
 
 
 class PretrainedTokenizer:
-    """A published tokenizer; labels are spelt as they are after the prompt and a space.
+    """A published tokenizer; it spells labels as text that follows the prompt and a space.
 
     Raises:
-        ConfigError: when the tokenizer has no end-of-text token, or cannot spell a label.
+        ConfigError: if the tokenizer has no end-of-text token, or cannot spell a label.
     """
 
     def __init__(self, tokenizer: Any, name: str) -> None:
@@ -70,10 +70,10 @@ class PretrainedTokenizer:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def label(self, prompt: str, label: str) -> list[int]:
-        """What the tokenised ``"<prompt> <label>"`` adds to the tokenised prompt.
+        """Return the ids that ``"<prompt> <label>"`` has beyond those of the prompt.
 
-        For GPT-2 these are the ids of ``" <label>"``. Cut from the whole, because a tokenizer that
-        marks the beginning of a text would spell ``" <label>"`` alone with one space too many.
+        For GPT-2 these are the ids of ``" <label>"``. The label is not tokenised alone, because a
+        tokenizer that marks the beginning of a text would give it one space too many.
         """
         before, whole = self.prompt(prompt), self.prompt(f"{prompt} {label}")
         ids = whole[len(before) :] if whole[: len(before)] == before else self.prompt(f" {label}")

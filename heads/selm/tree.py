@@ -1,9 +1,8 @@
-"""Labels packed into one sequence: a tree of tokens that a causal model reads in a single pass.
+"""Labels packed into one sequence: a tree of tokens that a causal model reads in one pass.
 
-A context is read once, and behind it every label, token by token; labels that begin alike share
-their beginning. An attention mask shows each token the context and its own ancestors only, and its
-position is its depth, so that the model computes for every label what it would compute for the
-label alone.
+The model reads a context once and then the tokens of all labels; labels with the same beginning
+share it. An attention mask shows each token only the context and its own ancestors, and its
+position is its depth. So the model computes for every label the same as for that label alone.
 """
 
 from __future__ import annotations
@@ -22,28 +21,28 @@ Branch = tuple[Tensor | None, list[list[int]]]
 """A trunk of embeddings ``[Lt, W]``, or None, and the spelt labels that follow it."""
 
 LOGITS_AT_ONCE = 2**26
-"""How many logits a pass may compute (a quarter of a gigabyte): bounds its rows."""
+"""How many logits a pass may compute (a quarter of a gigabyte); this limits its rows."""
 
 POSITIONS_AT_ONCE = 8192
-"""The same of its positions."""
+"""How many positions a pass may compute; this limits its rows too."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """Branches behind a context: each a trunk of given embeddings, then labels.
+    """Branches that follow a context; each is a trunk of given embeddings and then labels.
 
-    ``N`` nodes, branch after branch, each its trunk and then its tokens. Slot 0 is the context's
-    last position, slot i + 1 is node i.
+    It has ``N`` nodes, branch after branch; each branch has its trunk and then its tokens. Slot 0
+    is the last position of the context, slot i + 1 is node i.
 
     Attributes:
         tokens: per branch, the ids of its label nodes.
-        depth: ``[N]`` position behind the context.
-        sees: ``[N, N]`` bool, a node its ancestors and itself.
-        slots: ``[K]`` sorted slots whose prediction is asked.
-        asked: ``[M]`` for each label token, which of the K slots predicts it.
-        wanted: ``[M]`` the token's id.
-        label: ``[M]`` the label that it belongs to, counted over all branches.
-        sizes: labels of each branch.
+        depth: ``[N]`` position after the context.
+        sees: ``[N, N]`` bool; a node sees its ancestors and itself.
+        slots: ``[K]`` sorted slots whose predictions are needed.
+        asked: ``[M]`` for each label token, the index of the slot that predicts it, below K.
+        wanted: ``[M]`` id of the label token.
+        label: ``[M]`` index of its label, counted over all branches.
+        sizes: number of labels of each branch.
     """
 
     tokens: tuple[Tensor, ...]
@@ -58,9 +57,9 @@ class Tree:
 
 @lru_cache(maxsize=64)
 def plant(trunks: tuple[int, ...], labels: tuple[Spelt, ...]) -> Tree:
-    """The tree of some branches.
+    """Build the tree of some branches.
 
-    The last token of a label, the end of text, is predicted and not read.
+    The last token of a label, the end of text, is predicted but never read.
 
     Args:
         trunks: length of each branch's trunk, 0 for none.
@@ -107,12 +106,12 @@ def plant(trunks: tuple[int, ...], labels: tuple[Spelt, ...]) -> Tree:
 
 
 def attention(tree: Tree, context: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Who sees whom, and where everybody stands.
+    """Return the attention mask and the position ids of a tree after its context.
 
     Args:
         tree: N nodes.
-        context: P positions before it, causal.
-        device: of the results.
+        context: P, number of positions of the context; these are causal.
+        device: device of the results.
 
     Returns:
         ``[1, 1, P + N, P + N]`` float32 mask to be added to attention logits, and ``[1, P + N]``
@@ -129,16 +128,16 @@ def attention(tree: Tree, context: int, device: torch.device) -> tuple[Tensor, T
 def rank(
     model: Any, embed: Callable[[Tensor], Tensor], context: Tensor, branches: Sequence[Branch]
 ) -> list[Tensor]:
-    """``log p(label | context, trunk)`` of every label of every branch.
+    """Return ``log p(label | context, trunk)`` of every label of every branch.
 
     Args:
         model: a causal language model of ``transformers`` that takes position ids.
-        embed: ids to its embeddings.
-        context: ``[B, P, W]`` embeddings; P >= 1 where a branch has no trunk.
+        embed: maps token ids to embeddings.
+        context: ``[B, P, W]`` embeddings; P >= 1 if a branch has no trunk.
         branches: at least one, each with at least one label.
 
     Returns:
-        Per branch ``[B, labels]`` float32, not normalised by length.
+        For each branch ``[B, labels]`` float32, not normalised by length.
     """
     device, P = context.device, context.shape[1]
     tree = plant(

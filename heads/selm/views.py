@@ -1,7 +1,7 @@
-"""What SELM is asked about an utterance: its emotion, its sentiment, how pleasant, how active.
+"""Views: the questions that SELM answers about an utterance, and the answers to them.
 
-After SELM's three representations of emotion (categories, sentiment, continuous valence, arousal
-and dominance). How they are asked and answered is our choice.
+SELM has three representations of emotion: categories, sentiment, and continuous valence, arousal
+and dominance. How they are asked and answered is our choice.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ SHIPPED = [CATEGORICAL, *PROMPTS]
 
 @dataclass(frozen=True)
 class View:
-    """One question.
+    """A question about an utterance.
 
     Attributes:
-        name: which of :data:`SHIPPED`.
-        weight: of its examples in the loss.
+        name: one of :data:`SHIPPED`.
+        weight: weight of its examples in the loss.
         prompts: ways to ask it.
     """
 
@@ -50,23 +50,24 @@ class View:
 
 
 class Views:
-    """The questions of a head, and what the answers to them are.
+    """The questions of a head and their answers.
 
     Args:
         trained: the taxonomy of training.
-        weights: view to the weight of its examples; None = categorical alone.
-        prompt: of the categorical view, where ``prompts`` has none.
-        prompts: view to its prompt, or prompts.
-        forms: view to answer to its verbal form, or forms; for what is not listed, a class says
-            its own form and any other answer its name.
-        names: ``shuffled`` has every class say the forms of another, the one half the classes
-            further on in training order; a class never trained on keeps its own.
+        weights: maps a view to the weight of its examples; None = only the categorical view.
+        prompt: prompt of the categorical view, if ``prompts`` has none.
+        prompts: maps a view to its prompt, or prompts.
+        forms: maps a view and an answer to its verbal form, or forms. By default a class uses its
+            own form, and any other answer uses its name.
+        names: with ``shuffled`` every class uses the forms of another one, half the number of
+            classes further on in training order. A class that was never trained keeps its own.
         dimensions: ``words`` (low, medium, high) or ``numbers`` (0.0, 0.1, ... 1.0).
         low: ratings below it are low.
         high: ratings from it on are high.
 
     Raises:
-        ConfigError: for views, answers or edges that there are not.
+        ConfigError: if a view or an answer is unknown, or a weight, an edge or a prompt is not
+            allowed.
     """
 
     def __init__(
@@ -87,16 +88,19 @@ class Views:
         for knob, given in (("views", weights), ("prompts", prompts), ("forms", self.forms)):
             for name in given:
                 if name not in SHIPPED:
-                    raise ConfigError(f"{knob}: no view called '{name}'{suggest(name, SHIPPED)}")
+                    raise ConfigError(f"{knob}: no view is called '{name}'{suggest(name, SHIPPED)}")
         if CATEGORICAL not in weights:
-            raise ConfigError("views lack categorical, by which classes are ranked; give it too")
+            raise ConfigError("views lack categorical, which ranks the classes; give it too")
         if wrong := [f"{k}={w}" for k, w in weights.items() if not 0 < w < float("inf")]:
             raise ConfigError(f"views: {', '.join(wrong)}; give weights above 0, or leave one out")
         if not 0 < low < high < 1:
             raise ConfigError(
                 f"low_below={low} and high_from={high}; give 0 < low_below < high_from < 1"
             )
-        self.trained, self.dimensions, self.low, self.high = trained, dimensions, low, high
+        self.trained = trained
+        self.dimensions = dimensions
+        self.low = low
+        self.high = high
         asked = {CATEGORICAL: prompt, **PROMPTS, **prompts}
         self.all = [
             View(name, float(weights[name]), tuple(_listed(asked[name])))
@@ -121,7 +125,7 @@ class Views:
                 )
 
     def widen(self, taxonomy: Taxonomy) -> None:
-        """Train on a taxonomy that begins with the one of now; new classes say their own forms."""
+        """Train on a taxonomy that begins with the current one; new classes use their own forms."""
         self.speaks |= {c: c for c in taxonomy.classes if c not in self.speaks}
         self.trained = taxonomy
 
@@ -130,7 +134,10 @@ class Views:
         return self.all[0]
 
     def answers(self, view: View, taxonomy: Taxonomy) -> list[list[str]]:
-        """The verbal forms of every answer; those of the categorical view are the classes."""
+        """Return the verbal forms of every answer.
+
+        The answers of the categorical view are the classes.
+        """
         own = self.forms.get(view.name, {})
         if view.name != CATEGORICAL:
             return [_listed(own.get(name, name)) for name in self._names(view)]
@@ -140,7 +147,10 @@ class Views:
         return [_listed(own.get(c, given[c])) for c in spoken]
 
     def targets(self, view: View, targets: Targets) -> Tensor:
-        """``[B, answers]`` probability of each answer; a row of zeros where there is none."""
+        """Return the ``[B, answers]`` probability of each answer.
+
+        Zeros if an utterance has no answer.
+        """
         if view.name == CATEGORICAL:
             return targets.probs
         if view.name == "sentiment":
@@ -161,12 +171,12 @@ class Views:
         return one_hot * rated.unsqueeze(1)
 
     def class_written(self, text: str, taxonomy: Taxonomy) -> int | None:
-        """The class that a text names: by its form, or by what else its form is called."""
+        """Return the class that a text names, by its form or a synonym of its form."""
         said = text.strip().lower()
         for place, forms in enumerate(self.answers(self.categorical, taxonomy)):
             if said in (form.lower() for form in forms):
                 return place
-        # a word stands for a class, asked or trained on, and so for whichever class speaks by that
+        # a word names a class, asked or trained, and so the class that uses the form of that
         for known in (taxonomy, self.trained):
             if (index := known.class_said(text)) is not None:
                 break

@@ -171,7 +171,7 @@ def test_config_prints_what_a_run_would_be(capsys: pytest.CaptureFixture[str]) -
     [
         (["config", "ravdes"], "no recipe config called 'ravdes'; have"),
         (["config", "ravdess", "head.hidde=3"], "head 'classification': unknown key 'hidde'; have"),
-        (["config", "ravdess", "head.hidden=["], "'head.hidden=[': no YAML: "),
+        (["config", "ravdess", "head.hidden=["], "'head.hidden=[': no valid YAML: "),
         (["train", "ravdess", "optim.epoch=3"], "unknown key 'optim.epoch'; have"),
         (["prepare", "ravdes", "root=."], "no corpus called 'ravdes'; have"),
         (["prepare", "folder"], "where is corpus 'folder'? set root=FOLDER"),

@@ -1,4 +1,4 @@
-"""Where serzoo keeps what it can make again."""
+"""The folder for everything that serzoo can make again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """``$SERZOO_CACHE``, or ``serzoo`` under the user's cache folder."""
+    """Return ``$SERZOO_CACHE``, or ``serzoo`` in the user's cache folder."""
     base = os.environ.get("SERZOO_CACHE")
     if base:
         return Path(base).expanduser()
@@ -15,5 +15,5 @@ def cache_dir() -> Path:
 
 
 def features_dir() -> Path:
-    """Where feature stores lie, each in a folder of its own."""
+    """Return the folder of the feature stores; each store has its own folder in it."""
     return cache_dir() / "features"

@@ -1,4 +1,4 @@
-"""The contract of an encoder, and the mix of its layers."""
+"""The contract of an encoder, and the learned mix of its layers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .types import Frames
 
 
 class Encoder(Recorded, nn.Module, ABC):
-    """Audio to frames in two steps, with the feature store between them.
+    """Turns audio into frames in two steps; the feature store can keep the result of the first.
 
     ``audio, lengths -> extract -> hidden [B, K, T, D0], mask [B, T] -> forward -> Frames``
 
-    :meth:`extract` is everything that need not be computed twice: a frozen pretrained model, or
-    the parameter-free log-mel front end. :meth:`forward` is what is learned on top of it: a layer
-    mix, or the log-mel encoder's network. An utterance's output does not depend on its batch
+    :meth:`extract` is the part that is computed once: a frozen pretrained model, or the
+    log-mel front end, which has no parameters. :meth:`forward` is the learned part: a layer mix,
+    or the log-mel encoder's network. The output of an utterance does not depend on its batch
     neighbours or on padding.
 
     Attributes:
         dim: ``D``, width of the frames that heads see.
-        storable: whether :meth:`extract` is deterministic and without trainable parameters, so
-            that its output may be computed once and kept.
-        frame_seconds: distance of the frames of ``hidden``; batches are packed by it.
+        storable: whether :meth:`extract` is deterministic and has no trainable parameters. Only
+            then can its output be stored.
+        frame_seconds: distance between frames of ``hidden`` in seconds; batches are sized by it.
     """
 
     dim: int
@@ -35,56 +35,68 @@ class Encoder(Recorded, nn.Module, ABC):
 
     @abstractmethod
     def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """``hidden [B, K, T, D0], mask [B, T]`` of ``[B, S]`` float32 16 kHz, ``[B]`` real samples.
+        """Return ``hidden [B, K, T, D0]`` and ``mask [B, T]`` of a batch of audio.
 
-        Accepts any length from one sample. Every row of the mask has at least one True; hidden is
-        zero where the mask is False.
+        Args:
+            audio: ``[B, S]`` float32, 16 kHz mono; at least one sample.
+            lengths: ``[B]`` number of real samples of each row.
+
+        Returns:
+            hidden: zero where the mask is False.
+            mask: bool, True = speech; every row has at least one True.
         """
 
     @abstractmethod
     def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
-        """``hidden [B, K, T, D0], mask [B, T]`` to frames ``[B, T', D]``; augments in training."""
+        """Turn ``hidden [B, K, T, D0]`` and ``mask [B, T]`` into frames ``[B, T', D]``.
+
+        Augments in training mode.
+        """
 
     def extraction(self) -> dict[str, Any]:
-        """Everything that decides what :meth:`extract` gives for an utterance, as plain containers.
+        """Return everything that decides the output of :meth:`extract`, as plain containers.
 
-        Stored features are kept under it: equal answers share them, so it holds a digest of the
-        weights, the kept layers, the number format and the preprocessing, and nothing else.
+        The feature store uses it as the key: encoders with equal answers share stored features. So
+        it holds a digest of the weights, the kept layers, the number format and the preprocessing,
+        and nothing else.
+
+        Raises:
+            TypeError: if the encoder is not storable.
         """
         raise TypeError(f"{type(self).__name__} is not storable; override extraction()")
 
     @property
     def bytes_per_second(self) -> float:
-        """Size of stored features, in bytes for a second of speech; 0 where it is not known."""
+        """Return the size of stored features in bytes per second of speech; 0 if it is unknown."""
         return 0.0
 
     def param_groups(self, lr: float, mix_lr: float | None = None) -> list[dict[str, Any]]:
-        """Optimiser groups of the trainable parameters (empty when there are none).
+        """Return the optimiser groups of the trainable parameters; empty if it has none.
 
         Args:
             lr: learning rate.
-            mix_lr: that of a learned mix of layers, where there is one; ``lr`` by default.
+            mix_lr: learning rate of a learned mix of layers, if any; ``lr`` by default.
         """
         params = [p for p in self.parameters() if p.requires_grad]
         return [{"params": params, "lr": lr}] if params else []
 
     def frozen_keys(self) -> frozenset[str]:
-        """Entries of the state dict that stay as published: not saved, rebuilt from a name."""
+        """Return the state dict entries that stay as published: not saved, but rebuilt by name."""
         return frozenset()
 
     def describe(self) -> dict[str, Any]:
-        """What the record should know beyond the configuration: model type, digest of weights."""
+        """Return facts for the record beyond the configuration: model type, digest of weights."""
         return {}
 
     def layer_weights(self) -> dict[str, float]:
-        """Weight of each kept layer in a learned mix; empty when nothing is mixed."""
+        """Return the weight of each kept layer in a learned mix; empty if nothing is mixed."""
         return {}
 
 
 class LayerMix(nn.Module):
-    """Softmax-weighted sum of kept layers (the SUPERB featuriser's rule).
+    """Softmax-weighted sum of the kept layers, as in the featuriser of SUPERB.
 
-    With one layer there is nothing to learn and no parameter.
+    With one layer it has no parameters.
 
     Args:
         layers: indices of the kept layers, for naming; 0 is the input of the first block.
@@ -96,18 +108,18 @@ class LayerMix(nn.Module):
         self.logits = nn.Parameter(torch.zeros(len(layers))) if len(layers) > 1 else None
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """``[B, K, T, D]`` to ``[B, T, D]``; a single layer keeps its floating type."""
+        """Mix ``[B, K, T, D]`` to ``[B, T, D]``; a single layer keeps its floating type."""
         if self.logits is None:
             return hidden[:, 0]
         weights = self.logits.float().softmax(0)
         return torch.einsum("k,bktd->btd", weights, hidden.float())
 
     def weights(self) -> dict[str, float]:
-        """Layer name to weight; empty for a single layer."""
+        """Return a mapping of layer name to weight; empty for a single layer."""
         if self.logits is None:
             return {}
         logits: Any = self.logits.detach()
-        if hasattr(logits, "full_tensor"):  # shared out over processes, all of which come here
+        if hasattr(logits, "full_tensor"):  # sharded over processes; every process comes here
             logits = logits.full_tensor()
         w = logits.float().softmax(0).tolist()
         return {f"layer_{k:02d}": v for k, v in zip(self.layers, w, strict=True)}

@@ -1,4 +1,4 @@
-"""Errors a user can act on: what was found, what is allowed, what to do next."""
+"""Errors that users can act on: each says what was found, what is allowed and what to do next."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class DataError(SerzooError):
 
 
 class DataWarning(UserWarning):
-    """Something of a corpus was left out or could not be filled in; the message counts it."""
+    """Part of a corpus was left out or could not be filled in; the message says how much."""
 
 
 class DataNote(DataWarning):
-    """Something to know about a corpus that is not a fault of it; the message counts it."""
+    """A fact about a corpus that is not a fault; the message says how much."""
 
 
 class CheckpointError(SerzooError):
@@ -38,15 +38,15 @@ class DamagedError(CheckpointError):
 
 
 class ExportError(SerzooError):
-    """A model cannot be written in another toolkit's format, or comes out different."""
+    """A model cannot be written in another toolkit's format, or gives other output there."""
 
 
 class ProcessError(SerzooError):
-    """A process of a run on several devices has ended, and the run with it."""
+    """One process of a run on several devices has ended, so the run ended too."""
 
 
 class ComparisonError(SerzooError):
-    """Runs that are not comparable were asked to stand in one table."""
+    """Runs that cannot be compared were put into one table."""
 
 
 class ContractError(AssertionError):
@@ -62,14 +62,14 @@ class ContractError(AssertionError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The second half of an "unknown name" message.
+    """Return the second half of an "unknown name" message.
 
     Args:
         name: What the user wrote.
         known: What would have been accepted.
 
     Returns:
-        ``"; have a, b, c; did you mean 'b'?"``; the question only where something is close.
+        ``"; have a, b, c; did you mean 'b'?"``; the question only if a known name is similar.
     """
     options = sorted(known)
     text = f"; have {', '.join(options)}" if options else "; there are none"
@@ -106,20 +106,20 @@ _SYSTEM = {
     errno.EOPNOTSUPP: ("this disk cannot do what is needed here", _ELSEWHERE),
     errno.ENOMEM: ("there is not enough memory", "end other programs, or work on less at a time"),
 }
-# what no bug of ours can cause: told even where another library has wrapped it
+# errors that no bug of serzoo can cause: shown even if another library has wrapped them
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.EIO)
 LONGEST = 160  # characters of a path that are shown (our choice)
 
 
 def system_error(error: BaseException) -> str | None:
-    """What the system refused, for a user: where, what, and what to do next, in one line.
+    """Return one line for the user about an error of the system: where, what, and what to do next.
 
     Args:
-        error: an ``OSError``; or what a library made of one, or Python of a path that it cannot
-            use.
+        error: an ``OSError``, an error that a library raised because of one, or the error of
+            Python for a path that it cannot use.
 
     Returns:
-        None when the error is none of these: one of ours, or a fault of the program.
+        None if the error is another one: an error of serzoo, or a fault of the program.
     """
     if isinstance(error, SerzooError):
         return None
@@ -140,7 +140,7 @@ def system_error(error: BaseException) -> str | None:
 
 
 def shown(path: str | bytes | os.PathLike[str]) -> str:
-    """A path for a message: in one line, and not longer than a reader can use."""
+    """Return a path as one line of at most 160 characters, for a message."""
     text = os.fsdecode(path)
     text = text if text.isprintable() else ascii(text)
     half = LONGEST // 2
@@ -148,11 +148,11 @@ def shown(path: str | bytes | os.PathLike[str]) -> str:
 
 
 def _refused(error: BaseException) -> tuple[int | None, str]:
-    """Number and path of the system's error in an error, in its text, or in what it came of."""
+    """Return the number and path of the system's error, from the error, its text, or its cause."""
     if isinstance(error, OSError) and error.errno is not None:
         name = error.filename2 or error.filename
         return error.errno, "" if name is None or isinstance(name, int) else shown(name)
-    # what worker processes raise, and libraries in other languages, is text only
+    # worker processes and libraries in other languages give the error only as text
     found = re.search(r"\[Errno (\d+)\][^:\n]*(?:: '([^'\n]*)')?|\(os error (\d+)\)", str(error))
     if found and (isinstance(error, OSError) or int(found[1] or found[3]) in _OF_THE_MACHINE):
         return int(found[1] or found[3]), shown(found[2] or "")

@@ -1,4 +1,11 @@
-"""Files and folders that appear whole or not at all."""
+"""Read and write files safely: whole files or none, and text with clear errors.
+
+Writing: :func:`new_file` and :func:`new_folder` make a draft beside the target. The draft replaces
+the target only when it is complete. :func:`write_json` uses them.
+
+Reading: :func:`read_text`, :func:`read_json` and :func:`json_lines` read all text files that people
+and programs have written. If a file cannot be read, the error names file, line and remedy.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +28,23 @@ from filelock import FileLock, Timeout
 
 from .errors import DataError, SerzooError
 
-SHORT = 60  # characters of a name in a draft's, which must not be too long where the name is not
+SHORT = 60  # characters of the target's name in the name of its draft, which is longer
 
 
 @contextmanager
 def new_file(path: Path, *, keep: bool = False) -> Iterator[Path]:
-    """While open, a draft beside ``path``; at the end it takes its place.
+    """Context that gives a draft beside ``path``; at its end the draft replaces ``path``.
 
-    When anything fails, ``path`` is as before. Of several who write at once the last one stays. A
-    device or a pipe (``/dev/null``) is written to as it is.
+    If anything fails, ``path`` stays as before. If several processes write at once, the last one
+    wins. A device or a pipe (``/dev/null``) is written to directly.
 
     Args:
-        path: may exist; its parents need not.
-        keep: when anything fails, what was written stays beside ``path``, under a name that ends
-            in ``.part``, and a note of the error says where.
+        path: the target file; it may exist, and its parents need not exist.
+        keep: if anything fails, keep the draft beside ``path``, under a name that ends in
+            ``.part``; a note of the error says where it is.
 
     Raises:
-        OSError: naming ``path``: it cannot be written, or is a folder.
+        OSError: if ``path`` cannot be written, or is a folder; the error names ``path``.
     """
     own = _own()
     draft = path.with_name(f".{path.name[:SHORT]}.{own}")
@@ -62,13 +69,13 @@ def new_file(path: Path, *, keep: bool = False) -> Iterator[Path]:
 
 
 def check_place(path: Path) -> None:
-    """Refuse, before a long work, a file that cannot be written at its end.
+    """Check, before long work, that a file can be written at its end.
 
     Args:
-        path: of the file; neither it nor its parents are made.
+        path: the target file; neither it nor its parents are made.
 
     Raises:
-        OSError: naming ``path``.
+        OSError: if it cannot be written; the error names ``path``.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -85,7 +92,10 @@ def check_place(path: Path) -> None:
 
 @contextmanager
 def named(path: Path, draft: Path | None = None) -> Iterator[None]:
-    """Errors of the system name ``path``: nobody knows its draft, and a full disk names nothing."""
+    """Context in which errors of the system name ``path``.
+
+    Users do not know the name of the draft, and the error of a full disk names no file.
+    """
     try:
         yield
     except OSError as error:
@@ -100,19 +110,23 @@ def named(path: Path, draft: Path | None = None) -> Iterator[None]:
 
 
 def _own() -> str:
-    """Of nobody else: a process has threads, and containers that share a disk have equal ids."""
+    """Return a suffix that no other writer uses.
+
+    The process id alone is not enough: a process has several threads, and containers that share a
+    disk can have equal process ids.
+    """
     return secrets.token_hex(6)
 
 
 @contextmanager
 def new_folder(folder: Path, ours: Collection[str]) -> Iterator[Path]:
-    """While open, a temporary folder beside ``folder``; at the end it takes its place.
+    """Context that gives a temporary folder beside ``folder``; at its end it replaces ``folder``.
 
-    When anything fails, ``folder`` is as before. What lies in it and is not ours is kept.
+    If anything fails, ``folder`` stays as before. Other files in ``folder`` are kept.
 
     Args:
-        folder: may exist; its parents need not.
-        ours: names (``a/b``) that are replaced, or removed where they are not written again.
+        folder: the target folder; it may exist, and its parents need not exist.
+        ours: names (``a/b``) that are replaced; those that are not written again are removed.
     """
     folder = folder.absolute()
     own = _own()
@@ -180,19 +194,19 @@ def locked(path: Path, refusal: Callable[[str], SerzooError] | None = None) -> I
 # ---- Bytes to text, and text to JSON: the one place that reads what people and programs have
 # written.
 #
-# What cannot be read is an error that names file, line and remedy. Nothing is guessed in silence:
-# UTF-8, with or without its mark, and UTF-16 tell what they are. Only tables may also be of an
-# older age (``old=True``): Windows-1252, if no byte speaks against it.
+# Encodings are never guessed silently. UTF-8, with or without a byte order mark, and UTF-16 are
+# recognised. Only tables may also be in an older encoding (``old=True``): Windows-1252, if no byte
+# contradicts it.
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, because it begins with UTF-16's mark
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 ENDS = re.compile(r"\r\n|\r|\n")
-"""What ends a line of a text; more ends one of ``str.splitlines``."""
+"""The ends of a line. ``str.splitlines`` also splits at other characters."""
 
 OLD = "cp1252"
 NO_TEXT = {
@@ -210,16 +224,16 @@ def read_text(
     old: bool = False,
     remedy: str = "save it as UTF-8",
 ) -> str:
-    """The text of a file.
+    """Return the text of a file.
 
     Args:
-        path: of the file.
-        error: what to raise.
-        old: whether Windows-1252 is read, too.
-        remedy: what to do with a file that is no text.
+        path: the file.
+        error: the kind of error to raise.
+        old: also read Windows-1252.
+        remedy: what the user should do if the file is not text.
 
     Raises:
-        SerzooError: of the kind ``error``; the file cannot be opened, or :func:`decode` refuses it.
+        SerzooError: of the kind ``error``, if the file cannot be opened or is not text.
     """
     try:
         data = Path(path).read_bytes()
@@ -236,20 +250,20 @@ def decode(
     old: bool = False,
     remedy: str = "save it as UTF-8",
 ) -> tuple[str, str]:
-    """Text, and the name of its encoding.
+    """Decode bytes; return the text and the name of its encoding.
 
-    The mark at the beginning is taken away. Ends of lines stay as they are.
+    The byte order mark is removed. Ends of lines stay as they are.
 
     Args:
-        data: of a file.
-        where: it is, for messages.
-        error: what to raise.
-        old: whether bytes that are not UTF-8 are read as Windows-1252.
-        remedy: what to do with what is no text.
+        data: the bytes of a file.
+        where: the name of the file, for messages.
+        error: the kind of error to raise.
+        old: read bytes that are not UTF-8 as Windows-1252.
+        remedy: what the user should do if the bytes are not text.
 
     Raises:
-        SerzooError: of the kind ``error``, naming the line of the first byte that cannot be read: a
-            NUL, one that is in no such encoding, or one that is not UTF-8 where others are.
+        SerzooError: of the kind ``error``, if the bytes are not text in one of the encodings, mix
+            two of them, or hold a NUL. It names the line of the first byte that cannot be read.
     """
     for start, kind in NO_TEXT.items():
         if data.startswith(start):
@@ -269,7 +283,7 @@ def decode(
     if "\0" in text:
         line = _line(text[: text.index("\0")])
         raise error(
-            f"{where}, line {line}: a NUL byte, which no text has; the file was damaged, or not "
+            f"{where}, line {line}: a NUL byte, but text has none; the file was damaged, or not "
             f"written to its end: {remedy}"
         )
     return text, name
@@ -283,17 +297,18 @@ def read_json(
     kind: type = dict,
     names: bool = False,
 ) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Args:
-        path: of the file.
-        error: what to raise.
-        remedy: what to do with a file that is damaged, after a semicolon.
-        kind: ``dict`` or ``list``; what it has to hold.
-        names: whether it holds names of files, which need not be UTF-8.
+        path: the file.
+        error: the kind of error to raise.
+        remedy: what the user should do if the file is damaged; it follows a semicolon.
+        kind: the expected type of the content, ``dict`` or ``list``.
+        names: whether the file holds names of files, which need not be UTF-8.
 
     Raises:
-        SerzooError: of the kind ``error``; it cannot be read, is no JSON, or holds something else.
+        SerzooError: of the kind ``error``, if the file cannot be read, is not JSON, or holds
+            another type.
     """
     text = read_text(path, error, remedy=remedy)
     if not text.strip():
@@ -312,27 +327,27 @@ def json_lines(
     what: tuple[str, str] = ("a line of JSON", "lines"),
     finite: bool = False,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and content of each line of a file of JSON objects; lines may end in any way.
+    """Yield the number and content of each line of a file of JSON objects.
 
-    Blank lines are passed over, and so is a mark at the beginning.
+    Lines may end in any way. Blank lines and a byte order mark are skipped.
 
     Args:
-        path: of the file; if it ends in ``.gz``, it is decompressed.
-        error: what to raise.
-        remedy: what to do with a file that is damaged, after a semicolon.
-        what: a line is, and the lines are, for messages.
-        finite: whether NaN and Infinity, which are no JSON, are refused.
+        path: the file; if its name ends in ``.gz``, it is decompressed.
+        error: the kind of error to raise.
+        remedy: what the user should do if the file is damaged; it follows a semicolon.
+        what: the names of one line and of the lines, for messages.
+        finite: refuse NaN and Infinity, which are not JSON.
 
     Raises:
-        SerzooError: of the kind ``error``; it cannot be read, or a line is no object, which is
-            named.
+        SerzooError: of the kind ``error``, if the file cannot be read, or a line is not an
+            object; the message names the line.
     """
     try:
         data = Path(path).read_bytes()
         data = gzip.decompress(data) if str(path).endswith(".gz") else data
     except (OSError, EOFError, zlib.error) as e:
         raise error(f"cannot read {what[1]} from {path} ({e}); {remedy}") from e
-    # not splitlines: it also breaks at characters that stand within a text of JSON
+    # not splitlines: it also splits at characters that a JSON string may contain
     for number, line in enumerate(ENDS.split(decode(data, path, error, remedy=remedy)[0]), 1):
         if not line.strip():
             continue
@@ -345,16 +360,16 @@ def json_lines(
 
 
 def parse_json(text: str, kind: type = dict, *, finite: bool = False, names: bool = False) -> Any:
-    """JSON that holds a ``dict`` or a ``list``.
+    """Parse JSON that holds a ``dict`` or a ``list``, and return it.
 
     Args:
         text: JSON.
-        kind: ``dict`` or ``list``; what it has to hold.
-        finite: whether NaN and Infinity, which are no JSON, are refused.
-        names: whether bytes of a name that is not UTF-8 are taken, as Python writes them.
+        kind: the expected type of the content, ``dict`` or ``list``.
+        finite: refuse NaN and Infinity, which are not JSON.
+        names: accept name bytes that are not UTF-8, as Python writes them.
 
     Raises:
-        ValueError: saying what is wrong with it.
+        ValueError: if the text is not such JSON; the message says why.
     """
     try:
         content = json.loads(text, parse_constant=_not_json if finite else None)
@@ -363,7 +378,7 @@ def parse_json(text: str, kind: type = dict, *, finite: bool = False, names: boo
     if not isinstance(content, kind):
         wanted = "an object {...}" if kind is dict else "a list [...]"
         raise ValueError(f"it holds {_shown(content)}, expected {wanted}")
-    if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a pair is no text: no file can hold it
+    if re.search(r"\\u[dD][89a-fA-F]", text):  # no file can hold half of a surrogate pair
         try:
             json.dumps(content, ensure_ascii=False).encode(
                 "utf-8", "surrogateescape" if names else "strict"
@@ -377,7 +392,7 @@ def _encoding(data: bytes) -> str:
     for mark, name in MARKS:
         if data.startswith(mark):
             return name
-    # without a mark; a text begins with a character of ASCII: a letter, a brace, a quote
+    # no byte order mark: the text begins with an ASCII character (a letter, a brace, a quote)
     zeros = [byte == 0 for byte in data[:4]]
     if zeros == [False, True, False, True]:
         return "utf-16-le"
@@ -387,7 +402,10 @@ def _encoding(data: bytes) -> str:
 
 
 def _old(data: bytes, where: str | Path, error: type[SerzooError], found: str, remedy: str) -> str:
-    """Windows-1252, unless some of the bytes are UTF-8: then one of the two is damage."""
+    """Decode Windows-1252.
+
+    Refuse bytes that are partly UTF-8, because the file is damaged or mixed.
+    """
     if re.search(r"[^\x00-\x7f\udc80-\udcff]", data.decode("utf-8", errors="surrogateescape")):
         raise error(
             f"{found} is not UTF-8, but other characters of the file are: two texts were "
@@ -404,7 +422,7 @@ def _old(data: bytes, where: str | Path, error: type[SerzooError], found: str, r
 
 
 def _line(text: str) -> int:
-    """The number of the line that comes after a text, by any kind of end."""
+    """Return the number of the line that follows a text; lines may end in any way."""
     return 1 + len(ENDS.findall(text))
 
 
@@ -418,7 +436,7 @@ def _shown(value: Any) -> str:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write atomically: the file is whole or absent. NaN becomes null."""
+    """Write JSON atomically: the file is whole or absent; NaN becomes null."""
     with new_file(path) as draft:
         draft.write_text(json.dumps(_clean(data), indent=1, ensure_ascii=False) + "\n", "utf-8")
 

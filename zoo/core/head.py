@@ -1,4 +1,4 @@
-"""The contract of a head: the one thing that differs between the ways of posing SER."""
+"""The contract of a head: the part that differs between methods of emotion recognition."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .types import Frames, HeadLoss, Targets
 class Head(Recorded, nn.Module, ABC):
     """Maps encoder frames to scores over the classes of a taxonomy.
 
-    A head sees frames, not files: no audio, manifest, trainer or logger. It learns through
-    :meth:`loss`, which gets targets, and answers through :meth:`scores`, which does not.
-    Subclasses add keyword-only, annotated, defaulted knobs to the constructor; these are what a
-    configuration may set. ``serzoo.zoo.testing.check_head`` says whether a head keeps the contract.
+    A head sees only frames: it sees no audio, manifest, trainer or logger. It learns through
+    :meth:`loss`, which gets targets. It answers through :meth:`scores`, which gets none.
+    Subclasses add options to the constructor: keyword-only, annotated, each with a default. A
+    configuration may set these options. ``serzoo.zoo.testing.check_head`` checks the contract.
 
     Attributes:
         needs: ``{"text"}`` if the head reads transcripts.
-        open_labels: whether it may score classes that it never trained on.
-        sizes: knobs that scale it, integers that count something, each with the step in which it
-            may be changed, the most telling first; for comparisons of heads of equal size.
+        open_labels: whether it can score classes that it never trained on.
+        sizes: integer options that set the size of the head, each with its smallest step. The
+            most effective one comes first. Comparisons of heads of equal size use them.
         dim: ``D``, width of the frames.
-        taxonomy: what it is trained on.
+        taxonomy: the classes that it is trained on.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -42,93 +42,101 @@ class Head(Recorded, nn.Module, ABC):
 
     @abstractmethod
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
-        """Training loss of a batch.
+        """Return the training loss of a batch.
 
-        An utterance without a label (a row of zeros in ``targets.probs``) or of zero weight
-        must not move it; a batch of only such utterances has loss 0 and still a backward pass
-        that reaches every trainable parameter. ``Targets.average`` does both.
+        An utterance without a label (a row of zeros in ``targets.probs``) or with weight 0 must
+        not change the loss. If a batch has only such utterances, the loss is 0, and its backward
+        pass still reaches every trainable parameter. ``Targets.average`` does both.
         """
 
     @abstractmethod
     def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
-        """``[B, C]`` float32 log-scores over ``taxonomy``; their softmax is the probability.
+        """Return ``[B, C]`` float32 log-scores over ``taxonomy``; their softmax is the probability.
 
-        Deterministic, independent of the batch neighbours and of padding. A closed head accepts
-        any subset or order of the classes that it was trained on (:meth:`columns`) and refuses
-        others by name.
+        The result is deterministic and does not depend on the batch neighbours or on padding. A
+        closed head accepts the classes that it was trained on, any subset in any order
+        (:meth:`columns`). It refuses other classes with an error that names them.
         """
 
     def write(self, frames: Frames) -> list[str] | None:
-        """B texts that the head writes freely, for heads that write; None for the others.
+        """Return B texts that the head writes freely, or None if the head does not write.
 
-        For reading only: :meth:`scores` decides. Deterministic, independent of the batch
-        neighbours and of padding.
+        The texts are for people to read; only :meth:`scores` decides. They are deterministic and
+        do not depend on the batch neighbours or on padding.
         """
         return None
 
     def class_written(self, text: str, taxonomy: Taxonomy) -> int | None:
-        """Index of the class that a text of :meth:`write` names; None where it names none."""
+        """Return the index of the class that a text of :meth:`write` names, or None."""
         return taxonomy.class_said(text)
 
     @classmethod
     def explain(cls, taxonomy: Taxonomy, options: Mapping[str, Any]) -> list[str]:
-        """Lines on what ``options`` mean over ``taxonomy``, which ``serzoo config`` prints.
+        """Return lines that explain ``options`` for ``taxonomy``; ``serzoo config`` prints them.
 
-        By default none. Nothing is built or loaded.
+        By default there are none. This builds and loads nothing.
 
         Raises:
-            ConfigError: for options that make no head.
+            ConfigError: if no head can be built with these options.
         """
         return []
 
     def columns(self, taxonomy: Taxonomy) -> list[int]:
-        """Positions of the asked classes among those trained on, for a closed head.
+        """Return the positions of the asked classes among the trained ones, for a closed head.
 
         Raises:
-            ConfigError: naming the classes that this head cannot score.
+            ConfigError: if this head cannot score some of the classes; the message names them.
         """
         return self.taxonomy.positions_of(taxonomy)
 
     def widen(self, taxonomy: Taxonomy) -> None:
-        """Take in classes that it was not trained on, behind those that it was; in place.
+        """Add new classes after the trained ones; changes the head in place.
 
-        What the old classes have (rows, codes, spellings) stays as it is. Widening in one step or
-        in several gives weights of the same names and shapes, so that a saved one can be loaded.
+        The rows, codes and spellings of the old classes stay as they are. Widening in one step
+        or in several gives weights of the same names and shapes, so saved weights can be loaded.
 
         Args:
-            taxonomy: begins with the classes trained on, in their order.
+            taxonomy: the new classes; it begins with the trained classes, in their order.
 
         Raises:
-            ConfigError: when it begins otherwise, or this head has no room for further classes.
+            ConfigError: if ``taxonomy`` begins otherwise, or this head cannot add classes.
         """
         n = len(self.taxonomy)
         if taxonomy.classes[:n] != self.taxonomy.classes:
             raise ConfigError(
                 f"a head of {', '.join(self.taxonomy.classes)} cannot be widened to "
-                f"{', '.join(taxonomy.classes)}: new classes stand behind the old ones, in their "
-                "order"
+                f"{', '.join(taxonomy.classes)}: give the old classes first, in their order, and "
+                "then the new ones"
             )
         if len(taxonomy) > n:
             self.add_classes(taxonomy)
         self.taxonomy = taxonomy
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
-        """What :meth:`widen` does for a head that can; ``self.taxonomy`` still holds the old ones.
+        """Add the new classes of ``taxonomy``; :meth:`widen` calls this.
+
+        A head that can add classes overrides it. ``self.taxonomy`` still holds the old classes.
 
         Raises:
             ConfigError: by default.
         """
         new = taxonomy.classes[len(self.taxonomy) :]
         raise ConfigError(
-            f"{type(self).__name__} has no room for classes that it was not trained on "
+            f"{type(self).__name__} cannot add classes that it was not trained on "
             f"({', '.join(new)}); choose a taxonomy of {', '.join(self.taxonomy.classes)}, or "
-            "another head (a head that can overrides add_classes)"
+            "another head (one that overrides add_classes)"
         )
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Optimiser groups of the trainable parameters; one group at ``lr`` unless overridden."""
+        """Return the optimiser groups of the trainable parameters.
+
+        By default one group at ``lr``.
+        """
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
 
     def frozen_roots(self) -> dict[str, nn.Module]:
-        """Pretrained parts that stay as published: not saved, rebuilt from their name."""
+        """Return the pretrained parts that stay as published.
+
+        They are not saved, but rebuilt by name.
+        """
         return {}

@@ -1,4 +1,4 @@
-"""What a user is told besides results: what was found in the data, and less of other libraries."""
+"""Notices for users: findings about the data, and filters for warnings of other libraries."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 from .errors import DataNote, DataWarning
 
-PARTS = 7  # of a message that are shown on a terminal (our choice)
+PARTS = 7  # how many parts of a message a terminal shows (our choice)
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 
 def tell(text: str, *, fault: bool = True) -> None:
-    """Say something about data: as a warning to a program, as a line on a terminal.
+    """Tell a user something about data: as a warning in a program, as a line on a terminal.
 
-    Of several processes that open the same data only the first one says it.
+    If several processes open the same data, only the first one tells it.
 
     Args:
         text: what was found, how many, what to do next.
-        fault: False = a fact to know.
+        fault: True for a fault of the data, False for a fact to know.
     """
     if any((os.environ.get(name) or "0") != "0" for name in RANKS):
         return
@@ -31,7 +31,7 @@ def tell(text: str, *, fault: bool = True) -> None:
 
 
 def shown(text: str) -> str:
-    r"""A text that any file can hold: bytes of a name that are not UTF-8 as ``\xNN``."""
+    r"""Return a text that any file can hold: name bytes that are not UTF-8 become ``\xNN``."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half a character, which is no byte of a name
@@ -39,7 +39,7 @@ def shown(text: str) -> str:
 
 
 def _brief(text: str) -> str:
-    """A text of many parts with the first and the last ones, which is what to do next."""
+    """Return a shortened text: its first parts, and the last one (what to do next)."""
     parts = text.split("; ")
     if len(parts) <= PARTS:
         return text
@@ -49,7 +49,7 @@ def _brief(text: str) -> str:
 
 @contextmanager
 def on_terminal() -> Iterator[None]:
-    """While open, what was found in the data is a line on standard error, the same text once."""
+    """Context in which findings about data go to standard error, each text once."""
     said: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)
@@ -69,7 +69,7 @@ def on_terminal() -> Iterator[None]:
 
 @contextmanager
 def collected() -> Iterator[list[tuple[str, bool]]]:
-    """While open, what is told is also kept, with whether it is a fault, to be told elsewhere."""
+    """Context in which each notice is also kept, as a pair of text and "is a fault"."""
     kept: list[tuple[str, bool]] = []
     with warnings.catch_warnings():
         before = warnings.showwarning
@@ -84,7 +84,7 @@ def collected() -> Iterator[list[tuple[str, bool]]]:
 
 
 def quiet() -> None:
-    """Silence notices that tell a user nothing to act on."""
+    """Silence notices of other libraries that need no action of the user."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (

@@ -1,4 +1,4 @@
-"""The configurations that ship with serzoo: which there are, and YAML as all of it is read."""
+"""The configurations that ship with serzoo, and the reader for all YAML files."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from .errors import ConfigError
 
 
 def names(group: str) -> list[str]:
-    """Names of the shipped configurations of a group, which is a folder of ``configs``."""
+    """Return the names of the shipped configurations of a group, a folder of ``configs``."""
     found = (p.name for p in files(f"serzoo.configs.{group}").iterdir())
     return sorted(n[:-5] for n in found if n.endswith(".yaml"))
 
 
 def text(group: str, name: str) -> str:
-    """A shipped configuration as it is written."""
+    """Return the text of a shipped configuration."""
     return files(f"serzoo.configs.{group}").joinpath(f"{name}.yaml").read_text("utf-8")
 
 
 def read(group: str, name: str) -> Any:
-    """A shipped configuration as plain containers."""
+    """Return a shipped configuration as plain containers."""
     return read_yaml(text(group, name))
 
 
 def read_yaml(text: str, *, words: bool = False) -> Any:
-    """YAML to plain containers, by the safe loader, with keys such as ``01`` kept as strings.
+    """Parse YAML to plain containers with the safe loader; keys such as ``01`` stay strings.
 
-    PyYAML reads an unquoted ``0010`` as octal 8; corpus codes and speaker names are such strings,
-    so only ``true/false/null``, plain integers without a leading zero and floats are resolved. An
-    integer is written in one way only: ``str(5)`` is what stood there.
+    PyYAML reads an unquoted ``0010`` as octal 8, but corpus codes and speaker names look like
+    this. So only ``true/false/null``, integers without a leading zero, and floats are resolved.
+    An integer has only one spelling: ``str(5)`` gives back the text in the file.
 
     Args:
         text: YAML.
-        words: resolve nothing: every value stays as it is written, ``null`` and ``1e3`` too.
+        words: keep every value as a string, also ``null`` and ``1e3``.
 
     Raises:
-        ConfigError: saying where it stops being YAML, or has a key twice.
+        ConfigError: if the text is not YAML, or has a key twice; the message says where.
     """
     import yaml
 
@@ -46,11 +46,11 @@ def read_yaml(text: str, *, words: bool = False) -> Any:
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"no YAML: {getattr(e, 'problem', None) or e}{where}") from e
+        raise ConfigError(f"no valid YAML: {getattr(e, 'problem', None) or e}{where}") from e
     except (ValueError, TypeError, LookupError, AttributeError) as e:  # `!!int x`, `!!bool x`
-        raise ConfigError(f"no YAML: a value is not of the type that its tag names ({e})") from e
+        raise ConfigError(f"no valid YAML: a value does not have the type of its tag ({e})") from e
     except RecursionError as e:
-        raise ConfigError("no YAML: it is nested too deeply") from e
+        raise ConfigError("no valid YAML: it is nested too deeply") from e
 
 
 @cache
@@ -60,10 +60,10 @@ def _strict_loader(words: bool) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """A safe loader that reads ``no``, ``on`` and ``0010`` as the strings they look like."""
+        """A safe loader that reads ``no``, ``on`` and ``0010`` as strings."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            # PyYAML lets the last of equal keys win, and tells nobody
+            # PyYAML silently keeps the last of equal keys
             seen: dict[Any, Any] = {}
             for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
                 name = (key.tag, str(key.value))

@@ -1,8 +1,8 @@
-"""Speakers by name, as records and tables keep them: ``corpus/name``.
+"""Names of speakers, as records and tables keep them: ``corpus/name``.
 
-In a list of speakers ``corpus/`` stands for those of a corpus whom nobody knows, and in a table ""
-stands for the unknown speaker of an utterance. Two unknown speakers may be one person or two, and
-an unknown one may be any of those who have a name.
+In a list of speakers, ``corpus/`` means the unknown speakers of that corpus. In a table, "" means
+that the speaker of an utterance is unknown. Two unknown speakers may be one person or two. An
+unknown speaker may also be any of the named ones.
 """
 
 from __future__ import annotations
@@ -13,34 +13,37 @@ from .errors import counted
 
 REFUSE, ACCEPT = "refuse", "accept"
 UNKNOWN_SPEAKERS = (REFUSE, ACCEPT)
-"""What may be done with utterances without a speaker where a split is to be speaker-disjoint."""
+"""What a speaker-disjoint split may do with utterances whose speaker is unknown."""
 
 
 def is_known(speaker: str) -> bool:
-    """Whether a name is one: neither "" nor ``corpus/``."""
+    """Return whether a name is known: it is neither "" nor ``corpus/``."""
     corpus, slash, name = speaker.partition("/")
     return bool(name if slash else corpus)
 
 
 def known(speakers: Iterable[str]) -> set[str]:
-    """Those who have a name."""
+    """Return the speakers that have a name."""
     return {s for s in speakers if is_known(s)}
 
 
 def shared(a: Iterable[str], b: Iterable[str]) -> list[str]:
-    """Who is in both lists for certain, sorted."""
+    """Return the speakers that are certainly in both lists, sorted."""
     return sorted(known(a) & known(b))
 
 
 def cannot_tell(a: Iterable[str], b: Iterable[str]) -> list[str]:
-    """Corpora that both lists have speakers of, one of them unknown: they may share anybody."""
+    """Return the corpora that may share a speaker between the lists, sorted.
+
+    Both lists have speakers of such a corpus, and at least one of these is unknown.
+    """
     first, second = set(a), set(b)
     both = {s.partition("/")[0] for s in first} & {s.partition("/")[0] for s in second}
     return sorted(c for c in both if f"{c}/" in first | second)
 
 
 def counted_speakers(speakers: Iterable[str]) -> str:
-    """``1 speaker``, ``3 speakers``, ``3 speakers and unknown ones``, ``unknown speakers``."""
+    """Return a text such as ``3 speakers``, ``3 speakers and unknown ones``."""
     names = set(speakers)
     n = len(known(names))
     told = counted(n, "speaker")

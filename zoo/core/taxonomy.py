@@ -1,10 +1,11 @@
-"""Taxonomies: ordered classes over canonical emotion labels, and what a corpus loses to one.
+"""Taxonomies: ordered classes over canonical emotion labels, and how much of a corpus they keep.
 
-Three steps lead from a corpus to a class: the corpus' own code (``"05"``) to a canonical label
-(``angry``) by ``configs/corpus/<name>.yaml``; the canonical vocabulary with its verbal forms in
-``configs/taxonomy/canonical.yaml``; and the taxonomy, an ordered list of classes, each a set of
-canonical labels. Order is part of Gen-SER's method (the class codes depend on it), so it is part
-of the fingerprint.
+A label of a corpus becomes a class in two steps. First ``configs/corpus/<name>.yaml`` maps the
+corpus' own code (``"05"``) to a canonical label (``angry``). Then the taxonomy maps canonical
+labels to classes: it is an ordered list of classes, each a set of canonical labels.
+``configs/taxonomy/canonical.yaml`` holds the canonical vocabulary and its verbal forms.
+
+The fingerprint includes the order of the classes, because Gen-SER's class codes depend on it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from .errors import ConfigError, suggest
 
 @dataclass(frozen=True)
 class Emotion:
-    """A canonical label: how it is said, what else it is called, its sentiment view.
+    """A canonical label with its verbal form, its synonyms and its sentiment.
 
-    ``sentiment`` is ``positive``, ``neutral``, ``negative``, or None where it is open.
+    ``sentiment`` is ``positive``, ``neutral`` or ``negative``, or None if it is undecided.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Emotion:
 
 @cache
 def canonical() -> dict[str, Emotion]:
-    """The canonical vocabulary, by label."""
+    """Return the canonical vocabulary as a mapping of label to :class:`Emotion`."""
     raw = shipped.read("taxonomy", "canonical")
     return {
         name: Emotion(
@@ -50,7 +51,7 @@ def canonical() -> dict[str, Emotion]:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a taxonomy keeps of a list of canonical labels."""
+    """How many labels a taxonomy keeps per class, and how many it drops per label."""
 
     kept: dict[str, int]
     dropped: dict[str, int]
@@ -78,8 +79,12 @@ class Taxonomy:
     """An ordered list of classes, each a set of canonical labels.
 
     Attributes:
-        name: for messages and records; not part of the identity.
-        members: class name to the canonical labels that it gathers, in class order.
+        name: for messages and records; two taxonomies that differ only in name are the same.
+        members: pairs of a class name and the canonical labels of this class, in class order.
+
+    Raises:
+        ConfigError: if there are fewer than 2 classes, two classes have the same name, or two
+            classes contain the same label.
     """
 
     name: str
@@ -104,10 +109,10 @@ class Taxonomy:
 
     @classmethod
     def load(cls, name: str) -> Taxonomy:
-        """A shipped taxonomy by name.
+        """Return a shipped taxonomy by its name.
 
         Raises:
-            ConfigError: when there is none of this name, or it uses an unknown canonical label.
+            ConfigError: if no taxonomy has this name, or it uses an unknown canonical label.
         """
         if name not in cls.names():
             raise ConfigError(f"no taxonomy called '{name}'{suggest(name, cls.names())}")
@@ -115,7 +120,10 @@ class Taxonomy:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, check: bool = False) -> Taxonomy:
-        """From ``{"name": ..., "classes": {class: [labels]}}``; inverse of :meth:`to_dict`."""
+        """Build from ``{"name": ..., "classes": {class: [labels]}}``; inverse of :meth:`to_dict`.
+
+        ``check`` refuses labels that are not in the canonical vocabulary with a ConfigError.
+        """
         members = tuple((str(c), tuple(map(str, m))) for c, m in data["classes"].items())
         if check:
             for _, labels in members:
@@ -128,7 +136,7 @@ class Taxonomy:
 
     @classmethod
     def of(cls, classes: Iterable[str], name: str = "custom") -> Taxonomy:
-        """One class per label, in the order given."""
+        """Build a taxonomy with one class per label, in the order given."""
         return cls(name, tuple((c, (c,)) for c in classes))
 
     @staticmethod
@@ -143,13 +151,13 @@ class Taxonomy:
 
     @property
     def forms(self) -> list[str]:
-        """How each class is said, in order; an unknown class says its own name."""
+        """The verbal form of each class, in order; a class without a form uses its own name."""
         known = canonical()
         return [known[c].form if c in known else c.replace("_", " ") for c in self.classes]
 
     @property
     def sentiments(self) -> list[str | None]:
-        """Sentiment of each class, in order; None where its labels have none, or disagree."""
+        """The sentiment of each class, in order; None if its labels have none, or disagree."""
         known = canonical()
         found = [
             {known[label].sentiment if label in known else None for label in labels}
@@ -159,11 +167,11 @@ class Taxonomy:
 
     @cached_property
     def words(self) -> dict[str, int]:
-        """Every word that stands for a class, in lower case, to the index of the class.
+        """Every word that names a class, in lower case, mapped to the index of the class.
 
-        A class stands for its form and its name, then for the names, forms and synonyms of the
-        labels that it gathers; what two classes could be called is taken by the earlier rank, then
-        by the earlier class.
+        A class is named by its form and its own name, and by the names, forms and synonyms of its
+        labels. If two classes claim the same word, the earlier kind in this list wins, then the
+        earlier class.
         """
         known = canonical()
         found = dict(zip(map(_plain, self.forms), range(len(self)), strict=True))
@@ -177,7 +185,9 @@ class Taxonomy:
         return found
 
     def class_said(self, text: str) -> int | None:
-        """Index of the class that a text names, case and outer punctuation aside, or None.
+        """Return the index of the class that a text names, or None.
+
+        Ignores case and outer punctuation.
 
         >>> Taxonomy.load("big4").class_said("Joyful.")
         1
@@ -188,17 +198,17 @@ class Taxonomy:
         return len(self.members)
 
     def class_of(self, label: str) -> int | None:
-        """Index of the class that a canonical label belongs to; None where it has none."""
+        """Return the index of the class that contains a canonical label, or None."""
         for index, (_, labels) in enumerate(self.members):
             if label in labels:
                 return index
         return None
 
     def positions_of(self, other: Taxonomy) -> list[int]:
-        """Where the classes of ``other`` stand in this taxonomy, in the order of ``other``.
+        """Return the index in this taxonomy of each class of ``other``, in order.
 
         Raises:
-            ConfigError: naming the classes of ``other`` that are not here.
+            ConfigError: if classes of ``other`` are missing here; the message names them.
         """
         mine = {c: i for i, c in enumerate(self.classes)}
         missing = [c for c in other.classes if c not in mine]
@@ -211,7 +221,7 @@ class Taxonomy:
         return [mine[c] for c in other.classes]
 
     def coverage(self, labels: Iterable[str]) -> Coverage:
-        """Counts of what is kept per class and what is left out per label."""
+        """Count the labels that are kept, per class, and the labels that are dropped, per label."""
         kept = dict.fromkeys(self.classes, 0)
         dropped: dict[str, int] = {}
         for label in labels:
@@ -223,12 +233,15 @@ class Taxonomy:
         return Coverage(kept, dict(sorted(dropped.items())))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers; :meth:`from_dict` restores an equal taxonomy."""
+        """Return plain containers, from which :meth:`from_dict` restores an equal taxonomy."""
         return {"name": self.name, "classes": {c: list(m) for c, m in self.members}}
 
     @property
     def fingerprint(self) -> str:
-        """12 hexadecimal digits of the classes, their members and their order (not the name)."""
+        """Hash of the classes, their members and their order.
+
+        12 hexadecimal digits, without the name.
+        """
         text = json.dumps([[c, sorted(m)] for c, m in self.members])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -1,6 +1,6 @@
-"""What flows between the data, the encoder and the heads.
+"""The records that flow between the data, the encoder and the heads.
 
-Legend of shapes, the same letters everywhere:
+The letters of shapes mean the same everywhere:
 
 ====== =====================================================
 letter meaning
@@ -28,10 +28,10 @@ _T = TypeVar("_T", bound="_TensorRecord")
 
 
 class _TensorRecord:
-    """Device moves and pinning for frozen dataclasses.
+    """Base of frozen dataclasses that hold tensors: moves them between devices and pins them.
 
-    Lightning refuses to map over a frozen dataclass, unless it has its own ``to``; and the
-    DataLoader pins an object only through its own ``pin_memory``.
+    Lightning moves a frozen dataclass only if it has its own ``to``. The DataLoader pins an
+    object only if it has its own ``pin_memory``.
     """
 
     def _map(self: _T, method: str, *args: Any, **kwargs: Any) -> _T:
@@ -43,22 +43,22 @@ class _TensorRecord:
         return replace(self, **changed)  # type: ignore[type-var]
 
     def to(self: _T, *args: Any, **kwargs: Any) -> _T:
-        """A copy whose tensors went through ``Tensor.to`` with these arguments."""
+        """Return a copy whose tensors went through ``Tensor.to`` with these arguments."""
         return self._map("to", *args, **kwargs)
 
     def pin_memory(self: _T) -> _T:
-        """A copy whose tensors lie in page-locked memory."""
+        """Return a copy whose tensors lie in page-locked memory."""
         return self._map("pin_memory")
 
 
 @dataclass(frozen=True)
 class Targets(_TensorRecord):
-    """What the utterances of a batch are labelled with.
+    """Labels of the utterances of a batch.
 
     Attributes:
-        probs: ``[B, C]`` one-hot, annotators' distribution or weak label; a row of zeros is an
-            unlabelled utterance.
-        weight: ``[B]`` non-negative: class balance, confidence of a weak label.
+        probs: ``[B, C]`` one-hot labels, distributions of annotators, or weak labels. A row of
+            zeros means that the utterance has no label.
+        weight: ``[B]`` non-negative weights: class balance, confidence of a weak label.
         dims: ``[B, 3]`` valence, arousal, dominance in 0..1, NaN where not rated; or None.
     """
 
@@ -68,13 +68,16 @@ class Targets(_TensorRecord):
 
     @property
     def item_weight(self) -> Tensor:
-        """``[B]`` weight of each utterance in a loss: zero where there is no label."""
+        """``[B]`` weight of each utterance in a loss; zero if the utterance has no label."""
         return self.weight * (self.probs.sum(-1) > 0)
 
     def average(self, per_item: Tensor) -> Tensor:
-        """Weighted mean of ``[B]`` losses; 0, still differentiable, when nothing has weight."""
+        """Return the weighted mean of ``[B]`` losses.
+
+        0, still differentiable, if no item has weight.
+        """
         w = self.item_weight.to(per_item.dtype)
-        # selected before it is multiplied: zero times a stray NaN is not zero
+        # select first, then multiply: zero times NaN is NaN, not zero
         kept = torch.where(w > 0, per_item, 0.0)
         return (kept * w).sum() / w.sum().clamp_min(torch.finfo(per_item.dtype).tiny)
 
@@ -85,13 +88,16 @@ class Batch(_TensorRecord):
 
     Attributes:
         ids: B utterance ids.
-        speakers: B speaker names; "" if nobody knows who speaks.
-        text: B transcripts ("" where there is none), or None when no head asked for them.
+        speakers: B speaker names; "" if the speaker is unknown.
+        text: B transcripts ("" if an utterance has none), or None if no head asked for them.
         audio: ``[B, S]`` float32, 16 kHz mono, zero-padded on the right.
-        lengths: ``[B]`` long, real samples of each row of ``audio``.
+        lengths: ``[B]`` int64, the number of real samples in each row of ``audio``.
         hidden: ``[B, K, T, D]`` stored output of ``Encoder.extract``, in the store's dtype.
-        mask: ``[B, T]`` bool, True = speech; with ``hidden``.
+        mask: ``[B, T]`` bool, True = speech; set if ``hidden`` is set.
         targets: the labels.
+
+    Raises:
+        ValueError: if both or neither of ``audio`` and ``hidden`` are given.
     """
 
     ids: list[str]
@@ -113,11 +119,11 @@ class Batch(_TensorRecord):
 
 @dataclass(frozen=True)
 class Frames(_TensorRecord):
-    """What a head sees of a batch.
+    """The input of a head: encoder frames of a batch and the mask of speech.
 
     Attributes:
-        x: ``[B, T, D]`` encoder frames, in the type they are stored in, float32 or bfloat16 (a
-            head computes in float32); zeros where ``mask`` is False.
+        x: ``[B, T, D]`` encoder frames, zero where ``mask`` is False. Their type is the stored
+            one, float32 or bfloat16; a head computes in float32.
         mask: ``[B, T]`` bool, True = speech; every row has at least one True.
     """
 
@@ -125,7 +131,7 @@ class Frames(_TensorRecord):
     mask: Tensor
 
     def mean(self) -> Tensor:
-        """``[B, D]`` mean over the frames of speech, in float32."""
+        """Return the ``[B, D]`` mean over the frames of speech, in float32."""
         m = self.mask.unsqueeze(-1)
         total = self.x.float().masked_fill(~m, 0.0).sum(1)
         return total / self.mask.sum(1, keepdim=True).clamp_min(1)
@@ -133,7 +139,7 @@ class Frames(_TensorRecord):
 
 @dataclass(frozen=True)
 class HeadLoss:
-    """A training loss and what else is worth a curve.
+    """A training loss, and further scalars to log as curves.
 
     Attributes:
         loss: scalar, differentiable.

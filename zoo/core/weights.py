@@ -1,4 +1,4 @@
-"""What is saved of a model, and whether it fits: names, shapes, published weights."""
+"""The saved weights of a model, and checks that they fit: names, shapes, digests."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FORMAT = 1
 
 
 def strip_frozen(state: Mapping[str, Tensor], frozen: Collection[str]) -> dict[str, Tensor]:
-    """The state dict without what is rebuilt from a name.
+    """Return the state dict without the entries that are rebuilt by name.
 
-    By key, not by ``requires_grad``: running statistics are buffers, and belong to what was
-    trained.
+    Entries are chosen by key, not by ``requires_grad``: running statistics are buffers, and they
+    are part of the trained model.
     """
     return {k: v for k, v in state.items() if k not in frozen}
 
@@ -25,10 +25,11 @@ def strip_frozen(state: Mapping[str, Tensor], frozen: Collection[str]) -> dict[s
 def check_keys(
     saved: Mapping[str, Tensor], own: Mapping[str, Tensor], frozen: Collection[str]
 ) -> None:
-    """Refuse a state dict that does not hold exactly what this model saves.
+    """Check that a state dict holds exactly the weights that this model saves.
 
     Raises:
-        CheckpointError: naming the first missing, surplus or misshapen weights and their number.
+        CheckpointError: if weights are missing, surplus or of another shape. The message names
+            the first ones and their number.
     """
     wanted = strip_frozen(own, frozen)
     problems = []
@@ -54,10 +55,10 @@ def check_keys(
 
 
 def published_parts(module: Any) -> dict[str, dict[str, Any]]:
-    """What a model takes over from others, by part: digest of the weights, and their commit.
+    """Return the published parts of a model: for each, the digest of the weights and the commit.
 
     Args:
-        module: with an ``encoder`` and a ``head``.
+        module: a module with an ``encoder`` and a ``head``.
     """
     about = module.encoder.describe()
     parts = {}
@@ -69,12 +70,12 @@ def published_parts(module: Any) -> dict[str, dict[str, Any]]:
 
 
 def check_published(saved: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
-    """Refuse to put trained weights on other published ones than they were trained on.
+    """Check that trained weights are loaded on the published weights that they were trained on.
 
     Parts that were saved without a digest are not checked.
 
     Raises:
-        CheckpointError: naming both digests and where they came from.
+        CheckpointError: if the digests differ; the message gives both and their origin.
     """
     for part, trained in saved.items():
         here = own.get(part, {})

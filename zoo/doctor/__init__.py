@@ -1,7 +1,7 @@
-"""`serzoo doctor`: build what a run would build, run one step of it, and say what is wrong.
+"""`serzoo doctor`: build everything that a run would build, try one step, and report faults.
 
-No record, no checkpoint and no feature is written. A corpus that was never opened before is
-prepared, and its manifest kept in the cache, as by every verb.
+It writes no record, no checkpoint and no features. A corpus that was never opened before is
+prepared, and its manifest is kept in the cache, as with every command.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .trial import StepFailedError, Trial, brief, undisturbed
 Check = Callable[[Trial], Iterable[Finding]]
 
 CHECKS: dict[str, Check] = {
-    # the order is that of the report
+    # in the order of the report
     "corpus": doctor_data.corpus,
     "clip lengths": doctor_data.clip_lengths,
     "sound": doctor_data.sound,
@@ -52,7 +52,7 @@ def doctor(
     only: Sequence[str] | None = None,
     told: Callable[[str], None] | None = None,
 ) -> list[Finding]:
-    """Examine a run before it is started.
+    """Examine a run before it starts, and return the findings.
 
     Args:
         cfg: the resolved configuration.
@@ -63,11 +63,11 @@ def doctor(
         The findings of each check, in their order; at least one of each.
 
     Raises:
-        SerzooError: when data or model cannot be built at all; the message is that of ``train``.
+        SerzooError: if data or model cannot be built at all; the message is that of ``train``.
     """
     for name in only or ():
         if name not in CHECKS:
-            raise ConfigError(f"no check called '{name}'{suggest(name, CHECKS)}")
+            raise ConfigError(f"no check is called '{name}'{suggest(name, CHECKS)}")
     tell = told or (lambda name: None)
     with undisturbed(cfg.trainer.threads):
         tell("data and model")
@@ -80,7 +80,7 @@ def doctor(
 
 
 def examine(trial: Trial, name: str) -> list[Finding]:
-    """The findings of one check; that it could not be made is one, too."""
+    """Return the findings of one check; if the check itself fails, this is a finding too."""
     try:
         found = list(CHECKS[name](trial))
     except StepFailedError as failed:
@@ -88,7 +88,7 @@ def examine(trial: Trial, name: str) -> list[Finding]:
         found = [
             error(f"the first step of training fails: {failed}")
             if first
-            else note("not examined, since the training step fails")
+            else note("not examined, because the training step fails")
         ]
     except Exception as problem:
         found = [error(f"the check itself fails: {brief(problem)}")]
@@ -96,13 +96,13 @@ def examine(trial: Trial, name: str) -> list[Finding]:
 
 
 def summary(findings: Sequence[Finding]) -> dict[str, int]:
-    """How many findings there are of each level."""
+    """Return the number of findings per level."""
     counts = Counter(f.level for f in findings)
     return {level: counts[level] for level in LEVELS}
 
 
 def as_dict(cfg: RunConfig, findings: Sequence[Finding]) -> dict[str, Any]:
-    """What ``serzoo doctor --json`` prints."""
+    """Return the content of ``serzoo doctor --json``."""
     return {
         "recipe": cfg.recipe,
         "fingerprint": cfg.fingerprint,

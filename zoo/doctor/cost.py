@@ -1,4 +1,4 @@
-"""What the doctor asks of the machine: disk, memory, time, devices."""
+"""Checks of the machine: disk, memory, time, devices."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..run.optim import rounds
 from .findings import Finding, error, note, ok, warning
 from .trial import StepFailedError, Trial, bytes_of
 
-NEARLY = 0.8  # share of the memory above which a run may fail: our choice
+NEARLY = 0.8  # above this share of the memory a run may fail (our choice)
 
 
 def feature_store(trial: Trial) -> Iterator[Finding]:
-    """What will be stored, how large it is, and whether it fits."""
+    """Yield what the store will hold, its size, and whether it fits."""
     encoder, d = trial.module.encoder, trial.cfg.data
     if not encoder.storable:
         tuning = trial.cfg.encoder.get("tuning")
@@ -55,8 +55,8 @@ def feature_store(trial: Trial) -> Iterator[Finding]:
     )
     if rate * seconds + margin > free:
         yield warning(
-            f"{found}: they do not fit ({size(margin)} are to stay free), and training would "
-            "encode in every epoch instead; keep fewer layers (encoder.layers), clear old stores "
+            f"{found}: they do not fit ({size(margin)} must stay free), so training would encode "
+            "in every epoch instead; keep fewer layers (encoder.layers), clear old stores "
             "(serzoo cache list), or set SERZOO_CACHE to a folder on another disk",
             **facts,
         )
@@ -65,7 +65,7 @@ def feature_store(trial: Trial) -> Iterator[Finding]:
 
 
 def memory(trial: Trial) -> Iterator[Finding]:
-    """What a process of the run needs, against what there is."""
+    """Yield the memory that a process of the run needs, and the memory of the machine."""
     step, module = trial.step, trial.module
     trained = [p for p in module.parameters() if p.requires_grad]
     weights = bytes_of([*module.parameters(), *module.buffers()])
@@ -107,7 +107,7 @@ def memory(trial: Trial) -> Iterator[Finding]:
 
 
 def duration(trial: Trial) -> Iterator[Finding]:
-    """How long the run will take."""
+    """Yield an estimate of the duration of the run."""
     step, cfg = trial.step, trial.cfg
     if trial.refusal:
         yield note("not estimated: the fold cannot be trained (see above)")
@@ -146,12 +146,12 @@ def duration(trial: Trial) -> Iterator[Finding]:
 
 
 def devices(trial: Trial) -> Iterator[Finding]:
-    """Processes and devices asked for, and there."""
+    """Yield the requested processes and devices, and those of the machine."""
     t, kind, number = trial.cfg.trainer, trial.device.type, number_of(trial.device)
     if refusal := refused_devices(trial.cfg):
         yield error(f"{refusal} (the checks above ran in one process on {kind})")
         return
-    several = f" on each of {t.num_nodes} machines, of which this is one" if t.num_nodes > 1 else ""
+    several = f" on each of {t.num_nodes} machines, including this one" if t.num_nodes > 1 else ""
     found = f"{t.devices} of {number} {kind} devices"
     if kind == "cpu":
         each = t.threads or max(1, torch.get_num_threads() // t.devices)
@@ -171,7 +171,7 @@ def devices(trial: Trial) -> Iterator[Finding]:
 
 
 def precision(trial: Trial) -> Iterator[Finding]:
-    """The precision asked for, and what the device computes in."""
+    """Yield the requested precision, and the one in which the device computes."""
     if refusal := refused_precision(trial.cfg):
         yield error(f"{refusal} (the checks above ran in 32-true)")
     else:
@@ -179,7 +179,7 @@ def precision(trial: Trial) -> Iterator[Finding]:
 
 
 def workers(trial: Trial) -> Iterator[Finding]:
-    """Processes that read audio, against cores."""
+    """Yield the number of processes that read audio, compared with the cores."""
     t, n = trial.cfg.trainer, trial.cfg.data.workers
     threads = torch.get_num_threads() if trial.device.type == "cpu" else 1
     total = t.devices * n
@@ -207,7 +207,7 @@ def workers(trial: Trial) -> Iterator[Finding]:
 
 
 def to_encode(trial: Trial) -> tuple[int, float]:
-    """Utterances that are not in the feature store yet, and their seconds of speech."""
+    """Return the number of utterances that are not in the store, and their seconds of speech."""
     encoder, limit = trial.module.encoder, trial.cfg.data.max_seconds
     speech, parts = trial.everything.speech, trial.data.datasets.values()
     store = FeatureStore(own.extraction_of(encoder), speech.roots, max_seconds=limit)
@@ -217,19 +217,22 @@ def to_encode(trial: Trial) -> tuple[int, float]:
 
 
 def _padded(trial: Trial, part: str) -> float:
-    """Seconds of a part as batches hold them: of training in the first epoch, padding included."""
+    """Return the seconds of a part as batches hold them, padding included.
+
+    For training they are those of the first epoch.
+    """
     if part == "train":
         return sum(trial.padded(b) for b in trial.batches)
     return float(sum(trial.data.datasets[part].seconds))
 
 
 def existing(folder: Path) -> Path:
-    """A folder, or the nearest one above it that exists."""
+    """Return a folder, or the nearest folder above it that exists."""
     return next(p for p in [folder, *folder.parents] if p.exists())
 
 
 def spoken(seconds: float) -> str:
-    """``42 s``, ``3.5 min``, ``2.1 h``."""
+    """Return a duration as text: ``42 s``, ``3.5 min``, ``2.1 h``."""
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

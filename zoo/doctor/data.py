@@ -1,4 +1,4 @@
-"""What the doctor asks of the data: lengths, sound, rates, classes, folds."""
+"""Checks of the data: lengths, sound, rates, classes, folds."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from .trial import Trial
 
 PARTS = ("train", "valid", "test")
 
-SHORT = 0.1  # seconds; no emotion was ever labelled in less: our choice, as all of these
+# all of these are our choice
+SHORT = 0.1  # seconds; shorter speech hardly has an emotion
 CUT = 0.05  # share of a part that may be cut without a warning
-SAMPLE = 64  # files that are listened to
-SILENT = 1e-3  # largest value, of full scale 1 (-60 dB)
+SAMPLE = 64  # number of files that are decoded
+SILENT = 1e-3  # largest value of a silent file, at full scale 1 (-60 dB)
 FULL_SCALE = 0.999
 CLIPPED = 1e-3  # share of a file's samples at full scale
-APART = 0.1  # by how much the share of a rate may differ between groups
+APART = 0.1  # largest allowed difference in the share of a rate between groups
 
 
 def corpus(trial: Trial) -> Iterator[Finding]:
-    """What there is, and what was left out or found odd when it was prepared."""
+    """Yield the content of the corpora, and the findings of ``prepare``."""
     speech = trial.everything.speech
     for name in speech.roots:
         notes = speech.notes.get(name, {})
@@ -50,13 +51,13 @@ def corpus(trial: Trial) -> Iterator[Finding]:
             yield note(text)
         if changed := notes.get("changed_since_prepared"):
             yield warning(
-                f"{name}: {changed} files sound otherwise than when the manifest was written; "
+                f"{name}: {changed} files have other audio than when the manifest was written; "
                 "prepare the corpus again"
             )
 
 
 def clip_lengths(trial: Trial) -> Iterator[Finding]:
-    """Utterances shorter than a frame, and longer than what training uses."""
+    """Yield utterances that are shorter than a frame, or longer than training uses."""
     encoder, limit = trial.module.encoder, trial.cfg.data.max_seconds
     family = getattr(encoder, "family", None)
     frame = family.min_samples / SAMPLE_RATE if family is not None else encoder.frame_seconds
@@ -95,7 +96,7 @@ def clip_lengths(trial: Trial) -> Iterator[Finding]:
 
 
 def sound(trial: Trial) -> Iterator[Finding]:
-    """Silent and clipped files, in a sample of all."""
+    """Yield silent and clipped files, in a sample of all files."""
     decode = decode_utterance
     everyone = _everyone(trial)
     rng = np.random.default_rng(trial.cfg.seed)
@@ -133,7 +134,7 @@ def sound(trial: Trial) -> Iterator[Finding]:
 
 
 def sample_rates(trial: Trial) -> Iterator[Finding]:
-    """Rates of the files, and what a rate gives away."""
+    """Yield the sample rates of the files, and whether a rate reveals a group."""
     everyone = _everyone(trial)
     rates = Counter(u.sample_rate for u in everyone)
     shown = ", ".join(f"{n} files of {rate / 1000:g} kHz" for rate, n in sorted(rates.items()))
@@ -142,8 +143,8 @@ def sample_rates(trial: Trial) -> Iterator[Finding]:
     if low:
         yield warning(
             f"{low} of {len(everyone)} files have less than 16 kHz and are upsampled ({shown}): "
-            "their upper bands are empty, unlike what encoders were trained on; a test on wide "
-            "band recordings will be worse",
+            "their upper bands are empty, unlike the training data of encoders; a test on "
+            "wide-band recordings will be worse",
             **facts,
         )
     if len(rates) > 1:
@@ -171,7 +172,7 @@ def sample_rates(trial: Trial) -> Iterator[Finding]:
 
 
 def _told(utterances: list[Any], of: Callable[[Any], str]) -> str:
-    """The rate whose share differs most between groups, in words; empty where none does much."""
+    """Return in words the rate whose share differs most between groups; "" if none does."""
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     for u in utterances:
         counts[of(u)][u.sample_rate] += 1
@@ -185,7 +186,7 @@ def _told(utterances: list[Any], of: Callable[[Any], str]) -> str:
 
 
 def class_coverage(trial: Trial) -> Iterator[Finding]:
-    """Which classes each part of each fold holds, and what the taxonomy leaves out."""
+    """Yield the classes that each part of each fold has, and the labels that the taxonomy drops."""
     taxonomy = trial.data.taxonomy
     classes = taxonomy.classes
     class_of = dict(zip((u.id for u in _everyone(trial)), _classes(trial), strict=True))
@@ -199,7 +200,7 @@ def class_coverage(trial: Trial) -> Iterator[Finding]:
             yield error(f"fold {fold} cannot be made: {split}")
             continue
         for part, utterances in split.parts():
-            if not utterances and part != "train":  # a protocol that scores nobody
+            if not utterances and part != "train":  # a protocol without scores
                 unscored.add(part)
                 continue
             counts = Counter(classes[class_of[u.id]] for u in utterances)
@@ -219,8 +220,8 @@ def class_coverage(trial: Trial) -> Iterator[Finding]:
         else:
             what = "selection" if part == "valid" else "test"
             yield warning(
-                f"{found}; the {what} score is a mean over the other classes there, and folds are "
-                "not alike",
+                f"{found}; the {what} score is then a mean over the other classes, so folds "
+                "cannot be compared",
                 folds=folds,
             )
     bad += len(missing)
@@ -241,8 +242,8 @@ def class_coverage(trial: Trial) -> Iterator[Finding]:
 
 
 def leakage(trial: Trial) -> Iterator[Finding]:
-    """The audit of every fold."""
-    # what cannot be split is told under class coverage
+    """Yield the findings of the audit of every fold."""
+    # folds that cannot be split are reported under class coverage
     reports = [audit(split) for _, split in _folds(trial) if not isinstance(split, str)]
     for report in reports:
         if not report.ok:
@@ -267,11 +268,11 @@ def leakage(trial: Trial) -> Iterator[Finding]:
         least, most = f"{min(shares):.0%}", f"{max(shares):.0%}"
         between = most if least == most else f"{least} to {most}"
         yield note(
-            f"{between} of a test part's utterances speak a sentence that training heard, as acted "
-            "corpora have it; a head that reads transcripts gains from it",
+            f"{between} of a test part's utterances have a sentence that training heard, as is "
+            "usual in acted corpora; a head that reads transcripts profits from it",
             shared_sentences=shares,
         )
-    counted = ("holds the same audio", "heard in training")  # told above, for all folds
+    counted = ("holds the same audio", "heard in training")  # reported above, for all folds
     others = Counter(n for r in reports for n in r.notes if not any(c in n for c in counted))
     for text, n in others.items():
         yield note(text if n == len(reports) else f"{text} (in {n} of {len(reports)} folds)")
@@ -288,7 +289,7 @@ def _classes(trial: Trial) -> list[int]:
 
 
 def _folds(trial: Trial) -> Iterator[tuple[int, Any]]:
-    """Number and split of each fold; instead of a split that cannot be made, why."""
+    """Yield number and split of each fold; if a split cannot be made, the reason instead."""
     rule = Protocol.load(str(trial.cfg.protocol))
     everyone = _everyone(trial)
     try:

@@ -1,4 +1,4 @@
-"""What a check of the doctor says: a finding, its level, its numbers."""
+"""The finding of a check: its level, its message, its numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "error")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check found.
+    """A finding of a check.
 
     Attributes:
-        name: of the check.
-        level: ``ok``; ``note`` (a fact to know); ``warning`` (training works, its numbers may not
-            mean what they seem to); ``error`` (training fails, or its numbers mean nothing).
+        name: name of the check.
+        level: ``ok``; ``note`` (a fact to know); ``warning`` (training works, but its numbers may
+            mislead); ``error`` (training fails, or its numbers have no meaning).
         message: what was found, what is fine, what to do.
         facts: the numbers, for programs.
     """
@@ -28,20 +28,20 @@ class Finding:
 
 
 def ok(message: str, **facts: Any) -> Finding:
-    """Nothing to do."""
+    """Return a finding that needs no action."""
     return Finding("", "ok", message, facts)
 
 
 def note(message: str, **facts: Any) -> Finding:
-    """A fact to know."""
+    """Return a fact to know."""
     return Finding("", "note", message, facts)
 
 
 def warning(message: str, **facts: Any) -> Finding:
-    """To be looked at before the numbers are believed."""
+    """Return a finding to check before you trust the numbers."""
     return Finding("", "warning", message, facts)
 
 
 def error(message: str, **facts: Any) -> Finding:
-    """To be put right first."""
+    """Return a finding to correct first."""
     return Finding("", "error", message, facts)

@@ -1,4 +1,4 @@
-"""What the doctor asks of the model: does everything train, and does padding change nothing?"""
+"""Checks of the model: does everything train, and does padding change nothing?"""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .findings import Finding, error, note, ok, warning
 from .trial import Trial
 
 # largest difference between an utterance's frames alone and in a batch, as a share of the largest
-# value: a warning above the first, an error above the second; our choice
+# value: above the first it is a warning, above the second an error (our choice)
 BOUNDS = {"full": (1e-4, 1e-3), "low": (1e-2, 3e-2)}
 
 
 def training_step(trial: Trial) -> Iterator[Finding]:
-    """Two optimiser steps on a real batch: losses and gradients are finite."""
+    """Check by two optimiser steps on a real batch that losses and gradients are finite."""
     step = trial.step
     losses = ", then ".join(f"{x:.4g}" for x in step.losses[-2:])
     facts = {"losses": step.losses, "gradient_norm": step.norm, "utterances": step.utterances}
@@ -38,7 +38,7 @@ def training_step(trial: Trial) -> Iterator[Finding]:
         )
         if trial.precision == "16-mixed":
             yield warning(
-                message + "in 16-mixed the first steps may be skipped so until the scale fits; "
+                message + "in 16-mixed the first steps may be skipped until the scale fits; "
                 "trainer.precision=bf16-mixed needs no scale",
                 **facts,
             )
@@ -60,7 +60,7 @@ def training_step(trial: Trial) -> Iterator[Finding]:
 
 
 def dead_parameters(trial: Trial) -> Iterator[Finding]:
-    """Trainable parameters that the loss does not reach."""
+    """Find trainable parameters that the loss does not reach."""
     trained = [p for p in trial.module.parameters() if p.requires_grad]
     count = f"{len(trained)} trainable parameters ({sum(p.numel() for p in trained):,} weights)"
     if dead := trial.step.dead:
@@ -76,22 +76,22 @@ def dead_parameters(trial: Trial) -> Iterator[Finding]:
 
 @torch.no_grad()
 def labels_matter(trial: Trial) -> Iterator[Finding]:
-    """The loss of a batch changes with its labels."""
+    """Check that the loss of a batch changes with its labels."""
     with _on_device(trial):
         batch = trial.batch().to(trial.device)
         frames = trial.module.frames(batch)
         targets, losses = batch.targets, []
         wrong = type(targets)(targets.probs.roll(1, -1), targets.weight, targets.dims)
         for given in (targets, wrong):
-            torch.manual_seed(0)  # a head may draw noise: the same for both
+            torch.manual_seed(0)  # a head may draw noise; use the same for both
             losses.append(float(trial.module.head.loss(frames, given, batch.text).loss))
     facts = {"loss": losses[0], "loss_of_wrong_labels": losses[1]}
     head = trial.cfg.called
     if losses[0] == losses[1]:
         yield warning(
-            f"the loss of head '{head}' is {losses[0]:.4g} with the labels and with each replaced "
-            "by the next class: nothing about emotion can be learned from this batch; look "
-            "whether the head's loss uses targets.probs",
+            f"the loss of head '{head}' is {losses[0]:.4g} both with the labels and with each "
+            "replaced by the next class: it cannot learn emotion from this batch; check whether "
+            "the head's loss uses targets.probs",
             **facts,
         )
     else:
@@ -104,7 +104,7 @@ def labels_matter(trial: Trial) -> Iterator[Finding]:
 
 @torch.no_grad()
 def lora_effect(trial: Trial) -> Iterator[Finding]:
-    """Each adapter by itself: does the model call the layer that it sits on?"""
+    """Check for each adapter alone whether the model calls its layer."""
     adapters = {
         name: module
         for name, module in trial.module.encoder.named_modules()
@@ -116,7 +116,7 @@ def lora_effect(trial: Trial) -> Iterator[Finding]:
         yield error(message) if tuning == "lora" else ok(f"no adapters to check ({tuning})")
         return
     with _on_device(trial):
-        # noise, so that no silent or one-frame utterance hides an effect
+        # noise, because a silent utterance, or one of one frame, could hide an effect
         generator = torch.Generator().manual_seed(0)
         audio = 0.1 * torch.randn(1, SAMPLE_RATE, generator=generator).to(trial.device)
         lengths = torch.tensor([SAMPLE_RATE], device=trial.device)
@@ -147,7 +147,7 @@ def lora_effect(trial: Trial) -> Iterator[Finding]:
 
 @torch.no_grad()
 def batch_sensitivity(trial: Trial) -> Iterator[Finding]:
-    """Frames of utterances alone, and together in one padded batch."""
+    """Compare the frames of utterances alone with those in one padded batch."""
     seconds = trial.dataset.seconds
     order = sorted(range(len(seconds)), key=lambda i: seconds[i])
     few = sorted({order[round(q * (len(order) - 1))] for q in (0.0, 0.25, 0.5, 0.75)})
@@ -190,7 +190,7 @@ def batch_sensitivity(trial: Trial) -> Iterator[Finding]:
 
 
 def checkpoint_size(trial: Trial) -> Iterator[Finding]:
-    """What a checkpoint would hold."""
+    """Yield the size of a checkpoint."""
     module = trial.module
     frozen = module.frozen_keys()
     state = module.state_dict()
@@ -220,7 +220,7 @@ def _low_precision(trial: Trial) -> bool:
 
 
 def _frames(trial: Trial, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames and mask as evaluation computes them, in the precision of the run."""
+    """Return frames and mask as evaluation computes them, in the precision of the run."""
     mixed = trial.precision.endswith("-mixed")
     dtype = torch.float16 if trial.precision.startswith("16") else torch.bfloat16
     n = len(audio)
@@ -233,7 +233,7 @@ def _frames(trial: Trial, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tenso
 
 @contextmanager
 def _on_device(trial: Trial) -> Iterator[None]:
-    """The module in evaluation mode, on the device of the run."""
+    """Context with the module in evaluation mode, on the device of the run."""
     training = trial.module.training
     trial.module.eval().to(trial.device)
     try:

@@ -1,4 +1,8 @@
-"""Everything that a run would build, and a training step of it: what the doctor looks at."""
+"""The trial of a run: everything that it would build, and a training step, for the doctor's checks.
+
+:class:`Trial` builds data, encoder, head and optimiser as ``train`` does. :class:`Watch` is the
+callback that fills a :class:`Step` with the facts of a training step.
+"""
 
 from __future__ import annotations
 
@@ -32,29 +36,29 @@ from ..run.devices import PeakMemory, available, device_of, precision_of
 from ..run.module import SERModule
 from ..run.optim import unreached
 
-# ---- A training step as the doctor sees it: what it did, and the callback that looks.
+# -- a training step -----------------------------------------------------------------------------
 
 
 class StepFailedError(RuntimeError):
-    """The training step raised an error, or needs more memory than there is."""
+    """The training step raised an error, or needs more memory than the machine has."""
 
 
 @dataclass
 class Step:
-    """What training steps on one batch showed.
+    """Facts from training steps on one batch.
 
     Attributes:
-        utterances: in the batch.
+        utterances: number of utterances in the batch.
         padded: seconds of the batch, padding included.
-        whole: whether the batch was run; False = a part only, the rest would not have fitted.
-        losses: of each step.
-        dead: trainable parameters without a gradient, after the first.
-        not_finite: parameters whose gradient was not finite, in the last.
-        norm: of all gradients, in the first.
-        seconds: of the last step, on the batch.
+        whole: whether the whole batch was run; False = only a part, because the rest would not fit.
+        losses: loss of each step.
+        dead: trainable parameters without a gradient after the first step.
+        not_finite: parameters whose gradient was not finite in the last step.
+        norm: norm of all gradients in the first step.
+        seconds: seconds of the last step on the batch.
         scoring: seconds to score the batch.
-        growth: bytes in use at the peak beyond the weights.
-        source: where ``growth`` comes from.
+        growth: bytes in use at the peak, without the weights.
+        source: how ``growth`` was measured.
     """
 
     utterances: int
@@ -71,13 +75,13 @@ class Step:
 
 
 class Watch(Callback):
-    """Notes what happens in training steps; looks at gradients before they are clipped."""
+    """Records the facts of training steps; it reads gradients before they are clipped."""
 
     def __init__(self, step: Step) -> None:
         self.step = step
 
     def on_before_backward(self, trainer: L.Trainer, module: Any, loss: Any) -> None:
-        module._reached = True  # it is reported here, all of it, instead of refused
+        module._reached = True  # unreached parameters are reported here, instead of an error
 
     def on_before_optimizer_step(self, trainer: L.Trainer, module: Any, optimizer: Any) -> None:
         step = self.step
@@ -100,7 +104,7 @@ class Watch(Callback):
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
         module.eval()
-        for _ in range(2):  # the first one warms up
+        for _ in range(2):  # the first one is a warm-up
             began = self._now(module)
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 module(self.batch)
@@ -114,13 +118,13 @@ class Watch(Callback):
         return time.perf_counter()
 
 
-# ----
+# -- the trial -----------------------------------------------------------------------------------
 
-CHUNK = 8  # utterances that are encoded at a time, as when features are stored on a processor
+CHUNK = 8  # utterances that are encoded at a time, as for the feature store on a processor
 
 
 def brief(error: Exception) -> str:
-    """Type and message of an error, on a line that can be read."""
+    """Return type and message of an error in one readable line."""
     text = " ".join(str(error).split()) or "no message"
     return f"{type(error).__name__}: {text[:400]}{' ...' if len(text) > 400 else ''}"
 
@@ -129,18 +133,18 @@ class Trial:
     """Data, encoder, head and optimiser of a run, built as ``train`` builds them.
 
     Args:
-        cfg: the run.
+        cfg: the configuration of the run.
 
     Attributes:
         everything: all utterances that the taxonomy keeps, as one part.
-        data: the run's fold; ``everything`` where the fold cannot be used.
-        refusal: why it cannot; None where it can.
+        data: the run's fold; ``everything`` if the fold cannot be used.
+        refusal: why the fold cannot be used; None if it can.
         module: encoder and head, on the CPU.
-        device: where steps are run: the device asked for, the CPU where there is none such.
-        precision: of the steps: what was asked for, ``32-true`` where the device cannot.
+        device: device of the steps: the requested one, or the CPU if it does not exist.
+        precision: precision of the steps: the requested one, or ``32-true`` if the device cannot.
 
     Raises:
-        SerzooError: whatever ``train`` would raise, except what is wrong with single folds.
+        SerzooError: as ``train`` does, except for faults of single folds.
     """
 
     def __init__(self, cfg: RunConfig) -> None:
@@ -152,7 +156,7 @@ class Trial:
             for notes in self.everything.speech.notes.values():
                 in_report += [*notes.get("warnings", ()), *notes.get("remarks", ())]
             try:
-                # an automatic taxonomy is that of all utterances, here as there
+                # as in ``train``, an automatic taxonomy is that of all utterances
                 self.data = open_data(cfg, self.everything.taxonomy, text=text)
             except DataError as error:
                 self.data, self.refusal = self.everything, str(error)
@@ -162,17 +166,17 @@ class Trial:
 
     @property
     def stored(self) -> bool:
-        """Whether training would take features from the store."""
+        """Whether training would read features from the store."""
         return self.cfg.data.features != "live" and bool(self.module.encoder.storable)
 
     @property
     def world(self) -> int:
-        """Processes that share the training."""
+        """The number of processes that share the training."""
         return self.cfg.trainer.devices * self.cfg.trainer.num_nodes
 
     @cached_property
     def batches(self) -> list[list[int]]:
-        """Indices of the first epoch's batches, by padded seconds."""
+        """The indices of the first epoch's batches, by padded seconds."""
         d = self.cfg.data
         sampler = BucketSampler(
             self.dataset.seconds, size=d.batch_size, budget=d.batch_seconds, seed=self.cfg.seed
@@ -180,31 +184,31 @@ class Trial:
         return sorted(sampler.batches(), key=self.padded)
 
     def padded(self, indices: Sequence[int]) -> float:
-        """Seconds of a batch, padding included."""
+        """Return the seconds of a batch, padding included."""
         seconds = self.dataset.seconds
         return float(len(indices) * max(seconds[i] for i in indices))
 
     @cached_property
     def chosen(self) -> list[int]:
-        """The batch of the trial: that of median size, the longest utterance first."""
+        """The batch of the trial: the one of median size, with the longest utterance first."""
         seconds = self.dataset.seconds
         return sorted(self.batches[len(self.batches) // 2], key=lambda i: -seconds[i])
 
     @cached_property
     def loaded(self) -> tuple[Batch, float]:
-        """The chosen batch as audio, and the seconds that reading it took."""
+        """The chosen batch as audio, and the seconds of reading it."""
         began = time.perf_counter()
         return self.dataset[self.chosen], time.perf_counter() - began
 
     @cached_property
     def encoded(self) -> tuple[Batch, float]:
-        """The chosen batch as stored features, and seconds of encoding a second of speech."""
+        """The chosen batch as stored features, and the seconds of encoding one second of speech."""
         batch, _ = self.loaded
         assert batch.audio is not None
         assert batch.lengths is not None
         encoder = self.module.encoder.eval().to(self.device)
         seconds, rows = [], []
-        for first in [0, *range(0, len(batch), CHUNK)]:  # the first one twice, to warm up
+        for first in [0, *range(0, len(batch), CHUNK)]:  # the first one twice, as a warm-up
             lengths = batch.lengths[first : first + CHUNK]
             audio = batch.audio[first : first + CHUNK, : int(lengths.max())]
             began = time.perf_counter()
@@ -219,18 +223,19 @@ class Trial:
         return made, sum(seconds[1:]) / (float(batch.lengths.sum()) / 16_000)
 
     def batch(self, utterances: int | None = None) -> Batch:
-        """The chosen batch as training sees it, or only its first utterances."""
+        """Return the chosen batch as training sees it, or only its first utterances."""
         batch = self.encoded[0] if self.stored else self.loaded[0]
         return batch if utterances is None else first_of(batch, utterances)
 
     @cached_property
     def step(self) -> Step:
-        """Two steps on the chosen batch, after one on a quarter of it; weights are put back.
+        """Run two steps on the chosen batch, after one on a quarter; restore the weights.
 
-        The quarter keeps a batch that is too large for the memory from ending the process.
+        The step on a quarter prevents a batch that is too large for the memory from ending the
+        process.
 
         Raises:
-            StepFailedError: with what the step raised.
+            StepFailedError: if a step raised an error; the message is that of the error.
         """
         module = self.module
         kept = strip_frozen(module.state_dict(), module.frozen_keys())
@@ -249,7 +254,7 @@ class Trial:
         n = len(self.chosen)
         few = min(n, max(2, n // 4))
         step = Step(few, self.padded(self.chosen[:few]), whole=few == n)
-        self.batch()  # encoded before memory is measured
+        self.batch()  # encode before memory is measured
         weights = bytes_of(module.parameters()) if self.device.type == "cuda" else 0
         # gradients and AdamW's two moments do not grow with the batch
         fixed = 3 * bytes_of(p for p in module.parameters() if p.requires_grad)
@@ -286,7 +291,7 @@ class Trial:
                 plugins=[LightningEnvironment()],  # one process, also inside a cluster's job
                 default_root_dir=folder,
             )
-            # drawn elsewhere, the iterator's seed leaves the run's own numbers alone
+            # its own generator keeps the random numbers of the run unchanged
             loader: DataLoader[Batch] = DataLoader(
                 [batch] * steps,  # type: ignore[arg-type]  # a list is a dataset
                 batch_size=None,
@@ -296,7 +301,7 @@ class Trial:
 
 
 def first_of(batch: Batch, n: int) -> Batch:
-    """The first utterances of a batch whose longest is its first."""
+    """Return the first utterances of a batch whose first utterance is the longest."""
 
     def cut(tensor: Any) -> Any:
         return None if tensor is None else tensor[:n]
@@ -310,20 +315,23 @@ _TARGETS = ("probs", "weight", "dims")
 
 
 def bytes_of(tensors: Any) -> int:
-    """Size of tensors in memory."""
+    """Return the size of tensors in memory."""
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
 @contextmanager
 def _reported() -> Iterator[list[str]]:
-    """A list of texts that are in the report, and that opening the data need not tell as well."""
+    """Context that gives a list of texts for the report.
+
+    Opening the data then does not tell these texts a second time.
+    """
     texts: list[str] = []
     caught: list[warnings.WarningMessage] = []
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DataWarning)
             yield texts
-    except BaseException:  # then there is no report
+    except BaseException:  # there is no report in this case
         texts.clear()
         raise
     finally:
@@ -334,10 +342,10 @@ def _reported() -> Iterator[list[str]]:
 
 @contextmanager
 def undisturbed(threads: int | None) -> Iterator[None]:
-    """Put random states and the number of threads back afterwards.
+    """Context that restores random states and the number of threads at its end.
 
     Args:
-        threads: to compute with meanwhile; None = as they are.
+        threads: number of threads meanwhile; None = unchanged.
     """
     before = torch.get_num_threads()
     states = random.getstate(), np.random.get_state()

@@ -1,1 +1,1 @@
-"""From samples to frames: encoders of our own, published ones, and those of other runs."""
+"""Encoders, from samples to frames: trained from scratch, published, or taken from another run."""

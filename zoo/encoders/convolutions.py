@@ -1,16 +1,16 @@
-"""The convolutions over samples of the wav2vec 2.0 family, without their detours.
+"""A fast form of the convolutions over samples in the wav2vec 2.0 family.
 
-Written as PyTorch modules they take half of an encoder's time on a processor. Three remedies, none
-of which changes what is computed:
+As PyTorch modules these convolutions take half of an encoder's time on a processor. Three changes
+make them faster without changing the result:
 
-* a GroupNorm with a group per channel is linear in each utterance, once its statistics are known,
-  and those of ``w . x`` follow from the mean and the covariance of the windows ``x`` that the first
-  convolution sees: ten samples each. So the norm becomes part of that convolution's weights, an
-  utterance at a time, and no pass over its 512 channels is left (our choice);
-* frames lie in rows ``[T, C]``, where a convolution is a matrix product of overlapping windows,
-  for which processors have units that convolutions in bfloat16 do not reach;
-* utterances pass one by one, in pieces of some seconds, all layers at once: what is passed from one
-  layer to the next stays in the caches, and padding is never computed.
+* A GroupNorm with one group per channel is linear in each utterance, once its statistics are known.
+  The statistics of ``w . x`` follow from the mean and the covariance of the windows ``x`` of the
+  first convolution, ten samples each. So the norm becomes part of that convolution's weights, one
+  utterance at a time, and no pass over its 512 channels remains (our choice).
+* Frames are rows ``[T, C]``. A convolution is then a matrix product of overlapping windows.
+  Processors have fast units for this, which convolutions in bfloat16 do not use.
+* Utterances are processed one by one, in pieces of some seconds, through all layers at once. The
+  data between layers stays in the caches, and padding is never computed.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from torch.nn.functional import conv1d, layer_norm
 from ..core.errors import ConfigError
 
 PIECE = 150
-"""Frames of a piece: 3 s in published models (our choice; measured best from 2 to 4 s)."""
+"""Frames of a piece: 3 s in published models (our choice; 2 to 4 s measured best)."""
 
 
 class ConvFrontEnd:
     """The ``feature_extractor`` of a published model, as a function of padded samples.
 
-    On a processor and without gradients it works by matrix products, row by row; otherwise (on an
-    accelerator, or when a weight is trained) by convolutions of the whole batch. Either way a real
-    frame depends on its own utterance's real samples only.
+    On a processor and without gradients it uses matrix products, row by row. Otherwise (on an
+    accelerator, or if a weight is trained) it uses convolutions of the whole batch. In both cases
+    a real frame depends only on the real samples of its own utterance.
 
-    A plain object, so that the model's modules, state dict and checkpoints know nothing of it. It
-    refers to the weights, which stay where they are, and keeps them in the shape that products
-    want; when they have changed since, it looks again. Like autograd it cannot see changes through
-    ``parameter.data`` that keep the storage.
+    It is a plain object, not a module, so it is not part of the state dict or the checkpoints. It
+    refers to the weights and caches them in the shape that the products need. If the weights
+    change, it updates the cache. Like autograd it cannot see changes through ``parameter.data``
+    that keep the storage.
 
     Args:
-        feature_extractor: of a model of ``transformers``, with ``conv_layers``.
+        feature_extractor: the front end of a model of ``transformers``, with ``conv_layers``.
 
     Raises:
-        ConfigError: when a layer is of a kind that published models do not have.
+        ConfigError: if a layer is of a kind that published models do not have.
     """
 
     def __init__(self, feature_extractor: nn.Module) -> None:
@@ -57,21 +57,21 @@ class ConvFrontEnd:
         self._kept: tuple[Any, list[tuple[Tensor, Tensor | None]], list[Tensor]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None}  # copies make their own
+        return {**self.__dict__, "_kept": None}  # a copy builds its own cache
 
     def __call__(self, samples: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor:
-        """Frames of samples.
+        """Return the frames of samples.
 
         Args:
-            samples: ``[B, S]`` float32, zeros behind the real ones.
-            lengths: ``[B]`` real samples, enough for a frame each.
-            dtype: of the frames and of all layers but the first, whose statistics and products
-                are float32.
+            samples: ``[B, S]`` float32, zero after the real samples.
+            lengths: ``[B]`` number of real samples, enough for one frame each.
+            dtype: type of the frames and of all layers except the first one, whose statistics
+                and products are float32.
 
         Returns:
-            ``[B, T, C]``, zeros behind the real frames.
+            ``[B, T, C]`` frames, zero after the real frames.
         """
-        with torch.autocast(samples.device.type, enabled=False):  # dtype has it
+        with torch.autocast(samples.device.type, enabled=False):  # dtype replaces autocast
             weights = (p for layer in self.layers for p in layer.parameters())
             trained = samples.requires_grad or any(p.requires_grad for p in weights)
             if samples.device.type == "cpu" and not (trained and torch.is_grad_enabled()):
@@ -79,7 +79,7 @@ class ConvFrontEnd:
             return self._by_convolutions(samples, lengths, dtype)
 
     def frame_counts(self, lengths: Tensor) -> Tensor:
-        """``[B]`` real samples to ``[B]`` real frames."""
+        """Return the ``[B]`` numbers of real frames for ``[B]`` numbers of real samples."""
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             lengths = (lengths - kernel) // stride + 1
         return lengths
@@ -117,18 +117,20 @@ class ConvFrontEnd:
         return x.masked_fill(~real[..., None], 0.0)
 
     def _first(self, samples: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Weight ``[B or 1, kernel, C]`` and bias ``[B or 1, C]`` of the first layer, float32.
+        """Return weight ``[B or 1, kernel, C]`` and bias ``[B or 1, C]`` of the first layer.
+
+        Both are float32, and the GroupNorm is part of them.
 
         Args:
-            samples: ``[B, S]``.
-            counts: ``[B]`` frames of the first layer that are real; None = all of them.
+            samples: ``[B, S]`` samples.
+            counts: ``[B]`` number of real frames of the first layer; None = all are real.
         """
         conv, norm = self.layers[0].conv, getattr(self.layers[0], "layer_norm", None)
         weight = conv.weight[:, 0].t()
         if not isinstance(norm, nn.GroupNorm):
             bias = None if conv.bias is None else conv.bias.float()[None]
             return weight.float()[None], bias
-        # the convolution's own bias shifts the mean, which the norm takes away
+        # the convolution's own bias shifts the mean, which the norm removes
         mean, covariance = _moments(samples.unfold(1, self.kernels[0], self.strides[0]), counts)
         weight = weight.double()
         variance = (weight * (covariance @ weight)).sum(1).clamp_min(0.0)  # [B, C]
@@ -137,12 +139,12 @@ class ConvFrontEnd:
         return (weight * scale[:, None]).float(), shift.float()
 
     def _behind_first(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Float32 ``[..., C]`` of the first convolution, its GroupNorm in it, to ``dtype``."""
+        """Finish the first layer: add bias and activation to float32 ``[..., C]``, as ``dtype``."""
         return self.layers[0].activation(_normed(self.layers[0], x).to(dtype))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _matrices(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor | None]]:
-        """``[kernel * C_in, C_out]`` and bias of every layer but the first."""
+        """Return ``[kernel * C_in, C_out]`` and the bias of every layer except the first."""
         convs = [layer.conv for layer in self.layers[1:]]
         weights = [w for conv in convs for w in (conv.weight, conv.bias) if w is not None]
         state = (dtype, *((w.data_ptr(), w.dtype, _changes(w)) for w in weights))
@@ -154,31 +156,34 @@ class ConvFrontEnd:
                 )
                 for conv in convs
             ]
-            # the weights themselves are held, so that no others can come to lie at their address
+            # hold the weights themselves, so that no other tensor can get their address
             self._kept = (state, matrices, [w.detach() for w in weights])
         return self._kept[1]
 
 
 def _changes(weight: Tensor) -> int | None:
-    """How often autograd saw the weight change; inference tensors do not count, nor change."""
+    """Return how often autograd saw the weight change.
+
+    Inference tensors have no such count, and do not change.
+    """
     return None if weight.is_inference() else weight._version
 
 
 def _check(index: int, layer: Any) -> None:
-    """Refuse what the formulas of this file do not cover."""
+    """Check that the formulas of this file cover a layer."""
     conv, norm = layer.conv, getattr(layer, "layer_norm", None)
     plain = conv.padding == (0,) and conv.dilation == (1,) and conv.groups == 1
     single = isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels and index == 0
     if not plain or not (norm is None or isinstance(norm, nn.LayerNorm) or single):
         raise ConfigError(
-            f"layer {index} of the front end is {conv} with norm {norm}; have convolutions without "
-            "padding, dilation or groups, with a LayerNorm, no norm, or in the first layer a "
-            "GroupNorm of one group per channel"
+            f"layer {index} of the front end is {conv} with norm {norm}; allowed are convolutions "
+            "without padding, dilation or groups, with a LayerNorm, no norm, or in the first layer "
+            "a GroupNorm of one group per channel; choose another encoder"
         )
 
 
 def _receptive(kernels: list[int], strides: list[int]) -> int:
-    """Samples that one frame sees."""
+    """Return the number of samples that one frame sees."""
     samples = 1
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         samples = (samples - 1) * stride + kernel
@@ -186,11 +191,11 @@ def _receptive(kernels: list[int], strides: list[int]) -> int:
 
 
 def _moments(windows: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean ``[B, k]`` and (population) covariance ``[B, k, k]`` of windows, float64.
+    """Return mean ``[B, k]`` and (population) covariance ``[B, k, k]`` of windows, float64.
 
     Args:
-        windows: ``[B, T, k]``.
-        counts: ``[B]`` leading windows that count; None = all.
+        windows: ``[B, T, k]`` windows.
+        counts: ``[B]`` number of leading windows that count; None = all.
     """
     x = windows.double()
     if counts is None:
@@ -199,12 +204,15 @@ def _moments(windows: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
         real = torch.arange(x.shape[1], device=x.device) < counts[:, None]
         x, n = x.masked_fill(~real[..., None], 0.0), counts[:, None]
     mean = x.sum(1) / n
-    # the mean is small beside the deviation, if not zero: float64 leaves enough of the difference
+    # the mean is small compared with the deviation: float64 is precise enough for the difference
     return mean, x.mT @ x / n[..., None] - mean[:, :, None] * mean[:, None]
 
 
 def _normed(layer: Any, x: Tensor) -> Tensor:
-    """The LayerNorm of a layer that has one, ``[..., C]``; a GroupNorm is in the weights."""
+    """Apply the LayerNorm of a layer to ``[..., C]``, if it has one.
+
+    A GroupNorm is in the weights.
+    """
     norm = getattr(layer, "layer_norm", None)
     if not isinstance(norm, nn.LayerNorm):
         return x
@@ -213,10 +221,10 @@ def _normed(layer: Any, x: Tensor) -> Tensor:
 
 
 def _convolved(x: Tensor, matrix: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    """A convolution of rows ``[T, C]`` with ``[kernel * C, C_out]``: ``[T', C_out]``.
+    """Return the convolution of rows ``[T, C]`` with ``[kernel * C, C_out]``: ``[T', C_out]``.
 
-    The windows' first ``stride`` rows do not overlap and are a view without a copy; nor do those
-    that remain, when they are no more.
+    The first ``stride`` rows of the windows do not overlap, so they are a view without a copy.
+    The same holds for the remaining rows, if there are at most ``stride`` of them.
     """
     channels = x.shape[1]
     kernel = len(matrix) // channels

@@ -1,4 +1,11 @@
-"""The families of published speech encoders, each after the contract in ``family.py``."""
+"""The families of published speech encoders, and the contract of a family.
+
+A :class:`Family` turns samples into the input of the first block, and calls the blocks. ``hf.py``
+has the parts that all families share: the loop over blocks, the kept layers and the tuning.
+:data:`FAMILIES` maps the ``model_type`` of a checkpoint to its family. The file also holds what
+families share: masking of padding (:func:`real_samples`, :func:`zeros_behind`) and spectral inputs
+(:func:`whisper_log_mel`, :func:`kaldi_filter_bank`).
+"""
 
 from __future__ import annotations
 
@@ -20,10 +27,7 @@ from ..core.types import SAMPLE_RATE
 from .convolutions import ConvFrontEnd
 from .mel import frame_mask
 
-# ---- The contract of a family of published speech encoders: all that stands around their blocks.
-#
-# A family turns samples into the input of the first block and says how a block is called. The loop
-# over blocks, the kept layers and the tuning are the same for all (``backbone.py``).
+# -- the contract of a family --------------------------------------------------------------------
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 
@@ -34,9 +38,9 @@ class Embedded:
 
     Attributes:
         hidden: ``[N, T, D]``; N is B, or the number of windows of a family with a fixed input.
-        mask: ``[B, T']`` of the frames that come out.
-        keywords: what every block is called with besides its input.
-        gather: ``[N, T, D]`` to ``[B, T', D]``, where they differ.
+        mask: ``[B, T']`` mask of the output frames.
+        keywords: keyword arguments of every block.
+        gather: turns ``[N, T, D]`` into ``[B, T', D]``, if they differ.
     """
 
     hidden: Tensor
@@ -46,16 +50,16 @@ class Embedded:
 
 
 class Family(ABC):
-    """One kind of published encoder.
+    """A kind of published encoder.
 
     Args:
         model: the bare model of ``transformers``; its blocks are ``model.encoder.layers``.
-        normalise: whether it wants utterances of zero mean and unit variance.
+        normalise: whether it needs utterances of zero mean and unit variance.
 
     Attributes:
         lora_targets: names of the linear layers that LoRA adapts by default, inside a block.
-        min_samples: what one frame needs; shorter audio is padded with zeros to it.
-        frame_seconds: distance of the frames.
+        min_samples: number of samples that one frame needs; shorter audio is padded with zeros.
+        frame_seconds: distance between frames in seconds.
     """
 
     lora_targets: ClassVar[tuple[str, ...]] = ATTENTION
@@ -64,42 +68,51 @@ class Family(ABC):
 
     def __init__(self, model: Any, normalise: bool) -> None:
         self.model, self.normalise = model, normalise
-        if hasattr(model, "masked_spec_embed"):  # UniSpeech-SAT makes one though nothing is masked
+        if hasattr(model, "masked_spec_embed"):  # UniSpeech-SAT has it, but masks nothing
             del model.masked_spec_embed
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The transformer (or conformer) blocks."""
+        """Return the transformer (or conformer) blocks."""
         blocks: nn.ModuleList = self.model.encoder.layers
         return blocks
 
     @abstractmethod
     def front_end(self) -> list[nn.Module]:
-        """The convolutions over samples or spectra, which full tuning leaves frozen by default."""
+        """Return the convolutions over samples or spectra.
+
+        Full tuning leaves them frozen by default.
+        """
 
     @abstractmethod
     def frame_counts(self, lengths: Tensor) -> Tensor:
-        """``[B]`` real samples to ``[B]`` real frames, at least one."""
+        """Return the ``[B]`` numbers of real frames, at least 1, for ``[B]`` numbers of samples."""
 
     @abstractmethod
     def embed(self, audio: Tensor, lengths: Tensor, dtype: torch.dtype) -> Embedded:
-        """``[B, S]`` samples, of which ``lengths`` are real and at least ``min_samples`` exist."""
+        """Return the input of the first block.
+
+        Args:
+            audio: ``[B, S]`` samples, S at least ``min_samples``.
+            lengths: ``[B]`` number of real samples.
+            dtype: type of the result.
+        """
 
     def step(
         self, block: nn.Module, hidden: Tensor, state: Tensor | None, keywords: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
-        """One block: its output, and what it hands on to the next beside it."""
+        """Call one block; return its output, and the state that it passes to the next block."""
         return block(hidden, **keywords), state
 
     def project(self, features: Tensor) -> Tensor:
-        """``[B, T, C]`` to ``[B, T, D]``."""
+        """Project ``[B, T, C]`` to ``[B, T, D]``."""
         hidden = self.model.feature_projection(features)
-        # all but HuBERT's return the unprojected features as well
+        # all models except HuBERT also return the unprojected features
         projected: Tensor = hidden[0] if isinstance(hidden, tuple) else hidden
         return projected
 
     def attention_mask(self, hidden: Tensor, mask: Tensor) -> Tensor | None:
-        """As the model's own kind of attention wants it; None where nothing is padded."""
+        """Return the mask in the form of the model's attention, or None if nothing is padded."""
         if bool(mask.all()):
             return None
         made: Any = create_bidirectional_mask(
@@ -109,47 +122,47 @@ class Family(ABC):
         return wanted
 
     def cut(self, blocks: int) -> None:
-        """Remove all blocks above the given number, so that nothing above is computed or held."""
+        """Remove all blocks above the given number: they are neither computed nor stored."""
         whole = blocks == len(self.blocks)
         del self.blocks[blocks:]
         self.model.config.num_hidden_layers = blocks
         self.drop_end(whole)
 
-    def drop_end(self, whole: bool) -> None:  # noqa: B027 - most have nothing there
-        """Remove what stands behind the last kept block and is no part of a hidden state."""
+    def drop_end(self, whole: bool) -> None:  # noqa: B027 - most families have no such layers
+        """Remove the layers after the last kept block that are not part of a hidden state."""
 
     def finish(self, hidden: Tensor) -> Tensor:
-        """What ``transformers`` does to the last block's output before it calls it a state."""
+        """Apply what ``transformers`` applies to the last block's output to get a hidden state."""
         return hidden
 
 
 def padded(audio: Tensor, samples: int) -> Tensor:
-    """``[B, S]`` with at least ``samples`` columns, zeros added."""
+    """Return ``[B, S]`` with at least ``samples`` columns; added samples are zero."""
     return pad(audio, (0, max(samples - audio.shape[1], 0)))
 
 
-# ---- What keeps an utterance's frames the same, whoever shares its batch.
+# -- padding must not change an utterance --------------------------------------------------------
 #
-# Published speech encoders look past the end of an utterance in three places: the normalisation
+# Published speech encoders read beyond the end of an utterance in three places: the normalisation
 # of the samples, a GroupNorm over time in the front end, and convolutions over frames. The first
-# and the last have their remedies here, the second in ``convolutions.py``. None changes what a
-# single, unpadded utterance gives.
+# and the last are corrected here, the second in ``convolutions.py``. The output of a single
+# utterance without padding stays the same.
 
 EPSILON = 1e-7
-"""Added to the variance of the samples, as the published feature extractors do."""
+"""Added to the variance of the samples, as in the published feature extractors."""
 
 
 def real_samples(audio: Tensor, lengths: Tensor, *, normalise: bool) -> Tensor:
-    """The samples of each utterance, zeros behind them.
+    """Return the samples of each utterance, with zeros after them.
 
     Args:
-        audio: ``[B, S]``; what lies behind the real samples is ignored, whatever it is.
-        lengths: ``[B]`` real samples.
-        normalise: to zero mean and unit (population) variance over the real samples of each
-            utterance, as the feature extractors of wav2vec 2.0 do before they pad.
+        audio: ``[B, S]`` samples; those after the real ones are ignored.
+        lengths: ``[B]`` number of real samples.
+        normalise: scale the real samples of each utterance to zero mean and unit (population)
+            variance, as the feature extractors of wav2vec 2.0 do before they pad.
 
     Returns:
-        ``[B, S]`` float32.
+        ``[B, S]`` float32 samples.
     """
     real = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
     x = audio.float().masked_fill(~real, 0.0)
@@ -162,10 +175,10 @@ def real_samples(audio: Tensor, lengths: Tensor, *, normalise: bool) -> Tensor:
 
 @contextmanager
 def zeros_behind(modules: Iterable[nn.Module], mask: Tensor) -> Iterator[None]:
-    """While open, ``modules`` with inputs ``[B, C, T]`` see zeros where the mask is False.
+    """Context in which ``modules`` see inputs ``[B, C, T]`` as zero where the mask is False.
 
-    A convolution over frames pads the end of a lone utterance with zeros; in a batch it would see
-    whatever the layer before it made of the padding (its bias, at least).
+    A convolution over frames pads the end of a single utterance with zeros. In a batch it would
+    see the output of the layer before for the padding, which is at least its bias.
 
     Args:
         modules: convolutions, called with one positional argument.
@@ -183,20 +196,21 @@ def zeros_behind(modules: Iterable[nn.Module], mask: Tensor) -> Iterator[None]:
             handle.remove()
 
 
-# ---- Spectral inputs that published encoders were trained on, batched and on any device.
+# -- spectral inputs -----------------------------------------------------------------------------
 #
-# Each equals the feature extractor of ``transformers`` for the same model (tests compare them),
-# with its constants; an utterance's values do not depend on its batch neighbours.
+# Each equals the feature extractor of ``transformers`` for the same model, with its constants;
+# tests compare them. They are batched and run on any device. The values of an utterance do not
+# depend on its batch neighbours.
 
 HOP, WINDOW = 160, 400  # samples: 10 ms and 25 ms, in both
 
 
 def whisper_log_mel(audio: Tensor, bins: int) -> Tensor:
-    """Whisper's log-mel spectrogram (Radford et al. 2022, arXiv 2212.04356, section 2.2).
+    """Return Whisper's log-mel spectrogram (Radford et al. 2022, arXiv 2212.04356, section 2.2).
 
     Args:
         audio: ``[B, S]`` float32, zero-padded to the model's window.
-        bins: mel bins, 80 or 128.
+        bins: number of mel bins, 80 or 128.
 
     Returns:
         ``[B, bins, S / 160]``, scaled to about -1..1.5 by the utterance's own maximum.
@@ -213,14 +227,14 @@ def whisper_log_mel(audio: Tensor, bins: int) -> Tensor:
 
 
 def kaldi_filter_bank(audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """80 log-mel energies after Kaldi, normalised per bin, two frames stacked (w2v-BERT 2.0).
+    """Return 80 Kaldi log-mel energies, normalised per bin, two frames stacked (w2v-BERT 2.0).
 
     Args:
-        audio: ``[B, S]`` float32, zero behind the real samples.
-        lengths: ``[B]`` real samples, at least 560 (two frames).
+        audio: ``[B, S]`` float32, zero after the real samples.
+        lengths: ``[B]`` number of real samples, at least 560 (two frames).
 
     Returns:
-        ``[B, T, 160]``, zero behind the real frames, and their counts ``[B]``.
+        ``[B, T, 160]``, zero after the real frames, and the ``[B]`` numbers of real frames.
     """
     filters = mel_filter_bank(
         257, 80, 20, SAMPLE_RATE // 2, SAMPLE_RATE,
@@ -228,12 +242,12 @@ def kaldi_filter_bank(audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     )  # fmt: skip
     mel = torch.from_numpy(filters).to(audio.device, torch.float64)
     window = torch.from_numpy(window_function(WINDOW, "povey", periodic=False)).to(audio.device)
-    # the bins are normalised over time, so what is lost in rounding would be amplified
+    # the bins are normalised over time, which would amplify rounding errors
     frames = (audio.double() * 2**15).unfold(1, WINDOW, HOP)
     frames = frames - frames.mean(-1, keepdim=True)
     first = frames[..., :1] * (1 - 0.97)
     frames = torch.cat([first, frames[..., 1:] - 0.97 * frames[..., :-1]], -1) * window
-    # rounded where the published extractor rounds
+    # round at the same place as the published extractor
     power = torch.fft.rfft(frames, n=512).to(torch.complex64).to(torch.complex128).abs().square()
     energy = (power @ mel).clamp_min(1.192092955078125e-07).log().float().double()
 
@@ -251,20 +265,21 @@ def kaldi_filter_bank(audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def windows(audio: Tensor, size: int) -> Tensor:
-    """``[B, S]`` to ``[B, n, size]``, the last window filled up with zeros."""
+    """Cut ``[B, S]`` into ``[B, n, size]``; the last window is filled up with zeros."""
     number = max(1, math.ceil(audio.shape[1] / size))
     padded = torch.nn.functional.pad(audio, (0, number * size - audio.shape[1]))
     return padded.view(len(audio), number, size)
 
 
-# ----
+# -- the families --------------------------------------------------------------------------------
 
 
 class ConvolutionFamily(Family):
     """wav2vec 2.0, HuBERT, data2vec audio, UniSpeech-SAT: convolutions over samples, a projection.
 
-    An utterance alone is zero-padded by the positional convolution; in a batch, its end would meet
-    what the layers before made of the padding. ``zeros_behind`` keeps it as if alone.
+    The positional convolution pads a single utterance with zeros. In a batch, the end of an
+    utterance would meet the output of earlier layers for the padding. ``zeros_behind`` prevents
+    this.
     """
 
     def __init__(self, model: Any, normalise: bool) -> None:
@@ -276,7 +291,7 @@ class ConvolutionFamily(Family):
         self.frame_seconds = math.prod(config.conv_stride) / SAMPLE_RATE
 
     def samples_for(self, frames: int) -> int:
-        """Samples that so many frames of the convolutions need."""
+        """Return the number of samples that so many frames of the convolutions need."""
         for kernel, stride in reversed(self.strides):
             frames = (frames - 1) * stride + kernel
         return frames
@@ -298,23 +313,23 @@ class ConvolutionFamily(Family):
         convolutions = [m for m in encoder.pos_conv_embed.modules() if isinstance(m, nn.Conv1d)]
         with zeros_behind(convolutions, mask):
             hidden = hidden + encoder.pos_conv_embed(hidden)
-        if not self.stable:  # the large models normalise inside the blocks, and behind them
+        if not self.stable:  # the large models normalise inside the blocks and after them
             hidden = encoder.layer_norm(hidden)
         hidden = encoder.dropout(hidden)
         return Embedded(hidden, mask, self.keywords(hidden, mask))
 
     def convolve(self, audio: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor:
-        """``[B, S]`` to ``[B, T, C]``; a frame that counts as real sees real samples only."""
+        """Turn ``[B, S]`` into ``[B, T, C]``; a real frame depends only on real samples."""
         samples = real_samples(audio, lengths, normalise=self.normalise)
         return self.convolutions(samples, lengths.clamp_min(self.min_samples), dtype)
 
     def keywords(self, hidden: Tensor, mask: Tensor) -> dict[str, Any]:
-        """What the blocks are called with: a mask of attention where there is padding."""
+        """Return the keyword arguments of the blocks: an attention mask if there is padding."""
         return {"attention_mask": self.attention_mask(hidden, mask)}
 
     @property
     def stable(self) -> bool:
-        """Whether it is of the large kind ("stable layer norm")."""
+        """Whether the model is of the large kind ("stable layer norm")."""
         return type(self.model.encoder).__name__.endswith("StableLayerNorm")
 
     def drop_end(self, whole: bool) -> None:
@@ -323,10 +338,10 @@ class ConvolutionFamily(Family):
 
 
 class WavLMFamily(ConvolutionFamily):
-    """WavLM: blocks share a bias of relative positions, gated by each block.
+    """WavLM: blocks share a bias of relative positions, and each block gates it.
 
-    Its attention reads the weights of its projections instead of calling them, so that an adapter
-    on them would be silently dead; it is replaced by one that calls them.
+    WavLM's attention in ``transformers`` reads the weights of its projections instead of calling
+    them, so adapters on them would silently have no effect. This family calls them.
     """
 
     def __init__(self, model: Any, normalise: bool) -> None:
@@ -348,7 +363,9 @@ class WavLMFamily(ConvolutionFamily):
 def gated_attention(
     self: Any, hidden_states: Tensor, attention_mask: Tensor | None, gated_position_bias: Tensor
 ) -> tuple[Tensor, None]:
-    """WavLM's attention through its projections (Chen et al. 2022, arXiv 2110.13900, eq. 2 to 8).
+    """Compute WavLM's attention through its projections.
+
+    After Chen et al. 2022 (arXiv 2110.13900, equations 2 to 8).
 
     Args:
         self: the model's attention module.
@@ -357,7 +374,7 @@ def gated_attention(
         gated_position_bias: ``[B * heads, T, T]``.
 
     Returns:
-        ``[B, T, D]``, and no weights.
+        ``[B, T, D]``, and None instead of attention weights.
     """
     B, T, D = hidden_states.shape
     query, key, value = (
@@ -374,10 +391,10 @@ def gated_attention(
 
 
 class SEWFamily(ConvolutionFamily):
-    """SEW: its blocks see frames squeezed in time; these are the frames that come out.
+    """SEW: its blocks see frames that are squeezed in time; the output has these frames too.
 
-    The upsampling behind the last block is left out, since it adds nothing to what a head learns
-    from and doubles the frames (our choice; hidden states of ``transformers`` are squeezed too).
+    The upsampling after the last block is left out: it doubles the frames without new information
+    (our choice; hidden states of ``transformers`` are squeezed too).
     """
 
     def __init__(self, model: Any, normalise: bool) -> None:
@@ -443,10 +460,10 @@ class Wav2Vec2BertFamily(Family):
 
 
 class WhisperFamily(Family):
-    """Whisper's encoder: always a whole window (30 s as published), silence behind the speech.
+    """Whisper's encoder: it always reads a whole window (30 s as published), padded by silence.
 
-    Longer audio is read window by window. Frames of the silence are left out of the result. The
-    last state is the one behind the final norm, as ``transformers`` has it.
+    Longer audio is read window by window. Frames of the padding are left out of the result. The
+    last state is the one after the final norm, as in ``transformers``.
     """
 
     frame_seconds = 2 * HOP / SAMPLE_RATE
@@ -504,4 +521,4 @@ FAMILIES: dict[str, type[Family]] = {
     "wav2vec2-bert": Wav2Vec2BertFamily,
     "whisper": WhisperFamily,
 }
-"""``model_type`` of a checkpoint's ``config.json`` to how it is run."""
+"""Maps the ``model_type`` in a checkpoint's ``config.json`` to its family."""

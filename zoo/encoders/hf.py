@@ -1,4 +1,8 @@
-"""Published speech encoders as frames for heads: frozen, adapted by LoRA, or fine-tuned."""
+"""Published speech encoders as frames for heads: frozen, adapted by LoRA, or fine-tuned.
+
+:class:`HFEncoder` is the encoder. The first part selects what is trained: nothing, adapters
+(:func:`adapt`), the upper blocks, or all blocks (:func:`thaw`).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from ..core.hub import load_speech_model, weights_digest
 from ..core.types import Frames
 from .families import FAMILIES, Embedded, Family, padded
 
-# ---- What of a published encoder is trained: nothing, adapters, its upper blocks, or all of it.
+# -- what is trained -----------------------------------------------------------------------------
 
 Tuning = Literal["frozen", "lora", "last_k", "full"]
 
@@ -28,9 +32,9 @@ class Lora:
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685).
 
     Attributes:
-        rank: of the update of each adapted matrix.
+        rank: rank of the update of each adapted matrix.
         alpha: the update is scaled by ``alpha / rank`` (``alpha / sqrt(rank)`` with rslora).
-        dropout: of the adapter's input, in training.
+        dropout: dropout rate of the adapter's input, in training.
         targets: names of linear layers inside a block; None = the family's attention projections.
         dora: learn magnitudes apart from directions (Liu et al. 2024, arXiv 2402.09353).
         rslora: scale by the root of the rank (Kalajdzievski 2023, arXiv 2312.03732).
@@ -45,13 +49,13 @@ class Lora:
 
 
 def adapt(family: Family, options: Lora, name: str) -> LoraConfig:
-    """Put adapters into a family's blocks; everything else is frozen.
+    """Add adapters to a family's blocks, and freeze everything else; return their configuration.
 
-    Every adapted layer is listed by its full name, so that the adapter also fits the whole
-    published model, whose upper blocks were cut off here.
+    The configuration lists every adapted layer by its full name. So the adapter also fits the
+    whole published model, with the upper blocks that are cut off here.
 
     Raises:
-        ConfigError: when there is no block, or no linear layer of a wanted name.
+        ConfigError: if no block is left, or no linear layer has a wanted name.
     """
     wanted = list(options.targets or family.lora_targets)
     prefix = next(n for n, m in family.model.named_modules() if m is family.blocks)
@@ -65,11 +69,11 @@ def adapt(family: Family, options: Lora, name: str) -> LoraConfig:
     if unknown := [w for w, names in found.items() if not names]:
         have = sorted({n.split(".", len(prefix.split(".")) + 1)[-1] for n in linear})
         raise ConfigError(
-            f"encoder.lora_targets: no linear layer called '{unknown[0]}' in the blocks of "
+            f"encoder.lora_targets: no linear layer is called '{unknown[0]}' in the blocks of "
             f"'{name}'; have {', '.join(have)}"
         )
     config = LoraConfig(
-        task_type=None,  # any other would wrap the model in a text-shaped forward
+        task_type=None,  # any other value would wrap the model in a forward for text
         r=options.rank,
         lora_alpha=options.alpha,  # type: ignore[arg-type]  # a float is fine, the hint is narrow
         lora_dropout=options.dropout,
@@ -83,14 +87,14 @@ def adapt(family: Family, options: Lora, name: str) -> LoraConfig:
 
 
 def thaw(family: Family, blocks: int | None, front_end_frozen: bool, name: str) -> None:
-    """Train the upper blocks, or all (None) with or without the front end.
+    """Make the upper blocks trainable; None means all, with or without the front end.
 
     Raises:
-        ConfigError: when more blocks are to be trained than there are.
+        ConfigError: if there are fewer blocks than should be trained.
     """
     model: nn.Module = family.model
     if blocks is None:
-        # what was published as fixed (Whisper's positions) stays so
+        # parameters that were published as fixed (Whisper's positions) stay fixed
         fixed = [p for p in model.parameters() if not p.requires_grad]
         model.requires_grad_(True)
         for parameter in fixed:
@@ -108,7 +112,7 @@ def thaw(family: Family, blocks: int | None, front_end_frozen: bool, name: str) 
 
 
 def trained_keys(model: nn.Module) -> set[str]:
-    """Entries of the state dict that training moves: parameters, and buffers of what it trains."""
+    """Return the state dict entries that training changes: parameters, and buffers beside them."""
     keys: set[str] = set()
     for path, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
@@ -120,10 +124,11 @@ def trained_keys(model: nn.Module) -> set[str]:
 
 
 def layered_groups(family: Family, lr: float, decay: float) -> list[dict[str, Any]]:
-    """Optimiser groups with a rate that falls from the last block down (layer-wise decay).
+    """Return optimiser groups whose learning rate falls from the last block down.
 
-    The last block learns at ``lr``, each one below at ``decay`` times the rate of the one above,
-    everything before the first block at once more ``decay`` times.
+    This is layer-wise decay. The last block has the rate ``lr``. Each block below has ``decay``
+    times the rate of the block above. Everything before the first block has ``decay`` times the
+    rate of the first block.
     """
     blocks = family.blocks
     inside = {id(p) for p in blocks.parameters()}
@@ -137,17 +142,18 @@ def layered_groups(family: Family, lr: float, decay: float) -> list[dict[str, An
     return groups
 
 
-# ----
+# -- the encoder ---------------------------------------------------------------------------------
 
 
 class HFEncoder(Encoder):
     """Hidden states of a published speech encoder, and a learned mix of its layers.
 
     Layer ``k`` is entry ``k`` of the ``hidden_states`` of ``transformers`` 5: 0 is the input of
-    the first block, ``k`` the output of block ``k``; the last one stands before the LayerNorm of
-    the large wav2vec-like ("stable layer norm") models, and behind that of Whisper. Layers above
-    the deepest kept one are cut off. An utterance's frames do not depend on its neighbours or on
-    padding; alone and unpadded they are those of ``transformers``.
+    the first block, ``k`` the output of block ``k``. The last layer is the one before the final
+    LayerNorm in the large wav2vec-like ("stable layer norm") models, and the one after it in
+    Whisper. Layers above the deepest kept one are cut off. The frames of an utterance do not
+    depend on its batch neighbours or on padding. For a single utterance without padding they equal
+    those of ``transformers``.
 
     Audio shorter than one frame (400 samples in most models) is padded with zeros to one frame,
     which then counts as speech.
@@ -156,32 +162,32 @@ class HFEncoder(Encoder):
         name: hub id (``facebook/wav2vec2-base``) or local folder with ``config.json`` and
             ``model.safetensors``.
         revision: commit, tag or branch of a hub id; None = its main branch.
-        layers: kept layers; None = all, mixed by learned softmax weights; ``[4]`` = that one,
-            nothing to learn; several = these, mixed.
+        layers: kept layers. None = all layers, mixed by learned softmax weights; ``[4]`` = only
+            this layer, without a mix; several = a mix of these.
         tuning: ``frozen`` keeps the weights as published, runs without gradients and stays in
-            evaluation mode; ``lora`` trains low-rank adapters in the blocks; ``last_k`` the upper
-            blocks; ``full`` everything.
-        dtype: number format of a frozen encoder; ``bfloat16`` is several times faster on
-            processors with matrix units for it, at a relative error of about 1 % (the speed
+            evaluation mode; ``lora`` trains low-rank adapters in the blocks; ``last_k`` trains the
+            upper blocks; ``full`` trains everything.
+        dtype: number format of a frozen encoder. ``bfloat16`` is several times faster on
+            processors with matrix units for it, with a relative error of about 1 % (the speed
             records in ``benchmarks/`` give both).
-        lora_rank: with ``lora``; this and the following are the fields of
-            :class:`serzoo.zoo.encoders.hf.Lora`.
+        lora_rank: rank of the adapters with ``lora``; this and the following options are the
+            fields of :class:`serzoo.zoo.encoders.hf.Lora`.
         lora_alpha: numerator of the adapters' scale.
-        lora_dropout: of the adapters' input.
+        lora_dropout: dropout rate of the adapters' input.
         lora_targets: names of linear layers in a block; None = the family's attention.
-        lora_dora: magnitudes apart from directions.
+        lora_dora: learn magnitudes apart from directions.
         lora_rslora: scale by the root of the rank.
         last_k: number of blocks below the deepest kept layer that ``last_k`` trains.
-        front_end_frozen: with ``full``, leave the convolutions over samples as published, as is
+        front_end_frozen: with ``full``, keep the convolutions over samples as published, as is
             usual.
         layer_decay: with ``full`` and ``last_k``, factor of the learning rate from each block to
             the one below; 1 = the same everywhere.
-        checkpointing: keep no activations inside the blocks and compute them again in the
+        checkpointing: do not keep activations inside the blocks, but compute them again in the
             backward pass: less memory, about a third more time.
 
     Raises:
-        ConfigError: when the model cannot be loaded (see ``load_speech_model``), lacks a layer,
-            or cannot be tuned as asked.
+        ConfigError: if the model cannot be loaded (see ``load_speech_model``), lacks a layer, or
+            cannot be tuned in this way.
     """
 
     def __init__(
@@ -215,7 +221,9 @@ class HFEncoder(Encoder):
                 "or more, the decay above 0 and at most 1"
             )
         loaded = load_speech_model(name, revision)
-        self.name, self.revision, self.tuning = name, revision, tuning
+        self.name = name
+        self.revision = revision
+        self.tuning = tuning
         self.layer_decay, self.checkpointing = layer_decay, checkpointing
         self.backbone = loaded.model
         self.family = FAMILIES[loaded.model.config.model_type](loaded.model, loaded.normalise)
@@ -231,7 +239,7 @@ class HFEncoder(Encoder):
             "normalise": loaded.normalise,
             "normalise_from": loaded.normalise_from,
             "layers_total": depth,
-            "weights": weights_digest(self.backbone),  # as published, before anything is tuned
+            "weights": weights_digest(self.backbone),  # as published, before tuning
         }
         self.dtype = torch.float32 if dtype == "float32" else torch.bfloat16
         self.storable = tuning == "frozen"
@@ -240,13 +248,13 @@ class HFEncoder(Encoder):
             last_k,
             front_end_frozen,
         )
-        # blocks below the first trained one need no gradient, nor activations kept for it
+        # blocks below the first trained one need neither gradients nor stored activations
         trained = [any(p.requires_grad for p in b.parameters()) for b in self.family.blocks]
         self.still = trained.index(True) if tuning == "last_k" else 0
         self.train(self.training)
 
     def _tune(self, lora: Lora, last_k: int, front_end_frozen: bool) -> Any:
-        """Freeze, thaw or adapt; the configuration of the adapters, where there are any."""
+        """Freeze, thaw or adapt the backbone; return the configuration of the adapters, or None."""
         if self.tuning == "lora":
             return adapt(self.family, lora, self.name)
         if self.tuning == "frozen":
@@ -263,7 +271,7 @@ class HFEncoder(Encoder):
         return self.tuning == "frozen"
 
     def train(self, mode: bool = True) -> HFEncoder:
-        """Switch what is trained to training; what is frozen as a whole stays in evaluation."""
+        """Set training mode for trained parts; a frozen backbone stays in evaluation mode."""
         super().train(mode)
         if self.tuning in ("frozen", "last_k"):
             self.backbone.eval()
@@ -273,7 +281,7 @@ class HFEncoder(Encoder):
 
     def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         if self.frozen and self.backbone.training:
-            self.backbone.eval()  # somebody switched it behind our back
+            self.backbone.eval()  # other code may have changed its mode
         with torch.no_grad() if self.frozen else nullcontext():
             longest = max(int(lengths.max()), self.family.min_samples)
             audio = padded(audio, longest)[:, :longest]
@@ -283,11 +291,14 @@ class HFEncoder(Encoder):
             return states.masked_fill(~embedded.mask[:, None, :, None], 0.0), embedded.mask
 
     def _format(self, device: str) -> torch.dtype:
-        """Of the front end's numbers: an enclosing autocast's, for what is tuned under one."""
+        """Return the number format of the front end.
+
+        A tuned encoder uses that of an enclosing autocast, if there is one.
+        """
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.dtype
 
     def _states(self, embedded: Embedded) -> list[Tensor]:
-        """The kept layers, each ``[B, T, D]``."""
+        """Return the kept layers, each ``[B, T, D]``."""
         family, gather = self.family, embedded.gather or (lambda state: state)
         hidden, handed, states = embedded.hidden, None, {}
         for k, block in enumerate(family.blocks):
@@ -295,7 +306,7 @@ class HFEncoder(Encoder):
                 states[k] = gather(hidden)
             call = (block, hidden, handed, embedded.keywords)
             if self.checkpointing and self.training and torch.is_grad_enabled():
-                # reentrant checkpoints would walk WavLM's shared bias again and again
+                # reentrant checkpoints would pass WavLM's shared bias many times
                 hidden, handed = checkpoint(family.step, *call, use_reentrant=False)
             else:
                 with torch.no_grad() if k < self.still else nullcontext():
@@ -305,7 +316,7 @@ class HFEncoder(Encoder):
         return [states[k] for k in self.layers]
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
-        return Frames(self.mix(hidden), mask)  # zeros behind the end stay zeros
+        return Frames(self.mix(hidden), mask)  # zeros after the end stay zeros
 
     def param_groups(self, lr: float, mix_lr: float | None = None) -> list[dict[str, Any]]:
         groups = layered_groups(self.family, lr, self.layer_decay)
@@ -332,10 +343,10 @@ class HFEncoder(Encoder):
         return self.mix.weights()
 
     def describe(self) -> dict[str, Any]:
-        """What ran, for records: plain containers.
+        """Return facts about the encoder for records, in plain containers.
 
-        ``weights`` is a digest of the backbone's kept weights, which tells two folders of one
-        name apart, or what a branch held on two days; ``parameters`` counts what is in memory.
+        ``weights`` is a digest of the backbone's kept weights. It distinguishes two folders of one
+        name, or two states of a branch. ``parameters`` counts the parameters in memory.
         """
         return {
             "type": "hf",

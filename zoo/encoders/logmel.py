@@ -1,4 +1,4 @@
-"""The log-mel encoder: a small residual network, trained from scratch. The offline default."""
+"""The log-mel encoder, the offline default: a small residual network, trained from scratch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .mel import OnMel, strides_first
 class MaskedBatchNorm(nn.Module):
     """Batch normalisation of ``[B, C, T, F]`` over real frames only (Ioffe & Szegedy 2015).
 
-    A mask of None says that all frames are real, which is one fused kernel.
+    A mask of None means that all frames are real; this case uses one fused kernel.
     """
 
     mean: Tensor
@@ -29,7 +29,10 @@ class MaskedBatchNorm(nn.Module):
         self.eps, self.momentum = eps, momentum
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """``[B, C, T, F]`` and ``[B, T]`` to the same shape, zero where the mask is False."""
+        """Normalise ``[B, C, T, F]`` by mask ``[B, T]``.
+
+        The result is zero where the mask is False.
+        """
         norm = nn.functional.batch_norm
         if mask is None:
             return norm(
@@ -45,7 +48,7 @@ class MaskedBatchNorm(nn.Module):
             variance = centred.square().sum((0, 2, 3)) / real[1]
             with torch.no_grad():
                 self.mean.lerp_(mean, self.momentum)
-                # running variances are unbiased, as in torch
+                # the running variance is the unbiased one, as in torch
                 self.variance.lerp_(variance * real[1] / (real[1] - 1).clamp_min(1), self.momentum)
             scale = (variance + self.eps).rsqrt() * self.weight
             y = centred * scale[:, None, None] + self.bias[:, None, None]
@@ -61,7 +64,7 @@ class Block(nn.Module):
         self.stride, self.dropout = stride, dropout
         self.conv1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        # strided itself: slicing before it would cost the memory layout, and with it the speed
+        # the layer itself is strided: slicing before it would lose the fast memory layout
         self.skip = nn.Conv2d(before, width, 1, stride if stride[0] > 1 else 1, bias=False)
         self.norm1, self.norm2, self.norm3 = (MaskedBatchNorm(width) for _ in range(3))
 
@@ -77,26 +80,27 @@ class Block(nn.Module):
 
 
 class LogMelEncoder(OnMel):
-    """Log-mel spectrogram to frames of 128 ms by a residual network of about 1 M parameters.
+    """Log-mel spectrogram to frames of 128 ms, by a residual network of about 1 M parameters.
 
-    ``extract`` is the parameter-free :class:`.mel_spectrogram.LogMel`; ``forward`` learns. Its
-    input are two views: without the utterance's mean spectrum (voice and channel removed), and
-    without its mean level only (timbre kept). All of it is our choice; what it was chosen against
-    is in ``docs/results/recipe.md``.
+    ``extract`` is :class:`.mel.LogMel`, which has no parameters; ``forward`` learns. The network
+    sees two views of the spectrogram: one without the utterance's mean spectrum (voice and channel
+    removed), and one without its mean level (timbre kept). All of this is our choice;
+    ``docs/results/recipe.md`` shows the alternatives that were compared.
 
     In training the spectrogram is augmented (tempo and crop to one common length, mel shift,
-    SpecAugment); evaluation is float32, and an utterance's frames do not depend on its neighbours.
+    SpecAugment). Evaluation is float32, and the frames of an utterance do not depend on its
+    neighbours.
 
     Args:
-        bands: mel bands.
+        bands: number of mel bands.
         dim: ``D``, width of the frames.
         widths: channels of the stem and of the three residual blocks.
-        dropout: share of channels dropped inside the blocks, in training.
+        dropout: dropout rate of channels inside the blocks, in training.
         stretch: largest change of tempo in training, as a natural logarithm.
         shift: largest shift along the mel axis in training, in bands.
-        masks: hidden stretches per axis in training.
-        bfloat16: convolve in bfloat16 in training, several times faster on processors with matrix
-            units for it; weights and statistics stay float32.
+        masks: number of hidden stretches per axis in training.
+        bfloat16: convolve in bfloat16 in training; this is several times faster on processors with
+            matrix units for it. Weights and statistics stay float32.
     """
 
     stride = 8  # frames of 16 ms
@@ -143,9 +147,9 @@ class LogMelEncoder(OnMel):
 
     @staticmethod
     def _views(x: Tensor, mask: Tensor) -> Tensor:
-        """``[B, 1, T, F]`` to ``[B, 2, T, F]``: less the mean spectrum, and less the mean level.
+        """Return ``[B, 2, T, F]``: ``x`` minus its mean spectrum, and ``x`` minus its mean level.
 
-        Neither changes when the recording is louder or softer as a whole.
+        Neither depends on the loudness of the whole recording.
         """
         cells = mask[:, None, :, None].to(x.dtype)
         mean = (x * cells).sum(2, keepdim=True) / cells.sum(2, keepdim=True)

@@ -1,4 +1,9 @@
-"""What the encoders from scratch share: a log-mel front end, its augmentation, low precision."""
+"""The common parts of the encoders from scratch, which read log-mel spectrograms.
+
+:class:`LogMel` turns audio into log-mel spectrograms; it has no parameters and sees one utterance
+at a time. :func:`tempo_and_pitch` and :func:`hide` augment spectrograms in training. :class:`OnMel`
+is the base class of the encoders. :func:`strides_first` avoids a fault of oneDNN.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +17,11 @@ from torch import Tensor, nn
 from ..core.encoder import Encoder
 from ..core.types import SAMPLE_RATE
 
-# ---- Audio to log-mel spectrograms, without parameters and without looking at batch neighbours.
+# -- log-mel spectrograms ------------------------------------------------------------------------
 
 
 def mel_filters(bands: int, n_fft: int, low: float, high: float) -> Tensor:
-    """``[n_fft // 2 + 1, bands]`` triangular filters, evenly spaced on the HTK mel scale.
+    """Return ``[n_fft // 2 + 1, bands]`` triangular filters, evenly spaced on the HTK mel scale.
 
     Args:
         bands: number of filters.
@@ -34,24 +39,25 @@ def mel_filters(bands: int, n_fft: int, low: float, high: float) -> Tensor:
 
 
 def frame_mask(lengths: Tensor, size: int) -> Tensor:
-    """``[B]`` lengths to a mask ``[B, size]``, True where an index is below the length."""
+    """Return a mask ``[B, size]`` of ``[B]`` lengths: True where an index is below the length."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 class LogMel(nn.Module):
-    """Log-mel spectrogram in bel (log10 of power), leading and trailing silence cut off.
+    """Log-mel spectrogram in bel (log10 of power), without leading and trailing silence.
 
-    Frames that lie more than ``trim`` bel below the loudest one are cut at both ends; values are
-    floored ``floor`` bel below the loudest cell. Window 32 ms, hop 16 ms: half the frames of the
-    usual 10 ms at no loss of accuracy that we could measure. All constants are our choice.
+    Frames that are more than ``trim`` bel below the loudest one are cut at both ends. Values are
+    limited to at least ``floor`` bel below the loudest cell. The window is 32 ms, the hop 16 ms:
+    about half the frames of the usual 10 ms, without a measurable loss of accuracy. All constants
+    are our choice.
 
     Args:
-        bands: mel bands between 50 Hz and 8 kHz.
+        bands: number of mel bands between 50 Hz and 8 kHz.
     """
 
     win, hop, n_fft = 512, 256, 1024  # samples
     trim, floor = 4.0, 8.0  # bel
-    margin = 3  # frames kept beside the cut
+    margin = 3  # frames kept at each cut
 
     filters: Tensor
     window: Tensor
@@ -62,7 +68,7 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(self.win), persistent=False)
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the spectrogram of an utterance."""
+        """Return everything that decides the spectrogram of an utterance."""
         return {
             "type": "logmel",
             "bands": self.filters.shape[1],
@@ -73,9 +79,10 @@ class LogMel(nn.Module):
 
     @torch.no_grad()
     def forward(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B, S]`` and ``[B]`` to ``[B, 1, T, bands]`` and its mask ``[B, T]``.
+        """Return the spectrogram ``[B, 1, T, bands]`` and its mask ``[B, T]``.
 
-        Any length from one sample: the last frame is filled up with zeros.
+        Audio is ``[B, S]`` with lengths ``[B]`` of at least one sample. The last frame is filled
+        up with zeros.
         """
         audio = audio.float() * frame_mask(lengths, audio.shape[1])
         count = (lengths - self.win).clamp_min(0).add(self.hop - 1) // self.hop + 1
@@ -101,16 +108,16 @@ class LogMel(nn.Module):
         return (torch.maximum(mel, peak - self.floor) * mask[..., None])[:, None], mask
 
 
-# ---- Augmentation of log-mel spectrograms in training: tempo, pitch, hidden stretches.
+# -- augmentation in training --------------------------------------------------------------------
 
 
 def resample(x: Tensor, lengths: Tensor, size: int, shift: Tensor) -> Tensor:
-    """Stretch every utterance to one length and move it along the mel axis, by interpolation.
+    """Stretch every utterance to one length and shift it along the mel axis, by interpolation.
 
     Args:
         x: ``[B, 1, T, F]``.
-        lengths: ``[B]`` real frames.
-        size: frames of the result.
+        lengths: ``[B]`` number of real frames.
+        size: number of frames of the result.
         shift: ``[B]`` mel bands; positive moves the content down.
 
     Returns:
@@ -133,11 +140,11 @@ def resample(x: Tensor, lengths: Tensor, size: int, shift: Tensor) -> Tensor:
 
 
 def tempo_and_pitch(x: Tensor, mask: Tensor, stretch: float, shift: float) -> Tensor:
-    """All utterances of a batch at one common length: random tempo, random crop, random mel shift.
+    """Bring all utterances of a batch to one length, by random tempo, crop and mel shift.
 
-    One length for all leaves no padding, so that batch statistics need no mask; a multiple of 16
-    frames keeps the number of different shapes, for each of which kernels are prepared, small.
-    Utterances much longer than the others are cropped at random.
+    With one length there is no padding, so batch statistics need no mask. The length is a multiple
+    of 16 frames, because kernels are prepared for each different shape. Utterances that are much
+    longer than the others are cropped at random.
 
     Args:
         x: ``[B, 1, T, F]``.
@@ -169,8 +176,8 @@ def hide(x: Tensor, axis: int, number: int, widest: float) -> Tensor:
     Args:
         x: ``[B, ..., T, F]``.
         axis: 2 (time) or 3 (mel).
-        number: stretches per utterance.
-        widest: largest width, in frames or bands.
+        number: number of stretches per utterance.
+        widest: largest width of a stretch, in frames or bands.
     """
     size = x.shape[axis]
     place = torch.arange(size, device=x.device)
@@ -182,21 +189,21 @@ def hide(x: Tensor, axis: int, number: int, widest: float) -> Tensor:
     return x
 
 
-# ----
+# -- base class of the encoders ------------------------------------------------------------------
 
 
 class OnMel(Encoder):
-    """An encoder whose ``extract`` is :class:`.mel_spectrogram.LogMel`.
+    """An encoder whose ``extract`` is :class:`LogMel`.
 
     Attributes:
-        stride: spectrogram frames of 16 ms in a frame of the encoder.
+        stride: number of spectrogram frames (16 ms) in a frame of the encoder.
 
     Args:
         dim: ``D``, width of the frames.
-        bands: mel bands.
+        bands: number of mel bands.
         stretch: largest change of tempo in training, as a natural logarithm.
         shift: largest shift along the mel axis in training, in bands.
-        masks: hidden stretches per axis in training.
+        masks: number of hidden stretches per axis in training.
         bfloat16: compute in bfloat16 in training.
     """
 
@@ -208,7 +215,9 @@ class OnMel(Encoder):
     ) -> None:
         super().__init__()
         self.dim, self.low_precision = dim, bfloat16
-        self.stretch, self.shift, self.masks = stretch, shift, masks
+        self.stretch = stretch
+        self.shift = shift
+        self.masks = masks
         self.frontend = LogMel(bands)
 
     def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,51 +231,54 @@ class OnMel(Encoder):
         return 4 * self.frontend.filters.shape[1] / self.frame_seconds
 
     def prepared(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Tempo and pitch changed in training; padded to a multiple of 32 frames elsewhere.
+        """Augment tempo and pitch in training; otherwise pad to a multiple of 32 frames.
 
         Args:
-            hidden: ``[B, 1, T, F]``.
-            mask: ``[B, T]``.
+            hidden: ``[B, 1, T, F]`` spectrogram.
+            mask: ``[B, T]`` its mask.
 
         Returns:
-            The spectrogram ``[B, 1, T', F]``, its mask ``[B, T']``, and how many frames of the
-            encoder are to be kept.
+            The spectrogram ``[B, 1, T', F]``, its mask ``[B, T']``, and the number of encoder
+            frames to keep.
         """
         x = hidden.float()
         if self.training:
             x = tempo_and_pitch(x, mask, self.stretch, self.shift)
             mask = mask.new_ones(x.shape[0], x.shape[2])
         frames = -(-x.shape[2] // self.stride)
-        pad = -x.shape[2] % 32  # few different shapes: kernels are prepared for each
+        pad = -x.shape[2] % 32  # few different shapes, because kernels are prepared for each
         if pad and not self.training:
             x = nn.functional.pad(x, (0, 0, 0, pad))
             mask = nn.functional.pad(mask, (0, pad))
         return x, mask, frames
 
     def with_holes(self, x: Tensor) -> Tensor:
-        """``[B, C, T, F]`` with stretches of time and bands set to zero, in training."""
+        """Set random stretches of time and bands of ``[B, C, T, F]`` to zero, in training."""
         if self.training:
             x = hide(x, 2, self.masks, min(20, 0.2 * x.shape[2]))
             x = hide(x, 3, self.masks, x.shape[3] / 8)
         return x
 
     def autocast(self, x: Tensor) -> torch.autocast:
-        """Low precision in training where it was chosen; else an enclosing autocast as it is."""
+        """Return low precision in training if it was chosen.
+
+        Otherwise keep an enclosing autocast.
+        """
         low = self.low_precision and self.training
         enabled = low or torch.is_autocast_enabled(x.device.type)
         return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
 
 
 def strides_first(network: nn.Module) -> None:
-    """Make narrow, strided 1x1 convolutions take every second input first, in place.
+    """Make narrow, strided 1x1 convolutions select every second input first; changes in place.
 
-    oneDNN 3.12 writes past its memory in the backward pass of such a convolution, with channels
-    last and fewer channels than one block holds (issue 6035 of uxlfoundation/oneDNN). Gradients
-    are wrong, or the process dies, mostly with more than one thread. The result is the same
-    either way. Wide ones keep their stride, which is faster.
+    oneDNN 3.12 writes beyond its memory in the backward pass of such a convolution, with channels
+    last and fewer channels than a block (issue 6035 of uxlfoundation/oneDNN). Gradients are then
+    wrong, or the process dies, mostly with more than one thread. This change gives the same
+    result. Wide convolutions keep their stride, which is faster.
 
     Args:
-        network: its weights keep their names and shapes.
+        network: the network; its weights keep their names and shapes.
     """
     block = 16  # channels in a block of oneDNN for AVX-512; 8 for AVX2
     for conv in network.modules():
@@ -278,6 +290,6 @@ def strides_first(network: nn.Module) -> None:
 
 
 def _every(stride: tuple[int, ...], module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
-    """Every ``stride``-th row and column of a convolution's input ``[B, C, T, F]``."""
+    """Return every ``stride``-th row and column of a convolution's input ``[B, C, T, F]``."""
     x = args[0][:, :, :: stride[0], :: stride[1]]
     return x.contiguous(memory_format=torch.channels_last)

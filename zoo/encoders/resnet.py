@@ -17,29 +17,29 @@ Four = tuple[int, int, int, int]
 
 
 class ResNetEncoder(OnMel):
-    """Log-mel spectrogram to frames of 512 ms by the ResNet-50 of ``transformers``.
+    """Log-mel spectrogram to frames of 512 ms, by the ResNet-50 of ``transformers``.
 
     LanSER (Gong et al. 2023, arXiv 2309.03978) trains a ResNet-50 (He et al. 2016) on log-mel
-    spectrograms; its front end and training are not published, so those are ours: ``extract`` and
-    the augmentation are the log-mel encoder's, and the one input channel is the spectrogram less
-    its mean level, which leaves timbre and takes loudness away. No pretrained weights. Frames are
-    the last stage averaged over its bands, so that heads pool over time as they do everywhere.
+    spectrograms. Its front end and training are not published, so ours replace them: ``extract``
+    and the augmentation are those of the log-mel encoder. The one input channel is the spectrogram
+    minus its mean level, which keeps timbre and removes loudness. There are no pretrained weights.
+    Frames are the last stage averaged over its bands, so heads pool over time as usual.
 
-    Evaluation is float32, and an utterance's frames do not depend on its neighbours: whatever
-    looks past the end of an utterance sees zeros there, as it does where a lone one ends.
+    Evaluation is float32, and the frames of an utterance do not depend on its neighbours: layers
+    that look beyond the end of an utterance see zeros there, as for a single utterance.
 
     Args:
-        bands: mel bands, more than 32.
+        bands: number of mel bands, more than 32.
         depths: bottleneck blocks of the four stages.
         widths: channels of the four stages, multiples of 4; the last is ``D``.
         stretch: largest change of tempo in training, as a natural logarithm.
         shift: largest shift along the mel axis in training, in bands.
-        masks: hidden stretches per axis in training.
+        masks: number of hidden stretches per axis in training.
         bfloat16: convolve in bfloat16 in training, as the log-mel encoder does; weights and
             statistics stay float32.
 
     Raises:
-        ConfigError: when bands, depths or widths make no such network.
+        ConfigError: if bands, depths or widths do not give such a network.
     """
 
     stride = 32  # frames of 16 ms
@@ -68,7 +68,7 @@ class ResNetEncoder(OnMel):
                 layer_type="bottleneck",
             )
         )
-        # the layers that see more than one frame, and so what lies behind the last one
+        # these layers see more than one frame, so they also look beyond the last one
         self.wide = [m for m in self.network.modules() if _sees_neighbours(m)]
         strides_first(self)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -87,7 +87,7 @@ class ResNetEncoder(OnMel):
 def _check(bands: int, depths: list[int], widths: list[int]) -> None:
     wrong = []
     if bands <= 32:
-        # two bands must be left: batch normalisation of a short utterance alone needs two values
+        # two bands must remain: batch normalisation of one short utterance needs two values
         wrong.append(f"encoder.bands={bands} is not above 32, which the network makes one of")
     if len(depths) != 4 or min(depths) < 1:
         wrong.append(f"encoder.depths={depths} are not four numbers of blocks from 1")
@@ -104,7 +104,7 @@ def _sees_neighbours(module: nn.Module) -> bool:
 
 
 def _less_level(x: Tensor, mask: Tensor) -> Tensor:
-    """``[B, 1, T, F]`` less the mean of each utterance's real cells; zeros behind them."""
+    """Return ``[B, 1, T, F]`` minus the mean of each utterance's real cells; zero after them."""
     cells = mask[:, None, :, None].to(x.dtype)
     level = (x * cells).sum((2, 3), keepdim=True) / (cells.sum((2, 3), keepdim=True) * x.shape[3])
     return (x - level) * cells
@@ -112,10 +112,11 @@ def _less_level(x: Tensor, mask: Tensor) -> Tensor:
 
 @contextmanager
 def _zeros_behind(modules: list[nn.Module], mask: Tensor) -> Iterator[None]:
-    """While open, inputs ``[B, C, T', F']`` of ``modules`` are zero behind the real frames.
+    """Context in which inputs ``[B, C, T', F']`` of ``modules`` are zero after the real frames.
 
-    Every layer that shortens time halves it, rounded up, so a length tells which mask is meant.
-    The pooling pads with minus infinity, but sees what a ReLU left, and so zeros do as well.
+    Every layer that shortens time halves it, rounded up, so the length identifies the mask. The
+    pooling pads with minus infinity, but its input comes from a ReLU, so zeros have the same
+    effect.
 
     Args:
         modules: convolutions and poolings, called with one positional argument.

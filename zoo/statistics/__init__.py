@@ -1,1 +1,1 @@
-"""Numbers from predictions, and how sure they are."""
+"""Numbers from predictions, and how certain they are."""

@@ -1,4 +1,10 @@
-"""Whom a head serves worse: metrics by gender, speaker, language, duration."""
+"""What a metric depends on: sub-groups of speakers, seeds and folds, and ranks over blocks.
+
+:func:`sub_groups` gives UAR, WA and recalls by gender, speaker, language or duration.
+:func:`variance_split` splits the variance of a metric into seeds, folds and speakers.
+:func:`average_ranks` ranks heads over blocks, with Friedman's test and Nemenyi's critical
+difference.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +34,16 @@ from .table import PredictionTable
 
 @dataclass(frozen=True)
 class Group:
-    """One row of a sub-group table.
+    """A row of a sub-group table.
 
     Attributes:
         name: value of the attribute, or its range.
-        n: labelled utterances.
-        uar: over the classes present, with interval; its note says why there is none.
-        wa: with interval.
-        recalls: of the classes present.
+        n: number of labelled utterances.
+        uar: UAR over the classes present, with interval; if there is none, its note says why.
+        wa: WA, with interval.
+        recalls: recalls of the classes present.
         absent: classes that no utterance of the group has.
-        note: what is to be known of the row, or "".
+        note: a remark on the row, or "".
     """
 
     name: str
@@ -54,12 +60,13 @@ class SubGroups:
     """A table of groups by one attribute.
 
     Attributes:
-        attribute: its name.
-        groups: rows, by name, or from low to high.
-        worst: name of the group with the lowest UAR; None without two groups that can be compared.
-        gap: highest UAR minus lowest; NaN without two groups that can be compared. Of many small
-            groups it is large by chance alone: read it with the intervals.
-        unstated: labelled utterances of which the attribute is not known; in no group.
+        attribute: name of the attribute.
+        groups: the rows, sorted by name, or from low to high.
+        worst: name of the group with the lowest UAR; None if fewer than two groups can be
+            compared.
+        gap: highest UAR minus lowest; NaN if fewer than two groups can be compared. With many
+            small groups it is large by chance alone, so read it with the intervals.
+        unstated: number of labelled utterances whose attribute is unknown; they are in no group.
         note: groups left out of ``worst`` and ``gap``, and why; or "".
     """
 
@@ -78,23 +85,24 @@ def sub_groups(
     *,
     level: float = 0.95,
 ) -> SubGroups:
-    """UAR, WA and recalls by an attribute of the utterances.
+    """Return UAR, WA and recalls by an attribute of the utterances.
 
-    Intervals are those of :func:`.jackknife.jackknife`, because groups have few speakers. A UAR
-    over fewer classes is another number, so groups that lack a class of the table's labelled
-    utterances are shown, and left out of the worst group and the gap.
+    Intervals come from :func:`.speakers.jackknife`, because groups have few speakers. A UAR over
+    fewer classes cannot be compared. So groups that lack a class of the table's labelled
+    utterances are shown, but do not count for the worst group and the gap.
 
     Args:
-        table: predictions; unlabelled utterances take no part.
-        attributes: of each id of the table. A float (seconds, years) is cut at the terciles of
-            the labelled utterances, anything else is a group by its ``str``; None, NaN and "" are
-            not stated. ``speaker`` is taken from the table, where "" is not stated.
-        attribute: which one.
-        level: coverage aimed at by the intervals.
+        table: predictions; unlabelled utterances are ignored.
+        attributes: the attributes of each id of the table. A float (seconds, years) is cut at the
+            terciles of the labelled utterances. Any other value is a group by its ``str``. None,
+            NaN and "" mean "not stated". ``speaker`` is read from the table, and "" means "not
+            stated" there.
+        attribute: name of the attribute.
+        level: nominal coverage of the intervals.
 
     Raises:
-        DataError: an utterance without attributes, an attribute that no utterance has, numbers
-            mixed with names, or no labelled utterance.
+        DataError: if an utterance has no attributes, no utterance has this attribute, numbers are
+            mixed with names, or no utterance is labelled.
     """
     rows = np.flatnonzero(table.labelled)
     if not len(rows):
@@ -139,7 +147,7 @@ def _values(
 
 
 def _members(rows: np.ndarray[Any, Any], values: list[Any]) -> dict[str, list[int]]:
-    """Rows of each group; groups by name, or from low to high."""
+    """Return the rows of each group; groups are sorted by name, or from low to high."""
     stated = [
         (int(i), v)
         for i, v in zip(rows, values, strict=True)
@@ -190,18 +198,18 @@ def _group(
     )
 
 
-# ---- What a number varies with: seeds, folds, and the speakers that were tested.
+# -- variance over seeds, folds and speakers -----------------------------------------------------
 
 
 class Components(NamedTuple):
-    """Variances of a seeds-by-folds table of values; NaN where there is one seed or one fold.
+    """Variances of a seeds-by-folds table of values; NaN if there is one seed or one fold.
 
-    Estimates without bias, so that one near zero may come out negative.
+    The estimates are unbiased, so an estimate near zero may be negative.
 
     Attributes:
-        seeds: between seeds, alike in every fold.
-        folds: between folds, alike for every seed.
-        residual: of a seed in a fold beyond both.
+        seeds: variance between seeds, the same in every fold.
+        folds: variance between folds, the same for every seed.
+        residual: remaining variance of a seed in a fold.
     """
 
     seeds: float
@@ -210,19 +218,19 @@ class Components(NamedTuple):
 
 
 class Variance(NamedTuple):
-    """Where the variance of one run's metric (one seed, one fold) comes from.
+    """The sources of the variance of one run's metric (one seed, one fold).
 
     Attributes:
-        mean: over seeds and folds.
-        seeds: variance between seeds, alike in every fold.
-        folds: variance between folds, alike for every seed.
-        residual: variance of a seed in a fold beyond both.
-        speakers: the part of ``folds`` that is due to who is tested; the rest is due to who was
-            trained on. NaN where no fold tests two speakers, or not all of them are known.
-        n_seeds: seeds.
-        n_folds: folds.
-        n_speakers: known speakers tested, over all folds.
-        note: what could not be told apart, or "".
+        mean: mean over seeds and folds.
+        seeds: variance between seeds, the same in every fold.
+        folds: variance between folds, the same for every seed.
+        residual: remaining variance of a seed in a fold.
+        speakers: the part of ``folds`` that is due to the tested speakers; the rest is due to the
+            training speakers. NaN if no fold tests two speakers, or if a speaker is unknown.
+        n_seeds: number of seeds.
+        n_folds: number of folds.
+        n_speakers: number of known speakers tested, over all folds.
+        note: the sources that could not be separated, or "".
     """
 
     mean: float
@@ -236,9 +244,10 @@ class Variance(NamedTuple):
     note: str
 
     def shares(self) -> dict[str, float]:
-        """Shares of what is known, negative estimates as 0; ``speakers`` lies within ``folds``.
+        """Return each variance as a share of the known total; ``speakers`` is a part of ``folds``.
 
-        NaN where a variance is not known, or there is none at all.
+        Negative estimates count as 0. A share is NaN if its variance is unknown, or if the total
+        is 0.
         """
         parts = {k: _known(getattr(self, k)) for k in ("seeds", "folds", "residual")}
         total = float(np.nansum(list(parts.values())))
@@ -250,19 +259,20 @@ class Variance(NamedTuple):
 
 
 def _known(variance: float) -> float:
-    """A negative estimate as 0; NaN as it is."""
+    """Return 0 for a negative estimate, and NaN for NaN."""
     return variance if variance != variance else max(0.0, variance)
 
 
 def crossed_components(values: FloatArray) -> Components:
-    """Split ``[S, F]`` values of S seeds in F folds, both taken as random draws.
+    """Split the variance of ``[S, F]`` values of S seeds in F folds, both random draws.
 
-    Two-way crossed random effects without replication, by equating mean squares to what they
-    expect (the ANOVA estimator; Searle, Casella & McCulloch 1992, chapter 4). With one seed (or
-    one fold) only the sum of folds (seeds) and residual is known, and is given as folds (seeds).
+    This is the ANOVA estimator for two-way crossed random effects without replication: it equates
+    mean squares to their expectations (Searle, Casella & McCulloch 1992, chapter 4). With one seed
+    only the sum of folds and residual is known; it is returned as folds. With one fold the sum of
+    seeds and residual is returned as seeds.
 
     Raises:
-        DataError: a value is not finite.
+        DataError: if a value is not finite.
     """
     x = np.asarray(values, dtype=np.float64)
     if not np.isfinite(x).all():
@@ -284,19 +294,21 @@ def variance_split(
 ) -> Variance:
     """Split the variance of a head's metric over ``(fold, seed)``.
 
-    Seeds and folds by :func:`crossed_components`. Speakers by leaving each out of its fold: the
-    jackknife's covariance of two seeds' values, averaged over pairs of seeds and over folds, is
-    the variance due to the speakers alone (what a seed makes of a speaker cancels; our choice).
-    With one seed it is the jackknife variance, which holds that too.
+    :func:`crossed_components` gives seeds and folds. The part of the speakers comes from the
+    jackknife, which leaves each speaker out of its fold. The covariance of two seeds' values,
+    averaged over pairs of seeds and over folds, is the variance due to the speakers alone: the
+    interaction of seed and speaker cancels (our choice). With one seed it is the jackknife
+    variance, which includes this interaction.
 
     Raises:
-        ComparisonError: a fold lacks a seed that another has, or tests other utterances by seed.
-        DataError: a class is absent in a fold and the metric is a mean over classes, or nothing
-            is labelled.
+        ComparisonError: if a fold lacks a seed that another fold has, or its seeds test different
+            utterances.
+        DataError: if a class is absent in a fold and the metric is a mean over classes, or if no
+            utterance is labelled.
     """
     if not tables:
         raise DataError(
-            "there are no tables to split the variance of; give one for each fold and each seed"
+            "found no tables to split the variance of; give one for each fold and each seed"
         )
     folds, seeds = sorted({f for f, _ in tables}), sorted({s for _, s in tables})
     if missing := [(f, s) for f in folds for s in seeds if (f, s) not in tables]:
@@ -346,7 +358,10 @@ def variance_split(
 
 
 def shared_variance(confusions: FloatArray, metric: Metric) -> float:
-    """Variance due to speakers that S seeds share, of ``[S, G, C, C]`` confusions, G above 1."""
+    """Return the variance due to the speakers that S seeds share.
+
+    The input is ``[S, G, C, C]`` confusions of G > 1 speakers.
+    """
     without = np.stack([metric_of(metric)(left_out(c)) for c in confusions])
     away = without - without.mean(1, keepdims=True)
     s, g = without.shape
@@ -356,13 +371,14 @@ def shared_variance(confusions: FloatArray, metric: Metric) -> float:
     return float((covariance.sum() - np.trace(covariance)) / (s * (s - 1)))
 
 
-# ---- Average ranks of heads over blocks, Friedman's test, Nemenyi's critical difference.
+# -- ranks of heads over blocks ------------------------------------------------------------------
 #
-# After Demšar 2006. A block is what every head was run on once: a corpus, or a fold and seed of
-# one. The test takes blocks as independent. Corpora are; **folds of one corpus are not** (their
-# training sets overlap), and seeds share everything but the draw, so with such blocks the
-# critical difference is too small and p too low. Then read the ranks as a description and judge
-# by speakers (:mod:`.permutation`, :mod:`.jackknife`).
+# After Demšar 2006. A block is a unit on which every head was run once: a corpus, or a fold and
+# seed of one corpus. Friedman's test assumes independent blocks. Corpora are independent. **Folds
+# of one corpus are not** (their training sets overlap), and seeds share everything but the draw.
+# With such blocks the critical difference is too small and p is too low. Then use the ranks only as
+# a description, and judge by speakers (``paired_permutation`` and ``paired_jackknife`` in
+# speakers.py).
 
 Block = TypeVar("Block", bound=Hashable)
 
@@ -371,16 +387,17 @@ class Ranks(NamedTuple):
     """Heads by average rank, the best first.
 
     Attributes:
-        heads: names.
-        ranks: average rank of each; 1 is best, equal values share a rank.
-        n_blocks: over how many blocks.
-        chi2: Friedman's statistic, corrected for ties; NaN where all heads tie in every block.
-        p: of ``chi2``, at (heads - 1) degrees of freedom.
-        f: Iman and Davenport's statistic; infinite where every block ranks alike.
-        f_p: of ``f``, the less conservative one.
-        critical: average ranks that differ by less are not told apart (Nemenyi).
+        heads: names of the heads.
+        ranks: average rank of each head; 1 is best, and equal values share a rank.
+        n_blocks: number of blocks.
+        chi2: Friedman's statistic, corrected for ties; NaN if all heads tie in every block.
+        p: p value of ``chi2``, at (heads - 1) degrees of freedom.
+        f: Iman and Davenport's statistic; infinite if all blocks have the same ranks.
+        f_p: p value of ``f``, which is less conservative.
+        critical: critical difference (Nemenyi); smaller differences of ranks are not significant.
         level: 1 minus the significance level of ``critical``.
-        groups: the largest sets of heads not told apart, each a run of ``heads``; [] if none.
+        groups: the largest sets of neighbours in ``heads`` that do not differ significantly; []
+            if there are none.
     """
 
     heads: list[str]
@@ -396,18 +413,19 @@ class Ranks(NamedTuple):
 
 
 def average_ranks(scores: Mapping[str, Mapping[Block, float]], *, level: float = 0.95) -> Ranks:
-    """Rank heads in each block and average.
+    """Rank the heads in each block and return their average ranks.
 
-    Friedman 1937 (statistic), Iman & Davenport 1980 (F), Nemenyi 1963 (critical difference), as in
-    Demšar 2006, sections 3.2.2 and 3.2.3.
+    Sources: Friedman 1937 (statistic), Iman & Davenport 1980 (F), Nemenyi 1963 (critical
+    difference), as in Demšar 2006, sections 3.2.2 and 3.2.3.
 
     Args:
-        scores: of each head, its value in each block; higher is better.
+        scores: for each head, its value in each block; higher is better.
         level: 1 minus the significance level of the critical difference.
 
     Raises:
-        ComparisonError: a head lacks a block that another has, or there are fewer than two heads.
-        DataError: a value is not finite, or there are no blocks.
+        ComparisonError: if a head lacks a block that another has, or there are fewer than two
+            heads.
+        DataError: if a value is not finite, or there are no blocks.
     """
     from scipy.special import chdtrc, fdtrc
     from scipy.stats import rankdata
@@ -417,7 +435,7 @@ def average_ranks(scores: Mapping[str, Mapping[Block, float]], *, level: float =
     n, k = values.shape
     placed = rankdata(-values, axis=1)
     mean = placed.mean(0)
-    # spread of ranks within blocks; equals k (k² - 1) / 12 per block where nothing ties
+    # spread of ranks within blocks; without ties it is k (k² - 1) / 12 per block
     spread = float(((placed - (k + 1) / 2) ** 2).sum())
     chi2 = p = f = f_p = nan
     if spread > 0:
@@ -436,9 +454,10 @@ def average_ranks(scores: Mapping[str, Mapping[Block, float]], *, level: float =
 
 
 def critical_difference(heads: int, blocks: int, *, level: float = 0.95) -> float:
-    """Nemenyi's ``q * sqrt(k (k + 1) / 6 N)`` for k heads and N blocks (Demšar 2006, eq. in 3.2.2).
+    """Return Nemenyi's critical difference, ``q * sqrt(k (k + 1) / 6 N)``.
 
-    ``q`` is the studentised range for infinite degrees of freedom over the root of two.
+    k is the number of heads, N that of blocks (Demšar 2006, equation in section 3.2.2). ``q`` is
+    the studentised range for infinite degrees of freedom, divided by the root of two.
     """
     from scipy.stats import studentized_range
 
@@ -448,11 +467,11 @@ def critical_difference(heads: int, blocks: int, *, level: float = 0.95) -> floa
 
 def _matrix(scores: Mapping[str, Mapping[Block, float]]) -> FloatArray:
     if len(scores) < 2:
-        raise ComparisonError(f"ranks of {len(scores)} heads say nothing; give at least two")
+        raise ComparisonError(f"found {len(scores)} heads to rank; give at least two")
     blocks = list(dict.fromkeys(b for of in scores.values() for b in of))
     if not blocks:
         raise DataError(
-            f"there is nothing to rank: none of the heads {', '.join(scores)} has a value; finish "
+            f"found nothing to rank: none of the heads {', '.join(scores)} has a value; finish "
             "their cells first"
         )
     for head, of in scores.items():

@@ -1,4 +1,9 @@
-"""Can a head's confidence be used? Calibration before and after a temperature; risk-coverage."""
+"""Confidence of predictions: calibration, risk and coverage, and recall on unseen classes.
+
+:func:`calibrations` measures the probabilities before and after a temperature.
+:func:`risk_coverage` gives the errors among the utterances with the highest confidence.
+:func:`open_numbers` separates classes that the model was trained on from new ones.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +22,14 @@ BINS = 15
 
 
 class Calibration(NamedTuple):
-    """How honest the probabilities are, at one temperature; lower is better throughout.
+    """Calibration errors of the probabilities at one temperature; lower is better for all.
 
     Attributes:
-        temperature: that divides the scores.
-        ece: expected calibration error, of the likeliest class.
-        classwise_ece: the same of every class's probability, averaged over classes.
-        brier: 0 to 2.
-        nll: in nats.
+        temperature: the number that divides the scores.
+        ece: expected calibration error of the likeliest class.
+        classwise_ece: calibration error of every class's probability, averaged over classes.
+        brier: Brier score, 0 to 2.
+        nll: mean negative log-likelihood, in nats.
     """
 
     temperature: float
@@ -35,13 +40,14 @@ class Calibration(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """Errors among the utterances that a head is surest of.
+    """Errors among the utterances with the highest confidence.
 
     Attributes:
-        coverage: ``[N]`` share of the labelled utterances answered, 1/N to 1.
+        coverage: ``[N]`` share of the labelled utterances that are answered, 1/N to 1.
         risk: ``[N]`` share of wrong answers among these.
         aurc: mean of ``risk``: the area under the curve.
-        excess: ``aurc`` minus that of a head with the same errors, all least sure: 0 is best.
+        excess: ``aurc`` minus the smallest one with the same errors, in which all errors have the
+            lowest confidence; 0 is best.
     """
 
     coverage: FloatArray
@@ -50,9 +56,9 @@ class Coverage(NamedTuple):
     excess: float
 
     def at(self, coverages: Sequence[float] = (0.5, 0.7, 0.9, 1.0)) -> dict[float, float]:
-        """Risk where at least this share is answered."""
+        """Return the risk at each of these coverages."""
         if bad := [c for c in coverages if not 0 < c <= 1]:
-            raise ConfigError(f"coverage {bad[0]} is no share; want 0 < coverage <= 1")
+            raise ConfigError(f"coverage {bad[0]} is not a share; give 0 < coverage <= 1")
         n = len(self.risk)
         # 0.7 * 10 is 7.000000000000001
         return {c: float(self.risk[max(0, int(np.ceil(c * n - 1e-9)) - 1)]) for c in coverages}
@@ -61,15 +67,16 @@ class Coverage(NamedTuple):
 def calibrations(
     table: PredictionTable, temperature: float, *, bins: int = BINS
 ) -> list[Calibration]:
-    """Calibration before (temperature 1) and after a temperature, in this order.
+    """Return the calibration before (temperature 1) and after a temperature, in this order.
 
     Args:
-        table: test predictions; unlabelled utterances take no part.
-        temperature: fitted on **validation** (:meth:`.PredictionTable.temperature`), never here.
-        bins: equal-width bins of confidence.
+        table: test predictions; unlabelled utterances are ignored.
+        temperature: fitted on **validation** data (:meth:`.PredictionTable.temperature`), never
+            on this table.
+        bins: number of equal-width bins of confidence.
 
     Raises:
-        DataError: when no utterance is labelled.
+        DataError: if no utterance is labelled.
     """
     scores, labels = _known(table)
     return [
@@ -87,10 +94,10 @@ def calibrations(
 def classwise_ece(
     scores: FloatArray, labels: IntArray, temperature: float = 1.0, bins: int = BINS
 ) -> float:
-    """Calibration error of each class's probability, averaged over all classes (Kull et al. 2019).
+    """Return the calibration error of each class, averaged over all classes (Kull et al. 2019).
 
-    Of every class, |share of the class - mean probability| in equal-width bins ``(low, high]`` of
-    its probability, weighted by the utterances in each.
+    For each class it is |share of the class - mean probability| in equal-width bins ``(low,
+    high]`` of its probability, weighted by the number of utterances in each bin.
     """
     n, c = scores.shape
     p = np.exp(log_softmax(scores, temperature))
@@ -100,14 +107,14 @@ def classwise_ece(
 
 
 def risk_coverage(table: PredictionTable, temperature: float = 1.0) -> Coverage:
-    """Risk-coverage curve (El-Yaniv & Wiener 2010) and its area (Geifman, Uziel & El-Yaniv 2019).
+    """Return the risk-coverage curve and its area.
 
-    Confidence is the probability of the likeliest class. Utterances of equal confidence are taken
-    in every order at once: each carries the mean error of its ties, so that the order of rows is
-    of no matter (our choice).
+    Sources: El-Yaniv & Wiener 2010 (curve), Geifman, Uziel & El-Yaniv 2019 (area). Confidence is
+    the probability of the likeliest class. Utterances of equal confidence all get their mean
+    error, so the order of rows does not matter (our choice).
 
     Raises:
-        DataError: when no utterance is labelled.
+        DataError: if no utterance is labelled.
     """
     scores, labels = _known(table)
     wrong = (scores.argmax(1) != labels).astype(np.float64)
@@ -138,29 +145,30 @@ def _known(table: PredictionTable) -> tuple[FloatArray, IntArray]:
     return scores, table.labels[known]
 
 
-# ---- What a model says about classes that it never trained on, apart from those that it did.
+# -- classes that the model was and was not trained on -------------------------------------------
 
 
 def seen_classes(trained: Taxonomy, wanted: Taxonomy) -> list[str]:
-    """Classes of ``wanted`` that gather a canonical label which ``trained`` gathers, too."""
+    """Return the classes of ``wanted`` that share a canonical label with a class of ``trained``."""
     known = {label for _, labels in trained.members for label in labels}
     return [c for c, labels in wanted.members if known & set(labels)]
 
 
 def open_numbers(table: PredictionTable, trained: Taxonomy, wanted: Taxonomy) -> dict[str, Any]:
-    """Recall on seen and on unseen classes, each against its chance level.
+    """Return the recall on seen and on unseen classes, each with its chance level.
 
-    All classes of ``wanted`` are on offer for every utterance, except in ``among_unseen``: there
-    only utterances of unseen classes are asked, and only unseen classes are on offer, so that a
-    preference for what was trained does not hide what is known of the rest (generalised and plain
-    zero-shot evaluation; Chao et al. 2016). Whoever does not listen has a mean recall of one over
-    the number of classes on offer over all of them, but not over a part of them: who never says an
-    unseen class has none there, and more than chance on the seen ones.
+    For every utterance the model chooses among all classes of ``wanted``, except in
+    ``among_unseen``: there only utterances of unseen classes count, and the model chooses only
+    among unseen classes. So a preference for trained classes does not hide what it knows of the
+    others (generalised and plain zero-shot evaluation; Chao et al. 2016). A model that ignores the
+    audio has a mean recall of one over the number of classes, over all classes. Over a part of
+    them this need not hold: a model that never predicts an unseen class has recall 0 there, and
+    more than chance on the seen ones.
 
     Args:
         table: scores over the classes of ``wanted``.
         trained: the model's taxonomy.
-        wanted: the one that it was asked about.
+        wanted: the taxonomy of the table.
 
     Returns:
         Plain containers: classes, chance level, mean recalls with intervals over speakers
@@ -199,12 +207,13 @@ def open_numbers(table: PredictionTable, trained: Taxonomy, wanted: Taxonomy) ->
 
 
 def mean_recall(table: PredictionTable, columns: list[int]) -> dict[str, Any] | None:
-    """Mean recall of these classes, of those that are present; None where none is.
+    """Return the mean recall of those of these classes that are present, or None if none is.
 
     Returns:
-        ``value``, and its interval as :func:`.measure.uar_interval` gives it.
+        ``value``, and its interval in the form of :func:`.speakers.uar_interval`.
     """
-    rows = np.flatnonzero(np.isin(table.labels, columns))  # -1, unlabelled, is no column
+    # unlabelled utterances have -1, which is not a column
+    rows = np.flatnonzero(np.isin(table.labels, columns))
     if not len(rows):
         return None
     part = table.subset(rows)

@@ -1,9 +1,9 @@
-"""Linear probes: how much of a quantity a frozen representation says, of speakers it did not meet.
+"""Linear probes: how much of a quantity a frozen representation tells about new speakers.
 
-Ridge regression from one vector of each utterance. Features are standardised on the training part;
-the strength of the penalty is chosen by speaker-disjoint folds inside it. A probe is scored by the
-share of squared error that it saves on held-out speakers (R²), with intervals over speakers. What
-is not cited is our choice.
+A probe is a ridge regression from one vector per utterance. Features are standardised on the
+training part. Speaker-disjoint folds inside it choose the strength of the penalty. The score is the
+share of squared error that the probe saves on held-out speakers (R²), with intervals over speakers.
+What has no citation is our choice.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ from .speakers import (
 Names = NDArray[Any]
 
 STRENGTHS = 10.0 ** np.arange(-4, 6)
-"""Penalties that are tried, times the number of training utterances (features have variance 1)."""
+"""Candidate penalties.
+
+Each is multiplied by the number of training utterances (features have variance 1).
+"""
 
 INNER = 5
-"""Folds of training speakers that the strength is chosen by, at most."""
+"""Largest number of folds of training speakers that choose the strength."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,14 @@ class Fold:
 
 @dataclass(frozen=True)
 class Probed:
-    """A probe of one quantity, summed by speaker.
+    """The result of a probe of one quantity, summed by speaker.
 
     Attributes:
         speakers: G names.
         error: ``[G]`` squared error of the probe.
         total: ``[G]`` squared error of the training speakers' mean (of 0, within speakers).
-        utterances: that were scored.
-        strengths: that were chosen, one for each fold.
+        utterances: number of scored utterances.
+        strengths: the chosen strengths, one for each fold.
     """
 
     speakers: list[str]
@@ -72,18 +75,18 @@ def probe(
     *,
     within: bool = False,
 ) -> dict[str, Probed]:
-    """A probe of each quantity.
+    """Fit and score a probe of each quantity; return the results by quantity.
 
     Args:
         features: ``[N, D]``.
-        targets: quantity to ``[N]``; where it is NaN the utterance takes no part.
+        targets: maps a quantity to ``[N]`` values; an utterance with NaN is ignored.
         speakers: N names.
-        folds: whose test parts are disjoint.
-        within: take each speaker's mean off features and targets first: what is left is how the
-            speaker varies, and says nothing of who it is.
+        folds: folds with disjoint test parts.
+        within: first subtract each speaker's mean from features and targets. The rest shows how a
+            speaker varies, but not who it is.
 
     Raises:
-        DataError: when a speaker is in both parts of a fold, an utterance is tested twice, fewer
+        DataError: if a speaker is in both parts of a fold, an utterance is tested twice, fewer
             than two speakers train, or a feature is not finite.
     """
     names = np.asarray(speakers)
@@ -91,7 +94,7 @@ def probe(
     values = np.stack([np.asarray(y, dtype=np.float64) for y in targets.values()], 1)
     finite = np.isfinite(values)
     found: dict[str, Probed] = {}
-    for pattern in np.unique(finite, axis=1).T:  # quantities of the same utterances share work
+    for pattern in np.unique(finite, axis=1).T:  # quantities of the same utterances share one fit
         columns = np.flatnonzero((finite == pattern[:, None]).all(0))
         group = [list(targets)[q] for q in columns]
         done = _probe(features, values[:, columns], names, pattern, folds, within)
@@ -107,7 +110,7 @@ def _probe(
     folds: Sequence[Fold],
     within: bool,
 ) -> list[Probed]:
-    """Of the columns of ``targets [N, Q]``, on the rows that are known."""
+    """Probe the columns of ``targets [N, Q]``, on the rows that are known."""
     x, y = features.astype(np.float64), targets.copy()
     if within:
         for name in np.unique(names):
@@ -145,7 +148,7 @@ def _probe(
 
 
 def choose(x: FloatArray, y: FloatArray, names: Names) -> FloatArray:
-    """The strength with the least squared error on held-out speakers of these, for each quantity.
+    """Return, for each quantity, the strength with the least squared error on held-out speakers.
 
     Args:
         x: ``[n, D]``.
@@ -153,15 +156,15 @@ def choose(x: FloatArray, y: FloatArray, names: Names) -> FloatArray:
         names: ``[n]`` speakers.
 
     Returns:
-        ``[Q]`` of :data:`STRENGTHS`.
+        ``[Q]`` values of :data:`STRENGTHS`.
 
     Raises:
-        DataError: when there are fewer than two speakers.
+        DataError: if there are fewer than two speakers.
     """
     speakers = np.unique(names)
     if len(speakers) < 2:
         raise DataError(
-            f"a probe needs two training speakers at least, to choose its penalty by; there are "
+            f"a probe needs at least two training speakers to choose its penalty; found "
             f"{len(speakers)}: use a protocol with fewer test speakers"
         )
     group = np.searchsorted(speakers, names) % INNER
@@ -175,10 +178,10 @@ def choose(x: FloatArray, y: FloatArray, names: Names) -> FloatArray:
 
 
 def fit_predict(x: FloatArray, y: FloatArray, new: FloatArray, strengths: FloatArray) -> FloatArray:
-    """Ridge regression, and what it says of new rows.
+    """Fit a ridge regression and return its predictions for new rows.
 
-    The least ``sum((y - b - z w)²) + strength n |w|²`` for each column of ``y``, z being x
-    standardised; in closed form, by one decomposition for all strengths.
+    It minimises ``sum((y - b - z w)²) + strength n |w|²`` for each column of ``y``, where z is the
+    standardised x. The solution is in closed form, by one decomposition for all strengths.
 
     Args:
         x: ``[n, D]``.
@@ -190,7 +193,7 @@ def fit_predict(x: FloatArray, y: FloatArray, new: FloatArray, strengths: FloatA
         ``[S, m, Q]``.
     """
     mean, scale = x.mean(0), x.std(0)
-    scale[scale < 1e-12] = 1.0  # what is constant says nothing
+    scale[scale < 1e-12] = 1.0  # a constant feature has no information
     z, middle = (x - mean) / scale, y.mean(0)
     if len(x) < x.shape[1]:
         _, s, vt = np.linalg.svd(z, full_matrices=False)
@@ -203,10 +206,10 @@ def fit_predict(x: FloatArray, y: FloatArray, new: FloatArray, strengths: FloatA
 
 
 def r2(probed: Probed, *, level: float = 0.95) -> Interval:
-    """``1 - error / total``, with the jackknife over speakers (as :mod:`.jackknife`); 1 is all.
+    """Return ``R² = 1 - error / total`` with its jackknife interval over speakers; 1 is perfect.
 
-    0 is what the mean of the training speakers says, and a probe may do worse. The probe is not
-    fitted again without each speaker.
+    0 is the score of the training speakers' mean; a probe may be worse. The interval is that of
+    :mod:`.speakers`; the probe is not fitted again without each speaker.
     """
     check_level(level)
     n = len(probed.speakers)
@@ -218,18 +221,18 @@ def r2(probed: Probed, *, level: float = 0.95) -> Interval:
 
 
 def r2_difference(a: Probed, b: Probed, *, level: float = 0.95) -> Difference:
-    """R² of ``a`` minus that of ``b``, paired by speaker, with interval and two-sided p.
+    """Return R² of ``a`` minus that of ``b``, paired by speaker, with interval and two-sided p.
 
     Raises:
-        DataError: when they are not probes of one quantity on the same utterances.
+        DataError: if they do not probe one quantity on the same utterances.
     """
     from scipy.special import stdtr
 
     check_level(level)
     if a.speakers != b.speakers or not np.allclose(a.total, b.total):
         raise DataError(
-            f"two probes are not of the same quantity on the same speakers ({len(a.speakers)} and "
-            f"{len(b.speakers)}); probe both on one corpus and protocol"
+            f"two probes differ in quantity or speakers ({len(a.speakers)} and {len(b.speakers)} "
+            "speakers); probe both on one corpus and protocol"
         )
     n = len(a.speakers)
     value = float(_r2(a.error.sum(), a.total.sum()) - _r2(b.error.sum(), b.total.sum()))
@@ -248,12 +251,12 @@ def _why(n: int) -> str:
 
 
 def _without(probed: Probed) -> FloatArray:
-    """``[G]`` R² without each speaker."""
+    """Return ``[G]`` R² without each speaker."""
     return _r2(left_out(probed.error), left_out(probed.total))
 
 
 def _r2(error: FloatArray, total: FloatArray) -> FloatArray:
-    """NaN where nothing varies."""
+    """Return ``1 - error / total``; NaN if the total is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(total > 0, 1 - error / total, nan))
 

@@ -1,11 +1,15 @@
-"""UAR, WA and macro-F1 as functions of confusion matrices.
+"""Metrics as plain functions: rates of confusion matrices, and errors of probabilities.
 
-Which classes a mean runs over decides the number (three libraries give 0.5, 0.375 and 0.75 for the
-same predictions), so it is fixed here: **UAR and macro-F1 are means over the classes present in
-the reference**. A class that no labelled utterance has is listed as absent and not averaged; a
-prediction of it is an error of the class that it should have been. WA is plain accuracy.
+:func:`uar_of`, :func:`wa_of` and :func:`f1_of` take confusion matrices. :func:`nll`, :func:`ece`
+and :func:`brier` take log-scores and labels, and :func:`fit_temperature` fits a temperature.
 
-All take leading dimensions, so that all speakers are left out, or exchanged, at once.
+The classes of a mean decide the number: three libraries give 0.5, 0.375 and 0.75 for the same
+predictions. So it is fixed here: **UAR and macro-F1 are means over the classes present in the
+reference**. A class without a labelled utterance is listed as absent and is not averaged. A
+prediction of an absent class is an error of the utterance's true class. WA is plain accuracy.
+
+Functions of confusions take leading dimensions, so all speakers can be left out, or exchanged, in
+one call.
 """
 
 from __future__ import annotations
@@ -22,37 +26,40 @@ IntArray = NDArray[np.int64]
 
 
 def recalls_of(confusion: NDArray[Any]) -> FloatArray:
-    """``[..., C]`` recall per class of ``[..., C, C]`` confusions; NaN where a class is absent."""
+    """Return the ``[..., C]`` recall per class of ``[..., C, C]`` confusions.
+
+    NaN for absent classes.
+    """
     hits, support, _ = _marginals(confusion)
     return _ratio(hits, support)
 
 
 def uar_of(confusion: NDArray[Any]) -> FloatArray:
-    """``[...]`` unweighted average recall over the classes present in the reference."""
+    """Return the ``[...]`` unweighted average recall over the classes present in the reference."""
     return _mean_present(recalls_of(confusion))
 
 
 def wa_of(confusion: NDArray[Any]) -> FloatArray:
-    """``[...]`` weighted accuracy, the field's name for plain accuracy."""
+    """Return the ``[...]`` weighted accuracy, the field's name for plain accuracy."""
     hits, support, _ = _marginals(confusion)
     return _ratio(hits.sum(-1), support.sum(-1))
 
 
 def f1_of(confusion: NDArray[Any]) -> FloatArray:
-    """``[...]`` macro-F1 over the classes present in the reference."""
+    """Return the ``[...]`` macro-F1 over the classes present in the reference."""
     hits, support, predicted = _marginals(confusion)
-    # 2 hits / (support + predicted), asked only of the classes that have support
+    # 2 hits / (support + predicted), only for the classes that have support
     return _mean_present(_ratio(2 * hits, np.where(support > 0, support + predicted, 0)))
 
 
 def _marginals(confusion: NDArray[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """``[..., C]`` each: hits, utterances of the class, predictions of the class."""
+    """Return, ``[..., C]`` each, hits, utterances of the class, and predictions of the class."""
     c = np.asarray(confusion, dtype=np.float64)
     return np.diagonal(c, axis1=-2, axis2=-1), c.sum(-1), c.sum(-2)
 
 
 def _ratio(above: NDArray[Any], below: NDArray[Any]) -> FloatArray:
-    """``above / below``; NaN where ``below`` is zero."""
+    """Return ``above / below``; NaN if ``below`` is zero."""
     out = np.full(np.shape(below), np.nan)
     np.divide(above, below, out=out, where=np.asarray(below) > 0)
     return out
@@ -65,14 +72,14 @@ def _mean_present(values: FloatArray) -> FloatArray:
 METRICS = {"uar": uar_of, "wa": wa_of, "f1": f1_of}
 
 
-# ---- Are the probabilities honest? Likelihood, calibration error, Brier score, temperature.
+# -- errors of probabilities ---------------------------------------------------------------------
 #
-# Arguments are the same everywhere: ``scores [N, C]`` log-scores, ``labels [N]`` class indices, all
-# of them labelled, and the temperature that divides the scores.
+# All functions take the same arguments: ``scores [N, C]`` log-scores, ``labels [N]`` class indices
+# without unlabelled ones, and the temperature that divides the scores.
 
 
 def log_softmax(scores: FloatArray, temperature: float = 1.0) -> FloatArray:
-    """``[N, C]`` log-probabilities."""
+    """Return ``[N, C]`` log-probabilities."""
     if not temperature > 0:
         raise ConfigError(f"temperature is {temperature}; it must be above 0")
     z = scores / temperature
@@ -81,14 +88,15 @@ def log_softmax(scores: FloatArray, temperature: float = 1.0) -> FloatArray:
 
 
 def nll(scores: FloatArray, labels: IntArray, temperature: float = 1.0) -> float:
-    """Mean negative log-probability of the label, in nats."""
+    """Return the mean negative log-probability of the label, in nats."""
     return float(-log_softmax(scores, temperature)[np.arange(len(labels)), labels].mean())
 
 
 def ece(scores: FloatArray, labels: IntArray, temperature: float = 1.0, bins: int = 15) -> float:
-    """Expected calibration error: |accuracy - confidence| over equal-width bins of confidence.
+    """Return the expected calibration error: |accuracy - confidence| over bins of confidence.
 
-    Guo et al. 2017 (equation 3), bins ``(low, high]``, weighted by the utterances in each.
+    After Guo et al. 2017 (equation 3), with equal-width bins ``(low, high]``, weighted by the
+    number of utterances in each.
     """
     confidence = np.exp(log_softmax(scores, temperature).max(1))
     right = scores.argmax(1) == labels
@@ -98,16 +106,20 @@ def ece(scores: FloatArray, labels: IntArray, temperature: float = 1.0, bins: in
 
 
 def brier(scores: FloatArray, labels: IntArray, temperature: float = 1.0) -> float:
-    """Mean squared distance of the probabilities to the one-hot label, 0 to 2 (Brier 1950)."""
+    """Return the mean squared distance of the probabilities to the one-hot label, 0 to 2.
+
+    After Brier 1950.
+    """
     error = np.exp(log_softmax(scores, temperature)) - np.eye(scores.shape[1])[labels]
     return float((error**2).sum(1).mean())
 
 
 def fit_temperature(scores: FloatArray, labels: IntArray) -> float:
-    """The temperature in 1/100..100 that minimises :func:`nll`.
+    """Return the temperature in 1/100..100 that minimises :func:`nll`.
 
-    Temperature scaling after Guo et al. 2017 (section 4.2). The likelihood is convex in the
-    inverse temperature, so it has one valley in its logarithm, which is searched (our choice).
+    Temperature scaling after Guo et al. 2017 (section 4.2). The likelihood is convex in the inverse
+    temperature, so it has one minimum over the logarithm of the temperature. A search finds it (our
+    choice).
     """
     from scipy.optimize import minimize_scalar
 

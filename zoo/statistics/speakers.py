@@ -1,9 +1,15 @@
-"""Speakers as the unit of sampling: a confusion matrix of each, left out or swapped.
+"""Uncertainty over speakers: intervals and tests that treat speakers as the unit of sampling.
 
-Utterances of one speaker are not independent draws, so speakers are left out or exchanged, never
-utterances. UAR, WA and macro-F1 are functions of the confusion matrix, and that of any set of
-speakers is the sum of theirs. Utterances whose speaker is not known ("" in a table) are no unit:
-each may be anybody's, so with one of them there is neither an interval nor a test over speakers.
+Utterances of one speaker are not independent. So speakers are left out or exchanged, never single
+utterances. UAR, WA and macro-F1 are functions of the confusion matrix, and the matrix of a set of
+speakers is the sum of theirs (:func:`by_speaker`).
+
+:func:`jackknife` gives an interval, :func:`paired_jackknife` and :func:`paired_permutation` compare
+two heads, and :func:`minimum_detectable` says which difference a test set can show. :func:`holm`
+corrects p values. :func:`measure` gives all numbers of a record.
+
+An utterance whose speaker is unknown ("" in a table) may be from any speaker. With one such
+utterance there is neither an interval nor a test over speakers.
 """
 
 from __future__ import annotations
@@ -25,22 +31,24 @@ ONE_SPEAKER = "one speaker"
 
 
 def metric_of(metric: Metric) -> Callable[[NDArray[Any]], FloatArray]:
-    """A metric by name (``uar``, ``wa``, ``f1``), or a function ``[..., C, C] -> [...]`` as it is.
+    """Return a metric by name (``uar``, ``wa``, ``f1``); a function is returned as it is.
+
+    A metric maps ``[..., C, C]`` confusions to ``[...]`` values.
 
     Raises:
-        ConfigError: no metric of that name.
+        ConfigError: if no metric has this name.
     """
     if callable(metric):
         return metric
     if metric not in METRICS:
-        raise ConfigError(f"no metric called '{metric}'{suggest(metric, METRICS)}")
+        raise ConfigError(f"no metric is called '{metric}'{suggest(metric, METRICS)}")
     return METRICS[metric]
 
 
 def tested(table: PredictionTable) -> tuple[int, str]:
-    """How many speakers are known to be tested, and what forbids an interval over them, or "".
+    """Return how many known speakers are tested, and the reason why no interval exists, or "".
 
-    Unlabelled utterances take no part.
+    Unlabelled utterances are ignored.
     """
     who = {s for s, known in zip(table.speakers, table.labelled, strict=True) if known}
     n = len(who - {""})
@@ -50,10 +58,12 @@ def tested(table: PredictionTable) -> tuple[int, str]:
 
 
 def labelled_speakers(table: PredictionTable) -> list[str]:
-    """Names of the speakers who have a labelled utterance, sorted; "" stands for the unknown.
+    """Return the names of the speakers with a labelled utterance, sorted.
+
+    "" means unknown speakers.
 
     Raises:
-        DataError: when no utterance is labelled.
+        DataError: if no utterance is labelled.
     """
     names = {s for s, known in zip(table.speakers, table.labelled, strict=True) if known}
     if not names:
@@ -67,15 +77,15 @@ def labelled_speakers(table: PredictionTable) -> list[str]:
 def by_speaker(
     table: PredictionTable, names: list[str], rows: NDArray[Any] | None = None
 ) -> FloatArray:
-    """``[G, C, C]`` confusion of each speaker's labelled utterances.
+    """Return ``[G, C, C]`` confusions of each speaker's labelled utterances.
 
     Args:
         table: predictions.
-        names: G speakers, all those of the rows among them.
+        names: G speakers; they include all speakers of the rows.
         rows: indices of the rows that count; all by default.
 
     Raises:
-        DataError: a score is not finite (a table refuses these, but its arrays can be changed).
+        DataError: if a score is not finite. A table refuses these, but its arrays can be changed.
     """
     index, c = {s: i for i, s in enumerate(names)}, len(table.classes)
     known = np.flatnonzero(table.labelled)
@@ -93,11 +103,11 @@ def by_speaker(
 
 
 def paired_speakers(a: PredictionTable, b: PredictionTable) -> tuple[FloatArray, FloatArray]:
-    """``[G, C, C]`` confusions of the same speakers in two tables of the same utterances.
+    """Return ``[G, C, C]`` confusions of each speaker, from two tables of the same utterances.
 
     Raises:
-        ComparisonError: when ids, labels, speakers or classes of the tables differ.
-        DataError: when no utterance is labelled.
+        ComparisonError: if ids, labels, speakers or classes of the tables differ.
+        DataError: if no utterance is labelled.
     """
     check_same(a, b)
     names = labelled_speakers(a)
@@ -105,28 +115,28 @@ def paired_speakers(a: PredictionTable, b: PredictionTable) -> tuple[FloatArray,
 
 
 def left_out(confusions: FloatArray) -> FloatArray:
-    """``[G, C, C]`` confusions of all speakers but one, for each of them."""
+    """Return ``[G, C, C]`` confusions: for each speaker, those of all other speakers."""
     return np.asarray(confusions.sum(0) - confusions, dtype=np.float64)
 
 
 def standard_error(without: FloatArray) -> float:
-    """Delete-one jackknife standard error, of the values without each of G speakers.
+    """Return the delete-one jackknife standard error of the values without each of G speakers.
 
-    ``sqrt((G - 1) / G * sum((value_g - mean)²))`` (Efron & Tibshirani 1993, section 11.2), with
-    speakers in the place of observations.
+    ``sqrt((G - 1) / G * sum((value_g - mean)²))`` (Efron & Tibshirani 1993, section 11.2);
+    speakers are the observations.
     """
     g = len(without)
     return sqrt((g - 1) / g * float(((without - without.mean()) ** 2).sum()))
 
 
 def check_level(level: float) -> None:
-    """Refuse a level that is not a share, 95 for instance."""
+    """Check that a level is a share; 95, for example, is not."""
     if not 0 < level < 1:
-        raise ConfigError(f"level {level} is no share; want 0 < level < 1, 0.95 for instance")
+        raise ConfigError(f"level {level} is not a share; give 0 < level < 1, for example 0.95")
 
 
 def check_same(a: PredictionTable, b: PredictionTable) -> None:
-    """Refuse two tables that are not of the same utterances, labels, speakers and classes."""
+    """Check that two tables have the same utterances, labels, speakers and classes."""
     if a.classes != b.classes:
         raise ComparisonError(
             f"refusing to compare: classes are {', '.join(a.classes)} in the first table and "
@@ -149,9 +159,7 @@ def check_same(a: PredictionTable, b: PredictionTable) -> None:
         )
 
 
-# ---- How sure a number is: intervals, paired differences, corrections of p values, spreads.
-#
-# The intervals themselves are made in :mod:`.jackknife` and :mod:`.probe`.
+# -- records of intervals and differences, and corrections of p values ---------------------------
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -163,8 +171,8 @@ class Interval(NamedTuple):
         value: the metric.
         low: lower bound; NaN if there is no interval.
         high: upper bound; NaN if there is no interval.
-        level: coverage aimed at.
-        n_speakers: who were tested, of those whose name is known.
+        level: nominal coverage.
+        n_speakers: number of tested speakers whose name is known.
         note: why there is no interval, or "".
     """
 
@@ -177,15 +185,15 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A metric of one table minus that of another, its interval and a two-sided p.
+    """A metric of one table minus that of another, with its interval and a two-sided p.
 
     Attributes:
         value: the difference.
         low: lower bound; NaN if there is no interval.
         high: upper bound; NaN if there is no interval.
-        p: NaN if there is no test.
-        level: coverage aimed at.
-        n_speakers: who were tested, of those whose name is known.
+        p: two-sided p value; NaN if there is no test.
+        level: nominal coverage.
+        n_speakers: number of tested speakers whose name is known.
         note: why there is no interval, or "".
     """
 
@@ -199,33 +207,36 @@ class Difference(NamedTuple):
 
 
 class MeanSD(NamedTuple):
-    """Mean and sample standard deviation (n - 1); NaN where there are too few values."""
+    """Mean and sample standard deviation (n - 1); NaN if there are too few values."""
 
     mean: float
     sd: float
     n: int
 
     def __str__(self) -> str:
-        """The spread is shown from three values on: of two it says next to nothing."""
+        """Show the standard deviation only if there are three or more values.
+
+        From two values it says almost nothing.
+        """
         return f"{self.mean:.3f} ± {self.sd:.3f}" if self.n >= 3 else f"{self.mean:.3f}"
 
 
 def mean_sd(values: Sequence[float]) -> MeanSD:
-    """Mean and spread over seeds or folds."""
+    """Return the mean and the standard deviation over seeds or folds."""
     x = np.asarray(values, dtype=np.float64)
     mean = float(x.mean()) if len(x) else nan
     return MeanSD(mean, float(x.std(ddof=1)) if len(x) > 1 else nan, len(x))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down correction of p values of one family; NaN is kept and not counted.
+    """Return p values corrected by Holm's (1979) step-down method; NaN is kept and not counted.
 
     Raises:
-        DataError: a value is outside 0 to 1.
+        DataError: if a value is outside 0 to 1.
     """
     values = np.asarray(p, dtype=np.float64)
     if ((values < 0) | (values > 1)).any():
-        raise DataError(f"p values are outside 0 to 1: {values[(values < 0) | (values > 1)][0]}")
+        raise DataError(f"found a p value outside 0 to 1: {values[(values < 0) | (values > 1)][0]}")
     out = np.full(len(values), np.nan)
     tested = np.flatnonzero(np.isfinite(values))
     order = tested[np.argsort(values[tested], kind="stable")]
@@ -235,20 +246,21 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def holm_grid(p: Mapping[Key, float]) -> dict[Key, float]:
-    """:func:`holm` over every comparison of a grid, by its key, (recipe, encoder, head) say.
+    """Return :func:`holm` over all comparisons of a grid, by key: (recipe, encoder, head), say.
 
-    The family is what is given: a p for every comparison that was made, or the correction is none.
+    The family is the given p values: give one for every comparison that was made, otherwise the
+    correction is wrong.
     """
     return dict(zip(p, holm(list(p.values())), strict=True))
 
 
-# ---- Intervals that hold with few speakers: the jackknife over speakers, and Student's t.
+# -- jackknife over speakers ---------------------------------------------------------------------
 #
-# The percentile interval of the bootstrap is too narrow where a test set has few speakers.
-# Measured coverage of 95 % intervals of UAR, and false alarms of tests at 0.05 between two heads
-# that are equally good (1000 simulated test sets each, of speakers who differ; 24 utterances of 3
-# classes per speaker; UAR 0.54 and 0.86 in the population;
-# tests/zoo/statistics/test_jackknife.py):
+# This interval holds with few speakers; the percentile interval of the bootstrap is then too
+# narrow. The table shows the measured coverage of 95 % intervals of UAR, and the false alarms of
+# tests at 0.05 between two heads that are equally good. Each number is from 1000 simulated test
+# sets of speakers who differ, with 24 utterances of 3 classes per speaker; UAR is 0.54 and 0.86 in
+# the population (tests/zoo/statistics/test_jackknife.py):
 #
 # ======== ==================== ============ =============== =========== ===========
 # speakers percentile bootstrap this         bootstrap's p   this one's  permutation
@@ -259,32 +271,33 @@ def holm_grid(p: Mapping[Key, float]) -> dict[Key, float]:
 # 24       0.95, 0.93           0.96, 0.95   0.06            0.06        0.05
 # ======== ==================== ============ =============== =========== ===========
 #
-# So :func:`jackknife` is the interval to print whatever the number of speakers; it has no draws and
-# no seed. With two speakers it is nearly empty (its median width was 0.9 in a like simulation), and
-# empty of width where both are all right or alike, which is what its 0.87 is. In that simulation,
-# of 64 utterances of 8 classes per speaker, BCa was no better than percentiles (0.48, 0.78, 0.91,
-# 0.95), and bootstrap-t held only from 10 speakers on (0.04, 0.92, 0.95, 0.96).
+# So :func:`jackknife` is the interval to print for any number of speakers. It has no random draws
+# and no seed. With two speakers it is almost useless: its median width was 0.9 in a similar
+# simulation. Its width is 0 if both speakers are all right or have the same rate; this explains the
+# 0.87. In that simulation, with 64 utterances of 8 classes per speaker, BCa was no better than
+# percentiles (0.48, 0.78, 0.91, 0.95), and bootstrap-t held only from 10 speakers on (0.04, 0.92,
+# 0.95, 0.96).
 
 
 def jackknife(table: PredictionTable, metric: Metric = "uar", *, level: float = 0.95) -> Interval:
-    """Interval of a metric from leaving each speaker out.
+    """Return the interval of a metric, from leaving out each speaker once.
 
-    The jackknife's standard error with the quantiles of t at (speakers - 1) degrees of freedom
-    (the cluster jackknife, as MacKinnon, Nielsen & Webb 2023), on the logit scale by the delta
-    method (our choice), so that it stays within 0 to 1 and widens towards 0.5.
+    It uses the jackknife's standard error and the quantiles of t at (speakers - 1) degrees of
+    freedom (the cluster jackknife, as in MacKinnon, Nielsen & Webb 2023). It works on the logit
+    scale by the delta method (our choice), so it stays within 0 to 1 and widens towards 0.5.
 
     Args:
-        table: predictions; unlabelled utterances take no part.
+        table: predictions; unlabelled utterances are ignored.
         metric: ``uar``, ``wa``, ``f1``, or a function of confusions ``[..., C, C] -> [...]`` with
             values of 0 to 1.
-        level: coverage aimed at.
+        level: nominal coverage.
 
     Returns:
-        NaN bounds with one speaker, or with a speaker who is not known (``note`` says which);
-        bounds at the value where all speakers are alike.
+        The interval. Its bounds are NaN with one speaker, or with an unknown speaker (``note``
+        says which). They equal the value if all speakers have the same value.
 
     Raises:
-        DataError: when no utterance is labelled, or the metric is no share.
+        DataError: if no utterance is labelled, or the metric is not a share.
     """
     n, why = tested(table)
     found = interval_of(by_speaker(table, labelled_speakers(table)), metric, level, why)
@@ -292,24 +305,24 @@ def jackknife(table: PredictionTable, metric: Metric = "uar", *, level: float = 
 
 
 def interval_of(confusions: FloatArray, metric: Metric, level: float, why: str = "") -> Interval:
-    """:func:`jackknife` of ``[G, C, C]`` confusions of speakers.
+    """Return the interval of :func:`jackknife` from ``[G, C, C]`` confusions of speakers.
 
     Args:
-        confusions: of each speaker.
+        confusions: one matrix per speaker.
         metric: as for :func:`jackknife`.
-        level: coverage aimed at.
-        why: a reason to give no interval (:func:`.clusters.tested`), or "".
+        level: nominal coverage.
+        why: the reason why no interval exists (:func:`tested`), or "".
     """
     score, n = metric_of(metric), len(confusions)
     value = float(score(confusions.sum(0)))
     if not 0 <= value <= 1:
-        raise DataError(f"the metric is {value}, which is no share of 0 to 1; use paired_jackknife")
+        raise DataError(f"the metric is {value}, not a share from 0 to 1; use paired_jackknife")
     check_level(level)
     if n < 2 or why:
         return Interval(value, nan, nan, level, n, f"{why or ONE_SPEAKER}: no interval")
     half = t_quantile((1 + level) / 2, n, level) * standard_error(score(left_out(confusions)))
     if not half or not 0 < value < 1:
-        # at 0 or 1 there is no logit; the others' spread, if any, is taken as it is
+        # 0 and 1 have no logit; the spread of the other values, if any, is used on the plain scale
         return Interval(value, max(0.0, value - half), min(1.0, value + half), level, n)
     middle, reach = log(value / (1 - value)), half / (value * (1 - value))
     return Interval(value, _share(middle - reach), _share(middle + reach), level, n)
@@ -318,15 +331,16 @@ def interval_of(confusions: FloatArray, metric: Metric, level: float, why: str =
 def paired_jackknife(
     a: PredictionTable, b: PredictionTable, metric: Metric = "uar", *, level: float = 0.95
 ) -> Difference:
-    """Metric of ``a`` minus that of ``b`` on the same utterances, with interval and two-sided p.
+    """Return the metric of ``a`` minus that of ``b``, with interval and two-sided p.
 
-    As :func:`jackknife`, on the plain scale. Interval and p agree: p is below ``1 - level`` where
-    the interval is clear of zero. For the WA of speakers with equally many utterances this is the
-    paired t test of their accuracies. Neither with one speaker, or with a speaker who is not known.
+    Both tables hold the same utterances. The method is that of :func:`jackknife`, on the plain
+    scale. Interval and p agree: p is below ``1 - level`` if the interval excludes zero. For the WA
+    of speakers with equally many utterances this is the paired t test of their accuracies. With
+    one speaker, or an unknown one, there is neither interval nor p.
 
     Raises:
-        ComparisonError: when ids, labels, speakers or classes of the tables differ.
-        DataError: when no utterance is labelled.
+        ComparisonError: if ids, labels, speakers or classes of the tables differ.
+        DataError: if no utterance is labelled.
     """
     from scipy.special import stdtr
 
@@ -337,7 +351,7 @@ def paired_jackknife(
     if why:
         return Difference(value, nan, nan, nan, level, n, f"{why}: no interval and no test")
     error = standard_error(score(left_out(first)) - score(left_out(second)))
-    if error < 1e-12:  # every speaker differs by the same amount: no spread to judge by
+    if error < 1e-12:  # every speaker differs by the same amount, so there is no spread
         return Difference(value, value, value, 1.0 if abs(value) < 1e-12 else nan, level, n)
     half = t_quantile((1 + level) / 2, n, level) * error
     p = 2 * float(stdtr(n - 1, -abs(value) / error))
@@ -345,7 +359,7 @@ def paired_jackknife(
 
 
 def t_quantile(share: float, n_speakers: int, level: float) -> float:
-    """Student's t quantile at (speakers - 1) degrees of freedom."""
+    """Return Student's t quantile at (speakers - 1) degrees of freedom."""
     from scipy.special import stdtrit
 
     check_level(level)
@@ -356,7 +370,7 @@ def _share(logit: float) -> float:
     return 1 / (1 + exp(-logit)) if logit > -700 else 0.0
 
 
-# ---- Paired permutation test: were the two heads' answers exchanged, speaker by speaker?
+# -- paired permutation test ---------------------------------------------------------------------
 
 EXACT = 4096
 
@@ -366,12 +380,12 @@ class Permutation(NamedTuple):
 
     Attributes:
         value: metric of the first table minus that of the second.
-        p: NaN with one speaker, or with a speaker who is not known.
-        smallest: the least p that this test can give with these speakers and swaps.
+        p: two-sided p value; NaN with one speaker, or with an unknown speaker.
+        smallest: the smallest p that this test can give with these speakers and swaps.
         exact: whether every swap was tried.
-        n_speakers: who could be swapped.
-        n_swaps: how many swaps were tried.
-        note: what keeps the test from finding anything, or "".
+        n_speakers: number of speakers who could be swapped.
+        n_swaps: number of swaps that were tried.
+        note: why the test cannot find a difference, or "".
     """
 
     value: float
@@ -391,28 +405,28 @@ def paired_permutation(
     draws: int = 10_000,
     seed: int = 0,
 ) -> Permutation:
-    """Test that two heads are the same, exchanging their predictions by speaker.
+    """Test whether two heads are equal, by exchanging their predictions speaker by speaker.
 
     All utterances of a speaker (of all seeds, in a pooled table) are exchanged together, because
     they are not independent. ``p`` is the share of exchanges with a difference at least as large
-    in either direction: of all ``2^speakers`` up to 4096 of them, else of random ones, the
-    observed one counted with them so that p is never 0 (Phipson & Smyth 2010). Needs no
-    distribution; holds its level with any number of speakers, and with 5 or fewer cannot reach
-    0.05.
+    in either direction. Up to 4096, all ``2^speakers`` exchanges are tried; otherwise random ones,
+    and the observed one counts too, so p is never 0 (Phipson & Smyth 2010). The test assumes no
+    distribution and keeps its level with any number of speakers. With 5 or fewer speakers it
+    cannot reach 0.05.
 
     Args:
         a: predictions.
         b: predictions of the same utterances.
         metric: ``uar``, ``wa``, ``f1``, or a function of confusions ``[..., C, C] -> [...]``.
-        draws: random exchanges, where there are too many for all of them.
-        seed: of these.
+        draws: number of random exchanges, if all of them are too many.
+        seed: seed of the random exchanges.
 
     Raises:
-        ComparisonError: when ids, labels, speakers or classes of the tables differ.
-        DataError: when no utterance is labelled.
+        ComparisonError: if ids, labels, speakers or classes of the tables differ.
+        DataError: if no utterance is labelled.
     """
     if draws < 1:
-        raise ConfigError(f"draws is {draws}; want at least 1")
+        raise ConfigError(f"draws is {draws}; give at least 1")
     score, (first, second) = metric_of(metric), paired_speakers(a, b)
     n, why = tested(a)
     value = float(score(first.sum(0)) - score(second.sum(0)))
@@ -425,10 +439,10 @@ def paired_permutation(
         swaps = np.random.default_rng(seed).integers(0, 2, (draws, n)).astype(np.float64)
     moved: FloatArray = np.tensordot(swaps, second - first, axes=1)
     found = score(first.sum(0) + moved) - score(second.sum(0) - moved)
-    # sums in another order may leave 1e-17 between equal differences
+    # equal differences may differ by 1e-17, because the order of the sum differs
     extreme = int((np.abs(found) >= abs(value) - 1e-12).sum())
     p = extreme / len(found) if exact else (extreme + 1) / (draws + 1)
-    # exchanging the same answers changes nothing
+    # if both heads give the same answers, an exchange changes nothing
     differing = int((first != second).any((1, 2)).sum())
     smallest = min(1.0, 2 / 2**differing) if exact else 1 / (draws + 1)
     note = ""
@@ -439,18 +453,18 @@ def paired_permutation(
     return Permutation(value, p, smallest, exact, n, len(found), note)
 
 
-# ---- What a test set can show: the smallest difference between two heads that it would find.
+# -- smallest detectable difference --------------------------------------------------------------
 
 
 class Detectable(NamedTuple):
-    """The smallest true difference found with this power.
+    """The smallest true difference that a test set detects with this power.
 
     Attributes:
-        value: the difference; NaN where it cannot be told, and ``note`` says why.
+        value: the difference; NaN if it cannot be computed, and ``note`` says why.
         error: standard error of the difference.
         level: 1 minus the two-sided significance level.
-        power: how often a difference of that size would be found.
-        n_speakers: who were tested.
+        power: how often a difference of that size would be significant.
+        n_speakers: number of tested speakers.
         note: why there is no value, or "".
     """
 
@@ -470,18 +484,18 @@ def minimum_detectable(
     level: float = 0.95,
     power: float = 0.8,
 ) -> Detectable:
-    """The true difference that these speakers would show as significant in ``power`` of cases.
+    """Return the true difference that these speakers show as significant in ``power`` of cases.
 
-    ``(t_(1 + level)/2 + t_power) * error`` at (speakers - 1) degrees of freedom (Bloom 1995), with
-    the paired jackknife's standard error over speakers: that of the paired bootstrap times
-    ``sqrt(G / (G - 1))``, which the bootstrap leaves out. A property of the test set and of how
-    differently the two heads err, not of the difference found; :func:`.jackknife.paired_jackknife`
-    is the test that has this power.
+    It is ``(t_(1 + level)/2 + t_power) * error`` at (speakers - 1) degrees of freedom (Bloom
+    1995), with the paired jackknife's standard error over speakers. This is the error of the
+    paired bootstrap times ``sqrt(G / (G - 1))``, a factor that the bootstrap omits. The result
+    depends on the test set and on how differently the two heads err, but not on the observed
+    difference. :func:`paired_jackknife` is the test that has this power.
 
     Raises:
-        ComparisonError: when ids, labels, speakers or classes of the tables differ.
-        DataError: when no utterance is labelled.
-        ConfigError: level or power is no share.
+        ComparisonError: if ids, labels, speakers or classes of the tables differ.
+        DataError: if no utterance is labelled.
+        ConfigError: if level or power is not a share.
     """
     check_level(level)
     check_level(power)
@@ -497,11 +511,11 @@ def minimum_detectable(
     return Detectable(reach * error, error, level, power, n, "")
 
 
-# ---- All numbers of a table of test predictions, as a record holds them.
+# -- all numbers of a record ---------------------------------------------------------------------
 
 
 def measure(test: PredictionTable, temperature: float = 1.0) -> dict[str, Any]:
-    """All numbers of a table of test predictions, as the record holds them."""
+    """Return all numbers of a table of test predictions, as a record holds them."""
     corpora = test.by_corpus()
     return {
         "metrics": {
@@ -523,10 +537,11 @@ def measure(test: PredictionTable, temperature: float = 1.0) -> dict[str, Any]:
 
 
 def uar_interval(table: PredictionTable) -> dict[str, Any]:
-    """``uar_interval``, two bounds or None, and ``uar_interval_by``: how it was made, or why not.
+    """Return the keys ``uar_interval`` and ``uar_interval_by`` of a record.
 
-    Records without the second key are older: their interval is a percentile bootstrap, which is
-    too narrow with few speakers (:mod:`.jackknife`), and is not shown.
+    ``uar_interval`` is two bounds or None. ``uar_interval_by`` is the method, or why there is no
+    interval. Older records lack the second key: their interval is a percentile bootstrap, which
+    is too narrow with few speakers, so it is not shown.
     """
     found = jackknife(table)
     if found.note:
@@ -536,13 +551,13 @@ def uar_interval(table: PredictionTable) -> dict[str, Any]:
 
 
 def interval_text(metrics: Mapping[str, Any]) -> str:
-    """What stands behind a UAR, in brackets: its interval, or why there is none."""
+    """Return the text after a UAR, in brackets: its interval, or why there is none."""
     by = metrics.get("uar_interval_by")
     if by is None:
         return "(no interval: the record is older than the jackknife)"
     if metrics["uar_interval"] is None:
         return f"({by})"
     low, high = metrics["uar_interval"]
-    if low == high:  # it looks like certainty, and is the lack of a spread to judge by
+    if low == high:  # this looks like certainty, but it only means that no spread was observed
         return f"(95 % interval of no width: all speakers scored alike; {by})"
     return f"(95 % interval {low:.3f} to {high:.3f}, {by})"

@@ -1,4 +1,4 @@
-"""Evaluation is a table of utterances: every reported number is computed from a PredictionTable.
+"""The table of predictions, from which every reported number is computed.
 
 UAR and macro-F1 are means over the classes present in the reference; see :mod:`.rates`.
 """
@@ -35,23 +35,23 @@ DIGITS = 6
 
 @dataclass(eq=False)
 class PredictionTable:
-    """What a model said about N utterances, and what they are labelled with.
+    """The scores of a model for N utterances, and the labels of these utterances.
 
-    Scores are kept as float32 at six significant digits from the start, so that a table and the
-    file written of it give the same predictions and the same numbers to the last digit.
+    Scores are float32 with six significant digits from the start. So a table and the file of it
+    give the same predictions and the same numbers to the last digit.
 
     Attributes:
         ids: N utterance ids, each once.
-        speakers: N speaker names, as ``corpus/speaker`` where there are several corpora; "" if
-            nobody knows who speaks (null in a file).
-        labels: ``[N]`` int, index into ``classes``; -1 = unlabelled: counted, in no score.
+        speakers: N speaker names, as ``corpus/speaker`` if there are several corpora; "" if the
+            speaker is unknown (null in a file).
+        labels: ``[N]`` int, index into ``classes``; -1 = unlabelled: counted, but in no metric.
         scores: ``[N, C]`` log-scores; ``softmax(scores)`` is the model's probability.
         classes: C class names.
-        texts: N texts that the model wrote freely, or None where it does not write.
+        texts: N texts that the model wrote freely, or None if the model does not write.
 
     Raises:
-        DataError: lengths that differ, an id twice, a label outside the classes, or a score that
-            is not finite (naming the ids).
+        DataError: if lengths differ, an id is there twice, a label is outside the classes, or a
+            score is not finite; the message names the ids.
     """
 
     ids: list[str]
@@ -106,13 +106,13 @@ class PredictionTable:
 
     @property
     def predicted(self) -> IntArray:
-        """``[N]`` index of the highest score; of equal ones, the first in class order."""
+        """``[N]`` index of the highest score; among equal scores, the first in class order."""
         best: IntArray = self.scores.argmax(1)
         return best
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
-        """``[N]`` whether the utterance has a label."""
+        """``[N]`` bool, True if the utterance has a label."""
         return self.labels >= 0
 
     def confusion(self) -> IntArray:
@@ -122,27 +122,31 @@ class PredictionTable:
         return np.bincount(cells, minlength=c * c).reshape(c, c).astype(np.int64)
 
     def recalls(self) -> dict[str, float]:
-        """Recall of each class that is present in the reference, in class order."""
+        """Return the recall of each class that is present in the reference, in class order."""
         values = recalls_of(self._counts())
         return {c: float(r) for c, r in zip(self.classes, values, strict=True) if np.isfinite(r)}
 
     def uar(self) -> float:
-        """Mean recall over the classes present; DataError where nothing is labelled, as for all."""
+        """Return the mean recall over the classes present.
+
+        Raises:
+            DataError: if no utterance is labelled; this holds for all metrics.
+        """
         return float(uar_of(self._counts()))
 
     def wa(self) -> float:
-        """Share of labelled utterances that are right."""
+        """Return the share of labelled utterances that are predicted correctly."""
         return float(wa_of(self._counts()))
 
     def macro_f1(self) -> float:
-        """Mean F1 over the classes present in the reference."""
+        """Return the mean F1 over the classes present in the reference."""
         return float(f1_of(self._counts()))
 
     def metrics(self) -> dict[str, Any]:
-        """All of it, in plain containers.
+        """Return all metrics in plain containers.
 
-        ``recall`` is by class, of those present; ``n`` counts labelled utterances; ``absent``
-        lists the classes without one.
+        ``recall`` maps each present class to its recall, ``n`` counts labelled utterances, and
+        ``absent`` lists the classes without a labelled utterance.
         """
         recall, n = self.recalls(), int(self.labelled.sum())
         return {
@@ -157,7 +161,7 @@ class PredictionTable:
         }
 
     def by_speaker(self) -> dict[str, dict[str, Any]]:
-        """:meth:`metrics` of each known speaker who has a labelled utterance, sorted by name."""
+        """Return :meth:`metrics` of each known speaker with labelled utterances, sorted by name."""
         who = [self.speakers[i] for i in np.flatnonzero(self.labelled)]
         rows: dict[str, list[int]] = {s: [] for s in who if s}
         for i, s in enumerate(self.speakers):
@@ -165,9 +169,10 @@ class PredictionTable:
         return {s: self.subset(rows[s]).metrics() for s in sorted(rows)}
 
     def by_corpus(self) -> dict[str, PredictionTable]:
-        """The rows of each corpus, sorted by name: what stands before the slash of a speaker.
+        """Return the rows of each corpus, sorted by name.
 
-        Of an unknown speaker it is what stands before the slash of the id, if speakers have one.
+        The corpus is the part before the slash of the speaker. For an unknown speaker it is the
+        part before the slash of the id, if other speakers have a slash.
         """
         rows: dict[str, list[int]] = {}
         plain = any(s and "/" not in s for s in self.speakers)
@@ -177,7 +182,7 @@ class PredictionTable:
         return {corpus: self.subset(rows[corpus]) for corpus in sorted(rows)}
 
     def subset(self, rows: Sequence[int] | NDArray[Any]) -> PredictionTable:
-        """A table of these rows, in this order."""
+        """Return a table of these rows, in this order."""
         return PredictionTable(
             [self.ids[i] for i in rows],
             [self.speakers[i] for i in rows],
@@ -196,23 +201,26 @@ class PredictionTable:
         return self.confusion()
 
     def probabilities(self, temperature: float = 1.0) -> FloatArray:
-        """``[N, C]`` softmax of the scores divided by a temperature."""
+        """Return the ``[N, C]`` softmax of the scores divided by a temperature."""
         return np.exp(log_softmax(self.scores, temperature))
 
     def temperature(self) -> float:
-        """The temperature that minimises :meth:`nll`; fit it on validation, use it on test."""
+        """Return the temperature that minimises :meth:`nll`.
+
+        Fit it on validation, use it on test.
+        """
         return fit_temperature(*self._known())
 
     def nll(self, temperature: float = 1.0) -> float:
-        """Mean negative log-probability of the label, in nats."""
+        """Return the mean negative log-probability of the label, in nats."""
         return nll(*self._known(), temperature)
 
     def ece(self, temperature: float = 1.0, bins: int = 15) -> float:
-        """Expected calibration error (Guo et al. 2017) in equal-width bins of confidence."""
+        """Return the expected calibration error (Guo et al. 2017) over bins of confidence."""
         return ece(*self._known(), temperature, bins)
 
     def brier(self, temperature: float = 1.0) -> float:
-        """Mean squared distance of the probabilities to the one-hot label, 0 to 2 (Brier 1950)."""
+        """Return the mean squared distance of the probabilities to the one-hot label, 0 to 2."""
         return brier(*self._known(), temperature)
 
     def _known(self) -> tuple[FloatArray, IntArray]:
@@ -220,9 +228,9 @@ class PredictionTable:
         return self.scores[self.labelled], self.labels[self.labelled]
 
     def write_jsonl(self, path: str | Path) -> Path:
-        """Write one line per utterance: id, speaker, label, scores, any text; null is unknown.
+        """Write one line per utterance: id, speaker, label, scores, any text; null means unknown.
 
-        The same table gives the same bytes. The file appears complete or not at all.
+        Equal tables give equal bytes. The file is whole or absent.
         """
         path = Path(path)
         with new_file(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
@@ -237,12 +245,12 @@ class PredictionTable:
 
     @classmethod
     def read_jsonl(cls, path: str | Path) -> PredictionTable:
-        """Read what :meth:`write_jsonl` wrote, or another toolkit's predictions in that form.
+        """Read a file of :meth:`write_jsonl`, or predictions of another toolkit in this form.
 
         A name that ends in ``.gz`` is decompressed.
 
         Raises:
-            DataError: with the number of the line that cannot be used.
+            DataError: if a line cannot be used; the message gives its number.
         """
         ids, speakers, labels, scores = [], [], [], []
         classes: list[str] = []
@@ -256,7 +264,7 @@ class PredictionTable:
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                 raise DataError(
                     f"{where}: not a prediction ({type(error).__name__}: {error}); "
-                    'want {"id", "speaker", "label", "scores": {class: number}}'
+                    'give {"id", "speaker", "label", "scores": {class: number}}'
                 ) from error
             classes = classes or list(values)
             if set(values) != set(classes):
@@ -265,7 +273,7 @@ class PredictionTable:
                 )
             if label is not None and str(label) not in values:
                 raise DataError(
-                    f"{where}: label '{label}' is no class{suggest(str(label), classes)}"
+                    f"{where}: label '{label}' is not a class{suggest(str(label), classes)}"
                 )
             ids.append(str(name))
             speakers.append("" if speaker is None else str(speaker))
@@ -278,21 +286,21 @@ class PredictionTable:
 
 
 def merge(tables: Iterable[PredictionTable], *, noise: float = 0.0) -> PredictionTable:
-    """One table of several: one row per id, sorted by id.
+    """Join several tables into one: one row per id, sorted by id.
 
-    Rows that say the same twice are collapsed (two ranks may both see an utterance); the first is
-    kept.
+    If an id has several equal rows, the first is kept: two ranks may both see an utterance.
 
     Args:
-        tables: over the same classes.
-        noise: by how much scores of one utterance may differ, as a share of its largest one.
+        tables: tables over the same classes.
+        noise: how much the scores of one utterance may differ, as a share of its largest score.
 
     Raises:
-        ComparisonError: when the tables' classes differ, or rows of one id do.
+        ComparisonError: if the tables have different classes, or the rows of one id differ.
+        DataError: if there are no tables.
     """
     tables = list(tables)
     if not tables:
-        raise DataError("there are no predictions to merge; was the evaluated part empty?")
+        raise DataError("found no predictions to merge; was the evaluated part empty?")
     classes = tables[0].classes
     rows: dict[str, tuple[str, int, tuple[float, ...], str | None]] = {}
     for table in tables:
@@ -325,11 +333,11 @@ def merge(tables: Iterable[PredictionTable], *, noise: float = 0.0) -> Predictio
 
 
 def _round(scores: FloatArray) -> FloatArray:
-    """Float32 at six significant digits, as will be written; rounding twice is rounding once."""
+    """Return float32 with six significant digits, as in a file; rounding again changes nothing."""
     with np.errstate(over="ignore"):
         single = scores.astype(np.float32)
     # below this, float32 has fewer than six digits
     single[np.abs(single) < np.finfo(np.float32).tiny] = 0
-    # adding zero turns -0.0, which a sum in another order may give, into 0.0
+    # adding zero turns -0.0 into 0.0; a sum in another order may give -0.0
     flat = [float(f"{v:.{DIGITS}g}") + 0.0 for v in single.ravel().tolist()]
     return np.array(flat, dtype=np.float64).reshape(scores.shape)

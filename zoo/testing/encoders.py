@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core.encoder import Encoder
 from ..core.types import SAMPLE_RATE, Frames
-from .checks import demand, demand_close, some
+from .checks import demand, demand_close, many
 
 LENGTHS = (3000, 1, 400, 399)
 """Samples: a single one; one below, and exactly, a frame of most published models."""
@@ -248,7 +248,7 @@ def check_gradients(case: EncoderCase) -> None:
     groups = encoder.param_groups(1e-3)
     listed = [id(p) for group in groups for p in group["params"]]
     lost = [n for n, p in learns.items() if id(p) not in listed]
-    demand(not lost, f"param_groups leave out {some(lost)} trainable parameters")
+    demand(not lost, f"param_groups leave out {many(lost)} trainable parameters")
     demand(
         len(listed) == len(set(listed)) == len(learns),
         "param_groups list a parameter twice, or one that is frozen",
@@ -272,20 +272,20 @@ def check_gradients(case: EncoderCase) -> None:
         loss.backward()
         grads = {n: p.grad for n, p in encoder.named_parameters() if p.grad is not None}
         broken = [n for n, grad in grads.items() if not grad.isfinite().all()]
-        demand(not broken, f"the gradient of {some(broken)} is NaN or infinite")
+        demand(not broken, f"the gradient of {many(broken)} is NaN or infinite")
         alive |= {n for n, grad in grads.items() if grad.any()}
         optimiser.step()
     dead = [n for n in learns if n not in alive]
     demand(
         not dead,
-        f"gradient is missing or zero in three steps for {some(dead)}: nothing is learnt there; "
+        f"gradient is missing or zero in three steps for {many(dead)}: nothing is learnt there; "
         "remove them, or freeze them with requires_grad_(False)",
     )
     after = encoder.state_dict()
     moved = [k for k in sorted(fixed & set(before)) if not torch.equal(before[k], after[k])]
     demand(
         not moved,
-        f"{some(moved)} moved in training, but frozen_keys() or requires_grad say that they stay: "
+        f"{many(moved)} moved in training, but frozen_keys() or requires_grad say that they stay: "
         "they would not be saved",
     )
 
@@ -295,13 +295,13 @@ def check_state(case: EncoderCase) -> None:
     encoder, other = case.encoder(seed=0), case.encoder(seed=8)
     frozen = encoder.frozen_keys()
     unknown = sorted(frozen - set(encoder.state_dict()))
-    demand(not unknown, f"frozen_keys() names {some(unknown)}, which the state dict does not have")
+    demand(not unknown, f"frozen_keys() names {many(unknown)}, which the state dict does not have")
     buffer = io.BytesIO()
     torch.save({k: v for k, v in encoder.state_dict().items() if k not in frozen}, buffer)
     buffer.seek(0)
     result = other.load_state_dict(torch.load(buffer, weights_only=True), strict=False)
     missing = [k for k in result.missing_keys if k not in frozen]
-    demand(not missing, f"a saved encoder lacks {some(missing)} keys")
+    demand(not missing, f"a saved encoder lacks {many(missing)} keys")
     a, b = (case.frames(e, *case.audio()) for e in (encoder, other))
     demand_close(
         a.x,
