@@ -21,7 +21,7 @@ from rich.markup import escape
 from ...zoo.core import registry
 from ...zoo.core.errors import ConfigError, DataError
 from ...zoo.core.registry import check_knobs, schema_of
-from ...zoo.core.table import Cell, Table, cell, p_cell, p_text, span, span_cell
+from ...zoo.core.table import Cell, Line, Table, cell, p_cell, p_text, span, span_cell
 from ...zoo.core.taxonomy import Taxonomy
 from ..catalog import open_corpora
 from ..info import CorpusInfo
@@ -229,7 +229,7 @@ def unlike_chance(name: str, selected: Mapping[str, Any]) -> list[str]:
 def tables(found: Mapping[str, Any]) -> Iterator[Table]:
     """The tables of one corpus of a record."""
     text = found["text"]
-    rows = [
+    rows: list[Line] = [
         [
             FUNCTIONS[k] if k != "scorer" else f"{FUNCTIONS[k]} {found['scorer']}",
             cell(r["uar"]), span_cell(r["low"], r["high"]), cell(r["shuffled"]),
