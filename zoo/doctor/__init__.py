@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from ..core.errors import ConfigError, suggest
-from ..core.table import Cell, Table
+from ..core.table import Cell, Line, Table
 from ..run.config import RunConfig
 from . import cost as doctor_cost
 from . import data as doctor_data
@@ -116,7 +116,8 @@ _COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold r
 
 def show(cfg: RunConfig, findings: Sequence[Finding], console: Console) -> None:
     """Print findings for reading."""
-    rows, previous = [], ""
+    rows: list[Line] = []
+    previous = ""
     for f in findings:
         name = "" if f.name == previous else f.name
         previous = f.name
