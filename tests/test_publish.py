@@ -10,7 +10,7 @@ import publish
 import pytest
 import report_suite
 import text_and_prosody
-from serzoo.zoo.reporting.packed import open_packed
+from serzoo.zoo.report.packed import open_packed
 
 ROOT = Path(__file__).parents[1]
 
