@@ -14,7 +14,7 @@ from serzoo.zoo.cli import VERBS
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.run import config
-from serzoo.zoo.run.adaptation.options import known_options
+from serzoo.zoo.run.adapt import known_options
 from serzoo.zoo.testing import check_head
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -221,9 +221,7 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 
 def _adapt(arguments: argparse.Namespace) -> None:
-    from .run.adaptation.adapt import adapt
-    from .run.adaptation.options import option_types
-    from .run.adaptation.record import told
+    from .run.adapt import adapt, option_types, told
     from .run.config import corpora_of, settings
 
     texts = (

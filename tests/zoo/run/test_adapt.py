@@ -12,7 +12,8 @@ from close import assert_like
 from facts import says
 from serzoo.datamodules.fewshot import Support
 from serzoo.zoo.core.errors import ConfigError, DataError
-from serzoo.zoo.run.adaptation.adapt import adapt
+from serzoo.zoo.run import adapt as adaptation
+from serzoo.zoo.run.adapt import adapt
 from serzoo.zoo.run.config import load as compose
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.score import evaluate
@@ -201,17 +202,15 @@ def test_a_closed_head_cannot_be_asked_for_new_labels_without_a_shot(run) -> Non
 
 
 def test_the_number_of_steps_is_fixed(run, monkeypatch) -> None:
-    from serzoo.zoo.run.adaptation import adapt as module
-
     counts = []
-    real = module.fit
+    real = adaptation.fit
 
-    def counted(*args, **kwargs):
-        losses = real(*args, **kwargs)
+    def counted(*args):
+        losses = real(*args)
         counts.append(len(losses))
         return losses
 
-    monkeypatch.setattr(module, "fit", counted)
+    monkeypatch.setattr(adaptation, "fit", counted)
     for shots in (1, 6):
         run(shots=shots, name=str(shots), steps=7, batch_size=4, save=False)
     assert counts == [7, 7]
@@ -220,16 +219,14 @@ def test_the_number_of_steps_is_fixed(run, monkeypatch) -> None:
 def test_a_model_that_does_not_say_whom_it_heard_is_not_adapted_to_its_own_corpus(
     run, sources, monkeypatch
 ) -> None:
-    from serzoo.zoo.run.adaptation import adapt as module
-
-    real = module.SERModule.load_from_checkpoint
+    real = SERModule.load_from_checkpoint
 
     def silent(path):
         found = real(path)
         del found.metadata["speakers"]
         return found
 
-    monkeypatch.setattr(module.checkpoint, "load", silent)
+    monkeypatch.setattr(SERModule, "load_from_checkpoint", silent)
     with pytest.raises(DataError, match=says("csv", "train", "corpus")):
         run(shots=1)
 
