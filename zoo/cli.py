@@ -221,8 +221,9 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 
 def _adapt(arguments: argparse.Namespace) -> None:
-    from .run.adapt import adapt, option_types, told
+    from .run.adapt import adapt, told
     from .run.config import corpora_of, settings
+    from .run.tuning import option_types
 
     texts = (
         *("root", "protocol", "taxonomy", "label", "support", "supports", "out"),

@@ -8,29 +8,23 @@ query and is read once, at the end.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-import lightning as L
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
 
-from ...datamodules.dataset import SpeechDataset
-from ...datamodules.fewshot import FewShot, Support, check_shots, open_few_shot
+from ...datamodules.fewshot import FewShot, Support, open_few_shot
 from ..core import registry
-from ..core.errors import ConfigError, DataError, counted
+from ..core.errors import DataError, counted
 from ..core.files import check_place, write_json
 from ..core.notices import quiet
 from ..core.speakers import REFUSE, counted_speakers
 from ..core.taxonomy import Taxonomy
-from ..core.types import Frames
 from ..core.weights import published_parts
 from ..encoders.hf import Lora
 from ..statistics.confidence import open_numbers, seen_classes
@@ -38,166 +32,17 @@ from ..statistics.speakers import interval_text, measure
 from ..statistics.table import PredictionTable
 from . import board, checkpoint, config, devices, record
 from .build import open_data
-from .config import RunConfig
+from .config import DataConfig, RunConfig
 from .module import SERModule
 from .published import FILES
 from .save import save_pretrained
 from .score import score
 from .start import take
 from .trained import refuse_heard, refuse_seen
+from .tuning import Options, fit, new_head, obstacles, refuse
 
 RULE = "none: the weights after a fixed number of steps"
-TUNINGS = ("lora", "head", "full", "scratch")
-RATES = {"lora": 2e-4, "full": 2e-5}
-"""Peak rates of a published encoder, as in configs/optim; nothing was searched for."""
-
-RATE_OF_OTHERS = 3e-4
-"""Of an encoder that was trained from scratch: about a third of its own.
-
-Our choice, from EMO-DB to fold 3 of RAVDESS, one draw each of 4, 16 and 64 shots: at 1e-4 the
-larger supports gained less, at 1e-3 the smallest less, and the source was forgotten sooner.
-"""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a model is adapted.
-
-    Attributes:
-        shots: utterances of each class, 0 (as it is) to 64.
-        draw: seed of the support, and of all randomness of the adaptation.
-        tuning: ``lora`` (adapters in the encoder, and the head), ``head`` (alone), ``full``
-            (encoder and head), ``scratch`` (a new head on the encoder as it is); None = ``lora``
-            where it is possible, else ``head``.
-        steps: of the optimiser, whatever the number of shots.
-        batch_size: utterances in a step at most.
-        lr: peak rate of the encoder; None = by its kind (:data:`RATES`, :data:`RATE_OF_OTHERS`).
-        head_lr: of the head, and of a learned mix of layers.
-        weight_decay: of matrices.
-        warmup: share of the steps that rises; then half a cosine to zero.
-        clip: gradient norm; 0 = none.
-        scratch_head: configuration of the head that ``scratch`` trains.
-        lora_rank: of new adapters; a model that has adapters keeps its own.
-        lora_alpha: of new adapters.
-        forgetting: score the source's test part before and after.
-        save: keep the adapted model.
-    """
-
-    shots: int = 4
-    draw: int = 1
-    tuning: str | None = None
-    steps: int = 60
-    batch_size: int = 16
-    lr: float | None = None
-    head_lr: float = 1e-3
-    weight_decay: float = 1e-2
-    warmup: float = 0.1
-    clip: float = 1.0
-    scratch_head: str = "classification"
-    lora_rank: int = 8
-    lora_alpha: float = 16.0
-    forgetting: bool = True
-    save: bool = True
-
-    def __post_init__(self) -> None:
-        meant = {int: "give a whole number", float: "give a number", bool: "have true, false"}
-        for name, kind in option_types().items():
-            value, kind = getattr(self, name), float if kind == float | None else kind
-            fits = isinstance(value, (int, float) if kind is float else kind)
-            fits &= kind is bool or not isinstance(value, bool)
-            if kind in meant and not fits and not (name == "lr" and value is None):
-                raise ConfigError(f"{name} is '{value}'; {meant[kind]}")
-        check_shots(self.shots)
-        own = asdict(self)
-        low = {"draw": 0, "steps": 1, "batch_size": 1, "weight_decay": 0, "clip": 0}
-        wrong = [f"{k}={own[k]} is not {n} or more" for k, n in low.items() if not own[k] >= n]
-        rates = [k for k in ("lr", "head_lr") if own[k] is not None and not own[k] > 0]
-        wrong += [f"{k}={own[k]} is not above 0" for k in rates]
-        if not 0 <= self.warmup <= 1:
-            wrong.append(f"warmup={self.warmup} is not between 0 and 1")
-        if wrong:
-            raise ConfigError("; ".join(wrong))
-
-
-def known_options() -> list[str]:
-    """Names of all fields of :class:`Options`."""
-    return [f.name for f in fields(Options)]
-
-
-def option_types() -> dict[str, Any]:
-    """Name to annotation of all fields of :class:`Options`."""
-    return get_type_hints(Options)
-
-
-# ---- What can be tuned, and the model that is.
-
-
-def obstacles(node: Mapping[str, Any], trainable: bool = True) -> dict[str, str]:
-    """Each tuning to why an encoder cannot be tuned so; "" if it can.
-
-    Args:
-        node: the encoder's configuration.
-        trainable: whether anything in it can be trained, if it is no published one.
-    """
-    kind, tuned = node["type"], node.get("tuning")
-    lora = full = ""
-    if kind != "hf":
-        lora = (
-            f"it puts adapters into the blocks of a published transformer, and the encoder "
-            f"'{kind}' has none"
-        )
-    elif tuned in ("full", "last_k"):
-        lora = (
-            f"adapters stand on published weights, and this encoder was tuned (encoder.tuning="
-            f"{tuned}), so that they would not fit the published model"
-        )
-    if kind == "hf" and tuned == "lora":
-        full = "this encoder has adapters, which are tuned instead (tuning=lora)"
-    elif kind == "trained" or (kind != "hf" and not trainable):
-        full = f"the encoder '{kind}' is fixed and has nothing to train"
-    return {"lora": lora, "head": "", "full": full, "scratch": ""}
-
-
-def refuse(tuning: str, reasons: Mapping[str, str]) -> None:
-    """Refuse a tuning that is unknown or not possible.
-
-    Raises:
-        ConfigError: saying what is.
-    """
-    if tuning not in TUNINGS:
-        raise ConfigError(f"tuning is '{tuning}'; have {', '.join(TUNINGS)}")
-    if why := reasons[tuning]:
-        able = ", ".join(t for t, reason in reasons.items() if not reason)
-        raise ConfigError(f"tuning={tuning} is not possible: {why}; possible here: {able}")
-
-
-def new_head(name: str) -> dict[str, Any]:
-    """The complete configuration of a head by its name."""
-    node = config.read_group("head", name)
-    kind = node.pop("type")
-    return {"type": kind, **registry.complete("heads", kind, node)}
-
-
-def widened(trained: Taxonomy, wanted: Taxonomy) -> Taxonomy:
-    """The trained classes in their order, and behind them those of ``wanted`` that are not there.
-
-    A class is the same if it has the same name. It is ``trained`` itself if nothing is new.
-
-    Raises:
-        ConfigError: when a new class gathers a label that a trained one has.
-    """
-    new = tuple(m for m in wanted.members if m[0] not in trained.classes)
-    if not new:
-        return trained
-    owner = {label: c for c, labels in trained.members for label in labels}
-    for c, labels in new:
-        if taken := [label for label in labels if label in owner]:
-            raise ConfigError(
-                f"the new class '{c}' of taxonomy '{wanted.name}' gathers '{taken[0]}', which the "
-                f"model's class '{owner[taken[0]]}' gathers already; give the target's class that "
-                "name, or choose a taxonomy that does not divide it otherwise"
-            )
-    return Taxonomy(f"{trained.name} and {', '.join(c for c, _ in new)}", trained.members + new)
+BATCHES = ("batch_size", "batch_seconds", "max_seconds", "balance")
 
 
 @dataclass
@@ -268,8 +113,8 @@ class Plan:
         if cfg.encoder != self.source.encoder:
             meta = {**module.metadata, "config": cfg.to_dict()}
             made = checkpoint.rebuild(meta, self.path, kind=SERModule)
-            take(str(self.path), "encoder", module.encoder, made.encoder, self.source.encoder)
-            take(str(self.path), "head", module.head, made.head, self.source.head)
+            take(f"adapt {self.path}", "encoder", module.encoder, made.encoder, self.source.encoder)
+            take(f"adapt {self.path}", "head", module.head, made.head, self.source.head)
             module = made
         module.head.widen(self.wide)
         return module.eval()
@@ -312,8 +157,7 @@ def planned(
     cfg.seed, cfg.trainer.progress = wanted.draw, progress
     needs = module.head.needs
     if tuning == "scratch":
-        cfg.head = new_head(wanted.scratch_head)
-        cfg.head_name = wanted.scratch_head
+        cfg.head, cfg.head_name = new_head(wanted.scratch_head), wanted.scratch_head
         if source.called != wanted.scratch_head:  # one for each source: their encoders differ
             cfg.head_name += f" on the encoder of {source.called}"
         needs = registry.get("heads", cfg.head["type"]).needs
@@ -328,8 +172,7 @@ def planned(
         given=Support.read(support) if support else None,
         restrict=target.taxonomy is None,
         progress=progress,
-        **{k: getattr(d, k) for k in (*where, "batch_size", "batch_seconds", "max_seconds")},
-        balance=d.balance,
+        **{k: getattr(d, k) for k in (*where, *BATCHES)},
         text="text" in needs,
     )
     query = {"test": shot.data.speakers()["test"]}
@@ -340,143 +183,18 @@ def planned(
     refuse_seen(module.encoder, query, d.unknown_speakers)
     wide = shot.taxonomy if tuning == "scratch" else classes
     if tuning in ("lora", "head", "full"):
-        wide = widened(classes, shot.taxonomy)
+        wide = classes.widened(shot.taxonomy)
     elif tuning == "none" and not module.head.open_labels:
         module.head.columns(shot.taxonomy)  # refuses before anything is read
     # what was trained is trained on
-    frozen = source.encoder["type"] == "hf" and source.encoder["tuning"] == "frozen"
+    frozen = cfg.encoder["type"] == "hf" and cfg.encoder["tuning"] == "frozen"
     if frozen and tuning in ("lora", "full"):
         cfg.encoder |= {"tuning": tuning, "dtype": "float32"}
         if tuning == "lora":
             new = asdict(Lora(wanted.lora_rank, wanted.lora_alpha))
             cfg.encoder |= {f"lora_{k}": v for k, v in new.items()}
-    published = RATES.get(tuning) if cfg.encoder["type"] == "hf" else None
-    cfg.optim = replace(
-        cfg.optim,
-        lr=wanted.lr or published or RATE_OF_OTHERS,
-        mix_lr=wanted.head_lr,
-        **{k: getattr(wanted, k) for k in ("head_lr", "weight_decay", "warmup", "clip")},
-        schedule="cosine",
-        mixup=0.0,
-        ema=0.0,
-    )
+    cfg.optim = wanted.optim(cfg.optim, tuning, cfg.encoder["type"])
     return Plan(module, path, source, meta, cfg, wanted, tuning, shot, wide)
-
-
-# ---- A fixed number of steps on a support: nothing is selected, so nothing must be validated.
-
-
-class Adapting(SERModule):
-    """A module while it is adapted.
-
-    The encoder stays in evaluation mode: its running statistics are those of the source, since
-    those of a few utterances tell little, and nothing is dropped or augmented in it (our choice).
-
-    Attributes:
-        heard: whether batches hold the encoder's frames already.
-        losses: of each step.
-    """
-
-    def __init__(self, *parts: Any, heard: bool, **options: Any) -> None:
-        super().__init__(*parts, **options)
-        self.heard = heard
-        self.losses: list[float] = []
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        self.head.train()
-        self.encoder.eval()
-
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        torch.manual_seed(self.seed)
-
-    def _frames(self, hidden: Tensor, mask: Tensor) -> Frames:
-        return Frames(hidden[:, 0], mask) if self.heard else super()._frames(hidden, mask)
-
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
-    ) -> None:
-        # the norm's last digit depends on the order, which the optimiser's groups change
-        if gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
-
-    def on_train_batch_end(self, outputs: Any, *rest: Any) -> None:
-        super().on_train_batch_end(outputs, *rest)
-        self.losses.append(float(outputs["loss"]))
-
-
-class _Heard:
-    """Frames in memory, in the place of a feature store: each utterance is heard once, alone."""
-
-    def __init__(self, module: SERModule, support: SpeechDataset, device: torch.device) -> None:
-        self.frames: dict[str, Tensor] = {}
-        for row, utterance in enumerate(support.utterances):
-            with torch.no_grad():
-                found = module.frames(support[[row]].to(device))
-            self.frames[utterance.id] = found.x[0][found.mask[0]][None].cpu()
-
-    def row(self, utterance: Any) -> str:
-        return str(utterance.id)
-
-    def read(self, row: str) -> Tensor:
-        return self.frames[row]
-
-
-def batches(n: int, size: int, steps: int, seed: int) -> list[list[int]]:
-    """Rows of each step: all ``n`` in a new order, again and again, in batches of equal size."""
-    order = torch.Generator().manual_seed(seed)
-    size = -(-n // -(-n // size))  # no small rest
-    found: list[list[int]] = []
-    while len(found) < steps:
-        parts = torch.split(torch.randperm(n, generator=order), size)
-        found += [sorted(part.tolist()) for part in parts]
-    return found[:steps]
-
-
-def fit(plan: Plan, module: SERModule, device: torch.device) -> list[float]:
-    """Move the head, and the encoder if the tuning says so, by a number of steps.
-
-    Args:
-        plan: what is tuned, on what, and how fast.
-        module: on the device, in evaluation mode, as it is thereafter.
-        device: of the steps.
-
-    Returns:
-        The loss of each step.
-    """
-    heard = plan.tuning not in ("lora", "full")
-    columns = torch.tensor(plan.wide.positions_of(plan.shot.taxonomy))
-    given = plan.shot.data.datasets["train"]
-    support = copy.copy(given)  # over the head's classes instead of the target's
-    support.n_classes, support.classes = len(plan.wide), columns[given.classes]
-    support.weights = torch.zeros(len(plan.wide)).index_copy(0, columns, given.weights)
-    if heard:
-        module.encoder.requires_grad_(False)
-        kept: Any = _Heard(module, given, device)
-        support.use(kept)
-    w, o = plan.wanted, plan.cfg.optim
-    rows: Any = batches(len(support), w.batch_size, w.steps, w.draw)
-    # batch_size=None hands lists of rows through; an iterator draws from the generator, not from
-    # what the head draws from
-    loader = DataLoader(support, sampler=rows, batch_size=None, generator=torch.Generator())
-    how = {key: getattr(o, key) for key in checkpoint.OPTIONS}
-    learner = Adapting(module.encoder, module.head, **how, seed=w.draw, heard=heard)
-    trainer = L.Trainer(
-        accelerator=device.type,
-        devices=1,
-        plugins=devices.plugins(),
-        max_epochs=1,  # of all steps
-        gradient_clip_val=o.clip or None,
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(learner, loader)
-    module.to(device).eval()  # Lightning leaves it on the CPU
-    return learner.losses
 
 
 # ---- What the model scores on its own corpus, before and after.
@@ -523,14 +241,9 @@ class Forgetting:
 
 def compared(before: PredictionTable, after: PredictionTable) -> dict[str, Any]:
     """Metrics on the source's test part before and after."""
-    one, two = before.metrics(), after.metrics()
-    keys = ("uar", "wa", "f1")
-    return {
-        "before": {k: one[k] for k in keys},
-        "after": {k: two[k] for k in keys},
-        "change": {k: two[k] - one[k] for k in keys},
-        "utterances": len(after),
-    }
+    one, two = ({k: t.metrics()[k] for k in ("uar", "wa", "f1")} for t in (before, after))
+    change = {k: two[k] - one[k] for k in one}
+    return {"before": one, "after": two, "change": change, "utterances": len(after)}
 
 
 # ---- The whole of it, and its record.
@@ -589,7 +302,7 @@ def adapt(
     began = time.perf_counter()
     named = [data] if isinstance(data, str) else list(data)
     manifest = named[0] if len(named) == 1 and named[0].endswith(".jsonl") else None
-    place = config.DataConfig(root, manifest, label, options or {})
+    place = DataConfig(root, manifest, label, options or {})
     place.unknown_speakers = unknown_speakers
     target = RunConfig("", [] if manifest else named, protocol, fold, taxonomy, data=place)
     plan = planned(path, Options(**how), target, support, progress)
@@ -637,19 +350,24 @@ def _run(
     if module.encoder.storable and plan.cfg.data.features != "live":
         data.store_features(module.encoder, device=device, progress=progress)
     times.append(time.perf_counter())
-    losses = fit(plan, module, device) if plan.steps else []
+    losses: list[float] = []
+    if plan.steps:
+        columns = plan.wide.positions_of(plan.shot.taxonomy)
+        tuned, support = plan.tuning in ("lora", "full"), data.datasets["train"]
+        losses = fit(module, support, columns, plan.wanted, plan.cfg.optim, encoder=tuned)
     times.append(time.perf_counter())
     table = score(module, data.test_dataloader(), plan.shot.taxonomy, progress=progress)
     times.append(time.perf_counter())
     after = before
     if own and plan.tuning in ("lora", "head", "full"):  # a new head leaves the model as it was
         after = own.score(module)
-    module.metadata = _metadata(plan, module)
+    entry = _entry(plan, module, table)
+    module.metadata = _metadata(plan, entry, module)
     module.temperature = None  # the source's is not this model's, and nothing here validates
     now = checkpoint.copied(module)
     new = [v for k, v in now.items() if k not in had or not torch.equal(v, had[k])]
     steps = zip(("encode", "fit", "evaluate"), times, times[1:], strict=False)
-    entry = _entry(plan, module, table) | {
+    entry |= {
         "device": str(device),
         "loss": {"first": losses[0], "last": losses[-1]} if losses else None,
         "forgetting": compared(before, after) if before is not None and after is not None else None,
@@ -660,53 +378,24 @@ def _run(
     return module, entry, table, losses
 
 
-def _source(plan: Plan) -> dict[str, Any]:
-    return {
-        "path": str(plan.path),
-        "fingerprint": plan.meta.get("fingerprint"),
-        "taxonomy": plan.meta["taxonomy"],
-        "head": plan.source.called,
-        "encoder": plan.source.encoder,
-        **{k: plan.meta["config"][k] for k in ("corpus", "protocol", "fold", "seed")},
-    }
-
-
-def _data(plan: Plan) -> dict[str, Any]:
-    return {
-        "manifest": plan.shot.support.manifest,
-        "split": plan.shot.split,
-        "taxonomy": plan.shot.taxonomy.fingerprint,
-    }
-
-
-def _metadata(plan: Plan, module: SERModule) -> dict[str, Any]:
+def _metadata(plan: Plan, entry: Mapping[str, Any], module: SERModule) -> dict[str, Any]:
     """What the adapted model says of itself: how it is built again, and whom it has heard."""
-    support, heard, own = (
-        plan.shot.support,
-        plan.meta.get("speakers") or {},
-        plan.shot.data.speakers(),
-    )
+    heard, own = plan.meta.get("speakers") or {}, entry["speakers"]
     first = plan.meta.get("widened_from") or plan.meta["taxonomy"]  # what the head was made for
-    widened_from = None if plan.wide == Taxonomy.from_dict(first) else dict(first)
+    new = plan.tuning == "scratch" or plan.wide == Taxonomy.from_dict(first)
+    how = {k: entry[k] for k in ("shots", "draw", "tuning", "steps")}
     return {
         **checkpoint.how_built(plan.cfg, plan.wide),
         "fingerprint": plan.fingerprint,
-        "widened_from": None if plan.tuning == "scratch" else widened_from,
-        "data": _data(plan),
+        "widened_from": None if new else dict(first),
+        "data": entry["data"],
         "speakers": {
             "train": sorted({*heard.get("train", ()), *own["train"]}),
             "valid": sorted(heard.get("valid", ())),
             "test": own["test"],
         },
         "published": published_parts(module),
-        "adapted": {
-            "from": _source(plan),
-            "shots": support.shots,
-            "draw": plan.wanted.draw,
-            "tuning": plan.tuning,
-            "steps": plan.steps,
-            "support": support.sha,
-        },
+        "adapted": {"from": entry["source"], **how, "support": plan.shot.support.sha},
     }
 
 
@@ -730,7 +419,14 @@ def _entry(plan: Plan, module: SERModule, table: PredictionTable) -> dict[str, A
         "tuning": plan.tuning,
         "steps": plan.steps,
         "condition": f"from {corpora}, {support.shots} shots{tuned}",  # what stands in one table
-        "source": _source(plan),
+        "source": {
+            "path": str(plan.path),
+            "fingerprint": plan.meta.get("fingerprint"),
+            "taxonomy": plan.meta["taxonomy"],
+            "head": plan.source.called,
+            "encoder": plan.source.encoder,
+            **{k: plan.meta["config"][k] for k in ("corpus", "protocol", "fold", "seed")},
+        },
         "support": {
             "sha": support.sha,
             "counts": {c: len(ids) for c, ids in support.ids.items()},
@@ -741,7 +437,11 @@ def _entry(plan: Plan, module: SERModule, table: PredictionTable) -> dict[str, A
         "config": plan.cfg.to_dict(),
         "classes": asked.classes,
         "new_classes": [c for c in asked.classes if c not in trained.classes],
-        "data": _data(plan),
+        "data": {
+            "manifest": support.manifest,
+            "split": shot.split,
+            "taxonomy": asked.fingerprint,
+        },
         "speakers": data.speakers(),
         "counts": data.counts(),
         "notes": data.speech.notes,

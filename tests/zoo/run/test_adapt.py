@@ -18,6 +18,7 @@ from serzoo.zoo.run.config import load as compose
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import run_folder, train
+from serzoo.zoo.run.tuning import batches
 from serzoo.zoo.statistics.table import PredictionTable
 
 HEADS = {
@@ -201,12 +202,20 @@ def test_a_closed_head_cannot_be_asked_for_new_labels_without_a_shot(run) -> Non
     assert run("selm", shots=0, taxonomy="shared5")["open_labels"]["unseen"] is not None
 
 
+def test_batches_are_of_equal_size_and_each_round_hears_everybody() -> None:
+    found = batches(9, 4, 5, seed=1)
+    assert [len(rows) for rows in found] == [3, 3, 3, 3, 3]
+    assert sorted(sum(found[:3], [])) == list(range(9))
+    assert found == batches(9, 4, 6, seed=1)[:5]
+    assert found != batches(9, 4, 5, seed=2)
+
+
 def test_the_number_of_steps_is_fixed(run, monkeypatch) -> None:
     counts = []
     real = adaptation.fit
 
-    def counted(*args):
-        losses = real(*args)
+    def counted(*args, **kwargs):
+        losses = real(*args, **kwargs)
         counts.append(len(losses))
         return losses
 
