@@ -205,7 +205,7 @@ def test_a_closed_head_cannot_be_asked_for_new_labels_without_a_shot(run) -> Non
 def test_batches_are_of_equal_size_and_each_round_hears_everybody() -> None:
     found = batches(9, 4, 5, seed=1)
     assert [len(rows) for rows in found] == [3, 3, 3, 3, 3]
-    assert sorted(sum(found[:3], [])) == list(range(9))
+    assert sorted(row for rows in found[:3] for row in rows) == list(range(9))
     assert found == batches(9, 4, 6, seed=1)[:5]
     assert found != batches(9, 4, 5, seed=2)
 
