@@ -446,7 +446,7 @@ def _entry(plan: Plan, module: SERModule, table: PredictionTable) -> dict[str, A
         "counts": data.counts(),
         "notes": data.speech.notes,
         "split_notes": shot.notes,
-        "audit": data.audit.to_dict(),
+        "audit": data.audit.to_dict() if data.audit else None,
         "selection": {"rule": RULE, "val/uar": None, "epoch": None},
         "parameters": record.count_parameters(module),
         "encoder": module.encoder.describe(),
