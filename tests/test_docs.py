@@ -17,7 +17,7 @@ from serzoo.zoo.core import own, registry
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.run import config
-from serzoo.zoo.run.adaptation.options import known_options
+from serzoo.zoo.run.tuning import option_types
 from serzoo.zoo.testing import check_encoder, check_head
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -179,7 +179,7 @@ def test_every_option_of_a_verb_stands_in_the_reference(verb: str) -> None:
 
 def test_every_option_of_an_adaptation_stands_in_the_reference() -> None:
     text = page("reference/cli.md").split("## Adapt a model")[1].split("\n## ")[0]
-    assert [name for name in known_options() if f"`{name}`" not in text] == []
+    assert [name for name in option_types() if f"`{name}`" not in text] == []
 
 
 def test_every_condition_stands_in_the_reference() -> None:

@@ -326,17 +326,16 @@ def adapt(checkpoint: Run, /, *settings: Settings) -> None:
             protocol=NAME, fold=0, taxonomy=NAME, root=FOLDER, out=FOLDER
             and others.
     """
-    from .run import config
-    from .run.adaptation import adapt, options, record
+    from .run import adapt, config, tuning
     from .run.record import Record
 
-    types = config.types_of(adapt.adapt) | options.option_types()
+    types = config.types_of(adapt.adapt) | tuning.option_types()
     given = config.settings(settings, types, config.corpora_of(settings, "data"))
     if not given.get("data"):
         raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
     given["data"] = _corpora(given["data"])
     entry = adapt.adapt(checkpoint, **given, progress=sys.stderr.isatty())
-    print("\n".join(record.told(Record.from_json(entry), entry["folder"])))
+    print("\n".join(adapt.told(Record.from_json(entry), entry["folder"])))
 
 
 @app.command

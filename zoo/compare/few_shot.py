@@ -52,7 +52,7 @@ class FewShotSuite:
         shots: of each class; 0 = as it is, once for each head.
         draw: seeds of the supports.
         tuning: what is tuned.
-        options: further fields of :class:`.adaptation.options.Options`.
+        options: further fields of :class:`.tuning.Options`.
         baseline: the head that differences are taken to.
     """
 
@@ -78,7 +78,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
     Raises:
         ConfigError: naming what is wrong.
     """
-    from ..run.adaptation.options import Options, known_options, option_types
+    from ..run.tuning import Options, option_types
 
     raw = dict(config.read_suite(name))
     source = {"overrides": [], **_mapping(name, raw, "source")}
@@ -109,7 +109,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
         "": (raw, KEYS),
         "source.": (source, SOURCE),
         "target.": (parts["target"], TARGET),
-        "options.": (parts["options"], [k for k in known_options() if k not in own]),
+        "options.": (parts["options"], [k for k in option_types() if k not in own]),
     }
     for prefix, (found, known) in wanted.items():
         for key in found:
@@ -152,7 +152,8 @@ def _list(name: str, raw: dict[str, Any], key: str) -> list[Any]:
 
 def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
     """Runs of the sources, and cells of the adaptations; those of one support follow each other."""
-    from ..run.adaptation.model import obstacles, refuse
+    from ..run.adapt import adapt_cell
+    from ..run.tuning import obstacles, refuse
     from .pool import Job
 
     folder = Path(out) / suite.name
@@ -166,8 +167,6 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
             refuse(tuning, obstacles(cfg.encoder))
         name = f"{Path(s['recipe']).stem}-{head}-{cfg.fingerprint[:6]}"
         sources.append(Job(name, cfg.to_dict(), folder / "sources" / name))
-    from ..run.adaptation.adapt import adapt_cell
-
     cells = []
     for shots in suite.shots:
         for draw, tuning in product(suite.draw, suite.tuning):
@@ -231,8 +230,7 @@ class FewShot(Plan):
 
     def open(self) -> None:
         """Columns of TensorBoard that fit all heads and tunings."""
-        from ..run.adaptation.model import new_head
-        from ..run.adaptation.options import Options
+        from ..run.tuning import Options, new_head
 
         rows = {}
         for job in self.cells:

@@ -220,6 +220,27 @@ class Taxonomy:
             )
         return [mine[c] for c in other.classes]
 
+    def widened(self, wanted: Taxonomy) -> Taxonomy:
+        """These classes in their order, and behind them those of ``wanted`` that are not here.
+
+        A class is the same if it has the same name. It is this taxonomy if nothing is new.
+
+        Raises:
+            ConfigError: when a new class gathers a label that a class has already.
+        """
+        new = tuple(m for m in wanted.members if m[0] not in self.classes)
+        if not new:
+            return self
+        owner = {label: c for c, labels in self.members for label in labels}
+        for c, labels in new:
+            if taken := [label for label in labels if label in owner]:
+                raise ConfigError(
+                    f"the new class '{c}' of taxonomy '{wanted.name}' gathers '{taken[0]}', which "
+                    f"the model's class '{owner[taken[0]]}' gathers already; give the target's "
+                    "class that name, or choose a taxonomy that does not divide it otherwise"
+                )
+        return Taxonomy(f"{self.name} and {', '.join(c for c, _ in new)}", self.members + new)
+
     def coverage(self, labels: Iterable[str]) -> Coverage:
         """Count the labels that are kept, per class, and the labels that are dropped, per label."""
         kept = dict.fromkeys(self.classes, 0)

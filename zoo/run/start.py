@@ -51,7 +51,7 @@ def start_from(
     if "encoder" in parts:
         mine = published_parts(module)
         check_published({"encoder": parts["encoder"]}, mine, f"the run in {folder} (init)")
-    _take(folder, "encoder", source.encoder, module.encoder, meta["config"]["encoder"])
+    take(f"init={folder}", "encoder", source.encoder, module.encoder, meta["config"]["encoder"])
     if head:
         here, there = module.head.taxonomy.fingerprint, source.head.taxonomy.fingerprint
         if here != there:
@@ -60,7 +60,7 @@ def start_from(
                 f"{', '.join(source.head.taxonomy.classes)}, this one "
                 f"{', '.join(module.head.taxonomy.classes)}; leave init_head out for a new head"
             )
-        _take(folder, "head", source.head, module.head, meta["config"]["head"])
+        take(f"init={folder}", "head", source.head, module.head, meta["config"]["head"])
     return {
         "run": meta.get("fingerprint"),
         "folder": Path(folder).name,
@@ -75,7 +75,7 @@ def start_from(
     }
 
 
-def _take(folder: str, part: str, source: Any, own: Any, options: dict[str, Any]) -> None:
+def take(what: str, part: str, source: Any, own: Any, options: dict[str, Any]) -> None:
     """Copy what the source trained into the same part of another model."""
     trained = strip_frozen(source.state_dict(), _frozen(source))
     here = strip_frozen(own.state_dict(), _frozen(own))
@@ -89,7 +89,7 @@ def _take(folder: str, part: str, source: Any, own: Any, options: dict[str, Any]
         text = ", ".join(f"{k}={v}" for k, v in options.items())
         name = (problems or fresh)[0]
         raise ConfigError(
-            f"init={folder}: its {part} does not fit this run's ({len(problems) + len(fresh)} "
+            f"{what}: its {part} does not fit this run's ({len(problems) + len(fresh)} "
             f"weights differ; first: {name}); it was trained with {text}: set the same {part}"
         )
     own.load_state_dict({k: v.clone() for k, v in trained.items()}, strict=False)

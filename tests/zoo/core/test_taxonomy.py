@@ -302,3 +302,13 @@ def test_malformed_taxonomies_are_refused():
         Taxonomy("t", (("a", ("x",)), ("a", ("y",))))
     with pytest.raises(ConfigError, match=says("'t'", "'x'", "'a' and 'b'")):
         Taxonomy("t", (("a", ("x",)), ("b", ("x",))))
+
+
+def test_new_classes_stand_behind_the_old_ones() -> None:
+    trained = Taxonomy.of(["happy", "sad"], "two")
+    wide = trained.widened(Taxonomy.of(["angry", "sad"], "other"))
+    assert wide.classes == ["happy", "sad", "angry"]
+    assert trained.widened(Taxonomy.of(["sad", "happy"], "turned")) is trained
+    divided = Taxonomy("divided", (("low", ("sad", "bored")), ("angry", ("angry",))))
+    with pytest.raises(ConfigError, match=says("'low'", "'sad'", "'divided'")):
+        trained.widened(divided)

@@ -10,7 +10,7 @@ from scipy.special import softmax
 from serzoo.zoo import load
 from serzoo.zoo.core.errors import DataError
 from serzoo.zoo.core.types import Batch, Targets
-from serzoo.zoo.run.adaptation.adapt import adapt
+from serzoo.zoo.run.adapt import adapt
 from serzoo.zoo.run.config import load as compose
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import train

@@ -20,7 +20,7 @@ from facts import says
 from scipy.spatial.distance import pdist
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.run import board, config
-from serzoo.zoo.run.adaptation.adapt import adapt
+from serzoo.zoo.run.adapt import adapt
 from serzoo.zoo.run.board import folder_of, serve
 from serzoo.zoo.run.train import train
 from serzoo.zoo.statistics.table import PredictionTable

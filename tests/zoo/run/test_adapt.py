@@ -12,11 +12,13 @@ from close import assert_like
 from facts import says
 from serzoo.datamodules.fewshot import Support
 from serzoo.zoo.core.errors import ConfigError, DataError
-from serzoo.zoo.run.adaptation.adapt import adapt
+from serzoo.zoo.run import adapt as adaptation
+from serzoo.zoo.run.adapt import adapt
 from serzoo.zoo.run.config import load as compose
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import run_folder, train
+from serzoo.zoo.run.tuning import batches
 from serzoo.zoo.statistics.table import PredictionTable
 
 HEADS = {
@@ -200,18 +202,24 @@ def test_a_closed_head_cannot_be_asked_for_new_labels_without_a_shot(run) -> Non
     assert run("selm", shots=0, taxonomy="shared5")["open_labels"]["unseen"] is not None
 
 
-def test_the_number_of_steps_is_fixed(run, monkeypatch) -> None:
-    from serzoo.zoo.run.adaptation import adapt as module
+def test_batches_are_of_equal_size_and_each_round_hears_everybody() -> None:
+    found = batches(9, 4, 5, seed=1)
+    assert [len(rows) for rows in found] == [3, 3, 3, 3, 3]
+    assert sorted(row for rows in found[:3] for row in rows) == list(range(9))
+    assert found == batches(9, 4, 6, seed=1)[:5]
+    assert found != batches(9, 4, 5, seed=2)
 
+
+def test_the_number_of_steps_is_fixed(run, monkeypatch) -> None:
     counts = []
-    real = module.fit
+    real = adaptation.fit
 
     def counted(*args, **kwargs):
         losses = real(*args, **kwargs)
         counts.append(len(losses))
         return losses
 
-    monkeypatch.setattr(module, "fit", counted)
+    monkeypatch.setattr(adaptation, "fit", counted)
     for shots in (1, 6):
         run(shots=shots, name=str(shots), steps=7, batch_size=4, save=False)
     assert counts == [7, 7]
@@ -220,16 +228,14 @@ def test_the_number_of_steps_is_fixed(run, monkeypatch) -> None:
 def test_a_model_that_does_not_say_whom_it_heard_is_not_adapted_to_its_own_corpus(
     run, sources, monkeypatch
 ) -> None:
-    from serzoo.zoo.run.adaptation import adapt as module
-
-    real = module.SERModule.load_from_checkpoint
+    real = SERModule.load_from_checkpoint
 
     def silent(path):
         found = real(path)
         del found.metadata["speakers"]
         return found
 
-    monkeypatch.setattr(module.SERModule, "load_from_checkpoint", silent)
+    monkeypatch.setattr(SERModule, "load_from_checkpoint", silent)
     with pytest.raises(DataError, match=says("csv", "train", "corpus")):
         run(shots=1)
 

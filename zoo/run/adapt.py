@@ -1,0 +1,489 @@
+"""`serzoo adapt`: a trained model to other speech, by a few utterances of each class.
+
+It is a run that starts from another. Its training part is a support, drawn by a seed from the
+target's training speakers and the same for every head (``datamodules/fewshot.py``). It takes a
+fixed number of steps, and validates nobody. Its test part is the protocol's, which is called the
+query and is read once, at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...datamodules.fewshot import FewShot, Support, open_few_shot
+from ..core import registry
+from ..core.errors import DataError, counted
+from ..core.files import check_place
+from ..core.notices import quiet
+from ..core.speakers import REFUSE, counted_speakers
+from ..core.taxonomy import Taxonomy
+from ..core.weights import published_parts
+from ..encoders.hf import Lora
+from ..statistics.confidence import open_numbers, seen_classes
+from ..statistics.speakers import interval_text, measure
+from ..statistics.table import PredictionTable
+from . import board, checkpoint, config, devices, record
+from .build import open_data
+from .config import DataConfig, RunConfig
+from .module import SERModule
+from .published import FILES
+from .record import Record
+from .save import save_pretrained
+from .score import score
+from .start import take
+from .trained import refuse_heard, refuse_seen
+from .tuning import Options, fit, new_head, obstacles, refuse
+
+RULE = "none: the weights after a fixed number of steps"
+BATCHES = ("batch_size", "batch_seconds", "max_seconds", "balance")
+
+
+@dataclass
+class Plan:
+    """An adaptation that has been checked and not yet been run.
+
+    Attributes:
+        module: the model; before the run as it was trained.
+        path: where it was found.
+        source: the run that trained it.
+        meta: what it said of itself before the run.
+        cfg: the run that it becomes.
+        wanted: the options.
+        tuning: what is tuned; ``none`` without shots.
+        shot: support and query.
+        wide: classes of the adapted head, the target's among them.
+    """
+
+    module: SERModule
+    path: str | Path
+    source: RunConfig
+    meta: Mapping[str, Any]
+    cfg: RunConfig
+    wanted: Options
+    tuning: str
+    shot: FewShot
+    wide: Taxonomy
+
+    @property
+    def classes(self) -> Taxonomy:
+        """What it was trained on."""
+        return Taxonomy.from_dict(self.meta["taxonomy"])
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser."""
+        return 0 if self.tuning == "none" else self.wanted.steps
+
+    @property
+    def fingerprint(self) -> str:
+        """10 hexadecimal digits of everything that decides the numbers."""
+        how = {k: v for k, v in asdict(self.wanted).items() if k not in ("forgetting", "save")}
+        identity = {
+            "source": self.meta.get("fingerprint"),
+            "config": self.cfg.identity,
+            "support": self.shot.support.sha,
+            "tuning": self.tuning,
+            "how": how,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def folder(self) -> Path:
+        """Where an adaptation is kept, unless told otherwise."""
+        trained = "+".join(self.source.corpus) or "model"
+        parts = (trained, self.source.called, f"k{self.wanted.shots}", f"d{self.wanted.draw}")
+        name = "-".join([*parts, self.tuning, self.fingerprint])
+        return Path(self.cfg.trainer.out) / "adapted" / self.cfg.recipe / name
+
+    def build(self) -> SERModule:
+        """The model that is adapted: its encoder under the tuning, its head over ``wide``."""
+        module, cfg = self.module, self.cfg
+        if self.tuning == "scratch":
+            options = {k: v for k, v in cfg.head.items() if k != "type"}
+            torch.manual_seed(self.wanted.draw)
+            head = registry.get("heads", cfg.head["type"])(module.encoder.dim, self.wide, **options)
+            return SERModule(module.encoder, head, metadata=module.metadata).eval()
+        if cfg.encoder != self.source.encoder:
+            meta = {**module.metadata, "config": cfg.to_dict()}
+            made = checkpoint.rebuild(meta, self.path, kind=SERModule)
+            take(f"adapt {self.path}", "encoder", module.encoder, made.encoder, self.source.encoder)
+            take(f"adapt {self.path}", "head", module.head, made.head, self.source.head)
+            module = made
+        module.head.widen(self.wide)
+        return module.eval()
+
+
+def planned(
+    path: str | Path,
+    wanted: Options,
+    target: RunConfig,
+    support: str | Path | None = None,
+    progress: bool = False,
+) -> Plan:
+    """Load the model, draw the support, open the query, and refuse what cannot be done.
+
+    Args:
+        path: of the model.
+        wanted: how it is adapted.
+        target: its corpus, protocol, fold, taxonomy, and of ``data`` what says where it lies.
+        support: a file with a support to use instead of drawing one.
+        progress: show bars.
+    """
+    module = SERModule.load_from_checkpoint(path)
+    meta = dict(module.metadata)
+    source, classes = RunConfig.from_dict(meta["config"]), Taxonomy.from_dict(meta["taxonomy"])
+    tuning = "none"
+    if wanted.shots:
+        able = obstacles(source.encoder, any(p.requires_grad for p in module.encoder.parameters()))
+        tuning = wanted.tuning or ("head" if able["lora"] else "lora")
+        refuse(tuning, able)
+    where = ("root", "manifest", "options", "label", "unknown_speakers")
+    cfg = replace(
+        RunConfig.from_dict(source.to_dict()),
+        **{k: getattr(target, k) for k in ("corpus", "protocol", "fold")},
+        recipe="+".join(target.corpus) or Path(str(target.data.manifest)).stem,
+        # without one, the model's own, which need have no name
+        taxonomy=target.taxonomy or "auto",
+        data=replace(source.data, **{k: getattr(target.data, k) for k in where}),
+    )
+    cfg = config.resolve(cfg)
+    cfg.seed, cfg.trainer.progress = wanted.draw, progress
+    needs = module.head.needs
+    if tuning == "scratch":
+        cfg.head, cfg.head_name = new_head(wanted.scratch_head), wanted.scratch_head
+        if source.called != wanted.scratch_head:  # one for each source: their encoders differ
+            cfg.head_name += f" on the encoder of {source.called}"
+        needs = registry.get("heads", cfg.head["type"]).needs
+    d = cfg.data
+    shot = open_few_shot(
+        cfg.corpus,
+        protocol=str(cfg.protocol),
+        fold=cfg.fold,
+        taxonomy=config.build_taxonomy(cfg) or classes,
+        shots=wanted.shots,
+        draw=wanted.draw,
+        given=Support.read(support) if support else None,
+        restrict=target.taxonomy is None,
+        progress=progress,
+        **{k: getattr(d, k) for k in (*where, *BATCHES)},
+        text="text" in needs,
+    )
+    query = {"test": shot.data.speakers()["test"]}
+    heard, again = meta.get("speakers"), sorted({*source.corpus} & {*cfg.corpus})
+    if heard or again:
+        other = f", or adapt it to another corpus than {', '.join(again)}" if again else ""
+        refuse_heard(f"the model in {path}", heard or None, query, d.unknown_speakers, other)
+    refuse_seen(module.encoder, query, d.unknown_speakers)
+    wide = shot.taxonomy if tuning == "scratch" else classes
+    if tuning in ("lora", "head", "full"):
+        wide = classes.widened(shot.taxonomy)
+    elif tuning == "none" and not module.head.open_labels:
+        module.head.columns(shot.taxonomy)  # refuses before anything is read
+    # what was trained is trained on
+    frozen = cfg.encoder["type"] == "hf" and cfg.encoder["tuning"] == "frozen"
+    if frozen and tuning in ("lora", "full"):
+        cfg.encoder |= {"tuning": tuning, "dtype": "float32"}
+        if tuning == "lora":
+            new = asdict(Lora(wanted.lora_rank, wanted.lora_alpha))
+            cfg.encoder |= {f"lora_{k}": v for k, v in new.items()}
+    cfg.optim = wanted.optim(cfg.optim, tuning, cfg.encoder["type"])
+    return Plan(module, path, source, meta, cfg, wanted, tuning, shot, wide)
+
+
+# ---- What the model scores on its own corpus, before and after.
+
+
+class Forgetting:
+    """Scores on the source's own test part, over the source's classes.
+
+    Raises:
+        DataError: when it cannot be opened.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.taxonomy, self.cfg, self.path = plan.classes, plan.source, Path(plan.path)
+        self.cfg.trainer.progress = False
+        try:
+            self.data = open_data(self.cfg, self.taxonomy, text="text" in plan.module.head.needs)
+        except DataError as error:
+            raise DataError(
+                f"forgetting is measured on the source's test part, which cannot be opened: "
+                f"{error}; or set forgetting=false"
+            ) from error
+
+    def before(self, module: SERModule) -> PredictionTable:
+        """As its run recorded them, or computed."""
+        identity = {
+            "manifest": self.data.speech.sha,
+            "split": self.data.split.fingerprint(),
+            "taxonomy": self.taxonomy.fingerprint,
+        }
+        told = record.read_record(self.path) if self.path.is_dir() else None
+        if told is not None and told.kind != "adaptation" and told.data == identity:
+            return PredictionTable.read_jsonl(self.path / "predictions.jsonl")
+        return self.score(module.eval())
+
+    def score(self, module: SERModule) -> PredictionTable:
+        """Of a model, on its device."""
+        if module.encoder.storable and self.cfg.data.features != "live":
+            self.data.store_features(module.encoder, device=module.device)
+        else:
+            self.data.use_store(None)
+        return score(module, self.data.test_dataloader(), self.taxonomy)
+
+
+def compared(before: PredictionTable, after: PredictionTable) -> dict[str, Any]:
+    """Metrics on the source's test part before and after."""
+    one, two = ({k: t.metrics()[k] for k in ("uar", "wa", "f1")} for t in (before, after))
+    change = {k: two[k] - one[k] for k in one}
+    return {"before": one, "after": two, "change": change, "utterances": len(after)}
+
+
+# ---- The whole of it, and its record.
+
+
+def adapt(
+    path: str | Path,
+    *,
+    data: str | Sequence[str],
+    root: str | None = None,
+    protocol: str | None = None,
+    fold: int = 0,
+    taxonomy: str | None = None,
+    label: str = "label",
+    options: dict[str, Any] | None = None,
+    unknown_speakers: str = REFUSE,
+    support: str | Path | None = None,
+    supports: str | Path | None = None,
+    out: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    **how: Any,
+) -> dict[str, Any]:
+    """Adapt a trained model to a target, score the query, write a record.
+
+    A finished adaptation is not repeated.
+
+    Args:
+        path: checkpoint, run, saved folder, or hub id.
+        data: the target: names of corpora, or a prepared manifest (``.jsonl``).
+        root: its folder.
+        protocol: of the target; its corpus' own by default.
+        fold: of the protocol.
+        taxonomy: name of the target's; by default the model's, without the classes that the
+            target does not have. Classes that the model never had are added to its head.
+        label: the column that it is of.
+        options: keywords of the target's reader.
+        unknown_speakers: ``refuse`` a protocol over utterances without a speaker, or ``accept`` it
+            and say so beside every number.
+        support: a file with a support to use instead of drawing one.
+        supports: folder into which drawn supports are written; ``supports`` beside ``out``.
+        out: folder of the result; under ``runs/adapted`` by default.
+        facts: more entries of the record.
+        progress: show bars.
+        how: fields of :class:`Options`.
+
+    Returns:
+        The record, and its ``folder``.
+
+    Raises:
+        ConfigError: for options that cannot be met by this model.
+        DataError: when query speakers were heard by the model, and for anything wrong with the
+            data.
+    """
+    quiet()
+    began = time.perf_counter()
+    named = [data] if isinstance(data, str) else list(data)
+    manifest = named[0] if len(named) == 1 and named[0].endswith(".jsonl") else None
+    place = DataConfig(root, manifest, label, options or {})
+    place.unknown_speakers = unknown_speakers
+    target = RunConfig("", [] if manifest else named, protocol, fold, taxonomy, data=place)
+    plan = planned(path, Options(**how), target, support, progress)
+    folder = Path(out) if out else plan.folder
+    done = record.read_record(folder)
+    if done is not None and done.ok:
+        if done.fingerprint != plan.fingerprint:
+            raise DataError(f"{folder} holds another adaptation than this; choose another out")
+        return {**done.to_json(), "folder": str(folder)}
+    check_place(folder / record.RECORD)
+    drawn = plan.shot.support
+    file = Path(support) if support else drawn.write(Path(supports or folder.parent / "supports"))
+    module, entry, table, losses = _run(plan, progress)
+    entry.support["file"] = str(file)
+    entry.add(facts or {})
+    if plan.wanted.save:
+        save_pretrained(module, folder, record=entry, overwrite=True)
+        sizes = {f: (folder / f).stat().st_size for f in FILES if (folder / f).is_file()}
+        entry.bytes |= {"saved": sum(sizes.values()), "files": sizes}
+    table.write_jsonl(folder / "predictions.jsonl")
+    if plan.wanted.save or not plan.wanted.shots:  # a suite's cells have one query in common
+        rows = record.attributes_of(plan.shot.data.datasets["test"].utterances)
+        record.write_attributes(folder / record.UTTERANCES, rows)
+    board.write_adapted(folder, plan.cfg, entry, table, losses)
+    entry.seconds["total"] = round(time.perf_counter() - began, 2)
+    record.write_record(folder, entry)
+    return {**entry.to_json(), "folder": str(folder)}
+
+
+def adapt_cell(cfg: RunConfig, folder: Path, **arguments: Any) -> dict[str, Any]:
+    """A cell of a suite: ``cfg`` is its source's, the rest is as for :func:`adapt`."""
+    return adapt(out=folder, **arguments)
+
+
+def _run(plan: Plan, progress: bool) -> tuple[SERModule, Record, PredictionTable, list[float]]:
+    """Adapt and score; the model, its record, the query's predictions, the loss of each step."""
+    device, data = devices.device_of(plan.cfg), plan.shot.data
+    own = Forgetting(plan) if plan.wanted.forgetting else None
+    before = own.before(plan.module.to(device)) if own else None
+    had = checkpoint.copied(plan.module)
+    module = plan.build().to(device)
+    times = [time.perf_counter()]
+    if module.encoder.storable and plan.cfg.data.features != "live":
+        data.store_features(module.encoder, device=device, progress=progress)
+    times.append(time.perf_counter())
+    losses: list[float] = []
+    if plan.steps:
+        columns = plan.wide.positions_of(plan.shot.taxonomy)
+        tuned, support = plan.tuning in ("lora", "full"), data.datasets["train"]
+        losses = fit(module, support, columns, plan.wanted, plan.cfg.optim, encoder=tuned)
+    times.append(time.perf_counter())
+    table = score(module, data.test_dataloader(), plan.shot.taxonomy, progress=progress)
+    times.append(time.perf_counter())
+    after = before
+    if own and plan.tuning in ("lora", "head", "full"):  # a new head leaves the model as it was
+        after = own.score(module)
+    entry = _entry(plan, module, table)
+    module.metadata = _metadata(plan, entry, module)
+    module.temperature = None  # the source's is not this model's, and nothing here validates
+    now = checkpoint.copied(module)
+    new = [v for k, v in now.items() if k not in had or not torch.equal(v, had[k])]
+    steps = zip(("encode", "fit", "evaluate"), times, times[1:], strict=False)
+    entry.add(
+        {
+            "device": str(device),
+            "loss": {"first": losses[0], "last": losses[-1]} if losses else None,
+            "forgetting": compared(before, after)
+            if before is not None and after is not None
+            else None,
+            "bytes": {"changed": sum(v.numel() * v.element_size() for v in new)},
+            "seconds": {name: round(b - a, 3) for name, a, b in steps},
+            "inference_seconds_per_utterance": (times[3] - times[2]) / max(1, len(table)),
+        }
+    )
+    return module, entry, table, losses
+
+
+def _metadata(plan: Plan, entry: Record, module: SERModule) -> dict[str, Any]:
+    """What the adapted model says of itself: how it is built again, and whom it has heard."""
+    heard, own = plan.meta.get("speakers") or {}, entry.speakers
+    first = plan.meta.get("widened_from") or plan.meta["taxonomy"]  # what the head was made for
+    new = plan.tuning == "scratch" or plan.wide == Taxonomy.from_dict(first)
+    how = entry.pick(("shots", "draw", "tuning", "steps"))
+    return {
+        **checkpoint.how_built(plan.cfg, plan.wide),
+        "fingerprint": plan.fingerprint,
+        "widened_from": None if new else dict(first),
+        "data": entry.data,
+        "speakers": {
+            "train": sorted({*heard.get("train", ()), *own["train"]}),
+            "valid": sorted(heard.get("valid", ())),
+            "test": own["test"],
+        },
+        "published": published_parts(module),
+        "adapted": {"from": entry.source, **how, "support": plan.shot.support.sha},
+    }
+
+
+def _entry(plan: Plan, module: SERModule, table: PredictionTable) -> Record:
+    """The record of an adaptation, without what was measured while it ran."""
+    support, shot, asked = plan.shot.support, plan.shot, plan.shot.taxonomy
+    data, trained = shot.data, plan.classes
+    numbers = measure(table)
+    numbers["metrics"] |= board.unparsable(module.head, table, asked)
+    if set(seen_classes(trained, asked)) != set(asked.classes):
+        numbers["open_labels"] = open_numbers(table, trained, asked)
+    tuned = "" if plan.tuning == "none" else f", {plan.tuning}"
+    corpora = " and ".join(plan.source.corpus) or "a manifest"
+    return record.written(
+        status="ok",
+        format=1,
+        kind="adaptation",
+        fingerprint=plan.fingerprint,
+        shots=support.shots,
+        draw=plan.wanted.draw,
+        tuning=plan.tuning,
+        steps=plan.steps,
+        condition=f"from {corpora}, {support.shots} shots{tuned}",  # what stands in one table
+        source={
+            "path": str(plan.path),
+            "fingerprint": plan.meta.get("fingerprint"),
+            "taxonomy": plan.meta["taxonomy"],
+            "head": plan.source.called,
+            "encoder": plan.source.encoder,
+            **{k: plan.meta["config"][k] for k in ("corpus", "protocol", "fold", "seed")},
+        },
+        support={
+            "sha": support.sha,
+            "counts": {c: len(ids) for c, ids in support.ids.items()},
+            "short": support.short,
+            "speakers": data.speakers()["train"],
+        },
+        adaptation={**asdict(plan.wanted), "lr": plan.cfg.optim.lr, "tuning": plan.tuning},
+        config=plan.cfg.to_dict(),
+        classes=asked.classes,
+        new_classes=[c for c in asked.classes if c not in trained.classes],
+        data={
+            "manifest": support.manifest,
+            "split": shot.split,
+            "taxonomy": asked.fingerprint,
+        },
+        speakers=data.speakers(),
+        counts=data.counts(),
+        notes=data.speech.notes,
+        split_notes=shot.notes,
+        audit=data.audit.to_dict() if data.audit else None,
+        selection={"rule": RULE, "val/uar": None, "epoch": None},
+        parameters=record.count_parameters(module),
+        encoder=module.encoder.describe(),
+        layer_weights=module.encoder.layer_weights(),
+        peak_memory_mb=record.peak_memory_mb(),
+        threads=torch.get_num_threads(),
+        **numbers,
+        **record.environment(),
+    )
+
+
+def told(entry: Record, folder: str) -> list[str]:
+    """Lines for people on a finished adaptation."""
+    support, m, size = entry.support, entry.metrics, entry.bytes
+    lines = [f"note: {note}" for note in entry.split_notes]
+    if entry.shots:
+        drawn = ", ".join(f"{n} {c}" for c, n in support["counts"].items())
+        lines.append(
+            f"support {support['sha']}, draw {entry.draw} ({drawn}; "
+            f"{counted_speakers(support['speakers'])}): {support['file']}"
+        )
+    lines.append(
+        f"{entry.condition}: query of {counted(m['n'], 'utterance')} of "
+        f"{counted_speakers(entry.speakers['test'])}: UAR {m['uar']:.3f} {interval_text(m)}, "
+        f"WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
+    )
+    lines += record.left_out(entry.counts, entry.notes)
+    lines += record.unsure_lines(entry.unsure)
+    if found := entry.forgetting:
+        before, after = found["before"]["uar"], found["after"]["uar"]
+        lines.append(f"on the source: UAR {before:.3f} before, {after:.3f} after")
+    if entry.shots:
+        kept = f", {size['saved'] / 1e6:.2f} MB saved" if "saved" in size else ""
+        changed = f"{size['changed'] / 1e6:.2f} MB of weights changed"
+        seconds = entry.seconds["fit"]
+        lines.append(f"{entry.steps} steps in {seconds:.1f} s; {changed}{kept}")
+    return [*lines, f"record, predictions{', model' if 'saved' in size else ''}: {folder}"]

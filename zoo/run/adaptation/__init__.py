@@ -1,1 +1,0 @@
-"""A trained model to other speech, by a few utterances of each class."""

@@ -1,0 +1,275 @@
+"""How a trained model is tuned on a few utterances: the options, what is possible, the steps."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, get_type_hints
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ...datamodules.dataset import SpeechDataset
+from ...datamodules.fewshot import check_shots
+from ..core import registry
+from ..core.errors import ConfigError
+from ..core.types import Frames
+from . import config, devices
+from .checkpoint import OPTIONS
+from .config import OptimConfig
+from .module import SERModule
+
+TUNINGS = ("lora", "head", "full", "scratch")
+RATES = {"lora": 2e-4, "full": 2e-5}
+"""Peak rates of a published encoder, as in configs/optim; nothing was searched for."""
+
+RATE_OF_OTHERS = 3e-4
+"""Of an encoder that was trained from scratch: about a third of its own.
+
+Our choice, from EMO-DB to fold 3 of RAVDESS, one draw each of 4, 16 and 64 shots: at 1e-4 the
+larger supports gained less, at 1e-3 the smallest less, and the source was forgotten sooner.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is adapted.
+
+    Raises:
+        ConfigError: naming each value that is of a wrong kind or out of range.
+    """
+
+    shots: int = 4  # utterances of each class, 0 (as it is) to 64
+    draw: int = 1  # seed of the support, and of all randomness of the adaptation
+    # lora (adapters in the encoder, and the head), head (alone), full (encoder and head), scratch
+    # (a new head on the encoder as it is); None = lora if it is possible, else head
+    tuning: str | None = None
+    steps: int = 60  # of the optimiser, whatever the number of shots
+    batch_size: int = 16  # utterances in a step at most
+    lr: float | None = None  # peak rate of the encoder; None = by its kind: RATES, RATE_OF_OTHERS
+    head_lr: float = 1e-3  # of the head, and of a learned mix of layers
+    weight_decay: float = 1e-2  # of matrices
+    warmup: float = 0.1  # share of the steps that rises; then half a cosine to zero
+    clip: float = 1.0  # gradient norm; 0 = none
+    scratch_head: str = "classification"  # configuration of the head that scratch trains
+    lora_rank: int = 8  # of new adapters; a model that has adapters keeps its own
+    lora_alpha: float = 16.0  # of new adapters
+    forgetting: bool = True  # score the source's test part before and after
+    save: bool = True  # keep the adapted model
+
+    def __post_init__(self) -> None:
+        kinds: dict[Any, tuple[Any, str]] = {
+            int: (int, "give a whole number"),
+            float: ((int, float), "give a number"),
+            float | None: ((int, float, type(None)), "give a number"),
+            bool: (bool, "have true, false"),
+        }
+        own = asdict(self)
+        for name, hint in option_types().items():
+            kind, remedy = kinds.get(hint, (object, ""))
+            flag = isinstance(own[name], bool) and hint in (int, float, float | None)
+            if flag or not isinstance(own[name], kind):
+                raise ConfigError(f"{name} is '{own[name]}'; {remedy}")
+        check_shots(self.shots)
+        low = {"draw": 0, "steps": 1, "batch_size": 1, "weight_decay": 0, "clip": 0}
+        wrong = [f"{k}={own[k]} is not {n} or more" for k, n in low.items() if not own[k] >= n]
+        rates = [k for k in ("lr", "head_lr") if own[k] is not None and not own[k] > 0]
+        wrong += [f"{k}={own[k]} is not above 0" for k in rates]
+        if not 0 <= self.warmup <= 1:
+            wrong.append(f"warmup={self.warmup} is not between 0 and 1")
+        if wrong:
+            raise ConfigError("; ".join(wrong))
+
+    def optim(self, had: OptimConfig, tuning: str, encoder: str) -> OptimConfig:
+        """What a run's configuration says of these steps.
+
+        Args:
+            had: of the source's run, of which the keys stay that have no effect here.
+            tuning: what is tuned.
+            encoder: its registered name.
+        """
+        published = RATES.get(tuning) if encoder == "hf" else None
+        own = {k: getattr(self, k) for k in ("head_lr", "weight_decay", "warmup", "clip")}
+        own |= {"lr": self.lr or published or RATE_OF_OTHERS, "mix_lr": self.head_lr}
+        return OptimConfig(**{**asdict(had), **own, "schedule": "cosine", "mixup": 0.0, "ema": 0.0})
+
+
+def option_types() -> dict[str, Any]:
+    """Name to annotation of all fields of :class:`Options`."""
+    return get_type_hints(Options)
+
+
+def obstacles(node: Mapping[str, Any], trainable: bool = True) -> dict[str, str]:
+    """Each tuning to why an encoder cannot be tuned so; "" if it can.
+
+    Args:
+        node: the encoder's configuration.
+        trainable: whether anything in it can be trained, if it is no published one.
+    """
+    kind, tuned = node["type"], node.get("tuning")
+    lora = full = ""
+    if kind != "hf":
+        lora = (
+            f"it puts adapters into the blocks of a published transformer, and the encoder "
+            f"'{kind}' has none"
+        )
+    elif tuned in ("full", "last_k"):
+        lora = (
+            f"adapters stand on published weights, and this encoder was tuned (encoder.tuning="
+            f"{tuned}), so that they would not fit the published model"
+        )
+    if kind == "hf" and tuned == "lora":
+        full = "this encoder has adapters, which are tuned instead (tuning=lora)"
+    elif kind == "trained" or (kind != "hf" and not trainable):
+        full = f"the encoder '{kind}' is fixed and has nothing to train"
+    return {"lora": lora, "head": "", "full": full, "scratch": ""}
+
+
+def refuse(tuning: str, reasons: Mapping[str, str]) -> None:
+    """Refuse a tuning that is unknown or not possible.
+
+    Raises:
+        ConfigError: saying what is.
+    """
+    if tuning not in TUNINGS:
+        raise ConfigError(f"tuning is '{tuning}'; have {', '.join(TUNINGS)}")
+    if why := reasons[tuning]:
+        able = ", ".join(t for t, reason in reasons.items() if not reason)
+        raise ConfigError(f"tuning={tuning} is not possible: {why}; possible here: {able}")
+
+
+def new_head(name: str) -> dict[str, Any]:
+    """The complete configuration of a head by its name."""
+    node = config.read_group("head", name)
+    kind = node.pop("type")
+    return {"type": kind, **registry.complete("heads", kind, node)}
+
+
+# ---- A fixed number of steps on a support: nothing is selected, so nothing must be validated.
+
+
+class Adapting(SERModule):
+    """The module of these steps: trained as any other, but for its encoder's mode and its seed.
+
+    The encoder stays in evaluation mode: its running statistics are those of the source, since
+    those of a few utterances tell little, and nothing is dropped or augmented in it (our choice).
+
+    Attributes:
+        heard: whether batches hold the encoder's frames already.
+        losses: of each step.
+    """
+
+    def __init__(self, *parts: Any, heard: bool, **options: Any) -> None:
+        super().__init__(*parts, **options)
+        self.heard = heard
+        self.losses: list[float] = []
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self.head.train()
+        self.encoder.eval()
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        torch.manual_seed(self.seed)
+
+    def _frames(self, hidden: Tensor, mask: Tensor) -> Frames:
+        return Frames(hidden[:, 0], mask) if self.heard else super()._frames(hidden, mask)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        # the norm's last digit depends on the order, which the optimiser's groups change
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+    def on_train_batch_end(self, outputs: Any, *rest: Any) -> None:
+        super().on_train_batch_end(outputs, *rest)
+        self.losses.append(float(outputs["loss"]))
+
+
+class _Heard:
+    """Frames in memory, in the place of a feature store: each utterance is heard once, alone."""
+
+    def __init__(self, module: SERModule, support: SpeechDataset) -> None:
+        self.frames: dict[str, Tensor] = {}
+        device = next(module.parameters()).device
+        for row, utterance in enumerate(support.utterances):
+            with torch.no_grad():
+                found = module.frames(support[[row]].to(device))
+            self.frames[utterance.id] = found.x[0][found.mask[0]][None].cpu()
+
+    def row(self, utterance: Any) -> str:
+        return str(utterance.id)
+
+    def read(self, row: str) -> Tensor:
+        return self.frames[row]
+
+
+def batches(n: int, size: int, steps: int, seed: int) -> list[list[int]]:
+    """Rows of each step: all ``n`` in a new order, again and again, in batches of equal size."""
+    order = torch.Generator().manual_seed(seed)
+    size = -(-n // -(-n // size))  # no small rest
+    found: list[list[int]] = []
+    while len(found) < steps:
+        parts = torch.split(torch.randperm(n, generator=order), size)
+        found += [sorted(part.tolist()) for part in parts]
+    return found[:steps]
+
+
+def fit(
+    module: SERModule,
+    support: SpeechDataset,
+    columns: Sequence[int],
+    wanted: Options,
+    optim: OptimConfig,
+    *,
+    encoder: bool,
+) -> list[float]:
+    """Move the head, and the encoder if asked, by a number of steps.
+
+    An encoder that is not trained hears each utterance once.
+
+    Args:
+        module: on its device, in evaluation mode, and so it is thereafter.
+        support: a dataset of the target's utterances, over the target's classes.
+        columns: where these stand in the head's taxonomy.
+        wanted: number and size of the steps, and their seed.
+        optim: how fast they are.
+        encoder: whether what is trainable in it is trained.
+
+    Returns:
+        The loss of each step.
+    """
+    device, where = next(module.parameters()).device, torch.tensor(list(columns))
+    wide = copy.copy(support)
+    wide.n_classes, wide.classes = len(module.head.taxonomy), where[support.classes]
+    wide.weights = torch.zeros(wide.n_classes).index_copy(0, where, support.weights)
+    if not encoder:
+        module.encoder.requires_grad_(False)
+        heard: Any = _Heard(module, support)
+        wide.use(heard)
+    rows: Any = batches(len(wide), wanted.batch_size, wanted.steps, wanted.draw)
+    # batch_size=None hands lists of rows through; a generator of its own leaves the head's
+    # random numbers alone
+    loader = DataLoader(wide, sampler=rows, batch_size=None, generator=torch.Generator())
+    how = {key: getattr(optim, key) for key in OPTIONS}
+    learner = Adapting(module.encoder, module.head, **how, seed=wanted.draw, heard=not encoder)
+    trainer = L.Trainer(
+        accelerator=device.type,
+        devices=1,
+        plugins=devices.plugins(),
+        max_epochs=1,  # which has all steps
+        gradient_clip_val=optim.clip or None,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(learner, loader)
+    module.to(device).eval()  # Lightning leaves it on the CPU
+    return learner.losses
