@@ -113,7 +113,7 @@ class Anchor:
         return fitted.table(test, self._of(test), data.taxonomy.classes), fitted
 
     def _adapted(self, record: Record) -> tuple[PredictionTable, Fitted]:
-        """Of a support; without a shot, the SVM of the source."""
+        """The SVM of a support; without a shot, that of the source."""
         source = read_record(Path(record.source["path"]))
         if source is None:
             raise DataError(

@@ -102,7 +102,7 @@ def ranking() -> tuple[Callable[[], None], Callable[[], None]]:
 def gpt2_sized(other: str) -> dict[str, Any]:
     """One utterance ranked in one pass by a random GPT-2 small, against another way, two threads.
 
-    A prefix of 48 positions and 8 labels of 3 tokens, no two of which begin alike. ``passes``: a
+    A prefix of 48 positions and 8 labels of 3 tokens; no two begin alike. ``passes``: a
     pass per label, which computes logits at the label's own positions only. ``beam``: an
     unconstrained beam search, 3 wide, over 8 new tokens.
 

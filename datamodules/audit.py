@@ -91,7 +91,7 @@ def told(reports: Sequence[AuditReport]) -> list[str]:
     bad = sum(not r.ok for r in reports)
     unsure = sum(r.ok and bool(r.unsure) for r in reports)
     lines = [f"fold {fold}: {report}" for fold, report in enumerate(reports)]
-    more = f", {unsure} of which nobody can tell: not every speaker is known" if unsure else ""
+    more = f", {unsure} that nobody can judge: not every speaker is known" if unsure else ""
     return [*lines, f"{len(reports)} folds, {bad} with leakage{more}"]
 
 
@@ -100,7 +100,7 @@ def passed(reports: Sequence[AuditReport], unknown_speakers: str | None = None) 
 
     Args:
         reports: of a protocol's folds.
-        unknown_speakers: ``accept`` also takes folds of which it cannot be told.
+        unknown_speakers: ``accept`` also takes folds for which it cannot be told.
     """
     return all(r.ok and (not r.unsure or unknown_speakers == ACCEPT) for r in reports)
 

@@ -1,7 +1,7 @@
 """Facts about a corpus: licence, citation, label map, expected counts, defaults.
 
 Read from ``configs/corpus/<name>.yaml``. A third-party reader may carry the same keys as an
-attribute ``info`` of its ``prepare`` function; without it, its labels stand for themselves. A
+attribute ``info`` of its ``prepare`` function; without it, its labels are classes of their own. A
 reader in a file of the user's own has them as ``INFO`` in that file, or in a YAML file beside it.
 """
 

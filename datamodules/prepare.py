@@ -108,7 +108,7 @@ class Prepared:
     def notes(self) -> dict[str, Any]:
         """For run records: numbers of utterances and refusals, and the warnings' texts.
 
-        What is no fault is under ``remarks``, which is left out where there is nothing.
+        What is no fault is under ``remarks``, which is left out if there is nothing.
         """
         remarks = [w.message for w in self.warnings if not w.fault]
         return {
@@ -137,7 +137,7 @@ def tell_notes(corpus: str, notes: Mapping[str, Any], refused: Path | None = Non
     Args:
         corpus: its name, or that of the manifest.
         notes: see :meth:`Prepared.notes`.
-        refused: the list of refusals, where there is one.
+        refused: the list of refusals, if there is one.
     """
     for fault, key in ((True, "warnings"), (False, "remarks")):
         for text in notes.get(key, ()):
@@ -183,7 +183,7 @@ def prepare(
     accepted. A file whose name differs in case or Unicode form alone is taken, and counted.
 
     Of several channels the mean is heard, if the reader does not choose one. A notice counts the
-    recordings whose channels are not the same sound (:func:`.channels.mean_loss`).
+    recordings whose channels are not the same sound (:func:`.audio.mean_loss`).
 
     Args:
         corpus: registered name of a reader.

@@ -47,7 +47,7 @@ POLL = 0.1  # seconds between two looks at what others are doing
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a store's folder, which is made where there is none."""
+    """Hold the lock of a store's folder, which is made if there is none."""
     with contextlib.ExitStack() as held:
         while True:
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def claimed(folder: Path) -> dict[str, set[str]]:
 
 
 def _keys(path: Path) -> set[str]:
-    """Of a living claim. One that cannot be read claims nothing: its rows may be made twice."""
+    """The rows of a living claim. If it cannot be read, it has none: they may be made twice."""
     try:
         return set(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -337,7 +337,7 @@ class Shards:
         return self.folder / f"{name}.bin"
 
     def describe(self, facts: dict[str, Any]) -> None:
-        """Write ``store.json`` where there is none, or a damaged one; only under the lock."""
+        """Write ``store.json`` if there is none, or a damaged one; only under the lock."""
         path = self.folder / "store.json"
         try:
             known = facts.keys() <= dict(json.loads(path.read_bytes())).keys()

@@ -153,51 +153,11 @@ def test_a_riddle_is_found_in_docstrings_and_messages() -> None:
     assert riddles('"""Mean of a table; 0 if it is empty. The standard form."""') == []
 
 
-NOT_YET_PLAIN: dict[str, int] = {
-    "datamodules/labelling/audit.py": 1,
-    "datamodules/prepare.py": 2,
-    "datamodules/store.py": 3,
-    "zoo/cli.py": 2,
-    "zoo/compare/axes.py": 2,
-    "zoo/compare/estimate.py": 2,
-    "zoo/compare/imported.py": 5,
-    "zoo/compare/runs.py": 1,
-    "zoo/compare/sources.py": 1,
-    "zoo/core/hub.py": 2,
-    "zoo/core/registry.py": 5,
-    "zoo/report/detail.py": 4,
-    "zoo/report/overview.py": 3,
-    "zoo/report/page.py": 1,
-    "zoo/report/runs.py": 2,
-    "zoo/report/summary.py": 3,
-    "zoo/report/table.py": 1,
-    "zoo/run/adaptation/fit.py": 1,
-    "zoo/run/adaptation/options.py": 1,
-    "zoo/run/adaptation/record.py": 2,
-    "zoo/run/adaptation/switching.py": 2,
-    "zoo/run/board.py": 3,
-    "zoo/run/build.py": 1,
-    "zoo/run/cache.py": 1,
-    "zoo/run/checkpoint.py": 2,
-    "zoo/run/optim.py": 2,
-    "zoo/run/predict.py": 1,
-    "zoo/run/predictions.py": 2,
-    "zoo/run/probing.py": 3,
-    "zoo/run/published.py": 1,
-    "zoo/run/record.py": 1,
-    "zoo/run/recordings.py": 1,
-    "zoo/run/save.py": 1,
-    "zoo/run/score.py": 1,
-}
-"""Files that are still to be written in plain English, and their riddles: this may only shrink."""
-
-
 def test_docstrings_and_messages_are_plain() -> None:
-    """If a file has fewer riddles than listed, lower its number."""
     found = {
         path.relative_to(ROOT).as_posix(): n
         for folder in ("benchmarks", "datamodules", "heads", "zoo")
         for path in sorted((ROOT / folder).rglob("*.py"))
         if (n := len(riddles(path.read_text("utf-8"))))
     }
-    assert found == NOT_YET_PLAIN
+    assert found == {}

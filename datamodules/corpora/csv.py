@@ -19,7 +19,7 @@ from ..manifest import Utterance, is_inside
 from . import note
 from .folder import NO_SPEAKERS
 
-VERSION = 1
+VERSION = 2
 DELIMITERS = ",\t;|"
 FACTS = ("gender", "language", "session", "valence", "arousal", "dominance")
 """Fields that may be "unknown" in words: ``nan``, ``N/A``."""

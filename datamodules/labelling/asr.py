@@ -174,7 +174,7 @@ def load_recogniser(
     dtype: str,
     device: str,
 ) -> Recogniser:
-    """What :func:`.recognisers.recogniser` gives for a model of ``transformers``."""
+    """What :func:`.recogniser` gives for a model of ``transformers``."""
     published = Published.find("asr", name, revision, example=DEFAULT)
     config = published.config()
     kind = _kind(config)

@@ -88,7 +88,7 @@ class People:
 def opened(
     source: str, root: str | None = None, options: Mapping[str, Any] | None = None
 ) -> tuple[Weak | None, list[Utterance]]:
-    """Weak labels, where there are some, and all utterances, of a folder, manifest or corpus.
+    """Weak labels, if there are some, and all utterances, of a folder, manifest or corpus.
 
     Raises:
         DataError: when there is none such.

@@ -166,10 +166,10 @@ def third_party(monkeypatch):
     table = {**registry._table("corpora"), "foreign": f"{__name__}:foreign"}
     monkeypatch.setattr(registry, "_table", lambda kind: table)
     monkeypatch.setattr(registry, "get", lambda kind, name: foreign)
-    info._load.cache_clear()
+    info._info.cache_clear()
     foreign.n = 1
     yield foreign
-    info._load.cache_clear()
+    info._info.cache_clear()
     vars(foreign).clear()
 
 

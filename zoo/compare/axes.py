@@ -50,7 +50,7 @@ def check(suite: str, names: Iterable[str]) -> None:
 
 
 def points(axes: Mapping[str, Any]) -> list[Point]:
-    """Every combination of the values of the free axes; ``[{}]`` where there is none."""
+    """Every combination of the values of the free axes; ``[{}]`` if there is none."""
     free = [name for name in axes if name not in AXES]
     return [dict(zip(free, values, strict=True)) for values in product(*(axes[n] for n in free))]
 
@@ -103,7 +103,7 @@ def retitled(title: str, typed: Sequence[str], told: Sequence[str] = TOLD) -> st
 
 
 def shown(point: Mapping[str, Any] | None) -> str:
-    """``tuning=lora, data.train_share=0.1``; empty where there is no free axis."""
+    """``tuning=lora, data.train_share=0.1``; empty if there is no free axis."""
     return ", ".join(f"{name}={_text(value)}" for name, value in (point or {}).items())
 
 

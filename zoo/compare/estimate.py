@@ -27,7 +27,7 @@ PATIENCE = 60.0  # seconds of measuring after which the kinds that are left are 
 
 
 class Estimate(NamedTuple):
-    """Of a cell, or a trial of one.
+    """What a cell, or a trial of one, will take.
 
     Attributes:
         seconds: of its process; None = not measured.
@@ -44,7 +44,7 @@ class Estimate(NamedTuple):
 
 
 def of_finished(folders: Sequence[Path]) -> Estimate:
-    """From the records of finished cells; ``not measured`` where there are none."""
+    """From the records of finished cells; ``not measured`` if there are none."""
     entries = [entry for f in folders if (entry := read_record(f)) is not None and entry.ok]
     if not entries:
         return Estimate()

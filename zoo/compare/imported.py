@@ -1,6 +1,6 @@
 """`serzoo compare import`: another toolkit's predictions as a row of a comparison.
 
-The row stands in the tables of a recipe as a head does, under their certificate: the same
+The row is in the tables of a recipe as a head does, under their certificate: the same
 utterances, tested in the same folds, with the same reference. What cannot be checked from
 predictions, how the toolkit was trained and selected, is what its user says about it.
 """
@@ -45,7 +45,7 @@ class Columns:
 
     Attributes:
         id: column of the utterance ids.
-        label: column of the predicted labels, which is read where there are no scores.
+        label: column of the predicted labels, which is read if there are no scores.
         fold: column of the folds; None = an id tells its fold.
         prefix: of the columns of scores: ``prob_`` for ``prob_angry``.
         id_prefix: put before each id: ``ravdess/`` where files have no corpus.
@@ -92,7 +92,7 @@ def read(
 ) -> Foreign:
     """Read a file of predictions.
 
-    Scores are a column per class, or (JSON lines) an object ``scores``; where there are any, the
+    Scores are a column per class, or (JSON lines) an object ``scores``; if there are any, the
     label column is not looked at: in many files it is the reference. Otherwise it is the answer.
 
     Args:
@@ -282,7 +282,7 @@ def places_of(
     seed: int | None,
     where: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[Place, Run]:
-    """A finished cell for every table, fold and seed that the rows shall stand in."""
+    """A finished cell for every table, fold and seed that the rows belong to."""
     own = [r for r in find_cells(folder, plan["cells"]).runs if r.record.imported is None]
     if "condition" not in where and any(r.record.corruption is None for r in own):
         # answers to the audio as it is are none to other audio
@@ -483,12 +483,12 @@ def import_predictions(
 
     Args:
         suite: the comparison; its folder is ``out/<suite>``.
-        file: CSV, TSV or JSON lines, see :func:`.foreign.read`.
+        file: CSV, TSV or JSON lines, see :func:`.read`.
         name: of the row.
-        recipe: whose tables it shall stand in; needed where the suite has several.
+        recipe: whose tables get the row; needed where the suite has several.
         encoder: in the table of this encoder only; all of the recipe's by default.
         fold: the file holds this fold only; by default all of the protocol's.
-        seed: it stands for this seed; by default for every seed of the suite, which is what a
+        seed: the row is of this seed; by default for every seed of the suite, which is what a
             method without random choices would give.
         where: stands beside cells only whose record says so, by path:
             ``{"condition": "noise:10dB"}``, ``{"axes.protocol": "loco"}``, ``{"shots": 4}``.

@@ -129,7 +129,7 @@ class Started(Runs):
         return {**super().facts(), "pretraining": self.pretraining.to_dict()}
 
     def estimate(self, console: Console, workers: int) -> None:
-        """Of the cells; what is made before them is counted."""
+        """The estimate of the cells; what is made before them is counted."""
         super().estimate(console, workers)
         if first := self.first():
             console.print(

@@ -123,8 +123,8 @@ def read(suite: str, raw: Mapping[str, Any], wanted: Any) -> Pretraining | None:
     found, label = raw.get("pretraining") or {}, raw.get("label")
     if not isinstance(found, dict) or NONE in found:
         raise ConfigError(
-            f"suite '{suite}': pretraining is {found}; give what each name stands for, such as "
-            "weak: {recipe: lanser_pretrain, labels: weak} ('none' stands for nothing)"
+            f"suite '{suite}': pretraining is {found}; say what each name means, such as "
+            "weak: {recipe: lanser_pretrain, labels: weak} ('none' means nothing)"
         )
     arms = {str(name): _arm(suite, str(name), value) for name, value in found.items()}
     for name in map(str, wanted or ()):

@@ -162,7 +162,7 @@ def new_folder(folder: Path, ours: Collection[str]) -> Iterator[Path]:
 
 
 def file_lock(path: Path) -> FileLock:
-    """A lock on a file, which is made where there is none, and stays; not yet taken."""
+    """A lock on a file, which is made if there is none, and stays; not yet taken."""
     # without locks of the system, a killed process would hold its own for ever: an error instead
     return FileLock(path, fallback_to_soft=False, thread_local=False)
 

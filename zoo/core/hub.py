@@ -351,7 +351,7 @@ FAMILIES = {
 """``model_type`` of a checkpoint's ``config.json`` to the name of the family."""
 
 SPECTRAL = ("wav2vec2-bert", "whisper")
-"""Families that hear a spectrum, whose own scaling stands in for that of the samples."""
+"""Families that hear a spectrum, whose own scaling replaces that of the samples."""
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,7 @@ def _digest(file: Path) -> str:
 
 
 def _digest_of(module: ModuleType | None, part: Any = None) -> str:
-    """Of the file of a module, else of the source of a part, as a notebook's cell."""
+    """The digest of a module's file, or else of a part's source, such as a notebook's cell."""
     file = getattr(module, "__file__", None)
     if file and Path(file).is_file():
         return _digest(Path(file))
@@ -297,7 +297,7 @@ def _run(file: Path, sha: str) -> ModuleType:
 
 
 class _Loader(SourceFileLoader):
-    """Compiles what stands in the file now; a byte code of the same second may be older."""
+    """Compiles what the file holds now; a byte code of the same second may be older."""
 
     def get_code(self, fullname: str) -> Any:
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -409,6 +409,6 @@ def _describe(reader: Any, module: ModuleType, where: str, file: Path | None) ->
         raise ConfigError(
             f"{where} is not described (found {found}): licence and label map are not known; write "
             f"INFO = {{'licence': TEXT, 'labels': {{CODE: LABEL}}}} beside it, or the same keys "
-            f"into {names}; labels: '*' says that each code stands for itself"
+            f"into {names}; labels: '*' keeps each code as its own label"
         )
     reader.info = dict(info)

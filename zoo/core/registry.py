@@ -1,7 +1,7 @@
 """Names to classes: the built-in table, entry points for third parties, constructor schemas.
 
 A schema also tells how a value is read: :func:`typed`, from what was typed; :func:`fitted`, from
-what stands in a file.
+what a file holds.
 
 Built-ins are dotted strings, so that listing them imports nothing. A third-party wheel registers a
 head with an entry point in the group ``serzoo.heads`` (encoders: ``serzoo.encoders``; corpora:
@@ -190,7 +190,7 @@ def name_of_class(kind: Kind, own: Any) -> str | None:
 
 
 def attribute(dotted: str) -> Any:
-    """What ``package.module:name`` stands for; how ``zoo`` reaches ``datamodules`` at run time."""
+    """The object behind ``package.module:name``."""
     module, _, name = dotted.partition(":")
     return getattr(import_module(module), name)
 
@@ -242,7 +242,7 @@ def check_knobs(
         options: name to value.
 
     Returns:
-        The options; whole numbers that stand for a text (``speaker: 7``) are texts.
+        The options; whole numbers where a text is meant (``speaker: 7``) are texts.
 
     Raises:
         ConfigError: listing every unknown key, missing key and value of a wrong type at once.
@@ -273,7 +273,7 @@ def typed(text: str, annotation: Any, *, reset: bool = True) -> Any:
     Args:
         text: what was typed.
         annotation: of what it is for; ``Any`` = not known, read as YAML.
-        reset: whether ``null`` (and ``~``) stands for None where None is allowed. Nothing at all
+        reset: whether ``null`` (and ``~``) means None where None is allowed. Nothing at all
             always does.
 
     Raises:
@@ -379,7 +379,7 @@ def _show(annotation: Any) -> str:
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a YAML value can stand for an annotated parameter (shallow, but into containers)."""
+    """Whether a YAML value fits an annotated parameter (shallow, but into containers)."""
     if annotation is Any:
         return True
     if annotation is None or isinstance(annotation, (str, int)):  # of a Literal

@@ -62,7 +62,7 @@ class Cell(NamedTuple):
 
     Attributes:
         text: what is read.
-        sort: the number that it stands for, which a page sorts the column by; nan = a number that
+        sort: the number that it shows, which a page sorts the column by; nan = a number that
             is not known; None = a text.
         audio: a ``data:`` URI that a page plays instead, or "".
         style: colour on a console, as rich names it, or "".
@@ -75,7 +75,7 @@ class Cell(NamedTuple):
 
 
 def number_cell(text: str, value: float | None) -> Cell:
-    """A text that stands for a number."""
+    """A text that shows a number."""
     return Cell(text, value if _known(value) else nan)
 
 
@@ -139,7 +139,7 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Of each column, whether it holds numbers."""
+        """Say for each column whether it holds numbers."""
         rows = self.cells
         return [any(row[i].sort is not None for row in rows) for i in range(len(self.columns))]
 

@@ -92,7 +92,7 @@ def ranks(section: Section, c: Context) -> None:
     """Average ranks over the folds of all tables.
 
     Raises:
-        ComparisonError: fewer than two heads stand in every table.
+        ComparisonError: fewer than two heads are in every table.
     """
     section.intro = (
         "Heads ranked by UAR in every fold of every table (seeds averaged), 1 is best; bars join "
@@ -102,7 +102,7 @@ def ranks(section: Section, c: Context) -> None:
     )
     shared = [h for h in (c.grids[0].runs if c.grids else ()) if all(h in g.runs for g in c.grids)]
     if len(shared) < 2:
-        raise ComparisonError("ranks need two heads that stand in every table; there are not")
+        raise ComparisonError("ranks need two heads that are in every table; there are fewer")
     found = average_ranks(
         {
             head: {
@@ -163,7 +163,7 @@ def variance(section: Section, c: Context) -> None:
 
 
 def _split(tables: dict[tuple[int, int], PredictionTable]) -> tuple[Variance, str]:
-    """Of UAR; of WA, with the reason, where a fold lacks a class."""
+    """UAR; or WA with the reason, if a fold lacks a class."""
     try:
         return variance_split(tables), ""
     except DataError as error:
@@ -381,7 +381,7 @@ def groups(section: Section, c: Context) -> None:
 
 
 def _group_table(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[Part]:
-    """UAR of every head in every group; folded away where there are many."""
+    """UAR of every head in every group; folded away if there are many."""
     first = next(iter(found.values()))
     words = WORDS.get(attribute, attribute)
     if len(first.groups) == 1:

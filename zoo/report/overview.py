@@ -37,7 +37,7 @@ def degradation(runs: Sequence[Run]) -> list[dict[str, Any]]:
     Returns:
         ``recipe``, ``encoder``, ``head``, ``condition``, ``uar``, and ``difference`` (to clean, on
         the same utterances: ``value``, and ``low`` and ``high`` of a jackknife interval over
-        speakers, None where there is one only; no difference for clean itself), and ``control``,
+        speakers, None if there is one only; no difference for clean itself), and ``control``,
         the same to the condition that it is to be compared with (:data:`CONTROLS`).
         ``cells`` counts the folds and seeds, ``left_out`` those that lack a condition or a head.
     """
@@ -295,7 +295,7 @@ def started(section: Section, c: Context) -> None:
 
 
 def starts_of(grid: Grid) -> dict[str, dict[str, str]]:
-    """Of each head that has several starts, the row's name by what it started from."""
+    """Names of rows by what they started from, for each head that has several starts."""
     found: dict[str, dict[str, str]] = {}
     for name, runs in grid.runs.items():
         arm = runs[0].record.pretraining

@@ -175,7 +175,7 @@ class Context:
         return str(self.plan["baseline"])
 
     def row(self, grid: Grid, head: str) -> dict[str, Any]:
-        """Of a head in a table."""
+        """The name of a head in a table."""
         key = (grid.recipe, grid.encoder, head)
         return next(r for r in self.rows if (r["recipe"], r["encoder"], r["head"]) == key)
 

@@ -1,4 +1,4 @@
-"""The finished cells of a comparison: what they are, and whether they may stand in one table."""
+"""The finished cells of a comparison: what they are, and whether one table may hold them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Run:
 
     @property
     def group(self) -> tuple[str, str]:
-        """What stands in one table: the same data and the same encoder."""
+        """What the cells of one table share: the same data and the same encoder."""
         cfg = self.record.config
         stem = Path(cfg["recipe"]).stem
         parts = [p for p in (stem, self.pair, self.condition) if p]

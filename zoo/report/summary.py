@@ -32,14 +32,14 @@ class Grid:
     """What one table stands on: the folds and seeds that all of its heads have finished.
 
     Attributes:
-        recipe: name, with the pair of corpora and the condition where there are such.
+        recipe: name, with the pair of corpora and the condition if there are such.
         encoder: name.
         runs: of each head, its cells, by fold and seed.
         pooled: of each head, the test tables of these in one, an utterance once per seed.
         folds: numbers.
         seeds: numbers.
         partial: folds of seeds that are left out, since not every head has finished them.
-        certificate: see :func:`.cells.certificate`.
+        certificate: see :func:`.runs.certificate`.
     """
 
     recipe: str
@@ -114,9 +114,9 @@ def _grid(key: Key, members: Sequence[Run]) -> Grid | None:
 def summarise(runs: Sequence[Run], baseline: str = "classification") -> list[dict[str, Any]]:
     """One row per corpus, encoder and head; out of domain per pair of corpora (:func:`by_pair`).
 
-    A corpus and encoder of which no fold and seed is finished by every head has no row;
+    If no fold and seed of a corpus and encoder is finished by every head, it has no row;
     ``partial`` counts what was left out for that reason. How each number is computed is in
-    :data:`.tables.NOTES`.
+    :data:`.table.NOTES`.
 
     Raises:
         ComparisonError: when cells are not comparable, or two are the same head, fold and seed.
@@ -211,6 +211,6 @@ def number(value: float) -> float | None:
 
 
 def _mean(values: Sequence[float | None], scale: float = 1.0) -> float | None:
-    """Of the values that were recorded; None where none was."""
+    """Mean of the recorded values; None if none was recorded."""
     known = [v for v in values if v is not None]
     return scale * float(np.mean(known)) if known else None

@@ -164,7 +164,7 @@ def remarks(group: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def source_notes(pretraining: dict[str, Any] | None) -> list[str]:
-    """What each pre-training is, by what ``suite.json`` holds; nothing where there is none."""
+    """What each pre-training is, by what ``suite.json`` holds; nothing if there is none."""
     arms = (pretraining or {}).get("arms") or {}
     return [f"after {k}: begun with an encoder trained on {v['about']}" for k, v in arms.items()]
 

@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Of the optimiser."""
+        """Learning rates of the optimiser."""
         return 0 if self.tuning == "none" else self.wanted.steps
 
     @property
@@ -232,7 +232,7 @@ class Forgetting:
         return self.score(module.eval())
 
     def score(self, module: SERModule) -> PredictionTable:
-        """Of a model, on its device."""
+        """Scores of a model, on its device."""
         if module.encoder.storable and self.cfg.data.features != "live":
             self.data.store_features(module.encoder, device=module.device)
         else:

@@ -145,7 +145,7 @@ TEXTS_SHOWN = 50
 
 
 def unparsable(head: Head, table: PredictionTable, taxonomy: Taxonomy) -> dict[str, float]:
-    """``{"unparsable": share}`` of texts that name no class; nothing where there are none."""
+    """``{"unparsable": share}`` of texts that name no class; nothing if there are none."""
     if not table.texts:
         return {}
     lost = sum(head.class_written(text, taxonomy) is None for text in table.texts)
@@ -196,7 +196,7 @@ LAYOUT = {
         "weights of the encoder's layers": ["Multiline", ["encoder/.*"]],
     },
 }
-"""Of the custom scalars tab: one chart, all runs in it. TensorBoard joins equal layouts of runs."""
+"""Layout of the custom scalars tab: one chart with all runs. TensorBoard joins equal layouts."""
 
 
 class Board(Callback):
@@ -425,7 +425,7 @@ def folder_of(what: str, out: str = "runs") -> Path:
         out: folder of all runs.
 
     Raises:
-        ConfigError: where there is none, or nothing in it that TensorBoard could show.
+        ConfigError: if there is none, or nothing in it that TensorBoard could show.
     """
     path = Path(what)
     tried = (

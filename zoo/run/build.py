@@ -1,4 +1,4 @@
-"""What the configuration of a run stands for: its model, untrained, and its data, opened."""
+"""What the configuration of a run describes: its model, untrained, and its data, opened."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def build_run(
 
     Args:
         recipe: a shipped recipe's name or a YAML file.
-        overrides: ``group=name`` and ``a.b=value``, as on the command line; they hold for what
-            stands in the other arguments, too (``head.width=8``).
+        overrides: ``group=name`` and ``a.b=value``, as on the command line; they
+            hold for the other arguments, too (``head.width=8``).
         head: a class of your own, or what ``head=`` takes; None = the recipe's.
         encoder: the same for the encoder.
         corpus: a reader function of your own, or what ``corpus=`` takes; None = the recipe's.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, registry.Kind] = {"encoder": "encoders", "head": "heads"}
 OPTIONS = ("lr", "head_lr", "mix_lr", "weight_decay", "warmup", "schedule", "mixup", "ema")
-"""Of the module's constructor: those of ``optim`` that are not the trainer's."""
+"""Options of the module's constructor: those of ``optim`` that are not the trainer's."""
 
 BROKEN = (None, errno.EINVAL)
 """System errors that a damaged file makes a reader run into."""
@@ -193,7 +193,7 @@ def rebuild(
         meta: what :func:`serzoo.zoo.run.train.train` gives a module as metadata.
         path: where it was found, for messages.
         base: the published encoder's folder or hub id, instead of its name in the configuration.
-        made: as for :func:`.save.load`.
+        made: as for :func:`.published.load`.
 
     Raises:
         CheckpointError: when something is missing, the order of classes was changed, or the
@@ -289,7 +289,7 @@ def temperature_of(path: str | Path) -> float | None:
 
 
 def restore(module: SERModule, content: Mapping[str, Any]) -> None:
-    """Give a module the weights that were selected: the averaged ones, where there are any.
+    """Give a module the weights that were selected: the averaged ones, if there are any.
 
     Raises:
         CheckpointError: when they are not exactly what the module saves.

@@ -88,7 +88,7 @@ class TrainerConfig:
     """Where it runs. Not part of a run's identity, except the precision."""
 
     out: str = "runs"
-    accelerator: str = "auto"  # auto (a GPU where there is one), cpu, gpu, cuda, mps
+    accelerator: str = "auto"  # auto (a GPU if there is one), cpu, gpu, cuda, mps
     devices: int = 1  # of each machine: GPUs, or processes on a CPU; always a number, never "all"
     num_nodes: int = 1  # machines
     strategy: str = "auto"  # of several devices: auto (ddp), ddp, fsdp

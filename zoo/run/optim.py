@@ -63,7 +63,7 @@ def exempt_vectors(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def adamw(groups: list[dict[str, Any]], weight_decay: float, precision: str) -> torch.optim.AdamW:
-    """AdamW in one kernel where there is one: a third of the time of a small head's step.
+    """AdamW in one kernel if there is one: a third of the time of a small head's step.
 
     Parameters that are shared out over processes take the plain one, and so does mixed precision:
     Lightning refuses to clip the gradients of a kernel that unscales them itself, and goes by what
@@ -183,7 +183,7 @@ def unreached(module: nn.Module) -> list[str]:
 
 
 def check_reached(module: nn.Module) -> None:
-    """Refuse a module of which some trainable parameter did not take part in the loss.
+    """Refuse a module if a trainable parameter did not take part in the loss.
 
     Such a parameter would count as trained, stay as it was made, and end training on several
     devices with an error that does not name it.

@@ -171,15 +171,15 @@ def predict(
 ) -> Predictions:
     """Label and probabilities of recordings, one row per window.
 
-    A recording that fits one window is one row. A longer one is a timeline of overlapping windows,
-    the last of which ends with the recording. What cannot be read, is silent, or has channels that
+    A recording that fits one window is one row. A longer one is a timeline of overlapping windows;
+    the last one ends with the recording. What cannot be read, is silent, or has channels that
     cancel gets a row with an error, and the rest goes on; so does a silent stretch of a recording
     that is not silent, since a label of silence would be made up. A row does not depend on what
     else is predicted.
 
     Args:
         model: a module, or what :func:`serzoo.zoo.load` takes. A module stays on its device and
-            keeps its mode; a loaded one goes to the GPU where there is one.
+            keeps its mode; a loaded one goes to the GPU if there is one.
         inputs: one or several of: path, folder, pattern, array or tensor of shape ``[S]`` or
             ``[channels, S]``.
         rate: of arrays, in Hz.

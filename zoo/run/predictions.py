@@ -59,7 +59,7 @@ class Columns:
     text: bool = False
 
     def row(self, row: Row) -> dict[str, Any]:
-        """A row as plain values; None where there is none."""
+        """A row as plain values; None if there is none."""
         values: dict[str, Any] = {"file": shown(row.file)}
         values["start"] = None if row.start is None else round(row.start, 3)
         values["end"] = None if row.end is None else round(row.end, 3)
@@ -164,7 +164,7 @@ class Predictions(Sequence[Row]):
 
 
 def suffix_of(out: str | Path | None) -> str:
-    """Format of an output file; CSV where there is none.
+    """Format of an output file; CSV if there is none.
 
     Raises:
         ConfigError: when the name ends in neither format.

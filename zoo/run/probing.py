@@ -41,7 +41,7 @@ from .trained import TrainedEncoder, untrained
 # ---- What probes found: numbers for the record, and a table.
 
 WAYS = {"all": False, "within": True}
-"""Of looking at a quantity: as it is, and without the means of speakers."""
+"""Ways to look at a quantity: as it is, and without the means of speakers."""
 
 Found = dict[str, dict[str, Probed]]
 """Way to quantity to probe."""
@@ -284,7 +284,7 @@ def subject_of(model: str, settings: Sequence[str] = ()) -> Subject:
 
 
 def other_of(subject: Subject, against: str) -> Subject | None:
-    """What a model is compared with; None where there is nothing, or it is untrained itself."""
+    """What a model is compared with; None if there is nothing, or it is untrained itself."""
     if against == "none" or (against == "untrained" and subject.fresh):
         return None
     if against != "untrained":
@@ -296,7 +296,7 @@ def other_of(subject: Subject, against: str) -> Subject | None:
 
 
 def probes(subject: Subject, probing: Any) -> Found:
-    """Of all quantities, both ways."""
+    """Results of all quantities, both ways."""
     features = mean_frames(subject, probing)
     return {
         way: probe(features, probing.prosody.values, probing.speakers, probing.folds, within=within)

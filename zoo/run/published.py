@@ -36,7 +36,7 @@ _PEFTS = re.compile(r"^base_model\.model\.(.+\.lora_(?:A\.weight|B\.weight|magni
 FORMAT = 1
 CONFIG = "config.json"
 TRAINING = ("corpus", "protocol", "fold", "taxonomy", "seed", "data", "optim", "trainer")
-"""Of the run's configuration, besides encoder and head; without folders of the user's machine."""
+"""What is kept of a run's configuration, besides encoder and head; no folder of the user."""
 KEYS: dict[str, type | tuple[type, ...]] = {
     "serzoo": str,
     "classes": list,

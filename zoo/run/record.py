@@ -39,7 +39,7 @@ PACKAGES = (
 
 
 VERSION = 1
-"""Of the records that are written; those of before there were versions count as 0."""
+"""Version of the records that are written; a record without one counts as 0."""
 
 AGAIN = "remove it, and its run is made again"
 
@@ -95,7 +95,7 @@ class Record:
         settings: of a trial of a search, what it tried.
         search: the budget of a search, what it tried and what it chose.
         pretraining: the arm of a suite that the cell belongs to.
-        condition: of a test under a condition, or an adaptation, what stands in one table.
+        condition: of a test under a condition, or an adaptation, what one table holds.
         tested: the suite and cell that was tested under a condition.
         corruption: what was done to the test audio.
         same_answers: share of utterances with the answer to clean audio.
@@ -211,7 +211,7 @@ class Record:
         return self
 
     def pick(self, names: Iterable[str]) -> dict[str, Any]:
-        """Of these keys, those that the file has or would have."""
+        """Those of these keys that the file has or would have."""
         found = self.to_json()
         return {k: found[k] for k in names if k in found}
 
@@ -270,7 +270,7 @@ _NAMES = {
 
 @cache
 def _kinds() -> dict[str, tuple[type, ...]]:
-    """Of each key of a file that is a field, the types that it may have."""
+    """The types that each field of a file may have."""
     found = {}
     for key, hint in get_type_hints(Record).items():
         parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
@@ -421,7 +421,7 @@ Attributes = dict[str, dict[str, Any]]
 
 
 def attributes_of(utterances: Iterable[Any]) -> Attributes:
-    """Of each id of a manifest, what sub-groups are made of; ``seconds`` is a float."""
+    """What sub-groups are made of, for each id of a manifest; ``seconds`` is a float."""
     return {
         u.id: {
             "gender": u.gender,

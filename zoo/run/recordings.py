@@ -47,7 +47,7 @@ def recordings(
     """Paths and arrays to recordings, in the order given.
 
     A folder is searched, with everything below it, for audio files in the order of their names;
-    what is not taken is counted in a warning. A pattern (``*``, ``?``, ``[]``, ``**``) stands for
+    what is not taken is counted in a warning. A pattern (``*``, ``?``, ``[]``, ``**``) means
     what matches it, unless a file has that very name. What does not exist becomes a recording that
     says so when it is read, so that the others go on.
 

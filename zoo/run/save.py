@@ -177,7 +177,7 @@ def push_to_hub(
 
     Args:
         source: as for :func:`save_pretrained`.
-        repo_id: ``user/name``; made where there is none.
+        repo_id: ``user/name``; made if there is none.
         private: whether a repository that is made is private (to publish is a decision).
         token: of the hub; that of ``hf auth login`` by default.
         record: as for :func:`save_pretrained`.

@@ -65,7 +65,7 @@ def evaluate(
         The prediction table, and its numbers as a record holds them; ``open_labels`` where the
         taxonomy has classes that the model never trained on (:func:`open_numbers`), and
         ``speakers_heard``: those that it was trained or selected on, which ``part="all"`` of its
-        own corpus has among others, and who make no test; ``speakers_unsure``: corpora of which
+        own corpus has among others, and who make no test; ``speakers_unsure``: corpora for which
         this cannot be told, since not every speaker is known.
     """
     quiet()

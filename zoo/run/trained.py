@@ -49,7 +49,7 @@ def untrained(encoder: Encoder, options: Mapping[str, Any], seed: int = 1) -> En
             **{k: v for k, v in options.items() if k != "type"}
         )
         if isinstance(fresh, HFEncoder):
-            torch.manual_seed(seed)  # adapters, where there are any, drew before
+            torch.manual_seed(seed)  # adapters, if there are any, drew before
             _draw(fresh)
         elif fresh.frozen_keys():
             raise ConfigError(

@@ -27,7 +27,7 @@ RATES = {"lora": 2e-4, "full": 2e-5}
 """Peak rates of a published encoder, as in configs/optim; nothing was searched for."""
 
 RATE_OF_OTHERS = 3e-4
-"""Of an encoder that was trained from scratch: about a third of its own.
+"""Learning rate of an encoder that was trained from scratch: about a third of its own.
 
 Our choice, from EMO-DB to fold 3 of RAVDESS, one draw each of 4, 16 and 64 shots: at 1e-4 the
 larger supports gained less, at 1e-3 the smallest less, and the source was forgotten sooner.
@@ -87,7 +87,7 @@ class Options:
         """What a run's configuration says of these steps.
 
         Args:
-            had: of the source's run, of which the keys stay that have no effect here.
+            had: the options of the source's run; keys without effect here stay as they are.
             tuning: what is tuned.
             encoder: its registered name.
         """
@@ -236,7 +236,7 @@ def fit(
     Args:
         module: on its device, in evaluation mode, and so it is thereafter.
         support: a dataset of the target's utterances, over the target's classes.
-        columns: where these stand in the head's taxonomy.
+        columns: where these are in the head's taxonomy.
         wanted: number and size of the steps, and their seed.
         optim: how fast they are.
         encoder: whether what is trainable in it is trained.

@@ -81,7 +81,7 @@ class PredictionTable:
         if bad := self._where((self.labels < -1) | (self.labels >= c)):
             raise DataError(
                 f"labels of {len(bad)} utterances are outside -1..{c - 1} ({some(bad)}); "
-                "-1 stands for unlabelled"
+                "-1 means unlabelled"
             )
         if len(set(self.ids)) != n:
             raise DataError(

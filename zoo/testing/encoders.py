@@ -1,6 +1,6 @@
 """The checks of the contract kit for encoders, one promise of :class:`serzoo.zoo.Encoder` each.
 
-Each raises :class:`.checks.ContractError` with what was found, what is demanded, where to look.
+Each raises ``ContractError`` with what was found, what is demanded, where to look.
 """
 
 from __future__ import annotations

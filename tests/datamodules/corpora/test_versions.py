@@ -79,7 +79,7 @@ GIVEN = {
     ("emovo", 1): "d96fce59e9c372c1",
     ("meld", 1): "ed5c14230e49dc0c",
     ("folder", 1): "3a0fbc9c94f692a0",
-    ("csv", 1): "fb75af2987c079bc",
+    ("csv", 2): "89448aedc68ebd99",
     ("synthetic", 1): "04fa509fe7506db1",
     ("synthetic_talk", 1): "81afbb4bfd3f15bf",
 }

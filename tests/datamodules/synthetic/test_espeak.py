@@ -7,7 +7,7 @@ import pytest
 from facts import says
 from serzoo.datamodules.synthetic import espeak
 from serzoo.datamodules.synthetic.espeak import Espeak
-from serzoo.datamodules.synthetic.generate.generate import ensure_synthetic
+from serzoo.datamodules.synthetic.generate import ensure_synthetic
 from serzoo.zoo.core.errors import DataError
 
 pytest.importorskip("espeakng_loader", reason="needs the extra quickstart")

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from facts import says
 from serzoo.datamodules.corpora.synthetic import prepare
+from serzoo.datamodules.synthetic import generate as synthetic
 from serzoo.datamodules.synthetic.acting import (
     EMOTIONS,
     NEUTRAL_WORDED,
@@ -18,8 +19,7 @@ from serzoo.datamodules.synthetic.acting import (
     takes,
 )
 from serzoo.datamodules.synthetic.espeak import ACCENTS, Espeak
-from serzoo.datamodules.synthetic.generate import generate as synthetic
-from serzoo.datamodules.synthetic.generate.generate import act, ensure_synthetic, generate
+from serzoo.datamodules.synthetic.generate import act, ensure_synthetic, generate
 from serzoo.zoo.core.errors import ConfigError, DataError
 
 pytest.importorskip("espeakng_loader", reason="needs the extra quickstart")

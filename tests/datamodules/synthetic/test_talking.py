@@ -12,7 +12,7 @@ from serzoo.datamodules.corpora.synthetic_talk import prepare
 from serzoo.datamodules.info import canonical_label
 from serzoo.datamodules.synthetic.acting import EMOTIONS, NEUTRAL_WORDED, WORDED, speaker
 from serzoo.datamodules.synthetic.espeak import Espeak
-from serzoo.datamodules.synthetic.generate.generate import act, generate
+from serzoo.datamodules.synthetic.generate import act, generate
 from serzoo.datamodules.synthetic.talking import SENTENCES, sayings, talker
 from serzoo.zoo.core.errors import ConfigError, DataError
 

@@ -151,7 +151,7 @@ def test_padding_may_hold_anything() -> None:
     ("knobs", "message"),
     [
         ({"prefix": 0}, "prefix=0.* one position"),
-        ({"lm": "./nowhere"}, r"'\./nowhere'.*lm=scratch"),
+        ({"lm": "./nowhere"}, r"\./nowhere\b.*lm=scratch"),
         ({"lm_width": 40}, r"lm_width=40\b.* 32\b"),
     ],
 )
