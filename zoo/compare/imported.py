@@ -490,7 +490,7 @@ def import_predictions(
         fold: the file holds this fold only; by default all of the protocol's.
         seed: the row is of this seed; by default for every seed of the suite, which is what a
             method without random choices would give.
-        where: stands beside cells only whose record says so, by path:
+        where: put beside those cells only whose record says so, by path:
             ``{"condition": "noise:10dB"}``, ``{"axes.protocol": "loco"}``, ``{"shots": 4}``.
         columns: of the file.
         scores: ``auto``, ``probabilities``, ``logits`` or ``ranks``.
