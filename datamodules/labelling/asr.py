@@ -113,8 +113,6 @@ def recogniser(
                 "and beams out"
             )
         return PocketSphinx()
-    pass
-
     return load_recogniser(
         name, revision=revision, language=language, beams=beams, dtype=dtype, device=device
     )

@@ -88,8 +88,6 @@ def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Runs
     chosen = suite.load(name, overrides)
     if chosen.pretraining is None:
         return Runs(chosen, out=out)
-    pass
-
     return Started(chosen, out=out)
 
 
