@@ -222,8 +222,6 @@ def _occupied(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
-# ----
-
 FORMAT = 1  # raise when the layout changes: older stores are then left alone, and not read
 DTYPES = {"float32": "<f4", "bfloat16": "<u2"}  # NumPy has no bfloat16; its bits are kept
 ABOUT = (

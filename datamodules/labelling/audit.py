@@ -353,8 +353,6 @@ def _score(found: Mapping[str, Any], name: str) -> list[Cell]:
     return [cell(value.get("value")), span_cell(value.get("low"), value.get("high"))]
 
 
-# ----
-
 NO_SCORER = "none"
 LEAST = 100
 """Draws; below 60, no p of three corrected ones can be under 0.05."""

@@ -104,8 +104,6 @@ def evaluate_cell(
     return entry.to_json()
 
 
-# ----
-
 CLEAN = "clean"
 KEYS = ("title", "of", "only", "conditions", "noise", "rir", "baseline")
 TYPES = {

@@ -431,8 +431,6 @@ def taken(
     return old
 
 
-# ----
-
 CONFIDENCE = ("nll", "ece")  # what only probabilities have
 CALIBRATED = ("nll_calibrated", "ece_calibrated", "temperature")  # fitted on a validation part
 SHARED = (

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 # ---- A suite whose cells start from pre-trainings: labels first, then these, then the cells.
 
 
-# ----
-
-
 class Runs(Plan):
     """The cells that the axes of a suite span, and the trials of its search."""
 

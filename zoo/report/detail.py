@@ -308,8 +308,6 @@ def command(plan: Mapping[str, Any], folder: Path) -> str:
     return " ".join(shlex.quote(w) for w in words)
 
 
-# ----
-
 ERRORS = 8  # of each head
 WORDS = {"seconds": "duration in seconds"}
 MATRICES = 60  # more are left out of a page: a suite of conditions has hundreds

@@ -311,8 +311,6 @@ def pairs(starts: list[str]) -> list[tuple[str, str]]:
     return [(b, a) for a, b in combinations(order, 2)]
 
 
-# ----
-
 # an axis of a suite that is an amount of labels, as records name it, and in words
 AMOUNTS = {
     "shots": "shots per class",

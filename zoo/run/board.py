@@ -172,8 +172,6 @@ def show_texts(experiment: Any, part: str, table: PredictionTable, step: int) ->
     experiment.add_text(f"{part}/written", shown.markdown(), step)
 
 
-# ----
-
 POINTS = (
     500  # test utterances in the projector at most: every k-th by id, so the same for all heads
 )

@@ -330,8 +330,6 @@ def refused_precision(name: str) -> str | None:
     return refusal
 
 
-# ----
-
 GROUPS = ("encoder", "head", "optim")
 SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
 """Which optimisation suits an encoder that is not frozen: its learning rates are others."""

@@ -188,8 +188,6 @@ def _what(encoder: Encoder) -> str:
     return f"an encoder of model_type '{kind}'" if kind else type(encoder).__name__
 
 
-# ----
-
 OPSET = 20
 LIMIT = 1e-4
 """Largest difference of a score from the original's that :func:`parity` lets pass."""

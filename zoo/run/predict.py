@@ -130,8 +130,6 @@ class Tape:
         return self.held[max(0, start - self.start) : max(0, end - self.start)]
 
 
-# ----
-
 READ_AHEAD = 600.0
 """Seconds of windows that are read before they are sorted by length and scored (our choice)."""
 

@@ -127,9 +127,6 @@ def _plain(v: Interval | Difference) -> dict[str, Any]:
     return {"value": v.value, "low": v.low, "high": v.high}
 
 
-# ----
-
-
 @dataclass(frozen=True)
 class Subject:
     """An encoder to look into.

@@ -74,8 +74,6 @@ class StoreFeatures(Callback):
         self.seconds = time.perf_counter() - began
 
 
-# ----
-
 RULE = "highest val/uar, earliest epoch of equals"
 
 

@@ -76,8 +76,6 @@ def _draw(encoder: HFEncoder) -> None:
     encoder.source["weights"] = weights_digest(backbone)  # stored features are kept under it
 
 
-# ----
-
 Speakers = Mapping[str, Sequence[str]]
 
 

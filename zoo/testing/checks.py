@@ -152,8 +152,6 @@ def check_widen(case: Case) -> None:
     )
 
 
-# ----
-
 UNKNOWN = "jubilant"  # a class that no checked head is trained on
 
 
