@@ -24,8 +24,9 @@ import stored
 import torch
 from serzoo.heads.classification import ClassificationHead
 from serzoo.heads.gen_ser.head import GenSERHead
+from serzoo.heads.selm import tree
 from serzoo.heads.selm.decoding import search
-from serzoo.heads.selm.head import SELMHead, tree
+from serzoo.heads.selm.head import SELMHead
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Frames, Targets

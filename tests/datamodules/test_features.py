@@ -417,7 +417,7 @@ PROCESS = textwrap.dedent(
     """
     import importlib.util, json, sys
     from pathlib import Path
-    from serzoo.datamodules import encoding
+    from serzoo.datamodules import features as encoding
     from serzoo.datamodules.manifest import read_manifest
 
     spec = importlib.util.spec_from_file_location("shared", sys.argv[1])
