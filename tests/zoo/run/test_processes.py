@@ -22,6 +22,7 @@ SCRIPT = """
 import sys
 import lightning as L
 import torch
+from serzoo.zoo.run import checkpoint
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.config import RunConfig
 from serzoo.zoo.run.build import build, open_data
