@@ -100,9 +100,7 @@ def test_killed_on_the_way_it_ends_the_same(suite, serzoo, wait_until, tmp_path)
     assert by_arm["human"][0].origin["weak_labels"] == {}
     # the same draws of the labels for all
     drawn = {
-        arm: sorted(
-            e["counts"]["train_share"]["utterances"] for e in found if e["axes"]["share"] < 1
-        )
+        arm: sorted(e.counts["train_share"]["utterances"] for e in found if e.axes["share"] < 1)
         for arm, found in by_arm.items()
     }
     assert len(set(map(str, drawn.values()))) == 1
