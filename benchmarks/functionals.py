@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.zoo.core.cache import cache_dir
 from serzoo.zoo.core.files import new_file
+from serzoo.zoo.core.progress import Bar
 
 FEATURES = ("eGeMAPSv02", "ComParE_2016")
 
@@ -92,8 +91,12 @@ class Functionals:
         if known and path.is_file():
             return np.asarray(np.load(path, allow_pickle=False))
         title = f"{self.extractor.name} {condition}".strip()
-        waves = track(range(len(us)), description=title, disable=not os.isatty(2))
-        found = np.stack([self.extractor.call(data.wave(us[i]).numpy()) for i in waves])
+        rows = []
+        with Bar(title, len(us)) as bar:
+            for u in us:
+                rows.append(self.extractor.call(data.wave(u).numpy()))
+                bar.advance()
+        found = np.stack(rows)
         if known:
             with new_file(path) as draft, draft.open("wb") as file:
                 np.save(file, found, allow_pickle=False)

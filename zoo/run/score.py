@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 
 from ...datamodules.corruption import remembered
 from ..core.errors import ConfigError
 from ..core.notices import quiet
+from ..core.progress import Bar
 from ..core.speakers import cannot_tell, shared
 from ..core.taxonomy import Taxonomy
 from ..statistics.confidence import open_numbers, seen_classes
@@ -19,6 +19,7 @@ from ..statistics.table import PredictionTable, merge
 from .board import unparsable
 from .build import open_data
 from .config import RunConfig, resolve
+from .devices import first_device
 from .module import SERModule
 from .trained import refuse_seen
 
@@ -108,7 +109,7 @@ def evaluate(
         data.datasets["test"].corrupt(corruption)
         data.workers = 0  # in this process, which counts and remembers what it did
     loader = data.val_dataloader() if part == "valid" else data.test_dataloader()
-    module.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    module.to(first_device())
     table = score(module, loader, wanted, progress=progress)
     numbers = measure(table)
     numbers["metrics"] |= unparsable(module.head, table, wanted)
@@ -151,5 +152,9 @@ def score(
         progress: show a bar.
     """
     device = next(module.parameters()).device
-    batches = track(loader, description="scoring", disable=not progress, total=len(loader))
-    return merge(module.score(batch.to(device), taxonomy) for batch in batches)
+    tables = []
+    with Bar("scoring", len(loader), shown=progress) as bar:
+        for batch in loader:
+            tables.append(module.score(batch.to(device), taxonomy))
+            bar.advance()
+    return merge(tables)
