@@ -11,8 +11,9 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 # what other processors do, as far as one can do it: torch without AVX, two code paths of MKL, and two
 # threads; KERNELS=plain says nothing to anybody
 KERNELS = KERNELS=plain ATEN_CPU_CAPABILITY=default MKL_CBWR=AVX2 MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=2
-NUMERIC = tests/heads tests/zoo/encoders tests/zoo/statistics tests/zoo/run tests/zoo/doctor \
-	tests/datamodules/test_features.py
+NUMERIC = tests/heads tests/zoo/encoders tests/zoo/statistics tests/zoo/doctor \
+	tests/datamodules/test_features.py $(addprefix tests/zoo/run/test_,adapt.py capability.py lanser.py \
+	mixup.py module.py parallel.py predict.py recordings.py score.py starting.py voice.py windows.py)
 
 .PHONY: help install install-dev compare report test test-slow test-kernels lint types wheel publish results screenshots clean
 
