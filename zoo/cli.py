@@ -453,6 +453,25 @@ def import_(
     import_rows([suite, file, *settings], out=out, dry_run=dry_run)
 
 
+@compare_app.command
+def ensemble(
+    suite: Suite, /, *settings: Settings, dry_run: bool = False, out: Out = "runs"
+) -> None:
+    """Let several rows of a comparison answer together, as a new row.
+
+    Example: serzoo compare ensemble quickstart members=[classification]
+
+    Args:
+        settings: members=[ROW,ROW] of the table, name=NAME of the new row,
+            seeds=together or apart, weights=equal or validation,
+            recipe=NAME, encoder=NAME, where.KEY=VALUE, overwrite=true.
+        dry_run: print the UAR, and write nothing.
+    """
+    from .compare.ensemble import ensemble_rows
+
+    ensemble_rows(suite, settings, out=out, dry_run=dry_run)
+
+
 @app.command
 def report(
     suite: Suite, /, *, audio: bool = False, attributes: bool = False, out: Out = "runs"

@@ -59,7 +59,10 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     assert re.search(rf"^Example: serzoo {verb} \w", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("words", [["label", "trace"], ["label", "audit"], ["compare", "import"]])
+@pytest.mark.parametrize(
+    "words",
+    [["label", "trace"], ["label", "audit"], ["compare", "import"], ["compare", "ensemble"]],
+)
 def test_every_second_word_of_a_verb_has_help(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,7 +72,9 @@ def test_every_second_word_of_a_verb_has_help(
     assert re.search(rf"^Example: serzoo {' '.join(words)} \w", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "label trace", "label audit", "compare import"])
+@pytest.mark.parametrize(
+    "verb", [*VERBS, "label trace", "label audit", "compare import", "compare ensemble"]
+)
 def test_every_argument_is_explained(verb: str) -> None:
     command = cli.app
     for word in verb.split():

@@ -504,11 +504,8 @@ def import_predictions(
             the name is taken.
         DataError: when ids are missing, surplus or there twice, or values cannot be used.
     """
-    from .pool import lock
-
     path, folder = Path(file).expanduser(), Path(out) / Path(suite).stem
-    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
-        raise ConfigError(f"name is '{name}'; give letters, digits and . _ + - only")
+    check_name(name)
     plan = read_plan(folder)
     places = places_of(folder, plan, recipe, encoder, fold, seed, where)
     reference = reference_of(places)
@@ -527,15 +524,36 @@ def import_predictions(
         "same_for_all_seeds": seed is None and len({s for _, _, s in places}) > 1,
     }
     entries: dict[str, tuple[Record, PredictionTable]] = {}
-    for (group, k, s), template in places.items():
-        slug = re.sub(r"[^\w.-]+", "_", "-".join(group)).strip("_")
-        cell = f"{slug}-{name}-f{k}-s{s}-{sha[:6]}"
-        entries[cell] = _record(template, tables[k], s, about, given, fit_seconds), tables[k]
+    timed = {} if fit_seconds is None else {"fit": fit_seconds}
+    for place, template in places.items():
+        _, k, s = place
+        record = record_of(template, tables[k], s, about, given.probabilities, timed)
+        entries[cell_name(place, name, sha)] = record, tables[k]
     whole = merge(replace(t, ids=[f"{i}#{k}" for i in t.ids]) for k, t in tables.items())
     result = Imported(list(entries), folder, whole.uar(), len(given.ids), _notes(given, whole))
     old = taken(folder, plan, name, places, sha, overwrite)
     if dry_run:
         return result
+    put(folder, plan, entries, old)
+    return result
+
+
+def put(
+    folder: Path,
+    plan: Mapping[str, Any],
+    entries: Mapping[str, tuple[Record, PredictionTable]],
+    old: Collection[str],
+) -> None:
+    """Write cells beside those of a comparison, and its plan with their names.
+
+    Args:
+        folder: of the comparison.
+        plan: of the comparison, as it was read.
+        entries: record and test predictions of each new cell, by its name.
+        old: cells that these replace (:func:`taken`).
+    """
+    from .pool import lock
+
     with lock(folder):
         for cell, (entry, table) in entries.items():
             table.write_jsonl(folder / "cells" / cell / PREDICTIONS)
@@ -545,7 +563,19 @@ def import_predictions(
         write_json(folder / "suite.json", {**plan, "cells": [*cells, *entries]})
         for cell in gone:
             shutil.rmtree(folder / "cells" / cell, ignore_errors=True)
-    return result
+
+
+def cell_name(place: Place, name: str, sha: str) -> str:
+    """The folder of an added row's cell in one table, fold and seed."""
+    group, fold, seed = place
+    slug = re.sub(r"[^\w.-]+", "_", "-".join(group)).strip("_")
+    return f"{slug}-{name}-f{fold}-s{seed}-{sha[:6]}"
+
+
+def check_name(name: str) -> None:
+    """Check the name of a row that is added to a comparison; it becomes part of a file name."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
+        raise ConfigError(f"name is '{name}'; give letters, digits and . _ + - only")
 
 
 def imported(folder: Path) -> list[str]:
@@ -567,21 +597,30 @@ def _is_imported(cell: Path) -> bool:
         return False
 
 
-def _record(
+def record_of(
     template: Run,
     table: PredictionTable,
     seed: int,
     about: Mapping[str, Any],
-    given: Foreign,
-    fit_seconds: float | None,
+    probabilities: bool,
+    seconds: Mapping[str, float],
 ) -> Record:
-    """A record as of a head in the template's table; what is the toolkit's own is ``imported``."""
+    """The record of an added row's cell. Its table is the template's; ``about`` is its own.
+
+    Args:
+        template: a finished cell of the same table and fold.
+        table: the test predictions.
+        seed: of the cell.
+        about: becomes ``imported``; its ``name`` is the row's.
+        probabilities: whether the scores are log-probabilities.
+        seconds: what is known of the time, for example ``fit``.
+    """
     from ..statistics.speakers import measure
 
     source = template.record
     searched = source.search
     numbers = measure(table)
-    unknown = CALIBRATED if given.probabilities else (*CALIBRATED, *CONFIDENCE)
+    unknown = CALIBRATED if probabilities else (*CALIBRATED, *CONFIDENCE)
     numbers["metrics"] |= dict.fromkeys(unknown)
     head = {"head": {"type": "imported"}, "head_name": about["name"]}
     return written(
@@ -593,9 +632,9 @@ def _record(
         **source.pick(SHARED),
         search={k: searched[k] for k in BUDGET} if searched else None,
         imported=dict(about),
-        probabilities=given.probabilities,
+        probabilities=probabilities,
         parameters=None,
-        seconds={"total": 0.0} | ({} if fit_seconds is None else {"fit": fit_seconds}),
+        seconds={"total": 0.0, **seconds},
         inference_seconds_per_utterance=None,
         **numbers,
         **environment(),

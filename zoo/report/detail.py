@@ -200,6 +200,14 @@ def compared(section: Section, c: Context) -> None:
     foreign = {r.head: r.record.imported for r in c.found.runs if r.record.imported}
     for head, about in foreign.items():
         said = "; ".join(f"{k}: {v}" for k, v in flatten(about).items() if v not in (None, "None"))
+        if members := about.get("members"):
+            section.parts.append(
+                Text(
+                    f"{head} is an ensemble: the mean of the calibrated probabilities of "
+                    f"{', '.join(members)}. {said}."
+                )
+            )
+            continue
         section.parts.append(
             Text(
                 f"{head} is a row of another toolkit's predictions of the same utterances. How it "

@@ -1,0 +1,380 @@
+"""`serzoo compare ensemble`: several finished cells answer together, as one row of the tables.
+
+The row is the mean of its members' probabilities, each calibrated by the temperature that its
+validation part gave. A member is a row that the comparison has: a head, with all of its seeds, or
+predictions that were imported. Nothing is trained, and nothing is chosen on test speakers: weights
+are equal, or they maximise the likelihood of the same fold's validation part.
+
+The row has the certificate of its table, as an imported one does. It is no head of the
+suite, so it belongs to no family of declared questions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ..core.errors import ComparisonError, ConfigError, DataError, suggest
+from ..report.report import report
+from ..report.runs import Run, find_cells
+from ..run.config import parse, types_of, words
+from ..run.record import Record, read_plan
+from ..statistics.rates import FloatArray, log_softmax
+from ..statistics.table import PredictionTable, merge
+from .imported import Place, cell_name, check_name, places_of, put, record_of, reference_of, taken
+
+Weights = Literal["equal", "validation"]
+VALID = "valid.jsonl"
+ROUNDS = 500  # of the fit of weights; it converges far earlier
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What was written, or would be.
+
+    Attributes:
+        cells: names.
+        folder: of the comparison.
+        uar: of the row by table (corpus and encoder), folds pooled.
+        alone: mean UAR of the members' cells by table, for comparison.
+        weights: of the members by table and fold.
+    """
+
+    cells: list[str]
+    folder: Path
+    uar: dict[str, float]
+    alone: dict[str, float]
+    weights: dict[str, dict[str, float]]
+
+
+def ensemble(
+    suite: str,
+    *,
+    members: Sequence[str] | None = None,
+    name: str | None = None,
+    seeds: Literal["together", "apart"] = "together",
+    weights: Weights = "equal",
+    recipe: str | None = None,
+    encoder: str | None = None,
+    where: Mapping[str, Any] = MappingProxyType({}),
+    overwrite: bool = False,
+    dry_run: bool = False,
+    out: str = "runs",
+) -> Ensemble:
+    """Average the predictions of finished cells, and write the result as cells of the comparison.
+
+    Args:
+        suite: the comparison; its folder is ``out/<suite>``.
+        members: names of rows: ``[classification]`` averages its seeds.
+        name: of the new row; by default the members' names, joined by ``+`` (``NAME+seeds`` for
+            one member).
+        seeds: ``together`` averages all seeds of a member, so the row has one answer, the same
+            for every seed. ``apart`` averages the members seed by seed.
+        weights: ``equal``, or by the fold's ``validation`` part.
+        recipe: whose tables get the row; needed if the suite has several.
+        encoder: in the table of this encoder only; all of the recipe's by default.
+        where: beside those cells only whose record says so, by path.
+        overwrite: replace other cells of this name.
+        dry_run: check and compute only.
+        out: folder of all runs.
+
+    Raises:
+        ComparisonError: if there is no such comparison, recipe, encoder or member, a member lacks
+            a fold or a seed, or the name is taken.
+        ConfigError: if a setting cannot be used.
+        DataError: if a member has no probabilities, or no validation predictions.
+    """
+    for key, value, allowed in (
+        ("seeds", seeds, ("together", "apart")),
+        ("weights", weights, get_args(Weights)),
+    ):
+        if value not in allowed:
+            raise ConfigError(f"{key} is '{value}'{suggest(value, allowed)}")
+    chosen = list(dict.fromkeys(members or ()))
+    if not chosen:
+        raise ConfigError("which rows shall answer together? add members='[classification,selm]'")
+    if seeds == "apart" and len(chosen) == 1:
+        raise ConfigError(
+            f"seeds=apart averages the members of one seed, and {chosen[0]} is the only member; "
+            "add another member, or say seeds=together"
+        )
+    called = name or ("+".join(chosen) if len(chosen) > 1 else f"{chosen[0]}+seeds")
+    check_name(called)
+    folder = Path(out) / Path(suite).stem
+    plan = read_plan(folder)
+    places = places_of(folder, plan, recipe, encoder, None, None, where)
+    reference_of(places)  # refuses cells of one fold that were tested on other utterances
+    cells = _cells(folder, plan, chosen, places)
+    tables: dict[Place, PredictionTable] = {}
+    used: dict[Place, list[Run]] = {}
+    shares: dict[str, dict[str, float]] = {}
+    for place in places:
+        group, fold, seed = place
+        mine = [_of_seed(cells[group, fold, m], seed, seeds, m, place) for m in chosen]
+        found = _weights(mine, weights, folder)
+        of_seed = f", seed {seed}" if seeds == "apart" else ""
+        shares[f"{', '.join(group)}, fold {fold}{of_seed}"] = dict(zip(chosen, found, strict=True))
+        tables[place] = _mean(places[place].table, mine, found)
+        used[place] = [run for runs in mine for run in runs]
+    facts = [[m, weights, seeds] for m in chosen] + sorted(
+        {r.name for rs in used.values() for r in rs}
+    )
+    sha = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    entries: dict[str, tuple[Record, PredictionTable]] = {}
+    for place, table in tables.items():
+        entries[cell_name(place, called, sha)] = (
+            _record(
+                places[place],
+                place,
+                table,
+                used[place],
+                _about(called, chosen, sha, weights, seeds),
+            ),
+            table,
+        )
+    done = Ensemble(list(entries), folder, _pooled(tables), _alone(used), shares)
+    old = taken(folder, plan, called, places, sha, overwrite)
+    if not dry_run:
+        put(folder, plan, entries, old)
+    return done
+
+
+Members = dict[tuple[tuple[str, str], int, str], list[Run]]
+
+
+def _cells(
+    folder: Path, plan: Mapping[str, Any], members: Sequence[str], places: Mapping[Place, Run]
+) -> Members:
+    """The cells of each member in each table and fold; every member has every one."""
+    groups = {group for group, _, _ in places}
+    runs = [r for r in find_cells(folder, plan["cells"]).runs if r.group in groups]
+    known = sorted({r.head for r in runs})
+    found: Members = defaultdict(list)
+    for run in runs:
+        found[run.group, run.fold, run.head].append(run)
+    for member in members:
+        if member not in known:
+            raise ComparisonError(
+                f"{folder} has no finished row '{member}'{suggest(member, known)}"
+            )
+        for (group, fold, _), template in places.items():
+            mine = found.get((group, fold, member))
+            if not mine:
+                raise ComparisonError(
+                    f"'{member}' has no finished cell in {', '.join(group)}, fold {fold}; run "
+                    f"`serzoo compare {folder.name}` again, or leave it out of members"
+                )
+            for run in mine:
+                _check(run, template)
+    return found
+
+
+def _check(run: Run, template: Run) -> None:
+    """Check that a cell has probabilities of the same classes and utterances."""
+    if not run.record.probabilities:
+        raise DataError(
+            f"{run.name} has ranks or labels and no probabilities, so it cannot be averaged; "
+            "import its probabilities, or leave it out of members"
+        )
+    if run.table.classes != template.table.classes:
+        raise ComparisonError(
+            f"{run.name} has the classes {', '.join(run.table.classes)}, and {template.name} has "
+            f"{', '.join(template.table.classes)}; an ensemble needs one taxonomy"
+        )
+    if set(run.table.ids) != set(template.table.ids):
+        raise ComparisonError(
+            f"{run.name} and {template.name} were not tested on the same utterances; remove the "
+            "older cell and run it again"
+        )
+
+
+def _of_seed(runs: Sequence[Run], seed: int, seeds: str, member: str, place: Place) -> list[Run]:
+    if seeds == "together":
+        return _different(runs)
+    mine = [run for run in runs if run.seed == seed]
+    if not mine:
+        raise ComparisonError(
+            f"'{member}' has no finished cell of seed {seed} in {', '.join(place[0])}, fold "
+            f"{place[1]}; say seeds=together, or run it"
+        )
+    return mine
+
+
+def _different(runs: Sequence[Run]) -> list[Run]:
+    """One of the cells that only repeat a row beside every seed; all cells of a head."""
+    repeated = [r for r in runs if (r.record.imported or {}).get("same_for_all_seeds")]
+    return [*repeated[:1], *(r for r in runs if r not in repeated)]
+
+
+def _probabilities(
+    table: PredictionTable, ids: Sequence[str], temperature: float | None
+) -> FloatArray:
+    """``[N, C]`` calibrated probabilities, in the order of these ids."""
+    row = {name: i for i, name in enumerate(table.ids)}
+    scores = table.scores[[row[i] for i in ids]]
+    return np.asarray(np.exp(log_softmax(scores, temperature or 1.0)))
+
+
+def _mean(
+    reference: PredictionTable, members: Sequence[Sequence[Run]], weights: Sequence[float]
+) -> PredictionTable:
+    """The weighted mean of the members' probabilities; a member is the mean of its cells."""
+    ids = list(reference.ids)
+    p = sum(
+        w * np.mean([_probabilities(r.table, ids, r.record.temperature) for r in runs], axis=0)
+        for w, runs in zip(weights, members, strict=True)
+    )
+    tiny = np.finfo(np.float32).tiny  # a probability of 0 has no logarithm
+    scores = np.log(np.maximum(p, tiny))
+    return replace(reference, ids=ids, scores=scores, texts=None)
+
+
+def _weights(members: Sequence[Sequence[Run]], weights: str, folder: Path) -> list[float]:
+    """One weight per member; they sum to 1."""
+    if weights == "equal" or len(members) == 1:
+        return [1 / len(members)] * len(members)
+    parts = []
+    ids: list[str] = []
+    labels: Any = None
+    for runs in members:
+        cells = []
+        for run in runs:
+            table = _validated(folder, run)
+            if labels is None:
+                known = table.labelled
+                ids = [i for i, k in zip(table.ids, known, strict=True) if k]
+                labels = table.labels[known]
+            if not set(ids) <= set(table.ids):
+                raise ComparisonError(
+                    f"{run.name} was validated on other utterances than the other members; say "
+                    "weights=equal"
+                )
+            cells.append(_probabilities(table, ids, run.record.temperature))
+        parts.append(np.mean(cells, axis=0)[np.arange(len(labels)), labels])
+    return mixture(np.stack(parts, axis=1))
+
+
+def mixture(likelihood: FloatArray) -> list[float]:
+    """Return the weights of M models that maximise the likelihood of their mixture.
+
+    The problem is concave, and expectation-maximisation finds the maximum (Dempster, Laird & Rubin
+    1977): each round a weight becomes the mean share that its model has in the mixture.
+
+    Args:
+        likelihood: ``[N, M]`` probability that each model gives to the label.
+
+    Returns:
+        M weights from 0 to 1 that sum to 1.
+    """
+    p = np.maximum(likelihood, np.finfo(np.float64).tiny)
+    w = np.full(p.shape[1], 1 / p.shape[1])
+    for _ in range(ROUNDS):
+        part = p * w
+        w = (part / part.sum(1, keepdims=True)).mean(0)
+    return [float(x) for x in w]
+
+
+def _validated(folder: Path, run: Run) -> PredictionTable:
+    path = folder / "cells" / run.name / VALID
+    if not path.is_file():
+        raise DataError(
+            f"{run.name} keeps no validation predictions ({path} is missing), so it cannot be "
+            "weighed; say weights=equal, or leave it out of members"
+        )
+    return PredictionTable.read_jsonl(path)
+
+
+def _about(name: str, members: Sequence[str], sha: str, weights: str, seeds: str) -> dict[str, Any]:
+    together = seeds == "together"
+    return {
+        "name": name,
+        "toolkit": "serzoo",
+        "file": f"ensemble of {', '.join(members)}",
+        "sha256": sha,
+        "scores": "probabilities",
+        "selection": f"members as they were selected; weights: {weights}; seeds: {seeds}",
+        "same_for_all_seeds": together,
+        "members": list(members),
+    }
+
+
+def _record(
+    template: Run, place: Place, table: PredictionTable, used: Sequence[Run], about: dict[str, Any]
+) -> Record:
+    """A record whose costs are the sums of the members'."""
+    records = [run.record for run in used]
+    fit = [r.seconds.get("fit") for r in records]
+    seconds = {} if None in fit else {"fit": float(sum(f or 0.0 for f in fit))}
+    made = record_of(template, table, place[2], {**about, "cells": len(used)}, True, seconds)
+    slow = [r.inference_seconds_per_utterance for r in records]
+    known = None if None in slow else float(sum(s or 0.0 for s in slow))
+    return made.add({"inference_seconds_per_utterance": known})
+
+
+def _pooled(tables: Mapping[Place, PredictionTable]) -> dict[str, float]:
+    """UAR by table, with all folds and seeds in one."""
+    groups: dict[str, list[PredictionTable]] = defaultdict(list)
+    for (group, fold, seed), table in tables.items():
+        named = replace(table, ids=[f"{i}#{fold}#{seed}" for i in table.ids])
+        groups[", ".join(group)].append(named)
+    return {group: merge(found).uar() for group, found in groups.items()}
+
+
+def _alone(used: Mapping[Place, Sequence[Run]]) -> dict[str, float]:
+    """Mean over the members' seeds of their UAR, with all folds in one."""
+    cells: dict[str, dict[tuple[str, int], dict[int, Run]]] = defaultdict(lambda: defaultdict(dict))
+    for (group, fold, _), runs in used.items():
+        for run in runs:
+            cells[", ".join(group)][run.head, run.seed][fold] = run
+    found = {}
+    for group, by_seed in cells.items():
+        each = [
+            merge(replace(r.table, ids=[f"{i}#{k}" for i in r.table.ids]) for k, r in folds.items())
+            for folds in by_seed.values()
+        ]
+        found[group] = float(np.mean([t.uar() for t in each]))
+    return found
+
+
+def ensemble_rows(
+    suite: str, typed: Sequence[str], *, out: str = "runs", dry_run: bool = False
+) -> None:
+    """Do what `serzoo compare ensemble` is asked for: compute, write, tabulate, and print.
+
+    Args:
+        suite: the comparison.
+        typed: ``key=value`` keywords of :func:`ensemble`, and ``where.KEY=VALUE``.
+        out: folder of all runs.
+        dry_run: write nothing.
+
+    Raises:
+        ConfigError: naming what is missing or unknown; and as :func:`ensemble`.
+    """
+    types = {k: v for k, v in types_of(ensemble).items() if k not in ("dry_run", "out", "where")}
+    given: dict[str, Any] = {}
+    where: dict[str, str] = {}
+    for key, value in parse(typed, {key: types.get(key, str) for key, _ in words(typed)}):
+        if key.startswith("where."):
+            where[key.removeprefix("where.")] = value or ""
+        elif key in types:
+            given[key] = value
+        else:
+            raise ConfigError(f"unknown setting '{key}'{suggest(key, [*types, 'where.KEY'])}")
+    done = ensemble(suite, **given, where=where, out=out, dry_run=dry_run)
+    for group, uar in done.uar.items():
+        print(f"{group}: UAR {uar:.3f}; its members alone {done.alone[group]:.3f} on average")
+    for place, found in done.weights.items():
+        if len(set(found.values())) > 1:
+            print(f"  {place}: " + ", ".join(f"{m} {w:.2f}" for m, w in found.items()))
+    would = "would be written" if dry_run else "written"
+    print(f"{len(done.cells)} cells {would} in {done.folder}")
+    if not dry_run:
+        report(done.folder)
