@@ -5,8 +5,7 @@ validation part gave. A member is a row that the comparison has: a head, with al
 predictions that were imported. Nothing is trained, and nothing is chosen on test speakers: weights
 are equal, or they maximise the likelihood of the same fold's validation part.
 
-The row has the certificate of its table, as an imported one does. It is no head of the
-suite, so it belongs to no family of declared questions.
+The row has the certificate of its table, as an imported one does.
 """
 
 from __future__ import annotations
@@ -22,17 +21,19 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..core import registry
 from ..core.errors import ComparisonError, ConfigError, DataError, suggest
 from ..report.report import report
-from ..report.runs import Run, find_cells
+from ..report.runs import Run, by_pair, find_cells, pooled
 from ..run.config import parse, types_of, words
-from ..run.record import Record, read_plan
+from ..run.record import VALID, Record, read_plan
 from ..statistics.rates import FloatArray, log_softmax
-from ..statistics.table import PredictionTable, merge
+from ..statistics.speakers import check_same
+from ..statistics.table import PredictionTable
 from .imported import Place, cell_name, check_name, places_of, put, record_of, reference_of, taken
 
+Seeds = Literal["together", "apart"]
 Weights = Literal["equal", "validation"]
-VALID = "valid.jsonl"
 ROUNDS = 500  # of the fit of weights; it converges far earlier
 
 
@@ -44,8 +45,9 @@ class Ensemble:
         cells: names.
         folder: of the comparison.
         uar: of the row by table (corpus and encoder), folds pooled.
-        alone: mean UAR of the members' cells by table, for comparison.
+        alone: mean UAR of the members by table, for comparison.
         weights: of the members by table and fold.
+        seeds: of each member, those whose cells were averaged.
     """
 
     cells: list[str]
@@ -53,14 +55,15 @@ class Ensemble:
     uar: dict[str, float]
     alone: dict[str, float]
     weights: dict[str, dict[str, float]]
+    seeds: dict[str, list[int]]
 
 
 def ensemble(
     suite: str,
     *,
-    members: Sequence[str] | None = None,
+    members: Sequence[str] = (),
     name: str | None = None,
-    seeds: Literal["together", "apart"] = "together",
+    seeds: Seeds = "together",
     weights: Weights = "equal",
     recipe: str | None = None,
     encoder: str | None = None,
@@ -73,7 +76,7 @@ def ensemble(
 
     Args:
         suite: the comparison; its folder is ``out/<suite>``.
-        members: names of rows: ``[classification]`` averages its seeds.
+        members: names of rows, or the name of one: ``classification`` averages its seeds.
         name: of the new row; by default the members' names, joined by ``+`` (``NAME+seeds`` for
             one member).
         seeds: ``together`` averages all seeds of a member, so the row has one answer, the same
@@ -88,17 +91,14 @@ def ensemble(
 
     Raises:
         ComparisonError: if there is no such comparison, recipe, encoder or member, a member lacks
-            a fold or a seed, or the name is taken.
+            a fold or a seed that it has elsewhere, or the name is taken.
         ConfigError: if a setting cannot be used.
         DataError: if a member has no probabilities, or no validation predictions.
     """
-    for key, value, allowed in (
-        ("seeds", seeds, ("together", "apart")),
-        ("weights", weights, get_args(Weights)),
-    ):
-        if value not in allowed:
-            raise ConfigError(f"{key} is '{value}'{suggest(value, allowed)}")
-    chosen = list(dict.fromkeys(members or ()))
+    for knob, value, kind in (("seeds", seeds, Seeds), ("weights", weights, Weights)):
+        if value not in get_args(kind):
+            raise ConfigError(f"{knob} is '{value}'{suggest(value, get_args(kind))}")
+    chosen = list(dict.fromkeys([members] if isinstance(members, str) else members))
     if not chosen:
         raise ConfigError("which rows shall answer together? add members='[classification,selm]'")
     if seeds == "apart" and len(chosen) == 1:
@@ -113,38 +113,43 @@ def ensemble(
     places = places_of(folder, plan, recipe, encoder, None, None, where)
     reference_of(places)  # refuses cells of one fold that were tested on other utterances
     cells = _cells(folder, plan, chosen, places)
-    tables: dict[Place, PredictionTable] = {}
-    used: dict[Place, list[Run]] = {}
-    shares: dict[str, dict[str, float]] = {}
+    made: dict[Place, tuple[PredictionTable, list[Run], list[float]]] = {}
+    answers: dict[tuple[Any, ...], tuple[PredictionTable, list[Run], list[float]]] = {}
     for place in places:
         group, fold, seed = place
-        mine = [_of_seed(cells[group, fold, m], seed, seeds, m, place) for m in chosen]
-        found = _weights(mine, weights, folder)
-        of_seed = f", seed {seed}" if seeds == "apart" else ""
-        shares[f"{', '.join(group)}, fold {fold}{of_seed}"] = dict(zip(chosen, found, strict=True))
-        tables[place] = _mean(places[place].table, mine, found)
-        used[place] = [run for runs in mine for run in runs]
-    facts = [[m, weights, seeds] for m in chosen] + sorted(
-        {r.name for rs in used.values() for r in rs}
+        # one answer for all seeds is made once
+        key: tuple[Any, ...] = place if seeds == "apart" else (group, fold)
+        if key not in answers:
+            mine = [_of_seed(cells[group, fold, m], seed, seeds, m, place) for m in chosen]
+            found = _weights(mine, weights, folder)
+            table = _mean(places[place].table, mine, found)
+            answers[key] = table, [run for runs in mine for run in runs], found
+        made[place] = answers[key]
+    used = {run.name: run for _, runs, _ in answers.values() for run in runs}
+    sha = hashlib.sha256(json.dumps([chosen, weights, seeds, sorted(used)]).encode()).hexdigest()
+    about = _about(called, chosen, sha, weights, seeds)
+    rows = []
+    for place, (table, runs, _) in made.items():
+        record = _record(places[place], place, table, runs, about)
+        rows.append(Run(cell_name(place, called, sha), record, table))
+    done = Ensemble(
+        [row.name for row in rows],
+        folder,
+        _uar(rows),
+        _uar(list(used.values())),
+        {_told(key): dict(zip(chosen, w, strict=True)) for key, (_, _, w) in answers.items()},
+        {m: sorted({run.seed for run in used.values() if run.head == m}) for m in chosen},
     )
-    sha = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    entries: dict[str, tuple[Record, PredictionTable]] = {}
-    for place, table in tables.items():
-        entries[cell_name(place, called, sha)] = (
-            _record(
-                places[place],
-                place,
-                table,
-                used[place],
-                _about(called, chosen, sha, weights, seeds),
-            ),
-            table,
-        )
-    done = Ensemble(list(entries), folder, _pooled(tables), _alone(used), shares)
     old = taken(folder, plan, called, places, sha, overwrite)
     if not dry_run:
-        put(folder, plan, entries, old)
+        put(folder, plan, {row.name: (row.record, row.table) for row in rows}, old)
     return done
+
+
+def _told(key: tuple[Any, ...]) -> str:
+    """A table and a fold, and a seed if there is one, in words."""
+    group, fold, *seed = key
+    return ", ".join([*group, f"fold {fold}", *(f"seed {s}" for s in seed)])
 
 
 Members = dict[tuple[tuple[str, str], int, str], list[Run]]
@@ -153,24 +158,34 @@ Members = dict[tuple[tuple[str, str], int, str], list[Run]]
 def _cells(
     folder: Path, plan: Mapping[str, Any], members: Sequence[str], places: Mapping[Place, Run]
 ) -> Members:
-    """The cells of each member in each table and fold; every member has every one."""
+    """The cells of each member in each table and fold: the same seeds in all folds of a table."""
     groups = {group for group, _, _ in places}
     runs = [r for r in find_cells(folder, plan["cells"]).runs if r.group in groups]
     known = sorted({r.head for r in runs})
     found: Members = defaultdict(list)
     for run in runs:
         found[run.group, run.fold, run.head].append(run)
+    again = f"run `serzoo compare {folder.name}` again, or leave it out of members"
     for member in members:
         if member not in known:
             raise ComparisonError(
                 f"{folder} has no finished row '{member}'{suggest(member, known)}"
             )
         for (group, fold, _), template in places.items():
-            mine = found.get((group, fold, member))
-            if not mine:
+            mine = found.get((group, fold, member), [])
+            here = {r.seed for r in mine}
+            if len(here) < len(mine):
                 raise ComparisonError(
-                    f"'{member}' has no finished cell in {', '.join(group)}, fold {fold}; run "
-                    f"`serzoo compare {folder.name}` again, or leave it out of members"
+                    f"'{member}' has several cells of one seed in {_told((group, fold))} "
+                    f"({', '.join(r.name for r in mine)}); say with where.KEY=VALUE (of their "
+                    "records) which of them are meant"
+                )
+            every = {r.seed for r in runs if r.head == member and r.group == group}
+            lacking = sorted(every - here)
+            if lacking or not every:
+                what = f" of seed {', '.join(map(str, lacking))}" if every else ""
+                raise ComparisonError(
+                    f"'{member}' has no finished cell{what} in {_told((group, fold))}; {again}"
                 )
             for run in mine:
                 _check(run, template)
@@ -184,16 +199,15 @@ def _check(run: Run, template: Run) -> None:
             f"{run.name} has ranks or labels and no probabilities, so it cannot be averaged; "
             "import its probabilities, or leave it out of members"
         )
-    if run.table.classes != template.table.classes:
-        raise ComparisonError(
-            f"{run.name} has the classes {', '.join(run.table.classes)}, and {template.name} has "
-            f"{', '.join(template.table.classes)}; an ensemble needs one taxonomy"
-        )
-    if set(run.table.ids) != set(template.table.ids):
-        raise ComparisonError(
-            f"{run.name} and {template.name} were not tested on the same utterances; remove the "
-            "older cell and run it again"
-        )
+    _alike(template.name, template.table, run.name, run.table)
+
+
+def _alike(one: str, a: PredictionTable, two: str, b: PredictionTable) -> None:
+    """Check that two cells have the same utterances, labels, speakers and classes."""
+    try:
+        check_same(a, b)
+    except ComparisonError as error:
+        raise ComparisonError(f"{one} and {two}: {error}") from error
 
 
 def _of_seed(runs: Sequence[Run], seed: int, seeds: str, member: str, place: Place) -> list[Run]:
@@ -241,25 +255,22 @@ def _weights(members: Sequence[Sequence[Run]], weights: str, folder: Path) -> li
     """One weight per member; they sum to 1."""
     if weights == "equal" or len(members) == 1:
         return [1 / len(members)] * len(members)
-    parts = []
-    ids: list[str] = []
-    labels: Any = None
-    for runs in members:
-        cells = []
-        for run in runs:
-            table = _validated(folder, run)
-            if labels is None:
-                known = table.labelled
-                ids = [i for i, k in zip(table.ids, known, strict=True) if k]
-                labels = table.labels[known]
-            if not set(ids) <= set(table.ids):
-                raise ComparisonError(
-                    f"{run.name} was validated on other utterances than the other members; say "
-                    "weights=equal"
-                )
-            cells.append(_probabilities(table, ids, run.record.temperature))
-        parts.append(np.mean(cells, axis=0)[np.arange(len(labels)), labels])
-    return mixture(np.stack(parts, axis=1))
+    cells = [[(run, _validated(folder, run)) for run in runs] for runs in members]
+    first, reference = cells[0][0]
+    known = reference.labelled
+    if not known.any():
+        raise DataError(
+            f"no validation utterance of {first.name} is labelled, so nothing can be weighed; say "
+            "weights=equal"
+        )
+    for run, table in (pair for pairs in cells for pair in pairs):
+        _alike(f"validation of {first.name}", reference, f"of {run.name}", table)
+    ids, labels = list(reference.ids), reference.labels[known]
+    parts = [
+        np.mean([_probabilities(t, ids, r.record.temperature) for r, t in pairs], axis=0)
+        for pairs in cells
+    ]
+    return mixture(np.stack([p[known][np.arange(len(labels)), labels] for p in parts], axis=1))
 
 
 def mixture(likelihood: FloatArray) -> list[float]:
@@ -293,7 +304,6 @@ def _validated(folder: Path, run: Run) -> PredictionTable:
 
 
 def _about(name: str, members: Sequence[str], sha: str, weights: str, seeds: str) -> dict[str, Any]:
-    together = seeds == "together"
     return {
         "name": name,
         "toolkit": "serzoo",
@@ -301,7 +311,7 @@ def _about(name: str, members: Sequence[str], sha: str, weights: str, seeds: str
         "sha256": sha,
         "scores": "probabilities",
         "selection": f"members as they were selected; weights: {weights}; seeds: {seeds}",
-        "same_for_all_seeds": together,
+        "same_for_all_seeds": seeds == "together",
         "members": list(members),
     }
 
@@ -319,29 +329,15 @@ def _record(
     return made.add({"inference_seconds_per_utterance": known})
 
 
-def _pooled(tables: Mapping[Place, PredictionTable]) -> dict[str, float]:
-    """UAR by table, with all folds and seeds in one."""
-    groups: dict[str, list[PredictionTable]] = defaultdict(list)
-    for (group, fold, seed), table in tables.items():
-        named = replace(table, ids=[f"{i}#{fold}#{seed}" for i in table.ids])
-        groups[", ".join(group)].append(named)
-    return {group: merge(found).uar() for group, found in groups.items()}
-
-
-def _alone(used: Mapping[Place, Sequence[Run]]) -> dict[str, float]:
-    """Mean over the members' seeds of their UAR, with all folds in one."""
-    cells: dict[str, dict[tuple[str, int], dict[int, Run]]] = defaultdict(lambda: defaultdict(dict))
-    for (group, fold, _), runs in used.items():
-        for run in runs:
-            cells[", ".join(group)][run.head, run.seed][fold] = run
-    found = {}
-    for group, by_seed in cells.items():
-        each = [
-            merge(replace(r.table, ids=[f"{i}#{k}" for i in r.table.ids]) for k, r in folds.items())
-            for folds in by_seed.values()
-        ]
-        found[group] = float(np.mean([t.uar() for t in each]))
-    return found
+def _uar(runs: Sequence[Run]) -> dict[str, float]:
+    """The mean UAR of the rows of each table, over their seeds, folds pooled."""
+    rows: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in by_pair(runs):
+        rows[", ".join(run.group)][run.head].append(run)
+    return {
+        table: float(np.mean([pooled(cells).uar() for cells in heads.values()]))
+        for table, heads in rows.items()
+    }
 
 
 def ensemble_rows(
@@ -359,16 +355,15 @@ def ensemble_rows(
         ConfigError: naming what is missing or unknown; and as :func:`ensemble`.
     """
     types = {k: v for k, v in types_of(ensemble).items() if k not in ("dry_run", "out", "where")}
-    given: dict[str, Any] = {}
-    where: dict[str, str] = {}
-    for key, value in parse(typed, {key: types.get(key, str) for key, _ in words(typed)}):
-        if key.startswith("where."):
-            where[key.removeprefix("where.")] = value or ""
-        elif key in types:
-            given[key] = value
-        else:
-            raise ConfigError(f"unknown setting '{key}'{suggest(key, [*types, 'where.KEY'])}")
+    values = dict(parse(typed, {key: types.get(key, str) for key, _ in words(typed)}))
+    where = {k[6:]: values.pop(k) or "" for k in list(values) if k.startswith("where.")}
+    if isinstance(values.get("members"), str):
+        values["members"] = [values["members"]]
+    knobs = registry.schema_of(ensemble)
+    given = registry.check_knobs("compare ensemble", {k: knobs[k] for k in types}, values)
     done = ensemble(suite, **given, where=where, out=out, dry_run=dry_run)
+    for member, seeds in done.seeds.items():
+        print(f"{member}: seeds {', '.join(map(str, seeds))}")
     for group, uar in done.uar.items():
         print(f"{group}: UAR {uar:.3f}; its members alone {done.alone[group]:.3f} on average")
     for place, found in done.weights.items():

@@ -298,6 +298,11 @@ def places_of(
         found = sorted({of(run) for run in own})
         if wanted is None:
             return
+        if found == [""]:
+            raise ComparisonError(
+                f"{folder} has no finished cell of {what} {wanted}, since no record says '{what}'; "
+                "name a key of record.json: where.condition=NAME, where.config.fold=0"
+            )
         if wanted not in found:
             known = suggest(str(wanted), [str(f) for f in found])
             raise ComparisonError(f"{folder} has no finished cell of {what} {wanted}{known}")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..statistics.table import PredictionTable
 
 RECORD = "record.json"
+VALID = "valid.jsonl"  # predictions of the validation part
 PACKAGES = (
     "serzoo",
     "torch",

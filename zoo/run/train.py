@@ -211,7 +211,7 @@ def parts_to_write(test: bool, validated: bool) -> dict[str, str]:
     """
     if not validated:
         return {}
-    valid = {"valid": "valid.jsonl"}
+    valid = {"valid": record.VALID}
     return {**valid, "test": "predictions.jsonl"} if test else valid
 
 

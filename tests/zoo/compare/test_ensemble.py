@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from facts import says
+from cells import write_cell, write_suite
+from facts import says, tells
 from rich.console import Console
 from scipy.optimize import minimize
 from scipy.special import softmax
@@ -17,7 +19,6 @@ from serzoo.zoo.compare.ensemble import Ensemble, ensemble, mixture
 from serzoo.zoo.core.errors import ComparisonError, ConfigError, DataError
 from serzoo.zoo.core.files import read_json, write_json
 from serzoo.zoo.report.report import report
-from serzoo.zoo.run import config
 from serzoo.zoo.run.record import read_record
 from serzoo.zoo.statistics.table import PredictionTable
 
@@ -35,25 +36,10 @@ def table_of(part: str, head: str, fold: int, seed: int) -> PredictionTable:
     return PredictionTable(ids, speakers, labels, scores, CLASSES)
 
 
-def cell(folder: Path, head: str, fold: int, seed: int, recipe: str = "synthetic") -> str:
-    table, name = table_of("test", head, fold, seed), f"{recipe}-{head}-f{fold}-s{seed}"
-    cfg = config.load("synthetic", [f"head={head}", f"fold={fold}", f"seed={seed}"]).to_dict()
-    record = {
-        "status": "ok",
-        "config": {**cfg, "recipe": recipe},
-        "classes": CLASSES,
-        "data": {"manifest": "m", "split": f"split{fold}", "taxonomy": "t"},
-        "speakers": {"train": ["c/x"], "valid": ["c/y"], "test": sorted(set(table.speakers))},
-        "selection": {"rule": "highest val/uar"},
-        "seconds": {"fit": 2.0, "total": 3.0},
-        "inference_seconds_per_utterance": 0.002,
-        "parameters": {"trainable": 1234, "head": 1000},
-        "features": "live",
-        "metrics": {**table.metrics(), "temperature": TEMPERATURE[head]},
-    }
-    table.write_jsonl(folder / "cells" / name / "predictions.jsonl")
+def cell(folder: Path, head: str, fold: int, seed: int) -> str:
+    table = table_of("test", head, fold, seed)
+    name = write_cell(folder, table, head, fold, seed, temperature=TEMPERATURE[head])
     table_of("valid", head, fold, seed).write_jsonl(folder / "cells" / name / "valid.jsonl")
-    write_json(folder / "cells" / name / "record.json", record)
     return name
 
 
@@ -62,8 +48,7 @@ def runs(tmp_path: Path) -> Path:
     """``runs/mine``: two heads, two folds, two seeds."""
     folder = tmp_path / "runs" / "mine"
     names = [cell(folder, head, f, s) for head in TEMPERATURE for f in (0, 1) for s in (1, 2)]
-    plan = {"name": "mine", "title": "Mine", "baseline": "classification", "cells": names}
-    write_json(folder / "suite.json", plan)
+    write_suite(folder, names)
     return tmp_path / "runs"
 
 
@@ -177,7 +162,7 @@ def test_the_same_again_changes_nothing_and_another_needs_a_word(runs: Path) -> 
     ("options", "error", "facts"),
     [
         ({"members": []}, ConfigError, ("members=",)),
-        ({"members": ["clasification"]}, ComparisonError, ("clasification", "classification")),
+        ({"members": ["classifcatn"]}, ComparisonError, ("classifcatn", "classification")),
         ({"members": ["classification"], "seeds": "apart"}, ConfigError, ("seeds=together",)),
         ({"members": ["classification"], "seeds": "all"}, ConfigError, ("'all'", "together")),
         ({"members": ["classification"], "weights": "test"}, ConfigError, ("'test'", "validation")),
@@ -201,14 +186,61 @@ def test_a_member_that_lacks_a_fold(runs: Path) -> None:
 
 
 def test_a_member_that_lacks_a_seed(runs: Path) -> None:
-    (runs / "mine" / "cells" / "synthetic-prototype-f1-s2" / "record.json").unlink()
-    with pytest.raises(ComparisonError, match=says("prototype", "seed 2", "seeds=together")):
-        together(runs, "classification", "prototype", seeds="apart")
+    for fold in (1, 0):  # in one fold, then in all
+        (runs / "mine" / "cells" / f"synthetic-prototype-f{fold}-s2" / "record.json").unlink()
+        facts = ("fold 1",) if fold else ("seeds=together",)
+        with pytest.raises(ComparisonError, match=says("prototype", "seed 2", *facts)):
+            together(runs, "classification", "prototype", seeds="apart")
+        if fold:
+            with pytest.raises(ComparisonError, match=says("prototype", "seed 2", *facts)):
+                together(runs, "classification", "prototype")
+    done = together(runs, "classification", "prototype")
+    assert done.seeds == {"classification": [1, 2], "prototype": [1]}
 
 
 def test_validation_that_was_not_kept(runs: Path) -> None:
     (runs / "mine" / "cells" / "synthetic-prototype-f1-s2" / "valid.jsonl").unlink()
     with pytest.raises(DataError, match=says("synthetic-prototype-f1-s2", "weights=equal")):
+        together(runs, "classification", "prototype", weights="validation")
+
+
+def test_a_damaged_cell_is_not_left_out_without_a_word(runs: Path) -> None:
+    path = runs / "mine" / "cells" / "synthetic-classification-f1-s2" / "predictions.jsonl"
+    path.write_text(path.read_text("utf-8")[:100], "utf-8")
+    with pytest.raises(ComparisonError, match=says("classification", "seed 2", "fold 1")):
+        together(runs, "classification")
+
+
+def test_two_cells_of_one_seed_are_not_averaged(runs: Path) -> None:
+    folder = runs / "mine"
+    name = write_cell(folder, table_of("test", "prototype", 0, 1), "prototype", 0, 1, "synthetic")
+    (folder / "cells" / name).rename(folder / "cells" / "twin")
+    cell(folder, "prototype", 0, 1)
+    plan = read_json(folder / "suite.json", remedy="")
+    write_suite(folder, [*plan["cells"], "twin"])
+    with pytest.raises(ComparisonError, match=says("prototype", "twin", "where.KEY=VALUE")):
+        together(runs, "prototype")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "facts"),
+    [
+        ({"labels": np.full(N, -1)}, DataError, ("labelled", "weights=equal")),
+        ({"classes": ["angry", "sad", "happy"]}, ComparisonError, ("classes", "f0-s1")),
+        ({"ids": [f"c/other{i}" for i in range(N)]}, ComparisonError, ("utterances", "f0-s1")),
+    ],
+)
+def test_validation_that_cannot_weigh(
+    runs: Path, change: dict[str, Any], error: type[Exception], facts: tuple[str, ...]
+) -> None:
+    cells = runs / "mine" / "cells"
+    names = ["synthetic-classification-f0-s1"]
+    if "labels" in change:
+        names = [path.name for path in cells.iterdir()]
+    for name in names:
+        path = cells / name / "valid.jsonl"
+        replace(PredictionTable.read_jsonl(path), **change).write_jsonl(path)
+    with pytest.raises(error, match=says(*facts)):
         together(runs, "classification", "prototype", weights="validation")
 
 
@@ -233,6 +265,32 @@ def test_the_command(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "name=both", "weights=validation"]) == 0
     text = capsys.readouterr().out
     assert "its members alone 0." in text
+    assert "prototype: seeds 1, 2" in text
     assert "both" in text.split("cells written")[1]  # the table
-    assert main([*words, "wieghts=equal"]) == 2
-    assert "weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "facts"),
+    [
+        (["members=[classification]", "weight=equal"], ("weight", "weights")),
+        (["members=[classification]", "overwrite=1"], ("overwrite", "bool")),
+        (["members=[classification]", "seeds=3"], ("seeds", "together")),
+        (["members={a: 1}"], ("members", "str")),
+        (["members="], ("members",)),
+        (["members=classifcatn"], ("classifcatn", "classification")),
+        (["members=classification", "where.fold=0"], ("where.config.fold=0",)),
+        (["members=classification", "where.config.fold=7"], ("config.fold", 7)),
+        (["classification"], ("classification", "key=value")),
+    ],
+)
+def test_what_the_command_refuses(
+    runs: Path, typed: list[str], facts: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", "ensemble", "mine", *typed, "--out", str(runs)]) == 2
+    assert tells(capsys.readouterr().err, *facts)
+
+
+def test_one_member_needs_no_list(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["members=classification", "--dry-run", "--out", str(runs)]
+    assert main(["compare", "ensemble", "mine", *words]) == 0
+    assert "classification: seeds 1, 2" in capsys.readouterr().out

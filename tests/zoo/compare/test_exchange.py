@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cells import write_cell, write_suite
 from facts import says, tells
 from rich.console import Console
 from serzoo.zoo.cli import main
@@ -27,7 +28,6 @@ from serzoo.zoo.core.errors import ComparisonError, ConfigError, DataError
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report.report import report
 from serzoo.zoo.report.runs import read_runs
-from serzoo.zoo.run import config
 from serzoo.zoo.run.record import read_record
 from serzoo.zoo.statistics.table import PredictionTable
 
@@ -52,24 +52,7 @@ def cell(folder: Path, head: str, fold: int, seed: int, recipe: str = "synthetic
     scores = rng.normal(size=(N, 3)) + np.eye(3)[labels_of(fold)]
     speakers = [f"c/s{2 * fold + i % 2}" for i in range(N)]
     table = PredictionTable(ids_of(fold), speakers, labels_of(fold), scores, CLASSES)
-    name = f"{recipe}-{head}-f{fold}-s{seed}"
-    cfg = config.load("synthetic", [f"head={head}", f"fold={fold}", f"seed={seed}"]).to_dict()
-    record = {
-        "status": "ok",
-        "config": {**cfg, "recipe": recipe},
-        "classes": CLASSES,
-        "data": {"manifest": "m", "split": f"split{fold}", "taxonomy": "t"},
-        "speakers": {"train": ["c/x"], "valid": ["c/y"], "test": sorted(set(speakers))},
-        "selection": {"rule": "highest val/uar"},
-        "seconds": {"fit": 2.0, "total": 3.0},
-        "inference_seconds_per_utterance": 0.002,
-        "parameters": {"trainable": 1234, "head": 1000},
-        "features": "live",
-        "metrics": table.metrics(),
-    }
-    table.write_jsonl(folder / "cells" / name / "predictions.jsonl")
-    write_json(folder / "cells" / name / "record.json", record)
-    return name
+    return write_cell(folder, table, head, fold, seed, recipe)
 
 
 @pytest.fixture
@@ -82,8 +65,7 @@ def runs(tmp_path: Path) -> Path:
         for fold in (0, 1)
         for seed in (1, 2)
     ]
-    plan = {"name": "mine", "title": "Mine", "baseline": "classification", "cells": names}
-    write_json(folder / "suite.json", plan)
+    write_suite(folder, names)
     return tmp_path / "runs"
 
 

@@ -1,0 +1,46 @@
+"""A finished cell of a comparison, written without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from serzoo.zoo.core.files import write_json
+from serzoo.zoo.run import config
+from serzoo.zoo.statistics.table import PredictionTable
+
+
+def write_cell(
+    folder: Path,
+    table: PredictionTable,
+    head: str,
+    fold: int,
+    seed: int,
+    recipe: str = "synthetic",
+    **metrics: Any,
+) -> str:
+    """Write record and predictions of a head, with further metrics; the cell's name."""
+    name = f"{recipe}-{head}-f{fold}-s{seed}"
+    cfg = config.load("synthetic", [f"head={head}", f"fold={fold}", f"seed={seed}"]).to_dict()
+    record = {
+        "status": "ok",
+        "config": {**cfg, "recipe": recipe},
+        "classes": list(table.classes),
+        "data": {"manifest": "m", "split": f"split{fold}", "taxonomy": "t"},
+        "speakers": {"train": ["c/x"], "valid": ["c/y"], "test": sorted(set(table.speakers))},
+        "selection": {"rule": "highest val/uar"},
+        "seconds": {"fit": 2.0, "total": 3.0},
+        "inference_seconds_per_utterance": 0.002,
+        "parameters": {"trainable": 1234, "head": 1000},
+        "features": "live",
+        "metrics": {**table.metrics(), **metrics},
+    }
+    table.write_jsonl(folder / "cells" / name / "predictions.jsonl")
+    write_json(folder / "cells" / name / "record.json", record)
+    return name
+
+
+def write_suite(folder: Path, cells: list[str]) -> None:
+    """Write the plan of a comparison with these cells, against ``classification``."""
+    plan = {"name": "mine", "title": "Mine", "baseline": "classification", "cells": cells}
+    write_json(folder / "suite.json", plan)
