@@ -11,6 +11,7 @@ import browser
 import numpy as np
 import pytest
 import tiny_models
+from serzoo.zoo.core import registry
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +36,14 @@ def _no_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         if "SERZOO_CACHE" not in os.environ:
             patch.setenv("SERZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_parts_of_a_module() -> Iterator[None]:
+    """What the tests and fixtures of a module register is gone after it."""
+    before = {kind: dict(parts) for kind, parts in registry._ADDED.items()}
+    yield
+    registry._ADDED.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -52,10 +52,13 @@ def totals(records: Iterable[Record]) -> dict[str, Any]:
     """Seconds of all processes by part, and the rows of features that were made and reused.
 
     ``other`` is what no part accounts for: reading the corpus, loading the encoder, writing.
-    Older records have no ``encode`` and ``evaluate``; theirs are in ``other``.
+    Older records have no ``encode`` and ``evaluate``; theirs are in ``other``. Rows that were
+    imported or answer together ran no process here, and are not counted.
     """
     sums = {"cells": 0, **dict.fromkeys((*PARTS, "other", "total"), 0.0), "encoded": 0, "reused": 0}
     for record in records:
+        if record.imported is not None:
+            continue
         seconds = {"total": 0.0} | record.seconds
         store = record.feature_store
         sums["cells"] += 1
