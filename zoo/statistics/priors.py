@@ -56,6 +56,31 @@ def prior_of(classes: list[str], given: Mapping[str, float] | None = None) -> Fl
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
+def read_prior(text: str | None, classes: list[str]) -> dict[str, float] | None:
+    """Return the weights that a setting declares: ``neutral:3,angry:1``; None for ``uniform``.
+
+    Raises:
+        ConfigError: if it cannot be read, or :func:`prior_of` refuses it.
+    """
+    if text is None or text == "uniform":
+        return None
+    given: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight = part.strip().rpartition(":")
+        try:
+            value = float(weight)
+        except ValueError:
+            value = float("nan")
+        if not name or name in given or value != value:
+            raise ConfigError(
+                f"prior is '{text}', in which '{part.strip()}' is no new class with a number; "
+                "give uniform, or a weight of every class: neutral:3,angry:1"
+            )
+        given[name] = value
+    prior_of(classes, given)
+    return given
+
+
 def matching_bias(scores: FloatArray, prior: FloatArray, *, shrink: float = SHRINK) -> FloatArray:
     """Return the ``[C]`` bias, of sum 0, that moves the mean probability to a prior.
 
@@ -81,7 +106,9 @@ def matching_bias(scores: FloatArray, prior: FloatArray, *, shrink: float = SHRI
         raise ConfigError(f"shrink is {shrink}; it must be 0 or more")
     n, c = scores.shape
     if not n or not np.isfinite(scores).all():
-        raise DataError(f"scores [{n}, {c}] are empty or not finite, so no prior can be matched")
+        raise DataError(
+            f"scores [{n}, {c}] are empty or not finite; give finite scores of one utterance or more"
+        )
 
     def value(b: FloatArray) -> tuple[float, FloatArray]:
         z = scores + b
@@ -94,16 +121,20 @@ def matching_bias(scores: FloatArray, prior: FloatArray, *, shrink: float = SHRI
         p = np.exp(log_softmax(scores + b))
         return np.asarray((np.diag(p.sum(0)) - p.T @ p + shrink * np.eye(c)) / n)
 
-    found = minimize(
-        value, np.zeros(c), jac=True, hess=curve, method="trust-exact", options={"gtol": 1e-9}
-    )
-    left = float(np.abs(value(found.x)[1]).max())
+    options = {"gtol": 1e-9}
+    try:
+        b = minimize(
+            value, np.zeros(c), jac=True, hess=curve, method="trust-exact", options=options
+        ).x
+        left = float(np.abs(value(b)[1]).max())
+    except ValueError:  # its matrices overflow if scores differ by a hundred thousand
+        left = np.inf
     if left > 1e-5:
         raise DataError(
             f"no bias matches the mean probability of {n} utterances to the prior (off by "
             f"{left:.2g}); the scores may be too far apart: divide them by a temperature"
         )
-    return np.asarray(found.x - found.x.mean(), dtype=np.float64)
+    return np.asarray(b - b.mean(), dtype=np.float64)
 
 
 def matched(
@@ -163,18 +194,25 @@ def label_shift(
 
     Returns:
         ``prior`` by class, ``note``, and the metrics of :meth:`.PredictionTable.metrics` under
-        ``plain``, ``matched`` (each corpus) and ``per_speaker``. The last is None if no speaker
-        is known.
+        ``plain``, ``matched`` (each corpus has the prior) and ``per_speaker`` (each speaker has
+        it). A matched part is None if it cannot be made, and ``why`` then gives the reason.
 
     Raises:
         ConfigError: if the prior cannot be used.
-        DataError: if no utterance is labelled, or no bias is found.
+        DataError: if no utterance is labelled.
     """
-    named = any(table.speakers)
-    return {
+    found: dict[str, Any] = {
         "prior": dict(zip(table.classes, prior_of(table.classes, prior).tolist(), strict=True)),
         "note": TRANSDUCTIVE,
         "plain": table.metrics(),
-        "matched": matched(table, "corpus", prior=prior).metrics(),
-        "per_speaker": matched(table, "speaker", prior=prior).metrics() if named else None,
+        "matched": None,
+        "per_speaker": None,
+        "why": "" if any(table.speakers) else "no speaker is known",
     }
+    try:
+        found["matched"] = matched(table, "corpus", prior=prior).metrics()
+        if any(table.speakers):
+            found["per_speaker"] = matched(table, "speaker", prior=prior).metrics()
+    except DataError as error:
+        found["why"] = str(error)
+    return found

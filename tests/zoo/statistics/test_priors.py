@@ -9,7 +9,7 @@ import pytest
 from facts import says
 from scipy.special import softmax
 from serzoo.zoo.core.errors import ConfigError, DataError
-from serzoo.zoo.statistics.priors import label_shift, matched, matching_bias, prior_of
+from serzoo.zoo.statistics.priors import label_shift, matched, matching_bias, prior_of, read_prior
 from serzoo.zoo.statistics.table import PredictionTable
 from tables import random_table
 
@@ -105,6 +105,28 @@ def test_a_prior_that_cannot_be_used_is_refused(given, facts):
         prior_of(["a", "b"], given)
 
 
+def test_a_prior_is_read_from_a_setting():
+    assert read_prior("b:3, a:1", ["a", "b"]) == {"b": 3, "a": 1}
+    assert read_prior(None, ["a", "b"]) is None is read_prior("uniform", ["a", "b"])
+
+
+@pytest.mark.parametrize("text", ["a", "a:x", "a:1,a:2", ":1", "", "a:nan"])
+def test_a_prior_that_cannot_be_read_is_refused(text):
+    with pytest.raises(ConfigError, match=says("prior", "uniform", "neutral:3,angry:1")):
+        read_prior(text, ["a", "b"])
+
+
+def test_scores_too_far_apart_say_so():
+    t = shifted(6)
+    far = replace(t, scores=t.scores * 1e30)
+    with pytest.raises(DataError, match=says("6 utterances", "temperature")):
+        matched(far)
+    found = label_shift(far)
+    assert found["plain"]
+    assert found["matched"] is None
+    assert "temperature" in found["why"]
+
+
 def test_what_cannot_be_matched_is_refused():
     t = shifted(6)
     with pytest.raises(ConfigError, match=says("'speakers'", "speaker")):
@@ -123,4 +145,6 @@ def test_a_record_holds_plain_and_matched_numbers():
     assert found["per_speaker"]["uar"] == matched(t, "speaker").uar()
     assert sum(found["prior"].values()) == pytest.approx(1)
     assert "transductive" in found["note"]
-    assert label_shift(replace(t, speakers=[""] * len(t)))["per_speaker"] is None
+    unknown = label_shift(replace(t, speakers=[""] * len(t)))
+    assert unknown["per_speaker"] is None
+    assert unknown["why"] == "no speaker is known"
