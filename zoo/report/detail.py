@@ -23,6 +23,7 @@ from ..plots import (
 from ..run.record import ATTRIBUTES, Record, flatten, of_table
 from ..statistics.breakdown import SubGroups, Variance, average_ranks, sub_groups, variance_split
 from ..statistics.confidence import Coverage, calibrations, risk_coverage
+from ..statistics.priors import TRANSDUCTIVE, matched
 from ..statistics.table import PredictionTable
 from .page import (
     FAULTS,
@@ -493,6 +494,53 @@ def calibration(section: Section, c: Context) -> None:
         return [table, *figures]
 
     per_grid(section, c.grids, make)
+
+
+def label_shift(section: Section, c: Context) -> None:
+    """What a declared class prior is worth on corpora that were not trained on."""
+    section.intro = (
+        "UAR on corpora that no training heard, plain and with a bias for each class that moves "
+        f"the mean probability to a uniform prior ({TRANSDUCTIVE}). Matched: each test corpus has "
+        "the prior; per speaker: each speaker has it. No label is used, but the prior is assumed: "
+        "acted corpora have it by design, and natural speech does not. Every model is matched for "
+        "itself; then folds and seeds are pooled as in the results."
+    )
+    columns = ("head", "UAR plain", "matched", "per speaker", "gain", "gain per speaker")
+    over: dict[str, list[list[float]]] = {}
+
+    def make(g: Grid) -> list[Part]:
+        left_out = [h for h in g.runs if not sure(g, h)]
+        body: list[Line] = []
+        for head, runs in g.runs.items():
+            if head in left_out:
+                continue
+            values = [g.pooled[head].uar()]
+            for by in ("corpus", "speaker"):
+                moved = [replace(run, table=matched(run.table, by)) for run in runs]
+                values.append(pooled(moved).uar())
+            over.setdefault(head, []).append(values)
+            body.append(_gains(head, values))
+        if not body:
+            raise ComparisonError("no head gives probabilities: there is nothing to match")
+        notes = [f"{h}: left out, its predictions hold no probabilities." for h in left_out]
+        return [Table(f"Matched to a uniform prior: {g.name}", columns, body, notes)]
+
+    away = [g for g in c.grids if all(run.pair for runs in g.runs.values() for run in runs)]
+    per_grid(section, away, make)
+    several = {h: v for h, v in over.items() if 1 < len(v) == max(map(len, over.values()))}
+    if several:
+        tables = len(next(iter(several.values())))
+        body = [_gains(h, np.mean(v, axis=0).tolist()) for h, v in several.items()]
+        section.parts.insert(0, Table(f"Mean of {tables} tables", columns, body))
+    if not away:
+        section.parts.append(
+            Text("Not applicable: every model was tested on the corpora that it was trained on.")
+        )
+
+
+def _gains(head: str, values: Sequence[float]) -> Line:
+    plain, *moved = values
+    return [head, *map(cell, values), *(cell(v - plain, "+.3f") for v in moved)]
 
 
 def errors(section: Section, c: Context) -> None:

@@ -107,7 +107,7 @@ def matching_bias(scores: FloatArray, prior: FloatArray, *, shrink: float = SHRI
     n, c = scores.shape
     if not n or not np.isfinite(scores).all():
         raise DataError(
-            f"scores [{n}, {c}] are empty or not finite; give finite scores of one utterance or more"
+            f"scores [{n}, {c}] are empty or not finite; give finite ones, a row or more"
         )
 
     def value(b: FloatArray) -> tuple[float, FloatArray]:
