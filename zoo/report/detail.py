@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from ..core.errors import ComparisonError, DataError, counted
-from ..core.table import UNKNOWN, Cell, Line, Table, cell, span
+from ..core.table import UNKNOWN, Cell, Line, Table, cell, span, span_cell
 from ..plots import (
     confusion_figure,
     critical_difference_figure,
@@ -22,7 +22,13 @@ from ..plots import (
 )
 from ..run.record import ATTRIBUTES, Record, flatten, of_table
 from ..statistics.breakdown import SubGroups, Variance, average_ranks, sub_groups, variance_split
-from ..statistics.confidence import Coverage, calibrations, risk_coverage
+from ..statistics.confidence import (
+    CalibrationError,
+    Coverage,
+    calibration_error,
+    calibrations,
+    risk_coverage,
+)
 from ..statistics.priors import TRANSDUCTIVE, matched
 from ..statistics.table import PredictionTable
 from .page import (
@@ -440,6 +446,31 @@ def tempered(runs: Sequence[Run]) -> tuple[PredictionTable, list[float]]:
     return pooled(scaled), temperatures
 
 
+def debiased(runs: Sequence[Run], temperatures: Sequence[float]) -> CalibrationError:
+    """The calibration error of a head's cells, each at its temperature; a mean over seeds."""
+    seeds: dict[int, list[Run]] = {}
+    for run, t in zip(runs, temperatures, strict=True):
+        scaled = replace(run.table, scores=run.table.scores / t)
+        seeds.setdefault(run.seed, []).append(replace(run, table=scaled))
+    return calibration_error([pooled(own) for own in seeds.values()])
+
+
+def priors_of(g: Grid) -> str:
+    """For which class prior the probabilities of a table are."""
+    ways = {
+        (run.record.config.get("data") or {}).get("balance")
+        for runs in g.runs.values()
+        for run in runs
+    }
+    said = {
+        True: "a uniform class prior: training weighed all classes alike",
+        False: "the class shares of the training speech: it was not weighed",
+        None: "a class prior that the records do not tell",
+    }
+    prior = " or ".join(said[way] for way in (True, False, None) if way in ways)
+    return f"Probabilities are for {prior}. A temperature does not move the prior."
+
+
 def calibration(section: Section, c: Context) -> None:
     """Can the confidence be used?"""
     section.intro = (
@@ -447,14 +478,18 @@ def calibration(section: Section, c: Context) -> None:
         "expected calibration error, 15 equal bins; class-wise ECE: the same of every class's "
         "probability; Brier 0 to 2; NLL in nats. AURC: area under the risk-coverage curve, after "
         "temperature; excess: beyond that of the best order of the same errors. Lower is better "
-        "throughout."
+        "throughout. Even perfect probabilities have an ECE above 0, but no debiased error. It is "
+        "the root mean square over 15 bins of equal mass after temperature, without the variance "
+        "of the bins, as a mean over seeds, with a 95 % jackknife interval over speakers."
     )
     columns = ("head", "temperature", "ECE", "ECE after", "class-wise ECE", "after", "Brier",
-               "Brier after", "NLL", "NLL after", "AURC", "excess")  # fmt: skip
+               "Brier after", "NLL", "NLL after", "debiased after", "95 % interval", "AURC",
+               "excess")  # fmt: skip
 
     def make(g: Grid) -> list[Part]:
         i = c.grids.index(g)
         body: list[Line] = []
+        remarks: dict[str, None] = {}
         pairs: dict[str, tuple[PredictionTable, PredictionTable]] = {}
         curves: dict[str, Coverage] = {}
         left_out = [h for h in g.runs if not sure(g, h)]
@@ -466,15 +501,25 @@ def calibration(section: Section, c: Context) -> None:
                 after, temperatures = tempered(runs)
             except DataError as error:
                 section.messages.append(f"{g.name}, {head}: {error}, so it is as before.")
-                after, temperatures = before, [1.0]
+                after, temperatures = before, [1.0] * len(runs)
             (one, _), (two, _) = calibrations(before, 1.0), calibrations(after, 1.0)
             curves[head], pairs[head] = risk_coverage(after), (before, after)
             low, high = min(temperatures), max(temperatures)
             shown = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
             numbers = [x for k in ("ece", "classwise_ece", "brier", "nll")
                        for x in (getattr(one, k), getattr(two, k))]  # fmt: skip
-            numbers += [curves[head].aurc, curves[head].excess]
-            body.append([head, Cell(shown, float(np.mean(temperatures))), *map(cell, numbers)])
+            error = debiased(runs, temperatures)
+            body.append(
+                [
+                    head,
+                    Cell(shown, float(np.mean(temperatures))),
+                    *map(cell, (*numbers, error.value)),
+                    span_cell(error.low, error.high),
+                    *map(cell, (curves[head].aurc, curves[head].excess)),
+                ]
+            )
+            if error.note:
+                remarks[f"Debiased error: {error.note}."] = None
         if not body:
             raise ComparisonError("no head gives probabilities: there is nothing to calibrate")
         said = "; ".join(f"{h} {k.aurc:.3f}" for h, k in curves.items())
@@ -490,6 +535,7 @@ def calibration(section: Section, c: Context) -> None:
                 draw(reliability_figure(pairs, g.name), reliability, name=f"reliability-{i}"),
             ]
         notes = [f"{h}: left out, its predictions hold no probabilities." for h in left_out]
+        notes += [*remarks, priors_of(g)]
         table = Table(f"Calibration: {g.name}", columns, body, notes)
         return [table, *figures]
 

@@ -54,6 +54,8 @@ def test_every_section_is_there(suite: Callable[..., Path]) -> None:
     for anchor in ("learning", "conditions", "across", "label-shift"):
         assert "Not applicable" in sections[anchor]
     assert "utterances.jsonl" in sections["groups"]
+    assert "debiased after" in sections["calibration"]
+    assert "Probabilities are for a" in sections["calibration"]
 
 
 def test_the_same_cells_make_the_same_page(suite: Callable[..., Path]) -> None:
