@@ -508,18 +508,18 @@ def calibration(section: Section, c: Context) -> None:
             shown = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
             numbers = [x for k in ("ece", "classwise_ece", "brier", "nll")
                        for x in (getattr(one, k), getattr(two, k))]  # fmt: skip
-            error = debiased(runs, temperatures)
+            unbiased = debiased(runs, temperatures)
             body.append(
                 [
                     head,
                     Cell(shown, float(np.mean(temperatures))),
-                    *map(cell, (*numbers, error.value)),
-                    span_cell(error.low, error.high),
+                    *map(cell, (*numbers, unbiased.value)),
+                    span_cell(unbiased.low, unbiased.high),
                     *map(cell, (curves[head].aurc, curves[head].excess)),
                 ]
             )
-            if error.note:
-                remarks[f"Debiased error: {error.note}."] = None
+            if unbiased.note:
+                remarks[f"Debiased error: {unbiased.note}."] = None
         if not body:
             raise ComparisonError("no head gives probabilities: there is nothing to calibrate")
         said = "; ".join(f"{h} {k.aurc:.3f}" for h, k in curves.items())
