@@ -292,7 +292,7 @@ def eval_(checkpoint: Run, /, *settings: Settings) -> None:
         settings: corpus=NAME, root=FOLDER, manifest=FILE, taxonomy=NAME,
             part=test|valid|all, condition=noise:10dB, noise=FOLDER,
             rir=FOLDER, unknown_speakers=accept, out=FILE.jsonl,
-            record=FILE.json, and options.KEY of the corpus' reader.
+            prior=CLASS:WEIGHT,..., record=FILE.json, and options.KEY of the corpus' reader.
     """
     from .core.files import check_place, write_json
     from .run import config

@@ -436,7 +436,7 @@ def taken(
     return old
 
 
-CONFIDENCE = ("nll", "ece")  # what only probabilities have
+CONFIDENCE = ("nll", "ece", "top2")  # what a label alone does not tell
 CALIBRATED = ("nll_calibrated", "ece_calibrated", "temperature")  # fitted on a validation part
 SHARED = (
     *("classes", "data", "speakers", "axes", "condition", "features", "corruption", "tested"),

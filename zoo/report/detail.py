@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from ..core.errors import ComparisonError, DataError, counted
-from ..core.table import UNKNOWN, Cell, Line, Table, cell, span
+from ..core.table import UNKNOWN, Cell, Line, Table, cell, span, span_cell
 from ..plots import (
     confusion_figure,
     critical_difference_figure,
@@ -22,7 +22,14 @@ from ..plots import (
 )
 from ..run.record import ATTRIBUTES, Record, flatten, of_table
 from ..statistics.breakdown import SubGroups, Variance, average_ranks, sub_groups, variance_split
-from ..statistics.confidence import Coverage, calibrations, risk_coverage
+from ..statistics.confidence import (
+    CalibrationError,
+    Coverage,
+    calibration_error,
+    calibrations,
+    risk_coverage,
+)
+from ..statistics.priors import TRANSDUCTIVE, matched
 from ..statistics.table import PredictionTable
 from .page import (
     FAULTS,
@@ -450,6 +457,31 @@ def tempered(runs: Sequence[Run]) -> tuple[PredictionTable, list[float]]:
     return pooled(scaled), temperatures
 
 
+def debiased(runs: Sequence[Run], temperatures: Sequence[float]) -> CalibrationError:
+    """The calibration error of a head's cells, each at its temperature; a mean over seeds."""
+    seeds: dict[int, list[Run]] = {}
+    for run, t in zip(runs, temperatures, strict=True):
+        scaled = replace(run.table, scores=run.table.scores / t)
+        seeds.setdefault(run.seed, []).append(replace(run, table=scaled))
+    return calibration_error([pooled(own) for own in seeds.values()])
+
+
+def priors_of(g: Grid) -> str:
+    """For which class prior the probabilities of a table are."""
+    ways = {
+        (run.record.config.get("data") or {}).get("balance")
+        for runs in g.runs.values()
+        for run in runs
+    }
+    said = {
+        True: "a uniform class prior: training weighed all classes alike",
+        False: "the class shares of the training speech: it was not weighed",
+        None: "a class prior that the records do not tell",
+    }
+    prior = " or ".join(said[way] for way in (True, False, None) if way in ways)
+    return f"Probabilities are for {prior}. A temperature does not move the prior."
+
+
 def calibration(section: Section, c: Context) -> None:
     """Can the confidence be used?"""
     section.intro = (
@@ -457,14 +489,18 @@ def calibration(section: Section, c: Context) -> None:
         "expected calibration error, 15 equal bins; class-wise ECE: the same of every class's "
         "probability; Brier 0 to 2; NLL in nats. AURC: area under the risk-coverage curve, after "
         "temperature; excess: beyond that of the best order of the same errors. Lower is better "
-        "throughout."
+        "throughout. Even perfect probabilities have an ECE above 0, but no debiased error. It is "
+        "the root mean square over 15 bins of equal mass after temperature, without the variance "
+        "of the bins, as a mean over seeds, with a 95 % jackknife interval over speakers."
     )
     columns = ("head", "temperature", "ECE", "ECE after", "class-wise ECE", "after", "Brier",
-               "Brier after", "NLL", "NLL after", "AURC", "excess")  # fmt: skip
+               "Brier after", "NLL", "NLL after", "debiased after", "95 % interval", "AURC",
+               "excess")  # fmt: skip
 
     def make(g: Grid) -> list[Part]:
         i = c.grids.index(g)
         body: list[Line] = []
+        remarks: dict[str, None] = {}
         pairs: dict[str, tuple[PredictionTable, PredictionTable]] = {}
         curves: dict[str, Coverage] = {}
         left_out = [h for h in g.runs if not sure(g, h)]
@@ -476,15 +512,25 @@ def calibration(section: Section, c: Context) -> None:
                 after, temperatures = tempered(runs)
             except DataError as error:
                 section.messages.append(f"{g.name}, {head}: {error}, so it is as before.")
-                after, temperatures = before, [1.0]
+                after, temperatures = before, [1.0] * len(runs)
             (one, _), (two, _) = calibrations(before, 1.0), calibrations(after, 1.0)
             curves[head], pairs[head] = risk_coverage(after), (before, after)
             low, high = min(temperatures), max(temperatures)
             shown = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
             numbers = [x for k in ("ece", "classwise_ece", "brier", "nll")
                        for x in (getattr(one, k), getattr(two, k))]  # fmt: skip
-            numbers += [curves[head].aurc, curves[head].excess]
-            body.append([head, Cell(shown, float(np.mean(temperatures))), *map(cell, numbers)])
+            unbiased = debiased(runs, temperatures)
+            body.append(
+                [
+                    head,
+                    Cell(shown, float(np.mean(temperatures))),
+                    *map(cell, (*numbers, unbiased.value)),
+                    span_cell(unbiased.low, unbiased.high),
+                    *map(cell, (curves[head].aurc, curves[head].excess)),
+                ]
+            )
+            if unbiased.note:
+                remarks[f"Debiased error: {unbiased.note}."] = None
         if not body:
             raise ComparisonError("no head gives probabilities: there is nothing to calibrate")
         said = "; ".join(f"{h} {k.aurc:.3f}" for h, k in curves.items())
@@ -500,10 +546,58 @@ def calibration(section: Section, c: Context) -> None:
                 draw(reliability_figure(pairs, g.name), reliability, name=f"reliability-{i}"),
             ]
         notes = [f"{h}: left out, its predictions hold no probabilities." for h in left_out]
+        notes += [*remarks, priors_of(g)]
         table = Table(f"Calibration: {g.name}", columns, body, notes)
         return [table, *figures]
 
     per_grid(section, c.grids, make)
+
+
+def label_shift(section: Section, c: Context) -> None:
+    """What a declared class prior is worth on corpora that were not trained on."""
+    section.intro = (
+        "UAR on corpora that no training heard, plain and with a bias for each class that moves "
+        f"the mean probability to a uniform prior ({TRANSDUCTIVE}). Matched: each test corpus has "
+        "the prior; per speaker: each speaker has it. No label is used, but the prior is assumed: "
+        "acted corpora have it by design, and natural speech does not. Every model is matched for "
+        "itself; then folds and seeds are pooled as in the results."
+    )
+    columns = ("head", "UAR plain", "matched", "per speaker", "gain", "gain per speaker")
+    over: dict[str, list[list[float]]] = {}
+
+    def make(g: Grid) -> list[Part]:
+        left_out = [h for h in g.runs if not sure(g, h)]
+        body: list[Line] = []
+        for head, runs in g.runs.items():
+            if head in left_out:
+                continue
+            values = [g.pooled[head].uar()]
+            for by in ("corpus", "speaker"):
+                moved = [replace(run, table=matched(run.table, by)) for run in runs]
+                values.append(pooled(moved).uar())
+            over.setdefault(head, []).append(values)
+            body.append(_gains(head, values))
+        if not body:
+            raise ComparisonError("no head gives probabilities: there is nothing to match")
+        notes = [f"{h}: left out, its predictions hold no probabilities." for h in left_out]
+        return [Table(f"Matched to a uniform prior: {g.name}", columns, body, notes)]
+
+    away = [g for g in c.grids if all(run.pair for runs in g.runs.values() for run in runs)]
+    per_grid(section, away, make)
+    several = {h: v for h, v in over.items() if 1 < len(v) == max(map(len, over.values()))}
+    if several:
+        tables = len(next(iter(several.values())))
+        body = [_gains(h, np.mean(v, axis=0).tolist()) for h, v in several.items()]
+        section.parts.insert(0, Table(f"Mean of {tables} tables", columns, body))
+    if not away:
+        section.parts.append(
+            Text("Not applicable: every model was tested on the corpora that it was trained on.")
+        )
+
+
+def _gains(head: str, values: Sequence[float]) -> Line:
+    plain, *moved = values
+    return [head, *map(cell, values), *(cell(v - plain, "+.3f") for v in moved)]
 
 
 def errors(section: Section, c: Context) -> None:

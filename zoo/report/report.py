@@ -42,6 +42,7 @@ SECTIONS = (
     ("started", "What pre-training is worth", overview.started),
     ("conditions", "By condition", overview.conditions),
     ("across", "Across corpora", overview.across),
+    ("label-shift", "Matched to a class prior", detail.label_shift),
     ("confusions", "Confusion matrices", detail.confusions),
     ("groups", "Sub-groups", detail.groups),
     ("calibration", "Calibration and risk-coverage", detail.calibration),

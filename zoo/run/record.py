@@ -492,6 +492,8 @@ def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
     lines += [f"  recall of {name}: {recall:.3f}" for name, recall in table.recalls().items()]
     if absent := m["absent"]:
         lines.append(f"  absent from the reference: {', '.join(absent)}")
+    if shift := numbers.get("label_shift"):
+        lines += matched_lines(shift)
     if found := numbers.get("open_labels"):
         for part in ("seen", "unseen", "among_unseen"):
             if v := found[part]:
@@ -513,6 +515,23 @@ def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
             f"{', '.join(unsure)} is known" + (" (unknown_speakers=accept)" if accepted else "")
         )
     return lines + left_out(data.get("counts") or {}, data.get("notes") or {})
+
+
+def matched_lines(shift: Mapping[str, Any]) -> list[str]:
+    """Lines on the numbers of :func:`serzoo.zoo.statistics.priors.label_shift`."""
+    weights = list(shift["prior"].values())
+    named = ", ".join(f"{name} {p:.2f}" for name, p in shift["prior"].items())
+    prior = "a uniform prior" if max(weights) == min(weights) else f"the prior {named}"
+    lines = [f"  matched to {prior} ({shift['note']}):"]
+    for part, words in (("matched", "each corpus"), ("per_speaker", "each speaker")):
+        m = shift[part]
+        lines.append(
+            f"    {words}: not made, {shift['why']}"
+            if m is None
+            else f"    {words}: UAR {m['uar']:.3f} (plain {shift['plain']['uar']:.3f}), "
+            f"WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
+        )
+    return lines
 
 
 def left_out(counts: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:

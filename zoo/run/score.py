@@ -14,6 +14,7 @@ from ..core.progress import Bar
 from ..core.speakers import cannot_tell, shared
 from ..core.taxonomy import Taxonomy
 from ..statistics.confidence import open_numbers, seen_classes
+from ..statistics.priors import label_shift, read_prior
 from ..statistics.speakers import measure
 from ..statistics.table import PredictionTable, merge
 from .board import unparsable
@@ -40,6 +41,7 @@ def evaluate(
     condition: str | None = None,
     noise: str | None = None,
     rir: str | None = None,
+    prior: str | None = None,
     progress: bool = False,
 ) -> tuple[PredictionTable, dict[str, Any]]:
     """Score a trained model.
@@ -60,11 +62,14 @@ def evaluate(
             store.
         noise: folder of recorded noises, for ``noise``.
         rir: folder of room impulse responses, for ``reverb``.
+        prior: of the classes, to which the mean probability is matched: ``uniform`` (the default)
+            or a weight of every class, ``neutral:3,angry:1``.
         progress: show bars.
 
     Returns:
         The prediction table, and its numbers as a record holds them; ``open_labels`` where the
-        taxonomy has classes that the model never trained on (:func:`open_numbers`), and
+        taxonomy has classes that the model never trained on (:func:`open_numbers`),
+        ``label_shift``: plain scores beside matched ones (:func:`.priors.label_shift`), and
         ``speakers_heard``: those that it was trained or selected on, which ``part="all"`` of its
         own corpus has among others, and who make no test; ``speakers_unsure``: corpora for which
         this cannot be told, since not every speaker is known.
@@ -99,6 +104,7 @@ def evaluate(
     cfg = resolve(cfg)
     cfg.trainer.progress = progress
     wanted = Taxonomy.load(taxonomy) if taxonomy else Taxonomy.from_dict(meta["taxonomy"])
+    weights = read_prior(prior, list(wanted.classes))
     if not module.head.open_labels:
         module.head.columns(wanted)  # refuses before any audio is read
     data = open_data(cfg, wanted, text="text" in module.head.needs, everything=part == "all")
@@ -113,6 +119,7 @@ def evaluate(
     table = score(module, loader, wanted, progress=progress)
     numbers = measure(table)
     numbers["metrics"] |= unparsable(module.head, table, wanted)
+    numbers["label_shift"] = label_shift(table, prior=weights)
     trained = Taxonomy.from_dict(meta["taxonomy"])
     if set(seen_classes(trained, wanted)) != set(wanted.classes):
         numbers["open_labels"] = open_numbers(table, trained, wanted)

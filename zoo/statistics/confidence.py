@@ -1,6 +1,8 @@
 """Confidence of predictions: calibration, risk and coverage, and recall on unseen classes.
 
 :func:`calibrations` measures the probabilities before and after a temperature.
+:func:`fit_bias` fits a temperature and a bias for each class, and :func:`calibration_error` is
+debiased and has an interval over speakers.
 :func:`risk_coverage` gives the errors among the utterances with the highest confidence.
 :func:`open_numbers` separates classes that the model was trained on from new ones.
 """
@@ -15,7 +17,7 @@ import numpy as np
 from ..core.errors import ConfigError, DataError
 from ..core.taxonomy import Taxonomy
 from .rates import FloatArray, IntArray, brier, ece, log_softmax, nll
-from .speakers import uar_interval
+from .speakers import labelled_speakers, standard_error, t_quantile, tested, uar_interval
 from .table import PredictionTable
 
 BINS = 15
@@ -104,6 +106,155 @@ def classwise_ece(
     index = np.clip(np.ceil(p * bins).astype(int) - 1, 0, bins - 1) + bins * np.arange(c)
     gap = np.bincount(index.ravel(), weights=(np.eye(c)[labels] - p).ravel(), minlength=bins * c)
     return float(np.abs(gap).sum() / (n * c))
+
+
+# -- a bias for each class, and an error without the bias of its bins ----------------------------
+
+
+class Scaling(NamedTuple):
+    """What makes probabilities of scores: ``softmax(scores / temperature + bias)``.
+
+    Attributes:
+        temperature: the number that divides the scores.
+        bias: ``[C]``, of sum 0: how much the fitted speech favours each class, in log-odds.
+    """
+
+    temperature: float
+    bias: FloatArray
+
+    def apply(self, scores: FloatArray) -> FloatArray:
+        """Return the ``[N, C]`` scaled log-scores."""
+        return np.asarray(scores / self.temperature + self.bias, dtype=np.float64)
+
+
+def fit_bias(table: PredictionTable, *, penalty: float = 1.0) -> Scaling:
+    """Return the temperature and class biases that minimise the negative log-likelihood.
+
+    This is bias-corrected temperature scaling (Alexandari, Kundaje & Shrikumar 2020), with the
+    penalty ``penalty/2 |bias|^2`` beside the summed likelihood (our choice), so that a few
+    utterances move no class far. A temperature alone cannot move a prior. Training weighs classes
+    to a uniform prior, so the probabilities at a temperature are for that prior. With the bias
+    they are for the class shares of this table, so use it only on speech with the same shares.
+
+    Args:
+        table: **validation** predictions, also those of several folds of a head in one
+            (:func:`.table.merge`); unlabelled utterances are ignored.
+        penalty: above 0; a standard deviation of 1 of the biases is 1.
+
+    Raises:
+        ConfigError: if the penalty is not above 0.
+        DataError: if no utterance is labelled.
+    """
+    from scipy.optimize import minimize
+
+    if not penalty > 0:
+        raise ConfigError(f"penalty is {penalty}; it must be above 0")
+    scores, labels = _known(table)
+    scores = scores - scores.max(1, keepdims=True)
+    n, c = scores.shape
+    true = np.eye(c)[labels]
+
+    def value(x: FloatArray) -> tuple[float, FloatArray]:
+        log_p = log_softmax(x[0] * scores + x[1:])
+        over = np.exp(log_p) - true
+        slope = np.concatenate([[(over * scores).sum()], over.sum(0) + penalty * x[1:]])
+        loss = -log_p[np.arange(n), labels].sum() + penalty / 2 * float(x[1:] @ x[1:])
+        return float(loss) / n, slope / n
+
+    # convex in the inverse temperature and the biases; the range is that of fit_temperature
+    start = np.concatenate([[1.0], np.zeros(c)])
+    ends = [(0.01, 100.0), *[(None, None)] * c]
+    options = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 5000}
+    x = minimize(value, start, jac=True, bounds=ends, method="L-BFGS-B", options=options).x
+    return Scaling(1 / float(x[0]), np.asarray(x[1:] - x[1:].mean(), dtype=np.float64))
+
+
+class CalibrationError(NamedTuple):
+    """A debiased calibration error and its interval.
+
+    Attributes:
+        value: root of ``square``; 0 if that is negative.
+        low: lower bound; NaN if there is no interval.
+        high: upper bound; NaN if there is no interval.
+        square: the unbiased mean squared error; it may be negative.
+        note: why there is no interval, or "".
+    """
+
+    value: float
+    low: float
+    high: float
+    square: float
+    note: str = ""
+
+
+def calibration_error(
+    tables: Sequence[PredictionTable], *, bins: int = BINS, level: float = 0.95
+) -> CalibrationError:
+    """Return the root mean squared calibration error of the likeliest class, without its bias.
+
+    :func:`.rates.ece` is above 0 even for perfect probabilities, since the accuracy in a bin is
+    noisy. Here the sampling variance of each bin's gap is subtracted from its square (Bröcker
+    2012; Kumar, Liang & Ma 2019). Bins have equal mass, and equal confidences share a bin. The
+    interval leaves out each speaker once, on the squared scale, with t at (speakers - 1) degrees
+    of freedom. The subtracted variance takes utterances as independent.
+
+    Args:
+        tables: one for each training of a model, with scaled scores over the same speakers; their
+            squared errors are averaged. Never pool trainings: copies of an utterance would count
+            as independent ones.
+        bins: of confidence; fewer if a bin would have less than two utterances.
+        level: nominal coverage.
+
+    Raises:
+        DataError: if there is no table, a table has fewer than two labelled utterances, or the
+            speakers of tables differ.
+    """
+    if not tables:
+        raise DataError("there is no table to measure calibration of; give one or more")
+    who = labelled_speakers(tables[0])
+    n_speakers, why = tested(tables[0])
+    squares, without = [], []
+    for table in tables:
+        if labelled_speakers(table) != who:
+            raise DataError("tables have different speakers; give trainings with one test part")
+        sums = _gaps(table, who, bins)
+        squares.append(float(_debiased(sums.sum(0))))
+        without.append(_debiased(sums.sum(0) - sums))
+    square = float(np.mean(squares))
+    value = float(np.sqrt(max(0.0, square)))
+    if why or n_speakers < 2:
+        why = why or "one speaker"
+        return CalibrationError(value, np.nan, np.nan, square, f"{why}: no interval")
+    spread = standard_error(np.mean(without, axis=0))
+    half = t_quantile((1 + level) / 2, n_speakers, level) * spread
+    low, high = np.sqrt(np.maximum(0.0, [square - half, square + half]))
+    return CalibrationError(value, float(low), float(high), square)
+
+
+def _gaps(table: PredictionTable, who: list[str], bins: int) -> FloatArray:
+    """Return ``[G, 3, bins]``: of each speaker, count, gaps and squared gaps in each bin."""
+    scores, labels = _known(table)
+    if len(labels) < 2:
+        raise DataError("one utterance is labelled; a debiased error needs two or more")
+    confidence = np.exp(log_softmax(scores).max(1))
+    gap = (scores.argmax(1) == labels) - confidence
+    bins = max(1, min(bins, len(labels) // 2))
+    edges = np.quantile(confidence, np.arange(1, bins) / bins)
+    at = {name: i for i, name in enumerate(who)}
+    rows = np.array([at[table.speakers[i]] for i in np.flatnonzero(table.labelled)])
+    cells = rows * bins + np.searchsorted(edges, confidence, side="left")
+    parts = [np.bincount(cells, w, len(who) * bins) for w in (np.ones_like(gap), gap, gap**2)]
+    return np.stack(parts, 0).reshape(3, len(who), bins).transpose(1, 0, 2).astype(np.float64)
+
+
+def _debiased(sums: FloatArray) -> FloatArray:
+    """Return the ``[...]`` mean squared gap of ``[..., 3, bins]`` sums, less its variance."""
+    n, total, squared = np.moveaxis(sums, -2, 0)
+    n = np.where(n > 1.5, n, 0)  # one utterance has no variance
+    m = np.maximum(n, 2)
+    mean = total / m
+    variance = np.maximum(0, squared - m * mean**2) / (m - 1)
+    return np.asarray((n * (mean**2 - variance / m)).sum(-1) / np.maximum(1, n.sum(-1)))
 
 
 def risk_coverage(table: PredictionTable, temperature: float = 1.0) -> Coverage:

@@ -69,7 +69,17 @@ def _mean_present(values: FloatArray) -> FloatArray:
     return _ratio(np.nansum(values, -1), np.isfinite(values).sum(-1))
 
 
-METRICS = {"uar": uar_of, "wa": wa_of, "f1": f1_of}
+def absent_of(confusion: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return ``[..., C]``, True for classes without a labelled utterance.
+
+    UAR and macro-F1 leave these classes out. scikit-learn's ``f1_score`` averages over predicted
+    classes, too, with 0 for an absent one, so its value is lower if an absent class was predicted.
+    """
+    return np.asarray(_marginals(confusion)[1] == 0)
+
+
+# "f1" is the name of macro-F1 in records and in older settings
+METRICS = {"uar": uar_of, "wa": wa_of, "macro_f1": f1_of, "f1": f1_of}
 
 
 # -- errors of probabilities ---------------------------------------------------------------------

@@ -31,7 +31,7 @@ ONE_SPEAKER = "one speaker"
 
 
 def metric_of(metric: Metric) -> Callable[[NDArray[Any]], FloatArray]:
-    """Return a metric by name (``uar``, ``wa``, ``f1``); a function is returned as it is.
+    """Return a metric by name (``uar``, ``wa``, ``macro_f1``); a function is returned as it is.
 
     A metric maps ``[..., C, C]`` confusions to ``[...]`` values.
 
@@ -288,8 +288,8 @@ def jackknife(table: PredictionTable, metric: Metric = "uar", *, level: float = 
 
     Args:
         table: predictions; unlabelled utterances are ignored.
-        metric: ``uar``, ``wa``, ``f1``, or a function of confusions ``[..., C, C] -> [...]`` with
-            values of 0 to 1.
+        metric: ``uar``, ``wa``, ``macro_f1``, or a function of confusions
+            ``[..., C, C] -> [...]`` with values of 0 to 1.
         level: nominal coverage.
 
     Returns:
@@ -417,7 +417,7 @@ def paired_permutation(
     Args:
         a: predictions.
         b: predictions of the same utterances.
-        metric: ``uar``, ``wa``, ``f1``, or a function of confusions ``[..., C, C] -> [...]``.
+        metric: ``uar``, ``wa``, ``macro_f1``, or a function of confusions ``[..., C, C] -> [...]``.
         draws: number of random exchanges, if all of them are too many.
         seed: seed of the random exchanges.
 
@@ -521,6 +521,7 @@ def measure(test: PredictionTable, temperature: float = 1.0) -> dict[str, Any]:
         "metrics": {
             **test.metrics(),
             **uar_interval(test),
+            "top2": test.top(2) if len(test.classes) > 2 else None,
             "nll": test.nll(),
             "nll_calibrated": test.nll(temperature),
             "ece": test.ece(),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import ComparisonError, DataError, some, suggest
+from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
 from ..core.files import json_lines, new_file
 from .rates import (
     FloatArray,
@@ -137,6 +137,20 @@ class PredictionTable:
     def wa(self) -> float:
         """Return the share of labelled utterances that are predicted correctly."""
         return float(wa_of(self._counts()))
+
+    def top(self, k: int = 2) -> float:
+        """Return the share of labelled utterances whose label is among the k highest scores.
+
+        Among equal scores the first in class order is the higher, as in :attr:`predicted`.
+
+        Raises:
+            ConfigError: if k is not 1 to C.
+        """
+        if not 1 <= k <= len(self.classes):
+            raise ConfigError(f"k is {k}; it must be 1 to {len(self.classes)}, the classes")
+        scores, labels = self._known()
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return float((best == labels[:, None]).any(1).mean())
 
     def macro_f1(self) -> float:
         """Return the mean F1 over the classes present in the reference."""

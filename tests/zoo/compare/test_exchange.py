@@ -175,7 +175,7 @@ def test_labels_alone_have_no_probabilities(runs: Path, tmp_path: Path) -> None:
     assert record is not None
     assert record.imported["scores"] == "labels"
     assert record.probabilities is False
-    assert [record.metrics[k] for k in ("nll", "ece", "ece_calibrated")] == [None] * 3
+    assert [record.metrics[k] for k in ("nll", "ece", "ece_calibrated", "top2")] == [None] * 4
     given = answers()
     for run in read_runs(done.folder, done.cells)[0]:
         assert set(run.table.scores.ravel()) == {0.0, 1.0}

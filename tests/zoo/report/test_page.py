@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from serzoo.zoo.core.files import write_json
 from serzoo.zoo.core.table import Table
 from serzoo.zoo.report.page import Section, Text, render
 from serzoo.zoo.report.report import SECTIONS
-from serzoo.zoo.report.runs import PREDICTIONS
+from serzoo.zoo.report.runs import PREDICTIONS, by_pair, pooled, read_runs
 from serzoo.zoo.run import config
 from serzoo.zoo.run.record import RECORD, UTTERANCES, attributes_of, write_attributes
 from serzoo.zoo.run.train import train
+from serzoo.zoo.statistics.priors import matched
 from serzoo.zoo.statistics.table import PredictionTable
 
 
@@ -49,9 +51,11 @@ def test_every_section_is_there(suite: Callable[..., Path]) -> None:
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text)) - {"main"}
     assert used <= set(ids)
     assert not re.search(r'(?:src|href)="(?!#|data:)', text)
-    for anchor in ("learning", "conditions", "across"):
+    for anchor in ("learning", "conditions", "across", "label-shift"):
         assert "Not applicable" in sections[anchor]
     assert "utterances.jsonl" in sections["groups"]
+    assert "debiased after" in sections["calibration"]
+    assert "Probabilities are for a" in sections["calibration"]
 
 
 def test_the_same_cells_make_the_same_page(suite: Callable[..., Path]) -> None:
@@ -114,6 +118,18 @@ def test_pairs_of_corpora_are_a_map(suite: Callable[..., Path]) -> None:
     sections, _ = report_suite.made(folder)
     assert "UAR across corpora: classification, logmel" in sections["across"]
     assert "one, two to one" in sections["results"]
+    text = sections["label-shift"]
+    assert "transductive" in text
+    assert "Matched to a uniform prior: one, two to one, logmel" in text
+    runs = [r for r in by_pair(read_runs(folder)[0]) if r.pair and r.head == "classification"]
+    values = []
+    for name in ("two to one", "one to two"):
+        own = [r for r in runs if r.pair == name]
+        moved = [replace(r, table=matched(r.table, "speaker")) for r in own]
+        values.append((pooled(own).uar(), pooled(moved).uar()))
+    plain, speaker = np.mean(values, axis=0)
+    mean = text[text.index("Mean of 2 tables") :]
+    assert re.search(rf"classification{plain:.3f}\d\.\d{{3}}{speaker:.3f}", mean)
 
 
 # ---- attributes and audio

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from close import assert_like
+from facts import says
 from scipy.special import softmax
 from serzoo.zoo import load
-from serzoo.zoo.core.errors import DataError
+from serzoo.zoo.core.errors import ConfigError, DataError
 from serzoo.zoo.core.types import Batch, Targets
 from serzoo.zoo.run.adapt import adapt
 from serzoo.zoo.run.config import load as compose
@@ -37,6 +38,18 @@ def test_eval_gives_the_table_that_training_wrote(run, written):
     table, _ = evaluate(run)
     assert table == written
     assert (table.texts is None) == ("classification" in str(run))
+
+
+def test_eval_shows_matched_numbers_beside_plain_ones(run, written):
+    classes = written.classes
+    prior = ",".join(f"{c}:{i + 1}" for i, c in enumerate(classes))
+    _, numbers = evaluate(run, prior=prior)
+    shift = numbers["label_shift"]
+    assert shift["plain"]["uar"] == numbers["metrics"]["uar"] == written.uar()
+    assert shift["prior"][classes[1]] == pytest.approx(2 * shift["prior"][classes[0]])
+    assert shift["matched"]["n"] == shift["per_speaker"]["n"] == shift["plain"]["n"]
+    with pytest.raises(ConfigError, match=says("prior", "lacks")):
+        evaluate(run, prior=f"{classes[0]}:1")
 
 
 def test_adaptation_without_shots_gives_the_table_that_training_wrote(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from facts import tells
 from serzoo.zoo.run.config import RunConfig, load
-from serzoo.zoo.run.record import Record, evaluated, left_out, trained
+from serzoo.zoo.run.record import Record, evaluated, left_out, matched_lines, trained
 from serzoo.zoo.statistics.speakers import interval_text
 from serzoo.zoo.statistics.table import PredictionTable
 
@@ -113,3 +113,21 @@ def test_an_evaluation_is_told_with_all_that_limits_it() -> None:
         "  among unseen (angry, calm): mean recall 0.500 (one speaker: no interval), chance 0.500",
         "  2 speakers were heard in training: this is no test on new speakers",
     ]
+
+
+def test_matched_numbers_are_told_with_their_prior_and_as_transductive() -> None:
+    shift = {
+        "prior": {"sad": 0.5, "calm": 0.5},
+        "note": "transductive: uses the test speech's own predictions",
+        "plain": {"uar": 0.5, "wa": 0.5, "f1": 0.4},
+        "matched": {"uar": 0.6, "wa": 0.7, "f1": 0.65},
+        "per_speaker": None,
+        "why": "no speaker is known",
+    }
+    assert matched_lines(shift) == [
+        "  matched to a uniform prior (transductive: uses the test speech's own predictions):",
+        "    each corpus: UAR 0.600 (plain 0.500), WA 0.700, macro-F1 0.650",
+        "    each speaker: not made, no speaker is known",
+    ]
+    declared = matched_lines(shift | {"prior": {"sad": 0.75, "calm": 0.25}})
+    assert declared[0].startswith("  matched to the prior sad 0.75, calm 0.25 (transductive")

@@ -5,8 +5,9 @@ import audmetric
 import numpy as np
 import pytest
 from facts import says
-from serzoo.zoo.core.errors import ComparisonError, DataError
-from serzoo.zoo.statistics.rates import f1_of, uar_of, wa_of
+from serzoo.zoo.core.errors import ComparisonError, ConfigError, DataError
+from serzoo.zoo.statistics.rates import absent_of, f1_of, uar_of, wa_of
+from serzoo.zoo.statistics.speakers import metric_of
 from serzoo.zoo.statistics.table import PredictionTable, merge
 from sklearn import metrics as sk
 from tables import CLASSES, one_hot, random_table, table
@@ -246,3 +247,35 @@ class TestFile:
         (tmp_path / "empty").touch()
         with pytest.raises(DataError, match=says(tmp_path / "empty")):
             PredictionTable.read_jsonl(tmp_path / "empty")
+
+
+class TestOtherRates:
+    @pytest.mark.parametrize("k", [1, 2, 3])
+    def test_top_k_equals_sklearn(self, k):
+        t = random_table()
+        want = sk.top_k_accuracy_score(t.labels, t.scores, k=k, labels=range(4))
+        assert t.top(k) == pytest.approx(want)
+        assert t.top(1) == pytest.approx(t.wa())
+
+    def test_ties_are_broken_by_class_order_as_in_predicted(self):
+        t = table([0, 1, 2, 3], [0, 0, 0, 0])  # all other scores are equal
+        assert t.top(1) == t.wa() == 0.25
+        assert t.top(2) == 0.5
+
+    @pytest.mark.parametrize("k", [0, 5])
+    def test_k_is_a_number_of_classes(self, k):
+        with pytest.raises(ConfigError, match=says(k, "1 to 4")):
+            random_table().top(k)
+
+    def test_macro_f1_has_its_name_and_its_older_one(self):
+        confusion = random_table().confusion()
+        value = metric_of("macro_f1")(confusion)
+        assert value == metric_of("f1")(confusion) == f1_of(confusion)
+
+    def test_a_predicted_class_may_be_absent(self):
+        t = table([0, 0, 1], [0, 2, 1])
+        assert absent_of(t.confusion()).tolist() == [False, False, True, True]
+        assert absent_of(np.stack([t.confusion(), t.confusion()])).shape == (2, 4)
+        assert t.macro_f1() == pytest.approx((2 / 3 + 1) / 2)
+        # the other rule averages over the predicted class, too
+        assert sk.f1_score([0, 0, 1], [0, 2, 1], average="macro") < t.macro_f1()
