@@ -21,23 +21,9 @@ from serzoo.zoo.run import checkpoint
 from serzoo.zoo.run.config import RunConfig, load
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.train import run_folder, train
+from states import assert_same
 
 EPOCHS = 3
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested containers, by path."""
-    if isinstance(value, dict):
-        value = value.items()
-    elif isinstance(value, (list, tuple)):
-        value = enumerate(value)
-    else:
-        return {prefix: value}
-    return {k: v for key, inner in value for k, v in flat(inner, f"{prefix}/{key}").items()}
-
-
-def equal(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else bool(a == b)
 
 
 def configured(recipe: str, out: Path) -> RunConfig:
@@ -145,9 +131,7 @@ def test_a_run_goes_on_from_what_can_be_read_to_the_same_end(
         assert ("best.ckpt, epoch 0" if source else "starts again") in line
     ours, theirs = (torch.load(f / "checkpoints" / "last.ckpt") for f in (out, whole))
     for part in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
-        a, b = flat(ours[part]), flat(theirs[part])
-        assert a.keys() == b.keys()
-        assert all(equal(value, b[key]) for key, value in a.items())
+        assert_same(ours[part], theirs[part], part)
     for name in ("predictions.jsonl", "valid.jsonl"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
