@@ -120,7 +120,7 @@ def test_a_run_goes_on_from_what_can_be_read_to_the_same_end(
     damage: dict[str, str], source: Any, whole: Path, resumed: Callable[..., Any]
 ) -> None:
     out, entry, told = resumed(**damage)
-    assert entry["resumed"] == source
+    assert entry.resumed == source
     names = [f"{name}.ckpt.kept" for name, how in damage.items() if how != "gone"]
     if "best" in damage and "last" not in damage:  # whose end would be another's
         names.append("last.ckpt.kept")
@@ -263,7 +263,7 @@ def test_nothing_is_unpickled_by_any_reader(
         assert main(["predict", str(path), str(tmp_path)]) == 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
-        assert train(cfg)["resumed"] is False
+        assert train(cfg).resumed is False
     assert not (tmp_path / "executed").exists()
 
 
@@ -272,4 +272,4 @@ def test_a_run_that_was_moved_keeps_its_best_epoch(
 ) -> None:
     """Its paths are in its checkpoints; the score of the best epoch is, too."""
     _, entry, _ = resumed()
-    assert entry["selection"] == json.loads((whole / "record.json").read_text())["selection"]
+    assert entry.selection == json.loads((whole / "record.json").read_text())["selection"]

@@ -118,7 +118,7 @@ def test_a_tuned_encoder_resumes_to_the_same_weights(
             train(runs["cut"])
     first = torch.load(run_folder(runs["cut"]) / "checkpoints" / "last.ckpt", weights_only=True)
     assert first["epoch"] == 0
-    assert train(runs["cut"])["resumed"] is True
+    assert train(runs["cut"]).resumed is True
     a, b = (
         torch.load(run_folder(cfg) / "checkpoints" / "last.ckpt", weights_only=True)
         for cfg in runs.values()
