@@ -198,7 +198,7 @@ def planned(
     return Plan(module, path, source, meta, cfg, wanted, tuning, shot, wide)
 
 
-# ---- What the model scores on its own corpus, before and after.
+# Forgetting: scores on the source corpus, before and after.
 
 
 class Forgetting:
@@ -247,7 +247,7 @@ def compared(before: PredictionTable, after: PredictionTable) -> dict[str, Any]:
     return {"before": one, "after": two, "change": change, "utterances": len(after)}
 
 
-# ---- The whole of it, and its record.
+# The adaptation and its record.
 
 
 def adapt(

@@ -38,7 +38,7 @@ from .module import SERModule
 from .record import RECORD, ProbeRecord, environment, probed, write_record
 from .trained import TrainedEncoder, untrained
 
-# ---- What probes found: numbers for the record, and a table.
+# Results of probes, as numbers of the record and as a table.
 
 WAYS = {"all": False, "within": True}
 """Ways to look at a quantity: as it is, and without the means of speakers."""

@@ -479,7 +479,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# ---- Who speaks in an utterance, in what language, for how long: kept beside predictions.
+# Attributes of utterances, which are kept beside the predictions.
 
 UTTERANCES = "utterances.jsonl"
 ATTRIBUTES = ("gender", "language", "seconds")
@@ -515,7 +515,7 @@ def of_table(ids: Iterable[str], known: Mapping[str, Mapping[str, Any]]) -> Attr
     return found
 
 
-# ---- What people are told of a training and of an evaluation, in the terminal.
+# Lines that the terminal shows after a training and an evaluation.
 
 
 def trained(cfg: RunConfig, entry: Record, folder: Path) -> list[str]:

@@ -29,7 +29,7 @@ from .module import SERModule
 from .optim import rounds
 from .record import Record, read_record
 
-# ---- A run's features are brought into the store before it is fitted.
+# The feature store is filled before a run is fitted.
 
 
 class StoreFeatures(Callback):
