@@ -43,7 +43,7 @@ def measure(rounds: int = 2, epochs: int = EPOCHS) -> dict[str, Any]:
             for pooling in POOLINGS:
                 chosen = [f"head.pooling={pooling}", f"optim.epochs={epochs}", f"seed={seed}"]
                 cfg = load("ravdess", [*settings, *chosen])
-                fits[pooling].append(train(cfg)["seconds"]["fit"])
+                fits[pooling].append(train(cfg).seconds["fit"])
             data = open_data(cfg)
             data.store_features(build(cfg, data.taxonomy).encoder)
             loader = data.train_dataloader()
@@ -57,8 +57,8 @@ def measure(rounds: int = 2, epochs: int = EPOCHS) -> dict[str, Any]:
     return {
         "epochs": epochs,
         "batches": batches,
-        "utterances": sum(first["counts"]["kept"]["train"].values()),
-        "store": {k: first["feature_store"][k] for k in ("encoded", "bytes", "seconds")},
+        "utterances": sum(first.counts["kept"]["train"].values()),
+        "store": {k: first.feature_store[k] for k in ("encoded", "bytes", "seconds")},
         "load_ms": load_ms,
         "pooling": {
             pooling: {

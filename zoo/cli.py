@@ -274,12 +274,12 @@ def train(recipe: Recipe, /, *settings: Settings) -> None:
     """
     from .run import train
     from .run.config import load
-    from .run.record import Record, trained
+    from .run.record import trained
 
     cfg = load(recipe, settings)
     entry = train.train(cfg)
-    if "selection" in entry:  # this is the first rank
-        print("\n".join(trained(cfg, Record.from_json(entry), train.run_folder(cfg))))
+    if entry.selection:  # this is the first rank
+        print("\n".join(trained(cfg, entry, train.run_folder(cfg))))
 
 
 @app.command
@@ -327,7 +327,6 @@ def adapt(checkpoint: Run, /, *settings: Settings) -> None:
             and others.
     """
     from .run import adapt, config, tuning
-    from .run.record import Record
 
     types = config.types_of(adapt.adapt) | tuning.option_types()
     given = config.settings(settings, types, config.corpora_of(settings, "data"))
@@ -335,7 +334,7 @@ def adapt(checkpoint: Run, /, *settings: Settings) -> None:
         raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
     given["data"] = _corpora(given["data"])
     entry = adapt.adapt(checkpoint, **given, progress=sys.stderr.isatty())
-    print("\n".join(adapt.told(Record.from_json(entry), entry["folder"])))
+    print("\n".join(adapt.told(entry)))
 
 
 @app.command
@@ -360,7 +359,7 @@ def probe(model: str, /, *settings: Settings, against: str = "untrained") -> Non
     told = sys.stderr.isatty()
     entry = probing.probe_model(model, rest, against=against, **given, progress=told)
     probing.show(entry)
-    print(f"record: {entry['folder']}")
+    print(f"record: {entry.folder}")
 
 
 @app.command

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 # what a record has in common with that of the trained cell
 KEPT = (
-    *("format", "fingerprint", "config", "classes", "data", "speakers", "selection", "axes"),
+    *("fingerprint", "config", "classes", "data", "speakers", "selection", "axes"),
     *("parameters", "encoder", "features", "search"),
 )
 
@@ -59,7 +59,7 @@ def evaluate_cell(
     facts: dict[str, Any],
     noise: str | None = None,
     rir: str | None = None,
-) -> dict[str, Any]:
+) -> Record:
     """Test a trained cell under a condition and write its predictions and record.
 
     Args:
@@ -101,7 +101,7 @@ def evaluate_cell(
     )
     table.write_jsonl(out / PREDICTIONS)
     write_record(out, entry)
-    return entry.to_json()
+    return entry
 
 
 CLEAN = "clean"

@@ -630,7 +630,6 @@ def record_of(
     head = {"head": {"type": "imported"}, "head_name": about["name"]}
     return written(
         status="ok",
-        format=1,
         # of the table that it stands in; the toolkit shares its corpus, protocol and fold only
         config={**source.config, **head, "seed": seed},
         selection={"rule": source.selection["rule"], "val/uar": None, "epoch": None},

@@ -198,7 +198,7 @@ def planned(
     return Plan(module, path, source, meta, cfg, wanted, tuning, shot, wide)
 
 
-# ---- What the model scores on its own corpus, before and after.
+# Forgetting: scores on the source corpus, before and after.
 
 
 class Forgetting:
@@ -247,7 +247,7 @@ def compared(before: PredictionTable, after: PredictionTable) -> dict[str, Any]:
     return {"before": one, "after": two, "change": change, "utterances": len(after)}
 
 
-# ---- The whole of it, and its record.
+# The adaptation and its record.
 
 
 def adapt(
@@ -267,7 +267,7 @@ def adapt(
     facts: Mapping[str, Any] | None = None,
     progress: bool = False,
     **how: Any,
-) -> dict[str, Any]:
+) -> Record:
     """Adapt a trained model to a target, score the query, write a record.
 
     A finished adaptation is not repeated.
@@ -292,7 +292,7 @@ def adapt(
         how: fields of :class:`Options`.
 
     Returns:
-        The record, and its ``folder``.
+        The record; its ``folder`` is where the result is.
 
     Raises:
         ConfigError: for options that cannot be met by this model.
@@ -312,7 +312,7 @@ def adapt(
     if done is not None and done.ok:
         if done.fingerprint != plan.fingerprint:
             raise DataError(f"{folder} holds another adaptation than this; choose another out")
-        return {**done.to_json(), "folder": str(folder)}
+        return done
     check_place(folder / record.RECORD)
     drawn = plan.shot.support
     file = Path(support) if support else drawn.write(Path(supports or folder.parent / "supports"))
@@ -330,10 +330,10 @@ def adapt(
     board.write_adapted(folder, plan.cfg, entry, table, losses)
     entry.seconds["total"] = round(time.perf_counter() - began, 2)
     record.write_record(folder, entry)
-    return {**entry.to_json(), "folder": str(folder)}
+    return entry
 
 
-def adapt_cell(cfg: RunConfig, folder: Path, **arguments: Any) -> dict[str, Any]:
+def adapt_cell(cfg: RunConfig, folder: Path, **arguments: Any) -> Record:
     """A cell of a suite: ``cfg`` is its source's, the rest is as for :func:`adapt`."""
     return adapt(out=folder, **arguments)
 
@@ -414,7 +414,6 @@ def _entry(plan: Plan, module: SERModule, table: PredictionTable) -> Record:
     corpora = " and ".join(plan.source.corpus) or "a manifest"
     return record.written(
         status="ok",
-        format=1,
         kind="adaptation",
         fingerprint=plan.fingerprint,
         shots=support.shots,
@@ -461,7 +460,7 @@ def _entry(plan: Plan, module: SERModule, table: PredictionTable) -> Record:
     )
 
 
-def told(entry: Record, folder: str) -> list[str]:
+def told(entry: Record) -> list[str]:
     """Lines for people on a finished adaptation."""
     support, m, size = entry.support, entry.metrics, entry.bytes
     lines = [f"note: {note}" for note in entry.split_notes]
@@ -486,4 +485,4 @@ def told(entry: Record, folder: str) -> list[str]:
         changed = f"{size['changed'] / 1e6:.2f} MB of weights changed"
         seconds = entry.seconds["fit"]
         lines.append(f"{entry.steps} steps in {seconds:.1f} s; {changed}{kept}")
-    return [*lines, f"record, predictions{', model' if 'saved' in size else ''}: {folder}"]
+    return [*lines, f"record, predictions{', model' if 'saved' in size else ''}: {entry.folder}"]

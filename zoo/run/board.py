@@ -33,7 +33,7 @@ from .record import Record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# ---- The HPARAMS tab of TensorBoard: a row for each run, and columns that fit all of them.
+# The HPARAMS tab of TensorBoard: one row for each run.
 
 EVENTS = "events.out.tfevents.*"
 COLUMNS = ".columns"  # how the name of the file that declares them ends
@@ -138,7 +138,7 @@ def declare(folder: Path, cells: Mapping[str, tuple[RunConfig, Mapping[str, Any]
     writer.close()
 
 
-# ---- What heads write freely: how much of it names no class, and where it can be read.
+# Texts that heads write, and the share of them that names no class.
 
 TEXTS_SHOWN = 50
 """Utterances whose text is shown, the same in every epoch: the first by id."""
@@ -371,7 +371,7 @@ def play_errors(experiment: Any, table: PredictionTable, data: Any, n: int, step
         experiment.add_audio(f"errors/{number}", wave[None], step, sample_rate=SAMPLE_RATE)
 
 
-# ---- What an adaptation shows in TensorBoard: the tags of a run, and a row that says of what kind.
+# What TensorBoard shows of an adaptation.
 #
 # Nothing validates, so there are no curves but the loss of each step; and no points in the
 # projector, since a suite has hundreds of adaptations of one query.
@@ -410,7 +410,7 @@ def write_adapted(
     writer.close()
 
 
-# ---- `serzoo tensorboard`: TensorBoard on the right folder.
+# The command `serzoo tensorboard`.
 
 
 def folder_of(what: str, out: str = "runs") -> Path:

@@ -124,7 +124,7 @@ def refuse_absent(cfg: RunConfig) -> None:
         raise ConfigError("; ".join(found))
 
 
-# ---- Several processes: the strategy, on a cluster or not, and what is said when one of them dies.
+# Training by several processes.
 
 STEPS = ("training_step", "validation_step", "test_step")
 
@@ -197,7 +197,7 @@ def told_of_losses(world: int) -> Iterator[None]:
         ) from error
 
 
-# ---- How much memory a stretch of code takes at its peak, and how much there is.
+# Memory: what a stretch of code takes, and what the machine has.
 
 CGROUP = Path("/sys/fs/cgroup")
 

@@ -37,7 +37,7 @@ from ..encoders.hf import HFEncoder
 from ..encoders.logmel import LogMelEncoder
 from .module import SERModule
 
-# ---- A model on one utterance without padding, as a module that can be traced.
+# The model that is exported: one utterance, no padding.
 #
 # The published modules are called directly; nothing looks at a value, and the length is the only
 # thing that may vary. What it gives is that of the model itself, up to rounding (tests compare).

@@ -30,7 +30,7 @@ from .recordings import Recording, Samples, recordings
 from .timeline import Plots
 from .voice import detector
 
-# ---- A recording cut into windows while it is read: nothing beyond a window stays in memory.
+# Windows: a recording is cut while it is read, and memory holds one window.
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ...datamodules.prosody import UNITS, RateFrom, open_probing
 from ..core import registry, shipped
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, suggest
-from ..core.files import check_place, write_json
+from ..core.files import check_place
 from ..core.notices import quiet
 from ..core.speakers import cannot_tell, shared
 from ..core.table import UNKNOWN, Cell, Line, Table, cell, span, wide_console
@@ -35,10 +35,10 @@ from . import config, published
 from .config import RunConfig
 from .devices import first_device
 from .module import SERModule
-from .record import RECORD, environment
+from .record import RECORD, ProbeRecord, environment, probed, write_record
 from .trained import TrainedEncoder, untrained
 
-# ---- What probes found: numbers for the record, and a table.
+# Results of probes, as numbers of the record and as a table.
 
 WAYS = {"all": False, "within": True}
 """Ways to look at a quantity: as it is, and without the means of speakers."""
@@ -68,14 +68,14 @@ def numbers(found: dict[str, Found]) -> dict[str, Any]:
     return result
 
 
-def tables(entry: dict[str, Any]) -> list[Table]:
+def tables(entry: ProbeRecord) -> list[Table]:
     """A record's R², a table for each way of looking at the quantities."""
-    compared = ["R² of the other", "difference"] if entry["against"] is not None else []
+    compared = ["R² of the other", "difference"] if entry.against is not None else []
     titles = {"all": "as it is", "within": "within speakers (each speaker's mean taken off)"}
     made = []
     for way, title in titles.items():
         rows: list[Line] = []
-        for name, quantity in entry["quantities"].items():
+        for name, quantity in entry.quantities.items():
             found = quantity[way]
             shown = [found[k] for k in ("model", "against", "difference") if k in found]
             rows.append([name, *map(_cell, shown)])
@@ -83,7 +83,7 @@ def tables(entry: dict[str, Any]) -> list[Table]:
     return made
 
 
-def show(entry: dict[str, Any], console: Console | None = None) -> None:
+def show(entry: ProbeRecord, console: Console | None = None) -> None:
     """Print a record."""
     console = console or wide_console()
     for table in tables(entry):
@@ -92,24 +92,24 @@ def show(entry: dict[str, Any], console: Console | None = None) -> None:
         console.out(line, highlight=False)
 
 
-def _about(entry: dict[str, Any]) -> list[str]:
+def _about(entry: ProbeRecord) -> list[str]:
     """What the numbers stand on."""
-    data = entry["data"]
-    n = max(q["all"]["utterances"] for q in entry["quantities"].values())
+    data = entry.data
+    n = max(q["all"]["utterances"] for q in entry.quantities.values())
     lines = [
         f"{n} utterances of {len(data['speakers'])} speakers of {', '.join(data['corpora'])}, "
         f"{data['folds']} folds of {data['protocol']}; 95 % intervals over speakers; "
         f"the rate is from {data['rate_from']}"
     ]
-    if other := entry["against"]:
+    if other := entry.against:
         what = other.get("path") or other.get("recipe") or "the same encoder, untrained"
         lines.append(f"the other: {what}")
-    if heard := entry["speakers_heard"]:
+    if heard := entry.speakers_heard:
         lines.append(
             f"{len(heard)} of these speakers were heard when the encoder was trained; fold=K "
             "scores one fold's only"
         )
-    if unsure := entry.get("speakers_unsure"):
+    if unsure := entry.speakers_unsure:
         lines.append(
             "cannot tell whether the encoder heard these speakers: not every speaker of "
             f"{', '.join(unsure)} is known"
@@ -161,7 +161,7 @@ def probe_model(
     rate_from: RateFrom = "auto",
     out: str | Path | None = None,
     progress: bool = False,
-) -> dict[str, Any]:
+) -> ProbeRecord:
     """Probe a representation for prosody and write a record.
 
     Args:
@@ -179,7 +179,7 @@ def probe_model(
         progress: show bars.
 
     Returns:
-        The record, with ``folder``.
+        The record; its ``folder`` is where it is kept.
 
     Raises:
         ConfigError: when there is no such model, recipe or setting, or no pyworld.
@@ -210,13 +210,12 @@ def probe_model(
     if other is not None:
         found["against"] = probes(other, probing)
     tested = sorted({s for p in found["model"]["all"].values() for s in p.speakers})
-    entry = {
-        "status": "ok",
-        "format": 1,
-        "kind": "probe",
-        "model": subject.about,
-        "against": None if other is None else other.about,
-        "data": {
+    entry = probed(
+        status="ok",
+        kind="probe",
+        model=subject.about,
+        against=None if other is None else other.about,
+        data={
             "corpora": sorted({u.corpus for u in probing.speech.utterances}),
             "manifest": probing.speech.sha,
             "protocol": probing.protocol,
@@ -226,15 +225,15 @@ def probe_model(
             "rate_from": probing.prosody.rate_from,
             "speakers": tested,
         },
-        "speakers_heard": shared(subject.heard, tested),
-        "speakers_unsure": cannot_tell(subject.heard, tested),
-        "quantities": numbers(found),
-        "seconds": round(time.perf_counter() - began, 2),
+        speakers_heard=shared(subject.heard, tested),
+        speakers_unsure=cannot_tell(subject.heard, tested),
+        quantities=numbers(found),
+        seconds=round(time.perf_counter() - began, 2),
         **environment(),
-    }
+    )
     folder = Path(out) if out else _folder(cfg, entry)
-    write_json(folder / RECORD, entry)
-    return {**entry, "folder": str(folder)}
+    write_record(folder, entry)
+    return entry
 
 
 def subject_of(model: str, settings: Sequence[str] = ()) -> Subject:
@@ -334,8 +333,8 @@ def _weights(encoder: Encoder) -> dict[str, Any]:
     return {"weights": about["weights"]} if "weights" in about else {}
 
 
-def _folder(cfg: RunConfig, entry: dict[str, Any]) -> Path:
+def _folder(cfg: RunConfig, entry: ProbeRecord) -> Path:
     keys = ("model", "against", "data")
-    digest = hashlib.sha256(json.dumps([entry[k] for k in keys], sort_keys=True).encode())
-    name = "+".join(entry["data"]["corpora"])
+    digest = hashlib.sha256(json.dumps([getattr(entry, k) for k in keys], sort_keys=True).encode())
+    name = "+".join(entry.data["corpora"])
     return Path(cfg.trainer.out) / "probes" / f"{name}-{digest.hexdigest()[:10]}"

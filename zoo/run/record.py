@@ -14,7 +14,16 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ParamSpec,
+    Self,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from ..core.errors import ComparisonError, DataError
 from ..core.files import json_lines, new_file, read_json, write_json
@@ -46,16 +55,104 @@ AGAIN = "remove it, and its run is made again"
 
 
 @dataclass
-class Record:
-    """What ``record.json`` holds of a run, an adaptation, a tested condition or an import.
+class Recorded:
+    """What every ``record.json`` has, and how it is written and read.
 
-    A field that a record does not have is empty (``{}``, ``[]``, ``""``) or None. What no field is
-    for, as a caller's own facts, is in :attr:`more`; :meth:`to_json` writes it beside the fields.
+    A subclass adds the fields of its kind. A key without a field is kept in :attr:`more`, and
+    :meth:`to_json` writes it beside the fields: a caller's own fact, or the ``format`` of a file
+    that is older than versions.
 
     Attributes:
         status: ``ok``, or ``failed``.
-        version: of the record; 0 where its file names none, since it is older than versions.
-        format: 1; ``version`` replaces it.
+        version: of the record; 0 if its file names none, since it is older than versions.
+        more: what no field is for, by key.
+        order: keys in the order of the file.
+        folder: where the file is; None until it is written. The file does not hold it.
+    """
+
+    status: str = ""
+    version: int = VERSION
+    more: dict[str, Any] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list, compare=False, repr=False)
+    folder: Path | None = field(default=None, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run ended well."""
+        return self.status == "ok"
+
+    @classmethod
+    def _kinds(cls) -> dict[str, tuple[type, ...]]:
+        """The types that each field of a file may have."""
+        return _kinds_of(cls)  # type: ignore[arg-type]  # mypy looks at the hash of instances
+
+    def add(self, found: Mapping[str, Any]) -> Self:
+        """Set fields by their names; other keys go to :attr:`more`. Returns the record itself."""
+        for key, value in found.items():
+            if key in self._kinds():
+                setattr(self, key, value)
+            else:
+                self.more[key] = value
+            if key not in self.order:
+                self.order.append(key)
+        return self
+
+    def pick(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of these keys that the file has or would have."""
+        found = self.to_json()
+        return {k: found[k] for k in names if k in found}
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``record.json``: the keys of :attr:`order`, then what was set since."""
+        kinds = self._kinds()
+        known = [f for f in fields(self) if f.name in kinds and f.name != "version"]
+        since = [f.name for f in known if getattr(self, f.name) != _default(f)]
+        if self.version:  # a record of before there were any stays one
+            since.append("version")
+        keys = dict.fromkeys([*self.order, *since, *self.more])
+        return {k: getattr(self, k) if k in kinds else self.more[k] for k in keys}
+
+    @classmethod
+    def from_json(
+        cls, found: Mapping[str, Any], where: object = "the record", remedy: str = AGAIN
+    ) -> Self:
+        """A record from the content of its file.
+
+        Args:
+            found: the content; without ``version`` it is older than versions, which is 0.
+            where: for messages.
+            remedy: likewise, what to do with a damaged one.
+
+        Raises:
+            DataError: when it is newer than this serzoo, or a field holds what it cannot.
+        """
+        version = found.get("version", 0)
+        if not isinstance(version, int) or isinstance(version, bool) or version < 0:
+            raise DataError(f"{where} is of version {version!r}, which is no number; {remedy}")
+        if version > VERSION:
+            raise DataError(
+                f"{where} is of version {version}, and this serzoo reads versions up to {VERSION}; "
+                "it was written by a newer one: install that"
+            )
+        known = cls._kinds()
+        for key, value in found.items():
+            allowed = known.get(key, (object,))
+            if not isinstance(value, allowed):
+                names = " or ".join(dict.fromkeys(_NAMES[k] for k in allowed))
+                text = json.dumps(value, default=str)
+                raise DataError(
+                    f"{where} is damaged ({key} is {text[:60]}, and not {names}); {remedy}"
+                )
+        return cls(version=version).add(found)
+
+
+@dataclass
+class Record(Recorded):
+    """What ``record.json`` holds of a run, an adaptation, a tested condition or an import.
+
+    A field that a record does not have is empty (``{}``, ``[]``, ``""``) or None.
+
+    Attributes:
         kind: ``adaptation``; "" for a run, also where it was imported or tested under a condition.
         fingerprint: of all that decides the numbers.
         config: the resolved configuration (:class:`.config.RunConfig`), with its ``recipe``,
@@ -116,13 +213,8 @@ class Record:
         error: in a line.
         details: the traceback.
         tries: how often it was tried.
-        more: what no field is for, by key.
-        order: keys in the order of the file.
     """
 
-    status: str = ""
-    version: int = VERSION
-    format: int = 1
     kind: str = ""
     fingerprint: str = ""
     config: dict[str, Any] = field(default_factory=dict)
@@ -181,13 +273,6 @@ class Record:
     error: str = ""
     details: str = ""
     tries: int = 0
-    more: dict[str, Any] = field(default_factory=dict)
-    order: list[str] = field(default_factory=list, compare=False, repr=False)
-
-    @property
-    def ok(self) -> bool:
-        """Whether the run ended well."""
-        return self.status == "ok"
 
     @property
     def temperature(self) -> float | None:
@@ -200,62 +285,37 @@ class Record:
         """What the audit of the split could not tell; older records have none."""
         return list((self.audit or {}).get("unsure") or [])
 
-    def add(self, found: Mapping[str, Any]) -> Self:
-        """Set fields by their names; other keys go to :attr:`more`. Returns the record itself."""
-        for key, value in found.items():
-            if key in _kinds():
-                setattr(self, key, value)
-            else:
-                self.more[key] = value
-            if key not in self.order:
-                self.order.append(key)
-        return self
 
-    def pick(self, names: Iterable[str]) -> dict[str, Any]:
-        """Those of these keys that the file has or would have."""
-        found = self.to_json()
-        return {k: found[k] for k in names if k in found}
+@dataclass
+class ProbeRecord(Recorded):
+    """What ``record.json`` holds of probes.
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of ``record.json``: the keys of :attr:`order`, then what was set since."""
-        known = [f for f in fields(self) if f.name in _kinds() and f.name != "version"]
-        since = [f.name for f in known if getattr(self, f.name) != _default(f)]
-        if self.version:  # a record of before there were any stays one
-            since.append("version")
-        keys = dict.fromkeys([*self.order, *since, *self.more])
-        return {k: getattr(self, k) if k in _kinds() else self.more[k] for k in keys}
+    Attributes:
+        kind: ``probe``.
+        model: the encoder that was looked into, and where it is from.
+        against: the encoder that it is compared with; None without one.
+        data: ``corpora``, ``manifest``, ``protocol``, ``folds``, ``fold``, ``max_seconds``,
+            ``rate_from`` and ``speakers``.
+        speakers_heard: ``corpus/speaker`` names of the data that the encoder was trained on.
+        speakers_unsure: corpora for which this cannot be told.
+        quantities: of each its unit, and R² of each way and model.
+        seconds: that it all took.
+        versions: of Python and of the packages that decide numbers.
+        git: commit and state of a checkout; None outside one.
+        machine: system, processor and cores.
+    """
 
-    @classmethod
-    def from_json(
-        cls, found: Mapping[str, Any], where: object = "the record", remedy: str = AGAIN
-    ) -> Self:
-        """A record from the content of its file.
-
-        Args:
-            found: the content; without ``version`` it is older than versions, which is 0.
-            where: for messages.
-            remedy: likewise, what to do with a damaged one.
-
-        Raises:
-            DataError: when it is newer than this serzoo, or a field holds what it cannot.
-        """
-        version = found.get("version", 0)
-        if not isinstance(version, int) or isinstance(version, bool) or version < 0:
-            raise DataError(f"{where} is of version {version!r}, which is no number; {remedy}")
-        if version > VERSION:
-            raise DataError(
-                f"{where} is of version {version}, and this serzoo reads versions up to {VERSION}; "
-                "it was written by a newer one: install that"
-            )
-        for key, value in found.items():
-            kinds = _kinds().get(key, (object,))
-            if not isinstance(value, kinds):
-                allowed = " or ".join(dict.fromkeys(_NAMES[k] for k in kinds))
-                text = json.dumps(value, default=str)
-                raise DataError(
-                    f"{where} is damaged ({key} is {text[:60]}, and not {allowed}); {remedy}"
-                )
-        return cls(version=version).add(found)
+    kind: str = "probe"
+    model: dict[str, Any] = field(default_factory=dict)
+    against: dict[str, Any] | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    speakers_heard: list[str] = field(default_factory=list)
+    speakers_unsure: list[str] = field(default_factory=list)
+    quantities: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    versions: dict[str, str | None] = field(default_factory=dict)
+    git: dict[str, Any] | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
 
 
 _NAMES = {
@@ -270,14 +330,13 @@ _NAMES = {
 
 
 @cache
-def _kinds() -> dict[str, tuple[type, ...]]:
-    """The types that each field of a file may have."""
+def _kinds_of(record: type[Recorded]) -> dict[str, tuple[type, ...]]:
     found = {}
-    for key, hint in get_type_hints(Record).items():
+    for key, hint in get_type_hints(record).items():
         parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         kinds = tuple(get_origin(part) or part for part in parts)
         found[key] = (int, *kinds) if float in kinds else kinds
-    return {k: v for k, v in found.items() if k not in ("more", "order")}
+    return {k: v for k, v in found.items() if k not in ("more", "order", "folder")}
 
 
 def _default(of: Field[Any]) -> Any:
@@ -285,10 +344,11 @@ def _default(of: Field[Any]) -> Any:
 
 
 P = ParamSpec("P")
+R = TypeVar("R", bound=Recorded)
 
 
-def _in_order(make: Callable[P, Record]) -> Callable[P, Record]:
-    def made(*args: P.args, **given: P.kwargs) -> Record:
+def _in_order(make: Callable[P, R]) -> Callable[P, R]:
+    def made(*args: P.args, **given: P.kwargs) -> R:
         record = make(*args, **given)
         record.order = list(given.keys())
         record.order.insert(1, "version")  # after the status
@@ -300,10 +360,14 @@ def _in_order(make: Callable[P, Record]) -> Callable[P, Record]:
 written = _in_order(Record)
 """A new record: :class:`Record` by keywords, whose file has its keys in the order given here."""
 
+probed = _in_order(ProbeRecord)
+"""A new record of probes, likewise."""
 
-def write_record(folder: Path, record: Record) -> None:
-    """Write a record into its run's folder: whole or not at all."""
+
+def write_record(folder: Path, record: Recorded) -> None:
+    """Write a record into its folder, whole or not at all; the record then knows the folder."""
     write_json(folder / RECORD, record.to_json())
+    record.folder = folder
 
 
 def read_record(folder: Path) -> Record | None:
@@ -315,7 +379,9 @@ def read_record(folder: Path) -> Record | None:
     path = folder / RECORD
     if not path.is_file():
         return None
-    return Record.from_json(read_json(path, remedy=AGAIN), path)
+    record = Record.from_json(read_json(path, remedy=AGAIN), path)
+    record.folder = folder
+    return record
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -414,7 +480,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# ---- Who speaks in an utterance, in what language, for how long: kept beside predictions.
+# Attributes of utterances, which are kept beside the predictions.
 
 UTTERANCES = "utterances.jsonl"
 ATTRIBUTES = ("gender", "language", "seconds")
@@ -450,7 +516,7 @@ def of_table(ids: Iterable[str], known: Mapping[str, Mapping[str, Any]]) -> Attr
     return found
 
 
-# ---- What people are told of a training and of an evaluation, in the terminal.
+# Lines that the terminal shows after a training and an evaluation.
 
 
 def trained(cfg: RunConfig, entry: Record, folder: Path) -> list[str]:

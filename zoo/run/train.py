@@ -27,9 +27,9 @@ from .config import RunConfig
 from .devices import device_of, refuse_absent
 from .module import SERModule
 from .optim import rounds
-from .record import read_record
+from .record import Record, read_record
 
-# ---- A run's features are brought into the store before it is fitted.
+# The feature store is filled before a run is fitted.
 
 
 class StoreFeatures(Callback):
@@ -88,7 +88,7 @@ def train(
     *,
     facts: Mapping[str, Any] | None = None,
     test: bool = True,
-) -> dict[str, Any]:
+) -> Record:
     """Fit, select on validation, test once, write the record.
 
     Where the protocol validates nobody, the last epoch is kept, and the record has no scores. A
@@ -102,7 +102,8 @@ def train(
         test: False = a trial of a search: validated only, its test part is never scored.
 
     Returns:
-        The record, as ``record.json`` holds it (:class:`.record.Record`).
+        The record, as ``record.json`` holds it. If several processes train together, only the
+        first one writes it; the others return a record with nothing but the status.
 
     Raises:
         ConfigError: before data is opened, when this machine has not the devices or the precision
@@ -124,7 +125,7 @@ def train(
     done = read_record(out)
     if done is not None and done.ok:
         _refuse_other_data(out, done.data, identity)
-        return done.to_json()
+        return done
     metadata = {**how_built(cfg, taxonomy), "fingerprint": cfg.fingerprint, "data": identity}
     module = assemble(cfg, data, metadata)
     validated = len(data.datasets["valid"]) > 0
@@ -151,10 +152,9 @@ def train(
     evaluate_seconds = time.perf_counter() - began
     layer_weights = module.encoder.layer_weights()  # by every process: it may be shared out
     if not trainer.is_global_zero:
-        return {"status": "ok"}
+        return Record(status="ok")
     entry = record.written(
         status="ok",
-        format=1,
         fingerprint=cfg.fingerprint,
         config=cfg.to_dict(),
         classes=taxonomy.classes,
@@ -199,7 +199,7 @@ def train(
         with named(out):
             board.write(trainer, module, cfg, entry, data)
     record.write_record(out, entry)
-    return entry.to_json()
+    return entry
 
 
 def parts_to_write(test: bool, validated: bool) -> dict[str, str]:

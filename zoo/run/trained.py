@@ -20,7 +20,7 @@ from . import published
 from .module import SERModule
 from .record import finished
 
-# ---- The same encoder before anybody trained it: what a trained one is measured against.
+# An untrained encoder, to which a trained one is compared.
 
 
 def untrained(encoder: Encoder, options: Mapping[str, Any], seed: int = 1) -> Encoder:

@@ -148,7 +148,7 @@ def new_head(name: str) -> dict[str, Any]:
     return {"type": kind, **registry.complete("heads", kind, node)}
 
 
-# ---- A fixed number of steps on a support: nothing is selected, so nothing must be validated.
+# Training on a support: a fixed number of steps, without validation.
 
 
 class Adapting(SERModule):

@@ -22,7 +22,7 @@ from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report.overview import degradation, degradation_markdown, write_degradation
 from serzoo.zoo.report.runs import Run, read_runs
 from serzoo.zoo.run import config
-from serzoo.zoo.run.record import Record, read_record
+from serzoo.zoo.run.record import Record, read_record, write_record
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import train
 from serzoo.zoo.statistics.table import PredictionTable
@@ -140,7 +140,7 @@ def test_trained_cells_that_are_not_there(suite: str, runs: Path, tmp_path: Path
 # ---- what is measured
 
 
-def measured(runs: Path, out: Path, condition: str, head: str = "classification") -> dict:
+def measured(runs: Path, out: Path, condition: str, head: str = "classification") -> Record:
     source = runs / "tiny" / "cells" / head
     cfg = config.RunConfig.from_dict(read_record(source).config)
     facts = {"condition": condition, "tested": {"of": "tiny", "cell": head}}
@@ -156,27 +156,27 @@ def test_clean_audio_gives_what_training_gave(runs: Path, tmp_path: Path) -> Non
     order = [after.ids.index(i) for i in before.ids]
     assert_like(after.scores[order], before.scores)
     trained = read_record(source)
-    assert entry["same_answers"] == 1
+    assert entry.same_answers == 1
     for number in ("uar", "nll_calibrated", "temperature"):
-        assert entry["metrics"][number] == pytest.approx(trained.metrics[number], abs=1e-4)
+        assert entry.metrics[number] == pytest.approx(trained.metrics[number], abs=1e-4)
     for same in ("config", "data", "speakers", "selection", "parameters", "fingerprint"):
-        assert entry[same] == getattr(trained, same)
+        assert getattr(entry, same) == getattr(trained, same)
 
 
 def test_a_condition_is_in_the_record(runs: Path, tmp_path: Path) -> None:
     entry = measured(runs, tmp_path / "a", "white:-30dB")
-    assert read_record(tmp_path / "a").to_json() == json.loads(json.dumps(entry))
-    n = entry["metrics"]["n"]
-    assert entry["condition"] == "white:-30dB"
-    assert entry["corruption"]["utterances"] == n
-    assert entry["corruption"]["scaled"] > 0
-    assert 0 <= entry["same_answers"] <= 1
-    assert "fit" not in entry["seconds"]
+    assert read_record(tmp_path / "a").to_json() == json.loads(json.dumps(entry.to_json()))
+    n = entry.metrics["n"]
+    assert entry.condition == "white:-30dB"
+    assert entry.corruption["utterances"] == n
+    assert entry.corruption["scaled"] > 0
+    assert 0 <= entry.same_answers <= 1
+    assert "fit" not in entry.seconds
     table = PredictionTable.read_jsonl(tmp_path / "a" / "predictions.jsonl")
     clean = PredictionTable.read_jsonl(runs / "tiny/cells/classification/predictions.jsonl")
     assert set(table.ids) == set(clean.ids)
     assert np.abs(np.sort(table.scores, 0) - np.sort(clean.scores, 0)).max() > 0.01
-    assert Run("a", Record.from_json(entry), table).group == ("tiny, white:-30dB", "logmel")
+    assert Run("a", entry, table).group == ("tiny, white:-30dB", "logmel")
     measured(runs, tmp_path / "b", "white:-30dB")  # the very same audio again
     assert PredictionTable.read_jsonl(tmp_path / "b" / "predictions.jsonl") == table
 
@@ -274,8 +274,8 @@ def test_a_condition_that_a_head_lacks_is_left_out(suite: str, runs: Path, tmp_p
                 continue
             name = f"c{fold}-{condition[:5]}"
             entry = measured(runs, tmp_path / "cells" / name, condition)
-            entry["config"] = {**entry["config"], "fold": fold}
-            write_json(tmp_path / "cells" / name / "record.json", entry)
+            entry.config = {**entry.config, "fold": fold}
+            write_record(tmp_path / "cells" / name, entry)
             plan["cells"].append(name)
     write_json(tmp_path / "suite.json", plan)
     rows = json.loads(write_degradation(tmp_path).with_suffix(".json").read_text())["rows"]

@@ -164,9 +164,9 @@ def test_a_suite_out_of_domain_runs_and_shows_each_pair(two_corpora, tmp_path, c
 @pytest.mark.parametrize("protocol", ["mixed-8fold", "loco", "kfold"])
 def test_several_corpora_train_in_one_run(two_corpora, tmp_path, protocol) -> None:
     entry = train(load(str(two_corpora), [f"protocol={protocol}"]), tmp_path)
-    assert entry["status"] == "ok"
-    assert entry["audit"]["ok"]
-    speakers = entry["speakers"]
+    assert entry.status == "ok"
+    assert entry.audit["ok"]
+    speakers = entry.speakers
     assert len({*speakers["train"], *speakers["valid"], *speakers["test"]}) == 10
     if protocol == "mixed-8fold":
         assert {s.split("/")[0] for s in speakers["train"]} == {"csv", "folder"}

@@ -260,8 +260,8 @@ def test_an_adaptation_is_refused_until_it_is_accepted(
     with pytest.raises(DataError, match=says("30 of 30", "speaker")):
         adapt(run_folder(named), **how)
     entry = adapt(run_folder(named), **how, unknown_speakers="accept")
-    assert entry["config"]["data"]["unknown_speakers"] == "accept"
-    told = "\n".join(adaptation.told(Record.from_json(entry), entry["folder"]))
+    assert entry.config["data"]["unknown_speakers"] == "accept"
+    told = "\n".join(adaptation.told(entry))
     for fact in ("of unknown speakers", "no speaker is known: no interval", "share speakers"):
         assert fact in told
 

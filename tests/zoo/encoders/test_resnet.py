@@ -152,8 +152,8 @@ def test_it_trains_and_its_checkpoint_holds_the_running_statistics(tiny_recipe, 
     small = ["encoder.depths=[1,1,1,1]", "encoder.widths=[4,8,8,8]", "encoder.bfloat16=false"]
     cfg = load(tiny_recipe, ["encoder=resnet50", *small, "optim.epochs=2", "optim.ema=0"])
     record = train(cfg, tmp_path)
-    assert record["status"] == "ok"
-    assert record["features"] == "stored"
+    assert record.status == "ok"
+    assert record.features == "stored"
     module = SERModule.load_from_checkpoint(tmp_path)
     norms = [m for m in module.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 1 + 4 * 4  # the stem, and three and a shortcut in each block

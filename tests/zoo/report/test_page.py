@@ -195,7 +195,7 @@ def test_attributes_are_written_whole(tmp_path: Path, tiny_speech: Path) -> None
 
 def test_a_run_writes_attributes_of_what_it_tested(tiny_recipe: str) -> None:
     record = train(config.load(tiny_recipe))
-    (found,) = Path(record["config"]["trainer"]["out"]).rglob(PREDICTIONS)
+    (found,) = Path(record.config["trainer"]["out"]).rglob(PREDICTIONS)
     cell = found.parent
     table = PredictionTable.read_jsonl(cell / PREDICTIONS)
     rows = map(json.loads, (cell / UTTERANCES).read_text().splitlines())

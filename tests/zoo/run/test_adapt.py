@@ -69,41 +69,41 @@ def run(sources, target, tmp_path):
 
 def test_a_record_holds_what_a_learning_curve_needs(run, tmp_path, sources) -> None:
     entry = run(shots=2, draw=3)
-    assert (entry["shots"], entry["draw"], entry["tuning"], entry["steps"]) == (2, 3, "head", 3)
-    assert entry["source"]["path"] == str(sources["classification"])
-    assert entry["source"]["corpus"] == ["csv"]
-    support = Support.read(entry["support"]["file"])
-    assert entry["support"]["sha"] == support.sha
-    assert entry["support"]["counts"] == {"angry": 2, "happy": 2, "sad": 2}
-    assert entry["seconds"]["fit"] > 0
-    assert entry["config"]["seed"] == 3
+    assert (entry.shots, entry.draw, entry.tuning, entry.steps) == (2, 3, "head", 3)
+    assert entry.source["path"] == str(sources["classification"])
+    assert entry.source["corpus"] == ["csv"]
+    support = Support.read(entry.support["file"])
+    assert entry.support["sha"] == support.sha
+    assert entry.support["counts"] == {"angry": 2, "happy": 2, "sad": 2}
+    assert entry.seconds["fit"] > 0
+    assert entry.config["seed"] == 3
     told = json.loads((tmp_path / "out" / "record.json").read_text())
-    assert told["metrics"]["uar"] == entry["metrics"]["uar"]
+    assert told["metrics"]["uar"] == entry.metrics["uar"]
     table = PredictionTable.read_jsonl(tmp_path / "out" / "predictions.jsonl")
-    assert table.uar() == entry["metrics"]["uar"]
-    assert set(table.speakers) == set(entry["speakers"]["test"])
-    assert not set(entry["support"]["speakers"]) & set(entry["speakers"]["test"])
-    assert entry["audit"]["ok"]
+    assert table.uar() == entry.metrics["uar"]
+    assert set(table.speakers) == set(entry.speakers["test"])
+    assert not set(entry.support["speakers"]) & set(entry.speakers["test"])
+    assert entry.audit["ok"]
     told = (tmp_path / "out" / "utterances.jsonl").read_text().splitlines()
     assert {json.loads(row)["id"] for row in told} == set(table.ids)
 
 
 def test_every_head_hears_the_same_support(run) -> None:
     found = [run(head, name=head, shots=2, save=False) for head in HEADS]
-    assert len({e["support"]["sha"] for e in found}) == 1
-    assert len({e["support"]["file"] for e in found}) == 1
-    assert len({str(e["data"]) for e in found}) == 1
-    assert len({e["fingerprint"] for e in found}) == 3
+    assert len({e.support["sha"] for e in found}) == 1
+    assert len({e.support["file"] for e in found}) == 1
+    assert len({str(e.data) for e in found}) == 1
+    assert len({e.fingerprint for e in found}) == 3
 
 
 def test_a_support_of_a_file_is_the_one_that_was_drawn(run) -> None:
     drawn = run(shots=2, draw=5, save=False)
-    file = drawn["support"]["file"]
+    file = drawn.support["file"]
     again = run(shots=2, draw=5, save=False, support=file, name="again")
-    assert again["fingerprint"] == drawn["fingerprint"]
-    assert again["metrics"] == drawn["metrics"]
+    assert again.fingerprint == drawn.fingerprint
+    assert again.metrics == drawn.metrics
     other = run(shots=2, draw=6, save=False, support=file, name="other")
-    assert other["support"]["sha"] == drawn["support"]["sha"]
+    assert other.support["sha"] == drawn.support["sha"]
     with pytest.raises(DataError, match=r"shots 2\b.* shots 3\b"):
         run(shots=3, support=file)
 
@@ -111,9 +111,9 @@ def test_a_support_of_a_file_is_the_one_that_was_drawn(run) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_zero_shot_is_the_model_as_it_is(head, run, sources, target, tmp_path) -> None:
     entry = run(head, shots=0, tuning=None)
-    assert (entry["tuning"], entry["steps"], entry["loss"]) == ("none", 0, None)
-    assert entry["bytes"]["changed"] == 0
-    assert entry["forgetting"]["change"] == {"uar": 0, "wa": 0, "f1": 0}
+    assert (entry.tuning, entry.steps, entry.loss) == ("none", 0, None)
+    assert entry.bytes["changed"] == 0
+    assert entry.forgetting["change"] == {"uar": 0, "wa": 0, "f1": 0}
     everything, _ = evaluate(sources[head], root=str(target), part="all")
     query = PredictionTable.read_jsonl(tmp_path / "out" / "predictions.jsonl")
     rows = [everything.ids.index(i) for i in query.ids]
@@ -138,16 +138,16 @@ def test_what_is_tuned_changes_and_nothing_else(tuning, run, sources, tmp_path) 
     kept = [k for k in ours.state_dict() if k.endswith((".mean", ".variance"))]
     assert kept
     assert all(torch.equal(ours.state_dict()[k], theirs.state_dict()[k]) for k in kept)
-    assert 0 < entry["bytes"]["changed"] <= entry["bytes"]["saved"]
+    assert 0 < entry.bytes["changed"] <= entry.bytes["saved"]
     # `before` is what the source's own record says
     record = json.loads((sources["classification"] / "record.json").read_text())
-    before, after = entry["forgetting"]["before"], entry["forgetting"]["after"]
+    before, after = entry.forgetting["before"], entry.forgetting["after"]
     assert before == {k: record["metrics"][k] for k in ("uar", "wa", "f1")}
     again, _ = evaluate(sources["classification"])
     assert again.uar() == pytest.approx(before["uar"])
     if tuning == "scratch":
         assert after == before
-        assert entry["config"]["head_name"] == "classification"
+        assert entry.config["head_name"] == "classification"
 
 
 def test_an_adapted_model_scores_as_recorded_and_remembers_whom_it_heard(
@@ -156,28 +156,28 @@ def test_an_adapted_model_scores_as_recorded_and_remembers_whom_it_heard(
     entry = run("gen_ser", shots=2)
     table, numbers = evaluate(tmp_path / "out", root=str(target))
     assert table.ids == PredictionTable.read_jsonl(tmp_path / "out" / "predictions.jsonl").ids
-    assert numbers["metrics"]["uar"] == entry["metrics"]["uar"]
+    assert numbers["metrics"]["uar"] == entry.metrics["uar"]
     assert numbers["speakers_heard"] == []
     assert (
         SERModule.load_from_checkpoint(tmp_path / "out").temperature is None
     )  # nothing was left to fit one on
-    assert set(entry["support"]["speakers"]) < set(
+    assert set(entry.support["speakers"]) < set(
         SERModule.load_from_checkpoint(tmp_path / "out").metadata["speakers"]["train"]
     )
     again = {"data": "csv", "root": str(target), "protocol": "kfold-5", "shots": 1}
     with pytest.raises(DataError, match=says(2, "csv/ts6, csv/ts7", "fold")):
         adapt(tmp_path / "out", **again, fold=3, out=tmp_path / "again")
     chained = adapt(tmp_path / "out", **again, steps=2, out=tmp_path / "again", forgetting=False)
-    assert chained["source"]["fingerprint"] == entry["fingerprint"]
+    assert chained.source["fingerprint"] == entry.fingerprint
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_labels_that_the_source_never_had(head, run, sources, tmp_path, target) -> None:
     entry = run(head, shots=2, taxonomy="shared5", steps=2)
-    assert entry["classes"] == ["angry", "happy", "sad", "neutral", "fearful"]
-    assert entry["new_classes"] == ["neutral", "fearful"]
-    assert entry["support"]["counts"]["fearful"] == 2
-    assert entry["open_labels"]["unseen_classes"] == ["neutral", "fearful"]
+    assert entry.classes == ["angry", "happy", "sad", "neutral", "fearful"]
+    assert entry.new_classes == ["neutral", "fearful"]
+    assert entry.support["counts"]["fearful"] == 2
+    assert entry.open_labels["unseen_classes"] == ["neutral", "fearful"]
     module = SERModule.load_from_checkpoint(tmp_path / "out")
     assert module.head.taxonomy.classes == ["angry", "happy", "sad", "neutral", "fearful"]
     table, _ = evaluate(tmp_path / "out", root=str(target), taxonomy="shared5")
@@ -191,7 +191,7 @@ def test_labels_that_the_source_never_had(head, run, sources, tmp_path, target) 
     if head == "classification":
         assert new["output.0.weight"].shape[0] == 5
     # the source is asked about its own classes
-    assert entry["forgetting"]["utterances"] == 6
+    assert entry.forgetting["utterances"] == 6
 
 
 def test_a_closed_head_cannot_be_asked_for_new_labels_without_a_shot(run) -> None:
@@ -199,7 +199,7 @@ def test_a_closed_head_cannot_be_asked_for_new_labels_without_a_shot(run) -> Non
         ConfigError, match=says("angry, happy, sad", "neutral, fearful", "'shared5'")
     ):
         run("gen_ser", shots=0, taxonomy="shared5")
-    assert run("selm", shots=0, taxonomy="shared5")["open_labels"]["unseen"] is not None
+    assert run("selm", shots=0, taxonomy="shared5").open_labels["unseen"] is not None
 
 
 def test_batches_are_of_equal_size_and_each_round_hears_everybody() -> None:
@@ -242,8 +242,8 @@ def test_a_model_that_does_not_say_whom_it_heard_is_not_adapted_to_its_own_corpu
 
 def test_it_is_the_same_twice_and_not_repeated(run, tmp_path) -> None:
     one, two = (run("gen_ser", name=name, shots=1, save=False) for name in "ab")
-    assert one["metrics"] == two["metrics"]
-    assert one["loss"] == two["loss"]
+    assert one.metrics == two.metrics
+    assert one.loss == two.loss
     before = (tmp_path / "a" / "record.json").stat().st_mtime_ns
     run("gen_ser", name="a", shots=1, save=False)
     assert (tmp_path / "a" / "record.json").stat().st_mtime_ns == before

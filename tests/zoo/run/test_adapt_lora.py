@@ -53,8 +53,8 @@ def adapted(source, other_speech, tmp_path_factory) -> dict[str, Path]:
         "head": {"draw": 1, "shots": 2, "tuning": "head"},
     }.items():
         entry = adapt(source, out=folder / name, **HOW, **there, **how)
-        assert entry["tuning"] == ("head" if name == "head" else "lora")
-        assert entry["loss"]["last"] != entry["loss"]["first"]
+        assert entry.tuning == ("head" if name == "head" else "lora")
+        assert entry.loss["last"] != entry.loss["first"]
     return {name: folder / name for name in ("one", "two", "head")}
 
 
@@ -95,8 +95,8 @@ def test_an_adaptation_goes_on_from_the_source_s_own_adapters(
 ):
     there = {"root": str(other_speech), "options": {"table": "others.csv"}, "shots": 1}
     entry = adapt(adapted["one"], out=tmp_path / "next", **HOW, **there, lora_rank=2)
-    assert entry["tuning"] == "lora"
-    assert entry["config"]["encoder"]["lora_rank"] == 8
+    assert entry.tuning == "lora"
+    assert entry.config["encoder"]["lora_rank"] == 8
     module = SERModule.load_from_checkpoint(tmp_path / "next")
     before = SERModule.load_from_checkpoint(adapted["one"]).state_dict()
     moved = {k for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
@@ -111,5 +111,5 @@ def test_an_adaptation_goes_on_from_the_source_s_own_adapters(
 def test_full_tuning_makes_new_weights(source, other_speech, tmp_path) -> None:
     there = {"root": str(other_speech), "options": {"table": "others.csv"}, "shots": 1}
     entry = adapt(source, out=tmp_path / "full", **HOW, **there, tuning="full")
-    assert entry["config"]["encoder"]["tuning"] == "full"
-    assert entry["bytes"]["changed"] > 100_000
+    assert entry.config["encoder"]["tuning"] == "full"
+    assert entry.bytes["changed"] > 100_000

@@ -121,13 +121,13 @@ def test_all_runs_share_one_store(tiny_recipe, tmp_path, monkeypatch):
     variants = [[], ["head=prototype"], ["fold=1", "seed=2"], ["data.max_seconds=5"]]
     for i, keys in enumerate(variants):
         entry = train(load(tiny_recipe, ["optim.epochs=1", *keys]), tmp_path / str(i))
-        encoded.append((entry["feature_store"]["encoded"], entry["feature_store"]["reused"]))
+        encoded.append((entry.feature_store["encoded"], entry.feature_store["reused"]))
     assert encoded == [(30, 0), (0, 30), (0, 30), (0, 30)]
     (store,) = cache.cache_list()
     assert (store["encoder"], store["rows"]) == ("logmel", 30)
     live = train(load(tiny_recipe, ["optim.epochs=1", "data.features=live"]), tmp_path / "live")
-    assert live["feature_store"] == {"kind": "live"}
-    assert live["seconds"]["encode"] == 0
+    assert live.feature_store == {"kind": "live"}
+    assert live.seconds["encode"] == 0
     a, b = (PredictionTable.read_jsonl(tmp_path / r / "predictions.jsonl") for r in ("0", "live"))
     assert a.ids == b.ids
 

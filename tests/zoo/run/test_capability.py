@@ -192,9 +192,9 @@ def test_a_precision_trains(precision: str, clip: float, tiny_recipe: str, tmp_p
         ["optim.epochs=1", f"optim.clip={clip}", f"trainer.precision={precision}"],
     )
     entry = train(cfg, tmp_path)
-    assert entry["status"] == "ok"
-    assert entry["config"]["trainer"]["precision"] == ALIASES.get(precision, precision)
-    assert 0 <= entry["metrics"]["uar"] <= 1
+    assert entry.status == "ok"
+    assert entry.config["trainer"]["precision"] == ALIASES.get(precision, precision)
+    assert 0 <= entry.metrics["uar"] <= 1
 
 
 @pytest.mark.parametrize("accelerator", ["auto", "cpu"])
@@ -204,7 +204,7 @@ def test_one_device_trains_under_every_strategy(
 ) -> None:
     words = ["optim.epochs=1", "optim.ema=0", f"trainer.strategy={strategy}"]
     cfg = config.load(tiny_recipe, [*words, f"trainer.accelerator={accelerator}"])
-    assert train(cfg, tmp_path)["processes"] == 1
+    assert train(cfg, tmp_path).processes == 1
 
 
 # ---- compare

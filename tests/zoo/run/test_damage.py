@@ -21,23 +21,9 @@ from serzoo.zoo.run import checkpoint
 from serzoo.zoo.run.config import RunConfig, load
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.train import run_folder, train
+from states import assert_same
 
 EPOCHS = 3
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested containers, by path."""
-    if isinstance(value, dict):
-        value = value.items()
-    elif isinstance(value, (list, tuple)):
-        value = enumerate(value)
-    else:
-        return {prefix: value}
-    return {k: v for key, inner in value for k, v in flat(inner, f"{prefix}/{key}").items()}
-
-
-def equal(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else bool(a == b)
 
 
 def configured(recipe: str, out: Path) -> RunConfig:
@@ -134,7 +120,7 @@ def test_a_run_goes_on_from_what_can_be_read_to_the_same_end(
     damage: dict[str, str], source: Any, whole: Path, resumed: Callable[..., Any]
 ) -> None:
     out, entry, told = resumed(**damage)
-    assert entry["resumed"] == source
+    assert entry.resumed == source
     names = [f"{name}.ckpt.kept" for name, how in damage.items() if how != "gone"]
     if "best" in damage and "last" not in damage:  # whose end would be another's
         names.append("last.ckpt.kept")
@@ -145,9 +131,7 @@ def test_a_run_goes_on_from_what_can_be_read_to_the_same_end(
         assert ("best.ckpt, epoch 0" if source else "starts again") in line
     ours, theirs = (torch.load(f / "checkpoints" / "last.ckpt") for f in (out, whole))
     for part in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
-        a, b = flat(ours[part]), flat(theirs[part])
-        assert a.keys() == b.keys()
-        assert all(equal(value, b[key]) for key, value in a.items())
+        assert_same(ours[part], theirs[part], part)
     for name in ("predictions.jsonl", "valid.jsonl"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
@@ -279,7 +263,7 @@ def test_nothing_is_unpickled_by_any_reader(
         assert main(["predict", str(path), str(tmp_path)]) == 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
-        assert train(cfg)["resumed"] is False
+        assert train(cfg).resumed is False
     assert not (tmp_path / "executed").exists()
 
 
@@ -288,4 +272,4 @@ def test_a_run_that_was_moved_keeps_its_best_epoch(
 ) -> None:
     """Its paths are in its checkpoints; the score of the best epoch is, too."""
     _, entry, _ = resumed()
-    assert entry["selection"] == json.loads((whole / "record.json").read_text())["selection"]
+    assert entry.selection == json.loads((whole / "record.json").read_text())["selection"]

@@ -41,8 +41,8 @@ def test_every_head_learns_the_gender(
 ) -> None:
     chosen = [f"head={head}", "data.label=gender", "optim.epochs=1", f"taxonomy={taxonomy}"]
     entry = train(config.load(tiny_recipe, chosen), tmp_path)
-    assert entry["classes"] == ["female", "male"]
-    kept = entry["counts"]["kept"]
+    assert entry.classes == ["female", "male"]
+    kept = entry.counts["kept"]
     assert sum(sum(part.values()) for part in kept.values()) == 30
     table = PredictionTable.read_jsonl(tmp_path / "predictions.jsonl")
     # the speakers are numbered, and the even ones are female
@@ -62,5 +62,5 @@ def test_gen_ser_on_the_embedded_corpus(tmp_path: Path) -> None:
     )
     cfg.trainer.progress, cfg.trainer.accelerator = False, "cpu"
     entry = train(cfg, tmp_path)
-    assert entry["classes"] == ["female", "male"]
-    assert entry["metrics"]["absent"] == []
+    assert entry.classes == ["female", "male"]
+    assert entry.metrics["absent"] == []

@@ -42,17 +42,17 @@ def test_words_then_people(kind, weak, labels, tiny_hf, tmp_path):
         "lanser_pretrain", [*encoder, *RUN, f"data.manifest={labels}", f"data.weak={weak}"]
     )
     record = train(first, tmp_path / "words")
-    assert record["status"] == "ok"
+    assert record.status == "ok"
     weights = SERModule.load_from_checkpoint(tmp_path / "words").encoder.state_dict()
 
     few = ["data.options={utterances: 2, speakers: 4}", f"init={tmp_path / 'words'}"]
     # a rate of next to nothing: what it starts from is seen in what it ends with
     still = ["optim.lr=1e-12", "optim.ema=0", "optim.min_steps=0"]
     record = train(config.load("lanser_finetune", [*encoder, *RUN, *few, *still]), tmp_path / "run")
-    assert record["origin"]["run"] == read_record(tmp_path / "words").fingerprint
-    assert record["origin"]["trained_head"] == "classification_bce"
-    assert record["origin"]["weak_labels"]  # whose labels they were
-    assert 0 <= record["metrics"]["uar"] <= 1
+    assert record.origin["run"] == read_record(tmp_path / "words").fingerprint
+    assert record.origin["trained_head"] == "classification_bce"
+    assert record.origin["weak_labels"]  # whose labels they were
+    assert 0 <= record.metrics["uar"] <= 1
     tuned = SERModule.load_from_checkpoint(tmp_path / "run").encoder
     learnt = {name: p for name, p in tuned.named_parameters() if p.requires_grad}
     adapters = [name for name in learnt if ".lora_" in name]

@@ -46,8 +46,8 @@ def run(tiny_recipe: str, file: Path) -> Path:
     """The folder of a run whose head lies in ``file``."""
     cfg = config.load(tiny_recipe, [f"head={file}:MyHead", "head.hidden=5", "optim.epochs=1"])
     entry = train(cfg)
-    assert entry["config"]["own"]["head"].startswith("my_head.py:MyHead@")
-    assert str(file.parent) not in json.dumps(entry["config"]["own"])
+    assert entry.config["own"]["head"].startswith("my_head.py:MyHead@")
+    assert str(file.parent) not in json.dumps(entry.config["own"])
     folder = Path(cfg.trainer.out) / "tiny" / f"my_head-{cfg.fingerprint}"
     assert folder.is_dir()
     return folder

@@ -28,6 +28,7 @@ from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.run import config
 from serzoo.zoo.run.build import build
 from serzoo.zoo.run.probing import mean_frames, probe_model, subject_of
+from serzoo.zoo.run.record import VERSION
 from serzoo.zoo.run.train import train
 from serzoo.zoo.run.trained import TrainedEncoder, untrained
 
@@ -187,7 +188,8 @@ def test_a_run_against_itself_untrained(
     assert main(["probe", str(run), f"out={out}", "rate_from=audio"]) == 0
     assert made_up["rate_from"] == "audio"
     entry = json.loads((out / "record.json").read_text())
-    assert (entry["status"], entry["kind"]) == ("ok", "probe")
+    assert list(entry)[:3] == ["status", "version", "kind"]
+    assert (entry["status"], entry["version"], entry["kind"]) == ("ok", VERSION, "probe")
     assert entry["model"]["fingerprint"] == _meta(run)["fingerprint"]
     assert entry["against"]["trained"] is False
     assert entry["data"]["folds"] == 3
@@ -218,24 +220,24 @@ def test_a_run_against_itself_untrained(
 
 def test_one_fold_that_the_model_did_not_hear(run: Path, made_up: dict[str, Any]) -> None:
     entry = probe_model(run, fold=0, against="none", out=run / "probe")
-    assert entry["speakers_heard"] == []
-    assert entry["data"]["speakers"] == _meta(run)["speakers"]["test"]
-    assert entry["against"] is None
-    assert "against" not in entry["quantities"]["rate"]["all"]
+    assert entry.speakers_heard == []
+    assert entry.data["speakers"] == _meta(run)["speakers"]["test"]
+    assert entry.against is None
+    assert "against" not in entry.quantities["rate"]["all"]
 
 
 def test_a_recipe_is_its_encoder_as_it_starts(
     run: Path, settings: list[str], made_up: dict[str, Any], tmp_path: Path
 ) -> None:
     fresh = probe_model("synthetic", settings, out=tmp_path / "a")
-    assert fresh["against"] is None  # it is untrained itself
-    assert fresh["model"]["trained"] is False
+    assert fresh.against is None  # it is untrained itself
+    assert fresh.model["trained"] is False
     both = probe_model(run, out=tmp_path / "b")
     for name in QUANTITIES:
-        expected = both["quantities"][name]["all"]["against"]["value"]
-        assert fresh["quantities"][name]["all"]["model"]["value"] == pytest.approx(expected)
+        expected = both.quantities[name]["all"]["against"]["value"]
+        assert fresh.quantities[name]["all"]["model"]["value"] == pytest.approx(expected)
     versus = probe_model("synthetic", settings, against=str(run), out=tmp_path / "c")
-    assert versus["against"]["path"] == str(run)
+    assert versus.against["path"] == str(run)
 
 
 def test_a_published_encoder_by_its_recipe(
@@ -246,9 +248,9 @@ def test_a_published_encoder_by_its_recipe(
     entry = probe_model(
         "synthetic", [*kept, "encoder=hf", f"encoder.name={name}"], out=tmp_path / "out"
     )
-    assert entry["model"]["trained"] is True
-    assert entry["against"]["weights"] != entry["model"]["weights"]
-    assert entry["quantities"]["energy_sd"]["within"]["difference"]["value"] is not None
+    assert entry.model["trained"] is True
+    assert entry.against["weights"] != entry.model["weights"]
+    assert entry.quantities["energy_sd"]["within"]["difference"]["value"] is not None
 
 
 @pytest.mark.parametrize(

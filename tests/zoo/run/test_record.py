@@ -18,10 +18,12 @@ from serzoo.zoo.core.files import write_json
 from serzoo.zoo.run import record
 from serzoo.zoo.run.record import (
     VERSION,
+    ProbeRecord,
     Record,
     finished,
     flatten,
     peak_memory_mb,
+    probed,
     read_record,
     write_record,
     written,
@@ -145,6 +147,28 @@ def test_a_record_of_before_versions_is_read_and_stays_one() -> None:
     assert found.pick(("seconds", "shots")) == {"seconds": {"total": 1.0}}
 
 
+def test_a_record_of_probes_is_one_with_a_version(tmp_path: Path) -> None:
+    written = probed(status="ok", seconds=2, quantities={"rate": {}})
+    write_record(tmp_path, written)
+    assert written.folder == tmp_path
+    text = (tmp_path / "record.json").read_text()
+    assert list(json.loads(text)) == ["status", "version", "seconds", "quantities"]
+    assert ProbeRecord.from_json(json.loads(text)) == written
+    old = ProbeRecord.from_json({"status": "ok", "format": 1, "against": None})
+    assert (old.version, old.more) == (0, {"format": 1})
+    with pytest.raises(DataError, match=says("p.json", "quantities", "[]", "object", "remove")):
+        ProbeRecord.from_json({"quantities": []}, "p.json")
+
+
+def test_a_record_knows_its_folder_and_its_file_does_not(tmp_path: Path) -> None:
+    record = written(status="ok")
+    assert record.folder is None
+    write_record(tmp_path, record)
+    assert record.folder == tmp_path
+    assert read_record(tmp_path).folder == tmp_path
+    assert json.loads((tmp_path / "record.json").read_text()) == {"status": "ok", "version": 1}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "facts"),
     [
@@ -168,7 +192,7 @@ def test_committed_records_of_before_versions_are_read_without_loss() -> None:
         with lzma.open(path, "rt", encoding="utf-8") as lines:
             line = next(row for row in map(json.loads, lines) if "record" in row)
         found = Record.from_json(line["record"], path)
-        assert found.more == {}
+        assert found.more == {"format": 1}  # which the version replaced
         assert json.dumps(found.to_json()) == json.dumps(line["record"])
 
 

@@ -42,7 +42,7 @@ def weights(folder, name="last"):
 
 def test_a_run_without_stored_features_says_so(tiny_recipe, tmp_path):
     live = train(configured(tiny_recipe, "data.features=live"), tmp_path)
-    assert live["features"] == "live"
+    assert live.features == "live"
     table, _ = evaluate(tmp_path)
     written = PredictionTable.read_jsonl(tmp_path / "predictions.jsonl")
     assert_like(table.scores, written.scores)
@@ -55,7 +55,7 @@ def test_a_finished_run_is_not_repeated(done, tiny_recipe, monkeypatch):
         "serzoo.zoo.run.train.assemble", lambda *_: pytest.fail("it was built again")
     )
     again = train(configured(tiny_recipe), folder)
-    assert again["metrics"]["uar"] == entry["metrics"]["uar"]
+    assert again.metrics["uar"] == entry.metrics["uar"]
     assert (folder / "record.json").stat().st_mtime_ns == before
 
 
@@ -82,7 +82,7 @@ def test_the_same_data_elsewhere_are_the_same(done, tiny_recipe, tiny_speech, tm
     folder = shutil.copytree(done[0], tmp_path / "run")
     moved = shutil.copytree(tiny_speech, tmp_path / "moved")
     cfg = configured(tiny_recipe, f"data.root={moved}")
-    assert train(cfg, folder)["fingerprint"] == done[1]["fingerprint"]
+    assert train(cfg, folder).fingerprint == done[1].fingerprint
 
 
 def test_a_run_is_kept_under_recipe_head_and_fingerprint(tiny_recipe):
@@ -114,8 +114,8 @@ def test_a_run_that_stopped_goes_on_to_the_same_end(tiny_recipe, tmp_path):
             train(cfg, tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "record.json").exists()
     entry = train(cfg, tmp_path / "stopped")
-    assert entry["resumed"] is True
-    assert whole["resumed"] is False
+    assert entry.resumed is True
+    assert whole.resumed is False
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert all(torch.equal(v, b[k]) for k, v in a.items())
     for name in ("predictions", "valid"):
@@ -131,7 +131,7 @@ def test_a_run_killed_before_its_record_only_scores_again(done, tiny_recipe, tmp
     for name in ("record.json", "predictions.jsonl", "valid.jsonl"):
         (tmp_path / name).unlink()
     entry = train(configured(tiny_recipe), tmp_path)
-    assert entry["resumed"] is True
-    assert entry["selection"] == first["selection"]
+    assert entry.resumed is True
+    assert entry.selection == first.selection
     a, b = (p / "predictions.jsonl" for p in (done[0], tmp_path))
     assert a.read_bytes() == b.read_bytes()

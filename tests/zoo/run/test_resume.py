@@ -11,6 +11,7 @@ from serzoo.zoo.cli import main
 from serzoo.zoo.run.config import load
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.train import run_folder, train
+from states import assert_same
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -30,17 +31,6 @@ def settings(head, out, *more):
 def only(out, name):
     (found,) = out.glob(f"**/{name}")
     return found
-
-
-def flat(value, prefix=""):
-    """Leaves of nested containers, by path."""
-    if isinstance(value, dict):
-        value = value.items()
-    elif isinstance(value, (list, tuple)):
-        value = enumerate(value)
-    else:
-        return {prefix: value}
-    return {k: v for key, inner in value for k, v in flat(inner, f"{prefix}/{key}").items()}
 
 
 @pytest.mark.parametrize("case", ["classification", "gen_ser", "selm on hf"])
@@ -75,11 +65,7 @@ def test_a_killed_run_ends_in_the_same_weights(
     assert resumed.wait(400) == 0, log.read_text()
     a, b = (torch.load(only(o, last), weights_only=True) for o in out.values())
     for part in ("state_dict", "ema", "optimizer_states", "lr_schedulers"):
-        first, second = flat(a.get(part, {})), flat(b.get(part, {}))
-        assert first.keys() == second.keys()
-        for key, value in first.items():
-            same = torch.equal if isinstance(value, torch.Tensor) else lambda x, y: x == y
-            assert same(value, second[key]), f"{part}{key}"
+        assert_same(a.get(part, {}), b.get(part, {}), part)
     for name in ("predictions.jsonl", "valid.jsonl"):
         assert only(out["whole"], name).read_bytes() == only(out["killed"], name).read_bytes()
 
@@ -132,7 +118,7 @@ def test_a_tuned_encoder_resumes_to_the_same_weights(
             train(runs["cut"])
     first = torch.load(run_folder(runs["cut"]) / "checkpoints" / "last.ckpt", weights_only=True)
     assert first["epoch"] == 0
-    assert train(runs["cut"])["resumed"] is True
+    assert train(runs["cut"]).resumed is True
     a, b = (
         torch.load(run_folder(cfg) / "checkpoints" / "last.ckpt", weights_only=True)
         for cfg in runs.values()
@@ -143,8 +129,4 @@ def test_a_tuned_encoder_resumes_to_the_same_weights(
     moved = [k for k in trained if not torch.equal(first["state_dict"][k], a["state_dict"][k])]
     assert moved  # the second epoch did something
     for part in ("state_dict", "ema", "optimizer_states", "lr_schedulers"):
-        ours, theirs = flat(a[part]), flat(b[part])
-        assert ours.keys() == theirs.keys()
-        for key, value in ours.items():
-            same = torch.equal if isinstance(value, torch.Tensor) else lambda x, y: x == y
-            assert same(value, theirs[key]), f"{part}{key}"
+        assert_same(a[part], b[part], part)

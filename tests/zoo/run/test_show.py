@@ -188,7 +188,7 @@ def test_weights_of_layers_are_an_image_where_layers_are_mixed(
     recipe = json.dumps({"groups": {"encoder": "hf", "head": "linear"}, **own_data(tiny_recipe)})
     (tmp_path / "mixed.yaml").write_text(recipe)
     entry = train(config.load(str(tmp_path / "mixed.yaml"), model), tmp_path / "run")
-    assert sum(entry["layer_weights"].values()) == pytest.approx(1)
+    assert sum(entry.layer_weights.values()) == pytest.approx(1)
     read = events(tmp_path / "run")
     assert read.Tags()["images"] == ["test/confusion", "test/reliability", "encoder/layers"]
 

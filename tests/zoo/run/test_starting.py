@@ -61,7 +61,7 @@ def test_without_validation_the_last_epoch_is_kept_and_nothing_is_scored(pretrai
         {k: v for k, v in content["ema"].items() if k.startswith("encoder.")},
         {f"encoder.{k}": v for k, v in encoder_of(pretrained).items()},
     )
-    assert train(load(*TALK), pretrained) == record.to_json()  # not repeated
+    assert train(load(*TALK), pretrained) == record  # not repeated
 
 
 def test_a_run_killed_without_validation_ends_the_same(pretrained, tmp_path, monkeypatch):
@@ -80,7 +80,7 @@ def test_a_run_killed_without_validation_ends_the_same(pretrained, tmp_path, mon
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         train(load(*TALK), tmp_path / "run")
     assert not finished(tmp_path / "run")
-    assert train(load(*TALK), tmp_path / "run")["resumed"]
+    assert train(load(*TALK), tmp_path / "run").resumed
     assert calls == [0, 1, 1]
     assert same(encoder_of(tmp_path / "run"), encoder_of(pretrained))
 
@@ -92,10 +92,10 @@ def test_a_run_starts_from_the_encoder_and_a_new_head(pretrained, tmp_path):
     weights = dict(SERModule.load_from_checkpoint(pretrained).encoder.named_parameters())
     assert len(weights) > 10  # running statistics are those of this run's speech
     assert all(torch.allclose(found[k], wanted[k], atol=1e-6) for k in weights)
-    assert record["origin"]["run"] == read_record(pretrained).fingerprint
-    assert record["origin"]["corpora"] == ["synthetic_talk"]
-    assert record["origin"]["folder"] == "talk"
-    assert record["parameters"]["trainable"] == record["parameters"]["total"]
+    assert record.origin["run"] == read_record(pretrained).fingerprint
+    assert record.origin["corpora"] == ["synthetic_talk"]
+    assert record.origin["folder"] == "talk"
+    assert record.parameters["trainable"] == record.parameters["total"]
 
 
 def test_its_checkpoint_says_where_it_comes_from_and_stands_by_itself(pretrained, tmp_path):

@@ -58,11 +58,11 @@ def test_few_utterances_may_get_as_many_steps_as_many(tiny_recipe, tmp_path):
     few = train(configured(tiny_recipe, "classification", *settings), tmp_path / "few")
     more = configured(tiny_recipe, "classification", *settings, "optim.min_steps=9")
     many = train(more, tmp_path / "many")
-    batches, left = divmod(few["steps"], 2)
-    assert (few["rounds"], left) == (2, 0)
+    batches, left = divmod(few.steps, 2)
+    assert (few.rounds, left) == (2, 0)
     repeated = -(-9 // (2 * batches))
     assert repeated > 1
-    assert (many["rounds"], many["steps"]) == (2 * repeated, 2 * repeated * batches)
+    assert (many.rounds, many.steps) == (2 * repeated, 2 * repeated * batches)
     events = EventAccumulator(str(tmp_path / "many")).Reload()
     assert len(events.Scalars("val/uar")) == 2
     assert len(events.Scalars("train/loss")) == 2 * repeated
@@ -88,7 +88,7 @@ def test_rounds_of_an_epoch(epochs, batches, accumulate, least, expected):
 # -- the record ----------------------------------------------------------------------------------
 
 RECORD = {
-    "status", "format", "fingerprint", "config", "classes", "data", "counts", "notes",
+    "status", "version", "fingerprint", "config", "classes", "data", "counts", "notes",
     "split_notes", "audit", "selection", "parameters", "encoder", "features", "feature_store",
     "seconds", "resumed", "peak_memory_mb", "device", "processes", "threads", "metrics",
     "by_speaker", "valid", "inference_seconds_per_utterance", "versions", "git", "machine",
@@ -98,38 +98,38 @@ RECORD = {
 @pytest.mark.parametrize("head", HEADS)
 def test_the_record_is_complete(run, head, tiny_recipe):
     folder, entry = run(head)
-    assert set(entry) >= RECORD
+    assert set(entry.to_json()) >= RECORD
     written = json.loads((folder / "record.json").read_text())
-    assert written["metrics"]["uar"] == entry["metrics"]["uar"]
-    assert entry["status"] == "ok"
-    assert entry["config"]["head"]["type"] == head
-    assert entry["fingerprint"] == configured(tiny_recipe, head).fingerprint
-    assert entry["classes"] == ["angry", "happy", "sad"]
-    assert set(entry["data"]) == {"manifest", "split", "taxonomy"}
+    assert written["metrics"]["uar"] == entry.metrics["uar"]
+    assert entry.status == "ok"
+    assert entry.config["head"]["type"] == head
+    assert entry.fingerprint == configured(tiny_recipe, head).fingerprint
+    assert entry.classes == ["angry", "happy", "sad"]
+    assert set(entry.data) == {"manifest", "split", "taxonomy"}
     kept = {"angry": 2, "happy": 2, "sad": 2}
-    assert entry["counts"]["kept"] == {
+    assert entry.counts["kept"] == {
         "train": dict.fromkeys(kept, 6), "valid": kept, "test": kept
     }  # fmt: skip
-    assert entry["counts"]["left_out_by_taxonomy"] == {}
-    assert entry["audit"]["ok"] is True
-    assert entry["metrics"]["absent"] == []
-    assert set(entry["metrics"]["recall"]) == set(kept)
-    assert len(entry["by_speaker"]) == 2
-    parameters = entry["parameters"]
+    assert entry.counts["left_out_by_taxonomy"] == {}
+    assert entry.audit["ok"] is True
+    assert entry.metrics["absent"] == []
+    assert set(entry.metrics["recall"]) == set(kept)
+    assert len(entry.by_speaker) == 2
+    parameters = entry.parameters
     assert 0 < parameters["head"] < parameters["total"]
     assert parameters["trainable"] <= parameters["stored"] <= parameters["total"]
-    assert entry["resumed"] is False
-    assert entry["features"] == entry["feature_store"]["kind"] == "stored"
-    assert entry["feature_store"]["encoded"] + entry["feature_store"]["reused"] == 30
-    assert entry["feature_store"]["bytes"] > 0
-    assert entry["processes"] == entry["threads"] == 1
-    assert entry["peak_memory_mb"] > 10
-    assert 0 < entry["inference_seconds_per_utterance"] < 10
-    seconds = entry["seconds"]
+    assert entry.resumed is False
+    assert entry.features == entry.feature_store["kind"] == "stored"
+    assert entry.feature_store["encoded"] + entry.feature_store["reused"] == 30
+    assert entry.feature_store["bytes"] > 0
+    assert entry.processes == entry.threads == 1
+    assert entry.peak_memory_mb > 10
+    assert 0 < entry.inference_seconds_per_utterance < 10
+    seconds = entry.seconds
     assert set(seconds) == {"encode", "fit", "evaluate", "total"}
     assert seconds["total"] >= seconds["encode"] + seconds["fit"] + seconds["evaluate"] - 0.02
     assert min(seconds["fit"], seconds["evaluate"]) > 0
-    assert entry["versions"]["torch"] == torch.__version__
+    assert entry.versions["torch"] == torch.__version__
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -139,11 +139,11 @@ def test_numbers_are_those_of_the_predictions(run, head):
     rows = lines(folder / "predictions.jsonl")
     assert [r["id"] for r in rows] == sorted({r["id"] for r in rows})
     assert len(rows) == 6
-    classes = entry["classes"]
+    classes = entry.classes
     scores = np.array([[r["scores"][c] for c in classes] for r in rows])
     truth = np.array([classes.index(r["label"]) for r in rows])
     said = scores.argmax(1)
-    m = entry["metrics"]
+    m = entry.metrics
     assert m["uar"] == pytest.approx(recall_score(truth, said, average="macro"))
     assert m["wa"] == pytest.approx(accuracy_score(truth, said))
     assert m["f1"] == pytest.approx(f1_score(truth, said, average="macro"))
@@ -165,7 +165,7 @@ def test_the_temperature_is_fitted_on_validation(run, head):
     folder, entry = run(head)
     table = PredictionTable.read_jsonl(folder / "valid.jsonl")
     assert set(table.ids).isdisjoint(r["id"] for r in lines(folder / "predictions.jsonl"))
-    t = entry["metrics"]["temperature"]
+    t = entry.metrics["temperature"]
     best = minimize_scalar(lambda u: table.nll(np.exp(u)), bounds=(-4, 4), method="bounded")
     assert t > 0
     assert table.nll(t) <= best.fun + 1e-3
@@ -176,12 +176,12 @@ def test_the_best_epoch_was_selected_on_validation(run, head):
     folder, entry = run(head)
     curve = [e.value for e in events(folder).Scalars("val/uar")]
     assert len(curve) == 2
-    assert entry["selection"]["val/uar"] == pytest.approx(max(curve))
-    assert entry["selection"]["epoch"] == int(np.argmax(curve))
-    assert entry["valid"]["uar"] == pytest.approx(max(curve))
+    assert entry.selection["val/uar"] == pytest.approx(max(curve))
+    assert entry.selection["epoch"] == int(np.argmax(curve))
+    assert entry.valid["uar"] == pytest.approx(max(curve))
     content = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
-    assert content["epoch"] == entry["selection"]["epoch"]
-    assert content["serzoo"]["fingerprint"] == entry["fingerprint"]
+    assert content["epoch"] == entry.selection["epoch"]
+    assert content["serzoo"]["fingerprint"] == entry.fingerprint
 
 
 # -- evaluation ----------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_evaluation_reproduces_the_predictions(run, head):
         assert table.labels.tolist() == written.labels.tolist()
         assert_like(table.scores, written.scores)
         if part == "test":
-            assert numbers["metrics"]["uar"] == pytest.approx(entry["metrics"]["uar"])
+            assert numbers["metrics"]["uar"] == pytest.approx(entry.metrics["uar"])
 
 
 def test_another_corpus_is_scored_as_a_whole(run, tiny_speech, tmp_path):
@@ -242,7 +242,7 @@ def test_all_heads_write_the_same_tags(run, head):
     assert {t.split("/")[1] for t in scalars if t.startswith("head/")} <= {head}
     assert found.Tags()["images"] == ["test/confusion", "test/reliability"]
     assert len(found.Scalars("train/loss")) == 2
-    assert found.Scalars("hp/uar")[-1].value == pytest.approx(entry["metrics"]["uar"])
+    assert found.Scalars("hp/uar")[-1].value == pytest.approx(entry.metrics["uar"])
     assert found.Scalars("lr")[-1].value == pytest.approx(0, abs=1e-9)
     assert found.Scalars("time/utt_per_s")[0].value > 0
 
@@ -258,8 +258,8 @@ def test_hparams_can_be_compared(run):
 def test_a_run_is_called_after_its_head_s_configuration(run, tiny_recipe):
     folder, entry = run("linear")
     cfg = configured(tiny_recipe, "linear")
-    assert entry["config"]["head_name"] == "linear"
-    assert entry["config"]["head"]["type"] == "classification"
+    assert entry.config["head_name"] == "linear"
+    assert entry.config["head"]["type"] == "classification"
     assert run_folder(cfg).name == f"linear-{cfg.fingerprint}"
     found = events(folder)
     named = {t for t in found.Tags()["scalars"] if t.startswith("head/")}
@@ -283,7 +283,7 @@ def test_every_head_starts_from_the_same_encoder(tiny_recipe):
 
 
 def test_every_head_is_scored_on_the_same_utterances(run):
-    identities = [run(head)[1]["data"] for head in HEADS]
+    identities = [run(head)[1].data for head in HEADS]
     assert all(i == identities[0] for i in identities)
 
 
@@ -296,11 +296,11 @@ def test_what_selm_writes_is_in_the_predictions_in_tensorboard_and_in_the_record
     for part, file in (("valid", "valid.jsonl"), ("test", "predictions.jsonl")):
         texts = [row["text"] for row in lines(folder / file)]
         lost = sum(module.head.taxonomy.class_said(text) is None for text in texts)
-        of = entry["valid"] if part == "valid" else entry["metrics"]
+        of = entry.valid if part == "valid" else entry.metrics
         assert of["unparsable"] == pytest.approx(lost / len(texts))
     table, numbers = evaluate(folder)
     assert table.texts == [row["text"] for row in lines(folder / "predictions.jsonl")]
-    assert numbers["metrics"]["unparsable"] == entry["metrics"]["unparsable"]
+    assert numbers["metrics"]["unparsable"] == entry.metrics["unparsable"]
     read = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
     assert {"val/written/text_summary", "test/written/text_summary"} <= set(read.Tags()["tensors"])
     shown = read.Tensors("test/written/text_summary")[-1].tensor_proto.string_val[0].decode()
@@ -312,11 +312,11 @@ def test_what_selm_writes_is_in_the_predictions_in_tensorboard_and_in_the_record
     ]
     assert len(read.Tensors("val/written/text_summary")) == 3  # two epochs, and the selected one
     assert [e.value for e in events(folder).Scalars("head/selm/unparsable")][-1] == pytest.approx(
-        entry["valid"]["unparsable"]
+        entry.valid["unparsable"]
     )
 
 
 def test_a_head_that_does_not_write_leaves_no_text(run):
     folder, entry = run("classification")
-    assert "unparsable" not in entry["metrics"]
+    assert "unparsable" not in entry.metrics
     assert all("text" not in row for row in lines(folder / "predictions.jsonl"))

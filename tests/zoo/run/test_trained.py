@@ -130,20 +130,20 @@ def test_a_head_trains_on_it_with_stored_features(pretrained, others, tiny_recip
     cfg = load(tiny_recipe, [*wanted, "optim.epochs=2"])
     assert cfg.optim.mixup == 0  # optim=frozen came with it
     entry = train(cfg, tmp_path / "run")
-    assert entry["features"] == "stored"
-    assert entry["parameters"]["trainable"] == entry["parameters"]["head"]
-    assert entry["parameters"]["stored"] == entry["parameters"]["head"]
-    about = entry["encoder"]
+    assert entry.features == "stored"
+    assert entry.parameters["trainable"] == entry.parameters["head"]
+    assert entry.parameters["stored"] == entry.parameters["head"]
+    about = entry.encoder
     assert about["trained_on"]["corpora"] == ["csv"]
     assert about["trained_on"]["classes"] == ["angry", "happy", "sad"]
     source = json.loads((pretrained() / "record.json").read_text())
     assert about["trained_on"]["speakers"] == source["speakers"]
     assert about["trained_on"]["run"] == source["fingerprint"]
     assert {p: len(s) for p, s in source["speakers"].items()} == {"train": 6, "valid": 2, "test": 2}
-    assert all(s.startswith("folder/") for s in entry["speakers"]["test"])
+    assert all(s.startswith("folder/") for s in entry.speakers["test"])
     # and it comes back: from its run, and from a folder to share
     table, _ = evaluate(tmp_path / "run")
-    assert table.uar() == pytest.approx(entry["metrics"]["uar"])
+    assert table.uar() == pytest.approx(entry.metrics["uar"])
     saved = save_pretrained(tmp_path / "run", tmp_path / "saved")
     again = SERModule.load_from_checkpoint(saved, base=str(pretrained()))
     assert isinstance(again.encoder, TrainedEncoder)
@@ -170,7 +170,7 @@ def test_its_own_speakers_are_refused(pretrained, tiny_recipe, tmp_path):
         train(load(tiny_recipe, wanted), tmp_path / "a")
     assert not (tmp_path / "a" / "checkpoints").exists()
     allowed = load(tiny_recipe, [*wanted, "encoder.allow_seen_speakers=true"])
-    assert train(allowed, tmp_path / "b")["status"] == "ok"
+    assert train(allowed, tmp_path / "b").status == "ok"
 
 
 def test_a_model_on_it_is_not_scored_on_its_speakers(
