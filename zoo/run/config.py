@@ -2,12 +2,15 @@
 
 A recipe (``configs/recipe/<name>.yaml`` or a file of the user's) picks groups by name and tweaks
 them. ``encoder=hf`` on the command line replaces a group and drops the recipe's tweaks for it;
-``optim.lr=1e-3`` sets one key. Heads and encoders are named by registered name (``type:``), or as
-``FILE.py:NAME`` for code of the user's own (:mod:`..core.own`), which only a command or a YAML file
-of his names. Their keys are checked against the constructor. Values of files are read by a strict
-YAML loader (``0010`` stays a string), those of the command line as their keys expect
-(:func:`.registry.typed`). The dataclasses below hold every key, its default and its range;
-pydantic checks all values against them.
+``optim.lr=1e-3`` sets one key.
+
+Heads and encoders have a registered name (``type:``). Code of the user's own is named
+``FILE.py:NAME`` (:mod:`..core.own`); only a command or a YAML file of the user's may name it. The
+constructors of these parts decide which keys they have.
+
+Values of files are read by a strict YAML loader, in which ``0010`` stays a text. Values of the
+command line are read as their keys expect (:func:`.registry.typed`). The dataclasses below hold
+every key, its default and its range; pydantic checks all values against them.
 """
 
 from __future__ import annotations
@@ -73,8 +76,8 @@ class DataConfig:
 
     root: str | None = None  # folder of the corpus; default $SERZOO_DATA/<corpus>
     manifest: str | None = None  # a prepared manifest instead of the corpus' own layout
-    label: str = "label"  # which column is the label: label, gender, or one of the corpus' others
-    # of the corpus reader (csv, folder); of any reader channel: mean, first, or a number from 1
+    label: str = "label"  # the column of labels: label, gender, or another column of the corpus
+    # keywords of the corpus reader; every reader has channel: mean, first, or a number from 1
     options: dict[str, Any] = field(default_factory=dict)
     batch_size: FromOne = 32  # utterances in a batch at most
     batch_seconds: Positive = 160.0  # seconds of (padded) speech in a batch at most
@@ -85,7 +88,7 @@ class DataConfig:
     # weak labels: hard; from the scores beside the manifest: soft, independent
     weak: Annotated[str, _one_of("hard", "soft", "independent")] = "hard"
     weak_weight: Flag = True  # weigh weakly labelled utterances by the confidence of their label
-    weak_shuffle: FromZero | None = None  # seed that deals weak labels out anew: a control
+    weak_shuffle: FromZero | None = None  # seed that shuffles the weak labels, as a control
     # folds need speakers; if some are unknown: refuse, or accept and report it
     unknown_speakers: Annotated[str, _one_of(*UNKNOWN_SPEAKERS)] = REFUSE
     # auto: store what the encoder allows to store; live: compute it for each batch
@@ -95,15 +98,15 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
-    """How the trainable parameters are moved. Every head gets the same."""
+    """How the trainable parameters are optimised; the same for every head."""
 
     lr: Positive = 1e-3  # peak learning rate
-    head_lr: Positive | None = None  # of the head, where it is to differ
-    mix_lr: Positive | None = None  # of a learned mix of layers, where it is to differ
+    head_lr: Positive | None = None  # of the head; None: as lr
+    mix_lr: Positive | None = None  # of a learned mix of layers; None: as lr
     weight_decay: NotNegative = 1e-2
     epochs: FromOne = 30
-    # in all, at least: where an epoch has few (`data.train_share`), it is several rounds of the
-    # training part, so that runs differ in labels and not in steps; 0 = one round
+    # fewest steps of a whole run: if an epoch has few (`data.train_share`), it is several rounds
+    # of the training part, so that runs differ in labels and not in steps; 0 = one round
     min_steps: FromZero = 0
     warmup: Share = 0.1  # share of the steps, linear
     # how the rate falls after the warm-up: cosine, linear
@@ -116,7 +119,7 @@ class OptimConfig:
 
 @dataclass
 class TrainerConfig:
-    """Where it runs. Not part of a run's identity, except the precision."""
+    """Where a run is computed. Only the precision is part of a run's identity."""
 
     out: str = "runs"
     # auto (a GPU if there is one), cpu, gpu, cuda, mps
@@ -176,10 +179,10 @@ class RunConfig:
     def identity(self) -> dict[str, Any]:
         """The part of the configuration that decides the numbers."""
         d = self.to_dict()
-        del d["recipe"], d["head_name"]  # labels: what they stand for is written out
+        del d["recipe"], d["head_name"]  # only names; the content is written out
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
-        for key, usual in _LATER.items():  # as before there was a choice
+        for key, usual in _LATER.items():  # so that fingerprints of the first records stay
             if d["data"][key] == usual:
                 del d["data"][key]
         for key in ("init", "init_head"):
@@ -208,7 +211,7 @@ _LATER = {
     "weak_shuffle": None,
     "unknown_speakers": REFUSE,
 }
-"""Keys of the data that are younger than the first records, and what these had instead."""
+"""Keys of the data that the first records do not have, and the values that they stand for."""
 
 
 def merge(values: dict[str, Any]) -> RunConfig:
@@ -256,7 +259,7 @@ def _told(error: Mapping[str, Any]) -> str:
 
 
 def annotation(key: str) -> Any:
-    """The type of ``a.b`` among the keys of a run; ``Any`` for what others decide, and no key."""
+    """Return the type of a run's key ``a.b``; ``Any`` if it is unknown, or a part decides it."""
     schema: Any = RunConfig
     for name in key.split("."):
         group = is_dataclass(schema)
@@ -270,7 +273,7 @@ def _hints(schema: Any) -> dict[str, Any]:
 
 
 def _checked(values: Mapping[str, Any], schema: Any, prefix: str) -> dict[str, Any]:
-    """Values whose texts are texts; unknown keys, and what is no text, are errors."""
+    """Return values, with numbers as texts if a text is meant; refuse unknown keys."""
     known, hints = {f.name: f for f in fields(schema)}, _hints(schema)
     found: dict[str, Any] = {}
     for key, value in values.items():
@@ -304,7 +307,7 @@ def check_ranges(cfg: RunConfig) -> None:
 
 
 def refused_precision(name: str) -> str | None:
-    """Why no model is trained in a precision; None where one is."""
+    """Return why no model is trained in a precision; None if one can be."""
     if ALIASES.get(name, name) in PRECISIONS:
         return None
     refusal = f"is '{name}'; have {', '.join(PRECISIONS)}"
@@ -320,14 +323,14 @@ def refused_precision(name: str) -> str | None:
 
 GROUPS = ("encoder", "head", "optim")
 SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
-"""Which optimisation suits an encoder that is not frozen: its learning rates are others."""
+"""The optimisation of encoders that are not frozen, which need other learning rates."""
 
 PATHS = ("root", "out", "record", "noise", "rir", "support", "supports", "human")
-"""Last parts of keys that name a file or folder, which may be called ``null``."""
+"""Last parts of keys whose value is a file or folder; it may be called ``null``."""
 
 
 class Typed(str):
-    """A value as it was typed; it is read when it is known what its key expects."""
+    """A value as it was typed; it is read once the type of its key is known."""
 
 
 def read_suite(name: str) -> dict[str, Any]:
