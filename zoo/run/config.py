@@ -211,7 +211,7 @@ _LATER = {
     "weak_shuffle": None,
     "unknown_speakers": REFUSE,
 }
-"""Keys of the data that the first records do not have, and the values that they stand for."""
+"""Keys of the data that the first records lack, and the value that such a record had instead."""
 
 
 def merge(values: dict[str, Any]) -> RunConfig:
