@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from serzoo.datamodules.dataset import SpeechDataset
-from serzoo.zoo.core.cache import cache_dir
-from serzoo.zoo.core.files import new_file
+from serzoo.zoo.core.files import cache_dir, new_file
 from serzoo.zoo.core.progress import Bar
 
 FEATURES = ("eGeMAPSv02", "ComParE_2016")

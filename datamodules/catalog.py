@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ..zoo.core import own, registry
-from ..zoo.core.cache import cache_dir
 from ..zoo.core.errors import ConfigError, DataError, DataWarning, first_line
+from ..zoo.core.files import cache_dir
 from ..zoo.core.notices import tell
 from .audio import Level, decode_utterance, parse_channel
 from .manifest import Utterance, read_manifest, read_sidecar, validate, write_lines

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..zoo.core.cache import features_dir
 from ..zoo.core.encoder import Encoder
 from ..zoo.core.errors import DataError, DataWarning
+from ..zoo.core.files import features_dir
 from ..zoo.core.progress import Bar
 from .audio import decode, read_utterance
 from .manifest import Utterance

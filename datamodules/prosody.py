@@ -36,9 +36,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..zoo.core import own
-from ..zoo.core.cache import cache_dir
 from ..zoo.core.encoder import Encoder
 from ..zoo.core.errors import ConfigError, DataError, some
+from ..zoo.core.files import cache_dir
 from ..zoo.core.progress import Bar
 from ..zoo.core.types import Batch
 from ..zoo.statistics.probe import Fold

@@ -10,8 +10,8 @@ import torch
 
 from ...datamodules.features import MARGIN_BYTES, FeatureStore
 from ..core import own
-from ..core.cache import features_dir
 from ..core.errors import counted
+from ..core.files import features_dir
 from ..run.cache import size
 from ..run.devices import available, cores, number_of, refused_devices, refused_precision
 from ..run.optim import rounds

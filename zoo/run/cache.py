@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 
 from ...datamodules.store import remove, stores
-from ..core.cache import features_dir
 from ..core.errors import ConfigError, suggest
+from ..core.files import features_dir
 from ..core.table import Cell, Line, Table, cell, wide_console
 
 

@@ -2,12 +2,15 @@
 
 A recipe (``configs/recipe/<name>.yaml`` or a file of the user's) picks groups by name and tweaks
 them. ``encoder=hf`` on the command line replaces a group and drops the recipe's tweaks for it;
-``optim.lr=1e-3`` sets one key. Heads and encoders are named by registered name (``type:``), or as
-``FILE.py:NAME`` for code of the user's own (:mod:`..core.own`), which only a command or a YAML file
-of his names. Their keys are checked against the constructor. Values of files are read by a strict
-YAML loader (``0010`` stays a string), those of the command line as their keys expect
-(:func:`.registry.typed`), and all are merged by OmegaConf into the dataclasses below, which hold
-every key there is, its default and its range.
+``optim.lr=1e-3`` sets one key.
+
+Heads and encoders have a registered name (``type:``). Code of the user's own is named
+``FILE.py:NAME`` (:mod:`..core.own`); only a command or a YAML file of the user's may name it. The
+constructors of these parts decide which keys they have.
+
+Values of files are read by a strict YAML loader, in which ``0010`` stays a text. Values of the
+command line are read as their keys expect (:func:`.registry.typed`). The dataclasses below hold
+every key, its default and its range; pydantic checks all values against them.
 """
 
 from __future__ import annotations
@@ -15,16 +18,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from ..core import own, registry, shipped
-from ..core.errors import ConfigError, first_line, suggest
+from ..core.errors import ConfigError, suggest
 from ..core.files import read_text
 from ..core.shipped import names, read_yaml
 from ..core.speakers import REFUSE, UNKNOWN_SPEAKERS
@@ -39,63 +42,101 @@ ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 """Lightning's short names, which are written out: a run's fingerprint contains the precision."""
 
 
+def _one_of(*known: str) -> AfterValidator:
+    """Return a check of a text against the known ones."""
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"is '{value}'; have {', '.join(known)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _trainable_precision(name: str) -> str:
+    if refusal := refused_precision(name):
+        raise ValueError(refusal)
+    return name
+
+
+# strict: "1" and true are no numbers, and 1 is no flag; but a whole number is also a float
+Flag: TypeAlias = Annotated[bool, Field(strict=True)]
+Whole: TypeAlias = Annotated[int, Field(strict=True)]
+FromZero: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
+FromOne: TypeAlias = Annotated[int, Field(strict=True, ge=1)]
+NotNegative: TypeAlias = Annotated[float, Field(strict=True, ge=0)]
+Positive: TypeAlias = Annotated[float, Field(strict=True, gt=0)]
+Share: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=1)]
+PositiveShare: TypeAlias = Annotated[float, Field(strict=True, gt=0, le=1)]
+
+
 @dataclass
 class DataConfig:
     """How utterances become batches."""
 
     root: str | None = None  # folder of the corpus; default $SERZOO_DATA/<corpus>
     manifest: str | None = None  # a prepared manifest instead of the corpus' own layout
-    label: str = "label"  # which column is the label: label, gender, or one of the corpus' others
-    # of the corpus reader (csv, folder); of any reader channel: mean, first, or a number from 1
+    label: str = "label"  # the column of labels: label, gender, or another column of the corpus
+    # keywords of the corpus reader; every reader has channel: mean, first, or a number from 1
     options: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 32  # utterances in a batch at most
-    batch_seconds: float = 160.0  # seconds of (padded) speech in a batch at most
-    max_seconds: float = 20.0  # longer utterances are cut to this, and counted
-    balance: bool = True  # weigh training utterances by inverse class frequency
-    train_share: float = (
-        1.0  # of each class' training utterances; a smaller one is part of a larger
-    )
-    weak: str = "hard"  # weak labels: hard; from the scores beside the manifest: soft, independent
-    weak_weight: bool = True  # weigh weakly labelled utterances by the confidence of their label
-    weak_shuffle: int | None = None  # seed that deals weak labels out anew: a control
-    unknown_speakers: str = REFUSE  # where folds need speakers: refuse, or accept and say so
-    features: str = "auto"  # auto: what the encoder allows to store is computed once; live: never
-    workers: int = 0  # DataLoader processes
+    batch_size: FromOne = 32  # utterances in a batch at most
+    batch_seconds: Positive = 160.0  # seconds of (padded) speech in a batch at most
+    max_seconds: Positive = 20.0  # longer utterances are cut to this, and counted
+    balance: Flag = True  # weigh training utterances by inverse class frequency
+    # of each class' training utterances; a smaller share is part of a larger one
+    train_share: PositiveShare = 1.0
+    # weak labels: hard; from the scores beside the manifest: soft, independent
+    weak: Annotated[str, _one_of("hard", "soft", "independent")] = "hard"
+    weak_weight: Flag = True  # weigh weakly labelled utterances by the confidence of their label
+    weak_shuffle: FromZero | None = None  # seed that shuffles the weak labels, as a control
+    # folds need speakers; if some are unknown: refuse, or accept and report it
+    unknown_speakers: Annotated[str, _one_of(*UNKNOWN_SPEAKERS)] = REFUSE
+    # auto: store what the encoder allows to store; live: compute it for each batch
+    features: Annotated[str, _one_of("auto", "live")] = "auto"
+    workers: FromZero = 0  # DataLoader processes
 
 
 @dataclass
 class OptimConfig:
-    """How the trainable parameters are moved. Every head gets the same."""
+    """How the trainable parameters are optimised; the same for every head."""
 
-    lr: float = 1e-3  # peak learning rate
-    head_lr: float | None = None  # of the head, where it is to differ
-    mix_lr: float | None = None  # of a learned mix of layers, where it is to differ
-    weight_decay: float = 1e-2
-    epochs: int = 30
-    # in all, at least: where an epoch has few (`data.train_share`), it is several rounds of the
-    # training part, so that runs differ in labels and not in steps; 0 = one round
-    min_steps: int = 0
-    warmup: float = 0.1  # share of the steps, linear
-    schedule: str = "cosine"  # of the fall after it: cosine, linear
-    accumulate: int = 1  # batches whose gradients make one step
-    clip: float = 1.0  # gradient norm
-    mixup: float = 0.0  # Beta(a, a) mixing of encoder inputs and targets; 0 = off
-    ema: float = 0.0  # decay of the averaged weights used for evaluation; 0 = off
+    lr: Positive = 1e-3  # peak learning rate
+    head_lr: Positive | None = None  # of the head; None: as lr
+    mix_lr: Positive | None = None  # of a learned mix of layers; None: as lr
+    weight_decay: NotNegative = 1e-2
+    epochs: FromOne = 30
+    # fewest steps of a whole run: if an epoch has few (`data.train_share`), it is several rounds
+    # of the training part, so that runs differ in labels and not in steps; 0 = one round
+    min_steps: FromZero = 0
+    warmup: Share = 0.1  # share of the steps, linear
+    # how the rate falls after the warm-up: cosine, linear
+    schedule: Annotated[str, _one_of("cosine", "linear")] = "cosine"
+    accumulate: FromOne = 1  # batches whose gradients make one step
+    clip: NotNegative = 1.0  # gradient norm
+    mixup: NotNegative = 0.0  # Beta(a, a) mixing of encoder inputs and targets; 0 = off
+    ema: Share = 0.0  # decay of the averaged weights used for evaluation; 0 = off
 
 
 @dataclass
 class TrainerConfig:
-    """Where it runs. Not part of a run's identity, except the precision."""
+    """Where a run is computed. Only the precision is part of a run's identity."""
 
     out: str = "runs"
-    accelerator: str = "auto"  # auto (a GPU if there is one), cpu, gpu, cuda, mps
-    devices: int = 1  # of each machine: GPUs, or processes on a CPU; always a number, never "all"
-    num_nodes: int = 1  # machines
-    strategy: str = "auto"  # of several devices: auto (ddp), ddp, fsdp
-    precision: str = "32-true"  # or bf16-mixed, 16-mixed (float16, on a GPU); weights stay float32
-    threads: int | None = None  # CPU threads of each process
-    progress: bool = True
-    board_audio: int = 0  # most confident errors whose audio is copied into TensorBoard's files
+    # auto (a GPU if there is one), cpu, gpu, cuda, mps
+    accelerator: Annotated[str, _one_of(*ACCELERATORS)] = "auto"
+    devices: FromOne = (
+        1  # of each machine: GPUs, or processes on a CPU; always a number, never "all"
+    )
+    num_nodes: FromOne = 1  # machines
+    # of several devices: auto (ddp), ddp, fsdp
+    strategy: Annotated[str, _one_of(*STRATEGIES)] = "auto"
+    # or bf16-mixed, 16-mixed (float16, on a GPU); weights stay float32
+    precision: Annotated[str, AfterValidator(_trainable_precision)] = "32-true"
+    threads: FromOne | None = None  # CPU threads of each process
+    progress: Flag = True
+    board_audio: FromZero = (
+        0  # most confident errors whose audio is copied into TensorBoard's files
+    )
 
 
 @dataclass
@@ -105,13 +146,12 @@ class RunConfig:
     recipe: str = ""
     corpus: list[str] = field(default_factory=list)
     protocol: str | None = None
-    fold: int = 0
+    fold: FromZero = 0
     taxonomy: str | None = None
-    seed: int = 1
-    init: str | None = (
-        None  # folder of a run whose encoder (and mix of layers) this one starts from
-    )
-    init_head: bool = False  # start from its head, too: the same head, of the same classes
+    seed: Whole = 1
+    # folder of a run whose encoder (and mix of layers) this one starts from
+    init: str | None = None
+    init_head: Flag = False  # start from its head, too: the same head, of the same classes
     encoder: dict[str, Any] = field(default_factory=dict)
     head_name: str = ""  # of configs/head/NAME.yaml; what the head is called in folders and tables
     head: dict[str, Any] = field(default_factory=dict)
@@ -139,10 +179,10 @@ class RunConfig:
     def identity(self) -> dict[str, Any]:
         """The part of the configuration that decides the numbers."""
         d = self.to_dict()
-        del d["recipe"], d["head_name"]  # labels: what they stand for is written out
+        del d["recipe"], d["head_name"]  # only names; the content is written out
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
-        for key, usual in _LATER.items():  # as before there was a choice
+        for key, usual in _LATER.items():  # so that fingerprints of the first records stay
             if d["data"][key] == usual:
                 del d["data"][key]
         for key in ("init", "init_head"):
@@ -171,31 +211,55 @@ _LATER = {
     "weak_shuffle": None,
     "unknown_speakers": REFUSE,
 }
-"""Keys of the data that are younger than the first records, and what these had instead."""
+"""Keys of the data that the first records lack, and the value that such a record had instead."""
 
 
 def merge(values: dict[str, Any]) -> RunConfig:
-    """Values laid over the defaults; unknown keys and values of a wrong type are errors."""
+    """Lay values over the defaults.
+
+    Raises:
+        ConfigError: for an unknown key; or naming each value of a wrong type or out of its range.
+    """
     if isinstance(values.get("corpus"), str):
         values = {**values, "corpus": [values["corpus"]]}
-    values = _checked(values, RunConfig, "")
-    hidden: list[str] = []
+    return _validated(_checked(values, RunConfig, ""))
+
+
+@cache
+def _adapter() -> TypeAdapter[RunConfig]:
+    return TypeAdapter(RunConfig)
+
+
+def _validated(values: dict[str, Any]) -> RunConfig:
     try:
-        # flags and containers are plain: nothing of OmegaConf enters a class or a checkpoint
-        laid = OmegaConf.create(_hide(values, hidden))
-        cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), laid))
-    except OmegaConfBaseException as e:
-        key, reason = getattr(e, "full_key", None), first_line(e)
-        raise ConfigError(f"{key}: {reason}" if key else reason) from e
-    assert isinstance(cfg, RunConfig)
-    for part in (cfg, cfg.data, cfg.optim, cfg.trainer) if hidden else ():
-        for f in fields(part):
-            setattr(part, f.name, _restore(getattr(part, f.name), hidden))
-    return cfg
+        # a copy, because defaults are filled into lists and mappings later
+        return _adapter().validate_python(deepcopy(values))
+    except ValidationError as e:
+        raise ConfigError("; ".join(map(_told, e.errors(include_url=False)))) from e
+
+
+_KINDS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "list_type": "a list",
+    "dict_type": "a group of keys",
+}
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    """Return what is wrong with one value: ``fold=-1 should be greater than ...``."""
+    key, value = ".".join(map(str, error["loc"])), error["input"]
+    if error["type"] == "value_error":
+        return f"{key} {error['ctx']['error']}"
+    if kind := _KINDS.get(error["type"]):
+        return f"{key}: {value!r} ({type(value).__name__}) is not {kind}"
+    return f"{key}={value!r} {error['msg'].removeprefix('Input ')}"
 
 
 def annotation(key: str) -> Any:
-    """The type of ``a.b`` among the keys of a run; ``Any`` for what others decide, and no key."""
+    """Return the type of a run's key ``a.b``; ``Any`` if it is unknown, or a part decides it."""
     schema: Any = RunConfig
     for name in key.split("."):
         group = is_dataclass(schema)
@@ -208,29 +272,8 @@ def _hints(schema: Any) -> dict[str, Any]:
     return get_type_hints(schema)
 
 
-_MARK = "\0"
-
-
-def _hide(value: Any, hidden: list[str]) -> Any:
-    """Texts that mean something to OmegaConf (``${...}``, ``???``) are folders like others."""
-    if isinstance(value, str) and ("${" in value or value == "???" or _MARK in value):
-        hidden.append(value)
-        return f"{_MARK}{len(hidden) - 1}"
-    if isinstance(value, Mapping):
-        return {k: _hide(v, hidden) for k, v in value.items()}
-    return [_hide(v, hidden) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def _restore(value: Any, hidden: list[str]) -> Any:
-    if isinstance(value, str) and value.startswith(_MARK):
-        return hidden[int(value[1:])]
-    if isinstance(value, dict):
-        return {k: _restore(v, hidden) for k, v in value.items()}
-    return [_restore(v, hidden) for v in value] if isinstance(value, list) else value
-
-
 def _checked(values: Mapping[str, Any], schema: Any, prefix: str) -> dict[str, Any]:
-    """Values whose texts are texts; unknown keys, and what is no text, are errors."""
+    """Return values, with numbers as texts if a text is meant; refuse unknown keys."""
     known, hints = {f.name: f for f in fields(schema)}, _hints(schema)
     found: dict[str, Any] = {}
     for key, value in values.items():
@@ -250,73 +293,21 @@ def _checked(values: Mapping[str, Any], schema: Any, prefix: str) -> dict[str, A
 
 
 def check_ranges(cfg: RunConfig) -> None:
-    """Refuse numbers that no run can be made with, all at once.
+    """Refuse values that no run can be made with, all at once.
 
     Raises:
         ConfigError: naming each of them.
     """
-    at_least: dict[str, tuple[float | None, float]] = {
-        "fold": (cfg.fold, 0),
-        "data.batch_size": (cfg.data.batch_size, 1),
-        "data.workers": (cfg.data.workers, 0),
-        "data.weak_shuffle": (cfg.data.weak_shuffle, 0),
-        "optim.epochs": (cfg.optim.epochs, 1),
-        "optim.min_steps": (cfg.optim.min_steps, 0),
-        "optim.accumulate": (cfg.optim.accumulate, 1),
-        "optim.weight_decay": (cfg.optim.weight_decay, 0),
-        "optim.clip": (cfg.optim.clip, 0),
-        "optim.mixup": (cfg.optim.mixup, 0),
-        "trainer.devices": (cfg.trainer.devices, 1),
-        "trainer.num_nodes": (cfg.trainer.num_nodes, 1),
-        "trainer.threads": (cfg.trainer.threads, 1),
-        "trainer.board_audio": (cfg.trainer.board_audio, 0),
-    }
-    above_zero = {
-        "data.batch_seconds": cfg.data.batch_seconds,
-        "data.max_seconds": cfg.data.max_seconds,
-        "data.train_share": cfg.data.train_share,
-        "optim.lr": cfg.optim.lr,
-        "optim.head_lr": cfg.optim.head_lr,
-        "optim.mix_lr": cfg.optim.mix_lr,
-    }
-    shares = {
-        "optim.warmup": cfg.optim.warmup,
-        "optim.ema": cfg.optim.ema,
-        "data.train_share": cfg.data.train_share,
-    }
-    # written so that NaN, which compares false, is refused
-    wrong = [
-        f"{key}={value} is not {low:g} or more"
-        for key, (value, low) in at_least.items()
-        if value is not None and not value >= low
-    ]
-    wrong += [
-        f"{key}={value} is not above 0"
-        for key, value in above_zero.items()
-        if value is not None and not value > 0
-    ]
-    wrong += [f"{k}={v} is not between 0 and 1" for k, v in shares.items() if not 0 <= v <= 1]
-    choices = {
-        "data.weak": (cfg.data.weak, ("hard", "soft", "independent")),
-        "data.unknown_speakers": (cfg.data.unknown_speakers, UNKNOWN_SPEAKERS),
-        "optim.schedule": (cfg.optim.schedule, ("cosine", "linear")),
-        "trainer.accelerator": (cfg.trainer.accelerator, ACCELERATORS),
-        "trainer.strategy": (cfg.trainer.strategy, STRATEGIES),
-    }
-    wrong += [f"{k} is '{v}'; have {', '.join(h)}" for k, (v, h) in choices.items() if v not in h]
-    if refusal := refused_precision(cfg.trainer.precision):
-        wrong.append(f"trainer.precision {refusal}")
+    _validated(cfg.to_dict())
     if cfg.trainer.strategy == "fsdp" and cfg.optim.ema > 0:
-        wrong.append(
+        raise ConfigError(
             f"optim.ema={cfg.optim.ema} keeps a whole copy of the weights, which "
             "trainer.strategy=fsdp shares out; set optim.ema=0, or trainer.strategy=ddp"
         )
-    if wrong:
-        raise ConfigError("; ".join(wrong))
 
 
 def refused_precision(name: str) -> str | None:
-    """Why no model is trained in a precision; None where one is."""
+    """Return why no model is trained in a precision; None if one can be."""
     if ALIASES.get(name, name) in PRECISIONS:
         return None
     refusal = f"is '{name}'; have {', '.join(PRECISIONS)}"
@@ -332,14 +323,14 @@ def refused_precision(name: str) -> str | None:
 
 GROUPS = ("encoder", "head", "optim")
 SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
-"""Which optimisation suits an encoder that is not frozen: its learning rates are others."""
+"""The optimisation of encoders that are not frozen, which need other learning rates."""
 
 PATHS = ("root", "out", "record", "noise", "rir", "support", "supports", "human")
-"""Last parts of keys that name a file or folder, which may be called ``null``."""
+"""Last parts of keys whose value is a file or folder; it may be called ``null``."""
 
 
 class Typed(str):
-    """A value as it was typed; it is read when it is known what its key expects."""
+    """A value as it was typed; it is read once the type of its key is known."""
 
 
 def read_suite(name: str) -> dict[str, Any]:
@@ -672,8 +663,6 @@ def resolve(cfg: RunConfig) -> RunConfig:
     cfg.data.options = {
         k: registry.fitted(v, types.get(f"options.{k}", Any)) for k, v in cfg.data.options.items()
     }
-    if cfg.data.features not in ("auto", "live"):
-        raise ConfigError(f"data.features is '{cfg.data.features}'; have auto, live")
     parts: tuple[tuple[registry.Kind, dict[str, Any]], ...] = (
         ("encoders", cfg.encoder),
         ("heads", cfg.head),

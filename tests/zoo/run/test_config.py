@@ -215,6 +215,12 @@ def test_a_code_with_a_leading_zero_reaches_the_reader_as_it_is_written() -> Non
         ("seed=abc", "^seed: .*'abc'"),
         ("optim.lr=fast", "^optim.lr: .*'fast'"),
         ("trainer.devices=two", "^trainer.devices: .*'two'"),
+        ("seed=1.0", "^seed: 1.0 .*whole number"),
+        ("seed='1'", "^seed: '1' .*whole number"),
+        ("trainer.devices=true", "^trainer.devices: True .*whole number"),
+        ("optim.lr=true", "^optim.lr: True .*number"),
+        ("optim.clip=.nan", "^optim.clip=nan .*0"),
+        ("data.balance=1", "^data.balance: 1 .*true or false"),
         ("head.hidden=[", r"'head.hidden=\[': .*line 1, column 2"),
         ("selm", "'selm' .*key=value.*optim.lr=1e-3"),
         ("=3", "'=3' .*key=value"),
@@ -239,8 +245,8 @@ def test_everything_wrong_with_a_constructor_is_told_at_once() -> None:
 
 def test_all_numbers_out_of_range_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        load("fold=-1", "optim.lr=nan", "optim.ema=2", "data.batch_size=0", "optim.epochs=1")
-    wrong = ["fold=-1", "data.batch_size=0", "optim.lr=nan", "optim.ema=2.0"]
+        load("fold=-1", "optim.lr=.nan", "optim.ema=2", "data.batch_size=0", "optim.epochs=1")
+    wrong = ["fold=-1", "data.batch_size=0", "optim.lr=nan", "optim.ema=2"]
     message = str(caught.value)
     assert tells(message, *wrong)
     assert message.count(";") == len(wrong) - 1
