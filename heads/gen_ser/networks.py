@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,33 @@ def time_waves(t: Tensor, omega: Tensor) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-class TransportNetwork(nn.Module):
+class _Network(nn.Module):
+    """The layers of both networks; they are made in one order, so a seed gives the same weights.
+
+    Attributes:
+        attends: whether attention over frames comes before each block.
+    """
+
+    attends: ClassVar[bool]
+
+    def __init__(self, code_dim: int, width: int, depth: int, dropout: float) -> None:
+        super().__init__()
+        steps = 2 if self.attends else 1  # residual steps of a block; each has its own norm
+        self.enter = nn.Linear(2 * code_dim, width)
+        self.time = time_layers()
+        norms = (nn.LayerNorm(width, elementwise_affine=False) for _ in range(steps * depth))
+        self.norms = nn.ModuleList(norms)
+        self.modulations = nn.ModuleList(nn.Linear(64, 2 * steps * width) for _ in range(depth))
+        if self.attends:
+            mixers = (nn.Linear(width, 3 * width, bias=False) for _ in range(depth))
+            self.mixers = nn.ModuleList(mixers)
+            self.mixed = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.blocks = nn.ModuleList(_mlp(width, dropout) for _ in range(depth))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, code_dim))
+        self.register_buffer("omega", frequencies(), persistent=False)
+
+
+class TransportNetwork(_Network):
     """``f(x_t, x_1, t)``: a residual MLP with an input for the time.
 
     ``[x_t; x_1]`` enters a linear layer. Each of ``depth`` blocks then adds
@@ -47,17 +73,7 @@ class TransportNetwork(nn.Module):
         dropout: dropout rate inside the blocks, in training.
     """
 
-    def __init__(self, code_dim: int, width: int, depth: int, dropout: float) -> None:
-        super().__init__()
-        self.enter = nn.Linear(2 * code_dim, width)
-        self.time = time_layers()
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(width, elementwise_affine=False) for _ in range(depth)
-        )
-        self.modulations = nn.ModuleList(nn.Linear(64, 2 * width) for _ in range(depth))
-        self.blocks = nn.ModuleList(_mlp(width, dropout) for _ in range(depth))
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, code_dim))
-        self.register_buffer("omega", frequencies(), persistent=False)
+    attends = False
 
     def forward(self, x_t: Tensor, x_1: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return ``[..., d]`` float32 from states and utterances ``[..., d]``.
@@ -77,7 +93,7 @@ class TransportNetwork(nn.Module):
         return estimate.float()
 
 
-class TransportTransformer(nn.Module):
+class TransportTransformer(_Network):
     """``f(x_t, x_1, t)`` over frames: :class:`TransportNetwork` with attention before each block.
 
     No frame attends to padding. There is no position code: the frames of an encoder already know
@@ -93,23 +109,15 @@ class TransportTransformer(nn.Module):
         ConfigError: if the width is not a multiple of the number of attention heads.
     """
 
+    attends = True
+
     def __init__(self, code_dim: int, width: int, depth: int, dropout: float) -> None:
-        super().__init__()
         if width % ATTENTION_HEADS:
             raise ConfigError(
                 f"width={width} cannot be divided among the {ATTENTION_HEADS} attention heads of "
                 f"network=transformer; choose a multiple of {ATTENTION_HEADS}"
             )
-        self.enter = nn.Linear(2 * code_dim, width)
-        self.time = time_layers()
-        norms = (nn.LayerNorm(width, elementwise_affine=False) for _ in range(2 * depth))
-        self.norms = nn.ModuleList(norms)
-        self.modulations = nn.ModuleList(nn.Linear(64, 4 * width) for _ in range(depth))
-        self.mixers = nn.ModuleList(nn.Linear(width, 3 * width, bias=False) for _ in range(depth))
-        self.mixed = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        self.blocks = nn.ModuleList(_mlp(width, dropout) for _ in range(depth))
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, code_dim))
-        self.register_buffer("omega", frequencies(), persistent=False)
+        super().__init__(code_dim, width, depth, dropout)
 
     def forward(self, x_t: Tensor, x_1: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return ``[..., B, T, d]`` float32 from states and utterances ``[..., B, T, d]``.

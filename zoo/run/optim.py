@@ -84,6 +84,11 @@ def adamw(groups: list[dict[str, Any]], weight_decay: float, precision: str) -> 
 # ---- Averaged weights: what is validated, selected and tested, where a run asks for it.
 
 
+# Lightning's EMAWeightAveraging has another rule: it averages integer buffers too, so the count of
+# a batch normalisation stays at 1, and its decay does not rise. It copies the whole model, frozen
+# encoder included, and a plain Trainer would not average without the callback.
+
+
 class AveragedWeights:
     """Exponential moving average of everything that is trained, running statistics included.
 
