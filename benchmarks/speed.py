@@ -130,7 +130,7 @@ def gpt2_sized(other: str) -> dict[str, Any]:
         return torch.stack(found)
 
     def beam() -> None:
-        search(model, embed, context, end=50_256, tokens=8, beams=3)
+        search(model, context, end=50_256, tokens=8, beams=3)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -1,24 +1,24 @@
-"""Free writing: greedy and beam search over a causal language model, optionally within a tree.
+"""Free writing: greedy and beam search of ``transformers``, optionally only labels.
 
-The rules are those of the beam search of ``transformers`` (with ``early_stopping=False``); the
-tests compare with it. This module has its own search for two reasons: each row has its own
-embeddings as context, and the search may be limited to the spellings of a taxonomy.
+The search is that of ``generate``, with ``early_stopping=False``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 Allowed = dict[tuple[int, ...], list[int]]
 
 UNWRITTEN = 10.0
 """How many nats lower all classes score that a search did not write (our choice)."""
+
+IMPOSSIBLE = -1e6
+"""``generate`` fills up to K texts with copies of a log-probability below this."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,6 @@ class Written:
         return self.log_p / self.tokens if per_token else self.log_p
 
 
-@dataclass
-class _Row:
-    """The beams of one utterance."""
-
-    running: list[tuple[tuple[int, ...], float]] = field(default_factory=lambda: [((), 0.0)])
-    finished: list[Written] = field(default_factory=list)
-    done: bool = False
-
-
 def allowed_tokens(spelt: Iterable[Iterable[int]]) -> Allowed:
     """Return the tokens that may follow each beginning of the labels, including the end of text."""
     after: dict[tuple[int, ...], dict[int, None]] = {}
@@ -64,7 +55,6 @@ def allowed_tokens(spelt: Iterable[Iterable[int]]) -> Allowed:
 @torch.no_grad()
 def search(
     model: Any,
-    embed: Callable[[Tensor], Tensor],
     context: Tensor,
     *,
     end: int,
@@ -75,12 +65,11 @@ def search(
 ) -> list[list[Written]]:
     """Return the best texts after each context, best first.
 
-    Keys and values of the read tokens are cached and follow their beams. With one beam the search
-    is greedy: it takes the likeliest token at each step, until the first end of text.
+    With one beam the search is greedy: it takes the likeliest token at each step, until the first
+    end of text.
 
     Args:
         model: a causal language model of ``transformers``.
-        embed: maps token ids to embeddings.
         context: ``[B, P, W]`` embeddings, all of one length; rows do not see each other.
         end: id of the end of text.
         tokens: largest number of written tokens, including the end of text.
@@ -88,65 +77,38 @@ def search(
         allowed: the tokens that may follow each beginning; None = the whole vocabulary.
         per_token: compare texts by their mean log-probability instead of the sum.
     """
-    rows = [_Row() for _ in context]
-    past, step = DynamicCache(), context
-    slots = [[i] for i in range(len(rows))]  # indices of the beams of a row in the last batch
-    for length in range(1, tokens + 1):
-        out = model(inputs_embeds=step, past_key_values=past, use_cache=True, logits_to_keep=1)
-        log_p = out.logits[:, -1].float().log_softmax(-1)
-        values, ids = log_p.topk(min(2 * beams, log_p.shape[-1]))
-        best = [list(zip(*pair, strict=True)) for pair in zip(ids.tolist(), values.tolist(),
-                                                              strict=True)]  # fmt: skip
-        sources: list[int] = []
-        chosen: list[int] = []
-        for index, row in enumerate(rows):
-            if row.done:
-                slots[index] = []
-                continue
-            found = []
-            for (text, total), slot in zip(row.running, slots[index], strict=True):
-                options = best[slot]
-                if allowed is not None:
-                    next_ones = allowed.get(text, [])
-                    options = list(zip(next_ones, log_p[slot, next_ones].tolist(), strict=True))
-                found += [(total + value, slot, (*text, token)) for token, value in options]
-            found.sort(key=lambda candidate: -candidate[0])
-            kept = _advance(row, found[: 2 * beams], length, tokens, end, beams, per_token)
-            slots[index] = list(range(len(sources), len(sources) + len(kept)))
-            sources += [slot for slot, _ in kept]
-            chosen += [token for _, token in kept]
-        if not sources:
-            break
-        past.reorder_cache(torch.tensor(sources, device=context.device))  # type: ignore[arg-type]
-        step = embed(torch.tensor(chosen, device=context.device)[:, None])
-    return [sorted(row.finished, key=lambda w: -w.score(per_token)) for row in rows]
-
-
-def _advance(
-    row: _Row,
-    found: list[tuple[float, int, tuple[int, ...]]],
-    length: int,
-    tokens: int,
-    end: int,
-    beams: int,
-    per_token: bool,
-) -> list[tuple[int, int]]:
-    """Finish and continue beams; return the (slot, token) pairs of those that continue."""
-    row.running, going = [], []
-    for rank, (total, slot, text) in enumerate(found):
-        ended = text[-1] == end
-        if ended or length == tokens:
-            if rank < beams:  # only the best K may end here
-                row.finished.append(Written(text[:-1] if ended else text, total, length, ended))
-        elif len(row.running) < beams:
-            row.running.append((text, total))
-            going.append((slot, text[-1]))
-    row.finished = sorted(row.finished, key=lambda w: -w.score(per_token))[:beams]
-    if len(row.finished) == beams and row.running:
-        reach = row.running[0][1] / (length if per_token else 1)
-        row.done = beams == 1 or reach <= row.finished[-1].score(per_token)
-    row.done = row.done or not row.running
-    return [] if row.done else going
+    options: dict[str, Any] = {}
+    if allowed is not None:  # a text that is none of the labels scores minus infinity
+        options["prefix_allowed_tokens_fn"] = lambda _, ids: allowed.get(tuple(ids.tolist()), [end])
+    if beams > 1:
+        options |= {"early_stopping": False, "length_penalty": float(per_token)}
+    out = model.generate(
+        inputs_embeds=context,
+        attention_mask=torch.ones(context.shape[:2], dtype=torch.long, device=context.device),
+        num_beams=beams,
+        num_return_sequences=beams,
+        max_new_tokens=tokens,
+        do_sample=False,
+        eos_token_id=end,
+        pad_token_id=end,
+        return_dict_in_generate=True,
+        output_scores=beams > 1,
+        output_logits=beams == 1,
+        **options,
+    )
+    written = []
+    for place, ids in enumerate(out.sequences.tolist()):
+        ended = end in ids
+        length = ids.index(end) + 1 if ended else len(ids)
+        if beams > 1:
+            log_p = out.sequences_scores[place].item() * (length if per_token else 1)
+        else:  # greedy search returns no scores of texts
+            steps = torch.stack([logits[place] for logits in out.logits[:length]]).float()
+            log_p = steps.log_softmax(-1)[range(length), ids[:length]].sum().item()
+        written.append(Written(tuple(ids[: length - ended]), log_p, length, ended))
+    rows = [written[i : i + beams] for i in range(0, len(written), beams)]
+    # the best text stays, whatever it scores: a model that diverged gives no finite number
+    return [[w for i, w in enumerate(row) if not i or w.log_p > IMPOSSIBLE] for row in rows]
 
 
 def best_by_class(

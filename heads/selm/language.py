@@ -22,6 +22,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DynamicCache,
+    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
 )
@@ -103,6 +104,8 @@ class LanguageModel(nn.Module):
             with seeded(seed if tuning in ("frozen", "lora") else None):
                 self.model = from_scratch(width, layers, dropout)
             self.tokenizer = ByteTokenizer()
+        # a published default, such as a penalty of repetition, would change what is likeliest
+        self.model.generation_config = GenerationConfig()
         # a published model whose own weights are trained, not only adapters
         self.slow = self.pretrained and init == "published" and tuning == "full"
         self.width: int = self.model.get_input_embeddings().embedding_dim
@@ -260,7 +263,6 @@ class LanguageModel(nn.Module):
         tokens = min(tokens, (self._positions() or context.shape[1] + tokens) - context.shape[1])
         return search(
             self.model,
-            self.embed,
             context,
             end=self.tokenizer.end,
             tokens=tokens,

@@ -1,8 +1,11 @@
-"""Greedy and beam search against transformers' own, and within a tree against the ranking."""
+"""Greedy and beam search: alone and in a batch, and among labels against the ranking."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,31 +24,6 @@ def language(name: str = "scratch", louder: float = 3.0) -> LanguageModel:
     return m
 
 
-def theirs(m: LanguageModel, context: Tensor, beams: int, tokens: int, per_token: bool):
-    """Texts and scores of ``generate``, each up to its end, per row."""
-    out = m.model.generate(
-        inputs_embeds=context,
-        attention_mask=torch.ones(context.shape[:2], dtype=torch.long),
-        num_beams=beams,
-        num_return_sequences=beams,
-        max_new_tokens=tokens,
-        do_sample=False,
-        early_stopping=False,
-        length_penalty=float(per_token),
-        eos_token_id=m.tokenizer.end,
-        pad_token_id=m.tokenizer.end,
-        return_dict_in_generate=True,
-        output_scores=True,
-    )
-    texts = []
-    for ids in out.sequences.tolist():
-        end = m.tokenizer.end
-        texts.append(tuple(ids[: ids.index(end)] if end in ids else ids))
-    n = len(context)
-    scores = None if beams == 1 else out.sequences_scores.view(n, beams)
-    return [texts[i * beams : (i + 1) * beams] for i in range(n)], scores
-
-
 def likely_end(m: LanguageModel, context: Tensor) -> None:
     """Make a token that these contexts often write the end of text, so that texts do end."""
     texts = [w.ids for row in m.search(context, 6, beams=4) for w in row]
@@ -54,24 +32,62 @@ def likely_end(m: LanguageModel, context: Tensor) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
-@pytest.mark.parametrize("beams", [1, 2, 4])
-@pytest.mark.parametrize("per_token", [False, True])
-def test_search_equals_that_of_transformers(
-    kind: str, beams: int, per_token: bool, tiny_lm: Callable[[str], str]
+@pytest.mark.parametrize("kind", ["scratch", "gpt2", "llama"])
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("constrained", [False, True])
+def test_a_text_does_not_depend_on_the_batch(
+    kind: str, beams: int, constrained: bool, tiny_lm: Callable[[str], str]
 ) -> None:
-    m = language(tiny_lm(kind), 1.0).double()  # so that near ties of texts are none
-    context = torch.randn(12, 5, m.width).double()
+    m = language() if kind == "scratch" else language(tiny_lm(kind), 1.0)
+    context = torch.randn(12, 5, m.width)
     likely_end(m, context)
-    texts, scores = theirs(m, context, beams, 6, per_token)
-    found = m.search(context, 6, beams=beams, per_token=per_token)
-    assert [[w.ids for w in row] for row in found] == texts
-    if scores is not None:
-        got = torch.tensor([[w.score(per_token) for w in row] for row in found])
-        assert_like(got, scores)
-    ended = [w.ended for row in found for w in row]
-    assert any(ended)
-    assert not all(ended)
+    end = m.tokenizer.end
+    labels = [[i + 1, (i + 2) % 7 + 1, end] for i in range(7)] + [[1, end]]
+    allowed = allowed_tokens(labels) if constrained else None
+    found = m.search(context, 6, beams=beams, allowed=allowed)
+    for row, texts in zip(context, found, strict=True):
+        [alone] = m.search(row[None], 6, beams=beams, allowed=allowed)
+        assert [(w.ids, w.ended) for w in alone] == [(w.ids, w.ended) for w in texts]
+        assert_like(
+            torch.tensor([w.log_p for w in alone]), torch.tensor([w.log_p for w in texts]), digits=4
+        )
+        assert not constrained or all([*w.ids, end] in labels for w in texts)
+    assert len({texts[0].ids for texts in found}) > 1
+
+
+@torch.no_grad()
+def test_the_likeliest_text_is_found_among_all_texts_of_two_tokens() -> None:
+    m = language().double()
+    context = torch.randn(6, 5, 32).double()
+    end = m.tokenizer.end
+    for row in context:
+        first = m.model(inputs_embeds=row[None]).logits[0, -1].log_softmax(-1)
+        read = torch.cat([row.expand(256, -1, -1), m.embed(torch.arange(256))[:, None]], 1)
+        both = first[:256, None] + m.model(inputs_embeds=read).logits[:, -1].log_softmax(-1)
+        best = max(both.max().item(), first[end].item())
+        [texts] = m.search(row[None], 2, beams=64)
+        assert texts[0].log_p == pytest.approx(best, abs=1e-5)
+        assert [w.log_p for w in texts] == sorted((w.log_p for w in texts), reverse=True)
+
+
+@torch.no_grad()
+def test_published_settings_of_writing_do_not_change_a_text(
+    tiny_lm: Callable[[str], str], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_lm("gpt2"), tmp_path / "lm")
+    settings = {"repetition_penalty": 9.0, "min_length": 50, "num_beams": 4}
+    (tmp_path / "lm" / "generation_config.json").write_text(json.dumps(settings))
+    plain, own = language(tiny_lm("gpt2"), 1.0), language(str(tmp_path / "lm"), 1.0)
+    context = torch.randn(6, 5, plain.width)
+    assert own.search(context, 6) == plain.search(context, 6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_model_without_finite_numbers_still_writes(beams: int) -> None:
+    m = language()
+    found = m.search(torch.full((2, 5, 32), torch.nan), 3, beams=beams)
+    assert all(len(texts) >= 1 for texts in found)
 
 
 @torch.no_grad()
