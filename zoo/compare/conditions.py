@@ -32,6 +32,7 @@ from ..run.record import (
     written,
 )
 from ..run.score import evaluate
+from ..run.spent import Used, processor_seconds
 from ..statistics.speakers import measure
 from ..statistics.table import PredictionTable
 from . import axes
@@ -75,7 +76,7 @@ def evaluate_cell(
     """
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    began = time.perf_counter()
+    began, used = time.perf_counter(), Used.now()
     trained = read_record(Path(source)) or Record()
     table, numbers = evaluate(source, condition=facts["condition"], noise=noise, rir=rir)
     clean = PredictionTable.read_jsonl(Path(source) / PREDICTIONS)
@@ -95,6 +96,10 @@ def evaluate_cell(
         **measure(table, trained.temperature or 1.0),  # the temperature of clean validation
         inference_seconds_per_utterance=None,  # the time is the corruption's, too
         seconds=dict.fromkeys(("evaluate", "total"), round(time.perf_counter() - began, 2)),
+        processor_seconds=dict.fromkeys(
+            ("evaluate", "total"), processor_seconds((used, Used.now()), {})["total"]
+        ),
+        flops=numbers["flops"],
         peak_memory_mb=peak_memory_mb(),
         threads=torch.get_num_threads(),
         **environment(),

@@ -30,7 +30,7 @@ from ..encoders.hf import Lora
 from ..statistics.confidence import open_numbers, seen_classes
 from ..statistics.speakers import interval_text, measure
 from ..statistics.table import PredictionTable
-from . import board, checkpoint, config, devices, record
+from . import board, checkpoint, config, devices, record, spent
 from .build import open_data
 from .config import DataConfig, RunConfig
 from .module import SERModule
@@ -38,11 +38,13 @@ from .published import FILES
 from .record import Record
 from .save import save_pretrained
 from .score import score
+from .spent import CountFlops, Used
 from .start import take
 from .trained import refuse_heard, refuse_seen
 from .tuning import Options, fit, new_head, obstacles, refuse
 
 RULE = "none: the weights after a fixed number of steps"
+PARTS = ("encode", "fit", "evaluate")
 BATCHES = ("batch_size", "batch_seconds", "max_seconds", "balance")
 
 
@@ -300,7 +302,7 @@ def adapt(
             data.
     """
     quiet()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), Used.now()
     named = [data] if isinstance(data, str) else list(data)
     manifest = named[0] if len(named) == 1 and named[0].endswith(".jsonl") else None
     place = DataConfig(root, manifest, label, options or {})
@@ -329,6 +331,7 @@ def adapt(
         record.write_attributes(folder / record.UTTERANCES, rows)
     board.write_adapted(folder, plan.cfg, entry, table, losses)
     entry.seconds["total"] = round(time.perf_counter() - began, 2)
+    entry.processor_seconds["total"] = spent.processor_seconds((used, Used.now()), {})["total"]
     record.write_record(folder, entry)
     return entry
 
@@ -345,18 +348,23 @@ def _run(plan: Plan, progress: bool) -> tuple[SERModule, Record, PredictionTable
     before = own.before(plan.module.to(device)) if own else None
     had = checkpoint.copied(plan.module)
     module = plan.build().to(device)
-    times = [time.perf_counter()]
+    times, used, flops = [time.perf_counter()], [Used.now()], CountFlops()
     if module.encoder.storable and plan.cfg.data.features != "live":
         data.store_features(module.encoder, device=device, progress=progress)
     times.append(time.perf_counter())
+    used.append(Used.now())
     losses: list[float] = []
     if plan.steps:
         columns = plan.wide.positions_of(plan.shot.taxonomy)
         tuned, support = plan.tuning in ("lora", "full"), data.datasets["train"]
-        losses = fit(module, support, columns, plan.wanted, plan.cfg.optim, encoder=tuned)
+        how = plan.wanted, plan.cfg.optim
+        losses = fit(module, support, columns, *how, encoder=tuned, counted=flops)
     times.append(time.perf_counter())
-    table = score(module, data.test_dataloader(), plan.shot.taxonomy, progress=progress)
+    used.append(Used.now())
+    loader, tally = data.test_dataloader(), flops.scoring
+    table = score(module, loader, plan.shot.taxonomy, progress=progress, tally=tally)
     times.append(time.perf_counter())
+    used.append(Used.now())
     after = before
     if own and plan.tuning in ("lora", "head", "full"):  # a new head leaves the model as it was
         after = own.score(module)
@@ -365,7 +373,8 @@ def _run(plan: Plan, progress: bool) -> tuple[SERModule, Record, PredictionTable
     module.temperature = None  # the source's is not this model's, and nothing here validates
     now = checkpoint.copied(module)
     new = [v for k, v in now.items() if k not in had or not torch.equal(v, had[k])]
-    steps = zip(("encode", "fit", "evaluate"), times, times[1:], strict=False)
+    steps = zip(PARTS, times, times[1:], strict=False)
+    processors = {part: b.since(a) for part, a, b in zip(PARTS, used, used[1:], strict=False)}
     entry.add(
         {
             "device": str(device),
@@ -375,6 +384,8 @@ def _run(plan: Plan, progress: bool) -> tuple[SERModule, Record, PredictionTable
             else None,
             "bytes": {"changed": sum(v.numel() * v.element_size() for v in new)},
             "seconds": {name: round(b - a, 3) for name, a, b in steps},
+            "processor_seconds": {part: round(s, 3) for part, s in processors.items()},
+            "flops": spent.flops(flops.training, tally, len(losses)),
             "inference_seconds_per_utterance": (times[3] - times[2]) / max(1, len(table)),
         }
     )

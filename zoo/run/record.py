@@ -172,7 +172,10 @@ class Record(Recorded):
         origin: the run whose encoder this one began with.
         features: ``stored`` or ``live``.
         feature_store: what the store encoded and reused.
-        seconds: ``encode``, ``fit``, ``evaluate`` and ``total``.
+        seconds: on the clock: ``encode``, ``fit``, ``evaluate`` and ``total``.
+        processor_seconds: the same parts (:func:`.spent.processor_seconds` says what counts).
+        flops: floating-point operations of the whole ``training``, and of ``scoring`` one second
+            of speech (:class:`.spent.Tally` says what counts).
         resumed: whether, or from which file and epoch.
         rounds: epochs as the trainer counts them.
         steps: of the optimiser.
@@ -233,6 +236,8 @@ class Record(Recorded):
     features: str | None = None
     feature_store: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    processor_seconds: dict[str, float] = field(default_factory=dict)
+    flops: dict[str, float] = field(default_factory=dict)
     resumed: bool | str = False
     rounds: int | None = None
     steps: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .build import open_data
 from .config import RunConfig, resolve
 from .devices import first_device
 from .module import SERModule
+from .spent import Tally, Used, flops, processor_seconds
 from .trained import refuse_seen
 
 PARTS = ("test", "valid", "all")
@@ -72,7 +74,8 @@ def evaluate(
         ``label_shift``: plain scores beside matched ones (:func:`.priors.label_shift`), and
         ``speakers_heard``: those that it was trained or selected on, which ``part="all"`` of its
         own corpus has among others, and who make no test; ``speakers_unsure``: corpora for which
-        this cannot be told, since not every speaker is known.
+        this cannot be told, since not every speaker is known; ``seconds``, ``processor_seconds``
+        and ``flops``: what scoring took.
     """
     quiet()
     corpus = [corpus] if isinstance(corpus, str) else corpus
@@ -116,8 +119,15 @@ def evaluate(
         data.workers = 0  # in this process, which counts and remembers what it did
     loader = data.val_dataloader() if part == "valid" else data.test_dataloader()
     module.to(first_device())
-    table = score(module, loader, wanted, progress=progress)
-    numbers = measure(table)
+    tally, began, used = Tally(), time.perf_counter(), Used.now()
+    table = score(module, loader, wanted, progress=progress, tally=tally)
+    lap = used, Used.now()
+    spent = {
+        "seconds": {"evaluate": round(time.perf_counter() - began, 2)},
+        "processor_seconds": {"evaluate": processor_seconds(lap, {})["total"]},
+        "flops": flops(None, tally, 0),
+    }
+    numbers = measure(table) | spent
     numbers["metrics"] |= unparsable(module.head, table, wanted)
     numbers["label_shift"] = label_shift(table, prior=weights)
     trained = Taxonomy.from_dict(meta["taxonomy"])
@@ -148,7 +158,12 @@ def evaluate(
 
 
 def score(
-    module: SERModule, loader: Any, taxonomy: Taxonomy, *, progress: bool = False
+    module: SERModule,
+    loader: Any,
+    taxonomy: Taxonomy,
+    *,
+    progress: bool = False,
+    tally: Tally | None = None,
 ) -> PredictionTable:
     """The prediction table of a loader's batches, on the module's device.
 
@@ -157,11 +172,15 @@ def score(
         loader: of batches whose targets are over ``taxonomy``.
         taxonomy: what is asked.
         progress: show a bar.
+        tally: counts the operations of the first batch.
     """
+    tally = tally or Tally()
     device = next(module.parameters()).device
     tables = []
     with Bar("scoring", len(loader), shown=progress) as bar:
         for batch in loader:
-            tables.append(module.score(batch.to(device), taxonomy))
+            given = batch.to(device)
+            with tally.counting(given, module.encoder):
+                tables.append(module.score(given, taxonomy))
             bar.advance()
     return merge(tables)

@@ -18,7 +18,7 @@ from ..core.files import named, new_file, write_json
 from ..core.notices import quiet
 from ..core.taxonomy import Taxonomy
 from ..statistics.speakers import measure
-from . import board, checkpoint, devices, record
+from . import board, checkpoint, devices, record, spent
 from . import record as attributes
 from .board import unparsable
 from .build import assemble, open_data
@@ -28,6 +28,7 @@ from .devices import device_of, refuse_absent
 from .module import SERModule
 from .optim import rounds
 from .record import Record, read_record
+from .spent import CountFlops, Used
 
 # The feature store is filled before a run is fitted.
 
@@ -47,12 +48,14 @@ class StoreFeatures(Callback):
     Attributes:
         filled: what was done, for the record.
         seconds: that it took.
+        used: processor seconds up to its begin and its end.
     """
 
     def __init__(self, data: Any, *, wanted: bool, progress: bool) -> None:
         self.data, self.wanted, self.progress = data, wanted, progress
         self.filled: dict[str, Any] = {"kind": "live"}
         self.seconds = 0.0
+        self.used: tuple[Used, Used] | None = None
 
     @property
     def stored(self) -> bool:
@@ -64,7 +67,7 @@ class StoreFeatures(Callback):
         if not self.wanted or not encoder.storable:
             return
         self.wanted = False  # once
-        began = time.perf_counter()
+        began, used = time.perf_counter(), Used.now()
         device = trainer.strategy.root_device
         filled = self.data.store_features(encoder, device=device, progress=self.progress)
         self.filled = filled.to_dict()
@@ -72,6 +75,7 @@ class StoreFeatures(Callback):
             self.filled["kind"] = "live"
             self.data.use_store(None)
         self.seconds = time.perf_counter() - began
+        self.used = used, Used.now()
 
 
 RULE = "highest val/uar, earliest epoch of equals"
@@ -114,7 +118,7 @@ def train(
     quiet()
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    started = time.time()
+    started, used = time.time(), [Used.now()]
     data = open_data(cfg)
     taxonomy: Taxonomy = data.taxonomy
     identity = {
@@ -132,7 +136,8 @@ def train(
     trainer, best = _trainer(cfg, out, validated, len(data.train_dataloader()))
     if trainer.is_global_zero:
         write_json(out / "config.json", {"fingerprint": cfg.fingerprint, **cfg.to_dict()})
-    storing = _store(cfg, trainer, data)
+    storing, counted = _store(cfg, trainer, data), CountFlops()
+    trainer.callbacks.append(counted)  # type: ignore[attr-defined]
     last = out / "checkpoints" / "last.ckpt"
     found = checkpoint.newest(last.parent, aside=trainer.is_global_zero)
     start = None
@@ -143,14 +148,23 @@ def train(
         _refuse_other_data(out, found[1]["serzoo"].get("data"), identity)
         del found
     began = time.perf_counter()
+    used.append(Used.now())
     # Lightning resumes from its own files only here, and torch reads them weights-only
     with devices.told_of_losses(trainer.world_size), named(out):
         trainer.fit(module, data, ckpt_path=str(start) if start else None, weights_only=True)
     fit_seconds = time.perf_counter() - began - storing.seconds
+    used.append(Used.now())
+    batches = trainer.fit_loop.total_batch_idx + 1  # those before it was resumed, too
     began = time.perf_counter()
     result = _test(trainer, module, data, best, test) if validated else _kept(module, last)
     evaluate_seconds = time.perf_counter() - began
+    used.append(Used.now())
     layer_weights = module.encoder.layer_weights()  # by every process: it may be shared out
+    begin, fitting, fitted, end = used
+    laps = {"encode": storing.used or (fitting, fitting), "fit": (fitting, fitted)}
+    laps["evaluate"] = fitted, end
+    processors = spent.processor_seconds((begin, end), laps, trainer.world_size)
+    flops = spent.flops(counted.training, counted.scoring, batches, trainer.world_size)
     if not trainer.is_global_zero:
         return Record(status="ok")
     entry = record.written(
@@ -181,6 +195,8 @@ def train(
             "evaluate": round(evaluate_seconds, 2),
             "total": round(time.time() - started, 2),
         },
+        processor_seconds=processors,
+        flops=flops,
         resumed=resumed,
         rounds=trainer.max_epochs,
         steps=trainer.global_step,

@@ -21,6 +21,7 @@ from . import config, devices
 from .checkpoint import OPTIONS
 from .config import OptimConfig
 from .module import SERModule
+from .spent import CountFlops
 
 TUNINGS = ("lora", "head", "full", "scratch")
 RATES = {"lora": 2e-4, "full": 2e-5}
@@ -228,6 +229,7 @@ def fit(
     optim: OptimConfig,
     *,
     encoder: bool,
+    counted: CountFlops | None = None,
 ) -> list[float]:
     """Move the head, and the encoder if asked, by a number of steps.
 
@@ -240,6 +242,7 @@ def fit(
         wanted: number and size of the steps, and their seed.
         optim: how fast they are.
         encoder: whether what is trainable in it is trained.
+        counted: counts the operations of a step.
 
     Returns:
         The loss of each step.
@@ -269,6 +272,7 @@ def fit(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        callbacks=[] if counted is None else [counted],
     )
     trainer.fit(learner, loader)
     module.to(device).eval()  # Lightning leaves it on the CPU

@@ -76,6 +76,9 @@ def test_a_record_holds_what_a_learning_curve_needs(run, tmp_path, sources) -> N
     assert entry.support["sha"] == support.sha
     assert entry.support["counts"] == {"angry": 2, "happy": 2, "sad": 2}
     assert entry.seconds["fit"] > 0
+    assert entry.processor_seconds.keys() == entry.seconds.keys()
+    assert 0 < entry.processor_seconds["fit"] <= entry.processor_seconds["total"]
+    assert entry.flops.keys() == {"training", "scoring"}
     assert entry.config["seed"] == 3
     told = json.loads((tmp_path / "out" / "record.json").read_text())
     assert told["metrics"]["uar"] == entry.metrics["uar"]
