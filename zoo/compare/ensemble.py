@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -326,7 +326,14 @@ def _record(
     made = record_of(template, table, place[2], {**about, "cells": len(used)}, True, seconds)
     slow = [r.inference_seconds_per_utterance for r in records]
     known = None if None in slow else float(sum(s or 0.0 for s in slow))
+    made.processor_seconds = _summed([r.processor_seconds for r in records], ("fit",))
+    made.flops = _summed([r.flops for r in records], ("training", "scoring"))
     return made.add({"inference_seconds_per_utterance": known})
+
+
+def _summed(costs: Sequence[Mapping[str, float]], keys: Iterable[str]) -> dict[str, float]:
+    """Sums over the members of what every one of them has recorded."""
+    return {k: float(sum(c[k] for c in costs)) for k in keys if all(k in c for c in costs)}
 
 
 def _uar(runs: Sequence[Run]) -> dict[str, float]:

@@ -59,10 +59,12 @@ def totals(records: Iterable[Record]) -> dict[str, Any]:
     """Seconds of all processes by part, and the rows of features that were made and reused.
 
     ``other`` is what no part accounts for: reading the corpus, loading the encoder, writing.
-    Older records have no ``encode`` and ``evaluate``; theirs are in ``other``. Rows that were
+    Older records have no ``encode`` and ``evaluate``; theirs are in ``other``. ``processor`` are
+    processor seconds in total, or None if a record has none. Rows that were
     imported or answer together ran no process here, and are not counted.
     """
-    sums = {"cells": 0, **dict.fromkeys((*PARTS, "other", "total"), 0.0), "encoded": 0, "reused": 0}
+    parts = (*PARTS, "other", "total", "processor")
+    sums: dict[str, Any] = {"cells": 0, **dict.fromkeys(parts, 0.0), "encoded": 0, "reused": 0}
     for record in records:
         if record.imported is not None:
             continue
@@ -70,6 +72,8 @@ def totals(records: Iterable[Record]) -> dict[str, Any]:
         store = record.feature_store
         sums["cells"] += 1
         sums["total"] += seconds["total"]
+        used = record.processor_seconds.get("total")
+        sums["processor"] = None if None in (used, sums["processor"]) else sums["processor"] + used
         for part in PARTS:
             sums[part] += seconds.get(part, 0.0)
         sums["other"] += seconds["total"] - sum(seconds.get(part, 0.0) for part in PARTS)
@@ -86,6 +90,8 @@ def in_words(sums: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> str
         f"{sums['encode']:.0f}, fitting {sums['fit']:.0f}, evaluating {sums['evaluate']:.0f}, "
         f"other {sums['other']:.0f}"
     )
+    if sums["cells"] and sums["processor"] is not None:
+        text += f"; {sums['processor']:.0f} s of processors"
     if sums["encoded"] or sums["reused"]:
         text += f"; {sums['encoded']} rows of features were made and {sums['reused']} reused"
     ran = [call for call in calls if call["cells"]]

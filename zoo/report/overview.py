@@ -510,10 +510,14 @@ def across(section: Section, c: Context) -> None:
 def cost(section: Section, c: Context) -> None:
     """What a point of UAR costs."""
     section.intro = (
-        "Seconds are of the machine that ran the cells, with whatever else it did; sizes are of "
-        "the model. Lines are 95 % intervals."
+        "Seconds are of the machine that ran the cells, with whatever else it did; CPU seconds add "
+        "up what all processes of a run computed; sizes are of the model. Operations (FLOP) are of "
+        "matrix products, convolutions and attention, and of nothing else: of a fit, and of "
+        "scoring a second of speech. Frozen features from a store cost none. Lines are 95 % "
+        "intervals."
     )
-    columns = ("head", "UAR", "trainable", "of the head", "s / fit", "ms / utt", "peak MiB")
+    columns = ("head", "UAR", "trainable", "of the head", "s / fit", "CPU s / fit", "GFLOP / fit",
+               "ms / utt", "GFLOP / s", "peak MiB")  # fmt: skip
     for i, group in enumerate(grouped(c.rows)):
         name = name_of(group)
         panels = {
@@ -536,7 +540,13 @@ def cost(section: Section, c: Context) -> None:
         body = []
         for r in group:
             sizes = (r["trainable"], r["head_trainable"] or r["head_parameters"])
-            times = [cell(r["seconds"], ".1f"), cell(r["inference_ms"], ".1f")]
+            times = [cell(r["seconds"], ".1f"), cell(r["processor_seconds"], ".1f")]
+            times += [_giga(r["training_flops"], ",.1f"), cell(r["inference_ms"], ".1f")]
+            times.append(_giga(r["scoring_flops"], ",.3f"))
             row_of = [r["head"], cell(r["uar"]["mean"]), *(cell(s, ",") for s in sizes), *times]
             body.append([*row_of, cell(r["memory_mb"], ".0f")])
         section.parts.append(Table(f"Cost: {name}", columns, body))
+
+
+def _giga(flops: float | None, form: str) -> Cell:
+    return cell(None if flops is None else flops / 1e9, form)

@@ -169,6 +169,9 @@ def _row(grid: Grid, head: str, baseline: str) -> dict[str, Any]:
             f: float(np.mean([r.table.uar() for r in runs if r.fold == f])) for f in grid.folds
         },
         "seconds": _mean([r.record.seconds.get("fit") for r in runs]),
+        "processor_seconds": _mean([r.record.processor_seconds.get("fit") for r in runs]),
+        "training_flops": _mean([r.record.flops.get("training") for r in runs]),
+        "scoring_flops": _mean([r.record.flops.get("scoring") for r in runs]),
         "inference_ms": _mean([r.record.inference_seconds_per_utterance for r in runs], 1000.0),
         "memory_mb": _mean([r.record.peak_memory_mb for r in runs]),
         "trainable": parameters.get("trainable"),

@@ -90,8 +90,9 @@ def test_rounds_of_an_epoch(epochs, batches, accumulate, least, expected):
 RECORD = {
     "status", "version", "fingerprint", "config", "classes", "data", "counts", "notes",
     "split_notes", "audit", "selection", "parameters", "encoder", "features", "feature_store",
-    "seconds", "processor_seconds", "flops", "resumed", "peak_memory_mb", "device", "processes", "threads", "metrics",
-    "by_speaker", "valid", "inference_seconds_per_utterance", "versions", "git", "machine",
+    "seconds", "processor_seconds", "flops", "resumed", "peak_memory_mb", "device", "processes",
+    "threads", "metrics", "by_speaker", "valid", "inference_seconds_per_utterance", "versions",
+    "git", "machine",
 }  # fmt: skip
 
 
