@@ -120,7 +120,9 @@ def duration(trial: Trial) -> Iterator[Finding]:
     batches = -(-len(trial.batches) // trial.world)
     epochs, o = cfg.optim.epochs, cfg.optim
     repeated = rounds(epochs, batches, o.accumulate, o.min_steps)
-    training = epochs * repeated * share["train"] * (step.seconds + reading) / trial.world
+    trained = epochs * repeated * share["train"]  # steps on the batch that was measured
+    training = trained * (step.seconds + reading) / trial.world
+    flops = trained * step.padded * step.flops
     scoring = (epochs + 1) * share["valid"] + share["test"]
     evaluation = scoring * (step.scoring + reading) / trial.world
     encoding = 0.0
@@ -133,6 +135,7 @@ def duration(trial: Trial) -> Iterator[Finding]:
         "evaluation": evaluation,
         "encoding": encoding,
         "total": total,
+        "flops": flops,
     }
     parts = f"training {spoken(training)}, evaluation {spoken(evaluation)}"
     if trial.stored:
@@ -140,7 +143,8 @@ def duration(trial: Trial) -> Iterator[Finding]:
     yield note(
         f"an estimate: {spoken(total)} ({parts}); {epochs} epochs of {batches * repeated} steps, a "
         f"step of {step.padded:.0f} s of speech measured at {step.seconds:.3g} s on this machine "
-        "as busy as it is now",
+        f"as busy as it is now; training is {flops / 1e9:,.1f} GFLOP of matrix products, "
+        "convolutions and attention",
         **facts,
     )
 

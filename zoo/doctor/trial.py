@@ -35,6 +35,7 @@ from ..run.config import RunConfig
 from ..run.devices import PeakMemory, available, device_of, precision_of
 from ..run.module import SERModule
 from ..run.optim import unreached
+from ..run.spent import CountFlops
 
 # -- a training step -----------------------------------------------------------------------------
 
@@ -59,6 +60,7 @@ class Step:
         scoring: seconds to score the batch.
         growth: bytes in use at the peak, without the weights.
         source: how ``growth`` was measured.
+        flops: floating-point operations of a training step, for each padded second.
     """
 
     utterances: int
@@ -72,6 +74,7 @@ class Step:
     scoring: float = 0.0
     growth: int = 0
     source: str = ""
+    flops: float = 0.0
 
 
 class Watch(Callback):
@@ -259,7 +262,8 @@ class Trial:
         # gradients and AdamW's two moments do not grow with the batch
         fixed = 3 * bytes_of(p for p in module.parameters() if p.requires_grad)
         with PeakMemory(self.device) as peak:
-            self._fit(module, step, self.batch(few), 1)
+            self._fit(module, step, self.batch(few), 1, counted := CountFlops())
+        step.flops = (counted.training.flops or 0) / step.padded
         step.growth, step.source = max(0, peak.growth - weights), peak.source
         share = self.padded(self.chosen) / step.padded
         need = weights + fixed + share * max(0, step.growth - fixed)
@@ -272,7 +276,9 @@ class Trial:
         step.growth = max(step.growth, peak.growth - weights)
         return step
 
-    def _fit(self, module: SERModule, step: Step, batch: Batch, steps: int) -> None:
+    def _fit(
+        self, module: SERModule, step: Step, batch: Batch, steps: int, *more: Callback
+    ) -> None:
         with tempfile.TemporaryDirectory() as folder:
             trainer = L.Trainer(
                 accelerator=self.device.type,
@@ -287,7 +293,7 @@ class Trial:
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
-                callbacks=[Watch(step)],
+                callbacks=[Watch(step), *more],
                 plugins=[LightningEnvironment()],  # one process, also inside a cluster's job
                 default_root_dir=folder,
             )

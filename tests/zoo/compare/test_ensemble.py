@@ -139,7 +139,19 @@ def test_an_ensemble_can_be_a_member_and_counts_once(runs: Path) -> None:
     np.testing.assert_allclose(np.exp(written(done)[0, 1].scores), (p + q) / 2, rtol=1e-5)
     record = read_record(done.folder / "cells" / done.cells[0])
     assert record.imported["members"] == ["seeds", "prototype"]
+    assert (record.processor_seconds, record.flops) == ({}, {})  # no member says
     assert record.seconds["fit"] == 8.0
+
+
+def test_costs_are_summed_where_every_member_has_them(runs: Path) -> None:
+    for path in (runs / "mine" / "cells").glob("*/record.json"):
+        record = read_json(path, remedy="")
+        cost = {"training": 6e9} | ({"scoring": 2e6} if "prototype" in path.parent.name else {})
+        write_json(path, record | {"processor_seconds": {"fit": 3.0, "total": 4.0}, "flops": cost})
+    done = together(runs, "classification", "prototype", name="both")
+    record = read_record(done.folder / "cells" / done.cells[0])
+    assert record.processor_seconds == {"fit": 12.0}  # two seeds of two heads
+    assert record.flops == {"training": 24e9}
 
 
 def test_a_check_writes_nothing(runs: Path) -> None:

@@ -325,6 +325,8 @@ def test_the_estimates_add_up(healthy: Trial) -> None:
     (time,) = examine(healthy, "time")
     total = sum(time.facts[k] for k in ("training", "evaluation", "encoding"))
     assert time.facts["total"] == pytest.approx(total)
+    assert time.facts["flops"] > 0
+    assert f"training is {time.facts['flops'] / 1e9:,.1f} GFLOP" in time.message
     (store,) = examine(healthy, "feature store")
     bytes_per_second = healthy.module.encoder.bytes_per_second
     assert store.facts["bytes"] == round(bytes_per_second * store.facts["seconds"])

@@ -20,6 +20,7 @@ from serzoo.datamodules.audio import read_audio
 from serzoo.datamodules.catalog import open_corpora
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.core.table import Table
+from serzoo.zoo.report.packed import pack
 from serzoo.zoo.report.page import Section, Text, render
 from serzoo.zoo.report.report import SECTIONS
 from serzoo.zoo.report.runs import PREDICTIONS, by_pair, pooled, read_runs
@@ -257,3 +258,25 @@ def test_a_browser_shows_it(suite: Callable[..., Path], chromium: Any) -> None:
     asked = [a for a in chromium.requests() if not a.startswith(("data:", "about:"))]
     assert [a for a in asked if a.endswith("/report.html")] == asked
     assert asked[0].startswith("file://")
+
+
+def test_the_cost_table_has_processor_seconds_and_operations(
+    suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = suite(("one",), (0, 1))
+    for fold, seconds in ((0, 3.0), (1, 4.0)):
+        path = folder / "cells" / f"one-0-{fold}" / RECORD
+        costs = {
+            "processor_seconds": {"fit": seconds, "total": 9.0},
+            "flops": {"training": 1000e9 * seconds, "scoring": 25e6},
+        }
+        path.write_text(json.dumps(json.loads(path.read_text()) | costs))
+    packed = pack(folder, tmp_path / "packed")
+    for where in (folder, packed):
+        sections, _ = report_suite.made(where)
+        for number in ("3.5", "3,500.0", "0.025"):  # means over folds
+            assert number in sections["cost"]
+        first, second = json.loads((where / "summary.json").read_text())["rows"]
+        found = [first[k] for k in ("processor_seconds", "training_flops", "scoring_flops")]
+        assert found == [3.5, 3500e9, 25e6]
+        assert second["training_flops"] is None  # its records are of before
