@@ -22,6 +22,7 @@ from typing import Any
 import encoding
 import stored
 import torch
+from lightning import Trainer
 from serzoo.heads.classification import ClassificationHead
 from serzoo.heads.gen_ser.head import GenSERHead
 from serzoo.heads.selm import tree
@@ -29,9 +30,12 @@ from serzoo.heads.selm.decoding import search
 from serzoo.heads.selm.head import SELMHead
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.core.taxonomy import Taxonomy
-from serzoo.zoo.core.types import Frames, Targets
+from serzoo.zoo.core.types import Batch, Frames, Targets
 from serzoo.zoo.encoders.logmel import LogMelEncoder
+from serzoo.zoo.run.module import SERModule
+from serzoo.zoo.run.spent import CountFlops
 from timing import ratio
+from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel
 
 TAXONOMY = Taxonomy.load("ravdess8")
@@ -141,6 +145,32 @@ def gpt2_sized(other: str) -> dict[str, Any]:
     return found | {"largest_difference": gap}
 
 
+def fits(steps: int = 100) -> tuple[Callable[[], None], Callable[[], None]]:
+    """A fit of some steps and one validation, with its operations counted, and without."""
+    torch.manual_seed(0)
+    rows, mask = torch.randn(8, 1, 64, 64), torch.ones(8, 64, dtype=torch.bool)
+    names, probs = [str(i) for i in range(8)], torch.eye(len(TAXONOMY))
+    batch = Batch(names, names, Targets(probs, torch.ones(8)), hidden=rows, mask=mask)
+
+    def fit(counted: bool) -> None:
+        torch.manual_seed(0)  # the same augmentation, so the same shapes
+        module = SERModule(LogMelEncoder(), ClassificationHead(192, TAXONOMY))
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=1,
+            num_sanity_val_steps=0,
+            callbacks=[CountFlops()] if counted else [],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        given: list[Any] = [batch] * steps
+        trainer.fit(module, DataLoader(given, None), DataLoader(given[:4], None))
+
+    return partial(fit, True), partial(fit, False)
+
+
 def head_against_base(head: Any, encoder: LogMelEncoder) -> dict[str, float]:
     """Inference with a head against the classification head, encoder included."""
     base = head_inference(ClassificationHead(192, TAXONOMY), encoder)
@@ -162,6 +192,7 @@ def main() -> None:
         "inference: Gen-SER, 1 step / classification": partial(
             head_against_base, GenSERHead, encoder
         ),
+        "a fit of 100 small steps: operations counted / not": lambda: ratio(*fits(), pairs=5),
         "inference: SELM / classification": partial(head_against_base, SELMHead, encoder),
     }
     measured = {name: measure() for name, measure in ratios.items() if only in name}
