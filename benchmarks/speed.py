@@ -192,7 +192,7 @@ def main() -> None:
         "inference: Gen-SER, 1 step / classification": partial(
             head_against_base, GenSERHead, encoder
         ),
-        "a fit of 100 small steps: operations counted / not": lambda: ratio(*fits(), pairs=5),
+        "a fit of 100 small steps: operations counted / not": lambda: ratio(*fits(), pairs=3),
         "inference: SELM / classification": partial(head_against_base, SELMHead, encoder),
     }
     measured = {name: measure() for name, measure in ratios.items() if only in name}

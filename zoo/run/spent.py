@@ -124,7 +124,7 @@ def _attention_backward(out: Size, query: Size, key: Size, value: Size, *_: Any,
 
 
 def _encoder_layer(x: Size, *weights: Any, **_: Any) -> int:
-    """Of torch's transformer layer in one kernel, which it takes where nothing is trained."""
+    """Operations of the one kernel that torch runs for a transformer layer in evaluation."""
     rows, length, width = x
     own = [w for w in weights if isinstance(w, torch.Size) and len(w) == 2][:4]
     products = 2 * rows * length * sum(math.prod(w) for w in own)
