@@ -14,6 +14,7 @@ import pytest
 import torch
 from close import assert_like
 from facts import tells
+from serzoo.zoo.run.record import read_record
 from serzoo.zoo.statistics.table import PredictionTable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -59,6 +60,10 @@ def test_shared_out_weights_train_as_copies_do_and_resume(
     copied, shared = table(tmp_path, "ddp"), table(tmp_path, "fsdp")
     assert copied.ids == shared.ids
     assert_like(copied.scores, shared.scores, digits=3)
+    one, two = (read_record(folder(tmp_path, out)) for out in ("ddp", "fsdp"))
+    assert one.flops.keys() == {"training", "scoring"}
+    assert one.flops == pytest.approx(two.flops)
+    assert min(one.processor_seconds["fit"], two.processor_seconds["fit"]) > 0
     a, b = (
         torch.load(folder(tmp_path, out) / "checkpoints" / "last.ckpt", weights_only=True)
         for out in ("ddp", "fsdp")
