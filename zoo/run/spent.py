@@ -217,6 +217,8 @@ def _speech(batch: Batch, encoder: Any) -> float:
 class CountFlops(Callback):
     """Counts the first batch that is trained, and the first that is scored.
 
+    If weights are shared out over processes (FSDP), nothing is counted: it is not tested there.
+
     Attributes:
         training: forward and backward.
         scoring: of the validation part.
@@ -226,7 +228,7 @@ class CountFlops(Callback):
         self.training, self.scoring = Tally(), Tally()
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, _: int) -> None:
-        if isinstance(batch, Batch):
+        if isinstance(batch, Batch) and module.device_mesh is None:
             self.training.start(batch, module.encoder)
 
     def on_after_backward(self, *_: Any) -> None:
@@ -238,7 +240,7 @@ class CountFlops(Callback):
     def on_validation_batch_start(
         self, trainer: L.Trainer, module: Any, batch: Any, *_: Any
     ) -> None:
-        if isinstance(batch, Batch):
+        if isinstance(batch, Batch) and module.device_mesh is None:
             self.scoring.start(batch, module.encoder)
 
     def on_validation_batch_end(self, *_: Any) -> None:
