@@ -222,7 +222,7 @@ class HFEncoder(Encoder):
             )
         loaded = load_speech_model(name, revision)
         self.name = name
-        self.revision = revision
+        self.revision = loaded.revision
         self.tuning = tuning
         self.layer_decay, self.checkpointing = layer_decay, checkpointing
         self.backbone = loaded.model
@@ -236,6 +236,7 @@ class HFEncoder(Encoder):
         self.source = {
             "model_type": loaded.model.config.model_type,
             "commit": loaded.commit,
+            "read_from": loaded.read_from,
             "normalise": loaded.normalise,
             "normalise_from": loaded.normalise_from,
             "layers_total": depth,
