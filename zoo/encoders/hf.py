@@ -245,6 +245,7 @@ class HFEncoder(Encoder):
             )
         depth = len(self.family.blocks)
         self.layers = _checked(layers, depth, name)
+        whole = weights_digest(self.backbone)  # of all blocks: encoders of other layers share it
         self.family.cut(max(self.layers))
         self.dim = int(loaded.model.config.hidden_size)
         self.frame_seconds = self.family.frame_seconds
@@ -256,8 +257,10 @@ class HFEncoder(Encoder):
             "normalise": loaded.normalise,
             "normalise_from": loaded.normalise_from,
             "layers_total": depth,
-            "weights": weights_digest(self.backbone),  # as published, before tuning
+            # as published, before tuning
+            "weights": weights_digest(self.backbone) if max(self.layers) < depth else whole,
         }
+        self.whole = whole
         self.dtype = torch.float32 if dtype == "float32" else torch.bfloat16
         self.storable = tuning == "frozen"
         self.adapters = self._tune(
@@ -347,7 +350,8 @@ class HFEncoder(Encoder):
 
     def extraction(self) -> dict[str, Any]:
         return {
-            **{k: self.source[k] for k in ("model_type", "weights", "normalise")},
+            **{k: self.source[k] for k in ("model_type", "normalise")},
+            "weights": self.whole,
             "layers": list(self.layers),
             "dtype": str(self.dtype).removeprefix("torch."),
             **({} if self.window is None else {"window": self.window}),
