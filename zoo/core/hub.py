@@ -126,6 +126,22 @@ class Published:
         self._check_config()
         return self.part(AutoConfig, "config.json")
 
+    def refuse_other_than_text(self) -> None:
+        """Check that this is a model that continues text.
+
+        ``transformers`` also makes a decoder of text from models that need more than text: from
+        Whisper, for instance.
+
+        Raises:
+            ConfigError: if its decoder reads the output of an encoder, or it cannot be read.
+        """
+        config = self.config()
+        if config.is_encoder_decoder:
+            raise ConfigError(
+                f"{self.called} is of model_type '{config.model_type}', whose decoder needs an "
+                f"encoder's output; give a model that continues text, such as {self.example}"
+            )
+
     def part(self, auto: Any, file: str) -> Any:
         """What goes with the weights: ``AutoTokenizer`` and ``tokenizer.json``, for instance.
 
