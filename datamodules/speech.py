@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
@@ -221,6 +221,13 @@ class SpeechDataModule(L.LightningDataModule):
             multiprocessing_context="spawn" if self.workers else None,
             pin_memory=bool(self.trainer and self.trainer.accelerator.name() == "cuda"),
         )
+
+    def training_part(self) -> Iterator[Batch]:
+        """Yield every training utterance once, in batches that no process shares with another."""
+        dataset = self.datasets["train"]
+        options = {"size": self.batch_size, "budget": self.batch_seconds}
+        for rows in EvalSampler(dataset.seconds, **options):
+            yield dataset[rows]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return length-bucketed batches, reshuffled each epoch."""
