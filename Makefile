@@ -15,7 +15,7 @@ NUMERIC = tests/heads tests/zoo/encoders tests/zoo/statistics tests/zoo/doctor \
 	tests/datamodules/test_features.py $(addprefix tests/zoo/run/test_,adapt.py capability.py lanser.py \
 	mixup.py module.py parallel.py predict.py recordings.py score.py starting.py voice.py windows.py)
 
-.PHONY: help install install-dev compare report test test-slow test-kernels lint types wheel publish results screenshots clean
+.PHONY: help install install-dev compare report test test-slow test-models test-kernels lint types wheel publish results screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,10 +45,13 @@ report: $(VENV)/.quickstart  ## tabulate what a comparison has so far
 	$(BIN)/serzoo report $(SUITE) --out $(OUT)
 
 test: $(VENV)/.dev  ## the default tests
-	$(BIN)/python -m pytest -m 'not slow' -n 2
+	$(BIN)/python -m pytest -m 'not slow and not models' -n 2
 
 test-slow: $(VENV)/.dev  ## the slow tests
-	$(BIN)/python -m pytest -m slow -n 2 --durations 12
+	$(BIN)/python -m pytest -m 'slow and not models' -n 2 --durations 12
+
+test-models: $(VENV)/.dev  ## the tests on published weights (needs SERZOO_MODELS and SERZOO_DATA)
+	$(BIN)/python -m pytest -m models --durations 12
 
 test-kernels: $(VENV)/.dev  ## the numeric tests five times, each as another processor would round
 	@for kernels in $(KERNELS); do \

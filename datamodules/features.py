@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import time
 import warnings
@@ -25,12 +26,13 @@ from torch import Tensor
 from ..zoo.core.encoder import Encoder
 from ..zoo.core.errors import DataError, DataWarning
 from ..zoo.core.files import features_dir
+from ..zoo.core.notices import tell
 from ..zoo.core.progress import Bar
 from .audio import decode, read_utterance
 from .manifest import Utterance
 from .prepare import sample_hash
 from .sampler import pack
-from .store import Row, Shards, Values, complete, digest
+from .store import FORMAT, Row, Shards, Values, complete, digest
 
 # -- filling a store: from audio to rows ---------------------------------------------------------
 #
@@ -49,6 +51,35 @@ ADVICE = "set SERZOO_CACHE to a folder on another disk, or data.features=live to
 
 class DiskFullError(Exception):
     """The missing features do not fit on the disk; the message says what to do."""
+
+
+class Said:
+    """Notes about long work while no bar is shown: how much is done, and how long it will take.
+
+    Args:
+        total: number of utterances.
+        seconds: of speech in them.
+    """
+
+    FIRST, EVERY = 10.0, 60.0  # seconds until the first note, and between two notes
+
+    def __init__(self, total: int, seconds: float) -> None:
+        self.total, self.hours = total, seconds / 3600
+        self.began = time.monotonic()
+        self.next = self.FIRST
+
+    def reach(self, done: int) -> None:
+        """Tell how far the work is, if it is time for a note."""
+        taken = time.monotonic() - self.began
+        if taken < self.next or not done:
+            return
+        self.next = taken + self.EVERY
+        left = taken / done * (self.total - done)
+        tell(
+            f"features: {done} of {self.total} utterances ({self.hours:.2f} h of speech) are "
+            f"encoded, about {left / 60:.1f} min left; they are kept for later runs",
+            fault=False,
+        )
 
 
 class Filling:
@@ -106,15 +137,15 @@ class Filling:
         self.encoder.eval().to(self.device)
         try:
             bar = Bar("features", len(order), shown=progress)
+            said = Said(len(order), sum(self.seconds[key] for key in order))
+
+            def look(missing: int) -> None:
+                bar.reach(len(order) - missing)
+                if not bar.visible:
+                    said.reach(len(order) - missing)
+
             with ThreadPoolExecutor(READERS) as self.reader, bar as self.bar:
-                return complete(
-                    self.shards,
-                    order,
-                    facts,
-                    self._take,
-                    self._make,
-                    lambda missing: bar.reach(len(order) - missing),
-                )
+                return complete(self.shards, order, facts, self._take, self._make, look)
         finally:
             self.encoder.to(before).train(was_training)
 
@@ -238,7 +269,9 @@ class FeatureStore:
     """Hidden states of one extraction, by utterance.
 
     The key of a row is the extraction, the samples, and the part of them that is used. Names and
-    folders are not part of it, nor is ``max_seconds`` if it does not cut the utterance.
+    folders are not part of it, nor is ``max_seconds`` if it does not cut the utterance. A store of
+    more layers of the same extraction serves too: its rows are read, and only the layers that are
+    wanted.
 
     Args:
         extraction: ``encoder.extraction()``.
@@ -261,16 +294,35 @@ class FeatureStore:
         self.roots, self.max_seconds = roots, max_seconds
         self.dtype = str(extraction.get("dtype", "float32"))
         self.name = digest(extraction)
-        self.shards = Shards((folder or features_dir()) / self.name, self.dtype)
+        base = folder or features_dir()
+        self.shards = Shards(base / self.name, self.dtype)
+        self._wider = [
+            (Shards(wide, self.dtype), places) for wide, places in wider(base, extraction)
+        ]
         self._maps: dict[str, Tensor] = {}
+        self._places: dict[str, list[int]] = {}  # shard of a wider store to the layers wanted of it
 
     def key(self, utterance: Utterance) -> str:
         """Return the key of an utterance's features."""
         sha = utterance.sha or heard(utterance, self.roots)
         return feature_key(utterance, sha, self.max_seconds)
 
+    def refresh(self) -> None:
+        """Read what was added to the store, and to the stores of more layers."""
+        for shards in (self.shards, *(s for s, _ in self._wider)):
+            shards.refresh()
+
     def __contains__(self, utterance: Utterance) -> bool:
-        return self.key(utterance) in self.shards.rows
+        return self._find(self.key(utterance)) is not None
+
+    def _find(self, key: str) -> Row | None:
+        if (row := self.shards.rows.get(key)) is not None:
+            return row
+        for shards, places in self._wider:
+            if (row := shards.rows.get(key)) is not None:
+                self._places[row.shard] = places
+                return row
+        return None
 
     def __getitem__(self, utterance: Utterance) -> Tensor:
         """Return the stored ``[K, T, D]``, without padding."""
@@ -278,17 +330,27 @@ class FeatureStore:
 
     def row(self, utterance: Utterance) -> Row:
         """Return the place of an utterance's features; one look-up serves many reads."""
-        return self.shards.rows[self.key(utterance)]
+        key = self.key(utterance)
+        if (row := self._find(key)) is None:
+            raise KeyError(key)
+        return row
 
     def read(self, row: Row) -> Tensor:
-        """Return ``[K, T, D]`` of a row, without a copy."""
+        """Return ``[K, T, D]`` of a row; without a copy, unless a wider store has other layers."""
         flat = self._maps.get(row.shard)
         if flat is None:
             flat = self._maps[row.shard] = self._map(row.shard)
-        return flat[row.start : row.start + row.size].view(row.shape)
+        values = flat[row.start : row.start + row.size].view(row.shape)
+        places = self._places.get(row.shard)
+        if places is None:
+            return values
+        first, last = places[0], places[-1]
+        return values[first : last + 1] if last - first + 1 == len(places) else values[places]
 
     def _map(self, shard: str) -> Tensor:
-        path, dtype = self.shards.data(shard), getattr(torch, self.dtype)
+        homes = [self.shards, *(s for s, _ in self._wider if shard in self._places)]
+        path = next((p for s in homes if (p := s.data(shard)).is_file()), self.shards.data(shard))
+        dtype = getattr(torch, self.dtype)
         try:
             values = path.stat().st_size // self.shards.dtype.itemsize
             # not np.memmap: Python's maps keep their files open, but a process may open only few.
@@ -332,8 +394,8 @@ class FeatureStore:
         seconds = {key: min(u.duration, self.max_seconds) for key, u in wanted.items()}
         done: set[str] = set()
         try:
-            self.shards.refresh()
-            missing = {k: u for k, u in wanted.items() if k not in self.shards.rows}
+            self.refresh()
+            missing = {k: u for k, u in wanted.items() if self._find(k) is None}
             if missing:
                 work = Filling(
                     encoder,
@@ -350,8 +412,11 @@ class FeatureStore:
             return Filled("live", seconds=round(time.perf_counter() - began, 3))
         except OSError as error:
             raise DataError(self._explained(error)) from error
-        self.shards.touch()
-        rows = [self.shards.rows[key] for key in wanted]
+        found = [self._find(key) for key in wanted]
+        rows = [row for row in found if row is not None]
+        for shards in (self.shards, *(s for s, _ in self._wider)):
+            if any(row.shard in shards for row in rows):
+                shards.touch()
         for row in rows:
             self.read(row)  # mapped rows stay readable even if the cache is cleared
         return Filled(
@@ -360,7 +425,7 @@ class FeatureStore:
             encoded=len(done),
             speech_seconds=round(sum(seconds[key] for key in done), 1),
             seconds=round(time.perf_counter() - began, 3),
-            bytes=sum(row.size for row in rows) * self.shards.dtype.itemsize,
+            bytes=sum(self.read(row).numel() for row in rows) * self.shards.dtype.itemsize,
             store=self.name,
         )
 
@@ -384,6 +449,33 @@ class FeatureStore:
             f"features cannot be written to {self.shards.folder} ({error}); make it writable, "
             f"or {ADVICE}"
         )
+
+
+def wider(base: Path, extraction: dict[str, Any]) -> list[tuple[Path, list[int]]]:
+    """Return the stores that hold all layers of an extraction and more, the smallest first.
+
+    Args:
+        base: folder of all stores.
+        extraction: what is wanted; only one with a list of ``layers`` has wider stores.
+
+    Returns:
+        The folder of each store, and the places of the wanted layers in its rows, ascending.
+    """
+    wanted = extraction.get("layers")
+    if not isinstance(wanted, list):
+        return []
+    rest = {k: v for k, v in extraction.items() if k != "layers"}
+    found = []
+    for path in sorted(base.glob("*/store.json")):
+        try:
+            facts = json.loads(path.read_bytes())
+            other = dict(facts["extraction"])
+            have, same = list(other.pop("layers")), facts["format"] == FORMAT
+        except (OSError, ValueError, KeyError, TypeError):  # damaged, or on its way out
+            continue
+        if same and other == rest and set(wanted) < set(have) and have == sorted(have):
+            found.append((len(have), path.parent, [have.index(k) for k in wanted]))
+    return [(folder, places) for _, folder, places in sorted(found, key=lambda f: f[:2])]
 
 
 def feature_key(utterance: Utterance, sha: str, max_seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
@@ -138,12 +139,18 @@ class SpeechDataModule(L.LightningDataModule):
         self.first_epoch = int(state_dict["first_epoch"])
 
     def store_features(
-        self, encoder: Encoder, *, device: torch.device | str = "cpu", progress: bool = False
+        self,
+        encoder: Encoder,
+        *,
+        parts: Sequence[str] = PARTS,
+        device: torch.device | str = "cpu",
+        progress: bool = False,
     ) -> Filled:
-        """Read features of all parts from the store; missing ones are computed first.
+        """Read features from the store; missing ones are computed first.
 
         Args:
             encoder: an encoder with ``storable`` extraction.
+            parts: the parts whose features are read; by default all.
             device: device of the extraction.
             progress: show a bar.
 
@@ -157,15 +164,15 @@ class SpeechDataModule(L.LightningDataModule):
             max_seconds=first.max_seconds,
             frame_seconds=encoder.frame_seconds,
         )
-        everything = [u for d in self.datasets.values() for u in d.utterances]
+        everything = [u for part in parts for u in self.datasets[part].utterances]
         filled = store.fill(encoder, everything, device=device, progress=progress)
-        self.use_store(store if filled.kind == "stored" else None)
+        self.use_store(store if filled.kind == "stored" else None, parts)
         return filled
 
-    def use_store(self, store: FeatureStore | None) -> None:
-        """Read features of all parts from a store; None = read audio."""
-        for dataset in self.datasets.values():
-            dataset.use(store)
+    def use_store(self, store: FeatureStore | None, parts: Sequence[str] = PARTS) -> None:
+        """Read features of these parts from a store; None = read audio."""
+        for part in parts:
+            self.datasets[part].use(store)
 
     def counts(self) -> dict[str, Any]:
         """Return counts for the record: kept per part and class, left out per label, and cut."""
@@ -214,6 +221,13 @@ class SpeechDataModule(L.LightningDataModule):
             multiprocessing_context="spawn" if self.workers else None,
             pin_memory=bool(self.trainer and self.trainer.accelerator.name() == "cuda"),
         )
+
+    def training_part(self) -> Iterator[Batch]:
+        """Yield every training utterance once, in batches that no process shares with another."""
+        dataset = self.datasets["train"]
+        options = {"size": self.batch_size, "budget": self.batch_seconds}
+        for rows in EvalSampler(dataset.seconds, **options):
+            yield dataset[rows]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return length-bucketed batches, reshuffled each epoch."""

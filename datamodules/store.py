@@ -274,6 +274,10 @@ class Shards:
         self.rows: dict[str, Row] = {}
         self._seen: dict[str, bool] = {}  # index to whether it was believed
 
+    def __contains__(self, shard: str) -> bool:
+        """Return whether a shard of this name was read and is whole."""
+        return self._seen.get(shard, False)
+
     def refresh(self) -> None:
         """Read the indexes that are new; needs no lock."""
         for name in _names(self.folder, ".json") - self._seen.keys() - {"store"}:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..zoo.core.scaling import Standardiser
 from ..zoo.core.types import Frames
 
 # -- fast pooling of frames that do not learn ----------------------------------------------------
@@ -300,10 +301,12 @@ class AttentiveStatistics(nn.Module):
 
 
 class PooledEmbedding(nn.Module):
-    """Pooling, layer normalisation and dropout: the common first step of the utterance heads.
+    """Pooling, normalisation and dropout: the common first step of the utterance heads.
 
-    All utterance heads share it, so that they do not differ in how they read the frames. The
-    normalisation sees one utterance at a time, so a score does not depend on the batch.
+    All utterance heads share it, so that they do not differ in how they read the frames. Pooled
+    values are standardised by the training part if the encoder is steady
+    (:mod:`serzoo.zoo.core.scaling`); then a layer normalisation follows. Both see one utterance at
+    a time, so a score does not depend on the batch.
 
     Args:
         dim: ``D``, width of the frames.
@@ -318,12 +321,13 @@ class PooledEmbedding(nn.Module):
         super().__init__()
         self.pooling = build_pooling(pooling, dim)
         self.width = self.pooling.width
+        self.scale = Standardiser(self.width)
         self.norm = nn.LayerNorm(self.width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, frames: Frames) -> Tensor:
         """Return the ``[B, width]`` vectors of the utterances."""
-        pooled: Tensor = self.dropout(self.norm(self.pooling(frames)))
+        pooled: Tensor = self.dropout(self.norm(self.scale(self.pooling(frames))))
         return pooled
 
 

@@ -52,6 +52,7 @@ class Causal(Scorer):
             raise ConfigError(f"frame={frame}; give one {BLANK} at the place of the transcript")
         self.frame, self.device = frame, device_of(device)
         published = Published.find("model", model, revision, example="gpt2")
+        published.refuse_other_than_text()
         self.loaded = published.load(AutoModelForCausalLM, device=self.device)
         self.model, self.source = self.loaded.model, self.loaded.source
         if getattr(self.model, "_is_stateful", False):

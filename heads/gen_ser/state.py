@@ -97,7 +97,7 @@ class UtteranceState(PooledEmbedding):
             frames: the frames of the batch.
             labelled: ``[B]`` bool, in training: which vectors update the statistics.
         """
-        pooled = self.pooling(frames)
+        pooled = self.scale(self.pooling(frames))
         if self.statistics is not None:
             if self.training and labelled is not None:
                 self.statistics.add(pooled, labelled)

@@ -353,6 +353,7 @@ def load_pretrained(
         ConfigError: if the model cannot be loaded; the message says why and what to do.
     """
     source = Published.find("head.lm", name, revision, example="gpt2, or head.lm=scratch")
+    source.refuse_other_than_text()
     tokenizer = source.part(AutoTokenizer, "the tokenizer's files")
     if seed is None:
         model = source.load(AutoModelForCausalLM, trained=True).model

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ...zoo.core.scaling import Standardiser
 from ...zoo.core.types import Frames
 from ..pooling import AttentiveStatistics
 
@@ -80,6 +81,7 @@ class AudioMapper(nn.Module):
         if reduction != "adaptive":
             self.pool = AttentiveStatistics(dim, queries=prefix if reduction == "queries" else 1)
             read = self.pool.width
+        self.scale = Standardiser(read)
         self.read = nn.LayerNorm(read)
         self.project = Projection(read, width, dropout)
         if reduction == "vector":
@@ -90,9 +92,9 @@ class AudioMapper(nn.Module):
 
     def forward(self, frames: Frames) -> Tensor:
         if self.reduction == "adaptive":
-            out = self.project(self.read(segment_means(frames, self.prefix)))
+            out = self.project(self.read(self.scale(segment_means(frames, self.prefix))))
         else:
-            out = self.project(self.read(self.pool.statistics(frames)))
+            out = self.project(self.read(self.scale(self.pool.statistics(frames))))
         if self.reduction == "vector":
             out = self.spread(out).view(len(out), self.prefix, -1)
         out = out + self.constants

@@ -20,11 +20,12 @@ from close import assert_like
 from facts import says
 from serzoo.datamodules.catalog import open_corpora, prepare_corpus
 from serzoo.datamodules.dataset import SpeechDataset
-from serzoo.datamodules.features import FeatureStore, feature_key
+from serzoo.datamodules.features import FeatureStore, feature_key, load_wave, pad_waves
 from serzoo.datamodules.manifest import Utterance, read_manifest, write_manifest
 from serzoo.zoo.core.encoder import Encoder, LayerMix
-from serzoo.zoo.core.errors import DataError, DataWarning
+from serzoo.zoo.core.errors import DataError, DataNote, DataWarning
 from serzoo.zoo.core.types import Frames
+from serzoo.zoo.encoders.hf import HFEncoder
 from serzoo.zoo.encoders.logmel import LogMelEncoder
 
 SECONDS = (0.5, 1.25, 0.25, 0.75)
@@ -102,8 +103,6 @@ def test_stored_features_equal_live_ones(corpus, tiny_hf, kind):
     elif kind == "logmel":
         encoder = LogMelEncoder(widths=(2, 2, 2, 2), dim=4, bfloat16=False)
     else:
-        from serzoo.zoo.encoders.hf import HFEncoder
-
         encoder = HFEncoder(name=tiny_hf())
     utterances, roots = corpus
     store = opened(encoder, roots)
@@ -480,3 +479,60 @@ def test_three_processes_share_the_work(tmp_path, write_wave):
     assert all(encoded + reused == 60 for encoded, reused, _, _ in results)
     assert len(Counter(total for *_, total in results)) == 1
     assert sum(encoded > 0 for encoded, _, _, _ in results) >= 2
+
+
+# -- one store serves many -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [[0], [2], [0, 1], [1, 2], [0, 2]])
+@pytest.mark.parametrize("family", ["wav2vec2", "whisper"])
+def test_a_store_of_all_layers_serves_some_of_them(corpus, tiny_hf, monkeypatch, family, layers):
+    utterances, roots = corpus
+    name = tiny_hf(family, "none" if family == "whisper" else "group")
+    whole, _ = filled(HFEncoder(name=name), utterances, roots)
+    few = HFEncoder(name=name, layers=layers)
+    fresh = FeatureStore(few.extraction(), roots, max_seconds=20.0, folder=roots["w"] / "fresh")
+    fresh.fill(few, utterances)
+    monkeypatch.setattr(few, "extract", None)  # nothing is encoded again
+    store, done = filled(few, utterances, roots)
+    assert (done.kind, done.encoded, done.reused) == ("stored", 0, len(utterances))
+    assert not store.shards.folder.exists()
+    for u in utterances:
+        assert store[u].shape[0] == len(layers)
+        assert torch.equal(store[u], whole[u][layers])
+        assert torch.equal(store[u], fresh[u])
+    assert done.bytes == sum(fresh[u].nbytes for u in utterances)
+    again = pickle.loads(pickle.dumps(store))
+    assert torch.equal(again[utterances[0]], store[utterances[0]])
+
+
+def test_what_the_wider_store_lacks_is_encoded(corpus, tiny_hf):
+    utterances, roots = corpus
+    name = tiny_hf()
+    filled(HFEncoder(name=name), utterances[:3], roots)
+    few = HFEncoder(name=name, layers=[1])
+    store, done = filled(few, utterances, roots)
+    assert (done.encoded, done.reused) == (1, 3)
+    live, _ = few.eval().extract(*pad_waves([load_wave(utterances[3], roots, 20.0)]))
+    assert_like(store[utterances[3]], live[0])
+
+
+@pytest.mark.parametrize("change", ["layers", "weights", "window", "damaged"])
+def test_a_store_of_something_else_does_not_serve(corpus, tiny_hf, cache, change):
+    utterances, roots = corpus
+    name = tiny_hf("whisper", "none")
+    kept = {"layers": {"layers": [0, 1]}, "window": {"window": 0.5}}.get(change, {})
+    if change == "weights":
+        kept = {"name": tiny_hf("whisper", "none", d_model=32, seed=3)}
+    _, _ = filled(HFEncoder(**{"name": name, **kept}), utterances, roots)
+    if change == "damaged":
+        next(cache.glob("features/*/store.json")).write_text("{")
+    _, done = filled(HFEncoder(name=name, layers=[2]), utterances, roots)
+    assert (done.encoded, done.reused) == (len(utterances), 0)
+
+
+def test_long_work_without_a_bar_is_told(corpus, monkeypatch):
+    utterances, roots = corpus
+    monkeypatch.setattr("serzoo.datamodules.features.Said.FIRST", 0.0)
+    with pytest.warns(DataNote, match=says("4 of 4 utterances", "encoded", "min left")):
+        filled(Toy(), utterances, roots)

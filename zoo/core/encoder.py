@@ -66,6 +66,15 @@ class Encoder(Recorded, nn.Module, ABC):
         raise TypeError(f"{type(self).__name__} is not storable; override extraction()")
 
     @property
+    def steady(self) -> bool:
+        """Whether training leaves the frames as they are, except for a learned mix of layers.
+
+        Then heads standardise them by statistics of the training part (:mod:`.scaling`).
+        """
+        learned = (n for n, p in self.named_parameters() if p.requires_grad)
+        return self.storable and all(name.startswith("mix.") for name in learned)
+
+    @property
     def bytes_per_second(self) -> float:
         """Return the size of stored features in bytes per second of speech; 0 if it is unknown."""
         return 0.0

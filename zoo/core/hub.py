@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from transformers.utils import logging
 
 from .errors import ConfigError, first_line, some
 from .files import parse_json, read_text
+from .notices import tell
 from .types import SAMPLE_RATE
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -34,6 +36,8 @@ CONVERT = (
     "sys.argv[1] + '/model.safetensors', metadata={'format': 'pt'})\" "
 )
 """How a user turns a pickle that they trust into safetensors; followed by the folder."""
+MODELS = "SERZOO_MODELS"
+"""Environment variable: a folder with one folder for each model, which is read before the hub."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -46,8 +50,9 @@ class Published:
         name: as the setting names it: hub id or folder.
         path: hub id, or the folder with ``~`` written out.
         local: whether it is a folder.
-        revision: commit, tag or branch of a hub id; None = its main branch.
+        revision: commit, tag or branch of a hub id; None = its main branch, or a folder.
         example: a value that the setting may have instead, for messages.
+        read_from: ``hub``, ``folder``, or ``SERZOO_MODELS`` for a hub id that was found there.
     """
 
     setting: str
@@ -56,37 +61,45 @@ class Published:
     local: bool
     revision: str | None
     example: str
+    read_from: str
 
     @classmethod
     def find(
         cls, setting: str, name: str, revision: str | None = None, *, example: str
     ) -> Published:
-        """A folder, or what may be a hub id; no server is asked yet.
+        """Find a model: a folder, a folder of ``$SERZOO_MODELS``, or a hub id; ask no server yet.
+
+        The hub id ``openai/whisper-base`` is looked up as ``$SERZOO_MODELS/openai/whisper-base``
+        and ``$SERZOO_MODELS/whisper-base``. A note says which folder is read.
 
         Args:
             setting: that names it, for messages.
-            name: hub id (``facebook/wav2vec2-base``) or local folder.
+            name: hub id (``facebook/wav2vec2-base``), its last part, or a local folder.
             revision: commit, tag or branch of a hub id.
             example: a value that the setting may have instead: a hub id.
 
         Raises:
-            ConfigError: it reads like a folder and there is none, or is a folder with a revision.
+            ConfigError: if the name reads like a folder and there is none, if it is a folder with
+                a revision, or if ``$SERZOO_MODELS`` is no folder.
         """
         folder, called = Path(name).expanduser(), f"{setting}={name}"
-        if not folder.is_dir():
-            if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        if folder.is_dir():
+            if revision is not None:
                 raise ConfigError(
-                    f"{called} reads like a folder, but there is none at {folder.absolute()}; "
-                    f"give a folder with config.json and {WEIGHTS[0]}, or a hub id such as "
-                    f"{example}"
+                    f"{called} is a local folder, which has no revision '{revision}'; leave "
+                    "revision out (null), or move the folder away to load from the hub"
                 )
-            return cls(setting, name, name, False, revision, example)
-        if revision is not None:
+            return cls(setting, name, str(folder), True, None, example, "folder")
+        if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
             raise ConfigError(
-                f"{called} is a local folder, which has no revision '{revision}'; leave revision "
-                "out (null), or move the folder away to load from the hub"
+                f"{called} reads like a folder, but there is none at {folder.absolute()}; "
+                f"give a folder with config.json and {WEIGHTS[0]}, or a hub id such as {example}"
             )
-        return cls(setting, name, str(folder), True, None, example)
+        if kept := _kept(name, called):
+            unchecked = f", whatever revision it has ({revision} is the hub's)" if revision else ""
+            tell(f"{called} is read from {kept} ({MODELS}){unchecked}", fault=False)
+            return cls(setting, name, str(kept), True, None, example, MODELS)
+        return cls(setting, name, name, False, revision, example, "hub")
 
     @property
     def called(self) -> str:
@@ -112,6 +125,22 @@ class Published:
         """
         self._check_config()
         return self.part(AutoConfig, "config.json")
+
+    def refuse_other_than_text(self) -> None:
+        """Check that this is a model that continues text.
+
+        ``transformers`` also makes a decoder of text from models that need more than text: from
+        Whisper, for instance.
+
+        Raises:
+            ConfigError: if its decoder reads the output of an encoder, or it cannot be read.
+        """
+        config = self.config()
+        if config.is_encoder_decoder:
+            raise ConfigError(
+                f"{self.called} is of model_type '{config.model_type}', whose decoder needs an "
+                f"encoder's output; give a model that continues text, such as {self.example}"
+            )
 
     def part(self, auto: Any, file: str) -> Any:
         """What goes with the weights: ``AutoTokenizer`` and ``tokenizer.json``, for instance.
@@ -269,11 +298,52 @@ class Published:
             )
         at = f" at revision '{self.revision}'" if self.revision else ""
         return (
-            f"{self.called} cannot be loaded: there is no folder of this name here, and fetching "
-            f"{file} of the hub's '{self.name}'{at} failed ({first_line(error)}); check the "
-            f"spelling and the connection, give the folder of a downloaded copy as {self.setting}, "
-            "or set HF_HOME to a cache that holds it (HF_HUB_OFFLINE=1 then asks no server)"
+            f"{self.called} cannot be loaded: there is no folder of this name here{_lacking()}, "
+            f"and fetching {file} of the hub's '{self.name}'{at} failed ({first_line(error)}); "
+            "check the spelling and the connection. Without a connection: put a downloaded copy "
+            f"into a folder of models as {self.name.split('/')[-1]}, and set {MODELS} to that "
+            f"folder; or give the copy as {self.setting}; or set HF_HOME to a cache that holds it "
+            "(HF_HUB_OFFLINE=1 then asks no server)"
         )
+
+
+def _models() -> Path | None:
+    """Return the folder of models that the user declared; None if there is none.
+
+    Raises:
+        ConfigError: if it is declared and is no folder.
+    """
+    base = os.environ.get(MODELS)
+    if not base:
+        return None
+    folder = Path(base).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{MODELS}={base} is no folder; set it to a folder that holds a folder for each model "
+            "(whisper-base, smollm2-135m-instruct, ...), or unset it to load from the hub"
+        )
+    return folder
+
+
+def _kept(name: str, called: str) -> Path | None:
+    """Return the folder of a hub id in ``$SERZOO_MODELS``."""
+    if (base := _models()) is None:
+        return None
+    found = [f for f in (base / name, base / name.split("/")[-1]) if f.is_dir()]
+    if found and not any(found[0].iterdir()):
+        raise ConfigError(
+            f"{called} is to be read from {found[0]} ({MODELS}), but that folder is empty; "
+            "download the model into it again, or remove the folder to load from the hub"
+        )
+    return found[0] if found else None
+
+
+def _lacking() -> str:
+    """Return what ``$SERZOO_MODELS`` holds instead, for messages."""
+    if (base := _models()) is None:
+        return ""
+    held = sorted(f.name for f in base.iterdir() if f.is_dir() and (f / "config.json").is_file())
+    return f" and none in {MODELS}={base} (it holds: {some(held, 6) if held else 'no model'})"
 
 
 @dataclass(frozen=True)
@@ -363,12 +433,16 @@ class Pretrained:
         normalise: whether it wants utterances of zero mean and unit variance.
         normalise_from: the file that said so, or "default of <family>".
         commit: the hub's commit that the configuration came from; None for a folder.
+        revision: the hub's revision that was asked for; None for a folder.
+        read_from: ``hub``, ``folder`` or ``SERZOO_MODELS``.
     """
 
     model: Any
     normalise: bool
     normalise_from: str
     commit: str | None
+    revision: str | None
+    read_from: str
 
 
 def load_speech_model(name: str, revision: str | None = None) -> Pretrained:
@@ -401,7 +475,9 @@ def load_speech_model(name: str, revision: str | None = None) -> Pretrained:
     config.add_adapter = config.use_intermediate_ffn_before_adapter = False
     loaded = source.load(AutoModel, config=config, trained=True)
     normalise, where = _normalise(source, config)
-    return Pretrained(loaded.model, normalise, where, loaded.commit)
+    return Pretrained(
+        loaded.model, normalise, where, loaded.commit, source.revision, source.read_from
+    )
 
 
 def _normalise(source: Published, config: Any) -> tuple[bool, str]:

@@ -36,10 +36,11 @@ class Bar:
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}", style="dim", markup=False),
         )
+        self.visible = shown and console.is_terminal
         self._progress = Progress(
             *columns,
             console=console,
-            disable=not (shown and console.is_terminal),
+            disable=not self.visible,
             transient=not stays,
             redirect_stdout=False,  # results may go there while the bar is shown
         )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .errors import CheckpointError, some
 from .hub import weights_digest
+from .scaling import ADDED_LATER
 
 FORMAT = 1
 
@@ -27,13 +28,16 @@ def check_keys(
 ) -> None:
     """Check that a state dict holds exactly the weights that this model saves.
 
+    Buffers that were added later (:data:`.scaling.ADDED_LATER`) may be missing; they then have no
+    effect.
+
     Raises:
         CheckpointError: if weights are missing, surplus or of another shape. The message names
             the first ones and their number.
     """
     wanted = strip_frozen(own, frozen)
     problems = []
-    missing = sorted(set(wanted) - set(saved))
+    missing = sorted(k for k in set(wanted) - set(saved) if not k.endswith(ADDED_LATER))
     surplus = sorted(set(saved) - set(wanted))
     shapes = sorted(k for k in set(wanted) & set(saved) if wanted[k].shape != saved[k].shape)
     if missing:

@@ -215,7 +215,7 @@ def to_encode(trial: Trial) -> tuple[int, float]:
     encoder, limit = trial.module.encoder, trial.cfg.data.max_seconds
     speech, parts = trial.everything.speech, trial.data.datasets.values()
     store = FeatureStore(own.extraction_of(encoder), speech.roots, max_seconds=limit)
-    store.shards.refresh()
+    store.refresh()
     missing = {store.key(u): u for d in parts for u in d.utterances if u not in store}
     return len(missing), sum(min(u.duration, limit) for u in missing.values())
 

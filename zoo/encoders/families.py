@@ -23,6 +23,7 @@ from torch.nn.functional import dropout, gelu, pad, scaled_dot_product_attention
 from transformers.audio_utils import mel_filter_bank, window_function
 from transformers.masking_utils import create_bidirectional_mask
 
+from ..core.errors import ConfigError
 from ..core.types import SAMPLE_RATE
 from .convolutions import ConvFrontEnd
 from .mel import frame_mask
@@ -264,13 +265,6 @@ def kaldi_filter_bank(audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return stacked * frame_mask(counts, pairs)[..., None], counts
 
 
-def windows(audio: Tensor, size: int) -> Tensor:
-    """Cut ``[B, S]`` into ``[B, n, size]``; the last window is filled up with zeros."""
-    number = max(1, math.ceil(audio.shape[1] / size))
-    padded = torch.nn.functional.pad(audio, (0, number * size - audio.shape[1]))
-    return padded.view(len(audio), number, size)
-
-
 # -- the families --------------------------------------------------------------------------------
 
 
@@ -460,10 +454,17 @@ class Wav2Vec2BertFamily(Family):
 
 
 class WhisperFamily(Family):
-    """Whisper's encoder: it always reads a whole window (30 s as published), padded by silence.
+    """Whisper's encoder: it reads a window of fixed length, padded by silence.
 
-    Longer audio is read window by window. Frames of the padding are left out of the result. The
-    last state is the one after the final norm, as in ``transformers``.
+    The published window is 30 s. A shorter one uses the first positions, and costs less. Longer
+    audio is read in windows that overlap by a fifth; a frame is taken from the window in whose
+    middle it lies. Frames of the padding are left out of the result. The last state is the one
+    after the final norm, as in ``transformers``.
+
+    Attributes:
+        window: length of the window in samples, a multiple of 320.
+        own_windows: each utterance has a window of its own length plus silence, up to the next
+            second, and at most ``window``.
     """
 
     frame_seconds = 2 * HOP / SAMPLE_RATE
@@ -472,7 +473,28 @@ class WhisperFamily(Family):
     def __init__(self, model: Any, normalise: bool) -> None:
         super().__init__(model, normalise)
         model.decoder = nn.Identity()
-        self.window = model.encoder.max_source_positions * 2 * HOP  # samples
+        self.window = self.longest = model.encoder.max_source_positions * 2 * HOP
+        self.own_windows = False
+
+    def read_in(self, window: float | str) -> None:
+        """Choose the window.
+
+        Args:
+            window: length in seconds, or ``auto`` for ``own_windows``.
+
+        Raises:
+            ConfigError: if it is longer than the published window, or shorter than 0.1 s.
+        """
+        seconds = self.longest / SAMPLE_RATE
+        if isinstance(window, str):
+            self.own_windows = True
+            return
+        if not 0.1 <= window <= seconds:
+            raise ConfigError(
+                f"encoder.window={window:g}: this model reads at most {seconds:g} s at once; give "
+                f"a number of seconds from 0.1 to {seconds:g}, or auto"
+            )
+        self.window = round(window * SAMPLE_RATE / (2 * HOP)) * 2 * HOP
 
     def front_end(self) -> list[nn.Module]:
         return [self.model.encoder.conv1, self.model.encoder.conv2]
@@ -483,23 +505,63 @@ class WhisperFamily(Family):
 
     def embed(self, audio: Tensor, lengths: Tensor, dtype: torch.dtype) -> Embedded:
         encoder = self.model.encoder
-        samples = windows(real_samples(audio, lengths, normalise=self.normalise), self.window)
-        B, number, _ = samples.shape
-        starts = torch.arange(number, device=audio.device) * self.window
-        used = (starts < lengths.clamp_min(1)[:, None]).flatten()  # [B * number]
-        mel = whisper_log_mel(samples.flatten(0, 1)[used], self.model.config.num_mel_bins)
-        x = gelu(encoder.conv2(gelu(encoder.conv1(mel.to(dtype))))).transpose(1, 2)
-        hidden = dropout(x + encoder.embed_positions.weight, encoder.dropout, encoder.training)
+        samples = real_samples(audio, lengths, normalise=self.normalise)
+        sizes = [self._window_of(n) for n in lengths.tolist()]
+        starts = [self._starts(n) for n in lengths.tolist()]
+        pieces = [(i, start) for i, row in enumerate(starts) for start in row]
+        longest = max(sizes)
+        cut = torch.stack([_piece(samples[i], start, sizes[i], longest) for i, start in pieces])
+        mel = whisper_log_mel(cut, self.model.config.num_mel_bins).to(dtype)
+        inside = torch.tensor([sizes[i] for i, _ in pieces], device=audio.device) // HOP
+        # outside of its window, an utterance must see what a convolution sees at the edge: zeros
+        real = frame_mask(inside, mel.shape[-1])
+        x = gelu(encoder.conv1(mel.masked_fill(~real[:, None], 0.0)))
+        x = gelu(encoder.conv2(x.masked_fill(~real[:, None], 0.0))).transpose(1, 2)
+        x = x + encoder.embed_positions.weight[: x.shape[1]]
+        hidden = dropout(x, encoder.dropout, encoder.training)
+        seen = self.attention_mask(hidden, frame_mask(inside // 2, x.shape[1]))
         counts = self.frame_counts(lengths)
-        longest = int(counts.max())
+        window, place = self._places(counts.tolist(), starts)
 
         def gather(state: Tensor) -> Tensor:
-            every = state.new_zeros(B * number, *state.shape[1:])
-            every[used] = state
-            return every.view(B, -1, state.shape[-1])[:, :longest]
+            return state[window.to(state.device), place.to(state.device)]
 
-        mask = frame_mask(counts, longest)
-        return Embedded(hidden, mask, {"attention_mask": None}, gather)
+        mask = frame_mask(counts, int(counts.max()))
+        return Embedded(hidden, mask, {"attention_mask": seen}, gather)
+
+    def _window_of(self, length: int) -> int:
+        """Return the samples of an utterance's window."""
+        if not self.own_windows:
+            return self.window
+        # the last frame must hear silence, and not the mirrored audio at the end of the tensor
+        seconds = math.ceil((length + WINDOW) / SAMPLE_RATE)
+        return min(seconds * SAMPLE_RATE, self.window)
+
+    def _starts(self, length: int) -> list[int]:
+        """Return the first sample of each window of an utterance."""
+        if length <= self.window:
+            return [0]
+        hop = self._hop
+        return [k * hop for k in range(1 + math.ceil((length - self.window) / hop))]
+
+    @property
+    def _hop(self) -> int:
+        return self.window * 4 // 5 // (2 * HOP) * 2 * HOP
+
+    def _places(self, counts: list[int], starts: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Return the window of each frame, and its place there: ``[B, T]`` each."""
+        longest, step = max(counts), 2 * HOP
+        window = torch.zeros(len(counts), longest, dtype=torch.long)
+        place = torch.zeros_like(window)
+        hop, overlap = self._hop // step, (self.window - self._hop) // step
+        first = 0
+        for i, (count, row) in enumerate(zip(counts, starts, strict=True)):
+            frame = torch.arange(count)
+            number = ((frame - overlap // 2) // hop).clamp(0, len(row) - 1)
+            window[i, :count] = first + number
+            place[i, :count] = frame - number * hop
+            first += len(row)
+        return window, place
 
     def drop_end(self, whole: bool) -> None:
         self.model.config.encoder_layers = len(self.blocks)
@@ -509,6 +571,12 @@ class WhisperFamily(Family):
     def finish(self, hidden: Tensor) -> Tensor:
         normed: Tensor = self.model.encoder.layer_norm(hidden)
         return normed
+
+
+def _piece(samples: Tensor, start: int, size: int, longest: int) -> Tensor:
+    """Return ``size`` samples from ``start``, with zeros up to ``longest``."""
+    piece = samples[start : start + size]
+    return pad(piece, (0, longest - piece.shape[0]))
 
 
 FAMILIES: dict[str, type[Family]] = {

@@ -20,7 +20,7 @@ from ..core.encoder import Encoder, LayerMix
 from ..core.errors import ConfigError
 from ..core.hub import load_speech_model, weights_digest
 from ..core.types import Frames
-from .families import FAMILIES, Embedded, Family, padded
+from .families import FAMILIES, Embedded, Family, WhisperFamily, padded
 
 # -- what is trained -----------------------------------------------------------------------------
 
@@ -169,7 +169,11 @@ class HFEncoder(Encoder):
             upper blocks; ``full`` trains everything.
         dtype: number format of a frozen encoder. ``bfloat16`` is several times faster on
             processors with matrix units for it, with a relative error of about 1 % (the speed
-            records in ``benchmarks/`` give both).
+            records in ``benchmarks/`` give both). ``auto`` is ``bfloat16`` if the encoder is
+            frozen and the machine has such units, otherwise ``float32``.
+        window: for Whisper, which reads windows padded by silence: seconds of a window; ``auto`` =
+            each utterance's own length, rounded up; None = as published (30 s). A shorter window
+            costs less.
         lora_rank: rank of the adapters with ``lora``; this and the following options are the
             fields of :class:`serzoo.zoo.encoders.hf.Lora`.
         lora_alpha: numerator of the adapters' scale.
@@ -197,7 +201,8 @@ class HFEncoder(Encoder):
         revision: str | None = None,
         layers: list[int] | None = None,
         tuning: Tuning = "frozen",
-        dtype: Literal["float32", "bfloat16"] = "float32",
+        dtype: Literal["float32", "bfloat16", "auto"] = "float32",
+        window: float | Literal["auto"] | None = None,
         lora_rank: int = 8,
         lora_alpha: float = 16.0,
         lora_dropout: float = 0.0,
@@ -210,6 +215,8 @@ class HFEncoder(Encoder):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        if dtype == "auto":
+            dtype = "bfloat16" if tuning == "frozen" and fast_bfloat16() else "float32"
         if dtype != "float32" and tuning != "frozen":
             raise ConfigError(
                 f"encoder.dtype={dtype} is for a frozen encoder, but encoder.tuning is {tuning}, "
@@ -222,13 +229,23 @@ class HFEncoder(Encoder):
             )
         loaded = load_speech_model(name, revision)
         self.name = name
-        self.revision = revision
+        self.revision = loaded.revision
         self.tuning = tuning
         self.layer_decay, self.checkpointing = layer_decay, checkpointing
         self.backbone = loaded.model
         self.family = FAMILIES[loaded.model.config.model_type](loaded.model, loaded.normalise)
+        self.window = window
+        if isinstance(self.family, WhisperFamily):
+            if window is not None:
+                self.family.read_in(window)
+        elif window is not None:
+            raise ConfigError(
+                f"encoder.window={window} is for Whisper, and '{name}' is "
+                f"{loaded.model.config.model_type}, which reads audio of any length; leave it out"
+            )
         depth = len(self.family.blocks)
         self.layers = _checked(layers, depth, name)
+        whole = weights_digest(self.backbone)  # of all blocks: encoders of other layers share it
         self.family.cut(max(self.layers))
         self.dim = int(loaded.model.config.hidden_size)
         self.frame_seconds = self.family.frame_seconds
@@ -236,11 +253,14 @@ class HFEncoder(Encoder):
         self.source = {
             "model_type": loaded.model.config.model_type,
             "commit": loaded.commit,
+            "read_from": loaded.read_from,
             "normalise": loaded.normalise,
             "normalise_from": loaded.normalise_from,
             "layers_total": depth,
-            "weights": weights_digest(self.backbone),  # as published, before tuning
+            # as published, before tuning
+            "weights": weights_digest(self.backbone) if max(self.layers) < depth else whole,
         }
+        self.whole = whole
         self.dtype = torch.float32 if dtype == "float32" else torch.bfloat16
         self.storable = tuning == "frozen"
         self.adapters = self._tune(
@@ -330,9 +350,11 @@ class HFEncoder(Encoder):
 
     def extraction(self) -> dict[str, Any]:
         return {
-            **{k: self.source[k] for k in ("model_type", "weights", "normalise")},
+            **{k: self.source[k] for k in ("model_type", "normalise")},
+            "weights": self.whole,
             "layers": list(self.layers),
             "dtype": str(self.dtype).removeprefix("torch."),
+            **({} if self.window is None else {"window": self.window}),
         }
 
     @property
@@ -356,10 +378,19 @@ class HFEncoder(Encoder):
             "tuning": self.tuning,
             "dim": self.dim,
             "dtype": str(self.dtype).removeprefix("torch."),
+            **({} if self.window is None else {"window": self.window}),
             "parameters": sum(p.numel() for p in self.parameters()),
             "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
             **self.source,
         }
+
+
+def fast_bfloat16() -> bool:
+    """Return whether this machine multiplies bfloat16 matrices in hardware."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    units = torch.cpu.get_capabilities()
+    return any(bool(units.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _checked(layers: list[int] | None, depth: int, name: str) -> list[int]:

@@ -341,6 +341,7 @@ def construct(
         torch.manual_seed(cfg.seed + 1)
         head = cast(Head, make(encoder.dim, taxonomy, **own))
     how = {key: getattr(cfg.optim, key) for key in OPTIONS} | {"seed": cfg.seed}
+    how["standardise"] = cfg.data.standardise == "auto"
     return kind(
         encoder, head, **{**how, "metadata": metadata or how_built(cfg, taxonomy), **options}
     )

@@ -93,6 +93,8 @@ class DataConfig:
     unknown_speakers: Annotated[str, _one_of(*UNKNOWN_SPEAKERS)] = REFUSE
     # auto: store what the encoder allows to store; live: compute it for each batch
     features: Annotated[str, _one_of("auto", "live")] = "auto"
+    # auto: standardise pooled frames by the training part if the encoder is frozen; none: do not
+    standardise: Annotated[str, _one_of("auto", "none")] = "auto"
     workers: FromZero = 0  # DataLoader processes
 
 
@@ -167,8 +169,14 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
-        """Inverse of :meth:`to_dict`; unknown keys are errors."""
-        return merge(dict(data))
+        """Inverse of :meth:`to_dict`; unknown keys are errors.
+
+        A record that was made before ``data.standardise`` existed was not standardised.
+        """
+        values = dict(data)
+        if isinstance(values.get("data"), Mapping):
+            values["data"] = {"standardise": _LATER["standardise"], **values["data"]}
+        return merge(values)
 
     @property
     def called(self) -> str:
@@ -182,6 +190,8 @@ class RunConfig:
         del d["recipe"], d["head_name"]  # only names; the content is written out
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
+        if d["encoder"].get("tuning") != "frozen" and d["encoder"]["type"] != "trained":
+            d["data"]["standardise"] = "none"  # it has no effect on an encoder that learns
         for key, usual in _LATER.items():  # so that fingerprints of the first records stay
             if d["data"][key] == usual:
                 del d["data"][key]
@@ -210,6 +220,7 @@ _LATER = {
     "weak_weight": True,
     "weak_shuffle": None,
     "unknown_speakers": REFUSE,
+    "standardise": "none",
 }
 """Keys of the data that the first records lack, and the value that such a record had instead."""
 

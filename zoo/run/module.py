@@ -20,6 +20,7 @@ from torchmetrics import MeanMetric
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, DataError
 from ..core.head import Head
+from ..core.scaling import FrameStatistics, standardisers
 from ..core.taxonomy import Taxonomy
 from ..core.types import Batch, Frames
 from ..core.weights import FORMAT, check_keys, check_published, published_parts, strip_frozen
@@ -77,6 +78,8 @@ class SERModule(L.LightningModule):
         ema: decay of the averaged weights that are validated, selected and tested; 0 = off.
         seed: with epoch and rank decides all randomness of training, so that a run that was
             killed and resumed at an epoch's start ends in the same weights.
+        standardise: let the head standardise pooled frames by the training part, if the encoder is
+            steady (:mod:`..core.scaling`).
         metadata: plain containers stored in every checkpoint under ``serzoo``.
     """
 
@@ -94,6 +97,7 @@ class SERModule(L.LightningModule):
         mixup: float = 0.0,
         ema: float = 0.0,
         seed: int = 1,
+        standardise: bool = True,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -102,6 +106,7 @@ class SERModule(L.LightningModule):
         self.weight_decay, self.warmup, self.schedule = weight_decay, warmup, schedule
         self.mixup, self.seed = mixup, seed
         self.average = AveragedWeights(ema) if ema > 0 else None
+        self.standardise = standardise
         self.metadata = metadata or {}
         self.temperature: float | None = None  # of the scores; None = not calibrated
         self.tables: dict[str, PredictionTable] = {}
@@ -179,6 +184,27 @@ class SERModule(L.LightningModule):
             self.average.swap(self._trained())
         if not self.training:  # as `load` gives it; Lightning leaves the mode as it is
             self.train()
+
+    def on_train_start(self) -> None:
+        self._measure_frames()
+
+    def _measure_frames(self) -> None:
+        """Fit the head's standardisers, if the encoder is steady.
+
+        Every process measures the whole training part, so all hold the same numbers, and any
+        number of processes gives the same.
+        """
+        parts = standardisers(self.head)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not (self.standardise and parts and self.encoder.steady and data is not None):
+            return
+        every = getattr(data, "training_part", None)
+        if every is None:  # a data module of the user's own
+            return
+        with evaluating(self), torch.no_grad():
+            found = FrameStatistics.of(self.frames(b.to(self.device)) for b in every())
+        for part in parts:
+            part.fit(found)
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(_mix(self.seed, self.current_epoch, self.global_rank))

@@ -166,14 +166,13 @@ def unpadded(module: SERModule) -> Unpadded:
         )
     if isinstance(encoder, LogMelEncoder):
         return UnpaddedSpectrogram(module)
-    if isinstance(encoder, HFEncoder):
+    if isinstance(encoder, HFEncoder) and isinstance(encoder.family, ConvolutionFamily):
         if encoder.dtype != torch.float32:
             raise ExportError(
                 "encoder.dtype=bfloat16 is not exported, since its rounding cannot be repeated; "
                 "train the head with encoder.dtype=float32"
             )
-        if isinstance(encoder.family, ConvolutionFamily):
-            return UnpaddedAudio(module)
+        return UnpaddedAudio(module)
     raise ExportError(f"{_what(encoder)} is not exported; {_ALLOWED}")
 
 

@@ -60,8 +60,8 @@ def evaluate(
         unknown_speakers: ``refuse`` a fold over utterances without a speaker, or ``accept`` it; as
             in training by default.
         condition: corrupt the audio first: ``noise:10dB``, ``reverb``, ``telephone``, ... (see
-            :mod:`serzoo.datamodules.corruption`). Frames are then computed anew, never read from a
-            store.
+            :mod:`serzoo.datamodules.corruption`). Frames of corrupted audio are computed anew;
+            those of clean audio are read from the store, if the encoder allows it.
         noise: folder of recorded noises, for ``noise``.
         rir: folder of room impulse responses, for ``reverb``.
         prior: of the classes, to which the mean probability is matched: ``uniform`` (the default)
@@ -114,12 +114,19 @@ def evaluate(
     everyone = data.speakers()
     asked = everyone["valid" if part == "valid" else "test"]
     refuse_seen(module.encoder, {"test": asked}, cfg.data.unknown_speakers)
-    if corruption is not None:
+    device = first_device()
+    tally, began, used = Tally(), time.perf_counter(), Used.now()  # encoding is part of the cost
+    clean = corruption is None or corruption.condition.kind == "clean"
+    if clean and module.encoder.storable and cfg.data.features != "live":
+        read = ["valid" if part == "valid" else "test"]
+        data.store_features(module.encoder, parts=read, device=device, progress=progress)
+        if corruption is not None:
+            corruption.counts["utterances"] = len(data.datasets["test"])
+    elif corruption is not None:
         data.datasets["test"].corrupt(corruption)
         data.workers = 0  # in this process, which counts and remembers what it did
     loader = data.val_dataloader() if part == "valid" else data.test_dataloader()
-    module.to(first_device())
-    tally, began, used = Tally(), time.perf_counter(), Used.now()
+    module.to(device)
     table = score(module, loader, wanted, progress=progress, tally=tally)
     lap = used, Used.now()
     spent = {

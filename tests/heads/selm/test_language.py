@@ -10,7 +10,7 @@ import pytest
 import torch
 from close import assert_like
 from facts import says
-from serzoo.heads.selm.language import PAIRS_AT_ONCE, LanguageModel
+from serzoo.heads.selm.language import PAIRS_AT_ONCE, LanguageModel, load_pretrained
 from serzoo.heads.selm.spelling import ByteTokenizer
 from serzoo.zoo.core.errors import ConfigError
 from tiny_lm import save_gpt2, save_llama
@@ -300,3 +300,9 @@ def test_writing_stops_where_the_model_reads_no_further(tmp_path: Path) -> None:
 
 def test_bytes_that_are_no_text_are_replaced_not_refused() -> None:
     assert ByteTokenizer().text([*"très ".encode(), 0xC3, 0x28, 256]) == "très \ufffd("
+
+
+def test_a_decoder_that_needs_an_encoder_is_no_language_model(tiny_hf):
+    name = tiny_hf("whisper", "none")
+    with pytest.raises(ConfigError, match=says(f"head.lm={name}", "model_type 'whisper'", "gpt2")):
+        load_pretrained(name, None)

@@ -12,7 +12,7 @@ import torch
 from facts import says
 from safetensors.torch import load_file, save_file
 from serzoo.zoo.core import registry, shipped
-from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.errors import ConfigError, DataNote
 from serzoo.zoo.core.hub import Published, load_speech_model
 from serzoo.zoo.encoders.hf import HFEncoder
 from transformers import AutoModel
@@ -159,7 +159,7 @@ def test_without_the_hub_the_error_says_what_to_do(monkeypatch, tmp_path):
     for part in (
         "no folder of this name",
         "'facebook/no-such-model' at revision 'abc' failed",
-        "give the folder of a downloaded copy",
+        "give the copy as encoder.name",
         "HF_HOME",
     ):
         assert part in message
@@ -207,3 +207,65 @@ def test_results_of_a_hub_model_are_kept_under_its_commit(hub_cache):
     assert loaded.source == "acme/tiny@012345678901"
     assert loaded.settings()["revision"] == "012345678901"
     assert not any(p.requires_grad for p in loaded.model.parameters())
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setenv("SERZOO_MODELS", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"), [("owner/tiny", "tiny"), ("owner/tiny", "owner/tiny"), ("tiny", "tiny")]
+)
+def test_a_model_of_the_declared_folder_is_read_before_the_hub(tiny_hf, models, name, inside):
+    shutil.copytree(tiny_hf(), models / inside)
+    with pytest.warns(DataNote, match=says(f"encoder.name={name}", models / inside, COMMIT)):
+        encoder = HFEncoder(name=name, revision=COMMIT)
+    facts = encoder.describe()
+    assert (facts["read_from"], facts["revision"], facts["commit"]) == ("SERZOO_MODELS", None, None)
+    assert facts["weights"] == HFEncoder(name=str(models / inside)).describe()["weights"]
+
+
+def test_a_folder_as_named_comes_before_the_declared_folder(tiny_hf, models, monkeypatch):
+    shutil.copytree(tiny_hf(), models / "tiny")
+    here = models.parent / "here"
+    shutil.copytree(tiny_hf(), here / "tiny")
+    monkeypatch.chdir(here)
+    assert HFEncoder(name="tiny").describe()["read_from"] == "folder"
+
+
+def test_a_declared_folder_that_is_none_is_refused(models, monkeypatch):
+    monkeypatch.setenv("SERZOO_MODELS", str(models / "gone"))
+    with pytest.raises(ConfigError, match=says("SERZOO_MODELS", models / "gone", "unset")):
+        Published.find("encoder.name", "owner/tiny", example="a/b")
+
+
+def test_an_empty_folder_of_a_model_is_refused(models):
+    (models / "tiny").mkdir()
+    with pytest.raises(ConfigError, match=says(models / "tiny", "empty", "download")):
+        Published.find("encoder.name", "owner/tiny", example="a/b")
+
+
+def test_half_a_download_in_the_declared_folder_is_refused(tiny_hf, models):
+    shutil.copytree(tiny_hf(), models / "tiny")
+    (models / "tiny" / "model.safetensors").unlink()
+    with (
+        pytest.warns(DataNote),
+        pytest.raises(ConfigError, match=says("encoder.name=o/tiny", "model.safetensors")),
+    ):
+        HFEncoder(name="o/tiny")
+
+
+def test_without_the_hub_the_error_names_both_ways(tiny_hf, models, monkeypatch):
+    shutil.copytree(tiny_hf(), models / "other")
+    monkeypatch.setattr(
+        "serzoo.zoo.core.hub.PreTrainedConfig.get_config_dict",
+        lambda *_, **__: (_ for _ in ()).throw(OSError("unplugged")),
+    )
+    with pytest.raises(
+        ConfigError, match=says("SERZOO_MODELS", models, "other", "HF_HOME", "unplugged")
+    ):
+        HFEncoder(name="owner/tiny")

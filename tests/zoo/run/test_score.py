@@ -40,6 +40,19 @@ def test_eval_gives_the_table_that_training_wrote(run, written):
     assert (table.texts is None) == ("classification" in str(run))
 
 
+@pytest.mark.parametrize("condition", [None, "clean"])
+def test_eval_reads_the_store_and_gives_the_same_table(
+    tiny_recipe, tmp_path, monkeypatch, condition
+):
+    train(compose(tiny_recipe, ["head=classification", "optim.epochs=1"]), tmp_path)
+    monkeypatch.setattr("serzoo.zoo.encoders.logmel.LogMelEncoder.extract", None)
+    table, numbers = evaluate(tmp_path, condition=condition)
+    assert table == PredictionTable.read_jsonl(tmp_path / "predictions.jsonl")
+    about = numbers.get("condition", {})
+    assert about.get("name") == condition
+    assert about.get("utterances", len(table)) == len(table)
+
+
 def test_eval_shows_matched_numbers_beside_plain_ones(run, written):
     classes = written.classes
     prior = ",".join(f"{c}:{i + 1}" for i, c in enumerate(classes))

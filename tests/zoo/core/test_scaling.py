@@ -1,0 +1,72 @@
+"""Frames of a steady encoder are standardised by the training part, the same for every head."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from close import assert_like
+from serzoo.zoo.core.scaling import FrameStatistics, Standardiser
+from serzoo.zoo.core.types import Frames
+
+LENGTHS = [3, 1, 5, 2, 4]
+
+
+def frames(rows: list[np.ndarray]) -> Frames:
+    """Return a padded batch; the padding holds numbers that must not count."""
+    longest = max(map(len, rows))
+    x = torch.full((len(rows), longest, rows[0].shape[1]), 77.0)
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        x[i, : len(row)], mask[i, : len(row)] = torch.from_numpy(row), True
+    return Frames(x, mask)
+
+
+@pytest.fixture
+def rows() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [(100 + 3 * rng.normal(size=(n, 4))).astype("float32") for n in LENGTHS]
+
+
+def test_statistics_are_those_of_each_utterance_alone(rows):
+    found = FrameStatistics.of([frames(rows[:2]), frames(rows[2:])])
+    vectors = np.stack([np.concatenate([r.mean(0), r.std(0)]) for r in rows]).astype("float64")
+    assert found.utterances == 5
+    assert_like(found.location, vectors.mean(0).astype("float32"))
+    assert_like(found.deviation, vectors.std(0).astype("float32"))
+
+
+def test_order_and_batches_change_nothing(rows):
+    one = FrameStatistics.of([frames(rows)])
+    other = FrameStatistics.of([frames([row]) for row in reversed(rows)])
+    assert_like(one.location, other.location, 6)
+    assert_like(one.deviation, other.deviation, 5)
+
+
+def test_no_utterance_cannot_be_measured():
+    with pytest.raises(ValueError, match="no utterance"):
+        FrameStatistics.of([])
+
+
+def test_a_standardiser_changes_nothing_until_it_is_fitted(rows):
+    scale = Standardiser(4)
+    x = torch.from_numpy(rows[0])
+    assert torch.equal(scale(x), x)
+    scale.fit(FrameStatistics.of([frames(rows)]))
+    means = torch.stack([torch.from_numpy(r.mean(0)) for r in rows])
+    assert_like(scale(means).mean(0) + 1, torch.ones(4))
+    assert_like(scale(means).std(0, correction=0), torch.ones(4))
+
+
+def test_a_constant_dimension_stays_finite():
+    scale = Standardiser(2)
+    scale.fit(FrameStatistics.of([frames([np.ones((3, 1), "float32")] * 4)]))
+    assert scale(torch.ones(1, 2)).isfinite().all()
+
+
+def test_a_saved_standardiser_is_fitted(rows):
+    scale, again = Standardiser(8), Standardiser(8)
+    scale.fit(FrameStatistics.of([frames(rows)]))
+    again.load_state_dict(scale.state_dict())
+    assert bool(again.fitted)
+    assert torch.equal(again(torch.ones(1, 8)), scale(torch.ones(1, 8)))

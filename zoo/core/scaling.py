@@ -1,0 +1,105 @@
+"""The scale of frames that do not change in training, measured once on the training part.
+
+Frames of a published encoder have dimensions of very different size. A head that starts on raw
+frames needs another learning rate for each encoder. So a run with a steady encoder measures
+:class:`FrameStatistics` before its first step, and every :class:`Standardiser` of its head uses
+them. They are part of the saved model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .types import Frames
+
+FLOOR = 1e-5
+"""Smallest deviation that is divided by: a dimension that is constant stays finite."""
+
+
+@dataclass(frozen=True)
+class FrameStatistics:
+    """Mean and deviation, over utterances, of their mean frame and of the deviation of frames.
+
+    Attributes:
+        location: ``[2 D]`` float32: averages over utterances, first of the mean of an utterance's
+            frames, then of their (population) standard deviation.
+        deviation: ``[2 D]`` float32: standard deviations over utterances of the same.
+        utterances: how many were measured; each counts once, whatever its length.
+    """
+
+    location: Tensor
+    deviation: Tensor
+    utterances: int
+
+    @classmethod
+    def of(cls, batches: Iterable[Frames]) -> FrameStatistics:
+        """Measure frames, in float64, so that the order of batches does not matter.
+
+        Args:
+            batches: every training utterance once.
+
+        Raises:
+            ValueError: if there is no utterance.
+        """
+        number, total, squares = 0, torch.zeros(()), torch.zeros(())
+        for frames in batches:
+            m = frames.mask.unsqueeze(-1)
+            x = frames.x.double().masked_fill(~m, 0.0)
+            n = frames.mask.sum(1, keepdim=True).clamp_min(1)
+            mean = x.sum(1) / n
+            spread = (x - mean.unsqueeze(1)).masked_fill(~m, 0.0).square().sum(1) / n
+            vectors = torch.cat([mean, spread.sqrt()], -1)
+            number += len(vectors)
+            total = total.to(vectors) + vectors.sum(0)
+            squares = squares.to(vectors) + vectors.square().sum(0)
+        if not number:
+            raise ValueError("no utterance to measure")
+        location = total / number
+        variance = (squares / number - location.square()).clamp_min(0)
+        return cls(location.float(), variance.sqrt().clamp_min(FLOOR).float(), number)
+
+
+class Standardiser(nn.Module):
+    """Gives each dimension of pooled frames mean 0 and deviation 1 over the training utterances.
+
+    Until :meth:`fit` it changes nothing. It has no parameters, and its buffers are saved with the
+    model. A vector depends on its own utterance only, so a score does not depend on the batch.
+
+    Args:
+        width: ``D`` for means of frames, ``2 D`` for means and deviations.
+    """
+
+    location: Tensor
+    deviation: Tensor
+    fitted: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("location", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+        self.register_buffer("fitted", torch.zeros(()))
+
+    def fit(self, statistics: FrameStatistics) -> None:
+        """Use these statistics from now on."""
+        width = len(self.location)
+        self.location.copy_(statistics.location[:width])
+        self.deviation.copy_(statistics.deviation[:width])
+        self.fitted.fill_(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[..., width]`` standardised vectors."""
+        return (x - self.location) / self.deviation
+
+
+ADDED_LATER = tuple(f".scale.{name}" for name in ("location", "deviation", "fitted"))
+"""Ends of the names of buffers that models lack which were saved before these existed."""
+
+
+def standardisers(module: nn.Module) -> list[Standardiser]:
+    """Return the standardisers of a head that are not fitted yet."""
+    parts = [part for part in module.modules() if isinstance(part, Standardiser)]
+    return [part for part in parts if not bool(part.fitted)]
