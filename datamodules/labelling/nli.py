@@ -101,9 +101,8 @@ def places(id2label: Mapping[int, str], label2id: Mapping[str, int], name: str) 
     entail = [index for index, label in labels.items() if label.startswith("entail")]
     if len(entail) != 1:
         raise ConfigError(
-            f"model={name} has {len(entail) or 'no'} classes of entailment among its own "
-            f"({shown}); give a model trained on NLI, or name its classes in id2label of its "
-            "config.json"
+            f"model={name} has {len(entail)} classes of entailment ({shown}), but one is needed; "
+            "give a model trained on NLI, or name its classes in id2label of its config.json"
         )
     against = [index for index, label in labels.items() if label.startswith("contradict")]
     if len(labels) == 2:
@@ -125,7 +124,7 @@ def places(id2label: Mapping[int, str], label2id: Mapping[str, int], name: str) 
 
 
 def tokenizer_of(published: Published) -> Any:
-    """The tokenizer of a model; the end of text pads where it has no token for padding.
+    """Return the tokenizer of a model; without a padding token, the end of text is used.
 
     Raises:
         ConfigError: if it cannot be loaded.
