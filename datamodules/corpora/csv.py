@@ -30,7 +30,7 @@ MEANT = re.compile("label|emo|class|categ|affect|mood|sentiment|feeling|target",
 SEVERAL = re.compile(r"[|;,{\[]")
 """Matches characters between or around several labels in one cell."""
 
-_WHOLE = "write each cell that holds a quote in quotes, and a quote in it twice"
+_QUOTES = "put a cell that holds a quote in quotes, and write the quote in it twice"
 _GENDERS = {
     **dict.fromkeys(("f", "female", "w", "woman"), "female"),
     **dict.fromkeys(("m", "male", "man"), "male"),
@@ -166,7 +166,7 @@ def _utterance(
 ) -> Utterance:
     cells = row.cells
     if "audio" not in cells:
-        raise DataError(f"{row.where}: no audio path; delete the row or fill it in")
+        raise DataError(f"{row.where}: no audio path; fill it in, or delete the row")
     audio = _relative(cells["audio"], root, row.where)
     gender = _GENDERS.get(cells.get("gender", "").lower())
     if gender is None and "gender" in cells:
@@ -208,12 +208,12 @@ def _labels(rows: list[_Row], rename: Mapping[str, str]) -> dict[str, str | None
 
     The other columns of labels are replaced in place.
     """
-    words, told = one_spelling((r.cells.get("label") for r in rows), rename, missing=True)
-    for clause in told:
+    words, clauses = one_spelling((r.cells.get("label") for r in rows), rename, missing=True)
+    for clause in clauses:
         note(f"csv: label: {clause}")
     for column in dict.fromkeys(c for row in rows for c in row.labels):
-        found, told = one_spelling((r.labels.get(column) for r in rows), {}, missing=True)
-        for clause in told:
+        found, clauses = one_spelling((r.labels.get(column) for r in rows), {}, missing=True)
+        for clause in clauses:
             note(f"csv: {column}: {clause}")
         for row in rows:
             if (label := found.get(row.labels.pop(column, ""))) is not None:
@@ -360,8 +360,8 @@ def _read(
             surplus = cells[len(header) :]
             if len(cells) < len(header) or any(cell.strip() for cell in surplus):
                 raise DataError(
-                    f"{where}: {len(cells)} cells where the header has {len(header)}; put quotes "
-                    "around cells that hold the delimiter, and fill in what is cut short"
+                    f"{where}: {len(cells)} cells, but the header has {len(header)}; put quotes "
+                    "around cells that hold the delimiter, and complete short rows"
                 )
             values = {f: cells[position[c]].strip() for f, c in fields.items()}
             extra = {c: cells[position[c]].strip() for c in labels}
@@ -376,7 +376,7 @@ def _read(
             )
     except csv.Error as error:
         line = begun + skipped  # first line of the row: a quote may stay open to the end
-        raise DataError(f"{path.name}, line {line}: cannot be read ({error}); {_WHOLE}") from None
+        raise DataError(f"{path.name}, line {line}: cannot be read ({error}); {_QUOTES}") from None
     if not rows:
         raise DataError(f"{path} has no rows below its header; columns: {', '.join(header)}")
     return rows, fields
@@ -387,17 +387,17 @@ def _start(text: str, named: Mapping[str, str | None]) -> tuple[str, int, str]:
     skipped = 0
     lines = io.StringIO(text, newline="")  # splits lines as the reader of cells does
     wanted = {(column or field).casefold() for field, column in named.items()}
-    told = None
+    stated = None
     while line := lines.readline():
-        if told is None and (given := re.fullmatch(r'\s*"?sep=(.)"?\s*', line, re.IGNORECASE)):
-            told, skipped = given[1], skipped + 1  # Excel's
+        if stated is None and (given := re.fullmatch(r'\s*"?sep=(.)"?\s*', line, re.IGNORECASE)):
+            stated, skipped = given[1], skipped + 1  # by Excel
             continue
         after = lines.tell()
         following = lines.readline()
         lines.seek(after)
-        delimiter = told or _delimiter(line, wanted)
+        delimiter = stated or _delimiter(line, wanted)
         comment = line.startswith("#") and len(_cells(line, delimiter)) != len(
-            _cells(following, told or _delimiter(following, wanted))
+            _cells(following, stated or _delimiter(following, wanted))
         )
         if line.strip() and not comment:
             return line + lines.read(), skipped, delimiter
