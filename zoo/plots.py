@@ -46,9 +46,7 @@ def confusion_figure(table: PredictionTable, title: str = "") -> Figure:
 
 
 def critical_difference_figure(ranks: Ranks, title: str = "") -> Figure:
-    """Draw average ranks on a line, the best left.
-
-    Bars join heads that do not differ significantly.
+    """Draw average ranks on a line, the best left; bars join heads without significant difference.
 
     After figure 1 of Demšar 2006. The critical difference is drawn above the line.
     """
@@ -230,7 +228,12 @@ def heat_figure(
 ) -> Figure:
     """Draw ``[R, C]`` values of 0 to 1 as a map; NaN stays empty.
 
-    ``names`` are those of the axes.
+    Args:
+        values: the values.
+        down: names of the R rows.
+        across: names of the C columns.
+        title: title of the figure.
+        names: names of the vertical and the horizontal axis.
     """
     from matplotlib.figure import Figure
 
@@ -259,17 +262,14 @@ def _panel(title: str) -> tuple[Figure, Axes]:
 
 
 def _look(i: int) -> dict[str, Any]:
-    """Return colour and line style of head i.
-
-    There are ten colours, so line styles differ after ten.
-    """
+    """Return colour and line style of head i; after the ten colours, the line style differs."""
     return {"color": f"C{i % 10}", "ls": ("-", "--", ":", "-.")[i // 10 % 4]}
 
 
 def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
-    """Put the legend inside the axes if there are few heads.
+    """Draw the legend: inside the axes for few heads, otherwise beside them.
 
-    Its frame would have one theme's colour.
+    It has no frame, because a frame would have the colour of one theme.
     """
     lines, names = axes.get_legend_handles_labels()
     if len(names) <= 6:

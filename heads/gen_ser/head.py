@@ -202,18 +202,16 @@ class GenSERHead(Head):
         if options.get("objective") == "ce":
             return []
         if options.get("codes") == "learned":
-            return ["the codes are learned: their Gram matrix is in no configuration"]
+            return ["the codes are learned, so their Gram matrix is not known before training"]
         given = {key: options[key] for key in KEYS_OF_CODES if key in options}
         return explain_codes(build_codes(taxonomy, **given), taxonomy)
 
-    # -- the two ends of the path --------------------------------------------------------------
-
     def source(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
-        """Return ``x_1``, ``[B, d]`` or ``[B, T, d]`` float32.
+        """Return ``x_1``, ``[B, d]`` or ``[B, T, d]`` float32; its RMS is ``1 / sqrt(2)``.
 
-        Its root mean square is ``1 / sqrt(2)``.
-
-        ``labelled [B]`` says which utterances update the statistics of the data, in training.
+        Args:
+            frames: the frames of the batch.
+            labelled: ``[B]`` bool, in training: which utterances update the statistics of the data.
         """
         x: Tensor = self.project(self.embed(frames, labelled)).float()
         if self.normalised:
@@ -231,14 +229,9 @@ class GenSERHead(Head):
         mean: Tensor = (p / p.sum(-1, keepdim=True).clamp_min(1e-6)) @ self.get_buffer("codes")
         return mean
 
-    # -- training ------------------------------------------------------------------------------
-
     @property
     def start(self) -> float:
-        """The time at which the sampler starts.
-
-        Below 1 for velocity and noise, which do not exist at 1.
-        """
+        """The time at which the sampler starts; below 1 if the prediction does not exist at 1."""
         return 1.0 if self.objective in ("target", "ce") else 1 - TIME_EPSILON
 
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
@@ -274,10 +267,7 @@ class GenSERHead(Head):
 
     @staticmethod
     def error(given: Tensor, wanted: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return ``2 / d ||given - wanted||^2``, averaged over frames.
-
-        A prediction of zero has error 1.
-        """
+        """Return ``2 / d ||given - wanted||^2``, averaged over frames; a zero code has error 1."""
         return 2 * masked_mean((given - wanted).square(), mask).mean(-1)
 
     def _states(self, x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
@@ -294,8 +284,6 @@ class GenSERHead(Head):
         # one call of the network for all
         return torch.cat([self.path.at(x_0, x_1, t, z), x_1.unsqueeze(0)]), torch.cat([t, last])
 
-    # -- sampling and decision -----------------------------------------------------------------
-
     def at_source(self, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return ``f(x_1, x_1, t)`` at the time t at which the sampler starts."""
         t = x_1.new_full((len(x_1),), self.start)
@@ -303,10 +291,7 @@ class GenSERHead(Head):
         return given
 
     def estimate(self, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the generated codes of ``x_1``, of the same shape.
-
-        With a mask ``x_1`` holds frames.
-        """
+        """Return the generated codes of ``x_1``, in its shape; with a mask ``x_1`` holds frames."""
         generated: Tensor = self.sampler(self.network, x_1, mask)
         return generated
 

@@ -80,7 +80,7 @@ class PretrainedTokenizer:
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown != self.end and unknown in ids:
             raise ConfigError(
-                f"lm '{self.name}' cannot spell the label '{label}' (its tokenizer answers "
+                f"lm '{self.name}' cannot spell the label '{label}' (its tokenizer gives "
                 f"'{self.tokenizer.unk_token}'); rename the class, or use an lm whose tokenizer "
                 "falls back on bytes, such as gpt2 or scratch"
             )
