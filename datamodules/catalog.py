@@ -195,7 +195,7 @@ def open_corpora(
 ) -> Speech:
     """Return the utterances of corpora; they are prepared on first use and cached.
 
-    The findings of ``prepare`` are told (:func:`.prepare.tell_notes`), even if an earlier call
+    The findings of ``prepare`` are shown (:func:`.prepare.tell_notes`), even if an earlier call
     prepared the corpus.
 
     Args:
@@ -338,7 +338,7 @@ def prepare_corpus(
 ) -> tuple[Prepared, Path]:
     """Write the manifest of a corpus, for `serzoo prepare`; return the report and the path.
 
-    Unexpected findings are told (:func:`.prepare.tell_notes`).
+    Unexpected findings are shown (:func:`.prepare.tell_notes`).
 
     Args:
         corpus: registered name.

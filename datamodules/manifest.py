@@ -147,7 +147,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    remedy = "run `serzoo prepare` again, or remove it and say where the audio lies (root=)"
+    remedy = "run `serzoo prepare` again, or remove it and set root= to the folder of the audio"
     found: dict[str, Any] = read_json(path, remedy=remedy, names=True)
     for key, kind in (("root", str), ("notes", dict)):
         if not isinstance(found.get(key, kind()), kind):

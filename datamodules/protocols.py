@@ -230,7 +230,24 @@ _SHARES = {"speakers", "sentences"}
 
 @dataclass(frozen=True)
 class ProtocolFile:
-    """The content of a protocol file; the comment above lists its fields."""
+    """The content of a protocol file; the comment above describes the keys.
+
+    Attributes:
+        stem: name without the version.
+        version: number of the version.
+        about: one sentence about the folds.
+        by: the units that are divided.
+        validation: the rule that chooses the validation part.
+        share: share of the speakers or sentences that validate; 0 for other rules.
+        first: number of speakers of the next fold that validate; 0 = all.
+        corpora: corpora that it is for; empty = any.
+        listed: the units of each fold, if the file lists them.
+        number: number of balanced folds, if the file gives no lists; otherwise 0.
+        by_utterances: whether these folds are also balanced by utterances.
+        expected: number of units of the full corpus; 0 = unknown.
+        sharing: the parts that may share speakers; None = no parts.
+        tests_others: whether a fold tests all groups except its own.
+    """
 
     stem: str
     version: int
@@ -241,7 +258,7 @@ class ProtocolFile:
     first: int = 0
     corpora: tuple[str, ...] = ()
     listed: tuple[tuple[str, ...], ...] = ()
-    dealt: int = 0
+    number: int = 0
     by_utterances: bool = False
     expected: int = 0
     sharing: Sharing | None = None
@@ -275,10 +292,10 @@ class ProtocolFile:
                 f"protocol '{stem}' has version {protocol.version}, not '{version}'; write "
                 f"'{stem}@{protocol.version}', or install the release that had the other"
             )
-        if sized and int(sized[1]) != protocol.dealt:
+        if sized and int(sized[1]) != protocol.number:
             if int(sized[1]) < 3:
                 raise ConfigError(f"'{stem}' has too few folds: test, validation and train need 3")
-            protocol = replace(protocol, stem=stem, dealt=int(sized[1]))
+            protocol = replace(protocol, stem=stem, number=int(sized[1]))
         return protocol
 
     @classmethod
@@ -299,7 +316,7 @@ class ProtocolFile:
         if by not in _BY:
             raise wrong(f"by is '{by}'; have {', '.join(_BY)}")
         listed: tuple[tuple[str, ...], ...] = ()
-        dealt, by_utterances = 0, False
+        number, by_utterances = 0, False
         corpora = tuple(map(str, data.get("corpora") or ()))
         if isinstance(folds, list):
             prefix = f"{corpora[0]}/" if len(corpora) == 1 and by != "corpus" else ""
@@ -312,7 +329,7 @@ class ProtocolFile:
             and by in ("speaker", "source")
             and isinstance(folds.get("balanced"), int)
         ):
-            dealt, by_utterances = folds["balanced"], bool(folds.get("utterances", False))
+            number, by_utterances = folds["balanced"], bool(folds.get("utterances", False))
         elif (folds != "each" or by in ONE_FOLD) and not (folds is None and by in ONE_FOLD):
             raise wrong(f"folds is {folds!r}; give lists, 'each', or {{balanced: N}} by speaker")
         share, first = 0.0, 0
@@ -340,9 +357,9 @@ class ProtocolFile:
                 "validation is next, but with tests: others a fold has no next one; give "
                 "{speakers: 0.2}"
             )
-        if valid == "next" and 0 < (len(listed) or dealt) < 3:
+        if valid == "next" and 0 < (len(listed) or number) < 3:
             raise wrong(
-                f"validation is next, but of {len(listed) or dealt} folds none is left for "
+                f"validation is next, but of {len(listed) or number} folds none is left for "
                 "training; give at least 3 folds"
             )
         return cls(
@@ -355,7 +372,7 @@ class ProtocolFile:
             first=first,
             corpora=corpora,
             listed=listed,
-            dealt=dealt,
+            number=number,
             by_utterances=by_utterances,
             expected=int(data.get("expected", 0)),
             sharing=Sharing.from_data(name, data.get("shares")),
@@ -408,7 +425,7 @@ class Protocol(ProtocolFile):
             split = Split(list(utterances), [], [], protocol=self.name, fold=fold)
             return replace(split, unknown_speakers=unknown_speakers)
         where = (
-            self._official(utterances) if self.by == "official" else self._dealt(utterances, fold)
+            self._official(utterances) if self.by == "official" else self._divided(utterances, fold)
         )
         parts: dict[str, list[Utterance]] = {p: [] for p in PARTS}
         for u, part in zip(utterances, where, strict=True):
@@ -457,17 +474,17 @@ class Protocol(ProtocolFile):
     def _groups(self, utterances: Sequence[Utterance]) -> list[list[str]]:
         if self.listed:
             return [list(fold) for fold in self.listed]
-        if self.dealt:
+        if self.number:
             if self.by == "source":
                 utterances = [u for u in utterances if not u.weak]
             speakers = {unit_of(u) for u in utterances}
-            if (n := len(speakers)) < self.dealt:
+            if (n := len(speakers)) < self.number:
                 raise DataError(
-                    f"{self.name} needs {self.dealt} speakers for {self.dealt} folds; there are "
+                    f"{self.name} needs {self.number} speakers for {self.number} folds; there are "
                     f"{n} ({some(speakers)}): {self._need}"
                     + (f"; use protocol=kfold-{n}" if n >= 3 else "")
                 )
-            return balanced(utterances, self.dealt, by_utterances=self.by_utterances)
+            return balanced(utterances, self.number, by_utterances=self.by_utterances)
         units = sorted({self._unit(u) for u in utterances})
         least = 3 if self.validation == "next" else 2
         if len(units) < least:
@@ -477,7 +494,7 @@ class Protocol(ProtocolFile):
             )
         return [[u] for u in units]
 
-    def _dealt(self, utterances: Sequence[Utterance], fold: int) -> list[str]:
+    def _divided(self, utterances: Sequence[Utterance], fold: int) -> list[str]:
         groups = self._groups(utterances)
         if self.by == "source":
             own = set(groups[fold])
@@ -543,7 +560,7 @@ class Protocol(ProtocolFile):
             f"({some(u.id for u in lost)}), so no split can be shown to be disjoint; name the "
             "speakers (options.speaker=... of the readers 'folder' and 'csv', or in the manifest)"
         )
-        if self.by == "speaker" and not self.dealt:
+        if self.by == "speaker" and not self.number:
             raise DataError(f"{message}: this protocol needs their names")
         if unknown_speakers != ACCEPT:
             raise DataError(
@@ -567,7 +584,7 @@ class Protocol(ProtocolFile):
             )
         named = [u for u in utterances if u.speaker]
         silent = [s for s, sex in sexes(named).items() if not sex]
-        if silent and (self.dealt or self.validation == "speakers"):
+        if silent and (self.number or self.validation == "speakers"):
             notes.append(
                 f"the sex of {len(silent)} speakers is unknown, so they are not balanced by it: "
                 + some(silent)

@@ -56,8 +56,8 @@ class Causal(Scorer):
         self.model, self.source = self.loaded.model, self.loaded.source
         if getattr(self.model, "_is_stateful", False):
             raise ConfigError(
-                f"model={model} is a {self.model.config.model_type}, whose memory is a running "
-                "state that classes cannot share; give a model that attends, such as gpt2"
+                f"model={model} is a {self.model.config.model_type}, which keeps a running state "
+                "that classes cannot share; give a model with attention, such as gpt2"
             )
         self.tokenizer = tokenizer_of(published)
         self.limit = length_limit(self.tokenizer, self.model.config)

@@ -60,7 +60,7 @@ def test_what_deals_by_speaker_refuses_unknown_ones(protocol: str) -> None:
         rule.split(us, 0)
     assert "options.speaker" in str(refused.value)
     # names that a protocol goes by cannot be done without
-    by_name = rule.by == "speaker" and not rule.dealt
+    by_name = rule.by == "speaker" and not rule.number
     assert ("data.unknown_speakers=accept" in str(refused.value)) != by_name
     if by_name:
         with pytest.raises(DataError, match=says("5 of 36", "speaker")):
