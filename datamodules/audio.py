@@ -1,9 +1,10 @@
 """Read audio files as samples: any container that libsndfile reads, any rate, any channels.
 
-:func:`read_audio` and :func:`read_utterance` give float32 mono samples at 16 kHz, :func:`decode`
-the samples at the file's own rate, and :func:`stream_audio` a long file in pieces. :class:`Level`
-refuses samples without audible sound. :func:`mean_loss` measures how much the mean of channels
-loses. Every refusal is an :class:`AudioError` with a short reason, by which refusals are counted.
+:func:`read_audio` and :func:`read_utterance` give float32 mono samples at 16 kHz. :func:`decode`
+gives them at the file's own rate, and :func:`stream_audio` reads a long file in pieces.
+:class:`Level` refuses samples without audible sound. :func:`mean_loss` measures how much the mean
+of channels loses. Every refusal is an :class:`AudioError` with a short reason, by which refusals
+are counted.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ CHUNK = 2**16  # samples per spectrum
 def mean_loss(samples: npt.NDArray[np.float32], rate: int) -> float:
     """Return how many dB weaker the mean of the channels is than the mean of equal channels.
 
-    It is measured in the octaves from 250 to 4000 Hz, after the channels were brought to one
-    level, and averaged over the octaves within 30 dB of the loudest one. So low notes, for which a
+    The channels are first brought to one level. Then the loss is measured in the octaves from 250
+    to 4000 Hz, and averaged over those within 30 dB of the loudest one. So low notes, for which a
     short delay does no harm, do not decide alone. In each octave a channel counts if it is within
     20 dB of the loudest channel.
 
@@ -282,9 +283,8 @@ def stream_audio(
         ``[S]`` float32, mono, 16 kHz; no piece is empty.
 
     Raises:
-        AudioError: if the file is missing, unreadable or empty. If a later part is damaged or cut
-            short, or the file has no audible sound (:class:`Level`), it is raised after the good
-            pieces.
+        AudioError: if the file is missing, unreadable or empty. It is raised after the good pieces
+            if a later part is damaged or cut short, or nothing is audible (:class:`Level`).
     """
     import soxr
 

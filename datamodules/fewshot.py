@@ -117,7 +117,7 @@ def draw_ids(
 ) -> list[list[str]]:
     """Return the ids of the first ``shots`` utterances of each class, in an order by the seed.
 
-    A hash of seed and id gives the order, so it does not depend on the manifest's order or on
+    A hash of seed and id gives the order. So it depends neither on the manifest's order nor on
     other classes. If recordings are equal sample for sample, only one is taken.
     """
     found: list[list[str]] = [[] for _ in range(n_classes)]

@@ -36,11 +36,11 @@ from ..zoo.core import files
 from ..zoo.core.errors import ConfigError, DataWarning
 
 # Several processes fill one store together, and need only its files for this. A process takes the
-# store's lock, reads the rows and the claims of others, claims a chunk of missing rows, and frees
-# the lock. Then it computes and writes the chunk. All processes are equal: workers of a comparison,
-# ranks of one run, and other runs. A claim is a file on which its owner holds an advisory lock. The
-# system frees this lock when the process ends in any way, so the claim of a killed process is
-# invalid, and another process takes its chunk.
+# store's lock and reads which rows exist or are claimed. It claims a chunk of missing rows and
+# frees the lock. Then it computes and writes the chunk. All processes are equal: workers of a
+# comparison, ranks of one run, and other runs. A claim is a file on which its owner holds an
+# advisory lock. The system frees this lock when the process ends in any way. So the claim of a
+# killed process is invalid, and another process takes its chunk.
 
 POLL = 0.1  # seconds between two looks at the work of other processes
 

@@ -197,8 +197,8 @@ def cost_figure(panels: Mapping[str, Mapping[str, Point]], title: str = "") -> F
 def curve_figure(curves: Mapping[str, Sequence[Point]], across: str, title: str = "") -> Figure:
     """Draw UAR by an amount (shots, share of the labels), with a band for the interval.
 
-    If the amounts span a factor of eight or more, the axis has equal steps for each doubling, and
-    zero is drawn before the smallest amount.
+    If the amounts span a factor of eight or more, the axis has equal steps for each doubling. Zero
+    is then drawn before the smallest amount.
     """
     figure, axes = _panel(title)
     amounts = sorted({p[0] for points in curves.values() for p in points})

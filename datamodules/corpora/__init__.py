@@ -5,9 +5,9 @@ an :class:`~serzoo.datamodules.manifest.Utterance` for each recording, with ``en
 ``sample_rate=0``; the engine (:func:`serzoo.datamodules.prepare.prepare`) fills these in. It
 reports with :func:`note` what it leaves out.
 
-Every reader here has a ``VERSION``. Raise it with each change of what the reader yields or reports
-for the same files, because prepared corpora are cached by it. A reader without a version is cached
-by the hash of its file.
+Every reader here has a ``VERSION``, by which prepared corpora are cached. Raise it with each change
+of what the reader yields or reports for the same files. Without a version, the hash of the
+reader's file is used.
 """
 
 from __future__ import annotations

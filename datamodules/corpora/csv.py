@@ -83,19 +83,19 @@ def prepare(
     """Yield the utterances of a table.
 
     An option names the column of a field. Without the option, a column with the field's own name
-    is used, in any case. An empty cell means "unknown", and so does a word such as ``nan`` or
-    ``N/A`` (:data:`.layout.MISSING`), except as a path, id, text or time. Labels that differ only
-    in case or blanks are one label. The delimiter (comma, tab, semicolon or bar) is the one that
-    divides the first line best, or that of Excel's ``sep=;`` above it. The text is UTF-8, UTF-16
-    or Windows-1252.
+    is used, in any case. An empty cell means "unknown". So does a word of :data:`.layout.MISSING`,
+    such as ``nan`` or ``N/A``, except as a path, id, text or time. Labels that differ only in case
+    or blanks are one label. The delimiter is comma, tab, semicolon or bar: the one that divides the
+    first line best, or that of a line ``sep=;`` above it, as Excel writes. The text is UTF-8,
+    UTF-16 or Windows-1252.
 
     Args:
         root: the folder to which the paths in the table are relative.
         table: the file, relative to root; needed if root holds several csv or tsv files.
         audio: column of the path of the audio file.
         label: column of the label.
-        speaker: column of the speaker. The speaker is unknown, with a warning, if there is no
-            column, or if the cell is empty, ``unknown``, or one of :data:`..layout.MISSING`.
+        speaker: column of the speaker. Without one all speakers are unknown. A cell means "unknown"
+            if it is empty, ``unknown``, or one of :data:`..layout.MISSING`. A warning counts these.
         text: column of the transcript, written by a person.
         gender: column of the gender: ``female``/``f``/``w`` or ``male``/``m``, in any case.
         language: column of the ISO 639-1 code.

@@ -20,9 +20,8 @@ class NLI(Scorer):
 
     The score is ``log p(entailment) - log p(contradiction)``. The model's ``config.json`` gives
     the indices of these classes. For a model of two classes it is the difference of these. Its
-    sigmoid is the score of a label in the zero-shot pipeline of ``transformers``
-    (``multi_label=True``), if contradiction is the model's first or last class, as that pipeline
-    assumes.
+    sigmoid is the score of a label in the zero-shot pipeline of ``transformers``, with
+    ``multi_label=True``. That pipeline assumes that contradiction is the first or last class.
 
     Pairs of transcript and hypothesis are sorted by length and run in batches of similar length;
     padding is masked. A transcript that is too long is cut at its end; a hypothesis is never cut.
@@ -138,8 +137,8 @@ def tokenizer_of(published: Published) -> Any:
 def length_limit(tokenizer: Any, config: Any) -> int | None:
     """Return the number of tokens that a model can read; None if there is no limit.
 
-    If the tokenizer gives no limit, it is two less than the model's positions, because RoBERTa and
-    similar models count positions from the padding token on.
+    If the tokenizer gives no limit, it is two less than the model's positions: RoBERTa and similar
+    models count positions from the padding token on.
     """
     if tokenizer.model_max_length < 10**6:  # unset is 1e30
         return int(tokenizer.model_max_length)

@@ -12,8 +12,8 @@ and ``<folder>/<name>.jsonl`` holds all rows in the manifest's order, once all a
 
 Utterances are divided into **chunks** once, by size and in the same way for all shards; shard k of
 n takes the chunks k, k + n, ... A chunk is computed as a whole and written in one step. The rest of
-a partial chunk is deleted and computed again. So a row does not depend on when a process was killed
-or on the number of processes, even if a batch's neighbours change the last bits of a number.
+a partial chunk is deleted and computed again. A batch's neighbours may change the last bits of a
+number. Even so, a row does not depend on the number of processes, or on when one was killed.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ class Stage(ABC):
     def rows(self, items: Sequence[Utterance]) -> Iterator[dict[str, Any]]:
         """Yield a plain-JSON row with the key ``id`` for each item of a chunk, in any order.
 
-        A row may depend only on the settings and on the chunk, because a chunk is computed again
-        after a kill, perhaps in another process.
+        A row may depend only on the settings and on the chunk. After a kill a chunk is computed
+        again, perhaps in another process.
         """
 
     def size(self, item: Utterance) -> float:

@@ -1,10 +1,10 @@
 """Do the words of a corpus reveal its emotions? How far any function of the text alone gets.
 
 :func:`compare` compares weak labels with those of people. :func:`control` gives three answers,
-without the voice: the scorer of transcripts, and two learners that are trained on the human labels
-of training speakers and tested on other speakers (:func:`held_out`). If all are no better than with
-labels that are shuffled within each speaker, no label from text is useful for this corpus, whatever
-model gives it.
+without the voice: that of a scorer of transcripts, and those of two learners (:func:`held_out`).
+The learners are trained on the human labels of training speakers, and tested on other speakers. As
+a control, labels are shuffled within each speaker. If no answer is better than with these, no label
+from text is useful for this corpus.
 """
 
 from __future__ import annotations

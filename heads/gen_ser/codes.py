@@ -43,7 +43,7 @@ def sinusoidal_codes(
     position ``p_c = spacing * order[c]``. Every code has the norm ``sqrt(dim / 2)``. The name
     "sinusoidal taxonomy encoding" is from the abstract (arXiv 2601.20573), the formula from
     Vaswani et al. (2017). Positions and spacing are our choice. At spacing 1 neighbours have a
-    cosine of 0.97, and the head almost never decides for the classes at the ends of the list
+    cosine of 0.97. The head then almost never decides for the classes at the ends of the list
     (:func:`decision_flips`).
 
     Args:

@@ -58,12 +58,12 @@ class GenSERHead(Head):
     almost never visit t = 1. With ``source_share=1`` the head is the control ``regress_codes``;
     with 0 it is target matching alone.
 
-    With ``objective`` the network predicts the velocity of the flow or the noise (score matching,
-    weighted by the variance) in the second term. The first term always compares codes, so the
-    prediction is first converted to a code. Neither velocity nor noise exist at t = 1: the first
-    term and the sampler then use ``x_1`` as the state at t = 0.99.
+    By ``objective`` the network can also predict, in the second term, the velocity of the flow, or
+    the noise (score matching, weighted by the variance). The first term always compares codes, so
+    the prediction is first converted to a code. Neither velocity nor noise exist at t = 1: the
+    first term and the sampler then use ``x_1`` as the state at t = 0.99.
 
-    ``x_1`` is a learned projection of the utterance, layer-normalised without learned scale, so
+    ``x_1`` is a learned projection of the utterance, layer-normalised without learned scale. So
     the two ends of the path cannot collapse into each other. Its root mean square is that of the
     codes, ``1 / sqrt(2)``. With ``state=frames`` every frame is transported to the code, and the
     mean of the generated frames decides. The trainer can average weights (``optim.ema``).

@@ -49,8 +49,8 @@ class AudioMapper(nn.Module):
     ``adaptive``: means over L segments of each utterance's own length (:func:`segment_means`).
     This is our reading of a sequence mapper.
 
-    ``vector``: one attentive mean and standard deviation, projected, and then a linear layer to
-    all L positions at once, as in Pengi's mapper, which takes one vector.
+    ``vector``: one attentive mean and standard deviation, projected; then a linear layer gives all
+    L positions at once. Pengi's mapper also takes one vector.
 
     The final norm starts at the size of the model's own token embeddings (our choice).
 

@@ -88,8 +88,8 @@ def sub_groups(
     """Return UAR, WA and recalls by an attribute of the utterances.
 
     Intervals come from :func:`.speakers.jackknife`, because groups have few speakers. A UAR over
-    fewer classes cannot be compared. So groups that lack a class of the table's labelled
-    utterances are shown, but do not count for the worst group and the gap.
+    fewer classes cannot be compared. So a group that lacks a class of the table is shown, but does
+    not count for the worst group and the gap.
 
     Args:
         table: predictions; unlabelled utterances are ignored.

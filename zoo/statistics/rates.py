@@ -69,8 +69,8 @@ def _mean_present(values: FloatArray) -> FloatArray:
 def absent_of(confusion: NDArray[Any]) -> NDArray[np.bool_]:
     """Return ``[..., C]``, True for classes without a labelled utterance.
 
-    UAR and macro-F1 leave these classes out. scikit-learn's ``f1_score`` averages over predicted
-    classes, too, with 0 for an absent one, so its value is lower if an absent class was predicted.
+    UAR and macro-F1 leave these classes out. scikit-learn's ``f1_score`` also averages over
+    predicted classes, with 0 for an absent one. So its value is lower if one was predicted.
     """
     return np.asarray(_marginals(confusion)[1] == 0)
 

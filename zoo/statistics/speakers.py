@@ -1,8 +1,8 @@
 """Uncertainty over speakers: intervals and tests that treat speakers as the unit of sampling.
 
 Utterances of one speaker are not independent. So speakers are left out or exchanged, never single
-utterances. UAR, WA and macro-F1 are functions of the confusion matrix, and the matrix of a set of
-speakers is the sum of theirs (:func:`by_speaker`).
+utterances. UAR, WA and macro-F1 are functions of the confusion matrix. The matrix of a set of
+speakers is the sum of their matrices (:func:`by_speaker`).
 
 :func:`jackknife` gives an interval, :func:`paired_jackknife` and :func:`paired_permutation` compare
 two heads, and :func:`minimum_detectable` says which difference a test set can show. :func:`holm`

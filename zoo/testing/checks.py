@@ -117,9 +117,26 @@ def many(names: Sequence[str]) -> str:
     return f"{len(names)} ({some(names)})"
 
 
-def trainable(head: Head) -> dict[str, torch.nn.Parameter]:
+def trainable(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Return the trainable parameters by name."""
-    return {n: p for n, p in head.named_parameters() if p.requires_grad}
+    return {n: p for n, p in module.named_parameters() if p.requires_grad}
+
+
+def demand_groups(module: torch.nn.Module, groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raise a :class:`ContractError` if optimiser groups are not exactly the trainable parameters.
+
+    Args:
+        module: a head or an encoder.
+        groups: the result of its ``param_groups``.
+    """
+    learns = trainable(module)
+    listed = [id(p) for group in groups for p in group["params"]]
+    lost = [n for n, p in learns.items() if id(p) not in listed]
+    demand(not lost, f"param_groups lacks {many(lost)} trainable parameters; add them to a group")
+    demand(
+        len(listed) == len(set(listed)) == len(learns),
+        "param_groups has a parameter twice, or a frozen one; list each trainable one once",
+    )
 
 
 NEW = ("jubilant", "wistful")  # classes that no checked head is trained on
@@ -206,7 +223,7 @@ def check_shape(case: Case) -> None:
 
 
 def check_extras(case: Case) -> None:
-    """Check that extras are detached scalars, because they are logged after the backward pass."""
+    """Check that extras are detached scalars, because logging must not keep the graph alive."""
     for name, value in case.loss(case.head(), case.frames(), case.targets()).extras.items():
         ok = isinstance(value, Tensor) and value.ndim == 0 and not value.requires_grad
         demand(ok, f"extra '{name}' must be a detached scalar tensor; use value.mean().detach()")
@@ -445,14 +462,7 @@ def check_autocast(case: Case) -> None:
 def check_param_groups(case: Case) -> None:
     """Check that optimiser groups have every trainable parameter once, and frozen roots none."""
     head = case.head()
-    listed = [id(p) for group in head.param_groups(1e-3) for p in group["params"]]
-    want = {id(p): n for n, p in trainable(head).items()}
-    lost = [n for i, n in want.items() if i not in listed]
-    demand(not lost, f"param_groups lacks {many(lost)} trainable parameters; add them to a group")
-    demand(
-        len(listed) == len(set(listed)) and set(listed) == set(want),
-        "param_groups has a parameter twice, or a frozen one; list each trainable one once",
-    )
+    demand_groups(head, head.param_groups(1e-3))
     modules = dict(head.named_modules())
     for name, root in head.frozen_roots().items():
         demand(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core.encoder import Encoder
 from ..core.types import SAMPLE_RATE, Frames
-from .checks import demand, demand_close, many
+from .checks import demand, demand_close, demand_groups, many, trainable
 
 LENGTHS = (3000, 1, 400, 399)
 """Samples. 400 are one frame of most published models; 399 are one sample too few."""
@@ -274,15 +274,8 @@ def check_bytes(case: EncoderCase) -> None:
 def check_gradients(case: EncoderCase) -> None:
     """Check that trainable weights learn, and that frozen ones stay unchanged."""
     encoder = case.encoder().train()
-    learns = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
-    groups = encoder.param_groups(1e-3)
-    listed = [id(p) for group in groups for p in group["params"]]
-    lost = [n for n, p in learns.items() if id(p) not in listed]
-    demand(not lost, f"param_groups lacks {many(lost)} trainable parameters; add them to a group")
-    demand(
-        len(listed) == len(set(listed)) == len(learns),
-        "param_groups has a parameter twice, or a frozen one; list each trainable one once",
-    )
+    learns, groups = trainable(encoder), encoder.param_groups(1e-3)
+    demand_groups(encoder, groups)
     if not learns:
         return
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
