@@ -460,7 +460,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
     except OSError as error:
         if error.errno not in OF_A_FILE:  # an error of the machine, such as too many open files
             raise
-        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise AudioError(
+            f"{path} cannot be read: {error.strerror or error}; check its permissions and its disk"
+        ) from None
 
 
 def _agrees(file: Any, header: Claim) -> bool:
@@ -532,7 +534,9 @@ def _refuse_missing(path: Path) -> None:
     try:
         there, folder = path.exists(), path.is_dir()
     except OSError as error:
-        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise AudioError(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from None
     why = problem(path)
     if why and there:
         raise AudioError(

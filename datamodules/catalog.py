@@ -254,7 +254,8 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
     if not utterances:
         held = ", ".join(sorted({u.corpus for u in everything})) or "none"
         raise DataError(
-            f"{path} holds no utterances of {', '.join(corpora) or 'any corpus'}; it has {held}"
+            f"{path} holds no utterances of {', '.join(corpora) or 'any corpus'}; it has {held}: "
+            "name one of these, or give another manifest"
         )
     stored = read_sidecar(beside(path, ".json"))
     names = sorted({u.corpus for u in utterances})

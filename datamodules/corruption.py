@@ -254,7 +254,9 @@ class Condition:
             )
         if kind == "mp3" and value not in MP3_RATES:
             rates = ", ".join(map(str, MP3_RATES))
-            raise ConfigError(f"condition '{text}': at 16 kHz, MP3 allows only {rates} kbit/s")
+            raise ConfigError(
+                f"condition '{text}': MP3 at 16 kHz has no such rate; give one of {rates} kbit/s"
+            )
         return cls(kind, value)
 
     def __str__(self) -> str:

@@ -45,7 +45,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         except IndexError:
             raise DataError(
                 f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has "
-                f"{len(header)}; is the file complete?"
+                f"{len(header)}; use a complete copy of the file"
             ) from None
     return rows
 

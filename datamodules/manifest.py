@@ -249,7 +249,10 @@ def _parse(record: dict[str, Any], where: str) -> Utterance:
             raise DataError(f"{where}: unknown key '{key}'{suggest(key, _CHECKS)}")
     missing = [key for key in _REQUIRED if key not in record]
     if missing:
-        raise DataError(f"{where}: lacks {', '.join(missing)}; required are {', '.join(_REQUIRED)}")
+        raise DataError(
+            f"{where}: lacks {', '.join(missing)}; add what is missing (required are "
+            f"{', '.join(_REQUIRED)})"
+        )
     for key, value in record.items():
         fits, expected = _CHECKS[key]
         optional = (key not in _REQUIRED or key == "speaker") and key != "labels"

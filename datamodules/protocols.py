@@ -294,7 +294,10 @@ class ProtocolFile:
             )
         if sized and int(sized[1]) != protocol.number:
             if int(sized[1]) < 3:
-                raise ConfigError(f"'{stem}' has too few folds: test, validation and train need 3")
+                raise ConfigError(
+                    f"'{stem}' has too few folds; train, validation and test need at least 3, as "
+                    "in kfold-3"
+                )
             protocol = replace(protocol, stem=stem, number=int(sized[1]))
         return protocol
 

@@ -315,7 +315,7 @@ def _table(root: Path, table: str | None) -> Path:
         )
     if table is not None:
         if not (root / table).is_file():
-            raise DataError(f"no table {root / table}; table= is relative to root=")
+            raise DataError(f"no table at {root / table}; give table= as a path below root=")
         return root / table
     files = (p.name for p in root.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
     found = sorted(name for name in files if name[0] != ".")
@@ -378,7 +378,10 @@ def _read(
         line = begun + skipped  # first line of the row: a quote may stay open to the end
         raise DataError(f"{path.name}, line {line}: cannot be read ({error}); {_QUOTES}") from None
     if not rows:
-        raise DataError(f"{path} has no rows below its header; columns: {', '.join(header)}")
+        raise DataError(
+            f"{path} has no rows below its header; write one row for each utterance (columns: "
+            f"{', '.join(header)})"
+        )
     return rows, fields
 
 

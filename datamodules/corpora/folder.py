@@ -68,8 +68,8 @@ def prepare(
         if failed:
             raise DataError(
                 f"speaker='{speaker}' finds no speaker in {len(failed)} of {len(named)} paths "
-                f"(first: {failed[0].relative_to(root).as_posix()}); it is searched in the path "
-                "below root, forward slashes, with the suffix"
+                f"(first: {failed[0].relative_to(root).as_posix()}); give a pattern that matches "
+                "each path below root, with forward slashes and the suffix"
             )
         speakers = {p: m[1] for p, m in matches.items() if m is not None}
     for path in named:

@@ -183,7 +183,7 @@ def run(
     """
     k, n = shard
     if not 1 <= k <= n:
-        raise ConfigError(f"there is no shard {k} of {n}; give shard=1/{n} to {n}/{n}")
+        raise ConfigError(f"there is no shard {k} of {n}; give shard=1/{n} to shard={n}/{n}")
     parts = chunks(stage, utterances)
     base, merged = Path(folder) / stage.name, Path(folder) / f"{stage.name}.jsonl"
     base.mkdir(parents=True, exist_ok=True)

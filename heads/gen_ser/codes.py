@@ -139,8 +139,8 @@ def build_codes(
     """
     if code_dim < 2 or code_dim % 2 or spacing <= 0 or base <= 1:
         raise ConfigError(
-            f"code_dim={code_dim}, spacing={spacing}, base={base}: a code pairs sine and cosine, "
-            "so code_dim must be even and at least 2; spacing must be above 0 and base above 1"
+            f"code_dim={code_dim}, spacing={spacing}, base={base}; give an even code_dim of at "
+            "least 2 (a code pairs sine and cosine), spacing above 0 and base above 1"
         )
     n = len(taxonomy)
     if codes == "sinusoidal":

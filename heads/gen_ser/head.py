@@ -142,8 +142,8 @@ class GenSERHead(Head):
         if steps < 1 or draws < 1 or not 0 <= source_share <= 1 or steepness <= 0 or sigma_max < 0:
             raise ConfigError(
                 f"steps={steps}, draws={draws}, source_share={source_share}, "
-                f"steepness={steepness}, sigma_max={sigma_max}: steps and draws must be at least "
-                "1, source_share within 0..1, steepness above 0 and sigma_max not below 0"
+                f"steepness={steepness}, sigma_max={sigma_max}; give steps and draws of at least "
+                "1, source_share from 0 to 1, steepness above 0, and sigma_max of 0 or more"
             )
         self.path = Path(mean, variance, steepness, sigma_max)
         if objective == "score" and not self.path.noisy:
@@ -153,8 +153,8 @@ class GenSERHead(Head):
             )
         if noise_draws < (sampler == "sde") or code_steps < 1:
             raise ConfigError(
-                f"noise_draws={noise_draws}, code_steps={code_steps}: code_steps must be at least "
-                "1, noise_draws not below 0, and sampler=sde draws noise: at least 1"
+                f"noise_draws={noise_draws}, code_steps={code_steps}; give code_steps of at least "
+                "1, and noise_draws of 0 or more (with sampler=sde at least 1)"
             )
         if network == "transformer" and state == "utterance":
             raise ConfigError(
