@@ -379,8 +379,8 @@ def _read(
         raise DataError(f"{path.name}, line {line}: cannot be read ({error}); {_QUOTES}") from None
     if not rows:
         raise DataError(
-            f"{path} has no rows below its header; write one row for each utterance (columns: "
-            f"{', '.join(header)})"
+            f"{path} has no rows below its header; write one row for each utterance, with the "
+            f"columns {', '.join(header)}"
         )
     return rows, fields
 
