@@ -1,9 +1,10 @@
 """Read audio files as samples: any container that libsndfile reads, any rate, any channels.
 
-:func:`read_audio` and :func:`read_utterance` give float32 mono samples at 16 kHz, :func:`decode`
-the samples at the file's own rate, and :func:`stream_audio` a long file in pieces. :class:`Level`
-refuses samples without audible sound. :func:`mean_loss` measures how much the mean of channels
-loses. Every refusal is an :class:`AudioError` with a short reason, by which refusals are counted.
+:func:`read_audio` and :func:`read_utterance` give float32 mono samples at 16 kHz. :func:`decode`
+gives them at the file's own rate, and :func:`stream_audio` reads a long file in pieces.
+:class:`Level` refuses samples without audible sound. :func:`mean_loss` measures how much the mean
+of channels loses. Every refusal is an :class:`AudioError` with a short reason, by which refusals
+are counted.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ from .containers import Claim, Patched, claim, mp3_claim
 from .manifest import Utterance
 from .placeholders import problem
 
-# -- do the channels of a recording hold the same sound? -----------------------------------------
-
-# all of these are our choice
+# Do the channels of a recording hold the same sound? All of these numbers are our choice.
 BANDS = (250, 500, 1000, 2000, 4000)  # Hz, centres of the octaves of speech
 QUIET = 30.0  # dB below the loudest octave; quieter octaves are noise, which differs by channel
 FAINT = 20.0  # dB below the loudest channel of an octave; fainter channels do not harm the mean
@@ -37,8 +36,8 @@ CHUNK = 2**16  # samples per spectrum
 def mean_loss(samples: npt.NDArray[np.float32], rate: int) -> float:
     """Return how many dB weaker the mean of the channels is than the mean of equal channels.
 
-    It is measured in the octaves from 250 to 4000 Hz, after the channels were brought to one
-    level, and averaged over the octaves within 30 dB of the loudest one. So low notes, for which a
+    The channels are first brought to one level. Then the loss is measured in the octaves from 250
+    to 4000 Hz, and averaged over those within 30 dB of the loudest one. So low notes, for which a
     short delay does no harm, do not decide alone. In each octave a channel counts if it is within
     20 dB of the loudest channel.
 
@@ -77,7 +76,7 @@ def mean_loss(samples: npt.NDArray[np.float32], rate: int) -> float:
     return float(np.mean(losses)) if losses else 0.0
 
 
-# -- errors and limits ---------------------------------------------------------------------------
+# Errors and limits.
 
 SAMPLE_RATE = 16_000  # as in zoo/core/types.py; `serzoo prepare` must not import torch
 SUFFIXES = (
@@ -137,7 +136,7 @@ class MissingAudioError(AudioError):
     reason = "missing"
 
 
-# -- reading ---------------------------------------------------------------------------------------
+# Reading.
 
 
 def parse_channel(channel: str | int | None) -> int | None:
@@ -186,9 +185,9 @@ def decode_channels(
 ) -> tuple[Samples, int]:
     """Return the same as :func:`decode`, but all channels: ``[S, channels]``."""
     path = Path(path)
-    with _opened(path) as (file, said):
+    with _opened(path) as (file, header):
         rate, frames = int(file.samplerate), int(file.frames)
-        _refuse_cut(path, said, frames / rate)
+        _refuse_cut(path, header, frames / rate)
         first = round(start * rate)
         last = frames if end is None else min(round(end * rate), frames)
         if last > first >= 0:
@@ -284,14 +283,13 @@ def stream_audio(
         ``[S]`` float32, mono, 16 kHz; no piece is empty.
 
     Raises:
-        AudioError: if the file is missing, unreadable or empty. If a later part is damaged or cut
-            short, or the file has no audible sound (:class:`Level`), it is raised after the good
-            pieces.
+        AudioError: if the file is missing, unreadable or empty. It is raised after the good pieces
+            if a later part is damaged or cut short, or nothing is audible (:class:`Level`).
     """
     import soxr
 
     path, level = Path(path), Level(channel)
-    with _opened(path) as (file, said):
+    with _opened(path) as (file, header):
         rate, promised = int(file.samplerate), int(file.frames)
         stream = (
             soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
@@ -310,7 +308,7 @@ def stream_audio(
                 yield piece
             if not len(raw):
                 break
-        _refuse_cut(path, said, level.samples / rate)
+        _refuse_cut(path, header, level.samples / rate)
     if not level.samples:
         raise EmptyAudioError(f"{path} holds no samples; download or convert it again")
     if promised < UNKNOWN:
@@ -349,7 +347,7 @@ def resample(samples: Samples, rate: int) -> Samples:
     return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
 
 
-# -- samples without audible sound ---------------------------------------------------------------
+# Samples without audible sound.
 
 
 class Level:
@@ -418,10 +416,13 @@ class Level:
             return
         reason, detail = found
         what = "its channels cancel" if reason == "channels cancel" else f"it is {reason}"
-        raise AudioError(f"{name} has nothing to hear: {what} ({detail})", reason)
+        raise AudioError(
+            f"{name} has no audible sound: {what} ({detail}); use another copy, or leave it out",
+            reason,
+        )
 
 
-# -- opening ---------------------------------------------------------------------------------------
+# Opening files.
 
 UNKNOWN = 2**48  # frames; for a header without a length (FLAC from a pipe) libsndfile has 2**63 - 1
 
@@ -431,46 +432,48 @@ def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
     import soundfile  # here, so that the command line prints its help fast
 
     _refuse_missing(path)
-    said = Claim()
+    header = Claim()
     try:
         with path.open("rb") as raw:
             if not raw.read(1):
                 raise EmptyAudioError(f"{path} has 0 bytes; download or convert it again")
-            said = claim(raw)
+            header = claim(raw)
             # as bytes, because a name need not be UTF-8; soundfile needs the rate of a `.raw` file
-            plain = not said.head and path.suffix.lower() != ".raw"
+            plain = not header.head and path.suffix.lower() != ".raw"
             # "-" alone would mean standard input
             where = os.path.abspath(path)
             name = os.fsencode(where) if os.name == "posix" else where
-            source: Any = name if plain else Patched(raw, said)
+            source: Any = name if plain else Patched(raw, header)
             with soundfile.SoundFile(source) as file:
                 if file.format == "MP3":
-                    said = mp3_claim(raw)
-                if file.format != "MP3" or not said.head or _agrees(file, said):
-                    yield _still(file), said
+                    header = mp3_claim(raw)
+                if file.format != "MP3" or not header.head or _agrees(file, header):
+                    yield _sequential(file), header
                     return
-            with soundfile.SoundFile(Patched(raw, said)) as file:
-                yield _still(file), said
+            with soundfile.SoundFile(Patched(raw, header)) as file:
+                yield _sequential(file), header
     except (soundfile.SoundFileError, RuntimeError) as error:
-        _refuse_cut(path, said, 1.0)
+        _refuse_cut(path, header, 1.0)
         # libsndfile repeats the path in its message
         reason = str(error).partition(": ")[2] or str(error)
         raise _unreadable(path, reason.strip()) from None
     except OSError as error:
         if error.errno not in OF_A_FILE:  # an error of the machine, such as too many open files
             raise
-        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise AudioError(
+            f"{path} cannot be read: {error.strerror or error}; check its permissions and its disk"
+        ) from None
 
 
-def _agrees(file: Any, said: Claim) -> bool:
+def _agrees(file: Any, header: Claim) -> bool:
     """Return whether libsndfile finds the counted length, within two frames of an MP3.
 
     libsndfile guesses the length from the first frame; this is right if all frames have one size.
     """
-    return said.samples is not None and abs(file.frames - said.samples) <= 2304
+    return header.samples is not None and abs(file.frames - header.samples) <= 2304
 
 
-def _still(file: Any) -> Any:
+def _sequential(file: Any) -> Any:
     """Return a file in which soundfile does not seek to its own position after each read.
 
     libsndfile cannot seek if it does not know the length. And some frames of an MP3 differ after a
@@ -504,15 +507,15 @@ def _between(file: Any, first: int, last: int | None) -> Samples:
     return np.concatenate(parts)
 
 
-def _refuse_cut(path: Path, said: Claim, seconds: float) -> None:
+def _refuse_cut(path: Path, header: Claim, seconds: float) -> None:
     """Refuse a file that is shorter than its header says; it holds ``seconds``."""
     again = "; download or convert it again"
-    if said.broken:
-        raise AudioError(f"{path} is cut short: {said.broken}{again}", "cut short")
-    if (said.found or said.promised) and said.lacking * max(seconds, 1e-9) > 0.1:
+    if header.broken:
+        raise AudioError(f"{path} is cut short: {header.broken}{again}", "cut short")
+    if (header.found or header.promised) and header.lacking * max(seconds, 1e-9) > 0.1:
         raise AudioError(
-            f"{path} is cut short: {said.promised} {said.unit} are promised, {said.found} are "
-            f"there{again}",
+            f"{path} is cut short: its header promises {header.promised} {header.unit}, but it "
+            f"holds {header.found}{again}",
             "cut short",
         )
 
@@ -520,7 +523,7 @@ def _refuse_cut(path: Path, said: Claim, seconds: float) -> None:
 def _check_whole(path: Path, promised: int, found: int, rate: int) -> None:
     if promised - found > 0.1 * rate:  # the header of an MP3 may be off by a frame
         raise AudioError(
-            f"{path} is cut short: {promised} samples are promised, {found} are there; "
+            f"{path} is cut short: its header promises {promised} samples, but it holds {found}; "
             "download or convert it again",
             "cut short",
         )
@@ -531,7 +534,9 @@ def _refuse_missing(path: Path) -> None:
     try:
         there, folder = path.exists(), path.is_dir()
     except OSError as error:
-        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise AudioError(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from None
     why = problem(path)
     if why and there:
         raise AudioError(
@@ -540,7 +545,7 @@ def _refuse_missing(path: Path) -> None:
     if folder:
         raise AudioError(f"{path} is a folder, not an audio file; give a file", "a folder")
     if not there:
-        more = why or "check root=, which paths are relative to"
+        more = why or "check root=, the folder to which paths are relative"
         raise MissingAudioError(f"no audio file at {path}; {more}")
 
 
@@ -570,12 +575,13 @@ def _unreadable(path: Path, reason: str) -> AudioError:
     convert = f"convert it: `ffmpeg -i {quoted} {target}`"
     for magic, at, what, remedy in _CONTENTS:
         if start[at : at + len(magic)] == magic:
-            todo = remedy.format(path=quoted) or convert
-            return AudioError(f"{path} holds {what}, not audio that can be read; {todo}", what)
+            return AudioError(
+                f"{path} holds {what}, not audio that can be read; {remedy or convert}", what
+            )
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
         return AudioError(
-            f"{path} is an HTML page or XML, not audio: a download that failed; download it again",
+            f"{path} is an HTML page or XML, not audio: the download failed; download it again",
             "a web page",
         )
     suffix = path.suffix.lower()
@@ -583,8 +589,8 @@ def _unreadable(path: Path, reason: str) -> AudioError:
         return AudioError(f"{path} cannot be read: {suffix} is not supported; {convert}", suffix)
     if suffix in (".raw", ".pcm"):
         return AudioError(
-            f"{path} has no header that tells its rate; convert it, with its own numbers: `ffmpeg "
-            f"-f s16le -ar 16000 -ac 1 -i {quoted} {target}`"
+            f"{path} has no header, so its rate is unknown; convert it with its true format, rate "
+            f"and channels: `ffmpeg -f s16le -ar 16000 -ac 1 -i {quoted} {target}`"
         )
     return AudioError(
         f"{path} cannot be read as audio ({reason}); convert it to wav or flac, or remove it"

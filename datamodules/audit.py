@@ -86,21 +86,23 @@ class AuditReport:
         return "\n".join(lines)
 
 
-def told(reports: Sequence[AuditReport]) -> list[str]:
-    """The reports of a protocol's folds as lines of text, and how many have leakage."""
+def lines(reports: Sequence[AuditReport]) -> list[str]:
+    """Return the reports of a protocol's folds as lines of text; the last one counts leakage."""
     bad = sum(not r.ok for r in reports)
     unsure = sum(r.ok and bool(r.unsure) for r in reports)
-    lines = [f"fold {fold}: {report}" for fold, report in enumerate(reports)]
-    more = f", {unsure} that nobody can judge: not every speaker is known" if unsure else ""
-    return [*lines, f"{len(reports)} folds, {bad} with leakage{more}"]
+    more = f", {unsure} that cannot be checked: not every speaker is known" if unsure else ""
+    return [
+        *(f"fold {fold}: {report}" for fold, report in enumerate(reports)),
+        f"{len(reports)} folds, {bad} with leakage{more}",
+    ]
 
 
 def passed(reports: Sequence[AuditReport], unknown_speakers: str | None = None) -> bool:
-    """Whether every fold may be used.
+    """Return whether every fold may be used.
 
     Args:
-        reports: of a protocol's folds.
-        unknown_speakers: ``accept`` also takes folds for which it cannot be told.
+        reports: the reports of a protocol's folds.
+        unknown_speakers: with ``accept``, a fold also passes if unknown speakers prevent a check.
     """
     return all(r.ok and (not r.unsure or unknown_speakers == ACCEPT) for r in reports)
 
@@ -108,7 +110,9 @@ def passed(reports: Sequence[AuditReport], unknown_speakers: str | None = None) 
 def _people(known: int, lost: int) -> str:
     if not lost:
         return f"{known} speakers"
-    return f"{known} speakers, {lost} without one" if known else "unknown speakers"
+    if not known:
+        return "unknown speakers"
+    return f"{known} speakers, and {lost} utterances without a speaker"
 
 
 def audit(split: Split) -> AuditReport:
@@ -134,22 +138,22 @@ def audit(split: Split) -> AuditReport:
     who = [speaker_of(u) for u in everyone if u.speaker]
     if len(who) >= MADE_UP and len(set(who)) == len(who):
         report.notes.append(
-            f"each of {len(who)} utterances has a speaker of its own: if these names are made up, "
-            "parts may share people all the same; say null in the manifest if nobody knows"
+            f"each of {len(who)} utterances has a speaker of its own; if these names are made up, "
+            "parts may still share people: write null in the manifest for an unknown speaker"
         )
     unhashed = sum(u.sha is None for u in everyone)
     report.counts["without_sha"] = unhashed
     if unhashed:
         report.notes.append(
-            f"{unhashed} of {len(everyone)} utterances carry no hash of their samples, so "
-            "identical audio was not looked for among them; prepare the corpus again to add it"
+            f"{unhashed} of {len(everyone)} utterances have no hash of their samples, so they were "
+            "not searched for identical audio; prepare the corpus again to add the hashes"
         )
     silent = sum(not sentence(u.text) for u in everyone)
     report.counts["without_text"] = silent
     if silent:
         report.notes.append(
-            f"{silent} of {len(everyone)} utterances have no transcript, so sentences were not "
-            "compared for them"
+            f"{silent} of {len(everyone)} utterances have no transcript, so their sentences were "
+            "not compared"
         )
     return report
 
@@ -157,7 +161,9 @@ def audit(split: Split) -> AuditReport:
 def _within(report: AuditReport, part: str, utterances: Sequence[Utterance]) -> None:
     repeated = len(utterances) - len({u.id for u in utterances})
     if repeated:
-        report.errors.append(f"{part} holds {repeated} utterances twice (same id)")
+        report.errors.append(
+            f"{part} holds {repeated} utterances twice (same id); give each id to one utterance"
+        )
     groups = [g for g in _by_sha(utterances).values() if len(g) > 1]
     report.counts[f"{part}_duplicates"] = sum(len(g) - 1 for g in groups)
     if groups:
@@ -206,7 +212,9 @@ def _recordings(
     ids = {u.id for u in first} & {u.id for u in second}
     report.counts[f"{a}_{b}_utterances"] = len(ids)
     if ids:
-        report.errors.append(f"{len(ids)} utterances are in both {a} and {b} ({some(ids)})")
+        report.errors.append(
+            f"{len(ids)} utterances are in both {a} and {b} ({some(ids)}); keep each in one part"
+        )
     mine, other = _by_sha(first), _by_sha(second)
     same = sorted(mine.keys() & other.keys())
     pairs = [f"{mine[s][0].id} = {other[s][0].id}" for s in same]
@@ -228,7 +236,7 @@ def _sentences(
     # no model learns from sentences that only validation and test share
     if again and a == "train":
         report.notes.append(
-            f"{len(again)} of {len(second)} {b} utterances speak one of {len(set(again))} "
+            f"{len(again)} of {len(second)} {b} utterances have one of {len(set(again))} "
             "sentences heard in training"
         )
 

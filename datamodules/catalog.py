@@ -28,7 +28,7 @@ from .prepare import PREPARE_VERSION, Prepared, beside, prepare, sample_hash, te
 from .synthetic.generate import ensure_synthetic
 from .walk import as_on_disk, respelt, walk
 
-# -- does the audio still match its manifest? ----------------------------------------------------
+# Does the audio still match its manifest?
 
 
 def recheck(
@@ -71,8 +71,8 @@ def recheck(
     if changed:
         warnings.warn(
             f"the audio of {len(changed)} of {len(utterances)} utterances changed after the "
-            f"manifest was made (first: {changed[0].audio}); the present audio is used, and counts "
-            "as other data. Run `serzoo prepare` again, or restore the files",
+            f"manifest was made (first: {changed[0].audio}); the present audio is used, and its "
+            "results are those of other data. Run `serzoo prepare` again, or restore the files",
             DataWarning,
             stacklevel=2,
         )
@@ -110,7 +110,7 @@ def _hear(utterance: Utterance, root: Path) -> str:
     return sample_hash(samples)
 
 
-# -- corpora -------------------------------------------------------------------------------------
+# Corpora.
 
 EMBEDDED = {"synthetic": "acted", "synthetic_talk": "talk"}
 
@@ -171,8 +171,8 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
     base = os.environ.get("SERZOO_DATA")
     if not base:
         raise DataError(
-            f"where is corpus '{corpus}'? set root=FOLDER (data.root in a run), or SERZOO_DATA to "
-            f"a folder that holds {corpus}/"
+            f"the folder of corpus '{corpus}' is unknown; set root=FOLDER (data.root in a run), or "
+            f"SERZOO_DATA to a folder that holds {corpus}/"
         )
     for name in (corpus, f"{corpus}_mini"):
         path = Path(base).expanduser() / name
@@ -195,7 +195,7 @@ def open_corpora(
 ) -> Speech:
     """Return the utterances of corpora; they are prepared on first use and cached.
 
-    The findings of ``prepare`` are told (:func:`.prepare.tell_notes`), even if an earlier call
+    The findings of ``prepare`` are shown (:func:`.prepare.tell_notes`), even if an earlier call
     prepared the corpus.
 
     Args:
@@ -254,7 +254,8 @@ def _from_manifest(path: Path, corpora: Sequence[str], root: str | None) -> Spee
     if not utterances:
         held = ", ".join(sorted({u.corpus for u in everything})) or "none"
         raise DataError(
-            f"{path} holds no utterances of {', '.join(corpora) or 'any corpus'}; it has {held}"
+            f"{path} holds no utterances of {', '.join(corpora) or 'any corpus'}; it has {held}: "
+            "name one of these, or give another manifest"
         )
     stored = read_sidecar(beside(path, ".json"))
     names = sorted({u.corpus for u in utterances})
@@ -338,7 +339,7 @@ def prepare_corpus(
 ) -> tuple[Prepared, Path]:
     """Write the manifest of a corpus, for `serzoo prepare`; return the report and the path.
 
-    Unexpected findings are told (:func:`.prepare.tell_notes`).
+    Unexpected findings are shown (:func:`.prepare.tell_notes`).
 
     Args:
         corpus: registered name.
@@ -351,7 +352,7 @@ def prepare_corpus(
 
     Raises:
         ConfigError: for an unknown corpus, folder or option.
-        DataError: when nothing can be used, or counts differ where they must not.
+        DataError: if no utterance can be used, or counts differ and ``strict`` is set.
     """
     if not isinstance(strict, bool):
         raise ConfigError(f"strict is '{strict}'; have true, false")
@@ -365,7 +366,7 @@ def prepare_corpus(
 
 
 def _version(corpus: str) -> Any:
-    """What tells that a reader has changed: its ``VERSION``, or else a hash of its file."""
+    """Return what changes when a reader changes: its ``VERSION``, or otherwise its file's hash."""
     module = sys.modules[registry.get("corpora", corpus).__module__]
     version = getattr(module, "VERSION", None)
     if version is None and module.__file__:
@@ -374,11 +375,11 @@ def _version(corpus: str) -> Any:
 
 
 def _listing(root: Path, made: dict[str, Any]) -> str:
-    """Hash of every file's path, size and time: a changed corpus is prepared anew.
+    """Return a hash of every file's path, size and time: a changed corpus is prepared again.
 
     Args:
-        root: of the corpus.
-        made: what else decides what is prepared.
+        root: folder of the corpus.
+        made: other facts that decide the result, such as the options.
     """
     digest = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode())
     found = walk(root)

@@ -1,4 +1,4 @@
-"""Does a corpus reader keep what it promises? For third parties, as a test or by hand."""
+"""Check that a corpus reader keeps its contract: in a test of your own reader, or by hand."""
 
 from __future__ import annotations
 
@@ -48,11 +48,12 @@ def check_reader(
     check("kind", [type(u).__name__ for u in found if not isinstance(u, Utterance)],
           "yield serzoo.datamodules.manifest.Utterance")  # fmt: skip
     if not found:
-        broken["kind"] = f"it yields nothing from {folder}; raise a DataError that says why"
+        broken["kind"] = f"it yields nothing from {folder}; raise a DataError with the reason"
     if broken:
         raise _error(name, broken)
     counts = Counter(u.id for u in found)
-    check("ids", [i for i, n in counts.items() if n > 1], "ids are unique: add what tells apart")
+    repeated = [i for i, n in counts.items() if n > 1]
+    check("ids", repeated, "ids must be unique; add a part to them that differs")
     check(
         "corpus",
         [
@@ -60,27 +61,27 @@ def check_reader(
             for u in found
             if u.corpus != name or not u.id.startswith(f"{name}/")
         ],
-        f"say corpus='{name}', and ids such as {name}/NAME",
+        f"set corpus='{name}', and ids such as {name}/NAME",
     )
-    check("audio", [f"{u.id}: {u.audio}" for u in found if not _lies(u.audio, folder)],
-          "audio is a file below the root, as a relative path with forward slashes")  # fmt: skip
+    check("audio", [f"{u.id}: {u.audio}" for u in found if not _is_below(u.audio, folder)],
+          "give a file below the root, as a relative path with forward slashes")  # fmt: skip
     unnamed = [u.id for u in found if speakers and not u.speaker]
     check("speakers", unnamed, "name the speaker, or check with speakers=False")
-    unknown = [f"{u.id}: '{u.label}'" for u in found if _unknown(u, info)]
-    check("labels", unknown, f"the label map has {', '.join(info.labels) or 'none'}")
+    unknown = [f"{u.id}: '{u.label}'" for u in found if _unknown_label(u, info)]
+    check("labels", unknown, f"the label map has {', '.join(info.labels) or 'none'}; add these")
     if [u.id for u in read(folder, **options)] != [u.id for u in found]:
-        broken["order"] = "a second call yields other utterances, or in another order; sort files"
+        broken["order"] = "a second call yields other utterances, or another order; sort the files"
     if broken:
         raise _error(name, broken)
     return found
 
 
-def _lies(audio: str, folder: Path) -> bool:
+def _is_below(audio: str, folder: Path) -> bool:
     path = PurePosixPath(audio)
     return not path.is_absolute() and ".." not in path.parts and (folder / path).is_file()
 
 
-def _unknown(utterance: Utterance, info: CorpusInfo) -> bool:
+def _unknown_label(utterance: Utterance, info: CorpusInfo) -> bool:
     return utterance.label is not None and utterance.label not in info.labels
 
 

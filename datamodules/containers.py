@@ -256,7 +256,7 @@ def _ogg_end(file: IO[bytes], size: int) -> str | None:
     return None
 
 
-# -- MP3: ISO 11172-3 and 13818-3, layer III; the Xing and VBRI headers in its first frame ---------
+# MP3: ISO 11172-3 and 13818-3, layer III; the Xing and VBRI headers in its first frame.
 
 
 def _mp3_frame(h: bytes) -> tuple[int, int, int] | None:

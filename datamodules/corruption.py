@@ -54,7 +54,7 @@ from .distortions import (
 )
 from .walk import walk
 
-# -- recorded noises and rooms -------------------------------------------------------------------
+# Recorded noises and rooms.
 
 FOLDERS = {"noise": (("esc10", ""), ("rir_noise", "noise")), "reverb": (("rir_noise", "rir"),)}
 """For each kind that needs recordings: folders of ``$SERZOO_DATA``, and a part of their paths."""
@@ -107,7 +107,7 @@ def _audio(root: Path) -> list[Path]:
     return found.take()
 
 
-# -- the WORLD vocoder (Morise, Yokomori & Ozawa 2016), by its Python wrapper ``pyworld`` --------
+# The WORLD vocoder (Morise, Yokomori & Ozawa 2016), by its Python wrapper ``pyworld``.
 #
 # All functions take and return ``[S]`` float64 at 16 kHz. F0 comes from Harvest (Morise 2017). DIO
 # with StoneMask is about forty times faster. But in parts of two of eight emotional utterances of
@@ -192,7 +192,7 @@ def _harvest(x: Signal) -> tuple[Signal, Signal]:
     return found
 
 
-# -- conditions ----------------------------------------------------------------------------------
+# Conditions.
 
 # unit, smallest and largest value; None = the kind takes no value
 KINDS: dict[str, tuple[str, float, float] | None] = {
@@ -254,7 +254,9 @@ class Condition:
             )
         if kind == "mp3" and value not in MP3_RATES:
             rates = ", ".join(map(str, MP3_RATES))
-            raise ConfigError(f"condition '{text}': MP3 at 16 kHz allows {rates} kbit/s")
+            raise ConfigError(
+                f"condition '{text}': MP3 at 16 kHz has no such rate; give one of {rates} kbit/s"
+            )
         return cls(kind, value)
 
     def __str__(self) -> str:

@@ -34,10 +34,9 @@ from .prepare import sample_hash
 from .sampler import pack
 from .store import FORMAT, Row, Shards, Values, complete, digest
 
-# -- filling a store: from audio to rows ---------------------------------------------------------
-#
-# Missing utterances are sorted by length, packed into batches, and cut into chunks of whole
-# batches. A process claims, encodes and writes one chunk at a time (``store.py``).
+# Filling a store: from audio to rows. Missing utterances are sorted by length, packed into batches,
+# and cut into chunks of whole batches. A process claims, encodes and writes one chunk at a time
+# (``store.py``).
 
 # utterances and padded seconds of an encoding batch: few of equal length suit a processor's caches
 BATCH = {"cpu": (8, 40.0), "cuda": (64, 320.0)}
@@ -235,7 +234,7 @@ def pad_waves(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(list(waves), batch_first=True), lengths
 
 
-# -- the store -----------------------------------------------------------------------------------
+# The store.
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,8 @@ class Support:
         if path.is_file():
             if Support.read(path) != self:
                 raise DataError(
-                    f"{path} holds another support than this draw of these data; remove it, or "
-                    "choose another folder (supports=FOLDER)"
+                    f"{path} holds a support of other data; remove it, or choose another folder "
+                    "with supports=FOLDER"
                 )
             return path
         write_json(path, {"serzoo": "support", "format": FORMAT, **asdict(self)})
@@ -107,7 +107,8 @@ class Support:
             return cls(**content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path} holds no support ({error}); give a file that `serzoo adapt` wrote"
+                f"{path} is not the file of a support ({error}); give a file that `serzoo adapt` "
+                "wrote"
             ) from error
 
 
@@ -116,7 +117,7 @@ def draw_ids(
 ) -> list[list[str]]:
     """Return the ids of the first ``shots`` utterances of each class, in an order by the seed.
 
-    A hash of seed and id gives the order, so it does not depend on the manifest's order or on
+    A hash of seed and id gives the order. So it depends neither on the manifest's order nor on
     other classes. If recordings are equal sample for sample, only one is taken.
     """
     found: list[list[str]] = [[] for _ in range(n_classes)]
@@ -236,7 +237,10 @@ def open_few_shot(
         _check(given, {**fixed, "shots": shots}, pool, indices, taxonomy)
     if given.short:
         few = ", ".join(f"{n} of {c}" for c, n in given.short.items())
-        notes.append(f"{given.shots} shots asked for, but training speakers have only {few}: all")
+        notes.append(
+            f"{given.shots} shots are requested, but training speakers have only {few}; these are "
+            "all used"
+        )
     chosen = {i for ids in given.ids.values() for i in ids}
     parts = Split(
         train=[u for u in pool if u.id in chosen],
@@ -289,8 +293,9 @@ def _check(
     for key, value in fixed.items():
         if getattr(given, key) != value:
             raise DataError(
-                f"the given support is of {key} {getattr(given, key)}, but this is {key} {value}; "
-                "give the same data, protocol, fold, taxonomy and shots, or leave support out"
+                f"the given support has {key} {getattr(given, key)}, but the target has {key} "
+                f"{value}; give a support of the same data, protocol, fold, taxonomy and shots, or "
+                "leave it out"
             )
     known: dict[str, set[str]] = defaultdict(set)
     for u, c in zip(pool, indices, strict=True):
@@ -298,8 +303,9 @@ def _check(
     wrong = {i for c, ids in given.ids.items() for i in ids if i not in known[c]}
     if wrong:
         raise DataError(
-            f"{len(wrong)} utterances of the given support ({some(wrong)}) are not of its class "
-            f"among the training speakers ({some(listed_speakers(pool))}); give another support"
+            f"{len(wrong)} utterances of the given support ({some(wrong)}) are not utterances of "
+            f"their class by the training speakers ({some(listed_speakers(pool))}); give another "
+            "support"
         )
 
 

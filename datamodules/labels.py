@@ -11,7 +11,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from ..zoo.core.errors import DataError
 from ..zoo.core.taxonomy import Taxonomy
 from .info import CorpusInfo
 from .manifest import Utterance
-
-if TYPE_CHECKING:
-    pass
 
 
 def class_indices(utterances: Sequence[Utterance], taxonomy: Taxonomy, label: str) -> list[int]:
@@ -83,12 +79,13 @@ def auto_taxonomy(utterances: Sequence[Utterance], label: str) -> Taxonomy:
     if len(found) < 2:
         listed = ", ".join(sorted(map(str, found))) or "none"
         raise DataError(
-            f"column '{label}' holds {len(found)} labels ({listed}); it needs at least 2"
+            f"column '{label}' holds {len(found)} labels ({listed}), but at least 2 are needed; "
+            "name another column with data.label=COLUMN"
         )
     return Taxonomy.of(sorted(str(f) for f in found), name="auto")
 
 
-# -- weak labels: hard or soft, weighted by their confidence, shuffled as a control --------------
+# Weak labels: hard or soft, weighted by their confidence, shuffled as a control.
 
 CARRIED = ("label", "label_source", "label_score")
 
@@ -109,10 +106,10 @@ def refuse_weak(part: str, utterances: Sequence[Utterance], label: str = "label"
     if found:
         raise DataError(
             f"{len(found)} of {len(utterances)} utterances of the {part} part have weak labels "
-            f"(first: {found[0].id}, {found[0].label_source}), but a model's guess cannot select "
-            "or score a model; train on them with protocol=train-only (the last epoch is kept) "
-            "or protocol=weak-train (human-labelled corpora beside them validate and test: "
-            "corpus=[WEAK,HUMAN]), and evaluate on a manifest that people have labelled"
+            f"(first: {found[0].id}, {found[0].label_source}), but only labels by people may "
+            "select or score a model; set protocol=train-only (it keeps the last epoch) and "
+            "evaluate on a manifest that people have labelled, or set protocol=weak-train with "
+            "corpus=[WEAK,HUMAN] (the corpus HUMAN validates and tests)"
         )
 
 

@@ -33,8 +33,8 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     missing = [c for c in columns if c.lower() not in header]
     if missing:
         raise DataError(
-            f"{path} lacks the column {', '.join(missing)}; has {', '.join(header) or 'nothing'}: "
-            "is this the publisher's table?"
+            f"{path} lacks the column {', '.join(missing)}; it has "
+            f"{', '.join(header) or 'nothing'}: use the publisher's table"
         )
     rows = []
     for cells in reader:
@@ -45,7 +45,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         except IndexError:
             raise DataError(
                 f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has "
-                f"{len(header)}; is the file complete?"
+                f"{len(header)}; use a complete copy of the file"
             ) from None
     return rows
 
@@ -92,7 +92,7 @@ def one_spelling(
         named.setdefault(group, {})[key] = label
     found: dict[str, str | None] = {}
     unknown: list[str] = []
-    told: list[str] = []
+    clauses: list[str] = []
     for group, spellings in groups.items():
         given = named.get(group, {})
         if missing and group in MISSING and not given:
@@ -105,17 +105,17 @@ def one_spelling(
             found[word] = given.get(word, rest or given.get(usual, usual))
         if len(spellings) > 1 and len({found[w] for w in spellings}) < len(spellings):
             listed = ", ".join(f"'{w}' ({counts[w]})" for w in spellings)
-            told.append(
+            clauses.append(
                 f"{listed} are one label, '{found[usual]}': they differ in case or blanks only; "
                 "name each in rename= to keep them apart"
             )
     if unknown:
         listed = ", ".join(f"'{w}' ({counts[w]})" for w in sorted(unknown))
-        told.append(
+        clauses.append(
             f"{listed} are read as no label: {sum(counts[w] for w in unknown)} utterances are "
             f"unlabelled; if one is a label, set for example rename={{{unknown[0]}: neutral}}"
         )
-    return found, told
+    return found, clauses
 
 
 def _spelled(word: str) -> str:
@@ -153,7 +153,7 @@ def check_once(corpus: str, root: Path, named: Iterable[tuple[str, Path]]) -> No
         both = " and ".join(p.relative_to(root).as_posix() for p in (seen[name], path))
         raise DataError(
             f"{corpus}: {len(twice)} of {len(seen)} utterances are there twice, first {name}: "
-            f"{both}; point root= at one copy"
+            f"{both}; set root= to one copy"
         )
 
 

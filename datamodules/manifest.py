@@ -147,7 +147,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    remedy = "run `serzoo prepare` again, or remove it and say where the audio lies (root=)"
+    remedy = "run `serzoo prepare` again, or remove it and set root= to the folder of the audio"
     found: dict[str, Any] = read_json(path, remedy=remedy, names=True)
     for key, kind in (("root", str), ("notes", dict)):
         if not isinstance(found.get(key, kind()), kind):
@@ -249,7 +249,10 @@ def _parse(record: dict[str, Any], where: str) -> Utterance:
             raise DataError(f"{where}: unknown key '{key}'{suggest(key, _CHECKS)}")
     missing = [key for key in _REQUIRED if key not in record]
     if missing:
-        raise DataError(f"{where}: lacks {', '.join(missing)}; required are {', '.join(_REQUIRED)}")
+        raise DataError(
+            f"{where}: lacks {', '.join(missing)}; add what is missing (required are "
+            f"{', '.join(_REQUIRED)})"
+        )
     for key, value in record.items():
         fits, expected = _CHECKS[key]
         optional = (key not in _REQUIRED or key == "speaker") and key != "labels"

@@ -11,8 +11,8 @@
 A frame (32 ms, every 5 ms) is speech if its level is at most 30 dB below the recording's loud
 frames. Syllables come from transcripts (``text``) or from audio (``audio``). Transcripts are used
 if every utterance has one in Latin letters: a syllable is a group of vowel letters, at least one
-per word, silent letters too. In audio, a syllable is a voiced peak of the level with a dip of 2 dB
-before and after, as in de Jong & Wempe 2009. All numbers without a source are our choice.
+per word, silent letters too. In audio, as in de Jong & Wempe 2009, a syllable is a voiced peak of
+the level with a dip of 2 dB before and after. All numbers without a source are our choice.
 
 :func:`prosody` measures utterances. The cache keeps the results by content, so a killed call can
 continue. :func:`open_probing` gives the utterances, quantities and folds for probes.
@@ -212,7 +212,7 @@ def prosody(
     if rate_from == "text" and without:
         raise DataError(
             f"{len(without)} of {len(utterances)} utterances have no transcript in Latin letters, "
-            f"or are cut (first: {without[0]}); use rate_from=audio"
+            f"or are cut (first: {without[0]}); set rate_from=audio"
         )
     source = "text" if rate_from == "text" or (rate_from == "auto" and not without) else "audio"
     rows = list(_measured(utterances, roots, max_seconds, progress))
@@ -288,7 +288,7 @@ def _numbers(row: dict[str, Any]) -> dict[str, Any]:
     return {k: nan if v is None else v for k, v in row.items()}
 
 
-# -- corpora, quantities and folds for probes of prosody -----------------------------------------
+# Corpora, quantities and folds for probes of prosody.
 
 
 @dataclass(frozen=True)
@@ -382,9 +382,9 @@ def open_probing(
     utterances = speech.utterances
     if lost := without_speaker(utterances):
         raise DataError(
-            f"a probe is fitted and scored on other speakers, and {len(lost)} of {len(utterances)} "
-            f"utterances have no speaker ({some(u.id for u in lost)}); name the speakers "
-            "(options.speaker=..., or the manifest), or leave these out of the manifest"
+            f"a probe is fitted on some speakers and scored on others, but {len(lost)} of "
+            f"{len(utterances)} utterances have no speaker ({some(u.id for u in lost)}); name the "
+            "speakers (options.speaker=..., or in the manifest), or leave these utterances out"
         )
     names = sorted({u.corpus for u in utterances})
     if protocol is None:

@@ -25,20 +25,18 @@ from ..zoo.core.errors import ConfigError, DataError, some, suggest
 from ..zoo.core.speakers import ACCEPT, REFUSE
 from .manifest import Utterance
 
-# -- rules that divide speakers into folds, without random numbers -------------------------------
-#
-# The rules depend only on the speakers in the manifest, and (if asked) on their numbers of
-# utterances. They never depend on the order of its lines. An utterance with an unknown speaker is
-# treated as a speaker of its own; protocols refuse such utterances unless they are told to accept
-# them.
+# Rules that divide speakers into folds, without random numbers. The rules depend only on the
+# speakers in the manifest, and (if asked) on their numbers of utterances. They never depend on the
+# order of its lines. An utterance with an unknown speaker is treated as a speaker of its own;
+# protocols refuse such utterances unless they are told to accept them.
 
 
 def sexes(utterances: Sequence[Utterance]) -> dict[str, str]:
     """Return the sex of every speaker; "" if the manifest has none, or states two."""
-    said: dict[str, set[str]] = defaultdict(set)
+    stated: dict[str, set[str]] = defaultdict(set)
     for u in utterances:
-        said[unit_of(u)] |= {u.gender} if u.gender else set()
-    return {s: next(iter(g)) if len(g) == 1 else "" for s, g in sorted(said.items())}
+        stated[unit_of(u)] |= {u.gender} if u.gender else set()
+    return {s: next(iter(g)) if len(g) == 1 else "" for s, g in sorted(stated.items())}
 
 
 def balanced(utterances: Sequence[Utterance], n: int, *, by_utterances: bool) -> list[list[str]]:
@@ -105,7 +103,7 @@ def _rank(name: str) -> tuple[str, str]:
     return hashlib.sha256(f"serzoo:{name}".encode()).hexdigest(), name
 
 
-# -- splits: train, valid and test, and what they may share --------------------------------------
+# Splits: train, valid and test, and what they may share.
 
 PARTS = ("train", "valid", "test")
 PAIRS = (("train", "valid"), ("train", "test"), ("valid", "test"))
@@ -131,8 +129,8 @@ class Sharing:
         parts, why = tuple(given.get("parts", PARTS)), str(given.get("why") or "").strip()
         if not why or len(parts) < 2 or not set(parts) <= set(PARTS):
             raise ConfigError(
-                f"protocol '{name}': shares must say why in words, and name two or three parts of "
-                f"{', '.join(PARTS)}; it says {data}"
+                f"protocol '{name}': shares is {data}; give the reason in words, and two or three "
+                f"parts of {', '.join(PARTS)}"
             )
         return cls(parts, why)
 
@@ -206,9 +204,7 @@ def listed_speakers(utterances: Iterable[Utterance]) -> list[str]:
     return sorted({speaker_of(u) or f"{u.corpus}/" for u in utterances})
 
 
-# ---- Files of protocols: what may be written in them, by name and version.
-#
-# A protocol is a YAML file in ``configs/protocol``::
+# Files of protocols. A protocol is a YAML file in ``configs/protocol``::
 #
 #     version: 1
 #     about: one sentence
@@ -234,7 +230,24 @@ _SHARES = {"speakers", "sentences"}
 
 @dataclass(frozen=True)
 class ProtocolFile:
-    """The content of a protocol file; the comment above lists its fields."""
+    """The content of a protocol file; the comment above describes the keys.
+
+    Attributes:
+        stem: name without the version.
+        version: number of the version.
+        about: one sentence about the folds.
+        by: the units that are divided.
+        validation: the rule that chooses the validation part.
+        share: share of the speakers or sentences that validate; 0 for other rules.
+        first: number of speakers of the next fold that validate; 0 = all.
+        corpora: corpora that it is for; empty = any.
+        listed: the units of each fold, if the file lists them.
+        number: number of balanced folds, if the file gives no lists; otherwise 0.
+        by_utterances: whether these folds are also balanced by utterances.
+        expected: number of units of the full corpus; 0 = unknown.
+        sharing: the parts that may share speakers; None = no parts.
+        tests_others: whether a fold tests all groups except its own.
+    """
 
     stem: str
     version: int
@@ -245,7 +258,7 @@ class ProtocolFile:
     first: int = 0
     corpora: tuple[str, ...] = ()
     listed: tuple[tuple[str, ...], ...] = ()
-    dealt: int = 0
+    number: int = 0
     by_utterances: bool = False
     expected: int = 0
     sharing: Sharing | None = None
@@ -279,10 +292,13 @@ class ProtocolFile:
                 f"protocol '{stem}' has version {protocol.version}, not '{version}'; write "
                 f"'{stem}@{protocol.version}', or install the release that had the other"
             )
-        if sized and int(sized[1]) != protocol.dealt:
+        if sized and int(sized[1]) != protocol.number:
             if int(sized[1]) < 3:
-                raise ConfigError(f"'{stem}' has too few folds: test, validation and train need 3")
-            protocol = replace(protocol, stem=stem, dealt=int(sized[1]))
+                raise ConfigError(
+                    f"'{stem}' has too few folds; train, validation and test need at least 3, as "
+                    "in kfold-3"
+                )
+            protocol = replace(protocol, stem=stem, number=int(sized[1]))
         return protocol
 
     @classmethod
@@ -303,27 +319,30 @@ class ProtocolFile:
         if by not in _BY:
             raise wrong(f"by is '{by}'; have {', '.join(_BY)}")
         listed: tuple[tuple[str, ...], ...] = ()
-        dealt, by_utterances = 0, False
+        number, by_utterances = 0, False
         corpora = tuple(map(str, data.get("corpora") or ()))
         if isinstance(folds, list):
             prefix = f"{corpora[0]}/" if len(corpora) == 1 and by != "corpus" else ""
             listed = tuple(tuple(prefix + str(unit) for unit in fold) for fold in folds)
             units = [u for fold in listed for u in fold]
             if len(set(units)) != len(units):
-                raise wrong("folds name a speaker twice; the test parts must not overlap")
+                raise wrong("folds list a speaker twice; list each once, in one fold")
         elif (
             isinstance(folds, dict)
             and by in ("speaker", "source")
             and isinstance(folds.get("balanced"), int)
         ):
-            dealt, by_utterances = folds["balanced"], bool(folds.get("utterances", False))
+            number, by_utterances = folds["balanced"], bool(folds.get("utterances", False))
         elif (folds != "each" or by in ONE_FOLD) and not (folds is None and by in ONE_FOLD):
             raise wrong(f"folds is {folds!r}; give lists, 'each', or {{balanced: N}} by speaker")
         share, first = 0.0, 0
         if isinstance(valid, dict) and set(valid) == {"next"} and listed:
             first, valid = int(valid["next"]), "next"
             if not 0 < first <= min(len(fold) for fold in listed):
-                raise wrong(f"validation on the next fold's first {first}; its folds are smaller")
+                raise wrong(
+                    f"validation is the first {first} of the next fold, but a fold is smaller; "
+                    "give a smaller number, from 1 on"
+                )
         elif isinstance(valid, dict) and len(valid) == 1 and set(valid) <= _SHARES:
             valid, share = next(iter(valid.items()))
             if not 0 < float(share) < 1:
@@ -337,9 +356,15 @@ class ProtocolFile:
         if tests not in ("own", "others") or (tests == "others" and by != "corpus"):
             raise wrong(f"tests is {tests!r}; give own, or others (by corpus)")
         if tests == "others" and valid == "next":
-            raise wrong("a fold that tests all others has no next fold; give {speakers: 0.2}")
-        if valid == "next" and 0 < (len(listed) or dealt) < 3:
-            raise wrong("validation on the next fold needs 3 folds, or nothing is left to train on")
+            raise wrong(
+                "validation is next, but with tests: others a fold has no next one; give "
+                "{speakers: 0.2}"
+            )
+        if valid == "next" and 0 < (len(listed) or number) < 3:
+            raise wrong(
+                f"validation is next, but of {len(listed) or number} folds none is left for "
+                "training; give at least 3 folds"
+            )
         return cls(
             stem=name,
             version=int(data.get("version", 1)),
@@ -350,7 +375,7 @@ class ProtocolFile:
             first=first,
             corpora=corpora,
             listed=listed,
-            dealt=dealt,
+            number=number,
             by_utterances=by_utterances,
             expected=int(data.get("expected", 0)),
             sharing=Sharing.from_data(name, data.get("shares")),
@@ -358,10 +383,10 @@ class ProtocolFile:
         )
 
 
-# -- protocols applied to utterances -------------------------------------------------------------
+# Protocols applied to utterances.
 
 BY_SPEAKER = ("speaker", "session", "source")
-"""Values of ``by`` that keep speakers apart; a corpus, or a given split, needs no speaker."""
+"""Values of ``by`` that keep speakers apart, so speakers must be known."""
 
 _OFFICIAL = dict.fromkeys(("valid", "validation", "dev", "development"), "valid")
 _OFFICIAL |= {"train": "train", "training": "train", "test": "test"}
@@ -403,7 +428,7 @@ class Protocol(ProtocolFile):
             split = Split(list(utterances), [], [], protocol=self.name, fold=fold)
             return replace(split, unknown_speakers=unknown_speakers)
         where = (
-            self._official(utterances) if self.by == "official" else self._dealt(utterances, fold)
+            self._official(utterances) if self.by == "official" else self._divided(utterances, fold)
         )
         parts: dict[str, list[Utterance]] = {p: [] for p in PARTS}
         for u, part in zip(utterances, where, strict=True):
@@ -420,8 +445,8 @@ class Protocol(ProtocolFile):
             if shared and not (self.sharing and self.sharing.allows(a, b)):
                 raise DataError(
                     f"{self.name}, fold {fold}: {a} and {b} share {len(shared)} speakers "
-                    f"({some(shared)}); use a protocol by speaker, or let the protocol say why "
-                    "under 'shares'"
+                    f"({some(shared)}); use a protocol by speaker, or allow it, with the reason, "
+                    "under 'shares' in the protocol"
                 )
             if shared and self.sharing:
                 notes.append(f"{a} and {b} share {len(shared)} speakers: {self.sharing.why}")
@@ -434,12 +459,10 @@ class Protocol(ProtocolFile):
             unknown_speakers=unknown_speakers,
         )
 
-    # -- who belongs where ---------------------------------------------------------------------
-
     @property
     def _need(self) -> str:
         if self.by == "source":
-            return "people with human labels validate and test; name a corpus of them as well"
+            return "validation and test need human labels: add a corpus that has them"
         return "speaker-disjoint train, validation and test need 3"
 
     @property
@@ -454,27 +477,27 @@ class Protocol(ProtocolFile):
     def _groups(self, utterances: Sequence[Utterance]) -> list[list[str]]:
         if self.listed:
             return [list(fold) for fold in self.listed]
-        if self.dealt:
+        if self.number:
             if self.by == "source":
                 utterances = [u for u in utterances if not u.weak]
             speakers = {unit_of(u) for u in utterances}
-            if (n := len(speakers)) < self.dealt:
+            if (n := len(speakers)) < self.number:
                 raise DataError(
-                    f"{self.name} needs {self.dealt} speakers for {self.dealt} folds; there are "
+                    f"{self.name} needs {self.number} speakers for {self.number} folds; there are "
                     f"{n} ({some(speakers)}): {self._need}"
-                    + (f", so protocol=kfold-{n} would do" if n >= 3 else "")
+                    + (f"; use protocol=kfold-{n}" if n >= 3 else "")
                 )
-            return balanced(utterances, self.dealt, by_utterances=self.by_utterances)
+            return balanced(utterances, self.number, by_utterances=self.by_utterances)
         units = sorted({self._unit(u) for u in utterances})
         least = 3 if self.validation == "next" else 2
         if len(units) < least:
             raise DataError(
-                f"{self.name} leaves out one {self.by} at a time and needs {least} at the least; "
+                f"{self.name} leaves out one {self.by} at a time and needs at least {least}, but "
                 f"there are {len(units)} ({some(units)}); prepare the others, or use protocol=kfold"
             )
         return [[u] for u in units]
 
-    def _dealt(self, utterances: Sequence[Utterance], fold: int) -> list[str]:
+    def _divided(self, utterances: Sequence[Utterance], fold: int) -> list[str]:
         groups = self._groups(utterances)
         if self.by == "source":
             own = set(groups[fold])
@@ -484,9 +507,9 @@ class Protocol(ProtocolFile):
         unknown = {self._unit(u) for u in utterances} - set(fold_of)
         if unknown:
             raise DataError(
-                f"{self.name} does not know {len(unknown)} {self._units} of the manifest "
+                f"{self.name} does not list {len(unknown)} {self._units} of the manifest "
                 f"({some(unknown)}); it lists {some(fold_of, 99)}: use protocol=kfold, or check "
-                "the names that the reader gives"
+                "the names in the manifest"
             )
         # test the fold's own group, or all other groups
         tested = [(fold_of[self._unit(u)] == fold) != self.tests_others for u in utterances]
@@ -511,7 +534,7 @@ class Protocol(ProtocolFile):
         if bad:
             raise DataError(
                 f"{self.name}: {len(bad)} of {len(utterances)} utterances have no known split "
-                f"(first: {bad[0][0]}, '{bad[0][1]}'); the column 'split' must say one of "
+                f"(first: {bad[0][0]}, '{bad[0][1]}'); the column 'split' must hold one of "
                 f"{', '.join(_OFFICIAL)}"
             )
         return [_OFFICIAL[s] for s in found]
@@ -526,8 +549,8 @@ class Protocol(ProtocolFile):
         if self.by == "session" and (silent := [u.id for u in utterances if not u.session]):
             raise DataError(
                 f"{self.name}: {len(silent)} of {len(utterances)} utterances have no session "
-                f"({some(silent)}); without it no split can be shown to be disjoint: add it to the "
-                "manifest"
+                f"({some(silent)}), so no split can be shown to be disjoint; add the session to "
+                "the manifest"
             )
         lost = without_speaker(utterances) if self.by in BY_SPEAKER else []
         if self.by == "source":  # speakers of weakly labelled speech do not count here
@@ -535,18 +558,18 @@ class Protocol(ProtocolFile):
             lost = [u for u in lost if u.corpus in human]
         if not lost:
             return
-        told = (
+        message = (
             f"{self.name}: {len(lost)} of {len(utterances)} utterances have no speaker "
-            f"({some(u.id for u in lost)}); without it no split can be shown to be disjoint: name "
-            "the speakers (options.speaker=... of the readers 'folder' and 'csv', or the manifest)"
+            f"({some(u.id for u in lost)}), so no split can be shown to be disjoint; name the "
+            "speakers (options.speaker=... of the readers 'folder' and 'csv', or in the manifest)"
         )
-        if self.by == "speaker" and not self.dealt:
-            raise DataError(f"{told}: this protocol needs their names")
+        if self.by == "speaker" and not self.number:
+            raise DataError(f"{message}: this protocol needs their names")
         if unknown_speakers != ACCEPT:
             raise DataError(
-                f"{told}, or set data.unknown_speakers=accept (unknown_speakers=accept of audit, "
-                "eval and adapt), which deals such utterances one by one and says so beside every "
-                "number"
+                f"{message}, or set data.unknown_speakers=accept (unknown_speakers=accept of "
+                "audit, eval and adapt), which treats each such utterance as a speaker of its own "
+                "and says so beside every number"
             )
 
     def _notes(self, utterances: Sequence[Utterance]) -> list[str]:
@@ -559,13 +582,14 @@ class Protocol(ProtocolFile):
             )
         if self.expected and len(found) != self.expected:
             notes.append(
-                f"{len(found)} of {self.expected} {self._units} are in the manifest: the folds are "
-                f"not those of {self.name} on the whole corpus"
+                f"{len(found)} of {self.expected} {self._units} are in the manifest: these folds "
+                f"are not the folds of {self.name} on the whole corpus"
             )
         named = [u for u in utterances if u.speaker]
         silent = [s for s, sex in sexes(named).items() if not sex]
-        if silent and (self.dealt or self.validation == "speakers"):
+        if silent and (self.number or self.validation == "speakers"):
             notes.append(
-                f"sex of {len(silent)} speakers unknown, not balanced by it: {some(silent)}"
+                f"the sex of {len(silent)} speakers is unknown, so they are not balanced by it: "
+                + some(silent)
             )
         return notes

@@ -1,15 +1,16 @@
-"""A feature store on disk: shards of rows, each with its index, in a folder that says what it is.
+"""A feature store on disk: a folder with shards of rows, and an index of each shard.
 
 ``<cache>/features/<digest>/`` holds
 
-- ``store.json``: what the rows are, in words and as the encoder's ``extraction()``;
-- ``<name>.bin``: the values of many rows, one behind the other, little-endian, nothing else;
-- ``<name>.json``: the index of that shard: key, shape and seconds of speech of each row;
-- ``<name>.claim`` and ``.lock``: see below.
+- ``store.json``: a description of the rows, in words and as the encoder's ``extraction()``;
+- ``<name>.bin``: a shard, the values of many rows one after another, little-endian;
+- ``<name>.json``: the index of the shard: key, shape and seconds of speech of each row;
+- ``<name>.claim`` and ``.lock``: files to be locked, see below.
 
-A shard is written under another name, reaches the disk, is measured, takes its name; then its index
-does the same. So an index tells of a whole shard, and a shard without an index, or of another size
-than its index says, is never read. No pickle, and no torch: the command line lists stores fast.
+A shard is written under another name, flushed to the disk, checked for its size, and renamed. Then
+its index is written in the same way. So every index belongs to a complete shard. A shard without an
+index, or of another size than its index says, is never read. This module does not import torch, so
+that the command line lists stores fast.
 """
 
 from __future__ import annotations
@@ -34,20 +35,19 @@ from filelock import Timeout
 from ..zoo.core import files
 from ..zoo.core.errors import ConfigError, DataWarning
 
-# ---- Processes share the filling of a store without talking to each other.
-#
-# Whoever wants rows takes the store's lock for a moment, reads what is there and what others have
-# claimed, claims the next chunk, and lets go; then it computes and writes the chunk. Workers of a
-# comparison, ranks of one run and strangers are all the same here. A claim is a file on which its
-# owner holds an advisory lock: the system drops it with the process, however that ends, so the
-# claim of a killed process is void, and its chunk falls to the next who asks.
+# Several processes fill one store together, and need only its files for this. A process takes the
+# store's lock and reads which rows exist or are claimed. It claims a chunk of missing rows and
+# frees the lock. Then it computes and writes the chunk. All processes are equal: workers of a
+# comparison, ranks of one run, and other runs. A claim is a file on which its owner holds an
+# advisory lock. The system frees this lock when the process ends in any way. So the claim of a
+# killed process is invalid, and another process takes its chunk.
 
-POLL = 0.1  # seconds between two looks at what others are doing
+POLL = 0.1  # seconds between two looks at the work of other processes
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a store's folder, which is made if there is none."""
+    """Context that holds the lock of a store's folder; a missing folder is made."""
     with contextlib.ExitStack() as held:
         while True:
             folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def claimed(folder: Path) -> dict[str, set[str]]:
-    """Living claims: name of the shard to its keys. Void ones are removed; needs the lock."""
+    """Return the keys that living processes have claimed, by the name of the shard.
+
+    Claims of dead processes are removed, so the caller must hold the store's lock.
+    """
     living = {}
     for path in folder.glob("*.claim"):
         try:
@@ -72,7 +75,7 @@ def claimed(folder: Path) -> dict[str, set[str]]:
 
 
 def _keys(path: Path) -> set[str]:
-    """The rows of a living claim. If it cannot be read, it has none: they may be made twice."""
+    """Return the keys of a living claim; none if it cannot be read, so they may be made twice."""
     try:
         return set(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -80,11 +83,11 @@ def _keys(path: Path) -> set[str]:
 
 
 class Claim:
-    """Rows that this process is going to write; made under the lock.
+    """Rows that this process is going to write; made while it holds the store's lock.
 
     Args:
-        folder: of the store.
-        keys: of the rows.
+        folder: folder of the store.
+        keys: keys of the rows.
     """
 
     def __init__(self, folder: Path, keys: Sequence[str]) -> None:
@@ -94,12 +97,12 @@ class Claim:
         self.lock.acquire(blocking=False)
         try:
             self.path.write_text(json.dumps(self.keys))
-        except BaseException:  # a full disk, for one
+        except BaseException:  # for example a full disk
             self.release()
             raise
 
     def release(self) -> None:
-        """Give the rows up, written or not."""
+        """End the claim, whether the rows were written or not."""
         self.path.unlink(missing_ok=True)
         self.lock.release()
 
@@ -112,21 +115,21 @@ def complete(
     make: Callable[[list[str]], list[tuple[str, Values, float]]],
     look: Callable[[int], None] = lambda missing: None,
 ) -> set[str]:
-    """Bring a store to hold all rows that are wanted, together with whoever else does so.
+    """Add all missing rows to a store, together with other processes that do the same.
 
     Args:
         shards: the store.
-        wanted: keys, in the order in which to make them.
-        facts: what ``store.json`` shall say.
-        take: of the keys that nobody has, the next to claim (at least one).
-        make: keys to rows as :meth:`Shards.write` takes them. What it raises ends the claim.
+        wanted: keys of the rows, in the order in which to make them.
+        facts: the content of ``store.json``.
+        take: chooses the keys to claim next, at least one, from keys that nobody has claimed.
+        make: makes rows of keys, as :meth:`Shards.write` takes them. An error of it ends the claim.
         look: called with the number of missing rows whenever it may have changed.
 
     Returns:
         The keys that this process wrote.
 
     Raises:
-        OSError: when the store cannot be written.
+        OSError: if the store cannot be written.
     """
     done: set[str] = set()
     missing = list(wanted)
@@ -156,10 +159,10 @@ def complete(
 
 
 def stores(base: Path) -> list[dict[str, Any]]:
-    """What feature stores there are, the one that was used last first; see ``serzoo cache list``.
+    """Return facts about all feature stores, the last used one first, for ``serzoo cache list``.
 
     Args:
-        base: the folder that holds a folder of each.
+        base: the folder that holds the folders of the stores.
     """
     found = []
     for path in base.glob("*/store.json"):
@@ -167,7 +170,7 @@ def stores(base: Path) -> list[dict[str, Any]]:
             facts = _facts(path)
             shards = Shards(path.parent, facts["dtype"] if facts["dtype"] in DTYPES else "float32")
             occupied, used = _occupied(path.parent), path.stat().st_mtime
-        except (OSError, KeyError, TypeError, ValueError):  # on its way out, or not one of ours
+        except (OSError, KeyError, TypeError, ValueError):  # just being removed, or not a store
             continue
         shards.refresh()
         extraction = facts["extraction"]
@@ -189,7 +192,10 @@ def stores(base: Path) -> list[dict[str, Any]]:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """What a ``store.json`` says; of a damaged one, enough to see the store and to clear it."""
+    """Return the content of a ``store.json``.
+
+    For a damaged file the result is just enough to list the store and to clear it.
+    """
     try:
         facts = json.loads(path.read_bytes())
     except ValueError:
@@ -198,10 +204,10 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def remove(folder: Path) -> int:
-    """Remove a store, and return the bytes that it took.
+    """Remove a store, and return the number of bytes that this freed.
 
     Raises:
-        ConfigError: when a living process is writing it.
+        ConfigError: if a living process is writing it.
     """
     with locked(folder):
         if claimed(folder):
@@ -210,10 +216,10 @@ def remove(folder: Path) -> int:
                 "again"
             )
         freed = _occupied(folder)
-        # indexes first: a reader never finds one whose shard is gone
+        # indexes first, so that a reader never finds an index without its shard
         for path in sorted(folder.iterdir(), key=lambda p: p.suffix != ".json"):
             path.unlink()
-        with contextlib.suppress(OSError):  # somebody begins it anew
+        with contextlib.suppress(OSError):  # another process has begun the store again
             folder.rmdir()
     return freed
 
@@ -222,12 +228,12 @@ def _occupied(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
-FORMAT = 1  # raise when the layout changes: older stores are then left alone, and not read
-DTYPES = {"float32": "<f4", "bfloat16": "<u2"}  # NumPy has no bfloat16; its bits are kept
+FORMAT = 1  # raise it with each change of the layout; stores of another format are not read
+DTYPES = {"float32": "<f4", "bfloat16": "<u2"}  # NumPy has no bfloat16, so its bits are kept
 ABOUT = (
     "hidden states of a frozen speech encoder, made by serzoo; each .bin holds rows [K, T, D] "
-    "(layers, frames, width) one behind the other, and the .json of the same name their keys; "
-    "`serzoo cache clear` removes it, and what is needed is computed again"
+    "(layers, frames, width) one after another, and the .json of the same name holds their keys; "
+    "`serzoo cache clear` removes the store, and missing rows are computed again"
 )
 
 Values = npt.NDArray[Any]
@@ -235,13 +241,13 @@ Values = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Row:
-    """Where an utterance's features lie.
+    """The place of an utterance's features.
 
     Attributes:
         shard: name of the shard.
-        start: of its values, counted in values.
+        start: number of values before it in the shard.
         shape: ``(K, T, D)``.
-        seconds: of speech.
+        seconds: seconds of speech.
     """
 
     shard: str
@@ -256,40 +262,43 @@ class Row:
 
 
 def digest(extraction: dict[str, Any]) -> str:
-    """16 hexadecimal digits that name the store of an extraction, and of this layout."""
+    """Return the name of an extraction's store: 16 hexadecimal digits, also by :data:`FORMAT`."""
     text = json.dumps([FORMAT, extraction], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Shards:
-    """The shards of one store, as far as this process has looked.
+    """The shards of one store, as of the last :meth:`refresh`.
 
     Args:
-        folder: of the store; need not exist yet.
-        dtype: of the values: ``float32`` or ``bfloat16``.
+        folder: folder of the store, which need not exist yet.
+        dtype: number format of the values: ``float32`` or ``bfloat16``.
+
+    Attributes:
+        rows: the place of each row, by key.
     """
 
     def __init__(self, folder: Path, dtype: str = "float32") -> None:
         self.folder, self.dtype = folder, np.dtype(DTYPES[dtype])
         self.rows: dict[str, Row] = {}
-        self._seen: dict[str, bool] = {}  # index to whether it was believed
+        self._seen: dict[str, bool] = {}  # maps an index to whether it is valid
 
     def __contains__(self, shard: str) -> bool:
         """Return whether a shard of this name was read and is whole."""
         return self._seen.get(shard, False)
 
     def refresh(self) -> None:
-        """Read the indexes that are new; needs no lock."""
+        """Read the indexes that are new; this needs no lock."""
         for name in _names(self.folder, ".json") - self._seen.keys() - {"store"}:
             rows = _read_index(self.folder, name, self.dtype.itemsize)
             self._seen[name] = rows is not None
             self.rows.update(rows or {})
 
     def sweep(self, living: set[str]) -> None:
-        """Remove what nobody will complete; only under the store's lock.
+        """Remove shards that no process will complete; the caller must hold the store's lock.
 
         Args:
-            living: names of shards that a living process is writing.
+            living: names of the shards that living processes are writing.
         """
         self.refresh()
         whole = {name for name, good in self._seen.items() if good} | living
@@ -307,14 +316,14 @@ class Shards:
                 _remove(self.folder, name)
 
     def write(self, name: str, rows: Sequence[tuple[str, Values, float]]) -> None:
-        """Write a shard; it is believed from the moment when its index has its name.
+        """Write a shard; it is valid from the moment when its index has its name.
 
         Args:
-            name: of the shard, not in use.
-            rows: key, values ``[K, T, D]`` and seconds of speech of each.
+            name: name of the shard, not in use.
+            rows: key, values ``[K, T, D]`` and seconds of speech of each row.
 
         Raises:
-            OSError: when it could not be written; nothing of it is left then.
+            OSError: if it cannot be written; nothing of it is left then.
         """
         values = [np.ascontiguousarray(v, self.dtype) for _, v, _ in rows]
         size = sum(v.nbytes for v in values)
@@ -335,11 +344,11 @@ class Shards:
         self.refresh()
 
     def data(self, name: str) -> Path:
-        """The file of a shard's values."""
+        """Return the path of a shard's values."""
         return self.folder / f"{name}.bin"
 
     def describe(self, facts: dict[str, Any]) -> None:
-        """Write ``store.json`` if there is none, or a damaged one; only under the lock."""
+        """Write ``store.json`` if it is missing or damaged; the caller must hold the lock."""
         path = self.folder / "store.json"
         try:
             known = facts.keys() <= dict(json.loads(path.read_bytes())).keys()
@@ -350,8 +359,8 @@ class Shards:
             _write(path, [text], len(text))
 
     def touch(self) -> None:
-        """Remember that the store is in use today, for its user's housekeeping."""
-        with contextlib.suppress(OSError):  # it may be shared and read-only
+        """Set the time of the last use to now, for ``serzoo cache list``."""
+        with contextlib.suppress(OSError):  # the store may be shared and read-only
             os.utime(self.folder / "store.json")
 
 
@@ -364,7 +373,7 @@ def _names(folder: Path, suffix: str) -> set[str]:
 
 
 def _read_index(folder: Path, name: str, itemsize: int) -> dict[str, Row] | None:
-    """The rows of a shard; None when it is not to be believed."""
+    """Return the rows of a shard; None if the shard is not valid."""
     rows: dict[str, Row] = {}
     start = 0
     try:
@@ -384,7 +393,7 @@ def _read_index(folder: Path, name: str, itemsize: int) -> dict[str, Row] | None
 
 
 def _write(path: Path, parts: Iterable[bytes | memoryview], size: int) -> None:
-    """A file that is whole and on the disk before it has its name."""
+    """Write a file so that it is complete and on the disk before it has its name."""
     draft = path.with_name(f"{path.stem}{path.suffix}.part")
     with draft.open("wb") as file:
         for part in parts:
@@ -394,7 +403,7 @@ def _write(path: Path, parts: Iterable[bytes | memoryview], size: int) -> None:
     if draft.stat().st_size != size:
         raise OSError(f"{draft} has {draft.stat().st_size} bytes after writing {size}")
     draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)  # the name, too
+    folder = os.open(path.parent, os.O_RDONLY)  # flush the new name, too
     try:
         os.fsync(folder)
     finally:
@@ -402,6 +411,6 @@ def _write(path: Path, parts: Iterable[bytes | memoryview], size: int) -> None:
 
 
 def _remove(folder: Path, name: str) -> None:
-    """A shard, its index first: what stays behind is not believed."""
+    """Remove a shard, its index first: a shard without an index is not valid."""
     for suffix in (".json", ".json.part", ".bin", ".bin.part"):
         (folder / f"{name}{suffix}").unlink(missing_ok=True)

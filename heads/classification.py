@@ -83,10 +83,7 @@ class ClassificationHead(Head):
         return HeadLoss(targets.average(per_item), {"accuracy": targets.average(right).detach()})
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
-        """Add a row to the output layer for each new class.
-
-        It starts as the mean of the old rows.
-        """
+        """Add a row to the output layer for each new class, the mean of the old rows."""
         last = self.output[-1]
         assert isinstance(last, nn.Linear)
         self.output[-1] = wider_linear(last, len(taxonomy))

@@ -20,13 +20,11 @@ from torch import Tensor, nn
 from ..zoo.core.scaling import Standardiser
 from ..zoo.core.types import Frames
 
-# -- fast pooling of frames that do not learn ----------------------------------------------------
-#
-# For a small head on stored features, memory limits the speed of a step. A pass over the frames
-# costs more than its arithmetic, and a new tensor of their size costs more than a pass. So this
-# code reads the frames as they are stored, in few passes through the same memory. It keeps nothing
-# of their size between forward and backward. Tests compare its numbers with the plain formulas
-# below.
+# Fast pooling of frames that do not learn. For a small head on stored features, memory limits the
+# speed of a step. A pass over the frames costs more than its arithmetic, and a new tensor of their
+# size costs more than a pass. So this code reads the frames as they are stored, in few passes
+# through the same memory. It keeps nothing of their size between forward and backward. Tests
+# compare its numbers with the plain formulas below.
 
 
 def worthwhile(x: Tensor) -> bool:
@@ -172,7 +170,7 @@ def plain_stats(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(means), torch.stack(variances)
 
 
-# -- pooling layers ------------------------------------------------------------------------------
+# Pooling layers, by plain formulas.
 
 PoolingName = Literal["mean", "stats", "attentive"]
 

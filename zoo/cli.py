@@ -148,7 +148,7 @@ def audit(manifest: Speech, /, *settings: Settings) -> int:
     manifest = _corpus(manifest)
     given = config.settings(settings, config.types_of(audit_corpus), [manifest])
     reports = audit_corpus(manifest, **given)
-    print("\n".join(audits.told(reports)))
+    print("\n".join(audits.lines(reports)))
     return 0 if audits.passed(reports, given.get("unknown_speakers")) else 1
 
 
@@ -173,8 +173,8 @@ def label(manifest: Speech, /, *settings: Settings, shard: str | None = None) ->
     manifest = _corpus(manifest)
     typed = [*settings, *([] if shard is None else [f"shard={shard}"])]
     given = labelling.settings(_label_values(typed, labelling.KNOBS, manifest))
-    with labelling.progress() as told:
-        done = labelling.label(manifest, **given, told=told)
+    with labelling.progress() as report:
+        done = labelling.label(manifest, **given, report=report)
     if os.environ.get("RANK", "0") == "0":  # all ranks found the same
         print("\n".join(done.lines))
 
@@ -253,7 +253,7 @@ def doctor(recipe: Recipe, /, *settings: Settings, json: bool = False) -> int:
 
     cfg = load(recipe, settings)
     with Console(stderr=True).status("") as status:  # nothing where it is no terminal
-        findings = doctor.doctor(cfg, told=lambda name: status.update(name))
+        findings = doctor.doctor(cfg, report=lambda name: status.update(name))
     if json:
         print(dumps(doctor.as_dict(cfg, findings), indent=1))
     else:

@@ -46,9 +46,7 @@ def confusion_figure(table: PredictionTable, title: str = "") -> Figure:
 
 
 def critical_difference_figure(ranks: Ranks, title: str = "") -> Figure:
-    """Draw average ranks on a line, the best left.
-
-    Bars join heads that do not differ significantly.
+    """Draw average ranks on a line, the best left; bars join heads without significant difference.
 
     After figure 1 of Demšar 2006. The critical difference is drawn above the line.
     """
@@ -199,8 +197,8 @@ def cost_figure(panels: Mapping[str, Mapping[str, Point]], title: str = "") -> F
 def curve_figure(curves: Mapping[str, Sequence[Point]], across: str, title: str = "") -> Figure:
     """Draw UAR by an amount (shots, share of the labels), with a band for the interval.
 
-    If the amounts span a factor of eight or more, the axis has equal steps for each doubling, and
-    zero is drawn before the smallest amount.
+    If the amounts span a factor of eight or more, the axis has equal steps for each doubling. Zero
+    is then drawn before the smallest amount.
     """
     figure, axes = _panel(title)
     amounts = sorted({p[0] for points in curves.values() for p in points})
@@ -230,7 +228,12 @@ def heat_figure(
 ) -> Figure:
     """Draw ``[R, C]`` values of 0 to 1 as a map; NaN stays empty.
 
-    ``names`` are those of the axes.
+    Args:
+        values: the values.
+        down: names of the R rows.
+        across: names of the C columns.
+        title: title of the figure.
+        names: names of the vertical and the horizontal axis.
     """
     from matplotlib.figure import Figure
 
@@ -259,17 +262,14 @@ def _panel(title: str) -> tuple[Figure, Axes]:
 
 
 def _look(i: int) -> dict[str, Any]:
-    """Return colour and line style of head i.
-
-    There are ten colours, so line styles differ after ten.
-    """
+    """Return colour and line style of head i; after the ten colours, the line style differs."""
     return {"color": f"C{i % 10}", "ls": ("-", "--", ":", "-.")[i // 10 % 4]}
 
 
 def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
-    """Put the legend inside the axes if there are few heads.
+    """Draw the legend: inside the axes for few heads, otherwise beside them.
 
-    Its frame would have one theme's colour.
+    It has no frame, because a frame would have the colour of one theme.
     """
     lines, names = axes.get_legend_handles_labels()
     if len(names) <= 6:

@@ -1,12 +1,13 @@
 """Readers of published corpora, one file each, and their common functions.
 
-A reader is ``prepare(root, *, ...)``: it reads names and tables, never audio, and yields an
-:class:`~serzoo.datamodules.manifest.Utterance` per recording, with ``end=nan`` and
-``sample_rate=0``, which the engine (:func:`serzoo.datamodules.prepare.prepare`) fills in. What it
-leaves out it says with :func:`note`.
+A reader is a function ``prepare(root, *, ...)``. It reads names and tables, but no audio. It yields
+an :class:`~serzoo.datamodules.manifest.Utterance` for each recording, with ``end=nan`` and
+``sample_rate=0``; the engine (:func:`serzoo.datamodules.prepare.prepare`) fills these in. It
+reports with :func:`note` what it leaves out.
 
-Each has a ``VERSION``. Raise it with every change of what it yields or says for the same files:
-prepared corpora are remembered under it. Of a reader without one the whole file counts.
+Every reader here has a ``VERSION``, by which prepared corpora are cached. Raise it with each change
+of what the reader yields or reports for the same files. Without a version, the hash of the
+reader's file is used.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def nothing_found(corpus: str, root: Path, example: str) -> DataError:
     others = find_files(root)
     seen = f"{len(others)} other audio files (first: {others[0].name})" if others else "no audio"
     return DataError(
-        f"{corpus}: no file of it under {root}, but {seen}; expected names such as {example}: "
-        "point root= at the unpacked corpus"
+        f"{corpus}: no file of this corpus is under {root}, but {seen}; expected names such as "
+        f"{example}: set root= to the folder of the unpacked corpus"
     )
 
 

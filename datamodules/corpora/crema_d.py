@@ -84,7 +84,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
         if match is None:
             raise DataError(
                 f"SentenceFilenames.csv lists '{name}', which is not named like 1001_DFA_ANG_XX; "
-                "is this the publisher's table?"
+                "use the publisher's table"
             )
         actor, sentence, label = match.groups()
         yield utterance(

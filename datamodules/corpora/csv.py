@@ -30,7 +30,7 @@ MEANT = re.compile("label|emo|class|categ|affect|mood|sentiment|feeling|target",
 SEVERAL = re.compile(r"[|;,{\[]")
 """Matches characters between or around several labels in one cell."""
 
-_WHOLE = "write each cell that holds a quote in quotes, and a quote in it twice"
+_QUOTES = "put a cell that holds a quote in quotes, and write the quote in it twice"
 _GENDERS = {
     **dict.fromkeys(("f", "female", "w", "woman"), "female"),
     **dict.fromkeys(("m", "male", "man"), "male"),
@@ -83,19 +83,19 @@ def prepare(
     """Yield the utterances of a table.
 
     An option names the column of a field. Without the option, a column with the field's own name
-    is used, in any case. An empty cell means "unknown", and so does a word such as ``nan`` or
-    ``N/A`` (:data:`.layout.MISSING`), except as a path, id, text or time. Labels that differ only
-    in case or blanks are one label. The delimiter (comma, tab, semicolon or bar) is the one that
-    divides the first line best, or that of Excel's ``sep=;`` above it. The text is UTF-8, UTF-16
-    or Windows-1252.
+    is used, in any case. An empty cell means "unknown". So does a word of :data:`.layout.MISSING`,
+    such as ``nan`` or ``N/A``, except as a path, id, text or time. Labels that differ only in case
+    or blanks are one label. The delimiter is comma, tab, semicolon or bar: the one that divides the
+    first line best, or that of a line ``sep=;`` above it, as Excel writes. The text is UTF-8,
+    UTF-16 or Windows-1252.
 
     Args:
         root: the folder to which the paths in the table are relative.
         table: the file, relative to root; needed if root holds several csv or tsv files.
         audio: column of the path of the audio file.
         label: column of the label.
-        speaker: column of the speaker. The speaker is unknown, with a warning, if there is no
-            column, or if the cell is empty, ``unknown``, or one of :data:`..layout.MISSING`.
+        speaker: column of the speaker. Without one all speakers are unknown. A cell means "unknown"
+            if it is empty, ``unknown``, or one of :data:`..layout.MISSING`. A warning counts these.
         text: column of the transcript, written by a person.
         gender: column of the gender: ``female``/``f``/``w`` or ``male``/``m``, in any case.
         language: column of the ISO 639-1 code.
@@ -166,7 +166,7 @@ def _utterance(
 ) -> Utterance:
     cells = row.cells
     if "audio" not in cells:
-        raise DataError(f"{row.where}: no audio path; delete the row or fill it in")
+        raise DataError(f"{row.where}: no audio path; fill it in, or delete the row")
     audio = _relative(cells["audio"], root, row.where)
     gender = _GENDERS.get(cells.get("gender", "").lower())
     if gender is None and "gender" in cells:
@@ -208,12 +208,12 @@ def _labels(rows: list[_Row], rename: Mapping[str, str]) -> dict[str, str | None
 
     The other columns of labels are replaced in place.
     """
-    words, told = one_spelling((r.cells.get("label") for r in rows), rename, missing=True)
-    for clause in told:
+    words, clauses = one_spelling((r.cells.get("label") for r in rows), rename, missing=True)
+    for clause in clauses:
         note(f"csv: label: {clause}")
     for column in dict.fromkeys(c for row in rows for c in row.labels):
-        found, told = one_spelling((r.labels.get(column) for r in rows), {}, missing=True)
-        for clause in told:
+        found, clauses = one_spelling((r.labels.get(column) for r in rows), {}, missing=True)
+        for clause in clauses:
             note(f"csv: {column}: {clause}")
         for row in rows:
             if (label := found.get(row.labels.pop(column, ""))) is not None:
@@ -315,7 +315,7 @@ def _table(root: Path, table: str | None) -> Path:
         )
     if table is not None:
         if not (root / table).is_file():
-            raise DataError(f"no table {root / table}; table= is relative to root=")
+            raise DataError(f"no table at {root / table}; give table= as a path below root=")
         return root / table
     files = (p.name for p in root.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
     found = sorted(name for name in files if name[0] != ".")
@@ -360,8 +360,8 @@ def _read(
             surplus = cells[len(header) :]
             if len(cells) < len(header) or any(cell.strip() for cell in surplus):
                 raise DataError(
-                    f"{where}: {len(cells)} cells where the header has {len(header)}; put quotes "
-                    "around cells that hold the delimiter, and fill in what is cut short"
+                    f"{where}: {len(cells)} cells, but the header has {len(header)}; put quotes "
+                    "around cells that hold the delimiter, and complete short rows"
                 )
             values = {f: cells[position[c]].strip() for f, c in fields.items()}
             extra = {c: cells[position[c]].strip() for c in labels}
@@ -376,9 +376,12 @@ def _read(
             )
     except csv.Error as error:
         line = begun + skipped  # first line of the row: a quote may stay open to the end
-        raise DataError(f"{path.name}, line {line}: cannot be read ({error}); {_WHOLE}") from None
+        raise DataError(f"{path.name}, line {line}: cannot be read ({error}); {_QUOTES}") from None
     if not rows:
-        raise DataError(f"{path} has no rows below its header; columns: {', '.join(header)}")
+        raise DataError(
+            f"{path} has no rows below its header; write one row for each utterance, with the "
+            f"columns {', '.join(header)}"
+        )
     return rows, fields
 
 
@@ -387,17 +390,17 @@ def _start(text: str, named: Mapping[str, str | None]) -> tuple[str, int, str]:
     skipped = 0
     lines = io.StringIO(text, newline="")  # splits lines as the reader of cells does
     wanted = {(column or field).casefold() for field, column in named.items()}
-    told = None
+    stated = None
     while line := lines.readline():
-        if told is None and (given := re.fullmatch(r'\s*"?sep=(.)"?\s*', line, re.IGNORECASE)):
-            told, skipped = given[1], skipped + 1  # Excel's
+        if stated is None and (given := re.fullmatch(r'\s*"?sep=(.)"?\s*', line, re.IGNORECASE)):
+            stated, skipped = given[1], skipped + 1  # by Excel
             continue
         after = lines.tell()
         following = lines.readline()
         lines.seek(after)
-        delimiter = told or _delimiter(line, wanted)
+        delimiter = stated or _delimiter(line, wanted)
         comment = line.startswith("#") and len(_cells(line, delimiter)) != len(
-            _cells(following, told or _delimiter(following, wanted))
+            _cells(following, stated or _delimiter(following, wanted))
         )
         if line.strip() and not comment:
             return line + lines.read(), skipped, delimiter

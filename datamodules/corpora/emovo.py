@@ -37,7 +37,7 @@ SENTENCES = {
 def prepare(root: Path) -> Iterator[Utterance]:
     """Yield the utterances of EMOVO, from the first channel.
 
-    Its two microphones are at different places, so their mean is a comb filter, down by up to
+    Its two microphones are at different places, so their mean is a comb filter. It loses up to
     14 dB between 0.7 and 1.5 kHz (measured). ``channel=mean`` still selects the mean.
 
     Args:

@@ -55,8 +55,8 @@ def prepare(
         note(f"folder: nothing was taken from {len(bare)} sub-folders: {held}")
     left_out("folder", {"files without a label's folder": [p for p in files if p.parent == root]})
     labels = {p: p.relative_to(root).parts[0] for p in named}
-    words, told = one_spelling(labels.values(), rename or {}, missing=False)
-    for clause in told:
+    words, clauses = one_spelling(labels.values(), rename or {}, missing=False)
+    for clause in clauses:
         note(f"folder: {clause}")
     speakers: dict[Path, str] = {}
     if pattern is None:
@@ -68,8 +68,8 @@ def prepare(
         if failed:
             raise DataError(
                 f"speaker='{speaker}' finds no speaker in {len(failed)} of {len(named)} paths "
-                f"(first: {failed[0].relative_to(root).as_posix()}); it is searched in the path "
-                "below root, forward slashes, with the suffix"
+                f"(first: {failed[0].relative_to(root).as_posix()}); give a pattern that matches "
+                "each path below root, with forward slashes and the suffix"
             )
         speakers = {p: m[1] for p, m in matches.items() if m is not None}
     for path in named:
@@ -99,7 +99,10 @@ def _pattern(speaker: str | None) -> re.Pattern[str] | None:
     try:
         pattern = re.compile(speaker)
     except re.error as error:
-        raise ConfigError(f"speaker='{speaker}' is not a regular expression: {error}") from None
+        raise ConfigError(
+            f"speaker='{speaker}' is not a regular expression ({error}); write one such as "
+            r"'spk(\d+)'"
+        ) from None
     if pattern.groups != 1:
         raise ConfigError(
             f"speaker='{speaker}' has {pattern.groups} groups; put brackets around the one part "

@@ -62,7 +62,8 @@ def prepare(root: Path) -> Iterator[Utterance]:
             if not _NAME.fullmatch(name) or name in seen:
                 raise DataError(
                     f"{table} lists '{name}'{' twice' if name in seen else ''}; Dialogue_ID and "
-                    "Utterance_ID are whole numbers, unique for a row: is it the publisher's?"
+                    "Utterance_ID must be whole numbers, unique for a row: use the publisher's "
+                    "table"
                 )
             seen.add(name)
             yield utterance(
@@ -100,7 +101,7 @@ def _tables(root: Path) -> dict[str, Path]:
     if not tables:
         raise DataError(
             f"meld: no train_sent_emo.csv, dev_sent_emo.csv or test_sent_emo.csv under {root}; "
-            "they are in data/MELD of the corpus' repository"
+            "copy them from data/MELD of the corpus' repository"
         )
     return tables
 

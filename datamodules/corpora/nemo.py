@@ -90,7 +90,7 @@ def _read(table: Path) -> dict[str, dict[str, str]]:
     if missing:
         raise DataError(
             f"{table} lacks the columns {', '.join(missing)}; found "
-            f"{', '.join(reader.fieldnames or ['none'])}: is it nEMO's?"
+            f"{', '.join(reader.fieldnames or ['none'])}: use the publisher's table"
         )
     rows = [{c: (row[c] or "").strip() for c in COLUMNS} for row in reader]
     return {Path(row["file_id"]).stem: row for row in rows}

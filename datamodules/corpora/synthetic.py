@@ -73,8 +73,8 @@ def listed(
         variant = facts.get("sentences", "acted")
     except (ValueError, TypeError, KeyError, AttributeError):
         raise DataError(
-            f"{listing} is not a listing of the corpus '{corpus}'; remove the folder, and the "
-            "corpus is generated again"
+            f"{listing} is not a listing of the corpus '{corpus}'; remove the folder to generate "
+            "the corpus again"
         ) from None
     if variant != sentences:
         raise DataError(

@@ -36,10 +36,9 @@ from ..manifest import Utterance
 from ..sampler import pack
 from .stage import Stage
 
-# -- recognisers: of ``transformers``, or PocketSphinx if nothing can be downloaded --------------
-#
-# A transcript does not depend on the utterances that share its batch, except for the last bits of
-# the numbers: only models that mask the padding get batches.
+# Recognisers: models of ``transformers``, or PocketSphinx if nothing can be downloaded. A
+# transcript does not depend on the utterances that share its batch, except for the last bits of the
+# numbers: only models that mask the padding get batches.
 
 DEFAULT = "openai/whisper-small"
 POCKETSPHINX = "pocketsphinx"
@@ -109,8 +108,8 @@ def recogniser(
     if name == POCKETSPHINX:
         if revision or language not in (None, "en") or beams != 1:
             raise ConfigError(
-                "asr=pocketsphinx knows English and one way to search; leave revision, language "
-                "and beams out"
+                f"asr=pocketsphinx has one English model and no beams, but got revision={revision},"
+                f" language={language}, beams={beams}; leave these out"
             )
         return PocketSphinx()
     return load_recogniser(
@@ -158,9 +157,9 @@ class PocketSphinx(Recogniser):
         return Heard(found.hypstr.strip(), float(np.mean(logs)) if logs else None, "en")
 
 
-# -- recognisers of ``transformers``: with a CTC head, or with a decoder that writes -------------
+# Recognisers of ``transformers``: with a CTC head, or with a decoder that writes.
 
-NEW_TOKENS = 256  # largest number, as in the pipeline of transformers
+NEW_TOKENS = 256  # largest number of written tokens, as in the pipeline of transformers
 
 
 def load_recogniser(
@@ -172,7 +171,7 @@ def load_recogniser(
     dtype: str,
     device: str,
 ) -> Recogniser:
-    """What :func:`.recogniser` gives for a model of ``transformers``."""
+    """Do the same as :func:`recogniser`, for a model of ``transformers``."""
     published = Published.find("asr", name, revision, example=DEFAULT)
     config = published.config()
     kind = _kind(config)
@@ -180,16 +179,18 @@ def load_recogniser(
         raise ConfigError(
             f"asr={name} is a {config.model_type} ({', '.join(config.architectures or ['?'])}), "
             "which neither has a CTC head nor writes text from speech; choose a model of the task "
-            f"automatic-speech-recognition such as {DEFAULT}, or {POCKETSPHINX}"
+            f"automatic-speech-recognition, such as {DEFAULT}, or {POCKETSPHINX}"
         )
     if language is not None and config.model_type != "whisper":
         raise ConfigError(
-            f"language={language} is for Whisper, and asr={name} is not one; leave language out"
+            f"language={language} is for Whisper only, but asr={name} is a {config.model_type}; "
+            "leave language out"
         )
     if kind == "ctc":
         if beams != 1:
             raise ConfigError(
-                f"beams={beams} is for encoder-decoders, and asr={name} has CTC; leave beams out"
+                f"beams={beams} is for encoder-decoders only, but asr={name} has a CTC head; leave "
+                "beams out"
             )
         return CTC(published.load(AutoModelForCTC, dtype=dtype, device=device))
     model = published.load(AutoModelForSpeechSeq2Seq, dtype=dtype, device=device)
@@ -212,7 +213,7 @@ def _names(entry: Any) -> Sequence[str]:
 
 
 class _Model(Recogniser):
-    windowed = False  # whether all is padded to one length anyway
+    windowed = False  # whether the extractor pads all audio to one length
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded, self.model, self.source = loaded, loaded.model, loaded.source
@@ -222,8 +223,8 @@ class _Model(Recogniser):
         rate = self.extractor.sampling_rate
         if rate != SAMPLE_RATE:
             raise ConfigError(
-                f"asr={loaded.name} hears {rate} Hz, and everything here is {SAMPLE_RATE} Hz; "
-                "choose a model of that rate"
+                f"asr={loaded.name} needs audio at {rate} Hz, but gets {SAMPLE_RATE} Hz; choose a "
+                f"model for {SAMPLE_RATE} Hz"
             )
 
     def settings(self) -> dict[str, Any]:
@@ -253,7 +254,7 @@ class CTC(_Model):
 
     def __init__(self, loaded: Loaded) -> None:
         super().__init__(loaded)
-        # others normalise over padding, or let it through: each utterance alone
+        # other models normalise over padding, or do not mask it: they get one utterance at a time
         self.batched = bool(
             getattr(self.model.config, "feat_extract_norm", None) == "layer"
             and getattr(self.extractor, "return_attention_mask", False)
@@ -308,8 +309,8 @@ class Writer(_Model):
             found = getattr(generation, "lang_to_id", None) or {}
             self.languages = {int(i): key.strip("<|>") for key, i in found.items()}
         if language is not None and language not in self.languages.values():
-            has = ", ".join(sorted(self.languages.values())) or "English alone"
-            raise ConfigError(f"language={language}: asr={loaded.name} knows {has}")
+            has = ", ".join(sorted(self.languages.values())) or "only English, without the option"
+            raise ConfigError(f"language={language} is unknown; asr={loaded.name} has {has}")
         longest = getattr(self.model.config, "max_target_positions", None) or 10**6
         self.new_tokens = min(NEW_TOKENS, longest - 4)  # start, language, task, no timestamps
 
@@ -331,7 +332,7 @@ class Writer(_Model):
             spoken = self._spoken(encoded, len(waves))
             if self.languages:
                 options |= {"language": spoken, "task": "transcribe"}
-            with quiet():  # it warns about its own settings as if they were ours
+            with quiet():  # generate() warns about the model's own settings
                 written = self.model.generate(
                     inputs,
                     encoder_outputs=encoded,
@@ -385,7 +386,7 @@ class Writer(_Model):
         return found
 
 
-# -- the stage -----------------------------------------------------------------------------------
+# The stage.
 
 REASONS = ("long", "empty", "repeated", "short", "unsure")
 """Why an utterance is rejected; the first reason in this order that applies."""
@@ -466,7 +467,8 @@ class Transcribe(Stage):
         short = [u for u in mute if SHORTEST <= u.duration <= self.max_seconds]
         if short and self.recogniser is None:
             raise ConfigError(
-                f"{short[0].id} has no text, and there is no recogniser; set asr=MODEL"
+                f"{len(short)} utterances have no text (first: {short[0].id}), and asr is null; "
+                "set asr=MODEL"
             )
         if not short or self.recogniser is None:
             return

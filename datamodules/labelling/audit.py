@@ -1,9 +1,9 @@
-"""``serzoo label audit``: are the weak labels right, and could words tell at all?
+"""``serzoo label audit``: are weak labels right, and can words reveal the emotion at all?
 
-Two questions, of each corpus that people have labelled. Where weak labels of the same utterances
-exist: how often they are right, at which coverage (:mod:`.against`). And in any case what the text
-alone tells of the people's labels (:mod:`.wording`): where that is nothing, as in acted corpora of
-fixed sentences, weak labels are worthless, and what a model gains by others is not owed to words.
+The audit answers two questions about each corpus that people have labelled. If the same utterances
+have weak labels: how often are these right, and at which coverage (:func:`.wording.compare`)? And
+how much does the text alone tell about the people's labels (:func:`.wording.control`)? If it tells
+nothing, as in acted corpora with fixed sentences, weak labels from text are useless there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from ...zoo.core import registry
 from ...zoo.core.errors import ConfigError, DataError
-from ...zoo.core.registry import check_knobs, schema_of
+from ...zoo.core.registry import schema_of
 from ...zoo.core.table import Cell, Line, Table, cell, p_cell, p_text, span, span_cell
 from ...zoo.core.taxonomy import Taxonomy
 from ..catalog import open_corpora
@@ -29,18 +29,17 @@ from ..labels import auto_taxonomy, class_indices
 from ..manifest import Utterance, read_manifest, write_lines
 from ..protocols import sentence
 from .entail import Entail
-from .label import scorer_of
+from .label import grouped_settings, scorer_of
 from .scorers import Scorer
 from .select import Criteria, fold, fold_rows, reachable, select, soft_targets
 from .stage import read_labels, rows_of
 from .wording import DRAWS, LEVEL, Control, Said, compare, control
 
-# ---- What an audit looks at: weak labels with what stands behind them, and corpora people
-# labelled.
+# The input of an audit: weak labels with their scores, and corpora that people have labelled.
 
 Rows = dict[str, dict[str, Any]]
 GIVEN = "given"
-"""The column that ``serzoo label`` keeps people's labels in; their codes are those of ``label``."""
+"""The column in which ``serzoo label`` keeps people's labels; it has the codes of ``label``."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,12 @@ class Weak:
     """A manifest of weak labels.
 
     Attributes:
-        utterances: by id.
-        coarse: whose classes the labels are; None where its folder is not there.
-        fine: whose classes were scored.
-        rows: of scores, by id.
-        criteria: that the labels were selected by.
-        source: ``MODEL@REVISION``, or "" where none is labelled.
+        utterances: the utterances, by id.
+        coarse: taxonomy of the labels; None if only the manifest is known, not its folder.
+        fine: taxonomy of the scores; None if there are no scores.
+        rows: rows of scores, by id; None if there are no scores.
+        criteria: the criteria by which the labels were selected.
+        source: ``MODEL@REVISION``, or "" if no utterance is labelled.
     """
 
     utterances: dict[str, Utterance]
@@ -69,12 +68,12 @@ class People:
     """A corpus with people's labels.
 
     Attributes:
-        name: of the corpus; of several alike, with where it is from.
-        utterances: with people's labels in ``column``, and no weak ones.
-        column: as :func:`..info.canonical_label` takes it.
-        taxonomy: of the labels.
-        classes: of each utterance; -1 = none.
-        own: weak labels are of these utterances, or would be.
+        name: name of the corpus; also its source, if two sources have a corpus of this name.
+        utterances: the utterances, with people's labels in ``column`` and no weak labels.
+        column: the label column, as for :func:`..info.canonical_label`.
+        taxonomy: the classes.
+        classes: class of each utterance; -1 = none.
+        own: whether the weak labels are of these utterances, or would be.
     """
 
     name: str
@@ -88,10 +87,15 @@ class People:
 def opened(
     source: str, root: str | None = None, options: Mapping[str, Any] | None = None
 ) -> tuple[Weak | None, list[Utterance]]:
-    """Weak labels, if there are some, and all utterances, of a folder, manifest or corpus.
+    """Return the weak labels, if any, and all utterances of a source.
+
+    Args:
+        source: a folder of ``serzoo label``, a manifest, or the name of a corpus.
+        root: folder of a corpus' audio.
+        options: options of the corpus' reader.
 
     Raises:
-        DataError: when there is none such.
+        DataError: if the source does not exist, or a folder is not finished.
     """
     path = Path(source)
     folder = folder_of(source)
@@ -119,7 +123,7 @@ def opened(
 
 
 def folder_of(source: str) -> Path | None:
-    """The folder of ``serzoo label`` that this is, or whose manifest it is."""
+    """Return the folder of ``serzoo label`` that a source names, itself or by its manifest."""
     path = Path(source)
     folder = path.parent if path.name == "manifest.jsonl" else path
     return folder if (folder / "labels.json").is_file() else None
@@ -128,10 +132,15 @@ def folder_of(source: str) -> Path | None:
 def labelled(
     utterances: Sequence[Utterance], label: str | None, where: str
 ) -> dict[str, tuple[list[Utterance], str]]:
-    """By corpus, the utterances with people's labels only, and the column that these are in.
+    """Return, by corpus, the utterances with only people's labels, and the column of these labels.
+
+    Args:
+        utterances: the utterances of a source.
+        label: the column; None = ``given`` if the source has it, otherwise ``label``.
+        where: the source, for the message.
 
     Raises:
-        DataError: when nobody has labelled one of them, naming the columns that there are.
+        DataError: if people have labelled no utterance; the message gives the columns.
     """
     column = label or ("label" if not any(GIVEN in u.labels for u in utterances) else GIVEN)
     found: dict[str, list[Utterance]] = defaultdict(list)
@@ -146,9 +155,9 @@ def labelled(
     if column == "label" and not any(u.label for us in found.values() for u in us):
         columns = sorted({name for u in utterances for name in u.labels})
         raise DataError(
-            f"nobody has labelled {where} in column label, so there is nothing to hold weak labels "
-            f"against; name a manifest or corpus by human=, or a column by label= (it has: "
-            f"{', '.join(columns) or 'none'})"
+            f"{where} has no labels by people in the column 'label', so weak labels cannot be "
+            "compared; name a labelled manifest or corpus with human=, or another column with "
+            f"label= (columns: {', '.join(columns) or 'none'})"
         )
     return {corpus: (mine, column) for corpus, mine in sorted(found.items())}
 
@@ -161,10 +170,21 @@ def people(
     weak: Weak | None,
     own: bool,
 ) -> People:
-    """A corpus under a taxonomy: the one named, its own, that of the weak labels, or all labels.
+    """Return a corpus with the classes of a taxonomy.
+
+    It is the first of these that exists: the named taxonomy, the corpus' own, that of the weak
+    labels, one class for each label.
+
+    Args:
+        name: name of the corpus, for tables and messages.
+        utterances: the utterances, with people's labels only.
+        column: the label column.
+        taxonomy: name of a taxonomy, or None.
+        weak: the weak labels, or None.
+        own: whether the weak labels are of these utterances, or would be.
 
     Raises:
-        DataError: when none of its labels has a class.
+        DataError: if the taxonomy has none of the labels.
     """
     named = taxonomy or CorpusInfo.load(utterances[0].corpus).taxonomy
     if named is not None:
@@ -177,57 +197,58 @@ def people(
     if not any(c >= 0 for c in classes):
         raise DataError(
             f"none of {len(utterances)} utterances of {name} has a label of taxonomy "
-            f"'{chosen.name}' in column {column}; choose another by taxonomy="
+            f"'{chosen.name}' in column '{column}'; choose another one with taxonomy=NAME"
         )
     return People(name, utterances, column, chosen, classes, own)
 
 
-# ---- What ``serzoo label audit`` says: verdicts in words; tables, printed and as Markdown.
+# The output of an audit: verdicts in words, and tables, printed and as Markdown.
 
-CARRY = {
-    "none": "the words of {} carry no emotion: weak labels from text can only reflect words, and "
-    "are useless here",
-    "little": "the words of {} carry next to no emotion: weak labels from text can only reflect "
-    "words, and are of little use here",
-    "some": "the words of {} tell something of its emotions: weak labels from text can be of use",
+VERDICTS = {
+    "none": "the words of {} carry no emotion: weak labels from text can only reflect words, so "
+    "they are useless here",
+    "little": "the words of {} carry almost no emotion: weak labels from text can only reflect "
+    "words, so they are of little use here",
+    "some": "the words of {} tell something about its emotions: weak labels from text can be "
+    "useful",
 }
 FUNCTIONS = {
-    "sentences": "which sentence it is, learned on other speakers",
-    "words": "its words, learned on other speakers (naive Bayes)",
+    "sentences": "the sentence, learned on other speakers",
+    "words": "the words, learned on other speakers (naive Bayes)",
     "scorer": "the scorer",
 }
 WIDE = 0.1
-"""Above chance: of an upper end of an interval, what is said not to be excluded."""
+"""Distance above chance. If an interval ends above it, a verdict says that this is possible."""
 
 
 def words(name: str, found: Control) -> str:
-    """The verdict, and the numbers that it stands on."""
+    """Return the verdict on a corpus in words, with its numbers."""
     best, r = max(found.reached.items(), key=lambda item: item[1].uar)
     wide = r.high == r.high and r.high - found.chance > WIDE and found.verdict != "some"
     return (
-        f"{CARRY[found.verdict].format(name)} ({found.utterances} utterances say "
-        f"{found.sentences} distinct sentences, {found.shared:.0%} of them under several labels; "
+        f"{VERDICTS[found.verdict].format(name)} ({found.utterances} utterances have "
+        f"{found.sentences} distinct sentences, {found.shared:.0%} of them with several labels; "
         f"{found.bits['value']:.3f} bits of mutual information, {found.bits['shuffled']:.3f} with "
-        f"labels shuffled; the best from text alone is {FUNCTIONS[best]}: UAR {r.uar:.3f} "
+        f"shuffled labels; the best from text alone is {FUNCTIONS[best]}: UAR {r.uar:.3f} "
         f"({span(r.low, r.high)}), chance {found.chance:.3f}, p {p_text(r.corrected)}"
-        + (f"; with so few, up to {r.high:.3f} is not excluded)" if wide else ")")
+        + (f"; with so few speakers, a UAR up to {r.high:.3f} is possible)" if wide else ")")
     )
 
 
-def unlike_chance(name: str, selected: Mapping[str, Any]) -> list[str]:
-    """A warning, where weak labels are no better than ones dealt out anew."""
+def chance_warnings(name: str, selected: Mapping[str, Any]) -> list[str]:
+    """Return a warning if weak labels are no better than chance, or if there are none."""
     if not selected["n"]:
         return [f"none of the utterances of {name} that people labelled has a weak label"]
     if selected["p"] < LEVEL:
         return []
     return [
         f"the weak labels of {name} are no better than chance: UAR {selected['uar']['value']:.3f}, "
-        f"{selected['shuffled']:.3f} against shuffled labels, p {p_text(selected['p'])}"
+        f"{selected['shuffled']:.3f} with shuffled labels, p {p_text(selected['p'])}"
     ]
 
 
 def tables(found: Mapping[str, Any]) -> Iterator[Table]:
-    """The tables of one corpus of a record."""
+    """Yield the tables of one corpus of a record."""
     text = found["text"]
     rows: list[Line] = [
         [
@@ -238,7 +259,7 @@ def tables(found: Mapping[str, Any]) -> Iterator[Table]:
         for k, r in text["reached"].items()
     ]  # fmt: skip
     yield Table(
-        f"{found['name']}: what text alone tells of {found['column']} "
+        f"{found['name']}: what text alone tells about {found['column']} "
         f"({len(text['classes'])} classes, chance {text['chance']:.3f}; {text['protocol']})",
         (
             "a function of the text",
@@ -255,7 +276,7 @@ def tables(found: Mapping[str, Any]) -> Iterator[Table]:
         [what, cell(v["value"]), cell(v["shuffled"]), p_cell(v["p"])]
         for what, v in (
             ("mutual information, bits", text["bits"]),
-            ("greatest UAR of any function", text["ceiling"]),
+            ("largest UAR of any function", text["ceiling"]),
         )
     ]
     yield Table(
@@ -272,14 +293,14 @@ def _labels(name: str, found: Mapping[str, Any]) -> Iterator[Table]:
     classes, selected = found["classes"], found["selected"]
     lines = [("as selected", selected)]
     steps = [s for s in found["sweep"] if s["n"]]
-    lines += [  # the last threshold of those that let the same through
-        (f"score of {s['threshold']:g} and more", s)
+    lines += [  # of thresholds that select the same utterances, only the last
+        (f"score of {s['threshold']:g} or more", s)
         for s, after in zip(steps, [*steps[1:], None], strict=True)
         if after is None or after["n"] != s["n"]
     ]
     yield Table(
-        f"{name}: weak labels of {found['source']} against {found['utterances']} by people"
-        + (f"; p {p_text(selected['p'])} against shuffled ones" if selected["n"] else ""),
+        f"{name}: weak labels of {found['source']} compared with {found['utterances']} by people"
+        + (f"; p {p_text(selected['p'])} by shuffled labels" if selected["n"] else ""),
         ("labels", "n", "coverage", "accuracy", "95 % interval", "UAR", "95 % interval", "chance"),
         [
             [what, cell(s["n"], "d"), cell(s["coverage"], ".1%"), *_score(s, "wa"),
@@ -288,28 +309,28 @@ def _labels(name: str, found: Mapping[str, Any]) -> Iterator[Table]:
         ],
     )  # fmt: skip
     yield Table(
-        f"{name}: people's labels (rows) and the selected weak ones",
+        f"{name}: people's labels (rows) and selected weak labels (columns)",
         ("", *classes, "none"),
         [
             [c, *(cell(n, "d") for n in (*row, selected["unlabelled"][c]))]
             for c, row in zip(classes, selected["confusion"], strict=True)
         ],
     )
-    honest = found["reliability"]
-    if honest["bins"]:
+    reliability = found["reliability"]
+    if reliability["bins"]:
         yield Table(
-            f"{name}: is a score what it says? Calibration error {honest['error']:.3f}",
+            f"{name}: accuracy by score; calibration error {reliability['error']:.3f}",
             ("score", "n", "mean score", "accuracy"),
             [
                 [f"{b['low']:.1f} to {b['high']:.1f}", cell(b["n"], "d"), cell(b["score"]),
                  cell(b["accuracy"])]
-                for b in honest["bins"]
+                for b in reliability["bins"]
             ],
         )  # fmt: skip
     if found["soft"] is not None:
         soft = found["soft"]
         yield Table(
-            f"{name}: soft labels of {soft['n']} utterances, untempered",
+            f"{name}: soft labels of {soft['n']} utterances, without temperature",
             ("ECE", "classwise ECE", "Brier", "NLL", "AURC", "excess AURC"),
             [[cell(soft[k]) for k in
               ("ece", "classwise_ece", "brier", "nll", "aurc", "excess_aurc")]],
@@ -317,7 +338,7 @@ def _labels(name: str, found: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def show(record: Mapping[str, Any], console: Console) -> None:
-    """Print a record: tables, notes, verdicts, and what is to be warned of last."""
+    """Print a record: tables, notes, verdicts, and then warnings."""
     for found in record["corpora"]:
         for table in tables(found):
             console.print(table.rich())
@@ -330,20 +351,21 @@ def show(record: Mapping[str, Any], console: Console) -> None:
 
 
 def markdown(record: Mapping[str, Any]) -> str:
-    """The same as a page."""
+    """Return the text of ``audit.md``: the same as :func:`show`, as Markdown."""
     lines = [f"# Audit of the labels of {record['source']}"]
     for found in record["corpora"]:
         lines += ["", f"## {found['name']}", ""]
-        plain_ = [] if found["verdict"] in found["warnings"] else [found["verdict"]]
-        lines += [f"- {line}" for line in plain_]
+        if found["verdict"] not in found["warnings"]:
+            lines.append(f"- {found['verdict']}")
         lines += [f"- **warning:** {line}" for line in found["warnings"]]
         lines += [f"- {line}" for line in found["notes"]]
         for table in tables(found):
             lines += ["", table.markdown().rstrip()]
     lines += [
         "",
-        f"Intervals are over speakers. Shuffled: people's labels, within each speaker, "
-        f"{record['draws']} times (seed {record['seed']}), and learned anew; p is one-sided.",
+        "Intervals are over speakers. For the shuffled values, people's labels are shuffled within "
+        f"each speaker {record['draws']} times (seed {record['seed']}), and learned again. p is "
+        "one-sided.",
     ]
     return "\n".join(lines)
 
@@ -355,16 +377,16 @@ def _score(found: Mapping[str, Any], name: str) -> list[Cell]:
 
 NO_SCORER = "none"
 LEAST = 100
-"""Draws; below 60, no p of three corrected ones can be under 0.05."""
+"""Smallest number of draws; with fewer than 60, no p of three corrected ones is below 0.05."""
 
 
 @dataclass(frozen=True)
 class Audited:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
-        record: all of it, as ``audit.json`` holds it.
-        written: the files that it was written to.
+        record: all results, the content of ``audit.json``.
+        written: the files with the results.
     """
 
     record: dict[str, Any]
@@ -372,7 +394,7 @@ class Audited:
 
     @property
     def warnings(self) -> list[str]:
-        """What speaks against weak labels of these very corpora; empty where nothing does."""
+        """The reasons not to use weak labels for these corpora; empty if there are none."""
         return [w for found in self.record["corpora"] for w in found["warnings"]]
 
     @property
@@ -397,34 +419,34 @@ def audit(
     scorer_options: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Audited:
-    """Weak labels against people's, and what words alone tell of these.
+    """Compare weak labels with people's labels, and test what words alone tell about the latter.
 
     Args:
-        source: folder of ``serzoo label``, a manifest, or a corpus' name.
-        human: manifests or corpora that people have labelled; utterances that ``source`` has by the
-            same id are compared. None = ``source`` itself.
-        label: column of the people's labels, such as ``acted``; None = ``given`` where ``serzoo
-            label`` put them there, else ``label``.
-        taxonomy: of the people's labels; weak labels are folded into it, and classes that nothing
-            folds into are left out of the comparison. None = the corpus' own.
-        scorer: what scores the sentences of the text-only control, as in ``serzoo label``; None =
-            the scores in the folder where it has some, else ``lexicon``; ``none`` = no scorer.
-        protocol: whose test speakers the learners are tested on; None = the corpus' own.
+        source: a folder of ``serzoo label``, a manifest, or the name of a corpus.
+        human: manifests or corpora that people have labelled; utterances with the same id as in
+            ``source`` are compared. None = ``source`` itself.
+        label: column of the people's labels, such as ``acted``. None = ``given`` if ``serzoo
+            label`` has put them there, otherwise ``label``.
+        taxonomy: the classes of the people's labels. Weak labels are folded into these; a class
+            into which no weak label folds is not compared. None = the corpus' own taxonomy.
+        scorer: scorer of the sentences in the text-only control, as in ``serzoo label``; ``none``
+            = no scorer. None = the scores in the folder if it has some, otherwise ``lexicon``.
+        protocol: the learners are tested on its test speakers; None = the corpus' own protocol.
         root: folder of a corpus' audio.
-        out: folder of ``audit.json`` and ``audit.md``; None = that of the labels, and none where
-            ``source`` is no such folder.
-        draws: shuffles of the people's labels that what is found is held against.
-        seed: of these.
-        device: where the scorer runs.
-        scorer_options: its keywords.
-        options: keywords of the corpora's readers.
+        out: folder of ``audit.json`` and ``audit.md``. None = the folder of the labels; if
+            ``source`` is no such folder, nothing is written.
+        draws: number of shuffles of the people's labels, for chance level and p.
+        seed: seed of the shuffles.
+        device: device of the scorer.
+        scorer_options: options of the scorer.
+        options: options of the corpora's readers.
 
     Raises:
-        ConfigError: a setting is wrong.
-        DataError: nobody labelled these utterances, or they cannot be used.
+        ConfigError: if a setting is wrong.
+        DataError: if people have not labelled these utterances, or they cannot be used.
     """
     if draws < LEAST:
-        raise ConfigError(f"draws={draws}; give at least {LEAST}: fewer can show nothing")
+        raise ConfigError(f"draws={draws}; give at least {LEAST}: with fewer, no p can be small")
     weak, utterances = opened(source, root, options)
     sets: list[People] = []
     for where in [human] if human is None or isinstance(human, str) else human:
@@ -452,24 +474,12 @@ AUDIT_KNOBS = {k: v for k, v in schema_of(audit).items() if k != "options"}
 
 
 def audit_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of :func:`audit` from ``key=value``; ``scorer.KEY`` and ``options.KEY`` too.
+    """Return the arguments of :func:`audit` from ``key=value``; see :func:`.grouped_settings`.
 
     Raises:
-        ConfigError: listing what is unknown or of a wrong type.
+        ConfigError: if a key is unknown, or a value has a wrong type; the message lists them.
     """
-    plain = {k: v for k, v in values.items() if "." not in k}
-    allowed = {k: v for k, v in AUDIT_KNOBS.items() if k != "scorer_options"}
-    plain = check_knobs("label audit", allowed, plain)
-    grouped: dict[str, dict[str, Any]] = {"scorer": {}, "options": {}}
-    for key, value in values.items():
-        group, dot, name = key.partition(".")
-        if dot and group not in grouped:
-            raise ConfigError(
-                f"label audit: unknown key '{key}'; have {', '.join(grouped)} with a dot"
-            )
-        if dot:
-            grouped[group][name] = value
-    return {**plain, "scorer_options": grouped["scorer"], "options": grouped["options"]}
+    return grouped_settings("label audit", AUDIT_KNOBS, values, ("scorer", "options"))
 
 
 def _one(
@@ -487,7 +497,7 @@ def _one(
     if weak is not None and about.own:
         compared, rows = _compared(about, weak, notes, draws, seed)
     elif weak is not None:
-        notes.append("none of its utterances is among the weak labels, so these were not compared")
+        notes.append("none of its utterances has a weak label, so weak labels were not compared")
     texts = [_with_text(u, weak) for u in about.utterances]
     said, by = None, None
     if made is not None:
@@ -509,8 +519,8 @@ def _one(
         notes.append(f"{found.silent} labelled utterances have no text and were not used")
     if said is not None and found.reached["scorer"].says < 2:
         notes.append(
-            f"{by} says the same of every sentence: it finds no emotion in any, or does not know "
-            "the language"
+            f"{by} gives every sentence the same class: it finds no emotion, or does not know the "
+            "language"
         )
     result: dict[str, Any] = {
         "name": about.name,
@@ -525,14 +535,14 @@ def _one(
     result["verdict"] = words(about.name, found)
     warnings = [result["verdict"]] if about.own and found.verdict != "some" else []
     if compared is not None:
-        warnings += unlike_chance(about.name, compared["selected"])
+        warnings += chance_warnings(about.name, compared["selected"])
     return result | {"warnings": warnings}
 
 
 def _compared(
     about: People, weak: Weak, notes: list[str], draws: int, seed: int
 ) -> tuple[dict[str, Any], Rows]:
-    """The comparison; and the rows of scores, folded into those of the people's classes."""
+    """Return the comparison, and the rows of scores, folded into the people's classes."""
     names = about.taxonomy.classes
     both = [
         (u, c)
@@ -545,12 +555,12 @@ def _compared(
     if lost:
         n = sum(c >= 0 and names[c] in lost for _, c in both)
         notes.append(
-            f"{n} utterances of {', '.join(lost)} were not compared: no class of the weak "
-            "labels folds into these"
+            f"{n} utterances of {', '.join(lost)} were not compared: no class of the weak labels "
+            "folds into these classes"
         )
     if weak.coarse is not None:
         into = fold(weak.coarse, kept)
-    else:  # of a bare manifest nobody knows the classes, but all that is written are labels
+    else:  # a manifest without its folder does not state the taxonomy; it has only labels
         into = {label: name for name, labels in kept.members for label in labels}
     chosen = _best((u for u in marked if u.weak), into, kept)
     best, soft, rows = chosen, None, {}
@@ -575,7 +585,10 @@ def _compared(
 def _best(
     utterances: Iterable[Utterance], into: Mapping[str, str | None], kept: Taxonomy
 ) -> dict[str, tuple[int, float]]:
-    """Class and score of the labelled ones, by id; without labels that fold into no class."""
+    """Return class and score of the labelled utterances, by id.
+
+    Labels that fold into no class are left out.
+    """
     found = {}
     for u in utterances:
         name = into.get(u.label or "")
@@ -588,7 +601,7 @@ def _best(
 def _said(
     utterances: Sequence[Utterance], rows: Mapping[str, Mapping[str, Any]], taxonomy: Taxonomy
 ) -> dict[str, int]:
-    """Each sentence to its best class, of equal ones the first; -1 where it was not scored."""
+    """Map each sentence to its best class, or the first of equal ones; -1 if it has no scores."""
     found: dict[str, int] = {}
     for u in utterances:
         scores = rows[u.id]["scores"] if u.id in rows else None
@@ -600,7 +613,7 @@ def _said(
 
 
 def _with_text(u: Utterance, weak: Weak | None) -> Utterance:
-    """With what a recogniser heard, where nobody has written what is said."""
+    """Return an utterance without a transcript with that of the recogniser, if there is one."""
     if sentence(u.text) or weak is None or u.id not in weak.utterances:
         return u
     return replace(u, text=weak.utterances[u.id].text)

@@ -23,9 +23,9 @@ class Causal(Scorer):
     The text is the framed transcript, the hypothesis' words before the class (``Someone says: "How
     dare you!" The speaker feels``), and then the class and the words after it (``angry.``). The
     score is the mean over the tokens of the last part, so that long names have no disadvantage.
-    The first part is read once for all classes. Subtracting the score of the empty premise gives
-    the increase of the class' likelihood due to the transcript, in nats per token; without this
-    correction frequent words win.
+    The first part is read once for all classes. Subtract the score of the empty premise: the
+    difference is the effect of the transcript on the likelihood of the class, in nats per token.
+    Without this correction frequent words win.
 
     Args:
         model: hub id or local folder with ``model.safetensors``.
@@ -57,8 +57,8 @@ class Causal(Scorer):
         self.model, self.source = self.loaded.model, self.loaded.source
         if getattr(self.model, "_is_stateful", False):
             raise ConfigError(
-                f"model={model} is a {self.model.config.model_type}, whose memory is a running "
-                "state that classes cannot share; give a model that attends, such as gpt2"
+                f"model={model} is a {self.model.config.model_type}, which keeps a running state "
+                "that classes cannot share; give a model with attention, such as gpt2"
             )
         self.tokenizer = tokenizer_of(published)
         self.limit = length_limit(self.tokenizer, self.model.config)
@@ -84,8 +84,8 @@ class Causal(Scorer):
     ) -> tuple[list[int], list[list[int]]]:
         """Return the token ids of the common beginning, and of the continuation of each text.
 
-        They are cut from the tokens of the whole texts, because a tokenizer may spell words inside
-        a text differently than alone. Texts that are too long for the model lose their beginning.
+        They are cut from the tokens of the whole texts: a tokenizer may spell words inside a text
+        differently than alone. Texts that are too long for the model lose their beginning.
         """
         framed = self.frame.replace(BLANK, premise)
         whole = [self._ids(f"{framed} {text}") for text in said]

@@ -15,7 +15,7 @@ from ...zoo.core.hub import NO_PICKLE, Published, weights_digest
 from .scorers import Hypothesis, Scorer, Scores, device_of
 
 WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
-"""Files of a hub model that are fetched: no pickles, no other frameworks' weights, no code."""
+"""Files that are fetched of a hub model; these are no pickles, no code, and weights of torch."""
 EXAMPLE = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -64,7 +64,7 @@ class Embedding(Scorer):
         for pickled in folder.rglob("pytorch_model*.bin"):
             if not any(pickled.parent.glob("*.safetensors")):
                 raise ConfigError(
-                    f"model={model} holds {pickled.relative_to(folder)} and no model.safetensors "
+                    f"model={model} holds {pickled.relative_to(folder)} without model.safetensors "
                     f"beside it, and {NO_PICKLE}; save it again with SentenceTransformer.save"
                 )
         try:
@@ -111,7 +111,7 @@ class Embedding(Scorer):
 
 
 def _folder(model: str, revision: str | None) -> Path:
-    """The folder of a model; a hub's is fetched, and named by its commit."""
+    """Return the folder of a model; a hub model is fetched into a folder named by its commit."""
     published = Published.find("model", model, revision, example=EXAMPLE)
     if published.local:
         return Path(published.path).resolve()

@@ -27,10 +27,7 @@ DIGITS = 5
 """Decimal digits of a log-odds in a row; neighbours in a batch do not change these."""
 
 PRIOR_DIGITS = 3
-"""Decimal digits of the prior's log-odds, which are part of the settings.
-
-All machines agree on these.
-"""
+"""Decimal digits of the prior's log-odds, which are part of the settings: equal on all machines."""
 
 
 class Entail(Stage):
@@ -71,8 +68,8 @@ class Entail(Stage):
             raise ConfigError(f"chunk={chunk}; give at least 1")
         if len(set(taxonomy.forms)) != len(taxonomy):
             raise ConfigError(
-                f"taxonomy '{taxonomy.name}' gives two classes the same form "
-                f"({', '.join(taxonomy.forms)}); give each class its own"
+                f"taxonomy '{taxonomy.name}' gives two classes the same verbal form "
+                f"({', '.join(taxonomy.forms)}); give each class a form of its own"
             )
         self.scorer = scorer
         self.taxonomy = taxonomy
@@ -83,7 +80,7 @@ class Entail(Stage):
 
     @cached_property
     def null(self) -> Scores:
-        """Return the ``[T, C]`` scores to subtract: those of the empty premise, or zeros."""
+        """The ``[T, C]`` scores to subtract: those of the empty premise, or zeros."""
         if self.prior == "none":
             return np.zeros((len(self.templates), len(self.taxonomy)))
         found = self.scorer.score([""], self.hypotheses)
@@ -114,7 +111,7 @@ class Entail(Stage):
             bad = heard[int(np.argwhere(~np.isfinite(found))[0, 0])]
             raise DataError(
                 f"{self.scorer.source} gave a score that is not finite for {bad.id} "
-                f"('{bad.text}'); is the model damaged, or its number format too narrow?"
+                f"('{bad.text}'); check the model, or use a wider number format"
             )
         lifts = dict(zip((u.id for u in heard), np.round(found, DIGITS) + 0.0, strict=True))
         for u in items:
@@ -148,7 +145,7 @@ def lift_of(row: Mapping[str, Any], classes: Sequence[str]) -> Scores | None:
     if sorted(have) != sorted(classes):
         raise DataError(
             f"the scores of {row['id']} are for the classes {', '.join(have)}, not for "
-            f"{', '.join(classes)}; choose the taxonomy of the scores, and fold it"
+            f"{', '.join(classes)}; give the taxonomy of the scores, and fold them into another"
         )
     lift: Scores = np.asarray(row["by_template"], dtype=np.float64)
     return lift[:, [have.index(c) for c in classes]]

@@ -33,7 +33,7 @@ from .scorers import Scorer, device_of, scorer
 from .select import Criteria, Selection, fold, fold_rows, select
 from .stage import Done, Shard, Stage, read_labels, rows_of, run
 
-# -- texts about the stages ----------------------------------------------------------------------
+# Texts about the stages.
 
 
 def rejected(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -42,23 +42,23 @@ def rejected(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def unfinished(stage: Stage, done: Done, shard: Shard) -> str:
-    """Return the text of a process that ends before the other shards are done."""
+    """Return the text for the user if other shards still have rows to compute."""
     return (
         f"{stage.name}: shard {shard[0]} of {shard[1]} is done, and {done.total - done.present} of "
-        f"{done.total} rows are left to others; when they are there, run this command again"
+        f"{done.total} rows are left to other shards; run this command again when they are done"
     )
 
 
-def told_transcripts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return lines with the transcripts by source, and the rejected ones."""
+def transcript_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return lines for the user: numbers of transcripts by source, and of rejected ones."""
     sources = Counter(r["text_source"] or "none" for r in rows)
     lost = rejected(rows)
-    gone = f"; turned away: {tally(lost)}" if lost else ""
+    gone = f"; rejected: {tally(lost)}" if lost else ""
     return [f"transcripts: {len(rows)} ({tally(sources)}){gone}"]
 
 
-def told_labels(record: Mapping[str, Any], folder: Path) -> list[str]:
-    """Return lines with counts for each criterion, by class, and coverage by threshold."""
+def label_lines(record: Mapping[str, Any], folder: Path) -> list[str]:
+    """Return lines for the user: counts after each criterion, by class, and by threshold."""
     chosen = record["selection"]
     shown = [f"scores: {record['source']}, {len(record['taxonomy']['classes'])} classes"]
     for step in chosen["counts"]:
@@ -74,7 +74,7 @@ def told_labels(record: Mapping[str, Any], folder: Path) -> list[str]:
     return [*shown, f"manifest: {folder / 'manifest.jsonl'}"]
 
 
-# -- where a weak label came from: audio, transcript, scores by template, criteria ---------------
+# The origin of a weak label: audio, transcript, scores by template, criteria.
 
 
 def trace(out: str | Path, id: str) -> dict[str, Any]:
@@ -130,16 +130,16 @@ def shown(traced: Mapping[str, Any]) -> list[str]:
     sure = transcript["confidence"]
     lines = [
         f"{u.id}: {u.audio}, {u.start:.2f} to {u.end:.2f} s",
-        f'says: "{transcript["text"] or ""}" ({transcript["text_source"] or "not listened to"}'
+        f'says: "{transcript["text"] or ""}" ({transcript["text_source"] or "not transcribed"}'
         + (f", confidence {sure:.3f})" if sure is not None else ")"),
     ]
     if transcript["rejected"] is not None:
-        return [*lines, f"turned away: {transcript['rejected']}; no label"]
+        return [*lines, f"rejected: {transcript['rejected']}; no label"]
     lines.append(f"scored by {settings['scores']['source']}: {settings['scores']['scale']}")
     ranked = sorted(row["scores"].items(), key=lambda pair: -pair[1])
     lines.append("scores: " + ", ".join(f"{c} {s:.3f}" for c, s in ranked[:5]))
-    told = settings["scores"]
-    by_template = zip(told["templates"], row["by_template"], told["prior"], strict=True)
+    scored = settings["scores"]
+    by_template = zip(scored["templates"], row["by_template"], scored["prior"], strict=True)
     for template, each, prior in by_template:
         values = dict(zip(row["scores"], each, strict=True))
         empty = dict(zip(row["scores"], prior, strict=True))
@@ -155,9 +155,9 @@ def shown(traced: Mapping[str, Any]) -> list[str]:
 
 
 def _lost(u: Utterance, row: dict[str, Any] | None, record: Mapping[str, Any]) -> str | None:
-    """Return the criterion that an utterance failed by its own row.
+    """Return the criterion that an utterance failed, by its own row of scores; None if none.
 
-    Caps if it passed the others.
+    If it passed all of these and has no label, a cap is the reason.
     """
     taxonomy = Taxonomy.from_dict(record["taxonomy"])
     rows = [] if row is None else [row]
@@ -192,42 +192,42 @@ def _near(id: str, known: Mapping[str, Any]) -> str:
     return text if len(known) <= 10 else text[text.find("; did") :] if "; did" in text else ""
 
 
-# -- the command ---------------------------------------------------------------------------------
+# The command.
 
-Told = Callable[[str, int, int], None]
-"""Called with a stage's name, the number of finished rows of this shard, and the number of all."""
+Report = Callable[[str, int, int], None]
+"""Takes a stage's name, the number of finished rows of this shard, and the number of its rows."""
 
-LINE_EVERY = 30.0  # seconds between lines of progress that is no bar
-WAIT = 2.0  # seconds between looks at what other ranks have done
+LINE_EVERY = 30.0  # seconds between lines of progress in a file
+WAIT = 2.0  # seconds between two looks at the work of other ranks
 
 
 @contextmanager
-def progress() -> Iterator[Told]:
-    """What :func:`label` may tell its progress to: it is shown on standard error.
+def progress() -> Iterator[Report]:
+    """Context that gives a function to show the progress of :func:`label` on standard error.
 
-    A terminal shows a bar for each stage, a file gets a line every :data:`LINE_EVERY` seconds.
+    A terminal shows a bar for each stage; a file gets a line every :data:`LINE_EVERY` seconds.
     """
     if not Console(stderr=True).is_terminal:
         yield _lines()
         return
     with Bar("", 0) as bar:
 
-        def told(name: str, done: int, total: int) -> None:
+        def report(name: str, done: int, total: int) -> None:
             bar.reach(done, total, name)
 
-        yield told
+        yield report
 
 
-def _lines() -> Told:
+def _lines() -> Report:
     last = time.monotonic()
 
-    def told(name: str, done: int, total: int) -> None:
+    def report(name: str, done: int, total: int) -> None:
         nonlocal last
         if time.monotonic() - last > LINE_EVERY:
             last = time.monotonic()
             print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
 
-    return told
+    return report
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def label(
     asr_options: Mapping[str, Any] | None = None,
     scorer_options: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
-    told: Told | None = None,
+    report: Report | None = None,
 ) -> Labelled:
     """Make weak labels for the utterances of a manifest, from their words.
 
@@ -300,11 +300,11 @@ def label(
         asr_options: options of ``recogniser`` and of :class:`.asr.Transcribe`.
         scorer_options: options of the scorer.
         options: options of the corpus' reader.
-        told: called as rows are done.
+        report: called when rows are finished.
 
     Raises:
-        ConfigError: a setting is wrong, or another than the folder's rows were made with.
-        DataError: the manifest cannot be used, or has labels.
+        ConfigError: if a setting is wrong, or differs from the setting of the rows in the folder.
+        DataError: if the manifest cannot be used, or has labels.
     """
     classes = Taxonomy.load(taxonomy)
     coarse = classes if into is None else Taxonomy.load(into)
@@ -317,8 +317,8 @@ def label(
     place = _device(device)
 
     def finish(stage: Stage, items: Sequence[Utterance]) -> Done:
-        tell = (lambda done, total: told(stage.name, done, total)) if told else None
-        done = run(stage, items, folder, shard=part, told=tell)
+        show = (lambda done, total: report(stage.name, done, total)) if report else None
+        done = run(stage, items, folder, shard=part, report=show)
         while wait and not done.complete:  # torchrun ends all ranks when one of them fails
             time.sleep(WAIT)
             done = run(stage, items, folder, shard=part)
@@ -330,12 +330,12 @@ def label(
     if not done.complete:
         return Labelled(folder, None, [unfinished(first, done, part)])
     transcripts = list(rows_of(done.path))
-    lines += told_transcripts(transcripts)
+    lines += transcript_lines(transcripts)
     heard = with_text(utterances, transcripts)
     if not heard:
         raise DataError(
             f"none of the {len(utterances)} transcripts can be used ({lines[-1]}); see "
-            f"{done.path}, and choose another asr= or lower its limits (asr.min_confidence=null)"
+            f"{done.path}, and set another asr=, or lower limits such as asr.min_confidence=null"
         )
     second = Entail(
         scorer_of(scorer, dict(scorer_options or {}), place),
@@ -363,10 +363,10 @@ def label(
         "selection": chosen.to_dict(),
     }
     record = _write(folder, speech, chosen, record)
-    return Labelled(folder, record, [*lines, *told_labels(record, folder)])
+    return Labelled(folder, record, [*lines, *label_lines(record, folder)])
 
 
-KNOBS = {k: v for k, v in schema_of(label).items() if k not in ("told", "options")}
+KNOBS = {k: v for k, v in schema_of(label).items() if k not in ("report", "options")}
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -380,22 +380,36 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: if a key is unknown or missing, or a value has a wrong type; the message
             lists them.
     """
+    return grouped_settings("label", KNOBS, values, ("asr", "scorer", "options"))
+
+
+def grouped_settings(
+    verb: str, knobs: Mapping[str, Knob], values: Mapping[str, Any], groups: Sequence[str]
+) -> dict[str, Any]:
+    """Return arguments from ``key=value``; keys with a dot are put together by their group.
+
+    Args:
+        verb: the command, for messages.
+        knobs: the keys without a dot; ``GROUP_options`` among them are ignored.
+        values: values by key.
+        groups: allowed groups; ``GROUP.KEY`` becomes a key of ``GROUP_options``, and
+            ``options.KEY`` a key of ``options``.
+
+    Raises:
+        ConfigError: if a key is unknown or missing, or a value has a wrong type.
+    """
     plain = {k: v for k, v in values.items() if "." not in k}
-    allowed = {k: v for k, v in KNOBS.items() if not k.endswith("_options")}
-    plain = check_knobs("label", allowed, plain)
-    grouped: dict[str, dict[str, Any]] = {"asr": {}, "scorer": {}, "options": {}}
+    allowed = {k: v for k, v in knobs.items() if not k.endswith("_options")}
+    found = check_knobs(verb, allowed, plain)
+    grouped: dict[str, dict[str, Any]] = {group: {} for group in groups}
     for key, value in values.items():
         group, dot, name = key.partition(".")
         if dot and group not in grouped:
-            raise ConfigError(f"label: unknown key '{key}'; have {', '.join(grouped)} with a dot")
+            have = ", ".join(f"{group}.KEY" for group in groups)
+            raise ConfigError(f"{verb}: unknown key '{key}'; have {have}")
         if dot:
             grouped[group][name] = value
-    return {
-        **plain,
-        "asr_options": grouped["asr"],
-        "scorer_options": grouped["scorer"],
-        "options": grouped["options"],
-    }
+    return found | {g if g == "options" else f"{g}_options": grouped[g] for g in groups}
 
 
 def _shard(text: str | None) -> tuple[Shard, bool]:
@@ -426,8 +440,8 @@ def _unlabelled(utterances: Sequence[Utterance], relabel: bool) -> list[Utteranc
         raise DataError(
             f"{len(found)} of {len(utterances)} utterances have labels (first: {found[0].id}, "
             f"{found[0].label}, {found[0].label_source or 'of unknown source'}), and weak labels "
-            "would replace them; relabel=true does this, and keeps them in the column "
-            "labels.given for a comparison"
+            "would replace them; set relabel=true to replace them, and to keep the old ones in "
+            "the column labels.given for a comparison"
         )
     return [
         replace(
@@ -485,7 +499,7 @@ def asr_knobs() -> dict[str, Knob]:
 
 
 def scorer_knobs(name: str) -> dict[str, Knob]:
-    """What ``scorer.KEY`` may set; nothing is known if there is no scorer of this name."""
+    """Return the options of ``scorer.KEY``; empty if no scorer has this name."""
     name = adopt("scorers", name, base=Scorer)
     return schema_of(get("scorers", name)) if name in names("scorers") else {}
 

@@ -53,9 +53,8 @@ class Lexicon(Scorer):
         Raises:
             ConfigError: if a class has no cues and does not contain neutral.
         """
-        classes = list(
-            dict.fromkeys(h.labels for h in hypotheses)
-        )  # a class once, not per template
+        # each class once, although every template has it
+        classes = list(dict.fromkeys(h.labels for h in hypotheses))
         patterns = [self._of(labels) for labels in classes]
         table = np.empty((len(premises), len(classes)))
         for row, premise in enumerate(premises):
@@ -102,7 +101,7 @@ def languages() -> list[str]:
 
 def _text(language: str) -> str:
     if language not in languages():
-        raise ConfigError(f"no lexicon of '{language}'{suggest(language, languages())}")
+        raise ConfigError(f"no lexicon is for '{language}'{suggest(language, languages())}")
     return shipped.text("lexicon", language)
 
 

@@ -20,9 +20,8 @@ class NLI(Scorer):
 
     The score is ``log p(entailment) - log p(contradiction)``. The model's ``config.json`` gives
     the indices of these classes. For a model of two classes it is the difference of these. Its
-    sigmoid is the score of a label in the zero-shot pipeline of ``transformers``
-    (``multi_label=True``), if contradiction is the model's first or last class, as that pipeline
-    assumes.
+    sigmoid is the score of a label in the zero-shot pipeline of ``transformers``, with
+    ``multi_label=True``. That pipeline assumes that contradiction is the first or last class.
 
     Pairs of transcript and hypothesis are sorted by length and run in batches of similar length;
     padding is masked. A transcript that is too long is cut at its end; a hypothesis is never cut.
@@ -101,9 +100,8 @@ def places(id2label: Mapping[int, str], label2id: Mapping[str, int], name: str) 
     entail = [index for index, label in labels.items() if label.startswith("entail")]
     if len(entail) != 1:
         raise ConfigError(
-            f"model={name} has {len(entail) or 'no'} classes of entailment among its own "
-            f"({shown}); give a model trained on NLI, or name its classes in id2label of its "
-            "config.json"
+            f"model={name} has {len(entail)} classes of entailment ({shown}), but one is needed; "
+            "give a model trained on NLI, or name its classes in id2label of its config.json"
         )
     against = [index for index, label in labels.items() if label.startswith("contradict")]
     if len(labels) == 2:
@@ -125,7 +123,7 @@ def places(id2label: Mapping[int, str], label2id: Mapping[str, int], name: str) 
 
 
 def tokenizer_of(published: Published) -> Any:
-    """The tokenizer of a model; the end of text pads where it has no token for padding.
+    """Return the tokenizer of a model; without a padding token, the end of text is used.
 
     Raises:
         ConfigError: if it cannot be loaded.
@@ -139,8 +137,8 @@ def tokenizer_of(published: Published) -> Any:
 def length_limit(tokenizer: Any, config: Any) -> int | None:
     """Return the number of tokens that a model can read; None if there is no limit.
 
-    If the tokenizer gives no limit, it is two less than the model's positions, because RoBERTa and
-    similar models count positions from the padding token on.
+    If the tokenizer gives no limit, it is two less than the model's positions: RoBERTa and similar
+    models count positions from the padding token on.
     """
     if tokenizer.model_max_length < 10**6:  # unset is 1e30
         return int(tokenizer.model_max_length)

@@ -77,7 +77,7 @@ class Scorer(ABC):
 
 
 def scorer(name: str, **options: Any) -> Scorer:
-    """A scorer by its registered name, or by ``FILE.py:Class`` or ``package.module:Class``.
+    """Return a scorer by its registered name, ``FILE.py:Class`` or ``package.module:Class``.
 
     Args:
         name: ``nli``, ``embedding``, ``causal``, ``lexicon``, or your own class.
@@ -95,7 +95,9 @@ def scorer(name: str, **options: Any) -> Scorer:
     knobs = inspect.signature(kind).parameters
     for option in options:
         if option not in knobs:
-            raise ConfigError(f"the scorer '{name}' has no knob '{option}'{suggest(option, knobs)}")
+            raise ConfigError(
+                f"the scorer '{name}' has no option '{option}'{suggest(option, knobs)}"
+            )
     missing = [k for k, p in knobs.items() if p.default is p.empty and k not in options]
     if missing:
         raise ConfigError(
@@ -119,7 +121,7 @@ def device_of(device: str) -> torch.device:
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"device={device} cannot be used ({first_line(error)}); give auto or cpu"
+            f"device={device} cannot be used ({first_line(error)}); set device=auto or device=cpu"
         ) from error
 
 
@@ -133,7 +135,9 @@ def hypotheses(
             templates are equal.
     """
     if not templates or len(set(templates)) != len(templates):
-        raise ConfigError(f"templates {list(templates)}; give at least one, and each only once")
+        raise ConfigError(
+            f"templates is {list(templates)}; give at least one template, and each only once"
+        )
     for template in templates:
         if template.count(BLANK) != 1:
             raise ConfigError(

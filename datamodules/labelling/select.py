@@ -1,4 +1,4 @@
-"""The third stage of labelling: which scored utterances get a label, and what each criterion costs.
+"""The third stage of labelling: which utterances get a label, and how many each criterion removes.
 
 :func:`fold` maps the classes of a fine taxonomy to a coarse one. :func:`select` labels the
 utterances that pass all :class:`Criteria`. :func:`soft_targets` and :func:`soft_scores` give
@@ -26,7 +26,7 @@ from .entail import DIGITS, lift_of, mean_score
 from .scorers import Scores
 from .stage import read_labels, rows_of
 
-# -- scores of a fine taxonomy as scores of a coarse one -----------------------------------------
+# Scores of a fine taxonomy as scores of a coarse one.
 
 THROUGH = "ekman"
 """The taxonomy that assigns finer emotions to broader ones."""
@@ -47,7 +47,7 @@ def fold(fine: Taxonomy, coarse: Taxonomy, through: str | None = THROUGH) -> dic
     if empty := [c for c in coarse.classes if c not in found.values()]:
         raise ConfigError(
             f"no class of taxonomy '{fine.name}' folds into {', '.join(empty)} of "
-            f"'{coarse.name}'; choose a coarse taxonomy whose classes it all has"
+            f"'{coarse.name}'; choose a coarse taxonomy without these classes"
         )
     return found
 
@@ -62,8 +62,8 @@ def reachable(fine: Taxonomy, coarse: Taxonomy, through: str | None = THROUGH) -
     kept = {name: list(labels) for name, labels in coarse.members if name in found}
     if len(kept) < 2:
         raise ConfigError(
-            f"of the classes of '{coarse.name}' ({', '.join(coarse.classes)}), '{fine.name}' can "
-            f"tell {len(kept)}, but it needs two; choose another coarse taxonomy"
+            f"classes of '{fine.name}' fold into only {len(kept)} classes of '{coarse.name}' "
+            f"({', '.join(coarse.classes)}), but two are needed; choose another coarse taxonomy"
         )
     return Taxonomy.from_dict({"name": coarse.name, "classes": kept})
 
@@ -115,7 +115,7 @@ def fold_rows(
         }
 
 
-# -- criteria and selection ----------------------------------------------------------------------
+# Criteria and selection.
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(20))
 
@@ -156,10 +156,10 @@ class Selection:
     Attributes:
         utterances: all utterances in the manifest's order; those that were not chosen have no
             label.
-        counts: per criterion, in the order applied: ``criterion``, ``value``, ``before``,
-            ``after``, and ``classes``, how many of each are left (None while there are no scores).
-        coverage: per threshold: ``threshold``, ``kept``, ``share`` of all utterances, ``classes``;
-            with margin and agreement as set, without caps.
+        counts: for each criterion, in the order applied: ``criterion``, ``value``, ``before``,
+            ``after``, and ``classes``, the number left of each class (None before the scores).
+        coverage: for each threshold: ``threshold``, ``kept``, ``share`` of all utterances, and
+            ``classes``; margin and agreement are applied, caps are not.
         criteria: the criteria in use.
     """
 
@@ -220,8 +220,11 @@ def select(
     guesses: Guesses = {}
     for row in rows:
         if row["id"] not in known or row["id"] in texts:
-            twice = "occurs twice among the scores" if row["id"] in texts else "is not in it"
-            raise DataError(f"the scores are not of this manifest: {row['id']} {twice}")
+            wrong = "occurs twice in them" if row["id"] in texts else "is not in the manifest"
+            raise DataError(
+                f"the scores are not of this manifest: {row['id']} {wrong}; run `serzoo label` "
+                "again, or give the manifest that was scored"
+            )
         texts[row["id"]] = row
         lift = lift_of(row, taxonomy.classes)
         if lift is not None:
@@ -257,7 +260,7 @@ def soft_targets(
     kind: Literal["distribution", "independent"] = "distribution",
     temperature: float = 1.0,
 ) -> dict[str, Scores]:
-    """Return ``[C]`` probabilities of the classes per id, for training, without wordless ids.
+    """Return ``[C]`` probabilities of the classes by id, for training; only for ids with words.
 
     Args:
         rows: rows of the stage ``scores``, or folded ones.
@@ -394,8 +397,8 @@ def soft_scores(manifest: str | Path, taxonomy: Taxonomy, kind: str) -> dict[str
     path = Path(manifest).with_name("scores.jsonl")
     if not path.is_file():
         raise DataError(
-            f"data.weak={kind}: there is no {path.name} beside {manifest}; give the manifest in "
-            "the folder of `serzoo label`, or train on hard labels (data.weak=hard)"
+            f"data.weak={kind} needs {path.name} beside {manifest}, but the file is missing; give "
+            "the manifest in the folder of `serzoo label`, or set data.weak=hard"
         )
     name: Any = "distribution" if kind == "soft" else kind
     rows: Any = rows_of(path)
@@ -418,8 +421,8 @@ def with_weak(
     if weak != "hard":
         if manifest is None or taxonomy is None:
             raise DataError(
-                f"data.weak={weak} reads the scores beside the manifest of weak labels, in the "
-                "order of a taxonomy; set data.manifest=FOLDER/manifest.jsonl and taxonomy=NAME"
+                f"data.weak={weak} reads the scores beside a manifest of weak labels, and needs "
+                "the name of a taxonomy; set data.manifest=FOLDER/manifest.jsonl and taxonomy=NAME"
             )
         speech = replace(speech, soft=soft_scores(manifest, taxonomy, weak))
     if seed is None:

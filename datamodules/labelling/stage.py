@@ -12,8 +12,8 @@ and ``<folder>/<name>.jsonl`` holds all rows in the manifest's order, once all a
 
 Utterances are divided into **chunks** once, by size and in the same way for all shards; shard k of
 n takes the chunks k, k + n, ... A chunk is computed as a whole and written in one step. The rest of
-a partial chunk is deleted and computed again. So a row does not depend on when a process was killed
-or on the number of processes, even if a batch's neighbours change the last bits of a number.
+a partial chunk is deleted and computed again. A batch's neighbours may change the last bits of a
+number. Even so, a row does not depend on the number of processes, or on when one was killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ...zoo.core.errors import ConfigError, DataError
 from ...zoo.core.files import json_lines, locked, read_json
 from ..manifest import Utterance, write_lines
 
-# -- settings: the rows of two settings never mix ------------------------------------------------
+# Settings: rows of different settings are never in one file.
 
 FORMAT = 1  # increase if the layout changes: older folders are then refused
 
@@ -71,18 +71,18 @@ def agree(path: Path, plan: dict[str, Any]) -> None:
     if not path.is_file():
         write_lines(path, [json.dumps(plan, indent=1, ensure_ascii=False)])
         return
-    remedy = "remove the folder, and its rows are computed anew"
+    remedy = "remove the folder; its rows are then computed again"
     old, new = _flat(read_json(path, ConfigError, remedy=remedy)), _flat(plan)
     differ = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     if differ:
         shown = "; ".join(
-            f"{key}: {_short(old.get(key))} there, {_short(new.get(key))} now" for key in differ[:5]
+            f"{key}: {_short(old.get(key))} there, now {_short(new.get(key))}" for key in differ[:5]
         )
         raise ConfigError(
-            f"{path.parent} holds rows made under other settings ({shown}"
-            f"{f'; and {len(differ) - 5} more' if len(differ) > 5 else ''}); rows of both would "
-            "mix: choose another out=, set them as they were, or remove the folder (and those of "
-            "later stages) to compute it anew"
+            f"{path.parent} holds rows of other settings ({shown}"
+            f"{f'; and {len(differ) - 5} more' if len(differ) > 5 else ''}); rows of different "
+            "settings must not mix: choose another out=, use the old settings, or remove the "
+            "folder (and those of later stages) to compute the rows again"
         )
 
 
@@ -98,7 +98,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-# -- the engine ----------------------------------------------------------------------------------
+# The engine.
 
 Shard = tuple[int, int]
 Place = tuple[Path, int, int]  # place of a row: file, first byte, bytes with the end of the line
@@ -124,8 +124,8 @@ class Stage(ABC):
     def rows(self, items: Sequence[Utterance]) -> Iterator[dict[str, Any]]:
         """Yield a plain-JSON row with the key ``id`` for each item of a chunk, in any order.
 
-        A row may depend only on the settings and on the chunk, because a chunk is computed again
-        after a kill, perhaps in another process.
+        A row may depend only on the settings and on the chunk. After a kill a chunk is computed
+        again, perhaps in another process.
         """
 
     def size(self, item: Utterance) -> float:
@@ -163,7 +163,7 @@ def run(
     folder: str | Path,
     *,
     shard: Shard = (1, 1),
-    told: Callable[[int, int], None] | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> Done:
     """Compute the missing rows of a shard; merge all shards if all their rows exist.
 
@@ -173,7 +173,7 @@ def run(
         folder: folder of the labels; missing parents are made.
         shard: (k, n), k from 1: this process computes the k-th of n parts. A later call may use
             another n: finished chunks of any process are found.
-        told: called after each chunk, with the number of finished rows and of all rows of this
+        report: called after each chunk with the numbers of finished rows and of all rows of this
             shard.
 
     Raises:
@@ -183,7 +183,7 @@ def run(
     """
     k, n = shard
     if not 1 <= k <= n:
-        raise ConfigError(f"there is no shard {k} of {n}; count from 1/{n} to {n}/{n}")
+        raise ConfigError(f"there is no shard {k} of {n}; give shard=1/{n} to shard={n}/{n}")
     parts = chunks(stage, utterances)
     base, merged = Path(folder) / stage.name, Path(folder) / f"{stage.name}.jsonl"
     base.mkdir(parents=True, exist_ok=True)
@@ -196,16 +196,16 @@ def run(
         total, done = sum(map(len, mine)), sum(u.id in known for p in mine for u in p)
         found = done
         todo = [p for p in mine if p[0].id not in known]
-        if told:
-            told(done, total)
+        if report:
+            report(done, total)
         with file.open("ab") as target:
             for part in todo:
                 target.write(_lines(stage, part))
                 target.flush()
                 os.fsync(target.fileno())
                 done += len(part)
-                if told:
-                    told(done, total)
+                if report:
+                    report(done, total)
     with locked(base / "settings.lock"):
         places = _present(base, parts)
         if len(places) == len(utterances):
@@ -263,12 +263,15 @@ def _lines(stage: Stage, part: Sequence[Utterance]) -> bytes:
         key = row.get("id")
         if key not in wanted or key in rows:
             raise DataError(
-                f"stage {stage.name} gave {'a second' if key in rows else 'a'} row of {key!r}, "
-                "which it was not asked for; its rows() gives one for each utterance"
+                f"stage {stage.name} gave {'a second' if key in rows else 'an unwanted'} row of "
+                f"{key!r}; its rows() must give one row for each utterance"
             )
         rows[key] = row
     if missing := [u.id for u in part if u.id not in rows]:
-        raise DataError(f"stage {stage.name} gave no row of {missing[0]} ({len(missing)} missing)")
+        raise DataError(
+            f"stage {stage.name} gave no row of {missing[0]} ({len(missing)} missing); its rows() "
+            "must give one row for each utterance"
+        )
     return b"".join(_line(stage, rows[u.id]) for u in part)
 
 
@@ -277,16 +280,17 @@ def _line(stage: Stage, row: dict[str, Any]) -> bytes:
         return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"stage {stage.name} gave a row of {row['id']} that is not plain JSON ({error})"
+            f"stage {stage.name} gave a row of {row['id']} that is not plain JSON ({error}); its "
+            "rows() must give text, finite numbers, lists and dicts"
         ) from None
 
 
 def _present(
     base: Path, parts: Sequence[Sequence[Utterance]], repair: Path | None = None
 ) -> dict[str, Place]:
-    """Return the rows of whole chunks of all shards.
+    """Return the place of each row that is in a complete chunk, from all shards.
 
-    Cut a partial chunk from the file ``repair``.
+    A partial chunk is cut from the file ``repair``.
     """
     first = {part[0].id: part for part in parts}
     places: dict[str, Place] = {}
@@ -296,10 +300,10 @@ def _present(
         while at < len(lines):
             key, part = lines[at][0], first.get(lines[at][0])
             if part is None:
-                raise _damaged(file, f"holds {key} where a chunk should begin")
+                raise _damaged(file, f"holds {key} at a place where a chunk must begin")
             here = lines[at : at + len(part)]
             if [k for k, _ in here] != [u.id for u in part][: len(here)]:
-                raise _damaged(file, f"breaks off within the chunk of {key}, and then goes on")
+                raise _damaged(file, f"has a partial chunk of {key}, followed by more rows")
             if len(here) < len(part):
                 break
             places.update(here)
@@ -322,14 +326,14 @@ def _places(file: Path) -> list[tuple[str, Place]]:
             try:
                 key = json.loads(line)["id"]
             except (ValueError, TypeError, KeyError):
-                raise _damaged(file, f"has a line {len(found) + 1} that is not a row") from None
+                raise _damaged(file, f"has no row in line {len(found) + 1}") from None
             found.append((key, (file, start, len(line))))
             start += len(line)
     return found
 
 
 def _damaged(file: Path, what: str) -> DataError:
-    return DataError(f"{file} {what}; remove it, and its rows are computed again")
+    return DataError(f"{file} {what}; remove the file; its rows are then computed again")
 
 
 def _read(place: Place) -> str:
@@ -340,8 +344,8 @@ def _read(place: Place) -> str:
 
 
 def _refusal(file: Path) -> Callable[[str], ConfigError]:
-    """What to raise when another process is at a file of rows."""
+    """Return a function that makes the error if another process writes a file of rows."""
     return lambda process: ConfigError(
-        f"another process ({process}) is at {file.stem} in {file.parent}; wait for it, or take "
+        f"another process ({process}) writes {file.stem} in {file.parent}; wait for it, or give "
         "another shard"
     )

@@ -1,10 +1,10 @@
 """Do the words of a corpus reveal its emotions? How far any function of the text alone gets.
 
 :func:`compare` compares weak labels with those of people. :func:`control` gives three answers,
-without the voice: the scorer of transcripts, and two learners that are trained on the human labels
-of training speakers and tested on other speakers (:func:`held_out`). If all are no better than with
-labels that are shuffled within each speaker, no label from text is useful for this corpus, whatever
-model gives it.
+without the voice: that of a scorer of transcripts, and those of two learners (:func:`held_out`).
+The learners are trained on the human labels of training speakers, and tested on other speakers. As
+a control, labels are shuffled within each speaker. If no answer is better than with these, no label
+from text is useful for this corpus.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .select import THRESHOLDS
 
 DRAWS = 1000
 
-# -- chance level, by shuffled labels ------------------------------------------------------------
+# Chance level, by shuffled labels.
 
 Ints = NDArray[np.int64]
 
@@ -46,9 +46,9 @@ def shuffles(y: Ints, who: Ints, draws: int, seed: int) -> Iterator[Ints]:
     """
     rng, base = np.random.default_rng(seed), np.argsort(who, kind="stable")
     for _ in range(draws):
-        dealt = np.empty_like(y)
-        dealt[base] = y[np.lexsort((rng.random(len(y)), who))]
-        yield dealt
+        shuffled = np.empty_like(y)
+        shuffled[base] = y[np.lexsort((rng.random(len(y)), who))]
+        yield shuffled
 
 
 def beside(value: float, shuffled: Sequence[float]) -> dict[str, float]:
@@ -62,7 +62,7 @@ def beside(value: float, shuffled: Sequence[float]) -> dict[str, float]:
     return {"shuffled": float(np.mean(shuffled)), "p": p}
 
 
-# -- weak labels compared with those of people ---------------------------------------------------
+# Weak labels compared with those of people.
 
 BINS = 10
 
@@ -173,7 +173,7 @@ def _by_chance(table: PredictionTable, draws: int, seed: int) -> dict[str, float
     """
     if unknown := table.speakers.count(""):
         raise DataError(
-            f"labels are shuffled within each speaker, and {unknown} of {len(table)} utterances "
+            f"labels are shuffled within each speaker, but {unknown} of {len(table)} utterances "
             "have no speaker; name the speakers, or leave these out of the manifest"
         )
     names = sorted(set(table.speakers))
@@ -226,19 +226,19 @@ def _soft(
         scores=np.log(np.maximum(chances, 1e-30)),
         classes=list(names),
     )
-    honest, risk = calibrations(table, 1.0)[0], risk_coverage(table)
+    errors, risk = calibrations(table, 1.0)[0], risk_coverage(table)
     return {
         "n": len(rows),
-        "ece": honest.ece,
-        "classwise_ece": honest.classwise_ece,
-        "brier": honest.brier,
-        "nll": honest.nll,
+        "ece": errors.ece,
+        "classwise_ece": errors.classwise_ece,
+        "brier": errors.brier,
+        "nll": errors.nll,
         "aurc": risk.aurc,
         "excess_aurc": risk.excess,
     }
 
 
-# -- the control: how far the text alone gets ----------------------------------------------------
+# The control: how far the text alone gets.
 
 Verdict = Literal["none", "little", "some"]
 
@@ -373,8 +373,8 @@ def control(
     present = sorted({c for _, c in rows})
     if len(present) < 2:
         raise DataError(
-            f"{len(rows)} of {len(labelled)} labelled utterances have text, of {len(present)} "
-            "classes; two at the least are needed: transcribe with `serzoo label` first"
+            f"{len(rows)} of {len(labelled)} labelled utterances have text, from {len(present)} "
+            "classes, but two classes are needed; transcribe with `serzoo label` first"
         )
     used = [u for u, _ in rows]
     texts, plain = _numbers(used, [present.index(c) for _, c in rows], protocol)
@@ -447,10 +447,7 @@ def held_out(texts: Texts, y: Ints) -> dict[str, Ints]:
 
 
 def _log_shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the ``[C, V]`` log-probability of each word in its class.
-
-    0 if no class has the word.
-    """
+    """Return the ``[C, V]`` log-probability of each word in its class; 0 if no class has it."""
     seen = counts.sum(0) > 0
     shares = (counts + 1) / (counts.sum(1, keepdims=True) + max(1, seen.sum()))
     return np.where(seen, np.log(shares), 0.0)
@@ -495,9 +492,9 @@ def _tested(texts: Texts) -> Ints:
 
 
 def _confusions(texts: Texts, y: Ints, predicted: Ints) -> NDArray[np.float64]:
-    """Return ``[G, C + 1, C + 1]`` of the tested speakers.
+    """Return the ``[G, C + 1, C + 1]`` confusions of the tested speakers.
 
-    The last class is not in the reference.
+    The last class means a class that the reference does not have.
     """
     test, c = _tested(texts), texts.c + 1
     who = np.unique(texts.who[test], return_inverse=True)[1]

@@ -103,7 +103,7 @@ class Espeak:
         # still answer with the sample rate of an earlier success
         if len(os.fsencode(folder)) > _LONGEST_PATH:
             raise DataError(
-                f"espeak-ng does not take data from {folder}, which is longer than {_LONGEST_PATH} "
+                f"espeak-ng cannot read data from {folder}, a path longer than {_LONGEST_PATH} "
                 "characters; set TMPDIR to a shorter path"
             )
         self._voice = folder / "voices" / "serzoo"
@@ -115,7 +115,7 @@ class Espeak:
         )
         if self.sample_rate <= 0:
             raise DataError(
-                f"espeak-ng does not start with a copy of {self._data}; "
+                f"espeak-ng cannot start with a copy of {self._data}; "
                 "pip install --force-reinstall espeakng-loader"
             )
         self._library.espeak_SetSynthCallback(self._receive)
@@ -174,7 +174,7 @@ class Espeak:
         x = np.concatenate([np.zeros(0, np.int16), *self._pieces]).astype(np.float64) / 32768
         if status or not x.any():
             raise DataError(
-                f"espeak-ng does not speak '{text}' (accent {accent}, status {status}); "
-                "say something else, or pip install --force-reinstall espeakng-loader"
+                f"espeak-ng cannot speak '{text}' (accent {accent}, status {status}); "
+                "give another text, or pip install --force-reinstall espeakng-loader"
             )
         return x

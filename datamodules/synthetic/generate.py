@@ -137,8 +137,8 @@ def generate(
     found = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
     if found or root.is_file():
         raise DataError(
-            f"{root} holds something else{f' ({found[0]})' if found else ''}; give a new folder to "
-            "generate speech in"
+            f"{root} holds something else{f' ({found[0]})' if found else ''}; give a new folder "
+            "for the generated speech"
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))

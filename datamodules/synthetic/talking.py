@@ -3,8 +3,8 @@
 The voices act as in ``acting.py``, but the speakers are others. Their words tell something about
 their emotion, as in conversation. A quarter of the utterances have neutral words, whatever the
 voice acts. Of the others, two of three fit the emotion of the voice, and one fits another emotion.
-So a reader who understands every sentence is right about the voice in two of three sentences that
-are worded as an emotion, and in three of ten that are worded as neutral. All shares are our choice.
+So a reader who understands every sentence is right about the voice in two of three sentences with
+emotional words. For sentences with neutral words it is three of ten. All shares are our choice.
 
 Sentences are built from several hundred parts and have 4 to 10 words. No speaker repeats a sentence
 before having said all sentences of its wording.

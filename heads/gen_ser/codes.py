@@ -43,7 +43,7 @@ def sinusoidal_codes(
     position ``p_c = spacing * order[c]``. Every code has the norm ``sqrt(dim / 2)``. The name
     "sinusoidal taxonomy encoding" is from the abstract (arXiv 2601.20573), the formula from
     Vaswani et al. (2017). Positions and spacing are our choice. At spacing 1 neighbours have a
-    cosine of 0.97, and the head almost never decides for the classes at the ends of the list
+    cosine of 0.97. The head then almost never decides for the classes at the ends of the list
     (:func:`decision_flips`).
 
     Args:
@@ -60,7 +60,9 @@ def sinusoidal_codes(
         ValueError: if the width is odd, or the order has another length than the classes.
     """
     if dim % 2 or dim < 2:
-        raise ValueError(f"a sinusoidal code pairs sine and cosine: dim={dim} must be even")
+        raise ValueError(
+            f"dim={dim}; a sinusoidal code pairs sine and cosine: give an even number, at least 2"
+        )
     places = list(range(n_classes)) if order is None else list(order)
     if len(places) != n_classes:
         raise ValueError(
@@ -137,8 +139,8 @@ def build_codes(
     """
     if code_dim < 2 or code_dim % 2 or spacing <= 0 or base <= 1:
         raise ConfigError(
-            f"code_dim={code_dim}, spacing={spacing}, base={base}: a code pairs sine and cosine, "
-            "so code_dim must be even and at least 2; spacing must be above 0 and base above 1"
+            f"code_dim={code_dim}, spacing={spacing}, base={base}; give an even code_dim of at "
+            "least 2 (a code pairs sine and cosine), spacing above 0 and base above 1"
         )
     n = len(taxonomy)
     if codes == "sinusoidal":
@@ -249,9 +251,6 @@ def explain_codes(codes: Tensor, taxonomy: Taxonomy) -> list[str]:
     ]
 
 
-# -- codes that are learned first and then fixed -------------------------------------------------
-
-
 class LearnedCodes(nn.Module):
     """Prototypes that are learned for a number of training batches and then are fixed codes.
 
@@ -295,14 +294,14 @@ class LearnedCodes(nn.Module):
     def loss(self, x_1: Tensor, targets: Targets) -> Tensor:
         """Return the scalar to add to the loss for ``x_1 [B, d]``.
 
-        0, but differentiable, once fixed.
+        Once the codes are fixed it is 0, but still differentiable.
         """
         cosine = similarity("cosine", x_1, self.prototypes)
         learning = (self.seen <= self.steps).to(cosine.dtype)
         return learning * targets.average(cross_entropy(cosine, targets.probs))
 
 
-# -- decision: from a generated code to a score per class ----------------------------------------
+# Decision: from a generated code to a score per class.
 
 DecisionName = Literal["cosine", "gram", "nearest"]
 
@@ -374,7 +373,7 @@ def wider_codes(
         new = sinusoidal_codes(n - C, d, spacing, base, [last + 1 + i for i in range(n - C)])
     elif d < n:
         raise ConfigError(
-            f"codes of width {d} are too small for {n} classes at right angles (codes={codes}); "
+            f"codes of width {d} are too narrow for {n} classes at right angles (codes={codes}); "
             f"train with head.code_dim={n + n % 2} or more, or give a taxonomy of fewer new classes"
         )
     elif codes == "one_hot":

@@ -58,12 +58,12 @@ class GenSERHead(Head):
     almost never visit t = 1. With ``source_share=1`` the head is the control ``regress_codes``;
     with 0 it is target matching alone.
 
-    With ``objective`` the network predicts the velocity of the flow or the noise (score matching,
-    weighted by the variance) in the second term. The first term always compares codes, so the
-    prediction is first converted to a code. Neither velocity nor noise exist at t = 1: the first
-    term and the sampler then use ``x_1`` as the state at t = 0.99.
+    By ``objective`` the network can also predict, in the second term, the velocity of the flow, or
+    the noise (score matching, weighted by the variance). The first term always compares codes, so
+    the prediction is first converted to a code. Neither velocity nor noise exist at t = 1: the
+    first term and the sampler then use ``x_1`` as the state at t = 0.99.
 
-    ``x_1`` is a learned projection of the utterance, layer-normalised without learned scale, so
+    ``x_1`` is a learned projection of the utterance, layer-normalised without learned scale. So
     the two ends of the path cannot collapse into each other. Its root mean square is that of the
     codes, ``1 / sqrt(2)``. With ``state=frames`` every frame is transported to the code, and the
     mean of the generated frames decides. The trainer can average weights (``optim.ema``).
@@ -142,8 +142,8 @@ class GenSERHead(Head):
         if steps < 1 or draws < 1 or not 0 <= source_share <= 1 or steepness <= 0 or sigma_max < 0:
             raise ConfigError(
                 f"steps={steps}, draws={draws}, source_share={source_share}, "
-                f"steepness={steepness}, sigma_max={sigma_max}: steps and draws must be at least "
-                "1, source_share within 0..1, steepness above 0 and sigma_max not below 0"
+                f"steepness={steepness}, sigma_max={sigma_max}; give steps and draws of at least "
+                "1, source_share from 0 to 1, steepness above 0, and sigma_max of 0 or more"
             )
         self.path = Path(mean, variance, steepness, sigma_max)
         if objective == "score" and not self.path.noisy:
@@ -153,8 +153,8 @@ class GenSERHead(Head):
             )
         if noise_draws < (sampler == "sde") or code_steps < 1:
             raise ConfigError(
-                f"noise_draws={noise_draws}, code_steps={code_steps}: code_steps must be at least "
-                "1, noise_draws not below 0, and sampler=sde draws noise: at least 1"
+                f"noise_draws={noise_draws}, code_steps={code_steps}; give code_steps of at least "
+                "1, and noise_draws of 0 or more (with sampler=sde at least 1)"
             )
         if network == "transformer" and state == "utterance":
             raise ConfigError(
@@ -202,18 +202,16 @@ class GenSERHead(Head):
         if options.get("objective") == "ce":
             return []
         if options.get("codes") == "learned":
-            return ["the codes are learned: their Gram matrix is in no configuration"]
+            return ["the codes are learned, so their Gram matrix is not known before training"]
         given = {key: options[key] for key in KEYS_OF_CODES if key in options}
         return explain_codes(build_codes(taxonomy, **given), taxonomy)
 
-    # -- the two ends of the path --------------------------------------------------------------
-
     def source(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
-        """Return ``x_1``, ``[B, d]`` or ``[B, T, d]`` float32.
+        """Return ``x_1``, ``[B, d]`` or ``[B, T, d]`` float32; its RMS is ``1 / sqrt(2)``.
 
-        Its root mean square is ``1 / sqrt(2)``.
-
-        ``labelled [B]`` says which utterances update the statistics of the data, in training.
+        Args:
+            frames: the frames of the batch.
+            labelled: ``[B]`` bool, in training: which utterances update the statistics of the data.
         """
         x: Tensor = self.project(self.embed(frames, labelled)).float()
         if self.normalised:
@@ -231,14 +229,9 @@ class GenSERHead(Head):
         mean: Tensor = (p / p.sum(-1, keepdim=True).clamp_min(1e-6)) @ self.get_buffer("codes")
         return mean
 
-    # -- training ------------------------------------------------------------------------------
-
     @property
     def start(self) -> float:
-        """The time at which the sampler starts.
-
-        Below 1 for velocity and noise, which do not exist at 1.
-        """
+        """The time at which the sampler starts; below 1 if the prediction does not exist at 1."""
         return 1.0 if self.objective in ("target", "ce") else 1 - TIME_EPSILON
 
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
@@ -274,10 +267,7 @@ class GenSERHead(Head):
 
     @staticmethod
     def error(given: Tensor, wanted: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return ``2 / d ||given - wanted||^2``, averaged over frames.
-
-        A prediction of zero has error 1.
-        """
+        """Return ``2 / d ||given - wanted||^2``, averaged over frames; a zero code has error 1."""
         return 2 * masked_mean((given - wanted).square(), mask).mean(-1)
 
     def _states(self, x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
@@ -294,8 +284,6 @@ class GenSERHead(Head):
         # one call of the network for all
         return torch.cat([self.path.at(x_0, x_1, t, z), x_1.unsqueeze(0)]), torch.cat([t, last])
 
-    # -- sampling and decision -----------------------------------------------------------------
-
     def at_source(self, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return ``f(x_1, x_1, t)`` at the time t at which the sampler starts."""
         t = x_1.new_full((len(x_1),), self.start)
@@ -303,10 +291,7 @@ class GenSERHead(Head):
         return given
 
     def estimate(self, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the generated codes of ``x_1``, of the same shape.
-
-        With a mask ``x_1`` holds frames.
-        """
+        """Return the generated codes of ``x_1``, in its shape; with a mask ``x_1`` holds frames."""
         generated: Tensor = self.sampler(self.network, x_1, mask)
         return generated
 

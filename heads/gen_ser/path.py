@@ -129,7 +129,7 @@ class Path:
         return torch.where(t * (1 - t) < TAPER * (1 - TAPER), bridge, 0.0)
 
     def at(self, x_0: Tensor, x_1: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """Return ``x_t``.
+        """Return ``x_t``, in the shape of the noise ``z``.
 
         ``t`` has the leading axes of ``z``; ``x_0`` and ``x_1`` broadcast to ``z``.
         """
@@ -215,8 +215,6 @@ def sde_step(x0: Tensor, x1: Tensor, b_next: Tensor, noise: Tensor) -> Tensor:
     return (1 - b_next) * x0 + b_next * x1 + noise
 
 
-# -- the sampler ---------------------------------------------------------------------------------
-
 SamplerName = Literal["ode", "sde"]
 NOISE_PERIOD = 64  # number of frames after which the noise over frames repeats
 
@@ -280,9 +278,12 @@ class Sampler(nn.Module):
         return self.noise[step][:, places].unsqueeze(1)
 
     def forward(self, network: nn.Module, x_1: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the generated codes of ``x_1``, ``[B, d]``, or ``[B, T, d]`` with a mask.
+        """Return the generated codes of ``x_1``, in its shape: ``[B, d]``, or ``[B, T, d]``.
 
-        Same shape.
+        Args:
+            network: predicts the objective from state, utterance, time and mask.
+            x_1: the utterances, or their frames.
+            mask: ``[B, T]`` bool for frames, True = speech.
         """
         t = torch.linspace(self.start, 0, self.steps + 1, device=x_1.device)
         b, sigma = self.path.share(t), self.path.std(t)

@@ -83,7 +83,7 @@ def expected_nll(
     return zeros.index_add(0, rows, nll), zeros.index_add(0, rows, nll.detach() / tokens)
 
 
-# -- decision by a written text ------------------------------------------------------------------
+# Decision by a written text.
 
 WRITTEN = 8
 """Largest number of freely written tokens; it is raised if a label is longer (our choice)."""

@@ -141,12 +141,13 @@ class SELMHead(Head):
     ) -> None:
         super().__init__(dim, taxonomy)
         if prefix < 1:
-            raise ConfigError(f"prefix={prefix}; the audio needs at least one position")
+            raise ConfigError(f"prefix={prefix}; give the audio at least 1 position")
         if beams < 1:
-            raise ConfigError(f"beams={beams}; give 1 for greedy, or more")
+            raise ConfigError(f"beams={beams}; give 1 for a greedy search, or more")
         if decoding == "generate" and calibrated:
             raise ConfigError(
-                "calibrated=true corrects a ranking; set decoding=rank, or calibrated=false"
+                "calibrated=true corrects the scores of decoding=rank, not of decoding=generate; "
+                "set decoding=rank, or calibrated=false"
             )
         self.language = LanguageModel(
             lm, revision=lm_revision, tuning=lm_tuning, width=lm_width, layers=lm_layers,

@@ -151,7 +151,7 @@ class LanguageModel(nn.Module):
                 raise ConfigError(f"the label '{label}' has no characters to spell; give it a form")
             if ids in spelt:
                 raise ConfigError(
-                    f"the labels '{spelt[ids]}' and '{label}' are spelt alike, so a language "
+                    f"the labels '{spelt[ids]}' and '{label}' have the same tokens, so a language "
                     "model cannot tell them apart; rename one of the classes"
                 )
             spelt[ids] = label
@@ -179,7 +179,7 @@ class LanguageModel(nn.Module):
         Raises:
             ConfigError: if context and label together are longer than the model can read.
         """
-        self._settle()
+        self._keep_mode()
         longest = max(map(len, spelt))
         self._check_fits(context.shape[1] + longest)
         padded = [ids + [self.tokenizer.end] * (longest - len(ids)) for ids in spelt]
@@ -224,7 +224,7 @@ class LanguageModel(nn.Module):
         Raises:
             ConfigError: if context, trunk and label are longer than the model can read.
         """
-        self._settle()
+        self._keep_mode()
         if not self._reads_trees:
             return [self._rank_by_pairs(context, *branch) for branch in branches]
         trunks = [0 if trunk is None else len(trunk) for trunk, _ in branches]
@@ -258,7 +258,7 @@ class LanguageModel(nn.Module):
         Raises:
             ConfigError: if the context leaves no position for a token.
         """
-        self._settle()
+        self._keep_mode()
         self._check_fits(context.shape[1] + 1)
         tokens = min(tokens, (self._positions() or context.shape[1] + tokens) - context.shape[1])
         return search(
@@ -275,7 +275,7 @@ class LanguageModel(nn.Module):
         """Return the token ids that the model writes greedily after each context."""
         return [list(texts[0].ids) for texts in self.search(context, tokens)]
 
-    def _settle(self) -> None:
+    def _keep_mode(self) -> None:
         if self.frozen and self.model.training:
             self.model.eval()  # other code may have changed the mode of the inner model
 
@@ -292,7 +292,7 @@ class LanguageModel(nn.Module):
             )
 
 
-# -- where the language models come from: from scratch, or published -----------------------------
+# Making language models: from scratch, or published.
 
 
 def from_scratch(width: int, layers: int, dropout: float) -> GPT2LMHeadModel:
@@ -326,9 +326,9 @@ def from_scratch(width: int, layers: int, dropout: float) -> GPT2LMHeadModel:
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Context with random numbers of a seed, without effect on the caller's.
+    """Context with the random numbers of a seed; those of the caller stay as they were.
 
-    None changes nothing.
+    With None the context has no effect.
     """
     if seed is None:
         yield
@@ -362,8 +362,8 @@ def load_pretrained(
             model = source.drawn(AutoModelForCausalLM)
     if getattr(model, "_is_stateful", False):
         raise ConfigError(
-            f"lm '{name}' is a {model.config.model_type}, whose memory is a running state that "
-            "labels cannot share; give a model that attends, such as gpt2"
+            f"lm '{name}' is a {model.config.model_type}, which keeps a running state that labels "
+            "cannot share; give a model with attention, such as gpt2"
         )
     return model, PretrainedTokenizer(tokenizer, name)
 

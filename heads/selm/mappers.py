@@ -50,8 +50,8 @@ class AudioMapper(nn.Module):
     ``adaptive``: means over L segments of each utterance's own length (:func:`segment_means`).
     This is our reading of a sequence mapper.
 
-    ``vector``: one attentive mean and standard deviation, projected, and then a linear layer to
-    all L positions at once, as in Pengi's mapper, which takes one vector.
+    ``vector``: one attentive mean and standard deviation, projected; then a linear layer gives all
+    L positions at once. Pengi's mapper also takes one vector.
 
     The final norm starts at the size of the model's own token embeddings (our choice).
 
@@ -147,10 +147,7 @@ def heads_for(width: int) -> int:
 
 
 def mapper_layer(width: int, dropout: float) -> nn.TransformerEncoderLayer:
-    """Return a pre-norm transformer layer with MLP ratio 2, as in Pengi's mappers.
-
-    GELU is our choice.
-    """
+    """Return a pre-norm transformer layer with MLP ratio 2, as in Pengi, and GELU (our choice)."""
     layer = nn.TransformerEncoderLayer(
         width, heads_for(width), 2 * width, dropout, "gelu", batch_first=True, norm_first=True
     )
@@ -176,8 +173,6 @@ class SizedNorm(nn.Module):
         out: Tensor = self.size * self.norm(x)
         return out
 
-
-# -- null audio: the input for the prior of SELM -------------------------------------------------
 
 NullName = Literal["mean", "zeros"]
 
@@ -219,7 +214,9 @@ class NullAudio(nn.Module):
     def forward(self, mapper: nn.Module, dim: int) -> Tensor:
         """Return the prefix ``[1, L, W]``.
 
-        ``dim`` is the width of the frame of zeros that ``mapper`` gets.
+        Args:
+            mapper: the audio mapper, for ``zeros``.
+            dim: width of the frame of zeros that the mapper gets.
         """
         if self.kind == "mean":
             return self.mean

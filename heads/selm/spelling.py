@@ -72,15 +72,15 @@ class PretrainedTokenizer:
     def label(self, prompt: str, label: str) -> list[int]:
         """Return the ids that ``"<prompt> <label>"`` has beyond those of the prompt.
 
-        For GPT-2 these are the ids of ``" <label>"``. The label is not tokenised alone, because a
-        tokenizer that marks the beginning of a text would give it one space too many.
+        For GPT-2 these are the ids of ``" <label>"``. The label is not tokenised alone: if a
+        tokenizer marks the beginning of a text, the label would have one space too many.
         """
         before, whole = self.prompt(prompt), self.prompt(f"{prompt} {label}")
         ids = whole[len(before) :] if whole[: len(before)] == before else self.prompt(f" {label}")
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown != self.end and unknown in ids:
             raise ConfigError(
-                f"lm '{self.name}' cannot spell the label '{label}' (its tokenizer answers "
+                f"lm '{self.name}' cannot spell the label '{label}' (its tokenizer gives "
                 f"'{self.tokenizer.unk_token}'); rename the class, or use an lm whose tokenizer "
                 "falls back on bytes, such as gpt2 or scratch"
             )

@@ -90,9 +90,14 @@ class Views:
                 if name not in SHIPPED:
                     raise ConfigError(f"{knob}: no view is called '{name}'{suggest(name, SHIPPED)}")
         if CATEGORICAL not in weights:
-            raise ConfigError("views lack categorical, which ranks the classes; give it too")
+            raise ConfigError(
+                f"views has {', '.join(weights) or 'nothing'}, but not categorical, which ranks "
+                "the classes; add categorical with its weight"
+            )
         if wrong := [f"{k}={w}" for k, w in weights.items() if not 0 < w < float("inf")]:
-            raise ConfigError(f"views: {', '.join(wrong)}; give weights above 0, or leave one out")
+            raise ConfigError(
+                f"views has {', '.join(wrong)}; give weights above 0, or leave the view out"
+            )
         if not 0 < low < high < 1:
             raise ConfigError(
                 f"low_below={low} and high_from={high}; give 0 < low_below < high_from < 1"
@@ -134,10 +139,7 @@ class Views:
         return self.all[0]
 
     def answers(self, view: View, taxonomy: Taxonomy) -> list[list[str]]:
-        """Return the verbal forms of every answer.
-
-        The answers of the categorical view are the classes.
-        """
+        """Return the verbal forms of every answer; those of the categorical view are classes."""
         own = self.forms.get(view.name, {})
         if view.name != CATEGORICAL:
             return [_listed(own.get(name, name)) for name in self._names(view)]
@@ -147,10 +149,7 @@ class Views:
         return [_listed(own.get(c, given[c])) for c in spoken]
 
     def targets(self, view: View, targets: Targets) -> Tensor:
-        """Return the ``[B, answers]`` probability of each answer.
-
-        Zeros if an utterance has no answer.
-        """
+        """Return the ``[B, answers]`` probability of each answer; zeros if there is no answer."""
         if view.name == CATEGORICAL:
             return targets.probs
         if view.name == "sentiment":
@@ -176,7 +175,7 @@ class Views:
         for place, forms in enumerate(self.answers(self.categorical, taxonomy)):
             if said in (form.lower() for form in forms):
                 return place
-        # a word names a class, asked or trained, and so the class that uses the form of that
+        # the word may be a synonym of a form; the class that uses this form is meant
         for known in (taxonomy, self.trained):
             if (index := known.class_said(text)) is not None:
                 break

@@ -337,7 +337,7 @@ def test_an_old_encoding_is_read_and_told(read):
         (lines(by=" "), "separated by blanks"),
         (lines(head=ROWS[0]), "first line"),
         (lines() + "\0\0\0", "line 5: a NUL"),
-        (lines() + "a/4.wav,sad\n", "line 5: 2 cells .* 3"),
+        (lines() + "a/4.wav,sad\n", "line 5: 2 cells.* 3"),
         ("sep=,\n# x\n" + lines() + "a/4.wav\n", "line 7: 1 cells"),
         (lines() + 'a/4.wav,sad,"s4\na/5.wav,sad,s5\n', "line 5: cannot be read"),
         (lines() + 'a/4.wav,"sad"x,s4\n', "line 5: cannot be read"),

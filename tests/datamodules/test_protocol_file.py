@@ -28,7 +28,7 @@ class TestFiles:
             ({"by": "gender"}, "by .*'gender'.* speaker, session, corpus, official"),
             ({"folds": [["a"], ["a"], ["c"]]}, "folds .*speaker twice"),
             ({"folds": "some"}, "folds .*'some'.*'each'"),
-            ({"folds": {"balanced": 2}}, "next .*3 folds"),
+            ({"folds": {"balanced": 2}}, "next.*3 folds"),
             ({"validation": "random"}, "validation .*'random'.* next"),
             ({"validation": {"speakers": 1.5}}, r"share .*1\.5.* 0 .* 1\b"),
             ({"tests": "others"}, "tests .*'others'.* own.* corpus"),

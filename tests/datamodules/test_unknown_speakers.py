@@ -60,7 +60,7 @@ def test_what_deals_by_speaker_refuses_unknown_ones(protocol: str) -> None:
         rule.split(us, 0)
     assert "options.speaker" in str(refused.value)
     # names that a protocol goes by cannot be done without
-    by_name = rule.by == "speaker" and not rule.dealt
+    by_name = rule.by == "speaker" and not rule.number
     assert ("data.unknown_speakers=accept" in str(refused.value)) != by_name
     if by_name:
         with pytest.raises(DataError, match=says("5 of 36", "speaker")):
@@ -222,7 +222,7 @@ def test_the_verb_audit_cannot_tell_and_ends_with_an_error(corpus: Path, tmp_pat
     settings = [f"root={corpus}", "protocol=kfold-3", "taxonomy=big4"]
     assert main(["audit", "folder", *settings]) == 1
     out = capsys.readouterr().out
-    assert "3 folds, 0 with leakage, 3 that nobody can judge" in out
+    assert "3 folds, 0 with leakage, 3 that cannot be checked" in out
     assert "18 of 18 utterances is not known" in out
     assert main(["audit", "folder", *settings, "unknown_speakers=accept"]) == 0
     assert "unknown_speakers=accept" in capsys.readouterr().out

@@ -179,7 +179,7 @@ def test_config_prints_what_a_run_would_be(capsys: pytest.CaptureFixture[str]) -
         (["config", "ravdess", "head.hidden=["], "'head.hidden=[': no valid YAML: "),
         (["train", "ravdess", "optim.epoch=3"], "unknown key 'optim.epoch'; have"),
         (["prepare", "ravdes", "root=."], "no corpus called 'ravdes'; have"),
-        (["prepare", "folder"], "where is corpus 'folder'? set root=FOLDER"),
+        (["prepare", "folder"], "the folder of corpus 'folder' is unknown; set root=FOLDER"),
         (["prepare", "folder", "root=nowhere"], "no folder nowhere for corpus 'folder'; set root"),
         (
             ["prepare", "folder", "rot=."],

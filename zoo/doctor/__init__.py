@@ -50,14 +50,14 @@ CHECKS: dict[str, Check] = {
 def doctor(
     cfg: RunConfig,
     only: Sequence[str] | None = None,
-    told: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> list[Finding]:
     """Examine a run before it starts, and return the findings.
 
     Args:
         cfg: the resolved configuration.
         only: names of checks; all of :data:`CHECKS` by default.
-        told: called with the name of each check before it begins.
+        report: called with the name of each check before it begins.
 
     Returns:
         The findings of each check, in their order; at least one of each.
@@ -68,13 +68,13 @@ def doctor(
     for name in only or ():
         if name not in CHECKS:
             raise ConfigError(f"no check is called '{name}'{suggest(name, CHECKS)}")
-    tell = told or (lambda name: None)
+    report = report or (lambda name: None)
     with undisturbed(cfg.trainer.threads):
-        tell("data and model")
+        report("data and model")
         trial = Trial(cfg)
         findings: list[Finding] = []
         for name in only or CHECKS:
-            tell(name)
+            report(name)
             findings += examine(trial, name)
     return findings
 
@@ -115,7 +115,7 @@ _COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold r
 
 
 def show(cfg: RunConfig, findings: Sequence[Finding], console: Console) -> None:
-    """Print findings for reading."""
+    """Print the findings as a table, with their numbers per level."""
     rows: list[Line] = []
     previous = ""
     for f in findings:

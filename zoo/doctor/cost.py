@@ -45,19 +45,19 @@ def feature_store(trial: Trial) -> Iterator[Finding]:
     facts = {"missing": missing, "seconds": seconds, "bytes": round(rate * seconds)}
     total = rate * sum(min(u.duration, d.max_seconds) for u in everyone)
     if not missing:
-        yield ok(f"stored: all {len(everyone)} utterances are there ({size(total)})", **facts)
+        yield ok(f"features of all {len(everyone)} utterances are stored ({size(total)})", **facts)
         return
     folder = existing(features_dir())
     free, margin = shutil.disk_usage(folder).free, int(MARGIN_BYTES)
     found = (
-        f"{of} are stored: {missing} of {len(everyone)} utterances ({seconds / 3600:.2f} h) are "
-        f"still to be encoded, {size(rate * seconds)} under {features_dir()} ({size(free)} free)"
+        f"{of} will be stored: {missing} of {len(everyone)} utterances ({seconds / 3600:.2f} h) "
+        f"must be encoded, {size(rate * seconds)} under {features_dir()} ({size(free)} free)"
     )
     if rate * seconds + margin > free:
         yield warning(
             f"{found}: they do not fit ({size(margin)} must stay free), so training would encode "
-            "in every epoch instead; keep fewer layers (encoder.layers), clear old stores "
-            "(serzoo cache list), or set SERZOO_CACHE to a folder on another disk",
+            "in every epoch; keep fewer layers (encoder.layers), clear old stores (`serzoo cache "
+            "list`), or set SERZOO_CACHE to a folder on another disk",
             **facts,
         )
     else:
@@ -110,10 +110,10 @@ def duration(trial: Trial) -> Iterator[Finding]:
     """Yield an estimate of the duration of the run."""
     step, cfg = trial.step, trial.cfg
     if trial.refusal:
-        yield note("not estimated: the fold cannot be trained (see above)")
+        yield note("not estimated: the fold cannot be trained (see class coverage)")
         return
     if not step.whole:
-        yield note("not estimated: a whole batch does not fit the memory (see there)")
+        yield note("not estimated: a whole batch does not fit into memory (see memory)")
         return
     share = {p: _padded(trial, p) / step.padded for p in ("train", "valid", "test")}
     reading = 0.0 if trial.stored or cfg.data.workers else trial.loaded[1]
@@ -141,10 +141,10 @@ def duration(trial: Trial) -> Iterator[Finding]:
     if trial.stored:
         parts = f"encoding {spoken(encoding)} (once), {parts}"
     yield note(
-        f"an estimate: {spoken(total)} ({parts}); {epochs} epochs of {batches * repeated} steps, a "
-        f"step of {step.padded:.0f} s of speech measured at {step.seconds:.3g} s on this machine "
-        f"as busy as it is now; training is {flops / 1e9:,.1f} GFLOP of matrix products, "
-        "convolutions and attention",
+        f"about {spoken(total)} ({parts}); {epochs} epochs of {batches * repeated} steps; a step "
+        f"with {step.padded:.0f} s of speech took {step.seconds:.3g} s on this machine as busy as "
+        f"it is now; training is {flops / 1e9:,.1f} GFLOP of matrix products, convolutions and "
+        "attention",
         **facts,
     )
 
@@ -162,7 +162,7 @@ def devices(trial: Trial) -> Iterator[Finding]:
         there = counted(cores(), "core")
         if t.devices * each > cores():
             yield warning(
-                f"{t.devices} processes of {counted(each, 'thread')} share {there} and slow "
+                f"{t.devices} processes with {counted(each, 'thread')} each share {there} and slow "
                 f"each other down; set trainer.threads={max(1, cores() // t.devices)}"
             )
             return
@@ -190,7 +190,7 @@ def workers(trial: Trial) -> Iterator[Finding]:
     if total > cores():
         best = max(0, (cores() - threads) // t.devices)
         yield warning(
-            f"data.workers={n} for {counted(t.devices, 'process', 'es')} make {total} readers on "
+            f"data.workers={n} for {counted(t.devices, 'process', 'es')} gives {total} readers on "
             f"{counted(cores(), 'core')}; set data.workers={best}"
         )
         return
@@ -206,7 +206,7 @@ def workers(trial: Trial) -> Iterator[Finding]:
         return
     yield ok(
         f"audio is read by {counted(n, 'process', 'es') if n else 'the training process itself'}"
-        + (", where features are not stored" if trial.stored else "")
+        + (", if its features are not stored" if trial.stored else "")
     )
 
 
@@ -221,10 +221,7 @@ def to_encode(trial: Trial) -> tuple[int, float]:
 
 
 def _padded(trial: Trial, part: str) -> float:
-    """Return the seconds of a part as batches hold them, padding included.
-
-    For training they are those of the first epoch.
-    """
+    """Return the seconds of a part; for training, those of the first epoch with its padding."""
     if part == "train":
         return sum(trial.padded(b) for b in trial.batches)
     return float(sum(trial.data.datasets[part].seconds))

@@ -51,7 +51,7 @@ def corpus(trial: Trial) -> Iterator[Finding]:
             yield note(text)
         if changed := notes.get("changed_since_prepared"):
             yield warning(
-                f"{name}: {changed} files have other audio than when the manifest was written; "
+                f"{name}: the audio of {changed} files has changed since the manifest was written; "
                 "prepare the corpus again"
             )
 
@@ -67,8 +67,8 @@ def clip_lengths(trial: Trial) -> Iterator[Finding]:
     if short:
         yield warning(
             f"{len(short)} of {len(everyone)} utterances are shorter than {least:.2g} s "
-            f"({some((f'{u.id}: {u.duration:.3f} s' for u in short), 4)}); there is hardly speech "
-            "in them: listen, and leave them out of the manifest",
+            f"({some((f'{u.id}: {u.duration:.3f} s' for u in short), 4)}), so they hold hardly any "
+            "speech; listen to them, and leave them out of the manifest",
             short=[u.id for u in short],
         )
     parts = {p: d.utterances for p, d in trial.data.datasets.items() if d.utterances}
@@ -79,7 +79,7 @@ def clip_lengths(trial: Trial) -> Iterator[Finding]:
         share = max(n / len(parts[p]) for p, n in cut.items())
         message = (
             f"cut to data.max_seconds={limit:g}: {shares}; {lost:.0f} s "
-            f"({lost / sum(u.duration for u in everyone):.1%} of all speech) are not heard"
+            f"({lost / sum(u.duration for u in everyone):.1%} of all speech) are not used"
         )
         if share > CUT:
             yield warning(f"{message}: raise data.max_seconds, or segment the corpus", cut=cut)
@@ -119,14 +119,15 @@ def sound(trial: Trial) -> Iterator[Finding]:
     if silent:
         yield warning(
             f"{len(silent)} {heard} are silent (below -60 dB of full scale) or not numbers: "
-            f"{some(silent, 4)}; a label on silence teaches the class frequencies: leave them out",
+            f"{some(silent, 4)}; from a label on silence a model learns only the class "
+            "frequencies: leave them out",
             **facts,
         )
     if clipped:
         yield warning(
             f"{len(clipped)} {heard} are clipped (more than {CLIPPED:.1%} of their samples at full "
-            f"scale): {some(clipped, 4)}; loud emotions clip first, so distortion may tell the "
-            "class: look how they spread over classes, or record again",
+            f"scale): {some(clipped, 4)}; loud emotions clip first, so distortion may reveal the "
+            "class: compare their number between classes, or record them again",
             **facts,
         )
     if not (broken or silent or clipped):
@@ -144,7 +145,7 @@ def sample_rates(trial: Trial) -> Iterator[Finding]:
         yield warning(
             f"{low} of {len(everyone)} files have less than 16 kHz and are upsampled ({shown}): "
             "their upper bands are empty, unlike the training data of encoders; a test on "
-            "wide-band recordings will be worse",
+            "wide-band recordings will be worse, so use the originals if they have 16 kHz or more",
             **facts,
         )
     if len(rates) > 1:
@@ -156,10 +157,10 @@ def sample_rates(trial: Trial) -> Iterator[Finding]:
             "class": lambda u: classes[class_of[u.id]],
             "corpus": lambda u: str(u.corpus),
         }
-        apart = {what: told for what, of in groups.items() if (told := _told(everyone, of))}
-        for what, told in apart.items():
+        apart = {what: gap for what, of in groups.items() if (gap := _widest_gap(everyone, of))}
+        for what, gap in apart.items():
             yield warning(
-                f"the sample rate tells the {what} apart ({told}): a model can hear the band limit "
+                f"the sample rate reveals the {what} ({gap}): a model can learn the band limit "
                 "instead of the emotion; resample all files to the lowest rate before use, or keep "
                 "one rate",
                 **facts,
@@ -171,7 +172,7 @@ def sample_rates(trial: Trial) -> Iterator[Finding]:
         yield ok(f"{shown}{same}", **facts)
 
 
-def _told(utterances: list[Any], of: Callable[[Any], str]) -> str:
+def _widest_gap(utterances: list[Any], of: Callable[[Any], str]) -> str:
     """Return in words the rate whose share differs most between groups; "" if none does."""
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     for u in utterances:
@@ -229,7 +230,10 @@ def class_coverage(trial: Trial) -> Iterator[Finding]:
     if smallest and not bad:
         yield ok(f"every class is in every part of every fold; smallest classes: {rows}")
     if unscored:
-        yield note("nobody is validated or tested: the last epoch is kept, and nothing is scored")
+        yield note(
+            f"no utterance is in {' or '.join(sorted(unscored))}: the last epoch is kept, and "
+            "nothing is scored"
+        )
     dropped = dict(trial.everything.coverage.dropped) if trial.everything.coverage else {}
     if dropped:
         left = ", ".join(f"{n} {label}" for label, n in dropped.items())
@@ -268,7 +272,7 @@ def leakage(trial: Trial) -> Iterator[Finding]:
         least, most = f"{min(shares):.0%}", f"{max(shares):.0%}"
         between = most if least == most else f"{least} to {most}"
         yield note(
-            f"{between} of a test part's utterances have a sentence that training heard, as is "
+            f"{between} of the test utterances have a sentence that is also in training, as is "
             "usual in acted corpora; a head that reads transcripts profits from it",
             shared_sentences=shares,
         )

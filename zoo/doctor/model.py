@@ -26,15 +26,15 @@ def training_step(trial: Trial) -> Iterator[Finding]:
     facts = {"losses": step.losses, "gradient_norm": step.norm, "utterances": step.utterances}
     if not all(torch.tensor(step.losses).isfinite()):
         yield error(
-            f"the loss is not finite ({losses}): training cannot work; look for silent or damaged "
-            "audio below, or set trainer.precision=32-true and a smaller optim.lr",
+            f"the loss is not finite ({losses}), so training cannot work; look for silent or "
+            "damaged audio, or set trainer.precision=32-true and a smaller optim.lr",
             **facts,
         )
         return
     if step.not_finite:
         message = (
-            f"{len(step.not_finite)} gradients are not finite ({some(step.not_finite, 4)}) though "
-            "the loss is; "
+            f"{len(step.not_finite)} gradients are not finite ({some(step.not_finite, 4)}), "
+            "although the loss is; "
         )
         if trial.precision == "16-mixed":
             yield warning(
@@ -45,7 +45,7 @@ def training_step(trial: Trial) -> Iterator[Finding]:
         else:
             yield error(
                 message + "every weight becomes NaN in the first step: set "
-                "trainer.precision=32-true, or look into the head's loss",
+                "trainer.precision=32-true, or correct the head's loss",
                 **facts,
             )
         return
@@ -137,12 +137,12 @@ def lora_effect(trial: Trial) -> Iterator[Finding]:
     if without:
         yield error(
             f"{len(without)} of {len(adapters)} adapters have no effect on the frames: "
-            f"{some(without, 4)}; the model does not call these layers, so what they learn is "
-            "lost: leave them out of encoder.lora_targets",
+            f"{some(without, 4)}; the model does not call these layers: leave them out of "
+            "encoder.lora_targets",
             without_effect=without,
         )
     else:
-        yield ok(f"each of {len(adapters)} adapters by itself changes the frames")
+        yield ok(f"each of {len(adapters)} adapters alone changes the frames")
 
 
 @torch.no_grad()
@@ -179,13 +179,17 @@ def batch_sensitivity(trial: Trial) -> Iterator[Finding]:
     facts = {"absolute": absolute, "relative": relative, "warning": allowed, "error": wrong}
     how = "16-bit rounding" if low else "rounding"
     if relative <= allowed:
-        yield ok(f"{found}: {how}, padding changes nothing (allowed {allowed:.0e})", **facts)
+        yield ok(f"{found}: only {how}, not padding (allowed {allowed:.0e})", **facts)
         return
     message = (
         f"{found} (allowed {allowed:.0e}): scores depend on batch neighbours and cannot be "
         "repeated with another data.batch_size; "
     )
-    message += "compare with encoder.dtype=float32" if low else "the encoder does not mask padding"
+    message += (
+        "compare with encoder.dtype=float32"
+        if low
+        else "the encoder does not mask padding: correct it, or choose another encoder"
+    )
     yield error(message, **facts) if relative > wrong else warning(message, **facts)
 
 
@@ -200,10 +204,10 @@ def checkpoint_size(trial: Trial) -> Iterator[Finding]:
     kept = saved + 2 * trained + (saved if module.average is not None else 0)
     facts = {"weights": saved, "left_out": total - saved, "file": kept}
     if not any(p.requires_grad for p in module.parameters()):
-        yield error("nothing is trained; choose another encoder.tuning or head", **facts)
+        yield error("no weight is trained; choose another encoder.tuning or head", **facts)
         return
     left = (
-        f"; {size(total - saved)} as published are left out, and rebuilt from their name"
+        f"; {size(total - saved)} of published weights are left out, and loaded by their name"
         if total > saved
         else ""
     )

@@ -37,8 +37,6 @@ from ..run.module import SERModule
 from ..run.optim import unreached
 from ..run.spent import CountFlops
 
-# -- a training step -----------------------------------------------------------------------------
-
 
 class StepFailedError(RuntimeError):
     """The training step raised an error, or needs more memory than the machine has."""
@@ -120,8 +118,6 @@ class Watch(Callback):
             torch.cuda.synchronize(module.device)
         return time.perf_counter()
 
-
-# -- the trial -----------------------------------------------------------------------------------
 
 CHUNK = 8  # utterances that are encoded at a time, as for the feature store on a processor
 
@@ -272,7 +268,7 @@ class Trial:
         step.utterances, step.padded, step.whole = n, self.padded(self.chosen), True
         with PeakMemory(self.device) as peak:
             self._fit(module, step, self.batch(), 2)
-        # what the first fit took of the system may still be held, and be used again
+        # memory of the first fit may still be held, and be used again
         step.growth = max(step.growth, peak.growth - weights)
         return step
 
@@ -327,9 +323,9 @@ def bytes_of(tensors: Any) -> int:
 
 @contextmanager
 def _reported() -> Iterator[list[str]]:
-    """Context that gives a list of texts for the report.
+    """Context that gives a list of texts; warnings with these texts are not shown.
 
-    Opening the data then does not tell these texts a second time.
+    The report shows them, so that opening the data need not show them too.
     """
     texts: list[str] = []
     caught: list[warnings.WarningMessage] = []

@@ -88,8 +88,8 @@ def sub_groups(
     """Return UAR, WA and recalls by an attribute of the utterances.
 
     Intervals come from :func:`.speakers.jackknife`, because groups have few speakers. A UAR over
-    fewer classes cannot be compared. So groups that lack a class of the table's labelled
-    utterances are shown, but do not count for the worst group and the gap.
+    fewer classes cannot be compared. So a group that lacks a class of the table is shown, but does
+    not count for the worst group and the gap.
 
     Args:
         table: predictions; unlabelled utterances are ignored.
@@ -196,9 +196,6 @@ def _group(
         [table.classes[i] for i in absent],
         "; ".join(notes),
     )
-
-
-# -- variance over seeds, folds and speakers -----------------------------------------------------
 
 
 class Components(NamedTuple):
@@ -330,7 +327,7 @@ def variance_split(
         if absent and metric != "wa":
             raise DataError(
                 f"fold {fold} has no utterance of {', '.join(absent)}, so its value is a mean over "
-                "other classes than that of the others; split the variance of wa, or merge folds"
+                "other classes than in other folds; split the variance of wa, or merge folds"
             )
     score = metric_of(metric)
     values = np.stack([score(p.sum(1)) for p in parts], axis=1)
@@ -340,17 +337,17 @@ def variance_split(
     speakers = float(np.mean(each)) if each else nan
     notes = []
     if len(seeds) < 2:
-        notes.append("one seed: folds hold the residual too, and seeds are not known")
+        notes.append("one seed: the part of folds includes the residual, that of seeds is unknown")
     if len(folds) < 2:
-        notes.append("one fold: seeds hold the residual too, and folds are not known")
+        notes.append("one fold: the part of seeds includes the residual, that of folds is unknown")
     if not each:
         why = "not every speaker is known" if unknown else "one speaker per fold"
-        notes.append(f"{why}: speakers and folds cannot be told apart")
+        notes.append(f"{why}: speakers and folds cannot be separated")
     alone = sum(bool(((p[0].sum(-1) > 0).sum(0) == 1).any()) for p in apart)
     if alone and metric != "wa":
         notes.append(
-            f"in {alone} folds a class is one speaker's: without her the mean is over other "
-            "classes, and speakers are overstated"
+            f"in {alone} folds a class has only one speaker: without this speaker the mean is over "
+            "other classes, so the part of speakers is too large"
         )
     return Variance(
         float(values.mean()), *found, speakers, len(seeds), len(folds), total, "; ".join(notes)
@@ -360,7 +357,9 @@ def variance_split(
 def shared_variance(confusions: FloatArray, metric: Metric) -> float:
     """Return the variance due to the speakers that S seeds share.
 
-    The input is ``[S, G, C, C]`` confusions of G > 1 speakers.
+    Args:
+        confusions: ``[S, G, C, C]``, of G > 1 speakers.
+        metric: as for :func:`.speakers.jackknife`.
     """
     without = np.stack([metric_of(metric)(left_out(c)) for c in confusions])
     away = without - without.mean(1, keepdims=True)
@@ -371,14 +370,12 @@ def shared_variance(confusions: FloatArray, metric: Metric) -> float:
     return float((covariance.sum() - np.trace(covariance)) / (s * (s - 1)))
 
 
-# -- ranks of heads over blocks ------------------------------------------------------------------
-#
-# After Demšar 2006. A block is a unit on which every head was run once: a corpus, or a fold and
-# seed of one corpus. Friedman's test assumes independent blocks. Corpora are independent. **Folds
-# of one corpus are not** (their training sets overlap), and seeds share everything but the draw.
-# With such blocks the critical difference is too small and p is too low. Then use the ranks only as
-# a description, and judge by speakers (``paired_permutation`` and ``paired_jackknife`` in
-# speakers.py).
+# Ranks of heads over blocks, after Demšar 2006. A block is a unit on which every head was run once:
+# a corpus, or a fold and seed of one corpus. Friedman's test assumes independent blocks. Corpora
+# are independent. **Folds of one corpus are not** (their training sets overlap), and seeds share
+# everything but the draw. With such blocks the critical difference is too small and p is too low.
+# Then use the ranks only as a description, and judge by speakers (``paired_permutation`` and
+# ``paired_jackknife`` in speakers.py).
 
 Block = TypeVar("Block", bound=Hashable)
 
@@ -467,7 +464,7 @@ def critical_difference(heads: int, blocks: int, *, level: float = 0.95) -> floa
 
 def _matrix(scores: Mapping[str, Mapping[Block, float]]) -> FloatArray:
     if len(scores) < 2:
-        raise ComparisonError(f"found {len(scores)} heads to rank; give at least two")
+        raise ComparisonError(f"found {len(scores)} heads to rank; give at least 2")
     blocks = list(dict.fromkeys(b for of in scores.values() for b in of))
     if not blocks:
         raise DataError(

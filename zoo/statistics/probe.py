@@ -31,10 +31,7 @@ from .speakers import (
 Names = NDArray[Any]
 
 STRENGTHS = 10.0 ** np.arange(-4, 6)
-"""Candidate penalties.
-
-Each is multiplied by the number of training utterances (features have variance 1).
-"""
+"""Candidate penalties; each is multiplied by the number of training utterances."""
 
 INNER = 5
 """Largest number of folds of training speakers that choose the strength."""
@@ -164,8 +161,8 @@ def choose(x: FloatArray, y: FloatArray, names: Names) -> FloatArray:
     speakers = np.unique(names)
     if len(speakers) < 2:
         raise DataError(
-            f"a probe needs at least two training speakers to choose its penalty; found "
-            f"{len(speakers)}: use a protocol with fewer test speakers"
+            f"found {len(speakers)} training speakers, but a probe needs at least two to choose "
+            "its penalty; use a protocol with fewer test speakers"
         )
     group = np.searchsorted(speakers, names) % INNER
     tried = np.repeat(STRENGTHS[:, None], y.shape[1], 1)
@@ -231,8 +228,8 @@ def r2_difference(a: Probed, b: Probed, *, level: float = 0.95) -> Difference:
     check_level(level)
     if a.speakers != b.speakers or not np.allclose(a.total, b.total):
         raise DataError(
-            f"two probes differ in quantity or speakers ({len(a.speakers)} and {len(b.speakers)} "
-            "speakers); probe both on one corpus and protocol"
+            f"the two probes differ in quantity or speakers ({len(a.speakers)} and "
+            f"{len(b.speakers)} speakers); probe both on one corpus and protocol"
         )
     n = len(a.speakers)
     value = float(_r2(a.error.sum(), a.total.sum()) - _r2(b.error.sum(), b.total.sum()))
@@ -266,15 +263,15 @@ def _check(features: FloatArray, names: Names, folds: Sequence[Fold]) -> None:
     if bad:
         raise DataError(
             f"frames of {bad} of {len(features)} utterances are not finite; look for a diverged "
-            "model, or audio that is damaged"
+            "model, or for damaged audio"
         )
     tested = np.zeros(len(names), dtype=int)
     for k, fold in enumerate(folds):
         shared = sorted(set(names[fold.train]) & set(names[fold.test]))
         if shared:
             raise DataError(
-                f"fold {k} fits and scores {len(shared)} speakers alike ({some(shared)}); "
-                "a probe could then tell the speaker instead: use a speaker-disjoint protocol"
+                f"fold {k} has {len(shared)} speakers in training and test ({some(shared)}), so a "
+                "probe could learn the speaker instead; use a speaker-disjoint protocol"
             )
         tested[fold.test] += 1
     if (tested > 1).any():

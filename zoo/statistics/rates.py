@@ -26,10 +26,7 @@ IntArray = NDArray[np.int64]
 
 
 def recalls_of(confusion: NDArray[Any]) -> FloatArray:
-    """Return the ``[..., C]`` recall per class of ``[..., C, C]`` confusions.
-
-    NaN for absent classes.
-    """
+    """Return the ``[..., C]`` recalls of ``[..., C, C]`` confusions; NaN for absent classes."""
     hits, support, _ = _marginals(confusion)
     return _ratio(hits, support)
 
@@ -72,8 +69,8 @@ def _mean_present(values: FloatArray) -> FloatArray:
 def absent_of(confusion: NDArray[Any]) -> NDArray[np.bool_]:
     """Return ``[..., C]``, True for classes without a labelled utterance.
 
-    UAR and macro-F1 leave these classes out. scikit-learn's ``f1_score`` averages over predicted
-    classes, too, with 0 for an absent one, so its value is lower if an absent class was predicted.
+    UAR and macro-F1 leave these classes out. scikit-learn's ``f1_score`` also averages over
+    predicted classes, with 0 for an absent one. So its value is lower if one was predicted.
     """
     return np.asarray(_marginals(confusion)[1] == 0)
 
@@ -82,16 +79,14 @@ def absent_of(confusion: NDArray[Any]) -> NDArray[np.bool_]:
 METRICS = {"uar": uar_of, "wa": wa_of, "macro_f1": f1_of, "f1": f1_of}
 
 
-# -- errors of probabilities ---------------------------------------------------------------------
-#
-# All functions take the same arguments: ``scores [N, C]`` log-scores, ``labels [N]`` class indices
-# without unlabelled ones, and the temperature that divides the scores.
+# Errors of probabilities. All functions take the same arguments: ``scores [N, C]`` log-scores,
+# ``labels [N]`` class indices without unlabelled ones, and the temperature that divides the scores.
 
 
 def log_softmax(scores: FloatArray, temperature: float = 1.0) -> FloatArray:
     """Return ``[N, C]`` log-probabilities."""
     if not temperature > 0:
-        raise ConfigError(f"temperature is {temperature}; it must be above 0")
+        raise ConfigError(f"temperature is {temperature}; give a number above 0")
     z = scores / temperature
     z = z - z.max(1, keepdims=True, initial=-np.inf)
     return np.asarray(z - np.log(np.exp(z).sum(1, keepdims=True)), dtype=np.float64)

@@ -1,8 +1,8 @@
 """Uncertainty over speakers: intervals and tests that treat speakers as the unit of sampling.
 
 Utterances of one speaker are not independent. So speakers are left out or exchanged, never single
-utterances. UAR, WA and macro-F1 are functions of the confusion matrix, and the matrix of a set of
-speakers is the sum of theirs (:func:`by_speaker`).
+utterances. UAR, WA and macro-F1 are functions of the confusion matrix. The matrix of a set of
+speakers is the sum of their matrices (:func:`by_speaker`).
 
 :func:`jackknife` gives an interval, :func:`paired_jackknife` and :func:`paired_permutation` compare
 two heads, and :func:`minimum_detectable` says which difference a test set can show. :func:`holm`
@@ -159,7 +159,7 @@ def check_same(a: PredictionTable, b: PredictionTable) -> None:
         )
 
 
-# -- records of intervals and differences, and corrections of p values ---------------------------
+# Records of intervals and differences, and corrections of p values.
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -236,7 +236,9 @@ def holm(p: Sequence[float]) -> list[float]:
     """
     values = np.asarray(p, dtype=np.float64)
     if ((values < 0) | (values > 1)).any():
-        raise DataError(f"found a p value outside 0 to 1: {values[(values < 0) | (values > 1)][0]}")
+        raise DataError(
+            f"found the p value {values[(values < 0) | (values > 1)][0]}; give values from 0 to 1"
+        )
     out = np.full(len(values), np.nan)
     tested = np.flatnonzero(np.isfinite(values))
     order = tested[np.argsort(values[tested], kind="stable")]
@@ -246,15 +248,15 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def holm_grid(p: Mapping[Key, float]) -> dict[Key, float]:
-    """Return :func:`holm` over all comparisons of a grid, by key: (recipe, encoder, head), say.
+    """Return :func:`holm` over all comparisons of a grid, by key, such as (recipe, encoder, head).
 
-    The family is the given p values: give one for every comparison that was made, otherwise the
+    The family is all given p values. Give one for every comparison that was made, otherwise the
     correction is wrong.
     """
     return dict(zip(p, holm(list(p.values())), strict=True))
 
 
-# -- jackknife over speakers ---------------------------------------------------------------------
+# Jackknife over speakers.
 #
 # This interval holds with few speakers; the percentile interval of the bootstrap is then too
 # narrow. The table shows the measured coverage of 95 % intervals of UAR, and the false alarms of
@@ -370,9 +372,8 @@ def _share(logit: float) -> float:
     return 1 / (1 + exp(-logit)) if logit > -700 else 0.0
 
 
-# -- paired permutation test ---------------------------------------------------------------------
-
 EXACT = 4096
+"""Largest number of exchanges that are all tried."""
 
 
 class Permutation(NamedTuple):
@@ -447,13 +448,10 @@ def paired_permutation(
     smallest = min(1.0, 2 / 2**differing) if exact else 1 / (draws + 1)
     note = ""
     if not differing:
-        note = "the two answer alike for every speaker"
+        note = "both give the same answers for every speaker"
     elif smallest > 0.05:
-        note = f"{differing} speakers answered differently cannot give a p below {smallest:g}"
+        note = f"with {differing} speakers whose answers differ, p cannot be below {smallest:g}"
     return Permutation(value, p, smallest, exact, n, len(found), note)
-
-
-# -- smallest detectable difference --------------------------------------------------------------
 
 
 class Detectable(NamedTuple):
@@ -505,13 +503,10 @@ def minimum_detectable(
         return Detectable(nan, nan, level, power, n, f"{why}: no spread between speakers")
     error = standard_error(score(left_out(first)) - score(left_out(second)))
     if error < 1e-12:
-        why = "the two differ by the same for every speaker: no spread to judge by"
+        why = "the difference is the same for every speaker: no spread between speakers"
         return Detectable(nan, 0.0, level, power, n, why)
     reach = t_quantile((1 + level) / 2, n, level) + t_quantile(power, n, level)
     return Detectable(reach * error, error, level, power, n, "")
-
-
-# -- all numbers of a record ---------------------------------------------------------------------
 
 
 def measure(test: PredictionTable, temperature: float = 1.0) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The contract kit: does a head or an encoder keep what :mod:`serzoo.zoo` promises of it?
+"""The contract kit: it checks that a head or an encoder keeps its contract.
 
-For those of this package and for third parties alike; needs no test framework::
+It works for your own classes as for those of this package, and needs no test framework::
 
     from serzoo.zoo.testing import check_encoder, check_head
 
@@ -9,7 +9,7 @@ For those of this package and for third parties alike; needs no test framework::
         check_encoder(lambda: MyEncoder(dim=16))
 
 Every check is a function of a :class:`Case` (``checks.py``) or of an :class:`EncoderCase`
-(``encoders.py``) and can be run by itself, as ``CHECKS["padding"](Case(MyHead))``.
+(``encoders.py``). It can also run alone: ``CHECKS["padding"](Case(MyHead))``.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ def check_head(
 
     Args:
         cls: the head's class.
-        dim: ``D``, width of the frames that it is tested with.
+        dim: ``D``, width of the frames.
         taxonomy: at least three classes; five common ones by default.
         slow: also overfit 32 utterances, which may take minutes.
         knobs: arguments of the constructor, to make a large head small.
 
     Raises:
-        ContractError: naming every failed check, each with what to do.
+        ContractError: if a check fails; the message lists all failed checks, and what to do.
     """
     case = Case(cls, dim, knobs=knobs) if taxonomy is None else Case(cls, dim, taxonomy, knobs)
     _run(cls.__name__, case, CHECKS | (SLOW_CHECKS if slow else {}))
@@ -86,11 +86,11 @@ def check_encoder(make: Callable[[], Encoder]) -> None:
     """Run every check of the contract on an encoder.
 
     Args:
-        make: gives a new encoder each time: its class, or ``lambda: MyEncoder(dim=16)``, with
-            options that make a large one small.
+        make: returns a new encoder: its class, or for example ``lambda: MyEncoder(dim=16)``, with
+            options that make a large encoder small.
 
     Raises:
-        ContractError: naming every failed check, each with what to do.
+        ContractError: if a check fails; the message lists all failed checks, and what to do.
     """
     _run(getattr(make, "__name__", "the encoder"), EncoderCase(make), ENCODER_CHECKS)
 
@@ -103,7 +103,7 @@ def _run(name: str, case: _Case, wanted: dict[str, Callable[[_Case], None]]) -> 
             check(case)
         except ContractError as error:
             failures[key] = str(error)
-        except Exception as error:  # what is checked broke: report it beside the others
+        except Exception as error:  # an error of the head or encoder: report it with the others
             failures[key] = f"{type(error).__name__}: {error}"
             cause = cause or error
     if failures:

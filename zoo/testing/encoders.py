@@ -1,6 +1,7 @@
-"""The checks of the contract kit for encoders, one promise of :class:`serzoo.zoo.Encoder` each.
+"""The checks of the contract kit for encoders: each is a promise of :class:`serzoo.zoo.Encoder`.
 
-Each raises ``ContractError`` with what was found, what is demanded, where to look.
+A failed check raises ``ContractError``. The message says what was found, what the contract demands,
+and what to correct.
 """
 
 from __future__ import annotations
@@ -16,27 +17,28 @@ from torch import Tensor
 
 from ..core.encoder import Encoder
 from ..core.types import SAMPLE_RATE, Frames
-from .checks import demand, demand_close, many
+from .checks import demand, demand_close, demand_groups, many, trainable
 
 LENGTHS = (3000, 1, 400, 399)
-"""Samples: a single one; one below, and exactly, a frame of most published models."""
+"""Samples. 400 are one frame of most published models; 399 are one sample too few."""
 
 FACTOR = 3.0
-"""By how much an estimate may be off: silence is cut, and a store may halve the number format."""
+"""Allowed factor between estimate and measurement: an encoder may cut silence, and a store may
+use a number format of half the size."""
 
 
 @dataclass(frozen=True)
 class EncoderCase:
-    """An encoder under test, and the audio that it is tested with.
+    """An encoder under test, and its audio.
 
     Attributes:
-        make: gives a new encoder, each time the same but for random weights.
+        make: returns a new encoder, which is always the same except for random weights.
     """
 
     make: Callable[[], Encoder]
 
     def encoder(self, seed: int = 0) -> Encoder:
-        """A new encoder in evaluation mode; the caller's random state is left alone."""
+        """Return a new encoder in evaluation mode; the caller's random state stays unchanged."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.make().eval()
@@ -44,12 +46,12 @@ class EncoderCase:
     def audio(
         self, lengths: Sequence[int] = LENGTHS, *, more: int = 0, seed: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """``[B, S]`` noise of another level for each utterance, zeros behind its end; ``[B]``.
+        """Return audio ``[B, S]`` and lengths ``[B]``: noise, with another level per utterance.
 
         Args:
-            lengths: samples of each utterance.
-            more: further zeros behind the longest.
-            seed: of the noise.
+            lengths: number of samples of each utterance; zeros follow its end.
+            more: number of further zeros after the longest utterance.
+            seed: seed of the noise.
         """
         g = torch.Generator().manual_seed(seed)
         audio = torch.zeros(len(lengths), max(lengths) + more)
@@ -58,42 +60,43 @@ class EncoderCase:
         return audio, torch.tensor(list(lengths))
 
     def frames(self, encoder: Encoder, audio: Tensor, lengths: Tensor) -> Frames:
-        """What heads see, without a gradient."""
+        """Return the frames that heads see, without a gradient."""
         with torch.no_grad():
             found: Frames = encoder(*encoder.extract(audio, lengths))
             return found
 
 
 def check_constructor(case: EncoderCase) -> None:
-    """What a configuration may set is keyword-only and annotated."""
+    """Check that all options are keyword-only and annotated."""
     for p in inspect.signature(type(case.encoder())).parameters.values():
         ok = p.kind is p.KEYWORD_ONLY and p.annotation is not p.empty
         demand(ok, f"option '{p.name}' must be keyword-only (after *) and annotated")
 
 
 def check_shape(case: EncoderCase) -> None:
-    """``hidden [B, K, T, D0]``, ``mask [B, T]``, frames ``[B, T', dim]``, all finite."""
+    """Check for finite ``hidden [B, K, T, D0]``, ``mask [B, T]``, and frames ``[B, T', dim]``."""
     encoder, n = case.encoder(), len(LENGTHS)
     with torch.no_grad():
         hidden, mask = encoder.extract(*case.audio())
         frames = encoder(hidden, mask)
     demand(
         hidden.dim() == 4 and hidden.is_floating_point() and len(hidden) == n,
-        f"hidden is {hidden.dtype} {tuple(hidden.shape)}, not floating [{n}, K, T, D0]",
+        f"hidden is {hidden.dtype} {tuple(hidden.shape)}; return floating-point [{n}, K, T, D0]",
     )
     want = (n, hidden.shape[2])
-    demand(mask.shape == want, f"the mask of hidden is {tuple(mask.shape)}, not {want}")
-    x, told = frames.x, (n, frames.mask.shape[-1], encoder.dim)
+    demand(mask.shape == want, f"the mask of hidden is {tuple(mask.shape)}; return {want}")
+    x, shape = frames.x, (n, frames.mask.shape[-1], encoder.dim)
     demand(
-        x.shape == told and frames.mask.shape == told[:2],
-        f"frames are {tuple(x.shape)} with a mask {tuple(frames.mask.shape)}; dim says {told}",
+        x.shape == shape and frames.mask.shape == shape[:2],
+        f"frames are {tuple(x.shape)} with a mask {tuple(frames.mask.shape)}; with this mask and "
+        f"dim they must be {shape}",
     )
     ok = bool(hidden.isfinite().all()) and bool(x.isfinite().all())
-    demand(ok, "hidden or frames hold NaN or infinite values")
+    demand(ok, "hidden or frames hold NaN or infinite values; keep them finite")
 
 
 def check_mask(case: EncoderCase) -> None:
-    """A mask is True from the first frame to the utterance's last; there is zero behind it."""
+    """Check that a mask is True for the utterance's frames only, and hidden is zero after them."""
     encoder = case.encoder()
     audio, lengths = case.audio()
     with torch.no_grad():
@@ -102,24 +105,34 @@ def check_mask(case: EncoderCase) -> None:
         alone = [encoder.extract(audio[i : i + 1, :k], lengths[i : i + 1]) for i, k in _rows()]
         single = [encoder(*found).mask.sum().item() for found in alone]
     for what, m in (("hidden", mask), ("frames", frames.mask)):
-        demand(m.dtype == torch.bool, f"the mask of {what} is {m.dtype}, not bool")
-        demand(bool(m.any(1).all()), f"the mask of {what} has a row without True")
+        demand(m.dtype == torch.bool, f"the mask of {what} is {m.dtype}; return bool")
+        demand(
+            bool(m.any(1).all()),
+            f"the mask of {what} has a row without True; give every utterance at least one frame",
+        )
         gaps = bool((m[:, 1:] & ~m[:, :-1]).any())
-        demand(not gaps, f"the mask of {what} is not True from the first frame to the last")
+        demand(
+            not gaps,
+            f"the mask of {what} has gaps; it must be True from the first frame to the last one",
+        )
     silent = not hidden.masked_fill(mask[:, None, :, None], 0.0).any()
-    demand(silent, "hidden is not zero where its mask is False: multiply by the mask")
+    demand(silent, "hidden is not zero where its mask is False; multiply it by the mask")
     counts = [found[1].sum().item() for found in alone]
     demand(
         mask.sum(1).tolist() == counts,
-        f"{mask.sum(1).tolist()} frames are True in a batch, {counts} alone: the mask must follow "
-        "lengths, and not the shape of the audio",
+        f"the mask has {mask.sum(1).tolist()} frames in a batch, but {counts} alone; compute it "
+        "from lengths, not from the shape of the audio",
     )
     got = frames.mask.sum(1).tolist()
-    demand(got == single, f"forward leaves {got} frames True in a batch, {single} alone")
+    demand(
+        got == single,
+        f"the mask after forward has {got} frames in a batch, but {single} alone; compute it from "
+        "the mask of hidden",
+    )
 
 
 def check_alone(case: EncoderCase) -> None:
-    """An utterance alone has the same hidden states and frames as in a batch."""
+    """Check that an utterance has the same hidden states and frames alone and in a batch."""
     encoder = case.encoder()
     audio, lengths = case.audio()
     with torch.no_grad():
@@ -137,44 +150,52 @@ def check_alone(case: EncoderCase) -> None:
             demand_close(
                 a[..., :k, :],
                 b[..., :k, :],
-                f"the {what} of {n} samples differ between alone and a batch: take no statistics "
-                "over the batch, or over padding",
+                f"the {what} of {n} samples differ alone and in a batch; use no statistics over "
+                "the batch, or over padding",
             )
 
 
 def check_padding(case: EncoderCase) -> None:
-    """More zeros behind the longest utterance change nothing."""
+    """Check that more zeros after the longest utterance have no effect."""
     encoder = case.encoder()
     plain = case.frames(encoder, *case.audio())
     longer = case.frames(encoder, *case.audio(more=1700))
     for i, n in _rows():
         a, b = _of(plain, i), _of(longer, i)
         k = min(len(a), len(b))
-        demand_close(a[:k], b[:k], f"1700 zeros behind the batch change the frames of {n} samples")
+        demand_close(
+            a[:k],
+            b[:k],
+            f"1700 zeros after the batch change the frames of {n} samples; mask the padding",
+        )
 
 
 def check_lengths(case: EncoderCase) -> None:
-    """Longer speech has more frames, which say something; ``frame_seconds`` is their distance."""
+    """Check that longer speech has more frames, every ``frame_seconds``, and that they differ."""
     encoder = case.encoder()
     seconds = 4
     with torch.no_grad():
         audio, lengths = case.audio([seconds * SAMPLE_RATE, seconds * SAMPLE_RATE // 2])
         _, mask = encoder.extract(audio, lengths)
     long, short = mask.sum(1).tolist()
-    demand(long > short, f"{seconds} s have {long} frames, half of it {short}")
+    demand(
+        long > short,
+        f"{seconds} s have {long} frames, and {seconds // 2} s have {short}; longer speech must "
+        "have more frames",
+    )
     expected = seconds / encoder.frame_seconds
     demand(
         expected / FACTOR <= long <= expected * FACTOR,
-        f"{seconds} s have {long} frames of hidden, but frame_seconds={encoder.frame_seconds:g} "
-        f"tells of {expected:.0f}; batches are packed by it",
+        f"{seconds} s have {long} frames of hidden, but by frame_seconds={encoder.frame_seconds:g} "
+        f"there are {expected:.0f}; correct frame_seconds, by which batches are packed",
     )
     x = case.frames(encoder, audio, lengths)
     gap = (x.x[0, 0] - x.x[1, 0]).abs().max()
-    demand(bool(gap > 0), "two utterances have the same frames: nothing is encoded")
+    demand(bool(gap > 0), "two utterances have the same frames; the frames must depend on audio")
 
 
 def check_repeat(case: EncoderCase) -> None:
-    """``extract`` gives the same again, in training mode too if it is stored; nothing is drawn."""
+    """Check that ``extract`` and, in evaluation mode, ``forward`` are deterministic."""
     encoder = case.encoder()
     modes = (False, True) if encoder.storable else (False,)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -186,27 +207,31 @@ def check_repeat(case: EncoderCase) -> None:
             mode = "in training mode " if training else ""
             demand(
                 torch.equal(first, again),
-                f"extract gives something else {mode}from call to call; it is stored: draw noise "
-                "in forward, in training only",
+                f"the output of extract {mode}differs from call to call, but it may be stored; "
+                "draw noise in forward, in training only",
             )
         untouched = torch.equal(before, torch.get_rng_state())
-        demand(untouched, "extract draws from torch's global random numbers")
+        demand(untouched, "extract draws from torch's global random numbers; draw none")
         encoder.eval()
         a = case.frames(encoder, *case.audio()).x
         torch.manual_seed(5)
         same = torch.equal(a, case.frames(encoder, *case.audio()).x)
-    demand(same, "forward differs from call to call in evaluation mode: augment in training only")
+    demand(
+        same,
+        "the output of forward differs from call to call in evaluation mode; augment in training "
+        "only",
+    )
 
 
 def check_extraction(case: EncoderCase) -> None:
-    """If frames can be stored, ``extraction()`` is plain JSON, and the same for the same."""
+    """Check that ``extraction()`` is plain JSON, and equal for equal encoders, if it is needed."""
     encoder = case.encoder()
     if not encoder.storable:
         return
     try:
         about = encoder.extraction()
     except TypeError as error:
-        demand(False, f"storable is True, but extraction() is missing: {error}")
+        demand(False, f"storable is True, but extraction() fails ({error}); write it")
         return
     try:
         plain = json.loads(json.dumps(about, allow_nan=False))
@@ -214,45 +239,43 @@ def check_extraction(case: EncoderCase) -> None:
         plain = error
     demand(
         isinstance(about, dict) and bool(about) and plain == about,
-        f"extraction() is no plain JSON ({plain}); give text, numbers, lists and dicts",
+        f"extraction() is not plain JSON ({plain}); return a dict of text, finite numbers, lists "
+        "and dicts",
     )
-    demand(about == case.encoder().extraction(), "extraction() differs for the same encoder")
+    demand(
+        about == case.encoder().extraction(),
+        "extraction() differs between two equal encoders; return only what decides the output",
+    )
     if any(p.requires_grad for p in encoder.parameters()):
         hidden = encoder.train().extract(*case.audio())[0]
         demand(
             not hidden.requires_grad,
-            "storable is True, but extract depends on weights that learn: what is stored would be "
-            "old; set storable = False, or freeze them",
+            "storable is True, but extract depends on trainable weights, so stored features would "
+            "be out of date; set storable = False, or freeze the weights",
         )
 
 
 def check_bytes(case: EncoderCase) -> None:
-    """``bytes_per_second`` is the size of what is stored, within a factor; or 0."""
+    """Check that ``bytes_per_second`` is about the size of stored features, or 0 = unknown."""
     encoder, seconds = case.encoder(), 4
-    told = encoder.bytes_per_second
-    if not encoder.storable or told == 0:
+    stated = encoder.bytes_per_second
+    if not encoder.storable or stated == 0:
         return
     with torch.no_grad():
         hidden, _ = encoder.extract(*case.audio([seconds * SAMPLE_RATE]))
     found = hidden.numel() * hidden.element_size() / seconds
     demand(
-        found / FACTOR <= told <= found * FACTOR,
-        f"bytes_per_second is {told:g}, but a second of hidden has {found:g} bytes",
+        found / FACTOR <= stated <= found * FACTOR,
+        f"bytes_per_second is {stated:g}, but a second of hidden has {found:g} bytes; correct it, "
+        "or return 0",
     )
 
 
 def check_gradients(case: EncoderCase) -> None:
-    """What is trained learns; what is frozen stays as it is, and gets no gradient."""
+    """Check that trainable weights learn, and that frozen ones stay unchanged."""
     encoder = case.encoder().train()
-    learns = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
-    groups = encoder.param_groups(1e-3)
-    listed = [id(p) for group in groups for p in group["params"]]
-    lost = [n for n, p in learns.items() if id(p) not in listed]
-    demand(not lost, f"param_groups leave out {many(lost)} trainable parameters")
-    demand(
-        len(listed) == len(set(listed)) == len(learns),
-        "param_groups list a parameter twice, or one that is frozen",
-    )
+    learns, groups = trainable(encoder), encoder.param_groups(1e-3)
+    demand_groups(encoder, groups)
     if not learns:
         return
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
@@ -260,7 +283,7 @@ def check_gradients(case: EncoderCase) -> None:
     optimiser, alive = torch.optim.Adam(groups), set()
     g = torch.Generator().manual_seed(3)
     direction = torch.randn(encoder.dim, generator=g)
-    for step in range(3):  # adapters start at zero, and wake what lies behind them a step later
+    for step in range(3):  # behind adapters that start at zero, gradients come one step later
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(step)
             audio, lengths = case.audio([16_000, 9_000, 12_000], seed=step)
@@ -272,42 +295,49 @@ def check_gradients(case: EncoderCase) -> None:
         loss.backward()
         grads = {n: p.grad for n, p in encoder.named_parameters() if p.grad is not None}
         broken = [n for n, grad in grads.items() if not grad.isfinite().all()]
-        demand(not broken, f"the gradient of {many(broken)} is NaN or infinite")
+        demand(not broken, f"the gradient of {many(broken)} is NaN or infinite; keep it finite")
         alive |= {n for n, grad in grads.items() if grad.any()}
         optimiser.step()
     dead = [n for n in learns if n not in alive]
     demand(
         not dead,
-        f"gradient is missing or zero in three steps for {many(dead)}: nothing is learnt there; "
+        f"the gradient of {many(dead)} is missing or zero in three steps; use them in forward, "
         "remove them, or freeze them with requires_grad_(False)",
     )
     after = encoder.state_dict()
     moved = [k for k in sorted(fixed & set(before)) if not torch.equal(before[k], after[k])]
     demand(
         not moved,
-        f"{many(moved)} moved in training, but frozen_keys() or requires_grad say that they stay: "
-        "they would not be saved",
+        f"{many(moved)} changed in training, although frozen_keys() or requires_grad says that "
+        "they are frozen, so they would not be saved; correct frozen_keys(), or freeze them",
     )
 
 
 def check_state(case: EncoderCase) -> None:
-    """Saved without what is frozen and loaded into a new encoder, it gives the same frames."""
+    """Check that an encoder saved without frozen weights and loaded again gives the same frames."""
     encoder, other = case.encoder(seed=0), case.encoder(seed=8)
     frozen = encoder.frozen_keys()
     unknown = sorted(frozen - set(encoder.state_dict()))
-    demand(not unknown, f"frozen_keys() names {many(unknown)}, which the state dict does not have")
+    demand(
+        not unknown,
+        f"frozen_keys() has {many(unknown)}, which the state dict lacks; return keys of it only",
+    )
     buffer = io.BytesIO()
     torch.save({k: v for k, v in encoder.state_dict().items() if k not in frozen}, buffer)
     buffer.seek(0)
     result = other.load_state_dict(torch.load(buffer, weights_only=True), strict=False)
     missing = [k for k in result.missing_keys if k not in frozen]
-    demand(not missing, f"a saved encoder lacks {many(missing)} keys")
+    demand(
+        not missing,
+        f"a saved encoder lacks {many(missing)} keys; do not remove learned values from its state "
+        "dict",
+    )
     a, b = (case.frames(e, *case.audio()) for e in (encoder, other))
     demand_close(
         a.x,
         b.x,
-        "an encoder loaded from a state dict gives other frames: keep what it learns or draws in "
-        "parameters and buffers",
+        "an encoder that is loaded from a state dict gives other frames; keep learned and drawn "
+        "values in parameters and buffers",
     )
 
 
@@ -331,10 +361,10 @@ def _rows() -> list[tuple[int, int]]:
 
 
 def _real(hidden: Tensor, mask: Tensor, i: int) -> Tensor:
-    """``[K, T, D0]`` of an utterance, its real frames only."""
+    """Return ``[K, T, D0]`` of an utterance, without padding."""
     return hidden[i, :, mask[i]]
 
 
 def _of(frames: Frames, i: int) -> Tensor:
-    """``[T, D]`` of an utterance, its real frames only."""
+    """Return ``[T, D]`` of an utterance, without padding."""
     return frames.x[i, frames.mask[i]]

@@ -262,7 +262,7 @@ def test_labels_are_held_against_a_manifest_of_people(folder):
     assert [p.name for p in done.written] == ["audit.json", "audit.md"]
     assert json.loads((folder / "labels" / "audit.json").read_text("utf-8")) == done.record
     page = (folder / "labels" / "audit.md").read_text("utf-8")
-    assert "of csv tell something" in page
+    assert "csv tell something" in page
     assert "| as selected | 36 | 100.0% | 0.667 | 0.667 to 0.667 | 0.750 |" in page
 
 
@@ -340,7 +340,7 @@ def test_the_command_prints_writes_and_says_by_its_code_what_it_found(folder, ca
     people = f"human={folder / 'people.jsonl'}"
     assert cli.label_audit(str(out), people, "protocol=kfold-3", "draws=100") == 0
     shown = capsys.readouterr().out
-    assert "of csv tell something" in shown
+    assert "csv tell something" in shown
     assert f"written: {out / 'audit.md'}" in shown
     fixed = [replace(u, text="Kids are talking.") for u in spoken()]
     write_manifest(folder / "fixed.jsonl", fixed)

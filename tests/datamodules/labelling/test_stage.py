@@ -120,7 +120,7 @@ def test_what_is_finished_is_not_computed_again(tmp_path):
 
 def test_progress_is_told_after_each_chunk(tmp_path):
     told: list[tuple[int, int]] = []
-    engine.run(Neighbours(), items(), tmp_path, told=lambda done, of: told.append((done, of)))
+    engine.run(Neighbours(), items(), tmp_path, report=lambda done, of: told.append((done, of)))
     assert told == [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10)]
 
 

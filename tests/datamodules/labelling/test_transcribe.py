@@ -1,4 +1,4 @@
-"""Recognisers against the pipelines of transformers; what is kept and what is turned away."""
+"""Recognisers against the pipelines of transformers; what is kept and what is rejected."""
 
 from __future__ import annotations
 

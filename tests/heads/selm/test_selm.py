@@ -150,7 +150,7 @@ def test_padding_may_hold_anything() -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"prefix": 0}, "prefix=0.* one position"),
+        ({"prefix": 0}, "prefix=0.*at least 1"),
         ({"lm": "./nowhere"}, r"\./nowhere\b.*lm=scratch"),
         ({"lm_width": 40}, r"lm_width=40\b.* 32\b"),
     ],

@@ -107,7 +107,7 @@ def test_every_tuning_is_examined(
     cfg.encoder["tuning"] = tuning
     found = {f.name: f for f in doctor(cfg)}
     assert summary(list(found.values()))["error"] == 0, found
-    stored = "still to be encoded" in found["feature store"].message
+    stored = "must be encoded" in found["feature store"].message
     assert stored == (tuning == "frozen")
     assert ("12 adapters" in found["LoRA effect"].message) == (tuning == "lora")
 
@@ -138,7 +138,7 @@ def test_a_protocol_that_scores_nobody_is_healthy(tiny_recipe: str) -> None:
     told = [f.message for f in found if f.name == "class coverage"]
     assert [text.partition(":")[0] for text in told] == [
         "every class is in every part of every fold; smallest classes",
-        "nobody is validated or tested",
+        "no utterance is in test or valid",
     ]
     assert "train" in told[0]
     assert "valid" not in told[0]
@@ -219,7 +219,7 @@ FAULTS: dict[str, list[Fault]] = {
     ],
     "sample rates": [
         ("sick", [], nothing, "warning", ["5 of 15 files have less than 16 kHz"]),
-        ("sick", [], nothing, "warning", ["tells the class apart", "8 kHz are 100% of angry"]),
+        ("sick", [], nothing, "warning", ["reveals the class", "8 kHz are 100% of angry"]),
     ],
     "class coverage": [
         ("sick", [], nothing, "error", ["folds 0, 4: train has no utterance of happy"]),
@@ -236,7 +236,7 @@ FAULTS: dict[str, list[Fault]] = {
         ("wavlm", [], one_layer_not_called, "error", ["1 of 12", "layers.1.attention.v_proj"])
     ],
     "batch sensitivity": [("tiny", [], padding_is_heard, "error", ["does not mask padding"])],
-    "checkpoint": [("tiny", [], nothing_trained, "error", ["nothing is trained"])],
+    "checkpoint": [("tiny", [], nothing_trained, "error", ["no weight is trained"])],
     "feature store": [("tiny", [], full_disk, "warning", ["30 of 30", "do not fit", ADVICE])],
     "memory": [("tiny", [], little_memory, "error", ["will not fit", "data.batch_seconds"])],
     "time": [

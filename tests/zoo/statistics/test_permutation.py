@@ -82,7 +82,7 @@ class TestPermutation:
         a, _ = pair(5)
         found = paired_permutation(a, a)
         assert (found.value, found.p, found.smallest) == (0, 1, 1)
-        assert tells(found.note, "alike", "every speaker")
+        assert tells(found.note, "same", "every speaker")
 
     def test_few_speakers_cannot_show_anything(self):
         a, b = pair(4, better=0.4)

@@ -82,7 +82,7 @@ class TestRanks:
         scores["h1"][2] = float("nan")
         with pytest.raises(DataError, match=says("h1", "block 2", "nan")):
             average_ranks(scores)
-        with pytest.raises(ComparisonError, match=says("1 heads", "two")):
+        with pytest.raises(ComparisonError, match=says("1 heads", 2)):
             average_ranks({"h0": {0: 1.0}})
         with pytest.raises(DataError, match=says("rank", "h0, h1")):
             average_ranks({"h0": {}, "h1": {}})
