@@ -302,5 +302,5 @@ def _fetched(repo_id: str, revision: str | None) -> Path:
 
 
 def is_local(name: str) -> bool:
-    """Whether a published model is named by a folder of this machine."""
-    return "/" in name and Path(name).expanduser().is_dir()
+    """Whether the name of a published model means a folder, which others do not have."""
+    return Path(name).expanduser().is_dir() or name.startswith((".", "/", "~"))

@@ -7,9 +7,11 @@ import pickle
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import torch
 from close import assert_like
@@ -28,9 +30,11 @@ from serzoo.zoo.core.types import Batch, Targets
 from serzoo.zoo.core.weights import strip_frozen
 from serzoo.zoo.run import published, save
 from serzoo.zoo.run.build import build
+from serzoo.zoo.run.card import model_card
 from serzoo.zoo.run.config import RunConfig, compose
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.published import FILES
+from serzoo.zoo.run.record import Record
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import run_folder, train
 from transformers import AutoModel
@@ -96,6 +100,13 @@ def edit(folder: Path, change: Any) -> None:
 def saved(tmp_path: Path) -> Path:
     """A saved model without anything published below it."""
     return save_pretrained(module_of(LOGMEL), tmp_path / "saved")
+
+
+@pytest.fixture(autouse=True)
+def strict_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that the card's template misspells is an error, not an empty text."""
+    strict = partial(jinja2.Template, undefined=jinja2.StrictUndefined)
+    monkeypatch.setattr(jinja2, "Template", strict)
 
 
 # ---- what comes back
@@ -220,6 +231,53 @@ def test_the_card_names_licences_and_the_base(tiny_hf, tmp_path):
     assert adapter["base_model_name_or_path"] == "microsoft/wavlm-base-plus"
     assert adapter["revision"] == "c0ffee"
     assert adapter["task_type"] is None  # any other gives the encoder a text-shaped forward
+
+
+def card_of(folder: Path, record: Record | None = None, **changes: Any) -> str:
+    """The text of a card, of a saved configuration with some changes."""
+    config = json.loads((folder / "config.json").read_text())
+    config["training"] |= changes.pop("training", {})
+    return ModelCard(model_card(config | changes, record)).text
+
+
+NUMBERS = {
+    "uar": 0.5, "wa": 0.6, "f1": 0.4, "nll": 1.5, "nll_calibrated": 1.25, "ece": 0.2,
+    "uar_interval": None, "uar_interval_by": "one speaker: no interval",
+}  # fmt: skip
+
+
+def test_the_card_tells_what_the_record_holds(saved):
+    unsure = "whether speakers of tess are in several parts"
+    record = Record(
+        metrics=NUMBERS, notes=["3 files left out"], split_notes=["2 women"],
+        audit={"unsure": [unsure]},
+    )  # fmt: skip
+    text = card_of(saved, record, temperature=1.25)
+    assert "| 0.500 (one speaker: no interval) |" in text
+    assert "| negative log-likelihood | 1.500, calibrated 1.250 |" in text
+    assert "calibration error" not in text  # it was not calibrated
+    assert f"**Nobody can tell {unsure}.**" in text
+    assert "are calibrated: scores are divided by 1.25," in text
+    assert "\n\n- 3 files left out\n- 2 women\n\n## Model" in text
+    assert "not calibrated" in card_of(saved)
+
+
+def test_the_card_tells_what_only_the_author_has(saved):
+    source = {"name": "/home/me/wavlm", "commit": None, "revision": None, "weights": "ab12"}
+    encoder = {"type": "hf", "layers": [1, 2], "tuning": "lora", "lora_targets": ["output_dense"]}
+    own = {"head": "mine:MyHead@12", "head file": "mine.py@34"}
+    text = card_of(
+        saved, encoder=encoder, published={"encoder": source}, data=None,
+        training={"own": own, "corpus": []},
+    )  # fmt: skip
+    assert 'load("FOLDER_OR_HUB_ID", head=MyHead)' in text
+    assert "the code of `MyHead`," in text
+    assert 'load("FOLDER", base="ENCODER_FOLDER")' in text
+    assert 'AutoModel.from_pretrained("ENCODER_FOLDER")' in text
+    assert "a local copy `wavlm`, weights `ab12`, layers [1, 2], tuning `lora`" in text
+    assert "manifest of the author's" in text
+    assert "ignores the adapters" not in text
+    assert "/home/me" not in text
 
 
 # ---- peft
