@@ -193,8 +193,12 @@ def push_to_hub(
     with TemporaryDirectory() as temporary:
         folder = save_pretrained(source, Path(temporary) / "model", record=record, licence=licence)
         config = read(folder)
-        options = [config["encoder"].get("name"), *config["head"].values()]
-        local = [v for v in options if isinstance(v, str) and is_local(v)]
+        # an option without a slash, such as pooling=mean, is a word and no folder
+        names = [
+            config["encoder"].get("name"),
+            *(v for v in config["head"].values() if "/" in str(v)),
+        ]
+        local = [name for name in names if isinstance(name, str) and is_local(name)]
         if local:
             raise CheckpointError(
                 f"it stands on the folder {local[0]}, which nobody else has; train with a hub id "
@@ -209,6 +213,7 @@ def push_to_hub(
                 token=token,
                 commit_message=f"A model of serzoo {version('serzoo')}",
                 allow_patterns=list(FILES),
+                delete_patterns=list(FILES),  # of an older model, which had adapters, say
             )
         except (httpx.RequestError, ConnectionError) as error:  # no answer at all
             raise CheckpointError(

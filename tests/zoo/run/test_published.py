@@ -662,6 +662,7 @@ def test_a_model_is_uploaded(saved, monkeypatch, capsys):
     assert made == {"repo_id": "me/model", "private": True, "exist_ok": True, "token": "t"}
     assert (sent["repo_id"], sent["token"]) == ("me/model", "t")
     assert sent["allow_patterns"] == list(FILES)
+    assert sent["delete_patterns"] == list(FILES)  # adapters of an older model, say
     assert sent["found"]["model.safetensors"] == (saved / "model.safetensors").read_bytes()
     assert not Path(sent["folder_path"]).exists()
     calls.clear()
@@ -691,8 +692,23 @@ def test_a_hub_that_cannot_be_reached_is_one_line(saved, monkeypatch, capsys, er
     assert "log in" not in line  # a login does not help
 
 
-def test_a_model_that_only_this_machine_can_build_is_not_uploaded(tiny_hf, monkeypatch):
+@pytest.mark.parametrize("name", ["wavlm", "./wavlm", "/gone/wavlm", None])
+def test_a_model_that_only_this_machine_can_build_is_not_uploaded(
+    tiny_hf, tmp_path, monkeypatch, name
+):
     monkeypatch.setattr(save, "create_repo", lambda *a, **k: pytest.fail("uploaded"))
     module = module_of({"type": "hf", "name": tiny_hf("wav2vec2", "group")})
-    with pytest.raises(CheckpointError, match=says("base=FOLDER", "serzoo save")):
+    (tmp_path / "wavlm").mkdir()
+    monkeypatch.chdir(tmp_path)
+    name = name or module.encoder.name
+    module.metadata["config"]["encoder"]["name"] = name
+    with pytest.raises(CheckpointError, match=says(name, "base=FOLDER", "serzoo save")):
         push_to_hub(module, "me/model")
+
+
+def test_an_option_is_not_taken_for_a_folder_of_its_name(saved, tmp_path, monkeypatch):
+    (tmp_path / "attentive").mkdir()  # as the head's pooling
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(save, "create_repo", lambda *a, **k: "https://hub/me/model")
+    monkeypatch.setattr(save, "upload_folder", lambda **k: None)
+    assert push_to_hub(saved, "me/model") == "https://hub/me/model"
