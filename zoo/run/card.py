@@ -1,4 +1,4 @@
-"""The model card: what a trained model is, was trained on, reaches, and should not be used for."""
+"""The model card of a saved model; its text is the template ``card.md.j2``."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ TEMPLATE = "card.md.j2"
 def model_card(
     config: Mapping[str, Any], record: Record | None = None, licence: str | None = None
 ) -> str:
-    """The text of ``README.md``.
+    """Return the text of ``README.md``.
 
     Args:
         config: content of the saved model's ``config.json``.
-        record: of the run; without one, the card says that nothing was measured.
-        licence: of the trained weights, as the hub writes it (``cc-by-4.0``).
+        record: the run's record; without one, the card says that it has no metrics.
+        licence: licence of the trained weights, as the hub writes it (``cc-by-4.0``).
     """
     head, training, encoder = config["head"]["type"], config["training"], config["encoder"]
     base = config["published"].get("encoder")
@@ -51,7 +51,7 @@ def model_card(
         metrics=["recall", "accuracy", "f1"],
         eval_results=_results(training, record, corpora),
     )
-    own = {  # classes of the author's, as `PACKAGE.MODULE:Class@DIGEST`
+    own = {  # from `FILE.py:Class@DIGEST`
         part: name.rpartition(":")[2].partition("@")[0]
         for part, name in (training.get("own") or {}).items()
         if " " not in part
@@ -120,6 +120,6 @@ def _results(
 def _corpus(name: str) -> dict[str, Any]:
     try:
         return read_group("corpus", name)
-    except ConfigError:  # a third party's
+    except ConfigError:  # a third party's corpus
         part = registry.added("corpora", name)
         return dict(part.part.info) if part else {}

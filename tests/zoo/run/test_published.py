@@ -1,4 +1,4 @@
-"""Saved models: what is written, that it comes back bit for bit, and what is refused."""
+"""Saved models: the files, the same scores bit for bit after loading, and the refusals."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def load(path, **options):
 
 
 def module_of(encoder: dict[str, Any], head: str = "classification", seed: int = 1) -> SERModule:
-    """As `train` builds one, with every trained weight moved."""
+    """A module as `train` builds it, with random changes of every trained weight."""
     base = {
         "groups": {"encoder": encoder["type"], "head": head},
         "encoder": encoder,
@@ -98,7 +98,7 @@ def edit(folder: Path, change: Any) -> None:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """A saved model without anything published below it."""
+    """A saved model without a published encoder."""
     return save_pretrained(module_of(LOGMEL), tmp_path / "saved")
 
 
@@ -109,7 +109,7 @@ def strict_template(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jinja2, "Template", strict)
 
 
-# ---- what comes back
+# Saving and loading again.
 
 
 @pytest.mark.parametrize("head", SMALL)
@@ -133,7 +133,7 @@ def test_scores_come_back_bit_for_bit(tiny_hf, tmp_path, head, tuning):
     kept = load_file(folder / "model.safetensors")
     assert not [k for k in kept if "lora" in k]
     assert any(k.startswith("encoder.backbone.") for k in kept) is (tuning in ("last_k", "full"))
-    # saved again it is the same, byte for byte
+    # a second save gives the same bytes
     twice = save_pretrained(again, tmp_path / "twice")
     assert all((twice / f).read_bytes() == (folder / f).read_bytes() for f in found)
 
@@ -167,7 +167,7 @@ def test_averaged_weights_are_what_is_saved(tmp_path):
     assert all(torch.equal(v, averaged[k]) for k, v in kept.items())
 
 
-# ---- a whole run
+# A whole run.
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_a_saved_model_evaluates_as_its_run(run, tmp_path):
     assert (a.scores == b.scores).all()
 
 
-# ---- the card
+# The card.
 
 
 def test_the_card_names_licences_and_the_base(tiny_hf, tmp_path):
@@ -234,7 +234,7 @@ def test_the_card_names_licences_and_the_base(tiny_hf, tmp_path):
 
 
 def card_of(folder: Path, record: Record | None = None, **changes: Any) -> str:
-    """The text of a card, of a saved configuration with some changes."""
+    """The text of the card, after changes of a saved configuration."""
     config = json.loads((folder / "config.json").read_text())
     config["training"] |= changes.pop("training", {})
     return ModelCard(model_card(config | changes, record)).text
@@ -246,7 +246,7 @@ NUMBERS = {
 }  # fmt: skip
 
 
-def test_the_card_tells_what_the_record_holds(saved):
+def test_the_card_says_what_the_record_holds(saved):
     unsure = "whether speakers of tess are in several parts"
     record = Record(
         metrics=NUMBERS, notes=["3 files left out"], split_notes=["2 women"],
@@ -262,7 +262,7 @@ def test_the_card_tells_what_the_record_holds(saved):
     assert "not calibrated" in card_of(saved)
 
 
-def test_the_card_tells_what_only_the_author_has(saved):
+def test_the_card_says_what_only_the_author_has(saved):
     source = {"name": "/home/me/wavlm", "commit": None, "revision": None, "weights": "ab12"}
     encoder = {"type": "hf", "layers": [1, 2], "tuning": "lora", "lora_targets": ["output_dense"]}
     own = {"head": "mine:MyHead@12", "head file": "mine.py@34"}
@@ -280,7 +280,7 @@ def test_the_card_tells_what_only_the_author_has(saved):
     assert "/home/me" not in text
 
 
-# ---- peft
+# The adapters in plain transformers and peft.
 
 PLAIN = [
     ("wav2vec2", "group", None),
@@ -332,7 +332,7 @@ def _plain_states(model: Any, family: str, ours: Any, audio: torch.Tensor) -> An
     return model(input_values=samples, output_hidden_states=True).hidden_states
 
 
-# ---- refusals
+# Refusals.
 
 
 def reorder(config: dict[str, Any]) -> None:
@@ -429,7 +429,7 @@ def test_no_pickle_is_ever_read(saved, tmp_path):
     with pytest.raises(CheckpointError, match=says("model.safetensors", "pytorch_model.bin")):
         load(saved)
     assert not mark.exists()
-    pickle.loads(pickled)  # it would have been
+    pickle.loads(pickled)  # the payload works
     assert mark.exists()
 
 
@@ -487,14 +487,14 @@ def test_another_published_encoder_is_refused(tiny_hf, tmp_path, tuning):
     assert re.search(f"published weights {digest} .*encoder", text)
     assert f"('{name}', revision not given)" in text
     assert text.count(name) == 2
-    # the same weights elsewhere
+    # the same weights in another folder are accepted
     assert torch.equal(scores(load(folder, base=copy)), scores(module))
 
 
 def test_another_language_model_is_refused(tmp_path, monkeypatch):
     from serzoo.heads.selm.head import SELMHead
 
-    # as a published one: not saved, but built again (here: from the seed)
+    # a stand-in for a published model: it is not saved, but built again from the seed
     roots = {"language.model": lambda head: head.language.model}
     monkeypatch.setattr(
         SELMHead, "frozen_roots", lambda head: {k: of(head) for k, of in roots.items()}
@@ -557,7 +557,7 @@ def test_a_lightning_checkpoint_notices_another_encoder(tiny_recipe, tiny_hf, tm
         train(resumed)
 
 
-# ---- folders
+# Folders.
 
 
 def test_a_folder_with_something_else_is_left_alone(saved, tmp_path):
@@ -601,7 +601,7 @@ def test_a_failed_write_leaves_what_was_there(saved, tmp_path, monkeypatch):
 
 def test_a_module_that_cannot_be_built_again_is_not_saved(tmp_path):
     module = module_of(LOGMEL)
-    module.metadata = {}  # as one that was put together by hand: its parts know how they were made
+    module.metadata = {}  # as if built by hand; the parts know how they were built
     folder = save_pretrained(module, tmp_path / "by hand")
     assert type(load(folder).encoder) is type(module.encoder)
 
@@ -613,7 +613,7 @@ def test_a_module_that_cannot_be_built_again_is_not_saved(tmp_path):
         save_pretrained(module, tmp_path / "saved")
 
 
-# ---- the hub
+# The hub.
 
 
 def test_a_hub_id_is_fetched_without_code(saved, monkeypatch):
@@ -630,7 +630,7 @@ def test_a_hub_id_is_fetched_without_code(saved, monkeypatch):
     assert not [p for p in asked["allow_patterns"] if "*" in p]
 
 
-def test_a_hub_that_does_not_answer_is_told(monkeypatch):
+def test_a_hub_that_does_not_answer_is_an_error(monkeypatch):
     def fetch(*_: Any, **__: Any) -> str:
         raise OSError("no route")
 
@@ -662,7 +662,7 @@ def test_a_model_is_uploaded(saved, monkeypatch, capsys):
     assert made == {"repo_id": "me/model", "private": True, "exist_ok": True, "token": "t"}
     assert (sent["repo_id"], sent["token"]) == ("me/model", "t")
     assert sent["allow_patterns"] == list(FILES)
-    assert sent["delete_patterns"] == list(FILES)  # adapters of an older model, say
+    assert sent["delete_patterns"] == list(FILES)  # files of an older model
     assert sent["found"]["model.safetensors"] == (saved / "model.safetensors").read_bytes()
     assert not Path(sent["folder_path"]).exists()
     calls.clear()
