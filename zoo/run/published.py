@@ -124,12 +124,13 @@ def read(folder: Path, given: Collection[str] = ()) -> dict[str, Any]:
             f"{path} has format {config.get('format')!r} (of serzoo {config.get('serzoo')}), this "
             f"serzoo {version('serzoo')} reads {FORMAT}; install the serzoo that wrote it"
         )
-    wrong = [k for k, kind in KEYS.items() if not isinstance(config.get(k, ...), kind)]
+    wrong = [
+        f"{key} is {config[key]!r:.60}" if key in config else f"no {key}"
+        for key, kind in KEYS.items()
+        if not isinstance(config.get(key, ...), kind)
+    ]
     if wrong:
-        raise CheckpointError(
-            f"{path} lacks {', '.join(wrong)}, or holds something else there; fetch or save it "
-            "again"
-        )
+        raise CheckpointError(f"{path} is damaged ({', '.join(wrong)}); fetch or save it again")
     _check_parts(config, path, given)
     return config
 
