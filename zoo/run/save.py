@@ -80,7 +80,7 @@ def describe(module: SERModule, record: Record | None = None) -> dict[str, Any]:
     cfg = RunConfig.from_dict(meta["config"])
     identity = cfg.identity
     options = identity["data"]["options"]
-    for key, value in options.items():  # no path of the user is shared, such as a reader's table
+    for key, value in options.items():  # a path of the user's machine, such as a table's
         if isinstance(value, str) and Path(value).expanduser().is_absolute():
             options[key] = Path(value).name
     temperature = module.temperature
@@ -236,7 +236,13 @@ def _module_and_record(
     if record is not None and not isinstance(record, Record):
         record = Record.from_json(record)
     if not isinstance(source, (str, Path)):
-        return getattr(source, "module", source), record
+        module = getattr(source, "module", source)
+        if not isinstance(module, SERModule):
+            raise CheckpointError(
+                f"a {type(source).__name__} is no trained model; give a SERModule, what "
+                "serzoo.zoo.load(PATH) returns, or a path"
+            )
+        return module, record
     path = Path(source)
     if (path.parent.name, path.name) == ("checkpoints", "best.ckpt"):
         path = path.parent.parent

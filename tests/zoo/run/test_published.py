@@ -599,6 +599,13 @@ def test_a_failed_write_leaves_what_was_there(saved, tmp_path, monkeypatch):
     assert sorted(tmp_path.iterdir()) == around
 
 
+@pytest.mark.parametrize("source", [3, torch.nn.Linear(1, 1), None])
+def test_only_a_trained_model_is_saved(tmp_path, source):
+    with pytest.raises(CheckpointError, match=says(type(source).__name__, "SERModule")):
+        save_pretrained(source, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
 def test_a_module_that_cannot_be_built_again_is_not_saved(tmp_path):
     module = module_of(LOGMEL)
     module.metadata = {}  # as if built by hand; the parts know how they were built
