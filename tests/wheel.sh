@@ -12,6 +12,7 @@ cd "$work"
 venv/bin/python - <<'PY'
 import importlib
 import pkgutil
+from importlib.resources import files
 
 import serzoo
 
@@ -19,6 +20,8 @@ modules = sorted(m.name for m in pkgutil.walk_packages(serzoo.__path__, "serzoo.
 for name in modules:
     importlib.import_module(name)
 assert len(modules) >= 50, modules
+for package, template in (("report", "page.html.j2"), ("run", "card.md.j2")):
+    assert (files(f"serzoo.zoo.{package}") / template).is_file(), template
 print(f"imported {len(modules)} modules from {list(serzoo.__path__)}")
 PY
 venv/bin/serzoo list

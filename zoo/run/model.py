@@ -1,4 +1,4 @@
-"""A trained model in use: loaded, asked, saved, shared."""
+"""A trained model to predict with, to save and to share."""
 
 from __future__ import annotations
 
@@ -16,47 +16,50 @@ from .predictions import Predictions
 from .save import push_to_hub, save_pretrained
 
 
+# No ModelHubMixin: its save_pretrained deletes config.json before it saves, its push_to_hub makes a
+# public repository before the model is checked, and its from_pretrained passes values of a fetched
+# config.json on as arguments.
 class Model:
-    """What :func:`load` gives: a trained module, and all that is done with it.
+    """A trained model, as :func:`load` returns it.
 
     Args:
-        module: a trained module of your own, to use it in the same way.
+        module: a trained module; pass one to wrap it yourself.
 
     Attributes:
-        module: the LightningModule: encoder, head and their weights.
+        module: the LightningModule, with encoder, head and their weights.
     """
 
     def __init__(self, module: SERModule) -> None:
         if not isinstance(module, SERModule):
             raise ConfigError(
-                f"a Model takes a SERModule, not a {type(module).__name__}; give "
-                "serzoo.zoo.load(PATH) a path, or build the module first"
+                f"a Model takes a SERModule, not a {type(module).__name__}; load a path with "
+                "serzoo.zoo.load(PATH), or build the module first"
             )
         self.module = module
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The classes that it tells apart."""
+        """The classes of its head, in the order of the probabilities."""
         taxonomy: Taxonomy = self.module.head.taxonomy
         return taxonomy
 
     @property
     def temperature(self) -> float | None:
-        """What divides its scores before the softmax; None = never fitted, so not calibrated."""
+        """The divisor of its scores before the softmax; None if it is not calibrated."""
         return self.module.temperature
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """How it was built and what it was trained on, as plain containers."""
+        """How it was built, and what it was trained on, as plain containers."""
         return self.module.described()
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of its weights."""
         return self.module.device
 
     def to(self, device: str | torch.device) -> Model:
-        """Move it to a device; returns itself."""
+        """Move it to a device, and return it."""
         self.module.to(device)
         return self
 
@@ -72,7 +75,7 @@ class Model:
         batch_seconds: float = 160.0,
         progress: bool = False,
     ) -> Predictions:
-        """Label and probabilities of files, folders, patterns or arrays of any length.
+        """Return labels and probabilities of files, folders, patterns or arrays of any length.
 
         The arguments are those of :func:`serzoo.zoo.run.predict.predict`.
         """
@@ -89,11 +92,11 @@ class Model:
         )
 
     def save(self, folder: str | Path, **options: Any) -> Path:
-        """Write a folder to share; the options are those of :func:`serzoo.zoo.save_pretrained`."""
+        """Write a folder to share; options as for :func:`serzoo.zoo.save_pretrained`."""
         return save_pretrained(self.module, folder, **options)
 
     def push(self, repo_id: str, **options: Any) -> str:
-        """Upload it to the hub; the options are those of :func:`serzoo.zoo.push_to_hub`."""
+        """Upload it to the hub; options as for :func:`serzoo.zoo.push_to_hub`."""
         return push_to_hub(self.module, repo_id, **options)
 
     def __repr__(self) -> str:
@@ -104,18 +107,18 @@ class Model:
 def load(
     path: str | Path, *, revision: str | None = None, base: str | None = None, **made: Any
 ) -> Model:
-    """A trained model, ready to predict.
+    """Load a trained model.
 
     Args:
         path: a run's folder (its best checkpoint), a ``.ckpt`` file, a folder that `serzoo save`
             wrote, or the hub id of one.
         revision: commit, tag or branch of a hub id.
-        base: folder or hub id of the published encoder, if it is not found under the name that it
-            was trained from; its weights must be the same.
+        base: folder or hub id of the published encoder, if the name of the training does not
+            find it; its weights must be the same.
         made: ``encoder`` and ``head``, if their classes are not registered: the class, which is
-            built with the options of the training, or one that you have built.
+            built with the options of the training, or an instance.
 
     Raises:
-        CheckpointError: when it cannot be read, or does not fit the model that it describes.
+        CheckpointError: if it cannot be read, or does not fit the model that it describes.
     """
     return Model(SERModule.load_from_checkpoint(path, revision=revision, base=base, **made))

@@ -1,12 +1,12 @@
-"""A trained model as one ONNX file, from audio to scores, to be used without torch or serzoo.
+"""Export a trained model as one ONNX file, from audio to scores, to run without torch or serzoo.
 
-What is exported is the model on one utterance without padding: the published encoder with its
+The file holds the model for one utterance without padding: the published encoder with its
 adapters, the mix of its layers and the head. The log-mel encoder cuts silence off before its
-network, which depends on the data; its file starts at the spectrogram that ``encoder.extract``
-gives.
+network, and a graph cannot hold that. So its file starts at the spectrogram of
+``encoder.extract``.
 
 Exported: the heads ``classification``, ``gen_ser`` and the controls, on wav2vec 2.0, HuBERT, WavLM,
-data2vec audio, UniSpeech-SAT, SEW and ``logmel``. Not exported: ``selm`` (it writes, with a
+data2vec audio, UniSpeech-SAT, SEW and ``logmel``. Not exported: ``selm`` (it writes with a
 tokeniser), heads that read transcripts, w2v-BERT 2.0 and Whisper (their spectra are computed
 outside the network), ``resnet50``, encoders of third parties, and encoders in bfloat16.
 """
@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.encoder import Encoder
 from ..core.errors import ExportError, first_line
 from ..core.files import check_place, new_file
 from ..core.types import SAMPLE_RATE, Frames
@@ -37,22 +36,25 @@ from ..encoders.hf import HFEncoder
 from ..encoders.logmel import LogMelEncoder
 from .module import SERModule
 
-# The model that is exported: one utterance, no padding.
-#
-# The published modules are called directly; nothing looks at a value, and the length is the only
-# thing that may vary. What it gives is that of the model itself, up to rounding (tests compare).
+OPSET = 20
+LIMIT = 1e-4
+"""The largest difference of a score from the model's that :func:`parity` allows."""
+
+LENGTHS = (400, 3_000, 16_000, 48_001)
+"""Lengths of the utterances that :func:`parity` compares, in samples."""
 
 
+# It calls the published modules directly: a trace may look at no value, and only the length varies.
 class Unpadded(nn.Module, ABC):
-    """Input of one utterance to ``scores [1, C]`` and their softmax.
+    """One utterance without padding to ``scores [1, C]`` and calibrated ``probs [1, C]``.
 
     Args:
         module: the model.
 
     Attributes:
         input: name of the input.
-        axis: that varies in length.
-        least: its smallest length.
+        axis: the axis of the input that varies in length.
+        least: the smallest length of that axis.
     """
 
     input: str
@@ -67,11 +69,11 @@ class Unpadded(nn.Module, ABC):
 
     @abstractmethod
     def example(self) -> Tensor:
-        """An input to trace with."""
+        """Return an input to trace with."""
 
     @abstractmethod
     def frames(self, x: Tensor) -> Tensor:
-        """The input to ``[1, T, D]``."""
+        """Turn the input into frames ``[1, T, D]``."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         frames = self.frames(x)
@@ -81,7 +83,7 @@ class Unpadded(nn.Module, ABC):
 
 
 class UnpaddedAudio(Unpadded):
-    """Published encoders of the convolutional families: ``audio [1, samples]``."""
+    """A published encoder of a convolutional family; its input is ``audio [1, samples]``."""
 
     input, axis = "audio", 1
 
@@ -106,7 +108,7 @@ class UnpaddedAudio(Unpadded):
         return mixed
 
     def before_blocks(self, x: Tensor) -> Tensor:
-        """Samples to the input of the first block."""
+        """Turn samples into the input of the first block."""
         family = self.family
         if family.normalise:
             x = x - x.mean(1, keepdim=True)
@@ -119,7 +121,7 @@ class UnpaddedAudio(Unpadded):
         if isinstance(family, SEWFamily):
             wide = hidden.transpose(1, 2)
             position, pooled = encoder.pos_conv_embed(wide), encoder.pool(wide)
-            # as long as the shorter of the two
+            # both are cut to the shorter one
             size = hidden.shape[1] // family.squeeze
             hidden = (pooled[..., :size] + position[..., :size]).transpose(1, 2)
             normed: Tensor = encoder.layer_norm(hidden)
@@ -131,7 +133,7 @@ class UnpaddedAudio(Unpadded):
 
 
 class UnpaddedSpectrogram(Unpadded):
-    """The log-mel encoder behind its front end: ``spectrogram [1, 1, T, bands]``."""
+    """The log-mel encoder after its front end; its input is ``spectrogram [1, 1, T, bands]``."""
 
     input, axis, least = "spectrogram", 2, 1
 
@@ -151,58 +153,46 @@ class UnpaddedSpectrogram(Unpadded):
 
 
 def unpadded(module: SERModule) -> Unpadded:
-    """The traceable form of a model.
+    """Return the traceable form of a model.
 
     Raises:
-        ExportError: when there is none, with the reason.
+        ExportError: if there is none; the message says why.
     """
     head, encoder = module.head, module.encoder
     name = type(head).__name__
     if head.needs or head.open_labels:
-        why = "needs " + ", ".join(sorted(head.needs)) if head.needs else "writes with a tokeniser"
+        needed = f"needs {', '.join(sorted(head.needs))} besides the audio"
+        why = needed if head.needs else "writes with a tokeniser"
         raise ExportError(
-            f"{name} {why} besides the audio, which one graph from audio to scores cannot hold; "
-            "export a head with fixed classes: classification, gen_ser"
+            f"{name} {why}, and one graph from audio to scores cannot hold that; export a head "
+            "with fixed classes: classification, gen_ser"
         )
     if isinstance(encoder, LogMelEncoder):
         return UnpaddedSpectrogram(module)
     if isinstance(encoder, HFEncoder) and isinstance(encoder.family, ConvolutionFamily):
         if encoder.dtype != torch.float32:
             raise ExportError(
-                "encoder.dtype=bfloat16 is not exported, since its rounding cannot be repeated; "
+                "encoder.dtype=bfloat16 is not exported, since its rounding cannot be reproduced; "
                 "train the head with encoder.dtype=float32"
             )
         return UnpaddedAudio(module)
-    raise ExportError(f"{_what(encoder)} is not exported; {_ALLOWED}")
-
-
-_ALLOWED = (
-    "have logmel, and hf with wav2vec2, hubert, wavlm, data2vec-audio, unispeech-sat, sew "
-    "(spectra of other families are computed outside their network)"
-)
-
-
-def _what(encoder: Encoder) -> str:
     kind = encoder.describe().get("model_type")
-    return f"an encoder of model_type '{kind}'" if kind else type(encoder).__name__
-
-
-OPSET = 20
-LIMIT = 1e-4
-"""Largest difference of a score from the original's that :func:`parity` lets pass."""
-
-LENGTHS = (400, 3_000, 16_000, 48_001)
-"""Samples of the utterances that are compared."""
+    called = f"an encoder of model_type '{kind}'" if kind else type(encoder).__name__
+    raise ExportError(
+        f"{called} is not exported; have logmel, and hf with wav2vec2, hubert, wavlm, "
+        "data2vec-audio, unispeech-sat, sew (spectra of other families are computed outside their "
+        "network)"
+    )
 
 
 def export(module: SERModule, path: str | Path) -> Path:
     """Write a trained model as ONNX.
 
-    The file takes ``audio [1, samples]``, float32 at 16 kHz, of any length from one frame
-    (``least`` in its metadata, 400 in most models; pad shorter audio with zeros). With the log-mel
-    encoder it takes ``spectrogram [1, 1, T, bands]``. It gives ``scores [1, C]``, log-scores, and
-    ``probs [1, C]``, their softmax, calibrated where the model's temperature is known. Its
-    metadata hold ``classes`` (JSON), ``sample_rate``, ``temperature`` (empty = not known) and
+    The input is ``audio [1, samples]``, float32 at 16 kHz. Its smallest length is ``least`` in the
+    metadata, 400 samples in most models; pad shorter audio with zeros. With the log-mel encoder the
+    input is ``spectrogram [1, 1, T, bands]``. The outputs are ``scores [1, C]``, log-scores, and
+    ``probs [1, C]``, their softmax, which is calibrated if the model has a temperature. The
+    metadata hold ``classes`` (JSON), ``sample_rate``, ``temperature`` (empty if there is none) and
     ``least``.
 
     Args:
@@ -213,7 +203,7 @@ def export(module: SERModule, path: str | Path) -> Path:
         The path.
 
     Raises:
-        ExportError: when the model cannot be exported, or the extra ``onnx`` is not installed.
+        ExportError: if the model cannot be exported, or the extra ``onnx`` is not installed.
     """
     path = Path(path)
     check_place(path)
@@ -233,12 +223,12 @@ def export(module: SERModule, path: str | Path) -> Path:
                 dynamic_shapes=({whole.axis: torch.export.Dim("length", min=whole.least)},),
                 verbose=False,
             )
-    except Exception as error:  # torch has many for what it cannot trace
+    except Exception as error:  # torch raises many kinds if it cannot trace
         reason = error.__cause__ or error
         raise ExportError(
             f"{type(module.head).__name__} on {type(module.encoder).__name__} cannot be exported "
-            f"({type(reason).__name__}: {first_line(reason)[:200]}); only what is computed without "
-            "looking at values can be traced"
+            f"({type(reason).__name__}: {first_line(reason)[:200]}); a model can be traced only if "
+            "no branch of its code depends on a value of a tensor"
         ) from error
     assert program is not None
     program.model.metadata_props.update(facts(module, whole))
@@ -246,15 +236,15 @@ def export(module: SERModule, path: str | Path) -> Path:
         file = Path(made) / path.name
         with _quiet():
             program.save(str(file))
-        for data in Path(made).iterdir():  # of very large models, beside the file that names it
-            if data != file:
+        for data in Path(made).iterdir():
+            if data != file:  # weights of a very large model, which the file refers to by name
                 data.replace(path.with_name(data.name))
         shutil.copyfile(file, draft)
     return path
 
 
 def facts(module: SERModule, whole: Unpadded) -> dict[str, str]:
-    """What the file says of itself."""
+    """Return the metadata of the file."""
     return {
         "classes": json.dumps(module.head.taxonomy.classes),
         "sample_rate": str(SAMPLE_RATE),
@@ -266,18 +256,18 @@ def facts(module: SERModule, whole: Unpadded) -> dict[str, str]:
 
 @torch.no_grad()
 def parity(module: SERModule, path: str | Path, lengths: Sequence[int] = LENGTHS) -> float:
-    """Compare an exported file with the model itself, on noise of several lengths.
+    """Compare an exported file with its model, on noise of several lengths.
 
     Args:
-        module: what was exported.
+        module: the model that was exported.
         path: the file.
-        lengths: in samples; at least what the file takes.
+        lengths: lengths of the noise in samples; shorter ones than ``least`` are raised to it.
 
     Returns:
-        The largest difference of a score.
+        The largest difference of a score or probability.
 
     Raises:
-        ExportError: when it is above :data:`LIMIT`, or the extra ``onnx`` is not installed.
+        ExportError: if it is above :data:`LIMIT`, or the extra ``onnx`` is not installed.
     """
     _installed("onnxruntime")
     import onnxruntime
@@ -310,14 +300,12 @@ def parity(module: SERModule, path: str | Path, lengths: Sequence[int] = LENGTHS
 
 def _installed(*packages: str) -> None:
     if missing := [p for p in packages if find_spec(p) is None]:
-        raise ExportError(
-            f"exporting needs {', '.join(missing)}; install it with pip install 'serzoo[onnx]'"
-        )
+        raise ExportError(f"this export needs {', '.join(missing)}; run pip install 'serzoo[onnx]'")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's notices on its own internals."""
+    """Context without the exporter's messages about its own internals."""
     loggers = [
         logging.getLogger(n) for n in ("onnxscript", "onnx_ir", "torch.onnx", "torch.export")
     ]

@@ -256,7 +256,7 @@ def subject_of(model: str, settings: Sequence[str] = ()) -> Subject:
             f"{settings[0]} sets a key of a recipe, and '{model}' is none"
             f"{suggest(model, recipes)}; a trained model is taken as it is: leave the setting out"
         )
-    if not Path(model).exists() and not published.is_meant(model):
+    if not Path(model).exists() and not published.is_saved_or_hub_id(model):
         raise ConfigError(
             f"'{model}' is neither a trained model (a run's folder, a .ckpt file, a saved folder) "
             f"nor a recipe{suggest(model, recipes)}"

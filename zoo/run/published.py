@@ -1,8 +1,8 @@
-"""A saved model, read again: a folder that `serzoo save` wrote, or the hub id of one.
+"""Load a saved model: a folder that `serzoo save` wrote, or the hub id of one.
 
-``config.json`` says how to build the model and what it was trained on, ``model.safetensors`` holds
-what was trained and nothing else, ``adapter/`` the LoRA adapters in the layout of peft. Nothing
-in it is code, and nothing is unpickled.
+``config.json`` says how to build the model and what it was trained on. ``model.safetensors`` holds
+the trained weights only. ``adapter/`` holds the LoRA adapters in the layout of peft. No file holds
+code, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PEFTS = re.compile(r"^base_model\.model\.(.+\.lora_(?:A\.weight|B\.weight|magni
 FORMAT = 1
 CONFIG = "config.json"
 TRAINING = ("corpus", "protocol", "fold", "taxonomy", "seed", "data", "optim", "trainer")
-"""What is kept of a run's configuration, besides encoder and head; no folder of the user."""
+"""The keys of a run's configuration that are kept, besides encoder and head."""
 KEYS: dict[str, type | tuple[type, ...]] = {
     "serzoo": str,
     "classes": list,
@@ -51,24 +51,34 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "data": (dict, type(None)),
     "training": dict,
 }
-"""What it holds besides ``library`` and ``format``."""
+"""The required keys of ``config.json`` and their types, besides ``library`` and ``format``."""
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
 ADAPTER = f"{ADAPTER_FOLDER}/{ADAPTER_WEIGHTS}"
 FILES = (CONFIG, WEIGHTS, CARD, ADAPTER, f"{ADAPTER_FOLDER}/adapter_config.json")
-"""All that a saved folder may hold, and all that is fetched from the hub."""
+"""The files of a saved folder; no other file is uploaded or fetched."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def split(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A module's weights as all that are no adapters, and the adapters under peft's names."""
+    """Split a module's weights into the LoRA adapters and all others.
+
+    Args:
+        weights: tensors by their names in the module.
+
+    Returns:
+        The other weights under the same names, and the adapters under the names of peft.
+    """
     names = {key: _to_peft(key) for key in weights}
     rest = {key: value for key, value in weights.items() if names[key] is None}
     return rest, {name: weights[key] for key, name in names.items() if name is not None}
 
 
 def join(rest: Mapping[str, Tensor], adapters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Inverse of :func:`split`; a name that peft would not write is kept, and so found surplus."""
+    """Undo :func:`split`.
+
+    A name that peft does not write is kept, so that :func:`.check_keys` refuses it.
+    """
     return {**rest, **{_from_peft(name): value for name, value in adapters.items()}}
 
 
@@ -87,15 +97,16 @@ def _from_peft(name: str) -> str:
 
 
 def read(folder: Path, given: Collection[str] = ()) -> dict[str, Any]:
-    """The checked content of a saved folder's ``config.json``.
+    """Return the checked content of ``config.json``.
 
     Args:
-        folder: that was saved.
-        given: parts that the caller has a class for, whose names need not be registered.
+        folder: a saved folder.
+        given: ``encoder`` or ``head``, if the caller has its class; its name need not be
+            registered.
 
     Raises:
-        CheckpointError: when it is missing, damaged, not ours, of another format, or asks for
-            code or for something that is not installed.
+        CheckpointError: if the file is missing, damaged, of another library or format, or names
+            a part that is not installed.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -113,12 +124,13 @@ def read(folder: Path, given: Collection[str] = ()) -> dict[str, Any]:
             f"{path} has format {config.get('format')!r} (of serzoo {config.get('serzoo')}), this "
             f"serzoo {version('serzoo')} reads {FORMAT}; install the serzoo that wrote it"
         )
-    wrong = [k for k, kind in KEYS.items() if not isinstance(config.get(k, ...), kind)]
+    wrong = [
+        f"{key} is {config[key]!r:.60}" if key in config else f"no {key}"
+        for key, kind in KEYS.items()
+        if not isinstance(config.get(key, ...), kind)
+    ]
     if wrong:
-        raise CheckpointError(
-            f"{path} lacks {', '.join(wrong)}, or holds something else there; fetch or save it "
-            "again"
-        )
+        raise CheckpointError(f"{path} is damaged ({', '.join(wrong)}); fetch or save it again")
     _check_parts(config, path, given)
     return config
 
@@ -129,12 +141,12 @@ def _check_parts(config: Mapping[str, Any], path: Path, given: Collection[str]) 
         name = config[part].get("type")
         if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
             raise CheckpointError(
-                f"{path} asks for {part} '{name}', which is no registered name; a saved model "
-                "names its parts and never code to import, so that nothing was imported"
+                f"{path} asks for {part} '{name}', which is no registered name; a saved model may "
+                "not name code, and nothing was imported: fetch or save it again"
             )
         its_authors = part in (config["training"].get("own") or {})
         if part in given or (its_authors and name not in registry.names(kind)):
-            continue  # checked against the class, or refused by its own words
+            continue  # rebuild() checks the class, or asks for it
         options = {k: v for k, v in config[part].items() if k != "type"}
         try:
             registry.check_options(kind, name, options)
@@ -146,10 +158,15 @@ def _check_parts(config: Mapping[str, Any], path: Path, given: Collection[str]) 
 
 
 def check_preprocessing(config: Mapping[str, Any], module: SERModule, path: str | Path) -> None:
-    """Refuse an encoder that would prepare audio otherwise than in training.
+    """Check that the encoder prepares audio as it did in training.
+
+    Args:
+        config: content of ``config.json``.
+        module: the model that was built from it.
+        path: where it is from, for the message.
 
     Raises:
-        CheckpointError: naming the first difference.
+        CheckpointError: if it does not; the message names the first difference.
     """
     trained, here = config["preprocessing"].get("extraction"), extraction_of(module)
     for key in sorted(set(trained or {}) & set(here or {})):
@@ -162,16 +179,16 @@ def check_preprocessing(config: Mapping[str, Any], module: SERModule, path: str 
 
 
 def extraction_of(module: SERModule) -> dict[str, Any] | None:
-    """How an encoder prepares audio, as plain JSON; None if its frames cannot be stored."""
+    """Return ``encoder.extraction()`` as plain JSON; None if the encoder is not storable."""
     try:
         about = module.encoder.extraction()
-    except TypeError:  # an encoder that cannot be stored, and so cannot be compared either
+    except TypeError:
         return None
     return dict(json.loads(json.dumps(about)))
 
 
-def is_meant(path: str | Path) -> bool:
-    """Whether a path is to be read by :func:`load`: a saved folder, or the hub id of one."""
+def is_saved_or_hub_id(path: str | Path) -> bool:
+    """Whether a path is a saved folder, or reads like a hub id and is no file or folder."""
     here = Path(path)
     if here.is_dir():
         mine = any((here / name).is_file() for name in (CONFIG, WEIGHTS, "pytorch_model.bin"))
@@ -188,25 +205,28 @@ def load(
     base: str | None = None,
     **made: Any,
 ) -> SERModule:
-    """The trained model of a checkpoint, a run or a saved folder, in evaluation mode.
+    """Return the trained model of a checkpoint, a run or a saved folder, in evaluation mode.
 
     Args:
         path: a ``.ckpt`` file, a run's folder (its best checkpoint), a folder that
             ``save_pretrained`` wrote, or the hub id of one.
         kind: class of the module.
         revision: commit, tag or branch of a hub id.
-        base: folder or hub id of the published encoder, where it is not to be found under the
-            name that it was trained from; its weights must be the same.
-        made: ``encoder`` and ``head``, where their classes are not registered: the class, or one
-            that is built as it was trained; and what else :func:`.checkpoint.construct` takes.
+        base: folder or hub id of the published encoder, if the name of the training does not
+            find it; its weights must be the same.
+        made: ``encoder`` and ``head``, if their classes are not registered: the class, or an
+            instance that is built as in training; also the options of
+            :func:`.checkpoint.construct`.
 
     Raises:
-        CheckpointError: when it cannot be read or does not fit the model that it describes.
+        CheckpointError: if it cannot be read, or does not fit the model that it describes.
     """
-    if is_meant(path):
+    if is_saved_or_hub_id(path):
         return _load_folder(path, revision=revision, base=base, kind=kind, **made)
     if revision is not None:
-        raise CheckpointError(f"{path} is no hub id and has no revision '{revision}'; leave it out")
+        raise CheckpointError(
+            f"{path} is no hub id, so it has no revision '{revision}'; leave revision out"
+        )
     content = checkpoint.read(path)
     try:
         module = checkpoint.rebuild(content["serzoo"], path, base, kind=kind, **made)
@@ -225,23 +245,27 @@ def load(
 def _load_folder(
     path: str | Path, *, revision: str | None = None, base: str | None = None, **made: Any
 ) -> SERModule:
-    """The model of a saved folder or hub id; see :func:`load`."""
+    """Load a saved folder or hub id; see :func:`load`."""
     folder = Path(path)
     if not folder.is_dir():
         folder = _fetched(str(path), revision)
     elif revision is not None:
-        raise CheckpointError(f"{path} is a folder and has no revision '{revision}'; leave it out")
+        raise CheckpointError(
+            f"{path} is a folder, so it has no revision '{revision}'; leave revision out"
+        )
     config = read(folder, [part for part, what in made.items() if what is not None])
     keys = ("fingerprint", "head", "taxonomy", "taxonomy_fingerprint", "data", "published")
     parts = {"encoder": config["encoder"], "head": config["head"]}
     meta = {**{k: config[k] for k in keys}, "config": {**config["training"], **parts}}
-    # speakers of the parts, and what an adapted model was before; older folders do not say
+    # folders of older versions lack these
     later = ("speakers", "widened_from", "adapted", "origin", "weak_labels")
     meta |= {key: config.get(key) for key in later}
     try:
         module = checkpoint.rebuild(meta, path, base, **made)
     except (ConfigError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: its model cannot be built: {error}") from error
+        raise CheckpointError(
+            f"{folder / CONFIG}: its model cannot be built: {error}; fetch or save it again"
+        ) from error
     check_preprocessing(config, module, path)
     weights = read_weights(folder / WEIGHTS)
     own = module.state_dict()
@@ -259,8 +283,8 @@ def _load_folder(
     for key, value in weights.items():
         if value.dtype != own[key].dtype:
             raise CheckpointError(
-                f"{path}: {key} is stored as {value.dtype}, the model has {own[key].dtype}; it was "
-                "converted after it was saved, which changes scores: fetch or save it again"
+                f"{path}: {key} is stored as {value.dtype}, the model has {own[key].dtype}; a "
+                "conversion after saving changes scores: fetch or save the model again"
             )
     module.load_state_dict(weights, strict=False)
     module.temperature = None if config["temperature"] is None else float(config["temperature"])
@@ -268,15 +292,15 @@ def _load_folder(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a saved folder's file.
+    """Return the tensors of a ``.safetensors`` file by name.
 
     Raises:
-        CheckpointError: when it is missing, a pickle instead, or damaged.
+        CheckpointError: if the file is missing, or is no whole safetensors file.
     """
     if not path.is_file():
         beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
         pickles = [p.name for p in beside if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
-        found = f" (it holds {', '.join(pickles)}, which is not unpickled)" if pickles else ""
+        found = f" (it holds {', '.join(pickles)}; serzoo never unpickles)" if pickles else ""
         raise CheckpointError(
             f"{path.parent} has no {path.name}{found}; fetch or save the model again"
         )
@@ -284,8 +308,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is damaged, cut off, or no safetensors ({first_line(error)}); fetch or save "
-            "the model again"
+            f"{path} is damaged, cut off, or no safetensors file ({first_line(error)}); fetch or "
+            "save the model again"
         ) from error
 
 
@@ -302,5 +326,5 @@ def _fetched(repo_id: str, revision: str | None) -> Path:
 
 
 def is_local(name: str) -> bool:
-    """Whether a published model is named by a folder of this machine."""
-    return "/" in name and Path(name).expanduser().is_dir()
+    """Whether a published model is named by a folder, which only this machine has."""
+    return Path(name).expanduser().is_dir() or name.startswith((".", "/", "~"))

@@ -1,4 +1,4 @@
-"""A trained model as a folder that can be shared, and on the hub; `published.py` reads it again."""
+"""Save a trained model as a folder to share, or upload it to the hub; `published.py` loads it."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from .record import Record, read_record
 
 
 def write_config(config: Any, folder: Path, base: str, revision: str | None) -> None:
-    """``adapter_config.json``.
+    """Write ``adapter_config.json``.
 
     Args:
-        config: of the adapters that were put in.
-        folder: where to.
-        base: name of the published model that they belong to.
+        config: peft's configuration of the adapters.
+        folder: the folder to write it into.
+        base: name of the published model that they adapt.
         revision: its commit, tag or branch.
     """
     config = copy.deepcopy(config)
@@ -55,21 +55,21 @@ def write_config(config: Any, folder: Path, base: str, revision: str | None) -> 
 
 
 def describe(module: SERModule, record: Record | None = None) -> dict[str, Any]:
-    """The content of ``config.json``.
+    """Return the content of ``config.json``.
 
     Args:
-        module: one that a configuration was trained to.
-        record: of its run, for the temperature, where the module does not know it.
+        module: a trained module that knows its configuration.
+        record: the record of its run; it gives the temperature if the module has none.
 
     Raises:
-        CheckpointError: when the module does not say how it was built.
+        CheckpointError: if the module does not say how it was built.
     """
     meta = module.described()
     if own := meta.get("own"):
         raise CheckpointError(
             "; ".join(f"the {part} is {what}" for part, what in own.items())
-            + ", which nobody else could build by a registered name; register its class (an entry "
-            "point in the group serzoo.heads or serzoo.encoders)"
+            + ", and others can build only parts with a registered name; register the class (an "
+            "entry point in the group serzoo.heads or serzoo.encoders)"
         )
     if lacking := [k for k in ("config", "taxonomy", "taxonomy_fingerprint") if k not in meta]:
         raise CheckpointError(
@@ -80,7 +80,7 @@ def describe(module: SERModule, record: Record | None = None) -> dict[str, Any]:
     cfg = RunConfig.from_dict(meta["config"])
     identity = cfg.identity
     options = identity["data"]["options"]
-    for key, value in options.items():  # a reader's table, say
+    for key, value in options.items():  # a path of the user's machine, such as a table's
         if isinstance(value, str) and Path(value).expanduser().is_absolute():
             options[key] = Path(value).name
     temperature = module.temperature
@@ -128,23 +128,24 @@ def save_pretrained(
     """Write a trained model into a folder that :func:`serzoo.zoo.load` restores bit for bit.
 
     Args:
-        source: a run's folder, a ``.ckpt`` file, a module, or what :func:`serzoo.zoo.load` gives.
-        folder: where to; it appears whole or not at all. A folder that this function wrote is
-            replaced; files in it that are not ours stay.
-        record: of the run, for the card and the temperature; that of a run's folder by default.
-        licence: of the trained weights, as the hub writes it (``cc-by-nc-sa-4.0``).
-        overwrite: also write into a folder that holds something else.
+        source: a run's folder, a ``.ckpt`` file, a module, or what :func:`serzoo.zoo.load` returns.
+        folder: the folder to write; it appears whole or not at all. A saved model in it is
+            replaced, and other files stay.
+        record: the run's record, for the card and the temperature; by default that of the run's
+            folder.
+        licence: licence of the trained weights, as the hub writes it (``cc-by-nc-sa-4.0``).
+        overwrite: also write into a folder that holds files but no saved model.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: when the module does not say how it was built, or the folder holds
-            something else.
+        CheckpointError: if the module does not say how it was built, or the folder holds files
+            but no saved model.
     """
     folder = Path(folder)
     _refuse_foreign(folder, overwrite)
-    module, record = _trained(source, record)
+    module, record = _module_and_record(source, record)
     config = describe(module, record)
     weights = strip_frozen(module.state_dict(), module.frozen_keys())
     if module.average is not None and module.average.weights:
@@ -152,10 +153,10 @@ def save_pretrained(
     rest, adapted = split(weights)
     with new_folder(folder, FILES) as made:
         write_json(made / CONFIG, config)
-        _write(rest, made / WEIGHTS)
+        _write_weights(rest, made / WEIGHTS)
         if adapted:
             (made / ADAPTER_FOLDER).mkdir()
-            _write(adapted, made / ADAPTER)
+            _write_weights(adapted, made / ADAPTER)
             base = config["published"]["encoder"]
             revision = base["commit"] or base["revision"]
             options = getattr(module.encoder, "adapters", None)
@@ -177,9 +178,9 @@ def push_to_hub(
 
     Args:
         source: as for :func:`save_pretrained`.
-        repo_id: ``user/name``; made if there is none.
-        private: whether a repository that is made is private (to publish is a decision).
-        token: of the hub; that of ``hf auth login`` by default.
+        repo_id: ``user/name``; a new repository is made if there is none.
+        private: whether a new repository is private.
+        token: access token of the hub; that of ``hf auth login`` by default.
         record: as for :func:`save_pretrained`.
         licence: as for :func:`save_pretrained`.
 
@@ -187,19 +188,23 @@ def push_to_hub(
         The address of the repository.
 
     Raises:
-        CheckpointError: when it stands on an encoder in a folder that nobody else has, or the hub
-            refuses or cannot be reached.
+        CheckpointError: if the model needs a published model in a local folder, or the hub
+            refuses it or cannot be reached.
     """
     with TemporaryDirectory() as temporary:
         folder = save_pretrained(source, Path(temporary) / "model", record=record, licence=licence)
         config = read(folder)
-        options = [config["encoder"].get("name"), *config["head"].values()]
-        local = [v for v in options if isinstance(v, str) and is_local(v)]
+        # an option without a slash is a word, even if a folder has the same name
+        names = [
+            config["encoder"].get("name"),
+            *(v for v in config["head"].values() if "/" in str(v)),
+        ]
+        local = [name for name in names if isinstance(name, str) and is_local(name)]
         if local:
             raise CheckpointError(
-                f"it stands on the folder {local[0]}, which nobody else has; train with a hub id "
-                "instead, or share the folder of `serzoo save` together with that one "
-                "(serzoo.zoo.load(..., base=FOLDER) for an encoder's)"
+                f"the model needs the folder {local[0]}, which only this machine has; train with "
+                "a hub id, or share that folder together with the one of `serzoo save` "
+                "(serzoo.zoo.load(..., base=FOLDER) finds an encoder there)"
             )
         try:
             url = create_repo(repo_id, private=private, exist_ok=True, token=token)
@@ -209,8 +214,9 @@ def push_to_hub(
                 token=token,
                 commit_message=f"A model of serzoo {version('serzoo')}",
                 allow_patterns=list(FILES),
+                delete_patterns=list(FILES),  # files of an older model, such as its adapters
             )
-        except (httpx.RequestError, ConnectionError) as error:  # no answer at all
+        except (httpx.RequestError, ConnectionError) as error:
             raise CheckpointError(
                 f"the hub cannot be reached for '{repo_id}': {first_line(error)}; check the "
                 "network (and HF_HUB_OFFLINE), or write the folder with `serzoo save` and push "
@@ -224,13 +230,19 @@ def push_to_hub(
     return str(url)
 
 
-def _trained(
+def _module_and_record(
     source: Any, record: Record | Mapping[str, Any] | None
 ) -> tuple[SERModule, Record | None]:
     if record is not None and not isinstance(record, Record):
         record = Record.from_json(record)
     if not isinstance(source, (str, Path)):
-        return getattr(source, "module", source), record
+        module = getattr(source, "module", source)
+        if not isinstance(module, SERModule):
+            raise CheckpointError(
+                f"a {type(source).__name__} is no trained model; give a SERModule, what "
+                "serzoo.zoo.load(PATH) returns, or a path"
+            )
+        return module, record
     path = Path(source)
     if (path.parent.name, path.name) == ("checkpoints", "best.ckpt"):
         path = path.parent.parent
@@ -248,12 +260,12 @@ def _refuse_foreign(folder: Path, overwrite: bool) -> None:
         read(folder)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{folder} holds something else than a saved model; give another folder, or "
-            "overwrite=True (--overwrite), which leaves other files as they are"
+            f"{folder} holds files but no saved model; give another folder, or overwrite=True "
+            "(--overwrite), which leaves other files as they are"
         ) from error
 
 
-def _write(weights: Mapping[str, Tensor], path: Path) -> None:
-    # clones: tensors that share memory would be refused
+def _write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    # clones, since safetensors refuses tensors that share memory
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}
     save_file(plain, path, metadata={"format": "pt"})

@@ -253,7 +253,7 @@ def read_trained(name: str, key: str = "encoder.name") -> Any:
     wanted = "give the folder of a finished `serzoo train`, or one that `serzoo save` wrote"
     if not folder.is_dir():
         raise ConfigError(f"{key}={name}: there is no folder {folder.absolute()}; {wanted}")
-    if not published.is_meant(folder):
+    if not published.is_saved_or_hub_id(folder):
         if not (folder / "checkpoints").is_dir():
             raise ConfigError(f"{key}={name} holds no trained model; {wanted}")
         if not finished(folder):

@@ -1,4 +1,4 @@
-"""ONNX: the same scores without torch, at any length; what cannot be exported says so."""
+"""ONNX: the same scores without torch, at any length, and the refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved models: what is written, that it comes back bit for bit, and what is refused."""
+"""Saved models: the files, the same scores bit for bit after loading, and the refusals."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import pickle
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import torch
 from close import assert_like
@@ -28,9 +30,11 @@ from serzoo.zoo.core.types import Batch, Targets
 from serzoo.zoo.core.weights import strip_frozen
 from serzoo.zoo.run import published, save
 from serzoo.zoo.run.build import build
+from serzoo.zoo.run.card import model_card
 from serzoo.zoo.run.config import RunConfig, compose
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.published import FILES
+from serzoo.zoo.run.record import Record
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import run_folder, train
 from transformers import AutoModel
@@ -50,7 +54,7 @@ def load(path, **options):
 
 
 def module_of(encoder: dict[str, Any], head: str = "classification", seed: int = 1) -> SERModule:
-    """As `train` builds one, with every trained weight moved."""
+    """A module as `train` builds it, with random changes of every trained weight."""
     base = {
         "groups": {"encoder": encoder["type"], "head": head},
         "encoder": encoder,
@@ -94,11 +98,18 @@ def edit(folder: Path, change: Any) -> None:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """A saved model without anything published below it."""
+    """A saved model without a published encoder."""
     return save_pretrained(module_of(LOGMEL), tmp_path / "saved")
 
 
-# ---- what comes back
+@pytest.fixture(autouse=True)
+def strict_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that the card's template misspells is an error, not an empty text."""
+    strict = partial(jinja2.Template, undefined=jinja2.StrictUndefined)
+    monkeypatch.setattr(jinja2, "Template", strict)
+
+
+# Saving and loading again.
 
 
 @pytest.mark.parametrize("head", SMALL)
@@ -122,7 +133,7 @@ def test_scores_come_back_bit_for_bit(tiny_hf, tmp_path, head, tuning):
     kept = load_file(folder / "model.safetensors")
     assert not [k for k in kept if "lora" in k]
     assert any(k.startswith("encoder.backbone.") for k in kept) is (tuning in ("last_k", "full"))
-    # saved again it is the same, byte for byte
+    # a second save gives the same bytes
     twice = save_pretrained(again, tmp_path / "twice")
     assert all((twice / f).read_bytes() == (folder / f).read_bytes() for f in found)
 
@@ -156,7 +167,7 @@ def test_averaged_weights_are_what_is_saved(tmp_path):
     assert all(torch.equal(v, averaged[k]) for k, v in kept.items())
 
 
-# ---- a whole run
+# A whole run.
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +209,7 @@ def test_a_saved_model_evaluates_as_its_run(run, tmp_path):
     assert (a.scores == b.scores).all()
 
 
-# ---- the card
+# The card.
 
 
 def test_the_card_names_licences_and_the_base(tiny_hf, tmp_path):
@@ -222,7 +233,54 @@ def test_the_card_names_licences_and_the_base(tiny_hf, tmp_path):
     assert adapter["task_type"] is None  # any other gives the encoder a text-shaped forward
 
 
-# ---- peft
+def card_of(folder: Path, record: Record | None = None, **changes: Any) -> str:
+    """The text of the card, after changes of a saved configuration."""
+    config = json.loads((folder / "config.json").read_text())
+    config["training"] |= changes.pop("training", {})
+    return ModelCard(model_card(config | changes, record)).text
+
+
+NUMBERS = {
+    "uar": 0.5, "wa": 0.6, "f1": 0.4, "nll": 1.5, "nll_calibrated": 1.25, "ece": 0.2,
+    "uar_interval": None, "uar_interval_by": "one speaker: no interval",
+}  # fmt: skip
+
+
+def test_the_card_says_what_the_record_holds(saved):
+    unsure = "whether speakers of tess are in several parts"
+    record = Record(
+        metrics=NUMBERS, notes=["3 files left out"], split_notes=["2 women"],
+        audit={"unsure": [unsure]},
+    )  # fmt: skip
+    text = card_of(saved, record, temperature=1.25)
+    assert "| 0.500 (one speaker: no interval) |" in text
+    assert "| negative log-likelihood | 1.500, calibrated 1.250 |" in text
+    assert "calibration error" not in text  # it was not calibrated
+    assert f"**Nobody can tell {unsure}.**" in text
+    assert "are calibrated: scores are divided by 1.25," in text
+    assert "\n\n- 3 files left out\n- 2 women\n\n## Model" in text
+    assert "not calibrated" in card_of(saved)
+
+
+def test_the_card_says_what_only_the_author_has(saved):
+    source = {"name": "/home/me/wavlm", "commit": None, "revision": None, "weights": "ab12"}
+    encoder = {"type": "hf", "layers": [1, 2], "tuning": "lora", "lora_targets": ["output_dense"]}
+    own = {"head": "mine:MyHead@12", "head file": "mine.py@34"}
+    text = card_of(
+        saved, encoder=encoder, published={"encoder": source}, data=None,
+        training={"own": own, "corpus": []},
+    )  # fmt: skip
+    assert 'load("FOLDER_OR_HUB_ID", head=MyHead)' in text
+    assert "the code of `MyHead`," in text
+    assert 'load("FOLDER", base="ENCODER_FOLDER")' in text
+    assert 'AutoModel.from_pretrained("ENCODER_FOLDER")' in text
+    assert "a local copy `wavlm`, weights `ab12`, layers [1, 2], tuning `lora`" in text
+    assert "manifest of the author's" in text
+    assert "ignores the adapters" not in text
+    assert "/home/me" not in text
+
+
+# The adapters in plain transformers and peft.
 
 PLAIN = [
     ("wav2vec2", "group", None),
@@ -274,7 +332,7 @@ def _plain_states(model: Any, family: str, ours: Any, audio: torch.Tensor) -> An
     return model(input_values=samples, output_hidden_states=True).hidden_states
 
 
-# ---- refusals
+# Refusals.
 
 
 def reorder(config: dict[str, Any]) -> None:
@@ -287,8 +345,8 @@ def reorder(config: dict[str, Any]) -> None:
         (reorder, r"fingerprint [0-9a-f]{12}\b.* [0-9a-f]{12}: .*order"),
         (lambda c: c.update(format=2), r"format 2 \(.*\).* 1; "),
         (lambda c: c.pop("library"), r"config\.json .*`serzoo save`.*checkpoints/best\.ckpt"),
-        (lambda c: c.pop("taxonomy"), r"config\.json .*taxonomy"),
-        (lambda c: c.update(temperature="hot"), r"config\.json .*temperature"),
+        (lambda c: c.pop("taxonomy"), r"config\.json .*\(no taxonomy\)"),
+        (lambda c: c.update(temperature="hot"), r"config\.json .*temperature is 'hot'"),
         (lambda c: c["head"].update(type="classifications"), "'classifications'.*'classification'"),
         (lambda c: c["encoder"].update(type="logmell"), "'logmell'.*'logmel'"),
         (lambda c: c["head"].update(colour=1), "head 'classification': .*'colour'.* dropout"),
@@ -371,7 +429,7 @@ def test_no_pickle_is_ever_read(saved, tmp_path):
     with pytest.raises(CheckpointError, match=says("model.safetensors", "pytorch_model.bin")):
         load(saved)
     assert not mark.exists()
-    pickle.loads(pickled)  # it would have been
+    pickle.loads(pickled)  # the payload works
     assert mark.exists()
 
 
@@ -429,14 +487,14 @@ def test_another_published_encoder_is_refused(tiny_hf, tmp_path, tuning):
     assert re.search(f"published weights {digest} .*encoder", text)
     assert f"('{name}', revision not given)" in text
     assert text.count(name) == 2
-    # the same weights elsewhere
+    # the same weights in another folder are accepted
     assert torch.equal(scores(load(folder, base=copy)), scores(module))
 
 
 def test_another_language_model_is_refused(tmp_path, monkeypatch):
     from serzoo.heads.selm.head import SELMHead
 
-    # as a published one: not saved, but built again (here: from the seed)
+    # a stand-in for a published model: it is not saved, but built again from the seed
     roots = {"language.model": lambda head: head.language.model}
     monkeypatch.setattr(
         SELMHead, "frozen_roots", lambda head: {k: of(head) for k, of in roots.items()}
@@ -499,7 +557,7 @@ def test_a_lightning_checkpoint_notices_another_encoder(tiny_recipe, tiny_hf, tm
         train(resumed)
 
 
-# ---- folders
+# Folders.
 
 
 def test_a_folder_with_something_else_is_left_alone(saved, tmp_path):
@@ -541,9 +599,16 @@ def test_a_failed_write_leaves_what_was_there(saved, tmp_path, monkeypatch):
     assert sorted(tmp_path.iterdir()) == around
 
 
+@pytest.mark.parametrize("source", [3, torch.nn.Linear(1, 1), None])
+def test_only_a_trained_model_is_saved(tmp_path, source):
+    with pytest.raises(CheckpointError, match=says(type(source).__name__, "SERModule")):
+        save_pretrained(source, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
 def test_a_module_that_cannot_be_built_again_is_not_saved(tmp_path):
     module = module_of(LOGMEL)
-    module.metadata = {}  # as one that was put together by hand: its parts know how they were made
+    module.metadata = {}  # as if built by hand; the parts know how they were built
     folder = save_pretrained(module, tmp_path / "by hand")
     assert type(load(folder).encoder) is type(module.encoder)
 
@@ -555,7 +620,7 @@ def test_a_module_that_cannot_be_built_again_is_not_saved(tmp_path):
         save_pretrained(module, tmp_path / "saved")
 
 
-# ---- the hub
+# The hub.
 
 
 def test_a_hub_id_is_fetched_without_code(saved, monkeypatch):
@@ -572,7 +637,7 @@ def test_a_hub_id_is_fetched_without_code(saved, monkeypatch):
     assert not [p for p in asked["allow_patterns"] if "*" in p]
 
 
-def test_a_hub_that_does_not_answer_is_told(monkeypatch):
+def test_a_hub_that_does_not_answer_is_an_error(monkeypatch):
     def fetch(*_: Any, **__: Any) -> str:
         raise OSError("no route")
 
@@ -604,6 +669,7 @@ def test_a_model_is_uploaded(saved, monkeypatch, capsys):
     assert made == {"repo_id": "me/model", "private": True, "exist_ok": True, "token": "t"}
     assert (sent["repo_id"], sent["token"]) == ("me/model", "t")
     assert sent["allow_patterns"] == list(FILES)
+    assert sent["delete_patterns"] == list(FILES)  # files of an older model
     assert sent["found"]["model.safetensors"] == (saved / "model.safetensors").read_bytes()
     assert not Path(sent["folder_path"]).exists()
     calls.clear()
@@ -633,8 +699,23 @@ def test_a_hub_that_cannot_be_reached_is_one_line(saved, monkeypatch, capsys, er
     assert "log in" not in line  # a login does not help
 
 
-def test_a_model_that_only_this_machine_can_build_is_not_uploaded(tiny_hf, monkeypatch):
+@pytest.mark.parametrize("name", ["wavlm", "./wavlm", "/gone/wavlm", None])
+def test_a_model_that_only_this_machine_can_build_is_not_uploaded(
+    tiny_hf, tmp_path, monkeypatch, name
+):
     monkeypatch.setattr(save, "create_repo", lambda *a, **k: pytest.fail("uploaded"))
     module = module_of({"type": "hf", "name": tiny_hf("wav2vec2", "group")})
-    with pytest.raises(CheckpointError, match=says("base=FOLDER", "serzoo save")):
+    (tmp_path / "wavlm").mkdir()
+    monkeypatch.chdir(tmp_path)
+    name = name or module.encoder.name
+    module.metadata["config"]["encoder"]["name"] = name
+    with pytest.raises(CheckpointError, match=says(name, "base=FOLDER", "serzoo save")):
         push_to_hub(module, "me/model")
+
+
+def test_an_option_is_not_taken_for_a_folder_of_its_name(saved, tmp_path, monkeypatch):
+    (tmp_path / "attentive").mkdir()  # as the head's pooling
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(save, "create_repo", lambda *a, **k: "https://hub/me/model")
+    monkeypatch.setattr(save, "upload_folder", lambda **k: None)
+    assert push_to_hub(saved, "me/model") == "https://hub/me/model"
