@@ -296,22 +296,22 @@ def eval_(checkpoint: Run, /, *settings: Settings) -> None:
     """
     from .core.files import check_place, write_json
     from .run import config
-    from .run.record import environment, evaluated
+    from .run.record import evaluated
     from .run.score import evaluate
 
     types = {**config.types_of(evaluate), "out": str | None, "record": str | None}
     given = config.settings(settings, types, config.corpora_of(settings, "corpus"))
-    out, record = given.pop("out", None), given.pop("record", None)
-    for file in filter(None, (out, record)):
+    out, kept = given.pop("out", None), given.pop("record", None)
+    for file in filter(None, (out, kept)):
         check_place(Path(file))
     given |= {"corpus": _corpora(given["corpus"])} if given.get("corpus") else {}
-    table, numbers = evaluate(checkpoint, **given, progress=sys.stderr.isatty())
-    print("\n".join(evaluated(table, numbers)))
+    table, record = evaluate(checkpoint, **given, progress=sys.stderr.isatty())
+    print("\n".join(evaluated(table, record)))
     if out:
         print(f"predictions: {table.write_jsonl(Path(out))}")
-    if record:
-        write_json(Path(record), {**numbers, **environment()})
-        print(f"record: {record}")
+    if kept:
+        write_json(Path(kept), record.to_json())
+        print(f"record: {kept}")
 
 
 @app.command

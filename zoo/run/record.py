@@ -318,6 +318,48 @@ class ProbeRecord(Recorded):
     machine: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class EvalRecord(Recorded):
+    """What the file of ``serzoo eval record=FILE.json`` holds.
+
+    Attributes:
+        kind: ``evaluation``.
+        model: ``fingerprint``, ``corpus``, ``protocol``, ``fold``, ``seed``, ``head`` and
+            ``taxonomy`` of the model's training.
+        data: what was scored: ``corpora``, ``part``, ``manifest`` (a hash), ``taxonomy``,
+            ``counts``, ``notes`` and ``unknown_speakers``.
+        condition: what was done to the audio; None for clean audio.
+        metrics: of the scored speech (:func:`..statistics.speakers.measure`).
+        by_speaker: the same numbers by speaker.
+        by_corpus: the same numbers by corpus.
+        label_shift: plain metrics beside matched ones (:func:`..statistics.priors.label_shift`).
+        open_labels: recalls on seen and on unseen classes
+            (:func:`..statistics.confidence.open_numbers`); None if the model was trained on
+            every class.
+        speakers_heard: ``corpus/speaker`` names that the model was trained or selected on. Their
+            speech makes no test.
+        speakers_unsure: corpora for which this cannot be told, since some speakers are unknown.
+        versions: of Python and of the packages that decide numbers.
+        git: commit and state of a checkout; None outside one.
+        machine: system, processor and cores.
+    """
+
+    kind: str = "evaluation"
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    condition: dict[str, Any] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    by_speaker: dict[str, Any] = field(default_factory=dict)
+    by_corpus: dict[str, Any] = field(default_factory=dict)
+    label_shift: dict[str, Any] = field(default_factory=dict)
+    open_labels: dict[str, Any] | None = None
+    speakers_heard: list[str] = field(default_factory=list)
+    speakers_unsure: list[str] = field(default_factory=list)
+    versions: dict[str, str | None] = field(default_factory=dict)
+    git: dict[str, Any] | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
 _NAMES = {
     dict: "an object",
     list: "a list",
@@ -362,6 +404,9 @@ written = _in_order(Record)
 
 probed = _in_order(ProbeRecord)
 """A new record of probes, likewise."""
+
+evaluation = _in_order(EvalRecord)
+"""A new record of an evaluation, likewise."""
 
 
 def write_record(folder: Path, record: Recorded) -> None:
@@ -543,10 +588,10 @@ def trained(cfg: RunConfig, entry: Record, folder: Path) -> list[str]:
     ]
 
 
-def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
+def evaluated(table: PredictionTable, record: EvalRecord) -> list[str]:
     """Lines on what :func:`serzoo.zoo.run.score.evaluate` returns."""
-    lines, m = [], numbers["metrics"]
-    if c := numbers.get("condition"):
+    lines, m = [], record.metrics
+    if c := record.condition:
         lines.append(
             f"condition {c['name']}: {c['scaled']} of {c['utterances']} utterances were scaled "
             "down to stay in range"
@@ -558,9 +603,9 @@ def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
     lines += [f"  recall of {name}: {recall:.3f}" for name, recall in table.recalls().items()]
     if absent := m["absent"]:
         lines.append(f"  absent from the reference: {', '.join(absent)}")
-    if shift := numbers.get("label_shift"):
+    if shift := record.label_shift:
         lines += matched_lines(shift)
-    if found := numbers.get("open_labels"):
+    if found := record.open_labels:
         for part in ("seen", "unseen", "among_unseen"):
             if v := found[part]:
                 classes = ", ".join(found[f"{part.removeprefix('among_')}_classes"])
@@ -569,18 +614,17 @@ def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
                     f"{interval_text(v)}, chance "
                     f"{v.get('chance', found['chance']):.3f}"
                 )
-    if heard := numbers["speakers_heard"]:
+    if heard := record.speakers_heard:
         lines.append(
             f"  {len(heard)} speakers were heard in training: this is no test on new speakers"
         )
-    data = numbers.get("data") or {}
-    if unsure := numbers.get("speakers_unsure"):
-        accepted = data.get("unknown_speakers") == ACCEPT
+    if unsure := record.speakers_unsure:
+        accepted = record.data.get("unknown_speakers") == ACCEPT
         lines.append(
             "  cannot tell whether training heard these speakers: not every speaker of "
             f"{', '.join(unsure)} is known" + (" (unknown_speakers=accept)" if accepted else "")
         )
-    return lines + left_out(data.get("counts") or {}, data.get("notes") or {})
+    return lines + left_out(record.data.get("counts") or {}, record.data.get("notes") or {})
 
 
 def matched_lines(shift: Mapping[str, Any]) -> list[str]:

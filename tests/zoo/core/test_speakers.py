@@ -240,10 +240,10 @@ def test_a_run_says_it_beside_its_numbers(run: Path, tiny_recipe, accepted, tmp_
 
 def test_an_evaluation_says_it_beside_its_numbers(run: Path) -> None:
     for part in ("test", "all"):
-        table, numbers = evaluate(run, part=part)
-        assert numbers["speakers_heard"] == []
-        assert numbers["speakers_unsure"] == ["csv"]
-        told = "\n".join(evaluated(table, numbers))
+        table, record = evaluate(run, part=part)
+        assert record.speakers_heard == []
+        assert record.speakers_unsure == ["csv"]
+        told = "\n".join(evaluated(table, record))
         assert "(no speaker is known: no interval)" in told
         assert "not every speaker of csv is known (unknown_speakers=accept)" in told
     with pytest.raises(DataError, match=says("30 of 30", "speaker")):

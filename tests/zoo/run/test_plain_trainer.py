@@ -583,9 +583,9 @@ def test_a_recipe_gives_a_module_and_its_data(tiny_recipe: str, tmp_path: Path) 
     assert scores is not None
     assert sum(len(s) for s in scores) == len(loaded.tables["test"]) == 6  # type: ignore[misc]
     assert loaded.metadata["speakers"] == data.speakers()
-    table, numbers = evaluate(kept.best_model_path)  # as `serzoo eval` reads it
+    table, record = evaluate(kept.best_model_path)  # as `serzoo eval` reads it
     assert table.ids == loaded.tables["test"].ids
-    assert numbers["metrics"]["uar"] == pytest.approx(loaded.tables["test"].uar())
+    assert record.metrics["uar"] == pytest.approx(loaded.tables["test"].uar())
     (row,) = Model(loaded).predict(torch.randn(4000).numpy()).to_dicts()
     assert row["label"] in CLASSES.classes
     folder = save_pretrained(loaded, tmp_path / "shared")

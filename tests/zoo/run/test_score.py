@@ -43,9 +43,9 @@ def test_eval_gives_the_table_that_training_wrote(run, written):
 def test_eval_shows_matched_numbers_beside_plain_ones(run, written):
     classes = written.classes
     prior = ",".join(f"{c}:{i + 1}" for i, c in enumerate(classes))
-    _, numbers = evaluate(run, prior=prior)
-    shift = numbers["label_shift"]
-    assert shift["plain"]["uar"] == numbers["metrics"]["uar"] == written.uar()
+    _, record = evaluate(run, prior=prior)
+    shift = record.label_shift
+    assert shift["plain"]["uar"] == record.metrics["uar"] == written.uar()
     assert shift["prior"][classes[1]] == pytest.approx(2 * shift["prior"][classes[0]])
     assert shift["matched"]["n"] == shift["per_speaker"]["n"] == shift["plain"]["n"]
     with pytest.raises(ConfigError, match=says("prior", "lacks")):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from facts import tells
 from serzoo.zoo.run.config import RunConfig, load
-from serzoo.zoo.run.record import Record, evaluated, left_out, matched_lines, trained
+from serzoo.zoo.run.record import EvalRecord, Record, evaluated, left_out, matched_lines, trained
 from serzoo.zoo.statistics.speakers import interval_text
 from serzoo.zoo.statistics.table import PredictionTable
 
@@ -61,8 +61,8 @@ def test_what_was_left_out_is_told_with_the_reason(cfg: RunConfig) -> None:
     entry = Record(metrics=metrics, counts=counts, notes=notes)
     assert trained(cfg, entry, HERE)[1:-1] == lines
     table = PredictionTable(["a"], ["s"], np.array([0]), np.eye(2)[:1], ["sad", "calm"])
-    numbers = {"metrics": metrics, "speakers_heard": [], "data": {"counts": counts, "notes": notes}}
-    assert evaluated(table, numbers)[-3:] == lines
+    found = EvalRecord(metrics=metrics, data={"counts": counts, "notes": notes})
+    assert evaluated(table, found)[-3:] == lines
 
 
 def test_a_training_without_validation_has_no_numbers(cfg: RunConfig) -> None:
@@ -79,7 +79,7 @@ def test_an_evaluation_is_told_with_all_that_limits_it() -> None:
     )
     metrics = {"uar": 0.75, "wa": 2 / 3, "f1": 0.6, "absent": ["calm"]}
     metrics |= {"uar_interval": [0.5, 1.0], "uar_interval_by": "jackknife over 2 speakers"}
-    plain = {"metrics": {**metrics, "absent": []}, "speakers_heard": []}
+    plain = EvalRecord(metrics={**metrics, "absent": []})
     lines = [
         "3 utterances: UAR 0.750 (95 % interval 0.500 to 1.000, jackknife over 2 speakers), "
         "WA 0.667, macro-F1 0.600",
@@ -87,10 +87,10 @@ def test_an_evaluation_is_told_with_all_that_limits_it() -> None:
         "  recall of angry: 0.500",
     ]
     assert evaluated(table, plain) == lines
-    numbers = {
-        "metrics": metrics,
-        "condition": {"name": "noise:10dB", "scaled": 1, "utterances": 3},
-        "open_labels": {
+    record = EvalRecord(
+        metrics=metrics,
+        condition={"name": "noise:10dB", "scaled": 1, "utterances": 3},
+        open_labels={
             "seen_classes": ["sad"],
             "unseen_classes": ["angry", "calm"],
             "chance": 1 / 3,
@@ -103,9 +103,9 @@ def test_an_evaluation_is_told_with_all_that_limits_it() -> None:
                 "chance": 0.5,
             },
         },
-        "speakers_heard": ["s1", "s2"],
-    }
-    assert evaluated(table, numbers) == [
+        speakers_heard=["s1", "s2"],
+    )
+    assert evaluated(table, record) == [
         "condition noise:10dB: 1 of 3 utterances were scaled down to stay in range",
         *lines,
         "  absent from the reference: calm",

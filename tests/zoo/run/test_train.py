@@ -191,13 +191,13 @@ def test_the_best_epoch_was_selected_on_validation(run, head):
 def test_evaluation_reproduces_the_predictions(run, head):
     folder, entry = run(head)
     for part, name in (("test", "predictions"), ("valid", "valid")):
-        table, numbers = evaluate(folder, part=part)
+        table, record = evaluate(folder, part=part)
         written = PredictionTable.read_jsonl(folder / f"{name}.jsonl")
         assert table.ids == written.ids
         assert table.labels.tolist() == written.labels.tolist()
         assert_like(table.scores, written.scores)
         if part == "test":
-            assert numbers["metrics"]["uar"] == pytest.approx(entry.metrics["uar"])
+            assert record.metrics["uar"] == pytest.approx(entry.metrics["uar"])
 
 
 def test_another_corpus_is_scored_as_a_whole(run, tiny_speech, tmp_path):
@@ -205,9 +205,9 @@ def test_another_corpus_is_scored_as_a_whole(run, tiny_speech, tmp_path):
     for label in ("sad", "angry"):
         (tmp_path / label).mkdir()
         shutil.copy(tiny_speech / f"{label}-3.wav", tmp_path / label / "x.wav")
-    table, numbers = evaluate(folder, corpus=["folder"], root=str(tmp_path))
+    table, record = evaluate(folder, corpus=["folder"], root=str(tmp_path))
     assert sorted(table.ids) == ["folder/angry/x", "folder/sad/x"]
-    assert numbers["metrics"]["absent"] == ["happy"]
+    assert record.metrics["absent"] == ["happy"]
     with pytest.raises(ConfigError, match=says("csv", "'test'", "part=all")):
         evaluate(folder, corpus=["folder"], root=str(tmp_path), part="test")
 
@@ -298,9 +298,9 @@ def test_what_selm_writes_is_in_the_predictions_in_tensorboard_and_in_the_record
         lost = sum(module.head.taxonomy.class_said(text) is None for text in texts)
         of = entry.valid if part == "valid" else entry.metrics
         assert of["unparsable"] == pytest.approx(lost / len(texts))
-    table, numbers = evaluate(folder)
+    table, record = evaluate(folder)
     assert table.texts == [row["text"] for row in lines(folder / "predictions.jsonl")]
-    assert numbers["metrics"]["unparsable"] == entry.metrics["unparsable"]
+    assert record.metrics["unparsable"] == entry.metrics["unparsable"]
     read = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
     assert {"val/written/text_summary", "test/written/text_summary"} <= set(read.Tags()["tensors"])
     shown = read.Tensors("test/written/text_summary")[-1].tensor_proto.string_val[0].decode()
