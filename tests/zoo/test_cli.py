@@ -195,7 +195,7 @@ def test_config_prints_what_a_run_would_be(capsys: pytest.CaptureFixture[str]) -
         (["audit", "emodbb"], "no corpus called 'emodbb'; have"),
         (["eval", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt; give a .ckpt file, or"),
         (["eval", "nowhere.ckpt", "corpora=x"], "unknown setting 'corpora'; have"),
-        (["adapt", "nowhere.ckpt"], "say what to adapt to: data=CORPUS, or data=FILE.jsonl"),
+        (["adapt", "nowhere.ckpt"], "no speech to adapt to; add data=CORPUS, or data=FILE.jsonl"),
         (["adapt", "nowhere.ckpt", "data=x", "shot=4"], "unknown setting 'shot'; have"),
         (["probe", "nowhere.ckpt", "data=x", "fold="], "'nowhere.ckpt' is neither a trained model"),
         (["compare", "smok"], "no suite config called 'smok'; have"),
