@@ -394,7 +394,7 @@ def described(module: SERModule) -> dict[str, Any]:
     optim = OptimConfig(**how, ema=average.decay if average is not None else 0.0)
     cfg = RunConfig(encoder=nodes["encoder"], head=nodes["head"], optim=optim, seed=module.seed)
     known = {part: registry.added(kind, nodes[part]["type"]) for part, kind in KINDS.items()}
-    cfg.own = {part: added.told for part, added in known.items() if added and part not in own}
+    cfg.own = {part: added.origin for part, added in known.items() if added and part not in own}
     told = how_built(cfg, head.taxonomy) | ({"own": own} if own else {})
     arguments, keywords = head.made_with
     first = inspect.signature(type(head)).bind(*arguments, **keywords).arguments.get("taxonomy")

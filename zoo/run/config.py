@@ -702,7 +702,7 @@ def resolve(cfg: RunConfig) -> RunConfig:
         ("head", "heads", cfg.head["type"]),
         *((f"corpus {name}", "corpora", name) for name in cfg.corpus),
     ]
-    files = {part: own.told(kind, name) for part, kind, name in named}
+    files = {part: own.origin(kind, name) for part, kind, name in named}
     cfg.own = {part: text for part, text in files.items() if text}
     return cfg
 
