@@ -281,12 +281,12 @@ def train(recipe: Recipe, /, *settings: Settings) -> None:
     """
     from .run import train
     from .run.config import load
-    from .run.record import trained
+    from .run.record import trained_lines
 
     cfg = load(recipe, settings)
     entry = train.train(cfg)
     if entry.selection:  # this is the first rank
-        print("\n".join(trained(cfg, entry, train.run_folder(cfg))))
+        print("\n".join(trained_lines(cfg, entry, train.run_folder(cfg))))
 
 
 @app.command
@@ -303,7 +303,7 @@ def eval_(checkpoint: Run, /, *settings: Settings) -> None:
     """
     from .core.files import check_place, write_json
     from .run import config
-    from .run.record import evaluated
+    from .run.record import evaluated_lines
     from .run.score import evaluate
 
     types = {**config.types_of(evaluate), "out": str | None, "record": str | None}
@@ -313,7 +313,7 @@ def eval_(checkpoint: Run, /, *settings: Settings) -> None:
         check_place(Path(file))
     given |= {"corpus": _corpora(given["corpus"])} if given.get("corpus") else {}
     table, record = evaluate(checkpoint, **given, progress=sys.stderr.isatty())
-    print("\n".join(evaluated(table, record)))
+    print("\n".join(evaluated_lines(table, record)))
     if out:
         print(f"predictions: {table.write_jsonl(Path(out))}")
     if kept:
@@ -341,7 +341,7 @@ def adapt(checkpoint: Run, /, *settings: Settings) -> None:
         raise ConfigError("no speech to adapt to; add data=CORPUS, or data=FILE.jsonl")
     given["data"] = _corpora(given["data"])
     entry = adapt.adapt(checkpoint, **given, progress=sys.stderr.isatty())
-    print("\n".join(adapt.told(entry)))
+    print("\n".join(adapt.adapted_lines(entry)))
 
 
 @app.command
