@@ -138,7 +138,7 @@ def train(
         del found
     began = time.perf_counter()
     # only here Lightning reads a checkpoint itself; weights_only keeps pickled code out
-    with devices.told_of_losses(trainer.world_size), named(out):
+    with devices.explaining_lost_processes(trainer.world_size), named(out):
         trainer.fit(module, data, ckpt_path=str(start) if start else None, weights_only=True)
     fit_seconds = time.perf_counter() - began - storing.seconds
     began = time.perf_counter()
