@@ -1,4 +1,4 @@
-"""The LightningModule of every model: an encoder and a head, each of which can be exchanged."""
+"""The LightningModule of every model: an encoder and a head. Both can be exchanged."""
 
 from __future__ import annotations
 

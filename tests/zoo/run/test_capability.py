@@ -133,7 +133,7 @@ def test_weights_that_are_shared_out_are_not_averaged() -> None:
         ("cuda", 4, ["trainer.accelerator=cpu", "trainer.precision=16-mixed"], ["on the CPU"]),
         ("mps", 1, ["trainer.accelerator=gpu", "trainer.precision=16-mixed"], None),
         ("mps", 1, ["trainer.devices=2"], ["is 1 of kind mps"]),
-        ("mps", 1, ["trainer.strategy=fsdp", "optim.ema=0"], ["fsdp", "set auto"]),
+        ("mps", 1, ["trainer.strategy=fsdp", "optim.ema=0"], ["fsdp", "trainer.strategy=auto"]),
     ],
 )
 def test_what_a_machine_has_not_is_refused_before_data_is_opened(
