@@ -44,7 +44,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# ---- the sweep
+# All verbs.
 
 
 def test_all_verbs_are_tested_here() -> None:
@@ -140,7 +140,7 @@ def test_no_command_line_shows_the_help_and_ends_with_2(capsys: pytest.CaptureFi
     assert capsys.readouterr().out.startswith("Usage: serzoo COMMAND\n")
 
 
-# ---- list, config
+# List, config.
 
 
 def test_list_shows_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,7 +238,7 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
         main(["list"])
 
 
-# ---- prepare, audit
+# Prepare, audit.
 
 
 def test_prepare_writes_a_manifest_and_says_so(
@@ -331,7 +331,7 @@ def test_audit_ends_with_1_where_audio_leaks(
     assert capsys.readouterr().out.splitlines()[-1] == "5 folds, 5 with leakage"
 
 
-# ---- settings and options in any order
+# Settings and options in any order.
 
 
 def test_settings_may_follow_options(

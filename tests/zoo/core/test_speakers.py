@@ -78,7 +78,7 @@ def test_who_was_heard_for_certain_is_refused_in_any_case() -> None:
         refuse_heard("it", heard, {"test": ["a/v"]}, "accept")
 
 
-# -- tables --------------------------------------------------------------------------------------
+# Tables.
 
 
 def lost(n: int = 24, fold: int = 0, **how) -> PredictionTable:
@@ -152,7 +152,7 @@ def test_imported_predictions_have_the_speakers_of_the_comparison() -> None:
     assert measure(table)["metrics"]["uar_interval"] is None
 
 
-# -- a report ------------------------------------------------------------------------------------
+# A report.
 
 UNSURE = "whether train and test share speakers: the speaker of 24 of 24 utterances is not known"
 
@@ -184,7 +184,7 @@ def test_a_report_says_it_beside_every_number(tmp_path: Path) -> None:
     assert f"Of 4 cells nobody can tell {UNSURE}" in sections["compared"]
 
 
-# -- a whole run ---------------------------------------------------------------------------------
+# A whole run.
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,7 @@ def test_flatten() -> None:
     assert flatten(tree) == {"a.b": 1, "a.c.d": 2.5, "e": "[1, 'x']", "f": "None", "g": True}
 
 
-# -- a record as an object ---------------------------------------------------------------------
+# A record as an object.
 
 
 def test_a_file_has_its_keys_in_the_order_given_and_the_version_after_the_status(tmp_path) -> None:

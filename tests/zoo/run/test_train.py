@@ -85,7 +85,7 @@ def test_rounds_of_an_epoch(epochs, batches, accumulate, least, expected):
     assert rounds(epochs, batches, accumulate, least) == expected
 
 
-# -- the record ----------------------------------------------------------------------------------
+# The record.
 
 RECORD = {
     "status", "version", "fingerprint", "config", "classes", "data", "counts", "notes",
@@ -184,7 +184,7 @@ def test_the_best_epoch_was_selected_on_validation(run, head):
     assert content["serzoo"]["fingerprint"] == entry.fingerprint
 
 
-# -- evaluation ----------------------------------------------------------------------------------
+# Evaluation.
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -217,7 +217,7 @@ def test_a_part_that_does_not_exist_is_refused(run):
         evaluate(run("classification")[0], part="dev")
 
 
-# -- curves --------------------------------------------------------------------------------------
+# Curves.
 
 TAGS = {
     "train/loss", "val/uar", "val/wa", "val/f1", "val/nll", "lr", "time/utt_per_s", "epoch",
@@ -272,7 +272,7 @@ def test_a_run_is_called_after_its_head_s_configuration(run, tiny_recipe):
     )
 
 
-# -- the same everything but the head ------------------------------------------------------------
+# All but the head is the same.
 
 
 def test_every_head_starts_from_the_same_encoder(tiny_recipe):
@@ -287,7 +287,7 @@ def test_every_head_is_scored_on_the_same_utterances(run):
     assert all(i == identities[0] for i in identities)
 
 
-# -- what a head writes --------------------------------------------------------------------------
+# Texts that a head writes.
 
 
 def test_what_selm_writes_is_in_the_predictions_in_tensorboard_and_in_the_record(run):
