@@ -44,9 +44,9 @@ from .protocols import listed_speakers
 from .walk import Spelling, as_on_disk, respelt
 
 PREPARE_VERSION = 1
-"""Prepared corpora are remembered under this number. Raise it if the manifest, the refusals or the
-notes of the same files change, also by a change of code that is called from here (finding files,
-decoding, hashing). If one reader changes, raise the ``VERSION`` of that reader instead."""
+"""Prepared corpora are remembered under this number. Raise it if the same files get another
+manifest, other refusals or other notes. Code that is called from here counts: finding files,
+decoding, hashing. If one reader changes, raise the ``VERSION`` of that reader instead."""
 
 SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
 NEAREST = 20  # missing files for which a similar name is looked up (our choice)
@@ -403,8 +403,8 @@ def _hear(group: list[Utterance], root: Path) -> tuple[list[Utterance | Refusal]
     except OSError as error:
         if error.errno not in OF_A_FILE:
             raise
-        told = str(system_error(error))
-        return [Refusal(u.id, audio, "unreadable", told) for u in group], None
+        detail = str(system_error(error))
+        return [Refusal(u.id, audio, "unreadable", detail) for u in group], None
     results = [_check(utterance, samples, rate) for utterance in group]
     heard = any(u.channel is None for u in results if isinstance(u, Utterance))
     return results, mean_loss(samples, rate) if heard and samples.shape[1] > 1 else None
@@ -412,9 +412,9 @@ def _hear(group: list[Utterance], root: Path) -> tuple[list[Utterance | Refusal]
 
 def _with_nearest(refusals: list[Refusal], spelling: Spelling) -> list[Refusal]:
     """Add the name that was perhaps meant to the first missing files; all would take too long."""
-    told = [r.id for r in refusals if r.reason == "missing"][:NEAREST]
+    first = [r.id for r in refusals if r.reason == "missing"][:NEAREST]
     return [
-        replace(r, detail=r.detail + spelling.nearest(r.path)) if r.id in told else r
+        replace(r, detail=r.detail + spelling.nearest(r.path)) if r.id in first else r
         for r in refusals
     ]
 
@@ -448,8 +448,8 @@ def _check(utterance: Utterance, samples: Samples, rate: int) -> Utterance | Ref
 def sample_hash(samples: Samples) -> str:
     """Return 16 hexadecimal digits of the SHA-256 of the samples: :attr:`Utterance.sha`.
 
-    The samples are hashed in 16 bits at the file's own rate, so that a recording has the same hash
-    as wav and as flac.
+    The samples are hashed in 16 bits at the file's own rate. So a recording has the same hash as
+    wav and as flac.
 
     Args:
         samples: ``[S]``, of one channel, within -1 and 1.

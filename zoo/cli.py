@@ -38,7 +38,7 @@ Suite = Annotated[str, Parameter(help="a shipped suite (see `serzoo list suites`
 Speech = Annotated[str, Parameter(help="a prepared manifest (.jsonl), or a corpus' name")]
 Run = Annotated[str, Parameter(help="a run's folder, a .ckpt file, or a saved folder")]
 Out = Annotated[str, Parameter(help="folder of all runs")]
-Licence = Annotated[str | None, Parameter(help="of the trained weights, such as cc-by-nc-sa-4.0")]
+Licence = Annotated[str | None, Parameter(help="licence of the weights, such as cc-by-nc-sa-4.0")]
 
 
 @app.command
@@ -363,8 +363,8 @@ def probe(model: str, /, *settings: Settings, against: str = "untrained") -> Non
     given = config.settings(own, types, config.corpora_of(own, "data"))
     given |= {"data": _corpora(given["data"])} if given.get("data") else {}
     rest = [s for s in settings if s not in own]
-    told = sys.stderr.isatty()
-    entry = probing.probe_model(model, rest, against=against, **given, progress=told)
+    shown = sys.stderr.isatty()
+    entry = probing.probe_model(model, rest, against=against, **given, progress=shown)
     probing.show(entry)
     print(f"record: {entry.folder}")
 
@@ -629,8 +629,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except CycloptsError as e:  # no such verb, option or argument
         more = isinstance(e, UnusedCliTokensError) and " ".join(e.unused_tokens or ())
-        told = f"too many words: {more}." if more else " ".join(str(e).split())
-        _tell(f"{called}: {told} See `{called} --help`.", e)
+        fault = f"too many words: {more}." if more else " ".join(str(e).split())
+        _tell(f"{called}: {fault} See `{called} --help`.", e)
         return 2
     except Exception as e:
         said = str(e) if isinstance(e, SerzooError) else system_error(e)

@@ -1,8 +1,8 @@
 """Parts in the user's own files, which need no package: ``FILE.py:NAME``.
 
 ``package.module:NAME`` does the same for a module that can be imported. Users who type such a name,
-or write it into their YAML file, run their own code. A checkpoint, a saved folder and a model of
-the hub hold plain names only, so that loading them imports nothing.
+or write it into their YAML file, run their own code. Checkpoints, saved folders and models of the
+hub hold plain names only. So loading them imports nothing.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def adopt(kind: Kind, text: str, *, beside: Path | None = None, base: type | Non
         its file.
 
     Raises:
-        ConfigError: if there is no such file or name, the file cannot be run, the object is no
-            part of this kind, or its name is taken.
+        ConfigError: if file or name is missing, the file cannot be run, the object is no part of
+            this kind, or its name is taken.
     """
     if not is_own(text):
         return text

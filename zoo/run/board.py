@@ -1,8 +1,8 @@
 """TensorBoard: everything that is written for a finished run, under the same tags for every head.
 
-:mod:`.module` logs the curves while it trains. This module writes HPARAMS, figures, precision
-against recall, embeddings of the test part, and the most confident errors when a run has ended.
-Only the layout of the curves is written before.
+:mod:`.module` logs the curves while it trains. When a run has ended, this module writes HPARAMS,
+figures, precision against recall, embeddings of the test part, and the most confident errors. It
+writes only the layout of the curves before.
 """
 
 from __future__ import annotations

@@ -328,8 +328,8 @@ def construct(
 ) -> SERModule:
     """Build the encoder, the head and their module.
 
-    Encoder and head are each built from the run's seed, so that every head of a comparison starts
-    from the same encoder.
+    Encoder and head are each built from the run's seed. So every head of a comparison starts from
+    the same encoder.
 
     Args:
         cfg: the run.

@@ -138,7 +138,7 @@ def strategy(cfg: RunConfig) -> Any:
     """Return the strategy of Lightning's trainer.
 
     ``ddp`` copies the model to every device. ``fsdp`` (FSDP2) shares weights, gradients and states
-    of the optimiser out, for full tuning of encoders that do not fit one device.
+    of the optimiser out. It is for full tuning of encoders that do not fit one device.
     """
     t = cfg.trainer
     world = t.devices * t.num_nodes

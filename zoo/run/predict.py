@@ -180,8 +180,8 @@ def predict(
     """Predict labels and probabilities of recordings, one row per window.
 
     A recording that fits into one window is one row. A longer one is a timeline of overlapping
-    windows, whose last one ends with the recording. A recording that cannot be read, is silent or
-    has channels that cancel is a row with an error, and the others go on. A silent stretch of a
+    windows, whose last one ends with the recording. If a recording cannot be read, is silent or has
+    channels that cancel, its row has an error, and the others go on. A silent stretch of a
     recording is such a row, too, since its label would be made up. No row depends on the other
     recordings.
 

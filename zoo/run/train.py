@@ -89,8 +89,8 @@ def train(
     """Fit a model, select it on validation, test it once, and write the record.
 
     If the protocol validates nobody, the last epoch is kept, and the record has no scores. A
-    finished run is not repeated. A killed run goes on from its last whole epoch, and ends with the
-    same weights as if it had not been killed.
+    finished run is not repeated. A killed run goes on from its last whole epoch. It ends with the
+    same weights as an unbroken one.
 
     Args:
         cfg: the resolved configuration.

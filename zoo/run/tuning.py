@@ -155,8 +155,8 @@ def new_head(name: str) -> dict[str, Any]:
 class Adapting(SERModule):
     """The module that is trained on a support: a fixed number of steps, without validation.
 
-    The encoder stays in evaluation mode. So it keeps the running statistics of the source, since a
-    few utterances give poor ones, and nothing is dropped or augmented in it (our choice).
+    The encoder stays in evaluation mode (our choice). So it keeps the running statistics of the
+    source, since a few utterances give poor ones. Nothing is dropped or augmented in it.
 
     Attributes:
         encoded: whether batches already hold the encoder's frames.

@@ -51,7 +51,7 @@ def by_energy(pieces: Iterable[Samples]) -> Segments:
     """Find stretches whose level is clearly above the recording's own floor.
 
     Levels are root mean squares of 10 ms, smoothed over 50 ms. The threshold is the higher of
-    floor + 10 dB and loudest - 30 dB, but at least 6 dB below the loudest, so that a recording
+    floor + 10 dB and loudest - 30 dB. It is at least 6 dB below the loudest, so that a recording
     without pauses is kept. Percentiles ignore clicks, and do not depend on the share of silence.
 
     Args:
