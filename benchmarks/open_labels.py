@@ -80,11 +80,11 @@ def measure(runs: Sequence[Path], corpora: Sequence[str] = CORPORA) -> list[dict
             if corpus in _heard(run):
                 continue
             name = str(read_group("corpus", corpus)["taxonomy"])
-            table, numbers = evaluate(run, corpus=[corpus], taxonomy=name)
-            assert not numbers["speakers_heard"], run
+            table, record = evaluate(run, corpus=[corpus], taxonomy=name)
+            assert not record.speakers_heard, run
             head = str(cfg.get("head_name") or cfg["head"]["type"])
             key = head, " and ".join(sorted(_heard(run))), corpus
-            about[key] = Taxonomy.from_dict(numbers["model"]["taxonomy"]), Taxonomy.load(name)
+            about[key] = Taxonomy.from_dict(record.model["taxonomy"]), Taxonomy.load(name)
             tables[key].append(replace(table, ids=[f"{i}#{run.name}" for i in table.ids]))
             seeds[key].append(cfg["seed"])
             print(f"{run.name} on {corpus}: UAR {table.uar():.3f}", flush=True)

@@ -289,7 +289,7 @@ def _prepared(
     made = {
         "options": options,
         "prepare": PREPARE_VERSION,
-        "reader": own.told("corpora", corpus) or _version(corpus),
+        "reader": own.origin("corpora", corpus) or _version(corpus),
     }
     path = folder / f"{corpus}-{_listing(root, made)}.jsonl"
     found = _remembered(path)

@@ -1,4 +1,4 @@
-"""A raw corpus to a manifest: the reader tells the facts, the engine listens to every file.
+"""Make a manifest of a raw corpus: its reader names the utterances, and every file is decoded.
 
 Bad audio is refused here, counted and recorded, so that training never meets it.
 """
@@ -44,13 +44,13 @@ from .protocols import listed_speakers
 from .walk import Spelling, as_on_disk, respelt
 
 PREPARE_VERSION = 1
-"""Prepared corpora are remembered under it. Raise it with every change, here or in what is called
-(finding files, decoding, refusing, hashing, notes), of what is written for the same files; a
-change of one reader raises the ``VERSION`` of that reader."""
+"""Prepared corpora are remembered under this number. Raise it if the same files get another
+manifest, other refusals or other notes. Code that is called from here counts: finding files,
+decoding, hashing. If one reader changes, raise the ``VERSION`` of that reader instead."""
 
 SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
-NEAREST = 20  # missing files that another name is looked up for (our choice)
-SLACK = 0.05  # seconds that an annotated end may lie behind the end of the file (our choice)
+NEAREST = 20  # missing files for which a similar name is looked up (our choice)
+SLACK = 0.05  # seconds by which an annotated end may lie behind the file's end (our choice)
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Refusal:
     Attributes:
         id: of the utterance.
         path: of its audio, relative to the root.
-        reason: few different ones, to be counted.
-        detail: what exactly was found; may be empty.
+        reason: one of a few, so that refusals can be counted by it.
+        detail: what was found; may be empty.
     """
 
     id: str
@@ -77,10 +77,10 @@ class Prepared:
     Attributes:
         corpus: registered name.
         root: folder that the utterances' ``audio`` is relative to.
-        utterances: what the manifest holds.
-        refusals: what it does not.
-        warnings: see :class:`Notice`.
-        out: the manifest, where one was written.
+        utterances: those of the manifest.
+        refusals: those that are not in it.
+        warnings: what people must know of the corpus.
+        out: the manifest's file; None if none was written.
     """
 
     corpus: str
@@ -97,18 +97,18 @@ class Prepared:
 
     @property
     def refused_list(self) -> Path | None:
-        """The file that names every refusal; None where no manifest was written."""
+        """The file that lists every refusal; None if no manifest was written."""
         return None if self.out is None else beside(self.out, ".refused.jsonl")
 
     def faults(self) -> str:
-        """What is wrong with it, in numbers: ``2 warnings and 1 refusal``; empty if nothing is."""
+        """Return the number of faults, ``2 warnings and 1 refusal``; empty if there are none."""
         faults = {"warning": sum(w.fault for w in self.warnings), "refusal": len(self.refusals)}
         return " and ".join(counted(n, what) for what, n in faults.items() if n)
 
     def notes(self) -> dict[str, Any]:
-        """For run records: numbers of utterances and refusals, and the warnings' texts.
+        """Return the notes of run records: numbers of utterances and refusals, and warnings.
 
-        What is no fault is under ``remarks``, which is left out if there is nothing.
+        Warnings that are no fault are listed under ``remarks``, which is left out without any.
         """
         remarks = [w.message for w in self.warnings if not w.fault]
         return {
@@ -130,14 +130,14 @@ class Prepared:
 
 
 def tell_notes(corpus: str, notes: Mapping[str, Any], refused: Path | None = None) -> None:
-    """Tell what was found when a corpus was prepared, now or by an earlier call.
+    """Warn of what was found when a corpus was prepared, now or by an earlier call.
 
-    Every warning and remark, and each reason of refusals with the first file.
+    This tells every warning and remark, and each reason of refusals with its first file.
 
     Args:
-        corpus: its name, or that of the manifest.
+        corpus: name of the corpus or manifest.
         notes: see :meth:`Prepared.notes`.
-        refused: the list of refusals, if there is one.
+        refused: file that lists the refusals; None if there is none.
     """
     for fault, key in ((True, "warnings"), (False, "remarks")):
         for text in notes.get(key, ()):
@@ -155,7 +155,7 @@ def tell_notes(corpus: str, notes: Mapping[str, Any], refused: Path | None = Non
 
 
 def _first_refusals(path: Path | None) -> dict[str, Refusal]:
-    """The first refusal of each reason; none where the list is gone or damaged."""
+    """Return the first refusal of each reason; nothing if the file is gone or damaged."""
     found: dict[str, Refusal] = {}
     if path is not None:
         with suppress(OSError, ValueError, TypeError), path.open(encoding="utf-8") as file:
@@ -174,39 +174,44 @@ def prepare(
     strict: bool = False,
     progress: bool = True,
 ) -> Prepared:
-    """Read a corpus, decode every file once, refuse what is not usable speech.
+    """Read a corpus, decode every file once, and refuse all that is no usable speech.
 
-    Refused are files that are missing, unreadable, cut short, empty, silent (peak below 1e-4 of
-    full scale), not finite, out of range, shorter than 0.1 s, or whose name is not UTF-8; those
-    whose channels cancel, or that lack the channel asked for; segments that lie outside their file;
-    labels that an explicit label map does not know. Any sample rate and number of channels is
-    accepted. A file whose name differs in case or Unicode form alone is taken, and counted.
+    An utterance is refused if its file
 
-    Of several channels the mean is heard, if the reader does not choose one. A notice counts the
-    recordings whose channels are not the same sound (:func:`.audio.mean_loss`).
+    - is missing, unreadable, cut short or empty, or its name is not UTF-8;
+    - is silent (peak below 1e-4 of full scale), not finite, out of range or shorter than 0.1 s;
+    - has channels that cancel each other, or lacks the channel that was asked for;
+    - ends before the utterance does.
+
+    It is also refused if an explicit label map does not know its label. Any sample rate and number
+    of channels is accepted. A file whose name differs only in case or Unicode form is taken, and
+    counted.
+
+    If the reader chooses no channel, the mean of all is used. A notice counts the recordings whose
+    channels are not the same sound (:func:`.audio.mean_loss`).
 
     Args:
         corpus: registered name of a reader.
         root: folder that holds the corpus as its publisher distributes it.
-        out: manifest to write, with ``<out>.refused.jsonl`` (one refusal per line) and
-            ``<out>.json`` (root and notes) beside it, where ``<out>`` loses a ``.jsonl``.
+        out: manifest to write, ``NAME.jsonl``. ``NAME.refused.jsonl`` (one refusal per line) and
+            ``NAME.json`` (root and notes) are written beside it.
         options: keywords of the reader, and ``channel`` for any reader: ``mean`` of all channels,
             ``first``, or a number counted from 1.
-        strict: whether counts other than the published ones are an error, not a warning.
+        strict: whether counts other than the published ones are an error, and not a warning.
         progress: whether to show a bar on a terminal.
 
     Returns:
         Utterances in the reader's order, with ``end``, ``sample_rate`` and ``sha`` filled in.
 
     Raises:
-        ConfigError: no such corpus, or options that its reader does not have.
-        DataError: what the reader found wrong with the folder; an id that occurs twice; no
-            utterance left; with ``strict``, counts that are off.
+        ConfigError: if there is no such corpus, or its reader lacks an option.
+        DataError: if the reader cannot use the folder, an id occurs twice, or no utterance is left;
+            with ``strict``, also if counts differ from the published ones.
     """
     root = Path(root) if Path(root).is_dir() else Path(root).expanduser()
     reader = registry.get("corpora", corpus)
     schema, own = registry.schema_of(reader), dict(options or {})
-    asked = "channel" in own and "channel" not in schema  # a reader's own keyword goes to it
+    asked = "channel" in own and "channel" not in schema  # a reader may have its own `channel`
     channel = parse_channel(own.pop("channel")) if asked else None
     knobs = {"channel": registry.Knob("channel", str | int, "mean"), **schema}
     own = registry.check_knobs(f"corpus '{corpus}'", knobs, own)
@@ -273,7 +278,7 @@ def prepare(
 def _read(
     corpus: str, reader: Callable[..., Iterable[Utterance]], root: Path, options: dict[str, Any]
 ) -> tuple[list[Utterance], list[Notice]]:
-    """What the reader yields, and what it notes, each text once."""
+    """Return the utterances of the reader, and its warnings, each text once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found: list[Utterance] = []
@@ -285,7 +290,7 @@ def _read(
     notices: dict[str, Notice] = {}
     for warning in caught:
         if issubclass(warning.category, DataWarning):
-            # run records hold these: they shall not tell where a user keeps their data
+            # run records hold these texts, which must not name the users' folders
             message = _without(root, str(warning.message))
             if not message.startswith(f"{corpus}: "):
                 message = f"{corpus}: {message}"
@@ -295,13 +300,13 @@ def _read(
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
-    if failed is not None:  # what was left out is often why
+    if failed is not None:  # its warnings often say why
         raise DataError(f"{failed}{_also(notices.values())}") from failed
     return found, list(notices.values())
 
 
 def _without(root: Path, text: str) -> str:
-    """A text that says ``root`` instead of where it lies; a mere word may mean another thing."""
+    """Replace the path of the root by ``root``, unless the path is a single word."""
     for path in {str(root), str(root.resolve())}:
         if len(Path(path).parts) > 1:
             text = text.replace(path, "root")
@@ -309,18 +314,18 @@ def _without(root: Path, text: str) -> str:
 
 
 def _also(notices: Iterable[Notice]) -> str:
-    """Notices as the end of an error's message, since nobody else will tell them."""
+    """Return notices as the end of an error's message; without it nobody would see them."""
     found = [n.message.partition(": ")[2] for n in notices]
     return f"; also: {'; '.join(found)}" if found else ""
 
 
 def _refuse_other_corpus(corpus: str, found: list[Any]) -> None:
-    """Refuse what a reader of the user's own yields, if it is of another name or no utterance."""
+    """Refuse objects of a user's own reader that are no utterances, or of another corpus."""
     for u in found:
         if not isinstance(u, Utterance):
             raise DataError(
-                f"{corpus}: its reader yields a {type(u).__name__}; yield Utterance of "
-                "serzoo.datamodules.manifest"
+                f"{corpus}: its reader yields a {type(u).__name__}; yield "
+                "serzoo.datamodules.manifest.Utterance"
             )
         if u.corpus != corpus:
             raise DataError(
@@ -344,7 +349,7 @@ def _refuse_duplicates(corpus: str, found: list[Utterance]) -> None:
 
 
 def _apart(corpus: str, losses: dict[str, float]) -> list[Notice]:
-    """What to know of recordings whose channels are averaged, but are not the same sound."""
+    """Return a notice of recordings whose averaged channels are not the same sound, if any."""
     apart = {audio: loss for audio, loss in losses.items() if loss > LOSS}
     if not apart:
         return []
@@ -354,10 +359,10 @@ def _apart(corpus: str, losses: dict[str, float]) -> list[Notice]:
             "channels",
             f"{corpus}: the channels of {len(apart)} of {len(losses)} recordings with several "
             f"channels are not the same sound (first: {first}: their mean is {loss:.1f} dB weaker "
-            "than of channels that agree): two speakers of a call, or microphones that stand "
-            "apart. Their mean is used, which mixes the speakers or removes some frequencies. Set "
-            "channel=first, or channel=2 and so on, to use one channel; channel=mean if the mean "
-            "is what you want",
+            "than that of equal channels). They may hold two speakers of a call, or come from "
+            "distant microphones. Their mean is used, which mixes the speakers or removes some "
+            "frequencies. Set channel=first, channel=2 and so on to use one channel, or "
+            "channel=mean to keep the mean without this warning",
         )
     ]
 
@@ -365,9 +370,10 @@ def _apart(corpus: str, losses: dict[str, float]) -> list[Notice]:
 def _listen(
     utterances: list[Utterance], root: Path, progress: bool, losses: dict[str, float]
 ) -> Iterator[Utterance | Refusal]:
-    """Decode every file once, in threads (libsndfile releases the interpreter lock); in order.
+    """Decode every file once, in threads, and return utterances or refusals in their order.
 
-    Files with several channels whose mean is heard get their loss (:func:`mean_loss`).
+    Threads help, since libsndfile releases the interpreter lock. ``losses`` is filled in for files
+    whose channels are averaged (:func:`mean_loss`).
     """
     by_file: dict[str, list[Utterance]] = {}
     for utterance in utterances:
@@ -385,7 +391,7 @@ def _listen(
 
 
 def _hear(group: list[Utterance], root: Path) -> tuple[list[Utterance | Refusal], float | None]:
-    """The utterances of one file, completed or refused; and the loss of channels that are mixed."""
+    """Return the utterances of one file, completed or refused, and the loss of averaging it."""
     audio = group[0].audio
     if not is_inside(audio):
         reason, detail = "path outside root", "paths are relative to root, with forward slashes"
@@ -397,24 +403,24 @@ def _hear(group: list[Utterance], root: Path) -> tuple[list[Utterance | Refusal]
     except OSError as error:
         if error.errno not in OF_A_FILE:
             raise
-        told = str(system_error(error))
-        return [Refusal(u.id, audio, "unreadable", told) for u in group], None
+        detail = str(system_error(error))
+        return [Refusal(u.id, audio, "unreadable", detail) for u in group], None
     results = [_check(utterance, samples, rate) for utterance in group]
     heard = any(u.channel is None for u in results if isinstance(u, Utterance))
     return results, mean_loss(samples, rate) if heard and samples.shape[1] > 1 else None
 
 
 def _with_nearest(refusals: list[Refusal], spelling: Spelling) -> list[Refusal]:
-    """The first missing files with the name that was perhaps meant; to look for all takes long."""
-    told = [r.id for r in refusals if r.reason == "missing"][:NEAREST]
+    """Add the name that was perhaps meant to the first missing files; all would take too long."""
+    first = [r.id for r in refusals if r.reason == "missing"][:NEAREST]
     return [
-        replace(r, detail=r.detail + spelling.nearest(r.path)) if r.id in told else r
+        replace(r, detail=r.detail + spelling.nearest(r.path)) if r.id in first else r
         for r in refusals
     ]
 
 
 def _check(utterance: Utterance, samples: Samples, rate: int) -> Utterance | Refusal:
-    """Samples are those of the whole file, ``[S, channels]``."""
+    """Check one utterance of a file, whose samples are ``[S, channels]``."""
     length = len(samples) / rate
     start = utterance.start
     end = length if isnan(utterance.end) else utterance.end
@@ -440,28 +446,32 @@ def _check(utterance: Utterance, samples: Samples, rate: int) -> Utterance | Ref
 
 
 def sample_hash(samples: Samples) -> str:
-    """16 hexadecimal digits over what is heard: :attr:`Utterance.sha`.
+    """Return 16 hexadecimal digits of the SHA-256 of the samples: :attr:`Utterance.sha`.
 
-    In 16 bits at the file's own rate: the same recording as wav and as flac has the same hash.
+    The samples are hashed in 16 bits at the file's own rate. So a recording has the same hash as
+    wav and as flac.
+
+    Args:
+        samples: ``[S]``, of one channel, within -1 and 1.
     """
     whole = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
     return hashlib.sha256(whole.tobytes()).hexdigest()[:16]
 
 
 def _write(prepared: Prepared, out: Path) -> None:
-    """Refusals and notes first: the manifest's presence says that all three are whole."""
+    """Write the manifest last, so that its presence says that all three files are whole."""
     write_lines(
         beside(out, ".refused.jsonl"),
         (json.dumps(asdict(r), ensure_ascii=False) for r in prepared.refusals),
     )
     root = str(prepared.root.resolve())
     sidecar = {"root": root, "notes": prepared.notes()}
-    strange = shown(root) != root  # no UTF-8: escaped, it can be read again
+    strange = shown(root) != root  # a name that is not UTF-8 is escaped, so that JSON can hold it
     write_lines(beside(out, ".json"), [json.dumps(sidecar, indent=1, ensure_ascii=strange)])
     write_manifest(out, prepared.utterances)
 
 
 def beside(manifest: Path, ending: str) -> Path:
-    """The file of a manifest that ends so instead of ``.jsonl``."""
+    """Return the path of a manifest with another ending instead of ``.jsonl``."""
     base = manifest.with_suffix("") if manifest.suffix == ".jsonl" else manifest
     return base.with_name(base.name + ending)

@@ -1,7 +1,7 @@
 """The command line: one function for each verb, whose signature and docstring are its ``--help``.
 
-A verb reads what was typed, calls the library and prints what came out. Whatever is heavy is
-imported inside a verb: ``serzoo --help`` answers without torch.
+A verb reads what was typed, calls the library and prints the result. A verb imports heavy modules
+itself, so that ``serzoo --help`` answers without torch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Suite = Annotated[str, Parameter(help="a shipped suite (see `serzoo list suites`
 Speech = Annotated[str, Parameter(help="a prepared manifest (.jsonl), or a corpus' name")]
 Run = Annotated[str, Parameter(help="a run's folder, a .ckpt file, or a saved folder")]
 Out = Annotated[str, Parameter(help="folder of all runs")]
-Licence = Annotated[str | None, Parameter(help="of the trained weights, such as cc-by-nc-sa-4.0")]
+Licence = Annotated[str | None, Parameter(help="licence of the weights, such as cc-by-nc-sa-4.0")]
 
 
 @app.command
@@ -62,8 +62,8 @@ def list_(kind: Kind | None = None, /) -> None:
         "recipes": shipped.names("recipe"),
         "suites": shipped.names("suite"),
     }
-    files: tuple[registry.Kind, ...] = ("heads", "encoders")
-    for registered in files:  # what a third party registers needs no file
+    registered_kinds: tuple[registry.Kind, ...] = ("heads", "encoders")
+    for registered in registered_kinds:  # a third party's part needs no file in configs/
         have = found[registered]
         have += [n for n in registry.names(registered) if n not in have]
     if kind:
@@ -80,7 +80,7 @@ def config(recipe: Recipe, /, *settings: Settings) -> None:
     Example: serzoo config ravdess head=selm optim.lr=1e-3
 
     Args:
-        settings: any key that is printed, or the name of a group.
+        settings: any key that is printed, or a group (encoder, head, optim) with a name.
     """
     import yaml
 
@@ -99,9 +99,9 @@ def config(recipe: Recipe, /, *settings: Settings) -> None:
 
 @app.command
 def prepare(corpus: str, /, *settings: Settings) -> int:
-    """Listen to every file of a corpus and write a manifest.
+    """Listen to every file of a corpus, and write a manifest of what can be used.
 
-    Published counts are checked, and bad audio is refused.
+    Bad audio is refused and listed. The published counts are checked.
 
     Example: serzoo prepare ravdess root=~/ravdess out=ravdess.jsonl
 
@@ -124,8 +124,8 @@ def prepare(corpus: str, /, *settings: Settings) -> int:
     if not (why := done.faults()):
         return 0
     print(
-        f"serzoo prepare: exit code 1, because of {why} (see above); the manifest holds what can "
-        "be used",
+        f"serzoo prepare: exit code 1, because of {why} (see above); the manifest holds everything "
+        "that can be used",
         file=sys.stderr,
     )
     return 1
@@ -166,7 +166,8 @@ def label(manifest: Speech, /, *settings: Settings, shard: str | None = None) ->
         settings: taxonomy=NAME, out=FOLDER, asr=MODEL,
             scorer=nli|embedding|causal|lexicon, scorer.model=MODEL,
             threshold=0.5 and others.
-        shard: K/N computes the K-th of N parts only; all of them, or this rank's, by default.
+        shard: K/N computes only the K-th of N parts. By default this process computes all of
+            them, or those of its rank.
     """
     from ..datamodules.labelling import label as labelling
 
@@ -181,7 +182,7 @@ def label(manifest: Speech, /, *settings: Settings, shard: str | None = None) ->
 
 @label_app.command(name="trace")
 def label_trace(out: str, id: str, /) -> None:
-    """Say where a label comes from: audio, transcript, scores, criteria.
+    """Show where a label comes from: audio, transcript, scores and criteria.
 
     Example: serzoo label trace labels synthetic_talk/tf01-001
 
@@ -196,7 +197,7 @@ def label_trace(out: str, id: str, /) -> None:
 
 @label_app.command(name="audit")
 def label_audit(out: str, /, *settings: Settings) -> int:
-    """Say whether labels are right, and whether the words of a corpus can tell.
+    """Measure whether labels from words are right, and whether a corpus' words carry emotion.
 
     Example: serzoo label audit labels human=people.jsonl
 
@@ -210,8 +211,8 @@ def label_audit(out: str, /, *settings: Settings) -> int:
 
     if "=" in out and not Path(out).exists():
         raise ConfigError(
-            "say `serzoo label audit OUT [human=MANIFEST]`, with OUT the folder of the labels, a "
-            "manifest or a corpus"
+            f"'{out}' is a setting, and the first word is missing: write `serzoo label audit OUT "
+            "[human=MANIFEST]`; OUT is the folder of the labels, a manifest or a corpus"
         )
     given = audits.audit_settings(_label_values(settings, audits.AUDIT_KNOBS, out))
     done = audits.audit(out, **given)
@@ -223,7 +224,13 @@ def label_audit(out: str, /, *settings: Settings) -> int:
 
 
 def _label_values(typed: Sequence[str], knobs: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Settings of `serzoo label` as its parts take them; see :func:`.config.parse`."""
+    """Return the settings of `serzoo label` by key, each read as its type says.
+
+    Args:
+        typed: the settings as they were typed.
+        knobs: the verb's own keys.
+        source: the manifest or corpus, whose reader has ``options.KEY``.
+    """
     from ..datamodules.labelling.label import asr_knobs, scorer_knobs
     from .run import config
 
@@ -252,7 +259,7 @@ def doctor(recipe: Recipe, /, *settings: Settings, json: bool = False) -> int:
     from .run.config import load
 
     cfg = load(recipe, settings)
-    with Console(stderr=True).status("") as status:  # nothing where it is no terminal
+    with Console(stderr=True).status("") as status:  # it shows only on a terminal
         findings = doctor.doctor(cfg, report=lambda name: status.update(name))
     if json:
         print(dumps(doctor.as_dict(cfg, findings), indent=1))
@@ -265,7 +272,7 @@ def doctor(recipe: Recipe, /, *settings: Settings, json: bool = False) -> int:
 def train(recipe: Recipe, /, *settings: Settings) -> None:
     """Train a model, select it on validation speakers, test it once, and write a record.
 
-    The same command goes on from the last whole epoch if it was killed.
+    If it was killed, the same command goes on from the last whole epoch.
 
     Example: serzoo train ravdess head=selm optim.lr=1e-3
 
@@ -274,17 +281,17 @@ def train(recipe: Recipe, /, *settings: Settings) -> None:
     """
     from .run import train
     from .run.config import load
-    from .run.record import trained
+    from .run.record import trained_lines
 
     cfg = load(recipe, settings)
     entry = train.train(cfg)
     if entry.selection:  # this is the first rank
-        print("\n".join(trained(cfg, entry, train.run_folder(cfg))))
+        print("\n".join(trained_lines(cfg, entry, train.run_folder(cfg))))
 
 
 @app.command
 def eval_(checkpoint: Run, /, *settings: Settings) -> None:
-    """Score a trained model.
+    """Score a trained model on its test speakers, on other speech, or on corrupted audio.
 
     Example: serzoo eval runs/ravdess/selm-0877ec condition=white:10dB
 
@@ -296,27 +303,27 @@ def eval_(checkpoint: Run, /, *settings: Settings) -> None:
     """
     from .core.files import check_place, write_json
     from .run import config
-    from .run.record import environment, evaluated
+    from .run.record import evaluated_lines
     from .run.score import evaluate
 
     types = {**config.types_of(evaluate), "out": str | None, "record": str | None}
     given = config.settings(settings, types, config.corpora_of(settings, "corpus"))
-    out, record = given.pop("out", None), given.pop("record", None)
-    for file in filter(None, (out, record)):
+    out, kept = given.pop("out", None), given.pop("record", None)
+    for file in filter(None, (out, kept)):
         check_place(Path(file))
     given |= {"corpus": _corpora(given["corpus"])} if given.get("corpus") else {}
-    table, numbers = evaluate(checkpoint, **given, progress=sys.stderr.isatty())
-    print("\n".join(evaluated(table, numbers)))
+    table, record = evaluate(checkpoint, **given, progress=sys.stderr.isatty())
+    print("\n".join(evaluated_lines(table, record)))
     if out:
         print(f"predictions: {table.write_jsonl(Path(out))}")
-    if record:
-        write_json(Path(record), {**numbers, **environment()})
-        print(f"record: {record}")
+    if kept:
+        write_json(Path(kept), record.to_json())
+        print(f"record: {kept}")
 
 
 @app.command
 def adapt(checkpoint: Run, /, *settings: Settings) -> None:
-    """Adapt a trained model to other speech, by a few utterances of each class.
+    """Adapt a trained model to other speech, with a few utterances of each class.
 
     Example: serzoo adapt runs/ravdess/selm-0877ec data=voices.jsonl shots=4
 
@@ -331,10 +338,10 @@ def adapt(checkpoint: Run, /, *settings: Settings) -> None:
     types = config.types_of(adapt.adapt) | tuning.option_types()
     given = config.settings(settings, types, config.corpora_of(settings, "data"))
     if not given.get("data"):
-        raise ConfigError("say what to adapt to: data=CORPUS, or data=FILE.jsonl")
+        raise ConfigError("no speech to adapt to; add data=CORPUS, or data=FILE.jsonl")
     given["data"] = _corpora(given["data"])
     entry = adapt.adapt(checkpoint, **given, progress=sys.stderr.isatty())
-    print("\n".join(adapt.told(entry)))
+    print("\n".join(adapt.adapted_lines(entry)))
 
 
 @app.command
@@ -346,7 +353,7 @@ def probe(model: str, /, *settings: Settings, against: str = "untrained") -> Non
     Args:
         model: a run's folder, a .ckpt file, a saved folder; or a recipe, with its settings.
         settings: data=CORPUS, protocol=NAME, fold=K, root=FOLDER,
-            rate_from=auto|text|audio, out=FOLDER, and those of the recipe.
+            rate_from=auto|text|audio, out=FOLDER, and the keys of the recipe.
         against: untrained (the same encoder before training), none, or another model.
     """
     from .run import config, probing
@@ -356,8 +363,8 @@ def probe(model: str, /, *settings: Settings, against: str = "untrained") -> Non
     given = config.settings(own, types, config.corpora_of(own, "data"))
     given |= {"data": _corpora(given["data"])} if given.get("data") else {}
     rest = [s for s in settings if s not in own]
-    told = sys.stderr.isatty()
-    entry = probing.probe_model(model, rest, against=against, **given, progress=told)
+    shown = sys.stderr.isatty()
+    entry = probing.probe_model(model, rest, against=against, **given, progress=shown)
     probing.show(entry)
     print(f"record: {entry.folder}")
 
@@ -382,15 +389,15 @@ def predict(
 
     Args:
         model: a run's folder, a .ckpt file, a saved model's folder or its hub id.
-        file: a recording, a folder (with all below), or a quoted pattern such as 'calls/*.wav'.
+        file: a recording, a folder (and all below it), or a quoted pattern: 'calls/*.wav'.
         files: more of these.
         out: FILE.csv or FILE.jsonl; CSV on standard output by default.
-        window: seconds; longer recordings are cut. As in training by default.
-        hop: seconds between windows; half a window by default.
-        voice: none, energy or silero. Windows cover speech only.
-        channel: mean of all, first, or a number from 1.
-        plot: FILE.png, or a folder, for pictures of probabilities over time.
-        batch_seconds: padded audio in a batch.
+        window: seconds; longer recordings are cut into windows. The default is as in training.
+        hop: seconds from one window to the next; half a window by default.
+        voice: none, energy or silero, which finds speech; windows then cover speech only.
+        channel: mean of all channels, first, or a number from 1.
+        plot: FILE.png, or a folder, for pictures of the probabilities over time.
+        batch_seconds: most seconds of padded audio in a batch.
     """
     from .core.notices import quiet
     from .run.predict import predict_files
@@ -423,7 +430,7 @@ def compare(
     Args:
         settings: of all cells; a list replaces an axis.
         dry_run: only list the cells, with estimated time and memory.
-        limit: minutes that a cell may take; the suite's, or none, by default.
+        limit: minutes that a cell may take; by default the suite's limit, if it has one.
         workers: processes; one per GPU, or per CPU core, by default.
     """
     from .compare.compare import compare
@@ -443,8 +450,9 @@ def import_(
     Args:
         file: predictions, as CSV, TSV or JSON lines.
         settings: name=NAME of the row, id=COLUMN, label=COLUMN,
-            prefix=TEXT of columns of scores, class.THEIRS=OURS,
-            where.KEY=VALUE, toolkit=TEXT, overwrite=true and others.
+            prefix=TEXT before the class in the columns of scores,
+            class.THEIRS=OURS, where.KEY=VALUE, toolkit=TEXT,
+            overwrite=true and others.
         dry_run: check the file, and write nothing.
     """
     from .compare.imported import import_rows
@@ -456,12 +464,12 @@ def import_(
 def ensemble(
     suite: Suite, /, *settings: Settings, dry_run: bool = False, out: Out = "runs"
 ) -> None:
-    """Let several rows of a comparison answer together, as a new row.
+    """Average the probabilities of several rows of a comparison, as a new row.
 
     Example: serzoo compare ensemble quickstart members=[classification]
 
     Args:
-        settings: members=[ROW,ROW] of the table, name=NAME of the new row,
+        settings: members=[ROW,ROW] as the table names them, name=NAME of the new row,
             seeds=together or apart, weights=equal or validation,
             recipe=NAME, encoder=NAME, where.KEY=VALUE, overwrite=true.
         dry_run: print the UAR, and write nothing.
@@ -475,13 +483,13 @@ def ensemble(
 def report(
     suite: Suite, /, *, audio: bool = False, attributes: bool = False, out: Out = "runs"
 ) -> None:
-    """Write the tables and the page of what a suite has so far.
+    """Write the tables and the page for the cells that a suite has so far.
 
     Example: serzoo report quickstart --audio
 
     Args:
-        audio: put players beside the most confident errors, within report.html.
-        attributes: take gender, language and duration from the corpora, for cells that hold none.
+        audio: put players beside the most confident errors in report.html.
+        attributes: take gender, language and duration from the corpora if a cell holds none.
     """
     from .report.report import report
 
@@ -492,14 +500,14 @@ def report(
 def tensorboard(
     what: str, /, *, port: int = 6006, host: str = "localhost", out: Out = "runs"
 ) -> None:
-    """Start TensorBoard on a suite's cells, or on any folder of runs.
+    """Show a suite's cells, or any folder of runs, in TensorBoard.
 
     Example: serzoo tensorboard quickstart --port 0
 
     Args:
         what: a suite that was run, or a folder.
-        port: where to serve; 0 means any that is free.
-        host: address to serve on.
+        port: number of the port; 0 takes any free one.
+        host: address that it listens on.
     """
     from .run.board import serve
 
@@ -508,13 +516,13 @@ def tensorboard(
 
 @app.command
 def save(run: Run, folder: str, /, *, overwrite: bool = False, licence: Licence = None) -> None:
-    """Write a trained model to a folder to share, with a model card.
+    """Write a trained model and its model card into a folder, for others to load.
 
     Example: serzoo save runs/ravdess/selm-0877ec my-model
 
     Args:
-        folder: where to.
-        overwrite: write even if the folder holds something else.
+        folder: where the model goes.
+        overwrite: write even if the folder is not empty.
     """
     from .core.notices import quiet
     from .run.save import save_pretrained
@@ -531,8 +539,8 @@ def push(run: Run, repo_id: str, /, *, public: bool = False, licence: Licence = 
     Example: serzoo push runs/ravdess/selm-0877ec me/my-model
 
     Args:
-        repo_id: USER/NAME; it is made if there is none.
-        public: let everybody see it; it is private by default.
+        repo_id: USER/NAME of the repository, which is made if there is none.
+        public: let everybody see it; by default it is private.
     """
     from .core.notices import quiet
     from .run.save import push_to_hub
@@ -543,12 +551,12 @@ def push(run: Run, repo_id: str, /, *, public: bool = False, licence: Licence = 
 
 @app.command
 def export(run: Run, file: str, /) -> None:
-    """Write a trained model as ONNX, and compare it with the original.
+    """Write a trained model as ONNX, and compare its scores with the original.
 
     Example: serzoo export runs/ravdess/selm-0877ec model.onnx
 
     Args:
-        file: FILE.onnx.
+        file: FILE.onnx to write.
     """
     from .core.notices import quiet
     from .run import onnx
@@ -569,8 +577,8 @@ def cache(action: Literal["list", "clear"], store: str | None = None, /) -> None
     Example: serzoo cache clear all
 
     Args:
-        action: what to do.
-        store: to clear: a store's name or its beginning, or all.
+        action: list shows the stores; clear removes some.
+        store: what to clear: a store's name, the beginning of one, or all.
     """
     from .run import cache
 
@@ -578,27 +586,33 @@ def cache(action: Literal["list", "clear"], store: str | None = None, /) -> None
         cache.show(cache.cache_list())
         return
     if store is None:
-        raise ConfigError("say what to clear: a store's name (see `serzoo cache list`), or all")
+        raise ConfigError(
+            "nothing was named to clear; give a store's name (see `serzoo cache list`), or all"
+        )
     number, freed = cache.cache_clear(store)
     print(f"removed {number} feature stores: {cache.size(freed)} freed")
 
 
 VERBS = tuple(name for name in app if not name.startswith("-"))
-for _place, _name in enumerate(VERBS):  # in --help, too: the order of work, not of the alphabet
+for _place, _name in enumerate(VERBS):  # --help lists verbs in the order of work
     app[_name].sort_key = _place
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb.
+    """Run a verb and return its exit code.
+
+    Args:
+        argv: words after ``serzoo``; those of this process by default.
 
     Returns:
-        0 when it did what was asked; 1 when it ran and found fault (a failed audit, failed cells,
-        refused counts); 2 when it could not run; 130 when it was interrupted.
+        0 if it did what was asked. 1 if it ran and found a fault: a failed audit, failed cells,
+        refused recordings. 2 if it could not run. 130 if it was interrupted. 141 if the reader of
+        its output has gone.
     """
     typed, parts = _without_parts(sys.argv[1:] if argv is None else argv)
     called = " ".join(["serzoo", *(v for v in app.parse_commands(typed)[0] if v[0] != "-")])
-    if argv is None:  # this process is ours
-        threading.excepthook = _told_elsewhere(threading.excepthook)
+    if argv is None:  # nobody else's hooks are changed in this process
+        threading.excepthook = _without_system_errors(threading.excepthook)
     try:
         with on_terminal():
             _adopt(parts)
@@ -606,30 +620,30 @@ def main(argv: Sequence[str] | None = None) -> int:
                 typed, exit_on_error=False, print_error=False, verbose=False
             )
             code = verb(*words.args, **words.kwargs)
-        sys.stdout.flush()  # here, where a full disk can still be told
+        sys.stdout.flush()  # a full disk shows here, and the handlers below still tell it
     except KeyboardInterrupt as e:
         _tell("interrupted", e)
         return 130
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 141
-    except CycloptsError as e:  # what was typed is no command
+    except CycloptsError as e:  # no such verb, option or argument
         more = isinstance(e, UnusedCliTokensError) and " ".join(e.unused_tokens or ())
-        told = f"too many words: {more}." if more else " ".join(str(e).split())
-        _tell(f"{called}: {told} See `{called} --help`.", e)
+        fault = f"too many words: {more}." if more else " ".join(str(e).split())
+        _tell(f"{called}: {fault} See `{called} --help`.", e)
         return 2
     except Exception as e:
         said = str(e) if isinstance(e, SerzooError) else system_error(e)
         if said is None:
             raise
-        # one line, also with a name that has several, and with what a library says at length
+        # one line, even if a file's name or a library's message has several
         _tell(f"{called}: {' '.join(said.splitlines())}", e)
         return 2
-    return int(code or 0) if typed else 2  # the verb is missing, and the help was shown
+    return int(code or 0) if typed else 2  # without a verb, only the help was shown
 
 
 def _without_parts(typed: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take ``--part NAME`` out of what was typed; any verb takes it, any number of times."""
+    """Return the other words, and the values of ``--part``, which any verb takes repeatedly."""
     left: list[str] = []
     parts: list[str] = []
     words = iter(typed)
@@ -644,19 +658,19 @@ def _without_parts(typed: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _adopt(parts: Sequence[str]) -> None:
-    """Register heads, encoders and readers of the user's own; no model brings code."""
+    """Register the user's own heads, encoders and readers, since no model brings code."""
     if not parts:
         return
     from .core.own import adopt_any
 
     for part in parts:
         if not part:
-            raise ConfigError("--part takes a name: --part FILE.py:NAME")
+            raise ConfigError("--part has no value; write --part FILE.py:NAME")
         adopt_any(part)
 
 
 def _corpus(name: str) -> str:
-    """The name of a corpus or a manifest; a reader of the user's own is registered first."""
+    """Return the name of a corpus or manifest; a reader of the user's own is registered first."""
     from .core import own
 
     return own.adopt("corpora", name) if own.is_own(name) and not Path(name).exists() else name
@@ -666,17 +680,20 @@ def _corpora(given: str | list[str]) -> str | list[str]:
     return _corpus(given) if isinstance(given, str) else [_corpus(name) for name in given]
 
 
-def _told_elsewhere(others: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """For threads: TensorBoard writes in one, and hands what it meets on to who writes next."""
+def _without_system_errors(others: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a hook for errors of threads that drops system errors, such as a full disk.
+
+    TensorBoard writes in a thread, and raises the same error again where the next value is written.
+    """
     return lambda seen: None if system_error(seen.exc_value) else others(seen)
 
 
 def _tell(line: str, error: BaseException) -> None:
-    """An error and its notes, on standard error; what cannot be written any more is dropped."""
+    """Print an error and its notes on standard error, unless that is closed or full."""
     with contextlib.suppress(OSError):
         print("\n".join([line, *getattr(error, "__notes__", ())]), file=sys.stderr)
     try:
         sys.stdout.flush()
-    except OSError:  # Python would try once more when it ends, and end with another code
+    except OSError:  # Python would flush once more at its end, and change the exit code
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -197,7 +197,7 @@ def test_its_description_comes_with_it(third_party, tmp_path, write_wave):
         prepare("foreign", root=tmp_path)
 
 
-# -- what recordings have in common --------------------------------------------------------------
+# Recordings that are suspiciously equal.
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def test_a_label_whose_every_file_is_refused_is_named(spoken):
     assert any("'sad' (4)" in m for m in messages(prepared, "label"))
 
 
-# -- names that differ ---------------------------------------------------------------------------
+# Names that differ.
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_a_name_that_no_system_has_is_refused_and_the_rest_goes_on(
     assert len(prepared.utterances) == len(prepared.refusals) == 1
 
 
-# -- what is told when data is opened ------------------------------------------------------------
+# Notices when data is opened.
 
 
 def test_notes_are_told_with_the_first_refusal_of_each_reason(tmp_path):

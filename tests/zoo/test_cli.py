@@ -44,7 +44,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# ---- the sweep
+# All verbs.
 
 
 def test_all_verbs_are_tested_here() -> None:
@@ -140,7 +140,7 @@ def test_no_command_line_shows_the_help_and_ends_with_2(capsys: pytest.CaptureFi
     assert capsys.readouterr().out.startswith("Usage: serzoo COMMAND\n")
 
 
-# ---- list, config
+# List, config.
 
 
 def test_list_shows_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,7 +195,7 @@ def test_config_prints_what_a_run_would_be(capsys: pytest.CaptureFixture[str]) -
         (["audit", "emodbb"], "no corpus called 'emodbb'; have"),
         (["eval", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt; give a .ckpt file, or"),
         (["eval", "nowhere.ckpt", "corpora=x"], "unknown setting 'corpora'; have"),
-        (["adapt", "nowhere.ckpt"], "say what to adapt to: data=CORPUS, or data=FILE.jsonl"),
+        (["adapt", "nowhere.ckpt"], "no speech to adapt to; add data=CORPUS, or data=FILE.jsonl"),
         (["adapt", "nowhere.ckpt", "data=x", "shot=4"], "unknown setting 'shot'; have"),
         (["probe", "nowhere.ckpt", "data=x", "fold="], "'nowhere.ckpt' is neither a trained model"),
         (["compare", "smok"], "no suite config called 'smok'; have"),
@@ -238,7 +238,7 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
         main(["list"])
 
 
-# ---- prepare, audit
+# Prepare, audit.
 
 
 def test_prepare_writes_a_manifest_and_says_so(
@@ -331,7 +331,7 @@ def test_audit_ends_with_1_where_audio_leaks(
     assert capsys.readouterr().out.splitlines()[-1] == "5 folds, 5 with leakage"
 
 
-# ---- settings and options in any order
+# Settings and options in any order.
 
 
 def test_settings_may_follow_options(

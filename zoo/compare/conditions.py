@@ -78,9 +78,9 @@ def evaluate_cell(
         torch.set_num_threads(cfg.trainer.threads)
     began, used = time.perf_counter(), Used.now()
     trained = read_record(Path(source)) or Record()
-    table, numbers = evaluate(source, condition=facts["condition"], noise=noise, rir=rir)
+    table, found = evaluate(source, condition=facts["condition"], noise=noise, rir=rir)
     clean = PredictionTable.read_jsonl(Path(source) / PREDICTIONS)
-    if numbers["data"]["manifest"] != trained.data["manifest"] or set(table.ids) != set(clean.ids):
+    if found.data["manifest"] != trained.data["manifest"] or set(table.ids) != set(clean.ids):
         raise DataError(
             f"{source} was tested on {len(clean)} utterances, and there are {len(table)} now, or "
             "their labels or samples changed; give the data of its training back, or train again"
@@ -91,7 +91,7 @@ def evaluate_cell(
         status="ok",
         **trained.pick(KEPT),
         **facts,
-        corruption=numbers["condition"],
+        corruption=found.condition,
         same_answers=sum(same) / len(same),  # as without the condition
         **measure(table, trained.temperature or 1.0),  # the temperature of clean validation
         inference_seconds_per_utterance=None,  # the time is the corruption's, too
@@ -99,7 +99,7 @@ def evaluate_cell(
         processor_seconds=dict.fromkeys(
             ("evaluate", "total"), processor_seconds((used, Used.now()), {})["total"]
         ),
-        flops=numbers["flops"],
+        flops=found.flops,
         peak_memory_mb=peak_memory_mb(),
         threads=torch.get_num_threads(),
         **environment(),

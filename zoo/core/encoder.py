@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .registry import Recorded
+from .registry import Part
 from .types import Frames
 
 
-class Encoder(Recorded, nn.Module, ABC):
+class Encoder(Part, nn.Module, ABC):
     """Turns audio into frames in two steps; the feature store can keep the result of the first.
 
     ``audio, lengths -> extract -> hidden [B, K, T, D0], mask [B, T] -> forward -> Frames``

@@ -82,7 +82,7 @@ _FREE = f"free some space, or {_ELSEWHERE}, and start the same command again"
 _SYSTEM = {
     errno.ENOSPC: ("the disk is full", _FREE),
     errno.EDQUOT: ("your share of the disk is used up", _FREE),
-    errno.EFBIG: ("a file may not be as large as that here (see `ulimit -f`)", _ELSEWHERE),
+    errno.EFBIG: ("the file is larger than this system allows (see `ulimit -f`)", _ELSEWHERE),
     errno.EROFS: ("this disk can only be read", _ELSEWHERE),
     errno.EACCES: ("permission is denied", f"change its permissions, or {_ELSEWHERE}"),
     errno.EPERM: ("it is not permitted", f"change its permissions, or {_ELSEWHERE}"),
@@ -101,10 +101,10 @@ _SYSTEM = {
         "raise the limit (`ulimit -n`) or use fewer workers",
     ),
     errno.ENFILE: ("too many files are open on this machine", "end other programs"),
-    errno.EIO: ("the disk failed to read or write", "look after the disk, and copy what is on it"),
+    errno.EIO: ("the disk failed to read or write", "copy its files, and check the disk"),
     errno.ENOLCK: ("this disk has no locks for files", _ELSEWHERE),
     errno.EOPNOTSUPP: ("this disk cannot do what is needed here", _ELSEWHERE),
-    errno.ENOMEM: ("there is not enough memory", "end other programs, or work on less at a time"),
+    errno.ENOMEM: ("there is not enough memory", "end other programs, or use smaller batches"),
 }
 # errors that no bug of serzoo can cause: shown even if another library has wrapped them
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.EIO)
@@ -125,7 +125,7 @@ def system_error(error: BaseException) -> str | None:
         return None
     text = str(error)
     if isinstance(error, ValueError) and "embedded null" in text:
-        return "a path holds a NUL character, which no name can; check the settings"
+        return "a path holds a NUL character, which no path may hold; check the settings"
     if isinstance(error, RuntimeError) and "home directory" in text:
         return (
             "the home folder is not known (for '~', or the cache); set HOME, or set SERZOO_CACHE "
@@ -134,8 +134,8 @@ def system_error(error: BaseException) -> str | None:
     number, where = _refused(error)
     if number is None:
         return (" ".join(text.split())[:600] or repr(error)) if isinstance(error, OSError) else None
-    said = (os.strerror(number), "check the path, and what is there")
-    what, remedy = _SYSTEM.get(number, said)
+    other = (os.strerror(number), "check the path")
+    what, remedy = _SYSTEM.get(number, other)
     return f"{where}: {what}; {remedy}" if where else f"{what}; {remedy}"
 
 
@@ -165,11 +165,11 @@ def _refused(error: BaseException) -> tuple[int | None, str]:
     return None, ""
 
 
-# ---- How things are counted and shortened in messages.
+# Numbers and lists in messages.
 
 
 def some(names: Iterable[object], n: int = 5) -> str:
-    """The first names, and how many more there are; a set in the order of the alphabet.
+    """Return the first names, and how many more there are; a set is sorted.
 
     >>> some("abcd", 2)
     'a, b, ... 2 more'
@@ -181,17 +181,17 @@ def some(names: Iterable[object], n: int = 5) -> str:
 
 
 def counted(n: int, what: str, ending: str = "s") -> str:
-    """``1 table``, ``2 tables``; with the ending ``es``, ``2 processes``."""
+    """Return ``1 table``, ``2 tables``; with the ending ``es``, ``2 processes``."""
     return f"{n} {what}" + ending * (n != 1)
 
 
 def tally(counts: Mapping[str, int]) -> str:
-    """``missing 2, silent 1``: numbers behind their names."""
+    """Return counts as ``missing 2, silent 1``."""
     return ", ".join(f"{name} {n}" for name, n in counts.items())
 
 
 def first_line(error: BaseException) -> str:
-    r"""The first line of an error's text without its full stop, or the error's kind.
+    r"""Return the first line of an error's text without its full stop, or else the error's class.
 
     >>> first_line(OSError("cannot connect.\nMore about it"))
     'cannot connect'

@@ -158,12 +158,12 @@ def new_folder(folder: Path, ours: Collection[str]) -> Iterator[Path]:
     shutil.rmtree(old)
 
 
-# ---- Locks between processes. The system drops a lock with its process, however that ends.
+# Locks between processes. The system drops a lock when its process ends, however it ends.
 
 
 def file_lock(path: Path) -> FileLock:
-    """A lock on a file, which is made if there is none, and stays; not yet taken."""
-    # without locks of the system, a killed process would hold its own for ever: an error instead
+    """Return a lock on a file, not yet taken. The file is made if it is missing, and stays."""
+    # fallback_to_soft=False: a soft lock would outlive a killed process; an error is better
     return FileLock(path, fallback_to_soft=False, thread_local=False)
 
 
@@ -172,13 +172,13 @@ def locked(path: Path, refusal: Callable[[str], SerzooError] | None = None) -> I
     """Hold the lock of a file.
 
     Args:
-        path: of the file; its folder exists.
-        refusal: number of the process that holds it (or ``?``) to what to raise then; None = wait
-            until it is free.
+        path: of the lock file, in a folder that exists.
+        refusal: makes the error to raise if another process holds the lock, from that process'
+            number (or ``?``); None = wait until it is free.
 
     Raises:
-        SerzooError: the refusal.
-        FileNotFoundError: its folder does not exist, or was removed while this waited.
+        SerzooError: if another process holds the lock and ``refusal`` is given.
+        FileNotFoundError: if the folder is missing, or is removed while this waits.
     """
     try:
         held = file_lock(path).acquire(blocking=refusal is None, poll_interval=0.02)
@@ -191,12 +191,9 @@ def locked(path: Path, refusal: Callable[[str], SerzooError] | None = None) -> I
         yield
 
 
-# ---- Bytes to text, and text to JSON: the one place that reads what people and programs have
-# written.
-#
-# Encodings are never guessed silently. UTF-8, with or without a byte order mark, and UTF-16 are
-# recognised. Only tables may also be in an older encoding (``old=True``): Windows-1252, if no byte
-# contradicts it.
+# Text and JSON that people and programs have written is read here. Encodings are never guessed
+# silently. UTF-8, with or without a byte order mark, and UTF-16 are recognised. Only tables may
+# also be in an older encoding (``old=True``): Windows-1252, if no byte contradicts it.
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -455,7 +452,7 @@ def _clean(value: Any) -> Any:
     return value
 
 
-# ---- The folder for everything that serzoo can make again.
+# The folder for everything that serzoo can make again.
 
 
 def cache_dir() -> Path:

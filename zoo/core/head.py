@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from .errors import ConfigError
-from .registry import Recorded
+from .registry import Part
 from .taxonomy import Taxonomy
 from .types import Frames, HeadLoss, Targets
 
 
-class Head(Recorded, nn.Module, ABC):
+class Head(Part, nn.Module, ABC):
     """Maps encoder frames to scores over the classes of a taxonomy.
 
     A head sees only frames: it sees no audio, manifest, trainer or logger. It learns through

@@ -1,8 +1,8 @@
-"""A part in a file of the user's own, which needs no package: ``FILE.py:NAME``.
+"""Parts in the user's own files, which need no package: ``FILE.py:NAME``.
 
-``package.module:NAME`` is the same for what can be imported. Whoever types such a text, or writes
-it into a YAML file of his own, runs his own code. A checkpoint, a saved folder and a model of the
-hub hold plain names only, so that nothing is ever imported for them.
+``package.module:NAME`` does the same for a module that can be imported. Users who type such a name,
+or write it into their YAML file, run their own code. Checkpoints, saved folders and models of the
+hub hold plain names only. So loading them imports nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BASES: tuple[Kind, ...] = ("heads", "encoders")
 EXAMPLES = {"heads": "MyHead", "encoders": "MyEncoder", "corpora": "prepare", "scorers": "MyScorer"}
 _OWN = re.compile(r".+\.py(:\w*)?|\w+(\.\w+)*:\w+")
 Shipped = tuple[Kind, str, Any, str]
-"""Kind, name, where it is (or the class itself) and digest of its file, for another process."""
+"""A part for another process: kind, name, place (or the class itself) and digest of its file."""
 
 
 def is_own(text: Any) -> bool:
@@ -42,23 +42,23 @@ def is_own(text: Any) -> bool:
 
 
 def adopt(kind: Kind, text: str, *, beside: Path | None = None, base: type | None = None) -> str:
-    """The registered name of a part; one in a file of the user's is imported and registered.
+    """Import and register one of the user's own parts, and return its registered name.
 
     Args:
-        kind: of part.
-        text: a registered name, which is returned as it is; ``FILE.py:NAME``; or
-            ``package.module:NAME``.
-        beside: folder of the YAML file that says so; a relative path is looked for there first, and
-            then in the working directory.
-        base: that a class must extend; by default, the kind's own.
+        kind: of the part.
+        text: ``FILE.py:NAME``, ``package.module:NAME``, or a registered name, which is returned
+            as it is.
+        beside: folder of the YAML file that names the part. A relative path is looked for there
+            first, then in the working directory.
+        base: class that the part must extend; by default that of its kind.
 
     Returns:
-        The name: that of the class, as in ``my_head`` for ``MyHead``; of a reader called
-        ``prepare``, that of its file.
+        The name: ``my_head`` for a class ``MyHead``. A reader called ``prepare`` has the name of
+        its file.
 
     Raises:
-        ConfigError: if there is no such file or name in it, the file cannot be run, what is named
-            is no such part, or its name is taken.
+        ConfigError: if file or name is missing, the file cannot be run, the object is no part of
+            this kind, or its name is taken.
     """
     if not is_own(text):
         return text
@@ -67,14 +67,14 @@ def adopt(kind: Kind, text: str, *, beside: Path | None = None, base: type | Non
     where = f"{file or place}:{name}"
     if file is not None:
         sha = _digest(file)
-        known = next((k for k, n, a in _of(kind) if a.where == where and a.sha == sha), None)
+        known = next((k for k, n, a in _added(kind) if a.where == where and a.sha == sha), None)
         if known is not None:
             return known
         module = _run(file, sha)
     else:
         module = _imported(kind, place, text)
         sha = _digest_of(module)
-    part = _taken(kind, module, place, name, base)
+    part = _find(kind, module, place, name, base)
     if (old := registry.name_of_class(kind, part)) is not None:
         return old
     called = _name(kind, name, Path(place).stem if file else place.rpartition(".")[2])
@@ -85,24 +85,24 @@ def adopt(kind: Kind, text: str, *, beside: Path | None = None, base: type | Non
 
 
 def register(kind: Kind, name: str, part: Any) -> str:
-    """Give a class of your own a name, which configurations of this process may then use.
+    """Give your own class a name, which configurations of this process may then use.
 
     Args:
         kind: ``heads``, ``encoders``, ``corpora`` or ``scorers``.
-        name: that configurations, tables and folders call it.
-        part: a subclass of :class:`~serzoo.zoo.Head` or :class:`~serzoo.zoo.Encoder`; of a corpus,
-            its reader function.
+        name: its name in configurations, tables and folders.
+        part: a subclass of :class:`~serzoo.zoo.Head` or :class:`~serzoo.zoo.Encoder`; or the reader
+            function of a corpus.
 
     Returns:
         The name.
 
     Raises:
-        ConfigError: if it is no such part, or the name is taken by another.
+        ConfigError: if the part is not of this kind, or another part has the name.
     """
     if kind not in SINGULAR:
         raise ConfigError(f"no kind of part is called '{kind}'{suggest(str(kind), SINGULAR)}")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-        raise ConfigError(f"'{name}' is no name; use letters, digits, - and _")
+        raise ConfigError(f"'{name}' is no name; use a letter, then letters, digits, - and _")
     where = f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', part)}"
     _check(kind, part, where, _base(kind))
     module = sys.modules.get(part.__module__)
@@ -117,7 +117,9 @@ def register(kind: Kind, name: str, part: Any) -> str:
 
 
 def name_for(kind: Kind, part: Any) -> str:
-    """The registered name of what Python code passes: a name, ``FILE.py:NAME``, or a class.
+    """Return the registered name of a part, given as a name, as ``FILE.py:NAME`` or as a class.
+
+    A class without a name is registered.
 
     Raises:
         ConfigError: see :func:`adopt` and :func:`register`.
@@ -132,7 +134,7 @@ def name_for(kind: Kind, part: Any) -> str:
 
 
 def adopt_any(text: str) -> str:
-    """Register what ``FILE.py:NAME`` holds, of whatever kind it is; its name.
+    """Register the part ``FILE.py:NAME``, of whatever kind it is, and return its name.
 
     Raises:
         ConfigError: see :func:`adopt`.
@@ -148,17 +150,17 @@ def adopt_any(text: str) -> str:
 
 
 class _OtherPartError(ConfigError):
-    """What is named is there, and is a part of another kind."""
+    """The name was found, but it is a part of another kind."""
 
 
-def told(kind: Kind, name: str) -> str | None:
-    """``FILE.py:NAME@SHA`` of a part of the user's own; None for every other."""
+def origin(kind: Kind, name: str) -> str | None:
+    """Return ``FILE.py:NAME@SHA`` of one of the user's own parts; None for all others."""
     part = registry.added(kind, name)
-    return part.told if part else None
+    return part.origin if part else None
 
 
 def extraction_of(encoder: Encoder) -> dict[str, Any]:
-    """What features are stored under: the encoder's ``extraction()``, and its own file's digest.
+    """Return what names stored features: the encoder's ``extraction()``, and its file's digest.
 
     Raises:
         TypeError: if the encoder cannot be stored.
@@ -167,15 +169,15 @@ def extraction_of(encoder: Encoder) -> dict[str, Any]:
 
 
 def file_of(encoder: Encoder) -> dict[str, str]:
-    """``{"file": SHA}`` of an encoder in a file of the user's own; empty for every other."""
-    found = [a for _, _, a in _of("encoders") if a.part is type(encoder)]
+    """Return ``{"file": SHA}`` for one of the user's own encoders; empty for all others."""
+    found = [a for _, _, a in _added("encoders") if a.part is type(encoder)]
     return {"file": found[0].sha} if found else {}
 
 
 def ship() -> list[Shipped]:
-    """What another process needs to register the same parts.
+    """Return all that another process needs to register the same parts.
 
-    A class that only this process has, such as one of a notebook, is left out.
+    A class that only this process has, such as a notebook's, is left out.
     """
     found: list[Shipped] = []
     for kind, name, part in registry.all_added():
@@ -184,17 +186,17 @@ def ship() -> list[Shipped]:
             continue
         try:
             pickle.dumps(part.part)
-        except Exception:  # pickle raises what it likes
+        except Exception:  # pickle raises errors of any class
             continue
         found.append((kind, name, part.part, part.sha))
     return found
 
 
 def receive(parts: Sequence[Shipped]) -> None:
-    """Register what :func:`ship` of another process has told.
+    """Register the parts that :func:`ship` returned in another process.
 
     Raises:
-        ConfigError: if a file is another by now.
+        ConfigError: if a file has changed since.
     """
     for kind, name, part, sha in parts:
         if not isinstance(part, str):
@@ -211,25 +213,25 @@ def receive(parts: Sequence[Shipped]) -> None:
 
 
 def missing(own: Mapping[str, str], part: str) -> str | None:
-    """Why a part that a record tells of cannot be built here; None if it can.
+    """Return why the head or encoder of a record cannot be built here; None if it can.
 
     Args:
-        own: of a run's configuration.
+        own: the key ``own`` of the run's configuration.
         part: ``head`` or ``encoder``.
     """
     if part not in own:
         return None
     return (
-        f"its {part} is a class of its author's own ({own[part].partition('@')[0]}), and a model "
-        "never imports code by itself"
+        f"its {part} is its author's own class ({own[part].partition('@')[0]}), and loading a "
+        "model never imports code"
     )
 
 
-# ---- Steps of :func:`adopt`.
+# The steps of :func:`adopt`.
 
 
 def _base(kind: Kind) -> type | None:
-    """What a class of this kind extends; imported late, since torch comes with it."""
+    """Return the class that parts of this kind extend; imported here, since it brings torch."""
     if kind == "heads":
         from .head import Head
 
@@ -241,7 +243,7 @@ def _base(kind: Kind) -> type | None:
     return object if kind == "scorers" else None  # only datamodules know what a scorer is
 
 
-def _of(kind: Kind) -> Iterator[tuple[str, Kind, Added]]:
+def _added(kind: Kind) -> Iterator[tuple[str, Kind, Added]]:
     return ((name, k, part) for k, name, part in registry.all_added() if k == kind)
 
 
@@ -256,7 +258,7 @@ def _file(place: str, beside: Path | None) -> Path:
     have = sorted(p.name for p in near.glob("*.py")) if near else []
     raise ConfigError(
         f"no file {path.name} in {folders} (Python files there: {', '.join(have[:10]) or 'none'}); "
-        "give FILE.py:NAME, relative to the YAML file that says so or to the working directory"
+        "give FILE.py:NAME, relative to the YAML file that names it or to the working directory"
     )
 
 
@@ -265,7 +267,7 @@ def _digest(file: Path) -> str:
 
 
 def _digest_of(module: ModuleType | None, part: Any = None) -> str:
-    """The digest of a module's file, or else of a part's source, such as a notebook's cell."""
+    """Return the digest of a module's file; or of a part's source, such as a notebook's cell."""
     file = getattr(module, "__file__", None)
     if file and Path(file).is_file():
         return _digest(Path(file))
@@ -276,7 +278,7 @@ def _digest_of(module: ModuleType | None, part: Any = None) -> str:
 
 
 def _run(file: Path, sha: str) -> ModuleType:
-    """The module of a file; an edited file is another module."""
+    """Run a file once, and return its module; an edited file is run as another module."""
     name = f"serzoo_own.{re.sub(r'[^A-Za-z0-9_]', '_', file.stem)}_{sha}_{_path_digest(file)}"
     if name in sys.modules:
         return sys.modules[name]
@@ -284,7 +286,7 @@ def _run(file: Path, sha: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and annotations look their module up
+    sys.modules[name] = module  # dataclasses and annotations look up their module
     try:
         with _on_path(file.parent):
             spec.loader.exec_module(module)
@@ -297,7 +299,7 @@ def _run(file: Path, sha: str) -> ModuleType:
 
 
 class _Loader(SourceFileLoader):
-    """Compiles what the file holds now; a byte code of the same second may be older."""
+    """Compile the file as it is now, since bytecode of the same second may be older."""
 
     def get_code(self, fullname: str) -> Any:
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -322,7 +324,7 @@ def _why(file: Path, error: BaseException) -> str:
 
 @contextmanager
 def _on_path(folder: Path) -> Iterator[None]:
-    """While open, modules of a folder can be imported, as by ``python FILE.py``."""
+    """Let modules of a folder be imported within the block, as ``python FILE.py`` does."""
     entry = str(folder)
     sys.path.insert(0, entry)
     try:
@@ -342,9 +344,9 @@ def _imported(kind: Kind, place: str, text: str) -> ModuleType:
         ) from error
 
 
-def _taken(kind: Kind, module: ModuleType, place: str, name: str, base: type | None) -> Any:
+def _find(kind: Kind, module: ModuleType, place: str, name: str, base: type | None) -> Any:
     base = base or _base(kind)
-    have = [key for key, value in vars(module).items() if _is_one(value, module, base)]
+    have = [key for key, value in vars(module).items() if _is_part(value, module, base)]
     what = base.__name__ if base else "reader"
     found = f"{place} has {', '.join(have)}" if have else f"{place} has no {what} of its own"
     if name and hasattr(module, name):
@@ -358,7 +360,7 @@ def _taken(kind: Kind, module: ModuleType, place: str, name: str, base: type | N
     raise ConfigError(f"{lacking}; {found}; write {place}:{have[0] if have else EXAMPLES[kind]}")
 
 
-def _is_one(value: Any, module: ModuleType, base: type | None) -> bool:
+def _is_part(value: Any, module: ModuleType, base: type | None) -> bool:
     if getattr(value, "__module__", None) != module.__name__:
         return False
     if base is None:
@@ -374,7 +376,7 @@ def _check(kind: Kind, part: Any, where: str, base: type | None) -> None:
                 "and yields utterances"
             )
         if not inspect.signature(part).parameters:
-            raise ConfigError(f"{where} takes nothing; its first argument is the corpus' folder")
+            raise ConfigError(f"{where} takes no argument; let it take the corpus' folder first")
         return
     if not (inspect.isclass(part) and issubclass(part, base)):
         raise _OtherPartError(
@@ -383,11 +385,11 @@ def _check(kind: Kind, part: Any, where: str, base: type | None) -> None:
         )
     if inspect.isabstract(part):
         lacking = ", ".join(sorted(getattr(part, "__abstractmethods__", ())))
-        raise ConfigError(f"{where} lacks {lacking}, which a {SINGULAR[kind]} has; write them")
+        raise ConfigError(f"{where} lacks {lacking}; every {SINGULAR[kind]} needs them: add them")
 
 
 def _name(kind: Kind, name: str, stem: str) -> str:
-    """``my_head`` of ``MyHead``; of a reader called ``prepare``, the name of its file."""
+    """Return ``my_head`` for ``MyHead``, and the file's name for a reader called ``prepare``."""
     if kind == "corpora" and name == "prepare":
         name = stem
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
@@ -395,7 +397,7 @@ def _name(kind: Kind, name: str, stem: str) -> str:
 
 
 def _describe(reader: Any, module: ModuleType, where: str, file: Path | None) -> None:
-    """Give a reader its ``info``: its own, else ``INFO`` of its file, else the YAML file beside."""
+    """Set a reader's ``info``: its own, else ``INFO`` of its file, else the YAML file beside."""
     info = getattr(reader, "info", None) or getattr(module, "INFO", None)
     beside = file.with_suffix(".yaml") if file else None
     if info is None and beside is not None and beside.is_file():

@@ -1,12 +1,12 @@
-"""Names to classes: the built-in table, entry points for third parties, constructor schemas.
+"""Registered names of heads, encoders, corpora and scorers, and the keywords that each takes.
 
-A schema also tells how a value is read: :func:`typed`, from what was typed; :func:`fitted`, from
-what a file holds.
+Built-in parts are listed as texts, so that listing them imports nothing. A third-party wheel
+registers a head with an entry point in the group ``serzoo.heads`` (encoders: ``serzoo.encoders``;
+corpora: ``serzoo.corpora``; scorers of `serzoo label`: ``serzoo.scorers``). A name that is already
+taken is an error. The user's own parts are registered while Python runs (``own.py``).
 
-Built-ins are dotted strings, so that listing them imports nothing. A third-party wheel registers a
-head with an entry point in the group ``serzoo.heads`` (encoders: ``serzoo.encoders``; corpora:
-``serzoo.corpora``; scorers of `serzoo label`: ``serzoo.scorers``). A name that is already taken is
-an error. Parts in a file of the user's own are registered while Python runs (``own.py``).
+The signature of a part says which keywords a configuration may set (:func:`schema_of`). A keyword's
+type decides how a value is read: :func:`typed` reads the command line, :func:`fitted` a file.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
 }
 
 
-class Recorded:
-    """A part of a model that remembers how it was made, so that a checkpoint can tell.
+class Part:
+    """A part of a model: it keeps the arguments that it was made with, for the checkpoint.
 
     Attributes:
         made_with: positional arguments and keywords of its constructor.
@@ -68,7 +68,7 @@ class Recorded:
 
     def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
         made = super().__new__(cls)
-        # not as a part of it: torch would register modules that stand among the arguments
+        # torch would register modules among the arguments as its submodules; this avoids it
         object.__setattr__(made, "made_with", (arguments, keywords))
         return made
 
@@ -93,8 +93,8 @@ class Added:
     Attributes:
         part: the class; of a corpus, the reader function.
         where: ``/folder/FILE.py:NAME``, or ``package.module:NAME``.
-        sha: 12 hexadecimal digits of the file that holds it; empty if there is none.
-        loaded: whether serzoo itself imported ``where``, so that another process can, too.
+        sha: 12 hexadecimal digits of its file's SHA-256; empty if there is no file.
+        loaded: whether serzoo imported ``where`` itself, so that another process can do so, too.
     """
 
     part: Any
@@ -103,8 +103,8 @@ class Added:
     loaded: bool = False
 
     @property
-    def told(self) -> str:
-        """``FILE.py:NAME@SHA``: what records say of it, without the user's folders."""
+    def origin(self) -> str:
+        """``FILE.py:NAME@SHA``, for records: it does not name the user's folders."""
         file, _, name = self.where.rpartition(":")
         return f"{Path(file).name}:{name}@{self.sha}"
 
@@ -113,10 +113,10 @@ _ADDED: dict[Kind, dict[str, Added]] = {"heads": {}, "encoders": {}, "corpora": 
 
 
 def add(kind: Kind, name: str, part: Added) -> None:
-    """Register a part for this process; one from the same place as before takes its place.
+    """Register a part for this process. It replaces an earlier one from the same place.
 
     Raises:
-        ConfigError: if the name is taken by another part.
+        ConfigError: if another part has the name.
     """
     old = _ADDED[kind].get(name)
     taken = _table(kind).get(name) or (old.where if old and old.where != part.where else None)
@@ -129,26 +129,25 @@ def add(kind: Kind, name: str, part: Added) -> None:
 
 
 def added(kind: Kind, name: str) -> Added | None:
-    """What was registered under a name while Python runs; None for all other names."""
+    """Return the part that was registered under a name while Python runs; else None."""
     return _ADDED[kind].get(name)
 
 
 def all_added() -> list[tuple[Kind, str, Added]]:
-    """Everything that was registered while Python runs."""
+    """Return kind, name and part of everything that was registered while Python runs."""
     return [(kind, name, part) for kind, parts in _ADDED.items() for name, part in parts.items()]
 
 
 def names(kind: Kind) -> list[str]:
-    """Registered names, built-in first; imports none of them."""
+    """Return the registered names, built-in ones first, without importing the parts."""
     return [*_table(kind), *_ADDED[kind]]
 
 
 def get(kind: Kind, name: str) -> Any:
-    """The class or function behind a registered name.
+    """Return the class or function behind a registered name.
 
     Raises:
-        ConfigError: with the known names, when there is none of this name; or when what a third
-            party registered cannot be imported.
+        ConfigError: if the name is unknown, or a third party's part cannot be imported.
     """
     table = _table(kind)
     if name in _ADDED[kind]:
@@ -167,12 +166,12 @@ def get(kind: Kind, name: str) -> Any:
 
 
 def name_of(kind: Kind, part: Any) -> str | None:
-    """The registered name of a head's or encoder's class; None where it has none."""
+    """Return the registered name of a head's or encoder's class; None if it has none."""
     return name_of_class(kind, type(part))
 
 
 def name_of_class(kind: Kind, own: Any) -> str | None:
-    """The registered name of a class, or of a corpus' reader; None where it has none."""
+    """Return the registered name of a class or of a corpus' reader; None if it has none."""
     for name, added_part in _ADDED[kind].items():
         if added_part.part is own:
             return name
@@ -180,24 +179,24 @@ def name_of_class(kind: Kind, own: Any) -> str | None:
         if dotted == f"{own.__module__}:{own.__qualname__}":
             return name
     others = [name for name in _table(kind) if name not in BUILT_IN[kind]]
-    for name in others:  # registered under another module than the one that defines it
+    for name in others:  # an entry point may name another module than the one that defines it
         try:
             if get(kind, name) is own:
                 return name
-        except ConfigError:  # of a package that is broken, and not this one
+        except ConfigError:  # another package, which is broken
             continue
     return None
 
 
 def attribute(dotted: str) -> Any:
-    """The object behind ``package.module:name``."""
+    """Import the object behind ``package.module:name``."""
     module, _, name = dotted.partition(":")
     return getattr(import_module(module), name)
 
 
 @dataclass(frozen=True)
 class Knob:
-    """One keyword that a configuration may set."""
+    """A keyword that a configuration may set; ``default`` is ``Parameter.empty`` without one."""
 
     name: str
     annotation: Any
@@ -209,7 +208,7 @@ class Knob:
 
 
 def schema_of(target: Any) -> dict[str, Knob]:
-    """The keyword-only parameters of a constructor or function: all that YAML may set."""
+    """Return the keyword-only parameters of a class or function, which configurations may set."""
     function = target.__init__ if inspect.isclass(target) else target
     hints = get_type_hints(function)
     return {
@@ -220,32 +219,25 @@ def schema_of(target: Any) -> dict[str, Knob]:
 
 
 def check_options(kind: Kind, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Bind options to the constructor behind ``name`` without building it.
-
-    Returns:
-        The options as it takes them; see :func:`check_knobs`.
-
-    Raises:
-        ConfigError: listing every unknown key, missing key and value of a wrong type at once.
-    """
+    """Check options against the constructor behind ``name``; see :func:`check_knobs`."""
     return check_knobs(f"{SINGULAR[kind]} '{name}'", schema_of(get(kind, name)), options)
 
 
 def check_knobs(
     what: str, schema: Mapping[str, Knob], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Compare options with what may be set.
+    """Check options against a schema.
 
     Args:
-        what: they are of, for messages.
-        schema: name to knob, as :func:`schema_of` gives.
+        what: has these options, for errors: ``head 'selm'``.
+        schema: name to knob; see :func:`schema_of`.
         options: name to value.
 
     Returns:
-        The options; whole numbers where a text is meant (``speaker: 7``) are texts.
+        The options. A whole number is a text if a text is meant (``speaker: 7``).
 
     Raises:
-        ConfigError: listing every unknown key, missing key and value of a wrong type at once.
+        ConfigError: if keys are unknown or missing, or values have a wrong type. It names all.
     """
     errors = [f"unknown key '{k}'{suggest(str(k), schema)}" for k in options if k not in schema]
     errors += [
@@ -263,21 +255,20 @@ def check_knobs(
 
 
 def typed(text: str, annotation: Any, *, reset: bool = True) -> Any:
-    """What was typed, as the type that it is for reads it.
+    """Read a value of the command line as the type of its key.
 
-    A text stays as it was typed: ``a: b``, ``[x]``, ``x #1``, ``007`` and ``no`` are names like
-    others. Quotes around all of it are taken away (``'"0"'`` is ``0``). Where something else than a
-    text is meant, it is read as YAML: a list, a number, ``true``. Within a list or a mapping of
-    texts, too, every text is as it was typed.
+    If a text is meant, it stays as it was typed: ``a: b``, ``[x]``, ``x #1``, ``007`` and ``no``
+    are names. Quotes around all of it are taken away: ``"0"`` is ``0``. Everything else (a list, a
+    number, ``true``) is read as YAML. Texts in a list or mapping of texts stay as they were typed.
 
     Args:
-        text: what was typed.
-        annotation: of what it is for; ``Any`` = not known, read as YAML.
-        reset: whether ``null`` (and ``~``) means None where None is allowed. Nothing at all
-            always does.
+        text: the value as it was typed.
+        annotation: the type of its key; ``Any`` = unknown, which is read as YAML.
+        reset: whether ``null`` and ``~`` mean None, if the key allows None. An empty value always
+            does.
 
     Raises:
-        ConfigError: no YAML, where that is read.
+        ConfigError: if YAML is read, and the value is none.
     """
     text, members = str(text), _members(annotation)
     if type(None) in members and (not text or (reset and text.strip() in ("null", "~"))):
@@ -288,7 +279,7 @@ def typed(text: str, annotation: Any, *, reset: bool = True) -> Any:
         value = read_yaml(text, words=bool(others) and all(_of_texts(m) for m in others))
         return fitted(value, annotation)
     if not text:
-        return None  # no text has no letter; the schema says whether that is right
+        return None  # an empty text is no value; the caller checks whether the key allows that
     quoted = text[0] in "'\"" and text[-1] == text[0] and len(text) > 1
     if quoted or others:
         try:
@@ -305,11 +296,10 @@ def typed(text: str, annotation: Any, *, reset: bool = True) -> Any:
 
 
 def fitted(value: Any, annotation: Any) -> Any:
-    """A value of a file, with whole numbers as texts where a text is meant.
+    """Return a value of a file; a whole number becomes a text if a text is meant.
 
-    YAML reads ``2024`` as a number, which is the folder or the column ``2024`` all the same. Of
-    other values (``1e3``, ``true``, ``null``) it does not tell how they were written: they stay,
-    and do not fit.
+    YAML reads ``2024`` as a number, but it may be the name of a folder or column. YAML does not
+    tell how other values (``1e3``, ``true``, ``null``) were written: they stay, and do not fit.
     """
     members = _members(annotation)
     if any(_fits(value, m) for m in members):
@@ -326,13 +316,13 @@ def fitted(value: Any, annotation: Any) -> Any:
 
 
 def _key(key: Any, annotation: Any) -> Any:
-    # of keys, floats too: labels of a table are compared as numbers (0.0 is 0)
+    # a float is a text here, too: labels of a table are compared as numbers (0.0 is 0)
     number = isinstance(key, float) and str in _members(annotation)
     return repr(key) if number else fitted(key, annotation)
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The types of a union, and the values of a ``Literal``."""
+    """Return the types of a union, or the values of a ``Literal``; else the type itself."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         return [m for a in get_args(annotation) for m in _members(a)]
@@ -342,13 +332,13 @@ def _members(annotation: Any) -> list[Any]:
 
 
 def _of_texts(annotation: Any) -> bool:
-    """Whether it is a list or a mapping of nothing but texts."""
+    """Whether a type is a list or a mapping of nothing but texts."""
     args = [m for a in get_args(annotation) if a is not ... for m in _members(a)]
     return bool(args) and all(m is str or _of_texts(m) for m in args)
 
 
 def quotes(value: Any, annotation: Any) -> str:
-    """The remedy where YAML took a text for something else; empty where it did not."""
+    """Return what to write if YAML read a text as something else; empty if it did not."""
     members = _members(annotation)
     if any(_fits(value, m) for m in members):
         return ""
@@ -360,7 +350,7 @@ def quotes(value: Any, annotation: Any) -> str:
 
 
 def complete(kind: Kind, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with the constructor's defaults filled in, as plain containers in its own order."""
+    """Return options with the constructor's defaults, in its order; tuples become lists."""
     values = {}
     for key, knob in schema_of(get(kind, name)).items():
         value = fitted(options.get(key, knob.default), knob.annotation)
@@ -379,10 +369,10 @@ def _show(annotation: Any) -> str:
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a YAML value fits an annotated parameter (shallow, but into containers)."""
+    """Whether a value of YAML has the type of a parameter, with everything that it contains."""
     if annotation is Any:
         return True
-    if annotation is None or isinstance(annotation, (str, int)):  # of a Literal
+    if annotation is None or isinstance(annotation, (str, int)):  # a value of a Literal
         return bool(value == annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Literal:

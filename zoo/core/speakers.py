@@ -46,7 +46,7 @@ def counted_speakers(speakers: Iterable[str]) -> str:
     """Return a text such as ``3 speakers``, ``3 speakers and unknown ones``."""
     names = set(speakers)
     n = len(known(names))
-    told = counted(n, "speaker")
+    text = counted(n, "speaker")
     if n == len(names):
-        return told
-    return f"{told} and unknown ones" if n else "unknown speakers"
+        return text
+    return f"{text} and unknown ones" if n else "unknown speakers"

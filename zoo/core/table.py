@@ -1,8 +1,7 @@
-"""Tables: one class with four forms, and numbers as the text of their cells.
+"""Tables for the console, Markdown, LaTeX and web pages, and numbers as texts for their cells.
 
-A caller says what a table holds; :class:`Table` alone knows how a console, Markdown, LaTeX and a
-page show it: what is escaped, that columns of numbers are flush right, that what is not known is a
-dash.
+A caller gives the content. :class:`Table` knows how each form shows it: it escapes texts, puts
+columns of numbers flush right, and shows unknown values as a dash.
 """
 
 from __future__ import annotations
@@ -20,51 +19,50 @@ from rich.text import Text
 
 UNKNOWN = "–"
 
-# ---- Numbers as text, for tables and sentences.
-
 
 def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and isfinite(value)
 
 
 def spread(v: dict[str, Any]) -> str:
-    """Mean ± standard deviation, from three values on."""
+    """Return mean ± standard deviation; only the mean if there are fewer than three values.
+
+    Args:
+        v: ``mean``, ``sd`` and ``n``, the number of values.
+    """
     return f"{v['mean']:.3f} ± {v['sd']:.3f}" if v["n"] >= 3 else f"{v['mean']:.3f}"
 
 
 def span(low: float | None, high: float | None, form: str = ".3f") -> str:
-    """An interval; a dash if an end is not known or not finite."""
+    """Return an interval as a text; a dash if an end is unknown or not finite."""
     return f"{low:{form}} to {high:{form}}" if _known(low) and _known(high) else UNKNOWN
 
 
 def p_text(p: float | None) -> str:
-    """A p value, never as 0; a dash if it is not known."""
+    """Return a p value as a text, never as 0; a dash if it is unknown."""
     if not _known(p):
         return UNKNOWN
     return f"{p:.3f}" if p >= 0.0005 else f"{p:.1g}"
 
 
 def plain(value: float | None, form: str) -> str:
-    """A number; a dash if it is not known or not finite."""
+    """Return a number as a text; a dash if it is unknown or not finite."""
     return f"{value:{form}}" if _known(value) else UNKNOWN
 
 
 def seconds_text(seconds: float | None) -> str:
-    """Seconds, with a decimal below ten."""
+    """Return seconds as a text, with a decimal below ten."""
     return plain(seconds, ".0f" if seconds is not None and seconds >= 10 else ".1f")
-
-
-# ---- Cells.
 
 
 class Cell(NamedTuple):
     """One cell of a table.
 
     Attributes:
-        text: what is read.
-        sort: the number that it shows, which a page sorts the column by; nan = a number that
-            is not known; None = a text.
-        audio: a ``data:`` URI that a page plays instead, or "".
+        text: the text of the cell.
+        sort: its number, by which a page sorts the column; nan = an unknown number; None = the
+            cell is a text.
+        audio: a ``data:`` URI that a page plays instead of the text, or "".
         style: colour on a console, as rich names it, or "".
     """
 
@@ -75,45 +73,43 @@ class Cell(NamedTuple):
 
 
 def number_cell(text: str, value: float | None) -> Cell:
-    """A text that shows a number."""
+    """Return a cell for a number that has its own text."""
     return Cell(text, value if _known(value) else nan)
 
 
 def cell(value: float | None, form: str = ".3f") -> Cell:
-    """A number; a dash if it is not known or not finite."""
+    """Return a cell for a number; a dash if it is unknown or not finite."""
     return number_cell(plain(value, form), None if value is None else float(value))
 
 
 def span_cell(low: float | None, high: float | None, form: str = ".3f") -> Cell:
-    """An interval, sorted by its lower end."""
+    """Return a cell for an interval, which is sorted by its lower end."""
     return number_cell(span(low, high, form), low)
 
 
 def p_cell(p: float | None) -> Cell:
-    """A p value."""
+    """Return a cell for a p value."""
     return number_cell(p_text(p), p)
 
 
-# ---- The table.
-
 Line = Sequence[Cell | str | None]
-"""A row; None is a dash: not known."""
+"""A row; None is an unknown value, which is shown as a dash."""
 
 
 @dataclass(frozen=True)
 class Table:
     """A table with a caption; the first cell of a row is its header.
 
-    A column is one of numbers, flush right in every form, if one of its cells is a number.
+    If one cell of a column is a number, the column is flush right in every form.
 
     Attributes:
-        caption: what it shows, or "".
-        columns: heads; all empty = the table has no line of heads on a console.
-        rows: as many cells in each as there are columns.
-        notes: sentences below it.
+        caption: text above the table, or "".
+        columns: heads of the columns; if all are "", a console shows no line of heads.
+        rows: one cell for each column.
+        notes: sentences below the table.
 
     Raises:
-        ValueError: a row has more or fewer cells than there are columns.
+        ValueError: if a row has more or fewer cells than there are columns.
     """
 
     caption: str
@@ -131,7 +127,7 @@ class Table:
 
     @property
     def cells(self) -> list[list[Cell]]:
-        """Rows, with texts as cells and a dash for None."""
+        """The rows, with texts as cells and a dash for None."""
         return [
             [c if isinstance(c, Cell) else Cell(UNKNOWN if c is None else c) for c in row]
             for row in self.rows
@@ -139,15 +135,15 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Say for each column whether it holds numbers."""
+        """Whether each column holds numbers."""
         rows = self.cells
         return [any(row[i].sort is not None for row in rows) for i in range(len(self.columns))]
 
     def without(self, *columns: str) -> Table:
-        """The same table without some columns.
+        """Return the same table without some columns.
 
         Raises:
-            ValueError: it has no such column.
+            ValueError: if there is no such column.
         """
         if missing := [name for name in columns if name not in self.columns]:
             raise ValueError(
@@ -159,10 +155,10 @@ class Table:
         return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
 
     def rich(self, *, lines: bool = True) -> RenderableType:
-        """For the ``print`` of a rich console; brackets in a text are no markup.
+        """Return the table for the ``print`` of a rich console; brackets in texts are no markup.
 
         Args:
-            lines: between the cells; without them columns stand two spaces apart.
+            lines: draw lines between the cells; without them, columns are two spaces apart.
         """
         bare: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0)}
         table = RichTable(show_header=any(self.columns), **({} if lines else bare))
@@ -174,7 +170,7 @@ class Table:
         return Group(*above, table, *(Text(note, "dim") for note in self.notes))
 
     def markdown(self) -> str:
-        """Caption, table and notes as paragraphs; ends with one line feed."""
+        """Return caption, table and notes as paragraphs, with one line feed at the end."""
         rules = ["--:" if number else "---" for number in self.numeric]
         rows = [[_pipes(c.text) for c in row] for row in self.cells]
         lines = [f"| {' | '.join(map(_pipes, self.columns))} |", f"|{'|'.join(rules)}|"]
@@ -183,7 +179,7 @@ class Table:
         return "\n\n".join([*above, "\n".join(lines), *self.notes]) + "\n"
 
     def latex(self) -> str:
-        """A floating ``table`` with plain ``tabular``: it needs no package."""
+        """Return a floating ``table`` with a plain ``tabular``, which needs no package."""
         text = "\\begin{table}\n\\centering\\footnotesize\n"
         text += f"\\caption{{{tex(self.caption)}.}}\n" if self.caption else ""
         places = "".join("r" if number else "l" for number in self.numeric)
@@ -194,7 +190,7 @@ class Table:
         return text + "".join(f"\\par {tex(note)}\n" for note in self.notes) + "\\end{table}\n"
 
     def html(self) -> str:
-        """For a page, whose script sorts it; a wide one is scrolled by itself."""
+        """Return the table for a page, whose script sorts it; a wide table scrolls by itself."""
         caption = escape(self.caption)
         named = f' aria-label="{caption}"' if caption else ""
         places = [' class="number"' if number else "" for number in self.numeric]
@@ -241,7 +237,7 @@ def _line(text: str) -> str:
 
 
 def _pipes(text: str) -> str:
-    """Text as a cell of Markdown: its pipes end no cell."""
+    """Escape a text for a cell of Markdown, so that its pipes end no cell."""
     return _line(text).replace("|", "\\|")
 
 
@@ -267,18 +263,18 @@ SPECIAL = {
 
 
 def tex(text: str) -> str:
-    """Text as LaTeX prints it; numbers with a true minus sign."""
+    """Escape a text for LaTeX; numbers get a true minus sign."""
     escaped = "".join(SPECIAL.get(c, c) for c in _line(text))
     return re.sub(r"(^|[ (])([+-])(?=\d)", r"\1$\2$", escaped)
 
 
 def _row(cells: Sequence[Cell]) -> str:
     text = " & ".join(tex(c.text) for c in cells)
-    # after the end of a row, these two would be an argument of it
+    # LaTeX would read these two as an argument of the end of the row before
     return ("{}" if text.startswith(("[", "*")) else "") + text + " \\\\\n"
 
 
 def wide_console() -> Console:
-    """A console whose tables are not broken if its output goes to a file."""
+    """Return a console whose tables stay whole if the output goes to a file."""
     console = Console()
     return console if console.is_terminal else Console(width=180)

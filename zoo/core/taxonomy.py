@@ -141,7 +141,7 @@ class Taxonomy:
 
     @staticmethod
     def names() -> list[str]:
-        """Names of the shipped taxonomies."""
+        """Return the names of the shipped taxonomies."""
         return [name for name in shipped.names("taxonomy") if name != "canonical"]
 
     @property
@@ -221,12 +221,12 @@ class Taxonomy:
         return [mine[c] for c in other.classes]
 
     def widened(self, wanted: Taxonomy) -> Taxonomy:
-        """These classes in their order, and behind them those of ``wanted`` that are not here.
+        """Return these classes in their order, followed by the new classes of ``wanted``.
 
-        A class is the same if it has the same name. It is this taxonomy if nothing is new.
+        A class is new if no class here has its name. Without new classes, return this taxonomy.
 
         Raises:
-            ConfigError: when a new class gathers a label that a class has already.
+            ConfigError: if a new class contains a label that a class here has already.
         """
         new = tuple(m for m in wanted.members if m[0] not in self.classes)
         if not new:
@@ -235,9 +235,9 @@ class Taxonomy:
         for c, labels in new:
             if taken := [label for label in labels if label in owner]:
                 raise ConfigError(
-                    f"the new class '{c}' of taxonomy '{wanted.name}' gathers '{taken[0]}', which "
-                    f"the model's class '{owner[taken[0]]}' gathers already; give the target's "
-                    "class that name, or choose a taxonomy that does not divide it otherwise"
+                    f"the new class '{c}' of taxonomy '{wanted.name}' contains '{taken[0]}', which "
+                    f"the model's class '{owner[taken[0]]}' already contains; give the target's "
+                    "class that name, or choose a taxonomy with the model's classes"
                 )
         return Taxonomy(f"{self.name} and {', '.join(c for c, _ in new)}", self.members + new)
 

@@ -1,9 +1,9 @@
-"""`serzoo adapt`: a trained model to other speech, by a few utterances of each class.
+"""`serzoo adapt`: adapt a trained model to other speech, with a few utterances of each class.
 
-It is a run that starts from another. Its training part is a support, drawn by a seed from the
-target's training speakers and the same for every head (``datamodules/fewshot.py``). It takes a
-fixed number of steps, and validates nobody. Its test part is the protocol's, which is called the
-query and is read once, at the end.
+An adaptation is a run that starts from another run. It trains on a support: utterances that a seed
+draws from the target's training speakers, the same for every head (``datamodules/fewshot.py``). It
+makes a fixed number of steps, and validates nobody. The test part of the protocol is called the
+query, and is scored once, at the end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..statistics.confidence import open_numbers, seen_classes
 from ..statistics.speakers import interval_text, measure
 from ..statistics.table import PredictionTable
 from . import board, checkpoint, config, devices, record, spent
-from .build import open_data
+from .build import data_hashes, open_data
 from .config import DataConfig, RunConfig
 from .module import SERModule
 from .published import FILES
@@ -53,15 +53,15 @@ class Plan:
     """An adaptation that has been checked and not yet been run.
 
     Attributes:
-        module: the model; before the run as it was trained.
-        path: where it was found.
-        source: the run that trained it.
-        meta: what it said of itself before the run.
-        cfg: the run that it becomes.
+        module: the trained model.
+        path: where it was loaded from.
+        source: configuration of the run that trained it.
+        meta: its metadata.
+        cfg: configuration of the adaptation.
         wanted: the options.
         tuning: what is tuned; ``none`` without shots.
         shot: support and query.
-        wide: classes of the adapted head, the target's among them.
+        wide: classes of the adapted head, which include the target's.
     """
 
     module: SERModule
@@ -76,12 +76,12 @@ class Plan:
 
     @property
     def classes(self) -> Taxonomy:
-        """What it was trained on."""
+        """Classes that the model was trained on."""
         return Taxonomy.from_dict(self.meta["taxonomy"])
 
     @property
     def steps(self) -> int:
-        """Learning rates of the optimiser."""
+        """Number of the optimiser's steps."""
         return 0 if self.tuning == "none" else self.wanted.steps
 
     @property
@@ -99,14 +99,14 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """Where an adaptation is kept, unless told otherwise."""
+        """Folder of the adaptation, if none was given."""
         trained = "+".join(self.source.corpus) or "model"
         parts = (trained, self.source.called, f"k{self.wanted.shots}", f"d{self.wanted.draw}")
         name = "-".join([*parts, self.tuning, self.fingerprint])
         return Path(self.cfg.trainer.out) / "adapted" / self.cfg.recipe / name
 
     def build(self) -> SERModule:
-        """The model that is adapted: its encoder under the tuning, its head over ``wide``."""
+        """Build the model to adapt: its encoder as the tuning needs it, its head over ``wide``."""
         module, cfg = self.module, self.cfg
         if self.tuning == "scratch":
             options = {k: v for k, v in cfg.head.items() if k != "type"}
@@ -135,9 +135,13 @@ def planned(
     Args:
         path: of the model.
         wanted: how it is adapted.
-        target: its corpus, protocol, fold, taxonomy, and of ``data`` what says where it lies.
+        target: corpus, protocol, fold and taxonomy of the target, and where its data is.
         support: a file with a support to use instead of drawing one.
         progress: show bars.
+
+    Raises:
+        ConfigError: if the model does not allow the options.
+        DataError: if the model has heard speakers of the query, or the data cannot be used.
     """
     module = SERModule.load_from_checkpoint(path)
     meta = dict(module.metadata)
@@ -152,7 +156,7 @@ def planned(
         RunConfig.from_dict(source.to_dict()),
         **{k: getattr(target, k) for k in ("corpus", "protocol", "fold")},
         recipe="+".join(target.corpus) or Path(str(target.data.manifest)).stem,
-        # without one, the model's own, which need have no name
+        # "auto" = the model's own classes, which may have no name
         taxonomy=target.taxonomy or "auto",
         data=replace(source.data, **{k: getattr(target.data, k) for k in where}),
     )
@@ -161,7 +165,7 @@ def planned(
     needs = module.head.needs
     if tuning == "scratch":
         cfg.head, cfg.head_name = new_head(wanted.scratch_head), wanted.scratch_head
-        if source.called != wanted.scratch_head:  # one for each source: their encoders differ
+        if source.called != wanted.scratch_head:  # a row for each source, as encoders differ
             cfg.head_name += f" on the encoder of {source.called}"
         needs = registry.get("heads", cfg.head["type"]).needs
     d = cfg.data
@@ -188,8 +192,8 @@ def planned(
     if tuning in ("lora", "head", "full"):
         wide = classes.widened(shot.taxonomy)
     elif tuning == "none" and not module.head.open_labels:
-        module.head.columns(shot.taxonomy)  # refuses before anything is read
-    # what was trained is trained on
+        module.head.columns(shot.taxonomy)  # refuses unknown classes before any audio is read
+    # an encoder that was tuned keeps its way of tuning; a frozen one gets the tuning asked for
     frozen = cfg.encoder["type"] == "hf" and cfg.encoder["tuning"] == "frozen"
     if frozen and tuning in ("lora", "full"):
         cfg.encoder |= {"tuning": tuning, "dtype": "float32"}
@@ -200,14 +204,11 @@ def planned(
     return Plan(module, path, source, meta, cfg, wanted, tuning, shot, wide)
 
 
-# Forgetting: scores on the source corpus, before and after.
-
-
 class Forgetting:
-    """Scores on the source's own test part, over the source's classes.
+    """Scores on the source's own test part, over the source's classes: what is forgotten.
 
     Raises:
-        DataError: when it cannot be opened.
+        DataError: if that part cannot be opened.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -222,19 +223,14 @@ class Forgetting:
             ) from error
 
     def before(self, module: SERModule) -> PredictionTable:
-        """As its run recorded them, or computed."""
-        identity = {
-            "manifest": self.data.speech.sha,
-            "split": self.data.split.fingerprint(),
-            "taxonomy": self.taxonomy.fingerprint,
-        }
-        told = record.read_record(self.path) if self.path.is_dir() else None
-        if told is not None and told.kind != "adaptation" and told.data == identity:
+        """Return the scores before adaptation, from the source's run if it has them."""
+        had = record.read_record(self.path) if self.path.is_dir() else None
+        if had is not None and had.kind != "adaptation" and had.data == data_hashes(self.data):
             return PredictionTable.read_jsonl(self.path / "predictions.jsonl")
         return self.score(module.eval())
 
     def score(self, module: SERModule) -> PredictionTable:
-        """Scores of a model, on its device."""
+        """Score a model on its device."""
         if module.encoder.storable and self.cfg.data.features != "live":
             self.data.store_features(module.encoder, device=module.device)
         else:
@@ -243,13 +239,10 @@ class Forgetting:
 
 
 def compared(before: PredictionTable, after: PredictionTable) -> dict[str, Any]:
-    """Metrics on the source's test part before and after."""
+    """Return UAR, WA and macro-F1 on the source's test part, before and after."""
     one, two = ({k: t.metrics()[k] for k in ("uar", "wa", "f1")} for t in (before, after))
     change = {k: two[k] - one[k] for k in one}
     return {"before": one, "after": two, "change": change, "utterances": len(after)}
-
-
-# The adaptation and its record.
 
 
 def adapt(
@@ -270,36 +263,36 @@ def adapt(
     progress: bool = False,
     **how: Any,
 ) -> Record:
-    """Adapt a trained model to a target, score the query, write a record.
+    """Adapt a trained model to a target, score the query, and write a record.
 
     A finished adaptation is not repeated.
 
     Args:
-        path: checkpoint, run, saved folder, or hub id.
+        path: a run's folder, a ``.ckpt`` file, a saved folder or hub id.
         data: the target: names of corpora, or a prepared manifest (``.jsonl``).
-        root: its folder.
+        root: folder of the target.
         protocol: of the target; its corpus' own by default.
         fold: of the protocol.
-        taxonomy: name of the target's; by default the model's, without the classes that the
-            target does not have. Classes that the model never had are added to its head.
-        label: the column that it is of.
+        taxonomy: name of the target's taxonomy. The default is the model's, without classes that
+            the target lacks. Classes that the model lacks are added to its head.
+        label: column of the labels.
         options: keywords of the target's reader.
-        unknown_speakers: ``refuse`` a protocol over utterances without a speaker, or ``accept`` it
-            and say so beside every number.
+        unknown_speakers: ``refuse`` utterances without a speaker, or ``accept`` them and say so
+            beside every number.
         support: a file with a support to use instead of drawing one.
-        supports: folder into which drawn supports are written; ``supports`` beside ``out``.
+        supports: folder for the drawn supports; by default ``supports`` beside ``out``.
         out: folder of the result; under ``runs/adapted`` by default.
         facts: more entries of the record.
         progress: show bars.
         how: fields of :class:`Options`.
 
     Returns:
-        The record; its ``folder`` is where the result is.
+        The record; its ``folder`` holds the result.
 
     Raises:
-        ConfigError: for options that cannot be met by this model.
-        DataError: when query speakers were heard by the model, and for anything wrong with the
-            data.
+        ConfigError: if the model does not allow the options.
+        DataError: if the model has heard speakers of the query, the data cannot be used, or the
+            folder holds another adaptation.
     """
     quiet()
     began, used = time.perf_counter(), Used.now()
@@ -313,7 +306,7 @@ def adapt(
     done = record.read_record(folder)
     if done is not None and done.ok:
         if done.fingerprint != plan.fingerprint:
-            raise DataError(f"{folder} holds another adaptation than this; choose another out")
+            raise DataError(f"{folder} holds another adaptation; choose another out")
         return done
     check_place(folder / record.RECORD)
     drawn = plan.shot.support
@@ -326,7 +319,7 @@ def adapt(
         sizes = {f: (folder / f).stat().st_size for f in FILES if (folder / f).is_file()}
         entry.bytes |= {"saved": sum(sizes.values()), "files": sizes}
     table.write_jsonl(folder / "predictions.jsonl")
-    if plan.wanted.save or not plan.wanted.shots:  # a suite's cells have one query in common
+    if plan.wanted.save or not plan.wanted.shots:  # cells of a suite share a query: written once
         rows = record.attributes_of(plan.shot.data.datasets["test"].utterances)
         record.write_attributes(folder / record.UTTERANCES, rows)
     board.write_adapted(folder, plan.cfg, entry, table, losses)
@@ -337,12 +330,12 @@ def adapt(
 
 
 def adapt_cell(cfg: RunConfig, folder: Path, **arguments: Any) -> Record:
-    """A cell of a suite: ``cfg`` is its source's, the rest is as for :func:`adapt`."""
+    """Adapt as a cell of a suite: ``cfg``, of its source, is not used; see :func:`adapt`."""
     return adapt(out=folder, **arguments)
 
 
 def _run(plan: Plan, progress: bool) -> tuple[SERModule, Record, PredictionTable, list[float]]:
-    """Adapt and score; the model, its record, the query's predictions, the loss of each step."""
+    """Adapt and score. Return model, record, predictions on the query, and loss of each step."""
     device, data = devices.device_of(plan.cfg), plan.shot.data
     own = Forgetting(plan) if plan.wanted.forgetting else None
     before = own.before(plan.module.to(device)) if own else None
@@ -366,11 +359,11 @@ def _run(plan: Plan, progress: bool) -> tuple[SERModule, Record, PredictionTable
     times.append(time.perf_counter())
     used.append(Used.now())
     after = before
-    if own and plan.tuning in ("lora", "head", "full"):  # a new head leaves the model as it was
+    if own and plan.tuning in ("lora", "head", "full"):  # scratch leaves the source as it was
         after = own.score(module)
     entry = _entry(plan, module, table)
     module.metadata = _metadata(plan, entry, module)
-    module.temperature = None  # the source's is not this model's, and nothing here validates
+    module.temperature = None  # the source's does not fit, and no validation part gives another
     now = checkpoint.copied(module)
     new = [v for k, v in now.items() if k not in had or not torch.equal(v, had[k])]
     steps = zip(PARTS, times, times[1:], strict=False)
@@ -393,9 +386,9 @@ def _run(plan: Plan, progress: bool) -> tuple[SERModule, Record, PredictionTable
 
 
 def _metadata(plan: Plan, entry: Record, module: SERModule) -> dict[str, Any]:
-    """What the adapted model says of itself: how it is built again, and whom it has heard."""
+    """Return the adapted model's metadata: how it is built again, and whom it has heard."""
     heard, own = plan.meta.get("speakers") or {}, entry.speakers
-    first = plan.meta.get("widened_from") or plan.meta["taxonomy"]  # what the head was made for
+    first = plan.meta.get("widened_from") or plan.meta["taxonomy"]  # the head's first classes
     new = plan.tuning == "scratch" or plan.wide == Taxonomy.from_dict(first)
     how = entry.pick(("shots", "draw", "tuning", "steps"))
     return {
@@ -414,7 +407,7 @@ def _metadata(plan: Plan, entry: Record, module: SERModule) -> dict[str, Any]:
 
 
 def _entry(plan: Plan, module: SERModule, table: PredictionTable) -> Record:
-    """The record of an adaptation, without what was measured while it ran."""
+    """Return the record of an adaptation, without the measurements of its course."""
     support, shot, asked = plan.shot.support, plan.shot, plan.shot.taxonomy
     data, trained = shot.data, plan.classes
     numbers = measure(table)
@@ -431,7 +424,7 @@ def _entry(plan: Plan, module: SERModule, table: PredictionTable) -> Record:
         draw=plan.wanted.draw,
         tuning=plan.tuning,
         steps=plan.steps,
-        condition=f"from {corpora}, {support.shots} shots{tuned}",  # what stands in one table
+        condition=f"from {corpora}, {support.shots} shots{tuned}",  # rows with it share a table
         source={
             "path": str(plan.path),
             "fingerprint": plan.meta.get("fingerprint"),
@@ -471,8 +464,8 @@ def _entry(plan: Plan, module: SERModule, table: PredictionTable) -> Record:
     )
 
 
-def told(entry: Record) -> list[str]:
-    """Lines for people on a finished adaptation."""
+def adapted_lines(entry: Record) -> list[str]:
+    """Return the lines that the terminal shows after an adaptation."""
     support, m, size = entry.support, entry.metrics, entry.bytes
     lines = [f"note: {note}" for note in entry.split_notes]
     if entry.shots:
@@ -486,7 +479,7 @@ def told(entry: Record) -> list[str]:
         f"{counted_speakers(entry.speakers['test'])}: UAR {m['uar']:.3f} {interval_text(m)}, "
         f"WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
     )
-    lines += record.left_out(entry.counts, entry.notes)
+    lines += record.left_out_lines(entry.counts, entry.notes)
     lines += record.unsure_lines(entry.unsure)
     if found := entry.forgetting:
         before, after = found["before"]["uar"], found["after"]["uar"]

@@ -1,8 +1,8 @@
-"""What a run shows in TensorBoard, under the same tags for every head.
+"""TensorBoard: everything that is written for a finished run, under the same tags for every head.
 
-Curves are logged by :mod:`.module` while it trains. Here is what is written once, when a run has
-ended (only the layout of the curves comes before): HPARAMS, figures, precision against recall,
-embeddings of the test part, and the errors that it was surest of.
+:mod:`.module` logs the curves while it trains. When a run has ended, this module writes HPARAMS,
+figures, precision against recall, embeddings of the test part, and the most confident errors. It
+writes only the layout of the curves before.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 # The HPARAMS tab of TensorBoard: one row for each run.
 
 EVENTS = "events.out.tfevents.*"
-COLUMNS = ".columns"  # how the name of the file that declares them ends
-ADAPTED = ("shots", "draw", "tuning")  # what an adaptation is, in its record and in its row
-FIRST = ("encoder", "fold", "head", "recipe", "seed", *ADAPTED)  # what tells cells from each other
-COLUMNS_SHOWN = 5  # columns that the tab shows before it is asked for more
+COLUMNS = ".columns"  # ending of the file that declares the columns
+ADAPTED = ("shots", "draw", "tuning")  # keys of an adaptation, in its record and in its row
+FIRST = ("encoder", "fold", "head", "recipe", "seed", *ADAPTED)  # keys in which cells may differ
+COLUMNS_SHOWN = 5  # columns that the tab shows at first
 NUMBERS = {
     "uar": "test UAR",
     "wa": "test WA",
@@ -51,10 +51,10 @@ NUMBERS = {
 
 
 def write_row(experiment: Any, cfg: RunConfig, entry: Record, step: int) -> None:
-    """The configuration and the final numbers, as a row of the HPARAMS tab.
+    """Write the configuration and the final numbers, as a row of the HPARAMS tab.
 
-    The tab's columns are not declared here: TensorBoard would take those of one run for all, and
-    knobs of other heads would not be seen (:func:`declare`).
+    It does not declare the columns: TensorBoard would use those of one run for all runs, and keys
+    of other heads would be missing (see :func:`declare`).
     """
     from torch.utils.tensorboard import summary
 
@@ -69,7 +69,7 @@ def write_row(experiment: Any, cfg: RunConfig, entry: Record, step: int) -> None
         "trainable": (entry.parameters or {})["trainable"],
         "fit_seconds": entry.seconds["fit"],
     }
-    summaries: Any = summary.hparams  # which torch has not typed
+    summaries: Any = summary.hparams  # torch has no types for it
     _, start, end = summaries(values, metrics)
     writer = experiment._get_file_writer()
     writer.add_summary(start)
@@ -77,7 +77,7 @@ def write_row(experiment: Any, cfg: RunConfig, entry: Record, step: int) -> None
 
 
 def row_of(cfg: RunConfig, point: Mapping[str, Any]) -> dict[str, str | float]:
-    """Name to text or number of all that decides a run's numbers, and what it is called.
+    """Return the names of a run and all keys that decide its numbers, each as text or number.
 
     Args:
         cfg: the run.
@@ -87,15 +87,15 @@ def row_of(cfg: RunConfig, point: Mapping[str, Any]) -> dict[str, str | float]:
     values |= {k if k in ADAPTED else f"axis {k}": value for k, value in point.items()}
     flat = record.flatten(cfg.identity) | record.flatten(values)
     if "draw" in point:
-        del flat["seed"]  # the draw is it
+        del flat["seed"]  # it equals the draw
     return {k: str(v).lower() if isinstance(v, bool) else v for k, v in flat.items()}
 
 
 def declare(folder: Path, cells: Mapping[str, tuple[RunConfig, Mapping[str, Any]]]) -> None:
-    """The columns of a suite's HPARAMS tab, for all its cells at once.
+    """Declare the columns of a suite's HPARAMS tab, for all its cells at once.
 
-    What tells cells from each other comes first, then the knobs. They are declared by the first
-    cell, in a file of its own: TensorBoard takes the first declaration that it finds.
+    Keys in which cells may differ come first, then all others. The declaration is in a file of the
+    first cell, since TensorBoard takes the first one that it finds.
 
     Args:
         folder: of the cells.
@@ -112,7 +112,7 @@ def declare(folder: Path, cells: Mapping[str, tuple[RunConfig, Mapping[str, Any]
         for key, value in row.items():
             known.setdefault(key, []).append(value)
     first = [key for key in known if key.startswith("axis ") or key in FIRST]
-    first.sort(key=lambda key: (len(set(known[key])) == 1, key))  # those that differ
+    first.sort(key=lambda key: (len(set(known[key])) == 1, key))  # keys that differ come first
     differing = sum(len(set(known[key])) > 1 for key in first)
     first = first[: max(COLUMNS_SHOWN, differing)]
     infos = []
@@ -120,7 +120,7 @@ def declare(folder: Path, cells: Mapping[str, tuple[RunConfig, Mapping[str, Any]
         text = any(isinstance(v, str) for v in values)
         kind = api_pb2.DATA_TYPE_STRING if text else api_pb2.DATA_TYPE_FLOAT64
         info = api_pb2.HParamInfo(name=key, type=kind)
-        info.differs = key in first  # by which TensorBoard sorts
+        info.differs = key in first  # TensorBoard sorts by it
         infos.append(info)
     metrics = [
         api_pb2.MetricInfo(name=api_pb2.MetricName(tag=f"hp/{key}"), display_name=shown)
@@ -141,11 +141,11 @@ def declare(folder: Path, cells: Mapping[str, tuple[RunConfig, Mapping[str, Any]
 # Texts that heads write, and the share of them that names no class.
 
 TEXTS_SHOWN = 50
-"""Utterances whose text is shown, the same in every epoch: the first by id."""
+"""Number of utterances whose texts are shown: the first ones by id, the same in every epoch."""
 
 
 def unparsable(head: Head, table: PredictionTable, taxonomy: Taxonomy) -> dict[str, float]:
-    """``{"unparsable": share}`` of texts that name no class; nothing if there are none."""
+    """Return ``{"unparsable": share}``, the share of texts that name no class; {} without texts."""
     if not table.texts:
         return {}
     lost = sum(head.class_written(text, taxonomy) is None for text in table.texts)
@@ -153,13 +153,13 @@ def unparsable(head: Head, table: PredictionTable, taxonomy: Taxonomy) -> dict[s
 
 
 def show_texts(experiment: Any, part: str, table: PredictionTable, step: int) -> None:
-    """Texts beside labels and predictions, as ``<part>/written`` in TensorBoard's text tab.
+    """Show texts beside labels and predictions, as ``<part>/written`` in the text tab.
 
     Args:
-        experiment: TensorBoard's writer; anything that takes no text is left alone.
+        experiment: TensorBoard's writer; with another logger, nothing is shown.
         part: ``val`` or ``test``.
-        table: of predictions; one without texts is not shown.
-        step: where on the time axis.
+        table: of predictions; without texts, nothing is shown.
+        step: position on the time axis.
     """
     if not table.texts or not hasattr(experiment, "add_text"):
         return
@@ -172,12 +172,10 @@ def show_texts(experiment: Any, part: str, table: PredictionTable, step: int) ->
     experiment.add_text(f"{part}/written", shown.markdown(), step)
 
 
-POINTS = (
-    500  # test utterances in the projector at most: every k-th by id, so the same for all heads
-)
-WIDTH = 32  # numbers of each, the leading principal components: what keeps a cell's file small
+POINTS = 500  # most test utterances in the projector: every k-th by id, the same for all heads
+WIDTH = 32  # principal components of each, which keeps the files of cells small
 ERRORS = 20  # rows of the table of errors
-CLIP = 5.0  # seconds of an error's audio at most
+CLIP = 5.0  # most seconds of an error's audio
 
 LAYOUT = {
     "heads compared": {
@@ -190,7 +188,7 @@ LAYOUT = {
     "how they train": {
         "learning rate": ["Multiline", ["lr$"]],
         "utterances per second": ["Multiline", ["time/utt_per_s$"]],
-        "what single heads log": ["Multiline", ["head/.*"]],
+        "curves of single heads": ["Multiline", ["head/.*"]],
         "weights of the encoder's layers": ["Multiline", ["encoder/.*"]],
     },
 }
@@ -198,10 +196,11 @@ LAYOUT = {
 
 
 class Board(Callback):
-    """Writes the layout at the start, and keeps the mean frame of each test utterance.
+    """Write the layout at the start, and keep the mean frames of test utterances.
 
     Attributes:
-        pooled: id to ``[D]``, of at most :data:`POINTS` utterances of this process' share.
+        pooled: id to mean frame ``[D]``, for those of :data:`POINTS` utterances that this process
+            scored.
     """
 
     def __init__(self) -> None:
@@ -245,20 +244,20 @@ class Board(Callback):
 
 
 def experiment_of(trainer: L.Trainer) -> Any:
-    """TensorBoard's writer; None on other ranks, and for other loggers."""
+    """Return TensorBoard's writer; None on other ranks, and with other loggers."""
     found: Any = getattr(trainer.logger, "experiment", None)
     return found if trainer.is_global_zero and hasattr(found, "add_custom_scalars") else None
 
 
 def write(trainer: L.Trainer, module: Any, cfg: RunConfig, entry: Record, data: Any) -> None:
-    """Everything that is shown of a run that has ended.
+    """Write everything that TensorBoard shows of a finished run.
 
     Args:
-        trainer: whose callbacks hold a :class:`Board`.
-        module: with its table of the test part.
+        trainer: one of its callbacks is a :class:`Board`.
+        module: holds the table of the test part.
         cfg: the run.
         entry: its record.
-        data: with the test part's utterances, for audio.
+        data: its data module, for audio of the test part.
     """
     experiment, table = experiment_of(trainer), module.tables["test"]
     if experiment is None:
@@ -281,10 +280,10 @@ def numbers(
     step: int,
     title: str,
 ) -> PredictionTable:
-    """HPARAMS, figures, precision against recall, and errors: what needs only the predictions.
+    """Write all that needs only the predictions: HPARAMS, figures, PR curves and errors.
 
     Returns:
-        The part of the table that is labelled.
+        The labelled rows of the table.
     """
     write_row(experiment, cfg, entry, step)
     experiment.add_figure("test/confusion", confusion_figure(table, title), step)
@@ -302,7 +301,7 @@ def numbers(
 
 
 def bars_figure(values: Mapping[str, float], what: str, title: str = "") -> Figure:
-    """One bar for each name."""
+    """Return a figure with one bar for each name."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.5 + 0.32 * len(values), 2.6), layout="constrained")
@@ -316,7 +315,7 @@ def bars_figure(values: Mapping[str, float], what: str, title: str = "") -> Figu
 
 
 def project(experiment: Any, table: PredictionTable, pooled: Mapping[str, np.ndarray]) -> None:
-    """The test part's mean frames in the projector: label, prediction, speaker and id of each."""
+    """Write mean frames into the projector, each with label, prediction, speaker and id."""
     rows = [i for i, name in enumerate(table.ids) if name in pooled]
     rows = [i for i in rows if np.isfinite(pooled[table.ids[i]]).all()]
     if len(rows) < 2:
@@ -333,7 +332,7 @@ def project(experiment: Any, table: PredictionTable, pooled: Mapping[str, np.nda
 
 
 def components(x: np.ndarray) -> np.ndarray:
-    """``[N, D]`` to at most :data:`WIDTH` principal components, to four digits."""
+    """Reduce ``[N, D]`` to at most :data:`WIDTH` principal components, with four digits."""
     x = x.astype(np.float64)
     if x.shape[1] > WIDTH:
         x = x - x.mean(0)
@@ -344,14 +343,14 @@ def components(x: np.ndarray) -> np.ndarray:
 
 
 def surest_errors(table: PredictionTable, n: int) -> list[int]:
-    """Rows of the wrong answers, the surest first; of equals, the first by position."""
+    """Return the rows of at most ``n`` wrong answers, the most confident first."""
     sure = table.probabilities().max(1)
     wrong = np.flatnonzero(table.labelled & (table.predicted != table.labels))
     return [int(i) for i in wrong[np.argsort(-sure[wrong], kind="stable")][:n]]
 
 
 def show_errors(experiment: Any, table: PredictionTable, step: int) -> None:
-    """A table of them, as ``errors/surest`` in the text tab."""
+    """Write a table of the most confident errors, as ``errors/surest`` in the text tab."""
     rows: list[Line] = []
     sure = table.probabilities().max(1)
     for number, i in enumerate(surest_errors(table, ERRORS), 1):
@@ -363,7 +362,7 @@ def show_errors(experiment: Any, table: PredictionTable, step: int) -> None:
 
 
 def play_errors(experiment: Any, table: PredictionTable, data: Any, n: int, step: int) -> None:
-    """Audio of the first ``n`` of them, as ``errors/<number>``: copies of the corpus' speech."""
+    """Copy audio of the ``n`` most confident errors, as ``errors/<number>``."""
     dataset = data.datasets["test"]
     known = {u.id: u for u in dataset.utterances}
     for number, i in enumerate(surest_errors(table, n), 1):
@@ -371,10 +370,8 @@ def play_errors(experiment: Any, table: PredictionTable, data: Any, n: int, step
         experiment.add_audio(f"errors/{number}", wave[None], step, sample_rate=SAMPLE_RATE)
 
 
-# What TensorBoard shows of an adaptation.
-#
-# Nothing validates, so there are no curves but the loss of each step; and no points in the
-# projector, since a suite has hundreds of adaptations of one query.
+# An adaptation has no validation, so its only curve is the loss. It has no points in the projector,
+# since a suite has hundreds of adaptations with the same query.
 
 
 def write_adapted(
@@ -384,19 +381,19 @@ def write_adapted(
     table: PredictionTable,
     losses: Sequence[float],
 ) -> None:
-    """Everything that is shown of an adaptation, in place of what an earlier attempt showed.
+    """Write everything that TensorBoard shows of an adaptation, and remove earlier attempts.
 
     Args:
         folder: of its record.
-        cfg: the run that it became.
+        cfg: its configuration.
         entry: its record.
-        table: predictions of its query.
-        losses: of each step.
+        table: predictions on its query.
+        losses: the loss of each step.
     """
     from torch.utils.tensorboard import SummaryWriter
 
     for earlier in folder.glob(EVENTS):
-        if not earlier.name.endswith(COLUMNS):  # which a suite has declared
+        if not earlier.name.endswith(COLUMNS):  # columns belong to the whole suite
             earlier.unlink()
     writer: Any = SummaryWriter(str(folder))
     writer.add_custom_scalars(LAYOUT)
@@ -414,16 +411,16 @@ def write_adapted(
 
 
 def folder_of(what: str, out: str = "runs") -> Path:
-    """The folder whose runs are to be compared.
+    """Return the folder that TensorBoard shows.
 
-    A suite's cells, without the trials of its search; else the folder as it is given.
+    For a suite, it is the folder of the cells, without the trials of a search.
 
     Args:
-        what: a suite that was run (its name, or its file), or a folder.
+        what: a suite that was run (its name or file), or a folder.
         out: folder of all runs.
 
     Raises:
-        ConfigError: if there is none, or nothing in it that TensorBoard could show.
+        ConfigError: if there is no such folder, or it has nothing to show.
     """
     path = Path(what)
     tried = (
@@ -439,8 +436,8 @@ def folder_of(what: str, out: str = "runs") -> Path:
         found /= "cells"
     if next(found.rglob(EVENTS), None) is None:
         raise ConfigError(
-            f"{found} holds no event files ({EVENTS}); they are written once the first epoch of a "
-            "run has ended"
+            f"{found} holds no event files ({EVENTS}); a run writes them when its first epoch has "
+            "ended: wait for it, or give another folder"
         )
     return found
 
@@ -448,20 +445,20 @@ def folder_of(what: str, out: str = "runs") -> Path:
 def serve(
     what: str, *, out: str = "runs", host: str = "localhost", port: int = 6006, wait: bool = True
 ) -> str:
-    """Start TensorBoard, and stay until Ctrl-C or SIGTERM.
+    """Start TensorBoard, and wait until Ctrl-C or SIGTERM.
 
     Args:
         what: a suite that was run, or a folder.
         out: folder of all runs.
-        host: address to serve on.
-        port: 0 = any that is free.
+        host: address that it listens on.
+        port: number of the port; 0 = any free one.
         wait: False = return while it serves in a thread.
 
     Returns:
-        Its address.
+        The address, as a URL.
 
     Raises:
-        ConfigError: for a folder without runs, or a port that is taken.
+        ConfigError: if the folder has no runs, or the port is taken.
     """
     from tensorboard import program
 
@@ -475,7 +472,7 @@ def serve(
     except program.TensorBoardServerException as error:
         raise ConfigError(
             f"TensorBoard cannot serve on {host}, port {port}: {error}; choose another --port "
-            "(0 = any that is free)"
+            "(0 = any free one)"
         ) from error
     print(f"TensorBoard of {folder}: {url} (Ctrl-C ends it)", flush=True)
     if wait:

@@ -1,4 +1,4 @@
-"""What the configuration of a run describes: its model, untrained, and its data, opened."""
+"""Build a run from its configuration: the untrained model, and the opened data."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ from .trained import refuse_seen
 def build(
     cfg: RunConfig, taxonomy: Taxonomy, metadata: dict[str, Any] | None = None, **made: Any
 ) -> SERModule:
-    """The encoder, the head and their module; see :func:`.checkpoint.construct`."""
+    """Build encoder, head and their module; see :func:`.checkpoint.construct`."""
     return construct(cfg, taxonomy, metadata, kind=SERModule, **made)
 
 
 def assemble(cfg: RunConfig, data: Any, metadata: dict[str, Any]) -> SERModule:
-    """The module of a run, untrained: its weights published, new, or those of ``init``.
+    """Build a run's module before training. Its weights are published, new, or those of ``init``.
 
     Args:
         cfg: the run.
         data: its data module.
-        metadata: of the module; what the published parts are, and where weights come from, is
-            added.
+        metadata: of the module. Speakers, published parts and the origin of the weights are added.
 
     Raises:
-        DataError: when an encoder that was trained before has heard speakers that are tested.
+        DataError: if an encoder that was trained before has heard speakers that are tested.
     """
     metadata["speakers"] = data.speakers()
     metadata["weak_labels"] = data.weak
@@ -59,22 +58,26 @@ def build_run(
     encoder: type[Encoder] | str | None = None,
     corpus: Callable[..., Any] | str | None = None,
 ) -> tuple[SERModule, Any]:
-    """A recipe's module and data module, for a ``lightning.Trainer`` of one's own.
+    """Build a recipe's module and data module, for your own ``lightning.Trainer``.
 
-    They are what ``serzoo train`` fits: the same weights to begin with, folds and batches. How they
-    are trained is the trainer's: of ``optim``, the keys ``epochs``, ``min_steps``, ``accumulate``
-    and ``clip``, and all of ``trainer``, have an effect in ``serzoo train`` only.
+    ``serzoo train`` fits the same two: the same initial weights, folds and batches. Your trainer
+    decides how they are trained. So ``trainer``, and the keys ``epochs``, ``min_steps``,
+    ``accumulate`` and ``clip`` of ``optim``, have an effect only in ``serzoo train``.
 
     Args:
         recipe: a shipped recipe's name or a YAML file.
-        overrides: ``group=name`` and ``a.b=value``, as on the command line; they
-            hold for the other arguments, too (``head.width=8``).
-        head: a class of your own, or what ``head=`` takes; None = the recipe's.
-        encoder: the same for the encoder.
-        corpus: a reader function of your own, or what ``corpus=`` takes; None = the recipe's.
+        overrides: ``group=name`` and ``a.b=value``, as on the command line. They may set keys of
+            the parts below, too (``head.width=8``).
+        head: your own class, or a value of ``head=``; None = the recipe's.
+        encoder: your own class, or a value of ``encoder=``; None = the recipe's.
+        corpus: your own reader function, or a value of ``corpus=``; None = the recipe's.
 
     Returns:
         A :class:`SERModule` and a :class:`SpeechDataModule`.
+
+    Raises:
+        ConfigError: if a key, name or value is wrong.
+        DataError: if the data cannot be used.
     """
     given: tuple[tuple[str, registry.Kind, Any], ...] = (
         ("encoder", "encoders", encoder), ("head", "heads", head), ("corpus", "corpora", corpus),
@@ -92,13 +95,16 @@ def open_data(
     text: bool | None = None,
     everything: bool = False,
 ) -> Any:
-    """The run's data module: prepared, labelled, split and audited.
+    """Open a run's data module: prepared, labelled, split and audited.
 
     Args:
         cfg: the run.
-        taxonomy: instead of the configured one.
-        text: whether batches carry transcripts; by default, where the configured head reads them.
-        everything: no protocol: all utterances are the test part.
+        taxonomy: used instead of the configured one.
+        text: whether batches carry transcripts; by default, if the configured head reads them.
+        everything: make all utterances the test part, without a protocol.
+
+    Raises:
+        DataError: if the data cannot be used, or the audit fails.
     """
     d = cfg.data
     if text is None:
@@ -128,14 +134,23 @@ def open_data(
     )
 
 
+def data_hashes(data: Any) -> dict[str, str]:
+    """Return the hashes of an opened data module that tell whether two runs had the same data."""
+    return {
+        "manifest": data.speech.sha,
+        "split": data.split.fingerprint(),
+        "taxonomy": data.taxonomy.fingerprint,
+    }
+
+
 def audit_folds(cfg: RunConfig, folds: Sequence[int] | None = None) -> list[int]:
-    """Open a run's data and audit each fold (all of the protocol's by default).
+    """Open a run's data and audit each fold; by default all folds of the protocol.
 
     Returns:
-        The folds' numbers.
+        Numbers of the folds.
 
     Raises:
-        DataError: naming the fold whose audit fails.
+        DataError: if the audit of a fold fails. It names the fold.
     """
     found: list[int] = []
     wanted = folds

@@ -1,4 +1,4 @@
-"""`serzoo cache`: what is kept under the cache folder for reuse, and how to be rid of it."""
+"""`serzoo cache`: list and remove the feature stores of the cache folder."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from ..core.table import Cell, Line, Table, cell, wide_console
 
 
 def cache_list() -> list[dict[str, Any]]:
-    """`serzoo cache list`: the feature stores, the one that was used last first.
+    """List the feature stores; the one that was used last comes first.
 
     Returns:
-        Of each: ``store`` (its name), ``encoder``, ``layers``, ``dtype``, ``rows``, ``hours`` of
-        speech, ``bytes`` on the disk, ``used`` (seconds since 1970).
+        For each store: ``store`` (its name), ``encoder``, ``layers``, ``dtype``, ``rows``,
+        ``hours`` of speech, ``bytes`` on the disk, ``used`` (seconds since 1970).
     """
     return stores(features_dir())
 
 
 def cache_clear(store: str) -> tuple[int, int]:
-    """`serzoo cache clear`: remove feature stores; never corpora, manifests or runs.
+    """Remove feature stores; corpora, manifests and runs stay.
 
     Args:
-        store: name of one, or its beginning where that is unique; ``all`` for all of them.
+        store: a name, or a beginning that only one name has; ``all`` for all stores.
 
     Returns:
-        Number of stores that were removed, and bytes that were freed.
+        Number of removed stores, and freed bytes.
 
     Raises:
-        ConfigError: when there is no such store, or a process is writing it.
+        ConfigError: if there is no such store, or a process is writing it.
     """
     known = [s["store"] for s in cache_list()]
     chosen = known if store == "all" else [s for s in known if s == store]
-    if not chosen and store:  # everything begins with nothing
+    if not chosen and store:  # every name begins with an empty text
         chosen = [s for s in known if s.startswith(store)]
     if store != "all" and len(chosen) != 1:
-        what = "names no feature store" if not chosen else "is how several begin"
+        what = "names no feature store" if not chosen else "begins several names"
         raise ConfigError(
             f"'{store}' {what} under {features_dir()}{suggest(store, [*known, 'all'])}"
         )
@@ -51,7 +51,7 @@ def cache_clear(store: str) -> tuple[int, int]:
 
 
 def show(found: list[dict[str, Any]], console: Console | None = None) -> None:
-    """Print what :func:`cache_list` found."""
+    """Print the result of :func:`cache_list`."""
     console = console or wide_console()
     if not found:
         console.out(f"no feature stores under {features_dir()}", highlight=False)
@@ -68,7 +68,7 @@ def show(found: list[dict[str, Any]], console: Console | None = None) -> None:
 
 
 def size(number: float) -> str:
-    """Bytes for reading: ``1.5 MiB``."""
+    """Return a number of bytes as a text: ``1.5 MiB``."""
     for unit in ("B", "KiB", "MiB"):
         if number < 1024:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
@@ -77,7 +77,7 @@ def size(number: float) -> str:
 
 
 def _layers(layers: list[int] | None) -> str | None:
-    """``0-12`` for a run of layers, else ``4`` or ``4,6,8``; None if there are none."""
+    """Return ``0-12`` for consecutive layers, else ``4`` or ``4,6,8``; None without layers."""
     if not layers:
         return None
     if len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1)):

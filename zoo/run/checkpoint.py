@@ -1,4 +1,4 @@
-"""What a checkpoint leaves out, what it must hold, and how a model comes back from one."""
+"""Checkpoints: how they are written, checked and read, and how a model is built from one."""
 
 from __future__ import annotations
 
@@ -31,25 +31,28 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, registry.Kind] = {"encoder": "encoders", "head": "heads"}
 OPTIONS = ("lr", "head_lr", "mix_lr", "weight_decay", "warmup", "schedule", "mixup", "ema")
-"""Options of the module's constructor: those of ``optim`` that are not the trainer's."""
+"""Keys of ``optim`` that the module's constructor takes. The trainer takes the others."""
 
 BROKEN = (None, errno.EINVAL)
-"""System errors that a damaged file makes a reader run into."""
+"""Error numbers of the system that mean a damaged file, and not a failing disk."""
 
 
 def copied(module: SERModule) -> dict[str, Tensor]:
-    """A copy of all weights that a model saves."""
+    """Return a copy, on the CPU, of all weights that a model saves."""
     kept = strip_frozen(module.state_dict(), module.frozen_keys())
     return {k: v.detach().cpu().clone() for k, v in kept.items()}
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content: tensors and plain containers only, nothing is executed.
+    """Read a checkpoint: tensors and plain containers only, so that no code is run.
+
+    Args:
+        path: a ``.ckpt`` file, or a run's folder.
 
     Raises:
-        CheckpointError: when the file is missing, or is not serzoo's.
-        DamagedError: when it is damaged, or holds code.
-        OSError: when the system does not let it be read.
+        CheckpointError: if the file is missing, or is not serzoo's.
+        DamagedError: if it is damaged, or holds code.
+        OSError: if the system cannot read it.
     """
     path = Path(path)
     if path.is_dir():
@@ -64,12 +67,12 @@ def read(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
         if isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno not in BROKEN):
-            raise  # the file may be whole
+            raise  # the file itself may be whole
         reason = first_line(e).partition(". ")[0]
         raise DamagedError(
-            f"cannot read {path}: {reason[:200]}; it is damaged, or holds more than tensors and "
-            "plain containers, which serzoo does not load: fetch it again, or train again (remove "
-            "the run's record.json first)"
+            f"cannot read {path}: {reason[:200]}; it is damaged, or holds more than the tensors "
+            "and plain containers that serzoo loads: fetch it again, or train again (remove the "
+            "run's record.json first)"
         ) from e
     if not isinstance(content, dict) or "serzoo" not in content:
         raise CheckpointError(
@@ -86,28 +89,31 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def _check_whole(path: Path) -> None:
-    """Refuse a file that is not what was written: torch itself looks at no checksum."""
+    """Refuse a file whose checksums are wrong, since torch does not check them."""
     if path.stat().st_size == 0:
         raise EOFError("it has 0 bytes")
-    if zipfile.is_zipfile(path):  # anything else torch takes for an old format, and refuses
+    if zipfile.is_zipfile(path):  # torch refuses anything else
         with zipfile.ZipFile(path) as file:
             if (part := file.testzip()) is not None:
                 raise zipfile.BadZipFile(f"the checksum of its part {part} is wrong")
 
 
 def newest(folder: Path, *, aside: bool) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint that a run goes on from: that of its last epoch, else of its best.
+    """Return the checkpoint that a run goes on from: that of its last epoch, else of its best.
 
-    What cannot be used is told, and not lost. All processes of a run come to the same, in any
-    order: a file that another has put aside is as good as a damaged one.
+    A file that cannot be used is kept, and a warning names it. All processes of a run find the
+    same, in any order: a file that another process has put aside counts as damaged.
 
     Args:
         folder: of the run's checkpoints.
-        aside: rename files that cannot be used to ``<name>.kept``; for one process of the run.
+        aside: rename files that cannot be used to ``<name>.kept``; True in one process of the run.
 
     Returns:
-        Its path and content; None = the run begins at its beginning: no epoch has ended, or the
-        best epoch, which would be selected in the end, cannot be read.
+        Path and content. None if the run has to start again: no epoch has ended, or the best epoch,
+        which might be selected in the end, cannot be read.
+
+    Raises:
+        CheckpointError: if a file is not serzoo's.
     """
     found: dict[str, dict[str, Any]] = {}
     useless: dict[str, str] = {}
@@ -134,19 +140,19 @@ def newest(folder: Path, *, aside: bool) -> tuple[Path, dict[str, Any]] | None:
 
 
 def _selected(content: Mapping[str, Any]) -> bool:
-    """Whether a run had a best epoch when this was written."""
+    """Return whether the run had a best epoch when this checkpoint was written."""
     states = content.get("callbacks", {}).values()
     return any(isinstance(s, dict) and s.get("best_model_score") is not None for s in states)
 
 
 class ModelCheckpoint(LightningModelCheckpoint):
-    """Lightning's, which knows what it kept in a folder of another name, too: runs are moved.
+    """Lightning's callback, which also finds its files after the run's folder was moved.
 
-    It has Lightning's name, under which its state lies in a checkpoint.
+    Its class has Lightning's name, since a checkpoint holds its state under that name.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Paths of the state are looked for where the files are now."""
+        """Load the state, with paths in the folder where the files are now."""
         folder = str(self.dirpath)
 
         def here(path: str) -> str:
@@ -159,53 +165,51 @@ class ModelCheckpoint(LightningModelCheckpoint):
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Lightning's way to write a checkpoint, by which a file is whole or as before.
+    """Write checkpoints so that a file is whole, or stays as it was.
 
-    Lightning's own writes to a temporary folder and moves the file over, which is a copy where the
-    two are on different disks.
+    Lightning writes to a temporary folder and moves the file. If that folder is on another disk,
+    the move is a copy, which can be interrupted.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write beside the target and rename.
+        """Write a file beside the target, and rename it.
 
         Raises:
-            OSError: when it cannot be written; the target is as before.
+            OSError: if it cannot be written; the target stays as it was.
         """
         with new_file(Path(path)) as draft, draft.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch hides what the system said
+            except RuntimeError as error:  # torch hides the system's error in this one
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None
                 raise
             file.flush()
-            os.fsync(file.fileno())  # on the disk before it has its name
+            os.fsync(file.fileno())  # it must be on the disk before it is renamed
 
 
 def rebuild(
     meta: Mapping[str, Any], path: str | Path, base: str | None = None, **made: Any
 ) -> SERModule:
-    """The model that a checkpoint's metadata describes, with what is published but not trained.
+    """Build the model that a checkpoint's metadata describes; its trained weights are missing yet.
 
     Args:
-        meta: what :func:`serzoo.zoo.run.train.train` gives a module as metadata.
-        path: where it was found, for messages.
-        base: the published encoder's folder or hub id, instead of its name in the configuration.
+        meta: the metadata; see :func:`how_built`.
+        path: of the checkpoint, for errors.
+        base: folder or hub id of the published encoder, instead of its configured name.
         made: as for :func:`.published.load`.
 
     Raises:
-        CheckpointError: when something is missing, the order of classes was changed, or the
-            published weights are not those that the model was trained on.
+        CheckpointError: if something is missing, the order of the classes was changed, or the
+            published weights are not those of the training.
     """
-    from .config import RunConfig
-
     lacking = [k for k in ("config", "taxonomy", "taxonomy_fingerprint") if k not in meta]
     if lacking:
         raise CheckpointError(
-            f"{path} does not say how to build its model (no {', '.join(lacking)}); only what "
-            "`serzoo train` wrote can be loaded by itself: build the module and use restore()"
+            f"{path} does not say how to build its model (no {', '.join(lacking)}); only a file of "
+            "`serzoo train` does: build the module yourself and use restore()"
         )
     own: Mapping[str, str] = meta.get("own") or {}
     if unknown := [part for part in own if made.get(part) is None]:
@@ -226,19 +230,19 @@ def rebuild(
         )
     config = dict(meta["config"])
     if changed := {key: made.pop(key) for key in OPTIONS if key in made}:
-        config["optim"] = {**config.get("optim", {}), **changed}  # and so it is saved again
+        config["optim"] = {**config.get("optim", {}), **changed}  # saved with the next checkpoint
         meta = {**meta, "config": config}
     cfg = RunConfig.from_dict(config)
     if base is not None:
         if "name" not in cfg.encoder:
             raise CheckpointError(
-                f"{path} has an encoder '{cfg.encoder.get('type')}', which stands on nothing "
-                f"published; leave base='{base}' out"
+                f"{path} has an encoder '{cfg.encoder.get('type')}', which uses no published "
+                f"encoder; leave base='{base}' out"
             )
         cfg.encoder |= {"name": base} | ({"revision": None} if "revision" in cfg.encoder else {})
     elif commit := meta.get("published", {}).get("encoder", {}).get("commit"):
         cfg.encoder["revision"] = commit  # a branch may have moved since
-    first = meta.get("widened_from")  # an adapted model's head was made for fewer classes
+    first = meta.get("widened_from")  # an adapted head was made for fewer classes
     made_for = Taxonomy.from_dict(first) if first else taxonomy
     module = construct(cfg, made_for, {k: v for k, v in meta.items() if k != "format"}, **made)
     module.head.widen(taxonomy)
@@ -247,7 +251,7 @@ def rebuild(
 
 
 def _refuse_unknown(config: Mapping[str, Any], path: str | Path, made: Mapping[str, Any]) -> None:
-    """Refuse a model with a part of its author's own that nobody gave; tell of another version."""
+    """Refuse a model whose author's own part was not given; warn if its file has changed."""
     own = config.get("own") or {}
     given = [part for part in KINDS if part in own and made.get(part) is None]
     lacking = [p for p in given if config[p].get("type") not in registry.names(KINDS[p])]
@@ -255,7 +259,7 @@ def _refuse_unknown(config: Mapping[str, Any], path: str | Path, made: Mapping[s
         said = "; ".join(f"its {p} is {own[p].partition('@')[0]}" for p in lacking)
         example = ", ".join(f"{p}={own[p].rpartition(':')[2].partition('@')[0]}" for p in lacking)
         raise CheckpointError(
-            f"{path}: {said}, a file of its author's own, and serzoo imports no code for a model; "
+            f"{path}: {said}, its author's own file, and serzoo imports no code for a model; "
             f"give the class: serzoo.zoo.load({str(path)!r}, {example}), or --part "
             "FILE.py:NAME on the command line"
         )
@@ -264,20 +268,20 @@ def _refuse_unknown(config: Mapping[str, Any], path: str | Path, made: Mapping[s
         if here is not None and here.sha != own[part].rpartition("@")[2]:
             warnings.warn(
                 f"{path}: its {part} was trained with another version of {Path(here.where).name}; "
-                "what it scores may differ from its record",
+                "its scores may differ from those of its record",
                 DataWarning,
                 stacklevel=2,
             )
 
 
 def temperature_of(path: str | Path) -> float | None:
-    """The temperature that a run fitted on validation for its best checkpoint.
+    """Return the temperature that a run fitted on validation for its best checkpoint.
 
     Args:
         path: the run's folder, or its ``checkpoints/best.ckpt``.
 
     Returns:
-        None for any other checkpoint, and where the run has not ended.
+        The temperature; None for any other checkpoint, or if the run has not ended.
     """
     path = Path(path)
     if path.is_file():
@@ -289,19 +293,23 @@ def temperature_of(path: str | Path) -> float | None:
 
 
 def restore(module: SERModule, content: Mapping[str, Any]) -> None:
-    """Give a module the weights that were selected: the averaged ones, if there are any.
+    """Load the selected weights into a module: the averaged ones, if there are any.
+
+    Args:
+        module: built as in the training.
+        content: of a checkpoint; see :func:`read`.
 
     Raises:
-        CheckpointError: when they are not exactly what the module saves.
+        CheckpointError: if their keys or shapes differ from those that the module saves.
     """
     weights = content.get("ema") or content["state_dict"]
     check_keys(weights, module.state_dict(), module.frozen_keys())
     if module.average is not None:
-        module.average.restart()  # those of its last step are not what was selected
+        module.average.restart()  # it holds the weights of the last step, not the selected ones
     if not any(hasattr(p, "full_tensor") for p in module.parameters()):
         module.load_state_dict(weights, strict=False)
         return
-    # weights that are shared out over processes
+    # the processes share the weights
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
     whole = StateDictOptions(full_state_dict=True, strict=False)
@@ -318,19 +326,22 @@ def construct(
     head: Head | type[Head] | None = None,
     **options: Any,
 ) -> SERModule:
-    """The encoder, the head and their module.
+    """Build the encoder, the head and their module.
 
-    Both are built from the run's seed, each on its own, so that every head of a comparison starts
-    from the very same encoder.
+    Encoder and head are each built from the run's seed. So every head of a comparison starts from
+    the same encoder.
 
     Args:
         cfg: the run.
         taxonomy: the head's classes.
-        metadata: of the module; how it is built, by default.
+        metadata: of the module; by default :func:`how_built`.
         kind: class of the module.
-        encoder: instead of the configured one; its class is built with the configured options.
-        head: the same.
-        options: of its constructor, instead of the configured ones.
+        encoder: used instead of the configured one; a class is built with the configured options.
+        head: the same for the head.
+        options: of the module's constructor, instead of the configured ones.
+
+    Raises:
+        ConfigError: if a class does not take the configured options.
     """
     if not isinstance(encoder, Encoder):
         make, own = _class_of("encoder", encoder, cfg.encoder)
@@ -350,7 +361,7 @@ def construct(
 def _class_of(
     part: str, given: Any, node: Mapping[str, Any]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The class of a part and its options; of a given class, those that were configured for it."""
+    """Return the class of a part, which may be given, and its configured options."""
     options = {k: v for k, v in node.items() if k != "type"}
     if given is None:
         return registry.get(KINDS[part], node["type"]), options
@@ -359,7 +370,7 @@ def _class_of(
 
 
 def how_built(cfg: RunConfig, taxonomy: Taxonomy) -> dict[str, Any]:
-    """What a checkpoint says of its model, so that it can be built again."""
+    """Return the metadata of a checkpoint by which its model can be built again."""
     return {
         "config": cfg.to_dict(),
         "head": dict(cfg.head),
@@ -370,10 +381,10 @@ def how_built(cfg: RunConfig, taxonomy: Taxonomy) -> dict[str, Any]:
 
 
 def described(module: SERModule) -> dict[str, Any]:
-    """:func:`how_built` of a module that was put together in Python, by hand.
+    """Return :func:`how_built` for a module that was put together in Python.
 
-    Its parts are told by their registered names and the options that they were made with. ``own``
-    tells of those that have no name: whoever loads the model has to build them.
+    It holds the registered names of the parts, and the options that they were made with. Parts
+    without a name are under ``own``: whoever loads the model has to build them.
     """
     own = {}
     nodes: dict[str, dict[str, Any]] = {}
@@ -387,7 +398,7 @@ def described(module: SERModule) -> dict[str, Any]:
                 nodes[part] = {"type": name, **registry.complete(kind, name, options)}
                 continue
             own[part] = f"{type(made).__module__}.{type(made).__qualname__}"
-        except ConfigError as error:  # objects, where a configuration has text and numbers
+        except ConfigError as error:  # options may be objects, which no configuration holds
             own[part] = f"made with options that no configuration holds ({error})"
         nodes[part] = {"type": type(made).__name__}
     head, average = module.head, module.average
@@ -395,10 +406,10 @@ def described(module: SERModule) -> dict[str, Any]:
     optim = OptimConfig(**how, ema=average.decay if average is not None else 0.0)
     cfg = RunConfig(encoder=nodes["encoder"], head=nodes["head"], optim=optim, seed=module.seed)
     known = {part: registry.added(kind, nodes[part]["type"]) for part, kind in KINDS.items()}
-    cfg.own = {part: added.told for part, added in known.items() if added and part not in own}
-    told = how_built(cfg, head.taxonomy) | ({"own": own} if own else {})
+    cfg.own = {part: added.origin for part, added in known.items() if added and part not in own}
+    found = how_built(cfg, head.taxonomy) | ({"own": own} if own else {})
     arguments, keywords = head.made_with
     first = inspect.signature(type(head)).bind(*arguments, **keywords).arguments.get("taxonomy")
     if isinstance(first, Taxonomy) and first != head.taxonomy:  # it was widened
-        told["widened_from"] = first.to_dict()
-    return told
+        found["widened_from"] = first.to_dict()
+    return found

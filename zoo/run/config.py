@@ -1,16 +1,16 @@
 """Run configurations: recipes, groups, overrides, and the fingerprint that names a run.
 
-A recipe (``configs/recipe/<name>.yaml`` or a file of the user's) picks groups by name and tweaks
-them. ``encoder=hf`` on the command line replaces a group and drops the recipe's tweaks for it;
+A recipe (``configs/recipe/<name>.yaml``, or the user's file) picks groups by name and sets some of
+their keys. ``encoder=hf`` on the command line replaces a group and drops what the recipe set in it.
 ``optim.lr=1e-3`` sets one key.
 
-Heads and encoders have a registered name (``type:``). Code of the user's own is named
-``FILE.py:NAME`` (:mod:`..core.own`); only a command or a YAML file of the user's may name it. The
-constructors of these parts decide which keys they have.
+Heads and encoders have a registered name (``type:``), and their constructors decide which keys they
+have. The user's own code is named ``FILE.py:NAME`` (:mod:`..core.own`). Only a command or a YAML
+file of the user may name it.
 
-Values of files are read by a strict YAML loader, in which ``0010`` stays a text. Values of the
-command line are read as their keys expect (:func:`.registry.typed`). The dataclasses below hold
-every key, its default and its range; pydantic checks all values against them.
+A strict YAML loader reads files: ``0010`` stays a text there. A value of the command line is read
+as its key expects (:func:`.registry.typed`). The dataclasses below hold every key, its default and
+its range; pydantic checks all values against them.
 """
 
 from __future__ import annotations
@@ -33,13 +33,11 @@ from ..core.shipped import names, read_yaml
 from ..core.speakers import REFUSE, UNKNOWN_SPEAKERS
 from ..core.taxonomy import Taxonomy
 
-# ---- Every key of a run's configuration, its default and its range; what names a run.
-
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp", "fsdp")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-"""Lightning's short names, which are written out: a run's fingerprint contains the precision."""
+"""Lightning's short names. They are written out, since a run's fingerprint has the precision."""
 
 
 def _one_of(*known: str) -> AfterValidator:
@@ -59,7 +57,7 @@ def _trainable_precision(name: str) -> str:
     return name
 
 
-# strict: "1" and true are no numbers, and 1 is no flag; but a whole number is also a float
+# strict: "1" and true are no numbers, and 1 is no flag; a whole number is also a float
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 Whole: TypeAlias = Annotated[int, Field(strict=True)]
 FromZero: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
@@ -72,24 +70,24 @@ PositiveShare: TypeAlias = Annotated[float, Field(strict=True, gt=0, le=1)]
 
 @dataclass
 class DataConfig:
-    """How utterances become batches."""
+    """Which utterances are read, and how they become batches."""
 
     root: str | None = None  # folder of the corpus; default $SERZOO_DATA/<corpus>
     manifest: str | None = None  # a prepared manifest instead of the corpus' own layout
     label: str = "label"  # the column of labels: label, gender, or another column of the corpus
-    # keywords of the corpus reader; every reader has channel: mean, first, or a number from 1
+    # keywords of the corpus' reader; every reader takes channel: mean, first, or a number from 1
     options: dict[str, Any] = field(default_factory=dict)
-    batch_size: FromOne = 32  # utterances in a batch at most
-    batch_seconds: Positive = 160.0  # seconds of (padded) speech in a batch at most
-    max_seconds: Positive = 20.0  # longer utterances are cut to this, and counted
+    batch_size: FromOne = 32  # most utterances in a batch
+    batch_seconds: Positive = 160.0  # most seconds of padded speech in a batch
+    max_seconds: Positive = 20.0  # longer utterances are cut to this length, and counted
     balance: Flag = True  # weigh training utterances by inverse class frequency
-    # of each class' training utterances; a smaller share is part of a larger one
+    # share of each class that is trained on; a smaller share is part of a larger one
     train_share: PositiveShare = 1.0
-    # weak labels: hard; from the scores beside the manifest: soft, independent
+    # targets of weak labels: hard; or from the scores beside the manifest: soft, independent
     weak: Annotated[str, _one_of("hard", "soft", "independent")] = "hard"
-    weak_weight: Flag = True  # weigh weakly labelled utterances by the confidence of their label
+    weak_weight: Flag = True  # weigh a weak label by its confidence
     weak_shuffle: FromZero | None = None  # seed that shuffles the weak labels, as a control
-    # folds need speakers; if some are unknown: refuse, or accept and report it
+    # if a fold needs speakers that nobody knows: refuse, or accept and report it
     unknown_speakers: Annotated[str, _one_of(*UNKNOWN_SPEAKERS)] = REFUSE
     # auto: store what the encoder allows to store; live: compute it for each batch
     features: Annotated[str, _one_of("auto", "live")] = "auto"
@@ -103,42 +101,36 @@ class OptimConfig:
     """How the trainable parameters are optimised; the same for every head."""
 
     lr: Positive = 1e-3  # peak learning rate
-    head_lr: Positive | None = None  # of the head; None: as lr
-    mix_lr: Positive | None = None  # of a learned mix of layers; None: as lr
+    head_lr: Positive | None = None  # peak rate of the head; None = lr
+    mix_lr: Positive | None = None  # peak rate of a learned mix of layers; None = lr
     weight_decay: NotNegative = 1e-2
     epochs: FromOne = 30
-    # fewest steps of a whole run: if an epoch has few (`data.train_share`), it is several rounds
-    # of the training part, so that runs differ in labels and not in steps; 0 = one round
+    # fewest steps of a run; an epoch then repeats a small training part (`data.train_share`), so
+    # that runs differ in labels and not in steps; 0 = no repeats
     min_steps: FromZero = 0
-    warmup: Share = 0.1  # share of the steps, linear
-    # how the rate falls after the warm-up: cosine, linear
+    warmup: Share = 0.1  # share of the steps in which the rate rises linearly
+    # how the rate falls afterwards
     schedule: Annotated[str, _one_of("cosine", "linear")] = "cosine"
     accumulate: FromOne = 1  # batches whose gradients make one step
-    clip: NotNegative = 1.0  # gradient norm
-    mixup: NotNegative = 0.0  # Beta(a, a) mixing of encoder inputs and targets; 0 = off
-    ema: Share = 0.0  # decay of the averaged weights used for evaluation; 0 = off
+    clip: NotNegative = 1.0  # largest norm of the gradient; 0 = no limit
+    mixup: NotNegative = 0.0  # a of Beta(a, a), which mixes encoder inputs and targets; 0 = off
+    ema: Share = 0.0  # decay of the averaged weights that are evaluated; 0 = off
 
 
 @dataclass
 class TrainerConfig:
     """Where a run is computed. Only the precision is part of a run's identity."""
 
-    out: str = "runs"
-    # auto (a GPU if there is one), cpu, gpu, cuda, mps
-    accelerator: Annotated[str, _one_of(*ACCELERATORS)] = "auto"
-    devices: FromOne = (
-        1  # of each machine: GPUs, or processes on a CPU; always a number, never "all"
-    )
+    out: str = "runs"  # folder of all runs
+    accelerator: Annotated[str, _one_of(*ACCELERATORS)] = "auto"  # auto = a GPU if there is one
+    devices: FromOne = 1  # of each machine: GPUs, or processes on a CPU
     num_nodes: FromOne = 1  # machines
-    # of several devices: auto (ddp), ddp, fsdp
-    strategy: Annotated[str, _one_of(*STRATEGIES)] = "auto"
-    # or bf16-mixed, 16-mixed (float16, on a GPU); weights stay float32
+    strategy: Annotated[str, _one_of(*STRATEGIES)] = "auto"  # of several devices; auto = ddp
+    # precision of the arithmetic (16-mixed needs a GPU); weights stay float32
     precision: Annotated[str, AfterValidator(_trainable_precision)] = "32-true"
     threads: FromOne | None = None  # CPU threads of each process
     progress: Flag = True
-    board_audio: FromZero = (
-        0  # most confident errors whose audio is copied into TensorBoard's files
-    )
+    board_audio: FromZero = 0  # how many of the most confident errors TensorBoard gets as audio
 
 
 @dataclass
@@ -151,25 +143,24 @@ class RunConfig:
     fold: FromZero = 0
     taxonomy: str | None = None
     seed: Whole = 1
-    # folder of a run whose encoder (and mix of layers) this one starts from
-    init: str | None = None
-    init_head: Flag = False  # start from its head, too: the same head, of the same classes
+    init: str | None = None  # run whose encoder, with its mix of layers, this one starts from
+    init_head: Flag = False  # start from its head, too; head and classes must be the same
     encoder: dict[str, Any] = field(default_factory=dict)
-    head_name: str = ""  # of configs/head/NAME.yaml; what the head is called in folders and tables
+    head_name: str = ""  # what folders and tables call the head: NAME of configs/head/NAME.yaml
     head: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    # parts in files of the user's own, as FILE.py:NAME@DIGEST; filled in, not set
+    # the user's own parts, each as FILE.py:NAME@DIGEST; filled in, not set
     own: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers."""
+        """Return the configuration as plain containers."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
-        """Inverse of :meth:`to_dict`; unknown keys are errors.
+        """Read what :meth:`to_dict` returned; an unknown key is a ConfigError.
 
         A record that was made before ``data.standardise`` existed was not standardised.
         """
@@ -180,25 +171,25 @@ class RunConfig:
 
     @property
     def called(self) -> str:
-        """What the head is called in folders, tables and curves: its configuration's name."""
+        """Name of the head in folders, tables and curves."""
         return self.head_name or str(self.head["type"])
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The part of the configuration that decides the numbers."""
+        """The keys that decide the numbers, as plain containers."""
         d = self.to_dict()
-        del d["recipe"], d["head_name"]  # only names; the content is written out
+        del d["recipe"], d["head_name"]  # the other keys hold what these name
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
         if d["encoder"].get("tuning") != "frozen" and d["encoder"]["type"] != "trained":
             d["data"]["standardise"] = "none"  # it has no effect on an encoder that learns
-        for key, usual in _LATER.items():  # so that fingerprints of the first records stay
+        for key, usual in _LATER.items():  # so that the first records keep their fingerprints
             if d["data"][key] == usual:
                 del d["data"][key]
         for key in ("init", "init_head"):
             if not d[key]:
                 del d[key]
-        # an edited file is another run, wherever it lies
+        # an edited file makes another run; a moved file does not
         d["own"] = {part: text.rpartition("@")[2] for part, text in self.own.items()}
         if not d["own"]:
             del d["own"]
@@ -222,14 +213,15 @@ _LATER = {
     "unknown_speakers": REFUSE,
     "standardise": "none",
 }
-"""Keys of the data that the first records lack, and the value that such a record had instead."""
+"""Keys of ``data`` that the first records lack, each with the value that holds for them."""
 
 
 def merge(values: dict[str, Any]) -> RunConfig:
-    """Lay values over the defaults.
+    """Return a configuration with these values, and the defaults for all other keys.
 
     Raises:
-        ConfigError: for an unknown key; or naming each value of a wrong type or out of its range.
+        ConfigError: if a key is unknown, or values have a wrong type or lie out of range. It names
+            each.
     """
     if isinstance(values.get("corpus"), str):
         values = {**values, "corpus": [values["corpus"]]}
@@ -243,10 +235,10 @@ def _adapter() -> TypeAdapter[RunConfig]:
 
 def _validated(values: dict[str, Any]) -> RunConfig:
     try:
-        # a copy, because defaults are filled into lists and mappings later
+        # a copy, because :func:`resolve` fills defaults into lists and mappings
         return _adapter().validate_python(deepcopy(values))
     except ValidationError as e:
-        raise ConfigError("; ".join(map(_told, e.errors(include_url=False)))) from e
+        raise ConfigError("; ".join(map(_message, e.errors(include_url=False)))) from e
 
 
 _KINDS = {
@@ -259,8 +251,8 @@ _KINDS = {
 }
 
 
-def _told(error: Mapping[str, Any]) -> str:
-    """Return what is wrong with one value: ``fold=-1 should be greater than ...``."""
+def _message(error: Mapping[str, Any]) -> str:
+    """Return one error of pydantic as a text: ``fold=-1 should be greater than ...``."""
     key, value = ".".join(map(str, error["loc"])), error["input"]
     if error["type"] == "value_error":
         return f"{key} {error['ctx']['error']}"
@@ -304,10 +296,10 @@ def _checked(values: Mapping[str, Any], schema: Any, prefix: str) -> dict[str, A
 
 
 def check_ranges(cfg: RunConfig) -> None:
-    """Refuse values that no run can be made with, all at once.
+    """Refuse values that no run can be made with.
 
     Raises:
-        ConfigError: naming each of them.
+        ConfigError: if there are such values. It names all of them.
     """
     _validated(cfg.to_dict())
     if cfg.trainer.strategy == "fsdp" and cfg.optim.ema > 0:
@@ -318,7 +310,7 @@ def check_ranges(cfg: RunConfig) -> None:
 
 
 def refused_precision(name: str) -> str | None:
-    """Return why no model is trained in a precision; None if one can be."""
+    """Return why no model can be trained in a precision; None if it can."""
     if ALIASES.get(name, name) in PRECISIONS:
         return None
     refusal = f"is '{name}'; have {', '.join(PRECISIONS)}"
@@ -334,21 +326,25 @@ def refused_precision(name: str) -> str | None:
 
 GROUPS = ("encoder", "head", "optim")
 SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
-"""The optimisation of encoders that are not frozen, which need other learning rates."""
+"""Value of ``encoder.tuning`` to the optimisation whose learning rates suit it."""
 
 PATHS = ("root", "out", "record", "noise", "rir", "support", "supports", "human")
-"""Last parts of keys whose value is a file or folder; it may be called ``null``."""
+"""Last words of keys whose value is a path: there, ``null`` is the name of a file."""
 
 
 class Typed(str):
-    """A value as it was typed; it is read once the type of its key is known."""
+    """A value as it was typed. It is read when the type of its key is known."""
 
 
 def read_suite(name: str) -> dict[str, Any]:
-    """A shipped suite by name, or a YAML file, as it is written.
+    """Return the content of a shipped suite or of a YAML file.
+
+    Args:
+        name: of a shipped suite, or the path of a YAML file. Its files of the user's own are
+            imported and registered.
 
     Raises:
-        ConfigError: with the known names.
+        ConfigError: if there is no such suite, or the file is damaged.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -368,16 +364,16 @@ def read_suite(name: str) -> dict[str, Any]:
 
 
 OWN_KINDS: dict[str, registry.Kind] = {"encoder": "encoders", "head": "heads", "corpus": "corpora"}
-"""Keys that name a part, which may be one of the user's own."""
+"""Keys that name a part, and its kind. The part may be the user's own."""
 
 
 def adopted(key: str, value: Any, beside: Path | None = None) -> Any:
-    """A value of ``head``, ``encoder`` or ``corpus``, with names for files of the user's own.
+    """Register the user's own parts in a value, and return it with their registered names.
 
     Args:
-        key: of them.
-        value: a name, ``FILE.py:NAME``, or a list of such; anything else stays.
-        beside: folder of the YAML file that says so.
+        key: ``head``, ``encoder`` or ``corpus``.
+        value: a name, ``FILE.py:NAME``, or a list of these; anything else is returned as it is.
+        beside: folder of the YAML file that holds the value.
 
     Raises:
         ConfigError: see :func:`.own.adopt`.
@@ -395,7 +391,10 @@ def _adopted_word(item: Any, beside: Path) -> Any:
 
 
 def _adopt_base(base: Mapping[str, Any], beside: Path | None) -> dict[str, Any]:
-    """A recipe's content, with names for files of the user's own; such a head is picked."""
+    """Return a recipe's content with registered names for the user's own parts.
+
+    A part that ``head: {type: FILE.py:NAME}`` names is also picked as the group.
+    """
     found = dict(base)
     groups = dict(found["groups"]) if isinstance(found.get("groups"), dict) else None
     for key in ("head", "encoder"):
@@ -414,12 +413,16 @@ def _adopt_base(base: Mapping[str, Any], beside: Path | None) -> dict[str, Any]:
 
 
 def read_group(group: str, name: str) -> dict[str, Any]:
-    """A shipped configuration as plain containers.
+    """Return a shipped configuration as plain containers.
 
-    A registered head or encoder of a third party needs no file: its defaults are its own.
+    A third party's head or encoder needs no file, since its constructor has the defaults.
+
+    Args:
+        group: a folder of ``configs``, such as ``head``.
+        name: of a file in it, or of a registered head or encoder.
 
     Raises:
-        ConfigError: with the known names.
+        ConfigError: if there is no such name. It lists the known ones.
     """
     if name in names(group):
         return read_mapping(shipped.text(group, name), f"configs/{group}/{name}.yaml")
@@ -434,10 +437,14 @@ def read_group(group: str, name: str) -> dict[str, Any]:
 
 
 def read_mapping(text: str, where: str) -> dict[str, Any]:
-    """YAML that holds keys and values.
+    """Read YAML that holds keys and values.
+
+    Args:
+        text: the YAML; it may be empty.
+        where: name of the file, for errors.
 
     Raises:
-        ConfigError: naming ``where`` it stands, when it is no YAML or holds something else.
+        ConfigError: if it is no YAML, or holds something else.
     """
     try:
         content = read_yaml(text)
@@ -451,17 +458,19 @@ def read_mapping(text: str, where: str) -> dict[str, Any]:
 
 
 def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Compose a run.
+    """Compose a run's configuration.
 
     Args:
         recipe: a shipped recipe's name or a YAML file.
-        overrides: ``group=name`` and ``a.b=value``, applied in that order.
+        overrides: ``group=name`` and ``a.b=value``, in any order. Names of groups are applied
+            first.
 
     Returns:
-        The resolved configuration, its heads' and encoders' keys checked against the constructors.
+        The resolved configuration. All keys of head and encoder were checked against their
+        constructors.
 
     Raises:
-        ConfigError: saying which key or name is wrong and what would be right.
+        ConfigError: if a key, name or value is wrong. It says what would be right.
     """
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml"):
@@ -476,10 +485,10 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def words(overrides: Sequence[str]) -> list[tuple[str, Typed]]:
-    """``["a.b=1"]`` to ``[("a.b", "1")]``, each value as it was typed.
+    """Split ``["a.b=1"]`` into ``[("a.b", "1")]``, each value as it was typed.
 
     Raises:
-        ConfigError: for what is no ``key=value``.
+        ConfigError: if a word is no ``key=value``.
     """
     found = []
     for item in overrides:
@@ -495,11 +504,14 @@ def words(overrides: Sequence[str]) -> list[tuple[str, Typed]]:
 def parse(
     overrides: Sequence[str], types: Mapping[str, Any] | None = None
 ) -> list[tuple[str, Any]]:
-    """``["a.b=1"]`` to ``[("a.b", 1)]``, each value read as its key's type says.
+    """Read ``["a.b=1"]`` as ``[("a.b", 1)]``, each value as its key's type says.
 
     Args:
-        overrides: as they were typed.
-        types: key to annotation; any other value is read as YAML.
+        overrides: words as they were typed.
+        types: key to annotation; the value of any other key is read as YAML.
+
+    Raises:
+        ConfigError: if a word is no ``key=value``, or its value cannot be read.
     """
     return [(key, _read(key, text, (types or {}).get(key, Any))) for key, text in words(overrides)]
 
@@ -514,7 +526,7 @@ def _read(key: str, text: str, kind: Any) -> Any:
 
 
 def option_types(corpora: Sequence[str]) -> dict[str, Any]:
-    """``options.KEY`` to annotation, of all keywords of these corpora's readers."""
+    """Return ``options.KEY`` to annotation, for the keywords of these corpora's readers."""
     return {
         f"options.{name}": knob.annotation
         for corpus in reversed(corpora)
@@ -524,9 +536,9 @@ def option_types(corpora: Sequence[str]) -> dict[str, Any]:
 
 
 def types_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """What a verb may set of the function that it calls: keyword to annotation.
+    """Return the keywords of a function that its verb takes as settings, each with its type.
 
-    All keyword-only parameters, but those that the verb itself gives.
+    These are the keyword-only parameters, except those that the verb itself passes.
     """
     given = ("options", "progress", "facts", "against")
     knobs = registry.schema_of(function).values()
@@ -536,18 +548,18 @@ def types_of(function: Callable[..., Any]) -> dict[str, Any]:
 def settings(
     typed: Sequence[str], types: Mapping[str, Any], corpora: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """A verb's own settings, which are no run's: ``["root=here", "options.part=2"]`` to keywords.
+    """Read a verb's own settings, such as ``["root=here", "options.part=2"]``, as keywords.
 
     Args:
-        typed: as they were typed.
-        types: what may be set, besides ``options.KEY``, to its annotation.
-        corpora: whose readers the options are of.
+        typed: words as they were typed.
+        types: allowed keys, besides ``options.KEY``, each with its annotation.
+        corpora: their readers decide the types of ``options.KEY``.
 
     Returns:
-        The values, and under ``options`` those of ``options.KEY``.
+        Key to value. The values of ``options.KEY`` are a mapping under ``options``.
 
     Raises:
-        ConfigError: a key that is not known, or has no value and needs one.
+        ConfigError: if a key is unknown, or lacks a value that it needs.
     """
     values = dict(parse(typed, {**types, **option_types(corpora)}))
     for key, value in values.items():
@@ -560,7 +572,7 @@ def settings(
 
 
 def corpora_of(typed: Sequence[str], key: str) -> list[str]:
-    """Names of the corpora that a verb's setting gives, whose readers its options are of."""
+    """Return the corpora that the setting ``key`` names among the words of a verb."""
     return _corpora(dict(words(typed)).get(key))
 
 
@@ -568,8 +580,11 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     """Merge a recipe's content and overrides into a checked :class:`RunConfig`.
 
     Args:
-        base: of the recipe.
-        overrides: key to value; one that is :class:`Typed` is read as its key expects.
+        base: content of the recipe.
+        overrides: pairs of key and value; a :class:`Typed` value is read as its key expects.
+
+    Raises:
+        ConfigError: if a key, name or value is wrong.
     """
     overrides = [
         (k, _read(k, v, str | dict[str, Any]) if k in GROUPS and isinstance(v, Typed) else v)
@@ -592,9 +607,9 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     for key, value in overrides:
         if key in GROUPS and isinstance(value, str):
             chosen[key] = value
-            base.pop(key, None)  # the recipe's tweaks were for what it had picked
+            base.pop(key, None)  # the recipe's keys were for the part that it had picked
     asked = {key for key, value in overrides if key in GROUPS and isinstance(value, str)}
-    if "encoder" in asked:  # the recipe's way to train was for its own encoder
+    if "encoder" in asked:  # the recipe's optimisation was for the encoder that it had picked
         base.pop("optim", None)
         if "optim" not in asked:
             chosen.pop("optim", None)
@@ -604,7 +619,7 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
             raise ConfigError(f"no {group} chosen; add {group}=NAME{suggest('', names(group))}")
         merged[group] = read_group(group, chosen[group])
     kind = merged["head"].get("type")
-    # an encoder's file names the optimisation that suits it, unless one was asked for
+    # an encoder's file names the optimisation that suits it; one that was asked for goes first
     default_optim = merged["encoder"].pop("optim", None)
     tuning = dict(overrides).get("encoder.tuning") or (base.get("encoder") or {}).get("tuning")
     if isinstance(tuning, Typed):
@@ -619,13 +634,13 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
             wanted = types.get(key) or annotation(key)
             _set(merged, key, _read(key, value, wanted) if isinstance(value, Typed) else value)
     head = merged["head"]
-    if isinstance(head, dict) and head.get("type") == kind:  # else it is another head by now
+    if isinstance(head, dict) and head.get("type") == kind:  # an override may have changed it
         merged.setdefault("head_name", chosen["head"])
     return resolve(merge(merged))
 
 
 def _adopt_typed(key: str, value: Any) -> Any:
-    """The value of an override, with names for files of the user's own."""
+    """Return an override's value with registered names for the user's own parts."""
     part = key.removesuffix(".type")
     if part not in OWN_KINDS:
         return value
@@ -636,7 +651,14 @@ def _adopt_typed(key: str, value: Any) -> Any:
 
 
 def resolve(cfg: RunConfig) -> RunConfig:
-    """Fill a corpus' default protocol and taxonomy in and check every name and knob."""
+    """Fill in the corpus' protocol and taxonomy and all defaults, and check every name and key.
+
+    Returns:
+        The same object, changed.
+
+    Raises:
+        ConfigError: if a key, name or value is wrong.
+    """
     check_ranges(cfg)
     cfg.trainer.precision = ALIASES.get(cfg.trainer.precision, cfg.trainer.precision)
     if len(set(cfg.corpus)) < len(cfg.corpus):
@@ -653,7 +675,7 @@ def resolve(cfg: RunConfig) -> RunConfig:
 
         info = CorpusInfo.load(cfg.corpus[0])
         cfg.protocol = cfg.protocol or info.protocol
-        # the corpus' classes are those of its emotions; an attribute's are what it holds
+        # a corpus' taxonomy has emotions; the classes of an attribute are found in the data
         if cfg.data.label not in ATTRIBUTES:
             cfg.taxonomy = cfg.taxonomy or info.taxonomy
     elif len(cfg.corpus) > 1:
@@ -684,20 +706,20 @@ def resolve(cfg: RunConfig) -> RunConfig:
             raise ConfigError(f"the {registry.SINGULAR[kind]} has no type; have {known}")
         options = {k: v for k, v in node.items() if k != "type"}
         registry.check_options(kind, node["type"], options)
-        # every knob is written out: a changed default must not pass for an old run, nor 0 for 0.0
+        # all keys are written out: a new default changes the fingerprint, and 0 for 0.0 does not
         node.update(registry.complete(kind, node["type"], options))
     named: list[tuple[str, registry.Kind, str]] = [
         ("encoder", "encoders", cfg.encoder["type"]),
         ("head", "heads", cfg.head["type"]),
         *((f"corpus {name}", "corpora", name) for name in cfg.corpus),
     ]
-    told = {part: own.told(kind, name) for part, kind, name in named}
-    cfg.own = {part: text for part, text in told.items() if text}
+    files = {part: own.origin(kind, name) for part, kind, name in named}
+    cfg.own = {part: text for part, text in files.items() if text}
     return cfg
 
 
 def _types(merged: Mapping[str, Any], overrides: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Types of the keys that the chosen encoder, head and readers decide."""
+    """Return the types of the keys that the chosen encoder, head and readers decide."""
     last = dict(overrides)
     found: dict[str, Any] = {"corpus": str | list[str]}
     if any(key.startswith("data.options.") for key in last):
@@ -716,7 +738,7 @@ def _types(merged: Mapping[str, Any], overrides: Sequence[tuple[str, Any]]) -> d
 
 
 def _corpora(given: Any) -> list[str]:
-    """Names of corpora, however they are given."""
+    """Return the names of corpora, which may be given as a name, a list, or as typed."""
     if isinstance(given, Typed):
         given = _read("corpus", given, str | list[str])
     given = adopted("corpus", given)
@@ -724,7 +746,7 @@ def _corpora(given: Any) -> list[str]:
 
 
 def build_taxonomy(cfg: RunConfig) -> Taxonomy | None:
-    """The run's taxonomy; None for ``auto``, which only the data can tell."""
+    """Return the run's taxonomy; None for ``auto``, whose classes are found in the data."""
     return None if cfg.taxonomy in (None, "auto") else Taxonomy.load(str(cfg.taxonomy))
 
 
@@ -735,6 +757,6 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
             raise ConfigError(
-                f"'{key}' asks for a key under '{part}', which is a plain value; set {part}=VALUE"
+                f"'{key}' sets a key under '{part}', which is a plain value; set {part}=VALUE"
             )
     node[last] = value

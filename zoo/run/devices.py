@@ -1,4 +1,4 @@
-"""What a run asks of the machine: a device and a precision, and whether they are there."""
+"""Devices, precision, processes and memory: what a run needs, and what the machine has."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CLUSTERS = (SLURMEnvironment, TorchElasticEnvironment, LSFEnvironment)
 
 
 def first_device() -> torch.device:
-    """The first GPU, or the CPU if there is none: for what is not trained."""
+    """Return the first GPU, or the CPU if there is none, for all that is not training."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_of(cfg: RunConfig) -> torch.device:
-    """What a run would compute on; the CPU where what it asks for is not there."""
+    """Return the device of a run; the CPU if the device that it asks for is missing."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     wanted = cfg.trainer.accelerator
     if cuda and wanted in ("auto", "gpu", "cuda"):
@@ -43,34 +43,39 @@ def device_of(cfg: RunConfig) -> torch.device:
 
 
 def precision_of(cfg: RunConfig) -> str:
-    """The precision asked for, or ``32-true`` where the device cannot compute in it."""
+    """Return a run's precision; ``32-true`` if its device cannot compute in it."""
     wanted = ALIASES.get(cfg.trainer.precision, cfg.trainer.precision)
     return wanted if can(device_of(cfg), wanted) else "32-true"
 
 
 def can(device: torch.device, precision: str) -> bool:
-    """Whether a device can compute in one of :data:`serzoo.zoo.run.config.PRECISIONS`."""
+    """Return whether a device can compute in one of the known precisions.
+
+    Args:
+        device: any device.
+        precision: one of :data:`serzoo.zoo.run.config.PRECISIONS`.
+    """
     if device.type == "cuda" and precision.startswith("bf16"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return not (device.type == "cpu" and precision.startswith("16"))
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def number_of(device: torch.device) -> int:
-    """Processes of a run that one machine has room for: one for each GPU, or each core."""
+    """Return how many processes of a run fit a machine: one for each GPU, or each core."""
     if device.type == "cuda":
         return torch.cuda.device_count()
     return cores() if device.type == "cpu" else 1
 
 
 def refused_devices(cfg: RunConfig) -> str | None:
-    """Why the devices that a run asks for are not to be had here; None where they are."""
+    """Return why this machine lacks the devices that a run asks for; None if it has them."""
     t, device = cfg.trainer, device_of(cfg)
     if t.accelerator not in ("auto", "cpu") and device.type == "cpu":
         return (
@@ -79,7 +84,7 @@ def refused_devices(cfg: RunConfig) -> str | None:
         )
     number, kind = number_of(device), device.type
     if kind == "cpu":
-        # what a cluster starts is already there, each process on cores of its own
+        # a cluster has started the processes already, each on its own cores
         if t.devices > number and not any(cluster.detect() for cluster in CLUSTERS):
             return (
                 f"trainer.devices={t.devices} on the CPU starts {t.devices} processes, but this "
@@ -92,19 +97,19 @@ def refused_devices(cfg: RunConfig) -> str | None:
             f"kind {kind}; set trainer.devices={number}"
         )
     if kind == "mps" and t.strategy == "fsdp":
-        return "trainer.strategy=fsdp shares weights out over GPUs of kind cuda; set auto on mps"
+        return "trainer.strategy=fsdp needs GPUs of kind cuda; set trainer.strategy=auto on mps"
     return None
 
 
 def refused_precision(cfg: RunConfig) -> str | None:
-    """Why the device of a run does not compute in the precision asked for; None where it does."""
+    """Return why a run's device cannot compute in its precision; None if it can."""
     device, asked = device_of(cfg), cfg.trainer.precision
     if can(device, ALIASES.get(asked, asked)):
         return None
     if device.type == "cpu":
         return (
-            f"trainer.precision={asked} is for GPUs, and this run is on the CPU, which has no "
-            "float16 training; set trainer.precision=bf16-mixed or 32-true"
+            f"trainer.precision={asked} is for GPUs, and this run is on the CPU, which cannot "
+            "train in float16; set trainer.precision=bf16-mixed or 32-true"
         )
     return (
         f"trainer.precision={asked}, but {torch.cuda.get_device_name()} has no bfloat16; set "
@@ -113,12 +118,12 @@ def refused_precision(cfg: RunConfig) -> str | None:
 
 
 def refuse_absent(cfg: RunConfig) -> None:
-    """Refuse a run that this machine cannot train as it is asked to.
+    """Refuse a run if this machine lacks its devices or its precision.
 
-    ``serzoo config`` does not ask: a run for a cluster may be composed on a laptop.
+    ``serzoo config`` does not check this, so that a laptop can compose a run for a cluster.
 
     Raises:
-        ConfigError: with what was asked for, what there is, and what to set.
+        ConfigError: if something is missing. It says what there is, and what to set.
     """
     if found := [text for text in (refused_devices(cfg), refused_precision(cfg)) if text]:
         raise ConfigError("; ".join(found))
@@ -130,10 +135,10 @@ STEPS = ("training_step", "validation_step", "test_step")
 
 
 def strategy(cfg: RunConfig) -> Any:
-    """What Lightning's trainer is to be given.
+    """Return the strategy of Lightning's trainer.
 
-    ``ddp`` copies the model to every device; ``fsdp`` shares its weights, gradients and optimiser
-    states out (FSDP2), for full tuning of encoders that do not fit one device.
+    ``ddp`` copies the model to every device. ``fsdp`` (FSDP2) shares weights, gradients and states
+    of the optimiser out. It is for full tuning of encoders that do not fit one device.
     """
     t = cfg.trainer
     world = t.devices * t.num_nodes
@@ -145,11 +150,11 @@ def strategy(cfg: RunConfig) -> Any:
 
 
 def plugins() -> list[Any]:
-    """Lightning's plugins: checkpoints are written whole; on SLURM, none amid an epoch.
+    """Return Lightning's plugins: checkpoints are written whole, and on SLURM only after epochs.
 
-    Lightning would save where the signal finds it and start the next job there, with the epoch's
-    first batches again. A run goes on from its last whole epoch by itself, exactly: all that a
-    requeued job has to do is to start the same command (zoo/README.md has the script).
+    If SLURM ends a job, Lightning would save within an epoch, and go on with the epoch's first
+    batches again. Our runs go on from the last whole epoch. So a requeued job only has to start the
+    same command (zoo/README.md has the script).
     """
     cluster = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return [WholeFiles(), *cluster]
@@ -158,15 +163,15 @@ def plugins() -> list[Any]:
 def share_out(module: SERModule) -> None:
     """Shard a module's weights over the processes of its device mesh, block by block.
 
-    Steps, not ``forward``, are what Lightning calls; they are registered so that the weights of
-    the outermost part are gathered for them.
+    Lightning calls the module's steps, and not ``forward``. They are registered, so that the
+    weights of the outermost part are gathered for them.
     """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = module.device_mesh
     assert mesh is not None
     data = mesh["data_parallel"]
-    for parameter in module.parameters():  # weights in channels-last order are refused
+    for parameter in module.parameters():  # FSDP refuses weights in channels-last order
         parameter.data = parameter.data.contiguous()
     family = getattr(module.encoder, "family", None)
     for block in family.blocks if family is not None else []:
@@ -177,11 +182,14 @@ def share_out(module: SERModule) -> None:
 
 
 @contextmanager
-def told_of_losses(world: int) -> Iterator[None]:
-    """Turn what a lost process does to the others into a message.
+def explaining_lost_processes(world: int) -> Iterator[None]:
+    """Turn the error that a lost process causes in the others into one that explains it.
+
+    Args:
+        world: number of processes.
 
     Raises:
-        ProcessError: instead of the communication library's own error.
+        ProcessError: instead of the communication library's error.
     """
     try:
         yield
@@ -192,24 +200,24 @@ def told_of_losses(world: int) -> Iterator[None]:
             raise
         raise ProcessError(
             f"another of the {world} processes of this run is gone ({first_line(error)}); its "
-            "own last words say why (out of memory, most often). Start the same command again: "
-            "the run goes on from its last whole epoch"
+            "last lines say why (most often: out of memory). Start the same command again: the "
+            "run goes on from its last whole epoch"
         ) from error
 
 
-# Memory: what a stretch of code takes, and what the machine has.
+# Memory that code needs, and that the machine has.
 
 CGROUP = Path("/sys/fs/cgroup")
 
 
 class PeakMemory:
-    """Measures, as a context, by how much the memory in use grew at its peak.
+    """Measure, as a context, by how much the memory in use grew at its peak.
 
-    On CUDA what the allocator handed out; elsewhere the resident size of the process, looked at
-    every five milliseconds.
+    On CUDA this is the memory of the allocator. Elsewhere it is the resident size of the process,
+    which is read every five milliseconds.
 
     Args:
-        device: whose memory.
+        device: the memory of this device is measured.
 
     Attributes:
         growth: bytes, after the context has ended.
@@ -221,7 +229,7 @@ class PeakMemory:
 
     @property
     def source(self) -> str:
-        """Where the number comes from, in words."""
+        """What was measured, in words."""
         return "CUDA's allocator" if self.cuda else "growth of the process' resident size"
 
     def __enter__(self) -> PeakMemory:
@@ -250,17 +258,17 @@ class PeakMemory:
 
 
 def _resident() -> int:
-    """Bytes of this process that lie in memory."""
+    """Return the resident size of this process, in bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
 def available(device: torch.device) -> int:
-    """Bytes that are free on a device; a container's limit counts."""
+    """Return the free bytes of a device, within the limit of a container."""
     if device.type == "cuda":
-        torch.cuda.empty_cache()  # what the allocator keeps for later is free
+        torch.cuda.empty_cache()  # memory that the allocator keeps for later is free
         return int(torch.cuda.mem_get_info(device)[0])
     found = int(psutil.virtual_memory().available)
-    with suppress(OSError, ValueError):  # "max" is no number: no limit
+    with suppress(OSError, ValueError):  # without a limit the file holds "max"
         limit = int((CGROUP / "memory.max").read_text())
         found = min(found, limit - int((CGROUP / "memory.current").read_text()))
     return max(0, found)

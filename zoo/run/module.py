@@ -1,4 +1,4 @@
-"""The one LightningModule: an encoder and a head that can be exchanged."""
+"""The LightningModule of every model: an encoder and a head. Both can be exchanged."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from .optim import AveragedWeights, Schedule, adamw, check_reached, mix, rate_ov
 
 
 class Scored(NamedTuple):
-    """What a model says about a batch of B utterances.
+    """A model's answer to a batch of B utterances.
 
     Attributes:
-        values: ``[B, C]`` float64 log-scores, as the head gave them: they may not be finite.
+        values: ``[B, C]`` float64 log-scores of the head. Some may not be finite.
         texts: B texts that the head wrote freely; None if it does not write.
     """
 
@@ -48,7 +48,7 @@ class Scored(NamedTuple):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every part has the mode it had."""
+    """Put a module into evaluation mode within the block; afterwards each part has its old mode."""
     trained = [part for part in module.modules() if part.training]
     if trained:
         module.eval()
@@ -60,27 +60,27 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 class SERModule(L.LightningModule):
-    """Trains a head on an encoder and collects one row of scores per utterance.
+    """Train a head on an encoder, and collect one row of scores per utterance.
 
-    No metric is averaged over batches or ranks: evaluation gathers rows, keyed by id, and every
-    number comes from the one :class:`PredictionTable` of all ranks, kept in :attr:`tables`.
+    No metric is averaged over batches or ranks. Evaluation gathers the rows of all ranks by id, in
+    one :class:`PredictionTable` in :attr:`tables`, and computes every number from it.
 
     Args:
-        encoder: audio to frames.
-        head: frames to scores, built for ``encoder.dim``.
+        encoder: turns audio into frames.
+        head: turns frames into scores, and was built for ``encoder.dim``.
         lr: peak learning rate of the encoder (and of the head, unless ``head_lr`` is given).
         head_lr: peak learning rate of the head.
         mix_lr: peak learning rate of a learned mix of layers; ``lr`` by default.
         weight_decay: of AdamW; biases, norms and other vectors are exempt.
-        warmup: share of the steps with linearly rising rate.
+        warmup: share of the steps in which the rate rises linearly.
         schedule: how the rate then falls to zero: ``cosine`` or ``linear``.
-        mixup: parameter a of Beta(a, a); 0 = off (Zhang et al. 2018, on the encoder's input).
+        mixup: a of Beta(a, a), which mixes the encoder's inputs (Zhang et al. 2018); 0 = off.
         ema: decay of the averaged weights that are validated, selected and tested; 0 = off.
-        seed: with epoch and rank decides all randomness of training, so that a run that was
-            killed and resumed at an epoch's start ends in the same weights.
+        seed: with epoch and rank it decides everything random in training. So a run that is killed
+            and resumed at the start of an epoch ends with the same weights.
         standardise: let the head standardise pooled frames by the training part, if the encoder is
             steady (:mod:`..core.scaling`).
-        metadata: plain containers stored in every checkpoint under ``serzoo``.
+        metadata: plain containers that every checkpoint holds under ``serzoo``.
     """
 
     def __init__(
@@ -110,8 +110,8 @@ class SERModule(L.LightningModule):
         self.metadata = metadata or {}
         self.temperature: float | None = None  # of the scores; None = not calibrated
         self.tables: dict[str, PredictionTable] = {}
-        self.validated_as = "val"  # what names of validation's numbers begin with
-        self.strict_loading = False  # frozen roots are not saved; check_keys does the checking
+        self.validated_as = "val"  # first part of the names of validation's numbers
+        self.strict_loading = False  # frozen weights are not saved; check_keys checks the others
         self._loss = MeanMetric()
         self._extras: dict[str, MeanMetric] = {}
         self._rows: list[PredictionTable] = []
@@ -122,44 +122,42 @@ class SERModule(L.LightningModule):
         self._reached, self._averaged, self._shared_out = False, 0, False
 
     def setup(self, stage: str) -> None:
-        """Refuse what this module cannot be trained or scored with, before any batch is read.
+        """Refuse a trainer that cannot train or score this module, before any batch is read.
 
         Raises:
-            ConfigError: for a trainer's precision or strategy, saying which to set.
+            ConfigError: if its precision or strategy is not supported. It says what to set.
         """
         if refusal := refused_precision(str(self.trainer.precision)):
             raise ConfigError(f"Trainer(precision=...) {refusal}")
         if isinstance(self.trainer.strategy, FSDPStrategy):
             raise ConfigError(
-                "Trainer(strategy='fsdp') is the first FSDP, which cannot move serzoo's batches; "
-                "set strategy=ModelParallelStrategy(save_distributed_checkpoint=False)"
+                "Trainer(strategy='fsdp') is PyTorch's first FSDP, which cannot move serzoo's "
+                "batches; set strategy=ModelParallelStrategy(save_distributed_checkpoint=False)"
             )
 
     def configure_model(self) -> None:
-        """Share the weights out, where the strategy asks for it."""
+        """Share the weights out over the processes, if the strategy asks for it."""
         if self.device_mesh is not None and not self._shared_out:
             share_out(self)
             self._shared_out = True
 
-    # -- forward -------------------------------------------------------------------------------
-
     def frames(self, batch: Batch) -> Frames:
-        """Frames of a batch, from stored features where it carries them."""
+        """Return the frames of a batch, from stored features if it carries them."""
         return self._frames(*self._hidden(batch))
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        if not isinstance(batch, Batch):  # of a loader of the user's own
+        if not isinstance(batch, Batch):  # the user's own loader made it
             raise DataError(
-                f"a loader gave a {type(batch).__name__}, where a serzoo.zoo.Batch is needed; let "
+                f"a loader gave a {type(batch).__name__}, but a serzoo.zoo.Batch is needed; let "
                 "its collate_fn make one, or its dataset hold whole batches, with batch_size=None"
             )
         if batch.hidden is not None and batch.mask is not None:
-            return batch.hidden, batch.mask  # as stored
+            return batch.hidden, batch.mask
         assert batch.audio is not None
         assert batch.lengths is not None
         if not self.encoder.storable:
             return self.encoder.extract(batch.audio, batch.lengths)
-        # full precision also under autocast: as in the feature store
+        # full precision also under autocast, as the feature store has it
         with torch.autocast(self.device.type, enabled=False):
             return self.encoder.extract(batch.audio, batch.lengths)
 
@@ -168,21 +166,21 @@ class SERModule(L.LightningModule):
         return frames
 
     def forward(self, batch: Batch) -> Tensor:
-        """``[B, C]`` log-scores over the head's taxonomy, in the mode that the module is in."""
-        return self._heard(batch, self.head.taxonomy)[1]
+        """Return log-scores ``[B, C]`` over the head's taxonomy, in the module's present mode."""
+        return self._answer(batch, self.head.taxonomy)[1]
 
-    def _heard(self, batch: Batch, taxonomy: Taxonomy) -> tuple[Frames, Tensor]:
+    def _answer(self, batch: Batch, taxonomy: Taxonomy) -> tuple[Frames, Tensor]:
         frames = self.frames(batch)
         return frames, self.head.scores(frames, taxonomy, batch.text)
 
-    # -- training ------------------------------------------------------------------------------
+    # Training.
 
     def on_fit_start(self) -> None:
         self._reached = False
         self._averaged = self.global_step
         if self.average is not None and self.average.swapped:  # a validation was interrupted
             self.average.swap(self._trained())
-        if not self.training:  # as `load` gives it; Lightning leaves the mode as it is
+        if not self.training:  # `load` returns evaluation mode, and Lightning does not change it
             self.train()
 
     def on_train_start(self) -> None:
@@ -223,13 +221,13 @@ class SERModule(L.LightningModule):
         return out.loss
 
     def on_after_backward(self) -> None:
-        if not self._reached:  # once, in the first step of a fit
+        if not self._reached:  # only in the first step of a fit
             check_reached(self)
             self._reached = True
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.average is not None and self.global_step > self._averaged:
-            self._averaged = self.global_step  # not after batches that only add to a gradient
+            self._averaged = self.global_step  # batches that only add to a gradient make no step
             self.average.update(self._trained(), self.global_step)
 
     def _trained(self) -> dict[str, Tensor]:
@@ -262,7 +260,7 @@ class SERModule(L.LightningModule):
         groups += self.head.param_groups(self.lr if self.head_lr is None else self.head_lr)
         optimizer = adamw(groups, self.weight_decay, str(self.trainer.precision))
         steps = self.trainer.estimated_stepping_batches
-        if not 0 <= steps < math.inf:  # Lightning says -1 where a loader has no length
+        if not 0 <= steps < math.inf:  # Lightning says -1 if a loader has no length
             raise ConfigError(
                 "the learning rate falls to zero over the run, but this Trainer does not say when "
                 "it ends (max_epochs=-1, or a loader without a length); set max_steps"
@@ -275,65 +273,66 @@ class SERModule(L.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    # -- evaluation ----------------------------------------------------------------------------
+    # Evaluation.
 
     def on_validation_epoch_start(self) -> None:
         if self.average is not None:
             self.average.swap(self._trained())
         if self.trainer.world_size > 1:
-            # ranks saw other batches: running statistics are those of the first, and so are the
-            # averaged ones, which is why they are swapped in before
+            # each rank saw other batches, so all take the running statistics of the first one; the
+            # averaged statistics must be in place before
             for buffer in self.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
     on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
 
     def _put_back(self) -> None:
-        """What is trained in place of the average, before any checkpoint is written."""
+        """Put the trained weights back in place of the average, before a checkpoint is written."""
         if self.average is not None:
             self.average.swap(self._trained())
 
     on_predict_epoch_end = _put_back
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._rows.append(self.score(batch))  # of several loaders, too: one table
+        self._rows.append(self.score(batch))  # several loaders fill one table
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._rows.append(self.score(batch))
 
     @torch.no_grad()
     def scored(self, batch: Batch, taxonomy: Taxonomy | None = None) -> Scored:
-        """What the model says about a batch: the one way from a batch to numbers.
+        """Return the model's answer to a batch: the only way from a batch to numbers.
 
-        Training's validation and test, ``serzoo eval``, ``predict`` and ``adapt`` all come here.
-        The model answers in evaluation mode, and has its own mode again afterwards. Autocast is
-        the caller's: a trainer scores in its own precision, everybody else in the weights'. Frames
-        that a feature store may hold are made without autocast in any case. Scores become float32
-        on the device, and float64 on the CPU.
+        Validation and test of a training, ``serzoo eval``, ``predict`` and ``adapt`` all use it.
+        The model answers in evaluation mode, and has its own mode again afterwards. The caller
+        decides about autocast: a trainer scores in its own precision, all others in that of the
+        weights. Frames that a feature store may hold are always made without autocast. Scores are
+        float32 on the device, and float64 on the CPU.
 
         Args:
             batch: on the module's device.
-            taxonomy: C classes that are asked for; the head's own by default.
+            taxonomy: C classes to choose among; the head's own by default.
 
         Raises:
-            DataError: when the batch is none of serzoo's.
-            ConfigError: when a closed head does not have a class that is asked for.
+            DataError: if the batch is no :class:`Batch`.
+            ConfigError: if a closed head lacks one of the classes.
         """
         with evaluating(self):
-            frames, scores = self._heard(batch, taxonomy or self.head.taxonomy)
+            frames, scores = self._answer(batch, taxonomy or self.head.taxonomy)
             values = scores.float().cpu().numpy().astype(np.float64)
             return Scored(values, self.head.write(frames))
 
     def score(self, batch: Batch, taxonomy: Taxonomy | None = None) -> PredictionTable:
-        """The prediction table of a batch, by :meth:`scored`.
+        """Return the prediction table of a batch, by :meth:`scored`.
 
         Args:
-            batch: on the module's device; its targets are over ``taxonomy``. An utterance without
-                a target is unlabelled.
-            taxonomy: what is asked; the head's own by default.
+            batch: on the module's device, with targets over ``taxonomy``. An utterance without a
+                target is unlabelled.
+            taxonomy: classes to choose among; the head's own by default.
 
         Raises:
-            DataError: as for a :class:`PredictionTable`, and for :meth:`scored`.
+            DataError: if the batch is no :class:`Batch`, or a score is not finite.
+            ConfigError: as for :meth:`scored`.
         """
         taxonomy = taxonomy or self.head.taxonomy
         found = self.scored(batch, taxonomy)
@@ -345,20 +344,20 @@ class SERModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._put_back()
         table = self._gather("valid")
-        # every rank holds the whole table, so every rank logs (and selects by) the same number
+        # each rank has the whole table, so all log the same number, and select by it
         m = table.metrics()
         values = {f"{self.validated_as}/{k}": float(m[k]) for k in ("uar", "wa", "f1")}
         values[f"{self.validated_as}/nll"] = table.nll()
-        self.log_dict({**values, **self._written("val")}, batch_size=1)
+        self.log_dict({**values, **self._texts("val")}, batch_size=1)
 
     def on_test_epoch_end(self) -> None:
         self._put_back()
         m = self._gather("test").metrics()
         values = {f"test/{k}": float(m[k]) for k in ("uar", "wa", "f1")}
-        self.log_dict({**values, **self._written("test")}, batch_size=1)
+        self.log_dict({**values, **self._texts("test")}, batch_size=1)
 
-    def _written(self, part: str) -> dict[str, float]:
-        """Shows what was written, and says how much of it names no class."""
+    def _texts(self, part: str) -> dict[str, float]:
+        """Show the texts that a head wrote, and return the share that names no class."""
         table = self.tables["valid" if part == "val" else part]
         if self.trainer.is_global_zero and not self.trainer.sanity_checking:
             experiment = getattr(self.logger, "experiment", None)
@@ -373,16 +372,16 @@ class SERModule(L.LightningModule):
             everyone: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(everyone, rows)
             rows = [table for tables in everyone for table in tables]
-        # Lightning's own sampler lets ranks share utterances, so that all have equally many: of
-        # other neighbours in the batch, whose padding is heard in the last digits
+        # Lightning's own sampler gives some utterances to two ranks, so that all have equally many;
+        # padding by other neighbours in the batch changes the last digits of their scores
         self.tables[part] = merge(rows, noise=1e-2 if self.trainer.world_size > 1 else 0.0)
         return self.tables[part]
 
-    # -- checkpoints ---------------------------------------------------------------------------
+    # Checkpoints.
 
     def frozen_keys(self) -> frozenset[str]:
-        """Entries of the state dict that are rebuilt from a name, not saved."""
-        if self._frozen is None:  # asked for in every step, where weights are averaged
+        """Return the keys of the state dict that are not saved, but rebuilt from a name."""
+        if self._frozen is None:  # kept, since averaging the weights needs it in every step
             roots = tuple(f"head.{name}." for name in self.head.frozen_roots())
             self._frozen = frozenset(f"encoder.{key}" for key in self.encoder.frozen_keys()) | {
                 key for key in self.state_dict() if roots and key.startswith(roots)
@@ -390,10 +389,10 @@ class SERModule(L.LightningModule):
         return self._frozen
 
     def described(self) -> dict[str, Any]:
-        """The metadata, and how encoder and head were made, where it does not say so."""
+        """Return the metadata, completed by how encoder and head were made."""
         found = {**({} if "config" in self.metadata else described(self)), **self.metadata}
         if "published" not in found:
-            if self._published is None:  # a digest of large weights, which stay as they are
+            if self._published is None:  # kept, since it digests large weights that do not change
                 self._published = published_parts(self)
             found["published"] = self._published
         return found
@@ -404,7 +403,7 @@ class SERModule(L.LightningModule):
         checkpoint["serzoo"] = {"format": FORMAT, **self.described()}
         if self.average is not None:
             checkpoint["ema"] = self.average.weights
-            if self.average.swapped:  # saved in the middle of a validation
+            if self.average.swapped:  # the checkpoint is written during a validation
                 checkpoint["state_dict"], checkpoint["ema"] = self.average.weights, state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -412,9 +411,9 @@ class SERModule(L.LightningModule):
         check_published(saved, self.metadata.get("published", saved), "the checkpoint")
         average = checkpoint.get("ema") or {}
         if self._trainer is not None and self._trainer.state.fn not in (None, "fit") and average:
-            # what was selected is what is scored; only training goes on from the other weights
+            # the selected weights are scored; only training goes on from the others
             checkpoint["state_dict"], average = dict(average), {}
-        if "state_dict" in checkpoint:  # weights that are shared out were loaded before
+        if "state_dict" in checkpoint:  # weights that processes share were loaded before
             check_keys(checkpoint["state_dict"], self.state_dict(), self.frozen_keys())
         if self.average is not None:
             self.average.restart(average)
@@ -432,7 +431,7 @@ class SERModule(L.LightningModule):
         weights_only: bool = True,
         **options: Any,
     ) -> Self:
-        """The trained module of a checkpoint, a run, a saved folder or a hub id.
+        """Load the trained module of a checkpoint, a run, a saved folder or a hub id.
 
         It is in evaluation mode; fitting it further puts it into training mode. Its weights are
         the averaged ones, if there are any. Nothing is unpickled.
@@ -440,25 +439,26 @@ class SERModule(L.LightningModule):
         Args:
             checkpoint_path: a ``.ckpt`` file that Lightning's ``Trainer`` or ``serzoo train``
                 wrote, a run's folder, a folder that `serzoo save` wrote, or the hub id of one.
-            map_location: device that the model is put on; the CPU by default.
-            encoder: if its class is not registered: the class, which is built with the options
-                of the training, or one that is built as it was trained.
-            head: the same.
+            map_location: device of the model; the CPU by default.
+            encoder: an encoder whose class is not registered: the class, which is built with the
+                options of the training, or an encoder that was built in the same way.
+            head: the same for the head.
             base: folder or hub id of the published encoder, instead of its name.
             revision: commit, tag or branch, if the path is a hub id.
-            weights_only: True; a checkpoint that holds more is not loaded.
+            weights_only: must be True, so that no pickled code is run.
             options: of the constructor, instead of those of the checkpoint (``lr=1e-4``).
 
         Raises:
-            CheckpointError: when it cannot be read, or does not say how its model is built, or
-                does not fit it.
+            CheckpointError: if it cannot be read, does not say how to build its model, or does not
+                fit that model.
+            ConfigError: if ``weights_only`` is False.
         """
         if not weights_only:
             raise ConfigError(
-                "weights_only=False would run what a checkpoint holds; serzoo's hold weights and "
-                "plain containers only: leave it out"
+                "weights_only=False would run code that a checkpoint may hold; serzoo's hold only "
+                "weights and plain containers: leave it out"
             )
-        signature(cls).bind_partial(**options)  # a misspelt option is told before anything is read
+        signature(cls).bind_partial(**options)  # refuses a misspelt option before files are read
         own = {"encoder": encoder, "head": head, "kind": cls, **options}
         module = published.load(checkpoint_path, base=base, revision=revision, **own)
         return cast(Self, module if map_location is None else module.to(map_location))

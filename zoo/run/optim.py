@@ -1,4 +1,4 @@
-"""How fast what is trained moves: the learning rate over the steps, and what decays."""
+"""Optimisation: learning rate, weight decay, averaged weights, mixup, unreached weights."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Schedule = Literal["cosine", "linear"]
 
 
 def rate_over_steps(total: int, warmup: float, schedule: Schedule) -> Callable[[int], float]:
-    """Factor of the peak learning rate at each step: a linear rise, then a fall to zero.
+    """Return the factor of the peak learning rate at each step: a linear rise, then a fall to zero.
 
     Args:
         total: steps of the whole run.
-        warmup: share of them that rises; one step at least.
-        schedule: of the fall: half a ``cosine``, or ``linear``.
+        warmup: share of the steps in which the rate rises; at least one step does.
+        schedule: how the rate falls: half a ``cosine``, or ``linear``.
     """
     rising = max(1, round(warmup * total))
 
@@ -38,19 +38,19 @@ def rate_over_steps(total: int, warmup: float, schedule: Schedule) -> Callable[[
 
 
 def rounds(epochs: int, batches: int, accumulate: int, min_steps: int) -> int:
-    """Rounds of the training part that make an epoch, so that a run has ``min_steps`` at least.
+    """Return how often an epoch repeats the training part, so that a run has enough steps.
 
     Args:
         epochs: of the run, each validated once.
-        batches: of a round, of one process.
-        accumulate: batches of a step.
-        min_steps: of the whole run.
+        batches: of the training part, in one process.
+        accumulate: batches in a step.
+        min_steps: fewest steps of the whole run.
     """
     return max(1, -(-min_steps // (epochs * -(-batches // accumulate))))
 
 
 def exempt_vectors(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Optimiser groups in which biases, norms and other vectors do not decay."""
+    """Split the optimiser's groups so that biases, norms and other vectors do not decay."""
     split: list[dict[str, Any]] = []
     for group in groups:
         matrices = [p for p in group["params"] if p.ndim > 1]
@@ -63,15 +63,15 @@ def exempt_vectors(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def adamw(groups: list[dict[str, Any]], weight_decay: float, precision: str) -> torch.optim.AdamW:
-    """AdamW in one kernel if there is one: a third of the time of a small head's step.
+    """Return AdamW (Loshchilov and Hutter 2019), in one kernel if possible.
 
-    Parameters that are shared out over processes take the plain one, and so does mixed precision:
-    Lightning refuses to clip the gradients of a kernel that unscales them itself, and goes by what
-    the kernel could do, also in bfloat16, where nothing is scaled.
+    One kernel takes a third of the time of a small head's step. Weights that processes share need
+    the plain version. Mixed precision needs it, too: Lightning refuses to clip the gradients of a
+    kernel that can unscale them itself, even in bfloat16, which scales nothing.
 
     Args:
         groups: of parameters, with their learning rates.
-        weight_decay: of matrices; vectors are exempt.
+        weight_decay: of matrices; vectors do not decay.
         precision: of the trainer.
     """
     parameters = [p for group in groups for p in group["params"]]
@@ -81,25 +81,22 @@ def adamw(groups: list[dict[str, Any]], weight_decay: float, precision: str) -> 
     return torch.optim.AdamW(exempt_vectors(groups), weight_decay=weight_decay, fused=fused)
 
 
-# ---- Averaged weights: what is validated, selected and tested, where a run asks for it.
-
-
-# Lightning's EMAWeightAveraging has another rule: it averages integer buffers too, so the count of
-# a batch normalisation stays at 1, and its decay does not rise. It copies the whole model, frozen
-# encoder included, and a plain Trainer would not average without the callback.
+# Lightning's EMAWeightAveraging follows another rule. It also averages integer buffers, so that the
+# count of a batch normalisation stays at 1, and its decay does not rise. It copies the whole model
+# with its frozen encoder, and a plain Trainer would not average without the callback.
 
 
 class AveragedWeights:
-    """Exponential moving average of everything that is trained, running statistics included.
+    """Exponential moving average of all trained weights and running statistics.
 
     The decay of step n is ``min(decay, (1 + n) / (10 + n))``, so that early weights are forgotten.
 
     Args:
-        decay: of one optimiser step.
+        decay: of one step of the optimiser.
 
     Attributes:
         weights: the average; empty before the first step.
-        swapped: whether the model holds the average, and ``weights`` what is trained.
+        swapped: whether the model holds the average, and ``weights`` the trained weights.
     """
 
     def __init__(self, decay: float) -> None:
@@ -108,7 +105,7 @@ class AveragedWeights:
         self.swapped = False
 
     def restart(self, weights: dict[str, Tensor] | None = None) -> None:
-        """Go on from these; without any, from the weights after the next step."""
+        """Go on from these weights; without any, from those after the next step."""
         self.weights, self.swapped = dict(weights or {}), False
 
     @torch.no_grad()
@@ -117,7 +114,7 @@ class AveragedWeights:
         if not self.weights:
             self.weights = {k: v.detach().clone() for k, v in current.items()}
             return
-        for k, v in current.items():  # a checkpoint is read into main memory
+        for k, v in current.items():  # weights of a checkpoint are on the CPU
             self.weights[k] = self.weights[k].to(v.device)
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         floats = [k for k, v in current.items() if v.is_floating_point()]
@@ -129,7 +126,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def swap(self, current: dict[str, Tensor]) -> None:
-        """Exchange the average and the current weights, in place; nothing before the first step."""
+        """Exchange average and current weights in place; do nothing before the first step."""
         self.swapped = bool(self.weights) and not self.swapped
         for k, v in current.items() if self.weights else ():
             held = v.clone()
@@ -137,20 +134,21 @@ class AveragedWeights:
             self.weights[k].copy_(held)
 
 
-# ---- Mixup of encoder inputs and targets, the same for every head.
-
 MIXED = 0.5  # share of the utterances that mixup mixes (our choice)
 
 
 def mix(hidden: Tensor, mask: Tensor, targets: Targets, alpha: float) -> tuple[Tensor, Targets]:
-    """Mixup of encoder inputs: each item with a partner of its batch, targets alike.
+    """Mix encoder inputs and targets: each item with a partner of its batch (Zhang et al. 2018).
 
     Args:
-        hidden: ``[B, K, T, D]``.
-        mask: ``[B, T]``.
-        targets: labels, weights and dimensions, all mixed (what one half of a pair is not rated
-            for, the pair is not); a pair with an unlabelled half is left alone.
-        alpha: of the Beta distribution; the share of an item is at least one half.
+        hidden: ``[B, K, T, D]`` inputs of the encoder.
+        mask: ``[B, T]``, True for frames of speech.
+        targets: labels, weights and dimensions, all mixed. If a dimension is missing in one item
+            of a pair, the mixed item lacks it. A pair with an unlabelled item is not mixed.
+        alpha: a of Beta(a, a). An item's own share is at least one half.
+
+    Returns:
+        Mixed inputs and targets, of the same shapes.
     """
     size = len(hidden)
     share = torch.distributions.Beta(alpha, alpha).sample((size,)).to(hidden.device)
@@ -159,7 +157,7 @@ def mix(hidden: Tensor, mask: Tensor, targets: Targets, alpha: float) -> tuple[T
     labelled = targets.probs.sum(-1) > 0
     chosen = labelled & labelled[partner] & (torch.rand(size, device=hidden.device) < MIXED)
     share = torch.where(chosen, share, 1.0)
-    # the partner is read at its own pace over the item's length, so that no part is half silent
+    # the partner is stretched to the item's length, so that no part is mixed with padding
     length = mask.sum(1, keepdim=True)
     time = torch.arange(mask.shape[1], device=hidden.device) * length[partner] // length
     time = torch.minimum(time, length[partner] - 1)[:, None, :, None]
@@ -175,32 +173,29 @@ def mix(hidden: Tensor, mask: Tensor, targets: Targets, alpha: float) -> tuple[T
     return mixed, replace(targets, probs=probs, weight=weight, dims=dims)
 
 
-# ---- Does training reach what it is said to train?
-
-
 def unreached(module: nn.Module) -> list[str]:
-    """Names of trainable parameters without a gradient, after a backward pass.
+    """Return the names of trainable parameters without a gradient, after a backward pass.
 
-    A gradient of zeros counts as one: a fresh adapter's first matrix has it, since its second one
+    A gradient of zeros counts: the first matrix of a new adapter has one, since its second matrix
     starts at zero.
     """
     return [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
 
 
 def check_reached(module: nn.Module) -> None:
-    """Refuse a module if a trainable parameter did not take part in the loss.
+    """Refuse a module if a trainable parameter has no part in the loss.
 
-    Such a parameter would count as trained, stay as it was made, and end training on several
-    devices with an error that does not name it.
+    It would count as trained, but keep its first value. On several devices, training would end
+    with an error that does not name it.
 
     Raises:
-        ConfigError: naming the first of them and their number.
+        ConfigError: if there are such parameters. It names their number and the first ones.
     """
     if names := unreached(module):
         total = sum(p.requires_grad for p in module.parameters())
         raise ConfigError(
             f"{len(names)} of {total} trainable parameters get no gradient from the loss "
-            f"({some(names, 4)}); an adapter on a layer that the encoder never calls, a head with "
-            "an unused part: freeze them (requires_grad_(False)), remove them, or choose other "
-            "encoder.lora_targets"
+            f"({some(names, 4)}), as in an adapter on a layer that the encoder never calls, or in "
+            "an unused part of a head; freeze them (requires_grad_(False)), remove them, or choose "
+            "other encoder.lora_targets"
         )

@@ -30,15 +30,17 @@ from .recordings import Recording, Samples, recordings
 from .timeline import Plots
 from .voice import detector
 
-# Windows: a recording is cut while it is read, and memory holds one window.
-
 
 @dataclass(frozen=True)
 class Windows:
-    """How long windows are and how far apart, in samples.
+    """Cut recordings into windows while they are read, so that memory holds one window.
 
-    What fits into one window is one window, as long as it is. What does not is cut every ``hop``;
-    the last window ends where the recording ends, and is as long as the others.
+    A recording that fits into one window stays whole. A longer one gets a window every ``hop``. The
+    last window ends where the recording ends, and is as long as the others.
+
+    Attributes:
+        length: of a window, in samples.
+        hop: from one window to the next, in samples.
     """
 
     length: int
@@ -46,15 +48,15 @@ class Windows:
 
     @classmethod
     def of(cls, window: float | None, hop: float | None, longest: float) -> Windows:
-        """From seconds.
+        """Make windows from seconds.
 
         Args:
-            window: None = ``longest``.
-            hop: None = half a window.
-            longest: what the model was trained on at most.
+            window: length in seconds; None = ``longest``.
+            hop: seconds from one window to the next; None = half a window.
+            longest: seconds of the longest utterance in training.
 
         Raises:
-            ConfigError: when they do not go together.
+            ConfigError: if one is out of range.
         """
         length = longest if window is None else window
         step = length / 2 if hop is None else hop
@@ -66,17 +68,22 @@ class Windows:
         if not 0 < step <= length:
             raise ConfigError(
                 f"hop is {step:g} s; give more than 0 and at most the window, {length:g} s: "
-                "a larger one would leave gaps"
+                "a larger hop would leave gaps"
             )
         return cls(max(1, round(length * SAMPLE_RATE)), max(1, round(step * SAMPLE_RATE)))
 
     def cut(
         self, pieces: Iterable[Samples], segments: list[tuple[int, int]] | None = None
     ) -> Iterator[tuple[int, Samples]]:
-        """Windows of a recording, or of segments of it (in order, not overlapping).
+        """Cut a recording, or segments of it.
+
+        Args:
+            pieces: the recording's samples, in order.
+            segments: first sample and end of each, in order and without overlap; None = the whole
+                recording.
 
         Yields:
-            Its first sample in the recording, and the samples.
+            For each window its first sample in the recording, and its samples ``[S]``.
         """
         tape = Tape(pieces, self.length)
         if segments is None:
@@ -86,10 +93,10 @@ class Windows:
             yield from self._cut(tape, start, end)
 
     def _cut(self, tape: Tape, start: int, end: int | None) -> Iterator[tuple[int, Samples]]:
-        """Windows from ``start`` to ``end``, or to where the recording ends."""
+        """Cut from ``start`` to ``end``; None = the end of the recording."""
         at = start
         while True:
-            # one sample more tells whether this is the last
+            # one more sample tells whether another window follows
             stop = at + self.length + 1
             found = tape.take(at, stop if end is None else min(stop, end))
             if len(found) > self.length:
@@ -100,17 +107,17 @@ class Windows:
                 if len(found):
                     yield at, found
                 return
-            last = at + len(found)  # after a window that had more behind it
+            last = at + len(found)  # the rest is shorter than a window
             yield last - self.length, tape.take(last - self.length, last)
             return
 
 
 class Tape:
-    """Samples by position, read once and forwards.
+    """Samples of a recording by their position; the recording is read once, forwards.
 
     Args:
-        pieces: of the recording, in order.
-        back: how many samples before the last position asked for can still be had.
+        pieces: the recording's samples, in order.
+        back: number of samples that are kept before the last position that was asked for.
     """
 
     def __init__(self, pieces: Iterable[Samples], back: int) -> None:
@@ -119,7 +126,7 @@ class Tape:
         self.held: Samples = np.zeros(0, np.float32)
 
     def take(self, start: int, end: int) -> Samples:
-        """Samples ``start`` to ``end``; fewer where the recording ends before."""
+        """Return the samples ``start`` to ``end``; fewer if the recording ends before."""
         parts, length = [self.held], self.start + len(self.held)
         while length < end and (piece := next(self.pieces, None)) is not None:
             parts.append(piece)
@@ -131,18 +138,21 @@ class Tape:
 
 
 READ_AHEAD = 600.0
-"""Seconds of windows that are read before they are sorted by length and scored (our choice)."""
+"""Seconds of audio that are read before its windows are sorted by length (our choice)."""
 
 BATCH_SECONDS, BATCH_SIZE = 160.0, 32
-"""Padded seconds and windows in a batch at most: as in training."""
+"""Most padded seconds, and most windows, in a batch: as in training."""
 
 Clip = tuple[float, float, Samples]
-Piece = Clip | Row  # a window to score; or an error in its place
+"""Start and end in seconds, and samples, of a window."""
+
+Piece = Clip | Row
+"""A window to score, or a row with an error in its place."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One module, and how it is to be used."""
+    """A module, and how it is used."""
 
     module: SERModule
     windows: Windows
@@ -167,34 +177,35 @@ def predict(
     batch_seconds: float = BATCH_SECONDS,
     progress: bool = False,
 ) -> Predictions:
-    """Label and probabilities of recordings, one row per window.
+    """Predict labels and probabilities of recordings, one row per window.
 
-    A recording that fits one window is one row. A longer one is a timeline of overlapping windows;
-    the last one ends with the recording. What cannot be read, is silent, or has channels that
-    cancel gets a row with an error, and the rest goes on; so does a silent stretch of a recording
-    that is not silent, since a label of silence would be made up. A row does not depend on what
-    else is predicted.
+    A recording that fits into one window is one row. A longer one is a timeline of overlapping
+    windows, whose last one ends with the recording. If a recording cannot be read, is silent or has
+    channels that cancel, its row has an error, and the others go on. A silent stretch of a
+    recording is such a row, too, since its label would be made up. No row depends on the other
+    recordings.
 
     Args:
         model: a module, or what :func:`serzoo.zoo.load` takes. A module stays on its device and
             keeps its mode; a loaded one goes to the GPU if there is one.
         inputs: one or several of: path, folder, pattern, array or tensor of shape ``[S]`` or
             ``[channels, S]``.
-        rate: of arrays, in Hz.
-        window: seconds; by default, and at most, the length that training utterances were cut to.
-        hop: seconds between windows; half a window by default.
-        voice: ``energy`` or ``silero``: windows cover speech only, each stretch of it on its own;
-            ``none``: everything.
+        rate: sample rate of arrays, in Hz.
+        window: seconds. The default, and the most, is the length that training utterances were cut
+            to.
+        hop: seconds from one window to the next; half a window by default.
+        voice: ``energy`` or ``silero`` find speech, and windows cover each stretch of it;
+            ``none`` covers everything.
         channel: of recordings with several: ``mean`` of all (default), ``first``, or a number
             counted from 1.
-        batch_seconds: padded seconds of audio in a batch at most.
-        progress: show a bar, on standard error.
+        batch_seconds: most padded seconds of audio in a batch.
+        progress: show a bar on standard error.
 
     Returns:
         The rows, in the order of the inputs.
 
     Raises:
-        ConfigError: when the arguments do not go together, or the head needs a transcript.
+        ConfigError: if an argument is out of range, or the head needs a transcript.
     """
     found = recordings(inputs, rate, channel)
     job = _job(_module(model), window, hop, voice, batch_seconds)
@@ -213,24 +224,38 @@ def predict_files(
     batch_seconds: float = BATCH_SECONDS,
     plot: str | None = None,
 ) -> int:
-    """``serzoo predict``: rows to a file or standard output as they get ready, errors to stderr.
+    """Do what ``serzoo predict`` does: write each row when it is ready, and errors to stderr.
 
-    A file appears, or is replaced, when all rows are in it. When something stops it before, the
-    rows that were ready stay beside it, in a file that ends in ``.part``.
+    A file appears, or is replaced, when it has all rows. If something stops the work before, the
+    rows so far stay beside it, in a file that ends in ``.part``.
+
+    Args:
+        model: see :func:`predict`.
+        inputs: recordings, folders and patterns.
+        out: ``FILE.csv`` or ``FILE.jsonl``; None = CSV on standard output.
+        window: as in :func:`predict`.
+        hop: as in :func:`predict`.
+        voice: as in :func:`predict`.
+        channel: as in :func:`predict`.
+        batch_seconds: as in :func:`predict`.
+        plot: ``FILE.png``, or a folder, for pictures of the probabilities over time.
 
     Returns:
-        0; 1 when something could not be predicted, 2 when nothing could.
+        0; 1 if something could not be predicted; 2 if nothing could.
+
+    Raises:
+        ConfigError: as :func:`predict`, and if ``out`` or ``plot`` has another ending.
     """
     suffix = suffix_of(out)
     found = recordings(inputs, channel=channel)
     plots = Plots(plot, found) if plot else None
     job = _job(_module(model), window, hop, voice, batch_seconds)
     target = Path(out) if out else None
-    # on a terminal the rows themselves are the progress
+    # rows that go to a terminal show the progress themselves
     bar = sys.stderr.isatty() and (target is not None or not sys.stdout.isatty())
     kept: list[Row] = []
     good = bad = 0
-    with _written(target) as file:
+    with _opened(target) as file:
         for row in job.columns.write(_rows(job, found, bar), file, suffix):
             if plots:
                 kept.append(row)
@@ -247,8 +272,8 @@ def predict_files(
 
 
 @contextmanager
-def _written(target: Path | None) -> Iterator[Any]:
-    """Standard output; or a file that appears when all rows are in it."""
+def _opened(target: Path | None) -> Iterator[Any]:
+    """Open standard output, or a file that appears when the block ends without an error."""
     if target is None:
         yield sys.stdout
         return
@@ -268,9 +293,9 @@ def _job(
 ) -> _Job:
     if needs := module.head.needs:
         raise ConfigError(
-            f"the head {type(module.head).__name__} reads {', '.join(sorted(needs))} besides the "
-            "audio, which recordings do not carry; use a head that hears only, or score a manifest "
-            "with transcripts with `serzoo eval`"
+            f"the head {type(module.head).__name__} needs {', '.join(sorted(needs))} besides the "
+            "audio, and recordings have none; use a head that reads only audio, or score a "
+            "manifest that has transcripts with `serzoo eval`"
         )
     if not batch_seconds > 0:
         raise ConfigError(f"batch_seconds is {batch_seconds:g}; give more than 0")
@@ -280,7 +305,7 @@ def _job(
 
 
 def _rows(job: _Job, found: list[Recording], progress: bool) -> Iterator[Row]:
-    """Rows in the order of the recordings; a bounded stretch of audio is in memory."""
+    """Predict in the order of the recordings, with at most READ_AHEAD seconds in memory."""
     detect = detector(job.voice)
     ready: list[tuple[Recording, Piece]] = []
     seconds = 0.0
@@ -300,7 +325,7 @@ def _rows(job: _Job, found: list[Recording], progress: bool) -> Iterator[Row]:
 
 
 def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
-    """Windows of a recording, and an error in place of what cannot be read or is silent."""
+    """Yield the windows of a recording, and a row with an error for what cannot be scored."""
     silence: float = SILENCE
     reached: float | None = None
     silent: Row | None = None
@@ -318,24 +343,24 @@ def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
                 yield silent
                 silent = None
             reached = end
-            yield start, end, samples.copy()  # not a view that keeps more alive
+            yield start, end, samples.copy()  # a view would keep the whole tape in memory
         if silent is not None:
             yield silent
     except DataError as error:
         yield Row(recording.name, start=reached, error=str(error))
-    except OSError as error:  # of this recording; the others go on
+    except OSError as error:  # only this recording fails; the others go on
         said = str(system_error(error))
         said = said if recording.name in said else f"{recording.name}: {said}"
         yield Row(recording.name, start=reached, error=said)
 
 
 def _silent(name: str, start: float | None, end: float) -> Row:
-    error = f"{name} has nothing to hear from {start:.3f} s to {end:.3f} s: it is silent there"
+    error = f"{name} is silent from {start:.3f} s to {end:.3f} s: no label is given there"
     return Row(name, start=start, end=end, error=error)
 
 
 def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:
-    """Rows of these windows, batched by similar length, in the order given."""
+    """Score windows in batches of similar length, and yield the rows in the order given."""
     rows = {i: piece for i, (_, piece) in enumerate(ready) if isinstance(piece, Row)}
     clips = {i: piece for i, (_, piece) in enumerate(ready) if not isinstance(piece, Row)}
     seconds = np.zeros(len(ready))
@@ -365,7 +390,7 @@ def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:
 
 
 def _forward(module: SERModule, waves: list[Samples]) -> tuple[Any, list[str] | None]:
-    """``[B, C]`` probabilities, and what the head writes."""
+    """Return probabilities ``[B, C]``, and the texts of a head that writes."""
     B, C = len(waves), len(module.head.taxonomy)
     audio = nn.utils.rnn.pad_sequence([torch.from_numpy(w) for w in waves], batch_first=True)
     batch = Batch(
@@ -375,7 +400,7 @@ def _forward(module: SERModule, waves: list[Samples]) -> tuple[Any, list[str] | 
         audio=audio,
         lengths=torch.tensor([len(w) for w in waves]),
     )
-    # not a table: that refuses what is not finite, and here such a window is one row with an error
+    # a table would refuse scores that are not finite; here such a window is a row with an error
     found = module.scored(batch.to(module.device))
     temperature = 1.0 if module.temperature is None else module.temperature
     return np.exp(log_softmax(found.values, temperature)), found.texts

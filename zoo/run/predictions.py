@@ -18,7 +18,7 @@ FORMATS = (".csv", ".jsonl")
 
 @dataclass(frozen=True)
 class Row:
-    """One window of one recording, or why there is none.
+    """The prediction of a window of a recording, or an error.
 
     Attributes:
         file: name of the recording.
@@ -27,9 +27,9 @@ class Row:
         label: the likeliest class.
         probs: class to probability.
         calibrated: whether the probabilities were scaled by a temperature fitted on validation.
-        text: what the head wrote freely, where it writes.
-        error: why this recording, its rest from ``start``, or what is before ``end``, was not
-            predicted.
+        text: text that the head wrote freely, if it writes.
+        error: why there is no prediction: for the recording, for its rest from ``start``, or from
+            ``start`` to ``end``.
     """
 
     file: str
@@ -44,10 +44,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Columns:
-    r"""How rows are written: the same columns for every row of a model.
+    r"""How rows are written: all rows of a model have the same columns.
 
-    ``file, start, end, label, p_<class> ..., calibrated, [text,] error``; seconds to the
-    millisecond, probabilities to six digits. Bytes of a name that are not UTF-8 are written as
+    These are ``file, start, end, label, p_<class> ..., calibrated, [text,] error``. Seconds have
+    three decimals, and probabilities six. Bytes of a name that are not UTF-8 are written as
     ``\xNN``.
 
     Attributes:
@@ -59,7 +59,7 @@ class Columns:
     text: bool = False
 
     def row(self, row: Row) -> dict[str, Any]:
-        """A row as plain values; None if there is none."""
+        """Return a row as plain values, column to value; None for a missing value."""
         values: dict[str, Any] = {"file": shown(row.file)}
         values["start"] = None if row.start is None else round(row.start, 3)
         values["end"] = None if row.end is None else round(row.end, 3)
@@ -73,10 +73,10 @@ class Columns:
         return values
 
     def write(self, rows: Iterable[Row], file: IO[str], suffix: str) -> Iterator[Row]:
-        """Write rows as they come, and hand them on.
+        """Write each row when it comes, and yield it.
 
         Args:
-            rows: any number.
+            rows: any number of rows.
             file: opened with ``newline=""``.
             suffix: ``.csv`` or ``.jsonl``.
         """
@@ -120,19 +120,19 @@ class Predictions(Sequence[Row]):
 
     @property
     def errors(self) -> list[Row]:
-        """The rows that say why something was not predicted."""
+        """The rows that have an error instead of a prediction."""
         return [row for row in self.rows if row.error is not None]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Rows as plain values, as they are written."""
+        """Return the rows as plain values; see :meth:`Columns.row`."""
         return [self.columns.row(row) for row in self.rows]
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write a table; returns where."""
+        """Write the rows as CSV, and return the path."""
         return self._write(Path(path), ".csv")
 
     def to_jsonl(self, path: str | Path) -> Path:
-        """Write one JSON object per line; returns where."""
+        """Write the rows as one JSON object per line, and return the path."""
         return self._write(Path(path), ".jsonl")
 
     def _write(self, path: Path, suffix: str) -> Path:
@@ -164,10 +164,10 @@ class Predictions(Sequence[Row]):
 
 
 def suffix_of(out: str | Path | None) -> str:
-    """Format of an output file; CSV if there is none.
+    """Return the ending of an output file; ``.csv`` without a file.
 
     Raises:
-        ConfigError: when the name ends in neither format.
+        ConfigError: if the name ends in neither format.
     """
     if out is None:
         return ".csv"

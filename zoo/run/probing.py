@@ -1,8 +1,8 @@
-"""`serzoo probe`: does a representation model prosody?
+"""`serzoo probe`: does a representation hold prosody?
 
-Linear probes from the mean frame of each utterance to its F0, level and rate, on speakers that the
-probes were not fitted on, beside the same encoder with the weights that it would start from: what
-both say, the architecture and the spectrum give away by themselves.
+Linear probes predict F0, level and rate of an utterance from its mean frame. They are tested on
+speakers that they were not fitted on. The same encoder before training is probed, too: what both
+predict, the architecture and the spectrum give away without any training.
 """
 
 from __future__ import annotations
@@ -38,17 +38,15 @@ from .module import SERModule
 from .record import RECORD, ProbeRecord, environment, probed, write_record
 from .trained import TrainedEncoder, untrained
 
-# Results of probes, as numbers of the record and as a table.
-
 WAYS = {"all": False, "within": True}
-"""Ways to look at a quantity: as it is, and without the means of speakers."""
+"""Ways to probe a quantity: as it is, and without the mean of each speaker (True)."""
 
 Found = dict[str, dict[str, Probed]]
-"""Way to quantity to probe."""
+"""Way to quantity to the result of its probe."""
 
 
 def numbers(found: dict[str, Found]) -> dict[str, Any]:
-    """For the record: of each quantity its unit, and R² of each way and model."""
+    """Return ``quantities`` of a record: for each its unit, and the R² of each way and model."""
     units = UNITS
     result: dict[str, Any] = {}
     for name in found["model"]["all"]:
@@ -69,7 +67,7 @@ def numbers(found: dict[str, Found]) -> dict[str, Any]:
 
 
 def tables(entry: ProbeRecord) -> list[Table]:
-    """A record's R², a table for each way of looking at the quantities."""
+    """Return the R² of a record, in a table for each way."""
     compared = ["R² of the other", "difference"] if entry.against is not None else []
     titles = {"all": "as it is", "within": "within speakers (each speaker's mean taken off)"}
     made = []
@@ -84,7 +82,7 @@ def tables(entry: ProbeRecord) -> list[Table]:
 
 
 def show(entry: ProbeRecord, console: Console | None = None) -> None:
-    """Print a record."""
+    """Print the tables of a record, and what they rest on."""
     console = console or wide_console()
     for table in tables(entry):
         console.print(table.rich(lines=False))
@@ -93,7 +91,7 @@ def show(entry: ProbeRecord, console: Console | None = None) -> None:
 
 
 def _about(entry: ProbeRecord) -> list[str]:
-    """What the numbers stand on."""
+    """Return lines on the data behind the numbers."""
     data = entry.data
     n = max(q["all"]["utterances"] for q in entry.quantities.values())
     lines = [
@@ -129,15 +127,15 @@ def _plain(v: Interval | Difference) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Subject:
-    """An encoder to look into.
+    """An encoder to probe.
 
     Attributes:
-        name: as it was asked for.
+        name: its name as the user gave it.
         encoder: in evaluation mode.
-        cfg: of its run, or of the recipe.
+        cfg: configuration of its run, or of the recipe.
         heard: ``corpus/speaker`` names that it was trained or selected on.
-        about: for the record.
-        fresh: nobody trained it.
+        about: its description, for the record.
+        fresh: whether it is untrained.
     """
 
     name: str
@@ -166,31 +164,31 @@ def probe_model(
 
     Args:
         model: a run's folder, a ``.ckpt`` file, a saved folder or hub id; or a recipe, whose
-            encoder is taken as published, or as it starts.
+            encoder is probed before training, with its published weights if it has any.
         settings: of the recipe (``encoder=wav2vec2-base``).
         against: ``untrained`` = the same encoder before training, ``none``, or another model.
         data: names of corpora, or a prepared manifest (``.jsonl``); the model's own by default.
         root: folder of the corpus.
-        protocol: whose folds make probes; the corpus' own by default.
+        protocol: its folds are those of the probes; the corpus' own by default.
         fold: one fold only; all by default.
         options: keywords of the corpus' reader.
-        rate_from: where the speaking rate comes from: ``auto``, ``text``, ``audio``.
+        rate_from: source of the speaking rate: ``auto``, ``text``, ``audio``.
         out: folder of the record.
         progress: show bars.
 
     Returns:
-        The record; its ``folder`` is where it is kept.
+        The record; its ``folder`` holds the file.
 
     Raises:
-        ConfigError: when there is no such model, recipe or setting, or no pyworld.
-        DataError: when folds share speakers, and for anything wrong with the data.
+        ConfigError: if there is no such model, recipe or setting, or pyworld is missing.
+        DataError: if folds share speakers, or the data cannot be used.
     """
     quiet()
     began = time.perf_counter()
     if out is not None:
         check_place(Path(out) / RECORD)
     subject = subject_of(str(model), settings)
-    other = other_of(subject, against)  # what is wrong with it is told before any audio is read
+    other = other_of(subject, against)  # here, so that its errors come before any audio is read
     cfg = subject.cfg
     own = data is None
     named = [data] if isinstance(data, str) else list(data or cfg.corpus)
@@ -237,7 +235,15 @@ def probe_model(
 
 
 def subject_of(model: str, settings: Sequence[str] = ()) -> Subject:
-    """The encoder of a trained model or of a recipe."""
+    """Return the encoder of a trained model or of a recipe.
+
+    Args:
+        model: a path, a hub id or a recipe.
+        settings: of the recipe.
+
+    Raises:
+        ConfigError: if there is no such model or recipe, or a model got settings.
+    """
     recipes = shipped.names("recipe")
     if model in recipes or Path(model).suffix in (".yaml", ".yml"):
         cfg = config.load(model, settings)
@@ -254,7 +260,7 @@ def subject_of(model: str, settings: Sequence[str] = ()) -> Subject:
     if settings:
         raise ConfigError(
             f"{settings[0]} sets a key of a recipe, and '{model}' is none"
-            f"{suggest(model, recipes)}; a trained model is taken as it is: leave the setting out"
+            f"{suggest(model, recipes)}; a trained model takes no settings: leave it out"
         )
     if not Path(model).exists() and not published.is_saved_or_hub_id(model):
         raise ConfigError(
@@ -280,7 +286,10 @@ def subject_of(model: str, settings: Sequence[str] = ()) -> Subject:
 
 
 def other_of(subject: Subject, against: str) -> Subject | None:
-    """What a model is compared with; None if there is nothing, or it is untrained itself."""
+    """Return the encoder that a model is compared with; None for ``none``.
+
+    An untrained model is not compared with itself, which is None, too.
+    """
     if against == "none" or (against == "untrained" and subject.fresh):
         return None
     if against != "untrained":
@@ -292,7 +301,7 @@ def other_of(subject: Subject, against: str) -> Subject | None:
 
 
 def probes(subject: Subject, probing: Any) -> Found:
-    """Results of all quantities, both ways."""
+    """Probe all quantities in both ways."""
     features = mean_frames(subject, probing)
     return {
         way: probe(features, probing.prosody.values, probing.speakers, probing.folds, within=within)
@@ -302,11 +311,11 @@ def probes(subject: Subject, probing: Any) -> Found:
 
 @torch.no_grad()
 def mean_frames(subject: Subject, probing: Any) -> FloatArray:
-    """``[N, D]``: of each utterance the mean of its frames of speech, as heads see them."""
+    """Return ``[N, D]``: for each utterance the mean of its frames of speech, as heads get them."""
     encoder, d = subject.encoder, subject.cfg.data
     device = first_device()
     encoder.to(device)
-    # random weights are not worth a store of their own
+    # nobody reuses the features of random weights, so they are not stored
     drawn = subject.fresh and isinstance(encoder, HFEncoder)
     stored = d.features != "live" and not drawn
     rows: list[int] = []

@@ -1,4 +1,4 @@
-"""The record of a run: everything needed to believe, repeat or refuse its numbers."""
+"""Records of runs: all that is needed to believe, repeat or refuse their numbers."""
 
 from __future__ import annotations
 
@@ -52,22 +52,23 @@ VERSION = 1
 """Version of the records that are written; a record without one counts as 0."""
 
 AGAIN = "remove it, and its run is made again"
+"""What to do with a damaged record."""
 
 
 @dataclass
 class Recorded:
-    """What every ``record.json`` has, and how it is written and read.
+    """The base of all records: the common fields, and how a file is written and read.
 
-    A subclass adds the fields of its kind. A key without a field is kept in :attr:`more`, and
-    :meth:`to_json` writes it beside the fields: a caller's own fact, or the ``format`` of a file
-    that is older than versions.
+    A subclass adds the fields of its kind. Keys without a field are kept in :attr:`more`, and
+    :meth:`to_json` writes them beside the fields. They are a caller's own facts, or the ``format``
+    of a file that is older than versions.
 
     Attributes:
-        status: ``ok``, or ``failed``.
-        version: of the record; 0 if its file names none, since it is older than versions.
-        more: what no field is for, by key.
+        status: ``ok``, or ``failed``; "" in a file that is older than versions and has none.
+        version: of the record; 0 if its file has none.
+        more: key to value, for keys without a field.
         order: keys in the order of the file.
-        folder: where the file is; None until it is written. The file does not hold it.
+        folder: folder of the file; None until it is written. The file does not hold it.
     """
 
     status: str = ""
@@ -83,11 +84,11 @@ class Recorded:
 
     @classmethod
     def _kinds(cls) -> dict[str, tuple[type, ...]]:
-        """The types that each field of a file may have."""
+        """Return the types that each field of a file may have."""
         return _kinds_of(cls)  # type: ignore[arg-type]  # mypy looks at the hash of instances
 
     def add(self, found: Mapping[str, Any]) -> Self:
-        """Set fields by their names; other keys go to :attr:`more`. Returns the record itself."""
+        """Set fields by name, and other keys in :attr:`more`. Return the same record."""
         for key, value in found.items():
             if key in self._kinds():
                 setattr(self, key, value)
@@ -98,16 +99,16 @@ class Recorded:
         return self
 
     def pick(self, names: Iterable[str]) -> dict[str, Any]:
-        """Those of these keys that the file has or would have."""
+        """Return these keys with their values, without those that the file does not have."""
         found = self.to_json()
         return {k: found[k] for k in names if k in found}
 
     def to_json(self) -> dict[str, Any]:
-        """The content of ``record.json``: the keys of :attr:`order`, then what was set since."""
+        """Return the file's content: the keys of :attr:`order`, then all that were set since."""
         kinds = self._kinds()
         known = [f for f in fields(self) if f.name in kinds and f.name != "version"]
         since = [f.name for f in known if getattr(self, f.name) != _default(f)]
-        if self.version:  # a record of before there were any stays one
+        if self.version:  # a record without a version stays without one
             since.append("version")
         keys = dict.fromkeys([*self.order, *since, *self.more])
         return {k: getattr(self, k) if k in kinds else self.more[k] for k in keys}
@@ -116,15 +117,15 @@ class Recorded:
     def from_json(
         cls, found: Mapping[str, Any], where: object = "the record", remedy: str = AGAIN
     ) -> Self:
-        """A record from the content of its file.
+        """Read a record from the content of its file.
 
         Args:
-            found: the content; without ``version`` it is older than versions, which is 0.
-            where: for messages.
-            remedy: likewise, what to do with a damaged one.
+            found: the content. Without ``version`` it is older than versions, and counts as 0.
+            where: name of the file, for errors.
+            remedy: what to do with a damaged file, for errors.
 
         Raises:
-            DataError: when it is newer than this serzoo, or a field holds what it cannot.
+            DataError: if the file is newer than this serzoo, or a field has a wrong type.
         """
         version = found.get("version", 0)
         if not isinstance(version, int) or isinstance(version, bool) or version < 0:
@@ -148,74 +149,74 @@ class Recorded:
 
 @dataclass
 class Record(Recorded):
-    """What ``record.json`` holds of a run, an adaptation, a tested condition or an import.
+    """The ``record.json`` of a run, an adaptation, a test under a condition, or an import.
 
     A field that a record does not have is empty (``{}``, ``[]``, ``""``) or None.
 
     Attributes:
-        kind: ``adaptation``; "" for a run, also where it was imported or tested under a condition.
-        fingerprint: of all that decides the numbers.
+        kind: ``adaptation``; "" for all others.
+        fingerprint: 10 hexadecimal digits of all that decides the numbers.
         config: the resolved configuration (:class:`.config.RunConfig`), with its ``recipe``,
             ``fold`` and ``seed``.
         classes: C names, in the order of the scores.
-        data: hashes: ``manifest``, ``split`` and ``taxonomy``.
+        data: hashes of the ``manifest``, the ``split`` and the ``taxonomy``.
         speakers: ``corpus/speaker`` names of ``train``, ``valid`` and ``test``.
         counts: utterances of each part, and what was left out.
-        notes: by corpus, what its reader says.
-        split_notes: what the protocol says of its parts.
+        notes: what was found when each corpus was prepared, by corpus.
+        split_notes: what the protocol says about its parts.
         audit: whether the parts share speakers, utterances or recordings.
         selection: ``rule``, ``val/uar`` and ``epoch``.
         parameters: numbers of weights: ``trainable``, ``stored``, ``total``, ``head``,
             ``head_trainable``.
-        encoder: what it says of itself.
-        layer_weights: of a learned mix of layers, by layer.
-        origin: the run whose encoder this one began with.
+        encoder: its description: commit and digest of published weights, and more.
+        layer_weights: weights of a learned mix of layers, by layer.
+        origin: the run whose encoder this run started from.
         features: ``stored`` or ``live``.
         feature_store: what the store encoded and reused.
         seconds: on the clock: ``encode``, ``fit``, ``evaluate`` and ``total``.
         processor_seconds: the same parts (:func:`.spent.processor_seconds` says what counts).
         flops: floating-point operations of the whole ``training``, and of ``scoring`` one second
             of speech (:class:`.spent.Tally` says what counts).
-        resumed: whether, or from which file and epoch.
+        resumed: whether the run was resumed; a text if from an older file: its name and epoch.
         rounds: epochs as the trainer counts them.
-        steps: of the optimiser.
+        steps: number of the optimiser's steps.
         peak_memory_mb: of the process, in MiB.
         device: as torch names it.
-        processes: that trained together.
-        threads: of each.
+        processes: number of processes that trained together.
+        threads: CPU threads of each process.
         metrics: of the test part (:func:`..statistics.speakers.measure`).
-        by_speaker: likewise.
-        by_corpus: likewise.
+        by_speaker: metrics of the test part by speaker.
+        by_corpus: metrics of the test part by corpus.
         valid: metrics of the validation part.
-        open_labels: numbers where classes were asked for that the model never trained on.
-        inference_seconds_per_utterance: of the test part.
+        open_labels: recalls on seen and unseen classes; None if the model was trained on all.
+        inference_seconds_per_utterance: measured on the test part.
         versions: of Python and of the packages that decide numbers.
         git: commit and state of a checkout; None outside one.
         machine: system, processor and cores.
-        axes: of a suite's cell, the values of its free axes.
-        settings: of a trial of a search, what it tried.
-        search: the budget of a search, what it tried and what it chose.
+        axes: values of the free axes of a suite's cell.
+        settings: settings that a trial of a search tried.
+        search: budget, trials and choice of a search.
         pretraining: the arm of a suite that the cell belongs to.
-        condition: of a test under a condition, or an adaptation, what one table holds.
-        tested: the suite and cell that was tested under a condition.
+        condition: rows of the same condition (of the audio, or of adaptation) share a table.
+        tested: suite and cell that were tested under the condition.
         corruption: what was done to the test audio.
-        same_answers: share of utterances with the answer to clean audio.
-        shots: of an adaptation, utterances of each class.
-        draw: the seed of its support.
+        same_answers: share of utterances that are answered as in clean audio.
+        shots: number of utterances of each class that the model was adapted on.
+        draw: seed of the support.
         tuning: what was tuned.
         source: the model that was adapted.
-        support: what it was adapted on.
-        adaptation: the options.
-        new_classes: that the source did not have.
+        support: digest, counts and speakers of the support.
+        adaptation: the options of the adaptation.
+        new_classes: classes that the source did not have.
         loss: of the first and of the last step.
         forgetting: metrics on the source's test part before and after.
-        bytes: that changed, and that were saved.
+        bytes: sizes of the weights that changed, and of the saved files.
         imported: name, toolkit and file of another toolkit's predictions.
-        probabilities: whether the scores are such; an import's may only order the classes.
+        probabilities: whether the scores are log-probabilities; those of an import may only rank.
         reason: why a cell failed: ``error``, ``memory``, ``search``, ``source``, ...
-        error: in a line.
+        error: the error in one line.
         details: the traceback.
-        tries: how often it was tried.
+        tries: number of attempts.
     """
 
     kind: str = ""
@@ -281,30 +282,30 @@ class Record(Recorded):
 
     @property
     def temperature(self) -> float | None:
-        """Fitted on validation; None where nothing was, as of imported answers."""
+        """Temperature that was fitted on validation; None without one, as for an import."""
         found = self.metrics.get("temperature")
         return None if found is None else float(found)
 
     @property
     def unsure(self) -> list[str]:
-        """What the audit of the split could not tell; older records have none."""
+        """What the audit of the split could not tell; empty in older records."""
         return list((self.audit or {}).get("unsure") or [])
 
 
 @dataclass
 class ProbeRecord(Recorded):
-    """What ``record.json`` holds of probes.
+    """The ``record.json`` of probes.
 
     Attributes:
         kind: ``probe``.
-        model: the encoder that was looked into, and where it is from.
+        model: the encoder that was probed, and where it is from.
         against: the encoder that it is compared with; None without one.
         data: ``corpora``, ``manifest``, ``protocol``, ``folds``, ``fold``, ``max_seconds``,
             ``rate_from`` and ``speakers``.
         speakers_heard: ``corpus/speaker`` names of the data that the encoder was trained on.
-        speakers_unsure: corpora for which this cannot be told.
-        quantities: of each its unit, and R² of each way and model.
-        seconds: that it all took.
+        speakers_unsure: corpora for which this cannot be told, since some speakers are unknown.
+        quantities: for each quantity its unit, and the R² of each way and model.
+        seconds: duration of everything.
         versions: of Python and of the packages that decide numbers.
         git: commit and state of a checkout; None outside one.
         machine: system, processor and cores.
@@ -318,6 +319,54 @@ class ProbeRecord(Recorded):
     speakers_unsure: list[str] = field(default_factory=list)
     quantities: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    versions: dict[str, str | None] = field(default_factory=dict)
+    git: dict[str, Any] | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvalRecord(Recorded):
+    """The file that ``serzoo eval record=FILE.json`` writes.
+
+    Attributes:
+        kind: ``evaluation``.
+        model: ``fingerprint``, ``corpus``, ``protocol``, ``fold``, ``seed``, ``head`` and
+            ``taxonomy`` of the model's training.
+        data: what was scored: ``corpora``, ``part``, ``manifest`` (a hash), ``taxonomy``,
+            ``counts``, ``notes`` and ``unknown_speakers``.
+        condition: what was done to the audio; None for clean audio.
+        metrics: of the scored speech (:func:`..statistics.speakers.measure`).
+        by_speaker: the same numbers by speaker.
+        by_corpus: the same numbers by corpus.
+        label_shift: plain metrics beside matched ones (:func:`..statistics.priors.label_shift`).
+        open_labels: recalls on seen and on unseen classes
+            (:func:`..statistics.confidence.open_numbers`); None if the model was trained on
+            every class.
+        speakers_heard: ``corpus/speaker`` names that the model was trained or selected on. Their
+            speech makes no test.
+        speakers_unsure: corpora for which this cannot be told, since some speakers are unknown.
+        seconds: ``evaluate``, on the clock, encoding included.
+        processor_seconds: the same (:func:`.spent.processor_seconds` says what counts).
+        flops: operations of ``scoring`` one second of speech (:class:`.spent.Tally`).
+        versions: of Python and of the packages that decide numbers.
+        git: commit and state of a checkout; None outside one.
+        machine: system, processor and cores.
+    """
+
+    kind: str = "evaluation"
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    condition: dict[str, Any] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    by_speaker: dict[str, Any] = field(default_factory=dict)
+    by_corpus: dict[str, Any] = field(default_factory=dict)
+    label_shift: dict[str, Any] = field(default_factory=dict)
+    open_labels: dict[str, Any] | None = None
+    speakers_heard: list[str] = field(default_factory=list)
+    speakers_unsure: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    processor_seconds: dict[str, float] = field(default_factory=dict)
+    flops: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str | None] = field(default_factory=dict)
     git: dict[str, Any] | None = None
     machine: dict[str, Any] = field(default_factory=dict)
@@ -368,18 +417,21 @@ written = _in_order(Record)
 probed = _in_order(ProbeRecord)
 """A new record of probes, likewise."""
 
+evaluation = _in_order(EvalRecord)
+"""A new record of an evaluation, likewise."""
+
 
 def write_record(folder: Path, record: Recorded) -> None:
-    """Write a record into its folder, whole or not at all; the record then knows the folder."""
+    """Write a record into its folder, whole or not at all, and set its ``folder``."""
     write_json(folder / RECORD, record.to_json())
     record.folder = folder
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record of a run's folder; None when it has not ended yet.
+    """Read the record of a run's folder; None if the run has not ended.
 
     Raises:
-        DataError: when the file is damaged, or newer than this serzoo.
+        DataError: if the file is damaged, or newer than this serzoo.
     """
     path = folder / RECORD
     if not path.is_file():
@@ -390,10 +442,10 @@ def read_record(folder: Path) -> Record | None:
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """A suite's plan.
+    """Read the plan of a suite, ``suite.json``.
 
     Raises:
-        ComparisonError: when there is none, or it is damaged.
+        ComparisonError: if there is none, or it is damaged.
     """
     path = folder / "suite.json"
     if not path.is_file():
@@ -417,7 +469,7 @@ def finished(folder: Path) -> bool:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, code state and machine."""
+    """Return ``versions``, ``git`` and ``machine`` of a record."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -436,7 +488,7 @@ def environment() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the checkout this code runs from and whether it was changed; None outside one."""
+    """Return the commit of this checkout, and whether code was changed; None outside a checkout."""
     here = Path(__file__).resolve().parent
 
     def git(*args: str) -> str:
@@ -454,13 +506,13 @@ def git_state() -> dict[str, Any] | None:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident size of this process so far, in MiB."""
+    """Return the largest resident size of this process so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 def count_parameters(module: Any) -> dict[str, int]:
-    """Trainable, stored (in a checkpoint) and total numbers of weights, and the head's share."""
+    """Return the numbers of weights: trainable, stored in a checkpoint, total, and of the head."""
     frozen = module.frozen_keys()
     named = list(module.named_parameters())
     return {
@@ -473,7 +525,7 @@ def count_parameters(module: Any) -> dict[str, int]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` to ``{"a.b": 1}``; lists become text. What HPARAMS can show."""
+    """Turn ``{"a": {"b": 1}}`` into ``{"a.b": 1}``, and lists into text, for TensorBoard."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -485,7 +537,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# Attributes of utterances, which are kept beside the predictions.
+# Attributes of utterances, which are written beside the predictions.
 
 UTTERANCES = "utterances.jsonl"
 ATTRIBUTES = ("gender", "language", "seconds")
@@ -493,7 +545,7 @@ Attributes = dict[str, dict[str, Any]]
 
 
 def attributes_of(utterances: Iterable[Any]) -> Attributes:
-    """What sub-groups are made of, for each id of a manifest; ``seconds`` is a float."""
+    """Return gender, language and duration in seconds of utterances, by id."""
     return {
         u.id: {
             "gender": u.gender,
@@ -505,14 +557,14 @@ def attributes_of(utterances: Iterable[Any]) -> Attributes:
 
 
 def write_attributes(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """One line per utterance, sorted by id; the file appears complete or not at all."""
+    """Write one line per utterance, sorted by id; the file appears complete or not at all."""
     lines = (json.dumps({"id": i, **rows[i]}, ensure_ascii=False) for i in sorted(rows))
     with new_file(path) as draft:
         draft.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
 
 def of_table(ids: Iterable[str], known: Mapping[str, Mapping[str, Any]]) -> Attributes:
-    """Attributes by the ids of a pooled table (``id#seed``); ids without any are left out."""
+    """Return attributes by the ids of a pooled table (``id#seed``), without unknown ids."""
     found: Attributes = {}
     for name in ids:
         row = known.get(name) or known.get(name.rpartition("#")[0])
@@ -521,16 +573,16 @@ def of_table(ids: Iterable[str], known: Mapping[str, Mapping[str, Any]]) -> Attr
     return found
 
 
-# Lines that the terminal shows after a training and an evaluation.
+# Lines of the terminal.
 
 
-def trained(cfg: RunConfig, entry: Record, folder: Path) -> list[str]:
-    """Lines on the record of a finished run.
+def trained_lines(cfg: RunConfig, entry: Record, folder: Path) -> list[str]:
+    """Return the lines that the terminal shows after a run.
 
     Args:
-        cfg: the run.
-        entry: its record.
-        folder: where that is kept.
+        cfg: configuration of the run.
+        entry: record of the run.
+        folder: folder of the run.
     """
     called = f"{cfg.called} on {', '.join(cfg.corpus)}"
     if not entry.metrics:
@@ -543,15 +595,15 @@ def trained(cfg: RunConfig, entry: Record, folder: Path) -> list[str]:
         f"{called}, fold {cfg.fold}: "
         f"test UAR {m['uar']:.3f} {interval_text(m)}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}",
         *unsure_lines(entry.unsure),
-        *left_out(entry.counts, entry.notes),
+        *left_out_lines(entry.counts, entry.notes),
         f"record, predictions, checkpoints, TensorBoard: {folder}",
     ]
 
 
-def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
-    """Lines on what :func:`serzoo.zoo.run.score.evaluate` returns."""
-    lines, m = [], numbers["metrics"]
-    if c := numbers.get("condition"):
+def evaluated_lines(table: PredictionTable, record: EvalRecord) -> list[str]:
+    """Return the lines for a result of :func:`serzoo.zoo.run.score.evaluate`."""
+    lines, m = [], record.metrics
+    if c := record.condition:
         lines.append(
             f"condition {c['name']}: {c['scaled']} of {c['utterances']} utterances were scaled "
             "down to stay in range"
@@ -563,9 +615,9 @@ def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
     lines += [f"  recall of {name}: {recall:.3f}" for name, recall in table.recalls().items()]
     if absent := m["absent"]:
         lines.append(f"  absent from the reference: {', '.join(absent)}")
-    if shift := numbers.get("label_shift"):
+    if shift := record.label_shift:
         lines += matched_lines(shift)
-    if found := numbers.get("open_labels"):
+    if found := record.open_labels:
         for part in ("seen", "unseen", "among_unseen"):
             if v := found[part]:
                 classes = ", ".join(found[f"{part.removeprefix('among_')}_classes"])
@@ -574,22 +626,21 @@ def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
                     f"{interval_text(v)}, chance "
                     f"{v.get('chance', found['chance']):.3f}"
                 )
-    if heard := numbers["speakers_heard"]:
+    if heard := record.speakers_heard:
         lines.append(
             f"  {len(heard)} speakers were heard in training: this is no test on new speakers"
         )
-    data = numbers.get("data") or {}
-    if unsure := numbers.get("speakers_unsure"):
-        accepted = data.get("unknown_speakers") == ACCEPT
+    if unsure := record.speakers_unsure:
+        accepted = record.data.get("unknown_speakers") == ACCEPT
         lines.append(
             "  cannot tell whether training heard these speakers: not every speaker of "
             f"{', '.join(unsure)} is known" + (" (unknown_speakers=accept)" if accepted else "")
         )
-    return lines + left_out(data.get("counts") or {}, data.get("notes") or {})
+    return lines + left_out_lines(record.data.get("counts") or {}, record.data.get("notes") or {})
 
 
 def matched_lines(shift: Mapping[str, Any]) -> list[str]:
-    """Lines on the numbers of :func:`serzoo.zoo.statistics.priors.label_shift`."""
+    """Return the lines for the numbers of :func:`serzoo.zoo.statistics.priors.label_shift`."""
     weights = list(shift["prior"].values())
     named = ", ".join(f"{name} {p:.2f}" for name, p in shift["prior"].items())
     prior = "a uniform prior" if max(weights) == min(weights) else f"the prior {named}"
@@ -605,12 +656,12 @@ def matched_lines(shift: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def left_out(counts: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
-    """Lines on utterances that are in no number, or not whole, and why; none if all are.
+def left_out_lines(counts: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
+    """Return lines on utterances that were left out or cut, and why.
 
     Args:
-        counts: of the data module, as a record holds them.
-        notes: of the corpora, likewise.
+        counts: ``counts`` of a record.
+        notes: ``notes`` of a record.
     """
     lines = []
     if dropped := counts.get("left_out_by_taxonomy"):
@@ -624,7 +675,7 @@ def left_out(counts: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
 
 
 def unsure_lines(unsure: Iterable[str]) -> list[str]:
-    """Lines on what the audit of a split could not tell; none if it could tell everything."""
+    """Return lines on what the audit of a split could not tell."""
     return [f"  cannot tell {text}" for text in unsure]
 
 
@@ -633,10 +684,10 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 
 def read_attributes(folder: Path, cells: Sequence[str]) -> Attributes:
-    """What a suite's folder and its cells hold; empty for records of before there were such.
+    """Read the attributes that a suite's folder and its cells hold; older folders have none.
 
     Raises:
-        DataError: with the file and the line that cannot be used.
+        DataError: if a line cannot be used. It names file and line.
     """
     found: Attributes = {}
     for path in (folder / UTTERANCES, *(folder / "cells" / name / UTTERANCES for name in cells)):

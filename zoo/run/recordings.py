@@ -1,4 +1,4 @@
-"""What is to be predicted: files, folders, patterns and arrays, as recordings to read in pieces."""
+"""The inputs of a prediction: files, folders, patterns and arrays, read in pieces."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Samples = npt.NDArray[np.float32]
 MAX_CHANNELS = 64
 TWICE = "cannot be read twice: write the sound to a file first"
 LOST = ("annex", "lfs", "dvc", "dangling")
-"""Kinds of what a walk does not take that are recordings all the same, each with its error."""
+"""Kinds of files that a walk leaves out, but that are recordings here, each with its error."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Something to predict.
+    """A recording to predict.
 
     Attributes:
-        name: path of a file as it was found; ``[i]`` for the i-th input when it is an array.
-        pieces: reads it from the start: float32, mono, 16 kHz, piece by piece. Raises
-            ``DataError`` where it cannot be read, and may be called more than once.
+        name: path of the file as it was found; ``[i]`` if the i-th input is an array.
+        pieces: reads the recording from its start: float32, mono, 16 kHz, piece by piece. It may be
+            called repeatedly, and raises ``DataError`` if the recording cannot be read.
     """
 
     name: str
@@ -44,21 +44,21 @@ class Recording:
 def recordings(
     inputs: Any, rate: int = 16_000, channel: str | int | None = None
 ) -> list[Recording]:
-    """Paths and arrays to recordings, in the order given.
+    """Return the recordings of paths and arrays, in the order given.
 
-    A folder is searched, with everything below it, for audio files in the order of their names;
-    what is not taken is counted in a warning. A pattern (``*``, ``?``, ``[]``, ``**``) means
-    what matches it, unless a file has that very name. What does not exist becomes a recording that
-    says so when it is read, so that the others go on.
+    A folder gives all audio files in it and below it, in the order of their names; a warning counts
+    the files that are left out. A pattern (``*``, ``?``, ``[]``, ``**``) gives the files that match
+    it, unless a file has the pattern as its name. A missing file is a recording that raises an
+    error when it is read, so that the others go on.
 
     Args:
-        inputs: one of, or a sequence of: path, folder, pattern; numpy array or torch tensor of
-            shape ``[S]`` or ``[channels, S]``.
-        rate: of arrays, in Hz; files know their own.
+        inputs: one or several of: path, folder, pattern, numpy array or torch tensor of shape
+            ``[S]`` or ``[channels, S]``.
+        rate: sample rate of arrays, in Hz; files have their own.
         channel: ``mean`` of all (default), ``first``, or a number counted from 1.
 
     Raises:
-        ConfigError: when an input is none of these, or there is none; a channel that is no number.
+        ConfigError: if an input is none of these, there is no input, or the channel is none.
     """
     heard = parse_channel(channel)
     if not rate > 0:
@@ -80,7 +80,7 @@ def recordings(
 
 def _of_path(item: str | Path, channel: int | None) -> list[Recording]:
     path = Path(item)
-    with suppress(RuntimeError):  # a name that begins with ~ and is no user's
+    with suppress(RuntimeError):  # the name begins with ~, and there is no such user
         path = path.expanduser()
     try:
         if str(item) == "-" and not path.exists():
@@ -91,13 +91,13 @@ def _of_path(item: str | Path, channel: int | None) -> list[Recording]:
             return _matching(str(path), channel)
         if not os.path.lexists(path):
             return [_broken(str(item), _problem(path) or "there is no such file or folder")]
-    except OSError as error:  # a name too long, a folder that may not be read
+    except OSError as error:  # such as a name that is too long, or a folder without permission
         return [_broken(str(item), error.strerror or str(error))]
     return [_of_file(path, channel)]
 
 
 def _matching(pattern: str, channel: int | None) -> list[Recording]:
-    """The files that match, and where only folders do, what is in them."""
+    """Return the files that match; if only folders match, the files in them."""
     if "**" in Path(pattern).parts:
         files, folders = _matching_at_any_depth(Path(pattern))
     else:
@@ -111,7 +111,7 @@ def _matching(pattern: str, channel: int | None) -> list[Recording]:
 
 
 def _matching_at_any_depth(pattern: Path) -> tuple[list[Path], list[Path]]:
-    """Files and folders; by the walk, since ``glob`` runs in circles where links lead back."""
+    """Return matching files and folders by :func:`walk`; ``glob`` would follow links in circles."""
     parts = pattern.parts
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root, rest = Path(*parts[:first]), parts[first:]
@@ -137,7 +137,7 @@ def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _below(folder: Path, name: str, channel: int | None) -> list[Recording]:
-    """Audio below a folder, in order; what was not fetched is among it, and tells so when read."""
+    """Return audio below a folder, in order; files that were not fetched are errors when read."""
     found = walk(folder)
     suffixes = _suffixes()
     left = found.left()
@@ -178,7 +178,7 @@ def _of_array(item: Any, name: str, rate: int, channel: int | None) -> Recording
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] > MAX_CHANNELS):
         raise ConfigError(
             f"input {name} has shape {list(array.shape)}; give [samples] or [channels, samples] "
-            "(a batch: a list of arrays)"
+            "(give a batch as a list of arrays)"
         )
     if np.issubdtype(array.dtype, np.signedinteger):
         array = array / (np.iinfo(array.dtype).max + 1)
@@ -189,7 +189,7 @@ def _of_array(item: Any, name: str, rate: int, channel: int | None) -> Recording
 
     def pieces() -> Iterator[Samples]:
         read = array_audio
-        with np.errstate(over="ignore"):  # 64 bits to 32: told as not finite
+        with np.errstate(over="ignore"):  # too large for 32 bits: refused below as not finite
             samples = np.atleast_2d(array).T.astype(np.float32)
         yield read(samples, rate, channel, f"input {name}")
 

@@ -23,6 +23,7 @@ from .build import open_data
 from .config import RunConfig, resolve
 from .devices import first_device
 from .module import SERModule
+from .record import EvalRecord, environment, evaluation
 from .spent import Tally, Used, flops, processor_seconds
 from .trained import refuse_seen
 
@@ -45,41 +46,41 @@ def evaluate(
     rir: str | None = None,
     prior: str | None = None,
     progress: bool = False,
-) -> tuple[PredictionTable, dict[str, Any]]:
+) -> tuple[PredictionTable, EvalRecord]:
     """Score a trained model.
 
     Args:
-        path: checkpoint or run folder.
-        corpus: names; the training corpus by default.
+        path: a run's folder, a ``.ckpt`` file, or a saved folder.
+        corpus: names of corpora; by default those of the training.
         root: folder of the corpus.
-        manifest: a prepared manifest instead.
-        taxonomy: name; the trained one by default. A closed head takes a subset of its classes.
-        part: ``test`` or ``valid`` of the run's own protocol and fold, or ``all`` utterances;
-            by default ``test`` for the training corpus and ``all`` for another.
-        options: keywords of the corpus' reader, where it is another than in training.
-        unknown_speakers: ``refuse`` a fold over utterances without a speaker, or ``accept`` it; as
-            in training by default.
+        manifest: a prepared manifest instead of corpora.
+        taxonomy: name; by default that of the training. A closed head takes a subset of its
+            classes.
+        part: ``test`` or ``valid`` of the run's own protocol and fold, or ``all`` utterances.
+            The default is ``test`` for the training corpus, and ``all`` for another.
+        options: keywords of the corpus' reader, if they differ from those of the training.
+        unknown_speakers: ``refuse`` or ``accept`` utterances without a speaker; as in training by
+            default.
         condition: corrupt the audio first: ``noise:10dB``, ``reverb``, ``telephone``, ... (see
             :mod:`serzoo.datamodules.corruption`). Frames of corrupted audio are computed anew;
             those of clean audio are read from the store, if the encoder allows it.
         noise: folder of recorded noises, for ``noise``.
         rir: folder of room impulse responses, for ``reverb``.
-        prior: of the classes, to which the mean probability is matched: ``uniform`` (the default)
-            or a weight of every class, ``neutral:3,angry:1``.
+        prior: class probabilities that the mean prediction is matched to: ``uniform`` (the
+            default), or a weight of every class, ``neutral:3,angry:1``.
         progress: show bars.
 
     Returns:
-        The prediction table, and its numbers as a record holds them; ``open_labels`` where the
-        taxonomy has classes that the model never trained on (:func:`open_numbers`),
-        ``label_shift``: plain scores beside matched ones (:func:`.priors.label_shift`), and
-        ``speakers_heard``: those that it was trained or selected on, which ``part="all"`` of its
-        own corpus has among others, and who make no test; ``speakers_unsure``: corpora for which
-        this cannot be told, since not every speaker is known; ``seconds``, ``processor_seconds``
-        and ``flops``: what scoring took.
+        The prediction table and the record of the evaluation.
+
+    Raises:
+        ConfigError: if an argument is none of the above, or the model cannot answer over the
+            taxonomy.
+        DataError: if the speech cannot be scored, or is what the encoder was trained on.
     """
     quiet()
     corpus = [corpus] if isinstance(corpus, str) else corpus
-    # first, since a misspelt condition, or one without its recordings, is told at once
+    # first, so that a misspelt condition, or missing recordings, are told at once
     corruption = None
     if condition is not None:
         corruption = remembered(condition, noise=noise, rir=rir)
@@ -136,32 +137,36 @@ def evaluate(
     }
     numbers = measure(table) | spent
     numbers["metrics"] |= unparsable(module.head, table, wanted)
-    numbers["label_shift"] = label_shift(table, prior=weights)
     trained = Taxonomy.from_dict(meta["taxonomy"])
-    if set(seen_classes(trained, wanted)) != set(wanted.classes):
-        numbers["open_labels"] = open_numbers(table, trained, wanted)
+    opened = set(seen_classes(trained, wanted)) != set(wanted.classes)
     own = meta.get("speakers") or {}
     heard = {*own.get("train", ()), *(own.get("valid", ()) if part == "all" else ())}
-    numbers["speakers_heard"] = shared(heard, asked)
-    numbers["speakers_unsure"] = cannot_tell(heard, asked)
-    trained_on = meta["config"]
-    numbers["model"] = {
-        "fingerprint": meta.get("fingerprint"),
-        **{k: trained_on[k] for k in ("corpus", "protocol", "fold", "seed", "head")},
-        "taxonomy": meta["taxonomy"],
-    }
-    numbers["data"] = {
-        "corpora": sorted({u.corpus for u in data.speech.utterances}),
-        "part": part,
-        "manifest": data.speech.sha,
-        "taxonomy": wanted.to_dict(),
-        "counts": data.counts(),
-        "notes": data.speech.notes,
-        "unknown_speakers": cfg.data.unknown_speakers,
-    }
-    if corruption is not None:
-        numbers["condition"] = corruption.describe()
-    return table, numbers
+    record = evaluation(
+        status="ok",
+        kind="evaluation",
+        model={
+            "fingerprint": meta.get("fingerprint"),
+            **{k: meta["config"][k] for k in ("corpus", "protocol", "fold", "seed", "head")},
+            "taxonomy": meta["taxonomy"],
+        },
+        data={
+            "corpora": sorted({u.corpus for u in data.speech.utterances}),
+            "part": part,
+            "manifest": data.speech.sha,
+            "taxonomy": wanted.to_dict(),
+            "counts": data.counts(),
+            "notes": data.speech.notes,
+            "unknown_speakers": cfg.data.unknown_speakers,
+        },
+        condition=corruption.describe() if corruption else None,
+        **numbers,
+        label_shift=label_shift(table, prior=weights),
+        open_labels=open_numbers(table, trained, wanted) if opened else None,
+        speakers_heard=shared(heard, asked),
+        speakers_unsure=cannot_tell(heard, asked),
+        **environment(),
+    )
+    return table, record
 
 
 def score(
@@ -172,12 +177,12 @@ def score(
     progress: bool = False,
     tally: Tally | None = None,
 ) -> PredictionTable:
-    """The prediction table of a loader's batches, on the module's device.
+    """The prediction table of a loader's batches, computed on the module's device.
 
     Args:
-        module: on its device; in any mode, which it keeps.
-        loader: of batches whose targets are over ``taxonomy``.
-        taxonomy: what is asked.
+        module: a trained model on its device. It may be in training mode, and keeps its mode.
+        loader: yields batches whose targets are over ``taxonomy``.
+        taxonomy: classes to choose among.
         progress: show a bar.
         tally: counts the operations of the first batch.
     """

@@ -1,4 +1,4 @@
-"""Timelines as figures: the probability of each class over the time of a recording."""
+"""Figures of timelines: the probability of each class over the time of a recording."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MOST_PANELS = 20
 
 
 class Plots:
-    """Where timelines go: one figure with a panel per recording, or a folder of figures.
+    """Draw timelines: one figure with a panel per recording, or a folder of figures.
 
     Args:
         path: a name that ends in .png, .pdf or .svg; without an ending, a folder.
         found: the recordings that will be predicted.
 
     Raises:
-        ConfigError: when it is neither, or one figure would have too many panels.
+        ConfigError: if the path has another ending, or a figure would have too many panels.
     """
 
     def __init__(self, path: str | Path, found: Sequence[Recording]) -> None:
@@ -46,7 +46,7 @@ class Plots:
         check_place(self.path / "1.png" if self.folder else self.path)
 
     def write(self, rows: Sequence[Row], classes: Sequence[str]) -> list[Path]:
-        """Draw the rows of all recordings; returns the files, or the folder."""
+        """Draw the rows of all recordings, and return the written file or folder."""
         recordings = _grouped(rows)
         if not self.folder:
             _save(timeline_figure(recordings, classes), self.path)
@@ -55,10 +55,10 @@ class Plots:
         taken: set[str] = set()
         for group in recordings:
             if all(row.error is not None for row in group):
-                continue  # nothing to draw: the table has the reason
+                continue  # nothing to draw; the table holds the error
             stem = re.sub(r"[^\w.-]+", "_", Path(group[0].file).stem) or "recording"
             name, n = stem, 1
-            while name.lower() in taken:  # folders may hold files of one name
+            while name.lower() in taken:  # files of different folders may have one name
                 n += 1
                 name = f"{stem}-{n}"
             taken.add(name.lower())
@@ -72,7 +72,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _grouped(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows by recording; a recording's rows follow each other and go forwards in time."""
+    """Group rows by recording. The rows of a recording come together, in the order of time."""
     groups: list[list[Row]] = []
     for row in rows:
         before = groups[-1][-1] if groups else None
@@ -85,11 +85,12 @@ def _grouped(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def timeline_figure(recordings: Sequence[Sequence[Row]], classes: Sequence[str]) -> Figure:
-    """One panel per recording: a line per class, a point in the middle of each window.
+    """Return a figure with a panel per recording: a line per class, and a point per window.
 
-    Lines are drawn out to the borders of the outer windows, and broken where no window is.
+    A point is in the middle of its window. Lines go to the borders of the outer windows, and are
+    broken between windows that do not touch.
     """
-    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+    from matplotlib.figure import Figure  # pyplot would need global state and a display
 
     n = len(recordings)
     figure = Figure(figsize=(10, 0.9 + 2.1 * n), layout="constrained")
@@ -122,10 +123,10 @@ def _timeline_panel(axes: Any, rows: Sequence[Row], classes: Sequence[str]) -> N
             times = [_start(run[0]), *middle, _end(run[-1])]
             axes.plot(times, [p[0], *p, p[-1]], color=colour, linewidth=1.4)
             axes.plot(middle, p, ".", color=colour, markersize=5)
-    for run in runs[1:]:  # what lies between stretches of speech
+    for run in runs[1:]:  # grey between stretches of speech
         before = max(_end(row) for row in windows if _start(row) < _start(run[0]))
         axes.axvspan(before, _start(run[0]), color="0.93", zorder=0, linewidth=0)
-    # of a silent stretch the gap is enough, if there is anything beside it
+    # a silent stretch needs no text if other stretches show that it is a gap
     broken = [row for row in rows if row.error is not None and (_ends(row) or not windows)]
     errors = [shown(str(row.error)) for row in broken]
     file = shown(rows[0].file)
@@ -153,7 +154,7 @@ def _timeline_panel(axes: Any, rows: Sequence[Row], classes: Sequence[str]) -> N
 
 
 def _ends(row: Row) -> bool:
-    """Whether nothing of the recording is predicted after this row; not so after silence."""
+    """Return whether this row is an error that ends the recording, as silence does not."""
     return row.error is not None and row.end is None
 
 

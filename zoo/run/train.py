@@ -1,4 +1,4 @@
-"""Fit, select, test: one run from its configuration to its record."""
+"""Train one run: from its configuration to its record."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from ..core.notices import quiet
 from ..core.taxonomy import Taxonomy
 from ..statistics.speakers import measure
 from . import board, checkpoint, devices, record, spent
-from . import record as attributes
 from .board import unparsable
-from .build import assemble, open_data
+from .build import assemble, data_hashes, open_data
 from .checkpoint import ModelCheckpoint, how_built
 from .config import RunConfig
 from .devices import device_of, refuse_absent
@@ -30,24 +29,22 @@ from .optim import rounds
 from .record import Record, read_record
 from .spent import CountFlops, Used
 
-# The feature store is filled before a run is fitted.
-
 
 class StoreFeatures(Callback):
-    """Fills the feature store, where the encoder allows it.
+    """Fill the feature store before fitting, if the encoder allows it.
 
-    In Lightning's ``setup`` hook, since all ranks exist there, however they were started: they
-    share the encoding, each on its own device. They also agree on its end: when one of them has no
-    room on its disk, all take audio, or their batches would differ.
+    It works in Lightning's ``setup`` hook, since all ranks exist there, however they were started.
+    They share the encoding, each on its own device. If one of them has no room on its disk, all
+    read audio instead, since their batches would differ otherwise.
 
     Args:
-        data: with ``store_features`` and ``use_store``.
-        wanted: False = audio in any case.
+        data: data module with ``store_features`` and ``use_store``.
+        wanted: False = read audio in any case.
         progress: show a bar.
 
     Attributes:
-        filled: what was done, for the record.
-        seconds: that it took.
+        filled: what was stored and reused, for the record.
+        seconds: how long that took.
         used: processor seconds up to its begin and its end.
     """
 
@@ -82,7 +79,7 @@ RULE = "highest val/uar, earliest epoch of equals"
 
 
 def run_folder(cfg: RunConfig) -> Path:
-    """Where a single run of ``serzoo train`` is kept."""
+    """Return the folder of a run of ``serzoo train``."""
     return Path(cfg.trainer.out) / Path(cfg.recipe).stem / f"{cfg.called}-{cfg.fingerprint}"
 
 
@@ -93,25 +90,26 @@ def train(
     facts: Mapping[str, Any] | None = None,
     test: bool = True,
 ) -> Record:
-    """Fit, select on validation, test once, write the record.
+    """Fit a model, select it on validation, test it once, and write the record.
 
-    Where the protocol validates nobody, the last epoch is kept, and the record has no scores. A
-    finished run is not repeated; one that was killed goes on from its last whole epoch, to the
-    same weights as if it had not been.
+    If the protocol validates nobody, the last epoch is kept, and the record has no scores. A
+    finished run is not repeated. A killed run goes on from its last whole epoch. It ends with the
+    same weights as an unbroken one.
 
     Args:
         cfg: the resolved configuration.
         out: folder of the run; :func:`run_folder` by default.
-        facts: what else the record shall hold.
-        test: False = a trial of a search: validated only, its test part is never scored.
+        facts: more entries of the record.
+        test: False = a trial of a search: it is only validated, and its test part is never scored.
 
     Returns:
         The record, as ``record.json`` holds it. If several processes train together, only the
-        first one writes it; the others return a record with nothing but the status.
+        first one writes it; the others return a record that has only a status.
 
     Raises:
-        ConfigError: before data is opened, when this machine has not the devices or the precision
-            asked for.
+        ConfigError: if this machine lacks the devices or the precision; this is checked before any
+            data is opened.
+        DataError: if the data cannot be used, or the folder holds a run on other data.
     """
     out = out or run_folder(cfg)
     refuse_absent(cfg)
@@ -121,11 +119,7 @@ def train(
     started, used = time.time(), [Used.now()]
     data = open_data(cfg)
     taxonomy: Taxonomy = data.taxonomy
-    identity = {
-        "manifest": data.speech.sha,
-        "split": data.split.fingerprint(),
-        "taxonomy": taxonomy.fingerprint,
-    }
+    identity = data_hashes(data)
     done = read_record(out)
     if done is not None and done.ok:
         _refuse_other_data(out, done.data, identity)
@@ -149,8 +143,8 @@ def train(
         del found
     began = time.perf_counter()
     used.append(Used.now())
-    # Lightning resumes from its own files only here, and torch reads them weights-only
-    with devices.told_of_losses(trainer.world_size), named(out):
+    # only here Lightning reads a checkpoint itself; weights_only keeps pickled code out
+    with devices.explaining_lost_processes(trainer.world_size), named(out):
         trainer.fit(module, data, ckpt_path=str(start) if start else None, weights_only=True)
     fit_seconds = time.perf_counter() - began - storing.seconds
     used.append(Used.now())
@@ -159,7 +153,8 @@ def train(
     result = _test(trainer, module, data, best, test) if validated else _kept(module, last)
     evaluate_seconds = time.perf_counter() - began
     used.append(Used.now())
-    layer_weights = module.encoder.layer_weights()  # by every process: it may be shared out
+    # in every process: they may share the weights
+    layer_weights = module.encoder.layer_weights()
     begin, fitting, fitted, end = used
     laps = {"encode": storing.used or (fitting, fitting), "fit": (fitting, fitted)}
     laps["evaluate"] = fitted, end
@@ -210,8 +205,8 @@ def train(
     for part, file in parts_to_write(test, validated).items():
         module.tables[part].write_jsonl(out / file)
     if test and validated:
-        rows = attributes.attributes_of(data.datasets["test"].utterances)
-        attributes.write_attributes(out / attributes.UTTERANCES, rows)
+        rows = record.attributes_of(data.datasets["test"].utterances)
+        record.write_attributes(out / record.UTTERANCES, rows)
         with named(out):
             board.write(trainer, module, cfg, entry, data)
     record.write_record(out, entry)
@@ -219,11 +214,12 @@ def train(
 
 
 def parts_to_write(test: bool, validated: bool) -> dict[str, str]:
-    """The parts whose predictions a run keeps, and the files that they are written to.
+    """Return the parts whose predictions a run keeps, each with the name of its file.
 
     Args:
-        test: whether the test part is scored; not in a trial of a search.
-        validated: whether somebody is validated; else nothing was selected, and nothing is scored.
+        test: whether the test part is scored; False in a trial of a search.
+        validated: whether the protocol validates somebody. If not, no epoch was selected, and
+            nothing is scored.
     """
     if not validated:
         return {}
@@ -233,18 +229,21 @@ def parts_to_write(test: bool, validated: bool) -> dict[str, str]:
 
 def _refuse_other_data(out: Path, found: Any, identity: dict[str, Any]) -> None:
     if found != identity:
-        raise DataError(f"{out} holds a run on other data than this; choose another trainer.out")
+        raise DataError(f"{out} holds a run on other data; choose another trainer.out")
 
 
 def _trainer(
     cfg: RunConfig, out: Path, validated: bool, batches: int
 ) -> tuple[L.Trainer, ModelCheckpoint]:
-    """The trainer, and its callback that keeps the best epoch; ``batches`` are of all processes."""
+    """Return the trainer, and the callback that keeps the best epoch.
+
+    ``batches`` is the number of training batches of all processes together.
+    """
     folder = out / "checkpoints"
     best = ModelCheckpoint(
         folder, filename="best", monitor="val/uar", mode="max", enable_version_counter=False
     )
-    # its own callback: `last` follows every epoch, whatever the score
+    # `last` has its own callback, since it is written after every epoch, whatever the score
     last = ModelCheckpoint(
         folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
@@ -257,7 +256,7 @@ def _trainer(
     own = -(-batches // (t.devices * t.num_nodes))
     repeated = rounds(o.epochs, own, o.accumulate, o.min_steps)
     trainer = L.Trainer(
-        accelerator=device_of(cfg).type,  # as it was checked
+        accelerator=device_of(cfg).type,  # the one that refuse_absent checked
         devices=t.devices,
         num_nodes=t.num_nodes,
         strategy=devices.strategy(cfg),
@@ -267,7 +266,7 @@ def _trainer(
         check_val_every_n_epoch=repeated,
         gradient_clip_val=o.clip or None,
         accumulate_grad_batches=o.accumulate,
-        use_distributed_sampler=False,  # our samplers shard themselves
+        use_distributed_sampler=False,  # our samplers give each process its share
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if validated else 0,
         logger=TensorBoardLogger(str(out), name="", version="", default_hp_metric=False),
@@ -280,7 +279,7 @@ def _trainer(
 
 
 def _store(cfg: RunConfig, trainer: L.Trainer, data: Any) -> StoreFeatures:
-    """Have features stored at the start of fitting, where the encoder allows it and they fit."""
+    """Add the callback that stores features when fitting starts."""
     storing = StoreFeatures(data, wanted=cfg.data.features != "live", progress=cfg.trainer.progress)
     trainer.callbacks.append(storing)  # type: ignore[attr-defined]
     return storing
@@ -289,12 +288,12 @@ def _store(cfg: RunConfig, trainer: L.Trainer, data: Any) -> StoreFeatures:
 def _test(
     trainer: L.Trainer, module: SERModule, data: Any, best: ModelCheckpoint, test_too: bool
 ) -> dict[str, Any]:
-    """Score validation and test with the selected weights; the test part is read here only."""
+    """Score validation and test with the selected weights; only here the test part is read."""
     if not best.best_model_path:
         raise ConfigError("no epoch was validated, so nothing was selected; raise optim.epochs")
     content = checkpoint.read(best.best_model_path)
     checkpoint.restore(module, content)
-    module.validated_as = "selected"  # no point of the curve of val/uar
+    module.validated_as = "selected"  # keeps this score out of the curve of val/uar
     trainer.validate(module, data, verbose=False)
     if not test_too:
         return {"epoch": int(content["epoch"]), "valid": module.tables["valid"].metrics()}
@@ -316,7 +315,7 @@ def _test(
 
 
 def _kept(module: SERModule, last: Path) -> dict[str, Any]:
-    """The last epoch as the run's model, where nobody validates."""
+    """Keep the last epoch as the run's model, since the protocol validates nobody."""
     content = checkpoint.read(last)
     checkpoint.restore(module, content)
     best = last.with_name("best.ckpt")

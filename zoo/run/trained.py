@@ -1,4 +1,4 @@
-"""The encoder of a finished run, frozen: what heads of other runs may be compared on."""
+"""The frozen encoder of a finished run, on which heads of other runs can be compared."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from . import published
 from .module import SERModule
 from .record import finished
 
-# An untrained encoder, to which a trained one is compared.
-
 
 def untrained(encoder: Encoder, options: Mapping[str, Any], seed: int = 1) -> Encoder:
-    """An encoder of the same shape with the weights that it would start from.
+    """Build the same encoder with untrained weights, for comparison with the trained one.
 
-    One that is trained from scratch is built again from the run's seed. A published one keeps its
-    architecture, kept layers and normalisation, and its weights are drawn as ``transformers``
-    draws them for a new model; adapters have no effect, layers are mixed equally.
+    An encoder that is trained from scratch is built again from the run's seed. A published encoder
+    keeps its architecture, kept layers and normalisation. Its weights are drawn as ``transformers``
+    draws them for a new model; adapters have no effect, and layers are mixed equally.
 
     Args:
-        encoder: as it was trained; not changed.
-        options: of it, as a run's configuration holds them, ``type`` among them.
+        encoder: the trained encoder; it is not changed.
+        options: its configuration, with ``type``.
         seed: of the weights.
 
+    Returns:
+        The untrained encoder, in evaluation mode.
+
     Raises:
-        ConfigError: when it stands on published weights in a way that is not known here.
+        ConfigError: if nobody knows how to draw the encoder's published weights.
     """
     if isinstance(encoder, TrainedEncoder):
         run = SERModule.load_from_checkpoint(encoder.name)
@@ -49,56 +50,57 @@ def untrained(encoder: Encoder, options: Mapping[str, Any], seed: int = 1) -> En
             **{k: v for k, v in options.items() if k != "type"}
         )
         if isinstance(fresh, HFEncoder):
-            torch.manual_seed(seed)  # adapters, if there are any, drew before
+            torch.manual_seed(seed)  # adapters may have used random numbers
             _draw(fresh)
         elif fresh.frozen_keys():
             raise ConfigError(
-                f"encoder '{kind}' stands on weights that others trained, and how they would be "
-                "drawn anew is not known; name another model with --against, or --against none"
+                f"encoder '{kind}' uses published weights that cannot be drawn anew; name another "
+                "model with --against, or say --against none"
             )
     return fresh.eval()
 
 
 @torch.no_grad()
 def _draw(encoder: HFEncoder) -> None:
-    """New weights for a published encoder, in place."""
+    """Draw new weights for a published encoder, in place."""
     backbone: Any = encoder.backbone
     new = type(backbone)(backbone.config).state_dict()
     own = backbone.state_dict()
-    # as peft calls what it wraps; blocks above the deepest kept layer are gone
+    # peft adds .base_layer to the names of wrapped layers; blocks above the kept layers are gone
     plain = {key: key.replace(".base_layer.", ".") for key in own if ".lora_" not in key}
     if lacking := [key for key, name in plain.items() if name not in new]:
         raise ConfigError(
             f"the weights of '{encoder.name}' cannot be drawn anew: a new {type(backbone).__name__}"
-            f" has no {lacking[0]}; name another model with --against, or --against none"
+            f" has no {lacking[0]}; name another model with --against, or say --against none"
         )
     backbone.load_state_dict({key: new[name] for key, name in plain.items()}, strict=False)
-    encoder.source["weights"] = weights_digest(backbone)  # stored features are kept under it
+    encoder.source["weights"] = weights_digest(backbone)  # it names the stored features
 
 
 Speakers = Mapping[str, Sequence[str]]
+"""Part of the data to ``corpus/speaker`` names."""
 
 
 class TrainedEncoder(Encoder):
-    """Final frames of the encoder that another run has trained, with its weights as they are.
+    """The encoder that another run has trained, with fixed weights.
 
-    The whole network runs in :meth:`extract`, in evaluation mode, without gradients and without
-    augmentation, so its frames are computed once and stored: heads train on them in seconds. The
-    weights are not copied into checkpoints, which keep a digest of them and refuse others.
+    The whole network runs in :meth:`extract`, in evaluation mode, without gradients or
+    augmentation. So its final frames are computed once and stored, and heads train on them in
+    seconds. Checkpoints do not copy the weights: they keep a digest of them, and refuse others.
 
-    Only speakers that neither trained nor selected the encoder can show what a head on it is
-    worth; see :func:`refuse_seen`.
+    A head on this encoder can be tested only on speakers that neither trained nor selected the
+    encoder; see :func:`refuse_seen`.
 
     Args:
         name: folder of a finished run of ``serzoo train``, or one that ``serzoo save`` wrote.
-        dtype: number format of the stored frames; ``bfloat16`` halves them. The network itself
-            runs in float32, or in what its own run set for a frozen encoder.
-        allow_seen_speakers: validate and test on speakers that the encoder was trained or
-            selected on, too; such numbers say nothing about new speakers.
+        dtype: number format of the stored frames; ``bfloat16`` halves their size. The network
+            runs in float32, or in the format that its own run set for a frozen encoder.
+        allow_seen_speakers: validate and test also on speakers that the encoder was trained or
+            selected on; such numbers say nothing about new speakers.
 
     Raises:
-        ConfigError: when there is no such folder, or no trained encoder in it; when its run has
-            not ended.
+        ConfigError: if there is no such folder, it has no trained encoder, or its run has not
+            ended.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class TrainedEncoder(Encoder):
         self.name, self.allow_seen_speakers = name, allow_seen_speakers
         self.network: Encoder = module.encoder.eval().requires_grad_(False)
         self.dim = self.network.dim
-        # of the frames that come out; an encoder that joins frames says how many
+        # an encoder that joins frames says how many in `stride`
         self.frame_seconds = self.network.frame_seconds * int(getattr(self.network, "stride", 1))
         self.dtype = torch.float32 if dtype == "float32" else torch.bfloat16
         self.speakers: dict[str, list[str]] | None = module.metadata.get("speakers")
@@ -134,7 +136,7 @@ class TrainedEncoder(Encoder):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> TrainedEncoder:
-        """Everything stays in evaluation mode."""
+        """Stay in evaluation mode."""
         super().train(mode)
         self.network.eval()
         return self
@@ -142,7 +144,7 @@ class TrainedEncoder(Encoder):
     @torch.no_grad()
     def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         if self.network.training:
-            self.network.eval()  # somebody switched it behind our back
+            self.network.eval()  # other code may have changed the mode of this part alone
         frames = self.network(*self.network.extract(audio, lengths))
         x = frames.x.to(self.dtype).float().masked_fill(~frames.mask[..., None], 0.0)
         return x[:, None], frames.mask
@@ -167,7 +169,7 @@ class TrainedEncoder(Encoder):
         return frozenset(self.state_dict())
 
     def describe(self) -> dict[str, Any]:
-        """What ran, and whom it was trained on; ``weights`` is a digest of the whole network."""
+        """Return the network, its digest (``weights``), and the speakers that it was trained on."""
         return {
             "type": "trained",
             "name": self.name,
@@ -185,12 +187,12 @@ def refuse_seen(encoder: Encoder, speakers: Speakers, unknown: str = REFUSE) -> 
     """Refuse to select or score on speakers that the encoder itself was trained or selected on.
 
     Args:
-        encoder: any; only a :class:`TrainedEncoder` has speakers of its own.
+        encoder: any encoder; only a :class:`TrainedEncoder` was trained on speakers.
         speakers: ``corpus/speaker`` names of the parts of the run that uses it.
         unknown: ``data.unknown_speakers`` of that run.
 
     Raises:
-        DataError: naming them, unless ``allow_seen_speakers`` is set.
+        DataError: if there are such speakers and ``allow_seen_speakers`` is not set.
     """
     if not isinstance(encoder, TrainedEncoder) or encoder.allow_seen_speakers:
         return
@@ -205,22 +207,22 @@ def refuse_heard(
     unknown: str = REFUSE,
     anyway: str = "",
 ) -> None:
-    """Refuse to select or score on speakers that something was trained or selected on.
+    """Refuse to select or score on speakers that a model was trained or selected on.
 
     Args:
-        what: it is, in words.
-        heard: ``corpus/speaker`` names of the parts of its run; None = it does not say.
-        speakers: the same of the run that uses it.
-        unknown: ``refuse`` if it cannot be told, since a speaker is not known; or ``accept``.
-        anyway: a further way out, in words.
+        what: the model, for errors.
+        heard: speakers of the parts of its run; None if it does not say.
+        speakers: speakers of the parts of the run that uses it.
+        unknown: ``refuse`` or ``accept`` parts in which some speakers are unknown.
+        anyway: another remedy, for errors.
 
     Raises:
-        DataError: naming them.
+        DataError: if there are such speakers, or this cannot be told.
     """
     if heard is None:
         raise DataError(
-            f"{what} does not say on whose voices it was trained (its run "
-            f"is older than that); train it again{anyway}"
+            f"{what} does not say which speakers it was trained on (its run is too old); train it "
+            f"again{anyway}"
         )
     own = {s for part in ("train", "valid") for s in heard.get(part, ())}
     for part in ("valid", "test"):
@@ -240,14 +242,14 @@ def refuse_heard(
 
 
 def read_trained(name: str, key: str = "encoder.name") -> Any:
-    """The module of a finished run or a saved folder, its encoder trained.
+    """Load the module of a finished run or of a saved folder.
 
     Args:
         name: the folder.
-        key: of the configuration that named it, for messages.
+        key: key of the configuration that named it, for errors.
 
     Raises:
-        ConfigError: when there is none.
+        ConfigError: if there is no such model, its run has not ended, or it trained a head only.
     """
     folder = Path(name).expanduser()
     wanted = "give the folder of a finished `serzoo train`, or one that `serzoo save` wrote"
@@ -259,8 +261,8 @@ def read_trained(name: str, key: str = "encoder.name") -> Any:
         if not finished(folder):
             raise ConfigError(
                 f"{key}={name}: its run has not ended well (no record.json with status "
-                "ok), so its weights are not what was selected; run `serzoo train` again, which "
-                "goes on from the last epoch"
+                "ok), so no weights were selected yet; run `serzoo train` again, which goes on "
+                "from the last epoch"
             )
     try:
         module = SERModule.load_from_checkpoint(folder)

@@ -1,4 +1,4 @@
-"""How a trained model is tuned on a few utterances: the options, what is possible, the steps."""
+"""Tune a trained model on a few utterances: the options, the possible tunings, the steps."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ RATES = {"lora": 2e-4, "full": 2e-5}
 """Peak rates of a published encoder, as in configs/optim; nothing was searched for."""
 
 RATE_OF_OTHERS = 3e-4
-"""Learning rate of an encoder that was trained from scratch: about a third of its own.
+"""Learning rate of an encoder that was trained from scratch: about a third of its rate there.
 
-Our choice, from EMO-DB to fold 3 of RAVDESS, one draw each of 4, 16 and 64 shots: at 1e-4 the
-larger supports gained less, at 1e-3 the smallest less, and the source was forgotten sooner.
+This is our choice, from EMO-DB to fold 3 of RAVDESS with one draw each of 4, 16 and 64 shots. At
+1e-4 the larger supports gained less. At 1e-3 the smallest gained less, and more was forgotten.
 """
 
 
@@ -40,21 +40,21 @@ class Options:
     """How a model is adapted.
 
     Raises:
-        ConfigError: naming each value that is of a wrong kind or out of range.
+        ConfigError: if values have a wrong type or lie out of range. It names them.
     """
 
-    shots: int = 4  # utterances of each class, 0 (as it is) to 64
-    draw: int = 1  # seed of the support, and of all randomness of the adaptation
+    shots: int = 4  # utterances of each class, from 0 (the model is only scored) to 64
+    draw: int = 1  # seed of the support, and of everything random in the adaptation
     # lora (adapters in the encoder, and the head), head (alone), full (encoder and head), scratch
     # (a new head on the encoder as it is); None = lora if it is possible, else head
     tuning: str | None = None
-    steps: int = 60  # of the optimiser, whatever the number of shots
-    batch_size: int = 16  # utterances in a step at most
-    lr: float | None = None  # peak rate of the encoder; None = by its kind: RATES, RATE_OF_OTHERS
-    head_lr: float = 1e-3  # of the head, and of a learned mix of layers
-    weight_decay: float = 1e-2  # of matrices
-    warmup: float = 0.1  # share of the steps that rises; then half a cosine to zero
-    clip: float = 1.0  # gradient norm; 0 = none
+    steps: int = 60  # of the optimiser, for any number of shots
+    batch_size: int = 16  # most utterances in a step
+    lr: float | None = None  # peak rate of the encoder; None = RATES, or RATE_OF_OTHERS
+    head_lr: float = 1e-3  # peak rate of the head, and of a learned mix of layers
+    weight_decay: float = 1e-2  # of matrices; biases and norms do not decay
+    warmup: float = 0.1  # share of the steps in which the rate rises; then half a cosine to zero
+    clip: float = 1.0  # largest norm of the gradient; 0 = no limit
     scratch_head: str = "classification"  # configuration of the head that scratch trains
     lora_rank: int = 8  # of new adapters; a model that has adapters keeps its own
     lora_alpha: float = 16.0  # of new adapters
@@ -85,12 +85,12 @@ class Options:
             raise ConfigError("; ".join(wrong))
 
     def optim(self, had: OptimConfig, tuning: str, encoder: str) -> OptimConfig:
-        """What a run's configuration says of these steps.
+        """Return these options as the group ``optim`` of a run's configuration.
 
         Args:
-            had: the options of the source's run; keys without effect here stay as they are.
+            had: the group of the source's run; keys without effect here stay as they are.
             tuning: what is tuned.
-            encoder: its registered name.
+            encoder: registered name of the encoder.
         """
         published = RATES.get(tuning) if encoder == "hf" else None
         own = {k: getattr(self, k) for k in ("head_lr", "weight_decay", "warmup", "clip")}
@@ -99,16 +99,16 @@ class Options:
 
 
 def option_types() -> dict[str, Any]:
-    """Name to annotation of all fields of :class:`Options`."""
+    """Return the types of all fields of :class:`Options`, by name."""
     return get_type_hints(Options)
 
 
 def obstacles(node: Mapping[str, Any], trainable: bool = True) -> dict[str, str]:
-    """Each tuning to why an encoder cannot be tuned so; "" if it can.
+    """Return for each tuning why an encoder does not allow it; "" if it does.
 
     Args:
         node: the encoder's configuration.
-        trainable: whether anything in it can be trained, if it is no published one.
+        trainable: whether an encoder that is not published has weights to train.
     """
     kind, tuned = node["type"], node.get("tuning")
     lora = full = ""
@@ -119,7 +119,7 @@ def obstacles(node: Mapping[str, Any], trainable: bool = True) -> dict[str, str]
         )
     elif tuned in ("full", "last_k"):
         lora = (
-            f"adapters stand on published weights, and this encoder was tuned (encoder.tuning="
+            f"adapters need published weights, and this encoder was tuned (encoder.tuning="
             f"{tuned}), so that they would not fit the published model"
         )
     if kind == "hf" and tuned == "lora":
@@ -132,8 +132,12 @@ def obstacles(node: Mapping[str, Any], trainable: bool = True) -> dict[str, str]
 def refuse(tuning: str, reasons: Mapping[str, str]) -> None:
     """Refuse a tuning that is unknown or not possible.
 
+    Args:
+        tuning: name of the tuning.
+        reasons: what :func:`obstacles` returned.
+
     Raises:
-        ConfigError: saying what is.
+        ConfigError: if it is refused. It names the possible ones.
     """
     if tuning not in TUNINGS:
         raise ConfigError(f"tuning is '{tuning}'; have {', '.join(TUNINGS)}")
@@ -143,29 +147,26 @@ def refuse(tuning: str, reasons: Mapping[str, str]) -> None:
 
 
 def new_head(name: str) -> dict[str, Any]:
-    """The complete configuration of a head by its name."""
+    """Return the complete configuration of a head by its name."""
     node = config.read_group("head", name)
     kind = node.pop("type")
     return {"type": kind, **registry.complete("heads", kind, node)}
 
 
-# Training on a support: a fixed number of steps, without validation.
-
-
 class Adapting(SERModule):
-    """The module of these steps: trained as any other, but for its encoder's mode and its seed.
+    """The module that is trained on a support: a fixed number of steps, without validation.
 
-    The encoder stays in evaluation mode: its running statistics are those of the source, since
-    those of a few utterances tell little, and nothing is dropped or augmented in it (our choice).
+    The encoder stays in evaluation mode (our choice). So it keeps the running statistics of the
+    source, since a few utterances give poor ones. Nothing is dropped or augmented in it.
 
     Attributes:
-        heard: whether batches hold the encoder's frames already.
-        losses: of each step.
+        encoded: whether batches already hold the encoder's frames.
+        losses: the loss of each step.
     """
 
-    def __init__(self, *parts: Any, heard: bool, **options: Any) -> None:
+    def __init__(self, *parts: Any, encoded: bool, **options: Any) -> None:
         super().__init__(*parts, **options)
-        self.heard = heard
+        self.encoded = encoded
         self.losses: list[float] = []
 
     def on_fit_start(self) -> None:
@@ -178,12 +179,12 @@ class Adapting(SERModule):
         torch.manual_seed(self.seed)
 
     def _frames(self, hidden: Tensor, mask: Tensor) -> Frames:
-        return Frames(hidden[:, 0], mask) if self.heard else super()._frames(hidden, mask)
+        return Frames(hidden[:, 0], mask) if self.encoded else super()._frames(hidden, mask)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        # the norm's last digit depends on the order, which the optimiser's groups change
+        # the norm's last digit depends on the order of weights, which the optimiser changes
         if gradient_clip_val:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
@@ -192,8 +193,8 @@ class Adapting(SERModule):
         self.losses.append(float(outputs["loss"]))
 
 
-class _Heard:
-    """Frames in memory, in the place of a feature store: each utterance is heard once, alone."""
+class _EncodedSupport:
+    """A support's frames in memory, used like a feature store; each utterance is encoded alone."""
 
     def __init__(self, module: SERModule, support: SpeechDataset) -> None:
         self.frames: dict[str, Tensor] = {}
@@ -211,9 +212,16 @@ class _Heard:
 
 
 def batches(n: int, size: int, steps: int, seed: int) -> list[list[int]]:
-    """Rows of each step: all ``n`` in a new order, again and again, in batches of equal size."""
+    """Return the rows of each step: all ``n`` in ever new orders, in batches of equal size.
+
+    Args:
+        n: number of rows.
+        size: most rows in a batch.
+        steps: number of batches.
+        seed: of the orders.
+    """
     order = torch.Generator().manual_seed(seed)
-    size = -(-n // -(-n // size))  # no small rest
+    size = -(-n // -(-n // size))  # avoids a small last batch
     found: list[list[int]] = []
     while len(found) < steps:
         parts = torch.split(torch.randperm(n, generator=order), size)
@@ -231,17 +239,17 @@ def fit(
     encoder: bool,
     counted: CountFlops | None = None,
 ) -> list[float]:
-    """Move the head, and the encoder if asked, by a number of steps.
+    """Train the head, and the encoder if asked, for a number of steps.
 
-    An encoder that is not trained hears each utterance once.
+    An encoder that is not trained encodes each utterance once.
 
     Args:
-        module: on its device, in evaluation mode, and so it is thereafter.
+        module: on its device and in evaluation mode; both stay so.
         support: a dataset of the target's utterances, over the target's classes.
-        columns: where these are in the head's taxonomy.
+        columns: positions of these classes in the head's taxonomy.
         wanted: number and size of the steps, and their seed.
-        optim: how fast they are.
-        encoder: whether what is trainable in it is trained.
+        optim: learning rates, schedule and clipping.
+        encoder: whether the encoder's trainable weights are trained.
         counted: counts the operations of a step.
 
     Returns:
@@ -253,19 +261,19 @@ def fit(
     wide.weights = torch.zeros(wide.n_classes).index_copy(0, where, support.weights)
     if not encoder:
         module.encoder.requires_grad_(False)
-        heard: Any = _Heard(module, support)
-        wide.use(heard)
+        store: Any = _EncodedSupport(module, support)
+        wide.use(store)
     rows: Any = batches(len(wide), wanted.batch_size, wanted.steps, wanted.draw)
-    # batch_size=None hands lists of rows through; a generator of its own leaves the head's
-    # random numbers alone
+    # batch_size=None passes lists of rows on; with its own generator, the loader does not change
+    # the head's random numbers
     loader = DataLoader(wide, sampler=rows, batch_size=None, generator=torch.Generator())
     how = {key: getattr(optim, key) for key in OPTIONS}
-    learner = Adapting(module.encoder, module.head, **how, seed=wanted.draw, heard=not encoder)
+    learner = Adapting(module.encoder, module.head, **how, seed=wanted.draw, encoded=not encoder)
     trainer = L.Trainer(
         accelerator=device.type,
         devices=1,
         plugins=devices.plugins(),
-        max_epochs=1,  # which has all steps
+        max_epochs=1,  # one epoch has all steps
         gradient_clip_val=optim.clip or None,
         use_distributed_sampler=False,
         logger=False,

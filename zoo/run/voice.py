@@ -1,6 +1,6 @@
-"""Where somebody speaks: by energy, with a threshold of our own, or by Silero's network.
+"""Find speech in recordings: by energy, with our own threshold, or by Silero's network.
 
-A detector reads a recording piece by piece and answers with its segments of speech, in samples.
+A detector reads a recording piece by piece, and returns its segments of speech, in samples.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ STEP = SAMPLE_RATE // 100
 """Samples between two levels: 10 ms."""
 
 CONTRAST, RANGE, STEADY, SILENCE = 10.0, 30.0, 6.0, -70.0
-"""Decibels, all our choice: speech is this far above the floor (the 10th percentile of levels) and
-not more than this below the loudest (the 99th); a recording that hardly varies is all speech; what
-is below the last, relative to full scale, never is."""
+"""Decibels, all our choice. Speech is at least CONTRAST above the floor (the 10th percentile of
+levels), and at most RANGE below the loudest (the 99th percentile). The threshold is at least STEADY
+below the loudest. Levels under SILENCE, relative to full scale, are never speech."""
 
 BRIDGE, SHORTEST, MARGIN = 0.4, 0.1, 0.1
-"""Seconds, our choice: pauses bridged, bursts ignored, and what is kept around speech."""
+"""Seconds, our choice: longest pause within speech, shortest speech, and margin around speech."""
 
 CHUNK = 512
 """Samples that Silero's network reads at a time, at 16 kHz."""
 
 
 def detector(voice: str) -> Detector | None:
-    """The detector of a name; None for ``none``.
+    """Return the detector of a name; None for ``none``.
 
     Raises:
-        ConfigError: when there is none of this name, or what it needs is not installed.
+        ConfigError: if there is no such detector, or its package is not installed.
     """
     if voice not in VOICES:
         raise ConfigError(f"voice is '{voice}'; have {', '.join(VOICES)}")
@@ -48,11 +48,17 @@ def detector(voice: str) -> Detector | None:
 
 
 def by_energy(pieces: Iterable[Samples]) -> Segments:
-    """Speech where the level is clearly above the recording's own floor.
+    """Find stretches whose level is clearly above the recording's own floor.
 
     Levels are root mean squares of 10 ms, smoothed over 50 ms. The threshold is the higher of
-    floor + 10 dB and loudest - 30 dB, but at least 6 dB below the loudest, so that a recording
-    without pauses is kept. Percentiles make it blind to clicks, and to how much is silence.
+    floor + 10 dB and loudest - 30 dB. It is at least 6 dB below the loudest, so that a recording
+    without pauses is kept. Percentiles ignore clicks, and do not depend on the share of silence.
+
+    Args:
+        pieces: samples of a recording, at 16 kHz.
+
+    Returns:
+        First sample and end of each stretch, in order.
     """
     levels, total = _levels(pieces)
     if not len(levels):
@@ -68,7 +74,7 @@ def by_energy(pieces: Iterable[Samples]) -> Segments:
 
 
 def _levels(pieces: Iterable[Samples]) -> tuple[npt.NDArray[np.float64], int]:
-    """Decibels relative to full scale every 10 ms (a shorter rest counts), and the samples."""
+    """Return levels in dB of full scale, every 10 ms with a shorter rest, and the sample count."""
     powers, total = [], 0
     for chunk in rechunk(pieces, SAMPLE_RATE * 10, STEP):
         total += len(chunk)
@@ -84,7 +90,7 @@ def _levels(pieces: Iterable[Samples]) -> tuple[npt.NDArray[np.float64], int]:
 
 
 def _join(runs: Segments, gap: float) -> Segments:
-    """Runs with less than ``gap`` samples between them made one."""
+    """Join stretches that are at most ``gap`` samples apart."""
     joined: Segments = []
     for start, end in runs:
         if joined and start - joined[-1][1] <= gap:
@@ -95,7 +101,10 @@ def _join(runs: Segments, gap: float) -> Segments:
 
 
 def rechunk(pieces: Iterable[Samples], size: int, unit: int = 1) -> Iterator[Samples]:
-    """The same samples in pieces of at least ``size``, multiples of ``unit``, but for the last."""
+    """Yield the same samples in pieces of at least ``size``, in multiples of ``unit``.
+
+    The last piece may be shorter.
+    """
     kept: list[Samples] = []
     length = 0
     for piece in pieces:
@@ -111,10 +120,10 @@ def rechunk(pieces: Iterable[Samples], size: int, unit: int = 1) -> Iterator[Sam
 
 
 def silero() -> Detector:
-    """The detector of ``silero-vad``: its ONNX network on the CPU, and our pauses and margins.
+    """Return the detector of ``silero-vad``: its ONNX network on the CPU, with our margins.
 
     Raises:
-        ConfigError: when it is not installed.
+        ConfigError: if it is not installed.
     """
     threads = torch.get_num_threads()
     try:
@@ -126,8 +135,8 @@ def silero() -> Detector:
             "pip install 'serzoo[vad]', or use voice=energy"
         ) from e
     finally:
-        torch.set_num_threads(threads)  # importing it sets one thread for the whole process
-    model: Any = silero_vad.load_silero_vad(onnx=True)  # the other one is TorchScript: code
+        torch.set_num_threads(threads)  # its import sets one thread for the whole process
+    model: Any = silero_vad.load_silero_vad(onnx=True)  # the other format, TorchScript, is code
 
     def detect(pieces: Iterable[Samples]) -> Segments:
         model.reset_states()

@@ -195,8 +195,8 @@ def test_conditions_are_for_test_audio(runs: Path) -> None:
         evaluate(source, part="valid", condition="telephone")
     with pytest.raises(ConfigError, match=says("'telefone'", "clean", "'telephone'")):
         evaluate("no/such/run", condition="telefone")  # before the model is looked for
-    _, numbers = evaluate(source, part="all", condition="telephone")
-    assert numbers["condition"]["utterances"] == numbers["metrics"]["n"] == 30
+    _, record = evaluate(source, part="all", condition="telephone")
+    assert record.condition["utterances"] == record.metrics["n"] == 30
 
 
 def test_eval_takes_a_condition(

@@ -86,7 +86,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# ---- found and named
+# Names.
 
 
 def test_a_head_and_an_encoder_of_files_make_a_run(folder: Path) -> None:
@@ -174,7 +174,7 @@ def test_features_of_an_edited_encoder_are_stored_apart(folder: Path) -> None:
     assert own.extraction_of(plain) == plain.extraction()
 
 
-# ---- corpora
+# Corpora.
 
 
 def test_a_corpus_of_a_file_is_described_by_it(folder: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_yaml_file_beside_describes_a_corpus(folder: Path) -> None:
     assert CorpusInfo.load("my_corpus").title == "Mine"
 
 
-# ---- refused
+# Refused.
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_names_that_are_no_files_stay_names() -> None:
     assert own.is_own("../x y/my.py:Z")
 
 
-# ---- other processes
+# Other processes.
 
 
 def test_another_process_registers_the_same_parts(folder: Path) -> None:

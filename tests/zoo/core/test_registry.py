@@ -71,7 +71,7 @@ def test_an_unknown_name_is_told_with_the_known_ones() -> None:
         get("corpora", "emodbb")
 
 
-# ---- third parties
+# Third parties.
 
 
 def test_an_entry_point_is_listed_after_the_built_in_and_found(entries: list[EntryPoint]) -> None:
@@ -104,7 +104,7 @@ def test_a_broken_entry_point_is_told(entries: list[EntryPoint], value: str) -> 
         get("heads", "broken")
 
 
-# ---- schemas
+# Schemas.
 
 
 class Example:
@@ -202,7 +202,7 @@ def test_does_not_fit(value: Any, annotation: Any) -> None:
     assert not _fits(value, annotation)
 
 
-# ---- from classes to names
+# From classes to names.
 
 
 class Own(Encoder):

@@ -20,7 +20,7 @@ from serzoo.zoo.report.runs import PREDICTIONS, Run, by_pair
 from serzoo.zoo.run import adapt as adaptation
 from serzoo.zoo.run.adapt import adapt
 from serzoo.zoo.run.config import load
-from serzoo.zoo.run.record import RECORD, Record, evaluated, read_record, trained
+from serzoo.zoo.run.record import RECORD, Record, evaluated_lines, read_record, trained_lines
 from serzoo.zoo.run.save import save_pretrained
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import run_folder, train
@@ -78,7 +78,7 @@ def test_who_was_heard_for_certain_is_refused_in_any_case() -> None:
         refuse_heard("it", heard, {"test": ["a/v"]}, "accept")
 
 
-# -- tables --------------------------------------------------------------------------------------
+# Tables.
 
 
 def lost(n: int = 24, fold: int = 0, **how) -> PredictionTable:
@@ -152,7 +152,7 @@ def test_imported_predictions_have_the_speakers_of_the_comparison() -> None:
     assert measure(table)["metrics"]["uar_interval"] is None
 
 
-# -- a report ------------------------------------------------------------------------------------
+# A report.
 
 UNSURE = "whether train and test share speakers: the speaker of 24 of 24 utterances is not known"
 
@@ -184,7 +184,7 @@ def test_a_report_says_it_beside_every_number(tmp_path: Path) -> None:
     assert f"Of 4 cells nobody can tell {UNSURE}" in sections["compared"]
 
 
-# -- a whole run ---------------------------------------------------------------------------------
+# A whole run.
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def test_a_run_says_it_beside_its_numbers(run: Path, tiny_recipe, accepted, tmp_
     assert "30 of 30 utterances is not known (unknown_speakers=accept)" in unsure
     rows = (run / PREDICTIONS).read_text().splitlines()
     assert all(json.loads(row)["speaker"] is None for row in rows)
-    lines = trained(load(tiny_recipe, accepted), entry, run)
+    lines = trained_lines(load(tiny_recipe, accepted), entry, run)
     assert "(no speaker is known: no interval)" in lines[0]
     assert f"  cannot tell {unsure}" in lines
     card = (save_pretrained(run, tmp_path / "saved") / "README.md").read_text()
@@ -240,10 +240,10 @@ def test_a_run_says_it_beside_its_numbers(run: Path, tiny_recipe, accepted, tmp_
 
 def test_an_evaluation_says_it_beside_its_numbers(run: Path) -> None:
     for part in ("test", "all"):
-        table, numbers = evaluate(run, part=part)
-        assert numbers["speakers_heard"] == []
-        assert numbers["speakers_unsure"] == ["csv"]
-        told = "\n".join(evaluated(table, numbers))
+        table, record = evaluate(run, part=part)
+        assert record.speakers_heard == []
+        assert record.speakers_unsure == ["csv"]
+        told = "\n".join(evaluated_lines(table, record))
         assert "(no speaker is known: no interval)" in told
         assert "not every speaker of csv is known (unknown_speakers=accept)" in told
     with pytest.raises(DataError, match=says("30 of 30", "speaker")):
@@ -261,7 +261,7 @@ def test_an_adaptation_is_refused_until_it_is_accepted(
         adapt(run_folder(named), **how)
     entry = adapt(run_folder(named), **how, unknown_speakers="accept")
     assert entry.config["data"]["unknown_speakers"] == "accept"
-    told = "\n".join(adaptation.told(entry))
+    told = "\n".join(adaptation.adapted_lines(entry))
     for fact in ("of unknown speakers", "no speaker is known: no interval", "share speakers"):
         assert fact in told
 

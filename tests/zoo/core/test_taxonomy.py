@@ -62,7 +62,7 @@ def label_maps(name: str) -> list[dict]:
     return [data["labels"], *data.get("alternative_labels", {}).values()]
 
 
-# --- what ships ---------------------------------------------------------------------------------
+# Shipped taxonomies.
 
 
 def test_every_shipped_taxonomy_loads_with_its_classes_in_order():
@@ -161,7 +161,7 @@ def test_every_finer_emotion_folds_into_ekman_or_is_left_out_of_it():
     assert all(ekman.class_of(label) == 3 for label in [*joy.split(), "caring", "happy"])
 
 
-# --- the canonical vocabulary -------------------------------------------------------------------
+# The canonical vocabulary.
 
 
 def test_words_for_a_label_are_not_shared():
@@ -222,7 +222,7 @@ def test_a_text_names_the_class_that_its_word_stands_for():
     assert Taxonomy.of(["very_odd", "disgust"]).class_said("Disgusted") == 1
 
 
-# --- a taxonomy ---------------------------------------------------------------------------------
+# A taxonomy.
 
 
 def test_class_of_and_forms():
@@ -278,7 +278,7 @@ def test_positions_of_refuses_unknown_classes_by_name():
         Taxonomy.of(["sad", "angry", "happy"], "mine").positions_of(Taxonomy.load("big4"))
 
 
-# --- errors -------------------------------------------------------------------------------------
+# Errors.
 
 
 def test_an_unknown_taxonomy_gets_a_suggestion():

@@ -27,7 +27,7 @@ from serzoo.zoo.statistics.table import PredictionTable
 WORDS = "schön;für\r\ndich\n"
 
 
-# ---- encodings
+# Encodings.
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_key_that_is_there_twice_is_not_passed_over() -> None:
         read_yaml("seed: 1\nfold: 0\nseed: 2\n")
 
 
-# ---- manifests and sidecars
+# Manifests and sidecars.
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_sidecar_that_is_damaged_is_told(manifest: Path, content: str) -> None
         open_corpora([], manifest=str(manifest))
 
 
-# ---- damage
+# Damage.
 
 RECIPE = """# läuft
 corpus: [csv]

@@ -157,10 +157,10 @@ def test_an_adapted_model_scores_as_recorded_and_remembers_whom_it_heard(
     run, target, tmp_path
 ) -> None:
     entry = run("gen_ser", shots=2)
-    table, numbers = evaluate(tmp_path / "out", root=str(target))
+    table, record = evaluate(tmp_path / "out", root=str(target))
     assert table.ids == PredictionTable.read_jsonl(tmp_path / "out" / "predictions.jsonl").ids
-    assert numbers["metrics"]["uar"] == entry.metrics["uar"]
-    assert numbers["speakers_heard"] == []
+    assert record.metrics["uar"] == entry.metrics["uar"]
+    assert record.speakers_heard == []
     assert (
         SERModule.load_from_checkpoint(tmp_path / "out").temperature is None
     )  # nothing was left to fit one on

@@ -111,7 +111,7 @@ def test_listing_needs_no_torch(base):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-# -- runs ----------------------------------------------------------------------------------------
+# Runs.
 
 
 def test_all_runs_share_one_store(tiny_recipe, tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def on(
     monkeypatch.setattr(devices, "cores", lambda: number)
 
 
-# ---- names: whatever the machine
+# Precisions, on any machine.
 
 
 def test_how_many_values_are_swept() -> None:
@@ -111,7 +111,7 @@ def test_weights_that_are_shared_out_are_not_averaged() -> None:
         one("trainer.strategy=fsdp", "optim.ema=0.99")
 
 
-# ---- machines
+# Machines.
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_weights_that_are_shared_out_are_not_averaged() -> None:
         ("cuda", 4, ["trainer.accelerator=cpu", "trainer.precision=16-mixed"], ["on the CPU"]),
         ("mps", 1, ["trainer.accelerator=gpu", "trainer.precision=16-mixed"], None),
         ("mps", 1, ["trainer.devices=2"], ["is 1 of kind mps"]),
-        ("mps", 1, ["trainer.strategy=fsdp", "optim.ema=0"], ["fsdp", "set auto"]),
+        ("mps", 1, ["trainer.strategy=fsdp", "optim.ema=0"], ["fsdp", "trainer.strategy=auto"]),
     ],
 )
 def test_what_a_machine_has_not_is_refused_before_data_is_opened(
@@ -176,7 +176,7 @@ def test_processes_that_a_cluster_has_started_are_not_counted_on_one_core(
     devices.refuse_absent(one("trainer.devices=4"))
 
 
-# ---- what this machine can
+# This machine.
 
 
 def test_how_many_precisions_this_processor_trains_in() -> None:
@@ -207,7 +207,7 @@ def test_one_device_trains_under_every_strategy(
     assert train(cfg, tmp_path).processes == 1
 
 
-# ---- compare
+# Compare.
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class Payload:
         return (Path.touch, (self.path,))
 
 
-# ---- reading
+# Reading.
 
 
 def test_plain_containers_and_tensors_are_read(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_metadata_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
         read(path)
 
 
-# ---- building
+# Building.
 
 
 def test_a_tampered_order_of_classes_is_refused(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_module_trained_by_hand_cannot_be_loaded_by_itself(tmp_path: Path) -> 
         SERModule.load_from_checkpoint(path)
 
 
-# ---- keys
+# Keys.
 
 OWN = {
     "encoder.hf.w": torch.zeros(5),

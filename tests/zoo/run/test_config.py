@@ -34,7 +34,7 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-# ---- composition
+# Composition.
 
 
 def test_a_recipe_picks_groups_and_a_corpus_brings_protocol_and_taxonomy() -> None:
@@ -163,7 +163,7 @@ def test_plain_containers_and_back() -> None:
     assert RunConfig.from_dict(values) == cfg
 
 
-# ---- strict YAML
+# Strict YAML.
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_code_with_a_leading_zero_reaches_the_reader_as_it_is_written() -> Non
     assert load("data.options.n=0010").data.options == {"n": "0010"}
 
 
-# ---- refusals
+# Refusals.
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_tuning_an_encoder_brings_the_optimisation_that_suits_it(tuning: str, ra
     assert load("encoder=hf", f"encoder.tuning={tuning}", "optim.lr=0.5").optim.lr == 0.5
 
 
-# ---- the fingerprint
+# The fingerprint.
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_settings_of_a_verb_stay_as_typed_unless_something_else_is_meant() -> No
         config.settings(["rot=."], types)
 
 
-# ---- what was typed
+# Typed values.
 
 
 NAMES = [

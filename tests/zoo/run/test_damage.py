@@ -80,7 +80,7 @@ def spoil(path: Path, how: str = "half") -> None:
     path.write_bytes(DAMAGE[how](path.read_bytes()))
 
 
-# ---- a run goes on
+# A run that is resumed.
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(
     assert list(tmp_path.iterdir()) == [path]
 
 
-# ---- reading
+# Reading.
 
 
 @pytest.mark.parametrize("how", DAMAGE)

@@ -86,7 +86,7 @@ def fit(module, epochs=2, callbacks=(), seed=None, **options):
     return trainer
 
 
-# -- averaged weights ----------------------------------------------------------------------------
+# Averaged weights.
 
 
 def test_average_equals_the_hand_computed_one():
@@ -181,7 +181,7 @@ def test_averaging_does_not_change_what_is_trained():
     assert same(with_average.state_dict(), without.state_dict())
 
 
-# -- optimisation --------------------------------------------------------------------------------
+# Optimisation.
 
 
 def configured(monkeypatch, steps=20, **options):
@@ -295,7 +295,7 @@ def test_logged_rate_is_the_rate(monkeypatch):
     }  # fmt: skip
 
 
-# -- seeds ---------------------------------------------------------------------------------------
+# Seeds.
 
 
 def test_the_seed_decides_the_weights_whatever_was_drawn_before():
@@ -320,7 +320,7 @@ def test_each_epoch_has_its_own_seed():
     assert len(set(draw.drawn)) == 3
 
 
-# -- evaluation and checkpoints ------------------------------------------------------------------
+# Evaluation and checkpoints.
 
 
 def test_evaluation_is_one_table_of_all_utterances():

@@ -56,9 +56,12 @@ def test_on_slurm_lightning_does_not_requeue_by_itself(monkeypatch):
 def test_a_lost_process_is_told_and_other_errors_are_left_alone():
     closed = RuntimeError("[gloo/transport/tcp/pair.cc:544] Connection closed by peer")
     told = pytest.raises(ProcessError, match=says("3 processes", "epoch"))
-    with told, devices.told_of_losses(3):
+    with told, devices.explaining_lost_processes(3):
         raise closed
-    with pytest.raises(RuntimeError, match=says("tcp/pair.cc:544")), devices.told_of_losses(1):
+    with (
+        pytest.raises(RuntimeError, match=says("tcp/pair.cc:544")),
+        devices.explaining_lost_processes(1),
+    ):
         raise closed
-    with pytest.raises(RuntimeError, match="shapes"), devices.told_of_losses(3):
+    with pytest.raises(RuntimeError, match="shapes"), devices.explaining_lost_processes(3):
         raise RuntimeError("shapes do not match")

@@ -121,7 +121,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
 
 
-# ---- fitting
+# Fitting.
 
 OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "as it is": lambda _: {"logger": True},
@@ -384,7 +384,7 @@ def test_lightning_s_averages_leave_a_published_encoder_out(
     SERModule.load_from_checkpoint(kept.best_model_path)
 
 
-# ---- what it is not trained in
+# Precisions and strategies that are refused.
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def test_what_it_cannot_be_trained_in_is_refused(
         getattr(trainer(tmp_path, **options), verb)(own(), batches())
 
 
-# ---- checkpoints
+# Checkpoints.
 
 
 def fitted(module: SERModule, tmp_path: Path, **options: Any) -> str:
@@ -568,7 +568,7 @@ def test_a_published_encoder_is_left_out_and_checked(tiny_hf: Any, tmp_path: Pat
         SERModule.load_from_checkpoint(path, base=other)
 
 
-# ---- a recipe's module and data
+# A recipe's module and data.
 
 
 def test_a_recipe_gives_a_module_and_its_data(tiny_recipe: str, tmp_path: Path) -> None:
@@ -583,9 +583,9 @@ def test_a_recipe_gives_a_module_and_its_data(tiny_recipe: str, tmp_path: Path) 
     assert scores is not None
     assert sum(len(s) for s in scores) == len(loaded.tables["test"]) == 6  # type: ignore[misc]
     assert loaded.metadata["speakers"] == data.speakers()
-    table, numbers = evaluate(kept.best_model_path)  # as `serzoo eval` reads it
+    table, record = evaluate(kept.best_model_path)  # as `serzoo eval` reads it
     assert table.ids == loaded.tables["test"].ids
-    assert numbers["metrics"]["uar"] == pytest.approx(loaded.tables["test"].uar())
+    assert record.metrics["uar"] == pytest.approx(loaded.tables["test"].uar())
     (row,) = Model(loaded).predict(torch.randn(4000).numpy()).to_dicts()
     assert row["label"] in CLASSES.classes
     folder = save_pretrained(loaded, tmp_path / "shared")
@@ -638,7 +638,7 @@ def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found["model"].metadata["config"]["head"]["type"] == "gen_ser"
 
 
-# ---- two processes
+# Two processes.
 
 SCRIPT = """
 import json

@@ -63,7 +63,7 @@ def table(text):
     return list(csv.DictReader(text.splitlines()))
 
 
-# -- what is read --------------------------------------------------------------------------------
+# Reading.
 
 
 def test_all_formats_rates_and_channels_agree(model, tmp_path):
@@ -237,7 +237,7 @@ def test_order_folders_patterns_and_case(model, tmp_path, write_wave, monkeypatc
     assert not found.errors
 
 
-# -- a row is the model's answer ------------------------------------------------------------------
+# A row has the model's answer.
 
 
 def test_rows_are_calibrated_scores(run, model, tmp_path, write_wave):
@@ -319,7 +319,7 @@ def test_a_head_that_reads_text_says_so(model, monkeypatch):
         model.predict(chirp(0.5))
 
 
-# -- timelines -----------------------------------------------------------------------------------
+# Timelines.
 
 
 def test_windows_cover_a_long_recording_to_its_end(model):
@@ -366,7 +366,7 @@ def test_only_speech_is_covered(model):
     assert [r.error for r in found if r.error] == ["[1]: no speech found (voice=energy)"]
 
 
-# -- the command line ----------------------------------------------------------------------------
+# The command line.
 
 
 @pytest.fixture
@@ -487,7 +487,7 @@ def test_plots_are_written(run, files, tmp_path, capsys):
         assert image.read_bytes().startswith(b"\x89PNG")
 
 
-# -- in Python -----------------------------------------------------------------------------------
+# In Python.
 
 
 def test_predictions_say_what_they_are(model, tmp_path):

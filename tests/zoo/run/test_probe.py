@@ -82,7 +82,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return asked
 
 
-# ---- the folds
+# The folds.
 
 
 def test_probes_fit_on_training_and_validation_speakers(
@@ -118,7 +118,7 @@ def test_a_protocol_that_shares_speakers_is_refused(
         open_probing(["folder"], root=str(corpus), options=options, protocol="kfold-3")
 
 
-# ---- the frames
+# The frames.
 
 
 def test_frames_are_the_model_s_own_each_alone(
@@ -140,7 +140,7 @@ def test_frames_are_the_model_s_own_each_alone(
     assert_like(mean_frames(subject, probing), found, digits=5)
 
 
-# ---- the same encoder, untrained
+# The same encoder, untrained.
 
 
 def test_untrained_is_what_the_run_started_from(run: Path, settings: list[str]) -> None:
@@ -178,7 +178,7 @@ def test_an_encoder_that_cannot_be_drawn_anew_is_told(monkeypatch: pytest.Monkey
         untrained(Foreign(), {"type": "foreign"})
 
 
-# ---- the verb
+# The verb.
 
 
 def test_a_run_against_itself_untrained(
@@ -272,7 +272,7 @@ def test_what_cannot_be_probed_is_told(
     assert re.search(message, capsys.readouterr().err)
 
 
-# ---- for real
+# With pyworld.
 
 
 @pytest.mark.skipif(not find_spec("pyworld"), reason="needs pyworld: serzoo[prosody]")

@@ -18,8 +18,10 @@ from serzoo.zoo.core.files import write_json
 from serzoo.zoo.run import record
 from serzoo.zoo.run.record import (
     VERSION,
+    EvalRecord,
     ProbeRecord,
     Record,
+    evaluation,
     finished,
     flatten,
     peak_memory_mb,
@@ -97,8 +99,8 @@ def test_the_environment_names_versions_and_code() -> None:
 
 def test_the_git_state_is_that_of_this_checkout() -> None:
     root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():
-        pytest.skip("not a git checkout")
+    if not (root / ".git").is_dir():
+        pytest.skip("no git checkout, or one whose state is kept elsewhere")
     state = record.git_state()
     assert state is not None
     head = (root / ".git" / "HEAD").read_text().strip()
@@ -121,7 +123,7 @@ def test_flatten() -> None:
     assert flatten(tree) == {"a.b": 1, "a.c.d": 2.5, "e": "[1, 'x']", "f": "None", "g": True}
 
 
-# -- a record as an object ---------------------------------------------------------------------
+# A record as an object.
 
 
 def test_a_file_has_its_keys_in_the_order_given_and_the_version_after_the_status(tmp_path) -> None:
@@ -158,6 +160,41 @@ def test_a_record_of_probes_is_one_with_a_version(tmp_path: Path) -> None:
     assert (old.version, old.more) == (0, {"format": 1})
     with pytest.raises(DataError, match=says("p.json", "quantities", "[]", "object", "remove")):
         ProbeRecord.from_json({"quantities": []}, "p.json")
+
+
+def test_a_record_of_an_evaluation_is_one_with_a_version() -> None:
+    made = evaluation(status="ok", speakers_heard=["a/1"], metrics={"uar": 0.5})
+    content = made.to_json()
+    assert content == {
+        "status": "ok",
+        "version": VERSION,
+        "speakers_heard": ["a/1"],
+        "metrics": {"uar": 0.5},
+    }
+    assert EvalRecord.from_json(content) == made
+    with pytest.raises(DataError, match=says("e.json", "metrics", "[]", "object")):
+        EvalRecord.from_json({"metrics": []}, "e.json")
+
+
+def test_a_record_of_an_evaluation_of_before_versions_is_read() -> None:
+    old = {
+        "metrics": {"uar": 0.5},
+        "by_speaker": {},
+        "by_corpus": {},
+        "label_shift": {"prior": {"sad": 1.0}},
+        "speakers_heard": [],
+        "speakers_unsure": ["nemo"],
+        "model": {"fingerprint": None},
+        "data": {"part": "test"},
+        "condition": {"name": "telephone"},
+        "versions": {"python": "3.11", "peft": None},
+        "git": None,
+        "machine": {"cores": 2},
+    }
+    found = EvalRecord.from_json(old)
+    assert (found.version, found.ok, found.more) == (0, False, {})
+    assert (found.open_labels, found.condition) == (None, {"name": "telephone"})
+    assert list(found.to_json().items()) == list(old.items())
 
 
 def test_a_record_knows_its_folder_and_its_file_does_not(tmp_path: Path) -> None:

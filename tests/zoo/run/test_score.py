@@ -48,7 +48,7 @@ def test_eval_reads_the_store_and_gives_the_same_table(
     monkeypatch.setattr("serzoo.zoo.encoders.logmel.LogMelEncoder.extract", None)
     table, numbers = evaluate(tmp_path, condition=condition)
     assert table == PredictionTable.read_jsonl(tmp_path / "predictions.jsonl")
-    about = numbers.get("condition", {})
+    about = numbers.condition or {}
     assert about.get("name") == condition
     assert about.get("utterances", len(table)) == len(table)
 
@@ -56,9 +56,9 @@ def test_eval_reads_the_store_and_gives_the_same_table(
 def test_eval_shows_matched_numbers_beside_plain_ones(run, written):
     classes = written.classes
     prior = ",".join(f"{c}:{i + 1}" for i, c in enumerate(classes))
-    _, numbers = evaluate(run, prior=prior)
-    shift = numbers["label_shift"]
-    assert shift["plain"]["uar"] == numbers["metrics"]["uar"] == written.uar()
+    _, record = evaluate(run, prior=prior)
+    shift = record.label_shift
+    assert shift["plain"]["uar"] == record.metrics["uar"] == written.uar()
     assert shift["prior"][classes[1]] == pytest.approx(2 * shift["prior"][classes[0]])
     assert shift["matched"]["n"] == shift["per_speaker"]["n"] == shift["plain"]["n"]
     with pytest.raises(ConfigError, match=says("prior", "lacks")):

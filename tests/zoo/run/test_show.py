@@ -200,7 +200,7 @@ def own_data(recipe: str) -> dict[str, Any]:
     return {**kept, "optim": {"epochs": 1}}
 
 
-# -- adaptations --------------------------------------------------------------------------------
+# Adaptations.
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +276,7 @@ def test_an_adaptation_that_is_made_again_shows_its_last_attempt(
     assert len(events(folder).Scalars("test/uar")) == 1
 
 
-# -- served --------------------------------------------------------------------------------------
+# Serving.
 
 
 def ask(address: str, path: str, body: Any = None) -> Any:

@@ -33,7 +33,7 @@ NUMBERS = [
 ]  # fmt: skip
 
 
-# ---- the text
+# The text.
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -74,7 +74,7 @@ def test_names_are_shown_in_one_line_and_not_at_length() -> None:
     assert "\n" not in str(system_error(OSError(errno.ENOENT, "", "a\nb")))
 
 
-# ---- every verb
+# Every verb.
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
@@ -275,7 +275,7 @@ def test_a_name_that_cannot_be_is_one_line(
     assert "Traceback" not in err
 
 
-# ---- one of many
+# One recording of many.
 
 
 def test_a_recording_that_is_refused_is_a_row_and_the_others_go_on(

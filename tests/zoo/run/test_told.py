@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from facts import tells
 from serzoo.zoo.run.config import RunConfig, load
-from serzoo.zoo.run.record import Record, evaluated, left_out, matched_lines, trained
+from serzoo.zoo.run.record import (
+    EvalRecord,
+    Record,
+    evaluated_lines,
+    left_out_lines,
+    matched_lines,
+    trained_lines,
+)
 from serzoo.zoo.statistics.speakers import interval_text
 from serzoo.zoo.statistics.table import PredictionTable
 
@@ -24,13 +31,13 @@ def test_a_training_is_told_with_its_interval_where_there_is_one(cfg: RunConfig)
     metrics = {"uar": 0.6125, "wa": 0.6, "f1": 0.5994}
     found = {"uar_interval": [0.55, 0.7], "uar_interval_by": "jackknife over 4 speakers"}
     kept = "record, predictions, checkpoints, TensorBoard: runs/here"
-    assert trained(cfg, Record(metrics=metrics | found), HERE) == [
+    assert trained_lines(cfg, Record(metrics=metrics | found), HERE) == [
         "selm on ravdess, fold 2: test UAR 0.613 (95 % interval 0.550 to 0.700, jackknife over "
         "4 speakers), WA 0.600, macro-F1 0.599",
         kept,
     ]
     alone = {"uar_interval": None, "uar_interval_by": "one speaker: no interval"}
-    assert trained(cfg, Record(metrics=metrics | alone), HERE)[0].startswith(
+    assert trained_lines(cfg, Record(metrics=metrics | alone), HERE)[0].startswith(
         "selm on ravdess, fold 2: test UAR 0.613 (one speaker: no interval), WA 0.600"
     )
 
@@ -43,7 +50,7 @@ def test_an_interval_of_no_width_is_not_told_as_certainty() -> None:
 
 def test_the_bootstrap_of_an_older_record_is_not_told(cfg: RunConfig) -> None:
     metrics = {"uar": 0.6125, "wa": 0.6, "f1": 0.5994, "uar_interval": [0.55, 0.7]}
-    told = trained(cfg, Record(metrics=metrics), HERE)[0]
+    told = trained_lines(cfg, Record(metrics=metrics), HERE)[0]
     assert "test UAR 0.613 (no interval: the record is older than the jackknife), WA" in told
 
 
@@ -55,18 +62,18 @@ def test_what_was_left_out_is_told_with_the_reason(cfg: RunConfig) -> None:
         "  refused when emodb was prepared: 1 silent, 2 missing",
         "  cut to data.max_seconds: 3 utterances",
     ]
-    assert left_out(counts, notes) == lines
-    assert left_out({"left_out_by_taxonomy": {}, "cut_to_max_seconds": 0}, {}) == []
+    assert left_out_lines(counts, notes) == lines
+    assert left_out_lines({"left_out_by_taxonomy": {}, "cut_to_max_seconds": 0}, {}) == []
     metrics = {"uar": 0.5, "wa": 0.5, "f1": 0.5, "absent": []}
     entry = Record(metrics=metrics, counts=counts, notes=notes)
-    assert trained(cfg, entry, HERE)[1:-1] == lines
+    assert trained_lines(cfg, entry, HERE)[1:-1] == lines
     table = PredictionTable(["a"], ["s"], np.array([0]), np.eye(2)[:1], ["sad", "calm"])
-    numbers = {"metrics": metrics, "speakers_heard": [], "data": {"counts": counts, "notes": notes}}
-    assert evaluated(table, numbers)[-3:] == lines
+    found = EvalRecord(metrics=metrics, data={"counts": counts, "notes": notes})
+    assert evaluated_lines(table, found)[-3:] == lines
 
 
 def test_a_training_without_validation_has_no_numbers(cfg: RunConfig) -> None:
-    assert trained(cfg, Record(status="ok"), HERE) == [
+    assert trained_lines(cfg, Record(status="ok"), HERE) == [
         "selm on ravdess: trained; nothing was validated or tested",
         "record, checkpoints, TensorBoard: runs/here",
     ]
@@ -79,18 +86,18 @@ def test_an_evaluation_is_told_with_all_that_limits_it() -> None:
     )
     metrics = {"uar": 0.75, "wa": 2 / 3, "f1": 0.6, "absent": ["calm"]}
     metrics |= {"uar_interval": [0.5, 1.0], "uar_interval_by": "jackknife over 2 speakers"}
-    plain = {"metrics": {**metrics, "absent": []}, "speakers_heard": []}
+    plain = EvalRecord(metrics={**metrics, "absent": []})
     lines = [
         "3 utterances: UAR 0.750 (95 % interval 0.500 to 1.000, jackknife over 2 speakers), "
         "WA 0.667, macro-F1 0.600",
         "  recall of sad: 1.000",
         "  recall of angry: 0.500",
     ]
-    assert evaluated(table, plain) == lines
-    numbers = {
-        "metrics": metrics,
-        "condition": {"name": "noise:10dB", "scaled": 1, "utterances": 3},
-        "open_labels": {
+    assert evaluated_lines(table, plain) == lines
+    record = EvalRecord(
+        metrics=metrics,
+        condition={"name": "noise:10dB", "scaled": 1, "utterances": 3},
+        open_labels={
             "seen_classes": ["sad"],
             "unseen_classes": ["angry", "calm"],
             "chance": 1 / 3,
@@ -103,9 +110,9 @@ def test_an_evaluation_is_told_with_all_that_limits_it() -> None:
                 "chance": 0.5,
             },
         },
-        "speakers_heard": ["s1", "s2"],
-    }
-    assert evaluated(table, numbers) == [
+        speakers_heard=["s1", "s2"],
+    )
+    assert evaluated_lines(table, record) == [
         "condition noise:10dB: 1 of 3 utterances were scaled down to stay in range",
         *lines,
         "  absent from the reference: calm",

@@ -85,7 +85,7 @@ def test_rounds_of_an_epoch(epochs, batches, accumulate, least, expected):
     assert rounds(epochs, batches, accumulate, least) == expected
 
 
-# -- the record ----------------------------------------------------------------------------------
+# The record.
 
 RECORD = {
     "status", "version", "fingerprint", "config", "classes", "data", "counts", "notes",
@@ -185,20 +185,20 @@ def test_the_best_epoch_was_selected_on_validation(run, head):
     assert content["serzoo"]["fingerprint"] == entry.fingerprint
 
 
-# -- evaluation ----------------------------------------------------------------------------------
+# Evaluation.
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_evaluation_reproduces_the_predictions(run, head):
     folder, entry = run(head)
     for part, name in (("test", "predictions"), ("valid", "valid")):
-        table, numbers = evaluate(folder, part=part)
+        table, record = evaluate(folder, part=part)
         written = PredictionTable.read_jsonl(folder / f"{name}.jsonl")
         assert table.ids == written.ids
         assert table.labels.tolist() == written.labels.tolist()
         assert_like(table.scores, written.scores)
         if part == "test":
-            assert numbers["metrics"]["uar"] == pytest.approx(entry.metrics["uar"])
+            assert record.metrics["uar"] == pytest.approx(entry.metrics["uar"])
 
 
 def test_another_corpus_is_scored_as_a_whole(run, tiny_speech, tmp_path):
@@ -206,9 +206,9 @@ def test_another_corpus_is_scored_as_a_whole(run, tiny_speech, tmp_path):
     for label in ("sad", "angry"):
         (tmp_path / label).mkdir()
         shutil.copy(tiny_speech / f"{label}-3.wav", tmp_path / label / "x.wav")
-    table, numbers = evaluate(folder, corpus=["folder"], root=str(tmp_path))
+    table, record = evaluate(folder, corpus=["folder"], root=str(tmp_path))
     assert sorted(table.ids) == ["folder/angry/x", "folder/sad/x"]
-    assert numbers["metrics"]["absent"] == ["happy"]
+    assert record.metrics["absent"] == ["happy"]
     with pytest.raises(ConfigError, match=says("csv", "'test'", "part=all")):
         evaluate(folder, corpus=["folder"], root=str(tmp_path), part="test")
 
@@ -218,7 +218,7 @@ def test_a_part_that_does_not_exist_is_refused(run):
         evaluate(run("classification")[0], part="dev")
 
 
-# -- curves --------------------------------------------------------------------------------------
+# Curves.
 
 TAGS = {
     "train/loss", "val/uar", "val/wa", "val/f1", "val/nll", "lr", "time/utt_per_s", "epoch",
@@ -273,7 +273,7 @@ def test_a_run_is_called_after_its_head_s_configuration(run, tiny_recipe):
     )
 
 
-# -- the same everything but the head ------------------------------------------------------------
+# All but the head is the same.
 
 
 def test_every_head_starts_from_the_same_encoder(tiny_recipe):
@@ -288,7 +288,7 @@ def test_every_head_is_scored_on_the_same_utterances(run):
     assert all(i == identities[0] for i in identities)
 
 
-# -- what a head writes --------------------------------------------------------------------------
+# Texts that a head writes.
 
 
 def test_what_selm_writes_is_in_the_predictions_in_tensorboard_and_in_the_record(run):
@@ -299,9 +299,9 @@ def test_what_selm_writes_is_in_the_predictions_in_tensorboard_and_in_the_record
         lost = sum(module.head.taxonomy.class_said(text) is None for text in texts)
         of = entry.valid if part == "valid" else entry.metrics
         assert of["unparsable"] == pytest.approx(lost / len(texts))
-    table, numbers = evaluate(folder)
+    table, record = evaluate(folder)
     assert table.texts == [row["text"] for row in lines(folder / "predictions.jsonl")]
-    assert numbers["metrics"]["unparsable"] == entry.metrics["unparsable"]
+    assert record.metrics["unparsable"] == entry.metrics["unparsable"]
     read = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
     assert {"val/written/text_summary", "test/written/text_summary"} <= set(read.Tags()["tensors"])
     shown = read.Tensors("test/written/text_summary")[-1].tensor_proto.string_val[0].decode()

@@ -160,7 +160,7 @@ def test_a_head_is_not_put_on_other_weights(pretrained, others, tiny_recipe, tmp
         SERModule.load_from_checkpoint(tmp_path / "run")
 
 
-# -- whose voices it knows
+# Speakers that it was trained on.
 
 
 def test_its_own_speakers_are_refused(pretrained, tiny_recipe, tmp_path):
@@ -201,7 +201,7 @@ def test_only_what_was_neither_trained_nor_selected_on_is_new(pretrained):
     refuse_seen(encoder, {"valid": ["x/a"], "test": ["x/b"]})
 
 
-# -- what is no encoder
+# Refusals.
 
 
 def test_what_holds_no_encoder_is_told(pretrained, others, tiny_recipe, tmp_path):

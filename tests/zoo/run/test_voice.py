@@ -32,7 +32,7 @@ def hiss(duration, level=-60.0, seed=0):
     return (10 ** (level / 20) * noise).astype(np.float32)
 
 
-# -- by energy -----------------------------------------------------------------------------------
+# The detector by energy.
 
 
 @pytest.mark.parametrize("gain", [0.0, -20.0])
@@ -100,7 +100,7 @@ def test_two_real_utterances_are_two_segments(real_data):
     assert [len(a) for a in alone] == [1, 1]
 
 
-# -- by name -------------------------------------------------------------------------------------
+# Detectors by name.
 
 
 def test_names():

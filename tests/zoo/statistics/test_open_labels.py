@@ -13,6 +13,7 @@ from serzoo.zoo.cli import main
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.run.config import load
+from serzoo.zoo.run.record import VERSION, EvalRecord
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import train
 from serzoo.zoo.statistics.confidence import open_numbers, seen_classes
@@ -116,7 +117,7 @@ def elsewhere(tiny_speech, tmp_path_factory) -> Path:
 
 def test_an_open_head_is_scored_on_what_it_never_saw(trained, elsewhere, tmp_path) -> None:
     options = {"speaker": r"-(\d+)"}
-    table, numbers = evaluate(
+    table, record = evaluate(
         trained["selm"],
         corpus=["folder"],
         root=str(elsewhere),
@@ -125,16 +126,16 @@ def test_an_open_head_is_scored_on_what_it_never_saw(trained, elsewhere, tmp_pat
     )
     assert table.classes == Taxonomy.load("nemo6").classes
     assert len(table) == 12
-    found = numbers["open_labels"]
+    found = record.open_labels
     assert found["seen_classes"] == ["angry", "happy", "sad"]
     assert found["unseen_classes"] == ["fearful", "surprised", "neutral"]
     assert found == open_numbers(
         table, Taxonomy.of(["angry", "happy", "sad"]), Taxonomy.load("nemo6")
     )
-    assert numbers["speakers_heard"] == []
-    assert numbers["model"]["corpus"] == ["csv"]
-    assert numbers["data"]["corpora"] == ["folder"]
-    assert numbers["data"]["counts"]["kept"]["test"]["fearful"] == 2
+    assert record.speakers_heard == []
+    assert record.model["corpus"] == ["csv"]
+    assert record.data["corpora"] == ["folder"]
+    assert record.data["counts"]["kept"]["test"]["fearful"] == 2
 
 
 def test_the_command_prints_and_records_it(trained, elsewhere, tmp_path, capsys) -> None:
@@ -145,20 +146,22 @@ def test_the_command_prints_and_records_it(trained, elsewhere, tmp_path, capsys)
     assert "unseen (fearful, surprised, neutral): mean recall" in shown
     assert "chance 0.167" in shown
     assert "chance 0.333" in shown  # among the unseen
-    written = json.loads(record.read_text())
-    assert written["open_labels"]["among_unseen"]["chance"] == pytest.approx(1 / 3)
-    assert written["metrics"]["uar_interval"]
-    assert written["versions"]["torch"]
+    written = EvalRecord.from_json(json.loads(record.read_text()), record)
+    assert (written.status, written.kind, written.version) == ("ok", "evaluation", VERSION)
+    assert written.open_labels["among_unseen"]["chance"] == pytest.approx(1 / 3)
+    assert written.metrics["uar_interval"]
+    assert written.versions["torch"]
+    assert written.more == {}
 
 
 def test_a_closed_head_refuses_and_its_own_classes_are_no_open_labels(trained, elsewhere) -> None:
     with pytest.raises(ConfigError, match=says("'auto'", "fearful, surprised, neutral", "'nemo6'")):
         evaluate(trained["classification"], taxonomy="nemo6")
-    assert "open_labels" not in evaluate(trained["classification"])[1]
-    assert "open_labels" not in evaluate(trained["selm"])[1]
+    assert evaluate(trained["classification"])[1].open_labels is None
+    assert evaluate(trained["selm"])[1].open_labels is None
 
 
 def test_speakers_of_the_training_are_told(trained, tiny_speech) -> None:
-    assert evaluate(trained["classification"])[1]["speakers_heard"] == []
-    _, numbers = evaluate(trained["classification"], part="all")
-    assert len(numbers["speakers_heard"]) == 8  # of 10: two are the test part
+    assert evaluate(trained["classification"])[1].speakers_heard == []
+    _, record = evaluate(trained["classification"], part="all")
+    assert len(record.speakers_heard) == 8  # of 10: two are the test part
