@@ -29,11 +29,13 @@ from serzoo.zoo.core.errors import DataError, SerzooError
 from serzoo.zoo.core.files import new_folder
 from serzoo.zoo.core.table import Table
 from serzoo.zoo.report import overview
+from serzoo.zoo.report.answers import Asked
+from serzoo.zoo.report.grids import grids
 from serzoo.zoo.report.packed import is_packed, open_packed, pack, unpack
 from serzoo.zoo.report.page import FAULTS, Context, Figure, Fold, Part, Row, Section, told
 from serzoo.zoo.report.report import SECTIONS
 from serzoo.zoo.report.runs import Run, find_cells, suite_attributes
-from serzoo.zoo.report.summary import grids, rows_of
+from serzoo.zoo.report.summary import rows_of
 from serzoo.zoo.report.table import by_fold, grouped, markdown, matching_notes, recalls
 from serzoo.zoo.run.record import read_plan
 
@@ -42,7 +44,7 @@ RESULTS = HERE / "results"
 TABLES = HERE / "tables"  # git ignores it
 MANY = 6  # tables of a comparison: more stand in a file of their own
 LONG = 20  # rows of a table of sub-groups, likewise
-OVERVIEWS = ("learning", "started", "conditions", "across")
+OVERVIEWS = ("learning", "started", "conditions", "across", "beyond")
 OPEN = (
     "Heads that can score any label, trained out of domain in four emotions and asked about all "
     "classes of the other corpora (`open_labels.py`): mean recall with all classes on offer, over "
@@ -60,9 +62,8 @@ PROBES = (
     "speakers; 0 is the mean of the training speakers (`serzoo probe RUN data=CORPUS`)."
 )
 PAIRED = (
-    "Heads that differ in one thing, on the same test utterances: folds pooled, seeds averaged; "
-    "jackknife over speakers, permutation of speakers, Holm over all pairs of this suite. "
-    "Detectable: the true difference that these speakers would show in four cases of five."
+    "Heads that differ in one thing, on the same test utterances: folds pooled, seeds averaged. "
+    "The pairs of a corpus are one family of questions; columns are computed as those above."
 )
 DETAILS = ("groups", "calibration", "ranks", "variance")
 
@@ -95,20 +96,22 @@ def section(folder: Path, place: Path) -> str:
     plan = json.loads((folder / "suite.json").read_text("utf-8"))
     found = find_cells(folder, plan["cells"])
     made, refused = grids(found.runs)
-    rows = rows_of(made, plan["baseline"])
+    asked = Asked.of(plan)
+    rows = rows_of(made, asked)
     known = suite_attributes(folder, [])
     c = Context(folder, plan, found, made, refused, rows, known, "", "")
     tables = f"{markdown(rows, plan['baseline'])}\n"
     tables += _markdown(make(group) for make in (recalls, by_fold) for group in grouped(rows))
     tables += _sections(c, DETAILS, place)
-    text = f"## {plan['title']}\n\n{_own(folder, plan, found.runs)}{_sections(c, OVERVIEWS, place)}"
+    text = f"## {plan['title']}\n\n{_own(folder, plan, found.runs, asked)}"
+    text += _sections(c, OVERVIEWS, place)
     if len(made) > MANY:
         path = place / f"{folder.name}-all.md"
         path.write_text(f"# {plan['title']}\n\n{tables.rstrip()}\n", "utf-8")
         text += f"All {len(made)} tables: [{path.name}]({path.name}).\n\n"
     else:
         text += tables
-    if len(paired := ingredients(made)) > 1:
+    if len(paired := ingredients(made, asked)) > 1:
         text += (
             f"### What each ingredient is worth\n\n{PAIRED}\n\n{_markdown(of_ingredients(paired))}"
         )
@@ -123,10 +126,10 @@ def section(folder: Path, place: Path) -> str:
     return text + "\n"
 
 
-def _own(folder: Path, plan: dict[str, Any], runs: Sequence[Run]) -> str:
+def _own(folder: Path, plan: dict[str, Any], runs: Sequence[Run], asked: Asked) -> str:
     """The tables that a suite of conditions, or of adaptations, has beside those of all suites."""
     if "conditions" in plan:
-        return f"{overview.degradation_markdown(overview.degradation(runs))}\n"
+        return f"{overview.degradation_markdown(overview.degradation(runs, asked.metric))}\n"
     if "shots" in plan:
         return f"{overview.few_shot_table(overview.points(folder, plan['cells'])).markdown()}\n"
     return ""

@@ -31,6 +31,7 @@ from ..statistics.confidence import (
 )
 from ..statistics.priors import TRANSDUCTIVE, matched
 from ..statistics.table import PredictionTable
+from .grids import Grid
 from .page import (
     FAULTS,
     Code,
@@ -47,7 +48,6 @@ from .page import (
     told,
 )
 from .runs import Run, pooled
-from .summary import Grid
 from .table import matching_notes, source_notes
 
 # ---- Where the time of a comparison went: encoding, fitting, evaluating, and the rest.
@@ -105,10 +105,10 @@ def ranks(section: Section, c: Context) -> None:
         ComparisonError: fewer than two heads are in every table.
     """
     section.intro = (
-        "Heads ranked by UAR in every fold of every table (seeds averaged), 1 is best; bars join "
-        "heads that Nemenyi's test does not tell apart (Demšar 2006). The test takes blocks as "
-        "independent. Corpora are; folds of one corpus are not, since their training sets overlap, "
-        "so the critical difference shown is too small: judge by the paired differences."
+        f"Heads ranked by {c.asked.name} in every fold of every table (seeds averaged), 1 is best. "
+        "Bars join heads that Nemenyi's test does not tell apart (Demšar 2006). The test assumes "
+        "that blocks are independent. Corpora are, but folds of one corpus share training speech. "
+        "So the critical difference is too small: judge by the paired differences."
     )
     shared = [h for h in (c.grids[0].runs if c.grids else ()) if all(h in g.runs for g in c.grids)]
     if len(shared) < 2:

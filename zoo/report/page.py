@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..core.errors import SerzooError
 from ..core.table import Table
 from ..run.record import Attributes
+from .answers import Asked
+from .grids import Grid
 from .runs import Corpora, Found
-from .summary import Grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
@@ -169,10 +171,15 @@ class Context:
     audio: bool = False
     corpora: Corpora = field(default_factory=Corpora)
 
+    @cached_property
+    def asked(self) -> Asked:
+        """What the suite asks: its baseline, declared questions, margin and metric."""
+        return Asked.of(self.plan)
+
     @property
     def baseline(self) -> str:
-        """The head that differences are taken to."""
-        return str(self.plan["baseline"])
+        """The head that others are compared to."""
+        return self.asked.baseline
 
     def row(self, grid: Grid, head: str) -> dict[str, Any]:
         """The name of a head in a table."""

@@ -15,6 +15,8 @@ from ..core.table import wide_console
 from ..run.board import EVENTS
 from ..run.record import UTTERANCES, Attributes, read_plan, write_attributes
 from . import detail, overview
+from .answers import Asked
+from .grids import grids
 from .packed import is_packed
 from .page import FAULTS, Context, Section, render, told
 from .runs import (
@@ -31,13 +33,14 @@ from .runs import (
     read_runs,
     suite_attributes,
 )
-from .summary import grids, rows_of, summarise
+from .summary import rows_of, summarise
 from .table import latex, markdown, matching_notes, show, source_notes
 
 SECTIONS = (
     ("compared", "What was compared, and how", detail.compared),
     ("results", "Results", overview.results),
     ("differences", "Paired differences", overview.differences),
+    ("beyond", "What is kept beyond the baseline", overview.beyond),
     ("learning", "Learning curves", overview.learning),
     ("started", "What pre-training is worth", overview.started),
     ("conditions", "By condition", overview.conditions),
@@ -100,7 +103,7 @@ def report(
     if not found.runs:
         raise ComparisonError(_nothing(folder, plan, found))
     made, refused = grids(found.runs)
-    rows = rows_of(made, plan["baseline"])
+    rows = rows_of(made, Asked.of(plan))
     time = detail.totals(run.record for run in found.runs)
     notes = [detail.in_words(time, plan.get("calls", []))]
     notes += matching_notes(plan.get("matched", []))
