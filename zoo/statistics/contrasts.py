@@ -21,15 +21,17 @@ answer has both:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from math import inf, nan, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..core.errors import ComparisonError, ConfigError, suggest
 from .rates import FloatArray
-from .speakers import Key, Metric, metric_of
+from .speakers import Key, Metric, by_speaker, metric_of
+from .table import PredictionTable
 
 EXACT = 12
 CLUSTERS = ("speaker", "session", "dialogue")
@@ -355,6 +357,102 @@ def _detectable(inside: _Inside, power: float) -> float:
     if not np.isfinite(inside.critical) or not span.error > 0:
         return nan
     return float((inside.critical + stdtrit(span.df, power)) * span.error)
+
+
+# -- clusters of a table -------------------------------------------------------------------------
+
+
+class Clusters(NamedTuple):
+    """The clusters of a table's labelled utterances.
+
+    Attributes:
+        kind: what a cluster is: ``speaker``, ``session`` or ``dialogue``.
+        of: cluster of each id; "" if it is unknown.
+        names: G names of the known clusters, sorted.
+        why: why no interval exists, or "". Give it to :func:`answers`.
+        note: what a reader must know of unknown clusters, or "".
+    """
+
+    kind: str
+    of: dict[str, str]
+    names: list[str]
+    why: str
+    note: str
+
+
+def clusters_of(
+    table: PredictionTable,
+    kind: str = "speaker",
+    attributes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Clusters:
+    """Return the clusters of a table.
+
+    An utterance of no known cluster may be from any, so it is in none. It counts in the value,
+    which needs no cluster. The interval is over the known clusters, as if they were all of the
+    test set. If unknown utterances are the minority, and from many clusters, this is too wide
+    rather than too narrow. If they are half or more, the value is mostly theirs, and the known
+    clusters say little of it: there is no interval and no test.
+
+    Args:
+        table: predictions; unlabelled utterances are ignored.
+        kind: what a cluster is; a property of the corpus (``CorpusInfo.cluster``).
+        attributes: the attributes of each id. A session or dialogue is read from them, by its
+            kind. An id without is of no known cluster. A speaker is read from the table.
+
+    Raises:
+        ConfigError: if no cluster is called so.
+    """
+    if kind not in CLUSTERS:
+        raise ConfigError(f"no cluster is called '{kind}'{suggest(kind, CLUSTERS)}")
+    known = attributes or {}
+    of = {
+        name: speaker if kind == "speaker" else str(known.get(name, {}).get(kind) or "")
+        for name, speaker, labelled in zip(table.ids, table.speakers, table.labelled, strict=True)
+        if labelled
+    }
+    names = sorted(set(of.values()) - {""})
+    lost = sum(not cluster for cluster in of.values())
+    why = note = ""
+    if not names:
+        why = f"no {kind} is known"
+    elif 2 * lost >= len(of):
+        why = f"{lost} of {len(of)} utterances are of no known {kind}"
+    elif len(names) == 1:
+        why = f"one {kind}"
+    elif lost:
+        note = (
+            f"{lost} of {len(of)} utterances are of no known {kind}: they count in the value, and "
+            f"the interval is over the {len(names)} known ones"
+        )
+    return Clusters(kind, of, names, why, note)
+
+
+def confusions_of(
+    tables: Sequence[PredictionTable], clusters: Clusters
+) -> tuple[FloatArray, FloatArray]:
+    """Return confusions of S trainings: ``[S, G, C, C]`` of known clusters, ``[S, C, C]`` of none.
+
+    The two are ``cells`` and ``unknown`` of a :class:`Contrast`. Without a known cluster, all
+    utterances are one cluster, so the value exists.
+
+    Raises:
+        ComparisonError: if a table's labelled utterances are not those of ``clusters``.
+    """
+    found = []
+    for table in tables:
+        ids = {i for i, known in zip(table.ids, table.labelled, strict=True) if known}
+        if ids != clusters.of.keys():
+            name = min(ids ^ clusters.of.keys())
+            raise ComparisonError(
+                f"refusing to compare: labelled utterances are not the same (first: {name}); test "
+                "all on one part of one corpus"
+            )
+        grouped = replace(table, speakers=[clusters.of.get(i, "") for i in table.ids])
+        found.append(by_speaker(grouped, [*clusters.names, ""]))
+    each = np.stack(found)
+    if not clusters.names:
+        return each, np.zeros_like(each[:, 0])
+    return each[:, :-1], each[:, -1]
 
 
 # -- these models: sign flips of clusters --------------------------------------------------------

@@ -12,10 +12,13 @@ from serzoo.zoo.statistics.contrasts import (
     UNDECLARED,
     Contrast,
     answers,
+    clusters_of,
+    confusions_of,
     difference,
     interaction,
     two_way,
 )
+from serzoo.zoo.statistics.table import PredictionTable
 
 N = 20  # utterances of each cluster
 
@@ -414,6 +417,83 @@ class TestUnknownClusters:
         a, b = gain(HEADS[1]).cells
         with pytest.raises(ComparisonError, match=says("'head'", "(1, 3, 3)", "(1, 2, 2)")):
             answers({"head": difference(a, b, unknown=(np.zeros((1, 3, 3)),) * 2)})
+
+
+def table_of(speakers, right) -> PredictionTable:
+    """Two utterances of each speaker: one right, one as ``right`` says; "" is unknown."""
+    who = [s for s in speakers for _ in range(2)]
+    scores = [[1.0, 0.0] if r else [0.0, 1.0] for x in right for r in (True, x)]
+    ids = [f"u{i}" for i in range(len(who))]
+    return PredictionTable(ids, who, np.zeros(len(who), int), np.array(scores), ["a", "b"])
+
+
+class TestClustersOfATable:
+    def test_speakers_by_default(self):
+        table = table_of("bca", [1, 0, 1])
+        found = clusters_of(table)
+        assert (found.kind, found.names, found.why, found.note) == (
+            "speaker",
+            ["a", "b", "c"],
+            "",
+            "",
+        )
+        known, unknown = confusions_of([table, table.subset(range(5, -1, -1))], found)
+        assert known[:, :, 0].tolist() == [[[2, 0], [2, 0], [1, 1]]] * 2
+        assert unknown.sum() == 0
+
+    def test_sessions_are_read_from_attributes(self):
+        table = table_of("abcd", [1, 0, 1, 1])
+        rooms = {f"u{i}": {"session": f"x/{i // 4}"} for i in range(8)}
+        found = clusters_of(table, "session", rooms)
+        assert (found.kind, found.names, found.why) == ("session", ["x/0", "x/1"], "")
+        assert confusions_of([table], found)[0][0, :, 0].tolist() == [[3, 1], [4, 0]]
+        assert clusters_of(table, "session").why == "no session is known"
+        assert clusters_of(table, "dialogue", rooms).why == "no dialogue is known"
+
+    def test_a_minority_of_unknown_ones_counts_in_the_value_only(self):
+        head, base = (
+            table_of(["a", "b", "", "c"], [1, 1, 0, 0]),
+            table_of(["a", "b", "", "c"], [0] * 4),
+        )
+        found = clusters_of(base)
+        assert found.names == ["a", "b", "c"]
+        assert found.why == ""
+        assert "2 of 8 utterances" in found.note
+        parts = [confusions_of([t], found) for t in (head, base)]
+        contrast = difference(*(p[0] for p in parts), unknown=tuple(p[1] for p in parts))
+        (answer,) = answers({0: contrast}, "wa", why=found.why).values()
+        assert answer.value == pytest.approx(head.wa() - base.wa())
+        assert answer.these.error == pytest.approx(scipy_stats.sem([0.5, 0.5, 0]))
+
+    @pytest.mark.parametrize(
+        ("speakers", "why"),
+        [(["a", "b", "", ""], "4 of 8 utterances are of no known speaker"),
+         ([""] * 4, "no speaker is known"), (["a"] * 4, "one speaker")],
+    )  # fmt: skip
+    def test_without_an_interval_the_value_stays(self, speakers, why):
+        head, base = table_of(speakers, [1, 0, 1, 1]), table_of(speakers, [0] * 4)
+        found = clusters_of(base)
+        assert found.why == why
+        parts = [confusions_of([t], found) for t in (head, base)]
+        contrast = difference(*(p[0] for p in parts), unknown=tuple(p[1] for p in parts))
+        (answer,) = answers({0: contrast}, why=found.why).values()
+        assert answer.value == pytest.approx(head.uar() - base.uar())
+        assert answer.note == f"{why}: no interval and no test"
+        assert isnan(answer.these.low)
+
+    def test_unlabelled_utterances_take_no_part(self):
+        table = table_of(["a", "b", "", ""], [1, 0, 1, 1])
+        table.labels[4:] = -1
+        found = clusters_of(table)
+        assert (found.why, found.note, len(found.of)) == ("", "", 4)
+        assert confusions_of([table], found)[0].sum() == 4
+
+    def test_other_utterances_are_refused(self):
+        table = table_of("abc", [1, 0, 1])
+        with pytest.raises(ComparisonError, match=says("first: u5")):
+            confusions_of([table.subset(range(5))], clusters_of(table))
+        with pytest.raises(ConfigError, match=says("'sesion'", "'session'")):
+            clusters_of(table, "sesion")
 
 
 def test_nothing_is_infinite_in_an_answer():
