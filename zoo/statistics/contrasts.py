@@ -21,15 +21,17 @@ answer has both:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from math import inf, nan, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..core.errors import ComparisonError, ConfigError, suggest
 from .rates import FloatArray
-from .speakers import Key, Metric, check_level, metric_of
+from .speakers import Key, Metric, by_speaker, metric_of
+from .table import PredictionTable
 
 EXACT = 12
 CLUSTERS = ("speaker", "session", "dialogue")
@@ -44,14 +46,21 @@ class Contrast(NamedTuple):
         cells: confusions by training and cluster, ``[S, G, C, C]`` each. G is the same for all
             contrasts of a family, in the same order of clusters.
         of: function of the metric's values of the cells, ``[...]`` each, to ``[...]`` values.
+        unknown: confusions of the utterances of no known cluster, ``[S, C, C]`` for each of
+            ``cells``; empty if every cluster is known. See :func:`clusters_of`.
     """
 
     cells: tuple[FloatArray, ...]
     of: Callable[..., FloatArray]
+    unknown: tuple[FloatArray, ...] = ()
 
 
 class Span(NamedTuple):
     """Uncertainty of a contrast; every number is NaN if it does not exist.
+
+    ``p`` is at most ``1 - level`` if and only if ``low`` to ``high`` excludes zero. If the
+    family's interval excludes zero, ``p_family`` is at most ``1 - level``. The reverse may fail,
+    because ``p_family`` steps down: a contrast is not compared with those that are clearer.
 
     Attributes:
         low: lower bound of the contrast's own interval.
@@ -111,9 +120,12 @@ class Answer(NamedTuple):
     note: str
 
 
-def difference(a: FloatArray, b: FloatArray) -> Contrast:
-    """Return the contrast "metric of ``a`` minus that of ``b``"; ``[S, G, C, C]`` each."""
-    return Contrast((a, b), lambda x, y: x - y)
+def difference(a: FloatArray, b: FloatArray, *, unknown: tuple[FloatArray, ...] = ()) -> Contrast:
+    """Return the contrast "metric of ``a`` minus that of ``b``"; ``[S, G, C, C]`` each.
+
+    ``unknown`` is as in :class:`Contrast`.
+    """
+    return Contrast((a, b), lambda x, y: x - y, unknown)
 
 
 def interaction(
@@ -123,6 +135,7 @@ def interaction(
     base_clean: FloatArray,
     *,
     chance: float | None = None,
+    unknown: tuple[FloatArray, ...] = (),
 ) -> Contrast:
     """Return how much more a head keeps under a condition than the baseline keeps.
 
@@ -134,6 +147,7 @@ def interaction(
         chance: if given, each keeps a share of what its clean value is above chance, and the
             contrast is the difference of the shares. It is NaN if a clean value is not above
             chance. Otherwise the contrast is the difference of the losses.
+        unknown: as in :class:`Contrast`, in the order of these four.
     """
 
     def loss(a: FloatArray, a_clean: FloatArray, b: FloatArray, b_clean: FloatArray) -> FloatArray:
@@ -142,7 +156,8 @@ def interaction(
     def share(a: FloatArray, a_clean: FloatArray, b: FloatArray, b_clean: FloatArray) -> FloatArray:
         return _above(a, a_clean, chance or 0.0) - _above(b, b_clean, chance or 0.0)
 
-    return Contrast((head, head_clean, base, base_clean), loss if chance is None else share)
+    cells = (head, head_clean, base, base_clean)
+    return Contrast(cells, loss if chance is None else share, unknown)
 
 
 def _above(value: FloatArray, clean: FloatArray, chance: float) -> FloatArray:
@@ -202,7 +217,7 @@ def answers(
     no_test = why or (f"one {cluster}" if g < 2 else "")
     usable = [k for k, u in tables.items() if not no_test and np.isfinite(u).all()]
     family = [k for k in usable if primary is None or k in primary]
-    alpha = 1 - level
+    alpha = round(1 - level, 12)  # 1 - 0.9 is less than the p of 50 in 500 flips
     flips = _flips(g, draws, seed) if usable else np.ones((1, g))
     these, new = {}, {}
     for keys in [family, *([k] for k in usable if k not in family)]:
@@ -221,6 +236,12 @@ def answers(
         notes = [f"{no_test}: no interval and no test"] if no_test else []
         if not no_test and key not in usable:
             notes.append("the contrast is not a finite number: no interval and no test")
+        trained = sorted({len(cell) for cell in contrasts[key].cells})
+        if len(trained) > 1:
+            notes.append(
+                f"its cells have {' and '.join(map(str, trained))} trainings, which do not pair: "
+                "their means are compared, as one training"
+            )
         smallest = nan if key not in usable else 1 / len(flips)
         if smallest > alpha:
             notes.append(f"{g} {cluster}s cannot give these models a p below {smallest:g}")
@@ -257,10 +278,10 @@ def _check(
     cluster: str,
     draws: int,
 ) -> None:
-    check_level(level)
-    check_level(power)
-    if level < 0.5:
-        raise ConfigError(f"level is {level}; give 0.5 or more, for example 0.95")
+    if not 0.5 <= level < 1:
+        raise ConfigError(f"level is {level}; give 0.5 or more and below 1, for example 0.95")
+    if not 0 < power < 1:
+        raise ConfigError(f"power is {power}; give a share between 0 and 1, for example 0.8")
     if not margin > 0:
         raise ConfigError(f"margin is {margin}; give a difference above 0, for example 0.03")
     if draws < 1:
@@ -279,11 +300,25 @@ def _check(
                 f"cells of contrast '{key}' have shapes {found}; give [trainings, clusters, "
                 f"classes, classes] with the clusters and classes of all others: {first[1:]}"
             )
+        wanted = [(s[0], *s[2:]) for s in found]
+        unknown = [np.shape(u) for u in contrasts[key].unknown]
+        if unknown and unknown != wanted:
+            raise ComparisonError(
+                f"unknown clusters of contrast '{key}' have shapes {unknown}; give [trainings, "
+                f"classes, classes] for each of its cells: {wanted}"
+            )
 
 
 def _influences(contrast: Contrast, score: Callable[[FloatArray], FloatArray]) -> FloatArray:
-    """Return ``[S, G]`` jackknife pseudo-values whose mean over clusters is each value exactly."""
-    whole = [score(np.asarray(c).sum(1)) for c in contrast.cells]  # [S]
+    """Return ``[S, G]`` jackknife pseudo-values whose mean over clusters is each value exactly.
+
+    Utterances of no known cluster count in the value. The spread is that of the known clusters,
+    as if they were all of the test set.
+    """
+    unknown = contrast.unknown or (np.zeros(()),) * len(contrast.cells)
+    whole = [
+        score(np.asarray(c).sum(1) + u) for c, u in zip(contrast.cells, unknown, strict=True)
+    ]  # [S]
     without = [score(np.asarray(c).sum(1, keepdims=True) - c) for c in contrast.cells]  # [S, G]
     if len({len(v) for v in whole}) > 1:
         whole, without = (
@@ -324,6 +359,102 @@ def _detectable(inside: _Inside, power: float) -> float:
     return float((inside.critical + stdtrit(span.df, power)) * span.error)
 
 
+# -- clusters of a table -------------------------------------------------------------------------
+
+
+class Clusters(NamedTuple):
+    """The clusters of a table's labelled utterances.
+
+    Attributes:
+        kind: what a cluster is: ``speaker``, ``session`` or ``dialogue``.
+        of: cluster of each id; "" if it is unknown.
+        names: G names of the known clusters, sorted.
+        why: why no interval exists, or "". Give it to :func:`answers`.
+        note: what a reader must know of unknown clusters, or "".
+    """
+
+    kind: str
+    of: dict[str, str]
+    names: list[str]
+    why: str
+    note: str
+
+
+def clusters_of(
+    table: PredictionTable,
+    kind: str = "speaker",
+    attributes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Clusters:
+    """Return the clusters of a table.
+
+    An utterance of no known cluster may be from any, so it is in none. It counts in the value,
+    which needs no cluster. The interval is over the known clusters, as if they were all of the
+    test set. If unknown utterances are the minority, and from many clusters, this is too wide
+    rather than too narrow. If they are half or more, the value is mostly theirs, and the known
+    clusters say little of it: there is no interval and no test.
+
+    Args:
+        table: predictions; unlabelled utterances are ignored.
+        kind: what a cluster is; a property of the corpus (``CorpusInfo.cluster``).
+        attributes: the attributes of each id. A session or dialogue is read from them, by its
+            kind. An id without is of no known cluster. A speaker is read from the table.
+
+    Raises:
+        ConfigError: if no cluster is called so.
+    """
+    if kind not in CLUSTERS:
+        raise ConfigError(f"no cluster is called '{kind}'{suggest(kind, CLUSTERS)}")
+    known = attributes or {}
+    of = {
+        name: speaker if kind == "speaker" else str(known.get(name, {}).get(kind) or "")
+        for name, speaker, labelled in zip(table.ids, table.speakers, table.labelled, strict=True)
+        if labelled
+    }
+    names = sorted(set(of.values()) - {""})
+    lost = sum(not cluster for cluster in of.values())
+    why = note = ""
+    if not names:
+        why = f"no {kind} is known"
+    elif 2 * lost >= len(of):
+        why = f"{lost} of {len(of)} utterances are of no known {kind}"
+    elif len(names) == 1:
+        why = f"one {kind}"
+    elif lost:
+        note = (
+            f"{lost} of {len(of)} utterances are of no known {kind}: they count in the value, and "
+            f"the interval is over the {len(names)} known ones"
+        )
+    return Clusters(kind, of, names, why, note)
+
+
+def confusions_of(
+    tables: Sequence[PredictionTable], clusters: Clusters
+) -> tuple[FloatArray, FloatArray]:
+    """Return confusions of S trainings: ``[S, G, C, C]`` of known clusters, ``[S, C, C]`` of none.
+
+    The two are ``cells`` and ``unknown`` of a :class:`Contrast`. Without a known cluster, all
+    utterances are one cluster, so the value exists.
+
+    Raises:
+        ComparisonError: if a table's labelled utterances are not those of ``clusters``.
+    """
+    found = []
+    for table in tables:
+        ids = {i for i, known in zip(table.ids, table.labelled, strict=True) if known}
+        if ids != clusters.of.keys():
+            name = min(ids ^ clusters.of.keys())
+            raise ComparisonError(
+                f"refusing to compare: labelled utterances are not the same (first: {name}); test "
+                "all on one part of one corpus"
+            )
+        grouped = replace(table, speakers=[clusters.of.get(i, "") for i in table.ids])
+        found.append(by_speaker(grouped, [*clusters.names, ""]))
+    each = np.stack(found)
+    if not clusters.names:
+        return each, np.zeros_like(each[:, 0])
+    return each[:, :-1], each[:, -1]
+
+
 # -- these models: sign flips of clusters --------------------------------------------------------
 
 
@@ -345,17 +476,17 @@ def _by_flips(x: FloatArray, flips: FloatArray, alpha: float) -> list[_Inside]:
     g, n = x.shape[1], len(flips)
     t = _studentised(x, flips)  # [N, K]; row 0 is observed
     corrected = _step_down(t)
-    most = t.max(1)
+    most = _family_maxima(x, t, flips)
     out = []
     for k, u in enumerate(x):
         value, error = float(u.mean()), float(u.std(ddof=1)) / sqrt(g)
         lows, highs = _crossings(u, flips)
         p = float(((lows <= 0) & (highs >= 0)).sum()) / n
         own, both, wide = (_inverted(lows, highs, a) for a in (alpha, alpha, 2 * alpha))
-        critical = _critical(t[:, k] if len(x) == 1 else most, alpha)
+        critical = _critical(most, alpha)
         if len(x) > 1:
-            both = _around(value, critical * error)
-            wide = _around(value, _critical(most, 2 * alpha) * error)
+            both = _hull(own, _around(value, critical * error))
+            wide = _hull(wide, _around(value, _critical(most, 2 * alpha) * error))
         p_family = p if len(x) == 1 else max(p, float(corrected[k]))
         span = Span(*own, p, p_family, *both, error, g - 1.0)
         out.append(_Inside(span, *wide, critical))
@@ -374,6 +505,22 @@ def _studentised(x: FloatArray, flips: FloatArray) -> FloatArray:
     flat = rest <= 1e-10 * squares
     t = np.abs(mean) * sqrt(g * (g - 1)) / np.sqrt(np.where(flat, 1.0, np.maximum(rest, 0)))
     return np.asarray(np.where(flat, np.where(squares > 1e-24, inf, 0.0), t), dtype=np.float64)
+
+
+def _family_maxima(x: FloatArray, t: FloatArray, flips: FloatArray) -> FloatArray:
+    """Return ``[N]`` maxima over the family, whose quantiles are half widths in standard errors.
+
+    If no head differs from the baseline, ``t`` gives them. If all heads truly differ, all their
+    clusters have one sign. Flips then move all statistics together, and the maximum is too small:
+    with 8 heads whose difference is 3 times the spread of clusters, 95 % intervals held for 0.86
+    of families. So each contrast is also centred on its own value. The larger of the two
+    quantiles counts, so that no interval excludes zero without its p.
+    """
+    if len(x) == 1:
+        return np.asarray(t[:, 0], dtype=np.float64)
+    centred = _studentised(x - x.mean(1, keepdims=True), flips)
+    centred[0] = inf  # the observed signs count as one of the flips
+    return np.maximum(np.sort(t.max(1)), np.sort(centred.max(1)))
 
 
 def _step_down(t: FloatArray) -> FloatArray:
@@ -423,8 +570,14 @@ def _inverted(lows: FloatArray, highs: FloatArray, alpha: float) -> tuple[float,
     return (low, high) if np.isfinite(low) and np.isfinite(high) else (nan, nan)
 
 
+def _hull(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    """Return the smallest interval that holds both; NaN if one of them has no end."""
+    return float(np.minimum(a[0], b[0])), float(np.maximum(a[1], b[1]))
+
+
 def _around(value: float, half: float) -> tuple[float, float]:
-    return (value - half, value + half) if np.isfinite(half) else (nan, nan)
+    # rounded, because a bound that should be 0 may come out as 1e-17 and exclude it
+    return (round(value - half, 12), round(value + half, 12)) if np.isfinite(half) else (nan, nan)
 
 
 # -- new trainings: clusters and trainings are random --------------------------------------------
@@ -459,6 +612,7 @@ class TwoWay(NamedTuple):
     Attributes:
         clusters: what columns add; 0 if they vary no more than the rest makes them vary.
         trainings: the part of rows, and of what neither explains.
+        least: the variance over columns alone, below which the sum never counts.
         df: Satterthwaite's degrees of freedom of the sum, from ``min(S, G) - 1``.
         g: number of columns.
         s: number of rows.
@@ -466,6 +620,7 @@ class TwoWay(NamedTuple):
 
     clusters: float
     trainings: float
+    least: float
     df: float
     g: int
     s: int
@@ -473,7 +628,7 @@ class TwoWay(NamedTuple):
     @property
     def error(self) -> float:
         """Standard error of the mean."""
-        return sqrt(self.clusters + self.trainings)
+        return sqrt(max(self.clusters + self.trainings, self.least))
 
     def half(self, alpha: float) -> float:
         """Return half the width of the interval at ``1 - alpha``.
@@ -484,8 +639,8 @@ class TwoWay(NamedTuple):
         """
         from scipy.special import stdtrit
 
-        of_clusters = self.clusters * stdtrit(self.g - 1, alpha / 2) ** 2
-        return sqrt(of_clusters + self.trainings * stdtrit(self.s - 1, alpha / 2) ** 2)
+        columns, rows = (float(stdtrit(n - 1, alpha / 2)) ** 2 for n in (self.g, self.s))
+        return sqrt(max(self.clusters * columns + self.trainings * rows, self.least * columns))
 
     def p(self, value: float) -> float:
         """Return the alpha whose interval ends at zero; NaN if there is no spread to judge by."""
@@ -512,11 +667,13 @@ def two_way(u: FloatArray) -> TwoWay:
     # both parts hold the rest; rows keep it, because their quantile is the larger one: with the
     # rest taken from rows, a family of 8 heads, 60 clusters and 3 trainings raised 0.15 alarms
     added = max(clusters - both, 0.0)
-    if trainings + added < 1e-24:
-        return TwoWay(0.0, 0.0, min(s, g) - 1.0, g, s)
+    # trainings whose means are equal by chance do not make the rest vanish
+    least = max(clusters, both)
+    if max(trainings, least) < 1e-24:
+        return TwoWay(0.0, 0.0, 0.0, min(s, g) - 1.0, g, s)
     spread = clusters**2 / (g - 1) + trainings**2 / (s - 1) + both**2 / ((s - 1) * (g - 1))
-    df = (trainings + added) ** 2 / spread
-    return TwoWay(added, trainings, max(df, min(s, g) - 1.0), g, s)
+    df = max(trainings + added, least) ** 2 / spread
+    return TwoWay(added, trainings, least, max(df, min(s, g) - 1.0), g, s)
 
 
 class _Minima(NamedTuple):
