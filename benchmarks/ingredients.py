@@ -15,10 +15,9 @@ from typing import Any
 
 from serzoo.zoo.core.errors import counted
 from serzoo.zoo.core.table import Line, Table, cell
-from serzoo.zoo.report.answers import COLUMNS, Asked, Question, answer_cells, ask
+from serzoo.zoo.report.answers import COLUMNS, Asked, Question, answer_cells, ask, between
 from serzoo.zoo.report.grids import Grid, grids
 from serzoo.zoo.report.runs import find_cells
-from serzoo.zoo.statistics.contrasts import difference
 
 # of each pair the first has what the second lacks
 PAIRS = (
@@ -53,7 +52,7 @@ def ingredients(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
     }
     found = ask(
         (
-            Question(key, grid, difference(grid.cells[key[1]], grid.cells[key[2]]), declared=True)
+            Question(key, grid, between(grid, key[1], key[2]), declared=True)
             for key, (grid, _) in pairs.items()
         ),
         asked,

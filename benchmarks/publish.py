@@ -95,10 +95,10 @@ def section(folder: Path, place: Path) -> str:
     """
     plan = json.loads((folder / "suite.json").read_text("utf-8"))
     found = find_cells(folder, plan["cells"])
-    made, refused = grids(found.runs)
+    known = suite_attributes(folder, [])
+    made, refused = grids(found.runs, known)
     asked = Asked.of(plan)
     rows = rows_of(made, asked)
-    known = suite_attributes(folder, [])
     c = Context(folder, plan, found, made, refused, rows, known, "", "")
     tables = f"{markdown(rows, plan['baseline'])}\n"
     tables += _markdown(make(group) for make in (recalls, by_fold) for group in grouped(rows))

@@ -35,7 +35,7 @@ from ..run.score import evaluate
 from ..statistics.speakers import measure
 from ..statistics.table import PredictionTable
 from . import axes
-from .suite import Plan
+from .suite import MARGIN, QUESTIONS, Plan, questions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,8 +105,9 @@ def evaluate_cell(
 
 
 CLEAN = "clean"
-KEYS = ("title", "of", "only", "conditions", "noise", "rir", "baseline")
+KEYS = ("title", "of", "only", "conditions", "noise", "rir", "baseline", *QUESTIONS)
 TYPES = {
+    **QUESTIONS,
     **dict.fromkeys(("title", "baseline"), str),
     **dict.fromkeys(("of", "noise", "rir"), str | None),
     "conditions": str | list[str],
@@ -128,6 +129,7 @@ class Robustness:
         rir: folder of room impulse responses; None = of ``$SERZOO_DATA``.
         only: values of ``recipe``, ``encoder``, ``head``, ``fold``, ``seed`` to keep; what is not
             named is kept.
+        primary, margin, metric: as of :class:`.suite.Suite`.
     """
 
     name: str
@@ -138,6 +140,9 @@ class Robustness:
     noise: str | None = None
     rir: str | None = None
     only: dict[str, list[Any]] = field(default_factory=dict)
+    primary: list[str] | None = None
+    margin: float = MARGIN
+    metric: str = "uar"
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,16 @@ def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
     title, baseline = str(raw.get("title") or name), str(raw.get("baseline", "classification"))
     title = title if named else axes.retitled(title, overrides, ("of",))
     folders = {k: None if raw.get(k) is None else str(raw[k]) for k in ("noise", "rir")}
-    return Robustness(Path(name).stem, title, raw["of"], found, baseline, **folders, only=only)
+    return Robustness(
+        Path(name).stem,
+        title,
+        raw["of"],
+        found,
+        baseline,
+        **folders,
+        only=only,
+        **questions(name, raw),
+    )
 
 
 def _only(name: str, found: Any) -> dict[str, list[Any]]:

@@ -18,17 +18,21 @@ from ..run import board, config
 from ..run.config import RunConfig
 from ..run.record import finished, read_record
 from . import axes
-from .suite import Plan
+from .suite import MARGIN, QUESTIONS, Plan, questions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from .pool import Job
 
-KEYS = ("title", "baseline", "source", "target", "head", "shots", "draw", "tuning", "options")
+KEYS = (
+    *("title", "baseline", "source", "target", "head", "shots", "draw", "tuning", "options"),
+    *QUESTIONS,
+)
 SOURCE = ("recipe", "encoder", "fold", "seed", "overrides")
 TARGET = ("data", "root", "protocol", "fold", "taxonomy", "label", "unknown_speakers")
 TYPES: dict[str, Any] = {
+    **QUESTIONS,
     **dict.fromkeys(("title", "baseline", "source.recipe", "source.encoder"), str),
     **dict.fromkeys((f"target.{key}" for key in TARGET), str | None),
     **{"target.data": str | list[str], "target.fold": int, "source.overrides": list[str]},
@@ -54,6 +58,7 @@ class FewShotSuite:
         tuning: what is tuned.
         options: further fields of :class:`.tuning.Options`.
         baseline: the head that differences are taken to.
+        primary, margin, metric: as of :class:`.suite.Suite`.
     """
 
     name: str
@@ -66,6 +71,9 @@ class FewShotSuite:
     tuning: list[str]
     options: dict[str, Any] = field(default_factory=dict)
     baseline: str = "classification"
+    primary: list[str] | None = None
+    margin: float = MARGIN
+    metric: str = "uar"
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
@@ -132,6 +140,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
         **lists,
         options=parts["options"],
         baseline=baseline,
+        **questions(name, raw),
     )
 
 

@@ -116,8 +116,8 @@ def ask(questions: Iterable[Question], asked: Asked) -> dict[Hashable, dict[str,
             asked.metric,
             margin=asked.margin,
             primary=declared,
-            cluster=grid.cluster,
-            why=grid.why,
+            cluster=grid.clusters.kind,
+            why=grid.clusters.why,
         )
         for key, answer in found.items():
             out[key] = as_row(answer) | {"declared": key in declared, "family": len(declared)}
@@ -130,9 +130,10 @@ def family_of(grid: Grid) -> tuple[Hashable, ...]:
     return (
         Path(run.record.config["recipe"]).stem,
         grid.encoder,
-        tuple(grid.clusters),
+        grid.clusters.kind,
+        tuple(grid.clusters.names),
         tuple(next(iter(grid.pooled.values())).classes),
-        grid.why,
+        grid.clusters.why,
     )
 
 
@@ -167,23 +168,33 @@ def to_baseline(made: Sequence[Grid], asked: Asked) -> dict[Hashable, dict[str, 
     for grid in made:
         if asked.baseline not in grid.runs:
             continue
-        base = grid.cells[asked.baseline]
+        theirs = mean_metric(grid.totals(asked.baseline), asked.metric)
         for head, runs in grid.runs.items():
             if head == asked.baseline:
                 continue
             key = (grid.recipe, grid.encoder, head)
-            contrast = difference(grid.cells[head], base)
+            contrast = between(grid, head, asked.baseline)
             questions.append(Question(key, grid, contrast, asked.declares(head, runs)))
-            theirs = mean_metric(base, asked.metric)
-            ours = mean_metric(grid.cells[head], asked.metric)
+            ours = mean_metric(grid.totals(head), asked.metric)
             relative[key] = ours / theirs - 1 if theirs else None
     found = ask(questions, asked)
     return {key: row | {"relative": relative[key]} for key, row in found.items()}
 
 
-def mean_metric(cells: FloatArray, metric: str) -> float:
-    """Return a metric of ``[S, G, C, C]`` cells, as the mean over S trainings."""
-    return float(METRICS[metric](cells.sum(1)).mean())
+def between(grid: Grid, head: str, other: str) -> Contrast:
+    """Return the contrast "metric of a head minus that of another"."""
+    unknown = _unknown((grid.unknown(head), grid.unknown(other)))
+    return difference(grid.cells(head), grid.cells(other), unknown=unknown)
+
+
+def _unknown(found: Sequence[FloatArray]) -> tuple[FloatArray, ...]:
+    """Return utterances of no known cluster for a contrast: nothing if there are none."""
+    return tuple(found) if any(x.any() for x in found) else ()
+
+
+def mean_metric(totals: FloatArray, metric: str) -> float:
+    """Return a metric of ``[S, C, C]`` confusions, as the mean over S trainings."""
+    return float(METRICS[metric](totals).mean())
 
 
 # What a head keeps under a condition, beyond what the baseline keeps.
@@ -268,17 +279,19 @@ def kept(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
         shared = [h for h in grid.runs if h in other.runs]
         if asked.baseline not in shared:
             continue
-        base, base_clean = _alike(grid.cells[asked.baseline], other.cells[asked.baseline])
         for head in shared:
             if head == asked.baseline:
                 continue
-            cells, clean = _alike(grid.cells[head], other.cells[head])
             key = (grid.recipe, grid.encoder, head, other.recipe)
             declared = asked.declares(head, grid.runs[head])
             rows.append(key)
-            plain = interaction(cells, clean, base, base_clean)
+            pairs = [(g, h) for h in (head, asked.baseline) for g in (grid, other)]
+            cells = _alike([g.cells(h) for g, h in pairs])
+            unknown = _unknown(_alike([g.unknown(h) for g, h in pairs]))
+            chance = _chance(grid.totals(head), asked.metric)
+            plain = interaction(*cells, unknown=unknown)
             change.append(Question(key, grid, plain, declared))
-            above = interaction(cells, clean, base, base_clean, chance=_chance(base, asked.metric))
+            above = interaction(*cells, unknown=unknown, chance=chance)
             share.append(Question(key, grid, above, declared))
     changes, shares = ask(change, asked), ask(share, asked)
     names = ("recipe", "encoder", "head", "reference")
@@ -288,16 +301,15 @@ def kept(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
     ]
 
 
-def _alike(cells: FloatArray, other: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return both with as many trainings: without a shot there is one, whatever was drawn."""
-    most = max(len(cells), len(other))
-    one, two = (np.repeat(x, most, axis=0) if len(x) == 1 else x for x in (cells, other))
-    return one, two
+def _alike(found: Sequence[FloatArray]) -> list[FloatArray]:
+    """Return all with as many trainings: without a shot there is one, whatever was drawn."""
+    most = max(map(len, found))
+    return [np.repeat(x, most, axis=0) if len(x) == 1 else x for x in found]
 
 
-def _chance(cells: FloatArray, metric: str) -> float:
+def _chance(totals: FloatArray, metric: str) -> float:
     """Return the metric of guessing: for WA, the largest class's share; otherwise 1 / classes."""
-    support = cells.sum((0, 1, 3))
+    support = totals.sum((0, 2))
     if metric == "wa":
         return float(support.max() / support.sum())
     return 1 / float((support > 0).sum())

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ...datamodules.info import CorpusInfo
 from ..core.errors import ComparisonError, SerzooError
+from ..run.record import Attributes
+from ..statistics.contrasts import Clusters, clusters_of
 from ..statistics.rates import FloatArray
-from ..statistics.speakers import by_speaker, check_same, labelled_speakers, tested
-from ..statistics.table import PredictionTable
+from ..statistics.speakers import by_speaker, check_same, labelled_speakers
+from ..statistics.table import PredictionTable, merge
 from .runs import Run, by_pair, certificate, check_comparable, pooled
 
 Key = tuple[str, str]
@@ -32,6 +35,7 @@ class Grid:
         seeds: numbers.
         partial: folds of seeds that are left out, since not every head has finished them.
         certificate: see :func:`.runs.certificate`.
+        attributes: of utterances, by id; empty if unknown.
     """
 
     recipe: str
@@ -42,6 +46,7 @@ class Grid:
     seeds: list[int]
     partial: int
     certificate: dict[str, Any]
+    attributes: Attributes
 
     @property
     def name(self) -> str:
@@ -49,32 +54,74 @@ class Grid:
         return f"{self.recipe}, {self.encoder}"
 
     @property
-    def cluster(self) -> str:
-        """What a cluster is: utterances of different clusters are independent."""
-        return "speaker"
+    def corpora(self) -> list[str]:
+        """Names of the tested corpora."""
+        run = next(iter(self.runs.values()))[0]
+        named = {who.partition("/")[0] for who in run.table.speakers if "/" in who}
+        return sorted(named) or [str(name) for name in run.record.config.get("corpus", ())]
 
     @cached_property
-    def clusters(self) -> list[str]:
-        """Names of the G clusters, sorted."""
-        return labelled_speakers(next(iter(self.pooled.values())))
+    def clusters(self) -> Clusters:
+        """Clusters of the labelled utterances, by the description of their corpus."""
+        kinds = {info.cluster for info in map(_info, self.corpora) if info} or {"speaker"}
+        # corpora that sample different things have speakers in common
+        kind = kinds.pop() if len(kinds) == 1 else "speaker"
+        table = self.runs[next(iter(self.runs))]
+        first = merge(r.table for r in table if r.seed == self.seeds[0])
+        found = clusters_of(first, kind, self.attributes)
+        if kind != "speaker" and not found.names:
+            why = f"{found.why} (`serzoo report SUITE --attributes` reads them from the corpus)"
+            found = found._replace(why=why)
+        return found
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader must know of the intervals: few sentences, utterances of no cluster."""
+        said = [(info.name, info.interval_remark()) for info in map(_info, self.corpora) if info]
+        own = [text if len(said) == 1 else f"{name}: {text}" for name, text in said if text]
+        return [*own, *filter(None, [self.clusters.note])]
 
     @cached_property
-    def why(self) -> str:
-        """The reason why no interval exists, or ""."""
-        return tested(next(iter(self.pooled.values())))[1]
+    def _confusions(self) -> dict[str, FloatArray]:
+        """Confusions of each head by seed and cluster, ``[S, G + 1, C, C]``; the last: unknown."""
+        return {head: self._by_seed(table) for head, table in self.pooled.items()}
 
-    @cached_property
-    def cells(self) -> dict[str, FloatArray]:
-        """Confusions of each head by seed and cluster, ``[S, G, C, C]``; folds are summed."""
-        return {head: self._confusions(table) for head, table in self.pooled.items()}
+    def _by_seed(self, table: PredictionTable) -> FloatArray:
+        ids, _, seeds = zip(*(name.rpartition("#") for name in table.ids), strict=True)
+        if self.clusters.kind != "speaker":
+            table = replace(table, speakers=[self.clusters.of.get(i, "") for i in ids])
+        rows = [np.flatnonzero(np.equal(seeds, str(seed))) for seed in self.seeds]
+        return np.stack([by_speaker(table, [*self.clusters.names, ""], own) for own in rows])
 
-    def _confusions(self, table: PredictionTable) -> FloatArray:
-        of = [int(name.rpartition("#")[2]) for name in table.ids]
-        rows = [np.flatnonzero(np.equal(of, seed)) for seed in self.seeds]
-        return np.stack([by_speaker(table, self.clusters, own) for own in rows])
+    def cells(self, head: str) -> FloatArray:
+        """Return a head's confusions by seed and cluster, ``[S, G, C, C]``; folds are summed.
+
+        If no cluster is known, all utterances are one.
+        """
+        found = self._confusions[head]
+        return found[:, :-1] if self.clusters.names else found
+
+    def unknown(self, head: str) -> FloatArray:
+        """Return a head's confusions of utterances of no known cluster, ``[S, C, C]``."""
+        found = self._confusions[head][:, -1]
+        return found if self.clusters.names else np.zeros_like(found)
+
+    def totals(self, head: str) -> FloatArray:
+        """Return a head's confusions by seed, ``[S, C, C]``."""
+        return np.asarray(self._confusions[head].sum(1), dtype=np.float64)
 
 
-def grids(runs: Sequence[Run]) -> tuple[list[Grid], dict[Key, str]]:
+def _info(corpus: str) -> CorpusInfo | None:
+    """Return the description of a corpus; None if there is none here, as for a user's own."""
+    try:
+        return CorpusInfo.load(corpus)
+    except SerzooError:
+        return None
+
+
+def grids(
+    runs: Sequence[Run], attributes: Attributes | None = None
+) -> tuple[list[Grid], dict[Key, str]]:
     """Tables that can be made, and why the others cannot, by recipe and encoder.
 
     Seeds and folds that a head has not finished are left out for every head of its table, so that
@@ -87,7 +134,7 @@ def grids(runs: Sequence[Run]) -> tuple[list[Grid], dict[Key, str]]:
     for key, members in groups.items():
         try:
             check_comparable(members)
-            grid = _grid(key, members)
+            grid = _grid(key, members, attributes or {})
         except SerzooError as error:
             refused[key] = str(error)
             continue
@@ -101,7 +148,7 @@ def grids(runs: Sequence[Run]) -> tuple[list[Grid], dict[Key, str]]:
     return made, refused
 
 
-def _grid(key: Key, members: Sequence[Run]) -> Grid | None:
+def _grid(key: Key, members: Sequence[Run], attributes: Attributes) -> Grid | None:
     heads: dict[str, dict[tuple[int, int], Run]] = defaultdict(dict)
     for run in members:
         other = heads[run.head].setdefault((run.fold, run.seed), run)
@@ -125,4 +172,5 @@ def _grid(key: Key, members: Sequence[Run]) -> Grid | None:
     labelled_speakers(reference)  # refuses a table without labels
     for table in tables.values():
         check_same(reference, table)
-    return Grid(*key, chosen, tables, folds, seeds, len(every) - len(kept), certificate(first))
+    left = len(every) - len(kept)
+    return Grid(*key, chosen, tables, folds, seeds, left, certificate(first), attributes)

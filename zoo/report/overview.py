@@ -16,7 +16,7 @@ from ..core.files import new_file, write_json
 from ..core.table import Cell, Line, Table, cell, plain, span
 from ..plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
 from ..run.record import Record, read_plan
-from ..statistics.contrasts import NEW, difference
+from ..statistics.contrasts import NEW
 from ..statistics.rates import METRICS
 from ..statistics.speakers import paired_jackknife
 from ..statistics.table import PredictionTable
@@ -31,6 +31,7 @@ from .answers import (
     amount_of,
     answer_cells,
     ask,
+    between,
     first_run,
     kept,
     number,
@@ -39,17 +40,15 @@ from .answers import (
 from .grids import Grid, grids
 from .packed import record_reader
 from .page import Context, Figure, Fold, Row, Section, Text, draw, drawn
-from .runs import Run, encoder_name, pooled, read_runs
+from .runs import Run, encoder_name, pooled, read_runs, suite_attributes
 from .table import (
     answer_table,
     by_fold,
-    caption,
-    cells_of,
-    columns_of,
     grouped,
     name_of,
     notes,
     recalls,
+    results_table,
 )
 
 # What a condition costs: the metric of each head under it, minus that of the head on clean audio.
@@ -155,7 +154,8 @@ def write_degradation(folder: Path) -> Path:
     plan = read_plan(folder)
     asked = Asked.of(plan)
     runs, _ = read_runs(folder, plan["cells"])
-    rows, beyond = degradation(runs, asked.metric), kept(grids(runs)[0], asked)
+    made, _ = grids(runs, suite_attributes(folder, plan["cells"]))
+    rows, beyond = degradation(runs, asked.metric), kept(made, asked)
     write_json(folder / "degradation.json", {"suite": plan["name"], "rows": rows, "kept": beyond})
     path = folder / "degradation.md"
     with new_file(path) as draft:
@@ -360,7 +360,7 @@ def started(section: Section, c: Context) -> None:
             of = f"{amount[1]}: {of}"
         for head, starts in starts_of(grid).items():
             for one, other in pairs(list(starts)):
-                contrast = difference(grid.cells[starts[one]], grid.cells[starts[other]])
+                contrast = between(grid, starts[one], starts[other])
                 key = of, head, one, other
                 asked[key] = Question((grid.name, *key), grid, contrast, declared=True)
     found = ask(asked.values(), c.asked)
@@ -411,10 +411,8 @@ def results(section: Section, c: Context) -> None:
         f"to {c.baseline} on the same utterances. How each column is computed is said below."
     )
     for group in grouped(c.rows):
-        body = [cells_of(row, c.baseline) for row in group]
-        table = Table(caption(group[0]), columns_of(c.asked.metric), body)
         more = Fold(f"By class and by fold: {name_of(group)}", [recalls(group), by_fold(group)])
-        section.parts += [table, more]
+        section.parts += [results_table(group, c.baseline), more]
     said = [Text(note) for note in notes(c.rows, c.baseline)]
     section.parts.append(Fold("How the columns are computed", said))
     if not c.rows:

@@ -102,7 +102,9 @@ def report(
     found = find_cells(folder, plan["cells"])
     if not found.runs:
         raise ComparisonError(_nothing(folder, plan, found))
-    made, refused = grids(found.runs)
+    corpora = Corpora()
+    known, fault = _attributes(folder, found, corpora if attributes else None)
+    made, refused = grids(found.runs, known)
     rows = rows_of(made, Asked.of(plan))
     time = detail.totals(run.record for run in found.runs)
     notes = [detail.in_words(time, plan.get("calls", []))]
@@ -121,8 +123,6 @@ def report(
     write_json(folder / "summary.json", summary)
     write_text(folder / "table.md", f"# {plan['title']}\n\n{text}")
     write_text(folder / "table.tex", latex(rows, plan["baseline"]))
-    corpora = Corpora()
-    known, fault = _attributes(folder, found, corpora if attributes else None)
     context = Context(
         folder, plan, found, made, refused, rows, known, fault, notes[0], audio, corpora
     )

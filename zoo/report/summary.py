@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.errors import ComparisonError
 from ..statistics.rates import METRICS
-from ..statistics.speakers import jackknife, mean_sd
+from ..statistics.speakers import Interval, interval_of, mean_sd, tested
 from .answers import Asked, number, to_baseline
 from .grids import Grid, grids
 from .runs import Run
@@ -48,11 +48,11 @@ def rows_of(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
 
 def _row(grid: Grid, head: str, asked: Asked) -> dict[str, Any]:
     runs, table = grid.runs[head], grid.pooled[head]
-    by_seed = grid.cells[head].sum(1)  # [S, C, C]
-    interval = jackknife(table, asked.metric)
+    totals = grid.totals(head)
+    interval = _interval(grid, head, asked.metric)
     parameters = runs[0].record.parameters or {}
     utterances = len(table) // len(grid.seeds)  # each seed tests the same
-    values = {name: mean_sd(METRICS[name](by_seed))._asdict() for name in ("uar", "wa", "macro_f1")}
+    values = {name: mean_sd(METRICS[name](totals))._asdict() for name in ("uar", "wa", "macro_f1")}
     score = METRICS[asked.metric]
     return {
         "recipe": grid.recipe,
@@ -60,7 +60,11 @@ def _row(grid: Grid, head: str, asked: Asked) -> dict[str, Any]:
         "head": head,
         "folds": len(grid.folds),
         "seeds": len(grid.seeds),
-        "speakers": interval.n_speakers,
+        "speakers": tested(table)[0],
+        "clusters": len(grid.clusters.names),
+        "cluster": grid.clusters.kind,
+        "remarks": grid.remarks,
+        "why": grid.clusters.why,
         "without_speaker": table.speakers.count("") // len(grid.seeds),
         "unsure": sorted({u for r in runs for u in r.record.unsure}),
         "utterances": utterances,
@@ -86,6 +90,14 @@ def _row(grid: Grid, head: str, asked: Asked) -> dict[str, Any]:
         "partial": grid.partial,
         "certificate": grid.certificate["hash"],
     }
+
+
+def _interval(grid: Grid, head: str, metric: str) -> Interval:
+    """Return the jackknife interval of a head over clusters, with its seeds pooled."""
+    score, rest = METRICS[metric], grid.unknown(head).sum(0)
+    return interval_of(
+        grid.cells(head).sum(0), lambda cells: score(cells + rest), 0.95, grid.clusters.why
+    )
 
 
 def _mean(values: Sequence[float | None], scale: float = 1.0) -> float | None:

@@ -59,6 +59,13 @@ def cells_of(row: dict[str, Any], baseline: str) -> list[Cell]:
     ]
 
 
+def results_table(group: Sequence[dict[str, Any]], baseline: str) -> Table:
+    """Return the results of the rows of one table, with what is to be known of their intervals."""
+    body = [cells_of(row, baseline) for row in group]
+    said = [f"{text[0].upper()}{text[1:]}." for text in group[0]["remarks"]]
+    return Table(caption(group[0]), columns_of(group[0]["metric"]), body, said)
+
+
 def answer_table(group: Sequence[dict[str, Any]], baseline: str) -> Table | None:
     """Return the differences to the baseline of the rows of one table, with verdicts in words.
 
@@ -83,8 +90,12 @@ def caption(row: dict[str, Any]) -> str:
         f"{counted(row['utterances'], 'test utterance')} of "
         + ", ".join(counted(row[f"{what}s"], what) for what in ("speaker", "fold", "seed"))
     )
+    if row["cluster"] != "speaker":
+        text += f"; {counted(row['clusters'], row['cluster'])}"
     if unknown := row.get("without_speaker"):
-        text += f"; {unknown} without a speaker, so no interval and no test"
+        text += f"; {unknown} without a speaker"
+    if row["why"]:
+        text += f"; {row['why']}, so no interval and no test"
     if row.get("unsure"):
         text += "; nobody can tell whether the parts of the folds share speakers"
     if row["partial"]:
@@ -107,7 +118,7 @@ NOTES = (
     "{metric}, all folds' test utterances pooled: mean ± standard deviation over seeds (from 3 "
     "seeds on). UAR is the mean recall over classes, WA is accuracy, top-2 is the share of "
     "utterances whose label is among the two highest scores.",
-    "Interval: 95 %, jackknife over speakers with Student's t, on the logit scale.",
+    "Interval: 95 %, jackknife over {cluster}s with Student's t, on the logit scale.",
     "Difference: {metric} minus that of {baseline} on the same utterances; relative: {metric} "
     "divided by that of {baseline}, minus 1.",
     "These models: interval and p for these trainings and new {cluster}s, by one test that flips "
@@ -135,7 +146,7 @@ def notes(rows: Sequence[dict[str, Any]], baseline: str) -> list[str]:
         "baseline": baseline,
         "metric": NAMES[rows[0]["metric"]] if rows else NAMES["uar"],
         "family": f"{family} in a family",
-        "cluster": found[0]["cluster"] if found else "speaker",
+        "cluster": " or ".join(dict.fromkeys(row["cluster"] for row in rows)) or "speaker",
         "margin": found[0]["margin"] if found else MARGIN,
     }
     return [note.format(**facts) for note in NOTES] + absent_notes(rows)
@@ -155,8 +166,7 @@ def tables(rows: Sequence[dict[str, Any]], baseline: str) -> list[Table]:
     """Return the results of each corpus and encoder, each followed by its differences."""
     made = []
     for group in grouped(rows):
-        body = [cells_of(row, baseline) for row in group]
-        made.append(Table(caption(group[0]), columns_of(group[0]["metric"]), body))
+        made.append(results_table(group, baseline))
         if (compared := answer_table(group, baseline)) is not None:
             made.append(compared)
     return made

@@ -234,3 +234,52 @@ def test_many_undecided_rows_are_counted() -> None:
         "These models. Worse than classification: x. Undecided: 20 of 21 rows."
     )
     assert verdicts({}, BASE) == ""
+
+
+# clusters
+
+
+def of_corpus(corpus: str, runs: Sequence[Run]) -> list[Run]:
+    tables = [
+        replace(r.table, speakers=[f"{corpus}/{w[2:]}" for w in r.table.speakers]) for r in runs
+    ]
+    return [replace(r, table=t) for r, t in zip(runs, tables, strict=True)]
+
+
+def test_sessions_of_a_corpus_are_its_clusters() -> None:
+    runs = of_corpus("iemocap", suite(HEADS))
+    known = {f"c/u{i}": {"session": f"Ses0{i // 20}"} for i in range(80)}  # two speakers each
+    made, _ = grids(runs, known)
+    rows = rows_of(made, Asked(BASE))
+    assert {(r["speakers"], r["clusters"], r["cluster"]) for r in rows} == {(8, 4, "session")}
+    found = rows[1]["difference"]
+    assert (found["n_clusters"], found["smallest_p"]) == (4, 0.125)
+    text = markdown(rows, BASE)
+    assert tells(text, "4 sessions", "new sessions", "jackknife over sessions")
+    assert tells(found["note"], "4 sessions", "0.125")
+
+
+def test_without_sessions_there_is_no_interval_and_a_remedy() -> None:
+    rows = rows_of(grids(of_corpus("iemocap", suite(HEADS)))[0], Asked(BASE))
+    assert rows[0]["interval"] == [None, None]
+    assert tells(rows[1]["difference"]["note"], "no session", "--attributes", "no interval")
+
+
+def test_a_corpus_of_few_sentences_says_what_its_interval_is_about() -> None:
+    rows = rows_of(grids(of_corpus("ravdess", suite(HEADS)))[0], Asked(BASE))
+    assert tells(markdown(rows, BASE), "interval", "new speakers of these 2 sentences")
+    plain = rows_of(grids(suite(HEADS))[0], Asked(BASE))
+    assert plain[0]["remarks"] == []
+
+
+def test_utterances_of_unknown_speakers_count_in_the_value_alone() -> None:
+    runs = [
+        replace(r, table=replace(r.table, speakers=[*r.table.speakers[:70], *[""] * 10]))
+        for r in suite(HEADS)
+    ]
+    rows = rows_of(grids(runs)[0], Asked(BASE))
+    assert rows[1]["uar"]["mean"] == pytest.approx(67 / 80)
+    assert rows[1]["difference"]["value"] == pytest.approx(27 / 80)
+    assert rows[1]["difference"]["n_clusters"] == 7
+    assert rows[1]["interval"][0] < 67 / 80 < rows[1]["interval"][1]
+    assert tells(markdown(rows, BASE), "10 without a speaker", "10 of 80", "7 known")
