@@ -219,7 +219,8 @@ def answers(
     family = [k for k in usable if primary is None or k in primary]
     alpha = round(1 - level, 12)  # 1 - 0.9 is less than the p of 50 in 500 flips
     flips = _flips(g, draws, seed) if usable else np.ones((1, g))
-    these, new = {}, {}
+    these: dict[Key, _Inside] = {}
+    new: dict[Key, _Inside] = {}
     for keys in [family, *([k] for k in usable if k not in family)]:
         if not keys:
             continue
@@ -520,7 +521,8 @@ def _family_maxima(x: FloatArray, t: FloatArray, flips: FloatArray) -> FloatArra
         return np.asarray(t[:, 0], dtype=np.float64)
     centred = _studentised(x - x.mean(1, keepdims=True), flips)
     centred[0] = inf  # the observed signs count as one of the flips
-    return np.maximum(np.sort(t.max(1)), np.sort(centred.max(1)))
+    both = np.maximum(np.sort(t.max(1)), np.sort(centred.max(1)))
+    return np.asarray(both, dtype=np.float64)
 
 
 def _step_down(t: FloatArray) -> FloatArray:
@@ -560,7 +562,7 @@ def _crossings(u: FloatArray, flips: FloatArray) -> tuple[FloatArray, FloatArray
     empty = (kept == 0) | (moved == 0)
     low = np.where(empty, -inf, np.minimum(a, b))
     high = np.where(empty, inf, np.maximum(a, b))
-    return np.round(low, 12), np.round(high, 12)
+    return low.round(12).astype(np.float64), high.round(12).astype(np.float64)
 
 
 def _inverted(lows: FloatArray, highs: FloatArray, alpha: float) -> tuple[float, float]:
