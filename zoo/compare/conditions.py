@@ -19,6 +19,7 @@ import torch
 
 from ...datamodules.corruption import Condition, Corruption
 from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
+from ..report.answers import MARGIN
 from ..report.runs import PREDICTIONS
 from ..run import config
 from ..run.config import RunConfig
@@ -35,7 +36,7 @@ from ..run.score import evaluate
 from ..statistics.speakers import measure
 from ..statistics.table import PredictionTable
 from . import axes
-from .suite import MARGIN, QUESTIONS, Plan, questions
+from .suite import QUESTIONS, Plan, questions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -191,7 +192,9 @@ def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
         raise ConfigError(f"suite '{name}' does not say whose cells it tests; add of=SUITE")
     title, baseline = str(raw.get("title") or name), str(raw.get("baseline", "classification"))
     title = title if named else axes.retitled(title, overrides, ("of",))
-    folders = {k: None if raw.get(k) is None else str(raw[k]) for k in ("noise", "rir")}
+    folders: dict[str, Any] = {
+        k: None if raw.get(k) is None else str(raw[k]) for k in ("noise", "rir")
+    }
     return Robustness(
         Path(name).stem,
         title,

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigError, suggest
+from ..report.answers import MARGIN
 from ..run import board, config
 from ..run.config import RunConfig
 from ..run.record import finished, read_record
 from . import axes
-from .suite import MARGIN, QUESTIONS, Plan, questions
+from .suite import QUESTIONS, Plan, questions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,7 +112,9 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
         raise ConfigError(f"suite '{name}': source.overrides is {given}; give a list of key=value")
     source["overrides"] = [*given, *typed]
     axes.refuse_out(source["overrides"])
-    lists = {key: _list(name, raw, key) for key in ("head", "shots", "draw", "tuning")}
+    lists: dict[str, Any] = {
+        key: _list(name, raw, key) for key in ("head", "shots", "draw", "tuning")
+    }
     own = ("shots", "draw", "tuning")
     wanted: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
         "": (raw, KEYS),

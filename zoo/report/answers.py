@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import ComparisonError, suggest
 from ..core.table import Cell, cell, p_cell, span_cell
 from ..statistics.contrasts import Answer, Contrast, Span, answers, difference, interaction
 from ..statistics.rates import METRICS, FloatArray
@@ -55,13 +56,22 @@ class Asked:
 
     @classmethod
     def of(cls, plan: Mapping[str, Any]) -> Asked:
-        """Return the questions of a plan, as ``suite.json`` holds it."""
-        primary = plan.get("primary")
+        """Return the questions of a plan, as ``suite.json`` holds it.
+
+        Raises:
+            ComparisonError: if the plan names a metric that does not exist.
+        """
+        primary, metric = plan.get("primary"), str(plan.get("metric", "uar"))
+        if metric not in NAMES:
+            raise ComparisonError(
+                f"suite.json has the metric '{metric}'{suggest(metric, NAMES)}; the same `serzoo "
+                "compare` writes it anew"
+            )
         return cls(
             str(plan["baseline"]),
             None if primary is None else tuple(primary),
             float(plan.get("margin", MARGIN)),
-            str(plan.get("metric", "uar")),
+            metric,
         )
 
     @property
@@ -164,7 +174,8 @@ def to_baseline(made: Sequence[Grid], asked: Asked) -> dict[Hashable, dict[str, 
 
     ``relative`` is the row's metric over the baseline's, minus 1; None if the baseline's is 0.
     """
-    questions, relative = [], {}
+    questions: list[Question] = []
+    relative: dict[Hashable, float | None] = {}
     for grid in made:
         if asked.baseline not in grid.runs:
             continue
@@ -247,14 +258,14 @@ def _is_reference(other: Grid, grid: Grid, members: Sequence[Grid]) -> bool:
         wanted = (CLEAN, CONTROLS.get(conditions[1]))
         same = one.record.axes == two.record.axes and one.pair == two.pair
         return same and conditions[0] in wanted
-    amounts = amount_of(one), amount_of(two)
-    if amounts[0] and amounts[1]:
-        (more, what, rest), (less, other_what, other_rest) = amounts
+    first, second = amount_of(one), amount_of(two)
+    if first and second:
+        (more, what, rest), (less, other_what, other_rest) = first, second
         alike = what == other_what and one.pair == two.pair and _within(other_rest, rest)
         most = max(a[0] for g in members if (a := amount_of(first_run(g))) and a[2] == rest)
         return alike and less < more == most
     # the same models, tested where they were trained
-    return bool(two.pair) and not one.pair and not any(amounts)
+    return bool(two.pair) and not one.pair and not (first or second)
 
 
 def _within(less: str, more: str) -> bool:

@@ -24,18 +24,18 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Grid:
-    """What one table stands on: the folds and seeds that all of its heads have finished.
+    """Cells of one table: the folds and seeds that all of its heads have finished.
 
     Attributes:
-        recipe: name, with the pair of corpora and the condition if there are such.
-        encoder: name.
-        runs: of each head, its cells, by fold and seed.
-        pooled: of each head, the test tables of these in one, an utterance once per seed.
-        folds: numbers.
-        seeds: numbers.
-        partial: folds of seeds that are left out, since not every head has finished them.
+        recipe: name of the recipe, with the pair of corpora and the condition, if any.
+        encoder: name of the encoder.
+        runs: cells of each head, by fold and seed.
+        pooled: test tables of each head's cells in one, with an utterance once per seed.
+        folds: numbers of the folds.
+        seeds: numbers of the seeds.
+        partial: how many folds of seeds are left out, because a head has not finished them.
         certificate: see :func:`.runs.certificate`.
-        attributes: of utterances, by id; empty if unknown.
+        attributes: attributes of utterances by id; empty if unknown.
     """
 
     recipe: str
@@ -122,10 +122,14 @@ def _info(corpus: str) -> CorpusInfo | None:
 def grids(
     runs: Sequence[Run], attributes: Attributes | None = None
 ) -> tuple[list[Grid], dict[Key, str]]:
-    """Tables that can be made, and why the others cannot, by recipe and encoder.
+    """Return the tables that can be made, and why others cannot, by recipe and encoder.
 
     Seeds and folds that a head has not finished are left out for every head of its table, so that
     rows stay comparable. Cells of different certificates are refused for their table only.
+
+    Args:
+        runs: finished cells.
+        attributes: attributes of utterances by id, which sessions and dialogues are read from.
     """
     groups: dict[Key, list[Run]] = defaultdict(list)
     for run in by_pair(runs):

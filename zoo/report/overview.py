@@ -1,4 +1,4 @@
-"""Sections of a report that are made of its rows: results, differences, curves, corpora, cost."""
+"""Sections of a report from its rows: results, differences, conditions, curves, corpora, cost."""
 
 from __future__ import annotations
 
@@ -223,12 +223,16 @@ IMPORTED = "imported"
 
 
 def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
-    """One point per head, tuning and number of shots, over its draws; of finished cells.
+    """Return a point for each head, tuning and number of shots, over the draws that are finished.
 
-    Each holds ``head``, ``encoder``, ``tuning`` (``none`` without shots), ``shots``, ``draws``,
-    and of the draws the mean, standard deviation (None of one draw), lowest and highest UAR of
-    the query, the mean change of the source's UAR (None where it was not scored), the mean seconds
-    of fitting and the mean bytes that changed (None of imported predictions).
+    Returns:
+        For each point ``head``, ``encoder``, ``tuning`` (``none`` without shots), ``shots`` and
+        ``draws``. Over draws: mean, standard deviation (None for one draw), lowest and highest UAR
+        of the query; mean change of the source's UAR (None if it was not scored); mean seconds of
+        fitting, and mean bytes that changed (None for imported predictions).
+
+    Raises:
+        DataError: if a record is not that of an adaptation.
     """
     found: dict[tuple[str, str, str, int], dict[int, Record]] = {}
     read = record_reader(folder)
@@ -237,7 +241,7 @@ def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
         if entry is None or not entry.ok:
             continue
         head, tuning = entry.source["head"], str(entry.tuning)
-        if brought := entry.imported:  # in the table of each tuning, and the same in all
+        if brought := entry.imported:  # it stands in the table of each tuning, and is the same
             head, tuning = brought["name"], "none" if tuning == "none" else IMPORTED
         if entry.shots is None or entry.draw is None:
             raise DataError(
@@ -281,10 +285,9 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def write_few_shot(folder: Path, names: Sequence[str]) -> Path:
-    """``learning_curves.json`` and ``learning_curves.md``; the latter's path.
+    """Write ``learning_curves.json`` and ``learning_curves.md``; return the latter's path.
 
-    The heads of a point must have been adapted to the same supports; where they were not, because
-    cells are missing, the table says so.
+    If cells are missing, heads of a point may have different supports; the table says so.
     """
     found = points(folder, names)
     write_json(folder / "learning_curves.json", found)
@@ -296,7 +299,7 @@ def write_few_shot(folder: Path, names: Sequence[str]) -> Path:
 
 
 def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
-    """Points as a table: heads and tunings down, shots across."""
+    """Return points as a table: heads and tunings down, shots across."""
     shots = sorted({p["shots"] for p in found})
     zero = {p["head"]: p for p in found if p["tuning"] in BASE}
     curves = sorted({(p["head"], p["tuning"]) for p in found if p["tuning"] not in BASE})
@@ -306,15 +309,15 @@ def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
     for head, tuning in curves:
         row = [at.get((head, tuning, k)) or (zero.get(head) if k == 0 else None) for k in shots]
         if tuning == "scratch" and 0 in shots:
-            row[shots.index(0)] = None  # a new head knows nothing without a shot
+            row[shots.index(0)] = None  # a new head has learned nothing without a shot
         last: dict[str, Any] = next((p for p in reversed(row) if p is not None), {})
         size = last.get("bytes")
         costs = [cell(last.get("forgetting"), "+.3f"), cell(last.get("seconds"), ".1f")]
         costs.append(cell(None if size is None else size / 1000, ".0f"))
         body.append([head, tuning, *map(_point_cell, row), *costs])
     notes = [
-        "Without a shot nothing is tuned, and a head has one value. `change` is that of the "
-        "source's UAR at the most shots; seconds of fitting and bytes that changed are there, too."
+        "Without a shot nothing is tuned, and a head has one value. `change` is how the source's "
+        "UAR changes at the most shots; seconds and kB are those of fitting at the most shots."
     ]
     for k in shots:
         same = {tuple(p["supports"]) for p in found if p["shots"] == k}
@@ -499,7 +502,7 @@ def learning(section: Section, c: Context) -> None:
 
 
 def conditions(section: Section, c: Context) -> None:
-    """What each head keeps under the conditions of a comparison, or with its free axes."""
+    """Add the metric of each head under each condition, or with each value of a free axis."""
     section.intro = (
         f"{c.asked.name} of every head under each condition, and under each setting of a free axis."
     )
@@ -533,7 +536,7 @@ def conditions(section: Section, c: Context) -> None:
 
 
 def across(section: Section, c: Context) -> None:
-    """Trained on one corpus, tested on another."""
+    """Add a table of training corpora by test corpora for each head."""
     section.intro = (
         f"{c.asked.name} by corpora of training (down) and of test (across), pooled as in the "
         "results."
@@ -568,7 +571,7 @@ def across(section: Section, c: Context) -> None:
 def cost(section: Section, c: Context) -> None:
     """Add what a point of the metric costs."""
     section.intro = (
-        "Seconds are of the machine that ran the cells, with whatever else it did; sizes are of "
+        "Seconds depend on the machine that ran the cells and on what else it did. Sizes are of "
         "the model. Lines are 95 % intervals."
     )
     metric = c.asked.name

@@ -1,4 +1,4 @@
-"""Tables from records: what a comparison found, and its refusal to compare the incomparable."""
+"""Reports: tables, summaries and a page from the finished cells of a comparison."""
 
 from __future__ import annotations
 
@@ -80,22 +80,25 @@ def report(
     audio: bool = False,
     attributes: bool = False,
 ) -> list[dict[str, Any]]:
-    """Tabulate a suite's folder: on the console, and as files in it.
+    """Tabulate a suite's folder: print tables, and write files into it.
 
-    ``table.md``, ``table.tex``, ``summary.json`` and ``report.html``, one file that needs no other;
-    of conditions ``degradation.md``, of adaptations ``learning_curves.md``.
+    The files are ``table.md``, ``table.tex``, ``summary.json`` and ``report.html``, which needs no
+    other file. Conditions add ``degradation.md``, and adaptations ``learning_curves.md``.
     Cells that failed, have not run or cannot be read are named and left out. A table whose cells
-    are not comparable is refused alone.
+    are not comparable is refused; the others are made.
 
     Args:
-        folder: of the suite.
+        folder: folder of the suite.
         console: where to print.
-        audio: put players beside the most confident errors; the corpora must be at hand.
-        attributes: take gender, language and duration of the utterances from the corpora and keep
-            them in the folder, for cells of before these were written.
+        audio: put players beside the most confident errors; needs the corpora.
+        attributes: read gender, language, duration and clusters of utterances from the corpora,
+            and keep them in the folder. Older cells lack them.
+
+    Returns:
+        The rows of all tables.
 
     Raises:
-        ComparisonError: when there is nothing to tabulate.
+        ComparisonError: if there is nothing to tabulate.
     """
     console = console or wide_console()
     plan = read_plan(folder)
@@ -149,7 +152,7 @@ def report(
 
 
 def page(c: Context) -> str:
-    """``report.html``; a section that cannot be made says why, and the others are made."""
+    """Return ``report.html``; a section that cannot be made says why, and the others are made."""
     made = []
     for anchor, title, make in SECTIONS:
         section = Section(anchor, title)
@@ -167,7 +170,7 @@ def page(c: Context) -> str:
 
 
 def _attributes(folder: Path, found: Found, corpora: Corpora | None) -> tuple[Attributes, str]:
-    """Attributes of utterances, and why there are none."""
+    """Return the attributes of utterances, and why there are none, or ""."""
     try:
         if corpora is not None:
             known = corpora.attributes(found.runs)
@@ -178,7 +181,7 @@ def _attributes(folder: Path, found: Found, corpora: Corpora | None) -> tuple[At
 
 
 def board(folder: Path) -> str:
-    """The command that shows a suite's cells in TensorBoard; "" where they wrote nothing for it."""
+    """Return the command that shows a suite's cells in TensorBoard; "" without its files."""
     if next((folder / "cells").rglob(EVENTS), None) is None:
         return ""
     where = [] if folder.parent == Path("runs") else ["--out", str(folder.parent)]
@@ -186,7 +189,7 @@ def board(folder: Path) -> str:
 
 
 def missing_notes(plan: dict[str, Any], found: Found) -> list[str]:
-    """How many cells are not in the tables, and why."""
+    """Return how many cells are not in the tables, and why."""
     parts = [
         f"{len(names)} {what}"
         for names, what in (
@@ -200,7 +203,7 @@ def missing_notes(plan: dict[str, Any], found: Found) -> list[str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write atomically: the file is whole or as before."""
+    """Write a file, which is whole or as before."""
     with new_file(path) as draft:
         draft.write_text(text, "utf-8")
 

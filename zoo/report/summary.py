@@ -10,7 +10,7 @@ import numpy as np
 from ..core.errors import ComparisonError
 from ..statistics.rates import METRICS
 from ..statistics.speakers import Interval, interval_of, mean_sd, tested
-from .answers import Asked, number, to_baseline
+from .answers import NAMES, Asked, number, to_baseline
 from .grids import Grid, grids
 from .runs import Run
 
@@ -52,7 +52,7 @@ def _row(grid: Grid, head: str, asked: Asked) -> dict[str, Any]:
     interval = _interval(grid, head, asked.metric)
     parameters = runs[0].record.parameters or {}
     utterances = len(table) // len(grid.seeds)  # each seed tests the same
-    values = {name: mean_sd(METRICS[name](totals))._asdict() for name in ("uar", "wa", "macro_f1")}
+    values = {m: mean_sd(METRICS[m](totals).tolist())._asdict() for m in NAMES}
     score = METRICS[asked.metric]
     return {
         "recipe": grid.recipe,

@@ -1,4 +1,4 @@
-"""The rows of a comparison as tables: on a console, as Markdown, as LaTeX."""
+"""The rows of a comparison as tables: on a console, in Markdown and in LaTeX."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def answer_table(group: Sequence[dict[str, Any]], baseline: str) -> Table | None
 
 
 def caption(row: dict[str, Any]) -> str:
-    """What the numbers of a table stand on."""
+    """Return a table's caption: its utterances, clusters, folds, seeds and certificate."""
     text = (
         f"{row['recipe']}, encoder {row['encoder']}: "
         f"{counted(row['utterances'], 'test utterance')} of "
@@ -107,7 +107,7 @@ def caption(row: dict[str, Any]) -> str:
 
 
 def grouped(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The rows of each table."""
+    """Return the rows of each table."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["recipe"], row["encoder"]].append(row)
@@ -173,19 +173,19 @@ def tables(rows: Sequence[dict[str, Any]], baseline: str) -> list[Table]:
 
 
 def name_of(group: Sequence[dict[str, Any]]) -> str:
-    """Recipe and encoder of the rows of one table."""
+    """Return recipe and encoder of the rows of one table."""
     return f"{group[0]['recipe']}, {group[0]['encoder']}"
 
 
 def recalls(group: Sequence[dict[str, Any]]) -> Table:
-    """Recall of every class, of the rows of one table."""
+    """Return a table of the recall of every class."""
     classes = list(group[0]["recalls"])
     body = [[r["head"], *(cell(r["recalls"].get(c), ".2f") for c in classes)] for r in group]
     return Table(f"Recall by class, folds pooled: {name_of(group)}", ("head", *classes), body)
 
 
 def by_fold(group: Sequence[dict[str, Any]]) -> Table:
-    """The suite's metric in every fold, of the rows of one table."""
+    """Return a table of the suite's metric in every fold."""
     folds = list(group[0]["by_fold"])
     body = [[r["head"], *(cell(r["by_fold"].get(f)) for f in folds)] for r in group]
     columns = ("head", *(f"fold {f}" for f in folds))
@@ -194,19 +194,23 @@ def by_fold(group: Sequence[dict[str, Any]]) -> Table:
 
 
 def markdown(rows: Sequence[dict[str, Any]], baseline: str) -> str:
-    """The tables as Markdown."""
+    """Return the tables as Markdown."""
     text = "".join(f"{table.markdown()}\n" for table in tables(rows, baseline))
     return text + " ".join(notes(rows, baseline)) + "\n"
 
 
 def source_notes(pretraining: dict[str, Any] | None) -> list[str]:
-    """What each pre-training is, by what ``suite.json`` holds; nothing if there is none."""
+    """Return what each pre-training of a plan is; nothing if there is none."""
     arms = (pretraining or {}).get("arms") or {}
     return [f"after {k}: begun with an encoder trained on {v['about']}" for k, v in arms.items()]
 
 
 def matching_notes(matched: Sequence[dict[str, Any]]) -> list[str]:
-    """Which size the heads of each table were brought to, and how; a plan's ``matched``."""
+    """Return which size the heads of each table were matched to, and how.
+
+    Args:
+        matched: the plan's ``matched``.
+    """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for entry in matched:
         groups[entry["recipe"], entry["encoder"]].append(entry)
@@ -225,16 +229,16 @@ def matching_notes(matched: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def show(rows: Sequence[dict[str, Any]], baseline: str, console: Console) -> None:
-    """The tables on a console."""
+    """Print the tables on a console."""
     for table in tables(rows, baseline):
         console.print(table.rich())
     console.print(" ".join(notes(rows, baseline)), style="dim", markup=False, highlight=False)
 
 
 def latex(rows: Sequence[dict[str, Any]], baseline: str) -> str:
-    """A LaTeX ``table`` for each corpus and encoder; how numbers were computed is a comment."""
+    """Return the tables as LaTeX; a comment says how numbers were computed."""
     text = "% made by serzoo report; needs no package, set in \\footnotesize\n"
     for table in tables(rows, baseline):
-        # a column of a paper is narrow: the other forms have the times of a machine
+        # a column of a paper is narrow, and times are of one machine
         text += table.without(*(c for c in COSTS[:2] if c in table.columns)).latex() + "\n"
     return text + f"% {' '.join(notes(rows, baseline))}\n"
