@@ -240,16 +240,21 @@ def references(made: Sequence[Grid]) -> list[tuple[Grid, Grid]]:
     (:data:`CONTROLS`) is paired with that, too.
     """
     families: dict[Hashable, list[Grid]] = defaultdict(list)
+    tested: dict[Hashable, list[Grid]] = defaultdict(list)  # by any recipe
     for grid in made:
         families[family_of(grid)].append(grid)
+        tested[family_of(grid)[1:]].append(grid)
     found = []
-    for members in families.values():
-        for grid in members:
-            found += [(grid, other) for other in members if _is_reference(other, grid, members)]
+    for grid in made:
+        members = families[family_of(grid)]
+        found += [(grid, other) for other in members if _is_reference(other, grid, members)]
+        same = tested[family_of(grid)[1:]]
+        found += [(grid, other) for other in same if _is_at_home(other, grid)]
     return found
 
 
 def _is_reference(other: Grid, grid: Grid, members: Sequence[Grid]) -> bool:
+    """Whether a table has clean audio, the control's audio or the most labels of its family."""
     if other is grid:
         return False
     one, two = first_run(other), first_run(grid)
@@ -259,13 +264,24 @@ def _is_reference(other: Grid, grid: Grid, members: Sequence[Grid]) -> bool:
         same = one.record.axes == two.record.axes and one.pair == two.pair
         return same and conditions[0] in wanted
     first, second = amount_of(one), amount_of(two)
-    if first and second:
-        (more, what, rest), (less, other_what, other_rest) = first, second
-        alike = what == other_what and one.pair == two.pair and _within(other_rest, rest)
-        most = max(a[0] for g in members if (a := amount_of(first_run(g))) and a[2] == rest)
-        return alike and less < more == most
-    # the same models, tested where they were trained
-    return bool(two.pair) and not one.pair and not (first or second)
+    if not first or not second:
+        return False
+    (more, what, rest), (less, other_what, other_rest) = first, second
+    alike = what == other_what and one.pair == two.pair and _within(other_rest, rest)
+    most = max(a[0] for g in members if (a := amount_of(first_run(g))) and a[2] == rest)
+    return alike and less < more == most
+
+
+def _is_at_home(other: Grid, grid: Grid) -> bool:
+    """Whether a table's models were trained on the corpus that those of another only met in tests.
+
+    Both must test the same utterances.
+    """
+    one, two = first_run(other), first_run(grid)
+    if not two.pair or one.pair or one.condition:
+        return False
+    supports = [g.cells(next(iter(g.runs)))[0].sum(-1) for g in (other, grid)]
+    return bool(np.array_equal(*supports))
 
 
 def _within(less: str, more: str) -> bool:
@@ -350,21 +366,21 @@ def verdicts(found: Mapping[str, Mapping[str, Any]], than: str) -> str:
     if not found:
         return ""
     first = next(iter(found.values()))
-    words = {
-        "better": f"Better than {than}",
-        "worse": f"Worse than {than}",
-        "equivalent": f"Equivalent to {than} within {first['margin']:g}",
-        "undecided": "Undecided",
+    said_of = {
+        "better": f"better than {than}",
+        "worse": f"worse than {than}",
+        "equivalent": f"equivalent to {than} within {first['margin']:g}",
+        "undecided": "undecided",
     }
     said = []
     for basis in dict.fromkeys(a["basis"] for a in found.values()):
         mine = {k: a for k, a in found.items() if a["basis"] == basis}
         parts = []
-        for verdict, start in words.items():
+        for verdict, words in said_of.items():
             names = [k for k, a in mine.items() if a["verdict"] == verdict]
             if len(names) > NAMED and verdict == "undecided":
-                parts.append(f"{start}: {len(names)} of {len(mine)} rows.")
+                parts.append(f"{len(names)} of {len(mine)} rows are {words}")
             elif names:
-                parts.append(f"{start}: {', '.join(names)}.")
-        said.append(f"{basis.capitalize()}. {' '.join(parts)}")
+                parts.append(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {words}")
+        said.append(f"For {basis}: {'; '.join(parts)}.")
     return " ".join(said)

@@ -25,7 +25,7 @@ BASE = "classification"
 CLASSES = ["a", "b"]
 
 
-def run(head: str, right: Sequence[int], seed: int = 1, **record: Any) -> Run:
+def run(head: str, right: Sequence[int], seed: int = 1, recipe: str = "r", **record: Any) -> Run:
     """A cell of as many speakers as there are numbers, each with that many of 10 right."""
     labels = np.tile(np.arange(10) % 2, len(right))
     hit = np.concatenate([np.arange(10) < n for n in right])
@@ -33,7 +33,7 @@ def run(head: str, right: Sequence[int], seed: int = 1, **record: Any) -> Run:
     who = [f"c/s{i // 10}" for i in range(len(labels))]
     ids = [f"c/u{i}" for i in range(len(labels))]
     table = PredictionTable(ids, who, labels, np.eye(2)[answers], CLASSES)
-    entry = report_suite.record("r", head, 0, seed, **record)
+    entry = report_suite.record(recipe, head, 0, seed, **record)
     condition = record.get("condition", "")
     return Run(f"{head}-{seed}-{condition}", Record.from_json(entry), table)
 
@@ -60,7 +60,7 @@ def test_a_verdict_for_every_row() -> None:
     assert found["good"]["basis"] == "these models"
     assert found["good"]["relative"] == pytest.approx(67 / 40 - 1)
     text = markdown(rows_of(made, Asked(BASE)), BASE)
-    assert "These models. Better than classification: good. Undecided: same." in text
+    assert "For these models: good is better than classification; same is undecided." in text
     assert "2 in a family" in text
 
 
@@ -201,6 +201,16 @@ def test_fewer_labels_are_compared_with_all() -> None:
     assert pairs == [("r, share=0.1", "r, share=1.0"), ("r, share=0.5", "r, share=1.0")]
 
 
+def test_models_at_home_are_the_reference_of_those_from_elsewhere() -> None:
+    away = [run(h, [max(n - 2, 0) for n in r], recipe="t") for h, r in HEADS.items()]
+    away = [replace(r, pair="d to c") for r in away]
+    made, _ = grids([*suite(HEADS), *away])
+    pairs = [(a.recipe, b.recipe) for a, b in references(made)]
+    assert pairs == [("t, d to c", "r")]
+    fewer = [replace(r, table=r.table.subset(range(79))) for r in suite(HEADS)]
+    assert references(grids([*fewer, *away])[0]) == []
+
+
 def test_no_shot_is_a_point_of_every_tuning_but_a_new_head() -> None:
     shots: list[Run] = []
     for k, tuning in ((0, ""), (4, ", head"), (8, ", head"), (4, ", scratch"), (8, ", scratch")):
@@ -231,7 +241,7 @@ def test_many_undecided_rows_are_counted() -> None:
     row = {"verdict": "undecided", "basis": "these models", "margin": 0.03}
     found = {f"h{i}": dict(row) for i in range(20)} | {"x": {**row, "verdict": "worse"}}
     assert verdicts(found, BASE) == (
-        "These models. Worse than classification: x. Undecided: 20 of 21 rows."
+        "For these models: x is worse than classification; 20 of 21 rows are undecided."
     )
     assert verdicts({}, BASE) == ""
 
