@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Write the rates of all settings."""
     parser = argparse.ArgumentParser(description="Coverage and false alarms of contrasts.")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/coverage.json"))
-    parser.add_argument("--simulations", type=int, default=300)
+    parser.add_argument("--simulations", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     began = time.process_time()

@@ -91,3 +91,19 @@ def test_the_committed_numbers_are_of_all_settings_and_say_what_fails():
     assert written["processor seconds"] < 600
     told = {line.split(",")[0] + "," + line.split(",")[1] for line in written["fails"]}
     assert told == {"these, 4 clusters", "new, 1 trainings"}
+    these, new = (written["pooled"][k] for k in ("these, by clusters", "new, by trainings"))
+    # what the docstring of contrasts.py says of them
+    for name, rates in these.items():
+        if not name.startswith("4 "):
+            assert 0.94 <= rates["coverage"] <= 0.975, name
+            assert 0.94 <= rates["coverage of all"] <= 0.985, name
+        assert max(v for k, v in rates.items() if k.startswith("false alarms")) < 0.065, name
+    for n, rate in ((2, 0.99), (3, 0.98), (5, 0.97), (10, 0.96)):
+        for k in (1, 4, 8):
+            rates = new[f"{n} trainings, family of {k}"]
+            assert rates["coverage"] == pytest.approx(rate, abs=0.006)
+            assert max(v for w, v in rates.items() if w.startswith("false alarms")) <= 0.05
+    power = [new[f"{n} trainings, family of 8"]["power"] for n in (2, 3, 5, 10)]
+    assert [round(p, 2) for p in power] == [0.02, 0.1, 0.43, 0.6]
+    power = [these[f"{g} clusters, family of 8"]["power"] for g in (6, 10, 24)]
+    assert power == pytest.approx([0.09, 0.33, 0.82], abs=0.006)

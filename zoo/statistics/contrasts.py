@@ -16,7 +16,24 @@ answer has both:
   their quantile is 12.7, so the interval is wide unless trainings hardly differ. The family is
   corrected by the step-down minimum of p values that correlate as the contrasts do.
 
-``benchmarks/coverage.py`` measures coverage and false alarms of both by simulation.
+``benchmarks/coverage.py`` measures both by simulation, with 4 to 90 clusters, 1 to 10 trainings
+and families of 1 to 8 heads. ``benchmarks/results/coverage.json`` has the rates. Of 95 % intervals
+and of tests at 0.05 it says:
+
+* These models, from 6 clusters on: intervals hold for 0.94 to 0.97 of true values, and those of a
+  family hold for all its heads in 0.94 to 0.98 of families. Up to 0.06 of families raise a false
+  alarm, which 0.05 explains (standard error 0.01).
+* These models, up to 5 clusters: **no interval, and no p below 0.05**, whatever the difference:
+  the smallest p is 0.125 with 4 clusters. An answer's note says so.
+* New trainings: at most 0.05 of families raise a false alarm. But with few trainings **intervals
+  are wider than stated**: they hold for 0.99 of true values with 2 trainings, 0.98 with 3, 0.97
+  with 5 and 0.96 with 10; those of a family of 4 or 8 heads for 0.98 to 1.00 with up to 5. With
+  one training there are none.
+* What that costs: a true difference of 0.1 in a family of 8 is found in 0.02 of cases with 2
+  trainings, 0.10 with 3, 0.43 with 5 and 0.60 with 10 (mean over numbers of clusters). For
+  these models it is 0.09 with 6 clusters, 0.33 with 10 and 0.82 with 24.
+
+Clusters of the simulation are normal and of equal size. Other ones may do worse.
 """
 
 from __future__ import annotations
