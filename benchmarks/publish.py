@@ -42,8 +42,8 @@ from serzoo.zoo.run.record import read_plan
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 TABLES = HERE / "tables"  # git ignores it
-MANY = 6  # tables of a comparison: more stand in a file of their own
-LONG = 20  # rows of a table of sub-groups, likewise
+MANY = 6  # a comparison with more tables has a file of its own for them
+LONG = 20  # a table of sub-groups with more rows is left out
 OVERVIEWS = ("learning", "started", "conditions", "across", "beyond")
 OPEN = (
     "Heads that can score any label, trained out of domain in four emotions and asked about all "
@@ -69,7 +69,7 @@ DETAILS = ("groups", "calibration", "ranks", "variance")
 
 
 def without_paths(record: dict[str, Any]) -> dict[str, Any]:
-    """A record that names no folder of the machine it was made on."""
+    """Return a record without the folders of the machine that made it."""
     config = dict(record["config"])
     config["data"] = {**config["data"], "root": None, "manifest": None}
     config["trainer"] = {**config["trainer"], "out": "runs"}
@@ -77,21 +77,21 @@ def without_paths(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def add(source: Path) -> Path:
-    """Pack the finished and failed cells of a comparison into the results."""
+    """Pack the finished and failed cells of a comparison into the results; return their folder."""
     return pack(source, RESULTS / str(read_plan(source)["name"]), without_paths)
 
 
 def suites() -> list[Path]:
-    """Folders of the packed suites, sorted by name."""
+    """Return the folders of the packed suites, sorted by name."""
     return sorted(p for p in RESULTS.iterdir() if is_packed(p))
 
 
 def section(folder: Path, place: Path) -> str:
-    """The tables of one suite and what they were made with.
+    """Return the tables of one suite, and what they were made with.
 
     Args:
-        folder: of the suite.
-        place: where its pictures are put, and its tables if they are many.
+        folder: folder of the suite.
+        place: folder of its pictures, and of its tables if they are many.
     """
     plan = json.loads((folder / "suite.json").read_text("utf-8"))
     found = find_cells(folder, plan["cells"])
@@ -127,7 +127,7 @@ def section(folder: Path, place: Path) -> str:
 
 
 def _own(folder: Path, plan: dict[str, Any], runs: Sequence[Run], asked: Asked) -> str:
-    """The tables that a suite of conditions, or of adaptations, has beside those of all suites."""
+    """Return the tables that only suites of conditions, or of adaptations, have."""
     if "conditions" in plan:
         return f"{overview.degradation_markdown(overview.degradation(runs, asked.metric))}\n"
     if "shots" in plan:
@@ -136,7 +136,7 @@ def _own(folder: Path, plan: dict[str, Any], runs: Sequence[Run], asked: Asked) 
 
 
 def _sections(c: Context, names: Sequence[str], place: Path) -> str:
-    """Tables and messages of a report's sections."""
+    """Return tables and messages of some sections of a report."""
     text = ""
     for anchor, title, make in SECTIONS:
         if anchor not in names:
@@ -159,11 +159,11 @@ def _sections(c: Context, names: Sequence[str], place: Path) -> str:
 
 
 def _pictures(place: Path, suite: str, figures: Sequence[Figure]) -> str:
-    """Learning curves, beside the tables."""
+    """Write learning curves beside the tables; return the lines that show them."""
     text = ""
     for i, figure in enumerate(figures):
         path = place / f"{suite}-learning-{i}.svg"
-        # by itself it has no page to take its colours from
+        # outside a page, a drawing has no colours to take over
         plain = figure.svg.replace("<svg ", '<svg style="background:#fff;color:#000" ', 1)
         path.write_text(plain, "utf-8")
         text += f"![{figure.alt}]({path.name})\n\n"
@@ -201,16 +201,16 @@ def _made_with(runs: list[Any]) -> str:
 
 
 def _read_all(kind: str) -> dict[str, Any]:
-    """Records of ``results/<kind>``, by their name."""
+    """Return the records of ``results/<kind>`` by name."""
     paths = sorted((RESULTS / kind).glob("*.json"))
     return {p.stem: json.loads(p.read_text("utf-8")) for p in paths}
 
 
 def pages(place: Path) -> dict[str, str]:
-    """The text of each page of tables, by the name of its file.
+    """Return the text of each page of tables, by the name of its file.
 
     Args:
-        place: where pictures are put, and the tables of suites that have many.
+        place: folder of pictures, and of the tables of suites that have many.
     """
     found = {f"{folder.name}.md": section(folder, place) for folder in suites()}
     if text := speed_tables.speed(RESULTS / "speed"):
@@ -228,7 +228,7 @@ def pages(place: Path) -> dict[str, str]:
 
 
 def write_tables() -> Path:
-    """Write all tables; their folder appears whole or not at all."""
+    """Write all tables into their folder, which appears whole or not at all; return it."""
     with new_folder(TABLES, [p.name for p in TABLES.glob("*") if p.is_file()]) as place:
         found = pages(place)
         for name, text in found.items():
@@ -242,10 +242,10 @@ def write_tables() -> Path:
 
 
 def verify(names: Sequence[str] = ()) -> list[str]:
-    """Names of the suites that were read and found whole.
+    """Read suites, all by default, and return the names of these.
 
     Raises:
-        DataError: a file is missing or damaged, or a cell's predictions cannot be read.
+        DataError: if a file is missing or damaged, or a cell's predictions cannot be read.
     """
     folders = [RESULTS / name for name in names] or suites()
     for folder in folders:
@@ -260,7 +260,7 @@ def verify(names: Sequence[str] = ()) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; see the top of this file."""
+    """Run the command line; see the top of this file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("tables", help="write all tables into benchmarks/tables (the default)")
