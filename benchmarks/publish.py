@@ -131,7 +131,8 @@ def _own(folder: Path, plan: dict[str, Any], runs: Sequence[Run], asked: Asked) 
     if "conditions" in plan:
         return f"{overview.degradation_markdown(overview.degradation(runs, asked.metric))}\n"
     if "shots" in plan:
-        return f"{overview.few_shot_table(overview.points(folder, plan['cells'])).markdown()}\n"
+        found = overview.points(folder, plan["cells"], asked.metric)
+        return f"{overview.few_shot_table(found).markdown()}\n"
     return ""
 
 

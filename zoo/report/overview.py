@@ -42,6 +42,7 @@ from .packed import record_reader
 from .page import Context, Figure, Fold, Row, Section, Text, draw, drawn
 from .runs import Run, encoder_name, pooled, read_runs, suite_attributes
 from .table import (
+    RATES,
     answer_table,
     by_fold,
     grouped,
@@ -222,14 +223,15 @@ BASE = {"none"}
 IMPORTED = "imported"
 
 
-def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[dict[str, Any]]:
     """Return a point for each head, tuning and number of shots, over the draws that are finished.
 
     Returns:
         For each point ``head``, ``encoder``, ``tuning`` (``none`` without shots), ``shots`` and
-        ``draws``. Over draws: mean, standard deviation (None for one draw), lowest and highest UAR
-        of the query; mean change of the source's UAR (None if it was not scored); mean seconds of
-        fitting, and mean bytes that changed (None for imported predictions).
+        ``draws``. Over draws, of the metric of the query: mean (``value``), standard deviation
+        (None for one draw), lowest and highest; mean change of the source's metric (None if it was
+        not scored); mean seconds of fitting, and mean bytes that changed (None for imported
+        predictions).
 
     Raises:
         DataError: if a record is not that of an adaptation.
@@ -256,21 +258,22 @@ def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
             "encoder": encoder,
             "tuning": tuning,
             "shots": shots,
-            **_over_draws(list(entries.values())),
+            **_over_draws(list(entries.values()), metric),
         }
         for (head, encoder, tuning, shots), entries in sorted(found.items())
     ]
 
 
-def _over_draws(entries: Sequence[Record]) -> dict[str, Any]:
-    uar = [e.metrics["uar"] for e in entries]
-    forgot = [e.forgetting["change"]["uar"] for e in entries if e.forgetting]
+def _over_draws(entries: Sequence[Record], metric: str) -> dict[str, Any]:
+    values = [e.metrics[RATES[metric]] for e in entries]
+    forgot = [e.forgetting["change"][RATES[metric]] for e in entries if e.forgetting]
     return {
         "draws": len(entries),
-        "uar": statistics.fmean(uar),
-        "deviation": statistics.stdev(uar) if len(uar) > 1 else None,
-        "lowest": min(uar),
-        "highest": max(uar),
+        "metric": metric,
+        "value": statistics.fmean(values),
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "lowest": min(values),
+        "highest": max(values),
         "forgetting": statistics.fmean(forgot) if forgot else None,
         "seconds": _mean(e.seconds.get("fit") for e in entries),
         "bytes": _mean(e.bytes.get("changed") for e in entries),
@@ -284,23 +287,33 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def write_few_shot(folder: Path, names: Sequence[str]) -> Path:
+def write_few_shot(
+    folder: Path, names: Sequence[str], metric: str = "uar", beyond: str = ""
+) -> Path:
     """Write ``learning_curves.json`` and ``learning_curves.md``; return the latter's path.
 
     If cells are missing, heads of a point may have different supports; the table says so.
+
+    Args:
+        folder: folder of the suite.
+        names: names of its cells.
+        metric: what the curves show.
+        beyond: Markdown that follows the curves (:func:`kept_markdown`).
     """
-    found = points(folder, names)
+    found = points(folder, names, metric)
     write_json(folder / "learning_curves.json", found)
     path = folder / "learning_curves.md"
     body = few_shot_table(found).markdown() if found else "No cell has ended well.\n"
     with new_file(path) as draft:
-        draft.write_text(f"# {folder.name}: learning curves\n\n{body}", "utf-8")
+        text = f"# {folder.name}: learning curves\n\n{body}" + (f"\n{beyond}" if beyond else "")
+        draft.write_text(text, "utf-8")
     return path
 
 
 def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
     """Return points as a table: heads and tunings down, shots across."""
     shots = sorted({p["shots"] for p in found})
+    metric = NAMES[found[0]["metric"]] if found else NAMES["uar"]
     zero = {p["head"]: p for p in found if p["tuning"] in BASE}
     curves = sorted({(p["head"], p["tuning"]) for p in found if p["tuning"] not in BASE})
     curves = curves or [(head, "none") for head in zero]
@@ -317,7 +330,7 @@ def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
         body.append([head, tuning, *map(_point_cell, row), *costs])
     notes = [
         "Without a shot nothing is tuned, and a head has one value. `change` is how the source's "
-        "UAR changes at the most shots; seconds and kB are those of fitting at the most shots."
+        f"{metric} changes at the most shots; s and kB are those of fitting at the most shots."
     ]
     for k in shots:
         same = {tuple(p["supports"]) for p in found if p["shots"] == k}
@@ -326,7 +339,7 @@ def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
         if short := sorted({c for p in found if p["shots"] == k for c in p["short"]}):
             notes.append(f"k = {k}: fewer than that were there of {', '.join(short)}; all taken.")
     return Table(
-        "UAR of the query by shots of each class: mean over draws ± their standard deviation",
+        f"{metric} of the query by shots of each class: mean over draws ± their standard deviation",
         ("head", "tuning", *(f"k = {k}" for k in shots), "change", "s", "kB"),
         body,
         notes,
@@ -337,8 +350,8 @@ def _point_cell(point: dict[str, Any] | None) -> Cell | None:
     if point is None:
         return None
     spread = point["deviation"]
-    text = f"{point['uar']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
-    return Cell(text, point["uar"])
+    text = f"{point['value']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+    return Cell(text, point["value"])
 
 
 # The section of a report on what its cells started from.

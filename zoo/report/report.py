@@ -15,7 +15,7 @@ from ..core.table import wide_console
 from ..run.board import EVENTS
 from ..run.record import UTTERANCES, Attributes, read_plan, write_attributes
 from . import detail, overview
-from .answers import Asked
+from .answers import Asked, kept
 from .grids import grids
 from .packed import is_packed
 from .page import FAULTS, Context, Section, render, told
@@ -108,7 +108,8 @@ def report(
     corpora = Corpora()
     known, fault = _attributes(folder, found, corpora if attributes else None)
     made, refused = grids(found.runs, known)
-    rows = rows_of(made, Asked.of(plan))
+    asked = Asked.of(plan)
+    rows = rows_of(made, asked)
     time = detail.totals(run.record for run in found.runs)
     notes = [detail.in_words(time, plan.get("calls", []))]
     notes += matching_notes(plan.get("matched", []))
@@ -143,7 +144,9 @@ def report(
     if "conditions" in plan:
         ends.append(("degradation", overview.write_degradation(folder)))
     if "shots" in plan:
-        ends.append(("learning curves", overview.write_few_shot(folder, plan["cells"])))
+        beyond = overview.kept_markdown(kept(made, asked), asked)
+        path = overview.write_few_shot(folder, plan["cells"], asked.metric, beyond)
+        ends.append(("learning curves", path))
     if shown := board(folder):
         ends.append(("TensorBoard", shown))
     for what, where in ends:
