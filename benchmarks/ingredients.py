@@ -2,9 +2,8 @@
 
     python benchmarks/ingredients.py runs/ablation_ravdess    # prints; publish.py shows the same
 
-For every table of a suite: UAR of one head minus that of another on the same test utterances, all
-folds pooled and seeds averaged; the interval is the jackknife's over speakers, p a permutation of
-speakers, corrected by Holm over all pairs of the suite.
+For every table of a suite: the metric of one head minus that of another on the same test
+utterances, folds pooled and seeds averaged. The pairs of a corpus are one family of questions.
 """
 
 from __future__ import annotations
@@ -14,17 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serzoo.zoo.core.table import Cell, Line, Table, cell, plain
+from serzoo.zoo.core.errors import counted
+from serzoo.zoo.core.table import Line, Table, cell
+from serzoo.zoo.report.answers import COLUMNS, Asked, Question, answer_cells, ask, between
+from serzoo.zoo.report.grids import Grid, grids
 from serzoo.zoo.report.runs import find_cells
-from serzoo.zoo.report.summary import Grid, grids
-from serzoo.zoo.statistics.speakers import (
-    holm_grid,
-    mean_sd,
-    minimum_detectable,
-    paired_jackknife,
-    paired_permutation,
-)
-from serzoo.zoo.statistics.table import merge
 
 # of each pair the first has what the second lacks
 PAIRS = (
@@ -45,57 +38,46 @@ PAIRS = (
 )
 
 
-def ingredients(made: Sequence[Grid]) -> list[dict[str, Any]]:
-    """A row for each table and each pair of heads that it holds."""
-    rows = [
-        {"table": grid.name, "first": first, "second": second, "what": what}
-        | compared(grid, first, second)
+def ingredients(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
+    """Return a row for each table and each pair of heads that it holds.
+
+    Returns:
+        ``table``, ``folds``, ``first``, ``second``, ``what``, and ``difference`` (an answer).
+    """
+    pairs = {
+        (grid.name, first, second): (grid, what)
         for grid in made
         for first, second, what in PAIRS
         if first in grid.runs and second in grid.runs
-    ]
-    p = holm_grid({i: row["p"] for i, row in enumerate(rows)})
-    return [row | {"holm": p[i]} for i, row in enumerate(rows)]
-
-
-def compared(grid: Grid, first: str, second: str) -> dict[str, Any]:
-    """Difference of two heads of a table."""
-    a, b = grid.pooled[first], grid.pooled[second]
-    found = paired_jackknife(a, b)
-    per_seed = [
-        merge(r.table for r in grid.runs[first] if r.seed == s).uar()
-        - merge(r.table for r in grid.runs[second] if r.seed == s).uar()
-        for s in grid.seeds
-    ]
-    return {
-        "folds": len(grid.folds),
-        "speakers": found.n_speakers,
-        "difference": found.value,
-        "interval": [found.low, found.high],
-        "p": paired_permutation(a, b).p,
-        "over_seeds": mean_sd(per_seed)._asdict(),
-        "detectable": minimum_detectable(a, b).value,
     }
+    found = ask(
+        (
+            Question(key, grid, between(grid, key[1], key[2]), declared=True)
+            for key, (grid, _) in pairs.items()
+        ),
+        asked,
+    )
+    return [
+        {"table": key[0], "first": key[1], "second": key[2], "what": what}
+        | {"folds": len(grid.folds), "difference": found[key]}
+        for key, (grid, what) in pairs.items()
+    ]
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """The rows as a table for each corpus and encoder."""
-    columns = ("first", "second", "what differs", "UAR, first less second (95 %)", "p", "p, Holm",
-               "± over seeds", "detectable")  # fmt: skip
+    """Return the rows as a table for each corpus and encoder."""
+    columns = ("first", "second", "what differs", "first minus second", *COLUMNS)
     made = []
     for name in dict.fromkeys(row["table"] for row in rows):
         mine = [row for row in rows if row["table"] == name]
-        seeds = mine[0]["over_seeds"]["n"]
+        d = mine[0]["difference"]
         body: list[Line] = []
         for row in mine:
-            low, high = (plain(v, "+.3f") for v in row["interval"])
-            d = Cell(f"{row['difference']:+.3f} ({low} to {high})", row["difference"])
-            rest = (row["p"], row["holm"], row["over_seeds"]["sd"], row["detectable"])
-            body.append([row["first"], row["second"], row["what"], d, *map(cell, rest)])
-        title = (
-            f"{name}: {mine[0]['speakers']} speakers, {mine[0]['folds']} folds, {seeds} "
-            f"seed{'s' * (seeds > 1)}"
-        )
+            found = row["difference"]
+            names = row["first"], row["second"], row["what"]
+            body.append([*names, cell(found["value"], "+.3f"), *answer_cells(found)])
+        counts = (d["n_clusters"], d["cluster"]), (mine[0]["folds"], "fold"), (d["n_seeds"], "seed")
+        title = f"{name}: {', '.join(counted(n, what) for n, what in counts)}"
         made.append(Table(title, columns, body))
     return made
 
@@ -103,7 +85,11 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
 def main() -> None:
     for name in sys.argv[1:]:
         made, refused = grids(find_cells(Path(name)).runs)
-        print("\n".join(table.markdown() for table in tables(ingredients(made))))
+        print(
+            "\n".join(
+                table.markdown() for table in tables(ingredients(made, Asked("classification")))
+            )
+        )
         for key, why in refused.items():
             print(f"{', '.join(key)}: {why}")
 

@@ -29,20 +29,22 @@ from serzoo.zoo.core.errors import DataError, SerzooError
 from serzoo.zoo.core.files import new_folder
 from serzoo.zoo.core.table import Table
 from serzoo.zoo.report import overview
+from serzoo.zoo.report.answers import Asked
+from serzoo.zoo.report.grids import grids
 from serzoo.zoo.report.packed import is_packed, open_packed, pack, unpack
 from serzoo.zoo.report.page import FAULTS, Context, Figure, Fold, Part, Row, Section, told
 from serzoo.zoo.report.report import SECTIONS
 from serzoo.zoo.report.runs import Run, find_cells, suite_attributes
-from serzoo.zoo.report.summary import grids, rows_of
+from serzoo.zoo.report.summary import rows_of
 from serzoo.zoo.report.table import by_fold, grouped, markdown, matching_notes, recalls
 from serzoo.zoo.run.record import read_plan
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 TABLES = HERE / "tables"  # git ignores it
-MANY = 6  # tables of a comparison: more stand in a file of their own
-LONG = 20  # rows of a table of sub-groups, likewise
-OVERVIEWS = ("learning", "started", "conditions", "across")
+MANY = 6  # a comparison with more tables has a file of its own for them
+LONG = 20  # a table of sub-groups with more rows is left out
+OVERVIEWS = ("learning", "started", "conditions", "across", "beyond")
 OPEN = (
     "Heads that can score any label, trained out of domain in four emotions and asked about all "
     "classes of the other corpora (`open_labels.py`): mean recall with all classes on offer, over "
@@ -60,15 +62,14 @@ PROBES = (
     "speakers; 0 is the mean of the training speakers (`serzoo probe RUN data=CORPUS`)."
 )
 PAIRED = (
-    "Heads that differ in one thing, on the same test utterances: folds pooled, seeds averaged; "
-    "jackknife over speakers, permutation of speakers, Holm over all pairs of this suite. "
-    "Detectable: the true difference that these speakers would show in four cases of five."
+    "Heads that differ in one thing, on the same test utterances: folds pooled, seeds averaged. "
+    "The pairs of a corpus are one family of questions; columns are computed as those above."
 )
 DETAILS = ("groups", "calibration", "ranks", "variance")
 
 
 def without_paths(record: dict[str, Any]) -> dict[str, Any]:
-    """A record that names no folder of the machine it was made on."""
+    """Return a record without the folders of the machine that made it."""
     config = dict(record["config"])
     config["data"] = {**config["data"], "root": None, "manifest": None}
     config["trainer"] = {**config["trainer"], "out": "runs"}
@@ -76,39 +77,41 @@ def without_paths(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def add(source: Path) -> Path:
-    """Pack the finished and failed cells of a comparison into the results."""
+    """Pack the finished and failed cells of a comparison into the results; return their folder."""
     return pack(source, RESULTS / str(read_plan(source)["name"]), without_paths)
 
 
 def suites() -> list[Path]:
-    """Folders of the packed suites, sorted by name."""
+    """Return the folders of the packed suites, sorted by name."""
     return sorted(p for p in RESULTS.iterdir() if is_packed(p))
 
 
 def section(folder: Path, place: Path) -> str:
-    """The tables of one suite and what they were made with.
+    """Return the tables of one suite, and what they were made with.
 
     Args:
-        folder: of the suite.
-        place: where its pictures are put, and its tables if they are many.
+        folder: folder of the suite.
+        place: folder of its pictures, and of its tables if they are many.
     """
     plan = json.loads((folder / "suite.json").read_text("utf-8"))
     found = find_cells(folder, plan["cells"])
-    made, refused = grids(found.runs)
-    rows = rows_of(made, plan["baseline"])
     known = suite_attributes(folder, [])
+    made, refused = grids(found.runs, known)
+    asked = Asked.of(plan)
+    rows = rows_of(made, asked)
     c = Context(folder, plan, found, made, refused, rows, known, "", "")
     tables = f"{markdown(rows, plan['baseline'])}\n"
     tables += _markdown(make(group) for make in (recalls, by_fold) for group in grouped(rows))
     tables += _sections(c, DETAILS, place)
-    text = f"## {plan['title']}\n\n{_own(folder, plan, found.runs)}{_sections(c, OVERVIEWS, place)}"
+    text = f"## {plan['title']}\n\n{_own(folder, plan, found.runs, asked)}"
+    text += _sections(c, OVERVIEWS, place)
     if len(made) > MANY:
         path = place / f"{folder.name}-all.md"
         path.write_text(f"# {plan['title']}\n\n{tables.rstrip()}\n", "utf-8")
         text += f"All {len(made)} tables: [{path.name}]({path.name}).\n\n"
     else:
         text += tables
-    if len(paired := ingredients(made)) > 1:
+    if len(paired := ingredients(made, asked)) > 1:
         text += (
             f"### What each ingredient is worth\n\n{PAIRED}\n\n{_markdown(of_ingredients(paired))}"
         )
@@ -123,17 +126,18 @@ def section(folder: Path, place: Path) -> str:
     return text + "\n"
 
 
-def _own(folder: Path, plan: dict[str, Any], runs: Sequence[Run]) -> str:
-    """The tables that a suite of conditions, or of adaptations, has beside those of all suites."""
+def _own(folder: Path, plan: dict[str, Any], runs: Sequence[Run], asked: Asked) -> str:
+    """Return the tables that only suites of conditions, or of adaptations, have."""
     if "conditions" in plan:
-        return f"{overview.degradation_markdown(overview.degradation(runs))}\n"
+        return f"{overview.degradation_markdown(overview.degradation(runs, asked.metric))}\n"
     if "shots" in plan:
-        return f"{overview.few_shot_table(overview.points(folder, plan['cells'])).markdown()}\n"
+        found = overview.points(folder, plan["cells"], asked.metric)
+        return f"{overview.few_shot_table(found).markdown()}\n"
     return ""
 
 
 def _sections(c: Context, names: Sequence[str], place: Path) -> str:
-    """Tables and messages of a report's sections."""
+    """Return tables and messages of some sections of a report."""
     text = ""
     for anchor, title, make in SECTIONS:
         if anchor not in names:
@@ -156,11 +160,11 @@ def _sections(c: Context, names: Sequence[str], place: Path) -> str:
 
 
 def _pictures(place: Path, suite: str, figures: Sequence[Figure]) -> str:
-    """Learning curves, beside the tables."""
+    """Write learning curves beside the tables; return the lines that show them."""
     text = ""
     for i, figure in enumerate(figures):
         path = place / f"{suite}-learning-{i}.svg"
-        # by itself it has no page to take its colours from
+        # outside a page, a drawing has no colours to take over
         plain = figure.svg.replace("<svg ", '<svg style="background:#fff;color:#000" ', 1)
         path.write_text(plain, "utf-8")
         text += f"![{figure.alt}]({path.name})\n\n"
@@ -198,16 +202,16 @@ def _made_with(runs: list[Any]) -> str:
 
 
 def _read_all(kind: str) -> dict[str, Any]:
-    """Records of ``results/<kind>``, by their name."""
+    """Return the records of ``results/<kind>`` by name."""
     paths = sorted((RESULTS / kind).glob("*.json"))
     return {p.stem: json.loads(p.read_text("utf-8")) for p in paths}
 
 
 def pages(place: Path) -> dict[str, str]:
-    """The text of each page of tables, by the name of its file.
+    """Return the text of each page of tables, by the name of its file.
 
     Args:
-        place: where pictures are put, and the tables of suites that have many.
+        place: folder of pictures, and of the tables of suites that have many.
     """
     found = {f"{folder.name}.md": section(folder, place) for folder in suites()}
     if text := speed_tables.speed(RESULTS / "speed"):
@@ -225,7 +229,7 @@ def pages(place: Path) -> dict[str, str]:
 
 
 def write_tables() -> Path:
-    """Write all tables; their folder appears whole or not at all."""
+    """Write all tables into their folder, which appears whole or not at all; return it."""
     with new_folder(TABLES, [p.name for p in TABLES.glob("*") if p.is_file()]) as place:
         found = pages(place)
         for name, text in found.items():
@@ -239,10 +243,10 @@ def write_tables() -> Path:
 
 
 def verify(names: Sequence[str] = ()) -> list[str]:
-    """Names of the suites that were read and found whole.
+    """Read suites, all by default, and return the names of these.
 
     Raises:
-        DataError: a file is missing or damaged, or a cell's predictions cannot be read.
+        DataError: if a file is missing or damaged, or a cell's predictions cannot be read.
     """
     folders = [RESULTS / name for name in names] or suites()
     for folder in folders:
@@ -257,7 +261,7 @@ def verify(names: Sequence[str] = ()) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; see the top of this file."""
+    """Run the command line; see the top of this file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("tables", help="write all tables into benchmarks/tables (the default)")

@@ -143,7 +143,9 @@ def risk_coverage_figure(curves: Mapping[str, Coverage], title: str = "") -> Fig
     return figure
 
 
-def difference_figure(rows: Mapping[str, Point], title: str, baseline: str) -> Figure:
+def difference_figure(
+    rows: Mapping[str, Point], title: str, baseline: str, *, metric: str = "UAR"
+) -> Figure:
     """Draw differences to the baseline with their intervals, one line each; zero is marked."""
     from matplotlib.figure import Figure
 
@@ -156,13 +158,15 @@ def difference_figure(rows: Mapping[str, Point], title: str, baseline: str) -> F
         axes.plot([value], [i], "o", color="tab:blue", ms=6)
     axes.set_yticks(range(len(rows)), list(rows), fontsize=9)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(f"UAR minus {baseline}'s", fontsize=9)
+    axes.set_xlabel(f"{metric} minus {baseline}'s", fontsize=9)
     axes.set_title(title, fontsize=10)
     return figure
 
 
-def cost_figure(panels: Mapping[str, Mapping[str, Point]], title: str = "") -> Figure:
-    """Draw UAR with its interval against its costs, one panel per kind of cost.
+def cost_figure(
+    panels: Mapping[str, Mapping[str, Point]], title: str = "", *, metric: str = "UAR"
+) -> Figure:
+    """Draw a metric with its interval against its costs, one panel per kind of cost.
 
     The axis of a cost is logarithmic if the highest cost is at least ten times the lowest.
     """
@@ -187,15 +191,17 @@ def cost_figure(panels: Mapping[str, Mapping[str, Point]], title: str = "") -> F
             axes.set_xlim(0, 1.08 * max(at))
             axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
         axes.set_xlabel(cost, fontsize=9)
-    grid[0].set_ylabel("UAR", fontsize=9)
+    grid[0].set_ylabel(metric, fontsize=9)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center", fontsize=8,
                   frameon=False)  # fmt: skip
     figure.suptitle(title, fontsize=10)
     return figure
 
 
-def curve_figure(curves: Mapping[str, Sequence[Point]], across: str, title: str = "") -> Figure:
-    """Draw UAR by an amount (shots, share of the labels), with a band for the interval.
+def curve_figure(
+    curves: Mapping[str, Sequence[Point]], across: str, title: str = "", *, metric: str = "UAR"
+) -> Figure:
+    """Draw a metric by an amount (shots, share of the labels), with a band for the interval.
 
     If the amounts span a factor of eight or more, the axis has equal steps for each doubling. Zero
     is then drawn before the smallest amount.
@@ -214,7 +220,7 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], across: str, title: str 
         if known:
             at, bottom, top = zip(*known, strict=True)
             axes.fill_between(at, bottom, top, color=f"C{i % 10}", alpha=0.15, lw=0)
-    axes.set(xlabel=across, ylabel="UAR")
+    axes.set(xlabel=across, ylabel=metric)
     _legend(figure, axes)
     return figure
 
@@ -225,6 +231,8 @@ def heat_figure(
     across: Sequence[str],
     title: str,
     names: tuple[str, str],
+    *,
+    metric: str = "UAR",
 ) -> Figure:
     """Draw ``[R, C]`` values of 0 to 1 as a map; NaN stays empty.
 
@@ -234,6 +242,7 @@ def heat_figure(
         across: names of the C columns.
         title: title of the figure.
         names: names of the vertical and the horizontal axis.
+        metric: name of the values.
     """
     from matplotlib.figure import Figure
 
@@ -248,7 +257,7 @@ def heat_figure(
             colour = "white" if value > 0.5 else "#111111"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
     axes.set_title(title, fontsize=10)
-    figure.colorbar(image, ax=axes, label="UAR", shrink=0.9)
+    figure.colorbar(image, ax=axes, label=metric, shrink=0.9)
     return figure
 
 

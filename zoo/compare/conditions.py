@@ -19,6 +19,7 @@ import torch
 
 from ...datamodules.corruption import Condition, Corruption
 from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
+from ..report.answers import MARGIN
 from ..report.runs import PREDICTIONS
 from ..run import config
 from ..run.config import RunConfig
@@ -36,7 +37,7 @@ from ..run.spent import Used, processor_seconds
 from ..statistics.speakers import measure
 from ..statistics.table import PredictionTable
 from . import axes
-from .suite import Plan
+from .suite import QUESTIONS, Plan, questions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,8 +111,9 @@ def evaluate_cell(
 
 
 CLEAN = "clean"
-KEYS = ("title", "of", "only", "conditions", "noise", "rir", "baseline")
+KEYS = ("title", "of", "only", "conditions", "noise", "rir", "baseline", *QUESTIONS)
 TYPES = {
+    **QUESTIONS,
     **dict.fromkeys(("title", "baseline"), str),
     **dict.fromkeys(("of", "noise", "rir"), str | None),
     "conditions": str | list[str],
@@ -133,6 +135,7 @@ class Robustness:
         rir: folder of room impulse responses; None = of ``$SERZOO_DATA``.
         only: values of ``recipe``, ``encoder``, ``head``, ``fold``, ``seed`` to keep; what is not
             named is kept.
+        primary, margin, metric: as of :class:`.suite.Suite`.
     """
 
     name: str
@@ -143,6 +146,9 @@ class Robustness:
     noise: str | None = None
     rir: str | None = None
     only: dict[str, list[Any]] = field(default_factory=dict)
+    primary: list[str] | None = None
+    margin: float = MARGIN
+    metric: str = "uar"
 
 
 @dataclass(frozen=True)
@@ -191,8 +197,19 @@ def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
         raise ConfigError(f"suite '{name}' does not say whose cells it tests; add of=SUITE")
     title, baseline = str(raw.get("title") or name), str(raw.get("baseline", "classification"))
     title = title if named else axes.retitled(title, overrides, ("of",))
-    folders = {k: None if raw.get(k) is None else str(raw[k]) for k in ("noise", "rir")}
-    return Robustness(Path(name).stem, title, raw["of"], found, baseline, **folders, only=only)
+    folders: dict[str, Any] = {
+        k: None if raw.get(k) is None else str(raw[k]) for k in ("noise", "rir")
+    }
+    return Robustness(
+        Path(name).stem,
+        title,
+        raw["of"],
+        found,
+        baseline,
+        **folders,
+        only=only,
+        **questions(name, raw),
+    )
 
 
 def _only(name: str, found: Any) -> dict[str, list[Any]]:

@@ -14,21 +14,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigError, suggest
+from ..report.answers import MARGIN
 from ..run import board, config
 from ..run.config import RunConfig
 from ..run.record import finished, read_record
 from . import axes
-from .suite import Plan
+from .suite import QUESTIONS, Plan, questions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from .pool import Job
 
-KEYS = ("title", "baseline", "source", "target", "head", "shots", "draw", "tuning", "options")
+KEYS = (
+    *("title", "baseline", "source", "target", "head", "shots", "draw", "tuning", "options"),
+    *QUESTIONS,
+)
 SOURCE = ("recipe", "encoder", "fold", "seed", "overrides")
 TARGET = ("data", "root", "protocol", "fold", "taxonomy", "label", "unknown_speakers")
 TYPES: dict[str, Any] = {
+    **QUESTIONS,
     **dict.fromkeys(("title", "baseline", "source.recipe", "source.encoder"), str),
     **dict.fromkeys((f"target.{key}" for key in TARGET), str | None),
     **{"target.data": str | list[str], "target.fold": int, "source.overrides": list[str]},
@@ -54,6 +59,7 @@ class FewShotSuite:
         tuning: what is tuned.
         options: further fields of :class:`.tuning.Options`.
         baseline: the head that differences are taken to.
+        primary, margin, metric: as of :class:`.suite.Suite`.
     """
 
     name: str
@@ -66,6 +72,9 @@ class FewShotSuite:
     tuning: list[str]
     options: dict[str, Any] = field(default_factory=dict)
     baseline: str = "classification"
+    primary: list[str] | None = None
+    margin: float = MARGIN
+    metric: str = "uar"
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
@@ -103,7 +112,9 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
         raise ConfigError(f"suite '{name}': source.overrides is {given}; give a list of key=value")
     source["overrides"] = [*given, *typed]
     axes.refuse_out(source["overrides"])
-    lists = {key: _list(name, raw, key) for key in ("head", "shots", "draw", "tuning")}
+    lists: dict[str, Any] = {
+        key: _list(name, raw, key) for key in ("head", "shots", "draw", "tuning")
+    }
     own = ("shots", "draw", "tuning")
     wanted: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
         "": (raw, KEYS),
@@ -132,6 +143,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
         **lists,
         options=parts["options"],
         baseline=baseline,
+        **questions(name, raw),
     )
 
 

@@ -45,7 +45,7 @@ class Runs(Plan):
     def facts(self) -> dict[str, Any]:
         """The suite's settings."""
         return {
-            "baseline": self.suite.baseline,
+            **{k: getattr(self.suite, k) for k in ("baseline", *suite.QUESTIONS)},
             "axes": self.suite.axes,
             "overrides": self.suite.overrides,
             "match_params": self.suite.match_params,
@@ -67,10 +67,15 @@ class Runs(Plan):
         if budget is None:
             return job
         best, tried = search.outcome(
-            [(t.settings, self.trials[t.name].folder) for t in cell.trials]
+            [(t.settings, self.trials[t.name].folder) for t in cell.trials], self.suite.metric
         )
         seconds = round(sum(t.get("seconds", 0.0) for t in tried), 2)
-        found = {"rule": search.RULE, "chosen": best, "tried": tried, "seconds": seconds}
+        found = {
+            "rule": search.rule(self.suite.metric),
+            "chosen": best,
+            "tried": tried,
+            "seconds": seconds,
+        }
         facts = {**job.options["facts"], "search": {**budget.budget(), **found}}
         job = replace(job, options={"facts": facts})
         if best < 0:

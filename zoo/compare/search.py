@@ -26,7 +26,7 @@ from ..report.runs import BUDGET
 from ..run.config import RunConfig, read_group
 from ..run.record import Record, read_record
 
-RULE = "highest val/uar, first trial of equals"
+VALID = {"uar": "uar", "wa": "wa", "macro_f1": "f1"}  # a metric, and its key in validation
 GROUPS = ("optim", "head")
 TRIES = 1000  # draws of a trial before the space counts as used up: our choice
 
@@ -174,27 +174,38 @@ def _check_values(where: str, key: str, values: Any) -> None:
         )
 
 
-def outcome(trials: Sequence[tuple[Mapping[str, Any], Path]]) -> tuple[int, list[dict[str, Any]]]:
-    """The winner among trials that have ended, and what is recorded of each.
+def rule(metric: str) -> str:
+    """Return by which rule a trial wins, for records."""
+    return f"highest val/{VALID[metric]}, first trial of equals"
+
+
+def outcome(
+    trials: Sequence[tuple[Mapping[str, Any], Path]], metric: str = "uar"
+) -> tuple[int, list[dict[str, Any]]]:
+    """Return the winner among trials that have ended, and what is recorded of each.
 
     Args:
         trials: settings and folder of each.
+        metric: the suite's, which the trial with the highest value on validation wins by.
 
     Returns:
-        Index of the winner, -1 where none ended well; for each trial its settings, validation UAR
+        Index of the winner, -1 if none ended well; for each trial its settings, validation metric
         and epoch, or its error.
     """
+    key = f"val/{VALID[metric]}"
     found: list[dict[str, Any]] = []
     for settings, folder in trials:
         entry = read_record(folder) or Record(error="it has not ended")
         if entry.ok:
             chosen = entry.selection
-            result = {"val/uar": chosen["val/uar"], "epoch": chosen["epoch"]}
+            # the score of the epoch that the trial itself selected, which is by UAR
+            value = chosen[key] if metric == "uar" else entry.valid.get(VALID[metric])
+            result = {key: value, "epoch": chosen["epoch"]}
             found.append({**result, "seconds": entry.seconds["total"]})
         else:
-            found.append({"val/uar": None, "error": entry.error})
+            found.append({key: None, "error": entry.error})
         found[-1] = {"settings": dict(settings), **found[-1]}
-    scores = [-1.0 if f["val/uar"] is None else float(f["val/uar"]) for f in found]
+    scores = [-1.0 if f[key] is None else float(f[key]) for f in found]
     best = int(np.argmax(scores)) if scores and max(scores) >= 0 else -1
     return best, found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...datamodules.labelling.label import KNOBS
 from ..core import registry, shipped
 from ..core.errors import ConfigError, suggest
+from ..report.answers import MARGIN, NAMES
 from ..run import config
 from ..run.build import audit_folds
 from ..run.config import RunConfig
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
     from .pool import Job
     from .search import Match
 
+# what a suite of any kind asks of its tables
+QUESTIONS: dict[str, Any] = {"primary": str | list[str] | None, "margin": float, "metric": str}
 OWN: dict[str, Any] = {
     "title": str,
     "baseline": str,
     "match_params": bool | int | str,
     "limit_minutes": float | None,
+    **QUESTIONS,
 }
 
 
@@ -52,6 +56,10 @@ class Suite:
         search: the settings that each head may try; None = none.
         limit_minutes: a cell that takes longer is ended, and recorded as failed; None = no limit.
         pretraining: what cells may start from, where that is an axis (:mod:`.sources`).
+        primary: heads whose comparisons to the baseline are corrected together; None = all heads
+            that the suite runs.
+        margin: largest difference that counts as equivalent.
+        metric: what heads are compared and searched by: ``uar``, ``wa`` or ``macro_f1``.
     """
 
     name: str
@@ -63,6 +71,9 @@ class Suite:
     search: search.Search | None = None
     limit_minutes: float | None = None
     pretraining: Pretraining | None = None
+    primary: list[str] | None = None
+    margin: float = MARGIN
+    metric: str = "uar"
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
 
     An override of an axis (``head=[selm]``, ``seed=[1]``, ``fold=[0,1]``, and those that the suite
     has) replaces the axis; ``axes.KEY=[...]`` adds one. ``title=TEXT``, ``baseline=NAME``,
-    ``match_params=true``, ``limit_minutes=30`` and ``search.trials=4`` replace the suite's own. A
+    ``primary=[...]``, ``margin=0.02``, ``metric=wa``, ``match_params=true``, ``limit_minutes=30``
+    and ``search.trials=4`` replace the suite's own. A
     title that is not set tells of overrides that it does not know (:func:`.axes.retitled`).
 
     Raises:
@@ -176,7 +188,49 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
         raise ConfigError(f"suite '{name}' has a search and an axis pretraining; leave one out")
     title = str(raw.get("title") or name)
     title = title if named else axes.retitled(title, overrides)
-    return Suite(path.stem, title, spanned, fixed, baseline, match_params, found, limit, begun)
+    return Suite(
+        path.stem,
+        title,
+        spanned,
+        fixed,
+        baseline,
+        match_params,
+        found,
+        limit,
+        begun,
+        **questions(name, raw),
+    )
+
+
+def questions(name: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``primary``, ``margin`` and ``metric`` of a suite of any kind.
+
+    Raises:
+        ConfigError: if one has a wrong value.
+    """
+    primary = raw.get("primary")
+    if primary is not None:
+        primary = [primary] if isinstance(primary, str) else primary
+        own = raw.get("head") or (raw.get("axes") or {}).get("head") or ()
+        own = own if isinstance(own, list) else [own]
+        heads = {*shipped.names("head"), *registry.names("heads"), *map(str, own)}
+        if not isinstance(primary, list) or not primary:
+            raise ConfigError(f"suite '{name}': primary is {primary!r}; give a list of heads")
+        for row in primary:
+            if str(row).partition(" after ")[0] not in heads:
+                raise ConfigError(
+                    f"suite '{name}': primary names an unknown head '{row}'"
+                    f"{suggest(str(row), heads)}"
+                )
+    margin, metric = raw.get("margin", MARGIN), raw.get("metric", "uar")
+    if not (_is_number(margin) and 0 < margin < 1):
+        raise ConfigError(
+            f"suite '{name}': margin is {margin!r}; give a difference between 0 and 1, such as "
+            f"{MARGIN}"
+        )
+    if metric not in NAMES:
+        raise ConfigError(f"suite '{name}' has unknown metric '{metric}'{suggest(metric, NAMES)}")
+    return {"primary": primary, "margin": float(margin), "metric": metric}
 
 
 def _is_number(value: Any) -> bool:

@@ -406,7 +406,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-# ---- Speech encoders: which families there are, and what must be known to feed them.
+# Speech encoders: which families there are, and what must be known to feed them.
 
 FAMILIES = {
     "wav2vec2": "wav2vec 2.0",

@@ -28,7 +28,7 @@ from ..core.types import SAMPLE_RATE
 from .convolutions import ConvFrontEnd
 from .mel import frame_mask
 
-# -- the contract of a family --------------------------------------------------------------------
+# The contract of a family.
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 
@@ -142,7 +142,7 @@ def padded(audio: Tensor, samples: int) -> Tensor:
     return pad(audio, (0, max(samples - audio.shape[1], 0)))
 
 
-# -- padding must not change an utterance --------------------------------------------------------
+# Padding must not change an utterance.
 #
 # Published speech encoders read beyond the end of an utterance in three places: the normalisation
 # of the samples, a GroupNorm over time in the front end, and convolutions over frames. The first
@@ -197,7 +197,7 @@ def zeros_behind(modules: Iterable[nn.Module], mask: Tensor) -> Iterator[None]:
             handle.remove()
 
 
-# -- spectral inputs -----------------------------------------------------------------------------
+# Spectral inputs.
 #
 # Each equals the feature extractor of ``transformers`` for the same model, with its constants;
 # tests compare them. They are batched and run on any device. The values of an utterance do not
@@ -265,7 +265,7 @@ def kaldi_filter_bank(audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return stacked * frame_mask(counts, pairs)[..., None], counts
 
 
-# -- the families --------------------------------------------------------------------------------
+# The families.
 
 
 class ConvolutionFamily(Family):

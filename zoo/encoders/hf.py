@@ -22,7 +22,7 @@ from ..core.hub import load_speech_model, weights_digest
 from ..core.types import Frames
 from .families import FAMILIES, Embedded, Family, WhisperFamily, padded
 
-# -- what is trained -----------------------------------------------------------------------------
+# What is trained.
 
 Tuning = Literal["frozen", "lora", "last_k", "full"]
 
@@ -142,7 +142,7 @@ def layered_groups(family: Family, lr: float, decay: float) -> list[dict[str, An
     return groups
 
 
-# -- the encoder ---------------------------------------------------------------------------------
+# The encoder.
 
 
 class HFEncoder(Encoder):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..core.encoder import Encoder
 from ..core.types import SAMPLE_RATE
 
-# -- log-mel spectrograms ------------------------------------------------------------------------
+# Log-mel spectrograms.
 
 
 def mel_filters(bands: int, n_fft: int, low: float, high: float) -> Tensor:
@@ -108,7 +108,7 @@ class LogMel(nn.Module):
         return (torch.maximum(mel, peak - self.floor) * mask[..., None])[:, None], mask
 
 
-# -- augmentation in training --------------------------------------------------------------------
+# Augmentation in training.
 
 
 def resample(x: Tensor, lengths: Tensor, size: int, shift: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ def hide(x: Tensor, axis: int, number: int, widest: float) -> Tensor:
     return x
 
 
-# -- base class of the encoders ------------------------------------------------------------------
+# Base class of the encoders.
 
 
 class OnMel(Encoder):

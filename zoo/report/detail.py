@@ -31,6 +31,7 @@ from ..statistics.confidence import (
 )
 from ..statistics.priors import TRANSDUCTIVE, matched
 from ..statistics.table import PredictionTable
+from .grids import Grid
 from .page import (
     FAULTS,
     Code,
@@ -47,21 +48,20 @@ from .page import (
     told,
 )
 from .runs import Run, pooled
-from .summary import Grid
 from .table import matching_notes, source_notes
 
-# ---- Where the time of a comparison went: encoding, fitting, evaluating, and the rest.
+# Where the time of a comparison went.
 
 PARTS = ("encode", "fit", "evaluate")
 
 
 def totals(records: Iterable[Record]) -> dict[str, Any]:
-    """Seconds of all processes by part, and the rows of features that were made and reused.
+    """Return seconds of all processes by part, and how many rows of features were made and reused.
 
-    ``other`` is what no part accounts for: reading the corpus, loading the encoder, writing.
-    Older records have no ``encode`` and ``evaluate``; theirs are in ``other``. ``processor`` are
-    processor seconds in total, or None if a record has none. Rows that were
-    imported or answer together ran no process here, and are not counted.
+    ``other`` is the rest: reading the corpus, loading the encoder, writing. Older records lack
+    ``encode`` and ``evaluate``, so these are in ``other``. ``processor`` are processor seconds in
+    total, or None if a record has none. Imported rows and ensembles ran no process here and are
+    not counted.
     """
     parts = (*PARTS, "other", "total", "processor")
     sums: dict[str, Any] = {"cells": 0, **dict.fromkeys(parts, 0.0), "encoded": 0, "reused": 0}
@@ -83,7 +83,7 @@ def totals(records: Iterable[Record]) -> dict[str, Any]:
 
 
 def in_words(sums: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> str:
-    """One line for people."""
+    """Return the totals and calls as one line for people."""
     whose = "its process" if sums["cells"] == 1 else "their processes"
     text = (
         f"{counted(sums['cells'], 'cell')} took {sums['total']:.0f} s of {whose}: encoding "
@@ -101,20 +101,20 @@ def in_words(sums: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> str
     return text
 
 
-# ---- Sections of a report about what numbers vary with: ranks over folds, seeds, folds, speakers.
+# Sections about what numbers vary with: folds, seeds, speakers.
 
 
 def ranks(section: Section, c: Context) -> None:
-    """Average ranks over the folds of all tables.
+    """Add average ranks over the folds of all tables.
 
     Raises:
-        ComparisonError: fewer than two heads are in every table.
+        ComparisonError: if fewer than two heads are in every table.
     """
     section.intro = (
-        "Heads ranked by UAR in every fold of every table (seeds averaged), 1 is best; bars join "
-        "heads that Nemenyi's test does not tell apart (Demšar 2006). The test takes blocks as "
-        "independent. Corpora are; folds of one corpus are not, since their training sets overlap, "
-        "so the critical difference shown is too small: judge by the paired differences."
+        f"Heads ranked by {c.asked.name} in every fold of every table (seeds averaged), 1 is best. "
+        "Bars join heads that Nemenyi's test does not tell apart (Demšar 2006). The test assumes "
+        "that blocks are independent. Corpora are, but folds of one corpus share training speech. "
+        "So the critical difference is too small: judge by the paired differences."
     )
     shared = [h for h in (c.grids[0].runs if c.grids else ()) if all(h in g.runs for g in c.grids)]
     if len(shared) < 2:
@@ -150,10 +150,10 @@ def ranks(section: Section, c: Context) -> None:
 
 
 def variance(section: Section, c: Context) -> None:
-    """Seeds, folds, speakers."""
+    """Add the variance between seeds, folds and speakers."""
     section.intro = (
         "Standard deviations of one run's UAR (one seed, one fold): between seeds, between folds, "
-        "of a seed in a fold beyond both; and within that of the folds, what is due to who was "
+        "and the rest of a seed in a fold. Speakers are the part of folds that is due to who was "
         "tested. Variances are estimated without bias; one below zero is shown as 0."
     )
 
@@ -179,18 +179,18 @@ def variance(section: Section, c: Context) -> None:
 
 
 def _split(tables: dict[tuple[int, int], PredictionTable]) -> tuple[Variance, str]:
-    """UAR; or WA with the reason, if a fold lacks a class."""
+    """Return the split of UAR and ""; if a fold lacks a class, that of WA and the reason."""
     try:
         return variance_split(tables), ""
     except DataError as error:
         return variance_split(tables, "wa"), str(error).partition(";")[0]
 
 
-# ---- Sections of a report about its cells: what was compared, what is missing, what made them.
+# Sections about the cells: what was compared, what is missing, what made them.
 
 
 def compared(section: Section, c: Context) -> None:
-    """What was compared, and what makes it comparable."""
+    """Add what was compared, and what makes it comparable."""
     section.intro = (
         "The certificate is a hash of the manifest (utterances, labels, speakers, audio), the "
         "split of every fold, the taxonomy and the rule by which an epoch was selected. All heads "
@@ -250,7 +250,7 @@ def _listed(value: Any) -> str:
 
 
 def _settings(g: Grid) -> Fold:
-    """Hashes of each fold's parts, and what all heads of a table share."""
+    """Return the hashes of each fold's parts, and the settings that all heads of a table share."""
     splits = {f"fold {fold}": parts for fold, parts in g.certificate["splits"].items()}
     parts = {n: p if isinstance(p, Mapping) else {"all": p} for n, p in splits.items()}
     names = list(next(iter(parts.values())))
@@ -270,7 +270,7 @@ def _settings(g: Grid) -> Fold:
 
 
 def missing(section: Section, c: Context) -> None:
-    """Cells that are not in the tables, and classes that a fold lacks."""
+    """Add the cells that are not in the tables, and the classes that a fold lacks."""
     rows = [[n, "failed", why] for n, why in c.found.failed.items()]
     rows += [[n, "cannot be read", why] for n, why in c.found.broken.items()]
     rows += [[n, "has not run", ""] for n in c.found.missing]
@@ -293,7 +293,7 @@ def missing(section: Section, c: Context) -> None:
 
 
 def made_with(section: Section, c: Context) -> None:
-    """Command and versions."""
+    """Add the command and the versions."""
     section.parts.append(Code(command(c.plan, c.folder)))
     records = [r.record for r in c.found.runs]
     packages = dict.fromkeys(n for r in records for n in r.versions)
@@ -317,13 +317,13 @@ def _counted(values: Counter[str]) -> str:
 
 
 def commit(record: Record) -> str:
-    """Commit of the code that made a cell."""
+    """Return the commit of the code that made a cell."""
     git = record.git or {}
     return str(git.get("commit", "unknown"))[:10] + (" with changes" if git.get("changed") else "")
 
 
 def command(plan: Mapping[str, Any], folder: Path) -> str:
-    """The call that makes this comparison, every axis and override written out."""
+    """Return the command that makes this comparison, with every axis and override."""
     words = ["serzoo", "compare", str(plan.get("name", folder.name))]
     for key, value in (plan.get("axes") or {}).items():
         text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
@@ -363,7 +363,7 @@ def confusions(section: Section, c: Context) -> None:
 
 
 def groups(section: Section, c: Context) -> None:
-    """Whom a head serves worse."""
+    """Add the metric of each head for each sub-group of utterances."""
     section.intro = (
         "UAR with its 95 % interval (jackknife over the speakers of the group; a dash with one "
         "speaker). Durations are cut at their terciles. Groups that lack a class are shown and "
@@ -403,7 +403,7 @@ def groups(section: Section, c: Context) -> None:
 
 
 def _group_table(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[Part]:
-    """UAR of every head in every group; folded away if there are many."""
+    """Return UAR of every head in every group; many groups are folded."""
     first = next(iter(found.values()))
     words = WORDS.get(attribute, attribute)
     if len(first.groups) == 1:
@@ -428,7 +428,7 @@ def _group_table(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[P
 
 
 def _worst(g: Grid, found: dict[str, dict[str, SubGroups]]) -> Table:
-    """Worst group and gap of every head, by every attribute."""
+    """Return the worst group and the gap of every head, by every attribute."""
     body = []
     for head in g.runs:
         row: list[Cell] = [Cell(head)]
@@ -607,7 +607,7 @@ def _gains(head: str, values: Sequence[float]) -> Line:
 
 
 def errors(section: Section, c: Context) -> None:
-    """What a head was surest of, and wrong."""
+    """Add the wrong answers of each head with the highest probability."""
     section.intro = (
         f"The {ERRORS} wrong answers of each head with the highest probability (after temperature "
         "where the record has one; the surest of the seeds)."
@@ -655,7 +655,7 @@ def errors(section: Section, c: Context) -> None:
 
 
 def surest_errors(table: PredictionTable, n: int = ERRORS) -> list[tuple[str, int, float]]:
-    """Utterance, row and probability of the surest wrong answers, an utterance once."""
+    """Return utterance, row and probability of the surest wrong answers, an utterance once."""
     known = np.flatnonzero(table.labelled & (table.predicted != table.labels))
     share = table.probabilities().max(1)
     found: dict[str, tuple[int, float]] = {}

@@ -1,4 +1,4 @@
-"""Sections of a report that are made of its rows: results, differences, curves, corpora, cost."""
+"""Sections of a report from its rows: results, differences, conditions, curves, corpora, cost."""
 
 from __future__ import annotations
 
@@ -13,33 +13,57 @@ import numpy as np
 
 from ..core.errors import DataError
 from ..core.files import new_file, write_json
-from ..core.table import Cell, Line, Table, cell, p_cell, plain, span, span_cell
+from ..core.table import Cell, Line, Table, cell, plain, span
 from ..plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
 from ..run.record import Record, read_plan
+from ..statistics.contrasts import NEW
+from ..statistics.rates import METRICS
 from ..statistics.speakers import paired_jackknife
 from ..statistics.table import PredictionTable
+from .answers import (
+    AMOUNTS,
+    CLEAN,
+    COLUMNS,
+    CONTROLS,
+    NAMES,
+    Asked,
+    Question,
+    amount_of,
+    answer_cells,
+    ask,
+    between,
+    first_run,
+    kept,
+    number,
+    verdicts,
+)
+from .grids import Grid, grids
 from .packed import record_reader
 from .page import Context, Figure, Fold, Row, Section, Text, draw, drawn
-from .runs import Run, encoder_name, pooled, read_runs
-from .summary import Grid, difference, number
-from .table import by_fold, grouped, name_of, notes, recalls, remarks, tables
+from .runs import Run, encoder_name, pooled, read_runs, suite_attributes
+from .table import (
+    RATES,
+    answer_table,
+    by_fold,
+    grouped,
+    name_of,
+    notes,
+    recalls,
+    results_table,
+)
 
-# ---- What a condition costs: UAR of each head under it, minus its own on clean audio.
-
-CLEAN = "clean"
-# what was processed alike but for the one thing that is asked about
-CONTROLS = {"monotone": "resynthesised"}
+# What a condition costs: the metric of each head under it, minus that of the head on clean audio.
 
 
-def degradation(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row per recipe, encoder, head and condition, over the folds and seeds that all share.
+def degradation(runs: Sequence[Run], metric: str = "uar") -> list[dict[str, Any]]:
+    """Return a row for each recipe, encoder, head and condition, over the cells that all share.
 
     Returns:
-        ``recipe``, ``encoder``, ``head``, ``condition``, ``uar``, and ``difference`` (to clean, on
-        the same utterances: ``value``, and ``low`` and ``high`` of a jackknife interval over
-        speakers, None if there is one only; no difference for clean itself), and ``control``,
-        the same to the condition that it is to be compared with (:data:`CONTROLS`).
-        ``cells`` counts the folds and seeds, ``left_out`` those that lack a condition or a head.
+        ``recipe``, ``encoder``, ``head``, ``condition``, ``metric``, ``value``, and ``difference``
+        (to clean, on the same utterances: ``value``, and ``low`` and ``high`` of a jackknife
+        interval over speakers, None with one speaker; None for clean itself), and ``control``,
+        the same to the control of the condition (:data:`.answers.CONTROLS`).
+        ``cells`` counts folds and seeds, ``left_out`` those that lack a condition or a head.
     """
     tables: dict[tuple[str, str], dict[tuple[str, str], dict[tuple[int, int], Run]]] = {}
     for run in runs:
@@ -62,9 +86,10 @@ def degradation(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     "encoder": encoder,
                     "head": head,
                     "condition": condition,
-                    "uar": table.uar(),
-                    "difference": _less(table, made.get((head, CLEAN)), condition != CLEAN),
-                    "control": _less(table, made.get((head, control)), bool(control)),
+                    "metric": metric,
+                    "value": float(METRICS[metric](table.confusion())),
+                    "difference": _less(table, made.get((head, CLEAN)), metric, condition != CLEAN),
+                    "control": _less(table, made.get((head, control)), metric, bool(control)),
                     "cells": len(common),
                     "left_out": len(every) - len(common),
                 }
@@ -73,17 +98,17 @@ def degradation(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _less(
-    table: PredictionTable, other: PredictionTable | None, wanted: bool
+    table: PredictionTable, other: PredictionTable | None, metric: str, wanted: bool
 ) -> dict[str, Any] | None:
-    """What a condition costs beyond another; None where that is not there, or not asked."""
+    """Return what a condition costs beyond another; None if there is no other, or if unwanted."""
     if other is None or not wanted:
         return None
-    d = paired_jackknife(table, other)
+    d = paired_jackknife(table, other, metric)
     return {"value": d.value, "low": number(d.low), "high": number(d.high)}
 
 
 def degradation_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """One per recipe and encoder: conditions down, heads across."""
+    """Return a table for each recipe and encoder: conditions down, heads across."""
     made = []
     for key in dict.fromkeys((r["recipe"], r["encoder"]) for r in rows):
         mine = [r for r in rows if (r["recipe"], r["encoder"]) == key]
@@ -99,15 +124,15 @@ def degradation_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
                 body.append([f"{condition} less {CONTROLS[condition]}", *less])
         left = mine[0]["left_out"]
         said = f"{left} folds of seeds left out: not every head has every condition."
-        title = f"{key[0]}, encoder {key[1]}"
+        title = f"{NAMES[mine[0]['metric']]}: {key[0]}, encoder {key[1]}"
         made.append(Table(title, ("condition", *heads), body, [said] if left else []))
     return made
 
 
 def degradation_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The tables, and what their numbers are."""
+    """Return the tables as Markdown, and what their numbers are."""
     return "".join(f"{table.markdown()}\n" for table in degradation_tables(rows)) + (
-        "UAR, all folds' test utterances pooled; in brackets its difference to the same head on "
+        "All folds' test utterances are pooled. In brackets is the difference to the same head on "
         "clean audio, with a 95 % interval (paired jackknife over speakers).\n"
     )
 
@@ -116,7 +141,7 @@ def _loss_cell(row: dict[str, Any] | None) -> Cell | None:
     if row is None:
         return None
     d = row["difference"]
-    return Cell(f"{row['uar']:.3f}" + (f" ({_difference(d)})" if d else ""), row["uar"])
+    return Cell(f"{row['value']:.3f}" + (f" ({_difference(d)})" if d else ""), row["value"])
 
 
 def _difference(d: dict[str, Any]) -> str:
@@ -126,30 +151,90 @@ def _difference(d: dict[str, Any]) -> str:
 
 
 def write_degradation(folder: Path) -> Path:
-    """``degradation.json`` and ``.md`` of a suite of conditions; the latter's path."""
+    """Write ``degradation.json`` and ``.md`` of a suite of conditions; return the latter's path."""
     plan = read_plan(folder)
+    asked = Asked.of(plan)
     runs, _ = read_runs(folder, plan["cells"])
-    rows = degradation(runs)
-    write_json(folder / "degradation.json", {"suite": plan["name"], "rows": rows})
+    made, _ = grids(runs, suite_attributes(folder, plan["cells"]))
+    rows, beyond = degradation(runs, asked.metric), kept(made, asked)
+    write_json(folder / "degradation.json", {"suite": plan["name"], "rows": rows, "kept": beyond})
     path = folder / "degradation.md"
     with new_file(path) as draft:
-        draft.write_text(f"# {plan['title']}\n\n{degradation_markdown(rows)}", "utf-8")
+        text = f"# {plan['title']}\n\n{degradation_markdown(rows)}\n{kept_markdown(beyond, asked)}"
+        draft.write_text(text, "utf-8")
     return path
 
 
-# ---- Learning curves of a suite of adaptations, as a table: what k utterances of each class bring.
+# What a head keeps beyond what the baseline keeps.
+
+KEPT = (
+    "Change: how a head's {metric} changes from the reference, minus how the baseline's does. "
+    "Above 0 the head keeps more. Share: what a head keeps of its {metric} above chance, minus "
+    "what the baseline keeps. A head that starts lower may lose less only because it has less to "
+    "lose; the share allows for this. All changes of a corpus are one family of questions, and "
+    "all shares are another."
+)
+
+
+def kept_tables(rows: Sequence[dict[str, Any]], asked: Asked) -> list[Table]:
+    """Return two tables for each corpus, encoder and reference: changes, and shares.
+
+    Args:
+        rows: of :func:`.answers.kept`.
+        asked: what the suite asks.
+    """
+    made = []
+    for key in dict.fromkeys((r["reference"], r["encoder"]) for r in rows):
+        mine = [r for r in rows if (r["reference"], r["encoder"]) == key]
+        for kind, form, what in (
+            ("change", "+.3f", f"Change of {asked.name} minus that of {asked.baseline}"),
+            ("share", "+.2f", f"Share of {asked.name} kept minus that of {asked.baseline}"),
+        ):
+            body: list[Line] = [
+                [r["recipe"], r["head"], cell(r[kind]["value"], form), *answer_cells(r[kind])]
+                for r in mine
+            ]
+            said = verdicts({f"{r['head']} ({r['recipe']})": r[kind] for r in mine}, asked.baseline)
+            title = f"{what}, from {key[0]}, encoder {key[1]}"
+            made.append(Table(title, ("table", "head", kind, *COLUMNS), body, [said]))
+    return made
+
+
+def kept_markdown(rows: Sequence[dict[str, Any]], asked: Asked) -> str:
+    """Return the tables as Markdown, and what their numbers are; "" without rows."""
+    text = "".join(f"{table.markdown()}\n" for table in kept_tables(rows, asked))
+    return f"{text}{KEPT.format(metric=asked.name)}\n" if text else ""
+
+
+def beyond(section: Section, c: Context) -> None:
+    """Add what each head keeps beyond the baseline: conditions, amounts of labels, corpora."""
+    section.intro = KEPT.format(metric=c.asked.name)
+    section.parts += kept_tables(kept(c.grids, c.asked), c.asked)
+    if not section.parts:
+        section.intro = ""
+        section.parts.append(
+            Text("Not applicable: no table has a reference of the same test utterances.")
+        )
+
+
+# Learning curves of a suite of adaptations, as a table: what k utterances of each class bring.
 
 BASE = {"none"}
 IMPORTED = "imported"
 
 
-def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
-    """One point per head, tuning and number of shots, over its draws; of finished cells.
+def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[dict[str, Any]]:
+    """Return a point for each head, tuning and number of shots, over the draws that are finished.
 
-    Each holds ``head``, ``encoder``, ``tuning`` (``none`` without shots), ``shots``, ``draws``,
-    and of the draws the mean, standard deviation (None of one draw), lowest and highest UAR of
-    the query, the mean change of the source's UAR (None where it was not scored), the mean seconds
-    of fitting and the mean bytes that changed (None of imported predictions).
+    Returns:
+        For each point ``head``, ``encoder``, ``tuning`` (``none`` without shots), ``shots`` and
+        ``draws``. Over draws, of the metric of the query: mean (``value``), standard deviation
+        (None for one draw), lowest and highest; mean change of the source's metric (None if it was
+        not scored); mean seconds of fitting, and mean bytes that changed (None for imported
+        predictions).
+
+    Raises:
+        DataError: if a record is not that of an adaptation.
     """
     found: dict[tuple[str, str, str, int], dict[int, Record]] = {}
     read = record_reader(folder)
@@ -158,7 +243,7 @@ def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
         if entry is None or not entry.ok:
             continue
         head, tuning = entry.source["head"], str(entry.tuning)
-        if brought := entry.imported:  # in the table of each tuning, and the same in all
+        if brought := entry.imported:  # it stands in the table of each tuning, and is the same
             head, tuning = brought["name"], "none" if tuning == "none" else IMPORTED
         if entry.shots is None or entry.draw is None:
             raise DataError(
@@ -173,21 +258,22 @@ def points(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
             "encoder": encoder,
             "tuning": tuning,
             "shots": shots,
-            **_over_draws(list(entries.values())),
+            **_over_draws(list(entries.values()), metric),
         }
         for (head, encoder, tuning, shots), entries in sorted(found.items())
     ]
 
 
-def _over_draws(entries: Sequence[Record]) -> dict[str, Any]:
-    uar = [e.metrics["uar"] for e in entries]
-    forgot = [e.forgetting["change"]["uar"] for e in entries if e.forgetting]
+def _over_draws(entries: Sequence[Record], metric: str) -> dict[str, Any]:
+    values = [e.metrics[RATES[metric]] for e in entries]
+    forgot = [e.forgetting["change"][RATES[metric]] for e in entries if e.forgetting]
     return {
         "draws": len(entries),
-        "uar": statistics.fmean(uar),
-        "deviation": statistics.stdev(uar) if len(uar) > 1 else None,
-        "lowest": min(uar),
-        "highest": max(uar),
+        "metric": metric,
+        "value": statistics.fmean(values),
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "lowest": min(values),
+        "highest": max(values),
         "forgetting": statistics.fmean(forgot) if forgot else None,
         "seconds": _mean(e.seconds.get("fit") for e in entries),
         "bytes": _mean(e.bytes.get("changed") for e in entries),
@@ -201,24 +287,33 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def write_few_shot(folder: Path, names: Sequence[str]) -> Path:
-    """``learning_curves.json`` and ``learning_curves.md``; the latter's path.
+def write_few_shot(
+    folder: Path, names: Sequence[str], metric: str = "uar", beyond: str = ""
+) -> Path:
+    """Write ``learning_curves.json`` and ``learning_curves.md``; return the latter's path.
 
-    The heads of a point must have been adapted to the same supports; where they were not, because
-    cells are missing, the table says so.
+    If cells are missing, heads of a point may have different supports; the table says so.
+
+    Args:
+        folder: folder of the suite.
+        names: names of its cells.
+        metric: what the curves show.
+        beyond: Markdown that follows the curves (:func:`kept_markdown`).
     """
-    found = points(folder, names)
+    found = points(folder, names, metric)
     write_json(folder / "learning_curves.json", found)
     path = folder / "learning_curves.md"
     body = few_shot_table(found).markdown() if found else "No cell has ended well.\n"
     with new_file(path) as draft:
-        draft.write_text(f"# {folder.name}: learning curves\n\n{body}", "utf-8")
+        text = f"# {folder.name}: learning curves\n\n{body}" + (f"\n{beyond}" if beyond else "")
+        draft.write_text(text, "utf-8")
     return path
 
 
 def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
-    """Points as a table: heads and tunings down, shots across."""
+    """Return points as a table: heads and tunings down, shots across."""
     shots = sorted({p["shots"] for p in found})
+    metric = NAMES[found[0]["metric"]] if found else NAMES["uar"]
     zero = {p["head"]: p for p in found if p["tuning"] in BASE}
     curves = sorted({(p["head"], p["tuning"]) for p in found if p["tuning"] not in BASE})
     curves = curves or [(head, "none") for head in zero]
@@ -227,15 +322,15 @@ def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
     for head, tuning in curves:
         row = [at.get((head, tuning, k)) or (zero.get(head) if k == 0 else None) for k in shots]
         if tuning == "scratch" and 0 in shots:
-            row[shots.index(0)] = None  # a new head knows nothing without a shot
+            row[shots.index(0)] = None  # a new head has learned nothing without a shot
         last: dict[str, Any] = next((p for p in reversed(row) if p is not None), {})
         size = last.get("bytes")
         costs = [cell(last.get("forgetting"), "+.3f"), cell(last.get("seconds"), ".1f")]
         costs.append(cell(None if size is None else size / 1000, ".0f"))
         body.append([head, tuning, *map(_point_cell, row), *costs])
     notes = [
-        "Without a shot nothing is tuned, and a head has one value. `change` is that of the "
-        "source's UAR at the most shots; seconds of fitting and bytes that changed are there, too."
+        "Without a shot nothing is tuned, and a head has one value. `change` is how the source's "
+        f"{metric} changes at the most shots; s and kB are those of fitting at the most shots."
     ]
     for k in shots:
         same = {tuple(p["supports"]) for p in found if p["shots"] == k}
@@ -244,7 +339,7 @@ def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
         if short := sorted({c for p in found if p["shots"] == k for c in p["short"]}):
             notes.append(f"k = {k}: fewer than that were there of {', '.join(short)}; all taken.")
     return Table(
-        "UAR of the query by shots of each class: mean over draws ± their standard deviation",
+        f"{metric} of the query by shots of each class: mean over draws ± their standard deviation",
         ("head", "tuning", *(f"k = {k}" for k in shots), "change", "s", "kB"),
         body,
         notes,
@@ -255,47 +350,47 @@ def _point_cell(point: dict[str, Any] | None) -> Cell | None:
     if point is None:
         return None
     spread = point["deviation"]
-    text = f"{point['uar']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
-    return Cell(text, point["uar"])
+    text = f"{point['value']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+    return Cell(text, point["value"])
 
 
-# ---- The section of a report on what its cells started from.
+# The section of a report on what its cells started from.
 
 CONTROL = "shuffled"
 
 
 def started(section: Section, c: Context) -> None:
-    """Paired differences between starts, of each head and table."""
+    """Add the differences between starts, of each head and table."""
     section.intro = (
-        "UAR after one start minus that after another, on the same utterances, with the same "
-        f"labels and seeds. What is left of a gain against '{CONTROL}' is owed to what the labels "
-        "say, not to more speech or more steps. p is not corrected for the number of rows."
+        f"{c.asked.name} after one start minus that after another, on the same utterances, with "
+        f"the same labels and seeds. A gain over '{CONTROL}' is due to what the labels say, and "
+        "not to more speech or more steps. All rows of a corpus are one family of questions."
     )
-    columns = ("head", "after", "minus after", "difference", "95 % interval", "p", "detectable",
-               "speakers")  # fmt: skip
-    amounts = [amount_of(next(iter(grid.runs.values()))[0]) for grid in c.grids]
+    amounts = [amount_of(first_run(grid)) for grid in c.grids]
     what = {found[1] if found else "table" for found in amounts}
     first = what.pop() if len(what) == 1 else "table"  # said once, not in every row
-    body: list[Line] = []
+    asked: dict[tuple[str, str, str, str], Question] = {}
     for grid, amount in zip(c.grids, amounts, strict=True):
         of = grid.name if amount is None else f"{amount[0]:g}"
         if amount is not None and first == "table":
             of = f"{amount[1]}: {of}"
         for head, starts in starts_of(grid).items():
             for one, other in pairs(list(starts)):
-                d = difference(grid.pooled[starts[one]], grid.pooled[starts[other]])
-                bounds = span_cell(d["low"], d["high"], "+.3f")
-                numbers = [cell(d["value"], "+.3f"), bounds, p_cell(d["p"])]
-                numbers += [cell(d["detectable"]), cell(d["n_speakers"], "d")]
-                body.append([of, head, one, other, *numbers])
+                contrast = between(grid, starts[one], starts[other])
+                key = of, head, one, other
+                asked[key] = Question((grid.name, *key), grid, contrast, declared=True)
+    found = ask(asked.values(), c.asked)
+    rows = {key: found[q.key] for key, q in asked.items()}
+    body: list[Line] = [[*k, cell(d["value"], "+.3f"), *answer_cells(d)] for k, d in rows.items()]
     if body:
-        section.parts.append(Table("Differences between starts", (first, *columns), body))
+        columns = (first, "head", "after", "minus after", "difference", *COLUMNS)
+        section.parts.append(Table("Differences between starts", columns, body))
     else:
         section.parts.append(Text("Not applicable: all cells started from new weights."))
 
 
 def starts_of(grid: Grid) -> dict[str, dict[str, str]]:
-    """Names of rows by what they started from, for each head that has several starts."""
+    """Return names of rows by what they started from, for each head that has several starts."""
     found: dict[str, dict[str, str]] = {}
     for name, runs in grid.runs.items():
         arm = runs[0].record.pretraining
@@ -305,18 +400,12 @@ def starts_of(grid: Grid) -> dict[str, dict[str, str]]:
 
 
 def pairs(starts: list[str]) -> list[tuple[str, str]]:
-    """Each start against none, then each other against the control, then the rest."""
+    """Return pairs: each start against none, then the others against the control, then the rest."""
     ranks = {"none": 0, CONTROL: 1}
     order = sorted(starts, key=lambda s: ranks.get(s, 2))
     return [(b, a) for a, b in combinations(order, 2)]
 
 
-# an axis of a suite that is an amount of labels, as records name it, and in words
-AMOUNTS = {
-    "shots": "shots per class",
-    "share": "share of the training utterances",
-    "data.train_share": "share of the training utterances",
-}
 COSTS = {
     "trainable": "million trainable parameters",
     "seconds": "seconds of a fit",
@@ -326,20 +415,20 @@ Rows = list[dict[str, Any]]
 
 
 def point(row: dict[str, Any], at: float = 0.0) -> Point:
-    """A row's UAR with its interval, at a place on the other axis."""
+    """Return a row's metric with its interval, at a place on the other axis."""
     low, high = row["interval"]
-    return at, row["uar"]["mean"], low, high
+    return at, row["score"]["mean"], low, high
 
 
 def results(section: Section, c: Context) -> None:
-    """The main table."""
+    """Add the results of each table, folded with recalls and folds."""
     section.intro = (
-        "UAR is the mean recall over classes, ± its standard deviation over seeds; differences "
-        f"are to {c.baseline} on the same utterances. How each column is computed is said below."
+        f"{c.asked.name} and other rates, ± their standard deviation over seeds; differences are "
+        f"to {c.baseline} on the same utterances. How each column is computed is said below."
     )
-    for group, table in zip(grouped(c.rows), tables(c.rows, c.baseline), strict=True):
+    for group in grouped(c.rows):
         more = Fold(f"By class and by fold: {name_of(group)}", [recalls(group), by_fold(group)])
-        section.parts += [table, more]
+        section.parts += [results_table(group, c.baseline), more]
     said = [Text(note) for note in notes(c.rows, c.baseline)]
     section.parts.append(Fold("How the columns are computed", said))
     if not c.rows:
@@ -347,67 +436,50 @@ def results(section: Section, c: Context) -> None:
 
 
 def differences(section: Section, c: Context) -> None:
-    """Paired differences to the baseline."""
+    """Add the differences to the baseline, with their verdicts."""
     section.intro = (
-        f"UAR of each head minus that of {c.baseline} on the same utterances. An interval that "
-        "holds zero is no proof that two heads are equal: read it with the detectable difference "
-        "(found in 80 % of cases at 0.05). Smallest p: the least that this many speakers can give."
+        f"{c.asked.name} of each head minus that of {c.baseline} on the same utterances. These "
+        "models: the trainings are given, and the speakers are a sample. New trainings: both are a "
+        "sample. Intervals and p hold for all declared questions of a corpus at once. Undecided is "
+        "no proof that two heads are equal: read it with the detectable difference."
     )
-    columns = ("head", "difference", "95 % interval", "p", "p after Holm", "detectable",
-               "smallest p", "speakers")  # fmt: skip
     for i, group in enumerate(grouped([r for r in c.rows if r["difference"]])):
-        body, points = [], {}
-        for row in group:
-            d = row["difference"]
-            points[row["head"]] = (0.0, d["value"], d["low"], d["high"])
-            ps = [p_cell(d[k]) for k in ("p", "p_holm", "smallest_p")]
-            bounds = span_cell(d["low"], d["high"], "+.3f")
-            row_of = [row["head"], cell(d["value"], "+.3f"), bounds, *ps[:2], cell(d["detectable"])]
-            body.append([*row_of, ps[2], cell(d["n_speakers"], "d")])
-        said = "; ".join(
-            f"{h} {v:+.3f} ({span(a, b, '+.3f')})" for h, (_, v, a, b) in points.items()
-        )
-        title = f"Difference to {c.baseline}: {name_of(group)}"
-        if drawn(section, i):
-            figure = difference_figure(points, name_of(group), c.baseline)
-            alt = f"{title}, with 95 % intervals. {said}"
-            section.parts.append(draw(figure, alt, name=f"difference-{i}"))
-        section.parts.append(Table(title, columns, body, [f"{r}." for r in remarks(group)]))
+        table = answer_table(group, c.baseline)
+        assert table is not None
+        section.parts += [*_drawn(section, i, group, c), table]
     if not section.parts:
         section.messages.append(
             f"Not applicable: no table holds the baseline {c.baseline} and another head."
         )
 
 
-def amount_of(run: Run) -> tuple[float, str, str] | None:
-    """Amount of labels, what it is, and all else that tells the run's table from others.
-
-    None where a run's record names no amount.
-    """
-    axes, condition = dict(run.record.axes), run.record.condition
-    shots = run.record.shots
-    if shots is not None:
-        rest = [part for part in condition.split(", ") if part != f"{shots} shots"]
-        return float(shots), "shots per class", ", ".join([*rest, *_said(axes)])
-    for key in AMOUNTS:
-        if isinstance(axes.get(key), (int, float)):
-            amount = float(axes.pop(key))
-            return amount, AMOUNTS[key], ", ".join([*filter(None, [condition]), *_said(axes)])
-    return None
-
-
-def _said(axes: dict[str, Any]) -> list[str]:
-    return [f"{k}={v}" for k, v in axes.items()]
+def _drawn(section: Section, i: int, group: Rows, c: Context) -> list[Figure]:
+    """Return the figure of a table's differences, with the interval that its verdicts stand on."""
+    if not drawn(section, i):
+        return []
+    points = {}
+    for row in group:
+        d = row["difference"]
+        s = d["new" if d["basis"] == NEW else "these"]
+        points[row["head"]] = (0.0, d["value"], s["low_family"], s["high_family"])
+    said = "; ".join(f"{h} {v:+.3f} ({span(a, b, '+.3f')})" for h, (_, v, a, b) in points.items())
+    basis = ", ".join(dict.fromkeys(row["difference"]["basis"] for row in group))
+    alt = (
+        f"{c.asked.name} minus {c.baseline}'s, with 95 % intervals for {basis}: "
+        f"{name_of(group)}. {said}"
+    )
+    figure = difference_figure(points, name_of(group), c.baseline, metric=c.asked.name)
+    return [draw(figure, alt, name=f"difference-{i}")]
 
 
 def learning(section: Section, c: Context) -> None:
-    """UAR by shots, or by the share of the labels."""
+    """Add curves of the metric by shots, or by the share of the labels."""
     section.intro = (
         "Bands are 95 % intervals over speakers; seeds, which draw the labels, are pooled."
     )
     curves: dict[tuple[str, str], dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
     for g in c.grids:
-        run = next(iter(g.runs.values()))[0]
+        run = first_run(g)
         found = amount_of(run)
         if found is None:
             continue
@@ -432,10 +504,9 @@ def learning(section: Section, c: Context) -> None:
             f"{h}: " + ", ".join(f"{v:.3f} at {x:g}" for x, v in sorted(of.items()))
             for h, of in values.items()
         )
-        title = f"UAR by {words}: {name}"
-        figures.append(
-            draw(curve_figure(heads, words, name), f"{title}. {said}", name=f"learning-{i}")
-        )
+        title = f"{c.asked.name} by {words}: {name}"
+        figure = curve_figure(heads, words, name, metric=c.asked.name)
+        figures.append(draw(figure, f"{title}. {said}", name=f"learning-{i}"))
         body: list[Line] = [[h, *(cell(of.get(x)) for x in at)] for h, of in values.items()]
         made.append(Table(title, ("head", *(f"{x:g}" for x in at)), body))
     section.parts += [Row(figures), *made] if figures else []
@@ -444,28 +515,30 @@ def learning(section: Section, c: Context) -> None:
 
 
 def conditions(section: Section, c: Context) -> None:
-    """What each head keeps under the conditions of a comparison, or with its free axes."""
-    section.intro = "UAR of every head under each condition, and under each setting of a free axis."
+    """Add the metric of each head under each condition, or with each value of a free axis."""
+    section.intro = (
+        f"{c.asked.name} of every head under each condition, and under each setting of a free axis."
+    )
     found: dict[str, list[Grid]] = defaultdict(list)
     for g in c.grids:
-        run = next(iter(g.runs.values()))[0]
+        run = first_run(g)
         stem = Path(run.record.config["recipe"]).stem
         found[", ".join(part for part in (stem, run.pair, g.encoder) if part)].append(g)
     for i, (name, members) in enumerate(found.items()):
         if len(members) < 2:
             continue
         heads = list(dict.fromkeys(h for g in members for h in g.runs))
-        down = [next(iter(g.runs.values()))[0].condition or "as trained" for g in members]
+        down = [first_run(g).condition or "as trained" for g in members]
         values = [
-            [c.row(g, h)["uar"]["mean"] if h in g.runs else None for h in heads] for g in members
+            [c.row(g, h)["score"]["mean"] if h in g.runs else None for h in heads] for g in members
         ]
-        title = f"UAR by condition: {name}"
+        title = f"{c.asked.name} by condition: {name}"
         said = "; ".join(
             f"{d}: " + ", ".join(f"{h} {plain(v, '.3f')}" for h, v in zip(heads, row, strict=True))
             for d, row in zip(down, values, strict=True)
         )
         grid = np.array([[np.nan if v is None else v for v in row] for row in values])
-        figure = heat_figure(grid, down, heads, name, ("", ""))
+        figure = heat_figure(grid, down, heads, name, ("", ""), metric=c.asked.name)
         section.parts.append(draw(figure, f"{title}. {said}", name=f"conditions-{i}"))
         body: list[Line] = [[d, *map(cell, row)] for d, row in zip(down, values, strict=True)]
         section.parts.append(Table(title, ("condition", *heads), body))
@@ -476,9 +549,10 @@ def conditions(section: Section, c: Context) -> None:
 
 
 def across(section: Section, c: Context) -> None:
-    """Trained on one corpus, tested on another."""
+    """Add a table of training corpora by test corpora for each head."""
     section.intro = (
-        "UAR by corpora of training (down) and of test (across); pooled as in the results."
+        f"{c.asked.name} by corpora of training (down) and of test (across), pooled as in the "
+        "results."
     )
     found: dict[tuple[str, str], dict[tuple[str, str], float]] = defaultdict(dict)
     for g in c.grids:
@@ -487,7 +561,7 @@ def across(section: Section, c: Context) -> None:
             if not arrow:  # tested on what it was trained on: the diagonal
                 source = target = " and ".join(n for n in runs[0].table.by_corpus() if n)
             encoder = ", ".join(part for part in (g.encoder, runs[0].condition) if part)
-            found[encoder, head][source, target] = c.row(g, head)["uar"]["mean"]
+            found[encoder, head][source, target] = c.row(g, head)["score"]["mean"]
     for i, ((encoder, head), values) in enumerate(found.items()):
         if all(a == b for a, b in values):
             continue
@@ -495,12 +569,12 @@ def across(section: Section, c: Context) -> None:
         grid = np.array([[values.get((a, b), np.nan) for b in over] for a in down])
         name = f"{head}, {encoder}"
         said = "; ".join(f"{a} to {b} {v:.3f}" for (a, b), v in sorted(values.items()))
-        figure = heat_figure(grid, down, over, name, ("trained on", "tested on"))
-        section.parts.append(
-            draw(figure, f"UAR across corpora: {name}. {said}", name=f"across-{i}")
-        )
+        axes = ("trained on", "tested on")
+        figure = heat_figure(grid, down, over, name, axes, metric=c.asked.name)
+        title = f"{c.asked.name} across corpora: {name}"
+        section.parts.append(draw(figure, f"{title}. {said}", name=f"across-{i}"))
         body: list[Line] = [[a, *(cell(values.get((a, b))) for b in over)] for a in down]
-        section.parts.append(Table(f"UAR across corpora: {name}", ("trained on", *over), body))
+        section.parts.append(Table(title, ("trained on", *over), body))
     if not section.parts:
         section.parts.append(
             Text("Not applicable: every model was tested on the corpora that it was trained on.")
@@ -508,16 +582,17 @@ def across(section: Section, c: Context) -> None:
 
 
 def cost(section: Section, c: Context) -> None:
-    """What a point of UAR costs."""
+    """Add what a point of the metric costs."""
     section.intro = (
         "Seconds are of the machine that ran the cells, with whatever else it did; CPU seconds add "
-        "up what all processes of a run computed; sizes are of the model. Operations (FLOP) are of "
+        "up what all processes of a run computed. Sizes are of the model. Operations (FLOP) are of "
         "matrix products, convolutions and attention, and of nothing else: of a fit, and of "
         "scoring a second of speech. Frozen features from a store cost none. Lines are 95 % "
         "intervals."
     )
-    columns = ("head", "UAR", "trainable", "of the head", "s / fit", "CPU s / fit", "GFLOP / fit",
-               "ms / utt", "GFLOP / s", "peak MiB")  # fmt: skip
+    metric = c.asked.name
+    columns = ("head", metric, "trainable", "of the head", "s / fit", "CPU s / fit",
+               "GFLOP / fit", "ms / utt", "GFLOP / s", "peak MiB")  # fmt: skip
     for i, group in enumerate(grouped(c.rows)):
         name = name_of(group)
         panels = {
@@ -531,19 +606,20 @@ def cost(section: Section, c: Context) -> None:
         panels = {words: points for words, points in panels.items() if points}
         if panels and drawn(section, i):
             said = "; ".join(
-                f"{r['head']}: UAR {r['uar']['mean']:.3f}, {plain(r['trainable'], ',')} "
+                f"{r['head']}: {metric} {r['score']['mean']:.3f}, {plain(r['trainable'], ',')} "
                 f"parameters, {plain(r['seconds'], '.0f')} s"
                 for r in group
             )
-            alt = f"UAR against cost: {name}. {said}"
-            section.parts.append(draw(cost_figure(panels, name), alt, name=f"cost-{i}"))
+            figure = cost_figure(panels, name, metric=metric)
+            alt = f"{metric} against cost: {name}. {said}"
+            section.parts.append(draw(figure, alt, name=f"cost-{i}"))
         body = []
         for r in group:
             sizes = (r["trainable"], r["head_trainable"] or r["head_parameters"])
             times = [cell(r["seconds"], ".1f"), cell(r["processor_seconds"], ".1f")]
             times += [_giga(r["training_flops"], ",.1f"), cell(r["inference_ms"], ".1f")]
             times.append(_giga(r["scoring_flops"], ",.3f"))
-            row_of = [r["head"], cell(r["uar"]["mean"]), *(cell(s, ",") for s in sizes), *times]
+            row_of = [r["head"], cell(r["score"]["mean"]), *(cell(s, ",") for s in sizes), *times]
             body.append([*row_of, cell(r["memory_mb"], ".0f")])
         section.parts.append(Table(f"Cost: {name}", columns, body))
 

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..core.errors import SerzooError
 from ..core.table import Table
 from ..run.record import Attributes
+from .answers import Asked
+from .grids import Grid
 from .runs import Corpora, Found
-from .summary import Grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
@@ -26,7 +28,7 @@ WIDE = 7.5  # inches: a drawing beyond is not shrunk to a phone, but scrolled
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing as SVG, with a text that says what it shows."""
+    """A drawing as SVG, and a text that says what it shows."""
 
     svg: str
     alt: str
@@ -37,7 +39,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """Figures beside each other, as many as there is room for."""
+    """Figures in a row; those without room start another row."""
 
     parts: Sequence[Figure]
     kind: ClassVar[str] = "row"
@@ -53,7 +55,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Code:
-    """Lines to be typed or kept as they are."""
+    """Lines of code, shown as they are."""
 
     text: str
     kind: ClassVar[str] = "code"
@@ -61,7 +63,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Fold:
-    """Parts under a heading that opens and closes."""
+    """Parts under a heading that opens and closes them."""
 
     title: str
     parts: Sequence[Part]
@@ -81,7 +83,7 @@ class Section:
         title: heading.
         intro: how to read it.
         parts: what it shows.
-        messages: what could not be made, and why; shown first.
+        messages: why a part could not be made; shown first.
     """
 
     id: str
@@ -92,7 +94,7 @@ class Section:
 
 
 def render(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The page. All text is escaped; figures are taken as they are."""
+    """Return the page. All text is escaped; figures are taken as they are."""
     from jinja2 import Environment, StrictUndefined
 
     source = (files(__package__) / TEMPLATE).read_text("utf-8")
@@ -103,13 +105,13 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 
 def draw(plot: Plot, alt: str, caption: str = "", *, name: str) -> Figure:
-    """A figure as SVG that takes its ink from the page, so that it can be read on dark as well.
+    """Return a figure as SVG; black parts take the colour of the page's text, also on dark.
 
     Args:
-        plot: what is black in it takes the colour of the page's text.
+        plot: the drawing.
         alt: what it shows, for those who do not see it.
-        caption: below it.
-        name: of its own in the page: identifiers within the drawing are made of it.
+        caption: text below it.
+        name: the figure's own name in the page, which identifiers in the drawing begin with.
     """
     from matplotlib import rc_context
 
@@ -131,30 +133,30 @@ def draw(plot: Plot, alt: str, caption: str = "", *, name: str) -> Figure:
     return Figure(svg, alt, caption, wide=plot.get_figwidth() > WIDE)
 
 
-# ---- What the sections of a report share: the material, and what to do with faults.
+# What the sections of a report share.
 
-# what bad input ends in; SerzooError is a ValueError
+# errors that bad input ends in; SerzooError is a ValueError
 FAULTS = (ValueError, KeyError, TypeError, ArithmeticError, OSError)
 
-FIGURES = 12  # tables of a page that are drawn as well: a suite of conditions has many more
+FIGURES = 12  # tables that are drawn; a suite of conditions has many more
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a report is made of.
+    """Material of a report.
 
     Attributes:
-        folder: of the suite.
-        plan: its ``suite.json``.
-        found: its cells.
-        grids: its tables.
-        refused: tables that cannot be made, and why.
-        rows: of the tables.
-        attributes: of utterances, by id; empty where records hold none.
+        folder: folder of the suite.
+        plan: the suite's ``suite.json``.
+        found: cells of the suite.
+        grids: tables of the suite.
+        refused: why a table cannot be made, by recipe and encoder.
+        rows: rows of all tables.
+        attributes: attributes of utterances by id; empty if records hold none.
         attributes_fault: why there are none, or "".
-        time: where it went, in words.
-        audio: whether errors can be listened to.
-        corpora: opens them where that is asked for.
+        time: where the time went, in words.
+        audio: whether the page has players of errors.
+        corpora: opens corpora for these players.
     """
 
     folder: Path
@@ -169,19 +171,24 @@ class Context:
     audio: bool = False
     corpora: Corpora = field(default_factory=Corpora)
 
+    @cached_property
+    def asked(self) -> Asked:
+        """What the suite asks: its baseline, declared questions, margin and metric."""
+        return Asked.of(self.plan)
+
     @property
     def baseline(self) -> str:
-        """The head that differences are taken to."""
-        return str(self.plan["baseline"])
+        """The head that others are compared to."""
+        return self.asked.baseline
 
     def row(self, grid: Grid, head: str) -> dict[str, Any]:
-        """The name of a head in a table."""
+        """Return the row of a head in a table."""
         key = (grid.recipe, grid.encoder, head)
         return next(r for r in self.rows if (r["recipe"], r["encoder"], r["head"]) == key)
 
 
 def drawn(section: Section, i: int) -> bool:
-    """Whether the i-th table is drawn; says so in the section where it is the first that is not."""
+    """Whether the i-th table is drawn; the first that is not leaves a message in the section."""
     if i == FIGURES:
         section.messages.append(f"Of more than {FIGURES} tables, the first {FIGURES} are drawn.")
     return i < FIGURES
@@ -190,7 +197,7 @@ def drawn(section: Section, i: int) -> bool:
 def per_grid(
     section: Section, grids: Iterable[Grid], make: Callable[[Grid], Sequence[Part]]
 ) -> None:
-    """Parts of every table; what cannot be made for one is said, and the others are made."""
+    """Add the parts of every table; if those of one cannot be made, a message says why."""
     for grid in grids:
         try:
             section.parts.extend(make(grid))
@@ -199,7 +206,7 @@ def per_grid(
 
 
 def told(error: Exception) -> str:
-    """An error as a message for people."""
+    """Return an error as a message for people."""
     return (
         str(error)
         if isinstance(error, SerzooError)

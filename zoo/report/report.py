@@ -1,4 +1,4 @@
-"""Tables from records: what a comparison found, and its refusal to compare the incomparable."""
+"""Reports: tables, summaries and a page from the finished cells of a comparison."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from ..core.table import wide_console
 from ..run.board import EVENTS
 from ..run.record import UTTERANCES, Attributes, read_plan, write_attributes
 from . import detail, overview
+from .answers import Asked, kept
+from .grids import grids
 from .packed import is_packed
 from .page import FAULTS, Context, Section, render, told
 from .runs import (
@@ -31,13 +33,14 @@ from .runs import (
     read_runs,
     suite_attributes,
 )
-from .summary import grids, rows_of, summarise
+from .summary import rows_of, summarise
 from .table import latex, markdown, matching_notes, show, source_notes
 
 SECTIONS = (
     ("compared", "What was compared, and how", detail.compared),
     ("results", "Results", overview.results),
     ("differences", "Paired differences", overview.differences),
+    ("beyond", "What is kept beyond the baseline", overview.beyond),
     ("learning", "Learning curves", overview.learning),
     ("started", "What pre-training is worth", overview.started),
     ("conditions", "By condition", overview.conditions),
@@ -77,30 +80,36 @@ def report(
     audio: bool = False,
     attributes: bool = False,
 ) -> list[dict[str, Any]]:
-    """Tabulate a suite's folder: on the console, and as files in it.
+    """Tabulate a suite's folder: print tables, and write files into it.
 
-    ``table.md``, ``table.tex``, ``summary.json`` and ``report.html``, one file that needs no other;
-    of conditions ``degradation.md``, of adaptations ``learning_curves.md``.
+    The files are ``table.md``, ``table.tex``, ``summary.json`` and ``report.html``, which needs no
+    other file. Conditions add ``degradation.md``, and adaptations ``learning_curves.md``.
     Cells that failed, have not run or cannot be read are named and left out. A table whose cells
-    are not comparable is refused alone.
+    are not comparable is refused; the others are made.
 
     Args:
-        folder: of the suite.
+        folder: folder of the suite.
         console: where to print.
-        audio: put players beside the most confident errors; the corpora must be at hand.
-        attributes: take gender, language and duration of the utterances from the corpora and keep
-            them in the folder, for cells of before these were written.
+        audio: put players beside the most confident errors; needs the corpora.
+        attributes: read gender, language, duration and clusters of utterances from the corpora,
+            and keep them in the folder. Older cells lack them.
+
+    Returns:
+        The rows of all tables.
 
     Raises:
-        ComparisonError: when there is nothing to tabulate.
+        ComparisonError: if there is nothing to tabulate.
     """
     console = console or wide_console()
     plan = read_plan(folder)
     found = find_cells(folder, plan["cells"])
     if not found.runs:
         raise ComparisonError(_nothing(folder, plan, found))
-    made, refused = grids(found.runs)
-    rows = rows_of(made, plan["baseline"])
+    corpora = Corpora()
+    known, fault = _attributes(folder, found, corpora if attributes else None)
+    made, refused = grids(found.runs, known)
+    asked = Asked.of(plan)
+    rows = rows_of(made, asked)
     time = detail.totals(run.record for run in found.runs)
     notes = [detail.in_words(time, plan.get("calls", []))]
     notes += matching_notes(plan.get("matched", []))
@@ -118,8 +127,6 @@ def report(
     write_json(folder / "summary.json", summary)
     write_text(folder / "table.md", f"# {plan['title']}\n\n{text}")
     write_text(folder / "table.tex", latex(rows, plan["baseline"]))
-    corpora = Corpora()
-    known, fault = _attributes(folder, found, corpora if attributes else None)
     context = Context(
         folder, plan, found, made, refused, rows, known, fault, notes[0], audio, corpora
     )
@@ -137,7 +144,9 @@ def report(
     if "conditions" in plan:
         ends.append(("degradation", overview.write_degradation(folder)))
     if "shots" in plan:
-        ends.append(("learning curves", overview.write_few_shot(folder, plan["cells"])))
+        beyond = overview.kept_markdown(kept(made, asked), asked)
+        path = overview.write_few_shot(folder, plan["cells"], asked.metric, beyond)
+        ends.append(("learning curves", path))
     if shown := board(folder):
         ends.append(("TensorBoard", shown))
     for what, where in ends:
@@ -146,7 +155,7 @@ def report(
 
 
 def page(c: Context) -> str:
-    """``report.html``; a section that cannot be made says why, and the others are made."""
+    """Return ``report.html``; a section that cannot be made says why, and the others are made."""
     made = []
     for anchor, title, make in SECTIONS:
         section = Section(anchor, title)
@@ -164,7 +173,7 @@ def page(c: Context) -> str:
 
 
 def _attributes(folder: Path, found: Found, corpora: Corpora | None) -> tuple[Attributes, str]:
-    """Attributes of utterances, and why there are none."""
+    """Return the attributes of utterances, and why there are none, or ""."""
     try:
         if corpora is not None:
             known = corpora.attributes(found.runs)
@@ -175,7 +184,7 @@ def _attributes(folder: Path, found: Found, corpora: Corpora | None) -> tuple[At
 
 
 def board(folder: Path) -> str:
-    """The command that shows a suite's cells in TensorBoard; "" where they wrote nothing for it."""
+    """Return the command that shows a suite's cells in TensorBoard; "" without its files."""
     if next((folder / "cells").rglob(EVENTS), None) is None:
         return ""
     where = [] if folder.parent == Path("runs") else ["--out", str(folder.parent)]
@@ -183,7 +192,7 @@ def board(folder: Path) -> str:
 
 
 def missing_notes(plan: dict[str, Any], found: Found) -> list[str]:
-    """How many cells are not in the tables, and why."""
+    """Return how many cells are not in the tables, and why."""
     parts = [
         f"{len(names)} {what}"
         for names, what in (
@@ -197,7 +206,7 @@ def missing_notes(plan: dict[str, Any], found: Found) -> list[str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write atomically: the file is whole or as before."""
+    """Write a file, which is whole or as before."""
     with new_file(path) as draft:
         draft.write_text(text, "utf-8")
 

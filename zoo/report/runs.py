@@ -34,11 +34,11 @@ class Run:
     name: str
     record: Record
     table: PredictionTable
-    pair: str = ""  # the corpora of training and test, where these are different
+    pair: str = ""  # corpora of training and test, if they differ
 
     @property
     def group(self) -> tuple[str, str]:
-        """What the cells of one table share: the same data and the same encoder."""
+        """Data and encoder, which the cells of one table share."""
         cfg = self.record.config
         stem = Path(cfg["recipe"]).stem
         parts = [p for p in (stem, self.pair, self.condition) if p]
@@ -49,13 +49,13 @@ class Run:
 
     @property
     def condition(self) -> str:
-        """What else a cell was made or tested under (``share=0.1``), by its record; or ""."""
+        """Conditions and free axes of the cell (``share=0.1``), from its record; or ""."""
         parts = [self.record.condition, *(f"{k}={v}" for k, v in self.record.axes.items())]
         return ", ".join(p for p in parts if p)
 
     @property
     def head(self) -> str:
-        """The name of its configuration, and what it started from; the type where it has none."""
+        """Name of the head's configuration, or its type, and what it started from."""
         cfg, arm = self.record.config, self.record.pretraining
         name = str(cfg.get("head_name") or cfg["head"]["type"])
         return f"{name} after {arm}" if arm not in (None, "none") else name
@@ -70,7 +70,7 @@ class Run:
 
 
 def encoder_name(node: Mapping[str, Any]) -> str:
-    """What tells one encoder of a comparison from another: its model, tuning and layers."""
+    """Return the name of an encoder in tables: its model, tuning and layers."""
     name = Path(str(node.get("name") or node["type"])).name
     if node.get("tuning") not in (None, "frozen"):
         name += f" {node['tuning']}"
@@ -81,13 +81,13 @@ def encoder_name(node: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Found:
-    """What a suite's folder holds.
+    """Cells of a suite's folder.
 
     Attributes:
         runs: finished cells.
-        failed: cells that ended badly, with their error.
+        failed: error of each cell that ended badly.
         missing: cells that have not run.
-        broken: cells that cannot be read, and why; they count as not run.
+        broken: why a cell cannot be read; it counts as not run.
     """
 
     runs: list[Run] = field(default_factory=list)
@@ -104,10 +104,10 @@ class Found:
 def find_cells(folder: Path, names: Sequence[str] | None = None) -> Found:
     """Read every cell of a suite's folder, or of a packed suite.
 
-    A cell that cannot be read spoils no other.
+    A cell that cannot be read does not stop the others.
 
     Raises:
-        DataError: a packed suite is damaged.
+        DataError: if a packed suite is damaged.
     """
     cells, packed = folder / "cells", open_packed(folder)
     if names is None and packed is not None:
@@ -148,15 +148,15 @@ def _read(folder: Path, record: Record, packed: Packed | None) -> Run:
 
 
 def read_runs(folder: Path, names: Sequence[str] | None = None) -> tuple[list[Run], list[str]]:
-    """Finished cells of a suite's folder, and the names of those that are not."""
+    """Return the finished cells of a suite's folder, and the names of the others."""
     found = find_cells(folder, names)
     return found.runs, found.others
 
 
 def by_pair(runs: Sequence[Run]) -> list[Run]:
-    """Runs that were tested on corpora which they were not trained on, as one for each of these.
+    """Split each run on corpora that it did not train on into one run for each of them.
 
-    Numbers out of domain are never pooled over corpora: folds may test the same utterances.
+    Numbers out of domain are never pooled over corpora, because folds may test the same utterances.
     """
     found = []
     for run in runs:
@@ -172,10 +172,10 @@ def by_pair(runs: Sequence[Run]) -> list[Run]:
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
-    """Every head was trained and tested on the same data, by the same rule.
+    """Check that all heads were trained and tested on the same data, and selected by one rule.
 
     Raises:
-        ComparisonError: naming two cells that differ, in what, and both certificates.
+        ComparisonError: if two cells differ; the message names them, and both certificates.
     """
     folds: dict[tuple[Any, ...], Run] = {}
     groups: dict[tuple[str, str], Run] = {}
@@ -208,7 +208,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 
 def certificate(runs: Sequence[Run]) -> dict[str, Any]:
-    """What makes the cells of one table comparable, and its hash.
+    """Return what makes the cells of one table comparable, and its hash.
 
     Returns:
         ``manifest``, ``taxonomy``, ``rule``, ``splits`` (by fold) and ``hash``: 12 hexadecimal
@@ -231,15 +231,15 @@ def _fold(run: Run) -> int:
 
 
 def _two(a: Run, b: Run) -> str:
-    """Certificates of two cells."""
+    """Return the certificates of two cells as text."""
     one, two = certificate([a])["hash"], certificate([b])["hash"]
     return f" (certificates {one} and {two})"
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """What the heads of one table have in common, by path.
+    """Return, by key, the settings that all heads of a table must share.
 
-    A key that is younger than a record has its default there: that is what it was trained with.
+    A record may be older than a key. Then the run was trained with the key's default.
     """
     cfg = run.record.config
     data = {**asdict(DataConfig()), **cfg["data"]}
@@ -260,45 +260,45 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _differing(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
-    """``optim.epochs (2 and 3)``; of a search its name alone, which is long."""
+    """Return what differs: ``optim.epochs (2 and 3)``; a search is only named, as it is long."""
     keys = [k for k in {**one, **two} if one.get(k) != two.get(k)]
     return ", ".join(k if k == "search" else f"{k} ({one.get(k)} and {two.get(k)})" for k in keys)
 
 
 def pooled(runs: Sequence[Run]) -> PredictionTable:
-    """Test tables of several folds and seeds in one, an utterance once per seed.
+    """Return the test tables of several folds and seeds as one, with an utterance once per seed.
 
-    The class counts are the same for each seed, so the UAR of this table is the mean over seeds
-    of the UAR of each, also without any of the speakers.
+    Each seed has the same class counts. So the UAR of this table is the mean of the seeds' UARs,
+    also if speakers are left out.
     """
     tables = [replace(r.table, ids=[f"{i}#{r.seed}" for i in r.table.ids]) for r in runs]
     return merge(tables)
 
 
 def searched(record: Record) -> set[str]:
-    """The settings that a record's search chose, for any head: ``optim.lr``."""
+    """Return the keys that a record's search chose for any head, such as ``optim.lr``."""
     search = record.search or {}
     spaces = [search.get("space", {}), *(search.get("heads") or {}).values()]
     return {key for space in spaces for key in space}
 
 
 def budget_of(record: Record) -> str:
-    """What a record's head was allowed to try, as text that can be compared; empty for nothing."""
+    """Return the search budget of a record as text that can be compared; "" without a search."""
     search = record.search
     return json.dumps({k: search[k] for k in BUDGET}, sort_keys=True) if search else ""
 
 
 class Corpora:
-    """The speech that runs were tested on, opened when asked for; each corpus once."""
+    """Opens the corpora that runs were tested on, each once."""
 
     def __init__(self) -> None:
         self._opened: dict[str, Any] = {}
 
     def speech(self, run: Run) -> Any:
-        """``utterances`` and ``roots`` of a run's corpora, which are here as they were there.
+        """Return the utterances and roots of a run's corpora.
 
         Raises:
-            DataError: they are not on this machine, or are other than the record's.
+            DataError: if they are not on this machine, or differ from those of the record.
         """
         cfg = run.record.config
         which = [cfg["data"].get(name) for name in ("root", "manifest", "options")]
@@ -324,7 +324,7 @@ class Corpora:
         return speech
 
     def attributes(self, runs: Iterable[Run]) -> Attributes:
-        """Attributes of what these runs were tested on."""
+        """Return the attributes of the utterances that these runs were tested on."""
         found: Attributes = {}
         for run in runs:
             tested = set(run.table.ids)
@@ -334,7 +334,7 @@ class Corpora:
         return found
 
     def clip(self, run: Run, name: str) -> str:
-        """An utterance as a ``data:`` URI: 16 kHz mono FLAC."""
+        """Return an utterance as a ``data:`` URI: 16 kHz mono FLAC."""
         import base64
         import io
 
@@ -354,10 +354,10 @@ class Corpora:
 
 
 def suite_attributes(folder: Path, cells: Sequence[str]) -> Attributes:
-    """What a suite's folder knows of its utterances, packed or not; empty if it knows nothing.
+    """Return the attributes of a suite's utterances, packed or not; empty if none were kept.
 
     Raises:
-        DataError: with the file and the line that cannot be used.
+        DataError: if a line cannot be used; the message names the file and the line.
     """
     packed = open_packed(folder)
     return ({} if packed is None else packed.attributes()) | read_attributes(folder, cells)

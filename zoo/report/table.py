@@ -1,4 +1,4 @@
-"""The rows of a comparison as tables: on a console, as Markdown, as LaTeX."""
+"""The rows of a comparison as tables: on a console, in Markdown and in LaTeX."""
 
 from __future__ import annotations
 
@@ -10,71 +10,92 @@ from rich.console import Console
 
 from ..core.errors import counted
 from ..core.table import (
-    UNKNOWN,
     Cell,
+    Line,
     Table,
     cell,
     number_cell,
-    p_text,
     plain,
     seconds_text,
-    span,
     span_cell,
     spread,
 )
+from .answers import COLUMNS as ANSWER
+from .answers import MARGIN, NAMES, answer_cells, verdicts
 
-COLUMNS = (
-    "head",
-    "UAR",
-    "95 % interval",
-    "difference",
-    "p (Holm)",
-    "detectable",
-    "WA",
-    "macro-F1",
-    "s / fit",
-    "ms / utt",
-    "trainable",
-)
+COSTS = ("s / fit", "ms / utt", "trainable")
+RATES = {"uar": "uar", "wa": "wa", "macro_f1": "f1"}  # a metric, and its key in rows
+
+
+def columns_of(metric: str) -> tuple[str, ...]:
+    """Return the columns of a table of results; the suite's metric is the first number."""
+    others = [NAMES[m] for m in RATES if m != metric]
+    return ("head", NAMES[metric], "95 % interval", "difference", "relative", "verdict", *others,
+            "top-2", *COSTS)  # fmt: skip
 
 
 def cells_of(row: dict[str, Any], baseline: str) -> list[Cell]:
-    """A row's cells, in the order of :data:`COLUMNS`."""
+    """Return a row's cells, in the order of :func:`columns_of`."""
     diff = row["difference"]
     said = "baseline" if row["head"] == baseline else ""
-    change = [number_cell(said, None), number_cell("", None), number_cell("", None)]
+    change = [number_cell(said, None), number_cell("", None), Cell("")]
     if diff:
-        p = f"{p_text(diff['p'])} ({p_text(diff['p_holm'])})"
-        change = [number_cell(_difference(diff), diff["value"]), number_cell(p, diff["p"])]
-        change.append(cell(diff["detectable"]))
+        change = [
+            cell(diff["value"], "+.3f"),
+            cell(diff["relative"], "+.1%"),
+            Cell(diff["verdict"]),
+        ]
+    others = [row[key] for m, key in RATES.items() if m != row["metric"]]
     return [
         Cell(row["head"]),
-        number_cell(spread(row["uar"]), row["uar"]["mean"]),
+        number_cell(spread(row["score"]), row["score"]["mean"]),
         span_cell(*row["interval"]),
         *change,
-        number_cell(spread(row["wa"]), row["wa"]["mean"]),
-        number_cell(spread(row["f1"]), row["f1"]["mean"]),
+        *(number_cell(spread(v), v["mean"]) for v in others),
+        cell(row["top2"]),
         number_cell(seconds_text(row["seconds"]), row["seconds"]),
         cell(row["inference_ms"], ".1f"),
         number_cell(plain(row["trainable"], ","), row["trainable"]),
     ]
 
 
-def _difference(diff: dict[str, Any]) -> str:
-    text = f"{diff['value']:+.3f}"
-    bounds = span(diff["low"], diff["high"], "+.3f")
-    return text if bounds == UNKNOWN else f"{text} ({bounds})"
+def results_table(group: Sequence[dict[str, Any]], baseline: str) -> Table:
+    """Return the results of the rows of one table, with what is to be known of their intervals."""
+    body = [cells_of(row, baseline) for row in group]
+    said = [f"{text[0].upper()}{text[1:]}." for text in group[0]["remarks"]]
+    return Table(caption(group[0]), columns_of(group[0]["metric"]), body, said)
+
+
+def answer_table(group: Sequence[dict[str, Any]], baseline: str) -> Table | None:
+    """Return the differences to the baseline of the rows of one table, with verdicts in words.
+
+    None if no row is compared.
+    """
+    compared = {row["head"]: row["difference"] for row in group if row["difference"]}
+    if not compared:
+        return None
+    body: list[Line] = [
+        [head, cell(d["value"], "+.3f"), cell(d["relative"], "+.1%"), *answer_cells(d)]
+        for head, d in compared.items()
+    ]
+    title = f"{NAMES[group[0]['metric']]} minus {baseline}'s: {name_of(group)}"
+    columns = ("head", "difference", "relative", *ANSWER)
+    return Table(title, columns, body, [verdicts(compared, baseline)])
 
 
 def caption(row: dict[str, Any]) -> str:
-    """What the numbers of a table stand on."""
+    """Return a table's caption: its utterances, clusters, folds, seeds and certificate."""
     text = (
         f"{row['recipe']}, encoder {row['encoder']}: "
         f"{counted(row['utterances'], 'test utterance')} of "
         + ", ".join(counted(row[f"{what}s"], what) for what in ("speaker", "fold", "seed"))
     )
+    if row["cluster"] != "speaker":
+        text += f"; {counted(row['clusters'], row['cluster'])}"
     if unknown := row.get("without_speaker"):
-        text += f"; {unknown} without a speaker, so no interval and no test"
+        text += f"; {unknown} without a speaker"
+    if row["why"]:
+        text += f"; {row['why']}, so no interval and no test"
     if row.get("unsure"):
         text += "; nobody can tell whether the parts of the folds share speakers"
     if row["partial"]:
@@ -86,7 +107,7 @@ def caption(row: dict[str, Any]) -> str:
 
 
 def grouped(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The rows of each table."""
+    """Return the rows of each table."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["recipe"], row["encoder"]].append(row)
@@ -94,83 +115,102 @@ def grouped(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 NOTES = (
-    "UAR: mean recall over classes, all folds' test utterances pooled; mean ± standard deviation "
-    "over seeds (from 3 seeds on).",
-    "Interval: 95 %, jackknife over speakers with Student's t, on the logit scale.",
-    "Difference: UAR minus {baseline}'s on the same utterances; interval: paired jackknife over "
-    "speakers.",
-    "p: the two heads' answers exchanged speaker by speaker (permutation test, two-sided); in "
-    "brackets after Holm's correction over all {family} comparisons of this report.",
-    "Detectable: the true difference that these speakers would show as significant at 0.05 in 80 % "
-    "of cases; a smaller one may be there unseen.",
+    "{metric}, all folds' test utterances pooled: mean ± standard deviation over seeds (from 3 "
+    "seeds on). UAR is the mean recall over classes, WA is accuracy, top-2 is the share of "
+    "utterances whose label is among the two highest scores.",
+    "Interval: 95 %, jackknife over {cluster}s with Student's t, on the logit scale.",
+    "Difference: {metric} minus that of {baseline} on the same utterances; relative: {metric} "
+    "divided by that of {baseline}, minus 1.",
+    "These models: interval and p for these trainings and new {cluster}s, by one test that flips "
+    "the signs of {cluster}s. New trainings: interval and p for new {cluster}s and new seeds.",
+    "Intervals are 95 % and hold for all declared questions of a corpus at once; p is corrected "
+    "for them ({family}): step-down max-T of Westfall and Young. Rows that are no declared "
+    "question, such as imported ones, are not corrected and change no other row.",
+    "Detectable: the true difference that is found in 80 % of cases after this correction; a "
+    "smaller one may be there unseen.",
+    "Verdict: better or worse if the corrected p is at most 0.05; otherwise equivalent if the 90 % "
+    "interval lies within ±{margin:g}; otherwise undecided. It is for new trainings if there are "
+    "two seeds or more, and for these models otherwise.",
     "Certificate: hash of manifest, split of every fold, taxonomy and rule of selection; tables "
     "with one certificate hold the same utterances in the same parts.",
-    "A dash: not known, or not to be told with these speakers.",
+    "A dash: unknown, or these data cannot tell.",
 )
 
 
 def notes(rows: Sequence[dict[str, Any]], baseline: str) -> list[str]:
-    """How the numbers of the rows were computed, a column each."""
-    family = max((r["difference"]["family"] for r in rows if r["difference"]), default=0)
-    return [note.format(baseline=baseline, family=family) for note in NOTES]
+    """Return how the numbers of the rows were computed, a sentence or two for each column."""
+    found = [row["difference"] for row in rows if row["difference"]]
+    sizes = sorted({d["family"] for d in found})
+    family = ", ".join(map(str, sizes)) or "0"
+    facts = {
+        "baseline": baseline,
+        "metric": NAMES[rows[0]["metric"]] if rows else NAMES["uar"],
+        "family": f"{family} in a family",
+        "cluster": " or ".join(dict.fromkeys(row["cluster"] for row in rows)) or "speaker",
+        "margin": found[0]["margin"] if found else MARGIN,
+    }
+    return [note.format(**facts) for note in NOTES] + absent_notes(rows)
 
 
-def tables(rows: Sequence[dict[str, Any]], baseline: str) -> list[Table]:
-    """A table for each corpus and encoder."""
+def absent_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return how UAR and macro-F1 treat classes that no test utterance has; nothing if all have."""
+    absent = {name_of([row]): row["absent"] for row in rows if row["absent"]}
     return [
-        Table(
-            caption(group[0]),
-            COLUMNS,
-            [cells_of(row, baseline) for row in group],
-            [f"{remark}." for remark in remarks(group)],
-        )
-        for group in grouped(rows)
+        f"{name}: no test utterance is {', '.join(classes)}; UAR and macro-F1 are means over the "
+        "other classes. scikit-learn's macro-F1 is lower if such a class was predicted."
+        for name, classes in absent.items()
     ]
 
 
+def tables(rows: Sequence[dict[str, Any]], baseline: str) -> list[Table]:
+    """Return the results of each corpus and encoder, each followed by its differences."""
+    made = []
+    for group in grouped(rows):
+        made.append(results_table(group, baseline))
+        if (compared := answer_table(group, baseline)) is not None:
+            made.append(compared)
+    return made
+
+
 def name_of(group: Sequence[dict[str, Any]]) -> str:
-    """Recipe and encoder of the rows of one table."""
+    """Return recipe and encoder of the rows of one table."""
     return f"{group[0]['recipe']}, {group[0]['encoder']}"
 
 
 def recalls(group: Sequence[dict[str, Any]]) -> Table:
-    """Recall of every class, of the rows of one table."""
+    """Return a table of the recall of every class."""
     classes = list(group[0]["recalls"])
     body = [[r["head"], *(cell(r["recalls"].get(c), ".2f") for c in classes)] for r in group]
     return Table(f"Recall by class, folds pooled: {name_of(group)}", ("head", *classes), body)
 
 
 def by_fold(group: Sequence[dict[str, Any]]) -> Table:
-    """UAR of every fold, of the rows of one table."""
+    """Return a table of the suite's metric in every fold."""
     folds = list(group[0]["by_fold"])
     body = [[r["head"], *(cell(r["by_fold"].get(f)) for f in folds)] for r in group]
     columns = ("head", *(f"fold {f}" for f in folds))
-    return Table(f"UAR by fold, seeds averaged: {name_of(group)}", columns, body)
+    metric = NAMES[group[0]["metric"]]
+    return Table(f"{metric} by fold, seeds averaged: {name_of(group)}", columns, body)
 
 
 def markdown(rows: Sequence[dict[str, Any]], baseline: str) -> str:
-    """The tables as Markdown."""
+    """Return the tables as Markdown."""
     text = "".join(f"{table.markdown()}\n" for table in tables(rows, baseline))
     return text + " ".join(notes(rows, baseline)) + "\n"
 
 
-def remarks(group: Sequence[dict[str, Any]]) -> list[str]:
-    """What is to be known of a table's differences: why one has no p, or none that could be low."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for row in group:
-        if row["difference"] and row["difference"]["note"]:
-            found[row["difference"]["note"]].append(row["head"])
-    return [f"{', '.join(heads)}: {note}" for note, heads in found.items()]
-
-
 def source_notes(pretraining: dict[str, Any] | None) -> list[str]:
-    """What each pre-training is, by what ``suite.json`` holds; nothing if there is none."""
+    """Return what each pre-training of a plan is; nothing if there is none."""
     arms = (pretraining or {}).get("arms") or {}
     return [f"after {k}: begun with an encoder trained on {v['about']}" for k, v in arms.items()]
 
 
 def matching_notes(matched: Sequence[dict[str, Any]]) -> list[str]:
-    """Which size the heads of each table were brought to, and how; a plan's ``matched``."""
+    """Return which size the heads of each table were matched to, and how.
+
+    Args:
+        matched: the plan's ``matched``.
+    """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for entry in matched:
         groups[entry["recipe"], entry["encoder"]].append(entry)
@@ -189,16 +229,16 @@ def matching_notes(matched: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def show(rows: Sequence[dict[str, Any]], baseline: str, console: Console) -> None:
-    """The tables on a console."""
+    """Print the tables on a console."""
     for table in tables(rows, baseline):
         console.print(table.rich())
     console.print(" ".join(notes(rows, baseline)), style="dim", markup=False, highlight=False)
 
 
 def latex(rows: Sequence[dict[str, Any]], baseline: str) -> str:
-    """A LaTeX ``table`` for each corpus and encoder; how numbers were computed is a comment."""
+    """Return the tables as LaTeX; a comment says how numbers were computed."""
     text = "% made by serzoo report; needs no package, set in \\footnotesize\n"
     for table in tables(rows, baseline):
-        # a column of a paper is narrow: the other forms have the times of a machine
-        text += table.without("s / fit", "ms / utt").latex() + "\n"
+        # a column of a paper is narrow, and times are of one machine
+        text += table.without(*(c for c in COSTS[:2] if c in table.columns)).latex() + "\n"
     return text + f"% {' '.join(notes(rows, baseline))}\n"

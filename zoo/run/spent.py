@@ -26,7 +26,7 @@ from torch.utils.flop_counter import (
 
 from ..core.types import SAMPLE_RATE, Batch
 
-# ---- Processor seconds.
+# Processor seconds.
 
 
 class Used(NamedTuple):
@@ -110,7 +110,7 @@ def gathered(found: Any, world: int) -> list[Any]:
     return everyone
 
 
-# ---- Floating-point operations.
+# Floating-point operations.
 
 Size = Sequence[int]
 

@@ -374,8 +374,7 @@ def shared_variance(confusions: FloatArray, metric: Metric) -> float:
 # a corpus, or a fold and seed of one corpus. Friedman's test assumes independent blocks. Corpora
 # are independent. **Folds of one corpus are not** (their training sets overlap), and seeds share
 # everything but the draw. With such blocks the critical difference is too small and p is too low.
-# Then use the ranks only as a description, and judge by speakers (``paired_permutation`` and
-# ``paired_jackknife`` in speakers.py).
+# Then use the ranks only as a description, and judge by speakers (``answers`` in contrasts.py).
 
 Block = TypeVar("Block", bound=Hashable)
 

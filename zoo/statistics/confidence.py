@@ -108,7 +108,7 @@ def classwise_ece(
     return float(np.abs(gap).sum() / (n * c))
 
 
-# -- a bias for each class, and an error without the bias of its bins ----------------------------
+# A bias for each class, and an error without the bias of its bins.
 
 
 class Scaling(NamedTuple):
@@ -296,7 +296,7 @@ def _known(table: PredictionTable) -> tuple[FloatArray, IntArray]:
     return scores, table.labels[known]
 
 
-# -- classes that the model was and was not trained on -------------------------------------------
+# Classes that the model was and was not trained on.
 
 
 def seen_classes(trained: Taxonomy, wanted: Taxonomy) -> list[str]:

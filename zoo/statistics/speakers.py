@@ -4,9 +4,9 @@ Utterances of one speaker are not independent. So speakers are left out or excha
 utterances. UAR, WA and macro-F1 are functions of the confusion matrix. The matrix of a set of
 speakers is the sum of their matrices (:func:`by_speaker`).
 
-:func:`jackknife` gives an interval, :func:`paired_jackknife` and :func:`paired_permutation` compare
-two heads, and :func:`minimum_detectable` says which difference a test set can show. :func:`holm`
-corrects p values. :func:`measure` gives all numbers of a record.
+:func:`jackknife` gives an interval, and :func:`paired_jackknife` compares two tables.
+:func:`.contrasts.answers` compares heads. :func:`holm` corrects p values. :func:`measure` gives all
+numbers of a record.
 
 An utterance whose speaker is unknown ("" in a table) may be from any speaker. With one such
 utterance there is neither an interval nor a test over speakers.
@@ -247,15 +247,6 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(v) for v in out]
 
 
-def holm_grid(p: Mapping[Key, float]) -> dict[Key, float]:
-    """Return :func:`holm` over all comparisons of a grid, by key, such as (recipe, encoder, head).
-
-    The family is all given p values. Give one for every comparison that was made, otherwise the
-    correction is wrong.
-    """
-    return dict(zip(p, holm(list(p.values())), strict=True))
-
-
 # Jackknife over speakers.
 #
 # This interval holds with few speakers; the percentile interval of the bootstrap is then too
@@ -264,14 +255,14 @@ def holm_grid(p: Mapping[Key, float]) -> dict[Key, float]:
 # sets of speakers who differ, with 24 utterances of 3 classes per speaker; UAR is 0.54 and 0.86 in
 # the population (tests/zoo/statistics/test_jackknife.py):
 #
-# ======== ==================== ============ =============== =========== ===========
-# speakers percentile bootstrap this         bootstrap's p   this one's  permutation
-# ======== ==================== ============ =============== =========== ===========
-# 2        0.48, 0.46           0.94, 0.87   0.42            0.01        0
-# 4        0.80, 0.76           0.95, 0.96   0.19            0.05        0
-# 10       0.92, 0.88           0.96, 0.94   0.10            0.06        0.04
-# 24       0.95, 0.93           0.96, 0.95   0.06            0.06        0.05
-# ======== ==================== ============ =============== =========== ===========
+# ======== ==================== ============ =============== ===========
+# speakers percentile bootstrap this         bootstrap's p   this one's
+# ======== ==================== ============ =============== ===========
+# 2        0.48, 0.46           0.94, 0.87   0.42            0.01
+# 4        0.80, 0.76           0.95, 0.96   0.19            0.05
+# 10       0.92, 0.88           0.96, 0.94   0.10            0.06
+# 24       0.95, 0.93           0.96, 0.95   0.06            0.06
+# ======== ==================== ============ =============== ===========
 #
 # So :func:`jackknife` is the interval to print for any number of speakers. It has no random draws
 # and no seed. With two speakers it is almost useless: its median width was 0.9 in a similar
@@ -372,141 +363,7 @@ def _share(logit: float) -> float:
     return 1 / (1 + exp(-logit)) if logit > -700 else 0.0
 
 
-EXACT = 4096
-"""Largest number of exchanges that are all tried."""
-
-
-class Permutation(NamedTuple):
-    """A difference and its two-sided p.
-
-    Attributes:
-        value: metric of the first table minus that of the second.
-        p: two-sided p value; NaN with one speaker, or with an unknown speaker.
-        smallest: the smallest p that this test can give with these speakers and swaps.
-        exact: whether every swap was tried.
-        n_speakers: number of speakers who could be swapped.
-        n_swaps: number of swaps that were tried.
-        note: why the test cannot find a difference, or "".
-    """
-
-    value: float
-    p: float
-    smallest: float
-    exact: bool
-    n_speakers: int
-    n_swaps: int
-    note: str
-
-
-def paired_permutation(
-    a: PredictionTable,
-    b: PredictionTable,
-    metric: Metric = "uar",
-    *,
-    draws: int = 10_000,
-    seed: int = 0,
-) -> Permutation:
-    """Test whether two heads are equal, by exchanging their predictions speaker by speaker.
-
-    All utterances of a speaker (of all seeds, in a pooled table) are exchanged together, because
-    they are not independent. ``p`` is the share of exchanges with a difference at least as large
-    in either direction. Up to 4096, all ``2^speakers`` exchanges are tried; otherwise random ones,
-    and the observed one counts too, so p is never 0 (Phipson & Smyth 2010). The test assumes no
-    distribution and keeps its level with any number of speakers. With 5 or fewer speakers it
-    cannot reach 0.05.
-
-    Args:
-        a: predictions.
-        b: predictions of the same utterances.
-        metric: ``uar``, ``wa``, ``macro_f1``, or a function of confusions ``[..., C, C] -> [...]``.
-        draws: number of random exchanges, if all of them are too many.
-        seed: seed of the random exchanges.
-
-    Raises:
-        ComparisonError: if ids, labels, speakers or classes of the tables differ.
-        DataError: if no utterance is labelled.
-    """
-    if draws < 1:
-        raise ConfigError(f"draws is {draws}; give at least 1")
-    score, (first, second) = metric_of(metric), paired_speakers(a, b)
-    n, why = tested(a)
-    value = float(score(first.sum(0)) - score(second.sum(0)))
-    if why:
-        return Permutation(value, nan, nan, True, n, 0, f"{why}: no test")
-    exact = 2**n <= EXACT
-    if exact:
-        swaps = (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)
-    else:
-        swaps = np.random.default_rng(seed).integers(0, 2, (draws, n)).astype(np.float64)
-    moved: FloatArray = np.tensordot(swaps, second - first, axes=1)
-    found = score(first.sum(0) + moved) - score(second.sum(0) - moved)
-    # equal differences may differ by 1e-17, because the order of the sum differs
-    extreme = int((np.abs(found) >= abs(value) - 1e-12).sum())
-    p = extreme / len(found) if exact else (extreme + 1) / (draws + 1)
-    # if both heads give the same answers, an exchange changes nothing
-    differing = int((first != second).any((1, 2)).sum())
-    smallest = min(1.0, 2 / 2**differing) if exact else 1 / (draws + 1)
-    note = ""
-    if not differing:
-        note = "both give the same answers for every speaker"
-    elif smallest > 0.05:
-        note = f"with {differing} speakers whose answers differ, p cannot be below {smallest:g}"
-    return Permutation(value, p, smallest, exact, n, len(found), note)
-
-
-class Detectable(NamedTuple):
-    """The smallest true difference that a test set detects with this power.
-
-    Attributes:
-        value: the difference; NaN if it cannot be computed, and ``note`` says why.
-        error: standard error of the difference.
-        level: 1 minus the two-sided significance level.
-        power: how often a difference of that size would be significant.
-        n_speakers: number of tested speakers.
-        note: why there is no value, or "".
-    """
-
-    value: float
-    error: float
-    level: float
-    power: float
-    n_speakers: int
-    note: str
-
-
-def minimum_detectable(
-    a: PredictionTable,
-    b: PredictionTable,
-    metric: Metric = "uar",
-    *,
-    level: float = 0.95,
-    power: float = 0.8,
-) -> Detectable:
-    """Return the true difference that these speakers show as significant in ``power`` of cases.
-
-    It is ``(t_(1 + level)/2 + t_power) * error`` at (speakers - 1) degrees of freedom (Bloom
-    1995), with the paired jackknife's standard error over speakers. This is the error of the
-    paired bootstrap times ``sqrt(G / (G - 1))``, a factor that the bootstrap omits. The result
-    depends on the test set and on how differently the two heads err, but not on the observed
-    difference. :func:`paired_jackknife` is the test that has this power.
-
-    Raises:
-        ComparisonError: if ids, labels, speakers or classes of the tables differ.
-        DataError: if no utterance is labelled.
-        ConfigError: if level or power is not a share.
-    """
-    check_level(level)
-    check_level(power)
-    score, (first, second) = metric_of(metric), paired_speakers(a, b)
-    n, why = tested(a)
-    if why:
-        return Detectable(nan, nan, level, power, n, f"{why}: no spread between speakers")
-    error = standard_error(score(left_out(first)) - score(left_out(second)))
-    if error < 1e-12:
-        why = "the difference is the same for every speaker: no spread between speakers"
-        return Detectable(nan, 0.0, level, power, n, why)
-    reach = t_quantile((1 + level) / 2, n, level) + t_quantile(power, n, level)
-    return Detectable(reach * error, error, level, power, n, "")
+# All numbers of a record.
 
 
 def measure(test: PredictionTable, temperature: float = 1.0) -> dict[str, Any]:

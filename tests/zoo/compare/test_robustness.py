@@ -254,7 +254,7 @@ def test_a_comparison_under_conditions(suite: str, runs: Path) -> None:
     for head in HEADS:
         clean, noisy = by_name[f"{head}-clean"], by_name[f"{head}-white_0dB"]
         row = rows[head, "white:0dB"]
-        assert row["uar"] == noisy.uar()
+        assert row["value"] == noisy.uar()
         assert row["difference"]["value"] == pytest.approx(noisy.uar() - clean.uar())
         assert rows[head, "clean"]["difference"] is None
     text = (done["folder"] / "degradation.md").read_text()

@@ -92,6 +92,15 @@ def test_the_winner_is_the_first_of_the_best_that_ended_well(tmp_path: Path) -> 
     assert search.outcome([({}, failed), ({}, tmp_path / "none")])[0] == -1
 
 
+def test_a_trial_wins_by_the_metric_of_the_suite(tmp_path: Path) -> None:
+    first = ended(tmp_path / "a", 0.6, valid={"uar": 0.6, "wa": 0.4, "f1": 0.5})
+    second = ended(tmp_path / "b", 0.5, valid={"uar": 0.5, "wa": 0.7, "f1": 0.4})
+    trials: list[Any] = [({}, first), ({}, second)]
+    assert [search.outcome(trials, m)[0] for m in ("uar", "wa", "macro_f1")] == [0, 1, 0]
+    assert search.outcome(trials, "wa")[1][1]["val/wa"] == 0.7
+    assert search.rule("macro_f1") == "highest val/f1, first trial of equals"
+
+
 def test_sizes_that_are_matched_are_not_searched(tiny_recipe: str, tmp_path: Path) -> None:
     path = written(tiny_recipe, tmp_path, {"trials": 2, "space": {"head.hidden": [8, 16]}})
     with pytest.raises(ConfigError, match=says("search", "match_params", "head.hidden", "'mlp'")):

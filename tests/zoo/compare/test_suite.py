@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from facts import says
-from serzoo.zoo.compare import suite
+from serzoo.zoo.compare import conditions, few_shot, suite
 from serzoo.zoo.compare.compare import plan
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.run.config import RunConfig
@@ -301,3 +301,41 @@ def test_a_suite_cannot_set_the_folder_of_its_cells_either(file: Path) -> None:
     file.write_text(TEXT.replace("[optim.epochs=3]", "[trainer.out=there]"))
     with pytest.raises(ConfigError, match=r"trainer\.out=there .*--out there"):
         suite.load(str(file))
+
+
+# what a suite asks of its tables
+
+
+def test_questions_have_defaults_and_can_be_typed(file: Path) -> None:
+    found = suite.load(str(file))
+    assert (found.primary, found.margin, found.metric) == (None, 0.03, "uar")
+    typed = ["primary=[selm, gen_ser after weak]", "margin=0.02", "metric=macro_f1"]
+    found = suite.load(str(file), typed)
+    assert found.primary == ["selm", "gen_ser after weak"]
+    assert (found.margin, found.metric) == (0.02, "macro_f1")
+
+
+@pytest.mark.parametrize(
+    ("typed", "facts"),
+    [
+        ("primary=[sellm]", ("primary", "'sellm'", "'selm'")),
+        ("primary=[]", ("primary", "list of heads")),
+        ("margin=0", ("margin", "between 0 and 1")),
+        ("margin=3", ("margin", "between 0 and 1")),
+        ("metric=uwr", ("metric", "'uwr'", "uar")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["axes", "conditions", "shots"])
+def test_wrong_questions_are_told(
+    file: Path, kind: str, typed: str, facts: tuple[str, ...]
+) -> None:
+    name = {"axes": str(file), "conditions": "robustness", "shots": "few_shot"}[kind]
+    load = {"axes": suite.load, "conditions": conditions.load, "shots": few_shot.load}[kind]
+    with pytest.raises(ConfigError, match=says(*facts)):
+        load(name, [typed])
+
+
+def test_questions_of_all_kinds_are_kept() -> None:
+    typed = ["primary=[selm]", "margin=0.05", "metric=wa"]
+    for found in (conditions.load("robustness", typed), few_shot.load("few_shot", typed)):
+        assert (found.primary, found.margin, found.metric) == (["selm"], 0.05, "wa")

@@ -136,8 +136,8 @@ def test_missing_and_failed_cells_are_listed(suite: Callable[..., Path]) -> None
     assert "E: <boom>" in sections["missing"]
     assert "has not run" in sections["missing"]
     # one head is left of the first corpus: it has numbers, and no difference
-    assert "Difference to classification: two" in sections["differences"]
-    assert "Difference to classification: one" not in sections["differences"]
+    assert "UAR minus classification's: two" in sections["differences"]
+    assert "UAR minus classification's: one" not in sections["differences"]
 
 
 def test_a_class_absent_in_a_fold_is_told(suite: Callable[..., Path]) -> None:
@@ -158,21 +158,26 @@ def test_one_speaker_has_values_and_no_interval(suite: Callable[..., Path]) -> N
     sections, _ = report_suite.made(folder)
     row = json.loads((folder / "summary.json").read_text())["rows"][1]
     assert row["interval"] == [None, None]
-    assert row["difference"]["p"] is None
+    assert row["difference"]["these"]["p_family"] is None
     assert row["difference"]["detectable"] is None
-    assert "one speaker: no test; one speaker: no spread between speakers" in sections["results"]
+    assert row["difference"]["verdict"] == "undecided"
+    assert tells(row["difference"]["note"], "one speaker", "no interval", "no test")
     assert "one speaker per fold" in sections["variance"]
     text = (folder / "table.md").read_text()
-    assert (
-        f"| {row['uar']['mean']:.3f} | – | {row['difference']['value']:+.3f} | – (–) | – |" in text
-    )
+    value, ratio = row["difference"]["value"], row["difference"]["relative"]
+    assert f"| {row['uar']['mean']:.3f} | – | {value:+.3f} | {ratio:+.1%} | undecided |" in text
+    assert f"| {value:+.3f} | {ratio:+.1%} | – | – | – | – | – | undecided | one speaker" in text
     assert "NaN" not in (folder / "summary.json").read_text()
 
 
 def test_heads_without_any_spread(suite: Callable[..., Path]) -> None:
     folder = suite(sure=9.0)
     sections, _ = report_suite.made(folder)
-    assert "the two answer alike for every speaker" in sections["results"]
+    # four speakers can show neither that heads differ nor that they are equal
+    row = json.loads((folder / "summary.json").read_text())["rows"][1]["difference"]
+    assert (row["value"], row["verdict"], row["these"]["p_family"]) == (0, "undecided", 1)
+    assert tells(row["note"], "4 speakers", "0.125")
+    assert row["note"] in sections["differences"]
     assert "All heads tie in every block: no test." in sections["ranks"]
     assert "nan" not in re_words(sections["results"] + sections["ranks"] + sections["variance"])
     assert "Most confident errors of classification" in sections["errors"]

@@ -29,17 +29,12 @@ from serzoo.zoo.report.report import (
     report,
     summarise,
 )
-from serzoo.zoo.report.table import COLUMNS, cells_of, markdown
+from serzoo.zoo.report.table import cells_of, columns_of, markdown
 from serzoo.zoo.run import config
 from serzoo.zoo.run.board import folder_of
 from serzoo.zoo.run.record import RECORD, Record
-from serzoo.zoo.statistics.speakers import (
-    holm_grid,
-    jackknife,
-    minimum_detectable,
-    paired_jackknife,
-    paired_permutation,
-)
+from serzoo.zoo.statistics.contrasts import answers, difference
+from serzoo.zoo.statistics.speakers import by_speaker, jackknife
 from serzoo.zoo.statistics.table import PredictionTable
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
@@ -90,7 +85,7 @@ def test_two_configurations_of_one_head_are_two_rows() -> None:
     assert rows[1]["difference"] is None
     text = markdown(rows, "linear")
     assert "| mlp |" in text
-    assert "UAR minus linear's" in text
+    assert "UAR minus that of linear" in text
 
 
 def test_a_record_without_a_name_is_called_after_its_type() -> None:
@@ -135,19 +130,29 @@ def test_statistics_are_those_of_their_modules() -> None:
     runs = grid(heads, (0, 1, 2), (1, 2))
     rows = {r["head"]: r for r in summarise(runs)}
     tables = {h: pooled([r for r in runs if r.head == h]) for h in heads}
-    p = {}
+    names = [f"s{i}" for i in range(6)]
+    cells = {
+        h: np.stack(
+            [
+                by_speaker(pooled([r for r in runs if (r.head, r.seed) == (h, seed)]), names)
+                for seed in (1, 2)
+            ]
+        )
+        for h in heads
+    }
+    wanted = answers({h: difference(cells[h], cells[HEADS[0]]) for h in heads[1:]})
     for head, row in rows.items():
         assert row["interval"] == list(jackknife(tables[head])[1:3])
         if head == HEADS[0]:
             continue
-        pair = tables[head], tables[HEADS[0]]
-        found = row["difference"]
-        assert (found["value"], found["low"], found["high"]) == paired_jackknife(*pair)[:3]
-        p[head] = found["p"]
-        assert found["p"] == paired_permutation(*pair).p
-        assert found["detectable"] == minimum_detectable(*pair).value
-        assert found["family"] == 2
-    assert {h: rows[h]["difference"]["p_holm"] for h in p} == holm_grid(p)
+        found, answer = row["difference"], wanted[head]
+        assert (found["value"], found["verdict"]) == (answer.value, answer.verdict)
+        assert found["new"]["p_family"] == answer.new.p_family
+        assert found["these"] == answer.these._asdict()
+        assert found["detectable"] == answer.detectable
+        assert (found["family"], found["declared"]) == (2, True)
+        ratio = row["uar"]["mean"] / rows[HEADS[0]]["uar"]["mean"] - 1
+        assert found["relative"] == pytest.approx(ratio)
     assert len({r["certificate"] for r in rows.values()}) == 1
     other = summarise([altered(r, lambda e: e["data"].update(manifest="n")) for r in runs])
     assert other[0]["certificate"] != rows[heads[0]]["certificate"]
@@ -158,8 +163,9 @@ def test_the_difference_is_taken_to_the_baseline() -> None:
     base, other = summarise(grid(HEADS, (0, 1), (1, 2)))
     assert base["difference"] is None
     assert other["difference"]["value"] == pytest.approx(other["uar"]["mean"] - base["uar"]["mean"])
-    assert other["difference"]["low"] < other["difference"]["value"] < other["difference"]["high"]
-    turned = summarise(grid(HEADS, (0, 1), (1, 2)), baseline="prototype")[0]
+    new = other["difference"]["new"]
+    assert new["low"] < other["difference"]["value"] < new["high"]
+    turned = summarise(grid(HEADS, (0, 1), (1, 2)), "prototype")[0]
     assert turned["difference"]["value"] == pytest.approx(-other["difference"]["value"])
 
 
@@ -317,7 +323,7 @@ def test_report_writes_what_it_shows(tmp_path: Path) -> None:
     assert stored["failed"] == ["bad-f0-s1"]
     text = (folder / "table.md").read_text()
     assert text.startswith("# Mine [0]\n\n**synthetic, encoder logmel: 48 test utterances of 4 ")
-    assert "| " + " | ".join(COLUMNS) + " |" in text
+    assert "| " + " | ".join(columns_of("uar")) + " |" in text
     for row in rows:
         assert "| " + " | ".join(c.text for c in cells_of(row, HEADS[0])) + " |" in text
     assert "of 14 cells, 1 failed, 1 has not run.\n- bad-f0-s1: E: [/odd] 1\n" in text

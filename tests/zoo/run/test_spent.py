@@ -164,10 +164,10 @@ def test_a_record_has_the_parts_of_both_and_reads_back(run) -> None:
     assert (again.flops, again.processor_seconds) == (entry.flops, entry.processor_seconds)
     # the frozen encoder is in eval's number, which hears audio, and is read from the store in
     # training's
-    _, numbers = evaluate(folder)
-    assert numbers["flops"]["scoring"] >= entry.flops["scoring"]
-    assert numbers["processor_seconds"]["evaluate"] >= 0
-    assert numbers["seconds"]["evaluate"] > 0
+    _, scored = evaluate(folder)
+    assert scored.flops["scoring"] >= entry.flops["scoring"]
+    assert scored.processor_seconds["evaluate"] >= 0
+    assert scored.seconds["evaluate"] > 0
 
 
 def test_counting_changes_no_weight_and_no_random_number(run, tiny_recipe, tmp_path, monkeypatch):

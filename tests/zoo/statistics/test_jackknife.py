@@ -13,9 +13,7 @@ from serzoo.zoo.statistics.speakers import (
     by_speaker,
     jackknife,
     labelled_speakers,
-    minimum_detectable,
     paired_jackknife,
-    paired_permutation,
 )
 from serzoo.zoo.statistics.table import PredictionTable
 
@@ -137,12 +135,10 @@ class TestJackknife:
         assert isnan(found.high)
         assert found.n_speakers == known
         assert found.note.startswith(why)
-        paired, swapped = paired_jackknife(a, b), paired_permutation(a, b)
-        least = minimum_detectable(a, b)
-        assert paired.value == swapped.value == a.uar() - b.uar()
-        assert all(map(isnan, (paired.low, paired.high, paired.p, swapped.p, least.value)))
-        for note in (paired.note, swapped.note, least.note):
-            assert note.startswith(why)
+        paired = paired_jackknife(a, b)
+        assert paired.value == a.uar() - b.uar()
+        assert all(map(isnan, (paired.low, paired.high, paired.p)))
+        assert paired.note.startswith(why)
 
     def test_unlabelled_utterances_and_speakers_take_no_part(self):
         t = draw(np.random.default_rng(0), ability(np.random.default_rng(5), 4, mean=0.5))
@@ -281,5 +277,3 @@ def test_false_alarms(speakers, bootstrapped):
     plain = false_alarms(lambda a, b: bootstrapped_p(a, b, 500), speakers, reps=1000)
     assert plain == pytest.approx(bootstrapped, abs=0.05)
     assert false_alarms(paired_jackknife, speakers, reps=1000) < 0.075
-    swapped = false_alarms(lambda a, b: paired_permutation(a, b, draws=999), speakers, reps=1000)
-    assert swapped < 0.075 if speakers > 5 else swapped == 0

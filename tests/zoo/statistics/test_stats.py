@@ -3,7 +3,7 @@ from math import isnan
 import pytest
 from facts import says
 from serzoo.zoo.core.errors import DataError
-from serzoo.zoo.statistics.speakers import MeanSD, holm, holm_grid, mean_sd
+from serzoo.zoo.statistics.speakers import MeanSD, holm, mean_sd
 
 
 class TestHolm:
@@ -19,18 +19,6 @@ class TestHolm:
         assert found[0] == pytest.approx(0.04)
         assert isnan(found[1])
         assert found[2] == pytest.approx(0.04)
-
-    def test_over_a_grid(self):
-        grid = {
-            ("r", "e", "selm"): 0.02,
-            ("r", "e", "flow"): float("nan"),
-            ("q", "e", "selm"): 0.04,
-        }
-        found = holm_grid(grid)
-        assert list(found) == list(grid)
-        assert found["r", "e", "selm"] == found["q", "e", "selm"] == pytest.approx(0.04)
-        assert isnan(found["r", "e", "flow"])
-        assert holm_grid({}) == {}
 
     def test_what_is_no_p(self):
         with pytest.raises(DataError, match=says("1.2", "0 to 1")):

@@ -1,0 +1,109 @@
+"""The simulation of coverage: small, and what the committed large one says."""
+
+import json
+from pathlib import Path
+
+import coverage
+import numpy as np
+import pytest
+
+RESULT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "coverage.json"
+
+
+def test_a_small_simulation_keeps_its_promises():
+    found = coverage.setting(10, 3, 4, 40, seed=5)
+    for basis in ("these", "new"):
+        rates = coverage.shares(found[basis])
+        assert rates["coverage"] > 0.9
+        assert rates["coverage of all"] > 0.85
+        assert rates["coverage of all, all differ"] > 0.8  # standard error 0.034
+        assert rates["false alarms, none, trainings alike"] < 0.15
+        assert rates["false alarms, some, trainings alike"] < 0.15
+        assert 0 < rates["power"] < 1
+    # trainings that differ are a true difference of these models, and none of the heads
+    assert "false alarms, none" not in found["these"]
+    assert coverage.shares(found["new"])["false alarms, none"] < 0.15
+    assert coverage.shares(found["new"])["power"] < coverage.shares(found["these"])["power"]
+
+
+def test_the_seed_gives_the_numbers():
+    assert coverage.setting(6, 2, 1, 2, seed=5) == coverage.setting(6, 2, 1, 2, seed=5)
+    assert coverage.setting(6, 2, 1, 9, seed=5) != coverage.setting(6, 2, 1, 9, seed=6)
+
+
+def test_true_differences_of_these_models_hold_their_trainings():
+    rng = np.random.default_rng(0)
+    true = np.array([0.1, 0.0])
+    assert coverage.family(rng, 4, 2, true, alike=True)[1].tolist() == [0.1, 0.0]
+    models = coverage.family(rng, 4, 2, true)[1]
+    assert 0 < np.abs(models - true).max() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("name", "hits", "ends"),
+    [
+        ("coverage", 880, "coverage 0.880 of 1000"),
+        ("coverage", 900, None),  # a family of 8 counts as one case: two errors are 0.04
+        ("coverage", 950, None),
+        ("coverage", 1000, None),
+        ("coverage of all", 910, "coverage of all 0.910 of 1000"),
+        ("coverage of all", 920, None),
+        ("coverage of all", 1000, "coverage of all 1.000 of 1000, more than stated"),
+        ("false alarms, none", 70, "false alarms, none 0.070 of 1000"),
+        ("false alarms, none", 60, None),
+        ("power", 10, None),
+    ],
+)
+def test_a_claim_that_fails_is_told(name, hits, ends):
+    found = coverage.fails("new", {name: (hits, 1000)}, 8)
+    assert [line.startswith(f"new: {ends}") for line in found] == ([] if ends is None else [True])
+
+
+def test_what_has_no_test_is_told():
+    found = coverage.report({
+        (4, 1, 1): coverage.setting(4, 1, 1, 2, seed=5),
+        (6, 1, 1): coverage.setting(6, 1, 1, 2, seed=5),
+    })  # fmt: skip
+    assert (
+        "these, 4 clusters, family of 1: no interval, and no p can be below 0.05" in found["fails"]
+    )
+    assert "new, 1 trainings, family of 1: no interval, no test" in found["fails"]
+    assert found["pooled"]["new, by trainings"] == {"1 trainings, family of 1": None}
+    assert set(found["settings"]) == {
+        "4 clusters, 1 trainings, family of 1", "6 clusters, 1 trainings, family of 1"
+    }  # fmt: skip
+
+
+def test_a_run_writes_its_command_and_its_rates(tmp_path, monkeypatch):
+    for name, few in (("CLUSTERS", (6,)), ("TRAININGS", (2,)), ("FAMILIES", (1,))):
+        monkeypatch.setattr(coverage, name, few)
+    coverage.main(["--simulations", "2", "--seed", "9", "--out", str(tmp_path / "c.json")])
+    written = json.loads((tmp_path / "c.json").read_text("utf-8"))
+    assert written["command"] == "python benchmarks/coverage.py --simulations 2 --seed 9"
+    assert written["simulations"] == 10
+    assert list(written["settings"]) == ["6 clusters, 2 trainings, family of 1"]
+
+
+def test_the_committed_numbers_are_of_all_settings_and_say_what_fails():
+    written = json.loads(RESULT.read_text("utf-8"))
+    assert len(written["settings"]) == 90
+    assert written["simulations"] == 90 * 5 * written["simulations of a case in a setting"]
+    assert written["processor seconds"] < 600
+    told = {line.split(",")[0] + "," + line.split(",")[1] for line in written["fails"]}
+    assert told == {"these, 4 clusters", "new, 1 trainings"}
+    these, new = (written["pooled"][k] for k in ("these, by clusters", "new, by trainings"))
+    # what the docstring of contrasts.py says of them
+    for name, rates in these.items():
+        if not name.startswith("4 "):
+            assert 0.94 <= rates["coverage"] <= 0.975, name
+            assert 0.94 <= rates["coverage of all"] <= 0.985, name
+        assert max(v for k, v in rates.items() if k.startswith("false alarms")) < 0.065, name
+    for n, rate in ((2, 0.99), (3, 0.98), (5, 0.97), (10, 0.96)):
+        for k in (1, 4, 8):
+            rates = new[f"{n} trainings, family of {k}"]
+            assert rates["coverage"] == pytest.approx(rate, abs=0.006)
+            assert max(v for w, v in rates.items() if w.startswith("false alarms")) <= 0.05
+    power = [new[f"{n} trainings, family of 8"]["power"] for n in (2, 3, 5, 10)]
+    assert [round(p, 2) for p in power] == [0.02, 0.1, 0.43, 0.6]
+    power = [these[f"{g} clusters, family of 8"]["power"] for g in (6, 10, 24)]
+    assert power == pytest.approx([0.09, 0.33, 0.82], abs=0.006)
