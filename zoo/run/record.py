@@ -558,6 +558,13 @@ def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
     lines += [f"  recall of {name}: {recall:.3f}" for name, recall in table.recalls().items()]
     if absent := m["absent"]:
         lines.append(f"  absent from the reference: {', '.join(absent)}")
+    if votes := m.get("votes"):
+        lines.append(
+            f"  against the votes of raters ({votes['n']} utterances): cross-entropy "
+            f"{votes['cross_entropy']:.3f} nats (the votes' own entropy {votes['entropy']:.3f}), "
+            f"Jensen-Shannon {votes['jensen_shannon']:.3f}, right by any rater "
+            f"{votes['any_rater_accuracy']:.3f}"
+        )
     if shift := numbers.get("label_shift"):
         lines += matched_lines(shift)
     if found := numbers.get("open_labels"):

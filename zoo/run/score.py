@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...datamodules.corruption import remembered
+from ...datamodules.labels import vote_rows
+from ...datamodules.manifest import Utterance
 from ..core.errors import ConfigError
 from ..core.notices import quiet
 from ..core.progress import Bar
@@ -67,7 +70,8 @@ def evaluate(
         progress: show bars.
 
     Returns:
-        The prediction table, and its numbers as a record holds them; ``open_labels`` where the
+        The prediction table, and its numbers as a record holds them; ``votes`` among the metrics
+        where raters voted (:func:`.soft.soft_numbers`); ``open_labels`` where the
         taxonomy has classes that the model never trained on (:func:`open_numbers`),
         ``label_shift``: plain scores beside matched ones (:func:`.priors.label_shift`), and
         ``speakers_heard``: those that it was trained or selected on, which ``part="all"`` of its
@@ -117,6 +121,7 @@ def evaluate(
     loader = data.val_dataloader() if part == "valid" else data.test_dataloader()
     module.to(first_device())
     table = score(module, loader, wanted, progress=progress)
+    table = with_votes(table, data.datasets["valid" if part == "valid" else "test"], wanted)
     numbers = measure(table)
     numbers["metrics"] |= unparsable(module.head, table, wanted)
     numbers["label_shift"] = label_shift(table, prior=weights)
@@ -165,3 +170,19 @@ def score(
             tables.append(module.score(batch.to(device), taxonomy))
             bar.advance()
     return merge(tables)
+
+
+def with_votes(table: PredictionTable, data: Any, taxonomy: Taxonomy) -> PredictionTable:
+    """The table with the votes of the raters, where the manifest has any for these classes.
+
+    Args:
+        table: of the utterances of ``data``.
+        data: the dataset that was scored.
+        taxonomy: of the table.
+    """
+    utterances: list[Utterance] = data.utterances
+    rows = vote_rows(utterances, taxonomy)
+    if rows is None:
+        return table
+    at = {u.id: i for i, u in enumerate(utterances)}
+    return replace(table, votes=rows[[at[name] for name in table.ids]])
