@@ -143,10 +143,10 @@ def fit_bias(table: PredictionTable, *, penalty: float = 1.0) -> Scaling:
     they are for the class shares of this table, so use it only on speech with the same shares.
 
     With few utterances the biases stay near 0, and the temperature is noisy: nothing holds it, so
-    utterances that are all right drive it towards its lower end, 0.01. In a simulation with 8 classes
-    and an accuracy of 0.59, scaling fitted on 20, 60, 240 and 1000 utterances lost 0.11, 0.06,
-    0.016 and 0.004 nats against the best scaling; a temperature alone lost 0.04, 0.01, 0.002 and
-    0.001. So on speech with the prior of training, a temperature alone is better. In that
+    utterances that are all right drive it towards its lower end, 0.01. In a simulation with 8
+    classes and an accuracy of 0.59, scaling fitted on 20, 60, 240 and 1000 utterances lost 0.11,
+    0.06, 0.016 and 0.004 nats against the best scaling; a temperature alone lost 0.04, 0.01, 0.002
+    and 0.001. So on speech with the prior of training, a temperature alone is better. In that
     simulation with one class of 47 %, a temperature alone lost 0.29 nats with any number of
     utterances, and the bias was better from 20 utterances on.
 
