@@ -18,6 +18,7 @@ from ..zoo.core.taxonomy import canonical
 from .manifest import Utterance
 
 ATTRIBUTES = ("gender", "language", "speaker")
+CLUSTERS = ("speaker", "session", "dialogue")
 
 
 class LabelMap(dict[str, str | None]):
@@ -93,6 +94,9 @@ class CorpusInfo:
         expected: published counts.
         taxonomy: default taxonomy; None if the user must name one.
         protocol: default protocol; None if the user must name one.
+        cluster: the unit that an interval samples: ``speaker``; or ``session`` or ``dialogue``
+            (``Utterance.session``), if its speakers talk to each other, so that they are alike.
+        sentences: number of sentences, if every speaker says the same few; None otherwise.
     """
 
     name: str
@@ -106,6 +110,8 @@ class CorpusInfo:
     expected: Expected = field(default_factory=Expected)
     taxonomy: str | None = None
     protocol: str | None = None
+    cluster: str = "speaker"
+    sentences: int | None = None
 
     @staticmethod
     def names() -> list[str]:
@@ -131,6 +137,16 @@ class CorpusInfo:
         values["title"] = data.get("title", name)
         if "labels" in data:
             values["labels"] = LabelMap.parse(data["labels"], f"'labels' in {where}")
+        if (cluster := values.get("cluster", "speaker")) not in CLUSTERS:
+            raise ConfigError(
+                f"'cluster' in {where} is {cluster!r}{suggest(str(cluster), CLUSTERS)}"
+            )
+        n = values.get("sentences")
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+            raise ConfigError(
+                f"'sentences' in {where} is {n!r}; give how many sentences every speaker says, 1 "
+                "or more, or leave it out"
+            )
         values["alternative_labels"] = {
             str(column): LabelMap.parse(codes, f"'alternative_labels.{column}' in {where}")
             for column, codes in (data.get("alternative_labels") or {}).items()
@@ -144,6 +160,19 @@ class CorpusInfo:
             per_speaker={str(k): int(n) for k, n in (expected.get("per_speaker") or {}).items()},
         )
         return cls(name, **values)
+
+    def interval_remark(self) -> str:
+        """Return what an interval of this corpus is about, for a report to print; "" if plain.
+
+        A few sentences that all speakers say are no sample of sentences. So the interval says
+        nothing of other sentences.
+        """
+        if self.sentences is not None:
+            said = "this sentence" if self.sentences == 1 else f"these {self.sentences} sentences"
+            return f"the interval is to new {self.cluster}s of {said}"
+        if self.cluster != "speaker":
+            return f"the interval is to new {self.cluster}s, whose speakers are not independent"
+        return ""
 
     def canonical_label(self, utterance: Utterance, column: str = "label") -> str | None:
         """Return the canonical label of an utterance of this corpus.
@@ -193,6 +222,17 @@ def canonical_label(utterance: Utterance, column: str = "label") -> str | None:
             and the file to edit), or the corpus lacks the column.
     """
     return _load(utterance.corpus).canonical_label(utterance, column)
+
+
+def cluster_of(utterance: Utterance) -> tuple[str, str]:
+    """Return the kind and the name of an utterance's cluster, by the description of its corpus.
+
+    Returns:
+        ``speaker``, ``session`` or ``dialogue``, and ``corpus/name``; the name is "" if unknown.
+    """
+    kind = _load(utterance.corpus).cluster
+    name = utterance.speaker if kind == "speaker" else utterance.session
+    return kind, f"{utterance.corpus}/{name}" if name else ""
 
 
 def _load(name: str) -> CorpusInfo:

@@ -1,9 +1,11 @@
 import pytest
 from facts import says, tells
-from serzoo.datamodules.info import CorpusInfo, canonical_label
+from serzoo.datamodules.info import CLUSTERS, CorpusInfo, canonical_label, cluster_of
 from serzoo.datamodules.manifest import Utterance
 from serzoo.zoo.core.errors import ConfigError, DataError
 from serzoo.zoo.core.taxonomy import Taxonomy, canonical
+from serzoo.zoo.run.record import attributes_of
+from serzoo.zoo.statistics import contrasts
 
 
 def test_every_description_loads_and_is_complete():
@@ -71,8 +73,66 @@ def test_a_description_with_alternative_labels():
         ({"labels": {"x": "angri"}}, "'x' .*'angri'.*'angry'"),
         ({"labels": ["x"]}, r"'labels'.*\['x'\]"),
         ({"expected": {"utterence": 3}}, "'utterence'.*'utterances'"),
+        ({"cluster": "sesion"}, "'cluster'.*'sesion'.*'session'"),
+        ({"cluster": None}, "'cluster'.*None"),
+        ({"sentences": 0}, "'sentences'.* 0"),
+        ({"sentences": "2"}, "'sentences'.*'2'"),
+        ({"sentences": True}, "'sentences'.*True"),
     ],
 )
 def test_a_misspelt_description_is_an_error(data, message):
     with pytest.raises(ConfigError, match=message):
         CorpusInfo.from_dict("c", data)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "cluster", "remark"),
+    [
+        ("ravdess", "speaker", "the interval is to new speakers of these 2 sentences"),
+        ("crema_d", "speaker", "the interval is to new speakers of these 12 sentences"),
+        (
+            "iemocap",
+            "session",
+            "the interval is to new sessions, whose speakers are not independent",
+        ),
+        (
+            "meld",
+            "dialogue",
+            "the interval is to new dialogues, whose speakers are not independent",
+        ),
+        ("nemo", "speaker", ""),
+        ("csv", "speaker", ""),
+    ],
+)
+def test_what_an_interval_is_about(corpus, cluster, remark):
+    info = CorpusInfo.load(corpus)
+    assert info.cluster == cluster
+    assert info.interval_remark() == remark
+
+
+def test_kinds_of_clusters_are_those_of_the_statistics():
+    assert CLUSTERS == contrasts.CLUSTERS
+    one = CorpusInfo.from_dict("c", {"cluster": "session", "sentences": 1})
+    assert one.interval_remark() == "the interval is to new sessions of this sentence"
+
+
+def test_a_cluster_is_reached_from_an_utterance():
+    facts = [
+        sample(id="ravdess/1"),
+        sample(id="ravdess/2", speaker=None),
+        sample(id="iemocap/1", corpus="iemocap", speaker="Ses01F", session="Ses01"),
+        sample(id="meld/1", corpus="meld", speaker="Joey", session="test-dia3"),
+        sample(id="meld/2", corpus="meld", speaker="Joey"),
+    ]
+    assert [cluster_of(u) for u in facts] == [
+        ("speaker", "ravdess/05"),
+        ("speaker", ""),
+        ("session", "iemocap/Ses01"),
+        ("dialogue", "meld/test-dia3"),
+        ("dialogue", ""),
+    ]
+    known = attributes_of(facts)
+    assert "speaker" not in known["ravdess/1"]  # a table has it
+    assert known["iemocap/1"]["session"] == "iemocap/Ses01"
+    assert known["meld/1"]["dialogue"] == "meld/test-dia3"
+    assert known["meld/2"]["dialogue"] is None

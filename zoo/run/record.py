@@ -488,15 +488,22 @@ Attributes = dict[str, dict[str, Any]]
 
 
 def attributes_of(utterances: Iterable[Any]) -> Attributes:
-    """What sub-groups are made of, for each id of a manifest; ``seconds`` is a float."""
-    return {
-        u.id: {
+    """What sub-groups are made of, for each id of a manifest; ``seconds`` is a float.
+
+    If the clusters of its corpus are no speakers, ``session`` or ``dialogue`` is there, too.
+    """
+    from ...datamodules.info import cluster_of
+
+    found: Attributes = {}
+    for u in utterances:
+        kind, name = cluster_of(u)
+        found[u.id] = {
             "gender": u.gender,
             "language": u.language,
             "seconds": round(float(u.end - u.start), 3),
+            **({} if kind == "speaker" else {kind: name or None}),
         }
-        for u in utterances
-    }
+    return found
 
 
 def write_attributes(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,0 +1,246 @@
+"""Coverage and false alarms of ``zoo/statistics/contrasts.py``, by simulation.
+
+    python benchmarks/coverage.py --seed 1
+
+Clusters and trainings are both random. A baseline and 1, 4 or 8 heads answer 24 utterances of each
+cluster. The chance of a right answer is the sum of a mean of 0.6, an effect of the cluster
+(deviation 0.1), of the cluster for each head (0.06), of the training (0.02) and of the training on
+the cluster (0.03). All effects are normal, so the true differences are known exactly. Clusters
+that are skewed, or of unequal size, are not simulated; the numbers may be worse for them.
+
+Each setting runs with no true difference, with one of 0.1 in every second head, and with one of
+-0.3 in all heads. It also runs with no effect of the training alone: only then has a head that is
+no better than the baseline no difference in these trained models either.
+
+The claims are that 95 % intervals hold for 0.95 of true values, give or take 0.02, also for all of
+a family at once, and that at most 0.05 of families raise a false alarm. The file of results says
+which claims do not hold (``fails``), and which intervals are wider than they should be
+(``wide``). A rate fails if it is beyond these bounds by two standard errors or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterable, Mapping
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from serzoo.zoo.statistics.contrasts import Answer, Span, answers, difference
+
+CLUSTERS = (4, 6, 10, 24, 60, 90)
+TRAININGS = (1, 2, 3, 5, 10)
+FAMILIES = (1, 4, 8)
+UTTERANCES = 24
+DEVIATIONS = {"cluster": 0.1, "head": 0.06, "training": 0.02, "rest": 0.03}
+TRUE, ALL = 0.1, -0.3
+# true difference of every first and every second head, and whether trainings differ
+CASES = {
+    "none": (0.0, 0.0, True),
+    "some": (TRUE, 0.0, True),
+    "all": (ALL, ALL, True),
+    "none, trainings alike": (0.0, 0.0, False),
+    "some, trainings alike": (TRUE, 0.0, False),
+}
+DRAWS = 399
+WIDE = ", more than stated"
+
+Values = NDArray[np.float64]
+Rates = dict[str, tuple[int, int]]
+"""How often something was so, and in how many cases."""
+
+
+def family(
+    rng: np.random.Generator, g: int, s: int, true: Values, *, alike: bool = False
+) -> tuple[dict[int, Answer], Values]:
+    """Return the answers of one simulated table, and the true ``[K]`` differences of its models.
+
+    Args:
+        rng: source of all draws.
+        g: number of clusters.
+        s: number of trainings.
+        true: ``[K]`` true differences of heads from the baseline.
+        alike: whether trainings have no effect of their own.
+    """
+    k = len(true) + 1
+    training = (not alike) * DEVIATIONS["training"] * rng.standard_normal((k, s, 1))
+    chance = (
+        0.6
+        + np.append(0.0, true)[:, None, None]
+        + DEVIATIONS["cluster"] * rng.standard_normal((1, 1, g))
+        + DEVIATIONS["head"] * rng.standard_normal((k, 1, g))
+        + training
+        + DEVIATIONS["rest"] * rng.standard_normal((k, s, g))
+    )
+    right = rng.binomial(UTTERANCES, np.clip(chance, 0, 1)).astype(np.float64)
+    cells = np.zeros((k, s, g, 2, 2))
+    cells[..., 0, 0], cells[..., 0, 1] = right, UTTERANCES - right
+    found = answers(
+        {i: difference(cells[i + 1], cells[0]) for i in range(len(true))},
+        draws=DRAWS,
+        seed=int(rng.integers(2**31)),
+    )
+    models = training.mean((1, 2))
+    return found, true + models[1:] - models[0]
+
+
+def setting(g: int, s: int, k: int, simulations: int, seed: int) -> dict[str, Rates]:
+    """Return the rates of ``these`` and ``new`` in one setting.
+
+    A rate is missing if the setting has no such interval or test.
+    """
+    rng = np.random.default_rng([seed, g, s, k])
+    kept: dict[str, Rates] = {"these": {}, "new": {}}
+    for case, (first, second, differ) in CASES.items():
+        true = np.where(np.arange(k) % 2 == 0, first, second)
+        for _ in range(simulations):
+            found, of_models = family(rng, g, s, true, alike=not differ)
+            for name, target in (("these", of_models), ("new", true)):
+                spans = [getattr(found[i], name) for i in range(k)]
+                if np.isfinite(spans[0].p):
+                    add(kept[name], case, spans, target)
+    return kept
+
+
+def add(rates: Rates, case: str, spans: list[Span], target: Values) -> None:
+    """Add what one simulated family shows to the rates."""
+
+    def count(name: str, so: Iterable[bool]) -> None:
+        seen = [bool(x) for x in so]
+        hits, cases = rates.get(name, (0, 0))
+        if seen:
+            rates[name] = (hits + sum(seen), cases + len(seen))
+
+    pairs = list(zip(spans, target, strict=True))
+    count("coverage", (x.low <= t <= x.high for x, t in pairs if x.low == x.low))
+    if all(x.low_family == x.low_family for x in spans):
+        held = all(x.low_family <= t <= x.high_family for x, t in pairs)
+        count("coverage of all, all differ" if case == "all" else "coverage of all", [held])
+    alarms = [x.p_family <= 0.05 for x, t in pairs if t == 0]
+    if alarms:
+        count(f"false alarms, {case}", [any(alarms)])
+    if case == "some":
+        count("power", (x.p_family <= 0.05 for x in spans[::2]))
+
+
+def merged(rows: Iterable[Rates]) -> Rates:
+    """Return the rates of several settings together."""
+    out: Rates = {}
+    for rates in rows:
+        for name, (hits, cases) in rates.items():
+            before = out.get(name, (0, 0))
+            out[name] = (before[0] + hits, before[1] + cases)
+    return out
+
+
+def shares(rates: Mapping[str, tuple[int, int]]) -> dict[str, float]:
+    """Return each rate as a share."""
+    return {name: round(hits / cases, 3) for name, (hits, cases) in sorted(rates.items())}
+
+
+def fails(where: str, rates: Rates, k: int) -> list[str]:
+    """Return the claims that these rates of families of K break by two standard errors or more.
+
+    A line on an interval that holds too often ends with ``WIDE``.
+    """
+    out = []
+    for name, (hits, cases) in sorted(rates.items()):
+        # heads of one family share a baseline, so a family counts as one case
+        families = cases / k if name == "coverage" else cases
+        rate, error = hits / cases, sqrt(0.05 * 0.95 / families)
+        told = f"{where}: {name} {rate:.3f} of {cases}"
+        if name.startswith("coverage") and rate < 0.93 - 2 * error:
+            out.append(f"{told}, less than stated")
+        elif name.startswith("coverage") and rate > 0.97 + 2 * error:
+            out.append(f"{told}{WIDE}")
+        elif name.startswith("false alarms") and rate > 0.05 + 2 * error:
+            out.append(f"{told}, more than 0.05")
+    return out
+
+
+def report(found: Mapping[tuple[int, int, int], dict[str, Rates]]) -> dict[str, Any]:
+    """Return rates by clusters and family, by trainings and family, and what fails.
+
+    Args:
+        found: the rates by clusters, trainings and size of the family.
+    """
+    pooled: dict[str, dict[str, Any]] = {}
+    broken: list[str] = []
+    for basis, axis, word in (
+        ("these", 0, "clusters"),
+        ("new", 1, "trainings"),
+        ("new", 0, "clusters"),
+    ):
+        rows = pooled.setdefault(f"{basis}, by {word}", {})
+        for n, k in sorted({(key[axis], key[2]) for key in found}):
+            rates = merged(v[basis] for key, v in found.items() if (key[axis], key[2]) == (n, k))
+            where = f"{n} {word}, family of {k}"
+            if not rates:
+                rows[where] = None
+                broken.append(f"{basis}, {where}: no interval, no test")
+                continue
+            rows[where] = shares(rates)
+            if "coverage" not in rates:
+                broken.append(f"{basis}, {where}: no interval, and no p can be below 0.05")
+            broken += fails(f"{basis}, {where}", rates, k)
+    every = {
+        f"{g} clusters, {s} trainings, family of {k}": {b: shares(r) for b, r in v.items() if r}
+        for (g, s, k), v in found.items()
+    }
+    wide = [line for line in broken if line.endswith(WIDE)]
+    return {
+        "fails": [line for line in broken if line not in wide],
+        "wide": wide,
+        "pooled": pooled,
+        "settings": every,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the rates of all settings."""
+    parser = argparse.ArgumentParser(description="Coverage and false alarms of contrasts.")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/coverage.json"))
+    parser.add_argument("--simulations", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    began = time.process_time()
+    found = {
+        (g, s, k): setting(g, s, k, given.simulations, given.seed)
+        for g in CLUSTERS
+        for s in TRAININGS
+        for k in FAMILIES
+    }
+    head = {
+        "command": f"python benchmarks/coverage.py --simulations {given.simulations} "
+        f"--seed {given.seed}",
+        "simulations": given.simulations * len(CASES) * len(found),
+        "simulations of a case in a setting": given.simulations,
+        "deviations": DEVIATIONS,
+        "utterances": UTTERANCES,
+        "true differences": {"some": TRUE, "all": ALL},
+        "processor seconds": round(time.process_time() - began),
+    }
+    given.out.write_text(text_of(head | report(found)), "utf-8")
+
+
+def text_of(content: Mapping[str, Any]) -> str:
+    """Return JSON with one line for each value of an inner table."""
+    text = json.dumps(content, indent=1)
+    return _joined(text.split("\n")) + "\n"
+
+
+def _joined(lines: list[str]) -> str:
+    out: list[str] = []
+    for line in lines:
+        depth = len(line) - len(line.lstrip())
+        deep = depth > 3 or (depth == 3 and line.strip()[0] == "}")
+        out[-1:] = [f"{out[-1]} {line.strip()}"] if deep and out else [*out[-1:], line]
+    return "\n".join(out)
+
+
+if __name__ == "__main__":
+    main()
