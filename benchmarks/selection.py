@@ -22,6 +22,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ from serzoo.zoo.statistics.speakers import by_speaker, labelled_speakers
 
 Array = NDArray[Any]
 
-# a corpus, the recipe of its encoder, the epochs of its heads (those of the ablations)
-CORPORA = {"ravdess": ("emodb_nemo", 15), "emodb": ("ravdess_nemo", 20)}
+# a corpus, the recipe of its encoder, the epochs of its heads (those of the ablations), its folds
+CORPORA = {"ravdess": ("emodb_nemo", 15, 6), "emodb": ("ravdess_nemo", 20, 5)}
 HEADS = ("classification", "gen_ser")
 RULES = ("best", "pooled", "last", "oracle")
 CONTRASTS = {
@@ -121,29 +122,30 @@ def curve(cfg: RunConfig, *, more: bool) -> dict[str, Array]:
     return found.arrays()
 
 
+def path_of(work: Path, corpus: str, head: str, seed: int, fold: int, more: bool) -> Path:
+    """Where the curve of a cell is kept."""
+    return work / f"{corpus}-{head}-{seed}-{fold}{'-more' * more}.npz"
+
+
 def cells(work: Path, seeds: Sequence[int], heads: Sequence[str]) -> None:
-    """Train what is not there yet: ``work/CORPUS-HEAD-SEED-FOLD[-more].npz``."""
-    for corpus, (recipe, epochs) in CORPORA.items():
+    """Train what is not there yet, seed by seed; those that hear more speakers come last."""
+    for more, seed, corpus in product((False, True), seeds, CORPORA):
+        recipe, epochs, folds = CORPORA[corpus]
         from_there = [
             "encoder=trained", f"encoder.name={encoder(recipe, work)}", f"optim.epochs={epochs}",
         ]  # fmt: skip
-        folds = 6 if corpus == "ravdess" else 5
-        for seed in seeds:
-            for head in heads:
-                for fold in range(folds):
-                    for more in (False, True):
-                        name = f"{corpus}-{head}-{seed}-{fold}" + "-more" * more
-                        path = work / f"{name}.npz"
-                        if path.is_file():
-                            continue
-                        chosen = [f"head={head}", f"seed={seed}", f"fold={fold}"]
-                        began = time.process_time()
-                        arrays = curve(load(corpus, [*from_there, *chosen, *QUIET]), more=more)
-                        seconds = time.process_time() - began
-                        draft = path.with_suffix(".draft.npz")
-                        np.savez_compressed(draft, **arrays, seconds=seconds)
-                        draft.replace(path)
-                        print(f"{name}: {seconds:.1f} s of a core", flush=True)
+        for head, fold in product(heads, range(folds)):
+            path = path_of(work, corpus, head, seed, fold, more)
+            if path.is_file():
+                continue
+            own = [f"head={head}", f"seed={seed}", f"fold={fold}"]
+            began = time.process_time()
+            arrays = curve(load(corpus, [*from_there, *own, *QUIET]), more=more)
+            seconds = time.process_time() - began
+            draft = path.with_suffix(".draft.npz")
+            np.savez_compressed(draft, **arrays, seconds=seconds)
+            draft.replace(path)
+            print(f"{path.stem}: {seconds:.1f} s of a core", flush=True)
 
 
 def chosen(folds: Mapping[int, Mapping[str, Array]]) -> dict[int, dict[str, int]]:
@@ -240,18 +242,24 @@ def result(work: Path, seeds: Sequence[int], heads: Sequence[str]) -> dict[str, 
     """Read all cells, and answer."""
     found: dict[str, Any] = {"seeds": list(seeds), "margin": 0.01, "corpora": {}}
     seconds = 0.0
-    for corpus, (recipe, epochs) in CORPORA.items():
+    for corpus, (recipe, epochs, n_folds) in CORPORA.items():
         arms: dict[bool, dict[str, list[dict[int, dict[str, Array]]]]] = {False: {}, True: {}}
-        for head in heads:
-            for seed in seeds:
-                for more, arm in arms.items():
-                    folds = {}
-                    for fold in range(6 if corpus == "ravdess" else 5):
-                        name = f"{corpus}-{head}-{seed}-{fold}" + "-more" * more
-                        with np.load(work / f"{name}.npz", allow_pickle=False) as file:
-                            folds[fold] = {k: file[k] for k in file.files}
-                        seconds += float(folds[fold]["seconds"])
-                    arm.setdefault(head, []).append(folds)
+        for more, head in product(arms, heads):
+            paths = {
+                seed: [path_of(work, corpus, head, seed, f, more) for f in range(n_folds)]
+                for seed in seeds
+            }
+            if more and not all(p.is_file() for own in paths.values() for p in own):
+                print(f"{corpus}, {head}: not every training on more speakers is there: left out")
+                continue
+            arms[more][head] = []
+            for own in paths.values():
+                folds = {}
+                for fold, path in enumerate(own):
+                    with np.load(path, allow_pickle=False) as file:
+                        folds[fold] = {k: file[k] for k in file.files}
+                    seconds += float(folds[fold]["seconds"])
+                arms[more][head].append(folds)
         uar, said = compared(arms[False], arms[True])
         contrasts = {h: {n: told(a) for (k, n), a in said.items() if k == h} for h in uar}
         for head in uar:
@@ -265,7 +273,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     out = ["| corpus, head | " + " | ".join((*RULES, "more")) + " |", "|---" * 6 + "|"]
     for corpus, of in found["corpora"].items():
         for head, own in of["heads"].items():
-            means = [f"{np.mean(own['rules'][r]):.3f}" for r in (*RULES, "more")]
+            rules = {r: f"{np.mean(v):.3f}" for r, v in own["rules"].items()}
+            means = [rules.get(r, "–") for r in (*RULES, "more")]
             out.append(f"| {corpus}, {head} | " + " | ".join(means) + " |")
     out += ["", "| corpus, head, difference | UAR | new trainings | verdict |", "|---" * 4 + "|"]
     for corpus, of in found["corpora"].items():

@@ -60,11 +60,12 @@ def test_rules_are_compared_on_the_same_trainings_and_speakers() -> None:
 
 
 def test_what_is_trained_is_read_again_and_told(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(selection, "CORPORA", {"emodb": ("ravdess_nemo", 3)})
+    monkeypatch.setattr(selection, "CORPORA", {"emodb": ("ravdess_nemo", 3, 5)})
     for k in range(5):
         arrays = {**FOLDS[k % 3], "test_speakers": np.array([f"s{k}"])}
-        for more in ("", "-more"):
-            np.savez(tmp_path / f"emodb-mlp-1-{k}{more}.npz", **arrays, seconds=2.0)
+        for more in (False, True):
+            path = selection.path_of(tmp_path, "emodb", "mlp", 1, k, more)
+            np.savez(path, **arrays, seconds=2.0)
     found = selection.result(tmp_path, [1], ["mlp"])
     assert found["core_seconds"] == 20
     own = found["corpora"]["emodb"]["heads"]["mlp"]
@@ -72,3 +73,6 @@ def test_what_is_trained_is_read_again_and_told(tmp_path, monkeypatch) -> None:
     text = "\n".join(selection.lines(found))
     assert f"| emodb, mlp | {np.mean(own['rules']['best']):.3f} |" in text
     assert "emodb, mlp, best - last" in text
+    path.unlink()
+    found = selection.result(tmp_path, [1], ["mlp"])
+    assert "more" not in found["corpora"]["emodb"]["heads"]["mlp"]["rules"]
