@@ -17,7 +17,7 @@ Lines of ``records.jsonl.xz``:
     {"cell": ..., "record": {...}, "classes": [...], "order": 0, "texts": [...], "votes": [...],
      "valid": {"classes": [...], "order": 1}}
 
-``valid`` is the validation part, of which suites before version 2 keep nothing.
+``valid`` is the validation part. Suites of version 1 have none.
 
 Arrays of ``predictions.npz``: ``scores`` (float32: of every cell its N utterances times C classes,
 then those of its validation part), ``rows`` (int32: numbers of utterances) and ``order_ends``
