@@ -45,7 +45,7 @@ from serzoo.zoo.statistics.speakers import by_speaker, labelled_speakers
 Array = NDArray[Any]
 
 # a corpus, the recipe of its encoder, the epochs of its heads (those of the ablations), its folds
-CORPORA = {"ravdess": ("emodb_nemo", 15, 6), "emodb": ("ravdess_nemo", 20, 5)}
+CORPORA = {"emodb": ("ravdess_nemo", 20, 5), "ravdess": ("emodb_nemo", 15, 6)}
 HEADS = ("classification", "gen_ser")
 RULES = ("best", "pooled", "last", "oracle")
 CONTRASTS = {
@@ -57,7 +57,8 @@ CONTRASTS = {
     "more - best": ("more", "best"),
 }
 PRIMARY = ("best - last", "pooled - last", "more - best")
-SMALL = ["encoder.widths=[16,32,64,96]", "encoder.dim=96", "optim.epochs=12"]
+SMALL = ["encoder.widths=[16,32,64,96]", "encoder.dim=96", "optim.epochs=6"]
+BATCH = "data.batch_size=32"  # the default; recipes for an encoder from scratch have 16
 QUIET = ["trainer.progress=false", "trainer.accelerator=cpu", "trainer.threads=1"]
 
 
@@ -128,13 +129,14 @@ def path_of(work: Path, corpus: str, head: str, seed: int, fold: int, more: bool
 
 
 def cells(work: Path, seeds: Sequence[int], heads: Sequence[str]) -> None:
-    """Train what is not there yet, seed by seed; those that hear more speakers come last."""
-    for more, seed, corpus in product((False, True), seeds, CORPORA):
+    """Train what is not there yet; trainings that hear more speakers come last."""
+    for more, corpus, head in product((False, True), CORPORA, heads):
         recipe, epochs, folds = CORPORA[corpus]
         from_there = [
             "encoder=trained", f"encoder.name={encoder(recipe, work)}", f"optim.epochs={epochs}",
+            BATCH,
         ]  # fmt: skip
-        for head, fold in product(heads, range(folds)):
+        for seed, fold in product(seeds, range(folds)):
             path = path_of(work, corpus, head, seed, fold, more)
             if path.is_file():
                 continue
@@ -249,8 +251,9 @@ def result(work: Path, seeds: Sequence[int], heads: Sequence[str]) -> dict[str, 
                 seed: [path_of(work, corpus, head, seed, f, more) for f in range(n_folds)]
                 for seed in seeds
             }
-            if more and not all(p.is_file() for own in paths.values() for p in own):
-                print(f"{corpus}, {head}: not every training on more speakers is there: left out")
+            if not all(p.is_file() for own in paths.values() for p in own):
+                what = " on more speakers" * more
+                print(f"{corpus}, {head}: not every training{what} is there: left out")
                 continue
             arms[more][head] = []
             for own in paths.values():
@@ -295,11 +298,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/selection"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--heads", nargs="+", default=list(HEADS))
+    parser.add_argument("--read", action="store_true", help="train nothing, read what is there")
     args = parser.parse_args()
     if not os.environ.get("SERZOO_DATA"):
         parser.error("set SERZOO_DATA to the folder with ravdess, emodb and nemo")
     args.work.mkdir(parents=True, exist_ok=True)
-    cells(args.work, args.seeds, args.heads)
+    if not args.read:
+        cells(args.work, args.seeds, args.heads)
     found = result(args.work, args.seeds, args.heads)
     write_json(args.out, found)
     print("\n".join(lines(found)))

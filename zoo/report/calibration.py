@@ -193,7 +193,9 @@ def scaled_runs(
 def _validated(run: Run, validation: Validation) -> PredictionTable:
     table = validation(run.name)
     if table is None:
-        raise DataError("its cells keep no validation predictions (older records do not); run them again")
+        raise DataError(
+            "its cells keep no validation predictions (older records do not); run them again"
+        )
     if table.classes != run.table.classes:
         raise DataError("its validation part has other classes than its test part; leave it out")
     return table

@@ -459,7 +459,7 @@ def _starts(
     fits = not rows.size or 0 <= int(rows.min()) <= int(rows.max()) < heard
     fits = fits and bool((lengths >= 0).all()) and int(lengths.sum()) == rows.size
     starts, at = {}, 0
-    parts = {}
+    parts: dict[str, Mapping[str, Any]] = {}
     for name, line in cells.items():
         parts |= {name: line} if "classes" in line else {}
         parts |= {f"{name}/{VALID}": line["valid"]} if line.get("valid") else {}
