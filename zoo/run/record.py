@@ -565,6 +565,8 @@ def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
     lines += [f"  recall of {name}: {recall:.3f}" for name, recall in table.recalls().items()]
     if absent := m["absent"]:
         lines.append(f"  absent from the reference: {', '.join(absent)}")
+    if found := numbers.get("calibration"):
+        lines.append(calibration_line(found))
     if votes := m.get("votes"):
         lines.append(
             f"  against the votes of raters ({votes['n']} utterances): cross-entropy "
@@ -595,6 +597,17 @@ def evaluated(table: PredictionTable, numbers: Mapping[str, Any]) -> list[str]:
             f"{', '.join(unsure)} is known" + (" (unknown_speakers=accept)" if accepted else "")
         )
     return lines + left_out(data.get("counts") or {}, data.get("notes") or {})
+
+
+def calibration_line(found: Mapping[str, Any]) -> str:
+    """A line on the numbers of :func:`serzoo.zoo.run.score.calibrated`."""
+    t, span = found["temperature"], found["interval"]
+    how = "no temperature was fitted" if t is None else f"at temperature {t:.2f}"
+    told = f"95 % interval {span[0]:.3f} to {span[1]:.3f}" if span else found["note"]
+    prior = "a uniform class prior" if found["prior"] == "uniform" else "the shares of training"
+    return (
+        f"  calibration error {found['error']:.3f} ({told}; {how}); probabilities are for {prior}"
+    )
 
 
 def matched_lines(shift: Mapping[str, Any]) -> list[str]:

@@ -16,12 +16,13 @@ from ..core.notices import quiet
 from ..core.progress import Bar
 from ..core.speakers import cannot_tell, shared
 from ..core.taxonomy import Taxonomy
-from ..statistics.confidence import open_numbers, seen_classes
+from ..statistics.confidence import calibration_error, open_numbers, seen_classes
 from ..statistics.priors import label_shift, read_prior
 from ..statistics.speakers import measure
 from ..statistics.table import PredictionTable, merge
 from .board import unparsable
 from .build import open_data
+from .checkpoint import temperature_of
 from .config import RunConfig, resolve
 from .devices import first_device
 from .module import SERModule
@@ -70,13 +71,17 @@ def evaluate(
         progress: show bars.
 
     Returns:
-        The prediction table, and its numbers as a record holds them; ``votes`` among the metrics
-        where raters voted (:func:`.soft.soft_numbers`); ``open_labels`` where the
-        taxonomy has classes that the model never trained on (:func:`open_numbers`),
-        ``label_shift``: plain scores beside matched ones (:func:`.priors.label_shift`), and
-        ``speakers_heard``: those that it was trained or selected on, which ``part="all"`` of its
-        own corpus has among others, and who make no test; ``speakers_unsure``: corpora for which
-        this cannot be told, since not every speaker is known.
+        The prediction table, and its numbers as a record holds them. The numbers also have:
+
+        - ``metrics["votes"]`` if raters voted (:func:`.soft.soft_numbers`);
+        - ``open_labels`` if the taxonomy has classes that the model never trained on
+          (:func:`open_numbers`);
+        - ``calibration`` (:func:`calibrated`), if two utterances are labelled;
+        - ``label_shift``: plain scores beside matched ones (:func:`.priors.label_shift`);
+        - ``speakers_heard``: those that it was trained or selected on, who make no test.
+          ``part="all"`` of its own corpus has them among others;
+        - ``speakers_unsure``: corpora for which this cannot be told, since not every speaker is
+          known.
     """
     quiet()
     corpus = [corpus] if isinstance(corpus, str) else corpus
@@ -125,6 +130,9 @@ def evaluate(
     numbers = measure(table)
     numbers["metrics"] |= unparsable(module.head, table, wanted)
     numbers["label_shift"] = label_shift(table, prior=weights)
+    if table.labelled.sum() > 1:
+        uniform = RunConfig.from_dict(meta["config"]).data.balance
+        numbers["calibration"] = calibrated(table, temperature_of(path), uniform=uniform)
     trained = Taxonomy.from_dict(meta["taxonomy"])
     if set(seen_classes(trained, wanted)) != set(wanted.classes):
         numbers["open_labels"] = open_numbers(table, trained, wanted)
@@ -170,6 +178,31 @@ def score(
             tables.append(module.score(batch.to(device), taxonomy))
             bar.advance()
     return merge(tables)
+
+
+def calibrated(
+    table: PredictionTable, temperature: float | None, *, uniform: bool
+) -> dict[str, Any]:
+    """The calibration error without its bias, and for which class prior the probabilities are.
+
+    Args:
+        table: with two labelled utterances or more.
+        temperature: that the run fitted on its validation part; None if it has none.
+        uniform: whether training weighed all classes alike.
+
+    Returns:
+        ``error``, its ``interval`` or None, a ``note`` (why there is none), ``temperature`` and
+        ``prior``: ``uniform`` or ``training``.
+    """
+    scaled = replace(table, scores=table.scores / (temperature or 1.0))
+    found = calibration_error([scaled])
+    return {
+        "error": found.value,
+        "interval": None if found.note else [found.low, found.high],
+        "note": found.note,
+        "temperature": temperature,
+        "prior": "uniform" if uniform else "training",
+    }
 
 
 def with_votes(table: PredictionTable, data: Any, taxonomy: Taxonomy) -> PredictionTable:

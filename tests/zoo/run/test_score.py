@@ -20,6 +20,7 @@ from serzoo.zoo.run.config import load as compose
 from serzoo.zoo.run.record import evaluated
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import train
+from serzoo.zoo.statistics.confidence import calibration_error
 from serzoo.zoo.statistics.table import PredictionTable
 
 HEADS = {"classification": [], "selm": ["head.lm_width=32", "head.lm_layers=1"]}
@@ -53,6 +54,11 @@ def test_eval_shows_matched_numbers_beside_plain_ones(run, written):
     assert shift["plain"]["uar"] == numbers["metrics"]["uar"] == written.uar()
     assert shift["prior"][classes[1]] == pytest.approx(2 * shift["prior"][classes[0]])
     assert shift["matched"]["n"] == shift["per_speaker"]["n"] == shift["plain"]["n"]
+    found = numbers["calibration"]
+    scaled = replace(written, scores=written.scores / found["temperature"])
+    assert found["error"] == calibration_error([scaled]).value
+    assert found["prior"] == "uniform"
+    assert evaluate(run / "checkpoints" / "last.ckpt")[1]["calibration"]["temperature"] is None
     with pytest.raises(ConfigError, match=says("prior", "lacks")):
         evaluate(run, prior=f"{classes[0]}:1")
 
