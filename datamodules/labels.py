@@ -16,7 +16,8 @@ import numpy as np
 
 from ..zoo.core.errors import DataError
 from ..zoo.core.taxonomy import Taxonomy
-from .info import CorpusInfo
+from ..zoo.statistics.rates import FloatArray
+from .info import CorpusInfo, canonical_label
 from .manifest import Utterance
 
 
@@ -29,6 +30,25 @@ def class_indices(utterances: Sequence[Utterance], taxonomy: Taxonomy, label: st
         index = taxonomy.class_of(name) if name is not None else None
         found.append(-1 if index is None else index)
     return found
+
+
+def vote_rows(utterances: Sequence[Utterance], taxonomy: Taxonomy) -> FloatArray | None:
+    """Return the ``[N, C]`` votes of the raters for each class; None if there is no vote at all.
+
+    Votes for a label that the taxonomy leaves out are dropped. The row of an utterance without
+    votes is zero.
+
+    Raises:
+        DataError: if the corpus does not know a code that was voted for.
+    """
+    found = np.zeros((len(utterances), len(taxonomy)))
+    for row, u in zip(found, utterances, strict=True):
+        for code, n in u.votes.items():
+            name = canonical_label(replace(u, label=code, label_source=None))
+            index = taxonomy.class_of(name) if name is not None else None
+            if index is not None:
+                row[index] += n
+    return found if found.any() else None
 
 
 def share_of(

@@ -47,6 +47,8 @@ class Utterance:
         text_source: ``human``, ``asr:<model>`` or None.
         label_source: ``acted``, ``perceived``, ``weak:<model>`` or None.
         label_score: confidence of the label in 0..1, or None.
+        votes: how many raters gave each label (``{"ANG": 7, "DIS": 2}``), in the codes of
+            ``label``; empty if single answers are not known.
         sha: 16 hexadecimal digits of the SHA-256 of the decoded samples.
         channel: the channel to use, counted from 1; None = the mean of all channels.
     """
@@ -68,6 +70,7 @@ class Utterance:
     text_source: str | None = None
     label_source: str | None = None
     label_score: float | None = None
+    votes: dict[str, float] = field(default_factory=dict)
     sha: str | None = None
     channel: int | None = None
 
@@ -220,6 +223,10 @@ def _texts(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_text, value.values()))
 
 
+def _votes(value: Any) -> bool:
+    return isinstance(value, dict) and all(_number(v) and v >= 0 for v in value.values())
+
+
 def _counted(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -236,11 +243,14 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "end": (_number, "a number"),
     "sample_rate": (lambda v: isinstance(v, int) and not isinstance(v, bool), "a whole number"),
     "labels": (_texts, "an object of strings"),
+    "votes": (_votes, "an object of numbers from 0"),
     "dims": (_three, "a list of three numbers or nulls"),
     "label_score": (_number, "a number"),
     "channel": (_counted, "a whole number from 1"),
 }
-_REQUIRED = [f.name for f in fields(Utterance) if f.default is MISSING and f.name != "labels"]
+_REQUIRED = [
+    f.name for f in fields(Utterance) if f.default is MISSING and f.default_factory is MISSING
+]
 
 
 def _parse(record: dict[str, Any], where: str) -> Utterance:
@@ -255,7 +265,7 @@ def _parse(record: dict[str, Any], where: str) -> Utterance:
         )
     for key, value in record.items():
         fits, expected = _CHECKS[key]
-        optional = (key not in _REQUIRED or key == "speaker") and key != "labels"
+        optional = (key not in _REQUIRED or key == "speaker") and key not in ("labels", "votes")
         if not (fits(value) or (optional and value is None)):
             raise DataError(f"{where}: {key} is {value!r}; expected {expected}")
     for key in ("start", "end"):

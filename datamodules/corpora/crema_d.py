@@ -2,7 +2,8 @@
 
 ``AudioWAV/1001_DFA_ANG_XX.wav`` is actor, sentence, acted emotion, level. The acted emotion is the
 label. ``labels["voice_vote"]`` is the emotion that most listeners heard in the voice alone. The two
-often differ, so a result must say which one it uses.
+often differ, so a result must say which one it uses. ``votes`` counts the listeners of the voice
+by what they heard.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ..layout import check_once, listing, read_table
 from ..manifest import Utterance
 from . import find_files, left_out, note, nothing_found, utterance
 
-VERSION = 1
+VERSION = 2
 SENTENCES = {
     "IEO": "It's eleven o'clock.",
     "TIE": "That is exactly what happened.",
@@ -32,6 +33,9 @@ SENTENCES = {
     "WSI": "We'll stop in a couple of minutes.",
 }
 
+# answers of listeners as the tables write them, and the same emotion as file names do
+_HEARD = {"A": "ANG", "D": "DIS", "F": "FEA", "H": "HAP", "N": "NEU", "S": "SAD"}
+
 _NAME = re.compile(rf"(1\d{{3}})_({'|'.join(SENTENCES)})_([A-Z]{{3}})_(?:XX?|LO|MD|HI)")
 
 # the tables write this recording as _XX; only this one is allowed, so that no other passes
@@ -43,7 +47,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
 
     It uses the WAV files; it uses an MP3 file only if a recording has no WAV file. Recordings that
     ``SentenceFilenames.csv`` lists but the disk lacks are yielded too, so that they count as
-    missing. Without the tables, gender and voice vote stay empty, with a warning.
+    missing. Without the tables, gender, voice vote and single votes stay empty, with a warning.
 
     Args:
         root: the repository, or a folder above it; ``AudioWAV`` alone is enough, without tables.
@@ -71,6 +75,16 @@ def prepare(root: Path) -> Iterator[Utterance]:
     )
     votes = {row["FileName"]: row["VoiceVote"] for row in ratings}
 
+    answers = rows(
+        "tabulatedVotes.csv", "", "fileName", *_HEARD, without="no single votes are filled in"
+    )
+    heard = {row["fileName"]: _votes(row) for row in answers if _of_voice(row[""])}
+    if answers and not heard:
+        note(
+            "crema_d: no row of tabulatedVotes.csv is about the voice (named 100001 and so on), so "
+            "no single votes are filled in"
+        )
+
     if unlisted := listing(sorted(set(audio) - listed if listed else ())):
         note(f"crema_d: audio files that SentenceFilenames.csv does not list: {unlisted}")
     first = next(iter(audio.values()))
@@ -97,10 +111,30 @@ def prepare(root: Path) -> Iterator[Utterance]:
             language="en",
             label=label,
             labels={"voice_vote": votes[name]} if votes.get(name) else {},
+            votes=heard.get(name, {}),
             text=SENTENCES[sentence],
             text_source="human",
             label_source="acted",
         )
+
+
+def _of_voice(row: str) -> bool:
+    """Whether the name of a row (``100002``) says that it is about the voice alone.
+
+    Its first digit is 1 for the voice, 2 for the face and 3 for both; the others are the clip.
+    """
+    return len(row) == 6 and row.startswith("1")
+
+
+def _votes(row: dict[str, str]) -> dict[str, float]:
+    """Return the votes above 0 of a row, by the codes of file names."""
+    try:
+        return {label: n for code, label in _HEARD.items() if (n := int(row[code]))}
+    except ValueError as error:
+        raise DataError(
+            f"tabulatedVotes.csv has a row of {row['fileName']} whose votes are no whole numbers "
+            f"({error}); is this the publisher's table?"
+        ) from None
 
 
 def _audio(root: Path) -> dict[str, Path]:

@@ -26,6 +26,7 @@ FULL = Utterance(
     text_source="human",
     label_source="acted",
     label_score=0.9,
+    votes={"0010": 7, "0011": 2.5},
     sha="0123456789abcdef",
     channel=2,
 )

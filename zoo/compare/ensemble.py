@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,7 @@ import numpy as np
 
 from ..core import registry
 from ..core.errors import ComparisonError, ConfigError, DataError, suggest
+from ..report.packed import validation_reader
 from ..report.report import report
 from ..report.runs import Run, by_pair, find_cells, pooled
 from ..run.config import parse, types_of, words
@@ -255,7 +256,8 @@ def _weights(members: Sequence[Sequence[Run]], weights: str, folder: Path) -> li
     """One weight per member; they sum to 1."""
     if weights == "equal" or len(members) == 1:
         return [1 / len(members)] * len(members)
-    cells = [[(run, _validated(folder, run)) for run in runs] for runs in members]
+    validation = validation_reader(folder)
+    cells = [[(run, _validated(validation, run)) for run in runs] for runs in members]
     first, reference = cells[0][0]
     known = reference.labelled
     if not known.any():
@@ -293,14 +295,14 @@ def mixture(likelihood: FloatArray) -> list[float]:
     return [float(x) for x in w]
 
 
-def _validated(folder: Path, run: Run) -> PredictionTable:
-    path = folder / "cells" / run.name / VALID
-    if not path.is_file():
+def _validated(validation: Callable[[str], PredictionTable | None], run: Run) -> PredictionTable:
+    table = validation(run.name)
+    if table is None:
         raise DataError(
-            f"{run.name} keeps no validation predictions ({path} is missing), so it cannot be "
+            f"{run.name} keeps no validation predictions (it has no {VALID}), so it cannot be "
             "weighed; say weights=equal, or leave it out of members"
         )
-    return PredictionTable.read_jsonl(path)
+    return table
 
 
 def _about(name: str, members: Sequence[str], sha: str, weights: str, seeds: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sections of a report made of predictions: confusions, sub-groups, calibration, errors."""
+"""Sections of a report made of predictions: confusions, sub-groups, label shift, errors."""
 
 from __future__ import annotations
 
@@ -13,22 +13,13 @@ import numpy as np
 import yaml
 
 from ..core.errors import ComparisonError, DataError, counted
-from ..core.table import UNKNOWN, Cell, Line, Table, cell, span, span_cell
+from ..core.table import UNKNOWN, Cell, Line, Table, cell, span
 from ..plots import (
     confusion_figure,
     critical_difference_figure,
-    reliability_figure,
-    risk_coverage_figure,
 )
 from ..run.record import ATTRIBUTES, Record, flatten, of_table
 from ..statistics.breakdown import SubGroups, Variance, average_ranks, sub_groups, variance_split
-from ..statistics.confidence import (
-    CalibrationError,
-    Coverage,
-    calibration_error,
-    calibrations,
-    risk_coverage,
-)
 from ..statistics.priors import TRANSDUCTIVE, matched
 from ..statistics.table import PredictionTable
 from .grids import Grid
@@ -43,7 +34,6 @@ from .page import (
     Section,
     Text,
     draw,
-    drawn,
     per_grid,
     told,
 )
@@ -461,102 +451,6 @@ def tempered(runs: Sequence[Run]) -> tuple[PredictionTable, list[float]]:
         temperatures.append(t)
         scaled.append(replace(run, table=replace(run.table, scores=run.table.scores / t)))
     return pooled(scaled), temperatures
-
-
-def debiased(runs: Sequence[Run], temperatures: Sequence[float]) -> CalibrationError:
-    """The calibration error of a head's cells, each at its temperature; a mean over seeds."""
-    seeds: dict[int, list[Run]] = {}
-    for run, t in zip(runs, temperatures, strict=True):
-        scaled = replace(run.table, scores=run.table.scores / t)
-        seeds.setdefault(run.seed, []).append(replace(run, table=scaled))
-    return calibration_error([pooled(own) for own in seeds.values()])
-
-
-def priors_of(g: Grid) -> str:
-    """For which class prior the probabilities of a table are."""
-    ways = {
-        (run.record.config.get("data") or {}).get("balance")
-        for runs in g.runs.values()
-        for run in runs
-    }
-    said = {
-        True: "a uniform class prior: training weighed all classes alike",
-        False: "the class shares of the training speech: it was not weighed",
-        None: "a class prior that the records do not tell",
-    }
-    prior = " or ".join(said[way] for way in (True, False, None) if way in ways)
-    return f"Probabilities are for {prior}. A temperature does not move the prior."
-
-
-def calibration(section: Section, c: Context) -> None:
-    """Can the confidence be used?"""
-    section.intro = (
-        "Before, and after the temperature that each cell fitted on its validation part. ECE: "
-        "expected calibration error, 15 equal bins; class-wise ECE: the same of every class's "
-        "probability; Brier 0 to 2; NLL in nats. AURC: area under the risk-coverage curve, after "
-        "temperature; excess: beyond that of the best order of the same errors. Lower is better "
-        "throughout. Even perfect probabilities have an ECE above 0, but no debiased error. It is "
-        "the root mean square over 15 bins of equal mass after temperature, without the variance "
-        "of the bins, as a mean over seeds, with a 95 % jackknife interval over speakers."
-    )
-    columns = ("head", "temperature", "ECE", "ECE after", "class-wise ECE", "after", "Brier",
-               "Brier after", "NLL", "NLL after", "debiased after", "95 % interval", "AURC",
-               "excess")  # fmt: skip
-
-    def make(g: Grid) -> list[Part]:
-        i = c.grids.index(g)
-        body: list[Line] = []
-        remarks: dict[str, None] = {}
-        pairs: dict[str, tuple[PredictionTable, PredictionTable]] = {}
-        curves: dict[str, Coverage] = {}
-        left_out = [h for h in g.runs if not sure(g, h)]
-        for head, runs in g.runs.items():
-            if head in left_out:
-                continue
-            before = g.pooled[head]
-            try:
-                after, temperatures = tempered(runs)
-            except DataError as error:
-                section.messages.append(f"{g.name}, {head}: {error}, so it is as before.")
-                after, temperatures = before, [1.0] * len(runs)
-            (one, _), (two, _) = calibrations(before, 1.0), calibrations(after, 1.0)
-            curves[head], pairs[head] = risk_coverage(after), (before, after)
-            low, high = min(temperatures), max(temperatures)
-            shown = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
-            numbers = [x for k in ("ece", "classwise_ece", "brier", "nll")
-                       for x in (getattr(one, k), getattr(two, k))]  # fmt: skip
-            unbiased = debiased(runs, temperatures)
-            body.append(
-                [
-                    head,
-                    Cell(shown, float(np.mean(temperatures))),
-                    *map(cell, (*numbers, unbiased.value)),
-                    span_cell(unbiased.low, unbiased.high),
-                    *map(cell, (curves[head].aurc, curves[head].excess)),
-                ]
-            )
-            if unbiased.note:
-                remarks[f"Debiased error: {unbiased.note}."] = None
-        if not body:
-            raise ComparisonError("no head gives probabilities: there is nothing to calibrate")
-        said = "; ".join(f"{h} {k.aurc:.3f}" for h, k in curves.items())
-        figures: list[Part] = []
-        if drawn(section, i):
-            risk = f"Risk by coverage: {g.name}. Areas: {said}"
-            reliability = (
-                f"Reliability of each head before and after temperature: {g.name}; the errors are "
-                "in the table"
-            )
-            figures = [
-                draw(risk_coverage_figure(curves, g.name), risk, name=f"risk-{i}"),
-                draw(reliability_figure(pairs, g.name), reliability, name=f"reliability-{i}"),
-            ]
-        notes = [f"{h}: left out, its predictions hold no probabilities." for h in left_out]
-        notes += [*remarks, priors_of(g)]
-        table = Table(f"Calibration: {g.name}", columns, body, notes)
-        return [table, *figures]
-
-    per_grid(section, c.grids, make)
 
 
 def label_shift(section: Section, c: Context) -> None:

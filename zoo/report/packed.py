@@ -12,14 +12,17 @@ same bytes. Reading takes numpy and the standard library, and no pickle.
 
 Lines of ``records.jsonl.xz``:
 
-    {"packed": 1}
+    {"packed": 2}
     {"id": ..., "speaker": ..., "label": ..., "about": {"gender": ..., ...}}    an utterance
-    {"cell": ..., "record": {...}, "classes": [...], "order": 0, "texts": [...]}
+    {"cell": ..., "record": {...}, "classes": [...], "order": 0, "texts": [...], "votes": [...],
+     "valid": {"classes": [...], "order": 1}}
 
-Arrays of ``predictions.npz``: ``scores`` (float32: of every cell its N utterances times C classes),
-``rows`` (int32: numbers of utterances) and ``order_ends`` (int64: where each order ends in
-``rows``). Cells of one fold have their utterances in the same order, so it is kept once, and a cell
-names the number of its order.
+``valid`` is the validation part. Suites of version 1 have none.
+
+Arrays of ``predictions.npz``: ``scores`` (float32: of every cell its N utterances times C classes,
+then those of its validation part), ``rows`` (int32: numbers of utterances) and ``order_ends``
+(int64: where each order ends in ``rows``). Cells of one fold have their utterances in the same
+order, so it is kept once, and a cell names the number of its order.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ from ..core.files import new_folder, write_json
 from ..run.record import (
     RECORD,
     UTTERANCES,
+    VALID,
     Record,
     read_attributes,
     read_plan,
@@ -52,7 +56,7 @@ from ..run.record import (
 )
 from ..statistics.table import PredictionTable
 
-VERSION = 1
+VERSION = 2
 PREDICTIONS = "predictions.jsonl"
 PLAN = "suite.json"
 RECORDS = "records.jsonl.xz"
@@ -105,6 +109,14 @@ class Packed:
         line = self.cells.get(name, {})
         if "classes" not in line:
             raise DataError(f"{self.folder / ARRAYS} holds no predictions of {name}; {REMEDY}")
+        return self._part(name, line, self.starts[name])
+
+    def validation(self, name: str) -> PredictionTable | None:
+        """The validation predictions of a cell; None if none were packed."""
+        line = self.cells.get(name, {}).get("valid")
+        return None if line is None else self._part(name, line, self.starts[f"{name}/{VALID}"])
+
+    def _part(self, name: str, line: Mapping[str, Any], start: int) -> PredictionTable:
         classes = [str(c) for c in line["classes"]]
         where = {c: i for i, c in enumerate(classes)} | {None: -1}
         rows = [self.utterances[i] for i in self._order(line["order"])]
@@ -113,7 +125,6 @@ class Packed:
                 f"{self.folder / RECORDS}: an utterance of {name} is labelled '{strange.pop()}', "
                 f"and its classes are {', '.join(classes)}; {REMEDY}"
             )
-        start = self.starts[name]
         scores = self.arrays["scores"][start : start + len(rows) * len(classes)]
         return PredictionTable(
             [row["id"] for row in rows],
@@ -122,6 +133,7 @@ class Packed:
             scores.reshape(len(rows), len(classes)).astype(np.float64),
             classes,
             line.get("texts"),
+            None if "votes" not in line else np.array(line["votes"], dtype=np.float64),
         )
 
     def attributes(self) -> dict[str, dict[str, Any]]:
@@ -170,6 +182,18 @@ def record_reader(folder: Path) -> Callable[[str], Record | None]:
     return (lambda name: read_record(folder / "cells" / name)) if packed is None else packed.record
 
 
+def validation_reader(folder: Path) -> Callable[[str], PredictionTable | None]:
+    """What reads the validation predictions of a cell by its name; None if it keeps none.
+
+    Raises:
+        DataError: a packed suite is damaged; the reader itself raises it if a cell's file is.
+    """
+    packed = open_packed(folder)
+    if packed is not None:
+        return packed.validation
+    return lambda name: _table(folder / "cells" / name, VALID)
+
+
 def pack(source: Path, target: Path, clean: Callable[[Content], Content] = dict) -> Path:
     """Write the packed form of a suite's folder of cells; it appears whole or not at all.
 
@@ -198,7 +222,7 @@ def pack(source: Path, target: Path, clean: Callable[[Content], Content] = dict)
         cell = source / "cells" / name
         record = read_record(cell)
         if record is not None:
-            packed.add(name, clean(record.to_json()), _table(cell))
+            packed.add(name, clean(record.to_json()), _table(cell), _table(cell, VALID))
     plan = (source / PLAN).read_bytes()
     with new_folder(target, (*CONTENT, SUMS)) as draft:
         sums = ""
@@ -212,8 +236,9 @@ def pack(source: Path, target: Path, clean: Callable[[Content], Content] = dict)
 def unpack(source: Path, target: Path) -> Path:
     """Write a packed suite as a folder of cells; it appears whole or not at all.
 
-    Each cell gets its ``record.json`` and ``predictions.jsonl.gz``, and the suite ``suite.json``
-    and, if attributes were kept, ``utterances.jsonl``.
+    Each cell gets its ``record.json``, ``predictions.jsonl.gz`` and, if it was packed,
+    ``valid.jsonl``; the suite gets ``suite.json`` and, if attributes were kept,
+    ``utterances.jsonl``.
 
     Raises:
         DataError: the source is no packed suite or is damaged, or the target is not empty.
@@ -233,6 +258,8 @@ def unpack(source: Path, target: Path) -> Path:
                 data = gzip.compress(plain.read_bytes(), mtime=0)
                 (cell / f"{PREDICTIONS}.gz").write_bytes(data)
                 plain.unlink()
+            if (valid := packed.validation(name)) is not None:
+                valid.write_jsonl(cell / VALID)
         if known := packed.attributes():
             write_attributes(draft / UTTERANCES, known)
     return target
@@ -240,16 +267,19 @@ def unpack(source: Path, target: Path) -> Path:
 
 def read_table(folder: Path) -> PredictionTable:
     """Predictions of a cell's own folder, compressed or not."""
-    path = folder / PREDICTIONS
-    if not path.exists() and (compressed := folder / f"{PREDICTIONS}.gz").exists():
+    return _read(folder / PREDICTIONS)
+
+
+def _read(path: Path) -> PredictionTable:
+    if not path.exists() and (compressed := path.with_name(f"{path.name}.gz")).exists():
         path = compressed
     return PredictionTable.read_jsonl(path)
 
 
-def _table(cell: Path) -> PredictionTable | None:
-    """Predictions of a cell that is to be packed; None if it has none, as one that failed."""
-    there = any((cell / f"{PREDICTIONS}{end}").is_file() for end in ("", ".gz"))
-    return read_table(cell) if there else None
+def _table(cell: Path, name: str = PREDICTIONS) -> PredictionTable | None:
+    """Predictions of a cell; None if it has none, as one that failed."""
+    there = any((cell / f"{name}{end}").is_file() for end in ("", ".gz"))
+    return _read(cell / name) if there else None
 
 
 class _Packing:
@@ -262,18 +292,29 @@ class _Packing:
         self.cells: list[dict[str, Any]] = []
         self.scores: list[NDArray[np.float32]] = []
 
-    def add(self, name: str, record: Content, table: PredictionTable | None) -> None:
+    def add(
+        self,
+        name: str,
+        record: Content,
+        table: PredictionTable | None,
+        valid: PredictionTable | None,
+    ) -> None:
         line: dict[str, Any] = {"cell": name, "record": record}
-        if table is not None:
-            labels = [table.classes[i] if i >= 0 else None for i in table.labels.tolist()]
-            keys = zip(table.ids, table.speakers, labels, strict=True)
-            order = tuple(self.utterances.setdefault(k, len(self.utterances)) for k in keys)
-            line["classes"] = table.classes
-            line["order"] = self.orders.setdefault(order, len(self.orders))
-            line |= {} if table.texts is None else {"texts": table.texts}
-            # a table's scores are float32 at six digits already: this loses nothing
-            self.scores.append(table.scores.astype(np.float32).ravel())
+        line |= {} if table is None else self._part(table)
+        line |= {} if valid is None else {"valid": self._part(valid)}
         self.cells.append(line)
+
+    def _part(self, table: PredictionTable) -> dict[str, Any]:
+        labels = [table.classes[i] if i >= 0 else None for i in table.labels.tolist()]
+        keys = zip(table.ids, table.speakers, labels, strict=True)
+        order = tuple(self.utterances.setdefault(k, len(self.utterances)) for k in keys)
+        line: dict[str, Any] = {"classes": table.classes}
+        line["order"] = self.orders.setdefault(order, len(self.orders))
+        line |= {} if table.texts is None else {"texts": table.texts}
+        line |= {} if table.votes is None else {"votes": table.votes.tolist()}
+        # a table's scores are float32 at six digits already: this loses nothing
+        self.scores.append(table.scores.astype(np.float32).ravel())
+        return line
 
     def lines(self) -> bytes:
         rows: list[dict[str, Any]] = [{"packed": VERSION}]
@@ -348,10 +389,10 @@ def _lines(path: Path, data: bytes) -> tuple[list[dict[str, Any]], dict[str, dic
         version = rows[0]["packed"]
     except (lzma.LZMAError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path} is no packed suite ({error}); {REMEDY}") from error
-    if version != VERSION:
+    if version not in (1, VERSION):
         raise DataError(
-            f"{path} is of version {version}, and this serzoo reads version {VERSION}; use the "
-            "serzoo that wrote it"
+            f"{path} is of version {version}, and this serzoo reads versions 1 and {VERSION}; use "
+            "the serzoo that wrote it"
         )
     for number, row in enumerate(rows[1:], 2):
         if not (_is_cell(row) if isinstance(row, dict) and "cell" in row else _is_utterance(row)):
@@ -368,9 +409,14 @@ def _is_cell(row: dict[str, Any]) -> bool:
     plain = isinstance(name, str) and name not in ("", "..") and Path(name).name == name
     if not plain or not isinstance(row.get("record"), dict) or not isinstance(classes, list):
         return False
-    texts = row.get("texts")
-    order = not classes or type(row.get("order")) is int
-    return order and (texts is None or isinstance(texts, list))
+    valid = row.get("valid")
+    right = not classes or _is_part(row)
+    return right and (valid is None or (isinstance(valid, dict) and _is_part(valid)))
+
+
+def _is_part(row: dict[str, Any]) -> bool:
+    lists = (row.get("classes"), row.get("texts", []), row.get("votes", []))
+    return type(row.get("order")) is int and all(isinstance(x, list) for x in lists)
 
 
 def _is_utterance(row: Any) -> bool:
@@ -403,7 +449,7 @@ def _starts(
     utterances: Iterable[Mapping[str, Any]],
     arrays: Mapping[str, NDArray[Any]],
 ) -> dict[str, int]:
-    """Where the scores of each cell begin.
+    """Where the scores of each cell begin, and of its validation part (``CELL/valid.jsonl``).
 
     Raises:
         DataError: the lines and the arrays do not fit.
@@ -413,9 +459,11 @@ def _starts(
     fits = not rows.size or 0 <= int(rows.min()) <= int(rows.max()) < heard
     fits = fits and bool((lengths >= 0).all()) and int(lengths.sum()) == rows.size
     starts, at = {}, 0
+    parts: dict[str, Mapping[str, Any]] = {}
     for name, line in cells.items():
-        if "classes" not in line:
-            continue
+        parts |= {name: line} if "classes" in line else {}
+        parts |= {f"{name}/{VALID}": line["valid"]} if line.get("valid") else {}
+    for name, line in parts.items():
         fits = fits and 0 <= line["order"] < len(lengths)
         starts[name] = at
         at += int(lengths[line["order"]]) * len(line["classes"]) if fits else 0

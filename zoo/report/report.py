@@ -14,7 +14,7 @@ from ..core.files import new_file, write_json
 from ..core.table import wide_console
 from ..run.board import EVENTS
 from ..run.record import UTTERANCES, Attributes, read_plan, write_attributes
-from . import detail, overview
+from . import calibration, detail, overview
 from .answers import Asked, kept
 from .grids import grids
 from .packed import is_packed
@@ -48,7 +48,8 @@ SECTIONS = (
     ("label-shift", "Matched to a class prior", detail.label_shift),
     ("confusions", "Confusion matrices", detail.confusions),
     ("groups", "Sub-groups", detail.groups),
-    ("calibration", "Calibration and risk-coverage", detail.calibration),
+    ("calibration", "Calibration and risk-coverage", calibration.calibration),
+    ("votes", "Against the votes of raters", calibration.votes),
     ("ranks", "Average ranks", detail.ranks),
     ("variance", "What the numbers vary with", detail.variance),
     ("cost", "Cost against quality", overview.cost),

@@ -338,6 +338,7 @@ class EvalRecord(Recorded):
         metrics: of the scored speech (:func:`..statistics.speakers.measure`).
         by_speaker: the same numbers by speaker.
         by_corpus: the same numbers by corpus.
+        calibration: calibration error (:func:`.score.calibrated`); None if it was not computed.
         label_shift: plain metrics beside matched ones (:func:`..statistics.priors.label_shift`).
         open_labels: recalls on seen and on unseen classes
             (:func:`..statistics.confidence.open_numbers`); None if the model was trained on
@@ -360,6 +361,7 @@ class EvalRecord(Recorded):
     metrics: dict[str, Any] = field(default_factory=dict)
     by_speaker: dict[str, Any] = field(default_factory=dict)
     by_corpus: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] | None = None
     label_shift: dict[str, Any] = field(default_factory=dict)
     open_labels: dict[str, Any] | None = None
     speakers_heard: list[str] = field(default_factory=list)
@@ -622,6 +624,15 @@ def evaluated_lines(table: PredictionTable, record: EvalRecord) -> list[str]:
     lines += [f"  recall of {name}: {recall:.3f}" for name, recall in table.recalls().items()]
     if absent := m["absent"]:
         lines.append(f"  absent from the reference: {', '.join(absent)}")
+    if found := record.calibration:
+        lines.append(calibration_line(found))
+    if votes := m.get("votes"):
+        lines.append(
+            f"  against the votes of raters ({votes['n']} utterances): cross-entropy "
+            f"{votes['cross_entropy']:.3f} nats (the votes' own entropy {votes['entropy']:.3f}), "
+            f"Jensen-Shannon {votes['jensen_shannon']:.3f}, right by any rater "
+            f"{votes['any_rater_accuracy']:.3f}"
+        )
     if shift := record.label_shift:
         lines += matched_lines(shift)
     if found := record.open_labels:
@@ -644,6 +655,17 @@ def evaluated_lines(table: PredictionTable, record: EvalRecord) -> list[str]:
             f"{', '.join(unsure)} is known" + (" (unknown_speakers=accept)" if accepted else "")
         )
     return lines + left_out_lines(record.data.get("counts") or {}, record.data.get("notes") or {})
+
+
+def calibration_line(found: Mapping[str, Any]) -> str:
+    """A line on the numbers of :func:`serzoo.zoo.run.score.calibrated`."""
+    t, span = found["temperature"], found["interval"]
+    how = "no temperature was fitted" if t is None else f"at temperature {t:.2f}"
+    told = f"95 % interval {span[0]:.3f} to {span[1]:.3f}" if span else found["note"]
+    prior = "a uniform class prior" if found["prior"] == "uniform" else "the shares of training"
+    return (
+        f"  calibration error {found['error']:.3f} ({told}; {how}); probabilities are for {prior}"
+    )
 
 
 def matched_lines(shift: Mapping[str, Any]) -> list[str]:

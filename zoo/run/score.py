@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...datamodules.corruption import remembered
+from ...datamodules.labels import vote_rows
+from ...datamodules.manifest import Utterance
 from ..core.errors import ConfigError
 from ..core.notices import quiet
 from ..core.progress import Bar
 from ..core.speakers import cannot_tell, shared
 from ..core.taxonomy import Taxonomy
-from ..statistics.confidence import open_numbers, seen_classes
+from ..statistics.confidence import calibration_error, open_numbers, seen_classes
 from ..statistics.priors import label_shift, read_prior
 from ..statistics.speakers import measure
 from ..statistics.table import PredictionTable, merge
 from .board import unparsable
 from .build import open_data
+from .checkpoint import temperature_of
 from .config import RunConfig, resolve
 from .devices import first_device
 from .module import SERModule
@@ -135,8 +139,12 @@ def evaluate(
         "processor_seconds": {"evaluate": processor_seconds(lap, {})["total"]},
         "flops": flops(None, tally, 0),
     }
+    table = with_votes(table, data.datasets["valid" if part == "valid" else "test"], wanted)
     numbers = measure(table) | spent
     numbers["metrics"] |= unparsable(module.head, table, wanted)
+    if table.labelled.sum() > 1:
+        uniform = RunConfig.from_dict(meta["config"]).data.balance
+        numbers["calibration"] = calibrated(table, temperature_of(path), uniform=uniform)
     trained = Taxonomy.from_dict(meta["taxonomy"])
     opened = set(seen_classes(trained, wanted)) != set(wanted.classes)
     own = meta.get("speakers") or {}
@@ -196,3 +204,44 @@ def score(
                 tables.append(module.score(given, taxonomy))
             bar.advance()
     return merge(tables)
+
+
+def calibrated(
+    table: PredictionTable, temperature: float | None, *, uniform: bool
+) -> dict[str, Any]:
+    """The calibration error without its bias, and for which class prior the probabilities are.
+
+    Args:
+        table: with two labelled utterances or more.
+        temperature: that the run fitted on its validation part; None if it has none.
+        uniform: whether training weighed all classes alike.
+
+    Returns:
+        ``error``, its ``interval`` or None, a ``note`` (why there is none), ``temperature`` and
+        ``prior``: ``uniform`` or ``training``.
+    """
+    scaled = replace(table, scores=table.scores / (temperature or 1.0))
+    found = calibration_error([scaled])
+    return {
+        "error": found.value,
+        "interval": None if found.note else [found.low, found.high],
+        "note": found.note,
+        "temperature": temperature,
+        "prior": "uniform" if uniform else "training",
+    }
+
+
+def with_votes(table: PredictionTable, data: Any, taxonomy: Taxonomy) -> PredictionTable:
+    """The table with the votes of the raters, where the manifest has any for these classes.
+
+    Args:
+        table: of the utterances of ``data``.
+        data: the dataset that was scored.
+        taxonomy: of the table.
+    """
+    utterances: list[Utterance] = data.utterances
+    rows = vote_rows(utterances, taxonomy)
+    if rows is None:
+        return table
+    at = {u.id: i for i, u in enumerate(utterances)}
+    return replace(table, votes=rows[[at[name] for name in table.ids]])

@@ -27,6 +27,7 @@ from .devices import device_of, refuse_absent
 from .module import SERModule
 from .optim import rounds
 from .record import Record, read_record
+from .score import with_votes
 from .spent import CountFlops, Used
 
 
@@ -301,6 +302,8 @@ def _test(
     trainer.test(module, data, verbose=False)
     seconds = time.perf_counter() - began
     valid, test = module.tables["valid"], module.tables["test"]
+    test = with_votes(test, data.datasets["test"], module.head.taxonomy)
+    module.tables["test"] = test  # it is written as it is measured
     temperature = valid.temperature()
     numbers = measure(test, temperature)
     numbers["metrics"] |= unparsable(module.head, test, module.head.taxonomy)

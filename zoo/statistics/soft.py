@@ -6,10 +6,13 @@ All functions of votes take ``scores [N, C]``, log-scores of a model that are so
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..core.errors import DataError
 from .rates import FloatArray, log_softmax
+from .table import PredictionTable
 
 
 def shares_of(votes: FloatArray) -> FloatArray:
@@ -62,6 +65,36 @@ def any_rater_accuracy(scores: FloatArray, votes: FloatArray) -> float:
     """Return the share of utterances whose predicted class got a vote of any rater."""
     log_p, q = _pair(scores, votes)
     return float((q[np.arange(len(q)), log_p.argmax(1)] > 0).mean())
+
+
+def soft_numbers(table: PredictionTable, temperature: float = 1.0) -> dict[str, Any] | None:
+    """Return the scores of a table against the votes of its raters, as a record holds them.
+
+    Utterances whose raters gave no class of the table are left out. So are votes for classes that
+    the table lacks, which its makers drop.
+
+    Args:
+        table: predictions of one model, or of several trainings of a head in one.
+        temperature: divides the scores first; the accuracy does not change with it.
+
+    Returns:
+        ``cross_entropy`` in nats, ``jensen_shannon`` to base 2, ``cosine`` and
+        ``any_rater_accuracy`` (see the functions of these names), ``entropy``: the mean entropy of
+        the votes' shares in nats, below which no cross-entropy can be, and ``n`` utterances. None
+        if no utterance has votes.
+    """
+    if table.votes is None or not (known := table.votes.sum(1) > 0).any():
+        return None
+    scores, votes = table.scores[known] / temperature, table.votes[known]
+    q = shares_of(votes)
+    return {
+        "cross_entropy": cross_entropy(scores, votes),
+        "entropy": float(-(q * np.log(np.where(q > 0, q, 1))).sum(1).mean()),
+        "jensen_shannon": jensen_shannon(scores, votes),
+        "cosine": cosine(scores, votes),
+        "any_rater_accuracy": any_rater_accuracy(scores, votes),
+        "n": int(known.sum()),
+    }
 
 
 def ccc(predicted: FloatArray, reference: FloatArray) -> FloatArray:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import ComparisonError, ConfigError, DataError, suggest
 from .rates import METRICS, FloatArray
+from .soft import soft_numbers
 from .table import PredictionTable
 
 Metric = str | Callable[[NDArray[Any]], FloatArray]
@@ -367,8 +368,12 @@ def _share(logit: float) -> float:
 
 
 def measure(test: PredictionTable, temperature: float = 1.0) -> dict[str, Any]:
-    """Return all numbers of a table of test predictions, as a record holds them."""
+    """Return all numbers of a table of test predictions, as a record holds them.
+
+    ``metrics`` has ``votes`` (:func:`.soft.soft_numbers`, at the temperature) if raters voted.
+    """
     corpora = test.by_corpus()
+    votes = soft_numbers(test, temperature)
     return {
         "metrics": {
             **test.metrics(),
@@ -379,6 +384,7 @@ def measure(test: PredictionTable, temperature: float = 1.0) -> dict[str, Any]:
             "ece": test.ece(),
             "ece_calibrated": test.ece(temperature),
             "temperature": temperature,
+            **({} if votes is None else {"votes": votes}),
         },
         "by_speaker": test.by_speaker(),
         "by_corpus": {

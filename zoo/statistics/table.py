@@ -48,10 +48,12 @@ class PredictionTable:
         scores: ``[N, C]`` log-scores; ``softmax(scores)`` is the model's probability.
         classes: C class names.
         texts: N texts that the model wrote freely, or None if the model does not write.
+        votes: ``[N, C]`` counts or shares of what raters answered, or None if nobody was asked. A
+            row of zeros means that no rater gave this utterance a class of the table.
 
     Raises:
-        DataError: if lengths differ, an id is there twice, a label is outside the classes, or a
-            score is not finite; the message names the ids.
+        DataError: if lengths differ, an id is there twice, a label is outside the classes, a score
+            is not finite, or a vote is negative or not finite; the message names the ids.
     """
 
     ids: list[str]
@@ -60,6 +62,7 @@ class PredictionTable:
     scores: FloatArray
     classes: list[str]
     texts: list[str] | None = None
+    votes: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n, c = len(self.ids), len(self.classes)
@@ -73,6 +76,18 @@ class PredictionTable:
             )
         if self.texts is not None and len(self.texts) != n:
             raise DataError(f"a table of {n} ids has {len(self.texts)} texts; give {n}, or None")
+        if self.votes is not None:
+            self.votes = np.asarray(self.votes, dtype=np.float64)
+            if self.votes.shape != (n, c):
+                raise DataError(
+                    f"a table of {n} ids and {c} classes has votes of shape {self.votes.shape}; "
+                    f"give [{n}, {c}], with rows of zeros for utterances without votes, or None"
+                )
+            if bad := self._where(~(np.isfinite(self.votes) & (self.votes >= 0)).all(1)):
+                raise DataError(
+                    f"votes of {len(bad)} of {n} utterances are negative or not finite "
+                    f"({some(bad)}); give counts or shares of the raters' answers"
+                )
         if bad := self._where(~np.isfinite(self.scores).all(1)):
             raise DataError(
                 f"scores of {len(bad)} of {n} utterances are not finite in float32 ({some(bad)}); "
@@ -102,6 +117,7 @@ class PredictionTable:
             == (other.ids, other.speakers, other.classes, other.texts)
             and np.array_equal(self.labels, other.labels)
             and np.array_equal(self.scores, other.scores)
+            and _same(self.votes, other.votes)
         )
 
     @property
@@ -204,6 +220,7 @@ class PredictionTable:
             self.scores[rows],
             list(self.classes),
             None if self.texts is None else [self.texts[i] for i in rows],
+            None if self.votes is None else self.votes[rows],
         )
 
     def _counts(self) -> IntArray:
@@ -242,9 +259,10 @@ class PredictionTable:
         return self.scores[self.labelled], self.labels[self.labelled]
 
     def write_jsonl(self, path: str | Path) -> Path:
-        """Write one line per utterance: id, speaker, label, scores, any text; null means unknown.
+        """Write one line per utterance: id, speaker, label, scores, any text, any votes.
 
-        Equal tables give equal bytes. The file is whole or absent.
+        A speaker or label of null is unknown. Votes are those above 0, by class. Equal tables give
+        equal bytes. The file is whole or absent.
         """
         path = Path(path)
         with new_file(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
@@ -254,6 +272,9 @@ class PredictionTable:
                 who = self.speakers[i] or None
                 row = {"id": name, "speaker": who, "label": label, "scores": scores}
                 row |= {} if self.texts is None else {"text": self.texts[i]}
+                if self.votes is not None:
+                    given = zip(self.classes, self.votes[i].tolist(), strict=True)
+                    row["votes"] = {name: vote for name, vote in given if vote}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         return path
 
@@ -261,7 +282,7 @@ class PredictionTable:
     def read_jsonl(cls, path: str | Path) -> PredictionTable:
         """Read a file of :meth:`write_jsonl`, or predictions of another toolkit in this form.
 
-        A name that ends in ``.gz`` is decompressed.
+        A name that ends in ``.gz`` is decompressed. ``votes`` may be missing: nobody was asked.
 
         Raises:
             DataError: if a line cannot be used; the message gives its number.
@@ -269,12 +290,14 @@ class PredictionTable:
         ids, speakers, labels, scores = [], [], [], []
         classes: list[str] = []
         texts: list[str] = []
+        votes: list[dict[str, float]] = []
         remedy = "a file of predictions has a line for each utterance: run its run again"
         for number, row in json_lines(path, remedy=remedy, what=("a prediction", "predictions")):
             where = f"{path}, line {number}"
             try:
                 name, speaker, label = row["id"], row["speaker"], row["label"]
                 values = {str(c): float(v) for c, v in row["scores"].items()}
+                given = {str(c): float(v) for c, v in row.get("votes", {}).items()}
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                 raise DataError(
                     f"{where}: not a prediction ({type(error).__name__}: {error}); "
@@ -289,6 +312,12 @@ class PredictionTable:
                 raise DataError(
                     f"{where}: label '{label}' is not a class{suggest(str(label), classes)}"
                 )
+            if strange := [c for c in given if c not in values]:
+                raise DataError(
+                    f"{where}: a vote for '{strange[0]}', which is not a class"
+                    f"{suggest(strange[0], classes)}"
+                )
+            votes += [given] if "votes" in row else []
             ids.append(str(name))
             speakers.append("" if speaker is None else str(speaker))
             labels.append(-1 if label is None else classes.index(str(label)))
@@ -296,7 +325,21 @@ class PredictionTable:
             texts += [str(row["text"])] if "text" in row else []
         if not ids:
             raise DataError(f"{path} holds no predictions; it should have one line per utterance")
-        return cls(ids, speakers, np.array(labels), np.array(scores), classes, texts or None)
+        if votes and len(votes) != len(ids):
+            raise DataError(
+                f"{path}: {len(votes)} of {len(ids)} lines have votes; give all lines some, {{}} "
+                "for an utterance without"
+            )
+        counts = np.array([[row.get(c, 0.0) for c in classes] for row in votes])
+        return cls(
+            ids,
+            speakers,
+            np.array(labels),
+            np.array(scores),
+            classes,
+            texts or None,
+            counts if votes else None,
+        )
 
 
 def merge(tables: Iterable[PredictionTable], *, noise: float = 0.0) -> PredictionTable:
@@ -343,7 +386,28 @@ def merge(tables: Iterable[PredictionTable], *, noise: float = 0.0) -> Predictio
         np.array([rows[i][2] for i in ids], dtype=np.float64).reshape(len(ids), len(classes)),
         list(classes),
         [str(rows[i][3]) for i in ids] if all(t.texts is not None for t in tables) else None,
+        _votes(tables, ids),
     )
+
+
+def _votes(tables: Sequence[PredictionTable], ids: Sequence[str]) -> FloatArray | None:
+    """Return the votes of these ids from all tables; None if no table has any."""
+    found: dict[str, FloatArray] = {}
+    for table in tables:
+        for name, row in zip(table.ids, () if table.votes is None else table.votes, strict=False):
+            if not _same(found.setdefault(name, row), row):
+                raise ComparisonError(
+                    f"'{name}' has two different votes: {found[name].tolist()} and {row.tolist()}; "
+                    "merge tables that were made from one manifest"
+                )
+    nothing = np.zeros(len(tables[0].classes))
+    return np.stack([found.get(i, nothing) for i in ids]) if found else None
+
+
+def _same(one: FloatArray | None, two: FloatArray | None) -> bool:
+    if one is None or two is None:
+        return one is two
+    return np.array_equal(one, two)
 
 
 def _round(scores: FloatArray) -> FloatArray:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
 from facts import says, tells
 from serzoo.datamodules.corpora.crema_d import prepare
 from serzoo.datamodules.info import canonical_label
+from serzoo.datamodules.labels import vote_rows
 from serzoo.datamodules.prepare import prepare as engine
 from serzoo.zoo.core.errors import DataError
+from serzoo.zoo.core.taxonomy import Taxonomy
 
 SENTENCE_FILENAMES = """"Stimulus_Number","Filename"
 1,"1001_IEO_NEU_XX"
@@ -31,6 +35,13 @@ SUMMARY = (
     '"3","1002_WSI_ANG_XX","A:D","30.67:51.00","A",70,"A",70\n'
     '"4","1040_ITH_SAD_XX","S",50,"S",50,"S",50\n'
 )
+VOTES = (
+    '"","A","D","F","H","N","S","fileName","numResponses","agreement","emoVote"\n'
+    '"100001",0,0,0,1,10,0,"1001_IEO_NEU_XX",11,0.909090909090909,"N"\n'
+    '"100002",0,0,0,3,6,0,"1001_IEO_HAP_LO",9,0.666666666666667,"N"\n'
+    '"104000",0,0,0,0,0,9,"1040_ITH_SAD_XX",9,1,"S"\n'
+    '"200002",0,0,0,9,0,0,"1001_IEO_HAP_LO",9,1,"H"\n'
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +51,7 @@ def crema_d(tree):
     tree.write("SentenceFilenames.csv", SENTENCE_FILENAMES)
     tree.write("VideoDemographics.csv", DEMOGRAPHICS)
     tree.write("processedResults/summaryTable.csv", SUMMARY)
+    tree.write("processedResults/tabulatedVotes.csv", VOTES)
 
 
 def test_names_and_tables(tree):
@@ -57,6 +69,33 @@ def test_a_tie_is_kept_and_maps_to_no_label(tree):
     assert tie.labels == {"voice_vote": "A:D"}
     assert canonical_label(tie) == "angry"
     assert canonical_label(tie, "voice_vote") is None
+
+
+def test_listeners_of_the_voice_are_counted_by_the_codes_of_the_label(tree):
+    found, _ = tree.read(prepare)
+    assert found["1001_IEO_HAP_LO"].votes == {"HAP": 3, "NEU": 6}  # nine saw the face: not here
+    assert found["1040_ITH_SAD_X"].votes == {"SAD": 9}
+    assert found["1002_WSI_ANG_XX"].votes == {}
+
+
+def test_votes_become_rows_of_a_taxonomy(tree):
+    found, _ = tree.read(prepare)
+    three = [found[s] for s in ("1001_IEO_HAP_LO", "1002_WSI_ANG_XX", "1040_ITH_SAD_X")]
+    sad = Taxonomy.of(["happy", "sad"], name="two")
+    assert vote_rows(three, sad).tolist() == [[3, 0], [0, 0], [0, 9]]  # neutral is no class here
+    assert vote_rows(three[1:2], sad) is None
+    with pytest.raises(DataError, match=says("'HUN'", "crema_d.yaml")):
+        vote_rows([replace(three[0], votes={"HUN": 1})], sad)
+
+
+def test_a_table_of_votes_that_cannot_be_read_is_told(tree):
+    tree.write("processedResults/tabulatedVotes.csv", VOTES.replace('"10', '"90'))
+    found, said = tree.read(prepare)
+    assert all(u.votes == {} for u in found.values())
+    assert tells(said, "tabulatedVotes.csv", "100001")
+    tree.write("processedResults/tabulatedVotes.csv", VOTES.replace(",3,6,", ",three,6,"))
+    with pytest.raises(DataError, match=says("1001_IEO_HAP_LO", "whole numbers")):
+        tree.read(prepare)
 
 
 def test_the_misspelled_recording_is_found_in_the_tables(tree):
@@ -93,6 +132,7 @@ def test_audio_alone_will_do_with_a_warning_per_table(tree):
         "SentenceFilenames.csv",
         "VideoDemographics.csv",
         "summaryTable.csv",
+        "tabulatedVotes.csv",
     ]
 
 

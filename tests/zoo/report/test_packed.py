@@ -27,6 +27,7 @@ from serzoo.zoo.report.packed import (
     pack,
     record_reader,
     unpack,
+    validation_reader,
 )
 from serzoo.zoo.report.runs import find_cells, suite_attributes
 from serzoo.zoo.run.record import write_attributes
@@ -47,6 +48,11 @@ def suite(tmp_path: Path) -> Path:
         ["a\u2028b", ""],
     )  # fmt: skip
     table.write_jsonl(cells / "two-0-1" / "predictions.jsonl")
+    valid = PredictionTable(
+        ["one/v", "one/w", "one/f0u0"], ["one/s9", "one/s9", "one/s0"], np.array([0, 1, 0]),
+        np.arange(9.0).reshape(3, 3), report_suite.CLASSES, None, np.eye(3),
+    )  # fmt: skip
+    valid.write_jsonl(cells / "two-0-1" / "valid.jsonl")
     known = {f"one/f0u{i}": {"gender": None, "language": "de", "seconds": 0.125} for i in range(24)}
     write_attributes(folder / "utterances.jsonl", known | {"elsewhere/1": {"gender": "male"}})
     return folder
@@ -91,7 +97,7 @@ def test_what_is_packed_comes_out_byte_for_byte(suite: Path, small: Path, tmp_pa
     assert {p.name for p in small.iterdir()} == {"suite.json", RECORDS, ARRAYS, SUMS}
     back = unpack(small, tmp_path / "back")
     assert kept(back) == kept(suite)
-    assert len(kept(back)) == 1 + 1 + 7 + 6  # plan, attributes, records, predictions
+    assert len(kept(back)) == 1 + 1 + 7 + 6 + 1  # plan, attributes, records, predictions, valid
 
 
 def test_a_packed_suite_is_read_like_its_cells(suite: Path, small: Path) -> None:
@@ -112,6 +118,13 @@ def test_a_record_is_read_by_its_name_in_either_form(suite: Path, small: Path) -
     assert two("two-1-1") is None
 
 
+def test_validation_predictions_and_votes_are_packed_as_well(suite: Path, small: Path) -> None:
+    one, two = validation_reader(suite), validation_reader(small)
+    assert one("two-0-1") == two("two-0-1")
+    assert two("two-0-1").votes.tolist() == np.eye(3).tolist()
+    assert one("one-0-0") is two("one-0-0") is two("nobody") is None
+
+
 def test_a_report_of_a_packed_suite_is_that_of_its_cells(suite: Path, small: Path) -> None:
     pages = [report_suite.made(folder)[1] for folder in (suite, small)]
     plain = [re.sub(r'id="[^"]+"', "", page) for page in pages]
@@ -129,11 +142,11 @@ def test_packing_twice_gives_the_same_bytes(suite: Path, small: Path, tmp_path: 
 
 def test_an_order_and_an_utterance_are_kept_once(small: Path) -> None:
     found = rows(small)
-    assert sum("speaker" in row for row in found) == 24 * 4 - 24 + 2  # two-1-1 has not run
+    assert sum("speaker" in row for row in found) == 24 * 4 - 24 + 2 + 2  # two-1-1 has not run
     assert [row["order"] for row in found if "order" in row] == [0, 0, 1, 2, 2, 3]
     with np.load(small / ARRAYS, allow_pickle=False) as file:
         assert file["scores"].dtype == np.float32
-        assert file["order_ends"].tolist() == [24, 48, 72, 74]
+        assert file["order_ends"].tolist() == [24, 48, 72, 74, 77]
 
 
 @pytest.mark.parametrize("name", ["suite.json", RECORDS, ARRAYS])
@@ -158,9 +171,20 @@ def test_checksums_are_needed(small: Path) -> None:
 
 
 def test_another_version_is_refused(small: Path) -> None:
-    rewritten(small, [{"packed": 2}, *rows(small)[1:]])
-    with pytest.raises(DataError, match=says(RECORDS, 2, 1)):
+    rewritten(small, [{"packed": 3}, *rows(small)[1:]])
+    with pytest.raises(DataError, match=says(RECORDS, 3, 1, 2)):
         open_packed(small)
+
+
+def test_the_first_version_is_read_and_has_no_validation(small: Path) -> None:
+    lines = rows(small)
+    del lines[-1]["valid"]
+    with np.load(small / ARRAYS, allow_pickle=False) as file:
+        arrays = {**file, "scores": file["scores"][:-9]}
+    np.savez(small / ARRAYS, **arrays)
+    rewritten(small, [{"packed": 1}, *lines[1:]])
+    assert validation_reader(small)(lines[-1]["cell"]) is None
+    assert len(find_cells(small).runs) == 6
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", "", ".."])
@@ -172,7 +196,16 @@ def test_a_cell_that_would_leave_its_folder_is_refused(small: Path, name: str) -
 
 
 @pytest.mark.parametrize(
-    "change", [{"order": "first"}, {"order": 9}, {"order": -1}, {"classes": 3}]
+    "change",
+    [
+        {"order": "first"},
+        {"order": 9},
+        {"order": -1},
+        {"classes": 3},
+        {"valid": 3},
+        {"valid": {"order": 0}},
+        {"valid": {"order": 99, "classes": ["a"]}},
+    ],
 )
 def test_a_line_that_is_no_cell_is_refused(small: Path, change: dict[str, Any]) -> None:
     lines = rows(small)

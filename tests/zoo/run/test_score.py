@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from close import assert_like
 from facts import says
 from scipy.special import softmax
+from serzoo.datamodules.catalog import prepare_corpus
+from serzoo.datamodules.manifest import write_manifest
 from serzoo.zoo import load
 from serzoo.zoo.core.errors import ConfigError, DataError
 from serzoo.zoo.core.types import Batch, Targets
 from serzoo.zoo.run.adapt import adapt
 from serzoo.zoo.run.config import load as compose
+from serzoo.zoo.run.record import evaluated
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import train
+from serzoo.zoo.statistics.confidence import calibration_error
 from serzoo.zoo.statistics.table import PredictionTable
 
 HEADS = {"classification": [], "selm": ["head.lm_width=32", "head.lm_layers=1"]}
@@ -61,8 +67,33 @@ def test_eval_shows_matched_numbers_beside_plain_ones(run, written):
     assert shift["plain"]["uar"] == record.metrics["uar"] == written.uar()
     assert shift["prior"][classes[1]] == pytest.approx(2 * shift["prior"][classes[0]])
     assert shift["matched"]["n"] == shift["per_speaker"]["n"] == shift["plain"]["n"]
+    found = record.calibration
+    scaled = replace(written, scores=written.scores / found["temperature"])
+    assert found["error"] == calibration_error([scaled]).value
+    assert found["prior"] == "uniform"
+    assert evaluate(run / "checkpoints" / "last.ckpt")[1]["calibration"]["temperature"] is None
     with pytest.raises(ConfigError, match=says("prior", "lacks")):
         evaluate(run, prior=f"{classes[0]}:1")
+
+
+def test_votes_of_the_manifest_come_with_the_scores(tiny_speech, tiny_recipe, tmp_path):
+    prepared, path = prepare_corpus("csv", root=str(tiny_speech), out=str(tmp_path / "m.jsonl"))
+    voted = [
+        replace(u, votes={u.label: 3, "angry": 1} if i % 2 else {})
+        for i, u in enumerate(prepared.utterances)
+    ]
+    write_manifest(path, voted)
+    settings = [f"data.manifest={path}", f"data.root={tiny_speech}", "optim.epochs=1"]
+    record = train(compose(tiny_recipe, settings), tmp_path / "run")
+    table, numbers = evaluate(tmp_path / "run")
+    asked = {u.id: u.votes for u in voted}
+    assert table.votes.sum(1).tolist() == [sum(asked[i].values()) for i in table.ids]
+    assert table.votes[table.labelled].max() >= 3
+    assert PredictionTable.read_jsonl(tmp_path / "run" / "predictions.jsonl") == table
+    found = numbers["metrics"]["votes"]
+    assert found["n"] == sum(bool(asked[i]) for i in table.ids)
+    assert record.metrics["votes"]["any_rater_accuracy"] == found["any_rater_accuracy"]
+    assert any("by any rater" in line for line in evaluated(table, numbers))
 
 
 def test_adaptation_without_shots_gives_the_table_that_training_wrote(

@@ -11,6 +11,7 @@ from serzoo.zoo.run.config import RunConfig, load
 from serzoo.zoo.run.record import (
     EvalRecord,
     Record,
+    calibration_line,
     evaluated_lines,
     left_out_lines,
     matched_lines,
@@ -120,6 +121,21 @@ def test_an_evaluation_is_told_with_all_that_limits_it() -> None:
         "  among unseen (angry, calm): mean recall 0.500 (one speaker: no interval), chance 0.500",
         "  2 speakers were heard in training: this is no test on new speakers",
     ]
+
+
+def test_calibration_is_told_with_its_prior() -> None:
+    found = {
+        "error": 0.0512, "interval": [0.0, 0.1], "note": "", "temperature": 1.5, "prior": "uniform",
+    }  # fmt: skip
+    assert calibration_line(found) == (
+        "  calibration error 0.051 (95 % interval 0.000 to 0.100; at temperature 1.50); "
+        "probabilities are for a uniform class prior"
+    )
+    other = {"interval": None, "note": "one speaker: no interval", "temperature": None}
+    assert calibration_line(found | other | {"prior": "training"}) == (
+        "  calibration error 0.051 (one speaker: no interval; no temperature was fitted); "
+        "probabilities are for the shares of training"
+    )
 
 
 def test_matched_numbers_are_told_with_their_prior_and_as_transductive() -> None:

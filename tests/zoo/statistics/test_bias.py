@@ -9,7 +9,7 @@ import pytest
 from facts import says
 from scipy.special import softmax
 from serzoo.zoo.core.errors import ConfigError, DataError
-from serzoo.zoo.statistics.confidence import calibration_error, fit_bias
+from serzoo.zoo.statistics.confidence import calibration_error, fit_bias, fit_folds
 from serzoo.zoo.statistics.table import PredictionTable
 from sklearn.linear_model import LogisticRegression
 
@@ -57,6 +57,62 @@ def test_few_utterances_move_no_class_far():
     assert np.abs(fit_bias(t).bias).max() < 1.5
     with pytest.raises(ConfigError, match=says("penalty", 0)):
         fit_bias(t, penalty=0)
+
+
+def test_a_few_utterances_that_are_all_right_have_a_temperature_near_its_end():
+    t = drawn(6, 4).subset([0, 1, 2])
+    t = replace(t, scores=np.eye(3), labels=np.arange(3))
+    assert 0.01 <= fit_bias(t).temperature < 0.05
+
+
+def folds(n: int = 3) -> tuple[dict[int, PredictionTable], dict[int, PredictionTable]]:
+    """Fold k tests speaker k and validates the next one; each utterance is in both parts of two."""
+    everyone = drawn(900, 8, speakers=n)
+    own = [np.flatnonzero([s == f"toy/{k}" for s in everyone.speakers]) for k in range(n)]
+    test = {k: everyone.subset(own[k]) for k in range(n)}
+    valid = {k: replace(t, scores=1.1 * t.scores) for k, t in test.items()}
+    return {k: valid[(k + 1) % n] for k in range(n)}, test
+
+
+def test_a_fold_is_scaled_by_all_validation_parts_but_those_of_its_test_speakers():
+    valid, test = folds()
+    found = fit_folds(valid, test)
+    # fold 0 tests speaker 0, whom fold 2 validates: folds 0 and 1 are left
+    parts = [valid[0], valid[1]]
+    rows = np.concatenate([t.scores for t in parts]), np.concatenate([t.labels for t in parts])
+    names = [str(i) for i in range(len(rows[0]))]
+    want = fit_bias(PredictionTable(names, [""] * len(names), rows[1], rows[0], ["a", "b", "c"]))
+    assert found[0].temperature == pytest.approx(want.temperature)
+    assert found[0].bias == pytest.approx(want.bias, abs=1e-5)
+    assert found[0] != found[1]
+    scaled = found[0].scaled(test[0])
+    assert scaled.scores == pytest.approx(test[0].scores / want.temperature + want.bias, rel=1e-4)
+
+
+def test_labels_of_the_tested_never_enter_their_scaling():
+    valid, test = folds()
+    want = fit_folds(valid, test)[0]
+    valid[2] = replace(valid[2], labels=np.zeros_like(valid[2].labels))  # speaker 0
+    assert fit_folds(valid, test)[0].bias.tolist() == want.bias.tolist()
+    # nor if nobody knows who speaks: then the utterance is known
+    unknown = [
+        {k: replace(t, speakers=[""] * len(t)) for k, t in part.items()} for part in (valid, test)
+    ]
+    assert fit_folds(*unknown)[0].bias.tolist() == want.bias.tolist()
+
+
+def test_an_utterance_that_two_folds_validate_counts_for_both():
+    valid, test = folds()
+    valid[1] = replace(valid[0], scores=2 * valid[0].scores)
+    assert np.isfinite(fit_folds(valid, test)[0].bias).all()
+
+
+def test_a_fold_without_validation_is_refused():
+    valid, test = folds()
+    with pytest.raises(DataError, match=says("fold 1", "validation")):
+        fit_folds({0: valid[0]}, {0: test[0], 1: test[1]})
+    with pytest.raises(DataError, match=says("labelled")):
+        fit_folds({0: test[0]}, {0: test[0]})
 
 
 def test_an_error_of_perfect_probabilities_is_zero_on_average():
