@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .pool import Job
 
 KEYS = ("title", "baseline", "source", "target", "head", "shots", "draw", "tuning", "options")
+PARTS = ("source", "target", "options")
 SOURCE = ("recipe", "encoder", "fold", "seed", "overrides")
 TARGET = ("data", "root", "protocol", "fold", "taxonomy", "label", "unknown_speakers")
 TYPES: dict[str, Any] = {
@@ -80,24 +81,22 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
     """
     from ..run.tuning import Options, option_types
 
-    raw = dict(config.read_suite(name))
-    source = {"overrides": [], **_mapping(name, raw, "source")}
-    parts = {
-        "source": source,
-        "target": _mapping(name, raw, "target"),
-        "options": _mapping(name, raw, "options"),
-    }
+    raw = config.read_suite(name)
+    raw |= {part: _mapping(name, raw, part) for part in PARTS}
+    raw["source"].setdefault("overrides", [])
     types = {**TYPES, **{f"options.{key}": kind for key, kind in option_types().items()}}
     typed: list[str] = []  # of the sources' runs
     named = any(key == "title" for key, _ in config.words(overrides))
     for item, (key, value) in zip(overrides, config.parse(overrides, types), strict=True):
         part, dot, inner = key.partition(".")
-        if dot and part in parts:
-            parts[part][inner] = value
+        if dot and part in PARTS:
+            raw[part][inner] = value
         elif key in KEYS:
             raw[key] = value
         else:
             typed.append(item)
+    raw = config.adopt_names(raw)  # what was typed
+    source, target, options = (raw[part] for part in PARTS)
     given = source["overrides"]
     if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
         raise ConfigError(f"suite '{name}': source.overrides is {given}; give a list of key=value")
@@ -108,8 +107,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
     wanted: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
         "": (raw, KEYS),
         "source.": (source, SOURCE),
-        "target.": (parts["target"], TARGET),
-        "options.": (parts["options"], [k for k in option_types() if k not in own]),
+        "target.": (target, TARGET),
+        "options.": (options, [k for k in option_types() if k not in own]),
     }
     for prefix, (found, known) in wanted.items():
         for key in found:
@@ -118,20 +117,14 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
                     f"suite '{name}' has unknown key '{prefix}{key}'{suggest(str(key), known)}"
                 )
     for part, key in (("source", "recipe"), ("target", "data")):
-        if key not in parts[part]:
+        if key not in raw[part]:
             raise ConfigError(f"suite '{name}' does not say its {part}; give {part}.{key}")
     for shots, draw in product(lists["shots"], lists["draw"]):  # ranges are told before work
-        Options(shots=shots, draw=draw, **parts["options"])
+        Options(shots=shots, draw=draw, **options)
     title, baseline = str(raw.get("title") or name), str(raw.get("baseline", "classification"))
     title = title if named else axes.retitled(title, overrides, TOLD)
     return FewShotSuite(
-        Path(name).stem,
-        title,
-        parts["source"],
-        parts["target"],
-        **lists,
-        options=parts["options"],
-        baseline=baseline,
+        Path(name).stem, title, source, target, **lists, options=options, baseline=baseline
     )
 
 

@@ -145,8 +145,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
             ((_, raw[key]),) = config.parse([item], OWN)
         else:
             fixed.append(item)
-    for key in {"baseline", "match_params"} & raw.keys():  # typed, a file of the user's
-        raw[key] = config.adopted("head", raw[key])
+    raw = config.adopt_names(raw)  # what was typed
     axes.refuse_out(fixed)
     axes.check(name, spanned)
     for key in ("recipe", "head", "seed"):
