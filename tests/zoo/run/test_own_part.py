@@ -154,7 +154,7 @@ def test_a_suite_names_encoders_and_readers_in_files(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from serzoo.zoo.encoders.logmel import LogMelEncoder\n\n\n"
         "class Ear(LogMelEncoder):\n    pass\n\n\n"
-        "def prepare(root):\n    return []\n"
+        "INFO = {'licence': 'mit', 'labels': '*'}\n\n\ndef prepare(root):\n    return []\n"
     )
     suite = tmp_path / "suite.yaml"
     suite.write_text(
