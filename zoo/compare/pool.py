@@ -16,13 +16,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from rich.console import Console
 from rich.markup import escape
 
@@ -39,6 +40,9 @@ LATE = (
     "it was ended from outside; the next call goes on from its last whole epoch. See log.txt for "
     "where it was, or raise the limit (--limit, or limit_minutes of the suite)"
 )
+KILLED = "killed from outside: most often the system ran out of memory; see log.txt"
+SEE = "see log.txt in the cell's folder"
+POLL = 0.1  # seconds; that a worker takes a job is told by no callback
 
 
 @dataclass(frozen=True)
@@ -92,145 +96,65 @@ def run(
         gpus: give worker k GPU k only; else each gets its share of the CPU cores.
         started: called with the job and the worker's number.
         ended: called with the job, the worker's number and ``ok`` or ``failed``.
-        limit: seconds that a job may take; its worker is then killed, and another takes its place.
+        limit: seconds that a job may take; its worker is then ended, and another takes its place.
 
     On an exception (an interrupt, for one) the workers are ended; what they were doing has no
     record and is resumed by the next call.
     """
     queue = list(jobs)
-    pool: dict[int, _Worker] = {}
-    try:
-        for k in range(min(workers, len(queue))):
-            pool[k] = _Worker(k, workers, gpus)
-        for k, worker in pool.items():
-            _next(worker, k, queue, started)
-        while any(w.job for w in pool.values()):
-            busy = {w.pipe: k for k, w in pool.items() if w.job}
-            for ready in wait(list(busy), _until_next_limit(pool.values(), limit)):
-                k = busy.pop(ready)  # type: ignore[call-overload]
-                worker = pool[k]
-                job = worker.job
-                assert job is not None
-                status = worker.result()
-                if status is None:  # the process is gone
-                    code = worker.exit_code()
-                    reason = "killed" if code == -signal.SIGKILL else "died"
-                    error = f"the worker ended with exit code {code}"
-                    status = _lost(job, error, _hint(code), reason)
-                    worker.close()
-                    if queue:
-                        pool[k] = worker = _Worker(k, workers, gpus)
-                elif status not in ("ok", "failed"):
-                    status = _lost(job, status, "see log.txt in the cell's folder", "error")
-                worker.job = None
-                ended(job, k, status)
-                _next(worker, k, queue, started)
-            for k in busy.values():  # those that said nothing
-                worker = pool[k]
-                job = worker.job
-                if job is None or limit is None or time.monotonic() - worker.began < limit:
-                    continue
-                worker.kill()
-                error = f"took longer than its limit of {limit / 60:.3g} min"
-                status = worker.result() or _lost(job, error, LATE, "limit")
-                worker.close()
-                if queue:
-                    pool[k] = worker = _Worker(k, workers, gpus)
-                worker.job = None
-                ended(job, k, status)
-                _next(worker, k, queue, started)
-    finally:
-        for worker in pool.values():
-            worker.close()
+    threads = threads_of(workers, 1 if gpus else None)
+    running: dict[ProcessFuture[Answer], tuple[Job, int]] = {}
+    waiting: set[ProcessFuture[Answer]] = set()  # until their worker takes them
 
+    def one_worker(k: int) -> ProcessPool:
+        # of one process, so that job and device go together; spawn: a forked torch is not safe
+        context, device = mp.get_context("spawn"), k if gpus else None
+        return ProcessPool(1, initializer=_open, initargs=(device, threads), context=context)
 
-def _lost(job: Job, error: str, details: str, reason: str) -> str:
-    """The status of a job that did not report: what it had recorded before its end stands."""
-    if finished(job.folder):
-        return "ok"
-    record_failure(job, error, details, reason)
-    return "failed"
-
-
-def _until_next_limit(workers: Iterable[_Worker], limit: float | None) -> float | None:
-    """Seconds until the first running job reaches its limit; None without one."""
-    if limit is None:
-        return None
-    first = min(w.began for w in workers if w.job)
-    return max(0.0, first + limit - time.monotonic())
-
-
-def _next(worker: _Worker, k: int, queue: list[Job], started: Callable[[Job, int], None]) -> None:
-    if queue:
-        job = queue.pop(0)
-        worker.give(job)
-        started(job, k)
-
-
-class _Worker:
-    def __init__(self, number: int, workers: int, gpus: bool) -> None:
-        # spawn: a forked torch with threads or CUDA is not safe
-        context = mp.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.own = own.ship()  # a new process knows no file of the user's yet
-        threads = threads_of(workers, 1 if gpus else None)
-        self.process = context.Process(
-            target=_serve, args=(theirs, number if gpus else None, threads), daemon=False
-        )
-        self.process.start()
-        theirs.close()
-        self.job: Job | None = None
-        self.began = time.monotonic()
-
-    def give(self, job: Job) -> None:
-        self.job, self.began = job, time.monotonic()
-        with contextlib.suppress(OSError):  # it is gone already: `result` tells
-            self.pipe.send((job.call, job.config, str(job.folder), job.options, self.own))
-
-    def result(self) -> str | None:
-        try:
-            status, told = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            return None
-        for text, fault in told:  # by this process, where it is said once for all cells
-            tell(text, fault=fault)
-        return str(status)
-
-    def kill(self) -> None:
-        """End it at once, whatever it does."""
-        self.process.kill()
-        self.process.join(10)
-
-    def exit_code(self) -> int | None:
-        self.process.join(10)
-        return self.process.exitcode
-
-    def close(self) -> None:
-        if self.pipe.closed:
+    def give(k: int) -> None:
+        if not queue:
             return
-        with contextlib.suppress(OSError):
-            self.pipe.send(None)
-        self.process.join(0.2 if self.job else 5)
-        if self.process.is_alive():
-            self.process.terminate()
-            self.process.join(5)
-        if self.process.is_alive():
-            self.process.kill()
-        self.pipe.close()
+        job = queue.pop(0)
+        given = (job.call, job.config, job.folder, threads, job.options, own.ship())
+        if not pools[k].active:  # its worker died before it took a job
+            pools[k].join()
+            pools[k] = one_worker(k)
+        future = pools[k].schedule(_work, given, timeout=limit)
+        running[future] = job, k
+        waiting.add(future)
+
+    pools = {k: one_worker(k) for k in range(min(workers, len(queue)))}
+    try:
+        for k in pools:
+            give(k)
+        while running:
+            futures.wait(running, POLL, futures.FIRST_COMPLETED)
+            for future, (job, k) in list(running.items()):
+                done = future.done()
+                if future in waiting and (done or future.running()):
+                    waiting.remove(future)
+                    started(job, k)
+                if done:
+                    del running[future]
+                    ended(job, k, _status(job, future, limit))
+                    give(k)
+    finally:
+        for pool in pools.values():
+            pool.stop()
+        for pool in pools.values():
+            pool.join()
 
 
-def _serve(pipe: Connection, gpu: int | None, threads: int) -> None:
-    """Body of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+Answer = tuple[str, list[tuple[str, bool]]]
+"""A worker's answer: the status of a job, and what it was told of its data."""
+
+
+def _open(gpu: int | None, threads: int) -> None:
+    """Prepare a worker process, before it loads a library."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    while (message := pipe.recv()) is not None:
-        call, values, folder, options, parts = message
-        with collected() as told:
-            status = _run_cell(call, values, Path(folder), threads, options, parts)
-        pipe.send((status, told))
 
 
 def _end_with_parent() -> None:
@@ -239,6 +163,40 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def _work(*given: Any) -> Answer:
+    """Run a job in a worker process."""
+    with collected() as told:
+        status = _run_cell(*given)
+    return status, told
+
+
+def _status(job: Job, future: ProcessFuture[Answer], limit: float | None) -> str:
+    """``ok`` or ``failed``; a job whose worker did not answer is recorded here."""
+    error = future.exception()
+    if error is None:
+        status, told = future.result()
+        for text, fault in told:  # by this process, where it is said once for all cells
+            tell(text, fault=fault)
+        if status in ("ok", "failed"):
+            return status
+        return _lost(job, status, SEE, "error")
+    if isinstance(error, ProcessExpired):
+        killed = error.exitcode == -signal.SIGKILL
+        text = f"the worker ended with exit code {error.exitcode}"
+        return _lost(job, text, KILLED if killed else SEE, "killed" if killed else "died")
+    if isinstance(error, TimeoutError) and limit is not None:
+        return _lost(job, f"took longer than its limit of {limit / 60:.3g} min", LATE, "limit")
+    return _lost(job, f"the worker ended ({type(error).__name__}: {error})", SEE, "died")
+
+
+def _lost(job: Job, error: str, details: str, reason: str) -> str:
+    """The status of a job that did not report: what it had recorded before its end stands."""
+    if finished(job.folder):
+        return "ok"
+    record_failure(job, error, details, reason)
+    return "failed"
 
 
 def _run_cell(
@@ -315,12 +273,6 @@ def record_failure(job: Job, error: str, details: str, reason: str) -> None:
         config=job.config,
     )
     write_record(job.folder, entry.add(job.options.get("facts", {})))
-
-
-def _hint(code: int | None) -> str:
-    if code == -signal.SIGKILL:
-        return "killed from outside: most often the system ran out of memory; see log.txt"
-    return "see log.txt in the cell's folder"
 
 
 # ---- What every kind of comparison runs by: one at a time in a folder, with a bar, to be stopped.
