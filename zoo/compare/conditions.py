@@ -176,7 +176,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
             raise ConfigError(
                 f"suite '{name}' trains nothing and takes no '{key}'{suggest(key, (*KEYS, *ONLY))}"
             )
-    raw = config.adopt_names(raw)  # what was typed
+    raw = config.adopt_names(raw)  # those of the overrides
     for key in raw:
         if key not in KEYS:
             raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, KEYS)}")

@@ -100,7 +100,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
             raw[key] = value
         else:
             typed.append(item)
-    raw = config.adopt_names(raw)  # what was typed
+    raw = config.adopt_names(raw)  # those of the overrides
     source, target, options = (raw[part] for part in PARTS)
     given = source["overrides"]
     if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
