@@ -88,7 +88,6 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
 
     raw = config.read_suite(name)
     raw |= {part: _mapping(name, raw, part) for part in PARTS}
-    raw["source"].setdefault("overrides", [])
     types = {**TYPES, **{f"options.{key}": kind for key, kind in option_types().items()}}
     typed: list[str] = []  # overrides of the sources' runs
     named = any(key == "title" for key, _ in config.words(overrides))
@@ -97,12 +96,12 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
         if dot and part in PARTS:
             raw[part][inner] = value
         elif key in KEYS:
-            raw[key] = value
+            raw[key] = _mapping(name, {key: value}, key) if key in PARTS else value
         else:
             typed.append(item)
     raw = config.adopt_names(raw)  # those of the overrides
     source, target, options = (raw[part] for part in PARTS)
-    given = source["overrides"]
+    given = source.get("overrides", [])
     if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
         raise ConfigError(f"suite '{name}': source.overrides is {given}; give a list of key=value")
     source["overrides"] = [*given, *typed]
