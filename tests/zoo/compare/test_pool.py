@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,6 +113,18 @@ def test_each_worker_keeps_its_device_and_its_process(
     )
     assert set(said) == {0, 1}
     assert sorted(file.read_text() for file in tmp_path.glob("*.txt")) == ["0", "1", "7"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), BrokenProcessPool("All workers expired")])
+def test_a_worker_that_gives_no_answer_is_a_failed_cell(
+    error: BaseException, tmp_path: Path
+) -> None:
+    answer: ProcessFuture[pool.Answer] = ProcessFuture()
+    answer.set_exception(error)
+    assert pool._status(bad(tmp_path, "one"), answer, None) == "failed"
+    record = read_record(tmp_path / "one")
+    assert record.reason == "died"
+    assert tells(record.error, type(error).__name__, str(error))
 
 
 def test_what_a_cell_is_told_of_its_data_is_told_by_the_comparison() -> None:
