@@ -1,1 +1,1 @@
-"""Suites: their cells, the workers that run them, and the rows that come from elsewhere."""
+"""Suites: their cells, the workers that run these, and rows that are imported or averaged."""

@@ -1,8 +1,8 @@
-"""The axes of a suite: the usual five, short names for some others, and any key of a run.
+"""The axes of a suite: the usual five, and free ones.
 
-The usual five are ``recipe``, ``encoder``, ``head``, ``fold`` and ``seed``. Whatever else is an
-axis divides a comparison into parts that are kept and tabulated apart: a record holds its own
-values under ``axes``, and :func:`shown` puts them in words.
+The usual five are ``recipe``, ``encoder``, ``head``, ``fold`` and ``seed``. A free axis is a key of
+a run's configuration, or a short name for one. Each of its values gets its own tables. A record
+holds these values under ``axes``, and :func:`shown` writes them as text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..run.config import annotation
 AXES = ("recipe", "encoder", "head", "fold", "seed")
 SHORT = {"tuning": "encoder.tuning", "share": "data.train_share"}
 PLAIN = ("corpus", "protocol", "taxonomy", "pretraining")
-SOURCE = "pretraining"  # no key of a run: the name of what it starts from
+SOURCE = "pretraining"  # the name of a pre-training; the only free axis that is no key of a run
 GROUPS = ("encoder", "head", "data", "optim")
 Point = dict[str, Any]
 TYPES: dict[str, Any] = {
@@ -31,15 +31,19 @@ TYPES: dict[str, Any] = {
     "fold": int | Literal["all"],
     "seed": int,
 }
-TOLD = (*PLAIN, "recipe", "encoder", *SHORT, "data.manifest", "data.label")
-"""Settings that make a title wrong which speaks of what the suite's file has."""
+IN_TITLE = (*PLAIN, "recipe", "encoder", *SHORT, "data.manifest", "data.label")
+"""Settings that a suite's title mentions; an override of one makes the title wrong."""
 
 
 def check(suite: str, names: Iterable[str]) -> None:
-    """Refuse what is no axis.
+    """Check that a suite may have these axes.
+
+    Args:
+        suite: its name, for the error.
+        names: of the axes.
 
     Raises:
-        ConfigError: with what is.
+        ConfigError: if one is no axis, with those that are.
     """
     for name in names:
         group, dot, _ = name.partition(".")
@@ -50,27 +54,34 @@ def check(suite: str, names: Iterable[str]) -> None:
 
 
 def points(axes: Mapping[str, Any]) -> list[Point]:
-    """Every combination of the values of the free axes; ``[{}]`` if there is none."""
+    """Return every combination of the free axes' values; ``[{}]`` without free axes."""
     free = [name for name in axes if name not in AXES]
     return [dict(zip(free, values, strict=True)) for values in product(*(axes[n] for n in free))]
 
 
 def overrides(point: Mapping[str, Any]) -> list[str]:
-    """``key=value`` of a run's configuration, for a combination of values."""
-    own = {name: value for name, value in point.items() if name != SOURCE}
-    return [setting(SHORT.get(name, name), value) for name, value in own.items()]
+    """Return ``key=value`` overrides of a run, for a combination of the free axes' values."""
+    keys = {name: value for name, value in point.items() if name != SOURCE}
+    return [setting(SHORT.get(name, name), value) for name, value in keys.items()]
 
 
 def setting(key: str, value: Any) -> str:
-    """``key=value``, which reads back as this value."""
+    """Return ``key=value`` as text, which is read back as this value."""
     return f"{key}={'' if value is None else json.dumps(value, ensure_ascii=False)}"
 
 
 def values(key: str, text: str) -> Any:
-    """The values of an axis from what was typed: ``[a, b]``, ``a`` or ``all``.
+    """Read the values of an axis from the command line: ``[a, b]``, ``a`` or ``all``.
+
+    Args:
+        key: name of the axis.
+        text: what was typed.
+
+    Returns:
+        A list of values, or ``all``. A part in a file of the user's own has its registered name.
 
     Raises:
-        ConfigError: for what is no list.
+        ConfigError: if the text cannot be read as values of this axis.
     """
     kind: Any = TYPES.get(key) or annotation(SHORT.get(key, key))
     try:
@@ -83,34 +94,41 @@ def values(key: str, text: str) -> Any:
 
 
 def refuse_out(typed: Sequence[str]) -> None:
-    """Refuse a folder for runs where that of the comparison is theirs.
+    """Check that no override sets the output folder: a comparison sets it for its cells.
 
     Raises:
-        ConfigError: saying how that one is set.
+        ConfigError: if one does; says how to set the folder of a comparison.
     """
     for key, text in config.words(typed):
         if key == "trainer.out":
             raise ConfigError(
-                f"trainer.out={text} is of a single run; for a comparison say --out {text}"
+                f"trainer.out={text} sets the folder of a single run; for a comparison say "
+                f"--out {text}"
             )
 
 
-def retitled(title: str, typed: Sequence[str], told: Sequence[str] = TOLD) -> str:
-    """A suite's title, with what was typed that it does not speak of: ``corpus=[emodb]``."""
+def retitled(title: str, typed: Sequence[str], in_title: Sequence[str] = IN_TITLE) -> str:
+    """Return a suite's title, followed by the overrides that it does not mention.
+
+    Args:
+        title: of the suite's file.
+        typed: ``key=value`` overrides, such as ``corpus=[emodb]``.
+        in_title: keys that the title may mention.
+    """
     keys = [key for key, _ in config.words(typed)]
-    changed = [item for item, key in zip(typed, keys, strict=True) if key in told]
+    changed = [item for item, key in zip(typed, keys, strict=True) if key in in_title]
     return f"{title}; here with {', '.join(changed)}" if changed else title
 
 
 def shown(point: Mapping[str, Any] | None) -> str:
-    """``tuning=lora, data.train_share=0.1``; empty if there is no free axis."""
+    """Return ``tuning=lora, data.train_share=0.1``; empty without free axes."""
     return ", ".join(f"{name}={_text(value)}" for name, value in (point or {}).items())
 
 
 def in_name(point: Mapping[str, Any]) -> str:
-    """The same for names of folders: ``-tuning_lora-train_share_0.1``."""
-    said = (f"{name.rpartition('.')[2]}_{_text(value)}" for name, value in point.items())
-    return "".join("-" + re.sub(r"[^a-zA-Z0-9.]+", "_", text).strip("_") for text in said)
+    """Return the same for folder names: ``-tuning_lora-train_share_0.1``."""
+    parts = (f"{name.rpartition('.')[2]}_{_text(value)}" for name, value in point.items())
+    return "".join("-" + re.sub(r"[^a-zA-Z0-9.]+", "_", text).strip("_") for text in parts)
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`serzoo compare`: run every cell of a suite once, then tabulate."""
+"""`serzoo compare`: run every cell of a suite once, then write the tables."""
 
 from __future__ import annotations
 
@@ -20,15 +20,20 @@ from . import axes, conditions, few_shot, imported, pool, runs
 from .pool import earlier_calls, lock, refuse_untrainable, run_jobs
 from .suite import Plan
 
-# by a key that only suites of this kind have; the others span axes of runs
+# a key that only one kind of suite has, and its plan; a suite without them has axes of runs
 KINDS = {"conditions": conditions.plan, "shots": few_shot.plan}
 
 
 def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Plan:
-    """The plan of a suite, by its kind.
+    """Return the plan of a suite of any kind.
+
+    Args:
+        name: of a shipped suite, or a YAML file.
+        overrides: ``key=value``.
+        out: folder of all runs.
 
     Raises:
-        ConfigError: when there is no such suite, or something in it or in the overrides is wrong.
+        ConfigError: if there is no such suite, or something in it or in the overrides is wrong.
     """
     axes.refuse_out(overrides)
     found = config.read_suite(name)
@@ -46,23 +51,28 @@ def compare(
     dry_run: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Run a suite and tabulate it.
+    """Run a suite and write its tables.
 
-    Finished cells are skipped, unfinished ones go on from their last epoch, failed ones are tried
-    again: a comparison that was killed is resumed by the same call.
+    Finished cells are skipped, unfinished ones go on from their last epoch, and failed ones are
+    tried again. So the same call resumes a comparison that was killed.
 
     Args:
-        name: shipped suite or YAML file.
-        overrides: for every cell; an axis is replaced by a list.
-        out: folder of all runs; this suite's is ``out/<suite>``.
-        workers: processes; by default one per GPU, or one per CPU core.
-        limit: minutes that a cell may take; the suite's ``limit_minutes`` by default.
-        dry_run: only list the cells, with the time and memory that they will take.
-        console: where to print.
+        name: of a shipped suite, or a YAML file.
+        overrides: ``key=value`` for every cell; an axis takes a list.
+        out: folder of all runs; that of this suite is ``out/<suite>``.
+        workers: number of processes; None = one per GPU, or else one per CPU core.
+        limit: minutes that a cell may take; None = the suite's ``limit_minutes``.
+        dry_run: only list the cells, with their estimated time and memory.
+        console: for the output; None = the terminal.
 
     Returns:
-        ``{"cells", "done", "failed", "folder", "summary"}`` and what the kind of suite adds;
-        ``summary`` is None for a dry run.
+        ``cells``, ``done`` and ``failed`` (numbers of cells), ``folder`` (of the suite) and
+        ``summary`` (rows of the report; None for a dry run).
+
+    Raises:
+        ConfigError: if the suite, an override or a setting is wrong.
+        DataError: if a fold's audit fails.
+        ComparisonError: if another comparison uses the folder, or no cell has finished.
     """
     console = console or wide_console()
     if not dry_run:

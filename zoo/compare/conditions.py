@@ -1,9 +1,9 @@
 """A suite of conditions: the trained cells of another suite, tested on corrupted audio.
 
-Nothing is trained. A cell is a trained cell and a condition; its record is that of the trained cell
-with the numbers measured under the condition, so that it is tabulated like any other, apart from
-those of other conditions, under the same certificate. What each condition costs a head is in
-``degradation.md``.
+Nothing is trained. A cell is a trained cell under one condition. Its record is that of the trained
+cell, with the numbers measured under the condition. So it is tabulated like any other cell, with
+the same certificate, in a table of its condition. ``degradation.md`` shows what each condition
+costs a head.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ if TYPE_CHECKING:
 
     from .pool import Job
 
-# ---- One cell of a suite of conditions: a trained cell, tested on corrupted audio.
-
-# what a record has in common with that of the trained cell
+# keys that the record takes from that of the trained cell
 KEPT = (
     *("fingerprint", "config", "classes", "data", "speakers", "selection", "axes"),
     *("parameters", "encoder", "features", "search"),
@@ -65,15 +63,15 @@ def evaluate_cell(
     """Test a trained cell under a condition and write its predictions and record.
 
     Args:
-        cfg: of the trained cell; its threads.
+        cfg: of the trained cell; only its ``trainer.threads`` is used.
         out: folder of the result.
         source: folder of the trained cell.
-        facts: for the record: ``condition``, and what was tested.
+        facts: for the record: ``condition``, and ``tested`` (the suite and the trained cell).
         noise: folder of recorded noises.
         rir: folder of room impulse responses.
 
     Raises:
-        DataError: when the test part is not that of the trained cell any more.
+        DataError: if the test part is no longer that of the trained cell.
     """
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
@@ -83,8 +81,8 @@ def evaluate_cell(
     clean = PredictionTable.read_jsonl(Path(source) / PREDICTIONS)
     if found.data["manifest"] != trained.data["manifest"] or set(table.ids) != set(clean.ids):
         raise DataError(
-            f"{source} was tested on {len(clean)} utterances, and there are {len(table)} now, or "
-            "their labels or samples changed; give the data of its training back, or train again"
+            f"{source} was tested on {len(clean)} utterances; now there are {len(table)}, or their "
+            "labels or samples changed. Restore the data of its training, or train again"
         )
     agrees = dict(zip(clean.ids, clean.predicted.tolist(), strict=True))
     same = [agrees[i] == p for i, p in zip(table.ids, table.predicted.tolist(), strict=True)]
@@ -93,9 +91,9 @@ def evaluate_cell(
         **trained.pick(KEPT),
         **facts,
         corruption=found.condition,
-        same_answers=sum(same) / len(same),  # as without the condition
+        same_answers=sum(same) / len(same),  # share of answers that the condition does not change
         **measure(table, trained.temperature or 1.0),  # the temperature of clean validation
-        inference_seconds_per_utterance=None,  # the time is the corruption's, too
+        inference_seconds_per_utterance=None,  # the time includes that of the corruption
         seconds=dict.fromkeys(("evaluate", "total"), round(time.perf_counter() - began, 2)),
         processor_seconds=dict.fromkeys(
             ("evaluate", "total"), processor_seconds((used, Used.now()), {})["total"]
@@ -123,18 +121,18 @@ ONLY = ("recipe", "encoder", "head", "fold", "seed")
 
 @dataclass(frozen=True)
 class Robustness:
-    """What is tested, and under what.
+    """Trained cells, and the conditions that they are tested under.
 
     Attributes:
         name: of the suite, and of its folder.
         title: one line for people.
-        of: the suite whose cells are tested; it has been run before.
+        of: the suite whose cells are tested; it must have been run.
         conditions: as :mod:`serzoo.datamodules.corruption` writes them, ``clean`` first.
-        baseline: the head that differences are taken to.
-        noise: folder of recorded noises; None = of ``$SERZOO_DATA``.
-        rir: folder of room impulse responses; None = of ``$SERZOO_DATA``.
-        only: values of ``recipe``, ``encoder``, ``head``, ``fold``, ``seed`` to keep; what is not
-            named is kept.
+        baseline: the head that others are compared to.
+        noise: folder of recorded noises; None = that in ``$SERZOO_DATA``.
+        rir: folder of room impulse responses; None = that in ``$SERZOO_DATA``.
+        only: for ``recipe``, ``encoder``, ``head``, ``fold`` or ``seed``, the values that are
+            tested; without such a key, all values.
         primary, margin, metric: as of :class:`.suite.Suite`.
     """
 
@@ -153,7 +151,7 @@ class Robustness:
 
 @dataclass(frozen=True)
 class Tested:
-    """A trained cell and a condition."""
+    """A trained cell under a condition: name, folder of the trained cell, condition, its record."""
 
     name: str
     source: Path
@@ -162,14 +160,18 @@ class Tested:
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
-    """A shipped suite of conditions by name, or a YAML file.
+    """Read a suite of conditions.
 
     ``of=SUITE``, ``conditions=[...]``, ``noise=FOLDER``, ``rir=FOLDER`` and ``baseline=HEAD``
-    replace the suite's own; ``head=[selm]`` and the like keep these trained cells only, and
-    ``head=all`` all.
+    replace keys of the suite. ``head=[selm]`` tests trained cells of this head only, and
+    ``head=all`` those of all; ``recipe``, ``encoder``, ``fold`` and ``seed`` work alike.
+
+    Args:
+        name: of a shipped suite, or a YAML file.
+        overrides: ``key=value``.
 
     Raises:
-        ConfigError: naming the unknown key or condition.
+        ConfigError: if a key, a condition or a value is wrong.
     """
     raw = dict(config.read_suite(name))
     only = _only(name, raw.get("only"))
@@ -185,6 +187,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
             raise ConfigError(
                 f"suite '{name}' trains nothing and takes no '{key}'{suggest(key, (*KEYS, *ONLY))}"
             )
+    raw = config.adopt_names(raw)  # those of the overrides
     for key in raw:
         if key not in KEYS:
             raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, KEYS)}")
@@ -218,17 +221,24 @@ def _only(name: str, found: Any) -> dict[str, list[Any]]:
     for key in found or {}:
         if key not in ONLY:
             raise ConfigError(f"suite '{name}': unknown key 'only.{key}'{suggest(str(key), ONLY)}")
-    # `all` takes a restriction of the file away
+    # `all` removes a restriction of the file
     return {k: v if isinstance(v, list) else [v] for k, v in (found or {}).items() if v != "all"}
 
 
 def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:
-    """The cells, and the names of those that cannot be tested: not finished, or no checkpoint.
+    """List the cells of a suite.
 
-    Heads follow each other under one condition: what was corrupted for one is there for the next.
+    The heads follow each other under each condition, so that they share the corrupted audio.
+
+    Args:
+        chosen: the suite.
+        out: folder of all runs.
+
+    Returns:
+        The cells; and the names of trained cells that are not finished or have no checkpoint.
 
     Raises:
-        ComparisonError: when the trained suite has no cell to test.
+        ComparisonError: if the trained suite was not run, or has no cell to test.
     """
     folder = Path(out) / Path(chosen.of).stem
     if not (folder / "suite.json").is_file():
@@ -284,7 +294,7 @@ def _wanted(record: Record, only: dict[str, list[Any]]) -> bool:
 
 
 class Conditions(Plan):
-    """Every trained cell under every condition."""
+    """The plan that tests every trained cell under every condition."""
 
     def __init__(self, chosen: Robustness, *, out: str) -> None:
         self.suite, self.name, self.title = chosen, chosen.name, chosen.title
@@ -293,17 +303,17 @@ class Conditions(Plan):
         self.cells = [self._job(cell) for cell in tested]
 
     def headline(self) -> str:
-        """Conditions, and trained cells."""
+        """The numbers of conditions and of trained cells."""
         number = len(self.suite.conditions)
         trained = f"{len(self.cells) // number} trained cells of {self.suite.of}"
         return f" ({number} conditions of {trained})"
 
     def notes(self) -> Iterable[str]:
-        """Trained cells that cannot be tested."""
+        """A line about trained cells that cannot be tested."""
         if self.left:
             yield (
-                f"{len(self.left)} cells of {self.suite.of} are not finished or hold no "
-                f"checkpoint, and are not tested: {some(self.left)}"
+                f"{len(self.left)} cells of {self.suite.of} are not tested, because they are not "
+                f"finished or have no checkpoint: {some(self.left)}"
             )
 
     def facts(self) -> dict[str, Any]:
@@ -312,7 +322,7 @@ class Conditions(Plan):
         return {**asdict(self.suite), "axes": {"condition": self.suite.conditions}, **others}
 
     def estimate(self, console: Console, workers: int) -> None:
-        """From finished cells; without any, none."""
+        """List the cells; if some are finished, estimate the others from their mean time."""
         todo = self.todo()
         for job in self.cells:
             console.print(job.name, markup=False, highlight=False)
@@ -325,13 +335,9 @@ class Conditions(Plan):
             )
 
     def check(self) -> None:
-        """What lacks its recordings is told before work."""
+        """Open the recordings of noises and rooms, so that a missing one is told before work."""
         for condition in self.suite.conditions:
-            Corruption(
-                Condition.parse(condition),
-                noise=self.suite.noise,
-                rir=self.suite.rir,
-            )
+            Corruption(Condition.parse(condition), noise=self.suite.noise, rir=self.suite.rir)
 
     def _job(self, cell: Tested) -> Job:
         from .pool import Job
@@ -348,5 +354,5 @@ class Conditions(Plan):
 
 
 def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Conditions:
-    """The plan of a suite of conditions; see :func:`load`."""
+    """Return the plan of a suite of conditions; see :func:`load`."""
     return Conditions(load(name, overrides), out=out)

@@ -1,11 +1,9 @@
 """`serzoo compare ensemble`: several finished cells answer together, as one row of the tables.
 
-The row is the mean of its members' probabilities, each calibrated by the temperature that its
-validation part gave. A member is a row that the comparison has: a head, with all of its seeds, or
-predictions that were imported. Nothing is trained, and nothing is chosen on test speakers: weights
-are equal, or they maximise the likelihood of the same fold's validation part.
-
-The row has the certificate of its table, as an imported one does.
+The row is the mean of its members' probabilities. A member is a row of the comparison: a head with
+all of its seeds, or imported predictions. Its probabilities are calibrated by the temperature of
+its validation part. Nothing is trained or chosen on test speakers. Weights are equal, or maximise
+the likelihood of the same fold's validation part. The row has the certificate of its table.
 """
 
 from __future__ import annotations
@@ -35,20 +33,20 @@ from .imported import Place, cell_name, check_name, places_of, put, record_of, r
 
 Seeds = Literal["together", "apart"]
 Weights = Literal["equal", "validation"]
-ROUNDS = 500  # of the fit of weights; it converges far earlier
+ROUNDS = 500  # rounds of the fit of weights; it converges far earlier
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What was written, or would be.
+    """The cells that were written, or that a dry run would write.
 
     Attributes:
-        cells: names.
+        cells: names of the cells.
         folder: of the comparison.
-        uar: of the row by table (corpus and encoder), folds pooled.
-        alone: mean UAR of the members by table, for comparison.
-        weights: of the members by table and fold.
-        seeds: of each member, those whose cells were averaged.
+        uar: each table (corpus and encoder) to the row's UAR, folds pooled.
+        alone: each table to the mean UAR of its members.
+        weights: each table and fold to the weights of the members.
+        seeds: each member to the seeds whose cells were averaged.
     """
 
     cells: list[str]
@@ -77,15 +75,15 @@ def ensemble(
 
     Args:
         suite: the comparison; its folder is ``out/<suite>``.
-        members: names of rows, or the name of one: ``classification`` averages its seeds.
+        members: names of rows, or the name of one row, whose seeds are averaged.
         name: of the new row; by default the members' names, joined by ``+`` (``NAME+seeds`` for
             one member).
-        seeds: ``together`` averages all seeds of a member, so the row has one answer, the same
-            for every seed. ``apart`` averages the members seed by seed.
-        weights: ``equal``, or by the fold's ``validation`` part.
-        recipe: whose tables get the row; needed if the suite has several.
-        encoder: in the table of this encoder only; all of the recipe's by default.
-        where: beside those cells only whose record says so, by path.
+        seeds: ``together`` averages all seeds of a member, so the row is the same for every seed.
+            ``apart`` averages the members seed by seed.
+        weights: ``equal``, or fitted on the fold's ``validation`` part.
+        recipe: the row goes to the tables of this recipe; needed if the suite has several.
+        encoder: the row goes to the table of this encoder; None = to all of the recipe.
+        where: keys of records and their values; the row goes beside cells that have them.
         overwrite: replace other cells of this name.
         dry_run: check and compute only.
         out: folder of all runs.
@@ -104,7 +102,7 @@ def ensemble(
         raise ConfigError("which rows shall answer together? add members='[classification,selm]'")
     if seeds == "apart" and len(chosen) == 1:
         raise ConfigError(
-            f"seeds=apart averages the members of one seed, and {chosen[0]} is the only member; "
+            f"seeds=apart averages the members of one seed, but {chosen[0]} is the only member; "
             "add another member, or say seeds=together"
         )
     called = name or ("+".join(chosen) if len(chosen) > 1 else f"{chosen[0]}+seeds")
@@ -112,13 +110,13 @@ def ensemble(
     folder = Path(out) / Path(suite).stem
     plan = read_plan(folder)
     places = places_of(folder, plan, recipe, encoder, None, None, where)
-    reference_of(places)  # refuses cells of one fold that were tested on other utterances
+    reference_of(places)  # raises if cells of one fold were tested on different utterances
     cells = _cells(folder, plan, chosen, places)
     made: dict[Place, tuple[PredictionTable, list[Run], list[float]]] = {}
     answers: dict[tuple[Any, ...], tuple[PredictionTable, list[Run], list[float]]] = {}
     for place in places:
         group, fold, seed = place
-        # one answer for all seeds is made once
+        # with seeds together, all seeds share one answer
         key: tuple[Any, ...] = place if seeds == "apart" else (group, fold)
         if key not in answers:
             mine = [_of_seed(cells[group, fold, m], seed, seeds, m, place) for m in chosen]
@@ -138,7 +136,7 @@ def ensemble(
         folder,
         _uar(rows),
         _uar(list(used.values())),
-        {_told(key): dict(zip(chosen, w, strict=True)) for key, (_, _, w) in answers.items()},
+        {_place_text(key): dict(zip(chosen, w, strict=True)) for key, (_, _, w) in answers.items()},
         {m: sorted({run.seed for run in used.values() if run.head == m}) for m in chosen},
     )
     old = taken(folder, plan, called, places, sha, overwrite)
@@ -147,8 +145,8 @@ def ensemble(
     return done
 
 
-def _told(key: tuple[Any, ...]) -> str:
-    """A table and a fold, and a seed if there is one, in words."""
+def _place_text(key: tuple[Any, ...]) -> str:
+    """Return a table and a fold, and a seed if the key has one, as text."""
     group, fold, *seed = key
     return ", ".join([*group, f"fold {fold}", *(f"seed {s}" for s in seed)])
 
@@ -159,7 +157,7 @@ Members = dict[tuple[tuple[str, str], int, str], list[Run]]
 def _cells(
     folder: Path, plan: Mapping[str, Any], members: Sequence[str], places: Mapping[Place, Run]
 ) -> Members:
-    """The cells of each member in each table and fold: the same seeds in all folds of a table."""
+    """Find the cells of each member, with the same seeds in all folds of a table."""
     groups = {group for group, _, _ in places}
     runs = [r for r in find_cells(folder, plan["cells"]).runs if r.group in groups]
     known = sorted({r.head for r in runs})
@@ -177,7 +175,7 @@ def _cells(
             here = {r.seed for r in mine}
             if len(here) < len(mine):
                 raise ComparisonError(
-                    f"'{member}' has several cells of one seed in {_told((group, fold))} "
+                    f"'{member}' has several cells of one seed in {_place_text((group, fold))} "
                     f"({', '.join(r.name for r in mine)}); say with where.KEY=VALUE (of their "
                     "records) which of them are meant"
                 )
@@ -185,9 +183,8 @@ def _cells(
             lacking = sorted(every - here)
             if lacking or not every:
                 what = f" of seed {', '.join(map(str, lacking))}" if every else ""
-                raise ComparisonError(
-                    f"'{member}' has no finished cell{what} in {_told((group, fold))}; {again}"
-                )
+                where = _place_text((group, fold))
+                raise ComparisonError(f"'{member}' has no finished cell{what} in {where}; {again}")
             for run in mine:
                 _check(run, template)
     return found
@@ -224,7 +221,7 @@ def _of_seed(runs: Sequence[Run], seed: int, seeds: str, member: str, place: Pla
 
 
 def _different(runs: Sequence[Run]) -> list[Run]:
-    """One of the cells that only repeat a row beside every seed; all cells of a head."""
+    """Drop cells that repeat an imported row for another seed; keep all cells of a head."""
     repeated = [r for r in runs if (r.record.imported or {}).get("same_for_all_seeds")]
     return [*repeated[:1], *(r for r in runs if r not in repeated)]
 
@@ -232,7 +229,7 @@ def _different(runs: Sequence[Run]) -> list[Run]:
 def _probabilities(
     table: PredictionTable, ids: Sequence[str], temperature: float | None
 ) -> FloatArray:
-    """``[N, C]`` calibrated probabilities, in the order of these ids."""
+    """Return calibrated probabilities ``[N, C]``, in the order of these ids."""
     row = {name: i for i, name in enumerate(table.ids)}
     scores = table.scores[[row[i] for i in ids]]
     return np.asarray(np.exp(log_softmax(scores, temperature or 1.0)))
@@ -241,7 +238,7 @@ def _probabilities(
 def _mean(
     reference: PredictionTable, members: Sequence[Sequence[Run]], weights: Sequence[float]
 ) -> PredictionTable:
-    """The weighted mean of the members' probabilities; a member is the mean of its cells."""
+    """Return the weighted mean of the members; a member is the mean of its cells."""
     ids = list(reference.ids)
     p = sum(
         w * np.mean([_probabilities(r.table, ids, r.record.temperature) for r in runs], axis=0)
@@ -253,7 +250,7 @@ def _mean(
 
 
 def _weights(members: Sequence[Sequence[Run]], weights: str, folder: Path) -> list[float]:
-    """One weight per member; they sum to 1."""
+    """Return one weight per member; they sum to 1."""
     if weights == "equal" or len(members) == 1:
         return [1 / len(members)] * len(members)
     validation = validation_reader(folder)
@@ -262,8 +259,8 @@ def _weights(members: Sequence[Sequence[Run]], weights: str, folder: Path) -> li
     known = reference.labelled
     if not known.any():
         raise DataError(
-            f"no validation utterance of {first.name} is labelled, so nothing can be weighed; say "
-            "weights=equal"
+            f"no validation utterance of {first.name} is labelled, so no weights can be fitted; "
+            "say weights=equal"
         )
     for run, table in (pair for pairs in cells for pair in pairs):
         _alike(f"validation of {first.name}", reference, f"of {run.name}", table)
@@ -299,8 +296,8 @@ def _validated(validation: Callable[[str], PredictionTable | None], run: Run) ->
     table = validation(run.name)
     if table is None:
         raise DataError(
-            f"{run.name} keeps no validation predictions (it has no {VALID}), so it cannot be "
-            "weighed; say weights=equal, or leave it out of members"
+            f"{run.name} has no validation predictions ({VALID} is missing), so its weight cannot "
+            "be fitted; say weights=equal, or leave it out of members"
         )
     return table
 
@@ -321,7 +318,7 @@ def _about(name: str, members: Sequence[str], sha: str, weights: str, seeds: str
 def _record(
     template: Run, place: Place, table: PredictionTable, used: Sequence[Run], about: dict[str, Any]
 ) -> Record:
-    """A record whose costs are the sums of the members'."""
+    """Return the record of a cell; its costs are the sums of the members' costs."""
     records = [run.record for run in used]
     fit = [r.seconds.get("fit") for r in records]
     seconds = {} if None in fit else {"fit": float(sum(f or 0.0 for f in fit))}
@@ -339,7 +336,7 @@ def _summed(costs: Sequence[Mapping[str, float]], keys: Iterable[str]) -> dict[s
 
 
 def _uar(runs: Sequence[Run]) -> dict[str, float]:
-    """The mean UAR of the rows of each table, over their seeds, folds pooled."""
+    """Return each table's mean UAR over rows and their seeds, folds pooled."""
     rows: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in by_pair(runs):
         rows[", ".join(run.group)][run.head].append(run)
@@ -352,7 +349,7 @@ def _uar(runs: Sequence[Run]) -> dict[str, float]:
 def ensemble_rows(
     suite: str, typed: Sequence[str], *, out: str = "runs", dry_run: bool = False
 ) -> None:
-    """Do what `serzoo compare ensemble` is asked for: compute, write, tabulate, and print.
+    """Run `serzoo compare ensemble`: compute, write, tabulate, and print.
 
     Args:
         suite: the comparison.
@@ -361,7 +358,9 @@ def ensemble_rows(
         dry_run: write nothing.
 
     Raises:
-        ConfigError: naming what is missing or unknown; and as :func:`ensemble`.
+        ConfigError: if a setting is missing, unknown or wrong.
+        ComparisonError: see :func:`ensemble`.
+        DataError: see :func:`ensemble`.
     """
     types = {k: v for k, v in types_of(ensemble).items() if k not in ("dry_run", "out", "where")}
     values = dict(parse(typed, {key: types.get(key, str) for key, _ in words(typed)}))

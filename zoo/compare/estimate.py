@@ -1,4 +1,4 @@
-"""What cells will take before they are run: from finished ones, or from a measured step."""
+"""Estimates of a cell's time and memory, from finished cells or from a measured training step."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ..run.record import finished, peak_memory_mb, read_record
 from . import pool
 from .suite import Cell
 
-PATIENCE = 60.0  # seconds of measuring after which the kinds that are left are not measured
+PATIENCE = 60.0  # seconds of measuring; kinds that are left after it are not measured
 
 
 class Estimate(NamedTuple):
-    """What a cell, or a trial of one, will take.
+    """The estimated time and memory of a cell, or of one of its trials.
 
     Attributes:
-        seconds: of its process; None = not measured.
-        megabytes: that its process takes at its peak (on CUDA, of the device, when measured).
-        source: ``finished`` (the mean, and the largest, of cells of its kind), ``measured`` (a
-            training step on this machine, as the doctor takes it) or ``not measured``.
-        encoding: seconds for features that are not stored yet, once for all cells on them.
+        seconds: on the clock; None = not measured.
+        megabytes: peak memory of its process in MiB; on CUDA, a measured one is the device's.
+        source: ``finished`` (mean time and largest memory of finished cells of its kind),
+            ``measured`` (a training step on this machine, by the doctor) or ``not measured``.
+        encoding: seconds for features that are not stored yet; cells on the same features share it.
     """
 
     seconds: float | None = None
@@ -44,7 +44,7 @@ class Estimate(NamedTuple):
 
 
 def of_finished(folders: Sequence[Path]) -> Estimate:
-    """From the records of finished cells; ``not measured`` if there are none."""
+    """Estimate from the records of finished cells; ``not measured`` without any."""
     entries = [entry for f in folders if (entry := read_record(f)) is not None and entry.ok]
     if not entries:
         return Estimate()
@@ -53,18 +53,18 @@ def of_finished(folders: Sequence[Path]) -> Estimate:
 
 
 def of_step(cfg: RunConfig, threads: int | None = None, libraries: float = 0.0) -> Estimate:
-    """From a training step; ``not measured`` where it fails or does not fit the memory.
+    """Estimate from a training step; ``not measured`` if it fails or does not fit the memory.
 
     Args:
         cfg: the run.
-        threads: to compute with.
-        libraries: megabytes that a process takes before it holds a model.
+        threads: of the CPU, if the run does not set them.
+        libraries: MiB that a process takes before it holds a model.
     """
     try:
         with undisturbed(cfg.trainer.threads or threads):
             trial = Trial(cfg)
             took, took_memory = next(duration(trial)).facts, next(memory(trial)).facts
-    except Exception:  # the doctor says what is wrong with it; here it only has no estimate
+    except Exception:  # `serzoo doctor` tells the fault; here the run only has no estimate
         return Estimate()
     if "total" not in took or "need" not in took_memory:
         return Estimate()
@@ -74,9 +74,18 @@ def of_step(cfg: RunConfig, threads: int | None = None, libraries: float = 0.0) 
 
 
 def estimates(cells: Sequence[Cell], folder: Path, workers: int) -> dict[str, Estimate]:
-    """One for each cell that a suite's folder is to hold, by name.
+    """Estimate each cell of a suite.
 
-    A step is measured in one fold of each kind; time in other folds goes by their training speech.
+    A step is measured in one fold of each kind. The time in another fold is in proportion to its
+    training speech.
+
+    Args:
+        cells: of the suite.
+        folder: of the suite.
+        workers: number of workers.
+
+    Returns:
+        Name of each cell to its estimate.
     """
     kinds: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
@@ -111,24 +120,24 @@ class _Speech:
 
 
 def total(cells: Sequence[Cell], folder: Path, found: Mapping[str, Estimate], workers: int) -> str:
-    """How long all that is left will take on so many workers, in words."""
+    """Return how long the unfinished cells will take on this number of workers, as text."""
     left = [c for c in cells if not finished(folder / "cells" / c.name)]
     if not left:
         return "nothing is left to run"
     trials = {t.name: found[c.name] for c in left for t in c.trials}
     runs = [*(found[c.name] for c in left), *trials.values()]
     known = [e.seconds for e in runs if e.seconds is not None]
-    # features of a recipe's utterances by an encoder are shared by all cells on them
+    # cells that differ only in their head share features
     stores = {c.kind[:2] + c.kind[3:]: found[c.name].encoding for c in left}
     seconds = (sum(known) + sum(stores.values())) / max(1, min(workers, len(runs)))
     text = f"about {spoken(seconds)} for what is left, on {counted(workers, 'worker')}"
     if len(known) < len(runs):
-        text += f"; {len(runs) - len(known)} of {len(runs)} runs are not measured and not in it"
+        text += f"; {len(runs) - len(known)} of {len(runs)} runs are not measured and not included"
     return text
 
 
 def show(console: Console, cells: Sequence[Cell], folder: Path, workers: int) -> None:
-    """The cells of a dry run, their state, and what they will take."""
+    """Print the cells of a dry run with their states and estimates."""
     found = estimates(cells, folder, workers)
     rows: list[Line] = []
     for c in cells:

@@ -1,8 +1,8 @@
 """A suite of adaptations: heads trained on one corpus, adapted to another by a few utterances.
 
-The sources are trained first, as ordinary runs. Then every head is adapted to every draw of every
-number of shots under every tuning; all heads get the same supports. Records hold ``shots``,
-``draw``, ``tuning``, ``source`` and the support's hash; ``learning_curves.md`` is made of them.
+The sources are trained first, as ordinary runs. Then every head is adapted for each number of
+shots, each draw and each tuning. All heads get the same supports. Records hold ``shots``, ``draw``,
+``tuning``, ``source`` and the support's hash, from which ``learning_curves.md`` is made.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ KEYS = (
     *("title", "baseline", "source", "target", "head", "shots", "draw", "tuning", "options"),
     *QUESTIONS,
 )
+PARTS = ("source", "target", "options")
 SOURCE = ("recipe", "encoder", "fold", "seed", "overrides")
 TARGET = ("data", "root", "protocol", "fold", "taxonomy", "label", "unknown_speakers")
 TYPES: dict[str, Any] = {
@@ -41,24 +42,25 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(("head", "tuning"), str | list[str]),
     **dict.fromkeys(("shots", "draw"), int | list[int]),
 }
-TOLD = (*axes.TOLD, "source.recipe", "source.encoder", "target.data", "target.taxonomy")
+IN_TITLE = (*axes.IN_TITLE, "source.recipe", "source.encoder", "target.data", "target.taxonomy")
 
 
 @dataclass(frozen=True)
 class FewShotSuite:
-    """What is adapted, to what, and how often.
+    """Heads, their source and target, and how they are adapted.
 
     Attributes:
         name: of the suite, and of its folder.
         title: one line for people.
-        source: ``recipe``, ``fold``, ``seed``, and optionally ``encoder`` and ``overrides``.
-        target: ``data``, ``protocol``, ``fold``, ``taxonomy``, as for :func:`.adapt.adapt`.
-        head: configurations of heads.
-        shots: of each class; 0 = as it is, once for each head.
+        source: ``recipe``, and optionally ``encoder``, ``fold``, ``seed`` and ``overrides``.
+        target: ``data``, and optionally ``root``, ``protocol``, ``fold``, ``taxonomy``, ``label``
+            and ``unknown_speakers``, as for :func:`.adapt.adapt`.
+        head: names of head configurations.
+        shots: numbers of utterances of each class; 0 = the model is tested as it is.
         draw: seeds of the supports.
-        tuning: what is tuned.
+        tuning: parts that are tuned.
         options: further fields of :class:`.tuning.Options`.
-        baseline: the head that differences are taken to.
+        baseline: the head that others are compared to.
         primary, margin, metric: as of :class:`.suite.Suite`.
     """
 
@@ -78,36 +80,37 @@ class FewShotSuite:
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
-    """A shipped suite of adaptations by name, or a YAML file.
+    """Read a suite of adaptations.
 
     ``head=[selm]``, ``shots=[1,4]``, ``draw=[1,2]`` and ``tuning=[head]`` replace the suite's
-    lists, ``target.KEY=...``, ``source.KEY=...`` and ``options.KEY=...`` its settings; any other
-    ``key=value`` is one of the sources' runs.
+    lists. ``target.KEY=...``, ``source.KEY=...`` and ``options.KEY=...`` replace its settings. Any
+    other ``key=value`` is an override of the sources' runs.
+
+    Args:
+        name: of a shipped suite, or a YAML file.
+        overrides: ``key=value``.
 
     Raises:
-        ConfigError: naming what is wrong.
+        ConfigError: if a key, a name or a value is wrong.
     """
     from ..run.tuning import Options, option_types
 
-    raw = dict(config.read_suite(name))
-    source = {"overrides": [], **_mapping(name, raw, "source")}
-    parts = {
-        "source": source,
-        "target": _mapping(name, raw, "target"),
-        "options": _mapping(name, raw, "options"),
-    }
+    raw = config.read_suite(name)
+    raw |= {part: _mapping(name, raw, part) for part in PARTS}
     types = {**TYPES, **{f"options.{key}": kind for key, kind in option_types().items()}}
-    typed: list[str] = []  # of the sources' runs
+    typed: list[str] = []  # overrides of the sources' runs
     named = any(key == "title" for key, _ in config.words(overrides))
     for item, (key, value) in zip(overrides, config.parse(overrides, types), strict=True):
         part, dot, inner = key.partition(".")
-        if dot and part in parts:
-            parts[part][inner] = value
+        if dot and part in PARTS:
+            raw[part][inner] = value
         elif key in KEYS:
-            raw[key] = value
+            raw[key] = _mapping(name, {key: value}, key) if key in PARTS else value
         else:
             typed.append(item)
-    given = source["overrides"]
+    raw = config.adopt_names(raw)  # those of the overrides
+    source, target, options = (raw[part] for part in PARTS)
+    given = source.get("overrides", [])
     if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
         raise ConfigError(f"suite '{name}': source.overrides is {given}; give a list of key=value")
     source["overrides"] = [*given, *typed]
@@ -119,8 +122,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
     wanted: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
         "": (raw, KEYS),
         "source.": (source, SOURCE),
-        "target.": (parts["target"], TARGET),
-        "options.": (parts["options"], [k for k in option_types() if k not in own]),
+        "target.": (target, TARGET),
+        "options.": (options, [k for k in option_types() if k not in own]),
     }
     for prefix, (found, known) in wanted.items():
         for key in found:
@@ -129,19 +132,19 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
                     f"suite '{name}' has unknown key '{prefix}{key}'{suggest(str(key), known)}"
                 )
     for part, key in (("source", "recipe"), ("target", "data")):
-        if key not in parts[part]:
-            raise ConfigError(f"suite '{name}' does not say its {part}; give {part}.{key}")
-    for shots, draw in product(lists["shots"], lists["draw"]):  # ranges are told before work
-        Options(shots=shots, draw=draw, **parts["options"])
+        if key not in raw[part]:
+            raise ConfigError(f"suite '{name}' has no {part}.{key}; give {part}.{key}=VALUE")
+    for shots, draw in product(lists["shots"], lists["draw"]):  # refuses wrong values before work
+        Options(shots=shots, draw=draw, **options)
     title, baseline = str(raw.get("title") or name), str(raw.get("baseline", "classification"))
-    title = title if named else axes.retitled(title, overrides, TOLD)
+    title = title if named else axes.retitled(title, overrides, IN_TITLE)
     return FewShotSuite(
         Path(name).stem,
         title,
-        parts["source"],
-        parts["target"],
+        source,
+        target,
         **lists,
-        options=parts["options"],
+        options=options,
         baseline=baseline,
         **questions(name, raw),
     )
@@ -163,7 +166,15 @@ def _list(name: str, raw: dict[str, Any], key: str) -> list[Any]:
 
 
 def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
-    """Runs of the sources, and cells of the adaptations; those of one support follow each other."""
+    """List the runs of the sources and the cells; cells with the same support follow each other.
+
+    Args:
+        suite: the suite.
+        out: folder of all runs.
+
+    Raises:
+        ConfigError: if a run cannot be composed, or a tuning is impossible with its encoder.
+    """
     from ..run.adapt import adapt_cell
     from ..run.tuning import obstacles, refuse
     from .pool import Job
@@ -175,7 +186,7 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
     sources = []
     for head in suite.head:
         cfg = config.load(s["recipe"], [*settings, f"head={head}"])
-        for tuning in suite.tuning:  # told before anything is trained
+        for tuning in suite.tuning:  # before anything is trained
             refuse(tuning, obstacles(cfg.encoder))
         name = f"{Path(s['recipe']).stem}-{head}-{cfg.fingerprint[:6]}"
         sources.append(Job(name, cfg.to_dict(), folder / "sources" / name))
@@ -183,7 +194,7 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
     for shots in suite.shots:
         for draw, tuning in product(suite.draw, suite.tuning):
             if not shots and (draw, tuning) != (suite.draw[0], suite.tuning[0]):
-                continue  # without a shot, neither matters
+                continue  # 0 shots: without a support, nothing is drawn or tuned
             for source in sources:
                 how = f"-d{draw}-{tuning}" if shots else ""
                 name = f"{source.name}-k{shots}{how}"
@@ -201,7 +212,7 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
 
 
 def seconds_by_tuning(cells: Sequence[Job]) -> dict[str, float]:
-    """What finished cells took on average, by what was tuned."""
+    """Return the mean seconds of finished cells, by tuning."""
     found: dict[str, list[float]] = {}
     for job in cells:
         entry = read_record(job.folder)
@@ -211,7 +222,7 @@ def seconds_by_tuning(cells: Sequence[Job]) -> dict[str, float]:
 
 
 class FewShot(Plan):
-    """Sources first; then every head adapted to every draw."""
+    """The plan that trains the sources, then adapts every head to every draw."""
 
     called = "sources"
 
@@ -221,7 +232,7 @@ class FewShot(Plan):
         self.ahead, self.cells = jobs(chosen, out=out)
 
     def headline(self) -> str:
-        """How many models are adapted."""
+        """The number of models that are adapted."""
         return f" of {len(self.ahead)} sources"
 
     def facts(self) -> dict[str, Any]:
@@ -231,17 +242,17 @@ class FewShot(Plan):
         return {**asdict(self.suite), "axes": axes, **others}
 
     def estimate(self, console: Console, workers: int) -> None:
-        """From finished cells of the same tuning; without any, none."""
+        """List the cells, with the mean time of finished cells of the same tuning."""
         spent, todo = seconds_by_tuning(self.cells), self.todo()
         for job in [*self.first(), *self.cells]:
-            known = spent.get(str(job.options.get("tuning")), None)
+            known = spent.get(str(job.options.get("tuning")))
             about = f", about {known:.1f} s" if known and job in todo else ""
             console.print(f"{job.name}{about}", markup=False, highlight=False)
         if left := sum(spent.get(str(job.options["tuning"]), 0.0) for job in todo):
             console.print(f"about {left / 60 / workers:.0f} min on {workers} workers")
 
     def open(self) -> None:
-        """Columns of TensorBoard that fit all heads and tunings."""
+        """Declare TensorBoard's columns for all heads and tunings."""
         from ..run.tuning import Options, new_head
 
         rows = {}
@@ -255,16 +266,16 @@ class FewShot(Plan):
         board.declare(self.folder / "cells", rows)
 
     def ready(self, job: Job) -> Job | None:
-        """Recorded where its source did not end well."""
+        """Return the cell; if its source failed, record that and return None."""
         from . import pool
 
         if finished(Path(job.options["path"])):
             return job
-        error = f"its source did not end well; see {job.options['path']}"
+        error = f"its source failed; see {job.options['path']}"
         pool.record_failure(job, error, "", "source")
         return None
 
 
 def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> FewShot:
-    """The plan of a suite of adaptations; see :func:`load`."""
+    """Return the plan of a suite of adaptations; see :func:`load`."""
     return FewShot(load(name, overrides), out=out)

@@ -1,8 +1,8 @@
 """`serzoo compare import`: another toolkit's predictions as a row of a comparison.
 
-The row is in the tables of a recipe as a head does, under their certificate: the same
-utterances, tested in the same folds, with the same reference. What cannot be checked from
-predictions, how the toolkit was trained and selected, is what its user says about it.
+The row is in the tables of a recipe, as a head is, with their certificate: the same
+utterances, in the same folds, with the same reference. Predictions do not show how the toolkit was
+trained and selected; the record holds what its user says about that.
 """
 
 from __future__ import annotations
@@ -31,24 +31,22 @@ from ..run.record import Record, environment, read_plan, read_record, write_reco
 from ..statistics.rates import FloatArray
 from ..statistics.table import PredictionTable, merge
 
-# ---- Predictions of another toolkit, as it writes them: CSV, TSV or JSON lines.
-
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 SCALES = ("auto", "probabilities", "logits", "ranks")
-SUM = 1e-3  # how far a row of probabilities may be from 1
-SMALLEST = 1e-6  # a probability of 0 has no logarithm; so small a one costs 14 nats
+SUM = 1e-3  # largest difference of a sum of probabilities from 1
+SMALLEST = 1e-6  # replaces smaller probabilities, since 0 has no logarithm; its loss is 14 nats
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where things are in a file.
+    """The columns of a file of predictions.
 
     Attributes:
         id: column of the utterance ids.
-        label: column of the predicted labels, which is read if there are no scores.
-        fold: column of the folds; None = an id tells its fold.
-        prefix: of the columns of scores: ``prob_`` for ``prob_angry``.
-        id_prefix: put before each id: ``ravdess/`` where files have no corpus.
+        label: column of the predicted labels; only read if the file has no scores.
+        fold: column of the folds; None = each id is tested in one fold.
+        prefix: of the columns of scores, as ``prob_`` for ``prob_angry``.
+        id_prefix: text before each id, as ``ravdess/`` for ids without their corpus.
         rename: the toolkit's names of classes to ours.
     """
 
@@ -65,15 +63,14 @@ PLAIN = Columns()
 
 @dataclass(frozen=True)
 class Foreign:
-    """What a file says about N utterances.
+    """The predictions of a file with N rows.
 
     Attributes:
-        ids: N, as they stand there, maybe more than once.
-        folds: N numbers, or None.
-        scores: ``[N, C]`` in the order of the classes; log-probabilities where ``scale`` is
-            ``probabilities`` or ``logits``.
-        scale: ``probabilities``, ``logits``, ``ranks``, or ``labels``: then a score is 1 for the
-            class that was named and 0 for the others, and says nothing about confidence.
+        ids: N utterance ids; one can occur more than once.
+        folds: N numbers of folds, or None.
+        scores: ``[N, C]`` in the order of the classes: logits, ranks, or log-probabilities if
+            ``scale`` is ``probabilities``. For ``labels``, 1 for the predicted class, else 0.
+        scale: ``probabilities``, ``logits``, ``ranks`` or ``labels``.
     """
 
     ids: list[str]
@@ -83,7 +80,7 @@ class Foreign:
 
     @property
     def probabilities(self) -> bool:
-        """Whether confidence can be read from the scores."""
+        """Whether the scores are confidences."""
         return self.scale in ("probabilities", "logits")
 
 
@@ -92,18 +89,19 @@ def read(
 ) -> Foreign:
     """Read a file of predictions.
 
-    Scores are a column per class, or (JSON lines) an object ``scores``; if there are any, the
-    label column is not looked at: in many files it is the reference. Otherwise it is the answer.
+    Scores are a column per class, or an object ``scores`` of each JSON line. If the file has
+    scores, its label column is ignored, because in many files it is the reference. Else the label
+    column is the prediction.
 
     Args:
         path: ``.csv``, ``.tsv`` or ``.jsonl``.
-        classes: of the taxonomy.
-        columns: where things are.
-        scale: what scores are. ``auto`` takes rows that are between 0 and 1 and sum to 1 for
-            probabilities and refuses others. ``ranks`` (margins, votes) order the classes only.
+        classes: C classes of the taxonomy.
+        columns: of the file.
+        scale: of the scores. ``auto`` expects probabilities, from 0 to 1 with a sum of 1. ``ranks``
+            (margins, votes) only order the classes.
 
     Raises:
-        DataError: saying which lines, columns, labels or ids cannot be used, with counts.
+        DataError: if lines, columns, labels or ids cannot be used; names and counts them.
     """
     if scale not in SCALES:
         raise DataError(f"scores is '{scale}'{suggest(scale, SCALES)}")
@@ -136,9 +134,9 @@ def read(
     labels = [columns.rename.get(label, label) for label in labels]
     unknown = Counter(label for label in labels if label not in classes)
     if unknown:
-        told = ", ".join(f"'{label}' ({n})" for label, n in unknown.most_common(5))
+        counts = ", ".join(f"'{label}' ({n})" for label, n in unknown.most_common(5))
         raise DataError(
-            f"{path}: {unknown.total()} labels are no classes of the taxonomy: {told}; it has "
+            f"{path}: {unknown.total()} labels are no classes of the taxonomy: {counts}; it has "
             f"{', '.join(classes)}. Map names with class.THEIRS=OURS"
         )
     one_hot = np.eye(len(classes))[[list(classes).index(label) for label in labels]]
@@ -158,20 +156,20 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     text = read_text(path, remedy="save it as CSV in UTF-8")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     rows: list[dict[str, Any]] = []
-    # not splitlines: it also breaks at characters that stand within a cell
+    # not splitlines, which also breaks at characters that a cell can contain
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    for row in _told(reader, path):
+    for row in _checked(reader, path):
         if None in row or None in row.values():
             raise DataError(
-                f"{path}, line {reader.line_num}: not as many cells as the header has; was the "
-                "file cut off, or is it separated by something else?"
+                f"{path}, line {reader.line_num}: more or fewer cells than the header; was the "
+                "file cut off, or has it another separator?"
             )
         rows.append({str(k).strip(): str(v).strip() for k, v in row.items()})
     return rows
 
 
-def _told(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, Any]]:
-    """The rows; what is no table is told with its line."""
+def _checked(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, Any]]:
+    """Return the rows; an error of the reader names file and line."""
     try:
         yield from reader
     except csv.Error as error:
@@ -221,9 +219,8 @@ def _scores(
         surplus = [k for k in found if k not in keys] if "scores" in row else []
         if surplus:
             raise DataError(
-                f"{path}: '{ids[i]}' has scores of {', '.join(surplus)}, which the taxonomy has "
-                "not; leave them out and let the others sum to 1, or map names with "
-                "class.THEIRS=OURS"
+                f"{path}: '{ids[i]}' has scores of {', '.join(surplus)}, which the taxonomy lacks; "
+                "leave them out and let the others sum to 1, or map names with class.THEIRS=OURS"
             )
         try:
             values[i] = [float(found[k]) for k in keys]
@@ -250,7 +247,7 @@ def _is_number(value: Any) -> bool:
 def _as_scale(
     path: Path, values: FloatArray, ids: Sequence[str], scale: str
 ) -> tuple[FloatArray, str]:
-    """Log-probabilities where the scores are probabilities; else as they are."""
+    """Return log-probabilities if the scores are probabilities, else the scores; and the scale."""
     if scale in ("logits", "ranks"):
         return values, scale
     bad = np.flatnonzero(
@@ -261,14 +258,11 @@ def _as_scale(
         first = ", ".join(f"{v:g}" for v in values[row])
         raise DataError(
             f"{path}: scores of {len(bad)} of {len(ids)} utterances are no probabilities (first: "
-            f"{ids[row]}: {first}); say scores=logits if softmax makes them such, or "
+            f"{ids[row]}: {first}); say scores=logits if softmax makes them probabilities, or "
             "scores=ranks if they only order the classes"
         )
     return np.log(np.maximum(values, SMALLEST)), "probabilities"
 
-
-# ---- Where imported predictions stand in a comparison, and whether they are of its test
-# utterances.
 
 Place = tuple[tuple[str, str], int, int]  # table, fold, seed
 
@@ -282,14 +276,31 @@ def places_of(
     seed: int | None,
     where: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[Place, Run]:
-    """A finished cell for every table, fold and seed that the rows belong to."""
+    """Find where predictions belong: a trained cell of each table, fold and seed.
+
+    Args:
+        folder: of the comparison.
+        plan: its ``suite.json``.
+        recipe: only tables of this recipe; None = of the only one.
+        encoder: only tables of this encoder; None = of all.
+        fold: only this fold; None = all.
+        seed: only this seed; None = all.
+        where: only cells whose records have these values, by ``key.key``. Without ``condition``,
+            cells on corrupted audio are left out if there are others.
+
+    Returns:
+        Each table, fold and seed, to a finished cell that was not imported.
+
+    Raises:
+        ComparisonError: if no cell is left, or cells of several recipes or conditions are.
+    """
     own = [r for r in find_cells(folder, plan["cells"]).runs if r.record.imported is None]
     if "condition" not in where and any(r.record.corruption is None for r in own):
-        # answers to the audio as it is are none to other audio
+        # predictions on the original audio do not belong beside those on corrupted audio
         own = [r for r in own if r.record.corruption is None]
     if not own:
         raise ComparisonError(
-            f"{folder} holds no finished cell that says which utterances are tested; run `serzoo "
+            f"{folder} has no finished cell, which would show the test utterances; run `serzoo "
             f"compare {folder.name}` first"
         )
 
@@ -300,8 +311,8 @@ def places_of(
             return
         if found == [""]:
             raise ComparisonError(
-                f"{folder} has no finished cell of {what} {wanted}, since no record says '{what}'; "
-                "name a key of record.json: where.condition=NAME, where.config.fold=0"
+                f"{folder} has no finished cell of {what} {wanted}, since no record has the key "
+                f"'{what}'; name one of record.json: where.condition=NAME, where.config.fold=0"
             )
         if wanted not in found:
             known = suggest(str(wanted), [str(f) for f in found])
@@ -311,8 +322,8 @@ def places_of(
     keep("recipe", recipe, _stem)
     if len(recipes := sorted({_stem(run) for run in own})) > 1:
         raise ComparisonError(
-            f"{folder} compares on {', '.join(recipes)}; say with recipe=NAME which of them these "
-            "predictions are for"
+            f"{folder} has the recipes {', '.join(recipes)}; name that of these predictions with "
+            "recipe=NAME"
         )
     keep("encoder", encoder, lambda run: run.group[1])
     keep("fold", fold, lambda run: run.fold)
@@ -321,14 +332,14 @@ def places_of(
         keep(path, str(value), partial(_fact, path=path))
     if "condition" not in where and len(tested := sorted({_heard(run) for run in own})) > 1:
         raise ComparisonError(
-            f"{folder} tests under several conditions ({', '.join(tested)}), and answers are to "
-            "one of them; say with where.condition=NAME to which"
+            f"{folder} tests under several conditions ({', '.join(tested)}); name that of these "
+            "predictions with where.condition=NAME"
         )
     return {(run.group, run.fold, run.seed): run for run in reversed(own)}
 
 
 def _fact(run: Run, path: str) -> str:
-    """What a record says at ``key.key``; empty where it says nothing."""
+    """Return a record's value at ``key.key`` as text; empty if it has none."""
     found: Any = run.record.to_json()
     for key in path.split("."):
         found = found.get(key, "") if isinstance(found, Mapping) else ""
@@ -336,7 +347,7 @@ def _fact(run: Run, path: str) -> str:
 
 
 def _heard(run: Run) -> str:
-    """The condition that the test audio was under; empty for audio as it is."""
+    """Return the condition of the test audio; empty for the original audio."""
     return run.record.condition if run.record.corruption is not None else ""
 
 
@@ -345,15 +356,19 @@ def _stem(run: Run) -> str:
 
 
 def reference_of(places: Mapping[Place, Run]) -> dict[int, PredictionTable]:
-    """Ids, speakers and labels of each fold's test part, which all cells agree on."""
+    """Return each fold's test table: ids, speakers and labels, the same in all cells.
+
+    Raises:
+        ComparisonError: if two cells of a fold were tested on different utterances.
+    """
     found: dict[int, Run] = {}
     for (_, fold, _), run in sorted(places.items()):
         first = found.setdefault(fold, run)
         if first.record.data != run.record.data or set(first.table.ids) != set(run.table.ids):
             raise ComparisonError(
-                f"{first.name} and {run.name} were not tested on the same utterances; say with "
-                "where.KEY=VALUE (of their records) beside which of them these predictions stand, "
-                "or, if one is out of date, remove it and compare again"
+                f"{first.name} and {run.name} were not tested on the same utterances; choose one "
+                "of them with where.KEY=VALUE (of its record), or, if one is out of date, remove "
+                "it and compare again"
             )
     return {fold: run.table for fold, run in found.items()}
 
@@ -361,7 +376,20 @@ def reference_of(places: Mapping[Place, Run]) -> dict[int, PredictionTable]:
 def split(
     path: Path, given: Foreign, reference: Mapping[int, PredictionTable], fold: int | None
 ) -> dict[int, PredictionTable]:
-    """A table per fold, in the order of the reference, with its labels."""
+    """Divide predictions into folds, in the order of the reference and with its labels.
+
+    Args:
+        path: their file, for errors.
+        given: the predictions.
+        reference: test table of each fold; see :func:`reference_of`.
+        fold: the only fold of the file; None = several.
+
+    Returns:
+        The table of each fold.
+
+    Raises:
+        DataError: if the file does not hold each test utterance once.
+    """
     home: dict[str, list[int]] = defaultdict(list)
     for k, table in reference.items():
         for i in table.ids:
@@ -393,8 +421,8 @@ def split(
     if problems:
         raise DataError(
             f"{path} does not hold each of the {len(wanted)} test utterances once: "
-            f"{'; '.join(problems)}. A row is comparable only where all is tested; id_prefix=TEXT "
-            "puts the corpus before ids, fold=NUMBER says that a file holds one fold"
+            f"{'; '.join(problems)}. Predict all test utterances; if ids lack their corpus, add "
+            "id_prefix=TEXT; if the file holds one fold, add fold=NUMBER"
         )
     row = {key: n for n, key in enumerate(zip(folds, given.ids, strict=True))}
     return {
@@ -417,7 +445,19 @@ def taken(
     sha: str,
     overwrite: bool,
 ) -> list[str]:
-    """Earlier cells of this name in these places, which are replaced."""
+    """Return earlier cells of a row of this name, which new ones replace.
+
+    Args:
+        folder: of the comparison.
+        plan: its ``suite.json``.
+        name: of the row.
+        places: of the new cells.
+        sha: digest of the new predictions.
+        overwrite: whether other predictions may be replaced.
+
+    Raises:
+        ComparisonError: if a head has this name, or other predictions and ``overwrite`` is false.
+    """
     old = []
     tables = {table for table, _, _ in places}
     for run in find_cells(folder, plan["cells"]).runs:
@@ -436,9 +476,9 @@ def taken(
     return old
 
 
-CONFIDENCE = ("nll", "ece", "top2")  # what a label alone does not tell
-CALIBRATED = ("nll_calibrated", "ece_calibrated", "temperature")  # fitted on a validation part
-SHARED = (
+CONFIDENCE = ("nll", "ece", "top2")  # metrics that need probabilities
+CALIBRATED = ("nll_calibrated", "ece_calibrated", "temperature")  # metrics that need validation
+OF_TABLE = (  # keys of a record that all rows of a table have in common
     *("classes", "data", "speakers", "axes", "condition", "features", "corruption", "tested"),
     *("kind", "source", "shots", "draw", "tuning", "support"),  # of an adaptation
 )
@@ -446,14 +486,14 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import wrote, or would.
+    """The cells that an import wrote, or that a dry run would write.
 
     Attributes:
-        cells: names.
+        cells: names of the cells.
         folder: of the comparison.
-        uar: of all rows, folds pooled.
-        utterances: number of them.
-        notes: for people.
+        uar: of the predictions, folds pooled.
+        utterances: number of rows of the file.
+        notes: remarks for people.
     """
 
     cells: list[str]
@@ -482,32 +522,32 @@ def import_predictions(
     dry_run: bool = False,
     out: str = "runs",
 ) -> Imported:
-    """Check predictions and write them as cells of a comparison that was run.
+    """Check predictions and write them as cells of a finished comparison.
 
     Args:
         suite: the comparison; its folder is ``out/<suite>``.
         file: CSV, TSV or JSON lines, see :func:`.read`.
         name: of the row.
-        recipe: whose tables get the row; needed where the suite has several.
-        encoder: in the table of this encoder only; all of the recipe's by default.
-        fold: the file holds this fold only; by default all of the protocol's.
-        seed: the row is of this seed; by default for every seed of the suite, which is what a
-            method without random choices would give.
-        where: put beside those cells only whose record says so, by path:
+        recipe: the row goes to the tables of this recipe; needed if the suite has several.
+        encoder: the row goes to the table of this encoder; None = to all of the recipe.
+        fold: the only fold of the file; None = the file holds all folds.
+        seed: of the row; None = the row is repeated for every seed of the suite, as the result of a
+            method without random choices.
+        where: keys of records and their values; the row goes beside cells that have them, as
             ``{"condition": "noise:10dB"}``, ``{"axes.protocol": "loco"}``, ``{"shots": 4}``.
         columns: of the file.
         scores: ``auto``, ``probabilities``, ``logits`` or ``ranks``.
         toolkit: name and version, for the record.
-        selection: how it was selected, in words, for the record.
-        fit_seconds: of one fold, for the table.
+        selection: how its models were selected, for the record.
+        fit_seconds: training time of one fold, for the table.
         overwrite: replace other predictions of this name.
         dry_run: check only.
         out: folder of all runs.
 
     Raises:
-        ComparisonError: when there is no such comparison, recipe, encoder, fold or seed in it, or
-            the name is taken.
-        DataError: when ids are missing, surplus or there twice, or values cannot be used.
+        ComparisonError: if there is no such comparison, recipe, encoder, fold or seed, or the name
+            is taken.
+        DataError: if ids are missing, surplus or repeated, or values cannot be used.
     """
     path, folder = Path(file).expanduser(), Path(out) / Path(suite).stem
     check_name(name)
@@ -549,13 +589,13 @@ def put(
     entries: Mapping[str, tuple[Record, PredictionTable]],
     old: Collection[str],
 ) -> None:
-    """Write cells beside those of a comparison, and its plan with their names.
+    """Write cells into a comparison, and their names into its plan.
 
     Args:
         folder: of the comparison.
-        plan: of the comparison, as it was read.
+        plan: its ``suite.json``.
         entries: record and test predictions of each new cell, by its name.
-        old: cells that these replace (:func:`taken`).
+        old: cells that the new ones replace; see :func:`taken`.
     """
     from .pool import lock
 
@@ -571,20 +611,30 @@ def put(
 
 
 def cell_name(place: Place, name: str, sha: str) -> str:
-    """The folder of an added row's cell in one table, fold and seed."""
+    """Return the folder name of an added row's cell.
+
+    Args:
+        place: its table, fold and seed.
+        name: of the row.
+        sha: digest of the predictions.
+    """
     group, fold, seed = place
     slug = re.sub(r"[^\w.-]+", "_", "-".join(group)).strip("_")
     return f"{slug}-{name}-f{fold}-s{seed}-{sha[:6]}"
 
 
 def check_name(name: str) -> None:
-    """Check the name of a row that is added to a comparison; it becomes part of a file name."""
+    """Check the name of an added row, which becomes part of file names.
+
+    Raises:
+        ConfigError: if it has other characters than letters, digits and ``._+-``.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
         raise ConfigError(f"name is '{name}'; give letters, digits and . _ + - only")
 
 
 def imported(folder: Path) -> list[str]:
-    """Cells of a comparison that were imported; its next call keeps them."""
+    """Return the names of a comparison's imported cells, which its next call keeps."""
     path = folder / "suite.json"
     if not path.is_file():
         return []
@@ -610,15 +660,15 @@ def record_of(
     probabilities: bool,
     seconds: Mapping[str, float],
 ) -> Record:
-    """The record of an added row's cell. Its table is the template's; ``about`` is its own.
+    """Return the record of an added row's cell.
 
     Args:
         template: a finished cell of the same table and fold.
         table: the test predictions.
         seed: of the cell.
-        about: becomes ``imported``; its ``name`` is the row's.
+        about: the record's ``imported``; ``name`` is the name of the row.
         probabilities: whether the scores are log-probabilities.
-        seconds: what is known of the time, for example ``fit``.
+        seconds: known times, as ``fit``.
     """
     from ..statistics.speakers import measure
 
@@ -630,10 +680,10 @@ def record_of(
     head = {"head": {"type": "imported"}, "head_name": about["name"]}
     return written(
         status="ok",
-        # of the table that it stands in; the toolkit shares its corpus, protocol and fold only
+        # the template's, for its corpus, protocol and fold; the rest does not hold for the toolkit
         config={**source.config, **head, "seed": seed},
         selection={"rule": source.selection["rule"], "val/uar": None, "epoch": None},
-        **source.pick(SHARED),
+        **source.pick(OF_TABLE),
         search={k: searched[k] for k in BUDGET} if searched else None,
         imported=dict(about),
         probabilities=probabilities,
@@ -648,15 +698,14 @@ def record_of(
 def _notes(given: Foreign, whole: PredictionTable) -> list[str]:
     notes = []
     if not given.probabilities:
-        notes.append("no probabilities: left out of calibration")
+        notes.append("no probabilities: the row has no calibration")
     known = whole.labelled
     if known.any() and np.array_equal(whole.predicted[known], whole.labels[known]):
         notes.append("every answer is right: is the label column the reference?")
     return notes
 
 
-# ---- `serzoo compare import SUITE FILE name=NAME`: its settings, and what it prints.
-
+# the settings of `serzoo compare import SUITE FILE name=NAME`
 COLUMNS = {"fold_column": "fold", **{k: k for k in ("id", "label", "prefix", "id_prefix")}}
 CHECKED: dict[str, tuple[tuple[type, ...], str]] = {
     "overwrite": ((bool,), "have true, false"),
@@ -667,15 +716,17 @@ CHECKED: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def import_rows(arguments: Sequence[str], *, out: str = "runs", dry_run: bool = False) -> None:
-    """Check predictions, write them as cells, tabulate, and print what was done.
+    """Run `serzoo compare import`: check predictions, write cells, tabulate, and print.
 
     Args:
-        arguments: as for :func:`import_settings`.
+        arguments: see :func:`import_settings`.
         out: folder of all runs.
         dry_run: only check.
 
     Raises:
-        ConfigError: naming what is missing or unknown; and as :func:`import_predictions`.
+        ConfigError: if a setting is missing, unknown or wrong.
+        ComparisonError: see :func:`import_predictions`.
+        DataError: see :func:`import_predictions`.
     """
     suite, file, given = import_settings(arguments)
     done = import_predictions(suite, file, **given, out=out, dry_run=dry_run)
@@ -690,20 +741,23 @@ def import_rows(arguments: Sequence[str], *, out: str = "runs", dry_run: bool = 
 
 
 def import_settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
-    """Suite, file, and keywords of :func:`import_predictions`.
+    """Read the arguments of `serzoo compare import`.
 
     Args:
         arguments: suite, file, and settings: keywords of :func:`import_predictions`; ``id``,
-            ``label``, ``prefix`` (of columns of scores), ``fold_column``, ``id_prefix``;
+            ``label``, ``prefix``, ``fold_column`` and ``id_prefix`` (see :class:`Columns`);
             ``class.THEIRS=OURS``; ``where.KEY=VALUE``.
 
+    Returns:
+        Suite, file, and keywords of :func:`import_predictions`.
+
     Raises:
-        ConfigError: naming what is missing, unknown or of a wrong type.
+        ConfigError: if an argument is missing, unknown or of a wrong type.
     """
     plain = [a for a in arguments if "=" not in a or Path(a).is_file()]
     if len(plain) != 2:
         raise ConfigError(
-            f"want `serzoo compare import SUITE FILE name=NAME`, found {len(plain)} of SUITE and "
+            f"give `serzoo compare import SUITE FILE name=NAME`; found {len(plain)} of SUITE and "
             f"FILE ({', '.join(plain) or 'none'})"
         )
     typed = [a for a in arguments if a not in plain]
@@ -727,6 +781,6 @@ def import_settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]
         if key in values and type(values[key]) not in kinds:
             raise ConfigError(f"{key} is '{values[key]}'; {want}")
     if "name" not in values:
-        raise ConfigError("what shall the row be called? add name=NAME")
+        raise ConfigError("the row has no name; add name=NAME")
     values |= {"where": groups["where"]} if groups["where"] else {}
     return plain[0], plain[1], {**values, "columns": Columns(**columns, rename=groups["class"])}

@@ -1,8 +1,10 @@
-"""A pool of worker processes, one per device, that run cells one after another.
+"""Worker processes, one per device, that run the cells of a comparison.
 
-A worker keeps the libraries it has loaded from cell to cell; features lie in the store on disk,
-where all workers read them. A cell that raises, takes its worker down or does not end in its time
-is a recorded cell; the rest goes on.
+A worker runs one cell after another and keeps the libraries that it has loaded. Pebble starts the
+workers, ends one at a cell's time limit, and replaces one that died. A cell that raises, takes too
+long or takes its worker down is recorded as failed, and the others go on.
+
+:func:`run_jobs` adds a progress bar, :func:`lock` keeps a second comparison out of the folder.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from rich.console import Console
 from rich.markup import escape
 
@@ -35,23 +38,26 @@ from ..run.config import RunConfig
 from ..run.record import Record, finished, read_record, write_record, written
 
 Call = Callable[..., Any]
-LATE = (
-    "it was ended from outside; the next call goes on from its last whole epoch. See log.txt for "
-    "where it was, or raise the limit (--limit, or limit_minutes of the suite)"
+IF_LATE = (
+    "its worker was ended; the next call goes on from its last whole epoch. See log.txt for where "
+    "it was, or raise the limit (--limit, or limit_minutes of the suite)"
 )
+IF_KILLED = "killed from outside: most often the system ran out of memory; see log.txt"
+IF_DEAD = "see log.txt in the cell's folder"
+POLL = 0.1  # seconds between two looks at the jobs: pebble does not report when a job starts
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell's configuration as plain containers, and its folder.
+    """A cell, or another run that a comparison needs, as a worker gets it.
 
     Attributes:
         name: of the cell.
         config: of the run, as plain containers.
         folder: of the cell.
-        options: further arguments of :func:`~serzoo.zoo.run.train.train`, or of ``call``.
-        call: a function of a module that takes the configuration, the folder and the options;
-            None = ``train``.
+        options: further keywords of ``call``.
+        call: a module's function that takes the configuration, the folder and the options; None =
+            :func:`~serzoo.zoo.run.train.train`.
     """
 
     name: str
@@ -62,7 +68,7 @@ class Job:
 
 
 def devices() -> tuple[str, int]:
-    """Kind and number of devices to run cells on: every GPU, or every CPU core but at least one."""
+    """Return kind and number of the devices for cells: all GPUs, or else all CPU cores."""
     from ..run.devices import first_device, number_of
 
     device = first_device()
@@ -70,7 +76,12 @@ def devices() -> tuple[str, int]:
 
 
 def threads_of(workers: int, share: int | None = None) -> int:
-    """Threads of each worker: ``OMP_NUM_THREADS``, or else its share of the cores."""
+    """Return the threads of each worker: ``OMP_NUM_THREADS``, or else its share of the cores.
+
+    Args:
+        workers: number of workers.
+        share: threads if ``OMP_NUM_THREADS`` is not set; None = an equal share of the cores.
+    """
     share = share or max(1, (os.cpu_count() or 1) // workers)
     return int(os.environ.get("OMP_NUM_THREADS") or share)
 
@@ -84,161 +95,115 @@ def run(
     ended: Callable[[Job, int, str], None],
     limit: float | None = None,
 ) -> None:
-    """Run jobs on a pool.
+    """Run jobs on workers.
+
+    An exception, such as an interrupt, ends the workers. Their unfinished jobs get no record, and
+    the next call goes on with them.
 
     Args:
         jobs: in order.
-        workers: number of processes.
-        gpus: give worker k GPU k only; else each gets its share of the CPU cores.
+        workers: number of processes; no more jobs than these run at a time.
+        gpus: whether worker k has GPU k only; else each has its share of the CPU cores.
         started: called with the job and the worker's number.
         ended: called with the job, the worker's number and ``ok`` or ``failed``.
-        limit: seconds that a job may take; its worker is then killed, and another takes its place.
-
-    On an exception (an interrupt, for one) the workers are ended; what they were doing has no
-    record and is resumed by the next call.
+        limit: seconds that a job may take, without the start of its worker; None = no limit.
     """
     queue = list(jobs)
-    pool: dict[int, _Worker] = {}
-    try:
-        for k in range(min(workers, len(queue))):
-            pool[k] = _Worker(k, workers, gpus)
-        for k, worker in pool.items():
-            _next(worker, k, queue, started)
-        while any(w.job for w in pool.values()):
-            busy = {w.pipe: k for k, w in pool.items() if w.job}
-            for ready in wait(list(busy), _until_next_limit(pool.values(), limit)):
-                k = busy.pop(ready)  # type: ignore[call-overload]
-                worker = pool[k]
-                job = worker.job
-                assert job is not None
-                status = worker.result()
-                if status is None:  # the process is gone
-                    code = worker.exit_code()
-                    reason = "killed" if code == -signal.SIGKILL else "died"
-                    error = f"the worker ended with exit code {code}"
-                    status = _lost(job, error, _hint(code), reason)
-                    worker.close()
-                    if queue:
-                        pool[k] = worker = _Worker(k, workers, gpus)
-                elif status not in ("ok", "failed"):
-                    status = _lost(job, status, "see log.txt in the cell's folder", "error")
-                worker.job = None
-                ended(job, k, status)
-                _next(worker, k, queue, started)
-            for k in busy.values():  # those that said nothing
-                worker = pool[k]
-                job = worker.job
-                if job is None or limit is None or time.monotonic() - worker.began < limit:
-                    continue
-                worker.kill()
-                error = f"took longer than its limit of {limit / 60:.3g} min"
-                status = worker.result() or _lost(job, error, LATE, "limit")
-                worker.close()
-                if queue:
-                    pool[k] = worker = _Worker(k, workers, gpus)
-                worker.job = None
-                ended(job, k, status)
-                _next(worker, k, queue, started)
-    finally:
-        for worker in pool.values():
-            worker.close()
+    threads = threads_of(workers, 1 if gpus else None)
+    running: dict[ProcessFuture[Answer], tuple[Job, int]] = {}
+    waiting: set[ProcessFuture[Answer]] = set()  # until their worker takes them
 
+    def one_worker(k: int) -> ProcessPool:
+        # one process each, which keeps its device; spawn, because a forked torch is not safe
+        context, device = mp.get_context("spawn"), k if gpus else None
+        return ProcessPool(1, initializer=_open, initargs=(device, threads), context=context)
 
-def _lost(job: Job, error: str, details: str, reason: str) -> str:
-    """The status of a job that did not report: what it had recorded before its end stands."""
-    if finished(job.folder):
-        return "ok"
-    record_failure(job, error, details, reason)
-    return "failed"
-
-
-def _until_next_limit(workers: Iterable[_Worker], limit: float | None) -> float | None:
-    """Seconds until the first running job reaches its limit; None without one."""
-    if limit is None:
-        return None
-    first = min(w.began for w in workers if w.job)
-    return max(0.0, first + limit - time.monotonic())
-
-
-def _next(worker: _Worker, k: int, queue: list[Job], started: Callable[[Job, int], None]) -> None:
-    if queue:
-        job = queue.pop(0)
-        worker.give(job)
-        started(job, k)
-
-
-class _Worker:
-    def __init__(self, number: int, workers: int, gpus: bool) -> None:
-        # spawn: a forked torch with threads or CUDA is not safe
-        context = mp.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.own = own.ship()  # a new process knows no file of the user's yet
-        threads = threads_of(workers, 1 if gpus else None)
-        self.process = context.Process(
-            target=_serve, args=(theirs, number if gpus else None, threads), daemon=False
-        )
-        self.process.start()
-        theirs.close()
-        self.job: Job | None = None
-        self.began = time.monotonic()
-
-    def give(self, job: Job) -> None:
-        self.job, self.began = job, time.monotonic()
-        with contextlib.suppress(OSError):  # it is gone already: `result` tells
-            self.pipe.send((job.call, job.config, str(job.folder), job.options, self.own))
-
-    def result(self) -> str | None:
-        try:
-            status, told = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            return None
-        for text, fault in told:  # by this process, where it is said once for all cells
-            tell(text, fault=fault)
-        return str(status)
-
-    def kill(self) -> None:
-        """End it at once, whatever it does."""
-        self.process.kill()
-        self.process.join(10)
-
-    def exit_code(self) -> int | None:
-        self.process.join(10)
-        return self.process.exitcode
-
-    def close(self) -> None:
-        if self.pipe.closed:
+    def give(k: int) -> None:
+        if not queue:
             return
-        with contextlib.suppress(OSError):
-            self.pipe.send(None)
-        self.process.join(0.2 if self.job else 5)
-        if self.process.is_alive():
-            self.process.terminate()
-            self.process.join(5)
-        if self.process.is_alive():
-            self.process.kill()
-        self.pipe.close()
+        job = queue.pop(0)
+        given = (job.call, job.config, job.folder, threads, job.options, own.ship())
+        if not pools[k].active:  # pebble gives a pool up if its worker dies without a job
+            pools[k].join()
+            pools[k] = one_worker(k)
+        future = pools[k].schedule(_work, given, timeout=limit)
+        running[future] = job, k
+        waiting.add(future)
+
+    pools = {k: one_worker(k) for k in range(min(workers, len(queue)))}
+    try:
+        for k in pools:
+            give(k)
+        while running:
+            futures.wait(running, POLL, futures.FIRST_COMPLETED)
+            for future, (job, k) in list(running.items()):
+                done = future.done()
+                if future in waiting and (done or future.running()):
+                    waiting.remove(future)
+                    started(job, k)
+                if done:
+                    del running[future]
+                    ended(job, k, _status(job, future, limit))
+                    give(k)
+    finally:
+        for pool in pools.values():
+            pool.stop()
+        for pool in pools.values():
+            pool.join()
 
 
-def _serve(pipe: Connection, gpu: int | None, threads: int) -> None:
-    """Body of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+Answer = tuple[str, list[tuple[str, bool]]]
+"""A worker's answer: the status of a job, and notices about its data (text, whether a fault)."""
+
+
+def _open(gpu: int | None, threads: int) -> None:
+    """Prepare a worker process before it loads torch."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    while (message := pipe.recv()) is not None:
-        call, values, folder, options, parts = message
-        with collected() as told:
-            status = _run_cell(call, values, Path(folder), threads, options, parts)
-        pipe.send((status, told))
 
 
 def _end_with_parent() -> None:
-    """A killed comparison leaves no cell running that the next call would run beside."""
+    """End this worker if the comparison is killed; else the next call would run a cell twice."""
     parent = mp.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def _work(*given: Any) -> Answer:
+    """Run a job in a worker process."""
+    with collected() as told:
+        status = _run_cell(*given)
+    return status, told
+
+
+def _status(job: Job, future: ProcessFuture[Answer], limit: float | None) -> str:
+    """Return ``ok`` or ``failed``; if the worker did not answer, record that."""
+    error = future.exception()
+    if error is None:
+        status, told = future.result()
+        for text, fault in told:  # this process shows each notice once for all cells
+            tell(text, fault=fault)
+        if status in ("ok", "failed"):
+            return status
+        return _lost(job, status, IF_DEAD, "error")
+    if isinstance(error, ProcessExpired):
+        text = f"the worker ended with exit code {error.exitcode}"
+        killed = error.exitcode == -signal.SIGKILL
+        return _lost(job, text, *(IF_KILLED, "killed") if killed else (IF_DEAD, "died"))
+    if isinstance(error, TimeoutError) and limit is not None:
+        return _lost(job, f"took longer than its limit of {limit / 60:.3g} min", IF_LATE, "limit")
+    return _lost(job, f"the worker ended ({type(error).__name__}: {error})", IF_DEAD, "died")
+
+
+def _lost(job: Job, error: str, details: str, reason: str) -> str:
+    """Record that a job failed, unless it had finished; return its status."""
+    if finished(job.folder):
+        return "ok"
+    record_failure(job, error, details, reason)
+    return "failed"
 
 
 def _run_cell(
@@ -249,7 +214,11 @@ def _run_cell(
     options: dict[str, Any],
     parts: Sequence[own.Shipped] = (),
 ) -> str:
-    """Run a cell here: ``ok``, ``failed``, or an error for which there was no room on the disk."""
+    """Run a cell in this process.
+
+    Returns:
+        ``ok``; ``failed``, which is then recorded; or an error that the full disk kept unrecorded.
+    """
     try:
         return _logged(call, values, folder, threads, options, parts)
     except OSError as e:
@@ -274,7 +243,7 @@ def _logged(
             from ..run.config import RunConfig
 
             own.receive(parts)
-            cfg = RunConfig.from_dict(values)  # what is wrong here is told before torch is loaded
+            cfg = RunConfig.from_dict(values)  # raises before torch is loaded
             import torch
 
             from ..run.train import train
@@ -282,7 +251,7 @@ def _logged(
             torch.set_num_threads(threads)
             (call or train)(cfg, folder, **options)
         except Exception as e:
-            with contextlib.suppress(OSError):  # the log may be on the disk that is full
+            with contextlib.suppress(OSError):  # the log's disk may be full
                 traceback.print_exc()
             error = f"{type(e).__name__}: {system_error(e) or e}"
             job = Job(folder.name, values, folder, options)
@@ -296,7 +265,7 @@ def _logged(
 
 
 def _reason(error: Exception) -> str:
-    """``memory`` where there was not enough of it, by its type or its words; else ``error``."""
+    """Return ``memory`` if an error's type or text tells of too little memory; else ``error``."""
     names = {t.__name__ for t in type(error).__mro__}
     words = ("out of memory", "can't allocate memory", "not enough memory")
     short = names & {"MemoryError", "OutOfMemoryError"} or any(w in str(error) for w in words)
@@ -304,7 +273,15 @@ def _reason(error: Exception) -> str:
 
 
 def record_failure(job: Job, error: str, details: str, reason: str) -> None:
-    """Write down that a cell failed, and how often it was tried."""
+    """Write the record of a cell that failed; it counts the tries.
+
+    Args:
+        job: the cell.
+        error: one line.
+        details: more lines, such as a traceback.
+        reason: one word: ``error``, ``memory``, ``limit``, ``killed``, ``died``, ``search`` or
+            ``source``.
+    """
     earlier = read_record(job.folder)
     entry = written(
         status="failed",
@@ -317,36 +294,27 @@ def record_failure(job: Job, error: str, details: str, reason: str) -> None:
     write_record(job.folder, entry.add(job.options.get("facts", {})))
 
 
-def _hint(code: int | None) -> str:
-    if code == -signal.SIGKILL:
-        return "killed from outside: most often the system ran out of memory; see log.txt"
-    return "see log.txt in the cell's folder"
-
-
-# ---- What every kind of comparison runs by: one at a time in a folder, with a bar, to be stopped.
-
-
 def earlier_calls(path: Path) -> list[dict[str, Any]]:
-    """Cells that earlier calls finished, and their seconds on the clock."""
+    """Return the ``calls`` of ``suite.json``: cells and seconds of each earlier call."""
     if not path.is_file():
         return []
     try:
         found = read_json(path, remedy="it is written anew").get("calls", [])
-    except DataError:  # it only says how long earlier calls took
+    except DataError:  # only the times of earlier calls are lost
         return []
     return [call for call in found if isinstance(call, dict)] if isinstance(found, list) else []
 
 
 def refuse_untrainable(jobs: list[Job]) -> None:
-    """Refuse cells that would fail one after another for what they ask of this machine.
+    """Check that this machine can train the cells; else all would fail one after another.
 
     Raises:
-        ConfigError: with what was asked for, what there is, and what to set.
+        ConfigError: if a device is absent, or a cell asks for several.
     """
     from ..run.devices import refuse_absent
 
     trained = [job for job in jobs if job.call is None]
-    # most suites ask for one thing in all cells
+    # most suites have one setting of the trainer in all cells
     for config in {json.dumps(job.config["trainer"]): job.config for job in trained}.values():
         cfg = RunConfig.from_dict(config)
         if (cfg.trainer.devices, cfg.trainer.num_nodes) != (1, 1):
@@ -367,15 +335,18 @@ def run_jobs(
     gpus: bool,
     limit: float | None,
 ) -> int:
-    """Run jobs with a progress bar; how many failed.
+    """Run jobs with a progress bar.
 
     Args:
-        console: where it is shown.
+        console: for the bar and the results.
         todo: the jobs.
-        what: they are called.
-        workers: processes.
-        gpus: whether each has one of its own.
-        limit: seconds that a job may take.
+        what: name of such jobs, in the plural.
+        workers: number of processes.
+        gpus: whether each has a GPU of its own.
+        limit: seconds that a job may take; None = no limit.
+
+    Returns:
+        The number of jobs that failed.
     """
     failed: list[str] = []
     running: dict[int, str] = {}
@@ -420,7 +391,11 @@ def run_jobs(
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """One comparison per folder; the lock ends with its process, however that ends."""
+    """While open, no other comparison can use the folder; the lock ends with its process.
+
+    Raises:
+        ComparisonError: if another comparison uses the folder.
+    """
 
     def refusal(process: str) -> ComparisonError:
         return ComparisonError(
@@ -434,7 +409,7 @@ def lock(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends the workers in order, as Ctrl-C does."""
+    """While open, SIGTERM is an interrupt, as Ctrl-C is."""
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,7 @@
-"""The usual kind of suite: every cell is a run, trained and tested, maybe after a search."""
+"""The usual kind of suite: every cell is a run that is trained and tested.
+
+The runs that cells need come first: the trials of a search, or pre-trainings.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,9 @@ from .suite import Plan
 if TYPE_CHECKING:
     from rich.console import Console
 
-# ---- A suite whose cells start from pre-trainings: labels first, then these, then the cells.
-
 
 class Runs(Plan):
-    """The cells that the axes of a suite span, and the trials of its search."""
+    """The plan of a suite whose axes span the cells; trials of a search come first."""
 
     called = "trials"
 
@@ -37,7 +38,7 @@ class Runs(Plan):
         self.ahead = list(self.trials.values())
 
     def notes(self) -> Iterable[str]:
-        """The audit, which listing the cells includes, and heads that were made equal in size."""
+        """Lines about the audit, which has passed by now, and about heads made equal in size."""
         from ..report.table import matching_notes
 
         return ["audits of all folds passed", *matching_notes(suite.matched(self.spanned))]
@@ -54,15 +55,15 @@ class Runs(Plan):
         }
 
     def estimate(self, console: Console, workers: int) -> None:
-        """From finished cells of the same kind, or from a measured step."""
+        """Estimate from finished cells of the same kind, or else from measured training steps."""
         estimate.show(console, self.spanned, self.folder, workers)
 
     def open(self) -> None:
-        """Columns of TensorBoard that fit all heads."""
+        """Declare TensorBoard's columns for all heads."""
         board.declare(self.folder / "cells", {c.name: (c.cfg, c.point) for c in self.spanned})
 
     def ready(self, job: pool.Job) -> pool.Job | None:
-        """With the settings that won the cell's trials; recorded where none ended well."""
+        """Return the cell with the settings of its best trial; if all failed, record that."""
         budget, cell = self.suite.search, self.of[job.name]
         if budget is None:
             return job
@@ -79,14 +80,14 @@ class Runs(Plan):
         facts = {**job.options["facts"], "search": {**budget.budget(), **found}}
         job = replace(job, options={"facts": facts})
         if best < 0:
-            error = f"none of {len(tried)} trials ended well; the first: {tried[0].get('error')}"
+            error = f"all {len(tried)} trials failed; the first: {tried[0].get('error')}"
             pool.record_failure(job, error, "see search.tried in the record", "search")
             return None
         return replace(job, config=replace(cell.trials[best].cfg, seed=cell.seed).to_dict())
 
 
 def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Runs:
-    """The plan of a suite of runs; see :func:`.suite.load` and :func:`.suite.expand`."""
+    """Return the plan of a suite of runs; see :func:`.suite.load` and :func:`.suite.expand`."""
     chosen = suite.load(name, overrides)
     if chosen.pretraining is None:
         return Runs(chosen, out=out)
@@ -94,7 +95,7 @@ def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Runs
 
 
 def _job(cell: suite.Cell, folder: Path) -> pool.Job:
-    # tables of other values are others; what a cell starts from is a row of one
+    # each point of the axes has its own tables, but all pre-trainings are rows of one table
     point = {k: v for k, v in cell.point.items() if k != axes.SOURCE}
     facts: dict[str, Any] = {"axes": point} if point else {}
     if axes.SOURCE in cell.point:
@@ -108,7 +109,7 @@ def _trial(trial: suite.Trial, folder: Path) -> pool.Job:
 
 
 class Started(Runs):
-    """Cells as of any suite, each from the encoder of a run of :mod:`.sources`, or a new one."""
+    """The plan of a suite with the axis ``pretraining``: labels, then pre-trainings, then cells."""
 
     called = "pre-trainings"
 
@@ -121,15 +122,15 @@ class Started(Runs):
         self.ahead = [pool.Job(s.name, s.cfg.to_dict(), s.folder) for s in self.sources.values()]
 
     def notes(self) -> Iterable[str]:
-        """What the cells start from."""
+        """Lines about the pre-trainings that cells start from."""
         return [*super().notes(), *source_notes(self.pretraining.to_dict())]
 
     def facts(self) -> dict[str, Any]:
-        """The suite's settings, with what the cells start from."""
+        """The suite's settings, with its pre-trainings."""
         return {**super().facts(), "pretraining": self.pretraining.to_dict()}
 
     def estimate(self, console: Console, workers: int) -> None:
-        """The estimate of the cells; what is made before them is counted."""
+        """Estimate the cells, and count the pre-trainings, which are not estimated."""
         super().estimate(console, workers)
         if first := self.first():
             console.print(
@@ -137,7 +138,7 @@ class Started(Runs):
             )
 
     def open(self) -> None:
-        """The weak labels, which pre-trainings are then trained on."""
+        """Make the weak labels that pre-trainings need."""
         super().open()
         arms = {self.sources[job.name].arm for job in self.first()}
         if any(self.pretraining.arms[arm].labels for arm in arms):
@@ -146,10 +147,10 @@ class Started(Runs):
                 print(line, flush=True)
 
     def ready(self, job: pool.Job) -> pool.Job | None:
-        """The cell, if what it starts from has ended well; recorded otherwise."""
+        """Return the cell; if its pre-training failed, record that and return None."""
         source = self.of[job.name].source
         if source is None or finished(source.folder):
             return job
-        error = f"its pre-training '{source.arm}' did not end well; see {source.folder}"
+        error = f"its pre-training '{source.arm}' failed; see {source.folder}"
         pool.record_failure(job, error, "", "source")
         return None

@@ -1,9 +1,13 @@
-"""A search budget: every head tries the same number of settings, chosen by on validation only.
+"""What makes a comparison of heads fair: an equal search budget, and heads of equal size.
 
-Each fold of each head has its own trials, on that fold's validation speakers: settings that were
-chosen on another fold would have been chosen on speakers of this one's test part. A trial is fitted
-and validated as a cell is; its test part is never scored. The winner's settings are those of the
-cell, for every seed.
+Search: every head tries the same number of settings in each fold, and the fold's validation part
+chooses among them. Each fold has its own trials, because another fold validates on speakers that
+this one tests. A trial is trained and validated as a cell is; its test part is never scored. The
+winner's settings are those of the cell, for every seed.
+
+Size: a head's class names the options that scale it (:attr:`Head.sizes`). They are changed one
+after the other, until the head's trainable parameters are within 10 % of a target. Encoders are
+shared and do not count.
 """
 
 from __future__ import annotations
@@ -33,16 +37,16 @@ TRIES = 1000  # draws of a trial before the space counts as used up: our choice
 
 @dataclass(frozen=True)
 class Search:
-    """What each head may try.
+    """The settings that each head may try.
 
     Attributes:
-        trials: settings tried by each head in each fold.
-        space: key (``optim.*`` or ``head.*``) to a list of values, or ``{low, high, log}``. A knob
-            that a head does not have is left out for it.
-        heads: head to a space of its own, added to ``space``.
+        trials: number of settings that each head tries in each fold.
+        space: key (``optim.*`` or ``head.*``) to a list of values, or ``{low, high, log}``. A head
+            that lacks an option does not try it.
+        heads: head to a space of its own, which is added to ``space``.
         draw: ``random``, or ``grid`` (combinations of lists, in an order drawn by the seed).
-        seed: of the draw. Trial t of every head draws the same value of a key that they share,
-            unless it would repeat an earlier trial.
+        seed: of the draw. In trial t, all heads draw the same value of a key that they share,
+            unless that would repeat an earlier trial.
     """
 
     trials: int
@@ -52,14 +56,14 @@ class Search:
     seed: int = 0
 
     def budget(self) -> dict[str, Any]:
-        """Plain containers, for records."""
+        """Return plain containers, for records."""
         return asdict(self)
 
     def space_of(self, head: str) -> dict[str, Any]:
-        """What one head may try: keys that it has.
+        """Return the space of one head, without keys that it lacks.
 
         Raises:
-            ConfigError: when its own part of the space names a knob that it has not.
+            ConfigError: if the head's own space names an option that it lacks.
         """
         kind = str(read_group("head", head)["type"])
         knobs = registry.schema_of(registry.get("heads", kind))
@@ -68,16 +72,16 @@ class Search:
             group, _, knob = key.partition(".")
             if group == "head" and knob not in knobs:
                 raise ConfigError(
-                    f"search: head '{head}' has no knob '{knob}'{suggest(knob, knobs)}"
+                    f"search: head '{head}' has no option '{knob}'{suggest(knob, knobs)}"
                 )
         merged = {**self.space, **own}
         return {k: v for k, v in merged.items() if k[:5] != "head." or k[5:] in knobs}
 
     def settings(self, head: str) -> list[dict[str, Any]]:
-        """Key to value of each trial of a head, all of them different.
+        """Return the settings (key to value) of each trial of a head, all different.
 
         Raises:
-            ConfigError: when the head's space has fewer settings than there are trials.
+            ConfigError: if the head's space has fewer settings than there are trials.
         """
         space = self.space_of(head)
         found = self._grid(space) if self.draw == "grid" else self._random(space)
@@ -110,7 +114,7 @@ class Search:
         return found
 
     def _draw(self, key: str, values: Any, trial: int, attempt: int) -> Any:
-        # of its own generator: what other keys a head has does not change the draw of this one
+        # each key has its own generator, so a head's other keys do not change this draw
         entropy = [self.seed, trial, attempt, zlib.crc32(key.encode())]
         rng = np.random.default_rng(entropy)
         if isinstance(values, list):
@@ -124,10 +128,14 @@ class Search:
 
 
 def read(suite: str, raw: Any) -> Search | None:
-    """``search:`` of a suite's file.
+    """Read ``search`` of a suite's file.
+
+    Args:
+        suite: its name, for errors.
+        raw: value of the key; None = no search.
 
     Raises:
-        ConfigError: saying what is wrong with it.
+        ConfigError: if a key or a value is wrong.
     """
     if raw is None:
         return None
@@ -159,8 +167,8 @@ def read(suite: str, raw: Any) -> Search | None:
 def _check_values(where: str, key: str, values: Any) -> None:
     if key.partition(".")[0] not in GROUPS or "." not in key:
         raise ConfigError(
-            f"{where}: '{key}' cannot be searched; have optim.KEY and head.KEY, for all else is "
-            "shared by the heads of a comparison (make it an axis)"
+            f"{where}: '{key}' cannot be searched; have optim.KEY and head.KEY. Heads share all "
+            "other keys, which can be axes"
         )
     if isinstance(values, list) and values:
         return
@@ -170,27 +178,27 @@ def _check_values(where: str, key: str, values: Any) -> None:
     if len(numbers) < 2 or not numbers[0] < numbers[1] or (log and numbers[0] <= 0):
         raise ConfigError(
             f"{where}: {key} is {values}; give a list of values, or {{low: 1e-4, high: 1e-2}} "
-            "(log: false draws evenly; else low is above 0)"
+            "(low above 0; for a uniform draw from any range, add log: false)"
         )
 
 
 def rule(metric: str) -> str:
-    """Return by which rule a trial wins, for records."""
+    """Return the rule by which a trial wins, for records."""
     return f"highest val/{VALID[metric]}, first trial of equals"
 
 
 def outcome(
     trials: Sequence[tuple[Mapping[str, Any], Path]], metric: str = "uar"
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Return the winner among trials that have ended, and what is recorded of each.
+    """Find the best trial by :func:`rule`.
 
     Args:
-        trials: settings and folder of each.
-        metric: the suite's, which the trial with the highest value on validation wins by.
+        trials: settings and folder of each trial; all have ended.
+        metric: the suite's metric, which is compared on validation.
 
     Returns:
-        Index of the winner, -1 if none ended well; for each trial its settings, validation metric
-        and epoch, or its error.
+        Index of the best trial (-1 if all failed). For each trial: its settings, and its validation
+        metric, epoch and seconds, or its error.
     """
     key = f"val/{VALID[metric]}"
     found: list[dict[str, Any]] = []
@@ -210,26 +218,19 @@ def outcome(
     return best, found
 
 
-# ---- Heads of equal size: a comparison whose trainable parameters agree, so that a gain is not
-# size.
-#
-# A head's class names the knobs that scale it (:attr:`Head.sizes`); they are searched, one after
-# the other, until the head's trainable parameters are within 10 % of the target. Encoders are
-# shared and do not count.
-
 Options = Mapping[str, Any]
-TOLERANCE = 0.1
-LIMIT = 2**14  # steps of a knob: beyond it no head of a sensible target lies
+TOLERANCE = 0.1  # relative distance from the target
+LIMIT = 2**14  # largest multiple of an option's step that is tried
 
 
 @dataclass(frozen=True)
 class Match:
-    """What makes a head as large as it shall be.
+    """The options that bring a head to a size.
 
     Attributes:
-        target: trainable parameters wanted.
-        parameters: those reached.
-        settings: knobs of the head and their values; empty where it was near enough.
+        target: wanted number of trainable parameters.
+        parameters: number with these options.
+        settings: changed options of the head; empty if its size was near enough.
     """
 
     target: int
@@ -238,12 +239,12 @@ class Match:
 
     @property
     def overrides(self) -> list[str]:
-        """``head.knob=value`` for a configuration."""
-        return [f"head.{knob}={value}" for knob, value in self.settings.items()]
+        """``head.OPTION=VALUE`` of a run's configuration."""
+        return [f"head.{option}={value}" for option, value in self.settings.items()]
 
 
 def count(kind: str, dim: int, taxonomy: Taxonomy, options: Options) -> int:
-    """Trainable parameters of a head, built for frames of width ``dim``."""
+    """Count the trainable parameters of a head that is built for frames of width ``dim``."""
     with torch.random.fork_rng(devices=[]):
         head = registry.get("heads", kind)(dim, taxonomy, **options)
     return sum(p.numel() for p in head.parameters() if p.requires_grad)
@@ -252,24 +253,27 @@ def count(kind: str, dim: int, taxonomy: Taxonomy, options: Options) -> int:
 def match(
     heads: Sequence[RunConfig], dim: int, taxonomy: Taxonomy, target: int | RunConfig
 ) -> list[Match]:
-    """A match for each head.
+    """Bring heads to the same number of trainable parameters.
 
     Args:
         heads: configurations that differ in their heads.
         dim: width of the encoder's frames.
         taxonomy: the classes.
-        target: trainable parameters, or the configuration of a head that has them.
+        target: the number, or the configuration of a head that has it.
+
+    Returns:
+        A match for each head.
 
     Raises:
-        ConfigError: naming each head that cannot be brought within 10 %, and what it reaches.
+        ConfigError: if some heads come no nearer than 10 %; names each, and its nearest size.
     """
     wanted = target if isinstance(target, int) else count(*_parts(target, dim, taxonomy))
     found, wrong = [], []
     for cfg in heads:
-        reached, why = _scale(cfg, dim, taxonomy, wanted)
-        found.append(reached)
-        if why:
-            wrong.append(why)
+        nearest, fault = _nearest_match(cfg, dim, taxonomy, wanted)
+        found.append(nearest)
+        if fault:
+            wrong.append(fault)
     if wrong:
         raise ConfigError(
             f"match_params wants {wanted:,} trainable parameters within {TOLERANCE:.0%}: "
@@ -285,8 +289,8 @@ def _parts(cfg: RunConfig, dim: int, taxonomy: Taxonomy) -> tuple[str, int, Taxo
     return str(cfg.head["type"]), dim, taxonomy, options
 
 
-def _scale(cfg: RunConfig, dim: int, taxonomy: Taxonomy, target: int) -> tuple[Match, str]:
-    """The nearest match, and what is wrong with it."""
+def _nearest_match(cfg: RunConfig, dim: int, taxonomy: Taxonomy, target: int) -> tuple[Match, str]:
+    """Return the match nearest to a target, and why it is not near enough; "" if it is."""
     kind, *_, options = _parts(cfg, dim, taxonomy)
     settings: dict[str, int] = {}
 
@@ -295,7 +299,7 @@ def _scale(cfg: RunConfig, dim: int, taxonomy: Taxonomy, target: int) -> tuple[M
 
     now = size()
     knobs = registry.get("heads", kind).sizes
-    # what is switched off stays off: a linear classifier with a hidden layer is another head
+    # an option that is 0 stays 0: a linear classifier with a hidden layer is another head
     usable = [knob for knob in knobs if options[knob]]
     for knob in usable:
         if _near(now, target):
@@ -309,7 +313,7 @@ def _scale(cfg: RunConfig, dim: int, taxonomy: Taxonomy, target: int) -> tuple[M
         return reached, ""
     if not usable:
         off = "".join(f" ({knob} is 0, and stays so)" for knob in knobs)
-        return reached, f"head '{cfg.called}' has {now:,} and nothing to scale{off}"
+        return reached, f"head '{cfg.called}' has {now:,} and no option that scales it{off}"
     set_to = ", ".join(f"{k}={settings.get(k, options[k])}" for k in usable)
     return reached, f"head '{cfg.called}' comes no nearer than {now:,} (with {set_to})"
 
@@ -319,12 +323,12 @@ def _near(number: int, target: int) -> bool:
 
 
 def _search(size: Callable[[int], int], step: int, now: int, target: int) -> int | None:
-    """The multiple of ``step`` that comes nearest to the target; None where none changes anything.
+    """Return the multiple of ``step`` that comes nearest to the target.
 
-    Where the nearest is not near enough it is the largest below the target, so that the next knob
-    may fill up the rest.
+    If the nearest is not near enough, return the largest below the target, so that the next option
+    can add the rest. Return None if the option does not change the size.
     """
-    if size(now) == size(now + step):  # of a part that is not built, or is not trained
+    if size(now) == size(now + step):  # the part that it scales is not built, or not trained
         return None
     low, high = 1, 2
     if size(step) >= target:

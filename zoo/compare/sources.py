@@ -1,16 +1,16 @@
-"""Pre-trainings of a suite: runs that are trained first, and whose encoders its cells start from.
+"""Pre-trainings of a suite: runs whose encoders its cells start from.
 
-``pretraining`` of a suite's file names them, and as an axis of its cells (``none`` is a start from
-new weights) they are compared::
+The key ``pretraining`` of a suite's file describes them. The axis ``pretraining`` compares them;
+its value ``none`` means new weights::
 
-    label: {corpus: synthetic_talk, taxonomy: basic7}      # `serzoo label`, before anything else
+    label: {corpus: synthetic_talk, taxonomy: basic7}      # `serzoo label` makes these first
     pretraining:
       weak: {about: words, recipe: lanser_pretrain, labels: weak}
       shuffled: {about: words, recipe: lanser_pretrain, labels: shuffled}
       human: {about: words, recipe: lanser_pretrain, overrides: [data.label=acted]}
     axes: {pretraining: [none, weak, shuffled, human], ...}
 
-Each is trained once per seed, on the cells' own encoder, for all their folds and shares.
+Each is trained once per seed, with the encoder of the cells, for all their folds and shares.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ from . import axes
 
 NONE = "none"
 LABELS = (None, "weak", "shuffled")
-SHARED = ("encoder", "trainer.", "data.max_seconds")  # settings of cells that their sources share
+COPIED = (
+    "encoder",
+    "trainer.",
+    "data.max_seconds",
+)  # settings that a pre-training takes from cells
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,11 @@ class Arm:
     """A way to pre-train.
 
     Attributes:
-        about: what it is, for tables.
+        about: a description for tables.
         recipe: of the run.
-        overrides: of it.
-        labels: ``weak``, those of the suite's ``label``; ``shuffled``, the same dealt out anew by
-            the run's seed; None = those of the run's own data.
+        overrides: ``key=value`` of the run.
+        labels: ``weak`` = the weak labels that the suite's ``label`` describes; ``shuffled`` = the
+            same, shuffled by the run's seed; None = the labels of the run's own data.
     """
 
     about: str
@@ -53,7 +57,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Source:
-    """A pre-training: its arm, its run and its folder."""
+    """A pre-training that cells start from: its arm, name, run and folder."""
 
     arm: str
     name: str
@@ -63,68 +67,74 @@ class Source:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What a suite says of it.
+    """The pre-trainings of a suite.
 
     Attributes:
-        arms: by name.
-        label: corpus and settings of the weak labels; None where no arm asks for them.
+        arms: each way to pre-train, by its name.
+        label: corpus and settings of the weak labels; None = the suite makes none.
     """
 
     arms: dict[str, Arm]
     label: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """For ``suite.json``."""
+        """Return plain containers, for ``suite.json``."""
         return {"arms": {name: asdict(arm) for name, arm in self.arms.items()}, "label": self.label}
 
     def labels(self, folder: Path) -> Path:
-        """Where the weak labels of these settings lie in a suite's folder."""
+        """Return the folder of the weak labels of these settings, in a suite's folder."""
         return folder / f"labels-{_digest(self.label)}"
 
     def source(
         self, arm: str, settings: Sequence[str], seed: int, *, out: str, folder: Path
     ) -> Source | None:
-        """The pre-training of a cell; None for the arm ``none``.
+        """Return the pre-training that a cell starts from; None for the arm ``none``.
 
         Args:
-            arm: its name.
-            settings: of the cell; those of the encoder and of the trainer are shared.
+            arm: name of the arm.
+            settings: overrides of the cell; the pre-training takes those in :data:`COPIED`.
             seed: of the cell, and of the pre-training.
             out: folder of all runs.
             folder: of the suite.
+
+        Raises:
+            ConfigError: if the run cannot be composed.
         """
         if arm == NONE:
             return None
         how = self.arms[arm]
-        shared = [s for s in settings if s.startswith(SHARED)]
+        copied = [s for s in settings if s.startswith(COPIED)]
         own = [f"seed={seed}", axes.setting("trainer.out", out)]
         if how.labels:
             own.append(axes.setting("data.manifest", str(self.labels(folder) / "manifest.jsonl")))
         if how.labels == "shuffled":
             own.append(f"data.weak_shuffle={seed}")
-        cfg = config.load(how.recipe, ["trainer.progress=false", *shared, *how.overrides, *own])
-        # of other labels, another run: their file is no part of a run's fingerprint
+        cfg = config.load(how.recipe, ["trainer.progress=false", *copied, *how.overrides, *own])
+        # a run's fingerprint does not contain its labels, so the name does
         unique = _digest([cfg.fingerprint, self.label if how.labels else None])
         name = f"{arm}-{cfg.encoder['type']}-{cfg.called}-s{seed}-{unique}"
         return Source(arm, name, cfg, folder / "pretraining" / name)
 
 
 def read(suite: str, raw: Mapping[str, Any], wanted: Any) -> Pretraining | None:
-    """``pretraining`` and ``label`` of a suite's file.
+    """Read ``pretraining`` and ``label`` of a suite's file.
 
     Args:
-        suite: its name, for messages.
+        suite: its name, for errors.
         raw: its content.
-        wanted: the axis ``pretraining``; None = it has none.
+        wanted: values of the axis ``pretraining``; None = the suite has no such axis.
+
+    Returns:
+        The pre-trainings; None if ``wanted`` is None.
 
     Raises:
-        ConfigError: naming what is wrong.
+        ConfigError: if a key, a name or a value is wrong.
     """
     found, label = raw.get("pretraining") or {}, raw.get("label")
     if not isinstance(found, dict) or NONE in found:
         raise ConfigError(
-            f"suite '{suite}': pretraining is {found}; say what each name means, such as "
-            "weak: {recipe: lanser_pretrain, labels: weak} ('none' means nothing)"
+            f"suite '{suite}': pretraining is {found}; give a recipe for each name, such as "
+            "weak: {recipe: lanser_pretrain, labels: weak}; the name 'none' means new weights"
         )
     arms = {str(name): _arm(suite, str(name), value) for name, value in found.items()}
     for name in map(str, wanted or ()):
@@ -133,7 +143,7 @@ def read(suite: str, raw: Mapping[str, Any], wanted: Any) -> Pretraining | None:
             raise ConfigError(f"suite '{suite}' has unknown pretraining '{name}'{known}")
     if any(arm.labels for arm in arms.values()) and not isinstance(label, dict):
         raise ConfigError(
-            f"suite '{suite}' pre-trains on weak labels and does not say of what; give label: "
+            f"suite '{suite}' pre-trains on weak labels but has no label; give label: "
             "{corpus: NAME, taxonomy: NAME}"
         )
     given = label if isinstance(label, dict) else None
@@ -168,14 +178,14 @@ def _arm(suite: str, name: str, value: Any) -> Arm:
 
 
 def make_labels(spec: Mapping[str, Any], folder: Path) -> list[str]:
-    """Weak labels, as `serzoo label` makes them; a call that was killed goes on where it was.
+    """Make weak labels as `serzoo label` does; repeat a call that was killed, and it goes on.
 
     Args:
-        spec: ``corpus`` (or a manifest), ``taxonomy``, and further settings of the verb.
+        spec: ``corpus`` (or a manifest), ``taxonomy``, and further settings of that command.
         folder: for the labels.
 
     Returns:
-        What the verb says, a line each.
+        The lines that the command prints.
     """
     settings = {k: v for k, v in spec.items() if k != "corpus"}
     done = label(spec["corpus"], out=str(folder), **settings)
@@ -183,5 +193,5 @@ def make_labels(spec: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def _digest(value: Any) -> str:
-    """Six digits of plain containers."""
+    """Return six hexadecimal digits that identify plain containers."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:6]

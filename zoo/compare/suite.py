@@ -1,4 +1,4 @@
-"""A suite: the axes of a comparison, the cells they span, and the trials of a search."""
+"""Suites: the axes of a comparison, its cells, and the plan of each kind of suite."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ OWN: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Suite:
-    """Axes that span a comparison; everything else is the same in every cell.
+    """A comparison whose axes span the cells; all else is the same in every cell.
 
     Attributes:
         name: of the suite, and of its folder.
         title: one line for people.
-        baseline: the head that differences are taken to, by its configuration's name.
-        match_params: whether the heads are made equal in trainable parameters within 10 %: true,
-            to those of the baseline; a number of them; or the name of a head that has them.
         axes: ``recipe``, ``head``, ``seed`` and optionally ``encoder``, ``fold`` (a list of
             numbers, or ``all``) and free ones (:mod:`.axes`).
         overrides: ``key=value`` for every cell.
-        search: the settings that each head may try; None = none.
+        baseline: name of the head that others are compared to.
+        match_params: whether all heads get the same number of trainable parameters, within 10 %.
+            True = that of the baseline; a number; or the name of a head that has it.
+        search: the settings that each head may try; None = no search.
         limit_minutes: a cell that takes longer is ended, and recorded as failed; None = no limit.
-        pretraining: what cells may start from, where that is an axis (:mod:`.sources`).
+        pretraining: what cells start from; None = the suite has no such axis (:mod:`.sources`).
         primary: heads whose comparisons to the baseline are corrected together; None = all heads
             that the suite runs.
         margin: largest difference that counts as equivalent.
@@ -78,7 +78,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings that a head tries in a fold, and the run that is validated with them."""
+    """A run that a search validates: its name, the settings it tries, its configuration."""
 
     name: str
     settings: dict[str, Any]
@@ -90,11 +90,11 @@ class Cell:
     """One run of a comparison.
 
     Attributes:
-        cfg: the run; with ``trials``, before the winner's settings are laid over it.
+        cfg: of the run; of a cell with ``trials``, without the best trial's settings.
+        match: the options that bring its head to the target size; None = sizes are not matched.
         point: values of the free axes.
-        match: how its head was brought to the size of others.
-        trials: what its head tries in this fold, the same for all seeds.
-        source: what it starts from; None = new weights.
+        trials: the trials of its head in this fold, the same for all seeds.
+        source: the pre-training that it starts from; None = new weights.
     """
 
     name: str
@@ -111,21 +111,25 @@ class Cell:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """What it has in common with cells of other folds and seeds: all that decides its cost."""
+        """The same for cells that differ only in fold and seed, and so cost about the same."""
         return self.recipe, self.encoder, self.head, axes.shown(self.point)
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Suite:
-    """A shipped suite by name, or a YAML file; overrides hold for every cell.
+    """Read a suite of runs.
 
-    An override of an axis (``head=[selm]``, ``seed=[1]``, ``fold=[0,1]``, and those that the suite
-    has) replaces the axis; ``axes.KEY=[...]`` adds one. ``title=TEXT``, ``baseline=NAME``,
-    ``primary=[...]``, ``margin=0.02``, ``metric=wa``, ``match_params=true``, ``limit_minutes=30``
-    and ``search.trials=4`` replace the suite's own. A
-    title that is not set tells of overrides that it does not know (:func:`.axes.retitled`).
+    An override of an axis (``head=[selm]``, ``seed=[1]``, ``fold=[0,1]``) replaces the axis, and
+    ``axes.KEY=[...]`` adds one. ``title=TEXT``, ``baseline=NAME``, ``primary=[...]``,
+    ``margin=0.02``, ``metric=wa``, ``match_params=true``, ``limit_minutes=30`` and
+    ``search.trials=4`` replace keys of the suite. Any other ``key=value`` holds for every cell.
+    Unless ``title`` is set, overrides are added to it (:func:`.axes.retitled`).
+
+    Args:
+        name: of a shipped suite, or a YAML file.
+        overrides: ``key=value``.
 
     Raises:
-        ConfigError: with the known names, or the unknown key.
+        ConfigError: if a key, a name or a value is wrong.
     """
     path, raw = Path(name), config.read_suite(name)
     known_keys = ("axes", "overrides", "search", "pretraining", "label", *OWN)
@@ -157,8 +161,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
             ((_, raw[key]),) = config.parse([item], OWN)
         else:
             fixed.append(item)
-    for key in {"baseline", "match_params"} & raw.keys():  # typed, a file of the user's
-        raw[key] = config.adopted("head", raw[key])
+    raw = config.adopt_names(raw)  # those of the overrides
     axes.refuse_out(fixed)
     axes.check(name, spanned)
     for key in ("recipe", "head", "seed"):
@@ -253,12 +256,17 @@ def _check_target(wanted: Any, heads: set[str]) -> None:
 
 
 def expand(suite: Suite, *, out: str) -> list[Cell]:
-    """All cells, ordered so that early ones already compare heads: recipe, seed, fold, head.
+    """List the cells by recipe, seed, fold and head, so that the first ones compare heads.
 
-    Opens each corpus once (preparing it on first use) and audits every fold that is used.
+    This opens each corpus once (and prepares it on first use) and audits every fold.
+
+    Args:
+        suite: the suite.
+        out: folder of all runs.
 
     Raises:
-        DataError: when a fold's audit fails.
+        ConfigError: if a run cannot be composed.
+        DataError: if a fold's audit fails.
     """
     cells = []
     folds_of = _Folds()
@@ -300,21 +308,22 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
 def _source(
     suite: Suite, point: Point, settings: Sequence[str], seed: int, probe: RunConfig, out: str
 ) -> Source | None:
-    """What a cell starts from, of the same encoder as the cell."""
+    """Return the pre-training of a cell; both must have the same encoder."""
     if suite.pretraining is None:
         return None
     arm, folder = str(point[axes.SOURCE]), Path(out) / suite.name
     source = suite.pretraining.source(arm, settings, seed, out=out, folder=folder)
     if source and source.cfg.encoder != probe.encoder:
         raise ConfigError(
-            f"suite '{suite.name}': the cells' encoder is {probe.encoder}, but that of pretraining "
-            f"'{arm}' is {source.cfg.encoder}; let both recipes have the same, or set it for all"
+            f"suite '{suite.name}': the encoder of the cells is {probe.encoder}, but that of "
+            f"pretraining '{arm}' is {source.cfg.encoder}; give both recipes the same encoder, or "
+            "set encoder=NAME"
         )
     return source
 
 
 class _Folds:
-    """The audited folds of a run's data, which are opened once for all runs on them."""
+    """Audits the folds of a run's data, once for all runs on the same data."""
 
     def __init__(self) -> None:
         self.inspect = audit_folds
@@ -337,7 +346,7 @@ def _trials(
     both = [f"head.{knob}" for knob in (match.settings if match else {})]
     if clash := [key for key in suite.search.space_of(head) if key in both]:
         raise ConfigError(
-            f"search and match_params both set {clash[0]} of head '{head}'; search other knobs, "
+            f"search and match_params both set {clash[0]} of head '{head}'; search other options, "
             "or leave match_params out"
         )
     found = []
@@ -348,14 +357,14 @@ def _trials(
 
 
 def _digest(cfg: RunConfig, suite: Suite) -> str:
-    """Six digits that name a cell by all that it may become."""
+    """Return six hexadecimal digits that identify a cell and its search."""
     assert suite.search is not None
     text = cfg.fingerprint + json.dumps(suite.search.budget(), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _matches(suite: Suite, recipe: str, base: Sequence[str], probe: RunConfig) -> dict[str, Match]:
-    """The size of each head beside one encoder; empty where sizes are left as they are."""
+    """Match the heads' sizes with one encoder; empty without ``match_params``."""
     wanted = suite.match_params
     if wanted is False:
         return {}
@@ -364,7 +373,7 @@ def _matches(suite: Suite, recipe: str, base: Sequence[str], probe: RunConfig) -
 
     options = {k: v for k, v in probe.encoder.items() if k != "type"}
     dim = registry.get("encoders", probe.encoder["type"])(**options).dim
-    taxonomy = config.build_taxonomy(probe) or open_data(probe).taxonomy  # auto: the data tell
+    taxonomy = config.build_taxonomy(probe) or open_data(probe).taxonomy  # auto: of the data
 
     def of(head: str) -> RunConfig:
         return config.load(recipe, [*base, f"head={head}"])
@@ -376,7 +385,7 @@ def _matches(suite: Suite, recipe: str, base: Sequence[str], probe: RunConfig) -
 
 
 def matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """Target, trainable parameters and changed knobs of each head, per recipe and encoder."""
+    """Return target, trainable parameters and changed options of each head, per table."""
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell in cells:
         if cell.match is not None:
@@ -387,23 +396,20 @@ def matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-# ---- What a kind of suite wants run, in what order, and what it makes of the outcome.
-#
-# ``compare.py`` runs any plan in one way: resumed, locked, limited, recorded, tabulated. A new kind
-# of suite is a plan of its own.
-
-
 class Plan(ABC):
-    """The usual answers; a kind of suite gives its own where they differ.
+    """The runs of a suite, in order. Each kind of suite has a subclass.
+
+    :func:`.compare.compare` runs any plan in the same way: it locks the folder, resumes, limits and
+    records each cell, and writes the tables.
 
     Attributes:
         name: of the suite, and of its folder below ``out``.
         title: one line for people.
         folder: of the comparison.
-        cells: what is tabulated, in order.
-        ahead: runs that cells need, which are run before them.
-        called: what these runs are called, in the plural.
-        limit_minutes: that a cell may take; None = no limit.
+        cells: the jobs that are tabulated, in order.
+        ahead: jobs that cells need, which are run before them.
+        called: name of these jobs, in the plural.
+        limit_minutes: time that a cell may take; None = no limit.
     """
 
     called: ClassVar[str] = "runs"
@@ -419,31 +425,31 @@ class Plan(ABC):
         return [job for job in self.cells if not finished(job.folder)]
 
     def first(self) -> list[Job]:
-        """Runs that must be run before the cells that are left."""
+        """Unfinished jobs that the unfinished cells need."""
         return [job for job in self.ahead if not finished(job.folder)] if self.todo() else []
 
     def headline(self) -> str:
-        """What is compared, in a clause after the number of cells; empty = nothing to add."""
+        """A clause that follows the number of cells in the first line of output, or ""."""
         return ""
 
     def notes(self) -> Iterable[str]:
-        """What should be known before it is run, a line each."""
+        """Lines that are printed before anything is run."""
         return ()
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What ``suite.json`` keeps of the suite."""
+        """The suite's settings, for ``suite.json``."""
 
     @abstractmethod
     def estimate(self, console: Console, workers: int) -> None:
-        """List the cells, with what they will take."""
+        """Print the cells with their estimated time and memory."""
 
     def check(self) -> None:  # noqa: B027 - most kinds have nothing to refuse
-        """Refuse what would fail for lack of something, before anything is written."""
+        """Raise, before anything is written, if something that cells need is missing."""
 
     def open(self) -> None:  # noqa: B027 - most kinds have nothing to prepare
-        """Prepare the folder, which exists, before anything is run."""
+        """Prepare the suite's folder before anything is run."""
 
     def ready(self, job: Job) -> Job | None:
-        """A cell once ``ahead`` has ended; None where it cannot be run, which is then recorded."""
+        """Return a cell after ``ahead`` has ended; if it cannot run, record that, return None."""
         return job

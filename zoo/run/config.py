@@ -351,20 +351,18 @@ def read_suite(name: str) -> dict[str, Any]:
         return read_group("suite", name)
     if not path.is_file():
         raise ConfigError(f"no suite file {name}; shipped suites: {', '.join(names('suite'))}")
-    raw = read_mapping(read_text(path, ConfigError), name)
-    if isinstance(raw.get("axes"), dict):
-        for key in OWN_KINDS.keys() & raw["axes"].keys():
-            raw["axes"][key] = adopted(key, raw["axes"][key], path.parent)
-    for key in ("baseline", "match_params"):
-        if own.is_own(raw.get(key)):
-            raw[key] = adopted("head", raw[key], path.parent)
-    if isinstance(raw.get("overrides"), list):
-        raw["overrides"] = [_adopted_word(item, path.parent) for item in raw["overrides"]]
-    return raw
+    return adopt_names(read_mapping(read_text(path, ConfigError), name), path.parent)
 
 
 OWN_KINDS: dict[str, registry.Kind] = {"encoder": "encoders", "head": "heads", "corpus": "corpora"}
 """Keys that name a part, and its kind. The part may be the user's own."""
+
+_NAMES = {
+    **{key: key for key in OWN_KINDS},
+    **dict.fromkeys(("baseline", "match_params", "scratch_head"), "head"),
+    "data": "corpus",  # the target of adaptations
+}
+"""Keys of recipes and suites that name a part, and which of :data:`OWN_KINDS` it is."""
 
 
 def adopted(key: str, value: Any, beside: Path | None = None) -> Any:
@@ -383,11 +381,41 @@ def adopted(key: str, value: Any, beside: Path | None = None) -> Any:
     return own.adopt(OWN_KINDS[key], value, beside=beside) if own.is_own(value) else value
 
 
-def _adopted_word(item: Any, beside: Path) -> Any:
-    key, eq, value = item.partition("=") if isinstance(item, str) else ("", "", "")
-    if key not in OWN_KINDS or not own.is_own(value) or value.startswith("["):
-        return item
-    return f"{key}{eq}{adopted(key, value, beside)}"
+def adopt_names(content: Mapping[str, Any], beside: Path | None = None) -> dict[str, Any]:
+    """Register every part of the user's own that a YAML file or its overrides name.
+
+    Keys that name a part are found at any depth, also in lists of ``key=value``.
+
+    Args:
+        content: of a recipe or a suite.
+        beside: folder of the YAML file; None = the names were typed.
+
+    Returns:
+        The content, in which each ``FILE.py:NAME`` is now a registered name.
+
+    Raises:
+        ConfigError: see :func:`.own.adopt`.
+    """
+    return {str(key): _adopt_value(str(key), value, beside) for key, value in content.items()}
+
+
+def _adopt_value(key: str, value: Any, beside: Path | None) -> Any:
+    part = _NAMES.get(key)
+    if isinstance(value, dict):
+        if key == "heads":  # of a search: the heads are its keys
+            value = {adopted("head", head, beside): node for head, node in value.items()}
+        inner = {k: part if part and k == "type" else str(k) for k in value}
+        return {k: _adopt_value(inner[k], v, beside) for k, v in value.items()}
+    if key == "overrides" and isinstance(value, list):
+        return [_adopt_word(item, beside) for item in value]
+    return adopted(part, value, beside) if part else value
+
+
+def _adopt_word(item: Any, beside: Path | None) -> Any:
+    """``key=value`` of a list of overrides, with a registered name."""
+    key, eq, text = item.partition("=") if isinstance(item, str) else ("", "", "")
+    found = _adopt_typed(key.strip(), Typed(text), beside)
+    return item if found == text else f"{key}{eq}{found}"
 
 
 def _adopt_base(base: Mapping[str, Any], beside: Path | None) -> dict[str, Any]:
@@ -395,20 +423,11 @@ def _adopt_base(base: Mapping[str, Any], beside: Path | None) -> dict[str, Any]:
 
     A part that ``head: {type: FILE.py:NAME}`` names is also picked as the group.
     """
-    found = dict(base)
-    groups = dict(found["groups"]) if isinstance(found.get("groups"), dict) else None
+    found = adopt_names(base, beside)
     for key in ("head", "encoder"):
-        if groups and key in groups:
-            groups[key] = adopted(key, groups[key], beside)
-        node = found.get(key)
-        if isinstance(node, dict) and own.is_own(node.get("type")):
-            name = adopted(key, node["type"], beside)
-            found[key] = {**node, "type": name}
-            groups = {**(groups or {}), key: name}
-    if groups is not None:
-        found["groups"] = groups
-    if "corpus" in found:
-        found["corpus"] = adopted("corpus", found["corpus"], beside)
+        node, groups = base.get(key), found.get("groups") or {}
+        if isinstance(node, dict) and own.is_own(node.get("type")) and isinstance(groups, dict):
+            found["groups"] = {**groups, key: found[key]["type"]}
     return found
 
 
@@ -639,14 +658,15 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     return resolve(merge(merged))
 
 
-def _adopt_typed(key: str, value: Any) -> Any:
+def _adopt_typed(key: str, value: Any, beside: Path | None = None) -> Any:
     """Return an override's value with registered names for the user's own parts."""
     part = key.removesuffix(".type")
     if part not in OWN_KINDS:
         return value
-    if part == "corpus" and isinstance(value, Typed) and ".py" in value:
-        value = _read(key, value, str | list[str])
-    found = adopted(part, str(value) if isinstance(value, Typed) else value)
+    if isinstance(value, Typed) and value.lstrip().startswith("["):
+        listed = _read(key, value, str | list[str])
+        return adopted(part, listed, beside) if any(map(own.is_own, listed)) else value
+    found = adopted(part, str(value) if isinstance(value, Typed) else value, beside)
     return Typed(found) if isinstance(value, Typed) else found
 
 

@@ -119,6 +119,7 @@ def test_overrides_replace_lists_settings_and_the_sources_runs() -> None:
     assert suite.options["steps"] == 5
     sources, _ = few_shot.jobs(suite, out="runs")
     assert sources[0].config["optim"]["epochs"] == 3
+    assert few_shot.load("few_shot", ["source={recipe: ravdess}"]).source["recipe"] == "ravdess"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,7 @@ def test_overrides_replace_lists_settings_and_the_sources_runs() -> None:
         ("options.shots=1", "unknown key 'options.shots'"),
         ("target.flod=1", "unknown key 'target.flod'"),
         ("head=[]", "head is []"),
+        ("source=emodb", "source is emodb; give keys and values"),
     ],
 )
 def test_what_is_wrong_is_named_before_work(override, message) -> None:

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from facts import tells
+from pebble import ProcessFuture
 from serzoo.zoo.compare import pool
 from serzoo.zoo.compare.pool import Job
 from serzoo.zoo.core.errors import DataNote, DataWarning
@@ -71,12 +74,64 @@ def test_one_cell_fails_one_worker_is_killed_and_the_rest_goes_on(tmp_path: Path
     assert mp.active_children() == []
 
 
+def test_a_worker_that_is_killed_between_two_cells_is_replaced(tmp_path: Path) -> None:
+    jobs = [bad(tmp_path, name) for name in ("one", "two", "three")]
+    said: list[str] = []
+
+    def ended(job: Job, k: int, status: str) -> None:
+        said.append(f"{job.name} {status}")
+        if job.name == "one":
+            (worker,) = mp.active_children()
+            kill(worker)
+
+    pool.run(jobs, workers=1, gpus=False, started=lambda *_: None, ended=ended)
+    assert said == ["one failed", "two failed", "three failed"]
+    assert read_record(jobs[2].folder).error.startswith("ConfigError")
+    assert mp.active_children() == []
+
+
+def test_each_worker_keeps_its_device_and_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "its_cells.py").write_text(
+        "import os\nfrom pathlib import Path\n\n\ndef call():\n    pass\n\n\n"
+        "file = Path(__file__).with_name(f'{os.getpid()}.txt')  # one for each process\n"
+        "file.write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    from its_cells import call  # type: ignore[import-not-found]
+
+    jobs = [replace(bad(tmp_path, name), call=call) for name in "abcd"]
+    said: list[int] = []
+    pool.run(
+        jobs,
+        workers=2,
+        gpus=True,
+        started=lambda *_: None,
+        ended=lambda job, k, status: said.append(k),
+    )
+    assert set(said) == {0, 1}
+    assert sorted(file.read_text() for file in tmp_path.glob("*.txt")) == ["0", "1", "7"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), BrokenProcessPool("All workers expired")])
+def test_a_worker_that_gives_no_answer_is_a_failed_cell(
+    error: BaseException, tmp_path: Path
+) -> None:
+    answer: ProcessFuture[pool.Answer] = ProcessFuture()
+    answer.set_exception(error)
+    assert pool._status(bad(tmp_path, "one"), answer, None) == "failed"
+    record = read_record(tmp_path / "one")
+    assert record.reason == "died"
+    assert tells(record.error, type(error).__name__, str(error))
+
+
 def test_what_a_cell_is_told_of_its_data_is_told_by_the_comparison() -> None:
-    worker = object.__new__(pool._Worker)
-    worker.pipe, theirs = mp.Pipe()
-    theirs.send(("ok", [("2 files are gone", True), ("1 is odd", False)]))
+    answer: ProcessFuture[pool.Answer] = ProcessFuture()
+    answer.set_result(("ok", [("2 files are gone", True), ("1 is odd", False)]))
     with pytest.warns(DataWarning) as caught:
-        assert worker.result() == "ok"
+        assert pool._status(bad(Path(), "one"), answer, None) == "ok"
     found = [(str(w.message), w.category) for w in caught]
     assert found == [("2 files are gone", DataWarning), ("1 is odd", DataNote)]
 
@@ -86,7 +141,7 @@ def test_a_cell_that_hangs_is_ended_at_its_limit_and_the_rest_goes_on(
 ) -> None:
     jobs = [stuck(tmp_path, "hangs"), bad(tmp_path, "two"), stuck(tmp_path, "hangs_too")]
     said: list[tuple[str, str]] = []
-    now = 0.0
+    now = 1.0
 
     def clock() -> float:
         """Stands until the second job has ended, however long it takes, and then runs fast."""
@@ -94,7 +149,8 @@ def test_a_cell_that_hangs_is_ended_at_its_limit_and_the_rest_goes_on(
         now += 1.0 if said else 0.0
         return now
 
-    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=clock))
+    slow = SimpleNamespace(time=clock, sleep=time.sleep)
+    monkeypatch.setattr("pebble.pool.process.time", slow)
     pool.run(
         jobs,
         workers=2,

@@ -10,6 +10,8 @@ import pytest
 from facts import says
 from serzoo.zoo import build_run, load
 from serzoo.zoo.cli import main
+from serzoo.zoo.compare import conditions, few_shot
+from serzoo.zoo.compare import suite as spanned
 from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.core import own, registry
 from serzoo.zoo.core.errors import CheckpointError, ConfigError, DataWarning
@@ -121,4 +123,79 @@ def test_workers_of_a_comparison_find_the_file(
     assert done["failed"] == 0
     (record,) = (tmp_path / "two" / "cells").glob("*/record.json")
     assert record.parent.name.startswith("tiny-logmel-my_head-f0-s1-")
+    assert json.loads(record.read_text())["config"]["head"]["type"] == "my_head"
+
+
+PLACES = {
+    "axes": "axes: {head: [./my_head.py:MyHead]}",
+    "baseline": "baseline: ./my_head.py:MyHead",
+    "match_params": "match_params: ./my_head.py:MyHead",
+    "overrides": "overrides: [head=./my_head.py:MyHead]",
+    "list_of_override": "overrides: ['head=[./my_head.py:MyHead]']",
+    "few_shot": "head: [./my_head.py:MyHead]",
+    "scratch": "options: {scratch_head: ./my_head.py:MyHead}",
+    "source": "source: {overrides: [head.type=./my_head.py:MyHead]}",
+    "arm": "pretraining: {weak: {recipe: x, overrides: [head=./my_head.py:MyHead]}}",
+    "search": "search: {heads: {./my_head.py:MyHead: {head.hidden: [4, 8]}}}",
+    "only": "only: {head: ./my_head.py:MyHead}",
+}
+
+
+@pytest.mark.parametrize("text", PLACES.values(), ids=PLACES)
+def test_a_suite_names_the_file_wherever_it_names_a_head(text: str, file: Path) -> None:
+    suite = file.parent / "place.yaml"
+    suite.write_text(text)
+    found = json.dumps(config.read_suite(str(suite)))
+    assert "my_head.py" not in found
+    assert "my_head" in found
+
+
+def test_a_suite_names_encoders_and_readers_in_files(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from serzoo.zoo.encoders.logmel import LogMelEncoder\n\n\n"
+        "class Ear(LogMelEncoder):\n    pass\n\n\n"
+        "INFO = {'licence': 'mit', 'labels': '*'}\n\n\ndef prepare(root):\n    return []\n"
+    )
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "source: {encoder: ./mine.py:Ear}\ntarget: {data: [csv, ./mine.py:prepare]}\n"
+        "label: {corpus: ./mine.py:prepare, taxonomy: ./mine.py:Ear}\n"
+    )
+    assert config.read_suite(str(suite)) == {
+        "source": {"encoder": "ear"},
+        "target": {"data": ["csv", "mine"]},
+        "label": {"corpus": "mine", "taxonomy": "./mine.py:Ear"},
+    }
+
+
+def test_a_command_names_the_file_wherever_a_suite_names_a_head(file: Path) -> None:
+    own_head = f"{file}:MyHead"
+    adapted = few_shot.load(
+        "few_shot",
+        [f"head=[{own_head}]", f"baseline={own_head}", f"options.scratch_head={own_head}"],
+    )
+    assert (adapted.head, adapted.baseline) == (["my_head"], "my_head")
+    assert adapted.options["scratch_head"] == "my_head"
+    tested = conditions.load("robustness", [f"head=[{own_head}]", f"baseline={own_head}"])
+    assert (tested.only["head"], tested.baseline) == (["my_head"], "my_head")
+    space = "{trials: 2, space: {optim.lr: [1, 2]}, heads: {HEAD: {head.hidden: [4, 8]}}}"
+    searched = spanned.load("smoke", [f"search={space.replace('HEAD', own_head)}"])
+    assert searched.search is not None
+    assert searched.search.heads == {"my_head": {"head.hidden": [4, 8]}}
+
+
+def test_a_head_in_a_file_is_adapted_by_a_suite(
+    tiny_recipe: str, tiny_speech: Path, file: Path, tmp_path: Path
+) -> None:
+    suite = file.parent / "shots.yaml"
+    suite.write_text(
+        f"source: {{recipe: {tiny_recipe}, overrides: [optim.epochs=1]}}\n"
+        f"target: {{data: csv, root: {tiny_speech}, protocol: kfold-5}}\n"
+        "head: [./my_head.py:MyHead]\nbaseline: ./my_head.py:MyHead\nshots: [1]\ndraw: [1]\n"
+        "tuning: [scratch]\n"
+        "options: {steps: 1, save: false, scratch_head: ./my_head.py:MyHead}\n"
+    )
+    done = compare(str(suite), out=str(tmp_path), workers=1)
+    assert (done["done"], done["failed"]) == (1, 0)
+    (record,) = (tmp_path / "shots" / "cells").glob("*/record.json")
     assert json.loads(record.read_text())["config"]["head"]["type"] == "my_head"

@@ -17,7 +17,7 @@ from serzoo.zoo.core.errors import ConfigError, DataError
 from serzoo.zoo.core.types import Batch, Targets
 from serzoo.zoo.run.adapt import adapt
 from serzoo.zoo.run.config import load as compose
-from serzoo.zoo.run.record import evaluated
+from serzoo.zoo.run.record import evaluated_lines
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import train
 from serzoo.zoo.statistics.confidence import calibration_error
@@ -71,7 +71,7 @@ def test_eval_shows_matched_numbers_beside_plain_ones(run, written):
     scaled = replace(written, scores=written.scores / found["temperature"])
     assert found["error"] == calibration_error([scaled]).value
     assert found["prior"] == "uniform"
-    assert evaluate(run / "checkpoints" / "last.ckpt")[1]["calibration"]["temperature"] is None
+    assert evaluate(run / "checkpoints" / "last.ckpt")[1].calibration["temperature"] is None
     with pytest.raises(ConfigError, match=says("prior", "lacks")):
         evaluate(run, prior=f"{classes[0]}:1")
 
@@ -84,16 +84,16 @@ def test_votes_of_the_manifest_come_with_the_scores(tiny_speech, tiny_recipe, tm
     ]
     write_manifest(path, voted)
     settings = [f"data.manifest={path}", f"data.root={tiny_speech}", "optim.epochs=1"]
-    record = train(compose(tiny_recipe, settings), tmp_path / "run")
-    table, numbers = evaluate(tmp_path / "run")
+    trained = train(compose(tiny_recipe, settings), tmp_path / "run")
+    table, record = evaluate(tmp_path / "run")
     asked = {u.id: u.votes for u in voted}
     assert table.votes.sum(1).tolist() == [sum(asked[i].values()) for i in table.ids]
     assert table.votes[table.labelled].max() >= 3
     assert PredictionTable.read_jsonl(tmp_path / "run" / "predictions.jsonl") == table
-    found = numbers["metrics"]["votes"]
+    found = record.metrics["votes"]
     assert found["n"] == sum(bool(asked[i]) for i in table.ids)
-    assert record.metrics["votes"]["any_rater_accuracy"] == found["any_rater_accuracy"]
-    assert any("by any rater" in line for line in evaluated(table, numbers))
+    assert trained.metrics["votes"]["any_rater_accuracy"] == found["any_rater_accuracy"]
+    assert any("by any rater" in line for line in evaluated_lines(table, record))
 
 
 def test_adaptation_without_shots_gives_the_table_that_training_wrote(
