@@ -225,8 +225,7 @@ class SpeechDataModule(L.LightningDataModule):
     def training_part(self) -> Iterator[Batch]:
         """Yield every training utterance once, in batches that no process shares with another."""
         dataset = self.datasets["train"]
-        options = {"size": self.batch_size, "budget": self.batch_seconds}
-        for rows in EvalSampler(dataset.seconds, **options):
+        for rows in EvalSampler(dataset.seconds, size=self.batch_size, budget=self.batch_seconds):
             yield dataset[rows]
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -473,7 +473,8 @@ class WhisperFamily(Family):
     def __init__(self, model: Any, normalise: bool) -> None:
         super().__init__(model, normalise)
         model.decoder = nn.Identity()
-        self.window = self.longest = model.encoder.max_source_positions * 2 * HOP
+        self.longest = int(model.encoder.max_source_positions) * 2 * HOP
+        self.window = self.longest
         self.own_windows = False
 
     def read_in(self, window: float | str) -> None:

@@ -388,7 +388,7 @@ class HFEncoder(Encoder):
 def fast_bfloat16() -> bool:
     """Return whether this machine multiplies bfloat16 matrices in hardware."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     units = torch.cpu.get_capabilities()
     return any(bool(units.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 

@@ -21,10 +21,10 @@ from ..statistics.confidence import (
 from ..statistics.soft import soft_numbers
 from ..statistics.table import PredictionTable
 from .detail import sure, tempered
+from .grids import Grid
 from .packed import validation_reader
 from .page import Context, Part, Section, Text, draw, drawn, per_grid
 from .runs import Run, pooled
-from .summary import Grid
 
 Validation = Callable[[str], PredictionTable | None]
 
