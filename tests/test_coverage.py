@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-import coverage
+import error_rates as coverage
 import numpy as np
 import pytest
 
@@ -79,7 +79,7 @@ def test_a_run_writes_its_command_and_its_rates(tmp_path, monkeypatch):
         monkeypatch.setattr(coverage, name, few)
     coverage.main(["--simulations", "2", "--seed", "9", "--out", str(tmp_path / "c.json")])
     written = json.loads((tmp_path / "c.json").read_text("utf-8"))
-    assert written["command"] == "python benchmarks/coverage.py --simulations 2 --seed 9"
+    assert written["command"] == "python benchmarks/error_rates.py --simulations 2 --seed 9"
     assert written["simulations"] == 10
     assert list(written["settings"]) == ["6 clusters, 2 trainings, family of 1"]
 

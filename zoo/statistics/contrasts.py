@@ -16,7 +16,7 @@ answer has both:
   their quantile is 12.7, so the interval is wide unless trainings hardly differ. The family is
   corrected by the step-down minimum of p values that correlate as the contrasts do.
 
-``benchmarks/coverage.py`` measures both by simulation, with 4 to 90 clusters, 1 to 10 trainings
+``benchmarks/error_rates.py`` measures both by simulation, with 4 to 90 clusters, 1 to 10 trainings
 and families of 1 to 8 heads. ``benchmarks/results/coverage.json`` has the rates. Of 95 % intervals
 and of tests at 0.05 it says:
 

@@ -1,6 +1,6 @@
 """Coverage and false alarms of ``zoo/statistics/contrasts.py``, by simulation.
 
-    python benchmarks/coverage.py --seed 1
+    python benchmarks/error_rates.py --seed 1
 
 Clusters and trainings are both random. A baseline and 1, 4 or 8 heads answer 24 utterances of each
 cluster. The chance of a right answer is the sum of a mean of 0.6, an effect of the cluster
@@ -215,7 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
         for k in FAMILIES
     }
     head = {
-        "command": f"python benchmarks/coverage.py --simulations {given.simulations} "
+        "command": f"python benchmarks/error_rates.py --simulations {given.simulations} "
         f"--seed {given.seed}",
         "simulations": given.simulations * len(CASES) * len(found),
         "simulations of a case in a setting": given.simulations,
