@@ -181,7 +181,7 @@ class RunConfig:
         del d["recipe"], d["head_name"]  # the other keys hold what these name
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
-        if d["encoder"].get("tuning") != "frozen" and d["encoder"]["type"] != "trained":
+        if d["encoder"].get("tuning") != "frozen" and d["encoder"].get("type") != "trained":
             d["data"]["standardise"] = "none"  # it has no effect on an encoder that learns
         for key, usual in _LATER.items():  # so that the first records keep their fingerprints
             if d["data"][key] == usual:

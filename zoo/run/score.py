@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...datamodules.corruption import remembered
+from ...datamodules.dataset import SpeechDataset
+from ...datamodules.features import pad_waves
 from ...datamodules.labels import vote_rows
 from ...datamodules.manifest import Utterance
 from ..core.errors import ConfigError
@@ -17,6 +20,7 @@ from ..core.notices import quiet
 from ..core.progress import Bar
 from ..core.speakers import cannot_tell, shared
 from ..core.taxonomy import Taxonomy
+from ..core.types import Batch, Targets
 from ..statistics.confidence import calibration_error, open_numbers, seen_classes
 from ..statistics.priors import label_shift, read_prior
 from ..statistics.speakers import measure
@@ -139,6 +143,9 @@ def evaluate(
         "processor_seconds": {"evaluate": processor_seconds(lap, {})["total"]},
         "flops": flops(None, tally, 0),
     }
+    scored = data.datasets["valid" if part == "valid" else "test"]
+    if scored.store is not None and "scoring" in spent["flops"]:
+        spent["flops"]["scoring"] += _encoding_flops(module, scored)
     table = with_votes(table, data.datasets["valid" if part == "valid" else "test"], wanted)
     numbers = measure(table) | spent
     numbers["metrics"] |= unparsable(module.head, table, wanted)
@@ -204,6 +211,21 @@ def score(
                 tables.append(module.score(given, taxonomy))
             bar.advance()
     return merge(tables)
+
+
+def _encoding_flops(module: SERModule, dataset: SpeechDataset) -> float:
+    """Return the encoder's operations for a second of speech, from the median utterance's audio.
+
+    Its features were read from the store, so scoring did not show what encoding costs.
+    """
+    middle = int(np.argsort(dataset.seconds)[len(dataset) // 2])
+    audio, lengths = pad_waves([dataset.wave(dataset.utterances[middle])])
+    device, tally = module.device, Tally()
+    targets = Targets(torch.zeros(1, 1), torch.zeros(1))
+    batch = Batch([""], [""], targets, audio=audio, lengths=lengths)
+    with tally.counting(batch, module.encoder):
+        module.encoder.extract(audio.to(device), lengths.to(device))
+    return round(tally.per_second() or 0.0, 1)
 
 
 def calibrated(

@@ -72,7 +72,7 @@ GIVEN = {
     ("ravdess", 1): "c878a4288bbc0d70",
     ("emodb", 1): "3dc9f86d49165044",
     ("nemo", 1): "d77e7f8f3fe0f8ec",
-    ("crema_d", 1): "26dabdbc9acf4d23",
+    ("crema_d", 2): "3caca97e2ccf7a1d",
     ("iemocap", 1): "c47a9d640237b121",
     ("savee", 1): "1e9b57a7293b7730",
     ("tess", 1): "ab1a50a99d712358",
@@ -85,7 +85,7 @@ GIVEN = {
 }
 """Reader and its version to the digest of what it gave."""
 
-ENGINE = {1: "ce0083453b0aaf4a"}
+ENGINE = {2: "77841d114eb70851"}
 """Version of the engine to the digest of what it wrote."""
 
 
@@ -101,6 +101,9 @@ def test_a_reader_whose_output_changes_has_another_version(tree, corpus):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = [asdict(u) for u in reader(tree.root, **OPTIONS.get(corpus, {}))]
+    for row in found:
+        if not row["votes"]:  # is not written
+            del row["votes"]
     said = [str(w.message).replace(str(tree.root), "ROOT") for w in caught]
     assert found
     version = sys.modules[reader.__module__].VERSION

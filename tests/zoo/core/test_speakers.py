@@ -179,7 +179,7 @@ def test_a_report_says_it_beside_every_number(tmp_path: Path) -> None:
     of_one, of_two = (line for line in lines if line.startswith("| classification |"))
     assert of_one.split("|")[3].strip() == "–"
     assert " to " in of_two.split("|")[3]
-    assert any("no speaker is known: no test" in line for line in lines)
+    assert any("no speaker is known: no interval and no test" in line for line in lines)
     assert "In 4 of 8 audited cells no speaker" in sections["compared"]
     assert f"Of 4 cells nobody can tell {UNSURE}" in sections["compared"]
 

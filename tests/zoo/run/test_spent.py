@@ -162,8 +162,7 @@ def test_a_record_has_the_parts_of_both_and_reads_back(run) -> None:
     assert entry.flops["scoring"] > 0
     again = Record.from_json(entry.to_json())
     assert (again.flops, again.processor_seconds) == (entry.flops, entry.processor_seconds)
-    # the frozen encoder is in eval's number, which hears audio, and is read from the store in
-    # training's
+    # the encoder is in eval's number; training reads its frames from the store
     _, scored = evaluate(folder)
     assert scored.flops["scoring"] >= entry.flops["scoring"]
     assert scored.processor_seconds["evaluate"] >= 0
