@@ -141,6 +141,8 @@ def generate(
             "for the generated speech"
         )
     root.parent.mkdir(parents=True, exist_ok=True)
+    # not new_folder of core/files.py: the last of two writers would replace a corpus that the other
+    # process reads already; here the first one wins
     draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
         facts["takes"] = _write(draft, seed, utterances, speakers, sentences)

@@ -1,7 +1,7 @@
 """Read and write files safely: whole files or none, and text with clear errors.
 
 Writing: :func:`new_file` and :func:`new_folder` make a draft beside the target. The draft replaces
-the target only when it is complete. :func:`write_json` uses them.
+the target only when it is complete. :func:`write_text` and :func:`write_json` use them.
 
 Reading: :func:`read_text`, :func:`read_json` and :func:`json_lines` read all text files that people
 and programs have written. If a file cannot be read, the error names file, line and remedy.
@@ -432,10 +432,19 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8 atomically: it is whole, or as before.
+
+    Raises:
+        OSError: if it cannot be written; the error names ``path``.
+    """
+    with new_file(path) as draft:
+        draft.write_text(text, "utf-8")
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically: the file is whole or absent; NaN becomes null."""
-    with new_file(path) as draft:
-        draft.write_text(json.dumps(_clean(data), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_text(path, json.dumps(_clean(data), indent=1, ensure_ascii=False) + "\n")
 
 
 def _clean(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import DataError
-from ..core.files import new_file, write_json
+from ..core.files import write_json, write_text
 from ..core.table import Cell, Line, Table, cell, plain, span
 from ..plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
 from ..run.record import Record, read_plan
@@ -159,9 +159,8 @@ def write_degradation(folder: Path) -> Path:
     rows, beyond = degradation(runs, asked.metric), kept(made, asked)
     write_json(folder / "degradation.json", {"suite": plan["name"], "rows": rows, "kept": beyond})
     path = folder / "degradation.md"
-    with new_file(path) as draft:
-        text = f"# {plan['title']}\n\n{degradation_markdown(rows)}\n{kept_markdown(beyond, asked)}"
-        draft.write_text(text, "utf-8")
+    text = f"# {plan['title']}\n\n{degradation_markdown(rows)}\n{kept_markdown(beyond, asked)}"
+    write_text(path, text)
     return path
 
 
@@ -304,9 +303,8 @@ def write_few_shot(
     write_json(folder / "learning_curves.json", found)
     path = folder / "learning_curves.md"
     body = few_shot_table(found).markdown() if found else "No cell has ended well.\n"
-    with new_file(path) as draft:
-        text = f"# {folder.name}: learning curves\n\n{body}" + (f"\n{beyond}" if beyond else "")
-        draft.write_text(text, "utf-8")
+    text = f"# {folder.name}: learning curves\n\n{body}" + (f"\n{beyond}" if beyond else "")
+    write_text(path, text)
     return path
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from ..core.errors import ComparisonError, DataError, counted
-from ..core.files import new_file, write_json
+from ..core.files import write_json, write_text
 from ..core.table import wide_console
 from ..run.board import EVENTS
 from ..run.record import UTTERANCES, Attributes, read_plan, write_attributes
@@ -204,12 +204,6 @@ def missing_notes(plan: dict[str, Any], found: Found) -> list[str]:
         if names
     ]
     return [f"of {len(plan['cells'])} cells, {', '.join(parts)}"] if parts else []
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, which is whole or as before."""
-    with new_file(path) as draft:
-        draft.write_text(text, "utf-8")
 
 
 def _nothing(folder: Path, plan: dict[str, Any], found: Found) -> str:

@@ -26,7 +26,7 @@ from typing import (
 )
 
 from ..core.errors import ComparisonError, DataError
-from ..core.files import json_lines, new_file, read_json, write_json
+from ..core.files import json_lines, read_json, write_json, write_text
 from ..core.speakers import ACCEPT
 from ..statistics.speakers import interval_text
 from .config import RunConfig
@@ -568,8 +568,7 @@ def attributes_of(utterances: Iterable[Any]) -> Attributes:
 def write_attributes(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """Write one line per utterance, sorted by id; the file appears complete or not at all."""
     lines = (json.dumps({"id": i, **rows[i]}, ensure_ascii=False) for i in sorted(rows))
-    with new_file(path) as draft:
-        draft.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def of_table(ids: Iterable[str], known: Mapping[str, Mapping[str, Any]]) -> Attributes:
