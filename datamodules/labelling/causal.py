@@ -55,11 +55,7 @@ class Causal(Scorer):
         published.refuse_other_than_text()
         self.loaded = published.load(AutoModelForCausalLM, device=self.device)
         self.model, self.source = self.loaded.model, self.loaded.source
-        if getattr(self.model, "_is_stateful", False):
-            raise ConfigError(
-                f"model={model} is a {self.model.config.model_type}, which keeps a running state "
-                "that classes cannot share; give a model with attention, such as gpt2"
-            )
+        published.refuse_running_state(self.model)
         self.tokenizer = tokenizer_of(published)
         self.limit = length_limit(self.tokenizer, self.model.config)
 

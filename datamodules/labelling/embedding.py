@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 
 from ...zoo.core.errors import ConfigError, first_line
-from ...zoo.core.hub import NO_PICKLE, Published, weights_digest
+from ...zoo.core.hub import NO_PICKLE, Loaded, Published
 from .scorers import Hypothesis, Scorer, Scores, device_of
 
 WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -60,7 +57,8 @@ class Embedding(Scorer):
                 "choose scorer=nli"
             ) from error
         self.factor, self.batch_size = factor, batch_size
-        folder = _folder(model, revision)
+        published = Published.find("model", model, revision, example=EXAMPLE)
+        folder = published.folder(*WANTED)
         for pickled in folder.rglob("pytorch_model*.bin"):
             if not any(pickled.parent.glob("*.safetensors")):
                 raise ConfigError(
@@ -80,11 +78,9 @@ class Embedding(Scorer):
                 f"model={model} cannot be loaded ({first_line(error)}); give the folder that "
                 "SentenceTransformer.save wrote, or a hub id of such a model"
             ) from error
-        self.weights = weights_digest(self.model)
-        local = Path(model).expanduser().is_dir()
-        self.source = f"{folder.name if local else model}@" + (
-            self.weights if local else folder.name[:12]
-        )
+        commit = None if published.local else folder.name
+        loaded = Loaded(published, self.model, commit)
+        self.weights, self.source = loaded.weights, loaded.source
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"weights": self.weights, "factor": self.factor}
@@ -108,17 +104,3 @@ class Embedding(Scorer):
         wide = np.asarray(found, dtype=np.float64).reshape(len(texts), -1)
         unit: Scores = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
         return unit
-
-
-def _folder(model: str, revision: str | None) -> Path:
-    """Return the folder of a model; a hub model is fetched into a folder named by its commit."""
-    published = Published.find("model", model, revision, example=EXAMPLE)
-    if published.local:
-        return Path(published.path).resolve()
-    try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(WANTED)))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise ConfigError(
-            f"model={model} cannot be fetched ({first_line(error)}); check the spelling and the "
-            "connection, or give the folder of a downloaded copy"
-        ) from error

@@ -360,11 +360,7 @@ def load_pretrained(
     else:
         with seeded(seed):
             model = source.drawn(AutoModelForCausalLM)
-    if getattr(model, "_is_stateful", False):
-        raise ConfigError(
-            f"lm '{name}' is a {model.config.model_type}, which keeps a running state that labels "
-            "cannot share; give a model with attention, such as gpt2"
-        )
+    source.refuse_running_state(model)
     return model, PretrainedTokenizer(tokenizer, name)
 
 

@@ -13,7 +13,7 @@ from shlex import quote
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import nn
@@ -141,6 +141,42 @@ class Published:
                 f"{self.called} is of model_type '{config.model_type}', whose decoder needs an "
                 f"encoder's output; give a model that continues text, such as {self.example}"
             )
+
+    def refuse_running_state(self, model: Any) -> None:
+        """Check that the texts of several classes can share a beginning that was read once.
+
+        Args:
+            model: the causal language model that was made of this.
+
+        Raises:
+            ConfigError: if it keeps a running state instead of keys and values, as Mamba does.
+        """
+        if getattr(model, "_is_stateful", False):
+            raise ConfigError(
+                f"{self.called} is a {model.config.model_type}, which keeps a running state that "
+                f"classes cannot share; give a model with attention, such as {self.example}"
+            )
+
+    def folder(self, *wanted: str) -> Path:
+        """Return the folder that holds the model, for a library that loads it by itself.
+
+        Args:
+            wanted: patterns (``*.json``) of the files that are fetched of a hub model. Give no
+                pickle and no code.
+
+        Returns:
+            The local folder, without links; or a folder of the cache, named by the hub's commit.
+
+        Raises:
+            ConfigError: it cannot be fetched.
+        """
+        if self.local:
+            return Path(self.path).resolve()
+        with self._explained("the files"):
+            found = snapshot_download(
+                self.path, revision=self.revision, allow_patterns=list(wanted)
+            )
+        return Path(found)
 
     def part(self, auto: Any, file: str) -> Any:
         """What goes with the weights: ``AutoTokenizer`` and ``tokenizer.json``, for instance.

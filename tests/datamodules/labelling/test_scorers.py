@@ -15,7 +15,8 @@ from serzoo.datamodules.labelling.causal import Causal
 from serzoo.datamodules.labelling.embedding import Embedding
 from serzoo.datamodules.labelling.lexicon import Lexicon
 from serzoo.datamodules.labelling.scorers import Hypothesis, hypotheses, scorer
-from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core import hub
+from serzoo.zoo.core.errors import ConfigError, DataNote
 from serzoo.zoo.core.registry import BUILT_IN, attribute
 from serzoo.zoo.core.taxonomy import Taxonomy
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig
@@ -162,6 +163,34 @@ def test_similarity_tells_its_weights(sentences: str) -> None:
     assert json.loads(json.dumps(settings)) == settings
     assert settings["source"] == f"sentences@{settings['weights']}"
     assert settings["factor"] == 20.0
+
+
+def test_similarity_from_a_folder_of_models_tells_its_weights(
+    sentences: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERZOO_MODELS", str(Path(sentences).parent))
+    with pytest.warns(DataNote, match="SERZOO_MODELS"):
+        found = Embedding(model="somebody/sentences")
+    assert found.source == f"sentences@{found.weights}"
+
+
+def test_similarity_from_the_hub_is_named_by_its_commit(
+    sentences: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789" * 4
+    folder = Path(sentences).rename(Path(sentences).with_name(commit))
+
+    def fetch(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        if revision == "old":
+            raise OSError("no connection")
+        assert "*.safetensors" in allow_patterns
+        assert not any("bin" in p for p in allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
+    assert Embedding(model="somebody/sentences").source == "somebody/sentences@012345678901"
+    with pytest.raises(ConfigError, match=says("'old'", "no connection", "SERZOO_MODELS")):
+        Embedding(model="somebody/sentences", revision="old")
 
 
 def test_similarity_takes_no_pickles(sentences: str) -> None:
