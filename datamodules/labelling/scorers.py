@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...zoo.core import own, registry
+from ...zoo.core.device import first_device
 from ...zoo.core.errors import ConfigError, first_line, suggest
 
 Scores = NDArray[np.float64]
@@ -116,7 +117,7 @@ def device_of(device: str) -> torch.device:
     """
     try:
         if device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            return first_device()
         torch.empty(0, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:

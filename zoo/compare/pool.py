@@ -69,7 +69,8 @@ class Job:
 
 def devices() -> tuple[str, int]:
     """Return kind and number of the devices for cells: all GPUs, or else all CPU cores."""
-    from ..run.devices import first_device, number_of
+    from ..core.device import first_device
+    from ..run.devices import number_of
 
     device = first_device()
     return device.type, number_of(device)

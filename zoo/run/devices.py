@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 CLUSTERS = (SLURMEnvironment, TorchElasticEnvironment, LSFEnvironment)
 
 
-def first_device() -> torch.device:
-    """Return the first GPU, or the CPU if there is none, for all that is not training."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def device_of(cfg: RunConfig) -> torch.device:
     """Return the device of a run; the CPU if the device that it asks for is missing."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()

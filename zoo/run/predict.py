@@ -15,6 +15,7 @@ from torch import nn
 
 from ...datamodules.audio import SILENCE
 from ...datamodules.sampler import pack
+from ..core.device import first_device
 from ..core.errors import ConfigError, DataError, system_error
 from ..core.files import new_file
 from ..core.head import Head
@@ -23,7 +24,6 @@ from ..core.progress import Bar
 from ..core.types import SAMPLE_RATE, Batch, Targets
 from ..statistics.rates import log_softmax
 from .config import DataConfig
-from .devices import first_device
 from .module import SERModule
 from .predictions import Columns, Predictions, Row, suffix_of
 from .recordings import Recording, Samples, recordings

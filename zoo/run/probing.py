@@ -21,6 +21,7 @@ from rich.console import Console
 
 from ...datamodules.prosody import UNITS, RateFrom, open_probing
 from ..core import registry, shipped
+from ..core.device import first_device
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, suggest
 from ..core.files import check_place
@@ -33,7 +34,6 @@ from ..statistics.rates import FloatArray
 from ..statistics.speakers import Difference, Interval
 from . import config, published
 from .config import RunConfig
-from .devices import first_device
 from .module import SERModule
 from .record import RECORD, ProbeRecord, environment, probed, write_record
 from .trained import TrainedEncoder, untrained

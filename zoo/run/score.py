@@ -15,6 +15,7 @@ from ...datamodules.dataset import SpeechDataset
 from ...datamodules.features import pad_waves
 from ...datamodules.labels import vote_rows
 from ...datamodules.manifest import Utterance
+from ..core.device import first_device
 from ..core.errors import ConfigError
 from ..core.notices import quiet
 from ..core.progress import Bar
@@ -29,7 +30,6 @@ from .board import unparsable
 from .build import open_data
 from .checkpoint import temperature_of
 from .config import RunConfig, resolve
-from .devices import first_device
 from .module import SERModule
 from .record import EvalRecord, environment, evaluation
 from .spent import Tally, Used, flops, processor_seconds
