@@ -32,6 +32,7 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from serzoo.datamodules.speech import SpeechDataModule
 from serzoo.zoo.core.files import write_json
+from serzoo.zoo.core.table import Table, cell, span_cell
 from serzoo.zoo.run.build import assemble, open_data
 from serzoo.zoo.run.checkpoint import how_built
 from serzoo.zoo.run.config import RunConfig, load
@@ -272,22 +273,18 @@ def result(work: Path, seeds: Sequence[int], heads: Sequence[str]) -> dict[str, 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """The result as lines of Markdown."""
-    out = ["| corpus, head | " + " | ".join((*RULES, "more")) + " |", "|---" * 6 + "|"]
+    rows, spans = [], []
     for corpus, of in found["corpora"].items():
         for head, own in of["heads"].items():
-            rules = {r: f"{np.mean(v):.3f}" for r, v in own["rules"].items()}
-            means = [rules.get(r, "–") for r in (*RULES, "more")]
-            out.append(f"| {corpus}, {head} | " + " | ".join(means) + " |")
-    out += ["", "| corpus, head, difference | UAR | new trainings | verdict |", "|---" * 4 + "|"]
-    for corpus, of in found["corpora"].items():
-        for head, own in of["heads"].items():
+            rules = {r: float(np.mean(v)) for r, v in own["rules"].items()}
+            rows.append([f"{corpus}, {head}", *(cell(rules.get(r)) for r in (*RULES, "more"))])
             for name, a in own["contrasts"].items():
-                span = a["new trainings"]
-                out.append(
-                    f"| {corpus}, {head}, {name} | {a['value']:+.3f} | {span['low']:+.3f} to "
-                    f"{span['high']:+.3f} | {a['verdict']} |"
-                )
-    return out
+                new = span_cell(a["new trainings"]["low"], a["new trainings"]["high"], "+.3f")
+                difference = cell(a["value"], "+.3f")
+                spans.append([f"{corpus}, {head}, {name}", difference, new, a["verdict"]])
+    means = Table("", ["corpus, head", *RULES, "more"], rows)
+    tested = Table("", ["corpus, head, difference", "UAR", "new trainings", "verdict"], spans)
+    return [*means.markdown().splitlines(), "", *tested.markdown().splitlines()]
 
 
 def main() -> None:
