@@ -109,28 +109,42 @@ def open_data(
     d = cfg.data
     if text is None:
         text = "text" in registry.get("heads", cfg.head["type"]).needs
-    return opening.open_data(
-        cfg.corpus,
+    return _opened(
+        cfg,
+        taxonomy or build_taxonomy(cfg),
         protocol=None if everything else cfg.protocol,
         fold=cfg.fold,
-        taxonomy=taxonomy or build_taxonomy(cfg),
-        root=d.root,
-        manifest=d.manifest,
-        options=d.options,
-        label=d.label,
         progress=cfg.trainer.progress,
         batch_size=d.batch_size,
         batch_seconds=d.batch_seconds,
         max_seconds=d.max_seconds,
         balance=d.balance,
         train_share=d.train_share,
-        weak=d.weak,
         weak_weight=d.weak_weight,
         weak_shuffle=d.weak_shuffle,
-        unknown_speakers=d.unknown_speakers,
         workers=d.workers,
         seed=cfg.seed,
         text=text,
+    )
+
+
+def _opened(cfg: RunConfig, taxonomy: Taxonomy | None, **more: Any) -> Any:
+    """Open the corpora of a run with what decides about the utterances of a fold.
+
+    The audit of folds gives no more: it looks at whole parts, so it draws no share of the training
+    part, and at the labels as they are, so it shuffles none.
+    """
+    d = cfg.data
+    return opening.open_data(
+        cfg.corpus,
+        taxonomy=taxonomy,
+        root=d.root,
+        manifest=d.manifest,
+        options=d.options,
+        label=d.label,
+        weak=d.weak,
+        unknown_speakers=d.unknown_speakers,
+        **more,
     )
 
 
@@ -156,18 +170,7 @@ def audit_folds(cfg: RunConfig, folds: Sequence[int] | None = None) -> list[int]
     wanted = folds
     while wanted is None or len(found) < len(wanted):
         fold = len(found) if wanted is None else wanted[len(found)]
-        module = opening.open_data(
-            cfg.corpus,
-            protocol=cfg.protocol,
-            fold=fold,
-            taxonomy=build_taxonomy(cfg),
-            root=cfg.data.root,
-            manifest=cfg.data.manifest,
-            options=cfg.data.options,
-            label=cfg.data.label,
-            weak=cfg.data.weak,
-            unknown_speakers=cfg.data.unknown_speakers,
-        )
+        module = _opened(cfg, build_taxonomy(cfg), protocol=cfg.protocol, fold=fold)
         found.append(fold)
         if wanted is None:
             used = [u for part in PARTS for u in getattr(module.split, part)]
