@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..zoo.core import own, registry
-from ..zoo.core.errors import ConfigError, DataError, DataWarning, first_line
+from ..zoo.core.errors import ConfigError, DataError, DataWarning, cut, first_line
 from ..zoo.core.files import cache_dir
 from ..zoo.core.notices import tell
 from .audio import Level, decode_utterance, parse_channel
@@ -316,7 +316,7 @@ def _remembered(path: Path) -> tuple[list[Utterance], dict[str, Any]] | None:
         if len(utterances) != notes["utterances"]:
             raise ValueError(f"{len(utterances)} utterances of {notes['utterances']}")
     except (ValueError, KeyError, TypeError) as error:
-        reason = first_line(error)[:200]
+        reason = cut(first_line(error), 200)
         warnings.warn(
             f"{path} of the cache is damaged ({reason}); {path.stem.rpartition('-')[0]} is "
             "prepared again",

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...zoo.core.errors import ConfigError, DataError
+from ...zoo.core.errors import ConfigError, DataError, cut, some
 from ...zoo.core.files import json_lines, locked, read_json
 from ..manifest import Utterance, write_lines
 
@@ -75,14 +75,11 @@ def agree(path: Path, plan: dict[str, Any]) -> None:
     old, new = _flat(read_json(path, ConfigError, remedy=remedy)), _flat(plan)
     differ = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     if differ:
-        shown = "; ".join(
-            f"{key}: {_short(old.get(key))} there, now {_short(new.get(key))}" for key in differ[:5]
-        )
+        changes = [f"{k}: {_short(old.get(k))} there, now {_short(new.get(k))}" for k in differ]
         raise ConfigError(
-            f"{path.parent} holds rows of other settings ({shown}"
-            f"{f'; and {len(differ) - 5} more' if len(differ) > 5 else ''}); rows of different "
-            "settings must not mix: choose another out=, use the old settings, or remove the "
-            "folder (and those of later stages) to compute the rows again"
+            f"{path.parent} holds rows of other settings ({some(changes, 5, '; ')}); rows of "
+            "different settings must not mix: choose another out=, use the old settings, or remove "
+            "the folder (and those of later stages) to compute the rows again"
         )
 
 
@@ -94,8 +91,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return cut(json.dumps(value, ensure_ascii=False), 60)
 
 
 # The engine.

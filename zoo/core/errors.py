@@ -168,16 +168,36 @@ def _refused(error: BaseException) -> tuple[int | None, str]:
 # Numbers and lists in messages.
 
 
-def some(names: Iterable[object], n: int = 5) -> str:
+def some(names: Iterable[object], n: int = 5, between: str = ", ") -> str:
     """Return the first names, and how many more there are; a set is sorted.
 
     >>> some("abcd", 2)
     'a, b, ... 2 more'
+    >>> some("abcd", 2, "; ")
+    'a; b; ... 2 more'
     """
     listed = [str(name) for name in names]
     if isinstance(names, (set, frozenset)):
         listed.sort()
-    return ", ".join(listed[:n]) + (f", ... {len(listed) - n} more" if len(listed) > n else "")
+    more = [f"... {len(listed) - n} more"] if len(listed) > n else []
+    return between.join([*listed[:n], *more])
+
+
+def cut(text: str, longest: int, *, keep_end: bool = False) -> str:
+    """Return a text of at most ``longest`` characters; dots stand for what was cut.
+
+    Args:
+        text: the text.
+        longest: number of characters with the dots, 3 or more.
+        keep_end: cut the beginning, and not the end.
+
+    >>> cut("abcdefgh", 6), cut("abcdefgh", 6, keep_end=True)
+    ('abc...', '...fgh')
+    """
+    if len(text) <= longest:
+        return text
+    kept = longest - 3
+    return f"...{text[len(text) - kept :]}" if keep_end else f"{text[:kept]}..."
 
 
 def counted(n: int, what: str, ending: str = "s") -> str:

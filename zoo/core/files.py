@@ -26,7 +26,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .errors import DataError, SerzooError
+from .errors import DataError, SerzooError, cut
 
 SHORT = 60  # characters of the target's name in the name of its draft, which is longer
 
@@ -428,8 +428,7 @@ def _not_json(constant: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return cut(json.dumps(value, ensure_ascii=False), 40)
 
 
 def write_text(path: Path, text: str) -> None:

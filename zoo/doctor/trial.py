@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from ...datamodules.features import pad_hidden
 from ...datamodules.sampler import BucketSampler
 from ..core import registry
-from ..core.errors import DataError, DataWarning
+from ..core.errors import DataError, DataWarning, cut
 from ..core.notices import quiet
 from ..core.types import Batch
 from ..core.weights import strip_frozen
@@ -125,7 +125,7 @@ CHUNK = 8  # utterances that are encoded at a time, as for the feature store on 
 def brief(error: Exception) -> str:
     """Return type and message of an error in one readable line."""
     text = " ".join(str(error).split()) or "no message"
-    return f"{type(error).__name__}: {text[:400]}{' ...' if len(text) > 400 else ''}"
+    return f"{type(error).__name__}: {cut(text, 400)}"
 
 
 class Trial:

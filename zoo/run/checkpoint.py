@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core import registry
 from ..core.encoder import Encoder
-from ..core.errors import CheckpointError, ConfigError, DamagedError, DataWarning, first_line
+from ..core.errors import CheckpointError, ConfigError, DamagedError, DataWarning, cut, first_line
 from ..core.files import new_file
 from ..core.head import Head
 from ..core.taxonomy import Taxonomy
@@ -70,9 +70,9 @@ def read(path: str | Path) -> dict[str, Any]:
             raise  # the file itself may be whole
         reason = first_line(e).partition(". ")[0]
         raise DamagedError(
-            f"cannot read {path}: {reason[:200]}; it is damaged, or holds more than the tensors "
-            "and plain containers that serzoo loads: fetch it again, or train again (remove the "
-            "run's record.json first)"
+            f"cannot read {path}: {cut(reason, 200)}; it is damaged, or holds more than the "
+            "tensors and plain containers that serzoo loads: fetch it again, or train again "
+            "(remove the run's record.json first)"
         ) from e
     if not isinstance(content, dict) or "serzoo" not in content:
         raise CheckpointError(

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import ExportError, first_line
+from ..core.errors import ExportError, cut, first_line
 from ..core.files import check_place, new_file
 from ..core.types import SAMPLE_RATE, Frames
 from ..encoders.families import EPSILON, ConvolutionFamily, SEWFamily
@@ -227,7 +227,7 @@ def export(module: SERModule, path: str | Path) -> Path:
         reason = error.__cause__ or error
         raise ExportError(
             f"{type(module.head).__name__} on {type(module.encoder).__name__} cannot be exported "
-            f"({type(reason).__name__}: {first_line(reason)[:200]}); a model can be traced only if "
+            f"({type(reason).__name__}: {cut(first_line(reason), 200)}); a model can be traced only if "
             "no branch of its code depends on a value of a tensor"
         ) from error
     assert program is not None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, cut
 from ..core.files import check_place, new_file
 from ..core.notices import shown
 from .predictions import Row
@@ -130,14 +130,12 @@ def _timeline_panel(axes: Any, rows: Sequence[Row], classes: Sequence[str]) -> N
     broken = [row for row in rows if row.error is not None and (_ends(row) or not windows)]
     errors = [shown(str(row.error)) for row in broken]
     file = shown(rows[0].file)
-    title = file if len(file) <= 90 else "..." + file[-87:]
-    axes.set_title(title, fontsize=9, loc="left", parse_math=False)
+    axes.set_title(cut(file, 90, keep_end=True), fontsize=9, loc="left", parse_math=False)
     if errors:
-        text = errors[0] if len(errors[0]) <= 120 else errors[0][:117] + "..."
         axes.text(
             0.5,
             0.5,
-            text,
+            cut(errors[0], 120),
             transform=axes.transAxes,
             ha="center",
             fontsize=8,
