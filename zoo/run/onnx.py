@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ExportError, cut, first_line
 from ..core.files import check_place, new_file
-from ..core.types import SAMPLE_RATE, Frames
+from ..core.types import SAMPLE_RATE, Batch, Frames, Targets
 from ..encoders.families import EPSILON, ConvolutionFamily, SEWFamily
 from ..encoders.hf import HFEncoder
 from ..encoders.logmel import LogMelEncoder
@@ -227,8 +227,8 @@ def export(module: SERModule, path: str | Path) -> Path:
         reason = error.__cause__ or error
         raise ExportError(
             f"{type(module.head).__name__} on {type(module.encoder).__name__} cannot be exported "
-            f"({type(reason).__name__}: {cut(first_line(reason), 200)}); a model can be traced only if "
-            "no branch of its code depends on a value of a tensor"
+            f"({type(reason).__name__}: {cut(first_line(reason), 200)}); a model can be traced "
+            "only if no branch of its code depends on a value of a tensor"
         ) from error
     assert program is not None
     program.model.metadata_props.update(facts(module, whole))
@@ -275,13 +275,14 @@ def parity(module: SERModule, path: str | Path, lengths: Sequence[int] = LENGTHS
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     least = int(session.get_modelmeta().custom_metadata_map["least"]) if name == "audio" else 1
+    targets = Targets(torch.zeros(1, len(module.head.taxonomy.classes)), torch.zeros(1))
     largest = 0.0
     for samples in (max(n, least) for n in lengths):
         generator = torch.Generator().manual_seed(samples)
         audio = 0.1 * torch.randn(1, samples, generator=generator)
         hidden, mask = module.encoder.extract(audio, torch.tensor([samples]))
-        frames = module.encoder(hidden, mask)
-        wanted = module.head.scores(frames, module.head.taxonomy).float()
+        batch = Batch([""], [""], targets, hidden=hidden, mask=mask)
+        wanted = torch.from_numpy(module.scored(batch).values).float()
         given: Tensor = audio if name == "audio" else hidden
         scores, probs = session.run(["scores", "probs"], {name: given.numpy()})
         certain = (wanted / (module.temperature or 1.0)).softmax(-1)
