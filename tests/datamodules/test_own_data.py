@@ -4,7 +4,7 @@ import re
 import warnings
 
 import pytest
-from facts import says, tells
+from facts import messages, says, tells
 from serzoo.datamodules.opening import open_data
 from serzoo.datamodules.prepare import prepare
 from serzoo.zoo.core.errors import ConfigError, DataError, DataWarning
@@ -12,10 +12,6 @@ from serzoo.zoo.core.registry import check_options, get
 from serzoo.zoo.core.shipped import read_yaml
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.run.config import settings
-
-
-def messages(prepared, kind):
-    return [w.message for w in prepared.warnings if w.kind == kind]
 
 
 def test_folder_with_speakers(tmp_path, write_wave):

@@ -6,16 +6,12 @@ from math import nan
 
 import numpy as np
 import pytest
-from facts import says
+from facts import messages, says
 from serzoo.datamodules.corpora import note
 from serzoo.datamodules.manifest import Utterance, read_manifest, validate
 from serzoo.datamodules.prepare import Refusal, prepare, tell_notes
 from serzoo.zoo.core import registry
 from serzoo.zoo.core.errors import ConfigError, DataError, DataNote, DataWarning
-
-
-def messages(prepared, kind):
-    return [w.message for w in prepared.warnings if w.kind == kind]
 
 
 def test_every_kind_of_bad_audio_is_refused_counted_and_recorded(tmp_path, write_wave):

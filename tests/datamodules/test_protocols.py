@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 from facts import says, tells
-from people import alternating, utterances
+from people import alternating, iemocap, utterances
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.manifest import Utterance
 from serzoo.datamodules.protocols import PAIRS, Protocol, Split, speakers_of
@@ -22,16 +22,6 @@ EMOVO = {f"{g}{i}": {"f": "female", "m": "male"}[g] for g in "fm" for i in (1, 2
 NEMO = dict.fromkeys(["EB0", "IC0", "KD0", "MK0"], "female") | dict.fromkeys(
     ["KS0", "MP0", "SM0", "TP0", "WR0"], "male"
 )
-
-
-def iemocap() -> list[Utterance]:
-    return [
-        replace(u, session=u.speaker[:5])
-        for u in utterances(
-            "iemocap",
-            {f"Ses0{i}{g}": {"F": "female", "M": "male"}[g] for i in range(1, 6) for g in "FM"},
-        )
-    ]
 
 
 def corpora() -> dict[str, list[Utterance]]:

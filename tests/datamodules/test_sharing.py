@@ -2,20 +2,10 @@ from dataclasses import replace
 
 import pytest
 from facts import says, tells
-from people import alternating, utterances
+from people import alternating, iemocap, utterances
 from serzoo.datamodules.manifest import Utterance
 from serzoo.datamodules.protocols import Protocol, Sharing
 from serzoo.zoo.core.errors import ConfigError, DataError
-
-
-def sessions() -> list[Utterance]:
-    return [
-        replace(u, session=u.speaker[:5])
-        for u in utterances(
-            "iemocap",
-            {f"Ses0{i}{g}": {"F": "female", "M": "male"}[g] for i in range(1, 6) for g in "FM"},
-        )
-    ]
 
 
 def speakers(part: list[Utterance]) -> set[str]:
@@ -76,7 +66,7 @@ class TestSharing:
             Protocol.load("official").split(leaky, 0)
 
     def test_sessions_that_share_a_speaker_are_refused(self):
-        us = [replace(u, speaker="Ses01F") if u.speaker == "Ses04F" else u for u in sessions()]
+        us = [replace(u, speaker="Ses01F") if u.speaker == "Ses04F" else u for u in iemocap()]
         with pytest.raises(DataError, match=says(1, "iemocap/Ses01F", "'shares'")):
             Protocol.load("iemocap-loso").split(us, 0)
 

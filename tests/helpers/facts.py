@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 
 def says(*facts: object) -> str:
@@ -19,6 +20,11 @@ def tells(messages: str | Iterable[str], *facts: object) -> bool:
     """Whether the message, or one of several, holds all these facts; see :func:`says`."""
     several = [messages] if isinstance(messages, str) else messages
     return any(re.search(says(*facts), message) for message in several)
+
+
+def messages(prepared: Any, kind: str) -> list[str]:
+    """What a prepared corpus warns of, in one kind."""
+    return [w.message for w in prepared.warnings if w.kind == kind]
 
 
 def _whole(fact: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from serzoo.datamodules.manifest import Utterance
@@ -22,3 +23,14 @@ def utterances(corpus: str, speakers: dict[str, str], n: int = 3, **fields: Any)
 def alternating(names: list[str]) -> dict[str, str]:
     """Every other one a man."""
     return {s: ("male", "female")[i % 2] for i, s in enumerate(names)}
+
+
+def iemocap() -> list[Utterance]:
+    """Utterances of five sessions with a woman and a man each, as IEMOCAP has them."""
+    return [
+        replace(u, session=u.speaker[:5])
+        for u in utterances(
+            "iemocap",
+            {f"Ses0{i}{g}": {"F": "female", "M": "male"}[g] for i in range(1, 6) for g in "FM"},
+        )
+    ]

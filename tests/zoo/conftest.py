@@ -109,6 +109,23 @@ def wait_until() -> Callable[..., None]:
 
 
 @pytest.fixture
+def audited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folds of a suite are asked for, but no corpus is opened."""
+    from serzoo.zoo.compare import suite
+
+    monkeypatch.setattr(suite, "audit_folds", lambda cfg, folds: folds)
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is its own."""
+    from serzoo.zoo.core import registry
+
+    for kind in registry._ADDED:
+        monkeypatch.setitem(registry._ADDED, kind, {})
+
+
+@pytest.fixture
 def no_group_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process group that the test makes in this process ends with it, and so does its port."""
     import torch

@@ -1,13 +1,9 @@
 """RAVDESS, EMO-DB and nEMO on small trees of the published shape."""
 
 import pytest
-from facts import says, tells
+from facts import messages, says, tells
 from serzoo.datamodules.prepare import prepare
 from serzoo.zoo.core.errors import DataError
-
-
-def messages(prepared, kind):
-    return [w.message for w in prepared.warnings if w.kind == kind]
 
 
 def test_ravdess_takes_speech_only_and_says_what_it_left(tmp_path, write_wave):

@@ -8,16 +8,8 @@ import pytest
 import torch
 from close import assert_ranked_alike
 from serzoo.heads.gen_ser.codes import similarity, sinusoidal_codes
-from serzoo.heads.gen_ser.head import GenSERHead
-from serzoo.zoo.testing import Case
+from small_gen_ser import CASE, head
 from torch import nn
-
-CASE = Case(GenSERHead, 12)
-
-
-def head(**knobs: object) -> GenSERHead:
-    torch.manual_seed(0)
-    return GenSERHead(12, CASE.taxonomy, code_dim=32, width=48, **knobs).eval()  # type: ignore[arg-type]
 
 
 def test_cosine_dot_product_and_distance_decide_alike() -> None:

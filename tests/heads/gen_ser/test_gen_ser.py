@@ -16,15 +16,9 @@ from serzoo.heads.gen_ser.path import bridge_std, logistic_mean
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Frames, Targets
-from serzoo.zoo.testing import Case, check_head
+from serzoo.zoo.testing import check_head
+from small_gen_ser import CASE, head
 from torch import Tensor, nn
-
-CASE = Case(GenSERHead, 12)
-
-
-def head(**knobs: object) -> GenSERHead:
-    torch.manual_seed(0)
-    return GenSERHead(12, CASE.taxonomy, code_dim=32, width=48, **knobs).eval()  # type: ignore[arg-type]
 
 
 class Fixed(nn.Module):

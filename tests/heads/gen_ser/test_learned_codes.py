@@ -5,16 +5,8 @@ from __future__ import annotations
 import torch
 from close import assert_like
 from serzoo.heads.gen_ser.codes import similarity
-from serzoo.heads.gen_ser.head import GenSERHead
-from serzoo.zoo.testing import Case
+from small_gen_ser import CASE, head
 from torch import nn
-
-CASE = Case(GenSERHead, 12)
-
-
-def head(**knobs: object) -> GenSERHead:
-    torch.manual_seed(0)
-    return GenSERHead(12, CASE.taxonomy, code_dim=32, width=48, **knobs).eval()  # type: ignore[arg-type]
 
 
 def test_learned_codes_follow_their_prototypes_and_then_stay() -> None:

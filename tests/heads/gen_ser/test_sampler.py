@@ -14,15 +14,8 @@ from serzoo.zoo.core.types import Frames, Targets
 from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.onnx import export, parity
-from serzoo.zoo.testing import Case
+from small_gen_ser import CASE, head
 from torch import Tensor, nn
-
-CASE = Case(GenSERHead, 12)
-
-
-def head(**knobs: object) -> GenSERHead:
-    torch.manual_seed(0)
-    return GenSERHead(12, CASE.taxonomy, code_dim=32, width=48, **knobs).eval()  # type: ignore[arg-type]
 
 
 class Exact(nn.Module):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from facts import says, tells
+from groups import group_is_gone
 from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.core.errors import ComparisonError
 from serzoo.zoo.run.record import read_record
@@ -49,14 +50,6 @@ def records(cells):
 
 def times(paths):
     return {p: p.stat().st_mtime_ns for p in paths}
-
-
-def group_is_gone(process):
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 def in_second_cell(cells):

@@ -1,11 +1,11 @@
 """From unlabelled audio to fine-tuned models by one command; killed anywhere, it ends the same."""
 
 import json
-import os
 import signal
 from pathlib import Path
 
 import pytest
+from groups import group_is_gone
 from serzoo.zoo.run import config
 from serzoo.zoo.run.record import finished, read_record
 
@@ -43,14 +43,6 @@ def suite(tmp_path):
     return str(path)
 
 
-def gone(process):
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
 def outcome(folder: Path):
     """Bytes of the labels, and of the predictions by start and share."""
     (labels,) = folder.glob("labels-*")
@@ -84,7 +76,7 @@ def test_killed_on_the_way_it_ends_the_same(suite, serzoo, wait_until, tmp_path)
         wait_until(reached, process, seconds=300)
         process.send_signal(signal.SIGKILL)
         process.wait(60)
-        wait_until(lambda p=process: gone(p), seconds=60)
+        wait_until(lambda p=process: group_is_gone(p), seconds=60)
     assert start("killed").wait(900) == 0, log.read_text()
     assert outcome(folder) == expected
 

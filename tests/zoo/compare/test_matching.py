@@ -98,12 +98,6 @@ def test_what_cannot_be_had_is_told_for_every_head() -> None:
 # ---- in a suite
 
 
-@pytest.fixture
-def audited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folds are not opened."""
-    monkeypatch.setattr(suite, "audit_folds", lambda cfg, folds: folds)
-
-
 def write(folder: Path, extra: str) -> str:
     path = folder / "sizes.yaml"
     path.write_text(

@@ -43,10 +43,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def _no_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folds are asked for, but no corpus is opened."""
-    monkeypatch.setattr(suite, "audit_folds", lambda cfg, folds: folds)
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 def planned(file: Path, *overrides: str) -> Started:

@@ -69,11 +69,7 @@ class Lengths(Scorer):
 """
 
 
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is its own."""
-    for kind in registry._ADDED:
-        monkeypatch.setitem(registry._ADDED, kind, {})
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 @pytest.fixture

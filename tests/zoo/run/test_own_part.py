@@ -29,11 +29,7 @@ class MyHead(ClassificationHead):
 """
 
 
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is its own."""
-    for kind in registry._ADDED:
-        monkeypatch.setitem(registry._ADDED, kind, {})
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 @pytest.fixture(scope="module")
