@@ -27,7 +27,7 @@ from ..zoo.core.encoder import Encoder
 from ..zoo.core.errors import DataError, DataWarning
 from ..zoo.core.files import features_dir
 from ..zoo.core.notices import tell
-from ..zoo.core.progress import Bar
+from ..zoo.core.progress import Bar, Pace
 from .audio import decode, read_utterance
 from .manifest import Utterance
 from .prepare import sample_hash
@@ -64,16 +64,13 @@ class Said:
 
     def __init__(self, total: int, seconds: float) -> None:
         self.total, self.hours = total, seconds / 3600
-        self.began = time.monotonic()
-        self.next = self.FIRST
+        self.pace = Pace(self.FIRST, self.EVERY)
 
     def reach(self, done: int) -> None:
         """Tell how far the work is, if it is time for a note."""
-        taken = time.monotonic() - self.began
-        if taken < self.next or not done:
+        if not done or not self.pace.due():
             return
-        self.next = taken + self.EVERY
-        left = taken / done * (self.total - done)
+        left = self.pace.left(done, self.total)
         tell(
             f"features: {done} of {self.total} utterances ({self.hours:.2f} h of speech) are "
             f"encoded, about {left / 60:.1f} min left; they are kept for later runs",

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from ...zoo.core.errors import ConfigError, DataError, suggest, tally
 from ...zoo.core.own import adopt
-from ...zoo.core.progress import Bar
+from ...zoo.core.progress import Bar, Pace
 from ...zoo.core.registry import Knob, check_knobs, get, names, schema_of
 from ...zoo.core.taxonomy import Taxonomy
 from ..catalog import Speech, open_corpora
@@ -219,12 +219,10 @@ def progress() -> Iterator[Report]:
 
 
 def _lines() -> Report:
-    last = time.monotonic()
+    pace = Pace(LINE_EVERY, LINE_EVERY)
 
     def report(name: str, done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > LINE_EVERY:
-            last = time.monotonic()
+        if pace.due():
             print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
 
     return report

@@ -16,7 +16,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
@@ -33,7 +32,7 @@ from ..core import own
 from ..core.errors import ComparisonError, ConfigError, DataError, system_error
 from ..core.files import locked, read_json
 from ..core.notices import collected, tell
-from ..core.progress import Bar
+from ..core.progress import Bar, Pace
 from ..run.config import RunConfig
 from ..run.record import Record, finished, read_record, write_record, written
 
@@ -351,13 +350,13 @@ def run_jobs(
     """
     failed: list[str] = []
     running: dict[int, str] = {}
-    began = time.monotonic()
+    pace = Pace()
     with Bar(what, len(todo), console=console, stays=True) as bar, _terminable():
 
         def show() -> None:
             notes = [*running.values()]
             if bar.done:
-                seconds = (time.monotonic() - began) / bar.done * (len(todo) - bar.done)
+                seconds = pace.left(bar.done, len(todo))
                 whole = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
                 notes.insert(0, f"about {whole} left")
             bar.note(", ".join(notes))

@@ -1,6 +1,8 @@
-"""The one progress bar: on a terminal, on standard error."""
+"""The one progress bar, on a terminal; and when work without a bar tells how far it is."""
 
 from __future__ import annotations
+
+import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -69,3 +71,33 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+
+class Pace:
+    """The clock of a work: when a line about it is due, and how long it will still take.
+
+    Args:
+        first: seconds until the first line.
+        every: seconds between two lines.
+    """
+
+    def __init__(self, first: float = 0.0, every: float = 0.0) -> None:
+        self._began = time.monotonic()
+        self._next, self._every = first, every
+
+    def due(self) -> bool:
+        """Return whether it is time for a line; then the next one is due later."""
+        taken = time.monotonic() - self._began
+        if taken < self._next:
+            return False
+        self._next = taken + self._every
+        return True
+
+    def left(self, done: int, total: int) -> float:
+        """Return the seconds that the rest takes if it goes on as before.
+
+        Args:
+            done: pieces that are done, 1 or more.
+            total: all pieces.
+        """
+        return (time.monotonic() - self._began) / done * (total - done)

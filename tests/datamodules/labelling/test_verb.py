@@ -344,10 +344,11 @@ def test_settings_that_do_not_fit_are_refused(corpus, monkeypatch, words, messag
 
 
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(verb, "LINE_EVERY", -1.0)
+    monkeypatch.setattr(verb, "LINE_EVERY", 0.0)
     with verb.progress() as told:
         told("scores", 1, 3)
-        monkeypatch.setattr(verb, "LINE_EVERY", 60.0)
+    monkeypatch.setattr(verb, "LINE_EVERY", 60.0)
+    with verb.progress() as told:
         told("scores", 2, 3)
     assert capsys.readouterr().err == "scores: 1 of 3\n"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import re
 
+import pytest
 from rich.console import Console
-from serzoo.zoo.core.progress import Bar
+from serzoo.zoo.core import progress
+from serzoo.zoo.core.progress import Bar, Pace
 
 
 def screen(terminal: bool) -> Console:
@@ -46,3 +48,13 @@ def test_where_nobody_watches_nothing_is_drawn() -> None:
             bar.advance()
         assert console.file.getvalue() == ""
         assert bar.done == 1
+
+
+def test_work_without_a_bar_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    pace, due = Pace(first=10, every=60), []
+    for now in (109.0, 111.0, 170.0, 171.0, 172.0):  # noqa: B007
+        due.append(pace.due())
+    assert due == [False, True, False, True, False]
+    assert pace.left(done=1, total=4) == 72 * 3
