@@ -159,5 +159,6 @@ def check_once(corpus: str, root: Path, named: Iterable[tuple[str, Path]]) -> No
 
 def listing(names: Iterable[str]) -> str:
     """Return a text such as ``"4 (first: a, b, c)"``, or "" if there are no names."""
+    # not some() of core/errors.py: that tells how many more there are, and this one how many in all
     found = list(names)
     return f"{len(found)} (first: {', '.join(found[:3])})" if found else ""

@@ -184,7 +184,7 @@ def some(names: Iterable[object], n: int = 5, between: str = ", ") -> str:
 
 
 def cut(text: str, longest: int, *, keep_end: bool = False) -> str:
-    """Return a text of at most ``longest`` characters; dots stand for what was cut.
+    """Return a text of at most ``longest`` characters; three dots show that it was cut.
 
     Args:
         text: the text.
