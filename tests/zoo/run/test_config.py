@@ -310,7 +310,7 @@ def test_where_a_run_is_made_does_not_name_it(override: str) -> None:
     assert load(override).fingerprint == load().fingerprint
 
 
-NOT_A_FRACTION = ("epochs", "min_steps", "accumulate", "schedule")
+NOT_A_FRACTION = ("epochs", "min_steps", "accumulate", "schedule", "select")
 
 
 @pytest.mark.parametrize(
