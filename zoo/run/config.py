@@ -115,6 +115,8 @@ class OptimConfig:
     clip: NotNegative = 1.0  # largest norm of the gradient; 0 = no limit
     mixup: NotNegative = 0.0  # a of Beta(a, a), which mixes encoder inputs and targets; 0 = off
     ema: Share = 0.0  # decay of the averaged weights that are evaluated; 0 = off
+    # the epoch whose weights are kept: best by UAR on the validation part, or the last one
+    select: Annotated[str, _one_of("best", "last")] = "best"
 
 
 @dataclass
@@ -193,8 +195,9 @@ class RunConfig:
         d["own"] = {part: text.rpartition("@")[2] for part, text in self.own.items()}
         if not d["own"]:
             del d["own"]
-        if not d["optim"]["min_steps"]:
-            del d["optim"]["min_steps"]
+        for key, usual in (("min_steps", 0), ("select", "best")):
+            if d["optim"][key] == usual:
+                del d["optim"][key]
         d["trainer"] = {"precision": d["trainer"]["precision"]}
         return d
 

@@ -18,10 +18,12 @@ import lightning as L
 import psutil
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import (
-    FlopCounterMode,
+    flop_registry,
     sdpa_backward_flop_count,
     sdpa_flop_count,
+    shape_wrapper,
 )
 
 from ..core.types import SAMPLE_RATE, Batch
@@ -137,12 +139,36 @@ def _vector(matrix: Size, *_: Any, **__: Any) -> int:
 
 _aten = torch.ops.aten
 # what torch has no formula for: it counts the attention of GPUs only
-FORMULAS = {
+_OWN = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     _aten._transformer_encoder_layer_fwd: _encoder_layer,
     _aten.mv: _vector,
 }
+FORMULAS = {kind: shape_wrapper(formula) for kind, formula in _OWN.items()}
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up the formulas of ``torch.utils.flop_counter`` over the operations that run.
+
+    ``FlopCounterMode`` also replaces operations by others, which rounds differently: a run that
+    was resumed then ended in other weights. This one only looks on. Operations that consist of
+    others are seen as these under ``no_grad`` and in training, but not in inference mode.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        out = func(*args, **given)
+        kind = func._overloadpacket
+        if formula := FORMULAS.get(kind) or flop_registry.get(kind):
+            self.total += int(formula(*args, **given, out_val=out))
+        return out
 
 
 class Tally:
@@ -173,7 +199,7 @@ class Tally:
         self.seen, self.batches = self.seen + size, self.batches + 1
         if self.batches == 1:
             self.size, self.speech = size, _speech(batch, encoder)
-            self._counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+            self._counter = _Counter()
             self._counter.__enter__()
 
     def stop(self) -> None:
@@ -181,7 +207,7 @@ class Tally:
         counter, self._counter = self._counter, None
         if counter is not None:
             counter.__exit__(None, None, None)
-            self.flops = counter.get_total_flops()
+            self.flops = counter.total
 
     @contextmanager
     def counting(self, batch: Batch, encoder: Any) -> Iterator[None]:
@@ -240,11 +266,19 @@ class CountFlops(Callback):
     def on_validation_batch_start(
         self, trainer: L.Trainer, module: Any, batch: Any, *_: Any
     ) -> None:
-        if isinstance(batch, Batch) and module.device_mesh is None:
+        if not isinstance(batch, Batch) or module.device_mesh is not None:
+            return
+        if self.scoring.batches:
             self.scoring.start(batch, module.encoder)
-
-    def on_validation_batch_end(self, *_: Any) -> None:
-        self.scoring.stop()
+            return
+        # once more, and not in inference mode, which hides the parts of an operation
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[]),
+            self.scoring.counting(batch, module.encoder),
+        ):
+            module.score(batch, module.head.taxonomy)
 
     def on_exception(self, *_: Any) -> None:
         self.training.stop()

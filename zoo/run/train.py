@@ -76,7 +76,8 @@ class StoreFeatures(Callback):
         self.used = used, Used.now()
 
 
-RULE = "highest val/uar, earliest epoch of equals"
+RULES = {"best": "highest val/uar, earliest epoch of equals", "last": "last epoch"}
+"""``optim.select`` to the rule by which an epoch is selected, as records say it."""
 
 
 def run_folder(cfg: RunConfig) -> Path:
@@ -151,7 +152,11 @@ def train(
     used.append(Used.now())
     batches = trainer.fit_loop.total_batch_idx + 1  # those before it was resumed, too
     began = time.perf_counter()
-    result = _test(trainer, module, data, best, test) if validated else _kept(module, last)
+    chosen = validated and cfg.optim.select == "best"
+    if validated and not chosen:
+        _copy(trainer, last)
+    result = _test(trainer, module, data, last, test) if validated else _kept(trainer, module, last)
+    score = best.best_model_score if chosen else result.get("valid", {}).get("uar")
     evaluate_seconds = time.perf_counter() - began
     used.append(Used.now())
     # in every process: they may share the weights
@@ -175,8 +180,8 @@ def train(
         split_notes=list(data.split.notes),
         audit=data.audit.to_dict() if data.audit else None,
         selection={
-            "rule": RULE if validated else "last epoch; nothing was validated",
-            "val/uar": float(best.best_model_score) if best.best_model_score is not None else None,
+            "rule": RULES[cfg.optim.select] if validated else "last epoch; nothing was validated",
+            "val/uar": float(score) if score is not None else None,
             "epoch": result.pop("epoch"),
         },
         parameters=record.count_parameters(module),
@@ -249,7 +254,7 @@ def _trainer(
         folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
     callbacks: list[Callback] = [last, board.Board()]
-    if validated:
+    if validated and cfg.optim.select == "best":
         callbacks.insert(0, best)
     if cfg.trainer.progress:
         callbacks.append(RichProgressBar(leave=False))
@@ -287,12 +292,13 @@ def _store(cfg: RunConfig, trainer: L.Trainer, data: Any) -> StoreFeatures:
 
 
 def _test(
-    trainer: L.Trainer, module: SERModule, data: Any, best: ModelCheckpoint, test_too: bool
+    trainer: L.Trainer, module: SERModule, data: Any, last: Path, test_too: bool
 ) -> dict[str, Any]:
     """Score validation and test with the selected weights; only here the test part is read."""
-    if not best.best_model_path:
+    best = last.with_name("best.ckpt")
+    if not best.is_file():
         raise ConfigError("no epoch was validated, so nothing was selected; raise optim.epochs")
-    content = checkpoint.read(best.best_model_path)
+    content = checkpoint.read(best)
     checkpoint.restore(module, content)
     module.validated_as = "selected"  # keeps this score out of the curve of val/uar
     trainer.validate(module, data, verbose=False)
@@ -317,12 +323,17 @@ def _test(
     )
 
 
-def _kept(module: SERModule, last: Path) -> dict[str, Any]:
+def _copy(trainer: L.Trainer, last: Path) -> None:
+    """Make the last epoch the run's model; every process calls this, and waits for the first."""
+    if trainer.is_global_zero:
+        with new_file(last.with_name("best.ckpt")) as draft:
+            shutil.copyfile(last, draft)
+    trainer.strategy.barrier()
+
+
+def _kept(trainer: L.Trainer, module: SERModule, last: Path) -> dict[str, Any]:
     """Keep the last epoch as the run's model, since the protocol validates nobody."""
     content = checkpoint.read(last)
     checkpoint.restore(module, content)
-    best = last.with_name("best.ckpt")
-    if module.global_rank == 0:
-        with new_file(best) as draft:
-            shutil.copyfile(last, draft)
+    _copy(trainer, last)
     return {"epoch": int(content["epoch"])}

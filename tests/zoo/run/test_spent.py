@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
 from serzoo.zoo.core.types import Batch, Targets
 from serzoo.zoo.run import checkpoint
+from serzoo.zoo.run.build import build_run
 from serzoo.zoo.run.config import load
 from serzoo.zoo.run.record import Record
 from serzoo.zoo.run.score import evaluate
@@ -190,3 +193,23 @@ def test_a_record_of_before_has_none() -> None:
     old = Record.from_json({"status": "ok", "seconds": {"fit": 1.0, "total": 2.0}})
     assert (old.processor_seconds, old.flops) == ({}, {})
     assert "flops" not in old.to_json()
+
+
+@pytest.mark.parametrize("head", ["classification", "selm", "gen_ser"])
+def test_a_counted_step_has_the_gradients_of_another_to_the_last_bit(head, tiny_recipe):
+    small = ["head.lm_width=32", "head.lm_layers=1"] if head == "selm" else []
+    module, data = build_run(tiny_recipe, [f"head={head}", *small])
+    batch = next(iter(data.train_dataloader()))
+    state = copy.deepcopy(module.state_dict())
+
+    def step(tally: Tally | None) -> dict[str, torch.Tensor]:
+        module.load_state_dict(state)
+        module.zero_grad()
+        torch.manual_seed(0)
+        with tally.counting(batch, module.encoder) if tally else nullcontext():
+            module.head.loss(module.frames(batch), batch.targets).loss.backward()
+        return {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+
+    tally = Tally()
+    assert_same(step(tally), step(None))
+    assert tally.flops > 0

@@ -185,6 +185,22 @@ def test_the_best_epoch_was_selected_on_validation(run, head):
     assert content["serzoo"]["fingerprint"] == entry.fingerprint
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_the_last_epoch_is_kept_if_it_is_asked_for(tiny_recipe, tmp_path, ema):
+    settings = ["optim.select=last", "optim.epochs=3", f"optim.ema={ema}"]
+    entry = train(load(tiny_recipe, settings), tmp_path)
+    curve = [e.value for e in events(tmp_path).Scalars("val/uar")]
+    assert (entry.selection["rule"], entry.selection["epoch"]) == ("last epoch", 2)
+    assert entry.selection["val/uar"] == pytest.approx(curve[-1]) == entry.valid["uar"]
+    kept, last = (
+        torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        for name in ("best", "last")
+    )
+    assert kept["epoch"] == last["epoch"] == 2
+    table, _ = evaluate(tmp_path)
+    assert table == PredictionTable.read_jsonl(tmp_path / "predictions.jsonl")
+
+
 # Evaluation.
 
 
