@@ -88,7 +88,7 @@ def test_pictures_are_there_and_small() -> None:
             assert (image.format, image.mode) == ("PNG", "P")
 
 
-# ---- run
+# Training a run.
 
 
 class Journey:
@@ -192,7 +192,7 @@ def test_adaptations_are_compared(journey: tuple[Journey, list[list[str]]]) -> N
     assert rows == 1 + 4
 
 
-# ---- looked at
+# Looking at a run.
 
 
 def keep(shot: Path) -> None:

@@ -43,7 +43,7 @@ def check(suite: str, names: Iterable[str]) -> None:
         names: of the axes.
 
     Raises:
-        ConfigError: if one is no axis, with those that are.
+        ConfigError: if a name is not an axis; the message lists the axes.
     """
     for name in names:
         group, dot, _ = name.partition(".")
