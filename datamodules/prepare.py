@@ -314,7 +314,7 @@ def _without(root: Path, text: str) -> str:
 
 
 def _also(notices: Iterable[Notice]) -> str:
-    """Return notices as the end of an error's message; without it nobody would see them."""
+    """Return notices as the end of an error's message; otherwise they would be lost."""
     found = [n.message.partition(": ")[2] for n in notices]
     return f"; also: {'; '.join(found)}" if found else ""
 

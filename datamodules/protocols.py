@@ -568,8 +568,8 @@ class Protocol(ProtocolFile):
         if unknown_speakers != ACCEPT:
             raise DataError(
                 f"{message}, or set data.unknown_speakers=accept (unknown_speakers=accept of "
-                "audit, eval and adapt), which treats each such utterance as a speaker of its own "
-                "and says so beside every number"
+                "audit, eval and adapt), which treats each such utterance as a speaker of its own; "
+                "every number then has a note"
             )
 
     def _notes(self, utterances: Sequence[Utterance]) -> list[str]:

@@ -142,8 +142,8 @@ class GenSERHead(Head):
         if steps < 1 or draws < 1 or not 0 <= source_share <= 1 or steepness <= 0 or sigma_max < 0:
             raise ConfigError(
                 f"steps={steps}, draws={draws}, source_share={source_share}, "
-                f"steepness={steepness}, sigma_max={sigma_max}; give steps and draws of at least "
-                "1, source_share from 0 to 1, steepness above 0, and sigma_max of 0 or more"
+                f"steepness={steepness}, sigma_max={sigma_max}; give steps >= 1, draws >= 1, "
+                "0 <= source_share <= 1, steepness > 0 and sigma_max >= 0"
             )
         self.path = Path(mean, variance, steepness, sigma_max)
         if objective == "score" and not self.path.noisy:

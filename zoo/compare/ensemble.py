@@ -331,7 +331,7 @@ def _record(
 
 
 def _summed(costs: Sequence[Mapping[str, float]], keys: Iterable[str]) -> dict[str, float]:
-    """Sums over the members of what every one of them has recorded."""
+    """Return the sum over the members of each cost that all of them recorded."""
     return {k: float(sum(c[k] for c in costs)) for k in keys if all(k in c for c in costs)}
 
 

@@ -136,7 +136,7 @@ def read(
     if unknown:
         counts = ", ".join(f"'{label}' ({n})" for label, n in unknown.most_common(5))
         raise DataError(
-            f"{path}: {unknown.total()} labels are no classes of the taxonomy: {counts}; it has "
+            f"{path}: {unknown.total()} labels are not classes of the taxonomy: {counts}; it has "
             f"{', '.join(classes)}. Map names with class.THEIRS=OURS"
         )
     one_hot = np.eye(len(classes))[[list(classes).index(label) for label in labels]]
@@ -226,7 +226,7 @@ def _scores(
             values[i] = [float(found[k]) for k in keys]
         except (TypeError, ValueError):
             bad = next(f"{k}={found[k]!r}" for k in keys if not _is_number(found[k]))
-            raise DataError(f"{path}: a score of '{ids[i]}' is no number: {bad}") from None
+            raise DataError(f"{path}: a score of '{ids[i]}' is not a number: {bad}") from None
     bad_rows = np.flatnonzero(~np.isfinite(values).all(1))
     if len(bad_rows):
         raise DataError(
@@ -257,7 +257,7 @@ def _as_scale(
         row = int(bad[0])
         first = ", ".join(f"{v:g}" for v in values[row])
         raise DataError(
-            f"{path}: scores of {len(bad)} of {len(ids)} utterances are no probabilities (first: "
+            f"{path}: scores of {len(bad)} of {len(ids)} utterances are not probabilities (first: "
             f"{ids[row]}: {first}); say scores=logits if softmax makes them probabilities, or "
             "scores=ranks if they only order the classes"
         )

@@ -79,8 +79,8 @@ class Published:
             example: another valid value of the setting: a hub id.
 
         Raises:
-            ConfigError: if the name reads like a folder that does not exist, if a folder has a
-                revision, or if ``$SERZOO_MODELS`` is not a folder.
+            ConfigError: if the name reads like a folder that does not exist, or a folder has a
+                revision. Also if ``$SERZOO_MODELS`` is not a folder.
         """
         folder, called = Path(name).expanduser(), f"{setting}={name}"
         if folder.is_dir():
@@ -293,7 +293,7 @@ class Published:
             return (
                 f"{self.called}: the hub's '{self.name}' has no {WEIGHTS[0]} at this revision, "
                 f"and {NO_PICKLE}; try the revision of a pull request that adds it "
-                "(revision=refs/pr/<number>, see the model's Community page), or download the "
+                "(revision=refs/pr/<number>, see the model's Community page); or download the "
                 f"model and, if you trust it, convert it: {CONVERT}FOLDER"
             )
         at = f" at revision '{self.revision}'" if self.revision else ""

@@ -93,7 +93,7 @@ def quiet() -> None:
         ".*GPU available but not used.*",
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
         ".*Trying to infer the `batch_size`.*",
-        ".*have no `val_dataloader`.*",  # a few-shot adaptation validates nobody
+        ".*have no `val_dataloader`.*",  # a few-shot adaptation has no validation part
         ".*in eval mode at the start of training.*",  # a frozen encoder is meant to be
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # all ranks log the same number
     ):

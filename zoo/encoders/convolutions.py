@@ -176,9 +176,9 @@ def _check(index: int, layer: Any) -> None:
     single = isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels and index == 0
     if not plain or not (norm is None or isinstance(norm, nn.LayerNorm) or single):
         raise ConfigError(
-            f"layer {index} of the front end is {conv} with norm {norm}; allowed are convolutions "
-            "without padding, dilation or groups, with a LayerNorm, no norm, or in the first layer "
-            "a GroupNorm of one group per channel; choose another encoder"
+            f"layer {index} of the front end is {conv} with norm {norm}; a convolution must be "
+            "without padding, dilation and groups; its norm may be a LayerNorm or none; the first "
+            "layer may have a GroupNorm of one group per channel; choose another encoder"
         )
 
 

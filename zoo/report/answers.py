@@ -285,21 +285,21 @@ def _is_at_home(other: Grid, grid: Grid) -> bool:
 
 
 def _within(less: str, more: str) -> bool:
-    """Whether a condition is another, or what all tunings have in common: no shot, no tuning.
+    """Return whether both conditions are equal, or ``less`` is the common start of a tuning.
 
-    A new head knows nothing without a shot, so ``scratch`` has no such point.
+    Without shots all tunings have a common start, except ``scratch``: its head is new.
     """
     return less == more or (more.startswith(f"{less}, ") and not more.endswith(", scratch"))
 
 
 def kept(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
-    """Return what each head loses under each condition beyond what the baseline loses.
+    """Return the loss of each head under each condition, minus the loss of the baseline.
 
     Returns:
         A row for each head, condition and reference: ``recipe``, ``encoder``, ``head``,
-        ``reference`` (the other table's recipe), ``change`` (an answer: the head's change from the
-        reference minus the baseline's), and ``share`` (an answer: the share that it keeps of its
-        metric above chance, minus the baseline's share).
+        ``reference`` (the other table's recipe), ``change`` and ``share``. The last two are
+        answers. ``change`` is the head's change from the reference, minus the baseline's.
+        ``share`` is the share that it keeps of its metric above chance, minus the baseline's.
     """
     rows, change, share = [], [], []
     for grid, other in references(made):

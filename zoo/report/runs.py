@@ -318,8 +318,8 @@ class Corpora:
         speech, wanted = self._opened[key], run.record.data["manifest"]
         if speech.sha != wanted:
             raise DataError(
-                f"{run.name}: its corpus is another here (manifest {speech.sha}) than it was "
-                f"trained and tested on ({wanted})"
+                f"{run.name}: its corpus has changed: its manifest is {speech.sha} here, and was "
+                f"{wanted} in the run; give the corpus of the run, or run the cell again"
             )
         return speech
 

@@ -2,8 +2,8 @@
 
 An adaptation is a run that starts from another run. It trains on a support: utterances that a seed
 draws from the target's training speakers, the same for every head (``datamodules/fewshot.py``). It
-makes a fixed number of steps, and validates nobody. The test part of the protocol is called the
-query, and is scored once, at the end.
+makes a fixed number of steps, without a validation part. The test part of the protocol is called
+the query. It is scored once, at the end.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def read(path: str | Path) -> dict[str, Any]:
         path = path / "checkpoints" / "best.ckpt"
     if not path.is_file():
         raise CheckpointError(
-            f"no checkpoint at {path}; give a .ckpt file, or a run's folder with "
-            "checkpoints/best.ckpt, or a folder that `serzoo save` wrote, or its hub id"
+            f"no checkpoint at {path}; give a .ckpt file, a run's folder with "
+            "checkpoints/best.ckpt, a folder of `serzoo save`, or its hub id"
         )
     try:
         _check_whole(path)

@@ -87,7 +87,7 @@ class DataConfig:
     weak: Annotated[str, _one_of("hard", "soft", "independent")] = "hard"
     weak_weight: Flag = True  # weigh a weak label by its confidence
     weak_shuffle: FromZero | None = None  # seed that shuffles the weak labels, as a control
-    # if a fold needs speakers that nobody knows: refuse, or accept and report it
+    # if a fold needs unknown speakers: refuse, or accept and report it
     unknown_speakers: Annotated[str, _one_of(*UNKNOWN_SPEAKERS)] = REFUSE
     # auto: store what the encoder allows to store; live: compute it for each batch
     features: Annotated[str, _one_of("auto", "live")] = "auto"
@@ -514,7 +514,7 @@ def words(overrides: Sequence[str]) -> list[tuple[str, Typed]]:
         key, eq, value = item.partition("=")
         if not eq or not key.strip():
             raise ConfigError(
-                f"'{item}' is no override; write key=value, for example optim.lr=1e-3"
+                f"'{item}' is not an override; write key=value, for example optim.lr=1e-3"
             )
         found.append((key.strip(), Typed(value)))
     return found

@@ -195,7 +195,7 @@ def check_reached(module: nn.Module) -> None:
         total = sum(p.requires_grad for p in module.parameters())
         raise ConfigError(
             f"{len(names)} of {total} trainable parameters get no gradient from the loss "
-            f"({some(names, 4)}), as in an adapter on a layer that the encoder never calls, or in "
-            "an unused part of a head; freeze them (requires_grad_(False)), remove them, or choose "
+            f"({some(names, 4)}); they may adapt a layer that the encoder never calls, or be an "
+            "unused part of a head; freeze them (requires_grad_(False)), remove them, or choose "
             "other encoder.lora_targets"
         )

@@ -109,7 +109,7 @@ def _about(entry: ProbeRecord) -> list[str]:
         )
     if unsure := entry.speakers_unsure:
         lines.append(
-            "cannot tell whether the encoder heard these speakers: not every speaker of "
+            "it is unknown whether the encoder heard these speakers: not every speaker of "
             f"{', '.join(unsure)} is known"
         )
     return lines

@@ -141,8 +141,8 @@ def _check_parts(config: Mapping[str, Any], path: Path, given: Collection[str]) 
         name = config[part].get("type")
         if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
             raise CheckpointError(
-                f"{path} asks for {part} '{name}', which is no registered name; a saved model may "
-                "not name code, and nothing was imported: fetch or save it again"
+                f"{path} asks for {part} '{name}', which is not a registered name; a saved model "
+                "may not name code, and nothing was imported: fetch or save it again"
             )
         its_authors = part in (config["training"].get("own") or {})
         if part in given or (its_authors and name not in registry.names(kind)):
@@ -225,7 +225,7 @@ def load(
         return _load_folder(path, revision=revision, base=base, kind=kind, **made)
     if revision is not None:
         raise CheckpointError(
-            f"{path} is no hub id, so it has no revision '{revision}'; leave revision out"
+            f"{path} is not a hub id, so it has no revision '{revision}'; leave revision out"
         )
     content = checkpoint.read(path)
     try:

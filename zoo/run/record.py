@@ -129,7 +129,7 @@ class Recorded:
         """
         version = found.get("version", 0)
         if not isinstance(version, int) or isinstance(version, bool) or version < 0:
-            raise DataError(f"{where} is of version {version!r}, which is no number; {remedy}")
+            raise DataError(f"{where} is of version {version!r}, which is not a number; {remedy}")
         if version > VERSION:
             raise DataError(
                 f"{where} is of version {version}, and this serzoo reads versions up to {VERSION}; "
@@ -303,7 +303,7 @@ class ProbeRecord(Recorded):
         data: ``corpora``, ``manifest``, ``protocol``, ``folds``, ``fold``, ``max_seconds``,
             ``rate_from`` and ``speakers``.
         speakers_heard: ``corpus/speaker`` names of the data that the encoder was trained on.
-        speakers_unsure: corpora for which this cannot be told, since some speakers are unknown.
+        speakers_unsure: corpora for which this is unknown, since some speakers are unknown.
         quantities: for each quantity its unit, and the R² of each way and model.
         seconds: duration of everything.
         versions: of Python and of the packages that decide numbers.
@@ -345,7 +345,7 @@ class EvalRecord(Recorded):
             every class.
         speakers_heard: ``corpus/speaker`` names that the model was trained or selected on. Their
             speech makes no test.
-        speakers_unsure: corpora for which this cannot be told, since some speakers are unknown.
+        speakers_unsure: corpora for which this is unknown, since some speakers are unknown.
         seconds: ``evaluate``, on the clock, encoding included.
         processor_seconds: the same (:func:`.spent.processor_seconds` says what counts).
         flops: operations of ``scoring`` one second of speech (:class:`.spent.Tally`).
@@ -646,12 +646,12 @@ def evaluated_lines(table: PredictionTable, record: EvalRecord) -> list[str]:
                 )
     if heard := record.speakers_heard:
         lines.append(
-            f"  {len(heard)} speakers were heard in training: this is no test on new speakers"
+            f"  {len(heard)} speakers were heard in training: this is not a test on new speakers"
         )
     if unsure := record.speakers_unsure:
         accepted = record.data.get("unknown_speakers") == ACCEPT
         lines.append(
-            "  cannot tell whether training heard these speakers: not every speaker of "
+            "  it is unknown whether training heard these speakers: not every speaker of "
             f"{', '.join(unsure)} is known" + (" (unknown_speakers=accept)" if accepted else "")
         )
     return lines + left_out_lines(record.data.get("counts") or {}, record.data.get("notes") or {})
@@ -704,8 +704,8 @@ def left_out_lines(counts: Mapping[str, Any], notes: Mapping[str, Any]) -> list[
 
 
 def unsure_lines(unsure: Iterable[str]) -> list[str]:
-    """Return lines on what the audit of a split could not tell."""
-    return [f"  cannot tell {text}" for text in unsure]
+    """Return lines on what the audit of a split left open."""
+    return [f"  it is unknown {text}" for text in unsure]
 
 
 def _counted(counts: Mapping[str, int]) -> str:

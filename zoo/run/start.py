@@ -28,7 +28,7 @@ def start_from(
         folder: of a finished ``serzoo train``, or one that ``serzoo save`` wrote.
         module: built, not yet trained; its metadata holds the speakers of its parts.
         head: take the head over, too.
-        unknown_speakers: ``refuse`` if nobody can tell whom the other run heard, or ``accept``.
+        unknown_speakers: ``refuse`` if some speakers of the other run are unknown, or ``accept``.
 
     Returns:
         Where the weights come from, for records and checkpoints.

@@ -73,7 +73,7 @@ def read_prior(text: str | None, classes: list[str]) -> dict[str, float] | None:
             value = float("nan")
         if not name or name in given or value != value:
             raise ConfigError(
-                f"prior is '{text}', in which '{part.strip()}' is no new class with a number; "
+                f"prior is '{text}', in which '{part.strip()}' is not a new class with a number; "
                 "give uniform, or a weight of every class: neutral:3,angry:1"
             )
         given[name] = value

@@ -48,7 +48,7 @@ class PredictionTable:
         scores: ``[N, C]`` log-scores; ``softmax(scores)`` is the model's probability.
         classes: C class names.
         texts: N texts that the model wrote freely, or None if the model does not write.
-        votes: ``[N, C]`` counts or shares of what raters answered, or None if nobody was asked. A
+        votes: ``[N, C]`` counts or shares of what raters answered, or None without raters. A
             row of zeros means that no rater gave this utterance a class of the table.
 
     Raises:
@@ -282,7 +282,7 @@ class PredictionTable:
     def read_jsonl(cls, path: str | Path) -> PredictionTable:
         """Read a file of :meth:`write_jsonl`, or predictions of another toolkit in this form.
 
-        A name that ends in ``.gz`` is decompressed. ``votes`` may be missing: nobody was asked.
+        A name that ends in ``.gz`` is decompressed. ``votes`` may be missing.
 
         Raises:
             DataError: if a line cannot be used; the message gives its number.
