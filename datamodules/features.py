@@ -122,8 +122,8 @@ class Filling:
             progress: show a bar.
 
         Raises:
-            DiskFullError: if the features would not fit. It is raised before the extraction, or
-                after the first chunk if the encoder does not tell the size of features.
+            DiskFullError: if the features would not fit. It is raised before the extraction. If
+                the encoder does not tell the size of features, it is raised after one chunk.
             OSError: if the store cannot be written.
             DataError: if audio cannot be read, or features are not finite.
         """
@@ -229,7 +229,7 @@ def load_wave(utterance: Utterance, roots: dict[str, Path], max_seconds: float) 
 
 
 def pad_waves(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Pad a list of ``[S_i]`` to ``audio [B, S]``, with zeros on the right, and ``lengths [B]``."""
+    """Pad a list of ``[S_i]`` with zeros on the right to ``audio [B, S]``; add ``lengths [B]``."""
     lengths = torch.tensor([len(w) for w in waves])
     return torch.nn.utils.rnn.pad_sequence(list(waves), batch_first=True), lengths
 
@@ -385,8 +385,8 @@ class FeatureStore:
             says how much space is missing.
 
         Raises:
-            DataError: if the cache cannot be written, the disk becomes full during the work, audio
-                cannot be read, or features are not finite.
+            DataError: if the cache cannot be written, or the disk becomes full during the work.
+                Also if audio cannot be read, or features are not finite.
         """
         began = time.perf_counter()
         wanted = {self.key(u): u for u in utterances}

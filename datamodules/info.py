@@ -2,7 +2,7 @@
 
 Read from ``configs/corpus/<name>.yaml``. A third-party reader may carry the same keys as an
 attribute ``info`` of its ``prepare`` function; without it, its labels are classes of their own. A
-reader in a file of the user's own has them as ``INFO`` in that file, or in a YAML file beside it.
+reader in a user's own file has them as ``INFO`` there, or in a YAML file beside it.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ class CorpusInfo:
         """Return the description of a corpus.
 
         Raises:
-            ConfigError: if no corpus has this name, or its description has unknown keys or maps
-                to labels that are not in the canonical vocabulary.
+            ConfigError: if no corpus has this name, or its description has unknown keys. Also if
+                it maps to labels that are not in the canonical vocabulary.
         """
         return _load(name)
 

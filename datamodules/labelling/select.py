@@ -199,9 +199,9 @@ def select(
 ) -> Selection:
     """Label the utterances that pass all criteria, and return the selection.
 
-    A chosen utterance gets the class' name as ``label``, its score as ``label_score``,
-    ``weak:SOURCE`` as ``label_source``, and the scored text with its source. Old labels of the
-    manifest are removed from all utterances: a weak manifest holds only weak labels.
+    A chosen utterance gets three entries, and the scored text with its source. ``label`` is the
+    name of the class, ``label_score`` its score, and ``label_source`` is ``weak:SOURCE``. Old
+    labels of the manifest are removed: a weak manifest holds only weak labels.
 
     Args:
         utterances: the utterances of the manifest.

@@ -2,7 +2,7 @@
 
 A worker runs one cell after another and keeps the libraries that it has loaded. Pebble starts the
 workers, ends one at a cell's time limit, and replaces one that died. A cell that raises, takes too
-long or takes its worker down is recorded as failed, and the others go on.
+long or takes its worker down is recorded as failed. The others go on.
 
 :func:`run_jobs` adds a progress bar, :func:`lock` keeps a second comparison out of the folder.
 """

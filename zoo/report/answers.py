@@ -2,8 +2,9 @@
 
 A question is a contrast of the cells of a corpus. Questions of one kind about one corpus are a
 family: their p values and intervals are corrected together (:mod:`..statistics.contrasts`). The
-declared questions of a family are about the heads that the suite names under ``primary:``, or
-about all heads that it ran itself. An imported row gets its own p, and never changes another's.
+declared questions of a family are about the heads under ``primary:`` of the suite. Without that key
+they are about all heads that the suite ran itself. An imported row gets its own p, and never
+changes another's.
 """
 
 from __future__ import annotations
@@ -233,10 +234,10 @@ def _settings(axes: dict[str, Any]) -> list[str]:
 
 
 def references(made: Sequence[Grid]) -> list[tuple[Grid, Grid]]:
-    """Return each table with the one that its heads' losses are counted from.
+    """Return each table with its reference, from which the losses of its heads are counted.
 
-    It is the table of the same test utterances and encoder with clean audio, with the most labels,
-    or of models that were trained on the tested corpus. A condition with a control
+    Both have the same test utterances and encoder. The reference has clean audio, the most labels,
+    or models that were trained on the tested corpus. A condition with a control
     (:data:`CONTROLS`) is paired with that, too.
     """
     families: dict[Hashable, list[Grid]] = defaultdict(list)

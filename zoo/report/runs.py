@@ -212,8 +212,8 @@ def certificate(runs: Sequence[Run]) -> dict[str, Any]:
 
     Returns:
         ``manifest``, ``taxonomy``, ``rule``, ``splits`` (by fold) and ``hash``: 12 hexadecimal
-        digits over the others. Tables with one hash hold the same utterances in the same parts,
-        under the same classes, with the epoch selected alike.
+        digits over the others. Tables with one hash agree in utterances, parts, classes and the
+        rule that selects the epoch.
     """
     data = runs[0].record.data
     content = {

@@ -1,8 +1,8 @@
-"""TensorBoard: everything that is written for a finished run, under the same tags for every head.
+"""TensorBoard: writes the results of a finished run, with the same tags for every head.
 
-:mod:`.module` logs the curves while it trains. When a run has ended, this module writes HPARAMS,
-figures, precision against recall, embeddings of the test part, and the most confident errors. It
-writes only the layout of the curves before.
+:mod:`.module` logs the curves while it trains. Before, this module writes the layout of
+the curves. When a run has ended, it writes HPARAMS, figures, precision against recall,
+test embeddings, and the most confident errors.
 """
 
 from __future__ import annotations

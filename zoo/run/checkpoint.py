@@ -193,17 +193,17 @@ class WholeFiles(TorchCheckpointIO):
 def rebuild(
     meta: Mapping[str, Any], path: str | Path, base: str | None = None, **made: Any
 ) -> SERModule:
-    """Build the model that a checkpoint's metadata describes; its trained weights are missing yet.
+    """Build the model that a checkpoint's metadata describes; its trained weights are not loaded.
 
     Args:
         meta: the metadata; see :func:`how_built`.
-        path: of the checkpoint, for errors.
+        path: path of the checkpoint, for errors.
         base: folder or hub id of the published encoder, instead of its configured name.
         made: as for :func:`.published.load`.
 
     Raises:
-        CheckpointError: if something is missing, the order of the classes was changed, or the
-            published weights are not those of the training.
+        CheckpointError: if something is missing, or the order of the classes has changed. Also
+            if the published weights are not those of the training.
     """
     lacking = [k for k in ("config", "taxonomy", "taxonomy_fingerprint") if k not in meta]
     if lacking:
