@@ -57,7 +57,7 @@ class Said:
 
     Args:
         total: number of utterances.
-        seconds: of speech in them.
+        seconds: seconds of speech in them.
     """
 
     FIRST, EVERY = 10.0, 60.0  # seconds until the first note, and between two notes
@@ -239,7 +239,7 @@ def pad_waves(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Filled:
-    """What a call of :meth:`FeatureStore.fill` did.
+    """The result of a call of :meth:`FeatureStore.fill`.
 
     Attributes:
         kind: ``stored``, or ``live`` if the features do not fit on the disk.

@@ -58,8 +58,8 @@ class Refusal:
     """An utterance that is not in the manifest.
 
     Attributes:
-        id: of the utterance.
-        path: of its audio, relative to the root.
+        id: id of the utterance.
+        path: path of its audio, relative to the root.
         reason: one of a few, so that refusals can be counted by it.
         detail: what was found; may be empty.
     """

@@ -122,7 +122,7 @@ THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(20))
 
 @dataclass(frozen=True)
 class Criteria:
-    """What an utterance must pass to get a label; the values are our choice.
+    """Criteria that an utterance must pass to get a label; the values are our choice.
 
     Attributes:
         threshold: smallest score of the best class, 0..1.

@@ -251,7 +251,7 @@ LEARNERS = ("sentences", "words")
 
 @dataclass(frozen=True)
 class Reached:
-    """How far one function of the text gets.
+    """The score of one function of the text.
 
     Attributes:
         uar: UAR on the tested utterances.
@@ -275,7 +275,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Control:
-    """How much the text of a corpus tells about its labels.
+    """Scores of the text of a corpus as a predictor of its labels.
 
     Attributes:
         utterances: number of utterances with a label and a text.

@@ -40,7 +40,7 @@ def check(suite: str, names: Iterable[str]) -> None:
 
     Args:
         suite: its name, for the error.
-        names: of the axes.
+        names: names of the axes.
 
     Raises:
         ConfigError: if a name is not an axis; the message lists the axes.
@@ -111,7 +111,7 @@ def retitled(title: str, typed: Sequence[str], in_title: Sequence[str] = IN_TITL
     """Return a suite's title, followed by the overrides that it does not mention.
 
     Args:
-        title: of the suite's file.
+        title: title of the suite's file.
         typed: ``key=value`` overrides, such as ``corpus=[emodb]``.
         in_title: keys that the title may mention.
     """

@@ -42,7 +42,7 @@ class Ensemble:
 
     Attributes:
         cells: names of the cells.
-        folder: of the comparison.
+        folder: folder of the comparison.
         uar: each table (corpus and encoder) to the row's UAR, folds pooled.
         alone: each table to the mean UAR of its members.
         weights: each table and fold to the weights of the members.
@@ -76,8 +76,8 @@ def ensemble(
     Args:
         suite: the comparison; its folder is ``out/<suite>``.
         members: names of rows, or the name of one row, whose seeds are averaged.
-        name: of the new row; by default the members' names, joined by ``+`` (``NAME+seeds`` for
-            one member).
+        name: name of the new row; by default the members' names, joined by ``+``, or
+            ``NAME+seeds`` for one member.
         seeds: ``together`` averages all seeds of a member, so the row is the same for every seed.
             ``apart`` averages the members seed by seed.
         weights: ``equal``, or fitted on the fold's ``validation`` part.
@@ -89,8 +89,8 @@ def ensemble(
         out: folder of all runs.
 
     Raises:
-        ComparisonError: if there is no such comparison, recipe, encoder or member, a member lacks
-            a fold or a seed that it has elsewhere, or the name is taken.
+        ComparisonError: if there is no such comparison, recipe, encoder or member. Also if a member
+            lacks a fold or a seed that it has elsewhere, or the name is taken.
         ConfigError: if a setting cannot be used.
         DataError: if a member has no probabilities, or no validation predictions.
     """

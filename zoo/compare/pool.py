@@ -52,9 +52,9 @@ class Job:
     """A cell, or another run that a comparison needs, as a worker gets it.
 
     Attributes:
-        name: of the cell.
-        config: of the run, as plain containers.
-        folder: of the cell.
+        name: name of the cell.
+        config: configuration of the run, as plain containers.
+        folder: folder of the cell.
         options: further keywords of ``call``.
         call: a module's function that takes the configuration, the folder and the options; None =
             :func:`~serzoo.zoo.run.train.train`.

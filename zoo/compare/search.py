@@ -1,4 +1,4 @@
-"""What makes a comparison of heads fair: an equal search budget, and heads of equal size.
+"""Fair comparisons of heads: an equal search budget, and heads of equal size.
 
 Search: every head tries the same number of settings in each fold, and the fold's validation part
 chooses among them. Each fold has its own trials, because another fold validates on speakers that

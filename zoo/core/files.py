@@ -172,7 +172,7 @@ def locked(path: Path, refusal: Callable[[str], SerzooError] | None = None) -> I
     """Hold the lock of a file.
 
     Args:
-        path: of the lock file, in a folder that exists.
+        path: path of the lock file, in a folder that exists.
         refusal: makes the error to raise if another process holds the lock, from that process'
             number (or ``?``); None = wait until it is free.
 

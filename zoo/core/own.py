@@ -45,7 +45,7 @@ def adopt(kind: Kind, text: str, *, beside: Path | None = None, base: type | Non
     """Import and register one of the user's own parts, and return its registered name.
 
     Args:
-        kind: of the part.
+        kind: kind of the part.
         text: ``FILE.py:NAME``, ``package.module:NAME``, or a registered name, which is returned
             as it is.
         beside: folder of the YAML file that names the part. A relative path is looked for there

@@ -41,7 +41,7 @@ NAMES = {"uar": "UAR", "wa": "WA", "macro_f1": "macro-F1"}
 
 @dataclass(frozen=True)
 class Asked:
-    """What a suite asks of its tables; the defaults are those of older plans.
+    """Questions of a suite to its tables; the defaults are those of older plans.
 
     Attributes:
         baseline: the head that others are compared to.
@@ -99,7 +99,7 @@ class Question:
     Attributes:
         key: the question's own.
         grid: the table that its utterances and clusters are from.
-        contrast: of the cells.
+        contrast: contrast of the cells.
         declared: whether it belongs to the family that is corrected together.
     """
 

@@ -43,7 +43,7 @@ VOTES = (
 
 
 def calibration(section: Section, c: Context) -> None:
-    """Can the confidence be used?"""
+    """Add the calibration of the confidence of each head."""
     section.intro = (
         "Before and after the temperature that each cell fitted on its validation part; lower is "
         "better. ECE: expected calibration error over 15 bins of equal width. Class-wise ECE: the "
@@ -252,7 +252,7 @@ def priors_of(g: Grid) -> str:
 
 
 def votes(section: Section, c: Context) -> None:
-    """How near is a head to what raters said?"""
+    """Add the distance between each head and the raters' votes."""
     section.intro = (
         "Probabilities, after temperature where the record has one, against the shares of the "
         "raters' votes. Cross-entropy in nats: no model has less than the entropy of the votes. "

@@ -76,7 +76,7 @@ class Grid:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader must know of the intervals: few sentences, utterances of no cluster."""
+        """Notes on the intervals: few sentences, utterances without a cluster."""
         said = [(info.name, info.interval_remark()) for info in map(_info, self.corpora) if info]
         own = [text if len(said) == 1 else f"{name}: {text}" for name, text in said if text]
         return [*own, *filter(None, [self.clusters.note])]

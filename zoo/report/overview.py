@@ -181,7 +181,7 @@ def kept_tables(rows: Sequence[dict[str, Any]], asked: Asked) -> list[Table]:
     """Return two tables for each corpus, encoder and reference: changes, and shares.
 
     Args:
-        rows: of :func:`.answers.kept`.
+        rows: rows of :func:`.answers.kept`.
         asked: what the suite asks.
     """
     made = []

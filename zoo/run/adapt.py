@@ -133,7 +133,7 @@ def planned(
     """Load the model, draw the support, open the query, and refuse what cannot be done.
 
     Args:
-        path: of the model.
+        path: path of the model.
         wanted: how it is adapted.
         target: corpus, protocol, fold and taxonomy of the target, and where its data is.
         support: a file with a support to use instead of drawing one.
@@ -271,8 +271,8 @@ def adapt(
         path: a run's folder, a ``.ckpt`` file, a saved folder or hub id.
         data: the target: names of corpora, or a prepared manifest (``.jsonl``).
         root: folder of the target.
-        protocol: of the target; its corpus' own by default.
-        fold: of the protocol.
+        protocol: protocol of the target; its corpus' own by default.
+        fold: fold of the protocol.
         taxonomy: name of the target's taxonomy. The default is the model's, without classes that
             the target lacks. Classes that the model lacks are added to its head.
         label: column of the labels.

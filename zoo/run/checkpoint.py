@@ -105,7 +105,7 @@ def newest(folder: Path, *, aside: bool) -> tuple[Path, dict[str, Any]] | None:
     same, in any order: a file that another process has put aside counts as damaged.
 
     Args:
-        folder: of the run's checkpoints.
+        folder: folder of the run's checkpoints.
         aside: rename files that cannot be used to ``<name>.kept``; True in one process of the run.
 
     Returns:
@@ -297,7 +297,7 @@ def restore(module: SERModule, content: Mapping[str, Any]) -> None:
 
     Args:
         module: built as in the training.
-        content: of a checkpoint; see :func:`read`.
+        content: content of a checkpoint; see :func:`read`.
 
     Raises:
         CheckpointError: if their keys or shapes differ from those that the module saves.
@@ -334,11 +334,11 @@ def construct(
     Args:
         cfg: the run.
         taxonomy: the head's classes.
-        metadata: of the module; by default :func:`how_built`.
+        metadata: metadata of the module; by default :func:`how_built`.
         kind: class of the module.
         encoder: used instead of the configured one; a class is built with the configured options.
         head: the same for the head.
-        options: of the module's constructor, instead of the configured ones.
+        options: options of the module's constructor, instead of the configured ones.
 
     Raises:
         ConfigError: if a class does not take the configured options.

@@ -98,7 +98,7 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
-    """How the trainable parameters are optimised; the same for every head."""
+    """Settings of the optimiser; the same for every head."""
 
     lr: Positive = 1e-3  # peak learning rate
     head_lr: Positive | None = None  # peak rate of the head; None = lr
@@ -340,7 +340,7 @@ def read_suite(name: str) -> dict[str, Any]:
     """Return the content of a shipped suite or of a YAML file.
 
     Args:
-        name: of a shipped suite, or the path of a YAML file. Its files of the user's own are
+        name: name of a shipped suite, or the path of a YAML file. Its files of the user's own are
             imported and registered.
 
     Raises:
@@ -387,7 +387,7 @@ def adopt_names(content: Mapping[str, Any], beside: Path | None = None) -> dict[
     Keys that name a part are found at any depth, also in lists of ``key=value``.
 
     Args:
-        content: of a recipe or a suite.
+        content: content of a recipe or a suite.
         beside: folder of the YAML file; None = the names were typed.
 
     Returns:
@@ -438,7 +438,7 @@ def read_group(group: str, name: str) -> dict[str, Any]:
 
     Args:
         group: a folder of ``configs``, such as ``head``.
-        name: of a file in it, or of a registered head or encoder.
+        name: name of a file in it, or of a registered head or encoder.
 
     Raises:
         ConfigError: if there is no such name. It lists the known ones.

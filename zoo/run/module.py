@@ -71,7 +71,7 @@ class SERModule(L.LightningModule):
         lr: peak learning rate of the encoder (and of the head, unless ``head_lr`` is given).
         head_lr: peak learning rate of the head.
         mix_lr: peak learning rate of a learned mix of layers; ``lr`` by default.
-        weight_decay: of AdamW; biases, norms and other vectors are exempt.
+        weight_decay: weight decay of AdamW; biases, norms and other vectors are exempt.
         warmup: share of the steps in which the rate rises linearly.
         schedule: how the rate then falls to zero: ``cosine`` or ``linear``.
         mixup: a of Beta(a, a), which mixes the encoder's inputs (Zhang et al. 2018); 0 = off.
@@ -437,8 +437,8 @@ class SERModule(L.LightningModule):
         the averaged ones, if there are any. Nothing is unpickled.
 
         Args:
-            checkpoint_path: a ``.ckpt`` file of Lightning's ``Trainer`` or of ``serzoo train``, a
-                run's folder, a folder of ``serzoo save``, or its hub id.
+            checkpoint_path: a ``.ckpt`` file of Lightning's ``Trainer`` or of ``serzoo train``.
+                Or a run's folder, a folder of ``serzoo save``, or its hub id.
             map_location: device of the model; the CPU by default.
             encoder: an encoder whose class is not registered. Give the class, to be built with the
                 options of the training, or an encoder that was built with them.

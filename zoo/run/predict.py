@@ -39,7 +39,7 @@ class Windows:
     last window ends where the recording ends, and is as long as the others.
 
     Attributes:
-        length: of a window, in samples.
+        length: length of a window, in samples.
         hop: from one window to the next, in samples.
     """
 

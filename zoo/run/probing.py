@@ -165,7 +165,7 @@ def probe_model(
     Args:
         model: a run's folder, a ``.ckpt`` file, a saved folder or hub id; or a recipe, whose
             encoder is probed before training, with its published weights if it has any.
-        settings: of the recipe (``encoder=wav2vec2-base``).
+        settings: settings of the recipe (``encoder=wav2vec2-base``).
         against: ``untrained`` = the same encoder before training, ``none``, or another model.
         data: names of corpora, or a prepared manifest (``.jsonl``); the model's own by default.
         root: folder of the corpus.
@@ -239,7 +239,7 @@ def subject_of(model: str, settings: Sequence[str] = ()) -> Subject:
 
     Args:
         model: a path, a hub id or a recipe.
-        settings: of the recipe.
+        settings: settings of the recipe.
 
     Raises:
         ConfigError: if there is no such model or recipe, or a model got settings.

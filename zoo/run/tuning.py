@@ -38,7 +38,7 @@ This is our choice. It was measured from EMO-DB to fold 3 of RAVDESS, with a dra
 
 @dataclass(frozen=True)
 class Options:
-    """How a model is adapted.
+    """Settings of an adaptation.
 
     Raises:
         ConfigError: if values have a wrong type or lie out of range. It names them.
@@ -219,7 +219,7 @@ def batches(n: int, size: int, steps: int, seed: int) -> list[list[int]]:
         n: number of rows.
         size: most rows in a batch.
         steps: number of batches.
-        seed: of the orders.
+        seed: seed of the orders.
     """
     order = torch.Generator().manual_seed(seed)
     size = -(-n // -(-n // size))  # avoids a small last batch

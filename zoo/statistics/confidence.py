@@ -199,7 +199,7 @@ def fit_folds(
     Args:
         valid: validation predictions by fold, of one head and seed.
         test: test predictions by fold; every fold needs validation predictions too.
-        penalty: of :func:`fit_bias`.
+        penalty: penalty of :func:`fit_bias`.
 
     Raises:
         DataError: if a fold lacks validation predictions, or none is left for it.
@@ -253,7 +253,7 @@ def calibration_error(
         tables: one for each training of a model, with scaled scores over the same speakers; their
             squared errors are averaged. Never pool trainings: copies of an utterance would count
             as independent ones.
-        bins: of confidence; fewer if a bin would have less than two utterances.
+        bins: number of bins of confidence; fewer if a bin would have less than two utterances.
         level: nominal coverage.
 
     Raises:
