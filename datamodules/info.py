@@ -164,7 +164,7 @@ class CorpusInfo:
     def interval_remark(self) -> str:
         """Return what an interval of this corpus is about, for a report to print; "" if plain.
 
-        A few sentences that all speakers say are no sample of sentences. So the interval says
+        A few sentences that all speakers say are not a sample of sentences. So the interval says
         nothing of other sentences.
         """
         if self.sentences is not None:

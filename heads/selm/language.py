@@ -163,8 +163,8 @@ class LanguageModel(nn.Module):
     ) -> Tensor:
         """Return ``log p(y_c | context_b)`` for chosen pairs of an utterance b and a label c.
 
-        It is ``sum_j log p(y_cj | context_b, y_c<j)`` over the label's tokens and the end of text,
-        so the probabilities of all strings add up to one. The context is read once per utterance;
+        It is ``sum_j log p(y_cj | context_b, y_c<j)`` over the label's tokens and the end of text.
+        So the probabilities of all strings add up to one. The context is read once per utterance;
         all labels share its keys and values.
 
         Args:

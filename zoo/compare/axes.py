@@ -22,7 +22,7 @@ from ..run.config import annotation
 AXES = ("recipe", "encoder", "head", "fold", "seed")
 SHORT = {"tuning": "encoder.tuning", "share": "data.train_share"}
 PLAIN = ("corpus", "protocol", "taxonomy", "pretraining")
-SOURCE = "pretraining"  # the name of a pre-training; the only free axis that is no key of a run
+SOURCE = "pretraining"  # the name of a pre-training; the only free axis that is not a key of a run
 GROUPS = ("encoder", "head", "data", "optim")
 Point = dict[str, Any]
 TYPES: dict[str, Any] = {

@@ -34,7 +34,7 @@ def shown(text: str) -> str:
     r"""Return a text that any file can hold: name bytes that are not UTF-8 become ``\xNN``."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half a character, which is no byte of a name
+    except UnicodeEncodeError:  # half a character, which no name can hold
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

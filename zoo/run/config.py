@@ -57,7 +57,7 @@ def _trainable_precision(name: str) -> str:
     return name
 
 
-# strict: "1" and true are no numbers, and 1 is no flag; a whole number is also a float
+# strict: "1" and true are not numbers, and 1 is not a flag; a whole number is also a float
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 Whole: TypeAlias = Annotated[int, Field(strict=True)]
 FromZero: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
@@ -463,7 +463,7 @@ def read_mapping(text: str, where: str) -> dict[str, Any]:
         where: name of the file, for errors.
 
     Raises:
-        ConfigError: if it is no YAML, or holds something else.
+        ConfigError: if it is not YAML, or holds something else.
     """
     try:
         content = read_yaml(text)
@@ -507,7 +507,7 @@ def words(overrides: Sequence[str]) -> list[tuple[str, Typed]]:
     """Split ``["a.b=1"]`` into ``[("a.b", "1")]``, each value as it was typed.
 
     Raises:
-        ConfigError: if a word is no ``key=value``.
+        ConfigError: if a word is not ``key=value``.
     """
     found = []
     for item in overrides:
@@ -530,7 +530,7 @@ def parse(
         types: key to annotation; the value of any other key is read as YAML.
 
     Raises:
-        ConfigError: if a word is no ``key=value``, or its value cannot be read.
+        ConfigError: if a word is not ``key=value``, or its value cannot be read.
     """
     return [(key, _read(key, text, (types or {}).get(key, Any))) for key, text in words(overrides)]
 

@@ -314,7 +314,7 @@ class SERModule(L.LightningModule):
             taxonomy: C classes to choose among; the head's own by default.
 
         Raises:
-            DataError: if the batch is no :class:`Batch`.
+            DataError: if the batch is not a :class:`Batch`.
             ConfigError: if a closed head lacks one of the classes.
         """
         with evaluating(self):
@@ -331,7 +331,7 @@ class SERModule(L.LightningModule):
             taxonomy: classes to choose among; the head's own by default.
 
         Raises:
-            DataError: if the batch is no :class:`Batch`, or a score is not finite.
+            DataError: if the batch is not a :class:`Batch`, or a score is not finite.
             ConfigError: as for :meth:`scored`.
         """
         taxonomy = taxonomy or self.head.taxonomy

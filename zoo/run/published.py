@@ -188,7 +188,7 @@ def extraction_of(module: SERModule) -> dict[str, Any] | None:
 
 
 def is_saved_or_hub_id(path: str | Path) -> bool:
-    """Whether a path is a saved folder, or reads like a hub id and is no file or folder."""
+    """Return whether a path is a saved folder, or a hub id that is not a local path."""
     here = Path(path)
     if here.is_dir():
         mine = any((here / name).is_file() for name in (CONFIG, WEIGHTS, "pytorch_model.bin"))
@@ -295,7 +295,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a ``.safetensors`` file by name.
 
     Raises:
-        CheckpointError: if the file is missing, or is no whole safetensors file.
+        CheckpointError: if the file is missing, or is not a whole safetensors file.
     """
     if not path.is_file():
         beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []

@@ -549,7 +549,7 @@ Attributes = dict[str, dict[str, Any]]
 def attributes_of(utterances: Iterable[Any]) -> Attributes:
     """Return gender, language and duration in seconds of utterances, by id.
 
-    If the clusters of a corpus are no speakers, ``session`` or ``dialogue`` is there, too.
+    If the clusters of a corpus are not speakers, ``session`` or ``dialogue`` is there, too.
     """
     from ...datamodules.info import cluster_of
 

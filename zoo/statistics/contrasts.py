@@ -7,7 +7,7 @@ answer has both:
 
 * **These models**: the clusters are a sample, the trainings are fixed. The jackknife gives each
   cluster a value (its influence), and the test flips the signs of clusters. The flips are the
-  same for all contrasts, so the step-down max-T of Westfall and Young (1993) corrects for the
+  same for all contrasts. So the step-down max-T of Westfall and Young (1993) corrects for the
   family and uses how alike its heads are. The interval is the test's inversion.
 * **New trainings**: clusters and trainings are both samples. The variance of the mean of the
   crossed table is ``(MS_cluster + MS_training - MS_rest) / (S G)``. Both marginal mean squares
