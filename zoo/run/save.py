@@ -203,8 +203,8 @@ def push_to_hub(
         if local:
             raise CheckpointError(
                 f"the model needs the folder {local[0]}, which only this machine has; train with "
-                "a hub id, or share that folder, too (serzoo.zoo.load(..., base=FOLDER) finds an "
-                "encoder there)"
+                "a hub id, or share that folder beside that of `serzoo save` "
+                "(serzoo.zoo.load(..., base=FOLDER) finds an encoder there)"
             )
         try:
             url = create_repo(repo_id, private=private, exist_ok=True, token=token)
