@@ -611,7 +611,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     typed, parts = _without_parts(sys.argv[1:] if argv is None else argv)
     called = " ".join(["serzoo", *(v for v in app.parse_commands(typed)[0] if v[0] != "-")])
-    if argv is None:  # nobody else's hooks are changed in this process
+    if argv is None:  # hooks are changed only in a process of our own
         threading.excepthook = _without_system_errors(threading.excepthook)
     try:
         with on_terminal():

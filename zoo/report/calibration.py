@@ -47,12 +47,13 @@ def calibration(section: Section, c: Context) -> None:
     section.intro = (
         "Before and after the temperature that each cell fitted on its validation part; lower is "
         "better. ECE: expected calibration error over 15 bins of equal width. Class-wise ECE: the "
-        "same for each class. Brier: 0 to 2. NLL: in nats. AURC: area under the risk-coverage "
-        "curve after temperature. Excess: AURC minus that of the best order. Debiased error: root "
-        "mean square over 15 bins of equal mass after temperature, with a 95 % interval over "
-        "speakers. Unlike ECE it is 0 for perfect probabilities. Second table: temperature and "
-        "class biases, fitted for each fold on all validation parts without its test speakers. "
-        "Largest bias: in log-odds. Validated: the fewest utterances that a scaling was fitted on."
+        "same for each class's probability. Brier: 0 to 2. NLL: in nats. AURC: area under the "
+        "risk-coverage curve after temperature. Excess: AURC minus that of the best order of the "
+        "same errors. Debiased error: root mean square over 15 bins of equal mass after "
+        "temperature, with a 95 % interval over speakers. Unlike ECE it is 0 on average for "
+        "perfect probabilities. Second table: temperature and class biases, fitted for each fold "
+        "on all validation parts without its test speakers. Largest bias: in log-odds. Validated: "
+        "the fewest utterances that a scaling was fitted on."
     )
     validation = validation_reader(c.folder)
 

@@ -315,7 +315,7 @@ def mean_frames(subject: Subject, probing: Any) -> FloatArray:
     encoder, d = subject.encoder, subject.cfg.data
     device = first_device()
     encoder.to(device)
-    # nobody reuses the features of random weights, so they are not stored
+    # features of random weights are not used again, so they are not stored
     drawn = subject.fresh and isinstance(encoder, HFEncoder)
     stored = d.features != "live" and not drawn
     rows: list[int] = []

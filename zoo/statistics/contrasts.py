@@ -161,8 +161,8 @@ def interaction(
         head_clean: the head's without it.
         base: the baseline's under the condition.
         base_clean: the baseline's without it.
-        chance: if given, each keeps a share of what its clean value is above chance, and the
-            contrast is the difference of the shares. It is NaN if a clean value is not above
+        chance: if given, each keeps a share of its clean value above chance. The contrast is
+            then the difference of the shares. It is NaN if a clean value is not above
             chance. Otherwise the contrast is the difference of the losses.
         unknown: as in :class:`Contrast`, in the order of these four.
     """
@@ -566,8 +566,8 @@ def _critical(most: FloatArray, alpha: float) -> float:
 def _crossings(u: FloatArray, flips: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return ``[N]`` bounds of the null values for which each flip is as extreme as observed.
 
-    Under the null value m, a flip is at least as extreme as the observed signs if and only if m
-    lies between the mean of the clusters that it flips and the mean of the others. All these
+    A flip has two means: that of the clusters that it flips, and that of the others. It is at least
+    as extreme as the observed signs if and only if the null value lies between them. All these
     ranges hold the observed mean, so the test's inversion is exact and needs no search.
     """
     kept = (flips > 0).sum(1)

@@ -1,8 +1,8 @@
 """Label shift: predictions whose mean probability is matched to a declared class prior.
 
 A model that is tested on other speech prefers some classes for reasons of that speech: another
-microphone, language or speaker. :func:`matched` adds one number per class to the scores, so that
-the mean probability of the classes is the declared prior. It needs no training and no labels.
+microphone, language or speaker. :func:`matched` adds one number per class to the scores. The
+mean probability of the classes is then the declared prior. It needs no training and no labels.
 
 Such predictions are **transductive**: each of them depends on the other test utterances. Report
 them beside the plain ones, and never in their place. They also assume the prior. Acted corpora have

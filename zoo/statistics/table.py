@@ -52,8 +52,8 @@ class PredictionTable:
             row of zeros means that no rater gave this utterance a class of the table.
 
     Raises:
-        DataError: if lengths differ, an id is there twice, a label is outside the classes, a score
-            is not finite, or a vote is negative or not finite; the message names the ids.
+        DataError: if lengths differ, an id is there twice, or a label is outside the classes. Also
+            if a score or a vote is not finite, or a vote is negative. The message names the ids.
     """
 
     ids: list[str]
@@ -175,7 +175,7 @@ class PredictionTable:
     def metrics(self) -> dict[str, Any]:
         """Return all metrics in plain containers.
 
-        ``recall`` maps each present class to its recall, ``n`` counts labelled utterances, and
+        ``recall`` maps each present class to its recall. ``n`` counts labelled utterances.
         ``absent`` lists the classes without a labelled utterance.
         """
         recall, n = self.recalls(), int(self.labelled.sum())
