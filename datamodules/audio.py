@@ -37,8 +37,8 @@ def mean_loss(samples: npt.NDArray[np.float32], rate: int) -> float:
     """Return how many dB weaker the mean of the channels is than the mean of equal channels.
 
     The channels are first brought to one level. Then the loss is measured in the octaves from 250
-    to 4000 Hz, and averaged over those within 30 dB of the loudest one. So low notes, for which a
-    short delay does no harm, do not decide alone. In each octave a channel counts if it is within
+    to 4000 Hz. It is averaged over the octaves within 30 dB of the loudest one. So low notes do not
+    decide alone; a short delay does them no harm. In each octave a channel counts if it is within
     20 dB of the loudest channel.
 
     The same sound at different levels loses nothing, and neither does one channel with a silent

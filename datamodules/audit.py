@@ -78,10 +78,10 @@ class AuditReport:
             + _people(c[f"{p}_speakers"], c[f"{p}_without_speaker"])
             for p in PARTS
         )
-        state = "FAILED" if self.errors else "cannot tell" if self.unsure else "passed"
+        state = "FAILED" if self.errors else "unknown" if self.unsure else "passed"
         lines = [f"{self.protocol} fold {self.fold}: {state} ({sizes})"]
         lines += [f"  error: {e}" for e in self.errors]
-        lines += [f"  cannot tell: {u}" for u in self.unsure]
+        lines += [f"  unknown: {u}" for u in self.unsure]
         lines += [f"  note: {n}" for n in self.notes]
         return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 """Lengths that audio files claim, for formats that libsndfile does not check.
 
-libsndfile takes the smaller of the promised and the found length, so it reads half a download as a
+libsndfile takes the smaller of the promised and the found length. So it reads half a download as a
 whole recording. It also guesses the length of an MP3 that does not state it.
 """
 
@@ -124,8 +124,8 @@ def _streamed(size: int) -> bool:
     """Return whether a size means "unknown": its writer could not go back to the header.
 
     ffmpeg writes 2**32 - 1, sox and espeak 0x7FFFF000 (or 0x7F000000), GStreamer 0x7FFF0000,
-    arecord 2**31, others 0. So the size is 0, or in the last 32 MiB below 2 or 4 GiB, or -1 in 64
-    bits.
+    arecord 2**31, others 0. So the size is 0, -1 in 64 bits, or in the
+    last 32 MiB below 2 or 4 GiB.
     """
     return size >= 2**62 or (size <= 2**32 and (size + 2**25) % 2**31 <= 2**25)
 

@@ -138,9 +138,9 @@ def lost_labels(
 def contents(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
     """Return notices of suspiciously equal recordings, which real speech does not have.
 
-    These are: one recording with two labels or two speakers, one label for all, a sample rate of
-    only a few files, and exactly one length for all utterances. Two copies with the same label and
-    speaker are not reported: published corpora have some, and ``audit`` names them.
+    These are one recording with two labels or two speakers, one label for all, a sample rate of
+    only a few files, and one length for all. Two copies with the same label and speaker are not
+    reported: published corpora have some, and ``audit`` names them.
     """
     found: list[Notice] = []
     by_sha: dict[str, list[Utterance]] = defaultdict(list)

@@ -57,7 +57,7 @@ class Said:
 
     Args:
         total: number of utterances.
-        seconds: of speech in them.
+        seconds: seconds of speech in them.
     """
 
     FIRST, EVERY = 10.0, 60.0  # seconds until the first note, and between two notes
@@ -119,8 +119,8 @@ class Filling:
             progress: show a bar.
 
         Raises:
-            DiskFullError: if the features would not fit. It is raised before the extraction, or
-                after the first chunk if the encoder does not tell the size of features.
+            DiskFullError: if the features would not fit. It is raised before the extraction. If
+                the encoder does not tell the size of features, it is raised after one chunk.
             OSError: if the store cannot be written.
             DataError: if audio cannot be read, or features are not finite.
         """
@@ -226,7 +226,7 @@ def load_wave(utterance: Utterance, roots: dict[str, Path], max_seconds: float) 
 
 
 def pad_waves(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Pad a list of ``[S_i]`` to ``audio [B, S]``, with zeros on the right, and ``lengths [B]``."""
+    """Pad a list of ``[S_i]`` with zeros on the right to ``audio [B, S]``; add ``lengths [B]``."""
     lengths = torch.tensor([len(w) for w in waves])
     return torch.nn.utils.rnn.pad_sequence(list(waves), batch_first=True), lengths
 
@@ -236,7 +236,7 @@ def pad_waves(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Filled:
-    """What a call of :meth:`FeatureStore.fill` did.
+    """The result of a call of :meth:`FeatureStore.fill`.
 
     Attributes:
         kind: ``stored``, or ``live`` if the features do not fit on the disk.
@@ -382,8 +382,8 @@ class FeatureStore:
             says how much space is missing.
 
         Raises:
-            DataError: if the cache cannot be written, the disk becomes full during the work, audio
-                cannot be read, or features are not finite.
+            DataError: if the cache cannot be written, or the disk becomes full during the work.
+                Also if audio cannot be read, or features are not finite.
         """
         began = time.perf_counter()
         wanted = {self.key(u): u for u in utterances}

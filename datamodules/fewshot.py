@@ -197,8 +197,8 @@ def open_few_shot(
 
     Raises:
         ConfigError: if the number of shots is out of range.
-        DataError: if a class has no utterance, support and query share a speaker or a recording,
-            or a given support is of other data.
+        DataError: if a class has no utterance, or a given support is of other data. Also if
+            support and query share a speaker or a recording.
     """
     check_shots(shots)
     speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)

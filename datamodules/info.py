@@ -2,7 +2,7 @@
 
 Read from ``configs/corpus/<name>.yaml``. A third-party reader may carry the same keys as an
 attribute ``info`` of its ``prepare`` function; without it, its labels are classes of their own. A
-reader in a file of the user's own has them as ``INFO`` in that file, or in a YAML file beside it.
+reader in a user's own file has them as ``INFO`` there, or in a YAML file beside it.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ class CorpusInfo:
         """Return the description of a corpus.
 
         Raises:
-            ConfigError: if no corpus has this name, or its description has unknown keys or maps
-                to labels that are not in the canonical vocabulary.
+            ConfigError: if no corpus has this name, or its description has unknown keys. Also if
+                it maps to labels that are not in the canonical vocabulary.
         """
         return _load(name)
 
@@ -164,7 +164,7 @@ class CorpusInfo:
     def interval_remark(self) -> str:
         """Return what an interval of this corpus is about, for a report to print; "" if plain.
 
-        A few sentences that all speakers say are no sample of sentences. So the interval says
+        A few sentences that all speakers say are not a sample of sentences. So the interval says
         nothing of other sentences.
         """
         if self.sentences is not None:

@@ -42,7 +42,7 @@ def open_data(
     Without a protocol all utterances are the test part.
 
     Args:
-        corpora: names; with the other arguments as for :func:`.catalog.open_corpora`.
+        corpora: their names; with the other arguments as for :func:`.catalog.open_corpora`.
         protocol: name of the protocol; None = no split.
         fold: fold of the protocol, from 0.
         taxonomy: the classes; None = the labels found.
@@ -57,8 +57,8 @@ def open_data(
         **batching: further arguments of :class:`.SpeechDataModule`.
 
     Raises:
-        DataError: if the audit of the split fails, its validation or test part has weak labels,
-            or the data have another fault.
+        DataError: if the audit of the split fails, or its validation or test part has weak
+            labels. Also if the data have another fault.
     """
     speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
     speech = with_weak(speech, manifest, taxonomy, weak, weak_shuffle)

@@ -21,7 +21,7 @@ REMEDY = {
     "dangling": "restore what the link points to, or remove it",
     "special": "write the sound to a file first",
 }
-"""What the user should do, by the kind of placeholder."""
+"""The remedy for the user, by the kind of placeholder."""
 
 
 def problem(path: Path) -> str | None:

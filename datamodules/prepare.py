@@ -58,8 +58,8 @@ class Refusal:
     """An utterance that is not in the manifest.
 
     Attributes:
-        id: of the utterance.
-        path: of its audio, relative to the root.
+        id: id of the utterance.
+        path: path of its audio, relative to the root.
         reason: one of a few, so that refusals can be counted by it.
         detail: what was found; may be empty.
     """
@@ -108,7 +108,7 @@ class Prepared:
     def notes(self) -> dict[str, Any]:
         """Return the notes of run records: numbers of utterances and refusals, and warnings.
 
-        Warnings that are no fault are listed under ``remarks``, which is left out without any.
+        Warnings that are not faults are listed under ``remarks``, which is left out without any.
         """
         remarks = [w.message for w in self.warnings if not w.fault]
         return {
@@ -174,7 +174,7 @@ def prepare(
     strict: bool = False,
     progress: bool = True,
 ) -> Prepared:
-    """Read a corpus, decode every file once, and refuse all that is no usable speech.
+    """Read a corpus, decode every file once, and refuse all that is not usable speech.
 
     An utterance is refused if its file
 
@@ -314,13 +314,13 @@ def _without(root: Path, text: str) -> str:
 
 
 def _also(notices: Iterable[Notice]) -> str:
-    """Return notices as the end of an error's message; without it nobody would see them."""
+    """Return notices as the end of an error's message; otherwise they would be lost."""
     found = [n.message.partition(": ")[2] for n in notices]
     return f"; also: {'; '.join(found)}" if found else ""
 
 
 def _refuse_other_corpus(corpus: str, found: list[Any]) -> None:
-    """Refuse objects of a user's own reader that are no utterances, or of another corpus."""
+    """Refuse objects of a user's own reader that are not utterances, or of another corpus."""
     for u in found:
         if not isinstance(u, Utterance):
             raise DataError(

@@ -11,8 +11,8 @@
 A frame (32 ms, every 5 ms) is speech if its level is at most 30 dB below the recording's loud
 frames. Syllables come from transcripts (``text``) or from audio (``audio``). Transcripts are used
 if every utterance has one in Latin letters: a syllable is a group of vowel letters, at least one
-per word, silent letters too. In audio, as in de Jong & Wempe 2009, a syllable is a voiced peak of
-the level with a dip of 2 dB before and after. All numbers without a source are our choice.
+per word, silent letters too. In audio a syllable is a voiced peak of the level with a dip of 2 dB
+before and after, as in de Jong & Wempe 2009. All numbers without a source are our choice.
 
 :func:`prosody` measures utterances. The cache keeps the results by content, so a killed call can
 continue. :func:`open_probing` gives the utterances, quantities and folds for probes.

@@ -6,7 +6,7 @@ all utterances are for training. No speaker is in two parts, unless ``shares`` a
 why in words. If the speaker of an utterance is unknown, this cannot be checked, and the fold is
 refused (see :meth:`Protocol.split`).
 
-The file has three parts: rules that divide speakers, :class:`Split` with its facts, and
+The file has three parts: rules that divide speakers; :class:`Split` with its facts; and
 :class:`ProtocolFile` and :class:`Protocol`, which read and apply a protocol.
 """
 
@@ -42,8 +42,8 @@ def sexes(utterances: Sequence[Utterance]) -> dict[str, str]:
 def balanced(utterances: Sequence[Utterance], n: int, *, by_utterances: bool) -> list[list[str]]:
     """Divide the speakers into ``n`` folds; for each sex, folds differ by at most one speaker.
 
-    Speakers of one sex come in the order of their names, or, ``by_utterances``, from the one with
-    the most utterances down. Each goes to the fold with the fewest speakers of that sex. Ties are
+    Speakers of one sex come in the order of their names. With ``by_utterances`` those with the most
+    utterances come first. Each goes to the fold with the fewest speakers of that sex. Ties are
     broken by the fewest speakers, then (``by_utterances``) the fewest utterances, then the first
     fold. Our choice.
     """
@@ -415,8 +415,8 @@ class Protocol(ProtocolFile):
 
         Raises:
             ConfigError: if the fold does not exist.
-            DataError: if utterances are from other corpora, speakers are unknown or too few, a
-                part is empty, or a speaker is in two parts.
+            DataError: if utterances are from other corpora, or speakers are unknown or too few.
+                Also if a part is empty, or a speaker is in two parts.
         """
         self._check(utterances, unknown_speakers)
         n = self.n_folds(utterances)
@@ -568,8 +568,8 @@ class Protocol(ProtocolFile):
         if unknown_speakers != ACCEPT:
             raise DataError(
                 f"{message}, or set data.unknown_speakers=accept (unknown_speakers=accept of "
-                "audit, eval and adapt), which treats each such utterance as a speaker of its own "
-                "and says so beside every number"
+                "audit, eval and adapt), which treats each such utterance as a speaker of its own; "
+                "every number then has a note"
             )
 
     def _notes(self, utterances: Sequence[Utterance]) -> list[str]:

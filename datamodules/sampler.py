@@ -143,10 +143,10 @@ class EvalSampler(ShardingSampler):
     """Every item once, in batches that do not depend on the number of processes.
 
     Items are sorted by length and packed once; rank r takes batches r, r + world, ... So a batch
-    is the same tensor on any rank, and scores do not depend on the world size in any bit. If
-    the number of batches is not a multiple of the ranks, the last ranks repeat the first batches.
-    There are two reasons: Lightning skips an empty loop and the gathering at its end, and all
-    ranks must gather sharded weights for every batch. Gathering merges equal rows of one id.
+    is the same tensor on any rank. Scores are equal to the bit for any world size. If the
+    number of batches is not a multiple of the ranks, the last ranks repeat the first batches. There
+    are two reasons. Lightning skips an empty loop and the gathering at its end. And all ranks must
+    gather sharded weights for every batch. Gathering merges equal rows of one id.
     """
 
     def __init__(

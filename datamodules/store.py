@@ -121,7 +121,7 @@ def complete(
         shards: the store.
         wanted: keys of the rows, in the order in which to make them.
         facts: the content of ``store.json``.
-        take: chooses the keys to claim next, at least one, from keys that nobody has claimed.
+        take: chooses at least one key to claim next from the keys that are not claimed.
         make: makes rows of keys, as :meth:`Shards.write` takes them. An error of it ends the claim.
         look: called with the number of missing rows whenever it may have changed.
 

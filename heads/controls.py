@@ -21,8 +21,8 @@ class RegressCodesHead(GenSERHead):
     """Gen-SER without generation: the network learns the codes by squared error at t = 1.
 
     The loss is ``L = E ||f(x_1, x_1, 1) - x_0||^2``, and one evaluation decides. This is
-    ``gen_ser`` with ``source_share=1``, which draws nothing. The bridge has no noise at t = 1, so
-    a single-step Gen-SER decides by the same function of the utterance. Any gain over this head
+    ``gen_ser`` with ``source_share=1``, which draws nothing. The bridge has no noise at t = 1.
+    So a single-step Gen-SER decides by the same function of the utterance. Any gain over this head
     is therefore due to training along the path. This control is ours; we do not know whether the
     paper (arXiv 2601.20573) has one.
 
@@ -65,8 +65,8 @@ class RegressCodesHead(GenSERHead):
 class PrototypeHead(Head):
     """Scores a class by the distance of the utterance to the learned prototype of the class.
 
-    ``log p(c | x) = log softmax_c(-||g(x) - m_c||^2 / sqrt(E))`` with a linear embedding ``g`` of
-    the pooled utterance and learned prototypes ``m_c``, trained by cross-entropy. These are
+    ``log p(c | x) = log softmax_c(-||g(x) - m_c||^2 / sqrt(E))``. ``g`` is a linear embedding of
+    the pooled utterance. It and the prototypes ``m_c`` are trained by cross-entropy. These are
     prototypical networks (Snell et al., 2017) with two changes of ours: the prototypes are
     parameters, not means over a support set, and the distances are divided by ``sqrt(E)``.
 

@@ -72,16 +72,16 @@ class AttentiveStats(torch.autograd.Function):
 
     The weights are ``w = softmax_t(v . tanh(W n(x_t) + b))``. Here n is the layer normalisation
     without its affine part, which is folded into W and b. ``W n(x) = (W x - m sum(W)) / s`` with
-    the mean m and the deviation s of a frame over D, so no normalised copy is needed.
-    ``s^2 = E x^2 - m^2`` is accurate, because in every encoder here a frame's mean is about as
-    large as its deviation.
+    the mean m and the deviation s of a frame over D. So no normalised copy is needed.
+    ``s^2 = E x^2 - m^2`` is accurate, because a frame's mean is about as large as its deviation.
+    This holds in every encoder here.
 
     The statistics use ``y_t = x_t - c`` with c near the utterance's plain mean, so they do not
     cancel: ``mean = c + sum_t w_t y_t`` and ``variance = sum_t w_t y_t^2 - (sum_t w_t y_t)^2``.
 
     The product with W has the precision of the frames. Frames that are stored in bfloat16 are
-    multiplied in bfloat16: the error is as large as that of storing them (one part in 500), and
-    a processor with bfloat16 units is several times as fast. All else is float32.
+    multiplied in bfloat16. The error is as large as that of storing them (one part in 500). A
+    processor with bfloat16 units is several times as fast. All else is float32.
     """
 
     @staticmethod

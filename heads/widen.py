@@ -10,7 +10,7 @@ from torch import Tensor, nn
 def wider_rows(rows: Tensor, n: int) -> Tensor:
     """Extend ``[C, ...]`` to ``[n, ...]``: each new row is the mean of the old rows.
 
-    Until it is trained, a new class then scores in the middle of the old ones, and all new classes
+    Until it is trained, a new class then scores in the middle of the old ones. All new classes
     score the same. Nothing is random. Our choice.
     """
     new = rows.mean(0, keepdim=True).expand(n - len(rows), *rows.shape[1:])

@@ -73,7 +73,7 @@ trainer: {{accelerator: cpu, progress: false, threads: 1}}
     return str(path)
 
 
-# ---- the parts
+# The parts.
 
 
 def test_standardising_knows_the_training_part_only() -> None:
@@ -159,7 +159,7 @@ def test_features_are_kept_without_pickle(tmp_path: Path, write_wave: Callable[.
     assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
-# ---- the whole
+# The whole.
 
 
 @pytest.fixture

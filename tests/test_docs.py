@@ -31,6 +31,7 @@ PAGES = sorted(
 READMES = [
     *("zoo", "zoo/core", "zoo/statistics", "zoo/encoders", "zoo/run", "zoo/report"),
     *("zoo/doctor", "zoo/compare", "zoo/testing", "heads", "datamodules"),
+    *("heads/selm", "heads/gen_ser", "datamodules/corpora", "datamodules/synthetic"),
     *("datamodules/labelling", "configs", "tests"),
 ]
 moved = pytest.mark.skipif(
@@ -43,7 +44,7 @@ def page(name: str) -> str:
     return (DOCS / name).read_text("utf-8")
 
 
-# ---- links
+# Links.
 
 
 def anchor(heading: str) -> str:
@@ -91,7 +92,7 @@ def test_every_page_can_be_reached() -> None:
     assert set(DOCS.rglob("*.md")) - seen == set()
 
 
-# ---- configuration keys
+# Configuration keys.
 
 
 def rows() -> dict[str, tuple[str, str]]:
@@ -162,7 +163,7 @@ def test_every_taxonomy_is_told() -> None:
     assert [name for name in Taxonomy.names() if f"`{name}`" not in text] == []
 
 
-# ---- verbs
+# Verbs.
 
 
 def test_every_verb_stands_in_the_reference_with_a_command() -> None:
@@ -187,7 +188,7 @@ def test_every_condition_stands_in_the_reference() -> None:
     assert set(KINDS) - set(told) == set()
 
 
-# ---- folders, names, code
+# Folders, names, code.
 
 
 @pytest.mark.parametrize("folder", READMES)

@@ -88,7 +88,7 @@ def test_pictures_are_there_and_small() -> None:
             assert (image.format, image.mode) == ("PNG", "P")
 
 
-# ---- run
+# Training a run.
 
 
 class Journey:
@@ -193,7 +193,7 @@ def test_adaptations_are_compared(journey: tuple[Journey, list[list[str]]]) -> N
     assert curves.count("\n| ") == 4
 
 
-# ---- looked at
+# Looking at a run.
 
 
 def keep(shot: Path) -> None:

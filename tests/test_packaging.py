@@ -26,7 +26,7 @@ SETUPTOOLS: dict[str, Any] = META["tool"]["setuptools"]
 MALICIOUS = ("2.6.2", "2.6.3")
 
 
-# ---- the wheel's content
+# The wheel's content.
 
 
 def test_every_package_is_listed_and_every_listed_one_exists() -> None:
@@ -67,7 +67,7 @@ def test_every_module_can_be_imported() -> None:
         assert importlib.import_module(name).__name__ == name
 
 
-# ---- the public interface
+# The public interface.
 
 
 @pytest.mark.parametrize("name", zoo.__all__)
@@ -98,7 +98,7 @@ def test_a_bare_name_is_refused(part: str) -> None:
     )
 
 
-# ---- who imports whom
+# Who imports whom.
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -137,7 +137,7 @@ def test_inside_the_library_imports_are_relative() -> None:
                     assert (node.module or "").split(".")[0] != "serzoo", path
 
 
-# ---- dependencies
+# Dependencies.
 
 
 def pins() -> dict[str, str]:
@@ -174,7 +174,7 @@ def test_the_malicious_releases_are_below_the_floor() -> None:
     assert "2.6.6" in lightning.specifier
 
 
-# ---- the repository
+# The repository.
 
 
 def test_nothing_big_and_no_speech_is_committed() -> None:

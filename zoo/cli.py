@@ -188,7 +188,7 @@ def label_trace(out: str, id: str, /) -> None:
 
     Args:
         out: the folder that `serzoo label` wrote.
-        id: of an utterance.
+        id: id of an utterance.
     """
     from ..datamodules.labelling import label as labelling
 
@@ -248,7 +248,7 @@ def doctor(recipe: Recipe, /, *settings: Settings, json: bool = False) -> int:
     Example: serzoo doctor ravdess head=selm
 
     Args:
-        settings: of the run; `serzoo config` prints them all.
+        settings: settings of the run; `serzoo config` prints them all.
         json: print the findings as JSON.
     """
     from json import dumps
@@ -277,7 +277,7 @@ def train(recipe: Recipe, /, *settings: Settings) -> None:
     Example: serzoo train ravdess head=selm optim.lr=1e-3
 
     Args:
-        settings: of the run; `serzoo config` prints them all.
+        settings: settings of the run; `serzoo config` prints them all.
     """
     from .run import train
     from .run.config import load
@@ -428,7 +428,7 @@ def compare(
     Example: serzoo compare quickstart --workers 1
 
     Args:
-        settings: of all cells; a list replaces an axis.
+        settings: settings of all cells; a list replaces an axis.
         dry_run: only list the cells, with estimated time and memory.
         limit: minutes that a cell may take; by default the suite's limit, if it has one.
         workers: processes; one per GPU, or per CPU core, by default.
@@ -611,7 +611,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     typed, parts = _without_parts(sys.argv[1:] if argv is None else argv)
     called = " ".join(["serzoo", *(v for v in app.parse_commands(typed)[0] if v[0] != "-")])
-    if argv is None:  # nobody else's hooks are changed in this process
+    if argv is None:  # hooks are changed only in a process of our own
         threading.excepthook = _without_system_errors(threading.excepthook)
     try:
         with on_terminal():

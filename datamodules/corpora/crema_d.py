@@ -132,7 +132,7 @@ def _votes(row: dict[str, str]) -> dict[str, float]:
         return {label: n for code, label in _HEARD.items() if (n := int(row[code]))}
     except ValueError as error:
         raise DataError(
-            f"tabulatedVotes.csv has a row of {row['fileName']} whose votes are no whole numbers "
+            f"tabulatedVotes.csv has a row of {row['fileName']} whose votes are not whole numbers "
             f"({error}); is this the publisher's table?"
         ) from None
 

@@ -37,8 +37,8 @@ def prepare(
         rename: maps a sub-folder to its label, if its name is not the label.
 
     Raises:
-        DataError: if the folder does not exist, no sub-folder has audio, ``speaker`` does not
-            match some files, or a key of ``rename`` is not a sub-folder.
+        DataError: if the folder does not exist, or no sub-folder has audio. Also if ``speaker``
+            does not match some files, or a key of ``rename`` is not a sub-folder.
         ConfigError: if ``speaker`` is not a regular expression with one group.
     """
     pattern = _pattern(speaker)

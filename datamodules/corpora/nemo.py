@@ -36,8 +36,8 @@ def prepare(root: Path) -> Iterator[Utterance]:
         root: holds ``samples/EB0_anger_1.wav`` and ``data.tsv``, at any depth.
 
     Raises:
-        DataError: if the folder does not exist, holds no file of nEMO or a recording twice, or
-            the table contradicts a file's name.
+        DataError: if the folder does not exist or holds no file of nEMO. Also if it holds a
+            recording twice, or the table contradicts a file's name.
     """
     named, others = split_names(find_files(root), _NAME)
     if not named:

@@ -248,8 +248,8 @@ class _Model(Recogniser):
 class CTC(_Model):
     """A model with a CTC head, decoded greedily as in the pipeline of ``transformers``.
 
-    The confidence is the mean over emitted tokens of the highest log-probability in the run of
-    frames that emits the token (our choice: frames of blanks would hide uncertain tokens).
+    A token's confidence is the highest log-probability in the run of frames that emits it. The
+    text's is the mean over tokens (our choice: frames of blanks would hide uncertain tokens).
     """
 
     def __init__(self, loaded: Loaded) -> None:
@@ -398,15 +398,15 @@ class Transcribe(Stage):
     """Rows ``{id, text, text_source, language, confidence, rejected}``.
 
     Args:
-        recogniser: for utterances without text; None if all have text.
+        recogniser: the model for utterances without text; None if all have text.
         roots: maps a corpus to the folder of its audio.
         min_words: a text with fewer words is ``short``; this holds for human text, too.
         min_confidence: a mean log-probability per token below it is ``unsure``. None = no limit.
             ``auto`` = that of the recogniser: -1 for Whisper (Radford et al. 2022, section 4.5),
             none for others, which have other scales of confidence.
         max_ratio: a text that zlib shrinks by a larger factor is ``repeated``: 2.4, same section.
-        max_repeats: a text with the same one to four words more often than this in a row is
-            ``repeated`` too (our choice: loops of short texts shrink less).
+        max_repeats: a text that has one to four words more often than this in a row is
+            ``repeated``, too (our choice: loops of short texts shrink less).
         max_seconds: longer utterances are ``long``, and are not transcribed; at most the window
             of the model (30 for Whisper).
         batch_size: largest number of utterances in a batch.

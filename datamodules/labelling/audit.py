@@ -434,7 +434,7 @@ def audit(
         protocol: the learners are tested on its test speakers; None = the corpus' own protocol.
         root: folder of a corpus' audio.
         out: folder of ``audit.json`` and ``audit.md``. None = the folder of the labels; if
-            ``source`` is no such folder, nothing is written.
+            ``source`` is not such a folder, nothing is written.
         draws: number of shuffles of the people's labels, for chance level and p.
         seed: seed of the shuffles.
         device: device of the scorer.

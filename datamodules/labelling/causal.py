@@ -34,8 +34,8 @@ class Causal(Scorer):
         device: ``auto``, ``cpu``, ``cuda:1``.
 
     Raises:
-        ConfigError: if the model cannot be loaded, keeps a running state instead of keys and
-            values, or the frame does not have exactly one blank.
+        ConfigError: if the model cannot be loaded, or keeps a running state instead of keys and
+            values. Also if the frame does not have exactly one blank.
     """
 
     scale: ClassVar[str] = "log-likelihood per token of the class, in nats"

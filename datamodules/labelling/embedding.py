@@ -12,7 +12,7 @@ from ...zoo.core.hub import NO_PICKLE, Loaded, Published
 from .scorers import Hypothesis, Scorer, Scores, device_of
 
 WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
-"""Files that are fetched of a hub model; these are no pickles, no code, and weights of torch."""
+"""Files that are fetched of a hub model: weights of torch, without pickles and code."""
 EXAMPLE = "sentence-transformers/all-MiniLM-L6-v2"
 
 

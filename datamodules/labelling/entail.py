@@ -33,9 +33,9 @@ PRIOR_DIGITS = 3
 class Entail(Stage):
     """Scores every class for every transcript, by several templates.
 
-    ``l[t, c]`` is the scorer's log-odds of template t with class c, and ``l0[t, c]`` the same for
-    the empty premise. A row holds ``d[t, c] = l[t, c] - l0[t, c]`` as ``by_template``, and
-    ``mean_t sigmoid(d[t, c])`` as ``scores``. A score of 1/2 means that the transcript speaks
+    ``l[t, c]`` is the scorer's log-odds of template t with class c. ``l0[t, c]`` is the same for
+    the empty premise. A row holds ``by_template``, which is ``d[t, c] = l[t, c] - l0[t, c]``, and
+    ``scores``: ``mean_t sigmoid(d[t, c])``. A score of 1/2 means that the transcript speaks
     neither for nor against the class (our choice). A row without words has null in both places.
 
     Args:

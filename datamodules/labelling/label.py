@@ -93,8 +93,8 @@ def trace(out: str | Path, id: str) -> dict[str, Any]:
         ``lost_at``: the criterion that it failed, or None.
 
     Raises:
-        DataError: if the folder is not finished, a file has changed, the id is unknown, or the
-            label does not follow from the scores.
+        DataError: if the folder is not finished, a file has changed, or the id is unknown. Also
+            if the label does not follow from the scores.
     """
     folder = Path(out)
     path = folder / "labels.json"

@@ -122,7 +122,7 @@ THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(20))
 
 @dataclass(frozen=True)
 class Criteria:
-    """What an utterance must pass to get a label; the values are our choice.
+    """Criteria that an utterance must pass to get a label; the values are our choice.
 
     Attributes:
         threshold: smallest score of the best class, 0..1.
@@ -199,9 +199,9 @@ def select(
 ) -> Selection:
     """Label the utterances that pass all criteria, and return the selection.
 
-    A chosen utterance gets the class' name as ``label``, its score as ``label_score``,
-    ``weak:SOURCE`` as ``label_source``, and the scored text with its source. Old labels of the
-    manifest are removed from all utterances: a weak manifest holds only weak labels.
+    A chosen utterance gets three entries, and the scored text with its source. ``label`` is the
+    name of the class, ``label_score`` its score, and ``label_source`` is ``weak:SOURCE``. Old
+    labels of the manifest are removed: a weak manifest holds only weak labels.
 
     Args:
         utterances: the utterances of the manifest.

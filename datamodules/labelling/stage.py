@@ -173,8 +173,8 @@ def run(
             shard.
 
     Raises:
-        ConfigError: if the folder holds rows of other settings or utterances, another process
-            works on this shard, or the shard does not exist.
+        ConfigError: if the folder holds rows of other settings or utterances. Also if another
+            process works on this shard, or the shard does not exist.
         DataError: if an id occurs twice, a row is not of its chunk, or a shard's file is damaged.
     """
     k, n = shard

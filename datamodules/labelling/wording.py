@@ -95,20 +95,20 @@ def compare(
 
     Args:
         utterances: the utterances with both kinds of labels.
-        classes: classes by people; -1 = none, which is left out.
+        classes: classes that people gave; -1 = none. Those utterances are left out.
         names: names of the classes.
-        said: classes by the model.
-        draws: number of shuffles of the people's labels within each speaker, for the test against
-            chance.
+        said: classes that the model gave.
+        draws: how often the test against chance shuffles people's labels within each speaker.
         seed: seed of the shuffles.
 
     Returns:
-        ``utterances`` labelled by people; ``selected``, the labels as they are in the manifest:
-        :func:`score`, ``confusion`` (people by rows), ``unlabelled`` (by class of the people),
-        and ``shuffled`` and ``p`` of the UAR against shuffled labels; ``sweep``, :func:`score` at
-        thresholds; ``reliability`` of the score of the best class: bins of equal width with their
-        number, mean score and accuracy, and their expected calibration ``error``; and ``soft``,
-        calibration and area under risk and coverage of the soft labels, untempered.
+        ``utterances``: the number labelled by people. ``selected``: the labels of the manifest,
+        with :func:`score`, ``confusion`` (people by rows), ``unlabelled`` (by class of the
+        people), and ``shuffled`` and ``p`` of the UAR against shuffled labels. ``sweep``:
+        :func:`score` at several thresholds. ``reliability`` of the score of the best class: bins
+        of equal width with number, mean score and accuracy, and their expected calibration
+        ``error``. ``soft``: calibration of the soft labels without temperature, and the area
+        under their risk-coverage curve.
     """
     known = [(u, c) for u, c in zip(utterances, classes, strict=True) if c >= 0]
     chosen = _table(known, names, said.chosen)
@@ -251,7 +251,7 @@ LEARNERS = ("sentences", "words")
 
 @dataclass(frozen=True)
 class Reached:
-    """How far one function of the text gets.
+    """The score of one function of the text.
 
     Attributes:
         uar: UAR on the tested utterances.
@@ -275,7 +275,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Control:
-    """How much the text of a corpus tells about its labels.
+    """Scores of the text of a corpus as a predictor of its labels.
 
     Attributes:
         utterances: number of utterances with a label and a text.
@@ -349,9 +349,9 @@ def control(
 
     Args:
         utterances: utterances with their texts.
-        classes: classes by people; -1 = none, which is left out.
+        classes: classes that people gave; -1 = none. Those utterances are left out.
         names: names of the classes.
-        protocol: its test parts are tested, each by what was learned on the other two parts.
+        protocol: its test parts are tested; the model of each learns from the other two parts.
         said: the class that a scorer gives to each :func:`..protocols.sentence`; a class that is
             not present is wrong.
         draws: number of shuffles of the labels.

@@ -54,7 +54,7 @@ class GenSERHead(Head):
 
     with t in (0.01, 0.99). The target is the signal itself, without the stochastic part of score
     or flow matching; this is from the abstracts (arXiv 2509.07521, 2601.20573). The first term is
-    our choice: every sampler starts at t = 1, and a single-step one ends there, but uniform times
+    our choice. Every sampler starts at t = 1, and a single-step one ends there. But uniform times
     almost never visit t = 1. With ``source_share=1`` the head is the control ``regress_codes``;
     with 0 it is target matching alone.
 
@@ -81,8 +81,8 @@ class GenSERHead(Head):
         spacing: distance between positions of neighbouring classes; below about 100, classes at
             the ends get worse.
         base: ratio of the longest to the shortest wavelength of sinusoidal codes.
-        order: order of the classes along the positions: null for that of the taxonomy, a list of
-            class names, a list of positions, or the seed of a random permutation.
+        order: order of the classes along the positions. null = that of the taxonomy; otherwise a
+            list of class names, a list of positions, or the seed of a random permutation.
         code_steps: training batches after which learned codes are fixed.
         objective: what the network predicts: ``target``, ``flow``, ``score``. ``ce`` is a
             control: the same network at t = 1 with a linear readout and cross-entropy; it does
@@ -142,8 +142,8 @@ class GenSERHead(Head):
         if steps < 1 or draws < 1 or not 0 <= source_share <= 1 or steepness <= 0 or sigma_max < 0:
             raise ConfigError(
                 f"steps={steps}, draws={draws}, source_share={source_share}, "
-                f"steepness={steepness}, sigma_max={sigma_max}; give steps and draws of at least "
-                "1, source_share from 0 to 1, steepness above 0, and sigma_max of 0 or more"
+                f"steepness={steepness}, sigma_max={sigma_max}; give steps >= 1, draws >= 1, "
+                "0 <= source_share <= 1, steepness > 0 and sigma_max >= 0"
             )
         self.path = Path(mean, variance, steepness, sigma_max)
         if objective == "score" and not self.path.noisy:

@@ -61,10 +61,10 @@ class TransportNetwork(_Network):
     """``f(x_t, x_1, t)``: a residual MLP with an input for the time.
 
     ``[x_t; x_1]`` enters a linear layer. Each of ``depth`` blocks then adds
-    ``W_2 GELU(W_1 (LN(h) (1 + a(t)) + c(t)))``, an adaptive layer normalisation by a sinusoidal
-    embedding of t. ``x_1`` conditions every step, as in the predecessor (arXiv 2509.07521); the
-    architecture is our choice. No gate starts at zero: an encoder that learns from scratch needs a
-    gradient through this network from the first step on.
+    ``W_2 GELU(W_1 (LN(h) (1 + a(t)) + c(t)))``. This is an adaptive layer normalisation by a
+    sinusoidal embedding of t. ``x_1`` conditions every step, as in the predecessor (arXiv
+    2509.07521); the architecture is our choice. No gate starts at zero: an encoder that learns from
+    scratch needs a gradient through this network from the first step on.
 
     Args:
         code_dim: width of ``x_0``, ``x_t`` and ``x_1``.

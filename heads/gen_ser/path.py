@@ -7,8 +7,8 @@ Time runs from 1, the utterance ``x_1``, to 0, the code ``x_0`` of its class::
 :class:`Path` gives the mean ``mu_t`` and the noise ``sigma_t``, which is 0 at both ends.
 :class:`Sampler` goes from the utterance along the path to a generated code.
 
-The abstracts of Gen-SER (arXiv 2601.20573) and of its predecessor, target matching for speech
-enhancement (arXiv 2509.07521), name a logistic mean schedule and a bridge variance schedule. Their
+Two abstracts name a logistic mean schedule and a bridge variance schedule: those of Gen-SER (arXiv
+2601.20573) and of its predecessor, target matching for speech enhancement (arXiv 2509.07521). Their
 formulas and constants were not available to us. The formulas here are a reconstruction and our
 choice, as are the other schedules. No number here is from the papers.
 """

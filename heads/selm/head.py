@@ -2,7 +2,7 @@
 
 After Bukhari, Deshmukh, Dhamyal, Raj, Singh, "SELM: Enhancing Speech Emotion Recognition for
 Out-of-Domain Scenarios" (arXiv 2407.15300, Interspeech 2024). Audio becomes a prefix in the
-embedding space of a causal language model, a prompt follows, and the model writes the label. The
+embedding space of a causal language model. A prompt follows, and the model writes the label. The
 paper's text was not available to us; choices that we made for this reason are marked "our choice".
 """
 

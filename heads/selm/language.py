@@ -48,13 +48,13 @@ class LanguageModel(nn.Module):
     """A causal language model that reads embeddings and returns the likelihood of labels.
 
     Args:
-        name: ``"scratch"``, a hub id such as ``"gpt2"``, or a local folder with ``config.json``,
-            ``model.safetensors`` and the tokenizer's files.
+        name: ``"scratch"``, a hub id such as ``"gpt2"``, or a local folder. The folder has
+            ``config.json``, ``model.safetensors`` and the tokenizer's files.
         revision: commit, tag or branch of a hub id; None = its main branch.
-        tuning: ``frozen`` keeps the weights as they are and runs in evaluation mode (gradients
-            pass through to the prefix); ``lora`` keeps them and trains adapters of peft on the
-            layers that peft selects for the architecture; ``full`` trains them; ``auto`` is
-            frozen for a hub id or folder, full for ``scratch``.
+        tuning: ``frozen`` keeps the weights and runs in evaluation mode; gradients still reach
+            the prefix. ``lora`` keeps them, and trains adapters on the layers that peft selects
+            for the architecture. ``full`` trains them. ``auto`` is ``full`` for ``scratch`` and
+            ``frozen`` otherwise.
         width: width of the model from scratch; a multiple of 32, the width of an attention head.
         layers: number of layers of the model from scratch.
         dropout: dropout rate of the model from scratch; a published model keeps its own.
@@ -71,8 +71,8 @@ class LanguageModel(nn.Module):
         slow: whether published weights are trained; they need a smaller learning rate.
 
     Raises:
-        ConfigError: if the model or its tokenizer cannot be loaded, or its memory is a running
-            state that labels cannot share.
+        ConfigError: if the model or its tokenizer cannot be loaded. Also if its memory is a
+            running state, which labels cannot share.
     """
 
     def __init__(
@@ -163,8 +163,8 @@ class LanguageModel(nn.Module):
     ) -> Tensor:
         """Return ``log p(y_c | context_b)`` for chosen pairs of an utterance b and a label c.
 
-        It is ``sum_j log p(y_cj | context_b, y_c<j)`` over the label's tokens and the end of text,
-        so the probabilities of all strings add up to one. The context is read once per utterance;
+        It is ``sum_j log p(y_cj | context_b, y_c<j)`` over the label's tokens and the end of text.
+        So the probabilities of all strings add up to one. The context is read once per utterance;
         all labels share its keys and values.
 
         Args:

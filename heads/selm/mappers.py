@@ -158,7 +158,7 @@ def mapper_layer(width: int, dropout: float) -> nn.TransformerEncoderLayer:
 class SizedNorm(nn.Module):
     """A layer norm times a fixed size, the root mean square of the model's token embeddings.
 
-    The size is not part of the norm's weights. These would then start near 0.02, and an optimiser
+    The size is not part of the norm's weights. These would then start near 0.02. An optimiser
     step that is small for a weight near 1 would change the prefix by several per cent.
     """
 

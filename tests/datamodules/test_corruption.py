@@ -73,7 +73,7 @@ def ready(text: str, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> Corru
     return Corruption(Condition.parse(text))
 
 
-# ---- every condition
+# Every condition.
 
 
 def test_every_kind_is_tested() -> None:
@@ -119,7 +119,7 @@ def test_silence_stays_silence(
     assert corruption.counts == {"utterances": 1, "scaled": 0, "silent": int(told)}
 
 
-# ---- noise
+# Noise.
 
 
 @pytest.mark.parametrize("kind", ["white", "pink", "noise"])
@@ -181,7 +181,7 @@ def test_noise_is_an_excerpt_of_a_recording(
     assert len(sources) == 2
 
 
-# ---- rooms, clipping, telephone, coding, length
+# Rooms, clipping, telephone, coding, length.
 
 
 def test_a_room_keeps_time_and_power(recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +301,7 @@ def test_parts_of_a_clip() -> None:
     assert Corruption(Condition.parse("telephone")).seconds(2.0) == 2.0
 
 
-# ---- refusals
+# Refusals.
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_recordings_of_silence(tmp_path: Path, write_wave: Callable[..., Path]) 
         corruption.apply(speechlike(), "u")
 
 
-# ---- in batches
+# In batches.
 
 
 def test_batches_hold_corrupted_audio_and_no_stored_features(

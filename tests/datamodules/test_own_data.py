@@ -262,7 +262,7 @@ def test_rows_that_name_audio_which_cannot_be_read_say_how_to_convert_it(tmp_pat
     assert prepared.refused["missing"] == 1
 
 
-# ---- tables as people have them
+# Tables from spreadsheets and other tools.
 
 
 ROWS = [(f"a/{i}.wav", label, f"s{i}") for i, label in enumerate(["angry", "sad", "happy"])]

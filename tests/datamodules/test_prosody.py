@@ -33,7 +33,7 @@ def seconds(n: float) -> np.ndarray:
     return np.arange(int(n * RATE)) / RATE
 
 
-# ---- F0
+# F0.
 
 
 @pytest.mark.parametrize("hertz", [90.0, 200.0, 440.0])
@@ -69,7 +69,7 @@ def test_noise_and_silence_have_no_f0() -> None:
     assert noise.energy_mean == pytest.approx(-20, abs=2.5)
 
 
-# ---- level
+# Level.
 
 
 def test_a_steady_sound_has_its_level_whatever_is_around_it() -> None:
@@ -88,7 +88,7 @@ def test_two_levels_have_their_mean_and_deviation() -> None:
     assert found.energy_sd == pytest.approx(6, abs=0.2)
 
 
-# ---- rate
+# Rate.
 
 
 @pytest.mark.parametrize("rate", [2, 4, 6])
@@ -123,7 +123,7 @@ def test_syllables_are_groups_of_vowel_letters(text: str, number: int | None) ->
     assert syllables(text) == number
 
 
-# ---- of a corpus
+# The prosody of a corpus.
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def pyworld() -> None:
         pytest.skip("needs pyworld: pip install 'serzoo[prosody]'")
 
 
-# ---- monotone, and its control
+# Monotone, and its control.
 
 
 def test_monotone_flattens_f0_and_resynthesis_keeps_it(pyworld: None) -> None:
@@ -106,7 +106,7 @@ def test_pyworld_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     world.pyworld.cache_clear()
 
 
-# ---- low-pass
+# Low-pass.
 
 
 @pytest.mark.parametrize(("hz", "decibel"), [(100, 0), (300, -0.1), (400, -6.02), (800, -96)])
@@ -129,7 +129,7 @@ def test_the_low_pass_removes_words_and_leaves_intonation(pyworld: None) -> None
     np.testing.assert_allclose(semitones(y), semitones(x), atol=0.5)
 
 
-# ---- reversed
+# Reversed.
 
 
 def test_reversed_twice_is_as_it_was() -> None:
@@ -146,7 +146,7 @@ def test_reversed_speech_has_the_same_f0_the_other_way_round(pyworld: None) -> N
     assert there.std() == pytest.approx(back.std(), abs=0.1)
 
 
-# ---- the suite
+# The suite.
 
 
 def test_the_suite_of_prosody_holds_each_control() -> None:

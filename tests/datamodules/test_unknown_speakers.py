@@ -84,7 +84,7 @@ def test_accepted_ones_are_dealt_one_by_one_and_the_audit_says_so(n: int) -> Non
         assert f"{n} of 36 utterances" in told
         assert "unknown_speakers=accept" in told
         assert report.to_dict()["unsure"] == [told]
-        assert "cannot tell" in str(report)
+        assert "unknown: whether" in str(report)
         assert "passed" not in str(report)
         assert sum(report.counts[f"{p}_without_speaker"] for p in PARTS) == n
         # those with a name are kept apart as ever

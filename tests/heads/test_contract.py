@@ -100,7 +100,7 @@ def test_a_step_of_a_size_adds_parameters(case: Case, sizes: dict[str, int]) -> 
         assert count({**knobs, knob: knobs[knob] + step}) > count(knobs)
 
 
-# ---- the kit itself: one sound head, and heads that break one promise each
+# The kit itself: one sound head, and heads that break one promise each.
 
 
 class Sound(Head):

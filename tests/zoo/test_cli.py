@@ -193,7 +193,7 @@ def test_config_prints_what_a_run_would_be(capsys: pytest.CaptureFixture[str]) -
         (["audit", "x.jsonl", "unknown_speakers=ok"], "unknown_speakers is 'ok'; have refuse, acc"),
         (["audit", "x.jsonl", "label="], "'label=' is empty; give a value"),
         (["audit", "emodbb"], "no corpus called 'emodbb'; have"),
-        (["eval", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt; give a .ckpt file, or"),
+        (["eval", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt; give a .ckpt file"),
         (["eval", "nowhere.ckpt", "corpora=x"], "unknown setting 'corpora'; have"),
         (["adapt", "nowhere.ckpt"], "no speech to adapt to; add data=CORPUS, or data=FILE.jsonl"),
         (["adapt", "nowhere.ckpt", "data=x", "shot=4"], "unknown setting 'shot'; have"),

@@ -22,7 +22,7 @@ from ..run.config import annotation
 AXES = ("recipe", "encoder", "head", "fold", "seed")
 SHORT = {"tuning": "encoder.tuning", "share": "data.train_share"}
 PLAIN = ("corpus", "protocol", "taxonomy", "pretraining")
-SOURCE = "pretraining"  # the name of a pre-training; the only free axis that is no key of a run
+SOURCE = "pretraining"  # the name of a pre-training; the only free axis that is not a key of a run
 GROUPS = ("encoder", "head", "data", "optim")
 Point = dict[str, Any]
 TYPES: dict[str, Any] = {
@@ -40,10 +40,10 @@ def check(suite: str, names: Iterable[str]) -> None:
 
     Args:
         suite: its name, for the error.
-        names: of the axes.
+        names: names of the axes.
 
     Raises:
-        ConfigError: if one is no axis, with those that are.
+        ConfigError: if a name is not an axis; the message lists the axes.
     """
     for name in names:
         group, dot, _ = name.partition(".")
@@ -111,7 +111,7 @@ def retitled(title: str, typed: Sequence[str], in_title: Sequence[str] = IN_TITL
     """Return a suite's title, followed by the overrides that it does not mention.
 
     Args:
-        title: of the suite's file.
+        title: title of the suite's file.
         typed: ``key=value`` overrides, such as ``corpus=[emodb]``.
         in_title: keys that the title may mention.
     """

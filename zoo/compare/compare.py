@@ -28,7 +28,7 @@ def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Plan
     """Return the plan of a suite of any kind.
 
     Args:
-        name: of a shipped suite, or a YAML file.
+        name: name of a shipped suite, or a YAML file.
         overrides: ``key=value``.
         out: folder of all runs.
 
@@ -57,7 +57,7 @@ def compare(
     tried again. So the same call resumes a comparison that was killed.
 
     Args:
-        name: of a shipped suite, or a YAML file.
+        name: name of a shipped suite, or a YAML file.
         overrides: ``key=value`` for every cell; an axis takes a list.
         out: folder of all runs; that of this suite is ``out/<suite>``.
         workers: number of processes; None = one per GPU, or else one per CPU core.

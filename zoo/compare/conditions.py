@@ -63,7 +63,7 @@ def evaluate_cell(
     """Test a trained cell under a condition and write its predictions and record.
 
     Args:
-        cfg: of the trained cell; only its ``trainer.threads`` is used.
+        cfg: configuration of the trained cell; only its ``trainer.threads`` is used.
         out: folder of the result.
         source: folder of the trained cell.
         facts: for the record: ``condition``, and ``tested`` (the suite and the trained cell).
@@ -124,7 +124,7 @@ class Robustness:
     """Trained cells, and the conditions that they are tested under.
 
     Attributes:
-        name: of the suite, and of its folder.
+        name: name of the suite, and of its folder.
         title: one line for people.
         of: the suite whose cells are tested; it must have been run.
         conditions: as :mod:`serzoo.datamodules.corruption` writes them, ``clean`` first.
@@ -167,7 +167,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
     ``head=all`` those of all; ``recipe``, ``encoder``, ``fold`` and ``seed`` work alike.
 
     Args:
-        name: of a shipped suite, or a YAML file.
+        name: name of a shipped suite, or a YAML file.
         overrides: ``key=value``.
 
     Raises:

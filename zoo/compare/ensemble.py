@@ -42,7 +42,7 @@ class Ensemble:
 
     Attributes:
         cells: names of the cells.
-        folder: of the comparison.
+        folder: folder of the comparison.
         uar: each table (corpus and encoder) to the row's UAR, folds pooled.
         alone: each table to the mean UAR of its members.
         weights: each table and fold to the weights of the members.
@@ -76,8 +76,8 @@ def ensemble(
     Args:
         suite: the comparison; its folder is ``out/<suite>``.
         members: names of rows, or the name of one row, whose seeds are averaged.
-        name: of the new row; by default the members' names, joined by ``+`` (``NAME+seeds`` for
-            one member).
+        name: name of the new row; by default the members' names, joined by ``+``, or
+            ``NAME+seeds`` for one member.
         seeds: ``together`` averages all seeds of a member, so the row is the same for every seed.
             ``apart`` averages the members seed by seed.
         weights: ``equal``, or fitted on the fold's ``validation`` part.
@@ -89,8 +89,8 @@ def ensemble(
         out: folder of all runs.
 
     Raises:
-        ComparisonError: if there is no such comparison, recipe, encoder or member, a member lacks
-            a fold or a seed that it has elsewhere, or the name is taken.
+        ComparisonError: if there is no such comparison, recipe, encoder or member. Also if a member
+            lacks a fold or a seed that it has elsewhere, or the name is taken.
         ConfigError: if a setting cannot be used.
         DataError: if a member has no probabilities, or no validation predictions.
     """
@@ -331,7 +331,7 @@ def _record(
 
 
 def _summed(costs: Sequence[Mapping[str, float]], keys: Iterable[str]) -> dict[str, float]:
-    """Sums over the members of what every one of them has recorded."""
+    """Return the sum over the members of each cost that all of them recorded."""
     return {k: float(sum(c[k] for c in costs)) for k in keys if all(k in c for c in costs)}
 
 

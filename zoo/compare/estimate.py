@@ -57,7 +57,7 @@ def of_step(cfg: RunConfig, threads: int | None = None, libraries: float = 0.0) 
 
     Args:
         cfg: the run.
-        threads: of the CPU, if the run does not set them.
+        threads: number of CPU threads, if the run does not set them.
         libraries: MiB that a process takes before it holds a model.
     """
     try:
@@ -80,8 +80,8 @@ def estimates(cells: Sequence[Cell], folder: Path, workers: int) -> dict[str, Es
     training speech.
 
     Args:
-        cells: of the suite.
-        folder: of the suite.
+        cells: cells of the suite.
+        folder: folder of the suite.
         workers: number of workers.
 
     Returns:

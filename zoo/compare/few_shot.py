@@ -50,7 +50,7 @@ class FewShotSuite:
     """Heads, their source and target, and how they are adapted.
 
     Attributes:
-        name: of the suite, and of its folder.
+        name: name of the suite, and of its folder.
         title: one line for people.
         source: ``recipe``, and optionally ``encoder``, ``fold``, ``seed`` and ``overrides``.
         target: ``data``, and optionally ``root``, ``protocol``, ``fold``, ``taxonomy``, ``label``
@@ -87,7 +87,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
     other ``key=value`` is an override of the sources' runs.
 
     Args:
-        name: of a shipped suite, or a YAML file.
+        name: name of a shipped suite, or a YAML file.
         overrides: ``key=value``.
 
     Raises:

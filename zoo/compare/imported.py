@@ -45,7 +45,7 @@ class Columns:
         id: column of the utterance ids.
         label: column of the predicted labels; only read if the file has no scores.
         fold: column of the folds; None = each id is tested in one fold.
-        prefix: of the columns of scores, as ``prob_`` for ``prob_angry``.
+        prefix: prefix of the columns of scores, as ``prob_`` for ``prob_angry``.
         id_prefix: text before each id, as ``ravdess/`` for ids without their corpus.
         rename: the toolkit's names of classes to ours.
     """
@@ -96,7 +96,7 @@ def read(
     Args:
         path: ``.csv``, ``.tsv`` or ``.jsonl``.
         classes: C classes of the taxonomy.
-        columns: of the file.
+        columns: columns of the file.
         scale: of the scores. ``auto`` expects probabilities, from 0 to 1 with a sum of 1. ``ranks``
             (margins, votes) only order the classes.
 
@@ -136,7 +136,7 @@ def read(
     if unknown:
         counts = ", ".join(f"'{label}' ({n})" for label, n in unknown.most_common(5))
         raise DataError(
-            f"{path}: {unknown.total()} labels are no classes of the taxonomy: {counts}; it has "
+            f"{path}: {unknown.total()} labels are not classes of the taxonomy: {counts}; it has "
             f"{', '.join(classes)}. Map names with class.THEIRS=OURS"
         )
     one_hot = np.eye(len(classes))[[list(classes).index(label) for label in labels]]
@@ -226,7 +226,7 @@ def _scores(
             values[i] = [float(found[k]) for k in keys]
         except (TypeError, ValueError):
             bad = next(f"{k}={found[k]!r}" for k in keys if not _is_number(found[k]))
-            raise DataError(f"{path}: a score of '{ids[i]}' is no number: {bad}") from None
+            raise DataError(f"{path}: a score of '{ids[i]}' is not a number: {bad}") from None
     bad_rows = np.flatnonzero(~np.isfinite(values).all(1))
     if len(bad_rows):
         raise DataError(
@@ -257,7 +257,7 @@ def _as_scale(
         row = int(bad[0])
         first = ", ".join(f"{v:g}" for v in values[row])
         raise DataError(
-            f"{path}: scores of {len(bad)} of {len(ids)} utterances are no probabilities (first: "
+            f"{path}: scores of {len(bad)} of {len(ids)} utterances are not probabilities (first: "
             f"{ids[row]}: {first}); say scores=logits if softmax makes them probabilities, or "
             "scores=ranks if they only order the classes"
         )
@@ -279,7 +279,7 @@ def places_of(
     """Find where predictions belong: a trained cell of each table, fold and seed.
 
     Args:
-        folder: of the comparison.
+        folder: folder of the comparison.
         plan: its ``suite.json``.
         recipe: only tables of this recipe; None = of the only one.
         encoder: only tables of this encoder; None = of all.
@@ -448,10 +448,10 @@ def taken(
     """Return earlier cells of a row of this name, which new ones replace.
 
     Args:
-        folder: of the comparison.
+        folder: folder of the comparison.
         plan: its ``suite.json``.
-        name: of the row.
-        places: of the new cells.
+        name: name of the row.
+        places: places of the new cells.
         sha: digest of the new predictions.
         overwrite: whether other predictions may be replaced.
 
@@ -490,8 +490,8 @@ class Imported:
 
     Attributes:
         cells: names of the cells.
-        folder: of the comparison.
-        uar: of the predictions, folds pooled.
+        folder: folder of the comparison.
+        uar: UAR of the predictions, folds pooled.
         utterances: number of rows of the file.
         notes: remarks for people.
     """
@@ -527,15 +527,15 @@ def import_predictions(
     Args:
         suite: the comparison; its folder is ``out/<suite>``.
         file: CSV, TSV or JSON lines, see :func:`.read`.
-        name: of the row.
+        name: name of the row.
         recipe: the row goes to the tables of this recipe; needed if the suite has several.
         encoder: the row goes to the table of this encoder; None = to all of the recipe.
         fold: the only fold of the file; None = the file holds all folds.
-        seed: of the row; None = the row is repeated for every seed of the suite, as the result of a
+        seed: seed of the row; None = the row is repeated for every seed of the suite, as for a
             method without random choices.
         where: keys of records and their values; the row goes beside cells that have them, as
             ``{"condition": "noise:10dB"}``, ``{"axes.protocol": "loco"}``, ``{"shots": 4}``.
-        columns: of the file.
+        columns: names of the file's columns.
         scores: ``auto``, ``probabilities``, ``logits`` or ``ranks``.
         toolkit: name and version, for the record.
         selection: how its models were selected, for the record.
@@ -592,7 +592,7 @@ def put(
     """Write cells into a comparison, and their names into its plan.
 
     Args:
-        folder: of the comparison.
+        folder: folder of the comparison.
         plan: its ``suite.json``.
         entries: record and test predictions of each new cell, by its name.
         old: cells that the new ones replace; see :func:`taken`.
@@ -615,7 +615,7 @@ def cell_name(place: Place, name: str, sha: str) -> str:
 
     Args:
         place: its table, fold and seed.
-        name: of the row.
+        name: name of the row.
         sha: digest of the predictions.
     """
     group, fold, seed = place
@@ -665,7 +665,7 @@ def record_of(
     Args:
         template: a finished cell of the same table and fold.
         table: the test predictions.
-        seed: of the cell.
+        seed: seed of the cell.
         about: the record's ``imported``; ``name`` is the name of the row.
         probabilities: whether the scores are log-probabilities.
         seconds: known times, as ``fit``.

@@ -2,7 +2,7 @@
 
 A worker runs one cell after another and keeps the libraries that it has loaded. Pebble starts the
 workers, ends one at a cell's time limit, and replaces one that died. A cell that raises, takes too
-long or takes its worker down is recorded as failed, and the others go on.
+long or takes its worker down is recorded as failed. The others go on.
 
 :func:`run_jobs` adds a progress bar, :func:`lock` keeps a second comparison out of the folder.
 """
@@ -51,9 +51,9 @@ class Job:
     """A cell, or another run that a comparison needs, as a worker gets it.
 
     Attributes:
-        name: of the cell.
-        config: of the run, as plain containers.
-        folder: of the cell.
+        name: name of the cell.
+        config: configuration of the run, as plain containers.
+        folder: folder of the cell.
         options: further keywords of ``call``.
         call: a module's function that takes the configuration, the folder and the options; None =
             :func:`~serzoo.zoo.run.train.train`.

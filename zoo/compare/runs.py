@@ -133,9 +133,7 @@ class Started(Runs):
         """Estimate the cells, and count the pre-trainings, which are not estimated."""
         super().estimate(console, workers)
         if first := self.first():
-            console.print(
-                f"not in it: {counted(len(first), 'pre-training')} and the labels that they need"
-            )
+            console.print(f"not estimated: {counted(len(first), 'pre-training')} and their labels")
 
     def open(self) -> None:
         """Make the weak labels that pre-trainings need."""

@@ -1,4 +1,4 @@
-"""What makes a comparison of heads fair: an equal search budget, and heads of equal size.
+"""Fair comparisons of heads: an equal search budget, and heads of equal size.
 
 Search: every head tries the same number of settings in each fold, and the fold's validation part
 chooses among them. Each fold has its own trials, because another fold validates on speakers that
@@ -45,7 +45,7 @@ class Search:
             that lacks an option does not try it.
         heads: head to a space of its own, which is added to ``space``.
         draw: ``random``, or ``grid`` (combinations of lists, in an order drawn by the seed).
-        seed: of the draw. In trial t, all heads draw the same value of a key that they share,
+        seed: seed of the draw. In trial t, all heads draw the same value of a shared key,
             unless that would repeat an earlier trial.
     """
 
@@ -325,8 +325,8 @@ def _near(number: int, target: int) -> bool:
 def _search(size: Callable[[int], int], step: int, now: int, target: int) -> int | None:
     """Return the multiple of ``step`` that comes nearest to the target.
 
-    If the nearest is not near enough, return the largest below the target, so that the next option
-    can add the rest. Return None if the option does not change the size.
+    If the nearest is not near enough, return the largest below the target. The next option can then
+    add the rest. Return None if the option does not change the size.
     """
     if size(now) == size(now + step):  # the part that it scales is not built, or not trained
         return None

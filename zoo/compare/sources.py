@@ -43,7 +43,7 @@ class Arm:
 
     Attributes:
         about: a description for tables.
-        recipe: of the run.
+        recipe: recipe of the run.
         overrides: ``key=value`` of the run.
         labels: ``weak`` = the weak labels that the suite's ``label`` describes; ``shuffled`` = the
             same, shuffled by the run's seed; None = the labels of the run's own data.
@@ -93,9 +93,9 @@ class Pretraining:
         Args:
             arm: name of the arm.
             settings: overrides of the cell; the pre-training takes those in :data:`COPIED`.
-            seed: of the cell, and of the pre-training.
+            seed: seed of the cell, and of the pre-training.
             out: folder of all runs.
-            folder: of the suite.
+            folder: folder of the suite.
 
         Raises:
             ConfigError: if the run cannot be composed.

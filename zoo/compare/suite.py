@@ -45,7 +45,7 @@ class Suite:
     """A comparison whose axes span the cells; all else is the same in every cell.
 
     Attributes:
-        name: of the suite, and of its folder.
+        name: name of the suite, and of its folder.
         title: one line for people.
         axes: ``recipe``, ``head``, ``seed`` and optionally ``encoder``, ``fold`` (a list of
             numbers, or ``all``) and free ones (:mod:`.axes`).
@@ -90,7 +90,7 @@ class Cell:
     """One run of a comparison.
 
     Attributes:
-        cfg: of the run; of a cell with ``trials``, without the best trial's settings.
+        cfg: configuration of the run; of a cell with ``trials``, without the best trial's settings.
         match: the options that bring its head to the target size; None = sizes are not matched.
         point: values of the free axes.
         trials: the trials of its head in this fold, the same for all seeds.
@@ -125,7 +125,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
     Unless ``title`` is set, overrides are added to it (:func:`.axes.retitled`).
 
     Args:
-        name: of a shipped suite, or a YAML file.
+        name: name of a shipped suite, or a YAML file.
         overrides: ``key=value``.
 
     Raises:
@@ -403,9 +403,9 @@ class Plan(ABC):
     records each cell, and writes the tables.
 
     Attributes:
-        name: of the suite, and of its folder below ``out``.
+        name: name of the suite, and of its folder below ``out``.
         title: one line for people.
-        folder: of the comparison.
+        folder: folder of the comparison.
         cells: the jobs that are tabulated, in order.
         ahead: jobs that cells need, which are run before them.
         called: name of these jobs, in the plural.

@@ -115,8 +115,8 @@ def system_error(error: BaseException) -> str | None:
     """Return one line for the user about an error of the system: where, what, and what to do next.
 
     Args:
-        error: an ``OSError``, an error that a library raised because of one, or the error of
-            Python for a path that it cannot use.
+        error: an ``OSError``, or an error that a library raised because of one. Also the error
+            of Python for a path that it cannot use.
 
     Returns:
         None if the error is another one: an error of serzoo, or a fault of the program.

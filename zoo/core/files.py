@@ -172,7 +172,7 @@ def locked(path: Path, refusal: Callable[[str], SerzooError] | None = None) -> I
     """Hold the lock of a file.
 
     Args:
-        path: of the lock file, in a folder that exists.
+        path: path of the lock file, in a folder that exists.
         refusal: makes the error to raise if another process holds the lock, from that process'
             number (or ``?``); None = wait until it is free.
 
@@ -259,8 +259,8 @@ def decode(
         remedy: what the user should do if the bytes are not text.
 
     Raises:
-        SerzooError: of the kind ``error``, if the bytes are not text in one of the encodings, mix
-            two of them, or hold a NUL. It names the line of the first byte that cannot be read.
+        SerzooError: if the bytes are not text in one of the encodings, mix two of them, or hold a
+            NUL. It is of the kind ``error`` and names the line of the first unreadable byte.
     """
     for start, kind in NO_TEXT.items():
         if data.startswith(start):

@@ -93,7 +93,7 @@ class Head(Part, nn.Module, ABC):
         """Add new classes after the trained ones; changes the head in place.
 
         The rows, codes and spellings of the old classes stay as they are. Widening in one step
-        or in several gives weights of the same names and shapes, so saved weights can be loaded.
+        or in several gives the same names and shapes. So saved weights can be loaded.
 
         Args:
             taxonomy: the new classes; it begins with the trained classes, in their order.

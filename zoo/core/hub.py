@@ -1,4 +1,4 @@
-"""Published models, by hub id or local folder: safetensors only, no code, no weight made up."""
+"""Published models, by hub id or local folder: safetensors only, and no remote code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .types import SAMPLE_RATE
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 LIBRARY = (RuntimeError, SafetensorError, ValueError, TypeError, KeyError, ImportError)
-"""What ``transformers`` raises of a model that it cannot make, besides the system's errors."""
+"""Errors that ``transformers`` raises if it cannot build a model, besides those of the system."""
 NO_PICKLE = "serzoo never unpickles weights, since a pickle can run code"
 CONVERT = (
     'python -c "import sys, torch; from safetensors.torch import save_file; '
@@ -35,23 +35,23 @@ CONVERT = (
     "save_file({k: v.clone().contiguous() for k, v in w.items()}, "
     "sys.argv[1] + '/model.safetensors', metadata={'format': 'pt'})\" "
 )
-"""How a user turns a pickle that they trust into safetensors; followed by the folder."""
+"""Command that converts a trusted pickle into safetensors. The folder follows it."""
 MODELS = "SERZOO_MODELS"
-"""Environment variable: a folder with one folder for each model, which is read before the hub."""
+"""Environment variable: a folder with a folder for each model. It is searched before the hub."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published model that was found, and is yet to be loaded; made by :meth:`find`.
+    """A published model that :meth:`find` found; its weights are not loaded yet.
 
     Attributes:
-        setting: that named it, for messages: ``encoder.name``.
-        name: as the setting names it: hub id or folder.
+        setting: the setting that names it, for messages: ``encoder.name``.
+        name: the setting's value: hub id or folder.
         path: hub id, or the folder with ``~`` written out.
         local: whether it is a folder.
         revision: commit, tag or branch of a hub id; None = its main branch, or a folder.
-        example: a value that the setting may have instead, for messages.
+        example: another valid value of the setting, for messages.
         read_from: ``hub``, ``folder``, or ``SERZOO_MODELS`` for a hub id that was found there.
     """
 
@@ -67,20 +67,20 @@ class Published:
     def find(
         cls, setting: str, name: str, revision: str | None = None, *, example: str
     ) -> Published:
-        """Find a model: a folder, a folder of ``$SERZOO_MODELS``, or a hub id; ask no server yet.
+        """Find a model: a folder, a folder of ``$SERZOO_MODELS``, or a hub id. No server is asked.
 
         The hub id ``openai/whisper-base`` is looked up as ``$SERZOO_MODELS/openai/whisper-base``
         and ``$SERZOO_MODELS/whisper-base``. A note says which folder is read.
 
         Args:
-            setting: that names it, for messages.
+            setting: the setting that names it, for messages.
             name: hub id (``facebook/wav2vec2-base``), its last part, or a local folder.
             revision: commit, tag or branch of a hub id.
-            example: a value that the setting may have instead: a hub id.
+            example: another valid value of the setting: a hub id.
 
         Raises:
-            ConfigError: if the name reads like a folder and there is none, if it is a folder with
-                a revision, or if ``$SERZOO_MODELS`` is no folder.
+            ConfigError: if the name reads like a folder that does not exist, or a folder has a
+                revision. Also if ``$SERZOO_MODELS`` is not a folder.
         """
         folder, called = Path(name).expanduser(), f"{setting}={name}"
         if folder.is_dir():
@@ -107,10 +107,10 @@ class Published:
         return f"{self.setting}={self.name}"
 
     def raw_config(self) -> dict[str, Any]:
-        """What ``config.json`` holds, of any kind of model.
+        """Return the content of ``config.json``, for any kind of model.
 
         Raises:
-            ConfigError: it cannot be fetched or read.
+            ConfigError: if it cannot be fetched or read.
         """
         self._check_config()
         with self._explained("config.json"):
@@ -118,10 +118,10 @@ class Published:
             return dict(raw)
 
     def config(self) -> Any:
-        """The configuration, of a kind that ``transformers`` knows.
+        """Return the configuration, of a kind that ``transformers`` knows.
 
         Raises:
-            ConfigError: it cannot be fetched or read, or needs code of its own.
+            ConfigError: if it cannot be fetched or read, or needs code of its own.
         """
         self._check_config()
         return self.part(AutoConfig, "config.json")
@@ -179,14 +179,14 @@ class Published:
         return Path(found)
 
     def part(self, auto: Any, file: str) -> Any:
-        """What goes with the weights: ``AutoTokenizer`` and ``tokenizer.json``, for instance.
+        """Load another part of the model, such as its tokenizer.
 
         Args:
-            auto: a class of ``transformers``.
-            file: that it needs, for messages.
+            auto: a class of ``transformers``, such as ``AutoTokenizer``.
+            file: the file that it reads, for messages, such as ``tokenizer.json``.
 
         Raises:
-            ConfigError: it cannot be fetched or read, or needs code of its own.
+            ConfigError: if it cannot be fetched or read, or needs code of its own.
         """
         with self._explained(file):
             return auto.from_pretrained(self.path, revision=self.revision, trust_remote_code=False)
@@ -200,17 +200,17 @@ class Published:
         device: str | torch.device = "cpu",
         trained: bool = False,
     ) -> Loaded:
-        """The model with its weights, in evaluation mode.
+        """Load the model with its weights, in evaluation mode.
 
         Args:
             auto: a class of ``transformers``, such as ``AutoModelForCTC``.
-            config: what to make of it; None = its own configuration.
-            dtype: one of :data:`DTYPES`, whatever the weights were saved in.
-            device: where it shall run.
-            trained: whether its weights take gradients.
+            config: the configuration to build; None = the model's own.
+            dtype: one of :data:`DTYPES`. It need not be the one of the saved weights.
+            device: the device to load it to.
+            trained: whether its weights get gradients.
 
         Raises:
-            ConfigError: it cannot be loaded, has weights in pickle only, or lacks some.
+            ConfigError: if it cannot be loaded, has pickled weights only, or lacks weights.
         """
         if dtype not in DTYPES:
             raise ConfigError(f"there is no number format '{dtype}'; have {', '.join(DTYPES)}")
@@ -229,16 +229,16 @@ class Published:
         if missing := sorted(report["missing_keys"]):
             raise ConfigError(
                 f"the weights of {self.called} lack {len(missing)} that a {config.model_type} "
-                f"needs here ({some(missing, 3)}), and "
-                "random ones would take their place; was it trained for another task, or saved "
-                "from another model or by another toolkit?"
+                f"needs here ({some(missing, 3)}); random ones would take their place. Give a "
+                "model that was trained for this task and saved by transformers, such as "
+                f"{self.example}"
             )
         if not trained:
             model.requires_grad_(False)
         return Loaded(self, model.eval().to(device), self._commit())
 
     def _commit(self) -> str | None:
-        """The commit behind the revision, which names the folder of config.json in the cache."""
+        """Return the commit of the revision; it names the folder of config.json in the cache."""
         if self.local:
             return None
         with self._explained("config.json"):
@@ -246,22 +246,22 @@ class Published:
         return Path(found).parent.name
 
     def drawn(self, auto: Any) -> Any:
-        """The model of its configuration in float32 with random weights; its own are not read.
+        """Build the model in float32 with random weights; its own are not read.
 
         Args:
             auto: a class of ``transformers``.
 
         Raises:
-            ConfigError: the configuration cannot be read, or is of another kind.
+            ConfigError: if the configuration cannot be read, or is of another kind.
         """
         with self._explained("config.json"):
             return auto.from_config(self.config(), dtype=torch.float32, trust_remote_code=False)
 
     def text(self, file: str) -> str | None:
-        """The text of a small file that it may have; None = it has none.
+        """Return the text of a small file; None if the model does not have it.
 
         Raises:
-            ConfigError: whether it has one cannot be told, or it is no text.
+            ConfigError: if the hub cannot be reached, or the file is not text.
         """
         remedy = "fetch the model again"
         if self.local:
@@ -301,7 +301,7 @@ class Published:
 
     @contextmanager
     def _explained(self, file: str) -> Iterator[None]:
-        """Errors of libraries say what was loaded, what is wrong, and what to do next."""
+        """Turn errors of libraries into ones that say what failed and what to do next."""
         try:
             yield
         except ConfigError:
@@ -329,7 +329,7 @@ class Published:
             return (
                 f"{self.called}: the hub's '{self.name}' has no {WEIGHTS[0]} at this revision, "
                 f"and {NO_PICKLE}; try the revision of a pull request that adds it "
-                "(revision=refs/pr/<number>, see the model's Community page), or download the "
+                "(revision=refs/pr/<number>, see the model's Community page); or download the "
                 f"model and, if you trust it, convert it: {CONVERT}FOLDER"
             )
         at = f" at revision '{self.revision}'" if self.revision else ""
@@ -344,10 +344,10 @@ class Published:
 
 
 def _models() -> Path | None:
-    """Return the folder of models that the user declared; None if there is none.
+    """Return the folder that ``$SERZOO_MODELS`` names; None if it is not set.
 
     Raises:
-        ConfigError: if it is declared and is no folder.
+        ConfigError: if it is set to something else than a folder.
     """
     base = os.environ.get(MODELS)
     if not base:
@@ -355,7 +355,7 @@ def _models() -> Path | None:
     folder = Path(base).expanduser()
     if not folder.is_dir():
         raise ConfigError(
-            f"{MODELS}={base} is no folder; set it to a folder that holds a folder for each model "
+            f"{MODELS}={base} is not a folder; set it to one that holds a folder for each model "
             "(whisper-base, smollm2-135m-instruct, ...), or unset it to load from the hub"
         )
     return folder
@@ -375,7 +375,7 @@ def _kept(name: str, called: str) -> Path | None:
 
 
 def _lacking() -> str:
-    """Return what ``$SERZOO_MODELS`` holds instead, for messages."""
+    """Return the end of a message: the models that ``$SERZOO_MODELS`` holds."""
     if (base := _models()) is None:
         return ""
     held = sorted(f.name for f in base.iterdir() if f.is_dir() and (f / "config.json").is_file())
@@ -384,11 +384,11 @@ def _lacking() -> str:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A published model, ready to run, and what identifies it.
+    """A published model that is ready to run, with its identity.
 
     Attributes:
-        published: where it came from.
-        model: of ``transformers``, in evaluation mode.
+        published: the source.
+        model: the module of ``transformers``, in evaluation mode.
         commit: the hub's commit that the configuration came from; None for a folder.
     """
 
@@ -398,7 +398,7 @@ class Loaded:
 
     @cached_property
     def weights(self) -> str:
-        """12 digits that tell what was really loaded; taken when they are first asked for."""
+        """First 12 hexadecimal digits of a hash of the weights, computed on first use."""
         return weights_digest(self.model)
 
     @property
@@ -409,17 +409,17 @@ class Loaded:
 
     @property
     def source(self) -> str:
-        """``NAME@COMMIT`` of a hub model, ``NAME@WEIGHTS`` of a folder, in 12 digits."""
+        """``NAME@COMMIT`` of a hub model, or ``NAME@WEIGHTS`` of a folder; 12 digits each."""
         return f"{self.name}@{self.commit[:12] if self.commit else self.weights}"
 
     def settings(self) -> dict[str, Any]:
-        """What results are kept under; a folder may move, since its weights tell what it is."""
+        """Return the key of cached results. A digest of the weights identifies a folder."""
         revision = self.commit[:12] if self.commit else "local"
         return {"model": self.name, "revision": revision, "weights": self.weights}
 
 
 def weights_digest(module: nn.Module) -> str:
-    """12 hexadecimal digits of the names and values of a module's state: what was really loaded."""
+    """Return the first 12 hexadecimal digits of a hash of a module's names and weights."""
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         digest.update(key.encode())
@@ -430,7 +430,7 @@ def weights_digest(module: nn.Module) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars, no warnings: no table of another task's weights that stay behind, for one."""
+    """Context without progress bars and warnings of transformers."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -442,7 +442,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-# Speech encoders: which families there are, and what must be known to feed them.
+# Speech encoders: the families, and the input that each expects.
 
 FAMILIES = {
     "wav2vec2": "wav2vec 2.0",
@@ -454,22 +454,22 @@ FAMILIES = {
     "wav2vec2-bert": "w2v-BERT 2.0",
     "whisper": "Whisper (its encoder)",
 }
-"""``model_type`` of a checkpoint's ``config.json`` to the name of the family."""
+"""Names of the families, by ``model_type`` of ``config.json``."""
 
 SPECTRAL = ("wav2vec2-bert", "whisper")
-"""Families that hear a spectrum, whose own scaling replaces that of the samples."""
+"""Families that read a spectrogram. They scale it, so the samples are not normalised."""
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A published encoder and what must be known to feed it.
+    """A published encoder, and the input that it expects.
 
     Attributes:
         model: the bare encoder of ``transformers`` (no pretraining or CTC head), float32.
-        normalise: whether it wants utterances of zero mean and unit variance.
-        normalise_from: the file that said so, or "default of <family>".
+        normalise: whether it expects utterances of zero mean and unit variance.
+        normalise_from: the file that says so, or "default of <family>".
         commit: the hub's commit that the configuration came from; None for a folder.
-        revision: the hub's revision that was asked for; None for a folder.
+        revision: the requested revision of the hub; None for a folder.
         read_from: ``hub``, ``folder`` or ``SERZOO_MODELS``.
     """
 
@@ -482,19 +482,19 @@ class Pretrained:
 
 
 def load_speech_model(name: str, revision: str | None = None) -> Pretrained:
-    """A published speech encoder of one of the :data:`FAMILIES`.
+    """Load a published speech encoder of one of the :data:`FAMILIES`.
 
-    Layerdrop and SpecAugment are off: both break a learned mix of layers and training on several
+    Layerdrop and SpecAugment are off. They break a learned mix of layers, training on several
     devices, and short utterances. An adapter behind the last block is left out, since hidden
-    states are taken before it, and so is Whisper's decoder.
+    states are taken before it. Whisper's decoder is left out, too.
 
     Args:
         name: hub id (``facebook/wav2vec2-base``) or local folder.
         revision: commit, tag or branch of a hub id.
 
     Raises:
-        ConfigError: when it cannot be found or read, is of another family, has weights in pickle
-            only, lacks weights, or was trained on another sampling rate.
+        ConfigError: if it cannot be found or read, or is of another family. Also if its weights
+            are pickled or incomplete, or if it was trained on another sampling rate.
     """
     source = Published.find("encoder.name", name, revision, example="facebook/wav2vec2-base")
     family = source.raw_config().get("model_type")

@@ -34,7 +34,7 @@ def shown(text: str) -> str:
     r"""Return a text that any file can hold: name bytes that are not UTF-8 become ``\xNN``."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half a character, which is no byte of a name
+    except UnicodeEncodeError:  # half a character, which no name can hold
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -93,7 +93,7 @@ def quiet() -> None:
         ".*GPU available but not used.*",
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
         ".*Trying to infer the `batch_size`.*",
-        ".*have no `val_dataloader`.*",  # a few-shot adaptation validates nobody
+        ".*have no `val_dataloader`.*",  # a few-shot adaptation has no validation part
         ".*in eval mode at the start of training.*",  # a frozen encoder is meant to be
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # all ranks log the same number
     ):

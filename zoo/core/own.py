@@ -37,7 +37,7 @@ Shipped = tuple[Kind, str, Any, str]
 
 
 def is_own(text: Any) -> bool:
-    """Whether a text names a part in a file or a module, and is no registered name."""
+    """Whether a text names a part in a file or a module, and is not a registered name."""
     return isinstance(text, str) and _OWN.fullmatch(text) is not None
 
 
@@ -45,7 +45,7 @@ def adopt(kind: Kind, text: str, *, beside: Path | None = None, base: type | Non
     """Import and register one of the user's own parts, and return its registered name.
 
     Args:
-        kind: of the part.
+        kind: kind of the part.
         text: ``FILE.py:NAME``, ``package.module:NAME``, or a registered name, which is returned
             as it is.
         beside: folder of the YAML file that names the part. A relative path is looked for there
@@ -57,8 +57,8 @@ def adopt(kind: Kind, text: str, *, beside: Path | None = None, base: type | Non
         its file.
 
     Raises:
-        ConfigError: if file or name is missing, the file cannot be run, the object is no part of
-            this kind, or its name is taken.
+        ConfigError: if file or name is missing, or the file cannot be run. Also if the object is
+            not a part of this kind, or its name is taken.
     """
     if not is_own(text):
         return text
@@ -102,7 +102,7 @@ def register(kind: Kind, name: str, part: Any) -> str:
     if kind not in SINGULAR:
         raise ConfigError(f"no kind of part is called '{kind}'{suggest(str(kind), SINGULAR)}")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-        raise ConfigError(f"'{name}' is no name; use a letter, then letters, digits, - and _")
+        raise ConfigError(f"'{name}' is not a name; use a letter, then letters, digits, - and _")
     where = f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', part)}"
     _check(kind, part, where, _base(kind))
     module = sys.modules.get(part.__module__)
@@ -312,7 +312,9 @@ def _path_digest(file: Path) -> str:
 def _why(file: Path, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         where = Path(error.filename or file).name
-        return f"{file} is no Python: {error.msg} ({where}, line {error.lineno}); mend it there"
+        return (
+            f"{file} is not valid Python: {error.msg} ({where}, line {error.lineno}); mend it there"
+        )
     line, at = None, error.__traceback__
     while at is not None:
         if at.tb_frame.f_code.co_filename == str(file):
@@ -372,7 +374,7 @@ def _check(kind: Kind, part: Any, where: str, base: type | None) -> None:
     if base is None:
         if not callable(part) or inspect.isclass(part):
             raise _OtherPartError(
-                f"{where} is no {SINGULAR[kind]}; name a function that takes the corpus' folder "
+                f"{where} is not a {SINGULAR[kind]}; name a function that takes the corpus' folder "
                 "and yields utterances"
             )
         if not inspect.signature(part).parameters:
@@ -380,7 +382,7 @@ def _check(kind: Kind, part: Any, where: str, base: type | None) -> None:
         return
     if not (inspect.isclass(part) and issubclass(part, base)):
         raise _OtherPartError(
-            f"'{where}' is no subclass of {base.__module__}:{base.__name__}; name a class that "
+            f"'{where}' is not a subclass of {base.__module__}:{base.__name__}; name a class that "
             "extends it"
         )
     if inspect.isabstract(part):

@@ -9,15 +9,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Bar:
-    """How far a work is, while it is open; nothing at all where nobody watches.
+    """A progress bar. It is drawn only on a terminal.
 
     Use it as ``with Bar("listening", len(files)) as bar: ...; bar.advance()``.
 
     Args:
-        what: is done, in a word; shown as it is, brackets too.
-        total: pieces of work; 0 = not known yet.
-        shown: whether it is wanted.
-        console: where it is drawn, and only if that is a terminal; standard error by default.
+        what: one word for the work. It is shown as it is, with any brackets.
+        total: number of pieces of work; 0 = not known yet.
+        shown: whether to draw it at all.
+        console: where to draw it; standard error by default.
         stays: whether its last state stays on the screen.
     """
 
@@ -49,20 +49,20 @@ class Bar:
         self._task = self._progress.add_task(what, total=total, note="")
 
     def advance(self, n: int = 1) -> None:
-        """So many pieces more are done."""
+        """Add `n` finished pieces."""
         self._progress.advance(self._task, n)
 
     def reach(self, done: int, total: int | None = None, what: str | None = None) -> None:
-        """So many pieces are done in all; of another total, or of another work, if given."""
+        """Set the number of finished pieces; optionally total and name."""
         self._progress.update(self._task, completed=done, total=total, description=what)
 
     def note(self, text: str) -> None:
-        """What is said behind the bar, in place of what was."""
+        """Show a text behind the bar."""
         self._progress.update(self._task, note=text)
 
     @property
     def done(self) -> int:
-        """Pieces that are done."""
+        """The number of finished pieces."""
         return int(self._progress.tasks[0].completed)
 
     def __enter__(self) -> Bar:

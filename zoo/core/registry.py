@@ -279,7 +279,7 @@ def typed(text: str, annotation: Any, *, reset: bool = True) -> Any:
         value = read_yaml(text, words=bool(others) and all(_of_texts(m) for m in others))
         return fitted(value, annotation)
     if not text:
-        return None  # an empty text is no value; the caller checks whether the key allows that
+        return None  # an empty text is not a value; the caller checks whether the key allows that
     quoted = text[0] in "'\"" and text[-1] == text[0] and len(text) > 1
     if quoted or others:
         try:

@@ -2,8 +2,8 @@
 
 Frames of a published encoder have dimensions of very different size. A head that starts on raw
 frames needs another learning rate for each encoder. So a run with a steady encoder measures
-:class:`FrameStatistics` before its first step, and every :class:`Standardiser` of its head uses
-them. They are part of the saved model.
+:class:`FrameStatistics` before its first step. Every :class:`Standardiser` of its head uses them.
+They are part of the saved model.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from .errors import counted
 
 REFUSE, ACCEPT = "refuse", "accept"
 UNKNOWN_SPEAKERS = (REFUSE, ACCEPT)
-"""What a speaker-disjoint split may do with utterances whose speaker is unknown."""
+"""Ways in which a speaker-disjoint split may treat utterances of unknown speakers."""
 
 
 def is_known(speaker: str) -> bool:

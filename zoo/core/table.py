@@ -155,7 +155,7 @@ class Table:
         return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
 
     def rich(self, *, lines: bool = True) -> RenderableType:
-        """Return the table for the ``print`` of a rich console; brackets in texts are no markup.
+        """Return the table for the ``print`` of a rich console; brackets are shown as they are.
 
         Args:
             lines: draw lines between the cells; without them, columns are two spaces apart.

@@ -167,11 +167,11 @@ class Taxonomy:
 
     @cached_property
     def words(self) -> dict[str, int]:
-        """Every word that names a class, in lower case, mapped to the index of the class.
+        """Words that name a class, in lower case, mapped to the index of the class.
 
-        A class is named by its form and its own name, and by the names, forms and synonyms of its
-        labels. If two classes claim the same word, the earlier kind in this list wins, then the
-        earlier class.
+        A class is named by its form and its own name. The names, forms and synonyms of its labels
+        name it, too. If two classes claim the same word, the earlier kind in this list wins, then
+        the earlier class.
         """
         known = canonical()
         found = dict(zip(map(_plain, self.forms), range(len(self)), strict=True))

@@ -41,9 +41,11 @@ def check_keys(
     surplus = sorted(set(saved) - set(wanted))
     shapes = sorted(k for k in set(wanted) & set(saved) if wanted[k].shape != saved[k].shape)
     if missing:
-        problems.append(f"lacks {len(missing)} weights this model trains ({some(missing, 3)})")
+        problems.append(f"lacks {len(missing)} weights that this model trains ({some(missing, 3)})")
     if surplus:
-        problems.append(f"holds {len(surplus)} weights this model has not ({some(surplus, 3)})")
+        problems.append(
+            f"holds {len(surplus)} weights that this model does not have ({some(surplus, 3)})"
+        )
     if shapes:
         k = shapes[0]
         problems.append(

@@ -1,7 +1,7 @@
 """`serzoo doctor`: build everything that a run would build, try one step, and report faults.
 
 It writes no record, no checkpoint and no features. A corpus that was never opened before is
-prepared, and its manifest is kept in the cache, as with every command.
+prepared. Its manifest is kept in the cache, as with every command.
 """
 
 from __future__ import annotations

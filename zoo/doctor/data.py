@@ -253,7 +253,7 @@ def leakage(trial: Trial) -> Iterator[Finding]:
         if not report.ok:
             yield error(f"fold {report.fold}: " + "; ".join(report.errors), fold=report.fold)
     for text, n in Counter(u for r in reports for u in r.unsure).items():
-        yield warning(f"in {n} of {len(reports)} folds nobody can tell {text}")
+        yield warning(f"in {n} of {len(reports)} folds it is unknown {text}")
     if reports and all(r.ok and not r.unsure for r in reports):
         yield ok(f"no speaker and no recording is in two parts of any of {len(reports)} folds")
     same = max((sum(r.counts[f"{p}_duplicates"] for p in PARTS) for r in reports), default=0)

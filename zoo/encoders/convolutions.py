@@ -6,7 +6,7 @@ make them faster without changing the result:
 * A GroupNorm with one group per channel is linear in each utterance, once its statistics are known.
   The statistics of ``w . x`` follow from the mean and the covariance of the windows ``x`` of the
   first convolution, ten samples each. So the norm becomes part of that convolution's weights, one
-  utterance at a time, and no pass over its 512 channels remains (our choice).
+  utterance at a time. No pass over its 512 channels remains (our choice).
 * Frames are rows ``[T, C]``. A convolution is then a matrix product of overlapping windows.
   Processors have fast units for this, which convolutions in bfloat16 do not use.
 * Utterances are processed one by one, in pieces of some seconds, through all layers at once. The
@@ -176,9 +176,9 @@ def _check(index: int, layer: Any) -> None:
     single = isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels and index == 0
     if not plain or not (norm is None or isinstance(norm, nn.LayerNorm) or single):
         raise ConfigError(
-            f"layer {index} of the front end is {conv} with norm {norm}; allowed are convolutions "
-            "without padding, dilation or groups, with a LayerNorm, no norm, or in the first layer "
-            "a GroupNorm of one group per channel; choose another encoder"
+            f"layer {index} of the front end is {conv} with norm {norm}; a convolution must be "
+            "without padding, dilation and groups; its norm may be a LayerNorm or none; the first "
+            "layer may have a GroupNorm of one group per channel; choose another encoder"
         )
 
 

@@ -160,7 +160,7 @@ def real_samples(audio: Tensor, lengths: Tensor, *, normalise: bool) -> Tensor:
         audio: ``[B, S]`` samples; those after the real ones are ignored.
         lengths: ``[B]`` number of real samples.
         normalise: scale the real samples of each utterance to zero mean and unit (population)
-            variance, as the feature extractors of wav2vec 2.0 do before they pad.
+            variance. The feature extractors of wav2vec 2.0 do so before they pad.
 
     Returns:
         ``[B, S]`` float32 samples.
@@ -179,7 +179,7 @@ def zeros_behind(modules: Iterable[nn.Module], mask: Tensor) -> Iterator[None]:
     """Context in which ``modules`` see inputs ``[B, C, T]`` as zero where the mask is False.
 
     A convolution over frames pads the end of a single utterance with zeros. In a batch it would
-    see the output of the layer before for the padding, which is at least its bias.
+    see the previous layer's output for the padding, which is at least its bias.
 
     Args:
         modules: convolutions, called with one positional argument.
@@ -334,8 +334,8 @@ class ConvolutionFamily(Family):
 class WavLMFamily(ConvolutionFamily):
     """WavLM: blocks share a bias of relative positions, and each block gates it.
 
-    WavLM's attention in ``transformers`` reads the weights of its projections instead of calling
-    them, so adapters on them would silently have no effect. This family calls them.
+    WavLM's attention in ``transformers`` reads the weights of its projections and does not call
+    them. So adapters on them would silently have no effect. This family calls them.
     """
 
     def __init__(self, model: Any, normalise: bool) -> None:

@@ -149,9 +149,9 @@ class HFEncoder(Encoder):
     """Hidden states of a published speech encoder, and a learned mix of its layers.
 
     Layer ``k`` is entry ``k`` of the ``hidden_states`` of ``transformers`` 5: 0 is the input of
-    the first block, ``k`` the output of block ``k``. The last layer is the one before the final
-    LayerNorm in the large wav2vec-like ("stable layer norm") models, and the one after it in
-    Whisper. Layers above the deepest kept one are cut off. The frames of an utterance do not
+    the first block, ``k`` the output of block ``k``. In the large wav2vec-like ("stable layer
+    norm") models the last layer is the one before the final LayerNorm. In Whisper it is the one
+    after it. Layers above the deepest kept one are cut off. The frames of an utterance do not
     depend on its batch neighbours or on padding. For a single utterance without padding they equal
     those of ``transformers``.
 

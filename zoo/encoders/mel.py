@@ -272,10 +272,10 @@ class OnMel(Encoder):
 def strides_first(network: nn.Module) -> None:
     """Make narrow, strided 1x1 convolutions select every second input first; changes in place.
 
-    oneDNN 3.12 writes beyond its memory in the backward pass of such a convolution, with channels
-    last and fewer channels than a block (issue 6035 of uxlfoundation/oneDNN). Gradients are then
-    wrong, or the process dies, mostly with more than one thread. This change gives the same
-    result. Wide convolutions keep their stride, which is faster.
+    oneDNN 3.12 writes beyond its memory in the backward pass of such a convolution. It does so with
+    channels last and fewer channels than a block (issue 6035 of uxlfoundation/oneDNN). Gradients
+    are then wrong, or the process dies, mostly with more than one thread. This change gives the
+    same result. Wide convolutions keep their stride, which is faster.
 
     Args:
         network: the network; its weights keep their names and shapes.

@@ -88,13 +88,16 @@ def _check(bands: int, depths: list[int], widths: list[int]) -> None:
     wrong = []
     if bands <= 32:
         # two bands must remain: batch normalisation of one short utterance needs two values
-        wrong.append(f"encoder.bands={bands} is not above 32, which the network makes one of")
+        wrong.append(f"encoder.bands={bands} must be above 32: the network turns 32 bands into one")
     if len(depths) != 4 or min(depths) < 1:
-        wrong.append(f"encoder.depths={depths} are not four numbers of blocks from 1")
+        wrong.append(f"encoder.depths={depths} must be four numbers of blocks, each 1 or more")
     if len(widths) != 4 or min(widths) < 4 or any(w % 4 for w in widths):
-        wrong.append(f"encoder.widths={widths} are not four multiples of 4")
+        wrong.append(f"encoder.widths={widths} must be four multiples of 4")
     if wrong:
-        raise ConfigError("; ".join(wrong) + " (ResNet-50: 64, [3, 4, 6, 3], 256 to 2048)")
+        raise ConfigError(
+            "; ".join(wrong)
+            + "; ResNet-50 has 64 bands, depths [3, 4, 6, 3] and widths 256 to 2048"
+        )
 
 
 def _sees_neighbours(module: nn.Module) -> bool:

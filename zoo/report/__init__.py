@@ -1,1 +1,1 @@
-"""What a comparison found, as tables, figures and one page."""
+"""Results of a comparison, as tables, figures and one page."""

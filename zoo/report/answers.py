@@ -2,8 +2,9 @@
 
 A question is a contrast of the cells of a corpus. Questions of one kind about one corpus are a
 family: their p values and intervals are corrected together (:mod:`..statistics.contrasts`). The
-declared questions of a family are about the heads that the suite names under ``primary:``, or
-about all heads that it ran itself. An imported row gets its own p, and never changes another's.
+declared questions of a family are about the heads under ``primary:`` of the suite. Without that key
+they are about all heads that the suite ran itself. An imported row gets its own p, and never
+changes another's.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ NAMES = {"uar": "UAR", "wa": "WA", "macro_f1": "macro-F1"}
 
 @dataclass(frozen=True)
 class Asked:
-    """What a suite asks of its tables; the defaults are those of older plans.
+    """Questions of a suite to its tables; the defaults are those of older plans.
 
     Attributes:
         baseline: the head that others are compared to.
@@ -98,7 +99,7 @@ class Question:
     Attributes:
         key: the question's own.
         grid: the table that its utterances and clusters are from.
-        contrast: of the cells.
+        contrast: contrast of the cells.
         declared: whether it belongs to the family that is corrected together.
     """
 
@@ -233,10 +234,10 @@ def _settings(axes: dict[str, Any]) -> list[str]:
 
 
 def references(made: Sequence[Grid]) -> list[tuple[Grid, Grid]]:
-    """Return each table with the one that its heads' losses are counted from.
+    """Return each table with its reference, from which the losses of its heads are counted.
 
-    It is the table of the same test utterances and encoder with clean audio, with the most labels,
-    or of models that were trained on the tested corpus. A condition with a control
+    Both have the same test utterances and encoder. The reference has clean audio, the most labels,
+    or models that were trained on the tested corpus. A condition with a control
     (:data:`CONTROLS`) is paired with that, too.
     """
     families: dict[Hashable, list[Grid]] = defaultdict(list)
@@ -285,21 +286,21 @@ def _is_at_home(other: Grid, grid: Grid) -> bool:
 
 
 def _within(less: str, more: str) -> bool:
-    """Whether a condition is another, or what all tunings have in common: no shot, no tuning.
+    """Return whether both conditions are equal, or ``less`` is the common start of a tuning.
 
-    A new head knows nothing without a shot, so ``scratch`` has no such point.
+    Without shots all tunings have a common start, except ``scratch``: its head is new.
     """
     return less == more or (more.startswith(f"{less}, ") and not more.endswith(", scratch"))
 
 
 def kept(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
-    """Return what each head loses under each condition beyond what the baseline loses.
+    """Return the loss of each head under each condition, minus the loss of the baseline.
 
     Returns:
         A row for each head, condition and reference: ``recipe``, ``encoder``, ``head``,
-        ``reference`` (the other table's recipe), ``change`` (an answer: the head's change from the
-        reference minus the baseline's), and ``share`` (an answer: the share that it keeps of its
-        metric above chance, minus the baseline's share).
+        ``reference`` (the other table's recipe), ``change`` and ``share``. The last two are
+        answers. ``change`` is the head's change from the reference, minus the baseline's.
+        ``share`` is the share that it keeps of its metric above chance, minus the baseline's.
     """
     rows, change, share = [], [], []
     for grid, other in references(made):

@@ -43,18 +43,17 @@ VOTES = (
 
 
 def calibration(section: Section, c: Context) -> None:
-    """Can the confidence be used?"""
+    """Add the calibration of the confidence of each head."""
     section.intro = (
-        "Before, and after the temperature that each cell fitted on its validation part. ECE: "
-        "expected calibration error, 15 equal bins; class-wise ECE: the same of every class's "
-        "probability; Brier 0 to 2; NLL in nats. AURC: area under the risk-coverage curve, after "
-        "temperature; excess: beyond that of the best order of the same errors. Lower is better "
-        "throughout. Even perfect probabilities have an ECE above 0, but no debiased error. It is "
-        "the root mean square over 15 bins of equal mass after temperature, without the variance "
-        "of the bins, as a mean over seeds, with a 95 % jackknife interval over speakers. A second "
-        "table has a temperature and a bias for each class, fitted for each fold on the validation "
-        "parts of all folds, without the speakers whom that fold tests. Largest bias: in log-odds, "
-        "over folds and seeds. Validated: utterances that a fold's scaling was fitted on, at least."
+        "Before and after the temperature that each cell fitted on its validation part; lower is "
+        "better. ECE: expected calibration error over 15 bins of equal width. Class-wise ECE: the "
+        "same for each class's probability. Brier: 0 to 2. NLL: in nats. AURC: area under the "
+        "risk-coverage curve after temperature. Excess: AURC minus that of the best order of the "
+        "same errors. Debiased error: root mean square over 15 bins of equal mass after "
+        "temperature, with a 95 % interval over speakers. Unlike ECE it is 0 on average for "
+        "perfect probabilities. Second table: temperature and class biases, fitted for each fold "
+        "on all validation parts without its test speakers. Largest bias: in log-odds. Validated: "
+        "the fewest utterances that a scaling was fitted on."
     )
     validation = validation_reader(c.folder)
 
@@ -254,7 +253,7 @@ def priors_of(g: Grid) -> str:
 
 
 def votes(section: Section, c: Context) -> None:
-    """How near is a head to what raters said?"""
+    """Add the distance between each head and the raters' votes."""
     section.intro = (
         "Probabilities, after temperature where the record has one, against the shares of the "
         "raters' votes. Cross-entropy in nats: no model has less than the entropy of the votes. "

@@ -182,9 +182,9 @@ def _split(tables: dict[tuple[int, int], PredictionTable]) -> tuple[Variance, st
 def compared(section: Section, c: Context) -> None:
     """Add what was compared, and what makes it comparable."""
     section.intro = (
-        "The certificate is a hash of the manifest (utterances, labels, speakers, audio), the "
-        "split of every fold, the taxonomy and the rule by which an epoch was selected. All heads "
-        "of a table share it; cells of different certificates are refused."
+        "The certificate is a hash of four things: the manifest (utterances, labels, speakers, "
+        "audio), the split of every fold, the taxonomy, and the rule that selects an epoch. All "
+        "heads of a table share it; cells of different certificates are refused."
     )
     for (recipe, encoder), why in sorted(c.refused.items()):
         section.messages.append(f"No table for {recipe}, {encoder}: {why}.")
@@ -199,7 +199,7 @@ def compared(section: Section, c: Context) -> None:
             "in two parts of the fold."
         )
     unsure = Counter(u for a in audited for u in a.get("unsure", ()))
-    section.messages.extend(f"Of {n} cells nobody can tell {u}." for u, n in unsure.items())
+    section.messages.extend(f"For {n} cells it is unknown {u}." for u, n in unsure.items())
     section.parts.append(Text(text))
     section.parts.extend(Text(f"{note}.") for note in matching_notes(c.plan.get("matched", [])))
     section.parts.extend(Text(f"{note}.") for note in source_notes(c.plan.get("pretraining")))
@@ -356,8 +356,8 @@ def groups(section: Section, c: Context) -> None:
     """Add the metric of each head for each sub-group of utterances."""
     section.intro = (
         "UAR with its 95 % interval (jackknife over the speakers of the group; a dash with one "
-        "speaker). Durations are cut at their terciles. Groups that lack a class are shown and "
-        "are in no gap. Of many small groups the gap is large by chance alone."
+        "speaker). Durations are cut at their terciles. Groups that lack a class are shown, "
+        "but not counted in the gap. With many small groups the gap is large by chance alone."
     )
     if c.attributes_fault:
         section.messages.append(c.attributes_fault)
@@ -412,7 +412,7 @@ def _group_table(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[P
         notes.append(f"Utterances that do not state it: {first.unstated}.")
     lacking = [x.name for x in first.groups if x.note.startswith("no ")]
     if lacking and attribute == "speaker":
-        notes.append(f"Without an utterance of some class, and in no gap: {', '.join(lacking)}.")
+        notes.append(f"Not counted in the gaps, since a class is absent: {', '.join(lacking)}.")
     table = Table(f"UAR by {words}: {g.name}", (words, "utterances", *found), body, notes)
     return [table if len(body) <= 8 else Fold(f"The {len(body)} groups by {words}", [table])]
 
@@ -454,13 +454,13 @@ def tempered(runs: Sequence[Run]) -> tuple[PredictionTable, list[float]]:
 
 
 def label_shift(section: Section, c: Context) -> None:
-    """What a declared class prior is worth on corpora that were not trained on."""
+    """Add the gain by a declared class prior on corpora that were not trained on."""
     section.intro = (
-        "UAR on corpora that no training heard, plain and with a bias for each class that moves "
-        f"the mean probability to a uniform prior ({TRANSDUCTIVE}). Matched: each test corpus has "
-        "the prior; per speaker: each speaker has it. No label is used, but the prior is assumed: "
-        "acted corpora have it by design, and natural speech does not. Every model is matched for "
-        "itself; then folds and seeds are pooled as in the results."
+        "UAR on corpora that were not trained on, plain and with a bias for each class. The bias "
+        f"makes the mean probability uniform ({TRANSDUCTIVE}). Matched: each test corpus has the "
+        "uniform prior; per speaker: each speaker has it. No label is used, but the prior is "
+        "assumed: acted corpora have it by design, natural speech does not. Every model is matched "
+        "for itself; then folds and seeds are pooled as in the results."
     )
     columns = ("head", "UAR plain", "matched", "per speaker", "gain", "gain per speaker")
     over: dict[str, list[list[float]]] = {}

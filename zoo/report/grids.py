@@ -76,7 +76,7 @@ class Grid:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader must know of the intervals: few sentences, utterances of no cluster."""
+        """Notes on the intervals: few sentences, utterances without a cluster."""
         said = [(info.name, info.interval_remark()) for info in map(_info, self.corpora) if info]
         own = [text if len(said) == 1 else f"{name}: {text}" for name, text in said if text]
         return [*own, *filter(None, [self.clusters.note])]
@@ -122,14 +122,14 @@ def _info(corpus: str) -> CorpusInfo | None:
 def grids(
     runs: Sequence[Run], attributes: Attributes | None = None
 ) -> tuple[list[Grid], dict[Key, str]]:
-    """Return the tables that can be made, and why others cannot, by recipe and encoder.
+    """Return the tables, and the reasons why others cannot be made, by recipe and encoder.
 
-    Seeds and folds that a head has not finished are left out for every head of its table, so that
-    rows stay comparable. Cells of different certificates are refused for their table only.
+    If a head has not finished a seed or fold, all heads of its table leave it out. So rows stay
+    comparable. Cells of different certificates are refused for their table only.
 
     Args:
         runs: finished cells.
-        attributes: attributes of utterances by id, which sessions and dialogues are read from.
+        attributes: attributes of utterances by id, with their sessions and dialogues.
     """
     groups: dict[Key, list[Run]] = defaultdict(list)
     for run in by_pair(runs):

@@ -52,18 +52,19 @@ from .table import (
     results_table,
 )
 
-# What a condition costs: the metric of each head under it, minus that of the head on clean audio.
+# The cost of a condition: a head's metric under it, minus its metric on clean audio.
 
 
 def degradation(runs: Sequence[Run], metric: str = "uar") -> list[dict[str, Any]]:
     """Return a row for each recipe, encoder, head and condition, over the cells that all share.
 
     Returns:
-        ``recipe``, ``encoder``, ``head``, ``condition``, ``metric``, ``value``, and ``difference``
-        (to clean, on the same utterances: ``value``, and ``low`` and ``high`` of a jackknife
-        interval over speakers, None with one speaker; None for clean itself), and ``control``,
-        the same to the control of the condition (:data:`.answers.CONTROLS`).
-        ``cells`` counts folds and seeds, ``left_out`` those that lack a condition or a head.
+        ``recipe``, ``encoder``, ``head``, ``condition``, ``metric`` and ``value``.
+        ``difference`` is that to clean audio on the same utterances; None for clean itself.
+        It has ``value``, and ``low`` and ``high`` of a jackknife interval over speakers (None
+        with one speaker). ``control`` is the same for the control of the condition
+        (:data:`.answers.CONTROLS`). ``cells`` counts folds and seeds. ``left_out`` counts those
+        that lack a condition or a head.
     """
     tables: dict[tuple[str, str], dict[tuple[str, str], dict[tuple[int, int], Run]]] = {}
     for run in runs:
@@ -100,7 +101,7 @@ def degradation(runs: Sequence[Run], metric: str = "uar") -> list[dict[str, Any]
 def _less(
     table: PredictionTable, other: PredictionTable | None, metric: str, wanted: bool
 ) -> dict[str, Any] | None:
-    """Return what a condition costs beyond another; None if there is no other, or if unwanted."""
+    """Return the cost of a condition beyond another's; None without another, or if unwanted."""
     if other is None or not wanted:
         return None
     d = paired_jackknife(table, other, metric)
@@ -179,7 +180,7 @@ def kept_tables(rows: Sequence[dict[str, Any]], asked: Asked) -> list[Table]:
     """Return two tables for each corpus, encoder and reference: changes, and shares.
 
     Args:
-        rows: of :func:`.answers.kept`.
+        rows: rows of :func:`.answers.kept`.
         asked: what the suite asks.
     """
     made = []
@@ -216,7 +217,7 @@ def beyond(section: Section, c: Context) -> None:
         )
 
 
-# Learning curves of a suite of adaptations, as a table: what k utterances of each class bring.
+# Learning curves of a suite of adaptations, as a table: the metric by shots of each class.
 
 BASE = {"none"}
 IMPORTED = "imported"
@@ -227,10 +228,10 @@ def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[dict
 
     Returns:
         For each point ``head``, ``encoder``, ``tuning`` (``none`` without shots), ``shots`` and
-        ``draws``. Over draws, of the metric of the query: mean (``value``), standard deviation
-        (None for one draw), lowest and highest; mean change of the source's metric (None if it was
-        not scored); mean seconds of fitting, and mean bytes that changed (None for imported
-        predictions).
+        ``draws``. For the metric of the query over the draws: mean (``value``), standard
+        deviation (None for one draw), lowest and highest. Further the means of three quantities:
+        change of the source's metric (None if it was not scored), seconds of fitting, and bytes
+        that changed (None for imported predictions).
 
     Raises:
         DataError: if a record is not that of an adaptation.
@@ -246,8 +247,8 @@ def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[dict
             head, tuning = brought["name"], "none" if tuning == "none" else IMPORTED
         if entry.shots is None or entry.draw is None:
             raise DataError(
-                f"the record of {name} in {folder} has no shots or no draw, so that it is of no "
-                "adaptation; remove the cell's folder, and it is run again"
+                f"the record of {name} in {folder} lacks shots or draw, so it does not "
+                "describe an adaptation; remove the cell's folder, and it is run again"
             )
         key = (head, entry.source["encoder"]["type"], tuning, entry.shots)
         found.setdefault(key, {})[entry.draw] = entry
@@ -335,7 +336,9 @@ def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
         if len(same) > 1:
             notes.append(f"k = {k}: cells are missing, so heads differ in their supports.")
         if short := sorted({c for p in found if p["shots"] == k for c in p["short"]}):
-            notes.append(f"k = {k}: fewer than that were there of {', '.join(short)}; all taken.")
+            notes.append(
+                f"k = {k}: {', '.join(short)} had fewer utterances; all of them were taken."
+            )
     return Table(
         f"{metric} of the query by shots of each class: mean over draws ± their standard deviation",
         ("head", "tuning", *(f"k = {k}" for k in shots), "change", "s", "kB"),

@@ -3,12 +3,12 @@
     suite.json         the plan, byte for byte as the comparison wrote it
     records.jsonl.xz   JSON lines: the version, then each utterance, then each cell with its record
     predictions.npz    the scores of all cells, one after the other, and their rows of utterances
-    SHA256SUMS         checksums of the three; ``sha256sum -c SHA256SUMS`` reads it, too
+    SHA256SUMS         checksums of the three; ``sha256sum -c SHA256SUMS`` checks them, too
 
-Thousands of small files cost a clone far more than their bytes do, and cells are so much alike that
-their records shrink thirtyfold when they are compressed together. :func:`pack` makes the files of a
-folder of cells, and :func:`unpack` gives the folder back. Packing the same suite twice gives the
-same bytes. Reading takes numpy and the standard library, and no pickle.
+Thousands of small files make a clone slow. Records of cells are much alike, so they shrink
+thirtyfold when they are compressed together. :func:`pack` makes the files from a folder of cells,
+and :func:`unpack` makes the folder again. Packing the same suite twice gives the same bytes.
+Reading needs numpy and the standard library, and no pickle.
 
 Lines of ``records.jsonl.xz``:
 
@@ -19,10 +19,14 @@ Lines of ``records.jsonl.xz``:
 
 ``valid`` is the validation part. Suites of version 1 have none.
 
-Arrays of ``predictions.npz``: ``scores`` (float32: of every cell its N utterances times C classes,
-then those of its validation part), ``rows`` (int32: numbers of utterances) and ``order_ends``
-(int64: where each order ends in ``rows``). Cells of one fold have their utterances in the same
-order, so it is kept once, and a cell names the number of its order.
+Arrays of ``predictions.npz``:
+
+- ``scores`` (float32): for each cell its N utterances times C classes, then its validation part.
+- ``rows`` (int32): numbers of utterances.
+- ``order_ends`` (int64): where each order ends in ``rows``.
+
+Cells of one fold have their utterances in the same order. An order is kept once, and a cell names
+its number.
 """
 
 from __future__ import annotations
@@ -64,23 +68,23 @@ ARRAYS = "predictions.npz"
 SUMS = "SHA256SUMS"
 CONTENT = (PLAN, RECORDS, ARRAYS)
 TYPES = {"scores": np.float32, "rows": np.int32, "order_ends": np.int64}
-STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: no clock enters the bytes
-UNIX = 3  # the system that a zip says it was made on; else it would differ on Windows
+STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest time of a zip: the bytes do not depend on the clock
+UNIX = 3  # the system that the zip names; otherwise it would differ on Windows
 REMEDY = "restore it from git, or pack the suite again"
 
-Content = dict[str, Any]  # of a record.json
+Content = dict[str, Any]  # the content of a record.json
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What the files of a packed suite hold.
+    """The content of a packed suite.
 
     Attributes:
-        folder: of the files.
-        cells: the line of each cell that has ended, by its name, in the order of the plan.
+        folder: the folder of the files.
+        cells: the line of each ended cell by its name, in the order of the plan.
         utterances: the line of each utterance.
         arrays: ``scores``, ``rows`` and ``order_ends``.
-        starts: where the scores of each cell begin.
+        starts: index in ``scores`` at which each cell begins.
     """
 
     folder: Path
@@ -90,10 +94,10 @@ class Packed:
     starts: dict[str, int]
 
     def record(self, name: str) -> Record | None:
-        """The record of a cell; None if it has not ended.
+        """Return the record of a cell; None if the cell has not ended.
 
         Raises:
-            DataError: it is damaged, or newer than this serzoo.
+            DataError: if it is damaged, or newer than this serzoo.
         """
         line = self.cells.get(name)
         if line is None:
@@ -101,10 +105,10 @@ class Packed:
         return Record.from_json(line["record"], f"{self.folder / RECORDS}, {name}", REMEDY)
 
     def table(self, name: str) -> PredictionTable:
-        """The test predictions of a cell.
+        """Return the test predictions of a cell.
 
         Raises:
-            DataError: it has none.
+            DataError: if the cell has none.
         """
         line = self.cells.get(name, {})
         if "classes" not in line:
@@ -112,7 +116,7 @@ class Packed:
         return self._part(name, line, self.starts[name])
 
     def validation(self, name: str) -> PredictionTable | None:
-        """The validation predictions of a cell; None if none were packed."""
+        """Return the validation predictions of a cell; None if none were packed."""
         line = self.cells.get(name, {}).get("valid")
         return None if line is None else self._part(name, line, self.starts[f"{name}/{VALID}"])
 
@@ -123,7 +127,7 @@ class Packed:
         if strange := {row["label"] for row in rows} - set(where):
             raise DataError(
                 f"{self.folder / RECORDS}: an utterance of {name} is labelled '{strange.pop()}', "
-                f"and its classes are {', '.join(classes)}; {REMEDY}"
+                f"but its classes are {', '.join(classes)}; {REMEDY}"
             )
         scores = self.arrays["scores"][start : start + len(rows) * len(classes)]
         return PredictionTable(
@@ -137,7 +141,7 @@ class Packed:
         )
 
     def attributes(self) -> dict[str, dict[str, Any]]:
-        """Gender, language and seconds by the id of an utterance, as far as they were kept."""
+        """Return gender, language and seconds by the id of an utterance, if they were kept."""
         return {u["id"]: dict(u["about"]) for u in self.utterances if "about" in u}
 
     def _order(self, number: int) -> list[int]:
@@ -148,7 +152,7 @@ class Packed:
 
 
 def is_packed(folder: Path) -> bool:
-    """Whether a folder has a file of a packed suite, if only one."""
+    """Return whether a folder has at least one file of a packed suite."""
     return any((folder / name).is_file() for name in (RECORDS, ARRAYS, SUMS))
 
 
@@ -156,8 +160,8 @@ def open_packed(folder: Path) -> Packed | None:
     """Read and check a packed suite; None if the folder holds none.
 
     Raises:
-        DataError: a file is missing, damaged or of another version, or the folder holds the suite
-            in both forms.
+        DataError: if a file is missing, damaged or of another version. Also if the folder holds
+            the suite in both forms.
     """
     if not is_packed(folder):
         return None
@@ -173,20 +177,20 @@ def open_packed(folder: Path) -> Packed | None:
 
 
 def record_reader(folder: Path) -> Callable[[str], Record | None]:
-    """What reads the record of a cell by its name, from a folder of cells or a packed suite.
+    """Return a function from a cell's name to its record, for cells or a packed suite.
 
     Raises:
-        DataError: a packed suite is damaged; the reader itself raises it if a cell's file is.
+        DataError: if a packed suite is damaged. The function raises it if a cell's file is.
     """
     packed = open_packed(folder)
     return (lambda name: read_record(folder / "cells" / name)) if packed is None else packed.record
 
 
 def validation_reader(folder: Path) -> Callable[[str], PredictionTable | None]:
-    """What reads the validation predictions of a cell by its name; None if it keeps none.
+    """Return a function from a cell's name to its validation predictions, or None without any.
 
     Raises:
-        DataError: a packed suite is damaged; the reader itself raises it if a cell's file is.
+        DataError: if a packed suite is damaged. The function raises it if a cell's file is.
     """
     packed = open_packed(folder)
     if packed is not None:
@@ -203,11 +207,11 @@ def pack(source: Path, target: Path, clean: Callable[[Content], Content] = dict)
     Args:
         source: folder with ``suite.json`` and ``cells``.
         target: another folder; packed files that lie in it are replaced.
-        clean: makes of a record the one that is kept.
+        clean: function from a record to the one that is kept.
 
     Raises:
-        DataError: a cell cannot be read, the source is packed, or the target holds cells.
-        ComparisonError: the source has no plan.
+        DataError: if a cell cannot be read, the source is packed, or the target holds cells.
+        ComparisonError: if the source has no plan.
     """
     if (target / "cells").is_dir():
         raise DataError(
@@ -236,12 +240,11 @@ def pack(source: Path, target: Path, clean: Callable[[Content], Content] = dict)
 def unpack(source: Path, target: Path) -> Path:
     """Write a packed suite as a folder of cells; it appears whole or not at all.
 
-    Each cell gets its ``record.json``, ``predictions.jsonl.gz`` and, if it was packed,
-    ``valid.jsonl``; the suite gets ``suite.json`` and, if attributes were kept,
-    ``utterances.jsonl``.
+    A cell gets ``record.json``, ``predictions.jsonl.gz`` and, if it was packed, ``valid.jsonl``.
+    The suite gets ``suite.json`` and, if attributes were kept, ``utterances.jsonl``.
 
     Raises:
-        DataError: the source is no packed suite or is damaged, or the target is not empty.
+        DataError: if the source is not a packed suite or is damaged, or the target is not empty.
     """
     packed = open_packed(source)
     if packed is None:
@@ -266,7 +269,7 @@ def unpack(source: Path, target: Path) -> Path:
 
 
 def read_table(folder: Path) -> PredictionTable:
-    """Predictions of a cell's own folder, compressed or not."""
+    """Read the predictions of a cell's own folder, compressed or not."""
     return _read(folder / PREDICTIONS)
 
 
@@ -277,7 +280,7 @@ def _read(path: Path) -> PredictionTable:
 
 
 def _table(cell: Path, name: str = PREDICTIONS) -> PredictionTable | None:
-    """Predictions of a cell; None if it has none, as one that failed."""
+    """Read the predictions of a cell; None if it has none, because it failed, for instance."""
     there = any((cell / f"{name}{end}").is_file() for end in ("", ".gz"))
     return _read(cell / name) if there else None
 
@@ -312,7 +315,7 @@ class _Packing:
         line["order"] = self.orders.setdefault(order, len(self.orders))
         line |= {} if table.texts is None else {"texts": table.texts}
         line |= {} if table.votes is None else {"votes": table.votes.tolist()}
-        # a table's scores are float32 at six digits already: this loses nothing
+        # a table's scores have six digits, so float32 loses nothing
         self.scores.append(table.scores.astype(np.float32).ravel())
         return line
 
@@ -353,7 +356,7 @@ class _Packing:
 
 
 def _checked(folder: Path) -> dict[str, bytes]:
-    """Bytes of the files, which are what their checksums say."""
+    """Read the files, and check them against their checksums."""
     sums: dict[str, str] = {}
     for line in _bytes(folder / SUMS).decode("utf-8", "replace").splitlines():
         digest, _, name = line.partition("  ")
@@ -383,12 +386,12 @@ def _bytes(path: Path) -> bytes:
 
 
 def _lines(path: Path, data: bytes) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Utterances, and cells by their name."""
+    """Return the utterances, and the cells by their name."""
     try:
         rows = [json.loads(line) for line in lzma.decompress(data).decode("utf-8").split("\n")[:-1]]
         version = rows[0]["packed"]
     except (lzma.LZMAError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path} is no packed suite ({error}); {REMEDY}") from error
+        raise DataError(f"{path} is not a packed suite ({error}); {REMEDY}") from error
     if version not in (1, VERSION):
         raise DataError(
             f"{path} is of version {version}, and this serzoo reads versions 1 and {VERSION}; use "
@@ -437,8 +440,8 @@ def _arrays(path: Path, data: bytes) -> dict[str, NDArray[Any]]:
     for name, array in found.items():
         if array.dtype != TYPES[name] or array.ndim != 1:
             raise DataError(
-                f"{path}: {name} is {array.dtype} of {array.ndim} axes, where one of "
-                f"{np.dtype(TYPES[name])} belongs; {REMEDY}"
+                f"{path}: {name} is {array.dtype} of {array.ndim} axes, but must be "
+                f"{np.dtype(TYPES[name])} of one axis; {REMEDY}"
             )
     return found
 
@@ -449,10 +452,10 @@ def _starts(
     utterances: Iterable[Mapping[str, Any]],
     arrays: Mapping[str, NDArray[Any]],
 ) -> dict[str, int]:
-    """Where the scores of each cell begin, and of its validation part (``CELL/valid.jsonl``).
+    """Return where the scores of each cell and of its ``CELL/valid.jsonl`` begin.
 
     Raises:
-        DataError: the lines and the arrays do not fit.
+        DataError: if the lines and the arrays do not fit.
     """
     lengths = np.diff(arrays["order_ends"], prepend=0)
     rows, heard = arrays["rows"], sum("speaker" in u for u in utterances)
@@ -468,5 +471,5 @@ def _starts(
         starts[name] = at
         at += int(lengths[line["order"]]) * len(line["classes"]) if fits else 0
     if not fits or at != arrays["scores"].size:
-        raise DataError(f"{folder}: {RECORDS} and {ARRAYS} are not of one suite; {REMEDY}")
+        raise DataError(f"{folder}: {RECORDS} and {ARRAYS} belong to different suites; {REMEDY}")
     return starts

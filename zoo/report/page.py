@@ -173,7 +173,7 @@ class Context:
 
     @cached_property
     def asked(self) -> Asked:
-        """What the suite asks: its baseline, declared questions, margin and metric."""
+        """The questions of the suite: baseline, declared heads, margin and metric."""
         return Asked.of(self.plan)
 
     @property

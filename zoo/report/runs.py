@@ -212,8 +212,8 @@ def certificate(runs: Sequence[Run]) -> dict[str, Any]:
 
     Returns:
         ``manifest``, ``taxonomy``, ``rule``, ``splits`` (by fold) and ``hash``: 12 hexadecimal
-        digits over the others. Tables with one hash hold the same utterances in the same parts,
-        under the same classes, with the epoch selected alike.
+        digits over the others. Tables with one hash agree in utterances, parts, classes and the
+        rule that selects the epoch.
     """
     data = runs[0].record.data
     content = {
@@ -318,8 +318,8 @@ class Corpora:
         speech, wanted = self._opened[key], run.record.data["manifest"]
         if speech.sha != wanted:
             raise DataError(
-                f"{run.name}: its corpus is another here (manifest {speech.sha}) than it was "
-                f"trained and tested on ({wanted})"
+                f"{run.name}: its corpus has changed: its manifest is {speech.sha} here, and was "
+                f"{wanted} in the run; give the corpus of the run, or run the cell again"
             )
         return speech
 

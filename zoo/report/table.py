@@ -97,7 +97,7 @@ def caption(row: dict[str, Any]) -> str:
     if row["why"]:
         text += f"; {row['why']}, so no interval and no test"
     if row.get("unsure"):
-        text += "; nobody can tell whether the parts of the folds share speakers"
+        text += "; it is unknown whether the parts of the folds share speakers"
     if row["partial"]:
         left = "fold of a seed" if row["partial"] == 1 else "folds of seeds"
         text += f"; {row['partial']} {left} left out, not finished by every head"
@@ -116,16 +116,16 @@ def grouped(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 NOTES = (
     "{metric}, all folds' test utterances pooled: mean ± standard deviation over seeds (from 3 "
-    "seeds on). UAR is the mean recall over classes, WA is accuracy, top-2 is the share of "
-    "utterances whose label is among the two highest scores.",
+    "seeds on). UAR: mean recall over classes. WA: accuracy. Top-2: share of utterances whose "
+    "label is among the two highest scores.",
     "Interval: 95 %, jackknife over {cluster}s with Student's t, on the logit scale.",
     "Difference: {metric} minus that of {baseline} on the same utterances; relative: {metric} "
     "divided by that of {baseline}, minus 1.",
     "These models: interval and p for these trainings and new {cluster}s, by one test that flips "
     "the signs of {cluster}s. New trainings: interval and p for new {cluster}s and new seeds.",
     "Intervals are 95 % and hold for all declared questions of a corpus at once; p is corrected "
-    "for them ({family}): step-down max-T of Westfall and Young. Rows that are no declared "
-    "question, such as imported ones, are not corrected and change no other row.",
+    "for them ({family}): step-down max-T of Westfall and Young. Other rows, "
+    "such as imported ones, are not corrected and change no other row.",
     "Detectable: the true difference that is found in 80 % of cases after this correction; a "
     "smaller one may be there unseen.",
     "Verdict: better or worse if the corrected p is at most 0.05; otherwise equivalent if the 90 % "
@@ -133,7 +133,7 @@ NOTES = (
     "two seeds or more, and for these models otherwise.",
     "Certificate: hash of manifest, split of every fold, taxonomy and rule of selection; tables "
     "with one certificate hold the same utterances in the same parts.",
-    "A dash: unknown, or these data cannot tell.",
+    "A dash: unknown, or not to be computed from these data.",
 )
 
 

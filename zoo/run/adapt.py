@@ -2,8 +2,8 @@
 
 An adaptation is a run that starts from another run. It trains on a support: utterances that a seed
 draws from the target's training speakers, the same for every head (``datamodules/fewshot.py``). It
-makes a fixed number of steps, and validates nobody. The test part of the protocol is called the
-query, and is scored once, at the end.
+makes a fixed number of steps, without a validation part. The test part of the protocol is called
+the query. It is scored once, at the end.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def planned(
     """Load the model, draw the support, open the query, and refuse what cannot be done.
 
     Args:
-        path: of the model.
+        path: path of the model.
         wanted: how it is adapted.
         target: corpus, protocol, fold and taxonomy of the target, and where its data is.
         support: a file with a support to use instead of drawing one.
@@ -271,8 +271,8 @@ def adapt(
         path: a run's folder, a ``.ckpt`` file, a saved folder or hub id.
         data: the target: names of corpora, or a prepared manifest (``.jsonl``).
         root: folder of the target.
-        protocol: of the target; its corpus' own by default.
-        fold: of the protocol.
+        protocol: protocol of the target; its corpus' own by default.
+        fold: fold of the protocol.
         taxonomy: name of the target's taxonomy. The default is the model's, without classes that
             the target lacks. Classes that the model lacks are added to its head.
         label: column of the labels.

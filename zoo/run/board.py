@@ -1,8 +1,8 @@
-"""TensorBoard: everything that is written for a finished run, under the same tags for every head.
+"""TensorBoard: writes the results of a finished run, with the same tags for every head.
 
-:mod:`.module` logs the curves while it trains. When a run has ended, this module writes HPARAMS,
-figures, precision against recall, embeddings of the test part, and the most confident errors. It
-writes only the layout of the curves before.
+:mod:`.module` logs the curves while it trains. Before, this module writes the layout of
+the curves. When a run has ended, it writes HPARAMS, figures, precision against recall,
+test embeddings, and the most confident errors.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def declare(folder: Path, cells: Mapping[str, tuple[RunConfig, Mapping[str, Any]
     first cell, since TensorBoard takes the first one that it finds.
 
     Args:
-        folder: of the cells.
+        folder: folder of the cells.
         cells: name to the run and its point, as for :func:`row_of`.
     """
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -158,7 +158,7 @@ def show_texts(experiment: Any, part: str, table: PredictionTable, step: int) ->
     Args:
         experiment: TensorBoard's writer; with another logger, nothing is shown.
         part: ``val`` or ``test``.
-        table: of predictions; without texts, nothing is shown.
+        table: predictions; without texts, nothing is shown.
         step: position on the time axis.
     """
     if not table.texts or not hasattr(experiment, "add_text"):
@@ -384,7 +384,7 @@ def write_adapted(
     """Write everything that TensorBoard shows of an adaptation, and remove earlier attempts.
 
     Args:
-        folder: of its record.
+        folder: folder of its record.
         cfg: its configuration.
         entry: its record.
         table: predictions on its query.

@@ -59,8 +59,8 @@ def read(path: str | Path) -> dict[str, Any]:
         path = path / "checkpoints" / "best.ckpt"
     if not path.is_file():
         raise CheckpointError(
-            f"no checkpoint at {path}; give a .ckpt file, or a run's folder with "
-            "checkpoints/best.ckpt, or a folder that `serzoo save` wrote, or its hub id"
+            f"no checkpoint at {path}; give a .ckpt file, a run's folder with "
+            "checkpoints/best.ckpt, a folder of `serzoo save`, or its hub id"
         )
     try:
         _check_whole(path)
@@ -105,7 +105,7 @@ def newest(folder: Path, *, aside: bool) -> tuple[Path, dict[str, Any]] | None:
     same, in any order: a file that another process has put aside counts as damaged.
 
     Args:
-        folder: of the run's checkpoints.
+        folder: folder of the run's checkpoints.
         aside: rename files that cannot be used to ``<name>.kept``; True in one process of the run.
 
     Returns:
@@ -193,17 +193,17 @@ class WholeFiles(TorchCheckpointIO):
 def rebuild(
     meta: Mapping[str, Any], path: str | Path, base: str | None = None, **made: Any
 ) -> SERModule:
-    """Build the model that a checkpoint's metadata describes; its trained weights are missing yet.
+    """Build the model that a checkpoint's metadata describes; its trained weights are not loaded.
 
     Args:
         meta: the metadata; see :func:`how_built`.
-        path: of the checkpoint, for errors.
+        path: path of the checkpoint, for errors.
         base: folder or hub id of the published encoder, instead of its configured name.
         made: as for :func:`.published.load`.
 
     Raises:
-        CheckpointError: if something is missing, the order of the classes was changed, or the
-            published weights are not those of the training.
+        CheckpointError: if something is missing, or the order of the classes has changed. Also
+            if the published weights are not those of the training.
     """
     lacking = [k for k in ("config", "taxonomy", "taxonomy_fingerprint") if k not in meta]
     if lacking:
@@ -297,7 +297,7 @@ def restore(module: SERModule, content: Mapping[str, Any]) -> None:
 
     Args:
         module: built as in the training.
-        content: of a checkpoint; see :func:`read`.
+        content: content of a checkpoint; see :func:`read`.
 
     Raises:
         CheckpointError: if their keys or shapes differ from those that the module saves.
@@ -334,11 +334,11 @@ def construct(
     Args:
         cfg: the run.
         taxonomy: the head's classes.
-        metadata: of the module; by default :func:`how_built`.
+        metadata: metadata of the module; by default :func:`how_built`.
         kind: class of the module.
         encoder: used instead of the configured one; a class is built with the configured options.
         head: the same for the head.
-        options: of the module's constructor, instead of the configured ones.
+        options: options of the module's constructor, instead of the configured ones.
 
     Raises:
         ConfigError: if a class does not take the configured options.

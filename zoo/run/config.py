@@ -57,7 +57,7 @@ def _trainable_precision(name: str) -> str:
     return name
 
 
-# strict: "1" and true are no numbers, and 1 is no flag; a whole number is also a float
+# strict: "1" and true are not numbers, and 1 is not a flag; a whole number is also a float
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 Whole: TypeAlias = Annotated[int, Field(strict=True)]
 FromZero: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
@@ -87,7 +87,7 @@ class DataConfig:
     weak: Annotated[str, _one_of("hard", "soft", "independent")] = "hard"
     weak_weight: Flag = True  # weigh a weak label by its confidence
     weak_shuffle: FromZero | None = None  # seed that shuffles the weak labels, as a control
-    # if a fold needs speakers that nobody knows: refuse, or accept and report it
+    # if a fold needs unknown speakers: refuse, or accept and report it
     unknown_speakers: Annotated[str, _one_of(*UNKNOWN_SPEAKERS)] = REFUSE
     # auto: store what the encoder allows to store; live: compute it for each batch
     features: Annotated[str, _one_of("auto", "live")] = "auto"
@@ -98,7 +98,7 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
-    """How the trainable parameters are optimised; the same for every head."""
+    """Settings of the optimiser; the same for every head."""
 
     lr: Positive = 1e-3  # peak learning rate
     head_lr: Positive | None = None  # peak rate of the head; None = lr
@@ -343,7 +343,7 @@ def read_suite(name: str) -> dict[str, Any]:
     """Return the content of a shipped suite or of a YAML file.
 
     Args:
-        name: of a shipped suite, or the path of a YAML file. Its files of the user's own are
+        name: name of a shipped suite, or the path of a YAML file. Its files of the user's own are
             imported and registered.
 
     Raises:
@@ -390,7 +390,7 @@ def adopt_names(content: Mapping[str, Any], beside: Path | None = None) -> dict[
     Keys that name a part are found at any depth, also in lists of ``key=value``.
 
     Args:
-        content: of a recipe or a suite.
+        content: content of a recipe or a suite.
         beside: folder of the YAML file; None = the names were typed.
 
     Returns:
@@ -441,7 +441,7 @@ def read_group(group: str, name: str) -> dict[str, Any]:
 
     Args:
         group: a folder of ``configs``, such as ``head``.
-        name: of a file in it, or of a registered head or encoder.
+        name: name of a file in it, or of a registered head or encoder.
 
     Raises:
         ConfigError: if there is no such name. It lists the known ones.
@@ -466,7 +466,7 @@ def read_mapping(text: str, where: str) -> dict[str, Any]:
         where: name of the file, for errors.
 
     Raises:
-        ConfigError: if it is no YAML, or holds something else.
+        ConfigError: if it is not YAML, or holds something else.
     """
     try:
         content = read_yaml(text)
@@ -510,14 +510,14 @@ def words(overrides: Sequence[str]) -> list[tuple[str, Typed]]:
     """Split ``["a.b=1"]`` into ``[("a.b", "1")]``, each value as it was typed.
 
     Raises:
-        ConfigError: if a word is no ``key=value``.
+        ConfigError: if a word is not ``key=value``.
     """
     found = []
     for item in overrides:
         key, eq, value = item.partition("=")
         if not eq or not key.strip():
             raise ConfigError(
-                f"'{item}' is no override; write key=value, for example optim.lr=1e-3"
+                f"'{item}' is not an override; write key=value, for example optim.lr=1e-3"
             )
         found.append((key.strip(), Typed(value)))
     return found
@@ -533,7 +533,7 @@ def parse(
         types: key to annotation; the value of any other key is read as YAML.
 
     Raises:
-        ConfigError: if a word is no ``key=value``, or its value cannot be read.
+        ConfigError: if a word is not ``key=value``, or its value cannot be read.
     """
     return [(key, _read(key, text, (types or {}).get(key, Any))) for key, text in words(overrides)]
 

@@ -224,7 +224,7 @@ class PeakMemory:
 
     @property
     def source(self) -> str:
-        """What was measured, in words."""
+        """The kind of measurement, in words."""
         return "CUDA's allocator" if self.cuda else "growth of the process' resident size"
 
     def __enter__(self) -> PeakMemory:

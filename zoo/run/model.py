@@ -50,7 +50,7 @@ class Model:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """How it was built, and what it was trained on, as plain containers."""
+        """Return the model's configuration and training data as plain containers."""
         return self.module.described()
 
     @property

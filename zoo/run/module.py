@@ -62,8 +62,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 class SERModule(L.LightningModule):
     """Train a head on an encoder, and collect one row of scores per utterance.
 
-    No metric is averaged over batches or ranks. Evaluation gathers the rows of all ranks by id, in
-    one :class:`PredictionTable` in :attr:`tables`, and computes every number from it.
+    No metric is averaged over batches or ranks. Evaluation gathers the rows of all ranks by id into
+    one :class:`PredictionTable` in :attr:`tables`. Every number is computed from it.
 
     Args:
         encoder: turns audio into frames.
@@ -71,7 +71,7 @@ class SERModule(L.LightningModule):
         lr: peak learning rate of the encoder (and of the head, unless ``head_lr`` is given).
         head_lr: peak learning rate of the head.
         mix_lr: peak learning rate of a learned mix of layers; ``lr`` by default.
-        weight_decay: of AdamW; biases, norms and other vectors are exempt.
+        weight_decay: weight decay of AdamW; biases, norms and other vectors are exempt.
         warmup: share of the steps in which the rate rises linearly.
         schedule: how the rate then falls to zero: ``cosine`` or ``linear``.
         mixup: a of Beta(a, a), which mixes the encoder's inputs (Zhang et al. 2018); 0 = off.
@@ -189,8 +189,8 @@ class SERModule(L.LightningModule):
     def _measure_frames(self) -> None:
         """Fit the head's standardisers, if the encoder is steady.
 
-        Every process measures the whole training part, so all hold the same numbers, and any
-        number of processes gives the same.
+        Every process measures the whole training part. So all hold the same numbers, however many
+        they are.
         """
         parts = standardisers(self.head)
         data: Any = getattr(self.trainer, "datamodule", None)
@@ -314,7 +314,7 @@ class SERModule(L.LightningModule):
             taxonomy: C classes to choose among; the head's own by default.
 
         Raises:
-            DataError: if the batch is no :class:`Batch`.
+            DataError: if the batch is not a :class:`Batch`.
             ConfigError: if a closed head lacks one of the classes.
         """
         with evaluating(self):
@@ -331,7 +331,7 @@ class SERModule(L.LightningModule):
             taxonomy: classes to choose among; the head's own by default.
 
         Raises:
-            DataError: if the batch is no :class:`Batch`, or a score is not finite.
+            DataError: if the batch is not a :class:`Batch`, or a score is not finite.
             ConfigError: as for :meth:`scored`.
         """
         taxonomy = taxonomy or self.head.taxonomy
@@ -437,16 +437,16 @@ class SERModule(L.LightningModule):
         the averaged ones, if there are any. Nothing is unpickled.
 
         Args:
-            checkpoint_path: a ``.ckpt`` file that Lightning's ``Trainer`` or ``serzoo train``
-                wrote, a run's folder, a folder that `serzoo save` wrote, or the hub id of one.
+            checkpoint_path: a ``.ckpt`` file of Lightning's ``Trainer`` or of ``serzoo train``.
+                Or a run's folder, a folder of ``serzoo save``, or its hub id.
             map_location: device of the model; the CPU by default.
-            encoder: an encoder whose class is not registered: the class, which is built with the
-                options of the training, or an encoder that was built in the same way.
+            encoder: an encoder whose class is not registered. Give the class, to be built with the
+                options of the training, or an encoder that was built with them.
             head: the same for the head.
             base: folder or hub id of the published encoder, instead of its name.
             revision: commit, tag or branch, if the path is a hub id.
             weights_only: must be True, so that no pickled code is run.
-            options: of the constructor, instead of those of the checkpoint (``lr=1e-4``).
+            options: options of the constructor, instead of those of the checkpoint (``lr=1e-4``).
 
         Raises:
             CheckpointError: if it cannot be read, does not say how to build its model, or does not

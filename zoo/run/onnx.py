@@ -191,8 +191,8 @@ def export(module: SERModule, path: str | Path) -> Path:
     The input is ``audio [1, samples]``, float32 at 16 kHz. Its smallest length is ``least`` in the
     metadata, 400 samples in most models; pad shorter audio with zeros. With the log-mel encoder the
     input is ``spectrogram [1, 1, T, bands]``. The outputs are ``scores [1, C]``, log-scores, and
-    ``probs [1, C]``, their softmax, which is calibrated if the model has a temperature. The
-    metadata hold ``classes`` (JSON), ``sample_rate``, ``temperature`` (empty if there is none) and
+    ``probs [1, C]``, their softmax. It is calibrated if the model has a temperature. The metadata
+    hold ``classes`` (JSON), ``sample_rate``, ``temperature`` (empty if there is none) and
     ``least``.
 
     Args:

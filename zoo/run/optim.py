@@ -41,8 +41,8 @@ def rounds(epochs: int, batches: int, accumulate: int, min_steps: int) -> int:
     """Return how often an epoch repeats the training part, so that a run has enough steps.
 
     Args:
-        epochs: of the run, each validated once.
-        batches: of the training part, in one process.
+        epochs: number of epochs of the run, each validated once.
+        batches: number of batches of the training part, in one process.
         accumulate: batches in a step.
         min_steps: fewest steps of the whole run.
     """
@@ -70,9 +70,9 @@ def adamw(groups: list[dict[str, Any]], weight_decay: float, precision: str) -> 
     kernel that can unscale them itself, even in bfloat16, which scales nothing.
 
     Args:
-        groups: of parameters, with their learning rates.
-        weight_decay: of matrices; vectors do not decay.
-        precision: of the trainer.
+        groups: groups of parameters, with their learning rates.
+        weight_decay: weight decay of matrices; vectors do not decay.
+        precision: precision of the trainer.
     """
     parameters = [p for group in groups for p in group["params"]]
     fused = not precision.endswith("-mixed") and all(
@@ -92,7 +92,7 @@ class AveragedWeights:
     The decay of step n is ``min(decay, (1 + n) / (10 + n))``, so that early weights are forgotten.
 
     Args:
-        decay: of one step of the optimiser.
+        decay: decay of one step of the optimiser.
 
     Attributes:
         weights: the average; empty before the first step.
@@ -195,7 +195,7 @@ def check_reached(module: nn.Module) -> None:
         total = sum(p.requires_grad for p in module.parameters())
         raise ConfigError(
             f"{len(names)} of {total} trainable parameters get no gradient from the loss "
-            f"({some(names, 4)}), as in an adapter on a layer that the encoder never calls, or in "
-            "an unused part of a head; freeze them (requires_grad_(False)), remove them, or choose "
+            f"({some(names, 4)}); they may adapt a layer that the encoder never calls, or be an "
+            "unused part of a head; freeze them (requires_grad_(False)), remove them, or choose "
             "other encoder.lora_targets"
         )

@@ -39,7 +39,7 @@ class Windows:
     last window ends where the recording ends, and is as long as the others.
 
     Attributes:
-        length: of a window, in samples.
+        length: length of a window, in samples.
         hop: from one window to the next, in samples.
     """
 
@@ -181,7 +181,7 @@ def predict(
 
     A recording that fits into one window is one row. A longer one is a timeline of overlapping
     windows, whose last one ends with the recording. If a recording cannot be read, is silent or has
-    channels that cancel, its row has an error, and the others go on. A silent stretch of a
+    channels that cancel, its row has an error. The others are predicted. A silent stretch of a
     recording is such a row, too, since its label would be made up. No row depends on the other
     recordings.
 

@@ -109,7 +109,7 @@ def _about(entry: ProbeRecord) -> list[str]:
         )
     if unsure := entry.speakers_unsure:
         lines.append(
-            "cannot tell whether the encoder heard these speakers: not every speaker of "
+            "it is unknown whether the encoder heard these speakers: not every speaker of "
             f"{', '.join(unsure)} is known"
         )
     return lines
@@ -165,7 +165,7 @@ def probe_model(
     Args:
         model: a run's folder, a ``.ckpt`` file, a saved folder or hub id; or a recipe, whose
             encoder is probed before training, with its published weights if it has any.
-        settings: of the recipe (``encoder=wav2vec2-base``).
+        settings: settings of the recipe (``encoder=wav2vec2-base``).
         against: ``untrained`` = the same encoder before training, ``none``, or another model.
         data: names of corpora, or a prepared manifest (``.jsonl``); the model's own by default.
         root: folder of the corpus.
@@ -239,7 +239,7 @@ def subject_of(model: str, settings: Sequence[str] = ()) -> Subject:
 
     Args:
         model: a path, a hub id or a recipe.
-        settings: of the recipe.
+        settings: settings of the recipe.
 
     Raises:
         ConfigError: if there is no such model or recipe, or a model got settings.
@@ -315,7 +315,7 @@ def mean_frames(subject: Subject, probing: Any) -> FloatArray:
     encoder, d = subject.encoder, subject.cfg.data
     device = first_device()
     encoder.to(device)
-    # nobody reuses the features of random weights, so they are not stored
+    # features of random weights are not used again, so they are not stored
     drawn = subject.fresh and isinstance(encoder, HFEncoder)
     stored = d.features != "live" and not drawn
     rows: list[int] = []

@@ -141,8 +141,8 @@ def _check_parts(config: Mapping[str, Any], path: Path, given: Collection[str]) 
         name = config[part].get("type")
         if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
             raise CheckpointError(
-                f"{path} asks for {part} '{name}', which is no registered name; a saved model may "
-                "not name code, and nothing was imported: fetch or save it again"
+                f"{path} asks for {part} '{name}', which is not a registered name; a saved model "
+                "may not name code, and nothing was imported: fetch or save it again"
             )
         its_authors = part in (config["training"].get("own") or {})
         if part in given or (its_authors and name not in registry.names(kind)):
@@ -188,7 +188,7 @@ def extraction_of(module: SERModule) -> dict[str, Any] | None:
 
 
 def is_saved_or_hub_id(path: str | Path) -> bool:
-    """Whether a path is a saved folder, or reads like a hub id and is no file or folder."""
+    """Return whether a path is a saved folder, or a hub id that is not a local path."""
     here = Path(path)
     if here.is_dir():
         mine = any((here / name).is_file() for name in (CONFIG, WEIGHTS, "pytorch_model.bin"))
@@ -225,7 +225,7 @@ def load(
         return _load_folder(path, revision=revision, base=base, kind=kind, **made)
     if revision is not None:
         raise CheckpointError(
-            f"{path} is no hub id, so it has no revision '{revision}'; leave revision out"
+            f"{path} is not a hub id, so it has no revision '{revision}'; leave revision out"
         )
     content = checkpoint.read(path)
     try:
@@ -295,7 +295,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a ``.safetensors`` file by name.
 
     Raises:
-        CheckpointError: if the file is missing, or is no whole safetensors file.
+        CheckpointError: if the file is missing, or is not a whole safetensors file.
     """
     if not path.is_file():
         beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []

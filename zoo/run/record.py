@@ -65,7 +65,7 @@ class Recorded:
 
     Attributes:
         status: ``ok``, or ``failed``; "" in a file that is older than versions and has none.
-        version: of the record; 0 if its file has none.
+        version: version of the record; 0 if its file has none.
         more: key to value, for keys without a field.
         order: keys in the order of the file.
         folder: folder of the file; None until it is written. The file does not hold it.
@@ -129,7 +129,7 @@ class Recorded:
         """
         version = found.get("version", 0)
         if not isinstance(version, int) or isinstance(version, bool) or version < 0:
-            raise DataError(f"{where} is of version {version!r}, which is no number; {remedy}")
+            raise DataError(f"{where} is of version {version!r}, which is not a number; {remedy}")
         if version > VERSION:
             raise DataError(
                 f"{where} is of version {version}, and this serzoo reads versions up to {VERSION}; "
@@ -180,17 +180,17 @@ class Record(Recorded):
         resumed: whether the run was resumed; a text if from an older file: its name and epoch.
         rounds: epochs as the trainer counts them.
         steps: number of the optimiser's steps.
-        peak_memory_mb: of the process, in MiB.
+        peak_memory_mb: peak memory of the process, in MiB.
         device: as torch names it.
         processes: number of processes that trained together.
         threads: CPU threads of each process.
-        metrics: of the test part (:func:`..statistics.speakers.measure`).
+        metrics: metrics of the test part (:func:`..statistics.speakers.measure`).
         by_speaker: metrics of the test part by speaker.
         by_corpus: metrics of the test part by corpus.
         valid: metrics of the validation part.
         open_labels: recalls on seen and unseen classes; None if the model was trained on all.
         inference_seconds_per_utterance: measured on the test part.
-        versions: of Python and of the packages that decide numbers.
+        versions: versions of Python and of the packages that decide numbers.
         git: commit and state of a checkout; None outside one.
         machine: system, processor and cores.
         axes: values of the free axes of a suite's cell.
@@ -208,7 +208,7 @@ class Record(Recorded):
         support: digest, counts and speakers of the support.
         adaptation: the options of the adaptation.
         new_classes: classes that the source did not have.
-        loss: of the first and of the last step.
+        loss: loss of the first and of the last step.
         forgetting: metrics on the source's test part before and after.
         bytes: sizes of the weights that changed, and of the saved files.
         imported: name, toolkit and file of another toolkit's predictions.
@@ -288,7 +288,7 @@ class Record(Recorded):
 
     @property
     def unsure(self) -> list[str]:
-        """What the audit of the split could not tell; empty in older records."""
+        """Open questions of the audit of the split; empty in older records."""
         return list((self.audit or {}).get("unsure") or [])
 
 
@@ -303,10 +303,10 @@ class ProbeRecord(Recorded):
         data: ``corpora``, ``manifest``, ``protocol``, ``folds``, ``fold``, ``max_seconds``,
             ``rate_from`` and ``speakers``.
         speakers_heard: ``corpus/speaker`` names of the data that the encoder was trained on.
-        speakers_unsure: corpora for which this cannot be told, since some speakers are unknown.
+        speakers_unsure: corpora for which this is unknown, since some speakers are unknown.
         quantities: for each quantity its unit, and the R² of each way and model.
         seconds: duration of everything.
-        versions: of Python and of the packages that decide numbers.
+        versions: versions of Python and of the packages that decide numbers.
         git: commit and state of a checkout; None outside one.
         machine: system, processor and cores.
     """
@@ -335,7 +335,7 @@ class EvalRecord(Recorded):
         data: what was scored: ``corpora``, ``part``, ``manifest`` (a hash), ``taxonomy``,
             ``counts``, ``notes`` and ``unknown_speakers``.
         condition: what was done to the audio; None for clean audio.
-        metrics: of the scored speech (:func:`..statistics.speakers.measure`).
+        metrics: metrics of the scored speech (:func:`..statistics.speakers.measure`).
         by_speaker: the same numbers by speaker.
         by_corpus: the same numbers by corpus.
         calibration: calibration error (:func:`.score.calibrated`); None if it was not computed.
@@ -345,11 +345,11 @@ class EvalRecord(Recorded):
             every class.
         speakers_heard: ``corpus/speaker`` names that the model was trained or selected on. Their
             speech makes no test.
-        speakers_unsure: corpora for which this cannot be told, since some speakers are unknown.
+        speakers_unsure: corpora for which this is unknown, since some speakers are unknown.
         seconds: ``evaluate``, on the clock, encoding included.
         processor_seconds: the same (:func:`.spent.processor_seconds` says what counts).
         flops: operations of ``scoring`` one second of speech (:class:`.spent.Tally`).
-        versions: of Python and of the packages that decide numbers.
+        versions: versions of Python and of the packages that decide numbers.
         git: commit and state of a checkout; None outside one.
         machine: system, processor and cores.
     """
@@ -549,7 +549,7 @@ Attributes = dict[str, dict[str, Any]]
 def attributes_of(utterances: Iterable[Any]) -> Attributes:
     """Return gender, language and duration in seconds of utterances, by id.
 
-    If the clusters of a corpus are no speakers, ``session`` or ``dialogue`` is there, too.
+    If the clusters of a corpus are not speakers, ``session`` or ``dialogue`` is there, too.
     """
     from ...datamodules.info import cluster_of
 
@@ -645,12 +645,12 @@ def evaluated_lines(table: PredictionTable, record: EvalRecord) -> list[str]:
                 )
     if heard := record.speakers_heard:
         lines.append(
-            f"  {len(heard)} speakers were heard in training: this is no test on new speakers"
+            f"  {len(heard)} speakers were heard in training: this is not a test on new speakers"
         )
     if unsure := record.speakers_unsure:
         accepted = record.data.get("unknown_speakers") == ACCEPT
         lines.append(
-            "  cannot tell whether training heard these speakers: not every speaker of "
+            "  it is unknown whether training heard these speakers: not every speaker of "
             f"{', '.join(unsure)} is known" + (" (unknown_speakers=accept)" if accepted else "")
         )
     return lines + left_out_lines(record.data.get("counts") or {}, record.data.get("notes") or {})
@@ -703,8 +703,8 @@ def left_out_lines(counts: Mapping[str, Any], notes: Mapping[str, Any]) -> list[
 
 
 def unsure_lines(unsure: Iterable[str]) -> list[str]:
-    """Return lines on what the audit of a split could not tell."""
-    return [f"  cannot tell {text}" for text in unsure]
+    """Return lines on what the audit of a split left open."""
+    return [f"  it is unknown {text}" for text in unsure]
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -203,7 +203,7 @@ def push_to_hub(
         if local:
             raise CheckpointError(
                 f"the model needs the folder {local[0]}, which only this machine has; train with "
-                "a hub id, or share that folder together with the one of `serzoo save` "
+                "a hub id, or share that folder beside that of `serzoo save` "
                 "(serzoo.zoo.load(..., base=FOLDER) finds an encoder there)"
             )
         try:
@@ -239,7 +239,7 @@ def _module_and_record(
         module = getattr(source, "module", source)
         if not isinstance(module, SERModule):
             raise CheckpointError(
-                f"a {type(source).__name__} is no trained model; give a SERModule, what "
+                f"a {type(source).__name__} is not a trained model; give a SERModule, what "
                 "serzoo.zoo.load(PATH) returns, or a path"
             )
         return module, record

@@ -235,7 +235,7 @@ def calibrated(
 
     Args:
         table: with two labelled utterances or more.
-        temperature: that the run fitted on its validation part; None if it has none.
+        temperature: temperature that the run fitted on its validation part; None if it has none.
         uniform: whether training weighed all classes alike.
 
     Returns:
@@ -257,9 +257,9 @@ def with_votes(table: PredictionTable, data: Any, taxonomy: Taxonomy) -> Predict
     """The table with the votes of the raters, where the manifest has any for these classes.
 
     Args:
-        table: of the utterances of ``data``.
+        table: predictions of the utterances of ``data``.
         data: the dataset that was scored.
-        taxonomy: of the table.
+        taxonomy: taxonomy of the table.
     """
     utterances: list[Utterance] = data.utterances
     rows = vote_rows(utterances, taxonomy)

@@ -1,7 +1,7 @@
-"""What a run costs beside the clock: processor seconds, and floating-point operations.
+"""Costs of a run beside its time: processor seconds and floating-point operations.
 
-Seconds on the clock tell what a machine did with its neighbours on it. Processor seconds leave the
-neighbours out, and operations leave the machine out.
+The time of a run depends on what else the machine does. Processor seconds do not, but they depend
+on the machine. Operations depend on neither.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from ..core.types import SAMPLE_RATE, Batch
 
 
 class Used(NamedTuple):
-    """Processor seconds that were used up to a moment.
+    """The processor seconds used up to a moment.
 
     Attributes:
-        own: user and system seconds of this process, all threads, and of its ended children.
-        running: the same of each child that runs, its own children included, by process id.
+        own: user and system seconds of this process (all threads) and of its ended children.
+        running: the same for each running child with its own children, by process id.
     """
 
     own: float
@@ -44,7 +44,7 @@ class Used(NamedTuple):
 
     @classmethod
     def now(cls) -> Used:
-        """What was used so far."""
+        """Measure the seconds used so far."""
         seconds = 0.0
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
             usage = resource.getrusage(who)
@@ -52,11 +52,11 @@ class Used(NamedTuple):
         return cls(seconds, {p.pid: _tree(p) for p in psutil.Process().children()})
 
     def since(self, before: Used, without: Sequence[int] = ()) -> float:
-        """The seconds between two moments.
+        """Return the seconds between two moments.
 
         Args:
-            before: the earlier one.
-            without: children that count themselves.
+            before: the earlier moment.
+            without: process ids of children that count their own seconds.
         """
         now, then = (
             moment.own + sum(s for pid, s in moment.running.items() if pid not in without)
@@ -66,7 +66,7 @@ class Used(NamedTuple):
 
 
 def _tree(process: psutil.Process) -> float:
-    """Processor seconds of a process and of all below it; 0 if it is gone."""
+    """Return the processor seconds of a process and its descendants; 0 if it has ended."""
     seconds = 0.0
     with suppress(psutil.Error):
         seconds += sum(process.cpu_times()[:4])  # user and system, then those of ended children
@@ -77,18 +77,17 @@ def _tree(process: psutil.Process) -> float:
 def processor_seconds(
     total: tuple[Used, Used], parts: Mapping[str, tuple[Used, Used]], world: int = 1
 ) -> dict[str, float]:
-    """Processor seconds of a run by part, as its record holds them.
+    """Return the processor seconds of a run by part, as its record holds them.
 
-    User and system seconds of this process with all its threads, of its children (they read
-    audio), and of the other ranks with theirs. A GPU's time is none of it, nor is what a process
-    took before the run: its imports. Of a resumed run only the last start is counted, as on the
-    clock.
+    They are user and system seconds of all ranks, with their threads and their children, which
+    read audio. The time of a GPU is not included, nor are imports before the run. For a resumed
+    run only the last start is counted, as for its time.
 
     Args:
-        total: the begin and the end of the run.
-        parts: the same of each part. Encoding is done while fitting begins: if both are there,
-            ``fit`` is given without ``encode``.
-        world: processes that train together. Each has to call this.
+        total: the start and the end of the run.
+        parts: the same for each part. Encoding happens during the fit: if both are given,
+            ``fit`` is returned without ``encode``.
+        world: number of processes that train together. Each has to call this.
 
     Returns:
         Seconds of each part, and their ``total``.
@@ -104,7 +103,7 @@ def processor_seconds(
 
 
 def gathered(found: Any, world: int) -> list[Any]:
-    """What every process of a run has found, by rank; each has to call this."""
+    """Return the values of all processes of a run, by rank; each has to call this."""
     if world == 1:
         return [found]
     everyone: list[Any] = [None] * world
@@ -126,7 +125,7 @@ def _attention_backward(out: Size, query: Size, key: Size, value: Size, *_: Any,
 
 
 def _encoder_layer(x: Size, *weights: Any, **_: Any) -> int:
-    """Operations of the one kernel that torch runs for a transformer layer in evaluation."""
+    """Return the operations of torch's fused kernel of a transformer layer in evaluation."""
     rows, length, width = x
     own = [w for w in weights if isinstance(w, torch.Size) and len(w) == 2][:4]
     products = 2 * rows * length * sum(math.prod(w) for w in own)
@@ -138,7 +137,7 @@ def _vector(matrix: Size, *_: Any, **__: Any) -> int:
 
 
 _aten = torch.ops.aten
-# what torch has no formula for: it counts the attention of GPUs only
+# kernels without a formula in torch, which counts attention on GPUs only
 _OWN = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
@@ -174,17 +173,17 @@ class _Counter(TorchDispatchMode):
 class Tally:
     """Counts the operations of one batch, and the size of every batch.
 
-    A multiplication and an addition are two operations, so that a linear layer has ``2 B I O``.
-    Matrix products, convolutions and attention are counted, forward and, in training, backward.
-    Nothing else has a formula: no element-wise operation, norm, softmax, Fourier transform or
-    optimiser step is counted. Counting looks on: it changes no number and draws none.
+    A multiplication and an addition are two operations, so a linear layer has ``2 B I O``. Matrix
+    products, convolutions and attention are counted: forward and, in training, backward. Other
+    operations are not: element-wise ones, norms, softmax, Fourier transforms, optimiser steps.
+    Counting changes no result and uses no random number.
 
     Attributes:
-        flops: of the counted batch; None = no batch was counted.
-        size: of the counted batch: audio samples or stored frames, padding included.
-        speech: seconds of the counted batch, without padding.
-        seen: the sizes of all batches.
-        batches: their number.
+        flops: operations of the counted batch; None = no batch was counted.
+        size: size of the counted batch in audio samples or stored frames, with padding.
+        speech: seconds of speech in the counted batch, without padding.
+        seen: sum of the sizes of all batches.
+        batches: number of all batches.
     """
 
     def __init__(self) -> None:
@@ -194,7 +193,7 @@ class Tally:
         self._counter: Any = None
 
     def start(self, batch: Batch, encoder: Any) -> None:
-        """A batch begins; the first one is counted until :meth:`stop`."""
+        """Begin a batch; the first one is counted until :meth:`stop`."""
         size = _size(batch)
         self.seen, self.batches = self.seen + size, self.batches + 1
         if self.batches == 1:
@@ -203,7 +202,7 @@ class Tally:
             self._counter.__enter__()
 
     def stop(self) -> None:
-        """What is counted of a batch is over."""
+        """End the count of a batch."""
         counter, self._counter = self._counter, None
         if counter is not None:
             counter.__exit__(None, None, None)
@@ -211,7 +210,7 @@ class Tally:
 
     @contextmanager
     def counting(self, batch: Batch, encoder: Any) -> Iterator[None]:
-        """Count what is done with a batch, if it is the first one."""
+        """Count the operations in this context if the batch is the first one."""
         self.start(batch, encoder)
         try:
             yield
@@ -219,13 +218,13 @@ class Tally:
             self.stop()
 
     def of_batches(self, number: int) -> int | None:
-        """Operations of this many batches, by the mean size of those that were seen."""
+        """Estimate the operations of ``number`` batches from the mean size of the seen ones."""
         if self.flops is None or not self.size:
             return None
         return round(self.flops / self.size * self.seen / self.batches * number)
 
     def per_second(self) -> float | None:
-        """Operations for a second of speech, padding included; None = not counted."""
+        """Return operations for a second of speech, with those for padding; None = not counted."""
         return None if self.flops is None or not self.speech else self.flops / self.speech
 
 
@@ -243,11 +242,11 @@ def _speech(batch: Batch, encoder: Any) -> float:
 class CountFlops(Callback):
     """Counts the first batch that is trained, and the first that is scored.
 
-    If weights are shared out over processes (FSDP), nothing is counted: it is not tested there.
+    Nothing is counted if weights are sharded over processes (FSDP), since that is not tested.
 
     Attributes:
-        training: forward and backward.
-        scoring: of the validation part.
+        training: count of the training batch, forward and backward.
+        scoring: count of the batch of the validation part.
     """
 
     def __init__(self) -> None:
@@ -261,7 +260,7 @@ class CountFlops(Callback):
         self.training.stop()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.training.stop()  # of a step that had no backward
+        self.training.stop()  # if the step had no backward pass
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, module: Any, batch: Any, *_: Any
@@ -288,19 +287,18 @@ class CountFlops(Callback):
 def flops(
     training: Tally | None, scoring: Tally | None, batches: int, world: int = 1
 ) -> dict[str, float]:
-    """Operations of a run, as its record holds them (:class:`Tally` says what counts).
+    """Return the operations of a run, as its record holds them (:class:`Tally` counts them).
 
-    ``training`` is of the whole training, all ranks and all starts together: of one batch, times
-    the number of batches, in proportion to their sizes. That is an estimate, since operations do
-    not grow quite as sizes do: 3 to 5 % too high for four heads on the synthetic corpus.
-    ``scoring`` is of one second of speech. Features that are read from a store cost nothing in
-    either.
+    ``training`` counts the whole training with all ranks and starts. It is the count of one batch,
+    scaled to the sizes of all batches. That is an estimate, since operations do not grow quite as
+    sizes do: 3 to 5 % too high for four heads on the synthetic corpus. ``scoring`` counts one
+    second of speech. Features that are read from a store cost nothing in either.
 
     Args:
-        training: of this process.
-        scoring: likewise.
-        batches: that this process trained on, before it was resumed, too.
-        world: processes that train together. Each has to call this.
+        training: count of this process; None = not counted.
+        scoring: likewise, for the validation part.
+        batches: number of batches that this process trained on, before a resume, too.
+        world: number of processes that train together. Each has to call this.
     """
     own = None if training is None else training.of_batches(batches)
     every = [n for n in gathered(own, world) if n is not None]

@@ -25,10 +25,10 @@ def start_from(
     A checkpoint holds what it trained, so nothing is needed of the other run from then on.
 
     Args:
-        folder: of a finished ``serzoo train``, or one that ``serzoo save`` wrote.
+        folder: folder of a finished ``serzoo train``, or one that ``serzoo save`` wrote.
         module: built, not yet trained; its metadata holds the speakers of its parts.
         head: take the head over, too.
-        unknown_speakers: ``refuse`` if nobody can tell whom the other run heard, or ``accept``.
+        unknown_speakers: ``refuse`` if some speakers of the other run are unknown, or ``accept``.
 
     Returns:
         Where the weights come from, for records and checkpoints.

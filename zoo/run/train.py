@@ -94,7 +94,7 @@ def train(
 ) -> Record:
     """Fit a model, select it on validation, test it once, and write the record.
 
-    If the protocol validates nobody, the last epoch is kept, and the record has no scores. A
+    If the protocol has no validation part, the last epoch is kept, and the record has no scores. A
     finished run is not repeated. A killed run goes on from its last whole epoch. It ends with the
     same weights as an unbroken one.
 
@@ -332,7 +332,7 @@ def _copy(trainer: L.Trainer, last: Path) -> None:
 
 
 def _kept(trainer: L.Trainer, module: SERModule, last: Path) -> dict[str, Any]:
-    """Keep the last epoch as the run's model, since the protocol validates nobody."""
+    """Keep the last epoch as the run's model, since the protocol has no validation part."""
     content = checkpoint.read(last)
     checkpoint.restore(module, content)
     _copy(trainer, last)

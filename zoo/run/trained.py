@@ -22,7 +22,7 @@ from .record import finished
 
 
 def untrained(encoder: Encoder, options: Mapping[str, Any], seed: int = 1) -> Encoder:
-    """Build the same encoder with untrained weights, for comparison with the trained one.
+    """Build the same encoder with random weights, for comparison with the trained one.
 
     An encoder that is trained from scratch is built again from the run's seed. A published encoder
     keeps its architecture, kept layers and normalisation. Its weights are drawn as ``transformers``
@@ -31,13 +31,13 @@ def untrained(encoder: Encoder, options: Mapping[str, Any], seed: int = 1) -> En
     Args:
         encoder: the trained encoder; it is not changed.
         options: its configuration, with ``type``.
-        seed: of the weights.
+        seed: seed of the random weights.
 
     Returns:
         The untrained encoder, in evaluation mode.
 
     Raises:
-        ConfigError: if nobody knows how to draw the encoder's published weights.
+        ConfigError: if the encoder uses published weights that random ones cannot replace.
     """
     if isinstance(encoder, TrainedEncoder):
         run = SERModule.load_from_checkpoint(encoder.name)
@@ -54,8 +54,8 @@ def untrained(encoder: Encoder, options: Mapping[str, Any], seed: int = 1) -> En
             _draw(fresh)
         elif fresh.frozen_keys():
             raise ConfigError(
-                f"encoder '{kind}' uses published weights that cannot be drawn anew; name another "
-                "model with --against, or say --against none"
+                f"encoder '{kind}' uses published weights that random ones cannot replace; "
+                "name another model with --against, or say --against none"
             )
     return fresh.eval()
 
@@ -217,7 +217,7 @@ def refuse_heard(
         anyway: another remedy, for errors.
 
     Raises:
-        DataError: if there are such speakers, or this cannot be told.
+        DataError: if there are such speakers, or it is unknown whether there are.
     """
     if heard is None:
         raise DataError(
@@ -228,16 +228,15 @@ def refuse_heard(
     for part in ("valid", "test"):
         if seen := shared(own, speakers.get(part, ())):
             raise DataError(
-                f"{len(seen)} speakers of the {part} part ({some(seen)}) "
-                f"were among those that {what} was trained or "
-                f"selected on; use one of other speakers or corpora, another fold{anyway}"
+                f"{what} was trained or selected on {len(seen)} speakers of the {part} part "
+                f"({some(seen)}); use one of other speakers or corpora, another fold{anyway}"
             )
         unsure = cannot_tell(own, speakers.get(part, ()))
         if unsure and unknown != ACCEPT:
             raise DataError(
-                f"whether speakers of the {part} part were among those that {what} was trained or "
-                f"selected on cannot be told: not every speaker of {', '.join(unsure)} is known; "
-                f"name them, or set data.unknown_speakers=accept{anyway}"
+                f"it is unknown whether {what} was trained or selected on speakers of the {part} "
+                f"part: not every speaker of {', '.join(unsure)} is known; name them, or set "
+                f"data.unknown_speakers=accept{anyway}"
             )
 
 

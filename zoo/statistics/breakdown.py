@@ -88,8 +88,8 @@ def sub_groups(
     """Return UAR, WA and recalls by an attribute of the utterances.
 
     Intervals come from :func:`.speakers.jackknife`, because groups have few speakers. A UAR over
-    fewer classes cannot be compared. So a group that lacks a class of the table is shown, but does
-    not count for the worst group and the gap.
+    fewer classes cannot be compared. So a group that lacks a class of the table is only shown. It
+    does not count for the worst group and the gap.
 
     Args:
         table: predictions; unlabelled utterances are ignored.
@@ -101,8 +101,8 @@ def sub_groups(
         level: nominal coverage of the intervals.
 
     Raises:
-        DataError: if an utterance has no attributes, no utterance has this attribute, numbers are
-            mixed with names, or no utterance is labelled.
+        DataError: if an utterance has no attributes, or no utterance has this attribute. Also if
+            numbers are mixed with names, or no utterance is labelled.
     """
     rows = np.flatnonzero(table.labelled)
     if not len(rows):
@@ -292,16 +292,16 @@ def variance_split(
     """Split the variance of a head's metric over ``(fold, seed)``.
 
     :func:`crossed_components` gives seeds and folds. The part of the speakers comes from the
-    jackknife, which leaves each speaker out of its fold. The covariance of two seeds' values,
-    averaged over pairs of seeds and over folds, is the variance due to the speakers alone: the
-    interaction of seed and speaker cancels (our choice). With one seed it is the jackknife
-    variance, which includes this interaction.
+    jackknife, which leaves each speaker out of its fold. The covariance of two seeds'
+    values is averaged over pairs of seeds and over folds. It is the variance due to the speakers
+    alone: the interaction of seed and speaker cancels (our choice). With one seed it is the
+    jackknife variance, which includes this interaction.
 
     Raises:
         ComparisonError: if a fold lacks a seed that another fold has, or its seeds test different
             utterances.
-        DataError: if a class is absent in a fold and the metric is a mean over classes, or if no
-            utterance is labelled.
+        DataError: if no utterance is labelled. Also if a class is absent in a fold and the metric
+            is a mean over classes.
     """
     if not tables:
         raise DataError(

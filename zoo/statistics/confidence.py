@@ -1,8 +1,8 @@
 """Confidence of predictions: calibration, risk and coverage, and recall on unseen classes.
 
 :func:`calibrations` measures the probabilities before and after a temperature.
-:func:`fit_bias` fits a temperature and a bias for each class, :func:`fit_folds` does so on the
-validation parts of all folds, and :func:`calibration_error` is debiased and has an interval over
+:func:`fit_bias` fits a temperature and a bias for each class. :func:`fit_folds` does so on the
+validation parts of all folds. :func:`calibration_error` is debiased and has an interval over
 speakers.
 :func:`risk_coverage` gives the errors among the utterances with the highest confidence.
 :func:`open_numbers` separates classes that the model was trained on from new ones.
@@ -100,8 +100,8 @@ def classwise_ece(
 ) -> float:
     """Return the calibration error of each class, averaged over all classes (Kull et al. 2019).
 
-    For each class it is |share of the class - mean probability| in equal-width bins ``(low,
-    high]`` of its probability, weighted by the number of utterances in each bin.
+    For each class, utterances are put into equal-width bins ``(low, high]`` of its probability. The
+    error is |share of the class - mean probability|, weighted by the utterances in each bin.
     """
     n, c = scores.shape
     p = np.exp(log_softmax(scores, temperature))
@@ -136,19 +136,19 @@ class Scaling(NamedTuple):
 def fit_bias(table: PredictionTable, *, penalty: float = 1.0) -> Scaling:
     """Return the temperature and class biases that minimise the negative log-likelihood.
 
-    This is bias-corrected temperature scaling (Alexandari, Kundaje & Shrikumar 2020), with the
-    penalty ``penalty/2 |bias|^2`` beside the summed likelihood (our choice), so that a few
-    utterances move no class far. A temperature alone cannot move a prior. Training weighs classes
-    to a uniform prior, so the probabilities at a temperature are for that prior. With the bias
-    they are for the class shares of this table, so use it only on speech with the same shares.
+    This is bias-corrected temperature scaling (Alexandari, Kundaje & Shrikumar 2020). The penalty
+    ``penalty/2 |bias|^2`` is added to the summed negative log-likelihood (our choice), so that a
+    few utterances move no class far. A temperature alone cannot move a prior. Training weighs
+    classes to a uniform prior, so the probabilities at a temperature are for that prior. With the
+    bias they are for the class shares of this table. So use it only on speech with the same shares.
 
     With few utterances the biases stay near 0, and the temperature is noisy: nothing holds it, so
-    utterances that are all right drive it towards its lower end, 0.01. In a simulation with 8
-    classes and an accuracy of 0.59, scaling fitted on 20, 60, 240 and 1000 utterances lost 0.11,
-    0.06, 0.016 and 0.004 nats against the best scaling; a temperature alone lost 0.04, 0.01, 0.002
-    and 0.001. So on speech with the prior of training, a temperature alone is better. In that
+    utterances that are all right drive it towards its lower end, 0.01. We simulated 8
+    classes and an accuracy of 0.59, with 20, 60, 240 and 1000 utterances. Scaling lost 0.11, 0.06,
+    0.016 and 0.004 nats against the best scaling; a temperature alone lost 0.04, 0.01, 0.002 and
+    0.001. So on speech with the prior of training, a temperature alone is better. In that
     simulation with one class of 47 %, a temperature alone lost 0.29 nats with any number of
-    utterances, and the bias was better from 20 utterances on.
+    utterances. The bias was better from 20 utterances on.
 
     Args:
         table: **validation** predictions, also those of several folds of a head in one
@@ -193,13 +193,13 @@ def fit_folds(
 
     One validation part has two speakers or so, and :func:`fit_bias` needs more utterances than
     theirs. The models of all folds are trained alike, so their scores are scaled alike. A speaker
-    whom a fold tests may be validated in another one: the scaling of a fold is fitted without its
-    test speakers, and without its test utterances, whose speakers may be unknown.
+    whom a fold tests may be validated in another one. So the scaling of a fold is fitted without
+    its test speakers. It is fitted without its test utterances, too: their speakers may be unknown.
 
     Args:
         valid: validation predictions by fold, of one head and seed.
         test: test predictions by fold; every fold needs validation predictions too.
-        penalty: of :func:`fit_bias`.
+        penalty: penalty of :func:`fit_bias`.
 
     Raises:
         DataError: if a fold lacks validation predictions, or none is left for it.
@@ -253,7 +253,7 @@ def calibration_error(
         tables: one for each training of a model, with scaled scores over the same speakers; their
             squared errors are averaged. Never pool trainings: copies of an utterance would count
             as independent ones.
-        bins: of confidence; fewer if a bin would have less than two utterances.
+        bins: number of bins of confidence; fewer if a bin would have less than two utterances.
         level: nominal coverage.
 
     Raises:

@@ -7,7 +7,7 @@ answer has both:
 
 * **These models**: the clusters are a sample, the trainings are fixed. The jackknife gives each
   cluster a value (its influence), and the test flips the signs of clusters. The flips are the
-  same for all contrasts, so the step-down max-T of Westfall and Young (1993) corrects for the
+  same for all contrasts. So the step-down max-T of Westfall and Young (1993) corrects for the
   family and uses how alike its heads are. The interval is the test's inversion.
 * **New trainings**: clusters and trainings are both samples. The variance of the mean of the
   crossed table is ``(MS_cluster + MS_training - MS_rest) / (S G)``. Both marginal mean squares
@@ -161,8 +161,8 @@ def interaction(
         head_clean: the head's without it.
         base: the baseline's under the condition.
         base_clean: the baseline's without it.
-        chance: if given, each keeps a share of what its clean value is above chance, and the
-            contrast is the difference of the shares. It is NaN if a clean value is not above
+        chance: if given, each keeps a share of its clean value above chance. The contrast is
+            then the difference of the shares. It is NaN if a clean value is not above
             chance. Otherwise the contrast is the difference of the losses.
         unknown: as in :class:`Contrast`, in the order of these four.
     """
@@ -566,8 +566,8 @@ def _critical(most: FloatArray, alpha: float) -> float:
 def _crossings(u: FloatArray, flips: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return ``[N]`` bounds of the null values for which each flip is as extreme as observed.
 
-    Under the null value m, a flip is at least as extreme as the observed signs if and only if m
-    lies between the mean of the clusters that it flips and the mean of the others. All these
+    A flip has two means: that of the clusters that it flips, and that of the others. It is at least
+    as extreme as the observed signs if and only if the null value lies between them. All these
     ranges hold the observed mean, so the test's inversion is exact and needs no search.
     """
     kept = (flips > 0).sum(1)

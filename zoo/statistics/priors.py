@@ -1,8 +1,8 @@
 """Label shift: predictions whose mean probability is matched to a declared class prior.
 
 A model that is tested on other speech prefers some classes for reasons of that speech: another
-microphone, language or speaker. :func:`matched` adds one number per class to the scores, so that
-the mean probability of the classes is the declared prior. It needs no training and no labels.
+microphone, language or speaker. :func:`matched` adds one number per class to the scores. The
+mean probability of the classes is then the declared prior. It needs no training and no labels.
 
 Such predictions are **transductive**: each of them depends on the other test utterances. Report
 them beside the plain ones, and never in their place. They also assume the prior. Acted corpora have
@@ -73,7 +73,7 @@ def read_prior(text: str | None, classes: list[str]) -> dict[str, float] | None:
             value = float("nan")
         if not name or name in given or value != value:
             raise ConfigError(
-                f"prior is '{text}', in which '{part.strip()}' is no new class with a number; "
+                f"prior is '{text}', in which '{part.strip()}' is not a new class with a number; "
                 "give uniform, or a weight of every class: neutral:3,angry:1"
             )
         given[name] = value

@@ -83,8 +83,8 @@ def probe(
             speaker varies, but not who it is.
 
     Raises:
-        DataError: if a speaker is in both parts of a fold, an utterance is tested twice, fewer
-            than two speakers train, or a feature is not finite.
+        DataError: if a speaker is in both parts of a fold, or an utterance is tested twice. Also
+            if fewer than two speakers train, or a feature is not finite.
     """
     names = np.asarray(speakers)
     _check(features, names, folds)

@@ -1,7 +1,7 @@
 """Scores against soft labels, which are the votes of raters, and against dimensions.
 
-All functions of votes take ``scores [N, C]``, log-scores of a model that are softmaxed here, and
-``votes [N, C]``, which are counts or shares of the raters' answers.
+All functions of votes take ``scores [N, C]`` and ``votes [N, C]``. Scores are log-scores of a
+model; they are softmaxed here. Votes are counts or shares of the raters' answers.
 """
 
 from __future__ import annotations

@@ -278,7 +278,7 @@ def jackknife(table: PredictionTable, metric: Metric = "uar", *, level: float = 
 
     It uses the jackknife's standard error and the quantiles of t at (speakers - 1) degrees of
     freedom (the cluster jackknife, as in MacKinnon, Nielsen & Webb 2023). It works on the logit
-    scale by the delta method (our choice), so it stays within 0 to 1 and widens towards 0.5.
+    scale by the delta method (our choice). So it stays within 0 to 1 and widens towards 0.5.
 
     Args:
         table: predictions; unlabelled utterances are ignored.

@@ -48,12 +48,12 @@ class PredictionTable:
         scores: ``[N, C]`` log-scores; ``softmax(scores)`` is the model's probability.
         classes: C class names.
         texts: N texts that the model wrote freely, or None if the model does not write.
-        votes: ``[N, C]`` counts or shares of what raters answered, or None if nobody was asked. A
+        votes: ``[N, C]`` counts or shares of what raters answered, or None without raters. A
             row of zeros means that no rater gave this utterance a class of the table.
 
     Raises:
-        DataError: if lengths differ, an id is there twice, a label is outside the classes, a score
-            is not finite, or a vote is negative or not finite; the message names the ids.
+        DataError: if lengths differ, an id is there twice, or a label is outside the classes. Also
+            if a score or a vote is not finite, or a vote is negative. The message names the ids.
     """
 
     ids: list[str]
@@ -175,7 +175,7 @@ class PredictionTable:
     def metrics(self) -> dict[str, Any]:
         """Return all metrics in plain containers.
 
-        ``recall`` maps each present class to its recall, ``n`` counts labelled utterances, and
+        ``recall`` maps each present class to its recall. ``n`` counts labelled utterances.
         ``absent`` lists the classes without a labelled utterance.
         """
         recall, n = self.recalls(), int(self.labelled.sum())
@@ -282,7 +282,7 @@ class PredictionTable:
     def read_jsonl(cls, path: str | Path) -> PredictionTable:
         """Read a file of :meth:`write_jsonl`, or predictions of another toolkit in this form.
 
-        A name that ends in ``.gz`` is decompressed. ``votes`` may be missing: nobody was asked.
+        A name that ends in ``.gz`` is decompressed. ``votes`` may be missing.
 
         Raises:
             DataError: if a line cannot be used; the message gives its number.

@@ -93,8 +93,8 @@ def demand(ok: bool, message: str) -> None:
 def demand_close(a: Tensor, b: Tensor, message: str, scale: Tensor | None = None) -> None:
     """Raise a :class:`ContractError`, with the difference, if two tensors are not equal enough.
 
-    The tolerance is relative, because scores of a language model are around -50, and those of a new
-    linear layer around 0.1.
+    The tolerance is relative. Scores of a language model are around -50, and those of a new linear
+    layer around 0.1.
 
     Args:
         a: a tensor.

@@ -78,7 +78,7 @@ def test_settings_name_the_words_by_a_digest() -> None:
     assert "no entailment" in settings["scale"]
 
 
-# --- the file ------------------------------------------------------------------------------------
+# The file.
 
 
 def test_every_emotion_has_cues_and_none_is_of_two() -> None:

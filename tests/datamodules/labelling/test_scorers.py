@@ -28,7 +28,7 @@ HYPOTHESES = hypotheses(
 PREMISES = ["what a wonderful day", "how dare you", ""]
 
 
-# --- the table -----------------------------------------------------------------------------------
+# The table.
 
 
 def test_every_scorer_of_the_table_is_one() -> None:
@@ -73,7 +73,7 @@ def test_a_hypothesis_is_a_template_and_a_form() -> None:
             hypotheses(bad, ["angry"], [("angry",)])
 
 
-# --- likelihood ----------------------------------------------------------------------------------
+# Likelihood.
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -117,7 +117,7 @@ def test_an_empty_frame_has_something_to_begin_with(tmp_path: Path) -> None:
         Causal(model="x", frame="says")
 
 
-# --- similarity ----------------------------------------------------------------------------------
+# Similarity.
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def labels(*args: Any, **kwargs: Any) -> dict[str, str | None]:
     return {u.id: u.label for u in select(*args, **kwargs).utterances}
 
 
-# --- criteria ------------------------------------------------------------------------------------
+# Criteria.
 
 ROWS = [
     row("sure", (0.9, 0.2, 0.1), (0.8, 0.2, 0.1)),  # angry 0.85, next 0.2, both templates
@@ -186,7 +186,7 @@ def test_rows_that_do_not_belong_are_refused() -> None:
             Criteria(**bad)
 
 
-# --- soft targets --------------------------------------------------------------------------------
+# Soft targets.
 
 
 def test_soft_targets_are_in_the_order_of_the_taxonomy_and_add_up() -> None:
@@ -210,7 +210,7 @@ def test_soft_targets_are_in_the_order_of_the_taxonomy_and_add_up() -> None:
         soft_targets(rows, turned, "hard")  # type: ignore[arg-type]
 
 
-# --- folding -------------------------------------------------------------------------------------
+# Folding.
 
 
 def test_fine_taxonomies_fold_into_coarse_ones_with_nothing_lost_unsaid() -> None:

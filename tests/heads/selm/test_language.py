@@ -46,7 +46,7 @@ def full_pass(model: Any, context: Tensor, ids: list[int]) -> Tensor:
     return sum(log_p[len(context) - 1 + j, token] for j, token in enumerate(ids))  # type: ignore[return-value]
 
 
-# ---- spelling
+# Spelling.
 
 
 def test_bytes_spell_anything_and_share_the_space_with_the_prompt() -> None:
@@ -90,7 +90,7 @@ def test_an_unknown_token_is_refused(tmp_path: Path) -> None:
         m.spell("this", ["angry"])
 
 
-# ---- likelihoods
+# Likelihoods.
 
 
 @pytest.mark.parametrize("make", [save_gpt2, save_llama, None])
@@ -165,7 +165,7 @@ def test_a_context_longer_than_the_model_reads_is_refused(gpt2: str) -> None:
         m.log_likelihood(torch.zeros(1, 65, 16), [[3, 0]], one, one)
 
 
-# ---- what is frozen and what is saved
+# What is frozen and what is saved.
 
 
 def test_a_published_model_is_frozen_but_lets_gradients_through(gpt2: str) -> None:
@@ -208,7 +208,7 @@ def test_tied_weights_are_saved_once_and_come_back_tied(tmp_path: Path) -> None:
     assert torch.equal(tokens, m.model.transformer.wte.weight)
 
 
-# ---- what cannot be loaded
+# What cannot be loaded.
 
 
 def test_a_missing_folder_says_what_to_give(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def moved(h: SELMHead, steps: int = 3) -> set[str]:
     return {k for k, v in h.state_dict().items() if not torch.equal(v, before[k])}
 
 
-# ---- the shipped configurations
+# The shipped configurations.
 
 
 def test_the_shipped_controls_are_tested_here() -> None:
@@ -80,7 +80,7 @@ def test_every_shipped_selm_keeps_the_contract(name: str, tiny_lm: TinyLM) -> No
     check_head(SELMHead, dim=12, **options)
 
 
-# ---- calibration
+# Calibration.
 
 
 def test_calibrated_scores_lack_what_null_audio_scores() -> None:
@@ -129,7 +129,7 @@ def test_a_prior_that_the_audio_does_not_change_is_gone_when_calibrated() -> Non
     assert_like(taken, plain)  # two large numbers of two batches: what is left is their rounding
 
 
-# ---- written answers
+# Written answers.
 
 
 def test_constrained_with_enough_beams_decides_as_the_ranking() -> None:
@@ -187,7 +187,7 @@ def test_synonyms_count_as_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (s.sort(1).values[[0, 1, 3], -2] < s.max(1).values[[0, 1, 3]]).all()
 
 
-# ---- what is trained
+# What is trained.
 
 
 def test_adapters_learn_and_the_model_below_stays(tiny_lm: TinyLM) -> None:
@@ -325,7 +325,7 @@ def test_random_weights_that_came_out_otherwise_are_refused(
         load(folder)
 
 
-# ---- refusals
+# Refusals.
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def full(h: SELMHead, frames: Any, prompt: str, label: str) -> Tensor:
     return log_p[:, torch.arange(len(ids)), ids].sum(1)
 
 
-# ---- targets
+# Targets.
 
 
 def test_sentiment_is_that_of_the_class() -> None:
@@ -99,7 +99,7 @@ def test_mixed_utterances_are_rated_between_their_halves() -> None:
     assert 5 < (mixed.probs > 0).sum(1).eq(2).sum() < 35
 
 
-# ---- the loss
+# The loss.
 
 
 def test_the_loss_is_the_weighted_mean_over_the_examples_of_all_views() -> None:
@@ -199,7 +199,7 @@ def test_more_views_do_not_change_what_is_built() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.values(), two.values(), strict=True))
 
 
-# ---- names
+# Names.
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5, 8])
@@ -226,7 +226,7 @@ def test_shuffled_names_swap_the_scores_and_what_a_text_means() -> None:
     assert [h.class_written(t, part) for t in text] == [1, 1, 0, 0, None, None, 2]
 
 
-# ---- refusals
+# Refusals.
 
 
 @pytest.mark.parametrize(

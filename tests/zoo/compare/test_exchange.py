@@ -97,7 +97,7 @@ def brought(runs: Path, file: Path, **options: Any) -> exchange.Imported:
     return import_predictions("mine", file, **{"name": "theirs", "out": str(runs), **options})
 
 
-# ---- what becomes of it
+# Imported rows in a comparison and its report.
 
 
 def test_a_row_stands_in_the_table_under_the_same_certificate(runs: Path, file: Path) -> None:
@@ -291,7 +291,7 @@ def test_answers_to_one_condition_are_none_to_another(several: Path, file: Path)
         brought(several, file)
 
 
-# ---- ids
+# Ids.
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_a_fold_that_is_none(runs: Path, tmp_path: Path) -> None:
         brought(runs, path, columns=Columns(fold="fold"))
 
 
-# ---- values
+# Values.
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read(tmp_path / "x.csv", CLASSES, scale="rank")
 
 
-# ---- where it cannot stand
+# Comparisons that take no imported row.
 
 
 @pytest.mark.parametrize(
@@ -457,7 +457,7 @@ def test_cells_that_disagree(runs: Path, file: Path) -> None:
         brought(runs, file)
 
 
-# ---- the command
+# The command.
 
 
 def test_the_command(runs: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:

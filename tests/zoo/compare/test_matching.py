@@ -95,7 +95,7 @@ def test_what_cannot_be_had_is_told_for_every_head() -> None:
     assert "match_params=NUMBER" in text
 
 
-# ---- in a suite
+# Equal sizes in a suite.
 
 
 def write(folder: Path, extra: str) -> str:

@@ -58,7 +58,7 @@ def suite(tmp_path: Path) -> str:
     return str(path)
 
 
-# ---- the suite
+# The suite.
 
 
 def test_the_shipped_suite() -> None:
@@ -113,7 +113,7 @@ def test_an_unknown_key_of_the_file(tmp_path: Path) -> None:
         conditions.load(str(path))
 
 
-# ---- its cells
+# Its cells.
 
 
 def test_heads_follow_each_other_under_a_condition(suite: str, runs: Path) -> None:
@@ -137,7 +137,7 @@ def test_trained_cells_that_are_not_there(suite: str, runs: Path, tmp_path: Path
         conditions.expand(conditions.load(suite, ["seed=7"]), out=str(runs))
 
 
-# ---- what is measured
+# What is measured.
 
 
 def measured(runs: Path, out: Path, condition: str, head: str = "classification") -> Record:
@@ -234,7 +234,7 @@ def test_what_f0_alone_costs_is_told_beside_the_copy(tmp_path: Path) -> None:
     assert "| monotone less resynthesised | -0.2" in degradation_markdown(list(rows.values()))
 
 
-# ---- the whole
+# The whole.
 
 
 def test_a_comparison_under_conditions(suite: str, runs: Path) -> None:

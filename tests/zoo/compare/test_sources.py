@@ -70,8 +70,8 @@ def test_a_dry_run_says_what_is_not_in_its_estimate(
     console = Console(file=io.StringIO(), width=120)
     planned(file).estimate(console, 1)
     planned(file, "pretraining=[none]").estimate(console, 1)  # nothing comes before
-    said = "not in it: 6 pre-trainings and the labels that they need\n"
-    assert console.file.getvalue() == said
+    (line,) = console.file.getvalue().splitlines()
+    assert "6 pre-trainings" in line
 
 
 def test_cells_of_a_seed_start_from_its_pretraining_and_share_all_else(file: Path) -> None:

@@ -236,7 +236,7 @@ def test_limits_and_searches_can_be_overridden(file: Path) -> None:
     assert (found.search.trials, list(found.search.space)) == (3, ["optim.lr"])
 
 
-# ---- what was typed
+# Settings on the command line.
 
 
 @pytest.mark.parametrize("out", ["run #3", "[x]", "null", "a: b", "2024", '"q"'])

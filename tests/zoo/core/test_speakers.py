@@ -181,7 +181,7 @@ def test_a_report_says_it_beside_every_number(tmp_path: Path) -> None:
     assert " to " in of_two.split("|")[3]
     assert any("no speaker is known: no interval and no test" in line for line in lines)
     assert "In 4 of 8 audited cells no speaker" in sections["compared"]
-    assert f"Of 4 cells nobody can tell {UNSURE}" in sections["compared"]
+    assert f"4 cells it is unknown {UNSURE}" in sections["compared"]
 
 
 # A whole run.
@@ -232,7 +232,7 @@ def test_a_run_says_it_beside_its_numbers(run: Path, tiny_recipe, accepted, tmp_
     assert all(json.loads(row)["speaker"] is None for row in rows)
     lines = trained_lines(load(tiny_recipe, accepted), entry, run)
     assert "(no speaker is known: no interval)" in lines[0]
-    assert f"  cannot tell {unsure}" in lines
+    assert any(unsure in line for line in lines)
     card = (save_pretrained(run, tmp_path / "saved") / "README.md").read_text()
     assert "no speaker is known: no interval" in card
     assert unsure in card
@@ -269,7 +269,7 @@ def test_an_adaptation_is_refused_until_it_is_accepted(
 def test_the_doctor_warns(tiny_recipe: str, accepted: list[str], capsys) -> None:
     main(["doctor", tiny_recipe, *accepted, "--json"])
     found = [
-        f for f in json.loads(capsys.readouterr().out)["findings"] if "nobody can tell" in str(f)
+        f for f in json.loads(capsys.readouterr().out)["findings"] if "share speakers" in str(f)
     ]
     assert [f["level"] for f in found] == ["warning"]
     assert "in 5 of 5 folds" in found[0]["message"]

@@ -75,7 +75,7 @@ def _root(recipe: str) -> str:
     return str(load(recipe).data.root)
 
 
-# ---- healthy
+# Healthy.
 
 
 def test_there_are_18_checks_and_each_has_its_fault_here() -> None:
@@ -144,7 +144,7 @@ def test_a_protocol_that_scores_nobody_is_healthy(tiny_recipe: str) -> None:
     assert "valid" not in told[0]
 
 
-# ---- sick: (recipe, settings, spoil, level, words)
+# Faults: (recipe, settings, spoil, level, words).
 
 
 def idle_parameter(trial: Trial, patch: pytest.MonkeyPatch) -> None:
@@ -288,7 +288,7 @@ def test_an_exploding_step_is_told_once_and_the_rest_goes_on(
     assert found["devices"].level == "ok"
 
 
-# ---- nothing is left behind
+# Nothing is left behind.
 
 
 def files(cfg: RunConfig, cache: Path) -> set[Path]:
@@ -332,7 +332,7 @@ def test_the_estimates_add_up(healthy: Trial) -> None:
     assert store.facts["bytes"] == round(bytes_per_second * store.facts["seconds"])
 
 
-# ---- the verb
+# The verb.
 
 
 def test_the_verb_prints_findings_and_its_exit_code_tells_errors(

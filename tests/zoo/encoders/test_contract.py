@@ -66,7 +66,7 @@ def test_the_encoder_of_a_run_keeps_the_contract(tiny_recipe: str, tmp_path: Pat
     check_encoder(lambda: TrainedEncoder(name=str(tmp_path / "run")))
 
 
-# ---- the kit itself: one sound encoder, and encoders that break one promise each
+# The kit itself: one sound encoder, and encoders that break one promise each.
 
 
 class Sound(Encoder):

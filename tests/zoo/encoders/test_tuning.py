@@ -122,7 +122,7 @@ def test_bf16_autocast_trains(tiny_hf, family, norm, tuning):
     assert all(p.grad.isfinite().all() for p in module.parameters() if p.requires_grad)
 
 
-# ---- adapters
+# Adapters.
 
 
 def awaken(encoder: HFEncoder) -> None:
@@ -181,7 +181,7 @@ def test_layers_that_cannot_be_adapted_are_named(tiny_hf):
         HFEncoder(name=name, tuning="full", dtype="bfloat16")
 
 
-# ---- fine-tuning
+# Fine-tuning.
 
 
 def test_the_front_end_of_a_full_model_is_frozen_unless_asked(tiny_hf):
@@ -240,7 +240,7 @@ def test_checkpointing_changes_nothing_but_memory(tiny_hf, family, norm, tuning)
         assert gap <= 1e-4 * gradient.norm() + floor, key
 
 
-# ---- number formats
+# Number formats.
 
 
 @each_family

@@ -74,7 +74,7 @@ def grid(heads: Sequence[str], folds: Sequence[int], seeds: Sequence[int]) -> li
 HEADS = ("classification", "prototype")
 
 
-# ---- numbers
+# Numbers.
 
 
 def test_two_configurations_of_one_head_are_two_rows() -> None:
@@ -177,7 +177,7 @@ def test_a_spread_is_shown_from_three_seeds_on(seeds: tuple[int, ...], shown: bo
     assert uar.startswith(f"{row['uar']['mean']:.3f}")
 
 
-# ---- what is not finished
+# What is not finished.
 
 
 def test_a_cell_that_one_head_lacks_is_left_out_for_all() -> None:
@@ -201,7 +201,7 @@ def test_nothing_in_common_is_no_row() -> None:
     assert summarise([make("classification", 0), make("prototype", 1)]) == []
 
 
-# ---- refusals
+# Refusals.
 
 
 def altered(run: Run, change: Callable[[dict[str, Any]], None]) -> Run:
@@ -274,7 +274,7 @@ def test_one_head_with_two_settings_is_refused() -> None:
         summarise([make(), replace(make("classification", 0, 1, "head.hidden=8"), name="b")])
 
 
-# ---- encoders stand apart
+# Encoders stand apart.
 
 
 def test_each_encoder_has_its_own_table() -> None:
@@ -296,7 +296,7 @@ def test_encoder_names(node: dict[str, Any], name: str) -> None:
     assert encoder_name(node) == name
 
 
-# ---- files
+# Files.
 
 
 def write(folder: Path, runs: Sequence[Run], planned: Sequence[str] = ()) -> Path:

@@ -22,7 +22,7 @@ from states import assert_same
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-# ---- Processor seconds.
+# Processor seconds.
 
 
 def busy(seconds: float) -> None:
@@ -72,7 +72,7 @@ def test_parts_of_a_run_add_up_and_fitting_is_without_encoding() -> None:
     assert found == {"encode": 2.0, "fit": 1.0, "evaluate": 5.0, "total": 9.0}
 
 
-# ---- Operations.
+# Operations.
 
 
 class Encoder:
@@ -146,7 +146,7 @@ def test_a_failed_batch_ends_the_counting() -> None:
     assert torch.utils._python_dispatch._get_current_dispatch_mode() is None
 
 
-# ---- Whole runs.
+# Whole runs.
 
 
 @pytest.fixture(scope="module")

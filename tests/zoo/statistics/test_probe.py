@@ -35,7 +35,7 @@ def folds_of(names: np.ndarray, k: int = 4) -> list[Fold]:
     return [Fold(np.flatnonzero(who != i), np.flatnonzero(who == i)) for i in range(k)]
 
 
-# ---- the regression
+# The regression.
 
 
 @pytest.mark.parametrize(("n", "d"), [(60, 8), (20, 50)])
@@ -92,7 +92,7 @@ def test_the_penalty_is_heavy_where_there_is_nothing_and_light_where_all_is_said
         choose(x, y, np.array(["s"] * N))
 
 
-# ---- the probe
+# The probe.
 
 
 def test_it_finds_what_is_in_the_frames_and_nothing_else() -> None:
@@ -163,7 +163,7 @@ def test_utterances_without_a_value_take_no_part() -> None:
         assert (both["all"].utterances, both["holes"].utterances) == (N, len(kept))
 
 
-# ---- intervals
+# Intervals.
 
 
 def test_intervals_are_those_of_the_jackknife_by_hand() -> None:
@@ -193,7 +193,7 @@ def test_one_speaker_or_nothing_that_varies_has_no_interval() -> None:
     assert np.isnan(r2_difference(flat, flat).value)
 
 
-# ---- refusals
+# Refusals.
 
 
 def test_folds_that_are_not_of_other_speakers_are_refused() -> None:
