@@ -144,7 +144,10 @@ _OWN = {
     _aten._transformer_encoder_layer_fwd: _encoder_layer,
     _aten.mv: _vector,
 }
-FORMULAS = {kind: shape_wrapper(formula) for kind, formula in _OWN.items()}
+FORMULAS = {
+    kind: shape_wrapper(formula)  # type: ignore[no-untyped-call]
+    for kind, formula in _OWN.items()
+}
 
 
 class _Counter(TorchDispatchMode):
