@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from ...zoo.core import own, registry
-from ...zoo.core.device import first_device
 from ...zoo.core.errors import ConfigError, first_line, suggest
+from ...zoo.core.types import first_device
 
 Scores = NDArray[np.float64]
 

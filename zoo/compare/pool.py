@@ -68,7 +68,7 @@ class Job:
 
 def devices() -> tuple[str, int]:
     """Return kind and number of the devices for cells: all GPUs, or else all CPU cores."""
-    from ..core.device import first_device
+    from ..core.types import first_device
     from ..run.devices import number_of
 
     device = first_device()

@@ -27,6 +27,11 @@ SAMPLE_RATE = 16_000
 _T = TypeVar("_T", bound="_TensorRecord")
 
 
+def first_device() -> torch.device:
+    """Return the first GPU, or the CPU if there is none: where all but training runs."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 class _TensorRecord:
     """Base of frozen dataclasses that hold tensors: moves them between devices and pins them.
 

@@ -20,6 +20,7 @@ from torchmetrics import MeanMetric
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, DataError
 from ..core.head import Head
+from ..core.notices import tell
 from ..core.scaling import FrameStatistics, standardisers
 from ..core.taxonomy import Taxonomy
 from ..core.types import Batch, Frames
@@ -32,6 +33,12 @@ from .checkpoint import described
 from .config import refused_precision
 from .devices import share_out
 from .optim import AveragedWeights, Schedule, adamw, check_reached, mix, rate_over_steps
+
+STANDARDISED_BY = (
+    "pooled frames of the frozen encoder are not standardised, since this Trainer has no data "
+    "module with training_part(); fit with a SpeechDataModule (serzoo.zoo.build_run makes one), or "
+    "set standardise=False to train without"
+)
 
 
 class Scored(NamedTuple):
@@ -193,11 +200,11 @@ class SERModule(L.LightningModule):
         they are.
         """
         parts = standardisers(self.head)
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if not (self.standardise and parts and self.encoder.steady and data is not None):
+        if not (self.standardise and parts and self.encoder.steady):
             return
-        every = getattr(data, "training_part", None)
-        if every is None:  # a data module of the user's own
+        every = getattr(getattr(self.trainer, "datamodule", None), "training_part", None)
+        if every is None:
+            tell(STANDARDISED_BY, fault=False)
             return
         with evaluating(self), torch.no_grad():
             found = FrameStatistics.of(self.frames(b.to(self.device)) for b in every())

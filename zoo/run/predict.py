@@ -15,13 +15,12 @@ from torch import nn
 
 from ...datamodules.audio import SILENCE
 from ...datamodules.sampler import pack
-from ..core.device import first_device
 from ..core.errors import ConfigError, DataError, system_error
 from ..core.files import new_file
 from ..core.head import Head
 from ..core.notices import shown
 from ..core.progress import Bar
-from ..core.types import SAMPLE_RATE, Batch, Targets
+from ..core.types import SAMPLE_RATE, Batch, Targets, first_device
 from ..statistics.rates import log_softmax
 from .config import DataConfig
 from .module import SERModule

@@ -21,13 +21,13 @@ from rich.console import Console
 
 from ...datamodules.prosody import UNITS, RateFrom, open_probing
 from ..core import registry, shipped
-from ..core.device import first_device
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, suggest
 from ..core.files import check_place
 from ..core.notices import quiet
 from ..core.speakers import cannot_tell, shared
 from ..core.table import UNKNOWN, Cell, Line, Table, cell, span, wide_console
+from ..core.types import first_device
 from ..encoders.hf import HFEncoder
 from ..statistics.probe import Probed, probe, r2, r2_difference
 from ..statistics.rates import FloatArray

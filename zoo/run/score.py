@@ -15,13 +15,12 @@ from ...datamodules.dataset import SpeechDataset
 from ...datamodules.features import pad_waves
 from ...datamodules.labels import vote_rows
 from ...datamodules.manifest import Utterance
-from ..core.device import first_device
 from ..core.errors import ConfigError
 from ..core.notices import quiet
 from ..core.progress import Bar
 from ..core.speakers import cannot_tell, shared
 from ..core.taxonomy import Taxonomy
-from ..core.types import Batch, Targets
+from ..core.types import Batch, Targets, first_device
 from ..statistics.confidence import calibration_error, open_numbers, seen_classes
 from ..statistics.priors import label_shift, read_prior
 from ..statistics.speakers import measure

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import lightning
 import pytest
 import torch
 from close import assert_like
+from facts import says
+from serzoo.zoo.core.errors import DataNote
 from serzoo.zoo.core.scaling import FrameStatistics, Standardiser
 from serzoo.zoo.core.weights import check_keys, strip_frozen
-from serzoo.zoo.run.build import build, open_data
+from serzoo.zoo.run.build import build, build_run, open_data
 from serzoo.zoo.run.config import RunConfig
 from serzoo.zoo.run.config import load as compose
 from serzoo.zoo.run.module import SERModule
@@ -87,3 +90,14 @@ def test_records_from_before_were_not_standardised(tiny_recipe, tiny_hf):
 def test_the_name_of_a_run_whose_encoder_learns_stays(tiny_recipe):
     cfg, none = (compose(tiny_recipe, [f"data.standardise={s}"]) for s in ("auto", "none"))
     assert cfg.fingerprint == none.fingerprint
+
+
+def test_a_trainer_without_the_data_module_says_that_nothing_is_standardised(
+    tiny_recipe, tiny_hf, tmp_path
+):
+    module, data = build_run(tiny_recipe, settings("classification", tiny_hf()))
+    options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    trainer = lightning.Trainer(max_steps=1, default_root_dir=tmp_path, **options)
+    with pytest.warns(DataNote, match=says("not standardised", "SpeechDataModule", "False")):
+        trainer.fit(module, data.train_dataloader())
+    assert not any(bool(s.fitted) for s in scales(module))
