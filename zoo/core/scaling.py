@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .types import Frames
 
 FLOOR = 1e-5
-"""Smallest deviation that is divided by: a dimension that is constant stays finite."""
+"""A smaller deviation counts as none, and 1 takes its place: noise must not become large."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class FrameStatistics:
         if not number:
             raise ValueError("no utterance to measure")
         location = total / number
-        variance = (squares / number - location.square()).clamp_min(0)
-        return cls(location.float(), variance.sqrt().clamp_min(FLOOR).float(), number)
+        spread = (squares / number - location.square()).clamp_min(0).sqrt()
+        return cls(location.float(), torch.where(spread > FLOOR, spread, 1.0).float(), number)
 
 
 class Standardiser(nn.Module):
