@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..zoo.core.errors import DataError
 from ..zoo.core.types import Batch, Targets
 from .corruption import Corruption
-from .features import FeatureStore, load_wave, pad_hidden, pad_waves
+from .features import FeatureStore, load_wave, pad_hidden, pad_waves, statistics
 from .manifest import Utterance
 from .protocols import speaker_of
 from .store import Row
@@ -73,6 +74,17 @@ class SpeechDataset(Dataset[Batch]):
             )
         self.store = store
         self.rows: list[Row] = [store.row(u) for u in self.utterances] if store else []
+        self.statistics: Tensor | None = None
+
+    def use_statistics(self) -> None:
+        """Give mean and deviation of stored frames instead of the frames (:func:`statistics`).
+
+        They are computed here, once, and kept in memory. Durations, and so batches, stay the same.
+        """
+        assert self.store is not None
+        if self.rows:
+            self.statistics = torch.stack([statistics(self.store.read(r)) for r in self.rows])
+            self._spoken = torch.tensor(self.seconds)
 
     def corrupt(self, corruption: Corruption) -> None:
         """Corrupt all audio as it is read, and do not use stored features."""
@@ -120,6 +132,11 @@ class SpeechDataset(Dataset[Batch]):
             "targets": Targets(probs, weight, dims),
             "text": [u.text or "" for u in chosen] if self.text else None,
         }
+        if self.statistics is not None:
+            hidden = self.statistics[indices]
+            mask = torch.ones(len(indices), 2, dtype=torch.bool)
+            seconds = self._spoken[indices]
+            return Batch(hidden=hidden, mask=mask, seconds=seconds, **common)  # type: ignore[arg-type]
         if self.store is not None:
             hidden, mask = pad_hidden([self.store.read(self.rows[i]) for i in indices])
             return Batch(hidden=hidden, mask=mask, **common)  # type: ignore[arg-type]

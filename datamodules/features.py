@@ -501,6 +501,21 @@ def _hash(path: Path, size: int, mtime: int, start: float, end: float, channel: 
     return sample_hash(decode(path, start, end, channel)[0])
 
 
+def statistics(row: Tensor) -> Tensor:
+    """Return ``[K, 2, D]`` float32: two vectors with the mean and the deviation of many frames.
+
+    They are ``mean + deviation`` and ``mean - deviation``, so their own mean and (population)
+    standard deviation are those of the frames. A head that uses nothing else of an utterance
+    computes the same from them, and need not read all frames in every epoch.
+
+    Args:
+        row: ``[K, T, D]`` frames of an utterance.
+    """
+    x = row.float()
+    deviation, mean = torch.std_mean(x, dim=1, correction=0)
+    return torch.stack([mean + deviation, mean - deviation], dim=1)
+
+
 def pad_hidden(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Pad a list of ``[K, T_i, D]`` with zeros to ``[B, K, T, D]``; return it and ``mask [B, T]``.
 

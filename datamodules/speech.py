@@ -32,6 +32,8 @@ from .manifest import Utterance
 from .protocols import PARTS, Split, listed_speakers, without_speaker
 from .sampler import BucketSampler, EvalSampler
 
+KEPT_BYTES = 256 << 20  # memory for statistics of frames: 65,000 utterances of width 512
+
 
 class SpeechDataModule(L.LightningDataModule):
     """The batches of one fold.
@@ -53,9 +55,12 @@ class SpeechDataModule(L.LightningDataModule):
         workers: number of DataLoader processes.
         seed: seed of the training order, and of the share.
         text: whether batches have transcripts.
+        refit: train on the training and validation parts together; then nothing is validated. The
+            split and its fingerprint stay the same.
 
     Raises:
-        DataError: if training has no utterance of a class.
+        DataError: if training has no utterance of a class. Also if ``refit`` would add labels by
+            people to weak ones.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class SpeechDataModule(L.LightningDataModule):
         workers: int = 0,
         seed: int = 1,
         text: bool = False,
+        refit: bool = False,
     ) -> None:
         super().__init__()
         self.speech = speech
@@ -84,6 +90,15 @@ class SpeechDataModule(L.LightningDataModule):
         self.batch_size, self.batch_seconds = batch_size, batch_seconds
         self.workers, self.seed = workers, seed
         parts: dict[str, list[Utterance]] = {p: getattr(split, p) for p in PARTS}
+        if refit:
+            if label == "label" and weak_counts(split.train):
+                raise DataError(
+                    "optim.refit adds the validation part to the training part, but training has "
+                    "weak labels and validation has people's; set optim.refit=false"
+                )
+            joined = {u.id for u in (*split.train, *split.valid)}
+            inside = [u for u in speech.utterances if u.id in joined]  # in the manifest's order
+            parts |= {"train": inside, "valid": []}
         classes = {p: class_indices(us, taxonomy, label) for p, us in parts.items()}
         self.share: dict[str, Any] = {"share": train_share, "available": len(parts["train"])}
         if train_share < 1:
@@ -173,6 +188,19 @@ class SpeechDataModule(L.LightningDataModule):
         """Read features of these parts from a store; None = read audio."""
         for part in parts:
             self.datasets[part].use(store)
+
+    def use_statistics(self) -> bool:
+        """Give mean and deviation of the stored frames instead of the frames, in every part.
+
+        Returns:
+            False, and nothing was changed, if they would take more than :data:`KEPT_BYTES`.
+        """
+        rows = [row for dataset in self.datasets.values() for row in dataset.rows]
+        if sum(8 * row.shape[0] * row.shape[2] for row in rows) > KEPT_BYTES:
+            return False
+        for dataset in self.datasets.values():
+            dataset.use_statistics()
+        return True
 
     def counts(self) -> dict[str, Any]:
         """Return counts for the record: kept per part and class, left out per label, and cut."""

@@ -82,6 +82,10 @@ class ClassificationHead(Head):
         right = (z.argmax(-1) == targets.probs.argmax(-1)).float()
         return HeadLoss(targets.average(per_item), {"accuracy": targets.average(right).detach()})
 
+    @property
+    def reads_frames(self) -> bool:
+        return self.embed.pooling.reads_frames
+
     def add_classes(self, taxonomy: Taxonomy) -> None:
         """Add a row to the output layer for each new class, the mean of the old rows."""
         last = self.output[-1]

@@ -95,6 +95,10 @@ class PrototypeHead(Head):
         self.project = nn.Linear(self.embed.width, embedding, bias=False)
         self.prototypes = nn.Parameter(torch.randn(len(taxonomy), embedding) * embedding**-0.5)
 
+    @property
+    def reads_frames(self) -> bool:
+        return self.embed.pooling.reads_frames
+
     def distances(self, frames: Frames) -> Tensor:
         """Return ``[B, C]`` float32 squared distances to the prototypes over ``sqrt(E)``."""
         z: Tensor = self.project(self.embed(frames)).float()

@@ -217,7 +217,10 @@ class MeanPooling(nn.Module):
 
     Attributes:
         width: width of the pooled vector, here ``D``.
+        reads_frames: whether it uses more than mean and deviation of the frames.
     """
+
+    reads_frames = False
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -236,7 +239,10 @@ class StatsPooling(nn.Module):
 
     Attributes:
         width: width of the pooled vector, here ``2 D``.
+        reads_frames: as that of :class:`MeanPooling`.
     """
+
+    reads_frames = False
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -265,7 +271,10 @@ class AttentiveStatistics(nn.Module):
 
     Attributes:
         width: width of the pooled vector, here ``2 D``.
+        reads_frames: as that of :class:`MeanPooling`.
     """
+
+    reads_frames = True
 
     def __init__(self, dim: int, hidden: int = 64, queries: int = 1) -> None:
         super().__init__()

@@ -206,6 +206,10 @@ class GenSERHead(Head):
         given = {key: options[key] for key in KEYS_OF_CODES if key in options}
         return explain_codes(build_codes(taxonomy, **given), taxonomy)
 
+    @property
+    def reads_frames(self) -> bool:
+        return self.by_frames or self.embed.pooling.reads_frames
+
     def source(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
         """Return ``x_1``, ``[B, d]`` or ``[B, T, d]`` float32; its RMS is ``1 / sqrt(2)``.
 

@@ -33,8 +33,14 @@ class Runs(Plan):
         self.spanned = suite.expand(chosen, out=out)
         self.cells = [_job(cell, folder) for cell in self.spanned]
         self.of = {cell.name: cell for cell in self.spanned}
-        left = [self.of[job.name] for job in self.todo()]
-        self.trials = {t.name: _trial(t, folder) for cell in left for t in cell.trials}
+        left = {self.of[job.name].kind for job in self.todo()}
+        # a cell's setting depends on the trials of every fold
+        self.trials = {
+            t.name: _trial(t, folder)
+            for cell in self.spanned
+            if cell.kind in left
+            for t in cell.trials
+        }
         self.ahead = list(self.trials.values())
 
     def notes(self) -> Iterable[str]:
@@ -67,12 +73,21 @@ class Runs(Plan):
         budget, cell = self.suite.search, self.of[job.name]
         if budget is None:
             return job
-        best, tried = search.outcome(
-            [(t.settings, self.trials[t.name].folder) for t in cell.trials], self.suite.metric
+        same = {c.fold: c.trials for c in self.spanned if c.kind == cell.kind}
+        best, folds, tried = search.outcome(
+            [
+                search.Tried(
+                    t.settings, {f: self.trials[own[i].name].folder for f, own in same.items()}
+                )
+                for i, t in enumerate(cell.trials)
+            ],
+            cell.fold,
+            self.suite.metric,
         )
         seconds = round(sum(t.get("seconds", 0.0) for t in tried), 2)
         found = {
             "rule": search.rule(self.suite.metric),
+            "folds": folds,
             "chosen": best,
             "tried": tried,
             "seconds": seconds,

@@ -1,9 +1,9 @@
 """Fair comparisons of heads: an equal search budget, and heads of equal size.
 
-Search: every head tries the same number of settings in each fold, and the fold's validation part
-chooses among them. Each fold has its own trials, because another fold validates on speakers that
-this one tests. A trial is trained and validated as a cell is; its test part is never scored. The
-winner's settings are those of the cell, for every seed.
+Search: every head tries the same settings in each fold. A trial is trained and validated as a cell
+is; its test part is never scored. The validation parts of the folds are pooled, and the setting
+with the best pooled score is that of the cell, for every seed. A fold that validates a speaker whom
+the cell tests is left out, so nothing is chosen on tested speakers.
 
 Size: a head's class names the options that scale it (:attr:`Head.sizes`). They are changed one
 after the other, until the head's trainable parameters are within 10 % of a target. Encoders are
@@ -16,7 +16,7 @@ import itertools
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,9 @@ from ..core.errors import ConfigError, suggest
 from ..core.taxonomy import Taxonomy
 from ..report.runs import BUDGET
 from ..run.config import RunConfig, read_group
+from ..run.record import VALID as VALID_FILE
 from ..run.record import Record, read_record
+from ..statistics.table import PredictionTable, merge
 
 VALID = {"uar": "uar", "wa": "wa", "macro_f1": "f1"}  # a metric, and its key in validation
 GROUPS = ("optim", "head")
@@ -40,7 +42,7 @@ class Search:
     """The settings that each head may try.
 
     Attributes:
-        trials: number of settings that each head tries in each fold.
+        trials: number of settings that each head tries, each in every fold.
         space: key (``optim.*`` or ``head.*``) to a list of values, or ``{low, high, log}``. A head
             that lacks an option does not try it.
         heads: head to a space of its own, which is added to ``space``.
@@ -184,38 +186,72 @@ def _check_values(where: str, key: str, values: Any) -> None:
 
 def rule(metric: str) -> str:
     """Return the rule by which a trial wins, for records."""
-    return f"highest val/{VALID[metric]}, first trial of equals"
+    return f"highest val/{VALID[metric]} of the pooled folds, first trial of equals"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One setting of a search: its trials by fold, which have all ended."""
+
+    settings: Mapping[str, Any]
+    folders: Mapping[int, Path]
 
 
 def outcome(
-    trials: Sequence[tuple[Mapping[str, Any], Path]], metric: str = "uar"
-) -> tuple[int, list[dict[str, Any]]]:
-    """Find the best trial by :func:`rule`.
+    tried: Sequence[Tried], fold: int, metric: str = "uar"
+) -> tuple[int, list[int], list[dict[str, Any]]]:
+    """Find the best setting for the cells of a fold, by :func:`rule`.
+
+    The validation predictions of the folds are pooled. A fold counts if it validates no speaker
+    whom ``fold`` tests; ``fold`` itself always counts.
 
     Args:
-        trials: settings and folder of each trial; all have ended.
+        tried: the settings, each with the trials of every fold.
+        fold: the fold whose cells get the setting.
         metric: the suite's metric, which is compared on validation.
 
     Returns:
-        Index of the best trial (-1 if all failed). For each trial: its settings, and its validation
-        metric, epoch and seconds, or its error.
+        Index of the best setting (-1 if each failed in some fold). The folds that counted. For
+        each setting: its values, and its pooled metric, epochs by fold and seconds, or its error.
     """
     key = f"val/{VALID[metric]}"
+    records = [
+        {
+            f: read_record(folder) or Record(error="it has not ended")
+            for f, folder in t.folders.items()
+        }
+        for t in tried
+    ]
+    own = [found[fold] for found in records if found[fold].ok]
+    tested = set(own[0].speakers["test"]) if own else set()
+    valid = {
+        f: {name for r in records if r[f].ok for name in r[f].speakers["valid"]}
+        for f in sorted(tried[0].folders)
+    }
+    counted = [f for f, names in valid.items() if f == fold or (names and not names & tested)]
     found: list[dict[str, Any]] = []
-    for settings, folder in trials:
-        entry = read_record(folder) or Record(error="it has not ended")
-        if entry.ok:
-            chosen = entry.selection
-            # the score of the epoch that the trial itself selected, which is by UAR
-            value = chosen[key] if metric == "uar" else entry.valid.get(VALID[metric])
-            result = {key: value, "epoch": chosen["epoch"]}
-            found.append({**result, "seconds": entry.seconds["total"]})
+    for one, by_fold in zip(tried, records, strict=True):
+        failed = [f for f in counted if not by_fold[f].ok]
+        if failed:
+            result = {key: None, "error": f"fold {failed[0]}: {by_fold[failed[0]].error}"}
         else:
-            found.append({key: None, "error": entry.error})
-        found[-1] = {"settings": dict(settings), **found[-1]}
+            value = _pooled({f: one.folders[f] for f in counted})[VALID[metric]]
+            epochs = {str(f): by_fold[f].selection["epoch"] for f in counted}
+            seconds = sum(by_fold[f].seconds["total"] for f in counted)
+            result = {key: value, "epochs": epochs, "seconds": round(seconds, 2)}
+        found.append({"settings": dict(one.settings), **result})
     scores = [-1.0 if f[key] is None else float(f[key]) for f in found]
-    best = int(np.argmax(scores)) if scores and max(scores) >= 0 else -1
-    return best, found
+    best = int(np.argmax(scores)) if max(scores) >= 0 else -1
+    return best, counted, found
+
+
+def _pooled(folders: Mapping[int, Path]) -> dict[str, float]:
+    """Return the metrics of the validation predictions of several folds together."""
+    tables = []
+    for fold, folder in folders.items():
+        table = PredictionTable.read_jsonl(folder / VALID_FILE)
+        tables.append(replace(table, ids=[f"{i}#{fold}" for i in table.ids]))
+    return merge(tables).metrics()
 
 
 Options = Mapping[str, Any]

@@ -93,7 +93,8 @@ class Cell:
         cfg: configuration of the run; of a cell with ``trials``, without the best trial's settings.
         match: the options that bring its head to the target size; None = sizes are not matched.
         point: values of the free axes.
-        trials: the trials of its head in this fold, the same for all seeds.
+        trials: the trials of its head in this fold, the same for all seeds. The setting that a cell
+            gets depends on those of the other folds, too.
         source: the pre-training that it starts from; None = new weights.
     """
 

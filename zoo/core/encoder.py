@@ -75,6 +75,11 @@ class Encoder(Part, nn.Module, ABC):
         return self.storable and all(name.startswith("mix.") for name in learned)
 
     @property
+    def plain(self) -> bool:
+        """Whether frames are the stored features as they are: one layer, and nothing learns."""
+        return False
+
+    @property
     def bytes_per_second(self) -> float:
         """Return the size of stored features in bytes per second of speech; 0 if it is unknown."""
         return 0.0

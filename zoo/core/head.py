@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ class Head(Part, nn.Module, ABC):
     Attributes:
         needs: ``{"text"}`` if the head reads transcripts.
         open_labels: whether it can score classes that it never trained on.
+        solves: whether :meth:`solve` finds its weights at once on frames that do not change.
         sizes: integer options that set the size of the head, each with its smallest step. The
             most effective one comes first. Comparisons of heads of equal size use them.
         dim: ``D``, width of the frames.
@@ -33,6 +34,7 @@ class Head(Part, nn.Module, ABC):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     open_labels: ClassVar[bool] = False
+    solves: ClassVar[bool] = False
     sizes: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, dim: int, taxonomy: Taxonomy) -> None:
@@ -49,6 +51,17 @@ class Head(Part, nn.Module, ABC):
         pass still reaches every trainable parameter. ``Targets.average`` does both.
         """
 
+    def solve(self, batches: Iterable[tuple[Frames, Targets]]) -> None:
+        """Set the weights to their optimum on the training part; only if :attr:`solves`.
+
+        It is called once before the first step, if the encoder does not change in training. The
+        steps then have rate 0. Otherwise the head is trained by :meth:`loss`, as any other.
+
+        Args:
+            batches: every training utterance once, in evaluation mode.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is trained by steps")
+
     @abstractmethod
     def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
         """Return ``[B, C]`` float32 log-scores over ``taxonomy``; their softmax is the probability.
@@ -57,6 +70,14 @@ class Head(Part, nn.Module, ABC):
         closed head accepts the classes that it was trained on, any subset in any order
         (:meth:`columns`). It refuses other classes with an error that names them.
         """
+
+    @property
+    def reads_frames(self) -> bool:
+        """Whether more of an utterance matters than mean and standard deviation of its frames.
+
+        If not, training on a frozen encoder reads the frames once, and not in every epoch.
+        """
+        return True
 
     def write(self, frames: Frames) -> list[str] | None:
         """Return B texts that the head writes freely, or None if the head does not write.

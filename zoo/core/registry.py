@@ -34,6 +34,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "gen_ser": "serzoo.heads.gen_ser.head:GenSERHead",
         "regress_codes": "serzoo.heads.controls:RegressCodesHead",
         "prototype": "serzoo.heads.controls:PrototypeHead",
+        "linear_svm": "serzoo.heads.linear_svm:LinearSVMHead",
     },
     "encoders": {
         "logmel": "serzoo.zoo.encoders.logmel:LogMelEncoder",

@@ -99,6 +99,8 @@ class Batch(_TensorRecord):
         lengths: ``[B]`` int64, the number of real samples in each row of ``audio``.
         hidden: ``[B, K, T, D]`` stored output of ``Encoder.extract``, in the store's dtype.
         mask: ``[B, T]`` bool, True = speech; set if ``hidden`` is set.
+        seconds: ``[B]`` seconds of speech; set if ``hidden`` holds two vectors per utterance
+            instead of its frames (:func:`serzoo.datamodules.features.statistics`).
         targets: the labels.
 
     Raises:
@@ -113,6 +115,7 @@ class Batch(_TensorRecord):
     lengths: Tensor | None = None
     hidden: Tensor | None = None
     mask: Tensor | None = None
+    seconds: Tensor | None = None
 
     def __post_init__(self) -> None:
         if (self.audio is None) == (self.hidden is None):

@@ -335,6 +335,10 @@ class HFEncoder(Encoder):
             states[len(family.blocks)] = gather(family.finish(hidden))
         return [states[k] for k in self.layers]
 
+    @property
+    def plain(self) -> bool:
+        return self.storable and self.mix.logits is None
+
     def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
         return Frames(self.mix(hidden), mask)  # zeros after the end stay zeros
 

@@ -94,6 +94,7 @@ def open_data(
     *,
     text: bool | None = None,
     everything: bool = False,
+    refit: bool = False,
 ) -> Any:
     """Open a run's data module: prepared, labelled, split and audited.
 
@@ -102,6 +103,7 @@ def open_data(
         taxonomy: used instead of the configured one.
         text: whether batches carry transcripts; by default, if the configured head reads them.
         everything: make all utterances the test part, without a protocol.
+        refit: train on the training and validation parts together.
 
     Raises:
         DataError: if the data cannot be used, or the audit fails.
@@ -125,6 +127,7 @@ def open_data(
         workers=d.workers,
         seed=cfg.seed,
         text=text,
+        refit=refit,
     )
 
 

@@ -117,6 +117,8 @@ class OptimConfig:
     ema: Share = 0.0  # decay of the averaged weights that are evaluated; 0 = off
     # the epoch whose weights are kept: best by UAR on the validation part, or the last one
     select: Annotated[str, _one_of("best", "last")] = "best"
+    # train anew on the training and validation speakers, up to the selected epoch, and test that
+    refit: Flag = False
 
 
 @dataclass
@@ -195,7 +197,7 @@ class RunConfig:
         d["own"] = {part: text.rpartition("@")[2] for part, text in self.own.items()}
         if not d["own"]:
             del d["own"]
-        for key, usual in (("min_steps", 0), ("select", "best")):
+        for key, usual in (("min_steps", 0), ("select", "best"), ("refit", False)):
             if d["optim"][key] == usual:
                 del d["optim"][key]
         d["trainer"] = {"precision": d["trainer"]["precision"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..core.head import Head
 from ..core.notices import tell
 from ..core.scaling import FrameStatistics, standardisers
 from ..core.taxonomy import Taxonomy
-from ..core.types import Batch, Frames
+from ..core.types import Batch, Frames, Targets
 from ..core.weights import FORMAT, check_keys, check_published, published_parts, strip_frozen
 from ..statistics.rates import FloatArray
 from ..statistics.table import PredictionTable, merge
@@ -115,6 +115,7 @@ class SERModule(L.LightningModule):
         self.average = AveragedWeights(ema) if ema > 0 else None
         self.standardise = standardise
         self.metadata = metadata or {}
+        self.schedule_share = 1.0  # share of the schedule's steps after which training ends
         self.temperature: float | None = None  # of the scores; None = not calibrated
         self.tables: dict[str, PredictionTable] = {}
         self.validated_as = "val"  # first part of the names of validation's numbers
@@ -191,7 +192,10 @@ class SERModule(L.LightningModule):
             self.train()
 
     def on_train_start(self) -> None:
-        self._measure_frames()
+        with evaluating(self), torch.no_grad():
+            self._measure_frames()
+            if self.solved and self.trainer.current_epoch == 0:
+                self.head.solve(self._training_part())
 
     def _measure_frames(self) -> None:
         """Fit the head's standardisers, if the encoder is steady.
@@ -202,14 +206,34 @@ class SERModule(L.LightningModule):
         parts = standardisers(self.head)
         if not (self.standardise and parts and self.encoder.steady):
             return
-        every = getattr(getattr(self.trainer, "datamodule", None), "training_part", None)
-        if every is None:
+        if self._every is None:
             tell(STANDARDISED_BY, fault=False)
             return
-        with evaluating(self), torch.no_grad():
-            found = FrameStatistics.of(self.frames(b.to(self.device)) for b in every())
+        found = FrameStatistics.of(frames for frames, _ in self._training_part())
         for part in parts:
             part.fit(found)
+
+    @property
+    def _every(self) -> Callable[[], Iterator[Batch]] | None:
+        """What gives every training utterance once; None if the data are not a data module."""
+        return getattr(getattr(self.trainer, "datamodule", None), "training_part", None)
+
+    def _training_part(self) -> Iterator[tuple[Frames, Targets]]:
+        assert self._every is not None
+        for batch in self._every():
+            moved = batch.to(self.device)
+            yield self.frames(moved), moved.targets
+
+    @property
+    def solved(self) -> bool:
+        """Whether the head's weights are found at once (:meth:`.Head.solve`), and not by steps."""
+        return self.solvable and self._every is not None
+
+    @property
+    def solvable(self) -> bool:
+        """Whether they can be: nothing of the encoder learns, and the head has an optimum."""
+        learns = any(p.requires_grad for p in self.encoder.parameters())
+        return self.head.solves and self.encoder.steady and not learns
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(_mix(self.seed, self.current_epoch, self.global_rank))
@@ -264,7 +288,8 @@ class SERModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups = self.encoder.param_groups(self.lr, self.mix_lr)
-        groups += self.head.param_groups(self.lr if self.head_lr is None else self.head_lr)
+        head_lr = self.lr if self.head_lr is None else self.head_lr
+        groups += self.head.param_groups(0.0 if self.solved else head_lr)
         optimizer = adamw(groups, self.weight_decay, str(self.trainer.precision))
         steps = self.trainer.estimated_stepping_batches
         if not 0 <= steps < math.inf:  # Lightning says -1 if a loader has no length
@@ -272,7 +297,7 @@ class SERModule(L.LightningModule):
                 "the learning rate falls to zero over the run, but this Trainer does not say when "
                 "it ends (max_epochs=-1, or a loader without a length); set max_steps"
             )
-        total = max(1, int(steps))
+        total = max(1, round(int(steps) / self.schedule_share))
         scale = rate_over_steps(total, self.warmup, self.schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {

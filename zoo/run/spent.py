@@ -237,6 +237,8 @@ def _size(batch: Batch) -> int:
 
 
 def _speech(batch: Batch, encoder: Any) -> float:
+    if batch.seconds is not None:
+        return float(batch.seconds.sum())
     if batch.mask is not None:
         return float(batch.mask.sum()) * float(encoder.frame_seconds)
     return 0.0 if batch.lengths is None else float(batch.lengths.sum()) / SAMPLE_RATE

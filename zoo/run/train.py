@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..core.files import named, new_file, write_json
 from ..core.notices import quiet
 from ..core.taxonomy import Taxonomy
 from ..statistics.speakers import measure
+from ..statistics.table import PredictionTable
 from . import board, checkpoint, devices, record, spent
 from .board import unparsable
 from .build import assemble, data_hashes, open_data
@@ -33,6 +35,9 @@ from .spent import CountFlops, Used
 
 class StoreFeatures(Callback):
     """Fill the feature store before fitting, if the encoder allows it.
+
+    If the frames are what is stored, and the head needs only their mean and deviation, batches
+    hold these. Training is then several times as fast, and computes the same.
 
     It works in Lightning's ``setup`` hook, since all ranks exist there, however they were started.
     They share the encoding, each on its own device. If one of them has no room on its disk, all
@@ -60,8 +65,8 @@ class StoreFeatures(Callback):
         """Whether batches hold stored features."""
         return bool(self.filled["kind"] == "stored")
 
-    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        encoder: Any = module.encoder
+    def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        encoder = module.encoder
         if not self.wanted or not encoder.storable:
             return
         self.wanted = False  # once
@@ -72,12 +77,17 @@ class StoreFeatures(Callback):
         if not trainer.strategy.reduce_boolean_decision(self.stored, all=True):
             self.filled["kind"] = "live"
             self.data.use_store(None)
+        elif self.stored and encoder.plain and not (module.head.reads_frames or module.mixup):
+            self.filled["statistics"] = self.data.use_statistics()
         self.seconds = time.perf_counter() - began
         self.used = used, Used.now()
 
 
 RULES = {"best": "highest val/uar, earliest epoch of equals", "last": "last epoch"}
 """``optim.select`` to the rule by which an epoch is selected, as records say it."""
+
+REFITTED = "; then trained anew on the training and validation speakers"
+SELECTION = "selection"  # folder, in a run's, of the run that selected an epoch for `optim.refit`
 
 
 def run_folder(cfg: RunConfig) -> Path:
@@ -97,6 +107,11 @@ def train(
     If the protocol has no validation part, the last epoch is kept, and the record has no scores. A
     finished run is not repeated. A killed run goes on from its last whole epoch. It ends with the
     same weights as an unbroken one.
+
+    With ``optim.refit``, a first run in the folder's ``selection`` selects an epoch. A second one
+    starts from new weights, and trains on the training and validation speakers together, up to
+    that epoch of the same schedule. It is the one that is tested and kept. Its validation
+    predictions, by which scores are calibrated, are those of the first run.
 
     Args:
         cfg: the resolved configuration.
@@ -126,10 +141,21 @@ def train(
     if done is not None and done.ok:
         _refuse_other_data(out, done.data, identity)
         return done
+    first = None
+    if cfg.optim.refit and test and len(data.datasets["valid"]):
+        first = _select(cfg, out / SELECTION)
+        data = open_data(cfg, refit=True)
     metadata = {**how_built(cfg, taxonomy), "fingerprint": cfg.fingerprint, "data": identity}
     module = assemble(cfg, data, metadata)
     validated = len(data.datasets["valid"]) > 0
-    trainer, best = _trainer(cfg, out, validated, len(data.train_dataloader()))
+    epochs = cfg.optim.epochs
+    if first is not None:
+        assert first.rounds is not None
+        epochs = (first.selection["epoch"] + 1) * epochs // first.rounds
+        module.schedule_share = epochs / cfg.optim.epochs
+    if module.solvable:
+        epochs = 1
+    trainer, best = _trainer(cfg, out, validated, len(data.train_dataloader()), epochs)
     if trainer.is_global_zero:
         write_json(out / "config.json", {"fingerprint": cfg.fingerprint, **cfg.to_dict()})
     storing, counted = _store(cfg, trainer, data), CountFlops()
@@ -155,7 +181,14 @@ def train(
     chosen = validated and cfg.optim.select == "best"
     if validated and not chosen:
         _copy(trainer, last)
-    result = _test(trainer, module, data, last, test) if validated else _kept(trainer, module, last)
+    if validated or first is None:
+        result = (
+            _test(trainer, module, data, last, test) if validated else _kept(trainer, module, last)
+        )
+    else:
+        _copy(trainer, last)
+        module.tables["valid"] = PredictionTable.read_jsonl(out / SELECTION / record.VALID)
+        result = _test(trainer, module, data, last, test, valid=module.tables["valid"])
     score = best.best_model_score if chosen else result.get("valid", {}).get("uar")
     evaluate_seconds = time.perf_counter() - began
     used.append(Used.now())
@@ -166,6 +199,13 @@ def train(
     laps["evaluate"] = fitted, end
     processors = spent.processor_seconds((begin, end), laps, trainer.world_size)
     flops = spent.flops(counted.training, counted.scoring, batches, trainer.world_size)
+    seconds = {"encode": storing.seconds, "fit": fit_seconds, "evaluate": evaluate_seconds}
+    if first is not None:  # the selection is part of the training
+        for part in ("encode", "fit"):
+            seconds[part] += first.seconds[part]
+            processors[part] = round(processors[part] + first.processor_seconds[part], 2)
+        if "training" in flops and "training" in first.flops:
+            flops["training"] += first.flops["training"]
     if not trainer.is_global_zero:
         return Record(status="ok")
     entry = record.written(
@@ -179,23 +219,14 @@ def train(
         notes=data.speech.notes,
         split_notes=list(data.split.notes),
         audit=data.audit.to_dict() if data.audit else None,
-        selection={
-            "rule": RULES[cfg.optim.select] if validated else "last epoch; nothing was validated",
-            "val/uar": float(score) if score is not None else None,
-            "epoch": result.pop("epoch"),
-        },
+        selection=_selection(cfg, validated, score, result.pop("epoch"), first),
         parameters=record.count_parameters(module),
         encoder=module.encoder.describe(),
         layer_weights=layer_weights,
         **({"origin": metadata["origin"]} if cfg.init else {}),
         features="stored" if storing.stored else "live",
         feature_store=storing.filled,
-        seconds={
-            "encode": round(storing.seconds, 2),
-            "fit": round(fit_seconds, 2),
-            "evaluate": round(evaluate_seconds, 2),
-            "total": round(time.time() - started, 2),
-        },
+        seconds={k: round(v, 2) for k, v in (*seconds.items(), ("total", time.time() - started))},
         processor_seconds=processors,
         flops=flops,
         resumed=resumed,
@@ -208,9 +239,10 @@ def train(
         **result,
         **record.environment(),
     ).add(facts or {})
-    for part, file in parts_to_write(test, validated).items():
+    scored = validated or first is not None
+    for part, file in parts_to_write(test, scored).items():
         module.tables[part].write_jsonl(out / file)
-    if test and validated:
+    if test and scored:
         rows = record.attributes_of(data.datasets["test"].utterances)
         record.write_attributes(out / record.UTTERANCES, rows)
         with named(out):
@@ -238,8 +270,27 @@ def _refuse_other_data(out: Path, found: Any, identity: dict[str, Any]) -> None:
         raise DataError(f"{out} holds a run on other data; choose another trainer.out")
 
 
+def _select(cfg: RunConfig, out: Path) -> Record:
+    """Return the record, in every process, of the run that selects an epoch for a second one."""
+    once = replace(cfg, optim=replace(cfg.optim, refit=False))
+    found = train(once, out, test=False)
+    if torch.distributed.is_initialized():  # only the first process has the record
+        found = spent.gathered(found, torch.distributed.get_world_size())[0]
+    return found
+
+
+def _selection(
+    cfg: RunConfig, validated: bool, score: Any, epoch: int, first: Record | None
+) -> dict[str, Any]:
+    """Return what a record says about the epoch that was kept."""
+    rule = RULES[cfg.optim.select] if validated else "last epoch; nothing was validated"
+    if first is not None:
+        rule, score = RULES[cfg.optim.select] + REFITTED, first.selection["val/uar"]
+    return {"rule": rule, "val/uar": None if score is None else float(score), "epoch": epoch}
+
+
 def _trainer(
-    cfg: RunConfig, out: Path, validated: bool, batches: int
+    cfg: RunConfig, out: Path, validated: bool, batches: int, epochs: int
 ) -> tuple[L.Trainer, ModelCheckpoint]:
     """Return the trainer, and the callback that keeps the best epoch.
 
@@ -260,7 +311,7 @@ def _trainer(
         callbacks.append(RichProgressBar(leave=False))
     t, o = cfg.trainer, cfg.optim
     own = -(-batches // (t.devices * t.num_nodes))
-    repeated = rounds(o.epochs, own, o.accumulate, o.min_steps)
+    repeated = rounds(o.epochs, own, o.accumulate, o.min_steps)  # in a second run, too
     trainer = L.Trainer(
         accelerator=device_of(cfg).type,  # the one that refuse_absent checked
         devices=t.devices,
@@ -268,7 +319,7 @@ def _trainer(
         strategy=devices.strategy(cfg),
         plugins=devices.plugins(),
         precision=t.precision,  # type: ignore[arg-type]
-        max_epochs=o.epochs * repeated,
+        max_epochs=epochs * repeated,
         check_val_every_n_epoch=repeated,
         gradient_clip_val=o.clip or None,
         accumulate_grad_batches=o.accumulate,
@@ -292,22 +343,31 @@ def _store(cfg: RunConfig, trainer: L.Trainer, data: Any) -> StoreFeatures:
 
 
 def _test(
-    trainer: L.Trainer, module: SERModule, data: Any, last: Path, test_too: bool
+    trainer: L.Trainer,
+    module: SERModule,
+    data: Any,
+    last: Path,
+    test_too: bool,
+    valid: PredictionTable | None = None,
 ) -> dict[str, Any]:
-    """Score validation and test with the selected weights; only here the test part is read."""
+    """Score validation and test with the selected weights; only here the test part is read.
+
+    If ``valid`` is given, the model was trained on the validation part, and that is not scored.
+    """
     best = last.with_name("best.ckpt")
     if not best.is_file():
         raise ConfigError("no epoch was validated, so nothing was selected; raise optim.epochs")
     content = checkpoint.read(best)
     checkpoint.restore(module, content)
-    module.validated_as = "selected"  # keeps this score out of the curve of val/uar
-    trainer.validate(module, data, verbose=False)
+    if valid is None:
+        module.validated_as = "selected"  # keeps this score out of the curve of val/uar
+        trainer.validate(module, data, verbose=False)
     if not test_too:
         return {"epoch": int(content["epoch"]), "valid": module.tables["valid"].metrics()}
     began = time.perf_counter()
     trainer.test(module, data, verbose=False)
     seconds = time.perf_counter() - began
-    valid, test = module.tables["valid"], module.tables["test"]
+    valid, test = valid or module.tables["valid"], module.tables["test"]
     test = with_votes(test, data.datasets["test"], module.head.taxonomy)
     module.tables["test"] = test  # it is written as it is measured
     temperature = valid.temperature()

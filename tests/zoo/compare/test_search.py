@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from facts import says
 from serzoo.zoo.compare import search, suite
@@ -14,6 +16,7 @@ from serzoo.zoo.core.errors import ComparisonError, ConfigError
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report.runs import check_comparable, find_cells
 from serzoo.zoo.run.record import read_record
+from serzoo.zoo.statistics.table import PredictionTable
 
 HEADS = ("classification", "selm", "gen_ser", "regress_codes", "prototype")
 
@@ -75,30 +78,72 @@ def test_a_space_too_small_for_a_head_is_told() -> None:
         wrong.settings("selm")
 
 
-def ended(folder: Path, score: float | None, **more: Any) -> Path:
-    status = {"status": "ok", "selection": {"val/uar": score, "epoch": 3}}
+def ended(folder: Path, right: Sequence[bool], speaker: str = "b", **more: Any) -> Path:
+    """A trial of three utterances that was validated on a speaker; "t" is tested in fold 0."""
+    speakers = {"train": ["c/x"], "valid": [f"c/{speaker}"], "test": ["c/t"]}
+    status = {"status": "ok", "selection": {"val/uar": 0.5, "epoch": 3}, "speakers": speakers}
     write_json(folder / "record.json", {**status, "seconds": {"total": 2.0}, **more})
+    labels = np.array([0, 0, 1])
+    scores = np.where(np.array(right) == np.eye(2)[labels].T, 1.0, 0.0).T
+    names = [f"{speaker}{i}" for i in range(3)]
+    PredictionTable(names, [speaker] * 3, labels, scores, ["no", "yes"]).write_jsonl(
+        folder / "valid.jsonl"
+    )
     return folder
 
 
+NONE, SOME, MOST = [False] * 3, [True, False, False], [True, False, True]
+
+
+def tried(*folds: dict[int, Path]) -> list[search.Tried]:
+    return [search.Tried({"optim.lr": i}, by_fold) for i, by_fold in enumerate(folds)]
+
+
 def test_the_winner_is_the_first_of_the_best_that_ended_well(tmp_path: Path) -> None:
-    folders = [ended(tmp_path / str(i), score) for i, score in enumerate((0.4, 0.6, 0.6))]
-    failed = ended(tmp_path / "f", None, status="failed", error="E: no")
-    trials = [({"optim.lr": i}, f) for i, f in enumerate([failed, *folders])]
-    best, tried = search.outcome(trials)
-    assert best == 2
-    assert tried[0] == {"settings": {"optim.lr": 0}, "val/uar": None, "error": "E: no"}
-    assert tried[2] == {"settings": {"optim.lr": 2}, "val/uar": 0.6, "epoch": 3, "seconds": 2.0}
-    assert search.outcome([({}, failed), ({}, tmp_path / "none")])[0] == -1
+    folders = [ended(tmp_path / str(i), right) for i, right in enumerate((SOME, MOST, MOST))]
+    failed = ended(tmp_path / "f", NONE, status="failed", error="E: no")
+    best, folds, found = search.outcome(tried(*({0: f} for f in [failed, *folders])), 0)
+    assert (best, folds) == (2, [0])
+    assert found[0] == {"settings": {"optim.lr": 0}, "val/uar": None, "error": "fold 0: E: no"}
+    assert found[2] == {
+        "settings": {"optim.lr": 2}, "val/uar": 0.75, "epochs": {"0": 3}, "seconds": 2.0
+    }  # fmt: skip
+    assert search.outcome(tried({0: failed}, {0: tmp_path / "none"}), 0)[0] == -1
+
+
+def test_the_validation_parts_of_the_folds_are_pooled(tmp_path: Path) -> None:
+    """The first setting is the best in fold 0 alone, the second one in both folds together."""
+    one = {0: ended(tmp_path / "a0", MOST), 1: ended(tmp_path / "a1", NONE, "d")}
+    two = {0: ended(tmp_path / "b0", SOME), 1: ended(tmp_path / "b1", [True] * 3, "d")}
+    best, folds, found = search.outcome(tried(one, two), 0)
+    assert (best, folds) == (1, [0, 1])
+    # recalls of the pooled utterances: of 4 "no" and of 2 "yes"
+    assert [f["val/uar"] for f in found] == [(1 / 4 + 1 / 2) / 2, (3 / 4 + 1 / 2) / 2]
+    assert found[1]["seconds"] == 4.0
+
+
+def test_a_fold_that_validates_a_tested_speaker_does_not_count(tmp_path: Path) -> None:
+    one = {0: ended(tmp_path / "a0", MOST), 1: ended(tmp_path / "a1", NONE, "t")}
+    two = {0: ended(tmp_path / "b0", SOME), 1: ended(tmp_path / "b1", [True] * 3, "t")}
+    best, folds, _ = search.outcome(tried(one, two), 0)
+    assert (best, folds) == (0, [0])
+
+
+def test_a_setting_that_failed_in_a_fold_that_counts_cannot_win(tmp_path: Path) -> None:
+    one = {0: ended(tmp_path / "a0", MOST), 1: tmp_path / "none"}
+    two = {0: ended(tmp_path / "b0", SOME), 1: ended(tmp_path / "b1", SOME, "d")}
+    best, _, found = search.outcome(tried(one, two), 0)
+    assert best == 1
+    assert found[0]["error"].startswith("fold 1: ")
 
 
 def test_a_trial_wins_by_the_metric_of_the_suite(tmp_path: Path) -> None:
-    first = ended(tmp_path / "a", 0.6, valid={"uar": 0.6, "wa": 0.4, "f1": 0.5})
-    second = ended(tmp_path / "b", 0.5, valid={"uar": 0.5, "wa": 0.7, "f1": 0.4})
-    trials: list[Any] = [({}, first), ({}, second)]
-    assert [search.outcome(trials, m)[0] for m in ("uar", "wa", "macro_f1")] == [0, 1, 0]
-    assert search.outcome(trials, "wa")[1][1]["val/wa"] == 0.7
-    assert search.rule("macro_f1") == "highest val/f1, first trial of equals"
+    first = ended(tmp_path / "a", [True, True, False])  # accuracy 2/3, recalls 1 and 0
+    second = ended(tmp_path / "b", MOST)  # accuracy 2/3, recalls 1/2 and 1
+    found = {m: search.outcome(tried({0: first}, {0: second}), 0, m) for m in search.VALID}
+    assert {m: best for m, (best, _, _) in found.items()} == {"uar": 1, "wa": 0, "macro_f1": 1}
+    assert found["wa"][2][1]["val/wa"] == pytest.approx(2 / 3)
+    assert "val/f1" in search.rule("macro_f1")
 
 
 def test_sizes_that_are_matched_are_not_searched(tiny_recipe: str, tmp_path: Path) -> None:
@@ -144,7 +189,7 @@ def test_trials_are_validated_only_and_the_winner_is_run(tiny_recipe: str, tmp_p
         assert {k: optim[k.partition(".")[2]] for k in winner} == winner
         own = [t for t in trials if f"-{run.head}-" in t.name]
         recorded = [read_record(t).selection["val/uar"] for t in own]
-        assert sorted(recorded) == sorted(scores)
+        assert sorted(recorded) == pytest.approx(sorted(scores))
     # heads with settings of their own may stand in one table, with other budgets they may not
     check_comparable(found.runs)
     found.runs[0].record.search["trials"] = 3

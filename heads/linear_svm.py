@@ -1,0 +1,127 @@
+"""The classical anchor: a linear support vector machine on pooled frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..zoo.core.errors import ConfigError
+from ..zoo.core.head import Head
+from ..zoo.core.scaling import Standardiser
+from ..zoo.core.taxonomy import Taxonomy
+from ..zoo.core.types import Frames, HeadLoss, Targets
+from .pooling import PoolingName, build_pooling
+from .widen import wider_linear
+
+TOLERANCE, ROUNDS = 1e-4, 5000  # where scikit-learn's solver stops
+
+
+class LinearSVMHead(Head):
+    """One linear boundary per class against all others, with the squared hinge loss.
+
+    On an encoder that does not change in training, scikit-learn finds the optimum at once
+    (:meth:`solve`): of ``|w|^2 / 2 + C sum_i a_i max(0, 1 - y_i w.x_i)^2`` for each class, over the
+    standardised pooled frames x, with the utterances' weights a. No step of the optimiser changes
+    it. On an encoder that learns, the head is trained by steps with the same loss, and weight decay
+    takes the place of C. The margins of the classes are its log-scores. They rank the classes; as
+    probabilities they need a temperature.
+
+    It says what the frames are worth to a method without choices. A head that is below it is not
+    well trained.
+
+    Args:
+        dim: ``D``, width of the frames.
+        taxonomy: the classes.
+        pooling: how frames become one vector: ``stats`` (mean and deviation), ``mean`` or
+            ``attentive``, which needs an encoder that learns.
+        C: weight of the errors, above 0; the smaller, the more regularised.
+
+    Raises:
+        ConfigError: if C is not above 0.
+    """
+
+    solves: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        dim: int,
+        taxonomy: Taxonomy,
+        *,
+        pooling: PoolingName = "stats",
+        C: float = 1e-3,
+    ) -> None:
+        super().__init__(dim, taxonomy)
+        if not C > 0:
+            raise ConfigError(f"C={C}; give a number above 0, such as 0.001")
+        self.C = C
+        self.pooling = build_pooling(pooling, dim)
+        self.scale = Standardiser(self.pooling.width)
+        self.output = nn.Linear(self.pooling.width, len(taxonomy))
+
+    def vectors(self, frames: Frames) -> Tensor:
+        """Return the ``[B, width]`` standardised pooled frames."""
+        x: Tensor = self.scale(self.pooling(frames))
+        return x
+
+    def margins(self, frames: Frames) -> Tensor:
+        """Return ``[B, C]`` signed distances from the boundaries, in units of the margin."""
+        z: Tensor = self.output(self.vectors(frames))
+        return z.float()
+
+    def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
+        z, probs = self.margins(frames), targets.probs
+        positive, negative = (1 - z).clamp_min(0).square(), (1 + z).clamp_min(0).square()
+        per_item = (probs * positive + (1 - probs) * negative).sum(-1)
+        right = (z.argmax(-1) == probs.argmax(-1)).float()
+        return HeadLoss(targets.average(per_item), {"accuracy": targets.average(right).detach()})
+
+    @torch.no_grad()
+    def solve(self, batches: Iterable[tuple[Frames, Targets]]) -> None:
+        """Fit the boundaries to the training part.
+
+        An utterance whose label is a distribution counts for its most probable class. One without
+        a label does not count.
+
+        Args:
+            batches: every training utterance once.
+
+        Raises:
+            ConfigError: if the pooling would have to learn.
+        """
+        from sklearn.svm import LinearSVC
+
+        if any(p.requires_grad for p in self.pooling.parameters()):
+            raise ConfigError(
+                "linear_svm on a frozen encoder is solved at once, so its pooling cannot learn; "
+                "set head.pooling=stats or head.pooling=mean"
+            )
+        made = [
+            (self.vectors(frames)[kept], targets.probs.argmax(-1)[kept], targets.weight[kept])
+            for frames, targets in batches
+            if (kept := targets.item_weight > 0).any()
+        ]
+        x, labels, weights = (
+            torch.cat(values).double().cpu().numpy() for values in zip(*made, strict=True)
+        )
+        for index in range(len(self.taxonomy)):
+            svm = LinearSVC(
+                C=self.C, dual=len(x) < x.shape[1], tol=TOLERANCE, max_iter=ROUNDS, random_state=0
+            )
+            svm.fit(x, np.where(labels == index, 1, -1), sample_weight=weights)
+            self.output.weight[index] = torch.from_numpy(svm.coef_[0])
+            self.output.bias[index] = float(svm.intercept_[0])
+
+    @property
+    def reads_frames(self) -> bool:
+        return self.pooling.reads_frames
+
+    def add_classes(self, taxonomy: Taxonomy) -> None:
+        """Add a row to the output layer for each new class, the mean of the old rows."""
+        self.output = wider_linear(self.output, len(taxonomy))
+
+    def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
+        return self.margins(frames)[:, self.columns(taxonomy)]
