@@ -21,8 +21,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 CONFIGS = [
     "classification", "classification_bce", "classification_focal", "classification_hidden",
-    "linear", "linear_svm", "mlp", "gen_ser", "gen_ser_ce", "gen_ser_flow", "gen_ser_frames", "gen_ser_gram",
-    "gen_ser_learned", "gen_ser_linear", "gen_ser_no_noise", "gen_ser_one_hot",
+    "linear", "linear_svm", "mlp", "gen_ser", "gen_ser_ce", "gen_ser_flow", "gen_ser_frames",
+    "gen_ser_gram", "gen_ser_learned", "gen_ser_linear", "gen_ser_no_noise", "gen_ser_one_hot",
     "gen_ser_orthogonal", "gen_ser_permuted", "gen_ser_score", "gen_ser_sde", "gen_ser_spacing_1",
     "gen_ser_standardise", "gen_ser_steps", "gen_ser_target_only", "prototype", "regress_codes",
     "selm", "selm_adaptive", "selm_calibrated", "selm_constrained", "selm_frozen_random",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -80,7 +80,28 @@ def answer_table(group: Sequence[dict[str, Any]], baseline: str) -> Table | None
     ]
     title = f"{NAMES[group[0]['metric']]} minus {baseline}'s: {name_of(group)}"
     columns = ("head", "difference", "relative", *ANSWER)
-    return Table(title, columns, body, [verdicts(compared, baseline)])
+    said = [verdicts(compared, baseline), below_anchor(compared, baseline)]
+    return Table(title, columns, body, list(filter(None, said)))
+
+
+ANCHOR = "linear_svm"
+
+
+def below_anchor(compared: Mapping[str, Mapping[str, Any]], baseline: str) -> str:
+    """Return a warning if the baseline is below the linear SVM on the same frames; otherwise "".
+
+    Args:
+        compared: differences to the baseline, by head.
+        baseline: the head that others are compared to.
+    """
+    found = compared.get(ANCHOR)
+    if baseline == ANCHOR or found is None or not found["value"] > 0:
+        return ""
+    return (
+        f"The baseline {baseline} is {found['value']:.3f} below {ANCHOR}, a linear reading of the "
+        f"same frames (verdict on {ANCHOR}: {found['verdict']}). A head that is better than "
+        f"{baseline} may owe it to a weak baseline: compare it with {ANCHOR}, too."
+    )
 
 
 def caption(row: dict[str, Any]) -> str:

@@ -648,6 +648,8 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     tuning = dict(overrides).get("encoder.tuning") or (base.get("encoder") or {}).get("tuning")
     if isinstance(tuning, Typed):
         tuning = _read("encoder.tuning", tuning, str)
+    if merged["encoder"].get("type") == "hf" and str(tuning or "frozen") == "frozen":
+        merged["head"] = _suited(merged["head"])
     suits = chosen.get("optim") or SUITS.get(str(tuning), default_optim)
     merged["optim"] = read_group("optim", suits) if suits else {}
     for key, value in base.items():
@@ -741,6 +743,24 @@ def resolve(cfg: RunConfig) -> RunConfig:
     files = {part: own.origin(kind, name) for part, kind, name in named}
     cfg.own = {part: text for part, text in files.items() if text}
     return cfg
+
+
+def _suited(head: dict[str, Any]) -> dict[str, Any]:
+    """Return a head's options with the pooling that suits a frozen published encoder.
+
+    Statistics take the place of attentive pooling if that is only the head's default
+    (docs/results/frozen-encoder.md). A pooling that a file, a recipe or an override names stays.
+    """
+    if head.get("type") not in registry.names("heads"):
+        return head
+    knob = registry.schema_of(registry.get("heads", head["type"])).get("pooling")
+    if (
+        knob is None
+        or knob.default != "attentive"
+        or head.get("pooling") not in (None, "attentive")
+    ):
+        return head
+    return {**head, "pooling": "stats"}
 
 
 def _types(merged: Mapping[str, Any], overrides: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -293,3 +293,11 @@ def test_utterances_of_unknown_speakers_count_in_the_value_alone() -> None:
     assert rows[1]["difference"]["n_clusters"] == 7
     assert rows[1]["interval"][0] < 67 / 80 < rows[1]["interval"][1]
     assert tells(markdown(rows, BASE), "10 without a speaker", "10 of 80", "7 known")
+
+
+@pytest.mark.parametrize(("svm", "warned"), [(GOOD, True), (PLAIN, False), ([3] * 8, False)])
+def test_a_baseline_below_the_linear_svm_is_told(svm: list[int], warned: bool) -> None:
+    made, _ = grids(suite({BASE: PLAIN, "linear_svm": svm, "same": SAME}))
+    text = markdown(rows_of(made, Asked(BASE)), BASE)
+    words = ("baseline", BASE, "below linear_svm", "weak baseline")
+    assert tells(text, *words) if warned else "weak baseline" not in text

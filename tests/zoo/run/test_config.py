@@ -286,6 +286,24 @@ def test_tuning_an_encoder_brings_the_optimisation_that_suits_it(tuning: str, ra
     assert load("encoder=hf", f"encoder.tuning={tuning}", "optim.lr=0.5").optim.lr == 0.5
 
 
+@pytest.mark.parametrize(
+    ("overrides", "pooling"),
+    [
+        (["encoder=whisper-base"], "stats"),
+        (["encoder=whisper-base", "head=gen_ser_ce"], "stats"),  # as gen_ser, its reference
+        (["encoder=whisper-base", "head=gen_ser"], "stats"),
+        (["encoder=whisper-base", "head=linear"], "mean"),  # its file names another one
+        (["encoder=whisper-base", "head.pooling=attentive"], "attentive"),
+        (["encoder=whisper-base", "encoder.tuning=lora"], "attentive"),
+        ([], "attentive"),  # the log-mel encoder learns
+    ],
+)
+def test_a_frozen_published_encoder_brings_the_pooling_that_suits_it(
+    overrides: list[str], pooling: str
+) -> None:
+    assert config.load("ravdess", overrides).head["pooling"] == pooling
+
+
 # The fingerprint.
 
 
@@ -310,7 +328,7 @@ def test_where_a_run_is_made_does_not_name_it(override: str) -> None:
     assert load(override).fingerprint == load().fingerprint
 
 
-NOT_A_FRACTION = ("epochs", "min_steps", "accumulate", "schedule", "select")
+NOT_A_FRACTION = ("epochs", "min_steps", "accumulate", "schedule", "select", "refit")
 
 
 @pytest.mark.parametrize(
@@ -337,6 +355,7 @@ NOT_A_FRACTION = ("epochs", "min_steps", "accumulate", "schedule", "select")
         "optim.accumulate=2",
         "optim.schedule=linear",
         "optim.select=last",
+        "optim.refit=true",
     ],
 )
 def test_what_decides_the_numbers_names_the_run(override: str) -> None:
@@ -367,9 +386,9 @@ def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> No
     assert of_data == {"root", "manifest", "workers", "features"}
     of_trainer = {f.name for f in fields(TrainerConfig)} - set(identity["trainer"])
     assert of_trainer == {f.name for f in fields(TrainerConfig)} - {"precision"}
-    optim = load("optim.min_steps=100", "optim.select=last").identity["optim"]
+    optim = load("optim.min_steps=100", "optim.select=last", "optim.refit=true").identity["optim"]
     assert {f.name for f in fields(OptimConfig)} == set(optim)
-    assert set(optim) - set(identity["optim"]) == {"min_steps", "select"}
+    assert set(optim) - set(identity["optim"]) == {"min_steps", "select", "refit"}
 
 
 def test_a_default_written_out_is_the_same_run_and_so_is_zero() -> None:
