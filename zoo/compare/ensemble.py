@@ -276,7 +276,7 @@ def mixture(likelihood: FloatArray) -> list[float]:
     """Return the weights of M models that maximise the likelihood of their mixture.
 
     The problem is concave, and expectation-maximisation finds the maximum (Dempster, Laird & Rubin
-    1977): each round a weight becomes the mean share that its model has in the mixture.
+    1977). In each round a weight becomes the mean share that its model has in the mixture.
 
     Args:
         likelihood: ``[N, M]`` probability that each model gives to the label.

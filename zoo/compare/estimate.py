@@ -32,8 +32,8 @@ class Estimate(NamedTuple):
     Attributes:
         seconds: on the clock; None = not measured.
         megabytes: peak memory of its process in MiB; on CUDA, a measured one is the device's.
-        source: ``finished`` (mean time and largest memory of finished cells of its kind),
-            ``measured`` (a training step on this machine, by the doctor) or ``not measured``.
+        source: ``finished`` = mean time and largest memory of finished cells of its kind;
+            ``measured`` = a training step on this machine, by the doctor; ``not measured``.
         encoding: seconds for features that are not stored yet; cells on the same features share it.
     """
 

@@ -1,8 +1,8 @@
 """`serzoo compare import`: another toolkit's predictions as a row of a comparison.
 
-The row is in the tables of a recipe, as a head is, with their certificate: the same
+The row is in the tables of a recipe, as a head is, with their certificate. It has the same
 utterances, in the same folds, with the same reference. Predictions do not show how the toolkit was
-trained and selected; the record holds what its user says about that.
+trained and selected. The record holds what its user says about that.
 """
 
 from __future__ import annotations
@@ -531,8 +531,8 @@ def import_predictions(
         recipe: the row goes to the tables of this recipe; needed if the suite has several.
         encoder: the row goes to the table of this encoder; None = to all of the recipe.
         fold: the only fold of the file; None = the file holds all folds.
-        seed: seed of the row; None = the row is repeated for every seed of the suite, as for a
-            method without random choices.
+        seed: seed of the row; None = the row is repeated for every seed, as for a method without
+            random choices.
         where: keys of records and their values; the row goes beside cells that have them, as
             ``{"condition": "noise:10dB"}``, ``{"axes.protocol": "loco"}``, ``{"shots": 4}``.
         columns: names of the file's columns.

@@ -83,8 +83,8 @@ class Asked:
     def declares(self, head: str, runs: Sequence[Run]) -> bool:
         """Whether a row is a declared question.
 
-        A head that started from a pre-training is declared by its own name (``mlp after weak``)
-        or by that of its head (``mlp``).
+        A head that started from a pre-training is declared by its own name (``mlp after weak``) or
+        its head's (``mlp``).
         """
         if self.primary is None:
             return all(run.record.imported is None for run in runs)

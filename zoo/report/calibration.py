@@ -164,8 +164,8 @@ def scaled_runs(
     """A head's cells with the scaling of their fold, fitted for each seed on all of its folds.
 
     Returns:
-        The cells; of each its temperature, largest bias and the number of utterances that the
-        scaling was fitted on; and the validation tables of the first seed.
+        The cells, a tuple for each, and the validation tables of the first seed. A tuple has the
+        temperature, the largest bias and the number of utterances of the fit.
 
     Raises:
         DataError: a cell keeps no validation predictions.

@@ -230,8 +230,8 @@ def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[dict
         For each point ``head``, ``encoder``, ``tuning`` (``none`` without shots), ``shots`` and
         ``draws``. For the metric of the query over the draws: mean (``value``), standard
         deviation (None for one draw), lowest and highest. Further the means of three quantities:
-        change of the source's metric (None if it was not scored), seconds of fitting, and bytes
-        that changed (None for imported predictions).
+        change of the source's metric, seconds of fitting, and bytes that changed. The first is None
+        if it was not scored, the last for imported predictions.
 
     Raises:
         DataError: if a record is not that of an adaptation.

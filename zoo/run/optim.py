@@ -81,8 +81,8 @@ def adamw(groups: list[dict[str, Any]], weight_decay: float, precision: str) -> 
     return torch.optim.AdamW(exempt_vectors(groups), weight_decay=weight_decay, fused=fused)
 
 
-# Lightning's EMAWeightAveraging follows another rule. It also averages integer buffers, so that the
-# count of a batch normalisation stays at 1, and its decay does not rise. It copies the whole model
+# Lightning's EMAWeightAveraging follows another rule. Its decay does not rise. It also averages
+# integer buffers, so that the count of a batch normalisation stays at 1. It copies the whole model
 # with its frozen encoder, and a plain Trainer would not average without the callback.
 
 

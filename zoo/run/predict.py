@@ -186,7 +186,7 @@ def predict(
 
     Args:
         model: a module, or what :func:`serzoo.zoo.load` takes. A module stays on its device and
-            keeps its mode; a loaded one goes to the GPU if there is one.
+            keeps its mode. A loaded one goes to the GPU if there is one.
         inputs: one or several of: path, folder, pattern, array or tensor of shape ``[S]`` or
             ``[channels, S]``.
         rate: sample rate of arrays, in Hz.

@@ -69,8 +69,8 @@ def evaluate(
         unknown_speakers: ``refuse`` or ``accept`` utterances without a speaker; as in training by
             default.
         condition: corrupt the audio first: ``noise:10dB``, ``reverb``, ``telephone``, ... (see
-            :mod:`serzoo.datamodules.corruption`). Frames of corrupted audio are computed anew;
-            those of clean audio are read from the store, if the encoder allows it.
+            :mod:`serzoo.datamodules.corruption`). Frames of corrupted audio are computed anew.
+            Those of clean audio are read from the store, if the encoder allows it.
         noise: folder of recorded noises, for ``noise``.
         rir: folder of room impulse responses, for ``reverb``.
         prior: class probabilities that the mean prediction is matched to: ``uniform`` (the

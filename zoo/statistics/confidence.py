@@ -145,7 +145,7 @@ def fit_bias(table: PredictionTable, *, penalty: float = 1.0) -> Scaling:
     With few utterances the biases stay near 0, and the temperature is noisy: nothing holds it, so
     utterances that are all right drive it towards its lower end, 0.01. We simulated 8
     classes and an accuracy of 0.59, with 20, 60, 240 and 1000 utterances. Scaling lost 0.11, 0.06,
-    0.016 and 0.004 nats against the best scaling; a temperature alone lost 0.04, 0.01, 0.002 and
+    0.016 and 0.004 nats against the best scaling. A temperature alone lost 0.04, 0.01, 0.002 and
     0.001. So on speech with the prior of training, a temperature alone is better. In that
     simulation with one class of 47 %, a temperature alone lost 0.29 nats with any number of
     utterances. The bias was better from 20 utterances on.
@@ -362,10 +362,10 @@ def open_numbers(table: PredictionTable, trained: Taxonomy, wanted: Taxonomy) ->
     For every utterance the model chooses among all classes of ``wanted``, except in
     ``among_unseen``: there only utterances of unseen classes count, and the model chooses only
     among unseen classes. So a preference for trained classes does not hide what it knows of the
-    others (generalised and plain zero-shot evaluation; Chao et al. 2016). A model that ignores the
-    audio has a mean recall of one over the number of classes, over all classes. Over a part of
-    them this need not hold: a model that never predicts an unseen class has recall 0 there, and
-    more than chance on the seen ones.
+    others. The two are generalised and plain zero-shot evaluation (Chao et al. 2016). A model that
+    ignores the audio has a mean recall of one over the number of classes, over all classes. Over a
+    part of them this need not hold: a model that never predicts an unseen class has recall 0 there,
+    and more than chance on the seen ones.
 
     Args:
         table: scores over the classes of ``wanted``.
@@ -373,8 +373,8 @@ def open_numbers(table: PredictionTable, trained: Taxonomy, wanted: Taxonomy) ->
         wanted: the taxonomy of the table.
 
     Returns:
-        Plain containers: classes, chance level, mean recalls with intervals over speakers
-        (:func:`mean_recall`), and the shares of predictions and of references that are unseen
+        Plain containers: classes, chance level and mean recalls with intervals over speakers
+        (:func:`mean_recall`). Also the shares of predictions and of references that are unseen
         classes.
     """
     seen = seen_classes(trained, wanted)
