@@ -5,9 +5,9 @@
 
 The model has random weights: its arithmetic is that of the published one. The speech is RAVDESS
 and LibriSpeech clips in shuffled order, from ``SERZOO_DATA`` (default ``../shared/data``), or noise
-of such lengths. The plain side is a loop over the model of ``transformers`` in float32, 8 clips at
-a time in the given order, padded, with an attention mask. Ours is ``HFEncoder.extract`` in the
-batches of the feature store. Errors are against the plain model on each clip alone.
+of such lengths. The plain side is a loop over the model of ``transformers`` in float32. It takes 8
+clips at a time in the given order, padded, with an attention mask. Ours is ``HFEncoder.extract`` in
+the batches of the feature store. Errors are against the plain model on each clip alone.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
     python benchmarks/publish.py unpack real runs/real      # and back: a folder for each cell
     python benchmarks/publish.py verify                     # every file is as its checksum says
 
-Tables are never typed and never committed: they are computed from the packed predictions and
-records, which hold no audio and no path of the machine. ``serzoo report real --out
-benchmarks/results`` shows the same suite as a page.
+Tables are never typed and never committed. They are computed from the packed predictions and
+records, which hold no audio and no path of the machine.
+``serzoo report real --out benchmarks/results`` shows the same suite as a page.
 """
 
 from __future__ import annotations

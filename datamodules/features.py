@@ -1,7 +1,7 @@
 """Stored features: the output of an encoder, computed once and kept on disk.
 
 ``Encoder.extract`` runs once per utterance. :class:`FeatureStore` keeps its output on disk
-(``store.py``), and all runs with the same extraction share it: heads, folds, seeds, suites, ranks.
+(``store.py``). All runs with the same extraction share it: heads, folds, seeds, suites, ranks.
 :class:`Filling` computes what is missing. :func:`pad_waves` and :func:`pad_hidden` make batches.
 """
 

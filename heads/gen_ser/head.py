@@ -221,7 +221,7 @@ class GenSERHead(Head):
     def end(self, targets: Targets) -> Tensor:
         """Return ``x_0``, ``[B, d]``: the code of the class, or the expected code of a soft label.
 
-        Under squared error the expected code and a drawn code have the same best prediction; the
+        Under squared error the expected code and a drawn code have the same best prediction. The
         expected one has less noise. The result is zero for an unlabelled utterance, which has no
         weight.
         """

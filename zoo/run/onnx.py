@@ -6,8 +6,9 @@ network, and a graph cannot hold that. So its file starts at the spectrogram of 
 
 Exported: the heads ``classification``, ``gen_ser`` and the controls, on wav2vec 2.0, HuBERT, WavLM,
 data2vec audio, UniSpeech-SAT, SEW and ``logmel``. Not exported are ``selm`` (it writes with a
-tokeniser) and heads that read transcripts. Nor are w2v-BERT 2.0 and Whisper (their spectra are
-computed outside the network), ``resnet50``, encoders of third parties, and encoders in bfloat16.
+tokeniser) and heads that read transcripts. Nor are encoders of third parties or in bfloat16,
+``resnet50``, w2v-BERT 2.0 and Whisper. The spectra of the last two are computed outside the
+network.
 """
 
 from __future__ import annotations

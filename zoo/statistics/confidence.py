@@ -136,11 +136,11 @@ class Scaling(NamedTuple):
 def fit_bias(table: PredictionTable, *, penalty: float = 1.0) -> Scaling:
     """Return the temperature and class biases that minimise the negative log-likelihood.
 
-    This is bias-corrected temperature scaling (Alexandari, Kundaje & Shrikumar 2020). The penalty
-    ``penalty/2 |bias|^2`` is added to the summed negative log-likelihood (our choice), so that a
-    few utterances move no class far. A temperature alone cannot move a prior. Training weighs
-    classes to a uniform prior, so the probabilities at a temperature are for that prior. With the
-    bias they are for the class shares of this table. So use it only on speech with the same shares.
+    This is bias-corrected temperature scaling (Alexandari, Kundaje & Shrikumar 2020).
+    ``penalty/2 |bias|^2`` is added to the summed negative log-likelihood (our choice), so that few
+    utterances move no class far. A temperature alone cannot move a prior. Training weighs classes
+    to a uniform prior, so the probabilities at a temperature are for that prior. With the bias they
+    are for the class shares of this table. So use it only on speech with the same shares.
 
     With few utterances the biases stay near 0, and the temperature is noisy: nothing holds it, so
     utterances that are all right drive it towards its lower end, 0.01. We simulated 8
