@@ -158,7 +158,7 @@ class Anchor:
 
 
 def where_of(run: Run) -> dict[str, Any]:
-    """What tells the cells of one set of answers from others of the recipe, by path."""
+    """Return by path the values that distinguish the cells of a set of answers."""
     record = run.record
     if record.kind == "adaptation":  # the same, however heads are tuned
         return {"shots": record.shots, "draw": record.draw}

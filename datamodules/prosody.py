@@ -11,8 +11,8 @@
 Frames are 32 ms, every 5 ms. One is speech if its level is at most 30 dB below the recording's loud
 frames. Syllables come from transcripts (``text``) or from audio (``audio``). Transcripts are used
 if every utterance has one in Latin letters. A syllable is then a group of vowel letters, at least
-one per word, silent letters too. In audio it is a voiced peak of the level, with dips of 2 dB
-around it (de Jong & Wempe 2009). All numbers without a source are our choice.
+one per word, silent letters too. In audio it is a voiced peak of the level between dips of 2 dB (de
+Jong & Wempe 2009). All numbers without a source are our choice.
 
 :func:`prosody` measures utterances. The cache keeps the results by content, so a killed call can
 continue. :func:`open_probing` gives the utterances, quantities and folds for probes.
@@ -46,7 +46,7 @@ from .audio import SAMPLE_RATE, Samples, read_utterance
 from .catalog import Speech, open_corpora
 from .corruption import F0_RANGE, FRAME_SECONDS, LOVE_TRAIN, f0, pyworld
 from .dataset import SpeechDataset
-from .features import FeatureStore, feature_key, heard
+from .features import FeatureStore, feature_key, hash_of_sound
 from .info import CorpusInfo
 from .manifest import Utterance
 from .protocols import Protocol, speaker_of, without_speaker
@@ -217,8 +217,8 @@ def prosody(
         )
     source = "text" if rate_from == "text" or (rate_from == "auto" and not without) else "audio"
     rows = list(_measured(utterances, roots, max_seconds, progress))
-    heard_counts = [row.nuclei for row in rows]
-    spoken = counts if source == "text" else heard_counts
+    audio_counts = [row.nuclei for row in rows]
+    spoken = counts if source == "text" else audio_counts
     values = {
         name: np.array([getattr(row, name) for row in rows], dtype=np.float64)
         for name in QUANTITIES[:-1]
@@ -239,7 +239,7 @@ def _measured(
     store = _Store()
     with Bar("prosody", len(utterances), shown=progress) as bar:
         for u in utterances:
-            key = feature_key(u, u.sha or heard(u, roots), max_seconds)
+            key = feature_key(u, u.sha or hash_of_sound(u, roots), max_seconds)
             found = store.get(key)
             if found is None:
                 found = measure(read_utterance(u, roots[u.corpus], max_seconds))

@@ -28,7 +28,7 @@ from .manifest import Utterance
 # Rules that divide speakers into folds, without random numbers. The rules depend only on the
 # speakers in the manifest, and (if asked) on their numbers of utterances. They never depend on the
 # order of its lines. An utterance with an unknown speaker is treated as a speaker of its own.
-# Protocols refuse such utterances unless they are told to accept them.
+# Protocols refuse such utterances unless ``unknown_speakers`` is ``accept``.
 
 
 def sexes(utterances: Sequence[Utterance]) -> dict[str, str]:

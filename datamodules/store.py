@@ -403,7 +403,9 @@ def _write(path: Path, parts: Iterable[bytes | memoryview], size: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     if draft.stat().st_size != size:
-        raise OSError(f"{draft} has {draft.stat().st_size} bytes after writing {size}")
+        raise OSError(
+            f"{draft} has {draft.stat().st_size} bytes after writing {size}; check the disk"
+        )
     draft.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)  # flush the new name, too
     try:

@@ -133,7 +133,7 @@ def _votes(row: dict[str, str]) -> dict[str, float]:
     except ValueError as error:
         raise DataError(
             f"tabulatedVotes.csv has a row of {row['fileName']} whose votes are not whole numbers "
-            f"({error}); is this the publisher's table?"
+            f"({error}); use the publisher's table"
         ) from None
 
 

@@ -85,9 +85,9 @@ def prepare(
     An option names the column of a field. Without the option, a column with the field's own name
     is used, in any case. An empty cell means "unknown". So does a word of :data:`.layout.MISSING`,
     such as ``nan`` or ``N/A``, except as a path, id, text or time. Labels that differ only in case
-    or blanks are one label. The delimiter is comma, tab, semicolon or bar: the one that divides the
-    first line best, or that of a line ``sep=;`` above it, as Excel writes. The text is UTF-8,
-    UTF-16 or Windows-1252.
+    or blanks are one label. The delimiter is comma, tab, semicolon or bar. A line ``sep=;`` above
+    the header states it, as Excel writes. Otherwise it is the one that divides the first line best.
+    The text is UTF-8, UTF-16 or Windows-1252.
 
     Args:
         root: the folder to which the paths in the table are relative.

@@ -22,8 +22,8 @@ def prepare(
 ) -> Iterator[Utterance]:
     """Yield the utterances of the embedded talk; it is generated if the folder is new or empty.
 
-    They have no label. Two other label columns serve to audit weak labels: ``acted`` is the
-    emotion of the voice, and ``worded`` the emotion that the words were written for.
+    They have no label. Two other label columns serve to audit weak labels. ``acted`` is the emotion
+    of the voice, and ``worded`` the emotion that the words were written for.
 
     Args:
         root: a folder with ``corpus.json``, or an empty one.

@@ -94,7 +94,7 @@ def fold_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of scores of a fine taxonomy as rows of a coarse one.
 
-    For each template, a coarse class has the largest score of its fine classes: it follows if one
+    For each template, a coarse class has the largest score of its fine classes. It follows if one
     of them follows. (A sum would favour the class with the most members: 13 of ekman's are happy.
     Our choice.) Scores of unmapped classes are left out.
     """

@@ -96,7 +96,7 @@ class TransportNetwork(_Network):
 class TransportTransformer(_Network):
     """``f(x_t, x_1, t)`` over frames: :class:`TransportNetwork` with attention before each block.
 
-    No frame attends to padding. There is no position code: the frames of an encoder already know
+    No frame attends to padding. There is no position code. The frames of an encoder already know
     their context, and the pooling of other heads ignores their order too. Our choice.
 
     Args:

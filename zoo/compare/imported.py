@@ -330,7 +330,7 @@ def places_of(
     keep("seed", seed, lambda run: run.seed)
     for path, value in where.items():
         keep(path, str(value), partial(_fact, path=path))
-    if "condition" not in where and len(tested := sorted({_heard(run) for run in own})) > 1:
+    if "condition" not in where and len(tested := sorted({_condition_of(run) for run in own})) > 1:
         raise ComparisonError(
             f"{folder} tests under several conditions ({', '.join(tested)}); name that of these "
             "predictions with where.condition=NAME"
@@ -346,7 +346,7 @@ def _fact(run: Run, path: str) -> str:
     return str(found)
 
 
-def _heard(run: Run) -> str:
+def _condition_of(run: Run) -> str:
     """Return the condition of the test audio; empty for the original audio."""
     return run.record.condition if run.record.corruption is not None else ""
 

@@ -387,7 +387,7 @@ def gated_attention(
 class SEWFamily(ConvolutionFamily):
     """SEW: its blocks see frames that are squeezed in time; the output has these frames too.
 
-    The upsampling after the last block is left out: it doubles the frames without new information
+    The upsampling after the last block is left out. It doubles the frames without new information
     (our choice; hidden states of ``transformers`` are squeezed too).
     """
 

@@ -202,11 +202,11 @@ def per_grid(
         try:
             section.parts.extend(make(grid))
         except FAULTS as error:
-            section.messages.append(f"{grid.name}: {told(error)}")
+            section.messages.append(f"{grid.name}: {as_message(error)}")
 
 
-def told(error: Exception) -> str:
-    """Return an error as a message for people."""
+def as_message(error: Exception) -> str:
+    """Return an error as a message for readers of the page."""
     return (
         str(error)
         if isinstance(error, SerzooError)

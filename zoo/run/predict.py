@@ -331,7 +331,9 @@ def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
     try:
         segments = detect(recording.pieces()) if detect else None
         if segments == []:
-            raise DataError(f"{recording.name}: no speech found (voice={job.voice})")
+            raise DataError(
+                f"{recording.name}: no speech found (voice={job.voice}); try voice=none"
+            )
         for first, samples in job.windows.cut(recording.pieces(), segments):
             start = first / SAMPLE_RATE
             end = start + len(samples) / SAMPLE_RATE

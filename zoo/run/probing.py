@@ -82,7 +82,7 @@ def tables(entry: ProbeRecord) -> list[Table]:
 
 
 def show(entry: ProbeRecord, console: Console | None = None) -> None:
-    """Print the tables of a record, and what they rest on."""
+    """Print the tables of a record, and facts about their data."""
     console = console or wide_console()
     for table in tables(entry):
         console.print(table.rich(lines=False))

@@ -87,7 +87,7 @@ def evaluate(
     """
     quiet()
     corpus = [corpus] if isinstance(corpus, str) else corpus
-    # first, so that a misspelt condition, or missing recordings, are told at once
+    # first, so that a misspelt condition or missing recordings raise at once
     corruption = None
     if condition is not None:
         corruption = remembered(condition, noise=noise, rir=rir)
@@ -253,7 +253,7 @@ def calibrated(
 
 
 def with_votes(table: PredictionTable, data: Any, taxonomy: Taxonomy) -> PredictionTable:
-    """The table with the votes of the raters, where the manifest has any for these classes.
+    """Return the table with the votes of the raters, if the manifest has any for these classes.
 
     Args:
         table: predictions of the utterances of ``data``.

@@ -20,9 +20,9 @@ def start_from(
 ) -> dict[str, Any]:
     """Give a module the encoder of a finished run, to be trained further.
 
-    All that the run trained of its encoder is taken over: all weights, adapters, the mix of
-    layers; what it left as published has to be the same here. The head is new, unless asked for.
-    A checkpoint holds what it trained, so nothing is needed of the other run from then on.
+    All that the run trained of its encoder is taken over: all weights, adapters, the mix of layers.
+    What it left as published has to be the same here. The head is new, unless asked for. A
+    checkpoint holds what it trained, so nothing is needed of the other run from then on.
 
     Args:
         folder: folder of a finished ``serzoo train``, or one that ``serzoo save`` wrote.

@@ -409,7 +409,7 @@ def clusters_of(
     which needs no cluster. The interval is over the known clusters, as if they were all of the
     test set. If unknown utterances are the minority, and from many clusters, this is too wide
     rather than too narrow. If they are half or more, the value is mostly theirs, and the known
-    clusters say little of it: there is no interval and no test.
+    clusters say little of it. Then there is no interval and no test.
 
     Args:
         table: predictions; unlabelled utterances are ignored.

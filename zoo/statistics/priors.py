@@ -84,12 +84,12 @@ def read_prior(text: str | None, classes: list[str]) -> dict[str, float] | None:
 def matching_bias(scores: FloatArray, prior: FloatArray, *, shrink: float = SHRINK) -> FloatArray:
     """Return the ``[C]`` bias, of sum 0, that moves the mean probability to a prior.
 
-    The bias ``b`` minimises the convex ``sum_n logsumexp(scores_n + b) - N prior.b + shrink/2
-    |b|^2``. So ``N (mean probability - prior) + shrink b = 0``: with ``shrink=0`` the mean
-    probability is the prior, and with many utterances it nearly is. The penalty (our choice) is
-    for few utterances. One utterance can tell nothing of a prior: without the penalty its
-    probabilities would become the prior. With it and a uniform prior, one utterance keeps the
-    order of its classes.
+    The bias ``b`` minimises ``sum_n logsumexp(scores_n + b) - N prior.b + shrink/2 |b|^2``, which
+    is convex. So ``N (mean probability - prior) + shrink b = 0``: with ``shrink=0`` the mean
+    probability is the prior, and with many utterances it nearly is. The penalty (our choice) is for
+    few utterances. One utterance can tell nothing of a prior: without the penalty its probabilities
+    would become the prior. With it and a uniform prior, one utterance keeps the order of its
+    classes.
 
     Args:
         scores: ``[N, C]`` log-scores.

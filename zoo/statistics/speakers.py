@@ -398,8 +398,8 @@ def uar_interval(table: PredictionTable) -> dict[str, Any]:
     """Return the keys ``uar_interval`` and ``uar_interval_by`` of a record.
 
     ``uar_interval`` is two bounds or None. ``uar_interval_by`` is the method, or why there is no
-    interval. Older records lack the second key: their interval is a percentile bootstrap, which
-    is too narrow with few speakers, so it is not shown.
+    interval. Older records lack the second key. Their interval is a percentile bootstrap, which is
+    too narrow with few speakers, so it is not shown.
     """
     found = jackknife(table)
     if found.note:
