@@ -203,7 +203,7 @@ def anchor(
         recipe, where = json.loads(key)
         first: dict[int, tuple[PredictionTable, Fitted]] = {}
         for (_, fold), run in sorted(places.items()):
-            if fold not in first:  # a method without chance: the same for every seed
+            if fold not in first:  # a method without random choices: the same for every seed
                 first[fold] = work.answer(run)
         name = re.sub(r"[^\w.-]+", "_", "-".join([recipe, *map(str, where.values())]))
         path = folder / "imported" / f"{name}-{extractor.name}.csv"

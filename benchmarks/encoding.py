@@ -166,7 +166,7 @@ def by_depth(folder: str, clips: list[Tensor], rounds: int) -> dict[str, Any]:
     config = Wav2Vec2Config.from_pretrained(folder)
     sides = {k: ours(HFEncoder(name=folder, layers=[k], dtype="bfloat16"), clips) for k in DEPTHS}
     times = in_turn({str(k): run for k, run in sides.items()}, rounds)
-    best = np.array([min(times[str(k)]) for k in DEPTHS])  # neighbours only ever add to a time
+    best = np.array([min(times[str(k)]) for k in DEPTHS])  # other work only adds to a time
     slope, start = np.polyfit(DEPTHS, best, 1)
     work = [sum(operations(config, len(clip), k) for clip in clips) for k in DEPTHS]
     return {

@@ -54,7 +54,7 @@ def measure(rounds: int = 2, epochs: int = EPOCHS) -> dict[str, Any]:
                 batches = sum(1 for _ in loader)
                 passes.append((time.perf_counter() - began) / batches)
     steps = epochs * batches
-    load_ms = 1000 * min(passes)  # best rounds: neighbours only ever add
+    load_ms = 1000 * min(passes)  # best rounds: other work only adds to them
     return {
         "epochs": epochs,
         "batches": batches,

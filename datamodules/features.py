@@ -467,7 +467,7 @@ def wider(base: Path, extraction: dict[str, Any]) -> list[tuple[Path, list[int]]
             facts = json.loads(path.read_bytes())
             other = dict(facts["extraction"])
             have, same = list(other.pop("layers")), facts["format"] == FORMAT
-        except (OSError, ValueError, KeyError, TypeError):  # damaged, or on its way out
+        except (OSError, ValueError, KeyError, TypeError):  # damaged, or being removed
             continue
         if same and other == rest and set(wanted) < set(have) and have == sorted(have):
             found.append((len(have), path.parent, [have.index(k) for k in wanted]))

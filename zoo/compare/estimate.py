@@ -64,7 +64,7 @@ def of_step(cfg: RunConfig, threads: int | None = None, libraries: float = 0.0) 
         with undisturbed(cfg.trainer.threads or threads):
             trial = Trial(cfg)
             took, took_memory = next(duration(trial)).facts, next(memory(trial)).facts
-    except Exception:  # `serzoo doctor` tells the fault; here the run only has no estimate
+    except Exception:  # `serzoo doctor` names the fault; here the run only has no estimate
         return Estimate()
     if "total" not in took or "need" not in took_memory:
         return Estimate()

@@ -325,7 +325,7 @@ def command(plan: Mapping[str, Any], folder: Path) -> str:
 ERRORS = 8  # of each head
 WORDS = {"seconds": "duration in seconds"}
 MATRICES = 60  # more are left out of a page: a suite of conditions has hundreds
-AUDIO_LIMIT = 24 * 2**20  # characters of all clips: what a page of a report may weigh
+AUDIO_LIMIT = 24 * 2**20  # characters of all clips; limits the size of a page
 
 
 def confusions(section: Section, c: Context) -> None:
