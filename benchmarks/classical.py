@@ -5,14 +5,14 @@
     python benchmarks/classical.py head_to_head                     # eGeMAPSv02
     python benchmarks/classical.py head_to_head --features ComParE_2016
 
-It answers where the comparison's heads answered, from what they were given: the same training
-speakers, taxonomy, folds, class weights, corrupted test audio and supports. Features are
-standardised by mean and deviation of the training part (nothing is normalised per speaker), C is
-chosen by UAR on the fold's validation speakers (the smallest of equal ones), and what was fitted on
-the training part is tested once. Of few shots nothing validates: features are standardised and C is
-chosen on the source, and the SVM is fitted on the support alone; without a shot it is that of the
-source. Predictions become rows by ``serzoo compare import``. Feature sets: Eyben et al. 2016
-(eGeMAPS), Schuller et al. 2016 (ComParE); the grid of C is our choice.
+It gets what the comparison's heads got: training speakers, taxonomy, folds, class weights,
+corrupted test audio and supports. Features are standardised by mean and deviation of the training
+part; nothing is normalised per speaker. C is chosen by UAR on the fold's validation speakers (the
+smallest of equal ones). What was fitted on the training part is tested once. With few shots there
+is no validation part. So features are standardised and C is chosen on the source, and the SVM is
+fitted on the support alone. Without a shot it is that of the source. Predictions become rows by
+``serzoo compare import``. Feature sets: Eyben et al. 2016 (eGeMAPS), Schuller et al. 2016
+(ComParE); the grid of C is our choice.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Anchor:
 
 
 def where_of(run: Run) -> dict[str, Any]:
-    """What tells the cells of one set of answers from others of the recipe, by path."""
+    """Return by path the values that distinguish the cells of a set of answers."""
     record = run.record
     if record.kind == "adaptation":  # the same, however heads are tuned
         return {"shots": record.shots, "draw": record.draw}
@@ -203,7 +203,7 @@ def anchor(
         recipe, where = json.loads(key)
         first: dict[int, tuple[PredictionTable, Fitted]] = {}
         for (_, fold), run in sorted(places.items()):
-            if fold not in first:  # a method without chance: the same for every seed
+            if fold not in first:  # a method without random choices: the same for every seed
                 first[fold] = work.answer(run)
         name = re.sub(r"[^\w.-]+", "_", "-".join([recipe, *map(str, where.values())]))
         path = folder / "imported" / f"{name}-{extractor.name}.csv"

@@ -5,9 +5,9 @@
 
 The model has random weights: its arithmetic is that of the published one. The speech is RAVDESS
 and LibriSpeech clips in shuffled order, from ``SERZOO_DATA`` (default ``../shared/data``), or noise
-of such lengths. The plain side is a loop over the model of ``transformers`` in float32, 8 clips at
-a time in the given order, padded, with an attention mask. Ours is ``HFEncoder.extract`` in the
-batches of the feature store. Errors are against the plain model on each clip alone.
+of such lengths. The plain side is a loop over the model of ``transformers`` in float32. It takes 8
+clips at a time in the given order, padded, with an attention mask. Ours is ``HFEncoder.extract`` in
+the batches of the feature store. Errors are against the plain model on each clip alone.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def by_depth(folder: str, clips: list[Tensor], rounds: int) -> dict[str, Any]:
     config = Wav2Vec2Config.from_pretrained(folder)
     sides = {k: ours(HFEncoder(name=folder, layers=[k], dtype="bfloat16"), clips) for k in DEPTHS}
     times = in_turn({str(k): run for k, run in sides.items()}, rounds)
-    best = np.array([min(times[str(k)]) for k in DEPTHS])  # neighbours only ever add to a time
+    best = np.array([min(times[str(k)]) for k in DEPTHS])  # other work only adds to a time
     slope, start = np.polyfit(DEPTHS, best, 1)
     work = [sum(operations(config, len(clip), k) for clip in clips) for k in DEPTHS]
     return {

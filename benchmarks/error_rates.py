@@ -3,19 +3,19 @@
     python benchmarks/error_rates.py --seed 1
 
 Clusters and trainings are both random. A baseline and 1, 4 or 8 heads answer 24 utterances of each
-cluster. The chance of a right answer is the sum of a mean of 0.6, an effect of the cluster
-(deviation 0.1), of the cluster for each head (0.06), of the training (0.02) and of the training on
-the cluster (0.03). All effects are normal, so the true differences are known exactly. Clusters
-that are skewed, or of unequal size, are not simulated; the numbers may be worse for them.
+cluster. The chance of a right answer is the sum of a mean of 0.6 and four effects. Their deviations
+are 0.1 (cluster), 0.06 (cluster for each head), 0.02 (training) and 0.03 (training on the cluster).
+All effects are normal, so the true differences are known exactly. Clusters that are skewed, or of
+unequal size, are not simulated; the numbers may be worse for them.
 
-Each setting runs with no true difference, with one of 0.1 in every second head, and with one of
--0.3 in all heads. It also runs with no effect of the training alone: only then has a head that is
-no better than the baseline no difference in these trained models either.
+Each setting runs with no true difference, 0.1 in every second head, and -0.3 in all heads. It also
+runs with no effect of the training alone. Only then does a head that equals the baseline have no
+difference in these trained models either.
 
-The claims are that 95 % intervals hold for 0.95 of true values, give or take 0.02, also for all of
-a family at once, and that at most 0.05 of families raise a false alarm. The file of results says
-which claims do not hold (``fails``), and which intervals are wider than they should be
-(``wide``). A rate fails if it is beyond these bounds by two standard errors or more.
+The first claim: 95 % intervals hold for 0.95 ± 0.02 of true values, also for all of a family at
+once. The second: at most 0.05 of families raise a false alarm. The file of results says which
+claims do not hold (``fails``), and which intervals are too wide (``wide``). A rate fails if it is
+beyond these bounds by two standard errors or more.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/ingredients.py runs/ablation_ravdess    # prints; publish.py shows the same
 
-For every table of a suite: the metric of one head minus that of another on the same test
-utterances, folds pooled and seeds averaged. The pairs of a corpus are one family of questions.
+For every table of a suite: the metric of one head minus that of another. Test utterances are the
+same, folds are pooled and seeds averaged. The pairs of a corpus are one family of questions.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@
     ... corpora=emodb,nemo    # instead of all three that the models were not trained on
 
 Every finished run of a suite whose head takes any label, or the runs given. Each is scored on every
-other corpus in that corpus' own taxonomy (EMO-DB 7, nEMO 6, RAVDESS 8 classes), all classes on
-offer. Runs of one head and one training corpus are pooled over seeds; intervals are over speakers.
-The same scores over the seen classes alone (``closed``) say what the new labels cost. Nothing here
-was trained or selected on the corpora that are scored, nor on the speakers.
+other corpus, over all classes of that corpus' taxonomy (EMO-DB 7, nEMO 6, RAVDESS 8). Runs of one
+head and one training corpus are pooled over seeds; intervals are over speakers. The same scores
+over the seen classes alone (``closed``) say what the new labels cost. Nothing here was trained or
+selected on the corpora that are scored, nor on the speakers.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Pack a comparison into ``benchmarks/results``, and write the tables of what lies there.
+"""Pack a comparison into ``benchmarks/results``, and write the tables of all packed ones.
 
     python benchmarks/publish.py                            # all tables, into benchmarks/tables
     python benchmarks/publish.py pack runs/real             # a comparison into benchmarks/results
     python benchmarks/publish.py unpack real runs/real      # and back: a folder for each cell
     python benchmarks/publish.py verify                     # every file is as its checksum says
 
-Tables are never typed and never committed: they are computed from the packed predictions and
-records, which hold no audio and no path of the machine. ``serzoo report real --out
-benchmarks/results`` shows the same suite as a page.
+Tables are never typed and never committed. They are computed from the packed predictions and
+records, which hold no audio and no path of the machine.
+``serzoo report real --out benchmarks/results`` shows the same suite as a page.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from serzoo.zoo.report import overview
 from serzoo.zoo.report.answers import Asked
 from serzoo.zoo.report.grids import grids
 from serzoo.zoo.report.packed import is_packed, open_packed, pack, unpack
-from serzoo.zoo.report.page import FAULTS, Context, Figure, Fold, Part, Row, Section, told
+from serzoo.zoo.report.page import FAULTS, Context, Figure, Fold, Part, Row, Section, as_message
 from serzoo.zoo.report.report import SECTIONS
 from serzoo.zoo.report.runs import Run, find_cells, suite_attributes
 from serzoo.zoo.report.summary import rows_of
@@ -46,19 +46,19 @@ MANY = 6  # a comparison with more tables has a file of its own for them
 LONG = 20  # a table of sub-groups with more rows is left out
 OVERVIEWS = ("learning", "started", "conditions", "across", "beyond")
 OPEN = (
-    "Heads that can score any label, trained out of domain in four emotions and asked about all "
-    "classes of the other corpora (`open_labels.py`): mean recall with all classes on offer, over "
-    "the classes seen and unseen in training, and over either where these alone are on offer. "
-    "Seeds pooled; intervals are the jackknife's over speakers: rows of an older record have none."
+    "Heads that can score any label were trained out of domain in four emotions. They are asked "
+    "about all classes of the other corpora (`open_labels.py`). Mean recall is over seen and "
+    "unseen classes, with all classes on offer or only these. Seeds are pooled. Intervals are the "
+    "jackknife's over speakers; rows of an older record have none."
 )
 WORDS = (
-    "People's labels predicted from transcripts, by learners that were taught on other speakers "
-    "and by the offline scorer; beside labels shuffled within speakers, 1000 times. Intervals by "
-    "speaker. Where nothing beats shuffled labels, weak labels from text cannot be right "
+    "People's labels are predicted from transcripts, by the offline scorer and by learners of "
+    "other speakers. The control is labels shuffled within speakers, 1000 times. Intervals are "
+    "over speakers. If nothing beats shuffled labels, weak labels from text cannot be right "
     "(`serzoo label audit CORPUS`)."
 )
 PROBES = (
-    "Ridge regression from mean frames, tested on other speakers: R² with 95 % intervals over "
+    "Ridge regression from mean frames, tested on other speakers. R² has 95 % intervals over "
     "speakers; 0 is the mean of the training speakers (`serzoo probe RUN data=CORPUS`)."
 )
 PAIRED = (
@@ -146,7 +146,7 @@ def _sections(c: Context, names: Sequence[str], place: Path) -> str:
         try:
             make(part, c)
         except FAULTS as error:
-            part.messages.append(told(error))
+            part.messages.append(as_message(error))
         found = [t for t in _tables(part.parts) if anchor in OVERVIEWS or len(t.rows) <= LONG]
         if not found and (anchor in OVERVIEWS or not part.messages):
             continue

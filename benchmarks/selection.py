@@ -1,4 +1,4 @@
-"""What it is worth to keep the best epoch by validation, and not the last one.
+"""The gain of the best epoch by validation over the last one.
 
     SERZOO_DATA=/folder/with/ravdess python benchmarks/selection.py out.json
 
@@ -225,7 +225,7 @@ def compared(
     return uar, answers(family, margin=0.01, primary=primary)
 
 
-def told(answer: Answer) -> dict[str, Any]:
+def as_plain(answer: Answer) -> dict[str, Any]:
     """An answer as plain containers: its value, both intervals and the verdict."""
     spans = {"these models": answer.these, "new trainings": answer.new}
     return {
@@ -264,7 +264,7 @@ def result(work: Path, seeds: Sequence[int], heads: Sequence[str]) -> dict[str, 
                     seconds += float(folds[fold]["seconds"])
                 arms[more][head].append(folds)
         uar, said = compared(arms[False], arms[True])
-        contrasts = {h: {n: told(a) for (k, n), a in said.items() if k == h} for h in uar}
+        contrasts = {h: {n: as_plain(a) for (k, n), a in said.items() if k == h} for h in uar}
         for head in uar:
             uar[head]["contrasts"] = contrasts[head]
         found["corpora"][corpus] = {"encoder": recipe, "epochs": epochs, "heads": uar}

@@ -4,9 +4,9 @@
     python benchmarks/speed.py benchmarks/results/speed  # and writes the numbers
     python benchmarks/speed.py benchmarks/results/speed SELM  # only ratios whose name holds this
 
-Absolute times depend on the machine and its neighbours; the two sides of a ratio are measured in
-turn, A B A B ..., and the median ratio is what counts. Encoding speech with a pretrained model is
-in ``encoding.py``, which this calls, and which runs by itself too.
+Absolute times depend on the machine and its neighbours. So the two sides of a ratio are measured in
+turn (A B A B), and the median ratio counts. Encoding speech with a pretrained model is in
+``encoding.py``, which this calls, and which runs by itself too.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     SERZOO_DATA=/folder/with/ravdess python benchmarks/stored.py            # prints
     SERZOO_DATA=/folder/with/ravdess python benchmarks/stored.py out.json   # and writes
 
-A whole run of ``serzoo train``: the classification head on one layer of a wav2vec2-base-sized
-random encoder, RAVDESS fold 0, two threads. The first run fills the store and is not counted.
+A whole run of ``serzoo train``: the classification head on one layer of a random encoder of
+wav2vec2-base's size. It trains on RAVDESS, fold 0, with two threads. The first run fills the store
+and is not counted.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def measure(rounds: int = 2, epochs: int = EPOCHS) -> dict[str, Any]:
                 batches = sum(1 for _ in loader)
                 passes.append((time.perf_counter() - began) / batches)
     steps = epochs * batches
-    load_ms = 1000 * min(passes)  # best rounds: neighbours only ever add
+    load_ms = 1000 * min(passes)  # best rounds: other work only adds to them
     return {
         "epochs": epochs,
         "batches": batches,

@@ -48,10 +48,10 @@ def probes(records: Mapping[str, Mapping[str, Any]]) -> Table:
     rows: list[Line] = []
     for name, record in records.items():
         for quantity, ways in record["quantities"].items():
-            for way, told in (("all", ""), ("within", " within speakers")):
+            for way, ending in (("all", ""), ("within", " within speakers")):
                 found = ways[way]
                 cells = [found[k] for k in ("model", "against", "difference")]
-                rows.append([name, f"{quantity}{told}", *map(_cell, cells)])
+                rows.append([name, f"{quantity}{ending}", *map(_cell, cells)])
     return Table("", head, rows)
 
 

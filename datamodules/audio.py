@@ -284,7 +284,8 @@ def stream_audio(
 
     Raises:
         AudioError: if the file is missing, unreadable or empty. It is raised after the good pieces
-            if a later part is damaged or cut short, or nothing is audible (:class:`Level`).
+            if a later part is damaged or cut short. So it is if nothing is audible
+            (:class:`Level`).
     """
     import soxr
 
@@ -353,9 +354,9 @@ def resample(samples: Samples, rate: int) -> Samples:
 class Level:
     """Checks whether samples have audible sound; ``prepare`` and ``predict`` share it.
 
-    Refused are samples that are not finite; samples above 2**31 of full scale, whose squares
-    overflow; a peak below 1e-4 of full scale; and channels that cancel each other, so that their
-    mean keeps less than a hundredth of their own peak.
+    It refuses samples that are not finite, and samples above 2**31 of full scale, whose squares
+    overflow. It refuses a peak below 1e-4 of full scale. It also refuses channels that cancel each
+    other: their mean keeps less than a hundredth of their own peak.
 
     Args:
         channel: the channel in use, counted from 1; None = the mean of all channels.

@@ -201,8 +201,8 @@ def open_corpora(
     Args:
         corpora: registered names. With ``manifest``, the corpora to keep of it (empty = all);
             corpora that it lacks are found as usual.
-        root: folder of the corpus (or of the manifest's audio) for one corpus; for several, a
-            folder with one sub-folder per corpus.
+        root: folder of the corpus (or of the manifest's audio). For several corpora, a folder with
+            one sub-folder per corpus.
         manifest: a prepared manifest to read instead.
         options: options of the corpus reader, and ``channel`` (:func:`.prepare.prepare`), which
             must be that of the manifest.

@@ -110,12 +110,11 @@ def _audio(root: Path) -> list[Path]:
 # The WORLD vocoder (Morise, Yokomori & Ozawa 2016), by its Python wrapper ``pyworld``.
 #
 # All functions take and return ``[S]`` float64 at 16 kHz. F0 comes from Harvest (Morise 2017). DIO
-# with StoneMask is about forty times faster. But in parts of two of eight emotional utterances of
-# RAVDESS that we looked at, it was wrong by an octave; the variability of F0 would measure these
-# errors. If D4C's Love Train (Morise 2016) finds no voice in a frame, its F0 is dropped too. We
-# checked this on twelve utterances of RAVDESS and EMO-DB with flattened F0: 81 to 90 % of Harvest's
-# frames of speech are within half a semitone of the flat F0, and 91 to 99 % of the frames that
-# remain.
+# with StoneMask is about forty times faster. But it was wrong by an octave in parts of two of the
+# eight RAVDESS utterances that we looked at. The variability of F0 would measure these errors. If
+# D4C's Love Train (Morise 2016) finds no voice in a frame, its F0 is dropped too. We checked this
+# on twelve utterances of RAVDESS and EMO-DB with flattened F0. 81 to 90 % of Harvest's frames of
+# speech are within half a semitone of the flat F0. Of the frames that remain, 91 to 99 % are.
 
 
 F0_RANGE = (65.0, 700.0)

@@ -21,10 +21,10 @@ class Notice:
     """A finding about a prepared corpus.
 
     Attributes:
-        kind: ``count`` (published counts are not met), ``reader`` (left out by the reader),
-            ``passed`` (skipped on purpose, or taken under another name), ``label`` (not in the
-            canonical vocabulary, or lost), ``content`` (recordings are suspiciously equal), or
-            ``channels`` (the channels hold different sounds).
+        kind: ``count`` = published counts are not met; ``reader`` = left out by the reader;
+            ``passed`` = skipped on purpose, or taken under another name; ``label`` = not in the
+            canonical vocabulary, or lost; ``content`` = recordings are suspiciously equal;
+            ``channels`` = the channels hold different sounds.
         message: what was found, what is allowed, what to do next.
         fault: False = a fact to know; ``prepare`` then still ends with exit code 0.
     """
@@ -138,8 +138,9 @@ def lost_labels(
 def contents(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
     """Return notices of suspiciously equal recordings, which real speech does not have.
 
-    These are one recording with two labels or two speakers, one label for all, a sample rate of
-    only a few files, and one length for all. Two copies with the same label and speaker are not
+    These are one recording with two labels or two speakers, and one label for all. Also a sample
+    rate of only a few files, and one length for all. Two copies with the same label and speaker are
+    not
     reported: published corpora have some, and ``audit`` names them.
     """
     found: list[Notice] = []

@@ -86,8 +86,8 @@ def telephone(speech: Signal) -> tuple[Signal, float]:
 def lowpass(speech: Signal, cutoff: float) -> Signal:
     """Return ``[S]`` without the frequencies above ``cutoff`` in Hz; level and time stay.
 
-    A Butterworth filter of order 8, forwards and backwards: 6 dB less at the cut-off, 96 dB less
-    one octave above it. Our choice.
+    A Butterworth filter of order 8 runs forwards and backwards. It gives 6 dB less at the cut-off,
+    96 dB less one octave above it. Our choice.
     """
     from scipy.signal import butter, sosfiltfilt
 

@@ -1,7 +1,7 @@
 """Stored features: the output of an encoder, computed once and kept on disk.
 
 ``Encoder.extract`` runs once per utterance. :class:`FeatureStore` keeps its output on disk
-(``store.py``), and all runs with the same extraction share it: heads, folds, seeds, suites, ranks.
+(``store.py``). All runs with the same extraction share it: heads, folds, seeds, suites, ranks.
 :class:`Filling` computes what is missing. :func:`pad_waves` and :func:`pad_hidden` make batches.
 """
 
@@ -266,7 +266,7 @@ class FeatureStore:
 
     The key of a row is the extraction, the samples, and the part of them that is used. Names and
     folders are not part of it, nor is ``max_seconds`` if it does not cut the utterance. A store of
-    more layers of the same extraction serves too: its rows are read, and only the layers that are
+    more layers of the same extraction serves too. Its rows are read, and only the layers that are
     wanted.
 
     Args:
@@ -300,7 +300,7 @@ class FeatureStore:
 
     def key(self, utterance: Utterance) -> str:
         """Return the key of an utterance's features."""
-        sha = utterance.sha or heard(utterance, self.roots)
+        sha = utterance.sha or hash_of_sound(utterance, self.roots)
         return feature_key(utterance, sha, self.max_seconds)
 
     def refresh(self) -> None:
@@ -467,7 +467,7 @@ def wider(base: Path, extraction: dict[str, Any]) -> list[tuple[Path, list[int]]
             facts = json.loads(path.read_bytes())
             other = dict(facts["extraction"])
             have, same = list(other.pop("layers")), facts["format"] == FORMAT
-        except (OSError, ValueError, KeyError, TypeError):  # damaged, or on its way out
+        except (OSError, ValueError, KeyError, TypeError):  # damaged, or being removed
             continue
         if same and other == rest and set(wanted) < set(have) and have == sorted(have):
             found.append((len(have), path.parent, [have.index(k) for k in wanted]))
@@ -486,8 +486,8 @@ def feature_key(utterance: Utterance, sha: str, max_seconds: float) -> str:
     return f"{sha}@{utterance.sample_rate}:{utterance.start:.4f}-{end:.4f}"
 
 
-def heard(utterance: Utterance, roots: dict[str, Path]) -> str:
-    """Return the hash of an utterance whose manifest has none."""
+def hash_of_sound(utterance: Utterance, roots: dict[str, Path]) -> str:
+    """Return the hash of an utterance's samples, for a manifest that has none."""
     path = roots[utterance.corpus] / utterance.audio
     if not path.is_file():
         decode(path)  # raises an error that says what is wrong

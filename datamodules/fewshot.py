@@ -175,7 +175,7 @@ def open_few_shot(
 ) -> FewShot:
     """Draw a support and open it with its query.
 
-    If training speakers have fewer than ``shots`` utterances of a class, all of them are taken;
+    If training speakers have fewer than ``shots`` utterances of a class, all of them are taken.
     ``support.short`` and the notes say so.
 
     Args:

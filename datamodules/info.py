@@ -1,7 +1,7 @@
 """Facts about a corpus: licence, citation, label map, expected counts, defaults.
 
 Read from ``configs/corpus/<name>.yaml``. A third-party reader may carry the same keys as an
-attribute ``info`` of its ``prepare`` function; without it, its labels are classes of their own. A
+attribute ``info`` of its ``prepare`` function. Without it, its labels are classes of their own. A
 reader in a user's own file has them as ``INFO`` there, or in a YAML file beside it.
 """
 
@@ -94,8 +94,9 @@ class CorpusInfo:
         expected: published counts.
         taxonomy: default taxonomy; None if the user must name one.
         protocol: default protocol; None if the user must name one.
-        cluster: the unit that an interval samples: ``speaker``; or ``session`` or ``dialogue``
-            (``Utterance.session``), if its speakers talk to each other, so that they are alike.
+        cluster: the unit that an interval samples: ``speaker``, ``session`` or ``dialogue``. The
+            latter two (``Utterance.session``) are for speakers who talk to each other, so that they
+            are alike.
         sentences: number of sentences, if every speaker says the same few; None otherwise.
     """
 
@@ -218,8 +219,8 @@ def canonical_label(utterance: Utterance, column: str = "label") -> str | None:
         The canonical label; None if the utterance has none, or the map leaves it out on purpose.
 
     Raises:
-        DataError: if the map lacks the raw code (the message names the utterance, the known codes
-            and the file to edit), or the corpus lacks the column.
+        DataError: if the map lacks the raw code, or the corpus lacks the column. The message names
+            the utterance, the known codes and the file to edit.
     """
     return _load(utterance.corpus).canonical_label(utterance, column)
 

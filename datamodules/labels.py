@@ -126,10 +126,10 @@ def refuse_weak(part: str, utterances: Sequence[Utterance], label: str = "label"
     if found:
         raise DataError(
             f"{len(found)} of {len(utterances)} utterances of the {part} part have weak labels "
-            f"(first: {found[0].id}, {found[0].label_source}), but only labels by people may "
-            "select or score a model; set protocol=train-only (it keeps the last epoch) and "
-            "evaluate on a manifest that people have labelled, or set protocol=weak-train with "
-            "corpus=[WEAK,HUMAN] (the corpus HUMAN validates and tests)"
+            f"(first: {found[0].id}, {found[0].label_source}); only labels by people may select "
+            "or score a model. Set protocol=train-only, and evaluate on a manifest that people "
+            "have labelled. Or set protocol=weak-train with corpus=[WEAK,HUMAN]: the corpus HUMAN "
+            "validates and tests"
         )
 
 

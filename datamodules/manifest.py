@@ -127,7 +127,7 @@ def read_manifest(path: str | Path) -> list[Utterance]:
 
     Raises:
         DataError: if the file does not exist, is empty or is not text, or a line is not an
-            utterance; the message gives the number of the line.
+            utterance. The message gives the number of the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -167,8 +167,9 @@ def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
 
     Raises:
         DataError: if there is a fault. The message lists all kinds at once, each with a count and
-            its first case: duplicate ids, durations and sample rates that are not positive, times
-            before the start of the file, paths out of the root, unknown genders, missing files.
+            its first case. Faults are duplicate ids, durations and sample rates that are not
+            positive, and times before the start of the file. So are paths out of the root, unknown
+            genders and missing files.
     """
     utterances, root = list(utterances), Path(root)
     counts = Counter(u.id for u in utterances)

@@ -205,8 +205,8 @@ def prepare(
 
     Raises:
         ConfigError: if there is no such corpus, or its reader lacks an option.
-        DataError: if the reader cannot use the folder, an id occurs twice, or no utterance is left;
-            with ``strict``, also if counts differ from the published ones.
+        DataError: if the reader cannot use the folder, an id occurs twice, or no utterance is left.
+            With ``strict``, also if counts differ from the published ones.
     """
     root = Path(root) if Path(root).is_dir() else Path(root).expanduser()
     reader = registry.get("corpora", corpus)

@@ -8,11 +8,11 @@
 ``rate``         syllables per second, from the first to the last frame of speech, with pauses
 ================ =================================================================================
 
-A frame (32 ms, every 5 ms) is speech if its level is at most 30 dB below the recording's loud
+Frames are 32 ms, every 5 ms. One is speech if its level is at most 30 dB below the recording's loud
 frames. Syllables come from transcripts (``text``) or from audio (``audio``). Transcripts are used
-if every utterance has one in Latin letters: a syllable is a group of vowel letters, at least one
-per word, silent letters too. In audio a syllable is a voiced peak of the level with a dip of 2 dB
-before and after, as in de Jong & Wempe 2009. All numbers without a source are our choice.
+if every utterance has one in Latin letters. A syllable is then a group of vowel letters, at least
+one per word, silent letters too. In audio it is a voiced peak of the level between dips of 2 dB (de
+Jong & Wempe 2009). All numbers without a source are our choice.
 
 :func:`prosody` measures utterances. The cache keeps the results by content, so a killed call can
 continue. :func:`open_probing` gives the utterances, quantities and folds for probes.
@@ -46,7 +46,7 @@ from .audio import SAMPLE_RATE, Samples, read_utterance
 from .catalog import Speech, open_corpora
 from .corruption import F0_RANGE, FRAME_SECONDS, LOVE_TRAIN, f0, pyworld
 from .dataset import SpeechDataset
-from .features import FeatureStore, feature_key, heard
+from .features import FeatureStore, feature_key, hash_of_sound
 from .info import CorpusInfo
 from .manifest import Utterance
 from .protocols import Protocol, speaker_of, without_speaker
@@ -75,9 +75,10 @@ LEAST_VOICED = 10
 """An utterance with fewer voiced frames than this (50 ms) has no F0."""
 
 DIP, LOUD, APART, SMOOTH = 2.0, 25.0, 0.08, 0.02
-"""Syllables in audio: depth in dB of the dips around a peak; largest distance in dB of a peak below
-the loud frames; smallest distance of two peaks in seconds; standard deviation in seconds of the
-Gaussian that smooths the level."""
+"""Syllables in audio. DIP is the depth of the dips around a peak, in dB. LOUD is the largest
+distance of a peak below the loud frames, in dB. APART is the smallest distance of two peaks, in
+seconds. SMOOTH is the standard deviation of the Gaussian that smooths the level, in seconds.
+"""
 
 METHOD = {
     "version": 1,
@@ -216,8 +217,8 @@ def prosody(
         )
     source = "text" if rate_from == "text" or (rate_from == "auto" and not without) else "audio"
     rows = list(_measured(utterances, roots, max_seconds, progress))
-    heard_counts = [row.nuclei for row in rows]
-    spoken = counts if source == "text" else heard_counts
+    audio_counts = [row.nuclei for row in rows]
+    spoken = counts if source == "text" else audio_counts
     values = {
         name: np.array([getattr(row, name) for row in rows], dtype=np.float64)
         for name in QUANTITIES[:-1]
@@ -238,7 +239,7 @@ def _measured(
     store = _Store()
     with Bar("prosody", len(utterances), shown=progress) as bar:
         for u in utterances:
-            key = feature_key(u, u.sha or heard(u, roots), max_seconds)
+            key = feature_key(u, u.sha or hash_of_sound(u, roots), max_seconds)
             found = store.get(key)
             if found is None:
                 found = measure(read_utterance(u, roots[u.corpus], max_seconds))
@@ -323,8 +324,8 @@ class Probing:
             encoder: the encoder that will read the batches.
             size: largest number of utterances in a batch.
             budget: largest number of padded seconds in a batch.
-            stored: read features from the store, if the encoder allows it and the disk has space;
-                missing features are computed first, and kept.
+            stored: read features from the store, if the encoder allows it and the disk has space.
+                Missing features are computed first, and kept.
             device: device of this computation.
         """
         utterances = self.speech.utterances

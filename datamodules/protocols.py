@@ -6,8 +6,8 @@ all utterances are for training. No speaker is in two parts, unless ``shares`` a
 why in words. If the speaker of an utterance is unknown, this cannot be checked, and the fold is
 refused (see :meth:`Protocol.split`).
 
-The file has three parts: rules that divide speakers; :class:`Split` with its facts; and
-:class:`ProtocolFile` and :class:`Protocol`, which read and apply a protocol.
+The file has three parts: rules that divide speakers, :class:`Split` with its facts, and the
+protocols. :class:`ProtocolFile` and :class:`Protocol` read and apply one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .manifest import Utterance
 
 # Rules that divide speakers into folds, without random numbers. The rules depend only on the
 # speakers in the manifest, and (if asked) on their numbers of utterances. They never depend on the
-# order of its lines. An utterance with an unknown speaker is treated as a speaker of its own;
-# protocols refuse such utterances unless they are told to accept them.
+# order of its lines. An utterance with an unknown speaker is treated as a speaker of its own.
+# Protocols refuse such utterances unless ``unknown_speakers`` is ``accept``.
 
 
 def sexes(utterances: Sequence[Utterance]) -> dict[str, str]:
@@ -410,8 +410,8 @@ class Protocol(ProtocolFile):
             utterances: utterances of the corpora of the protocol, without unwanted ones.
             fold: number of the fold, from 0.
             unknown_speakers: ``refuse`` utterances without a speaker, if the protocol divides by
-                speaker, session or source. ``accept`` treats each of them as a speaker of its own;
-                the parts may then share speakers, and the audit says so.
+                speaker, session or source. ``accept`` treats each of them as a speaker of its own.
+                The parts may then share speakers, and the audit says so.
 
         Raises:
             ConfigError: if the fold does not exist.

@@ -53,7 +53,7 @@ class BucketSampler(ShardingSampler):
     Items are shuffled into pools of eight batches. Each pool is sorted by jittered duration and
     packed, and then the batches are shuffled. So neighbours in a batch change from epoch to
     epoch, and the lengths in a batch are similar. Ranks take each N-th batch. Every epoch has the
-    same number of batches, a multiple of the ranks: Lightning counts them once and would cut a
+    same number of batches, a multiple of the ranks. Lightning counts them once and would cut a
     longer epoch. If a draw gives fewer batches, the largest are halved, so that each item comes
     exactly once.
 

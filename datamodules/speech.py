@@ -236,8 +236,8 @@ class SpeechDataModule(L.LightningDataModule):
             sampler.set_epoch(self.first_epoch)
         # the same few batches in every epoch; Lightning would use single utterances instead
         settled = bool(getattr(self.trainer, "overfit_batches", 0))
-        # batch_size=None passes the sampler's lists of indices on to the dataset, and Lightning
-        # calls set_epoch on `sampler`, but never on `batch_sampler`
+        # batch_size=None passes the sampler's lists of indices on to the dataset. Lightning calls
+        # set_epoch on `sampler`, but never on `batch_sampler`.
         return DataLoader(
             _Batches(dataset, list(sampler)) if settled else dataset,
             sampler=None if settled else sampler,

@@ -394,8 +394,8 @@ def _read_index(folder: Path, name: str, itemsize: int) -> dict[str, Row] | None
 
 def _write(path: Path, parts: Iterable[bytes | memoryview], size: int) -> None:
     """Write a file so that it is complete and on the disk before it has its name."""
-    # not new_file of core/files.py: it flushes nothing to the disk, and a draft of a name that it
-    # draws would stay behind a killed process; _remove knows this name
+    # Not new_file of core/files.py: it flushes nothing to the disk. Its drafts have random names,
+    # which would stay behind a killed process; _remove knows this name.
     draft = path.with_name(f"{path.stem}{path.suffix}.part")
     with draft.open("wb") as file:
         for part in parts:
@@ -403,7 +403,9 @@ def _write(path: Path, parts: Iterable[bytes | memoryview], size: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     if draft.stat().st_size != size:
-        raise OSError(f"{draft} has {draft.stat().st_size} bytes after writing {size}")
+        raise OSError(
+            f"{draft} has {draft.stat().st_size} bytes after writing {size}; check the disk"
+        )
     draft.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)  # flush the new name, too
     try:

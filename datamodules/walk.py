@@ -244,8 +244,8 @@ def _pass(found: Found, kind: str, path: Path, why: str | None = None) -> None:
 
 
 # Names of files in a table or manifest, as the disk spells them. macOS writes ``ä`` as ``a`` and
-# two dots (NFD), other systems as one character (NFC), and Windows ignores the case of letters. So
-# a table and an archive from different systems can name one file in two ways.
+# two dots (NFD), other systems as one character (NFC). Windows ignores the case of letters. So a
+# table and an archive from different systems can name one file in two ways.
 
 
 class Spelling:

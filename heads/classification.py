@@ -22,9 +22,9 @@ class ClassificationHead(Head):
     The losses are in :mod:`.losses`. Their target is the label distribution ``p`` after label
     smoothing. ``ce`` treats the classes as exclusive. ``focal`` does too, and gives less weight
     to utterances that are already classified well. ``bce`` asks a yes-no question for each class,
-    as in the weak supervision of LanSER (arXiv 2309.03978, by its patent's text); its log-scores
-    are ``log sigmoid(z)``. Class weights come from ``data.balance``: the inverse class frequency,
-    as weights of the utterances. The network is our choice.
+    as LanSER's weak supervision does (arXiv 2309.03978, by its patent's text). Its log-scores are
+    ``log sigmoid(z)``. Class weights come from ``data.balance``: the inverse class frequency, as
+    weights of the utterances. The network is our choice.
 
     Args:
         dim: ``D``, width of the frames.

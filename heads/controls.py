@@ -67,8 +67,8 @@ class PrototypeHead(Head):
 
     ``log p(c | x) = log softmax_c(-||g(x) - m_c||^2 / sqrt(E))``. ``g`` is a linear embedding of
     the pooled utterance. It and the prototypes ``m_c`` are trained by cross-entropy. These are
-    prototypical networks (Snell et al., 2017) with two changes of ours: the prototypes are
-    parameters, not means over a support set, and the distances are divided by ``sqrt(E)``.
+    prototypical networks (Snell et al., 2017) with two changes of ours. The prototypes are
+    parameters, not means over a support set. The distances are divided by ``sqrt(E)``.
 
     Args:
         dim: ``D``, width of the frames.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,3 +162,107 @@ def test_docstrings_and_messages_are_plain() -> None:
         if (n := len(riddles(path.read_text("utf-8"))))
     }
     assert found == {}
+
+
+LONGEST = 20
+"""Words of a sentence in docstrings, comments and documentation, and of a part of a message."""
+SECTION = re.compile(r"(?:Args|Attributes|Returns|Yields|Raises):")
+NOT_PROSE = re.compile(r"^ *```.*?^ *```|^=+ +=.*^=+ +=[= ]*$|<!--.*?-->", re.M | re.S)
+ITEM = re.compile(r" *(?:[-*#]+|\d+\.) |    [\w`*., ]+: ")
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Sentences of Markdown or of a docstring, without code blocks, tables and link targets."""
+    blocks, section = [""], False
+    for line in NOT_PROSE.sub("\n", text).splitlines():
+        deep = line.startswith("    ")
+        heading = bool(SECTION.fullmatch(line))
+        section = heading or (section and (deep or not line))
+        item = ITEM.match(line)
+        if not line or heading or item:
+            blocks.append("")
+        if not (heading or line.startswith("|") or (deep and not section)):
+            blocks[-1] += f" {line[item.end() if item else 0 :].strip()}"
+    for block in blocks:
+        plain = re.sub(r"\]\([^)]*\)|(?<=et al)\.", " ", block)
+        plain = re.sub(r"(?::\w+:)?(?:``.+?``|`.+?`)", "CODE", plain)
+        yield from filter(None, re.split(r"(?<=[.!?])[)\"*_]*\s+|; (?=CODE|None)", plain.strip()))
+
+
+def words(sentence: str) -> int:
+    """Number of words; ``key=value`` is not one."""
+    return sum(bool(re.search(r"\w", w)) and "=" not in w for w in sentence.split())
+
+
+def prose(code: str) -> Iterator[str]:
+    """Docstrings, and blocks of lines of comments."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield from map(inspect.cleandoc, _texts(node.value))
+    for block in re.findall(r"(?:^ *#(?!!).*\n)+", code, re.M):
+        yield re.sub(r"^ *#:? ?", "", block, flags=re.M)
+
+
+def test_sentences_are_counted_as_people_count_them() -> None:
+    words_19 = " ".join(["word"] * 19)
+    for fine in (
+        f"Says {words_19}.",
+        f"Says {words_19}. (It ends.) It goes on",
+        f"Says ``a b c`` and {' '.join(['word'] * 17)}.",
+        f"Says [{words_19}](of/a/file.md).",
+        f"- Says {words_19}\n- says {words_19}\n1. says {words_19}",
+        f"Text.\n\n```\n{words_19} {words_19}\n```\n| {words_19} | {words_19} |\n",
+        f"Text:\n\n    {words_19} {words_19}\n",
+        f"Args:\n    one: {words_19}\n    two: {words_19}",
+        f"Tell ``a``; ``b`` = {words_19}; None = {words_19}.",
+        f"Settings: a=1 b=2 c=3 {words_19}",
+        f"See Chao et al. 2016, {' '.join(['word'] * 15)}.",
+    ):
+        assert max(map(words, sentences(fine))) <= LONGEST, fine
+    for long in (
+        f"It says {words_19}.",
+        f"It says, {words_19}; and so on.",
+        f"It is (see below): {words_19}.",
+        f"- It says\n  {words_19}",
+        f"Args:\n    one: says {words_19}\n        and goes on.",
+        f"Returns:\n    It says {words_19}.",
+        f"Chao et al. say {words_19}.",
+    ):
+        assert max(map(words, sentences(long))) > LONGEST, long
+    code = f'"""It says {words_19}."""\n# It says\n# {words_19}\nx = 1  # a\n# b\n'
+    assert [words(s) for text in prose(code) for s in sentences(text)] == [21, 21, 1]
+
+
+def test_sentences_of_the_library_are_short() -> None:
+    found = [
+        (f"{path.relative_to(ROOT)}", sentence)
+        for folder in ("benchmarks", "datamodules", "heads", "zoo")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for text in prose(path.read_text("utf-8"))
+        for sentence in sentences(text)
+    ]
+    assert len(found) > 6000
+    assert [f"{where}: {s}" for where, s in found if words(s) > LONGEST] == []
+
+
+def test_sentences_of_the_documentation_are_short() -> None:
+    folders = ("benchmarks", "configs", "datamodules", "docs", "heads", "tests", "zoo")
+    paths = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    paths += [
+        p for f in folders for p in sorted((ROOT / f).rglob("*.md")) if p.parent.name != "tables"
+    ]
+    found = [(f"{p.relative_to(ROOT)}", s) for p in paths for s in sentences(p.read_text("utf-8"))]
+    assert len(found) > 1500
+    assert [f"{where}: {s}" for where, s in found if words(s) > LONGEST] == []
+
+
+def test_parts_of_messages_are_short() -> None:
+    found = [
+        (f"{path.relative_to(ROOT)}:{line}", part)
+        for folder in ("benchmarks", "datamodules", "heads", "zoo")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, message in raised(path.read_text("utf-8"))
+        for part in re.split(r"[;:.?] |\(.*?\)", message)
+    ]
+    assert len(found) > 1000
+    assert [f"{where}: {part}" for where, part in found if words(part) > LONGEST] == []

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
-from .core.errors import ConfigError, SerzooError, system_error
+from .core.errors import ConfigError, SerzooError, counted, system_error
 from .core.notices import on_terminal
 
 app = App(
@@ -590,7 +590,7 @@ def cache(action: Literal["list", "clear"], store: str | None = None, /) -> None
             "nothing was named to clear; give a store's name (see `serzoo cache list`), or all"
         )
     number, freed = cache.cache_clear(store)
-    print(f"removed {number} feature stores: {cache.size(freed)} freed")
+    print(f"removed {counted(number, 'feature store')}: {cache.size(freed)} freed")
 
 
 VERBS = tuple(name for name in app if not name.startswith("-"))

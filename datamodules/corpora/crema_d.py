@@ -121,7 +121,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
 def _of_voice(row: str) -> bool:
     """Whether the name of a row (``100002``) says that it is about the voice alone.
 
-    Its first digit is 1 for the voice, 2 for the face and 3 for both; the others are the clip.
+    Its first digit is 1 for the voice, 2 for the face and 3 for both. The others are the clip.
     """
     return len(row) == 6 and row.startswith("1")
 
@@ -133,7 +133,7 @@ def _votes(row: dict[str, str]) -> dict[str, float]:
     except ValueError as error:
         raise DataError(
             f"tabulatedVotes.csv has a row of {row['fileName']} whose votes are not whole numbers "
-            f"({error}); is this the publisher's table?"
+            f"({error}); use the publisher's table"
         ) from None
 
 

@@ -85,9 +85,9 @@ def prepare(
     An option names the column of a field. Without the option, a column with the field's own name
     is used, in any case. An empty cell means "unknown". So does a word of :data:`.layout.MISSING`,
     such as ``nan`` or ``N/A``, except as a path, id, text or time. Labels that differ only in case
-    or blanks are one label. The delimiter is comma, tab, semicolon or bar: the one that divides the
-    first line best, or that of a line ``sep=;`` above it, as Excel writes. The text is UTF-8,
-    UTF-16 or Windows-1252.
+    or blanks are one label. The delimiter is comma, tab, semicolon or bar. A line ``sep=;`` above
+    the header states it, as Excel writes. Otherwise it is the one that divides the first line best.
+    The text is UTF-8, UTF-16 or Windows-1252.
 
     Args:
         root: the folder to which the paths in the table are relative.
@@ -111,8 +111,8 @@ def prepare(
         rename: maps a word in the label column to its label; for numbers, ``0`` equals ``0.0``.
 
     Raises:
-        DataError: if the folder, the table or a column does not exist (the message names the
-            columns found), or a cell is not allowed for its field (it names the line).
+        DataError: if the folder, the table or a column does not exist, or a cell is not allowed for
+            its field. The message names the columns found, or the line.
     """
     path = _table(root, table)
     named = {

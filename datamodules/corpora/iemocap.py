@@ -135,9 +135,7 @@ def _lines(session: Path, folder: str) -> Iterator[str]:
     """
     texts = sorted(p for p in (session / "dialog" / folder).glob("*.txt") if p.name[0] != ".")
     if not texts:
-        raise DataError(
-            f"iemocap: no texts in {session / 'dialog' / folder}; is the copy complete?"
-        )
+        raise DataError(f"iemocap: no texts in {session / 'dialog' / folder}; use a complete copy")
     for path in texts:
         yield from filter(None, map(str.strip, read_text(path, old=True).split("\n")))
 

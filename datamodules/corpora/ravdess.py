@@ -1,7 +1,8 @@
 """RAVDESS, the speech part: 24 actors, 8 emotions, 2 sentences, English (Livingstone & Russo 2018).
 
-Names are seven codes, ``MM-VV-EE-II-SS-RR-AA``: modality (03 = audio only), vocal channel (01 =
-speech, 02 = song), emotion, intensity, sentence, repetition, actor (odd = male, even = female).
+Names are seven codes, ``MM-VV-EE-II-SS-RR-AA``: modality, vocal channel, emotion, intensity,
+sentence, repetition and actor. Modality 03 is audio only. Vocal channel 01 is speech, 02 song. Odd
+actors are male, even ones female.
 """
 
 from __future__ import annotations

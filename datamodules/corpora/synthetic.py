@@ -32,8 +32,8 @@ def prepare(
 
     Raises:
         ConfigError: if options are out of range.
-        DataError: if the folder holds other files, or the corpus with other options; or if it must
-            be generated and espeak-ng is not installed.
+        DataError: if the folder holds other files, or the corpus with other options. Also if
+            espeak-ng is needed and not installed.
     """
     wanted = {"seed": seed, "utterances": utterances, "speakers": speakers}
     for take in listed(root, "synthetic", wanted):

@@ -22,8 +22,8 @@ def prepare(
 ) -> Iterator[Utterance]:
     """Yield the utterances of the embedded talk; it is generated if the folder is new or empty.
 
-    They have no label. Two other label columns serve to audit weak labels: ``acted`` is the
-    emotion of the voice, and ``worded`` the emotion that the words were written for.
+    They have no label. Two other label columns serve to audit weak labels. ``acted`` is the emotion
+    of the voice, and ``worded`` the emotion that the words were written for.
 
     Args:
         root: a folder with ``corpus.json``, or an empty one.
@@ -34,8 +34,8 @@ def prepare(
 
     Raises:
         ConfigError: if options are out of range.
-        DataError: if the folder holds other files, or the corpus with other options; or if it must
-            be generated and espeak-ng is not installed.
+        DataError: if the folder holds other files, or the corpus with other options. Also if
+            espeak-ng is needed and not installed.
     """
     wanted = {"seed": seed, "utterances": utterances, "speakers": speakers}
     for take in listed(root, "synthetic_talk", wanted, "talk"):

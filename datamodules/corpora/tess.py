@@ -1,7 +1,7 @@
 """TESS: 2 actresses, 200 words in one phrase, 7 emotions, English (Dupuis and Pichora-Fuller 2010).
 
-``OAF_Fear/OAF_back_fear.wav``: older or younger actress, word, emotion. Only file names are read,
-because folder names differ between the two actresses (``OAF_Pleasant_surprise``,
+``OAF_Fear/OAF_back_fear.wav``: older or younger actress, word, emotion. Only file names are read.
+Folder names differ between the two actresses (``OAF_Pleasant_surprise``,
 ``YAF_pleasant_surprised``), but file names do not (``_ps``).
 """
 
@@ -26,8 +26,8 @@ def prepare(root: Path) -> Iterator[Utterance]:
         root: the unpacked archive, with or without the folders per emotion.
 
     Raises:
-        DataError: if no file has a name of the corpus, or a recording is there twice (a
-            well-known mirror has a second copy of the corpus inside the first).
+        DataError: if no file has a name of the corpus, or a recording is there twice. A well-known
+            mirror has a second copy of the corpus inside the first.
     """
     named, other = split_names(find_files(root), _NAME)
     if not named:

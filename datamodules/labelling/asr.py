@@ -38,7 +38,7 @@ from .stage import Stage
 
 # Recognisers: models of ``transformers``, or PocketSphinx if nothing can be downloaded. A
 # transcript does not depend on the utterances that share its batch, except for the last bits of the
-# numbers: only models that mask the padding get batches.
+# numbers. For only models that mask the padding get batches.
 
 DEFAULT = "openai/whisper-small"
 POCKETSPHINX = "pocketsphinx"
@@ -292,8 +292,8 @@ class CTC(_Model):
 class Writer(_Model):
     """An encoder with a decoder that writes, such as Whisper.
 
-    The confidence is the mean log-probability of the written tokens and of the end, by the model's
-    own distribution (before Whisper's suppressed tokens are removed).
+    The confidence is the mean log-probability of the written tokens and of the end. It is by the
+    model's own distribution, before Whisper's suppressed tokens are removed.
     """
 
     def __init__(self, loaded: Loaded, *, beams: int, language: str | None) -> None:
@@ -402,11 +402,11 @@ class Transcribe(Stage):
         roots: maps a corpus to the folder of its audio.
         min_words: a text with fewer words is ``short``; this holds for human text, too.
         min_confidence: a mean log-probability per token below it is ``unsure``. None = no limit.
-            ``auto`` = that of the recogniser: -1 for Whisper (Radford et al. 2022, section 4.5),
-            none for others, which have other scales of confidence.
+            ``auto`` = -1 for Whisper (Radford et al. 2022, section 4.5), and none for others, which
+            have other scales of confidence.
         max_ratio: a text that zlib shrinks by a larger factor is ``repeated``: 2.4, same section.
         max_repeats: a text that has one to four words more often than this in a row is
-            ``repeated``, too (our choice: loops of short texts shrink less).
+            ``repeated``, too. This is our choice: loops of short texts shrink less.
         max_seconds: longer utterances are ``long``, and are not transcribed; at most the window
             of the model (30 for Whisper).
         batch_size: largest number of utterances in a batch.

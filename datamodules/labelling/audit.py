@@ -172,8 +172,8 @@ def people(
 ) -> People:
     """Return a corpus with the classes of a taxonomy.
 
-    It is the first of these that exists: the named taxonomy, the corpus' own, that of the weak
-    labels, one class for each label.
+    It is the named taxonomy, or else the corpus' own, that of the weak labels, or a class per
+    label.
 
     Args:
         name: name of the corpus, for tables and messages.

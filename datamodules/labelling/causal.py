@@ -20,10 +20,10 @@ from .scorers import BLANK, Hypothesis, Scorer, Scores, device_of
 class Causal(Scorer):
     """Mean log-likelihood per token of a class' words, after the transcript and the sentence.
 
-    The text is the framed transcript, the hypothesis' words before the class (``Someone says: "How
-    dare you!" The speaker feels``), and then the class and the words after it (``angry.``). The
-    score is the mean over the tokens of the last part, so that long names have no disadvantage.
-    The first part is read once for all classes. Subtract the score of the empty premise: the
+    The text is the framed transcript with the hypothesis' words before the class (``Someone says:
+    "How dare you!" The speaker feels``). Then come the class and the words after it (``angry.``).
+    The score is the mean over the tokens of the last part, so that long names have no disadvantage.
+    The first part is read once for all classes. Subtract the score of the empty premise. The
     difference is the effect of the transcript on the likelihood of the class, in nats per token.
     Without this correction frequent words win.
 
@@ -80,7 +80,7 @@ class Causal(Scorer):
     ) -> tuple[list[int], list[list[int]]]:
         """Return the token ids of the common beginning, and of the continuation of each text.
 
-        They are cut from the tokens of the whole texts: a tokenizer may spell words inside a text
+        They are cut from the tokens of the whole texts. A tokenizer may spell words inside a text
         differently than alone. Texts that are too long for the model lose their beginning.
         """
         framed = self.frame.replace(BLANK, premise)

@@ -88,9 +88,9 @@ def trace(out: str | Path, id: str) -> dict[str, Any]:
         id: id of the utterance.
 
     Returns:
-        ``utterance``, ``transcript`` and ``scores`` (None if it was rejected) from their files,
-        ``settings`` of both stages, ``criteria``, ``folded`` (maps a class to a coarser class), and
-        ``lost_at``: the criterion that it failed, or None.
+        ``utterance``, ``transcript`` and ``scores`` (None if it was rejected) from their files.
+        Further ``settings`` of both stages and ``criteria``. ``folded`` maps a class to a coarser
+        class. ``lost_at`` is the criterion that it failed, or None.
 
     Raises:
         DataError: if the folder is not finished, a file has changed, or the id is unknown. Also
@@ -269,9 +269,9 @@ def label(
 ) -> Labelled:
     """Make weak labels for the utterances of a manifest, from their words.
 
-    ``out`` then holds ``transcripts.jsonl`` and ``scores.jsonl`` (a row per utterance, with their
-    shards), ``manifest.jsonl`` and ``labels.json`` (all settings, counts and hashes). Repeat a
-    killed call with the same arguments; it gives the same bytes.
+    ``out`` then holds ``transcripts.jsonl`` and ``scores.jsonl``: a row per utterance, with their
+    shards. It also holds ``manifest.jsonl`` and ``labels.json`` (all settings, counts and hashes).
+    Repeat a killed call with the same arguments; it gives the same bytes.
 
     Args:
         source: a manifest, or the name of a corpus.

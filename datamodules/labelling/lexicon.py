@@ -23,10 +23,10 @@ class Lexicon(Scorer):
     """Counts the cue words of each class in a transcript.
 
     A class has the cues of its canonical labels (``configs/lexicon``). A text has ``h`` cues of the
-    class and ``r`` cues of other classes. The score is ``log((h + 1/2) / (r + 1/2))``. This is
-    the log-odds of a vote with half a word on each side (our choice): 0 for a text without cues,
-    as for the empty premise, and 1.1 (three to one) for one word. A cue within three words of a
-    negator counts for no class. Neutral has no cues; a text without any cue of the whole lexicon,
+    class and ``r`` cues of other classes. The score is ``log((h + 1/2) / (r + 1/2))``. This is the
+    log-odds of a vote with half a word on each side (our choice). It is 0 for a text without cues,
+    as for the empty premise. It is 1.1 (three to one) for one word. A cue within three words of a
+    negator counts for no class. Neutral has no cues. A text without any cue of the whole lexicon,
     negated or not, counts as one word for it. The template has no effect.
 
     Args:

@@ -137,7 +137,7 @@ def tokenizer_of(published: Published) -> Any:
 def length_limit(tokenizer: Any, config: Any) -> int | None:
     """Return the number of tokens that a model can read; None if there is no limit.
 
-    If the tokenizer gives no limit, it is two less than the model's positions: RoBERTa and similar
+    If the tokenizer gives no limit, it is two less than the model's positions. RoBERTa and similar
     models count positions from the padding token on.
     """
     if tokenizer.model_max_length < 10**6:  # unset is 1e30

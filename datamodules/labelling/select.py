@@ -36,7 +36,7 @@ def fold(fine: Taxonomy, coarse: Taxonomy, through: str | None = THROUGH) -> dic
     """Map each class of a fine taxonomy to a class of a coarse one, or to None.
 
     A label belongs to the coarse class that contains it. If no class does, it belongs to the class
-    that contains the name of its class in ``through``: grateful is happy in ekman, and so positive
+    that contains the name of its class in ``through``. Grateful is happy in ekman, and so positive
     in sentiment3. A class is mapped if all its labels that belong to a coarse class belong to the
     same one. Scores of unmapped classes are lost, so report how many.
 
@@ -94,7 +94,7 @@ def fold_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of scores of a fine taxonomy as rows of a coarse one.
 
-    For each template, a coarse class has the largest score of its fine classes: it follows if one
+    For each template, a coarse class has the largest score of its fine classes. It follows if one
     of them follows. (A sum would favour the class with the most members: 13 of ekman's are happy.
     Our choice.) Scores of unmapped classes are left out.
     """
@@ -128,7 +128,7 @@ class Criteria:
         threshold: smallest score of the best class, 0..1.
         margin: smallest distance to the second best class, 0..1. If two classes are equally good,
             the utterance never gets a label.
-        agreement: smallest share of the templates whose own best class is the label, 0..1; a
+        agreement: smallest share of the templates whose own best class is the label, 0..1. A
             template with several best classes agrees with none.
         cap: largest number of utterances of a class; the most confident are kept. None = no limit.
         neutral: largest share of neutral ones among all labels, 0..1. None = no limit.
@@ -157,7 +157,8 @@ class Selection:
         utterances: all utterances in the manifest's order; those that were not chosen have no
             label.
         counts: for each criterion, in the order applied: ``criterion``, ``value``, ``before``,
-            ``after``, and ``classes``, the number left of each class (None before the scores).
+            ``after`` and ``classes``. ``classes`` is the number left of each class (None before the
+            scores).
         coverage: for each threshold: ``threshold``, ``kept``, ``share`` of all utterances, and
             ``classes``; margin and agreement are applied, caps are not.
         criteria: the criteria in use.

@@ -10,10 +10,10 @@ It may be killed at any moment.
 
 and ``<folder>/<name>.jsonl`` holds all rows in the manifest's order, once all are computed.
 
-Utterances are divided into **chunks** once, by size and in the same way for all shards; shard k of
-n takes the chunks k, k + n, ... A chunk is computed as a whole and written in one step. The rest of
-a partial chunk is deleted and computed again. A batch's neighbours may change the last bits of a
-number. Even so, a row does not depend on the number of processes, or on when one was killed.
+Utterances are divided into **chunks** once, by size and in the same way for all shards. Shard k of
+n takes the chunks k, k + n and so on. A chunk is computed as a whole and written in one step. The
+rest of a partial chunk is deleted and computed again. A batch's neighbours may change the last bits
+of a number. Even so, a row does not depend on the number of processes, or on when one was killed.
 """
 
 from __future__ import annotations

@@ -103,12 +103,12 @@ def compare(
 
     Returns:
         ``utterances``: the number labelled by people. ``selected``: the labels of the manifest,
-        with :func:`score`, ``confusion`` (people by rows), ``unlabelled`` (by class of the
-        people), and ``shuffled`` and ``p`` of the UAR against shuffled labels. ``sweep``:
-        :func:`score` at several thresholds. ``reliability`` of the score of the best class: bins
-        of equal width with number, mean score and accuracy, and their expected calibration
-        ``error``. ``soft``: calibration of the soft labels without temperature, and the area
-        under their risk-coverage curve.
+        with :func:`score`, ``confusion`` (people by rows) and ``unlabelled`` (by class of the
+        people). Also ``shuffled`` and ``p`` of the UAR against shuffled labels. ``sweep``:
+        :func:`score` at several thresholds. ``reliability`` of the score of the best class: bins of
+        equal width with number, mean score and accuracy. ``error`` is their expected calibration
+        error. ``soft``: calibration of the soft labels without temperature, and the area under
+        their risk-coverage curve.
     """
     known = [(u, c) for u, c in zip(utterances, classes, strict=True) if c >= 0]
     chosen = _table(known, names, said.chosen)
@@ -425,7 +425,7 @@ def control(
 def held_out(texts: Texts, y: Ints) -> dict[str, Ints]:
     """Return the answers of each learner to the test utterances of all folds, in their order.
 
-    ``words`` is naive Bayes on the counts of words, with equal class frequencies as in UAR; words
+    ``words`` is naive Bayes on the counts of words, with equal class frequencies as in UAR. Words
     that training lacks are ignored. ``sentences`` takes the class under which a sentence is
     likeliest, or the answer of ``words`` if training lacks the sentence. If training has all
     sentences, no other function of the text is better except by luck. Both add one to each count

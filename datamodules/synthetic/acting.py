@@ -8,7 +8,7 @@ speaker has a voice, an accent, a neutral manner and a microphone of their own. 
 each emotion in an own way and strength, and no two takes are the same.
 
 Of every three takes, the first two have a sentence without emotion in its words
-(:data:`NEUTRAL_WORDED`), drawn independently of the emotion. The third has a sentence of
+(:data:`NEUTRAL_WORDED`). It is drawn independently of the emotion. The third has a sentence of
 :data:`WORDED`: with probability 2/3 one that fits, otherwise one that fits another emotion. So
 words tell something, but less than the voice. In corpora of one or two takes they tell nothing.
 """

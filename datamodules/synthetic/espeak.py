@@ -96,11 +96,11 @@ class Espeak:
             _LOCK.release()
 
     def _start(self) -> None:
-        # a small copy of the data with a folder for our voices: by name the library finds voices
-        # only there, and by path only if it is shorter than 60 characters
+        # A small copy of the data with a folder for our voices. By name the library finds voices
+        # only there, and by path only if it is shorter than 60 characters.
         folder = Path(self._home.name) / "espeak-ng-data"
-        # it copies the path into a buffer of 160 characters; at a longer one it fails, and may
-        # still answer with the sample rate of an earlier success
+        # It copies the path into a buffer of 160 characters. At a longer one it fails, and may
+        # still answer with the sample rate of an earlier success.
         if len(os.fsencode(folder)) > _LONGEST_PATH:
             raise DataError(
                 f"espeak-ng cannot read data from {folder}, a path longer than {_LONGEST_PATH} "

@@ -5,9 +5,9 @@
 loudness, microphone) and writes the folder. Loudness is a cue and is kept: nothing is normalised to
 its peak.
 
-The difficulty, measured with seed 0 in four speaker-disjoint folds (the slow test repeats it): UAR
-0.65 by a linear discriminant on six functionals of the voice, 0.33 by naive Bayes on the words,
-0.14 by chance.
+The difficulty was measured with seed 0 in four speaker-disjoint folds (the slow test repeats it). A
+linear discriminant on six functionals of the voice has UAR 0.65, naive Bayes on the words 0.33,
+chance 0.14.
 """
 
 from __future__ import annotations
@@ -141,8 +141,8 @@ def generate(
             "for the generated speech"
         )
     root.parent.mkdir(parents=True, exist_ok=True)
-    # not new_folder of core/files.py: the last of two writers would replace a corpus that the other
-    # process reads already; here the first one wins
+    # Not new_folder of core/files.py: the last of two writers would replace a corpus that the other
+    # process reads already. Here the first one wins.
     draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
         facts["takes"] = _write(draft, seed, utterances, speakers, sentences)

@@ -229,10 +229,10 @@ def warn_of_alike(codes: Tensor, taxonomy: Taxonomy, spacing: float, *, stacklev
         return
     a, b = taxonomy.classes[first], taxonomy.classes[second]
     warnings.warn(
-        f"codes of '{a}' and '{b}' have a cosine of {cosine:.2f} at spacing={spacing:g}; of random "
-        f"posteriors over these {len(taxonomy)} classes {decision_flips(codes):.0%} lead to a "
-        "class that is not the likeliest; raise spacing (at 1000 neighbours have about 0.16), or "
-        "set decision=gram",
+        f"codes of '{a}' and '{b}' have a cosine of {cosine:.2f} at spacing={spacing:g}; "
+        f"{decision_flips(codes):.0%} of random posteriors over these {len(taxonomy)} classes lead "
+        "to a class that is not the likeliest. Raise spacing (at 1000 neighbours have about 0.16), "
+        "or set decision=gram",
         stacklevel=stacklevel + 1,
     )
 

@@ -52,16 +52,16 @@ class GenSERHead(Head):
 
         L = w E ||f(x_1, x_1, 1) - x_0||^2 + (1 - w) E_{t, z} ||f(x_t, x_1, t) - x_0||^2
 
-    with t in (0.01, 0.99). The target is the signal itself, without the stochastic part of score
-    or flow matching; this is from the abstracts (arXiv 2509.07521, 2601.20573). The first term is
-    our choice. Every sampler starts at t = 1, and a single-step one ends there. But uniform times
+    with t in (0.01, 0.99). The target is the signal itself, without the stochastic part of score or
+    flow matching. This is from the abstracts (arXiv 2509.07521, 2601.20573). The first term is our
+    choice. Every sampler starts at t = 1, and a single-step one ends there. But uniform times
     almost never visit t = 1. With ``source_share=1`` the head is the control ``regress_codes``;
     with 0 it is target matching alone.
 
-    By ``objective`` the network can also predict, in the second term, the velocity of the flow, or
-    the noise (score matching, weighted by the variance). The first term always compares codes, so
-    the prediction is first converted to a code. Neither velocity nor noise exist at t = 1: the
-    first term and the sampler then use ``x_1`` as the state at t = 0.99.
+    By ``objective`` the network can also predict the velocity of the flow, or the noise, in the
+    second term. The latter is score matching, weighted by the variance. The first term always
+    compares codes, so the prediction is first converted to a code. Neither velocity nor noise exist
+    at t = 1. The first term and the sampler then use ``x_1`` as the state at t = 0.99.
 
     ``x_1`` is a learned projection of the utterance, layer-normalised without learned scale. So
     the two ends of the path cannot collapse into each other. Its root mean square is that of the
@@ -81,7 +81,7 @@ class GenSERHead(Head):
         spacing: distance between positions of neighbouring classes; below about 100, classes at
             the ends get worse.
         base: ratio of the longest to the shortest wavelength of sinusoidal codes.
-        order: order of the classes along the positions. null = that of the taxonomy; otherwise a
+        order: order of the classes along the positions. null = that of the taxonomy. Otherwise a
             list of class names, a list of positions, or the seed of a random permutation.
         code_steps: training batches after which learned codes are fixed.
         objective: what the network predicts: ``target``, ``flow``, ``score``. ``ce`` is a
@@ -225,7 +225,7 @@ class GenSERHead(Head):
     def end(self, targets: Targets) -> Tensor:
         """Return ``x_0``, ``[B, d]``: the code of the class, or the expected code of a soft label.
 
-        Under squared error the expected code and a drawn code have the same best prediction; the
+        Under squared error the expected code and a drawn code have the same best prediction. The
         expected one has less noise. The result is zero for an unlabelled utterance, which has no
         weight.
         """

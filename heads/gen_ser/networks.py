@@ -63,7 +63,7 @@ class TransportNetwork(_Network):
     ``[x_t; x_1]`` enters a linear layer. Each of ``depth`` blocks then adds
     ``W_2 GELU(W_1 (LN(h) (1 + a(t)) + c(t)))``. This is an adaptive layer normalisation by a
     sinusoidal embedding of t. ``x_1`` conditions every step, as in the predecessor (arXiv
-    2509.07521); the architecture is our choice. No gate starts at zero: an encoder that learns from
+    2509.07521); the architecture is our choice. No gate starts at zero. An encoder that learns from
     scratch needs a gradient through this network from the first step on.
 
     Args:
@@ -96,7 +96,7 @@ class TransportNetwork(_Network):
 class TransportTransformer(_Network):
     """``f(x_t, x_1, t)`` over frames: :class:`TransportNetwork` with attention before each block.
 
-    No frame attends to padding. There is no position code: the frames of an encoder already know
+    No frame attends to padding. There is no position code. The frames of an encoder already know
     their context, and the pooling of other heads ignores their order too. Our choice.
 
     Args:

@@ -7,10 +7,10 @@ Time runs from 1, the utterance ``x_1``, to 0, the code ``x_0`` of its class::
 :class:`Path` gives the mean ``mu_t`` and the noise ``sigma_t``, which is 0 at both ends.
 :class:`Sampler` goes from the utterance along the path to a generated code.
 
-Two abstracts name a logistic mean schedule and a bridge variance schedule: those of Gen-SER (arXiv
-2601.20573) and of its predecessor, target matching for speech enhancement (arXiv 2509.07521). Their
-formulas and constants were not available to us. The formulas here are a reconstruction and our
-choice, as are the other schedules. No number here is from the papers.
+Two abstracts name a logistic mean schedule and a bridge variance schedule. They are Gen-SER's
+(arXiv 2601.20573) and that of its predecessor, target matching for speech enhancement (arXiv
+2509.07521). Their formulas and constants were not available to us. The formulas here are a
+reconstruction and our choice, as are the other schedules. No number here is from the papers.
 """
 
 from __future__ import annotations
@@ -153,9 +153,9 @@ class Path:
     ) -> Tensor:
         """Return the target ``x_0`` that a prediction implies; inverse of :meth:`wanted`.
 
-        ``x_0 = (r (x_t - b x_1) + b' x_1 - u) / (r (1 - b) + b')`` with the rate r for a velocity
-        (the denominator is positive for every mean and variance here), and
-        ``x_0 = (x_t - b x_1 - sigma z) / (1 - b)`` for a noise. Derived.
+        ``x_0 = (r (x_t - b x_1) + b' x_1 - u) / (r (1 - b) + b')`` with the rate r for a velocity.
+        The denominator is positive for every mean and variance here. For a noise,
+        ``x_0 = (x_t - b x_1 - sigma z) / (1 - b)``. Both are derived.
         """
         if objective == "target":
             return given
@@ -182,8 +182,8 @@ def over(value: Tensor, x: Tensor, last: int = 0) -> Tensor:
 def ode_step(x: Tensor, x0: Tensor, x1: Tensor, b: Tensor, b_next: Tensor, ratio: Tensor) -> Tensor:
     """Return the next state: a deterministic step along the path with a fixed estimate of its end.
 
-    ``x_s = mu_s + (sigma_s / sigma_t) (x_t - mu_t)`` with ``mu_t = (1 - b_t) x_0 + b_t x_1``: the
-    exact solution of the path's flow from t to s for a fixed ``x_0``, because
+    ``x_s = mu_s + (sigma_s / sigma_t) (x_t - mu_t)`` with ``mu_t = (1 - b_t) x_0 + b_t x_1``. This
+    is the exact solution of the path's flow from t to s for a fixed ``x_0``. The reason is that
     ``(x_t - mu_t) / sigma_t`` is constant along it (derived, our choice).
 
     Args:
@@ -295,8 +295,8 @@ class Sampler(nn.Module):
             if (z := self.noise_of(i, x_1)) is not None:
                 x = sde_step(x_0, x_1, b[i + 1], sigma[i + 1] * z)
                 continue
-            # at t = 1, or without noise, the state is the mean: there is no deviation to keep
-            # (this does not look at values, so that it can be traced)
+            # At t = 1, or without noise, the state is the mean: there is no deviation to keep. This
+            # does not look at values, so that it can be traced.
             ratio = torch.where(sigma[i] > 0, sigma[i + 1] / sigma[i].clamp_min(1e-30), 0.0)
             x = ode_step(x, x_0, x_1, b[i], b[i + 1], ratio)
         return x if x.dim() == x_1.dim() else x.mean(0)

@@ -18,13 +18,13 @@ VARIANCE_FLOOR = 1e-5  # added to the variance, as in a batch normalisation
 class Standardise(nn.Module):
     """Standardises each dimension to mean 0 and variance 1, by the training data so far.
 
-    It returns ``(x - mean) / sqrt(variance + 1e-5)``. In training, the labelled vectors of a
-    batch first update the statistics, by the pairwise update of Chan et al. (1979), which is
-    exact for any batch sizes. Then the statistics standardise the batch. So training and
-    evaluation use one formula, unlike batch normalisation, and a score does not depend on the
-    batch. No gradient flows through the statistics. Under data parallelism every process adds the
-    vectors of all processes, so all hold the same statistics. It is meant for frozen encoders: if
-    the encoder learns, the statistics lag behind.
+    It returns ``(x - mean) / sqrt(variance + 1e-5)``. In training, the labelled vectors of a batch
+    first update the statistics. The pairwise update of Chan et al. (1979) is exact for any batch
+    sizes. Then the statistics standardise the batch. So training and evaluation use one formula,
+    unlike batch normalisation, and a score does not depend on the batch. No gradient flows through
+    the statistics. Under data parallelism every process adds the vectors of all processes, so all
+    hold the same statistics. It is meant for frozen encoders: if the encoder learns, the statistics
+    lag behind.
 
     Args:
         width: width of the vectors.

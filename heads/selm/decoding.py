@@ -65,7 +65,7 @@ def search(
 ) -> list[list[Written]]:
     """Return the best texts after each context, best first.
 
-    With one beam the search is greedy: it takes the likeliest token at each step, until the first
+    With one beam the search is greedy. It takes the likeliest token at each step, until the first
     end of text.
 
     Args:

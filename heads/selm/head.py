@@ -63,25 +63,25 @@ class SELMHead(Head):
         lm_tuning: ``frozen``, ``lora``, ``full``, or ``auto``: frozen if the weights are
             published, full otherwise.
         lm_init: ``random`` keeps architecture and tokenizer of a published model, but not its
-            weights; a control that shows how much the weights help.
+            weights. This control shows how much the weights help.
         lm_seed: seed of random weights that are not trained; they are rebuilt from it, not saved.
         lm_width, lm_layers: size of the model from scratch.
         lora_rank, lora_alpha: rank of the adapters; their updates are scaled by alpha over rank.
         reduction: ``queries``, ``adaptive`` or ``vector`` (:class:`.mappers.AudioMapper`).
         prefix: length of the audio prefix (Pengi: 40; 4 by default is our choice, for speed).
         mapper_layers: transformer layers of the audio mapper. SELM has one. The default is none,
-            because from scratch on a thousand utterances it learns more slowly with one; use one
+            because from scratch on a thousand utterances it learns more slowly with one. Use one
             with a published model.
         text_mapper: false = use the prompt's own embeddings, as a control.
         text_layers: transformer layers of the text mapper (SELM: one).
         dropout: dropout rate in the mappers, and in the model from scratch.
-        order: what the model reads first. By default it is the prompt: the label then follows the
-            audio directly and depends on it from the first step (our choice). ``audio_first`` is
-            as in Pengi: all prompts of an utterance then share the pass over its audio.
+        order: what the model reads first. By default it is the prompt. The label then follows the
+            audio directly and depends on it from the first step (our choice). ``audio_first`` is as
+            in Pengi: all prompts of an utterance then share the pass over its audio.
         prompt: prompt of the categorical view.
         views, prompts, forms, names, dimension_answers, low_below, high_from: the questions and
             their answers (:class:`.views.Views`); by default only categories.
-        decoding: ``rank`` scores all classes. ``generate`` searches for texts; it scores the
+        decoding: ``rank`` scores all classes. ``generate`` searches for texts. It scores the
             classes that they name by their likelihood, and all others 10 nats lower (our choice).
             If the best text names no class, all classes score the same, so the first class is
             predicted (chance level). The share of such texts is logged as ``unparsable``.
@@ -92,8 +92,9 @@ class SELMHead(Head):
         calibrated: subtract the score of each class for null audio, which removes the preference
             of the model without audio. Off by default: training on weighted classes already gives
             the model the wanted prior, and only without calibration are scores log-probabilities.
-        null_audio: the input without audio: ``mean``, the average prefix of training (over about
-            its last hundred batches), or ``zeros``, the prefix of a frame of zeros (our choice).
+        null_audio: the input without audio. ``mean`` is the average prefix of training, over about
+            its last hundred batches. ``zeros`` is the prefix of a frame of zeros. Both are our
+            choice.
 
     Raises:
         ConfigError: if the language model cannot be loaded, two classes have the same spelling,

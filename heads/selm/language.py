@@ -187,8 +187,8 @@ class LanguageModel(nn.Module):
         counts = torch.tensor([len(ids) for ids in spelt], device=context.device)
         real = torch.arange(longest, device=context.device) < counts[:, None]  # [C, J]
 
-        # no attention mask: contexts have one length, and a causal model does not see the padding
-        # on the right of a label
+        # No attention mask: contexts have one length. A causal model does not see the padding on
+        # the right of a label.
         first = self.model(inputs_embeds=context, use_cache=True, logits_to_keep=1)
         shared = [(layer.keys, layer.values) for layer in first.past_key_values.layers]
         parts = []

@@ -72,7 +72,7 @@ class PretrainedTokenizer:
     def label(self, prompt: str, label: str) -> list[int]:
         """Return the ids that ``"<prompt> <label>"`` has beyond those of the prompt.
 
-        For GPT-2 these are the ids of ``" <label>"``. The label is not tokenised alone: if a
+        For GPT-2 these are the ids of ``" <label>"``. The label is not tokenised alone. If a
         tokenizer marks the beginning of a text, the label would have one space too many.
         """
         before, whole = self.prompt(prompt), self.prompt(f"{prompt} {label}")

@@ -13,7 +13,7 @@ import soundfile
 from serzoo.datamodules.audio import LOSS, mean_loss
 from serzoo.datamodules.catalog import Speech, open_corpora, prepare_corpus
 from serzoo.datamodules.dataset import SpeechDataset
-from serzoo.datamodules.features import heard
+from serzoo.datamodules.features import hash_of_sound
 from serzoo.datamodules.labelling.asr import Heard, Transcribe
 from serzoo.datamodules.manifest import read_manifest, write_manifest
 from serzoo.datamodules.prepare import prepare, sample_hash
@@ -156,7 +156,7 @@ def test_everything_hears_the_channel_of_an_utterance(folder, tmp_path, monkeypa
 
     wave = SpeechDataset([u], [0], 2, roots=roots, max_seconds=9.0)[[0]].audio[0]
     assert np.array_equal(wave.numpy(), want)
-    assert heard(u, roots) == u.sha
+    assert hash_of_sound(u, roots) == u.sha
 
     told = []
     monkeypatch.setattr(prosody, "pyworld", lambda: None)

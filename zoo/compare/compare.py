@@ -66,8 +66,8 @@ def compare(
         console: for the output; None = the terminal.
 
     Returns:
-        ``cells``, ``done`` and ``failed`` (numbers of cells), ``folder`` (of the suite) and
-        ``summary`` (rows of the report; None for a dry run).
+        ``cells``, ``done`` and ``failed`` are numbers of cells. ``folder`` is that of the suite.
+        ``summary`` holds the rows of the report; None for a dry run.
 
     Raises:
         ConfigError: if the suite, an override or a setting is wrong.

@@ -1,4 +1,4 @@
-"""`serzoo compare ensemble`: several finished cells answer together, as one row of the tables.
+"""`serzoo compare ensemble`: the average of several finished cells, as one row of the tables.
 
 The row is the mean of its members' probabilities. A member is a row of the comparison: a head with
 all of its seeds, or imported predictions. Its probabilities are calibrated by the temperature of
@@ -99,7 +99,7 @@ def ensemble(
             raise ConfigError(f"{knob} is '{value}'{suggest(value, get_args(kind))}")
     chosen = list(dict.fromkeys([members] if isinstance(members, str) else members))
     if not chosen:
-        raise ConfigError("which rows shall answer together? add members='[classification,selm]'")
+        raise ConfigError("no rows to average were named; add members='[classification,selm]'")
     if seeds == "apart" and len(chosen) == 1:
         raise ConfigError(
             f"seeds=apart averages the members of one seed, but {chosen[0]} is the only member; "
@@ -276,7 +276,7 @@ def mixture(likelihood: FloatArray) -> list[float]:
     """Return the weights of M models that maximise the likelihood of their mixture.
 
     The problem is concave, and expectation-maximisation finds the maximum (Dempster, Laird & Rubin
-    1977): each round a weight becomes the mean share that its model has in the mixture.
+    1977). In each round a weight becomes the mean share that its model has in the mixture.
 
     Args:
         likelihood: ``[N, M]`` probability that each model gives to the label.

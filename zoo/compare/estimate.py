@@ -32,8 +32,8 @@ class Estimate(NamedTuple):
     Attributes:
         seconds: on the clock; None = not measured.
         megabytes: peak memory of its process in MiB; on CUDA, a measured one is the device's.
-        source: ``finished`` (mean time and largest memory of finished cells of its kind),
-            ``measured`` (a training step on this machine, by the doctor) or ``not measured``.
+        source: ``finished`` = mean time and largest memory of finished cells of its kind;
+            ``measured`` = a training step on this machine, by the doctor; ``not measured``.
         encoding: seconds for features that are not stored yet; cells on the same features share it.
     """
 
@@ -64,7 +64,7 @@ def of_step(cfg: RunConfig, threads: int | None = None, libraries: float = 0.0) 
         with undisturbed(cfg.trainer.threads or threads):
             trial = Trial(cfg)
             took, took_memory = next(duration(trial)).facts, next(memory(trial)).facts
-    except Exception:  # `serzoo doctor` tells the fault; here the run only has no estimate
+    except Exception:  # `serzoo doctor` names the fault; here the run only has no estimate
         return Estimate()
     if "total" not in took or "need" not in took_memory:
         return Estimate()

@@ -1,8 +1,8 @@
 """`serzoo compare import`: another toolkit's predictions as a row of a comparison.
 
-The row is in the tables of a recipe, as a head is, with their certificate: the same
+The row is in the tables of a recipe, as a head is, with their certificate. It has the same
 utterances, in the same folds, with the same reference. Predictions do not show how the toolkit was
-trained and selected; the record holds what its user says about that.
+trained and selected. The record holds what its user says about that.
 """
 
 from __future__ import annotations
@@ -330,7 +330,7 @@ def places_of(
     keep("seed", seed, lambda run: run.seed)
     for path, value in where.items():
         keep(path, str(value), partial(_fact, path=path))
-    if "condition" not in where and len(tested := sorted({_heard(run) for run in own})) > 1:
+    if "condition" not in where and len(tested := sorted({_condition_of(run) for run in own})) > 1:
         raise ComparisonError(
             f"{folder} tests under several conditions ({', '.join(tested)}); name that of these "
             "predictions with where.condition=NAME"
@@ -346,7 +346,7 @@ def _fact(run: Run, path: str) -> str:
     return str(found)
 
 
-def _heard(run: Run) -> str:
+def _condition_of(run: Run) -> str:
     """Return the condition of the test audio; empty for the original audio."""
     return run.record.condition if run.record.corruption is not None else ""
 
@@ -531,8 +531,8 @@ def import_predictions(
         recipe: the row goes to the tables of this recipe; needed if the suite has several.
         encoder: the row goes to the table of this encoder; None = to all of the recipe.
         fold: the only fold of the file; None = the file holds all folds.
-        seed: seed of the row; None = the row is repeated for every seed of the suite, as for a
-            method without random choices.
+        seed: seed of the row; None = the row is repeated for every seed, as for a method without
+            random choices.
         where: keys of records and their values; the row goes beside cells that have them, as
             ``{"condition": "noise:10dB"}``, ``{"axes.protocol": "loco"}``, ``{"shots": 4}``.
         columns: names of the file's columns.

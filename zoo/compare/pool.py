@@ -174,17 +174,17 @@ def _end_with_parent() -> None:
 
 def _work(*given: Any) -> Answer:
     """Run a job in a worker process."""
-    with collected() as told:
+    with collected() as notices:
         status = _run_cell(*given)
-    return status, told
+    return status, notices
 
 
 def _status(job: Job, future: ProcessFuture[Answer], limit: float | None) -> str:
     """Return ``ok`` or ``failed``; if the worker did not answer, record that."""
     error = future.exception()
     if error is None:
-        status, told = future.result()
-        for text, fault in told:  # this process shows each notice once for all cells
+        status, notices = future.result()
+        for text, fault in notices:  # this process shows each notice once for all cells
             tell(text, fault=fault)
         if status in ("ok", "failed"):
             return status
@@ -265,7 +265,7 @@ def _logged(
 
 
 def _reason(error: Exception) -> str:
-    """Return ``memory`` if an error's type or text tells of too little memory; else ``error``."""
+    """Return ``memory`` if an error's type or text says that memory ran out; else ``error``."""
     names = {t.__name__ for t in type(error).__mro__}
     words = ("out of memory", "can't allocate memory", "not enough memory")
     short = names & {"MemoryError", "OutOfMemoryError"} or any(w in str(error) for w in words)
@@ -375,8 +375,8 @@ def run_jobs(
                 entry = read_record(job.folder) or Record()
                 part = "UAR" if entry.metrics else "validation UAR"
                 scores = entry.metrics or entry.valid
-                told = f"{part} {scores['uar']:.3f}" if scores else "trained, nothing validated"
-                console.print(f"{job.name}: {told}", highlight=False)
+                outcome = f"{part} {scores['uar']:.3f}" if scores else "trained, nothing validated"
+                console.print(f"{job.name}: {outcome}", highlight=False)
             bar.advance()
             show()
 

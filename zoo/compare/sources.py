@@ -45,8 +45,8 @@ class Arm:
         about: a description for tables.
         recipe: recipe of the run.
         overrides: ``key=value`` of the run.
-        labels: ``weak`` = the weak labels that the suite's ``label`` describes; ``shuffled`` = the
-            same, shuffled by the run's seed; None = the labels of the run's own data.
+        labels: ``weak`` = the weak labels that the suite's ``label`` describes; ``shuffled`` =
+            these, shuffled by the run's seed; None = the labels of the run's own data.
     """
 
     about: str

@@ -400,7 +400,7 @@ def matched(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 class Plan(ABC):
     """The runs of a suite, in order. Each kind of suite has a subclass.
 
-    :func:`.compare.compare` runs any plan in the same way: it locks the folder, resumes, limits and
+    :func:`.compare.compare` runs any plan in the same way. It locks the folder, resumes, limits and
     records each cell, and writes the tables.
 
     Attributes:

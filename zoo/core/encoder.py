@@ -17,10 +17,9 @@ class Encoder(Part, nn.Module, ABC):
 
     ``audio, lengths -> extract -> hidden [B, K, T, D0], mask [B, T] -> forward -> Frames``
 
-    :meth:`extract` is the part that is computed once: a frozen pretrained model, or the
-    log-mel front end, which has no parameters. :meth:`forward` is the learned part: a layer mix,
-    or the log-mel encoder's network. The output of an utterance does not depend on its batch
-    neighbours or on padding.
+    :meth:`extract` is computed once: a frozen pretrained model, or the log-mel front end, which has
+    no parameters. :meth:`forward` is the learned part: a layer mix, or the log-mel encoder's
+    network. The output of an utterance does not depend on its batch neighbours or on padding.
 
     Attributes:
         dim: ``D``, width of the frames that heads see.

@@ -40,8 +40,8 @@ def new_file(path: Path, *, keep: bool = False) -> Iterator[Path]:
 
     Args:
         path: the target file; it may exist, and its parents need not exist.
-        keep: if anything fails, keep the draft beside ``path``, under a name that ends in
-            ``.part``; a note of the error says where it is.
+        keep: if anything fails, keep the draft beside ``path``, with the suffix ``.part``. A note
+            of the error says where.
 
     Raises:
         OSError: if ``path`` cannot be written, or is a folder; the error names ``path``.
@@ -112,7 +112,7 @@ def named(path: Path, draft: Path | None = None) -> Iterator[None]:
 def _own() -> str:
     """Return a suffix that no other writer uses.
 
-    The process id alone is not enough: a process has several threads, and containers that share a
+    The process id alone is not enough. A process has several threads, and containers that share a
     disk can have equal process ids.
     """
     return secrets.token_hex(6)
@@ -173,8 +173,8 @@ def locked(path: Path, refusal: Callable[[str], SerzooError] | None = None) -> I
 
     Args:
         path: path of the lock file, in a folder that exists.
-        refusal: makes the error to raise if another process holds the lock, from that process'
-            number (or ``?``); None = wait until it is free.
+        refusal: makes the error if another process holds the lock, from its id (or ``?``); None =
+            wait until it is free.
 
     Raises:
         SerzooError: if another process holds the lock and ``refusal`` is given.
@@ -336,8 +336,8 @@ def json_lines(
         finite: refuse NaN and Infinity, which are not JSON.
 
     Raises:
-        SerzooError: of the kind ``error``, if the file cannot be read, or a line is not an
-            object; the message names the line.
+        SerzooError: of the kind ``error``, if the file cannot be read, or a line is not an object.
+            The message names the line.
     """
     try:
         data = Path(path).read_bytes()

@@ -1,9 +1,10 @@
 """Registered names of heads, encoders, corpora and scorers, and the keywords that each takes.
 
 Built-in parts are listed as texts, so that listing them imports nothing. A third-party wheel
-registers a head with an entry point in the group ``serzoo.heads`` (encoders: ``serzoo.encoders``;
-corpora: ``serzoo.corpora``; scorers of `serzoo label`: ``serzoo.scorers``). A name that is already
-taken is an error. The user's own parts are registered while Python runs (``own.py``).
+registers a head with an entry point in the group ``serzoo.heads``. Encoders have
+``serzoo.encoders``, corpora ``serzoo.corpora``, and scorers of `serzoo label` ``serzoo.scorers``. A
+name that is already taken is an error. The user's own parts are registered while Python runs
+(``own.py``).
 
 The signature of a part says which keywords a configuration may set (:func:`schema_of`). A keyword's
 type decides how a value is read: :func:`typed` reads the command line, :func:`fitted` a file.

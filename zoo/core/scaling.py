@@ -57,7 +57,7 @@ class FrameStatistics:
             total = total.to(vectors) + vectors.sum(0)
             squares = squares.to(vectors) + vectors.square().sum(0)
         if not number:
-            raise ValueError("no utterance to measure")
+            raise ValueError("found no utterance to measure; give frames of at least one")
         location = total / number
         spread = (squares / number - location.square()).clamp_min(0).sqrt()
         return cls(location.float(), torch.where(spread > FLOOR, spread, 1.0).float(), number)

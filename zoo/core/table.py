@@ -1,7 +1,7 @@
 """Tables for the console, Markdown, LaTeX and web pages, and numbers as texts for their cells.
 
-A caller gives the content. :class:`Table` knows how each form shows it: it escapes texts, puts
-columns of numbers flush right, and shows unknown values as a dash.
+A caller gives the content. :class:`Table` knows how each form shows it. It escapes texts, aligns
+columns of numbers on the right, and shows unknown values as a dash.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A label of a corpus becomes a class in two steps. First ``configs/corpus/<name>.yaml`` maps the
 corpus' own code (``"05"``) to a canonical label (``angry``). Then the taxonomy maps canonical
-labels to classes: it is an ordered list of classes, each a set of canonical labels.
+labels to classes. It is an ordered list of classes, each a set of canonical labels.
 ``configs/taxonomy/canonical.yaml`` holds the canonical vocabulary and its verbal forms.
 
 The fingerprint includes the order of the classes, because Gen-SER's class codes depend on it.

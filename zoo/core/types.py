@@ -119,7 +119,8 @@ class Batch(_TensorRecord):
 
     def __post_init__(self) -> None:
         if (self.audio is None) == (self.hidden is None):
-            raise ValueError("a Batch holds exactly one of audio and hidden")
+            found = "neither" if self.audio is None else "both"
+            raise ValueError(f"a Batch got {found} of audio and hidden; give one of them")
 
     def __len__(self) -> int:
         return len(self.ids)

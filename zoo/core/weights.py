@@ -56,7 +56,7 @@ def check_keys(
         raise CheckpointError(
             "checkpoint "
             + "; ".join(problems)
-            + "; was it saved with another head, encoder or option?"
+            + "; build the model with the head, encoder and options that it was saved with"
         )
 
 

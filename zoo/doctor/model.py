@@ -14,8 +14,8 @@ from ..run.cache import size
 from .findings import Finding, error, note, ok, warning
 from .trial import Trial
 
-# largest difference between an utterance's frames alone and in a batch, as a share of the largest
-# value: above the first it is a warning, above the second an error (our choice)
+# Largest difference between an utterance's frames alone and in a batch, as a share of the largest
+# value. Above the first it is a warning, above the second an error (our choice).
 BOUNDS = {"full": (1e-4, 1e-3), "low": (1e-2, 3e-2)}
 
 

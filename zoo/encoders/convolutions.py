@@ -4,9 +4,9 @@ As PyTorch modules these convolutions take half of an encoder's time on a proces
 make them faster without changing the result:
 
 * A GroupNorm with one group per channel is linear in each utterance, once its statistics are known.
-  The statistics of ``w . x`` follow from the mean and the covariance of the windows ``x`` of the
-  first convolution, ten samples each. So the norm becomes part of that convolution's weights, one
-  utterance at a time. No pass over its 512 channels remains (our choice).
+  The statistics of ``w . x`` follow from the mean and covariance of the first convolution's windows
+  ``x`` of ten samples. So the norm becomes part of that convolution's weights, one utterance at a
+  time. No pass over its 512 channels remains (our choice).
 * Frames are rows ``[T, C]``. A convolution is then a matrix product of overlapping windows.
   Processors have fast units for this, which convolutions in bfloat16 do not use.
 * Utterances are processed one by one, in pieces of some seconds, through all layers at once. The

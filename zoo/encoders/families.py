@@ -144,10 +144,10 @@ def padded(audio: Tensor, samples: int) -> Tensor:
 
 # Padding must not change an utterance.
 #
-# Published speech encoders read beyond the end of an utterance in three places: the normalisation
-# of the samples, a GroupNorm over time in the front end, and convolutions over frames. The first
-# and the last are corrected here, the second in ``convolutions.py``. The output of a single
-# utterance without padding stays the same.
+# Published speech encoders read beyond the end of an utterance in three places. These are the
+# normalisation of the samples, a GroupNorm over time in the front end, and convolutions over
+# frames. The first and the last are corrected here, the second in ``convolutions.py``. The output
+# of a single utterance without padding stays the same.
 
 EPSILON = 1e-7
 """Added to the variance of the samples, as in the published feature extractors."""
@@ -387,7 +387,7 @@ def gated_attention(
 class SEWFamily(ConvolutionFamily):
     """SEW: its blocks see frames that are squeezed in time; the output has these frames too.
 
-    The upsampling after the last block is left out: it doubles the frames without new information
+    The upsampling after the last block is left out. It doubles the frames without new information
     (our choice; hidden states of ``transformers`` are squeezed too).
     """
 
@@ -457,7 +457,7 @@ class WhisperFamily(Family):
     """Whisper's encoder: it reads a window of fixed length, padded by silence.
 
     The published window is 30 s. A shorter one uses the first positions, and costs less. Longer
-    audio is read in windows that overlap by a fifth; a frame is taken from the window in whose
+    audio is read in windows that overlap by a fifth. A frame is taken from the window in whose
     middle it lies. Frames of the padding are left out of the result. The last state is the one
     after the final norm, as in ``transformers``.
 

@@ -148,15 +148,15 @@ def layered_groups(family: Family, lr: float, decay: float) -> list[dict[str, An
 class HFEncoder(Encoder):
     """Hidden states of a published speech encoder, and a learned mix of its layers.
 
-    Layer ``k`` is entry ``k`` of the ``hidden_states`` of ``transformers`` 5: 0 is the input of
-    the first block, ``k`` the output of block ``k``. In the large wav2vec-like ("stable layer
+    Layer ``k`` is entry ``k`` of the ``hidden_states`` of ``transformers`` 5. Layer 0 is the input
+    of the first block, ``k`` the output of block ``k``. In the large wav2vec-like ("stable layer
     norm") models the last layer is the one before the final LayerNorm. In Whisper it is the one
     after it. Layers above the deepest kept one are cut off. The frames of an utterance do not
     depend on its batch neighbours or on padding. For a single utterance without padding they equal
     those of ``transformers``.
 
-    Audio shorter than one frame (400 samples in most models) is padded with zeros to one frame,
-    which then counts as speech.
+    Audio shorter than one frame (400 samples in most models) is padded with zeros to one frame.
+    That counts as speech.
 
     Args:
         name: hub id (``facebook/wav2vec2-base``) or local folder with ``config.json`` and
@@ -167,13 +167,13 @@ class HFEncoder(Encoder):
         tuning: ``frozen`` keeps the weights as published, runs without gradients and stays in
             evaluation mode; ``lora`` trains low-rank adapters in the blocks; ``last_k`` trains the
             upper blocks; ``full`` trains everything.
-        dtype: number format of a frozen encoder. ``bfloat16`` is several times faster on
-            processors with matrix units for it, with a relative error of about 1 % (the speed
-            records in ``benchmarks/`` give both). ``auto`` is ``bfloat16`` if the encoder is
-            frozen and the machine has such units, otherwise ``float32``.
-        window: for Whisper, which reads windows padded by silence: seconds of a window; ``auto`` =
-            each utterance's own length, rounded up; None = as published (30 s). A shorter window
-            costs less.
+        dtype: number format of a frozen encoder. ``bfloat16`` is several times faster on processors
+            with matrix units for it. Its relative error is about 1 % (the speed records in
+            ``benchmarks/`` give both). ``auto`` is ``bfloat16`` if the encoder is frozen and the
+            machine has such units, otherwise ``float32``.
+        window: seconds of a window of Whisper, which pads it by silence; ``auto`` = each
+            utterance's own length, rounded up; None = as published (30 s). A shorter window costs
+            less.
         lora_rank: rank of the adapters with ``lora``; this and the following options are the
             fields of :class:`serzoo.zoo.encoders.hf.Lora`.
         lora_alpha: numerator of the adapters' scale.

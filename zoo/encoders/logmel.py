@@ -83,8 +83,8 @@ class LogMelEncoder(OnMel):
     """Log-mel spectrogram to frames of 128 ms, by a residual network of about 1 M parameters.
 
     ``extract`` is :class:`.mel.LogMel`, which has no parameters; ``forward`` learns. The network
-    sees two views of the spectrogram: one without the utterance's mean spectrum (voice and channel
-    removed), and one without its mean level (timbre kept). All of this is our choice;
+    sees two views of the spectrogram. One is without the utterance's mean spectrum (voice and
+    channel removed). The other is without its mean level (timbre kept). All of this is our choice;
     ``docs/results/recipe.md`` shows the alternatives that were compared.
 
     In training the spectrogram is augmented (tempo and crop to one common length, mel shift,

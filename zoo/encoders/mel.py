@@ -1,6 +1,6 @@
 """The common parts of the encoders from scratch, which read log-mel spectrograms.
 
-:class:`LogMel` turns audio into log-mel spectrograms; it has no parameters and sees one utterance
+:class:`LogMel` turns audio into log-mel spectrograms. It has no parameters and sees one utterance
 at a time. :func:`tempo_and_pitch` and :func:`hide` augment spectrograms in training. :class:`OnMel`
 is the base class of the encoders. :func:`strides_first` avoids a fault of oneDNN.
 """
@@ -47,9 +47,9 @@ class LogMel(nn.Module):
     """Log-mel spectrogram in bel (log10 of power), without leading and trailing silence.
 
     Frames that are more than ``trim`` bel below the loudest one are cut at both ends. Values are
-    limited to at least ``floor`` bel below the loudest cell. The window is 32 ms, the hop 16 ms:
-    about half the frames of the usual 10 ms, without a measurable loss of accuracy. All constants
-    are our choice.
+    limited to at least ``floor`` bel below the loudest cell. The window is 32 ms, the hop 16 ms.
+    That is about half the frames of the usual 10 ms, without a measurable loss of accuracy. All
+    constants are our choice.
 
     Args:
         bands: number of mel bands between 50 Hz and 8 kHz.

@@ -20,13 +20,13 @@ class ResNetEncoder(OnMel):
     """Log-mel spectrogram to frames of 512 ms, by the ResNet-50 of ``transformers``.
 
     LanSER (Gong et al. 2023, arXiv 2309.03978) trains a ResNet-50 (He et al. 2016) on log-mel
-    spectrograms. Its front end and training are not published, so ours replace them: ``extract``
+    spectrograms. Its front end and training are not published, so ours replace them. ``extract``
     and the augmentation are those of the log-mel encoder. The one input channel is the spectrogram
     minus its mean level, which keeps timbre and removes loudness. There are no pretrained weights.
     Frames are the last stage averaged over its bands, so heads pool over time as usual.
 
-    Evaluation is float32, and the frames of an utterance do not depend on its neighbours: layers
-    that look beyond the end of an utterance see zeros there, as for a single utterance.
+    Evaluation is float32, and the frames of an utterance do not depend on its neighbours. Layers
+    that look beyond the end of an utterance see zeros there, as if it were alone.
 
     Args:
         bands: number of mel bands, more than 32.

@@ -28,7 +28,7 @@ from .runs import Run
 MARGIN = 0.03
 NAMED = 8  # undecided rows that a sentence names
 CLEAN = "clean"
-# each condition was processed as its control was, but for the one thing that is asked about
+# each condition was processed as its control was, except for the one change that is measured
 CONTROLS = {"monotone": "resynthesised"}
 # axes of a suite that are an amount of labels, as records name them, and in words
 AMOUNTS = {
@@ -83,8 +83,8 @@ class Asked:
     def declares(self, head: str, runs: Sequence[Run]) -> bool:
         """Whether a row is a declared question.
 
-        A head that started from a pre-training is declared by its own name (``mlp after weak``)
-        or by that of its head (``mlp``).
+        A head that started from a pre-training is declared by its own name (``mlp after weak``) or
+        its head's (``mlp``).
         """
         if self.primary is None:
             return all(run.record.imported is None for run in runs)
@@ -149,7 +149,7 @@ def family_of(grid: Grid) -> tuple[Hashable, ...]:
 
 
 def first_run(grid: Grid) -> Run:
-    """Return a run of the table; for what all of its runs share."""
+    """Return a run of the table, for facts that all of its runs share."""
     return next(iter(grid.runs.values()))[0]
 
 
@@ -274,10 +274,7 @@ def _is_reference(other: Grid, grid: Grid, members: Sequence[Grid]) -> bool:
 
 
 def _is_at_home(other: Grid, grid: Grid) -> bool:
-    """Whether a table's models were trained on the corpus that those of another only met in tests.
-
-    Both must test the same utterances.
-    """
+    """Whether ``other`` trained on the corpus that both test, and ``grid`` on others."""
     one, two = first_run(other), first_run(grid)
     if not two.pair or one.pair or one.condition:
         return False
@@ -330,7 +327,7 @@ def kept(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
 
 
 def _alike(found: Sequence[FloatArray]) -> list[FloatArray]:
-    """Return all with as many trainings: without a shot there is one, whatever was drawn."""
+    """Repeat single trainings, so that all are equally many: a model without a shot is one."""
     most = max(map(len, found))
     return [np.repeat(x, most, axis=0) if len(x) == 1 else x for x in found]
 

@@ -151,8 +151,8 @@ def _pooled(g: Grid, heads: Sequence[str], validation: Validation) -> list[Part]
     if not body:
         return [Text(f"{title}: cannot be made. {' '.join(dict.fromkeys(notes))}")]
     notes += [
-        "Probabilities are for the class shares of the validation speech, where the prior of "
-        f"training is gone: {said}."
+        "Probabilities are for the class shares of the validation speech, and no longer for the "
+        f"prior of training: {said}."
         for said in shares
     ]
     return [Table(title, POOLED, body, notes)]
@@ -164,8 +164,8 @@ def scaled_runs(
     """A head's cells with the scaling of their fold, fitted for each seed on all of its folds.
 
     Returns:
-        The cells; of each its temperature, largest bias and the number of utterances that the
-        scaling was fitted on; and the validation tables of the first seed.
+        The cells, a tuple for each, and the validation tables of the first seed. A tuple has the
+        temperature, the largest bias and the number of utterances of the fit.
 
     Raises:
         DataError: a cell keeps no validation predictions.
@@ -255,7 +255,7 @@ def priors_of(g: Grid) -> str:
 def votes(section: Section, c: Context) -> None:
     """Add the distance between each head and the raters' votes."""
     section.intro = (
-        "Probabilities, after temperature where the record has one, against the shares of the "
+        "Probabilities, after temperature if the record has one, against the shares of the "
         "raters' votes. Cross-entropy in nats: no model has less than the entropy of the votes. "
         "Jensen-Shannon divergence to base 2, 0 to 1. Right by any rater: the predicted class got "
         "a vote. Right by the label: WA of the same utterances. Votes for classes that the table "

@@ -33,9 +33,9 @@ from .page import (
     Row,
     Section,
     Text,
+    as_message,
     draw,
     per_grid,
-    told,
 )
 from .runs import Run, pooled
 from .table import matching_notes, source_notes
@@ -325,7 +325,7 @@ def command(plan: Mapping[str, Any], folder: Path) -> str:
 ERRORS = 8  # of each head
 WORDS = {"seconds": "duration in seconds"}
 MATRICES = 60  # more are left out of a page: a suite of conditions has hundreds
-AUDIO_LIMIT = 24 * 2**20  # characters of all clips: what a page of a report may weigh
+AUDIO_LIMIT = 24 * 2**20  # characters of all clips; limits the size of a page
 
 
 def confusions(section: Section, c: Context) -> None:
@@ -380,7 +380,7 @@ def groups(section: Section, c: Context) -> None:
                     for head, t in g.pooled.items()
                 }
             except FAULTS as error:
-                section.messages.append(f"{g.name}, by {attribute}: {told(error)}.")
+                section.messages.append(f"{g.name}, by {attribute}: {as_message(error)}.")
                 continue
             parts += _group_table(g, attribute, found)
             if len(next(iter(found.values())).groups) > 1:
@@ -504,7 +504,7 @@ def errors(section: Section, c: Context) -> None:
     """Add the wrong answers of each head with the highest probability."""
     section.intro = (
         f"The {ERRORS} wrong answers of each head with the highest probability (after temperature "
-        "where the record has one; the surest of the seeds)."
+        "if the record has one; the surest of the seeds)."
         + ("" if c.audio else " `serzoo report SUITE --audio` puts players beside them.")
     )
     left = [AUDIO_LIMIT]
@@ -515,7 +515,7 @@ def errors(section: Section, c: Context) -> None:
         try:
             uri = c.corpora.clip(run, name)
         except FAULTS as error:
-            faults[f"{told(error)}: no audio."] = None
+            faults[f"{as_message(error)}: no audio."] = None
             return Cell("not at hand")
         if len(uri) > left[0]:
             faults[f"Audio beyond {AUDIO_LIMIT // 2**20} MiB is left out."] = None

@@ -1,4 +1,4 @@
-"""The tables of a comparison: which cells each stands on, and their confusions by training."""
+"""The tables of a comparison: the cells of each, and their confusions by training."""
 
 from __future__ import annotations
 

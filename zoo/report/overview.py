@@ -230,8 +230,8 @@ def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[dict
         For each point ``head``, ``encoder``, ``tuning`` (``none`` without shots), ``shots`` and
         ``draws``. For the metric of the query over the draws: mean (``value``), standard
         deviation (None for one draw), lowest and highest. Further the means of three quantities:
-        change of the source's metric (None if it was not scored), seconds of fitting, and bytes
-        that changed (None for imported predictions).
+        change of the source's metric, seconds of fitting, and bytes that changed. The first is None
+        if it was not scored, the last for imported predictions.
 
     Raises:
         DataError: if a record is not that of an adaptation.
@@ -455,7 +455,7 @@ def differences(section: Section, c: Context) -> None:
 
 
 def _drawn(section: Section, i: int, group: Rows, c: Context) -> list[Figure]:
-    """Return the figure of a table's differences, with the interval that its verdicts stand on."""
+    """Return the figure of a table's differences, with the interval that its verdicts use."""
     if not drawn(section, i):
         return []
     points = {}
@@ -585,7 +585,7 @@ def across(section: Section, c: Context) -> None:
 def cost(section: Section, c: Context) -> None:
     """Add what a point of the metric costs."""
     section.intro = (
-        "Seconds are of the machine that ran the cells, with whatever else it did; CPU seconds add "
+        "Seconds are of the machine that ran the cells, with all its other work; CPU seconds add "
         "up what all processes of a run computed. Sizes are of the model. Operations (FLOP) are of "
         "matrix products, convolutions and attention, and of nothing else: of a fit, and of "
         "scoring a second of speech. Frozen features from a store cost none. Lines are 95 % "

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
 
 TEMPLATE = "page.html.j2"
-WIDE = 7.5  # inches: a drawing beyond is not shrunk to a phone, but scrolled
+WIDE = 7.5  # inches; a phone scrolls a wider drawing and does not shrink it
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def draw(plot: Plot, alt: str, caption: str = "", *, name: str) -> Figure:
     svg = svg[svg.index("<svg") :]  # an XML declaration has no place inside a page
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"#000000\b", "currentColor", svg)
-    # identifiers that the library counts from one are made the figure's own
+    # the library counts identifiers from one in every figure; this makes them unique
     own = re.sub(r"\W+", "-", name)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{own}.\1"', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{own}.", svg)
@@ -135,7 +135,7 @@ def draw(plot: Plot, alt: str, caption: str = "", *, name: str) -> Figure:
 
 # What the sections of a report share.
 
-# errors that bad input ends in; SerzooError is a ValueError
+# errors that bad input raises; SerzooError is a ValueError
 FAULTS = (ValueError, KeyError, TypeError, ArithmeticError, OSError)
 
 FIGURES = 12  # tables that are drawn; a suite of conditions has many more
@@ -202,11 +202,11 @@ def per_grid(
         try:
             section.parts.extend(make(grid))
         except FAULTS as error:
-            section.messages.append(f"{grid.name}: {told(error)}")
+            section.messages.append(f"{grid.name}: {as_message(error)}")
 
 
-def told(error: Exception) -> str:
-    """Return an error as a message for people."""
+def as_message(error: Exception) -> str:
+    """Return an error as a message for readers of the page."""
     return (
         str(error)
         if isinstance(error, SerzooError)

@@ -18,7 +18,7 @@ from . import calibration, detail, overview
 from .answers import Asked, kept
 from .grids import grids
 from .packed import is_packed
-from .page import FAULTS, Context, Section, render, told
+from .page import FAULTS, Context, Section, as_message, render
 from .runs import (
     PREDICTIONS,
     Corpora,
@@ -163,7 +163,7 @@ def page(c: Context) -> str:
         try:
             make(section, c)
         except FAULTS as error:
-            section.messages.append(told(error))
+            section.messages.append(as_message(error))
         made.append(section)
     lead = (
         f"{counted(len(c.rows), 'row')} in {counted(len(c.grids), 'table')}, from "

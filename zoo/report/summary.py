@@ -18,7 +18,7 @@ from .runs import Run
 def summarise(runs: Sequence[Run], asked: Asked | str = "classification") -> list[dict[str, Any]]:
     """Return a row for each corpus, encoder and head; out of domain for each pair of corpora.
 
-    If no fold and seed of a corpus and encoder is finished by every head, it has no row;
+    If no fold and seed of a corpus and encoder is finished by every head, it has no row.
     ``partial`` counts what was left out for that reason. How each number is computed is in
     :data:`.table.NOTES`.
 

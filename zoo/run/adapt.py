@@ -1,9 +1,9 @@
 """`serzoo adapt`: adapt a trained model to other speech, with a few utterances of each class.
 
-An adaptation is a run that starts from another run. It trains on a support: utterances that a seed
-draws from the target's training speakers, the same for every head (``datamodules/fewshot.py``). It
-makes a fixed number of steps, without a validation part. The test part of the protocol is called
-the query. It is scored once, at the end.
+An adaptation is a run that starts from another run. It trains on a support. That is a random draw
+of utterances from the target's training speakers, the same for every head
+(``datamodules/fewshot.py``). It makes a fixed number of steps, without a validation part. The test
+part of the protocol is called the query. It is scored once, at the end.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ NUMBERS = {
 def write_row(experiment: Any, cfg: RunConfig, entry: Record, step: int) -> None:
     """Write the configuration and the final numbers, as a row of the HPARAMS tab.
 
-    It does not declare the columns: TensorBoard would use those of one run for all runs, and keys
+    It does not declare the columns. TensorBoard would use those of one run for all runs, and keys
     of other heads would be missing (see :func:`declare`).
     """
     from torch.utils.tensorboard import summary

@@ -134,8 +134,8 @@ def open_data(
 def _opened(cfg: RunConfig, taxonomy: Taxonomy | None, **more: Any) -> Any:
     """Open the corpora of a run with what decides about the utterances of a fold.
 
-    The audit of folds gives no more: it looks at whole parts, so it draws no share of the training
-    part, and at the labels as they are, so it shuffles none.
+    The audit of folds gives no more. It looks at whole parts, so it draws no share of the training
+    part. It looks at the labels as they are, so it shuffles none.
     """
     d = cfg.data
     return opening.open_data(

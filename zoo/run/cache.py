@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from ...datamodules.store import remove, stores
-from ..core.errors import ConfigError, suggest
+from ..core.errors import ConfigError, counted, suggest
 from ..core.files import features_dir
 from ..core.table import Cell, Line, Table, cell, wide_console
 
@@ -64,7 +64,7 @@ def show(found: list[dict[str, Any]], console: Console | None = None) -> None:
         rows.append([s["store"], s["encoder"], _layers(s["layers"]), s["dtype"], *numbers, used])
     console.print(Table("", columns, rows).rich(lines=False))
     total = size(sum(s["bytes"] for s in found))
-    console.out(f"{len(found)} stores, {total}, under {features_dir()}", highlight=False)
+    console.out(f"{counted(len(found), 'store')}, {total}, under {features_dir()}", highlight=False)
 
 
 def size(number: float) -> str:

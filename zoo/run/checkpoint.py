@@ -102,7 +102,7 @@ def newest(folder: Path, *, aside: bool) -> tuple[Path, dict[str, Any]] | None:
     """Return the checkpoint that a run goes on from: that of its last epoch, else of its best.
 
     A file that cannot be used is kept, and a warning names it. All processes of a run find the
-    same, in any order: a file that another process has put aside counts as damaged.
+    same, in any order. A file that another process has put aside counts as damaged.
 
     Args:
         folder: folder of the run's checkpoints.
@@ -226,7 +226,8 @@ def rebuild(
     if taxonomy.fingerprint != meta["taxonomy_fingerprint"]:
         raise CheckpointError(
             f"{path}: its taxonomy has fingerprint {taxonomy.fingerprint}, but the model was "
-            f"trained with {meta['taxonomy_fingerprint']}: classes or their order were changed"
+            f"trained with {meta['taxonomy_fingerprint']}: "
+            "classes or their order were changed; fetch it again, or train again"
         )
     config = dict(meta["config"])
     if changed := {key: made.pop(key) for key in OPTIONS if key in made}:

@@ -105,8 +105,8 @@ class OptimConfig:
     mix_lr: Positive | None = None  # peak rate of a learned mix of layers; None = lr
     weight_decay: NotNegative = 1e-2
     epochs: FromOne = 30
-    # fewest steps of a run; an epoch then repeats a small training part (`data.train_share`), so
-    # that runs differ in labels and not in steps; 0 = no repeats
+    # Fewest steps of a run; 0 = no limit. A small training part (`data.train_share`) is repeated
+    # within an epoch, so that runs differ in labels and not in steps.
     min_steps: FromZero = 0
     warmup: Share = 0.1  # share of the steps in which the rate rises linearly
     # how the rate falls afterwards

@@ -16,8 +16,8 @@ from .predictions import Predictions
 from .save import push_to_hub, save_pretrained
 
 
-# No ModelHubMixin: its save_pretrained deletes config.json before it saves, its push_to_hub makes a
-# public repository before the model is checked, and its from_pretrained passes values of a fetched
+# No ModelHubMixin. Its save_pretrained deletes config.json before it saves. Its push_to_hub makes a
+# public repository before the model is checked. Its from_pretrained passes values of a fetched
 # config.json on as arguments.
 class Model:
     """A trained model, as :func:`load` returns it.
@@ -113,10 +113,10 @@ def load(
         path: a run's folder (its best checkpoint), a ``.ckpt`` file, a folder that `serzoo save`
             wrote, or the hub id of one.
         revision: commit, tag or branch of a hub id.
-        base: folder or hub id of the published encoder, if the name of the training does not
-            find it; its weights must be the same.
-        made: ``encoder`` and ``head``, if their classes are not registered: the class, which is
-            built with the options of the training, or an instance.
+        base: folder or hub id of the published encoder, if the name of the training does not find
+            it. Its weights must be the same.
+        made: ``encoder`` and ``head``, if their classes are not registered. Give the class, which
+            is built with the options of the training, or an instance.
 
     Raises:
         CheckpointError: if it cannot be read, or does not fit the model that it describes.

@@ -311,8 +311,8 @@ class SERModule(L.LightningModule):
         if self.average is not None:
             self.average.swap(self._trained())
         if self.trainer.world_size > 1:
-            # each rank saw other batches, so all take the running statistics of the first one; the
-            # averaged statistics must be in place before
+            # Each rank saw other batches, so all take the running statistics of the first one. The
+            # averaged statistics must be in place before.
             for buffer in self.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
@@ -404,8 +404,8 @@ class SERModule(L.LightningModule):
             everyone: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(everyone, rows)
             rows = [table for tables in everyone for table in tables]
-        # Lightning's own sampler gives some utterances to two ranks, so that all have equally many;
-        # padding by other neighbours in the batch changes the last digits of their scores
+        # Lightning's own sampler gives some utterances to two ranks, so that all have equally many.
+        # Padding by other neighbours in the batch changes the last digits of their scores.
         self.tables[part] = merge(rows, noise=1e-2 if self.trainer.world_size > 1 else 0.0)
         return self.tables[part]
 

@@ -1,14 +1,14 @@
 """Export a trained model as one ONNX file, from audio to scores, to run without torch or serzoo.
 
-The file holds the model for one utterance without padding: the published encoder with its
+The file holds the model for one utterance without padding. That is the published encoder with its
 adapters, the mix of its layers and the head. The log-mel encoder cuts silence off before its
-network, and a graph cannot hold that. So its file starts at the spectrogram of
-``encoder.extract``.
+network, and a graph cannot hold that. So its file starts at the spectrogram of ``encoder.extract``.
 
 Exported: the heads ``classification``, ``gen_ser`` and the controls, on wav2vec 2.0, HuBERT, WavLM,
-data2vec audio, UniSpeech-SAT, SEW and ``logmel``. Not exported: ``selm`` (it writes with a
-tokeniser), heads that read transcripts, w2v-BERT 2.0 and Whisper (their spectra are computed
-outside the network), ``resnet50``, encoders of third parties, and encoders in bfloat16.
+data2vec audio, UniSpeech-SAT, SEW and ``logmel``. Not exported are ``selm`` (it writes with a
+tokeniser) and heads that read transcripts. Nor are encoders of third parties or in bfloat16,
+``resnet50``, w2v-BERT 2.0 and Whisper. The spectra of the last two are computed outside the
+network.
 """
 
 from __future__ import annotations

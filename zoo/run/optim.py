@@ -66,8 +66,8 @@ def adamw(groups: list[dict[str, Any]], weight_decay: float, precision: str) -> 
     """Return AdamW (Loshchilov and Hutter 2019), in one kernel if possible.
 
     One kernel takes a third of the time of a small head's step. Weights that processes share need
-    the plain version. Mixed precision needs it, too: Lightning refuses to clip the gradients of a
-    kernel that can unscale them itself, even in bfloat16, which scales nothing.
+    the plain version. Mixed precision needs it, too. Lightning refuses to clip the gradients of a
+    kernel that can unscale them itself. It does so even in bfloat16, which scales nothing.
 
     Args:
         groups: groups of parameters, with their learning rates.
@@ -81,8 +81,8 @@ def adamw(groups: list[dict[str, Any]], weight_decay: float, precision: str) -> 
     return torch.optim.AdamW(exempt_vectors(groups), weight_decay=weight_decay, fused=fused)
 
 
-# Lightning's EMAWeightAveraging follows another rule. It also averages integer buffers, so that the
-# count of a batch normalisation stays at 1, and its decay does not rise. It copies the whole model
+# Lightning's EMAWeightAveraging follows another rule. Its decay does not rise. It also averages
+# integer buffers, so that the count of a batch normalisation stays at 1. It copies the whole model
 # with its frozen encoder, and a plain Trainer would not average without the callback.
 
 
@@ -176,7 +176,7 @@ def mix(hidden: Tensor, mask: Tensor, targets: Targets, alpha: float) -> tuple[T
 def unreached(module: nn.Module) -> list[str]:
     """Return the names of trainable parameters without a gradient, after a backward pass.
 
-    A gradient of zeros counts: the first matrix of a new adapter has one, since its second matrix
+    A gradient of zeros counts. The first matrix of a new adapter has one, since its second matrix
     starts at zero.
     """
     return [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]

@@ -186,7 +186,7 @@ def predict(
 
     Args:
         model: a module, or what :func:`serzoo.zoo.load` takes. A module stays on its device and
-            keeps its mode; a loaded one goes to the GPU if there is one.
+            keeps its mode. A loaded one goes to the GPU if there is one.
         inputs: one or several of: path, folder, pattern, array or tensor of shape ``[S]`` or
             ``[channels, S]``.
         rate: sample rate of arrays, in Hz.
@@ -331,7 +331,9 @@ def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
     try:
         segments = detect(recording.pieces()) if detect else None
         if segments == []:
-            raise DataError(f"{recording.name}: no speech found (voice={job.voice})")
+            raise DataError(
+                f"{recording.name}: no speech found (voice={job.voice}); try voice=none"
+            )
         for first, samples in job.windows.cut(recording.pieces(), segments):
             start = first / SAMPLE_RATE
             end = start + len(samples) / SAMPLE_RATE

@@ -1,7 +1,7 @@
 """`serzoo probe`: does a representation hold prosody?
 
 Linear probes predict F0, level and rate of an utterance from its mean frame. They are tested on
-speakers that they were not fitted on. The same encoder before training is probed, too: what both
+speakers that they were not fitted on. The same encoder before training is probed, too. What both
 predict, the architecture and the spectrum give away without any training.
 """
 
@@ -82,7 +82,7 @@ def tables(entry: ProbeRecord) -> list[Table]:
 
 
 def show(entry: ProbeRecord, console: Console | None = None) -> None:
-    """Print the tables of a record, and what they rest on."""
+    """Print the tables of a record, and facts about their data."""
     console = console or wide_console()
     for table in tables(entry):
         console.print(table.rich(lines=False))
@@ -163,8 +163,8 @@ def probe_model(
     """Probe a representation for prosody and write a record.
 
     Args:
-        model: a run's folder, a ``.ckpt`` file, a saved folder or hub id; or a recipe, whose
-            encoder is probed before training, with its published weights if it has any.
+        model: a run's folder, a ``.ckpt`` file, a saved folder or hub id; or a recipe. The encoder
+            of a recipe is probed before training, with its published weights if it has any.
         settings: settings of the recipe (``encoder=wav2vec2-base``).
         against: ``untrained`` = the same encoder before training, ``none``, or another model.
         data: names of corpora, or a prepared manifest (``.jsonl``); the model's own by default.

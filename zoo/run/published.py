@@ -212,11 +212,10 @@ def load(
             ``save_pretrained`` wrote, or the hub id of one.
         kind: class of the module.
         revision: commit, tag or branch of a hub id.
-        base: folder or hub id of the published encoder, if the name of the training does not
-            find it; its weights must be the same.
+        base: folder or hub id of the published encoder, if the name of the training does not find
+            it. Its weights must be the same.
         made: ``encoder`` and ``head``, if their classes are not registered: the class, or an
-            instance that is built as in training; also the options of
-            :func:`.checkpoint.construct`.
+            instance built as in training. Also the options of :func:`.checkpoint.construct`.
 
     Raises:
         CheckpointError: if it cannot be read, or does not fit the model that it describes.

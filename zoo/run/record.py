@@ -660,11 +660,10 @@ def calibration_line(found: Mapping[str, Any]) -> str:
     """A line on the numbers of :func:`serzoo.zoo.run.score.calibrated`."""
     t, span = found["temperature"], found["interval"]
     how = "no temperature was fitted" if t is None else f"at temperature {t:.2f}"
-    told = f"95 % interval {span[0]:.3f} to {span[1]:.3f}" if span else found["note"]
+    interval = f"95 % interval {span[0]:.3f} to {span[1]:.3f}" if span else found["note"]
     prior = "a uniform class prior" if found["prior"] == "uniform" else "the shares of training"
-    return (
-        f"  calibration error {found['error']:.3f} ({told}; {how}); probabilities are for {prior}"
-    )
+    error = f"calibration error {found['error']:.3f} ({interval}; {how})"
+    return f"  {error}; probabilities are for {prior}"
 
 
 def matched_lines(shift: Mapping[str, Any]) -> list[str]:

@@ -46,10 +46,10 @@ def recordings(
 ) -> list[Recording]:
     """Return the recordings of paths and arrays, in the order given.
 
-    A folder gives all audio files in it and below it, in the order of their names; a warning counts
+    A folder gives all audio files in it and below it, in the order of their names. A warning counts
     the files that are left out. A pattern (``*``, ``?``, ``[]``, ``**``) gives the files that match
-    it, unless a file has the pattern as its name. A missing file is a recording that raises an
-    error when it is read, so that the others go on.
+    it, unless a file has that name. A missing file is a recording that raises an error when it is
+    read, so that the others go on.
 
     Args:
         inputs: one or several of: path, folder, pattern, numpy array or torch tensor of shape

@@ -69,8 +69,8 @@ def evaluate(
         unknown_speakers: ``refuse`` or ``accept`` utterances without a speaker; as in training by
             default.
         condition: corrupt the audio first: ``noise:10dB``, ``reverb``, ``telephone``, ... (see
-            :mod:`serzoo.datamodules.corruption`). Frames of corrupted audio are computed anew;
-            those of clean audio are read from the store, if the encoder allows it.
+            :mod:`serzoo.datamodules.corruption`). Frames of corrupted audio are computed anew.
+            Those of clean audio are read from the store, if the encoder allows it.
         noise: folder of recorded noises, for ``noise``.
         rir: folder of room impulse responses, for ``reverb``.
         prior: class probabilities that the mean prediction is matched to: ``uniform`` (the
@@ -87,7 +87,7 @@ def evaluate(
     """
     quiet()
     corpus = [corpus] if isinstance(corpus, str) else corpus
-    # first, so that a misspelt condition, or missing recordings, are told at once
+    # first, so that a misspelt condition or missing recordings raise at once
     corruption = None
     if condition is not None:
         corruption = remembered(condition, noise=noise, rir=rir)
@@ -253,7 +253,7 @@ def calibrated(
 
 
 def with_votes(table: PredictionTable, data: Any, taxonomy: Taxonomy) -> PredictionTable:
-    """The table with the votes of the raters, where the manifest has any for these classes.
+    """Return the table with the votes of the raters, if the manifest has any for these classes.
 
     Args:
         table: predictions of the utterances of ``data``.

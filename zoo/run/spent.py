@@ -296,7 +296,7 @@ def flops(
 
     ``training`` counts the whole training with all ranks and starts. It is the count of one batch,
     scaled to the sizes of all batches. That is an estimate, since operations do not grow quite as
-    sizes do: 3 to 5 % too high for four heads on the synthetic corpus. ``scoring`` counts one
+    sizes do. It is 3 to 5 % too high for four heads on the synthetic corpus. ``scoring`` counts one
     second of speech. Features that are read from a store cost nothing in either.
 
     Args:

@@ -20,9 +20,9 @@ def start_from(
 ) -> dict[str, Any]:
     """Give a module the encoder of a finished run, to be trained further.
 
-    All that the run trained of its encoder is taken over: all weights, adapters, the mix of
-    layers; what it left as published has to be the same here. The head is new, unless asked for.
-    A checkpoint holds what it trained, so nothing is needed of the other run from then on.
+    All that the run trained of its encoder is taken over: all weights, adapters, the mix of layers.
+    What it left as published has to be the same here. The head is new, unless asked for. A
+    checkpoint holds what it trained, so nothing is needed of the other run from then on.
 
     Args:
         folder: folder of a finished ``serzoo train``, or one that ``serzoo save`` wrote.
@@ -80,9 +80,9 @@ def take(what: str, part: str, source: Any, own: Any, options: dict[str, Any]) -
     trained = strip_frozen(source.state_dict(), _frozen(source))
     here = strip_frozen(own.state_dict(), _frozen(own))
     problems = [k for k, v in trained.items() if k not in here or here[k].shape != v.shape]
-    # adapters may be new: on weights that are as published, they begin as nothing
+    # adapters may be new: on published weights they start without effect
     fresh = [k for k in here if k not in trained and ".lora_" not in k]
-    # a model that is tuned whole starts as published where the other left it so
+    # parts that the other left as published start as published
     published = _frozen(source)
     fresh = [k for k in fresh if k not in published]
     if problems or fresh:

@@ -152,7 +152,7 @@ def _timeline_panel(axes: Any, rows: Sequence[Row], classes: Sequence[str]) -> N
 
 
 def _ends(row: Row) -> bool:
-    """Return whether this row is an error that ends the recording, as silence does not."""
+    """Return whether this row is an error that ends the recording; silence does not end it."""
     return row.error is not None and row.end is None
 
 

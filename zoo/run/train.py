@@ -120,8 +120,8 @@ def train(
         test: False = a trial of a search: it is only validated, and its test part is never scored.
 
     Returns:
-        The record, as ``record.json`` holds it. If several processes train together, only the
-        first one writes it; the others return a record that has only a status.
+        The record, as ``record.json`` holds it. If several processes train together, only the first
+        one writes it. The others return a record that has only a status.
 
     Raises:
         ConfigError: if this machine lacks the devices or the precision; this is checked before any

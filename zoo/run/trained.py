@@ -26,7 +26,7 @@ def untrained(encoder: Encoder, options: Mapping[str, Any], seed: int = 1) -> En
 
     An encoder that is trained from scratch is built again from the run's seed. A published encoder
     keeps its architecture, kept layers and normalisation. Its weights are drawn as ``transformers``
-    draws them for a new model; adapters have no effect, and layers are mixed equally.
+    draws them for a new model. Adapters have no effect, and layers are mixed equally.
 
     Args:
         encoder: the trained encoder; it is not changed.
@@ -96,7 +96,7 @@ class TrainedEncoder(Encoder):
         dtype: number format of the stored frames; ``bfloat16`` halves their size. The network
             runs in float32, or in the format that its own run set for a frozen encoder.
         allow_seen_speakers: validate and test also on speakers that the encoder was trained or
-            selected on; such numbers say nothing about new speakers.
+            selected on. Such numbers say nothing about new speakers.
 
     Raises:
         ConfigError: if there is no such folder, it has no trained encoder, or its run has not

@@ -46,8 +46,8 @@ class Options:
 
     shots: int = 4  # utterances of each class, from 0 (the model is only scored) to 64
     draw: int = 1  # seed of the support, and of everything random in the adaptation
-    # lora (adapters in the encoder, and the head), head (alone), full (encoder and head), scratch
-    # (a new head on the encoder as it is); None = lora if it is possible, else head
+    # lora (adapters in the encoder, and the head), head (alone), full (both), scratch (a new head,
+    # the same encoder); None = lora if it is possible, else head
     tuning: str | None = None
     steps: int = 60  # of the optimiser, for any number of shots
     batch_size: int = 16  # most utterances in a step

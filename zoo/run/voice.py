@@ -26,8 +26,9 @@ STEP = SAMPLE_RATE // 100
 
 CONTRAST, RANGE, STEADY, SILENCE = 10.0, 30.0, 6.0, -70.0
 """Decibels, all our choice. Speech is at least CONTRAST above the floor (the 10th percentile of
-levels), and at most RANGE below the loudest (the 99th percentile). The threshold is at least STEADY
-below the loudest. Levels under SILENCE, relative to full scale, are never speech."""
+levels). It is at most RANGE below the loudest (the 99th percentile). The threshold is at least
+STEADY below the loudest. Levels under SILENCE, relative to full scale, are never speech.
+"""
 
 BRIDGE, SHORTEST, MARGIN = 0.4, 0.1, 0.1
 """Seconds, our choice: longest pause within speech, shortest speech, and margin around speech."""

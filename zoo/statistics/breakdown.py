@@ -263,7 +263,7 @@ def _known(variance: float) -> float:
 def crossed_components(values: FloatArray) -> Components:
     """Split the variance of ``[S, F]`` values of S seeds in F folds, both random draws.
 
-    This is the ANOVA estimator for two-way crossed random effects without replication: it equates
+    This is the ANOVA estimator for two-way crossed random effects without replication. It equates
     mean squares to their expectations (Searle, Casella & McCulloch 1992, chapter 4). With one seed
     only the sum of folds and residual is known; it is returned as folds. With one fold the sum of
     seeds and residual is returned as seeds.
@@ -370,9 +370,9 @@ def shared_variance(confusions: FloatArray, metric: Metric) -> float:
     return float((covariance.sum() - np.trace(covariance)) / (s * (s - 1)))
 
 
-# Ranks of heads over blocks, after Demšar 2006. A block is a unit on which every head was run once:
-# a corpus, or a fold and seed of one corpus. Friedman's test assumes independent blocks. Corpora
-# are independent. **Folds of one corpus are not** (their training sets overlap), and seeds share
+# Ranks of heads over blocks, after Demšar 2006. A block is a corpus, or a fold and seed of one, on
+# which every head was run once. Friedman's test assumes independent blocks. Corpora are
+# independent. **Folds of one corpus are not** (their training sets overlap), and seeds share
 # everything but the draw. With such blocks the critical difference is too small and p is too low.
 # Then use the ranks only as a description, and judge by speakers (``answers`` in contrasts.py).
 

@@ -114,7 +114,7 @@ def classwise_ece(
 
 
 class Scaling(NamedTuple):
-    """What makes probabilities of scores: ``softmax(scores / temperature + bias)``.
+    """Turns scores into probabilities: ``softmax(scores / temperature + bias)``.
 
     Attributes:
         temperature: the number that divides the scores.
@@ -136,19 +136,19 @@ class Scaling(NamedTuple):
 def fit_bias(table: PredictionTable, *, penalty: float = 1.0) -> Scaling:
     """Return the temperature and class biases that minimise the negative log-likelihood.
 
-    This is bias-corrected temperature scaling (Alexandari, Kundaje & Shrikumar 2020). The penalty
-    ``penalty/2 |bias|^2`` is added to the summed negative log-likelihood (our choice), so that a
-    few utterances move no class far. A temperature alone cannot move a prior. Training weighs
-    classes to a uniform prior, so the probabilities at a temperature are for that prior. With the
-    bias they are for the class shares of this table. So use it only on speech with the same shares.
+    This is bias-corrected temperature scaling (Alexandari, Kundaje & Shrikumar 2020).
+    ``penalty/2 |bias|^2`` is added to the summed negative log-likelihood (our choice), so that few
+    utterances move no class far. A temperature alone cannot move a prior. Training weighs classes
+    to a uniform prior, so the probabilities at a temperature are for that prior. With the bias they
+    are for the class shares of this table. So use it only on speech with the same shares.
 
-    With few utterances the biases stay near 0, and the temperature is noisy: nothing holds it, so
-    utterances that are all right drive it towards its lower end, 0.01. We simulated 8
-    classes and an accuracy of 0.59, with 20, 60, 240 and 1000 utterances. Scaling lost 0.11, 0.06,
-    0.016 and 0.004 nats against the best scaling; a temperature alone lost 0.04, 0.01, 0.002 and
-    0.001. So on speech with the prior of training, a temperature alone is better. In that
-    simulation with one class of 47 %, a temperature alone lost 0.29 nats with any number of
-    utterances. The bias was better from 20 utterances on.
+    With few utterances the biases stay near 0, and the temperature is noisy. Nothing holds it, so
+    utterances that are all right drive it towards its lower end, 0.01. We simulated 8 classes and
+    an accuracy of 0.59, with 20, 60, 240 and 1000 utterances. Scaling lost 0.11, 0.06, 0.016 and
+    0.004 nats against the best scaling. A temperature alone lost 0.04, 0.01, 0.002 and 0.001. So on
+    speech with the prior of training, a temperature alone is better. In that simulation with one
+    class of 47 %, a temperature alone lost 0.29 nats with any number of utterances. The bias was
+    better from 20 utterances on.
 
     Args:
         table: **validation** predictions, also those of several folds of a head in one
@@ -360,12 +360,12 @@ def open_numbers(table: PredictionTable, trained: Taxonomy, wanted: Taxonomy) ->
     """Return the recall on seen and on unseen classes, each with its chance level.
 
     For every utterance the model chooses among all classes of ``wanted``, except in
-    ``among_unseen``: there only utterances of unseen classes count, and the model chooses only
+    ``among_unseen``. There only utterances of unseen classes count, and the model chooses only
     among unseen classes. So a preference for trained classes does not hide what it knows of the
-    others (generalised and plain zero-shot evaluation; Chao et al. 2016). A model that ignores the
-    audio has a mean recall of one over the number of classes, over all classes. Over a part of
-    them this need not hold: a model that never predicts an unseen class has recall 0 there, and
-    more than chance on the seen ones.
+    others. The two are generalised and plain zero-shot evaluation (Chao et al. 2016). A model that
+    ignores the audio has a mean recall of one over the number of classes, over all classes. Over a
+    part of them this need not hold. A model that never predicts an unseen class has recall 0 there,
+    and more than chance on the seen ones.
 
     Args:
         table: scores over the classes of ``wanted``.
@@ -373,8 +373,8 @@ def open_numbers(table: PredictionTable, trained: Taxonomy, wanted: Taxonomy) ->
         wanted: the taxonomy of the table.
 
     Returns:
-        Plain containers: classes, chance level, mean recalls with intervals over speakers
-        (:func:`mean_recall`), and the shares of predictions and of references that are unseen
+        Plain containers: classes, chance level and mean recalls with intervals over speakers
+        (:func:`mean_recall`). Also the shares of predictions and of references that are unseen
         classes.
     """
     seen = seen_classes(trained, wanted)

@@ -1,9 +1,9 @@
 """Verdicts on the differences of a table: better, worse, equivalent or undecided.
 
-:func:`answers` takes all contrasts of one corpus. Each is a function of confusions by training
-and cluster: the difference of two heads (:func:`difference`), or what a head loses under a
-condition beyond what the baseline loses (:func:`interaction`). There are two questions, and each
-answer has both:
+:func:`answers` takes all contrasts of one corpus. Each is a function of confusions by training and
+cluster. :func:`difference` is the metric of one head minus that of another. :func:`interaction` is
+what a head loses under a condition beyond what the baseline loses. There are two questions, and
+each answer has both:
 
 * **These models**: the clusters are a sample, the trainings are fixed. The jackknife gives each
   cluster a value (its influence), and the test flips the signs of clusters. The flips are the
@@ -16,22 +16,22 @@ answer has both:
   their quantile is 12.7, so the interval is wide unless trainings hardly differ. The family is
   corrected by the step-down minimum of p values that correlate as the contrasts do.
 
-``benchmarks/error_rates.py`` measures both by simulation, with 4 to 90 clusters, 1 to 10 trainings
-and families of 1 to 8 heads. ``benchmarks/results/coverage.json`` has the rates. Of 95 % intervals
-and of tests at 0.05 it says:
+``benchmarks/error_rates.py`` simulates 4 to 90 clusters, 1 to 10 trainings and families of 1 to 8
+heads. ``benchmarks/results/coverage.json`` has the rates. For 95 % intervals and tests at 0.05 it
+says:
 
-* These models, from 6 clusters on: intervals hold for 0.94 to 0.97 of true values, and those of a
+* These models, from 6 clusters on: intervals hold for 0.94 to 0.97 of true values. Those of a
   family hold for all its heads in 0.94 to 0.98 of families. Up to 0.06 of families raise a false
   alarm, which 0.05 explains (standard error 0.01).
-* These models, up to 5 clusters: **no interval, and no p below 0.05**, whatever the difference:
-  the smallest p is 0.125 with 4 clusters. An answer's note says so.
+* These models, up to 5 clusters: **no interval, and no p below 0.05**, whatever the difference. The
+  smallest p is 0.125 with 4 clusters. An answer's note says so.
 * New trainings: at most 0.05 of families raise a false alarm. But with few trainings **intervals
-  are wider than stated**: they hold for 0.99 of true values with 2 trainings, 0.98 with 3, 0.97
-  with 5 and 0.96 with 10; those of a family of 4 or 8 heads for 0.98 to 1.00 with up to 5. With
-  one training there are none.
-* What that costs: a true difference of 0.1 in a family of 8 is found in 0.02 of cases with 2
-  trainings, 0.10 with 3, 0.43 with 5 and 0.60 with 10 (mean over numbers of clusters). For
-  these models it is 0.09 with 6 clusters, 0.33 with 10 and 0.82 with 24.
+  are wider than stated**. They hold for 0.99 of true values with 2 trainings, 0.98 with 3, 0.97
+  with 5 and 0.96 with 10. Those of 4 or 8 heads hold for 0.98 to 1.00 with up to 5. With one
+  training there are none.
+* That costs power. In a family of 8, a true difference of 0.1 is found in 0.02 of cases with 2
+  trainings. That becomes 0.10 with 3, 0.43 with 5 and 0.60 with 10 (mean over numbers of clusters).
+  For these models it is 0.09 with 6 clusters, 0.33 with 10 and 0.82 with 24.
 
 Clusters of the simulation are normal and of equal size. Other ones may do worse.
 """
@@ -108,8 +108,8 @@ class Answer(NamedTuple):
         these: the span over clusters, for these trained models.
         new: the span over clusters and trainings; NaN with one training.
         smallest_p: the smallest p, corrected or not, that the flips of these clusters can give.
-        detectable: the smallest true difference found with ``power`` at the family's level; NaN
-            if no difference of any size can be found.
+        detectable: the smallest true difference found with ``power`` at the family's level. NaN if
+            no difference of any size can be found.
         power: how often a difference of that size is found.
         level: nominal coverage; 1 minus the significance level.
         margin: largest difference that counts as equivalent.
@@ -209,7 +209,7 @@ def answers(
 
     Args:
         contrasts: contrasts by key. Trainings of the cells of one contrast are matched by their
-            order; if their numbers differ, values are averaged, and it counts as one training.
+            order. If their numbers differ, values are averaged and count as one training.
         metric: ``uar``, ``wa``, ``macro_f1``, or a function ``[..., C, C] -> [...]``.
         margin: largest difference that counts as equivalent.
         level: nominal coverage, 0 to 1.
@@ -409,7 +409,7 @@ def clusters_of(
     which needs no cluster. The interval is over the known clusters, as if they were all of the
     test set. If unknown utterances are the minority, and from many clusters, this is too wide
     rather than too narrow. If they are half or more, the value is mostly theirs, and the known
-    clusters say little of it: there is no interval and no test.
+    clusters say little of it. Then there is no interval and no test.
 
     Args:
         table: predictions; unlabelled utterances are ignored.
@@ -529,10 +529,10 @@ def _family_maxima(x: FloatArray, t: FloatArray, flips: FloatArray) -> FloatArra
     """Return ``[N]`` maxima over the family, whose quantiles are half widths in standard errors.
 
     If no head differs from the baseline, ``t`` gives them. If all heads truly differ, all their
-    clusters have one sign. Flips then move all statistics together, and the maximum is too small:
-    with 8 heads whose difference is 3 times the spread of clusters, 95 % intervals held for 0.86
-    of families. So each contrast is also centred on its own value. The larger of the two
-    quantiles counts, so that no interval excludes zero without its p.
+    clusters have one sign. Flips then move all statistics together, and the maximum is too small.
+    If 8 heads differ by 3 times the spread of clusters, 95 % intervals held for 0.86 of families.
+    So each contrast is also centred on its own value. The larger of the two quantiles counts, so
+    that no interval excludes zero without its p.
     """
     if len(x) == 1:
         return np.asarray(t[:, 0], dtype=np.float64)
@@ -653,7 +653,7 @@ class TwoWay(NamedTuple):
         """Return half the width of the interval at ``1 - alpha``.
 
         Each part has Student's quantile at its own degrees of freedom (Howe 1974). Quantiles at
-        Satterthwaite's are too small if few trainings make most of the error: with two trainings
+        Satterthwaite's are too small if few trainings make most of the error. With two trainings
         and 60 clusters, 95 % intervals then hold 0.91 of true values.
         """
         from scipy.special import stdtrit
@@ -683,8 +683,8 @@ def two_way(u: FloatArray) -> TwoWay:
     clusters = float(columns.var(ddof=1)) / g
     trainings = float(rows.var(ddof=1)) / s
     both = float((rest**2).sum()) / ((s - 1) * (g - 1)) / (s * g)
-    # both parts hold the rest; rows keep it, because their quantile is the larger one: with the
-    # rest taken from rows, a family of 8 heads, 60 clusters and 3 trainings raised 0.15 alarms
+    # Both parts hold the rest. Rows keep it, because their quantile is the larger one. With the
+    # rest taken from rows, a family of 8 heads, 60 clusters and 3 trainings raised 0.15 alarms.
     added = max(clusters - both, 0.0)
     # trainings whose means are equal by chance do not make the rest vanish
     least = max(clusters, both)

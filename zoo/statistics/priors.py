@@ -1,8 +1,8 @@
 """Label shift: predictions whose mean probability is matched to a declared class prior.
 
-A model that is tested on other speech prefers some classes for reasons of that speech: another
-microphone, language or speaker. :func:`matched` adds one number per class to the scores. The
-mean probability of the classes is then the declared prior. It needs no training and no labels.
+A model that is tested on other speech prefers some classes because of that speech: another
+microphone, language or speaker. :func:`matched` adds one number per class to the scores. The mean
+probability of the classes is then the declared prior. It needs no training and no labels.
 
 Such predictions are **transductive**: each of them depends on the other test utterances. Report
 them beside the plain ones, and never in their place. They also assume the prior. Acted corpora have
@@ -84,12 +84,12 @@ def read_prior(text: str | None, classes: list[str]) -> dict[str, float] | None:
 def matching_bias(scores: FloatArray, prior: FloatArray, *, shrink: float = SHRINK) -> FloatArray:
     """Return the ``[C]`` bias, of sum 0, that moves the mean probability to a prior.
 
-    The bias ``b`` minimises the convex ``sum_n logsumexp(scores_n + b) - N prior.b + shrink/2
-    |b|^2``. So ``N (mean probability - prior) + shrink b = 0``: with ``shrink=0`` the mean
-    probability is the prior, and with many utterances it nearly is. The penalty (our choice) is
-    for few utterances. One utterance can tell nothing of a prior: without the penalty its
-    probabilities would become the prior. With it and a uniform prior, one utterance keeps the
-    order of its classes.
+    The bias ``b`` minimises ``sum_n logsumexp(scores_n + b) - N prior.b + shrink/2 |b|^2``, which
+    is convex. So ``N (mean probability - prior) + shrink b = 0``: with ``shrink=0`` the mean
+    probability is the prior, and with many utterances it nearly is. The penalty (our choice) is for
+    few utterances. One utterance can tell nothing of a prior: without the penalty its probabilities
+    would become the prior. With it and a uniform prior, one utterance keeps the order of its
+    classes.
 
     Args:
         scores: ``[N, C]`` log-scores.
@@ -193,9 +193,9 @@ def label_shift(
     """Return plain and matched metrics in plain containers, as a record holds them.
 
     Returns:
-        ``prior`` by class, ``note``, and the metrics of :meth:`.PredictionTable.metrics` under
-        ``plain``, ``matched`` (each corpus has the prior) and ``per_speaker`` (each speaker has
-        it). A matched part is None if it cannot be made, and ``why`` then gives the reason.
+        ``prior`` by class, and ``note``. Three times :meth:`.PredictionTable.metrics`: ``plain``,
+        ``matched`` (each corpus has the prior) and ``per_speaker`` (each speaker has it). A matched
+        part is None if it cannot be made, and ``why`` then gives the reason.
 
     Raises:
         ConfigError: if the prior cannot be used.

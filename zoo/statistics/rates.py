@@ -79,8 +79,8 @@ def absent_of(confusion: NDArray[Any]) -> NDArray[np.bool_]:
 METRICS = {"uar": uar_of, "wa": wa_of, "macro_f1": f1_of, "f1": f1_of}
 
 
-# Errors of probabilities. All functions take the same arguments: ``scores [N, C]`` log-scores,
-# ``labels [N]`` class indices without unlabelled ones, and the temperature that divides the scores.
+# Errors of probabilities. All functions take ``scores [N, C]`` log-scores, ``labels [N]`` class
+# indices without unlabelled ones, and the temperature that divides the scores.
 
 
 def log_softmax(scores: FloatArray, temperature: float = 1.0) -> FloatArray:

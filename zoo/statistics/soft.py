@@ -79,9 +79,9 @@ def soft_numbers(table: PredictionTable, temperature: float = 1.0) -> dict[str, 
 
     Returns:
         ``cross_entropy`` in nats, ``jensen_shannon`` to base 2, ``cosine`` and
-        ``any_rater_accuracy`` (see the functions of these names), ``entropy``: the mean entropy of
-        the votes' shares in nats, below which no cross-entropy can be, and ``n`` utterances. None
-        if no utterance has votes.
+        ``any_rater_accuracy``, as the functions of these names. ``entropy`` is the mean entropy of
+        the votes' shares in nats; no cross-entropy can be lower. ``n`` is the number of utterances.
+        None if no utterance has votes.
     """
     if table.votes is None or not (known := table.votes.sum(1) > 0).any():
         return None

@@ -251,10 +251,10 @@ def holm(p: Sequence[float]) -> list[float]:
 # Jackknife over speakers.
 #
 # This interval holds with few speakers; the percentile interval of the bootstrap is then too
-# narrow. The table shows the measured coverage of 95 % intervals of UAR, and the false alarms of
-# tests at 0.05 between two heads that are equally good. Each number is from 1000 simulated test
-# sets of speakers who differ, with 24 utterances of 3 classes per speaker; UAR is 0.54 and 0.86 in
-# the population (tests/zoo/statistics/test_jackknife.py):
+# narrow. The table shows the measured coverage of 95 % intervals of UAR. It also shows the false
+# alarms of tests at 0.05 between two equally good heads. Each number is from 1000 simulated test
+# sets of speakers who differ. A speaker has 24 utterances of 3 classes. UAR is 0.54 and 0.86 in the
+# population (tests/zoo/statistics/test_jackknife.py):
 #
 # ======== ==================== ============ =============== ===========
 # speakers percentile bootstrap this         bootstrap's p   this one's
@@ -268,16 +268,15 @@ def holm(p: Sequence[float]) -> list[float]:
 # So :func:`jackknife` is the interval to print for any number of speakers. It has no random draws
 # and no seed. With two speakers it is almost useless: its median width was 0.9 in a similar
 # simulation. Its width is 0 if both speakers are all right or have the same rate; this explains the
-# 0.87. In that simulation, with 64 utterances of 8 classes per speaker, BCa was no better than
-# percentiles (0.48, 0.78, 0.91, 0.95), and bootstrap-t held only from 10 speakers on (0.04, 0.92,
-# 0.95, 0.96).
+# 0.87. With 64 utterances of 8 classes per speaker, BCa was no better than percentiles (0.48, 0.78,
+# 0.91, 0.95). Bootstrap-t held only from 10 speakers on (0.04, 0.92, 0.95, 0.96).
 
 
 def jackknife(table: PredictionTable, metric: Metric = "uar", *, level: float = 0.95) -> Interval:
     """Return the interval of a metric, from leaving out each speaker once.
 
     It uses the jackknife's standard error and the quantiles of t at (speakers - 1) degrees of
-    freedom (the cluster jackknife, as in MacKinnon, Nielsen & Webb 2023). It works on the logit
+    freedom. This is the cluster jackknife (MacKinnon, Nielsen & Webb 2023). It works on the logit
     scale by the delta method (our choice). So it stays within 0 to 1 and widens towards 0.5.
 
     Args:
@@ -399,8 +398,8 @@ def uar_interval(table: PredictionTable) -> dict[str, Any]:
     """Return the keys ``uar_interval`` and ``uar_interval_by`` of a record.
 
     ``uar_interval`` is two bounds or None. ``uar_interval_by`` is the method, or why there is no
-    interval. Older records lack the second key: their interval is a percentile bootstrap, which
-    is too narrow with few speakers, so it is not shown.
+    interval. Older records lack the second key. Their interval is a percentile bootstrap, which is
+    too narrow with few speakers, so it is not shown.
     """
     found = jackknife(table)
     if found.note:

@@ -96,7 +96,7 @@ class PredictionTable:
         if bad := self._where((self.labels < -1) | (self.labels >= c)):
             raise DataError(
                 f"labels of {len(bad)} utterances are outside -1..{c - 1} ({some(bad)}); "
-                "-1 means unlabelled"
+                f"give 0 to {c - 1}, or -1 for unlabelled"
             )
         if len(set(self.ids)) != n:
             raise DataError(
@@ -306,7 +306,8 @@ class PredictionTable:
             classes = classes or list(values)
             if set(values) != set(classes):
                 raise DataError(
-                    f"{where}: scores for {', '.join(values)}; line 1 scores {', '.join(classes)}"
+                    f"{where}: scores for {', '.join(values)}; line 1 scores {', '.join(classes)}; "
+                    "score the same classes in every line"
                 )
             if label is not None and str(label) not in values:
                 raise DataError(

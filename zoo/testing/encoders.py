@@ -23,8 +23,9 @@ LENGTHS = (3000, 1, 400, 399)
 """Samples. 400 are one frame of most published models; 399 are one sample too few."""
 
 FACTOR = 3.0
-"""Allowed factor between estimate and measurement: an encoder may cut silence, and a store may
-use a number format of half the size."""
+"""Allowed factor between estimate and measurement. An encoder may cut silence, and a store may
+halve the size of its numbers.
+"""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def test_an_empty_cache_says_so(tmp_path, monkeypatch, capsys):
 def test_one_store_is_cleared_by_its_beginning(base, capsys):
     freed = sum(p.stat().st_size for p in (base / "features" / "ab22").iterdir())
     assert main(["cache", "clear", "ab"]) == 0
-    assert capsys.readouterr().out == f"removed 1 feature stores: {cache.size(freed)} freed\n"
+    assert capsys.readouterr().out == f"removed 1 feature store: {cache.size(freed)} freed\n"
     assert [s["store"] for s in cache.cache_list()] == ["aa11"]
 
 
