@@ -506,7 +506,7 @@ def statistics(row: Tensor) -> Tensor:
 
     They are ``mean + deviation`` and ``mean - deviation``, so their own mean and (population)
     standard deviation are those of the frames. A head that uses nothing else of an utterance
-    computes the same from them, and need not read all frames in every epoch.
+    computes the same from them. It need not read all frames in every epoch.
 
     Args:
         row: ``[K, T, D]`` frames of an utterance.

@@ -24,11 +24,12 @@ class LinearSVMHead(Head):
     """One linear boundary per class against all others, with the squared hinge loss.
 
     On an encoder that does not change in training, scikit-learn finds the optimum at once
-    (:meth:`solve`): of ``|w|^2 / 2 + C sum_i a_i max(0, 1 - y_i w.x_i)^2`` for each class, over the
-    standardised pooled frames x, with the utterances' weights a. No step of the optimiser changes
-    it. On an encoder that learns, the head is trained by steps with the same loss, and weight decay
-    takes the place of C. The margins of the classes are its log-scores. They rank the classes; as
-    probabilities they need a temperature.
+    (:meth:`solve`). For each class it is that of
+    ``|w|^2 / 2 + C sum_i a_i max(0, 1 - y_i w.x_i)^2``. Here x are the standardised pooled frames,
+    and a the utterances' weights. No step of the optimiser changes it. On an encoder that learns,
+    steps train the head with the same loss. Weight decay then takes the place of C. The margins
+    of the classes are its log-scores. They rank the classes; as probabilities they need a
+    temperature.
 
     It says what the frames are worth to a method without choices. A head that is below it is not
     well trained.

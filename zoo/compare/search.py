@@ -1,9 +1,9 @@
 """Fair comparisons of heads: an equal search budget, and heads of equal size.
 
 Search: every head tries the same settings in each fold. A trial is trained and validated as a cell
-is; its test part is never scored. The validation parts of the folds are pooled, and the setting
-with the best pooled score is that of the cell, for every seed. A fold that validates a speaker whom
-the cell tests is left out, so nothing is chosen on tested speakers.
+is; its test part is never scored. The validation parts of the folds are pooled. The setting with
+the best pooled score is that of the cell, for every seed. A fold that validates a speaker whom the
+cell tests is left out, so nothing is chosen on tested speakers.
 
 Size: a head's class names the options that scale it (:attr:`Head.sizes`). They are changed one
 after the other, until the head's trainable parameters are within 10 % of a target. Encoders are

@@ -109,8 +109,8 @@ def train(
     same weights as an unbroken one.
 
     With ``optim.refit``, a first run in the folder's ``selection`` selects an epoch. A second one
-    starts from new weights, and trains on the training and validation speakers together, up to
-    that epoch of the same schedule. It is the one that is tested and kept. Its validation
+    starts from new weights, and trains on the training and validation speakers together. It ends
+    after that epoch of the same schedule, and is the one that is tested and kept. Its validation
     predictions, by which scores are calibrated, are those of the first run.
 
     Args:
