@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client, httpx or httpx2
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers.utils import logging
 
+from . import lock
 from .errors import ConfigError, first_line, some
 from .files import parse_json, read_text
 from .notices import tell
@@ -53,6 +55,7 @@ class Published:
         revision: commit, tag or branch of a hub id; None = its main branch, or a folder.
         example: another valid value of the setting, for messages.
         read_from: ``hub``, ``folder``, or ``SERZOO_MODELS`` for a hub id that was found there.
+        asked: the requested revision, also if a folder is read.
     """
 
     setting: str
@@ -62,6 +65,7 @@ class Published:
     revision: str | None
     example: str
     read_from: str
+    asked: str | None = None
 
     @classmethod
     def find(
@@ -97,14 +101,95 @@ class Published:
             )
         if kept := _kept(name, called):
             unchecked = f", whatever revision it has ({revision} is the hub's)" if revision else ""
+            if (entry := lock.find(name, revision)) and entry.files:
+                unchecked = ""  # the lock file tells what its files must be
             tell(f"{called} is read from {kept} ({MODELS}){unchecked}", fault=False)
-            return cls(setting, name, str(kept), True, None, example, MODELS)
-        return cls(setting, name, name, False, revision, example, "hub")
+            return cls(setting, name, str(kept), True, None, example, MODELS, revision)
+        return cls(setting, name, name, False, revision, example, "hub", revision)
 
     @property
     def called(self) -> str:
         """``SETTING=NAME``, for messages."""
         return f"{self.setting}={self.name}"
+
+    @cached_property
+    def locked(self) -> lock.Locked | None:
+        """What the lock file holds of this model; None if it holds nothing.
+
+        Raises:
+            ConfigError: if the lock file is damaged. Also if a folder is locked, and the model is
+                read from the hub, or its files are not the locked ones.
+        """
+        entry = lock.find(self.name, self.asked)
+        if entry is None or (entry.commit and not self.local):
+            return entry
+        was = f"commit {entry.commit}" if entry.commit else "the files of a folder"
+        if self.local:
+            with self._explained("a locked file"):
+                found = lock.difference(entry, Path(self.path))
+            if found is None:
+                return entry
+            found, put = f"in {self.path}, {found}", "put the locked files there"
+        else:
+            found, put = "it is now read from the hub", f"set {MODELS} as before"
+        raise ConfigError(
+            f"{self.called} is not what {lock.lock_file()} has locked ({was}): {found}; {put}, or "
+            f"accept what is there now: {self.relock}"
+        )
+
+    @property
+    def relock(self) -> str:
+        """The command that locks this model anew, for messages."""
+        return f"`serzoo lock {self.name}{f'@{self.asked}' if self.asked else ''}`"
+
+    @cached_property
+    def _resolved(self) -> lock.Locked | None:
+        """What is loaded from the hub, if neither the setting nor the lock file fixes it."""
+        if self.local or lock.fixed(self.revision) or self.locked:
+            return None
+        with self._explained("config.json"):
+            return lock.of_hub(self.name, self.revision)
+
+    @property
+    def commit(self) -> str | None:
+        """The hub's commit that is loaded; None for a folder.
+
+        The revision is this commit, or the lock file holds it. Otherwise the hub is asked, once.
+
+        Raises:
+            ConfigError: if the hub cannot be asked, or the lock file has another model.
+        """
+        entry = self.locked or self._resolved
+        return self.revision if entry is None or self.local else entry.commit
+
+    def to_lock(self) -> lock.Locked:
+        """Return what to lock of this model, whatever the lock file holds now.
+
+        Raises:
+            ConfigError: if the hub or the folder does not have it, or has pickled weights only.
+        """
+        self._check_config()
+        self._check_weights()
+        with self._explained(WEIGHTS[0]):
+            if self.local:
+                return lock.of_folder(self.name, self.asked, Path(self.path))
+            return lock.of_hub(self.name, self.revision, weights=True)
+
+    def _keep(self) -> None:
+        """Write the commit of a first use into the lock file, so that later runs load it again."""
+        if (entry := self._resolved) is None or not lock.written():
+            return
+        asked = f"revision={self.revision or 'null'}"
+        try:
+            file = lock.keep([entry], first=True)
+        except OSError as error:
+            tell(
+                f"{self.called}: {asked} is commit {entry.commit}, which no lock file keeps "
+                f"({first_line(error)}); set {lock.LOCK} to a file that can be written, or the "
+                "revision to that commit"
+            )
+            return
+        tell(f"{self.called}: {asked} is commit {entry.commit}, kept in {file}", fault=False)
 
     def raw_config(self) -> dict[str, Any]:
         """Return the content of ``config.json``, for any kind of model.
@@ -114,7 +199,7 @@ class Published:
         """
         self._check_config()
         with self._explained("config.json"):
-            raw, _ = PreTrainedConfig.get_config_dict(self.path, revision=self.revision)
+            raw, _ = PreTrainedConfig.get_config_dict(self.path, revision=self.commit)
             return dict(raw)
 
     def config(self) -> Any:
@@ -171,11 +256,11 @@ class Published:
             ConfigError: it cannot be fetched.
         """
         if self.local:
+            _ = self.locked
             return Path(self.path).resolve()
         with self._explained("the files"):
-            found = snapshot_download(
-                self.path, revision=self.revision, allow_patterns=list(wanted)
-            )
+            found = snapshot_download(self.path, revision=self.commit, allow_patterns=list(wanted))
+        self._keep()
         return Path(found)
 
     def part(self, auto: Any, file: str) -> Any:
@@ -189,7 +274,7 @@ class Published:
             ConfigError: if it cannot be fetched or read, or needs code of its own.
         """
         with self._explained(file):
-            return auto.from_pretrained(self.path, revision=self.revision, trust_remote_code=False)
+            return auto.from_pretrained(self.path, revision=self.commit, trust_remote_code=False)
 
     def load(
         self,
@@ -220,7 +305,7 @@ class Published:
             model, report = auto.from_pretrained(
                 self.path,
                 config=config,
-                revision=self.revision,
+                revision=self.commit,
                 dtype=DTYPES[dtype],
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -235,15 +320,8 @@ class Published:
             )
         if not trained:
             model.requires_grad_(False)
-        return Loaded(self, model.eval().to(device), self._commit())
-
-    def _commit(self) -> str | None:
-        """Return the commit of the revision; it names the folder of config.json in the cache."""
-        if self.local:
-            return None
-        with self._explained("config.json"):
-            found = hf_hub_download(self.path, "config.json", revision=self.revision)
-        return Path(found).parent.name
+        self._keep()
+        return Loaded(self, model.eval().to(device), self.commit)
 
     def drawn(self, auto: Any) -> Any:
         """Build the model in float32 with random weights; its own are not read.
@@ -255,7 +333,9 @@ class Published:
             ConfigError: if the configuration cannot be read, or is of another kind.
         """
         with self._explained("config.json"):
-            return auto.from_config(self.config(), dtype=torch.float32, trust_remote_code=False)
+            model = auto.from_config(self.config(), dtype=torch.float32, trust_remote_code=False)
+        self._keep()
+        return model
 
     def text(self, file: str) -> str | None:
         """Return the text of a small file; None if the model does not have it.
@@ -269,7 +349,7 @@ class Published:
             return read_text(path, ConfigError, remedy=remedy) if path.is_file() else None
         with self._explained(file):
             try:
-                found = hf_hub_download(self.path, file, revision=self.revision)
+                found = hf_hub_download(self.path, file, revision=self.commit)
             except LocalEntryNotFoundError:
                 raise
             except EntryNotFoundError:
@@ -306,7 +386,7 @@ class Published:
             yield
         except ConfigError:
             raise
-        except (OSError, HfHubHTTPError) as error:
+        except (OSError, HfHubHTTPError, httpx.RequestError) as error:
             raise ConfigError(self._unreachable(file, error)) from error
         except LIBRARY as error:
             if file == WEIGHTS[0] and isinstance(error, (RuntimeError, SafetensorError)):
@@ -333,6 +413,8 @@ class Published:
                 f"model and, if you trust it, convert it: {CONVERT}FOLDER"
             )
         at = f" at revision '{self.revision}'" if self.revision else ""
+        if (entry := self.__dict__.get("locked")) is not None:
+            at = f" at the locked commit {entry.commit} (lock it anew by {self.relock})"
         return (
             f"{self.called} cannot be loaded: there is no folder of this name here{_lacking()}, "
             f"and fetching {file} of the hub's '{self.name}'{at} failed ({first_line(error)}); "

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from facts import says
+from fake_hub import COMMIT
 from safetensors.torch import load_file, save_file
 from serzoo.zoo.core import registry, shipped
 from serzoo.zoo.core.errors import ConfigError, DataNote
 from serzoo.zoo.core.hub import Published, load_speech_model
 from serzoo.zoo.encoders.hf import HFEncoder
 from transformers import AutoModel
-
-COMMIT = "0123456789" * 4
 
 
 @pytest.mark.parametrize(
@@ -176,19 +175,6 @@ def test_shipped_configs_fit_the_constructor(name):
     assert options["name"].count("/") == 1
 
 
-@pytest.fixture
-def hub_cache(monkeypatch, tmp_path, tiny_hf):
-    """A cache that holds acme/tiny at one commit, under refs/pr/1 too; no server is asked."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    repo = tmp_path / "models--acme--tiny"
-    shutil.copytree(tiny_hf(), repo / "snapshots" / COMMIT)
-    ref = repo / "refs" / "refs" / "pr" / "1"
-    ref.parent.mkdir(parents=True)
-    ref.write_text(COMMIT)
-    return repo / "snapshots" / COMMIT
-
-
 @pytest.mark.parametrize("revision", [COMMIT, "refs/pr/1"])
 def test_the_commit_behind_a_revision_is_known(hub_cache, revision):
     assert load_speech_model("acme/tiny", revision).commit == COMMIT
@@ -262,8 +248,8 @@ def test_half_a_download_in_the_declared_folder_is_refused(tiny_hf, models):
 def test_without_the_hub_the_error_names_both_ways(tiny_hf, models, monkeypatch):
     shutil.copytree(tiny_hf(), models / "other")
     monkeypatch.setattr(
-        "serzoo.zoo.core.hub.PreTrainedConfig.get_config_dict",
-        lambda *_, **__: (_ for _ in ()).throw(OSError("unplugged")),
+        "serzoo.zoo.core.lock.HfApi.model_info",
+        lambda *_, **__: (_ for _ in ()).throw(ConnectionError("unplugged")),
     )
     with pytest.raises(
         ConfigError, match=says("SERZOO_MODELS", models, "other", "HF_HOME", "unplugged")
