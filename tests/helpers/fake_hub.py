@@ -38,7 +38,7 @@ class FakeHub:
     ) -> ModelInfo:
         self.asked.append((name, revision))
         if self.down:
-            raise httpx.ConnectError("no route to host")
+            raise httpx.ConnectError("no route")
         if name not in self.repos:
             raise _refusal(RepositoryNotFoundError, f"Repository Not Found: {name}")
         if revision not in self.repos[name]:

@@ -16,20 +16,23 @@ import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client, httpx or httpx2
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers.utils import logging
 
 from . import lock
 from .errors import ConfigError, first_line, some
-from .files import parse_json, read_text
+from .files import parse_json, read_json, read_text
 from .notices import tell
 from .types import SAMPLE_RATE
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 LIBRARY = (RuntimeError, SafetensorError, ValueError, TypeError, KeyError, ImportError)
 """Errors that ``transformers`` raises if it cannot build a model, besides those of the system."""
+NUMBERS = ("F64", "F32", "F16", "BF16")
+"""Number formats of weights, as safetensors calls them; others need a scale that is elsewhere."""
+POINTER = b"version https://git-lfs"
 NO_PICKLE = "serzoo never unpickles weights, since a pickle can run code"
 CONVERT = (
     'python -c "import sys, torch; from safetensors.torch import save_file; '
@@ -300,8 +303,11 @@ class Published:
         if dtype not in DTYPES:
             raise ConfigError(f"there is no number format '{dtype}'; have {', '.join(DTYPES)}")
         config = self.config() if config is None else config
+        self._check_quantised(config)
         self._check_weights()
         with self._explained(WEIGHTS[0]), quiet():
+            if self.local:
+                self._check_numbers()
             model, report = auto.from_pretrained(
                 self.path,
                 config=config,
@@ -311,6 +317,8 @@ class Published:
                 trust_remote_code=False,
                 output_loading_info=True,
             )
+            if not self.local:  # the files are here now
+                self._check_numbers()
         if missing := sorted(report["missing_keys"]):
             raise ConfigError(
                 f"the weights of {self.called} lack {len(missing)} that a {config.model_type} "
@@ -357,16 +365,22 @@ class Published:
         return read_text(found, ConfigError, remedy=remedy)
 
     def _check_config(self) -> None:
-        if self.local and not (Path(self.path) / "config.json").is_file():
+        folder = Path(self.path)
+        if self.local and not (folder / "config.json").is_file():
+            below = sorted(p.parent.name for p in folder.glob("*/config.json"))
+            hint = f" (models lie below it: {some(below, 4)})" if below else ""
             raise ConfigError(
-                f"{self.called} is a folder without config.json; give the folder that "
+                f"{self.called} is a folder without config.json{hint}; give the folder that "
                 "save_pretrained wrote, or into which a model was downloaded from the hub, or "
                 f"{self.example}"
             )
 
     def _check_weights(self) -> None:
         folder = Path(self.path)
-        if not self.local or any((folder / file).is_file() for file in WEIGHTS):
+        if not self.local:
+            return
+        if any((folder / file).is_file() for file in WEIGHTS):
+            self._check_complete()
             return
         if not (folder / "pytorch_model.bin").is_file():
             raise ConfigError(
@@ -378,6 +392,69 @@ class Published:
             f"{NO_PICKLE}; give the folder that save_pretrained wrote, or {self.example}, or "
             f"convert it, if you trust it: {CONVERT}{quote(self.path)}"
         )
+
+    def _check_complete(self) -> None:
+        """Refuse half a download: shards that are missing, or placeholders of Git LFS."""
+        folder = Path(self.path)
+        names = [WEIGHTS[0]]
+        if not (folder / WEIGHTS[0]).is_file():
+            index = read_json(
+                folder / WEIGHTS[1], ConfigError, remedy=f"fetch {self.called} again"
+            ).get("weight_map")
+            if not isinstance(index, dict) or not index:
+                raise ConfigError(f"{folder / WEIGHTS[1]} lists no weights; fetch the model again")
+            names = sorted({str(name) for name in index.values()})
+        if missing := [name for name in names if not (folder / name).is_file()]:
+            raise ConfigError(
+                f"{self.called} lacks {len(missing)} of {len(names)} files of weights "
+                f"({some(missing, 2)}); finish its download into {folder}"
+            )
+        for name in names:
+            with (folder / name).open("rb") as file:
+                if file.read(len(POINTER)) == POINTER:
+                    raise ConfigError(
+                        f"{name} of {self.called} is a placeholder of Git LFS, without the "
+                        f"weights; run `git lfs pull` in {folder}"
+                    )
+
+    def _check_quantised(self, config: Any) -> None:
+        """Refuse a configuration of weights in 8 or fewer bits."""
+        if (quantised := getattr(config, "quantization_config", None)) is None:
+            return
+        found = quantised if isinstance(quantised, dict) else quantised.to_dict()
+        raise ConfigError(
+            f"{self.called} is quantised ({found.get('quant_method') or 'by an unnamed method'}, "
+            "says quantization_config of its config.json), and serzoo computes with full weights; "
+            f"{self._full}"
+        )
+
+    @property
+    def _full(self) -> str:
+        return f"give the model in float32, float16 or bfloat16, such as {self.example}"
+
+    def _check_numbers(self) -> None:
+        """Refuse weights in 8 or fewer bits: without their scale they would be other weights."""
+        for path in self._weight_files():
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 - it is no dictionary
+                    kind = file.get_slice(key).get_dtype()
+                    if kind in NUMBERS or not key.endswith(("weight", "bias")):
+                        continue
+                    raise ConfigError(
+                        f"{key} of {self.called} has the number format {kind}, whose scale is not "
+                        f"known here; {self._full}"
+                    )
+
+    def _weight_files(self) -> list[Path]:
+        """Return the files of weights; those of the hub must have been fetched."""
+        if self.local:
+            folder = Path(self.path)
+        else:
+            config = hf_hub_download(self.path, "config.json", revision=self.commit)
+            folder = Path(config).parent
+        if (folder / WEIGHTS[0]).is_file():
+            return [folder / WEIGHTS[0]]
+        return sorted(folder.glob("model-*.safetensors"))
 
     @contextmanager
     def _explained(self, file: str) -> Iterator[None]:

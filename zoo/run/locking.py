@@ -19,7 +19,7 @@ from .config import RunConfig
 
 EXAMPLE = "facebook/wav2vec2-base"
 ANY = "hf"
-"""The encoder's configuration that stands for any model; its own model is an example."""
+"""The configuration that lists every option of an encoder; its model is only an example."""
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,64 @@ def test_incomplete_folders_are_refused(tmp_path, files, message):
         HFEncoder(name=str(tmp_path))
 
 
+def test_the_folder_above_the_models_is_refused_and_they_are_named(tiny_hf, tmp_path):
+    shutil.copytree(tiny_hf(), tmp_path / "models" / "whisper-base")
+    with pytest.raises(ConfigError, match=says(tmp_path / "models", "config.json", "whisper-base")):
+        HFEncoder(name=str(tmp_path / "models"))
+
+
+def test_half_a_download_of_shards_is_refused(tiny_hf):
+    name = tiny_hf()
+    AutoModel.from_pretrained(name).save_pretrained(name, max_shard_size="20KB")
+    (Path(name) / "model.safetensors").unlink(missing_ok=True)
+    HFEncoder(name=name)  # the whole download
+    shards = sorted(Path(name).glob("model-*.safetensors"))
+    shards[1].unlink()
+    words = (name, 1, f"of {len(shards)} files", shards[1].name)
+    with pytest.raises(ConfigError, match=says(*words)):
+        HFEncoder(name=name)
+    (Path(name) / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ConfigError, match=says("model.safetensors.index.json", "fetch")):
+        HFEncoder(name=name)
+
+
+def test_a_placeholder_of_git_lfs_is_refused(tiny_hf):
+    name = tiny_hf()
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 377\n"
+    (Path(name) / "model.safetensors").write_text(pointer)
+    with pytest.raises(ConfigError, match=says(name, "model.safetensors", "`git lfs pull`")):
+        HFEncoder(name=name)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_weights_of_8_bits_are_refused(tiny_hf, kind):
+    name = tiny_hf()
+    file = Path(name) / "model.safetensors"
+    key = "encoder.layers.1.attention.k_proj.weight"
+    weights = load_file(file)
+    weights[key] = weights[key].clamp(-1, 1).to(kind)
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=says(key, name, "float16")):
+        HFEncoder(name=name)
+
+
+def test_a_quantised_checkpoint_is_refused_by_its_config(tiny_hf):
+    name = tiny_hf()
+    file = Path(name) / "config.json"
+    quantised = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    config = json.loads(file.read_text()) | {"quantization_config": quantised}
+    file.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=says(name, "bitsandbytes", "float16")):
+        HFEncoder(name=name)
+
+
+def test_a_language_model_is_no_encoder(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match=says("encoder.name", "'llama'", "whisper")):
+        HFEncoder(name=str(tmp_path))
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(
         ConfigError, match=says("missing", "model.safetensors", "facebook/wav2vec2-base")
