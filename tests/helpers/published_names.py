@@ -47,7 +47,8 @@ LAYER = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
 # Heads of pretraining and recognition, which no encoder needs.
 
 CTC: Shapes = {"lm_head.weight": (32, 0), "lm_head.bias": (32,)}
-"""A zero stands for the width of the model."""
+"""A zero is the width of the model."""
+CTC_31: Shapes = {"lm_head.weight": (31, 0), "lm_head.bias": (31,)}
 QUANTIZER: Shapes = {
     "quantizer.codevectors": (1, 640, 128),
     "quantizer.weight_proj.weight": (640, 512),
@@ -315,7 +316,7 @@ CHECKPOINTS = {
         "unispeech-sat",
         {**BASE, **CONVOLUTIONS, **GROUP},
         "unispeech_sat.",
-        {**QUANTIZER, **SPEAKER},
+        {**QUANTIZER, "quantizer.weight_proj.weight": (640, 0), **SPEAKER},
     ),
     "facebook/data2vec-audio-base": Checkpoint("data2vec-audio", DATA2VEC),
     "asapp/sew-tiny-100k": Checkpoint("sew", SEW),
@@ -356,7 +357,7 @@ INVENTORIES: list[tuple[str, Checkpoint, int, str | None]] = [
     ),
     (
         "patrickvonplaten/wavlm-libri-clean-100h-base-plus",
-        Checkpoint("wavlm", {**BASE, **CONVOLUTIONS, **GROUP, **BUCKETS}, "wavlm.", CTC),
+        Checkpoint("wavlm", {**BASE, **CONVOLUTIONS, **GROUP, **BUCKETS}, "wavlm.", CTC_31),
         250,
         "81881f33a6f12eabd0d11f85bdd8fec5e1c46a9284bf16d02987a4d5b234ab9b",
     ),
@@ -368,6 +369,12 @@ INVENTORIES: list[tuple[str, Checkpoint, int, str | None]] = [
     ),
 ]
 """Published checkpoints whose tensors were counted, and of some the :func:`inventory`."""
+
+SIZES = {
+    "microsoft/wavlm-base-plus": 377_617_425,
+    "microsoft/unispeech-sat-base-plus": 382_236_294,
+}
+"""Bytes of ``pytorch_model.bin`` at commits 4c66d480 and 74f55958, from a public registry."""
 
 
 def inventory(shapes: Shapes) -> str:

@@ -18,7 +18,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client, httpx or httpx2
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 from transformers.utils import logging
 
 from . import lock
@@ -32,6 +32,8 @@ LIBRARY = (RuntimeError, SafetensorError, ValueError, TypeError, KeyError, Impor
 """Errors that ``transformers`` raises if it cannot build a model, besides those of the system."""
 NUMBERS = ("F64", "F32", "F16", "BF16")
 """Number formats of weights, as safetensors calls them; others need a scale that is elsewhere."""
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""Usual files of a tokenizer's vocabulary."""
 POINTER = b"version https://git-lfs"
 NO_PICKLE = "serzoo never unpickles weights, since a pickle can run code"
 CONVERT = (
@@ -274,10 +276,41 @@ class Published:
             file: the file that it reads, for messages, such as ``tokenizer.json``.
 
         Raises:
-            ConfigError: if it cannot be fetched or read, or needs code of its own.
+            ConfigError: if it cannot be fetched or read, or needs code of its own. Also if it is
+                a tokenizer without a vocabulary.
         """
         with self._explained(file):
-            return auto.from_pretrained(self.path, revision=self.commit, trust_remote_code=False)
+            try:
+                made = auto.from_pretrained(
+                    self.path, revision=self.commit, trust_remote_code=False
+                )
+            except LIBRARY as error:
+                if auto is AutoTokenizer and not self._has(*VOCABULARIES):
+                    raise self._no_vocabulary() from error
+                raise
+            # some tokenizers are made without any file, and then turn all text into nothing
+            names = getattr(type(made), "vocab_files_names", None) or {}
+            if auto is AutoTokenizer and names and not self._has(*VOCABULARIES, *names.values()):
+                raise self._no_vocabulary()
+            return made
+
+    def _no_vocabulary(self) -> ConfigError:
+        return ConfigError(
+            f"{self.called} has no tokenizer (none of {', '.join(VOCABULARIES)}); fetch the whole "
+            f"model again, or save its tokenizer into the same folder, or give {self.example}"
+        )
+
+    def _has(self, *names: str) -> bool:
+        """Return whether the model has one of these files."""
+        if self.local:
+            return any((Path(self.path) / name).is_file() for name in names)
+        for name in names:
+            try:
+                hf_hub_download(self.path, name, revision=self.commit)
+            except EntryNotFoundError:
+                continue
+            return True
+        return False
 
     def load(
         self,

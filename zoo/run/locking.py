@@ -50,7 +50,8 @@ class Result:
     Attributes:
         wanted: the model.
         entry: what is locked now; None if it could not be found.
-        state: ``locked``, ``unchanged``, ``was ...`` for another commit, or why it failed.
+        state: ``locked``, ``unchanged``, ``was ...`` for another commit, or why it failed;
+            ``not checked`` if only the setting says so, because the hub was not reached.
     """
 
     wanted: Wanted
@@ -171,7 +172,7 @@ def _locked(one: Wanted, held: dict[tuple[str, str | None], lock.Locked]) -> Res
         return Result(one, None, str(error))
     before = held.get(entry.key)
     if before is None:
-        return Result(one, entry, "locked")
+        return Result(one, entry, "locked" if entry.files else "not checked")
     if entry.commit and entry.commit == before.commit and not entry.files:
         entry = before  # without a connection the hashes are not known
     same = before.said == entry.said and (before.files == entry.files or not before.files)

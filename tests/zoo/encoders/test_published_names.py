@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from facts import says
-from published_names import CHECKPOINTS, INVENTORIES, Checkpoint, inventory, renamed
+from published_names import CHECKPOINTS, INVENTORIES, SIZES, Checkpoint, inventory, renamed
 from safetensors.torch import load_file, save_file
 from serzoo.zoo.core import hub, shipped
 from serzoo.zoo.core.errors import ConfigError
@@ -62,7 +63,7 @@ def test_there_is_a_checkpoint_of_each_of_the_8_families() -> None:
 
 def test_the_shipped_encoders_are_of_these_families() -> None:
     names = [n for n in shipped.names("encoder") if shipped.read("encoder", n)["type"] == "hf"]
-    assert len(names) == 27
+    assert len(names) == 28
     families_of = {"wav2vec2": ("wav2vec2", "xls-r", "mms"), "wav2vec2-bert": ("w2v-bert",)}
     starts = [start for f in families.FAMILIES for start in families_of.get(f, (f,))]
     starts = [s.removesuffix("-audio") for s in starts]
@@ -76,6 +77,13 @@ def test_the_lists_are_those_of_published_files(
     shapes = checkpoint.all()
     assert len(shapes) == count
     assert digest is None or inventory(shapes) == digest
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_lists_fill_the_published_files(name: str) -> None:
+    shapes = CHECKPOINTS[name].all()
+    rest = SIZES[name] - sum(4 * math.prod(shape) for shape in shapes.values())
+    assert 0 < rest < 450 * len(shapes)  # names and places in a pickle
 
 
 def test_a_block_of_w2v_bert_has_32_weights() -> None:
