@@ -288,11 +288,24 @@ class Published:
                 if auto is AutoTokenizer and not self._has(*VOCABULARIES):
                     raise self._no_vocabulary() from error
                 raise
-            # some tokenizers are made without any file, and then turn all text into nothing
-            names = getattr(type(made), "vocab_files_names", None) or {}
-            if auto is AutoTokenizer and names and not self._has(*VOCABULARIES, *names.values()):
+            names = vocabulary_files(made) if auto is AutoTokenizer else ()
+            if names and not self._has(*names):
                 raise self._no_vocabulary()
             return made
+
+    def check_vocabulary(self, tokenizer: Any, folder: Path) -> None:
+        """Check that a tokenizer, which another library has made, read a vocabulary.
+
+        Args:
+            tokenizer: the tokenizer.
+            folder: the folder that it was read from, or a folder above it.
+
+        Raises:
+            ConfigError: if no file of its vocabulary is there.
+        """
+        names = vocabulary_files(tokenizer)
+        if names and not any(next(folder.rglob(name), None) for name in names):
+            raise self._no_vocabulary()
 
     def _no_vocabulary(self) -> ConfigError:
         return ConfigError(
@@ -572,6 +585,15 @@ def _lacking() -> str:
         return ""
     held = sorted(f.name for f in base.iterdir() if f.is_dir() and (f / "config.json").is_file())
     return f" and none in {MODELS}={base} (it holds: {some(held, 6) if held else 'no model'})"
+
+
+def vocabulary_files(tokenizer: Any) -> tuple[str, ...]:
+    """Return names of files that can hold a tokenizer's vocabulary; empty if it needs none.
+
+    ``transformers`` makes some tokenizers without any file. They turn all text into nothing.
+    """
+    names = getattr(type(tokenizer), "vocab_files_names", None) or {}
+    return (*VOCABULARIES, *names.values()) if names else ()
 
 
 @dataclass(frozen=True)
