@@ -13,6 +13,7 @@ from rich.console import Console
 from ...datamodules.labelling.asr import DEFAULT as RECOGNISER
 from ..core import lock, shipped
 from ..core.errors import ConfigError, suggest
+from ..core.files import check_place
 from ..core.hub import Published
 from ..core.table import Line, Table, wide_console
 from .config import RunConfig
@@ -159,6 +160,7 @@ def lock_models(
     """
     target = Path(file).expanduser() if file else lock.lock_file()
     held = lock.read(target)
+    check_place(target)
     results = [_locked(one, held) for one in wanted(names, everything)]
     if entries := [r.entry for r in results if r.entry]:
         lock.keep(entries, target)
