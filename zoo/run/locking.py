@@ -85,7 +85,7 @@ def known() -> dict[str, Wanted]:
 
     ``asr`` is the default recogniser of ``serzoo label``.
     """
-    found = {}
+    found: dict[str, Wanted] = {}
     for name in shipped.names("encoder"):
         found |= {w.called: w for w in of_encoder(shipped.read("encoder", name), name)}
     for name in shipped.names("head"):

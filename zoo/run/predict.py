@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...datamodules.audio import SILENCE
 from ...datamodules.features import FeatureStore, pad_hidden, pad_waves
@@ -462,7 +461,8 @@ def _forward(job: _Job, clips: list[Clip]) -> tuple[Any, list[str] | None]:
     return np.exp(log_softmax(found.values, temperature)), found.texts
 
 
-def _inputs(job: _Job, clips: list[Clip]) -> dict[str, Tensor]:
+def _inputs(job: _Job, clips: list[Clip]) -> dict[str, Any]:
+    """Return the fields of a batch: stored features, or padded audio."""
     rows = [clip.stored for clip in clips if clip.stored is not None]
     if job.store is not None and rows:
         hidden, mask = pad_hidden([job.store.read(row) for row in rows])
