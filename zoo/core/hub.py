@@ -167,6 +167,11 @@ class Published:
         entry = self.locked or self._resolved
         return self.revision if entry is None or self.local else entry.commit
 
+    @property
+    def origin(self) -> dict[str, str | None]:
+        """Name, requested revision and commit, for records."""
+        return {"name": self.name, "revision": self.revision, "commit": self.commit}
+
     def to_lock(self) -> lock.Locked:
         """Return what to lock of this model, whatever the lock file holds now.
 
@@ -374,6 +379,7 @@ class Published:
             )
         if not trained:
             model.requires_grad_(False)
+        model.published_origin = self.origin
         self._keep()
         return Loaded(self, model.eval().to(device), self.commit)
 
@@ -388,6 +394,7 @@ class Published:
         """
         with self._explained("config.json"):
             model = auto.from_config(self.config(), dtype=torch.float32, trust_remote_code=False)
+        model.published_origin = self.origin
         self._keep()
         return model
 

@@ -250,6 +250,8 @@ def test_results_of_a_hub_model_are_kept_under_its_commit(hub_cache):
     loaded = Published.find("model", "acme/tiny", COMMIT, example="gpt2").load(AutoModel)
     assert loaded.source == "acme/tiny@012345678901"
     assert loaded.settings()["revision"] == "012345678901"
+    origin = {"name": "acme/tiny", "revision": COMMIT, "commit": COMMIT}
+    assert loaded.model.published_origin == origin
     assert not any(p.requires_grad for p in loaded.model.parameters())
 
 
