@@ -266,7 +266,7 @@ class Published:
             ConfigError: it cannot be fetched.
         """
         if self.local:
-            _ = self.locked
+            _ = self.locked  # refuses other files than the locked ones
             return Path(self.path).resolve()
         with self._explained("the files"):
             found = snapshot_download(self.path, revision=self.commit, allow_patterns=list(wanted))
