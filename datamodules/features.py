@@ -311,6 +311,23 @@ class FeatureStore:
     def __contains__(self, utterance: Utterance) -> bool:
         return self._find(self.key(utterance)) is not None
 
+    def __len__(self) -> int:
+        """Return the number of rows, of this store and of those of more layers."""
+        return sum(len(shards.rows) for shards in (self.shards, *(s for s, _ in self._wider)))
+
+    def of_file(self, file: Path, channel: int | None = None) -> Row | None:
+        """Return the place of a whole file's features; None if they are not stored.
+
+        Args:
+            file: a recording.
+            channel: counted from 1; None = the mean of all.
+
+        Raises:
+            AudioError: if the file cannot be read.
+        """
+        samples, rate = decode(file, channel=channel)
+        return self._find(_key(sample_hash(samples), rate, 0.0, len(samples) / rate))
+
     def _find(self, key: str) -> Row | None:
         if (row := self.shards.rows.get(key)) is not None:
             return row
@@ -483,7 +500,11 @@ def feature_key(utterance: Utterance, sha: str, max_seconds: float) -> str:
         max_seconds: largest duration; it is in the key only if it cuts the utterance.
     """
     end = min(utterance.end, utterance.start + max_seconds)
-    return f"{sha}@{utterance.sample_rate}:{utterance.start:.4f}-{end:.4f}"
+    return _key(sha, utterance.sample_rate, utterance.start, end)
+
+
+def _key(sha: str, rate: int, start: float, end: float) -> str:
+    return f"{sha}@{rate}:{start:.4f}-{end:.4f}"
 
 
 def hash_of_sound(utterance: Utterance, roots: dict[str, Path]) -> str:

@@ -35,7 +35,14 @@ def _no_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if "SERZOO_CACHE" not in os.environ:
             patch.setenv("SERZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("SERZOO_LOCK", str(tmp_path_factory.mktemp("lock") / "serzoo.lock"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_locked_models() -> None:
+    """Nothing that another test loaded is locked."""
+    Path(os.environ["SERZOO_LOCK"]).unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

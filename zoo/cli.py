@@ -241,6 +241,30 @@ def _label_values(typed: Sequence[str], knobs: Mapping[str, Any], source: str) -
     return dict(config.parse(typed, {**types, **config.option_types([source])}))
 
 
+@app.command(name="lock")
+def lock_(*names: str, all: bool = False, file: str | None = None) -> int:
+    """Keep the commits of published models in a lock file, so that they are loaded again.
+
+    Without names, it shows what is locked.
+
+    Example: serzoo lock whisper-base wavlm-base-plus
+
+    Args:
+        names: encoders and heads (see `serzoo list`), asr, hub ids, OWNER/NAME@REVISION, folders.
+        all: lock the models of all shipped encoders and heads.
+        file: the lock file; by default serzoo.lock here if there is one, else that of the cache.
+    """
+    from .core import lock
+    from .run import locking
+
+    if not names and not all:
+        locking.show_held(Path(file).expanduser() if file else lock.lock_file())
+        return 0
+    results, target = locking.lock_models(names, everything=all, file=file)
+    locking.show(results, target)
+    return 1 if any(r.entry is None for r in results) else 0
+
+
 @app.command
 def doctor(recipe: Recipe, /, *settings: Settings, json: bool = False) -> int:
     """Build a run, take one step of it, and say what is wrong with it.

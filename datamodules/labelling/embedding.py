@@ -78,8 +78,8 @@ class Embedding(Scorer):
                 f"model={model} cannot be loaded ({first_line(error)}); give the folder that "
                 "SentenceTransformer.save wrote, or a hub id of such a model"
             ) from error
-        commit = None if published.local else folder.name
-        loaded = Loaded(published, self.model, commit)
+        published.check_vocabulary(self.model.tokenizer, folder)
+        loaded = Loaded(published, self.model, published.commit)
         self.weights, self.source = loaded.weights, loaded.source
 
     def settings(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import torch
 from close import assert_like
 from facts import says
+from published_names import CHECKPOINTS
+from safetensors import safe_open
 from serzoo.datamodules.audio import read_audio
 from serzoo.datamodules.features import pad_waves
 from serzoo.datamodules.labelling.asr import recogniser
@@ -21,10 +24,12 @@ from serzoo.datamodules.labelling.scorers import scorer as build_scorer
 from serzoo.datamodules.manifest import Utterance, write_manifest
 from serzoo.zoo import load
 from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.doctor import doctor
 from serzoo.zoo.encoders.hf import HFEncoder
 from serzoo.zoo.run.adapt import adapt
 from serzoo.zoo.run.build import open_data
 from serzoo.zoo.run.config import load as compose
+from serzoo.zoo.run.locking import lock_models
 from serzoo.zoo.run.onnx import ExportError, export
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import train
@@ -261,3 +266,40 @@ def test_four_processes_encode_a_corpus_once(speech, tmp_path):
 def test_a_model_of_the_wrong_kind_is_refused_by_its_kind(speech, words, facts, tmp_path):
     with pytest.raises(ConfigError, match=says(*facts)):
         train(compose("ravdess", words), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("whisper-base", {}),
+        (
+            "whisper-tiny.en",
+            {"d_model": 384, "vocab_size": 51864}
+            | {f"{side}_layers": 4 for side in ("encoder", "decoder")}
+            | {f"{side}_ffn_dim": 1536 for side in ("encoder", "decoder")},
+        ),
+    ],
+)
+def test_the_names_of_whisper_are_those_of_its_file(models, name, sizes):
+    with safe_open(models / name / "model.safetensors", framework="pt") as file:
+        held = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    assert held == CHECKPOINTS["openai/whisper-base"].all(**sizes)
+
+
+def test_published_models_are_locked_and_another_copy_is_refused(models, tmp_path, monkeypatch):
+    ((result,), file) = lock_models(["whisper-tiny-en"])
+    assert result.entry.files["model.safetensors"].startswith("27e6cbbc0313")
+    assert HFEncoder(name="openai/whisper-tiny.en").describe()["read_from"] == "SERZOO_MODELS"
+    shutil.copytree(models / "whisper-tiny.en", tmp_path / "whisper-tiny.en")
+    config = tmp_path / "whisper-tiny.en" / "config.json"
+    config.write_text(config.read_text() + " ")
+    monkeypatch.setenv("SERZOO_MODELS", str(tmp_path))
+    with pytest.raises(ConfigError, match=says("config.json", file, tmp_path, "`serzoo lock")):
+        HFEncoder(name="openai/whisper-tiny.en")
+
+
+def test_the_doctor_measures_what_own_windows_save(speech):
+    cfg = compose("ravdess", ["encoder=whisper-tiny-en", "encoder.window=null"])
+    (found,) = doctor(cfg, ["windows"])
+    assert (found.level, found.facts["window"]) == ("note", 30.0)
+    assert found.facts["seconds"] > 3 * found.facts["seconds_of_own_windows"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_hub import COMMIT
 
 SPEAKERS = 10
 PITCH = {"angry": (6.0, 0.5), "happy": (3.0, 0.1), "sad": (0.5, 0.02)}  # wobble in Hz, loudness
@@ -136,3 +138,16 @@ def no_group_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_hf: Callable[..., str]) -> Path:
+    """A cache that holds acme/tiny at one commit, under refs/pr/1 too; no server is asked."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repo = tmp_path / "models--acme--tiny"
+    shutil.copytree(tiny_hf(), repo / "snapshots" / COMMIT)
+    ref = repo / "refs" / "refs" / "pr" / "1"
+    ref.parent.mkdir(parents=True)
+    ref.write_text(COMMIT)
+    return repo / "snapshots" / COMMIT

@@ -15,19 +15,26 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-from safetensors import SafetensorError
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client, httpx or httpx2
+from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 from transformers.utils import logging
 
+from . import lock
 from .errors import ConfigError, first_line, some
-from .files import parse_json, read_text
+from .files import parse_json, read_json, read_text
 from .notices import tell
 from .types import SAMPLE_RATE
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 LIBRARY = (RuntimeError, SafetensorError, ValueError, TypeError, KeyError, ImportError)
 """Errors that ``transformers`` raises if it cannot build a model, besides those of the system."""
+NUMBERS = ("F64", "F32", "F16", "BF16")
+"""Number formats of weights, as safetensors calls them; others need a scale that is elsewhere."""
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""Usual files of a tokenizer's vocabulary."""
+POINTER = b"version https://git-lfs"
 NO_PICKLE = "serzoo never unpickles weights, since a pickle can run code"
 CONVERT = (
     'python -c "import sys, torch; from safetensors.torch import save_file; '
@@ -53,6 +60,7 @@ class Published:
         revision: commit, tag or branch of a hub id; None = its main branch, or a folder.
         example: another valid value of the setting, for messages.
         read_from: ``hub``, ``folder``, or ``SERZOO_MODELS`` for a hub id that was found there.
+        asked: the requested revision, also if a folder is read.
     """
 
     setting: str
@@ -62,6 +70,7 @@ class Published:
     revision: str | None
     example: str
     read_from: str
+    asked: str | None = None
 
     @classmethod
     def find(
@@ -97,14 +106,100 @@ class Published:
             )
         if kept := _kept(name, called):
             unchecked = f", whatever revision it has ({revision} is the hub's)" if revision else ""
+            if (entry := lock.find(name, revision)) and entry.files:
+                unchecked = ""  # the lock file tells what its files must be
             tell(f"{called} is read from {kept} ({MODELS}){unchecked}", fault=False)
-            return cls(setting, name, str(kept), True, None, example, MODELS)
-        return cls(setting, name, name, False, revision, example, "hub")
+            return cls(setting, name, str(kept), True, None, example, MODELS, revision)
+        return cls(setting, name, name, False, revision, example, "hub", revision)
 
     @property
     def called(self) -> str:
         """``SETTING=NAME``, for messages."""
         return f"{self.setting}={self.name}"
+
+    @cached_property
+    def locked(self) -> lock.Locked | None:
+        """What the lock file holds of this model; None if it holds nothing.
+
+        Raises:
+            ConfigError: if the lock file is damaged. Also if a folder is locked, and the model is
+                read from the hub, or its files are not the locked ones.
+        """
+        entry = lock.find(self.name, self.asked)
+        if entry is None or (entry.commit and not self.local):
+            return entry
+        was = f"commit {entry.commit}" if entry.commit else "the files of a folder"
+        if self.local:
+            with self._explained("a locked file"):
+                found = lock.difference(entry, Path(self.path))
+            if found is None:
+                return entry
+            found, put = f"in {self.path}, {found}", "put the locked files there"
+        else:
+            found, put = "it is now read from the hub", f"set {MODELS} as before"
+        raise ConfigError(
+            f"{self.called} is not what {lock.lock_file()} has locked ({was}): {found}; {put}, or "
+            f"accept what is there now: {self.relock}"
+        )
+
+    @property
+    def relock(self) -> str:
+        """The command that locks this model anew, for messages."""
+        return f"`serzoo lock {self.name}{f'@{self.asked}' if self.asked else ''}`"
+
+    @cached_property
+    def _resolved(self) -> lock.Locked | None:
+        """What is loaded from the hub, if neither the setting nor the lock file fixes it."""
+        if self.local or lock.fixed(self.revision) or self.locked:
+            return None
+        with self._explained("config.json"):
+            return lock.of_hub(self.name, self.revision)
+
+    @property
+    def commit(self) -> str | None:
+        """The hub's commit that is loaded; None for a folder.
+
+        The revision is this commit, or the lock file holds it. Otherwise the hub is asked, once.
+
+        Raises:
+            ConfigError: if the hub cannot be asked, or the lock file has another model.
+        """
+        entry = self.locked or self._resolved
+        return self.revision if entry is None or self.local else entry.commit
+
+    @property
+    def origin(self) -> dict[str, str | None]:
+        """Name, requested revision and commit, for records."""
+        return {"name": self.name, "revision": self.revision, "commit": self.commit}
+
+    def to_lock(self) -> lock.Locked:
+        """Return what to lock of this model, whatever the lock file holds now.
+
+        Raises:
+            ConfigError: if the hub or the folder does not have it, or has pickled weights only.
+        """
+        self._check_config()
+        self._check_weights()
+        with self._explained(WEIGHTS[0]):
+            if self.local:
+                return lock.of_folder(self.name, self.asked, Path(self.path))
+            return lock.of_hub(self.name, self.revision, weights=True)
+
+    def _keep(self) -> None:
+        """Write the commit of a first use into the lock file, so that later runs load it again."""
+        if (entry := self._resolved) is None or not lock.written():
+            return
+        asked = f"revision={self.revision or 'null'}"
+        try:
+            file = lock.keep([entry], first=True)
+        except OSError as error:
+            tell(
+                f"{self.called}: {asked} is commit {entry.commit}, which no lock file keeps "
+                f"({first_line(error)}); set {lock.LOCK} to a file that can be written, or the "
+                "revision to that commit"
+            )
+            return
+        tell(f"{self.called}: {asked} is commit {entry.commit}, kept in {file}", fault=False)
 
     def raw_config(self) -> dict[str, Any]:
         """Return the content of ``config.json``, for any kind of model.
@@ -114,7 +209,7 @@ class Published:
         """
         self._check_config()
         with self._explained("config.json"):
-            raw, _ = PreTrainedConfig.get_config_dict(self.path, revision=self.revision)
+            raw, _ = PreTrainedConfig.get_config_dict(self.path, revision=self.commit)
             return dict(raw)
 
     def config(self) -> Any:
@@ -171,11 +266,11 @@ class Published:
             ConfigError: it cannot be fetched.
         """
         if self.local:
+            _ = self.locked  # refuses other files than the locked ones
             return Path(self.path).resolve()
         with self._explained("the files"):
-            found = snapshot_download(
-                self.path, revision=self.revision, allow_patterns=list(wanted)
-            )
+            found = snapshot_download(self.path, revision=self.commit, allow_patterns=list(wanted))
+        self._keep()
         return Path(found)
 
     def part(self, auto: Any, file: str) -> Any:
@@ -186,10 +281,54 @@ class Published:
             file: the file that it reads, for messages, such as ``tokenizer.json``.
 
         Raises:
-            ConfigError: if it cannot be fetched or read, or needs code of its own.
+            ConfigError: if it cannot be fetched or read, or needs code of its own. Also if it is
+                a tokenizer without a vocabulary.
         """
         with self._explained(file):
-            return auto.from_pretrained(self.path, revision=self.revision, trust_remote_code=False)
+            try:
+                made = auto.from_pretrained(
+                    self.path, revision=self.commit, trust_remote_code=False
+                )
+            except LIBRARY as error:
+                if auto is AutoTokenizer and not self._has(*VOCABULARIES):
+                    raise self._no_vocabulary() from error
+                raise
+            names = vocabulary_files(made) if auto is AutoTokenizer else ()
+            if names and not self._has(*names):
+                raise self._no_vocabulary()
+            return made
+
+    def check_vocabulary(self, tokenizer: Any, folder: Path) -> None:
+        """Check that a tokenizer, which another library has made, read a vocabulary.
+
+        Args:
+            tokenizer: the tokenizer.
+            folder: the folder that it was read from, or a folder above it.
+
+        Raises:
+            ConfigError: if no file of its vocabulary is there.
+        """
+        names = vocabulary_files(tokenizer)
+        if names and not any(next(folder.rglob(name), None) for name in names):
+            raise self._no_vocabulary()
+
+    def _no_vocabulary(self) -> ConfigError:
+        return ConfigError(
+            f"{self.called} has no tokenizer (none of {', '.join(VOCABULARIES)}); fetch the whole "
+            f"model again, or save its tokenizer into the same folder, or give {self.example}"
+        )
+
+    def _has(self, *names: str) -> bool:
+        """Return whether the model has one of these files."""
+        if self.local:
+            return any((Path(self.path) / name).is_file() for name in names)
+        for name in names:
+            try:
+                hf_hub_download(self.path, name, revision=self.commit)
+            except EntryNotFoundError:
+                continue
+            return True
+        return False
 
     def load(
         self,
@@ -215,17 +354,22 @@ class Published:
         if dtype not in DTYPES:
             raise ConfigError(f"there is no number format '{dtype}'; have {', '.join(DTYPES)}")
         config = self.config() if config is None else config
+        self._check_quantised(config)
         self._check_weights()
         with self._explained(WEIGHTS[0]), quiet():
+            if self.local:
+                self._check_numbers()
             model, report = auto.from_pretrained(
                 self.path,
                 config=config,
-                revision=self.revision,
+                revision=self.commit,
                 dtype=DTYPES[dtype],
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
             )
+            if not self.local:  # the files are here now
+                self._check_numbers()
         if missing := sorted(report["missing_keys"]):
             raise ConfigError(
                 f"the weights of {self.called} lack {len(missing)} that a {config.model_type} "
@@ -235,15 +379,9 @@ class Published:
             )
         if not trained:
             model.requires_grad_(False)
-        return Loaded(self, model.eval().to(device), self._commit())
-
-    def _commit(self) -> str | None:
-        """Return the commit of the revision; it names the folder of config.json in the cache."""
-        if self.local:
-            return None
-        with self._explained("config.json"):
-            found = hf_hub_download(self.path, "config.json", revision=self.revision)
-        return Path(found).parent.name
+        model.published_origin = self.origin
+        self._keep()
+        return Loaded(self, model.eval().to(device), self.commit)
 
     def drawn(self, auto: Any) -> Any:
         """Build the model in float32 with random weights; its own are not read.
@@ -255,7 +393,10 @@ class Published:
             ConfigError: if the configuration cannot be read, or is of another kind.
         """
         with self._explained("config.json"):
-            return auto.from_config(self.config(), dtype=torch.float32, trust_remote_code=False)
+            model = auto.from_config(self.config(), dtype=torch.float32, trust_remote_code=False)
+        model.published_origin = self.origin
+        self._keep()
+        return model
 
     def text(self, file: str) -> str | None:
         """Return the text of a small file; None if the model does not have it.
@@ -269,7 +410,7 @@ class Published:
             return read_text(path, ConfigError, remedy=remedy) if path.is_file() else None
         with self._explained(file):
             try:
-                found = hf_hub_download(self.path, file, revision=self.revision)
+                found = hf_hub_download(self.path, file, revision=self.commit)
             except LocalEntryNotFoundError:
                 raise
             except EntryNotFoundError:
@@ -277,16 +418,22 @@ class Published:
         return read_text(found, ConfigError, remedy=remedy)
 
     def _check_config(self) -> None:
-        if self.local and not (Path(self.path) / "config.json").is_file():
+        folder = Path(self.path)
+        if self.local and not (folder / "config.json").is_file():
+            below = sorted(p.parent.name for p in folder.glob("*/config.json"))
+            hint = f" (models lie below it: {some(below, 4)})" if below else ""
             raise ConfigError(
-                f"{self.called} is a folder without config.json; give the folder that "
+                f"{self.called} is a folder without config.json{hint}; give the folder that "
                 "save_pretrained wrote, or into which a model was downloaded from the hub, or "
                 f"{self.example}"
             )
 
     def _check_weights(self) -> None:
         folder = Path(self.path)
-        if not self.local or any((folder / file).is_file() for file in WEIGHTS):
+        if not self.local:
+            return
+        if any((folder / file).is_file() for file in WEIGHTS):
+            self._check_complete()
             return
         if not (folder / "pytorch_model.bin").is_file():
             raise ConfigError(
@@ -299,6 +446,69 @@ class Published:
             f"convert it, if you trust it: {CONVERT}{quote(self.path)}"
         )
 
+    def _check_complete(self) -> None:
+        """Refuse half a download: shards that are missing, or placeholders of Git LFS."""
+        folder = Path(self.path)
+        names = [WEIGHTS[0]]
+        if not (folder / WEIGHTS[0]).is_file():
+            index = read_json(
+                folder / WEIGHTS[1], ConfigError, remedy=f"fetch {self.called} again"
+            ).get("weight_map")
+            if not isinstance(index, dict) or not index:
+                raise ConfigError(f"{folder / WEIGHTS[1]} lists no weights; fetch the model again")
+            names = sorted({str(name) for name in index.values()})
+        if missing := [name for name in names if not (folder / name).is_file()]:
+            raise ConfigError(
+                f"{self.called} lacks {len(missing)} of {len(names)} files of weights "
+                f"({some(missing, 2)}); finish its download into {folder}"
+            )
+        for name in names:
+            with (folder / name).open("rb") as file:
+                if file.read(len(POINTER)) == POINTER:
+                    raise ConfigError(
+                        f"{name} of {self.called} is a placeholder of Git LFS, without the "
+                        f"weights; run `git lfs pull` in {folder}"
+                    )
+
+    def _check_quantised(self, config: Any) -> None:
+        """Refuse a configuration of weights in 8 or fewer bits."""
+        if (quantised := getattr(config, "quantization_config", None)) is None:
+            return
+        found = quantised if isinstance(quantised, dict) else quantised.to_dict()
+        raise ConfigError(
+            f"{self.called} is quantised ({found.get('quant_method') or 'by an unnamed method'}, "
+            "says quantization_config of its config.json), and serzoo computes with full weights; "
+            f"{self._full}"
+        )
+
+    @property
+    def _full(self) -> str:
+        return f"give the model in float32, float16 or bfloat16, such as {self.example}"
+
+    def _check_numbers(self) -> None:
+        """Refuse weights in 8 or fewer bits: without their scale they would be other weights."""
+        for path in self._weight_files():
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 - it is no dictionary
+                    kind = file.get_slice(key).get_dtype()
+                    if kind in NUMBERS or not key.endswith(("weight", "bias")):
+                        continue
+                    raise ConfigError(
+                        f"{key} of {self.called} has the number format {kind}, whose scale is not "
+                        f"known here; {self._full}"
+                    )
+
+    def _weight_files(self) -> list[Path]:
+        """Return the files of weights; those of the hub must have been fetched."""
+        if self.local:
+            folder = Path(self.path)
+        else:
+            config = hf_hub_download(self.path, "config.json", revision=self.commit)
+            folder = Path(config).parent
+        if (folder / WEIGHTS[0]).is_file():
+            return [folder / WEIGHTS[0]]
+        return sorted(folder.glob("model-*.safetensors"))
+
     @contextmanager
     def _explained(self, file: str) -> Iterator[None]:
         """Turn errors of libraries into ones that say what failed and what to do next."""
@@ -306,7 +516,7 @@ class Published:
             yield
         except ConfigError:
             raise
-        except (OSError, HfHubHTTPError) as error:
+        except (OSError, HfHubHTTPError, httpx.RequestError) as error:
             raise ConfigError(self._unreachable(file, error)) from error
         except LIBRARY as error:
             if file == WEIGHTS[0] and isinstance(error, (RuntimeError, SafetensorError)):
@@ -333,6 +543,8 @@ class Published:
                 f"model and, if you trust it, convert it: {CONVERT}FOLDER"
             )
         at = f" at revision '{self.revision}'" if self.revision else ""
+        if (entry := self.__dict__.get("locked")) is not None:
+            at = f" at the locked commit {entry.commit} (lock it anew by {self.relock})"
         return (
             f"{self.called} cannot be loaded: there is no folder of this name here{_lacking()}, "
             f"and fetching {file} of the hub's '{self.name}'{at} failed ({first_line(error)}); "
@@ -380,6 +592,15 @@ def _lacking() -> str:
         return ""
     held = sorted(f.name for f in base.iterdir() if f.is_dir() and (f / "config.json").is_file())
     return f" and none in {MODELS}={base} (it holds: {some(held, 6) if held else 'no model'})"
+
+
+def vocabulary_files(tokenizer: Any) -> tuple[str, ...]:
+    """Return names of files that can hold a tokenizer's vocabulary; empty if it needs none.
+
+    ``transformers`` makes some tokenizers without any file. They turn all text into nothing.
+    """
+    names = getattr(type(tokenizer), "vocab_files_names", None) or {}
+    return (*VOCABULARIES, *names.values()) if names else ()
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def check_keys(
 
 
 def published_parts(module: Any) -> dict[str, dict[str, Any]]:
-    """Return the published parts of a model: for each, the digest of the weights and the commit.
+    """Return the published parts of a model, each with its name, commit and digest of weights.
 
     Args:
         module: a module with an ``encoder`` and a ``head``.
@@ -70,8 +70,10 @@ def published_parts(module: Any) -> dict[str, dict[str, Any]]:
     parts = {}
     if "weights" in about:
         parts["encoder"] = {k: about.get(k) for k in ("weights", "name", "revision", "commit")}
+    owners = [m for m in module.head.modules() if hasattr(m, "published_origin")]
     for name, root in module.head.frozen_roots().items():
-        parts[f"head.{name}"] = {"weights": weights_digest(root)}
+        origin = next((m.published_origin for m in owners if root in set(m.modules())), {})
+        parts[f"head.{name}"] = {"weights": weights_digest(root), **origin}
     return parts
 
 

@@ -1,7 +1,7 @@
 """`serzoo doctor`: build everything that a run would build, try one step, and report faults.
 
-It writes no record, no checkpoint and no features. A corpus that was never opened before is
-prepared. Its manifest is kept in the cache, as with every command.
+It writes no record, no checkpoint, no features and no lock file. A corpus that was never opened
+before is prepared. Its manifest is kept in the cache, as with every command.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ..core import lock
 from ..core.errors import ConfigError, suggest
 from ..core.table import Cell, Line, Table
 from ..run.config import RunConfig
@@ -32,6 +33,7 @@ CHECKS: dict[str, Check] = {
     "sample rates": doctor_data.sample_rates,
     "class coverage": doctor_data.class_coverage,
     "leakage": doctor_data.leakage,
+    "published models": doctor_model.published_models,
     "training step": doctor_model.training_step,
     "dead parameters": doctor_model.dead_parameters,
     "labels matter": doctor_model.labels_matter,
@@ -41,6 +43,7 @@ CHECKS: dict[str, Check] = {
     "feature store": doctor_cost.feature_store,
     "memory": doctor_cost.memory,
     "time": doctor_cost.duration,
+    "windows": doctor_cost.windows,
     "devices": doctor_cost.devices,
     "precision": doctor_cost.precision,
     "workers": doctor_cost.workers,
@@ -69,7 +72,7 @@ def doctor(
         if name not in CHECKS:
             raise ConfigError(f"no check is called '{name}'{suggest(name, CHECKS)}")
     report = report or (lambda name: None)
-    with undisturbed(cfg.trainer.threads):
+    with undisturbed(cfg.trainer.threads), lock.unwritten():
         report("data and model")
         trial = Trial(cfg)
         findings: list[Finding] = []

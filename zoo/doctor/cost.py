@@ -12,6 +12,8 @@ from ...datamodules.features import MARGIN_BYTES, FeatureStore
 from ..core import own
 from ..core.errors import counted
 from ..core.files import features_dir
+from ..core.types import SAMPLE_RATE
+from ..encoders.families import WhisperFamily
 from ..run.cache import size
 from ..run.devices import available, cores, number_of, refused_devices, refused_precision
 from ..run.optim import rounds
@@ -145,6 +147,42 @@ def duration(trial: Trial) -> Iterator[Finding]:
         f"with {step.padded:.0f} s of speech took {step.seconds:.3g} s on this machine as busy as "
         f"it is now; training is {flops / 1e9:,.1f} GFLOP of matrix products, convolutions and "
         "attention",
+        **facts,
+    )
+
+
+def windows(trial: Trial) -> Iterator[Finding]:
+    """Say how much faster Whisper would encode in windows of the utterances' own length.
+
+    Both speeds are measured on the batch of the trial.
+    """
+    family = getattr(trial.module.encoder, "family", None)
+    if not isinstance(family, WhisperFamily):
+        yield ok("the encoder reads utterances in their own length")
+        return
+    published, window = family.longest / SAMPLE_RATE, family.window / SAMPLE_RATE
+    mean = sum(trial.dataset.seconds) / len(trial.dataset.seconds)
+    if family.own_windows or window < published:
+        chosen = "auto" if family.own_windows else f"{window:g}"
+        yield ok(f"encoder.window={chosen}: shorter than the published {published:g} s")
+        return
+    now = trial.encoded[1]
+    family.own_windows = True
+    try:
+        own = trial.encode()[1]
+    finally:
+        family.own_windows = False
+    found = (
+        f"every utterance is padded to {published:g} s, as published, and the mean one lasts "
+        f"{mean:.1f} s: encoding a second of speech takes {now:.2g} s"
+    )
+    facts = {"window": published, "mean": mean, "seconds": now, "seconds_of_own_windows": own}
+    if own > 0.8 * now:
+        yield ok(f"{found}; encoder.window=auto would take {own:.2g} s, as measured", **facts)
+        return
+    yield note(
+        f"{found}; encoder.window=auto would take {own:.2g} s ({now / own:.1f} times faster, as "
+        "measured). Another window gives other features, so keep one window in a comparison",
         **facts,
     )
 

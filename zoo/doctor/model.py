@@ -1,22 +1,55 @@
-"""Checks of the model: does everything train, and does padding change nothing?"""
+"""Checks of the model: is it fixed, does everything train, and does padding change nothing?"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from ..core.errors import some
+from ..core import lock
+from ..core.errors import DataNote, some
 from ..core.types import SAMPLE_RATE, Batch, Targets
 from ..run.cache import size
+from ..run.locking import of_run
 from .findings import Finding, error, note, ok, warning
 from .trial import Trial
 
 # Largest difference between an utterance's frames alone and in a batch, as a share of the largest
 # value. Above the first it is a warning, above the second an error (our choice).
 BOUNDS = {"full": (1e-4, 1e-3), "low": (1e-2, 3e-2)}
+
+
+def published_models(trial: Trial) -> Iterator[Finding]:
+    """Say of each published model whether another run will load the same weights."""
+    wanted = of_run(trial.cfg)
+    if not wanted:
+        yield ok("no published model")
+    for one in wanted:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataNote)  # the trial has told what is read
+            found = one.published()
+        entry, again = found.locked, found.relock
+        facts = {"model": one.model, "revision": one.revision, "locked": entry and entry.said}
+        if entry is not None:
+            yield ok(f"{found.called} is locked in {lock.lock_file()}: {entry.said}", **facts)
+        elif found.local:
+            yield note(
+                f"{found.called} is read from {found.path}, and nothing fixes the files there; "
+                f"{again} keeps their hashes",
+                **facts,
+            )
+        elif lock.fixed(one.revision):
+            yield ok(f"{found.called} is fixed at commit {one.revision}", **facts)
+        else:
+            yield note(
+                f"{found.called} is not locked: revision={one.revision or 'null'} is commit "
+                f"{found.commit} now, and may move; training keeps this commit in "
+                f"{lock.lock_file()}, or {again} does so now",
+                **facts,
+            )
 
 
 def training_step(trial: Trial) -> Iterator[Finding]:

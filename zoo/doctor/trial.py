@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ...datamodules.features import pad_hidden
@@ -28,7 +29,7 @@ from ...datamodules.sampler import BucketSampler
 from ..core import registry
 from ..core.errors import DataError, DataWarning, cut
 from ..core.notices import quiet
-from ..core.types import Batch
+from ..core.types import SAMPLE_RATE, Batch
 from ..core.weights import strip_frozen
 from ..run.build import build, open_data
 from ..run.config import RunConfig
@@ -203,6 +204,18 @@ class Trial:
     def encoded(self) -> tuple[Batch, float]:
         """The chosen batch as stored features, and the seconds of encoding one second of speech."""
         batch, _ = self.loaded
+        rows, seconds = self.encode()
+        hidden, mask = pad_hidden(rows)
+        made = Batch(batch.ids, batch.speakers, batch.targets, batch.text, hidden=hidden, mask=mask)
+        return made, seconds
+
+    def encode(self) -> tuple[list[Tensor], float]:
+        """Encode the chosen batch in small parts.
+
+        Returns:
+            ``[K, T, D]`` of each utterance, and the seconds of encoding one second of speech.
+        """
+        batch, _ = self.loaded
         assert batch.audio is not None
         assert batch.lengths is not None
         encoder = self.module.encoder.eval().to(self.device)
@@ -217,9 +230,8 @@ class Trial:
             seconds.append(time.perf_counter() - began)
             rows += found
         encoder.cpu()
-        hidden, mask = pad_hidden(rows[min(CHUNK, len(batch)) :])
-        made = Batch(batch.ids, batch.speakers, batch.targets, batch.text, hidden=hidden, mask=mask)
-        return made, sum(seconds[1:]) / (float(batch.lengths.sum()) / 16_000)
+        length = float(batch.lengths.sum()) / SAMPLE_RATE
+        return rows[min(CHUNK, len(batch)) :], sum(seconds[1:]) / length
 
     def batch(self, utterances: int | None = None) -> Batch:
         """Return the chosen batch as training sees it, or only its first utterances."""

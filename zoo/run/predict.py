@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ...datamodules.audio import SILENCE
+from ...datamodules.features import FeatureStore, pad_hidden, pad_waves
 from ...datamodules.sampler import pack
+from ...datamodules.store import Row as Stored
+from ..core import own
+from ..core.encoder import Encoder
 from ..core.errors import ConfigError, DataError, system_error
 from ..core.files import new_file
 from ..core.head import Head
@@ -142,8 +145,23 @@ READ_AHEAD = 600.0
 BATCH_SECONDS, BATCH_SIZE = 160.0, 32
 """Most padded seconds, and most windows, in a batch: as in training."""
 
-Clip = tuple[float, float, Samples]
-"""Start and end in seconds, and samples, of a window."""
+
+@dataclass(frozen=True)
+class Clip:
+    """A window to score.
+
+    Attributes:
+        start: its start in the recording, in seconds.
+        end: its end.
+        samples: ``[S]`` at 16 kHz.
+        stored: the place of its features, if they are stored.
+    """
+
+    start: float
+    end: float
+    samples: Samples
+    stored: Stored | None = None
+
 
 Piece = Clip | Row
 """A window to score, or a row with an error in its place."""
@@ -157,6 +175,7 @@ class _Job:
     windows: Windows
     voice: str
     batch_seconds: float
+    store: FeatureStore | None = None
 
     @property
     def columns(self) -> Columns:
@@ -300,7 +319,17 @@ def _job(
         raise ConfigError(f"batch_seconds is {batch_seconds:g}; give more than 0")
     data = module.metadata.get("config", {}).get("data", {})
     longest = float(data.get("max_seconds", DataConfig.max_seconds))
-    return _Job(module, Windows.of(window, hop, longest), voice, batch_seconds)
+    windows = Windows.of(window, hop, longest)
+    return _Job(module, windows, voice, batch_seconds, _store(module.encoder, longest))
+
+
+def _store(encoder: Encoder, longest: float) -> FeatureStore | None:
+    """Return the store of an encoder's features; None if there is none, or nothing is in it."""
+    if not encoder.storable:
+        return None
+    store = FeatureStore(own.extraction_of(encoder), {}, max_seconds=longest)
+    store.refresh()
+    return store if len(store) else None
 
 
 def _rows(job: _Job, found: list[Recording], progress: bool) -> Iterator[Row]:
@@ -313,7 +342,7 @@ def _rows(job: _Job, found: list[Recording], progress: bool) -> Iterator[Row]:
         for recording in found:
             for piece in _pieces(job, recording, detect):
                 ready.append((recording, piece))
-                seconds += 0.0 if isinstance(piece, Row) else piece[1] - piece[0]
+                seconds += 0.0 if isinstance(piece, Row) else piece.end - piece.start
                 if seconds >= READ_AHEAD:
                     yield from _score(job, ready)
                     scored += seconds
@@ -344,7 +373,10 @@ def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
                 yield silent
                 silent = None
             reached = end
-            yield start, end, samples.copy()  # a view would keep the whole tape in memory
+            # only the last window is shorter: one that is also the first is the whole recording
+            whole = not first and segments is None and len(samples) < job.windows.length
+            stored = _stored(job, recording) if whole else None
+            yield Clip(start, end, samples.copy(), stored)  # a view would keep the tape in memory
         if silent is not None:
             yield silent
     except DataError as error:
@@ -353,6 +385,19 @@ def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
         said = str(system_error(error))
         said = said if recording.name in said else f"{recording.name}: {said}"
         yield Row(recording.name, start=reached, error=said)
+
+
+def _stored(job: _Job, recording: Recording) -> Stored | None:
+    """Return the place of the stored features of a whole recording; None if they are not stored."""
+    if job.store is None or recording.file is None:
+        return None
+    found = job.store.of_file(recording.file, recording.channel)
+    if found is not None:
+        try:
+            job.store.read(found)  # mapped features stay readable even if the store is removed
+        except DataError:  # it was removed just now, so the recording is encoded
+            return None
+    return found
 
 
 def _silent(name: str, start: float | None, end: float) -> Row:
@@ -365,22 +410,29 @@ def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:
     rows = {i: piece for i, (_, piece) in enumerate(ready) if isinstance(piece, Row)}
     clips = {i: piece for i, (_, piece) in enumerate(ready) if not isinstance(piece, Row)}
     seconds = np.zeros(len(ready))
-    for i, (start, end, _) in clips.items():
-        seconds[i] = end - start
-    order = sorted(clips, key=lambda i: seconds[i])
+    for i, clip in clips.items():
+        seconds[i] = clip.end - clip.start
+    order = sorted(clips, key=lambda i: (clips[i].stored is not None, seconds[i]))
+    kept = [i for i in order if clips[i].stored is not None]
+    heard = order[: len(order) - len(kept)]
     classes = job.columns.classes
-    for batch in pack(order, seconds, BATCH_SIZE, job.batch_seconds):
-        probs, texts = _forward(job.module, [clips[i][2] for i in batch])
+    batches = [
+        batch
+        for part in (heard, kept)
+        for batch in pack(part, seconds, BATCH_SIZE, job.batch_seconds)
+    ]
+    for batch in batches:
+        probs, texts = _forward(job, [clips[i] for i in batch])
         for k, i in enumerate(batch):
             name = ready[i][0].name
             if not np.isfinite(probs[k]).all():
                 error = f"{name}: the model's scores are not finite; listen to the recording"
-                rows[i] = Row(name, start=clips[i][0], end=clips[i][1], error=error)
+                rows[i] = Row(name, start=clips[i].start, end=clips[i].end, error=error)
                 continue
             rows[i] = Row(
                 name,
-                start=clips[i][0],
-                end=clips[i][1],
+                start=clips[i].start,
+                end=clips[i].end,
                 label=classes[int(probs[k].argmax())],
                 probs=dict(zip(classes, probs[k].tolist(), strict=True)),
                 calibrated=job.module.temperature is not None,
@@ -390,18 +442,32 @@ def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:
         yield rows[i]
 
 
-def _forward(module: SERModule, waves: list[Samples]) -> tuple[Any, list[str] | None]:
-    """Return probabilities ``[B, C]``, and the texts of a head that writes."""
-    B, C = len(waves), len(module.head.taxonomy)
-    audio = nn.utils.rnn.pad_sequence([torch.from_numpy(w) for w in waves], batch_first=True)
+def _forward(job: _Job, clips: list[Clip]) -> tuple[Any, list[str] | None]:
+    """Return probabilities ``[B, C]``, and the texts of a head that writes.
+
+    Args:
+        job: the model.
+        clips: windows whose features are all stored, or all not.
+    """
+    module = job.module
+    B, C = len(clips), len(module.head.taxonomy)
     batch = Batch(
         ids=[""] * B,
         speakers=[""] * B,
         targets=Targets(torch.zeros(B, C), torch.zeros(B)),
-        audio=audio,
-        lengths=torch.tensor([len(w) for w in waves]),
+        **_inputs(job, clips),
     )
     # a table would refuse scores that are not finite; here such a window is a row with an error
     found = module.scored(batch.to(module.device))
     temperature = 1.0 if module.temperature is None else module.temperature
     return np.exp(log_softmax(found.values, temperature)), found.texts
+
+
+def _inputs(job: _Job, clips: list[Clip]) -> dict[str, Any]:
+    """Return the fields of a batch: stored features, or padded audio."""
+    rows = [clip.stored for clip in clips if clip.stored is not None]
+    if job.store is not None and rows:
+        hidden, mask = pad_hidden([job.store.read(row) for row in rows])
+        return {"hidden": hidden, "mask": mask}
+    audio, lengths = pad_waves([torch.from_numpy(clip.samples) for clip in clips])
+    return {"audio": audio, "lengths": lengths}

@@ -35,10 +35,14 @@ class Recording:
         name: path of the file as it was found; ``[i]`` if the i-th input is an array.
         pieces: reads the recording from its start: float32, mono, 16 kHz, piece by piece. It may be
             called repeatedly, and raises ``DataError`` if the recording cannot be read.
+        file: the file; None for an array.
+        channel: the channel that is heard, counted from 1; None = the mean of all.
     """
 
     name: str
     pieces: Callable[[], Iterator[Samples]]
+    file: Path | None = None
+    channel: int | None = None
 
 
 def recordings(
@@ -165,7 +169,7 @@ def _problem(path: Path) -> str | None:
 
 def _of_file(path: Path, channel: int | None) -> Recording:
     stream = stream_audio
-    return Recording(str(path), lambda: stream(path, channel=channel))
+    return Recording(str(path), lambda: stream(path, channel=channel), path, channel)
 
 
 def _of_array(item: Any, name: str, rate: int, channel: int | None) -> Recording:

@@ -11,11 +11,12 @@ import pytest
 import tiny_text
 import torch
 from facts import says
+from fake_hub import COMMIT, FakeHub
 from serzoo.datamodules.labelling.causal import Causal
 from serzoo.datamodules.labelling.embedding import Embedding
 from serzoo.datamodules.labelling.lexicon import Lexicon
 from serzoo.datamodules.labelling.scorers import Hypothesis, hypotheses, scorer
-from serzoo.zoo.core import hub
+from serzoo.zoo.core import hub, lock
 from serzoo.zoo.core.errors import ConfigError, DataNote
 from serzoo.zoo.core.registry import BUILT_IN, attribute
 from serzoo.zoo.core.taxonomy import Taxonomy
@@ -177,20 +178,28 @@ def test_similarity_from_a_folder_of_models_tells_its_weights(
 def test_similarity_from_the_hub_is_named_by_its_commit(
     sentences: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = "0123456789" * 4
-    folder = Path(sentences).rename(Path(sentences).with_name(commit))
+    folder = Path(sentences).rename(Path(sentences).with_name(COMMIT))
 
     def fetch(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        if revision == "old":
-            raise OSError("no connection")
+        assert (name, revision) == ("somebody/sentences", COMMIT)
         assert "*.safetensors" in allow_patterns
         assert not any("bin" in p for p in allow_patterns)
         return str(folder)
 
     monkeypatch.setattr(hub, "snapshot_download", fetch)
+    monkeypatch.setattr(lock, "HfApi", FakeHub({"somebody/sentences": {None: (COMMIT, {})}}))
     assert Embedding(model="somebody/sentences").source == "somebody/sentences@012345678901"
-    with pytest.raises(ConfigError, match=says("'old'", "no connection", "SERZOO_MODELS")):
+    with pytest.raises(ConfigError, match=says("'old'", "Revision Not Found", "SERZOO_MODELS")):
         Embedding(model="somebody/sentences", revision="old")
+
+
+def test_similarity_without_a_vocabulary_is_refused(sentences: str) -> None:
+    for file in (*Path(sentences).rglob("tokenizer.json"), *Path(sentences).rglob("vocab.txt")):
+        file.unlink()
+    # of this class the library makes a tokenizer of five words without asking
+    Path(sentences, "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    with pytest.raises(ConfigError, match=says(f"model={sentences}", "tokenizer.json")):
+        Embedding(model=sentences)
 
 
 def test_similarity_takes_no_pickles(sentences: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,18 @@ def test_missing_weights_are_not_made_up(gpt2: str) -> None:
     save_file(kept, file, metadata={"format": "pt"})
     with pytest.raises(ConfigError, match=says(1, "gpt2", "transformer.h.1.mlp.c_fc.weight")):
         language(gpt2)
+
+
+@pytest.mark.parametrize("save", [save_gpt2, save_llama])
+@pytest.mark.parametrize("gone", [["tokenizer.json"], ["tokenizer.json", "tokenizer_config.json"]])
+def test_a_model_without_a_tokenizer_is_refused(
+    tmp_path: Path, save: Callable[[Path], str], gone: list[str]
+) -> None:
+    name = save(tmp_path)
+    for file in gone:
+        (tmp_path / file).unlink()
+    with pytest.raises(ConfigError, match=says(f"head.lm={name}", "tokenizer.json", "vocab.txt")):
+        load_pretrained(name, None)
 
 
 def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:

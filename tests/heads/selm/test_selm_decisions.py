@@ -279,6 +279,17 @@ def module_of(options: dict[str, Any]) -> SERModule:
     return module.eval()
 
 
+@pytest.mark.parametrize("tuning", ["frozen", "lora"])
+def test_a_record_names_the_language_model_and_its_commit(tiny_lm: TinyLM, tuning: str) -> None:
+    name = tiny_lm("gpt2")
+    parts = published_parts(module_of({"lm": name, "lm_tuning": tuning}))
+    of_language = {k: v for k, v in parts.items() if k.startswith("head.language.model")}
+    assert of_language
+    for part in of_language.values():
+        origin = {k: part[k] for k in ("name", "revision", "commit")}
+        assert origin == {"name": name, "revision": None, "commit": None}  # a folder has none
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "stored"),
     [

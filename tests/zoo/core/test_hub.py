@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from facts import says
+from fake_hub import COMMIT
 from safetensors.torch import load_file, save_file
 from serzoo.zoo.core import registry, shipped
 from serzoo.zoo.core.errors import ConfigError, DataNote
 from serzoo.zoo.core.hub import Published, load_speech_model
 from serzoo.zoo.encoders.hf import HFEncoder
 from transformers import AutoModel
-
-COMMIT = "0123456789" * 4
 
 
 @pytest.mark.parametrize(
@@ -138,6 +137,64 @@ def test_incomplete_folders_are_refused(tmp_path, files, message):
         HFEncoder(name=str(tmp_path))
 
 
+def test_the_folder_above_the_models_is_refused_and_they_are_named(tiny_hf, tmp_path):
+    shutil.copytree(tiny_hf(), tmp_path / "models" / "whisper-base")
+    with pytest.raises(ConfigError, match=says(tmp_path / "models", "config.json", "whisper-base")):
+        HFEncoder(name=str(tmp_path / "models"))
+
+
+def test_half_a_download_of_shards_is_refused(tiny_hf):
+    name = tiny_hf()
+    AutoModel.from_pretrained(name).save_pretrained(name, max_shard_size="20KB")
+    (Path(name) / "model.safetensors").unlink(missing_ok=True)
+    HFEncoder(name=name)  # the whole download
+    shards = sorted(Path(name).glob("model-*.safetensors"))
+    shards[1].unlink()
+    words = (name, 1, f"of {len(shards)} files", shards[1].name)
+    with pytest.raises(ConfigError, match=says(*words)):
+        HFEncoder(name=name)
+    (Path(name) / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ConfigError, match=says("model.safetensors.index.json", "fetch")):
+        HFEncoder(name=name)
+
+
+def test_a_placeholder_of_git_lfs_is_refused(tiny_hf):
+    name = tiny_hf()
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 377\n"
+    (Path(name) / "model.safetensors").write_text(pointer)
+    with pytest.raises(ConfigError, match=says(name, "model.safetensors", "`git lfs pull`")):
+        HFEncoder(name=name)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_weights_of_8_bits_are_refused(tiny_hf, kind):
+    name = tiny_hf()
+    file = Path(name) / "model.safetensors"
+    key = "encoder.layers.1.attention.k_proj.weight"
+    weights = load_file(file)
+    weights[key] = weights[key].clamp(-1, 1).to(kind)
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=says(key, name, "float16")):
+        HFEncoder(name=name)
+
+
+def test_a_quantised_checkpoint_is_refused_by_its_config(tiny_hf):
+    name = tiny_hf()
+    file = Path(name) / "config.json"
+    quantised = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    config = json.loads(file.read_text()) | {"quantization_config": quantised}
+    file.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=says(name, "bitsandbytes", "float16")):
+        HFEncoder(name=name)
+
+
+def test_a_language_model_is_no_encoder(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match=says("encoder.name", "'llama'", "whisper")):
+        HFEncoder(name=str(tmp_path))
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(
         ConfigError, match=says("missing", "model.safetensors", "facebook/wav2vec2-base")
@@ -176,19 +233,6 @@ def test_shipped_configs_fit_the_constructor(name):
     assert options["name"].count("/") == 1
 
 
-@pytest.fixture
-def hub_cache(monkeypatch, tmp_path, tiny_hf):
-    """A cache that holds acme/tiny at one commit, under refs/pr/1 too; no server is asked."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    repo = tmp_path / "models--acme--tiny"
-    shutil.copytree(tiny_hf(), repo / "snapshots" / COMMIT)
-    ref = repo / "refs" / "refs" / "pr" / "1"
-    ref.parent.mkdir(parents=True)
-    ref.write_text(COMMIT)
-    return repo / "snapshots" / COMMIT
-
-
 @pytest.mark.parametrize("revision", [COMMIT, "refs/pr/1"])
 def test_the_commit_behind_a_revision_is_known(hub_cache, revision):
     assert load_speech_model("acme/tiny", revision).commit == COMMIT
@@ -206,6 +250,8 @@ def test_results_of_a_hub_model_are_kept_under_its_commit(hub_cache):
     loaded = Published.find("model", "acme/tiny", COMMIT, example="gpt2").load(AutoModel)
     assert loaded.source == "acme/tiny@012345678901"
     assert loaded.settings()["revision"] == "012345678901"
+    origin = {"name": "acme/tiny", "revision": COMMIT, "commit": COMMIT}
+    assert loaded.model.published_origin == origin
     assert not any(p.requires_grad for p in loaded.model.parameters())
 
 
@@ -262,8 +308,8 @@ def test_half_a_download_in_the_declared_folder_is_refused(tiny_hf, models):
 def test_without_the_hub_the_error_names_both_ways(tiny_hf, models, monkeypatch):
     shutil.copytree(tiny_hf(), models / "other")
     monkeypatch.setattr(
-        "serzoo.zoo.core.hub.PreTrainedConfig.get_config_dict",
-        lambda *_, **__: (_ for _ in ()).throw(OSError("unplugged")),
+        "serzoo.zoo.core.lock.HfApi.model_info",
+        lambda *_, **__: (_ for _ in ()).throw(ConnectionError("unplugged")),
     )
     with pytest.raises(
         ConfigError, match=says("SERZOO_MODELS", models, "other", "HF_HOME", "unplugged")

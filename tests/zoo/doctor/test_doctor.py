@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 from facts import tells
+from fake_hub import COMMIT, FakeHub
 from serzoo.zoo.cli import main
-from serzoo.zoo.core import registry
+from serzoo.zoo.core import lock, registry
 from serzoo.zoo.core.errors import DataError, DataWarning
 from serzoo.zoo.core.types import HeadLoss
 from serzoo.zoo.doctor import CHECKS, doctor, examine, summary
@@ -78,8 +79,8 @@ def _root(recipe: str) -> str:
 # Healthy.
 
 
-def test_there_are_18_checks_and_each_has_its_fault_here() -> None:
-    assert len(CHECKS) == 18
+def test_there_are_20_checks_and_each_has_its_fault_here() -> None:
+    assert len(CHECKS) == 20
     assert set(FAULTS) == set(CHECKS)
 
 
@@ -130,6 +131,50 @@ def test_a_bfloat16_encoder_has_wider_bounds(
         (found,) = examine(trial, "batch sensitivity")
     assert found.level == level
     assert 1e-3 < found.facts["relative"] < 1e-2
+
+
+@pytest.mark.parametrize("window", ["auto", "0.5"])
+def test_a_shorter_window_needs_no_advice(
+    tiny_recipe: str, tiny_hf: Callable[..., str], window: str
+) -> None:
+    name = tiny_hf("whisper", "none")
+    settings = ["encoder=hf", f"encoder.name={name}", f"encoder.window={window}"]
+    with doctor_trial.undisturbed(1):
+        (found,) = examine(Trial(load(tiny_recipe, settings)), "windows")
+    assert found.level == "ok"
+    assert tells(found.message, f"encoder.window={window}")
+
+
+def test_the_gain_of_own_windows_is_measured_and_the_published_window_stays(
+    tiny_recipe: str, tiny_hf: Callable[..., str]
+) -> None:
+    name = tiny_hf("whisper", "none", max_source_positions=500)  # a window of 10 s
+    settings = ["encoder=hf", f"encoder.name={name}"]
+    with doctor_trial.undisturbed(1):
+        trial = Trial(load(tiny_recipe, settings))
+        (found,) = examine(trial, "windows")
+    assert found.level == "note"
+    assert found.facts["seconds"] > found.facts["seconds_of_own_windows"] > 0
+    assert trial.module.encoder.family.own_windows is False
+
+
+def test_models_of_the_hub_are_locked_or_not(
+    tiny_recipe: str, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "HfApi", FakeHub({"acme/tiny": {None: (COMMIT, {})}}))
+    for revision, level, words in (
+        ("null", "note", ["not locked", COMMIT, "`serzoo lock acme/tiny`"]),
+        (COMMIT, "ok", ["fixed", COMMIT]),
+    ):
+        settings = ["encoder=hf", "encoder.name=acme/tiny", f"encoder.revision={revision}"]
+        (found,) = doctor(load(tiny_recipe, settings), ["published models"])
+        assert found.level == level
+        assert all(word in found.message for word in words), found.message
+        assert not lock.lock_file().exists()  # training would write it
+    lock.keep([lock.Locked("acme/tiny", None, COMMIT)])
+    settings = ["encoder=hf", "encoder.name=acme/tiny", "encoder.revision=null"]
+    (found,) = doctor(load(tiny_recipe, settings), ["published models"])
+    assert (found.level, found.facts["locked"]) == ("ok", COMMIT)
 
 
 def test_a_protocol_that_scores_nobody_is_healthy(tiny_recipe: str) -> None:
@@ -199,6 +244,15 @@ def short_clip(trial: Trial, patch: pytest.MonkeyPatch) -> None:
     utterances[3] = replace(utterances[3], end=utterances[3].start + 0.05)
 
 
+def windows_are_slow(trial: Trial, patch: pytest.MonkeyPatch) -> None:
+    right, family = trial.encode, trial.module.encoder.family
+
+    def encode() -> Any:
+        return right()[0], 0.125 if family.own_windows else 0.5
+
+    patch.setattr(trial, "encode", encode)
+
+
 def counts_are_off(trial: Trial, patch: pytest.MonkeyPatch) -> None:
     patch.setitem(trial.everything.speech.notes["csv"], "warnings", ["17 of 30 utterances"])
 
@@ -226,6 +280,7 @@ FAULTS: dict[str, list[Fault]] = {
         ("sick", [], nothing, "warning", ["folds 0, 1, 2, 3: valid has no utterance of happy"]),
     ],
     "leakage": [("sick", [], nothing, "error", ["csv/same1 = csv/same2"])],
+    "published models": [("wavlm", [], nothing, "note", ["nothing fixes", "`serzoo lock "])],
     "training step": [
         ("tiny", [], loss_is_nan, "error", ["loss is not finite"]),
         ("tiny", [], nothing_trained, "error", ["the first step of training fails"]),
@@ -242,6 +297,15 @@ FAULTS: dict[str, list[Fault]] = {
     "time": [
         ("tiny", [], little_memory, "note", ["not estimated: a whole batch does not fit"]),
         ("sick", [], nothing, "note", ["not estimated: the fold cannot be trained"]),
+    ],
+    "windows": [
+        (
+            "whisper",
+            [],
+            windows_are_slow,
+            "note",
+            ["padded to 1 s", "lasts 0.4 s", "takes 0.5 s", "encoder.window=auto", "0.12 s (4.0"],
+        )
     ],
     "devices": [
         ("tiny", ["trainer.devices=9999"], nothing, "error", ["9999 processes"]),
@@ -266,6 +330,8 @@ def test_a_fault_is_found(
     which, settings, spoil, level, words = FAULTS[name][k]
     if which == "wavlm":
         settings = ["encoder=hf", f"encoder.name={tiny_hf('wavlm')}", "encoder.tuning=lora"]
+    if which == "whisper":
+        settings = ["encoder=hf", f"encoder.name={tiny_hf('whisper', 'none')}"]
     with doctor_trial.undisturbed(1):
         trial = Trial(load(sick_recipe if which == "sick" else tiny_recipe, settings))
         spoil(trial, monkeypatch)
@@ -340,7 +406,7 @@ def test_the_verb_prints_findings_and_its_exit_code_tells_errors(
 ) -> None:
     assert main(["doctor", tiny_recipe]) == 0
     out = capsys.readouterr().out
-    assert "18 checks of run" in out
+    assert "20 checks of run" in out
     assert "0 warnings, 0 errors" in out
     assert main(["doctor", sick_recipe, "--json"]) == 1
     told = json.loads(capsys.readouterr().out)

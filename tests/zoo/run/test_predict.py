@@ -19,7 +19,7 @@ from serzoo.datamodules.audio import read_audio
 from serzoo.zoo import load
 from serzoo.zoo.cli import main
 from serzoo.zoo.core import registry
-from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.errors import ConfigError, DataError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Batch, Targets
 from serzoo.zoo.run import predict as verb
@@ -145,6 +145,64 @@ def test_what_is_no_recording_is_an_error_of_its_row(model, tmp_path):
             assert row.label is None
         assert all("channel=first" in row.error for row in rows[2:4])
     assert not model.predict(paths[2:4], channel="first").errors
+
+
+def heard_by(model, monkeypatch):
+    """Seconds of each recording that the encoder hears from now on."""
+    seconds, right = [], model.module.encoder.extract
+
+    def extract(audio, lengths):
+        seconds.extend(round(n / 16_000, 2) for n in lengths.tolist())
+        return right(audio, lengths)
+
+    monkeypatch.setattr(model.module.encoder, "extract", extract)
+    return seconds
+
+
+def test_recordings_whose_features_are_stored_are_not_encoded_again(
+    model, tiny_speech, tmp_path, monkeypatch
+):
+    soundfile.write(tmp_path / "new.wav", chirp(1.5), 16_000, subtype="FLOAT")
+    files = sorted(tiny_speech.glob("*.wav"))
+    waves = [soundfile.read(file, dtype="float32")[0] for file in files]
+    heard = heard_by(model, monkeypatch)
+    want = model.predict([*waves[:15], chirp(1.5), *waves[15:]])
+    assert len(heard) == 31  # arrays have no stored features
+    heard.clear()
+    got = model.predict([*files[:15], tmp_path / "new.wav", *files[15:]])
+    assert heard == [1.5]
+    assert_like(probs(got), probs(want), digits=4)
+    assert [row.end for row in got] == pytest.approx([row.end for row in want])
+
+
+def test_another_part_or_channel_of_a_stored_recording_is_encoded(
+    model, tiny_speech, tmp_path, monkeypatch
+):
+    file = next(tiny_speech.glob("*.wav"))
+    wave = soundfile.read(file, dtype="float32")[0]
+    soundfile.write(tmp_path / "stereo.wav", np.stack([chirp(0.3), wave[:4800]], 1), 16_000)
+    soundfile.write(tmp_path / "twin.flac", wave, 16_000)
+    heard = heard_by(model, monkeypatch)
+    model.predict(tmp_path / "twin.flac")  # the same sound under another name
+    assert heard == []
+    model.predict(file, window=0.2)
+    assert len(heard) > 1
+    heard.clear()
+    model.predict(tmp_path / "stereo.wav", channel=1)
+    assert heard == [0.3]
+
+
+def test_a_store_that_was_removed_meanwhile_costs_only_time(model, tiny_speech, monkeypatch):
+    files = sorted(tiny_speech.glob("*.wav"))[:2]
+    want = probs(model.predict(files))
+    heard = heard_by(model, monkeypatch)
+
+    def gone(*_):
+        raise DataError("removed")
+
+    monkeypatch.setattr(verb.FeatureStore, "read", gone)
+    assert_like(probs(model.predict(files)), want, digits=4)
+    assert len(heard) == 2
 
 
 def test_a_row_whose_scores_are_not_finite_is_an_error_and_the_rest_goes_on(model, monkeypatch):

@@ -96,14 +96,14 @@ MINIMAL: dict[str, list[str]] = {
     "list": [], "config": ["x"], "prepare": ["x"], "audit": ["x"], "label": ["x"], "doctor": ["x"],
     "train": ["x"], "eval": ["x"], "adapt": ["x"], "probe": ["x"], "predict": ["x", "y"],
     "compare": ["x"], "report": ["x"], "tensorboard": ["x"], "save": ["x", "y"],
-    "push": ["x", "me/y"], "export": ["x", "y"], "cache": ["list"],
+    "push": ["x", "me/y"], "export": ["x", "y"], "cache": ["list"], "lock": ["x"],
 }  # fmt: skip
 
 
 def test_the_sweeps_know_all_verbs() -> None:
     assert set(MINIMAL) == set(cli.VERBS)
     assert {case.split()[0] for case in PLACES} | SILENT == set(cli.VERBS)
-    assert len(cli.VERBS) == 18
+    assert len(cli.VERBS) == 19
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,7 @@ PLACES = (
     "predict MODEL WAV --plot FILE", "compare smoke --out FILE", "report smoke --out FILE",
     "tensorboard smoke --out FILE", "save MODEL FILE", "save MODEL FILE/x",
     "export MODEL FOLDER.onnx", "export MODEL FILE/x.onnx", "push FILE/x me/y",
+    "lock PUBLISHED --file FOLDER", "lock PUBLISHED --file FILE/x", "lock --file FOLDER",
 )  # fmt: skip
 SILENT = {"list", "cache"}  # they read no path of the user's; full output: below
 
@@ -143,6 +144,9 @@ def words(
         (tmp_path / f"FOLDER{suffix}").mkdir()
         (tmp_path / f"FOLDER{suffix}" / "mine").write_text("mine")
     (tmp_path / "FILE").write_text("mine")
+    (tmp_path / "PUBLISHED").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "PUBLISHED" / name).write_text("a model")
     row = {"id": "a", "corpus": "folder", "audio": "angry-0.wav", "start": 0.0, "end": 0.3}
     row |= {"sample_rate": 16000, "speaker": "s", "text": "so happy", "text_source": "human"}
     (tmp_path / "MANIFEST.jsonl").write_text(json.dumps(row) + "\n")
