@@ -748,7 +748,7 @@ def resolve(cfg: RunConfig) -> RunConfig:
 def _suited(head: dict[str, Any]) -> dict[str, Any]:
     """Return a head's options with the pooling that suits a frozen published encoder.
 
-    Statistics take the place of attentive pooling if that is only the head's default
+    The mean takes the place of attentive pooling if that is only the head's default
     (docs/results/frozen-encoder.md). A pooling that a file, a recipe or an override names stays.
     """
     if head.get("type") not in registry.names("heads"):
@@ -760,7 +760,7 @@ def _suited(head: dict[str, Any]) -> dict[str, Any]:
         or head.get("pooling") not in (None, "attentive")
     ):
         return head
-    return {**head, "pooling": "stats"}
+    return {**head, "pooling": "mean"}
 
 
 def _types(merged: Mapping[str, Any], overrides: Sequence[tuple[str, Any]]) -> dict[str, Any]:
