@@ -23,11 +23,20 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
-from ..core.files import json_lines, read_text, write_json
+from ..core.files import json_lines, read_text
 from ..report.report import report
 from ..report.runs import BUDGET, PREDICTIONS, Run, find_cells
 from ..run.config import parse, types_of, words
-from ..run.record import Record, environment, read_plan, read_record, write_record, written
+from ..run.record import (
+    Record,
+    SuiteRecord,
+    environment,
+    read_plan,
+    read_record,
+    write_plan,
+    write_record,
+    written,
+)
 from ..statistics.rates import FloatArray
 from ..statistics.table import PredictionTable, merge
 
@@ -269,7 +278,7 @@ Place = tuple[tuple[str, str], int, int]  # table, fold, seed
 
 def places_of(
     folder: Path,
-    plan: Mapping[str, Any],
+    plan: SuiteRecord,
     recipe: str | None,
     encoder: str | None,
     fold: int | None,
@@ -294,7 +303,7 @@ def places_of(
     Raises:
         ComparisonError: if no cell is left, or cells of several recipes or conditions are.
     """
-    own = [r for r in find_cells(folder, plan["cells"]).runs if r.record.imported is None]
+    own = [r for r in find_cells(folder, plan.cells).runs if r.record.imported is None]
     if "condition" not in where and any(r.record.corruption is None for r in own):
         # predictions on the original audio do not belong beside those on corrupted audio
         own = [r for r in own if r.record.corruption is None]
@@ -439,7 +448,7 @@ def split(
 
 def taken(
     folder: Path,
-    plan: Mapping[str, Any],
+    plan: SuiteRecord,
     name: str,
     places: Collection[Place],
     sha: str,
@@ -460,7 +469,7 @@ def taken(
     """
     old = []
     tables = {table for table, _, _ in places}
-    for run in find_cells(folder, plan["cells"]).runs:
+    for run in find_cells(folder, plan.cells).runs:
         if run.head != name or run.group not in tables:
             continue
         found = run.record.imported
@@ -585,7 +594,7 @@ def import_predictions(
 
 def put(
     folder: Path,
-    plan: Mapping[str, Any],
+    plan: SuiteRecord,
     entries: Mapping[str, tuple[Record, PredictionTable]],
     old: Collection[str],
 ) -> None:
@@ -604,8 +613,8 @@ def put(
             table.write_jsonl(folder / "cells" / cell / PREDICTIONS)
             write_record(folder / "cells" / cell, entry)
         gone = [c for c in old if c not in entries]
-        cells = [c for c in plan["cells"] if c not in gone and c not in entries]
-        write_json(folder / "suite.json", {**plan, "cells": [*cells, *entries]})
+        kept = [c for c in plan.cells if c not in gone and c not in entries]
+        write_plan(folder, replace(plan, cells=[*kept, *entries]))
         for cell in gone:
             shutil.rmtree(folder / "cells" / cell, ignore_errors=True)
 
@@ -635,12 +644,9 @@ def check_name(name: str) -> None:
 
 def imported(folder: Path) -> list[str]:
     """Return the names of a comparison's imported cells, which its next call keeps."""
-    path = folder / "suite.json"
-    if not path.is_file():
-        return []
     try:
-        names = read_plan(folder)["cells"]
-    except ComparisonError:
+        names = read_plan(folder).cells
+    except ComparisonError:  # there is none, or it is damaged
         return []
     return [n for n in names if _is_imported(folder / "cells" / n)]
 
