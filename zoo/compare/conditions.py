@@ -257,6 +257,8 @@ def _wanted(record: Record, only: dict[str, list[Any]]) -> bool:
 class Conditions(Plan):
     """The plan that tests every trained cell under every condition."""
 
+    suite: Robustness
+
     def __init__(self, chosen: Robustness, *, out: str) -> None:
         self.suite, self.name, self.title = chosen, chosen.name, chosen.title
         self.folder = Path(out) / chosen.name

@@ -176,6 +176,7 @@ class FewShot(Plan):
     """The plan that trains the sources, then adapts every head to every draw."""
 
     called = "sources"
+    suite: FewShotSuite
 
     def __init__(self, chosen: FewShotSuite, *, out: str) -> None:
         self.suite, self.name, self.title = chosen, chosen.name, chosen.title

@@ -15,7 +15,7 @@ from ..report.table import source_notes
 from ..run import board
 from ..run.record import finished
 from . import axes, estimate, pool, search, sources, suite
-from .suite import Plan
+from .suite import Plan, Suite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +25,7 @@ class Runs(Plan):
     """The plan of a suite whose axes span the cells; trials of a search come first."""
 
     called = "trials"
+    suite: Suite
 
     def __init__(self, chosen: suite.Suite, *, out: str) -> None:
         self.suite, self.name, self.title = chosen, chosen.name, chosen.title
