@@ -27,7 +27,7 @@ class Runs(Plan):
     called = "trials"
     suite: Suite
 
-    def __init__(self, chosen: suite.Suite, *, out: str) -> None:
+    def __init__(self, chosen: Suite, *, out: str) -> None:
         self.suite, self.name, self.title = chosen, chosen.name, chosen.title
         self.folder = folder = Path(out) / chosen.name
         self.limit_minutes = chosen.limit_minutes
@@ -106,7 +106,7 @@ class Started(Runs):
 
     called = "pre-trainings"
 
-    def __init__(self, chosen: suite.Suite, *, out: str) -> None:
+    def __init__(self, chosen: Suite, *, out: str) -> None:
         super().__init__(chosen, out=out)
         assert chosen.starts is not None
         self.pretraining = chosen.starts

@@ -57,7 +57,7 @@ def _axes(spanned: dict[str, Any]) -> dict[str, Any]:
 
 
 def _size(wanted: Any, check: ValidatorFunctionWrapHandler) -> bool | int | str:
-    """Return ``match_params`` of a file."""
+    """Check ``match_params``: a flag, a number above 0, or the name of a head."""
     with contextlib.suppress(ValidationError):
         found: bool | int | str = check(wanted)
         if not isinstance(found, str) or found in known_heads():

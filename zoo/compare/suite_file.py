@@ -95,7 +95,7 @@ class SuiteFile(ABC):
 
     @classmethod
     def types(cls) -> dict[str, Any]:
-        """Return the types of keys ``a.b`` that are no fields of dataclasses."""
+        """Return the types of keys ``a.b`` that depend on another part."""
         return {}
 
     @abstractmethod
@@ -146,7 +146,7 @@ def load(kind: type[S], name: str, overrides: Sequence[str] = ()) -> S:
         else:
             words.append(item)
     raw = config.adopt_names({k: v for k, v in raw.items() if v is not None})
-    title = str(raw.get("title") or name)
+    title = raw.get("title") or name
     named = any(key == "title" for key, _ in config.words(overrides))
     raw["title"] = title if named else axes.retitled(title, overrides, kind.IN_TITLE)
     try:

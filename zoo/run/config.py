@@ -273,16 +273,17 @@ def read_as(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 def _validated(kind: type[T], values: dict[str, Any]) -> T:
     try:
         # a copy, because :func:`resolve` fills defaults into lists and mappings
-        return _adapter(kind).validate_python(deepcopy(values))
+        found: T = _adapter(kind).validate_python(deepcopy(values))
     except ValidationError as e:
         raise ConfigError("; ".join(map(_message, e.errors(include_url=False)))) from e
+    return found
 
 
 _KINDS = {
@@ -349,10 +350,12 @@ def _known(values: Any, schema: Any, name: str = "") -> dict[str, Any]:
         hint, group = hints[key], _group(hints[key])
         if not group or (value is None and type(None) in get_args(hint)):
             found[key] = registry.fitted(value, hint)
-        elif get_origin(hint) is dict and isinstance(value, Mapping):
+        elif get_origin(hint) is not dict:
+            found[key] = _known(value, group, f"{dot}{key}")
+        elif isinstance(value, Mapping):
             found[key] = {str(k): _known(v, group, f"{dot}{key}.{k}") for k, v in value.items()}
         else:
-            found[key] = _known(value, group, f"{dot}{key}")
+            raise ConfigError(f"'{dot}{key}' is {value!r}; give keys and values for each name")
     return found
 
 

@@ -132,6 +132,11 @@ def test_overrides_replace_lists_settings_and_the_sources_runs() -> None:
         ("options.shots=1", "unknown key 'options.shots'"),
         ("target.flod=1", "unknown key 'target.flod'"),
         ("head=[]", "head is []"),
+        ("target.fold=-1", "target.fold=-1"),
+        ("target.data=", "target.data is missing; give target"),
+        ("target.unknown_speakers=drop", "target.unknown_speakers is 'drop'; have refuse, accept"),
+        ("options.steps=0", "options.steps=0"),
+        ("source={seed: 1}", "source.recipe is missing; give source"),
         ("source=emodb", "'source' is 'emodb'; give keys and values: source"),
     ],
 )
