@@ -280,7 +280,9 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def _validated(kind: type[T], values: dict[str, Any]) -> T:
     try:
         # a copy, because :func:`resolve` fills defaults into lists and mappings
-        found: T = _adapter(kind).validate_python(deepcopy(values))
+        found: T = _adapter(kind).validate_python(  # type: ignore[arg-type]  # as in record.py
+            deepcopy(values)
+        )
     except ValidationError as e:
         raise ConfigError("; ".join(map(_message, e.errors(include_url=False)))) from e
     return found

@@ -128,17 +128,17 @@ class Recorded:
             found: the content. Without ``version`` it is older than versions, and counts as 0.
             where: name of the file, for errors.
             remedy: what to do with a damaged file, for errors.
-            error: the kind of error to raise.
+            error: the kind of error to raise if the file is damaged.
 
         Raises:
-            SerzooError: of the kind ``error``, if the file is newer than this serzoo, or a field
-                has a wrong type.
+            DataError: if the file is newer than this serzoo.
+            SerzooError: of the kind ``error``, if a field has a wrong type.
         """
         version = found.get("version", 0)
         if not isinstance(version, int) or isinstance(version, bool) or version < 0:
             raise error(f"{where} is of version {version!r}, which is not a number; {remedy}")
         if version > VERSION:
-            raise error(
+            raise DataError(  # not ``error``: such a file is whole, and must not be written anew
                 f"{where} is of version {version}, and this serzoo reads versions up to {VERSION}; "
                 "it was written by a newer one: install that"
             )
@@ -525,7 +525,8 @@ def read_plan(folder: Path) -> SuiteRecord:
     """Read the plan of a suite, ``suite.json``.
 
     Raises:
-        ComparisonError: if there is none, or it is damaged, or newer than this serzoo.
+        ComparisonError: if there is none, or it is damaged.
+        DataError: if it is newer than this serzoo.
     """
     path = folder / PLAN
     if not path.is_file():

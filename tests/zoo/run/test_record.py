@@ -273,7 +273,6 @@ def test_a_committed_plan_is_read_and_would_be_written_as_it_is(path: Path) -> N
         ({"cells": [1]}, ("suite.json", "damaged", "cells")),
         ({"title": 5}, ("suite.json", "damaged", "title", 5, "text")),
         ({"axes": ["seed"]}, ("suite.json", "damaged", "axes", "seed", "object")),
-        ({"version": VERSION + 1}, ("suite.json", VERSION + 1, VERSION, "newer")),
     ],
 )
 def test_a_plan_that_cannot_be_used_is_told(
