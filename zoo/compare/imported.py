@@ -17,11 +17,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType, NoneType
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from ..core import registry
 from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
 from ..core.files import json_lines, read_text
 from ..report.report import report
@@ -713,11 +714,10 @@ def _notes(given: Foreign, whole: PredictionTable) -> list[str]:
 
 # the settings of `serzoo compare import SUITE FILE name=NAME`
 COLUMNS = {"fold_column": "fold", **{k: k for k in ("id", "label", "prefix", "id_prefix")}}
-CHECKED: dict[str, tuple[tuple[type, ...], str]] = {
-    "overwrite": ((bool,), "have true, false"),
-    "fold": ((int, NoneType), "give a whole number"),
-    "seed": ((int, NoneType), "give a whole number"),
-    "fit_seconds": ((int, float, NoneType), "give a number"),
+REMEDIES = {
+    "overwrite": "have true, false",
+    **dict.fromkeys(("fold", "seed"), "give a whole number"),
+    "fit_seconds": "give a number",
 }
 
 
@@ -783,9 +783,9 @@ def import_settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]
         else:
             known = (*types, *COLUMNS, "class.THEIRS", "where.KEY")
             raise ConfigError(f"unknown setting '{key}'{suggest(key, known)}")
-    for key, (kinds, want) in CHECKED.items():
-        if key in values and type(values[key]) not in kinds:
-            raise ConfigError(f"{key} is '{values[key]}'; {want}")
+    for key, remedy in REMEDIES.items():
+        if key in values and not registry.fits(values[key], types[key]):
+            raise ConfigError(f"{key} is '{values[key]}'; {remedy}")
     if "name" not in values:
         raise ConfigError("the row has no name; add name=NAME")
     values |= {"where": groups["where"]} if groups["where"] else {}

@@ -278,11 +278,9 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _validated(kind: type[T], values: dict[str, Any]) -> T:
+    copied = deepcopy(values)  # :func:`resolve` fills defaults into lists and mappings
     try:
-        # a copy, because :func:`resolve` fills defaults into lists and mappings
-        found: T = _adapter(kind).validate_python(  # type: ignore[arg-type]  # as in record.py
-            deepcopy(values)
-        )
+        found: T = _adapter(kind).validate_python(copied)  # type: ignore[arg-type]  # a hashable type
     except ValidationError as e:
         raise ConfigError("; ".join(map(_message, e.errors(include_url=False)))) from e
     return found
