@@ -37,11 +37,11 @@ from serzoo.zoo.compare.imported import Columns, import_predictions
 from serzoo.zoo.core.errors import ComparisonError, DataError
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.core.taxonomy import Taxonomy
-from serzoo.zoo.report.report import read_plan, report
+from serzoo.zoo.report.report import report
 from serzoo.zoo.report.runs import Run, find_cells
 from serzoo.zoo.run.build import open_data
 from serzoo.zoo.run.config import RunConfig
-from serzoo.zoo.run.record import Record, read_record
+from serzoo.zoo.run.record import Record, SuiteRecord, read_plan, read_record
 from serzoo.zoo.statistics.table import PredictionTable
 from svm import GRID, Fitted, Values, fit
 
@@ -60,7 +60,7 @@ class Anchor:
         seconds: spent on fitting.
     """
 
-    plan: dict[str, Any]
+    plan: SuiteRecord
     features: Functionals
     grid: Sequence[float] = GRID
     seconds: float = 0.0
@@ -108,8 +108,7 @@ class Anchor:
         if corruption in (None, "clean"):
             test.corruption = None
         else:
-            folders = {k: self.plan.get(k) for k in ("noise", "rir")}
-            test.corrupt(remembered(corruption, **folders))
+            test.corrupt(remembered(corruption, noise=self.plan.noise, rir=self.plan.rir))
         return fitted.table(test, self._of(test), data.taxonomy.classes), fitted
 
     def _adapted(self, record: Record) -> tuple[PredictionTable, Fitted]:
@@ -122,7 +121,7 @@ class Anchor:
         trained = Taxonomy.from_dict(record.source["taxonomy"])
         data, fitted = self.trained(RunConfig.from_dict(source.config))
         cfg, taxonomy = RunConfig.from_dict(record.config), trained
-        if wanted := self.plan["target"].get("taxonomy"):
+        if wanted := self.plan.target.get("taxonomy"):
             taxonomy = Taxonomy.load(wanted)
         if taxonomy.classes != data.taxonomy.classes:
             raise ComparisonError(
@@ -189,7 +188,7 @@ def anchor(
 
     folder = Path(out) / Path(suite).stem
     plan = read_plan(folder)
-    runs = [r for r in find_cells(folder, plan["cells"]).runs if r.record.imported is None]
+    runs = [r for r in find_cells(folder, plan.cells).runs if r.record.imported is None]
     if not runs:
         raise ComparisonError(f"{folder} holds no finished cell; run `serzoo compare {suite}`")
     work = Anchor(plan, Functionals(extractor), grid)

@@ -37,7 +37,7 @@ from serzoo.zoo.report.report import SECTIONS
 from serzoo.zoo.report.runs import Run, find_cells, suite_attributes
 from serzoo.zoo.report.summary import rows_of
 from serzoo.zoo.report.table import by_fold, grouped, markdown, matching_notes, recalls
-from serzoo.zoo.run.record import read_plan
+from serzoo.zoo.run.record import SuiteRecord, read_plan
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -78,7 +78,7 @@ def without_paths(record: dict[str, Any]) -> dict[str, Any]:
 
 def add(source: Path) -> Path:
     """Pack the finished and failed cells of a comparison into the results; return their folder."""
-    return pack(source, RESULTS / str(read_plan(source)["name"]), without_paths)
+    return pack(source, RESULTS / read_plan(source).name, without_paths)
 
 
 def suites() -> list[Path]:
@@ -93,21 +93,21 @@ def section(folder: Path, place: Path) -> str:
         folder: folder of the suite.
         place: folder of its pictures, and of its tables if they are many.
     """
-    plan = json.loads((folder / "suite.json").read_text("utf-8"))
-    found = find_cells(folder, plan["cells"])
+    plan = read_plan(folder)
+    found = find_cells(folder, plan.cells)
     known = suite_attributes(folder, [])
     made, refused = grids(found.runs, known)
     asked = Asked.of(plan)
     rows = rows_of(made, asked)
     c = Context(folder, plan, found, made, refused, rows, known, "", "")
-    tables = f"{markdown(rows, plan['baseline'])}\n"
+    tables = f"{markdown(rows, plan.baseline)}\n"
     tables += _markdown(make(group) for make in (recalls, by_fold) for group in grouped(rows))
     tables += _sections(c, DETAILS, place)
-    text = f"## {plan['title']}\n\n{_own(folder, plan, found.runs, asked)}"
+    text = f"## {plan.title}\n\n{_own(folder, plan, found.runs, asked)}"
     text += _sections(c, OVERVIEWS, place)
     if len(made) > MANY:
         path = place / f"{folder.name}-all.md"
-        path.write_text(f"# {plan['title']}\n\n{tables.rstrip()}\n", "utf-8")
+        path.write_text(f"# {plan.title}\n\n{tables.rstrip()}\n", "utf-8")
         text += f"All {len(made)} tables: [{path.name}]({path.name}).\n\n"
     else:
         text += tables
@@ -115,23 +115,23 @@ def section(folder: Path, place: Path) -> str:
         text += (
             f"### What each ingredient is worth\n\n{PAIRED}\n\n{_markdown(of_ingredients(paired))}"
         )
-    text += "".join(f"{note}.\n\n" for note in matching_notes(plan.get("matched", [])))
+    text += "".join(f"{note}.\n\n" for note in matching_notes(plan.matched))
     text += "".join(f"No table for {', '.join(k)}: {why}.\n\n" for k, why in refused.items())
     text += _made_with(found.runs) + "\n"
     if found.others:
         text += (
-            f"\n{len(found.others)} of {len(plan['cells'])} cells are missing: "
+            f"\n{len(found.others)} of {len(plan.cells)} cells are missing: "
             f"{', '.join(found.others)}\n"
         )
     return text + "\n"
 
 
-def _own(folder: Path, plan: dict[str, Any], runs: Sequence[Run], asked: Asked) -> str:
+def _own(folder: Path, plan: SuiteRecord, runs: Sequence[Run], asked: Asked) -> str:
     """Return the tables that only suites of conditions, or of adaptations, have."""
-    if "conditions" in plan:
+    if plan.conditions:
         return f"{overview.degradation_markdown(overview.degradation(runs, asked.metric))}\n"
-    if "shots" in plan:
-        found = overview.points(folder, plan["cells"], asked.metric)
+    if plan.shots:
+        found = overview.points(folder, plan.cells, asked.metric)
         return f"{overview.few_shot_table(found).markdown()}\n"
     return ""
 

@@ -146,7 +146,7 @@ SUITES = [name for name in NAMES["suite"] if "axes" in config.read_group("suite"
 @pytest.mark.parametrize("name", SUITES)
 def test_every_suite_names_what_exists(name: str) -> None:
     found = suite.load(name)
-    axes.check(name, found.axes)
+    axes.check(found.axes)
     assert set(found.axes["recipe"]) <= set(NAMES["recipe"])
     assert set(found.axes["head"]) <= set(NAMES["head"])
     assert found.baseline in found.axes["head"]

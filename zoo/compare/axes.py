@@ -35,12 +35,8 @@ IN_TITLE = (*PLAIN, "recipe", "encoder", *SHORT, "data.manifest", "data.label")
 """Settings that a suite's title mentions; an override of one makes the title wrong."""
 
 
-def check(suite: str, names: Iterable[str]) -> None:
-    """Check that a suite may have these axes.
-
-    Args:
-        suite: its name, for the error.
-        names: names of the axes.
+def check(names: Iterable[str]) -> None:
+    """Check that a suite may have axes of these names.
 
     Raises:
         ConfigError: if a name is not an axis; the message lists the axes.
@@ -50,7 +46,7 @@ def check(suite: str, names: Iterable[str]) -> None:
         if name in (*AXES, *SHORT, *PLAIN) or (dot and group in GROUPS):
             continue
         known = suggest(name, (*AXES, *SHORT, *PLAIN, *(f"{g}.KEY" for g in GROUPS)))
-        raise ConfigError(f"suite '{suite}' has unknown axis '{name}'{known}")
+        raise ConfigError(f"unknown axis '{name}'{known}")
 
 
 def points(axes: Mapping[str, Any]) -> list[Point]:

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..core.errors import ConfigError
-from ..core.files import check_place, write_json
+from ..core.files import check_place
 from ..core.table import wide_console
 from ..report.report import report
 from ..run import config
-from ..run.record import finished
-from . import axes, conditions, few_shot, imported, pool, runs
+from ..run.record import PLAN, finished, planned, write_plan
+from . import conditions, few_shot, imported, pool, runs
 from .pool import earlier_calls, lock, refuse_untrainable, run_jobs
 from .suite import Plan
 
@@ -35,7 +35,6 @@ def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Plan
     Raises:
         ConfigError: if there is no such suite, or something in it or in the overrides is wrong.
     """
-    axes.refuse_out(overrides)
     found = config.read_suite(name)
     make = next((KINDS[key] for key in KINDS if key in found), runs.plan)
     return make(name, overrides, out=out)
@@ -76,7 +75,7 @@ def compare(
     """
     console = console or wide_console()
     if not dry_run:
-        check_place(Path(out) / Path(name).stem / "suite.json")
+        check_place(Path(out) / Path(name).stem / PLAN)
     chosen = plan(name, overrides, out=out)
     limit = chosen.limit_minutes if limit is None else limit
     if limit is not None and not limit > 0:
@@ -108,14 +107,12 @@ def compare(
     chosen.folder.mkdir(parents=True, exist_ok=True)
     with lock(chosen.folder):
         chosen.open()
-        facts: dict[str, Any] = {
-            "name": chosen.name,
-            "title": chosen.title,
+        entry = planned(
             **chosen.facts(),
-            "cells": [*(job.name for job in chosen.cells), *imported.imported(chosen.folder)],
-            "calls": earlier_calls(chosen.folder / "suite.json"),
-        }
-        write_json(chosen.folder / "suite.json", facts)
+            cells=[*(job.name for job in chosen.cells), *imported.imported(chosen.folder)],
+            calls=earlier_calls(chosen.folder),
+        )
+        write_plan(chosen.folder, entry)
         if todo:
             options: Any = {"workers": workers, "gpus": kind == "cuda"}
             options["limit"] = None if limit is None else 60 * limit
@@ -130,8 +127,8 @@ def compare(
             finally:
                 ran = sum(finished(job.folder) for job in todo)
                 call = {"cells": ran, "seconds": round(time.monotonic() - began, 1)}
-                facts["calls"] = [*facts["calls"], call]
-                write_json(chosen.folder / "suite.json", facts)
+                entry.calls.append(call)
+                write_plan(chosen.folder, entry)
             result["done"] = sum(finished(job.folder) for job in chosen.cells)
         result["summary"] = report(chosen.folder, console=console)
     return result

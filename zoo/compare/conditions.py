@@ -11,19 +11,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
+from pydantic import AfterValidator, Field
 
 from ...datamodules.corruption import Condition, Corruption
 from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
-from ..report.answers import MARGIN
 from ..report.runs import PREDICTIONS
-from ..run import config
-from ..run.config import RunConfig
+from ..run.config import LISTED, RunConfig, give
 from ..run.record import (
+    PLAN,
     Record,
     environment,
     peak_memory_mb,
@@ -36,8 +36,9 @@ from ..run.score import evaluate
 from ..run.spent import Used, processor_seconds
 from ..statistics.speakers import measure
 from ..statistics.table import PredictionTable
-from . import axes
-from .suite import QUESTIONS, Plan, questions
+from . import axes, suite_file
+from .suite import Plan
+from .suite_file import SuiteFile, lists
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,44 +110,57 @@ def evaluate_cell(
 
 
 CLEAN = "clean"
-KEYS = ("title", "of", "only", "conditions", "noise", "rir", "baseline", *QUESTIONS)
-TYPES = {
-    **QUESTIONS,
-    **dict.fromkeys(("title", "baseline"), str),
-    **dict.fromkeys(("of", "noise", "rir"), str | None),
-    "conditions": str | list[str],
-}
-ONLY = ("recipe", "encoder", "head", "fold", "seed")
 
 
-@dataclass(frozen=True)
-class Robustness:
+def _conditions(typed: list[str]) -> list[str]:
+    """Return conditions in one spelling, each once, ``clean`` first."""
+    return list(dict.fromkeys([CLEAN, *(str(Condition.parse(c)) for c in typed)]))
+
+
+def _only(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the cells to test, by axis; ``all`` removes a restriction."""
+    for key in found:
+        if key not in axes.AXES:
+            raise ConfigError(f"unknown key 'only.{key}'{suggest(key, axes.AXES)}")
+    return {k: v for k, v in lists(found).items() if v != "all"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robustness(SuiteFile):
     """Trained cells, and the conditions that they are tested under.
 
     Attributes:
-        name: name of the suite, and of its folder.
-        title: one line for people.
         of: the suite whose cells are tested; it must have been run.
         conditions: as :mod:`serzoo.datamodules.corruption` writes them, ``clean`` first.
-        baseline: the head that others are compared to.
         noise: folder of recorded noises; None = that in ``$SERZOO_DATA``.
         rir: folder of room impulse responses; None = that in ``$SERZOO_DATA``.
         only: for ``recipe``, ``encoder``, ``head``, ``fold`` or ``seed``, the values that are
             tested; without such a key, all values.
-        primary, margin, metric: as of :class:`.suite.Suite`.
     """
 
-    name: str
-    title: str
-    of: str
-    conditions: list[str]
-    baseline: str = "classification"
+    SPAN: ClassVar[str] = "only"
+    SPANNED: ClassVar[Sequence[str]] = axes.AXES
+    IN_TITLE: ClassVar[Sequence[str]] = ("of",)
+
+    of: Annotated[str, give("the suite whose cells it tests: of=SUITE")]
+    conditions: Annotated[
+        list[str],
+        Field(min_length=1),
+        LISTED,
+        give("a list of conditions"),
+        AfterValidator(_conditions),
+    ]
     noise: str | None = None
     rir: str | None = None
-    only: dict[str, list[Any]] = field(default_factory=dict)
-    primary: list[str] | None = None
-    margin: float = MARGIN
-    metric: str = "uar"
+    only: Annotated[
+        dict[str, Any], give("lists, as in only: {seed: [1]}"), AfterValidator(_only)
+    ] = field(default_factory=dict)
+
+    def adding(self, words: Sequence[str]) -> Robustness:
+        """Refuse ``key=value`` for runs, since nothing is trained."""
+        key = words[0].partition("=")[0]
+        known = suggest(key, (*self.keys(), *axes.AXES))
+        raise ConfigError(f"it trains nothing and has no '{key}'{known}")
 
 
 @dataclass(frozen=True)
@@ -160,69 +174,16 @@ class Tested:
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Robustness:
-    """Read a suite of conditions.
+    """Read a suite of conditions; see :func:`.suite_file.load`.
 
     ``of=SUITE``, ``conditions=[...]``, ``noise=FOLDER``, ``rir=FOLDER`` and ``baseline=HEAD``
     replace keys of the suite. ``head=[selm]`` tests trained cells of this head only, and
     ``head=all`` those of all; ``recipe``, ``encoder``, ``fold`` and ``seed`` work alike.
 
-    Args:
-        name: name of a shipped suite, or a YAML file.
-        overrides: ``key=value``.
-
     Raises:
         ConfigError: if a key, a condition or a value is wrong.
     """
-    raw = dict(config.read_suite(name))
-    only = _only(name, raw.get("only"))
-    named = any(key == "title" for key, _ in config.words(overrides))
-    for item in overrides:
-        ((key, text),) = config.words([item])
-        if key in ONLY:
-            only.pop(key, None)
-            only |= _only(name, {key: axes.values(key, text)})
-        elif key in KEYS:
-            ((_, raw[key]),) = config.parse([item], TYPES)
-        else:
-            raise ConfigError(
-                f"suite '{name}' trains nothing and takes no '{key}'{suggest(key, (*KEYS, *ONLY))}"
-            )
-    raw = config.adopt_names(raw)  # those of the overrides
-    for key in raw:
-        if key not in KEYS:
-            raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, KEYS)}")
-    wanted = raw.get("conditions")
-    if not isinstance(wanted, list) or not wanted:
-        raise ConfigError(f"suite '{name}': conditions is {wanted}; give a list")
-    parse = Condition.parse
-    found = list(dict.fromkeys([CLEAN, *(str(parse(c)) for c in wanted)]))
-    if not isinstance(raw.get("of"), str):
-        raise ConfigError(f"suite '{name}' does not say whose cells it tests; add of=SUITE")
-    title, baseline = str(raw.get("title") or name), str(raw.get("baseline", "classification"))
-    title = title if named else axes.retitled(title, overrides, ("of",))
-    folders: dict[str, Any] = {
-        k: None if raw.get(k) is None else str(raw[k]) for k in ("noise", "rir")
-    }
-    return Robustness(
-        Path(name).stem,
-        title,
-        raw["of"],
-        found,
-        baseline,
-        **folders,
-        only=only,
-        **questions(name, raw),
-    )
-
-
-def _only(name: str, found: Any) -> dict[str, list[Any]]:
-    if not isinstance(found or {}, dict):
-        raise ConfigError(f"suite '{name}': only is {found}; give lists, as in only: {{seed: [1]}}")
-    for key in found or {}:
-        if key not in ONLY:
-            raise ConfigError(f"suite '{name}': unknown key 'only.{key}'{suggest(str(key), ONLY)}")
-    # `all` removes a restriction of the file
-    return {k: v if isinstance(v, list) else [v] for k, v in (found or {}).items() if v != "all"}
+    return suite_file.load(Robustness, name, overrides)
 
 
 def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:
@@ -241,13 +202,13 @@ def expand(chosen: Robustness, *, out: str) -> tuple[list[Tested], list[str]]:
         ComparisonError: if the trained suite was not run, or has no cell to test.
     """
     folder = Path(out) / Path(chosen.of).stem
-    if not (folder / "suite.json").is_file():
+    if not (folder / PLAN).is_file():
         raise ComparisonError(
             f"{chosen.name} tests the trained cells of '{chosen.of}', but there is no comparison "
             f"in {folder}; run `serzoo compare {chosen.of}` first, or choose another with of=SUITE"
         )
     trained, left = [], []
-    for name in read_plan(folder)["cells"]:
+    for name in read_plan(folder).cells:
         source = folder / "cells" / name
         record = read_record(source)
         if record is None or not record.ok:
@@ -296,6 +257,8 @@ def _wanted(record: Record, only: dict[str, list[Any]]) -> bool:
 class Conditions(Plan):
     """The plan that tests every trained cell under every condition."""
 
+    suite: Robustness
+
     def __init__(self, chosen: Robustness, *, out: str) -> None:
         self.suite, self.name, self.title = chosen, chosen.name, chosen.title
         self.folder = Path(out) / chosen.name
@@ -318,8 +281,7 @@ class Conditions(Plan):
 
     def facts(self) -> dict[str, Any]:
         """The suite's settings, with the conditions as an axis."""
-        others = {"overrides": [], "matched": [], "match_params": False, "search": None}
-        return {**asdict(self.suite), "axes": {"condition": self.suite.conditions}, **others}
+        return {**super().facts(), "axes": {"condition": self.suite.conditions}}
 
     def estimate(self, console: Console, workers: int) -> None:
         """List the cells; if some are finished, estimate the others from their mean time."""

@@ -25,7 +25,7 @@ from ..report.packed import validation_reader
 from ..report.report import report
 from ..report.runs import Run, by_pair, find_cells, pooled
 from ..run.config import parse, types_of, words
-from ..run.record import VALID, Record, read_plan
+from ..run.record import VALID, Record, SuiteRecord, read_plan
 from ..statistics.rates import FloatArray, log_softmax
 from ..statistics.speakers import check_same
 from ..statistics.table import PredictionTable
@@ -155,11 +155,11 @@ Members = dict[tuple[tuple[str, str], int, str], list[Run]]
 
 
 def _cells(
-    folder: Path, plan: Mapping[str, Any], members: Sequence[str], places: Mapping[Place, Run]
+    folder: Path, plan: SuiteRecord, members: Sequence[str], places: Mapping[Place, Run]
 ) -> Members:
     """Find the cells of each member, with the same seeds in all folds of a table."""
     groups = {group for group, _, _ in places}
-    runs = [r for r in find_cells(folder, plan["cells"]).runs if r.group in groups]
+    runs = [r for r in find_cells(folder, plan.cells).runs if r.group in groups]
     known = sorted({r.head for r in runs})
     found: Members = defaultdict(list)
     for run in runs:

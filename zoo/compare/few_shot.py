@@ -11,158 +11,109 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from ..core.errors import ConfigError, suggest
-from ..report.answers import MARGIN
+from pydantic import AfterValidator
+
+from ..core.speakers import REFUSE, UNKNOWN_SPEAKERS
 from ..run import board, config
-from ..run.config import RunConfig
+from ..run.config import LISTED, FromZero, RunConfig, Whole, give, one_of
 from ..run.record import finished, read_record
-from . import axes
-from .suite import QUESTIONS, Plan, questions
+from ..run.tuning import Settings, Shots, new_head, obstacles, refuse
+from . import axes, suite_file
+from .suite import Plan
+from .suite_file import SuiteFile, Words
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from .pool import Job
 
-KEYS = (
-    *("title", "baseline", "source", "target", "head", "shots", "draw", "tuning", "options"),
-    *QUESTIONS,
-)
-PARTS = ("source", "target", "options")
-SOURCE = ("recipe", "encoder", "fold", "seed", "overrides")
-TARGET = ("data", "root", "protocol", "fold", "taxonomy", "label", "unknown_speakers")
-TYPES: dict[str, Any] = {
-    **QUESTIONS,
-    **dict.fromkeys(("title", "baseline", "source.recipe", "source.encoder"), str),
-    **dict.fromkeys((f"target.{key}" for key in TARGET), str | None),
-    **{"target.data": str | list[str], "target.fold": int, "source.overrides": list[str]},
-    **dict.fromkeys(("source.fold", "source.seed"), int),
-    **dict.fromkeys(("head", "tuning"), str | list[str]),
-    **dict.fromkeys(("shots", "draw"), int | list[int]),
-}
 IN_TITLE = (*axes.IN_TITLE, "source.recipe", "source.encoder", "target.data", "target.taxonomy")
 
 
-@dataclass(frozen=True)
-class FewShotSuite:
+def _different(values: list[Any]) -> list[Any]:
+    if not values or len({str(v) for v in values}) < len(values):
+        raise ValueError(f"is {values}; give a list of different values")
+    return values
+
+
+DIFFERENT = AfterValidator(_different)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The runs that are adapted; None = as the recipe says.
+
+    Attributes:
+        recipe: recipe of the runs.
+        encoder: name of an encoder's configuration.
+        fold: fold of the recipe's protocol.
+        seed: seed of the runs.
+        overrides: ``key=value`` for all of them.
+    """
+
+    recipe: Annotated[str, give("source.recipe=NAME")]
+    encoder: str | None = None
+    fold: FromZero | None = None
+    seed: Whole | None = None
+    overrides: Words = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the heads are adapted to: keywords of :func:`.adapt.adapt`."""
+
+    data: Annotated[str | list[str], give("target.data=CORPUS")]
+    root: str | None = None
+    protocol: str | None = None
+    fold: FromZero = 0
+    taxonomy: str | None = None
+    label: str = "label"
+    unknown_speakers: Annotated[str, one_of(*UNKNOWN_SPEAKERS)] = REFUSE
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotSuite(SuiteFile):
     """Heads, their source and target, and how they are adapted.
 
     Attributes:
-        name: name of the suite, and of its folder.
-        title: one line for people.
-        source: ``recipe``, and optionally ``encoder``, ``fold``, ``seed`` and ``overrides``.
-        target: ``data``, and optionally ``root``, ``protocol``, ``fold``, ``taxonomy``, ``label``
-            and ``unknown_speakers``, as for :func:`.adapt.adapt`.
+        source: the runs that are adapted.
+        target: what they are adapted to.
         head: names of head configurations.
         shots: numbers of utterances of each class; 0 = the model is tested as it is.
         draw: seeds of the supports.
         tuning: parts that are tuned.
-        options: further fields of :class:`.tuning.Options`.
-        baseline: the head that others are compared to.
-        primary, margin, metric: as of :class:`.suite.Suite`.
+        options: all other settings of the adaptations.
     """
 
-    name: str
-    title: str
-    source: dict[str, Any]
-    target: dict[str, Any]
-    head: list[str]
-    shots: list[int]
-    draw: list[int]
-    tuning: list[str]
-    options: dict[str, Any] = field(default_factory=dict)
-    baseline: str = "classification"
-    primary: list[str] | None = None
-    margin: float = MARGIN
-    metric: str = "uar"
+    IN_TITLE: ClassVar[Sequence[str]] = IN_TITLE
+
+    source: Source
+    target: Target
+    head: Annotated[list[str], LISTED, DIFFERENT]
+    shots: Annotated[list[Shots], LISTED, DIFFERENT]
+    draw: Annotated[list[FromZero], LISTED, DIFFERENT]
+    tuning: Annotated[list[str], LISTED, DIFFERENT]
+    options: Settings = field(default_factory=Settings)
+
+    def adding(self, words: Sequence[str]) -> FewShotSuite:
+        """Return the suite with more ``key=value`` for the runs of the source."""
+        given = [*self.source.overrides, *words]
+        return replace(self, source=replace(self.source, overrides=given))
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> FewShotSuite:
-    """Read a suite of adaptations.
+    """Read a suite of adaptations; see :func:`.suite_file.load`.
 
     ``head=[selm]``, ``shots=[1,4]``, ``draw=[1,2]`` and ``tuning=[head]`` replace the suite's
     lists. ``target.KEY=...``, ``source.KEY=...`` and ``options.KEY=...`` replace its settings. Any
     other ``key=value`` is an override of the sources' runs.
 
-    Args:
-        name: name of a shipped suite, or a YAML file.
-        overrides: ``key=value``.
-
     Raises:
         ConfigError: if a key, a name or a value is wrong.
     """
-    from ..run.tuning import Options, option_types
-
-    raw = config.read_suite(name)
-    raw |= {part: _mapping(name, raw, part) for part in PARTS}
-    types = {**TYPES, **{f"options.{key}": kind for key, kind in option_types().items()}}
-    typed: list[str] = []  # overrides of the sources' runs
-    named = any(key == "title" for key, _ in config.words(overrides))
-    for item, (key, value) in zip(overrides, config.parse(overrides, types), strict=True):
-        part, dot, inner = key.partition(".")
-        if dot and part in PARTS:
-            raw[part][inner] = value
-        elif key in KEYS:
-            raw[key] = _mapping(name, {key: value}, key) if key in PARTS else value
-        else:
-            typed.append(item)
-    raw = config.adopt_names(raw)  # those of the overrides
-    source, target, options = (raw[part] for part in PARTS)
-    given = source.get("overrides", [])
-    if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
-        raise ConfigError(f"suite '{name}': source.overrides is {given}; give a list of key=value")
-    source["overrides"] = [*given, *typed]
-    axes.refuse_out(source["overrides"])
-    lists: dict[str, Any] = {
-        key: _list(name, raw, key) for key in ("head", "shots", "draw", "tuning")
-    }
-    own = ("shots", "draw", "tuning")
-    wanted: dict[str, tuple[dict[str, Any], Sequence[str]]] = {
-        "": (raw, KEYS),
-        "source.": (source, SOURCE),
-        "target.": (target, TARGET),
-        "options.": (options, [k for k in option_types() if k not in own]),
-    }
-    for prefix, (found, known) in wanted.items():
-        for key in found:
-            if key not in known:
-                raise ConfigError(
-                    f"suite '{name}' has unknown key '{prefix}{key}'{suggest(str(key), known)}"
-                )
-    for part, key in (("source", "recipe"), ("target", "data")):
-        if key not in raw[part]:
-            raise ConfigError(f"suite '{name}' has no {part}.{key}; give {part}.{key}=VALUE")
-    for shots, draw in product(lists["shots"], lists["draw"]):  # refuses wrong values before work
-        Options(shots=shots, draw=draw, **options)
-    title, baseline = str(raw.get("title") or name), str(raw.get("baseline", "classification"))
-    title = title if named else axes.retitled(title, overrides, IN_TITLE)
-    return FewShotSuite(
-        Path(name).stem,
-        title,
-        source,
-        target,
-        **lists,
-        options=options,
-        baseline=baseline,
-        **questions(name, raw),
-    )
-
-
-def _mapping(name: str, raw: dict[str, Any], key: str) -> dict[str, Any]:
-    found = raw.get(key) or {}
-    if not isinstance(found, dict):
-        raise ConfigError(f"suite '{name}': {key} is {found}; give keys and values")
-    return dict(found)
-
-
-def _list(name: str, raw: dict[str, Any], key: str) -> list[Any]:
-    found = raw.get(key)
-    found = found if isinstance(found, list) or found is None else [found]
-    if not found or len({str(v) for v in found}) < len(found):
-        raise ConfigError(f"suite '{name}': {key} is {found}; give a list of different values")
-    return found
+    return suite_file.load(FewShotSuite, name, overrides)
 
 
 def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
@@ -176,19 +127,19 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
         ConfigError: if a run cannot be composed, or a tuning is impossible with its encoder.
     """
     from ..run.adapt import adapt_cell
-    from ..run.tuning import obstacles, refuse
     from .pool import Job
 
     folder = Path(out) / suite.name
     s = suite.source
-    settings = ["trainer.progress=false", *s["overrides"], axes.setting("trainer.out", out)]
-    settings += [axes.setting(key, s[key]) for key in ("encoder", "fold", "seed") if key in s]
+    settings = ["trainer.progress=false", *s.overrides, axes.setting("trainer.out", out)]
+    given = {"encoder": s.encoder, "fold": s.fold, "seed": s.seed}
+    settings += [axes.setting(key, v) for key, v in given.items() if v is not None]
     sources = []
     for head in suite.head:
-        cfg = config.load(s["recipe"], [*settings, f"head={head}"])
+        cfg = config.load(s.recipe, [*settings, f"head={head}"])
         for tuning in suite.tuning:  # before anything is trained
             refuse(tuning, obstacles(cfg.encoder))
-        name = f"{Path(s['recipe']).stem}-{head}-{cfg.fingerprint[:6]}"
+        name = f"{Path(s.recipe).stem}-{head}-{cfg.fingerprint[:6]}"
         sources.append(Job(name, cfg.to_dict(), folder / "sources" / name))
     cells = []
     for shots in suite.shots:
@@ -204,8 +155,8 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
                     "shots": shots,
                     "draw": draw,
                     "tuning": tuning if shots else None,
-                    **suite.target,
-                    **suite.options,
+                    **asdict(suite.target),
+                    **asdict(suite.options),
                 }
                 cells.append(Job(name, source.config, folder / "cells" / name, options, adapt_cell))
     return sources, cells
@@ -225,6 +176,7 @@ class FewShot(Plan):
     """The plan that trains the sources, then adapts every head to every draw."""
 
     called = "sources"
+    suite: FewShotSuite
 
     def __init__(self, chosen: FewShotSuite, *, out: str) -> None:
         self.suite, self.name, self.title = chosen, chosen.name, chosen.title
@@ -238,8 +190,7 @@ class FewShot(Plan):
     def facts(self) -> dict[str, Any]:
         """The suite's settings, with its lists as axes."""
         axes = {k: getattr(self.suite, k) for k in ("head", "shots", "draw", "tuning")}
-        others = {"overrides": [], "matched": [], "match_params": False, "search": None}
-        return {**asdict(self.suite), "axes": axes, **others}
+        return {**super().facts(), "axes": axes}
 
     def estimate(self, console: Console, workers: int) -> None:
         """List the cells, with the mean time of finished cells of the same tuning."""
@@ -253,14 +204,12 @@ class FewShot(Plan):
 
     def open(self) -> None:
         """Declare TensorBoard's columns for all heads and tunings."""
-        from ..run.tuning import Options, new_head
-
         rows = {}
         for job in self.cells:
             how = {k: job.options[k] for k in ("shots", "draw", "tuning")}
             cfg = RunConfig.from_dict(job.config)
             if how["tuning"] == "scratch":
-                name = self.suite.options.get("scratch_head", Options.scratch_head)
+                name = self.suite.options.scratch_head
                 cfg = replace(cfg, head=new_head(name), head_name=name)
             rows[job.name] = cfg, how | {"tuning": how["tuning"] or "none"}
         board.declare(self.folder / "cells", rows)

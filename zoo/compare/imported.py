@@ -17,17 +17,27 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType, NoneType
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from ..core import registry
 from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
-from ..core.files import json_lines, read_text, write_json
+from ..core.files import json_lines, read_text
 from ..report.report import report
 from ..report.runs import BUDGET, PREDICTIONS, Run, find_cells
 from ..run.config import parse, types_of, words
-from ..run.record import Record, environment, read_plan, read_record, write_record, written
+from ..run.record import (
+    Record,
+    SuiteRecord,
+    environment,
+    read_plan,
+    read_record,
+    write_plan,
+    write_record,
+    written,
+)
 from ..statistics.rates import FloatArray
 from ..statistics.table import PredictionTable, merge
 
@@ -269,7 +279,7 @@ Place = tuple[tuple[str, str], int, int]  # table, fold, seed
 
 def places_of(
     folder: Path,
-    plan: Mapping[str, Any],
+    plan: SuiteRecord,
     recipe: str | None,
     encoder: str | None,
     fold: int | None,
@@ -294,7 +304,7 @@ def places_of(
     Raises:
         ComparisonError: if no cell is left, or cells of several recipes or conditions are.
     """
-    own = [r for r in find_cells(folder, plan["cells"]).runs if r.record.imported is None]
+    own = [r for r in find_cells(folder, plan.cells).runs if r.record.imported is None]
     if "condition" not in where and any(r.record.corruption is None for r in own):
         # predictions on the original audio do not belong beside those on corrupted audio
         own = [r for r in own if r.record.corruption is None]
@@ -439,7 +449,7 @@ def split(
 
 def taken(
     folder: Path,
-    plan: Mapping[str, Any],
+    plan: SuiteRecord,
     name: str,
     places: Collection[Place],
     sha: str,
@@ -460,7 +470,7 @@ def taken(
     """
     old = []
     tables = {table for table, _, _ in places}
-    for run in find_cells(folder, plan["cells"]).runs:
+    for run in find_cells(folder, plan.cells).runs:
         if run.head != name or run.group not in tables:
             continue
         found = run.record.imported
@@ -585,7 +595,7 @@ def import_predictions(
 
 def put(
     folder: Path,
-    plan: Mapping[str, Any],
+    plan: SuiteRecord,
     entries: Mapping[str, tuple[Record, PredictionTable]],
     old: Collection[str],
 ) -> None:
@@ -604,8 +614,8 @@ def put(
             table.write_jsonl(folder / "cells" / cell / PREDICTIONS)
             write_record(folder / "cells" / cell, entry)
         gone = [c for c in old if c not in entries]
-        cells = [c for c in plan["cells"] if c not in gone and c not in entries]
-        write_json(folder / "suite.json", {**plan, "cells": [*cells, *entries]})
+        kept = [c for c in plan.cells if c not in gone and c not in entries]
+        write_plan(folder, replace(plan, cells=[*kept, *entries]))
         for cell in gone:
             shutil.rmtree(folder / "cells" / cell, ignore_errors=True)
 
@@ -635,12 +645,9 @@ def check_name(name: str) -> None:
 
 def imported(folder: Path) -> list[str]:
     """Return the names of a comparison's imported cells, which its next call keeps."""
-    path = folder / "suite.json"
-    if not path.is_file():
-        return []
     try:
-        names = read_plan(folder)["cells"]
-    except ComparisonError:
+        names = read_plan(folder).cells
+    except ComparisonError:  # there is none, or it is damaged
         return []
     return [n for n in names if _is_imported(folder / "cells" / n)]
 
@@ -707,11 +714,10 @@ def _notes(given: Foreign, whole: PredictionTable) -> list[str]:
 
 # the settings of `serzoo compare import SUITE FILE name=NAME`
 COLUMNS = {"fold_column": "fold", **{k: k for k in ("id", "label", "prefix", "id_prefix")}}
-CHECKED: dict[str, tuple[tuple[type, ...], str]] = {
-    "overwrite": ((bool,), "have true, false"),
-    "fold": ((int, NoneType), "give a whole number"),
-    "seed": ((int, NoneType), "give a whole number"),
-    "fit_seconds": ((int, float, NoneType), "give a number"),
+REMEDIES = {
+    "overwrite": "have true, false",
+    **dict.fromkeys(("fold", "seed"), "give a whole number"),
+    "fit_seconds": "give a number",
 }
 
 
@@ -777,9 +783,9 @@ def import_settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]
         else:
             known = (*types, *COLUMNS, "class.THEIRS", "where.KEY")
             raise ConfigError(f"unknown setting '{key}'{suggest(key, known)}")
-    for key, (kinds, want) in CHECKED.items():
-        if key in values and type(values[key]) not in kinds:
-            raise ConfigError(f"{key} is '{values[key]}'; {want}")
+    for key, remedy in REMEDIES.items():
+        if key in values and not registry.fits(values[key], types[key]):
+            raise ConfigError(f"{key} is '{values[key]}'; {remedy}")
     if "name" not in values:
         raise ConfigError("the row has no name; add name=NAME")
     values |= {"where": groups["where"]} if groups["where"] else {}

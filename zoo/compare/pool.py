@@ -29,12 +29,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..core import own
-from ..core.errors import ComparisonError, ConfigError, DataError, system_error
-from ..core.files import locked, read_json
+from ..core.errors import ComparisonError, ConfigError, system_error
+from ..core.files import locked
 from ..core.notices import collected, tell
 from ..core.progress import Bar, Pace
 from ..run.config import RunConfig
-from ..run.record import Record, finished, read_record, write_record, written
+from ..run.record import Record, finished, read_plan, read_record, write_record, written
 
 Call = Callable[..., Any]
 IF_LATE = (
@@ -294,15 +294,12 @@ def record_failure(job: Job, error: str, details: str, reason: str) -> None:
     write_record(job.folder, entry.add(job.options.get("facts", {})))
 
 
-def earlier_calls(path: Path) -> list[dict[str, Any]]:
-    """Return the ``calls`` of ``suite.json``: cells and seconds of each earlier call."""
-    if not path.is_file():
-        return []
+def earlier_calls(folder: Path) -> list[dict[str, Any]]:
+    """Return cells and seconds of each earlier call of a comparison."""
     try:
-        found = read_json(path, remedy="it is written anew").get("calls", [])
-    except DataError:  # only the times of earlier calls are lost
+        return [call for call in read_plan(folder).calls if isinstance(call, dict)]
+    except ComparisonError:  # there is none; or only the times of earlier calls are lost
         return []
-    return [call for call in found if isinstance(call, dict)] if isinstance(found, list) else []
 
 
 def refuse_untrainable(jobs: list[Job]) -> None:

@@ -15,7 +15,7 @@ from ..report.table import source_notes
 from ..run import board
 from ..run.record import finished
 from . import axes, estimate, pool, search, sources, suite
-from .suite import Plan
+from .suite import Plan, Suite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,8 +25,9 @@ class Runs(Plan):
     """The plan of a suite whose axes span the cells; trials of a search come first."""
 
     called = "trials"
+    suite: Suite
 
-    def __init__(self, chosen: suite.Suite, *, out: str) -> None:
+    def __init__(self, chosen: Suite, *, out: str) -> None:
         self.suite, self.name, self.title = chosen, chosen.name, chosen.title
         self.folder = folder = Path(out) / chosen.name
         self.limit_minutes = chosen.limit_minutes
@@ -50,15 +51,9 @@ class Runs(Plan):
         return ["audits of all folds passed", *matching_notes(suite.matched(self.spanned))]
 
     def facts(self) -> dict[str, Any]:
-        """The suite's settings."""
-        return {
-            **{k: getattr(self.suite, k) for k in ("baseline", *suite.QUESTIONS)},
-            "axes": self.suite.axes,
-            "overrides": self.suite.overrides,
-            "match_params": self.suite.match_params,
-            "matched": suite.matched(self.spanned),
-            "search": self.suite.search.budget() if self.suite.search else None,
-        }
+        """The suite's settings, and how heads were matched."""
+        matched = suite.matched(self.spanned)
+        return {**super().facts(), "matched": matched, "pretraining": None}
 
     def estimate(self, console: Console, workers: int) -> None:
         """Estimate from finished cells of the same kind, or else from measured training steps."""
@@ -104,9 +99,7 @@ class Runs(Plan):
 def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Runs:
     """Return the plan of a suite of runs; see :func:`.suite.load` and :func:`.suite.expand`."""
     chosen = suite.load(name, overrides)
-    if chosen.pretraining is None:
-        return Runs(chosen, out=out)
-    return Started(chosen, out=out)
+    return Started(chosen, out=out) if chosen.starts else Runs(chosen, out=out)
 
 
 def _job(cell: suite.Cell, folder: Path) -> pool.Job:
@@ -128,10 +121,10 @@ class Started(Runs):
 
     called = "pre-trainings"
 
-    def __init__(self, chosen: suite.Suite, *, out: str) -> None:
+    def __init__(self, chosen: Suite, *, out: str) -> None:
         super().__init__(chosen, out=out)
-        assert chosen.pretraining is not None
-        self.pretraining = chosen.pretraining
+        assert chosen.starts is not None
+        self.pretraining = chosen.starts
         left = [self.of[job.name].source for job in self.todo()]
         self.sources = {source.name: source for source in left if source}
         self.ahead = [pool.Job(s.name, s.cfg.to_dict(), s.folder) for s in self.sources.values()]

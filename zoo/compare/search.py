@@ -18,16 +18,17 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, NotRequired, TypeAlias
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, ConfigDict, Field, StrictFloat, StrictInt, with_config
+from typing_extensions import TypedDict
 
 from ..core import registry
 from ..core.errors import ConfigError, suggest
 from ..core.taxonomy import Taxonomy
-from ..report.runs import BUDGET
-from ..run.config import RunConfig, read_group
+from ..run.config import Flag, FromZero, RunConfig, give, one_of, read_group
 from ..run.record import VALID as VALID_FILE
 from ..run.record import Record, read_record
 from ..statistics.table import PredictionTable, merge
@@ -35,6 +36,48 @@ from ..statistics.table import PredictionTable, merge
 VALID = {"uar": "uar", "wa": "wa", "macro_f1": "f1"}  # a metric, and its key in validation
 GROUPS = ("optim", "head")
 TRIES = 1000  # draws of a trial before the space counts as used up: our choice
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Range(TypedDict):
+    """A range that numbers are drawn from; ``log`` (the default) draws their logarithms evenly."""
+
+    low: StrictInt | StrictFloat
+    high: StrictInt | StrictFloat
+    log: NotRequired[Flag]
+
+
+def _range(ends: Range) -> Range:
+    if not ends["low"] < ends["high"] or (ends.get("log", True) and ends["low"] <= 0):
+        raise ValueError("low is not below high, or not above 0")
+    return ends
+
+
+def _searchable(space: dict[str, Any]) -> dict[str, Any]:
+    if not space:
+        raise ValueError("is empty; give {KEY: [...]}")
+    for key in space:
+        if key.partition(".")[0] not in GROUPS or "." not in key:
+            raise ConfigError(
+                f"search: '{key}' cannot be searched; have optim.KEY and head.KEY. Heads share all "
+                "other keys, which can be axes"
+            )
+    return space
+
+
+Space: TypeAlias = Annotated[
+    dict[
+        str,
+        Annotated[
+            Annotated[list[Any], Field(min_length=1)] | Annotated[Range, AfterValidator(_range)],
+            give(
+                "a list of values, or {low: 1e-4, high: 1e-2} (low above 0; for a uniform draw "
+                "from any range, add log: false)"
+            ),
+        ],
+    ],
+    AfterValidator(_searchable),
+]
 
 
 @dataclass(frozen=True)
@@ -51,11 +94,11 @@ class Search:
             unless that would repeat an earlier trial.
     """
 
-    trials: int
-    space: dict[str, Any]
-    heads: dict[str, dict[str, Any]] = field(default_factory=dict)
-    draw: Literal["random", "grid"] = "random"
-    seed: int = 0
+    trials: Annotated[int, Field(strict=True, ge=2)]
+    space: Space
+    heads: dict[str, Space] = field(default_factory=dict)
+    draw: Annotated[str, one_of("random", "grid")] = "random"
+    seed: FromZero = 0
 
     def budget(self) -> dict[str, Any]:
         """Return plain containers, for records."""
@@ -127,61 +170,6 @@ class Search:
         else:
             drawn = rng.uniform(low, high)
         return float(f"{drawn:.3g}")
-
-
-def read(suite: str, raw: Any) -> Search | None:
-    """Read ``search`` of a suite's file.
-
-    Args:
-        suite: its name, for errors.
-        raw: value of the key; None = no search.
-
-    Raises:
-        ConfigError: if a key or a value is wrong.
-    """
-    if raw is None:
-        return None
-    where = f"suite '{suite}': search"
-    if not isinstance(raw, dict) or not raw.get("space"):
-        raise ConfigError(f"{where} is {raw}; give search: {{trials: 8, space: {{KEY: [...]}}}}")
-    for key in raw:
-        if key not in BUDGET:
-            raise ConfigError(f"{where} has unknown key '{key}'{suggest(key, BUDGET)}")
-    trials, draw = raw.get("trials"), raw.get("draw", "random")
-    if not isinstance(trials, int) or isinstance(trials, bool) or trials < 2:
-        raise ConfigError(f"{where}.trials is {trials}; give a number of 2 or more")
-    if draw not in ("random", "grid"):
-        raise ConfigError(f"{where}.draw is '{draw}'; have random, grid")
-    if not isinstance(raw.get("heads") or {}, dict):
-        raise ConfigError(f"{where}.heads is {raw['heads']}; give {{HEAD: {{KEY: [...]}}}}")
-    heads = dict(raw.get("heads") or {})
-    for space in (raw["space"], *heads.values()):
-        if not isinstance(space, dict):
-            raise ConfigError(f"{where}: a space is {{KEY: [...]}}, not {space}")
-        for key, values in space.items():
-            _check_values(where, str(key), values)
-    seed = raw.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ConfigError(f"{where}.seed is {seed!r}; give a whole number of 0 or more")
-    return Search(trials, dict(raw["space"]), heads, draw, seed)
-
-
-def _check_values(where: str, key: str, values: Any) -> None:
-    if key.partition(".")[0] not in GROUPS or "." not in key:
-        raise ConfigError(
-            f"{where}: '{key}' cannot be searched; have optim.KEY and head.KEY. Heads share all "
-            "other keys, which can be axes"
-        )
-    if isinstance(values, list) and values:
-        return
-    ends = [values.get(k) for k in ("low", "high")] if isinstance(values, dict) else []
-    numbers = [v for v in ends if isinstance(v, (int, float)) and not isinstance(v, bool)]
-    log = not isinstance(values, dict) or values.get("log", True)
-    if len(numbers) < 2 or not numbers[0] < numbers[1] or (log and numbers[0] <= 0):
-        raise ConfigError(
-            f"{where}: {key} is {values}; give a list of values, or {{low: 1e-4, high: 1e-2}} "
-            "(low above 0; for a uniform draw from any range, add log: false)"
-        )
 
 
 def rule(metric: str) -> str:

@@ -18,18 +18,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ...datamodules.labelling.label import label
 from ..core.errors import ConfigError, suggest
 from ..run import config
-from ..run.config import RunConfig
+from ..run.config import RunConfig, give, one_of
 from . import axes
+from .suite_file import Words
 
 NONE = "none"
-LABELS = (None, "weak", "shuffled")
 COPIED = (
     "encoder",
     "trainer.",
@@ -42,17 +42,17 @@ class Arm:
     """A way to pre-train.
 
     Attributes:
-        about: a description for tables.
         recipe: recipe of the run.
+        about: a description for tables; "" = its name.
         overrides: ``key=value`` of the run.
         labels: ``weak`` = the weak labels that the suite's ``label`` describes; ``shuffled`` =
             these, shuffled by the run's seed; None = the labels of the run's own data.
     """
 
-    about: str
-    recipe: str
-    overrides: tuple[str, ...] = ()
-    labels: str | None = None
+    recipe: Annotated[str, give("the recipe of this pre-training")]
+    about: str = ""
+    overrides: Words = field(default_factory=list)
+    labels: Annotated[str, one_of("weak", "shuffled")] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class Pretraining:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers, for ``suite.json``."""
-        return {"arms": {name: asdict(arm) for name, arm in self.arms.items()}, "label": self.label}
+        arms = {k: {**asdict(arm), "about": arm.about or k} for k, arm in self.arms.items()}
+        return {"arms": arms, "label": self.label}
 
     def labels(self, folder: Path) -> Path:
         """Return the folder of the weak labels of these settings, in a suite's folder."""
@@ -116,65 +117,30 @@ class Pretraining:
         return Source(arm, name, cfg, folder / "pretraining" / name)
 
 
-def read(suite: str, raw: Mapping[str, Any], wanted: Any) -> Pretraining | None:
-    """Read ``pretraining`` and ``label`` of a suite's file.
+def check(arms: Mapping[str, Arm], label: Mapping[str, Any] | None, wanted: Sequence[Any]) -> None:
+    """Check that a suite describes the pre-trainings that it uses.
 
     Args:
-        suite: its name, for errors.
-        raw: its content.
-        wanted: values of the axis ``pretraining``; None = the suite has no such axis.
-
-    Returns:
-        The pre-trainings; None if ``wanted`` is None.
+        arms: each way to pre-train, by its name.
+        label: corpus and settings of the weak labels.
+        wanted: values of the axis ``pretraining``.
 
     Raises:
-        ConfigError: if a key, a name or a value is wrong.
+        ConfigError: if a pre-training or a setting is missing, or has the name ``none``.
     """
-    found, label = raw.get("pretraining") or {}, raw.get("label")
-    if not isinstance(found, dict) or NONE in found:
+    if NONE in arms:
+        raise ConfigError("pretraining.none means new weights; give this pre-training another name")
+    for name in map(str, wanted):
+        if name not in (NONE, *arms):
+            raise ConfigError(f"unknown pretraining '{name}'{suggest(name, (NONE, *arms))}")
+    if label is None and any(arm.labels for arm in arms.values()):
         raise ConfigError(
-            f"suite '{suite}': pretraining is {found}; give a recipe for each name, such as "
-            "weak: {recipe: lanser_pretrain, labels: weak}; the name 'none' means new weights"
+            "it pre-trains on weak labels but has no label; give label: {corpus: NAME, taxonomy: "
+            "NAME}"
         )
-    arms = {str(name): _arm(suite, str(name), value) for name, value in found.items()}
-    for name in map(str, wanted or ()):
-        if name != NONE and name not in arms:
-            known = suggest(str(name), (NONE, *arms))
-            raise ConfigError(f"suite '{suite}' has unknown pretraining '{name}'{known}")
-    if any(arm.labels for arm in arms.values()) and not isinstance(label, dict):
-        raise ConfigError(
-            f"suite '{suite}' pre-trains on weak labels but has no label; give label: "
-            "{corpus: NAME, taxonomy: NAME}"
-        )
-    given = label if isinstance(label, dict) else None
     for key in ("corpus", "taxonomy"):
-        if given is not None and key not in given:
-            raise ConfigError(f"suite '{suite}': label has no {key}; give label.{key}")
-    return Pretraining(arms, given) if wanted else None
-
-
-def _arm(suite: str, name: str, value: Any) -> Arm:
-    keys = ("about", "recipe", "overrides", "labels")
-    if not isinstance(value, dict) or "recipe" not in value:
-        raise ConfigError(f"suite '{suite}': pretraining.{name} is {value}; give at least a recipe")
-    for key in value:
-        if key not in keys:
-            raise ConfigError(
-                f"suite '{suite}' has unknown key 'pretraining.{name}.{key}'{suggest(key, keys)}"
-            )
-    if value.get("labels") not in LABELS:
-        raise ConfigError(
-            f"suite '{suite}': pretraining.{name}.labels is '{value['labels']}'; have weak, "
-            "shuffled, or leave it out"
-        )
-    given = value.get("overrides") or []
-    if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
-        raise ConfigError(
-            f"suite '{suite}': pretraining.{name}.overrides is {given}; give a list of key=value"
-        )
-    return Arm(
-        str(value.get("about") or name), str(value["recipe"]), tuple(given), value.get("labels")
-    )
+        if label is not None and key not in label:
+            raise ConfigError(f"label has no {key}; give label.{key}")
 
 
 def make_labels(spec: Mapping[str, Any], folder: Path) -> list[str]:

@@ -2,78 +2,124 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from ...datamodules.labelling.label import KNOBS
-from ..core import registry, shipped
+from ..core import registry
 from ..core.errors import ConfigError, suggest
-from ..report.answers import MARGIN, NAMES
 from ..run import config
 from ..run.build import audit_folds
-from ..run.config import RunConfig
+from ..run.config import Flag, FromOne, Positive, RunConfig, give
 from ..run.record import finished
-from . import axes, search, sources
+from . import axes, sources, suite_file
 from .axes import AXES, Point
-from .sources import Pretraining, Source
+from .search import Match, Search, match
+from .sources import Arm, Pretraining, Source
+from .suite_file import Head, SuiteFile, Words, known_heads, lists
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from .pool import Job
-    from .search import Match
-
-# what a suite of any kind asks of its tables
-QUESTIONS: dict[str, Any] = {"primary": str | list[str] | None, "margin": float, "metric": str}
-OWN: dict[str, Any] = {
-    "title": str,
-    "baseline": str,
-    "match_params": bool | int | str,
-    "limit_minutes": float | None,
-    **QUESTIONS,
-}
 
 
-@dataclass(frozen=True)
-class Suite:
+def _axes(spanned: dict[str, Any]) -> dict[str, Any]:
+    """Return the axes of a file, each as a list of values, or ``all``."""
+    spanned = lists(spanned)
+    axes.check(spanned)
+    for key in ("recipe", "head", "seed"):
+        if spanned.get(key) in (None, [], "all"):
+            raise ConfigError(f"it has no axis '{key}'; give a list")
+    for key, values in spanned.items():
+        if not values or (values == "all" and key != "fold"):
+            raise ConfigError(f"{key} is {values}; give a list of values")
+        if values != "all" and len({str(v) for v in values}) < len(values):
+            raise ConfigError(f"a {key} is there twice: {values}; name each once")
+    if not registry.fits(folds := spanned.get("fold", "all"), list[int] | Literal["all"]):
+        raise ConfigError(f"fold is {folds}; give a list of numbers, or all")
+    return spanned
+
+
+def _size(wanted: Any, check: ValidatorFunctionWrapHandler) -> bool | int | str:
+    """Check ``match_params``: a flag, a number above 0, or the name of a head."""
+    with contextlib.suppress(ValidationError):
+        found: bool | int | str = check(wanted)
+        if not isinstance(found, str) or found in known_heads():
+            return found
+    raise ValueError(
+        f"is {wanted!r}; give true (the baseline's trainable parameters), a number above 0, or the "
+        f"name of a head{suggest(str(wanted), known_heads())}"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite(SuiteFile):
     """A comparison whose axes span the cells; all else is the same in every cell.
 
     Attributes:
-        name: name of the suite, and of its folder.
-        title: one line for people.
         axes: ``recipe``, ``head``, ``seed`` and optionally ``encoder``, ``fold`` (a list of
             numbers, or ``all``) and free ones (:mod:`.axes`).
         overrides: ``key=value`` for every cell.
-        baseline: name of the head that others are compared to.
         match_params: whether all heads get the same number of trainable parameters, within 10 %.
             True = that of the baseline; a number; or the name of a head that has it.
         search: the settings that each head may try; None = no search.
         limit_minutes: a cell that takes longer is ended, and recorded as failed; None = no limit.
-        pretraining: what cells start from; None = the suite has no such axis (:mod:`.sources`).
-        primary: heads whose comparisons to the baseline are corrected together; None = all heads
-            that the suite runs.
-        margin: largest difference that counts as equivalent.
-        metric: what heads are compared and searched by: ``uar``, ``wa`` or ``macro_f1``.
+        pretraining: what cells may start from, by name (:mod:`.sources`).
+        label: corpus and settings of weak labels that the suite makes; None = it makes none.
     """
 
-    name: str
-    title: str
-    axes: dict[str, Any]
-    overrides: list[str] = field(default_factory=list)
-    baseline: str = "classification"
-    match_params: bool | int | str = False
-    search: search.Search | None = None
-    limit_minutes: float | None = None
-    pretraining: Pretraining | None = None
-    primary: list[str] | None = None
-    margin: float = MARGIN
-    metric: str = "uar"
+    SPAN: ClassVar[str] = "axes"
+    SPANNED: ClassVar[Sequence[str]] = (*AXES, *axes.SHORT)
+
+    axes: Annotated[
+        dict[str, Any],
+        Field(min_length=1),
+        give("axes: {recipe: [...], head: [...]}"),
+        AfterValidator(_axes),
+    ]
+    overrides: Words = field(default_factory=list)
+    baseline: Head = "classification"
+    match_params: Annotated[Flag | FromOne | str, WrapValidator(_size)] = False
+    search: Search | None = None
+    limit_minutes: Annotated[Positive, give("minutes above 0, or leave it out")] | None = None
+    pretraining: dict[str, Arm] = field(default_factory=dict)
+    label: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        sources.check(self.pretraining, self.label, self.axes.get(axes.SOURCE, ()))
+        if self.search and axes.SOURCE in self.axes:
+            raise ConfigError("it has a search and an axis pretraining; leave one out")
+
+    @classmethod
+    def types(cls) -> dict[str, Any]:
+        """Return the types of the settings of ``label``."""
+        knobs = {f"label.{key}": knob.annotation for key, knob in KNOBS.items()}
+        return {**knobs, "label.corpus": str}
+
+    def adding(self, words: Sequence[str]) -> Suite:
+        """Return the suite with more ``key=value`` for every cell."""
+        return replace(self, overrides=[*self.overrides, *words])
+
+    @property
+    def starts(self) -> Pretraining | None:
+        """What cells start from; None if the suite has no such axis."""
+        return Pretraining(self.pretraining, self.label) if axes.SOURCE in self.axes else None
 
 
 @dataclass(frozen=True)
@@ -117,143 +163,16 @@ class Cell:
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Suite:
-    """Read a suite of runs.
+    """Read a suite of runs; see :func:`.suite_file.load`.
 
     An override of an axis (``head=[selm]``, ``seed=[1]``, ``fold=[0,1]``) replaces the axis, and
-    ``axes.KEY=[...]`` adds one. ``title=TEXT``, ``baseline=NAME``, ``primary=[...]``,
-    ``margin=0.02``, ``metric=wa``, ``match_params=true``, ``limit_minutes=30`` and
-    ``search.trials=4`` replace keys of the suite. Any other ``key=value`` holds for every cell.
-    Unless ``title`` is set, overrides are added to it (:func:`.axes.retitled`).
-
-    Args:
-        name: name of a shipped suite, or a YAML file.
-        overrides: ``key=value``.
+    ``axes.KEY=[...]`` adds one. ``baseline=NAME``, ``primary=[...]``, ``match_params=true``,
+    ``limit_minutes=30`` and ``search.trials=4`` replace keys of the suite.
 
     Raises:
         ConfigError: if a key, a name or a value is wrong.
     """
-    path, raw = Path(name), config.read_suite(name)
-    known_keys = ("axes", "overrides", "search", "pretraining", "label", *OWN)
-    for key in raw:
-        if key not in known_keys:
-            raise ConfigError(f"suite '{name}' has unknown key '{key}'{suggest(key, known_keys)}")
-    if not isinstance(raw.get("axes"), dict):
-        raise ConfigError(f"suite '{name}' has no axes; give axes: {{recipe: [...], head: [...]}}")
-    spanned = {
-        str(k): v if isinstance(v, list) or v == "all" else [v] for k, v in raw["axes"].items()
-    }
-    fixed = raw.get("overrides") or []
-    if not isinstance(fixed, list) or not all(isinstance(item, str) for item in fixed):
-        raise ConfigError(f"suite '{name}': overrides are a list of key=value, not {fixed}")
-    fixed = list(fixed)
-    named = any(key == "title" for key, _ in config.words(overrides))
-    for item in overrides:
-        ((key, text),) = config.words([item])
-        group, _, inner = key.partition(".")
-        if group == "axes" or key in (*AXES, *axes.SHORT, *spanned):
-            key = inner if group == "axes" else key
-            spanned[key] = axes.values(key, text)
-        elif group in ("search", "label") and inner:
-            if not isinstance(raw.get(group) or {}, dict):
-                raise ConfigError(f"suite '{name}': {group} is {raw[group]}; give keys and values")
-            ((_, value),) = config.parse([item], _label_types() if group == "label" else None)
-            raw[group] = {**(raw.get(group) or {}), inner: value}
-        elif key in (*OWN, "search"):
-            ((_, raw[key]),) = config.parse([item], OWN)
-        else:
-            fixed.append(item)
-    raw = config.adopt_names(raw)  # those of the overrides
-    axes.refuse_out(fixed)
-    axes.check(name, spanned)
-    for key in ("recipe", "head", "seed"):
-        if not spanned.get(key) or spanned[key] == "all":
-            raise ConfigError(f"suite '{name}' has no axis '{key}'; give a list")
-    for key, values in spanned.items():
-        if not values or (values == "all" and key != "fold"):
-            raise ConfigError(f"suite '{name}': {key} is {values}; give a list of values")
-        if values != "all" and len({str(v) for v in values}) < len(values):
-            raise ConfigError(f"suite '{name}' names a {key} twice: {values}")
-    folds = spanned.get("fold", "all")
-    if folds != "all" and not all(isinstance(f, int) and not isinstance(f, bool) for f in folds):
-        raise ConfigError(f"suite '{name}': fold is {folds}; give a list of numbers, or all")
-    baseline = str(raw.get("baseline", "classification"))
-    heads = {*shipped.names("head"), *registry.names("heads")}
-    if baseline not in heads:
-        known = suggest(baseline, heads)
-        raise ConfigError(f"suite '{name}' has unknown baseline '{baseline}'{known}")
-    match_params = raw.get("match_params", False)
-    _check_target(match_params, heads)
-    limit = raw.get("limit_minutes")
-    if limit is not None and not (_is_number(limit) and limit > 0):
-        raise ConfigError(f"limit_minutes is {limit!r}; give minutes above 0, or leave it out")
-    found = search.read(name, raw.get("search"))
-    begun = sources.read(name, raw, spanned.get(axes.SOURCE))
-    if found and begun:
-        raise ConfigError(f"suite '{name}' has a search and an axis pretraining; leave one out")
-    title = str(raw.get("title") or name)
-    title = title if named else axes.retitled(title, overrides)
-    return Suite(
-        path.stem,
-        title,
-        spanned,
-        fixed,
-        baseline,
-        match_params,
-        found,
-        limit,
-        begun,
-        **questions(name, raw),
-    )
-
-
-def questions(name: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``primary``, ``margin`` and ``metric`` of a suite of any kind.
-
-    Raises:
-        ConfigError: if one has a wrong value.
-    """
-    primary = raw.get("primary")
-    if primary is not None:
-        primary = [primary] if isinstance(primary, str) else primary
-        own = raw.get("head") or (raw.get("axes") or {}).get("head") or ()
-        own = own if isinstance(own, list) else [own]
-        heads = {*shipped.names("head"), *registry.names("heads"), *map(str, own)}
-        if not isinstance(primary, list) or not primary:
-            raise ConfigError(f"suite '{name}': primary is {primary!r}; give a list of heads")
-        for row in primary:
-            if str(row).partition(" after ")[0] not in heads:
-                raise ConfigError(
-                    f"suite '{name}': primary names an unknown head '{row}'"
-                    f"{suggest(str(row), heads)}"
-                )
-    margin, metric = raw.get("margin", MARGIN), raw.get("metric", "uar")
-    if not (_is_number(margin) and 0 < margin < 1):
-        raise ConfigError(
-            f"suite '{name}': margin is {margin!r}; give a difference between 0 and 1, such as "
-            f"{MARGIN}"
-        )
-    if metric not in NAMES:
-        raise ConfigError(f"suite '{name}' has unknown metric '{metric}'{suggest(metric, NAMES)}")
-    return {"primary": primary, "margin": float(margin), "metric": metric}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _label_types() -> dict[str, Any]:
-    knobs = KNOBS
-    return {"label.corpus": str, **{f"label.{k}": knob.annotation for k, knob in knobs.items()}}
-
-
-def _check_target(wanted: Any, heads: set[str]) -> None:
-    known = wanted in heads if isinstance(wanted, str) else isinstance(wanted, int) and wanted > 0
-    if wanted is False or known:
-        return
-    raise ConfigError(
-        f"match_params is {wanted!r}; give true (the baseline's trainable parameters), a number "
-        f"above 0, or the name of a head{suggest(str(wanted), heads)}"
-    )
+    return suite_file.load(Suite, name, overrides)
 
 
 def expand(suite: Suite, *, out: str) -> list[Cell]:
@@ -288,7 +207,7 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
                 size = found.overrides if found else []
                 chosen = [*base, f"head={head}", *last, *size, f"fold={fold}"]
                 source = begun[seed]
-                if suite.pretraining:
+                if suite.starts:
                     start = str(source.folder) if source else None
                     chosen.append(axes.setting("init", start))
                 cfg = config.load(recipe, [*chosen, f"seed={seed}"])
@@ -310,10 +229,10 @@ def _source(
     suite: Suite, point: Point, settings: Sequence[str], seed: int, probe: RunConfig, out: str
 ) -> Source | None:
     """Return the pre-training of a cell; both must have the same encoder."""
-    if suite.pretraining is None:
+    if suite.starts is None:
         return None
     arm, folder = str(point[axes.SOURCE]), Path(out) / suite.name
-    source = suite.pretraining.source(arm, settings, seed, out=out, folder=folder)
+    source = suite.starts.source(arm, settings, seed, out=out, folder=folder)
     if source and source.cfg.encoder != probe.encoder:
         raise ConfigError(
             f"suite '{suite.name}': the encoder of the cells is {probe.encoder}, but that of "
@@ -370,7 +289,6 @@ def _matches(suite: Suite, recipe: str, base: Sequence[str], probe: RunConfig) -
     if wanted is False:
         return {}
     from ..run.build import open_data
-    from .search import match
 
     options = {k: v for k, v in probe.encoder.items() if k != "type"}
     dim = registry.get("encoders", probe.encoder["type"])(**options).dim
@@ -404,6 +322,7 @@ class Plan(ABC):
     records each cell, and writes the tables.
 
     Attributes:
+        suite: what the suite's file says.
         name: name of the suite, and of its folder below ``out``.
         title: one line for people.
         folder: folder of the comparison.
@@ -414,6 +333,7 @@ class Plan(ABC):
     """
 
     called: ClassVar[str] = "runs"
+    suite: SuiteFile
     name: str
     title: str
     folder: Path
@@ -437,9 +357,9 @@ class Plan(ABC):
         """Lines that are printed before anything is run."""
         return ()
 
-    @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """The suite's settings, for ``suite.json``."""
+        """The suite's settings: fields of :class:`.record.SuiteRecord`."""
+        return asdict(self.suite)
 
     @abstractmethod
     def estimate(self, console: Console, workers: int) -> None:

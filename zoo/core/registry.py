@@ -22,6 +22,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+from pydantic_core import SchemaValidator
+
 from .errors import ConfigError, suggest
 from .shipped import read_yaml
 
@@ -247,9 +250,9 @@ def check_knobs(
     ]
     fit = {k: fitted(v, schema[k].annotation) for k, v in options.items() if k in schema}
     errors += [
-        f"{k}={v!r} does not fit {_show(schema[k].annotation)}{quotes(v, schema[k].annotation)}"
+        f"{k}={v!r} does not fit {_show(schema[k].annotation)}{_quotes(v, schema[k].annotation)}"
         for k, v in fit.items()
-        if not _fits(v, schema[k].annotation)
+        if not fits(v, schema[k].annotation)
     ]
     if errors:
         raise ConfigError(f"{what}: " + "; ".join(errors))
@@ -292,7 +295,7 @@ def typed(text: str, annotation: Any, *, reset: bool = True) -> Any:
             return value
         for member in others:
             value = fitted(value, member)
-        if not isinstance(value, str) and any(_fits(value, m) for m in others):
+        if not isinstance(value, str) and any(fits(value, m) for m in others):
             return value
     return text
 
@@ -304,7 +307,7 @@ def fitted(value: Any, annotation: Any) -> Any:
     tell how other values (``1e3``, ``true``, ``null``) were written: they stay, and do not fit.
     """
     members = _members(annotation)
-    if any(_fits(value, m) for m in members):
+    if fits(value, annotation):
         return value
     if str in members and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -339,16 +342,17 @@ def _of_texts(annotation: Any) -> bool:
     return bool(args) and all(m is str or _of_texts(m) for m in args)
 
 
-def quotes(value: Any, annotation: Any) -> str:
-    """Return what to write if YAML read a text as something else; empty if it did not."""
+QUOTES = "; a text that YAML reads as a number, true or null is written in quotes, as in '1e3'"
+"""What to write if YAML reads a text as something else."""
+
+
+def _quotes(value: Any, annotation: Any) -> str:
+    """Return :data:`QUOTES` if a value that does not fit may be meant as a text."""
     members = _members(annotation)
-    if any(_fits(value, m) for m in members):
-        return ""
     inner = [n for m in members for a in get_args(m) for n in _members(a)]
     plain = isinstance(value, (bool, float)) and str in members
     hidden = isinstance(value, (list, tuple, dict)) and str in inner
-    what = "; a text that YAML reads as a number, true or null is written in quotes, as in '1e3'"
-    return what if plain or hidden else ""
+    return QUOTES if plain or hidden else ""
 
 
 def complete(kind: Kind, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -370,33 +374,33 @@ def _show(annotation: Any) -> str:
     )
 
 
-def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a value of YAML has the type of a parameter, with everything that it contains."""
-    if annotation is Any:
-        return True
-    if annotation is None or isinstance(annotation, (str, int)):  # a value of a Literal
-        return bool(value == annotation)
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return value in args
-    if origin is tuple and args[-1:] != (...,):
-        if not isinstance(value, (list, tuple)) or len(value) != len(args):
-            return False
-        return all(_fits(v, a) for v, a in zip(value, args, strict=True))
-    if origin in (list, tuple, Sequence):
-        if not isinstance(value, (list, tuple)):
-            return False
-        return all(_fits(v, args[0]) for v in value)
-    if origin in (dict, Mapping):
-        if not isinstance(value, dict):
-            return False
-        return all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
-    if origin in (Union, UnionType):
-        return any(_fits(value, a) for a in args)
-    if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if annotation is type(None):
-        return value is None
-    return isinstance(value, annotation) if inspect.isclass(annotation) else True
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value of YAML has the type of a parameter, with everything that it contains.
+
+    A whole number is also a float. A list is also a tuple, and a tuple a list. Everything fits a
+    type that pydantic does not know.
+    """
+    if isinstance(annotation, (str, int)):  # a value of a Literal
+        annotation = Literal[annotation]
+    validator = _validator(annotation)
+    return validator is None or validator.isinstance_python(value)
+
+
+@cache
+def _validator(annotation: Any) -> SchemaValidator | None:
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    try:
+        schema = TypeAdapter(annotation, config=config).core_schema
+    except PydanticUserError:
+        return None
+    return SchemaValidator(_either(schema), {"strict": True})
+
+
+def _either(schema: Any) -> Any:
+    """Return a schema of pydantic that takes lists for tuples, since YAML has no tuples."""
+    if isinstance(schema, list):
+        return [_either(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    loose = {"strict": False} if schema.get("type") in ("list", "tuple") else {}
+    return {key: _either(part) for key, part in schema.items()} | loose

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..core.errors import ComparisonError, suggest
 from ..core.table import Cell, cell, p_cell, span_cell
+from ..run.record import SuiteRecord
 from ..statistics.contrasts import Answer, Contrast, Span, answers, difference, interaction
 from ..statistics.rates import METRICS, FloatArray
 from .grids import Grid
@@ -56,24 +57,20 @@ class Asked:
     metric: str = "uar"
 
     @classmethod
-    def of(cls, plan: Mapping[str, Any]) -> Asked:
-        """Return the questions of a plan, as ``suite.json`` holds it.
+    def of(cls, plan: SuiteRecord) -> Asked:
+        """Return the questions of a suite.
 
         Raises:
             ComparisonError: if the plan names a metric that does not exist.
         """
-        primary, metric = plan.get("primary"), str(plan.get("metric", "uar"))
-        if metric not in NAMES:
+        if plan.metric not in NAMES:
             raise ComparisonError(
-                f"suite.json has the metric '{metric}'{suggest(metric, NAMES)}; the same `serzoo "
-                "compare` writes it anew"
+                f"suite.json has the metric '{plan.metric}'{suggest(plan.metric, NAMES)}; the same "
+                "`serzoo compare` writes it anew"
             )
-        return cls(
-            str(plan["baseline"]),
-            None if primary is None else tuple(primary),
-            float(plan.get("margin", MARGIN)),
-            metric,
-        )
+        primary = None if plan.primary is None else tuple(plan.primary)
+        margin = MARGIN if plan.margin is None else plan.margin
+        return cls(plan.baseline, primary, margin, plan.metric)
 
     @property
     def name(self) -> str:

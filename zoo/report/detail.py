@@ -18,7 +18,7 @@ from ..plots import (
     confusion_figure,
     critical_difference_figure,
 )
-from ..run.record import ATTRIBUTES, Record, flatten, of_table
+from ..run.record import ATTRIBUTES, Record, SuiteRecord, flatten, of_table
 from ..statistics.breakdown import SubGroups, Variance, average_ranks, sub_groups, variance_split
 from ..statistics.priors import TRANSDUCTIVE, matched
 from ..statistics.table import PredictionTable
@@ -188,8 +188,8 @@ def compared(section: Section, c: Context) -> None:
     )
     for (recipe, encoder), why in sorted(c.refused.items()):
         section.messages.append(f"No table for {recipe}, {encoder}: {why}.")
-    text = f"{len(c.found.runs)} of {len(c.plan['cells'])} cells are finished."
-    if axes := c.plan.get("axes"):
+    text = f"{len(c.found.runs)} of {len(c.plan.cells)} cells are finished."
+    if axes := c.plan.axes:
         text += f" Compared: {'; '.join(f'{k} {_listed(v)}' for k, v in axes.items())}."
     audited = [r.record.audit for r in c.found.runs if r.record.audit]
     if audited:
@@ -201,8 +201,8 @@ def compared(section: Section, c: Context) -> None:
     unsure = Counter(u for a in audited for u in a.get("unsure", ()))
     section.messages.extend(f"For {n} cells it is unknown {u}." for u, n in unsure.items())
     section.parts.append(Text(text))
-    section.parts.extend(Text(f"{note}.") for note in matching_notes(c.plan.get("matched", [])))
-    section.parts.extend(Text(f"{note}.") for note in source_notes(c.plan.get("pretraining")))
+    section.parts.extend(Text(f"{note}.") for note in matching_notes(c.plan.matched))
+    section.parts.extend(Text(f"{note}.") for note in source_notes(c.plan.pretraining))
     foreign = {r.head: r.record.imported for r in c.found.runs if r.record.imported}
     for head, about in foreign.items():
         said = "; ".join(f"{k}: {v}" for k, v in flatten(about).items() if v not in (None, "None"))
@@ -267,7 +267,7 @@ def missing(section: Section, c: Context) -> None:
     if rows:
         are = "is" if len(rows) == 1 else "are"
         section.messages.append(
-            f"{len(rows)} of {len(c.plan['cells'])} cells {are} in no table. The same `serzoo "
+            f"{len(rows)} of {len(c.plan.cells)} cells {are} in no table. The same `serzoo "
             "compare` runs them again, and no other."
         )
         section.parts.append(Table("Cells without a result", ("cell", "state", "why"), rows))
@@ -312,13 +312,13 @@ def commit(record: Record) -> str:
     return str(git.get("commit", "unknown"))[:10] + (" with changes" if git.get("changed") else "")
 
 
-def command(plan: Mapping[str, Any], folder: Path) -> str:
+def command(plan: SuiteRecord, folder: Path) -> str:
     """Return the command that makes this comparison, with every axis and override."""
-    words = ["serzoo", "compare", str(plan.get("name", folder.name))]
-    for key, value in (plan.get("axes") or {}).items():
+    words = ["serzoo", "compare", plan.name or folder.name]
+    for key, value in plan.axes.items():
         text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
         words.append(f"{key}={text}")
-    words += [str(o) for o in plan.get("overrides") or []]
+    words += plan.overrides
     return " ".join(shlex.quote(w) for w in words)
 
 

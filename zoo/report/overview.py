@@ -155,12 +155,12 @@ def write_degradation(folder: Path) -> Path:
     """Write ``degradation.json`` and ``.md`` of a suite of conditions; return the latter's path."""
     plan = read_plan(folder)
     asked = Asked.of(plan)
-    runs, _ = read_runs(folder, plan["cells"])
-    made, _ = grids(runs, suite_attributes(folder, plan["cells"]))
+    runs, _ = read_runs(folder, plan.cells)
+    made, _ = grids(runs, suite_attributes(folder, plan.cells))
     rows, beyond = degradation(runs, asked.metric), kept(made, asked)
-    write_json(folder / "degradation.json", {"suite": plan["name"], "rows": rows, "kept": beyond})
+    write_json(folder / "degradation.json", {"suite": plan.name, "rows": rows, "kept": beyond})
     path = folder / "degradation.md"
-    text = f"# {plan['title']}\n\n{degradation_markdown(rows)}\n{kept_markdown(beyond, asked)}"
+    text = f"# {plan.title}\n\n{degradation_markdown(rows)}\n{kept_markdown(beyond, asked)}"
     write_text(path, text)
     return path
 

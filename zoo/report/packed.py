@@ -49,6 +49,7 @@ from numpy.typing import NDArray
 from ..core.errors import DataError
 from ..core.files import new_folder, write_json
 from ..run.record import (
+    PLAN,
     RECORD,
     UTTERANCES,
     VALID,
@@ -62,7 +63,6 @@ from ..statistics.table import PredictionTable
 
 VERSION = 2
 PREDICTIONS = "predictions.jsonl"
-PLAN = "suite.json"
 RECORDS = "records.jsonl.xz"
 ARRAYS = "predictions.npz"
 SUMS = "SHA256SUMS"
@@ -220,7 +220,7 @@ def pack(source: Path, target: Path, clean: Callable[[Content], Content] = dict)
         )
     if is_packed(source):
         raise DataError(f"{source} is packed already; unpack it first, or copy its files")
-    names = read_plan(source)["cells"]
+    names = read_plan(source).cells
     packed = _Packing(read_attributes(source, names))
     for name in names:
         cell = source / "cells" / name

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core.errors import SerzooError
 from ..core.table import Table
-from ..run.record import Attributes
+from ..run.record import Attributes, SuiteRecord
 from .answers import Asked
 from .grids import Grid
 from .runs import Corpora, Found
@@ -160,7 +160,7 @@ class Context:
     """
 
     folder: Path
-    plan: dict[str, Any]
+    plan: SuiteRecord
     found: Found
     grids: list[Grid]
     refused: dict[tuple[str, str], str]

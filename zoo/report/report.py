@@ -13,7 +13,7 @@ from ..core.errors import ComparisonError, DataError, counted
 from ..core.files import write_json, write_text
 from ..core.table import wide_console
 from ..run.board import EVENTS
-from ..run.record import UTTERANCES, Attributes, read_plan, write_attributes
+from ..run.record import UTTERANCES, Attributes, SuiteRecord, read_plan, write_attributes
 from . import calibration, detail, overview
 from .answers import Asked, kept
 from .grids import grids
@@ -103,7 +103,7 @@ def report(
     """
     console = console or wide_console()
     plan = read_plan(folder)
-    found = find_cells(folder, plan["cells"])
+    found = find_cells(folder, plan.cells)
     if not found.runs:
         raise ComparisonError(_nothing(folder, plan, found))
     corpora = Corpora()
@@ -112,27 +112,27 @@ def report(
     asked = Asked.of(plan)
     rows = rows_of(made, asked)
     time = detail.totals(run.record for run in found.runs)
-    notes = [detail.in_words(time, plan.get("calls", []))]
-    notes += matching_notes(plan.get("matched", []))
-    notes += source_notes(plan.get("pretraining"))
+    notes = [detail.in_words(time, plan.calls)]
+    notes += matching_notes(plan.matched)
+    notes += source_notes(plan.pretraining)
     notes += [f"{r}, encoder {e}: {why}" for (r, e), why in sorted(refused.items())]
     notes += missing_notes(plan, found)
-    text = markdown(rows, plan["baseline"]) + "".join(f"\n{note}.\n" for note in notes)
+    text = markdown(rows, plan.baseline) + "".join(f"\n{note}.\n" for note in notes)
     text += "".join(f"- {n}: {why}\n" for n, why in (found.failed | found.broken).items())
-    summary = {"suite": plan, "rows": rows, "failed": sorted(found.failed), "time": time}
+    summary = {"suite": plan.to_json(), "rows": rows, "failed": sorted(found.failed), "time": time}
     summary |= {
         "broken": found.broken,
         "refused": {", ".join(key): why for key, why in refused.items()},
         "certificates": {grid.name: grid.certificate for grid in made},
     }
     write_json(folder / "summary.json", summary)
-    write_text(folder / "table.md", f"# {plan['title']}\n\n{text}")
-    write_text(folder / "table.tex", latex(rows, plan["baseline"]))
+    write_text(folder / "table.md", f"# {plan.title}\n\n{text}")
+    write_text(folder / "table.tex", latex(rows, plan.baseline))
     context = Context(
         folder, plan, found, made, refused, rows, known, fault, notes[0], audio, corpora
     )
     write_text(folder / "report.html", page(context))
-    show(rows, plan["baseline"], console)
+    show(rows, plan.baseline, console)
     for note in notes:
         console.print(note, style="yellow", markup=False, highlight=False)
     for name, why in found.broken.items():
@@ -142,11 +142,11 @@ def report(
         ("table", folder / "table.md"),
         ("report", folder / "report.html"),
     ]
-    if "conditions" in plan:
+    if plan.conditions:
         ends.append(("degradation", overview.write_degradation(folder)))
-    if "shots" in plan:
+    if plan.shots:
         beyond = overview.kept_markdown(kept(made, asked), asked)
-        path = overview.write_few_shot(folder, plan["cells"], asked.metric, beyond)
+        path = overview.write_few_shot(folder, plan.cells, asked.metric, beyond)
         ends.append(("learning curves", path))
     if shown := board(folder):
         ends.append(("TensorBoard", shown))
@@ -170,7 +170,7 @@ def page(c: Context) -> str:
         f"{counted(len(c.found.runs), 'finished cell')}; "
         f"differences are to {c.baseline}. Every number is computed from the cells' predictions."
     )
-    return render(str(c.plan["title"]), lead, made)
+    return render(c.plan.title, lead, made)
 
 
 def _attributes(folder: Path, found: Found, corpora: Corpora | None) -> tuple[Attributes, str]:
@@ -192,7 +192,7 @@ def board(folder: Path) -> str:
     return shlex.join(["serzoo", "tensorboard", folder.name, *where])
 
 
-def missing_notes(plan: dict[str, Any], found: Found) -> list[str]:
+def missing_notes(plan: SuiteRecord, found: Found) -> list[str]:
     """Return how many cells are not in the tables, and why."""
     parts = [
         f"{len(names)} {what}"
@@ -203,12 +203,12 @@ def missing_notes(plan: dict[str, Any], found: Found) -> list[str]:
         )
         if names
     ]
-    return [f"of {len(plan['cells'])} cells, {', '.join(parts)}"] if parts else []
+    return [f"of {len(plan.cells)} cells, {', '.join(parts)}"] if parts else []
 
 
-def _nothing(folder: Path, plan: dict[str, Any], found: Found) -> str:
+def _nothing(folder: Path, plan: SuiteRecord, found: Found) -> str:
     reasons: Sequence[tuple[str, str]] = [*found.failed.items(), *found.broken.items()]
-    text = f"no finished cell in {folder} ({len(found.failed)} of {len(plan['cells'])} failed"
+    text = f"no finished cell in {folder} ({len(found.failed)} of {len(plan.cells)} failed"
     text += f", {len(found.broken)} cannot be read)" if found.broken else ")"
     if reasons:
         name, why = reasons[0]

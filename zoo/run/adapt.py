@@ -301,7 +301,7 @@ def adapt(
     place = DataConfig(root, manifest, label, options or {})
     place.unknown_speakers = unknown_speakers
     target = RunConfig("", [] if manifest else named, protocol, fold, taxonomy, data=place)
-    plan = planned(path, Options(**how), target, support, progress)
+    plan = planned(path, config.read_as(Options, how), target, support, progress)
     folder = Path(out) if out else plan.folder
     done = record.read_record(folder)
     if done is not None and done.ok:

@@ -19,12 +19,20 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from ..core import own, registry, shipped
 from ..core.errors import ConfigError, suggest
@@ -33,6 +41,8 @@ from ..core.shipped import names, read_yaml
 from ..core.speakers import REFUSE, UNKNOWN_SPEAKERS
 from ..core.taxonomy import Taxonomy
 
+T = TypeVar("T")
+
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp", "fsdp")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -40,7 +50,7 @@ ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 """Lightning's short names. They are written out, since a run's fingerprint has the precision."""
 
 
-def _one_of(*known: str) -> AfterValidator:
+def one_of(*known: str) -> AfterValidator:
     """Return a check of a text against the known ones."""
 
     def check(value: str) -> str:
@@ -49,6 +59,23 @@ def _one_of(*known: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def give(remedy: str) -> WrapValidator:
+    """Return a check with an error of its own, ``KEY is VALUE; give REMEDY``."""
+
+    def check(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return inner(value)
+        except ValidationError as e:
+            found = "is missing" if value is None else f"is {value!r}"
+            raise ValueError(f"{found}; give {remedy}") from e
+
+    return WrapValidator(check)
+
+
+LISTED = BeforeValidator(lambda v: v if v is None or isinstance(v, (list, dict)) else [v])
+"""A single value is read as a list of one."""
 
 
 def _trainable_precision(name: str) -> str:
@@ -84,15 +111,15 @@ class DataConfig:
     # share of each class that is trained on; a smaller share is part of a larger one
     train_share: PositiveShare = 1.0
     # targets of weak labels: hard; or from the scores beside the manifest: soft, independent
-    weak: Annotated[str, _one_of("hard", "soft", "independent")] = "hard"
+    weak: Annotated[str, one_of("hard", "soft", "independent")] = "hard"
     weak_weight: Flag = True  # weigh a weak label by its confidence
     weak_shuffle: FromZero | None = None  # seed that shuffles the weak labels, as a control
     # if a fold needs unknown speakers: refuse, or accept and report it
-    unknown_speakers: Annotated[str, _one_of(*UNKNOWN_SPEAKERS)] = REFUSE
+    unknown_speakers: Annotated[str, one_of(*UNKNOWN_SPEAKERS)] = REFUSE
     # auto: store what the encoder allows to store; live: compute it for each batch
-    features: Annotated[str, _one_of("auto", "live")] = "auto"
+    features: Annotated[str, one_of("auto", "live")] = "auto"
     # auto: standardise pooled frames by the training part if the encoder is frozen; none: do not
-    standardise: Annotated[str, _one_of("auto", "none")] = "auto"
+    standardise: Annotated[str, one_of("auto", "none")] = "auto"
     workers: FromZero = 0  # DataLoader processes
 
 
@@ -110,13 +137,13 @@ class OptimConfig:
     min_steps: FromZero = 0
     warmup: Share = 0.1  # share of the steps in which the rate rises linearly
     # how the rate falls afterwards
-    schedule: Annotated[str, _one_of("cosine", "linear")] = "cosine"
+    schedule: Annotated[str, one_of("cosine", "linear")] = "cosine"
     accumulate: FromOne = 1  # batches whose gradients make one step
     clip: NotNegative = 1.0  # largest norm of the gradient; 0 = no limit
     mixup: NotNegative = 0.0  # a of Beta(a, a), which mixes encoder inputs and targets; 0 = off
     ema: Share = 0.0  # decay of the averaged weights that are evaluated; 0 = off
     # the epoch whose weights are kept: best by UAR on the validation part, or the last one
-    select: Annotated[str, _one_of("best", "last")] = "best"
+    select: Annotated[str, one_of("best", "last")] = "best"
     # train anew on the training and validation speakers, up to the selected epoch, and test that
     refit: Flag = False
 
@@ -126,10 +153,10 @@ class TrainerConfig:
     """Where a run is computed. Only the precision is part of a run's identity."""
 
     out: str = "runs"  # folder of all runs
-    accelerator: Annotated[str, _one_of(*ACCELERATORS)] = "auto"  # auto = a GPU if there is one
+    accelerator: Annotated[str, one_of(*ACCELERATORS)] = "auto"  # auto = a GPU if there is one
     devices: FromOne = 1  # of each machine: GPUs, or processes on a CPU
     num_nodes: FromOne = 1  # machines
-    strategy: Annotated[str, _one_of(*STRATEGIES)] = "auto"  # of several devices; auto = ddp
+    strategy: Annotated[str, one_of(*STRATEGIES)] = "auto"  # of several devices; auto = ddp
     # precision of the arithmetic (16-mixed needs a GPU); weights stay float32
     precision: Annotated[str, AfterValidator(_trainable_precision)] = "32-true"
     threads: FromOne | None = None  # CPU threads of each process
@@ -230,20 +257,35 @@ def merge(values: dict[str, Any]) -> RunConfig:
     """
     if isinstance(values.get("corpus"), str):
         values = {**values, "corpus": [values["corpus"]]}
-    return _validated(_checked(values, RunConfig, ""))
+    return read_as(RunConfig, values)
+
+
+def read_as(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Return a dataclass with these values, and the defaults for all other keys.
+
+    Args:
+        kind: the dataclass. Its annotations say what each key may be.
+        values: the content of a file, or of a group of keys.
+
+    Raises:
+        ConfigError: if a key is unknown, or values have a wrong type or lie out of range. It names
+            each.
+    """
+    return _validated(kind, _known(values, kind))
 
 
 @cache
-def _adapter() -> TypeAdapter[RunConfig]:
-    return TypeAdapter(RunConfig)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
-def _validated(values: dict[str, Any]) -> RunConfig:
+def _validated(kind: type[T], values: dict[str, Any]) -> T:
+    copied = deepcopy(values)  # :func:`resolve` fills defaults into lists and mappings
     try:
-        # a copy, because :func:`resolve` fills defaults into lists and mappings
-        return _adapter().validate_python(deepcopy(values))
+        found: T = _adapter(kind).validate_python(copied)  # type: ignore[arg-type]  # a hashable type
     except ValidationError as e:
         raise ConfigError("; ".join(map(_message, e.errors(include_url=False)))) from e
+    return found
 
 
 _KINDS = {
@@ -260,18 +302,25 @@ def _message(error: Mapping[str, Any]) -> str:
     """Return one error of pydantic as a text: ``fold=-1 should be greater than ...``."""
     key, value = ".".join(map(str, error["loc"])), error["input"]
     if error["type"] == "value_error":
-        return f"{key} {error['ctx']['error']}"
+        cause = error["ctx"]["error"]
+        return str(cause) if isinstance(cause, ConfigError) else f"{key} {cause}"
     if kind := _KINDS.get(error["type"]):
-        return f"{key}: {value!r} ({type(value).__name__}) is not {kind}"
+        quotes = registry.QUOTES if kind == "a text" and isinstance(value, (bool, float)) else ""
+        return f"{key}: {value!r} ({type(value).__name__}) is not {kind}{quotes}"
     return f"{key}={value!r} {error['msg'].removeprefix('Input ')}"
 
 
-def annotation(key: str) -> Any:
-    """Return the type of a run's key ``a.b``; ``Any`` if it is unknown, or a part decides it."""
-    schema: Any = RunConfig
+def annotation(key: str, kind: Any = None) -> Any:
+    """Return the type of a key ``a.b``; ``Any`` if it is unknown, or a part decides it.
+
+    Args:
+        key: the key.
+        kind: the dataclass that has it; None = a run's configuration.
+    """
+    schema = kind or RunConfig
     for name in key.split("."):
-        group = is_dataclass(schema)
-        schema = _hints(schema).get(name, Any) if group else Any
+        group = _group(schema)
+        schema = _hints(group).get(name, Any) if group else Any
     return schema
 
 
@@ -280,23 +329,35 @@ def _hints(schema: Any) -> dict[str, Any]:
     return get_type_hints(schema)
 
 
-def _checked(values: Mapping[str, Any], schema: Any, prefix: str) -> dict[str, Any]:
-    """Return values, with numbers as texts if a text is meant; refuse unknown keys."""
+def _group(hint: Any) -> Any:
+    """Return the dataclass that a type is or holds: ``A``, ``A | None``, ``dict[str, A]``."""
+    return next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
+
+
+def _known(values: Any, schema: Any, name: str = "") -> dict[str, Any]:
+    """Return values, with numbers as texts if a text is meant; refuse unknown keys.
+
+    Keys without a default are there: their value is None if it was not given.
+    """
     known, hints = {f.name: f for f in fields(schema)}, _hints(schema)
+    dot = f"{name}." if name else ""
+    if not isinstance(values, Mapping):
+        keys = ", ".join(f"{dot}{key}" for key in known)
+        raise ConfigError(f"'{name}' is {values!r}; give keys and values: {keys}")
+    needed = [k for k, f in known.items() if f.default is f.default_factory is MISSING]
     found: dict[str, Any] = {}
-    for key, value in values.items():
+    for key, value in {**dict.fromkeys(needed), **values}.items():
         if key not in known:
-            raise ConfigError(f"unknown key '{prefix}{key}'{suggest(str(key), known)}")
-        sub: Any = known[key].default_factory
-        if is_dataclass(sub):
-            if not isinstance(value, Mapping):
-                keys = ", ".join(f"{key}.{f.name}" for f in fields(sub))
-                raise ConfigError(f"'{prefix}{key}' is a group of keys, not a value; have {keys}")
-            found[key] = _checked(value, sub, f"{prefix}{key}.")
-            continue
-        found[key] = registry.fitted(value, hints[key])
-        if remedy := registry.quotes(found[key], hints[key]):
-            raise ConfigError(f"{prefix}{key} is {value!r}; a text is meant{remedy}")
+            raise ConfigError(f"unknown key '{dot}{key}'{suggest(str(key), known)}")
+        hint, group = hints[key], _group(hints[key])
+        if not group or (value is None and type(None) in get_args(hint)):
+            found[key] = registry.fitted(value, hint)
+        elif get_origin(hint) is not dict:
+            found[key] = _known(value, group, f"{dot}{key}")
+        elif isinstance(value, Mapping):
+            found[key] = {str(k): _known(v, group, f"{dot}{key}.{k}") for k, v in value.items()}
+        else:
+            raise ConfigError(f"'{dot}{key}' is {value!r}; give keys and values for each name")
     return found
 
 
@@ -306,7 +367,7 @@ def check_ranges(cfg: RunConfig) -> None:
     Raises:
         ConfigError: if there are such values. It names all of them.
     """
-    _validated(cfg.to_dict())
+    _validated(RunConfig, cfg.to_dict())
     if cfg.trainer.strategy == "fsdp" and cfg.optim.ema > 0:
         raise ConfigError(
             f"optim.ema={cfg.optim.ema} keeps a whole copy of the weights, which "
@@ -658,7 +719,7 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     for key, value in overrides:
         if not (key in GROUPS and isinstance(value, str)):
             wanted = types.get(key) or annotation(key)
-            _set(merged, key, _read(key, value, wanted) if isinstance(value, Typed) else value)
+            put(merged, key, _read(key, value, wanted) if isinstance(value, Typed) else value)
     head = merged["head"]
     if isinstance(head, dict) and head.get("type") == kind:  # an override may have changed it
         merged.setdefault("head_name", chosen["head"])
@@ -795,7 +856,12 @@ def build_taxonomy(cfg: RunConfig) -> Taxonomy | None:
     return None if cfg.taxonomy in (None, "auto") else Taxonomy.load(str(cfg.taxonomy))
 
 
-def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+def put(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a key ``a.b`` in nested mappings, which are made if they are missing.
+
+    Raises:
+        ConfigError: if something else than a mapping is on the way.
+    """
     *parents, last = key.split(".")
     node: Any = tree
     for part in parents:

@@ -25,7 +25,7 @@ from typing import (
     get_type_hints,
 )
 
-from ..core.errors import ComparisonError, DataError
+from ..core.errors import ComparisonError, DataError, SerzooError
 from ..core.files import json_lines, read_json, write_json, write_text
 from ..core.speakers import ACCEPT
 from ..statistics.speakers import interval_text
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..statistics.table import PredictionTable
 
 RECORD = "record.json"
+PLAN = "suite.json"
 VALID = "valid.jsonl"  # predictions of the validation part
 PACKAGES = (
     "serzoo",
@@ -115,7 +116,11 @@ class Recorded:
 
     @classmethod
     def from_json(
-        cls, found: Mapping[str, Any], where: object = "the record", remedy: str = AGAIN
+        cls,
+        found: Mapping[str, Any],
+        where: object = "the record",
+        remedy: str = AGAIN,
+        error: type[SerzooError] = DataError,
     ) -> Self:
         """Read a record from the content of its file.
 
@@ -123,15 +128,17 @@ class Recorded:
             found: the content. Without ``version`` it is older than versions, and counts as 0.
             where: name of the file, for errors.
             remedy: what to do with a damaged file, for errors.
+            error: the kind of error to raise if the file is damaged.
 
         Raises:
-            DataError: if the file is newer than this serzoo, or a field has a wrong type.
+            DataError: if the file is newer than this serzoo.
+            SerzooError: of the kind ``error``, if a field has a wrong type.
         """
         version = found.get("version", 0)
         if not isinstance(version, int) or isinstance(version, bool) or version < 0:
-            raise DataError(f"{where} is of version {version!r}, which is not a number; {remedy}")
+            raise error(f"{where} is of version {version!r}, which is not a number; {remedy}")
         if version > VERSION:
-            raise DataError(
+            raise DataError(  # not ``error``: such a file is whole, and must not be written anew
                 f"{where} is of version {version}, and this serzoo reads versions up to {VERSION}; "
                 "it was written by a newer one: install that"
             )
@@ -141,9 +148,7 @@ class Recorded:
             if not isinstance(value, allowed):
                 names = " or ".join(dict.fromkeys(_NAMES[k] for k in allowed))
                 text = json.dumps(value, default=str)
-                raise DataError(
-                    f"{where} is damaged ({key} is {text[:60]}, and not {names}); {remedy}"
-                )
+                raise error(f"{where} is damaged ({key} is {text[:60]}, and not {names}); {remedy}")
         return cls(version=version).add(found)
 
 
@@ -374,6 +379,75 @@ class EvalRecord(Recorded):
     machine: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class SuiteRecord(Recorded):
+    """The ``suite.json`` of a comparison: the settings and the cells of its suite.
+
+    A suite of conditions has ``of``, ``conditions``, ``noise``, ``rir`` and ``only``. A suite of
+    adaptations has ``source``, ``target``, ``head``, ``shots``, ``draw``, ``tuning`` and
+    ``options``. Older files lack some fields.
+
+    Attributes:
+        name: name of the suite, and of its folder.
+        title: one line for people.
+        baseline: the head that others are compared to.
+        primary: heads whose comparisons to the baseline are declared questions; None = all.
+        margin: largest difference that counts as equivalent; None = the default.
+        metric: ``uar``, ``wa`` or ``macro_f1``.
+        axes: values of each axis, or ``all``.
+        overrides: ``key=value`` for every cell.
+        match_params: what the sizes of heads were matched to; False = they were not.
+        matched: target, parameters and changed options of each head, by table.
+        search: the settings that each head tried; None without a search.
+        limit_minutes: time that a cell may take; None = no limit.
+        pretraining: ``arms`` and ``label`` of the axis of pre-trainings; None without one.
+        label: corpus and settings of weak labels.
+        of: the suite whose cells were tested.
+        conditions: what was done to the test audio, ``clean`` first.
+        noise: folder of recorded noises; None = that in ``$SERZOO_DATA``.
+        rir: folder of room impulse responses, likewise.
+        only: values of the axes that were tested.
+        source: the runs that were adapted.
+        target: what they were adapted to.
+        head: names of the adapted heads.
+        shots: numbers of utterances of each class.
+        draw: seeds of the supports.
+        tuning: parts that were tuned.
+        options: all other settings of the adaptations.
+        cells: names of all cells, imported ones last.
+        calls: ``cells`` and ``seconds`` of each call of `serzoo compare`.
+    """
+
+    name: str = ""
+    title: str = ""
+    baseline: str = ""
+    primary: list[str] | None = None
+    margin: float | None = None
+    metric: str = "uar"
+    axes: dict[str, Any] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    match_params: bool | int | str = False
+    matched: list[dict[str, Any]] = field(default_factory=list)
+    search: dict[str, Any] | None = None
+    limit_minutes: float | None = None
+    pretraining: dict[str, Any] | None = None
+    label: dict[str, Any] | None = None
+    of: str = ""
+    conditions: list[str] = field(default_factory=list)
+    noise: str | None = None
+    rir: str | None = None
+    only: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    target: dict[str, Any] = field(default_factory=dict)
+    head: list[str] = field(default_factory=list)
+    shots: list[int] = field(default_factory=list)
+    draw: list[int] = field(default_factory=list)
+    tuning: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    cells: list[str] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+
 _NAMES = {
     dict: "an object",
     list: "a list",
@@ -423,6 +497,10 @@ evaluation = _in_order(EvalRecord)
 """A new record of an evaluation, likewise."""
 
 
+planned = _in_order(SuiteRecord)
+"""A new plan of a suite, likewise."""
+
+
 def write_record(folder: Path, record: Recorded) -> None:
     """Write a record into its folder, whole or not at all, and set its ``folder``."""
     write_json(folder / RECORD, record.to_json())
@@ -443,25 +521,30 @@ def read_record(folder: Path) -> Record | None:
     return record
 
 
-def read_plan(folder: Path) -> dict[str, Any]:
+def read_plan(folder: Path) -> SuiteRecord:
     """Read the plan of a suite, ``suite.json``.
 
     Raises:
         ComparisonError: if there is none, or it is damaged.
+        DataError: if it is newer than this serzoo.
     """
-    path = folder / "suite.json"
+    path = folder / PLAN
     if not path.is_file():
         raise ComparisonError(
             f"no comparison in {folder}; run `serzoo compare {folder.name}` first"
         )
     remedy = "the same `serzoo compare` writes it anew, and runs no finished cell again"
-    plan: dict[str, Any] = read_json(path, ComparisonError, remedy=remedy)
-    for key, kind in (("cells", list), ("title", str), ("baseline", str)):
-        if not isinstance(plan.get(key), kind):
-            raise ComparisonError(f"{path} is damaged ({key} is {plan.get(key)!r}); {remedy}")
-    if not all(isinstance(cell, str) for cell in plan["cells"]):
+    found = dict.fromkeys(("cells", "title", "baseline"))  # None, unless the file has them
+    found |= read_json(path, ComparisonError, remedy=remedy)
+    plan = SuiteRecord.from_json(found, path, remedy, ComparisonError)
+    if not all(isinstance(cell, str) for cell in plan.cells):
         raise ComparisonError(f"{path} is damaged (not all cells are names); {remedy}")
     return plan
+
+
+def write_plan(folder: Path, plan: SuiteRecord) -> None:
+    """Write the plan of a suite into its folder, whole or not at all."""
+    write_json(folder / PLAN, plan.to_json())
 
 
 def finished(folder: Path) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import lightning as L
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -19,7 +20,7 @@ from ..core.errors import ConfigError
 from ..core.types import Frames
 from . import config, devices
 from .checkpoint import OPTIONS
-from .config import OptimConfig
+from .config import Flag, FromOne, FromZero, NotNegative, OptimConfig, Positive, Share, Whole
 from .module import SERModule
 from .spent import CountFlops
 
@@ -36,54 +37,42 @@ This is our choice. It was measured from EMO-DB to fold 3 of RAVDESS, with a dra
 """
 
 
-@dataclass(frozen=True)
-class Options:
-    """Settings of an adaptation.
+def _shots(n: int) -> int:
+    check_shots(n)
+    return n
 
-    Raises:
-        ConfigError: if values have a wrong type or lie out of range. It names them.
-    """
 
-    shots: int = 4  # utterances of each class, from 0 (the model is only scored) to 64
-    draw: int = 1  # seed of the support, and of everything random in the adaptation
-    # lora (adapters in the encoder, and the head), head (alone), full (both), scratch (a new head,
-    # the same encoder); None = lora if it is possible, else head
-    tuning: str | None = None
-    steps: int = 60  # of the optimiser, for any number of shots
-    batch_size: int = 16  # most utterances in a step
-    lr: float | None = None  # peak rate of the encoder; None = RATES, or RATE_OF_OTHERS
-    head_lr: float = 1e-3  # peak rate of the head, and of a learned mix of layers
-    weight_decay: float = 1e-2  # of matrices; biases and norms do not decay
-    warmup: float = 0.1  # share of the steps in which the rate rises; then half a cosine to zero
-    clip: float = 1.0  # largest norm of the gradient; 0 = no limit
+Shots: TypeAlias = Annotated[int, Field(strict=True), AfterValidator(_shots)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of an adaptation that a suite has once; :func:`.config.read_as` checks them."""
+
+    steps: FromOne = 60  # of the optimiser, for any number of shots
+    batch_size: FromOne = 16  # most utterances in a step
+    # peak rate of the encoder; None = RATES, or RATE_OF_OTHERS
+    lr: Positive | None = None
+    head_lr: Positive = 1e-3  # peak rate of the head, and of a learned mix of layers
+    weight_decay: NotNegative = 1e-2  # of matrices; biases and norms do not decay
+    warmup: Share = 0.1  # share of the steps in which the rate rises; then half a cosine to zero
+    clip: NotNegative = 1.0  # largest norm of the gradient; 0 = no limit
     scratch_head: str = "classification"  # configuration of the head that scratch trains
-    lora_rank: int = 8  # of new adapters; a model that has adapters keeps its own
-    lora_alpha: float = 16.0  # of new adapters
-    forgetting: bool = True  # score the source's test part before and after
-    save: bool = True  # keep the adapted model
+    lora_rank: Whole = 8  # of new adapters; a model that has adapters keeps its own
+    lora_alpha: Annotated[float, Field(strict=True)] = 16.0  # of new adapters
+    forgetting: Flag = True  # score the source's test part before and after
+    save: Flag = True  # keep the adapted model
 
-    def __post_init__(self) -> None:
-        kinds: dict[Any, tuple[Any, str]] = {
-            int: (int, "give a whole number"),
-            float: ((int, float), "give a number"),
-            float | None: ((int, float, type(None)), "give a number"),
-            bool: (bool, "have true, false"),
-        }
-        own = asdict(self)
-        for name, hint in option_types().items():
-            kind, remedy = kinds.get(hint, (object, ""))
-            flag = isinstance(own[name], bool) and hint in (int, float, float | None)
-            if flag or not isinstance(own[name], kind):
-                raise ConfigError(f"{name} is '{own[name]}'; {remedy}")
-        check_shots(self.shots)
-        low = {"draw": 0, "steps": 1, "batch_size": 1, "weight_decay": 0, "clip": 0}
-        wrong = [f"{k}={own[k]} is not {n} or more" for k, n in low.items() if not own[k] >= n]
-        rates = [k for k in ("lr", "head_lr") if own[k] is not None and not own[k] > 0]
-        wrong += [f"{k}={own[k]} is not above 0" for k in rates]
-        if not 0 <= self.warmup <= 1:
-            wrong.append(f"warmup={self.warmup} is not between 0 and 1")
-        if wrong:
-            raise ConfigError("; ".join(wrong))
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Settings):
+    """All settings of an adaptation; :func:`.config.read_as` checks them."""
+
+    shots: Shots = 4  # utterances of each class, from 0 (the model is only scored) to 64
+    draw: FromZero = 1  # seed of the support, and of everything random in the adaptation
+    # lora (adapters in the encoder, and the head), head (alone), full (encoder and head), scratch
+    # (a new head on the encoder as it is); None = lora if it is possible, else head
+    tuning: str | None = None
 
     def optim(self, had: OptimConfig, tuning: str, encoder: str) -> OptimConfig:
         """Return these options as the group ``optim`` of a run's configuration.

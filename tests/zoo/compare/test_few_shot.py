@@ -116,11 +116,11 @@ def test_overrides_replace_lists_settings_and_the_sources_runs() -> None:
         "few_shot",
         ["head=[selm]", "shots=4", "target.fold=2", "options.steps=5", "optim.epochs=3"],
     )
-    assert (suite.head, suite.shots, suite.target["fold"]) == (["selm"], [4], 2)
-    assert suite.options["steps"] == 5
+    assert (suite.head, suite.shots, suite.target.fold) == (["selm"], [4], 2)
+    assert suite.options.steps == 5
     sources, _ = few_shot.jobs(suite, out="runs")
     assert sources[0].config["optim"]["epochs"] == 3
-    assert few_shot.load("few_shot", ["source={recipe: ravdess}"]).source["recipe"] == "ravdess"
+    assert few_shot.load("few_shot", ["source={recipe: ravdess}"]).source.recipe == "ravdess"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,12 @@ def test_overrides_replace_lists_settings_and_the_sources_runs() -> None:
         ("options.shots=1", "unknown key 'options.shots'"),
         ("target.flod=1", "unknown key 'target.flod'"),
         ("head=[]", "head is []"),
-        ("source=emodb", "source is emodb; give keys and values"),
+        ("target.fold=-1", "target.fold=-1"),
+        ("target.data=", "target.data is missing; give target"),
+        ("target.unknown_speakers=drop", "target.unknown_speakers is 'drop'; have refuse, accept"),
+        ("options.steps=0", "options.steps=0"),
+        ("source={seed: 1}", "source.recipe is missing; give source"),
+        ("source=emodb", "'source' is 'emodb'; give keys and values: source"),
     ],
 )
 def test_what_is_wrong_is_named_before_work(override, message) -> None:
@@ -156,7 +161,7 @@ def test_the_verb(tiny_recipe, tiny_speech, tmp_path, capsys) -> None:
     assert main(["adapt", str(run_folder(cfg)), "shots=2"]) == 2
     assert tells(capsys.readouterr().err, "data=CORPUS")
     assert main(["adapt", str(run_folder(cfg)), *there, "shots=2.5"]) == 2
-    assert tells(capsys.readouterr().err, "shots", "'2.5'", "whole number")
+    assert tells(capsys.readouterr().err, "shots", 2.5, "whole number")
 
 
 def test_a_tuning_that_the_encoder_has_not_is_told_before_anything_is_trained(tmp_path) -> None:

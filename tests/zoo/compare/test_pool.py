@@ -15,13 +15,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from facts import tells
+from facts import says, tells
 from pebble import ProcessFuture
 from serzoo.zoo.compare import pool
+from serzoo.zoo.compare.imported import imported
 from serzoo.zoo.compare.pool import Job
-from serzoo.zoo.core.errors import DataNote, DataWarning
+from serzoo.zoo.core.errors import DataError, DataNote, DataWarning
 from serzoo.zoo.core.files import write_json
-from serzoo.zoo.run.record import read_record
+from serzoo.zoo.run.record import VERSION, read_record
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 
@@ -272,3 +273,11 @@ def test_devices() -> None:
     kind, number = pool.devices()
     assert kind in ("cpu", "cuda")
     assert number >= 1
+
+
+def test_a_plan_of_a_newer_serzoo_is_not_written_over(tmp_path: Path) -> None:
+    newer = {"version": VERSION + 1, "cells": [], "title": "", "baseline": "b"}
+    write_json(tmp_path / "suite.json", newer)
+    for read in (pool.earlier_calls, imported):
+        with pytest.raises(DataError, match=says("suite.json", VERSION + 1, "newer")):
+            read(tmp_path)

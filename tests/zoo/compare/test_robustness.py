@@ -82,6 +82,7 @@ def test_a_file_may_keep_some_cells_only(tmp_path: Path) -> None:
     path.write_text(TEXT + "only: {seed: 1, head: [selm]}\n")
     assert conditions.load(str(path)).only == {"seed": [1], "head": ["selm"]}
     assert conditions.load(str(path), ["head=all", "fold=[2]"]).only == {"seed": [1], "fold": [2]}
+    assert conditions.load(str(path), ["only={fold: 1}"]).only == {"fold": [1]}
     path.write_text(TEXT + "only: {speaker: 1}\n")
     with pytest.raises(
         ConfigError, match=says("'only.speaker'", "encoder, fold, head, recipe, seed")
@@ -98,7 +99,7 @@ def test_a_file_may_keep_some_cells_only(tmp_path: Path) -> None:
         (["optim.lr=1"], "'optim.lr'.* baseline, conditions"),
         (["conditions=[]"], r"conditions .*\[\].* list"),
         (["conditions=[whites:5]"], "'whites:5'.*'white'"),
-        (["of=null"], "of=SUITE"),
+        (["of="], "of=SUITE"),
     ],
 )
 def test_what_a_suite_of_conditions_refuses(suite: str, overrides: list[str], message: str) -> None:

@@ -15,6 +15,7 @@ from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.core.errors import ComparisonError, ConfigError
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report.runs import check_comparable, find_cells
+from serzoo.zoo.run.config import read_as
 from serzoo.zoo.run.record import read_record
 from serzoo.zoo.statistics.table import PredictionTable
 
@@ -22,9 +23,7 @@ HEADS = ("classification", "selm", "gen_ser", "regress_codes", "prototype")
 
 
 def made(**raw: Any) -> search.Search:
-    found = search.read("mine", raw)
-    assert found is not None
-    return found
+    return read_as(search.Search, raw)
 
 
 def test_every_head_gets_as_many_different_trials() -> None:

@@ -171,10 +171,10 @@ def test_a_cell_without_its_pretraining_is_recorded_and_not_run(file: Path) -> N
         (
             "recipe: lanser_pretrain, labels: shuffled",
             "labels: shuffled",
-            r"pretraining\.shuffled .*\{'labels': 'shuffled'\}.* recipe",
+            r"pretraining\.shuffled\.recipe .*missing",
         ),
         ("about: weak labels", "abuot: weak labels", r"'pretraining\.weak\.abuot'.*'about'"),
-        ("  weak: {", "  none: {", r"pretraining .*\{'none': .*'none' "),
+        ("  weak: {", "  none: {", r"pretraining\.none .*another name"),
         ("taxonomy: basic7, ", "", r"label\.taxonomy"),
         (
             "label: {corpus: synthetic_talk, taxonomy: basic7, scorer: lexicon}",

@@ -15,7 +15,7 @@ from serzoo.zoo.core import registry
 from serzoo.zoo.core.encoder import Encoder
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.head import Head
-from serzoo.zoo.core.registry import BUILT_IN, Kind, _fits, check_options, get, names, schema_of
+from serzoo.zoo.core.registry import BUILT_IN, Kind, check_options, fits, get, names, schema_of
 from serzoo.zoo.core.taxonomy import Taxonomy
 
 KINDS: tuple[Kind, ...] = ("heads", "encoders", "corpora", "scorers")
@@ -158,8 +158,10 @@ FITS: list[tuple[Any, Any]] = [
     ([1, 2], list[int]),
     ([], list[int]),
     ([1, 2], Sequence[int]),
+    ((1, 2), list[int]),
     ([0.0, 1], tuple[float, float]),
     ([1, 2, 3], tuple[int, ...]),
+    ([[0.0, 1]], list[tuple[float, float]] | None),
     ({"a": 1}, dict[str, int]),
     ({"a": 1}, Mapping[str, int]),
     ([1], list),
@@ -189,17 +191,19 @@ DOES_NOT_FIT: list[tuple[Any, Any]] = [
     ([1], dict[str, int]),
     ("mse", Literal["ce", "bce"]),
     ([4.0], list[int] | None),
+    ([["a", 1]], list[tuple[float, float]]),
+    ("a", Example),
 ]
 
 
 @pytest.mark.parametrize(("value", "annotation"), FITS)
 def test_fits(value: Any, annotation: Any) -> None:
-    assert _fits(value, annotation)
+    assert fits(value, annotation)
 
 
 @pytest.mark.parametrize(("value", "annotation"), DOES_NOT_FIT)
 def test_does_not_fit(value: Any, annotation: Any) -> None:
-    assert not _fits(value, annotation)
+    assert not fits(value, annotation)
 
 
 # From classes to names.

@@ -16,7 +16,7 @@ from serzoo.zoo.report.overview import kept_markdown
 from serzoo.zoo.report.runs import Run
 from serzoo.zoo.report.summary import rows_of
 from serzoo.zoo.report.table import markdown
-from serzoo.zoo.run.record import Record
+from serzoo.zoo.run.record import Record, SuiteRecord
 from serzoo.zoo.statistics.contrasts import UNDECLARED
 from serzoo.zoo.statistics.rates import wa_of
 from serzoo.zoo.statistics.table import PredictionTable
@@ -129,7 +129,7 @@ def test_the_metric_of_a_suite_is_that_of_its_differences() -> None:
     # all but two utterances of the second class are gone: UAR and WA differ
     runs = [replace(r, table=r.table.subset([*range(0, 80, 2), 1, 33])) for r in suite(HEADS)]
     made, _ = grids(runs)
-    asked = Asked.of({"baseline": BASE, "metric": "wa"})
+    asked = Asked.of(SuiteRecord(baseline=BASE, metric="wa"))
     rows = rows_of(made, asked)
     wa = {r.head: float(wa_of(r.table.confusion())) for r in runs}
     good = next(r for r in rows if r["head"] == "good")

@@ -263,7 +263,9 @@ def test_what_cannot_be_done_is_told_with_what_can(run) -> None:
         run(shots=65)
     with pytest.raises(ConfigError, match=says("lr", "'fast'", "number")):
         run(lr="fast")
-    with pytest.raises(ConfigError, match=says("save", "'maybe'", "true, false")):
+    with pytest.raises(ConfigError, match=says("save", "'maybe'", "true", "false")):
         run(save="maybe")
+    with pytest.raises(ConfigError, match=says("'stesp'", "'steps'")):
+        run(stesp=1)
     with pytest.raises(ConfigError, match=says("steps=0", 1, "head_lr=-1")):
         run(steps=0, head_lr=-1)

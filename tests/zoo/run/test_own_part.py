@@ -171,7 +171,7 @@ def test_a_command_names_the_file_wherever_a_suite_names_a_head(file: Path) -> N
         [f"head=[{own_head}]", f"baseline={own_head}", f"options.scratch_head={own_head}"],
     )
     assert (adapted.head, adapted.baseline) == (["my_head"], "my_head")
-    assert adapted.options["scratch_head"] == "my_head"
+    assert adapted.options.scratch_head == "my_head"
     tested = conditions.load("robustness", [f"head=[{own_head}]", f"baseline={own_head}"])
     assert (tested.only["head"], tested.baseline) == (["my_head"], "my_head")
     space = "{trials: 2, space: {optim.lr: [1, 2]}, heads: {HEAD: {head.hidden: [4, 8]}}}"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from facts import says
-from serzoo.zoo.core.errors import DataError
+from serzoo.zoo.core.errors import ComparisonError, DataError
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.run import record
 from serzoo.zoo.run.record import (
@@ -25,8 +25,11 @@ from serzoo.zoo.run.record import (
     finished,
     flatten,
     peak_memory_mb,
+    planned,
     probed,
+    read_plan,
     read_record,
+    write_plan,
     write_record,
     written,
 )
@@ -237,3 +240,51 @@ def test_parts_that_a_run_writes() -> None:
     assert parts_to_write(True, True) == {"valid": "valid.jsonl", "test": "predictions.jsonl"}
     assert parts_to_write(False, True) == {"valid": "valid.jsonl"}  # a trial of a search
     assert parts_to_write(True, False) == parts_to_write(False, False) == {}
+
+
+# The plan of a suite.
+
+PLAN = {"cells": ["a", "b"], "title": "T", "baseline": "mlp"}
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
+
+
+def test_a_plan_is_a_record_with_a_version(tmp_path: Path) -> None:
+    plan = planned(name="mine", title="T", baseline="mlp", margin=0.02, cells=["a"], calls=[])
+    write_plan(tmp_path, plan)
+    text = json.loads((tmp_path / "suite.json").read_text())
+    assert list(text) == ["name", "version", "title", "baseline", "margin", "cells", "calls"]
+    assert (text["version"], text["margin"], text["cells"]) == (VERSION, 0.02, ["a"])
+    found = read_plan(tmp_path)
+    assert found == plan
+    assert (found.metric, found.conditions, found.shots) == ("uar", [], [])
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/suite.json")), ids=lambda p: p.parent.name)
+def test_a_committed_plan_is_read_and_would_be_written_as_it_is(path: Path) -> None:
+    plan = read_plan(path.parent)
+    assert (plan.version, plan.name, plan.more) == (0, path.parent.name, {})
+    assert plan.to_json() == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("changed", "facts"),
+    [
+        ({"cells": None}, ("suite.json", "damaged", "cells", "serzoo compare")),
+        ({"cells": [1]}, ("suite.json", "damaged", "cells")),
+        ({"title": 5}, ("suite.json", "damaged", "title", 5, "text")),
+        ({"axes": ["seed"]}, ("suite.json", "damaged", "axes", "seed", "object")),
+    ],
+)
+def test_a_plan_that_cannot_be_used_is_told(
+    changed: dict[str, object], facts: tuple[object, ...], tmp_path: Path
+) -> None:
+    write_json(tmp_path / "suite.json", PLAN | changed)
+    with pytest.raises(ComparisonError, match=says(*facts)):
+        read_plan(tmp_path)
+
+
+@pytest.mark.parametrize("key", sorted(PLAN))
+def test_a_plan_without_what_every_plan_has_is_damaged(key: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "suite.json", {k: v for k, v in PLAN.items() if k != key})
+    with pytest.raises(ComparisonError, match=says("suite.json", "damaged", key)):
+        read_plan(tmp_path)
