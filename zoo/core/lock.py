@@ -1,7 +1,7 @@
 """The lock file: the commit of each published model that runs use, or the files of its folder.
 
-A run names a model by hub id and revision, and a revision may move: a branch, a pull request, or
-none at all. The lock file keeps the commit that was meant at first use. Later runs load that
+A run names a model by hub id and revision. A revision may move: a branch, a pull request, or none
+at all. The lock file keeps the commit that was meant at first use. Later runs load that
 commit. A model that is read from a folder has no commit, so the hashes of its files are kept.
 
 The lock file is the first of these:
@@ -172,8 +172,7 @@ def written() -> bool:
 def of_hub(name: str, revision: str | None, *, weights: bool = False) -> Locked:
     """Ask the hub which commit a revision is; without a connection, look into its local cache.
 
-    If the main branch has no safetensors, it is the commit of the hub's own conversion, which lies
-    in a pull request.
+    If the main branch has no safetensors, the hub's own conversion in a pull request is taken.
 
     Args:
         name: hub id.

@@ -70,8 +70,8 @@ class Options(Settings):
 
     shots: Shots = 4  # utterances of each class, from 0 (the model is only scored) to 64
     draw: FromZero = 1  # seed of the support, and of everything random in the adaptation
-    # lora (adapters in the encoder, and the head), head (alone), full (encoder and head), scratch
-    # (a new head on the encoder as it is); None = lora if it is possible, else head
+    # lora (adapters in the encoder, and the head), head (alone), full (both), scratch (a new head,
+    # the same encoder); None = lora if it is possible, else head
     tuning: str | None = None
 
     def optim(self, had: OptimConfig, tuning: str, encoder: str) -> OptimConfig:
