@@ -11,9 +11,10 @@ turn (A B A B), and the median ratio counts. Encoding speech with a pretrained m
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import sys
+from argparse import RawDescriptionHelpFormatter as Raw
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -177,9 +178,18 @@ def head_against_base(head: Any, encoder: LogMelEncoder) -> dict[str, float]:
     return ratio(head_inference(head(192, TAXONOMY), encoder), base)
 
 
+def asked() -> tuple[str, str]:
+    """Return the folder of the numbers and a part of the names of ratios; "" if not given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Raw)
+    parser.add_argument("folder", nargs="?", default="", help="where the numbers are written")
+    parser.add_argument("only", nargs="?", default="", help="part of the names of the ratios")
+    given = parser.parse_args()
+    return given.folder, given.only
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    folder, only = ([*sys.argv[1:], "", ""])[:2]
+    folder, only = asked()
     encoder = LogMelEncoder()
     ratios: dict[str, Callable[[], dict[str, Any]]] = {
         "training step of the encoder: float32 / bfloat16": lambda: ratio(

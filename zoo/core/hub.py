@@ -122,8 +122,8 @@ class Published:
         """What the lock file holds of this model; None if it holds nothing.
 
         Raises:
-            ConfigError: if the lock file is damaged. Also if the files are not the locked ones,
-                or a folder is locked and the model is read from the hub.
+            ConfigError: if the lock file is damaged, or the files are not the locked ones. Also if
+                a folder is locked, but the model is read from the hub.
         """
         entry = lock.find(self.name, self.asked)
         if entry is None or (entry.commit and not self.local):
