@@ -70,6 +70,7 @@ def published_parts(module: Any) -> dict[str, dict[str, Any]]:
     parts = {}
     if "weights" in about:
         parts["encoder"] = {k: about.get(k) for k in ("weights", "name", "revision", "commit")}
+    origin: dict[str, Any]
     owners = [m for m in module.head.modules() if hasattr(m, "published_origin")]
     for name, root in module.head.frozen_roots().items():
         origin = next((m.published_origin for m in owners if root in set(m.modules())), {})
