@@ -30,11 +30,8 @@ from . import axes
 from .suite_file import Words
 
 NONE = "none"
-COPIED = (
-    "encoder",
-    "trainer.",
-    "data.max_seconds",
-)  # settings that a pre-training takes from cells
+COPIED = ("encoder", "trainer.", "data.max_seconds")
+"""Beginnings of the settings that a pre-training takes from cells."""
 
 
 @dataclass(frozen=True)
