@@ -19,7 +19,7 @@ from ..run import board, config
 from ..run.config import RunConfig
 from ..run.record import finished, read_record
 from . import axes
-from .suite import QUESTIONS, Plan, questions
+from .suite import QUESTIONS, Plan, questions, selecting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -181,7 +181,8 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
 
     folder = Path(out) / suite.name
     s = suite.source
-    settings = ["trainer.progress=false", *s["overrides"], axes.setting("trainer.out", out)]
+    settings = ["trainer.progress=false", *selecting(suite.metric), *s["overrides"]]
+    settings.append(axes.setting("trainer.out", out))
     settings += [axes.setting(key, s[key]) for key in ("encoder", "fold", "seed") if key in s]
     sources = []
     for head in suite.head:

@@ -27,10 +27,9 @@ from ..core import registry
 from ..core.errors import ConfigError, suggest
 from ..core.taxonomy import Taxonomy
 from ..report.runs import BUDGET
-from ..run.config import RunConfig, read_group
+from ..run.config import METRIC_KEYS, RunConfig, read_group
 from ..run.record import Record, read_record
 
-VALID = {"uar": "uar", "wa": "wa", "macro_f1": "f1"}  # a metric, and its key in validation
 GROUPS = ("optim", "head")
 TRIES = 1000  # draws of a trial before the space counts as used up: our choice
 
@@ -184,7 +183,7 @@ def _check_values(where: str, key: str, values: Any) -> None:
 
 def rule(metric: str) -> str:
     """Return the rule by which a trial wins, for records."""
-    return f"highest val/{VALID[metric]}, first trial of equals"
+    return f"highest val/{METRIC_KEYS[metric]}, first trial of equals"
 
 
 def outcome(
@@ -200,14 +199,13 @@ def outcome(
         Index of the best trial (-1 if all failed). For each trial: its settings, and its validation
         metric, epoch and seconds, or its error.
     """
-    key = f"val/{VALID[metric]}"
+    key = f"val/{METRIC_KEYS[metric]}"
     found: list[dict[str, Any]] = []
     for settings, folder in trials:
         entry = read_record(folder) or Record(error="it has not ended")
         if entry.ok:
             chosen = entry.selection
-            # the score of the epoch that the trial itself selected, which is by UAR
-            value = chosen[key] if metric == "uar" else entry.valid.get(VALID[metric])
+            value = chosen.get(key, entry.valid.get(METRIC_KEYS[metric]))
             result = {key: value, "epoch": chosen["epoch"]}
             found.append({**result, "seconds": entry.seconds["total"]})
         else:

@@ -59,7 +59,8 @@ class Suite:
         primary: heads whose comparisons to the baseline are corrected together; None = all heads
             that the suite runs.
         margin: largest difference that counts as equivalent.
-        metric: what heads are compared and searched by: ``uar``, ``wa`` or ``macro_f1``.
+        metric: what epochs are selected by, and heads are compared and searched by: ``uar``,
+            ``wa`` or ``macro_f1``.
     """
 
     name: str
@@ -236,6 +237,11 @@ def questions(name: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     return {"primary": primary, "margin": float(margin), "metric": metric}
 
 
+def selecting(metric: str) -> list[str]:
+    """Return the override that selects epochs by a suite's metric; none for the default."""
+    return [] if metric == "uar" else [f"optim.metric={metric}"]
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -273,7 +279,8 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
     for recipe in suite.axes["recipe"]:
         # without the axis, the recipe's own encoder
         for encoder, point in product(suite.axes.get("encoder", [None]), axes.points(suite.axes)):
-            base = ["trainer.progress=false", *suite.overrides, axes.setting("trainer.out", out)]
+            base = ["trainer.progress=false", *selecting(suite.metric), *suite.overrides]
+            base.append(axes.setting("trainer.out", out))
             if encoder is not None:
                 base.append(f"encoder={encoder}")
             last = axes.overrides(point)

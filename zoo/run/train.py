@@ -22,7 +22,7 @@ from . import board, checkpoint, devices, record, spent
 from .board import unparsable
 from .build import assemble, data_hashes, open_data
 from .checkpoint import ModelCheckpoint, how_built
-from .config import RunConfig
+from .config import METRIC_KEYS, OptimConfig, RunConfig
 from .devices import device_of, refuse_absent
 from .module import SERModule
 from .optim import rounds
@@ -76,8 +76,16 @@ class StoreFeatures(Callback):
         self.used = used, Used.now()
 
 
-RULES = {"best": "highest val/uar, earliest epoch of equals", "last": "last epoch"}
-"""``optim.select`` to the rule by which an epoch is selected, as records say it."""
+def selected_by(optim: OptimConfig) -> str:
+    """Return the name of the validation score that the best epoch is best by: ``val/uar``."""
+    return f"val/{METRIC_KEYS[optim.metric]}"
+
+
+def rule(optim: OptimConfig) -> str:
+    """Return the rule by which an epoch is selected, for records."""
+    if optim.select == "last":
+        return "last epoch"
+    return f"highest {selected_by(optim)}, earliest epoch of equals"
 
 
 def run_folder(cfg: RunConfig) -> Path:
@@ -156,7 +164,9 @@ def train(
     if validated and not chosen:
         _copy(trainer, last)
     result = _test(trainer, module, data, last, test) if validated else _kept(trainer, module, last)
-    score = best.best_model_score if chosen else result.get("valid", {}).get("uar")
+    valid = result.get("valid", {})
+    by = selected_by(cfg.optim)
+    score = best.best_model_score if chosen else valid.get(METRIC_KEYS[cfg.optim.metric])
     evaluate_seconds = time.perf_counter() - began
     used.append(Used.now())
     # in every process: they may share the weights
@@ -180,8 +190,9 @@ def train(
         split_notes=list(data.split.notes),
         audit=data.audit.to_dict() if data.audit else None,
         selection={
-            "rule": RULES[cfg.optim.select] if validated else "last epoch; nothing was validated",
-            "val/uar": float(score) if score is not None else None,
+            "rule": rule(cfg.optim) if validated else "last epoch; nothing was validated",
+            "val/uar": valid.get("uar"),
+            by: float(score) if score is not None else None,
             "epoch": result.pop("epoch"),
         },
         parameters=record.count_parameters(module),
@@ -247,7 +258,11 @@ def _trainer(
     """
     folder = out / "checkpoints"
     best = ModelCheckpoint(
-        folder, filename="best", monitor="val/uar", mode="max", enable_version_counter=False
+        folder,
+        filename="best",
+        monitor=selected_by(cfg.optim),
+        mode="max",
+        enable_version_counter=False,
     )
     # `last` has its own callback, since it is written after every epoch, whatever the score
     last = ModelCheckpoint(

@@ -98,6 +98,10 @@ def test_a_trial_wins_by_the_metric_of_the_suite(tmp_path: Path) -> None:
     trials: list[Any] = [({}, first), ({}, second)]
     assert [search.outcome(trials, m)[0] for m in ("uar", "wa", "macro_f1")] == [0, 1, 0]
     assert search.outcome(trials, "wa")[1][1]["val/wa"] == 0.7
+    # the score of the epoch that was kept is that of the selection
+    kept = {"val/uar": 0.6, "val/wa": 0.9, "epoch": 3}
+    third = ended(tmp_path / "c", 0.6, valid={"wa": 0.8}, selection=kept)
+    assert search.outcome([*trials, ({}, third)], "wa")[1][2]["val/wa"] == 0.9
     assert search.rule("macro_f1") == "highest val/f1, first trial of equals"
 
 
