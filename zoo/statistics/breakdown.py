@@ -123,7 +123,7 @@ def sub_groups(
     found = [
         _group(name, table, members, present, metric, level) for name, members in groups.items()
     ]
-    asked = set() if metric == "wa" else {table.classes[i] for i in present}
+    asked = {table.classes[i] for i in present if metric != "wa"}
     whole = [g for g in found if not asked & set(g.absent)]
     others = [g for g in found if g not in whole]
     note = "; ".join(f"{g.name}: {g.note}" for g in others)

@@ -334,9 +334,8 @@ def jackknife(table: PredictionTable, metric: Metric = "uar", *, level: float = 
     """
     n, why, note = tested(table)
     known, unknown = _split(by_speaker(table, [*sorted({*labelled_speakers(table)} - {""}), ""]))
-    return interval_of(known, metric, level, why, unknown)._replace(
-        n_speakers=n, **({"note": note} if note else {})
-    )
+    found = interval_of(known, metric, level, why, unknown)
+    return found._replace(n_speakers=n, note=found.note or note)
 
 
 def _split(confusions: FloatArray) -> tuple[FloatArray, FloatArray]:
