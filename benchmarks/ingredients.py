@@ -16,7 +16,7 @@ from typing import Any
 from serzoo.zoo.core.errors import counted
 from serzoo.zoo.core.table import Line, Table, cell
 from serzoo.zoo.report.answers import COLUMNS, Asked, Question, answer_cells, ask, between
-from serzoo.zoo.report.grids import Grid, grids
+from serzoo.zoo.report.grids import Grid, grids, sentences
 from serzoo.zoo.report.runs import find_cells
 
 # of each pair the first has what the second lacks
@@ -42,7 +42,8 @@ def ingredients(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
     """Return a row for each table and each pair of heads that it holds.
 
     Returns:
-        ``table``, ``folds``, ``first``, ``second``, ``what``, and ``difference`` (an answer).
+        ``table``, ``folds``, ``first``, ``second``, ``what``, ``remarks`` on intervals, and
+        ``difference`` (an answer).
     """
     pairs = {
         (grid.name, first, second): (grid, what)
@@ -59,7 +60,7 @@ def ingredients(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
     )
     return [
         {"table": key[0], "first": key[1], "second": key[2], "what": what}
-        | {"folds": len(grid.folds), "difference": found[key]}
+        | {"folds": len(grid.folds), "remarks": grid.remarks, "difference": found[key]}
         for key, (grid, what) in pairs.items()
     ]
 
@@ -78,7 +79,7 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
             body.append([*names, cell(found["value"], "+.3f"), *answer_cells(found)])
         counts = (d["n_clusters"], d["cluster"]), (mine[0]["folds"], "fold"), (d["n_seeds"], "seed")
         title = f"{name}: {', '.join(counted(n, what) for n, what in counts)}"
-        made.append(Table(title, columns, body))
+        made.append(Table(title, columns, body, sentences(mine[0]["remarks"])))
     return made
 
 

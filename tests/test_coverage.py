@@ -6,6 +6,7 @@ from pathlib import Path
 import error_rates as coverage
 import numpy as np
 import pytest
+from serzoo.zoo.statistics.contrasts import HELD
 
 RESULT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "coverage.json"
 
@@ -74,8 +75,14 @@ def test_what_has_no_test_is_told():
     }  # fmt: skip
 
 
+def test_coverage_is_integrated_over_ratios_of_variances():
+    found = coverage.integrated(10, 3, draws=2**11)
+    assert found["smallest"] == pytest.approx(0.95, abs=0.002)
+    assert found["largest"] > 0.98
+
+
 def test_a_run_writes_its_command_and_its_rates(tmp_path, monkeypatch):
-    for name, few in (("CLUSTERS", (6,)), ("TRAININGS", (2,)), ("FAMILIES", (1,))):
+    for name, few in (("CLUSTERS", (6,)), ("TRAININGS", (2,)), ("FAMILIES", {1: 1.0})):
         monkeypatch.setattr(coverage, name, few)
     coverage.main(["--simulations", "2", "--seed", "9", "--out", str(tmp_path / "c.json")])
     written = json.loads((tmp_path / "c.json").read_text("utf-8"))
@@ -87,23 +94,25 @@ def test_a_run_writes_its_command_and_its_rates(tmp_path, monkeypatch):
 def test_the_committed_numbers_are_of_all_settings_and_say_what_fails():
     written = json.loads(RESULT.read_text("utf-8"))
     assert len(written["settings"]) == 90
-    assert written["simulations"] == 90 * 5 * written["simulations of a case in a setting"]
+    runs = written["simulations of a case in a setting"].values()
+    assert written["simulations"] == 30 * 5 * sum(runs)
     assert written["processor seconds"] < 600
-    told = {line.split(",")[0] + "," + line.split(",")[1] for line in written["fails"]}
-    assert told == {"these, 4 clusters", "new, 1 trainings"}
+    broken = {",".join(line.split(",")[:2]) for line in written["fails"]}
+    assert broken == {"these, 4 clusters", "new, 1 trainings"}
+    assert min(found["smallest"] for found in written["integrated"].values()) >= 0.949
     these, new = (written["pooled"][k] for k in ("these, by clusters", "new, by trainings"))
     # what the docstring of contrasts.py says of them
     for name, rates in these.items():
         if not name.startswith("4 "):
-            assert 0.94 <= rates["coverage"] <= 0.975, name
+            assert 0.945 <= rates["coverage"] <= 0.975, name
             assert 0.94 <= rates["coverage of all"] <= 0.985, name
         assert max(v for k, v in rates.items() if k.startswith("false alarms")) < 0.065, name
-    for n, rate in ((2, 0.99), (3, 0.98), (5, 0.97), (10, 0.96)):
+    for n, rate in {**HELD, 5: 0.97, 10: 0.95}.items():
         for k in (1, 4, 8):
             rates = new[f"{n} trainings, family of {k}"]
-            assert rates["coverage"] == pytest.approx(rate, abs=0.006)
+            assert rates["coverage"] == pytest.approx(rate, abs=0.0065)
             assert max(v for w, v in rates.items() if w.startswith("false alarms")) <= 0.05
     power = [new[f"{n} trainings, family of 8"]["power"] for n in (2, 3, 5, 10)]
-    assert [round(p, 2) for p in power] == [0.02, 0.1, 0.43, 0.6]
+    assert [round(p, 2) for p in power] == [0.02, 0.1, 0.45, 0.61]
     power = [these[f"{g} clusters, family of 8"]["power"] for g in (6, 10, 24)]
-    assert power == pytest.approx([0.09, 0.33, 0.82], abs=0.006)
+    assert power == pytest.approx([0.07, 0.35, 0.82], abs=0.006)

@@ -21,7 +21,7 @@ from ..run.config import LISTED, FromZero, RunConfig, Whole, give, one_of
 from ..run.record import finished, read_record
 from ..run.tuning import Settings, Shots, new_head, obstacles, refuse
 from . import axes, suite_file
-from .suite import Plan
+from .suite import Plan, selecting
 from .suite_file import SuiteFile, Words
 
 if TYPE_CHECKING:
@@ -131,7 +131,8 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
 
     folder = Path(out) / suite.name
     s = suite.source
-    settings = ["trainer.progress=false", *s.overrides, axes.setting("trainer.out", out)]
+    settings = ["trainer.progress=false", *selecting(suite.metric), *s.overrides]
+    settings.append(axes.setting("trainer.out", out))
     given = {"encoder": s.encoder, "fold": s.fold, "seed": s.seed}
     settings += [axes.setting(key, v) for key, v in given.items() if v is not None]
     sources = []

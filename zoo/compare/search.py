@@ -28,12 +28,11 @@ from typing_extensions import TypedDict
 from ..core import registry
 from ..core.errors import ConfigError, suggest
 from ..core.taxonomy import Taxonomy
-from ..run.config import Flag, FromZero, RunConfig, give, one_of, read_group
+from ..run.config import METRIC_KEYS, Flag, FromZero, RunConfig, give, one_of, read_group
 from ..run.record import VALID as VALID_FILE
 from ..run.record import Record, read_record
 from ..statistics.table import PredictionTable, merge
 
-VALID = {"uar": "uar", "wa": "wa", "macro_f1": "f1"}  # a metric, and its key in validation
 GROUPS = ("optim", "head")
 TRIES = 1000  # draws of a trial before the space counts as used up: our choice
 
@@ -174,7 +173,7 @@ class Search:
 
 def rule(metric: str) -> str:
     """Return the rule by which a trial wins, for records."""
-    return f"highest val/{VALID[metric]} of the pooled folds, first trial of equals"
+    return f"highest val/{METRIC_KEYS[metric]} of the pooled folds, first trial of equals"
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def outcome(
         Index of the best setting (-1 if each failed in some fold). The folds that counted. For
         each setting: its values, and its pooled metric, epochs by fold and seconds, or its error.
     """
-    key = f"val/{VALID[metric]}"
+    key = f"val/{METRIC_KEYS[metric]}"
     records = [
         {
             f: read_record(folder) or Record(error="it has not ended")
@@ -223,7 +222,7 @@ def outcome(
         if failed:
             result = {key: None, "error": f"fold {failed[0]}: {by_fold[failed[0]].error}"}
         else:
-            value = _pooled({f: one.folders[f] for f in counted})[VALID[metric]]
+            value = _pooled({f: one.folders[f] for f in counted})[METRIC_KEYS[metric]]
             epochs = {str(f): by_fold[f].selection["epoch"] for f in counted}
             seconds = sum(by_fold[f].seconds["total"] for f in counted)
             result = {key: value, "epochs": epochs, "seconds": round(seconds, 2)}

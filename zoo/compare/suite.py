@@ -175,6 +175,11 @@ def load(name: str, overrides: Sequence[str] = ()) -> Suite:
     return suite_file.load(Suite, name, overrides)
 
 
+def selecting(metric: str) -> list[str]:
+    """Return the override that selects epochs by a suite's metric; none for the default."""
+    return [] if metric == "uar" else [f"optim.metric={metric}"]
+
+
 def expand(suite: Suite, *, out: str) -> list[Cell]:
     """List the cells by recipe, seed, fold and head, so that the first ones compare heads.
 
@@ -193,7 +198,8 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
     for recipe in suite.axes["recipe"]:
         # without the axis, the recipe's own encoder
         for encoder, point in product(suite.axes.get("encoder", [None]), axes.points(suite.axes)):
-            base = ["trainer.progress=false", *suite.overrides, axes.setting("trainer.out", out)]
+            base = ["trainer.progress=false", *selecting(suite.metric), *suite.overrides]
+            base.append(axes.setting("trainer.out", out))
             if encoder is not None:
                 base.append(f"encoder={encoder}")
             last = axes.overrides(point)

@@ -292,11 +292,13 @@ def kept(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
 
     Returns:
         A row for each head, condition and reference: ``recipe``, ``encoder``, ``head``,
-        ``reference`` (the other table's recipe), ``change`` and ``share``. The last two are
-        answers. ``change`` is the head's change from the reference, minus the baseline's.
-        ``share`` is the share that it keeps of its metric above chance, minus the baseline's.
+        ``reference`` (the other table's recipe), ``remarks`` on its intervals, ``change`` and
+        ``share``. The last two are answers. ``change`` is the head's change from the reference,
+        minus the baseline's. ``share`` is the share that it keeps of its metric above chance,
+        minus the baseline's.
     """
-    rows, change, share = [], [], []
+    change, share = [], []
+    rows: dict[tuple[str, str, str, str], list[str]] = {}
     for grid, other in references(made):
         shared = [h for h in grid.runs if h in other.runs]
         if asked.baseline not in shared:
@@ -306,7 +308,7 @@ def kept(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
                 continue
             key = (grid.recipe, grid.encoder, head, other.recipe)
             declared = asked.declares(head, grid.runs[head])
-            rows.append(key)
+            rows[key] = grid.remarks
             pairs = [(g, h) for h in (head, asked.baseline) for g in (grid, other)]
             cells = _alike([g.cells(h) for g, h in pairs])
             unknown = _unknown(_alike([g.unknown(h) for g, h in pairs]))
@@ -318,8 +320,13 @@ def kept(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
     changes, shares = ask(change, asked), ask(share, asked)
     names = ("recipe", "encoder", "head", "reference")
     return [
-        {**dict(zip(names, key, strict=True)), "change": changes[key], "share": shares[key]}
-        for key in rows
+        {
+            **dict(zip(names, key, strict=True)),
+            "remarks": remarks,
+            "change": changes[key],
+            "share": shares[key],
+        }
+        for key, remarks in rows.items()
     ]
 
 
@@ -366,6 +373,7 @@ def verdicts(found: Mapping[str, Mapping[str, Any]], than: str) -> str:
         "worse": f"worse than {than}",
         "equivalent": f"equivalent to {than} within {first['margin']:g}",
         "undecided": "undecided",
+        "identical": f"identical to {than} in every prediction",
     }
     said = []
     for basis in dict.fromkeys(a["basis"] for a in found.values()):

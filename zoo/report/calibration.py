@@ -105,6 +105,7 @@ def _tempered(
         if unbiased.note:
             remarks[f"Debiased error: {unbiased.note}."] = None
     notes = [*notes, *remarks, f"{priors_of(g)} A temperature does not move the prior."]
+    notes += g.of_speakers
     table = Table(f"Calibration: {g.name}", COLUMNS, body, notes)
     if not drawn(section, i):
         return table, []
@@ -155,7 +156,7 @@ def _pooled(g: Grid, heads: Sequence[str], validation: Validation) -> list[Part]
         f"prior of training: {said}."
         for said in shares
     ]
-    return [Table(title, POOLED, body, notes)]
+    return [Table(title, POOLED, body, [*notes, *g.of_speakers])]
 
 
 def scaled_runs(

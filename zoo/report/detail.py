@@ -142,17 +142,17 @@ def ranks(section: Section, c: Context) -> None:
 def variance(section: Section, c: Context) -> None:
     """Add the variance between seeds, folds and speakers."""
     section.intro = (
-        "Standard deviations of one run's UAR (one seed, one fold): between seeds, between folds, "
-        "and the rest of a seed in a fold. Speakers are the part of folds that is due to who was "
-        "tested. Variances are estimated without bias; one below zero is shown as 0."
+        f"Standard deviations of one run's {c.asked.name} (one seed, one fold): between seeds, "
+        "between folds, and the rest of a seed in a fold. Speakers are the part of folds that is "
+        "due to who was tested. Variances are estimated without bias; one below zero is shown as 0."
     )
 
     def make(g: Grid) -> list[Part]:
         body: list[Line] = []
         remarks: dict[str, None] = {}
-        metric = "UAR"
+        metric = c.asked.name
         for head, runs in g.runs.items():
-            split, fault = _split({(r.fold, r.seed): r.table for r in runs})
+            split, fault = _split({(r.fold, r.seed): r.table for r in runs}, c.asked.metric)
             if fault:
                 metric, remarks[f"{fault}: WA is split instead"] = "WA", None
             if split.note:
@@ -168,10 +168,10 @@ def variance(section: Section, c: Context) -> None:
     per_grid(section, c.grids, make)
 
 
-def _split(tables: dict[tuple[int, int], PredictionTable]) -> tuple[Variance, str]:
-    """Return the split of UAR and ""; if a fold lacks a class, that of WA and the reason."""
+def _split(tables: dict[tuple[int, int], PredictionTable], metric: str) -> tuple[Variance, str]:
+    """Return the split of a metric and ""; if a fold lacks a class, that of WA and the reason."""
     try:
-        return variance_split(tables), ""
+        return variance_split(tables, metric), ""
     except DataError as error:
         return variance_split(tables, "wa"), str(error).partition(";")[0]
 
@@ -355,9 +355,10 @@ def confusions(section: Section, c: Context) -> None:
 def groups(section: Section, c: Context) -> None:
     """Add the metric of each head for each sub-group of utterances."""
     section.intro = (
-        "UAR with its 95 % interval (jackknife over the speakers of the group; a dash with one "
-        "speaker). Durations are cut at their terciles. Groups that lack a class are shown, "
-        "but not counted in the gap. With many small groups the gap is large by chance alone."
+        f"{c.asked.name} with its 95 % interval (jackknife over the speakers of the group; none "
+        "with one speaker). Durations are cut at their terciles. Groups that lack a class are "
+        "shown, but not counted in the gap of a mean over classes. With many small groups the gap "
+        "is large by chance alone."
     )
     if c.attributes_fault:
         section.messages.append(c.attributes_fault)
@@ -376,13 +377,13 @@ def groups(section: Section, c: Context) -> None:
                 continue
             try:
                 found = {
-                    head: sub_groups(t, of_table(t.ids, c.attributes), attribute)
+                    head: sub_groups(t, of_table(t.ids, c.attributes), attribute, c.asked.metric)
                     for head, t in g.pooled.items()
                 }
             except FAULTS as error:
                 section.messages.append(f"{g.name}, by {attribute}: {as_message(error)}.")
                 continue
-            parts += _group_table(g, attribute, found)
+            parts += _group_table(g, attribute, found, c.asked.name)
             if len(next(iter(found.values())).groups) > 1:
                 worst[WORDS.get(attribute, attribute)] = found
         if worst:
@@ -392,8 +393,8 @@ def groups(section: Section, c: Context) -> None:
     per_grid(section, c.grids, make)
 
 
-def _group_table(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[Part]:
-    """Return UAR of every head in every group; many groups are folded."""
+def _group_table(g: Grid, attribute: str, found: dict[str, SubGroups], metric: str) -> list[Part]:
+    """Return the metric of every head in every group; many groups are folded."""
     first = next(iter(found.values()))
     words = WORDS.get(attribute, attribute)
     if len(first.groups) == 1:
@@ -403,17 +404,19 @@ def _group_table(g: Grid, attribute: str, found: dict[str, SubGroups]) -> list[P
     for i, group in enumerate(first.groups):
         row = [Cell(group.name), cell(group.n, "d")]
         for of in found.values():
-            uar = of.groups[i].uar
-            bounds = "" if np.isnan(uar.low) else f" ({span(uar.low, uar.high, '.2f')})"
-            row.append(Cell(f"{uar.value:.3f}{bounds}", uar.value))
+            score = of.groups[i].score
+            bounds = "" if np.isnan(score.low) else f" ({span(score.low, score.high, '.2f')})"
+            row.append(Cell(f"{score.value:.3f}{bounds}", score.value))
         body.append(row)
     notes = [f"{first.note}."] if first.note and attribute != "speaker" else []
     if first.unstated:
         notes.append(f"Utterances that do not state it: {first.unstated}.")
-    lacking = [x.name for x in first.groups if x.note.startswith("no ")]
-    if lacking and attribute == "speaker":
-        notes.append(f"Not counted in the gaps, since a class is absent: {', '.join(lacking)}.")
-    table = Table(f"UAR by {words}: {g.name}", (words, "utterances", *found), body, notes)
+    if first.left_out and attribute == "speaker":
+        names = ", ".join(first.left_out)
+        notes.append(f"Not counted in the gaps, since a class is absent: {names}.")
+    if len(body) > 1 and attribute != "speaker":  # one speaker has no interval
+        notes += g.of_speakers
+    table = Table(f"{metric} by {words}: {g.name}", (words, "utterances", *found), body, notes)
     return [table if len(body) <= 8 else Fold(f"The {len(body)} groups by {words}", [table])]
 
 

@@ -56,9 +56,7 @@ class Grid:
     @property
     def corpora(self) -> list[str]:
         """Names of the tested corpora."""
-        run = next(iter(self.runs.values()))[0]
-        named = {who.partition("/")[0] for who in run.table.speakers if "/" in who}
-        return sorted(named) or [str(name) for name in run.record.config.get("corpus", ())]
+        return corpora_of(next(iter(self.runs.values()))[0])
 
     @cached_property
     def clusters(self) -> Clusters:
@@ -77,9 +75,12 @@ class Grid:
     @property
     def remarks(self) -> list[str]:
         """Notes on the intervals: few sentences, utterances without a cluster."""
-        said = [(info.name, info.interval_remark()) for info in map(_info, self.corpora) if info]
-        own = [text if len(said) == 1 else f"{name}: {text}" for name, text in said if text]
-        return [*own, *filter(None, [self.clusters.note])]
+        return [*interval_remarks(self.corpora), *filter(None, [self.clusters.note])]
+
+    @property
+    def of_speakers(self) -> list[str]:
+        """Sentences on intervals that are over speakers, whatever the clusters of the corpus."""
+        return sentences(interval_remarks(self.corpora, "speaker"))
 
     @cached_property
     def _confusions(self) -> dict[str, FloatArray]:
@@ -109,6 +110,32 @@ class Grid:
     def totals(self, head: str) -> FloatArray:
         """Return a head's confusions by seed, ``[S, C, C]``."""
         return np.asarray(self._confusions[head].sum(1), dtype=np.float64)
+
+
+def corpora_of(run: Run) -> list[str]:
+    """Return the names of the corpora that a run was tested on."""
+    named = {who.partition("/")[0] for who in run.table.speakers if "/" in who}
+    return sorted(named) or [str(name) for name in run.record.config.get("corpus", ())]
+
+
+def interval_remarks(corpora: Sequence[str], cluster: str | None = None) -> list[str]:
+    """Return what intervals of these corpora are about, as clauses (``CorpusInfo``).
+
+    Args:
+        corpora: names of the tested corpora.
+        cluster: only corpora whose clusters are these; None = all.
+    """
+    found = [info for info in map(_info, corpora) if info]
+    return [
+        text if len(found) == 1 else f"{info.name}: {text}"
+        for info in found
+        if (text := info.interval_remark()) and cluster in (None, info.cluster)
+    ]
+
+
+def sentences(remarks: Sequence[str]) -> list[str]:
+    """Return clauses as sentences, for the notes of a table."""
+    return [f"{text[0].upper()}{text[1:]}." for text in remarks]
 
 
 def _info(corpus: str) -> CorpusInfo | None:

@@ -15,6 +15,7 @@ from ..core.errors import DataError
 from ..core.files import write_json, write_text
 from ..core.table import Cell, Line, Table, cell, plain, span
 from ..plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
+from ..run.config import METRIC_KEYS
 from ..run.record import Record, read_plan
 from ..statistics.contrasts import NEW
 from ..statistics.rates import METRICS
@@ -37,12 +38,11 @@ from .answers import (
     number,
     verdicts,
 )
-from .grids import Grid, grids
+from .grids import Grid, corpora_of, grids, interval_remarks, sentences
 from .packed import record_reader
 from .page import Context, Figure, Fold, Row, Section, Text, draw, drawn
 from .runs import Run, encoder_name, pooled, read_runs, suite_attributes
 from .table import (
-    RATES,
     answer_table,
     by_fold,
     grouped,
@@ -63,8 +63,8 @@ def degradation(runs: Sequence[Run], metric: str = "uar") -> list[dict[str, Any]
         ``difference`` is that to clean audio on the same utterances; None for clean itself.
         It has ``value``, and ``low`` and ``high`` of a jackknife interval over speakers (None
         with one speaker). ``control`` is the same for the control of the condition
-        (:data:`.answers.CONTROLS`). ``cells`` counts folds and seeds. ``left_out`` counts those
-        that lack a condition or a head.
+        (:data:`.answers.CONTROLS`). ``remarks`` are on its intervals. ``cells`` counts folds and
+        seeds. ``left_out`` counts those that lack a condition or a head.
     """
     tables: dict[tuple[str, str], dict[tuple[str, str], dict[tuple[int, int], Run]]] = {}
     for run in runs:
@@ -79,6 +79,8 @@ def degradation(runs: Sequence[Run], metric: str = "uar") -> list[dict[str, Any]
         if not common:
             continue
         made = {c: pooled([cells[k] for k in sorted(common)]) for c, cells in columns.items()}
+        first = next(iter(next(iter(columns.values())).values()))
+        remarks = interval_remarks(corpora_of(first), "speaker")
         for (head, condition), table in made.items():
             control = CONTROLS.get(condition, "")
             rows.append(
@@ -91,6 +93,7 @@ def degradation(runs: Sequence[Run], metric: str = "uar") -> list[dict[str, Any]
                     "value": float(METRICS[metric](table.confusion())),
                     "difference": _less(table, made.get((head, CLEAN)), metric, condition != CLEAN),
                     "control": _less(table, made.get((head, control)), metric, bool(control)),
+                    "remarks": remarks,
                     "cells": len(common),
                     "left_out": len(every) - len(common),
                 }
@@ -124,9 +127,10 @@ def degradation_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
                 less = [Cell(_difference(d), d["value"]) if d else None for d in against]
                 body.append([f"{condition} less {CONTROLS[condition]}", *less])
         left = mine[0]["left_out"]
-        said = f"{left} folds of seeds left out: not every head has every condition."
+        said = [f"{left} folds of seeds left out: not every head has every condition."]
+        said = [*(said if left else []), *_remarks(mine)]
         title = f"{NAMES[mine[0]['metric']]}: {key[0]}, encoder {key[1]}"
-        made.append(Table(title, ("condition", *heads), body, [said] if left else []))
+        made.append(Table(title, ("condition", *heads), body, said))
     return made
 
 
@@ -194,10 +198,16 @@ def kept_tables(rows: Sequence[dict[str, Any]], asked: Asked) -> list[Table]:
                 [r["recipe"], r["head"], cell(r[kind]["value"], form), *answer_cells(r[kind])]
                 for r in mine
             ]
-            said = verdicts({f"{r['head']} ({r['recipe']})": r[kind] for r in mine}, asked.baseline)
+            found = {f"{r['head']} ({r['recipe']})": r[kind] for r in mine}
+            said = [verdicts(found, asked.baseline), *_remarks(mine)]
             title = f"{what}, from {key[0]}, encoder {key[1]}"
-            made.append(Table(title, ("table", "head", kind, *COLUMNS), body, [said]))
+            made.append(Table(title, ("table", "head", kind, *COLUMNS), body, said))
     return made
+
+
+def _remarks(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the remarks on the intervals of rows, as sentences, each once."""
+    return sentences(list(dict.fromkeys(text for r in rows for text in r["remarks"])))
 
 
 def kept_markdown(rows: Sequence[dict[str, Any]], asked: Asked) -> str:
@@ -265,8 +275,8 @@ def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[dict
 
 
 def _over_draws(entries: Sequence[Record], metric: str) -> dict[str, Any]:
-    values = [e.metrics[RATES[metric]] for e in entries]
-    forgot = [e.forgetting["change"][RATES[metric]] for e in entries if e.forgetting]
+    values = [e.metrics[METRIC_KEYS[metric]] for e in entries]
+    forgot = [e.forgetting["change"][METRIC_KEYS[metric]] for e in entries if e.forgetting]
     return {
         "draws": len(entries),
         "metric": metric,
@@ -385,7 +395,8 @@ def started(section: Section, c: Context) -> None:
     body: list[Line] = [[*k, cell(d["value"], "+.3f"), *answer_cells(d)] for k, d in rows.items()]
     if body:
         columns = (first, "head", "after", "minus after", "difference", *COLUMNS)
-        section.parts.append(Table("Differences between starts", columns, body))
+        said = _remarks([{"remarks": grid.remarks} for grid in c.grids])
+        section.parts.append(Table("Differences between starts", columns, body, said))
     else:
         section.parts.append(Text("Not applicable: all cells started from new weights."))
 
@@ -479,6 +490,7 @@ def learning(section: Section, c: Context) -> None:
         "Bands are 95 % intervals over speakers; seeds, which draw the labels, are pooled."
     )
     curves: dict[tuple[str, str], dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
+    notes_of: dict[str, list[str]] = {}
     for g in c.grids:
         run = first_run(g)
         found = amount_of(run)
@@ -487,6 +499,7 @@ def learning(section: Section, c: Context) -> None:
         amount, words, rest = found
         stem = Path(run.record.config["recipe"]).stem
         name = ", ".join(part for part in (stem, run.pair, g.encoder, rest) if part)
+        notes_of[name] = sentences(g.remarks)
         for head in g.runs:
             curves[name, words][head].append(point(c.row(g, head), amount))
     for (name, words), heads in curves.items():  # without any shot nothing was tuned
@@ -509,7 +522,7 @@ def learning(section: Section, c: Context) -> None:
         figure = curve_figure(heads, words, name, metric=c.asked.name)
         figures.append(draw(figure, f"{title}. {said}", name=f"learning-{i}"))
         body: list[Line] = [[h, *(cell(of.get(x)) for x in at)] for h, of in values.items()]
-        made.append(Table(title, ("head", *(f"{x:g}" for x in at)), body))
+        made.append(Table(title, ("head", *(f"{x:g}" for x in at)), body, notes_of[name]))
     section.parts += [Row(figures), *made] if figures else []
     if not section.parts:
         section.parts.append(Text("Not applicable: all cells of a table had one amount of labels."))
@@ -622,7 +635,7 @@ def cost(section: Section, c: Context) -> None:
             times.append(_giga(r["scoring_flops"], ",.3f"))
             row_of = [r["head"], cell(r["score"]["mean"]), *(cell(s, ",") for s in sizes), *times]
             body.append([*row_of, cell(r["memory_mb"], ".0f")])
-        section.parts.append(Table(f"Cost: {name}", columns, body))
+        section.parts.append(Table(f"Cost: {name}", columns, body, _remarks(group)))
 
 
 def _giga(flops: float | None, form: str) -> Cell:

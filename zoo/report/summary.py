@@ -60,7 +60,7 @@ def _row(grid: Grid, head: str, asked: Asked) -> dict[str, Any]:
         "head": head,
         "folds": len(grid.folds),
         "seeds": len(grid.seeds),
-        "speakers": tested(table)[0],
+        "speakers": tested(table).n,
         "clusters": len(grid.clusters.names),
         "cluster": grid.clusters.kind,
         "remarks": grid.remarks,
@@ -97,10 +97,8 @@ def _row(grid: Grid, head: str, asked: Asked) -> dict[str, Any]:
 
 def _interval(grid: Grid, head: str, metric: str) -> Interval:
     """Return the jackknife interval of a head over clusters, with its seeds pooled."""
-    score, rest = METRICS[metric], grid.unknown(head).sum(0)
-    return interval_of(
-        grid.cells(head).sum(0), lambda cells: score(cells + rest), 0.95, grid.clusters.why
-    )
+    cells, rest = grid.cells(head).sum(0), grid.unknown(head).sum(0)
+    return interval_of(cells, METRICS[metric], 0.95, grid.clusters.why, rest)
 
 
 def _mean(values: Sequence[float | None], scale: float = 1.0) -> float | None:

@@ -20,16 +20,17 @@ from ..core.table import (
     span_cell,
     spread,
 )
+from ..run.config import METRIC_KEYS
 from .answers import COLUMNS as ANSWER
 from .answers import MARGIN, NAMES, answer_cells, verdicts
+from .grids import sentences
 
 COSTS = ("s / fit", "ms / utt", "trainable")
-RATES = {"uar": "uar", "wa": "wa", "macro_f1": "f1"}  # a metric, and its key in rows
 
 
 def columns_of(metric: str) -> tuple[str, ...]:
     """Return the columns of a table of results; the suite's metric is the first number."""
-    others = [NAMES[m] for m in RATES if m != metric]
+    others = [NAMES[m] for m in METRIC_KEYS if m != metric]
     return ("head", NAMES[metric], "95 % interval", "difference", "relative", "verdict", *others,
             "top-2", *COSTS)  # fmt: skip
 
@@ -45,7 +46,7 @@ def cells_of(row: dict[str, Any], baseline: str) -> list[Cell]:
             cell(diff["relative"], "+.1%"),
             Cell(diff["verdict"]),
         ]
-    others = [row[key] for m, key in RATES.items() if m != row["metric"]]
+    others = [row[key] for m, key in METRIC_KEYS.items() if m != row["metric"]]
     return [
         Cell(row["head"]),
         number_cell(spread(row["score"]), row["score"]["mean"]),
@@ -62,7 +63,7 @@ def cells_of(row: dict[str, Any], baseline: str) -> list[Cell]:
 def results_table(group: Sequence[dict[str, Any]], baseline: str) -> Table:
     """Return the results of the rows of one table, with what is to be known of their intervals."""
     body = [cells_of(row, baseline) for row in group]
-    said = [f"{text[0].upper()}{text[1:]}." for text in group[0]["remarks"]]
+    said = sentences(group[0]["remarks"])
     return Table(caption(group[0]), columns_of(group[0]["metric"]), body, said)
 
 
@@ -80,7 +81,11 @@ def answer_table(group: Sequence[dict[str, Any]], baseline: str) -> Table | None
     ]
     title = f"{NAMES[group[0]['metric']]} minus {baseline}'s: {name_of(group)}"
     columns = ("head", "difference", "relative", *ANSWER)
-    said = [verdicts(compared, baseline), below_anchor(compared, baseline)]
+    said = [
+        verdicts(compared, baseline),
+        below_anchor(compared, baseline),
+        *sentences(group[0]["remarks"]),
+    ]
     return Table(title, columns, body, list(filter(None, said)))
 
 
@@ -151,7 +156,7 @@ NOTES = (
     "smaller one may be there unseen.",
     "Verdict: better or worse if the corrected p is at most 0.05; otherwise equivalent if the 90 % "
     "interval lies within ±{margin:g}; otherwise undecided. It is for new trainings if there are "
-    "two seeds or more, and for these models otherwise.",
+    "two seeds or more, and for these models otherwise. Identical: the predictions are the same.",
     "Certificate: hash of manifest, split of every fold, taxonomy and rule of selection; tables "
     "with one certificate hold the same utterances in the same parts.",
     "A dash: unknown, or not to be computed from these data.",

@@ -37,7 +37,7 @@ from .module import SERModule
 from .published import FILES
 from .record import Record
 from .save import save_pretrained
-from .score import score
+from .score import score, with_votes
 from .spent import CountFlops, Used
 from .start import take
 from .trained import refuse_heard, refuse_seen
@@ -356,6 +356,7 @@ def _run(plan: Plan, progress: bool) -> tuple[SERModule, Record, PredictionTable
     used.append(Used.now())
     loader, tally = data.test_dataloader(), flops.scoring
     table = score(module, loader, plan.shot.taxonomy, progress=progress, tally=tally)
+    table = with_votes(table, data.datasets["test"], plan.shot.taxonomy)
     times.append(time.perf_counter())
     used.append(Used.now())
     after = before

@@ -49,6 +49,9 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 """Lightning's short names. They are written out, since a run's fingerprint has the precision."""
 
+METRIC_KEYS = {"uar": "uar", "wa": "wa", "macro_f1": "f1"}
+"""Metrics that epochs are selected by and heads are compared by, each with its key in records."""
+
 
 def one_of(*known: str) -> AfterValidator:
     """Return a check of a text against the known ones."""
@@ -142,8 +145,10 @@ class OptimConfig:
     clip: NotNegative = 1.0  # largest norm of the gradient; 0 = no limit
     mixup: NotNegative = 0.0  # a of Beta(a, a), which mixes encoder inputs and targets; 0 = off
     ema: Share = 0.0  # decay of the averaged weights that are evaluated; 0 = off
-    # the epoch whose weights are kept: best by UAR on the validation part, or the last one
+    # the epoch whose weights are kept: best on the validation part, or the last one
     select: Annotated[str, one_of("best", "last")] = "best"
+    # what the best epoch is best by; a suite sets its own metric
+    metric: Annotated[str, one_of(*METRIC_KEYS)] = "uar"
     # train anew on the training and validation speakers, up to the selected epoch, and test that
     refit: Flag = False
 
@@ -224,7 +229,8 @@ class RunConfig:
         d["own"] = {part: text.rpartition("@")[2] for part, text in self.own.items()}
         if not d["own"]:
             del d["own"]
-        for key, usual in (("min_steps", 0), ("select", "best"), ("refit", False)):
+        later = (("min_steps", 0), ("select", "best"), ("metric", "uar"), ("refit", False))
+        for key, usual in later:
             if d["optim"][key] == usual:
                 del d["optim"][key]
         d["trainer"] = {"precision": d["trainer"]["precision"]}

@@ -170,7 +170,8 @@ class Record(Recorded):
         notes: what was found when each corpus was prepared, by corpus.
         split_notes: what the protocol says about its parts.
         audit: whether the parts share speakers, utterances or recordings.
-        selection: ``rule``, ``val/uar`` and ``epoch``.
+        selection: ``rule``, ``val/uar`` and ``epoch``; ``val/wa`` or ``val/f1`` if the rule names
+            it.
         parameters: numbers of weights: ``trainable``, ``stored``, ``total``, ``head``,
             ``head_trainable``.
         encoder: its description: commit and digest of published weights, and more.

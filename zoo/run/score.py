@@ -245,7 +245,7 @@ def calibrated(
     found = calibration_error([scaled])
     return {
         "error": found.value,
-        "interval": None if found.note else [found.low, found.high],
+        "interval": None if np.isnan(found.low) else [found.low, found.high],
         "note": found.note,
         "temperature": temperature,
         "prior": "uniform" if uniform else "training",

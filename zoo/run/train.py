@@ -24,7 +24,7 @@ from . import board, checkpoint, devices, record, spent
 from .board import unparsable
 from .build import assemble, data_hashes, open_data
 from .checkpoint import ModelCheckpoint, how_built
-from .config import RunConfig
+from .config import METRIC_KEYS, OptimConfig, RunConfig
 from .devices import device_of, refuse_absent
 from .module import SERModule
 from .optim import rounds
@@ -83,8 +83,17 @@ class StoreFeatures(Callback):
         self.used = used, Used.now()
 
 
-RULES = {"best": "highest val/uar, earliest epoch of equals", "last": "last epoch"}
-"""``optim.select`` to the rule by which an epoch is selected, as records say it."""
+def selected_by(optim: OptimConfig) -> str:
+    """Return the name of the validation score that the best epoch is best by: ``val/uar``."""
+    return f"val/{METRIC_KEYS[optim.metric]}"
+
+
+def rule(optim: OptimConfig) -> str:
+    """Return the rule by which an epoch is selected, for records."""
+    if optim.select == "last":
+        return "last epoch"
+    return f"highest {selected_by(optim)}, earliest epoch of equals"
+
 
 REFITTED = "; then trained anew on the training and validation speakers"
 SELECTION = "selection"  # folder, in a run's, of the run that selected an epoch for `optim.refit`
@@ -189,7 +198,8 @@ def train(
         _copy(trainer, last)
         module.tables["valid"] = PredictionTable.read_jsonl(out / SELECTION / record.VALID)
         result = _test(trainer, module, data, last, test, valid=module.tables["valid"])
-    score = best.best_model_score if chosen else result.get("valid", {}).get("uar")
+    valid = result.get("valid", {})
+    score = best.best_model_score if chosen else valid.get(METRIC_KEYS[cfg.optim.metric])
     evaluate_seconds = time.perf_counter() - began
     used.append(Used.now())
     # in every process: they may share the weights
@@ -219,7 +229,7 @@ def train(
         notes=data.speech.notes,
         split_notes=list(data.split.notes),
         audit=data.audit.to_dict() if data.audit else None,
-        selection=_selection(cfg, validated, score, result.pop("epoch"), first),
+        selection=_selection(cfg, validated, score, result.pop("epoch"), valid, first),
         parameters=record.count_parameters(module),
         encoder=module.encoder.describe(),
         layer_weights=layer_weights,
@@ -280,13 +290,22 @@ def _select(cfg: RunConfig, out: Path) -> Record:
 
 
 def _selection(
-    cfg: RunConfig, validated: bool, score: Any, epoch: int, first: Record | None
+    cfg: RunConfig,
+    validated: bool,
+    score: Any,
+    epoch: int,
+    valid: Mapping[str, Any],
+    first: Record | None,
 ) -> dict[str, Any]:
     """Return what a record says about the epoch that was kept."""
-    rule = RULES[cfg.optim.select] if validated else "last epoch; nothing was validated"
     if first is not None:
-        rule, score = RULES[cfg.optim.select] + REFITTED, first.selection["val/uar"]
-    return {"rule": rule, "val/uar": None if score is None else float(score), "epoch": epoch}
+        return {**first.selection, "rule": rule(cfg.optim) + REFITTED, "epoch": epoch}
+    return {
+        "rule": rule(cfg.optim) if validated else "last epoch; nothing was validated",
+        "val/uar": valid.get("uar"),
+        selected_by(cfg.optim): None if score is None else float(score),
+        "epoch": epoch,
+    }
 
 
 def _trainer(
@@ -298,7 +317,11 @@ def _trainer(
     """
     folder = out / "checkpoints"
     best = ModelCheckpoint(
-        folder, filename="best", monitor="val/uar", mode="max", enable_version_counter=False
+        folder,
+        filename="best",
+        monitor=selected_by(cfg.optim),
+        mode="max",
+        enable_version_counter=False,
     )
     # `last` has its own callback, since it is written after every epoch, whatever the score
     last = ModelCheckpoint(

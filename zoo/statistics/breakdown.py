@@ -1,6 +1,6 @@
 """What a metric depends on: sub-groups of speakers, seeds and folds, and ranks over blocks.
 
-:func:`sub_groups` gives UAR, WA and recalls by gender, speaker, language or duration.
+:func:`sub_groups` gives a metric and recalls by gender, speaker, language or duration.
 :func:`variance_split` splits the variance of a metric into seeds, folds and speakers.
 :func:`average_ranks` ranks heads over blocks, with Friedman's test and Nemenyi's critical
 difference.
@@ -23,11 +23,10 @@ from .speakers import (
     by_speaker,
     check_level,
     check_same,
-    interval_of,
+    jackknife,
     labelled_speakers,
     left_out,
     metric_of,
-    tested,
 )
 from .table import PredictionTable
 
@@ -39,8 +38,8 @@ class Group:
     Attributes:
         name: value of the attribute, or its range.
         n: number of labelled utterances.
-        uar: UAR over the classes present, with interval; if there is none, its note says why.
-        wa: WA, with interval.
+        score: metric of the table, with interval; if there is none, its note says why. UAR and
+            macro-F1 are means over the classes present.
         recalls: recalls of the classes present.
         absent: classes that no utterance of the group has.
         note: a remark on the row, or "".
@@ -48,8 +47,7 @@ class Group:
 
     name: str
     n: int
-    uar: Interval
-    wa: Interval
+    score: Interval
     recalls: dict[str, float]
     absent: list[str]
     note: str
@@ -62,12 +60,13 @@ class SubGroups:
     Attributes:
         attribute: name of the attribute.
         groups: the rows, sorted by name, or from low to high.
-        worst: name of the group with the lowest UAR; None if fewer than two groups can be
+        worst: name of the group with the lowest score; None if fewer than two groups can be
             compared.
-        gap: highest UAR minus lowest; NaN if fewer than two groups can be compared. With many
+        gap: highest score minus lowest; NaN if fewer than two groups can be compared. With many
             small groups it is large by chance alone, so read it with the intervals.
         unstated: number of labelled utterances whose attribute is unknown; they are in no group.
-        note: groups left out of ``worst`` and ``gap``, and why; or "".
+        left_out: names of the groups that are left out of ``worst`` and ``gap``.
+        note: why they are left out, or "".
     """
 
     attribute: str
@@ -75,6 +74,7 @@ class SubGroups:
     worst: str | None
     gap: float
     unstated: int
+    left_out: list[str]
     note: str
 
 
@@ -82,14 +82,15 @@ def sub_groups(
     table: PredictionTable,
     attributes: Mapping[str, Mapping[str, Any]],
     attribute: str,
+    metric: str = "uar",
     *,
     level: float = 0.95,
 ) -> SubGroups:
-    """Return UAR, WA and recalls by an attribute of the utterances.
+    """Return a metric and recalls by an attribute of the utterances.
 
-    Intervals come from :func:`.speakers.jackknife`, because groups have few speakers. A UAR over
+    Intervals come from :func:`.speakers.jackknife`, because groups have few speakers. A mean over
     fewer classes cannot be compared. So a group that lacks a class of the table is only shown. It
-    does not count for the worst group and the gap.
+    does not count for the worst group and the gap, unless the metric is ``wa``.
 
     Args:
         table: predictions; unlabelled utterances are ignored.
@@ -98,6 +99,7 @@ def sub_groups(
             NaN and "" mean "not stated". ``speaker`` is read from the table, and "" means "not
             stated" there.
         attribute: name of the attribute.
+        metric: ``uar``, ``wa`` or ``macro_f1``.
         level: nominal coverage of the intervals.
 
     Raises:
@@ -118,16 +120,20 @@ def sub_groups(
             f"have {', '.join(sorted({k for a in attributes.values() for k in a})) or 'none'}"
         )
     present = set(table.labels[rows].tolist())
-    found = [_group(name, table, members, present, level) for name, members in groups.items()]
-    asked = {table.classes[i] for i in present}
+    found = [
+        _group(name, table, members, present, metric, level) for name, members in groups.items()
+    ]
+    asked = {table.classes[i] for i in present if metric != "wa"}
     whole = [g for g in found if not asked & set(g.absent)]
-    note = "; ".join(f"{g.name}: {g.note}" for g in found if g not in whole)
+    others = [g for g in found if g not in whole]
+    note = "; ".join(f"{g.name}: {g.note}" for g in others)
     worst, gap = None, nan
     if len(whole) > 1:
-        ordered = sorted(whole, key=lambda g: g.uar.value)
-        worst, gap = ordered[0].name, ordered[-1].uar.value - ordered[0].uar.value
+        ordered = sorted(whole, key=lambda g: g.score.value)
+        worst, gap = ordered[0].name, ordered[-1].score.value - ordered[0].score.value
     unstated = len(rows) - sum(g.n for g in found)
-    return SubGroups(attribute, found, worst, gap, unstated, note and f"not in the gap: {note}")
+    note = note and f"not in the gap: {note}"
+    return SubGroups(attribute, found, worst, gap, unstated, [g.name for g in others], note)
 
 
 def _values(
@@ -172,26 +178,26 @@ def _members(rows: np.ndarray[Any, Any], values: list[Any]) -> dict[str, list[in
 
 
 def _group(
-    name: str, table: PredictionTable, members: list[int], present: set[int], level: float
+    name: str,
+    table: PredictionTable,
+    members: list[int],
+    present: set[int],
+    metric: str,
+    level: float,
 ) -> Group:
-    confusions = by_speaker(table, sorted({table.speakers[i] for i in members}), np.array(members))
-    n, why = tested(table.subset(members))
-    recalls = recalls_of(confusions.sum(0))
+    part = table.subset(members)
+    score, recalls = jackknife(part, metric, level=level), recalls_of(part.confusion())
     absent = [i for i, r in enumerate(recalls) if not np.isfinite(r)]
     notes = []
     if lacking := [table.classes[i] for i in absent if i in present]:
-        notes.append(f"no {', '.join(lacking)}: UAR over {len(recalls) - len(absent)} classes")
-    uar, wa = (
-        interval_of(confusions, metric, level, why)._replace(n_speakers=n)
-        for metric in ("uar", "wa")
-    )
-    if uar.note:
-        notes.append(uar.note)
+        of = "" if metric == "wa" else f": a mean over {len(recalls) - len(absent)} classes"
+        notes.append(f"no {', '.join(lacking)}{of}")
+    if score.note:
+        notes.append(score.note)
     return Group(
         name,
         len(members),
-        uar,
-        wa,
+        score,
         {c: float(r) for c, r in zip(table.classes, recalls, strict=True) if np.isfinite(r)},
         [table.classes[i] for i in absent],
         "; ".join(notes),

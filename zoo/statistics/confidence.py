@@ -228,7 +228,7 @@ class CalibrationError(NamedTuple):
         low: lower bound; NaN if there is no interval.
         high: upper bound; NaN if there is no interval.
         square: the unbiased mean squared error; it may be negative.
-        note: why there is no interval, or "".
+        note: why there is no interval, what unknown speakers do to it, or "".
     """
 
     value: float
@@ -263,14 +263,15 @@ def calibration_error(
     if not tables:
         raise DataError("there is no table to measure calibration of; give one or more")
     who = labelled_speakers(tables[0])
-    n_speakers, why = tested(tables[0])
+    n_speakers, why, note = tested(tables[0])
     squares, without = [], []
     for table in tables:
         if labelled_speakers(table) != who:
             raise DataError("tables have different speakers; give trainings with one test part")
         sums = _gaps(table, who, bins)
         squares.append(float(_debiased(sums.sum(0))))
-        without.append(_debiased(sums.sum(0) - sums))
+        known = sums[1:] if note else sums  # names are sorted, so unknown speakers are the first
+        without.append(_debiased(known.sum(0) - known))
     square = float(np.mean(squares))
     value = float(np.sqrt(max(0.0, square)))
     if why or n_speakers < 2:
@@ -279,7 +280,7 @@ def calibration_error(
     spread = standard_error(np.mean(without, axis=0))
     half = t_quantile((1 + level) / 2, n_speakers, level) * spread
     low, high = np.sqrt(np.maximum(0.0, [square - half, square + half]))
-    return CalibrationError(value, float(low), float(high), square)
+    return CalibrationError(value, float(low), float(high), square, note)
 
 
 def _gaps(table: PredictionTable, who: list[str], bins: int) -> FloatArray:

@@ -8,14 +8,14 @@ speakers is the sum of their matrices (:func:`by_speaker`).
 :func:`.contrasts.answers` compares heads. :func:`holm` corrects p values. :func:`measure` gives all
 numbers of a record.
 
-An utterance whose speaker is unknown ("" in a table) may be from any speaker. With one such
-utterance there is neither an interval nor a test over speakers.
+An utterance whose speaker is unknown ("" in a table) may be from any speaker. :func:`unknown_rule`
+says what such utterances do to an interval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from math import exp, log, nan, sqrt
+from math import exp, isnan, log, nan, sqrt
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -46,16 +46,54 @@ def metric_of(metric: Metric) -> Callable[[NDArray[Any]], FloatArray]:
     return METRICS[metric]
 
 
-def tested(table: PredictionTable) -> tuple[int, str]:
-    """Return how many known speakers are tested, and the reason why no interval exists, or "".
+def unknown_rule(kind: str, n: int, lost: int, total: int) -> tuple[str, str]:
+    """Return why no interval over clusters exists, and what to know of unknown ones; or "".
 
-    Unlabelled utterances are ignored.
+    An utterance of no known cluster may be from any, so it is in none. It counts in the value,
+    which needs no cluster. The interval is over the known clusters, as if they were all of the
+    test set. If unknown utterances are the minority, and from many clusters, this is too wide
+    rather than too narrow. If they are half or more, the value is mostly theirs, and the known
+    clusters say little of it: there is no interval and no test.
+
+    Args:
+        kind: what a cluster is, such as ``speaker``.
+        n: number of known clusters.
+        lost: number of utterances of no known cluster.
+        total: number of utterances.
     """
-    who = {s for s, known in zip(table.speakers, table.labelled, strict=True) if known}
-    n = len(who - {""})
-    if "" in who:
-        return n, "not every speaker is known" if n else "no speaker is known"
-    return n, ONE_SPEAKER if n == 1 else ""
+    if not n:
+        return f"no {kind} is known", ""
+    if 2 * lost >= total:
+        return f"{lost} of {total} utterances are of no known {kind}", ""
+    if n == 1:
+        return f"one {kind}", ""
+    if not lost:
+        return "", ""
+    return "", (
+        f"{lost} of {total} utterances are of no known {kind}: they count in the value, and the "
+        f"interval is over the {n} known ones"
+    )
+
+
+class Tested(NamedTuple):
+    """The speakers of a table's labelled utterances.
+
+    Attributes:
+        n: number of known speakers.
+        why: why no interval over speakers exists, or "".
+        note: what a reader must know of unknown speakers, or "".
+    """
+
+    n: int
+    why: str
+    note: str
+
+
+def tested(table: PredictionTable) -> Tested:
+    """Return the tested speakers; unlabelled utterances are ignored."""
+    who = [s for s, known in zip(table.speakers, table.labelled, strict=True) if known]
+    n = len(set(who) - {""})
+    return Tested(n, *unknown_rule("speaker", n, who.count(""), len(who)))
 
 
 def labelled_speakers(table: PredictionTable) -> list[str]:
@@ -174,7 +212,7 @@ class Interval(NamedTuple):
         high: upper bound; NaN if there is no interval.
         level: nominal coverage.
         n_speakers: number of tested speakers whose name is known.
-        note: why there is no interval, or "".
+        note: why there is no interval, what unknown speakers do to it, or "".
     """
 
     value: float
@@ -195,7 +233,7 @@ class Difference(NamedTuple):
         p: two-sided p value; NaN if there is no test.
         level: nominal coverage.
         n_speakers: number of tested speakers whose name is known.
-        note: why there is no interval, or "".
+        note: why there is no interval, what unknown speakers do to it, or "".
     """
 
     value: float
@@ -286,18 +324,31 @@ def jackknife(table: PredictionTable, metric: Metric = "uar", *, level: float = 
         level: nominal coverage.
 
     Returns:
-        The interval. Its bounds are NaN with one speaker, or with an unknown speaker (``note``
-        says which). They equal the value if all speakers have the same value.
+        The interval. Its bounds are NaN with one speaker, or if half of the utterances or more
+        are of unknown speakers (``note`` says so, see :func:`unknown_rule`). They equal the value
+        if all speakers have the same value.
 
     Raises:
         DataError: if no utterance is labelled, or the metric is not a share.
     """
-    n, why = tested(table)
-    found = interval_of(by_speaker(table, labelled_speakers(table)), metric, level, why)
-    return found._replace(n_speakers=n)
+    n, why, note = tested(table)
+    known, unknown = _split(by_speaker(table, [*sorted({*labelled_speakers(table)} - {""}), ""]))
+    found = interval_of(known, metric, level, why, unknown)
+    return found._replace(n_speakers=n, note=found.note or note)
 
 
-def interval_of(confusions: FloatArray, metric: Metric, level: float, why: str = "") -> Interval:
+def _split(confusions: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the confusions of known speakers and those of unknown ones, which are the last."""
+    return confusions[:-1], confusions[-1]
+
+
+def interval_of(
+    confusions: FloatArray,
+    metric: Metric,
+    level: float,
+    why: str = "",
+    unknown: FloatArray | None = None,
+) -> Interval:
     """Return the interval of :func:`jackknife` from ``[G, C, C]`` confusions of speakers.
 
     Args:
@@ -305,9 +356,10 @@ def interval_of(confusions: FloatArray, metric: Metric, level: float, why: str =
         metric: as for :func:`jackknife`.
         level: nominal coverage.
         why: the reason why no interval exists (:func:`tested`), or "".
+        unknown: ``[C, C]`` confusions of unknown speakers. They count in the value only.
     """
     score, n = metric_of(metric), len(confusions)
-    value = float(score(confusions.sum(0)))
+    value = float(score(confusions.sum(0) + (0 if unknown is None else unknown)))
     if not 0 <= value <= 1:
         raise DataError(f"the metric is {value}, not a share from 0 to 1; use paired_jackknife")
     check_level(level)
@@ -329,7 +381,7 @@ def paired_jackknife(
     Both tables hold the same utterances. The method is that of :func:`jackknife`, on the plain
     scale. Interval and p agree: p is below ``1 - level`` if the interval excludes zero. For the WA
     of speakers with equally many utterances this is the paired t test of their accuracies. With
-    one speaker, or an unknown one, there is neither interval nor p.
+    one speaker, or if half of the utterances are of unknown ones, there is neither interval nor p.
 
     Raises:
         ComparisonError: if ids, labels, speakers or classes of the tables differ.
@@ -338,17 +390,20 @@ def paired_jackknife(
     from scipy.special import stdtr
 
     check_level(level)
-    score, (first, second) = metric_of(metric), paired_speakers(a, b)
-    n, why = tested(a)
-    value = float(score(first.sum(0)) - score(second.sum(0)))
+    score, pair = metric_of(metric), paired_speakers(a, b)
+    n, why, note = tested(a)
+    value = float(score(pair[0].sum(0)) - score(pair[1].sum(0)))
     if why:
         return Difference(value, nan, nan, nan, level, n, f"{why}: no interval and no test")
+    # names are sorted, so unknown speakers are the first
+    first, second = (x[1:] if note else x for x in pair)
     error = standard_error(score(left_out(first)) - score(left_out(second)))
     if error < 1e-12:  # every speaker differs by the same amount, so there is no spread
-        return Difference(value, value, value, 1.0 if abs(value) < 1e-12 else nan, level, n)
+        p = 1.0 if abs(value) < 1e-12 else nan
+        return Difference(value, value, value, p, level, n, note)
     half = t_quantile((1 + level) / 2, n, level) * error
     p = 2 * float(stdtr(n - 1, -abs(value) / error))
-    return Difference(value, value - half, value + half, p, level, n)
+    return Difference(value, value - half, value + half, p, level, n, note)
 
 
 def t_quantile(share: float, n_speakers: int, level: float) -> float:
@@ -402,9 +457,10 @@ def uar_interval(table: PredictionTable) -> dict[str, Any]:
     too narrow with few speakers, so it is not shown.
     """
     found = jackknife(table)
-    if found.note:
+    if isnan(found.low):
         return {"uar_interval": None, "uar_interval_by": found.note}
     by = f"jackknife over {found.n_speakers} speakers"
+    by += f"; {found.note}" if found.note else ""
     return {"uar_interval": [found.low, found.high], "uar_interval_by": by}
 
 

@@ -76,6 +76,12 @@ def test_a_suite_adapts_every_head_to_the_same_supports(suite, tmp_path, capsys)
     assert again["done"] == 18
 
 
+def test_sources_are_selected_by_the_metric_of_the_suite(suite, tmp_path) -> None:
+    found = few_shot.load(str(suite), ["metric=macro_f1"])
+    sources, _ = few_shot.jobs(found, out=str(tmp_path))
+    assert {job.config["optim"]["metric"] for job in sources} == {"macro_f1"}
+
+
 def test_points_are_over_draws(tmp_path) -> None:
     for draw, uar in ((1, 0.2), (2, 0.4), (3, 0.9)):
         folder = tmp_path / "cells" / str(draw)

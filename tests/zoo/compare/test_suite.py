@@ -75,6 +75,19 @@ def test_cells_compare_heads_early(file: Path, opened: list[tuple[RunConfig, Any
     assert [folds for _, folds in opened] == [[0, 2]]
 
 
+def test_epochs_are_selected_by_the_metric_of_the_suite(
+    file: Path, opened: list[tuple[RunConfig, Any]]
+) -> None:
+    plain, by_wa = (
+        suite.expand(suite.load(str(file), more), out="there") for more in ([], ["metric=wa"])
+    )
+    assert {c.cfg.optim.metric for c in plain} == {"uar"}
+    assert {c.cfg.optim.metric for c in by_wa} == {"wa"}
+    # what is set for every cell is set on purpose
+    own = suite.load(str(file), ["metric=wa", "optim.metric=macro_f1"])
+    assert {c.cfg.optim.metric for c in suite.expand(own, out="there")} == {"macro_f1"}
+
+
 def test_all_folds_are_those_of_the_protocol(
     file: Path, opened: list[tuple[RunConfig, Any]]
 ) -> None:

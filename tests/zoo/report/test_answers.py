@@ -12,10 +12,15 @@ import report_suite
 from facts import tells
 from serzoo.zoo.report.answers import Asked, kept, references, to_baseline, verdicts
 from serzoo.zoo.report.grids import grids
-from serzoo.zoo.report.overview import kept_markdown
+from serzoo.zoo.report.overview import (
+    degradation,
+    degradation_tables,
+    kept_markdown,
+    kept_tables,
+)
 from serzoo.zoo.report.runs import Run
 from serzoo.zoo.report.summary import rows_of
-from serzoo.zoo.report.table import markdown
+from serzoo.zoo.report.table import latex, markdown, tables
 from serzoo.zoo.run.record import Record, SuiteRecord
 from serzoo.zoo.statistics.contrasts import UNDECLARED
 from serzoo.zoo.statistics.rates import wa_of
@@ -217,7 +222,8 @@ def test_no_shot_is_a_point_of_every_tuning_but_a_new_head() -> None:
         said = f"from x, {k} shots{tuning}"
         for seed in (1, 2) if k else (1,):
             for head, right in HEADS.items():
-                shots.append(run(head, right, seed, shots=k, condition=said))
+                moved = list(np.roll(right, seed))
+                shots.append(run(head, moved, seed, shots=k, condition=said))
     made, _ = grids(shots)
     pairs = [(a.recipe, b.recipe) for a, b in references(made)]
     assert pairs == [
@@ -275,11 +281,32 @@ def test_without_sessions_there_is_no_interval_and_a_remedy() -> None:
     assert tells(rows[1]["difference"]["note"], "no session", "--attributes", "no interval")
 
 
+REMARK = "The interval is to new speakers of these 2 sentences."
+
+
 def test_a_corpus_of_few_sentences_says_what_its_interval_is_about() -> None:
     rows = rows_of(grids(of_corpus("ravdess", suite(HEADS)))[0], Asked(BASE))
-    assert tells(markdown(rows, BASE), "interval", "new speakers of these 2 sentences")
+    made = tables(rows, BASE)
+    assert len(made) == 2  # results, and differences with their own intervals
+    for table in made:
+        assert REMARK in table.markdown()
+        assert f"\\par {REMARK}" in table.latex()
+        assert f'<p class="note">{REMARK}</p>' in table.html()
+    assert latex(rows, BASE).count(REMARK) == 2
     plain = rows_of(grids(suite(HEADS))[0], Asked(BASE))
     assert plain[0]["remarks"] == []
+    assert "sentences" not in markdown(plain, BASE).partition("all folds")[0]
+
+
+def test_so_do_tables_of_conditions() -> None:
+    runs = [
+        *of_corpus("ravdess", suite(HEADS, condition="clean")),
+        *of_corpus("ravdess", suite({h: v[::-1] for h, v in HEADS.items()}, condition="noise")),
+    ]
+    asked = Asked(BASE)
+    made = kept_tables(kept(grids(runs)[0], asked), asked) + degradation_tables(degradation(runs))
+    assert len(made) == 3
+    assert all(REMARK in table.notes for table in made)
 
 
 def test_utterances_of_unknown_speakers_count_in_the_value_alone() -> None:

@@ -59,6 +59,33 @@ def test_every_section_is_there(suite: Callable[..., Path]) -> None:
     assert "Probabilities are for a" in sections["calibration"]
 
 
+def with_genders(folder: Path) -> Path:
+    """A suite whose utterances have a gender."""
+    runs, _ = read_runs(folder)
+    known = {i: {"gender": "mf"[int(i[-1]) % 2]} for run in runs for i in run.table.ids}
+    write_attributes(folder / UTTERANCES, known)
+    return folder
+
+
+def test_sub_groups_and_variance_are_of_the_metric_of_the_suite(
+    suite: Callable[..., Path],
+) -> None:
+    folder = with_genders(suite(("one",)))
+    plan = json.loads((folder / "suite.json").read_text())
+    for metric, name in (("uar", "UAR"), ("wa", "WA"), ("macro_f1", "macro-F1")):
+        write_json(folder / "suite.json", plan | {"metric": metric})
+        sections, _ = report_suite.made(folder)
+        assert f"{name}, mean of runs" in sections["variance"]
+        assert f"{name} by gender" in sections["groups"]
+
+
+def test_every_table_with_intervals_of_few_sentences_says_so(suite: Callable[..., Path]) -> None:
+    sections, _ = report_suite.made(with_genders(suite(("ravdess",), speakers=4)))
+    remark = "The interval is to new speakers of these 2 sentences."
+    for anchor in ("results", "differences", "groups", "calibration", "cost"):
+        assert remark in sections[anchor], anchor
+
+
 def test_the_same_cells_make_the_same_page(suite: Callable[..., Path]) -> None:
     folder = suite()
     assert report_suite.made(folder)[1] == report_suite.made(folder)[1]

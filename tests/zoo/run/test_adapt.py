@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import soundfile
 import torch
 from close import assert_like
 from facts import says
+from serzoo.datamodules.catalog import prepare_corpus
 from serzoo.datamodules.fewshot import Support
+from serzoo.datamodules.manifest import write_manifest
 from serzoo.zoo.core.errors import ConfigError, DataError
 from serzoo.zoo.run import adapt as adaptation
 from serzoo.zoo.run.adapt import adapt
@@ -89,6 +92,21 @@ def test_a_record_holds_what_a_learning_curve_needs(run, tmp_path, sources) -> N
     assert entry.audit["ok"]
     told = (tmp_path / "out" / "utterances.jsonl").read_text().splitlines()
     assert {json.loads(row)["id"] for row in told} == set(table.ids)
+
+
+def test_votes_of_raters_come_with_the_scores_of_the_query(sources, target, tmp_path) -> None:
+    prepared, path = prepare_corpus("csv", root=str(target), out=str(tmp_path / "m.jsonl"))
+    votes = {u.id: {u.label: 3, "angry": 1} for u in prepared.utterances}
+    write_manifest(path, [replace(u, votes=votes[u.id]) for u in prepared.utterances])
+    how = {"protocol": "kfold-5", "taxonomy": None, "shots": 0, "forgetting": False}
+    entry = adapt(
+        sources["classification"], data=str(path), root=str(target), out=tmp_path / "out", **how
+    )
+    table = PredictionTable.read_jsonl(tmp_path / "out" / "predictions.jsonl")
+    assert table.votes is not None
+    assert entry.metrics["votes"]["n"] == len(table)
+    said = dict(zip(table.ids, table.votes[:, table.classes.index("angry")], strict=True))
+    assert said == {i: votes[i]["angry"] for i in table.ids}
 
 
 def test_every_head_hears_the_same_support(run) -> None:

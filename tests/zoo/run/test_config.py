@@ -328,7 +328,7 @@ def test_where_a_run_is_made_does_not_name_it(override: str) -> None:
     assert load(override).fingerprint == load().fingerprint
 
 
-NOT_A_FRACTION = ("epochs", "min_steps", "accumulate", "schedule", "select", "refit")
+NOT_A_FRACTION = ("epochs", "min_steps", "accumulate", "schedule", "select", "refit", "metric")
 
 
 @pytest.mark.parametrize(
@@ -356,6 +356,7 @@ NOT_A_FRACTION = ("epochs", "min_steps", "accumulate", "schedule", "select", "re
         "optim.schedule=linear",
         "optim.select=last",
         "optim.refit=true",
+        "optim.metric=wa",
     ],
 )
 def test_what_decides_the_numbers_names_the_run(override: str) -> None:
@@ -386,9 +387,10 @@ def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> No
     assert of_data == {"root", "manifest", "workers", "features"}
     of_trainer = {f.name for f in fields(TrainerConfig)} - set(identity["trainer"])
     assert of_trainer == {f.name for f in fields(TrainerConfig)} - {"precision"}
-    optim = load("optim.min_steps=100", "optim.select=last", "optim.refit=true").identity["optim"]
+    chosen = ("optim.min_steps=100", "optim.select=last", "optim.refit=true", "optim.metric=wa")
+    optim = load(*chosen).identity["optim"]
     assert {f.name for f in fields(OptimConfig)} == set(optim)
-    assert set(optim) - set(identity["optim"]) == {"min_steps", "select", "refit"}
+    assert set(optim) - set(identity["optim"]) == {"min_steps", "select", "refit", "metric"}
 
 
 def test_a_default_written_out_is_the_same_run_and_so_is_zero() -> None:

@@ -185,6 +185,18 @@ def test_the_best_epoch_was_selected_on_validation(run, head):
     assert content["serzoo"]["fingerprint"] == entry.fingerprint
 
 
+@pytest.mark.parametrize(("metric", "key"), [("wa", "val/wa"), ("macro_f1", "val/f1")])
+def test_the_best_epoch_is_best_by_the_metric_of_the_run(tiny_recipe, tmp_path, metric, key):
+    settings = [f"optim.metric={metric}", "optim.epochs=4", "optim.lr=0.03"]
+    entry = train(load(tiny_recipe, settings), tmp_path)
+    curve = [e.value for e in events(tmp_path).Scalars(key)]
+    assert len(curve) == 4
+    assert entry.selection["rule"] == f"highest {key}, earliest epoch of equals"
+    assert entry.selection["epoch"] == int(np.argmax(curve))
+    assert entry.selection[key] == pytest.approx(max(curve))
+    assert entry.selection["val/uar"] == pytest.approx(entry.valid["uar"])
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 def test_the_last_epoch_is_kept_if_it_is_asked_for(tiny_recipe, tmp_path, ema):
     settings = ["optim.select=last", "optim.epochs=3", f"optim.ema={ema}"]

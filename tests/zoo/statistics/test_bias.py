@@ -149,13 +149,19 @@ def test_the_interval_leaves_out_each_speaker():
     assert "one speaker" in alone.note
 
 
-def test_unknown_speakers_leave_the_value_without_an_interval():
-    t = drawn(300, 6)
+def test_unknown_speakers_count_in_the_value_and_not_in_the_interval():
+    t, plain = drawn(300, 6), calibration_error([drawn(300, 6)])
     t.speakers[0] = ""
     found = calibration_error([t])
-    assert found.square == pytest.approx(calibration_error([drawn(300, 6)]).square)
-    assert np.isnan(found.low)
-    assert "no interval" in found.note
+    assert found.square == pytest.approx(plain.square)
+    # one utterance of 300 moves the bounds a little
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.02)
+    assert "1 of 300" in found.note
+    t.speakers[:150] = [""] * 150
+    most = calibration_error([t])
+    assert most.square == pytest.approx(plain.square)
+    assert np.isnan(most.low)
+    assert "no interval" in most.note
 
 
 def test_most_intervals_hold_the_true_error():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from facts import says
 from scipy import stats as scipy_stats
+from scipy.stats import qmc
 from serzoo.zoo.core.errors import ComparisonError, ConfigError
 from serzoo.zoo.statistics.contrasts import (
     UNDECLARED,
@@ -15,7 +16,9 @@ from serzoo.zoo.statistics.contrasts import (
     clusters_of,
     confusions_of,
     difference,
+    half_width,
     interaction,
+    parts_of,
     two_way,
 )
 from serzoo.zoo.statistics.table import PredictionTable
@@ -183,9 +186,11 @@ class TestTheseModels:
     def test_all_clusters_alike(self):
         found = ask(4, 4, 4, 4, 4, 4)
         assert (found.these.low, found.these.high, found.these.p) == (0.2, 0.2, 2 / 2**6)
-        same = ask(0, 0, 0, 0, 0, 0)
-        assert (same.these.low, same.these.high, same.these.p) == (0, 0, 1)
-        assert same.verdict == "equivalent"
+        # each has two more in half of the clusters, and both are alike on the whole
+        head, base = cells([[12, 10] * 3]), cells([[10, 12] * 3])
+        none = answers({0: difference(head, base)})[0]
+        assert none.value == pytest.approx(0)
+        assert none.verdict == "undecided"
 
     def test_uar_of_unequal_clusters_is_that_of_their_sum(self):
         rng = np.random.default_rng(5)
@@ -220,10 +225,19 @@ class TestNewTrainings:
         assert found.verdict == "better"
 
     def test_trainings_that_agree_leave_the_t_test_over_clusters(self):
-        found = ask(HEADS[1], HEADS[1]).new
-        want = scipy_stats.ttest_1samp(np.array(HEADS[1]) / N, 0)
-        assert found.p == pytest.approx(want.pvalue)
-        assert (found.low, found.high) == pytest.approx(tuple(want.confidence_interval()))
+        x = np.array(HEADS[1]) / N
+        found, want = two_way(np.stack([x, x])), scipy_stats.ttest_1samp(x, 0)
+        assert found.p(x.mean()) == pytest.approx(want.pvalue)
+        assert x.mean() + found.half(0.05) == pytest.approx(want.confidence_interval().high)
+
+    def test_trainings_with_identical_predictions_count_as_one(self):
+        """Draws of few shots that hold the same utterances, for example."""
+        found = ask(HEADS[0], HEADS[0], HEADS[0])
+        assert (found.n_seeds, found.basis) == (1, "these models")
+        assert all(map(isnan, found.new))
+        assert found.these == ask(HEADS[0]).these
+        assert "3 trainings" in found.note
+        assert "identical" in found.note
 
     def test_clusters_that_agree_leave_the_t_test_over_trainings(self):
         found = ask([1] * 6, [2] * 6, [4] * 6).new
@@ -246,6 +260,43 @@ class TestNewTrainings:
         assert wide.new.high - wide.value == pytest.approx(12.7062 * 3.5 / N, rel=0.01)
         assert wide.verdict == "undecided"
         assert ask([8, 9, 8, 7, 9, 8], [8, 8, 9, 9, 7, 8]).verdict == "better"
+
+    @pytest.mark.parametrize(("trainings", "held"), [(2, "0.99"), (3, "0.98"), (4, "")])
+    def test_too_few_trainings_say_so(self, trainings, held):
+        rng = np.random.default_rng(1)
+        found = ask(*rng.integers(0, 5, (trainings, 8)))
+        assert found.basis == "new trainings"
+        assert (f"{trainings} trainings are too few" in found.note) == bool(held)
+        assert held in found.note
+
+    def test_coverage_is_never_below_what_is_stated(self):
+        """By integration over normal effects: 2 to 10 trainings, and any ratio of variances."""
+        uniform = qmc.Sobol(3, seed=2).random(2**10).clip(1e-9, 1 - 1e-9)
+        for s, g in product((2, 3, 5, 10), (4, 10, 90)):
+            freedom = (g - 1, s - 1, (s - 1) * (g - 1))
+            each = [scipy_stats.chi2.ppf(uniform[:, i], n) / n for i, n in enumerate(freedom)]
+            for a, rest in product((0, 0.1, 0.3, 0.5, 0.7, 0.9, 1), (0.1, 0.5, 0.9)):
+                b, c = (1 - a) * (1 - rest), (1 - a) * rest
+                parts = parts_of((b + c) * each[0], (a + c) * each[1], c * each[2])
+                for alpha in (0.05, 0.00625):
+                    half = half_width(*parts, s, g, alpha)
+                    missed = 2 * scipy_stats.norm.sf(half).mean()
+                    assert missed <= 1.06 * alpha, (s, g, a, rest, alpha)
+
+    def test_half_widths_are_added_by_a_power(self):
+        # of 3 trainings: 3, by the t of 9 and 2 degrees of freedom
+        a, b = 0.1 * 2.2622, 0.2 * 4.3027
+        assert half_width(0.01, 0.04, 0, 3, 10, 0.05) == pytest.approx(
+            (a**3 + b**3) ** (1 / 3), rel=1e-4
+        )
+        assert half_width(0, 0, 0.04, 3, 10, 0.05) == pytest.approx(0.2 * 2.2622, rel=1e-4)
+
+    def test_p_is_the_alpha_whose_interval_ends_at_zero(self):
+        rng = np.random.default_rng(8)
+        for s, g in product((2, 3, 10), (4, 30)):
+            u = rng.normal(0.5, 1, (s, g)) + rng.normal(size=(s, 1))
+            found = two_way(u)
+            assert found.half(found.p(u.mean())) == pytest.approx(abs(u.mean()), rel=1e-5)
 
     def test_unequal_numbers_of_trainings_count_as_one(self):
         contrast = difference(cells([HEADS[0], HEADS[3]]) * 2, cells([[10] * 6] * 3))
@@ -278,12 +329,33 @@ class TestNewTrainings:
         assert corrected[0] < spans[0].p * 5
 
     def test_no_spread_at_all(self):
-        found = ask([4] * 6, [4] * 6)
+        base = np.array([[10] * 6, [11] * 6])
+        found = answers({0: difference(cells(base + 4), cells(base))})[0]
         assert isnan(found.new.p)
         assert found.verdict == "undecided"
         assert "same amount" in found.note
-        same = ask([0] * 6, [0] * 6)
-        assert (same.new.p, same.verdict) == (1, "equivalent")
+
+
+class TestIdenticalPredictions:
+    def test_a_row_that_equals_the_baseline_is_called_that(self):
+        head = cells([HEADS[0], HEADS[3]])
+        for other, verdict in ((head.copy(), "identical"), (head[::-1].copy(), "undecided")):
+            found = answers({0: difference(head, other)})[0]
+            assert found.value == pytest.approx(0)
+            assert found.verdict == verdict
+            assert ("both rows have identical predictions" in found.note) == (verdict[0] == "i")
+
+    def test_four_clusters_do_not_matter_then(self):
+        found = ask([0] * 4)
+        assert (found.verdict, found.note) == ("identical", "both rows have identical predictions")
+
+    def test_of_an_interaction(self):
+        clean, lost, less = cells([[15] * 6]), cells([[10] * 6]), cells([[9, 9, 9, 10, 9, 9]])
+        assert answers({0: interaction(lost, clean, lost, clean)})[0].verdict == "identical"
+        assert answers({0: interaction(lost, clean, less, clean)})[0].verdict != "identical"
+        # no change at all, of heads that differ
+        found = answers({0: interaction(lost, lost, clean, clean)})[0]
+        assert (found.value, found.verdict) == (0, "equivalent")
 
 
 class TestVerdicts:

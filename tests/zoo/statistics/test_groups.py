@@ -42,14 +42,38 @@ def test_each_row_is_that_of_its_utterances(table, attributes):
         part = table.subset(rows)
         truth, said = ([table.classes[i] for i in x] for x in (part.labels, part.predicted))
         want = audmetric.unweighted_average_recall(truth, said)
-        assert group.uar.value == pytest.approx(want)
-        assert group.wa.value == pytest.approx(audmetric.accuracy(truth, said))
-        assert group.uar == jackknife(part)
+        assert group.score.value == pytest.approx(want)
+        assert group.score == jackknife(part)
         assert group.recalls == pytest.approx(audmetric.recall_per_class(truth, said))
-        assert (group.n, group.uar.n_speakers, group.absent, group.note) == (36, 3, [], "")
-    female, male = (g.uar.value for g in found.groups)
+        assert (group.n, group.score.n_speakers, group.absent, group.note) == (36, 3, [], "")
+    female, male = (g.score.value for g in found.groups)
     assert (found.worst, found.gap) == ("male", female - male)
     assert (found.attribute, found.unstated, found.note) == ("gender", 0, "")
+
+
+@pytest.mark.parametrize(
+    ("metric", "want"),
+    [("wa", audmetric.accuracy), ("macro_f1", audmetric.unweighted_average_fscore)],
+)
+def test_the_metric_of_the_suite_is_that_of_the_groups(table, attributes, metric, want):
+    kept = [i for i in range(72) if i % 12 < 7 or i % 3 == 0]  # classes of unequal size
+    part = table.subset(kept)
+    found = sub_groups(part, attributes, "gender", metric)
+    for group, rows in zip(found.groups, (range(36), range(36, 72)), strict=True):
+        own = table.subset([i for i in rows if i in kept])
+        truth, said = ([own.classes[i] for i in x] for x in (own.labels, own.predicted))
+        assert group.score.value == pytest.approx(want(truth, said))
+        assert group.score == jackknife(own, metric)
+    assert found.gap != pytest.approx(sub_groups(part, attributes, "gender").gap, abs=1e-3)
+
+
+def test_accuracies_are_compared_although_a_group_lacks_a_class(table, attributes):
+    kept = [i for i in range(72) if i >= 12 or table.labels[i] != 2]
+    found = sub_groups(table.subset(kept), attributes, "language", "wa")
+    german, polish = found.groups
+    assert found.gap == pytest.approx(abs(german.score.value - polish.score.value))
+    assert found.gap > 0
+    assert (found.left_out, found.note) == ([], "")
 
 
 def test_terciles(table, attributes):
@@ -57,7 +81,7 @@ def test_terciles(table, attributes):
     assert [g.n for g in found.groups] == [24, 24, 24]
     assert [g.name for g in found.groups] == ["up to 3.37", "3.37 to 5.73", "above 5.73"]
     # two speakers each, in the order of the rows
-    assert [g.uar.n_speakers for g in found.groups] == [2, 2, 2]
+    assert [g.score.n_speakers for g in found.groups] == [2, 2, 2]
     same = {i: {"duration": 2.0} for i in attributes}
     assert [g.n for g in sub_groups(table, same, "duration").groups] == [72]
     assert sub_groups(table, same, "duration").worst is None
@@ -66,9 +90,9 @@ def test_terciles(table, attributes):
 def test_speakers_have_no_interval(table):
     found = sub_groups(table, {}, "speaker")
     assert [g.name for g in found.groups] == [f"toy/{i}" for i in range(6)]
-    assert all(isnan(g.uar.low) for g in found.groups)
+    assert all(isnan(g.score.low) for g in found.groups)
     assert {g.note for g in found.groups} == {"one speaker: no interval"}
-    lowest = min(found.groups, key=lambda g: g.uar.value)
+    lowest = min(found.groups, key=lambda g: g.score.value)
     assert found.worst == lowest.name
     assert sub_groups(table, {}, "speaker").gap == found.gap > 0
 
@@ -78,7 +102,8 @@ def test_a_class_that_a_group_lacks_is_said_and_not_compared(table, attributes):
     found = sub_groups(table.subset(kept), attributes, "language")
     german, polish = found.groups
     assert (polish.name, polish.absent) == ("pl", ["c"])
-    assert polish.note == "no c: UAR over 2 classes; one speaker: no interval"
+    assert polish.note == "no c: a mean over 2 classes; one speaker: no interval"
+    assert found.left_out == ["pl"]
     assert german.note == ""
     assert found.worst is None
     assert isnan(found.gap)

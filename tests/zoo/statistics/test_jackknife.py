@@ -14,6 +14,7 @@ from serzoo.zoo.statistics.speakers import (
     jackknife,
     labelled_speakers,
     paired_jackknife,
+    uar_interval,
 )
 from serzoo.zoo.statistics.table import PredictionTable
 
@@ -122,9 +123,10 @@ class TestJackknife:
         assert found.note == "one speaker: no interval"
 
     @pytest.mark.parametrize(
-        ("unknown", "known", "why"), [(96, 0, "no speaker"), (5, 4, "not every"), (1, 4, "not ev")]
+        ("unknown", "known", "why"),
+        [(96, 0, "no speaker is known"), (48, 2, "48 of 96"), (73, 1, "73 of 96")],
     )
-    def test_an_unknown_speaker_is_no_unit(self, unknown, known, why):
+    def test_unknown_speakers_of_half_the_utterances_leave_no_interval(self, unknown, known, why):
         rng = np.random.default_rng(0)
         a, b = (draw(rng, ability(rng, 4, mean=m)) for m in (0.9, 0.3))
         for t in (a, b):
@@ -139,6 +141,31 @@ class TestJackknife:
         assert paired.value == a.uar() - b.uar()
         assert all(map(isnan, (paired.low, paired.high, paired.p)))
         assert paired.note.startswith(why)
+
+    def test_a_few_unknown_speakers_count_in_the_value_and_not_in_the_spread(self):
+        rng = np.random.default_rng(0)
+        a, b = (draw(rng, ability(rng, 4, mean=m)) for m in (0.9, 0.3))
+        for t in (a, b):
+            t.speakers[:24] = [""] * 24  # all of the first speaker
+        known = range(24, 96)
+        found, alone = jackknife(a), jackknife(a.subset(known))
+        assert (found.value, found.n_speakers) == (a.uar(), 3)
+        logits = [np.log(x / (1 - x)) for x in (found.low, found.value, found.high)]
+        assert logits[1] - logits[0] == pytest.approx(logits[2] - logits[1])
+        # the same standard error, on the plain scale
+        reach = (logits[2] - logits[1]) * found.value * (1 - found.value)
+        alone_reach = np.log(alone.high / (1 - alone.high)) - np.log(
+            alone.value / (1 - alone.value)
+        )
+        assert reach == pytest.approx(alone_reach * alone.value * (1 - alone.value))
+        assert "24 of 96" in found.note
+        paired, rest = paired_jackknife(a, b), paired_jackknife(a.subset(known), b.subset(known))
+        assert paired.value == a.uar() - b.uar()
+        assert paired.high - paired.value == pytest.approx(rest.high - rest.value)
+        assert (paired.n_speakers, paired.note) == (3, found.note)
+        entry = uar_interval(a)
+        assert entry["uar_interval"] == [found.low, found.high]
+        assert "24 of 96" in entry["uar_interval_by"]
 
     def test_unlabelled_utterances_and_speakers_take_no_part(self):
         t = draw(np.random.default_rng(0), ability(np.random.default_rng(5), 4, mean=0.5))
