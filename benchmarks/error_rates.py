@@ -184,8 +184,10 @@ RATIOS = [
     for a in [r**2 / (1 + r**2)]
     for rest in (0.02, 0.1, 0.3, 0.6, 0.9, 1)
 ]
-"""Shares of trainings, clusters and rest in the variance of the mean; r: error by trainings over
-error by clusters and rest."""
+"""Shares of trainings, clusters and rest in the variance of the mean.
+
+``r`` is the error by trainings, divided by that of clusters and rest.
+"""
 
 
 def integrated(g: int, s: int, draws: int = 2**13) -> dict[str, float]:

@@ -12,34 +12,34 @@ each answer has both:
 * **New trainings**: clusters and trainings are both samples. The variance of the mean of the
   crossed table is ``(MS_cluster + MS_training - MS_rest) / (S G)``. Both marginal mean squares
   hold the rest, so it is subtracted once, from that of clusters. Clusters and trainings have
-  Student's quantiles at their own degrees of freedom, and their half widths are added by a power
-  (:func:`half_width`). With two trainings there is one degree of freedom: the quantile is 12.7, so
-  the interval is wide unless trainings hardly differ. The family is corrected by the step-down
+  Student's quantiles at their own degrees of freedom. Their half widths are added by a power
+  (:func:`half_width`). With two trainings there is one degree of freedom, and the quantile is 12.7.
+  So the interval is wide unless trainings hardly differ. The family is corrected by the step-down
   minimum of p values that correlate as the contrasts do.
 
 ``benchmarks/error_rates.py`` simulates 4 to 90 clusters, 1 to 10 trainings and families of 1 to 8
 heads. ``benchmarks/results/coverage.json`` has the rates. For 95 % intervals and tests at 0.05 it
 says:
 
-* These models, from 6 clusters on: intervals hold for 0.95 to 0.97 of true values, and those of a
+* These models, from 6 clusters on: intervals hold for 0.95 to 0.97 of true values. Those of a
   family hold for all its heads in 0.94 to 0.99 of families. At most 0.06 of families raise a false
   alarm (standard error 0.007). That case, 8 heads on 10 clusters, gave 0.049 in 12,000 families.
-* These models, up to 5 clusters: **no interval, and no p below 0.05**, whatever the difference:
-  the smallest p is 0.125 with 4 clusters. An answer's note says so.
+* These models, up to 5 clusters: **no interval, and no p below 0.05**, whatever the difference. The
+  smallest p is 0.125 with 4 clusters. An answer's note says so.
 * New trainings: at most 0.05 of families raise a false alarm. By integration, intervals hold for
   no less than 0.949 of true values, whatever the ratios of the variances. In the simulation they
-  hold for 0.97 with 5 trainings and 0.95 with 10. **Two or three trainings are too few**: their
-  intervals hold for 0.99 and 0.98, so they are wider than stated, and an answer's note says so.
-  Those of a family of 4 or 8 heads hold for 0.98 to 1.00 with up to 5. With one training there
-  are none.
-* What that costs: a true difference of 0.1 in a family of 8 is found in 0.02 of cases with 2
-  trainings, 0.10 with 3, 0.45 with 5 and 0.61 with 10 (mean over numbers of clusters). For
-  these models it is 0.07 with 6 clusters, 0.35 with 10 and 0.82 with 24.
+  hold for 0.97 with 5 trainings and 0.95 with 10. Those of a family of 4 or 8 heads hold for 0.98
+  to 1.00 with up to 5. With one training there are none.
+* **Two or three trainings are too few**: intervals hold for 0.99 and 0.98. They are wider than
+  stated, and an answer's note says so.
+* That costs power. In a family of 8, a true difference of 0.1 is found in 0.02 of cases with 2
+  trainings. That becomes 0.10 with 3, 0.45 with 5 and 0.61 with 10 (mean over numbers of clusters).
+  For these models it is 0.07 with 6 clusters, 0.35 with 10 and 0.82 with 24.
 
 No narrower method was found that keeps to 0.05. Quantiles at Satterthwaite's degrees of freedom
-hold, in the worst case, for 0.87 of true values with 2 trainings, 0.92 with 3 and 0.94 with 5. If
-the rest is taken from trainings too, it is 0.88, 0.92 and 0.93. With many heads to correct for,
-both miss more often still.
+hold for too few. In the worst case it is 0.87 with 2 trainings, 0.92 with 3 and 0.94 with 5. If the
+rest is taken from trainings too, it is 0.88, 0.92 and 0.93. With many heads to correct for, both
+miss more often still.
 
 Clusters of the simulation are normal and of equal size. Other ones may do worse.
 """
@@ -64,8 +64,8 @@ NEW, THESE = "new trainings", "these models"
 LEAST_P = 1e-14  # smaller ones are not computed
 UNDECLARED = "not a declared question: uncorrected"
 IDENTICAL = "identical"
-# too few trainings for an interval as wide as stated, and the share of true values that 95 %
-# intervals held by simulation (benchmarks/results/coverage.json)
+# Numbers of trainings that are too few. Their 95 % intervals held this share of true values in the
+# simulation (benchmarks/results/coverage.json).
 HELD = {2: 0.99, 3: 0.98}
 
 
@@ -216,7 +216,7 @@ def answers(
     needs the simultaneous interval at ``1 - 2 (1 - level)`` within the margin (two one-sided
     tests). Everything else is ``undecided``. The verdict is about new trainings if there are two
     or more, and about these models otherwise. Two rows with the same confusions in every training
-    and cluster made the same predictions: they are ``identical``, which no test has to show.
+    and cluster are ``identical``, which no test has to show.
     Trainings with the same confusions count as one, because they do not say how others differ.
 
     With up to 12 clusters, all sign flips are tried, so no p is below ``2 / 2^clusters``.
@@ -727,10 +727,10 @@ def half_width(clusters: Any, trainings: Any, least: Any, s: int, g: int, alpha:
 def parts_of(columns: Any, rows: Any, both: Any) -> tuple[Any, Any, Any]:
     """Return ``clusters``, ``trainings`` and ``least`` of :class:`TwoWay` from mean squares.
 
-    All are of the mean of the table: the mean squares of columns, of rows, and of what neither
-    explains, each divided by the number of its values. Columns and rows both hold the rest. Rows
-    keep it, because their quantile is the larger one: with the rest taken from rows, a family of 8
-    heads, 60 clusters and 3 trainings raised 0.15 alarms. Trainings whose means are equal by
+    The mean squares are those of columns, of rows, and of what neither explains. Each is divided
+    by the number of its values. Columns and rows both hold the rest. Rows keep it, because their
+    quantile is the larger one. With the rest taken from rows, a family of 8 heads, 60 clusters and
+    3 trainings raised 0.15 alarms. Trainings whose means are equal by
     chance do not make the rest vanish, so the sum is never below ``least``.
     """
     return np.maximum(columns - both, 0.0), rows, np.maximum(columns, both)

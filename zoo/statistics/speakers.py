@@ -53,7 +53,7 @@ def unknown_rule(kind: str, n: int, lost: int, total: int) -> tuple[str, str]:
     which needs no cluster. The interval is over the known clusters, as if they were all of the
     test set. If unknown utterances are the minority, and from many clusters, this is too wide
     rather than too narrow. If they are half or more, the value is mostly theirs, and the known
-    clusters say little of it: there is no interval and no test.
+    clusters say little of it. Then there is no interval and no test.
 
     Args:
         kind: what a cluster is, such as ``speaker``.
@@ -324,9 +324,9 @@ def jackknife(table: PredictionTable, metric: Metric = "uar", *, level: float = 
         level: nominal coverage.
 
     Returns:
-        The interval. Its bounds are NaN with one speaker, or if half of the utterances or more
-        are of unknown speakers (``note`` says so, see :func:`unknown_rule`). They equal the value
-        if all speakers have the same value.
+        The interval. Its bounds are NaN with one speaker. They are NaN, too, if half of the
+        utterances or more are of unknown speakers; ``note`` says so (:func:`unknown_rule`). They
+        equal the value if all speakers have the same value.
 
     Raises:
         DataError: if no utterance is labelled, or the metric is not a share.
