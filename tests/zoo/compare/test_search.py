@@ -15,7 +15,7 @@ from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.core.errors import ComparisonError, ConfigError
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report.runs import check_comparable, find_cells
-from serzoo.zoo.run.config import read_as
+from serzoo.zoo.run.config import METRIC_KEYS, read_as
 from serzoo.zoo.run.record import read_record
 from serzoo.zoo.statistics.table import PredictionTable
 
@@ -139,7 +139,7 @@ def test_a_setting_that_failed_in_a_fold_that_counts_cannot_win(tmp_path: Path) 
 def test_a_trial_wins_by_the_metric_of_the_suite(tmp_path: Path) -> None:
     first = ended(tmp_path / "a", [True, True, False])  # accuracy 2/3, recalls 1 and 0
     second = ended(tmp_path / "b", MOST)  # accuracy 2/3, recalls 1/2 and 1
-    found = {m: search.outcome(tried({0: first}, {0: second}), 0, m) for m in search.VALID}
+    found = {m: search.outcome(tried({0: first}, {0: second}), 0, m) for m in METRIC_KEYS}
     assert {m: best for m, (best, _, _) in found.items()} == {"uar": 1, "wa": 0, "macro_f1": 1}
     assert found["wa"][2][1]["val/wa"] == pytest.approx(2 / 3)
     assert "val/f1" in search.rule("macro_f1")
