@@ -634,8 +634,8 @@ def _by_trainings(tables: list[FloatArray], alpha: float, draws: int, seed: int)
     tested = np.flatnonzero(np.isfinite(p))
     corrected, stars = p.copy(), (alpha, 2 * alpha)
     if len(tested) > 1:
-        parts = [found[k].trainings for k in tested]
-        lowest = _minima([tables[k] for k in tested], parts, p[tested], draws, seed)
+        variances = [found[k].trainings for k in tested]
+        lowest = _minima([tables[k] for k in tested], variances, p[tested], draws, seed)
         corrected[tested] = lowest.p
         stars = (lowest.at(alpha), lowest.at(2 * alpha))
     out = []
