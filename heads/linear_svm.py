@@ -37,7 +37,7 @@ class LinearSVMHead(Head):
     Args:
         dim: ``D``, width of the frames.
         taxonomy: the classes.
-        pooling: how frames become one vector: ``stats`` (mean and deviation), ``mean`` or
+        pooling: how frames become one vector: ``mean``, ``stats`` (mean and deviation) or
             ``attentive``, which needs an encoder that learns.
         C: weight of the errors, above 0; the smaller, the more regularised.
 
@@ -52,7 +52,7 @@ class LinearSVMHead(Head):
         dim: int,
         taxonomy: Taxonomy,
         *,
-        pooling: PoolingName = "stats",
+        pooling: PoolingName = "mean",
         C: float = 1e-3,
     ) -> None:
         super().__init__(dim, taxonomy)

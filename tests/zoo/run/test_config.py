@@ -292,7 +292,7 @@ def test_tuning_an_encoder_brings_the_optimisation_that_suits_it(tuning: str, ra
         (["encoder=whisper-base"], "mean"),
         (["encoder=whisper-base", "head=gen_ser_ce"], "mean"),  # as gen_ser, its reference
         (["encoder=whisper-base", "head=gen_ser"], "mean"),
-        (["encoder=whisper-base", "head=linear_svm"], "stats"),  # its file names another one
+        (["encoder=whisper-base", "head=linear_svm", "head.pooling=stats"], "stats"),
         (["encoder=whisper-base", "head.pooling=attentive"], "attentive"),
         (["encoder=whisper-base", "encoder.tuning=lora"], "attentive"),
         ([], "attentive"),  # the log-mel encoder learns

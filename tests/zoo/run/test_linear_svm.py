@@ -31,7 +31,10 @@ def frozen(name: str, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("C", [1e-2, 1.0])
 def test_a_run_on_frozen_frames_is_scikit_learns(tiny_recipe, tiny_hf, tmp_path, C):
-    cfg = load(tiny_recipe, frozen(tiny_hf(), f"head.C={C}", "optim.epochs=9", "optim.ema=0.9"))
+    cfg = load(
+        tiny_recipe,
+        frozen(tiny_hf(), "head.pooling=stats", f"head.C={C}", "optim.epochs=9", "optim.ema=0.9"),
+    )
     entry = train(cfg, tmp_path)
     assert entry.rounds == 1
     module = SERModule.load_from_checkpoint(tmp_path)
