@@ -208,7 +208,7 @@ class GenSERHead(Head):
 
     @property
     def reads_frames(self) -> bool:
-        return self.by_frames or self.embed.pooling.reads_frames
+        return isinstance(self.embed, FrameState) or self.embed.pooling.reads_frames
 
     def source(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
         """Return ``x_1``, ``[B, d]`` or ``[B, T, d]`` float32; its RMS is ``1 / sqrt(2)``.

@@ -220,7 +220,10 @@ def outcome(
     for one, by_fold in zip(tried, records, strict=True):
         failed = [f for f in counted if not by_fold[f].ok]
         if failed:
-            result = {key: None, "error": f"fold {failed[0]}: {by_fold[failed[0]].error}"}
+            result: dict[str, Any] = {
+                key: None,
+                "error": f"fold {failed[0]}: {by_fold[failed[0]].error}",
+            }
         else:
             value = _pooled({f: one.folders[f] for f in counted})[METRIC_KEYS[metric]]
             epochs = {str(f): by_fold[f].selection["epoch"] for f in counted}
