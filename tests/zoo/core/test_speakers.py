@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import report_suite
-from facts import says
+from facts import says, tells
 from serzoo.zoo.cli import main
 from serzoo.zoo.compare.imported import Foreign, split
 from serzoo.zoo.core.errors import ConfigError, DataError
@@ -97,7 +97,7 @@ def test_a_file_of_predictions_keeps_null(tmp_path: Path) -> None:
     assert merge([table, PredictionTable.read_jsonl(path)]).speakers.count("") == 5
 
 
-@pytest.mark.parametrize(("n", "why"), [(24, "no speaker"), (3, "not every speaker")])
+@pytest.mark.parametrize(("n", "why"), [(24, "no speaker"), (12, "12 of 24")])
 def test_a_table_of_unknown_speakers_has_numbers_but_no_interval(n: int, why: str) -> None:
     table = lost(n)
     found = measure(table)
@@ -109,6 +109,13 @@ def test_a_table_of_unknown_speakers_has_numbers_but_no_interval(n: int, why: st
     assert split.folds == split.folds
     assert isnan(split.speakers)
     assert "not every speaker is known" in split.note
+
+
+def test_a_few_unknown_speakers_count_in_the_value_and_not_in_the_interval() -> None:
+    found = measure(lost(3))["metrics"]
+    low, high = found["uar_interval"]
+    assert low < found["uar"] < high
+    assert tells(found["uar_interval_by"], "3 of 24", "known")
 
 
 def test_corpora_are_told_apart_by_the_ids_of_unknown_speakers() -> None:
@@ -130,10 +137,10 @@ def test_groups_of_unknown_speakers_have_no_interval() -> None:
     assert groups.unstated == 12
     sex = {i: {"sex": "f" if k < 16 else "m"} for k, i in enumerate(table.ids)}
     first, second = sub_groups(table, sex, "sex").groups
-    assert "not every speaker is known" in first.note
-    assert isnan(first.uar.low)
-    assert first.uar.n_speakers == 2
-    assert second.uar.low == second.uar.low
+    assert tells(first.note, "12 of 16", "no known speaker")
+    assert isnan(first.score.low)
+    assert first.score.n_speakers == 2
+    assert second.score.low == second.score.low
 
 
 def test_pairs_of_corpora_are_found_without_names() -> None:
@@ -145,7 +152,7 @@ def test_pairs_of_corpora_are_found_without_names() -> None:
 
 def test_imported_predictions_have_the_speakers_of_the_comparison() -> None:
     """What a file says of speakers is not read: the cells beside it know, or do not."""
-    reference = lost(5)
+    reference = lost(12)
     given = Foreign(list(reference.ids), None, reference.scores, "ranks")
     table = split(Path("p.csv"), given, {0: reference}, None)[0]
     assert table.speakers == reference.speakers
