@@ -7,7 +7,6 @@ verb is a function too: ``serzoo.zoo.run.train.train``, ``serzoo.zoo.compare.com
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,25 +23,6 @@ if TYPE_CHECKING:
 
 if __name__ == "zoo":  # a second copy of every class would follow
     raise ImportError("import serzoo.zoo, not zoo: put `serzoo.` before the path")
-
-
-_WHERE = {
-    "Batch": "core.types",
-    "Encoder": "core.encoder",
-    "Frames": "core.types",
-    "Head": "core.head",
-    "HeadLoss": "core.types",
-    "PredictionTable": "statistics.table",
-    "SERModule": "run.module",
-    "Targets": "core.types",
-    "Taxonomy": "core.taxonomy",
-    "build_run": "run.build",
-    "Model": "run.model",
-    "load": "run.model",
-    "push_to_hub": "run.save",
-    "register": "core.own",
-    "save_pretrained": "run.save",
-}
 
 __all__ = [
     "Batch",
@@ -64,6 +44,27 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    where: Any
+    if name in ("Batch", "Frames", "HeadLoss", "Targets"):
+        from .core import types as where
+    elif name == "Encoder":
+        from .core import encoder as where
+    elif name == "Head":
+        from .core import head as where
+    elif name == "Taxonomy":
+        from .core import taxonomy as where
+    elif name == "register":
+        from .core import own as where
+    elif name == "PredictionTable":
+        from .statistics import table as where
+    elif name == "SERModule":
+        from .run import module as where
+    elif name == "build_run":
+        from .run import build as where
+    elif name in ("Model", "load"):
+        from .run import model as where
+    elif name in ("push_to_hub", "save_pretrained"):
+        from .run import save as where
+    else:
         raise AttributeError(f"module 'serzoo.zoo' has no attribute '{name}'")
-    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    return getattr(where, name)
