@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..zoo.core.errors import ConfigError
+from ..zoo.core.errors import ConfigError, DataError
 from ..zoo.core.head import Head
 from ..zoo.core.scaling import Standardiser
 from ..zoo.core.taxonomy import Taxonomy
@@ -92,6 +92,7 @@ class LinearSVMHead(Head):
 
         Raises:
             ConfigError: if the pooling would have to learn.
+            DataError: if a class has no utterance.
         """
         from sklearn.svm import LinearSVC
 
@@ -105,6 +106,13 @@ class LinearSVMHead(Head):
             for frames, targets in batches
             if (kept := targets.item_weight > 0).any()
         ]
+        seen = {int(c) for _, classes, _ in made for c in classes}
+        absent = [c for i, c in enumerate(self.taxonomy.classes) if i not in seen]
+        if absent:
+            raise DataError(
+                f"linear_svm has no training utterance of {', '.join(absent)}; give labelled "
+                "utterances of every class, or a taxonomy without these classes"
+            )
         x, labels, weights = (
             torch.cat(values).double().cpu().numpy() for values in zip(*made, strict=True)
         )

@@ -84,8 +84,13 @@ def test_the_committed_results_are_whole() -> None:
 def test_the_committed_results_are_few_and_small() -> None:
     files = [p for p in RESULTS.rglob("*") if p.suffix in {".json", ".xz", ".npz"} | {""}]
     files = [p for p in files if p.is_file()]
-    assert len(files) <= 72
-    assert sum(p.stat().st_size for p in files) < 25_000_000
+    # suites on published weights have a bound of their own
+    real = [p for p in files if p.parent.name == "head_to_head_whisper"]
+    weak = [p for p in files if p not in real]
+    assert len(weak) <= 64
+    assert sum(p.stat().st_size for p in weak) < 20_000_000
+    assert len(real) == 4
+    assert sum(p.stat().st_size for p in real) < 3_000_000
 
 
 def test_the_committed_open_labels_are_tabulated_without_their_bootstrap() -> None:

@@ -59,8 +59,11 @@ class Head(Part, nn.Module, ABC):
 
         Args:
             batches: every training utterance once, in evaluation mode.
+
+        Raises:
+            TypeError: if the head does not override it.
         """
-        raise NotImplementedError(f"{type(self).__name__} is trained by steps")
+        raise TypeError(f"{type(self).__name__} has solves=True; override solve(), too")
 
     @abstractmethod
     def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:

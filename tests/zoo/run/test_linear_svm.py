@@ -7,7 +7,7 @@ import pytest
 import torch
 from facts import says
 from serzoo.heads.linear_svm import LinearSVMHead
-from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.errors import ConfigError, DataError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Frames, Targets
 from serzoo.zoo.run.build import open_data
@@ -74,6 +74,15 @@ def test_utterances_without_a_label_or_weight_do_not_count():
     unlabelled = Targets(torch.tensor([[0.0, 0, 0], [1, 0, 0]]), torch.tensor([1.0, 0.0]))
     head.solve([(frames, Targets(probs, torch.ones(9))), (junk, unlabelled)])
     assert torch.equal(head.output.weight, expected)
+
+
+@pytest.mark.parametrize(("labels", "absent"), [([0, 0, 1], "of c"), ([], "of a, b, c")])
+def test_a_class_without_training_is_named(labels, absent):
+    head = LinearSVMHead(2, THREE, pooling="mean")
+    frames = Frames(torch.randn(len(labels), 1, 2), torch.ones(len(labels), 1, dtype=torch.bool))
+    targets = Targets(torch.eye(3)[torch.tensor(labels, dtype=torch.long)], torch.ones(len(labels)))
+    with pytest.raises(DataError, match=says(absent, "taxonomy")):
+        head.solve([(frames, targets)])
 
 
 def test_it_cannot_be_solved_with_a_pooling_that_learns():
