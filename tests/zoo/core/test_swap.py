@@ -116,6 +116,60 @@ def test_a_name_that_is_just_not_too_long_has_a_draft(name: str, tmp_path: Path)
     assert long.value.errno == errno.ENAMETOOLONG
 
 
+def test_what_must_survive_a_loss_of_power_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, half, seen = tmp_path / "f.txt", tmp_path / "half", []
+
+    def fsync(opened: int) -> None:
+        there = Path(os.readlink(f"/proc/self/fd/{opened}"))
+        seen.append((there, path.exists(), there.read_text() if there.is_file() else ""))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with new_file(path, sync=True, draft=half) as draft:
+        assert draft == half  # who removes drafts of killed processes knows its name
+        draft.write_text("whole")
+    assert seen == [(half, False, "whole"), (tmp_path, True, "")]
+    with new_file(path) as draft:
+        draft.write_text("other")
+    assert len(seen) == 2  # others do not wait for the disk
+
+
+def test_a_disk_that_fails_at_the_end_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f.txt"
+    path.write_text("before")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"f\.txt"), new_file(path, sync=True) as draft:
+        draft.write_text("new")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_first_of_two_writers_of_a_folder_wins_if_it_is_not_to_be_replaced(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "c"
+
+    def write(text: str) -> None:
+        with new_folder(folder, replace=False) as draft:
+            if text == "slow":
+                write("fast")
+            (draft / "x").write_text(text)
+
+    folder.mkdir()  # an empty folder holds nothing that somebody reads
+    with pytest.raises(FileExistsError) as late:
+        write("slow")
+    assert late.value.filename == str(folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+    assert (folder / "x").read_text() == "fast"
+
+
 HOLD = """
 import sys
 from pathlib import Path
