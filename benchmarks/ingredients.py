@@ -8,7 +8,7 @@ same, folds are pooled and seeds averaged. The pairs of a corpus are one family 
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,13 +84,14 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
 
 
 def main() -> None:
-    for name in sys.argv[1:]:
-        made, refused = grids(find_cells(Path(name)).runs)
-        print(
-            "\n".join(
-                table.markdown() for table in tables(ingredients(made, Asked("classification")))
-            )
-        )
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="+", type=Path, help="folder of a suite")
+    for folder in parser.parse_args().folder:
+        made, refused = grids(find_cells(folder).runs)
+        found = tables(ingredients(made, Asked("classification")))
+        print("\n".join(table.markdown() for table in found))
         for key, why in refused.items():
             print(f"{', '.join(key)}: {why}")
 
