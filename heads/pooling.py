@@ -232,8 +232,8 @@ class StatsPooling(nn.Module):
     def forward(self, frames: Frames) -> Tensor:
         """Return the ``[B, width]`` float32 vectors of the utterances."""
         if worthwhile(frames.x):
-            # in the step of AttentiveStats with this pooling, the plain formulas take 6.9 times as
-            # long in float32, 6.5 times in bfloat16; 0.7 times for 16 frames of width 192
+            # In the step of AttentiveStats with this pooling, the plain formulas take 6.9 times as
+            # long in float32. In bfloat16 it is 6.5 times. For 16 frames of width 192 it is 0.7.
             return _joined(*moments_of(frames))
         weights = frames.mask.float()
         return weighted_stats(_clean(frames), weights / weights.sum(1, keepdim=True).clamp_min(1.0))

@@ -21,6 +21,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -472,13 +473,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON atomically: the file is whole or absent; NaN becomes null."""
+    """Write JSON atomically: the file is whole or absent.
+
+    NaN becomes null. Dataclasses and named tuples become objects, with their fields in order.
+    """
     write_text(path, json.dumps(_clean(data), indent=1, ensure_ascii=False) + "\n")
 
 
 def _clean(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _clean(v) for k, v in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _clean(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _clean(value._asdict())
     if isinstance(value, (list, tuple)):
         return [_clean(v) for v in value]
     if isinstance(value, float):
