@@ -250,7 +250,7 @@ def test_of_few_shots_it_gets_the_support(extractor: Any, tiny_recipe: str, tmp_
     (line,) = [x for x in curves.splitlines() if x.startswith("| svm_fake")]
     assert line.startswith("| svm_fake | imported | ")
     zero = entries[0]["uar"]
-    assert f"| {zero:.3f} | {head['uar']['mean']:.3f} ± " in line
+    assert f"| {zero:.3f} | {head.uar.mean:.3f} ± " in line
 
 
 def test_opensmile_itself() -> None:

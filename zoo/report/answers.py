@@ -157,7 +157,9 @@ class Answered:
     def of(cls, answer: Answer, *, declared: bool, family: int) -> Answered:
         """Return an answer as files hold it."""
         plain = answer._asdict()
-        found = {k: number(v) if isinstance(v, float) else v for k, v in plain.items()}
+        found: dict[str, Any] = {
+            k: number(v) if isinstance(v, float) else v for k, v in plain.items()
+        }
         found |= {"these": Bounds.of(answer.these), "new": Bounds.of(answer.new)}
         return cls(**found, declared=declared, family=family)
 

@@ -397,8 +397,8 @@ def few_shot_table(found: Sequence[Adapted]) -> Table:
         if tuning == "scratch" and 0 in shots:
             row[shots.index(0)] = None  # a new head has learned nothing without a shot
         last = next((p for p in reversed(row) if p is not None), None)
-        costs = [cell(last and last.forgetting, "+.3f"), cell(last and last.seconds, ".1f")]
-        size = last.bytes if last else None
+        change, seconds, size = (last.forgetting, last.seconds, last.bytes) if last else (None,) * 3
+        costs = [cell(change, "+.3f"), cell(seconds, ".1f")]
         costs.append(cell(None if size is None else size / 1000, ".0f"))
         body.append([head, tuning, *map(_point_cell, row), *costs])
     notes = [
@@ -531,13 +531,14 @@ def _drawn(section: Section, i: int, group: Sequence[Result], c: Context) -> lis
     """Return the figure of a table's differences, with the interval that its verdicts use."""
     if not drawn(section, i):
         return []
+    found = {row.head: row.difference for row in group if row.difference}
     points = {}
-    for row in group:
-        d = row.difference
+    for head, d in found.items():
         s = d.new if d.basis == NEW else d.these
-        points[row.head] = (0.0, d.value, s.low_family, s.high_family)
+        if d.value is not None:
+            points[head] = (0.0, d.value, s.low_family, s.high_family)
     said = "; ".join(f"{h} {v:+.3f} ({span(a, b, '+.3f')})" for h, (_, v, a, b) in points.items())
-    basis = ", ".join(dict.fromkeys(row.difference.basis for row in group))
+    basis = ", ".join(dict.fromkeys(d.basis for d in found.values()))
     alt = (
         f"{c.asked.name} minus {c.baseline}'s, with 95 % intervals for {basis}: "
         f"{name_of(group)}. {said}"
@@ -687,14 +688,14 @@ def cost(section: Section, c: Context) -> None:
             figure = cost_figure(panels, name, metric=metric)
             alt = f"{metric} against cost: {name}. {said}"
             section.parts.append(draw(figure, alt, name=f"cost-{i}"))
-        body = []
+        body: list[Line] = []
         for r in group:
             sizes = (r.trainable, r.head_trainable or r.head_parameters)
             times = [cell(r.seconds, ".1f"), cell(r.processor_seconds, ".1f")]
             times += [_giga(r.training_flops, ",.1f"), cell(r.inference_ms, ".1f")]
             times.append(_giga(r.scoring_flops, ",.3f"))
-            row_of = [r.head, cell(r.score.mean), *(cell(s, ",") for s in sizes), *times]
-            body.append([*row_of, cell(r.memory_mb, ".0f")])
+            first = [cell(r.score.mean), *(cell(s, ",") for s in sizes)]
+            body.append([r.head, *first, *times, cell(r.memory_mb, ".0f")])
         section.parts.append(
             Table(f"Cost: {name}", columns, body, _remarks(r.remarks for r in group))
         )

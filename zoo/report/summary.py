@@ -74,7 +74,7 @@ class Result:
     utterances: int
     metric: str
     score: MeanSD
-    interval: list[float | None]
+    interval: tuple[float | None, float | None]
     uar: MeanSD
     wa: MeanSD
     f1: MeanSD
@@ -149,7 +149,7 @@ def _row(grid: Grid, head: str, asked: Asked, difference: Difference | None) -> 
         utterances=utterances,
         metric=asked.metric,
         score=values[asked.metric],
-        interval=[number(interval.low), number(interval.high)],
+        interval=(number(interval.low), number(interval.high)),
         uar=values["uar"],
         wa=values["wa"],
         f1=values["macro_f1"],

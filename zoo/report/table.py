@@ -209,14 +209,14 @@ def name_of(group: Sequence[Result]) -> str:
 def recalls(group: Sequence[Result]) -> Table:
     """Return a table of the recall of every class."""
     classes = list(group[0].recalls)
-    body = [[r.head, *(cell(r.recalls.get(c), ".2f") for c in classes)] for r in group]
+    body: list[Line] = [[r.head, *(cell(r.recalls.get(c), ".2f") for c in classes)] for r in group]
     return Table(f"Recall by class, folds pooled: {name_of(group)}", ("head", *classes), body)
 
 
 def by_fold(group: Sequence[Result]) -> Table:
     """Return a table of the suite's metric in every fold."""
     folds = list(group[0].by_fold)
-    body = [[r.head, *(cell(r.by_fold.get(f)) for f in folds)] for r in group]
+    body: list[Line] = [[r.head, *(cell(r.by_fold.get(f)) for f in folds)] for r in group]
     columns = ("head", *(f"fold {f}" for f in folds))
     metric = NAMES[group[0].metric]
     return Table(f"{metric} by fold, seeds averaged: {name_of(group)}", columns, body)

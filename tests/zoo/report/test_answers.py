@@ -279,7 +279,7 @@ def test_sessions_of_a_corpus_are_its_clusters() -> None:
 
 def test_without_sessions_there_is_no_interval_and_a_remedy() -> None:
     rows = rows_of(grids(of_corpus("iemocap", suite(HEADS)))[0], Asked(BASE))
-    assert rows[0].interval == [None, None]
+    assert rows[0].interval == (None, None)
     assert tells(rows[1].difference.note, "no session", "--attributes", "no interval")
 
 

@@ -143,7 +143,7 @@ def test_statistics_are_those_of_their_modules() -> None:
     }
     wanted = answers({h: difference(cells[h], cells[HEADS[0]]) for h in heads[1:]})
     for head, row in rows.items():
-        assert row.interval == list(jackknife(tables[head])[1:3])
+        assert row.interval == jackknife(tables[head])[1:3]
         if head == HEADS[0]:
             continue
         found, answer = row.difference, wanted[head]
@@ -323,7 +323,7 @@ def test_report_writes_what_it_shows(tmp_path: Path) -> None:
     for row, kept in zip(rows, stored["rows"], strict=True):
         assert list(kept) == [f.name for f in fields(row)]
         assert kept["score"] == row.score._asdict()
-        assert (kept["remarks"], kept["interval"]) == (row.remarks, row.interval)
+        assert (kept["remarks"], kept["interval"]) == (row.remarks, list(row.interval))
         assert (kept["difference"] is None) == (row.head == HEADS[0])
     found = stored["rows"][1]["difference"]
     assert found["new"] == vars(rows[1].difference.new)
