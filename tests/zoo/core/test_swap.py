@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from math import nan
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from serzoo.datamodules.manifest import write_lines
 from serzoo.zoo.core.errors import ConfigError
-from serzoo.zoo.core.files import check_place, locked, new_file, new_folder
+from serzoo.zoo.core.files import check_place, locked, new_file, new_folder, write_json
 
 
 def test_a_file_appears_when_all_is_written(tmp_path: Path) -> None:
@@ -168,6 +172,28 @@ def test_the_first_of_two_writers_of_a_folder_wins_if_it_is_not_to_be_replaced(
     assert late.value.filename == str(folder)
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
     assert (folder / "x").read_text() == "fast"
+
+
+class Both(NamedTuple):
+    low: float
+    high: float
+
+
+@dataclass
+class Kept:
+    name: str
+    span: Both
+    rest: list[Both]
+
+
+def test_dataclasses_and_named_tuples_become_objects_of_json(tmp_path: Path) -> None:
+    write_json(
+        tmp_path / "f.json", {"row": Kept("a", Both(0.5, nan), [Both(1, 2)]), "pair": (1, 2)}
+    )
+    assert json.loads((tmp_path / "f.json").read_text()) == {
+        "row": {"name": "a", "span": {"low": 0.5, "high": None}, "rest": [{"low": 1, "high": 2}]},
+        "pair": [1, 2],
+    }
 
 
 HOLD = """
