@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ..zoo.core.errors import DataError
 from ..zoo.core.types import Batch, Targets
 from .corruption import Corruption
-from .features import FeatureStore, HeldFrames, load_wave, pad_hidden, pad_waves, statistics
+from .features import FeatureStore, HeldFrames, load_wave, pad_hidden, pad_waves
 from .manifest import Utterance
 from .protocols import speaker_of
 from .store import Row
@@ -83,9 +83,9 @@ class SpeechDataset(Dataset[Batch]):
 
         They are computed here, once, and kept in memory. Durations, and so batches, stay the same.
         """
-        assert self.store is not None
+        assert isinstance(self.store, FeatureStore)
         if self.rows:
-            self.statistics = torch.stack([statistics(self.store.read(r)) for r in self.rows])
+            self.statistics = torch.stack([self.store.statistics(row) for row in self.rows])
             self._spoken = torch.tensor(self.seconds)
 
     def corrupt(self, corruption: Corruption) -> None:
