@@ -291,6 +291,8 @@ class Corruption:
 
     Attributes:
         counts: utterances so far: ``utterances``, ``scaled`` to stay in range, ``silent``.
+        held: what an evaluation made of the corrupted audio, for the next one
+            (:func:`serzoo.zoo.run.score.evaluate`).
 
     Raises:
         ConfigError: if the condition needs recordings or pyworld, and they are missing.
@@ -312,6 +314,7 @@ class Corruption:
         self.counts: Counter[str] = Counter(utterances=0, scaled=0, silent=0)
         self._kept: dict[tuple[str, bytes], Corrupted] = {}
         self._bytes = 0
+        self.held: dict[str, Any] = {}
 
     def __call__(self, samples: Samples, name: str) -> Samples:
         """Return the samples ``[S]`` of utterance ``name`` under the condition, and count it."""

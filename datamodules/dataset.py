@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ..zoo.core.errors import DataError
 from ..zoo.core.types import Batch, Targets
 from .corruption import Corruption
-from .features import FeatureStore, load_wave, pad_hidden, pad_waves, statistics
+from .features import FeatureStore, HeldFrames, load_wave, pad_hidden, pad_waves
 from .manifest import Utterance
 from .protocols import speaker_of
 from .store import Row
@@ -61,13 +61,15 @@ class SpeechDataset(Dataset[Batch]):
         self.corruption: Corruption | None = None
         self.use(store)
 
-    def use(self, store: FeatureStore | None) -> None:
+    def use(self, store: FeatureStore | HeldFrames | None) -> None:
         """Read features from a store that holds all utterances; None = read audio.
 
         Raises:
-            DataError: if the audio is corrupted, because stored features are of clean audio.
+            DataError: if the audio is corrupted and the store is one on disk, because that holds
+                features of clean audio.
         """
-        if store is not None and self.corruption is not None:
+        held = store is None or isinstance(store, HeldFrames)
+        if self.corruption is not None and not held:
             raise DataError(
                 f"stored features are of clean audio, not of condition "
                 f"{self.corruption.condition}; encode corrupted audio as it is read (no store)"
@@ -81,13 +83,13 @@ class SpeechDataset(Dataset[Batch]):
 
         They are computed here, once, and kept in memory. Durations, and so batches, stay the same.
         """
-        assert self.store is not None
+        assert isinstance(self.store, FeatureStore)
         if self.rows:
-            self.statistics = torch.stack([statistics(self.store.read(r)) for r in self.rows])
+            self.statistics = torch.stack([self.store.statistics(row) for row in self.rows])
             self._spoken = torch.tensor(self.seconds)
 
     def corrupt(self, corruption: Corruption) -> None:
-        """Corrupt all audio as it is read, and do not use stored features."""
+        """Corrupt all audio as it is read, and do not use stored features of clean audio."""
         self.use(None)
         self.corruption = corruption
 

@@ -147,7 +147,7 @@ class Filling:
             self.encoder.to(before).train(was_training)
 
     def _batches(self, keys: Sequence[str]) -> list[list[str]]:
-        size, padded = BATCH.get(self.device.type, BATCH["cuda"])
+        size, padded = _batch_of(self.device)
         if self.rate:
             padded = min(padded, SHARD_BYTES / self.rate)
         lengths = np.array([self.seconds[key] for key in keys])
@@ -172,10 +172,7 @@ class Filling:
             found = self._encode([waves.pop(key).result() for key in batch])
             for key, values in zip(batch, found, strict=True):
                 if values is None:
-                    raise DataError(
-                        f"the encoder's features of {self.utterances[key].id} are not finite; "
-                        "listen to the file, or choose another precision or another layer"
-                    )
+                    raise DataError(unusable(self.utterances[key].id))
                 rows.append((key, values, self.seconds[key]))
             self.bar.advance(len(batch))
         if not self.rate:  # the size is known from here on
@@ -361,6 +358,16 @@ class FeatureStore:
         first, last = places[0], places[-1]
         return values[first : last + 1] if last - first + 1 == len(places) else values[places]
 
+    def statistics(self, row: Row) -> Tensor:
+        """Return :func:`statistics` of a row; the process keeps them for the next run."""
+        key = (row.shard, row.start, *self._places.get(row.shard, ()))
+        if (found := _measured.get(key)) is None:
+            found = statistics(self.read(row))
+            if (len(_measured) + 1) * found.nbytes > MEASURED_BYTES:
+                _measured.clear()
+            _measured[key] = found
+        return found
+
     def _map(self, shard: str) -> Tensor:
         homes = [self.shards, *(s for s, _ in self._wider if shard in self._places)]
         path = next((p for s in homes if (p := s.data(shard)).is_file()), self.shards.data(shard))
@@ -463,6 +470,84 @@ class FeatureStore:
             f"features cannot be written to {self.shards.folder} ({error}); make it writable, "
             f"or {ADVICE}"
         )
+
+
+_measured: dict[tuple[Any, ...], Tensor] = {}  # by shard (its name is random), place and layers
+MEASURED_BYTES = 256 * 2**20  # of statistics that a process keeps: our choice
+
+
+class HeldFrames:
+    """Frames of a dataset's audio in memory, as :class:`FeatureStore` keeps those of clean audio.
+
+    It is for corrupted audio. The models of a suite that share an encoder read the same frames.
+
+    Args:
+        extraction: ``encoder.extraction()``; its ``dtype`` is the number format that is kept.
+        frame_seconds: distance between frames in seconds.
+    """
+
+    def __init__(self, extraction: dict[str, Any], frame_seconds: float) -> None:
+        self.name, self.frame_seconds = digest(extraction), frame_seconds
+        self._dtype = getattr(torch, str(extraction.get("dtype", "float32")))
+        self._frames: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def fill(
+        self,
+        encoder: Encoder,
+        utterances: Sequence[Utterance],
+        seconds: Sequence[float],
+        wave: Callable[[Utterance], Tensor],
+        *,
+        device: torch.device,
+        progress: bool = False,
+    ) -> None:
+        """Encode all utterances.
+
+        Args:
+            encoder: an encoder with ``storable`` extraction, on any device, in evaluation mode.
+            utterances: what to encode.
+            seconds: the duration of each.
+            wave: returns the samples ``[S]`` of an utterance.
+            device: device of the extraction.
+            progress: show a bar.
+
+        Raises:
+            DataError: if frames are not finite.
+        """
+        encoder.to(device)
+        batches = pack(range(len(utterances)), np.array(seconds), *_batch_of(device))
+        with Bar("features", len(utterances), shown=progress) as bar:
+            for batch in batches:
+                audio, lengths = pad_waves([wave(utterances[i]) for i in batch])
+                hidden, mask = encoder.extract(audio.to(device), lengths.to(device))
+                for i, values, speech in zip(batch, hidden, mask, strict=True):
+                    found = values[:, : int(speech.sum())]
+                    if not bool(found.isfinite().all()):
+                        raise DataError(unusable(utterances[i].id))
+                    self._frames[utterances[i].id] = found.to("cpu", self._dtype, copy=True)
+                bar.advance(len(batch))
+
+    def row(self, utterance: Utterance) -> Row:
+        """Return the place of an utterance's frames."""
+        k, t, d = self._frames[utterance.id].shape
+        return Row(utterance.id, 0, (k, t, d), t * self.frame_seconds)
+
+    def read(self, row: Row) -> Tensor:
+        """Return ``[K, T, D]`` of a row, without a copy."""
+        return self._frames[row.shard]
+
+
+def unusable(name: str) -> str:
+    """Return what to say of an utterance whose frames are not finite."""
+    return (
+        f"the encoder's features of {name} are not finite; listen to the file, or choose another "
+        "precision or another layer"
+    )
+
+
+def _batch_of(device: torch.device) -> tuple[int, float]:
+    return BATCH.get(device.type, BATCH["cuda"])
 
 
 def wider(base: Path, extraction: dict[str, Any]) -> list[tuple[Path, list[int]]]:

@@ -11,9 +11,11 @@ from ..zoo.core.errors import ConfigError
 from ..zoo.core.head import Head
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
-from .losses import LossName, binary_cross_entropy, cross_entropy, focal, smooth
+from .losses import LossName, binary_cross_entropy, cross_entropy, focal, smooth, squared_error
 from .pooling import PooledEmbedding, PoolingName
 from .widen import wider_linear
+
+LOSSES = {"ce": cross_entropy, "bce": binary_cross_entropy, "mse": squared_error}
 
 
 class ClassificationHead(Head):
@@ -23,7 +25,9 @@ class ClassificationHead(Head):
     smoothing. ``ce`` treats the classes as exclusive. ``focal`` does too, and gives less weight
     to utterances that are already classified well. ``bce`` asks a yes-no question for each class,
     as LanSER's weak supervision does (arXiv 2309.03978, by its patent's text). Its log-scores are
-    ``log sigmoid(z)``. Class weights come from ``data.balance``: the inverse class frequency, as
+    ``log sigmoid(z)``. ``mse`` regresses +1 for the class and -1 for the others. Its outputs rank
+    the classes; as probabilities they need a temperature. Class weights come from ``data.balance``:
+    the inverse class frequency, as
     weights of the utterances. The network is our choice.
 
     Args:
@@ -33,7 +37,7 @@ class ClassificationHead(Head):
         hidden: width of the hidden layer; 0 for none, a linear classifier.
         dropout: dropout rate before the hidden and the output layer, in training.
         label_smoothing: share of the label's mass that is spread over all classes, 0 to 1.
-        loss: ``ce``, ``bce`` or ``focal``.
+        loss: ``ce``, ``bce``, ``mse`` or ``focal``.
         focal_gamma: exponent of ``focal``, 0 or more; 0 is ``ce``. Other losses ignore it.
 
     Raises:
@@ -78,7 +82,7 @@ class ClassificationHead(Head):
         if self.kind == "focal":
             per_item = focal(z, soft, self.focal_gamma)
         else:
-            per_item = (cross_entropy if self.kind == "ce" else binary_cross_entropy)(z, soft)
+            per_item = LOSSES[self.kind](z, soft)
         right = (z.argmax(-1) == targets.probs.argmax(-1)).float()
         return HeadLoss(targets.average(per_item), {"accuracy": targets.average(right).detach()})
 

@@ -48,7 +48,12 @@ class Answers:
 
 
 def expected_nll(
-    language: LanguageModel, context: Tensor, answers: Answers, probs: Tensor, reach_all: bool
+    language: LanguageModel,
+    context: Tensor,
+    answers: Answers,
+    probs: Tensor,
+    reach_all: bool,
+    lead: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return ``-sum_a p_a log p(a | context)``; answers of probability 0 are not scored.
 
@@ -59,6 +64,7 @@ def expected_nll(
         probs: ``[B, A]`` probabilities; a row of zeros has no answer.
         reach_all: also score an answer for the rows without one, with weight 0. A backward pass
             then reaches every parameter in every batch.
+        lead: ``[1, P0, W]`` embeddings before every context, or None.
 
     Returns:
         ``[B]`` float32 losses, and ``[B]`` losses per token of each answer's first form, detached.
@@ -71,10 +77,10 @@ def expected_nll(
     if not len(rows):
         return zeros, zeros
     if len(answers) == len(answers.owner):
-        log_p = language.log_likelihood(context, answers.spelt, rows, columns)
+        log_p = language.log_likelihood(context, answers.spelt, rows, columns, lead)
     else:  # all forms of every answer
         wanted = pairs[:, torch.tensor(answers.owner, device=probs.device)].nonzero(as_tuple=True)
-        each = language.log_likelihood(context, answers.spelt, *wanted)
+        each = language.log_likelihood(context, answers.spelt, *wanted, lead)
         dense = each.new_zeros(len(probs), len(answers.owner)).index_put(wanted, each)
         log_p = answers.together(dense)[rows, columns]
     nll = -log_p * probs[rows, columns].to(log_p.dtype)

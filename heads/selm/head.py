@@ -67,7 +67,8 @@ class SELMHead(Head):
         lm_seed: seed of random weights that are not trained; they are rebuilt from it, not saved.
         lm_width, lm_layers: size of the model from scratch.
         lora_rank, lora_alpha: rank of the adapters; their updates are scaled by alpha over rank.
-        reduction: ``queries``, ``adaptive`` or ``vector`` (:class:`.mappers.AudioMapper`).
+        reduction: ``queries``, ``adaptive``, ``vector``, ``stats`` or ``mean``
+            (:class:`.mappers.AudioMapper`).
         prefix: length of the audio prefix (Pengi: 40; 4 by default is our choice, for speed).
         mapper_layers: transformer layers of the audio mapper. SELM has one. The default is none,
             because from scratch on a thousand utterances it learns more slowly with one. Use one
@@ -215,13 +216,15 @@ class SELMHead(Head):
             if len(view.prompts) > 1:
                 prompt = view.prompts[int(torch.randint(len(view.prompts), ()))]
             probs = self.views.targets(view, targets)
-            nll, per = expected_nll(
-                self.language,
-                self._joined(audio, prompt),
-                self._answers(view, prompt, self.taxonomy),
-                probs,
-                reach_all=number == 0,
-            )
+            answers = self._answers(view, prompt, self.taxonomy)
+            first = number == 0
+            if self.order == "prompt_first":  # the prompt is read once for the batch
+                nll, per = expected_nll(
+                    self.language, audio, answers, probs, first, lead=self.text(prompt)
+                )
+            else:
+                context = self._joined(audio, prompt)
+                nll, per = expected_nll(self.language, context, answers, probs, first)
             # select first, then multiply: zero times NaN is NaN, not zero
             kept = torch.where(item_weight > 0, nll, 0.0)
             total = total + view.weight * (kept * item_weight).sum()
@@ -300,6 +303,10 @@ class SELMHead(Head):
         slow = [p for p in slow if p.requires_grad]
         groups = ((trained, RELATIVE_LR), (slow, PRETRAINED_LR))
         return [{"params": params, "lr": lr * scale} for params, scale in groups if params]
+
+    @property
+    def reads_frames(self) -> bool:
+        return self.audio_mapper.reads_frames
 
     def frozen_roots(self) -> dict[str, nn.Module]:
         return {f"language.{name}": part for name, part in self.language.frozen_parts().items()}

@@ -159,7 +159,12 @@ class LanguageModel(nn.Module):
         return self._spelt[key]
 
     def log_likelihood(
-        self, context: Tensor, spelt: list[list[int]], rows: Tensor, columns: Tensor
+        self,
+        context: Tensor,
+        spelt: list[list[int]],
+        rows: Tensor,
+        columns: Tensor,
+        lead: Tensor | None = None,
     ) -> Tensor:
         """Return ``log p(y_c | context_b)`` for chosen pairs of an utterance b and a label c.
 
@@ -172,6 +177,8 @@ class LanguageModel(nn.Module):
             spelt: C labels, from :meth:`spell`.
             rows: ``[N]`` int64, N >= 1: the utterance of each pair.
             columns: ``[N]`` int64: the label of each pair.
+            lead: ``[1, P0, W]`` embeddings that stand before every context, such as a prompt. They
+                are read once for all utterances. In training, all share their dropout.
 
         Returns:
             ``[N]`` float32 log-likelihoods, not normalised by length.
@@ -181,7 +188,8 @@ class LanguageModel(nn.Module):
         """
         self._keep_mode()
         longest = max(map(len, spelt))
-        self._check_fits(context.shape[1] + longest)
+        before = 0 if lead is None else lead.shape[1]
+        self._check_fits(before + context.shape[1] + longest)
         padded = [ids + [self.tokenizer.end] * (longest - len(ids)) for ids in spelt]
         tokens = torch.tensor(padded, device=context.device)  # [C, J]
         counts = torch.tensor([len(ids) for ids in spelt], device=context.device)
@@ -189,7 +197,18 @@ class LanguageModel(nn.Module):
 
         # No attention mask: contexts have one length. A causal model does not see the padding on
         # the right of a label.
-        first = self.model(inputs_embeds=context, use_cache=True, logits_to_keep=1)
+        read = None
+        if lead is not None:
+            read = DynamicCache()
+            led = self.model(inputs_embeds=lead, use_cache=True, logits_to_keep=1)
+            for depth, layer in enumerate(led.past_key_values.layers):
+                keys, values = (
+                    x.expand(len(context), -1, -1, -1) for x in (layer.keys, layer.values)
+                )
+                read.update(keys, values, depth)
+        first = self.model(
+            inputs_embeds=context, past_key_values=read, use_cache=True, logits_to_keep=1
+        )
         shared = [(layer.keys, layer.values) for layer in first.past_key_values.layers]
         parts = []
         for row, column in zip(

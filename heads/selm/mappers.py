@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ...zoo.core.scaling import Standardiser
 from ...zoo.core.types import Frames
-from ..pooling import AttentiveStatistics
+from ..pooling import AttentiveStatistics, build_pooling
 
-Reduction = Literal["queries", "adaptive", "vector"]
+Reduction = Literal["queries", "adaptive", "vector", "stats", "mean"]
 
 
 class Projection(nn.Module):
@@ -41,7 +41,7 @@ class AudioMapper(nn.Module):
     """Maps any number of frames to a prefix of fixed length: ``[B, T, D]`` to ``[B, L, W]``.
 
     The frames are reduced to L positions and projected; then transformer layers follow (Pengi's
-    mapper also has learned constants there). There are three reductions:
+    mapper also has learned constants there). The reductions:
 
     ``queries``: L learned queries weight the frames of speech and read their mean and standard
     deviation. The other heads do the same with one query, so heads do not differ in how they read
@@ -53,6 +53,10 @@ class AudioMapper(nn.Module):
     ``vector``: one attentive mean and standard deviation, projected; then a linear layer gives all
     L positions at once. Pengi's mapper also takes one vector.
 
+    ``stats`` and ``mean``: as ``vector``, but the vector is the plain mean and standard deviation
+    of the frames, or the mean alone. Other heads read the same vector with ``pooling=stats`` or
+    ``pooling=mean``.
+
     The final norm starts at the size of the model's own token embeddings (our choice).
 
     Args:
@@ -62,7 +66,7 @@ class AudioMapper(nn.Module):
         layers: transformer layers over the positions.
         dropout: dropout rate in training.
         size: root mean square of the result.
-        reduction: ``queries``, ``adaptive`` or ``vector``.
+        reduction: ``queries``, ``adaptive``, ``vector``, ``stats`` or ``mean``.
     """
 
     def __init__(
@@ -77,31 +81,47 @@ class AudioMapper(nn.Module):
     ) -> None:
         super().__init__()
         self.prefix, self.reduction = prefix, reduction
+        self.pool: nn.Module | None = None
         read = dim
-        if reduction != "adaptive":
-            self.pool = AttentiveStatistics(dim, queries=prefix if reduction == "queries" else 1)
-            read = self.pool.width
+        if reduction in ("queries", "vector"):
+            pool = AttentiveStatistics(dim, queries=prefix if reduction == "queries" else 1)
+            self.pool, read = pool, pool.width
+        elif reduction != "adaptive":
+            plain = build_pooling(reduction, dim)
+            self.pool, read = plain, plain.width
         self.scale = Standardiser(read)
         self.read = nn.LayerNorm(read)
         self.project = Projection(read, width, dropout)
-        if reduction == "vector":
+        self.one = reduction not in ("queries", "adaptive")
+        if self.one:
             self.spread = nn.Linear(width, prefix * width)
         self.constants = nn.Parameter(0.1 * torch.randn(prefix, width))
         self.layers = nn.ModuleList(mapper_layer(width, dropout) for _ in range(layers))
         self.norm = SizedNorm(width, size)
 
     def forward(self, frames: Frames) -> Tensor:
-        if self.reduction == "adaptive":
-            out = self.project(self.read(self.scale(segment_means(frames, self.prefix))))
-        else:
-            out = self.project(self.read(self.scale(self.pool.statistics(frames))))
-        if self.reduction == "vector":
+        out = self.project(self.read(self.scale(self._reduced(frames))))
+        if self.one:
             out = self.spread(out).view(len(out), self.prefix, -1)
         out = out + self.constants
         for layer in self.layers:
             out = layer(out)
         mapped: Tensor = self.norm(out)
         return mapped
+
+    def _reduced(self, frames: Frames) -> Tensor:
+        """Return ``[B, L, width]``, or ``[B, 1, width]`` if one vector stands for the utterance."""
+        if self.pool is None:
+            return segment_means(frames, self.prefix)
+        if isinstance(self.pool, AttentiveStatistics):
+            return self.pool.statistics(frames)
+        pooled: Tensor = self.pool(frames)
+        return pooled.unsqueeze(1)
+
+    @property
+    def reads_frames(self) -> bool:
+        """Whether it uses more than the mean and deviation of the frames."""
+        return self.pool is None or isinstance(self.pool, AttentiveStatistics)
 
 
 class TextMapper(nn.Module):

@@ -43,6 +43,17 @@ def test_bce_equals_torch_and_scores_are_log_probabilities() -> None:
     assert_like(h.scores(frames, TAXONOMY), z.sigmoid().log(), digits=5)
 
 
+def test_mse_is_the_squared_error_to_plus_and_minus_one() -> None:
+    h, frames = head(loss="mse"), CASE.frames()
+    z = h.logits(frames)
+    wanted = torch.where(PROBS == 1, 1.0, -1.0)
+    wanted = torch.where((PROBS > 0) & (PROBS < 1), 2 * PROBS - 1, wanted)
+    each = torch.nn.functional.mse_loss(z, wanted, reduction="none").sum(1)
+    want = (each * WEIGHT).sum() / WEIGHT.sum()
+    assert_like(h.loss(frames, Targets(PROBS, WEIGHT)).loss, want, digits=5)
+    assert torch.equal(h.scores(frames, TAXONOMY), z)
+
+
 def test_cross_entropy_to_soft_targets_is_the_divergence_plus_their_entropy() -> None:
     torch.manual_seed(0)
     double = {"dtype": torch.float64}
@@ -160,7 +171,7 @@ def test_hidden_zero_is_a_linear_classifier() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "stats", "attentive"])
-@pytest.mark.parametrize("loss", ["ce", "bce", "focal"])
+@pytest.mark.parametrize("loss", ["ce", "bce", "mse", "focal"])
 def test_every_variant_keeps_the_contract(pooling: str, loss: str) -> None:
     check_head(ClassificationHead, dim=8, pooling=pooling, loss=loss, hidden=0, dropout=0.1)
 

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...datamodules.corruption import remembered
+from ...datamodules.corruption import Corruption, remembered
 from ...datamodules.dataset import SpeechDataset
-from ...datamodules.features import pad_waves
+from ...datamodules.features import HeldFrames, load_wave, pad_waves
 from ...datamodules.labels import vote_rows
 from ...datamodules.manifest import Utterance
+from ...datamodules.store import digest
+from ..core import own
+from ..core.encoder import Encoder
 from ..core.errors import ConfigError
 from ..core.notices import quiet
 from ..core.progress import Bar
@@ -29,7 +32,7 @@ from .board import unparsable
 from .build import open_data
 from .checkpoint import temperature_of
 from .config import RunConfig, resolve
-from .module import SERModule
+from .module import SERModule, evaluating
 from .record import EvalRecord, environment, evaluation
 from .spent import Tally, Used, flops, processor_seconds
 from .trained import refuse_seen
@@ -69,8 +72,9 @@ def evaluate(
         unknown_speakers: ``refuse`` or ``accept`` utterances without a speaker; as in training by
             default.
         condition: corrupt the audio first: ``noise:10dB``, ``reverb``, ``telephone``, ... (see
-            :mod:`serzoo.datamodules.corruption`). Frames of corrupted audio are computed anew.
-            Those of clean audio are read from the store, if the encoder allows it.
+            :mod:`serzoo.datamodules.corruption`). If the encoder allows it, frames of clean audio
+            are read from the store. Those of corrupted audio stay in memory, for the next model
+            of this process.
         noise: folder of recorded noises, for ``noise``.
         rir: folder of room impulse responses, for ``reverb``.
         prior: class probabilities that the mean prediction is matched to: ``uniform`` (the
@@ -133,6 +137,8 @@ def evaluate(
     elif corruption is not None:
         data.datasets["test"].corrupt(corruption)
         data.workers = 0  # in this process, which counts and remembers what it did
+        if module.encoder.storable and cfg.data.features != "live":
+            hold_frames(module.encoder, data.datasets["test"], corruption, device, progress)
     loader = data.val_dataloader() if part == "valid" else data.test_dataloader()
     module.to(device)
     table = score(module, loader, wanted, progress=progress, tally=tally)
@@ -183,6 +189,37 @@ def evaluate(
     return table, record
 
 
+HELD_SECONDS = 3600.0  # of corrupted speech whose frames stay in memory: our choice
+
+
+def hold_frames(
+    encoder: Encoder,
+    dataset: SpeechDataset,
+    corruption: Corruption,
+    device: torch.device,
+    progress: bool = False,
+) -> None:
+    """Give a corrupted dataset its frames: those of the last evaluation, or new ones.
+
+    Only the frames of one encoder and one part stay. More than an hour of speech is encoded as it
+    is read. The counts of the corruption are as if all audio had been read.
+    """
+    seconds = dataset.seconds
+    if sum(seconds) > HELD_SECONDS:
+        return
+    extraction = own.extraction_of(encoder)
+    key = (digest(extraction), tuple((u.id, u.sha) for u in dataset.utterances))
+    if corruption.held.get("key") != key:
+        frames = HeldFrames(extraction, encoder.frame_seconds)
+        with evaluating(encoder):
+            frames.fill(
+                encoder, dataset.utterances, seconds, dataset.wave, device=device, progress=progress
+            )
+        corruption.held = {"key": key, "frames": frames, "counts": corruption.counts.copy()}
+    corruption.counts = corruption.held["counts"].copy()
+    dataset.use(corruption.held["frames"])
+
+
 def score(
     module: SERModule,
     loader: Any,
@@ -218,7 +255,9 @@ def _encoding_flops(module: SERModule, dataset: SpeechDataset) -> float:
     Its features were read from the store, so scoring did not show what encoding costs.
     """
     middle = int(np.argsort(dataset.seconds)[len(dataset) // 2])
-    audio, lengths = pad_waves([dataset.wave(dataset.utterances[middle])])
+    # not by dataset.wave, which would count it as corrupted
+    wave = load_wave(dataset.utterances[middle], dataset.roots, dataset.max_seconds)
+    audio, lengths = pad_waves([wave])
     device, tally = module.device, Tally()
     targets = Targets(torch.zeros(1, 1), torch.zeros(1))
     batch = Batch([""], [""], targets, audio=audio, lengths=lengths)

@@ -126,6 +126,31 @@ def test_gradients_through_the_shared_cache_equal_full_passes() -> None:
         assert (shared - full).norm() < 1e-3 * full.norm()
 
 
+@pytest.mark.parametrize("make", [save_gpt2, save_llama, None])
+def test_a_lead_is_read_once_and_counts_as_if_it_stood_in_every_context(
+    make: Any, tmp_path: Path
+) -> None:
+    m = language(make(tmp_path / "lm")) if make else loud(language())
+    m.requires_grad_(True)
+    spelt = m.spell(PROMPT, LABELS)
+    rows, columns = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 3, 2, 1])
+    context = torch.randn(3, 5, m.width)
+    grads = []
+    for shared in (True, False):
+        lead = torch.randn(1, 4, m.width, generator=torch.Generator().manual_seed(2))
+        own = context.clone().requires_grad_()
+        lead.requires_grad_()
+        m.zero_grad()
+        given = (own, lead) if shared else (torch.cat([lead.expand(3, -1, -1), own], 1), None)
+        found = m.log_likelihood(given[0], spelt, rows, columns, given[1])
+        found.sum().backward()
+        weights = [p.grad for p in m.parameters() if p.grad is not None]
+        grads.append([found.detach(), own.grad, lead.grad, *weights])
+    assert len(grads[0]) > 10
+    for a, b in zip(*grads, strict=True):
+        assert (a - b).norm() < 1e-3 * b.norm()
+
+
 def test_all_continuations_of_a_context_have_probability_one() -> None:
     m = loud(language())
     end = m.tokenizer.end

@@ -43,7 +43,8 @@ def test_the_adaptive_mapper_projects_segment_means() -> None:
     with torch.no_grad():
         want = m.norm(m.project(m.read(segment_means(frames, 5))) + m.constants)
         assert_like(m(frames), want, digits=5)
-    assert not hasattr(m, "pool")
+    assert m.pool is None
+    assert m.reads_frames
 
 
 def test_the_vector_mapper_sees_an_utterance_through_one_vector() -> None:
@@ -54,6 +55,19 @@ def test_the_vector_mapper_sees_an_utterance_through_one_vector() -> None:
         want = m.norm(linear + m.spread.bias.view(5, 32) + m.constants)
         assert_like(m(frames), want, digits=5)
     assert m.pool.attention[-1].out_features == 1
+
+
+@pytest.mark.parametrize(("reduction", "width"), [("mean", 12), ("stats", 24)])
+def test_plain_mean_and_deviation_can_be_that_vector(reduction: str, width: int) -> None:
+    m, frames = mapper(reduction), CASE.frames()
+    rows = [x[mask] for x, mask in zip(frames.x, frames.mask, strict=True)]
+    mean = torch.stack([r.mean(0) for r in rows])
+    deviation = torch.stack([r.var(0, unbiased=False).clamp_min(1e-5).sqrt() for r in rows])
+    with torch.no_grad():
+        pooled = m.project(m.read(torch.cat([mean, deviation], 1)[:, :width]))
+        want = m.norm(m.spread(pooled).view(len(rows), 5, 32) + m.constants)
+        assert_like(m(frames), want, digits=5)
+    assert not m.reads_frames
 
 
 def test_learned_queries_are_the_default() -> None:
@@ -68,7 +82,7 @@ def test_learned_queries_are_the_default() -> None:
         assert_like(m(frames), want, digits=5)
 
 
-@pytest.mark.parametrize("reduction", ["queries", "adaptive", "vector"])
+@pytest.mark.parametrize("reduction", ["queries", "adaptive", "vector", "stats", "mean"])
 def test_layers_of_the_mapper_mix_its_positions(reduction: str) -> None:
     frames = CASE.frames()
     for layers, mixed in ((0, False), (2, True)):

@@ -13,12 +13,14 @@ import pytest
 from close import assert_like
 from facts import says
 from rich.console import Console
+from serzoo.datamodules.corruption import _remembered as remembered_conditions
 from serzoo.zoo.cli import main
 from serzoo.zoo.compare import conditions
 from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.compare.conditions import evaluate_cell
 from serzoo.zoo.core.errors import ComparisonError, ConfigError, DataError
 from serzoo.zoo.core.files import write_json
+from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.report.overview import degradation, degradation_markdown, write_degradation
 from serzoo.zoo.report.runs import Run, read_runs
 from serzoo.zoo.run import config
@@ -180,6 +182,35 @@ def test_a_condition_is_in_the_record(runs: Path, tmp_path: Path) -> None:
     assert Run("a", entry, table).group == ("tiny, white:-30dB", "logmel")
     measured(runs, tmp_path / "b", "white:-30dB")  # the very same audio again
     assert PredictionTable.read_jsonl(tmp_path / "b" / "predictions.jsonl") == table
+
+
+def test_models_of_one_encoder_share_the_frames_of_corrupted_audio(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second model encodes nothing, and answers as if it had encoded the audio itself."""
+    heard: list[int] = []
+    plain = LogMelEncoder.extract
+    monkeypatch.setattr(
+        LogMelEncoder,
+        "extract",
+        lambda self, audio, lengths: heard.append(len(audio)) or plain(self, audio, lengths),
+    )
+    found = {}
+    for held in (True, False):
+        remembered_conditions.cache_clear()
+        if not held:
+            monkeypatch.setattr("serzoo.zoo.run.score.HELD_SECONDS", 0.0)
+        for head in HEADS:
+            heard.clear()
+            found[held, head] = evaluate(runs / "tiny" / "cells" / head, condition="pink:0dB")
+            extra = sum(heard) - len(found[held, head][0])
+            assert extra in ((0, 1) if head == HEADS[0] or not held else (-6, -5)), extra
+    for head in HEADS:
+        (one, record), (two, live) = found[True, head], found[False, head]
+        order = [one.ids.index(i) for i in two.ids]
+        assert_like(one.scores[order], two.scores)
+        assert record.condition == live.condition
+        assert record.condition["utterances"] == 6
 
 
 def test_data_that_changed_is_refused(runs: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from close import assert_like
+from serzoo.datamodules import features
 from serzoo.datamodules.features import statistics
 from serzoo.datamodules.speech import SpeechDataModule
 from serzoo.zoo.core import registry, shipped
@@ -57,6 +58,18 @@ def test_scores_of_the_two_vectors_are_those_of_the_frames(name, pooling):
     assert_like(head.loss(small, targets).loss, a)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "stats"])
+def test_selm_reads_them_if_one_plain_vector_stands_for_an_utterance(reduction):
+    torch.manual_seed(0)
+    head = built("selm", THREE, ("reduction", reduction), ("lm_width", 32)).eval()
+    assert not head.reads_frames
+    x = torch.randn(2, 9, 8)
+    two = torch.cat([statistics(row[None]) for row in x])
+    small = Frames(two, torch.ones(2, 2, dtype=torch.bool))
+    whole = Frames(x, torch.ones(2, 9, dtype=torch.bool))
+    assert_like(head.scores(small, THREE), head.scores(whole, THREE))
+
+
 def test_heads_that_need_every_frame_say_so():
     taxonomy = THREE
     needs = {n: built(n, taxonomy).reads_frames for n in HEADS}
@@ -83,6 +96,23 @@ def test_a_run_gives_the_same_predictions(tiny_recipe, tiny_hf, tmp_path, monkey
     assert a.ids == b.ids
     np.testing.assert_allclose(a.scores, b.scores, atol=1e-3 * np.abs(b.scores).max())
     assert fast.steps == slow.steps
+
+
+def test_a_process_computes_them_once(tiny_recipe, tiny_hf, tmp_path, monkeypatch):
+    settings = [
+        "head=linear", "encoder=wav2vec2-base", "encoder.layers=[1]", f"encoder.name={tiny_hf()}",
+        "encoder.revision=null", "optim.epochs=1",
+    ]  # fmt: skip
+    rows = []
+    monkeypatch.setattr(features, "_measured", {})
+    monkeypatch.setattr(features, "statistics", lambda row: rows.append(1) or statistics(row))
+    for seed in (1, 2):
+        train(config.load(tiny_recipe, [*settings, f"seed={seed}"]), tmp_path / str(seed))
+        assert len(rows) == 30  # all utterances, in the first run
+    monkeypatch.setattr(features, "_measured", {})
+    monkeypatch.setattr(features, "MEASURED_BYTES", 0)  # room for none but the last
+    train(config.load(tiny_recipe, [*settings, "seed=3"]), tmp_path / "3")
+    assert len(features._measured) == 1
 
 
 @pytest.mark.parametrize(
