@@ -1,8 +1,9 @@
 """What the cells of a comparison cost on stored frames of a published encoder.
 
-    SERZOO_DATA=/folder/with/ravdess SERZOO_MODELS=/folder/with/whisper-base \\
-        python benchmarks/cells.py                                          # prints
-    ... python benchmarks/cells.py out.json                                 # and writes
+    python benchmarks/cells.py            # prints
+    python benchmarks/cells.py out.json   # and writes
+
+It reads RAVDESS in SERZOO_DATA and whisper-base in SERZOO_MODELS.
 
 Three heads on all six folds of RAVDESS with three seeds are 54 cells, with the settings that a
 frozen published encoder brings. Their time is divided by that of one pass of Whisper-base over the
