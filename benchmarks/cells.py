@@ -5,9 +5,9 @@
 
 It reads RAVDESS in SERZOO_DATA and whisper-base in SERZOO_MODELS.
 
-Three heads on all six folds of RAVDESS with three seeds are 54 cells, with the settings that a
+Three heads on all six folds of RAVDESS with three seeds are 54 cells. They have the settings that a
 frozen published encoder brings. Their time is divided by that of one pass of Whisper-base over the
-corpus, in the same run and on the same cores.
+corpus. Both use the same cores, in the same run.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ class AudioMapper(nn.Module):
     ``vector``: one attentive mean and standard deviation, projected; then a linear layer gives all
     L positions at once. Pengi's mapper also takes one vector.
 
-    ``stats`` and ``mean``: as ``vector``, but the vector is the plain mean and standard deviation
-    of the frames, or the mean alone. Other heads read the same vector with ``pooling=stats`` or
+    ``stats`` and ``mean``: as ``vector``, but of plain statistics of the frames. These are mean and
+    standard deviation, or the mean. Other heads read the same vector with ``pooling=stats`` or
     ``pooling=mean``.
 
     The final norm starts at the size of the model's own token embeddings (our choice).
@@ -110,7 +110,7 @@ class AudioMapper(nn.Module):
         return mapped
 
     def _reduced(self, frames: Frames) -> Tensor:
-        """Return ``[B, L, width]``, or ``[B, 1, width]`` if one vector stands for the utterance."""
+        """Return ``[B, L, width]``, or ``[B, 1, width]`` for one vector of the utterance."""
         if self.pool is None:
             return segment_means(frames, self.prefix)
         if isinstance(self.pool, AttentiveStatistics):
