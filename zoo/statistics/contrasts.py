@@ -291,6 +291,11 @@ def answers(
                 f"{len(table)} trainings are too few: 95 % intervals for new ones hold "
                 f"{HELD[len(table)]:.2f} of true values, so they are too wide"
             )
+        if _narrower(new.get(key, _Inside()).span, these.get(key, _Inside()).span):
+            notes.append(
+                "trainings are alike by chance: the interval for new ones is narrower than that "
+                "for these models"
+            )
         if inside.flat:
             notes.append(f"every {cluster} and training differs by the same amount: no test")
         if primary is not None and key not in primary:
@@ -402,6 +407,11 @@ class _Inside(NamedTuple):
     high: float = nan
     critical: float = nan
     flat: bool = False
+
+
+def _narrower(a: Span, b: Span) -> bool:
+    """Whether the first interval is narrower; False if one of them does not exist."""
+    return a.high - a.low < b.high - b.low
 
 
 def _verdict(value: float, inside: _Inside, margin: float, alpha: float) -> str:
@@ -634,8 +644,7 @@ def _by_trainings(tables: list[FloatArray], alpha: float, draws: int, seed: int)
     tested = np.flatnonzero(np.isfinite(p))
     corrected, stars = p.copy(), (alpha, 2 * alpha)
     if len(tested) > 1:
-        variances = [found[k].trainings for k in tested]
-        lowest = _minima([tables[k] for k in tested], variances, p[tested], draws, seed)
+        lowest = _minima([tables[k] for k in tested], p[tested], draws, seed)
         corrected[tested] = lowest.p
         stars = (lowest.at(alpha), lowest.at(2 * alpha))
     out = []
@@ -650,33 +659,99 @@ def _by_trainings(tables: list[FloatArray], alpha: float, draws: int, seed: int)
     return out
 
 
+class Parts(NamedTuple):
+    """What the variance of the mean of an ``[S, G]`` table consists of, for :func:`half_width`.
+
+    Rows or columns are called scarce if there are fewer of them; rows are if there are as many.
+
+    Attributes:
+        scarce: the mean square of the scarce ones, divided by ``S G``. It holds the rest, too.
+        other: that of the others, without the rest; 0 if they vary no more than it.
+        least: a ninth of that of the others, below which the sum never counts.
+        df: degrees of freedom of ``other``.
+    """
+
+    scarce: Any
+    other: Any
+    least: Any
+    df: Any
+
+
+def parts_of(columns: Any, rows: Any, both: Any, s: int, g: int) -> Parts:
+    """Return the parts of a variance from mean squares, each divided by ``S G``.
+
+    Rows and columns both hold the rest, so it is subtracted once. The scarce ones keep it, because
+    their quantile is the larger one. With the rest taken from rows, a family of 8 heads, 60
+    clusters and 3 trainings raised 0.15 alarms.
+
+    A difference of mean squares is less certain than the first of them. So its degrees of freedom
+    are fewer (our choice): times ``(other / mean square)^e`` with ``e = (m - 1) / 2 (n - 1)`` for m
+    scarce ones and n others. They are not below ``(m - 1) / 2`` and 1.
+
+    Two trainings whose means are equal by chance would leave nothing. So half an interval is never
+    below a third of the one by the others alone (``least``).
+
+    Args:
+        columns: mean square of columns, ``[...]``.
+        rows: mean square of rows, ``[...]``.
+        both: mean square of what neither explains, ``[...]``.
+        s: number of rows.
+        g: number of columns.
+    """
+    scarce, square = (rows, columns) if s <= g else (columns, rows)
+    m, n = min(s, g), max(s, g)
+    other = np.maximum(square - both, 0.0)
+    share = other / np.maximum(square, 1e-300)
+    df = np.clip((n - 1) * share ** ((m - 1) / 2 / (n - 1)), max(1.0, (m - 1) / 2), n - 1)
+    return Parts(scarce, other, np.maximum(square, both) / 9, df)
+
+
+def power_of_sum(s: int, g: int) -> float:
+    """Return the q of :func:`half_width`."""
+    return 2 + 6 / (min(s, g) - 1) ** 2
+
+
+def half_width(parts: Parts, s: int, g: int, alpha: float) -> Any:
+    """Return half the width of intervals at ``1 - alpha``, ``[...]``.
+
+    Each part has Student's quantile at its own degrees of freedom. The half widths of both are
+    added as ``(a^q + b^q)^(1/q)``. Howe (1974) has ``q = 2``. That is right for many trainings,
+    and too wide for few, whose t has heavy tails. Here ``q`` is ``2 + 6 / (m - 1)^2`` for m scarce
+    ones (our choice). ``benchmarks/error_rates.py`` integrates the coverage over ratios of the
+    variances.
+    """
+    from scipy.special import stdtrit
+
+    q = power_of_sum(s, g)
+    a = np.sqrt(parts.scarce) * -stdtrit(min(s, g) - 1, alpha / 2)
+    b = np.sqrt(parts.other) * -stdtrit(parts.df, alpha / 2)
+    least = np.sqrt(parts.least) * -stdtrit(max(s, g) - 1, alpha / 2)
+    return np.maximum((a**q + b**q) ** (1 / q), least)
+
+
 class TwoWay(NamedTuple):
     """Variance of the mean of an ``[S, G]`` table whose rows and columns are both random.
 
     Attributes:
-        clusters: what columns add; 0 if they vary no more than the rest makes them vary.
-        trainings: the part of rows, and of what neither explains.
-        least: the variance over columns alone, below which the sum never counts.
+        parts: what it consists of.
         df: Satterthwaite's degrees of freedom of the sum, from ``min(S, G) - 1``.
-        g: number of columns.
         s: number of rows.
+        g: number of columns.
     """
 
-    clusters: float
-    trainings: float
-    least: float
+    parts: Parts
     df: float
-    g: int
     s: int
+    g: int
 
     @property
     def error(self) -> float:
         """Standard error of the mean."""
-        return sqrt(max(self.clusters + self.trainings, self.least))
+        return sqrt(max(self.parts.scarce + self.parts.other, self.parts.least))
 
     def half(self, alpha: float) -> float:
         """Return half the width of the interval at ``1 - alpha``."""
-        return float(half_width(self.clusters, self.trainings, self.least, self.s, self.g, alpha))
+        return float(half_width(self.parts, self.s, self.g, alpha))
 
     def p(self, value: float) -> float:
         """Return the alpha whose interval ends at zero; NaN if there is no spread to judge by."""
@@ -688,15 +763,20 @@ class TwoWay(NamedTuple):
             return 1.0 if distance < 1e-12 else nan
         if distance < 1e-12:
             return 1.0
+        fewer, more = sorted((self.s, self.g))
+        alone = [
+            (self.parts.scarce, fewer - 1),
+            (self.parts.other, self.parts.df),
+            (self.parts.least, more - 1),
+        ]
 
         def largest(scale: float) -> float:
             """Return the largest p of a part alone, at a share of the distance."""
-            parts = [(self.clusters, self.g), (self.trainings, self.s), (self.least, self.g)]
-            tails = [stdtr(n - 1, -distance / scale / sqrt(v)) for v, n in parts if v > 0]
+            tails = [stdtr(df, -distance / scale / sqrt(v)) for v, df in alone if v > 0]
             return max(2 * float(max(tails)), LEAST_P)
 
         # the sum of two half widths is between the larger one and 2^(1/q) times it
-        low, high = largest(1.0), largest(2 ** (1 / power_of_sum(self.s)))
+        low, high = largest(1.0), largest(2 ** (1 / power_of_sum(self.s, self.g)))
         if self.half(low) <= distance:
             return low
         ends = np.log(low) - 1e-6, min(np.log(high) + 1e-6, 0.0)  # half widths are rounded
@@ -704,52 +784,23 @@ class TwoWay(NamedTuple):
         return min(1.0, float(np.exp(root)))
 
 
-def power_of_sum(s: int) -> float:
-    """Return the q of :func:`half_width` for S trainings."""
-    return 2 + 2 / (s - 1)
-
-
-def half_width(clusters: Any, trainings: Any, least: Any, s: int, g: int, alpha: float) -> Any:
-    """Return half the width of intervals at ``1 - alpha``, from the parts of :class:`TwoWay`.
-
-    Each part has Student's quantile at its own degrees of freedom. The half widths of both are
-    added as ``(a^q + b^q)^(1/q)``. Howe (1974) has ``q = 2``. That is right for many trainings,
-    and too wide for few, whose t has heavy tails. Here ``q`` is ``2 + 2 / (S - 1)`` (our choice).
-    ``benchmarks/error_rates.py`` integrates the coverage over ratios of the variances.
-    """
-    from scipy.special import stdtrit
-
-    q, columns, rows = power_of_sum(s), -stdtrit(g - 1, alpha / 2), -stdtrit(s - 1, alpha / 2)
-    a, b = np.sqrt(clusters) * columns, np.sqrt(trainings) * rows
-    return np.maximum((a**q + b**q) ** (1 / q), np.sqrt(least) * columns)
-
-
-def parts_of(columns: Any, rows: Any, both: Any) -> tuple[Any, Any, Any]:
-    """Return ``clusters``, ``trainings`` and ``least`` of :class:`TwoWay` from mean squares.
-
-    The mean squares are those of columns, of rows, and of what neither explains. Each is divided
-    by the number of its values. Columns and rows both hold the rest. Rows keep it, because their
-    quantile is the larger one. With the rest taken from rows, a family of 8 heads, 60 clusters and
-    3 trainings raised 0.15 alarms. Trainings whose means are equal by
-    chance do not make the rest vanish, so the sum is never below ``least``.
-    """
-    return np.maximum(columns - both, 0.0), rows, np.maximum(columns, both)
-
-
 def two_way(u: FloatArray) -> TwoWay:
     """Return the variance of the mean of an ``[S, G]`` table with at least two of each."""
     s, g = u.shape
     rows, columns = u.mean(1), u.mean(0)
     rest = u - rows[:, None] - columns + u.mean()
-    clusters = float(columns.var(ddof=1)) / g
-    trainings = float(rows.var(ddof=1)) / s
-    both = float((rest**2).sum()) / ((s - 1) * (g - 1)) / (s * g)
-    added, trainings, least = map(float, parts_of(clusters, trainings, both))
-    if max(trainings, least) < 1e-24:
-        return TwoWay(0.0, 0.0, 0.0, min(s, g) - 1.0, g, s)
-    spread = clusters**2 / (g - 1) + trainings**2 / (s - 1) + both**2 / ((s - 1) * (g - 1))
-    df = max(trainings + added, least) ** 2 / spread
-    return TwoWay(added, trainings, least, max(df, min(s, g) - 1.0), g, s)
+    squares = (
+        float(columns.var(ddof=1)) / g,
+        float(rows.var(ddof=1)) / s,
+        float((rest**2).sum()) / ((s - 1) * (g - 1)) / (s * g),
+    )
+    if max(squares) < 1e-24:
+        return TwoWay(Parts(0.0, 0.0, 0.0, 1.0), min(s, g) - 1.0, s, g)
+    freedom = (g - 1, s - 1, (s - 1) * (g - 1))
+    spread = sum(x**2 / n for x, n in zip(squares, freedom, strict=True))
+    parts = Parts(*map(float, parts_of(*squares, s, g)))
+    found = TwoWay(parts, nan, s, g)
+    return found._replace(df=max(found.error**4 / spread, min(s, g) - 1.0))
 
 
 class _Minima(NamedTuple):
@@ -762,9 +813,7 @@ class _Minima(NamedTuple):
         return max(share, min(alpha, float(np.quantile(self.lowest, alpha))))
 
 
-def _minima(
-    tables: list[FloatArray], trainings: list[float], p: FloatArray, draws: int, seed: int
-) -> _Minima:
+def _minima(tables: list[FloatArray], p: FloatArray, draws: int, seed: int) -> _Minima:
     """Correct p values by the step-down minimum of p values that correlate as the tables do.
 
     A Gaussian copula: draws are normal with the correlation of the means. Holm's correction holds
@@ -776,7 +825,7 @@ def _minima(
     g = tables[0].shape[1]
     columns = np.stack([u.mean(0) for u in tables])
     cov = np.cov(columns) / g
-    cov = cov + np.diag(trainings)
+    cov = cov + np.diag([u.mean(1).var(ddof=1) / len(u) for u in tables])
     size = np.sqrt(np.diag(cov))
     size = np.where(size > 0, size, 1.0)
     values, vectors = np.linalg.eigh(cov / size / size[:, None])

@@ -12,6 +12,7 @@ from serzoo.zoo.core.errors import ComparisonError, ConfigError
 from serzoo.zoo.statistics.contrasts import (
     UNDECLARED,
     Contrast,
+    Parts,
     answers,
     clusters_of,
     confusions_of,
@@ -213,16 +214,37 @@ class TestNewTrainings:
     def test_the_table_by_hand(self):
         # rows 2, 4 and columns 2, 3, 4; what neither explains is -1, 0, 1 and 1, 0, -1
         u = np.array([[0.0, 2, 4], [4, 4, 4]])
-        found = two_way(u)
-        assert found.trainings == pytest.approx(np.var([2, 4], ddof=1) / 2)
+        rows, columns = np.var([2, 4], ddof=1) / 2, np.var([2, 3, 4], ddof=1) / 3
         rest = 4 / 2 / 6  # sum of squares, its freedom (2 - 1) (3 - 1), all values
-        assert found.clusters == pytest.approx(max(np.var([2, 3, 4], ddof=1) / 3 - rest, 0))
+        for table in (u, u.T):
+            parts = two_way(table).parts
+            assert parts.scarce == pytest.approx(rows)
+            assert parts.other == pytest.approx(max(columns - rest, 0))
+            assert parts.least == pytest.approx(max(columns, rest) / 9)
 
-    def test_trainings_equal_by_chance_leave_the_spread_of_clusters(self):
-        found = ask([8, 9, 8, 7, 9, 8], [8, 8, 9, 9, 7, 8])
-        assert found.new.error >= found.these.error > 0
-        assert found.new.error == pytest.approx(sqrt(1 / 12) / N)  # 10 / 2 / 5 in 12 values
+    def test_the_scarce_ones_keep_what_neither_explains(self):
+        u = np.random.default_rng(2).normal(size=(3, 8)) + np.arange(8) / 2
+        rows, columns = u.mean(1).var(ddof=1) / 3, u.mean(0).var(ddof=1) / 8
+        rest = (u - u.mean(1, keepdims=True) - u.mean(0) + u.mean()).var() * 24 / 14 / 24
+        for table in (u, u.T):
+            found = two_way(table)
+            assert found.error == pytest.approx(sqrt(rows + columns - rest))
+            # the difference of mean squares has fewer than 7 degrees of freedom
+            df = 7 * ((columns - rest) / columns) ** (2 / 14)
+            assert found.parts.df == pytest.approx(df)
+            assert found.half(0.05) == two_way(u).half(0.05)
+
+    def test_trainings_equal_by_chance_leave_a_third(self):
+        """Clusters and the rest have the same mean square here, or the rest has a larger one."""
+        points = [8, 9, 8, 7, 9, 8], [8, 8, 9, 9, 7, 8]
+        found, g = ask(*points), 6
+        rest = 10 / 2 / 5 / 12  # the sum of squares, its freedom, all values
+        assert found.new.error == pytest.approx(sqrt(rest) / 3 / N)
+        t = scipy_stats.t.isf(0.025, g - 1)
+        assert found.new.high - found.value == pytest.approx(t * sqrt(rest) / 3 / N)
         assert found.verdict == "better"
+        assert "narrower than" in found.note
+        assert "narrower than" not in ask([8, 9, 8, 7, 9, 8], [1, 2, 1, 0, 2, 1]).note
 
     def test_trainings_that_agree_leave_the_t_test_over_clusters(self):
         x = np.array(HEADS[1]) / N
@@ -277,19 +299,23 @@ class TestNewTrainings:
             each = [scipy_stats.chi2.ppf(uniform[:, i], n) / n for i, n in enumerate(freedom)]
             for a, rest in product((0, 0.1, 0.3, 0.5, 0.7, 0.9, 1), (0.1, 0.5, 0.9)):
                 b, c = (1 - a) * (1 - rest), (1 - a) * rest
-                parts = parts_of((b + c) * each[0], (a + c) * each[1], c * each[2])
+                parts = parts_of((b + c) * each[0], (a + c) * each[1], c * each[2], s, g)
                 for alpha in (0.05, 0.00625):
-                    half = half_width(*parts, s, g, alpha)
+                    half = half_width(parts, s, g, alpha)
                     missed = 2 * scipy_stats.norm.sf(half).mean()
                     assert missed <= 1.06 * alpha, (s, g, a, rest, alpha)
 
     def test_half_widths_are_added_by_a_power(self):
-        # of 3 trainings: 3, by the t of 9 and 2 degrees of freedom
+        # of 3 trainings: 3.5, by the t of 9 and 2 degrees of freedom
         a, b = 0.1 * 2.2622, 0.2 * 4.3027
-        assert half_width(0.01, 0.04, 0, 3, 10, 0.05) == pytest.approx(
-            (a**3 + b**3) ** (1 / 3), rel=1e-4
-        )
-        assert half_width(0, 0, 0.04, 3, 10, 0.05) == pytest.approx(0.2 * 2.2622, rel=1e-4)
+        for s, g in ((3, 10), (10, 3)):
+            found = half_width(Parts(0.04, 0.01, 0, 9), s, g, 0.05)
+            assert found == pytest.approx((a**3.5 + b**3.5) ** (1 / 3.5), rel=1e-4)
+            least = half_width(Parts(0, 0, 0.04, 9), s, g, 0.05)
+            assert least == pytest.approx(0.2 * 2.2622, rel=1e-4)
+        # of many of both: Howe's sum of squares
+        found = half_width(Parts(0.04, 0.01, 0, 1e6), 1_000_001, 1_000_001, 0.05)
+        assert found == pytest.approx(1.96 * sqrt(0.05), rel=1e-4)
 
     def test_p_is_the_alpha_whose_interval_ends_at_zero(self):
         rng = np.random.default_rng(8)
