@@ -35,9 +35,13 @@ def test_the_seed_gives_the_numbers():
 def test_true_differences_of_these_models_hold_their_trainings():
     rng = np.random.default_rng(0)
     true = np.array([0.1, 0.0])
-    assert coverage.family(rng, 4, 2, true, alike=True)[1].tolist() == [0.1, 0.0]
+    assert coverage.family(rng, 4, 2, true, (0.0, 0.0, 0.0))[1].tolist() == [0.1, 0.0]
     models = coverage.family(rng, 4, 2, true)[1]
     assert 0 < np.abs(models - true).max() < 0.15
+    # only the first head is unstable
+    first, second = coverage.family(rng, 4, 2, true, (0.0, 0.5, 0.0))[1]
+    assert first != 0.1
+    assert second == 0.0
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,8 @@ def test_true_differences_of_these_models_hold_their_trainings():
         ("coverage", 900, None),  # a family of 8 counts as one case: two errors are 0.04
         ("coverage", 950, None),
         ("coverage", 1000, None),
+        ("coverage, one head is unstable", 900, None),
+        ("coverage of all, one head is unstable", 900, "coverage of all, one head is unstable 0.9"),
         ("coverage of all", 910, "coverage of all 0.910 of 1000"),
         ("coverage of all", 920, None),
         ("coverage of all", 1000, "coverage of all 1.000 of 1000, more than stated"),
@@ -78,7 +84,27 @@ def test_what_has_no_test_is_told():
 def test_coverage_is_integrated_over_ratios_of_variances():
     found = coverage.integrated(10, 3, draws=2**11)
     assert found["smallest"] == pytest.approx(0.95, abs=0.002)
-    assert found["largest"] > 0.98
+    assert found["smallest"] < found["simulated"] < found["largest"] < 0.975
+
+
+def test_the_ratio_of_the_simulation_is_that_of_its_draws():
+    rng, true = np.random.default_rng(1), np.zeros(8)
+    means = [
+        [answer.value for answer in coverage.family(rng, 6, 3, true)[0].values()] for _ in range(60)
+    ]
+    # two heads have twice the variance of one
+    training, clusters, rest = 0.02**2 / 3, 0.06**2 / 6, (0.03**2 + 0.24 / 24) / 18
+    want = 2 * (training + clusters + rest)
+    assert np.mean(np.square(means)) == pytest.approx(want, rel=0.2)
+    whole = training + clusters + rest
+    assert coverage.as_simulated(6, 3) == pytest.approx(
+        (training / whole, clusters / whole, rest / whole)
+    )
+
+
+def test_intervals_that_trainings_never_narrow_hold_too_often():
+    found = coverage.never_narrower(2, bins=40)
+    assert found == pytest.approx(0.986, abs=0.002)
 
 
 def test_a_run_writes_its_command_and_its_rates(tmp_path, monkeypatch):
@@ -87,7 +113,8 @@ def test_a_run_writes_its_command_and_its_rates(tmp_path, monkeypatch):
     coverage.main(["--simulations", "2", "--seed", "9", "--out", str(tmp_path / "c.json")])
     written = json.loads((tmp_path / "c.json").read_text("utf-8"))
     assert written["command"] == "python benchmarks/error_rates.py --simulations 2 --seed 9"
-    assert written["simulations"] == 10
+    assert written["simulations"] == 14
+    assert set(written["if adding trainings never narrows"]) == {"2 trainings"}
     assert list(written["settings"]) == ["6 clusters, 2 trainings, family of 1"]
 
 
