@@ -269,6 +269,7 @@ def answers(
     for key, table in tables.items():
         basis = NEW if len(table) > 1 else THESE
         inside = (new if basis == NEW else these).get(key, _Inside())
+        value = float(table.mean())
         notes = [f"{no_test}: no interval and no test"] if no_test else []
         if not no_test and key not in usable:
             notes.append("the contrast is not a finite number: no interval and no test")
@@ -291,29 +292,33 @@ def answers(
                 f"{len(table)} trainings are too few: 95 % intervals for new ones hold "
                 f"{HELD[len(table)]:.2f} of true values, so they are too wide"
             )
-        if _narrower(new.get(key, _Inside()).span, these.get(key, _Inside()).span):
+        verdict = _verdict(value, inside, margin, alpha)
+        detectable = _detectable(inside, power)
+        if basis == NEW and key in new and _narrowed(inside.span, these[key].span, alpha):
             notes.append(
-                "trainings are alike by chance: the interval for new ones is narrower than that "
-                "for these models"
+                f"by chance, trainings are so alike that the interval for new ones is narrower "
+                f"than by {cluster}s alone: the verdict must hold for these models, too"
             )
+            if verdict != _verdict(value, these[key], margin, alpha):
+                verdict = "undecided"
+            detectable = float(np.maximum(detectable, _detectable(these[key], power)))
         if inside.flat:
             notes.append(f"every {cluster} and training differs by the same amount: no test")
         if primary is not None and key not in primary:
             notes.append(UNDECLARED)
-        value = float(table.mean())
         out[key] = Answer(
             value,
             these.get(key, _Inside()).span,
             new.get(key, _Inside()).span,
             smallest,
-            _detectable(inside, power),
+            detectable,
             power,
             level,
             margin,
             g,
             len(table),
             cluster,
-            IDENTICAL if same else _verdict(value, inside, margin, alpha),
+            IDENTICAL if same else verdict,
             basis,
             "; ".join(notes),
         )
@@ -409,9 +414,12 @@ class _Inside(NamedTuple):
     flat: bool = False
 
 
-def _narrower(a: Span, b: Span) -> bool:
-    """Whether the first interval is narrower; False if one of them does not exist."""
-    return a.high - a.low < b.high - b.low
+def _narrowed(new: Span, these: Span, alpha: float) -> bool:
+    """Whether an interval for new trainings is narrower than Student's over clusters."""
+    from scipy.special import stdtrit
+
+    alone = -2 * float(stdtrit(these.df, alpha / 2)) * these.error
+    return new.high - new.low < alone * (1 - 1e-9)
 
 
 def _verdict(value: float, inside: _Inside, margin: float, alpha: float) -> str:

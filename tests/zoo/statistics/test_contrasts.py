@@ -243,8 +243,22 @@ class TestNewTrainings:
         t = scipy_stats.t.isf(0.025, g - 1)
         assert found.new.high - found.value == pytest.approx(t * sqrt(rest) / 3 / N)
         assert found.verdict == "better"
-        assert "narrower than" in found.note
-        assert "narrower than" not in ask([8, 9, 8, 7, 9, 8], [1, 2, 1, 0, 2, 1]).note
+
+    def test_trainings_alike_by_chance_give_no_verdict_of_their_own(self):
+        # of clusters 2, 5, -1, 1, 6 and -1; both trainings have a mean of 2
+        points = [[5, 3, -4, 1, 9, -2], [-1, 7, 2, 1, 3, 0]]
+        found = ask(*points, margin=0.001)
+        assert found.new.p <= 0.05 < found.these.p
+        assert found.verdict == "undecided"
+        assert "by speakers alone" in found.note
+        assert found.detectable == pytest.approx(ask(np.mean(points, 0)).detectable)
+        # with four speakers nothing is shown of these models
+        few = ask([5, 3, 2, 6], [5, 5, 6, 0])
+        assert few.new.p <= 0.05
+        assert few.verdict == "undecided"
+        assert isnan(few.detectable)
+        wide = ask([8, 9, 8, 7, 9, 8], [6, 7, 6, 5, 7, 6])
+        assert "alone" not in wide.note
 
     def test_trainings_that_agree_leave_the_t_test_over_clusters(self):
         x = np.array(HEADS[1]) / N
