@@ -297,13 +297,19 @@ class TestNewTrainings:
         assert wide.verdict == "undecided"
         assert ask([8, 9, 8, 7, 9, 8], [8, 8, 9, 9, 7, 8]).verdict == "better"
 
-    @pytest.mark.parametrize(("trainings", "held"), [(2, "0.99"), (3, "0.98"), (4, "")])
-    def test_too_few_trainings_say_so(self, trainings, held):
+    @pytest.mark.parametrize(("trainings", "clusters"), [(2, 4), (2, 6), (2, 7), (3, 6)])
+    def test_intervals_that_are_too_wide_say_so(self, trainings, clusters):
         rng = np.random.default_rng(1)
-        found = ask(*rng.integers(0, 5, (trainings, 8)))
+        found = ask(*rng.integers(0, 5, (trainings, clusters)))
         assert found.basis == "new trainings"
-        assert (f"{trainings} trainings are too few" in found.note) == bool(held)
-        assert held in found.note
+        wide = trainings == 2 and clusters <= 6
+        assert (f"2 trainings and {clusters} speakers" in found.note) == wide
+        assert ("0.98 of true values" in found.note) == wide
+
+    def test_a_family_on_six_clusters_is_too_wide_and_says_so(self):
+        found = answers({i: gain(row) for i, row in enumerate(HEADS)}, primary=[0, 1, 2])
+        assert ["0.98 of cases" in found[i].note for i in range(4)] == [True] * 3 + [False]
+        assert ask(HEADS[0]).note == ""
 
     def test_coverage_is_never_below_what_is_stated(self):
         """By integration over normal effects: 2 to 10 trainings, and any ratio of variances."""
@@ -449,7 +455,7 @@ class TestDeclaredQuestions:
         found = answers(more, primary=[0, 1])
         assert {k: found[k] for k in (0, 1)} == want
         assert found["control"].these.p == found["control"].these.p_family
-        assert [found[k].note for k in more] == [UNDECLARED, "", "", UNDECLARED]
+        assert [UNDECLARED in found[k].note for k in more] == [True, False, False, True]
         assert found["imported"].these == ask(HEADS[2]).these
 
     def test_the_same_with_trainings(self):
