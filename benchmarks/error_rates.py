@@ -58,8 +58,8 @@ DEVIATIONS = {"cluster": 0.1, "head": 0.06, "training": 0.02, "rest": 0.03}
 TRUE, ALL = 0.1, -0.3
 UNSTABLE = 0.1
 """Deviation of the effect of a training, if trainings dominate."""
-# true difference of every first and every second head, and how much trainings differ:
-# the deviation for the baseline, for the first head and for the others
+# The true difference of every first and every second head, and the deviations of trainings. These
+# are for the baseline, the first head and the others.
 USUAL = (DEVIATIONS["training"],) * 3
 CASES = {
     "none": (0.0, 0.0, USUAL),
@@ -244,7 +244,7 @@ def never_narrower(s: int, bins: int = 80) -> float:
     An interval for new trainings shall hold in 0.95 of cases, whatever the effect of trainings. It
     shall never be narrower than that for these models. Among all such rules, this one's largest
     coverage is the smallest (linear programming). There are many clusters, which differ by nothing
-    but the rest, so the variance of the mean is 1 plus that of trainings.
+    but the rest. So the variance of the mean is 1 plus that of trainings.
 
     Args:
         s: number of trainings.

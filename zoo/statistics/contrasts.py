@@ -26,24 +26,23 @@ says:
   alarm (standard error 0.007). That case, 8 heads on 10 clusters, gave 0.049 in 12,000 families.
 * These models, up to 5 clusters: **no interval, and no p below 0.05**, whatever the difference. The
   smallest p is 0.125 with 4 clusters. An answer's note says so.
-* New trainings: intervals hold for 0.97 of true values with 2 trainings, 0.96 with 3 and 5, and
-  0.95 with 10. Those of a family hold for all its heads in 0.95 to 0.98 of families. At most 0.05
-  of families raise a false alarm, within the standard error of 0.006. That includes families whose
-  trainings have no effect of their own, or a large one, or a large one in one head alone. With one
-  training there are none.
+* New trainings: intervals hold for 0.97 of true values with 2 trainings. It is 0.96 with 3 and 5,
+  and 0.95 with 10. Those of a family hold for all its heads in 0.95 to 0.98 of families. At most
+  0.05 of families raise a false alarm, within the standard error of 0.006. Trainings had no effect
+  of their own, a small or a large one, or a large one in one head. One training has no interval.
 * By integration over ratios of the variances, intervals for new trainings hold for 0.949 of true
   values or more. They hold for at most 0.985 with 2 trainings, 0.979 with 3 and 0.973 with more.
 * With 2 trainings and up to 6 clusters they hold for 0.98, and an answer's note says so.
-* Few trainings cost power. In a family of 8, a true difference of 0.1 has a p of at most 0.05 in
-  0.03 of cases with 2 trainings. That becomes 0.11 with 3, 0.45 with 5 and 0.61 with 10 (mean over
-  numbers of clusters). For these models it is 0.07 with 6 clusters, 0.35 with 10 and 0.82 with 24.
+* Few trainings cost power. A true difference of 0.1 in a family of 8 is found in 0.03 of cases with
+  2 trainings. It is 0.11 with 3, 0.45 with 5 and 0.61 with 10 (mean over numbers of clusters). For
+  these models it is 0.07 with 6 clusters, 0.35 with 10 and 0.82 with 24. Found is a p up to 0.05.
 
 **An interval for new trainings may be narrower than that for these models**, if its trainings are
-alike by chance. Else it cannot hold as often as stated. If trainings never narrow it, it holds for
-0.986 with 2 trainings, 0.976 with 3 and 0.968 with 5 in the worst case, whatever the rule (linear
-programming in ``error_rates.py``). So the interval and its p have the stated rate, over all tables.
-A reader who sees two agreeing trainings needs more. Then the verdict must hold for these models,
-too, and a note says so.
+alike by chance. Otherwise it holds too often: if trainings never narrow it, for up to 0.986 with 2
+trainings. It is 0.976 with 3 and 0.968 with 5. No rule has less (linear programming in
+``error_rates.py``). So intervals and p have the stated rate over all tables. In a table whose
+trainings agree by chance, that is not enough. There the verdict must hold for these models, too,
+and a note says so.
 
 The variance of trainings is not pooled over heads, because one head may be unstable. With 3
 trainings, 24 clusters and 8 heads, a pooled variance raised false alarms in 0.11 of 1500 families.
@@ -73,8 +72,8 @@ NEW, THESE = "new trainings", "these models"
 LEAST_P = 1e-14  # smaller ones are not computed
 UNDECLARED = "not a declared question: uncorrected"
 IDENTICAL = "identical"
-# 95 % intervals that hold more often than 0.97 by the simulation (benchmarks/results/coverage.json)
-# are those of new trainings with 2 trainings and up to 6 clusters, and of a family on 6 clusters.
+# Two kinds of 95 % intervals hold this often in the simulation (benchmarks/results/coverage.json).
+# They are those for new trainings with 2 trainings and up to 6 clusters, and of a family on 6.
 HELD = 0.98
 FEW = 6
 
