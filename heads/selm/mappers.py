@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from ...zoo.core.scaling import Standardiser
 from ...zoo.core.types import Frames
-from ..pooling import AttentiveStatistics, build_pooling
+from ..pooling import AttentiveStatistics, PoolingName, build_pooling
 
 Reduction = Literal["queries", "adaptive", "vector", "stats", "mean"]
+
+PLAIN: dict[str, PoolingName] = {"stats": "stats", "mean": "mean"}  # reductions without weights
 
 
 class Projection(nn.Module):
@@ -86,8 +88,8 @@ class AudioMapper(nn.Module):
         if reduction in ("queries", "vector"):
             pool = AttentiveStatistics(dim, queries=prefix if reduction == "queries" else 1)
             self.pool, read = pool, pool.width
-        elif reduction != "adaptive":
-            plain = build_pooling(reduction, dim)
+        elif reduction in PLAIN:
+            plain = build_pooling(PLAIN[reduction], dim)
             self.pool, read = plain, plain.width
         self.scale = Standardiser(read)
         self.read = nn.LayerNorm(read)
