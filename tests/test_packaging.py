@@ -198,7 +198,7 @@ def test_nothing_big_and_no_speech_is_committed() -> None:
 
 
 def test_committed_arrays_hold_no_pickle() -> None:
-    for path in sorted((ROOT / "benchmarks" / "results").glob("*/*.npz")):
+    for path in sorted((ROOT / "benchmarks" / "results").rglob("*.npz")):
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 with archive.open(name) as file:
