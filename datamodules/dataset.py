@@ -77,6 +77,9 @@ class SpeechDataset(Dataset[Batch]):
         self.store = store
         self.rows: list[Row] = [store.row(u) for u in self.utterances] if store else []
         self.statistics: Tensor | None = None
+        self._spoken: Tensor | None = None
+        if isinstance(store, (FeatureStore, HeldFrames)) and not store.frame_seconds:
+            self._spoken = torch.tensor(self.seconds)
 
     def use_statistics(self) -> None:
         """Give mean and deviation of stored frames instead of the frames (:func:`statistics`).
@@ -104,7 +107,8 @@ class SpeechDataset(Dataset[Batch]):
         been removed.
         """
         if self.store is not None:
-            return [row.shape[1] * self.store.frame_seconds for row in self.rows]
+            frame = self.store.frame_seconds
+            return [row.shape[1] * frame if frame else row.seconds for row in self.rows]
         seconds = [min(u.duration, self.max_seconds) for u in self.utterances]
         if self.corruption is not None:
             return [self.corruption.seconds(s) for s in seconds]
@@ -134,11 +138,12 @@ class SpeechDataset(Dataset[Batch]):
             "targets": Targets(probs, weight, dims),
             "text": [u.text or "" for u in chosen] if self.text else None,
         }
+        if self._spoken is not None:
+            common["seconds"] = self._spoken[indices]
         if self.statistics is not None:
             hidden = self.statistics[indices]
             mask = torch.ones(len(indices), 2, dtype=torch.bool)
-            seconds = self._spoken[indices]
-            return Batch(hidden=hidden, mask=mask, seconds=seconds, **common)  # type: ignore[arg-type]
+            return Batch(hidden=hidden, mask=mask, **common)  # type: ignore[arg-type]
         if self.store is not None:
             hidden, mask = pad_hidden([self.store.read(self.rows[i]) for i in indices])
             return Batch(hidden=hidden, mask=mask, **common)  # type: ignore[arg-type]

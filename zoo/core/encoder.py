@@ -26,6 +26,7 @@ class Encoder(Part, nn.Module, ABC):
         storable: whether :meth:`extract` is deterministic and has no trainable parameters. Only
             then can its output be stored.
         frame_seconds: distance between frames of ``hidden`` in seconds; batches are sized by it.
+            0 = an utterance is one frame, however long it is.
     """
 
     dim: int

@@ -99,8 +99,9 @@ class Batch(_TensorRecord):
         lengths: ``[B]`` int64, the number of real samples in each row of ``audio``.
         hidden: ``[B, K, T, D]`` stored output of ``Encoder.extract``, in the store's dtype.
         mask: ``[B, T]`` bool, True = speech; set if ``hidden`` is set.
-        seconds: ``[B]`` seconds of speech; set if ``hidden`` holds two vectors per utterance
-            instead of its frames (:func:`serzoo.datamodules.features.statistics`).
+        seconds: ``[B]`` seconds of speech; set if ``hidden`` holds one or two vectors per
+            utterance: its only frame (``Encoder.frame_seconds`` is 0), or the statistics of
+            its frames (:func:`serzoo.datamodules.features.statistics`).
         targets: the labels.
 
     Raises:

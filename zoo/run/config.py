@@ -217,7 +217,7 @@ class RunConfig:
         del d["recipe"], d["head_name"]  # the other keys hold what these name
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
-        if d["encoder"].get("tuning") != "frozen" and d["encoder"].get("type") != "trained":
+        if d["encoder"].get("tuning") != "frozen" and d["encoder"].get("type") not in FIXED:
             d["data"]["standardise"] = "none"  # it has no effect on an encoder that learns
         for key, usual in _LATER.items():  # so that the first records keep their fingerprints
             if d["data"][key] == usual:
@@ -395,6 +395,9 @@ def refused_precision(name: str) -> str | None:
         )
     return refusal
 
+
+FIXED = ("trained", "functionals")
+"""Types of encoders that never learn. A published one (``hf``) learns if its ``tuning`` says so."""
 
 GROUPS = ("encoder", "head", "optim")
 SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
@@ -715,7 +718,8 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     tuning = dict(overrides).get("encoder.tuning") or (base.get("encoder") or {}).get("tuning")
     if isinstance(tuning, Typed):
         tuning = _read("encoder.tuning", tuning, str)
-    if merged["encoder"].get("type") == "hf" and str(tuning or "frozen") == "frozen":
+    encoder = merged["encoder"].get("type")
+    if encoder == "functionals" or (encoder == "hf" and str(tuning or "frozen") == "frozen"):
         merged["head"] = _suited(merged["head"])
     suits = chosen.get("optim") or SUITS.get(str(tuning), default_optim)
     merged["optim"] = read_group("optim", suits) if suits else {}
@@ -813,10 +817,11 @@ def resolve(cfg: RunConfig) -> RunConfig:
 
 
 def _suited(head: dict[str, Any]) -> dict[str, Any]:
-    """Return a head's options with the pooling that suits a frozen published encoder.
+    """Return a head's options with the pooling that suits an encoder that does not learn.
 
-    The mean takes the place of attentive pooling if that is only the head's default
-    (docs/results/frozen-encoder.md). A pooling that a file, a recipe or an override names stays.
+    The mean takes the place of attentive pooling if that is only the head's default. It is best on
+    published encoders (docs/results/frozen-encoder.md), and enough for the one frame of
+    functionals. A pooling that a file, a recipe or an override names stays.
     """
     if head.get("type") not in registry.names("heads"):
         return head
