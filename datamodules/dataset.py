@@ -61,14 +61,24 @@ class SpeechDataset(Dataset[Batch]):
         self.corruption: Corruption | None = None
         self.use(store)
 
-    def use(self, store: FeatureStore | HeldFrames | None) -> None:
+    def use(
+        self,
+        store: FeatureStore | HeldFrames | None,
+        vectors: FeatureStore | HeldFrames | None = None,
+    ) -> None:
         """Read features from a store that holds all utterances; None = read audio.
+
+        Args:
+            store: of the encoder's features.
+            vectors: of the vectors that heads get beside the frames. They are read here, once, and
+                kept in memory. None = there are none, or the audio's reader computes them.
 
         Raises:
             DataError: if the audio is corrupted and the store is one on disk, because that holds
                 features of clean audio.
         """
-        held = store is None or isinstance(store, HeldFrames)
+        given = [s for s in (store, vectors) if s is not None]
+        held = all(isinstance(s, HeldFrames) for s in given)
         if self.corruption is not None and not held:
             raise DataError(
                 f"stored features are of clean audio, not of condition "
@@ -77,6 +87,10 @@ class SpeechDataset(Dataset[Batch]):
         self.store = store
         self.rows: list[Row] = [store.row(u) for u in self.utterances] if store else []
         self.statistics: Tensor | None = None
+        self.utterance: Tensor | None = None
+        if vectors is not None and self.utterances:
+            found = [vectors.read(vectors.row(u))[0, 0].float() for u in self.utterances]
+            self.utterance = torch.stack(found)
         self._spoken: Tensor | None = None
         if isinstance(store, (FeatureStore, HeldFrames)) and not store.frame_seconds:
             self._spoken = torch.tensor(self.seconds)
@@ -138,6 +152,8 @@ class SpeechDataset(Dataset[Batch]):
             "targets": Targets(probs, weight, dims),
             "text": [u.text or "" for u in chosen] if self.text else None,
         }
+        if self.utterance is not None:
+            common["utterance"] = self.utterance[indices]
         if self._spoken is not None:
             common["seconds"] = self._spoken[indices]
         if self.statistics is not None:

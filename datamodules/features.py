@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -256,6 +256,12 @@ class Filled:
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers for the record."""
         return asdict(self)
+
+    def and_(self, other: Filled) -> Filled:
+        """Return the sums of both; live if the other is, and the store of this one."""
+        names = ("reused", "encoded", "speech_seconds", "seconds", "bytes")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return replace(self, kind=other.kind, **sums)
 
 
 class FeatureStore:

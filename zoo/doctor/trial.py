@@ -206,7 +206,11 @@ class Trial:
         batch, _ = self.loaded
         rows, seconds = self.encode()
         hidden, mask = pad_hidden(rows)
-        made = Batch(batch.ids, batch.speakers, batch.targets, batch.text, hidden=hidden, mask=mask)
+        assert batch.audio is not None
+        assert batch.lengths is not None
+        vectors = self.module.encoder.vectors(batch.audio, batch.lengths)
+        rest = {"hidden": hidden, "mask": mask, "utterance": vectors}
+        made = Batch(batch.ids, batch.speakers, batch.targets, batch.text, **rest)
         return made, seconds
 
     def encode(self) -> tuple[list[Tensor], float]:
@@ -321,7 +325,7 @@ def first_of(batch: Batch, n: int) -> Batch:
         return None if tensor is None else tensor[:n]
 
     targets = type(batch.targets)(*(cut(getattr(batch.targets, k)) for k in _TARGETS))
-    rows = {k: cut(getattr(batch, k)) for k in ("audio", "lengths", "hidden", "mask")}
+    rows = {k: cut(getattr(batch, k)) for k in ("audio", "lengths", "hidden", "mask", "utterance")}
     return Batch(batch.ids[:n], batch.speakers[:n], targets, cut(batch.text), **rows)
 
 

@@ -182,6 +182,8 @@ class RunConfig:
     init: str | None = None  # run whose encoder, with its mix of layers, this one starts from
     init_head: Flag = False  # start from its head, too; head and classes must be the same
     encoder: dict[str, Any] = field(default_factory=dict)
+    # encoder of one vector per utterance, which heads get beside the frames: functionals
+    utterance: str | None = None
     head_name: str = ""  # what folders and tables call the head: NAME of configs/head/NAME.yaml
     head: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
@@ -222,7 +224,7 @@ class RunConfig:
         for key, usual in _LATER.items():  # so that the first records keep their fingerprints
             if d["data"][key] == usual:
                 del d["data"][key]
-        for key in ("init", "init_head"):
+        for key in ("init", "init_head", "utterance"):
             if not d[key]:
                 del d[key]
         # an edited file makes another run; a moved file does not
@@ -806,6 +808,8 @@ def resolve(cfg: RunConfig) -> RunConfig:
         registry.check_options(kind, node["type"], options)
         # all keys are written out: a new default changes the fingerprint, and 0 for 0.0 does not
         node.update(registry.complete(kind, node["type"], options))
+    if cfg.utterance is not None:
+        _check_utterance(cfg.utterance)
     named: list[tuple[str, registry.Kind, str]] = [
         ("encoder", "encoders", cfg.encoder["type"]),
         ("head", "heads", cfg.head["type"]),
@@ -814,6 +818,19 @@ def resolve(cfg: RunConfig) -> RunConfig:
     files = {part: own.origin(kind, name) for part, kind, name in named}
     cfg.own = {part: text for part, text in files.items() if text}
     return cfg
+
+
+def _check_utterance(name: str) -> None:
+    """Refuse an encoder that gives more than one frame for an utterance.
+
+    Raises:
+        ConfigError: if there is no such encoder, or it gives several frames.
+    """
+    if registry.get("encoders", name).frame_seconds:
+        raise ConfigError(
+            f"utterance={name} gives several frames for an utterance; set utterance to an encoder "
+            "of one vector (functionals), or leave it out"
+        )
 
 
 def _suited(head: dict[str, Any]) -> dict[str, Any]:
