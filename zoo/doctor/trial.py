@@ -256,6 +256,7 @@ class Trial:
         kept = strip_frozen(module.state_dict(), module.frozen_keys())
         kept = {k: v.detach().clone() for k, v in kept.items()}
         try:
+            module.cpu().standardise_vectors([self.batch()])
             return self._stepped(module)
         except Exception as error:
             raise StepFailedError(brief(error)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from inspect import signature
@@ -257,10 +257,22 @@ class SERModule(L.LightningModule):
             for part in [*parts, *vectors]:
                 part.fit(found)
         elif vectors:
-            batches = (self.vectors(batch.to(self.device)) for batch in self._every())
-            measured = vector_statistics(x for x in batches if x is not None)
-            for part in vectors:
-                part.fit_vectors(*measured)
+            self.standardise_vectors(self._every())
+
+    @torch.no_grad()
+    def standardise_vectors(self, batches: Iterable[Batch]) -> None:
+        """Fit the head's standardisers of utterances' vectors, if it has unfitted ones.
+
+        Args:
+            batches: every utterance once.
+        """
+        parts = [p for p in standardisers(self.head) if isinstance(p, VectorStandardiser)]
+        if not parts:
+            return
+        found = (self.vectors(batch.to(self.device)) for batch in batches)
+        measured = vector_statistics(x for x in found if x is not None)
+        for part in parts:
+            part.fit_vectors(*measured)
 
     @property
     def _every(self) -> Callable[[], Iterator[Batch]] | None:

@@ -17,7 +17,6 @@ from ...datamodules.dataset import SpeechDataset
 from ...datamodules.fewshot import check_shots
 from ..core import registry
 from ..core.errors import ConfigError
-from ..core.scaling import VectorStandardiser, standardisers, vector_statistics
 from ..core.types import Frames
 from . import config, devices
 from .checkpoint import OPTIONS
@@ -208,18 +207,6 @@ class _EncodedSupport:
         return self.frames[row]
 
 
-def _measure_vectors(module: SERModule, support: SpeechDataset) -> None:
-    """Standardise the utterances' vectors of a new head by the support."""
-    parts = [p for p in standardisers(module.head) if isinstance(p, VectorStandardiser)]
-    if not parts:
-        return
-    batch = support[list(range(len(support)))].to(module.device)
-    with torch.no_grad():
-        vectors = module.vectors(batch)
-    for part in parts if vectors is not None else ():
-        part.fit_vectors(*vector_statistics([vectors]))
-
-
 def batches(n: int, size: int, steps: int, seed: int) -> list[list[int]]:
     """Return the rows of each step: all ``n`` in ever new orders, in batches of equal size.
 
@@ -278,7 +265,7 @@ def fit(
     # the head's random numbers
     loader = DataLoader(wide, sampler=rows, batch_size=None, generator=torch.Generator())
     how = {key: getattr(optim, key) for key in OPTIONS}
-    _measure_vectors(module, wide)
+    module.standardise_vectors([wide[list(range(len(wide)))]])  # of a new head
     learner = Adapting(module.encoder, module.head, **how, seed=wanted.draw, encoded=not encoder)
     trainer = L.Trainer(
         accelerator=device.type,
