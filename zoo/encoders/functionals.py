@@ -244,7 +244,8 @@ def _levels(frames: npt.NDArray[np.float32]) -> Floats:
             for f in _blocks(frames)
         ]
     )
-    return 10 * np.log10(np.maximum(power / np.square(w, dtype=np.float64).sum(), 1e-13))
+    mean = power / np.square(w, dtype=np.float64).sum()
+    return np.asarray(10 * np.log10(np.maximum(mean, 1e-13)))
 
 
 def _blocks(frames: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
@@ -292,12 +293,12 @@ def _shapes(power: Floats) -> tuple[Floats, npt.NDArray[np.float32]]:
 
     def total(low: float, high: float) -> Floats:
         inside = (hz >= low) & (hz < high)
-        return 10 * np.log10(power[:, inside].sum(1))
+        return np.asarray(10 * np.log10(power[:, inside].sum(1)))
 
     def slope(low: float, high: float) -> Floats:
         inside = (hz >= low) & (hz < high)
         x = khz[inside] - khz[inside].mean()
-        return db[:, inside] @ (x / np.square(x).sum())
+        return np.asarray(db[:, inside] @ (x / np.square(x).sum()))
 
     def highest(low: float, high: float) -> Floats:
         return np.asarray(db[:, (hz >= low) & (hz < high)].max(1))

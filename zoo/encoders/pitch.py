@@ -80,7 +80,7 @@ def track(samples: npt.NDArray[np.float32], hop: int, count: int, before: int) -
     return _best_path(hz, r, peak / max(float(peak.max()), 1e-30), hop / SAMPLE_RATE)
 
 
-def _candidates(frames: Floats) -> tuple[Floats, Floats, Floats]:
+def _candidates(frames: npt.NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
     """Return F0 ``[T, N]`` and autocorrelation ``[T, N]`` of the candidates, and peaks ``[T]``."""
     x = frames - frames.mean(1, keepdims=True)
     peak = np.abs(x).max(1)
@@ -103,11 +103,11 @@ def _candidates(frames: Floats) -> tuple[Floats, Floats, Floats]:
     return hz, np.take_along_axis(height, best, 1), peak.astype(np.float64)
 
 
-def _autocorrelation(x: Floats) -> Floats:
+def _autocorrelation(x: npt.NDArray[np.float32]) -> Floats:
     """Return ``[T, SIZE]`` autocorrelations of ``[T, WINDOW]``, 1 at lag 0; zeros of silence."""
     power = np.square(np.abs(fft.rfft(x, SIZE)))
     r = fft.irfft(power, SIZE).astype(np.float64)
-    return r / np.maximum(r[:, :1], 1e-20)
+    return np.asarray(r / np.maximum(r[:, :1], 1e-20))
 
 
 def _best_path(hz: Floats, r: Floats, peak: Floats, step: float) -> Pitch:
