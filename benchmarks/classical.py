@@ -35,7 +35,7 @@ from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.datamodules.fewshot import Support, open_few_shot
 from serzoo.zoo.compare.imported import Columns, import_predictions
 from serzoo.zoo.core.errors import ComparisonError, DataError
-from serzoo.zoo.core.files import write_json
+from serzoo.zoo.core.files import new_file, write_json
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.report.report import report
 from serzoo.zoo.report.runs import Run, find_cells
@@ -239,8 +239,7 @@ def anchor(
 
 
 def _write(path: Path, tables: dict[int, tuple[PredictionTable, Fitted]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with new_file(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["id", "fold", *next(iter(tables.values()))[0].classes])
         for fold, (table, _) in tables.items():

@@ -16,7 +16,6 @@ import csv
 import json
 import os
 import random
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ from serzoo.datamodules.features import BATCH, pad_waves
 from serzoo.datamodules.sampler import pack
 from serzoo.zoo.encoders.families import real_samples
 from serzoo.zoo.encoders.hf import HFEncoder
-from timing import in_turn, matrix_limit, spread
+from timing import in_turn, matrix_limit, script, spread
 from torch import Tensor
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
@@ -231,12 +230,5 @@ def show(result: dict[str, Any]) -> None:
         )
 
 
-def main() -> None:
-    result = measure()
-    show(result)
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    script(__doc__, measure, show)

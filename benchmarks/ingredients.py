@@ -8,14 +8,22 @@ same, folds are pooled and seeds averaged. The pairs of a corpus are one family 
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from serzoo.zoo.core.errors import counted
 from serzoo.zoo.core.table import Line, Table, cell
-from serzoo.zoo.report.answers import COLUMNS, Asked, Question, answer_cells, ask, between
+from serzoo.zoo.report.answers import (
+    COLUMNS,
+    Answered,
+    Asked,
+    Question,
+    answer_cells,
+    ask,
+    between,
+)
 from serzoo.zoo.report.grids import Grid, grids, sentences
 from serzoo.zoo.report.runs import find_cells
 
@@ -38,13 +46,27 @@ PAIRS = (
 )
 
 
-def ingredients(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
-    """Return a row for each table and each pair of heads that it holds.
+@dataclass(frozen=True)
+class Ingredient:
+    """A pair of heads of one table.
 
-    Returns:
-        ``table``, ``folds``, ``first``, ``second``, ``what``, ``remarks`` on intervals, and
-        ``difference`` (an answer).
+    Attributes:
+        grid: the table.
+        first: the head that has something.
+        second: the head that lacks it.
+        what: what it is.
+        difference: the first minus the second.
     """
+
+    grid: Grid
+    first: str
+    second: str
+    what: str
+    difference: Answered
+
+
+def ingredients(made: Sequence[Grid], asked: Asked) -> list[Ingredient]:
+    """Return a row for each table and each pair of heads that it holds."""
     pairs = {
         (grid.name, first, second): (grid, what)
         for grid in made
@@ -59,38 +81,37 @@ def ingredients(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
         asked,
     )
     return [
-        {"table": key[0], "first": key[1], "second": key[2], "what": what}
-        | {"folds": len(grid.folds), "remarks": grid.remarks, "difference": found[key]}
-        for key, (grid, what) in pairs.items()
+        Ingredient(grid, first, second, what, found[name, first, second])
+        for (name, first, second), (grid, what) in pairs.items()
     ]
 
 
-def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
+def tables(rows: Sequence[Ingredient]) -> list[Table]:
     """Return the rows as a table for each corpus and encoder."""
     columns = ("first", "second", "what differs", "first minus second", *COLUMNS)
     made = []
-    for name in dict.fromkeys(row["table"] for row in rows):
-        mine = [row for row in rows if row["table"] == name]
-        d = mine[0]["difference"]
+    for name in dict.fromkeys(row.grid.name for row in rows):
+        mine = [row for row in rows if row.grid.name == name]
+        grid, d = mine[0].grid, mine[0].difference
         body: list[Line] = []
         for row in mine:
-            found = row["difference"]
-            names = row["first"], row["second"], row["what"]
-            body.append([*names, cell(found["value"], "+.3f"), *answer_cells(found)])
-        counts = (d["n_clusters"], d["cluster"]), (mine[0]["folds"], "fold"), (d["n_seeds"], "seed")
+            value = cell(row.difference.value, "+.3f")
+            body.append([row.first, row.second, row.what, value, *answer_cells(row.difference)])
+        counts = (d.n_clusters, d.cluster), (len(grid.folds), "fold"), (d.n_seeds, "seed")
         title = f"{name}: {', '.join(counted(n, what) for n, what in counts)}"
-        made.append(Table(title, columns, body, sentences(mine[0]["remarks"])))
+        made.append(Table(title, columns, body, sentences(grid.remarks)))
     return made
 
 
 def main() -> None:
-    for name in sys.argv[1:]:
-        made, refused = grids(find_cells(Path(name)).runs)
-        print(
-            "\n".join(
-                table.markdown() for table in tables(ingredients(made, Asked("classification")))
-            )
-        )
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="+", type=Path, help="folder of a suite")
+    for folder in parser.parse_args().folder:
+        made, refused = grids(find_cells(folder).runs)
+        found = tables(ingredients(made, Asked("classification")))
+        print("\n".join(table.markdown() for table in found))
         for key, why in refused.items():
             print(f"{', '.join(key)}: {why}")
 

@@ -1,8 +1,8 @@
 """Models with open labels, asked about classes and corpora that they never trained on.
 
     SERZOO_DATA=FOLDER python benchmarks/open_labels.py runs/out_of_domain            # a suite
-    SERZOO_DATA=FOLDER python benchmarks/open_labels.py RUN [RUN ...] out=out.json    # or runs
-    ... corpora=emodb,nemo    # instead of all three that the models were not trained on
+    SERZOO_DATA=FOLDER python benchmarks/open_labels.py RUN [RUN ...] --out out.json  # or runs
+    ... --corpora emodb nemo    # instead of all three that the models were not trained on
 
 Every finished run of a suite whose head takes any label, or the runs given. Each is scored on every
 other corpus, over all classes of that corpus' taxonomy (EMO-DB 7, nEMO 6, RAVDESS 8). Runs of one
@@ -13,6 +13,7 @@ selected on the corpora that are scored, nor on the speakers.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from serzoo.zoo.core import registry
-from serzoo.zoo.core.files import write_json
+from serzoo.zoo.core.files import check_place, write_json
 from serzoo.zoo.core.table import Cell, Line, Table, cell, span
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.run.config import read_group
@@ -130,18 +131,28 @@ def _recall(found: dict[str, Any] | None) -> Cell:
     return Cell(text, found["value"])
 
 
-def main(arguments: Sequence[str]) -> None:
-    settings = dict(a.split("=", 1) for a in arguments if "=" in a)
-    folders = [Path(a) for a in arguments if "=" not in a]
-    runs = runs_of(folders)
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="+", type=Path, help="folder of a suite or of a run")
+    parser.add_argument("--corpora", nargs="+", default=CORPORA, help="corpora that are scored")
+    parser.add_argument("--out", type=Path, help="JSON file for the numbers")
+    given = parser.parse_args()
+    if given.out:
+        check_place(given.out)  # before minutes of work
+    runs = runs_of(given.folder)
     if not runs:
-        sys.exit(__doc__ if not folders else "no finished run with open labels there")
-    rows = measure(runs, settings.get("corpora", ",".join(CORPORA)).split(","))
+        sys.exit(
+            f"{', '.join(map(str, given.folder))}: no finished run with open labels; give the "
+            "folder of a suite or of runs whose head takes any label, such as selm"
+        )
+    rows = measure(runs, given.corpora)
     print(table(rows).markdown())
-    if out := settings.get("out"):
-        write_json(Path(out), {"rows": rows, **environment()})
-        print(f"record: {out}")
+    if given.out:
+        write_json(given.out, {"rows": rows, **environment()})
+        print(f"record: {given.out}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

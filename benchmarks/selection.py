@@ -1,6 +1,7 @@
 """The gain of the best epoch by validation over the last one.
 
     SERZOO_DATA=/folder/with/ravdess python benchmarks/selection.py out.json
+    python benchmarks/selection.py out.json --again
 
 Two heads on frozen log-mel frames of RAVDESS and EMO-DB, every fold, three seeds. The encoders were
 trained on the other two corpora. Every epoch is scored on validation and on test, so each rule is
@@ -13,11 +14,14 @@ judged on the same trainings:
     more    the last epoch of a second training, which also hears the validation speakers
 
 About 15 minutes of one core. Cells that are done are kept in the folder --work, and not repeated.
+The test confusions of each rule are kept beside the result, in ``out.npz``. So ``--again`` computes
+intervals and verdicts anew without training.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -32,14 +36,14 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from serzoo.datamodules.speech import SpeechDataModule
 from serzoo.zoo.core.files import write_json
-from serzoo.zoo.core.table import Table, cell, span_cell
+from serzoo.zoo.core.table import Cell, Table, cell, p_cell, span_cell
 from serzoo.zoo.run.build import assemble, open_data
 from serzoo.zoo.run.checkpoint import how_built
 from serzoo.zoo.run.config import RunConfig, load
 from serzoo.zoo.run.save import save_pretrained
 from serzoo.zoo.run.score import score
 from serzoo.zoo.run.train import run_folder, train
-from serzoo.zoo.statistics.contrasts import Answer, answers, difference
+from serzoo.zoo.statistics.contrasts import NEW, THESE, Answer, answers, difference
 from serzoo.zoo.statistics.rates import uar_of
 from serzoo.zoo.statistics.speakers import by_speaker, labelled_speakers
 
@@ -57,6 +61,7 @@ CONTRASTS = {
     "more - best": ("more", "best"),
 }
 PRIMARY = ("best - last", "pooled - last", "more - best")
+MARGIN = 0.01
 SMALL = ["encoder.widths=[16,32,64,96]", "encoder.dim=96", "optim.epochs=6"]
 BATCH = "data.batch_size=32"  # the default; recipes for an encoder from scratch have 16
 QUIET = ["trainer.progress=false", "trainer.accelerator=cpu", "trainer.threads=1"]
@@ -190,15 +195,15 @@ def tested(
 def compared(
     of: Mapping[str, Sequence[Mapping[int, Mapping[str, Array]]]],
     more: Mapping[str, Sequence[Mapping[int, Mapping[str, Array]]]],
-) -> tuple[dict[str, Any], dict[tuple[str, str], Answer]]:
-    """The UAR of each rule, and the answers to all contrasts: one corpus is one family.
+) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
+    """The UAR of each rule, and its ``[S, G, C, C]`` test confusions, both by head.
 
     Args:
         of: of each head, its seeds, their folds.
         more: the same of trainings that heard the validation speakers; a head may lack.
     """
     uar: dict[str, Any] = {}
-    family = {}
+    confusions = {}
     for head, seeds in of.items():
         epochs = [chosen(folds) for folds in seeds]
         taken = {r: tested(seeds, [{f: e[f][r] for f in e} for e in epochs]) for r in RULES}
@@ -218,32 +223,50 @@ def compared(
                 for s in seeds
             ],
         }
-        for name, (a, b) in CONTRASTS.items():
-            if a in taken and b in taken:
-                family[head, name] = difference(taken[a], taken[b])
+        confusions[head] = taken
+    return uar, confusions
+
+
+def answered(
+    confusions: Mapping[str, Mapping[str, Array]],
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The answers to all contrasts by head and contrast; one corpus is one family.
+
+    Args:
+        confusions: ``[S, G, C, C]`` by head and rule.
+    """
+    family = {
+        (head, name): difference(taken[a], taken[b])
+        for head, taken in confusions.items()
+        for name, (a, b) in CONTRASTS.items()
+        if a in taken and b in taken
+    }
     primary = [key for key in family if key[1] in PRIMARY]
-    return uar, answers(family, margin=0.01, primary=primary)
+    found: dict[str, dict[str, dict[str, Any]]] = {head: {} for head in confusions}
+    for (head, name), answer in answers(family, margin=MARGIN, primary=primary).items():
+        found[head][name] = as_plain(answer)
+    return found
 
 
 def as_plain(answer: Answer) -> dict[str, Any]:
     """An answer as plain containers: its value, both intervals and the verdict."""
-    spans = {"these models": answer.these, "new trainings": answer.new}
     return {
         "value": answer.value,
-        **{
-            name: {"low": s.low, "high": s.high, "p": s.p, "p_family": s.p_family}
-            for name, s in spans.items()
-        },
+        THESE: answer.these._asdict(),
+        NEW: answer.new._asdict(),
         "detectable": answer.detectable,
         "verdict": answer.verdict,
         "note": answer.note,
     }
 
 
-def result(work: Path, seeds: Sequence[int], heads: Sequence[str]) -> dict[str, Any]:
-    """Read all cells, and answer."""
-    found: dict[str, Any] = {"seeds": list(seeds), "margin": 0.01, "corpora": {}}
+def result(
+    work: Path, seeds: Sequence[int], heads: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Read all cells, and answer; the second is the test confusions by corpus, head and rule."""
+    found: dict[str, Any] = {"seeds": list(seeds), "margin": MARGIN, "corpora": {}}
     seconds = 0.0
+    kept: dict[str, Array] = {}
     for corpus, (recipe, epochs, n_folds) in CORPORA.items():
         arms: dict[bool, dict[str, list[dict[int, dict[str, Array]]]]] = {False: {}, True: {}}
         for more, head in product(arms, heads):
@@ -263,12 +286,28 @@ def result(work: Path, seeds: Sequence[int], heads: Sequence[str]) -> dict[str, 
                         folds[fold] = {k: file[k] for k in file.files}
                     seconds += float(folds[fold]["seconds"])
                 arms[more][head].append(folds)
-        uar, said = compared(arms[False], arms[True])
-        contrasts = {h: {n: as_plain(a) for (k, n), a in said.items() if k == h} for h in uar}
-        for head in uar:
-            uar[head]["contrasts"] = contrasts[head]
+        uar, confusions = compared(arms[False], arms[True])
+        for head, contrasts in answered(confusions).items():
+            uar[head]["contrasts"] = contrasts
+            for rule, cells_of in confusions[head].items():
+                kept[f"{corpus}/{head}/{rule}"] = cells_of.astype(np.int16)
         found["corpora"][corpus] = {"encoder": recipe, "epochs": epochs, "heads": uar}
-    return found | {"core_seconds": round(seconds, 1)}
+    return found | {"core_seconds": round(seconds, 1)}, kept
+
+
+def again(found: Mapping[str, Any], kept: Mapping[str, Array]) -> dict[str, Any]:
+    """A result with its contrasts computed anew; both arguments are what :func:`result` gives."""
+    corpora = {}
+    for corpus, of in found["corpora"].items():
+        confusions: dict[str, dict[str, Array]] = {head: {} for head in of["heads"]}
+        for key, array in kept.items():
+            where, head, rule = key.split("/")
+            if where == corpus:
+                confusions[head][rule] = array.astype(np.float64)
+        new = answered(confusions)
+        heads = {h: {**own, "contrasts": new[h]} for h, own in of["heads"].items()}
+        corpora[corpus] = {**of, "heads": heads}
+    return {**found, "corpora": corpora}
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
@@ -279,11 +318,15 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             rules = {r: float(np.mean(v)) for r, v in own["rules"].items()}
             rows.append([f"{corpus}, {head}", *(cell(rules.get(r)) for r in (*RULES, "more"))])
             for name, a in own["contrasts"].items():
-                new = span_cell(a["new trainings"]["low"], a["new trainings"]["high"], "+.3f")
-                difference = cell(a["value"], "+.3f")
-                spans.append([f"{corpus}, {head}, {name}", difference, new, a["verdict"]])
+                row: list[Cell | str] = [f"{corpus}, {head}, {name}", cell(a["value"], "+.3f")]
+                for basis in (THESE, NEW):
+                    s = a[basis]
+                    row += [span_cell(s["low_family"], s["high_family"], "+.3f")]
+                    row += [p_cell(s["p_family"])]
+                spans.append([*row, a["verdict"]])
     means = Table("", ["corpus, head", *RULES, "more"], rows)
-    tested = Table("", ["corpus, head, difference", "UAR", "new trainings", "verdict"], spans)
+    columns = ["corpus, head, difference", "UAR", THESE, "p", NEW, "p", "verdict"]
+    tested = Table("", columns, spans)
     return [*means.markdown().splitlines(), "", *tested.markdown().splitlines()]
 
 
@@ -295,14 +338,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--heads", nargs="+", default=list(HEADS))
     parser.add_argument("--read", action="store_true", help="train nothing, read what is there")
+    parser.add_argument("--again", action="store_true", help="only compute intervals anew")
     args = parser.parse_args()
+    kept_in = args.out.with_suffix(".npz")
+    if args.again:
+        with np.load(kept_in, allow_pickle=False) as file:
+            found = again(json.loads(args.out.read_text("utf-8")), dict(file))
+        write_json(args.out, found)
+        print("\n".join(lines(found)))
+        return
     if not os.environ.get("SERZOO_DATA"):
         parser.error("set SERZOO_DATA to the folder with ravdess, emodb and nemo")
     args.work.mkdir(parents=True, exist_ok=True)
     if not args.read:
         cells(args.work, args.seeds, args.heads)
-    found = result(args.work, args.seeds, args.heads)
+    found, kept = result(args.work, args.seeds, args.heads)
     write_json(args.out, found)
+    np.savez_compressed(kept_in, **kept)  # type: ignore[arg-type]
     print("\n".join(lines(found)))
 
 

@@ -11,10 +11,8 @@ turn (A B A B), and the median ratio counts. Encoding speech with a pretrained m
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-from argparse import RawDescriptionHelpFormatter as Raw
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,7 +33,7 @@ from serzoo.zoo.core.types import Batch, Frames, Targets
 from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.spent import CountFlops
-from timing import ratio
+from timing import parser_of, ratio
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -180,7 +178,7 @@ def head_against_base(head: Any, encoder: LogMelEncoder) -> dict[str, float]:
 
 def asked() -> tuple[str, str]:
     """Return the folder of the numbers and a part of the names of ratios; "" if not given."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Raw)
+    parser = parser_of(__doc__)
     parser.add_argument("folder", nargs="?", default="", help="where the numbers are written")
     parser.add_argument("only", nargs="?", default="", help="part of the names of the ratios")
     given = parser.parse_args()

@@ -10,9 +10,7 @@ and is not counted.
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +20,7 @@ from encoding import THREADS, save_model
 from serzoo.zoo.run.build import build, open_data
 from serzoo.zoo.run.config import load
 from serzoo.zoo.run.train import train
+from timing import script
 
 EPOCHS = 50
 POOLINGS = ("attentive", "stats")  # the default first
@@ -83,12 +82,5 @@ def show(result: dict[str, Any]) -> None:
         )
 
 
-def main() -> None:
-    result = measure()
-    show(result)
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    script(__doc__, measure, show)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from serzoo.zoo.core.files import check_place, write_json
 
 
 def in_turn(
@@ -55,3 +58,25 @@ def matrix_limit(dtype: torch.dtype, rounds: int = 7) -> float:
         seconds = in_turn({"product": lambda a=a, b=b: a @ b.mT}, rounds)["product"]
         best = max(best, 2 * rows * inner * columns / min(seconds))
     return best
+
+
+def parser_of(about: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help is a script's docstring, line by line."""
+    return argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def script(
+    about: str | None, measure: Callable[[], dict[str, Any]], show: Callable[[dict[str, Any]], None]
+) -> None:
+    """Measure and print; write the numbers too if the command line names a JSON file."""
+    parser = parser_of(about)
+    parser.add_argument("file", nargs="?", type=Path, help="JSON file for the numbers")
+    file = parser.parse_args().file
+    if file:
+        check_place(file)  # before minutes of work
+    result = measure()
+    show(result)
+    if file:
+        write_json(file, result)

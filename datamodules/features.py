@@ -28,6 +28,7 @@ from ..zoo.core.errors import DataError, DataWarning
 from ..zoo.core.files import features_dir
 from ..zoo.core.notices import tell
 from ..zoo.core.progress import Bar, Pace
+from ..zoo.core.scaling import moments
 from .audio import decode, read_utterance
 from .manifest import Utterance
 from .prepare import sample_hash
@@ -626,8 +627,8 @@ def statistics(row: Tensor) -> Tensor:
     Args:
         row: ``[K, T, D]`` frames of an utterance.
     """
-    x = row.float()
-    deviation, mean = torch.std_mean(x, dim=1, correction=0)
+    mean, variance = moments(row.float())
+    deviation = variance.sqrt()
     return torch.stack([mean + deviation, mean - deviation], dim=1)
 
 

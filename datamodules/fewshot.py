@@ -22,8 +22,7 @@ from ..zoo.core.speakers import REFUSE
 from ..zoo.core.taxonomy import Taxonomy
 from .audit import audit
 from .catalog import open_corpora
-from .info import CorpusInfo
-from .labels import class_indices
+from .labels import class_indices, coverage_of, labels_of
 from .manifest import Utterance
 from .protocols import Protocol, Split, listed_speakers
 from .speech import SpeechDataModule
@@ -256,11 +255,9 @@ def open_few_shot(
         raise DataError(
             f"support and query of {split.protocol}, fold {fold}: {'; '.join(report.errors)}"
         )
-    data = SpeechDataModule(speech, parts, taxonomy, label=label, **batching)
-    infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in speech.utterances}}
-    names = [infos[u.corpus].canonical_label(u, label) for u in speech.utterances]
-    data.coverage = taxonomy.coverage(name or "(no label)" for name in names)
-    data.audit = report
+    coverage = coverage_of(labels_of(speech.utterances, label), taxonomy)
+    about: dict[str, Any] = {"label": label, "coverage": coverage, "audit": report}
+    data = SpeechDataModule(speech, parts, taxonomy, **about, **batching)
     return FewShot(data, given, split.fingerprint(), taxonomy, notes)
 
 

@@ -15,21 +15,34 @@ from dataclasses import replace
 import numpy as np
 
 from ..zoo.core.errors import DataError
-from ..zoo.core.taxonomy import Taxonomy
+from ..zoo.core.taxonomy import Coverage, Taxonomy
 from ..zoo.statistics.rates import FloatArray
 from .info import CorpusInfo, canonical_label
 from .manifest import Utterance
 
 
+def labels_of(utterances: Sequence[Utterance], column: str) -> list[str | None]:
+    """Return the canonical label of each utterance; None if it has none.
+
+    Args:
+        utterances: of any corpora.
+        column: the column that holds the label.
+    """
+    infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in utterances}}
+    return [infos[u.corpus].canonical_label(u, column) for u in utterances]
+
+
 def class_indices(utterances: Sequence[Utterance], taxonomy: Taxonomy, label: str) -> list[int]:
     """Return the class of each utterance; -1 if the taxonomy has none."""
-    infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in utterances}}
-    found = []
-    for u in utterances:
-        name = infos[u.corpus].canonical_label(u, label)
-        index = taxonomy.class_of(name) if name is not None else None
-        found.append(-1 if index is None else index)
-    return found
+    return [
+        -1 if name is None or (index := taxonomy.class_of(name)) is None else index
+        for name in labels_of(utterances, label)
+    ]
+
+
+def coverage_of(labels: Iterable[str | None], taxonomy: Taxonomy) -> Coverage:
+    """Count what a taxonomy keeps and drops; an utterance without a label is ``(no label)``."""
+    return taxonomy.coverage(name or "(no label)" for name in labels)
 
 
 def vote_rows(utterances: Sequence[Utterance], taxonomy: Taxonomy) -> FloatArray | None:
@@ -94,8 +107,7 @@ def refuse_unlabelled(labels: Sequence[str | None], column: str) -> None:
 
 def auto_taxonomy(utterances: Sequence[Utterance], label: str) -> Taxonomy:
     """Return a taxonomy with one class per label found, in alphabetical order."""
-    infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in utterances}}
-    found = {infos[u.corpus].canonical_label(u, label) for u in utterances} - {None}
+    found = set(labels_of(utterances, label)) - {None}
     if len(found) < 2:
         listed = ", ".join(sorted(map(str, found))) or "none"
         raise DataError(

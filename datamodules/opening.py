@@ -14,7 +14,14 @@ from .audit import AuditReport, audit
 from .catalog import open_corpora
 from .info import CorpusInfo
 from .labelling.select import with_weak
-from .labels import auto_taxonomy, class_indices, refuse_unlabelled, refuse_weak
+from .labels import (
+    auto_taxonomy,
+    class_indices,
+    coverage_of,
+    labels_of,
+    refuse_unlabelled,
+    refuse_weak,
+)
 from .manifest import read_manifest, read_sidecar
 from .prepare import beside, tell_notes
 from .protocols import Protocol, Split
@@ -61,12 +68,12 @@ def open_data(
             labels. Also if the data have another fault.
     """
     speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
-    speech = with_weak(speech, manifest, taxonomy, weak, weak_shuffle)
-    infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in speech.utterances}}
-    labels = [infos[u.corpus].canonical_label(u, label) for u in speech.utterances]
+    if weak != "hard" or weak_shuffle is not None:
+        speech = with_weak(speech, manifest, taxonomy, weak, weak_shuffle)
+    labels = labels_of(speech.utterances, label)
     refuse_unlabelled(labels, label)
     taxonomy = taxonomy or auto_taxonomy(speech.utterances, label)
-    coverage = taxonomy.coverage(name or "(no label)" for name in labels)
+    coverage = coverage_of(labels, taxonomy)
     kept = [
         u
         for u, name in zip(speech.utterances, labels, strict=True)
@@ -84,9 +91,8 @@ def open_data(
         raise DataError(f"the audit of {protocol}, fold {fold}, fails: " + "; ".join(report.errors))
     for part in ("valid", "test") if protocol else ():
         refuse_weak(part, getattr(split, part), label)
-    module = SpeechDataModule(speech, split, taxonomy, label=label, weak=weak, **batching)
-    module.coverage, module.audit = coverage, report
-    return module
+    about: dict[str, Any] = {"label": label, "weak": weak, "coverage": coverage, "audit": report}
+    return SpeechDataModule(speech, split, taxonomy, **about, **batching)
 
 
 def audit_corpus(

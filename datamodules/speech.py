@@ -58,6 +58,8 @@ class SpeechDataModule(L.LightningDataModule):
         text: whether batches have transcripts.
         refit: train on the training and validation parts together; then nothing is validated. The
             split and its fingerprint stay the same.
+        coverage: what the taxonomy left out, for the record; None = unknown.
+        audit: what the split was checked for, for the record; None = it was not.
 
     Raises:
         DataError: if training has no utterance of a class. Also if ``refit`` would add labels by
@@ -82,6 +84,8 @@ class SpeechDataModule(L.LightningDataModule):
         seed: int = 1,
         text: bool = False,
         refit: bool = False,
+        coverage: Coverage | None = None,
+        audit: AuditReport | None = None,
     ) -> None:
         super().__init__()
         self.speech = speech
@@ -139,8 +143,7 @@ class SpeechDataModule(L.LightningDataModule):
         }
         self.cut = sum(u.duration > max_seconds for us in parts.values() for u in us)
         self.first_epoch = 0
-        self.coverage: Coverage | None = None
-        self.audit: AuditReport | None = None
+        self.coverage, self.audit = coverage, audit
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch at which to resume.

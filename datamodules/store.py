@@ -7,7 +7,7 @@
 - ``<name>.json``: the index of the shard: key, shape and seconds of speech of each row;
 - ``<name>.claim`` and ``.lock``: files to be locked, see below.
 
-A shard is written under another name, flushed to the disk, checked for its size, and renamed. Then
+A shard is written under another name, checked for its size, flushed to the disk, and renamed. Then
 its index is written in the same way. So every index belongs to a complete shard. A shard without an
 index, or of another size than its index says, is never read. This module does not import torch, so
 that the command line lists stores fast.
@@ -394,24 +394,13 @@ def _read_index(folder: Path, name: str, itemsize: int) -> dict[str, Row] | None
 
 def _write(path: Path, parts: Iterable[bytes | memoryview], size: int) -> None:
     """Write a file so that it is complete and on the disk before it has its name."""
-    # Not new_file of core/files.py: it flushes nothing to the disk. Its drafts have random names,
-    # which would stay behind a killed process; _remove knows this name.
-    draft = path.with_name(f"{path.stem}{path.suffix}.part")
-    with draft.open("wb") as file:
-        for part in parts:
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-    if draft.stat().st_size != size:
-        raise OSError(
-            f"{draft} has {draft.stat().st_size} bytes after writing {size}; check the disk"
-        )
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)  # flush the new name, too
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    draft = path.with_name(f"{path.name}.part")  # _remove knows this name after a killed process
+    with files.new_file(path, sync=True, draft=draft):
+        with draft.open("wb") as file:
+            for part in parts:
+                file.write(part)
+        if (found := draft.stat().st_size) != size:
+            raise OSError(f"{path} has {found} bytes after writing {size}; check the disk")
 
 
 def _remove(folder: Path, name: str) -> None:

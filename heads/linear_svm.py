@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ..zoo.core.errors import ConfigError, DataError
 from ..zoo.core.head import Head
+from ..zoo.core.notices import tell
 from ..zoo.core.scaling import Standardiser
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
@@ -18,6 +20,24 @@ from .pooling import PoolingName, UtteranceVector, build_pooling
 from .widen import more_inputs, wider_linear
 
 TOLERANCE, ROUNDS = 1e-4, 5000  # where scikit-learn's solver stops
+
+
+def check_trained(classes: Sequence[str], labels: Iterable[int]) -> None:
+    """Check that every class has a training utterance.
+
+    Args:
+        classes: names of the classes.
+        labels: the class of each training utterance, as its place in ``classes``.
+
+    Raises:
+        DataError: if a class has none.
+    """
+    seen = set(labels)
+    if absent := [name for i, name in enumerate(classes) if i not in seen]:
+        raise DataError(
+            f"no training utterance of {', '.join(absent)}; give labelled utterances of every "
+            "class, or a taxonomy without these classes"
+        )
 
 
 class LinearSVMHead(Head):
@@ -100,6 +120,7 @@ class LinearSVMHead(Head):
             ConfigError: if the pooling would have to learn.
             DataError: if a class has no utterance.
         """
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.svm import LinearSVC
 
         if any(p.requires_grad for p in self.pooling.parameters()):
@@ -112,23 +133,28 @@ class LinearSVMHead(Head):
             for frames, targets in batches
             if (kept := targets.item_weight > 0).any()
         ]
-        seen = {int(c) for _, classes, _ in made for c in classes}
-        absent = [c for i, c in enumerate(self.taxonomy.classes) if i not in seen]
-        if absent:
-            raise DataError(
-                f"linear_svm has no training utterance of {', '.join(absent)}; give labelled "
-                "utterances of every class, or a taxonomy without these classes"
-            )
+        check_trained(self.taxonomy.classes, (int(c) for _, classes, _ in made for c in classes))
         x, labels, weights = (
             torch.cat(values).double().cpu().numpy() for values in zip(*made, strict=True)
         )
-        for index in range(len(self.taxonomy)):
+        early = []
+        for index, name in enumerate(self.taxonomy.classes):
             svm = LinearSVC(
                 C=self.C, dual=len(x) < x.shape[1], tol=TOLERANCE, max_iter=ROUNDS, random_state=0
             )
-            svm.fit(x, np.where(labels == index, 1, -1), sample_weight=weights)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # told below, for all classes
+                svm.fit(x, np.where(labels == index, 1, -1), sample_weight=weights)
+            if svm.n_iter_ >= ROUNDS:
+                early.append(name)
             self.output.weight[index] = torch.from_numpy(svm.coef_[0])
             self.output.bias[index] = float(svm.intercept_[0])
+        if early:
+            tell(
+                f"linear_svm: after {ROUNDS} rounds the boundaries of {', '.join(early)} are not "
+                f"at their optimum; set head.C below {self.C:g}, which needs fewer rounds, or use "
+                "them as they are"
+            )
 
     @property
     def reads_frames(self) -> bool:

@@ -3,7 +3,7 @@
 :class:`PooledEmbedding` is the common first step of the utterance heads. It uses one of
 :class:`MeanPooling`, :class:`StatsPooling` and :class:`AttentiveStatistics`. Frames that do not
 learn (stored features, a frozen encoder) take a faster way on the CPU, :func:`attentive_stats` and
-:func:`plain_stats`.
+:func:`.moments_of`.
 
 All of it computes in float32, under autocast too. A sum over hundreds of frames in bfloat16 loses
 the differences between emotions.
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..zoo.core.errors import DataError
-from ..zoo.core.scaling import Standardiser, VectorStandardiser
+from ..zoo.core.scaling import Standardiser, VectorStandardiser, moments_of
 from ..zoo.core.types import Frames
 
 # Fast pooling of frames that do not learn. For a small head on stored features, memory limits the
@@ -152,25 +152,6 @@ def attentive_stats(
     return found
 
 
-@torch.no_grad()
-def plain_stats(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance over the frames of speech, ``[B, 1, D]`` each, in float32.
-
-    In the step of :class:`AttentiveStats` with this pooling, the plain formulas take 6.9 times as
-    long in float32. In bfloat16 it is 6.5 times. For 16 frames of width 192 they take 0.7 times as
-    long, half a millisecond less.
-    """
-    means, variances = [], []
-    ends = (mask * torch.arange(1, mask.shape[1] + 1)).amax(1).tolist()
-    # one row at a time, so that it stays in cache
-    for row, speech, end in zip(x, mask, ends, strict=True):
-        frames, heard = row[:end], speech[:end]
-        frames = (frames if bool(heard.all()) else frames[heard]).float()
-        means.append(frames.mean(0, keepdim=True))
-        variances.append((frames - means[-1]).square_().mean(0, keepdim=True))
-    return torch.stack(means), torch.stack(variances)
-
-
 # Pooling layers, by plain formulas.
 
 PoolingName = Literal["mean", "stats", "attentive"]
@@ -206,7 +187,7 @@ def _clean(frames: Frames) -> Tensor:
 
 
 def _joined(mean: Tensor, variance: Tensor) -> Tensor:
-    """Return ``[B, Q, 2 D]`` means and standard deviations from means and variances."""
+    """Return ``[..., 2 D]`` means and standard deviations from means and variances."""
     return torch.cat([mean, variance.clamp_min(VARIANCE_FLOOR).sqrt()], dim=-1)
 
 
@@ -252,7 +233,9 @@ class StatsPooling(nn.Module):
     def forward(self, frames: Frames) -> Tensor:
         """Return the ``[B, width]`` float32 vectors of the utterances."""
         if worthwhile(frames.x):
-            return _joined(*plain_stats(frames.x, frames.mask))[:, 0]
+            # In the step of AttentiveStats with this pooling, the plain formulas take 6.9 times as
+            # long in float32. In bfloat16 it is 6.5 times. For 16 frames of width 192 it is 0.7.
+            return _joined(*moments_of(frames))
         weights = frames.mask.float()
         return weighted_stats(_clean(frames), weights / weights.sum(1, keepdim=True).clamp_min(1.0))
 

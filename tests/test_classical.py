@@ -174,9 +174,7 @@ def pair(tiny_recipe: str, tmp_path: Path) -> Path:
 
 
 def rows(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    return {
-        (r["recipe"], r["head"]): r for r in report(folder, console=Console(file=io.StringIO()))
-    }
+    return {(r.recipe, r.head): r for r in report(folder, console=Console(file=io.StringIO()))}
 
 
 def test_a_row_of_every_table_by_the_import(
@@ -195,10 +193,10 @@ def test_a_row_of_every_table_by_the_import(
     mine, theirs = found["tiny", "svm_fake"], found["tiny", "classification"]
     # the same for both seeds; folds are of one size; loudness tells this corpus' classes apart
     expected = np.mean([f["uar"] for f in entry["folds"].values()])
-    assert mine["uar"]["mean"] == pytest.approx(expected)
-    assert mine["uar"]["mean"] > 0.8
-    assert mine["certificate"] == theirs["certificate"]
-    assert (mine["folds"], mine["seeds"]) == (2, 2)
+    assert mine.uar.mean == pytest.approx(expected)
+    assert mine.uar.mean > 0.8
+    assert mine.certificate == theirs.certificate
+    assert (mine.folds, mine.seeds) == (2, 2)
     # another corpus by now: nothing is brought beside what was tested on the first
     table = tmp_path / "speech" / "table.csv"
     table.write_text(table.read_text().replace(",s9", ",s8"))
@@ -216,9 +214,9 @@ def test_under_conditions_it_hears_what_the_heads_heard(
     assert len(paths) == 3
     found = rows(pair / "noisy")
     clean, noisy = found["tiny, clean", "svm_fake"], found["tiny, white:-20dB", "svm_fake"]
-    assert clean["uar"]["mean"] > 0.8
-    assert noisy["uar"]["mean"] < 0.5  # all are as loud as the noise
-    assert found["tiny, first:0.2s", "svm_fake"]["folds"] == 2
+    assert clean.uar.mean > 0.8
+    assert noisy.uar.mean < 0.5  # all are as loud as the noise
+    assert found["tiny, first:0.2s", "svm_fake"].folds == 2
     assert "svm_fake" in (pair / "noisy" / "degradation.md").read_text()
 
 
@@ -246,13 +244,13 @@ def test_of_few_shots_it_gets_the_support(extractor: Any, tiny_recipe: str, tmp_
     assert len(set(tables)) == 3
     found = rows(tmp_path / "runs" / "shots")
     head, scratch = (found[f"csv, from csv, 2 shots, {t}", "svm_fake"] for t in ("head", "scratch"))
-    assert head["uar"] == scratch["uar"]
-    assert head["seeds"] == 2  # draws
+    assert head.uar == scratch.uar
+    assert head.seeds == 2  # draws
     curves = (tmp_path / "runs" / "shots" / "learning_curves.md").read_text()
     (line,) = [x for x in curves.splitlines() if x.startswith("| svm_fake")]
     assert line.startswith("| svm_fake | imported | ")
     zero = entries[0]["uar"]
-    assert f"| {zero:.3f} | {head['uar']['mean']:.3f} ± " in line
+    assert f"| {zero:.3f} | {head.uar.mean:.3f} ± " in line
 
 
 def test_opensmile_itself() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from itertools import product
+
 import numpy as np
 import pytest
 import selection
@@ -44,16 +47,16 @@ def test_each_rule_takes_its_epoch() -> None:
 
 def test_rules_are_compared_on_the_same_trainings_and_speakers() -> None:
     seeds = [FOLDS, {f: {**own, "test": own["test"][::-1]} for f, own in FOLDS.items()}]
-    uar, said = selection.compared({"h": seeds}, {"h": seeds})
+    uar, confusions = selection.compared({"h": seeds}, {"h": seeds})
+    said = selection.answered(confusions)["h"]
     best = [[5, 5, 6], [5, 7, 6]]  # a with epoch 1, b with 2, c with 0; the other way round
     assert uar["h"]["rules"]["best"] == pytest.approx([sum(x) / 30 for x in best])
     assert uar["h"]["rules"]["last"] == pytest.approx([19 / 30, 17 / 30])
     assert uar["h"]["by_epoch"] == pytest.approx([18 / 30, 17 / 30, 18 / 30])
-    assert said["h", "best - last"].value == pytest.approx(-2 / 60)
-    assert said["h", "more - last"].value == 0
-    assert said["h", "best - last"].n_seeds == 2
-    assert said["h", "best - last"].n_clusters == 3
-    assert set(said) == {("h", name) for name in selection.CONTRASTS}
+    assert said["best - last"]["value"] == pytest.approx(-2 / 60)
+    assert said["more - last"]["value"] == 0
+    assert confusions["h"]["best"].shape == (2, 3, 2, 2)  # two seeds, three speakers
+    assert set(said) == set(selection.CONTRASTS)
     assert uar_of(selection.tested(seeds, [{0: 2, 1: 2, 2: 2}] * 2).sum(1)[0]) == pytest.approx(
         19 / 30
     )
@@ -66,13 +69,34 @@ def test_what_is_trained_is_read_again_and_told(tmp_path, monkeypatch) -> None:
         for more in (False, True):
             path = selection.path_of(tmp_path, "emodb", "mlp", 1, k, more)
             np.savez(path, **arrays, seconds=2.0)
-    found = selection.result(tmp_path, [1], ["mlp"])
+    found, kept = selection.result(tmp_path, [1], ["mlp"])
     assert found["core_seconds"] == 20
+    assert set(kept) == {f"emodb/mlp/{rule}" for rule in (*selection.RULES, "more")}
     own = found["corpora"]["emodb"]["heads"]["mlp"]
     assert set(own["contrasts"]) == set(selection.CONTRASTS)
     text = "\n".join(selection.lines(found))
     assert f"| emodb, mlp | {np.mean(own['rules']['best']):.3f} |" in text
     assert "emodb, mlp, best - last" in text
     path.unlink()
-    found = selection.result(tmp_path, [1], ["mlp"])
+    found, _ = selection.result(tmp_path, [1], ["mlp"])
     assert "more" not in found["corpora"]["emodb"]["heads"]["mlp"]["rules"]
+
+
+def test_intervals_are_computed_anew_from_what_is_kept(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(selection, "CORPORA", {"emodb": ("ravdess_nemo", 3, 3)})
+    for k, seed in product(range(3), (1, 2)):
+        path = selection.path_of(tmp_path, "emodb", "mlp", seed, k, False)
+        turned = {name: FOLDS[k][name][:: 3 - 2 * seed] for name in ("valid", "test")}
+        np.savez(path, **{**FOLDS[k], **turned}, seconds=2.0)
+    found, kept = selection.result(tmp_path, [1, 2], ["mlp"])
+    out = tmp_path / "found.json"
+    np.savez_compressed(out.with_suffix(".npz"), **kept)
+    selection.write_json(out, found)
+    want = out.read_text("utf-8")
+    own = found["corpora"]["emodb"]["heads"]["mlp"]
+    assert own.pop("contrasts")["best - last"]["new trainings"]["p"] < 1
+    selection.write_json(out, found)
+    monkeypatch.setattr("sys.argv", ["selection.py", str(out), "--again"])
+    selection.main()
+    assert json.loads(out.read_text("utf-8")) == json.loads(want)
+    assert "emodb, mlp, best - last" in capsys.readouterr().out

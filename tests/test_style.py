@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,14 @@ def test_facts_are_found_in_any_order_and_as_a_whole() -> None:
     assert not tells(["speaker f2", "98"], "f2", 98)  # in one and the same message
 
 
+@cache
+def library() -> list[tuple[str, str]]:
+    """Name and code of each file outside the tests."""
+    folders = ("benchmarks", "datamodules", "heads", "zoo")
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [(path.relative_to(ROOT).as_posix(), path.read_text("utf-8")) for path in paths]
+
+
 def raised(code: str) -> Iterator[tuple[int, str]]:
     """Line and words of the message of each error of ours that is raised with a literal."""
     for node in ast.walk(ast.parse(code)):
@@ -122,12 +131,7 @@ def raised(code: str) -> Iterator[tuple[int, str]]:
 
 def test_an_error_goes_on_after_what_was_found() -> None:
     """With what is allowed or what to do: a second part of the sentence, a list, a command."""
-    found = [
-        (f"{path.relative_to(ROOT)}:{line}", words)
-        for folder in ("benchmarks", "datamodules", "heads", "zoo")
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        for line, words in raised(path.read_text("utf-8"))
-    ]
+    found = [(f"{name}:{line}", words) for name, code in library() for line, words in raised(code)]
     assert len(found) > 500
     assert [f"{where}: {words}" for where, words in found if not re.search("[;:(?`]", words)] == []
 
@@ -155,13 +159,7 @@ def test_a_riddle_is_found_in_docstrings_and_messages() -> None:
 
 
 def test_docstrings_and_messages_are_plain() -> None:
-    found = {
-        path.relative_to(ROOT).as_posix(): n
-        for folder in ("benchmarks", "datamodules", "heads", "zoo")
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        if (n := len(riddles(path.read_text("utf-8"))))
-    }
-    assert found == {}
+    assert {name: n for name, code in library() if (n := len(riddles(code)))} == {}
 
 
 LONGEST = 20
@@ -235,10 +233,9 @@ def test_sentences_are_counted_as_people_count_them() -> None:
 
 def test_sentences_of_the_library_are_short() -> None:
     found = [
-        (f"{path.relative_to(ROOT)}", sentence)
-        for folder in ("benchmarks", "datamodules", "heads", "zoo")
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        for text in prose(path.read_text("utf-8"))
+        (name, sentence)
+        for name, code in library()
+        for text in prose(code)
         for sentence in sentences(text)
     ]
     assert len(found) > 6000
@@ -258,10 +255,9 @@ def test_sentences_of_the_documentation_are_short() -> None:
 
 def test_parts_of_messages_are_short() -> None:
     found = [
-        (f"{path.relative_to(ROOT)}:{line}", part)
-        for folder in ("benchmarks", "datamodules", "heads", "zoo")
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        for line, message in raised(path.read_text("utf-8"))
+        (f"{name}:{line}", part)
+        for name, code in library()
+        for line, message in raised(code)
         for part in re.split(r"[;:.?] |\(.*?\)", message)
     ]
     assert len(found) > 1000

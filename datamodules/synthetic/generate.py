@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from scipy.fft import next_fast_len
 from scipy.ndimage import uniform_filter1d
 
 from ...zoo.core.errors import ConfigError, DataError, DataWarning
+from ...zoo.core.files import new_folder
 from ...zoo.core.types import SAMPLE_RATE
 from .acting import Speaker, Take, speaker, takes
 from .espeak import Espeak, espeak_version
@@ -140,22 +140,14 @@ def generate(
             f"{root} holds something else{f' ({found[0]})' if found else ''}; give a new folder "
             "for the generated speech"
         )
-    root.parent.mkdir(parents=True, exist_ok=True)
-    # Not new_folder of core/files.py: the last of two writers would replace a corpus that the other
-    # process reads already. Here the first one wins.
-    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
-        facts["takes"] = _write(draft, seed, utterances, speakers, sentences)
-        (draft / "corpus.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
-        draft.chmod(0o755)  # a temporary folder is private, but a corpus may be shared
-        try:
-            draft.rename(root)
-        except OSError:
-            del facts["takes"]
-            if not _holds(root, facts):
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        with new_folder(root, replace=False) as draft:  # another process may read its copy already
+            takes = _write(draft, seed, utterances, speakers, sentences)
+            text = json.dumps(facts | {"takes": takes}, indent=1) + "\n"
+            (draft / "corpus.json").write_text(text, "utf-8")
+    except FileExistsError:
+        if not _holds(root, facts):
+            raise
     return root
 
 

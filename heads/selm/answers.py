@@ -79,9 +79,10 @@ def expected_nll(
     if len(answers) == len(answers.owner):
         log_p = language.log_likelihood(context, answers.spelt, rows, columns, lead)
     else:  # all forms of every answer
-        wanted = pairs[:, torch.tensor(answers.owner, device=probs.device)].nonzero(as_tuple=True)
-        each = language.log_likelihood(context, answers.spelt, *wanted, lead)
-        dense = each.new_zeros(len(probs), len(answers.owner)).index_put(wanted, each)
+        owned = pairs[:, torch.tensor(answers.owner, device=probs.device)]
+        whose, form = owned.nonzero(as_tuple=True)
+        each = language.log_likelihood(context, answers.spelt, whose, form, lead)
+        dense = each.new_zeros(len(probs), len(answers.owner)).index_put((whose, form), each)
         log_p = answers.together(dense)[rows, columns]
     nll = -log_p * probs[rows, columns].to(log_p.dtype)
     first = [answers.owner.index(answer) for answer in range(len(answers))]

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from ...zoo.core.scaling import Standardiser
 from ...zoo.core.types import Frames
-from ..pooling import AttentiveStatistics, UtteranceVector, build_pooling
+from ..pooling import AttentiveStatistics, PoolingName, UtteranceVector, build_pooling
 
 Reduction = Literal["queries", "adaptive", "vector", "stats", "mean"]
+
+PLAIN: dict[str, PoolingName] = {"stats": "stats", "mean": "mean"}  # reductions without weights
 
 
 class Projection(nn.Module):
@@ -53,8 +55,8 @@ class AudioMapper(nn.Module):
     ``vector``: one attentive mean and standard deviation, projected; then a linear layer gives all
     L positions at once. Pengi's mapper also takes one vector.
 
-    ``stats`` and ``mean``: as ``vector``, but the vector is the plain mean and standard deviation
-    of the frames, or the mean alone. Other heads read the same vector with ``pooling=stats`` or
+    ``stats`` and ``mean``: as ``vector``, but of plain statistics of the frames. These are mean and
+    standard deviation, or the mean. Other heads read the same vector with ``pooling=stats`` or
     ``pooling=mean``.
 
     The final norm starts at the size of the model's own token embeddings (our choice).
@@ -86,8 +88,8 @@ class AudioMapper(nn.Module):
         if reduction in ("queries", "vector"):
             pool = AttentiveStatistics(dim, queries=prefix if reduction == "queries" else 1)
             self.pool, read = pool, pool.width
-        elif reduction != "adaptive":
-            plain = build_pooling(reduction, dim)
+        elif reduction in PLAIN:
+            plain = build_pooling(PLAIN[reduction], dim)
             self.pool, read = plain, plain.width
         self.scale = Standardiser(read)
         self.read = nn.LayerNorm(read)
@@ -123,7 +125,7 @@ class AudioMapper(nn.Module):
         return mapped
 
     def _reduced(self, frames: Frames) -> Tensor:
-        """Return ``[B, L, width]``, or ``[B, 1, width]`` if one vector stands for the utterance."""
+        """Return ``[B, L, width]``, or ``[B, 1, width]`` for one vector of the utterance."""
         if self.pool is None:
             return segment_means(frames, self.prefix)
         if isinstance(self.pool, AttentiveStatistics):

@@ -358,7 +358,7 @@ def test_a_disk_that_runs_full_is_an_error_with_advice(corpus, monkeypatch):
 
     encoder = Toy()
     with monkeypatch.context() as patch:
-        patch.setattr("serzoo.datamodules.store.os.fsync", full)
+        patch.setattr("os.fsync", full)
         with pytest.raises(
             DataError, match=says("serzoo cache list", "SERZOO_CACHE", "data.features=live")
         ):

@@ -244,7 +244,7 @@ def test_a_failed_write_leaves_no_file(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("serzoo.datamodules.store.os.fsync", full)
+        patch.setattr("os.fsync", full)
         with pytest.raises(OSError, match=says("Errno 28")):
             fill(folder)
     assert len(list(folder.iterdir())) == 1 + 1 + 2  # as before

@@ -21,6 +21,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ SHORT = 60  # characters of the target's name in the name of its draft, which is
 
 
 @contextmanager
-def new_file(path: Path, *, keep: bool = False) -> Iterator[Path]:
+def new_file(
+    path: Path, *, keep: bool = False, sync: bool = False, draft: Path | None = None
+) -> Iterator[Path]:
     """Context that gives a draft beside ``path``; at its end the draft replaces ``path``.
 
     If anything fails, ``path`` stays as before. If several processes write at once, the last one
@@ -42,12 +45,16 @@ def new_file(path: Path, *, keep: bool = False) -> Iterator[Path]:
         path: the target file; it may exist, and its parents need not exist.
         keep: if anything fails, keep the draft beside ``path``, with the suffix ``.part``. A note
             of the error says where.
+        sync: put the draft on the disk before it gets the name ``path``, and then the name. So a
+            loss of power leaves no file that is cut.
+        draft: path of the draft, for a caller that removes drafts of killed processes. Only one
+            process may write it at a time. None = a name that no other writer uses.
 
     Raises:
         OSError: if ``path`` cannot be written, or is a folder; the error names ``path``.
     """
     own = _own()
-    draft = path.with_name(f".{path.name[:SHORT]}.{own}")
+    draft = draft or path.with_name(f".{path.name[:SHORT]}.{own}")
     with named(path, draft):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -57,7 +64,11 @@ def new_file(path: Path, *, keep: bool = False) -> Iterator[Path]:
             return
         try:
             yield draft
+            if sync:
+                _sync(draft)
             draft.replace(path)
+            if sync:
+                _sync(path.parent)
         except BaseException as error:
             if keep and draft.is_file() and draft.stat().st_size:
                 part = path.with_name(f"{path.name[:SHORT]}.{own}.part")
@@ -66,6 +77,15 @@ def new_file(path: Path, *, keep: bool = False) -> Iterator[Path]:
             raise
         finally:
             draft.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def check_place(path: Path) -> None:
@@ -119,7 +139,7 @@ def _own() -> str:
 
 
 @contextmanager
-def new_folder(folder: Path, ours: Collection[str]) -> Iterator[Path]:
+def new_folder(folder: Path, ours: Collection[str] = (), *, replace: bool = True) -> Iterator[Path]:
     """Context that gives a temporary folder beside ``folder``; at its end it replaces ``folder``.
 
     If anything fails, ``folder`` stays as before. Other files in ``folder`` are kept.
@@ -127,6 +147,12 @@ def new_folder(folder: Path, ours: Collection[str]) -> Iterator[Path]:
     Args:
         folder: the target folder; it may exist, and its parents need not exist.
         ours: names (``a/b``) that are replaced; those that are not written again are removed.
+        replace: False = ``folder`` is missing or empty, and the first of several writers wins.
+            Nobody who reads its copy loses a file.
+
+    Raises:
+        FileExistsError: without ``replace``, if ``folder`` has files at the end.
+        OSError: if it cannot be written; the error names ``folder``.
     """
     folder = folder.absolute()
     own = _own()
@@ -139,17 +165,22 @@ def new_folder(folder: Path, ours: Collection[str]) -> Iterator[Path]:
         made.mkdir()
         try:
             yield made
-            if not folder.exists():
+            if replace and folder.exists():
+                folder.rename(old)
+            try:
                 made.rename(folder)
-                return
-            folder.rename(old)
-            made.rename(folder)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                raise FileExistsError(errno.EEXIST, "it has files", str(folder)) from error
         except BaseException:
             if old.exists() and not folder.exists():
                 old.rename(folder)
             raise
         finally:
             shutil.rmtree(made, ignore_errors=True)
+    if not old.exists():
+        return
     for path in sorted(old.rglob("*")):
         name = path.relative_to(old)
         if path.is_file() and name.as_posix() not in ours:
@@ -442,13 +473,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON atomically: the file is whole or absent; NaN becomes null."""
+    """Write JSON atomically: the file is whole or absent.
+
+    NaN becomes null. Dataclasses and named tuples become objects, with their fields in order.
+    """
     write_text(path, json.dumps(_clean(data), indent=1, ensure_ascii=False) + "\n")
 
 
 def _clean(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _clean(v) for k, v in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _clean(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _clean(value._asdict())
     if isinstance(value, (list, tuple)):
         return [_clean(v) for v in value]
     if isinstance(value, float):

@@ -1,4 +1,6 @@
-"""The scale of frames that do not change in training, measured once on the training part.
+"""Mean and deviation of frames that do not change in training, and the scale that they give.
+
+:func:`moments` and :func:`moments_of` compute them, for the feature store and for heads.
 
 Frames of a published encoder have dimensions of very different size. A head that starts on raw
 frames needs another learning rate for each encoder. So a run with a steady encoder measures
@@ -18,6 +20,45 @@ from .types import Frames
 
 FLOOR = 1e-5
 """A smaller deviation counts as none, and 1 takes its place: noise must not become large."""
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the (population) variance of one utterance's frames.
+
+    It takes two passes, so nothing cancels. ``torch.var_mean`` takes 15 times as long on a CPU.
+
+    Args:
+        x: ``[..., T, D]`` frames.
+
+    Returns:
+        ``[..., D]`` each, in the type of ``x``.
+    """
+    mean = x.mean(-2)
+    return mean, (x - mean.unsqueeze(-2)).square_().mean(-2)
+
+
+@torch.no_grad()
+def moments_of(frames: Frames, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Return :func:`moments` of each utterance, over its frames of speech.
+
+    Args:
+        frames: a batch; padding may hold anything.
+        dtype: type to compute in.
+
+    Returns:
+        ``[B, D]`` each.
+    """
+    mask = frames.mask
+    if mask.shape[1] <= 2 and bool(mask.all()):  # two vectors that the feature store made of many
+        return moments(frames.x.to(dtype))
+    ends = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).tolist()
+    found = []
+    # one utterance at a time, so that it stays in cache
+    for row, speech, end in zip(frames.x, mask, ends, strict=True):
+        x, heard = row[:end], speech[:end]
+        found.append(moments((x if bool(heard.all()) else x[heard]).to(dtype)))
+    means, variances = zip(*found, strict=True)
+    return torch.stack(means), torch.stack(variances)
 
 
 @dataclass(frozen=True)
@@ -48,18 +89,14 @@ class FrameStatistics:
         Raises:
             ValueError: if there is no utterance.
         """
-        moments, beside = _Moments(), _Moments()
+        pooled, beside = _Moments(), _Moments()
         for frames in batches:
             if frames.utterance is not None:
                 beside.add(frames.utterance)
-            m = frames.mask.unsqueeze(-1)
-            x = frames.x.double().masked_fill(~m, 0.0)
-            n = frames.mask.sum(1, keepdim=True).clamp_min(1)
-            mean = x.sum(1) / n
-            spread = (x - mean.unsqueeze(1)).masked_fill(~m, 0.0).square().sum(1) / n
-            moments.add(torch.cat([mean, spread.sqrt()], -1))
+            mean, variance = moments_of(frames, torch.float64)
+            pooled.add(torch.cat([mean, variance.sqrt()], -1))
         vectors = beside.result() if beside.number else None
-        return cls(*moments.result(), moments.number, vectors)
+        return cls(*pooled.result(), pooled.number, vectors)
 
 
 class _Moments:

@@ -24,15 +24,6 @@ def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and isfinite(value)
 
 
-def spread(v: dict[str, Any]) -> str:
-    """Return mean ± standard deviation; only the mean if there are fewer than three values.
-
-    Args:
-        v: ``mean``, ``sd`` and ``n``, the number of values.
-    """
-    return f"{v['mean']:.3f} ± {v['sd']:.3f}" if v["n"] >= 3 else f"{v['mean']:.3f}"
-
-
 def span(low: float | None, high: float | None, form: str = ".3f") -> str:
     """Return an interval as a text; a dash if an end is unknown or not finite."""
     return f"{low:{form}} to {high:{form}}" if _known(low) and _known(high) else UNKNOWN

@@ -106,8 +106,77 @@ class Question:
     declared: bool
 
 
-def ask(questions: Iterable[Question], asked: Asked) -> dict[Hashable, dict[str, Any]]:
-    """Return the answer to each question as plain values; None for a number that does not exist.
+@dataclass(frozen=True)
+class Bounds:
+    """A :class:`..statistics.contrasts.Span` as files hold it: None for what does not exist."""
+
+    low: float | None
+    high: float | None
+    p: float | None
+    p_family: float | None
+    low_family: float | None
+    high_family: float | None
+    error: float | None
+    df: float | None
+
+    @classmethod
+    def of(cls, span: Span) -> Bounds:
+        """Return the bounds of a span."""
+        return cls(**{k: number(v) for k, v in span._asdict().items()})
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer as files hold it, with None for a number that does not exist.
+
+    The other attributes are those of :class:`..statistics.contrasts.Answer`.
+
+    Attributes:
+        declared: whether the question belongs to the family that is corrected together.
+        family: number of questions in that family.
+    """
+
+    value: float | None
+    smallest_p: float | None
+    detectable: float | None
+    power: float | None
+    level: float | None
+    margin: float
+    n_clusters: int
+    n_seeds: int
+    cluster: str
+    verdict: str
+    basis: str
+    note: str
+    these: Bounds
+    new: Bounds
+    declared: bool
+    family: int
+
+    @classmethod
+    def of(cls, answer: Answer, *, declared: bool, family: int) -> Answered:
+        """Return an answer as files hold it."""
+        plain = answer._asdict()
+        found: dict[str, Any] = {
+            k: number(v) if isinstance(v, float) else v for k, v in plain.items()
+        }
+        found |= {"these": Bounds.of(answer.these), "new": Bounds.of(answer.new)}
+        return cls(**found, declared=declared, family=family)
+
+
+@dataclass(frozen=True)
+class Difference(Answered):
+    """The difference of a head to the baseline of its table.
+
+    Attributes:
+        relative: the head's metric over the baseline's, minus 1; None if the baseline's is 0.
+    """
+
+    relative: float | None
+
+
+def ask(questions: Iterable[Question], asked: Asked) -> dict[Hashable, Answered]:
+    """Return the answer to each question.
 
     Tables of one corpus, encoder and test part share their clusters, and their questions are one
     family.
@@ -115,7 +184,7 @@ def ask(questions: Iterable[Question], asked: Asked) -> dict[Hashable, dict[str,
     families: dict[Hashable, list[Question]] = defaultdict(list)
     for question in questions:
         families[family_of(question.grid)].append(question)
-    out: dict[Hashable, dict[str, Any]] = {}
+    out: dict[Hashable, Answered] = {}
     for members in families.values():
         grid = members[0].grid
         declared = [q.key for q in members if q.declared]
@@ -128,7 +197,7 @@ def ask(questions: Iterable[Question], asked: Asked) -> dict[Hashable, dict[str,
             why=grid.clusters.why,
         )
         for key, answer in found.items():
-            out[key] = as_row(answer) | {"declared": key in declared, "family": len(declared)}
+            out[key] = Answered.of(answer, declared=key in declared, family=len(declared))
     return out
 
 
@@ -150,28 +219,13 @@ def first_run(grid: Grid) -> Run:
     return next(iter(grid.runs.values()))[0]
 
 
-def as_row(answer: Answer) -> dict[str, Any]:
-    """Return an answer for JSON: spans as objects, numbers that do not exist as None."""
-    found = {k: v for k, v in answer._asdict().items() if k not in ("these", "new")}
-    spans = {name: _span(getattr(answer, name)) for name in ("these", "new")}
-    numbers = {k: number(v) if isinstance(v, float) else v for k, v in found.items()}
-    return {**numbers, **spans}
-
-
-def _span(found: Span) -> dict[str, float | None]:
-    return {k: number(v) for k, v in found._asdict().items()}
-
-
 def number(value: float) -> float | None:
     """Return a number for JSON: None if it is not finite."""
     return float(value) if isfinite(value) else None
 
 
-def to_baseline(made: Sequence[Grid], asked: Asked) -> dict[Hashable, dict[str, Any]]:
-    """Return each row's difference to the baseline of its table, by recipe, encoder and head.
-
-    ``relative`` is the row's metric over the baseline's, minus 1; None if the baseline's is 0.
-    """
+def to_baseline(made: Sequence[Grid], asked: Asked) -> dict[Hashable, Difference]:
+    """Return each row's difference to the baseline of its table, by recipe, encoder and head."""
     questions: list[Question] = []
     relative: dict[Hashable, float | None] = {}
     for grid in made:
@@ -187,7 +241,7 @@ def to_baseline(made: Sequence[Grid], asked: Asked) -> dict[Hashable, dict[str, 
             ours = mean_metric(grid.totals(head), asked.metric)
             relative[key] = ours / theirs - 1 if theirs else None
     found = ask(questions, asked)
-    return {key: row | {"relative": relative[key]} for key, row in found.items()}
+    return {key: Difference(**vars(row), relative=relative[key]) for key, row in found.items()}
 
 
 def between(grid: Grid, head: str, other: str) -> Contrast:
@@ -287,16 +341,31 @@ def _within(less: str, more: str) -> bool:
     return less == more or (more.startswith(f"{less}, ") and not more.endswith(", scratch"))
 
 
-def kept(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
-    """Return the loss of each head under each condition, minus the loss of the baseline.
+@dataclass(frozen=True)
+class Kept:
+    """What a head keeps under a condition, beyond what the baseline keeps.
 
-    Returns:
-        A row for each head, condition and reference: ``recipe``, ``encoder``, ``head``,
-        ``reference`` (the other table's recipe), ``remarks`` on its intervals, ``change`` and
-        ``share``. The last two are answers. ``change`` is the head's change from the reference,
-        minus the baseline's. ``share`` is the share that it keeps of its metric above chance,
-        minus the baseline's.
+    Attributes:
+        recipe: name of its table's recipe.
+        encoder: name of the encoder.
+        head: name of the head.
+        reference: recipe of the table that losses are counted from.
+        remarks: remarks on its intervals.
+        change: the head's change from the reference, minus the baseline's.
+        share: the share that it keeps of its metric above chance, minus the baseline's.
     """
+
+    recipe: str
+    encoder: str
+    head: str
+    reference: str
+    remarks: list[str]
+    change: Answered
+    share: Answered
+
+
+def kept(made: Sequence[Grid], asked: Asked) -> list[Kept]:
+    """Return a row for each head, condition and reference (:func:`references`)."""
     change, share = [], []
     rows: dict[tuple[str, str, str, str], list[str]] = {}
     for grid, other in references(made):
@@ -318,16 +387,7 @@ def kept(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
             above = interaction(*cells, unknown=unknown, chance=chance)
             share.append(Question(key, grid, above, declared))
     changes, shares = ask(change, asked), ask(share, asked)
-    names = ("recipe", "encoder", "head", "reference")
-    return [
-        {
-            **dict(zip(names, key, strict=True)),
-            "remarks": remarks,
-            "change": changes[key],
-            "share": shares[key],
-        }
-        for key, remarks in rows.items()
-    ]
+    return [Kept(*key, rows[key], changes[key], shares[key]) for key in rows]
 
 
 def _alike(found: Sequence[FloatArray]) -> list[FloatArray]:
@@ -349,16 +409,15 @@ def _chance(totals: FloatArray, metric: str) -> float:
 COLUMNS = ("these models", "p", "new trainings", "p, new", "detectable", "verdict", "remark")
 
 
-def answer_cells(found: Mapping[str, Any]) -> list[Cell]:
+def answer_cells(found: Answered) -> list[Cell]:
     """Return the cells of an answer, in the order of :data:`COLUMNS`."""
     spans = []
-    for name in ("these", "new"):
-        s = found[name]
-        spans += [span_cell(s["low_family"], s["high_family"], "+.3f"), p_cell(s["p_family"])]
-    return [*spans, cell(found["detectable"]), Cell(found["verdict"]), Cell(found["note"])]
+    for s in (found.these, found.new):
+        spans += [span_cell(s.low_family, s.high_family, "+.3f"), p_cell(s.p_family)]
+    return [*spans, cell(found.detectable), Cell(found.verdict), Cell(found.note)]
 
 
-def verdicts(found: Mapping[str, Mapping[str, Any]], than: str) -> str:
+def verdicts(found: Mapping[str, Answered], than: str) -> str:
     """Return the verdicts of a table as sentences; rows are counted, not named, if they are many.
 
     Args:
@@ -371,16 +430,16 @@ def verdicts(found: Mapping[str, Mapping[str, Any]], than: str) -> str:
     said_of = {
         "better": f"better than {than}",
         "worse": f"worse than {than}",
-        "equivalent": f"equivalent to {than} within {first['margin']:g}",
+        "equivalent": f"equivalent to {than} within {first.margin:g}",
         "undecided": "undecided",
         "identical": f"identical to {than} in every prediction",
     }
     said = []
-    for basis in dict.fromkeys(a["basis"] for a in found.values()):
-        mine = {k: a for k, a in found.items() if a["basis"] == basis}
+    for basis in dict.fromkeys(a.basis for a in found.values()):
+        mine = {k: a for k, a in found.items() if a.basis == basis}
         parts = []
         for verdict, words in said_of.items():
-            names = [k for k, a in mine.items() if a["verdict"] == verdict]
+            names = [k for k, a in mine.items() if a.verdict == verdict]
             if len(names) > NAMED and verdict == "undecided":
                 parts.append(f"{len(names)} of {len(mine)} rows are {words}")
             elif names:

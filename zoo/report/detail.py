@@ -114,7 +114,7 @@ def ranks(section: Section, c: Context) -> None:
             head: {
                 f"{g.name}, fold {f}": value
                 for g in c.grids
-                for f, value in c.row(g, head)["by_fold"].items()
+                for f, value in c.row(g, head).by_fold.items()
             }
             for head in shared
         }
@@ -225,7 +225,7 @@ def compared(section: Section, c: Context) -> None:
     rows = []
     for g in c.grids:
         first, mark = c.row(g, next(iter(g.runs))), g.certificate
-        counts = (len(g.folds), len(g.seeds), first["utterances"], first["speakers"])
+        counts = (len(g.folds), len(g.seeds), first.utterances, first.speakers)
         rows.append(
             [g.name, mark["hash"], str(mark["manifest"]), str(mark["taxonomy"])]
             + [cell(n, "d") for n in counts]

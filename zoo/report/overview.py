@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from .answers import (
     CONTROLS,
     NAMES,
     Asked,
+    Kept,
     Question,
     amount_of,
     answer_cells,
@@ -42,6 +44,7 @@ from .grids import Grid, corpora_of, grids, interval_remarks, sentences
 from .packed import record_reader
 from .page import Context, Figure, Fold, Row, Section, Text, draw, drawn
 from .runs import Run, encoder_name, pooled, read_runs, suite_attributes
+from .summary import Result
 from .table import (
     answer_table,
     by_fold,
@@ -55,17 +58,57 @@ from .table import (
 # The cost of a condition: a head's metric under it, minus its metric on clean audio.
 
 
-def degradation(runs: Sequence[Run], metric: str = "uar") -> list[dict[str, Any]]:
-    """Return a row for each recipe, encoder, head and condition, over the cells that all share.
+@dataclass(frozen=True)
+class Loss:
+    """What a condition costs a head; the bounds are of a jackknife interval over speakers.
 
-    Returns:
-        ``recipe``, ``encoder``, ``head``, ``condition``, ``metric`` and ``value``.
-        ``difference`` is that to clean audio on the same utterances; None for clean itself.
-        It has ``value``, and ``low`` and ``high`` of a jackknife interval over speakers (None
-        with one speaker). ``control`` is the same for the control of the condition
-        (:data:`.answers.CONTROLS`). ``remarks`` are on its intervals. ``cells`` counts folds and
-        seeds. ``left_out`` counts those that lack a condition or a head.
+    With one speaker there are no bounds.
     """
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        """Show the value with its bounds, if there are any."""
+        if self.low is None:
+            return f"{self.value:+.3f}"
+        return f"{self.value:+.3f}; {self.low:+.3f} to {self.high:+.3f}"
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """The metric of a head under a condition.
+
+    Attributes:
+        recipe: name of the recipe.
+        encoder: name of the encoder.
+        head: name of the head.
+        condition: what was done to the audio; ``clean`` if nothing was.
+        metric: ``uar``, ``wa`` or ``macro_f1``.
+        value: the metric.
+        difference: difference to clean audio on the same utterances; None for clean itself.
+        control: the same to the control of the condition (:data:`.answers.CONTROLS`).
+        remarks: remarks on the intervals.
+        cells: number of folds and seeds.
+        left_out: number of those that lack a condition or a head.
+    """
+
+    recipe: str
+    encoder: str
+    head: str
+    condition: str
+    metric: str
+    value: float
+    difference: Loss | None
+    control: Loss | None
+    remarks: list[str]
+    cells: int
+    left_out: int
+
+
+def degradation(runs: Sequence[Run], metric: str = "uar") -> list[Degraded]:
+    """Return a row for each recipe, encoder, head and condition, over the cells that all share."""
     tables: dict[tuple[str, str], dict[tuple[str, str], dict[tuple[int, int], Run]]] = {}
     for run in runs:
         cfg = run.record.config
@@ -84,57 +127,57 @@ def degradation(runs: Sequence[Run], metric: str = "uar") -> list[dict[str, Any]
         for (head, condition), table in made.items():
             control = CONTROLS.get(condition, "")
             rows.append(
-                {
-                    "recipe": recipe,
-                    "encoder": encoder,
-                    "head": head,
-                    "condition": condition,
-                    "metric": metric,
-                    "value": float(METRICS[metric](table.confusion())),
-                    "difference": _less(table, made.get((head, CLEAN)), metric, condition != CLEAN),
-                    "control": _less(table, made.get((head, control)), metric, bool(control)),
-                    "remarks": remarks,
-                    "cells": len(common),
-                    "left_out": len(every) - len(common),
-                }
+                Degraded(
+                    recipe,
+                    encoder,
+                    head,
+                    condition,
+                    metric,
+                    float(METRICS[metric](table.confusion())),
+                    _less(table, made.get((head, CLEAN)), metric, condition != CLEAN),
+                    _less(table, made.get((head, control)), metric, bool(control)),
+                    remarks,
+                    cells=len(common),
+                    left_out=len(every) - len(common),
+                )
             )
     return rows
 
 
 def _less(
     table: PredictionTable, other: PredictionTable | None, metric: str, wanted: bool
-) -> dict[str, Any] | None:
+) -> Loss | None:
     """Return the cost of a condition beyond another's; None without another, or if unwanted."""
     if other is None or not wanted:
         return None
     d = paired_jackknife(table, other, metric)
-    return {"value": d.value, "low": number(d.low), "high": number(d.high)}
+    return Loss(d.value, number(d.low), number(d.high))
 
 
-def degradation_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
+def degradation_tables(rows: Sequence[Degraded]) -> list[Table]:
     """Return a table for each recipe and encoder: conditions down, heads across."""
     made = []
-    for key in dict.fromkeys((r["recipe"], r["encoder"]) for r in rows):
-        mine = [r for r in rows if (r["recipe"], r["encoder"]) == key]
-        heads = list(dict.fromkeys(r["head"] for r in mine))
-        found = {(r["condition"], r["head"]): r for r in mine}
+    for key in dict.fromkeys((r.recipe, r.encoder) for r in rows):
+        mine = [r for r in rows if (r.recipe, r.encoder) == key]
+        heads = list(dict.fromkeys(r.head for r in mine))
+        found = {(r.condition, r.head): r for r in mine}
         body: list[Line] = []
-        for condition in dict.fromkeys(r["condition"] for r in mine):
+        for condition in dict.fromkeys(r.condition for r in mine):
             of = [found.get((condition, head)) for head in heads]
             body.append([condition, *map(_loss_cell, of)])
-            against = [r and r["control"] for r in of]
+            against = [r and r.control for r in of]
             if any(against):
-                less = [Cell(_difference(d), d["value"]) if d else None for d in against]
+                less = [Cell(str(d), d.value) if d else None for d in against]
                 body.append([f"{condition} less {CONTROLS[condition]}", *less])
-        left = mine[0]["left_out"]
+        left = mine[0].left_out
         said = [f"{left} folds of seeds left out: not every head has every condition."]
-        said = [*(said if left else []), *_remarks(mine)]
-        title = f"{NAMES[mine[0]['metric']]}: {key[0]}, encoder {key[1]}"
+        said = [*(said if left else []), *_remarks(r.remarks for r in mine)]
+        title = f"{NAMES[mine[0].metric]}: {key[0]}, encoder {key[1]}"
         made.append(Table(title, ("condition", *heads), body, said))
     return made
 
 
-def degradation_markdown(rows: Sequence[dict[str, Any]]) -> str:
+def degradation_markdown(rows: Sequence[Degraded]) -> str:
     """Return the tables as Markdown, and what their numbers are."""
     return "".join(f"{table.markdown()}\n" for table in degradation_tables(rows)) + (
         "All folds' test utterances are pooled. In brackets is the difference to the same head on "
@@ -142,17 +185,11 @@ def degradation_markdown(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _loss_cell(row: dict[str, Any] | None) -> Cell | None:
+def _loss_cell(row: Degraded | None) -> Cell | None:
     if row is None:
         return None
-    d = row["difference"]
-    return Cell(f"{row['value']:.3f}" + (f" ({_difference(d)})" if d else ""), row["value"])
-
-
-def _difference(d: dict[str, Any]) -> str:
-    if d["low"] is None:
-        return f"{d['value']:+.3f}"
-    return f"{d['value']:+.3f}; {d['low']:+.3f} to {d['high']:+.3f}"
+    cost = f" ({row.difference})" if row.difference else ""
+    return Cell(f"{row.value:.3f}{cost}", row.value)
 
 
 def write_degradation(folder: Path) -> Path:
@@ -180,7 +217,7 @@ KEPT = (
 )
 
 
-def kept_tables(rows: Sequence[dict[str, Any]], asked: Asked) -> list[Table]:
+def kept_tables(rows: Sequence[Kept], asked: Asked) -> list[Table]:
     """Return two tables for each corpus, encoder and reference: changes, and shares.
 
     Args:
@@ -188,29 +225,30 @@ def kept_tables(rows: Sequence[dict[str, Any]], asked: Asked) -> list[Table]:
         asked: what the suite asks.
     """
     made = []
-    for key in dict.fromkeys((r["reference"], r["encoder"]) for r in rows):
-        mine = [r for r in rows if (r["reference"], r["encoder"]) == key]
+    for key in dict.fromkeys((r.reference, r.encoder) for r in rows):
+        mine = [r for r in rows if (r.reference, r.encoder) == key]
         for kind, form, what in (
             ("change", "+.3f", f"Change of {asked.name} minus that of {asked.baseline}"),
             ("share", "+.2f", f"Share of {asked.name} kept minus that of {asked.baseline}"),
         ):
+            answers = [r.change if kind == "change" else r.share for r in mine]
             body: list[Line] = [
-                [r["recipe"], r["head"], cell(r[kind]["value"], form), *answer_cells(r[kind])]
-                for r in mine
+                [r.recipe, r.head, cell(a.value, form), *answer_cells(a)]
+                for r, a in zip(mine, answers, strict=True)
             ]
-            found = {f"{r['head']} ({r['recipe']})": r[kind] for r in mine}
-            said = [verdicts(found, asked.baseline), *_remarks(mine)]
+            found = {f"{r.head} ({r.recipe})": a for r, a in zip(mine, answers, strict=True)}
+            said = [verdicts(found, asked.baseline), *_remarks(r.remarks for r in mine)]
             title = f"{what}, from {key[0]}, encoder {key[1]}"
             made.append(Table(title, ("table", "head", kind, *COLUMNS), body, said))
     return made
 
 
-def _remarks(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _remarks(rows: Iterable[list[str]]) -> list[str]:
     """Return the remarks on the intervals of rows, as sentences, each once."""
-    return sentences(list(dict.fromkeys(text for r in rows for text in r["remarks"])))
+    return sentences(list(dict.fromkeys(text for remarks in rows for text in remarks)))
 
 
-def kept_markdown(rows: Sequence[dict[str, Any]], asked: Asked) -> str:
+def kept_markdown(rows: Sequence[Kept], asked: Asked) -> str:
     """Return the tables as Markdown, and what their numbers are; "" without rows."""
     text = "".join(f"{table.markdown()}\n" for table in kept_tables(rows, asked))
     return f"{text}{KEPT.format(metric=asked.name)}\n" if text else ""
@@ -233,15 +271,47 @@ BASE = {"none"}
 IMPORTED = "imported"
 
 
-def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[dict[str, Any]]:
-    """Return a point for each head, tuning and number of shots, over the draws that are finished.
+@dataclass(frozen=True)
+class Adapted:
+    """A point of a learning curve: a head after adaptations by several draws.
 
-    Returns:
-        For each point ``head``, ``encoder``, ``tuning`` (``none`` without shots), ``shots`` and
-        ``draws``. For the metric of the query over the draws: mean (``value``), standard
-        deviation (None for one draw), lowest and highest. Further the means of three quantities:
-        change of the source's metric, seconds of fitting, and bytes that changed. The first is None
-        if it was not scored, the last for imported predictions.
+    Attributes:
+        head: name of the head.
+        encoder: type of the encoder.
+        tuning: what was tuned; ``none`` without shots.
+        shots: number of utterances of each class.
+        draws: number of draws that are finished.
+        metric: ``uar``, ``wa`` or ``macro_f1``, of the query.
+        value: its mean over draws.
+        deviation: its standard deviation over draws; None for one draw.
+        lowest: its lowest value.
+        highest: its highest value.
+        forgetting: mean change of the source's metric; None if it was not scored.
+        seconds: mean seconds of fitting.
+        bytes: mean number of bytes that changed; None for imported predictions.
+        supports: hashes of the supports.
+        short: classes that had fewer utterances.
+    """
+
+    head: str
+    encoder: str
+    tuning: str
+    shots: int
+    draws: int
+    metric: str
+    value: float
+    deviation: float | None
+    lowest: float
+    highest: float
+    forgetting: float | None
+    seconds: float | None
+    bytes: float | None
+    supports: list[str]
+    short: list[str]
+
+
+def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[Adapted]:
+    """Return a point for each head, tuning and number of shots, over the draws that are finished.
 
     Raises:
         DataError: if a record is not that of an adaptation.
@@ -263,14 +333,8 @@ def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[dict
         key = (head, entry.source["encoder"]["type"], tuning, entry.shots)
         found.setdefault(key, {})[entry.draw] = entry
     return [
-        {
-            "head": head,
-            "encoder": encoder,
-            "tuning": tuning,
-            "shots": shots,
-            **_over_draws(list(entries.values()), metric),
-        }
-        for (head, encoder, tuning, shots), entries in sorted(found.items())
+        Adapted(*key, **_over_draws(list(entries.values()), metric))
+        for key, entries in sorted(found.items())
     ]
 
 
@@ -319,22 +383,22 @@ def write_few_shot(
     return path
 
 
-def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
+def few_shot_table(found: Sequence[Adapted]) -> Table:
     """Return points as a table: heads and tunings down, shots across."""
-    shots = sorted({p["shots"] for p in found})
-    metric = NAMES[found[0]["metric"]] if found else NAMES["uar"]
-    zero = {p["head"]: p for p in found if p["tuning"] in BASE}
-    curves = sorted({(p["head"], p["tuning"]) for p in found if p["tuning"] not in BASE})
+    shots = sorted({p.shots for p in found})
+    metric = NAMES[found[0].metric] if found else NAMES["uar"]
+    zero = {p.head: p for p in found if p.tuning in BASE}
+    curves = sorted({(p.head, p.tuning) for p in found if p.tuning not in BASE})
     curves = curves or [(head, "none") for head in zero]
-    at = {(p["head"], p["tuning"], p["shots"]): p for p in found}
+    at = {(p.head, p.tuning, p.shots): p for p in found}
     body: list[Line] = []
     for head, tuning in curves:
         row = [at.get((head, tuning, k)) or (zero.get(head) if k == 0 else None) for k in shots]
         if tuning == "scratch" and 0 in shots:
             row[shots.index(0)] = None  # a new head has learned nothing without a shot
-        last: dict[str, Any] = next((p for p in reversed(row) if p is not None), {})
-        size = last.get("bytes")
-        costs = [cell(last.get("forgetting"), "+.3f"), cell(last.get("seconds"), ".1f")]
+        last = next((p for p in reversed(row) if p is not None), None)
+        change, seconds, size = (last.forgetting, last.seconds, last.bytes) if last else (None,) * 3
+        costs = [cell(change, "+.3f"), cell(seconds, ".1f")]
         costs.append(cell(None if size is None else size / 1000, ".0f"))
         body.append([head, tuning, *map(_point_cell, row), *costs])
     notes = [
@@ -342,10 +406,10 @@ def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
         f"{metric} changes at the most shots; s and kB are those of fitting at the most shots."
     ]
     for k in shots:
-        same = {tuple(p["supports"]) for p in found if p["shots"] == k}
+        same = {tuple(p.supports) for p in found if p.shots == k}
         if len(same) > 1:
             notes.append(f"k = {k}: cells are missing, so heads differ in their supports.")
-        if short := sorted({c for p in found if p["shots"] == k for c in p["short"]}):
+        if short := sorted({c for p in found if p.shots == k for c in p.short}):
             notes.append(
                 f"k = {k}: {', '.join(short)} had fewer utterances; all of them were taken."
             )
@@ -357,12 +421,11 @@ def few_shot_table(found: Sequence[dict[str, Any]]) -> Table:
     )
 
 
-def _point_cell(point: dict[str, Any] | None) -> Cell | None:
+def _point_cell(point: Adapted | None) -> Cell | None:
     if point is None:
         return None
-    spread = point["deviation"]
-    text = f"{point['value']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
-    return Cell(text, point["value"])
+    spread = "" if point.deviation is None else f" ± {point.deviation:.3f}"
+    return Cell(f"{point.value:.3f}{spread}", point.value)
 
 
 # The section of a report on what its cells started from.
@@ -392,10 +455,10 @@ def started(section: Section, c: Context) -> None:
                 asked[key] = Question((grid.name, *key), grid, contrast, declared=True)
     found = ask(asked.values(), c.asked)
     rows = {key: found[q.key] for key, q in asked.items()}
-    body: list[Line] = [[*k, cell(d["value"], "+.3f"), *answer_cells(d)] for k, d in rows.items()]
+    body: list[Line] = [[*k, cell(d.value, "+.3f"), *answer_cells(d)] for k, d in rows.items()]
     if body:
         columns = (first, "head", "after", "minus after", "difference", *COLUMNS)
-        said = _remarks([{"remarks": grid.remarks} for grid in c.grids])
+        said = _remarks(grid.remarks for grid in c.grids)
         section.parts.append(Table("Differences between starts", columns, body, said))
     else:
         section.parts.append(Text("Not applicable: all cells started from new weights."))
@@ -423,13 +486,12 @@ COSTS = {
     "seconds": "seconds of a fit",
     "inference_ms": "ms per utterance",
 }
-Rows = list[dict[str, Any]]
 
 
-def point(row: dict[str, Any], at: float = 0.0) -> Point:
+def point(row: Result, at: float = 0.0) -> Point:
     """Return a row's metric with its interval, at a place on the other axis."""
-    low, high = row["interval"]
-    return at, row["score"]["mean"], low, high
+    low, high = row.interval
+    return at, row.score.mean, low, high
 
 
 def results(section: Section, c: Context) -> None:
@@ -455,7 +517,7 @@ def differences(section: Section, c: Context) -> None:
         "sample. Intervals and p hold for all declared questions of a corpus at once. Undecided is "
         "no proof that two heads are equal: read it with the detectable difference."
     )
-    for i, group in enumerate(grouped([r for r in c.rows if r["difference"]])):
+    for i, group in enumerate(grouped([r for r in c.rows if r.difference])):
         table = answer_table(group, c.baseline)
         assert table is not None
         section.parts += [*_drawn(section, i, group, c), table]
@@ -465,17 +527,18 @@ def differences(section: Section, c: Context) -> None:
         )
 
 
-def _drawn(section: Section, i: int, group: Rows, c: Context) -> list[Figure]:
+def _drawn(section: Section, i: int, group: Sequence[Result], c: Context) -> list[Figure]:
     """Return the figure of a table's differences, with the interval that its verdicts use."""
     if not drawn(section, i):
         return []
+    found = {row.head: row.difference for row in group if row.difference}
     points = {}
-    for row in group:
-        d = row["difference"]
-        s = d["new" if d["basis"] == NEW else "these"]
-        points[row["head"]] = (0.0, d["value"], s["low_family"], s["high_family"])
+    for head, d in found.items():
+        s = d.new if d.basis == NEW else d.these
+        if d.value is not None:
+            points[head] = (0.0, d.value, s.low_family, s.high_family)
     said = "; ".join(f"{h} {v:+.3f} ({span(a, b, '+.3f')})" for h, (_, v, a, b) in points.items())
-    basis = ", ".join(dict.fromkeys(row["difference"]["basis"] for row in group))
+    basis = ", ".join(dict.fromkeys(d.basis for d in found.values()))
     alt = (
         f"{c.asked.name} minus {c.baseline}'s, with 95 % intervals for {basis}: "
         f"{name_of(group)}. {said}"
@@ -543,9 +606,7 @@ def conditions(section: Section, c: Context) -> None:
             continue
         heads = list(dict.fromkeys(h for g in members for h in g.runs))
         down = [first_run(g).condition or "as trained" for g in members]
-        values = [
-            [c.row(g, h)["score"]["mean"] if h in g.runs else None for h in heads] for g in members
-        ]
+        values = [[c.row(g, h).score.mean if h in g.runs else None for h in heads] for g in members]
         title = f"{c.asked.name} by condition: {name}"
         said = "; ".join(
             f"{d}: " + ", ".join(f"{h} {plain(v, '.3f')}" for h, v in zip(heads, row, strict=True))
@@ -575,7 +636,7 @@ def across(section: Section, c: Context) -> None:
             if not arrow:  # tested on what it was trained on: the diagonal
                 source = target = " and ".join(n for n in runs[0].table.by_corpus() if n)
             encoder = ", ".join(part for part in (g.encoder, runs[0].condition) if part)
-            found[encoder, head][source, target] = c.row(g, head)["score"]["mean"]
+            found[encoder, head][source, target] = c.row(g, head).score.mean
     for i, ((encoder, head), values) in enumerate(found.items()):
         if all(a == b for a, b in values):
             continue
@@ -611,31 +672,33 @@ def cost(section: Section, c: Context) -> None:
         name = name_of(group)
         panels = {
             words: {
-                r["head"]: point(r, float(r[key]) * (1e-6 if key == "trainable" else 1))
+                r.head: point(r, float(getattr(r, key)) * (1e-6 if key == "trainable" else 1))
                 for r in group
-                if r[key]
+                if getattr(r, key)
             }
             for key, words in COSTS.items()
         }
         panels = {words: points for words, points in panels.items() if points}
         if panels and drawn(section, i):
             said = "; ".join(
-                f"{r['head']}: {metric} {r['score']['mean']:.3f}, {plain(r['trainable'], ',')} "
-                f"parameters, {plain(r['seconds'], '.0f')} s"
+                f"{r.head}: {metric} {r.score.mean:.3f}, {plain(r.trainable, ',')} "
+                f"parameters, {plain(r.seconds, '.0f')} s"
                 for r in group
             )
             figure = cost_figure(panels, name, metric=metric)
             alt = f"{metric} against cost: {name}. {said}"
             section.parts.append(draw(figure, alt, name=f"cost-{i}"))
-        body = []
+        body: list[Line] = []
         for r in group:
-            sizes = (r["trainable"], r["head_trainable"] or r["head_parameters"])
-            times = [cell(r["seconds"], ".1f"), cell(r["processor_seconds"], ".1f")]
-            times += [_giga(r["training_flops"], ",.1f"), cell(r["inference_ms"], ".1f")]
-            times.append(_giga(r["scoring_flops"], ",.3f"))
-            row_of = [r["head"], cell(r["score"]["mean"]), *(cell(s, ",") for s in sizes), *times]
-            body.append([*row_of, cell(r["memory_mb"], ".0f")])
-        section.parts.append(Table(f"Cost: {name}", columns, body, _remarks(group)))
+            sizes = (r.trainable, r.head_trainable or r.head_parameters)
+            times = [cell(r.seconds, ".1f"), cell(r.processor_seconds, ".1f")]
+            times += [_giga(r.training_flops, ",.1f"), cell(r.inference_ms, ".1f")]
+            times.append(_giga(r.scoring_flops, ",.3f"))
+            first = [cell(r.score.mean), *(cell(s, ",") for s in sizes)]
+            body.append([r.head, *first, *times, cell(r.memory_mb, ".0f")])
+        section.parts.append(
+            Table(f"Cost: {name}", columns, body, _remarks(r.remarks for r in group))
+        )
 
 
 def _giga(flops: float | None, form: str) -> Cell:

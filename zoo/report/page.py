@@ -10,7 +10,7 @@ from functools import cached_property
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..core.errors import SerzooError
 from ..core.table import Table
@@ -18,6 +18,7 @@ from ..run.record import Attributes, SuiteRecord
 from .answers import Asked
 from .grids import Grid
 from .runs import Corpora, Found
+from .summary import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
@@ -164,7 +165,7 @@ class Context:
     found: Found
     grids: list[Grid]
     refused: dict[tuple[str, str], str]
-    rows: list[dict[str, Any]]
+    rows: list[Result]
     attributes: Attributes
     attributes_fault: str
     time: str
@@ -181,10 +182,10 @@ class Context:
         """The head that others are compared to."""
         return self.asked.baseline
 
-    def row(self, grid: Grid, head: str) -> dict[str, Any]:
+    def row(self, grid: Grid, head: str) -> Result:
         """Return the row of a head in a table."""
         key = (grid.recipe, grid.encoder, head)
-        return next(r for r in self.rows if (r["recipe"], r["encoder"], r["head"]) == key)
+        return next(r for r in self.rows if (r.recipe, r.encoder, r.head) == key)
 
 
 def drawn(section: Section, i: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -33,7 +32,7 @@ from .runs import (
     read_runs,
     suite_attributes,
 )
-from .summary import rows_of, summarise
+from .summary import Result, rows_of, summarise
 from .table import latex, markdown, matching_notes, show, source_notes
 
 SECTIONS = (
@@ -80,7 +79,7 @@ def report(
     console: Console | None = None,
     audio: bool = False,
     attributes: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[Result]:
     """Tabulate a suite's folder: print tables, and write files into it.
 
     The files are ``table.md``, ``table.tex``, ``summary.json`` and ``report.html``, which needs no

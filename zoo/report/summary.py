@@ -3,24 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..core.errors import ComparisonError
 from ..statistics.rates import METRICS
-from ..statistics.speakers import Interval, interval_of, mean_sd, tested
-from .answers import NAMES, Asked, number, to_baseline
+from ..statistics.speakers import Interval, MeanSD, interval_of, mean_sd, tested
+from .answers import NAMES, Asked, Difference, number, to_baseline
 from .grids import Grid, grids
 from .runs import Run
 
 
-def summarise(runs: Sequence[Run], asked: Asked | str = "classification") -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Result:
+    """The numbers of a head in one table; None for a number that does not exist.
+
+    How each is computed is in :data:`.table.NOTES`.
+
+    Attributes:
+        recipe: name of the table's recipe.
+        encoder: name of the encoder.
+        head: name of the head.
+        folds: number of folds.
+        seeds: number of seeds.
+        speakers: number of tested speakers.
+        clusters: number of clusters of the labelled utterances.
+        cluster: what a cluster is, such as ``speaker``.
+        remarks: notes on the interval.
+        why: why there is no interval, or "".
+        without_speaker: number of test utterances whose speaker is unknown.
+        unsure: what the audits of the splits could not check.
+        utterances: number of test utterances.
+        metric: the suite's metric: ``uar``, ``wa`` or ``macro_f1``.
+        score: that metric over seeds.
+        interval: bounds of its 95 % interval.
+        uar: mean recall over classes, over seeds.
+        wa: accuracy, over seeds.
+        f1: macro-F1, over seeds.
+        top2: share of utterances whose label is among the two highest scores.
+        absent: classes that no test utterance has.
+        recalls: recall by class.
+        by_fold: the suite's metric by fold, as the mean over seeds.
+        seconds: mean seconds of a fit.
+        processor_seconds: the same, on all cores.
+        training_flops: operations of a fit.
+        scoring_flops: operations of scoring a second of speech.
+        inference_ms: milliseconds of scoring an utterance.
+        memory_mb: peak memory, in MiB.
+        trainable: number of trained parameters.
+        head_parameters: number of the head's parameters.
+        head_trainable: number of those that are trained.
+        partial: how many folds of seeds are left out, because a head has not finished them.
+        certificate: hash of the data of the table.
+        difference: the difference to the baseline of the table; None for the baseline.
+    """
+
+    recipe: str
+    encoder: str
+    head: str
+    folds: int
+    seeds: int
+    speakers: int
+    clusters: int
+    cluster: str
+    remarks: list[str]
+    why: str
+    without_speaker: int
+    unsure: list[str]
+    utterances: int
+    metric: str
+    score: MeanSD
+    interval: tuple[float | None, float | None]
+    uar: MeanSD
+    wa: MeanSD
+    f1: MeanSD
+    top2: float | None
+    absent: list[str]
+    recalls: dict[str, float]
+    by_fold: dict[int, float]
+    seconds: float | None
+    processor_seconds: float | None
+    training_flops: float | None
+    scoring_flops: float | None
+    inference_ms: float | None
+    memory_mb: float | None
+    trainable: int | None
+    head_parameters: int | None
+    head_trainable: int | None
+    partial: int
+    certificate: str
+    difference: Difference | None
+
+
+def summarise(runs: Sequence[Run], asked: Asked | str = "classification") -> list[Result]:
     """Return a row for each corpus, encoder and head; out of domain for each pair of corpora.
 
     If no fold and seed of a corpus and encoder is finished by every head, it has no row.
-    ``partial`` counts what was left out for that reason. How each number is computed is in
-    :data:`.table.NOTES`.
 
     Args:
         runs: finished cells.
@@ -36,63 +115,64 @@ def summarise(runs: Sequence[Run], asked: Asked | str = "classification") -> lis
     return rows_of(made, Asked(asked) if isinstance(asked, str) else asked)
 
 
-def rows_of(made: Sequence[Grid], asked: Asked) -> list[dict[str, Any]]:
+def rows_of(made: Sequence[Grid], asked: Asked) -> list[Result]:
     """Return the rows of all tables, each with its difference to the baseline of its table."""
     found = to_baseline(made, asked)
     return [
-        _row(grid, head, asked) | {"difference": found.get((grid.recipe, grid.encoder, head))}
+        _row(grid, head, asked, found.get((grid.recipe, grid.encoder, head)))
         for grid in made
         for head in grid.runs
     ]
 
 
-def _row(grid: Grid, head: str, asked: Asked) -> dict[str, Any]:
+def _row(grid: Grid, head: str, asked: Asked, difference: Difference | None) -> Result:
     runs, table = grid.runs[head], grid.pooled[head]
     totals = grid.totals(head)
     interval = _interval(grid, head, asked.metric)
     parameters = runs[0].record.parameters or {}
     utterances = len(table) // len(grid.seeds)  # each seed tests the same
-    values = {m: mean_sd(METRICS[m](totals).tolist())._asdict() for m in NAMES}
+    values = {m: mean_sd(METRICS[m](totals).tolist()) for m in NAMES}
     score = METRICS[asked.metric]
-    return {
-        "recipe": grid.recipe,
-        "encoder": grid.encoder,
-        "head": head,
-        "folds": len(grid.folds),
-        "seeds": len(grid.seeds),
-        "speakers": tested(table).n,
-        "clusters": len(grid.clusters.names),
-        "cluster": grid.clusters.kind,
-        "remarks": grid.remarks,
-        "why": grid.clusters.why,
-        "without_speaker": table.speakers.count("") // len(grid.seeds),
-        "unsure": sorted({u for r in runs for u in r.record.unsure}),
-        "utterances": utterances,
-        "metric": asked.metric,
-        "score": values[asked.metric],
-        "interval": [number(interval.low), number(interval.high)],
-        "uar": values["uar"],
-        "wa": values["wa"],
-        "f1": values["macro_f1"],
-        "top2": table.top(2) if len(table.classes) > 2 else None,
-        "absent": table.metrics()["absent"],
-        "recalls": table.recalls(),
-        "by_fold": {
+    return Result(
+        recipe=grid.recipe,
+        encoder=grid.encoder,
+        head=head,
+        folds=len(grid.folds),
+        seeds=len(grid.seeds),
+        speakers=tested(table).n,
+        clusters=len(grid.clusters.names),
+        cluster=grid.clusters.kind,
+        remarks=grid.remarks,
+        why=grid.clusters.why,
+        without_speaker=table.speakers.count("") // len(grid.seeds),
+        unsure=sorted({u for r in runs for u in r.record.unsure}),
+        utterances=utterances,
+        metric=asked.metric,
+        score=values[asked.metric],
+        interval=(number(interval.low), number(interval.high)),
+        uar=values["uar"],
+        wa=values["wa"],
+        f1=values["macro_f1"],
+        top2=table.top(2) if len(table.classes) > 2 else None,
+        absent=table.metrics()["absent"],
+        recalls=table.recalls(),
+        by_fold={
             f: float(np.mean([score(r.table.confusion()) for r in runs if r.fold == f]))
             for f in grid.folds
         },
-        "seconds": _mean([r.record.seconds.get("fit") for r in runs]),
-        "processor_seconds": _mean([r.record.processor_seconds.get("fit") for r in runs]),
-        "training_flops": _mean([r.record.flops.get("training") for r in runs]),
-        "scoring_flops": _mean([r.record.flops.get("scoring") for r in runs]),
-        "inference_ms": _mean([r.record.inference_seconds_per_utterance for r in runs], 1000.0),
-        "memory_mb": _mean([r.record.peak_memory_mb for r in runs]),
-        "trainable": parameters.get("trainable"),
-        "head_parameters": parameters.get("head"),
-        "head_trainable": parameters.get("head_trainable"),
-        "partial": grid.partial,
-        "certificate": grid.certificate["hash"],
-    }
+        seconds=_mean([r.record.seconds.get("fit") for r in runs]),
+        processor_seconds=_mean([r.record.processor_seconds.get("fit") for r in runs]),
+        training_flops=_mean([r.record.flops.get("training") for r in runs]),
+        scoring_flops=_mean([r.record.flops.get("scoring") for r in runs]),
+        inference_ms=_mean([r.record.inference_seconds_per_utterance for r in runs], 1000.0),
+        memory_mb=_mean([r.record.peak_memory_mb for r in runs]),
+        trainable=parameters.get("trainable"),
+        head_parameters=parameters.get("head"),
+        head_trainable=parameters.get("head_trainable"),
+        partial=grid.partial,
+        certificate=grid.certificate["hash"],
+        difference=difference,
+    )
 
 
 def _interval(grid: Grid, head: str, metric: str) -> Interval:

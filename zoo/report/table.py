@@ -18,12 +18,12 @@ from ..core.table import (
     plain,
     seconds_text,
     span_cell,
-    spread,
 )
 from ..run.config import METRIC_KEYS
 from .answers import COLUMNS as ANSWER
-from .answers import MARGIN, NAMES, answer_cells, verdicts
+from .answers import MARGIN, NAMES, Answered, answer_cells, verdicts
 from .grids import sentences
+from .summary import Result
 
 COSTS = ("s / fit", "ms / utt", "trainable")
 
@@ -35,56 +35,56 @@ def columns_of(metric: str) -> tuple[str, ...]:
             "top-2", *COSTS)  # fmt: skip
 
 
-def cells_of(row: dict[str, Any], baseline: str) -> list[Cell]:
+def cells_of(row: Result, baseline: str) -> list[Cell]:
     """Return a row's cells, in the order of :func:`columns_of`."""
-    diff = row["difference"]
-    said = "baseline" if row["head"] == baseline else ""
+    diff = row.difference
+    said = "baseline" if row.head == baseline else ""
     change = [number_cell(said, None), number_cell("", None), Cell("")]
     if diff:
         change = [
-            cell(diff["value"], "+.3f"),
-            cell(diff["relative"], "+.1%"),
-            Cell(diff["verdict"]),
+            cell(diff.value, "+.3f"),
+            cell(diff.relative, "+.1%"),
+            Cell(diff.verdict),
         ]
-    others = [row[key] for m, key in METRIC_KEYS.items() if m != row["metric"]]
+    others = [getattr(row, key) for m, key in METRIC_KEYS.items() if m != row.metric]
     return [
-        Cell(row["head"]),
-        number_cell(spread(row["score"]), row["score"]["mean"]),
-        span_cell(*row["interval"]),
+        Cell(row.head),
+        number_cell(str(row.score), row.score.mean),
+        span_cell(*row.interval),
         *change,
-        *(number_cell(spread(v), v["mean"]) for v in others),
-        cell(row["top2"]),
-        number_cell(seconds_text(row["seconds"]), row["seconds"]),
-        cell(row["inference_ms"], ".1f"),
-        number_cell(plain(row["trainable"], ","), row["trainable"]),
+        *(number_cell(str(v), v.mean) for v in others),
+        cell(row.top2),
+        number_cell(seconds_text(row.seconds), row.seconds),
+        cell(row.inference_ms, ".1f"),
+        number_cell(plain(row.trainable, ","), row.trainable),
     ]
 
 
-def results_table(group: Sequence[dict[str, Any]], baseline: str) -> Table:
+def results_table(group: Sequence[Result], baseline: str) -> Table:
     """Return the results of the rows of one table, with what is to be known of their intervals."""
     body = [cells_of(row, baseline) for row in group]
-    said = sentences(group[0]["remarks"])
-    return Table(caption(group[0]), columns_of(group[0]["metric"]), body, said)
+    said = sentences(group[0].remarks)
+    return Table(caption(group[0]), columns_of(group[0].metric), body, said)
 
 
-def answer_table(group: Sequence[dict[str, Any]], baseline: str) -> Table | None:
+def answer_table(group: Sequence[Result], baseline: str) -> Table | None:
     """Return the differences to the baseline of the rows of one table, with verdicts in words.
 
     None if no row is compared.
     """
-    compared = {row["head"]: row["difference"] for row in group if row["difference"]}
+    compared = {row.head: row.difference for row in group if row.difference}
     if not compared:
         return None
     body: list[Line] = [
-        [head, cell(d["value"], "+.3f"), cell(d["relative"], "+.1%"), *answer_cells(d)]
+        [head, cell(d.value, "+.3f"), cell(d.relative, "+.1%"), *answer_cells(d)]
         for head, d in compared.items()
     ]
-    title = f"{NAMES[group[0]['metric']]} minus {baseline}'s: {name_of(group)}"
+    title = f"{NAMES[group[0].metric]} minus {baseline}'s: {name_of(group)}"
     columns = ("head", "difference", "relative", *ANSWER)
     said = [
         verdicts(compared, baseline),
         below_anchor(compared, baseline),
-        *sentences(group[0]["remarks"]),
+        *sentences(group[0].remarks),
     ]
     return Table(title, columns, body, list(filter(None, said)))
 
@@ -92,7 +92,7 @@ def answer_table(group: Sequence[dict[str, Any]], baseline: str) -> Table | None
 ANCHOR = "linear_svm"
 
 
-def below_anchor(compared: Mapping[str, Mapping[str, Any]], baseline: str) -> str:
+def below_anchor(compared: Mapping[str, Answered], baseline: str) -> str:
     """Return a warning if the baseline is below the linear SVM on the same frames; otherwise "".
 
     Args:
@@ -100,43 +100,46 @@ def below_anchor(compared: Mapping[str, Mapping[str, Any]], baseline: str) -> st
         baseline: the head that others are compared to.
     """
     found = compared.get(ANCHOR)
-    if baseline == ANCHOR or found is None or not found["value"] > 0:
+    if baseline == ANCHOR or found is None or found.value is None or found.value <= 0:
         return ""
     return (
-        f"The baseline {baseline} is {found['value']:.3f} below {ANCHOR}, a linear reading of the "
-        f"same frames (verdict on {ANCHOR}: {found['verdict']}). A head that is better than "
+        f"The baseline {baseline} is {found.value:.3f} below {ANCHOR}, a linear reading of the "
+        f"same frames (verdict on {ANCHOR}: {found.verdict}). A head that is better than "
         f"{baseline} may owe it to a weak baseline: compare it with {ANCHOR}, too."
     )
 
 
-def caption(row: dict[str, Any]) -> str:
+def caption(row: Result) -> str:
     """Return a table's caption: its utterances, clusters, folds, seeds and certificate."""
     text = (
-        f"{row['recipe']}, encoder {row['encoder']}: "
-        f"{counted(row['utterances'], 'test utterance')} of "
-        + ", ".join(counted(row[f"{what}s"], what) for what in ("speaker", "fold", "seed"))
+        f"{row.recipe}, encoder {row.encoder}: "
+        f"{counted(row.utterances, 'test utterance')} of "
+        + ", ".join(
+            counted(n, what)
+            for n, what in ((row.speakers, "speaker"), (row.folds, "fold"), (row.seeds, "seed"))
+        )
     )
-    if row["cluster"] != "speaker":
-        text += f"; {counted(row['clusters'], row['cluster'])}"
-    if unknown := row.get("without_speaker"):
+    if row.cluster != "speaker":
+        text += f"; {counted(row.clusters, row.cluster)}"
+    if unknown := row.without_speaker:
         text += f"; {unknown} without a speaker"
-    if row["why"]:
-        text += f"; {row['why']}, so no interval and no test"
-    if row.get("unsure"):
+    if row.why:
+        text += f"; {row.why}, so no interval and no test"
+    if row.unsure:
         text += "; it is unknown whether the parts of the folds share speakers"
-    if row["partial"]:
-        left = "fold of a seed" if row["partial"] == 1 else "folds of seeds"
-        text += f"; {row['partial']} {left} left out, not finished by every head"
-    if row.get("certificate"):
-        text += f"; certificate {row['certificate']}"
+    if row.partial:
+        left = "fold of a seed" if row.partial == 1 else "folds of seeds"
+        text += f"; {row.partial} {left} left out, not finished by every head"
+    if row.certificate:
+        text += f"; certificate {row.certificate}"
     return text
 
 
-def grouped(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def grouped(rows: Sequence[Result]) -> list[list[Result]]:
     """Return the rows of each table."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for row in rows:
-        groups[row["recipe"], row["encoder"]].append(row)
+        groups[row.recipe, row.encoder].append(row)
     return list(groups.values())
 
 
@@ -163,24 +166,24 @@ NOTES = (
 )
 
 
-def notes(rows: Sequence[dict[str, Any]], baseline: str) -> list[str]:
+def notes(rows: Sequence[Result], baseline: str) -> list[str]:
     """Return how the numbers of the rows were computed, a sentence or two for each column."""
-    found = [row["difference"] for row in rows if row["difference"]]
-    sizes = sorted({d["family"] for d in found})
+    found = [row.difference for row in rows if row.difference]
+    sizes = sorted({d.family for d in found})
     family = ", ".join(map(str, sizes)) or "0"
     facts = {
         "baseline": baseline,
-        "metric": NAMES[rows[0]["metric"]] if rows else NAMES["uar"],
+        "metric": NAMES[rows[0].metric] if rows else NAMES["uar"],
         "family": f"{family} in a family",
-        "cluster": " or ".join(dict.fromkeys(row["cluster"] for row in rows)) or "speaker",
-        "margin": found[0]["margin"] if found else MARGIN,
+        "cluster": " or ".join(dict.fromkeys(row.cluster for row in rows)) or "speaker",
+        "margin": found[0].margin if found else MARGIN,
     }
     return [note.format(**facts) for note in NOTES] + absent_notes(rows)
 
 
-def absent_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+def absent_notes(rows: Sequence[Result]) -> list[str]:
     """Return how UAR and macro-F1 treat classes that no test utterance has; nothing if all have."""
-    absent = {name_of([row]): row["absent"] for row in rows if row["absent"]}
+    absent = {name_of([row]): row.absent for row in rows if row.absent}
     return [
         f"{name}: no test utterance is {', '.join(classes)}; UAR and macro-F1 are means over the "
         "other classes. scikit-learn's macro-F1 is lower if such a class was predicted."
@@ -188,7 +191,7 @@ def absent_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def tables(rows: Sequence[dict[str, Any]], baseline: str) -> list[Table]:
+def tables(rows: Sequence[Result], baseline: str) -> list[Table]:
     """Return the results of each corpus and encoder, each followed by its differences."""
     made = []
     for group in grouped(rows):
@@ -198,28 +201,28 @@ def tables(rows: Sequence[dict[str, Any]], baseline: str) -> list[Table]:
     return made
 
 
-def name_of(group: Sequence[dict[str, Any]]) -> str:
+def name_of(group: Sequence[Result]) -> str:
     """Return recipe and encoder of the rows of one table."""
-    return f"{group[0]['recipe']}, {group[0]['encoder']}"
+    return f"{group[0].recipe}, {group[0].encoder}"
 
 
-def recalls(group: Sequence[dict[str, Any]]) -> Table:
+def recalls(group: Sequence[Result]) -> Table:
     """Return a table of the recall of every class."""
-    classes = list(group[0]["recalls"])
-    body = [[r["head"], *(cell(r["recalls"].get(c), ".2f") for c in classes)] for r in group]
+    classes = list(group[0].recalls)
+    body: list[Line] = [[r.head, *(cell(r.recalls.get(c), ".2f") for c in classes)] for r in group]
     return Table(f"Recall by class, folds pooled: {name_of(group)}", ("head", *classes), body)
 
 
-def by_fold(group: Sequence[dict[str, Any]]) -> Table:
+def by_fold(group: Sequence[Result]) -> Table:
     """Return a table of the suite's metric in every fold."""
-    folds = list(group[0]["by_fold"])
-    body = [[r["head"], *(cell(r["by_fold"].get(f)) for f in folds)] for r in group]
+    folds = list(group[0].by_fold)
+    body: list[Line] = [[r.head, *(cell(r.by_fold.get(f)) for f in folds)] for r in group]
     columns = ("head", *(f"fold {f}" for f in folds))
-    metric = NAMES[group[0]["metric"]]
+    metric = NAMES[group[0].metric]
     return Table(f"{metric} by fold, seeds averaged: {name_of(group)}", columns, body)
 
 
-def markdown(rows: Sequence[dict[str, Any]], baseline: str) -> str:
+def markdown(rows: Sequence[Result], baseline: str) -> str:
     """Return the tables as Markdown."""
     text = "".join(f"{table.markdown()}\n" for table in tables(rows, baseline))
     return text + " ".join(notes(rows, baseline)) + "\n"
@@ -254,14 +257,14 @@ def matching_notes(matched: Sequence[dict[str, Any]]) -> list[str]:
     return notes
 
 
-def show(rows: Sequence[dict[str, Any]], baseline: str, console: Console) -> None:
+def show(rows: Sequence[Result], baseline: str, console: Console) -> None:
     """Print the tables on a console."""
     for table in tables(rows, baseline):
         console.print(table.rich())
     console.print(" ".join(notes(rows, baseline)), style="dim", markup=False, highlight=False)
 
 
-def latex(rows: Sequence[dict[str, Any]], baseline: str) -> str:
+def latex(rows: Sequence[Result], baseline: str) -> str:
     """Return the tables as LaTeX; a comment says how numbers were computed."""
     text = "% made by serzoo report; needs no package, set in \\footnotesize\n"
     for table in tables(rows, baseline):

@@ -116,6 +116,7 @@ def declare(folder: Path, cells: Mapping[str, tuple[RunConfig, Mapping[str, Any]
     differing = sum(len(set(known[key])) > 1 for key in first)
     first = first[: max(COLUMNS_SHOWN, differing)]
     infos = []
+    # not summary_v2.hparams_config_pb of TensorBoard: it cannot set ``differs``
     for key, values in {**known, "trainable": [0.0], "fit_seconds": [0.0]}.items():
         text = any(isinstance(v, str) for v in values)
         kind = api_pb2.DATA_TYPE_STRING if text else api_pb2.DATA_TYPE_FLOAT64

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import inspect
-import os
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -179,15 +178,14 @@ class WholeFiles(TorchCheckpointIO):
         Raises:
             OSError: if it cannot be written; the target stays as it was.
         """
-        with new_file(Path(path)) as draft, draft.open("wb") as file:
+        # it must be on the disk before it replaces the last one
+        with new_file(Path(path), sync=True) as draft, draft.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:  # torch hides the system's error in this one
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None
                 raise
-            file.flush()
-            os.fsync(file.fileno())  # it must be on the disk before it is renamed
 
 
 def rebuild(

@@ -153,7 +153,22 @@ class Recorded:
 
 
 @dataclass
-class Record(Recorded):
+class Computed(Recorded):
+    """The base of the records of a computation: what it ran with, as :func:`environment` says.
+
+    Attributes:
+        versions: versions of Python and of the packages that decide numbers.
+        git: commit and state of a checkout; None outside one.
+        machine: system, processor and cores.
+    """
+
+    versions: dict[str, str | None] = field(default_factory=dict)
+    git: dict[str, Any] | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Record(Computed):
     """The ``record.json`` of a run, an adaptation, a test under a condition, or an import.
 
     A field that a record does not have is empty (``{}``, ``[]``, ``""``) or None.
@@ -196,9 +211,6 @@ class Record(Recorded):
         valid: metrics of the validation part.
         open_labels: recalls on seen and unseen classes; None if the model was trained on all.
         inference_seconds_per_utterance: measured on the test part.
-        versions: versions of Python and of the packages that decide numbers.
-        git: commit and state of a checkout; None outside one.
-        machine: system, processor and cores.
         axes: values of the free axes of a suite's cell.
         settings: settings that a trial of a search tried.
         search: budget, trials and choice of a search.
@@ -258,9 +270,6 @@ class Record(Recorded):
     valid: dict[str, Any] = field(default_factory=dict)
     open_labels: dict[str, Any] | None = None
     inference_seconds_per_utterance: float | None = None
-    versions: dict[str, str | None] = field(default_factory=dict)
-    git: dict[str, Any] | None = None
-    machine: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] | None = None
@@ -299,7 +308,7 @@ class Record(Recorded):
 
 
 @dataclass
-class ProbeRecord(Recorded):
+class ProbeRecord(Computed):
     """The ``record.json`` of probes.
 
     Attributes:
@@ -312,9 +321,6 @@ class ProbeRecord(Recorded):
         speakers_unsure: corpora for which this is unknown, since some speakers are unknown.
         quantities: for each quantity its unit, and the R² of each way and model.
         seconds: duration of everything.
-        versions: versions of Python and of the packages that decide numbers.
-        git: commit and state of a checkout; None outside one.
-        machine: system, processor and cores.
     """
 
     kind: str = "probe"
@@ -325,13 +331,10 @@ class ProbeRecord(Recorded):
     speakers_unsure: list[str] = field(default_factory=list)
     quantities: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-    versions: dict[str, str | None] = field(default_factory=dict)
-    git: dict[str, Any] | None = None
-    machine: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class EvalRecord(Recorded):
+class EvalRecord(Computed):
     """The file that ``serzoo eval record=FILE.json`` writes.
 
     Attributes:
@@ -355,9 +358,6 @@ class EvalRecord(Recorded):
         seconds: ``evaluate``, on the clock, encoding included.
         processor_seconds: the same (:func:`.spent.processor_seconds` says what counts).
         flops: operations of ``scoring`` one second of speech (:class:`.spent.Tally`).
-        versions: versions of Python and of the packages that decide numbers.
-        git: commit and state of a checkout; None outside one.
-        machine: system, processor and cores.
     """
 
     kind: str = "evaluation"
@@ -375,9 +375,6 @@ class EvalRecord(Recorded):
     seconds: dict[str, float] = field(default_factory=dict)
     processor_seconds: dict[str, float] = field(default_factory=dict)
     flops: dict[str, float] = field(default_factory=dict)
-    versions: dict[str, str | None] = field(default_factory=dict)
-    git: dict[str, Any] | None = None
-    machine: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -51,7 +51,7 @@ def test_values_of_an_axis_are_tabulated_apart(tiny_recipe: str, tmp_path: Path)
     assert (done["cells"], done["done"], done["failed"]) == (4, 4, 0)
     tables: dict[str, set[str]] = {}
     for row in done["summary"]:
-        tables.setdefault(row["recipe"], set()).add(row["head"])
+        tables.setdefault(row.recipe, set()).add(row.head)
     both = {"linear", "prototype"}
     assert tables == {"tiny, share=0.4": both, "tiny, share=1.0": both}
     for run in find_cells(tmp_path / "runs" / "shares").runs:

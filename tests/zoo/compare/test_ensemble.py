@@ -115,17 +115,17 @@ def test_a_useless_model_gets_no_weight() -> None:
 def test_a_row_stands_in_the_table_under_the_same_certificate(runs: Path) -> None:
     done = together(runs, "classification", "prototype", name="both")
     console = Console(file=io.StringIO(), width=200)
-    rows = {r["head"]: r for r in report(done.folder, console=console)}
+    rows = {r.head: r for r in report(done.folder, console=console)}
     # nothing was run for it: its costs are those of its members, which are counted already
     assert (
         "8 cells took 24 s of their processes: encoding 0, fitting 16," in console.file.getvalue()
     )
     assert set(rows) == {"classification", "prototype", "both"}
-    assert rows["both"]["certificate"] == rows["prototype"]["certificate"]
-    assert rows["both"]["seconds"] == 8.0  # two seeds of two heads
-    assert rows["both"]["inference_ms"] == pytest.approx(8.0)
+    assert rows["both"].certificate == rows["prototype"].certificate
+    assert rows["both"].seconds == 8.0  # two seeds of two heads
+    assert rows["both"].inference_ms == pytest.approx(8.0)
     (uar,) = done.uar.values()
-    assert rows["both"]["uar"]["mean"] == pytest.approx(uar)
+    assert rows["both"].uar.mean == pytest.approx(uar)
     page = (done.folder / "report.html").read_text("utf-8")
     assert "both is an ensemble" in page
     assert "both is a row of another toolkit" not in page

@@ -104,17 +104,17 @@ def test_a_row_stands_in_the_table_under_the_same_certificate(runs: Path, file: 
     done = brought(runs, file, toolkit="Other 1.0", fit_seconds=7.0)
     assert len(done.cells) == 4  # two folds, for each of two seeds
     assert done.utterances == 2 * N
-    rows = {r["head"]: r for r in report(done.folder, console=Console(file=io.StringIO()))}
+    rows = {r.head: r for r in report(done.folder, console=Console(file=io.StringIO()))}
     assert set(rows) == {"classification", "prototype", "theirs"}
     theirs = rows["theirs"]
-    assert theirs["certificate"] == rows["prototype"]["certificate"]
-    assert (theirs["folds"], theirs["seeds"], theirs["partial"]) == (2, 2, 0)
+    assert theirs.certificate == rows["prototype"].certificate
+    assert (theirs.folds, theirs.seeds, theirs.partial) == (2, 2, 0)
     given = answers()
     right = [given[i].argmax() == y for i, y in reference()]
-    assert theirs["uar"]["mean"] == pytest.approx(np.mean(right))  # balanced: UAR is accuracy
+    assert theirs.uar.mean == pytest.approx(np.mean(right))  # balanced: UAR is accuracy
     assert done.uar == pytest.approx(np.mean(right))
-    assert theirs["difference"] is not None
-    assert (theirs["trainable"], theirs["inference_ms"], theirs["seconds"]) == (None, None, 7.0)
+    assert theirs.difference is not None
+    assert (theirs.trainable, theirs.inference_ms, theirs.seconds) == (None, None, 7.0)
     text = (done.folder / "table.md").read_text()
     assert "| theirs |" in text
 
@@ -129,7 +129,7 @@ def test_a_row_stands_beside_heads_that_were_searched_for_with_the_same_budget(
     done = brought(runs, file)
     assert read_record(done.folder / "cells" / done.cells[0]).search == budget
     rows = report(done.folder, console=Console(file=io.StringIO()))
-    assert {r["head"] for r in rows} == {"classification", "prototype", "theirs"}
+    assert {r.head for r in rows} == {"classification", "prototype", "theirs"}
 
 
 def test_the_record_says_whose_it_is(runs: Path, file: Path) -> None:
@@ -216,9 +216,9 @@ def test_a_file_for_each_fold_is_one_row(runs: Path, tmp_path: Path) -> None:
         rows = [[i, *p.tolist()] for i, p in answers().items() if i in ids_of(fold)]
         done = brought(runs, write(tmp_path / f"{fold}.csv", ["id", *CLASSES], rows), fold=fold)
     (row,) = (
-        r for r in report(done.folder, console=Console(file=io.StringIO())) if r["head"] == "theirs"
+        r for r in report(done.folder, console=Console(file=io.StringIO())) if r.head == "theirs"
     )
-    assert (row["folds"], row["seeds"], row["partial"]) == (2, 2, 0)
+    assert (row.folds, row.seeds, row.partial) == (2, 2, 0)
     assert len(imported(done.folder)) == 4
 
 
@@ -514,6 +514,6 @@ def test_a_comparison_that_is_called_again_keeps_its_rows(tiny_recipe: str, tmp_
     path = write(tmp_path / "x.csv", ["id", "label"], rows)
     import_predictions("one", path, name="constant", out=str(tmp_path / "runs"))
     again = compare(str(suite), **arguments)
-    assert {row["head"] for row in again["summary"]} == {"classification", "constant"}
-    (constant,) = [row for row in again["summary"] if row["head"] == "constant"]
-    assert constant["uar"]["mean"] == pytest.approx(1 / 3)
+    assert {row.head for row in again["summary"]} == {"classification", "constant"}
+    (constant,) = [row for row in again["summary"] if row.head == "constant"]
+    assert constant.uar.mean == pytest.approx(1 / 3)

@@ -95,10 +95,10 @@ def test_points_are_over_draws(tmp_path) -> None:
         (folder / "record.json").write_text(json.dumps(told))
     (tmp_path / "cells" / "4").mkdir()
     (point,) = points(tmp_path, ["1", "2", "3", "4"])
-    assert point["value"] == pytest.approx(0.5)
-    assert point["deviation"] == pytest.approx(0.36056, abs=1e-5)  # n - 1
-    assert (point["lowest"], point["highest"], point["draws"]) == (0.2, 0.9, 3)
-    assert (point["forgetting"], point["seconds"], point["bytes"]) == pytest.approx((-0.5, 2, 20))
+    assert point.value == pytest.approx(0.5)
+    assert point.deviation == pytest.approx(0.36056, abs=1e-5)  # n - 1
+    assert (point.lowest, point.highest, point.draws) == (0.2, 0.9, 3)
+    assert (point.forgetting, point.seconds, point.bytes) == pytest.approx((-0.5, 2, 20))
     path = write_few_shot(tmp_path, ["1", "2", "3"])
     assert "| selm | head | 0.500 ± 0.361 | -0.500 | 2.0 | 0 |" in path.read_text()
     assert tells(path.read_text(), "fewer", "sad")

@@ -66,21 +66,19 @@ def test_one_row_for_each_pair_of_corpora_and_head() -> None:
     runs = one_to_rest()
     rows = summarise(runs)
     pairs = {f"big4_transfer, {a} to {b}" for a in CORPORA for b in CORPORA if a != b}
-    assert {r["recipe"] for r in rows} == pairs
+    assert {r.recipe for r in rows} == pairs
     assert len(rows) == 6 * 2
     for row in rows:
-        source, target = row["recipe"].removeprefix("big4_transfer, ").split(" to ")
-        chosen = [
-            r.table for r in runs if r.head == row["head"] and r.fold == CORPORA.index(source)
-        ]
+        source, target = row.recipe.removeprefix("big4_transfer, ").split(" to ")
+        chosen = [r.table for r in runs if r.head == row.head and r.fold == CORPORA.index(source)]
         values = []
         for t in chosen:
             keep = [i for i, s in enumerate(t.speakers) if s.startswith(f"{target}/")]
             values.append(balanced_accuracy_score(t.labels[keep], t.scores[keep].argmax(1)))
-        assert row["uar"]["mean"] == pytest.approx(np.mean(values))
-        assert row["uar"]["n"] == row["seeds"] == 3
-        assert (row["speakers"], row["utterances"], row["partial"]) == (4, 24, 0)
-        assert (row["difference"] is None) == (row["head"] == "classification")
+        assert row.uar.mean == pytest.approx(np.mean(values))
+        assert row.uar.n == row.seeds == 3
+        assert (row.speakers, row.utterances, row.partial) == (4, 24, 0)
+        assert (row.difference is None) == (row.head == "classification")
         assert caption(row).startswith(f"big4_transfer, {source} to {target}, encoder logmel: 24 ")
 
 
@@ -89,7 +87,7 @@ def test_one_corpus_left_out_is_one_row_for_each_test_corpus() -> None:
         cell("selm", k, 1, (CORPORA[k],), tuple(c for c in CORPORA if c != CORPORA[k]))
         for k in range(3)
     ]
-    assert [r["recipe"] for r in summarise(runs, "selm")] == [
+    assert [r.recipe for r in summarise(runs, "selm")] == [
         "big4_transfer, nemo and ravdess to emodb",
         "big4_transfer, emodb and ravdess to nemo",
         "big4_transfer, emodb and nemo to ravdess",
@@ -146,7 +144,7 @@ def test_a_suite_out_of_domain_runs_and_shows_each_pair(two_corpora, tmp_path, c
     suite.write_text(json.dumps({"title": "Across", "axes": axes}))
     done = compare(str(suite), out=str(tmp_path / "runs"), workers=1)
     assert (done["cells"], done["done"], done["failed"]) == (2, 2, 0)
-    assert [r["recipe"] for r in done["summary"]] == [
+    assert [r.recipe for r in done["summary"]] == [
         "there, csv to folder",
         "there, folder to csv",
     ]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from close import assert_like
-from serzoo.zoo.core.scaling import FrameStatistics, Standardiser
+from serzoo.datamodules.features import statistics
+from serzoo.zoo.core.scaling import FrameStatistics, Standardiser, moments_of
 from serzoo.zoo.core.types import Frames
 
 LENGTHS = [3, 1, 5, 2, 4]
@@ -71,3 +72,28 @@ def test_a_saved_standardiser_is_fitted(rows):
     again.load_state_dict(scale.state_dict())
     assert bool(again.fitted)
     assert torch.equal(again(torch.ones(1, 8)), scale(torch.ones(1, 8)))
+
+
+@pytest.mark.parametrize("length", [2, 7])
+@pytest.mark.parametrize("rubbish", [77.0, float("nan")])
+def test_moments_are_of_the_frames_of_speech_alone(length: int, rubbish: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    x = 1000 + torch.randn(3, length, 4, generator=g)
+    for heard in ([True] * length, [True, False] + [True] * (length - 2)):
+        mask = torch.tensor([[True] * length, heard, [True] + [False] * (length - 1)])
+        given = Frames(x.masked_fill(~mask.unsqueeze(-1), rubbish), mask)
+        for dtype, digits in ((torch.float32, 3), (torch.float64, 9)):
+            mean, variance = moments_of(given, dtype)
+            assert mean.dtype == variance.dtype == dtype
+            for i in range(3):
+                rows = x[i][mask[i]].double().numpy()
+                assert_like(mean[i].double(), rows.mean(0), digits)
+                assert_like(variance[i].double() + 1, rows.var(0) + 1, digits)
+
+
+def test_two_vectors_have_the_moments_of_all_frames(rows) -> None:
+    mean, variance = moments_of(frames(rows))
+    two = torch.cat([statistics(torch.from_numpy(row)[None]) for row in rows])
+    again = moments_of(Frames(two, torch.ones(5, 2, dtype=torch.bool)))
+    assert_like(again[0], mean, 6)
+    assert_like(again[1].sqrt() + 1, variance.sqrt() + 1, 4)

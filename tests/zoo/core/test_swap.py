@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from math import nan
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from serzoo.datamodules.manifest import write_lines
 from serzoo.zoo.core.errors import ConfigError
-from serzoo.zoo.core.files import check_place, locked, new_file, new_folder
+from serzoo.zoo.core.files import check_place, locked, new_file, new_folder, write_json
 
 
 def test_a_file_appears_when_all_is_written(tmp_path: Path) -> None:
@@ -114,6 +118,82 @@ def test_a_name_that_is_just_not_too_long_has_a_draft(name: str, tmp_path: Path)
     with pytest.raises(OSError, match="too long") as long, new_file(tmp_path / (name * 3)):
         pass
     assert long.value.errno == errno.ENAMETOOLONG
+
+
+def test_what_must_survive_a_loss_of_power_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, half, seen = tmp_path / "f.txt", tmp_path / "half", []
+
+    def fsync(opened: int) -> None:
+        there = Path(os.readlink(f"/proc/self/fd/{opened}"))
+        seen.append((there, path.exists(), there.read_text() if there.is_file() else ""))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with new_file(path, sync=True, draft=half) as draft:
+        assert draft == half  # who removes drafts of killed processes knows its name
+        draft.write_text("whole")
+    assert seen == [(half, False, "whole"), (tmp_path, True, "")]
+    with new_file(path) as draft:
+        draft.write_text("other")
+    assert len(seen) == 2  # others do not wait for the disk
+
+
+def test_a_disk_that_fails_at_the_end_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f.txt"
+    path.write_text("before")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"f\.txt"), new_file(path, sync=True) as draft:
+        draft.write_text("new")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_first_of_two_writers_of_a_folder_wins_if_it_is_not_to_be_replaced(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "c"
+
+    def write(text: str) -> None:
+        with new_folder(folder, replace=False) as draft:
+            if text == "slow":
+                write("fast")
+            (draft / "x").write_text(text)
+
+    folder.mkdir()  # an empty folder holds nothing that somebody reads
+    with pytest.raises(FileExistsError) as late:
+        write("slow")
+    assert late.value.filename == str(folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+    assert (folder / "x").read_text() == "fast"
+
+
+class Both(NamedTuple):
+    low: float
+    high: float
+
+
+@dataclass
+class Kept:
+    name: str
+    span: Both
+    rest: list[Both]
+
+
+def test_dataclasses_and_named_tuples_become_objects_of_json(tmp_path: Path) -> None:
+    write_json(
+        tmp_path / "f.json", {"row": Kept("a", Both(0.5, nan), [Both(1, 2)]), "pair": (1, 2)}
+    )
+    assert json.loads((tmp_path / "f.json").read_text()) == {
+        "row": {"name": "a", "span": {"low": 0.5, "high": None}, "rest": [{"low": 1, "high": 2}]},
+        "pair": [1, 2],
+    }
 
 
 HOLD = """

@@ -20,7 +20,6 @@ from serzoo.zoo.core.table import (
     seconds_text,
     span,
     span_cell,
-    spread,
     tex,
 )
 
@@ -187,8 +186,6 @@ def test_what_is_not_known_is_a_dash(value: float | None) -> None:
 
 
 def test_numbers_as_text() -> None:
-    assert spread({"mean": 0.5, "sd": 0.1, "n": 3}) == "0.500 ± 0.100"
-    assert spread({"mean": 0.5, "sd": 0.1, "n": 2}) == "0.500"
     assert span_cell(0.25, 0.5, "+.2f") == Cell("+0.25 to +0.50", 0.25)
     assert [p_text(p) for p in (0.0314, 0.0005, 0.00049, 1e-7)] == [
         "0.031",

@@ -59,11 +59,11 @@ HEADS = {BASE: PLAIN, "good": GOOD, "same": SAME}
 def test_a_verdict_for_every_row() -> None:
     made, _ = grids(suite(HEADS))
     found = {key[2]: row for key, row in to_baseline(made, Asked(BASE)).items()}
-    assert found["good"]["verdict"] == "better"
-    assert found["good"]["these"]["p_family"] <= 0.05
-    assert found["same"]["verdict"] == "undecided"
-    assert found["good"]["basis"] == "these models"
-    assert found["good"]["relative"] == pytest.approx(67 / 40 - 1)
+    assert found["good"].verdict == "better"
+    assert found["good"].these.p_family <= 0.05
+    assert found["same"].verdict == "undecided"
+    assert found["good"].basis == "these models"
+    assert found["good"].relative == pytest.approx(67 / 40 - 1)
     text = markdown(rows_of(made, Asked(BASE)), BASE)
     assert "For these models: good is better than classification; same is undecided." in text
     assert "2 in a family" in text
@@ -79,17 +79,17 @@ def test_an_imported_row_does_not_change_the_p_of_others() -> None:
     assert len(beside) == len(alone) + 6
     assert {key: beside[key] for key in alone} == alone
     foreign = next(row for key, row in beside.items() if key[2] == "svm0")
-    assert not foreign["declared"]
-    assert UNDECLARED in foreign["note"]
-    assert foreign["these"]["p_family"] == foreign["these"]["p"]
+    assert not foreign.declared
+    assert UNDECLARED in foreign.note
+    assert foreign.these.p_family == foreign.these.p
 
 
 def test_primary_names_the_family() -> None:
     made, _ = grids(suite(HEADS))
     found = {k[2]: r for k, r in to_baseline(made, Asked(BASE, ("same",))).items()}
-    assert {row["family"] for row in found.values()} == {1}
-    assert [found[h]["declared"] for h in ("good", "same")] == [False, True]
-    assert UNDECLARED in found["good"]["note"]
+    assert {row.family for row in found.values()} == {1}
+    assert [found[h].declared for h in ("good", "same")] == [False, True]
+    assert UNDECLARED in found["good"].note
 
 
 def test_a_head_is_declared_with_all_that_it_starts_from() -> None:
@@ -103,9 +103,9 @@ def test_a_head_is_declared_with_all_that_it_starts_from() -> None:
 def test_a_row_says_that_four_speakers_can_give_no_low_p() -> None:
     made, _ = grids(suite({BASE: PLAIN[:4], "good": GOOD[:4]}))
     (row,) = to_baseline(made, Asked(BASE)).values()
-    assert row["smallest_p"] == 0.125
-    assert row["verdict"] == "undecided"
-    assert row["detectable"] is None
+    assert row.smallest_p == 0.125
+    assert row.verdict == "undecided"
+    assert row.detectable is None
     text = markdown(rows_of(made, Asked(BASE)), BASE)
     line = next(x for x in text.splitlines() if x.startswith("| good |") and "speakers" in x)
     assert tells(line, "4 speakers", "0.125", "undecided")
@@ -118,16 +118,16 @@ def test_two_seeds_make_the_verdict_one_about_new_trainings() -> None:
     ]
     made, _ = grids([*runs, *second])
     row = next(r for k, r in to_baseline(made, Asked(BASE)).items() if k[2] == "good")
-    assert (row["basis"], row["n_seeds"]) == ("new trainings", 2)
-    assert row["these"]["p_family"] <= 0.05  # these two models are better
-    assert row["verdict"] == "undecided"  # two trainings that differ by so much tell no more
+    assert (row.basis, row.n_seeds) == ("new trainings", 2)
+    assert row.these.p_family <= 0.05  # these two models are better
+    assert row.verdict == "undecided"  # two trainings that differ by so much tell no more
 
 
 def test_the_margin_decides_what_is_equivalent() -> None:
     made, _ = grids(suite({BASE: PLAIN, "same": SAME}))
     for margin, verdict in ((0.03, "undecided"), (0.3, "equivalent")):
         (row,) = to_baseline(made, Asked(BASE, margin=margin)).values()
-        assert (row["verdict"], row["margin"]) == (verdict, margin)
+        assert (row.verdict, row.margin) == (verdict, margin)
 
 
 def test_the_metric_of_a_suite_is_that_of_its_differences() -> None:
@@ -137,11 +137,11 @@ def test_the_metric_of_a_suite_is_that_of_its_differences() -> None:
     asked = Asked.of(SuiteRecord(baseline=BASE, metric="wa"))
     rows = rows_of(made, asked)
     wa = {r.head: float(wa_of(r.table.confusion())) for r in runs}
-    good = next(r for r in rows if r["head"] == "good")
-    assert good["score"]["mean"] == pytest.approx(wa["good"])
-    assert good["difference"]["value"] == pytest.approx(wa["good"] - wa[BASE])
-    assert good["difference"]["value"] != pytest.approx(good["uar"]["mean"] - 0.5)
-    assert good["interval"][0] < wa["good"] < good["interval"][1]
+    good = next(r for r in rows if r.head == "good")
+    assert good.score.mean == pytest.approx(wa["good"])
+    assert good.difference.value == pytest.approx(wa["good"] - wa[BASE])
+    assert good.difference.value != pytest.approx(good.uar.mean - 0.5)
+    assert good.interval[0] < wa["good"] < good.interval[1]
     text = markdown(rows, BASE)
     assert (
         "| head | WA | 95 % interval | difference | relative | verdict | UAR | macro-F1 |" in text
@@ -168,14 +168,14 @@ def test_what_is_kept_is_a_difference_of_differences() -> None:
     # the baseline loses 2 of 10 for every speaker, `good` 2, and `same` none
     lower = {BASE: [n - 2 for n in PLAIN], "good": [n - 2 for n in GOOD], "same": SAME}
     made, _ = grids(loud(lower))
-    rows = {r["head"]: r for r in kept(made, Asked(BASE))}
+    rows = {r.head: r for r in kept(made, Asked(BASE))}
     assert set(rows) == {"good", "same"}
-    assert rows["good"]["recipe"] == "r, noise:0dB"
-    assert rows["good"]["reference"] == "r, clean"
-    assert rows["good"]["change"]["value"] == pytest.approx(0)
-    assert rows["same"]["change"]["value"] == pytest.approx(0.2)
+    assert rows["good"].recipe == "r, noise:0dB"
+    assert rows["good"].reference == "r, clean"
+    assert rows["good"].change.value == pytest.approx(0)
+    assert rows["same"].change.value == pytest.approx(0.2)
     # above a chance of 0.5, `good` keeps (0.6375 - 0.5) / (0.8375 - 0.5); the baseline has nothing
-    assert rows["good"]["share"]["value"] is None
+    assert rows["good"].share.value is None
     text = kept_markdown(list(rows.values()), Asked(BASE))
     assert "**Change of UAR minus that of classification, from r, clean, encoder logmel**" in text
     assert "| r, noise:0dB | same | +0.200 |" in text
@@ -186,8 +186,8 @@ def test_the_share_is_of_what_lies_above_chance() -> None:
     low = {BASE: [7, 6, 7, 6, 7, 6, 7, 6], "good": [8, 7, 8, 7, 8, 8, 7, 7]}
     runs = [*suite(high, condition="clean"), *suite(low, condition="white:0dB")]
     (row,) = kept(grids(runs)[0], Asked(BASE))
-    assert row["share"]["value"] == pytest.approx(1 - (0.65 - 0.5) / (0.85 - 0.5))
-    assert row["change"]["value"] == pytest.approx(0.2)
+    assert row.share.value == pytest.approx(1 - (0.65 - 0.5) / (0.85 - 0.5))
+    assert row.change.value == pytest.approx(0.2)
 
 
 def test_flat_speech_is_compared_with_its_copy_too() -> None:
@@ -233,19 +233,21 @@ def test_no_shot_is_a_point_of_every_tuning_but_a_new_head() -> None:
     ]
     rows = kept(made, Asked(BASE))
     # one cell without a shot stands beside two draws
-    assert {r["change"]["n_seeds"] for r in rows} == {2}
+    assert {r.change.n_seeds for r in rows} == {2}
 
 
 def test_a_corpus_is_one_family_with_all_its_conditions() -> None:
     made, _ = grids(loud(HEADS))
     found = to_baseline(made, Asked(BASE))
-    assert {row["family"] for row in found.values()} == {4}
-    assert {row["change"]["family"] for row in kept(made, Asked(BASE))} == {2}
+    assert {row.family for row in found.values()} == {4}
+    assert {row.change.family for row in kept(made, Asked(BASE))} == {2}
 
 
 def test_many_undecided_rows_are_counted() -> None:
-    row = {"verdict": "undecided", "basis": "these models", "margin": 0.03}
-    found = {f"h{i}": dict(row) for i in range(20)} | {"x": {**row, "verdict": "worse"}}
+    made, _ = grids(suite(HEADS))
+    row = next(iter(to_baseline(made, Asked(BASE)).values()))
+    row = replace(row, verdict="undecided", basis="these models")
+    found = {f"h{i}": row for i in range(20)} | {"x": replace(row, verdict="worse")}
     assert verdicts(found, BASE) == (
         "For these models: x is worse than classification; 20 of 21 rows are undecided."
     )
@@ -267,18 +269,18 @@ def test_sessions_of_a_corpus_are_its_clusters() -> None:
     known = {f"c/u{i}": {"session": f"Ses0{i // 20}"} for i in range(80)}  # two speakers each
     made, _ = grids(runs, known)
     rows = rows_of(made, Asked(BASE))
-    assert {(r["speakers"], r["clusters"], r["cluster"]) for r in rows} == {(8, 4, "session")}
-    found = rows[1]["difference"]
-    assert (found["n_clusters"], found["smallest_p"]) == (4, 0.125)
+    assert {(r.speakers, r.clusters, r.cluster) for r in rows} == {(8, 4, "session")}
+    found = rows[1].difference
+    assert (found.n_clusters, found.smallest_p) == (4, 0.125)
     text = markdown(rows, BASE)
     assert tells(text, "4 sessions", "new sessions", "jackknife over sessions")
-    assert tells(found["note"], "4 sessions", "0.125")
+    assert tells(found.note, "4 sessions", "0.125")
 
 
 def test_without_sessions_there_is_no_interval_and_a_remedy() -> None:
     rows = rows_of(grids(of_corpus("iemocap", suite(HEADS)))[0], Asked(BASE))
-    assert rows[0]["interval"] == [None, None]
-    assert tells(rows[1]["difference"]["note"], "no session", "--attributes", "no interval")
+    assert rows[0].interval == (None, None)
+    assert tells(rows[1].difference.note, "no session", "--attributes", "no interval")
 
 
 REMARK = "The interval is to new speakers of these 2 sentences."
@@ -294,7 +296,7 @@ def test_a_corpus_of_few_sentences_says_what_its_interval_is_about() -> None:
         assert f'<p class="note">{REMARK}</p>' in table.html()
     assert latex(rows, BASE).count(REMARK) == 2
     plain = rows_of(grids(suite(HEADS))[0], Asked(BASE))
-    assert plain[0]["remarks"] == []
+    assert plain[0].remarks == []
     assert "sentences" not in markdown(plain, BASE).partition("all folds")[0]
 
 
@@ -315,10 +317,10 @@ def test_utterances_of_unknown_speakers_count_in_the_value_alone() -> None:
         for r in suite(HEADS)
     ]
     rows = rows_of(grids(runs)[0], Asked(BASE))
-    assert rows[1]["uar"]["mean"] == pytest.approx(67 / 80)
-    assert rows[1]["difference"]["value"] == pytest.approx(27 / 80)
-    assert rows[1]["difference"]["n_clusters"] == 7
-    assert rows[1]["interval"][0] < 67 / 80 < rows[1]["interval"][1]
+    assert rows[1].uar.mean == pytest.approx(67 / 80)
+    assert rows[1].difference.value == pytest.approx(27 / 80)
+    assert rows[1].difference.n_clusters == 7
+    assert rows[1].interval[0] < 67 / 80 < rows[1].interval[1]
     assert tells(markdown(rows, BASE), "10 without a speaker", "10 of 80", "7 known")
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,9 @@ HEADS = ("classification", "prototype")
 def test_two_configurations_of_one_head_are_two_rows() -> None:
     runs = grid(("mlp", "linear"), (0, 1), (1,))
     rows = summarise(runs, "linear")
-    assert [r["head"] for r in rows] == ["mlp", "linear"]
-    assert rows[0]["difference"] is not None
-    assert rows[1]["difference"] is None
+    assert [r.head for r in rows] == ["mlp", "linear"]
+    assert rows[0].difference is not None
+    assert rows[1].difference is None
     text = markdown(rows, "linear")
     assert "| mlp |" in text
     assert "UAR minus that of linear" in text
@@ -97,38 +97,39 @@ def test_a_record_without_a_name_is_called_after_its_type() -> None:
 def test_numbers_are_those_of_the_pooled_predictions() -> None:
     runs = grid(HEADS, (0, 1), (1, 2, 3))
     rows = summarise(runs)
-    assert [r["head"] for r in rows] == list(HEADS)
+    assert [r.head for r in rows] == list(HEADS)
     for row in rows:
         per_seed: dict[str, list[float]] = {"uar": [], "wa": [], "f1": []}
         for seed in (1, 2, 3):
-            chosen = [r for r in runs if r.head == row["head"] and r.seed == seed]
+            chosen = [r for r in runs if r.head == row.head and r.seed == seed]
             y = np.concatenate([r.table.labels for r in chosen])
             z = np.concatenate([r.table.scores.argmax(1) for r in chosen])
             per_seed["uar"].append(balanced_accuracy_score(y, z))
             per_seed["wa"].append(accuracy_score(y, z))
             per_seed["f1"].append(f1_score(y, z, average="macro"))
         for metric, values in per_seed.items():
-            assert row[metric]["mean"] == pytest.approx(np.mean(values))
-            assert row[metric]["sd"] == pytest.approx(np.std(values, ddof=1))
-            assert row[metric]["n"] == 3
-        assert (row["folds"], row["seeds"], row["speakers"]) == (2, 3, 4)
-        assert (row["utterances"], row["partial"]) == (48, 0)
-        assert row["interval"][0] < row["uar"]["mean"] < row["interval"][1]
-        assert row["seconds"] == pytest.approx(4.0)
-        assert row["inference_ms"] == pytest.approx(2.0)
+            found = getattr(row, metric)
+            assert found.mean == pytest.approx(np.mean(values))
+            assert found.sd == pytest.approx(np.std(values, ddof=1))
+            assert found.n == 3
+        assert (row.folds, row.seeds, row.speakers) == (2, 3, 4)
+        assert (row.utterances, row.partial) == (48, 0)
+        assert row.interval[0] < row.uar.mean < row.interval[1]
+        assert row.seconds == pytest.approx(4.0)
+        assert row.inference_ms == pytest.approx(2.0)
         for fold in (0, 1):
             uars = [
                 balanced_accuracy_score(r.table.labels, r.table.scores.argmax(1))
                 for r in runs
-                if (r.head, r.fold) == (row["head"], fold)
+                if (r.head, r.fold) == (row.head, fold)
             ]
-            assert row["by_fold"][fold] == pytest.approx(np.mean(uars))
+            assert row.by_fold[fold] == pytest.approx(np.mean(uars))
 
 
 def test_statistics_are_those_of_their_modules() -> None:
     heads = (*HEADS, "selm")
     runs = grid(heads, (0, 1, 2), (1, 2))
-    rows = {r["head"]: r for r in summarise(runs)}
+    rows = {r.head: r for r in summarise(runs)}
     tables = {h: pooled([r for r in runs if r.head == h]) for h in heads}
     names = [f"s{i}" for i in range(6)]
     cells = {
@@ -142,31 +143,31 @@ def test_statistics_are_those_of_their_modules() -> None:
     }
     wanted = answers({h: difference(cells[h], cells[HEADS[0]]) for h in heads[1:]})
     for head, row in rows.items():
-        assert row["interval"] == list(jackknife(tables[head])[1:3])
+        assert row.interval == jackknife(tables[head])[1:3]
         if head == HEADS[0]:
             continue
-        found, answer = row["difference"], wanted[head]
-        assert (found["value"], found["verdict"]) == (answer.value, answer.verdict)
-        assert found["new"]["p_family"] == answer.new.p_family
-        assert found["these"] == answer.these._asdict()
-        assert found["detectable"] == answer.detectable
-        assert (found["family"], found["declared"]) == (2, True)
-        ratio = row["uar"]["mean"] / rows[HEADS[0]]["uar"]["mean"] - 1
-        assert found["relative"] == pytest.approx(ratio)
-    assert len({r["certificate"] for r in rows.values()}) == 1
+        found, answer = row.difference, wanted[head]
+        assert (found.value, found.verdict) == (answer.value, answer.verdict)
+        assert found.new.p_family == answer.new.p_family
+        assert vars(found.these) == answer.these._asdict()
+        assert found.detectable == answer.detectable
+        assert (found.family, found.declared) == (2, True)
+        ratio = row.uar.mean / rows[HEADS[0]].uar.mean - 1
+        assert found.relative == pytest.approx(ratio)
+    assert len({r.certificate for r in rows.values()}) == 1
     other = summarise([altered(r, lambda e: e["data"].update(manifest="n")) for r in runs])
-    assert other[0]["certificate"] != rows[heads[0]]["certificate"]
-    assert f"certificate {other[0]['certificate']}" in markdown(other, HEADS[0])
+    assert other[0].certificate != rows[heads[0]].certificate
+    assert f"certificate {other[0].certificate}" in markdown(other, HEADS[0])
 
 
 def test_the_difference_is_taken_to_the_baseline() -> None:
     base, other = summarise(grid(HEADS, (0, 1), (1, 2)))
-    assert base["difference"] is None
-    assert other["difference"]["value"] == pytest.approx(other["uar"]["mean"] - base["uar"]["mean"])
-    new = other["difference"]["new"]
-    assert new["low"] < other["difference"]["value"] < new["high"]
+    assert base.difference is None
+    assert other.difference.value == pytest.approx(other.uar.mean - base.uar.mean)
+    new = other.difference.new
+    assert new.low < other.difference.value < new.high
     turned = summarise(grid(HEADS, (0, 1), (1, 2)), "prototype")[0]
-    assert turned["difference"]["value"] == pytest.approx(-other["difference"]["value"])
+    assert turned.difference.value == pytest.approx(-other.difference.value)
 
 
 @pytest.mark.parametrize(("seeds", "shown"), [((1,), False), ((1, 2), False), ((1, 2, 3), True)])
@@ -174,7 +175,7 @@ def test_a_spread_is_shown_from_three_seeds_on(seeds: tuple[int, ...], shown: bo
     (row,) = summarise(grid(["classification"], (0, 1), seeds))
     uar = cells_of(row, "classification")[1].text
     assert ("±" in uar) is shown
-    assert uar.startswith(f"{row['uar']['mean']:.3f}")
+    assert uar.startswith(f"{row.uar.mean:.3f}")
 
 
 # What is not finished.
@@ -184,17 +185,17 @@ def test_a_cell_that_one_head_lacks_is_left_out_for_all() -> None:
     whole = grid(HEADS, (0,), (1, 2))
     part = [r for r in whole if r.name != "prototype-f0-s2"]
     rows = summarise(part)
-    assert [r["seeds"] for r in rows] == [1, 1]
-    assert [r["partial"] for r in rows] == [1, 1]
+    assert [r.seeds for r in rows] == [1, 1]
+    assert [r.partial for r in rows] == [1, 1]
     only = summarise(grid(HEADS, (0,), (1,)))
-    assert [r["uar"] for r in rows] == [r["uar"] for r in only]
+    assert [r.uar for r in rows] == [r.uar for r in only]
     assert "1 fold of a seed left out, not finished by every head" in markdown(rows, HEADS[0])
 
 
 def test_a_seed_counts_only_with_all_folds() -> None:
     runs = grid(HEADS, (0, 1), (1, 2))
     rows = summarise([r for r in runs if (r.head, r.fold, r.seed) != ("prototype", 1, 2)])
-    assert [(r["seeds"], r["folds"], r["partial"]) for r in rows] == [(1, 2, 2)] * 2
+    assert [(r.seeds, r.folds, r.partial) for r in rows] == [(1, 2, 2)] * 2
 
 
 def test_nothing_in_common_is_no_row() -> None:
@@ -280,8 +281,8 @@ def test_one_head_with_two_settings_is_refused() -> None:
 def test_each_encoder_has_its_own_table() -> None:
     runs = [make("classification", 0, 1, f"encoder={e}") for e in ("hubert-base", "wav2vec2-base")]
     rows = summarise(runs)
-    assert [r["encoder"] for r in rows] == ["hubert-base-ls960", "wav2vec2-base"]
-    assert [r["difference"] for r in rows] == [None, None]
+    assert [r.encoder for r in rows] == ["hubert-base-ls960", "wav2vec2-base"]
+    assert [r.difference for r in rows] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,17 @@ def test_report_writes_what_it_shows(tmp_path: Path) -> None:
     rows = report(folder, console=console)
     assert rows == summarise(runs)
     stored = json.loads((folder / "summary.json").read_text())
-    assert stored["rows"] == json.loads(json.dumps(rows))
+    for row, kept in zip(rows, stored["rows"], strict=True):
+        assert list(kept) == [f.name for f in fields(row)]
+        assert kept["score"] == row.score._asdict()
+        assert (kept["remarks"], kept["interval"]) == (row.remarks, list(row.interval))
+        assert (kept["difference"] is None) == (row.head == HEADS[0])
+    found = stored["rows"][1]["difference"]
+    assert found["new"] == vars(rows[1].difference.new)
+    assert (found["verdict"], found["relative"]) == (
+        rows[1].difference.verdict,
+        rows[1].difference.relative,
+    )
     assert stored["failed"] == ["bad-f0-s1"]
     text = (folder / "table.md").read_text()
     assert text.startswith("# Mine [0]\n\n**synthetic, encoder logmel: 48 test utterances of 4 ")
@@ -328,7 +339,7 @@ def test_report_writes_what_it_shows(tmp_path: Path) -> None:
         assert "| " + " | ".join(c.text for c in cells_of(row, HEADS[0])) + " |" in text
     assert "of 14 cells, 1 failed, 1 has not run.\n- bad-f0-s1: E: [/odd] 1\n" in text
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert f"{rows[0]['uar']['mean']:.3f} ±" in shown
+    assert f"{rows[0].uar.mean:.3f} ±" in shown
     assert "of 14 cells, 1 failed, 1 has not run" in shown
     assert "TensorBoard" not in shown  # of which these cells wrote nothing
     page = (folder / "report.html").read_text()

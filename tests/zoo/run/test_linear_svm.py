@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
-from facts import says
+from facts import says, tells
+from serzoo.heads import linear_svm
 from serzoo.heads.linear_svm import LinearSVMHead
-from serzoo.zoo.core.errors import ConfigError, DataError
+from serzoo.zoo.core.errors import ConfigError, DataError, DataWarning
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Frames, Targets
 from serzoo.zoo.run.build import open_data
@@ -82,6 +85,23 @@ def test_a_class_without_training_is_named(labels, absent):
     frames = Frames(torch.randn(len(labels), 1, 2), torch.ones(len(labels), 1, dtype=torch.bool))
     targets = Targets(torch.eye(3)[torch.tensor(labels, dtype=torch.long)], torch.ones(len(labels)))
     with pytest.raises(DataError, match=says(absent, "taxonomy")):
+        head.solve([(frames, targets)])
+
+
+def test_boundaries_that_are_not_at_their_optimum_are_told_once(monkeypatch):
+    monkeypatch.setattr(linear_svm, "ROUNDS", 1)
+    head = LinearSVMHead(2, THREE, pooling="mean", C=1e4)
+    g = torch.Generator().manual_seed(0)
+    frames = Frames(torch.randn(60, 1, 2, generator=g), torch.ones(60, 1, dtype=torch.bool))
+    targets = Targets(torch.eye(3)[torch.arange(60) % 3], torch.ones(60))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        head.solve([(frames, targets)])
+    assert [w.category for w in caught] == [DataWarning]  # and not one for each class
+    assert tells(str(caught[0].message), "a, b, c", "head.C", 10000, 1)
+    monkeypatch.undo()
+    head.C = 0.01
+    with warnings.catch_warnings(action="error"):
         head.solve([(frames, targets)])
 
 

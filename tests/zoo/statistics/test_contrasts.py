@@ -12,6 +12,7 @@ from serzoo.zoo.core.errors import ComparisonError, ConfigError
 from serzoo.zoo.statistics.contrasts import (
     UNDECLARED,
     Contrast,
+    Parts,
     answers,
     clusters_of,
     confusions_of,
@@ -213,16 +214,51 @@ class TestNewTrainings:
     def test_the_table_by_hand(self):
         # rows 2, 4 and columns 2, 3, 4; what neither explains is -1, 0, 1 and 1, 0, -1
         u = np.array([[0.0, 2, 4], [4, 4, 4]])
-        found = two_way(u)
-        assert found.trainings == pytest.approx(np.var([2, 4], ddof=1) / 2)
+        rows, columns = np.var([2, 4], ddof=1) / 2, np.var([2, 3, 4], ddof=1) / 3
         rest = 4 / 2 / 6  # sum of squares, its freedom (2 - 1) (3 - 1), all values
-        assert found.clusters == pytest.approx(max(np.var([2, 3, 4], ddof=1) / 3 - rest, 0))
+        for table in (u, u.T):
+            parts = two_way(table).parts
+            assert parts.scarce == pytest.approx(rows)
+            assert parts.other == pytest.approx(max(columns - rest, 0))
+            assert parts.least == pytest.approx(max(columns, rest) / 9)
 
-    def test_trainings_equal_by_chance_leave_the_spread_of_clusters(self):
-        found = ask([8, 9, 8, 7, 9, 8], [8, 8, 9, 9, 7, 8])
-        assert found.new.error >= found.these.error > 0
-        assert found.new.error == pytest.approx(sqrt(1 / 12) / N)  # 10 / 2 / 5 in 12 values
+    def test_the_scarce_ones_keep_what_neither_explains(self):
+        u = np.random.default_rng(2).normal(size=(3, 8)) + np.arange(8) / 2
+        rows, columns = u.mean(1).var(ddof=1) / 3, u.mean(0).var(ddof=1) / 8
+        rest = (u - u.mean(1, keepdims=True) - u.mean(0) + u.mean()).var() * 24 / 14 / 24
+        for table in (u, u.T):
+            found = two_way(table)
+            assert found.error == pytest.approx(sqrt(rows + columns - rest))
+            # the difference of mean squares has fewer than 7 degrees of freedom
+            df = 7 * ((columns - rest) / columns) ** (2 / 14)
+            assert found.parts.df == pytest.approx(df)
+            assert found.half(0.05) == two_way(u).half(0.05)
+
+    def test_trainings_equal_by_chance_leave_a_third(self):
+        """Clusters and the rest have the same mean square here, or the rest has a larger one."""
+        points = [8, 9, 8, 7, 9, 8], [8, 8, 9, 9, 7, 8]
+        found, g = ask(*points), 6
+        rest = 10 / 2 / 5 / 12  # the sum of squares, its freedom, all values
+        assert found.new.error == pytest.approx(sqrt(rest) / 3 / N)
+        t = scipy_stats.t.isf(0.025, g - 1)
+        assert found.new.high - found.value == pytest.approx(t * sqrt(rest) / 3 / N)
         assert found.verdict == "better"
+
+    def test_trainings_alike_by_chance_give_no_verdict_of_their_own(self):
+        # of clusters 2, 5, -1, 1, 6 and -1; both trainings have a mean of 2
+        points = [[5, 3, -4, 1, 9, -2], [-1, 7, 2, 1, 3, 0]]
+        found = ask(*points, margin=0.001)
+        assert found.new.p <= 0.05 < found.these.p
+        assert found.verdict == "undecided"
+        assert "by speakers alone" in found.note
+        assert found.detectable == pytest.approx(ask(np.mean(points, 0)).detectable)
+        # with four speakers nothing is shown of these models
+        few = ask([5, 3, 2, 6], [5, 5, 6, 0])
+        assert few.new.p <= 0.05
+        assert few.verdict == "undecided"
+        assert isnan(few.detectable)
+        wide = ask([8, 9, 8, 7, 9, 8], [6, 7, 6, 5, 7, 6])
+        assert "alone" not in wide.note
 
     def test_trainings_that_agree_leave_the_t_test_over_clusters(self):
         x = np.array(HEADS[1]) / N
@@ -261,13 +297,19 @@ class TestNewTrainings:
         assert wide.verdict == "undecided"
         assert ask([8, 9, 8, 7, 9, 8], [8, 8, 9, 9, 7, 8]).verdict == "better"
 
-    @pytest.mark.parametrize(("trainings", "held"), [(2, "0.99"), (3, "0.98"), (4, "")])
-    def test_too_few_trainings_say_so(self, trainings, held):
+    @pytest.mark.parametrize(("trainings", "clusters"), [(2, 4), (2, 6), (2, 7), (3, 6)])
+    def test_intervals_that_are_too_wide_say_so(self, trainings, clusters):
         rng = np.random.default_rng(1)
-        found = ask(*rng.integers(0, 5, (trainings, 8)))
+        found = ask(*rng.integers(0, 5, (trainings, clusters)))
         assert found.basis == "new trainings"
-        assert (f"{trainings} trainings are too few" in found.note) == bool(held)
-        assert held in found.note
+        wide = trainings == 2 and clusters <= 6
+        assert (f"2 trainings and {clusters} speakers" in found.note) == wide
+        assert ("0.98 of true values" in found.note) == wide
+
+    def test_a_family_on_six_clusters_is_too_wide_and_says_so(self):
+        found = answers({i: gain(row) for i, row in enumerate(HEADS)}, primary=[0, 1, 2])
+        assert ["0.98 of cases" in found[i].note for i in range(4)] == [True] * 3 + [False]
+        assert ask(HEADS[0]).note == ""
 
     def test_coverage_is_never_below_what_is_stated(self):
         """By integration over normal effects: 2 to 10 trainings, and any ratio of variances."""
@@ -277,19 +319,23 @@ class TestNewTrainings:
             each = [scipy_stats.chi2.ppf(uniform[:, i], n) / n for i, n in enumerate(freedom)]
             for a, rest in product((0, 0.1, 0.3, 0.5, 0.7, 0.9, 1), (0.1, 0.5, 0.9)):
                 b, c = (1 - a) * (1 - rest), (1 - a) * rest
-                parts = parts_of((b + c) * each[0], (a + c) * each[1], c * each[2])
+                parts = parts_of((b + c) * each[0], (a + c) * each[1], c * each[2], s, g)
                 for alpha in (0.05, 0.00625):
-                    half = half_width(*parts, s, g, alpha)
+                    half = half_width(parts, s, g, alpha)
                     missed = 2 * scipy_stats.norm.sf(half).mean()
                     assert missed <= 1.06 * alpha, (s, g, a, rest, alpha)
 
     def test_half_widths_are_added_by_a_power(self):
-        # of 3 trainings: 3, by the t of 9 and 2 degrees of freedom
+        # of 3 trainings: 3.5, by the t of 9 and 2 degrees of freedom
         a, b = 0.1 * 2.2622, 0.2 * 4.3027
-        assert half_width(0.01, 0.04, 0, 3, 10, 0.05) == pytest.approx(
-            (a**3 + b**3) ** (1 / 3), rel=1e-4
-        )
-        assert half_width(0, 0, 0.04, 3, 10, 0.05) == pytest.approx(0.2 * 2.2622, rel=1e-4)
+        for s, g in ((3, 10), (10, 3)):
+            found = half_width(Parts(0.04, 0.01, 0, 9), s, g, 0.05)
+            assert found == pytest.approx((a**3.5 + b**3.5) ** (1 / 3.5), rel=1e-4)
+            least = half_width(Parts(0, 0, 0.04, 9), s, g, 0.05)
+            assert least == pytest.approx(0.2 * 2.2622, rel=1e-4)
+        # of many of both: Howe's sum of squares
+        found = half_width(Parts(0.04, 0.01, 0, 1e6), 1_000_001, 1_000_001, 0.05)
+        assert found == pytest.approx(1.96 * sqrt(0.05), rel=1e-4)
 
     def test_p_is_the_alpha_whose_interval_ends_at_zero(self):
         rng = np.random.default_rng(8)
@@ -409,7 +455,7 @@ class TestDeclaredQuestions:
         found = answers(more, primary=[0, 1])
         assert {k: found[k] for k in (0, 1)} == want
         assert found["control"].these.p == found["control"].these.p_family
-        assert [found[k].note for k in more] == [UNDECLARED, "", "", UNDECLARED]
+        assert [UNDECLARED in found[k].note for k in more] == [True, False, False, True]
         assert found["imported"].these == ask(HEADS[2]).these
 
     def test_the_same_with_trainings(self):
