@@ -61,14 +61,24 @@ class SpeechDataset(Dataset[Batch]):
         self.corruption: Corruption | None = None
         self.use(store)
 
-    def use(self, store: FeatureStore | HeldFrames | None) -> None:
+    def use(
+        self,
+        store: FeatureStore | HeldFrames | None,
+        vectors: FeatureStore | HeldFrames | None = None,
+    ) -> None:
         """Read features from a store that holds all utterances; None = read audio.
+
+        Args:
+            store: of the encoder's features.
+            vectors: of the vectors that heads get beside the frames. They are read here, once, and
+                kept in memory. None = there are none, or the audio's reader computes them.
 
         Raises:
             DataError: if the audio is corrupted and the store is one on disk, because that holds
                 features of clean audio.
         """
-        held = store is None or isinstance(store, HeldFrames)
+        given = [s for s in (store, vectors) if s is not None]
+        held = all(isinstance(s, HeldFrames) for s in given)
         if self.corruption is not None and not held:
             raise DataError(
                 f"stored features are of clean audio, not of condition "
@@ -77,6 +87,13 @@ class SpeechDataset(Dataset[Batch]):
         self.store = store
         self.rows: list[Row] = [store.row(u) for u in self.utterances] if store else []
         self.statistics: Tensor | None = None
+        self.utterance: Tensor | None = None
+        if vectors is not None and self.utterances:
+            found = [vectors.read(vectors.row(u))[0, 0].float() for u in self.utterances]
+            self.utterance = torch.stack(found)
+        self._spoken: Tensor | None = None
+        if isinstance(store, (FeatureStore, HeldFrames)) and not store.frame_seconds:
+            self._spoken = torch.tensor(self.seconds)
 
     def use_statistics(self) -> None:
         """Give mean and deviation of stored frames instead of the frames (:func:`statistics`).
@@ -104,7 +121,8 @@ class SpeechDataset(Dataset[Batch]):
         been removed.
         """
         if self.store is not None:
-            return [row.shape[1] * self.store.frame_seconds for row in self.rows]
+            frame = self.store.frame_seconds
+            return [row.shape[1] * frame if frame else row.seconds for row in self.rows]
         seconds = [min(u.duration, self.max_seconds) for u in self.utterances]
         if self.corruption is not None:
             return [self.corruption.seconds(s) for s in seconds]
@@ -134,11 +152,14 @@ class SpeechDataset(Dataset[Batch]):
             "targets": Targets(probs, weight, dims),
             "text": [u.text or "" for u in chosen] if self.text else None,
         }
+        if self.utterance is not None:
+            common["utterance"] = self.utterance[indices]
+        if self._spoken is not None:
+            common["seconds"] = self._spoken[indices]
         if self.statistics is not None:
             hidden = self.statistics[indices]
             mask = torch.ones(len(indices), 2, dtype=torch.bool)
-            seconds = self._spoken[indices]
-            return Batch(hidden=hidden, mask=mask, seconds=seconds, **common)  # type: ignore[arg-type]
+            return Batch(hidden=hidden, mask=mask, **common)  # type: ignore[arg-type]
         if self.store is not None:
             hidden, mask = pad_hidden([self.store.read(self.rows[i]) for i in indices])
             return Batch(hidden=hidden, mask=mask, **common)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -258,6 +258,12 @@ class Filled:
         """Return plain containers for the record."""
         return asdict(self)
 
+    def and_(self, other: Filled) -> Filled:
+        """Return the sums of both; live if the other is, and the store of this one."""
+        names = ("reused", "encoded", "speech_seconds", "seconds", "bytes")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return replace(self, kind=other.kind, **sums)
+
 
 class FeatureStore:
     """Hidden states of one extraction, by utterance.
@@ -271,7 +277,7 @@ class FeatureStore:
         extraction: ``encoder.extraction()``.
         roots: maps a corpus to its folder.
         max_seconds: longer utterances are cut to this.
-        frame_seconds: distance between stored frames in seconds.
+        frame_seconds: distance between stored frames in seconds; 0 = a row is one frame.
         folder: folder of all stores; by default that of the cache.
     """
 
@@ -483,13 +489,14 @@ class HeldFrames:
 
     Args:
         extraction: ``encoder.extraction()``; its ``dtype`` is the number format that is kept.
-        frame_seconds: distance between frames in seconds.
+        frame_seconds: distance between frames in seconds; 0 = an utterance is one frame.
     """
 
     def __init__(self, extraction: dict[str, Any], frame_seconds: float) -> None:
         self.name, self.frame_seconds = digest(extraction), frame_seconds
         self._dtype = getattr(torch, str(extraction.get("dtype", "float32")))
         self._frames: dict[str, Tensor] = {}
+        self._seconds: dict[str, float] = {}
 
     @torch.no_grad()
     def fill(
@@ -516,6 +523,7 @@ class HeldFrames:
             DataError: if frames are not finite.
         """
         encoder.to(device)
+        self._seconds = {u.id: s for u, s in zip(utterances, seconds, strict=True)}
         batches = pack(range(len(utterances)), np.array(seconds), *_batch_of(device))
         with Bar("features", len(utterances), shown=progress) as bar:
             for batch in batches:
@@ -531,7 +539,8 @@ class HeldFrames:
     def row(self, utterance: Utterance) -> Row:
         """Return the place of an utterance's frames."""
         k, t, d = self._frames[utterance.id].shape
-        return Row(utterance.id, 0, (k, t, d), t * self.frame_seconds)
+        seconds = t * self.frame_seconds or self._seconds[utterance.id]
+        return Row(utterance.id, 0, (k, t, d), seconds)
 
     def read(self, row: Row) -> Tensor:
         """Return ``[K, T, D]`` of a row, without a copy."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -166,8 +167,11 @@ class SpeechDataModule(L.LightningDataModule):
     ) -> Filled:
         """Read features from the store; missing ones are computed first.
 
+        If the encoder gives heads vectors of utterances, these are stored, too. An encoder that
+        cannot be stored then reads audio, and only the vectors come from the store.
+
         Args:
-            encoder: an encoder with ``storable`` extraction.
+            encoder: an encoder with ``storable`` extraction, or with vectors that have it.
             parts: the parts whose features are read; by default all.
             device: device of the extraction.
             progress: show a bar.
@@ -175,22 +179,43 @@ class SpeechDataModule(L.LightningDataModule):
         Returns:
             What was done; ``live`` if the features do not fit on the disk, so audio is used.
         """
+        wanted = [e for e in (encoder, encoder.utterance) if e is not None and e.storable]
         first = self.datasets["train"]
-        store = FeatureStore(
-            own.extraction_of(encoder),
-            first.roots,
-            max_seconds=first.max_seconds,
-            frame_seconds=encoder.frame_seconds,
-        )
         everything = [u for part in parts for u in self.datasets[part].utterances]
-        filled = store.fill(encoder, everything, device=device, progress=progress)
-        self.use_store(store if filled.kind == "stored" else None, parts)
-        return filled
+        stores: dict[bool, FeatureStore] = {}  # of frames: False; of vectors: True
+        filled = Filled("live")
+        for one in wanted:
+            store = FeatureStore(
+                own.extraction_of(one),
+                first.roots,
+                max_seconds=first.max_seconds,
+                frame_seconds=one.frame_seconds,
+            )
+            more = store.fill(one, everything, device=device, progress=progress)
+            filled = filled.and_(more) if stores else more
+            if more.kind != "stored":
+                self.use_store(None, parts)
+                return filled
+            stores[one is not encoder] = store
+        self.use_store(stores.get(False), parts, vectors=stores.get(True))
+        return filled if False in stores else replace(filled, kind="live")
 
-    def use_store(self, store: FeatureStore | None, parts: Sequence[str] = PARTS) -> None:
-        """Read features of these parts from a store; None = read audio."""
+    def use_store(
+        self,
+        store: FeatureStore | None,
+        parts: Sequence[str] = PARTS,
+        *,
+        vectors: FeatureStore | None = None,
+    ) -> None:
+        """Read features of these parts from a store; None = read audio.
+
+        Args:
+            store: of the encoder's features.
+            parts: names of parts.
+            vectors: store of the vectors that heads get beside the frames.
+        """
         for part in parts:
-            self.datasets[part].use(store)
+            self.datasets[part].use(store, vectors)
 
     def use_statistics(self) -> bool:
         """Give mean and deviation of the stored frames instead of the frames, in every part.

@@ -13,7 +13,7 @@ from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
 from .losses import LossName, binary_cross_entropy, cross_entropy, focal, smooth, squared_error
 from .pooling import PooledEmbedding, PoolingName
-from .widen import wider_linear
+from .widen import more_inputs, wider_linear
 
 LOSSES = {"ce": cross_entropy, "bce": binary_cross_entropy, "mse": squared_error}
 
@@ -89,6 +89,13 @@ class ClassificationHead(Head):
     @property
     def reads_frames(self) -> bool:
         return self.embed.pooling.reads_frames
+
+    def add_utterance(self, width: int) -> None:
+        """Append the utterances' vectors to the pooled frames."""
+        self.embed.read_utterance(width)
+        first = self.output[0]
+        assert isinstance(first, nn.Linear)
+        self.output[0] = more_inputs(first, width)
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
         """Add a row to the output layer for each new class, the mean of the old rows."""

@@ -14,7 +14,7 @@ from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
 from .gen_ser.head import GenSERHead
 from .pooling import PooledEmbedding, PoolingName
-from .widen import wider_rows
+from .widen import more_inputs, wider_rows
 
 
 class RegressCodesHead(GenSERHead):
@@ -98,6 +98,11 @@ class PrototypeHead(Head):
     @property
     def reads_frames(self) -> bool:
         return self.embed.pooling.reads_frames
+
+    def add_utterance(self, width: int) -> None:
+        """Append the utterances' vectors to the pooled frames."""
+        self.embed.read_utterance(width)
+        self.project = more_inputs(self.project, width)
 
     def distances(self, frames: Frames) -> Tensor:
         """Return ``[B, C]`` float32 squared distances to the prototypes over ``sqrt(E)``."""

@@ -16,8 +16,8 @@ from ..zoo.core.notices import tell
 from ..zoo.core.scaling import Standardiser
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
-from .pooling import PoolingName, build_pooling
-from .widen import wider_linear
+from .pooling import PoolingName, UtteranceVector, build_pooling
+from .widen import more_inputs, wider_linear
 
 TOLERANCE, ROUNDS = 1e-4, 5000  # where scikit-learn's solver stops
 
@@ -82,11 +82,17 @@ class LinearSVMHead(Head):
         self.pooling = build_pooling(pooling, dim)
         self.scale = Standardiser(self.pooling.width)
         self.output = nn.Linear(self.pooling.width, len(taxonomy))
+        self.beside: UtteranceVector | None = None
+
+    def add_utterance(self, width: int) -> None:
+        """Append the utterances' standardised vectors to the pooled frames."""
+        self.beside = UtteranceVector(width, norm=False)
+        self.output = more_inputs(self.output, width)
 
     def vectors(self, frames: Frames) -> Tensor:
-        """Return the ``[B, width]`` standardised pooled frames."""
+        """Return the ``[B, width]`` standardised pooled frames, with the utterances' vectors."""
         x: Tensor = self.scale(self.pooling(frames))
-        return x
+        return x if self.beside is None else torch.cat([x, self.beside(frames)], -1)
 
     def margins(self, frames: Frames) -> Tensor:
         """Return ``[B, C]`` signed distances from the boundaries, in units of the margin."""

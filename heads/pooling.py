@@ -17,7 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..zoo.core.scaling import Standardiser, moments_of
+from ..zoo.core.errors import DataError
+from ..zoo.core.scaling import Standardiser, VectorStandardiser, moments_of
 from ..zoo.core.types import Frames
 
 # Fast pooling of frames that do not learn. For a small head on stored features, memory limits the
@@ -290,6 +291,36 @@ class AttentiveStatistics(nn.Module):
         return self.statistics(frames)[:, 0]
 
 
+class UtteranceVector(nn.Module):
+    """The vectors beside the frames: standardised by the training part, normalised, dropped out.
+
+    Args:
+        width: ``F``, width of the vectors.
+        dropout: dropout rate in training.
+        norm: whether a layer normalisation follows.
+    """
+
+    def __init__(self, width: int, dropout: float = 0.0, *, norm: bool = True) -> None:
+        super().__init__()
+        self.scale = VectorStandardiser(width)
+        self.norm: nn.Module = nn.LayerNorm(width) if norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, frames: Frames) -> Tensor:
+        """Return ``[B, F]`` float32.
+
+        Raises:
+            DataError: if the frames have no vectors.
+        """
+        if frames.utterance is None:
+            raise DataError(
+                "this model reads a vector of each utterance beside its frames, and there is none; "
+                "give audio, or set Batch.utterance (Encoder.vectors makes it)"
+            )
+        vectors: Tensor = self.dropout(self.norm(self.scale(frames.utterance.float())))
+        return vectors
+
+
 class PooledEmbedding(nn.Module):
     """Pooling, normalisation and dropout: the common first step of the utterance heads.
 
@@ -305,6 +336,7 @@ class PooledEmbedding(nn.Module):
 
     Attributes:
         width: width of the vector.
+        beside: reads the vectors of utterances; None if there are none.
     """
 
     def __init__(self, dim: int, pooling: PoolingName, dropout: float) -> None:
@@ -314,11 +346,21 @@ class PooledEmbedding(nn.Module):
         self.scale = Standardiser(self.width)
         self.norm = nn.LayerNorm(self.width)
         self.dropout = nn.Dropout(dropout)
+        self.beside: UtteranceVector | None = None
+
+    def read_utterance(self, width: int) -> None:
+        """Append the utterances' vectors, of this width, to the pooled frames from now on."""
+        self.beside = UtteranceVector(width, self.dropout.p)
+        self.width += width
+
+    def joined(self, state: Tensor, frames: Frames) -> Tensor:
+        """Return pooled frames ``[B, D]``, followed by the utterances' vectors if there are any."""
+        return state if self.beside is None else torch.cat([state, self.beside(frames)], -1)
 
     def forward(self, frames: Frames) -> Tensor:
         """Return the ``[B, width]`` vectors of the utterances."""
         pooled: Tensor = self.dropout(self.norm(self.scale(self.pooling(frames))))
-        return pooled
+        return self.joined(pooled, frames)
 
 
 def build_pooling(name: PoolingName, dim: int) -> MeanPooling | StatsPooling | AttentiveStatistics:

@@ -1,4 +1,4 @@
-"""Add outputs for new classes to trained layers; the old outputs stay as they are."""
+"""Add outputs for new classes, or inputs, to layers; the old ones stay as they are."""
 
 from __future__ import annotations
 
@@ -23,3 +23,20 @@ def wider_linear(layer: nn.Linear, n: int) -> nn.Linear:
     wider.weight = nn.Parameter(wider_rows(layer.weight, n))
     wider.bias = nn.Parameter(wider_rows(layer.bias, n))
     return wider
+
+
+@torch.no_grad()
+def more_inputs(layer: nn.Linear, n: int) -> nn.Linear:
+    """Return a linear layer with ``n`` more inputs; the weights of the old inputs are as before."""
+    old = layer.in_features
+    made = nn.Linear(
+        old + n,
+        layer.out_features,
+        bias=layer.bias is not None,
+        device=layer.weight.device,
+        dtype=layer.weight.dtype,
+    )
+    made.weight[:, :old] = layer.weight
+    if layer.bias is not None:
+        made.bias.copy_(layer.bias)
+    return made

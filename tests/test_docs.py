@@ -143,8 +143,17 @@ LIMITED = [key for key, (_, limits) in rows().items() if tried(limits)[0]]
 def test_most_keys_have_a_range() -> None:
     free = set(rows()) - set(LIMITED)
     assert free == {
-        *("recipe", "corpus", "protocol", "taxonomy", "seed", "init", "encoder", "head_name"),
-        *("head", "own", "data.root", "data.manifest", "data.label", "data.options", "trainer.out"),
+        *("recipe", "corpus", "protocol", "taxonomy", "seed", "init", "encoder", "utterance"),
+        *(
+            "head_name",
+            "head",
+            "own",
+            "data.root",
+            "data.manifest",
+            "data.label",
+            "data.options",
+            "trainer.out",
+        ),
     }
 
 

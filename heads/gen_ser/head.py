@@ -22,7 +22,7 @@ from ...zoo.core.taxonomy import Taxonomy
 from ...zoo.core.types import Frames, HeadLoss, Targets
 from ..losses import cross_entropy
 from ..pooling import PoolingName
-from ..widen import wider_linear
+from ..widen import more_inputs, wider_linear
 from .codes import (
     CodeName,
     DecisionName,
@@ -205,6 +205,20 @@ class GenSERHead(Head):
             return ["the codes are learned, so their Gram matrix is not known before training"]
         given = {key: options[key] for key in KEYS_OF_CODES if key in options}
         return explain_codes(build_codes(taxonomy, **given), taxonomy)
+
+    def add_utterance(self, width: int) -> None:
+        """Make the utterances' vectors a part of ``x_1``, before its projection.
+
+        Raises:
+            ConfigError: if there is no projection, so that ``x_1`` cannot be wider than the codes.
+        """
+        if not isinstance(self.project, nn.Linear):
+            raise ConfigError(
+                f"projection=false leaves no place for the {width} numbers of an utterance in the "
+                "initial state; set head.projection=true, or leave the key 'utterance' out"
+            )
+        self.embed.read_utterance(width)
+        self.project = more_inputs(self.project, width)
 
     @property
     def reads_frames(self) -> bool:

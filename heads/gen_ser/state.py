@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...zoo.core.types import Frames
-from ..pooling import PooledEmbedding, PoolingName
+from ..pooling import PooledEmbedding, PoolingName, UtteranceVector
 
 StateName = Literal["utterance", "frames"]
 
@@ -103,7 +103,7 @@ class UtteranceState(PooledEmbedding):
                 self.statistics.add(pooled, labelled)
             pooled = self.statistics(pooled)
         state: Tensor = self.dropout(self.norm(pooled))
-        return state
+        return self.joined(state, frames)
 
 
 class FrameState(nn.Module):
@@ -117,6 +117,7 @@ class FrameState(nn.Module):
 
     Attributes:
         width: width of a frame.
+        beside: reads the vectors of utterances; None if there are none.
     """
 
     def __init__(self, dim: int, dropout: float, standardise: bool) -> None:
@@ -125,6 +126,12 @@ class FrameState(nn.Module):
         self.statistics = Standardise(dim) if standardise else None
         self.norm = nn.Identity() if standardise else nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
+        self.beside: UtteranceVector | None = None
+
+    def read_utterance(self, width: int) -> None:
+        """Append the utterance's vector, of this width, to each of its frames from now on."""
+        self.beside = UtteranceVector(width, self.dropout.p)
+        self.width += width
 
     def forward(self, frames: Frames, labelled: Tensor | None = None) -> Tensor:
         """Return ``[B, T, width]`` frames; those of padding are finite."""
@@ -134,7 +141,10 @@ class FrameState(nn.Module):
                 self.statistics.add(x, frames.mask & labelled.unsqueeze(1))
             x = self.statistics(x)
         state: Tensor = self.dropout(self.norm(x))
-        return state
+        if self.beside is None:
+            return state
+        vectors = self.beside(frames).unsqueeze(1).expand(-1, state.shape[1], -1)
+        return torch.cat([state, vectors], -1)
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:

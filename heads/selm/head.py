@@ -252,7 +252,8 @@ class SELMHead(Head):
 
     def _rank(self, audio: Tensor, views: list[View], taxonomy: Taxonomy) -> list[Tensor]:
         if self.null is not None:
-            audio = torch.cat([audio, self.null(self.audio_mapper, self.dim).to(audio.dtype)])
+            nothing = self.null(self.audio_mapper, self.dim, self.utterance)
+            audio = torch.cat([audio, nothing.to(audio.dtype)])
         asked = [
             (view, prompt, self._answers(view, prompt, taxonomy))
             for view in views
@@ -288,6 +289,13 @@ class SELMHead(Head):
 
     def class_written(self, text: str, taxonomy: Taxonomy) -> int | None:
         return self.views.class_written(text, taxonomy)
+
+    def add_utterance(self, width: int) -> None:
+        """Give the utterance's vector one more position in the audio prefix."""
+        self.audio_mapper.read_utterance(width)
+        if self.null is not None:
+            prefix = len(self.audio_mapper.constants)
+            self.null = NullAudio(self.null.kind, prefix, self.language.width)
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
         """Accept new classes by name: this adds no weights, but each name needs its own tokens."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...zoo.core.scaling import Standardiser
 from ...zoo.core.types import Frames
-from ..pooling import AttentiveStatistics, PoolingName, build_pooling
+from ..pooling import AttentiveStatistics, PoolingName, UtteranceVector, build_pooling
 
 Reduction = Literal["queries", "adaptive", "vector", "stats", "mean"]
 
@@ -100,11 +100,24 @@ class AudioMapper(nn.Module):
         self.constants = nn.Parameter(0.1 * torch.randn(prefix, width))
         self.layers = nn.ModuleList(mapper_layer(width, dropout) for _ in range(layers))
         self.norm = SizedNorm(width, size)
+        self.width, self.dropout = width, dropout
+        self.beside: nn.ModuleList | None = None
+
+    def read_utterance(self, width: int) -> None:
+        """Give the utterance's vector, of this width, the last position from now on."""
+        self.beside = nn.ModuleList(
+            [UtteranceVector(width, self.dropout), Projection(width, self.width, self.dropout)]
+        )
+        constant = 0.1 * torch.randn(1, self.width)
+        self.constants = nn.Parameter(torch.cat([self.constants.data, constant]))
 
     def forward(self, frames: Frames) -> Tensor:
         out = self.project(self.read(self.scale(self._reduced(frames))))
         if self.one:
             out = self.spread(out).view(len(out), self.prefix, -1)
+        if self.beside is not None:
+            vector, project = self.beside
+            out = torch.cat([out, project(vector(frames)).unsqueeze(1)], 1)
         out = out + self.constants
         for layer in self.layers:
             out = layer(out)
@@ -233,17 +246,19 @@ class NullAudio(nn.Module):
         self.batches += 1
         self.mean.lerp_((share * kept).sum(0, keepdim=True), 1 / self.batches.clamp_max(MEMORY))
 
-    def forward(self, mapper: nn.Module, dim: int) -> Tensor:
+    def forward(self, mapper: nn.Module, dim: int, utterance: int = 0) -> Tensor:
         """Return the prefix ``[1, L, W]``.
 
         Args:
             mapper: the audio mapper, for ``zeros``.
             dim: width of the frame of zeros that the mapper gets.
+            utterance: width of the vector of zeros beside it; 0 = none.
         """
         if self.kind == "mean":
             return self.mean
         weight = next(mapper.parameters())
         nothing = torch.zeros(1, 1, dim, device=weight.device)
-        out: Tensor = mapper(Frames(nothing, torch.ones(1, 1, dtype=torch.bool,
-                                                       device=weight.device)))  # fmt: skip
+        mask = torch.ones(1, 1, dtype=torch.bool, device=weight.device)
+        vector = torch.zeros(1, utterance, device=weight.device) if utterance else None
+        out: Tensor = mapper(Frames(nothing, mask, vector))
         return out

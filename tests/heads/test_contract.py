@@ -183,6 +183,38 @@ class ZeroGradient(Sound):
         return frames.mean() + 0.0 * self.gain
 
 
+class ReadsVectors(Sound):
+    """Sound, with a second layer for the vectors of utterances."""
+
+    def add_utterance(self, width: int) -> None:
+        self.beside = nn.Linear(width, len(self.taxonomy))
+
+    def logits(self, frames: Frames) -> Tensor:
+        z = super().logits(frames)
+        return z + self.beside(self.vectors(frames)) if self.utterance else z
+
+    def vectors(self, frames: Frames) -> Tensor:
+        assert frames.utterance is not None
+        return frames.utterance
+
+
+class ForgetsVectors(ReadsVectors):
+    def vectors(self, frames: Frames) -> Tensor:
+        return torch.zeros_like(super().vectors(frames))
+
+
+class MixesVectors(ReadsVectors):
+    def vectors(self, frames: Frames) -> Tensor:
+        x = super().vectors(frames)
+        return x - x.mean(0)
+
+
+class UnreachedVectors(ReadsVectors):
+    def add_utterance(self, width: int) -> None:
+        super().add_utterance(width)
+        self.more = nn.Linear(width, 2)
+
+
 class DetachedFrames(Sound):
     def pool(self, frames: Frames) -> Tensor:
         return frames.mean().detach()
@@ -301,6 +333,7 @@ class WidensUnsaved(Sound):
 
 def test_a_sound_head_passes() -> None:
     check_head(Sound, dim=64, taxonomy=Taxonomy.of(["angry", "happy", "sad"]), slow=True)
+    check_head(ReadsVectors)
 
 
 def test_the_last_digits_of_large_scores_may_differ_by_batch_size() -> None:
@@ -323,6 +356,9 @@ class UnknownSize(Sound):
         (DeadParameter, {"unlabelled", "gradients"}),
         (ZeroGradient, {"gradients"}),
         (DetachedFrames, {"gradients"}),
+        (ForgetsVectors, {"utterance"}),
+        (MixesVectors, {"utterance"}),
+        (UnreachedVectors, {"utterance"}),
         (RandomScores, {"repeat"}),
         (DrawsInScores, {"repeat"}),
         (OwnColumnOrder, {"taxonomy"}),

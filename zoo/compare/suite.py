@@ -296,6 +296,11 @@ def _matches(suite: Suite, recipe: str, base: Sequence[str], probe: RunConfig) -
         return {}
     from ..run.build import open_data
 
+    if probe.utterance is not None:
+        raise ConfigError(
+            f"suite '{suite.name}': match_params counts heads that read frames only, but utterance="
+            f"{probe.utterance} makes them larger; leave one of the two out"
+        )
     options = {k: v for k, v in probe.encoder.items() if k != "type"}
     dim = registry.get("encoders", probe.encoder["type"])(**options).dim
     taxonomy = config.build_taxonomy(probe) or open_data(probe).taxonomy  # auto: of the data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ class Encoder(Part, nn.Module, ABC):
         storable: whether :meth:`extract` is deterministic and has no trainable parameters. Only
             then can its output be stored.
         frame_seconds: distance between frames of ``hidden`` in seconds; batches are sized by it.
+            0 = an utterance is one frame, however long it is.
     """
 
     dim: int
@@ -63,6 +64,28 @@ class Encoder(Part, nn.Module, ABC):
             TypeError: if the encoder is not storable.
         """
         raise TypeError(f"{type(self).__name__} is not storable; override extraction()")
+
+    @property
+    def utterance(self) -> Encoder | None:
+        """An encoder of one vector per utterance, which heads get beside the frames; or None."""
+        return cast("Encoder | None", self._modules.get("utterance"))
+
+    @utterance.setter
+    def utterance(self, encoder: Encoder | None) -> None:
+        self._modules["utterance"] = encoder
+
+    @torch.no_grad()
+    def vectors(self, audio: Tensor, lengths: Tensor) -> Tensor | None:
+        """Return the ``[B, F]`` vectors of :attr:`utterance`; None if there is no such encoder.
+
+        Args:
+            audio: ``[B, S]`` float32, 16 kHz mono.
+            lengths: ``[B]`` number of real samples of each row.
+        """
+        if self.utterance is None:
+            return None
+        frames: Frames = self.utterance(*self.utterance.extract(audio, lengths))
+        return frames.x[:, 0].float()
 
     @property
     def steady(self) -> bool:

@@ -30,6 +30,7 @@ class Head(Part, nn.Module, ABC):
             most effective one comes first. Comparisons of heads of equal size use them.
         dim: ``D``, width of the frames.
         taxonomy: the classes that it is trained on.
+        utterance: ``F``, width of the vectors beside the frames; 0 if it reads none.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -41,6 +42,7 @@ class Head(Part, nn.Module, ABC):
         super().__init__()
         self.dim = dim
         self.taxonomy = taxonomy
+        self.utterance = 0
 
     @abstractmethod
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
@@ -149,6 +151,34 @@ class Head(Part, nn.Module, ABC):
             f"{type(self).__name__} cannot add classes that it was not trained on "
             f"({', '.join(new)}); choose a taxonomy of {', '.join(self.taxonomy.classes)}, or "
             "another head (one that overrides add_classes)"
+        )
+
+    def read_utterance(self, width: int) -> None:
+        """Read ``Frames.utterance`` from now on, too; changes the new head in place.
+
+        The weights that read the frames are those of a head without it.
+
+        Args:
+            width: ``F``, width of the vectors.
+
+        Raises:
+            ConfigError: if this head cannot read them.
+        """
+        self.add_utterance(width)
+        self.utterance = width
+
+    def add_utterance(self, width: int) -> None:
+        """Add what reads vectors of this width; :meth:`read_utterance` calls this.
+
+        A head that can read them overrides it.
+
+        Raises:
+            ConfigError: by default.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} reads frames only, so the {width} numbers of an utterance "
+            "would be ignored; leave the key 'utterance' out, or choose another head (one that "
+            "overrides add_utterance)"
         )
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "encoders": {
         "logmel": "serzoo.zoo.encoders.logmel:LogMelEncoder",
         "resnet50": "serzoo.zoo.encoders.resnet:ResNetEncoder",
+        "functionals": "serzoo.zoo.encoders.functionals:FunctionalsEncoder",
         "hf": "serzoo.zoo.encoders.hf:HFEncoder",
         "trained": "serzoo.zoo.run.trained:TrainedEncoder",
     },

@@ -70,11 +70,14 @@ class FrameStatistics:
             frames, then of their (population) standard deviation.
         deviation: ``[2 D]`` float32: standard deviations over utterances of the same.
         utterances: how many were measured; each counts once, whatever its length.
+        vectors: mean and deviation, ``[F]`` each, of the utterances' vectors; None if they have
+            none.
     """
 
     location: Tensor
     deviation: Tensor
     utterances: int
+    vectors: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, batches: Iterable[Frames]) -> FrameStatistics:
@@ -86,18 +89,52 @@ class FrameStatistics:
         Raises:
             ValueError: if there is no utterance.
         """
-        number, total, squares = 0, torch.zeros(()), torch.zeros(())
+        pooled, beside = _Moments(), _Moments()
         for frames in batches:
+            if frames.utterance is not None:
+                beside.add(frames.utterance)
             mean, variance = moments_of(frames, torch.float64)
-            vectors = torch.cat([mean, variance.sqrt()], -1)
-            number += len(vectors)
-            total = total.to(vectors) + vectors.sum(0)
-            squares = squares.to(vectors) + vectors.square().sum(0)
-        if not number:
+            pooled.add(torch.cat([mean, variance.sqrt()], -1))
+        vectors = beside.result() if beside.number else None
+        return cls(*pooled.result(), pooled.number, vectors)
+
+
+class _Moments:
+    """Sums of vectors in float64, from which mean and standard deviation are computed."""
+
+    def __init__(self) -> None:
+        self.number, self.total, self.squares = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, vectors: Tensor) -> None:
+        """Add ``[B, width]`` vectors."""
+        x = vectors.double()
+        self.number += len(x)
+        self.total = self.total.to(x) + x.sum(0)
+        self.squares = self.squares.to(x) + x.square().sum(0)
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation, ``[width]`` float32 each; no deviation is below FLOOR.
+
+        Raises:
+            ValueError: if there is no vector.
+        """
+        if not self.number:
             raise ValueError("found no utterance to measure; give frames of at least one")
-        location = total / number
-        spread = (squares / number - location.square()).clamp_min(0).sqrt()
-        return cls(location.float(), torch.where(spread > FLOOR, spread, 1.0).float(), number)
+        location = self.total / self.number
+        spread = (self.squares / self.number - location.square()).clamp_min(0).sqrt()
+        return location.float(), torch.where(spread > FLOOR, spread, 1.0).float()
+
+
+def vector_statistics(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation, ``[F]`` each, of vectors ``[B, F]`` of utterances.
+
+    Raises:
+        ValueError: if there is no vector.
+    """
+    moments = _Moments()
+    for vectors in batches:
+        moments.add(vectors)
+    return moments.result()
 
 
 class Standardiser(nn.Module):
@@ -130,6 +167,28 @@ class Standardiser(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[..., width]`` standardised vectors."""
         return (x - self.location) / self.deviation
+
+
+class VectorStandardiser(Standardiser):
+    """Does the same for the vectors of utterances that heads get beside the frames.
+
+    The vectors do not change in training, whatever the encoder learns. So they are always
+    standardised.
+
+    Args:
+        width: ``F``.
+    """
+
+    def fit(self, statistics: FrameStatistics) -> None:
+        """Use the statistics of the vectors from now on."""
+        if statistics.vectors is not None:
+            self.fit_vectors(*statistics.vectors)
+
+    def fit_vectors(self, location: Tensor, deviation: Tensor) -> None:
+        """Use these ``[F]`` statistics from now on."""
+        self.location.copy_(location)
+        self.deviation.copy_(deviation)
+        self.fitted.fill_(1.0)
 
 
 ADDED_LATER = tuple(f".scale.{name}" for name in ("location", "deviation", "fitted"))

@@ -10,6 +10,7 @@ letter meaning
 ``T``  encoder frames
 ``K``  kept encoder layers (1 for the log-mel encoder)
 ``D``  encoder width
+``F``  numbers in a vector of an utterance
 ``C``  classes of the taxonomy
 ====== =====================================================
 """
@@ -99,8 +100,10 @@ class Batch(_TensorRecord):
         lengths: ``[B]`` int64, the number of real samples in each row of ``audio``.
         hidden: ``[B, K, T, D]`` stored output of ``Encoder.extract``, in the store's dtype.
         mask: ``[B, T]`` bool, True = speech; set if ``hidden`` is set.
-        seconds: ``[B]`` seconds of speech; set if ``hidden`` holds two vectors per utterance
-            instead of its frames (:func:`serzoo.datamodules.features.statistics`).
+        utterance: ``[B, F]`` float32 stored vectors that heads get beside the frames, or None.
+        seconds: ``[B]`` seconds of speech; set if ``hidden`` holds one or two vectors per
+            utterance: its only frame (``Encoder.frame_seconds`` is 0), or the statistics of
+            its frames (:func:`serzoo.datamodules.features.statistics`).
         targets: the labels.
 
     Raises:
@@ -115,6 +118,7 @@ class Batch(_TensorRecord):
     lengths: Tensor | None = None
     hidden: Tensor | None = None
     mask: Tensor | None = None
+    utterance: Tensor | None = None
     seconds: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -134,10 +138,12 @@ class Frames(_TensorRecord):
         x: ``[B, T, D]`` encoder frames, zero where ``mask`` is False. Their type is the stored
             one, float32 or bfloat16; a head computes in float32.
         mask: ``[B, T]`` bool, True = speech; every row has at least one True.
+        utterance: ``[B, F]`` float32 vectors of the whole utterances (functionals), or None.
     """
 
     x: Tensor
     mask: Tensor
+    utterance: Tensor | None = None
 
     def mean(self) -> Tensor:
         """Return the ``[B, D]`` mean over the frames of speech, in float32."""

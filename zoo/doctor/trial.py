@@ -206,7 +206,11 @@ class Trial:
         batch, _ = self.loaded
         rows, seconds = self.encode()
         hidden, mask = pad_hidden(rows)
-        made = Batch(batch.ids, batch.speakers, batch.targets, batch.text, hidden=hidden, mask=mask)
+        assert batch.audio is not None
+        assert batch.lengths is not None
+        vectors = self.module.encoder.vectors(batch.audio, batch.lengths)
+        rest = {"hidden": hidden, "mask": mask, "utterance": vectors}
+        made = Batch(batch.ids, batch.speakers, batch.targets, batch.text, **rest)
         return made, seconds
 
     def encode(self) -> tuple[list[Tensor], float]:
@@ -252,6 +256,7 @@ class Trial:
         kept = strip_frozen(module.state_dict(), module.frozen_keys())
         kept = {k: v.detach().clone() for k, v in kept.items()}
         try:
+            module.cpu().standardise_vectors([self.batch()])
             return self._stepped(module)
         except Exception as error:
             raise StepFailedError(brief(error)) from error
@@ -321,7 +326,7 @@ def first_of(batch: Batch, n: int) -> Batch:
         return None if tensor is None else tensor[:n]
 
     targets = type(batch.targets)(*(cut(getattr(batch.targets, k)) for k in _TARGETS))
-    rows = {k: cut(getattr(batch, k)) for k in ("audio", "lengths", "hidden", "mask")}
+    rows = {k: cut(getattr(batch, k)) for k in ("audio", "lengths", "hidden", "mask", "utterance")}
     return Batch(batch.ids[:n], batch.speakers[:n], targets, cut(batch.text), **rows)
 
 

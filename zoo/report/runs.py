@@ -45,7 +45,8 @@ class Run:
         node = cfg["encoder"]
         if self.record.kind == "adaptation":  # how it was tuned is in the condition
             node = self.record.source["encoder"]
-        return ", ".join(parts), encoder_name(node)
+        beside = f" + {cfg['utterance']}" if cfg.get("utterance") else ""
+        return ", ".join(parts), encoder_name(node) + beside
 
     @property
     def condition(self) -> str:

@@ -112,6 +112,8 @@ class Plan:
             options = {k: v for k, v in cfg.head.items() if k != "type"}
             torch.manual_seed(self.wanted.draw)
             head = registry.get("heads", cfg.head["type"])(module.encoder.dim, self.wide, **options)
+            if module.encoder.utterance is not None:
+                head.read_utterance(module.encoder.utterance.dim)
             return SERModule(module.encoder, head, metadata=module.metadata).eval()
         if cfg.encoder != self.source.encoder:
             meta = {**module.metadata, "config": cfg.to_dict()}

@@ -346,10 +346,14 @@ def construct(
         make, own = _class_of("encoder", encoder, cfg.encoder)
         torch.manual_seed(cfg.seed)
         encoder = cast(Encoder, make(**own))
+    if cfg.utterance is not None and encoder.utterance is None:
+        encoder.utterance = cast(Encoder, registry.get("encoders", cfg.utterance)())
     if not isinstance(head, Head):
         make, own = _class_of("head", head, cfg.head)
         torch.manual_seed(cfg.seed + 1)
         head = cast(Head, make(encoder.dim, taxonomy, **own))
+        if encoder.utterance is not None:
+            head.read_utterance(encoder.utterance.dim)
     how = {key: getattr(cfg.optim, key) for key in OPTIONS} | {"seed": cfg.seed}
     how["standardise"] = cfg.data.standardise == "auto"
     return kind(
@@ -404,6 +408,13 @@ def described(module: SERModule) -> dict[str, Any]:
     how = {key: getattr(module, key) for key in OPTIONS if key != "ema"}
     optim = OptimConfig(**how, ema=average.decay if average is not None else 0.0)
     cfg = RunConfig(encoder=nodes["encoder"], head=nodes["head"], optim=optim, seed=module.seed)
+    if (beside := module.encoder.utterance) is not None:
+        cfg.utterance = registry.name_of("encoders", beside)
+        if cfg.utterance is None:
+            raise ConfigError(
+                f"encoder.utterance is a {type(beside).__name__}, which has no registered name, so "
+                "no checkpoint could say how to build it; register it (serzoo.zoo.register)"
+            )
     known = {part: registry.added(kind, nodes[part]["type"]) for part, kind in KINDS.items()}
     cfg.own = {part: added.origin for part, added in known.items() if added and part not in own}
     found = how_built(cfg, head.taxonomy) | ({"own": own} if own else {})

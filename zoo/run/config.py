@@ -182,6 +182,8 @@ class RunConfig:
     init: str | None = None  # run whose encoder, with its mix of layers, this one starts from
     init_head: Flag = False  # start from its head, too; head and classes must be the same
     encoder: dict[str, Any] = field(default_factory=dict)
+    # encoder of one vector per utterance, which heads get beside the frames: functionals
+    utterance: str | None = None
     head_name: str = ""  # what folders and tables call the head: NAME of configs/head/NAME.yaml
     head: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
@@ -217,12 +219,12 @@ class RunConfig:
         del d["recipe"], d["head_name"]  # the other keys hold what these name
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
-        if d["encoder"].get("tuning") != "frozen" and d["encoder"].get("type") != "trained":
+        if d["encoder"].get("tuning") != "frozen" and d["encoder"].get("type") not in FIXED:
             d["data"]["standardise"] = "none"  # it has no effect on an encoder that learns
         for key, usual in _LATER.items():  # so that the first records keep their fingerprints
             if d["data"][key] == usual:
                 del d["data"][key]
-        for key in ("init", "init_head"):
+        for key in ("init", "init_head", "utterance"):
             if not d[key]:
                 del d[key]
         # an edited file makes another run; a moved file does not
@@ -395,6 +397,9 @@ def refused_precision(name: str) -> str | None:
         )
     return refusal
 
+
+FIXED = ("trained", "functionals")
+"""Types of encoders that never learn. A published one (``hf``) learns if its ``tuning`` says so."""
 
 GROUPS = ("encoder", "head", "optim")
 SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
@@ -715,7 +720,8 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     tuning = dict(overrides).get("encoder.tuning") or (base.get("encoder") or {}).get("tuning")
     if isinstance(tuning, Typed):
         tuning = _read("encoder.tuning", tuning, str)
-    if merged["encoder"].get("type") == "hf" and str(tuning or "frozen") == "frozen":
+    encoder = merged["encoder"].get("type")
+    if encoder == "functionals" or (encoder == "hf" and str(tuning or "frozen") == "frozen"):
         merged["head"] = _suited(merged["head"])
     suits = chosen.get("optim") or SUITS.get(str(tuning), default_optim)
     merged["optim"] = read_group("optim", suits) if suits else {}
@@ -802,6 +808,8 @@ def resolve(cfg: RunConfig) -> RunConfig:
         registry.check_options(kind, node["type"], options)
         # all keys are written out: a new default changes the fingerprint, and 0 for 0.0 does not
         node.update(registry.complete(kind, node["type"], options))
+    if cfg.utterance is not None:
+        _check_utterance(cfg.utterance)
     named: list[tuple[str, registry.Kind, str]] = [
         ("encoder", "encoders", cfg.encoder["type"]),
         ("head", "heads", cfg.head["type"]),
@@ -812,11 +820,25 @@ def resolve(cfg: RunConfig) -> RunConfig:
     return cfg
 
 
-def _suited(head: dict[str, Any]) -> dict[str, Any]:
-    """Return a head's options with the pooling that suits a frozen published encoder.
+def _check_utterance(name: str) -> None:
+    """Refuse an encoder that gives more than one frame for an utterance.
 
-    The mean takes the place of attentive pooling if that is only the head's default
-    (docs/results/frozen-encoder.md). A pooling that a file, a recipe or an override names stays.
+    Raises:
+        ConfigError: if there is no such encoder, or it gives several frames.
+    """
+    if registry.get("encoders", name).frame_seconds:
+        raise ConfigError(
+            f"utterance={name} gives several frames for an utterance; set utterance to an encoder "
+            "of one vector (functionals), or leave it out"
+        )
+
+
+def _suited(head: dict[str, Any]) -> dict[str, Any]:
+    """Return a head's options with the pooling that suits an encoder that does not learn.
+
+    The mean takes the place of attentive pooling if that is only the head's default. It is best on
+    published encoders (docs/results/frozen-encoder.md), and enough for the one frame of
+    functionals. A pooling that a file, a recipe or an override names stays.
     """
     if head.get("type") not in registry.names("heads"):
         return head

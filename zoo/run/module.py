@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
@@ -21,7 +22,12 @@ from ..core.encoder import Encoder
 from ..core.errors import ConfigError, DataError
 from ..core.head import Head
 from ..core.notices import tell
-from ..core.scaling import FrameStatistics, standardisers
+from ..core.scaling import (
+    FrameStatistics,
+    VectorStandardiser,
+    standardisers,
+    vector_statistics,
+)
 from ..core.taxonomy import Taxonomy
 from ..core.types import Batch, Frames, Targets
 from ..core.weights import FORMAT, check_keys, check_published, published_parts, strip_frozen
@@ -38,6 +44,12 @@ STANDARDISED_BY = (
     "pooled frames of the frozen encoder are not standardised, since this Trainer has no data "
     "module with training_part(); fit with a SpeechDataModule (serzoo.zoo.build_run makes one), or "
     "set standardise=False to train without"
+)
+
+
+VECTORS_BY = (
+    "the vectors of utterances are standardised by the training part, but this Trainer has no data "
+    "module with training_part(); fit with a SpeechDataModule (serzoo.zoo.build_run makes one)"
 )
 
 
@@ -88,6 +100,10 @@ class SERModule(L.LightningModule):
         standardise: let the head standardise pooled frames by the training part, if the encoder is
             steady (:mod:`..core.scaling`).
         metadata: plain containers that every checkpoint holds under ``serzoo``.
+
+    Raises:
+        ConfigError: if encoder and head disagree about vectors of utterances: only one of them has
+            these, or they have other widths.
     """
 
     def __init__(
@@ -108,6 +124,13 @@ class SERModule(L.LightningModule):
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        given = 0 if encoder.utterance is None else encoder.utterance.dim
+        if given != head.utterance:
+            raise ConfigError(
+                f"the encoder gives vectors of {given} numbers for each utterance, but the head "
+                f"reads {head.utterance}; call head.read_utterance({given}) before, or set "
+                "encoder.utterance to the encoder that the head was made for"
+            )
         self.encoder, self.head = encoder, head
         self.lr, self.head_lr, self.mix_lr = lr, head_lr, mix_lr  # None = lr, which may be tuned
         self.weight_decay, self.warmup, self.schedule = weight_decay, warmup, schedule
@@ -151,7 +174,19 @@ class SERModule(L.LightningModule):
 
     def frames(self, batch: Batch) -> Frames:
         """Return the frames of a batch, from stored features if it carries them."""
-        return self._frames(*self._hidden(batch))
+        return self._frames(*self._hidden(batch), self.vectors(batch))
+
+    def vectors(self, batch: Batch) -> Tensor | None:
+        """Return the ``[B, F]`` vectors of a batch; None if heads get none."""
+        if self.encoder.utterance is None or batch.utterance is not None:
+            return batch.utterance
+        if batch.audio is None or batch.lengths is None:
+            raise DataError(
+                "this batch has stored frames, but not the vectors that the head reads beside "
+                "them; set Batch.utterance (Encoder.vectors makes it), or give audio"
+            )
+        with torch.autocast(self.device.type, enabled=False):
+            return self.encoder.vectors(batch.audio, batch.lengths)
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if not isinstance(batch, Batch):  # the user's own loader made it
@@ -169,9 +204,9 @@ class SERModule(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             return self.encoder.extract(batch.audio, batch.lengths)
 
-    def _frames(self, hidden: Tensor, mask: Tensor) -> Frames:
+    def _frames(self, hidden: Tensor, mask: Tensor, utterance: Tensor | None) -> Frames:
         frames: Frames = self.encoder(hidden, mask)
-        return frames
+        return frames if utterance is None else replace(frames, utterance=utterance)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return log-scores ``[B, C]`` over the head's taxonomy, in the module's present mode."""
@@ -198,20 +233,46 @@ class SERModule(L.LightningModule):
                 self.head.solve(self._training_part())
 
     def _measure_frames(self) -> None:
-        """Fit the head's standardisers, if the encoder is steady.
+        """Fit the head's standardisers: of frames if the encoder is steady, of vectors always.
 
         Every process measures the whole training part. So all hold the same numbers, however many
         they are.
+
+        Raises:
+            ConfigError: if vectors of utterances cannot be measured.
         """
-        parts = standardisers(self.head)
-        if not (self.standardise and parts and self.encoder.steady):
-            return
+        every = standardisers(self.head)
+        vectors = [part for part in every if isinstance(part, VectorStandardiser)]
+        parts = [part for part in every if part not in vectors]
+        if not (self.standardise and self.encoder.steady):
+            parts = []
         if self._every is None:
-            tell(STANDARDISED_BY, fault=False)
+            if vectors:
+                raise ConfigError(VECTORS_BY)
+            if parts:
+                tell(STANDARDISED_BY, fault=False)
             return
-        found = FrameStatistics.of(frames for frames, _ in self._training_part())
+        if parts:
+            found = FrameStatistics.of(frames for frames, _ in self._training_part())
+            for part in [*parts, *vectors]:
+                part.fit(found)
+        elif vectors:
+            self.standardise_vectors(self._every())
+
+    @torch.no_grad()
+    def standardise_vectors(self, batches: Iterable[Batch]) -> None:
+        """Fit the head's standardisers of utterances' vectors, if it has unfitted ones.
+
+        Args:
+            batches: every utterance once.
+        """
+        parts = [p for p in standardisers(self.head) if isinstance(p, VectorStandardiser)]
+        if not parts:
+            return
+        found = (self.vectors(batch.to(self.device)) for batch in batches)
+        measured = vector_statistics(x for x in found if x is not None)
         for part in parts:
-            part.fit(found)
+            part.fit_vectors(*measured)
 
     @property
     def _every(self) -> Callable[[], Iterator[Batch]] | None:
@@ -241,10 +302,10 @@ class SERModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         hidden, mask = self._hidden(batch)
-        targets = batch.targets
+        targets, vectors = batch.targets, self.vectors(batch)
         if self.mixup > 0:
-            hidden, targets = mix(hidden, mask, targets, self.mixup)
-        out = self.head.loss(self._frames(hidden, mask), targets, batch.text)
+            hidden, targets, vectors = mix(hidden, mask, targets, self.mixup, vectors)
+        out = self.head.loss(self._frames(hidden, mask, vectors), targets, batch.text)
         self._loss.update(out.loss.detach())
         for key, value in out.extras.items():
             self._extra(key).update(value)

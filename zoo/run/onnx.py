@@ -160,6 +160,11 @@ def unpadded(module: SERModule) -> Unpadded:
     """
     head, encoder = module.head, module.encoder
     name = type(head).__name__
+    if encoder.utterance is not None:
+        raise ExportError(
+            f"{name} reads a vector of the utterance ({type(encoder.utterance).__name__}), which "
+            "is computed outside the network; export a model without the key 'utterance'"
+        )
     if head.needs or head.open_labels:
         needed = f"needs {', '.join(sorted(head.needs))} besides the audio"
         why = needed if head.needs else "writes with a tokeniser"

@@ -137,7 +137,13 @@ class AveragedWeights:
 MIXED = 0.5  # share of the utterances that mixup mixes (our choice)
 
 
-def mix(hidden: Tensor, mask: Tensor, targets: Targets, alpha: float) -> tuple[Tensor, Targets]:
+def mix(
+    hidden: Tensor,
+    mask: Tensor,
+    targets: Targets,
+    alpha: float,
+    vectors: Tensor | None = None,
+) -> tuple[Tensor, Targets, Tensor | None]:
     """Mix encoder inputs and targets: each item with a partner of its batch (Zhang et al. 2018).
 
     Args:
@@ -146,9 +152,10 @@ def mix(hidden: Tensor, mask: Tensor, targets: Targets, alpha: float) -> tuple[T
         targets: labels, weights and dimensions, all mixed. If a dimension is missing in one item
             of a pair, the mixed item lacks it. A pair with an unlabelled item is not mixed.
         alpha: a of Beta(a, a). An item's own share is at least one half.
+        vectors: ``[B, F]`` vectors of the utterances, mixed as the inputs are; or None.
 
     Returns:
-        Mixed inputs and targets, of the same shapes.
+        Mixed inputs, targets and vectors, of the same shapes.
     """
     size = len(hidden)
     share = torch.distributions.Beta(alpha, alpha).sample((size,)).to(hidden.device)
@@ -170,7 +177,9 @@ def mix(hidden: Tensor, mask: Tensor, targets: Targets, alpha: float) -> tuple[T
     dims = targets.dims
     if dims is not None:
         dims = torch.where(lam < 1, lam * dims + (1 - lam) * dims[partner], dims)
-    return mixed, replace(targets, probs=probs, weight=weight, dims=dims)
+    if vectors is not None:
+        vectors = lam * vectors + (1 - lam) * vectors[partner]
+    return mixed, replace(targets, probs=probs, weight=weight, dims=dims), vectors
 
 
 def unreached(module: nn.Module) -> list[str]:

@@ -324,8 +324,11 @@ def _job(
 
 
 def _store(encoder: Encoder, longest: float) -> FeatureStore | None:
-    """Return the store of an encoder's features; None if there is none, or nothing is in it."""
-    if not encoder.storable:
+    """Return the store of an encoder's features; None if there is none, or nothing is in it.
+
+    Vectors beside the frames need the audio, so then nothing is read from the store.
+    """
+    if not encoder.storable or encoder.utterance is not None:
         return None
     store = FeatureStore(own.extraction_of(encoder), {}, max_seconds=longest)
     store.refresh()

@@ -179,11 +179,19 @@ def check_preprocessing(config: Mapping[str, Any], module: SERModule, path: str 
 
 
 def extraction_of(module: SERModule) -> dict[str, Any] | None:
-    """Return ``encoder.extraction()`` as plain JSON; None if the encoder is not storable."""
+    """Return ``encoder.extraction()`` as plain JSON; None if the encoder is not storable.
+
+    If heads get vectors beside the frames, ``utterance`` is the extraction of these.
+    """
+    beside = module.encoder.utterance
     try:
         about = module.encoder.extraction()
     except TypeError:
-        return None
+        if beside is None:
+            return None
+        about = {}
+    if beside is not None:
+        about = {**about, "utterance": beside.extraction()}
     return dict(json.loads(json.dumps(about)))
 
 

@@ -113,6 +113,7 @@ def describe(module: SERModule, record: Record | None = None) -> dict[str, Any]:
         "speakers": meta.get("speakers"),
         "training": {key: identity[key] for key in TRAINING}
         | {"head_name": cfg.called}
+        | ({"utterance": cfg.utterance} if cfg.utterance else {})
         | ({"own": cfg.own} if cfg.own else {}),
     }
 

@@ -208,16 +208,22 @@ def hold_frames(
     if sum(seconds) > HELD_SECONDS:
         return
     extraction = own.extraction_of(encoder)
-    key = (digest(extraction), tuple((u.id, u.sha) for u in dataset.utterances))
+    beside = encoder.utterance
+    names = [digest(own.extraction_of(e)) for e in (encoder, beside) if e is not None]
+    key = (*names, tuple((u.id, u.sha) for u in dataset.utterances))
     if corruption.held.get("key") != key:
         frames = HeldFrames(extraction, encoder.frame_seconds)
+        heard = dataset.utterances, seconds, dataset.wave
         with evaluating(encoder):
-            frames.fill(
-                encoder, dataset.utterances, seconds, dataset.wave, device=device, progress=progress
-            )
-        corruption.held = {"key": key, "frames": frames, "counts": corruption.counts.copy()}
+            frames.fill(encoder, *heard, device=device, progress=progress)
+            counts, vectors = corruption.counts.copy(), None
+            if beside is not None:  # the same audio again, which is not counted twice
+                vectors = HeldFrames(own.extraction_of(beside), beside.frame_seconds)
+                vectors.fill(beside, *heard, device=device, progress=progress)
+        held = {"key": key, "frames": frames, "vectors": vectors, "counts": counts}
+        corruption.held = held
     corruption.counts = corruption.held["counts"].copy()
-    dataset.use(corruption.held["frames"])
+    dataset.use(corruption.held["frames"], corruption.held["vectors"])
 
 
 def score(

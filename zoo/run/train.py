@@ -67,14 +67,16 @@ class StoreFeatures(Callback):
 
     def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         encoder = module.encoder
-        if not self.wanted or not encoder.storable:
+        if not self.wanted or not (encoder.storable or encoder.utterance is not None):
             return
         self.wanted = False  # once
         began, used = time.perf_counter(), Used.now()
         device = trainer.strategy.root_device
         filled = self.data.store_features(encoder, device=device, progress=self.progress)
         self.filled = filled.to_dict()
-        if not trainer.strategy.reduce_boolean_decision(self.stored, all=True):
+        if not encoder.storable:
+            pass  # only the vectors beside the frames are stored
+        elif not trainer.strategy.reduce_boolean_decision(self.stored, all=True):
             self.filled["kind"] = "live"
             self.data.use_store(None)
         elif self.stored and encoder.plain and not (module.head.reads_frames or module.mixup):

@@ -163,6 +163,8 @@ class TrainedEncoder(Encoder):
 
     @property
     def bytes_per_second(self) -> float:
+        if not self.frame_seconds:  # one frame, however long the utterance is
+            return 0.0
         return self.dtype.itemsize * self.dim / self.frame_seconds
 
     def frozen_keys(self) -> frozenset[str]:

@@ -168,8 +168,10 @@ class Adapting(SERModule):
         super().on_train_epoch_start()
         torch.manual_seed(self.seed)
 
-    def _frames(self, hidden: Tensor, mask: Tensor) -> Frames:
-        return Frames(hidden[:, 0], mask) if self.encoded else super()._frames(hidden, mask)
+    def _frames(self, hidden: Tensor, mask: Tensor, utterance: Tensor | None) -> Frames:
+        if self.encoded:
+            return Frames(hidden[:, 0], mask, utterance)
+        return super()._frames(hidden, mask, utterance)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
@@ -188,11 +190,15 @@ class _EncodedSupport:
 
     def __init__(self, module: SERModule, support: SpeechDataset) -> None:
         self.frames: dict[str, Tensor] = {}
+        vectors: list[Tensor] = []
         device = next(module.parameters()).device
         for row, utterance in enumerate(support.utterances):
             with torch.no_grad():
                 found = module.frames(support[[row]].to(device))
             self.frames[utterance.id] = found.x[0][found.mask[0]][None].cpu()
+            if found.utterance is not None:
+                vectors.append(found.utterance[0].cpu())
+        self.vectors = torch.stack(vectors) if vectors else None
 
     def row(self, utterance: Any) -> str:
         return str(utterance.id)
@@ -253,11 +259,13 @@ def fit(
         module.encoder.requires_grad_(False)
         store: Any = _EncodedSupport(module, support)
         wide.use(store)
+        wide.utterance = store.vectors
     rows: Any = batches(len(wide), wanted.batch_size, wanted.steps, wanted.draw)
     # batch_size=None passes lists of rows on; with its own generator, the loader does not change
     # the head's random numbers
     loader = DataLoader(wide, sampler=rows, batch_size=None, generator=torch.Generator())
     how = {key: getattr(optim, key) for key in OPTIONS}
+    module.standardise_vectors([wide[list(range(len(wide)))]])  # of a new head
     learner = Adapting(module.encoder, module.head, **how, seed=wanted.draw, encoded=not encoder)
     trainer = L.Trainer(
         accelerator=device.type,

@@ -22,7 +22,7 @@ from ..core.errors import ContractError
 from ..core.head import Head
 from ..core.taxonomy import Taxonomy
 from . import checks
-from .checks import Case, check_widen
+from .checks import Case, check_utterance, check_widen
 from .encoders import ENCODER_CHECKS, EncoderCase
 
 __all__ = [
@@ -54,6 +54,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "autocast": checks.check_autocast,
     "param_groups": checks.check_param_groups,
     "widen": check_widen,
+    "utterance": check_utterance,
 }
 SLOW_CHECKS: dict[str, Callable[[Case], None]] = {"overfits": checks.check_overfits}
 

@@ -10,7 +10,7 @@ import inspect
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -183,6 +183,55 @@ def check_widen(case: Case) -> None:
         case.scores(other, frames, wide),
         "a widened head that is loaded from a state dict scores differently; keep all new values "
         "in parameters and buffers",
+    )
+
+
+VECTOR = 7  # numbers of an utterance beside its frames
+
+
+def check_utterance(case: Case) -> None:
+    """Check that vectors of utterances change scores and train, or that a ConfigError refuses them.
+
+    An utterance's scores must not depend on the vectors of its batch neighbours.
+    """
+    head, frames, n = case.head(), case.frames(), len(LENGTHS)
+    try:
+        head.read_utterance(VECTOR)
+    except ConfigError:
+        demand(head.utterance == 0, "read_utterance refused, but changed head.utterance")
+        return
+    g = torch.Generator().manual_seed(7)
+    vectors = torch.randn(n, VECTOR, generator=g)
+    given = replace(frames, utterance=vectors)
+    scores = case.scores(head, given)
+    targets, flipped = case.targets(), replace(frames, utterance=vectors.flip(1))
+    with torch.no_grad():  # a loss, because a head that writes may write the same
+        first, second = (case.loss(head, f, targets).loss for f in (given, flipped))
+    demand(
+        not torch.equal(first, second),
+        "the loss does not change with the vectors; use Frames.utterance, or leave add_utterance "
+        "out",
+    )
+    one = vectors.clone()
+    one[1:] = 3.0
+    kept = case.scores(head, replace(frames, utterance=one))
+    demand_close(
+        scores[:1],
+        kept[:1],
+        "the vectors of other utterances change the scores of the first",
+        scores,
+    )
+    case.loss(head.train(), given, targets).loss.backward()  # type: ignore[no-untyped-call]
+    dead = [name for name, p in trainable(head).items() if p.grad is None]
+    demand(not dead, f"with vectors, the loss does not reach {many(dead)} trainable parameters")
+    again = case.head(seed=5)
+    again.read_utterance(VECTOR)
+    again.load_state_dict(head.state_dict())
+    demand_close(
+        case.scores(head, given),
+        case.scores(again, given),
+        "a head that reads vectors and is loaded from a state dict scores differently; keep all "
+        "new values in parameters and buffers",
     )
 
 

@@ -172,19 +172,28 @@ def check_padding(case: EncoderCase) -> None:
 
 
 def check_lengths(case: EncoderCase) -> None:
-    """Check that longer speech has more frames, every ``frame_seconds``, and that they differ."""
+    """Check that longer speech has more frames, every ``frame_seconds``, and that they differ.
+
+    With ``frame_seconds = 0`` every utterance must have one frame.
+    """
     encoder = case.encoder()
     seconds = 4
     with torch.no_grad():
         audio, lengths = case.audio([seconds * SAMPLE_RATE, seconds * SAMPLE_RATE // 2])
         _, mask = encoder.extract(audio, lengths)
     long, short = mask.sum(1).tolist()
+    whole = encoder.frame_seconds == 0
     demand(
-        long > short,
-        f"{seconds} s have {long} frames, and {seconds // 2} s have {short}; longer speech must "
-        "have more frames",
+        long == short == 1 if whole else long > short,
+        f"{seconds} s have {long} frames, and {seconds // 2} s have {short}; "
+        + (
+            "frame_seconds=0 says that an utterance is one frame"
+            if whole
+            else "longer speech must have more frames; if an utterance is one frame, set "
+            "frame_seconds=0"
+        ),
     )
-    expected = seconds / encoder.frame_seconds
+    expected = 1.0 if whole else seconds / encoder.frame_seconds
     demand(
         expected / FACTOR <= long <= expected * FACTOR,
         f"{seconds} s have {long} frames of hidden, but by frame_seconds={encoder.frame_seconds:g} "

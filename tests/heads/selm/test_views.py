@@ -91,7 +91,7 @@ def test_mixed_utterances_are_rated_between_their_halves() -> None:
     dims = torch.rand(40, 3).masked_fill(torch.rand(40, 3) < 0.2, NAN)
     probs = torch.eye(40)  # which says who was mixed with whom, and how much
     hidden, mask = torch.zeros(40, 1, 5, 2), torch.ones(40, 5, dtype=torch.bool)
-    _, mixed = mix(hidden, mask, Targets(probs, torch.ones(40), dims), 0.5)
+    _, mixed, _ = mix(hidden, mask, Targets(probs, torch.ones(40), dims), 0.5)
     want = torch.stack([
         sum(p * dims[j] for j, p in enumerate(row) if p > 0) for row in mixed.probs
     ])  # fmt: skip

@@ -100,6 +100,12 @@ def test_every_head_is_examined(tiny_recipe: str, head: str) -> None:
     assert list(dict.fromkeys(f.name for f in found)) == list(CHECKS)
 
 
+@pytest.mark.parametrize("words", [["encoder=functionals"], ["utterance=functionals"]])
+def test_vectors_of_utterances_are_examined(tiny_recipe: str, words: list[str]) -> None:
+    found = doctor(load(tiny_recipe, words))
+    assert summary(found)["error"] == summary(found)["warning"] == 0, found
+
+
 @pytest.mark.parametrize("tuning", ["frozen", "lora", "last_k", "full"])
 def test_every_tuning_is_examined(
     tiny_recipe: str, tiny_hf: Callable[..., str], tuning: str

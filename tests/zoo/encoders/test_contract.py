@@ -12,6 +12,7 @@ from facts import tells
 from serzoo.zoo.core import registry
 from serzoo.zoo.core.encoder import Encoder
 from serzoo.zoo.core.types import Frames
+from serzoo.zoo.encoders.functionals import FunctionalsEncoder
 from serzoo.zoo.encoders.hf import HFEncoder
 from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.encoders.resnet import ResNetEncoder
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 TINY: dict[str, Callable[[], Encoder]] = {
     "logmel": lambda: LogMelEncoder(widths=(4, 8, 8, 8), dim=12, bfloat16=False),
+    "functionals": FunctionalsEncoder,
     "resnet50": lambda: ResNetEncoder(depths=(1, 1, 1, 1), widths=(8, 16, 16, 24), bfloat16=False),
 }
 TUNINGS: dict[str, dict[str, Any]] = {

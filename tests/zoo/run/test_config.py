@@ -372,18 +372,17 @@ def test_the_recipe_s_name_is_not_part_of_the_fingerprint(tmp_path: Path) -> Non
 def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> None:
     identity = load().identity
     left_out = {f.name for f in fields(RunConfig)} - set(identity)
-    assert left_out == {"recipe", "head_name", "init", "init_head", "own"}
-    assert set(load("init=runs/a", "init_head=true").identity) - set(identity) == {
-        *("init", "init_head"),
-    }
+    assert left_out == {"recipe", "head_name", "init", "init_head", "utterance", "own"}
+    later = ("init=runs/a", "init_head=true", "utterance=functionals")
+    assert set(load(*later).identity) - set(identity) == {"init", "init_head", "utterance"}
     # what was done before there was a choice is not named
     chosen = ("data.train_share=0.5", "data.weak=soft", "data.weak_weight=false")
     chosen += ("data.weak_shuffle=0", "data.unknown_speakers=accept", "encoder=wav2vec2-base")
     data = load(*chosen).identity["data"]
     of_data = {f.name for f in fields(DataConfig)} - set(data)
-    later = {"train_share", "weak", "weak_weight", "weak_shuffle", "unknown_speakers"}
-    later |= {"standardise"}  # of a frozen encoder
-    assert set(data) - set(identity["data"]) == later
+    later_of_data = {"train_share", "weak", "weak_weight", "weak_shuffle", "unknown_speakers"}
+    later_of_data |= {"standardise"}  # of a frozen encoder
+    assert set(data) - set(identity["data"]) == later_of_data
     assert of_data == {"root", "manifest", "workers", "features"}
     of_trainer = {f.name for f in fields(TrainerConfig)} - set(identity["trainer"])
     assert of_trainer == {f.name for f in fields(TrainerConfig)} - {"precision"}

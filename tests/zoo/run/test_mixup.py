@@ -21,7 +21,7 @@ def test_a_share_of_one_leaves_everything_alone(monkeypatch):
         torch.distributions.Beta, "sample", lambda self, shape: torch.ones(shape), raising=True
     )
     hidden, mask, targets = mixable()
-    mixed, mixed_targets = mix(hidden, mask, targets, 0.3)
+    mixed, mixed_targets, _ = mix(hidden, mask, targets, 0.3)
     assert torch.equal(mixed, hidden)
     assert torch.equal(mixed_targets.probs, targets.probs)
     assert torch.equal(mixed_targets.weight, targets.weight)
@@ -30,7 +30,7 @@ def test_a_share_of_one_leaves_everything_alone(monkeypatch):
 def test_mixed_targets_are_distributions_with_the_own_class_ahead():
     torch.manual_seed(0)
     hidden, mask, targets = mixable()
-    mixed, mixed_targets = mix(hidden, mask, targets, 0.5)
+    mixed, mixed_targets, _ = mix(hidden, mask, targets, 0.5)
     assert torch.allclose(mixed_targets.probs.sum(1), torch.ones(64))
     own = mixed_targets.probs[targets.probs.bool()]
     assert (own >= 0.5).all()
@@ -46,7 +46,7 @@ def test_inputs_and_targets_are_mixed_by_the_same_share():
     labels = torch.arange(32) % 2
     hidden = labels.float()[:, None, None, None].expand(32, 1, 4, 2).clone()
     targets = Targets(nn.functional.one_hot(labels, 2).float(), torch.ones(32))
-    mixed, mixed_targets = mix(hidden, mask, targets, 0.5)
+    mixed, mixed_targets, _ = mix(hidden, mask, targets, 0.5)
     assert torch.allclose(mixed[:, 0, 0, 0], mixed_targets.probs[:, 1], atol=1e-6)
     assert len(set(mixed_targets.probs[:, 1].tolist())) > 4
 
@@ -57,7 +57,7 @@ def test_unlabelled_utterances_are_neither_mixed_nor_mixed_in():
     unlabelled = torch.arange(64) % 2 == 0
     probs = targets.probs.masked_fill(unlabelled[:, None], 0.0)
     hidden[unlabelled] = 1e9  # a trace of it would show
-    mixed, mixed_targets = mix(hidden, mask, Targets(probs, targets.weight), 0.5)
+    mixed, mixed_targets, _ = mix(hidden, mask, Targets(probs, targets.weight), 0.5)
     assert torch.equal(mixed_targets.probs[unlabelled], probs[unlabelled])
     assert torch.equal(mixed_targets.weight[unlabelled], targets.weight[unlabelled])
     assert torch.allclose(mixed_targets.probs[~unlabelled].sum(1), torch.ones(32))
@@ -74,6 +74,6 @@ def test_the_partner_is_read_over_the_whole_length(monkeypatch):
     mask = torch.tensor([[True] * 6, [True] * 3 + [False] * 3])
     hidden = torch.tensor([[10.0, 10, 10, 10, 10, 10], [0, 1, 2, 0, 0, 0]])[:, None, :, None]
     targets = Targets(torch.eye(2), torch.ones(2))
-    mixed, _ = mix(hidden, mask, targets, 0.5)
+    mixed, _, _ = mix(hidden, mask, targets, 0.5)
     assert mixed[0, 0, :, 0].tolist() == [5, 5, 5.5, 5.5, 6, 6]
     assert mixed[1, 0, :, 0].tolist() == [5, 5.5, 6, 0, 0, 0]
