@@ -221,7 +221,7 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
                 stem = Path(recipe).stem
                 name = f"{stem}-{shown}-{head}{axes.in_name(point)}-f{fold}"
                 trials = _trials(suite, recipe, [*chosen, f"seed={first}"], head, name, found)
-                unique = _digest(cfg, suite) if trials else cfg.fingerprint[:6]
+                unique = _digest(cfg, suite.search, head) if trials else cfg.fingerprint[:6]
                 cells.append(
                     Cell(
                         f"{name}-s{seed}-{unique}", cfg, stem, shown, head, fold, seed,
@@ -282,10 +282,15 @@ def _trials(
     return tuple(found)
 
 
-def _digest(cfg: RunConfig, suite: Suite) -> str:
-    """Return six hexadecimal digits that identify a cell and its search."""
-    assert suite.search is not None
-    text = cfg.fingerprint + json.dumps(suite.search.budget(), sort_keys=True)
+def _digest(cfg: RunConfig, search: Search | None, head: str) -> str:
+    """Return six hexadecimal digits that identify a cell and its search.
+
+    Spaces of other heads do not count, so a suite may gain a head that has one.
+    """
+    assert search is not None
+    budget = search.budget()
+    budget["heads"] = {name: space for name, space in budget["heads"].items() if name == head}
+    text = cfg.fingerprint + json.dumps(budget, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 

@@ -19,6 +19,7 @@ from .packed import PREDICTIONS as PREDICTIONS
 from .packed import Packed, open_packed, read_table
 
 BUDGET = ("trials", "space", "heads", "draw", "seed")
+SHARED = tuple(key for key in BUDGET if key != "heads")  # what heads of one table have in common
 
 KEYS = {
     "config": ("recipe", "encoder", "head", "fold", "seed"),
@@ -284,9 +285,12 @@ def searched(record: Record) -> set[str]:
 
 
 def budget_of(record: Record) -> str:
-    """Return the search budget of a record as text that can be compared; "" without a search."""
+    """Return the search budget of a record as text that can be compared; "" without a search.
+
+    A head may have a space of its own beside the shared one; that is not compared.
+    """
     search = record.search
-    return json.dumps({k: search[k] for k in BUDGET}, sort_keys=True) if search else ""
+    return json.dumps({k: search[k] for k in SHARED}, sort_keys=True) if search else ""
 
 
 class Corpora:

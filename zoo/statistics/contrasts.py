@@ -311,8 +311,7 @@ def answers(
         detectable = _detectable(inside, power)
         if basis == NEW and key in new and _narrowed(inside.span, these[key].span, alpha):
             notes.append(
-                f"trainings are alike by chance, and the interval for new ones is narrower than "
-                f"by {cluster}s alone: the verdict must hold for these models, too"
+                "trainings are alike by chance: the verdict must hold for these models, too"
             )
             if verdict != _verdict(value, these[key], margin, alpha):
                 verdict = "undecided"

@@ -191,12 +191,27 @@ def test_trials_are_validated_only_and_the_winner_is_run(tiny_recipe: str, tmp_p
         assert sorted(recorded) == pytest.approx(sorted(scores))
     # heads with settings of their own may stand in one table, with other budgets they may not
     check_comparable(found.runs)
+    found.runs[0].record.search["heads"] = {"selm": {"optim.lr": [1]}}  # a space of another head
+    check_comparable(found.runs)
     found.runs[0].record.search["trials"] = 3
     with pytest.raises(ComparisonError, match=says("settings: search")):
         check_comparable(found.runs)
     before = {p: p.stat().st_mtime_ns for p in folder.glob("*/*/record.json")}
     assert compare(path, out=str(out), workers=1)["done"] == 4
     assert {p: p.stat().st_mtime_ns for p in folder.glob("*/*/record.json")} == before
+
+
+def test_a_space_of_another_head_leaves_the_name_of_a_cell(
+    tiny_recipe: str, tmp_path: Path
+) -> None:
+    names = []
+    for own in ({}, {"prototype": {"head.dropout": [0.2, 0.3]}}):
+        wanted = {"trials": 2, "space": {"optim.lr": [1e-3, 1e-2]}, "heads": own}
+        path = written(tiny_recipe, tmp_path, wanted)
+        found = suite.expand(suite.load(path, ["seed=[1]"]), out=str(tmp_path))
+        names.append({c.head: c.name for c in found})
+    assert names[0]["classification"] == names[1]["classification"]
+    assert names[0]["prototype"] != names[1]["prototype"]
 
 
 def test_a_head_of_which_no_trial_ends_well_is_a_recorded_cell(
