@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from facts import says, tells
@@ -160,9 +159,9 @@ def test_the_record_holds_what_was_matched(tiny_recipe: str, tmp_path: Path) -> 
     )
     done = compare(str(path), out=str(tmp_path / "runs"), workers=1)
     assert done["failed"] == 0
-    rows: dict[str, Any] = {r["head"]: r for r in done["summary"]}
-    target = rows["mlp"]["head_trainable"]
-    assert abs(rows["prototype"]["head_trainable"] - target) <= 0.1 * target
+    rows = {r.head: r for r in done["summary"]}
+    target = rows["mlp"].head_trainable
+    assert abs(rows["prototype"].head_trainable - target) <= 0.1 * target
     text = (done["folder"] / "table.md").read_text()
     assert f"heads matched to {target:,} trainable parameters within 10 %: mlp {target:,}, " in text
-    assert f"prototype {rows['prototype']['head_trainable']:,} (embedding=" in text
+    assert f"prototype {rows['prototype'].head_trainable:,} (embedding=" in text
