@@ -264,9 +264,10 @@ def test_a_plan_is_a_record_with_a_version(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*/suite.json")), ids=lambda p: p.parent.name)
 def test_a_committed_plan_is_read_and_would_be_written_as_it_is(path: Path) -> None:
-    plan = read_plan(path.parent)
-    assert (plan.version, plan.name, plan.more) == (0, path.parent.name, {})
-    assert plan.to_json() == json.loads(path.read_text())
+    plan, written = read_plan(path.parent), json.loads(path.read_text())
+    assert plan.version == written.get("version", 0)  # the first ones are older than versions
+    assert (plan.name, plan.more) == (path.parent.name, {})
+    assert plan.to_json() == written
 
 
 @pytest.mark.parametrize(

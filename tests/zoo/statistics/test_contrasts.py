@@ -250,7 +250,7 @@ class TestNewTrainings:
         found = ask(*points, margin=0.001)
         assert found.new.p <= 0.05 < found.these.p
         assert found.verdict == "undecided"
-        assert "by speakers alone" in found.note
+        assert "alike by chance" in found.note
         assert found.detectable == pytest.approx(ask(np.mean(points, 0)).detectable)
         # with four speakers nothing is shown of these models
         few = ask([5, 3, 2, 6], [5, 5, 6, 0])
@@ -258,7 +258,7 @@ class TestNewTrainings:
         assert few.verdict == "undecided"
         assert isnan(few.detectable)
         wide = ask([8, 9, 8, 7, 9, 8], [6, 7, 6, 5, 7, 6])
-        assert "alone" not in wide.note
+        assert "alike" not in wide.note
 
     def test_trainings_that_agree_leave_the_t_test_over_clusters(self):
         x = np.array(HEADS[1]) / N
