@@ -19,7 +19,7 @@ from ...datamodules.store import digest
 from ..core import own
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError
-from ..core.notices import quiet
+from ..core.notices import quiet, tell
 from ..core.progress import Bar
 from ..core.speakers import cannot_tell, shared
 from ..core.taxonomy import Taxonomy
@@ -206,6 +206,12 @@ def hold_frames(
     """
     seconds = dataset.seconds
     if sum(seconds) > HELD_SECONDS:
+        tell(
+            f"{sum(seconds) / 3600:.1f} h of corrupted speech are too much to keep in memory "
+            f"(at most {HELD_SECONDS / 3600:g} h), so this model encodes them itself, and the "
+            "next one does so again",
+            fault=False,
+        )
         return
     extraction = own.extraction_of(encoder)
     beside = encoder.utterance

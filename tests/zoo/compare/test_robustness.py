@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from serzoo.zoo.cli import main
 from serzoo.zoo.compare import conditions
 from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.compare.conditions import evaluate_cell
-from serzoo.zoo.core.errors import ComparisonError, ConfigError, DataError
+from serzoo.zoo.core.errors import ComparisonError, ConfigError, DataError, DataNote
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.report.overview import degradation, degradation_markdown, write_degradation
@@ -202,7 +203,8 @@ def test_models_of_one_encoder_share_the_frames_of_corrupted_audio(
             monkeypatch.setattr("serzoo.zoo.run.score.HELD_SECONDS", 0.0)
         for head in HEADS:
             heard.clear()
-            found[held, head] = evaluate(runs / "tiny" / "cells" / head, condition="pink:0dB")
+            with nullcontext() if held else pytest.warns(DataNote, match="corrupted.*again"):
+                found[held, head] = evaluate(runs / "tiny" / "cells" / head, condition="pink:0dB")
             extra = sum(heard) - len(found[held, head][0])
             assert extra in ((0, 1) if head == HEADS[0] or not held else (-6, -5)), extra
     for head in HEADS:
