@@ -264,7 +264,7 @@ class SELMHead(Head):
             found = self.language.rank(audio, branches)
         else:
             found = [
-                self.language.rank(self._joined(audio, prompt), [(None, each.spelt)])[0]
+                self.language.rank(audio, [(None, each.spelt)], lead=self.text(prompt))[0]
                 for _, prompt, each in asked
             ]
         scores: dict[str, list[Tensor]] = {}
