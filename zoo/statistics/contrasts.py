@@ -55,7 +55,7 @@ Clusters of the simulation are normal and of equal size. Other ones may do worse
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf, nan, sqrt
 from typing import Any, NamedTuple
 
@@ -122,13 +122,12 @@ class Span(NamedTuple):
     df: float = nan
 
 
-class Answer(NamedTuple):
+@dataclass(frozen=True)
+class Answer:
     """A contrast with its uncertainty and its verdict.
 
     Attributes:
         value: the contrast, as the mean over trainings.
-        these: the span over clusters, for these trained models.
-        new: the span over clusters and trainings; NaN with one training.
         smallest_p: the smallest p, corrected or not, that the flips of these clusters can give.
         detectable: the smallest true difference found with ``power`` at the family's level. NaN if
             no difference of any size can be found.
@@ -141,11 +140,11 @@ class Answer(NamedTuple):
         verdict: ``better``, ``worse``, ``equivalent``, ``undecided`` or ``identical``.
         basis: the span that the verdict uses: ``new trainings``, or ``these models``.
         note: why there is no interval, why no p can be significant, and the like; or "".
+        these: the span over clusters, for these trained models.
+        new: the span over clusters and trainings; NaN with one training.
     """
 
     value: float
-    these: Span
-    new: Span
     smallest_p: float
     detectable: float
     power: float
@@ -157,6 +156,8 @@ class Answer(NamedTuple):
     verdict: str
     basis: str
     note: str
+    these: Span
+    new: Span
 
 
 def difference(a: FloatArray, b: FloatArray, *, unknown: tuple[FloatArray, ...] = ()) -> Contrast:
@@ -321,20 +322,20 @@ def answers(
         if primary is not None and key not in primary:
             notes.append(UNDECLARED)
         out[key] = Answer(
-            value,
-            these.get(key, _Inside()).span,
-            new.get(key, _Inside()).span,
-            smallest,
-            detectable,
-            power,
-            level,
-            margin,
-            g,
-            len(table),
-            cluster,
-            IDENTICAL if same else verdict,
-            basis,
-            "; ".join(notes),
+            value=value,
+            smallest_p=smallest,
+            detectable=detectable,
+            power=power,
+            level=level,
+            margin=margin,
+            n_clusters=g,
+            n_seeds=len(table),
+            cluster=cluster,
+            verdict=IDENTICAL if same else verdict,
+            basis=basis,
+            note="; ".join(notes),
+            these=these.get(key, _Inside()).span,
+            new=new.get(key, _Inside()).span,
         )
     return out
 
