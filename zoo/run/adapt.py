@@ -293,8 +293,8 @@ def adapt(
 
     Raises:
         ConfigError: if the model does not allow the options.
-        DataError: if the model has heard speakers of the query, the data cannot be used, or the
-            folder holds another adaptation.
+        DataError: if the model has heard speakers of the query, or the data cannot be used. Also if
+            the folder holds another adaptation.
     """
     quiet()
     began, used = time.perf_counter(), Used.now()

@@ -51,7 +51,7 @@ class Result:
     Attributes:
         wanted: the model.
         entry: what is locked now; None if it could not be found.
-        state: ``locked``, ``unchanged``, ``was ...`` for another commit, or why it failed;
+        state: ``locked``, ``unchanged``, ``was ...`` for another commit, or why it failed. It is
             ``not checked`` if only the setting says so, because the hub was not reached.
     """
 

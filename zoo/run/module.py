@@ -102,8 +102,8 @@ class SERModule(L.LightningModule):
         metadata: plain containers that every checkpoint holds under ``serzoo``.
 
     Raises:
-        ConfigError: if encoder and head disagree about vectors of utterances: only one of them has
-            these, or they have other widths.
+        ConfigError: if only one of encoder and head has vectors of utterances, or if their widths
+            differ.
     """
 
     def __init__(

@@ -189,7 +189,7 @@ def push_to_hub(
         The address of the repository.
 
     Raises:
-        CheckpointError: if the model needs a published model in a local folder, or the hub
+        CheckpointError: if the model needs a published model in a local folder. Also if the hub
             refuses it or cannot be reached.
     """
     with TemporaryDirectory() as temporary:
