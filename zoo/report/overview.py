@@ -17,8 +17,8 @@ from ..core.errors import DataError
 from ..core.files import write_json, write_text
 from ..core.table import Cell, Line, Table, cell, plain, span
 from ..plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
-from ..run.config import METRIC_KEYS
 from ..run.record import Record, read_plan
+from ..run.schema import METRIC_KEYS
 from ..statistics.contrasts import NEW
 from ..statistics.rates import METRICS
 from ..statistics.speakers import paired_jackknife

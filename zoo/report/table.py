@@ -19,7 +19,7 @@ from ..core.table import (
     seconds_text,
     span_cell,
 )
-from ..run.config import METRIC_KEYS
+from ..run.schema import METRIC_KEYS
 from .answers import COLUMNS as ANSWER
 from .answers import MARGIN, NAMES, Answered, answer_cells, verdicts
 from .grids import sentences

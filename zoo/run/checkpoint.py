@@ -22,8 +22,8 @@ from ..core.files import new_file
 from ..core.head import Head
 from ..core.taxonomy import Taxonomy
 from ..core.weights import FORMAT, check_keys, check_published, published_parts, strip_frozen
-from .config import OptimConfig, RunConfig
 from .record import read_record
+from .schema import OptimConfig, RunConfig
 
 if TYPE_CHECKING:
     from .module import SERModule

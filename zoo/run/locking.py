@@ -16,7 +16,7 @@ from ..core.errors import ConfigError, suggest
 from ..core.files import check_place
 from ..core.hub import Published
 from ..core.table import Line, Table, wide_console
-from .config import RunConfig
+from .schema import RunConfig
 
 EXAMPLE = "facebook/wav2vec2-base"
 ANY = "hf"
