@@ -19,7 +19,7 @@ from ..core.errors import ConfigError, suggest
 from ..report.answers import MARGIN, NAMES
 from ..run import config
 from ..run.schema import LISTED, annotation, give, one_of, read_as
-from ..run.words import parse
+from ..run.words import parse, words
 from . import axes
 
 
@@ -129,7 +129,7 @@ def load(kind: type[S], name: str, overrides: Sequence[str] = ()) -> S:
     """
     axes.refuse_out(overrides)
     raw = config.read_suite(name)
-    words: list[str] = []
+    of_runs: list[str] = []
     keys, types = kind.keys(), kind.types()
     spanned = raw.get(kind.SPAN) or {}
     if isinstance(spanned, dict) and kind.SPAN:
@@ -145,7 +145,7 @@ def load(kind: type[S], name: str, overrides: Sequence[str] = ()) -> S:
             ((_, value),) = parse([item], {key: wanted})
             config.put(raw, key, value)
         else:
-            words.append(item)
+            of_runs.append(item)
     raw = config.adopt_names({k: v for k, v in raw.items() if v is not None})
     title = raw.get("title") or name
     named = any(key == "title" for key, _ in words(overrides))
@@ -155,7 +155,7 @@ def load(kind: type[S], name: str, overrides: Sequence[str] = ()) -> S:
             if key not in keys:
                 raise ConfigError(f"unknown key '{key}'{suggest(key, keys)}")
         found = replace(read_as(kind, raw), name=Path(name).stem)
-        return found.adding(words) if words else found
+        return found.adding(of_runs) if of_runs else found
     except ConfigError as e:
         raise ConfigError(f"suite '{name}': {e}") from e
 
