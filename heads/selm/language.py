@@ -199,7 +199,7 @@ class LanguageModel(nn.Module):
         kept = read_lead(self.model, lead)
         first = self.model(
             inputs_embeds=context,
-            past_key_values=cache_of(kept, lambda x: x.expand(len(context), -1, -1, -1)),
+            past_key_values=cache_of(kept, len(context)),
             use_cache=True,
             logits_to_keep=1,
         )
@@ -211,7 +211,7 @@ class LanguageModel(nn.Module):
             target = tokens[column]  # [n, J]
             rest = self.model(
                 inputs_embeds=self.embed(target[:, :-1]),
-                past_key_values=cache_of(shared, lambda x, row=row: x[row]),
+                past_key_values=cache_of(shared, row),
                 use_cache=True,
             )
             logits = torch.cat([first.logits[row], rest.logits], 1).float()  # [n, J, vocabulary]

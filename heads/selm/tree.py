@@ -142,23 +142,26 @@ def read_lead(model: Any, lead: Tensor | None) -> Memory:
     return memory(model(inputs_embeds=lead, use_cache=True, logits_to_keep=1).past_key_values)
 
 
-def memory(cache: DynamicCache) -> Memory:
-    """Return the keys and values that a cache holds."""
+def memory(cache: Any) -> Memory:
+    """Return the keys and values that a cache of ``transformers`` holds."""
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def cache_of(kept: Memory, take: Callable[[Tensor], Tensor]) -> DynamicCache | None:
+def cache_of(kept: Memory, rows: int | Tensor) -> DynamicCache | None:
     """Return a new cache of what a model read; None if it read nothing.
 
     Args:
         kept: keys and values of each layer.
-        take: chooses or repeats utterances of each tensor.
+        rows: how many rows share a memory of one row, or the ``[n]`` memory of each row.
     """
     if not kept:
         return None
     cache = DynamicCache()
-    for depth, (keys, values) in enumerate(kept):
-        cache.update(take(keys), take(values), depth)
+    for depth, layer in enumerate(kept):
+        keys, values = (
+            x.expand(rows, -1, -1, -1) if isinstance(rows, int) else x[rows] for x in layer
+        )
+        cache.update(keys, values, depth)
     return cache
 
 
@@ -210,7 +213,7 @@ def rank(
             inputs_embeds=torch.cat([part, nodes.expand(n, -1, -1)], 1),
             attention_mask=mask.expand(n, -1, -1, -1),
             position_ids=positions.expand(n, -1),
-            past_key_values=cache_of(kept, lambda x, n=n: x.expand(n, -1, -1, -1)),
+            past_key_values=cache_of(kept, n),
             logits_to_keep=keep,
             use_cache=False,
         ).logits.float()
