@@ -40,8 +40,8 @@ from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.report.report import report
 from serzoo.zoo.report.runs import Run, find_cells
 from serzoo.zoo.run.build import open_data
-from serzoo.zoo.run.config import RunConfig
 from serzoo.zoo.run.record import Record, SuiteRecord, read_plan, read_record
+from serzoo.zoo.run.schema import RunConfig
 from serzoo.zoo.statistics.table import PredictionTable
 from svm import GRID, Fitted, Values, fit
 

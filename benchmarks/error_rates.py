@@ -23,6 +23,14 @@ claims do not hold (``fails``), and which intervals are too wide (``wide``). A r
 beyond these bounds by two standard errors or more. Standard errors of coverage and false alarms are
 below 0.008; those of power are up to 0.015. ``power`` is how often a true difference of 0.1 has a
 corrected p of at most 0.05.
+
+``notes`` names every coverage of new trainings above 0.97, with its Monte Carlo error, also if it
+is no failure. That of the integration is below 0.0002. No small change of the rule removes them. If
+the parts of trainings correlate over heads as those of clusters do, intervals of 8 heads with 2
+trainings hold for 0.974 of families, and not 0.977 (error 0.002, the same 4800 families). False
+alarms under dominant trainings then rise from 0.047 to 0.049 (error 0.006). And with 2 trainings a
+rule below 0.97 needs intervals 0.7 to 0.8 times as wide as those for these models
+(:func:`never_narrower`).
 """
 
 from __future__ import annotations
@@ -74,6 +82,8 @@ APART = ("none, trainings dominate", "none, one head is unstable")
 """Cases whose coverage is counted apart."""
 DRAWS = 399
 WIDE = ", more than stated"
+MOST = 0.97  # 0.02 above what is stated
+NARROWER = (0.9, 0.8, 0.7)
 
 Values = NDArray[np.float64]
 Rates = dict[str, tuple[int, int]]
@@ -190,7 +200,7 @@ def fails(where: str, rates: Rates, k: int) -> list[str]:
         line = f"{where}: {name} {rate:.3f} of {cases}"
         if name.startswith("coverage") and rate < 0.93 - 2 * error:
             out.append(f"{line}, less than stated")
-        elif name.startswith("coverage") and rate > 0.97 + 2 * error:
+        elif name.startswith("coverage") and rate > MOST + 2 * error:
             out.append(f"{line}{WIDE}")
         elif name.startswith("false alarms") and rate > 0.05 + 2 * error:
             out.append(f"{line}, more than 0.05")
@@ -238,22 +248,23 @@ def integrated(g: int, s: int, draws: int = 2**13) -> dict[str, float]:
     return {name: round(x, 3) for name, x in numbers.items()}
 
 
-def never_narrower(s: int, bins: int = 80) -> float:
+def never_narrower(s: int, least: float = 1.0, bins: int = 80) -> float:
     """Return how often 95 % intervals must hold if adding trainings never narrows them.
 
     An interval for new trainings shall hold in 0.95 of cases, whatever the effect of trainings. It
-    shall never be narrower than that for these models. Among all such rules, this one's largest
-    coverage is the smallest (linear programming). There are many clusters, which differ by nothing
-    but the rest. So the variance of the mean is 1 plus that of trainings.
+    shall never be narrower than ``least`` times that for these models. Among all such rules, this
+    one's largest coverage is the smallest (linear programming). There are many clusters, which
+    differ by nothing but the rest. So the variance of the mean is 1 plus that of trainings.
 
     Args:
         s: number of trainings.
+        least: smallest width of an interval, as a share of that for these models.
         bins: number of bins of the mean square of trainings, and of half widths.
     """
     effects = np.append(0.0, np.geomspace(0.01, 3e3, 35))
     edges = np.concatenate([[0.0], np.geomspace(1e-4, 1e5, bins - 1), [np.inf]])
     share = np.diff(chi2.cdf(edges * (s - 1) / (effects[:, None] + 1), s - 1))
-    half = np.geomspace(sqrt(2) * erfinv(0.95), 1e4, bins)
+    half = np.geomspace(least * sqrt(2) * erfinv(0.95), 1e4, bins)
     holds = erf(half / np.sqrt(2 * (1 + effects))[:, None])
     # the unknowns: how often a rule takes a half width in a bin, and its largest coverage
     coverage = (share[:, :, None] * holds[:, None]).reshape(len(effects), -1)
@@ -266,11 +277,41 @@ def never_narrower(s: int, bins: int = 80) -> float:
     return round(float(found.fun), 3)
 
 
-def report(found: Mapping[tuple[int, int, int], dict[str, Rates]]) -> dict[str, Any]:
-    """Return rates by clusters and family, by trainings and family, and what fails.
+def notes(
+    found: Mapping[tuple[int, int, int], dict[str, Rates]], exact: Mapping[str, dict[str, float]]
+) -> list[str]:
+    """Return each coverage of new trainings above 0.97: over all clusters, and integrated.
 
     Args:
         found: the rates by clusters, trainings and size of the family.
+        exact: the results of :func:`integrated` by setting.
+    """
+    out = []
+    for s, k in sorted({key[1:] for key in found}):
+        rates = merged(v["new"] for key, v in found.items() if key[1:] == (s, k))
+        hits, cases = rates.get("coverage of all", (0, 1))
+        rate = hits / cases
+        if rate > MOST:
+            error = sqrt(rate * (1 - rate) / cases)
+            out.append(
+                f"new, {s} trainings, family of {k}: coverage of all is {rate:.3f} of {cases} "
+                f"(Monte Carlo error {error:.3f}), above {MOST}"
+            )
+    return out + [
+        f"integrated, {where}: {rates['simulated']:.3f} at the simulation's variances, above {MOST}"
+        for where, rates in exact.items()
+        if rates["simulated"] > MOST
+    ]
+
+
+def report(
+    found: Mapping[tuple[int, int, int], dict[str, Rates]], exact: Mapping[str, dict[str, float]]
+) -> dict[str, Any]:
+    """Return rates by clusters and family, by trainings and family, what fails, and notes.
+
+    Args:
+        found: the rates by clusters, trainings and size of the family.
+        exact: the results of :func:`integrated` by setting.
     """
     pooled: dict[str, dict[str, Any]] = {}
     broken: list[str] = []
@@ -299,6 +340,7 @@ def report(found: Mapping[tuple[int, int, int], dict[str, Rates]]) -> dict[str, 
     return {
         "fails": [line for line in broken if line not in wide],
         "wide": wide,
+        "notes": notes(found, exact),
         "pooled": pooled,
         "settings": every,
     }
@@ -341,8 +383,13 @@ def main(arguments: list[str] | None = None) -> None:
         if s > 1
     }
     rules = {f"{s} trainings": never_narrower(s) for s in TRAININGS if 1 < s < 10}
-    head |= {"integrated": exact, "if adding trainings never narrows": rules}
-    given.out.write_text(text_of(head | report(found)), "utf-8")
+    narrower = {f"to {least} of the width": never_narrower(2, least) for least in NARROWER}
+    head |= {
+        "integrated": exact,
+        "if adding trainings never narrows": rules,
+        "if 2 trainings narrow at most": narrower,
+    }
+    given.out.write_text(text_of(head | report(found, exact)), "utf-8")
 
 
 def text_of(content: Mapping[str, Any]) -> str:

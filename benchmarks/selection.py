@@ -39,8 +39,9 @@ from serzoo.zoo.core.files import write_json
 from serzoo.zoo.core.table import Cell, Table, cell, p_cell, span_cell
 from serzoo.zoo.run.build import assemble, open_data
 from serzoo.zoo.run.checkpoint import how_built
-from serzoo.zoo.run.config import RunConfig, load
+from serzoo.zoo.run.config import load
 from serzoo.zoo.run.save import save_pretrained
+from serzoo.zoo.run.schema import RunConfig
 from serzoo.zoo.run.score import score
 from serzoo.zoo.run.train import run_folder, train
 from serzoo.zoo.statistics.contrasts import NEW, THESE, Answer, answers, difference

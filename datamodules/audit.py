@@ -8,14 +8,13 @@ them, because a model may learn the words.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..zoo.core.errors import some
 from ..zoo.core.speakers import ACCEPT, cannot_tell
-from .manifest import Utterance
+from .manifest import Utterance, by_sha
 from .protocols import (
     PAIRS,
     PARTS,
@@ -164,7 +163,7 @@ def _within(report: AuditReport, part: str, utterances: Sequence[Utterance]) -> 
         report.errors.append(
             f"{part} holds {repeated} utterances twice (same id); give each id to one utterance"
         )
-    groups = [g for g in _by_sha(utterances).values() if len(g) > 1]
+    groups = [g for g in by_sha(utterances).values() if len(g) > 1]
     report.counts[f"{part}_duplicates"] = sum(len(g) - 1 for g in groups)
     if groups:
         names = [" = ".join(sorted(u.id for u in g)) for g in groups]
@@ -215,7 +214,7 @@ def _recordings(
         report.errors.append(
             f"{len(ids)} utterances are in both {a} and {b} ({some(ids)}); keep each in one part"
         )
-    mine, other = _by_sha(first), _by_sha(second)
+    mine, other = by_sha(first), by_sha(second)
     same = sorted(mine.keys() & other.keys())
     pairs = [f"{mine[s][0].id} = {other[s][0].id}" for s in same]
     report.counts[f"{a}_{b}_recordings"] = len(same)
@@ -239,11 +238,3 @@ def _sentences(
             f"{len(again)} of {len(second)} {b} utterances have one of {len(set(again))} "
             "sentences heard in training"
         )
-
-
-def _by_sha(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
-    found: dict[str, list[Utterance]] = defaultdict(list)
-    for u in utterances:
-        if u.sha is not None:
-            found[u.sha].append(u)
-    return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..zoo.core.notices import shown
 from ..zoo.core.taxonomy import canonical
 from .info import CorpusInfo
-from .manifest import Utterance
+from .manifest import Utterance, by_sha
 
 RARE = 0.02  # a sample rate of at most this share of files (at least one) is odd (our choice)
 SEVERAL = 4  # from this many utterances of one label on it is a corpus, not a trial (our choice)
@@ -140,14 +140,9 @@ def contents(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
 
     These are one recording with two labels or two speakers, and one label for all. Also a sample
     rate of only a few files, and one length for all. Two copies with the same label and speaker are
-    not
-    reported: published corpora have some, and ``audit`` names them.
+    not reported: published corpora have some, and ``audit`` names them.
     """
     found: list[Notice] = []
-    by_sha: dict[str, list[Utterance]] = defaultdict(list)
-    for u in utterances:
-        if u.sha is not None:
-            by_sha[u.sha].append(u)
 
     def label(u: Utterance) -> str | None:
         return None if u.label is None else info.labels[u.label]
@@ -159,9 +154,10 @@ def contents(info: CorpusInfo, utterances: Sequence[Utterance]) -> list[Notice]:
         "under two labels": label,
         "of two speakers": speaker,
     }
+    copies = by_sha(utterances)
     for what, of in questions.items():
         pairs = []
-        for same in by_sha.values():
+        for same in copies.values():
             other = next((u for u in same if _differ(of(u), of(same[0]))), None)
             if other is not None:
                 pairs.append((same[0], other))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path, PurePosixPath
@@ -200,6 +200,15 @@ def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
             f"the manifest of {len(utterances)} utterances has {'; '.join(found)}; check root=, or "
             "run `serzoo prepare` again"
         )
+
+
+def by_sha(utterances: Iterable[Utterance]) -> dict[str, list[Utterance]]:
+    """Return utterances by the hash of their samples, without those that have no hash."""
+    found: dict[str, list[Utterance]] = defaultdict(list)
+    for u in utterances:
+        if u.sha is not None:
+            found[u.sha].append(u)
+    return found
 
 
 def is_inside(audio: str) -> bool:

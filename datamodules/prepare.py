@@ -195,7 +195,7 @@ def prepare(
         root: folder that holds the corpus as its publisher distributes it.
         out: manifest to write, ``NAME.jsonl``. ``NAME.refused.jsonl`` (one refusal per line) and
             ``NAME.json`` (root and notes) are written beside it.
-        options: keywords of the reader, and ``channel`` for any reader: ``mean`` of all channels,
+        options: keywords of the reader. Any reader has ``channel``: ``mean`` of all channels,
             ``first``, or a number counted from 1.
         strict: whether counts other than the published ones are an error, and not a warning.
         progress: whether to show a bar on a terminal.

@@ -67,10 +67,8 @@ def test_a_claim_that_fails_is_told(name, hits, ends):
 
 
 def test_what_has_no_test_is_told():
-    found = coverage.report({
-        (4, 1, 1): coverage.setting(4, 1, 1, 2, seed=5),
-        (6, 1, 1): coverage.setting(6, 1, 1, 2, seed=5),
-    })  # fmt: skip
+    settings = {(g, 1, 1): coverage.setting(g, 1, 1, 2, seed=5) for g in (4, 6)}
+    found = coverage.report(settings, {})
     assert (
         "these, 4 clusters, family of 1: no interval, and no p can be below 0.05" in found["fails"]
     )
@@ -79,6 +77,17 @@ def test_what_has_no_test_is_told():
     assert set(found["settings"]) == {
         "4 clusters, 1 trainings, family of 1", "6 clusters, 1 trainings, family of 1"
     }  # fmt: skip
+
+
+def test_coverage_above_what_is_stated_is_noted_with_its_error():
+    rates = {"new": {"coverage of all": (1950, 2000)}, "these": {}}
+    usual = {"new": {"coverage of all": (1900, 2000)}, "these": {}}
+    exact = {"4 clusters": {"simulated": 0.981}, "9 clusters": {"simulated": 0.97}}
+    assert coverage.notes({(4, 2, 8): rates, (6, 2, 8): rates, (4, 3, 8): usual}, exact) == [
+        "new, 2 trainings, family of 8: coverage of all is 0.975 of 4000 (Monte Carlo error "
+        "0.002), above 0.97",
+        "integrated, 4 clusters: 0.981 at the simulation's variances, above 0.97",
+    ]
 
 
 def test_coverage_is_integrated_over_ratios_of_variances():
@@ -105,6 +114,7 @@ def test_the_ratio_of_the_simulation_is_that_of_its_draws():
 def test_intervals_that_trainings_never_narrow_hold_too_often():
     found = coverage.never_narrower(2, bins=40)
     assert found == pytest.approx(0.986, abs=0.002)
+    assert coverage.never_narrower(2, 0.7, bins=40) == pytest.approx(0.966, abs=0.003)
 
 
 def test_a_run_writes_its_command_and_its_rates(tmp_path, monkeypatch):
@@ -173,3 +183,14 @@ def test_what_is_said_of_new_trainings_is_what_was_simulated():
     assert all(exact[k]["simulated"] == pytest.approx(HELD, abs=0.006) for k in beyond)
     bounds = written["if adding trainings never narrows"]
     assert bounds == {"2 trainings": 0.986, "3 trainings": 0.976, "5 trainings": 0.968}
+    narrower = written["if 2 trainings narrow at most"]
+    assert narrower["to 0.8 of the width"] > 0.97 > narrower["to 0.7 of the width"]
+    noted = [line.split(":")[0] for line in written["notes"]]
+    assert noted == [
+        "new, 2 trainings, family of 4",
+        "new, 2 trainings, family of 8",
+        "integrated, 4 clusters, 2 trainings",
+        "integrated, 4 clusters, 3 trainings",
+        "integrated, 6 clusters, 2 trainings",
+        "integrated, 10 clusters, 2 trainings",
+    ]

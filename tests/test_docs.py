@@ -17,6 +17,7 @@ from serzoo.zoo.core import own, registry
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.run import config
+from serzoo.zoo.run.schema import RunConfig
 from serzoo.zoo.run.tuning import option_types
 from serzoo.zoo.testing import check_encoder, check_head
 
@@ -119,7 +120,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def test_every_key_stands_in_the_reference_with_its_default() -> None:
     said = {key: json.loads(default) for key, (default, _) in rows().items()}
-    assert said == flat(config.RunConfig().to_dict())
+    assert said == flat(RunConfig().to_dict())
 
 
 def tried(limits: str) -> tuple[list[str], list[str]]:

@@ -113,10 +113,10 @@ def prepare(corpus: str, /, *settings: Settings) -> int:
     from rich.console import Console
 
     from ..datamodules.catalog import prepare_corpus
-    from .run import config
+    from .run.words import read_settings, types_of
 
     corpus = _corpus(corpus)
-    given = config.settings(settings, config.types_of(prepare_corpus), [corpus])
+    given = read_settings(settings, types_of(prepare_corpus), [corpus])
     done, path = prepare_corpus(corpus, **given, progress=True)
     console = Console()
     console.print(str(done), highlight=False)
@@ -143,10 +143,10 @@ def audit(manifest: Speech, /, *settings: Settings) -> int:
     """
     from ..datamodules import audit as audits
     from ..datamodules.opening import audit_corpus
-    from .run import config
+    from .run.words import read_settings, types_of
 
     manifest = _corpus(manifest)
-    given = config.settings(settings, config.types_of(audit_corpus), [manifest])
+    given = read_settings(settings, types_of(audit_corpus), [manifest])
     reports = audit_corpus(manifest, **given)
     print("\n".join(audits.lines(reports)))
     return 0 if audits.passed(reports, given.get("unknown_speakers")) else 1
@@ -232,13 +232,13 @@ def _label_values(typed: Sequence[str], knobs: Mapping[str, Any], source: str) -
         source: the manifest or corpus, whose reader has ``options.KEY``.
     """
     from ..datamodules.labelling.label import asr_knobs, scorer_knobs
-    from .run import config
+    from .run.words import option_types, parse
 
-    scorer = str(dict(config.parse(typed)).get("scorer", "nli"))
+    scorer = str(dict(parse(typed)).get("scorer", "nli"))
     known = {**knobs, **{f"asr.{k}": v for k, v in asr_knobs().items()}}
     known |= {f"scorer.{k}": v for k, v in scorer_knobs(scorer).items()}
     types = {name: knob.annotation for name, knob in known.items()}
-    return dict(config.parse(typed, {**types, **config.option_types([source])}))
+    return dict(parse(typed, {**types, **option_types([source])}))
 
 
 @app.command(name="lock")
@@ -326,12 +326,12 @@ def eval_(checkpoint: Run, /, *settings: Settings) -> None:
             prior=CLASS:WEIGHT,..., record=FILE.json, and options.KEY of the corpus' reader.
     """
     from .core.files import check_place, write_json
-    from .run import config
     from .run.record import evaluated_lines
     from .run.score import evaluate
+    from .run.words import corpora_of, read_settings, types_of
 
-    types = {**config.types_of(evaluate), "out": str | None, "record": str | None}
-    given = config.settings(settings, types, config.corpora_of(settings, "corpus"))
+    types = {**types_of(evaluate), "out": str | None, "record": str | None}
+    given = read_settings(settings, types, corpora_of(settings, "corpus"))
     out, kept = given.pop("out", None), given.pop("record", None)
     for file in filter(None, (out, kept)):
         check_place(Path(file))
@@ -357,10 +357,11 @@ def adapt(checkpoint: Run, /, *settings: Settings) -> None:
             protocol=NAME, fold=0, taxonomy=NAME, root=FOLDER, out=FOLDER
             and others.
     """
-    from .run import adapt, config, tuning
+    from .run import adapt, tuning
+    from .run.words import corpora_of, read_settings, types_of
 
-    types = config.types_of(adapt.adapt) | tuning.option_types()
-    given = config.settings(settings, types, config.corpora_of(settings, "data"))
+    types = types_of(adapt.adapt) | tuning.option_types()
+    given = read_settings(settings, types, corpora_of(settings, "data"))
     if not given.get("data"):
         raise ConfigError("no speech to adapt to; add data=CORPUS, or data=FILE.jsonl")
     given["data"] = _corpora(given["data"])
@@ -380,11 +381,12 @@ def probe(model: str, /, *settings: Settings, against: str = "untrained") -> Non
             rate_from=auto|text|audio, out=FOLDER, and the keys of the recipe.
         against: untrained (the same encoder before training), none, or another model.
     """
-    from .run import config, probing
+    from .run import probing
+    from .run.words import corpora_of, read_settings, types_of
 
-    types = config.types_of(probing.probe_model)
+    types = types_of(probing.probe_model)
     own = [s for s in settings if s.partition("=")[0] in types or s.startswith("options.")]
-    given = config.settings(own, types, config.corpora_of(own, "data"))
+    given = read_settings(own, types, corpora_of(own, "data"))
     given |= {"data": _corpora(given["data"])} if given.get("data") else {}
     rest = [s for s in settings if s not in own]
     shown = sys.stderr.isatty()

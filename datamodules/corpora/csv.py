@@ -111,8 +111,8 @@ def prepare(
         rename: maps a word in the label column to its label; for numbers, ``0`` equals ``0.0``.
 
     Raises:
-        DataError: if the folder, the table or a column does not exist, or a cell is not allowed for
-            its field. The message names the columns found, or the line.
+        DataError: if the folder, the table or a column does not exist. Also if a cell is not
+            allowed for its field. The message names the columns found, or the line.
     """
     path = _table(root, table)
     named = {

@@ -33,8 +33,8 @@ def prepare(root: Path) -> Iterator[Utterance]:
         root: holds ``Actor_XX/03-01-EE-II-SS-RR-AA.wav``, at any depth.
 
     Raises:
-        DataError: if the folder does not exist, holds no RAVDESS speech, or holds a recording
-            twice (as one mirror's archive does).
+        DataError: if the folder does not exist or holds no RAVDESS speech. Also if it holds a
+            recording twice, as one mirror's archive does.
     """
     speech, song, video, others = [], [], [], []
     for path in find_files(root, (*SUFFIXES, ".mp4")):

@@ -85,8 +85,8 @@ class GenSERHead(Head):
             list of class names, a list of positions, or the seed of a random permutation.
         code_steps: training batches after which learned codes are fixed.
         objective: what the network predicts: ``target``, ``flow``, ``score``. ``ce`` is a
-            control: the same network at t = 1 with a linear readout and cross-entropy; it does
-            not use codes, path and sampler.
+            control: the same network at t = 1 with a linear readout and cross-entropy, without
+            codes, path and sampler.
         mean: mean of the path: ``logistic``, ``linear``, ``cosine``.
         steepness: k of the logistic mean, > 0.
         variance: variance of the path: ``bridge``, ``constant``, ``zero``.

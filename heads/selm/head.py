@@ -92,7 +92,7 @@ class SELMHead(Head):
             the model's probability of the label.
         calibrated: subtract the score of each class for null audio, which removes the preference
             of the model without audio. Off by default: training on weighted classes already gives
-            the model the wanted prior, and only without calibration are scores log-probabilities.
+            the model the wanted prior. Only without calibration are scores log-probabilities.
         null_audio: the input without audio. ``mean`` is the average prefix of training, over about
             its last hundred batches. ``zeros`` is the prefix of a frame of zeros. Both are our
             choice.
@@ -264,7 +264,7 @@ class SELMHead(Head):
             found = self.language.rank(audio, branches)
         else:
             found = [
-                self.language.rank(self._joined(audio, prompt), [(None, each.spelt)])[0]
+                self.language.rank(audio, [(None, each.spelt)], lead=self.text(prompt))[0]
                 for _, prompt, each in asked
             ]
         scores: dict[str, list[Tensor]] = {}

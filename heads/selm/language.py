@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    DynamicCache,
     GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
@@ -32,7 +31,7 @@ from ...zoo.core.errors import ConfigError
 from ...zoo.core.hub import Published
 from .decoding import Allowed, Written, search
 from .spelling import ByteTokenizer, PretrainedTokenizer, Tokenizer
-from .tree import Branch, rank
+from .tree import Branch, cache_of, memory, rank, read_lead
 
 SCRATCH = "scratch"
 """The name of the offline default, a small GPT-2 over bytes with random weights."""
@@ -197,37 +196,33 @@ class LanguageModel(nn.Module):
 
         # No attention mask: contexts have one length. A causal model does not see the padding on
         # the right of a label.
-        read = None
-        if lead is not None:
-            read = DynamicCache()
-            led = self.model(inputs_embeds=lead, use_cache=True, logits_to_keep=1)
-            for depth, layer in enumerate(led.past_key_values.layers):
-                keys, values = (
-                    x.expand(len(context), -1, -1, -1) for x in (layer.keys, layer.values)
-                )
-                read.update(keys, values, depth)
+        kept = read_lead(self.model, lead)
         first = self.model(
-            inputs_embeds=context, past_key_values=read, use_cache=True, logits_to_keep=1
+            inputs_embeds=context,
+            past_key_values=cache_of(kept, len(context)),
+            use_cache=True,
+            logits_to_keep=1,
         )
-        shared = [(layer.keys, layer.values) for layer in first.past_key_values.layers]
+        shared = memory(first.past_key_values)
         parts = []
         for row, column in zip(
             torch.split(rows, PAIRS_AT_ONCE), torch.split(columns, PAIRS_AT_ONCE), strict=True
         ):
-            past = DynamicCache()
-            for depth, (keys, values) in enumerate(shared):
-                past.update(keys[row], values[row], depth)
             target = tokens[column]  # [n, J]
             rest = self.model(
-                inputs_embeds=self.embed(target[:, :-1]), past_key_values=past, use_cache=True
+                inputs_embeds=self.embed(target[:, :-1]),
+                past_key_values=cache_of(shared, row),
+                use_cache=True,
             )
             logits = torch.cat([first.logits[row], rest.logits], 1).float()  # [n, J, vocabulary]
             nll = nn.functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
             parts.append(-(nll * real[column]).sum(1))
         return torch.cat(parts)
 
-    def rank(self, context: Tensor, branches: Sequence[Branch]) -> list[Tensor]:
-        """Return ``log p(label | context, trunk)`` of every label of every branch, in one pass.
+    def rank(
+        self, context: Tensor, branches: Sequence[Branch], lead: Tensor | None = None
+    ) -> list[Tensor]:
+        """Return ``log p(label | lead, context, trunk)`` of every label of every branch.
 
         The context is read once for all labels. Labels with the same beginning share it
         (:mod:`.tree`). A model without position ids reads branch by branch.
@@ -236,30 +231,33 @@ class LanguageModel(nn.Module):
             context: ``[B, P, W]`` embeddings to condition on.
             branches: trunks (for example a prompt) with their spelt labels; P >= 1 if a branch
                 has no trunk.
+            lead: ``[1, P0, W]`` embeddings before every context, such as a prompt; they are read
+                once for all utterances. None = nothing.
 
         Returns:
             For each branch ``[B, labels]`` float32, not normalised by length.
 
         Raises:
-            ConfigError: if context, trunk and label are longer than the model can read.
+            ConfigError: if lead, context, trunk and label are longer than the model can read.
         """
         self._keep_mode()
         if not self._reads_trees:
-            return [self._rank_by_pairs(context, *branch) for branch in branches]
+            return [self._rank_by_pairs(context, *branch, lead) for branch in branches]
         trunks = [0 if trunk is None else len(trunk) for trunk, _ in branches]
         longest = [max(map(len, spelt)) for _, spelt in branches]
-        self._check_fits(context.shape[1] + max(map(int.__add__, trunks, longest)))
-        return rank(self.model, self.embed, context, branches)
+        before = 0 if lead is None else lead.shape[1]
+        self._check_fits(before + context.shape[1] + max(map(int.__add__, trunks, longest)))
+        return rank(self.model, self.embed, context, branches, lead)
 
     def _rank_by_pairs(
-        self, context: Tensor, trunk: Tensor | None, spelt: list[list[int]]
+        self, context: Tensor, trunk: Tensor | None, spelt: list[list[int]], lead: Tensor | None
     ) -> Tensor:
         B, C = len(context), len(spelt)
         if trunk is not None:
             context = torch.cat([context, trunk.expand(B, -1, -1)], 1)
         rows = torch.arange(B, device=context.device).repeat_interleave(C)
         columns = torch.arange(C, device=context.device).repeat(B)
-        return self.log_likelihood(context, spelt, rows, columns).view(B, C)
+        return self.log_likelihood(context, spelt, rows, columns, lead).view(B, C)
 
     def search(
         self,

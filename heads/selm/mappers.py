@@ -222,8 +222,8 @@ class NullAudio(nn.Module):
     means "no audio" is our choice.
 
     Args:
-        kind: ``mean``, the running average of the prefixes of training, or ``zeros``, the
-            mapper's output for a single frame of zeros.
+        kind: ``mean`` is the running average of the prefixes of training. ``zeros`` is the mapper's
+            output for a single frame of zeros.
         prefix: ``L``, number of positions.
         width: ``W``, width of the language model's embeddings.
     """

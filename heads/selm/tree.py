@@ -14,17 +14,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 Spelt = tuple[tuple[int, ...], ...]
 
 Branch = tuple[Tensor | None, list[list[int]]]
 """A trunk of embeddings ``[Lt, W]``, or None, and the spelt labels that follow it."""
 
+Memory = list[tuple[Tensor, Tensor]]
+"""Keys and values of each layer of a model, ``[B, attention heads, positions, width]``."""
+
 LOGITS_AT_ONCE = 2**26
 """How many logits a pass may compute (a quarter of a gigabyte); this limits its rows."""
 
 POSITIONS_AT_ONCE = 8192
 """How many positions a pass may compute; this limits its rows too."""
+
+POSITIONS_ON_CPU = 1024
+"""The same on a CPU, where a small model is faster if its activations stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -105,46 +112,87 @@ def plant(trunks: tuple[int, ...], labels: tuple[Spelt, ...]) -> Tree:
     )  # fmt: skip
 
 
-def attention(tree: Tree, context: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the attention mask and the position ids of a tree after its context.
+def attention(
+    tree: Tree, context: int, device: torch.device, lead: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return the attention mask and the position ids of a context and its tree.
 
     Args:
         tree: N nodes.
         context: P, number of positions of the context; these are causal.
         device: device of the results.
+        lead: P0, number of positions before the context, which the model has read already.
 
     Returns:
-        ``[1, 1, P + N, P + N]`` float32 mask to be added to attention logits, and ``[1, P + N]``
-        position ids.
+        ``[1, 1, P + N, P0 + P + N]`` float32 mask to be added to attention logits, and
+        ``[1, P + N]`` position ids.
     """
-    N = len(tree.depth)
-    sees = torch.ones(context + N, context + N, dtype=torch.bool).tril()
-    sees[context:, context:] = tree.sees
+    N, before = len(tree.depth), lead + context
+    sees = torch.ones(before + N, before + N, dtype=torch.bool).tril()
+    sees[before:, before:] = tree.sees
     mask = torch.zeros(sees.shape).masked_fill(~sees, torch.finfo(torch.float32).min)
-    positions = torch.cat([torch.arange(context), context + tree.depth])
-    return mask[None, None].to(device), positions[None].to(device)
+    positions = torch.cat([torch.arange(before), before + tree.depth])
+    return mask[None, None, lead:].to(device), positions[None, lead:].to(device)
+
+
+def read_lead(model: Any, lead: Tensor | None) -> Memory:
+    """Return what the model keeps of a lead ``[1, P0, W]``; nothing if there is no lead."""
+    if lead is None:
+        return []
+    return memory(model(inputs_embeds=lead, use_cache=True, logits_to_keep=1).past_key_values)
+
+
+def memory(cache: Any) -> Memory:
+    """Return the keys and values that a cache of ``transformers`` holds."""
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def cache_of(kept: Memory, rows: int | Tensor) -> DynamicCache | None:
+    """Return a new cache of what a model read; None if it read nothing.
+
+    Args:
+        kept: keys and values of each layer.
+        rows: how many rows share a memory of one row, or the ``[n]`` memory of each row.
+    """
+    if not kept:
+        return None
+    cache = DynamicCache()
+    for depth, layer in enumerate(kept):
+        keys, values = (
+            x.expand(rows, -1, -1, -1) if isinstance(rows, int) else x[rows] for x in layer
+        )
+        cache.update(keys, values, depth)
+    return cache
 
 
 def rank(
-    model: Any, embed: Callable[[Tensor], Tensor], context: Tensor, branches: Sequence[Branch]
+    model: Any,
+    embed: Callable[[Tensor], Tensor],
+    context: Tensor,
+    branches: Sequence[Branch],
+    lead: Tensor | None = None,
 ) -> list[Tensor]:
-    """Return ``log p(label | context, trunk)`` of every label of every branch.
+    """Return ``log p(label | lead, context, trunk)`` of every label of every branch.
 
     Args:
         model: a causal language model of ``transformers`` that takes position ids.
         embed: maps token ids to embeddings.
         context: ``[B, P, W]`` embeddings; P >= 1 if a branch has no trunk.
         branches: at least one, each with at least one label.
+        lead: ``[1, P0, W]`` embeddings before every context, read once for all; or None.
 
     Returns:
         For each branch ``[B, labels]`` float32, not normalised by length.
     """
+    if lead is not None and len(context) == 1:  # nothing to share: one pass is faster than two
+        context, lead = torch.cat([lead, context], 1), None
     device, P = context.device, context.shape[1]
     tree = plant(
         tuple(0 if trunk is None else len(trunk) for trunk, _ in branches),
         tuple(tuple(map(tuple, spelt)) for _, spelt in branches),
     )
-    mask, positions = attention(tree, P, device)
+    kept = read_lead(model, lead)
+    mask, positions = attention(tree, P, device, 0 if lead is None else lead.shape[1])
     parts = [
         part
         for (trunk, _), ids in zip(branches, tree.tokens, strict=True)
@@ -154,9 +202,9 @@ def rank(
     nodes = torch.cat([part.to(context.dtype) for part in parts])
     keep = (tree.slots + P - 1).to(device)
     asked, wanted, label = (t.to(device) for t in (tree.asked, tree.wanted, tree.label))
+    at_once = POSITIONS_ON_CPU if device.type == "cpu" else POSITIONS_AT_ONCE
     rows = min(
-        LOGITS_AT_ONCE // (len(keep) * model.config.vocab_size),
-        POSITIONS_AT_ONCE // positions.shape[1],
+        LOGITS_AT_ONCE // (len(keep) * model.config.vocab_size), at_once // positions.shape[1]
     )
     found = []
     for part in torch.split(context, max(1, rows)):
@@ -165,6 +213,7 @@ def rank(
             inputs_embeds=torch.cat([part, nodes.expand(n, -1, -1)], 1),
             attention_mask=mask.expand(n, -1, -1, -1),
             position_ids=positions.expand(n, -1),
+            past_key_values=cache_of(kept, n),
             logits_to_keep=keep,
             use_cache=False,
         ).logits.float()

@@ -59,8 +59,9 @@ class Views:
         prompts: maps a view to its prompt, or prompts.
         forms: maps a view and an answer to its verbal form, or forms. By default a class uses its
             own form, and any other answer uses its name.
-        names: with ``shuffled`` every class uses the forms of another one, half the number of
-            classes further on in training order. A class that was never trained keeps its own.
+        names: with ``shuffled`` every class uses the forms of another one. It stands half the
+            number of classes further on in training order. A class that was never trained keeps
+            its own.
         dimensions: ``words`` (low, medium, high) or ``numbers`` (0.0, 0.1, ... 1.0).
         low: ratings below it are low.
         high: ratings from it on are high.

@@ -10,12 +10,12 @@ import pytest
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.protocols import Protocol
 from serzoo.zoo.compare import axes, suite
-from serzoo.zoo.core import registry
+from serzoo.zoo.core import registry, shipped
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.run import config
 
 NAMES = {
-    group: config.names(group)
+    group: shipped.names(group)
     for group in ("corpus", "encoder", "head", "optim", "protocol", "recipe", "suite")
 }
 CONTROLS = [n for n in NAMES["head"] if n not in registry.BUILT_IN["heads"]]

@@ -19,7 +19,7 @@ from serzoo.datamodules.manifest import read_manifest, write_manifest
 from serzoo.datamodules.prepare import prepare, sample_hash
 from serzoo.zoo.cli import main
 from serzoo.zoo.core.errors import ConfigError, DataError
-from serzoo.zoo.run.config import RunConfig
+from serzoo.zoo.run.schema import RunConfig
 
 RATE = 16_000
 

@@ -11,7 +11,7 @@ from serzoo.zoo.core.errors import ConfigError, DataError, DataWarning
 from serzoo.zoo.core.registry import check_options, get
 from serzoo.zoo.core.shipped import read_yaml
 from serzoo.zoo.core.taxonomy import Taxonomy
-from serzoo.zoo.run.config import settings
+from serzoo.zoo.run.words import read_settings
 
 
 def test_folder_with_speakers(tmp_path, write_wave):
@@ -398,7 +398,7 @@ def test_labels_that_differ_in_spelling_are_one_and_told(read):
 )
 def test_numbers_are_renamed_however_they_are_written(read, written, typed):
     rows = [(f"{i}.wav", word, "s") for i, word in enumerate(written)]
-    options = settings([f"options.rename={typed}"], {}, ["csv"])["options"]
+    options = read_settings([f"options.rename={typed}"], {}, ["csv"])["options"]
     assert [label for _, label, _ in read(lines(rows), **options)[0]] == ["angry", "sad"]
     # as a recipe has them
     options = {"rename": check_options("corpora", "csv", read_yaml(f"rename: {typed}"))["rename"]}
@@ -406,7 +406,7 @@ def test_numbers_are_renamed_however_they_are_written(read, written, typed):
 
 
 def test_no_label_is_called_null(read):
-    options = settings(["options.rename={sad: null}"], {}, ["csv"])["options"]
+    options = read_settings(["options.rename={sad: null}"], {}, ["csv"])["options"]
     with pytest.raises(DataError, match="'sad' becomes 'null'"):
         read(lines(), **options)
 

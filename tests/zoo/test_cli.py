@@ -16,6 +16,7 @@ from serzoo.zoo.cli import main
 from serzoo.zoo.core import registry, shipped
 from serzoo.zoo.core.shipped import read_yaml
 from serzoo.zoo.run import config
+from serzoo.zoo.run.schema import RunConfig
 
 VERBS = (
     "list", "config", "prepare", "audit", "label", "lock", "doctor", "train", "eval", "adapt",
@@ -166,7 +167,7 @@ def test_config_prints_what_a_run_would_be(capsys: pytest.CaptureFixture[str]) -
     assert main(["config", "ravdess", "head=selm", "optim.lr=1e-2", "fold=2"]) == 0
     text = capsys.readouterr().out
     cfg = config.load("ravdess", ["head=selm", "optim.lr=1e-2", "fold=2"])
-    assert config.RunConfig.from_dict(read_yaml(text)) == cfg
+    assert RunConfig.from_dict(read_yaml(text)) == cfg
     assert text.splitlines()[-1] == f"# run {cfg.fingerprint}"
     assert text.splitlines()[-2].startswith("# classes: neutral, calm, happy")
 

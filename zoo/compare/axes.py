@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from ..core import registry
 from ..core.errors import ConfigError, suggest
-from ..run import config
-from ..run.config import annotation
+from ..run.schema import annotation
+from ..run.words import OWN_KINDS, adopted, words
 
 AXES = ("recipe", "encoder", "head", "fold", "seed")
 SHORT = {"tuning": "encoder.tuning", "share": "data.train_share"}
@@ -86,7 +86,7 @@ def values(key: str, text: str) -> Any:
     except ConfigError as e:
         raise ConfigError(f"'{key}={text}': {e}") from e
     found = found if isinstance(found, list) or found == "all" else [found]
-    return config.adopted(key, found) if key in config.OWN_KINDS else found
+    return adopted(key, found) if key in OWN_KINDS else found
 
 
 def refuse_out(typed: Sequence[str]) -> None:
@@ -95,7 +95,7 @@ def refuse_out(typed: Sequence[str]) -> None:
     Raises:
         ConfigError: if one does; says how to set the folder of a comparison.
     """
-    for key, text in config.words(typed):
+    for key, text in words(typed):
         if key == "trainer.out":
             raise ConfigError(
                 f"trainer.out={text} sets the folder of a single run; for a comparison say "
@@ -111,7 +111,7 @@ def retitled(title: str, typed: Sequence[str], in_title: Sequence[str] = IN_TITL
         typed: ``key=value`` overrides, such as ``corpus=[emodb]``.
         in_title: keys that the title may mention.
     """
-    keys = [key for key, _ in config.words(typed)]
+    keys = [key for key, _ in words(typed)]
     changed = [item for item, key in zip(typed, keys, strict=True) if key in in_title]
     return f"{title}; here with {', '.join(changed)}" if changed else title
 

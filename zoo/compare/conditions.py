@@ -21,7 +21,6 @@ from pydantic import AfterValidator, Field
 from ...datamodules.corruption import Condition, Corruption
 from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
 from ..report.runs import PREDICTIONS
-from ..run.config import LISTED, RunConfig, give
 from ..run.record import (
     PLAN,
     Record,
@@ -32,6 +31,7 @@ from ..run.record import (
     write_record,
     written,
 )
+from ..run.schema import LISTED, RunConfig, give
 from ..run.score import evaluate
 from ..run.spent import Used, processor_seconds
 from ..statistics.speakers import measure

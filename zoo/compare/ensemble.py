@@ -24,8 +24,8 @@ from ..core.errors import ComparisonError, ConfigError, DataError, suggest
 from ..report.packed import validation_reader
 from ..report.report import report
 from ..report.runs import Run, by_pair, find_cells, pooled
-from ..run.config import parse, types_of, words
 from ..run.record import VALID, Record, SuiteRecord, read_plan
+from ..run.words import parse, types_of, words
 from ..statistics.rates import FloatArray, log_softmax
 from ..statistics.speakers import check_same
 from ..statistics.table import PredictionTable

@@ -18,8 +18,8 @@ from ..core.table import cell as number
 from ..doctor.cost import duration, memory, spoken
 from ..doctor.trial import Trial, undisturbed
 from ..run.build import open_data
-from ..run.config import RunConfig
 from ..run.record import finished, peak_memory_mb, read_record
+from ..run.schema import RunConfig
 from . import pool
 from .suite import Cell
 

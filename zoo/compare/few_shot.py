@@ -17,8 +17,8 @@ from pydantic import AfterValidator
 
 from ..core.speakers import REFUSE, UNKNOWN_SPEAKERS
 from ..run import board, config
-from ..run.config import LISTED, FromZero, RunConfig, Whole, give, one_of
 from ..run.record import finished, read_record
+from ..run.schema import LISTED, FromZero, RunConfig, Whole, give, one_of
 from ..run.tuning import Settings, Shots, new_head, obstacles, refuse
 from . import axes, suite_file
 from .suite import Plan, selecting

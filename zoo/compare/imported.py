@@ -27,7 +27,6 @@ from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
 from ..core.files import json_lines, read_text
 from ..report.report import report
 from ..report.runs import BUDGET, PREDICTIONS, Run, find_cells
-from ..run.config import parse, types_of, words
 from ..run.record import (
     Record,
     SuiteRecord,
@@ -38,6 +37,7 @@ from ..run.record import (
     write_record,
     written,
 )
+from ..run.words import parse, types_of, words
 from ..statistics.rates import FloatArray
 from ..statistics.table import PredictionTable, merge
 

@@ -33,8 +33,8 @@ from ..core.errors import ComparisonError, ConfigError, system_error
 from ..core.files import locked
 from ..core.notices import collected, tell
 from ..core.progress import Bar, Pace
-from ..run.config import RunConfig
 from ..run.record import Record, finished, read_plan, read_record, write_record, written
+from ..run.schema import RunConfig
 
 Call = Callable[..., Any]
 IF_LATE = (
@@ -240,7 +240,7 @@ def _logged(
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:
-            from ..run.config import RunConfig
+            from ..run.schema import RunConfig
 
             own.receive(parts)
             cfg = RunConfig.from_dict(values)  # raises before torch is loaded

@@ -28,9 +28,10 @@ from typing_extensions import TypedDict
 from ..core import registry
 from ..core.errors import ConfigError, suggest
 from ..core.taxonomy import Taxonomy
-from ..run.config import METRIC_KEYS, Flag, FromZero, RunConfig, give, one_of, read_group
+from ..run.config import read_group
 from ..run.record import VALID as VALID_FILE
 from ..run.record import Record, read_record
+from ..run.schema import METRIC_KEYS, Flag, FromZero, RunConfig, give, one_of
 from ..statistics.table import PredictionTable, merge
 
 GROUPS = ("optim", "head")

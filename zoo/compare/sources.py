@@ -25,7 +25,7 @@ from typing import Annotated, Any
 from ...datamodules.labelling.label import label
 from ..core.errors import ConfigError, suggest
 from ..run import config
-from ..run.config import RunConfig, give, one_of
+from ..run.schema import RunConfig, give, one_of
 from . import axes
 from .suite_file import Words
 

@@ -25,8 +25,8 @@ from ..core import registry
 from ..core.errors import ConfigError, suggest
 from ..run import config
 from ..run.build import audit_folds
-from ..run.config import Flag, FromOne, Positive, RunConfig, give
 from ..run.record import finished
+from ..run.schema import Flag, FromOne, Positive, RunConfig, give
 from . import axes, sources, suite_file
 from .axes import AXES, Point
 from .search import Match, Search, match

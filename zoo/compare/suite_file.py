@@ -1,7 +1,7 @@
 """Suite files: the keys of all kinds of suites, and how overrides change a file.
 
 Each kind of suite is a dataclass. Its fields are the keys of the file. Their annotations say what
-is allowed, and :func:`.config.read_as` checks that.
+is allowed, and :func:`.schema.read_as` checks that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ..core import registry, shipped
 from ..core.errors import ConfigError, suggest
 from ..report.answers import MARGIN, NAMES
 from ..run import config
-from ..run.config import LISTED, give, one_of
+from ..run.schema import LISTED, annotation, give, one_of, read_as
+from ..run.words import parse, words
 from . import axes
 
 
@@ -128,33 +129,33 @@ def load(kind: type[S], name: str, overrides: Sequence[str] = ()) -> S:
     """
     axes.refuse_out(overrides)
     raw = config.read_suite(name)
-    words: list[str] = []
+    of_runs: list[str] = []
     keys, types = kind.keys(), kind.types()
     spanned = raw.get(kind.SPAN) or {}
     if isinstance(spanned, dict) and kind.SPAN:
         raw[kind.SPAN] = spanned
     for item in overrides:
-        ((key, text),) = config.words([item])
+        ((key, text),) = words([item])
         group, dot, inner = key.partition(".")
         axis = inner if dot and group == kind.SPAN else key
         if isinstance(spanned, dict) and (axis != key or key in (*kind.SPANNED, *spanned)):
             spanned[axis] = axes.values(axis, text)
-        elif key in keys or (dot and group in keys and _is_group(config.annotation(group, kind))):
-            wanted = types.get(key) or _or_one(config.annotation(key, kind))
-            ((_, value),) = config.parse([item], {key: wanted})
+        elif key in keys or (dot and group in keys and _is_group(annotation(group, kind))):
+            wanted = types.get(key) or _or_one(annotation(key, kind))
+            ((_, value),) = parse([item], {key: wanted})
             config.put(raw, key, value)
         else:
-            words.append(item)
+            of_runs.append(item)
     raw = config.adopt_names({k: v for k, v in raw.items() if v is not None})
     title = raw.get("title") or name
-    named = any(key == "title" for key, _ in config.words(overrides))
+    named = any(key == "title" for key, _ in words(overrides))
     raw["title"] = title if named else axes.retitled(title, overrides, kind.IN_TITLE)
     try:
         for key in raw:
             if key not in keys:
                 raise ConfigError(f"unknown key '{key}'{suggest(key, keys)}")
-        found = replace(config.read_as(kind, raw), name=Path(name).stem)
-        return found.adding(words) if words else found
+        found = replace(read_as(kind, raw), name=Path(name).stem)
+        return found.adding(of_runs) if of_runs else found
     except ConfigError as e:
         raise ConfigError(f"suite '{name}': {e}") from e
 

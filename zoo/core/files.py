@@ -204,7 +204,7 @@ def locked(path: Path, refusal: Callable[[str], SerzooError] | None = None) -> I
 
     Args:
         path: path of the lock file, in a folder that exists.
-        refusal: makes the error if another process holds the lock, from its id (or ``?``); None =
+        refusal: makes the error if another process holds the lock, from its id (or ``?``). None =
             wait until it is free.
 
     Raises:

@@ -83,8 +83,7 @@ class Taxonomy:
         members: pairs of a class name and the canonical labels of this class, in class order.
 
     Raises:
-        ConfigError: if there are fewer than 2 classes, two classes have the same name, or two
-            classes contain the same label.
+        ConfigError: if there are fewer than 2 classes, or two classes share a name or a label.
     """
 
     name: str

@@ -16,7 +16,7 @@ from rich.console import Console
 from ..core import lock
 from ..core.errors import ConfigError, suggest
 from ..core.table import Cell, Line, Table
-from ..run.config import RunConfig
+from ..run.schema import RunConfig
 from . import cost as doctor_cost
 from . import data as doctor_data
 from . import model as doctor_model

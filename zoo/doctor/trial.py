@@ -32,10 +32,10 @@ from ..core.notices import quiet
 from ..core.types import SAMPLE_RATE, Batch
 from ..core.weights import strip_frozen
 from ..run.build import build, open_data
-from ..run.config import RunConfig
 from ..run.devices import PeakMemory, available, device_of, precision_of
 from ..run.module import SERModule
 from ..run.optim import unreached
+from ..run.schema import RunConfig
 from ..run.spent import CountFlops
 
 

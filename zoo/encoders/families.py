@@ -463,8 +463,8 @@ class WhisperFamily(Family):
 
     Attributes:
         window: length of the window in samples, a multiple of 320.
-        own_windows: each utterance has a window of its own length plus silence, up to the next
-            second, and at most ``window``.
+        own_windows: each utterance has a window of its own. It holds the utterance and silence up
+            to the next second, and is at most ``window``.
     """
 
     frame_seconds = 2 * HOP / SAMPLE_RATE

@@ -171,7 +171,7 @@ class HFEncoder(Encoder):
             with matrix units for it. Its relative error is about 1 % (the speed records in
             ``benchmarks/`` give both). ``auto`` is ``bfloat16`` if the encoder is frozen and the
             machine has such units, otherwise ``float32``.
-        window: seconds of a window of Whisper, which pads it by silence; ``auto`` = each
+        window: seconds of a window of Whisper, which pads it by silence. ``auto`` = each
             utterance's own length, rounded up; None = as published (30 s). A shorter window costs
             less.
         lora_rank: rank of the adapters with ``lora``; this and the following options are the
@@ -184,8 +184,8 @@ class HFEncoder(Encoder):
         last_k: number of blocks below the deepest kept layer that ``last_k`` trains.
         front_end_frozen: with ``full``, keep the convolutions over samples as published, as is
             usual.
-        layer_decay: with ``full`` and ``last_k``, factor of the learning rate from each block to
-            the one below; 1 = the same everywhere.
+        layer_decay: factor of the learning rate from each block to the one below, with ``full``
+            and ``last_k``. With 1, it is the same everywhere.
         checkpointing: do not keep activations inside the blocks, but compute them again in the
             backward pass: less memory, about a third more time.
 

@@ -21,7 +21,7 @@ import numpy as np
 from ..core.errors import ComparisonError, suggest
 from ..core.table import Cell, cell, p_cell, span_cell
 from ..run.record import SuiteRecord
-from ..statistics.contrasts import Answer, Contrast, Span, answers, difference, interaction
+from ..statistics.contrasts import Answer, Contrast, answers, difference, interaction
 from ..statistics.rates import METRICS, FloatArray
 from .grids import Grid
 from .runs import Run
@@ -107,61 +107,16 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """A :class:`..statistics.contrasts.Span` as files hold it: None for what does not exist."""
-
-    low: float | None
-    high: float | None
-    p: float | None
-    p_family: float | None
-    low_family: float | None
-    high_family: float | None
-    error: float | None
-    df: float | None
-
-    @classmethod
-    def of(cls, span: Span) -> Bounds:
-        """Return the bounds of a span."""
-        return cls(**{k: number(v) for k, v in span._asdict().items()})
-
-
-@dataclass(frozen=True)
-class Answered:
-    """An answer as files hold it, with None for a number that does not exist.
-
-    The other attributes are those of :class:`..statistics.contrasts.Answer`.
+class Answered(Answer):
+    """An answer, and the family that it was corrected with.
 
     Attributes:
         declared: whether the question belongs to the family that is corrected together.
         family: number of questions in that family.
     """
 
-    value: float | None
-    smallest_p: float | None
-    detectable: float | None
-    power: float | None
-    level: float | None
-    margin: float
-    n_clusters: int
-    n_seeds: int
-    cluster: str
-    verdict: str
-    basis: str
-    note: str
-    these: Bounds
-    new: Bounds
     declared: bool
     family: int
-
-    @classmethod
-    def of(cls, answer: Answer, *, declared: bool, family: int) -> Answered:
-        """Return an answer as files hold it."""
-        plain = answer._asdict()
-        found: dict[str, Any] = {
-            k: number(v) if isinstance(v, float) else v for k, v in plain.items()
-        }
-        found |= {"these": Bounds.of(answer.these), "new": Bounds.of(answer.new)}
-        return cls(**found, declared=declared, family=family)
 
 
 @dataclass(frozen=True)
@@ -197,7 +152,7 @@ def ask(questions: Iterable[Question], asked: Asked) -> dict[Hashable, Answered]
             why=grid.clusters.why,
         )
         for key, answer in found.items():
-            out[key] = Answered.of(answer, declared=key in declared, family=len(declared))
+            out[key] = Answered(**vars(answer), declared=key in declared, family=len(declared))
     return out
 
 

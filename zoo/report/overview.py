@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from ..core.errors import DataError
 from ..core.files import write_json, write_text
 from ..core.table import Cell, Line, Table, cell, plain, span
 from ..plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
-from ..run.config import METRIC_KEYS
 from ..run.record import Record, read_plan
+from ..run.schema import METRIC_KEYS
 from ..statistics.contrasts import NEW
 from ..statistics.rates import METRICS
 from ..statistics.speakers import paired_jackknife
@@ -535,8 +536,8 @@ def _drawn(section: Section, i: int, group: Sequence[Result], c: Context) -> lis
     points = {}
     for head, d in found.items():
         s = d.new if d.basis == NEW else d.these
-        if d.value is not None:
-            points[head] = (0.0, d.value, s.low_family, s.high_family)
+        if isfinite(d.value):
+            points[head] = (0.0, d.value, number(s.low_family), number(s.high_family))
     said = "; ".join(f"{h} {v:+.3f} ({span(a, b, '+.3f')})" for h, (_, v, a, b) in points.items())
     basis = ", ".join(dict.fromkeys(d.basis for d in found.values()))
     alt = (

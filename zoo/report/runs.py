@@ -12,8 +12,8 @@ from typing import Any
 from ...datamodules.audio import read_utterance
 from ...datamodules.catalog import open_corpora
 from ..core.errors import ComparisonError, DataError, SerzooError
-from ..run.config import DataConfig, OptimConfig
 from ..run.record import RECORD, Attributes, Record, attributes_of, read_attributes, read_record
+from ..run.schema import DataConfig, OptimConfig
 from ..statistics.table import PredictionTable, merge
 from .packed import PREDICTIONS as PREDICTIONS
 from .packed import Packed, open_packed, read_table

@@ -19,7 +19,7 @@ from ..core.table import (
     seconds_text,
     span_cell,
 )
-from ..run.config import METRIC_KEYS
+from ..run.schema import METRIC_KEYS
 from .answers import COLUMNS as ANSWER
 from .answers import MARGIN, NAMES, Answered, answer_cells, verdicts
 from .grids import sentences
@@ -100,7 +100,7 @@ def below_anchor(compared: Mapping[str, Answered], baseline: str) -> str:
         baseline: the head that others are compared to.
     """
     found = compared.get(ANCHOR)
-    if baseline == ANCHOR or found is None or found.value is None or found.value <= 0:
+    if baseline == ANCHOR or found is None or not found.value > 0:  # or NaN
         return ""
     return (
         f"The baseline {baseline} is {found.value:.3f} below {ANCHOR}, a linear reading of the "

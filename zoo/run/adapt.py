@@ -32,11 +32,11 @@ from ..statistics.speakers import interval_text, measure
 from ..statistics.table import PredictionTable
 from . import board, checkpoint, config, devices, record, spent
 from .build import data_hashes, open_data
-from .config import DataConfig, RunConfig
 from .module import SERModule
 from .published import FILES
 from .record import Record
 from .save import save_pretrained
+from .schema import DataConfig, RunConfig, read_as
 from .score import score, with_votes
 from .spent import CountFlops, Used
 from .start import take
@@ -293,8 +293,8 @@ def adapt(
 
     Raises:
         ConfigError: if the model does not allow the options.
-        DataError: if the model has heard speakers of the query, the data cannot be used, or the
-            folder holds another adaptation.
+        DataError: if the model has heard speakers of the query, or the data cannot be used. Also if
+            the folder holds another adaptation.
     """
     quiet()
     began, used = time.perf_counter(), Used.now()
@@ -303,7 +303,7 @@ def adapt(
     place = DataConfig(root, manifest, label, options or {})
     place.unknown_speakers = unknown_speakers
     target = RunConfig("", [] if manifest else named, protocol, fold, taxonomy, data=place)
-    plan = planned(path, config.read_as(Options, how), target, support, progress)
+    plan = planned(path, read_as(Options, how), target, support, progress)
     folder = Path(out) if out else plan.folder
     done = record.read_record(folder)
     if done is not None and done.ok:

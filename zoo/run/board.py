@@ -27,8 +27,8 @@ from ..core.types import SAMPLE_RATE, Frames
 from ..plots import confusion_figure, reliability_figure
 from ..statistics.table import PredictionTable
 from . import record
-from .config import RunConfig
 from .record import Record
+from .schema import RunConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

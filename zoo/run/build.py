@@ -13,8 +13,9 @@ from ..core.head import Head
 from ..core.taxonomy import Taxonomy
 from ..core.weights import published_parts
 from .checkpoint import construct, how_built
-from .config import RunConfig, build_taxonomy, load
+from .config import build_taxonomy, load
 from .module import SERModule
+from .schema import RunConfig
 from .start import start_from
 from .trained import refuse_seen
 

@@ -22,8 +22,8 @@ from ..core.files import new_file
 from ..core.head import Head
 from ..core.taxonomy import Taxonomy
 from ..core.weights import FORMAT, check_keys, check_published, published_parts, strip_frozen
-from .config import OptimConfig, RunConfig
 from .record import read_record
+from .schema import OptimConfig, RunConfig
 
 if TYPE_CHECKING:
     from .module import SERModule
@@ -108,8 +108,8 @@ def newest(folder: Path, *, aside: bool) -> tuple[Path, dict[str, Any]] | None:
         aside: rename files that cannot be used to ``<name>.kept``; True in one process of the run.
 
     Returns:
-        Path and content. None if the run has to start again: no epoch has ended, or the best epoch,
-        which might be selected in the end, cannot be read.
+        Path and content. None if the run has to start again: no epoch has ended, or the best epoch
+        cannot be read. The latter might be selected in the end.
 
     Raises:
         CheckpointError: if a file is not serzoo's.

@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from ..core.errors import ConfigError, ProcessError, counted, first_line
 from .checkpoint import WholeFiles
-from .config import ALIASES, RunConfig
+from .schema import ALIASES, RunConfig
 
 if TYPE_CHECKING:
     from .module import SERModule

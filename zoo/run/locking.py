@@ -16,7 +16,7 @@ from ..core.errors import ConfigError, suggest
 from ..core.files import check_place
 from ..core.hub import Published
 from ..core.table import Line, Table, wide_console
-from .config import RunConfig
+from .schema import RunConfig
 
 EXAMPLE = "facebook/wav2vec2-base"
 ANY = "hf"
@@ -51,7 +51,7 @@ class Result:
     Attributes:
         wanted: the model.
         entry: what is locked now; None if it could not be found.
-        state: ``locked``, ``unchanged``, ``was ...`` for another commit, or why it failed;
+        state: ``locked``, ``unchanged``, ``was ...`` for another commit, or why it failed. It is
             ``not checked`` if only the setting says so, because the hub was not reached.
     """
 

@@ -110,8 +110,8 @@ def load(
     """Load a trained model.
 
     Args:
-        path: a run's folder (its best checkpoint), a ``.ckpt`` file, a folder that `serzoo save`
-            wrote, or the hub id of one.
+        path: a ``.ckpt`` file, or a run's folder (its best checkpoint). Also a folder that
+            ``serzoo save`` wrote, or the hub id of one.
         revision: commit, tag or branch of a hub id.
         base: folder or hub id of the published encoder, if the name of the training does not find
             it. Its weights must be the same.

@@ -36,9 +36,9 @@ from ..statistics.table import PredictionTable, merge
 from . import published
 from .board import show_texts, unparsable
 from .checkpoint import described
-from .config import refused_precision
 from .devices import share_out
 from .optim import AveragedWeights, Schedule, adamw, check_reached, mix, rate_over_steps
+from .schema import refused_precision
 
 STANDARDISED_BY = (
     "pooled frames of the frozen encoder are not standardised, since this Trainer has no data "
@@ -102,8 +102,8 @@ class SERModule(L.LightningModule):
         metadata: plain containers that every checkpoint holds under ``serzoo``.
 
     Raises:
-        ConfigError: if encoder and head disagree about vectors of utterances: only one of them has
-            these, or they have other widths.
+        ConfigError: if only one of encoder and head has vectors of utterances, or if their widths
+            differ.
     """
 
     def __init__(

@@ -25,10 +25,10 @@ from ..core.notices import shown
 from ..core.progress import Bar
 from ..core.types import SAMPLE_RATE, Batch, Targets, first_device
 from ..statistics.rates import log_softmax
-from .config import DataConfig
 from .module import SERModule
 from .predictions import Columns, Predictions, Row, suffix_of
 from .recordings import Recording, Samples, recordings
+from .schema import DataConfig
 from .timeline import Plots
 from .voice import detector
 

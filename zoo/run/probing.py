@@ -33,9 +33,9 @@ from ..statistics.probe import Probed, probe, r2, r2_difference
 from ..statistics.rates import FloatArray
 from ..statistics.speakers import Difference, Interval
 from . import config, published
-from .config import RunConfig
 from .module import SERModule
 from .record import RECORD, ProbeRecord, environment, probed, write_record
+from .schema import RunConfig
 from .trained import TrainedEncoder, untrained
 
 WAYS = {"all": False, "within": True}

@@ -216,7 +216,7 @@ def load(
     """Return the trained model of a checkpoint, a run or a saved folder, in evaluation mode.
 
     Args:
-        path: a ``.ckpt`` file, a run's folder (its best checkpoint), a folder that
+        path: a ``.ckpt`` file, or a run's folder (its best checkpoint). Also a folder that
             ``save_pretrained`` wrote, or the hub id of one.
         kind: class of the module.
         revision: commit, tag or branch of a hub id.

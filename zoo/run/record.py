@@ -29,7 +29,7 @@ from ..core.errors import ComparisonError, DataError, SerzooError
 from ..core.files import json_lines, read_json, write_json, write_text
 from ..core.speakers import ACCEPT
 from ..statistics.speakers import interval_text
-from .config import RunConfig
+from .schema import RunConfig
 
 if TYPE_CHECKING:
     from ..statistics.table import PredictionTable
@@ -176,7 +176,7 @@ class Record(Computed):
     Attributes:
         kind: ``adaptation``; "" for all others.
         fingerprint: 10 hexadecimal digits of all that decides the numbers.
-        config: the resolved configuration (:class:`.config.RunConfig`), with its ``recipe``,
+        config: the resolved configuration (:class:`.schema.RunConfig`), with its ``recipe``,
             ``fold`` and ``seed``.
         classes: C names, in the order of the scores.
         data: hashes of the ``manifest``, the ``split`` and the ``taxonomy``.

@@ -20,7 +20,6 @@ from ..core.files import new_folder, write_json
 from ..core.types import SAMPLE_RATE
 from ..core.weights import published_parts, strip_frozen
 from .card import model_card
-from .config import RunConfig
 from .module import SERModule
 from .published import (
     ADAPTER,
@@ -37,6 +36,7 @@ from .published import (
     split,
 )
 from .record import Record, read_record
+from .schema import RunConfig
 
 
 def write_config(config: Any, folder: Path, base: str, revision: str | None) -> None:
@@ -189,7 +189,7 @@ def push_to_hub(
         The address of the repository.
 
     Raises:
-        CheckpointError: if the model needs a published model in a local folder, or the hub
+        CheckpointError: if the model needs a published model in a local folder. Also if the hub
             refuses it or cannot be reached.
     """
     with TemporaryDirectory() as temporary:

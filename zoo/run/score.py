@@ -31,9 +31,10 @@ from ..statistics.table import PredictionTable, merge
 from .board import unparsable
 from .build import open_data
 from .checkpoint import temperature_of
-from .config import RunConfig, resolve
+from .config import resolve
 from .module import SERModule, evaluating
 from .record import EvalRecord, environment, evaluation
+from .schema import RunConfig
 from .spent import Tally, Used, flops, processor_seconds
 from .trained import refuse_seen
 

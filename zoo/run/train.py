@@ -24,11 +24,11 @@ from . import board, checkpoint, devices, record, spent
 from .board import unparsable
 from .build import assemble, data_hashes, open_data
 from .checkpoint import ModelCheckpoint, how_built
-from .config import METRIC_KEYS, OptimConfig, RunConfig
 from .devices import device_of, refuse_absent
 from .module import SERModule
 from .optim import rounds
 from .record import Record, read_record
+from .schema import METRIC_KEYS, OptimConfig, RunConfig
 from .score import with_votes
 from .spent import CountFlops, Used
 

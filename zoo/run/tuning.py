@@ -20,8 +20,8 @@ from ..core.errors import ConfigError
 from ..core.types import Frames
 from . import config, devices
 from .checkpoint import OPTIONS
-from .config import Flag, FromOne, FromZero, NotNegative, OptimConfig, Positive, Share, Whole
 from .module import SERModule
+from .schema import Flag, FromOne, FromZero, NotNegative, OptimConfig, Positive, Share, Whole
 from .spent import CountFlops
 
 TUNINGS = ("lora", "head", "full", "scratch")
@@ -47,7 +47,7 @@ Shots: TypeAlias = Annotated[int, Field(strict=True), AfterValidator(_shots)]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of an adaptation that a suite has once; :func:`.config.read_as` checks them."""
+    """Settings of an adaptation that a suite has once; :func:`.schema.read_as` checks them."""
 
     steps: FromOne = 60  # of the optimiser, for any number of shots
     batch_size: FromOne = 16  # most utterances in a step
@@ -66,7 +66,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Settings):
-    """All settings of an adaptation; :func:`.config.read_as` checks them."""
+    """All settings of an adaptation; :func:`.schema.read_as` checks them."""
 
     shots: Shots = 4  # utterances of each class, from 0 (the model is only scored) to 64
     draw: FromZero = 1  # seed of the support, and of everything random in the adaptation

@@ -50,8 +50,8 @@ class Coverage(NamedTuple):
         coverage: ``[N]`` share of the labelled utterances that are answered, 1/N to 1.
         risk: ``[N]`` share of wrong answers among these.
         aurc: mean of ``risk``: the area under the curve.
-        excess: ``aurc`` minus the smallest one with the same errors, in which all errors have the
-            lowest confidence; 0 is best.
+        excess: ``aurc`` minus the smallest one with the same errors; 0 is best. The smallest one
+            has all errors at the lowest confidence.
     """
 
     coverage: FloatArray

@@ -75,12 +75,38 @@ def test_branches_share_the_context_and_do_not_see_each_other(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ["scratch", "gpt2", "llama"])
+def test_a_lead_is_read_once_and_counts_as_if_it_stood_in_every_context(
+    kind: str, tiny_lm: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m = language(kind if kind == "scratch" else tiny_lm(kind))
+    context, lead, trunk = (torch.randn(*n, m.width) for n in ((3, 5), (4,), (2,)))
+    whole = torch.cat([lead.expand(3, -1, -1), context], 1)
+    shapes: list[tuple[int, ...]] = []
+    m.model.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(tuple(kwargs["inputs_embeds"].shape[:2])),
+        with_kwargs=True,
+    )
+    monkeypatch.setattr(trees, "POSITIONS_ON_CPU", 2 * (5 + 11 + 2 + 3))
+    got = m.rank(context, [(None, SPELT), (trunk, OTHER)], lead[None])
+    assert shapes == [(1, 4), (2, 21), (1, 21)]
+    alone = m.rank(context[:1], [(None, SPELT), (trunk, OTHER)], lead[None])
+    assert shapes[3:] == [(1, 4 + 21)]  # nothing to share, so one pass
+    for one, found in zip(alone, got, strict=True):
+        assert_like(one, found[:1])
+    for before, spelt, found in zip((None, trunk), (SPELT, OTHER), got, strict=True):
+        rows = [c if before is None else torch.cat([c, before]) for c in whole]
+        want = torch.stack([torch.stack([full_pass(m, c, ids) for ids in spelt]) for c in rows])
+        assert_like(found, want)
+
+
+@torch.no_grad()
 def test_a_model_that_takes_no_positions_ranks_pair_by_pair() -> None:
     m = language()
-    context, trunk = torch.randn(3, 4, 32), torch.randn(2, 32)
-    want = m.rank(context, [(trunk, SPELT), (None, OTHER)])
+    context, trunk, lead = torch.randn(3, 4, 32), torch.randn(2, 32), torch.randn(1, 3, 32)
+    want = m.rank(context, [(trunk, SPELT), (None, OTHER)], lead)
     m._reads_trees = False
-    for a, b in zip(m.rank(context, [(trunk, SPELT), (None, OTHER)]), want, strict=True):
+    for a, b in zip(m.rank(context, [(trunk, SPELT), (None, OTHER)], lead), want, strict=True):
         assert_like(a, b)
 
 
@@ -92,17 +118,20 @@ def test_many_utterances_are_ranked_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     m.model.register_forward_pre_hook(
         lambda _, args, kwargs: sizes.append(len(kwargs["inputs_embeds"])), with_kwargs=True
     )
-    monkeypatch.setattr(trees, "POSITIONS_AT_ONCE", 3 * (4 + 11))
+    monkeypatch.setattr(trees, "POSITIONS_ON_CPU", 3 * (4 + 11))
     assert_like(m.rank(context, [(None, SPELT)])[0], want)
     assert sizes == [3, 3, 1]
 
 
-def test_gradients_pass_through_a_ranking() -> None:
+@pytest.mark.parametrize("led", [0, 2])
+def test_gradients_pass_through_a_ranking(led: int) -> None:
     m = language()
     one, two = (torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(1)) for _ in "ab")
-    m.rank(one.requires_grad_(), [(None, SPELT)])[0].sum().backward()
+    rows = one.requires_grad_().expand(2, -1, -1)
+    lead = one[:, :led] if led else None
+    m.rank(rows[:, led:], [(None, SPELT)], lead)[0].sum().backward()
     two.requires_grad_()
-    sum(full_pass(m, two[0], ids) for ids in SPELT).backward()  # type: ignore[union-attr]
+    sum(2 * full_pass(m, two[0], ids) for ids in SPELT).backward()  # type: ignore[union-attr]
     assert (one.grad - two.grad).norm() < 1e-3 * two.grad.norm()  # type: ignore[operator,union-attr]
 
 
@@ -115,3 +144,5 @@ def test_a_tree_deeper_than_the_model_reads_is_refused(tiny_lm: Callable[[str], 
         trunk = torch.randn(4, m.width)
         with pytest.raises(ConfigError, match=says("66 positions", 64)):
             m.rank(torch.randn(1, 56, m.width), [(trunk, SPELT)])
+        with pytest.raises(ConfigError, match=says("67 positions", 64)):
+            m.rank(torch.randn(1, 56, m.width), [(None, SPELT)], torch.randn(1, 5, m.width))

@@ -178,10 +178,13 @@ def test_forms_of_a_class_are_as_likely_as_all_of_them_together() -> None:
 def test_all_views_are_answered_as_by_full_passes(order: str) -> None:
     h, frames = head(views=ALL, order=order), CASE.frames()
     passes: list[int] = []
-    h.language.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    h.language.model.register_forward_pre_hook(
+        lambda _, args, kwargs: passes.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
     with torch.no_grad():
         got = h.answers(frames)
-        assert len(passes) == (5 if order == "prompt_first" else 1)
+        # prompts that stand first are read once for the four utterances
+        assert passes == ([1, 4] * 5 if order == "prompt_first" else [4])
         for view, prompt, words in (
             ("categorical", "this emotion is", CASE.taxonomy.forms),
             ("sentiment", "this sentiment is", ["negative", "neutral", "positive"]),

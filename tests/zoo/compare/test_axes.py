@@ -11,7 +11,7 @@ from serzoo.zoo.compare import axes
 from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.report.runs import find_cells
-from serzoo.zoo.run.config import parse
+from serzoo.zoo.run.words import parse
 
 
 def test_what_is_an_axis() -> None:

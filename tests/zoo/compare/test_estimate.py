@@ -15,7 +15,7 @@ from serzoo.zoo.compare import estimate, suite
 from serzoo.zoo.compare.estimate import Estimate
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.run import config
-from serzoo.zoo.run.config import RunConfig
+from serzoo.zoo.run.schema import RunConfig
 
 
 @pytest.fixture

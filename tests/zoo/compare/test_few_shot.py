@@ -13,8 +13,8 @@ from serzoo.zoo.cli import main
 from serzoo.zoo.compare import few_shot
 from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.core.errors import ComparisonError, ConfigError
+from serzoo.zoo.core.shipped import names
 from serzoo.zoo.report.overview import points, write_few_shot
-from serzoo.zoo.run import config
 from serzoo.zoo.run.config import load as compose
 from serzoo.zoo.run.train import run_folder, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -108,7 +108,7 @@ def test_the_shipped_suite_is_what_it_says() -> None:
     suite = few_shot.load("few_shot")
     assert suite.shots == [0, 1, 2, 4, 8, 16, 32, 64]
     assert len(suite.draw) >= 10
-    assert set(suite.head) <= set(config.names("head"))
+    assert set(suite.head) <= set(names("head"))
     assert suite.baseline in suite.head
     sources, cells = few_shot.jobs(suite, out="runs")
     assert len(sources) == len(suite.head)

@@ -13,7 +13,7 @@ from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.report.table import matching_notes
 from serzoo.zoo.run import config
-from serzoo.zoo.run.config import RunConfig
+from serzoo.zoo.run.schema import RunConfig
 
 DIM = 96
 TAXONOMY = Taxonomy.load("basic7")

@@ -4,6 +4,7 @@ import pytest
 from serzoo.zoo.compare import compare
 from serzoo.zoo.compare.few_shot import FewShotSuite
 from serzoo.zoo.core.errors import ConfigError
+from serzoo.zoo.core.shipped import names
 from serzoo.zoo.run import config
 
 
@@ -17,7 +18,7 @@ def test_every_shipped_suite_is_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> 
     kinds = {key: lambda *_, k=key, **__: Made(k) for key in compare.KINDS}
     monkeypatch.setattr(compare, "KINDS", kinds)
     monkeypatch.setattr(compare.runs, "plan", lambda *_, **__: Made("axes"))
-    found = {name: compare.plan(name).kind for name in config.names("suite")}  # type: ignore[attr-defined]
+    found = {name: compare.plan(name).kind for name in names("suite")}  # type: ignore[attr-defined]
     assert {n for n, kind in found.items() if kind == "shots"} == {"few_shot", "few_shot_nemo"}
     assert "robustness" in {n for n, kind in found.items() if kind == "conditions"}
     for name, kind in found.items():

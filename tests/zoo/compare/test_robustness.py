@@ -21,11 +21,13 @@ from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.compare.conditions import evaluate_cell
 from serzoo.zoo.core.errors import ComparisonError, ConfigError, DataError, DataNote
 from serzoo.zoo.core.files import write_json
+from serzoo.zoo.core.shipped import names
 from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.report.overview import degradation, degradation_markdown, write_degradation
 from serzoo.zoo.report.runs import Run, read_runs
 from serzoo.zoo.run import config
 from serzoo.zoo.run.record import Record, read_record, write_record
+from serzoo.zoo.run.schema import RunConfig
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import train
 from serzoo.zoo.statistics.table import PredictionTable
@@ -66,7 +68,7 @@ def suite(tmp_path: Path) -> str:
 
 def test_the_shipped_suite() -> None:
     found = conditions.load("robustness")
-    assert found.of in config.names("suite")
+    assert found.of in names("suite")
     assert found.conditions[0] == "clean"
     kinds = {c.partition(":")[0] for c in found.conditions}
     assert {"noise", "reverb", "clip", "telephone", "mp3", "opus", "first"} <= kinds
@@ -146,7 +148,7 @@ def test_trained_cells_that_are_not_there(suite: str, runs: Path, tmp_path: Path
 
 def measured(runs: Path, out: Path, condition: str, head: str = "classification") -> Record:
     source = runs / "tiny" / "cells" / head
-    cfg = config.RunConfig.from_dict(read_record(source).config)
+    cfg = RunConfig.from_dict(read_record(source).config)
     facts = {"condition": condition, "tested": {"of": "tiny", "cell": head}}
     return evaluate_cell(cfg, out, source=str(source), facts=facts)
 

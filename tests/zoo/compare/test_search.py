@@ -15,8 +15,8 @@ from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.core.errors import ComparisonError, ConfigError
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report.runs import check_comparable, find_cells
-from serzoo.zoo.run.config import METRIC_KEYS, read_as
 from serzoo.zoo.run.record import read_record
+from serzoo.zoo.run.schema import METRIC_KEYS, read_as
 from serzoo.zoo.statistics.table import PredictionTable
 
 HEADS = ("classification", "selm", "gen_ser", "regress_codes", "prototype")

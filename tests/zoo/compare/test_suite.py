@@ -10,7 +10,7 @@ from facts import says
 from serzoo.zoo.compare import conditions, few_shot, suite
 from serzoo.zoo.compare.compare import plan
 from serzoo.zoo.core.errors import ConfigError
-from serzoo.zoo.run.config import RunConfig
+from serzoo.zoo.run.schema import RunConfig
 
 TEXT = """
 title: Two heads

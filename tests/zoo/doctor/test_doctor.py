@@ -25,7 +25,8 @@ from serzoo.zoo.doctor import CHECKS, doctor, examine, summary
 from serzoo.zoo.doctor import cost as doctor_cost
 from serzoo.zoo.doctor import trial as doctor_trial
 from serzoo.zoo.doctor.trial import Trial
-from serzoo.zoo.run.config import RunConfig, load
+from serzoo.zoo.run.config import load
+from serzoo.zoo.run.schema import RunConfig
 from torch import nn
 
 ADVICE = "encoder.layers"

@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.run import config, devices
-from serzoo.zoo.run.config import ACCELERATORS, ALIASES, PRECISIONS, STRATEGIES
+from serzoo.zoo.run.schema import ACCELERATORS, ALIASES, PRECISIONS, STRATEGIES, RunConfig
 from serzoo.zoo.run.train import train
 
 pytestmark = pytest.mark.usefixtures("no_group_left")
@@ -32,7 +32,7 @@ HERE = {"cpu": ("32-true", "32", "bf16-mixed", "bf16")}
 WANTED = [*LIGHTNINGS, *ODD]
 
 
-def one(word: str, *more: str) -> config.RunConfig:
+def one(word: str, *more: str) -> RunConfig:
     return config.load("synthetic", [word, *more])
 
 

@@ -16,7 +16,8 @@ from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.registry import check_options
 from serzoo.zoo.core.shipped import read_yaml
 from serzoo.zoo.run import config
-from serzoo.zoo.run.config import DataConfig, OptimConfig, RunConfig, TrainerConfig
+from serzoo.zoo.run.schema import DataConfig, OptimConfig, RunConfig, TrainerConfig
+from serzoo.zoo.run.words import corpora_of, parse, read_settings, words
 
 RECIPE = """
 corpus: synthetic
@@ -26,7 +27,7 @@ optim: {epochs: 12}
 
 
 def load(*overrides: str) -> RunConfig:
-    return config.compose(config.read_mapping(RECIPE, "recipe"), config.parse(overrides))
+    return config.compose(config.read_mapping(RECIPE, "recipe"), parse(overrides))
 
 
 def write(path: Path, text: str) -> str:
@@ -183,7 +184,7 @@ def test_plain_containers_and_back() -> None:
     ],
 )
 def test_values_are_read_strictly(text: str, value: object) -> None:
-    assert config.parse([f"n={text}"]) == [("n", value)]
+    assert parse([f"n={text}"]) == [("n", value)]
 
 
 def test_a_code_with_a_leading_zero_reaches_the_reader_as_it_is_written() -> None:
@@ -402,14 +403,14 @@ def test_a_default_written_out_is_the_same_run_and_so_is_zero() -> None:
 def test_settings_of_a_verb_stay_as_typed_unless_something_else_is_meant() -> None:
     words = ["root=007", "data=1e3", "fold=2", "strict=true", "options.part=5", "out=a=b"]
     types = {"root": str, "data": str | list[str], "fold": int, "strict": bool, "out": str | None}
-    assert config.settings(words, types) == {
+    assert read_settings(words, types) == {
         "root": "007", "data": "1e3", "fold": 2, "strict": True, "out": "a=b",
         "options": {"part": 5},
     }  # fmt: skip
     # the reader's keywords say what its options are
-    assert config.settings(["options.label=0"], types, ["csv"]) == {"options": {"label": "0"}}
+    assert read_settings(["options.label=0"], types, ["csv"]) == {"options": {"label": "0"}}
     with pytest.raises(ConfigError, match=says("'rot'", "options.KEY", "'root'")):
-        config.settings(["rot=."], types)
+        read_settings(["rot=."], types)
 
 
 # Typed values.
@@ -434,25 +435,25 @@ def test_a_folder_or_a_column_is_what_was_typed(name: str) -> None:
     assert RunConfig.from_dict(json.loads(json.dumps(cfg.to_dict()))) == cfg  # as a record has it
     types = {"root": str | None, "out": str | None}
     typed = [f"root={name}", f"out={name}", f"options.speaker={name}"]
-    assert config.settings(typed, types, ["csv"]) == {
+    assert read_settings(typed, types, ["csv"]) == {
         "root": name,
         "out": name,
         "options": {"speaker": name},
     }
     # what a suite writes for a cell is read back
-    assert config.parse([axes.setting("root", name)], types) == [("root", name)]
+    assert parse([axes.setting("root", name)], types) == [("root", name)]
 
 
 def test_names_of_data_that_are_no_yaml_are_names() -> None:
-    assert config.corpora_of(["data=/a: b.jsonl"], "data") == ["/a: b.jsonl"]
-    assert config.corpora_of(["x=1", "data=[emodb, csv]"], "data") == ["emodb", "csv"]
-    assert config.corpora_of(["x=1"], "data") == []
+    assert corpora_of(["data=/a: b.jsonl"], "data") == ["/a: b.jsonl"]
+    assert corpora_of(["x=1", "data=[emodb, csv]"], "data") == ["emodb", "csv"]
+    assert corpora_of(["x=1"], "data") == []
     with pytest.raises(ConfigError, match=r"no corpus called '\[x'"):
         load_typed("corpus=[x")
 
 
 def load_typed(*overrides: str) -> RunConfig:
-    return config.compose(config.read_mapping(RECIPE, "recipe"), config.words(overrides))
+    return config.compose(config.read_mapping(RECIPE, "recipe"), words(overrides))
 
 
 @pytest.mark.parametrize("name", NAMES)

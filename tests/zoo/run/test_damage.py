@@ -18,8 +18,9 @@ import torch
 from serzoo.zoo.cli import main
 from serzoo.zoo.core.errors import CheckpointError, DataWarning, SerzooError
 from serzoo.zoo.run import checkpoint
-from serzoo.zoo.run.config import RunConfig, load
+from serzoo.zoo.run.config import load
 from serzoo.zoo.run.module import SERModule
+from serzoo.zoo.run.schema import RunConfig
 from serzoo.zoo.run.train import run_folder, train
 from states import assert_same
 

@@ -24,7 +24,7 @@ import lightning as L
 import torch
 from serzoo.zoo.run import checkpoint
 from serzoo.zoo.run.module import SERModule
-from serzoo.zoo.run.config import RunConfig
+from serzoo.zoo.run.schema import RunConfig
 from serzoo.zoo.run.build import build, open_data
 
 task, folder, devices, out = sys.argv[1:]

@@ -31,10 +31,11 @@ from serzoo.zoo.core.weights import strip_frozen
 from serzoo.zoo.run import published, save
 from serzoo.zoo.run.build import build
 from serzoo.zoo.run.card import model_card
-from serzoo.zoo.run.config import RunConfig, compose
+from serzoo.zoo.run.config import compose
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.published import FILES
 from serzoo.zoo.run.record import Record
+from serzoo.zoo.run.schema import RunConfig
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import run_folder, train
 from transformers import AutoModel

@@ -22,6 +22,7 @@ from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.run import board, config
 from serzoo.zoo.run.adapt import adapt
 from serzoo.zoo.run.board import folder_of, serve
+from serzoo.zoo.run.schema import RunConfig
 from serzoo.zoo.run.train import train
 from serzoo.zoo.statistics.table import PredictionTable
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -218,7 +219,7 @@ def adapted(suite: Path, tiny_speech: Path) -> dict[str, Path]:
     for name, options in how.items():
         source = suite / "cells" / name.split("-")[0]
         adapt(source, **target, **options, steps=3, save=False, out=cells / name)
-        cfg = config.RunConfig.from_dict(json.loads((source / "record.json").read_text())["config"])
+        cfg = RunConfig.from_dict(json.loads((source / "record.json").read_text())["config"])
         point = {"draw": 1, "tuning": "none", **options}
         rows[name] = cfg, point
     board.declare(cells, rows)

@@ -11,9 +11,9 @@ from serzoo.zoo.core.errors import DataNote
 from serzoo.zoo.core.scaling import FrameStatistics, Standardiser
 from serzoo.zoo.core.weights import check_keys, strip_frozen
 from serzoo.zoo.run.build import build, build_run, open_data
-from serzoo.zoo.run.config import RunConfig
 from serzoo.zoo.run.config import load as compose
 from serzoo.zoo.run.module import SERModule
+from serzoo.zoo.run.schema import RunConfig
 from serzoo.zoo.run.train import train
 
 HEADS = {

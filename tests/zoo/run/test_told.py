@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from facts import tells
-from serzoo.zoo.run.config import RunConfig, load
+from serzoo.zoo.run.config import load
 from serzoo.zoo.run.record import (
     EvalRecord,
     Record,
@@ -17,6 +17,7 @@ from serzoo.zoo.run.record import (
     matched_lines,
     trained_lines,
 )
+from serzoo.zoo.run.schema import RunConfig
 from serzoo.zoo.statistics.speakers import interval_text
 from serzoo.zoo.statistics.table import PredictionTable
 
