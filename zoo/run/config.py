@@ -38,7 +38,7 @@ from ..core import own, registry, shipped
 from ..core.errors import ConfigError, suggest
 from ..core.files import read_text
 from ..core.shipped import names, read_yaml
-from ..core.speakers import REFUSE, UNKNOWN_SPEAKERS
+from ..core.speakers import NONE, REFUSE, UNKNOWN_SPEAKERS, enrolled
 from ..core.taxonomy import Taxonomy
 
 T = TypeVar("T")
@@ -87,6 +87,11 @@ def _trainable_precision(name: str) -> str:
     return name
 
 
+def _normalisation(way: str) -> str:
+    enrolled(way)
+    return way
+
+
 # strict: "1" and true are not numbers, and 1 is not a flag; a whole number is also a float
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 Whole: TypeAlias = Annotated[int, Field(strict=True)]
@@ -123,6 +128,8 @@ class DataConfig:
     features: Annotated[str, one_of("auto", "live")] = "auto"
     # auto: standardise pooled frames by the training part if the encoder is frozen; none: do not
     standardise: Annotated[str, one_of("auto", "none")] = "auto"
+    # remove mean and deviation of each speaker's unlabelled utterances: none, speaker, enrol:K
+    normalise: Annotated[str, AfterValidator(_normalisation)] = NONE
     workers: FromZero = 0  # DataLoader processes
 
 
@@ -252,6 +259,7 @@ _LATER = {
     "weak_shuffle": None,
     "unknown_speakers": REFUSE,
     "standardise": "none",
+    "normalise": NONE,
 }
 """Keys of ``data`` that the first records lack, each with the value that holds for them."""
 
