@@ -280,7 +280,11 @@ class SpeechDataModule(L.LightningDataModule):
 
     def training_part(self) -> Iterator[Batch]:
         """Yield every training utterance once, in batches that no process shares with another."""
-        dataset = self.datasets["train"]
+        yield from self.whole("train")
+
+    def whole(self, part: str) -> Iterator[Batch]:
+        """Yield every utterance of a part once; every process gets all."""
+        dataset = self.datasets[part]
         for rows in EvalSampler(dataset.seconds, size=self.batch_size, budget=self.batch_seconds):
             yield dataset[rows]
 
