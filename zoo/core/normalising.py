@@ -24,9 +24,9 @@ from .speakers import enrolled, is_known
 SHRINKAGE = 4.0
 """Utterances that the training mean counts for.
 
-It was chosen among 0, 2, 4, 8 and 16 by UAR on validation, pooled over the folds of RAVDESS and
-EMO-DB, for functionals with linear_svm. Dividing by the speaker's deviation, too, was looked at in
-the same way: it gained 0.015 on one corpus and lost 0.009 on the other, so it was left out.
+It was chosen among 0, 2, 4, 8 and 16 by UAR on validation, pooled over folds. The corpora were
+RAVDESS and EMO-DB, the encoder functionals, the head linear_svm. Division by the speaker's
+deviation gained 0.015 on one corpus and lost 0.009 on the other. So it was left out.
 """
 
 KEPT = 128
@@ -54,9 +54,9 @@ class _Voice:
 class SpeakerNormaliser(nn.Module):
     """Subtracts a speaker's shrunk mean from stored features, and from vectors of utterances.
 
-    An utterance x of a speaker becomes ``x - n / (n + tau) (m - mu)``. Here m is the mean of n of
-    the speaker's utterances, mu that of the training part, and tau is :data:`SHRINKAGE`. Each
-    utterance counts by the mean of its frames, whatever its length. An utterance of an unknown
+    An utterance x of a speaker becomes ``x - n / (n + tau) (m - mu)``. Here m is the mean of n
+    utterances of the speaker. mu is the mean of the training part, and tau is :data:`SHRINKAGE`.
+    Each utterance counts by the mean of its frames, whatever its length. An utterance of an unknown
     speaker stays as it is.
 
     The means of speakers come from :meth:`enrol`, and are not saved. mu and tau are.

@@ -198,9 +198,9 @@ def export(module: SERModule, path: str | Path) -> Path:
     metadata, 400 samples in most models; pad shorter audio with zeros. With the log-mel encoder the
     input is ``spectrogram [1, 1, T, bands]``. The outputs are ``scores [1, C]``, log-scores, and
     ``probs [1, C]``, their softmax. It is calibrated if the model has a temperature. The metadata
-    hold ``classes`` (JSON), ``sample_rate``, ``temperature`` (empty if there is none),
-    ``least``, and ``normalise``: ``training mean`` if the model normalises speakers, of whom the
-    file knows nothing.
+    hold ``classes`` (JSON), ``sample_rate``, ``temperature`` (empty if there is none) and
+    ``least``. The file does not know speakers. If the model normalises them, ``normalise`` is
+    ``training mean``; otherwise it is empty.
 
     Args:
         module: a loaded model, in evaluation mode.
