@@ -7,12 +7,12 @@
 
 It gets what the comparison's heads got: training speakers, taxonomy, folds, class weights,
 corrupted test audio and supports. Features are standardised by mean and deviation of the training
-part. If the heads' speakers were normalised (``data.normalise``), so are the anchor's. C is chosen by UAR on the fold's validation speakers (the
-smallest of equal ones). What was fitted on the training part is tested once. With few shots there
-is no validation part. So features are standardised and C is chosen on the source, and the SVM is
-fitted on the support alone. Without a shot it is that of the source. Predictions become rows by
-``serzoo compare import``. Feature sets: Eyben et al. 2016 (eGeMAPS), Schuller et al. 2016
-(ComParE); the grid of C is our choice.
+part. If the heads' speakers were normalised (``data.normalise``), so are the anchor's. C is chosen
+by UAR on the fold's validation speakers (the smallest of equal ones). What was fitted on the
+training part is tested once. With few shots there is no validation part. So features are
+standardised and C is chosen on the source, and the SVM is fitted on the support alone. Without a
+shot it is that of the source. Predictions become rows by ``serzoo compare import``. Feature sets:
+Eyben et al. 2016 (eGeMAPS), Schuller et al. 2016 (ComParE); the grid of C is our choice.
 """
 
 from __future__ import annotations
