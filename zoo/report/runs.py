@@ -257,7 +257,8 @@ def _settings(run: Run) -> dict[str, Any]:
     """
     cfg = run.record.config
     data = {**asdict(DataConfig()), **cfg["data"]}
-    keys = ("label", "batch_size", "batch_seconds", "max_seconds", "balance", "train_share")
+    keys = ("label", "batch_size", "batch_seconds", "max_seconds", "balance", "train_share",
+            "corrupted_copies")  # fmt: skip
     found = {f"data.{k}": data[k] for k in keys}
     # a search may give each head its own optimisation, but each the same number of trials
     found |= {f"optim.{k}": v for k, v in asdict(OptimConfig()).items()}

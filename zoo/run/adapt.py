@@ -217,7 +217,7 @@ class Forgetting:
 
     def __init__(self, plan: Plan) -> None:
         self.taxonomy, self.cfg, self.path = plan.classes, plan.source, Path(plan.path)
-        self.cfg.trainer.progress = False
+        self.cfg.trainer.progress, self.cfg.data.corrupted_copies = False, 0  # it is only scored
         try:
             self.data = open_data(self.cfg, self.taxonomy, text="text" in plan.module.head.needs)
         except DataError as error:

@@ -130,6 +130,8 @@ class DataConfig:
     standardise: Annotated[str, one_of("auto", "none")] = "auto"
     # remove mean and deviation of each speaker's unlabelled utterances: none, speaker, enrol:K
     normalise: Annotated[str, AfterValidator(_normalisation)] = NONE
+    # corrupted copies of each training utterance; half of what an epoch draws are such copies
+    corrupted_copies: FromZero = 0
     workers: FromZero = 0  # DataLoader processes
 
 
@@ -260,6 +262,7 @@ _LATER = {
     "unknown_speakers": REFUSE,
     "standardise": "none",
     "normalise": NONE,
+    "corrupted_copies": 0,
 }
 """Keys of ``data`` that the first records lack, each with the value that holds for them."""
 

@@ -118,7 +118,7 @@ def evaluate(
     cfg.data.options = options or cfg.data.options
     cfg.data.unknown_speakers = unknown_speakers or cfg.data.unknown_speakers
     cfg = resolve(cfg)
-    cfg.trainer.progress = progress
+    cfg.trainer.progress, cfg.data.corrupted_copies = progress, 0  # nothing is trained
     wanted = Taxonomy.load(taxonomy) if taxonomy else Taxonomy.from_dict(meta["taxonomy"])
     weights = read_prior(prior, list(wanted.classes))
     if not module.head.open_labels:
