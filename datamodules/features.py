@@ -328,7 +328,11 @@ class FeatureStore:
             shards.refresh()
 
     def __contains__(self, utterance: Utterance) -> bool:
-        return self._find(self.key(utterance)) is not None
+        return self.holds(utterance)
+
+    def holds(self, utterance: Utterance, copy: int = 0) -> bool:
+        """Return whether the features of an utterance, or of a corrupted copy, are stored."""
+        return self._find(self.key(utterance, copy)) is not None
 
     def __len__(self) -> int:
         """Return the number of rows, of this store and of those of more layers."""

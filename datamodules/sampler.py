@@ -66,8 +66,8 @@ class BucketSampler(ShardingSampler):
         world: number of processes.
         jitter: log-normal spread of the durations; more jitter mixes more and pads more.
         pool: number of batches that share a pool.
-        copies: number of corrupted copies of each item. Of N items, index ``c * N + i`` is copy c
-            of item i, which takes the place of item i if it is drawn.
+        copies: number of corrupted copies of each item. If one is drawn, it takes the place of the
+            item. Index ``c * N + i`` is copy c of item i of N.
         clean: share of draws that keep the item itself.
     """
 
