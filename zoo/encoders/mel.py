@@ -47,11 +47,11 @@ class LogMel(nn.Module):
     """Log-mel spectrogram in bel (log10 of power), without leading and trailing silence.
 
     Frames that are more than ``trim`` bel below the loudest one are cut at both ends. In noise no
-    frame is that quiet. So a second threshold lies between the noise floor and the loudest frame,
-    at the share ``noise`` of the way up. The noise floor is the level that a tenth of the frames
-    does not exceed. In a clean recording with pauses it is ``trim / (1 - noise)`` bel (6.2) or
-    more below the loudest frame. Then nothing changes. Frames within ``loud`` bel of the loudest
-    are never cut.
+    frame is that quiet. So a second threshold lies between noise floor and loudest frame, at the
+    share ``noise`` of the way up. The noise floor is the level that a tenth of the frames does not
+    exceed. In a clean recording with pauses it is ``trim / (1 - noise)`` bel (6.2) or more below
+    the loudest frame. Then nothing changes. Frames within ``loud`` bel of the loudest are never
+    cut.
 
     Values are limited to at least ``floor`` bel below the loudest cell. The window is 32 ms, the
     hop 16 ms. That is about half the frames of the usual 10 ms, without a measurable loss of

@@ -204,3 +204,21 @@ def test_the_terminal_says_how_speakers_were_normalised():
     (line,) = normalised_lines(about)
     assert tells(line, "enrol:4", "8 unlabelled utterances of 2 speakers", "3 utterances without")
     assert normalised_lines(None) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_answer_as_one_does(tiny_recipe, serzoo, tmp_path):
+    keys = [
+        "data.normalise=enrol:2", "data.corrupted_copies=2", "trainer.accelerator=cpu",
+        "trainer.progress=false", "trainer.threads=1", *FUNCTIONALS,
+    ]  # fmt: skip
+    tables = {}
+    for devices in (1, 2):
+        more = [f"trainer.devices={devices}", f"trainer.out={tmp_path / str(devices)}"]
+        process = serzoo("train", tiny_recipe, *keys, *more, log=tmp_path / "log")
+        assert process.wait(400) == 0, (tmp_path / "log").read_text()
+        (found,) = (tmp_path / str(devices)).glob("*/*/predictions.jsonl")
+        tables[devices] = PredictionTable.read_jsonl(found)
+    order = [tables[2].ids.index(name) for name in tables[1].ids]
+    np.testing.assert_allclose(tables[2].scores[order], tables[1].scores, atol=1e-4)
