@@ -467,7 +467,7 @@ def _entry(plan: Plan, module: SERModule, table: PredictionTable) -> Record:
         parameters=record.count_parameters(module),
         encoder=module.encoder.describe(),
         layer_weights=module.encoder.layer_weights(),
-        normalise=module.normaliser and module.normaliser.about,
+        normalise=None if module.normaliser is None else module.normaliser.about,
         peak_memory_mb=record.peak_memory_mb(),
         threads=torch.get_num_threads(),
         **numbers,

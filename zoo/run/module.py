@@ -246,7 +246,7 @@ class SERModule(L.LightningModule):
         """Enrol a part of the trainer's data module, once for each of its datasets."""
         if self.normaliser is None:
             return
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         if getattr(data, "whole", None) is None:
             if part == "train":
                 raise ConfigError(NORMALISED_BY.format(way=self.normaliser.way))

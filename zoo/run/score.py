@@ -184,7 +184,7 @@ def evaluate(
             "unknown_speakers": cfg.data.unknown_speakers,
         },
         condition=corruption.describe() if corruption else None,
-        normalise=module.normaliser and module.normaliser.about,
+        normalise=None if module.normaliser is None else module.normaliser.about,
         **numbers,
         label_shift=label_shift(table, prior=weights),
         open_labels=open_numbers(table, trained, wanted) if opened else None,
