@@ -157,27 +157,32 @@ class SpeakerNormaliser(nn.Module):
             ids: B ids of utterances; "" for those that are none of a corpus.
             draw: use a random number of random utterances of each speaker, in training.
         """
-        found = [self._offset(name, draw) for name in ids]
+        if not bool(self.fitted):  # a check before training
+            return torch.zeros(len(ids), self.width, device=self.location.device)
+        mu, tau = self.location.cpu(), float(self.tau)  # once, since a GPU would wait each time
+        found = []
+        for name in ids:
+            voice = self._voice_of(name)
+            if voice is None:
+                found.append(torch.zeros(self.width))
+                continue
+            number, mean = voice.number, voice.mean
+            if draw is not None and voice.rows is not None:
+                number = int(torch.randint(1, len(voice.rows) + 1, (), generator=draw))
+                chosen = torch.randperm(len(voice.rows), generator=draw)[:number]
+                mean = voice.rows[chosen].mean(0)
+            found.append(number / (number + tau) * (mean - mu))
         return torch.stack(found).to(self.location.device)
 
-    def _offset(self, name: str, draw: torch.Generator | None) -> Tensor:
-        if not bool(self.fitted):  # a check before training
-            return torch.zeros(self.width)
-        voice = self._voices.get(name)
+    def _voice_of(self, name: str) -> _Voice | None:
+        """Return what was measured of the speaker of an utterance; None if it is unknown."""
         if name and name not in self._voices and not self._strangers_told:
             self._strangers_told = True
             tell(
                 f"data.normalise={self.way}: the speaker of {name} was not enrolled, so it uses "
                 "the training mean; call enrol() of the module with all utterances first"
             )
-        if voice is None:
-            return torch.zeros(self.width)
-        number, mean = voice.number, voice.mean
-        if draw is not None and voice.rows is not None:
-            number = int(torch.randint(1, len(voice.rows) + 1, (), generator=draw))
-            chosen = torch.randperm(len(voice.rows), generator=draw)[:number]
-            mean = voice.rows[chosen].mean(0)
-        return number / (number + float(self.tau)) * (mean - self.location.cpu())
+        return self._voices.get(name)
 
     def forward(
         self, hidden: Tensor, mask: Tensor, vectors: Tensor | None, offsets: Tensor

@@ -11,7 +11,7 @@ import pytest
 import torch
 from facts import says, tells
 from serzoo.datamodules.manifest import write_manifest
-from serzoo.zoo.core.errors import ConfigError, DataNote
+from serzoo.zoo.core.errors import ConfigError, DataNote, DataWarning
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.run.adapt import adapt
 from serzoo.zoo.run.build import build, build_run, open_data
@@ -22,6 +22,7 @@ from serzoo.zoo.run.record import normalised_lines
 from serzoo.zoo.run.save import save_pretrained
 from serzoo.zoo.run.score import evaluate
 from serzoo.zoo.run.train import train
+from serzoo.zoo.run.trained import TrainedEncoder
 from serzoo.zoo.statistics.rates import log_softmax
 from serzoo.zoo.statistics.table import PredictionTable
 
@@ -191,6 +192,13 @@ def test_predicting_a_file_uses_the_training_mean_and_says_so(model, tiny_speech
     with pytest.warns(DataNote, match=says("1 recording of 1")):
         alone = predict(folder, str(tiny_speech / "sad-0.wav"))
     assert both[0].probs == pytest.approx(alone[0].probs, abs=1e-6)
+
+
+def test_the_encoder_of_such_a_run_says_that_it_is_used_without(tiny_recipe, tmp_path):
+    cfg = compose(tiny_recipe, ["data.normalise=speaker", "optim.epochs=1"])
+    train(cfg, tmp_path)
+    with pytest.warns(DataWarning, match=says("data.normalise=speaker", "training mean")):
+        TrainedEncoder(name=str(tmp_path))
 
 
 def test_the_card_says_that_speakers_are_normalised(model, tmp_path):
