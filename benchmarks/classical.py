@@ -7,12 +7,12 @@
 
 It gets what the comparison's heads got: training speakers, taxonomy, folds, class weights,
 corrupted test audio and supports. Features are standardised by mean and deviation of the training
-part; nothing is normalised per speaker. C is chosen by UAR on the fold's validation speakers (the
-smallest of equal ones). What was fitted on the training part is tested once. With few shots there
-is no validation part. So features are standardised and C is chosen on the source, and the SVM is
-fitted on the support alone. Without a shot it is that of the source. Predictions become rows by
-``serzoo compare import``. Feature sets: Eyben et al. 2016 (eGeMAPS), Schuller et al. 2016
-(ComParE); the grid of C is our choice.
+part. If the heads' speakers were normalised (``data.normalise``), so are the anchor's. C is chosen
+by UAR on the fold's validation speakers (the smallest of equal ones). What was fitted on the
+training part is tested once. With few shots there is no validation part. So features are
+standardised and C is chosen on the source, and the SVM is fitted on the support alone. Without a
+shot it is that of the source. Predictions become rows by ``serzoo compare import``. Feature sets:
+Eyben et al. 2016 (eGeMAPS), Schuller et al. 2016 (ComParE); the grid of C is our choice.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from functionals import FEATURES, Extractor, Functionals, opensmile_extractor
 from serzoo.datamodules.corruption import remembered
 from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.datamodules.fewshot import Support, open_few_shot
+from serzoo.datamodules.protocols import speaker_of
 from serzoo.zoo.compare.imported import Columns, import_predictions
 from serzoo.zoo.core.errors import ComparisonError, DataError
 from serzoo.zoo.core.files import new_file, write_json
+from serzoo.zoo.core.normalising import SpeakerNormaliser
+from serzoo.zoo.core.speakers import NONE
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.report.report import report
 from serzoo.zoo.report.runs import Run, find_cells
@@ -47,6 +51,44 @@ from svm import GRID, Fitted, Values, fit
 
 SELECTED = "highest UAR on validation speakers, smallest C of equals"
 FEW = "C and scales of the source's training, fitted on the support alone"
+
+
+class Normalised:
+    """Features without what is common to a speaker, as the heads of a table get them.
+
+    Args:
+        way: ``data.normalise`` of the heads.
+    """
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+        self._normaliser: SpeakerNormaliser | None = None
+        self._usual: Values | None = None
+
+    def of(self, part: SpeechDataset, x: Values, *, learn: bool = False) -> Values:
+        """Return ``[N, F]`` features of a part; NaN becomes the mean of the training part.
+
+        Args:
+            part: its utterances and speakers.
+            x: ``[N, F]``.
+            learn: it is the training part, whose speakers are measured by random utterances.
+        """
+        if self.way == NONE:
+            return x
+        if self._usual is None:
+            if not learn:
+                raise ValueError("the training part was not measured; give it first")
+            known = np.isfinite(x)
+            self._usual = np.where(known, x, 0.0).sum(0) / known.sum(0).clip(1)
+            self._normaliser = SpeakerNormaliser(self.way, (1, x.shape[1]))
+        assert self._normaliser is not None
+        rows = torch.from_numpy(np.where(np.isfinite(x), x, self._usual)).float()
+        ids = [u.id for u in part.utterances]
+        speakers = [speaker_of(u) for u in part.utterances]
+        self._normaliser.enrol([(ids, speakers, rows)], learn=learn)
+        draw = torch.Generator().manual_seed(1) if learn else None
+        found: Values = (rows - self._normaliser.offsets(ids, draw)).double().numpy()
+        return found
 
 
 @dataclass
@@ -64,17 +106,21 @@ class Anchor:
     features: Functionals
     grid: Sequence[float] = GRID
     seconds: float = 0.0
-    _fitted: dict[str, tuple[Any, Fitted]] = field(default_factory=dict)
+    _fitted: dict[str, tuple[Any, Fitted, Normalised]] = field(default_factory=dict)
 
-    def trained(self, cfg: RunConfig) -> tuple[Any, Fitted]:
-        """The data of a run, and the SVM of its training and validation parts."""
+    def trained(self, cfg: RunConfig) -> tuple[Any, Fitted, Normalised]:
+        """The data of a run, the SVM of its training and validation parts, and its normaliser."""
         cfg.trainer.progress = False
         seed = cfg.seed if cfg.data.train_share < 1 else None  # who is in the share
         what = [cfg.corpus, cfg.protocol, cfg.fold, cfg.taxonomy, cfg.to_dict()["data"], seed]
         key = json.dumps(what, sort_keys=True, default=str)
         if key not in self._fitted:
             data = open_data(cfg)
-            parts = {k: (data.datasets[k], self._of(data.datasets[k])) for k in ("train", "valid")}
+            sets, normalised = data.datasets, Normalised(cfg.data.normalise)
+            parts = {
+                k: (sets[k], normalised.of(sets[k], self._of(sets[k]), learn=k == "train"))
+                for k in ("train", "valid")
+            }
             began = time.perf_counter()
             fitted = fit(
                 parts["train"],
@@ -84,7 +130,7 @@ class Anchor:
                 grid=self.grid,
             )
             self.seconds += time.perf_counter() - began
-            self._fitted[key] = data, fitted
+            self._fitted[key] = data, fitted, normalised
         return self._fitted[key]
 
     def answer(self, run: Run) -> tuple[PredictionTable, Fitted]:
@@ -96,7 +142,7 @@ class Anchor:
         record = run.record
         if record.kind == "adaptation":
             return self._adapted(record)
-        data, fitted = self.trained(RunConfig.from_dict(record.config))
+        data, fitted, normalised = self.trained(RunConfig.from_dict(record.config))
         split = data.split.fingerprint()
         if (data.speech.sha, split) != (record.data["manifest"], record.data["split"]):
             raise DataError(
@@ -109,7 +155,8 @@ class Anchor:
             test.corruption = None
         else:
             test.corrupt(remembered(corruption, noise=self.plan.noise, rir=self.plan.rir))
-        return fitted.table(test, self._of(test), data.taxonomy.classes), fitted
+        x = normalised.of(test, self._of(test))
+        return fitted.table(test, x, data.taxonomy.classes), fitted
 
     def _adapted(self, record: Record) -> tuple[PredictionTable, Fitted]:
         """The SVM of a support; without a shot, that of the source."""
@@ -119,7 +166,7 @@ class Anchor:
                 f"{record.source['path']} holds no record of the source; train the source again"
             )
         trained = Taxonomy.from_dict(record.source["taxonomy"])
-        data, fitted = self.trained(RunConfig.from_dict(source.config))
+        data, fitted, normalised = self.trained(RunConfig.from_dict(source.config))
         cfg, taxonomy = RunConfig.from_dict(record.config), trained
         if wanted := self.plan.target.get("taxonomy"):
             taxonomy = Taxonomy.load(wanted)
@@ -145,12 +192,13 @@ class Anchor:
         )
         parts = shot.data.datasets
         if record.shots:
-            train = (parts["train"], self._of(parts["train"]))
+            train = (parts["train"], normalised.of(parts["train"], self._of(parts["train"])))
             balance = cfg.data.balance
             fitted = fit(
                 train, None, taxonomy.classes, balance=balance, grid=[fitted.c], scale=fitted.scale
             )
-        return fitted.table(parts["test"], self._of(parts["test"]), taxonomy.classes), fitted
+        x = normalised.of(parts["test"], self._of(parts["test"]))
+        return fitted.table(parts["test"], x, taxonomy.classes), fitted
 
     def _of(self, part: SpeechDataset) -> Values:
         return self.features.of(part).astype(np.float64)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ..zoo.core.errors import DataError
 from ..zoo.core.types import Batch, Targets
 from .corruption import Corruption
-from .features import FeatureStore, HeldFrames, load_wave, pad_hidden, pad_waves
+from .features import FeatureStore, HeldFrames, load_copy, pad_hidden, pad_waves
 from .manifest import Utterance
 from .protocols import speaker_of
 from .store import Row
@@ -33,6 +33,8 @@ class SpeechDataset(Dataset[Batch]):
         max_seconds: longer utterances are cut to this.
         store: features to use instead of audio.
         text: whether batches carry transcripts.
+        copies: number of corrupted copies (:mod:`.copies`). Index ``c * N + i`` of N utterances is
+            copy c of utterance i; copy 0 is clean.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class SpeechDataset(Dataset[Batch]):
         max_seconds: float,
         store: FeatureStore | None = None,
         text: bool = False,
+        copies: int = 0,
     ) -> None:
         self.utterances = list(utterances)
         self.classes = torch.tensor(list(classes), dtype=torch.long)
@@ -57,7 +60,7 @@ class SpeechDataset(Dataset[Batch]):
         self.soft = None if soft is None else torch.from_numpy(soft).float()
         self.roots = roots
         self.max_seconds = max_seconds
-        self.text = text
+        self.text, self.copies = text, copies
         self.corruption: Corruption | None = None
         self.use(store)
 
@@ -85,15 +88,24 @@ class SpeechDataset(Dataset[Batch]):
                 f"{self.corruption.condition}; encode corrupted audio as it is read (no store)"
             )
         self.store = store
-        self.rows: list[Row] = [store.row(u) for u in self.utterances] if store else []
+        self.rows: list[Row] = self._rows_of(store) if store else []
         self.statistics: Tensor | None = None
         self.utterance: Tensor | None = None
         if vectors is not None and self.utterances:
-            found = [vectors.read(vectors.row(u))[0, 0].float() for u in self.utterances]
+            found = [vectors.read(row)[0, 0].float() for row in self._rows_of(vectors)]
             self.utterance = torch.stack(found)
         self._spoken: Tensor | None = None
         if isinstance(store, (FeatureStore, HeldFrames)) and not store.frame_seconds:
             self._spoken = torch.tensor(self.seconds)
+
+    def _rows_of(self, store: FeatureStore | HeldFrames) -> list[Row]:
+        """Return the rows of all utterances, and then those of each copy."""
+        rows = [store.row(u) for u in self.utterances]
+        if self.copies:
+            assert isinstance(store, FeatureStore)
+            more = range(1, self.copies + 1)
+            rows += [store.row(u, copy) for copy in more for u in self.utterances]
+        return rows
 
     def use_statistics(self) -> None:
         """Give mean and deviation of stored frames instead of the frames (:func:`statistics`).
@@ -122,14 +134,17 @@ class SpeechDataset(Dataset[Batch]):
         """
         if self.store is not None:
             frame = self.store.frame_seconds
-            return [row.shape[1] * frame if frame else row.seconds for row in self.rows]
+            clean = self.rows[: len(self)]
+            return [row.shape[1] * frame if frame else row.seconds for row in clean]
         seconds = [min(u.duration, self.max_seconds) for u in self.utterances]
         if self.corruption is not None:
             return [self.corruption.seconds(s) for s in seconds]
         return seconds
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        """Return the batch of these utterances, in this order."""
+        """Return the batch of these utterances, or of copies of them, in this order."""
+        places = indices  # of rows, which the copies have, too
+        copies, indices = [i // len(self) for i in places], [i % len(self) for i in places]
         chosen = [self.utterances[i] for i in indices]
         labels = self.classes[indices]
         known = labels >= 0
@@ -153,22 +168,22 @@ class SpeechDataset(Dataset[Batch]):
             "text": [u.text or "" for u in chosen] if self.text else None,
         }
         if self.utterance is not None:
-            common["utterance"] = self.utterance[indices]
+            common["utterance"] = self.utterance[places]
         if self._spoken is not None:
             common["seconds"] = self._spoken[indices]
         if self.statistics is not None:
-            hidden = self.statistics[indices]
+            hidden = self.statistics[places]
             mask = torch.ones(len(indices), 2, dtype=torch.bool)
             return Batch(hidden=hidden, mask=mask, **common)  # type: ignore[arg-type]
         if self.store is not None:
-            hidden, mask = pad_hidden([self.store.read(self.rows[i]) for i in indices])
+            hidden, mask = pad_hidden([self.store.read(self.rows[i]) for i in places])
             return Batch(hidden=hidden, mask=mask, **common)  # type: ignore[arg-type]
-        audio, lengths = pad_waves([self.wave(u) for u in chosen])
+        audio, lengths = pad_waves([self.wave(u, c) for u, c in zip(chosen, copies, strict=True)])
         return Batch(audio=audio, lengths=lengths, **common)  # type: ignore[arg-type]
 
-    def wave(self, utterance: Utterance) -> torch.Tensor:
+    def wave(self, utterance: Utterance, copy: int = 0) -> torch.Tensor:
         """Return ``[S]`` samples at 16 kHz as a head hears them: cut, and corrupted."""
-        wave = load_wave(utterance, self.roots, self.max_seconds)
+        wave = load_copy(utterance, copy, self.roots, self.max_seconds)
         if self.corruption is None:
             return wave
         return torch.from_numpy(self.corruption(wave.numpy(), utterance.id))

@@ -38,12 +38,45 @@ def at_snr(speech: Signal, noise: Signal, snr: float) -> Signal:
 
 def pink(n: int, rng: np.random.Generator) -> Signal:
     """Return ``[n]`` noise, n >= 2, whose power falls by 3 dB per octave, without constant part."""
+    return coloured(n, 1.0, rng)
+
+
+def coloured(n: int, exponent: float, rng: np.random.Generator) -> Signal:
+    """Return ``[n]`` noise without constant part, whose power falls with a frequency's power.
+
+    Args:
+        n: number of samples; noise of one sample has no colour.
+        exponent: 0 = white, 1 = pink (3 dB an octave), 2 = brown (6 dB an octave).
+        rng: draws the noise.
+    """
     if n < 2:
         return rng.normal(size=n)
     spectrum = np.fft.rfft(rng.normal(size=n))
     spectrum[0] = 0
-    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
+    spectrum[1:] /= np.arange(1, len(spectrum)) ** (exponent / 2)
     return np.asarray(np.fft.irfft(spectrum, n))
+
+
+def tilt(speech: Signal, gain: float) -> Signal:
+    """Return ``[S]`` with a tilted spectrum, and with the old power.
+
+    Args:
+        speech: ``[S]``.
+        gain: dB at 8 kHz; as much is lost at 125 Hz, and nothing changes at 1 kHz. Between them the
+            gain is linear in octaves, and below 125 Hz it is constant.
+    """
+    spectrum = np.fft.rfft(speech)
+    hertz = np.fft.rfftfreq(len(speech), 1 / SAMPLE_RATE).clip(125)
+    tilted = np.fft.irfft(spectrum * 10 ** (gain * np.log2(hertz / 1000) / 3 / 20), len(speech))
+    power = np.mean(tilted**2)
+    return np.asarray(tilted * np.sqrt(np.mean(speech**2) / power) if power > 0 else tilted)
+
+
+def mu_law(speech: Signal) -> Signal:
+    """Return ``[S]`` within -1..1 after the 8 bits of mu-law (ITU-T G.711, its formula)."""
+    small = np.sign(speech) * np.log1p(255 * np.abs(speech)) / np.log(256)
+    coded = np.round(small * 127) / 127
+    return np.asarray(np.sign(coded) * np.expm1(np.abs(coded) * np.log(256)) / 255)
 
 
 def reverberate(speech: Signal, room: Signal) -> Signal:

@@ -30,6 +30,7 @@ from ..zoo.core.notices import tell
 from ..zoo.core.progress import Bar, Pace
 from ..zoo.core.scaling import moments
 from .audio import decode, read_utterance
+from .copies import VERSION, corrupted
 from .manifest import Utterance
 from .prepare import sample_hash
 from .sampler import pack
@@ -89,7 +90,7 @@ class Filling:
         device: device of the extraction.
         utterances: the missing utterances, by key.
         seconds: the used duration of each utterance.
-        wave: returns the samples ``[S]`` of an utterance.
+        wave: returns the samples ``[S]`` of a key.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Filling:
         device: torch.device,
         utterances: dict[str, Utterance],
         seconds: dict[str, float],
-        wave: Callable[[Utterance], Tensor],
+        wave: Callable[[str], Tensor],
     ) -> None:
         self.encoder = encoder
         self.shards = shards
@@ -166,7 +167,7 @@ class Filling:
 
     def _make(self, keys: list[str]) -> list[tuple[str, Values, float]]:
         """Turn a chunk into the rows of a shard; threads decode audio ahead."""
-        waves = {key: self.reader.submit(self.wave, self.utterances[key]) for key in keys}
+        waves = {key: self.reader.submit(self.wave, key) for key in keys}
         rows: list[tuple[str, Values, float]] = []
         for batch in self._batches(keys):
             found = self._encode([waves.pop(key).result() for key in batch])
@@ -221,6 +222,14 @@ def _gib(number: float) -> str:
 def load_wave(utterance: Utterance, roots: dict[str, Path], max_seconds: float) -> Tensor:
     """Return ``[S]`` float32 samples at 16 kHz, at most ``max_seconds`` long."""
     return torch.from_numpy(read_utterance(utterance, roots[utterance.corpus], max_seconds))
+
+
+def load_copy(
+    utterance: Utterance, copy: int, roots: dict[str, Path], max_seconds: float
+) -> Tensor:
+    """Return :func:`load_wave`, or its corrupted copy of a number from 1 (:mod:`.copies`)."""
+    wave = load_wave(utterance, roots, max_seconds)
+    return torch.from_numpy(corrupted(wave.numpy(), copy)) if copy else wave
 
 
 def pad_waves(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -302,10 +311,16 @@ class FeatureStore:
         self._maps: dict[str, Tensor] = {}
         self._places: dict[str, list[int]] = {}  # shard of a wider store to the layers wanted of it
 
-    def key(self, utterance: Utterance) -> str:
-        """Return the key of an utterance's features."""
+    def key(self, utterance: Utterance, copy: int = 0) -> str:
+        """Return the key of an utterance's features.
+
+        Args:
+            utterance: the utterance.
+            copy: number of its corrupted copy (:mod:`.copies`); 0 = as it is.
+        """
         sha = utterance.sha or hash_of_sound(utterance, self.roots)
-        return feature_key(utterance, sha, self.max_seconds)
+        key = feature_key(utterance, sha, self.max_seconds)
+        return f"{key}#copy{VERSION}.{copy}" if copy else key
 
     def refresh(self) -> None:
         """Read what was added to the store, and to the stores of more layers."""
@@ -313,7 +328,11 @@ class FeatureStore:
             shards.refresh()
 
     def __contains__(self, utterance: Utterance) -> bool:
-        return self._find(self.key(utterance)) is not None
+        return self.holds(utterance)
+
+    def holds(self, utterance: Utterance, copy: int = 0) -> bool:
+        """Return whether the features of an utterance, or of a corrupted copy, are stored."""
+        return self._find(self.key(utterance, copy)) is not None
 
     def __len__(self) -> int:
         """Return the number of rows, of this store and of those of more layers."""
@@ -345,9 +364,12 @@ class FeatureStore:
         """Return the stored ``[K, T, D]``, without padding."""
         return self.read(self.row(utterance))
 
-    def row(self, utterance: Utterance) -> Row:
-        """Return the place of an utterance's features; one look-up serves many reads."""
-        key = self.key(utterance)
+    def row(self, utterance: Utterance, copy: int = 0) -> Row:
+        """Return the place of an utterance's features, or of a corrupted copy's.
+
+        One look-up serves many reads.
+        """
+        key = self.key(utterance, copy)
         if (row := self._find(key)) is None:
             raise KeyError(key)
         return row
@@ -397,6 +419,7 @@ class FeatureStore:
         encoder: Encoder,
         utterances: Sequence[Utterance],
         *,
+        copies: int = 0,
         device: torch.device | str = "cpu",
         progress: bool = False,
     ) -> Filled:
@@ -405,6 +428,7 @@ class FeatureStore:
         Args:
             encoder: an encoder with ``storable`` extraction; its state and device are restored.
             utterances: the utterances whose features are needed.
+            copies: how many corrupted copies of each are needed, too (:mod:`.copies`).
             device: device of the extraction.
             progress: show a bar.
 
@@ -417,7 +441,8 @@ class FeatureStore:
                 Also if audio cannot be read, or features are not finite.
         """
         began = time.perf_counter()
-        wanted = {self.key(u): u for u in utterances}
+        numbered = {self.key(u, c): (u, c) for c in range(copies + 1) for u in utterances}
+        wanted = {key: u for key, (u, _) in numbered.items()}
         seconds = {key: min(u.duration, self.max_seconds) for key, u in wanted.items()}
         done: set[str] = set()
         try:
@@ -431,7 +456,7 @@ class FeatureStore:
                     torch.device(device),
                     missing,
                     seconds,
-                    lambda u: load_wave(u, self.roots, self.max_seconds),
+                    lambda key: load_copy(*numbered[key], self.roots, self.max_seconds),
                 )
                 done = work.run(self._facts(encoder), progress)
         except DiskFullError as full:

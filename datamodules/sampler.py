@@ -66,6 +66,9 @@ class BucketSampler(ShardingSampler):
         world: number of processes.
         jitter: log-normal spread of the durations; more jitter mixes more and pads more.
         pool: number of batches that share a pool.
+        copies: number of corrupted copies of each item. If one is drawn, it takes the place of the
+            item. Index ``c * N + i`` is copy c of item i of N.
+        clean: share of draws that keep the item itself.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class BucketSampler(ShardingSampler):
         world: int = 1,
         jitter: float = 0.1,
         pool: int = 8,
+        copies: int = 0,
+        clean: float = 0.5,
     ) -> None:
         self.seconds = np.asarray(seconds, dtype=float)
         self.size = size
@@ -87,6 +92,7 @@ class BucketSampler(ShardingSampler):
         self.jitter = jitter
         super().__init__(rank, world)
         self.world, self.pool = world, pool
+        self.copies, self.clean = copies, clean
         # enough batches for a few draws, and for the sorted order, the fallback of any draw
         rng = np.random.default_rng(seed)
         zero = np.zeros(len(self.seconds))
@@ -104,7 +110,15 @@ class BucketSampler(ShardingSampler):
             noise, pools = np.where(np.abs(noise) > 1e-3, noise / 2, 0.0), 0 * pools
             packed = self._packed(noise, pools)
         packed = _filled(packed, number)
-        return [packed[i] for i in rng.permutation(number)]
+        chosen = [packed[i] for i in rng.permutation(number)]
+        return self._copied(chosen) if self.copies else chosen
+
+    def _copied(self, batches: list[list[int]]) -> list[list[int]]:
+        """Return the batches with some items replaced by a copy; their order is the same."""
+        n = len(self.seconds)
+        rng = np.random.default_rng([self.seed, self.epoch, 1])
+        drawn = rng.integers(1, self.copies + 1, n) * (rng.random(n) >= self.clean)
+        return [[int(drawn[i]) * n + i for i in batch] for batch in batches]
 
     def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         noise = rng.normal(0.0, self.jitter, len(self.seconds))

@@ -18,6 +18,7 @@ from ..zoo.core.taxonomy import Coverage, Taxonomy
 from ..zoo.core.types import Batch
 from .audit import AuditReport
 from .catalog import Speech
+from .copies import CLEAN_SHARE
 from .dataset import SpeechDataset
 from .features import FeatureStore, Filled
 from .labels import (
@@ -56,6 +57,8 @@ class SpeechDataModule(L.LightningDataModule):
         workers: number of DataLoader processes.
         seed: seed of the training order, and of the share.
         text: whether batches have transcripts.
+        copies: number of corrupted copies of each training utterance (:mod:`.copies`). Half of
+            what an epoch draws is clean, and half are copies.
         refit: train on the training and validation parts together; then nothing is validated. The
             split and its fingerprint stay the same.
         coverage: what the taxonomy left out, for the record; None = unknown.
@@ -83,6 +86,7 @@ class SpeechDataModule(L.LightningDataModule):
         workers: int = 0,
         seed: int = 1,
         text: bool = False,
+        copies: int = 0,
         refit: bool = False,
         coverage: Coverage | None = None,
         audit: AuditReport | None = None,
@@ -124,7 +128,7 @@ class SpeechDataModule(L.LightningDataModule):
         ]
         learned = parts["train"]
         self.weak = weak_counts(learned) if label == "label" else {}
-        targets: dict[str, Any] = {"weights": weights}
+        targets: dict[str, Any] = {"weights": weights, "copies": copies}
         if self.weak and weak_weight:
             targets["trust"] = confidences(learned)
         if self.weak and weak != "hard":
@@ -192,6 +196,12 @@ class SpeechDataModule(L.LightningDataModule):
                 frame_seconds=one.frame_seconds,
             )
             more = store.fill(one, everything, device=device, progress=progress)
+            if first.copies and "train" in parts and more.kind == "stored":
+                made = store.fill(
+                    one, first.utterances, copies=first.copies, device=device, progress=progress
+                )
+                rest = made.reused - len(first.utterances)  # the clean ones are counted above
+                more = more.and_(replace(made, reused=max(0, rest)))
             filled = filled.and_(more) if stores else more
             if more.kind != "stored":
                 self.use_store(None, parts)
@@ -256,7 +266,9 @@ class SpeechDataModule(L.LightningDataModule):
         common: dict[str, Any] = {"size": self.batch_size, "budget": self.batch_seconds}
         common |= {"rank": rank, "world": world}
         sampler = (
-            BucketSampler(dataset.seconds, seed=self.seed, **common)
+            BucketSampler(
+                dataset.seconds, seed=self.seed, copies=dataset.copies, clean=CLEAN_SHARE, **common
+            )
             if training
             else EvalSampler(dataset.seconds, **common)
         )
@@ -279,10 +291,30 @@ class SpeechDataModule(L.LightningDataModule):
         )
 
     def training_part(self) -> Iterator[Batch]:
-        """Yield every training utterance once, in batches that no process shares with another."""
+        """Yield every training utterance once, in batches that every process gets alike.
+
+        If there are corrupted copies, each of them follows, with the weight that training gives it
+        on average.
+        """
         dataset = self.datasets["train"]
-        for rows in EvalSampler(dataset.seconds, size=self.batch_size, budget=self.batch_seconds):
-            yield dataset[rows]
+        if not dataset.copies:
+            yield from self.whole("train")
+            return
+        for copy in range(dataset.copies + 1):
+            share = (1 - CLEAN_SHARE) / dataset.copies if copy else CLEAN_SHARE
+            for rows in self._in_order("train"):
+                batch = dataset[[copy * len(dataset) + i for i in rows]]
+                weight = share * batch.targets.weight
+                yield replace(batch, targets=replace(batch.targets, weight=weight))
+
+    def whole(self, part: str) -> Iterator[Batch]:
+        """Yield every utterance of a part once, as it is; every process gets all."""
+        for rows in self._in_order(part):
+            yield self.datasets[part][rows]
+
+    def _in_order(self, part: str) -> EvalSampler:
+        seconds = self.datasets[part].seconds
+        return EvalSampler(seconds, size=self.batch_size, budget=self.batch_seconds)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return length-bucketed batches, reshuffled each epoch."""

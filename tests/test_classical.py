@@ -124,6 +124,24 @@ def test_it_is_the_linear_svm_of_sklearn_with_balanced_classes() -> None:
     assert np.abs(plain.table(*parts["test"], classes).scores - table.scores).max() > 1e-3
 
 
+def test_the_anchor_s_speakers_are_normalised_as_those_of_the_heads() -> None:
+    ids = [f"{who}{i}" for who in "xy" for i in range(4)]
+    voice = np.repeat([-10.0, 10.0], 4)
+    train_x = np.stack([voice, np.where(voice > 0, np.nan, 1.0)], 1)
+    data = part(ids, [0, 1] * 4)
+    plain = classical.Normalised("none")
+    assert plain.of(data, train_x, learn=True) is train_x
+    done = classical.Normalised("speaker")
+    learned = done.of(data, train_x, learn=True)
+    assert np.abs(learned[:, 0]).max() < 10  # each draws how many utterances it uses
+    assert np.isfinite(learned).all()
+    test = part([f"z{i}" for i in range(12)], [0, 1] * 6)
+    found = done.of(test, np.tile([8.0, np.nan], (12, 1)))
+    np.testing.assert_allclose(found, np.tile([2.0, 1.0], (12, 1)))  # 12 utterances against 4
+    with pytest.raises(ValueError, match=says("training part", "first")):
+        classical.Normalised("speaker").of(test, found)
+
+
 def test_a_class_without_training_is_told() -> None:
     with pytest.raises(DataError, match=says("training", "b")):
         svm.fit((part(["a0", "a1"], [0, 0]), np.ones((2, 2))), None, ["a", "b"])

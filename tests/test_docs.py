@@ -133,8 +133,8 @@ def tried(limits: str) -> tuple[list[str], list[str]]:
         return ["0.5"], ["0"]
     if limits == "above 0, at most 1":
         return ["0.5", "1"], ["0", "1.1"]
-    if re.fullmatch(r"[\w-]+(, [\w-]+)+", limits):
-        return limits.split(", "), ["anything"]
+    if re.fullmatch(r"[\w:-]+(, [\w:-]+)+", limits):
+        return limits.replace(":K", ":4").split(", "), ["anything"]
     return [], []
 
 

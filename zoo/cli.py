@@ -415,7 +415,8 @@ def predict(
 
     Args:
         model: a run's folder, a .ckpt file, a saved model's folder or its hub id.
-        file: a recording, a folder (and all below it), or a quoted pattern: 'calls/*.wav'.
+        file: a recording, a folder (and all below it), or a quoted pattern: 'calls/*.wav'. Or
+            a manifest of `serzoo prepare`, which also names speakers.
         files: more of these.
         out: FILE.csv or FILE.jsonl; CSV on standard output by default.
         window: seconds; longer recordings are cut into windows. The default is as in training.

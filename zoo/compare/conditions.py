@@ -92,6 +92,7 @@ def evaluate_cell(
         **trained.pick(KEPT),
         **facts,
         corruption=found.condition,
+        normalise=found.normalise,
         same_answers=sum(same) / len(same),  # share of answers that the condition does not change
         **measure(table, trained.temperature or 1.0),  # the temperature of clean validation
         inference_seconds_per_utterance=None,  # the time includes that of the corruption

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .registry import Part
-from .types import Frames
+from .types import SAMPLE_RATE, Frames
 
 
 class Encoder(Part, nn.Module, ABC):
@@ -95,6 +95,14 @@ class Encoder(Part, nn.Module, ABC):
         """
         learned = (n for n, p in self.named_parameters() if p.requires_grad)
         return self.storable and all(name.startswith("mix.") for name in learned)
+
+    @torch.no_grad()
+    def stored_shape(self) -> tuple[int, int]:
+        """Return ``K`` and ``D0`` of what :meth:`extract` returns, by asking it for a second."""
+        device = next((t.device for t in (*self.parameters(), *self.buffers())), None)
+        audio = torch.zeros(1, SAMPLE_RATE, device=device)
+        hidden, _ = self.extract(audio, torch.tensor([SAMPLE_RATE], device=device))
+        return hidden.shape[1], hidden.shape[3]
 
     @property
     def plain(self) -> bool:

@@ -15,6 +15,29 @@ REFUSE, ACCEPT = "refuse", "accept"
 UNKNOWN_SPEAKERS = (REFUSE, ACCEPT)
 """Ways in which a speaker-disjoint split may treat utterances of unknown speakers."""
 
+NONE, SPEAKER, ENROL = "none", "speaker", "enrol:"
+"""Ways to normalise features by speaker: not at all, by all utterances, by K of them."""
+
+
+def enrolled(way: str) -> int | None:
+    """Return how many utterances give a speaker's statistics; 0 = all, None = there are none.
+
+    Args:
+        way: ``none``, ``speaker`` or ``enrol:K``.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    if way in (NONE, SPEAKER):
+        return None if way == NONE else 0
+    number = way.removeprefix(ENROL)
+    if way == f"{ENROL}{number}" and number.isascii() and number.isdigit() and int(number):
+        return int(number)
+    raise ValueError(
+        f"is '{way}'; have {NONE}, {SPEAKER} (all utterances of a speaker), and {ENROL}K "
+        f"(K of them, as in {ENROL}16)"
+    )
+
 
 def is_known(speaker: str) -> bool:
     """Return whether a name is known: it is neither "" nor ``corpus/``."""

@@ -45,14 +45,18 @@ def feature_store(trial: Trial) -> Iterator[Finding]:
     layers = getattr(encoder, "layers", None)
     of = f"features of {len(layers)} layers" if layers else "features"
     facts = {"missing": missing, "seconds": seconds, "bytes": round(rate * seconds)}
-    total = rate * sum(min(u.duration, d.max_seconds) for u in everyone)
+    copied = [u for part in trial.data.datasets.values() for u in part.copies * part.utterances]
+    total = rate * sum(min(u.duration, d.max_seconds) for u in [*everyone, *copied])
+    said = f"{len(everyone)} utterances"
+    if copied:
+        said = f"{len(everyone) + len(copied)} utterances and corrupted copies"
     if not missing:
-        yield ok(f"features of all {len(everyone)} utterances are stored ({size(total)})", **facts)
+        yield ok(f"features of all {said} are stored ({size(total)})", **facts)
         return
     folder = existing(features_dir())
     free, margin = shutil.disk_usage(folder).free, int(MARGIN_BYTES)
     found = (
-        f"{of} will be stored: {missing} of {len(everyone)} utterances ({seconds / 3600:.2f} h) "
+        f"{of} will be stored: {missing} of {said} ({seconds / 3600:.2f} h) "
         f"must be encoded, {size(rate * seconds)} under {features_dir()} ({size(free)} free)"
     )
     if rate * seconds + margin > free:
@@ -249,12 +253,21 @@ def workers(trial: Trial) -> Iterator[Finding]:
 
 
 def to_encode(trial: Trial) -> tuple[int, float]:
-    """Return the number of utterances that are not in the store, and their seconds of speech."""
+    """Return the number of utterances that are not in the store, and their seconds of speech.
+
+    Each corrupted copy of a training utterance is one more.
+    """
     encoder, limit = trial.module.encoder, trial.cfg.data.max_seconds
     speech, parts = trial.everything.speech, trial.data.datasets.values()
     store = FeatureStore(own.extraction_of(encoder), speech.roots, max_seconds=limit)
     store.refresh()
-    missing = {store.key(u): u for d in parts for u in d.utterances if u not in store}
+    missing = {
+        store.key(u, copy): u
+        for d in parts
+        for u in d.utterances
+        for copy in range(d.copies + 1)
+        if not store.holds(u, copy)
+    }
     return len(missing), sum(min(u.duration, limit) for u in missing.values())
 
 

@@ -335,6 +335,10 @@ class HFEncoder(Encoder):
             states[len(family.blocks)] = gather(family.finish(hidden))
         return [states[k] for k in self.layers]
 
+    def stored_shape(self) -> tuple[int, int]:
+        """Return ``K`` and ``D0``, without running the model."""
+        return len(self.layers), self.dim
+
     @property
     def plain(self) -> bool:
         return self.storable and self.mix.logits is None

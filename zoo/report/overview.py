@@ -44,7 +44,7 @@ from .answers import (
 from .grids import Grid, corpora_of, grids, interval_remarks, sentences
 from .packed import record_reader
 from .page import Context, Figure, Fold, Row, Section, Text, draw, drawn
-from .runs import Run, encoder_name, pooled, read_runs, suite_attributes
+from .runs import Run, pooled, read_runs, suite_attributes
 from .summary import Result
 from .table import (
     answer_table,
@@ -113,7 +113,7 @@ def degradation(runs: Sequence[Run], metric: str = "uar") -> list[Degraded]:
     tables: dict[tuple[str, str], dict[tuple[str, str], dict[tuple[int, int], Run]]] = {}
     for run in runs:
         cfg = run.record.config
-        key = Path(cfg["recipe"]).stem, encoder_name(cfg["encoder"])
+        key = Path(cfg["recipe"]).stem, run.group[1]
         column = run.head, run.record.condition
         tables.setdefault(key, defaultdict(dict))[column][run.fold, run.seed] = run
     rows = []

@@ -12,6 +12,7 @@ from typing import Any
 from ...datamodules.audio import read_utterance
 from ...datamodules.catalog import open_corpora
 from ..core.errors import ComparisonError, DataError, SerzooError
+from ..core.speakers import NONE
 from ..run.record import RECORD, Attributes, Record, attributes_of, read_attributes, read_record
 from ..run.schema import DataConfig, OptimConfig
 from ..statistics.table import PredictionTable, merge
@@ -26,6 +27,9 @@ KEYS = {
     "data": ("manifest", "split", "taxonomy"),
     "selection": ("rule",),
 }
+
+NORMALISED = "speakers normalised"
+"""What the name of an encoder ends with in tables if speakers were normalised."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,15 @@ class Run:
         if self.record.kind == "adaptation":  # how it was tuned is in the condition
             node = self.record.source["encoder"]
         beside = f" + {cfg['utterance']}" if cfg.get("utterance") else ""
+        if self.normalised:
+            beside += f", {NORMALISED} ({self.normalised})"
         return ", ".join(parts), encoder_name(node) + beside
+
+    @property
+    def normalised(self) -> str:
+        """How speakers were normalised (``speaker``, ``enrol:K``); "" if they were not."""
+        way = self.record.config.get("data", {}).get("normalise", NONE)
+        return "" if way == NONE else str(way)
 
     @property
     def condition(self) -> str:
@@ -245,7 +257,8 @@ def _settings(run: Run) -> dict[str, Any]:
     """
     cfg = run.record.config
     data = {**asdict(DataConfig()), **cfg["data"]}
-    keys = ("label", "batch_size", "batch_seconds", "max_seconds", "balance", "train_share")
+    keys = ("label", "batch_size", "batch_seconds", "max_seconds", "balance", "train_share",
+            "corrupted_copies")  # fmt: skip
     found = {f"data.{k}": data[k] for k in keys}
     # a search may give each head its own optimisation, but each the same number of trials
     found |= {f"optim.{k}": v for k, v in asdict(OptimConfig()).items()}

@@ -23,6 +23,7 @@ from ..run.schema import METRIC_KEYS
 from .answers import COLUMNS as ANSWER
 from .answers import MARGIN, NAMES, Answered, answer_cells, verdicts
 from .grids import sentences
+from .runs import NORMALISED
 from .summary import Result
 
 COSTS = ("s / fit", "ms / utt", "trainable")
@@ -178,7 +179,19 @@ def notes(rows: Sequence[Result], baseline: str) -> list[str]:
         "cluster": " or ".join(dict.fromkeys(row.cluster for row in rows)) or "speaker",
         "margin": found[0].margin if found else MARGIN,
     }
-    return [note.format(**facts) for note in NOTES] + absent_notes(rows)
+    return [note.format(**facts) for note in NOTES] + normalised_notes(rows) + absent_notes(rows)
+
+
+def normalised_notes(rows: Sequence[Result]) -> list[str]:
+    """Return what speaker normalisation means for the numbers; nothing if no row has it."""
+    if not any(NORMALISED in row.encoder for row in rows):
+        return []
+    return [
+        f"{NORMALISED.capitalize()}: each utterance loses what is common to unlabelled test "
+        "utterances of its speaker, to all (speaker) or to K of them (enrol:K). So an answer "
+        "depends on the speaker's other utterances (transductive), and is not to be compared with "
+        "one that does not."
+    ]
 
 
 def absent_notes(rows: Sequence[Result]) -> list[str]:

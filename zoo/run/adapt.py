@@ -114,7 +114,9 @@ class Plan:
             head = registry.get("heads", cfg.head["type"])(module.encoder.dim, self.wide, **options)
             if module.encoder.utterance is not None:
                 head.read_utterance(module.encoder.utterance.dim)
-            return SERModule(module.encoder, head, metadata=module.metadata).eval()
+            made = SERModule(module.encoder, head, metadata=module.metadata).eval()
+            made.normaliser = module.normaliser
+            return made
         if cfg.encoder != self.source.encoder:
             meta = {**module.metadata, "config": cfg.to_dict()}
             made = checkpoint.rebuild(meta, self.path, kind=SERModule)
@@ -215,7 +217,7 @@ class Forgetting:
 
     def __init__(self, plan: Plan) -> None:
         self.taxonomy, self.cfg, self.path = plan.classes, plan.source, Path(plan.path)
-        self.cfg.trainer.progress = False
+        self.cfg.trainer.progress, self.cfg.data.corrupted_copies = False, 0  # it is only scored
         try:
             self.data = open_data(self.cfg, self.taxonomy, text="text" in plan.module.head.needs)
         except DataError as error:
@@ -237,6 +239,8 @@ class Forgetting:
             self.data.store_features(module.encoder, device=module.device)
         else:
             self.data.use_store(None)
+        if module.normaliser is not None:
+            module.enrol(self.data.whole("test"))
         return score(module, self.data.test_dataloader(), self.taxonomy)
 
 
@@ -346,6 +350,9 @@ def _run(plan: Plan, progress: bool) -> tuple[SERModule, Record, PredictionTable
     times, used, flops = [time.perf_counter()], [Used.now()], CountFlops()
     if module.encoder.storable and plan.cfg.data.features != "live":
         data.store_features(module.encoder, device=device, progress=progress)
+    if module.normaliser is not None:
+        for part in ("train", "test"):  # the support, and the query
+            module.enrol(data.whole(part))
     times.append(time.perf_counter())
     used.append(Used.now())
     losses: list[float] = []
@@ -460,6 +467,7 @@ def _entry(plan: Plan, module: SERModule, table: PredictionTable) -> Record:
         parameters=record.count_parameters(module),
         encoder=module.encoder.describe(),
         layer_weights=module.encoder.layer_weights(),
+        normalise=None if module.normaliser is None else module.normaliser.about,
         peak_memory_mb=record.peak_memory_mb(),
         threads=torch.get_num_threads(),
         **numbers,
@@ -482,6 +490,7 @@ def adapted_lines(entry: Record) -> list[str]:
         f"{counted_speakers(entry.speakers['test'])}: UAR {m['uar']:.3f} {interval_text(m)}, "
         f"WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
     )
+    lines += record.normalised_lines(entry.normalise)
     lines += record.left_out_lines(entry.counts, entry.notes)
     lines += record.unsure_lines(entry.unsure)
     if found := entry.forgetting:

@@ -125,6 +125,7 @@ def open_data(
         train_share=d.train_share,
         weak_weight=d.weak_weight,
         weak_shuffle=d.weak_shuffle,
+        copies=0 if everything else d.corrupted_copies,
         workers=d.workers,
         seed=cfg.seed,
         text=text,

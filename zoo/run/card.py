@@ -75,6 +75,7 @@ def model_card(
         revision=revision,
         source=base and (f"a local copy `{short}`" if local else f"`{base['name']}`{at}"),
         own=own,
+        normalise=training.get("data", {}).get("normalise"),
         unheard=[target for target in adapted if target in ATTENTION],
         licence=licence,
     )

@@ -355,7 +355,7 @@ def construct(
         if encoder.utterance is not None:
             head.read_utterance(encoder.utterance.dim)
     how = {key: getattr(cfg.optim, key) for key in OPTIONS} | {"seed": cfg.seed}
-    how["standardise"] = cfg.data.standardise == "auto"
+    how |= {"standardise": cfg.data.standardise == "auto", "normalise": cfg.data.normalise}
     return kind(
         encoder, head, **{**how, "metadata": metadata or how_built(cfg, taxonomy), **options}
     )
@@ -408,6 +408,8 @@ def described(module: SERModule) -> dict[str, Any]:
     how = {key: getattr(module, key) for key in OPTIONS if key != "ema"}
     optim = OptimConfig(**how, ema=average.decay if average is not None else 0.0)
     cfg = RunConfig(encoder=nodes["encoder"], head=nodes["head"], optim=optim, seed=module.seed)
+    if module.normaliser is not None:
+        cfg.data.normalise = module.normaliser.way
     if (beside := module.encoder.utterance) is not None:
         cfg.utterance = registry.name_of("encoders", beside)
         if cfg.utterance is None:

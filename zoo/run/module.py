@@ -21,6 +21,7 @@ from torchmetrics import MeanMetric
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, DataError
 from ..core.head import Head
+from ..core.normalising import SpeakerNormaliser
 from ..core.notices import tell
 from ..core.scaling import (
     FrameStatistics,
@@ -28,6 +29,7 @@ from ..core.scaling import (
     standardisers,
     vector_statistics,
 )
+from ..core.speakers import NONE
 from ..core.taxonomy import Taxonomy
 from ..core.types import Batch, Frames, Targets
 from ..core.weights import FORMAT, check_keys, check_published, published_parts, strip_frozen
@@ -50,6 +52,12 @@ STANDARDISED_BY = (
 VECTORS_BY = (
     "the vectors of utterances are standardised by the training part, but this Trainer has no data "
     "module with training_part(); fit with a SpeechDataModule (serzoo.zoo.build_run makes one)"
+)
+
+
+NORMALISED_BY = (
+    "data.normalise={way} measures the speakers of the training part, but this Trainer has no data "
+    "module with whole(); fit with a SpeechDataModule (serzoo.zoo.build_run makes one)"
 )
 
 
@@ -99,11 +107,14 @@ class SERModule(L.LightningModule):
             and resumed at the start of an epoch ends with the same weights.
         standardise: let the head standardise pooled frames by the training part, if the encoder is
             steady (:mod:`..core.scaling`).
+        normalise: ``none``; or subtract the mean of each speaker's unlabelled utterances:
+            ``speaker`` takes all, ``enrol:K`` takes K (:mod:`..core.normalising`).
         metadata: plain containers that every checkpoint holds under ``serzoo``.
 
     Raises:
-        ConfigError: if only one of encoder and head has vectors of utterances, or if their widths
-            differ.
+        ConfigError: if encoder and head disagree about vectors of utterances: only one of them has
+            these, or they have other widths. Also if speakers are to be normalised, but the
+            features that the encoder extracts are trained.
     """
 
     def __init__(
@@ -121,6 +132,7 @@ class SERModule(L.LightningModule):
         ema: float = 0.0,
         seed: int = 1,
         standardise: bool = True,
+        normalise: str = NONE,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -137,6 +149,17 @@ class SERModule(L.LightningModule):
         self.mixup, self.seed = mixup, seed
         self.average = AveragedWeights(ema) if ema > 0 else None
         self.standardise = standardise
+        self.normaliser: SpeakerNormaliser | None = None
+        if normalise != NONE:
+            if not encoder.storable:
+                raise ConfigError(
+                    f"data.normalise={normalise} needs features that training leaves as they are, "
+                    f"and {type(encoder).__name__} trains them; freeze the encoder "
+                    "(encoder.tuning=frozen), or set data.normalise=none"
+                )
+            self.normaliser = SpeakerNormaliser(normalise, encoder.stored_shape(), given)
+        self._enrolled: dict[str, Any] = {}  # part to the dataset whose speakers were measured
+        self._draws = torch.Generator()
         self.metadata = metadata or {}
         self.schedule_share = 1.0  # share of the schedule's steps after which training ends
         self.temperature: float | None = None  # of the scores; None = not calibrated
@@ -174,7 +197,72 @@ class SERModule(L.LightningModule):
 
     def frames(self, batch: Batch) -> Frames:
         """Return the frames of a batch, from stored features if it carries them."""
-        return self._frames(*self._hidden(batch), self.vectors(batch))
+        return self._frames(*self._inputs(batch))
+
+    def _inputs(
+        self, batch: Batch, draw: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return features, mask and vectors of a batch, normalised by speaker if asked for.
+
+        Args:
+            batch: the batch.
+            draw: use random utterances of each training speaker.
+        """
+        hidden, mask = self._hidden(batch)
+        vectors = self.vectors(batch)
+        if self.normaliser is not None:
+            offsets = self.normaliser.offsets(batch.ids, draw)
+            hidden, vectors = self.normaliser(hidden, mask, vectors, offsets)
+        return hidden, mask, vectors
+
+    @torch.no_grad()
+    def enrol(self, batches: Iterable[Batch], *, learn: bool = False) -> None:
+        """Measure the speakers of unlabelled utterances, if the module normalises speakers.
+
+        Without it, utterances use the training mean.
+
+        Args:
+            batches: every utterance of a part once, on any device.
+            learn: these are the training part.
+
+        Raises:
+            ConfigError: if ``learn`` is set, and no utterance has a known speaker.
+        """
+        if self.normaliser is None:
+            return
+        moved = (batch.to(self.device) for batch in batches)
+        measure = self.normaliser.measured
+        found = ((b.ids, b.speakers, measure(*self._hidden(b), self.vectors(b))) for b in moved)
+        try:
+            with evaluating(self):
+                self.normaliser.enrol(found, learn=learn)
+        except ValueError as error:
+            raise ConfigError(
+                f"data.normalise={self.normaliser.way}: {error} in the training part; name the "
+                "speakers in the manifest, or set data.normalise=none"
+            ) from error
+
+    def _enrol_part(self, part: str) -> None:
+        """Enrol a part of the trainer's data module, once for each of its datasets."""
+        if self.normaliser is None:
+            return
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if getattr(data, "whole", None) is None:
+            if part == "train":
+                raise ConfigError(NORMALISED_BY.format(way=self.normaliser.way))
+            return  # the user's own loader: the normaliser says that nobody was enrolled
+        dataset = data.datasets[part]
+        if self._enrolled.get(part) is not dataset:
+            self.enrol(data.whole(part), learn=part == "train")
+            self._enrolled[part] = dataset
+
+    def on_validation_start(self) -> None:
+        self._enrol_part("valid")
+
+    def on_test_start(self) -> None:
+        self._enrol_part("test")
+
+    on_predict_start = on_test_start
 
     def vectors(self, batch: Batch) -> Tensor | None:
         """Return the ``[B, F]`` vectors of a batch; None if heads get none."""
@@ -228,6 +316,7 @@ class SERModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         with evaluating(self), torch.no_grad():
+            self._enrol_part("train")
             self._measure_frames()
             if self.solved and self.trainer.current_epoch == 0:
                 self.head.solve(self._training_part())
@@ -269,7 +358,11 @@ class SERModule(L.LightningModule):
         parts = [p for p in standardisers(self.head) if isinstance(p, VectorStandardiser)]
         if not parts:
             return
-        found = (self.vectors(batch.to(self.device)) for batch in batches)
+        draw, moved = self._same_draw(), (batch.to(self.device) for batch in batches)
+        if self.normaliser is None:
+            found = (self.vectors(batch) for batch in moved)
+        else:
+            found = (self._inputs(batch, draw)[2] for batch in moved)
         measured = vector_statistics(x for x in found if x is not None)
         for part in parts:
             part.fit_vectors(*measured)
@@ -281,9 +374,14 @@ class SERModule(L.LightningModule):
 
     def _training_part(self) -> Iterator[tuple[Frames, Targets]]:
         assert self._every is not None
+        draw = self._same_draw()
         for batch in self._every():
             moved = batch.to(self.device)
-            yield self.frames(moved), moved.targets
+            yield self._frames(*self._inputs(moved, draw)), moved.targets
+
+    def _same_draw(self) -> torch.Generator:
+        """Return a new generator that draws the same in every process and in every pass."""
+        return torch.Generator().manual_seed(_mix(self.seed))
 
     @property
     def solved(self) -> bool:
@@ -298,11 +396,12 @@ class SERModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(_mix(self.seed, self.current_epoch, self.global_rank))
+        self._draws.manual_seed(_mix(self.seed, self.current_epoch, self.global_rank, 1))
         self._epoch_start, self._seen = time.perf_counter(), 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        hidden, mask = self._hidden(batch)
-        targets, vectors = batch.targets, self.vectors(batch)
+        hidden, mask, vectors = self._inputs(batch, self._draws)
+        targets = batch.targets
         if self.mixup > 0:
             hidden, targets, vectors = mix(hidden, mask, targets, self.mixup, vectors)
         out = self.head.loss(self._frames(hidden, mask, vectors), targets, batch.text)

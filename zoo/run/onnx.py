@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ExportError, cut, first_line
 from ..core.files import check_place, new_file
+from ..core.notices import tell
 from ..core.types import SAMPLE_RATE, Batch, Frames, Targets
 from ..encoders.families import EPSILON, ConvolutionFamily, SEWFamily
 from ..encoders.hf import HFEncoder
@@ -198,7 +199,8 @@ def export(module: SERModule, path: str | Path) -> Path:
     input is ``spectrogram [1, 1, T, bands]``. The outputs are ``scores [1, C]``, log-scores, and
     ``probs [1, C]``, their softmax. It is calibrated if the model has a temperature. The metadata
     hold ``classes`` (JSON), ``sample_rate``, ``temperature`` (empty if there is none) and
-    ``least``.
+    ``least``. The file does not know speakers. If the model normalises them, ``normalise`` is
+    ``training mean``; otherwise it is empty.
 
     Args:
         module: a loaded model, in evaluation mode.
@@ -216,6 +218,12 @@ def export(module: SERModule, path: str | Path) -> Path:
     if module.training:
         raise ExportError("the model is in training mode; call .eval() first")
     whole = unpadded(module)
+    if module.normaliser is not None:
+        tell(
+            f"the model normalises speakers (data.normalise={module.normaliser.way}); the file "
+            "does not know speakers, and uses the training mean for everybody",
+            fault=False,
+        )
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
@@ -255,6 +263,7 @@ def facts(module: SERModule, whole: Unpadded) -> dict[str, str]:
         "sample_rate": str(SAMPLE_RATE),
         "temperature": "" if module.temperature is None else repr(module.temperature),
         "least": str(whole.least),
+        "normalise": "training mean" if module.normaliser is not None else "",
         "library": "serzoo",
     }
 

@@ -18,11 +18,12 @@ from ...datamodules.sampler import pack
 from ...datamodules.store import Row as Stored
 from ..core import own
 from ..core.encoder import Encoder
-from ..core.errors import ConfigError, DataError, system_error
+from ..core.errors import ConfigError, DataError, counted, system_error
 from ..core.files import new_file
 from ..core.head import Head
-from ..core.notices import shown
+from ..core.notices import shown, tell
 from ..core.progress import Bar
+from ..core.speakers import is_known
 from ..core.types import SAMPLE_RATE, Batch, Targets, first_device
 from ..statistics.rates import log_softmax
 from .module import SERModule
@@ -201,13 +202,13 @@ def predict(
     windows, whose last one ends with the recording. If a recording cannot be read, is silent or has
     channels that cancel, its row has an error. The others are predicted. A silent stretch of a
     recording is such a row, too, since its label would be made up. No row depends on the other
-    recordings.
+    recordings, unless the model normalises speakers (``data.normalise``) and a manifest names them.
 
     Args:
         model: a module, or what :func:`serzoo.zoo.load` takes. A module stays on its device and
             keeps its mode. A loaded one goes to the GPU if there is one.
-        inputs: one or several of: path, folder, pattern, array or tensor of shape ``[S]`` or
-            ``[channels, S]``.
+        inputs: one or several of: path, folder, pattern, manifest of `serzoo prepare`
+            (``.jsonl``), array or tensor of shape ``[S]`` or ``[channels, S]``.
         rate: sample rate of arrays, in Hz.
         window: seconds. The default, and the most, is the length that training utterances were cut
             to.
@@ -249,7 +250,7 @@ def predict_files(
 
     Args:
         model: see :func:`predict`.
-        inputs: recordings, folders and patterns.
+        inputs: recordings, folders, patterns and manifests.
         out: ``FILE.csv`` or ``FILE.jsonl``; None = CSV on standard output.
         window: as in :func:`predict`.
         hop: as in :func:`predict`.
@@ -285,6 +286,8 @@ def predict_files(
         wrote += [str(path) for path in plots.write(kept, job.columns.classes)]
     calibrated = "calibrated" if job.module.temperature is not None else "not calibrated"
     note = f"{len(found)} recordings, {good} windows, {bad} errors; probabilities {calibrated}"
+    if job.module.normaliser is not None:
+        note += f"; speakers normalised (data.normalise={job.module.normaliser.way})"
     print("; ".join([note, *(f"wrote {path}" for path in wrote)]), file=sys.stderr)
     return 0 if not bad else 1 if good else 2
 
@@ -338,6 +341,7 @@ def _store(encoder: Encoder, longest: float) -> FeatureStore | None:
 def _rows(job: _Job, found: list[Recording], progress: bool) -> Iterator[Row]:
     """Predict in the order of the recordings, with at most READ_AHEAD seconds in memory."""
     detect = detector(job.voice)
+    _enrol(job, found, detect)
     ready: list[tuple[Recording, Piece]] = []
     seconds = 0.0
     scored = 0.0
@@ -353,6 +357,44 @@ def _rows(job: _Job, found: list[Recording], progress: bool) -> Iterator[Row]:
                     ready, seconds = [], 0.0
             bar.advance()
         yield from _score(job, ready)
+
+
+def _enrol(job: _Job, found: list[Recording], detect: Any) -> None:
+    """Measure the known speakers, by all windows of their recordings, if the model needs it."""
+    normaliser = job.module.normaliser
+    if normaliser is None:
+        return
+    known = [r for r in found if is_known(r.speaker)]
+    if left := len(found) - len(known):
+        tell(
+            f"the model normalises speakers (data.normalise={normaliser.way}), and "
+            f"{counted(left, 'recording')} of {len(found)} name no speaker: they use the training "
+            "mean. For a speaker's own mean, predict a manifest of `serzoo prepare` that names "
+            "the speakers",
+            fault=False,
+        )
+    job.module.enrol(_windows_of(job, known, detect))
+
+
+def _windows_of(job: _Job, found: list[Recording], detect: Any) -> Iterator[Batch]:
+    """Yield the windows of recordings, to measure their speakers; errors come when they score."""
+    for recording in found:
+        clips = [piece for piece in _pieces(job, recording, detect) if not isinstance(piece, Row)]
+        for first in range(0, len(clips), BATCH_SIZE):
+            some = clips[first : first + BATCH_SIZE]
+            yield _batch(job, [recording] * len(some), some)
+
+
+def _batch(job: _Job, spoken: list[Recording], clips: list[Clip]) -> Batch:
+    """Return windows of recordings as a batch; the id of one with a known speaker is its own."""
+    B, C = len(clips), len(job.module.head.taxonomy)
+    pairs = list(zip(spoken, clips, strict=True))
+    return Batch(
+        ids=[f"{r.name}@{c.start:.4f}" if is_known(r.speaker) else "" for r, c in pairs],
+        speakers=[r.speaker for r in spoken],
+        targets=Targets(torch.zeros(B, C), torch.zeros(B)),
+        **_inputs(job, clips),
+    )
 
 
 def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
@@ -425,7 +467,7 @@ def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:
         for batch in pack(part, seconds, BATCH_SIZE, job.batch_seconds)
     ]
     for batch in batches:
-        probs, texts = _forward(job, [clips[i] for i in batch])
+        probs, texts = _forward(job, [ready[i][0] for i in batch], [clips[i] for i in batch])
         for k, i in enumerate(batch):
             name = ready[i][0].name
             if not np.isfinite(probs[k]).all():
@@ -445,21 +487,15 @@ def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:
         yield rows[i]
 
 
-def _forward(job: _Job, clips: list[Clip]) -> tuple[Any, list[str] | None]:
+def _forward(job: _Job, spoken: list[Recording], clips: list[Clip]) -> tuple[Any, list[str] | None]:
     """Return probabilities ``[B, C]``, and the texts of a head that writes.
 
     Args:
         job: the model.
+        spoken: the recording of each window.
         clips: windows whose features are all stored, or all not.
     """
-    module = job.module
-    B, C = len(clips), len(module.head.taxonomy)
-    batch = Batch(
-        ids=[""] * B,
-        speakers=[""] * B,
-        targets=Targets(torch.zeros(B, C), torch.zeros(B)),
-        **_inputs(job, clips),
-    )
+    module, batch = job.module, _batch(job, spoken, clips)
     # a table would refuse scores that are not finite; here such a window is a row with an error
     found = module.scored(batch.to(module.device))
     temperature = 1.0 if module.temperature is None else module.temperature

@@ -25,7 +25,7 @@ from typing import (
     get_type_hints,
 )
 
-from ..core.errors import ComparisonError, DataError, SerzooError
+from ..core.errors import ComparisonError, DataError, SerzooError, counted
 from ..core.files import json_lines, read_json, write_json, write_text
 from ..core.speakers import ACCEPT
 from ..statistics.speakers import interval_text
@@ -191,6 +191,8 @@ class Record(Computed):
             ``head_trainable``.
         encoder: its description: commit and digest of published weights, and more.
         layer_weights: weights of a learned mix of layers, by layer.
+        normalise: how the test part's speakers were normalised, and by how many utterances
+            (:class:`..core.normalising.SpeakerNormaliser`); None = they were not.
         origin: the run whose encoder this run started from.
         features: ``stored`` or ``live``.
         feature_store: what the store encoded and reused.
@@ -251,6 +253,7 @@ class Record(Computed):
     parameters: dict[str, int] | None = None
     encoder: dict[str, Any] = field(default_factory=dict)
     layer_weights: dict[str, float] = field(default_factory=dict)
+    normalise: dict[str, Any] | None = None
     origin: dict[str, Any] | None = None
     features: str | None = None
     feature_store: dict[str, Any] = field(default_factory=dict)
@@ -344,6 +347,7 @@ class EvalRecord(Computed):
         data: what was scored: ``corpora``, ``part``, ``manifest`` (a hash), ``taxonomy``,
             ``counts``, ``notes`` and ``unknown_speakers``.
         condition: what was done to the audio; None for clean audio.
+        normalise: how speakers were normalised, as in :class:`Record`; None = they were not.
         metrics: metrics of the scored speech (:func:`..statistics.speakers.measure`).
         by_speaker: the same numbers by speaker.
         by_corpus: the same numbers by corpus.
@@ -364,6 +368,7 @@ class EvalRecord(Computed):
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     condition: dict[str, Any] | None = None
+    normalise: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     by_speaker: dict[str, Any] = field(default_factory=dict)
     by_corpus: dict[str, Any] = field(default_factory=dict)
@@ -683,6 +688,7 @@ def trained_lines(cfg: RunConfig, entry: Record, folder: Path) -> list[str]:
     return [
         f"{called}, fold {cfg.fold}: "
         f"test UAR {m['uar']:.3f} {interval_text(m)}, WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}",
+        *normalised_lines(entry.normalise),
         *unsure_lines(entry.unsure),
         *left_out_lines(entry.counts, entry.notes),
         f"record, predictions, checkpoints, TensorBoard: {folder}",
@@ -701,6 +707,7 @@ def evaluated_lines(table: PredictionTable, record: EvalRecord) -> list[str]:
         f"{len(table)} utterances: UAR {m['uar']:.3f} {interval_text(m)}, WA {m['wa']:.3f}, "
         f"macro-F1 {m['f1']:.3f}"
     )
+    lines += normalised_lines(record.normalise)
     lines += [f"  recall of {name}: {recall:.3f}" for name, recall in table.recalls().items()]
     if absent := m["absent"]:
         lines.append(f"  absent from the reference: {', '.join(absent)}")
@@ -780,6 +787,21 @@ def left_out_lines(counts: Mapping[str, Any], notes: Mapping[str, Any]) -> list[
     if cut := counts.get("cut_to_max_seconds"):
         lines.append(f"  cut to data.max_seconds: {cut} utterances")
     return lines
+
+
+def normalised_lines(normalise: Mapping[str, Any] | None) -> list[str]:
+    """Return a line on speaker normalisation, of ``normalise`` of a record; none without it."""
+    if not normalise:
+        return []
+    used, people = normalise["utterances_used"], normalise["speakers"]
+    text = (
+        f"  speakers are normalised (data.normalise={normalise['way']}), by "
+        f"{counted(used, 'unlabelled utterance')} of {counted(people, 'speaker')} of this part: "
+        "an answer depends on the speaker's other utterances"
+    )
+    if unknown := normalise["without_speaker"]:
+        text += f"; {counted(unknown, 'utterance')} without a speaker use the training mean"
+    return [text]
 
 
 def unsure_lines(unsure: Iterable[str]) -> list[str]:

@@ -14,8 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...datamodules.audio import SUFFIXES, array_audio, parse_channel, stream_audio
+from ...datamodules.audio import (
+    SUFFIXES,
+    array_audio,
+    parse_channel,
+    read_utterance,
+    stream_audio,
+)
+from ...datamodules.catalog import open_corpora
+from ...datamodules.manifest import Utterance
 from ...datamodules.placeholders import problem
+from ...datamodules.protocols import speaker_of
 from ...datamodules.walk import walk
 from ..core.errors import ConfigError, DataError
 from ..core.notices import tell
@@ -37,12 +46,14 @@ class Recording:
             called repeatedly, and raises ``DataError`` if the recording cannot be read.
         file: the file; None for an array.
         channel: the channel that is heard, counted from 1; None = the mean of all.
+        speaker: ``corpus/name`` of its only speaker; "" if unknown.
     """
 
     name: str
     pieces: Callable[[], Iterator[Samples]]
     file: Path | None = None
     channel: int | None = None
+    speaker: str = ""
 
 
 def recordings(
@@ -52,7 +63,8 @@ def recordings(
 
     A folder gives all audio files in it and below it, in the order of their names. A warning counts
     the files that are left out. A pattern (``*``, ``?``, ``[]``, ``**``) gives the files that match
-    it, unless a file has that name. A missing file is a recording that raises an error when it is
+    it, unless a file has that name. A manifest of `serzoo prepare` (``.jsonl``) gives its
+    utterances, with their speakers. A missing file is a recording that raises an error when it is
     read, so that the others go on.
 
     Args:
@@ -97,7 +109,22 @@ def _of_path(item: str | Path, channel: int | None) -> list[Recording]:
             return [_broken(str(item), _problem(path) or "there is no such file or folder")]
     except OSError as error:  # such as a name that is too long, or a folder without permission
         return [_broken(str(item), error.strerror or str(error))]
-    return [_of_file(path, channel)]
+    return _of_manifest(path) if path.suffix == ".jsonl" else [_of_file(path, channel)]
+
+
+def _of_manifest(path: Path) -> list[Recording]:
+    """Return the utterances of a prepared corpus; each has the channel that its manifest names."""
+    speech = open_corpora([], manifest=str(path))
+
+    def of(utterance: Utterance) -> Recording:
+        root = speech.roots[utterance.corpus]
+
+        def pieces() -> Iterator[Samples]:
+            yield read_utterance(utterance, root)
+
+        return Recording(utterance.id, pieces, speaker=speaker_of(utterance))
+
+    return [of(u) for u in speech.utterances]
 
 
 def _matching(pattern: str, channel: int | None) -> list[Recording]:

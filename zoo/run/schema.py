@@ -26,7 +26,7 @@ from pydantic import (
 
 from ..core import registry
 from ..core.errors import ConfigError, suggest
-from ..core.speakers import REFUSE, UNKNOWN_SPEAKERS
+from ..core.speakers import NONE, REFUSE, UNKNOWN_SPEAKERS, enrolled
 
 T = TypeVar("T")
 
@@ -74,6 +74,11 @@ def _trainable_precision(name: str) -> str:
     return name
 
 
+def _normalisation(way: str) -> str:
+    enrolled(way)
+    return way
+
+
 # strict: "1" and true are not numbers, and 1 is not a flag; a whole number is also a float
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 Whole: TypeAlias = Annotated[int, Field(strict=True)]
@@ -110,6 +115,10 @@ class DataConfig:
     features: Annotated[str, one_of("auto", "live")] = "auto"
     # auto: standardise pooled frames by the training part if the encoder is frozen; none: do not
     standardise: Annotated[str, one_of("auto", "none")] = "auto"
+    # remove the mean of each speaker's unlabelled utterances: none, speaker, enrol:K
+    normalise: Annotated[str, AfterValidator(_normalisation)] = NONE
+    # corrupted copies of each training utterance; half of what an epoch draws are such copies
+    corrupted_copies: FromZero = 0
     workers: FromZero = 0  # DataLoader processes
 
 
@@ -239,6 +248,8 @@ _LATER = {
     "weak_shuffle": None,
     "unknown_speakers": REFUSE,
     "standardise": "none",
+    "normalise": NONE,
+    "corrupted_copies": 0,
 }
 """Keys of ``data`` that the first records lack, each with the value that holds for them."""
 

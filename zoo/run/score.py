@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def evaluate(
     cfg.data.options = options or cfg.data.options
     cfg.data.unknown_speakers = unknown_speakers or cfg.data.unknown_speakers
     cfg = resolve(cfg)
-    cfg.trainer.progress = progress
+    cfg.trainer.progress, cfg.data.corrupted_copies = progress, 0  # nothing is trained
     wanted = Taxonomy.load(taxonomy) if taxonomy else Taxonomy.from_dict(meta["taxonomy"])
     weights = read_prior(prior, list(wanted.classes))
     if not module.head.open_labels:
@@ -142,6 +143,10 @@ def evaluate(
             hold_frames(module.encoder, data.datasets["test"], corruption, device, progress)
     loader = data.val_dataloader() if part == "valid" else data.test_dataloader()
     module.to(device)
+    if module.normaliser is not None:
+        module.enrol(data.whole("valid" if part == "valid" else "test"))
+        if corruption is not None and data.datasets["test"].store is None:
+            corruption.counts = Counter(dict.fromkeys(corruption.counts, 0))  # read again below
     table = score(module, loader, wanted, progress=progress, tally=tally)
     lap = used, Used.now()
     spent = {
@@ -180,6 +185,7 @@ def evaluate(
             "unknown_speakers": cfg.data.unknown_speakers,
         },
         condition=corruption.describe() if corruption else None,
+        normalise=None if module.normaliser is None else module.normaliser.about,
         **numbers,
         label_shift=label_shift(table, prior=weights),
         open_labels=open_numbers(table, trained, wanted) if opened else None,

@@ -235,6 +235,7 @@ def train(
         parameters=record.count_parameters(module),
         encoder=module.encoder.describe(),
         layer_weights=layer_weights,
+        normalise=None if module.normaliser is None else module.normaliser.about,
         **({"origin": metadata["origin"]} if cfg.init else {}),
         features="stored" if storing.stored else "live",
         feature_store=storing.filled,

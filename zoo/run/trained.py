@@ -13,6 +13,7 @@ from ..core import own, registry
 from ..core.encoder import Encoder
 from ..core.errors import CheckpointError, ConfigError, DataError, some
 from ..core.hub import weights_digest
+from ..core.notices import tell
 from ..core.speakers import ACCEPT, REFUSE, cannot_tell, shared
 from ..core.types import Frames
 from ..encoders.hf import HFEncoder
@@ -113,6 +114,11 @@ class TrainedEncoder(Encoder):
         super().__init__()
         module = read_trained(name)
         options = dict(module.metadata["config"]["encoder"])
+        if module.normaliser is not None:
+            tell(
+                f"{name} was trained with data.normalise={module.normaliser.way}; its encoder "
+                "is used here without, as if every speaker had the training mean"
+            )
         self.name, self.allow_seen_speakers = name, allow_seen_speakers
         self.network: Encoder = module.encoder.eval().requires_grad_(False)
         self.dim = self.network.dim

@@ -265,8 +265,10 @@ def fit(
     # the head's random numbers
     loader = DataLoader(wide, sampler=rows, batch_size=None, generator=torch.Generator())
     how = {key: getattr(optim, key) for key in OPTIONS}
-    module.standardise_vectors([wide[list(range(len(wide)))]])  # of a new head
     learner = Adapting(module.encoder, module.head, **how, seed=wanted.draw, encoded=not encoder)
+    if encoder:  # otherwise the frames are normalised already
+        learner.normaliser = module.normaliser
+    learner.to(device).standardise_vectors([wide[list(range(len(wide)))]])  # of a new head
     trainer = L.Trainer(
         accelerator=device.type,
         devices=1,

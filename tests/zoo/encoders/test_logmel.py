@@ -82,6 +82,39 @@ def test_silence_at_both_ends_is_cut_off():
     assert len(starts) == 1
 
 
+def kept(x: torch.Tensor) -> int:
+    return int(LogMel()(x[None], torch.tensor([len(x)]))[1].sum())
+
+
+def test_silence_in_noise_is_cut_off_too():
+    pause = torch.zeros(16_000)
+    clean = torch.cat([pause, speech(16_000), pause])
+    noise = torch.randn(48_000, generator=torch.Generator().manual_seed(0))
+    power = speech(16_000).square().mean().sqrt()
+    for db in (40, 20, 10):
+        noisy = clean + noise * power * 10 ** (-db / 20)
+        assert abs(kept(noisy) - kept(clean)) <= 6  # of 125 more frames that are silent
+
+
+def test_a_clean_recording_with_pauses_is_cut_as_before(monkeypatch):
+    fade = torch.logspace(-4, 0, 8000)  # 8 bel, so the level of every frame matters
+    quiet = 1e-4 * torch.randn(8000, generator=torch.Generator().manual_seed(0))
+    x = torch.cat([quiet, fade * speech(8000), speech(8000), fade.flip(0) * speech(8000), quiet])
+    batch, sizes = torch.stack([x, x]), torch.tensor([40_000, 36_000])
+    hidden, mask = LogMel()(batch, sizes)
+    assert int(mask[0].sum()) < 150
+    monkeypatch.setattr(LogMel, "_threshold", lambda self, e, real: e.amax(1, keepdim=True) - 4.0)
+    before = LogMel()(batch, sizes)
+    assert torch.equal(mask, before[1])
+    assert torch.equal(hidden, before[0])
+
+
+def test_a_steady_sound_is_not_cut():
+    time = torch.arange(8192) / 16_000
+    assert kept(torch.sin(2 * math.pi * 200 * time)) == 31
+    assert kept(torch.ones(1)) == 1
+
+
 def test_a_pause_inside_is_kept():
     x = torch.cat([speech(8000), torch.zeros(16_000), speech(8000)])
     _, mask = LogMel()(x[None], torch.tensor([len(x)]))

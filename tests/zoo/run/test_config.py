@@ -379,10 +379,12 @@ def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> No
     # what was done before there was a choice is not named
     chosen = ("data.train_share=0.5", "data.weak=soft", "data.weak_weight=false")
     chosen += ("data.weak_shuffle=0", "data.unknown_speakers=accept", "encoder=wav2vec2-base")
+    chosen += ("data.normalise=enrol:4", "data.corrupted_copies=3")
     data = load(*chosen).identity["data"]
     of_data = {f.name for f in fields(DataConfig)} - set(data)
     later_of_data = {"train_share", "weak", "weak_weight", "weak_shuffle", "unknown_speakers"}
-    later_of_data |= {"standardise"}  # of a frozen encoder
+    later_of_data |= {"standardise", "normalise"}  # standardise: of a frozen encoder
+    later_of_data |= {"corrupted_copies"}
     assert set(data) - set(identity["data"]) == later_of_data
     assert of_data == {"root", "manifest", "workers", "features"}
     of_trainer = {f.name for f in fields(TrainerConfig)} - set(identity["trainer"])
