@@ -1,7 +1,7 @@
 """The mappers of SELM: frames to a prefix, and a prompt to a prefix.
 
 :class:`AudioMapper` and :class:`TextMapper` are the parts that SELM learns beside its language
-model. :class:`NullAudio` is the prefix of "no audio", which calibration subtracts.
+model. :class:`NullAudio` is the prefix of "no audio", which weighs the model's own preference.
 """
 
 from __future__ import annotations
@@ -231,15 +231,15 @@ class NullAudio(nn.Module):
     def __init__(self, kind: NullName, prefix: int, width: int) -> None:
         super().__init__()
         self.kind = kind
+        # both kinds keep the average, so that a trained model can be asked either way
         self.mean: Tensor
         self.batches: Tensor
-        if kind == "mean":
-            self.register_buffer("mean", torch.zeros(1, prefix, width))
-            self.register_buffer("batches", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(1, prefix, width))
+        self.register_buffer("batches", torch.zeros(()))
 
     def follow(self, prefix: Tensor, weight: Tensor) -> None:
         """Update the mean with a batch of prefixes ``[B, L, W]`` of weights ``[B]``."""
-        if self.kind != "mean" or not weight.any():
+        if not weight.any():
             return
         share = (weight / weight.sum()).to(self.mean.dtype)[:, None, None]
         kept = torch.where(share > 0, prefix.to(self.mean.dtype), 0.0)

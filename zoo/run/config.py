@@ -34,7 +34,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from ..core import own, registry, shipped
+from ..core import earlier, own, registry, shipped
 from ..core.errors import ConfigError, suggest
 from ..core.files import read_text
 from ..core.shipped import names, read_yaml
@@ -200,9 +200,12 @@ class RunConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
         """Read what :meth:`to_dict` returned; an unknown key is a ConfigError.
 
-        A record that was made before ``data.standardise`` existed was not standardised.
+        A record that was made before ``data.standardise`` existed was not standardised. Options of
+        the head that have another name today are read by :func:`.earlier.upgraded`.
         """
         values = dict(data)
+        if isinstance(values.get("head"), Mapping):
+            values["head"] = earlier.upgraded(values["head"])
         if isinstance(values.get("data"), Mapping):
             values["data"] = {"standardise": _LATER["standardise"], **values["data"]}
         return merge(values)
@@ -217,6 +220,7 @@ class RunConfig:
         """The keys that decide the numbers, as plain containers."""
         d = self.to_dict()
         del d["recipe"], d["head_name"]  # the other keys hold what these name
+        d["head"] = earlier.as_first_written(d["head"])
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
         if d["encoder"].get("tuning") != "frozen" and d["encoder"].get("type") not in FIXED:
