@@ -159,6 +159,19 @@ def test_every_suite_names_what_exists(name: str) -> None:
                 config.load(recipe, [*chosen, *axes.overrides(point)])
 
 
+WITHOUT_THE_PUBLISHED = {"quickstart", "smoke", "head_to_head_whisper", "robustness_whisper"}
+"""Two that only show that everything runs, and two whose cells are being computed."""
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES["suite"]) - WITHOUT_THE_PUBLISHED))
+def test_the_published_objective_of_gen_ser_stands_beside_ours(name: str) -> None:
+    values = config.read_group("suite", name)
+    places = (values.get("axes") or {}, values.get("only") or {}, values)
+    heads = next(place["head"] for place in places if "head" in place)
+    assert ("gen_ser" in heads) == ("gen_ser_target_only" in heads)
+    assert config.read_group("head", "gen_ser_target_only")["source_share"] == 0
+
+
 @pytest.mark.parametrize("name", Taxonomy.names())
 def test_every_taxonomy_loads(name: str) -> None:
     taxonomy = Taxonomy.load(name)
