@@ -104,6 +104,7 @@ class GenSERHead(Head):
         dropout: dropout rate after pooling and inside the blocks, in training.
     """
 
+    at_evaluation: ClassVar[tuple[str, ...]] = ("steps", "sampler", "noise_draws")
     sizes: ClassVar[Mapping[str, int]] = {"width": 8}
 
     def __init__(
@@ -205,6 +206,14 @@ class GenSERHead(Head):
             return ["the codes are learned, so their Gram matrix is not known before training"]
         given = {key: options[key] for key in KEYS_OF_CODES if key in options}
         return explain_codes(build_codes(taxonomy, **given), taxonomy)
+
+    def check_trained(self) -> None:
+        """Refuse the control without a path, which no sampler follows."""
+        if self.objective == "ce":
+            raise ConfigError(
+                "objective=ce classifies without a path, so steps, sampler and noise_draws have no "
+                "effect; leave them out, or give a model with another objective"
+            )
 
     def add_utterance(self, width: int) -> None:
         """Make the utterances' vectors a part of ``x_1``, before its projection.

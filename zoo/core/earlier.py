@@ -1,7 +1,7 @@
 """Options of heads as earlier versions wrote them, in records, checkpoints and saved models.
 
 :func:`upgraded` reads such options as today's. :func:`as_first_written` does the reverse for the
-fingerprint of a run, so that a run keeps its fingerprint if an option is added or renamed.
+fingerprint of a run. So a run keeps its fingerprint if an option is added or renamed.
 """
 
 from __future__ import annotations
