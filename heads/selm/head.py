@@ -21,7 +21,7 @@ from ...zoo.core.taxonomy import Taxonomy
 from ...zoo.core.types import Frames, HeadLoss, Targets
 from .answers import Answers, Writer, expected_nll
 from .language import Init, LanguageModel, Tuning
-from .mappers import AudioMapper, NullAudio, NullName, Reduction, TextMapper
+from .mappers import AudioMapper, Constants, NullAudio, NullName, Reduction, TextMapper
 from .tree import Branch
 from .views import DimensionAnswers, Names, View, Views
 
@@ -73,6 +73,8 @@ class SELMHead(Head):
         mapper_layers: transformer layers of the audio mapper. SELM has one. The default is none,
             because from scratch on a thousand utterances it learns more slowly with one. Use one
             with a published model.
+        constants: learned constants of the audio mapper: ``added`` to its positions, or
+            ``appended`` after them as in Pengi, which needs a layer.
         text_mapper: false = use the prompt's own embeddings, as a control.
         text_layers: transformer layers of the text mapper (SELM: one).
         dropout: dropout rate in the mappers, and in the model from scratch.
@@ -128,6 +130,7 @@ class SELMHead(Head):
         reduction: Reduction = "queries",
         prefix: int = 4,
         mapper_layers: int = 0,
+        constants: Constants = "added",
         text_mapper: bool = True,
         text_layers: int = 1,
         dropout: float = 0.0,
@@ -178,7 +181,7 @@ class SELMHead(Head):
         size = self.language.model.get_input_embeddings().weight.detach().square().mean().sqrt()
         width = self.language.width
         self.audio_mapper = AudioMapper(
-            dim, width, prefix, mapper_layers, dropout, float(size), reduction
+            dim, width, prefix, mapper_layers, dropout, float(size), reduction, constants
         )
         self.text_mapper = (
             TextMapper(width, text_layers, dropout, float(size)) if text_mapper else None

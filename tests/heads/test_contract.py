@@ -26,8 +26,8 @@ CONFIGS = [
     "gen_ser_orthogonal", "gen_ser_permuted", "gen_ser_score", "gen_ser_sde", "gen_ser_spacing_1",
     "gen_ser_standardise", "gen_ser_steps", "gen_ser_target_only", "prototype", "regress_codes",
     "selm", "selm_adaptive", "selm_calibrated", "selm_constrained", "selm_frozen_random",
-    "selm_generate", "selm_gpt2", "selm_lora", "selm_no_text_mapper", "selm_random_lm",
-    "selm_shuffled", "selm_vector", "selm_views",
+    "selm_generate", "selm_gpt2", "selm_lora", "selm_no_text_mapper", "selm_paper",
+    "selm_random_lm", "selm_shuffled", "selm_vector", "selm_views",
 ]  # fmt: skip
 """Every file of configs/head: a new one must be added here, and is then swept by all checks."""
 

@@ -66,7 +66,7 @@ def moved(h: SELMHead, steps: int = 3) -> set[str]:
 
 
 def test_the_shipped_controls_are_tested_here() -> None:
-    assert len(SHIPPED) == 13
+    assert len(SHIPPED) == 14
     assert {"selm", "selm_calibrated", "selm_frozen_random", "selm_no_text_mapper"} < set(SHIPPED)
 
 
@@ -77,6 +77,8 @@ def test_every_shipped_selm_keeps_the_contract(name: str, tiny_lm: TinyLM) -> No
     assert list(options) == [k for k in read_group("head", "selm") if k != "type"]
     if options["lm"] == "gpt2":
         options |= {"lm": tiny_lm("gpt2"), "prefix": 4}
+    if name == "selm_paper":
+        assert (options["constants"], options["order"]) == ("appended", "audio_first")
     else:
         options["lm_width"] = 32
     check_head(SELMHead, dim=12, **options)
