@@ -73,8 +73,8 @@ class SELMHead(Head):
         mapper_layers: transformer layers of the audio mapper. SELM has one. The default is none,
             because from scratch on a thousand utterances it learns more slowly with one. Use one
             with a published model.
-        constants: learned constants of the audio mapper: ``added`` to its positions, or
-            ``appended`` after them as in Pengi, which needs a layer.
+        constants: how the audio mapper uses its learned constants. They are ``added`` to its
+            positions, or ``appended`` after them as in Pengi. The latter needs a layer.
         text_mapper: false = use the prompt's own embeddings, as a control.
         text_layers: transformer layers of the text mapper (SELM: one).
         dropout: dropout rate in the mappers, and in the model from scratch.

@@ -45,9 +45,9 @@ class AudioMapper(nn.Module):
     """Maps any number of frames to a prefix of fixed length: ``[B, T, D]`` to ``[B, L, W]``.
 
     The frames are reduced to L positions and projected; then transformer layers follow. They also
-    get learned constants. ``added`` adds one to each position (our choice). ``appended`` is as in
-    Pengi: L constants follow the positions, and the result is what the layers made of these L last
-    positions. So they read the audio by attention only. The reductions:
+    get learned constants. ``added`` adds one to each position (our choice). ``appended`` puts L
+    constants after the positions, as in Pengi. The result is what the layers made of these last L
+    positions, so they read the audio by attention only. The reductions:
 
     ``queries``: L learned queries weight the frames of speech and read their mean and standard
     deviation. The other heads do the same with one query, so heads do not differ in how they read

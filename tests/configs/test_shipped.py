@@ -27,6 +27,7 @@ MIXED = {
     "big4_transfer": ["ravdess", "emodb", "nemo"],
     "lanser_pretrain": ["synthetic_talk"],
     "lanser_finetune": ["synthetic"],
+    "selm_paper": ["meld"],
 }
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LATER: dict[str, dict[str, Any]] = {"selm": {"constants": "added"}}
+LATER: dict[str, dict[str, Any]] = {
+    "selm": {"constants": "added"},
+    "gen_ser": {"text_model": None, "text_revision": None},
+}
 """Type of a head to the options that its first records lack, with the values that hold there."""
 
 
