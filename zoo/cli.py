@@ -324,19 +324,43 @@ def eval_(checkpoint: Run, /, *settings: Settings) -> None:
             part=test|valid|all, condition=noise:10dB, noise=FOLDER,
             rir=FOLDER, unknown_speakers=accept, out=FILE.jsonl,
             prior=CLASS:WEIGHT,..., record=FILE.json, and options.KEY of the corpus' reader.
+            head.KEY=VALUE answers with another option of the head, without training. Several,
+            as in head.steps=[1,2,4], make a curve, which curve=FOLDER keeps.
     """
     from .core.files import check_place, write_json
+    from .report import answering
     from .run.record import evaluated_lines
     from .run.score import evaluate
     from .run.words import corpora_of, read_settings, types_of
 
-    types = {**types_of(evaluate), "out": str | None, "record": str | None}
+    of_head = [s for s in settings if s.startswith(answering.PREFIX)]
+    settings = tuple(s for s in settings if s not in of_head)
+    asked = answering.combinations(of_head)
+    types = {**types_of(evaluate), **dict.fromkeys(("out", "record", "curve"), str | None)}
     given = read_settings(settings, types, corpora_of(settings, "corpus"))
-    out, kept = given.pop("out", None), given.pop("record", None)
+    out, kept, folder = (given.pop(key, None) for key in ("out", "record", "curve"))
     for file in filter(None, (out, kept)):
         check_place(Path(file))
     given |= {"corpus": _corpora(given["corpus"])} if given.get("corpus") else {}
-    table, record = evaluate(checkpoint, **given, progress=sys.stderr.isatty())
+    given["progress"] = sys.stderr.isatty()
+    if len(asked) > 1 or folder:
+        if out or kept:
+            raise ConfigError(
+                "out= and record= keep one evaluation; for a curve give curve=FOLDER, which keeps "
+                "the records of all"
+            )
+        if not of_head:
+            raise ConfigError(
+                f"curve={folder} needs options of the head; add head.KEY=[VALUE,VALUE], such as "
+                "head.steps=[1,2,4]"
+            )
+        points = answering.curve(checkpoint, asked, **given)
+        answering.show(points)
+        if folder:
+            for path in answering.write(Path(folder), points, f"{checkpoint}: one trained model"):
+                print(f"written: {path}")
+        return
+    table, record = evaluate(checkpoint, answering=asked[0], **given)
     print("\n".join(evaluated_lines(table, record)))
     if out:
         print(f"predictions: {table.write_jsonl(Path(out))}")

@@ -5,8 +5,9 @@ The first part builds codes (:func:`build_codes`) and measures how similar they 
 generated code into scores of the classes. :func:`wider_codes` adds codes for new classes.
 
 "Sinusoidal taxonomy encoding" is from the abstract of Gen-SER (arXiv 2601.20573). Positions,
-spacing and base are our choice. So are the other kinds of codes, which are ablations. Every code of
-every kind has the norm ``sqrt(d / 2)``.
+spacing and base are our choice. So are the other kinds of codes, which are ablations. Codes of the
+kind ``text`` are embeddings of the class names. Every code of every kind has the norm
+``sqrt(d / 2)``.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from ...zoo.core.errors import ConfigError, suggest
+from ...zoo.core.hub import Published
+from ...zoo.core.sentences import EXAMPLE, embed_texts, load_sentences
 from ...zoo.core.taxonomy import Taxonomy
 from ...zoo.core.types import Targets
 from ..losses import cross_entropy
 
-CodeName = Literal["sinusoidal", "one_hot", "orthogonal", "learned"]
+CodeName = Literal["sinusoidal", "one_hot", "orthogonal", "learned", "text"]
 Order = list[str] | list[float] | int | None
 
 ALIKE = 0.5  # from this cosine of two codes on, the decision gets worse
@@ -87,6 +90,54 @@ def orthogonal_codes(n_classes: int, dim: int, seed: int = 0) -> Tensor:
     return codes.float().contiguous()
 
 
+def text_codes(
+    forms: Sequence[str],
+    trained: Sequence[str],
+    dim: int,
+    model: str | None,
+    revision: str | None = None,
+) -> Tensor:
+    """Return ``[C, dim]`` float32 embeddings of the classes' names, of norm ``sqrt(dim / 2)``.
+
+    The mean over the trained names is subtracted first. Otherwise names of emotions are so much
+    alike that a decision by similarity gets worse. Zeros follow the numbers of an embedding if the
+    codes are wider. All of this is our choice.
+
+    Args:
+        forms: verbal forms of the C classes.
+        trained: verbal forms of the trained classes, at least two.
+        dim: width of the codes.
+        model: a model of sentence-transformers: hub id or folder.
+        revision: commit, tag or branch of a hub id.
+
+    Raises:
+        ConfigError: if there is no such model, the codes are narrower than its embeddings, or two
+            classes have the same embedding.
+    """
+    if not model:
+        raise ConfigError(
+            f"codes=text needs a model that embeds names; set head.text_model={EXAMPLE} (read from "
+            "the hub, or from a folder of SERZOO_MODELS), or codes=sinusoidal"
+        )
+    published = Published.find("head.text_model", model, revision, example=EXAMPLE)
+    loaded = load_sentences(published, instead="head.codes=sinusoidal").model
+    mean = embed_texts(loaded, list(trained)).mean(0)
+    found = torch.from_numpy(embed_texts(loaded, list(forms)) - mean)
+    width = found.shape[1]
+    if width > dim:
+        raise ConfigError(
+            f"code_dim={dim} is narrower than the {width} numbers of an embedding by {model}; set "
+            f"head.code_dim={width + width % 2}, or more"
+        )
+    if (found.norm(dim=1) < 1e-6).any() or (torch.pdist(found) < 1e-6).any():
+        raise ConfigError(
+            f"{model} cannot tell the names {', '.join(forms)} apart; give other names, or "
+            "codes=sinusoidal"
+        )
+    unit = nn.functional.normalize(found, dim=1)
+    return nn.functional.pad(math.sqrt(dim / 2) * unit, (0, dim - width)).float()
+
+
 def positions(taxonomy: Taxonomy, order: Order) -> list[float]:
     """Return the position of each class, in units of the spacing.
 
@@ -131,6 +182,8 @@ def build_codes(
     spacing: float = 1000.0,
     base: float = 10000.0,
     order: Order = None,
+    text_model: str | None = None,
+    text_revision: str | None = None,
 ) -> Tensor:
     """Return the ``[C, d]`` float32 codes of a configuration; learned ones start orthogonal.
 
@@ -150,6 +203,8 @@ def build_codes(
             f"order={order} with codes={codes}: only sinusoidal codes have an order; set "
             "order=null, or codes=sinusoidal"
         )
+    if codes == "text":
+        return text_codes(taxonomy.forms, taxonomy.forms, code_dim, text_model, text_revision)
     if code_dim < n:
         raise ConfigError(
             f"code_dim={code_dim} is too small for {n} codes at right angles (codes={codes}); "
@@ -348,12 +403,15 @@ def wider_codes(
     spacing: float,
     base: float,
     order: Order,
+    forms: Sequence[str] = (),
+    text_model: str | None = None,
+    text_revision: str | None = None,
 ) -> Tensor:
     """Extend ``[C, d]`` codes to ``[n, d]``; the old codes stay exactly the same.
 
     New sinusoidal codes are at the positions after the last one. New one-hot codes are the next
     unit vectors. New orthogonal and learned codes are at right angles to all old codes and to
-    each other. All have the norm ``sqrt(d / 2)``.
+    each other. New text codes are embeddings of the new names. All have the norm ``sqrt(d / 2)``.
 
     Args:
         old: the codes of the trained classes.
@@ -363,6 +421,9 @@ def wider_codes(
         spacing: spacing of sinusoidal positions.
         base: base of sinusoidal wavelengths.
         order: order of the old classes along the positions.
+        forms: verbal forms of all classes, for text codes.
+        text_model: the model of text codes.
+        text_revision: its commit, tag or branch.
 
     Raises:
         ConfigError: if the codes are too narrow for so many directions.
@@ -371,6 +432,8 @@ def wider_codes(
     if codes == "sinusoidal":
         last = max(positions(trained, order))
         new = sinusoidal_codes(n - C, d, spacing, base, [last + 1 + i for i in range(n - C)])
+    elif codes == "text":
+        new = text_codes(forms[C:], trained.forms, d, text_model, text_revision)
     elif d < n:
         raise ConfigError(
             f"codes of width {d} are too narrow for {n} classes at right angles (codes={codes}); "

@@ -76,7 +76,8 @@ class GenSERHead(Head):
         standardise: standardise pooled values (or frames) by the mean and variance of the
             training data, instead of a layer normalisation.
         projection: a learned linear layer to ``code_dim``; if false, both widths must be equal.
-        codes: ``sinusoidal``, ``one_hot``, ``orthogonal`` (random), ``learned``.
+        codes: ``sinusoidal``, ``one_hot``, ``orthogonal`` (random), ``learned``, ``text``
+            (embeddings of the class names).
         code_dim: width of the codes, even.
         spacing: distance between positions of neighbouring classes; below about 100, classes at
             the ends get worse.
@@ -84,6 +85,8 @@ class GenSERHead(Head):
         order: order of the classes along the positions. null = that of the taxonomy. Otherwise a
             list of class names, a list of positions, or the seed of a random permutation.
         code_steps: training batches after which learned codes are fixed.
+        text_model: for text codes, a model of sentence-transformers: hub id or folder.
+        text_revision: commit, tag or branch of a hub id; None = its main branch.
         objective: what the network predicts: ``target``, ``flow``, ``score``. ``ce`` is a
             control: the same network at t = 1 with a linear readout and cross-entropy, without
             codes, path and sampler.
@@ -104,6 +107,7 @@ class GenSERHead(Head):
         dropout: dropout rate after pooling and inside the blocks, in training.
     """
 
+    at_evaluation: ClassVar[tuple[str, ...]] = ("steps", "sampler", "noise_draws")
     sizes: ClassVar[Mapping[str, int]] = {"width": 8}
 
     def __init__(
@@ -121,6 +125,8 @@ class GenSERHead(Head):
         base: float = 10000.0,
         order: Order = None,
         code_steps: int = 300,
+        text_model: str | None = None,
+        text_revision: str | None = None,
         objective: Literal["target", "flow", "score", "ce"] = "target",
         mean: MeanName = "logistic",
         steepness: float = 5.0,
@@ -167,6 +173,7 @@ class GenSERHead(Head):
         self.draws, self.source_share = draws, source_share
         self.by_frames = state == "frames"
         self.coding: Any = {"codes": codes, "spacing": spacing, "base": base, "order": order}
+        self.coding |= {"text_model": text_model, "text_revision": text_revision}
         made = build_codes(taxonomy, code_dim=code_dim, **self.coding)
         self.embed: UtteranceState | FrameState = (
             FrameState(dim, dropout, standardise)
@@ -203,8 +210,18 @@ class GenSERHead(Head):
             return []
         if options.get("codes") == "learned":
             return ["the codes are learned, so their Gram matrix is not known before training"]
+        if options.get("codes") == "text":
+            return [f"the codes are embeddings of the class names by {options.get('text_model')}"]
         given = {key: options[key] for key in KEYS_OF_CODES if key in options}
         return explain_codes(build_codes(taxonomy, **given), taxonomy)
+
+    def check_trained(self) -> None:
+        """Refuse the control without a path, which no sampler follows."""
+        if self.objective == "ce":
+            raise ConfigError(
+                "objective=ce classifies without a path, so steps, sampler and noise_draws have no "
+                "effect; leave them out, or give a model with another objective"
+            )
 
     def add_utterance(self, width: int) -> None:
         """Make the utterances' vectors a part of ``x_1``, before its projection.
@@ -329,7 +346,10 @@ class GenSERHead(Head):
         if self.objective == "ce":
             self.readout = wider_linear(self.readout, len(taxonomy))
             return
-        made = wider_codes(self.get_buffer("codes"), self.taxonomy, len(taxonomy), **self.coding)
+        made = wider_codes(
+            self.get_buffer("codes"), self.taxonomy, len(taxonomy), forms=taxonomy.forms,
+            **self.coding,
+        )  # fmt: skip
         self.register_buffer("codes", made)
         if self.decision == "gram":
             self.register_buffer("dual", dual(made))

@@ -21,7 +21,7 @@ from ...zoo.core.taxonomy import Taxonomy
 from ...zoo.core.types import Frames, HeadLoss, Targets
 from .answers import Answers, Writer, expected_nll
 from .language import Init, LanguageModel, Tuning
-from .mappers import AudioMapper, NullAudio, NullName, Reduction, TextMapper
+from .mappers import AudioMapper, Constants, NullAudio, NullName, Reduction, TextMapper
 from .tree import Branch
 from .views import DimensionAnswers, Names, View, Views
 
@@ -73,6 +73,8 @@ class SELMHead(Head):
         mapper_layers: transformer layers of the audio mapper. SELM has one. The default is none,
             because from scratch on a thousand utterances it learns more slowly with one. Use one
             with a published model.
+        constants: how the audio mapper uses its learned constants. They are ``added`` to its
+            positions, or ``appended`` after them as in Pengi. The latter needs a layer.
         text_mapper: false = use the prompt's own embeddings, as a control.
         text_layers: transformer layers of the text mapper (SELM: one).
         dropout: dropout rate in the mappers, and in the model from scratch.
@@ -90,9 +92,12 @@ class SELMHead(Head):
         constrained: the search writes only verbal forms; with as many beams as classes it ranks.
         length_normalised: divide scores by the number of tokens; their softmax is then no longer
             the model's probability of the label.
-        calibrated: subtract the score of each class for null audio, which removes the preference
-            of the model without audio. Off by default: training on weighted classes already gives
-            the model the wanted prior. Only without calibration are scores log-probabilities.
+        lm_weight: weight v of the model's own preference, from 0. The score of a class is
+            ``log p(e | x) + (v - 1) log p(e | null audio)``. This is the weighted decision of
+            speech recognition, ``log p(x | e) + v log p(e)``, up to a constant. 0 removes the
+            preference, 1 keeps the model as trained, and more than 1 trusts language more. Choose
+            it on validation. 1 by default: training on weighted classes already gives the model
+            the wanted prior, and only then are scores log-probabilities. Training does not use it.
         null_audio: the input without audio. ``mean`` is the average prefix of training, over about
             its last hundred batches. ``zeros`` is the prefix of a frame of zeros. Both are our
             choice.
@@ -104,6 +109,9 @@ class SELMHead(Head):
 
     open_labels: ClassVar[bool] = True
     sizes: ClassVar[Mapping[str, int]] = {"lm_width": 32, "prefix": 1}
+    at_evaluation: ClassVar[tuple[str, ...]] = (
+        *("lm_weight", "null_audio", "decoding", "beams", "constrained", "length_normalised"),
+    )
 
     def __init__(
         self,
@@ -122,6 +130,7 @@ class SELMHead(Head):
         reduction: Reduction = "queries",
         prefix: int = 4,
         mapper_layers: int = 0,
+        constants: Constants = "added",
         text_mapper: bool = True,
         text_layers: int = 1,
         dropout: float = 0.0,
@@ -138,7 +147,7 @@ class SELMHead(Head):
         beams: int = 1,
         constrained: bool = False,
         length_normalised: bool = False,
-        calibrated: bool = False,
+        lm_weight: float = 1.0,
         null_audio: NullName = "mean",
     ) -> None:
         super().__init__(dim, taxonomy)
@@ -146,10 +155,15 @@ class SELMHead(Head):
             raise ConfigError(f"prefix={prefix}; give the audio at least 1 position")
         if beams < 1:
             raise ConfigError(f"beams={beams}; give 1 for a greedy search, or more")
-        if decoding == "generate" and calibrated:
+        if not 0 <= lm_weight < float("inf"):
             raise ConfigError(
-                "calibrated=true corrects the scores of decoding=rank, not of decoding=generate; "
-                "set decoding=rank, or calibrated=false"
+                f"lm_weight={lm_weight:g}; give 0 (no prior of the language model), 1 (the model "
+                "as it was trained), or a larger weight"
+            )
+        if decoding == "generate" and lm_weight != 1:
+            raise ConfigError(
+                f"lm_weight={lm_weight:g} weighs the scores of decoding=rank, not of "
+                "decoding=generate; set decoding=rank, or lm_weight=1"
             )
         self.language = LanguageModel(
             lm, revision=lm_revision, tuning=lm_tuning, width=lm_width, layers=lm_layers,
@@ -167,12 +181,13 @@ class SELMHead(Head):
         size = self.language.model.get_input_embeddings().weight.detach().square().mean().sqrt()
         width = self.language.width
         self.audio_mapper = AudioMapper(
-            dim, width, prefix, mapper_layers, dropout, float(size), reduction
+            dim, width, prefix, mapper_layers, dropout, float(size), reduction, constants
         )
         self.text_mapper = (
             TextMapper(width, text_layers, dropout, float(size)) if text_mapper else None
         )
-        self.null = NullAudio(null_audio, prefix, width) if calibrated else None
+        self.lm_weight = lm_weight
+        self.null = NullAudio(null_audio, prefix, width)
         for view in self.views.all:  # fail now if two answers have the same spelling
             for words in view.prompts:
                 self._answers(view, words, taxonomy)
@@ -207,7 +222,7 @@ class SELMHead(Head):
 
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
         audio = self.audio_mapper(frames)
-        if self.null is not None and self.training:
+        if self.training:
             self.null.follow(audio.detach(), targets.item_weight)
         total = weight = per_token = audio.new_zeros((), dtype=torch.float32)
         item_weight = targets.item_weight.float()
@@ -251,7 +266,8 @@ class SELMHead(Head):
         return {view.name: s for view, s in zip(self.views.all, found, strict=True)}
 
     def _rank(self, audio: Tensor, views: list[View], taxonomy: Taxonomy) -> list[Tensor]:
-        if self.null is not None:
+        weighted = self.lm_weight != 1
+        if weighted:
             nothing = self.null(self.audio_mapper, self.dim, self.utterance)
             audio = torch.cat([audio, nothing.to(audio.dtype)])
         asked = [
@@ -272,8 +288,8 @@ class SELMHead(Head):
             if self.length_normalised:
                 log_p = log_p / each.counts(log_p.device)
             log_p = each.together(log_p)
-            if self.null is not None:
-                log_p = log_p[:-1] - log_p[-1:]
+            if weighted:
+                log_p = log_p[:-1] + (self.lm_weight - 1) * log_p[-1:]
             scores.setdefault(view.name, []).append(log_p)
         return [torch.stack(scores[view.name]).mean(0) for view in views]
 
@@ -290,12 +306,19 @@ class SELMHead(Head):
     def class_written(self, text: str, taxonomy: Taxonomy) -> int | None:
         return self.views.class_written(text, taxonomy)
 
+    def check_trained(self) -> None:
+        """Refuse weights without the average prefix that ``lm_weight`` needs."""
+        if self.lm_weight != 1 and self.null.kind == "mean" and not self.null.batches:
+            raise ConfigError(
+                f"head.lm_weight={self.lm_weight:g} needs the average prefix of training, which "
+                "this model did not keep; add head.null_audio=zeros, or train it again"
+            )
+
     def add_utterance(self, width: int) -> None:
         """Give the utterance's vector one more position in the audio prefix."""
         self.audio_mapper.read_utterance(width)
-        if self.null is not None:
-            prefix = len(self.audio_mapper.constants)
-            self.null = NullAudio(self.null.kind, prefix, self.language.width)
+        prefix = len(self.audio_mapper.constants)
+        self.null = NullAudio(self.null.kind, prefix, self.language.width)
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
         """Accept new classes by name: this adds no weights, but each name needs its own tokens."""

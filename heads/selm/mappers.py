@@ -1,7 +1,7 @@
 """The mappers of SELM: frames to a prefix, and a prompt to a prefix.
 
 :class:`AudioMapper` and :class:`TextMapper` are the parts that SELM learns beside its language
-model. :class:`NullAudio` is the prefix of "no audio", which calibration subtracts.
+model. :class:`NullAudio` is the prefix of "no audio", which weighs the model's own preference.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ...zoo.core.errors import ConfigError
 from ...zoo.core.scaling import Standardiser
 from ...zoo.core.types import Frames
 from ..pooling import AttentiveStatistics, PoolingName, UtteranceVector, build_pooling
 
 Reduction = Literal["queries", "adaptive", "vector", "stats", "mean"]
+Constants = Literal["added", "appended"]
 
 PLAIN: dict[str, PoolingName] = {"stats": "stats", "mean": "mean"}  # reductions without weights
 
@@ -42,8 +44,10 @@ class Projection(nn.Module):
 class AudioMapper(nn.Module):
     """Maps any number of frames to a prefix of fixed length: ``[B, T, D]`` to ``[B, L, W]``.
 
-    The frames are reduced to L positions and projected; then transformer layers follow (Pengi's
-    mapper also has learned constants there). The reductions:
+    The frames are reduced to L positions and projected; then transformer layers follow. They also
+    get learned constants. ``added`` adds one to each position (our choice). ``appended`` puts L
+    constants after the positions, as in Pengi. The result is what the layers made of these last L
+    positions, so they read the audio by attention only. The reductions:
 
     ``queries``: L learned queries weight the frames of speech and read their mean and standard
     deviation. The other heads do the same with one query, so heads do not differ in how they read
@@ -69,6 +73,10 @@ class AudioMapper(nn.Module):
         dropout: dropout rate in training.
         size: root mean square of the result.
         reduction: ``queries``, ``adaptive``, ``vector``, ``stats`` or ``mean``.
+        constants: ``added`` to the positions, or ``appended`` after them.
+
+    Raises:
+        ConfigError: if constants are appended, but no layer could read the audio into them.
     """
 
     def __init__(
@@ -80,9 +88,18 @@ class AudioMapper(nn.Module):
         dropout: float,
         size: float,
         reduction: Reduction = "queries",
+        constants: Constants = "added",
     ) -> None:
         super().__init__()
+        if constants == "appended" and layers < 1:
+            raise ConfigError(
+                f"constants=appended with mapper_layers={layers}: without a layer no audio reaches "
+                "the prefix; set mapper_layers=1 or more, or constants=added"
+            )
         self.prefix, self.reduction = prefix, reduction
+        self.appended = constants == "appended"
+        # appended ones start as in Pengi, and as large as the positions beside them
+        self.spread_of_constants = 1.0 if self.appended else 0.1
         self.pool: nn.Module | None = None
         read = dim
         if reduction in ("queries", "vector"):
@@ -97,7 +114,7 @@ class AudioMapper(nn.Module):
         self.one = reduction not in ("queries", "adaptive")
         if self.one:
             self.spread = nn.Linear(width, prefix * width)
-        self.constants = nn.Parameter(0.1 * torch.randn(prefix, width))
+        self.constants = nn.Parameter(self.spread_of_constants * torch.randn(prefix, width))
         self.layers = nn.ModuleList(mapper_layer(width, dropout) for _ in range(layers))
         self.norm = SizedNorm(width, size)
         self.width, self.dropout = width, dropout
@@ -108,7 +125,7 @@ class AudioMapper(nn.Module):
         self.beside = nn.ModuleList(
             [UtteranceVector(width, self.dropout), Projection(width, self.width, self.dropout)]
         )
-        constant = 0.1 * torch.randn(1, self.width)
+        constant = self.spread_of_constants * torch.randn(1, self.width)
         self.constants = nn.Parameter(torch.cat([self.constants.data, constant]))
 
     def forward(self, frames: Frames) -> Tensor:
@@ -118,10 +135,14 @@ class AudioMapper(nn.Module):
         if self.beside is not None:
             vector, project = self.beside
             out = torch.cat([out, project(vector(frames)).unsqueeze(1)], 1)
-        out = out + self.constants
+        if self.appended:
+            constants = self.constants.to(out.dtype).expand(len(out), -1, -1)
+            out = torch.cat([out, constants], 1)
+        else:
+            out = out + self.constants
         for layer in self.layers:
             out = layer(out)
-        mapped: Tensor = self.norm(out)
+        mapped: Tensor = self.norm(out[:, -len(self.constants) :])
         return mapped
 
     def _reduced(self, frames: Frames) -> Tensor:
@@ -231,15 +252,15 @@ class NullAudio(nn.Module):
     def __init__(self, kind: NullName, prefix: int, width: int) -> None:
         super().__init__()
         self.kind = kind
+        # both kinds keep the average, so that a trained model can be asked either way
         self.mean: Tensor
         self.batches: Tensor
-        if kind == "mean":
-            self.register_buffer("mean", torch.zeros(1, prefix, width))
-            self.register_buffer("batches", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(1, prefix, width))
+        self.register_buffer("batches", torch.zeros(()))
 
     def follow(self, prefix: Tensor, weight: Tensor) -> None:
         """Update the mean with a batch of prefixes ``[B, L, W]`` of weights ``[B]``."""
-        if self.kind != "mean" or not weight.any():
+        if not weight.any():
             return
         share = (weight / weight.sum()).to(self.mean.dtype)[:, None, None]
         kept = torch.where(share > 0, prefix.to(self.mean.dtype), 0.0)

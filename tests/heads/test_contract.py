@@ -15,6 +15,7 @@ from serzoo.zoo.core.types import Frames, HeadLoss, Targets
 from serzoo.zoo.run import config
 from serzoo.zoo.testing import CHECKS, SLOW_CHECKS, Case, ContractError, check_head
 from serzoo.zoo.testing.checks import check_overfits
+from tiny_text import save_sentences
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -24,10 +25,11 @@ CONFIGS = [
     "linear", "linear_svm", "mlp", "gen_ser", "gen_ser_ce", "gen_ser_flow", "gen_ser_frames",
     "gen_ser_gram", "gen_ser_learned", "gen_ser_linear", "gen_ser_no_noise", "gen_ser_one_hot",
     "gen_ser_orthogonal", "gen_ser_permuted", "gen_ser_score", "gen_ser_sde", "gen_ser_spacing_1",
-    "gen_ser_standardise", "gen_ser_steps", "gen_ser_target_only", "prototype", "regress_codes",
+    "gen_ser_standardise", "gen_ser_steps", "gen_ser_target_only", "gen_ser_text", "prototype",
+    "regress_codes",
     "selm", "selm_adaptive", "selm_calibrated", "selm_constrained", "selm_frozen_random",
-    "selm_generate", "selm_gpt2", "selm_lora", "selm_no_text_mapper", "selm_random_lm",
-    "selm_shuffled", "selm_vector", "selm_views",
+    "selm_generate", "selm_gpt2", "selm_lora", "selm_no_text_mapper", "selm_paper",
+    "selm_random_lm", "selm_shuffled", "selm_vector", "selm_views",
 ]  # fmt: skip
 """Every file of configs/head: a new one must be added here, and is then swept by all checks."""
 
@@ -51,13 +53,21 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="module")
+def tiny_sentences(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder in place of a published model of sentences, with embeddings of 16 numbers."""
+    return save_sentences(tmp_path_factory.mktemp("sentences"))
+
+
 @pytest.fixture
-def case(name: str, tiny_gpt2: str) -> Case:
+def case(name: str, tiny_gpt2: str, request: pytest.FixtureRequest) -> Case:
     """The head of a configuration, with its options; a third party's with its defaults."""
     options = config.read_group("head", name)
     kind = options.pop("type")
     if options.get("lm", "scratch") != "scratch":
         options["lm"] = tiny_gpt2
+    if options.get("text_model"):
+        options |= {"text_model": request.getfixturevalue("tiny_sentences"), "code_dim": 16}
     return Case(registry.get("heads", kind), knobs=registry.complete("heads", kind, options))
 
 

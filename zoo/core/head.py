@@ -26,6 +26,8 @@ class Head(Part, nn.Module, ABC):
         needs: ``{"text"}`` if the head reads transcripts.
         open_labels: whether it can score classes that it never trained on.
         solves: whether :meth:`solve` finds its weights at once on frames that do not change.
+        at_evaluation: options that only :meth:`scores` and :meth:`write` read, and no weight
+            depends on. ``serzoo eval RUN head.KEY=VALUE`` may change them after training.
         sizes: integer options that set the size of the head, each with its smallest step. The
             most effective one comes first. Comparisons of heads of equal size use them.
         dim: ``D``, width of the frames.
@@ -36,6 +38,7 @@ class Head(Part, nn.Module, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     open_labels: ClassVar[bool] = False
     solves: ClassVar[bool] = False
+    at_evaluation: ClassVar[tuple[str, ...]] = ()
     sizes: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, dim: int, taxonomy: Taxonomy) -> None:
@@ -74,6 +77,15 @@ class Head(Part, nn.Module, ABC):
         The result is deterministic and does not depend on the batch neighbours or on padding. A
         closed head accepts the classes that it was trained on, any subset in any order
         (:meth:`columns`). It refuses other classes with an error that names them.
+        """
+
+    def check_trained(self) -> None:
+        """Refuse trained weights that cannot answer with the options of :attr:`at_evaluation`.
+
+        It is called after such options were changed. By default nothing is refused.
+
+        Raises:
+            ConfigError: if they cannot.
         """
 
     @property

@@ -191,7 +191,10 @@ class VectorStandardiser(Standardiser):
         self.fitted.fill_(1.0)
 
 
-ADDED_LATER = tuple(f".scale.{name}" for name in ("location", "deviation", "fitted"))
+ADDED_LATER = (
+    *(f".scale.{name}" for name in ("location", "deviation", "fitted")),
+    *(f".null.{name}" for name in ("mean", "batches")),
+)
 """Ends of the names of buffers that models lack which were saved before these existed."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from ..core import lock
-from ..core.errors import ConfigError, suggest
+from ..core.errors import ConfigError, SerzooError, suggest
 from ..core.table import Cell, Line, Table
 from ..run.schema import RunConfig
 from . import cost as doctor_cost
@@ -66,7 +66,8 @@ def doctor(
         The findings of each check, in their order; at least one of each.
 
     Raises:
-        SerzooError: if data or model cannot be built at all; the message is that of ``train``.
+        SerzooError: if data or model cannot be built at all. The message is that of ``train``, and
+            also names every other published model that cannot be read.
     """
     for name in only or ():
         if name not in CHECKS:
@@ -74,7 +75,14 @@ def doctor(
     report = report or (lambda name: None)
     with undisturbed(cfg.trainer.threads), lock.unwritten():
         report("data and model")
-        trial = Trial(cfg)
+        try:
+            trial = Trial(cfg)
+        except SerzooError as problem:
+            # a run offline often lacks several things: name all of them at once
+            lacking = doctor_model.missing_models(cfg)
+            if not (others := [text for text in lacking if text not in str(problem)]):
+                raise
+            raise ConfigError("\nalso: ".join([str(problem), *others])) from problem
         findings: list[Finding] = []
         for name in only or CHECKS:
             report(name)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..core import lock
-from ..core.errors import DataNote, some
+from ..core.errors import ConfigError, DataNote, some
 from ..core.types import SAMPLE_RATE, Batch, Targets
 from ..run.cache import size
+from ..run.config import RunConfig
 from ..run.locking import of_run
 from .findings import Finding, error, note, ok, warning
 from .trial import Trial
@@ -50,6 +51,23 @@ def published_models(trial: Trial) -> Iterator[Finding]:
                 f"{lock.lock_file()}, or {again} does so now",
                 **facts,
             )
+
+
+def missing_models(cfg: RunConfig) -> list[str]:
+    """Return why published models of a run cannot be read; empty if all can.
+
+    Only their small configurations are read.
+
+    Args:
+        cfg: the configuration of the run.
+    """
+    lacking = []
+    for one in of_run(cfg):
+        try:
+            one.published().raw_config()
+        except ConfigError as problem:
+            lacking.append(str(problem))
+    return lacking
 
 
 def training_step(trial: Trial) -> Iterator[Finding]:

@@ -200,6 +200,7 @@ def rebuild(
         made: as for :func:`.published.load`.
 
     Raises:
+        ConfigError: if ``answering`` names an option that training used, or a wrong value.
         CheckpointError: if something is missing, or the order of the classes has changed. Also
             if the published weights are not those of the training.
     """
@@ -232,6 +233,9 @@ def rebuild(
         config["optim"] = {**config.get("optim", {}), **changed}  # saved with the next checkpoint
         meta = {**meta, "config": config}
     cfg = RunConfig.from_dict(config)
+    if answering := made.pop("answering", None):
+        cfg.head = answering_with(cfg.head, answering)
+        meta = {**meta, "config": cfg.to_dict()}
     if base is not None:
         if "name" not in cfg.encoder:
             raise CheckpointError(
@@ -247,6 +251,28 @@ def rebuild(
     module.head.widen(taxonomy)
     check_published(meta.get("published", {}), published_parts(module), str(path))
     return module
+
+
+def answering_with(head: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trained head's options with others to answer with.
+
+    Args:
+        head: the options of its training, with its ``type``.
+        changed: options of :attr:`.Head.at_evaluation`.
+
+    Raises:
+        ConfigError: if training used one of them, or a value is wrong.
+    """
+    kind = str(head["type"])
+    free = registry.get("heads", kind).at_evaluation
+    if fixed := [f"head.{key}" for key in changed if key not in free]:
+        have = ", ".join(f"head.{key}" for key in free) or "none"
+        raise ConfigError(
+            f"{', '.join(fixed)} cannot be changed after training; head '{kind}' has {have}; for "
+            "other options train again"
+        )
+    options = {key: value for key, value in head.items() if key != "type"} | dict(changed)
+    return {"type": kind, **registry.check_options("heads", kind, options)}
 
 
 def _refuse_unknown(config: Mapping[str, Any], path: str | Path, made: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..core import registry
+from ..core.earlier import upgraded
 from ..core.errors import CheckpointError, ConfigError, SerzooError, first_line
 from ..core.files import read_json
 from ..core.weights import check_keys, strip_frozen
@@ -131,6 +132,7 @@ def read(folder: Path, given: Collection[str] = ()) -> dict[str, Any]:
     ]
     if wrong:
         raise CheckpointError(f"{path} is damaged ({', '.join(wrong)}); fetch or save it again")
+    config["head"] = upgraded(config["head"])
     _check_parts(config, path, given)
     return config
 
@@ -223,9 +225,11 @@ def load(
         base: folder or hub id of the published encoder, if the name of the training does not find
             it. Its weights must be the same.
         made: ``encoder`` and ``head``, if their classes are not registered: the class, or an
-            instance built as in training. Also the options of :func:`.checkpoint.construct`.
+            instance built as in training. Also the options of :func:`.checkpoint.construct`, and
+            ``answering``, options of the head to answer with instead of those of its training.
 
     Raises:
+        ConfigError: if ``answering`` names an option that training used, or a wrong value.
         CheckpointError: if it cannot be read, or does not fit the model that it describes.
     """
     if is_saved_or_hub_id(path):
@@ -270,6 +274,8 @@ def _load_folder(
     try:
         module = checkpoint.rebuild(meta, path, base, **made)
     except (ConfigError, KeyError, TypeError, AttributeError) as error:
+        if made.get("answering") and isinstance(error, ConfigError):
+            raise
         raise CheckpointError(
             f"{folder / CONFIG}: its model cannot be built: {error}; fetch or save it again"
         ) from error

@@ -343,7 +343,8 @@ class EvalRecord(Computed):
     Attributes:
         kind: ``evaluation``.
         model: ``fingerprint``, ``corpus``, ``protocol``, ``fold``, ``seed``, ``head`` and
-            ``taxonomy`` of the model's training.
+            ``taxonomy`` of the model's training. ``answering`` has the options of the head that
+            differ from those of its training; they are in ``head``, too.
         data: what was scored: ``corpora``, ``part``, ``manifest`` (a hash), ``taxonomy``,
             ``counts``, ``notes`` and ``unknown_speakers``.
         condition: what was done to the audio; None for clean audio.

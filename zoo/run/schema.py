@@ -24,7 +24,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from ..core import registry
+from ..core import earlier, registry
 from ..core.errors import ConfigError, suggest
 from ..core.speakers import NONE, REFUSE, UNKNOWN_SPEAKERS, enrolled
 
@@ -196,9 +196,12 @@ class RunConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
         """Read what :meth:`to_dict` returned; an unknown key is a ConfigError.
 
-        A record that was made before ``data.standardise`` existed was not standardised.
+        A record that was made before ``data.standardise`` existed was not standardised. Options of
+        the head that have another name today are read by :func:`.earlier.upgraded`.
         """
         values = dict(data)
+        if isinstance(values.get("head"), Mapping):
+            values["head"] = earlier.upgraded(values["head"])
         if isinstance(values.get("data"), Mapping):
             values["data"] = {"standardise": _LATER["standardise"], **values["data"]}
         return merge(values)
@@ -213,6 +216,7 @@ class RunConfig:
         """The keys that decide the numbers, as plain containers."""
         d = self.to_dict()
         del d["recipe"], d["head_name"]  # the other keys hold what these name
+        d["head"] = earlier.as_first_written(d["head"])
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
         if d["encoder"].get("tuning") != "frozen" and d["encoder"].get("type") not in FIXED:

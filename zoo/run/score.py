@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from ..statistics.confidence import calibration_error, open_numbers, seen_classe
 from ..statistics.priors import label_shift, read_prior
 from ..statistics.speakers import measure
 from ..statistics.table import PredictionTable, merge
+from . import published
 from .board import unparsable
 from .build import open_data
 from .checkpoint import temperature_of
@@ -57,6 +59,7 @@ def evaluate(
     noise: str | None = None,
     rir: str | None = None,
     prior: str | None = None,
+    answering: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> tuple[PredictionTable, EvalRecord]:
     """Score a trained model.
@@ -81,6 +84,9 @@ def evaluate(
         rir: folder of room impulse responses, for ``reverb``.
         prior: class probabilities that the mean prediction is matched to: ``uniform`` (the
             default), or a weight of every class, ``neutral:3,angry:1``.
+        answering: options of the head instead of those of its training, such as
+            ``{"lm_weight": 0.5}`` or ``{"steps": 4}``; those of :attr:`.Head.at_evaluation`. The
+            temperature of validation is not used then, because it is for the trained options.
         progress: show bars.
 
     Returns:
@@ -97,8 +103,10 @@ def evaluate(
     corruption = None
     if condition is not None:
         corruption = remembered(condition, noise=noise, rir=rir)
-    module = SERModule.load_from_checkpoint(path)
+    module = published.load(path, kind=SERModule, answering=answering)
     meta = module.metadata
+    if answering:
+        module.head.check_trained()
     cfg = RunConfig.from_dict(meta["config"])
     foreign = bool(corpus and corpus != cfg.corpus) or manifest is not None
     part = part or ("all" if foreign else "test")
@@ -162,7 +170,8 @@ def evaluate(
     numbers["metrics"] |= unparsable(module.head, table, wanted)
     if table.labelled.sum() > 1:
         uniform = RunConfig.from_dict(meta["config"]).data.balance
-        numbers["calibration"] = calibrated(table, temperature_of(path), uniform=uniform)
+        temperature = None if answering else temperature_of(path)
+        numbers["calibration"] = calibrated(table, temperature, uniform=uniform)
     trained = Taxonomy.from_dict(meta["taxonomy"])
     opened = set(seen_classes(trained, wanted)) != set(wanted.classes)
     own = meta.get("speakers") or {}
@@ -174,6 +183,7 @@ def evaluate(
             "fingerprint": meta.get("fingerprint"),
             **{k: meta["config"][k] for k in ("corpus", "protocol", "fold", "seed", "head")},
             "taxonomy": meta["taxonomy"],
+            **({"answering": dict(answering)} if answering else {}),
         },
         data={
             "corpora": sorted({u.corpus for u in data.speech.utterances}),

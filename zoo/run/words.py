@@ -104,7 +104,7 @@ def types_of(function: Callable[..., Any]) -> dict[str, Any]:
 
     These are the keyword-only parameters, except those that the verb itself passes.
     """
-    given = ("options", "progress", "facts", "against")
+    given = ("options", "progress", "facts", "against", "answering")
     knobs = registry.schema_of(function).values()
     return {knob.name: knob.annotation for knob in knobs if knob.name not in given}
 

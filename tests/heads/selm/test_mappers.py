@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from close import assert_like
+from facts import says
 from serzoo.heads.selm.head import SELMHead
 from serzoo.heads.selm.mappers import AudioMapper, TextMapper, segment_means
+from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.types import Frames
 from serzoo.zoo.testing import Case
 from torch import nn
@@ -55,6 +57,35 @@ def test_the_vector_mapper_sees_an_utterance_through_one_vector() -> None:
         want = m.norm(linear + m.spread.bias.view(5, 32) + m.constants)
         assert_like(m(frames), want, digits=5)
     assert m.pool.attention[-1].out_features == 1
+
+
+@pytest.mark.parametrize("reduction", ["vector", "adaptive"])
+def test_appended_constants_are_what_the_layers_make_of_the_last_positions(reduction: str) -> None:
+    torch.manual_seed(0)
+    m = AudioMapper(12, 32, 5, 1, 0.0, 0.1, reduction, "appended").eval()  # type: ignore[arg-type]
+    frames = CASE.frames()
+    reduced = segment_means(frames, 5) if reduction == "adaptive" else m._reduced(frames)
+    with torch.no_grad():
+        audio = m.project(m.read(reduced))
+        if reduction == "vector":
+            audio = m.spread(audio).view(4, 5, 32)
+        layer = m.layers[0]
+        both = torch.cat([audio, m.constants.expand(4, -1, -1)], 1)
+        assert both.shape == (4, 10, 32)
+        assert_like(m(frames), m.norm(layer(both)[:, 5:]), digits=5)
+    assert float(m.constants.detach().std()) == pytest.approx(1.0, abs=0.2)  # as in Pengi
+    with pytest.raises(ConfigError, match=says("mapper_layers=0", "constants=added")):
+        AudioMapper(12, 32, 5, 0, 0.0, 0.1, "adaptive", "appended")
+
+
+def test_a_vector_beside_the_frames_gets_a_constant_of_its_own() -> None:
+    torch.manual_seed(0)
+    m = AudioMapper(12, 32, 5, 1, 0.0, 0.1, "adaptive", "appended").eval()
+    m.read_utterance(7)
+    frames = CASE.frames()
+    given = Frames(frames.x, frames.mask, torch.randn(4, 7))
+    assert m(given).shape == (4, 6, 32)
+    assert not torch.equal(m(given), m(Frames(frames.x, frames.mask, torch.zeros(4, 7))))
 
 
 @pytest.mark.parametrize(("reduction", "width"), [("mean", 12), ("stats", 24)])

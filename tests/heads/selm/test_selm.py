@@ -174,7 +174,7 @@ def test_a_frozen_model_keeps_its_weights_and_is_not_saved(gpt2: str) -> None:
     optimiser.step()
     changed = {k for k, v in h.state_dict().items() if not torch.equal(v, before[k])}
     learned = {k for k, p in h.named_parameters() if p.requires_grad}
-    assert learned == changed
+    assert learned | {"null.mean", "null.batches"} == changed  # the average prefix of training
     assert not any(k.startswith("language.model.") for k in learned)
 
 

@@ -1,8 +1,9 @@
-"""SELM's decisions: calibrated ranks, written answers, and what of a model is trained."""
+"""SELM's decisions: weighted ranks, written answers, and what of a model is trained."""
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from close import assert_like, decided
 from facts import says
 from safetensors import safe_open
+from safetensors.torch import save_file
 from serzoo import zoo
 from serzoo.heads.selm.head import SELMHead
 from serzoo.heads.selm.language import LanguageModel
@@ -20,7 +22,7 @@ from serzoo.zoo.core.errors import CheckpointError, ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Batch, Frames, Targets
 from serzoo.zoo.core.weights import published_parts
-from serzoo.zoo.run import checkpoint
+from serzoo.zoo.run import checkpoint, published
 from serzoo.zoo.run.build import build
 from serzoo.zoo.run.config import compose, read_group
 from serzoo.zoo.run.module import SERModule
@@ -64,7 +66,7 @@ def moved(h: SELMHead, steps: int = 3) -> set[str]:
 
 
 def test_the_shipped_controls_are_tested_here() -> None:
-    assert len(SHIPPED) == 13
+    assert len(SHIPPED) == 14
     assert {"selm", "selm_calibrated", "selm_frozen_random", "selm_no_text_mapper"} < set(SHIPPED)
 
 
@@ -75,18 +77,21 @@ def test_every_shipped_selm_keeps_the_contract(name: str, tiny_lm: TinyLM) -> No
     assert list(options) == [k for k in read_group("head", "selm") if k != "type"]
     if options["lm"] == "gpt2":
         options |= {"lm": tiny_lm("gpt2"), "prefix": 4}
+    if name == "selm_paper":
+        assert (options["constants"], options["order"]) == ("appended", "audio_first")
     else:
         options["lm_width"] = 32
     check_head(SELMHead, dim=12, **options)
 
 
-# Calibration.
+# The weight of the language model's own preference.
 
 
-def test_calibrated_scores_lack_what_null_audio_scores() -> None:
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0, 3.0])
+def test_the_score_of_null_audio_is_weighted(weight: float) -> None:
     frames = CASE.frames()
     for kind in ("mean", "zeros"):
-        h = head(calibrated=True, null_audio=kind)
+        h = head(lm_weight=weight, null_audio=kind)
         plain = head()
         plain.load_state_dict(h.state_dict(), strict=False)
         if kind == "mean":
@@ -97,14 +102,15 @@ def test_calibrated_scores_lack_what_null_audio_scores() -> None:
             prefix = h.audio_mapper(nothing)
         with torch.no_grad():
             prior = plain._rank(prefix, [plain.views.categorical], CASE.taxonomy)[0]
-            want = plain.scores(frames, CASE.taxonomy) - prior
-            assert_like(h.scores(frames, CASE.taxonomy) + prior, want + prior)
+            taken = (1 - weight) * prior  # compared without it, which is large
+            want = plain.scores(frames, CASE.taxonomy) - taken
+            assert_like(h.scores(frames, CASE.taxonomy) + taken, want + taken)
         assert prior.shape == (1, 5)
         assert prior.std() > 0.1
 
 
 def test_mean_audio_is_the_average_prefix_of_training() -> None:
-    h = head(calibrated=True).train()
+    h = head().train()
     prefixes = []
     for seed, weight in ((1, [1.0, 1, 1, 1]), (2, [2.0, 0, 1, 1]), (3, [0.0, 0, 0, 0])):
         frames, w = CASE.frames(seed=seed), torch.tensor(weight)
@@ -117,11 +123,10 @@ def test_mean_audio_is_the_average_prefix_of_training() -> None:
     h.eval().loss(CASE.frames(), CASE.targets())
     assert torch.equal(h.null.mean, before)  # only training counts
     assert "null.mean" in h.state_dict()
-    assert not any(k.startswith("null") for k in head().state_dict())
 
 
-def test_a_prior_that_the_audio_does_not_change_is_gone_when_calibrated() -> None:
-    h = head(calibrated=True, null_audio="zeros")
+def test_a_prior_that_the_audio_does_not_change_is_gone_at_weight_0() -> None:
+    h = head(lm_weight=0.0, null_audio="zeros")
     nothing = Frames(torch.zeros(2, 5, 12), torch.ones(2, 5, dtype=torch.bool))
     with torch.no_grad():
         plain = head().scores(nothing, CASE.taxonomy)
@@ -297,7 +302,7 @@ def test_a_record_names_the_language_model_and_its_commit(tiny_lm: TinyLM, tunin
         ("gpt2", {"lm_init": "random"}, 0),
         ("scratch", {"lm_tuning": "frozen"}, 0),
         ("scratch", {"lm_tuning": "lora"}, 2),
-        ("llama", {"lm_tuning": "frozen", "calibrated": True}, 0),
+        ("llama", {"lm_tuning": "frozen", "lm_weight": 0.0}, 0),
     ],
 )
 def test_a_saved_model_holds_what_was_trained_and_comes_back(
@@ -336,6 +341,29 @@ def test_random_weights_that_came_out_otherwise_are_refused(
         load(folder)
 
 
+@pytest.mark.parametrize(("calibrated", "weight"), [(False, 1.0), (True, 0.0)])
+def test_a_model_saved_before_the_weight_existed_is_read(
+    calibrated: bool, weight: float, tmp_path: Path
+) -> None:
+    module = module_of({"lm_weight": weight, "null_audio": "zeros"})
+    folder = save_pretrained(module, tmp_path / "saved")
+    with safe_open(folder / "model.safetensors", "pt") as file:  # it kept no average prefix
+        kept = {k: file.get_tensor(k) for k in file.keys() if ".null." not in k}  # noqa: SIM118
+    save_file(kept, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config["head"]["calibrated"] = calibrated
+    del config["head"]["lm_weight"]
+    (folder / "config.json").write_text(json.dumps(config))
+    audio = 0.1 * torch.randn(2, 5000, generator=torch.Generator().manual_seed(2))
+    batch = Batch(["a", "b"], ["x", "y"], CASE.targets(2), None, audio, torch.tensor([5000, 3000]))
+    again, first = load(folder).score(batch), module.eval().score(batch)
+    assert again.scores.tolist() == first.scores.tolist()
+    asked = {"lm_weight": 2.0, "null_audio": "mean"}
+    heavy = published.load(folder, kind=SERModule, answering=asked).head
+    with pytest.raises(ConfigError, match=says("null_audio=zeros")):
+        heavy.check_trained()
+
+
 # Refusals.
 
 
@@ -343,7 +371,8 @@ def test_random_weights_that_came_out_otherwise_are_refused(
     ("knobs", "message"),
     [
         ({"beams": 0}, r"beams=0\b.* 1 .*greedy"),
-        ({"decoding": "generate", "calibrated": True}, "calibrated=true .*decoding=rank"),
+        ({"decoding": "generate", "lm_weight": 0.0}, "lm_weight=0 .*decoding=rank"),
+        ({"lm_weight": -1.0}, "lm_weight=-1; give 0 "),
         ({"lm_tuning": "lora", "lora_rank": 0}, r"lora_rank=0 .* 1$"),
     ],
 )

@@ -449,3 +449,23 @@ def test_where_no_report_follows_all_is_told():
             warnings.warn("found", DataWarning, stacklevel=1)
             raise DataError("and then it failed")
     assert [str(w.message) for w in caught] == ["found"]
+
+
+def test_all_models_that_are_missing_offline_are_named_at_once(
+    tiny_recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paper = ["doctor", tiny_recipe, "encoder=wav2vec2-base", "encoder.layers=[4]"]
+    assert main([*paper, "head=selm_paper"]) == 2
+    said = capsys.readouterr().err
+    assert tells(said, "encoder.name=facebook/wav2vec2-base", "head.lm=gpt2", "SERZOO_MODELS")
+    assert main([*paper, "head=classification"]) == 2
+    assert "also:" not in capsys.readouterr().err
+
+
+def test_the_recipe_of_selm_s_paper_is_what_is_known_of_it() -> None:
+    cfg = load("selm_paper")
+    assert (cfg.encoder["name"], cfg.encoder["layers"]) == ("facebook/wav2vec2-base", [4])
+    assert cfg.encoder["tuning"] == "frozen"
+    known = {"lm": "gpt2", "order": "audio_first", "prefix": 40, "constants": "appended"}
+    assert {key: cfg.head[key] for key in known} == known
+    assert set(cfg.head["views"]) >= {"categorical", "sentiment", "valence"}

@@ -109,6 +109,22 @@ def test_a_configuration_of_before_heads_had_names_is_called_after_its_type() ->
     assert old.fingerprint == load("head=selm").fingerprint
 
 
+@pytest.mark.parametrize(("calibrated", "weight"), [(False, 1.0), (True, 0.0)])
+def test_selm_s_calibrated_of_before_is_a_weight_and_the_same_run(
+    calibrated: bool, weight: float
+) -> None:
+    today = load("head=selm", f"head.lm_weight={weight}")
+    values = today.to_dict()
+    del values["head"]["lm_weight"]
+    old = RunConfig.from_dict({**values, "head": {**values["head"], "calibrated": calibrated}})
+    assert old.head["lm_weight"] == weight
+    assert old.fingerprint == today.fingerprint
+    assert today.identity["head"]["calibrated"] is calibrated  # as the first records have it
+    other = load("head=selm", "head.lm_weight=0.5")
+    assert other.identity["head"]["lm_weight"] == 0.5
+    assert other.fingerprint != today.fingerprint
+
+
 def test_an_encoder_on_the_command_line_brings_its_own_optim() -> None:
     frozen = config.read_group("optim", "frozen")
     cfg = load("encoder=hf")
