@@ -12,12 +12,13 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from .core.errors import ConfigError, SerzooError, counted, system_error
 from .core.notices import on_terminal
+from .core.shipped import KINDS, Kind
 
 app = App(
     name="serzoo",
@@ -30,47 +31,54 @@ app = App(
     default_parameter=Parameter(negative=(), show_default=lambda value: value or None),
 )
 
-Kind = Literal["heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites"]
-LISTS: tuple[Kind, ...] = get_args(Kind)
 Settings = Annotated[str, Parameter(name="key=value")]
 Recipe = Annotated[str, Parameter(help="a shipped recipe (see `serzoo list recipes`) or YAML file")]
 Suite = Annotated[str, Parameter(help="a shipped suite (see `serzoo list suites`) or YAML file")]
 Speech = Annotated[str, Parameter(help="a prepared manifest (.jsonl), or a corpus' name")]
 Run = Annotated[str, Parameter(help="a run's folder, a .ckpt file, or a saved folder")]
 Out = Annotated[str, Parameter(help="folder of all runs")]
+Json = Annotated[bool, Parameter(help="print the result as JSON")]
 Licence = Annotated[str | None, Parameter(help="licence of the weights, such as cc-by-nc-sa-4.0")]
 
 
 @app.command
-def list_(kind: Kind | None = None, /) -> None:
-    """Show the names of heads, encoders, corpora, taxonomies, protocols, recipes and suites.
+def list_(kind: Kind | None = None, name: str | None = None, /, *, json: Json = False) -> None:
+    """Show what the zoo holds: heads, encoders, corpora and more; or the options of one of them.
 
-    Example: serzoo list recipes
+    Example: serzoo list heads selm
 
     Args:
-        kind: show one kind only, one name a line.
+        kind: show the parts of one kind: what each is, its paper, size and licence.
+        name: show one part, with the type, default and meaning of its options.
     """
-    from .core import registry, shipped
-    from .core.taxonomy import Taxonomy
+    from .core import listing
 
-    found = {
-        "heads": shipped.names("head"),
-        "encoders": shipped.names("encoder"),
-        "corpora": registry.names("corpora"),
-        "taxonomies": Taxonomy.names(),
-        "protocols": shipped.names("protocol"),
-        "recipes": shipped.names("recipe"),
-        "suites": shipped.names("suite"),
-    }
-    registered_kinds: tuple[registry.Kind, ...] = ("heads", "encoders")
-    for registered in registered_kinds:  # a third party's part needs no file in configs/
-        have = found[registered]
-        have += [n for n in registry.names(registered) if n not in have]
-    if kind:
-        print("\n".join(found[kind]))
-        return
-    for each, names in found.items():
-        print(f"{each:11} {', '.join(names)}")
+    if not json:
+        listing.show(kind, name)
+    elif kind is None:
+        _print_json({each: listing.names(each) for each in KINDS})
+    elif name is None:
+        _print_json([entry.to_json() for entry in listing.entries(kind)])
+    else:
+        _print_json(listing.details(kind, name))
+
+
+@app.command
+def show(run: str, /, *, json: Json = False) -> None:
+    """Show what a run was, what it reached, what it took, and what its folder holds.
+
+    Example: serzoo show runs/ravdess/selm-0877ec
+
+    Args:
+        run: a run's folder, or a cell of a comparison.
+    """
+    from .run import show as shows
+
+    record = shows.read(run)
+    if json:
+        _print_json(record.to_json())
+    else:
+        shows.show(record)
 
 
 @app.command
@@ -664,6 +672,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(f"{called}: {' '.join(said.splitlines())}", e)
         return 2
     return int(code or 0) if typed else 2  # without a verb, only the help was shown
+
+
+def _print_json(value: Any) -> None:
+    from .core.files import json_text
+
+    print(json_text(value), end="")
 
 
 def _without_parts(typed: Sequence[str]) -> tuple[list[str], list[str]]:

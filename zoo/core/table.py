@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from math import isfinite, nan
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
@@ -145,16 +145,18 @@ class Table:
         rows = [[row[i] for i in kept] for row in self.rows]
         return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
 
-    def rich(self, *, lines: bool = True) -> RenderableType:
+    def rich(self, *, lines: bool = True, whole: Sequence[str] = ()) -> RenderableType:
         """Return the table for the ``print`` of a rich console; brackets are shown as they are.
 
         Args:
             lines: draw lines between the cells; without them, columns are two spaces apart.
+            whole: columns whose texts are never broken into two lines.
         """
         bare: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0)}
         table = RichTable(show_header=any(self.columns), **({} if lines else bare))
         for name, number in zip(self.columns, self.numeric, strict=True):
-            table.add_column(Text(name), justify="right" if number else "left")
+            place: Literal["left", "right"] = "right" if number else "left"
+            table.add_column(Text(name), justify=place, no_wrap=name in whole)
         for row in self.cells:
             table.add_row(*(Text(c.text, c.style) for c in row))
         above = [Text(self.caption, "table.title")] if self.caption else []
