@@ -1,7 +1,7 @@
 """What the zoo holds, for `serzoo list`: of each part what it is, its paper, size and licence.
 
-Nothing is told twice. What a part is comes from the first comment of its YAML file, or from the
-``title`` or ``about`` of the file. What an option means comes from the docstring of the part.
+Nothing is told twice. What a part is comes from its YAML file: from the first comment, ``title`` or
+``about``. What an option means comes from the docstring of the part.
 ``configs/published/models.yaml`` has the sizes and licences of published models. A list of names
 imports neither torch nor any part. The options of one part import that part.
 """
