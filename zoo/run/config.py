@@ -46,6 +46,7 @@ T = TypeVar("T")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp", "fsdp")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 """Lightning's short names. They are written out, since a run's fingerprint has the precision."""
 
@@ -165,7 +166,9 @@ class TrainerConfig:
     # precision of the arithmetic (16-mixed needs a GPU); weights stay float32
     precision: Annotated[str, AfterValidator(_trainable_precision)] = "32-true"
     threads: FromOne | None = None  # CPU threads of each process
-    progress: Flag = True
+    progress: Flag = True  # a bar on a terminal; in a file, a line now and then
+    # where curves go besides TensorBoard; wandb and mlflow are packages that you install
+    logger: Annotated[str, one_of(*LOGGERS)] = "tensorboard"
     board_audio: FromZero = 0  # how many of the most confident errors TensorBoard gets as audio
 
 
