@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,8 +55,18 @@ def loggers(cfg: RunConfig, out: Path) -> list[Logger]:
             )
         )
     elif cfg.trainer.logger == "mlflow":
-        folder = str(Path(cfg.trainer.out).absolute() / "mlruns")
-        found.append(MLFlowLogger(PROJECT, run_name=out.name, save_dir=folder))
+        # not Lightning's default, a folder of files, which MLflow refuses since its version 3
+        runs = Path(cfg.trainer.out).absolute()
+        runs.mkdir(parents=True, exist_ok=True)
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        found.append(
+            MLFlowLogger(
+                PROJECT,
+                run_name=out.name,
+                tracking_uri=server or f"sqlite:///{runs / 'mlflow.db'}",
+                artifact_location=None if server else (runs / "mlruns").as_uri(),
+            )
+        )
     for other in found[1:]:
         other.log_hyperparams(flatten(cfg.identity))
     return found

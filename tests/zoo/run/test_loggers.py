@@ -24,7 +24,7 @@ class Fake(CSVLogger):
     made: ClassVar[list[Fake]] = []
 
     def __init__(self, *words: Any, **given: Any) -> None:
-        super().__init__(given["save_dir"])
+        super().__init__(given.get("save_dir") or Path(given["tracking_uri"][10:]).parent)
         self.given, self.keys = {"words": words, **given}, {}
         self.made.append(self)
 
@@ -62,7 +62,10 @@ def test_the_logger_is_not_part_of_a_run(installed: list[Fake]) -> None:
     assert config.load("synthetic", ["trainer.logger=wandb"]).fingerprint == plain.fingerprint
 
 
-def test_tensorboard_is_always_the_first(installed: list[Fake], tmp_path: Path) -> None:
+def test_tensorboard_is_always_the_first(
+    installed: list[Fake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for name in config.LOGGERS:
         cfg = config.load("synthetic", [f"trainer.logger={name}", f"trainer.out={tmp_path}"])
         found = loggers.loggers(cfg, tmp_path / "run")
@@ -72,7 +75,7 @@ def test_tensorboard_is_always_the_first(installed: list[Fake], tmp_path: Path) 
     assert wandb.given["name"] == mlflow.given["run_name"] == "run"
     assert wandb.given["id"] == f"serzoo-{cfg.fingerprint}"
     assert wandb.given["log_model"] is False
-    assert mlflow.given["save_dir"] == str(tmp_path / "mlruns")
+    assert mlflow.given["tracking_uri"] == f"sqlite:///{tmp_path}/mlflow.db"
     assert wandb.keys["optim.lr"] == mlflow.keys["optim.lr"] == cfg.optim.lr
 
 
@@ -110,5 +113,11 @@ def test_the_real_loggers_log_offline(
     words = [f"trainer.logger={name}", "optim.epochs=1", f"trainer.out={tmp_path}"]
     entry = train(config.load(tiny_recipe, words))
     assert name in sys.modules
-    made = entry.folder.rglob("wandb") if name == "wandb" else tmp_path.glob("mlruns/*")
-    assert list(made)
+    if name == "wandb":
+        assert list(entry.folder.rglob("*.wandb"))
+    else:
+        from mlflow.tracking import MlflowClient
+
+        (run,) = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs(["1"])
+        assert run.info.run_name == entry.folder.name
+        assert run.data.metrics["test/uar"] == pytest.approx(entry.metrics["uar"])
