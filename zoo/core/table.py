@@ -6,6 +6,8 @@ columns of numbers on the right, and shows unknown values as a dash.
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -171,6 +173,14 @@ class Table:
         above = [f"**{self.caption}**"] if self.caption else []
         return "\n\n".join([*above, "\n".join(lines), *self.notes]) + "\n"
 
+    def csv(self) -> str:
+        """Return heads and rows as CSV; a plain number has all its digits, not those shown."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([_exact(c) for c in row] for row in self.cells)
+        return file.getvalue()
+
     def latex(self) -> str:
         """Return a floating ``table`` with a plain ``tabular``, which needs no package."""
         text = "\\begin{table}\n\\centering\\footnotesize\n"
@@ -207,6 +217,16 @@ class Table:
             *(f'<p class="note">{escape(note)}</p>' for note in self.notes),
         ]
         return "".join(f"{line}\n" for line in lines)
+
+
+def _exact(c: Cell) -> str:
+    """Return the number of a cell that shows nothing but a number; otherwise its text."""
+    if c.sort is None:
+        return c.text
+    if not isfinite(c.sort):
+        return "" if c.text == UNKNOWN else c.text
+    plain_number = re.fullmatch(r"[-+]?[\d,]*\.?\d*%?", c.text)
+    return repr(c.sort) if plain_number else c.text
 
 
 def _header(c: Cell) -> str:
