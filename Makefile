@@ -80,7 +80,7 @@ publish: $(VENV)/.quickstart  ## pack a comparison into benchmarks/results
 results: $(VENV)/.quickstart  ## compute all tables of benchmarks/results, into benchmarks/tables
 	$(BIN)/python benchmarks/publish.py tables
 
-screenshots: $(VENV)/.dev  ## run README's journeys and take their pictures anew
+screenshots: $(VENV)/.dev  ## run the journeys of docs/ and take their pictures anew
 	SERZOO_SCREENSHOTS=$(CURDIR)/benchmarks/screenshots $(BIN)/python -m pytest -m slow tests/test_journeys.py
 
 clean:  ## remove build products, not runs
