@@ -22,7 +22,7 @@ from rich.console import Console
 from . import registry, shipped
 from .errors import ConfigError, suggest
 from .shipped import KINDS, Kind
-from .table import Cell, Table, number_cell
+from .table import Cell, Line, Table, number_cell
 from .taxonomy import Taxonomy
 
 GROUPS: dict[Kind, str] = {
@@ -253,7 +253,7 @@ def tables(kind: Kind) -> list[Table]:
         parts = ((NOTHING, "Made on your machine, no download"), (PUBLISHER, _WHERE), (USER, _OWN))
         return [_corpora(title, [e for e in found if e.needs == need]) for need, title in parts]
     if kind == "taxonomies":
-        rows = [
+        rows: list[Line] = [
             [e.name, number_cell(str(n := len(classes)), n), ", ".join(classes)]
             for e in found
             for classes in [(e.facts or {})["classes"]]
@@ -292,7 +292,7 @@ def _head_note(found: list[Entry]) -> list[str]:
 
 
 def _encoders(title: str, found: list[Entry], notes: list[str] | None = None) -> Table:
-    rows = []
+    rows: list[Line] = []
     for e in found:
         about = e.about.partition(":")[0].rstrip(".")
         rows.append([e.name, about, _arxiv(e), _number(e.millions, ".0f"), e.licence or None])
@@ -390,6 +390,7 @@ _TYPES: dict[Any, str] = {
     bool: "true|false",
     str: "text",
     type(None): "null",
+    Any: "any value",
 }
 
 
