@@ -127,13 +127,13 @@ PERCENT = [k / 100 for k in range(1, 101)]
 def _risks(curves: Mapping[str, Coverage]) -> Table:
     """Return the risk of each head at every percent of coverage."""
     found = {head: curve.at(PERCENT) for head, curve in curves.items()}
-    rows = [[cell(x, ".2f"), *(cell(at[x]) for at in found.values())] for x in PERCENT]
+    rows: list[Line] = [[cell(x, ".2f"), *(cell(at[x]) for at in found.values())] for x in PERCENT]
     return Table("", ("coverage", *found), rows)
 
 
 def _bins(pairs: Mapping[str, tuple[PredictionTable, PredictionTable]]) -> Table:
     """Return confidence, share right and share of utterances of each bin."""
-    rows = [
+    rows: list[Line] = [
         [head, when, *map(cell, found)]
         for head, pair in pairs.items()
         for when, table in zip(("before", "after temperature"), pair, strict=True)

@@ -345,7 +345,7 @@ def confusions(section: Section, c: Context) -> None:
             said = ", ".join(f"{k} {v:.2f}" for k, v in table.recalls().items())
             alt = f"Confusion matrix of {head}, {g.name}. Recalls: {said}"
             at = f"confusion-{c.grids.index(g)}-{head}"
-            counts = [
+            counts: list[Line] = [
                 [name, *(cell(n, ".0f") for n in row)]
                 for name, row in zip(table.classes, table.confusion().tolist(), strict=True)
             ]

@@ -769,8 +769,11 @@ def cost(section: Section, c: Context) -> None:
             figure = cost_figure(panels, name, metric=metric)
             alt = f"{metric} against cost: {name}. {said}"
             rows: list[Line] = [
-                [r.head, cell(r.score.mean), *map(cell, r.interval)]
-                + [cell(getattr(r, key)) for key in COSTS]
+                [
+                    r.head,
+                    *map(cell, (r.score.mean, *r.interval)),
+                    *(cell(getattr(r, key)) for key in COSTS),
+                ]
                 for r in group
             ]
             data = Table("", ("head", metric, "low", "high", *COSTS), rows)
