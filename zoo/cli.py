@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -173,7 +174,7 @@ def audit(manifest: Speech, /, *settings: Settings, json: Json = False) -> int:
 
     manifest = _corpus(manifest)
     given = config.settings(settings, config.types_of(audit_corpus), [manifest])
-    reports = audit_corpus(manifest, **given)
+    reports = audit_corpus(manifest, **given, progress=True)
     passed = audits.passed(reports, given.get("unknown_speakers"))
     if json:
         _print_json({"passed": passed, "folds": [r.to_dict() for r in reports]})
@@ -816,8 +817,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except Exception as e:
         said = str(e) if isinstance(e, SerzooError) else system_error(e)
-        if said is None or level == VERBOSE:  # the traceback says where in the code it is from
+        if said is None:
             raise
+        if level == VERBOSE:
+            traceback.print_exception(e)
         # one line, even if a file's name or a library's message has several
         _tell(f"{called}: {' '.join(said.splitlines())}", e)
         return 2

@@ -293,7 +293,7 @@ def label(
     criteria = Criteria(threshold, margin, agreement, cap, neutral)
     part, wait = _shard(shard)
     folder = Path(out)
-    speech = _opened(source, root, options)
+    speech = _opened(source, root, options, report is not None)
     utterances = _unlabelled(speech.utterances, relabel)
     place = _device(device)
 
@@ -404,10 +404,12 @@ def _shard(text: str | None) -> tuple[Shard, bool]:
     return (int(k), int(n)), False
 
 
-def _opened(source: str, root: str | None, options: Mapping[str, Any] | None) -> Speech:
+def _opened(
+    source: str, root: str | None, options: Mapping[str, Any] | None, progress: bool
+) -> Speech:
     if source.endswith(".jsonl"):
         return open_corpora([], root=root, manifest=source)
-    return open_corpora([source], root=root, options=dict(options or {}))
+    return open_corpora([source], root=root, options=dict(options or {}), progress=progress)
 
 
 def _unlabelled(utterances: Sequence[Utterance], relabel: bool) -> list[Utterance]:
