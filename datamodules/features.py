@@ -134,7 +134,7 @@ class Filling:
         before = next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
         self.encoder.eval().to(self.device)
         try:
-            bar = Bar("features", len(order), shown=progress)
+            bar = Bar("features", len(order), shown=progress, lines=False)
             said = Said(len(order), sum(self.seconds[key] for key in order))
 
             def look(missing: int) -> None:

@@ -104,6 +104,7 @@ def audit_corpus(
     label: str = "label",
     options: dict[str, Any] | None = None,
     unknown_speakers: str = REFUSE,
+    progress: bool = False,
 ) -> list[AuditReport]:
     """Return the audit report of every fold of a protocol, for `serzoo audit`.
 
@@ -118,6 +119,7 @@ def audit_corpus(
         label: the column that the taxonomy looks at.
         options: keywords of the corpus' reader.
         unknown_speakers: ``accept`` is written into the reports.
+        progress: show a bar while files are decoded.
 
     Raises:
         ConfigError: for an unknown name of a protocol or taxonomy, or another ``unknown_speakers``.
@@ -136,7 +138,8 @@ def audit_corpus(
             beside(path, ".refused.jsonl"),
         )
     else:
-        utterances = open_corpora([source], root=root, options=options).utterances
+        speech = open_corpora([source], root=root, options=options, progress=progress)
+        utterances = speech.utterances
     corpora = sorted({u.corpus for u in utterances})
     if protocol is None:
         protocol = CorpusInfo.load(corpora[0]).protocol if len(corpora) == 1 else "loco"

@@ -1,7 +1,7 @@
-"""The journeys of README.md: their very lines, run in order in an empty folder, and looked at.
+"""The journeys of docs/journeys.md: their very lines, run in order in an empty folder.
 
 What is replaced is in :data:`SUBSTITUTIONS`, and nothing else is. ``SERZOO_SCREENSHOTS=FOLDER``
-keeps the pictures there (``make screenshots``: those that README shows).
+keeps the pictures there (``make screenshots``: those that the page shows).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from serzoo.zoo.cli import VERBS, app
 from serzoo.zoo.run.board import EVENTS
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "journeys.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
-SECTION = "## Three journeys"
 SHOTS = ROOT / "benchmarks" / "screenshots"
 LARGEST = 200_000  # bytes of a picture
 
@@ -50,9 +50,8 @@ SUBSTITUTIONS = {
 
 
 def blocks() -> list[list[str]]:
-    """Commands of each fenced block of the section, lines that go on joined."""
-    section = README[README.index(SECTION) :].split("\n## ")[0]
-    found = re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    """Commands of each fenced block of the page, lines that go on joined."""
+    found = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     return [text.replace("\\\n", " ").strip().splitlines() for text in found]
 
 
@@ -68,7 +67,7 @@ def test_the_section_can_be_run() -> None:
     assert [len(b) for b in (heads, speakers, shots, board)] == [3, 6, 1, 2]
     commands = [c for b in blocks() for c in b]
     for key in SUBSTITUTIONS:
-        assert any(replaced(c) != c and key in c for c in commands), f"README has no {key}"
+        assert any(replaced(c) != c and key in c for c in commands), f"the page has no {key}"
     words = [shlex.split(c, comments=True) for c in commands]
     for line in words:
         for at in (i for i, word in enumerate(line) if word == "serzoo"):
@@ -79,9 +78,9 @@ def test_the_section_can_be_run() -> None:
 
 
 def test_pictures_are_there_and_small() -> None:
-    shown = re.findall(r"!\[([^\]]+)\]\((benchmarks/screenshots/[^)]+)\)", README)
-    assert sorted(ROOT / path for _, path in shown) == sorted(SHOTS.glob("*.png"))
-    assert len(shown) == 3
+    shown = re.findall(r"!\[[^\]]+\]\((?:\.\./)?benchmarks/screenshots/([^)]+)\)", README + PAGE)
+    assert sorted(shown) == sorted(path.name for path in SHOTS.glob("*.png"))
+    assert len(shown) == 4
     for path in SHOTS.glob("*.png"):
         assert path.stat().st_size < LARGEST
         with Image.open(path) as image:

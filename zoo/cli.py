@@ -10,71 +10,91 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from .core.errors import ConfigError, SerzooError, counted, system_error
-from .core.notices import on_terminal
+from .core.notices import NORMAL, QUIET, VERBOSE, on_terminal
+from .core.shipped import KINDS, Kind
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"serzoo {version('serzoo')}"
+
 
 app = App(
     name="serzoo",
     help="Speech emotion recognition, posed in different ways and compared fairly.\n\n"
     "Settings are written key=value: serzoo train ravdess head=selm optim.lr=1e-3\n"
     "`serzoo VERB --help` explains a verb and shows an example.\n"
-    "--part FILE.py:NAME gives a model its head, encoder or corpus of your own.",
+    "Every verb also takes these options:\n"
+    "--part FILE.py:NAME gives a model its head, encoder or corpus of your own.\n"
+    "--quiet (-q) leaves out notes and progress. --verbose (-v) says more.",
     help_format="plaintext",
-    version_flags=(),
+    version=_version,
+    version_flags=("--version",),
     default_parameter=Parameter(negative=(), show_default=lambda value: value or None),
 )
 
-Kind = Literal["heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites"]
-LISTS: tuple[Kind, ...] = get_args(Kind)
 Settings = Annotated[str, Parameter(name="key=value")]
 Recipe = Annotated[str, Parameter(help="a shipped recipe (see `serzoo list recipes`) or YAML file")]
 Suite = Annotated[str, Parameter(help="a shipped suite (see `serzoo list suites`) or YAML file")]
 Speech = Annotated[str, Parameter(help="a prepared manifest (.jsonl), or a corpus' name")]
 Run = Annotated[str, Parameter(help="a run's folder, a .ckpt file, or a saved folder")]
 Out = Annotated[str, Parameter(help="folder of all runs")]
+Json = Annotated[bool, Parameter(help="print the result as JSON")]
 Licence = Annotated[str | None, Parameter(help="licence of the weights, such as cc-by-nc-sa-4.0")]
 
 
 @app.command
-def list_(kind: Kind | None = None, /) -> None:
-    """Show the names of heads, encoders, corpora, taxonomies, protocols, recipes and suites.
+def list_(kind: Kind | None = None, name: str | None = None, /, *, json: Json = False) -> None:
+    """Show what the zoo holds: heads, encoders, corpora and more; or the options of one of them.
 
-    Example: serzoo list recipes
+    Example: serzoo list heads selm
 
     Args:
-        kind: show one kind only, one name a line.
+        kind: show the parts of one kind: what each is, its paper, size and licence.
+        name: show one part, with the type, default and meaning of its options.
     """
-    from .core import registry, shipped
-    from .core.taxonomy import Taxonomy
+    from .core import listing
 
-    found = {
-        "heads": shipped.names("head"),
-        "encoders": shipped.names("encoder"),
-        "corpora": registry.names("corpora"),
-        "taxonomies": Taxonomy.names(),
-        "protocols": shipped.names("protocol"),
-        "recipes": shipped.names("recipe"),
-        "suites": shipped.names("suite"),
-    }
-    registered_kinds: tuple[registry.Kind, ...] = ("heads", "encoders")
-    for registered in registered_kinds:  # a third party's part needs no file in configs/
-        have = found[registered]
-        have += [n for n in registry.names(registered) if n not in have]
-    if kind:
-        print("\n".join(found[kind]))
-        return
-    for each, names in found.items():
-        print(f"{each:11} {', '.join(names)}")
+    if not json:
+        listing.show(kind, name)
+    elif kind is None:
+        _print_json({each: listing.names(each) for each in KINDS})
+    elif name is None:
+        _print_json([entry.to_json() for entry in listing.entries(kind)])
+    else:
+        _print_json(listing.details(kind, name))
 
 
 @app.command
-def config(recipe: Recipe, /, *settings: Settings) -> None:
+def show(run: str, /, *, json: Json = False) -> None:
+    """Show what a run was, what it reached, what it took, and what its folder holds.
+
+    Example: serzoo show runs/ravdess/selm-0877ec
+
+    Args:
+        run: a run's folder, or a cell of a comparison.
+    """
+    from .run import show as shows
+
+    record = shows.read(run)
+    if json:
+        _print_json(record.to_json())
+    else:
+        shows.show(record)
+
+
+@app.command
+def config(recipe: Recipe, /, *settings: Settings, json: Json = False) -> None:
     """Compose a run and print it. No weights and no data are loaded.
 
     Example: serzoo config ravdess head=selm optim.lr=1e-3
@@ -88,8 +108,12 @@ def config(recipe: Recipe, /, *settings: Settings) -> None:
     from .run.config import build_taxonomy, load
 
     cfg = load(recipe, settings)
-    print(yaml.safe_dump(cfg.to_dict(), sort_keys=False, allow_unicode=True), end="")
     taxonomy = build_taxonomy(cfg)
+    if json:
+        classes = None if taxonomy is None else taxonomy.classes
+        _print_json({"fingerprint": cfg.fingerprint, "classes": classes, "config": cfg.to_dict()})
+        return
+    print(yaml.safe_dump(cfg.to_dict(), sort_keys=False, allow_unicode=True), end="")
     if taxonomy is not None:
         print(f"# classes: {', '.join(taxonomy.classes)} (taxonomy {taxonomy.fingerprint})")
         for line in registry.get("heads", cfg.head["type"]).explain(taxonomy, cfg.head):
@@ -98,7 +122,7 @@ def config(recipe: Recipe, /, *settings: Settings) -> None:
 
 
 @app.command
-def prepare(corpus: str, /, *settings: Settings) -> int:
+def prepare(corpus: str, /, *settings: Settings, json: Json = False) -> int:
     """Listen to every file of a corpus, and write a manifest of what can be used.
 
     Bad audio is refused and listed. The published counts are checked.
@@ -118,9 +142,12 @@ def prepare(corpus: str, /, *settings: Settings) -> int:
     corpus = _corpus(corpus)
     given = read_settings(settings, types_of(prepare_corpus), [corpus])
     done, path = prepare_corpus(corpus, **given, progress=True)
-    console = Console()
-    console.print(str(done), highlight=False)
-    console.print(f"manifest: {path}", highlight=False, markup=False, soft_wrap=True)
+    if json:
+        _print_json({"corpus": corpus, "manifest": str(path), **done.notes()})
+    else:
+        console = Console()
+        console.print(str(done), highlight=False)
+        console.print(f"manifest: {path}", highlight=False, markup=False, soft_wrap=True)
     if not (why := done.faults()):
         return 0
     print(
@@ -132,7 +159,7 @@ def prepare(corpus: str, /, *settings: Settings) -> int:
 
 
 @app.command
-def audit(manifest: Speech, /, *settings: Settings) -> int:
+def audit(manifest: Speech, /, *settings: Settings, json: Json = False) -> int:
     """Look for speakers, sentences and recordings that the parts of a protocol share.
 
     Example: serzoo audit ravdess.jsonl protocol=kfold-3
@@ -147,9 +174,13 @@ def audit(manifest: Speech, /, *settings: Settings) -> int:
 
     manifest = _corpus(manifest)
     given = read_settings(settings, types_of(audit_corpus), [manifest])
-    reports = audit_corpus(manifest, **given)
-    print("\n".join(audits.lines(reports)))
-    return 0 if audits.passed(reports, given.get("unknown_speakers")) else 1
+    reports = audit_corpus(manifest, **given, progress=True)
+    passed = audits.passed(reports, given.get("unknown_speakers"))
+    if json:
+        _print_json({"passed": passed, "folds": [r.to_dict() for r in reports]})
+    else:
+        print("\n".join(audits.lines(reports)))
+    return 0 if passed else 1
 
 
 label_app = App(name="label", version_flags=())
@@ -157,7 +188,9 @@ app.command(label_app)
 
 
 @label_app.default
-def label(manifest: Speech, /, *settings: Settings, shard: str | None = None) -> None:
+def label(
+    manifest: Speech, /, *settings: Settings, shard: str | None = None, json: Json = False
+) -> None:
     """Label speech from its words: transcribe, entail, select.
 
     Example: serzoo label talk.jsonl taxonomy=big4 out=labels scorer=lexicon
@@ -176,12 +209,16 @@ def label(manifest: Speech, /, *settings: Settings, shard: str | None = None) ->
     given = labelling.settings(_label_values(typed, labelling.KNOBS, manifest))
     with labelling.progress() as report:
         done = labelling.label(manifest, **given, report=report)
-    if os.environ.get("RANK", "0") == "0":  # all ranks found the same
+    if os.environ.get("RANK", "0") != "0":  # all ranks found the same
+        return
+    if json:
+        _print_json({"folder": str(done.folder), "labels": done.record})
+    else:
         print("\n".join(done.lines))
 
 
 @label_app.command(name="trace")
-def label_trace(out: str, id: str, /) -> None:
+def label_trace(out: str, id: str, /, *, json: Json = False) -> None:
     """Show where a label comes from: audio, transcript, scores and criteria.
 
     Example: serzoo label trace labels synthetic_talk/tf01-001
@@ -192,11 +229,15 @@ def label_trace(out: str, id: str, /) -> None:
     """
     from ..datamodules.labelling import label as labelling
 
-    print("\n".join(labelling.shown(labelling.trace(out, id))))
+    found = labelling.trace(out, id)
+    if json:
+        _print_json(found)
+    else:
+        print("\n".join(labelling.shown(found)))
 
 
 @label_app.command(name="audit")
-def label_audit(out: str, /, *settings: Settings) -> int:
+def label_audit(out: str, /, *settings: Settings, json: Json = False) -> int:
     """Measure whether labels from words are right, and whether a corpus' words carry emotion.
 
     Example: serzoo label audit labels human=people.jsonl
@@ -216,6 +257,9 @@ def label_audit(out: str, /, *settings: Settings) -> int:
         )
     given = audits.audit_settings(_label_values(settings, audits.AUDIT_KNOBS, out))
     done = audits.audit(out, **given)
+    if json:
+        _print_json({**done.record, "written": [str(path) for path in done.written]})
+        return 0 if done.ok else 1
     console = wide_console()
     audits.show(done.record, console)
     for path in done.written:
@@ -242,7 +286,7 @@ def _label_values(typed: Sequence[str], knobs: Mapping[str, Any], source: str) -
 
 
 @app.command(name="lock")
-def lock_(*names: str, all: bool = False, file: str | None = None) -> int:
+def lock_(*names: str, all: bool = False, file: str | None = None, json: Json = False) -> int:
     """Keep the commits of published models in a lock file, so that they are loaded again.
 
     Without names, it shows what is locked.
@@ -258,42 +302,53 @@ def lock_(*names: str, all: bool = False, file: str | None = None) -> int:
     from .run import locking
 
     if not names and not all:
-        locking.show_held(Path(file).expanduser() if file else lock.lock_file())
+        held = Path(file).expanduser() if file else lock.lock_file()
+        if json:
+            _print_json({"file": str(held), "models": list(lock.read(held).values())})
+        else:
+            locking.show_held(held)
         return 0
     results, target = locking.lock_models(names, everything=all, file=file)
-    locking.show(results, target)
+    if json:
+        _print_json({"file": str(target), "models": results})
+    else:
+        locking.show(results, target)
     return 1 if any(r.entry is None for r in results) else 0
 
 
 @app.command
-def doctor(recipe: Recipe, /, *settings: Settings, json: bool = False) -> int:
+def doctor(recipe: Recipe, /, *settings: Settings, json: Json = False) -> int:
     """Build a run, take one step of it, and say what is wrong with it.
 
     Example: serzoo doctor ravdess head=selm
 
     Args:
         settings: settings of the run; `serzoo config` prints them all.
-        json: print the findings as JSON.
     """
-    from json import dumps
-
     from rich.console import Console
 
     from . import doctor
+    from .core.progress import Bar
     from .run.config import load
 
     cfg = load(recipe, settings)
-    with Console(stderr=True).status("") as status:  # it shows only on a terminal
-        findings = doctor.doctor(cfg, report=lambda name: status.update(name))
+    checks = len(doctor.CHECKS) + 1  # data and model come first
+    with Bar("checks", checks) as bar:
+
+        def report(name: str) -> None:
+            bar.note(name)
+            bar.advance()
+
+        findings = doctor.doctor(cfg, report=report)
     if json:
-        print(dumps(doctor.as_dict(cfg, findings), indent=1))
+        _print_json(doctor.as_dict(cfg, findings))
     else:
         doctor.show(cfg, findings, Console())
     return 1 if doctor.summary(findings)["error"] else 0
 
 
 @app.command
-def train(recipe: Recipe, /, *settings: Settings) -> None:
+def train(recipe: Recipe, /, *settings: Settings, json: Json = False) -> None:
     """Train a model, select it on validation speakers, test it once, and write a record.
 
     If it was killed, the same command goes on from the last whole epoch.
@@ -308,13 +363,18 @@ def train(recipe: Recipe, /, *settings: Settings) -> None:
     from .run.record import trained_lines
 
     cfg = load(recipe, settings)
-    entry = train.train(cfg)
-    if entry.selection:  # this is the first rank
+    with _result_only(json):
+        entry = train.train(cfg)
+    if not entry.selection:  # only the first rank has it
+        return
+    if json:
+        _print_json({**entry.to_json(), "folder": str(train.run_folder(cfg))})
+    else:
         print("\n".join(trained_lines(cfg, entry, train.run_folder(cfg))))
 
 
 @app.command
-def eval_(checkpoint: Run, /, *settings: Settings) -> None:
+def eval_(checkpoint: Run, /, *settings: Settings, json: Json = False) -> None:
     """Score a trained model on its test speakers, on other speech, or on corrupted audio.
 
     Example: serzoo eval runs/ravdess/selm-0877ec condition=white:10dB
@@ -342,35 +402,40 @@ def eval_(checkpoint: Run, /, *settings: Settings) -> None:
     for file in filter(None, (out, kept)):
         check_place(Path(file))
     given |= {"corpus": _corpora(given["corpus"])} if given.get("corpus") else {}
-    given["progress"] = sys.stderr.isatty()
+    if (len(asked) > 1 or folder) and (out or kept):
+        raise ConfigError(
+            "out= and record= keep one evaluation; for a curve give curve=FOLDER, which keeps the "
+            "records of all"
+        )
+    if folder and not of_head:
+        raise ConfigError(
+            f"curve={folder} needs options of the head; add head.KEY=[VALUE,VALUE], such as "
+            "head.steps=[1,2,4]"
+        )
     if len(asked) > 1 or folder:
-        if out or kept:
-            raise ConfigError(
-                "out= and record= keep one evaluation; for a curve give curve=FOLDER, which keeps "
-                "the records of all"
-            )
-        if not of_head:
-            raise ConfigError(
-                f"curve={folder} needs options of the head; add head.KEY=[VALUE,VALUE], such as "
-                "head.steps=[1,2,4]"
-            )
-        points = answering.curve(checkpoint, asked, **given)
-        answering.show(points)
-        if folder:
-            for path in answering.write(Path(folder), points, f"{checkpoint}: one trained model"):
-                print(f"written: {path}")
+        with _result_only(json):
+            points = answering.curve(checkpoint, asked, **given, progress=True)
+            answering.show(points)
+            if folder:
+                for path in answering.write(Path(folder), points, f"{checkpoint}: one model"):
+                    print(f"written: {path}")
+        if json:
+            _print_json(answering.to_json(points))
         return
-    table, record = evaluate(checkpoint, answering=asked[0], **given)
-    print("\n".join(evaluated_lines(table, record)))
-    if out:
-        print(f"predictions: {table.write_jsonl(Path(out))}")
-    if kept:
-        write_json(Path(kept), record.to_json())
-        print(f"record: {kept}")
+    with _result_only(json):
+        table, record = evaluate(checkpoint, answering=asked[0], **given, progress=True)
+        print("\n".join(evaluated_lines(table, record)))
+        if out:
+            print(f"predictions: {table.write_jsonl(Path(out))}")
+        if kept:
+            write_json(Path(kept), record.to_json())
+            print(f"record: {kept}")
+    if json:
+        _print_json(record.to_json())
 
 
 @app.command
-def adapt(checkpoint: Run, /, *settings: Settings) -> None:
+def adapt(checkpoint: Run, /, *settings: Settings, json: Json = False) -> None:
     """Adapt a trained model to other speech, with a few utterances of each class.
 
     Example: serzoo adapt runs/ravdess/selm-0877ec data=voices.jsonl shots=4
@@ -389,12 +454,17 @@ def adapt(checkpoint: Run, /, *settings: Settings) -> None:
     if not given.get("data"):
         raise ConfigError("no speech to adapt to; add data=CORPUS, or data=FILE.jsonl")
     given["data"] = _corpora(given["data"])
-    entry = adapt.adapt(checkpoint, **given, progress=sys.stderr.isatty())
-    print("\n".join(adapt.adapted_lines(entry)))
+    with _result_only(json):
+        entry = adapt.adapt(checkpoint, **given, progress=True)
+        print("\n".join(adapt.adapted_lines(entry)))
+    if json:
+        _print_json({**entry.to_json(), "folder": str(entry.folder)})
 
 
 @app.command
-def probe(model: str, /, *settings: Settings, against: str = "untrained") -> None:
+def probe(
+    model: str, /, *settings: Settings, against: str = "untrained", json: Json = False
+) -> None:
     """Measure whether a representation holds prosody: F0, level and rate, by linear probes.
 
     Example: serzoo probe runs/ravdess/selm-0877ec data=voices.jsonl
@@ -413,10 +483,12 @@ def probe(model: str, /, *settings: Settings, against: str = "untrained") -> Non
     given = read_settings(own, types, corpora_of(own, "data"))
     given |= {"data": _corpora(given["data"])} if given.get("data") else {}
     rest = [s for s in settings if s not in own]
-    shown = sys.stderr.isatty()
-    entry = probing.probe_model(model, rest, against=against, **given, progress=shown)
-    probing.show(entry)
-    print(f"record: {entry.folder}")
+    with _result_only(json):
+        entry = probing.probe_model(model, rest, against=against, **given, progress=True)
+        probing.show(entry)
+        print(f"record: {entry.folder}")
+    if json:
+        _print_json({**entry.to_json(), "folder": str(entry.folder)})
 
 
 @app.command
@@ -432,6 +504,7 @@ def predict(
     channel: str = "mean",
     plot: str | None = None,
     batch_seconds: float = 160.0,
+    json: Annotated[bool, Parameter(help="print rows as JSON lines, not as CSV")] = False,
 ) -> int:
     """Label recordings, with probabilities, or write a timeline of long ones.
 
@@ -456,7 +529,7 @@ def predict(
     quiet()
     return predict_files(
         model, [file, *files], out=out, window=window, hop=hop, voice=voice, channel=channel,
-        plot=plot, batch_seconds=batch_seconds,
+        plot=plot, batch_seconds=batch_seconds, json=json,
     )  # fmt: skip
 
 
@@ -473,6 +546,7 @@ def compare(
     limit: float | None = None,
     workers: int | None = None,
     out: Out = "runs",
+    json: Json = False,
 ) -> int:
     """Run every cell of a suite that is not finished, then write the tables.
 
@@ -486,13 +560,22 @@ def compare(
     """
     from .compare.compare import compare
 
-    done = compare(suite, settings, out=out, workers=workers, limit=limit, dry_run=dry_run)
+    with _result_only(json):
+        done = compare(suite, settings, out=out, workers=workers, limit=limit, dry_run=dry_run)
+    if json:
+        _print_json({**done, "folder": str(done["folder"])})
     return 1 if done["failed"] else 0
 
 
 @compare_app.command
 def import_(
-    suite: Suite, file: str, /, *settings: Settings, dry_run: bool = False, out: Out = "runs"
+    suite: Suite,
+    file: str,
+    /,
+    *settings: Settings,
+    dry_run: bool = False,
+    out: Out = "runs",
+    json: Json = False,
 ) -> None:
     """Add another toolkit's predictions to a comparison, as a row.
 
@@ -508,12 +591,20 @@ def import_(
     """
     from .compare.imported import import_rows
 
-    import_rows([suite, file, *settings], out=out, dry_run=dry_run)
+    with _result_only(json):
+        done = import_rows([suite, file, *settings], out=out, dry_run=dry_run)
+    if json:
+        _print_json({**asdict(done), "folder": str(done.folder)})
 
 
 @compare_app.command
 def ensemble(
-    suite: Suite, /, *settings: Settings, dry_run: bool = False, out: Out = "runs"
+    suite: Suite,
+    /,
+    *settings: Settings,
+    dry_run: bool = False,
+    out: Out = "runs",
+    json: Json = False,
 ) -> None:
     """Average the probabilities of several rows of a comparison, as a new row.
 
@@ -527,12 +618,21 @@ def ensemble(
     """
     from .compare.ensemble import ensemble_rows
 
-    ensemble_rows(suite, settings, out=out, dry_run=dry_run)
+    with _result_only(json):
+        done = ensemble_rows(suite, settings, out=out, dry_run=dry_run)
+    if json:
+        _print_json({**asdict(done), "folder": str(done.folder)})
 
 
 @app.command
 def report(
-    suite: Suite, /, *, audio: bool = False, attributes: bool = False, out: Out = "runs"
+    suite: Suite,
+    /,
+    *,
+    audio: bool = False,
+    attributes: bool = False,
+    out: Out = "runs",
+    json: Json = False,
 ) -> None:
     """Write the tables and the page for the cells that a suite has so far.
 
@@ -544,7 +644,11 @@ def report(
     """
     from .report.report import report
 
-    report(Path(out) / Path(suite).stem, audio=audio, attributes=attributes)
+    folder = Path(out) / Path(suite).stem
+    with _result_only(json):
+        rows = report(folder, audio=audio, attributes=attributes)
+    if json:
+        _print_json({"folder": str(folder), "rows": rows})
 
 
 @app.command
@@ -566,7 +670,15 @@ def tensorboard(
 
 
 @app.command
-def save(run: Run, folder: str, /, *, overwrite: bool = False, licence: Licence = None) -> None:
+def save(
+    run: Run,
+    folder: str,
+    /,
+    *,
+    overwrite: bool = False,
+    licence: Licence = None,
+    json: Json = False,
+) -> None:
     """Write a trained model and its model card into a folder, for others to load.
 
     Example: serzoo save runs/ravdess/selm-0877ec my-model
@@ -580,11 +692,22 @@ def save(run: Run, folder: str, /, *, overwrite: bool = False, licence: Licence 
 
     quiet()
     written = save_pretrained(run, folder, licence=licence, overwrite=overwrite)
-    print(f"saved: {written} (its README.md is the model card; read it before you share it)")
+    if json:
+        _print_json({"folder": str(written)})
+    else:
+        print(f"saved: {written} (its README.md is the model card; read it before you share it)")
 
 
 @app.command
-def push(run: Run, repo_id: str, /, *, public: bool = False, licence: Licence = None) -> None:
+def push(
+    run: Run,
+    repo_id: str,
+    /,
+    *,
+    public: bool = False,
+    licence: Licence = None,
+    json: Json = False,
+) -> None:
     """Upload a trained model to the Hugging Face hub.
 
     Example: serzoo push runs/ravdess/selm-0877ec me/my-model
@@ -597,11 +720,15 @@ def push(run: Run, repo_id: str, /, *, public: bool = False, licence: Licence = 
     from .run.save import push_to_hub
 
     quiet()
-    print(push_to_hub(run, repo_id, private=not public, licence=licence))
+    address = push_to_hub(run, repo_id, private=not public, licence=licence)
+    if json:
+        _print_json({"address": str(address)})
+    else:
+        print(address)
 
 
 @app.command
-def export(run: Run, file: str, /) -> None:
+def export(run: Run, file: str, /, *, json: Json = False) -> None:
     """Write a trained model as ONNX, and compare its scores with the original.
 
     Example: serzoo export runs/ravdess/selm-0877ec model.onnx
@@ -616,13 +743,19 @@ def export(run: Run, file: str, /) -> None:
     quiet()
     module = load(run).module
     path = onnx.export(module, file)
+    if json:
+        largest = onnx.parity(module, path)
+        _print_json({"file": str(path), "largest_difference": largest, "limit": onnx.LIMIT})
+        return
     print(f"exported: {path}")
     largest = onnx.parity(module, path)
     print(f"largest difference of scores from the original: {largest:.2g} (limit {onnx.LIMIT:g})")
 
 
 @app.command
-def cache(action: Literal["list", "clear"], store: str | None = None, /) -> None:
+def cache(
+    action: Literal["list", "clear"], store: str | None = None, /, *, json: Json = False
+) -> None:
     """List the stored features of frozen encoders, or remove them.
 
     Example: serzoo cache clear all
@@ -634,15 +767,41 @@ def cache(action: Literal["list", "clear"], store: str | None = None, /) -> None
     from .run import cache
 
     if action == "list":
-        cache.show(cache.cache_list())
+        if json:
+            _print_json(cache.cache_list())
+        else:
+            cache.show(cache.cache_list())
         return
     if store is None:
         raise ConfigError(
             "nothing was named to clear; give a store's name (see `serzoo cache list`), or all"
         )
     number, freed = cache.cache_clear(store)
-    print(f"removed {counted(number, 'feature store')}: {cache.size(freed)} freed")
+    if json:
+        _print_json({"removed": number, "bytes": freed})
+    else:
+        print(f"removed {counted(number, 'feature store')}: {cache.size(freed)} freed")
 
+
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
+    """Print a script that completes verbs and options when you press Tab.
+
+    Example: serzoo completion bash > ~/.local/share/bash-completion/completions/serzoo
+
+    Args:
+        shell: the shell that you use.
+    """
+    print(app.generate_completion(shell=shell), end="")
+
+
+EXIT_CODES = {
+    0: "it did what was asked",
+    1: "it ran and found a fault: a failed audit, a failed cell, refused recordings",
+    2: "it could not run; the message says what to do",
+    130: "you stopped it",
+    141: "the reader of its output has gone, as after `serzoo list | head -1`",
+}
 
 VERBS = tuple(name for name in app if not name.startswith("-"))
 for _place, _name in enumerate(VERBS):  # --help lists verbs in the order of work
@@ -656,16 +815,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: words after ``serzoo``; those of this process by default.
 
     Returns:
-        0 if it did what was asked. 1 if it ran and found a fault: a failed audit, failed cells,
-        refused recordings. 2 if it could not run. 130 if it was interrupted. 141 if the reader of
-        its output has gone.
+        A code of :data:`EXIT_CODES`.
     """
-    typed, parts = _without_parts(sys.argv[1:] if argv is None else argv)
+    typed, parts, level = _without_globals(sys.argv[1:] if argv is None else argv)
     called = " ".join(["serzoo", *(v for v in app.parse_commands(typed)[0] if v[0] != "-")])
     if argv is None:  # hooks are changed only in a process of our own
         threading.excepthook = _without_system_errors(threading.excepthook)
     try:
-        with on_terminal():
+        with on_terminal(level):
             _adopt(parts)
             verb, words, _ = app.parse_args(
                 typed, exit_on_error=False, print_error=False, verbose=False
@@ -678,6 +835,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 141
+    except SystemExit as e:
+        if isinstance(e.__context__, BrokenPipeError):  # rich ends the process by itself, with 1
+            return 141
+        raise
     except CycloptsError as e:  # no such verb, option or argument
         more = isinstance(e, UnusedCliTokensError) and " ".join(e.unused_tokens or ())
         fault = f"too many words: {more}." if more else " ".join(str(e).split())
@@ -687,25 +848,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = str(e) if isinstance(e, SerzooError) else system_error(e)
         if said is None:
             raise
+        if level == VERBOSE:
+            traceback.print_exception(e)
         # one line, even if a file's name or a library's message has several
         _tell(f"{called}: {' '.join(said.splitlines())}", e)
         return 2
     return int(code or 0) if typed else 2  # without a verb, only the help was shown
 
 
-def _without_parts(typed: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the other words, and the values of ``--part``, which any verb takes repeatedly."""
+@contextlib.contextmanager
+def _result_only(wanted: bool) -> Iterator[None]:
+    """Context for `--json`: what is printed for people goes to standard error."""
+    with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
+        yield
+
+
+def _print_json(value: Any) -> None:
+    from .core.files import json_text
+
+    print(json_text(value), end="")
+
+
+def _without_globals(typed: Sequence[str]) -> tuple[list[str], list[str], int]:
+    """Take out the options that every verb has.
+
+    Returns:
+        The other words, the values of ``--part``, and how much to say (:func:`.notices.level`).
+    """
     left: list[str] = []
     parts: list[str] = []
+    level = NORMAL
     words = iter(typed)
     for word in words:
-        if word == "--part":
+        if word == "--":  # all that follow are names
+            left += [word, *words]
+        elif word == "--part":
             parts.append(next(words, ""))
         elif word.startswith("--part="):
             parts.append(word.removeprefix("--part="))
+        elif word in ("-q", "--quiet"):
+            level = QUIET
+        elif word in ("-v", "--verbose"):
+            level = VERBOSE
         else:
             left.append(word)
-    return left, parts
+    return left, parts, level
 
 
 def _adopt(parts: Sequence[str]) -> None:

@@ -106,7 +106,7 @@ def reliability_figure(
         axes.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
         looks = ("tab:orange", "before"), ("tab:blue", "after temperature")
         for table, (colour, label) in zip(pair, looks, strict=True):
-            at, right, share = _bins(table)
+            at, right, share = reliability_bins(table)
             axes.plot(at, right, color=colour, lw=1.2, label=label)
             axes.scatter(at, right, s=4 + 90 * share, color=colour, lw=0)
         axes.set_title(head, fontsize=9)
@@ -119,7 +119,7 @@ def reliability_figure(
     return figure
 
 
-def _bins(table: PredictionTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def reliability_bins(table: PredictionTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean confidence, share right and share of utterances of each non-empty bin."""
     known = table.labelled
     sure = table.probabilities()[known].max(1)
@@ -160,6 +160,63 @@ def difference_figure(
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"{metric} minus {baseline}'s", fontsize=9)
     axes.set_title(title, fontsize=10)
+    return figure
+
+
+VERDICTS = {
+    "better": ("tab:green", "^"),
+    "worse": ("tab:red", "v"),
+    "equivalent": ("tab:blue", "s"),
+    "identical": ("tab:blue", "D"),
+    "undecided": ("tab:gray", "o"),
+}
+"""Colour and mark of each verdict."""
+
+
+def verdict_figure(
+    tables: Mapping[str, Mapping[str, tuple[str, Point]]],
+    baseline: str,
+    *,
+    margin: float,
+    metric: str = "UAR",
+) -> Figure:
+    """Draw all differences to the baseline in one figure, with their verdicts.
+
+    Args:
+        tables: for each table, and each head of it, the verdict and the point; its second value is
+            the difference.
+        baseline: the head that others are compared to.
+        margin: largest difference that counts as equivalent; it is drawn as a band.
+        metric: name of what is compared.
+    """
+    from matplotlib.figure import Figure
+
+    rows = sum(len(heads) for heads in tables.values())
+    figure = Figure(figsize=(6.8, 1.2 + 0.24 * rows + 0.3 * len(tables)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(-margin, margin, color="tab:blue", alpha=0.12, lw=0)
+    axes.axvline(0, color="black", lw=0.8, ls=":")
+    places: list[float] = []
+    names: list[str] = []
+    seen: dict[str, Any] = {}
+    y = 0.0
+    for title, heads in tables.items():
+        axes.text(0.01, y, title, fontsize=9, weight="bold", transform=axes.get_yaxis_transform())
+        for head, (verdict, (_, value, low, high)) in heads.items():
+            y += 1
+            colour, mark = VERDICTS[verdict]
+            if low is not None and high is not None:
+                axes.plot([low, high], [y, y], color=colour, lw=2)
+            (seen[verdict],) = axes.plot([value], [y], mark, color=colour, ms=6, ls="none")
+            places.append(y)
+            names.append(head)
+        y += 1.3
+    axes.set_yticks(places, names, fontsize=9)
+    axes.set_ylim(y - 0.6, -0.8)
+    axes.set_xlabel(f"{metric} minus {baseline}'s; band: within {margin:g}", fontsize=9)
+    shown = [v for v in VERDICTS if v in seen]
+    figure.legend([seen[v] for v in shown], shown, loc="outside lower center", ncols=5,
+                  fontsize=8, frameon=False)  # fmt: skip
     return figure
 
 

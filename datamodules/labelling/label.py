@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,11 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ...zoo.core.errors import ConfigError, DataError, suggest, tally
 from ...zoo.core.own import adopt
-from ...zoo.core.progress import Bar, Pace
+from ...zoo.core.progress import Bar
 from ...zoo.core.registry import Knob, check_knobs, get, names, schema_of
 from ...zoo.core.taxonomy import Taxonomy
 from ..catalog import Speech, open_corpora
@@ -197,7 +194,6 @@ def _near(id: str, known: Mapping[str, Any]) -> str:
 Report = Callable[[str, int, int], None]
 """Takes a stage's name, the number of finished rows of this shard, and the number of its rows."""
 
-LINE_EVERY = 30.0  # seconds between lines of progress in a file
 WAIT = 2.0  # seconds between two looks at the work of other ranks
 
 
@@ -205,27 +201,14 @@ WAIT = 2.0  # seconds between two looks at the work of other ranks
 def progress() -> Iterator[Report]:
     """Context that gives a function to show the progress of :func:`label` on standard error.
 
-    A terminal shows a bar for each stage; a file gets a line every :data:`LINE_EVERY` seconds.
+    A terminal shows a bar for each stage; a file gets lines (:class:`.progress.Bar`).
     """
-    if not Console(stderr=True).is_terminal:
-        yield _lines()
-        return
     with Bar("", 0) as bar:
 
         def report(name: str, done: int, total: int) -> None:
             bar.reach(done, total, name)
 
         yield report
-
-
-def _lines() -> Report:
-    pace = Pace(LINE_EVERY, LINE_EVERY)
-
-    def report(name: str, done: int, total: int) -> None:
-        if pace.due():
-            print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
-
-    return report
 
 
 @dataclass(frozen=True)
@@ -310,7 +293,7 @@ def label(
     criteria = Criteria(threshold, margin, agreement, cap, neutral)
     part, wait = _shard(shard)
     folder = Path(out)
-    speech = _opened(source, root, options)
+    speech = _opened(source, root, options, report is not None)
     utterances = _unlabelled(speech.utterances, relabel)
     place = _device(device)
 
@@ -421,10 +404,12 @@ def _shard(text: str | None) -> tuple[Shard, bool]:
     return (int(k), int(n)), False
 
 
-def _opened(source: str, root: str | None, options: Mapping[str, Any] | None) -> Speech:
+def _opened(
+    source: str, root: str | None, options: Mapping[str, Any] | None, progress: bool
+) -> Speech:
     if source.endswith(".jsonl"):
         return open_corpora([], root=root, manifest=source)
-    return open_corpora([source], root=root, options=dict(options or {}))
+    return open_corpora([source], root=root, options=dict(options or {}), progress=progress)
 
 
 def _unlabelled(utterances: Sequence[Utterance], relabel: bool) -> list[Utterance]:

@@ -13,15 +13,14 @@ from pathlib import Path
 import pytest
 from serzoo.zoo import cli
 from serzoo.zoo.cli import main
-from serzoo.zoo.core import registry, shipped
 from serzoo.zoo.core.shipped import read_yaml
 from serzoo.zoo.run import config
 from serzoo.zoo.run.schema import RunConfig
 
 VERBS = (
-    "list", "config", "prepare", "audit", "label", "lock", "doctor", "train", "eval", "adapt",
-    "probe", "predict", "compare", "report", "tensorboard",
-    "save", "push", "export", "cache",
+    "list", "show", "config", "prepare", "audit", "label", "lock", "doctor", "train", "eval",
+    "adapt", "probe", "predict", "compare", "report", "tensorboard",
+    "save", "push", "export", "cache", "completion",
 )  # fmt: skip
 LABELS, SPEAKERS = ("angry", "happy", "sad"), ("s1", "s2", "s3", "s4", "s5")
 
@@ -91,7 +90,9 @@ def test_the_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert tuple(re.findall(r"^│ (\w+)  ", text, re.MULTILINE)) == VERBS
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["list", "heads"], ["train", "--help"]]
+)
 def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom serzoo.zoo.cli import main\n"
@@ -109,7 +110,7 @@ def test_what_needs_no_torch_does_not_import_it(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("typed", "start", "said"),
     [
-        ("fly", "serzoo: ", "Available commands: list, config"),
+        ("fly", "serzoo: ", "Available commands: list, show"),
         ("trayn ravdess", "serzoo: ", 'Did you mean "train"?'),
         ("list birds", "serzoo list: ", '"birds" for KIND. Choose from: "heads"'),
         ("list recipe", "serzoo list: ", 'Did you mean "recipes"?'),
@@ -141,26 +142,7 @@ def test_no_command_line_shows_the_help_and_ends_with_2(capsys: pytest.CaptureFi
     assert capsys.readouterr().out.startswith("Usage: serzoo COMMAND\n")
 
 
-# List, config.
-
-
-def test_list_shows_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list"]) == 0
-    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert tuple(lines) == cli.LISTS
-    shown = lines["heads"].split(", ")
-    assert shown[: len(shipped.names("head"))] == shipped.names("head")
-    assert set(shown) == {*shipped.names("head"), *registry.names("heads")}
-    assert lines["recipes"].split(", ") == shipped.names("recipe")
-
-
-@pytest.mark.parametrize("kind", cli.LISTS)
-def test_list_of_one_kind_is_one_name_a_line(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", kind]) == 0
-    names = capsys.readouterr().out.split("\n")[:-1]
-    assert len(names) >= 3
-    assert len(set(names)) == len(names)
-    assert all(names)
+# Config.
 
 
 def test_config_prints_what_a_run_would_be(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import pytest
+from serzoo.zoo.core.table import Table
 from serzoo.zoo.plots import (
     cost_figure,
     curve_figure,
@@ -11,6 +14,7 @@ from serzoo.zoo.plots import (
     heat_figure,
     reliability_figure,
     risk_coverage_figure,
+    verdict_figure,
 )
 from serzoo.zoo.report.page import draw
 from serzoo.zoo.statistics.confidence import risk_coverage
@@ -78,7 +82,9 @@ def test_a_map_leaves_empty_what_is_not_known() -> None:
 
 
 def test_a_drawing_takes_its_ink_from_the_page() -> None:
-    figure = draw(difference_figure({"a": (0, 0.1, 0, 0.2)}, "t", "b"), 'says "5 < 6"', name="x y")
+    plot = difference_figure({"a": (0, 0.1, 0, 0.2)}, "t", "b")
+    figure = draw(plot, 'says "5 < 6"', Table("", ("head",), [["a"]]), name="x y")
+    assert base64.b64decode(figure.csv.partition(",")[2]) == b"head\na\n"
     assert figure.svg.startswith("<svg ")
     assert 'aria-label="says &quot;5 &lt; 6&quot;"' in figure.svg
     assert "#000000" not in figure.svg
@@ -86,3 +92,20 @@ def test_a_drawing_takes_its_ink_from_the_page() -> None:
     assert 'id="x-y.' in figure.svg
     assert "<metadata" not in figure.svg
     assert "DOCTYPE" not in figure.svg
+
+
+def test_verdicts_are_told_by_colour_and_mark_and_the_margin_is_a_band() -> None:
+    tables = {
+        "one": {"a": ("better", (0, 0.1, 0.05, 0.15)), "b": ("undecided", (0, -0.01, None, None))},
+        "two": {"a": ("better", (0, 0.2, 0.1, 0.3))},
+    }
+    figure = verdict_figure(tables, "base", margin=0.03)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "a"]
+    assert [t.get_text() for t in axes.texts] == ["one", "two"]
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["better", "undecided"]
+    marks = {line.get_marker() for line in axes.lines} - {"None", None, "none", ""}
+    assert marks == {"^", "o"}
+    assert axes.patches[0].get_x() == -0.03
+    assert "base" in axes.get_xlabel()

@@ -348,7 +348,7 @@ def _uar(runs: Sequence[Run]) -> dict[str, float]:
 
 def ensemble_rows(
     suite: str, typed: Sequence[str], *, out: str = "runs", dry_run: bool = False
-) -> None:
+) -> Ensemble:
     """Run `serzoo compare ensemble`: compute, write, tabulate, and print.
 
     Args:
@@ -356,6 +356,9 @@ def ensemble_rows(
         typed: ``key=value`` keywords of :func:`ensemble`, and ``where.KEY=VALUE``.
         out: folder of all runs.
         dry_run: write nothing.
+
+    Returns:
+        What was averaged.
 
     Raises:
         ConfigError: if a setting is missing, unknown or wrong.
@@ -381,3 +384,4 @@ def ensemble_rows(
     print(f"{len(done.cells)} cells {would} in {done.folder}")
     if not dry_run:
         report(done.folder)
+    return done

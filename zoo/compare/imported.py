@@ -721,13 +721,16 @@ REMEDIES = {
 }
 
 
-def import_rows(arguments: Sequence[str], *, out: str = "runs", dry_run: bool = False) -> None:
+def import_rows(arguments: Sequence[str], *, out: str = "runs", dry_run: bool = False) -> Imported:
     """Run `serzoo compare import`: check predictions, write cells, tabulate, and print.
 
     Args:
         arguments: see :func:`import_settings`.
         out: folder of all runs.
         dry_run: only check.
+
+    Returns:
+        What was imported.
 
     Raises:
         ConfigError: if a setting is missing, unknown or wrong.
@@ -744,6 +747,7 @@ def import_rows(arguments: Sequence[str], *, out: str = "runs", dry_run: bool = 
         print(f"  {note}")
     if not dry_run:
         report(done.folder)
+    return done
 
 
 def import_settings(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]:

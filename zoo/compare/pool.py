@@ -28,11 +28,11 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from rich.console import Console
 from rich.markup import escape
 
-from ..core import own
+from ..core import notices, own
 from ..core.errors import ComparisonError, ConfigError, system_error
 from ..core.files import locked
 from ..core.notices import collected, tell
-from ..core.progress import Bar, Pace
+from ..core.progress import Bar, Pace, seconds_left
 from ..run.record import Record, finished, read_plan, read_record, write_record, written
 from ..run.schema import RunConfig
 
@@ -348,14 +348,12 @@ def run_jobs(
     failed: list[str] = []
     running: dict[int, str] = {}
     pace = Pace()
-    with Bar(what, len(todo), console=console, stays=True) as bar, _terminable():
+    with Bar(what, len(todo), console=console, stays=True, lines=False) as bar, _terminable():
 
         def show() -> None:
             notes = [*running.values()]
             if bar.done:
-                seconds = pace.left(bar.done, len(todo))
-                whole = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-                notes.insert(0, f"about {whole} left")
+                notes.insert(0, f"about {seconds_left(pace.left(bar.done, len(todo)))}")
             bar.note(", ".join(notes))
 
         def started(job: Job, k: int) -> None:
@@ -368,7 +366,7 @@ def run_jobs(
                 failed.append(job.name)
                 error = (read_record(job.folder) or Record()).error or "unknown"
                 console.print(f"[red]failed[/red] {job.name}: {escape(error)}", highlight=False)
-            elif not console.is_terminal:
+            elif not console.is_terminal and notices.level() != notices.QUIET:
                 entry = read_record(job.folder) or Record()
                 part = "UAR" if entry.metrics else "validation UAR"
                 scores = entry.metrics or entry.valid

@@ -477,7 +477,12 @@ def write_json(path: Path, data: Any) -> None:
 
     NaN becomes null. Dataclasses and named tuples become objects, with their fields in order.
     """
-    write_text(path, json.dumps(_clean(data), indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Return data as JSON, with one line feed at the end; see :func:`write_json`."""
+    return json.dumps(_clean(data), indent=1, ensure_ascii=False) + "\n"
 
 
 def _clean(value: Any) -> Any:

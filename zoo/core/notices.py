@@ -15,6 +15,18 @@ from .errors import DataNote, DataWarning
 PARTS = 7  # how many parts of a message a terminal shows (our choice)
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
+QUIET, NORMAL, VERBOSE = -1, 0, 1
+_level = NORMAL
+
+
+def level() -> int:
+    """Return how much a command says: :data:`QUIET`, :data:`NORMAL` or :data:`VERBOSE`.
+
+    A quiet command shows results, warnings and errors. A verbose one cuts no message. It also shows
+    messages of other libraries, and where in the code an error is from.
+    """
+    return _level
+
 
 def tell(text: str, *, fault: bool = True) -> None:
     """Tell a user something about data: as a warning in a program, as a line on a terminal.
@@ -48,9 +60,15 @@ def _brief(text: str) -> str:
 
 
 @contextmanager
-def on_terminal() -> Iterator[None]:
-    """Context in which findings about data go to standard error, each text once."""
+def on_terminal(level: int = NORMAL) -> Iterator[None]:
+    """Context in which findings about data go to standard error, each text once.
+
+    Args:
+        level: how much is said in it, see :func:`level`. A quiet command says no notes.
+    """
+    global _level
     said: set[str] = set()
+    before_level, _level = _level, level
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)
         before = warnings.showwarning
@@ -61,10 +79,15 @@ def on_terminal() -> Iterator[None]:
             elif (text := str(message)) not in said:
                 said.add(text)
                 kind = "note" if category is DataNote else "warning"
-                print(f"{kind}: {_brief(text)}", file=sys.stderr)
+                if kind == "warning" or level != QUIET:
+                    shown = text if level == VERBOSE else _brief(text)
+                    print(f"{kind}: {shown}", file=sys.stderr)
 
         warnings.showwarning = show
-        yield
+        try:
+            yield
+        finally:
+            _level = before_level
 
 
 @contextmanager
@@ -84,7 +107,9 @@ def collected() -> Iterator[list[tuple[str, bool]]]:
 
 
 def quiet() -> None:
-    """Silence notices of other libraries that need no action of the user."""
+    """Silence notices of other libraries that need no action of the user, unless all are wanted."""
+    if _level == VERBOSE:
+        return
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (

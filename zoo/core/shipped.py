@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal, get_args
 
 from .errors import ConfigError
+
+Kind = Literal["heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""What `serzoo list` lists."""
 
 
 def names(group: str) -> list[str]:

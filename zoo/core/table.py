@@ -6,12 +6,14 @@ columns of numbers on the right, and shows unknown values as a dash.
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from math import isfinite, nan
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
@@ -145,16 +147,18 @@ class Table:
         rows = [[row[i] for i in kept] for row in self.rows]
         return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
 
-    def rich(self, *, lines: bool = True) -> RenderableType:
+    def rich(self, *, lines: bool = True, whole: Sequence[str] = ()) -> RenderableType:
         """Return the table for the ``print`` of a rich console; brackets are shown as they are.
 
         Args:
             lines: draw lines between the cells; without them, columns are two spaces apart.
+            whole: columns whose texts are never broken into two lines.
         """
         bare: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0)}
         table = RichTable(show_header=any(self.columns), **({} if lines else bare))
         for name, number in zip(self.columns, self.numeric, strict=True):
-            table.add_column(Text(name), justify="right" if number else "left")
+            place: Literal["left", "right"] = "right" if number else "left"
+            table.add_column(Text(name), justify=place, no_wrap=name in whole)
         for row in self.cells:
             table.add_row(*(Text(c.text, c.style) for c in row))
         above = [Text(self.caption, "table.title")] if self.caption else []
@@ -168,6 +172,14 @@ class Table:
         lines += [f"| {' | '.join(row)} |" for row in rows]
         above = [f"**{self.caption}**"] if self.caption else []
         return "\n\n".join([*above, "\n".join(lines), *self.notes]) + "\n"
+
+    def csv(self) -> str:
+        """Return heads and rows as CSV; a plain number has all its digits, not those shown."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([_exact(c) for c in row] for row in self.cells)
+        return file.getvalue()
 
     def latex(self) -> str:
         """Return a floating ``table`` with a plain ``tabular``, which needs no package."""
@@ -205,6 +217,16 @@ class Table:
             *(f'<p class="note">{escape(note)}</p>' for note in self.notes),
         ]
         return "".join(f"{line}\n" for line in lines)
+
+
+def _exact(c: Cell) -> str:
+    """Return the number of a cell that shows nothing but a number; otherwise its text."""
+    if c.sort is None:
+        return c.text
+    if not isfinite(c.sort):
+        return "" if c.text == UNKNOWN else c.text
+    plain_number = re.fullmatch(r"[-+]?[\d,]*\.?\d*%?", c.text)
+    return repr(c.sort) if plain_number else c.text
 
 
 def _header(c: Cell) -> str:

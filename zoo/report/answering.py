@@ -116,6 +116,14 @@ def table(points: Sequence[Point]) -> Table:
     return Table("", (*keys, "UAR", "95 % interval", "WA", "macro-F1"), rows, notes)
 
 
+def to_json(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Return plain containers: the options of each setting, its record, or why it was refused."""
+    return [
+        {"options": p.options, "refusal": p.refusal, "record": p.record and p.record.to_json()}
+        for p in points
+    ]
+
+
 def write(folder: Path, points: Sequence[Point], title: str) -> list[Path]:
     """Write the table, the records and a page with the figure; return the paths of the files.
 
@@ -128,13 +136,9 @@ def write(folder: Path, points: Sequence[Point], title: str) -> list[Path]:
     parts: list[Part] = [*_figures(points, title), made]
     intro = "One trained model. Only options that no weight depends on differ between the rows."
     page = render(title, "", [Section("curve", "Answers of one model", intro, parts)])
-    content = [
-        {"options": p.options, "refusal": p.refusal, "record": p.record and p.record.to_json()}
-        for p in points
-    ]
     with new_folder(folder, FILES) as draft:
         write_text(draft / FILES[0], _csv(points))
-        write_json(draft / FILES[1], {"title": title, "points": content})
+        write_json(draft / FILES[1], {"title": title, "points": to_json(points)})
         write_text(draft / FILES[2], page)
     return [folder / name for name in FILES]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..core.errors import ComparisonError, DataError
 from ..core.table import Cell, Line, Table, cell, span_cell
-from ..plots import reliability_figure, risk_coverage_figure
+from ..plots import reliability_bins, reliability_figure, risk_coverage_figure
 from ..statistics.confidence import (
     CalibrationError,
     Coverage,
@@ -116,9 +116,30 @@ def _tempered(
         "in the table"
     )
     return table, [
-        draw(risk_coverage_figure(curves, g.name), risk, name=f"risk-{i}"),
-        draw(reliability_figure(pairs, g.name), reliability, name=f"reliability-{i}"),
+        draw(risk_coverage_figure(curves, g.name), risk, _risks(curves), name=f"risk-{i}"),
+        draw(reliability_figure(pairs, g.name), reliability, _bins(pairs), name=f"reliability-{i}"),
     ]
+
+
+PERCENT = [k / 100 for k in range(1, 101)]
+
+
+def _risks(curves: Mapping[str, Coverage]) -> Table:
+    """Return the risk of each head at every percent of coverage."""
+    found = {head: curve.at(PERCENT) for head, curve in curves.items()}
+    rows: list[Line] = [[cell(x, ".2f"), *(cell(at[x]) for at in found.values())] for x in PERCENT]
+    return Table("", ("coverage", *found), rows)
+
+
+def _bins(pairs: Mapping[str, tuple[PredictionTable, PredictionTable]]) -> Table:
+    """Return confidence, share right and share of utterances of each bin."""
+    rows: list[Line] = [
+        [head, when, *map(cell, found)]
+        for head, pair in pairs.items()
+        for when, table in zip(("before", "after temperature"), pair, strict=True)
+        for found in zip(*(v.tolist() for v in reliability_bins(table)), strict=True)
+    ]
+    return Table("", ("head", "temperature", "confidence", "share right", "share"), rows)
 
 
 def _pooled(g: Grid, heads: Sequence[str], validation: Validation) -> list[Part]:
@@ -283,4 +304,4 @@ def votes(section: Section, c: Context) -> None:
 
     per_grid(section, c.grids, make)
     if not section.parts and not section.messages:
-        section.parts.append(Text("Not applicable: the manifests hold no votes of single raters."))
+        section.absent = "the manifests hold no votes of single raters"

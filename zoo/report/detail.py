@@ -95,11 +95,7 @@ def in_words(sums: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> str
 
 
 def ranks(section: Section, c: Context) -> None:
-    """Add average ranks over the folds of all tables.
-
-    Raises:
-        ComparisonError: if fewer than two heads are in every table.
-    """
+    """Add average ranks over the folds of all tables."""
     section.intro = (
         f"Heads ranked by {c.asked.name} in every fold of every table (seeds averaged), 1 is best. "
         "Bars join heads that Nemenyi's test does not tell apart (Demšar 2006). The test assumes "
@@ -108,7 +104,8 @@ def ranks(section: Section, c: Context) -> None:
     )
     shared = [h for h in (c.grids[0].runs if c.grids else ()) if all(h in g.runs for g in c.grids)]
     if len(shared) < 2:
-        raise ComparisonError("ranks need two heads that are in every table; there are fewer")
+        section.absent = "ranks need two heads that are in every table"
+        return
     found = average_ranks(
         {
             head: {
@@ -121,10 +118,12 @@ def ranks(section: Section, c: Context) -> None:
     )
     said = ", ".join(f"{h} {r:.2f}" for h, r in zip(found.heads, found.ranks, strict=True))
     title = f"Average rank over {found.n_blocks} blocks"
+    body: list[Line] = [[h, cell(r, ".2f")] for h, r in zip(found.heads, found.ranks, strict=True)]
     section.parts.append(
         draw(
             critical_difference_figure(found),
             f"{title}: {said}; critical difference {found.critical:.2f}",
+            Table(title, ("head", "average rank"), body),
             name="ranks",
         )
     )
@@ -135,7 +134,6 @@ def ranks(section: Section, c: Context) -> None:
     )
     if found.chi2 != found.chi2:
         note = f"All heads tie in every block: no test. Not told apart: {apart}."
-    body: list[Line] = [[h, cell(r, ".2f")] for h, r in zip(found.heads, found.ranks, strict=True)]
     section.parts.append(Table(title, ("head", "average rank"), body, [note]))
 
 
@@ -272,10 +270,11 @@ def missing(section: Section, c: Context) -> None:
         )
         section.parts.append(Table("Cells without a result", ("cell", "state", "why"), rows))
     else:
-        section.parts.append(Text("Every cell of the plan is finished."))
+        section.absent = "every cell of the plan is finished"
     for g in c.grids:
         for run in {r.fold: r for r in next(iter(g.runs.values()))}.values():
             if absent := run.table.metrics()["absent"]:
+                section.absent = ""
                 section.messages.append(
                     f"{g.name}, fold {run.fold} tests no {', '.join(absent)}: UAR of that fold is "
                     "the mean over the other classes."
@@ -346,7 +345,12 @@ def confusions(section: Section, c: Context) -> None:
             said = ", ".join(f"{k} {v:.2f}" for k, v in table.recalls().items())
             alt = f"Confusion matrix of {head}, {g.name}. Recalls: {said}"
             at = f"confusion-{c.grids.index(g)}-{head}"
-            figures.append(draw(confusion_figure(table, head), alt, name=at))
+            counts: list[Line] = [
+                [name, *(cell(n, ".0f") for n in row)]
+                for name, row in zip(table.classes, table.confusion().tolist(), strict=True)
+            ]
+            data = Table(alt, ("reference, by predicted", *table.classes), counts)
+            figures.append(draw(confusion_figure(table, head), alt, data, name=at))
         return [Fold(g.name, [Row(figures)], opened=g is c.grids[0])]
 
     per_grid(section, c.grids, make)
@@ -493,9 +497,7 @@ def label_shift(section: Section, c: Context) -> None:
         body = [_gains(h, np.mean(v, axis=0).tolist()) for h, v in several.items()]
         section.parts.insert(0, Table(f"Mean of {tables} tables", columns, body))
     if not away:
-        section.parts.append(
-            Text("Not applicable: every model was tested on the corpora that it was trained on.")
-        )
+        section.absent = "every model was tested on the corpora that it was trained on"
 
 
 def _gains(head: str, values: Sequence[float]) -> Line:

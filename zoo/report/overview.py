@@ -13,10 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import DataError
+from ..core.errors import DataError, counted
 from ..core.files import write_json, write_text
 from ..core.table import Cell, Line, Table, cell, plain, span
-from ..plots import Point, cost_figure, curve_figure, difference_figure, heat_figure
+from ..plots import (
+    Point,
+    cost_figure,
+    curve_figure,
+    difference_figure,
+    heat_figure,
+    verdict_figure,
+)
 from ..run.record import Record, read_plan
 from ..run.schema import METRIC_KEYS
 from ..statistics.contrasts import NEW
@@ -43,7 +50,7 @@ from .answers import (
 )
 from .grids import Grid, corpora_of, grids, interval_remarks, sentences
 from .packed import record_reader
-from .page import Context, Figure, Fold, Row, Section, Text, draw, drawn
+from .page import Context, Figure, Fold, Points, Row, Section, Text, draw, drawn
 from .runs import Run, pooled, read_runs, suite_attributes
 from .summary import Result
 from .table import (
@@ -260,10 +267,7 @@ def beyond(section: Section, c: Context) -> None:
     section.intro = KEPT.format(metric=c.asked.name)
     section.parts += kept_tables(kept(c.grids, c.asked), c.asked)
     if not section.parts:
-        section.intro = ""
-        section.parts.append(
-            Text("Not applicable: no table has a reference of the same test utterances.")
-        )
+        section.absent = "no table has a reference of the same test utterances"
 
 
 # Learning curves of a suite of adaptations, as a table: the metric by shots of each class.
@@ -462,7 +466,7 @@ def started(section: Section, c: Context) -> None:
         said = _remarks(grid.remarks for grid in c.grids)
         section.parts.append(Table("Differences between starts", columns, body, said))
     else:
-        section.parts.append(Text("Not applicable: all cells started from new weights."))
+        section.absent = "all cells started from new weights"
 
 
 def starts_of(grid: Grid) -> dict[str, dict[str, str]]:
@@ -495,6 +499,79 @@ def point(row: Result, at: float = 0.0) -> Point:
     return at, row.score.mean, low, high
 
 
+ANSWERED = 6
+"""Most tables that the figure at the top holds; more do not fit on a screen (our choice)."""
+
+
+def answer(section: Section, c: Context) -> None:
+    """Add the verdicts in words, all differences in one figure, and who was tested."""
+    tables = grouped(c.rows)
+    if not tables:
+        section.absent = "there is no table"
+        return
+    section.parts.append(Points([_said(group, c) for group in tables[: 2 * ANSWERED]]))
+    if (more := len(tables) - 2 * ANSWERED) > 0:
+        section.parts.append(Text(f"{counted(more, 'further table')}: see the paired differences."))
+    section.parts += _all_differences(tables, c)
+    heads = list(dict.fromkeys(r.head for r in c.rows))
+    others = ", ".join(h for h in heads if h != c.baseline)
+    whom = "; ".join(
+        dict.fromkeys(
+            f"{r.recipe}: {counted(r.utterances, 'utterance')} of {counted(r.speakers, 'speaker')}"
+            for r in (group[0] for group in tables[: 2 * ANSWERED])
+        )
+    )
+    section.parts.append(
+        Text(f"Compared with {c.baseline}: {others or 'nothing'}. Tested on {whom}.")
+    )
+    audited = [r.record.audit for r in c.found.runs if r.record.audit]
+    if audited and all(a.get("ok") and not a.get("unsure") for a in audited):
+        section.parts.append(Text("No tested speaker was heard in training; an audit checked it."))
+    section.intro = (
+        f"A head is better or worse if its corrected p is at most 0.05. It is equivalent if the 90 "
+        f"% interval of its difference is within {c.asked.margin:g}. Otherwise it is undecided: "
+        "these data cannot tell."
+    )
+
+
+def _said(group: Sequence[Result], c: Context) -> tuple[str, str]:
+    """Return name and verdicts of a table."""
+    found = {row.head: row.difference for row in group if row.difference}
+    text = verdicts(found, c.baseline)
+    at = {row.head: row.score.mean for row in group}
+    if c.baseline in at:
+        text = f"{c.asked.name} of {c.baseline} is {at[c.baseline]:.3f}. {text}"
+    else:
+        best = max(at, key=lambda head: at[head])
+        text = f"{best} has the highest {c.asked.name}, {at[best]:.3f}; {c.baseline} is not here."
+    return name_of(group), text.strip()
+
+
+def _all_differences(tables: Sequence[Sequence[Result]], c: Context) -> list[Figure]:
+    """Return one figure of the differences of the first tables; nothing without differences."""
+    shown: dict[str, dict[str, tuple[str, Point]]] = {}
+    for group in tables[:ANSWERED]:
+        points: dict[str, tuple[str, Point]] = {}
+        for row in group:
+            if (d := row.difference) and d.value is not None:
+                s = d.new if d.basis == NEW else d.these
+                points[row.head] = d.verdict, (0.0, d.value, s.low_family, s.high_family)
+        if points:
+            shown[name_of(group)] = points
+    if not shown:
+        return []
+    rows: list[Line] = [
+        [name, head, verdict, cell(value), cell(low), cell(high)]
+        for name, points in shown.items()
+        for head, (verdict, (_, value, low, high)) in points.items()
+    ]
+    data = Table("", ("table", "head", "verdict", "difference", "low", "high"), rows)
+    said = "; ".join(f"{n}: {h} {v}" for n, of in shown.items() for h, (v, _) in of.items())
+    alt = f"{c.asked.name} of every head minus that of {c.baseline}, with 95 % intervals. {said}"
+    figure = verdict_figure(shown, c.baseline, margin=c.asked.margin, metric=c.asked.name)
+    return [draw(figure, alt, data, name="answer")]
+
+
 def results(section: Section, c: Context) -> None:
     """Add the results of each table, folded with recalls and folds."""
     section.intro = (
@@ -523,9 +600,7 @@ def differences(section: Section, c: Context) -> None:
         assert table is not None
         section.parts += [*_drawn(section, i, group, c), table]
     if not section.parts:
-        section.messages.append(
-            f"Not applicable: no table holds the baseline {c.baseline} and another head."
-        )
+        section.messages.append(f"No table holds the baseline {c.baseline} and another head.")
 
 
 def _drawn(section: Section, i: int, group: Sequence[Result], c: Context) -> list[Figure]:
@@ -545,7 +620,9 @@ def _drawn(section: Section, i: int, group: Sequence[Result], c: Context) -> lis
         f"{name_of(group)}. {said}"
     )
     figure = difference_figure(points, name_of(group), c.baseline, metric=c.asked.name)
-    return [draw(figure, alt, name=f"difference-{i}")]
+    rows: list[Line] = [[h, cell(v), cell(a), cell(b)] for h, (_, v, a, b) in points.items()]
+    data = Table("", ("head", "difference", "low", "high"), rows)
+    return [draw(figure, alt, data, name=f"difference-{i}")]
 
 
 def learning(section: Section, c: Context) -> None:
@@ -584,12 +661,18 @@ def learning(section: Section, c: Context) -> None:
         )
         title = f"{c.asked.name} by {words}: {name}"
         figure = curve_figure(heads, words, name, metric=c.asked.name)
-        figures.append(draw(figure, f"{title}. {said}", name=f"learning-{i}"))
+        data: list[Line] = [
+            [h, cell(x, "g"), cell(v), cell(a), cell(b)]
+            for h, points in heads.items()
+            for x, v, a, b in sorted(points, key=lambda p: p[0])
+        ]
+        behind = Table("", ("head", words, c.asked.name, "low", "high"), data)
+        figures.append(draw(figure, f"{title}. {said}", behind, name=f"learning-{i}"))
         body: list[Line] = [[h, *(cell(of.get(x)) for x in at)] for h, of in values.items()]
         made.append(Table(title, ("head", *(f"{x:g}" for x in at)), body, notes_of[name]))
     section.parts += [Row(figures), *made] if figures else []
     if not section.parts:
-        section.parts.append(Text("Not applicable: all cells of a table had one amount of labels."))
+        section.absent = "all cells of a table had one amount of labels"
 
 
 def conditions(section: Section, c: Context) -> None:
@@ -615,13 +698,12 @@ def conditions(section: Section, c: Context) -> None:
         )
         grid = np.array([[np.nan if v is None else v for v in row] for row in values])
         figure = heat_figure(grid, down, heads, name, ("", ""), metric=c.asked.name)
-        section.parts.append(draw(figure, f"{title}. {said}", name=f"conditions-{i}"))
         body: list[Line] = [[d, *map(cell, row)] for d, row in zip(down, values, strict=True)]
-        section.parts.append(Table(title, ("condition", *heads), body))
+        table = Table(title, ("condition", *heads), body)
+        section.parts.append(draw(figure, f"{title}. {said}", table, name=f"conditions-{i}"))
+        section.parts.append(table)
     if not section.parts:
-        section.parts.append(
-            Text("Not applicable: heads and encoders were compared under one condition.")
-        )
+        section.absent = "heads and encoders were compared under one condition"
 
 
 def across(section: Section, c: Context) -> None:
@@ -648,13 +730,12 @@ def across(section: Section, c: Context) -> None:
         axes = ("trained on", "tested on")
         figure = heat_figure(grid, down, over, name, axes, metric=c.asked.name)
         title = f"{c.asked.name} across corpora: {name}"
-        section.parts.append(draw(figure, f"{title}. {said}", name=f"across-{i}"))
         body: list[Line] = [[a, *(cell(values.get((a, b))) for b in over)] for a in down]
-        section.parts.append(Table(title, ("trained on", *over), body))
+        table = Table(title, ("trained on", *over), body)
+        section.parts.append(draw(figure, f"{title}. {said}", table, name=f"across-{i}"))
+        section.parts.append(table)
     if not section.parts:
-        section.parts.append(
-            Text("Not applicable: every model was tested on the corpora that it was trained on.")
-        )
+        section.absent = "every model was tested on the corpora that it was trained on"
 
 
 def cost(section: Section, c: Context) -> None:
@@ -688,7 +769,16 @@ def cost(section: Section, c: Context) -> None:
             )
             figure = cost_figure(panels, name, metric=metric)
             alt = f"{metric} against cost: {name}. {said}"
-            section.parts.append(draw(figure, alt, name=f"cost-{i}"))
+            rows: list[Line] = [
+                [
+                    r.head,
+                    *map(cell, (r.score.mean, *r.interval)),
+                    *(cell(getattr(r, key)) for key in COSTS),
+                ]
+                for r in group
+            ]
+            data = Table("", ("head", metric, "low", "high", *COSTS), rows)
+            section.parts.append(draw(figure, alt, data, name=f"cost-{i}"))
         body: list[Line] = []
         for r in group:
             sizes = (r.trainable, r.head_trainable or r.head_parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -29,13 +30,28 @@ WIDE = 7.5  # inches; a phone scrolls a wider drawing and does not shrink it
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing as SVG, and a text that says what it shows."""
+    """A drawing as SVG, a text that says what it shows, and its data.
+
+    Attributes:
+        svg: the drawing.
+        alt: what it shows.
+        data: its numbers, which the page offers as a CSV file.
+        name: the figure's own name in the page, and of this file.
+        wide: whether a phone scrolls it.
+    """
 
     svg: str
     alt: str
-    caption: str = ""
+    data: Table
+    name: str
     wide: bool = False
     kind: ClassVar[str] = "figure"
+
+    @property
+    def csv(self) -> str:
+        """The data as the address of a link: a ``data:`` URI."""
+        coded = base64.b64encode(self.data.csv().encode()).decode()
+        return f"data:text/csv;charset=utf-8;base64,{coded}"
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,14 @@ class Text:
 
     text: str
     kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Points:
+    """A list; each point has a name and a sentence."""
+
+    rows: Sequence[tuple[str, str]]
+    kind: ClassVar[str] = "points"
 
 
 @dataclass(frozen=True)
@@ -72,7 +96,7 @@ class Fold:
     kind: ClassVar[str] = "fold"
 
 
-Part = Table | Figure | Row | Text | Code | Fold
+Part = Table | Figure | Row | Text | Points | Code | Fold
 
 
 @dataclass
@@ -85,6 +109,7 @@ class Section:
         intro: how to read it.
         parts: what it shows.
         messages: why a part could not be made; shown first.
+        absent: why the section does not apply, so that the page leaves it out; "" if it does.
     """
 
     id: str
@@ -92,6 +117,7 @@ class Section:
     intro: str = ""
     parts: list[Part] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    absent: str = ""
 
 
 def render(title: str, lead: str, sections: Sequence[Section]) -> str:
@@ -105,13 +131,13 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
     return env.from_string(source).render(title=title, lead=lead, sections=sections)
 
 
-def draw(plot: Plot, alt: str, caption: str = "", *, name: str) -> Figure:
+def draw(plot: Plot, alt: str, data: Table, *, name: str) -> Figure:
     """Return a figure as SVG; black parts take the colour of the page's text, also on dark.
 
     Args:
         plot: the drawing.
         alt: what it shows, for those who do not see it.
-        caption: text below it.
+        data: the numbers that are drawn.
         name: the figure's own name in the page, which identifiers in the drawing begin with.
     """
     from matplotlib import rc_context
@@ -131,7 +157,7 @@ def draw(plot: Plot, alt: str, caption: str = "", *, name: str) -> Figure:
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{own}.\1"', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{own}.", svg)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
-    return Figure(svg, alt, caption, wide=plot.get_figwidth() > WIDE)
+    return Figure(svg, alt, data, own, wide=plot.get_figwidth() > WIDE)
 
 
 # What the sections of a report share.

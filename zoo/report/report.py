@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ..core.errors import ComparisonError, DataError, counted
 from ..core.files import write_json, write_text
+from ..core.progress import Bar
 from ..core.table import wide_console
 from ..run.board import EVENTS
 from ..run.record import UTTERANCES, Attributes, SuiteRecord, read_plan, write_attributes
@@ -17,7 +18,7 @@ from . import calibration, detail, overview
 from .answers import Asked, kept
 from .grids import grids
 from .packed import is_packed
-from .page import FAULTS, Context, Section, as_message, render
+from .page import FAULTS, Context, Fold, Points, Section, as_message, render
 from .runs import (
     PREDICTIONS,
     Corpora,
@@ -36,9 +37,10 @@ from .summary import Result, rows_of, summarise
 from .table import latex, markdown, matching_notes, show, source_notes
 
 SECTIONS = (
-    ("compared", "What was compared, and how", detail.compared),
+    ("answer", "The answer", overview.answer),
     ("results", "Results", overview.results),
     ("differences", "Paired differences", overview.differences),
+    ("compared", "What was compared, and how", detail.compared),
     ("beyond", "What is kept beyond the baseline", overview.beyond),
     ("learning", "Learning curves", overview.learning),
     ("started", "What pre-training is worth", overview.started),
@@ -130,7 +132,8 @@ def report(
     context = Context(
         folder, plan, found, made, refused, rows, known, fault, notes[0], audio, corpora
     )
-    write_text(folder / "report.html", page(context))
+    with Bar("sections of the page", len(SECTIONS)) as bar:
+        write_text(folder / "report.html", page(context, bar))
     show(rows, plan.baseline, console)
     for note in notes:
         console.print(note, style="yellow", markup=False, highlight=False)
@@ -154,16 +157,32 @@ def report(
     return rows
 
 
-def page(c: Context) -> str:
-    """Return ``report.html``; a section that cannot be made says why, and the others are made."""
-    made = []
+def page(c: Context, bar: Bar | None = None) -> str:
+    """Return ``report.html``; a section that cannot be made says why, and the others are made.
+
+    A section that does not apply is left out. The last section names these, with the reason.
+
+    Args:
+        c: material of the report.
+        bar: advances with each section.
+    """
+    made: list[Section] = []
+    absent: list[tuple[str, str]] = []
     for anchor, title, make in SECTIONS:
         section = Section(anchor, title)
         try:
             make(section, c)
         except FAULTS as error:
             section.messages.append(as_message(error))
-        made.append(section)
+        if section.absent and not section.messages:
+            absent.append((title, section.absent))
+        else:
+            made.append(section)
+        if bar is not None:
+            bar.advance()
+    if absent:
+        left = Fold(f"Left out: {counted(len(absent), 'section')}", [Points(absent)])
+        made[-1].parts.append(left)
     lead = (
         f"{counted(len(c.rows), 'row')} in {counted(len(c.grids), 'table')}, from "
         f"{counted(len(c.found.runs), 'finished cell')}; "

@@ -329,7 +329,7 @@ class Corpora:
                     root=data.get("root"),
                     manifest=data.get("manifest"),
                     options=data.get("options") or {},
-                    progress=False,
+                    progress=True,
                 )
             except (SerzooError, OSError) as error:
                 raise DataError(f"{run.name}: its corpus cannot be opened ({error})") from error

@@ -15,6 +15,7 @@ from ..core import lock, shipped
 from ..core.errors import ConfigError, suggest
 from ..core.files import check_place
 from ..core.hub import Published
+from ..core.progress import Bar
 from ..core.table import Line, Table, wide_console
 from .schema import RunConfig
 
@@ -166,7 +167,11 @@ def lock_models(
     target = Path(file).expanduser() if file else lock.lock_file()
     held = lock.read(target)
     check_place(target)
-    results = [_locked(one, held) for one in wanted(names, everything)]
+    results, asked = [], wanted(names, everything)
+    with Bar("models", len(asked)) as bar:  # hashing large files takes long
+        for one in asked:
+            results.append(_locked(one, held))
+            bar.advance()
     if entries := [r.entry for r in results if r.entry]:
         lock.keep(entries, target)
     return results, target

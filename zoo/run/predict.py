@@ -242,6 +242,7 @@ def predict_files(
     channel: str | int | None = None,
     batch_seconds: float = BATCH_SECONDS,
     plot: str | None = None,
+    json: bool = False,
 ) -> int:
     """Do what ``serzoo predict`` does: write each row when it is ready, and errors to stderr.
 
@@ -258,20 +259,27 @@ def predict_files(
         channel: as in :func:`predict`.
         batch_seconds: as in :func:`predict`.
         plot: ``FILE.png``, or a folder, for pictures of the probabilities over time.
+        json: write JSON lines on standard output, not CSV.
 
     Returns:
         0; 1 if something could not be predicted; 2 if nothing could.
 
     Raises:
-        ConfigError: as :func:`predict`, and if ``out`` or ``plot`` has another ending.
+        ConfigError: as :func:`predict`, and if ``out`` or ``plot`` has another ending. Also if
+            both ``out`` and ``json`` are given.
     """
-    suffix = suffix_of(out)
+    if json and out:
+        raise ConfigError(
+            f"--json writes rows on standard output, and --out into {out}; give one of them "
+            "(--out FILE.jsonl writes the same rows into a file)"
+        )
+    suffix = ".jsonl" if json else suffix_of(out)
     found = recordings(inputs, channel=channel)
     plots = Plots(plot, found) if plot else None
     job = _job(_module(model), window, hop, voice, batch_seconds)
     target = Path(out) if out else None
     # rows that go to a terminal show the progress themselves
-    bar = sys.stderr.isatty() and (target is not None or not sys.stdout.isatty())
+    bar = target is not None or not sys.stdout.isatty()
     kept: list[Row] = []
     good = bad = 0
     with _opened(target) as file:

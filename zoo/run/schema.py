@@ -33,6 +33,7 @@ T = TypeVar("T")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp", "fsdp")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 """Lightning's short names. They are written out, since a run's fingerprint has the precision."""
 
@@ -129,8 +130,8 @@ class OptimConfig:
     lr: Positive = 1e-3  # peak learning rate
     head_lr: Positive | None = None  # peak rate of the head; None = lr
     mix_lr: Positive | None = None  # peak rate of a learned mix of layers; None = lr
-    weight_decay: NotNegative = 1e-2
-    epochs: FromOne = 30
+    weight_decay: NotNegative = 1e-2  # of AdamW; biases and norms do not decay
+    epochs: FromOne = 30  # each is validated once
     # Fewest steps of a run; 0 = no limit. A small training part (`data.train_share`) is repeated
     # within an epoch, so that runs differ in labels and not in steps.
     min_steps: FromZero = 0
@@ -161,7 +162,9 @@ class TrainerConfig:
     # precision of the arithmetic (16-mixed needs a GPU); weights stay float32
     precision: Annotated[str, AfterValidator(_trainable_precision)] = "32-true"
     threads: FromOne | None = None  # CPU threads of each process
-    progress: Flag = True
+    progress: Flag = True  # a bar on a terminal; in a file, a line now and then
+    # where curves go besides TensorBoard; wandb and mlflow are packages that you install
+    logger: Annotated[str, one_of(*LOGGERS)] = "tensorboard"
     board_audio: FromZero = 0  # how many of the most confident errors TensorBoard gets as audio
 
 
@@ -169,19 +172,19 @@ class TrainerConfig:
 class RunConfig:
     """One run: a corpus, a fold, an encoder, a head, a seed."""
 
-    recipe: str = ""
-    corpus: list[str] = field(default_factory=list)
-    protocol: str | None = None
-    fold: FromZero = 0
-    taxonomy: str | None = None
-    seed: Whole = 1
+    recipe: str = ""  # name or file of the recipe that the run began with
+    corpus: list[str] = field(default_factory=list)  # names of corpora; several count as one
+    protocol: str | None = None  # how speakers become folds; None = that of the corpus
+    fold: FromZero = 0  # which fold is tested
+    taxonomy: str | None = None  # the classes; None = those of the corpus, auto = all its labels
+    seed: Whole = 1  # seed of initial weights and of all randomness in training
     init: str | None = None  # run whose encoder, with its mix of layers, this one starts from
     init_head: Flag = False  # start from its head, too; head and classes must be the same
-    encoder: dict[str, Any] = field(default_factory=dict)
+    encoder: dict[str, Any] = field(default_factory=dict)  # type, and the keywords of its class
     # encoder of one vector per utterance, which heads get beside the frames: functionals
     utterance: str | None = None
     head_name: str = ""  # what folders and tables call the head: NAME of configs/head/NAME.yaml
-    head: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, Any] = field(default_factory=dict)  # type, and the keywords of its class
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -12,11 +12,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
 
+from ..core import notices
 from ..core.errors import ConfigError, DataError
 from ..core.files import named, new_file, write_json
 from ..core.notices import quiet
+from ..core.progress import Bar
 from ..core.taxonomy import Taxonomy
 from ..statistics.speakers import measure
 from ..statistics.table import PredictionTable
@@ -25,12 +27,24 @@ from .board import unparsable
 from .build import assemble, data_hashes, open_data
 from .checkpoint import ModelCheckpoint, how_built
 from .devices import device_of, refuse_absent
+from .loggers import loggers, refuse_missing
 from .module import SERModule
 from .optim import rounds
 from .record import Record, read_record
 from .schema import METRIC_KEYS, OptimConfig, RunConfig
 from .score import with_votes
 from .spent import CountFlops, Used
+
+
+class Lines(Callback):
+    """Tell now and then how far the training is, if there is no terminal for a bar."""
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        epochs = trainer.max_epochs or 0
+        self.bar = Bar("epochs", epochs - trainer.current_epoch, shown=trainer.is_global_zero)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.bar.advance()
 
 
 class StoreFeatures(Callback):
@@ -135,12 +149,13 @@ def train(
         one writes it. The others return a record that has only a status.
 
     Raises:
-        ConfigError: if this machine lacks the devices or the precision; this is checked before any
-            data is opened.
+        ConfigError: if this machine lacks the devices, the precision or the logger's package. This
+            is checked before any data is opened.
         DataError: if the data cannot be used, or the folder holds a run on other data.
     """
     out = out or run_folder(cfg)
     refuse_absent(cfg)
+    refuse_missing(cfg)
     quiet()
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
@@ -333,8 +348,10 @@ def _trainer(
     callbacks: list[Callback] = [last, board.Board()]
     if validated and cfg.optim.select == "best":
         callbacks.insert(0, best)
-    if cfg.trainer.progress:
-        callbacks.append(RichProgressBar(leave=False))
+    shown = cfg.trainer.progress and notices.level() != notices.QUIET
+    drawn = shown and Console().is_terminal
+    if shown:
+        callbacks.append(RichProgressBar(leave=False) if drawn else Lines())
     t, o = cfg.trainer, cfg.optim
     own = -(-batches // (t.devices * t.num_nodes))
     repeated = rounds(o.epochs, own, o.accumulate, o.min_steps)  # in a second run, too
@@ -352,9 +369,9 @@ def _trainer(
         use_distributed_sampler=False,  # our samplers give each process its share
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if validated else 0,
-        logger=TensorBoardLogger(str(out), name="", version="", default_hp_metric=False),
+        logger=loggers(cfg, out),
         callbacks=callbacks,
-        enable_progress_bar=t.progress,
+        enable_progress_bar=drawn,
         enable_model_summary=False,
         log_every_n_steps=1,
     )

@@ -25,6 +25,7 @@ from serzoo.datamodules.labelling.entail import Entail
 from serzoo.datamodules.labelling.label import label, settings, shown, trace
 from serzoo.datamodules.manifest import Utterance, read_manifest, write_manifest
 from serzoo.zoo import cli
+from serzoo.zoo.core import progress as bars
 from serzoo.zoo.core.errors import ConfigError, DataError
 
 SAID = {
@@ -344,13 +345,13 @@ def test_settings_that_do_not_fit_are_refused(corpus, monkeypatch, words, messag
 
 
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(verb, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(bars, "FIRST", 0.0)
     with verb.progress() as told:
         told("scores", 1, 3)
-    monkeypatch.setattr(verb, "LINE_EVERY", 60.0)
+    monkeypatch.setattr(bars, "FIRST", 60.0)
     with verb.progress() as told:
         told("scores", 2, 3)
-    assert capsys.readouterr().err == "scores: 1 of 3\n"
+    assert capsys.readouterr().err == "scores: 1 of 3, about 0 s left\n"
 
 
 def test_settings_of_parts_are_told_apart():

@@ -205,3 +205,27 @@ def test_a_row_of_latex_is_no_argument_of_the_last_one() -> None:
 def test_text_as_latex() -> None:
     assert tex("a_b & 5 % -0.1 (+0.2 to -3) x-y") == r"a\_b \& 5 \% $-$0.1 ($+$0.2 to $-$3) x-y"
     assert tex("\\{}~^²#$") == (r"\textbackslash{}\{\}\textasciitilde{}\textasciicircum{}$^2$\#\$")
+
+
+def test_csv_has_all_digits_of_a_number_and_the_text_of_all_else() -> None:
+    row = [
+        "a,b",
+        cell(1 / 3),
+        cell(None),
+        cell(1234.5, ",.0f"),
+        span_cell(0.1, 0.2),
+        cell(0.5, ".0%"),
+    ]
+    table = Table("", ("head", "x", "y", "n", "span", "share"), [row])
+    assert table.csv().splitlines() == [
+        "head,x,y,n,span,share",
+        '"a,b",0.3333333333333333,,1234.5,0.100 to 0.200,0.5',
+    ]
+
+
+def test_columns_stay_whole_where_it_is_asked() -> None:
+    console = Console(file=io.StringIO(), width=20)
+    console.print(
+        Table("", ("a", "b"), [["one two three", "x y z"]]).rich(lines=False, whole=["a"])
+    )
+    assert "one two three" in console.file.getvalue()

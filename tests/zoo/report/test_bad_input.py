@@ -33,7 +33,7 @@ def suite(tmp_path: Path) -> Callable[..., Path]:
 def _no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn in test_report_page.py; here they would only take time."""
     for module in (detail, overview):
-        monkeypatch.setattr(module, "draw", lambda _, alt, name: Figure("", alt))
+        monkeypatch.setattr(module, "draw", lambda _, alt, data, name: Figure("", alt, data, name))
 
 
 def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
@@ -256,5 +256,6 @@ def test_many_tables_are_not_all_drawn(suite: Callable[..., Path]) -> None:
     for name in ("differences", "calibration", "cost"):
         assert sections[name].count(said) == 1
     assert "Cost: r12, logmel" in sections["cost"]
-    # differences, two of calibration, cost; all confusions; the ranks
-    assert text.count("<figure>") == 12 + 2 * 12 + 12 + 26 + 1
+    # the answer; differences, two of calibration, cost; all confusions; the ranks
+    assert text.count("<figure>") == 1 + 12 + 2 * 12 + 12 + 26 + 1
+    assert "1 further table: see the paired differences." in sections["answer"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import re
@@ -39,9 +40,25 @@ def suite(tmp_path: Path) -> Callable[..., Path]:
 # The page.
 
 
-def test_every_section_is_there(suite: Callable[..., Path]) -> None:
+ABSENT = (
+    "beyond",
+    "learning",
+    "started",
+    "conditions",
+    "across",
+    "label-shift",
+    "votes",
+    "missing",
+)
+"""Sections that do not apply to the small suite."""
+
+
+def test_every_section_that_applies_is_there(suite: Callable[..., Path]) -> None:
     sections, text = report_suite.made(suite())
-    assert list(sections) == [anchor for anchor, *_ in SECTIONS]
+    assert list(sections) == [anchor for anchor, *_ in SECTIONS if anchor not in ABSENT]
+    left = sections["made-with"].partition("Left out: 8 sections")[2]
+    for anchor, title, _ in SECTIONS:
+        assert (f"{title}: " in left) == (anchor in ABSENT), anchor
     assert "A &lt;suite&gt; &amp; more" in text
     assert "a_b&lt;i&gt;" in text
     assert "<i>" not in text
@@ -52,11 +69,45 @@ def test_every_section_is_there(suite: Callable[..., Path]) -> None:
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text)) - {"main"}
     assert used <= set(ids)
     assert not re.search(r'(?:src|href)="(?!#|data:)', text)
-    for anchor in ("learning", "conditions", "across", "label-shift"):
-        assert "Not applicable" in sections[anchor]
     assert "utterances.jsonl" in sections["groups"]
     assert "debiased after" in sections["calibration"]
     assert "Probabilities are for a" in sections["calibration"]
+
+
+def test_the_page_opens_with_the_answer(suite: Callable[..., Path]) -> None:
+    folder = suite()
+    sections, text = report_suite.made(folder)
+    assert next(iter(sections)) == "answer"
+    said = sections["answer"]
+    rows = json.loads((folder / "summary.json").read_text())["rows"]
+    for row in rows:
+        if row["head"] == report_suite.HEADS[0]:
+            mean = row["score"]["mean"] if isinstance(row["score"], dict) else row["score"][0]
+            assert f"{row['recipe']}, logmel: UAR of classification is {mean:.3f}." in said
+        else:
+            assert row["difference"]["verdict"] in said
+    assert "one: 48 utterances of 4 speakers; two: 48 utterances of 4 speakers" in said
+    assert f"Compared with classification: {report_suite.HEADS[1]}." in said
+    assert text[text.index('id="answer"') : text.index('id="results"')].count("<svg ") == 1
+
+
+def test_the_data_of_every_figure_is_a_csv_file(suite: Callable[..., Path]) -> None:
+    folder = suite()
+    _, text = report_suite.made(folder)
+    files = re.findall(r'<a download="([^"]+)" href="data:text/csv;[^,]+,([^"]+)"', text)
+    assert len(files) == text.count("<figure>") >= 10
+    found = {name: base64.b64decode(data).decode().splitlines() for name, data in files}
+    assert len(found) == len(files)
+    assert min(map(len, found.values())) >= 2
+    rows = list(csv.DictReader(found["answer.csv"]))
+    summary = json.loads((folder / "summary.json").read_text())["rows"]
+    compared = {r["recipe"]: r["difference"] for r in summary if r["difference"]}
+    assert {r["table"].partition(",")[0]: r["verdict"] for r in rows} == {
+        recipe: d["verdict"] for recipe, d in compared.items()
+    }
+    assert [float(r["difference"]) for r in rows] == [d["value"] for d in compared.values()]
+    matrix = np.array([line.split(",")[1:] for line in found["confusion-0-classification.csv"][1:]])
+    assert matrix.astype(float).sum() == 48
 
 
 def with_genders(folder: Path) -> Path:
@@ -245,7 +296,7 @@ def test_a_browser_shows_it(suite: Callable[..., Path], chromium: Any) -> None:
     shown = chromium.run(
         "return [...document.querySelectorAll('section')].map(s => [s.id, s.offsetHeight > 40])"
     )
-    assert shown == [[anchor, True] for anchor, *_ in SECTIONS]
+    assert shown == [[anchor, True] for anchor, *_ in SECTIONS if anchor not in ABSENT]
     # a table sorts by numbers where it has them, and says so
     column = """
         const table = document.querySelector("#results table");
@@ -285,6 +336,100 @@ def test_a_browser_shows_it(suite: Callable[..., Path], chromium: Any) -> None:
     asked = [a for a in chromium.requests() if not a.startswith(("data:", "about:"))]
     assert [a for a in asked if a.endswith("/report.html")] == asked
     assert asked[0].startswith("file://")
+
+
+CONTRAST = """
+    const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const light = (c) => 0.2126 * channel(c[0]) + 0.7152 * channel(c[1]) + 0.0722 * channel(c[2]);
+    const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+    const behind = (node) => {
+        for (let at = node; at; at = at.parentElement) {
+            const c = parse(getComputedStyle(at).backgroundColor);
+            if (c.length === 3 || c[3] > 0) return c;
+        }
+        return [255, 255, 255];
+    };
+    const found = [];
+    for (const node of document.querySelectorAll("body *:not(svg *):not(script)")) {
+        const own = [...node.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+        if (!own || !node.checkVisibility()) continue;
+        const [a, b] = [light(parse(getComputedStyle(node).color)), light(behind(node))];
+        found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), node.tagName]);
+    }
+    return found;
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_has_contrast(suite: Callable[..., Path], chromium: Any, scheme: str) -> None:
+    folder = suite()
+    report_suite.made(folder)
+    chromium.scheme(scheme)
+    chromium.open(f"file://{folder / 'report.html'}")
+    chromium.run("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    found = chromium.run(CONTRAST)
+    assert len(found) > 200
+    assert [tag for ratio, tag in found if ratio < 4.5] == []  # WCAG 2.2, AA
+
+
+@pytest.mark.slow
+def test_a_keyboard_reaches_everything(suite: Callable[..., Path], chromium: Any) -> None:
+    folder = suite()
+    report_suite.made(folder)
+    chromium.scheme("light")
+    chromium.open(f"file://{folder / 'report.html'}")
+
+    def press(key: str, code: int) -> Any:
+        # as a real key: ``text`` makes Enter activate what has the focus
+        more = {"text": "\r"} if key == "Enter" else {}
+        chromium.devtools(
+            "Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, **more
+        )
+        chromium.devtools("Input.dispatchKeyEvent", type="keyUp", key=key)
+        return chromium.run(
+            "const e = document.activeElement; const o = getComputedStyle(e);"
+            "return [e.tagName, e.innerText.trim(), o.outlineStyle !== 'none']"
+        )
+
+    assert press("Tab", 9)[:2] == ["A", "Skip to the content"]
+    titles = [title for anchor, title, _ in SECTIONS if anchor not in ABSENT]
+    assert [press("Tab", 9)[1] for _ in titles] == titles
+    seen = [press("Tab", 9) for _ in range(40)]
+    assert all(ring for _, _, ring in seen)  # one sees where the focus is
+    assert {"BUTTON", "A", "DIV", "SUMMARY"} <= {tag for tag, _, _ in seen}
+    chromium.run("document.querySelector('#results thead button').focus()")
+    press("Enter", 13)
+    assert chromium.run("return document.querySelector('#results thead th').ariaSort")
+    chromium.run("document.querySelector('#results summary').focus()")
+    press("Enter", 13)
+    assert chromium.run("return document.querySelector('#results details').open")
+
+
+@pytest.mark.slow
+def test_on_paper_everything_is_unfolded_and_nothing_is_cut(
+    suite: Callable[..., Path], chromium: Any
+) -> None:
+    folder = suite()
+    report_suite.made(folder)
+    chromium.scheme("dark")
+    chromium.open(f"file://{folder / 'report.html'}")
+    chromium.size(1000, 1400)
+    chromium.devtools("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert not chromium.run("return document.querySelector('nav').checkVisibility()")
+        assert chromium.run(
+            "return [...document.querySelectorAll('details:not([open]) > :not(summary)')]"
+            ".every((n) => n.offsetHeight > 0)"
+        )
+        white = chromium.run("return getComputedStyle(document.body).backgroundColor")
+        assert white == "rgb(255, 255, 255)"
+        assert chromium.run(
+            "return [...document.querySelectorAll('.scroll')]"
+            ".every((n) => getComputedStyle(n).overflowX === 'visible')"
+        )
+    finally:
+        chromium.devtools("Emulation.setEmulatedMedia", media="")
 
 
 def test_the_cost_table_has_processor_seconds_and_operations(

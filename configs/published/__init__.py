@@ -1,0 +1,1 @@
+"""Facts about published models, for `serzoo list`."""
