@@ -1,0 +1,271 @@
+"""A small pretrained encoder of our own, which `serzoo distil` trains, and the network in it.
+
+The shipped weights were distilled from Whisper base (``docs/reference/serzoo-small.md``).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import gelu, pad, scaled_dot_product_attention
+
+from ..core.errors import ConfigError, DamagedError
+from ..core.files import new_file
+from .families import HOP, whisper_log_mel
+from .mel import frame_mask
+
+EDGE = 2  # spectrogram frames whose windows reach from the end of the audio into the padding
+CELL = 8  # spectrogram frames of 10 ms in a frame of the student
+WINDOW_CELLS = 125  # frames of 80 ms that see each other: 10 s
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a student.
+
+    Attributes:
+        bands: number of mel bands, 80 or 128.
+        dim: ``D``, width of the frames.
+        heads: attention heads of each block, of 64 numbers each.
+        hidden: width of the hidden layer of each block.
+        kernels: frames that the depthwise convolution of each block sees; an odd number.
+    """
+
+    bands: int = 80
+    dim: int = 512
+    heads: tuple[int, int] = (8, 4)
+    hidden: tuple[int, int] = (2048, 320)
+    kernels: tuple[int, int] = (5, 9)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Attention(nn.Module):
+    """Self-attention (Vaswani et al. 2017) with heads of 64 numbers; keys have no bias."""
+
+    size = 64
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        inner = heads * self.size
+        self.q_proj, self.v_proj = nn.Linear(dim, inner), nn.Linear(dim, inner)
+        self.k_proj = nn.Linear(dim, inner, bias=False)
+        self.out_proj = nn.Linear(inner, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return ``[B, T, D]``; only frames whose mask ``[B, T]`` is True are seen."""
+        q, k, v = (
+            layer(x).unflatten(2, (-1, self.size)).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        seen = None if mask is None else mask[:, None, None]
+        y = scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        projected: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
+        return projected
+
+
+class Block(nn.Module):
+    """A depthwise convolution, self-attention and a feed-forward net, each beside a skip."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        self.self_attn_layer_norm = nn.LayerNorm(dim)
+        self.self_attn = Attention(dim, heads)
+        self.final_layer_norm = nn.LayerNorm(dim)
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        # a block starts as the identity, or as the teacher's block, if it is copied
+        for weight in (self.conv.weight, self.self_attn.out_proj.weight, self.fc2.weight):
+            nn.init.zeros_(weight)
+        for layer in (self.conv, self.self_attn.out_proj, self.fc2):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        real = x if mask is None else x * mask[..., None]
+        x = x + self.conv(real.transpose(1, 2)).transpose(1, 2)
+        x = x + self.self_attn(self.self_attn_layer_norm(x), mask)
+        return x + self.fc2(gelu(self.fc1(self.final_layer_norm(x))))
+
+
+class Student(nn.Module):
+    """Log-mel spectrogram to frames of 80 ms: two convolutions, then two blocks.
+
+    The first block works at 40 ms, the second one at 80 ms. The convolutions and the first block
+    have the form of Whisper's (Radford et al. 2022), so that they can start from its weights.
+
+    Args:
+        shape: the sizes.
+    """
+
+    positions: Tensor
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        dim = shape.dim
+        self.conv1 = nn.Conv1d(shape.bands, dim, 3, padding=1)
+        self.conv2 = nn.Conv1d(dim, dim, 3, stride=2, padding=1)
+        self.blocks = nn.ModuleList(
+            Block(dim, *sizes)
+            for sizes in zip(shape.heads, shape.hidden, shape.kernels, strict=True)
+        )
+        self.scale, self.shift = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+        table = sinusoids(WINDOW_CELLS * 4, dim)
+        self.register_buffer("positions", _halved(table[None])[0], persistent=False)
+
+    def forward(self, mel: Tensor, counts: Tensor) -> list[Tensor]:
+        """Return the frames after the convolutions, the first block and the second one.
+
+        Args:
+            mel: ``[B, bands, 8 * T]`` spectrogram; zero behind an utterance's end.
+            counts: ``[B]`` number of frames of 80 ms of each utterance.
+
+        Returns:
+            Three tensors ``[B, T, D]``, of which only real frames have a meaning.
+        """
+        # the last output that counts sees no further than the zeros behind the end
+        x = _halved(gelu(self.conv2(gelu(self.conv1(mel)))).transpose(1, 2))
+        x, counts, join = _windows(x, counts)
+        x = x + self.positions[: x.shape[1]]
+        whole = bool((counts == counts[0]).all())
+        mask = None if whole else frame_mask(counts, x.shape[1] // 2)
+        states = [_halved(x)]
+        x = _halved(self.blocks[0](x, None if mask is None else mask.repeat_interleave(2, 1)))
+        states.append(x)
+        states.append(self.blocks[1](x, mask) * self.scale + self.shift)
+        return [join(state) for state in states]
+
+
+def sinusoids(length: int, dim: int) -> Tensor:
+    """Return ``[length, dim]`` sines, then cosines, of positions, as Whisper adds them."""
+    step = math.log(10_000) / (dim // 2 - 1)
+    angles = torch.arange(length)[:, None] * torch.exp(-step * torch.arange(dim // 2))
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Average pairs of frames: ``[B, 2 * T, D]`` to ``[B, T, D]``."""
+    return x.unflatten(1, (-1, 2)).mean(2)
+
+
+def _windows(x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Any]:
+    """Cut utterances of more than 10 s into windows of equal length.
+
+    Args:
+        x: ``[B, 2 * T, D]``.
+        counts: ``[B]`` number of pairs of frames of each utterance.
+
+    Returns:
+        The windows ``[P, 2 * T', D]``, their ``[P]`` numbers of pairs, and a function that puts
+        ``[P, T', D]`` together to ``[B, T, D]``.
+    """
+    if int(counts.max()) <= WINDOW_CELLS:
+        return x, counts, lambda state: state
+    parts = [(n, -(-n // WINDOW_CELLS)) for n in counts.tolist()]
+    cuts = [
+        (row, start, min(-(-n // number), n - start))
+        for row, (n, number) in enumerate(parts)
+        for start in range(0, n, -(-n // number))
+    ]
+    longest = max(size for _, _, size in cuts)
+    pieces = torch.stack(
+        [pad(x[r, 2 * s : 2 * (s + n)], (0, 0, 0, 2 * (longest - n))) for r, s, n in cuts]
+    )
+
+    def join(state: Tensor) -> Tensor:
+        rows: list[list[Tensor]] = [[] for _ in parts]
+        for (row, _, size), piece in zip(cuts, state, strict=True):
+            rows[row].append(piece[:size])
+        return nn.utils.rnn.pad_sequence([torch.cat(row) for row in rows], batch_first=True)
+
+    return pieces, counts.new_tensor([n for _, _, n in cuts]), join
+
+
+def spectrogram(audio: Tensor, lengths: Tensor, bands: int) -> tuple[Tensor, Tensor]:
+    """Return Whisper's log-mel spectrogram of each utterance, as if it were alone.
+
+    Args:
+        audio: ``[B, S]`` float32, 16 kHz mono.
+        lengths: ``[B]`` number of real samples of each row.
+        bands: number of mel bands.
+
+    Returns:
+        ``[B, bands, 8 * T]``, zero behind the end, and the ``[B]`` numbers of frames of 80 ms.
+    """
+    counts = (lengths.clamp_min(1) + CELL * HOP - 1) // (CELL * HOP)
+    frames = int(counts.max()) * CELL
+    # the last frame sees silence behind the end, in a batch as well as alone
+    samples = (frames + EDGE) * HOP
+    real = pad(audio.float(), (0, max(0, samples - audio.shape[1])))[:, :samples]
+    real = real * frame_mask(lengths, samples)
+    mel = whisper_log_mel(real, bands, frame_mask(counts * CELL, frames + EDGE))
+    return mel[..., :frames], counts
+
+
+# Weights on the disk: safetensors in float16, whose metadata holds the shape and the origin.
+
+FORMAT = "serzoo-student-1"
+
+
+def write_student(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write weights of a student as float16.
+
+    Args:
+        path: the file.
+        weights: its state dict.
+        facts: the ``shape``, and where the weights come from, as plain containers.
+    """
+    halves = {k: v.detach().cpu().half().contiguous() for k, v in weights.items()}
+    text = json.dumps(facts, ensure_ascii=False, sort_keys=True)
+    with new_file(path) as draft:
+        save_file(halves, draft, {"format": FORMAT, "serzoo": text})
+
+
+def read_student(path: Path) -> tuple[Student, dict[str, Any]]:
+    """Return a student with the weights of a file, in float32, and the facts beside them.
+
+    Raises:
+        ConfigError: if the file is missing or holds something else.
+        DamagedError: if it is damaged.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"no weights of a student in {path}; give a file that `serzoo distil` wrote"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            meta = file.metadata() or {}
+            weights = {k: file.get_tensor(k).float() for k in file.keys()}
+    except Exception as error:  # safetensors has no common class for its errors
+        raise DamagedError(f"{path} is damaged ({error}); get it again") from error
+    if meta.get("format") != FORMAT:
+        raise ConfigError(
+            f"{path} holds no student (its format is {meta.get('format')}); give a file that "
+            "`serzoo distil` wrote"
+        )
+    facts = json.loads(meta["serzoo"])
+    student = Student(Shape(**{k: _plain(v) for k, v in facts["shape"].items()}))
+    wanted = {k: v.shape for k, v in student.state_dict().items()}
+    have = {k: v.shape for k, v in weights.items()}
+    if have != wanted:
+        wrong = sorted(k for k in {**have, **wanted} if have.get(k) != wanted.get(k))
+        raise DamagedError(f"{path} is damaged: it lacks {wrong[0]}, or has it in another size")
+    if bad := [k for k, v in weights.items() if not bool(v.isfinite().all())]:
+        raise DamagedError(f"{path} is damaged: {bad[0]} is not finite; get it again")
+    student.load_state_dict(weights)
+    return student, facts
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

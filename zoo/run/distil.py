@@ -1,0 +1,369 @@
+"""Distil an encoder: a small student learns to make a teacher's frames (Hinton et al. 2015).
+
+The student hears corrupted speech and regresses what the frozen teacher made of the clean speech,
+as DistilHuBERT does (Chang et al. 2022, arXiv 2110.01900): several layers of the teacher, each
+through a linear head of its own, which is dropped afterwards. Heads of classifiers read the mean
+and deviation of frames, so the error of both is part of the loss. All weights of it are our choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import smooth_l1_loss
+from torch.utils.data import DataLoader
+
+from ...datamodules.corrupting import Corrupter
+from ...datamodules.sampler import BucketSampler, EvalSampler
+from ..core import registry
+from ..core.encoder import Encoder
+from ..encoders.families import HOP, WhisperFamily
+from ..encoders.hf import fast_bfloat16
+from ..encoders.mel import frame_mask
+from ..encoders.small import CELL, Shape, Student, read_student, spectrogram, write_student
+from .checkpoint import ModelCheckpoint
+from .optim import AveragedWeights, adamw, rate_over_steps
+from .targets import Shard, Taught, check_teacher, make_targets, recordings
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Moments(NamedTuple):
+    """How the teacher's frames are distributed, ``[K, D]`` each.
+
+    Attributes:
+        mean: mean over frames.
+        deviation: deviation over frames.
+        of_means: deviation of the utterances' means, of standardised frames.
+        deviations: mean of the utterances' deviations, of standardised frames.
+        of_deviations: deviation of the utterances' deviations, of standardised frames.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    of_means: Tensor
+    deviations: Tensor
+    of_deviations: Tensor
+
+
+def statistics(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of an utterance's frames, ``[B, K, D]`` each.
+
+    Args:
+        x: ``[B, T, K, D]``.
+        mask: ``[B, T]``.
+    """
+    weight = mask[:, :, None, None] / mask.sum(1)[:, None, None, None]
+    mean = (x * weight).sum(1)
+    variance = ((x - mean[:, None]).square() * weight).sum(1)
+    return mean, (variance + 1e-4).sqrt()
+
+
+def measured(data: Taught, pieces: int = 2048) -> Moments:
+    """Return the moments of the teacher's frames, from pieces spread over the training speech."""
+    step = max(1, len(data) // pieces)
+    batches = [[i] for i in range(0, len(data), step)]
+    frames = [data[batch]["frames"][0].float() for batch in batches]
+    everything = torch.cat(frames)
+    mean, deviation = everything.mean(0), everything.std(0).clamp_min(1e-4)
+    found = [
+        statistics((x[None] - mean) / deviation, torch.ones(1, len(x), dtype=torch.bool))
+        for x in frames
+    ]
+    means, spread = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Moments(
+        mean, deviation, means.std(0).clamp_min(0.05), spread.mean(0), spread.std(0).clamp_min(0.05)
+    )
+
+
+class Distillation(L.LightningModule):
+    """A student in training.
+
+    Args:
+        student: it is changed in place.
+        moments: of the teacher's frames.
+        lr: highest learning rate.
+        steps: number of steps of the whole training.
+        decay: weight decay of matrices.
+        average: decay of the averaged weights.
+        seed: of the corruption.
+    """
+
+    layer_weights: Tensor
+
+    def __init__(
+        self,
+        student: Student,
+        moments: Moments,
+        *,
+        lr: float,
+        steps: int,
+        decay: float,
+        average: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        layers, dim = moments.mean.shape
+        width = student.shape.dim
+        # the student's own frames stand for the middle layer, if the widths are equal
+        self.main = layers // 2 if dim == width else None
+        self.heads = nn.ModuleList(
+            nn.Identity() if k == self.main else nn.Linear(width, dim) for k in range(layers)
+        )
+        for name, value in moments._asdict().items():
+            self.register_buffer(f"teacher_{name}", value)
+        self.lr, self.steps, self.decay = lr, steps, decay
+        self.averaged = AveragedWeights(average)
+        self.corrupt = Corrupter(seed=seed)
+
+    @property
+    def moments(self) -> Moments:
+        """The moments of the teacher's frames."""
+        return Moments(*(getattr(self, f"teacher_{name}") for name in Moments._fields))
+
+    def configure_optimizers(self) -> Any:
+        groups = [{"params": list(self.parameters()), "lr": self.lr}]
+        optimiser = adamw(groups, self.decay, "32")
+        rate = rate_over_steps(self.steps, 0.05, "cosine")
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def frames(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the student's standardised frames of each layer of the teacher, and their mask.
+
+        Args:
+            audio: ``[B, S]``.
+            lengths: ``[B]`` samples.
+
+        Returns:
+            ``[B, T, K, D]`` and ``[B, T]``.
+        """
+        with torch.autocast(audio.device.type, enabled=False):
+            mel, counts = spectrogram(audio, lengths, self.student.shape.bands)
+        last = self.student(mel, counts)[-1]
+        made = torch.stack([head(last).float() for head in self.heads], 2)
+        return made, frame_mask(counts, made.shape[1])
+
+    def errors(self, made: Tensor, mask: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        """Return the errors of frames, of their means and of their deviations, scalars.
+
+        An error of means or deviations is relative to how utterances differ: 1 = no better than
+        the mean of all utterances.
+        """
+        m = self.moments
+        target = (wanted.float() - m.mean) / m.deviation
+        frame = smooth_l1_loss(made, target, reduction="none").mean((2, 3))
+        mean, spread = statistics(made, mask)
+        mean_of, spread_of = statistics(target, mask)
+        return {
+            "frame": (frame * mask).sum() / mask.sum(),
+            "mean": ((mean - mean_of) / m.of_means).square().mean(),
+            "deviation": ((spread - spread_of) / m.of_deviations).square().mean(),
+        }
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        heard = self.corrupt(batch["audio"].cpu(), batch["lengths"].cpu()).to(self.device)
+        made, mask = self.frames(heard, batch["lengths"])
+        errors = self.errors(made, mask, batch["frames"])
+        self.log_dict({f"train/{k}": v.detach() for k, v in errors.items()}, prog_bar=True)
+        return 2 * errors["frame"] + 0.5 * errors["mean"] + 0.25 * errors["deviation"]
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        made, mask = self.frames(batch["audio"], batch["lengths"])
+        errors = self.errors(made, mask, batch["frames"])
+        size = len(batch["audio"])
+        self.log_dict({f"valid/{k}": v for k, v in errors.items()}, prog_bar=True, batch_size=size)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.averaged.update(dict(self.named_parameters()), self.global_step)
+
+    def on_validation_epoch_start(self) -> None:
+        self.averaged.swap(dict(self.named_parameters()))
+
+    def on_validation_epoch_end(self) -> None:
+        self.averaged.swap(dict(self.named_parameters()))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["averaged"] = self.averaged.weights
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.averaged.restart(checkpoint["averaged"])
+
+
+def copy_front(student: Student, teacher: Encoder) -> bool:
+    """Let a student start from the convolutions and the first block of a Whisper.
+
+    Returns:
+        Whether the teacher is a Whisper of the student's size; if not, nothing is copied.
+    """
+    family = getattr(teacher, "family", None)
+    if not isinstance(family, WhisperFamily):
+        return False
+    source: dict[str, Tensor] = {}
+    for name, part in (
+        ("conv1", family.model.encoder.conv1),
+        ("conv2", family.model.encoder.conv2),
+    ):
+        source |= {f"{name}.{k}": v for k, v in part.state_dict().items()}
+    source |= {f"blocks.0.{k}": v for k, v in family.blocks[0].state_dict().items()}
+    own = student.state_dict()
+    if any(k not in own or own[k].shape != v.shape for k, v in source.items()):
+        return False
+    student.load_state_dict(own | {k: v.float() for k, v in source.items()})
+    return True
+
+
+@dataclass
+class DistilConfig:
+    """What `serzoo distil` does.
+
+    Attributes:
+        teacher: an encoder: its ``type`` and options, as in ``configs/encoder``.
+        data: folders of speech.
+        out: folder of the result.
+        shape: sizes of the student.
+        start: ``teacher`` copies its first layers if they fit; ``new`` is random; or a file of a
+            student.
+        copies: copies of the speech; the second and later ones change speed and pitch.
+        epochs: passes over all copies.
+        lr: highest learning rate.
+        batch_size: most pieces in a batch.
+        batch_seconds: most padded seconds in a batch.
+        weight_decay: weight decay of matrices.
+        average: decay of the averaged weights, which are the result.
+        held_out: share of the recordings that only measure the error.
+        precision: of the trainer; ``auto`` is bfloat16 if the machine has units for it.
+        seed: decides about cuts, order, corruption and initial weights.
+        progress: show bars.
+    """
+
+    teacher: dict[str, Any]
+    data: list[str]
+    out: str
+    shape: Shape = field(default_factory=Shape)
+    start: str = "teacher"
+    copies: Annotated[int, Field(ge=1)] = 1
+    epochs: Annotated[int, Field(ge=1)] = 20
+    lr: Positive = 8e-4
+    batch_size: Annotated[int, Field(ge=1)] = 24
+    batch_seconds: Positive = 100.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    precision: str = "auto"
+    seed: int = 0
+    progress: bool = True
+
+
+def distil(cfg: DistilConfig) -> Path:
+    """Train a student and return the file of its weights.
+
+    A stopped run goes on from its last whole epoch, if it is called again.
+    """
+    out = Path(cfg.out).expanduser()
+    L.seed_everything(cfg.seed, verbose=False)
+    options = dict(cfg.teacher)
+    kind = options.pop("type")
+    options.pop("optim", None)
+    files = recordings(cfg.data)
+    teacher = registry.get("encoders", kind)(**options).eval()
+    name = str(options.get("name", kind))
+    check_teacher(teacher, name)
+    shards = make_targets(
+        out / "targets",
+        files,
+        teacher,
+        copies=cfg.copies,
+        seed=cfg.seed,
+        hop=HOP * CELL,
+        held_out=cfg.held_out,
+        progress=cfg.progress,
+        facts={"teacher": teacher.extraction()},
+    )
+    student = Student(cfg.shape)
+    copied = False
+    if cfg.start == "teacher":
+        copied = copy_front(student, teacher)
+    elif cfg.start != "new":
+        student = read_student(Path(cfg.start))[0]
+    module, trainer = fit(cfg, out, student, shards, copied)
+    return out / "student.safetensors"
+
+
+def fit(
+    cfg: DistilConfig, out: Path, student: Student, shards: Sequence[Shard], copied: bool
+) -> Any:
+    hop = HOP * CELL
+    data, held = (Taught(shards, hop, held_out=h) for h in (False, True))
+    moments = measured(data)
+    sampler = BucketSampler(
+        data.seconds, size=cfg.batch_size, budget=cfg.batch_seconds, seed=cfg.seed
+    )
+    evaluated = EvalSampler(held.seconds, size=cfg.batch_size, budget=cfg.batch_seconds)
+    if copied:
+        middle = moments.mean.shape[0] // 2
+        student.scale.data = 1 / moments.deviation[middle]
+        student.shift.data = -moments.mean[middle] / moments.deviation[middle]
+    module = Distillation(
+        student, moments, lr=cfg.lr, steps=cfg.epochs * len(sampler), decay=cfg.weight_decay,
+        average=cfg.average, seed=cfg.seed,
+    )  # fmt: skip
+    last = ModelCheckpoint(
+        out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    callbacks: list[Callback] = [last, Export(out / "student.safetensors")]
+    if cfg.progress:
+        callbacks.append(RichProgressBar(leave=False))
+    precision = cfg.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if fast_bfloat16() else "32"
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=cfg.epochs,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if len(held) else 0,
+        logger=CSVLogger(str(out), name="", version="log"),
+        callbacks=callbacks,
+        enable_progress_bar=cfg.progress,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    train = DataLoader(data, sampler=sampler, batch_size=None)
+    valid = DataLoader(held, sampler=evaluated, batch_size=None)
+    start = out / "last.ckpt"
+    trainer.fit(
+        module, train, valid, ckpt_path=str(start) if start.exists() else None, weights_only=True
+    )
+    return module, trainer
+
+
+class Export(Callback):
+    """Write the averaged student after each epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: Any) -> None:
+        weights = {
+            k.removeprefix("student."): v
+            for k, v in module.averaged.weights.items()
+            if k.startswith("student.")
+        }
+        write_student(self.path, weights, {"shape": module.student.shape.to_dict()})
