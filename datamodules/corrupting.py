@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,7 +48,13 @@ class Corrupter:
     ) -> None:
         self.shares = {"noise": noise, "room": room, "channel": channel, "clip": clip}
         self.clean = clean
-        self.random = torch.Generator().manual_seed(seed)
+        self.random = torch.Generator()
+        self.restart(seed)
+
+    def restart(self, *seed: int) -> None:
+        """Draw other random numbers from here on, which depend on these numbers only."""
+        words = np.random.SeedSequence(seed).generate_state(2).tolist()
+        self.random.manual_seed(words[0] << 31 | words[1])
 
     def __call__(self, audio: Tensor, lengths: Tensor) -> Tensor:
         """Return ``[B, S]`` corrupted audio on the CPU; its mean power stays nearly the same.

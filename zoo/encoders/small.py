@@ -42,7 +42,7 @@ class Shape:
 
     bands: int = 80
     dim: int = 512
-    heads: tuple[int, int] = (8, 4)
+    heads: tuple[int, int] = (8, 2)
     hidden: tuple[int, int] = (2048, 320)
     kernels: tuple[int, int] = (5, 9)
 
@@ -99,7 +99,7 @@ class Block(nn.Module):
 
 
 class Student(nn.Module):
-    """Log-mel spectrogram to frames of 80 ms: two convolutions, then two blocks.
+    """Log-mel spectrogram to frames of 80 ms: two convolutions, two blocks, a linear layer.
 
     The first block works at 40 ms, the second one at 80 ms. The convolutions and the first block
     have the form of Whisper's (Radford et al. 2022), so that they can start from its weights.
@@ -120,12 +120,12 @@ class Student(nn.Module):
             Block(dim, *sizes)
             for sizes in zip(shape.heads, shape.hidden, shape.kernels, strict=True)
         )
-        self.scale, self.shift = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+        self.out = nn.Linear(dim, dim)
         table = sinusoids(WINDOW_CELLS * 4, dim)
         self.register_buffer("positions", _halved(table[None])[0], persistent=False)
 
     def forward(self, mel: Tensor, counts: Tensor) -> list[Tensor]:
-        """Return the frames after the convolutions, the first block and the second one.
+        """Return the frames after the convolutions, after the first block, and at the end.
 
         Args:
             mel: ``[B, bands, 8 * T]`` spectrogram; zero behind an utterance's end.
@@ -143,7 +143,7 @@ class Student(nn.Module):
         states = [_halved(x)]
         x = _halved(self.blocks[0](x, None if mask is None else mask.repeat_interleave(2, 1)))
         states.append(x)
-        states.append(self.blocks[1](x, mask) * self.scale + self.shift)
+        states.append(self.out(self.blocks[1](x, mask)))
         return [join(state) for state in states]
 
 

@@ -124,7 +124,8 @@ class Distillation(L.LightningModule):
             self.register_buffer(f"teacher_{name}", value)
         self.lr, self.steps, self.decay = lr, steps, decay
         self.averaged = AveragedWeights(average)
-        self.corrupt = Corrupter(seed=seed)
+        self.seed = seed
+        self.corrupt = Corrupter()
 
     @property
     def moments(self) -> Moments:
@@ -133,8 +134,8 @@ class Distillation(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups = [{"params": list(self.parameters()), "lr": self.lr}]
-        optimiser = adamw(groups, self.decay, "32")
-        rate = rate_over_steps(self.steps, 0.05, "cosine")
+        optimiser = adamw(groups, self.decay, str(self.trainer.precision))
+        rate = rate_over_steps(self.steps, 0.1, "cosine")
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
         return {
             "optimizer": optimiser,
@@ -157,6 +158,27 @@ class Distillation(L.LightningModule):
         made = torch.stack([head(last).float() for head in self.heads], 2)
         return made, frame_mask(counts, made.shape[1])
 
+    @torch.no_grad()
+    def begin(self, data: Taught, pieces: int = 512) -> None:
+        """Solve the last linear layer and the heads by ridge regression, on clean speech.
+
+        So training starts from the best linear map of the student's first weights.
+        """
+        step = max(1, len(data) // pieces)
+        made, wanted = [], []
+        for i in range(0, len(data), step):
+            batch = data[[i]]
+            mel, counts = spectrogram(batch["audio"], batch["lengths"], self.student.shape.bands)
+            made.append(self.student(mel, counts)[1][0])  # the second block is still the identity
+            wanted.append((batch["frames"][0] - self.moments.mean) / self.moments.deviation)
+        x, y = torch.cat(made), torch.cat(wanted)
+        if self.main is not None:
+            _solve(self.student.out, x, y[:, self.main])
+        x = self.student.out(x)
+        for k, head in enumerate(self.heads):
+            if isinstance(head, nn.Linear):
+                _solve(head, x, y[:, k])
+
     def errors(self, made: Tensor, mask: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         """Return the errors of frames, of their means and of their deviations, scalars.
 
@@ -174,12 +196,16 @@ class Distillation(L.LightningModule):
             "deviation": ((spread - spread_of) / m.of_deviations).square().mean(),
         }
 
+    def on_train_epoch_start(self) -> None:
+        # a resumed training hears the same corruption
+        self.corrupt.restart(self.seed, self.current_epoch)
+
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         heard = self.corrupt(batch["audio"].cpu(), batch["lengths"].cpu()).to(self.device)
         made, mask = self.frames(heard, batch["lengths"])
         errors = self.errors(made, mask, batch["frames"])
         self.log_dict({f"train/{k}": v.detach() for k, v in errors.items()}, prog_bar=True)
-        return 2 * errors["frame"] + 0.5 * errors["mean"] + 0.25 * errors["deviation"]
+        return 2 * errors["frame"] + errors["mean"] + 0.25 * errors["deviation"]
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         made, mask = self.frames(batch["audio"], batch["lengths"])
@@ -202,6 +228,17 @@ class Distillation(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.averaged.restart(checkpoint["averaged"])
+
+
+def _solve(layer: nn.Linear, x: Tensor, y: Tensor) -> None:
+    """Set a layer to the ridge regression of ``y [N, D]`` on ``x [N, D']``."""
+    a, b = x.double(), y.double()
+    mean, level = a.mean(0), b.mean(0)
+    square = (a - mean).T @ (a - mean)
+    square += 0.01 * square.diagonal().mean() * torch.eye(len(square))
+    weight = torch.linalg.solve(square, (a - mean).T @ (b - level)).T
+    layer.weight.copy_(weight)
+    layer.bias.copy_(level - weight @ mean)
 
 
 def copy_front(student: Student, teacher: Encoder) -> bool:
@@ -258,9 +295,9 @@ class DistilConfig:
     start: str = "teacher"
     copies: Annotated[int, Field(ge=1)] = 1
     epochs: Annotated[int, Field(ge=1)] = 20
-    lr: Positive = 8e-4
-    batch_size: Annotated[int, Field(ge=1)] = 24
-    batch_seconds: Positive = 100.0
+    lr: Positive = 3e-4
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    batch_seconds: Positive = 90.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     average: Annotated[float, Field(ge=0, lt=1)] = 0.995
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.03
@@ -295,17 +332,16 @@ def distil(cfg: DistilConfig) -> Path:
         facts={"teacher": teacher.extraction()},
     )
     student = Student(cfg.shape)
-    copied = False
     if cfg.start == "teacher":
-        copied = copy_front(student, teacher)
+        copy_front(student, teacher)
     elif cfg.start != "new":
         student = read_student(Path(cfg.start))[0]
-    module, trainer = fit(cfg, out, student, shards, copied)
+    module, trainer = fit(cfg, out, student, shards)
     return out / "student.safetensors"
 
 
 def fit(
-    cfg: DistilConfig, out: Path, student: Student, shards: Sequence[Shard], copied: bool
+    cfg: DistilConfig, out: Path, student: Student, shards: Sequence[Shard]
 ) -> Any:
     hop = HOP * CELL
     data, held = (Taught(shards, hop, held_out=h) for h in (False, True))
@@ -314,14 +350,13 @@ def fit(
         data.seconds, size=cfg.batch_size, budget=cfg.batch_seconds, seed=cfg.seed
     )
     evaluated = EvalSampler(held.seconds, size=cfg.batch_size, budget=cfg.batch_seconds)
-    if copied:
-        middle = moments.mean.shape[0] // 2
-        student.scale.data = 1 / moments.deviation[middle]
-        student.shift.data = -moments.mean[middle] / moments.deviation[middle]
     module = Distillation(
         student, moments, lr=cfg.lr, steps=cfg.epochs * len(sampler), decay=cfg.weight_decay,
         average=cfg.average, seed=cfg.seed,
     )  # fmt: skip
+    start = out / "last.ckpt"
+    if not start.exists() and cfg.start in ("teacher", "new"):
+        module.begin(data)
     last = ModelCheckpoint(
         out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
@@ -343,11 +378,11 @@ def fit(
         callbacks=callbacks,
         enable_progress_bar=cfg.progress,
         enable_model_summary=False,
-        log_every_n_steps=10,
+        gradient_clip_val=1.0,
+        log_every_n_steps=5,
     )
     train = DataLoader(data, sampler=sampler, batch_size=None)
     valid = DataLoader(held, sampler=evaluated, batch_size=None)
-    start = out / "last.ckpt"
     trainer.fit(
         module, train, valid, ckpt_path=str(start) if start.exists() else None, weights_only=True
     )
