@@ -5,12 +5,15 @@ The shipped weights were distilled from Whisper base (``docs/reference/serzoo-sm
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -18,8 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 
+from ..core.encoder import Encoder, LayerMix
 from ..core.errors import ConfigError, DamagedError
 from ..core.files import new_file
+from ..core.hub import weights_digest
+from ..core.types import SAMPLE_RATE, Frames
 from .families import HOP, whisper_log_mel
 from .mel import frame_mask
 
@@ -45,9 +51,6 @@ class Shape:
     heads: tuple[int, int] = (8, 2)
     hidden: tuple[int, int] = (2048, 320)
     kernels: tuple[int, int] = (5, 9)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Attention(nn.Module):
@@ -246,7 +249,7 @@ def read_student(path: Path) -> tuple[Student, dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             meta = file.metadata() or {}
-            weights = {k: file.get_tensor(k).float() for k in file.keys()}
+            weights = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors has no common class for its errors
         raise DamagedError(f"{path} is damaged ({error}); get it again") from error
     if meta.get("format") != FORMAT:
@@ -269,3 +272,132 @@ def read_student(path: Path) -> tuple[Student, dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+# The encoder.
+
+SHIPPED = "serzoo-small.safetensors"
+SHA256 = ""
+"""Of the shipped file."""
+
+
+class SmallEncoder(Encoder):
+    """Frames of a small distilled encoder, by default of the weights that serzoo ships.
+
+    Layer 0 is the output of the convolutions, 1 that of the first block, and 2 the end: the
+    student's estimate of the teacher's frames. Frames are 80 ms apart. The frames of an utterance
+    do not depend on its batch neighbours or on padding. Audio of any length is read. Utterances of
+    more than 10 s are read in equal windows, whose frames do not see each other.
+
+    Args:
+        weights: file that `serzoo distil` wrote; None = the shipped weights.
+        layers: kept layers; None = all three, mixed by learned softmax weights.
+        tuning: ``frozen`` keeps the weights, ``full`` trains all of them.
+
+    Raises:
+        ConfigError: if the file is missing or holds something else, or there is no such layer.
+        DamagedError: if the weights are damaged.
+    """
+
+    frame_seconds = CELL * HOP / SAMPLE_RATE
+
+    def __init__(
+        self,
+        *,
+        weights: str | None = None,
+        layers: list[int] | None = None,
+        tuning: Literal["frozen", "full"] = "frozen",
+    ) -> None:
+        super().__init__()
+        self.backbone, self.facts = shipped() if weights is None else read_student(_path(weights))
+        self.layers = _checked(layers)
+        self.name = Path(weights).name if weights else SHIPPED
+        self.tuning = tuning
+        self.storable = tuning == "frozen"
+        self.digest = weights_digest(self.backbone)
+        self.backbone.requires_grad_(not self.storable)
+        self.dim = self.backbone.shape.dim
+        self.mix = LayerMix(self.layers)
+
+    def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad() if self.storable else nullcontext():
+            mel, counts = spectrogram(audio, lengths, self.backbone.shape.bands)
+            states = self.backbone(mel, counts)
+            mask = frame_mask(counts, states[0].shape[1])
+            kept = torch.stack([states[k].float() for k in self.layers], 1)
+            return kept.masked_fill(~mask[:, None, :, None], 0.0), mask
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
+        return Frames(self.mix(hidden), mask)  # zeros after the end stay zeros
+
+    @property
+    def plain(self) -> bool:
+        return self.storable and self.mix.logits is None
+
+    def param_groups(self, lr: float, mix_lr: float | None = None) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = []
+        if not self.storable:
+            groups.append({"params": list(self.backbone.parameters()), "lr": lr})
+        if self.mix.logits is not None:
+            groups.append({"params": [self.mix.logits], "lr": lr if mix_lr is None else mix_lr})
+        return groups
+
+    def frozen_keys(self) -> frozenset[str]:
+        names = self.backbone.state_dict() if self.storable else ()
+        return frozenset(f"backbone.{k}" for k in names)
+
+    def extraction(self) -> dict[str, Any]:
+        return {"type": "small", "weights": self.digest, "layers": list(self.layers)}
+
+    @property
+    def bytes_per_second(self) -> float:
+        return 4 * len(self.layers) * self.dim / self.frame_seconds
+
+    def layer_weights(self) -> dict[str, float]:
+        return self.mix.weights()
+
+    def describe(self) -> dict[str, Any]:
+        """Return facts for records: name and digest of the weights, and where they come from."""
+        return {
+            "type": "small",
+            "name": self.name,
+            "weights": self.digest,
+            "layers": list(self.layers),
+            "tuning": self.tuning,
+            "dim": self.dim,
+            "parameters": sum(p.numel() for p in self.parameters()),
+            "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
+            "distilled": self.facts,
+        }
+
+
+def shipped() -> tuple[Student, dict[str, Any]]:
+    """Return the student that serzoo ships, and the facts beside its weights.
+
+    Raises:
+        DamagedError: if the file of the weights is missing or not the one that was shipped.
+    """
+    with as_file(files(__package__) / SHIPPED) as path:
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+        if found != SHA256:
+            raise DamagedError(
+                f"the weights of serzoo-small are damaged: {path} is {found[:12]}, and "
+                f"{SHA256[:12]} was shipped; install serzoo again"
+            )
+        return read_student(path)
+
+
+def _path(weights: str) -> Path:
+    return Path(weights).expanduser()
+
+
+def _checked(layers: list[int] | None) -> list[int]:
+    if layers is None:
+        return [0, 1, 2]
+    if not layers or not set(layers) <= {0, 1, 2} or len(set(layers)) < len(layers):
+        raise ConfigError(
+            f"encoder.layers={list(layers)}: a distilled encoder has the layers 0 (after the "
+            "convolutions), 1 (after the first block) and 2 (its end); give null for all of them, "
+            "or a list of different ones"
+        )
+    return sorted(layers)

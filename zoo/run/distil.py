@@ -8,8 +8,8 @@ and deviation of frames, so the error of both is part of the loss. All weights o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -24,17 +24,25 @@ from torch.utils.data import DataLoader
 
 from ...datamodules.corrupting import Corrupter
 from ...datamodules.sampler import BucketSampler, EvalSampler
-from ..core import registry
+from ..core import registry, shipped
 from ..core.encoder import Encoder
+from ..core.errors import ConfigError
+from ..core.files import named, read_text
+from ..core.notices import quiet
 from ..encoders.families import HOP, WhisperFamily
 from ..encoders.hf import fast_bfloat16
 from ..encoders.mel import frame_mask
 from ..encoders.small import CELL, Shape, Student, read_student, spectrogram, write_student
-from .checkpoint import ModelCheckpoint
+from . import config
+from .checkpoint import ModelCheckpoint, WholeFiles
+from .config import Flag, FromOne, FromZero, NotNegative, Positive
 from .optim import AveragedWeights, adamw, rate_over_steps
-from .targets import Shard, Taught, check_teacher, make_targets, recordings
+from .record import environment
+from .targets import Shard, Taught, check_teacher, hours, make_targets, recordings
 
-Positive = Annotated[float, Field(gt=0)]
+WEIGHTS = "student.safetensors"
+STRIDE = HOP * CELL  # samples between two frames of a student
+Part = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 
 class Moments(NamedTuple):
@@ -245,18 +253,17 @@ def copy_front(student: Student, teacher: Encoder) -> bool:
     """Let a student start from the convolutions and the first block of a Whisper.
 
     Returns:
-        Whether the teacher is a Whisper of the student's size; if not, nothing is copied.
+        Whether the teacher is a Whisper of the student's sizes; otherwise nothing is copied.
     """
     family = getattr(teacher, "family", None)
-    if not isinstance(family, WhisperFamily):
+    if not isinstance(family, WhisperFamily) or not len(family.blocks):
         return False
+    encoder = family.model.encoder
     source: dict[str, Tensor] = {}
     for name, part in (
-        ("conv1", family.model.encoder.conv1),
-        ("conv2", family.model.encoder.conv2),
-    ):
+        ("conv1", encoder.conv1), ("conv2", encoder.conv2), ("blocks.0", family.blocks[0])
+    ):  # fmt: skip
         source |= {f"{name}.{k}": v for k, v in part.state_dict().items()}
-    source |= {f"blocks.0.{k}": v for k, v in family.blocks[0].state_dict().items()}
     own = student.state_dict()
     if any(k not in own or own[k].shape != v.shape for k, v in source.items()):
         return False
@@ -264,136 +271,218 @@ def copy_front(student: Student, teacher: Encoder) -> bool:
     return True
 
 
+# The whole work, as the verb does it.
+
+
 @dataclass
 class DistilConfig:
-    """What `serzoo distil` does.
+    """All settings of `serzoo distil`.
 
-    Attributes:
-        teacher: an encoder: its ``type`` and options, as in ``configs/encoder``.
-        data: folders of speech.
-        out: folder of the result.
-        shape: sizes of the student.
-        start: ``teacher`` copies its first layers if they fit; ``new`` is random; or a file of a
-            student.
-        copies: copies of the speech; the second and later ones change speed and pitch.
-        epochs: passes over all copies.
-        lr: highest learning rate.
-        batch_size: most pieces in a batch.
-        batch_seconds: most padded seconds in a batch.
-        weight_decay: weight decay of matrices.
-        average: decay of the averaged weights, which are the result.
-        held_out: share of the recordings that only measure the error.
-        precision: of the trainer; ``auto`` is bfloat16 if the machine has units for it.
-        seed: decides about cuts, order, corruption and initial weights.
-        progress: show bars.
+    ``configs/distil/serzoo-small.yaml`` explains each of them.
     """
 
+    data: Annotated[list[str], config.LISTED, config.give("data=[FOLDER,FOLDER] with speech")]
+    out: Annotated[str, config.give("out=FOLDER for the result")]
     teacher: dict[str, Any]
-    data: list[str]
-    out: str
-    shape: Shape = field(default_factory=Shape)
+    student: Shape = field(default_factory=Shape)
     start: str = "teacher"
-    copies: Annotated[int, Field(ge=1)] = 1
-    epochs: Annotated[int, Field(ge=1)] = 20
+    copies: FromOne = 1
+    held_out: Part = 0.03
+    epochs: FromOne = 20
     lr: Positive = 3e-4
-    batch_size: Annotated[int, Field(ge=1)] = 16
+    weight_decay: NotNegative = 0.01
+    average: Part = 0.995
+    batch_size: FromOne = 16
     batch_seconds: Positive = 90.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.03
     precision: str = "auto"
-    seed: int = 0
-    progress: bool = True
+    threads: FromZero = 0
+    seed: FromZero = 0
+    progress: Flag = True
 
 
-def distil(cfg: DistilConfig) -> Path:
-    """Train a student and return the file of its weights.
+def load(name: str, overrides: Sequence[str] = ()) -> DistilConfig:
+    """Compose the settings of a distillation.
 
-    A stopped run goes on from its last whole epoch, if it is called again.
+    Args:
+        name: a shipped configuration (``serzoo-small``) or a YAML file.
+        overrides: ``key=value``, such as ``teacher.encoder=wavlm-base``.
+
+    Raises:
+        ConfigError: if a key, name or value is wrong.
     """
-    out = Path(cfg.out).expanduser()
-    L.seed_everything(cfg.seed, verbose=False)
-    options = dict(cfg.teacher)
+    if Path(name).suffix in (".yaml", ".yml"):
+        if not Path(name).is_file():
+            raise ConfigError(
+                f"no file {name}; shipped configurations: {', '.join(shipped.names('distil'))}"
+            )
+        base = config.read_mapping(read_text(name, ConfigError), name)
+    else:
+        base = config.read_group("distil", name)
+    for key, text in config.words(overrides):
+        kind = config.annotation(key, DistilConfig)
+        config.put(base, key, config.parse([f"{key}={text}"], {key: kind})[0][1])
+    cfg = config.read_as(DistilConfig, base)
+    if not isinstance(cfg.teacher.get("encoder"), str):
+        raise ConfigError(
+            "teacher has no encoder; add teacher.encoder=NAME (`serzoo list encoders`)"
+        )
+    if refusal := cfg.precision != "auto" and config.refused_precision(cfg.precision):
+        raise ConfigError(f"precision {refusal}")
+    return cfg
+
+
+def build_teacher(node: Mapping[str, Any]) -> Encoder:
+    """Return a teacher in evaluation mode.
+
+    Args:
+        node: ``encoder``, the name of a configuration of encoders, and options that it changes.
+
+    Raises:
+        ConfigError: if it cannot be built, or nothing can be learned from it.
+    """
+    options = {**config.read_group("encoder", node["encoder"]), **node}
     kind = options.pop("type")
-    options.pop("optim", None)
+    options = {k: v for k, v in options.items() if k not in ("encoder", "optim")}
+    checked = registry.check_options("encoders", kind, options)
+    teacher: Encoder = registry.get("encoders", kind)(**checked).eval()
+    check_teacher(teacher, node["encoder"])
+    return teacher
+
+
+def distil(cfg: DistilConfig) -> dict[str, Any]:
+    """Train a student on speech, and write its weights.
+
+    The folder ``out`` gets ``student.safetensors`` after each epoch, the teacher's frames, the
+    errors (``log/metrics.csv``), and a checkpoint. A stopped training goes on from its last whole
+    epoch, if it is started again with the same settings.
+
+    Returns:
+        Facts about the student, as its file holds them.
+
+    Raises:
+        ConfigError: if the teacher or the settings cannot be used.
+        DataError: if there is no speech, or all of it is too short.
+    """
+    quiet()
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    out = Path(cfg.out).expanduser()
     files = recordings(cfg.data)
-    teacher = registry.get("encoders", kind)(**options).eval()
-    name = str(options.get("name", kind))
-    check_teacher(teacher, name)
-    shards = make_targets(
-        out / "targets",
-        files,
-        teacher,
-        copies=cfg.copies,
-        seed=cfg.seed,
-        hop=HOP * CELL,
-        held_out=cfg.held_out,
-        progress=cfg.progress,
-        facts={"teacher": teacher.extraction()},
-    )
-    student = Student(cfg.shape)
+    L.seed_everything(cfg.seed, verbose=False)
+    student, beginning = _first(cfg)
+    teacher = build_teacher(cfg.teacher)
+    with named(out):
+        shards = make_targets(
+            out / "targets",
+            files,
+            teacher,
+            copies=cfg.copies,
+            seed=cfg.seed,
+            stride=STRIDE,
+            held_out=cfg.held_out,
+            progress=cfg.progress,
+            facts={"teacher": teacher.extraction()},
+        )
     if cfg.start == "teacher":
-        copy_front(student, teacher)
-    elif cfg.start != "new":
-        student = read_student(Path(cfg.start))[0]
-    module, trainer = fit(cfg, out, student, shards)
-    return out / "student.safetensors"
+        beginning = "teacher" if copy_front(student, teacher) else "new"
+    facts = {
+        "shape": asdict(student.shape),
+        "start": beginning,
+        "teacher": {**cfg.teacher, "weights": teacher.extraction().get("weights")},
+        "speech": {"folders": [Path(f).name for f in cfg.data], **hours(shards)},
+        **{k: getattr(cfg, k) for k in ("epochs", "lr", "batch_size", "copies", "seed")},
+        "versions": environment()["versions"],
+    }
+    del teacher  # it takes memory that training needs
+    with named(out):
+        return fit(cfg, out, student, shards, facts)
+
+
+def _first(cfg: DistilConfig) -> tuple[Student, str]:
+    """Return the student before training, and what it starts from."""
+    if cfg.start in ("teacher", "new"):
+        return Student(cfg.student), "new"
+    student, _ = read_student(Path(cfg.start).expanduser())
+    if student.shape != cfg.student:
+        raise ConfigError(
+            f"start={cfg.start} has the sizes {asdict(student.shape)}, and student has "
+            f"{asdict(cfg.student)}; set the same, or start=new"
+        )
+    return student, Path(cfg.start).name
 
 
 def fit(
-    cfg: DistilConfig, out: Path, student: Student, shards: Sequence[Shard]
-) -> Any:
-    hop = HOP * CELL
-    data, held = (Taught(shards, hop, held_out=h) for h in (False, True))
-    moments = measured(data)
-    sampler = BucketSampler(
-        data.seconds, size=cfg.batch_size, budget=cfg.batch_seconds, seed=cfg.seed
+    cfg: DistilConfig, out: Path, student: Student, shards: Sequence[Shard], facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Train a student on what its teacher made of speech; return ``facts`` and the errors.
+
+    Args:
+        cfg: the settings.
+        out: folder of the result.
+        student: the student; it is changed in place.
+        shards: speech and frames.
+        facts: where the student comes from, for its file.
+    """
+    data, held = (Taught(shards, STRIDE, held_out=h) for h in (False, True))
+    size = {"size": cfg.batch_size, "budget": cfg.batch_seconds}
+    train = DataLoader(
+        data, sampler=BucketSampler(data.seconds, seed=cfg.seed, **size), batch_size=None
     )
-    evaluated = EvalSampler(held.seconds, size=cfg.batch_size, budget=cfg.batch_seconds)
+    valid = DataLoader(held, sampler=EvalSampler(held.seconds, **size), batch_size=None)
     module = Distillation(
-        student, moments, lr=cfg.lr, steps=cfg.epochs * len(sampler), decay=cfg.weight_decay,
-        average=cfg.average, seed=cfg.seed,
-    )  # fmt: skip
+        student,
+        measured(data),
+        lr=cfg.lr,
+        steps=cfg.epochs * len(train),
+        decay=cfg.weight_decay,
+        average=cfg.average,
+        seed=cfg.seed,
+    )
     start = out / "last.ckpt"
     if not start.exists() and cfg.start in ("teacher", "new"):
         module.begin(data)
     last = ModelCheckpoint(
         out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
-    callbacks: list[Callback] = [last, Export(out / "student.safetensors")]
+    keep = Keep(out / WEIGHTS, facts)
+    callbacks: list[Callback] = [keep, last]
     if cfg.progress:
         callbacks.append(RichProgressBar(leave=False))
     precision = cfg.precision
     if precision == "auto":
-        precision = "bf16-mixed" if fast_bfloat16() else "32"
+        precision = "bf16-mixed" if fast_bfloat16() else "32-true"
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
+        plugins=[WholeFiles()],
         precision=precision,  # type: ignore[arg-type]
         max_epochs=cfg.epochs,
-        use_distributed_sampler=False,
+        gradient_clip_val=1.0,
+        use_distributed_sampler=False,  # ours gives whole batches
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if len(held) else 0,
         logger=CSVLogger(str(out), name="", version="log"),
         callbacks=callbacks,
         enable_progress_bar=cfg.progress,
         enable_model_summary=False,
-        gradient_clip_val=1.0,
         log_every_n_steps=5,
     )
-    train = DataLoader(data, sampler=sampler, batch_size=None)
-    valid = DataLoader(held, sampler=evaluated, batch_size=None)
     trainer.fit(
         module, train, valid, ckpt_path=str(start) if start.exists() else None, weights_only=True
     )
-    return module, trainer
+    return keep.facts
 
 
-class Export(Callback):
-    """Write the averaged student after each epoch."""
+class Keep(Callback):
+    """Write the averaged weights of the student after each epoch.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: their file.
+        facts: what the file says about them; the errors of the last epoch are added.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        self.path, self.facts = path, facts
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: Any) -> None:
         weights = {
@@ -401,4 +490,24 @@ class Export(Callback):
             for k, v in module.averaged.weights.items()
             if k.startswith("student.")
         }
-        write_student(self.path, weights, {"shape": module.student.shape.to_dict()})
+        errors = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items()}
+        done = {"epochs_done": trainer.current_epoch + 1, "steps": trainer.global_step}
+        self.facts = {**self.facts, **done, "errors": errors}
+        write_student(self.path, weights, self.facts)
+
+
+def lines(cfg: DistilConfig, facts: Mapping[str, Any]) -> list[str]:
+    """Return what `serzoo distil` prints at its end."""
+    errors = facts["errors"]
+    heard = facts["speech"]
+    part = "valid" if "valid/frame" in errors else "train"
+    found = ", ".join(f"{k} {errors[f'{part}/{k}']:.3f}" for k in ("frame", "mean", "deviation"))
+    weights = Path(cfg.out) / WEIGHTS
+    return [
+        f"distilled from {heard['hours']:.2f} h of speech ({heard['pieces']} pieces), "
+        f"{facts['epochs_done']} epochs",
+        f"errors of {'held-out' if part == 'valid' else 'training'} speech: {found} (0 = as the "
+        "teacher)",
+        f"weights: {weights}",
+        f"use them: serzoo train RECIPE encoder=serzoo-small encoder.weights={weights}",
+    ]

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...datamodules.audio import AudioError, Samples, read_audio, resample
+from ...datamodules.audio import SUFFIXES, AudioError, Samples, read_audio, resample
 from ...datamodules.walk import walk
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, DataError, counted
@@ -71,8 +71,8 @@ def recordings(folders: Sequence[str | Path]) -> list[tuple[str, Path]]:
         files = seen.take()
         if not files:
             raise DataError(
-                f"no speech in {root}: it holds {seen.holds()}; give a folder of wav, flac or other "
-                "audio files"
+                f"no speech in {root}: it holds {seen.holds()}; give a folder with "
+                f"{', '.join(SUFFIXES)} files"
             )
         found += [(f"{root.name}/{path.relative_to(root).as_posix()}", path) for path in files]
     return found
@@ -168,7 +168,7 @@ def make_targets(
     *,
     copies: int,
     seed: int,
-    hop: int,
+    stride: int,
     held_out: float,
     progress: bool,
     facts: dict[str, Any],
@@ -181,7 +181,7 @@ def make_targets(
         teacher: a frozen encoder.
         copies: how many copies of the speech there are; the second and later ones change the speed.
         seed: decides about cuts, speeds and validation.
-        hop: samples between two frames of the student.
+        stride: samples between two frames of the student.
         held_out: share of the files that is kept for validation.
         progress: show a bar.
         facts: everything else that decides the targets; a folder of others is refused.
@@ -203,7 +203,7 @@ def make_targets(
     ]
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / "targets.json"
-    named = {**facts, "seed": seed, "hop": hop, "held_out": held_out, "copies": copies}
+    named = {**facts, "seed": seed, "stride": stride, "held_out": held_out, "copies": copies}
     named["files"] = [file for file, _ in files]
     if index.exists():
         have = read_json(index, remedy="remove the folder, and start again")
@@ -220,7 +220,7 @@ def make_targets(
             part = plans[first : first + PIECES]
             path = folder / f"{part[0].copy}-{first:06d}.safetensors"
             if not path.exists():
-                _write_shard(path, part, teacher, seed, hop)
+                _write_shard(path, part, teacher, seed, stride)
             if shard := _opened(path):
                 shards.append(shard)
             bar.advance(len(part))
@@ -232,7 +232,9 @@ def make_targets(
     return shards
 
 
-def _write_shard(path: Path, plans: Sequence[Plan], teacher: Encoder, seed: int, hop: int) -> None:
+def _write_shard(
+    path: Path, plans: Sequence[Plan], teacher: Encoder, seed: int, stride: int
+) -> None:
     found: list[Samples] = []
     held: list[bool] = []
     for plan in plans:
@@ -253,9 +255,9 @@ def _write_shard(path: Path, plans: Sequence[Plan], teacher: Encoder, seed: int,
             row[: len(found[i])] = torch.from_numpy(found[i])
         hidden, mask = teacher.extract(audio, lengths)
         for row, i in enumerate(batch):
-            count = -(-len(found[i]) // hop)
+            count = -(-len(found[i]) // stride)
             frames[i] = pooled(
-                hidden[row].float(), mask[row], teacher.frame_seconds, hop / SAMPLE_RATE, count
+                hidden[row].float(), mask[row], teacher.frame_seconds, stride / SAMPLE_RATE, count
             )
     empty = torch.zeros(0)
     content = {
@@ -285,15 +287,15 @@ class Taught(Dataset[dict[str, Tensor]]):
 
     Args:
         shards: the shards.
-        hop: samples between two frames.
+        stride: samples between two frames.
         held_out: whether the pieces are those for validation, instead of those for training.
 
     Attributes:
         seconds: duration of each piece.
     """
 
-    def __init__(self, shards: Sequence[Shard], hop: int, *, held_out: bool) -> None:
-        self.shards, self.hop = list(shards), hop
+    def __init__(self, shards: Sequence[Shard], stride: int, *, held_out: bool) -> None:
+        self.shards, self.stride = list(shards), stride
         self.places: list[tuple[int, int, int, int]] = []  # shard, sample, samples, frame
         for number, shard in enumerate(self.shards):
             sample = frame = 0
@@ -301,7 +303,7 @@ class Taught(Dataset[dict[str, Tensor]]):
                 if held == held_out:
                     self.places.append((number, sample, size, frame))
                 sample += size
-                frame += -(-size // hop)
+                frame += -(-size // stride)
         self.seconds = [size / SAMPLE_RATE for _, _, size, _ in self.places]
         self._open: dict[int, Any] = {}
 
@@ -314,7 +316,7 @@ class Taught(Dataset[dict[str, Tensor]]):
             number, sample, size, frame = self.places[i]
             file = self._file(number)
             audio.append(file.get_slice("audio")[sample : sample + size].float() / 32767)
-            frames.append(file.get_slice("frames")[frame : frame + -(-size // self.hop)])
+            frames.append(file.get_slice("frames")[frame : frame + -(-size // self.stride)])
             lengths.append(size)
         pad = torch.nn.utils.rnn.pad_sequence
         return {
@@ -329,7 +331,7 @@ class Taught(Dataset[dict[str, Tensor]]):
         return self._open[number]
 
 
-def shard_facts(shards: Sequence[Shard]) -> dict[str, Any]:
+def hours(shards: Sequence[Shard]) -> dict[str, Any]:
     """Return the number of pieces and the hours of speech, for records."""
     sizes = [n for shard in shards for n in shard.samples]
     return {"pieces": len(sizes), "hours": round(sum(sizes) / SAMPLE_RATE / 3600, 3)}
