@@ -26,7 +26,7 @@ from ...datamodules.corrupting import Corrupter
 from ...datamodules.sampler import BucketSampler, EvalSampler
 from ..core import registry, shipped
 from ..core.encoder import Encoder
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, DamagedError, first_line
 from ..core.files import named, read_text
 from ..core.notices import quiet
 from ..encoders.families import HOP, WhisperFamily
@@ -76,7 +76,7 @@ def statistics(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (variance + 1e-4).sqrt()
 
 
-def measured(data: Taught, pieces: int = 2048) -> Moments:
+def measured(data: Taught, pieces: int = 512) -> Moments:
     """Return the moments of the teacher's frames, from pieces spread over the training speech."""
     step = max(1, len(data) // pieces)
     batches = [[i] for i in range(0, len(data), step)]
@@ -167,7 +167,7 @@ class Distillation(L.LightningModule):
         return made, frame_mask(counts, made.shape[1])
 
     @torch.no_grad()
-    def begin(self, data: Taught, pieces: int = 512) -> None:
+    def begin(self, data: Taught, pieces: int = 256) -> None:
         """Solve the last linear layer and the heads by ridge regression, on clean speech.
 
         So training starts from the best linear map of the student's first weights.
@@ -231,11 +231,11 @@ class Distillation(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.averaged.swap(dict(self.named_parameters()))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["averaged"] = self.averaged.weights
+    def on_save_checkpoint(self, content: dict[str, Any]) -> None:
+        content["averaged"] = self.averaged.weights
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.averaged.restart(checkpoint["averaged"])
+    def on_load_checkpoint(self, content: dict[str, Any]) -> None:
+        self.averaged.restart(content["averaged"])
 
 
 def _solve(layer: nn.Linear, x: Tensor, y: Tensor) -> None:
@@ -429,16 +429,16 @@ def fit(
         data, sampler=BucketSampler(data.seconds, seed=cfg.seed, **size), batch_size=None
     )
     valid = DataLoader(held, sampler=EvalSampler(held.seconds, **size), batch_size=None)
+    start = out / "last.ckpt"
     module = Distillation(
         student,
-        measured(data),
+        _kept_moments(start) if start.exists() else measured(data),
         lr=cfg.lr,
         steps=cfg.epochs * len(train),
         decay=cfg.weight_decay,
         average=cfg.average,
         seed=cfg.seed,
     )
-    start = out / "last.ckpt"
     if not start.exists() and cfg.start in ("teacher", "new"):
         module.begin(data)
     last = ModelCheckpoint(
@@ -471,6 +471,21 @@ def fit(
         module, train, valid, ckpt_path=str(start) if start.exists() else None, weights_only=True
     )
     return keep.facts
+
+
+def _kept_moments(path: Path) -> Moments:
+    """Return the moments that a checkpoint of a distillation holds.
+
+    Raises:
+        DamagedError: if it cannot be read.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        return Moments(*(state[f"teacher_{name}"] for name in Moments._fields))
+    except Exception as error:  # torch and zip files have many errors
+        raise DamagedError(
+            f"{path} is damaged ({first_line(error)}); remove it, and training starts anew"
+        ) from error
 
 
 class Keep(Callback):

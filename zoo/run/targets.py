@@ -226,8 +226,8 @@ def make_targets(
             bar.advance(len(part))
     if not any(not h for s in shards for h in s.held_out):
         raise DataError(
-            f"no speech to learn from: none of {counted(len(files), 'file')} has {SHORTEST / 2:g} s "
-            "of sound; give longer recordings"
+            f"no speech to learn from: none of {counted(len(files), 'file')} has "
+            f"{SHORTEST / 2:g} s of sound; give longer recordings"
         )
     return shards
 
