@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from serzoo.zoo.cli import VERBS
 from serzoo.zoo.core import listing
-from serzoo.zoo.run import config
+from serzoo.zoo.run import schema
 
 pytest.importorskip("mkdocs")
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def test_links_lead_to_pages_of_the_site(
 
 
 def test_every_key_is_told_with_its_comment(hooks: ModuleType) -> None:
-    found = {key: (kind, meaning) for key, kind, _, meaning in hooks._keys(config.RunConfig)}
+    found = {key: (kind, meaning) for key, kind, _, meaning in hooks._keys(schema.RunConfig)}
     assert len(found) >= 50
     assert {"seed", "data.workers", "optim.lr", "trainer.logger"} <= set(found)
     assert [key for key, (kind, meaning) in found.items() if not (kind and meaning)] == []
@@ -56,7 +56,7 @@ def test_every_key_is_told_with_its_comment(hooks: ModuleType) -> None:
 
 
 def test_comments_are_found_behind_and_above(hooks: ModuleType) -> None:
-    found = hooks.comments_of(config.OptimConfig)
+    found = hooks.comments_of(schema.OptimConfig)
     assert found["accumulate"] == "batches whose gradients make one step"  # behind
     assert found["schedule"] == "how the rate falls afterwards"  # above
     assert found["min_steps"].endswith("so that runs differ in labels and not in steps.")  # 3 lines

@@ -492,6 +492,25 @@ def probe(
 
 
 @app.command
+def distil(configuration: Annotated[str, Parameter(name="config")], /, *settings: Settings) -> None:
+    """Train a small encoder of your own: a student that imitates a teacher on your speech.
+
+    If it was killed, the same command goes on from the last whole epoch.
+
+    Example: serzoo distil serzoo-small data=[speech] out=student
+
+    Args:
+        configuration: serzoo-small, or a YAML file; configs/distil lists its keys.
+        settings: data=[FOLDER,FOLDER], out=FOLDER, teacher.encoder=NAME,
+            epochs=N and others.
+    """
+    from .run import distil
+
+    cfg = distil.load(configuration, settings)
+    print("\n".join(distil.lines(cfg, distil.distil(cfg))))
+
+
+@app.command
 def predict(
     model: str,
     file: str,

@@ -13,8 +13,8 @@ from ..core import lock
 from ..core.errors import ConfigError, DataNote, some
 from ..core.types import SAMPLE_RATE, Batch, Targets
 from ..run.cache import size
-from ..run.config import RunConfig
 from ..run.locking import of_run
+from ..run.schema import RunConfig
 from .findings import Finding, error, note, ok, warning
 from .trial import Trial
 

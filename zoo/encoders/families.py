@@ -206,12 +206,13 @@ def zeros_behind(modules: Iterable[nn.Module], mask: Tensor) -> Iterator[None]:
 HOP, WINDOW = 160, 400  # samples: 10 ms and 25 ms, in both
 
 
-def whisper_log_mel(audio: Tensor, bins: int) -> Tensor:
+def whisper_log_mel(audio: Tensor, bins: int, mask: Tensor | None = None) -> Tensor:
     """Return Whisper's log-mel spectrogram (Radford et al. 2022, arXiv 2212.04356, section 2.2).
 
     Args:
         audio: ``[B, S]`` float32, zero-padded to the model's window.
         bins: number of mel bins, 80 or 128.
+        mask: ``[B, S / 160]`` frames that count; the others become 0. None = all of them.
 
     Returns:
         ``[B, bins, S / 160]``, scaled to about -1..1.5 by the utterance's own maximum.
@@ -224,7 +225,9 @@ def whisper_log_mel(audio: Tensor, bins: int) -> Tensor:
     spectrum = torch.stft(audio.float(), WINDOW, HOP, window=window, return_complex=True)
     power = spectrum[..., :-1].abs().square()
     bel = (mel.T @ power).clamp_min(1e-10).log10()
-    return (torch.maximum(bel, bel.amax((1, 2), keepdim=True) - 8) + 4) / 4
+    outside = torch.zeros_like(bel[:, :1], dtype=torch.bool) if mask is None else ~mask[:, None]
+    peak = bel.masked_fill(outside, -math.inf).amax((1, 2), keepdim=True)
+    return ((torch.maximum(bel, peak - 8) + 4) / 4).masked_fill(outside, 0.0)
 
 
 def kaldi_filter_bank(audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from ..core.errors import ConfigError
-from .config import RunConfig
 from .record import flatten
+from .schema import RunConfig
 
 PROJECT = "serzoo"
 """Name of the project in W&B, and of the experiment in MLflow."""

@@ -11,8 +11,8 @@ from ..core.errors import ConfigError, DataError, counted
 from ..core.files import read_json
 from ..core.table import Table, cell
 from ..statistics.speakers import interval_text
-from .config import RunConfig
 from .record import AGAIN, PLAN, RECORD, ProbeRecord, Record, left_out_lines, unsure_lines
+from .schema import RunConfig
 
 
 def read(run: str | Path) -> Record | ProbeRecord:

@@ -12,7 +12,7 @@ from facts import says
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from serzoo.zoo.core import progress
 from serzoo.zoo.core.errors import ConfigError
-from serzoo.zoo.run import config, loggers
+from serzoo.zoo.run import config, loggers, schema
 from serzoo.zoo.run.train import train
 
 OTHERS = ("wandb", "mlflow")
@@ -66,7 +66,7 @@ def test_tensorboard_is_always_the_first(
     installed: list[Fake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for name in config.LOGGERS:
+    for name in schema.LOGGERS:
         cfg = config.load("synthetic", [f"trainer.logger={name}", f"trainer.out={tmp_path}"])
         found = loggers.loggers(cfg, tmp_path / "run")
         assert isinstance(found[0], TensorBoardLogger)

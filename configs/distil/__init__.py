@@ -1,0 +1,1 @@
+"""Shipped `distil` configurations, one YAML file each."""
