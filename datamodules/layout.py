@@ -8,15 +8,22 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..zoo.core.errors import DataError, suggest
 from ..zoo.core.files import read_text
+from .manifest import is_inside
 
 MISSING = frozenset(
     ("nan", "-nan", "none", "null", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "-", "--", "?")
 )
 """Words that programs and people write for "unknown", in any case."""
+
+GENDERS = {
+    **dict.fromkeys(("f", "female", "w", "woman"), "female"),
+    **dict.fromkeys(("m", "male", "man"), "male"),
+}
+"""Words for a gender, in lower case, and the gender that each means."""
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -53,6 +60,34 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 def is_missing(word: str) -> bool:
     """Return whether a word means "unknown"."""
     return word.strip().casefold() in MISSING
+
+
+def known_speaker(name: str | None) -> str | None:
+    """Return a speaker's name; None if it is empty, ``unknown``, or a word of :data:`MISSING`."""
+    return None if not name or name.casefold() == "unknown" or is_missing(name) else name
+
+
+def inside_root(audio: str, root: Path, where: str, remedy: str) -> str:
+    """Return a path of a table relative to the root, with forward slashes.
+
+    Args:
+        audio: the path as it is written; an absolute one must be below the root.
+        root: the folder that the user names.
+        where: file and line, for the message.
+        remedy: what the user should do if the path is elsewhere.
+
+    Raises:
+        DataError: if the path is not below the root.
+    """
+    path = Path(audio)
+    for base in (root, root.absolute(), root.resolve()):
+        if path.is_absolute() and path.is_relative_to(base):
+            audio = path.relative_to(base).as_posix()
+            break
+    audio = PurePosixPath(audio.replace("\\", "/")).as_posix()
+    if not is_inside(audio):
+        raise DataError(f"{where}: '{audio}' is not below root={root}; {remedy}")
+    return audio
 
 
 def one_spelling(

@@ -6,7 +6,6 @@ A manifest has no split and no taxonomy. It says what exists, and what the corpu
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..zoo.core.errors import DataError, suggest
 from ..zoo.core.files import json_lines, new_file, read_json
+from .archives import holds
 from .placeholders import problem
 
 AGAIN = "is it a manifest? save it as UTF-8, or run `serzoo prepare` again"
@@ -30,7 +30,8 @@ class Utterance:
     Attributes:
         id: unique, ``<corpus>/<name>``.
         corpus: name of the corpus.
-        audio: path relative to the corpus' root, with forward slashes.
+        audio: path relative to the corpus' root, with forward slashes; it may go on inside an
+            archive (:mod:`.archives`).
         start: seconds into the file.
         end: seconds into the file; ``end - start`` is the duration.
         sample_rate: sample rate of the file, in Hz.
@@ -174,9 +175,8 @@ def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
     utterances, root = list(utterances), Path(root)
     counts = Counter(u.id for u in utterances)
     outside = [u for u in utterances if not is_inside(u.audio)]
-    # os.path also answers for names that no system can have; Path methods raise errors
     missing = sorted(
-        {u.audio for u in utterances if is_inside(u.audio) and not os.path.isfile(root / u.audio)}
+        {u.audio for u in utterances if is_inside(u.audio) and not holds(root / u.audio)}
     )
     why = problem(root / missing[0]) if missing else None
     problems = [

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from ...zoo.core.errors import DataError, some, suggest
 from ...zoo.core.files import OLD, decode
 from ..audio import SUFFIXES
-from ..layout import is_missing, one_spelling
-from ..manifest import Utterance, is_inside
+from ..layout import GENDERS, inside_root, is_missing, known_speaker, one_spelling
+from ..manifest import Utterance
 from . import note
 from .folder import NO_SPEAKERS
 
@@ -31,10 +31,6 @@ SEVERAL = re.compile(r"[|;,{\[]")
 """Matches characters between or around several labels in one cell."""
 
 _QUOTES = "put a cell that holds a quote in quotes, and write the quote in it twice"
-_GENDERS = {
-    **dict.fromkeys(("f", "female", "w", "woman"), "female"),
-    **dict.fromkeys(("m", "male", "man"), "male"),
-}
 
 
 @dataclass(frozen=True)
@@ -168,7 +164,7 @@ def _utterance(
     if "audio" not in cells:
         raise DataError(f"{row.where}: no audio path; fill it in, or delete the row")
     audio = _relative(cells["audio"], root, row.where)
-    gender = _GENDERS.get(cells.get("gender", "").lower())
+    gender = GENDERS.get(cells.get("gender", "").lower())
     if gender is None and "gender" in cells:
         genders[cells["gender"]] += 1
     return Utterance(
@@ -192,8 +188,7 @@ def _utterance(
 
 def _speaker(cells: dict[str, str]) -> str | None:
     """Return the name in a row's cells, or None if it is unknown."""
-    name = cells.get("speaker", "")
-    return None if not name or name.casefold() == "unknown" or is_missing(name) else name
+    return known_speaker(cells.get("speaker"))
 
 
 def _name(cells: Mapping[str, str], audio: str) -> str:
@@ -295,15 +290,7 @@ def _dims(
 
 
 def _relative(audio: str, root: Path, where: str) -> str:
-    path = Path(audio)
-    if path.is_absolute() and path.is_relative_to(root.resolve()):
-        audio = path.relative_to(root.resolve()).as_posix()
-    audio = PurePosixPath(audio.replace("\\", "/")).as_posix()
-    if not is_inside(audio):
-        raise DataError(
-            f"{where}: '{audio}' is not below root={root}; set root= to a folder above it"
-        )
-    return audio
+    return inside_root(audio, root, where, "set root= to a folder above it")
 
 
 def _table(root: Path, table: str | None) -> Path:

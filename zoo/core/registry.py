@@ -53,6 +53,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
             *("ravdess", "emodb", "nemo", "crema_d", "iemocap", "savee", "tess", "emovo", "meld"),
             *("folder", "csv", "synthetic", "synthetic_talk"),
         )
+    }
+    | {
+        name: f"serzoo.datamodules.importers.{name}:prepare"
+        for name in (
+            *("audformat", "emobox", "huggingface", "kaldi", "lhotse", "speechbrain"),
+            "webdataset",
+        )
     },
     "scorers": {
         "nli": "serzoo.datamodules.labelling.nli:NLI",
