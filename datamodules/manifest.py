@@ -43,13 +43,16 @@ class Utterance:
         language: ISO 639-1 code, or None.
         label: the corpus' own code; None = unlabelled.
         labels: other label columns of the corpus (``{"voice_vote": "A"}``), in its own codes.
-        dims: valence, arousal, dominance in 0..1; None if not rated.
+        dims: valence, arousal, dominance in 0..1; None if not rated. Of several raters, the mean.
         text: transcript; None if there is none.
         text_source: ``human``, ``asr:<model>`` or None.
         label_source: ``acted``, ``perceived``, ``weak:<model>`` or None.
         label_score: confidence of the label in 0..1, or None.
         votes: how many raters gave each label (``{"ANG": 7, "DIS": 2}``), in the codes of
             ``label``; empty if single answers are not known.
+        raters: what each rater said, by the rater's name; empty if raters are not told apart.
+        dims_spread: standard deviation of ``dims`` among the raters, in the same unit; None if
+            there are no single ratings.
         sha: 16 hexadecimal digits of the SHA-256 of the decoded samples.
         channel: the channel to use, counted from 1; None = the mean of all channels.
     """
@@ -72,6 +75,8 @@ class Utterance:
     label_source: str | None = None
     label_score: float | None = None
     votes: dict[str, float] = field(default_factory=dict)
+    raters: dict[str, str] = field(default_factory=dict)
+    dims_spread: tuple[float | None, float | None, float | None] | None = None
     sha: str | None = None
     channel: int | None = None
 
@@ -245,10 +250,13 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sample_rate": (lambda v: isinstance(v, int) and not isinstance(v, bool), "a whole number"),
     "labels": (_texts, "an object of strings"),
     "votes": (_votes, "an object of numbers from 0"),
+    "raters": (_texts, "an object of strings"),
     "dims": (_three, "a list of three numbers or nulls"),
+    "dims_spread": (_three, "a list of three numbers or nulls"),
     "label_score": (_number, "a number"),
     "channel": (_counted, "a whole number from 1"),
 }
+_OBJECTS = ("labels", "votes", "raters")
 _REQUIRED = [
     f.name for f in fields(Utterance) if f.default is MISSING and f.default_factory is MISSING
 ]
@@ -266,12 +274,13 @@ def _parse(record: dict[str, Any], where: str) -> Utterance:
         )
     for key, value in record.items():
         fits, expected = _CHECKS[key]
-        optional = (key not in _REQUIRED or key == "speaker") and key not in ("labels", "votes")
+        optional = (key not in _REQUIRED or key == "speaker") and key not in _OBJECTS
         if not (fits(value) or (optional and value is None)):
             raise DataError(f"{where}: {key} is {value!r}; expected {expected}")
     for key in ("start", "end"):
         record[key] = float(record[key])
     record["speaker"] = record["speaker"] or None  # older manifests write "" for an unknown speaker
-    if record.get("dims") is not None:
-        record["dims"] = tuple(None if v is None else float(v) for v in record["dims"])
+    for key in ("dims", "dims_spread"):
+        if record.get(key) is not None:
+            record[key] = tuple(None if v is None else float(v) for v in record[key])
     return Utterance(**record)

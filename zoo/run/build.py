@@ -123,6 +123,7 @@ def open_data(
         balance=d.balance,
         train_share=d.train_share,
         weak_weight=d.weak_weight,
+        targets=d.targets,
         weak_shuffle=d.weak_shuffle,
         workers=d.workers,
         seed=cfg.seed,
