@@ -34,7 +34,7 @@ def test_how_many_there_are() -> None:
     # the heads are counted by name in tests/heads/test_contract.py
     found = {group: len(names) for group, names in NAMES.items() if group != "head"}
     assert found == {
-        "corpus": 20,
+        "corpus": 32,
         "encoder": 32,
         "optim": 4,
         "protocol": 18,

@@ -51,7 +51,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
         name: f"serzoo.datamodules.corpora.{name}:prepare"
         for name in (
             *("ravdess", "emodb", "nemo", "crema_d", "iemocap", "savee", "tess", "emovo", "meld"),
+            *("emotale", "msp_podcast"),
             *("folder", "csv", "synthetic", "synthetic_talk"),
+        )
+    }
+    | {
+        name: f"serzoo.datamodules.corpora.named:{name}"
+        for name in (
+            *("emogator", "cafe", "jl", "subesco", "ased", "urdu", "turev", "shemo", "emov_db"),
+            "esd",
         )
     }
     | {
