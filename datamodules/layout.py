@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from ..zoo.core.errors import DataError, suggest
-from ..zoo.core.files import read_text
+from ..zoo.core.errors import DataError, some, suggest
+from ..zoo.core.files import ENDS, read_text
 from .manifest import is_inside
 
 MISSING = frozenset(
@@ -54,6 +54,37 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
                 f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has "
                 f"{len(header)}; use a complete copy of the file"
             ) from None
+    return rows
+
+
+def read_tabs(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a file with tabs, in which a quote is a plain character.
+
+    Args:
+        path: the file; its first line is the header.
+        columns: columns that must be there; all columns are returned.
+
+    Raises:
+        DataError: if columns are missing, or a line has more or fewer cells than the header.
+    """
+    lines = ENDS.split(read_text(path))
+    header = lines[0].split("\t")
+    if absent := [c for c in columns if c not in header]:
+        raise DataError(
+            f"{path.name}, line 1: no column {', '.join(absent)}, but {some(header)}; use the "
+            "publisher's table"
+        )
+    rows = []
+    for n, line in enumerate(lines[1:], 2):
+        cells = line.split("\t")
+        if not line.strip():
+            continue
+        if len(cells) != len(header):
+            raise DataError(
+                f"{path.name}, line {n}: {len(cells)} cells, but the header has {len(header)}; "
+                "download it again"
+            )
+        rows.append({k: v.strip() for k, v in zip(header, cells, strict=True)})
     return rows
 
 

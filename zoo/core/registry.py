@@ -51,7 +51,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         name: f"serzoo.datamodules.corpora.{name}:prepare"
         for name in (
             *("ravdess", "emodb", "nemo", "crema_d", "iemocap", "savee", "tess", "emovo", "meld"),
-            *("emotale", "msp_podcast"),
+            *("emotale", "msp_podcast", "msp_improv"),
+            *("librispeech", "common_voice", "voxpopuli", "speech"),
             *("folder", "csv", "synthetic", "synthetic_talk"),
         )
     }

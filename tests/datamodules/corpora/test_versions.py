@@ -14,6 +14,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from serzoo.datamodules import catalog, prepare
+from serzoo.datamodules.info import CorpusInfo
 from serzoo.zoo.core import registry
 from serzoo.zoo.core.errors import DataWarning
 
@@ -101,12 +102,51 @@ TREES = {
     "lhotse": {"recordings.jsonl": RECORDING, "supervisions.jsonl": SUPERVISION},
     "speechbrain": {"train.json": '{"a": {"wav": "{data_root}/a.wav", "emo": "s", "spk_id": "x"}}'},
     "webdataset": {"train-0.tar": ""},
+    "emotale": {
+        "DK_001_B_3.wav": "",
+        "annotations.csv": "file,"
+        + ",".join(f"a{n}_{what}" for n in (1, 2, 3) for what in ("A", "V", "D", "cat"))
+        + "\nDK_001_B_3.wav,2.0,2.0,2.5,B,2.0,1.5,1.0,S,3.5,2.0,3.5,A\n",
+    },
+    "msp_podcast": {
+        "Audios/MSP_1.wav": "",
+        "Labels/labels_consensus.csv": "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,"
+        "Split_Set\nMSP_1.wav,N,2,4,3,Unknown,Male,Test1\n",
+        "Labels/labels_detailed.csv": "FileName,EmoClass_Major,EmoAct,EmoVal,EmoDom\n"
+        "MSP_1.wav,Neutral,2,4,3\nMSP_1.wav,Sad,2,3,3\n",
+    },
+    "msp_improv": {
+        "Audio/MSP-IMPROV-S01A-F01-S-FM01.wav": "",
+        "Evalution.txt": "UTD-IMPROV-S01A-F01-S-FM01.avi; N; A:3.000000; V:3.500000; D:2.000000;\n",
+    },
+    "librispeech": {
+        "dev-clean/84/121123/84-121123-0000.flac": "",
+        "dev-clean/84/121123/84-121123.trans.txt": "84-121123-0000 GO DO YOU HEAR\n",
+        "SPEAKERS.TXT": ";ID | SEX\n84   | F | dev-clean  |  8.02 | Christie Nowak\n",
+    },
+    "common_voice": {
+        "validated.tsv": "client_id\tpath\tsentence\tgender\tlocale\n"
+        'ab\ta.mp3\t"No," he said.\tmale_masculine\tsv-SE\n',
+        "clips/a.mp3": "",
+    },
+    "voxpopuli": {
+        "asr_test.tsv": "id\traw_text\tnormalized_text\tspeaker_id\tgender\n"
+        "x_1\t\tyes\tNone\tfemale\n",
+        "2009/x_1.ogg": "",
+    },
+    "speech": {"spk1/a.wav": "", "spk1/a.txt": "Yes.\n", "b.wav": ""},
+    **{
+        name: {naming.example: "", "other.wav": ""}
+        for name in CorpusInfo.names()
+        if (naming := CorpusInfo.load(name).naming) is not None
+    },
 }
 OPTIONS = {
     "folder": {"speaker": r"spk(\d+)", "language": "en"},
     "csv": {"audio": "path", "label": "emotion", "speaker": "who", "scale": (1, 5)},
     "synthetic_talk": {"text": True},
     "emobox": {"dataset": "tiny", "speaker": r"t-(\d+)"},
+    "speech": {"speaker": r"spk(\d+)"},
 }
 GIVEN = {
     ("ravdess", 1): "c878a4288bbc0d70",
@@ -128,6 +168,23 @@ GIVEN = {
     ("kaldi", 1): "db63214795472c9f",
     ("lhotse", 1): "d9310ce0216df861",
     ("speechbrain", 1): "bd0ee4a34e1b5472",
+    ("emotale", 1): "46fc81dfed93d7b2",
+    ("msp_podcast", 1): "6b9043e8b803fb7d",
+    ("emogator", 1): "00ad284449ad74a9",
+    ("cafe", 1): "95d5a805c12603f2",
+    ("jl", 1): "caef4f7d53f10775",
+    ("subesco", 1): "9a9d523cc4da239d",
+    ("ased", 1): "ea5cb2654db52db0",
+    ("urdu", 1): "00ad76350aafe298",
+    ("turev", 1): "34553882f31afd8d",
+    ("shemo", 1): "eb04a07a19b94132",
+    ("emov_db", 1): "56be8c5c0518278e",
+    ("esd", 1): "de7affd72818c15a",
+    ("msp_improv", 1): "f5934b04194044a3",
+    ("librispeech", 1): "96cdba6dc8e1ff8a",
+    ("common_voice", 1): "eab08c83fe0f201d",
+    ("voxpopuli", 1): "be482e8ec53b2be9",
+    ("speech", 1): "d0f8263283bfd58e",
     ("webdataset", 1): "c974d0885128b677",
 }
 """Reader and its version to the digest of what it gave."""
