@@ -89,8 +89,9 @@ def vote_targets(
     """
     found = vote_rows(utterances, taxonomy)
     rows = np.zeros((len(utterances), len(taxonomy)), dtype=np.float32)
-    left_out: Counter[str] = Counter()
-    voted, minority = 0, []
+    left_out: dict[str, float] = {}
+    voted = 0
+    minority: list[float] = []
     for i, (u, c) in enumerate(zip(utterances, classes, strict=True)):
         if found is not None and not u.weak and found[i].sum() > 0:
             rows[i] = found[i] / found[i].sum()
@@ -101,7 +102,7 @@ def vote_targets(
         for code, n in u.votes.items():
             name = canonical_label(replace(u, label=code, label_source=None))
             if name is None or taxonomy.class_of(name) is None:
-                left_out[name or code] += n
+                left_out[name or code] = left_out.get(name or code, 0.0) + n
     if not voted:
         raise DataError(
             f"data.targets needs votes, but none of {len(utterances)} training utterances has any "

@@ -59,8 +59,12 @@ class Naming:
         if absent := [k for k in ("pattern", "example") if not isinstance(data.get(k), str)]:
             raise ConfigError(f"{where} lacks {', '.join(absent)}; give both as texts")
         texts = ("gender", "language", "sentences")
-        values = {k: {str(a): str(b) for a, b in v.items()} if k in texts else v
-                  for k, v in data.items()}  # fmt: skip
+        values: dict[str, Any] = dict(data)
+        for key in texts:
+            given = values.get(key, {})
+            if not isinstance(given, Mapping):
+                raise ConfigError(f"{where}: {key} is {given!r}; give a mapping, such as {{a: b}}")
+            values[key] = {str(a): str(b) for a, b in given.items()}
         found = cls(**values)
         for pattern in (found.pattern, *found.language.values()):
             try:

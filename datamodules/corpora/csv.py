@@ -157,8 +157,8 @@ def prepare(
     several = "rater" in fields or len(rated) < len(rows)
     split: list[str] = []
     for group in rated:
-        found = [_utterance(row, root, scale, words, genders) for row in group]
-        yield _merged(group, found, split) if several else found[0]
+        one = [_utterance(row, root, scale, words, genders) for row in group]
+        yield _merged(group, one, split) if several else one[0]
     if split:
         note(
             f"csv: {len(split)} of {len(rated)} recordings have two labels with as many votes "

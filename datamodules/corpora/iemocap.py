@@ -92,7 +92,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
             dims = (_scale(found["v"]), _scale(found["a"]), _scale(found["d"]))
             if None in dims:
                 odd_dims.append(turn[0])
-            said, felt = _single(below, odd_words)
+            heard, felt = _single(below, odd_words)
             path = audio.get(turn[0].lower()) or session.joinpath(
                 "sentences", "wav", turn["session"] + turn["dialogue"], f"{turn[0]}.wav"
             )
@@ -108,8 +108,8 @@ def prepare(root: Path) -> Iterator[Utterance]:
                 language="en",
                 label=found["label"],
                 dims=dims,
-                votes=count_votes(said.values()),
-                raters={who: " ".join(words) for who, words in said.items()},
+                votes=count_votes(heard.values()),
+                raters={who: " ".join(words) for who, words in heard.items()},
                 dims_spread=mean_and_spread(felt)[1],
                 text=text,
                 text_source=None if text is None else "human",

@@ -326,9 +326,9 @@ def _cells(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{table.name}, line {n}", row
         return
     if table.suffix == ".parquet":
-        cells = archives.read_columns(table, archives.columns(table))
+        columns = archives.read_columns(table, archives.columns(table))
         for i in range(archives.rows_of(table)):
-            yield f"{table.name}, row {i}", {c: values[i] for c, values in cells.items()}
+            yield f"{table.name}, row {i}", {c: values[i] for c, values in columns.items()}
         return
     reader = csv.reader(io.StringIO(read_text(table, old=True), newline=""), strict=True)
     begun = 1

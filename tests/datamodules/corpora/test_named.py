@@ -184,6 +184,7 @@ GOOD = {"pattern": r"(?P<speaker>\d)_(?P<label>[a-z])", "example": "1_a.wav"}
         ({**GOOD, "pattern": "("}, ["'naming'", "'('"]),
         ({**GOOD, "pattern": "[a-z]+"}, ["'naming'", "speaker, label"]),
         ({**GOOD, "language": {"en": "("}}, ["'naming'", "'('"]),
+        ({**GOOD, "sentences": ["Go."]}, ["'naming'", "sentences", "['Go.']"]),
         ({**GOOD, "gender": {"1": "f"}}, ["'naming'", "'f'", "female, male"]),
     ],
 )
