@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..zoo.core.errors import ConfigError, DataError, counted
+from .archives import holds, inside, open_file
 from .containers import Claim, Patched, claim, mp3_claim
 from .manifest import Utterance
 from .placeholders import problem
@@ -435,7 +436,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
     _refuse_missing(path)
     header = Claim()
     try:
-        with path.open("rb") as raw:
+        with open_file(path) as raw:
             if not raw.read(1):
                 raise EmptyAudioError(f"{path} has 0 bytes; download or convert it again")
             header = claim(raw)
@@ -445,6 +446,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, Claim]]:
             where = os.path.abspath(path)
             name = os.fsencode(where) if os.name == "posix" else where
             source: Any = name if plain else Patched(raw, header)
+            if plain and inside(path) is not None:
+                raw.seek(0)
+                source = raw
             with soundfile.SoundFile(source) as file:
                 if file.format == "MP3":
                     header = mp3_claim(raw)
@@ -532,6 +536,8 @@ def _check_whole(path: Path, promised: int, found: int, rate: int) -> None:
 
 def _refuse_missing(path: Path) -> None:
     """Refuse a path without a file, and a placeholder of a file that is elsewhere."""
+    if inside(path) is not None and holds(path):
+        return
     try:
         there, folder = path.exists(), path.is_dir()
     except OSError as error:
@@ -568,7 +574,7 @@ _CONTENTS = (
 
 def _unreadable(path: Path, reason: str) -> AudioError:
     """Return the error for a file that libsndfile cannot read: what it is, and what to do."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(512)
     quoted, target = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(".wav")))
     if path.suffix.lower() == ".wav":

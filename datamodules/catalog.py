@@ -22,6 +22,7 @@ from ..zoo.core import own, registry
 from ..zoo.core.errors import ConfigError, DataError, DataWarning, cut, first_line
 from ..zoo.core.files import cache_dir
 from ..zoo.core.notices import tell
+from .archives import facts as facts_of
 from .audio import Level, decode_utterance, parse_channel
 from .manifest import Utterance, read_manifest, read_sidecar, validate, write_lines
 from .prepare import PREPARE_VERSION, Prepared, beside, prepare, sample_hash, tell_notes
@@ -54,7 +55,7 @@ def recheck(
     """
     seen = hashlib.sha256(b"2")  # increase if the same file gives other samples than before
     for u in utterances:
-        stat = (root / u.audio).stat()
+        stat = facts_of(root / u.audio)
         facts = [str(root.resolve()), u.audio, u.start, u.end, stat.st_size, stat.st_mtime_ns]
         facts += [] if u.channel is None else [u.channel]
         seen.update(json.dumps(facts).encode())

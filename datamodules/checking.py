@@ -9,6 +9,7 @@ from typing import Any
 
 from ..zoo.core import own, registry
 from ..zoo.core.errors import ContractError
+from .archives import holds
 from .info import CorpusInfo
 from .manifest import Utterance
 
@@ -78,7 +79,7 @@ def check_reader(
 
 def _is_below(audio: str, folder: Path) -> bool:
     path = PurePosixPath(audio)
-    return not path.is_absolute() and ".." not in path.parts and (folder / path).is_file()
+    return not path.is_absolute() and ".." not in path.parts and holds(folder / path)
 
 
 def _unknown_label(utterance: Utterance, info: CorpusInfo) -> bool:

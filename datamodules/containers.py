@@ -11,6 +11,7 @@ import mmap
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -279,9 +280,9 @@ def mp3_claim(file: IO[bytes]) -> Claim:
     Some files do not state their number of frames, and joined files state that of the first one.
 
     Args:
-        file: a file on disk, opened for reading.
+        file: a file, opened for reading.
     """
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with _mapped(file) as data:
         frames = _mp3_frames(data)
         start = next(frames, None)
         if start is None:
@@ -318,6 +319,16 @@ def mp3_claim(file: IO[bytes]) -> Claim:
             head=frame.ljust(size, b"\0"),
             skip=start + length if main else start,
         )
+
+
+@contextmanager
+def _mapped(file: IO[bytes]) -> Iterator[Any]:
+    """Yield the content of a file as bytes, without reading all of it from the disk."""
+    if isinstance(file, io.BytesIO):
+        yield file.getvalue()
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
 
 
 def _mp3_frames(data: Any) -> Iterator[int]:

@@ -29,6 +29,8 @@ from ..zoo.core.files import features_dir
 from ..zoo.core.notices import tell
 from ..zoo.core.progress import Bar, Pace
 from ..zoo.core.scaling import moments
+from .archives import facts as facts_of
+from .archives import holds
 from .audio import decode, read_utterance
 from .copies import VERSION, corrupted
 from .manifest import Utterance
@@ -630,9 +632,9 @@ def _key(sha: str, rate: int, start: float, end: float) -> str:
 def hash_of_sound(utterance: Utterance, roots: dict[str, Path]) -> str:
     """Return the hash of an utterance's samples, for a manifest that has none."""
     path = roots[utterance.corpus] / utterance.audio
-    if not path.is_file():
+    if not holds(path):
         decode(path)  # raises an error that says what is wrong
-    stat = path.stat()
+    stat = facts_of(path)
     place = (utterance.start, utterance.end, utterance.channel)
     return _hash(path, stat.st_size, stat.st_mtime_ns, *place)
 

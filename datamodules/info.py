@@ -16,6 +16,7 @@ from ..zoo.core import registry, shipped
 from ..zoo.core.errors import ConfigError, DataError, suggest
 from ..zoo.core.taxonomy import canonical
 from .manifest import Utterance
+from .naming import Naming
 
 ATTRIBUTES = ("gender", "language", "speaker")
 CLUSTERS = ("speaker", "session", "dialogue")
@@ -98,6 +99,7 @@ class CorpusInfo:
             latter two (``Utterance.session``) are for speakers who talk to each other, so that they
             are alike.
         sentences: number of sentences, if every speaker says the same few; None otherwise.
+        naming: what its file names say, if no code is needed to read it; None otherwise.
     """
 
     name: str
@@ -113,6 +115,7 @@ class CorpusInfo:
     protocol: str | None = None
     cluster: str = "speaker"
     sentences: int | None = None
+    naming: Naming | None = None
 
     @staticmethod
     def names() -> list[str]:
@@ -148,6 +151,8 @@ class CorpusInfo:
                 f"'sentences' in {where} is {n!r}; give how many sentences every speaker says, 1 "
                 "or more, or leave it out"
             )
+        if data.get("naming") is not None:
+            values["naming"] = Naming.parse(data["naming"], f"'naming' in {where}")
         values["alternative_labels"] = {
             str(column): LabelMap.parse(codes, f"'alternative_labels.{column}' in {where}")
             for column, codes in (data.get("alternative_labels") or {}).items()

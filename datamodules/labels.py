@@ -11,6 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,79 @@ def vote_rows(utterances: Sequence[Utterance], taxonomy: Taxonomy) -> FloatArray
             if index is not None:
                 row[index] += n
     return found if found.any() else None
+
+
+def vote_targets(
+    utterances: Sequence[Utterance], classes: Sequence[int], taxonomy: Taxonomy
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return ``[N, C]`` targets from the votes of raters, and what was counted.
+
+    A row holds the share of the votes for each class. Votes for labels that the taxonomy leaves out
+    are not in it, and are counted. A row without votes for any
+    class is one-hot, and so is that of a weak label.
+
+    Args:
+        utterances: those of the training part.
+        classes: class of each utterance; -1 = unlabelled.
+        taxonomy: the classes.
+
+    Returns:
+        The targets, and counts for the record. ``voted`` counts utterances whose row is from votes.
+        ``minority`` is the share of their votes for other classes than their own.
+        ``left_out`` counts votes by label, and ``sha`` is a hash of the targets.
+
+    Raises:
+        DataError: if no utterance has votes.
+    """
+    found = vote_rows(utterances, taxonomy)
+    rows = np.zeros((len(utterances), len(taxonomy)), dtype=np.float32)
+    left_out: dict[str, float] = {}
+    voted = 0
+    minority: list[float] = []
+    for i, (u, c) in enumerate(zip(utterances, classes, strict=True)):
+        if found is not None and not u.weak and found[i].sum() > 0:
+            rows[i] = found[i] / found[i].sum()
+            voted += 1
+            minority.append(1.0 - float(rows[i, c]) if c >= 0 else 1.0)
+        elif c >= 0:
+            rows[i, c] = 1.0
+        for code, n in u.votes.items():
+            name = canonical_label(replace(u, label=code, label_source=None))
+            if name is None or taxonomy.class_of(name) is None:
+                left_out[name or code] = left_out.get(name or code, 0.0) + n
+    if not voted:
+        raise DataError(
+            f"data.targets needs votes, but none of {len(utterances)} training utterances has any "
+            "for these classes; set data.targets=majority, or prepare a corpus with votes"
+        )
+    return rows, {
+        "voted": voted,
+        "of": len(utterances),
+        "minority": round(float(np.mean(minority)), 4),
+        "left_out": {name: round(n, 4) for name, n in sorted(left_out.items())},
+        "sha": hashlib.sha256(rows.tobytes()).hexdigest()[:12],
+    }
+
+
+def drawn_targets(probs: np.ndarray, ids: Sequence[str], seed: int, epoch: int) -> np.ndarray:
+    """Return one-hot ``[B, C]`` targets, each drawn from the distribution in its row.
+
+    The draw depends on the seed, the epoch and the utterance alone. So it does not depend on the
+    order of the batches, and a resumed run draws the same.
+
+    Args:
+        probs: ``[B, C]`` rows that sum to 1; a row of zeros stays as it is.
+        ids: ids of the B utterances.
+        seed: seed of the run.
+        epoch: number of the epoch.
+    """
+    drawn = np.zeros_like(probs)
+    for row, shares, name in zip(drawn, probs, ids, strict=True):
+        total = float(shares.sum())
+        if total > 0:
+            number = int(digest([str(seed), str(epoch), name]), 16) / 16**16
+            row[min(int((shares.cumsum() <= number * total).sum()), len(row) - 1)] = 1.0
+    return drawn
 
 
 def share_of(

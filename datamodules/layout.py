@@ -8,15 +8,22 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from ..zoo.core.errors import DataError, suggest
-from ..zoo.core.files import read_text
+from ..zoo.core.errors import DataError, some, suggest
+from ..zoo.core.files import ENDS, read_text
+from .manifest import is_inside
 
 MISSING = frozenset(
     ("nan", "-nan", "none", "null", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "-", "--", "?")
 )
 """Words that programs and people write for "unknown", in any case."""
+
+GENDERS = {
+    **dict.fromkeys(("f", "female", "w", "woman"), "female"),
+    **dict.fromkeys(("m", "male", "man"), "male"),
+}
+"""Words for a gender, in lower case, and the gender that each means."""
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -50,9 +57,68 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
+def read_tabs(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a file with tabs, in which a quote is a plain character.
+
+    Args:
+        path: the file; its first line is the header.
+        columns: columns that must be there; all columns are returned.
+
+    Raises:
+        DataError: if columns are missing, or a line has more or fewer cells than the header.
+    """
+    lines = ENDS.split(read_text(path))
+    header = lines[0].split("\t")
+    if absent := [c for c in columns if c not in header]:
+        raise DataError(
+            f"{path.name}, line 1: no column {', '.join(absent)}, but {some(header)}; use the "
+            "publisher's table"
+        )
+    rows = []
+    for n, line in enumerate(lines[1:], 2):
+        cells = line.split("\t")
+        if not line.strip():
+            continue
+        if len(cells) != len(header):
+            raise DataError(
+                f"{path.name}, line {n}: {len(cells)} cells, but the header has {len(header)}; "
+                "download it again"
+            )
+        rows.append({k: v.strip() for k, v in zip(header, cells, strict=True)})
+    return rows
+
+
 def is_missing(word: str) -> bool:
     """Return whether a word means "unknown"."""
     return word.strip().casefold() in MISSING
+
+
+def known_speaker(name: str | None) -> str | None:
+    """Return a speaker's name; None if it is empty, ``unknown``, or a word of :data:`MISSING`."""
+    return None if not name or name.casefold() == "unknown" or is_missing(name) else name
+
+
+def inside_root(audio: str, root: Path, where: str, remedy: str) -> str:
+    """Return a path of a table relative to the root, with forward slashes.
+
+    Args:
+        audio: the path as it is written; an absolute one must be below the root.
+        root: the folder that the user names.
+        where: file and line, for the message.
+        remedy: what the user should do if the path is elsewhere.
+
+    Raises:
+        DataError: if the path is not below the root.
+    """
+    path = Path(audio)
+    for base in (root, root.absolute(), root.resolve()):
+        if path.is_absolute() and path.is_relative_to(base):
+            audio = path.relative_to(base).as_posix()
+            break
+    audio = PurePosixPath(audio.replace("\\", "/")).as_posix()
+    if not is_inside(audio):
+        raise DataError(f"{where}: '{audio}' is not below root={root}; {remedy}")
+    return audio
 
 
 def one_spelling(

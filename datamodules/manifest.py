@@ -6,7 +6,6 @@ A manifest has no split and no taxonomy. It says what exists, and what the corpu
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..zoo.core.errors import DataError, suggest
 from ..zoo.core.files import json_lines, new_file, read_json
+from .archives import holds
 from .placeholders import problem
 
 AGAIN = "is it a manifest? save it as UTF-8, or run `serzoo prepare` again"
@@ -30,7 +30,8 @@ class Utterance:
     Attributes:
         id: unique, ``<corpus>/<name>``.
         corpus: name of the corpus.
-        audio: path relative to the corpus' root, with forward slashes.
+        audio: path relative to the corpus' root, with forward slashes; it may go on inside an
+            archive (:mod:`.archives`).
         start: seconds into the file.
         end: seconds into the file; ``end - start`` is the duration.
         sample_rate: sample rate of the file, in Hz.
@@ -42,13 +43,16 @@ class Utterance:
         language: ISO 639-1 code, or None.
         label: the corpus' own code; None = unlabelled.
         labels: other label columns of the corpus (``{"voice_vote": "A"}``), in its own codes.
-        dims: valence, arousal, dominance in 0..1; None if not rated.
+        dims: valence, arousal, dominance in 0..1; None if not rated. Of several raters, the mean.
         text: transcript; None if there is none.
         text_source: ``human``, ``asr:<model>`` or None.
         label_source: ``acted``, ``perceived``, ``weak:<model>`` or None.
         label_score: confidence of the label in 0..1, or None.
         votes: how many raters gave each label (``{"ANG": 7, "DIS": 2}``), in the codes of
             ``label``; empty if single answers are not known.
+        raters: what each rater said, by the rater's name; empty if raters are not told apart.
+        dims_spread: standard deviation of ``dims`` among the raters, in the same unit; None if
+            there are no single ratings.
         sha: 16 hexadecimal digits of the SHA-256 of the decoded samples.
         channel: the channel to use, counted from 1; None = the mean of all channels.
     """
@@ -71,6 +75,8 @@ class Utterance:
     label_source: str | None = None
     label_score: float | None = None
     votes: dict[str, float] = field(default_factory=dict)
+    raters: dict[str, str] = field(default_factory=dict)
+    dims_spread: tuple[float | None, float | None, float | None] | None = None
     sha: str | None = None
     channel: int | None = None
 
@@ -174,9 +180,8 @@ def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
     utterances, root = list(utterances), Path(root)
     counts = Counter(u.id for u in utterances)
     outside = [u for u in utterances if not is_inside(u.audio)]
-    # os.path also answers for names that no system can have; Path methods raise errors
     missing = sorted(
-        {u.audio for u in utterances if is_inside(u.audio) and not os.path.isfile(root / u.audio)}
+        {u.audio for u in utterances if is_inside(u.audio) and not holds(root / u.audio)}
     )
     why = problem(root / missing[0]) if missing else None
     problems = [
@@ -254,10 +259,13 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sample_rate": (lambda v: isinstance(v, int) and not isinstance(v, bool), "a whole number"),
     "labels": (_texts, "an object of strings"),
     "votes": (_votes, "an object of numbers from 0"),
+    "raters": (_texts, "an object of strings"),
     "dims": (_three, "a list of three numbers or nulls"),
+    "dims_spread": (_three, "a list of three numbers or nulls"),
     "label_score": (_number, "a number"),
     "channel": (_counted, "a whole number from 1"),
 }
+_OBJECTS = ("labels", "votes", "raters")
 _REQUIRED = [
     f.name for f in fields(Utterance) if f.default is MISSING and f.default_factory is MISSING
 ]
@@ -275,12 +283,13 @@ def _parse(record: dict[str, Any], where: str) -> Utterance:
         )
     for key, value in record.items():
         fits, expected = _CHECKS[key]
-        optional = (key not in _REQUIRED or key == "speaker") and key not in ("labels", "votes")
+        optional = (key not in _REQUIRED or key == "speaker") and key not in _OBJECTS
         if not (fits(value) or (optional and value is None)):
             raise DataError(f"{where}: {key} is {value!r}; expected {expected}")
     for key in ("start", "end"):
         record[key] = float(record[key])
     record["speaker"] = record["speaker"] or None  # older manifests write "" for an unknown speaker
-    if record.get("dims") is not None:
-        record["dims"] = tuple(None if v is None else float(v) for v in record["dims"])
+    for key in ("dims", "dims_spread"):
+        if record.get(key) is not None:
+            record[key] = tuple(None if v is None else float(v) for v in record[key])
     return Utterance(**record)

@@ -21,13 +21,16 @@ from .catalog import Speech
 from .copies import CLEAN_SHARE
 from .dataset import SpeechDataset
 from .features import FeatureStore, Filled
+from .info import ATTRIBUTES
 from .labels import (
     class_indices,
     confidences,
     digest,
+    drawn_targets,
     refuse_weak,
     share_of,
     soft_rows,
+    vote_targets,
     weak_counts,
 )
 from .manifest import Utterance
@@ -53,6 +56,9 @@ class SpeechDataModule(L.LightningDataModule):
             and the split's fingerprint stay the same.
         weak: ``hard`` weak labels; ``soft``, a distribution over the classes; or ``independent``,
             a separate probability of each class.
+        targets: what training learns. ``majority`` is the label. ``distribution`` is the votes of
+            the raters, as a distribution over the classes. ``sampled`` is a class that is drawn
+            from it anew in each epoch.
         weak_weight: weight weakly labelled utterances by the confidence of their label.
         workers: number of DataLoader processes.
         seed: seed of the training order, and of the share.
@@ -82,6 +88,7 @@ class SpeechDataModule(L.LightningDataModule):
         balance: bool = True,
         train_share: float = 1.0,
         weak: str = "hard",
+        targets: str = "majority",
         weak_weight: bool = True,
         workers: int = 0,
         seed: int = 1,
@@ -98,6 +105,12 @@ class SpeechDataModule(L.LightningDataModule):
         self.label = label
         self.batch_size, self.batch_seconds = batch_size, batch_seconds
         self.workers, self.seed = workers, seed
+        self.targets, self.votes = targets, dict[str, Any]()
+        if targets != "majority" and label in ATTRIBUTES:
+            raise DataError(
+                f"data.targets={targets} learns from votes on the label, but data.label is "
+                f"'{label}'; set data.targets=majority"
+            )
         parts: dict[str, list[Utterance]] = {p: getattr(split, p) for p in PARTS}
         if refit:
             if label == "label" and weak_counts(split.train):
@@ -128,17 +141,23 @@ class SpeechDataModule(L.LightningDataModule):
         ]
         learned = parts["train"]
         self.weak = weak_counts(learned) if label == "label" else {}
-        targets: dict[str, Any] = {"weights": weights, "copies": copies}
+        given: dict[str, Any] = {"weights": weights, "copies": copies}
         if self.weak and weak_weight:
-            targets["trust"] = confidences(learned)
+            given["trust"] = confidences(learned)
         if self.weak and weak != "hard":
-            targets["soft"] = soft_rows(learned, classes["train"], speech.soft, len(taxonomy))
+            given["soft"] = soft_rows(learned, classes["train"], speech.soft, len(taxonomy))
+        if targets != "majority" and learned:
+            rows, self.votes = vote_targets(learned, classes["train"], taxonomy)
+            if (soft := given.get("soft")) is not None:
+                weakly = [u.weak for u in learned]
+                rows[weakly] = soft[weakly]
+            given["soft"] = rows
         self.datasets = {
             part: SpeechDataset(
                 us,
                 classes[part],
                 len(taxonomy),
-                **(targets if part == "train" else {}),
+                **(given if part == "train" else {}),
                 roots=speech.roots,
                 max_seconds=max_seconds,
                 text=text,
@@ -249,6 +268,7 @@ class SpeechDataModule(L.LightningDataModule):
         left_out = dict(self.coverage.dropped) if self.coverage else {}
         found = {"kept": kept, "left_out_by_taxonomy": left_out, "cut_to_max_seconds": self.cut}
         found |= {"weak_labels": self.weak} if self.weak else {}
+        found |= {"votes": {"targets": self.targets, **self.votes}} if self.votes else {}
         unknown = {p: len(without_speaker(d.utterances)) for p, d in self.datasets.items()}
         found |= {"without_speaker": unknown} if any(unknown.values()) else {}
         return found if self.share["share"] == 1 else {**found, "train_share": self.share}
@@ -289,6 +309,20 @@ class SpeechDataModule(L.LightningDataModule):
             multiprocessing_context="spawn" if self.workers else None,
             pin_memory=bool(self.trainer and self.trainer.accelerator.name() == "cuda"),
         )
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Draw the classes of a training batch, if targets are ``sampled``.
+
+        Lightning calls this in the process that trains, which knows the epoch.
+        """
+        training = self.trainer is not None and self.trainer.training
+        if self.targets != "sampled" or not training or batch.targets is None:
+            return batch
+        assert self.trainer is not None
+        probs = drawn_targets(
+            batch.targets.probs.numpy(), batch.ids, self.seed, self.trainer.current_epoch
+        )
+        return replace(batch, targets=replace(batch.targets, probs=torch.from_numpy(probs)))
 
     def training_part(self) -> Iterator[Batch]:
         """Yield every training utterance once, in batches that every process gets alike.

@@ -33,6 +33,7 @@ READMES = [
     *("zoo", "zoo/core", "zoo/statistics", "zoo/encoders", "zoo/run", "zoo/report"),
     *("zoo/doctor", "zoo/compare", "zoo/testing", "heads", "datamodules"),
     *("heads/selm", "heads/gen_ser", "datamodules/corpora", "datamodules/synthetic"),
+    "datamodules/importers",
     *("datamodules/labelling", "configs", "tests"),
 ]
 moved = pytest.mark.skipif(

@@ -7,22 +7,26 @@ import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, nan
 from pathlib import Path, PurePosixPath
 
 from ...zoo.core.errors import DataError, some, suggest
 from ...zoo.core.files import OLD, decode
 from ..audio import SUFFIXES
-from ..layout import is_missing, one_spelling
-from ..manifest import Utterance, is_inside
+from ..layout import GENDERS, inside_root, is_missing, known_speaker, one_spelling
+from ..manifest import Utterance
+from ..ratings import count_votes, majority, mean_and_spread
 from . import note
 from .folder import NO_SPEAKERS
 
-VERSION = 2
+VERSION = 3
 DELIMITERS = ",\t;|"
 FACTS = ("gender", "language", "session", "valence", "arousal", "dominance")
 """Fields that may be "unknown" in words: ``nan``, ``N/A``."""
+
+JUDGED = ("label", "valence", "arousal", "dominance")
+"""Fields in which the rows of several raters may differ."""
 
 MEANT = re.compile("label|emo|class|categ|affect|mood|sentiment|feeling|target", re.IGNORECASE)
 """Matches names of columns that may hold the label."""
@@ -31,10 +35,6 @@ SEVERAL = re.compile(r"[|;,{\[]")
 """Matches characters between or around several labels in one cell."""
 
 _QUOTES = "put a cell that holds a quote in quotes, and write the quote in it twice"
-_GENDERS = {
-    **dict.fromkeys(("f", "female", "w", "woman"), "female"),
-    **dict.fromkeys(("m", "male", "man"), "male"),
-}
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def prepare(
     valence: str | None = None,
     arousal: str | None = None,
     dominance: str | None = None,
+    rater: str | None = None,
     labels: list[str] | None = None,
     scale: tuple[float, float] = (0.0, 1.0),
     rename: dict[str, str] | None = None,
@@ -106,6 +107,8 @@ def prepare(
         valence: column of the rated valence.
         arousal: column of the rated arousal.
         dominance: column of the rated dominance.
+        rater: column of the person who gave the label. Rows of one recording then become one
+            utterance with votes, and its label is that of most raters.
         labels: further columns to keep in ``Utterance.labels``.
         scale: lowest and highest rating of the three dimensions, mapped to 0..1.
         rename: maps a word in the label column to its label; for numbers, ``0`` equals ``0.0``.
@@ -129,6 +132,7 @@ def prepare(
         "valence": valence,
         "arousal": arousal,
         "dominance": dominance,
+        "rater": rater,
     }
     if not scale[0] < scale[1]:
         raise DataError(f"scale={list(scale)}; give the lowest rating, then the highest")
@@ -136,7 +140,7 @@ def prepare(
     _tell_labels(path, rows, fields, label)
     words = _labels(rows, rename or {})
     _unknown(rows)
-    _refuse_ratings(path, rows, root, id)
+    rated = _ratings(path, rows, root, id, "rater" in fields)
     if "speaker" not in fields:
         remedy = f"name the column with speaker=... (columns: {', '.join(sorted(fields.values()))})"
         note("csv: " + NO_SPEAKERS.format(n=len(rows), remedy=remedy))
@@ -150,8 +154,16 @@ def prepare(
                 "interval; name them in the table"
             )
     genders: Counter[str] = Counter()
-    for row in rows:
-        yield _utterance(row, root, scale, words, genders)
+    several = "rater" in fields or len(rated) < len(rows)
+    split: list[str] = []
+    for group in rated:
+        one = [_utterance(row, root, scale, words, genders) for row in group]
+        yield _merged(group, one, split) if several else one[0]
+    if split:
+        note(
+            f"csv: {len(split)} of {len(rated)} recordings have two labels with as many votes "
+            f"(first: {split[0]}); they have no label, and are left out of training and testing"
+        )
     if genders:
         found = ", ".join(f"'{g}' ({n})" for g, n in genders.items())
         note(f"csv: gender {found} is kept as unknown; known: female, f, w, male, m")
@@ -168,7 +180,7 @@ def _utterance(
     if "audio" not in cells:
         raise DataError(f"{row.where}: no audio path; fill it in, or delete the row")
     audio = _relative(cells["audio"], root, row.where)
-    gender = _GENDERS.get(cells.get("gender", "").lower())
+    gender = GENDERS.get(cells.get("gender", "").lower())
     if gender is None and "gender" in cells:
         genders[cells["gender"]] += 1
     return Utterance(
@@ -192,8 +204,7 @@ def _utterance(
 
 def _speaker(cells: dict[str, str]) -> str | None:
     """Return the name in a row's cells, or None if it is unknown."""
-    name = cells.get("speaker", "")
-    return None if not name or name.casefold() == "unknown" or is_missing(name) else name
+    return known_speaker(cells.get("speaker"))
 
 
 def _name(cells: Mapping[str, str], audio: str) -> str:
@@ -254,15 +265,24 @@ def _unknown(rows: list[_Row]) -> None:
         note(f"csv: {field}: {listed} are read as unknown")
 
 
-def _refuse_ratings(path: Path, rows: list[_Row], root: Path, id: str | None) -> None:
-    """Refuse several rows with one id: ratings of one recording by several people, or wrong ids."""
-    by_id: dict[str, list[_Row]] = defaultdict(list)
+def _ratings(
+    path: Path, rows: list[_Row], root: Path, id: str | None, raters: bool
+) -> list[list[_Row]]:
+    """Return the rows of each recording: one, or the ratings of several people.
+
+    Raises:
+        DataError: if rows with one id are different recordings, contradict each other in other
+            facts than ratings, or are copies. Also if one person rated a recording twice.
+    """
+    by_id: dict[str, list[_Row]] = {}
     for row in rows:
+        name = row.where
         if "audio" in row.cells:
-            by_id[_name(row.cells, _relative(row.cells["audio"], root, row.where))].append(row)
+            name = _name(row.cells, _relative(row.cells["audio"], root, row.where))
+        by_id.setdefault(name, []).append(row)
     twice = {name: same for name, same in by_id.items() if len(same) > 1}
     if not twice:
-        return
+        return list(by_id.values())
     name, same = next(iter(twice.items()))
     lines = some([row.line for row in same], 4)
     what = f"{path.name}: {len(twice)} ids occur more than once (first: {name}, lines {lines}"
@@ -271,11 +291,66 @@ def _refuse_ratings(path: Path, rows: list[_Row], root: Path, id: str | None) ->
             f"{what}, which are different recordings); ids must be unique, but those of "
             f"options.id={id or 'id'} are not: leave it out, or name another column"
         )
-    labels = [f"'{n}'" for n in dict.fromkeys(row.cells.get("label", "") for row in same)]
-    raise DataError(
-        f"{what}, label {', '.join(labels)}): several rows of one recording are several ratings, "
-        "or copies; keep one row of each recording, with the label that most raters gave. If they "
-        "are parts of it, give their start and end"
+    judged = [[{k: r.cells.get(k) for k in JUDGED} for r in same] for same in twice.values()]
+    if not raters and all(one == many[0] for many in judged for one in many):
+        raise DataError(
+            f"{what}): the rows of a recording say the same, so they are copies; keep one row of "
+            "each, or name the column of the people who rated them: options.rater=COLUMN. If they "
+            "are parts of it, give their start and end"
+        )
+    for same in twice.values():
+        first = same[0]
+        for row in same[1:]:
+            for field in sorted({*first.cells, *row.cells} - {*JUDGED, "rater"}):
+                if row.cells.get(field) != first.cells.get(field):
+                    raise DataError(
+                        f"{row.where}: {field} is '{row.cells.get(field, '')}', but line "
+                        f"{first.line} of the same recording has '{first.cells.get(field, '')}'; "
+                        "rows of several raters may differ in their ratings only"
+                    )
+        named = Counter(row.cells["rater"] for row in same if "rater" in row.cells)
+        if (again := next((who for who, n in named.items() if n > 1), None)) is not None:
+            which = [row.line for row in same if row.cells.get("rater") == again]
+            raise DataError(
+                f"{path.name}, lines {some(which, 4)}: rater '{again}' rates one recording "
+                f"{len(which)} times; keep one of these rows"
+            )
+    if not raters:
+        note(
+            f"csv: {len(twice)} of {len(by_id)} recordings have several rows, which are taken as "
+            f"votes of several raters (first: {name}, lines {lines}); name the raters in "
+            "options.rater=COLUMN"
+        )
+    return list(by_id.values())
+
+
+def _merged(rows: list[_Row], found: list[Utterance], split: list[str]) -> Utterance:
+    """Return the utterance that several people rated; ids without a majority go to ``split``."""
+    said = [[u.label] if u.label is not None else [] for u in found]
+    votes = count_votes(said)
+    label = majority(votes)
+    if label is None and votes:
+        split.append(found[0].id)
+    named = {
+        row.cells["rater"]: u.label
+        for row, u in zip(rows, found, strict=True)
+        if "rater" in row.cells and u.label is not None
+    }
+    dims, spread = mean_and_spread([u.dims for u in found if u.dims is not None])
+    labels = {
+        column: best
+        for column in dict.fromkeys(c for u in found for c in u.labels)
+        if (best := majority(Counter(u.labels[column] for u in found if column in u.labels)))
+    }
+    return replace(
+        found[0],
+        label=label,
+        labels=labels,
+        votes=votes,
+        raters=named,
+        dims=dims,
+        dims_spread=spread,
+        label_source="perceived",
     )
 
 
@@ -295,15 +370,7 @@ def _dims(
 
 
 def _relative(audio: str, root: Path, where: str) -> str:
-    path = Path(audio)
-    if path.is_absolute() and path.is_relative_to(root.resolve()):
-        audio = path.relative_to(root.resolve()).as_posix()
-    audio = PurePosixPath(audio.replace("\\", "/")).as_posix()
-    if not is_inside(audio):
-        raise DataError(
-            f"{where}: '{audio}' is not below root={root}; set root= to a folder above it"
-        )
-    return audio
+    return inside_root(audio, root, where, "set root= to a folder above it")
 
 
 def _table(root: Path, table: str | None) -> Path:

@@ -41,7 +41,7 @@ def prepare(
             does not match some files, or a key of ``rename`` is not a sub-folder.
         ConfigError: if ``speaker`` is not a regular expression with one group.
     """
-    pattern = _pattern(speaker)
+    pattern = group_of(speaker)
     found = look(root)
     files = found.take()
     named = [p for p in files if p.parent != root]
@@ -93,7 +93,12 @@ def _labels(found: Found) -> set[str]:
     return {p.name for p in folders if p.parent == found.root}
 
 
-def _pattern(speaker: str | None) -> re.Pattern[str] | None:
+def group_of(speaker: str | None) -> re.Pattern[str] | None:
+    """Return the pattern with one group that names a speaker; None if none was given.
+
+    Raises:
+        ConfigError: if it is not a regular expression with one group.
+    """
     if speaker is None:
         return None
     try:

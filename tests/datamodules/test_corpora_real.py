@@ -55,6 +55,31 @@ def test_facts_of_every_file_agree_with_the_listing(real_data, corpus):
     assert all(isnan(u.end) and u.sample_rate == 0 and u.sha is None for u in utterances)
 
 
+def test_vocal_bursts_agree_with_the_listing(real_data):
+    root = real_data("emogator")
+    rows = listing(root)
+    found = {u.audio: u for u in read("emogator", root)}
+    assert set(found) == set(rows)
+    assert {u.audio: u.speaker for u in found.values()} == {
+        f: r["speaker"] for f, r in rows.items()
+    }
+    words = {f: canonical_label(u) for f, u in found.items()}
+    said = {f: None if w is None else canonical()[w].form for f, w in words.items()}
+    # the vocabulary has no word for pain
+    assert said == {f: r["emotion"] if r["emotion"] != "pain" else None for f, r in rows.items()}
+
+
+def test_read_books_agree_with_the_listing(real_data):
+    root = real_data("librispeech")
+    rows = listing(root)
+    found = {u.audio: u for u in read("librispeech", root)}
+    assert {f: f"libri_{u.speaker}" for f, u in found.items()} == {
+        f: r["speaker"] for f, r in rows.items()
+    }
+    assert {(u.label, u.text, u.language) for u in found.values()} == {(None, None, "en")}
+    assert {u.labels["subset"] for u in found.values()} == {"test-other", "train-clean-100"}
+
+
 @pytest.mark.parametrize("corpus", ["ravdess", "emodb"])
 def test_published_counts_are_those_of_the_real_corpus(real_data, corpus):
     utterances, expected = read(corpus, real_data(corpus)), CorpusInfo.load(corpus).expected

@@ -423,8 +423,7 @@ def test_several_raters_are_told_apart_from_ids_that_are_none(read):
     ratings = [(*row[:2], row[2], f"r{i}") for row in ROWS for i in range(3)]
     ratings[1] = ("a/0.wav", "sad", "s0", "r1")
     head = (*HEAD, "rater")
-    with pytest.raises(DataError, match=r"3 ids .*lines 2, 3, 4, label 'angry', 'sad'\).*ratings"):
-        read(lines(ratings, head))
+    assert read(lines(ratings, head)) == (ROWS, [])
     with pytest.raises(DataError, match=r"3 ids .*different recordings.*options.id=rater"):
         read(lines(ratings, head), id="rater")
 

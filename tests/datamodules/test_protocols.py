@@ -54,7 +54,8 @@ def speakers(part: list[Utterance]) -> set[str]:
 
 class TestEveryProtocol:
     def test_all_shipped_ones_load(self):
-        shared = {"tess-2spk", "meld-official", "official", "one-to-rest"}
+        shared = {"tess-2spk", "meld-official", "emobox-official", "official", "one-to-rest"}
+        shared |= {"msp_improv-loso"}  # in corpora/test_msp_improv.py
         weak = {"train-only", "weak-train"}  # in test_weak.py
         assert set(Protocol.names()) == set(FOLDS) | shared | weak
         for name in Protocol.names():

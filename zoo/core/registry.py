@@ -52,7 +52,23 @@ BUILT_IN: dict[str, dict[str, str]] = {
         name: f"serzoo.datamodules.corpora.{name}:prepare"
         for name in (
             *("ravdess", "emodb", "nemo", "crema_d", "iemocap", "savee", "tess", "emovo", "meld"),
+            *("emotale", "msp_podcast", "msp_improv"),
+            *("librispeech", "common_voice", "voxpopuli", "speech"),
             *("folder", "csv", "synthetic", "synthetic_talk"),
+        )
+    }
+    | {
+        name: f"serzoo.datamodules.corpora.named:{name}"
+        for name in (
+            *("emogator", "cafe", "jl", "subesco", "ased", "urdu", "turev", "shemo", "emov_db"),
+            "esd",
+        )
+    }
+    | {
+        name: f"serzoo.datamodules.importers.{name}:prepare"
+        for name in (
+            *("audformat", "emobox", "huggingface", "kaldi", "lhotse", "speechbrain"),
+            "webdataset",
         )
     },
     "scorers": {

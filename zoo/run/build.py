@@ -124,6 +124,7 @@ def open_data(
         balance=d.balance,
         train_share=d.train_share,
         weak_weight=d.weak_weight,
+        targets=d.targets,
         weak_shuffle=d.weak_shuffle,
         copies=0 if everything else d.corrupted_copies,
         workers=d.workers,

@@ -109,6 +109,9 @@ class DataConfig:
     # targets of weak labels: hard; or from the scores beside the manifest: soft, independent
     weak: Annotated[str, one_of("hard", "soft", "independent")] = "hard"
     weak_weight: Flag = True  # weigh a weak label by its confidence
+    # what training learns of several raters: their majority, the distribution of their votes, or a
+    # class drawn from it
+    targets: Annotated[str, one_of("majority", "distribution", "sampled")] = "majority"
     weak_shuffle: FromZero | None = None  # seed that shuffles the weak labels, as a control
     # if a fold needs unknown speakers: refuse, or accept and report it
     unknown_speakers: Annotated[str, one_of(*UNKNOWN_SPEAKERS)] = REFUSE
@@ -253,6 +256,7 @@ _LATER = {
     "weak": "hard",
     "weak_weight": True,
     "weak_shuffle": None,
+    "targets": "majority",
     "unknown_speakers": REFUSE,
     "standardise": "none",
     "normalise": NONE,

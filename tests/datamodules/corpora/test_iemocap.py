@@ -51,6 +51,29 @@ def test_label_ratings_and_words(tree):
     assert found["Ses01F_impro01_M001"].text == "Yeah, don’t."  # Windows-1252 in old texts
 
 
+SINGLE = """[6.2901 - 8.2357]\tSes01F_impro01_F000\tang\t[2.5000, 2.5000, 2.5000]
+C-E2:\tAnger; Frustration;\t()
+C-E3:\tAnger;\t(ugly)
+C-E4:\tNeutral;\t()
+C-E5:\tBoredom;\t()
+C-F1:\tSadness;\t()
+A-E3:\tval 1; act 2; dom  ;\t()
+A-E4:\tval 3; act 2; dom  2;\t()
+A-F1:\tval 5; act 5; dom  5;\t()
+"""
+
+
+def test_single_evaluators_are_votes_and_actors_are_not(tree):
+    tree.write(f"{FIRST}/dialog/EmoEvaluation/Ses01F_impro01.txt", SINGLE)
+    found, told = tree.read(prepare)
+    first = found["Ses01F_impro01_F000"]
+    assert first.votes == {"ang": 1.5, "fru": 0.5, "neu": 1.0}
+    assert first.raters == {"E2": "ang fru", "E3": "ang", "E4": "neu"}
+    assert first.dims_spread == (0.25, 0.0, None)
+    assert tells(told, "boredom", 1)
+    assert found["Ses02M_script01_1b_F000"].votes == {"neu": 1.0}
+
+
 def test_the_speaker_is_who_speaks_not_who_wears_the_markers(tree):
     found, _ = tree.read(prepare)
     man = found["Ses01F_impro01_M001"]

@@ -394,12 +394,13 @@ def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> No
     assert set(load(*later).identity) - set(identity) == {"init", "init_head", "utterance"}
     # what was done before there was a choice is not named
     chosen = ("data.train_share=0.5", "data.weak=soft", "data.weak_weight=false")
+    chosen += ("data.targets=sampled",)
     chosen += ("data.weak_shuffle=0", "data.unknown_speakers=accept", "encoder=wav2vec2-base")
     chosen += ("data.normalise=enrol:4", "data.corrupted_copies=3")
     data = load(*chosen).identity["data"]
     of_data = {f.name for f in fields(DataConfig)} - set(data)
     later_of_data = {"train_share", "weak", "weak_weight", "weak_shuffle", "unknown_speakers"}
-    later_of_data |= {"standardise", "normalise"}  # standardise: of a frozen encoder
+    later_of_data |= {"targets", "standardise", "normalise"}  # standardise: of a frozen encoder
     later_of_data |= {"corrupted_copies"}
     assert set(data) - set(identity["data"]) == later_of_data
     assert of_data == {"root", "manifest", "workers", "features"}
