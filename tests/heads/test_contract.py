@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
+import tiny_text
 import torch
 from facts import says, tells
 from serzoo.zoo.core import registry, shipped
@@ -21,6 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 CONFIGS = [
     "classification", "classification_bce", "classification_focal", "classification_hidden",
+    "label_embedding", "label_embedding_minilm", "label_embedding_shuffled",
     "linear", "linear_svm", "mlp", "gen_ser", "gen_ser_ce", "gen_ser_flow", "gen_ser_frames",
     "gen_ser_gram", "gen_ser_learned", "gen_ser_linear", "gen_ser_no_noise", "gen_ser_one_hot",
     "gen_ser_orthogonal", "gen_ser_permuted", "gen_ser_score", "gen_ser_sde", "gen_ser_spacing_1",
@@ -51,13 +53,21 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="module")
+def tiny_sentences(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder in place of a published encoder of sentences."""
+    return tiny_text.save_sentences(tmp_path_factory.mktemp("text"))
+
+
 @pytest.fixture
-def case(name: str, tiny_gpt2: str) -> Case:
+def case(name: str, tiny_gpt2: str, request: pytest.FixtureRequest) -> Case:
     """The head of a configuration, with its options; a third party's with its defaults."""
     options = config.read_group("head", name)
     kind = options.pop("type")
     if options.get("lm", "scratch") != "scratch":
         options["lm"] = tiny_gpt2
+    if options.get("text_model", "letters") != "letters":
+        options["text_model"] = request.getfixturevalue("tiny_sentences")
     return Case(registry.get("heads", kind), knobs=registry.complete("heads", kind, options))
 
 

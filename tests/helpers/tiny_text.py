@@ -8,9 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+)
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 SENTENCES = [
@@ -118,3 +125,25 @@ def save_causal(folder: Path, family: str = "gpt2", seed: int = 0) -> str:
     save_tokenizer(folder, "gpt2", None)
     loud(AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **small)), folder)
     return str(folder)
+
+
+def save_sentences(folder: Path) -> str:
+    """A tiny random model of sentence-transformers: BERT and the mean over its tokens.
+
+    The test is skipped without that library.
+    """
+    library = pytest.importorskip("sentence_transformers")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=300,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    save_tokenizer(folder / "bert", "bert")
+    loud(AutoModel.from_config(config), folder / "bert")
+    model = library.SentenceTransformer(str(folder / "bert"), device="cpu")
+    model.save(str(folder / "sentences"))
+    return str(folder / "sentences")

@@ -39,6 +39,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "regress_codes": "serzoo.heads.controls:RegressCodesHead",
         "prototype": "serzoo.heads.controls:PrototypeHead",
         "linear_svm": "serzoo.heads.linear_svm:LinearSVMHead",
+        "label_embedding": "serzoo.heads.label_embedding:LabelEmbeddingHead",
     },
     "encoders": {
         "logmel": "serzoo.zoo.encoders.logmel:LogMelEncoder",

@@ -67,12 +67,17 @@ def of_encoder(options: dict[str, Any], called: str) -> list[Wanted]:
     return [Wanted(called, "encoder.name", str(options["name"]), options.get("revision"))]
 
 
+MODELS_OF_HEADS = (("lm", "lm_revision", "scratch"), ("text_model", "text_revision", "letters"))
+"""Options of heads: one that names a published model, its revision, and the value for none."""
+
+
 def of_head(options: dict[str, Any], called: str) -> list[Wanted]:
-    """Return the published language model that a head's options name; empty if they name none."""
-    name = options.get("lm")
-    if not isinstance(name, str) or name == "scratch":
-        return []
-    return [Wanted(called, "head.lm", name, options.get("lm_revision"))]
+    """Return the published models that a head's options name; empty if they name none."""
+    return [
+        Wanted(called, f"head.{key}", options[key], options.get(revision))
+        for key, revision, none in MODELS_OF_HEADS
+        if isinstance(options.get(key), str) and options[key] != none
+    ]
 
 
 def of_run(cfg: RunConfig) -> list[Wanted]:

@@ -20,7 +20,7 @@ from serzoo.zoo.core import hub, lock
 from serzoo.zoo.core.errors import ConfigError, DataNote
 from serzoo.zoo.core.registry import BUILT_IN, attribute
 from serzoo.zoo.core.taxonomy import Taxonomy
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 BIG4 = Taxonomy.load("big4")
 HYPOTHESES = hypotheses(
@@ -123,22 +123,7 @@ def test_an_empty_frame_has_something_to_begin_with(tmp_path: Path) -> None:
 
 @pytest.fixture
 def sentences(tmp_path: Path) -> str:
-    """A tiny random sentence-transformers model: BERT and the mean over its tokens."""
-    library = pytest.importorskip("sentence_transformers")
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=300,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-    )
-    tiny_text.save_tokenizer(tmp_path / "bert", "bert")
-    tiny_text.loud(AutoModel.from_config(config), tmp_path / "bert")
-    model = library.SentenceTransformer(str(tmp_path / "bert"), device="cpu")
-    model.save(str(tmp_path / "sentences"))
-    return str(tmp_path / "sentences")
+    return tiny_text.save_sentences(tmp_path)
 
 
 def test_similarity_is_the_cosine_of_mean_embeddings(sentences: str, tmp_path: Path) -> None:

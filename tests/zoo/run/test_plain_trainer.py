@@ -459,7 +459,7 @@ SMALL = {"selm": {"lm_width": 32, "lm_layers": 1}, "resnet50": {"width": 4}}
     [*(("heads", n) for n in registry.names("heads")), ("encoders", "resnet50")],
 )
 def test_every_registered_part_is_told_by_its_name_and_options(kind: Any, name: str) -> None:
-    assert len(registry.names("heads")) == 6
+    assert len(registry.names("heads")) == 7
     knobs = registry.schema_of(registry.get(kind, name))
     small = {k: v for k, v in SMALL.get(name, {}).items() if k in knobs}
     made = registry.get(kind, name)
