@@ -64,6 +64,38 @@ def vote_rows(utterances: Sequence[Utterance], taxonomy: Taxonomy) -> FloatArray
     return found if found.any() else None
 
 
+def voted_rows(
+    utterances: Sequence[Utterance], classes: Sequence[int], taxonomy: Taxonomy, column: str
+) -> np.ndarray:
+    """Return ``[N, C]`` targets: the shares of the raters' votes; one-hot if there are none.
+
+    Votes for a label that the taxonomy leaves out are dropped, and the others sum to 1.
+
+    Args:
+        utterances: N utterances.
+        classes: class of each utterance; -1 = unlabelled, a row of zeros if nobody voted either.
+        taxonomy: C classes.
+        column: the column of the labels; only ``label`` has votes.
+
+    Raises:
+        DataError: if there is no vote at all.
+    """
+    votes = vote_rows(utterances, taxonomy) if column == "label" else None
+    if votes is None:
+        raise DataError(
+            f"data.votes=soft needs the votes of single raters, but none of {len(utterances)} "
+            f"training utterances has a vote for the column '{column}'; set data.votes=label, or "
+            "give a corpus whose reader fills in votes (crema_d does)"
+        )
+    rows = np.zeros(votes.shape, dtype=np.float32)
+    for row, voted, c in zip(rows, votes, classes, strict=True):
+        if voted.sum() > 0:
+            row[:] = voted / voted.sum()
+        elif c >= 0:
+            row[c] = 1.0
+    return rows
+
+
 def share_of(
     utterances: Sequence[Utterance], classes: Sequence[int], share: float, seed: int
 ) -> list[int]:

@@ -27,6 +27,7 @@ from .labels import (
     refuse_weak,
     share_of,
     soft_rows,
+    voted_rows,
     weak_counts,
 )
 from .manifest import Utterance
@@ -52,6 +53,8 @@ class SpeechDataModule(L.LightningDataModule):
             and the split's fingerprint stay the same.
         weak: ``hard`` weak labels; ``soft``, a distribution over the classes; or ``independent``,
             a separate probability of each class.
+        votes: training targets: ``label``, or ``soft``, the shares of the raters' votes. Validation
+            and test keep the label.
         weak_weight: weight weakly labelled utterances by the confidence of their label.
         workers: number of DataLoader processes.
         seed: seed of the training order, and of the share.
@@ -62,8 +65,8 @@ class SpeechDataModule(L.LightningDataModule):
         audit: what the split was checked for, for the record; None = it was not.
 
     Raises:
-        DataError: if training has no utterance of a class. Also if ``refit`` would add labels by
-            people to weak ones.
+        DataError: if training has no utterance of a class, or ``votes=soft`` finds no votes. Also
+            if ``refit`` would add labels by people to weak ones.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class SpeechDataModule(L.LightningDataModule):
         balance: bool = True,
         train_share: float = 1.0,
         weak: str = "hard",
+        votes: str = "label",
         weak_weight: bool = True,
         workers: int = 0,
         seed: int = 1,
@@ -129,6 +133,12 @@ class SpeechDataModule(L.LightningDataModule):
             targets["trust"] = confidences(learned)
         if self.weak and weak != "hard":
             targets["soft"] = soft_rows(learned, classes["train"], speech.soft, len(taxonomy))
+        if votes == "soft":
+            if "soft" in targets:
+                raise DataError(
+                    f"data.votes=soft and data.weak={weak} both give soft targets; set one of them"
+                )
+            targets["soft"] = voted_rows(learned, classes["train"], taxonomy, label)
         self.datasets = {
             part: SpeechDataset(
                 us,

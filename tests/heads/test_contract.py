@@ -22,6 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 CONFIGS = [
     "classification", "classification_bce", "classification_focal", "classification_hidden",
+    "classification_kl", "classification_sampled",
     "label_embedding", "label_embedding_minilm", "label_embedding_shuffled",
     "linear", "linear_svm", "mlp", "gen_ser", "gen_ser_ce", "gen_ser_flow", "gen_ser_frames",
     "gen_ser_gram", "gen_ser_learned", "gen_ser_linear", "gen_ser_no_noise", "gen_ser_one_hot",

@@ -122,6 +122,7 @@ def open_data(
         max_seconds=d.max_seconds,
         balance=d.balance,
         train_share=d.train_share,
+        votes=d.votes,
         weak_weight=d.weak_weight,
         weak_shuffle=d.weak_shuffle,
         workers=d.workers,

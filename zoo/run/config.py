@@ -115,6 +115,8 @@ class DataConfig:
     train_share: PositiveShare = 1.0
     # targets of weak labels: hard; or from the scores beside the manifest: soft, independent
     weak: Annotated[str, one_of("hard", "soft", "independent")] = "hard"
+    # training targets: the label, or soft, the shares of the raters' votes
+    votes: Annotated[str, one_of("label", "soft")] = "label"
     weak_weight: Flag = True  # weigh a weak label by its confidence
     weak_shuffle: FromZero | None = None  # seed that shuffles the weak labels, as a control
     # if a fold needs unknown speakers: refuse, or accept and report it
@@ -248,6 +250,7 @@ class RunConfig:
 _LATER = {
     "train_share": 1,
     "weak": "hard",
+    "votes": "label",
     "weak_weight": True,
     "weak_shuffle": None,
     "unknown_speakers": REFUSE,

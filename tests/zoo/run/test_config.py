@@ -380,7 +380,14 @@ def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> No
     chosen += ("data.weak_shuffle=0", "data.unknown_speakers=accept", "encoder=wav2vec2-base")
     data = load(*chosen).identity["data"]
     of_data = {f.name for f in fields(DataConfig)} - set(data)
-    later_of_data = {"train_share", "weak", "weak_weight", "weak_shuffle", "unknown_speakers"}
+    later_of_data = {
+        "train_share",
+        "weak",
+        "votes",
+        "weak_weight",
+        "weak_shuffle",
+        "unknown_speakers",
+    }
     later_of_data |= {"standardise"}  # of a frozen encoder
     assert set(data) - set(identity["data"]) == later_of_data
     assert of_data == {"root", "manifest", "workers", "features"}
