@@ -31,7 +31,7 @@ from .labels import (
     weak_counts,
 )
 from .manifest import Utterance
-from .protocols import PARTS, Split, listed_speakers, without_speaker
+from .protocols import PARTS, Split, listed_speakers, speaker_of, without_speaker
 from .sampler import BucketSampler, EvalSampler
 
 KEPT_BYTES = 256 << 20  # memory for statistics of frames: 65,000 utterances of width 512
@@ -139,6 +139,7 @@ class SpeechDataModule(L.LightningDataModule):
                     f"data.votes=soft and data.weak={weak} both give soft targets; set one of them"
                 )
             targets["soft"] = voted_rows(learned, classes["train"], taxonomy, label)
+        targets["speakers"] = sorted({speaker_of(u) for u in learned} - {""})
         self.datasets = {
             part: SpeechDataset(
                 us,

