@@ -117,6 +117,8 @@ class MultiHead(Head):
     def explain(cls, taxonomy: Taxonomy, options: Mapping[str, Any]) -> list[str]:
         kind, own = _main(options.get("main", "classification"))
         lines: list[str] = registry.get("heads", kind).explain(taxonomy, own)
+        if options.get("auxiliary") and options.get("shared") == 0:
+            return [*lines, "shared=0: on a frozen encoder the auxiliary tasks change no score"]
         return lines
 
     def _seen(self, frames: Frames) -> Frames:

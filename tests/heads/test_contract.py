@@ -102,9 +102,6 @@ def test_head_overfits(case: Case) -> None:
         ("gen_ser_frames", {"width": 8}),
         ("regress_codes", {"width": 8}),
         ("prototype", {"embedding": 1}),
-        ("label_embedding", {"hidden": 1}),
-        ("dimensions", {"hidden": 1}),
-        ("ordinal", {"hidden": 1}),
         ("speech_llm", {"lm_width": 32, "prefix": 1}),
     ],
 )

@@ -146,6 +146,8 @@ def test_the_main_head_decides_what_the_composition_can_do() -> None:
         head(main="ordinal").widen(wide)
     lines = MultiHead.explain(CASE.taxonomy, {"main": "ordinal"})
     assert lines == ["levels, lowest first: angry, happy, neutral, sad, fearful"]
+    alone = MultiHead.explain(CASE.taxonomy, {"auxiliary": {"gender": 1.0}, "shared": 0})
+    assert "shared=0" in alone[0]
 
 
 def test_a_language_model_as_main_head_keeps_its_frozen_part_and_its_rates() -> None:

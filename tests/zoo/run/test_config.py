@@ -376,7 +376,7 @@ def test_every_key_is_either_part_of_the_identity_or_left_out_on_purpose() -> No
     later = ("init=runs/a", "init_head=true", "utterance=functionals")
     assert set(load(*later).identity) - set(identity) == {"init", "init_head", "utterance"}
     # what was done before there was a choice is not named
-    chosen = ("data.train_share=0.5", "data.weak=soft", "data.weak_weight=false")
+    chosen = ("data.train_share=0.5", "data.weak=soft", "data.votes=soft", "data.weak_weight=false")
     chosen += ("data.weak_shuffle=0", "data.unknown_speakers=accept", "encoder=wav2vec2-base")
     data = load(*chosen).identity["data"]
     of_data = {f.name for f in fields(DataConfig)} - set(data)
