@@ -39,6 +39,7 @@ class MultiHead(Head):
 
     ``transcript``: connectionist temporal classification of the transcript's bytes, in lower case
     (Graves et al. 2006), per byte. An utterance with fewer frames than CTC needs does not count.
+    If ``optim.mixup`` mixes two utterances, the transcript is that of the larger part.
 
     An utterance counts for a task if it has a label of emotion and the task's own. Each loss is
     logged, as ``loss_main`` and ``loss_gender``; ``with_gender`` is the share of utterances that
@@ -170,6 +171,10 @@ class MultiHead(Head):
             or len(pooled) < len(self.tasks)
             or any(task.embed.pooling.reads_frames for task in pooled)
         )
+
+    @property
+    def writes(self) -> bool:
+        return self.main.writes
 
     def write(self, frames: Frames) -> list[str] | None:
         return self.main.write(self._seen(frames))

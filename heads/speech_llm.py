@@ -194,6 +194,10 @@ class SpeechLLMHead(Head):
         groups = self._groups(frames, taxonomy, text)
         return _in_order([m for m, _ in groups], [score(context) for _, context in groups])
 
+    @property
+    def writes(self) -> bool:
+        return not self.transcript
+
     def write(self, frames: Frames) -> list[str] | None:
         """Return what the model answers: by its search, or freely if it ranks.
 

@@ -154,6 +154,8 @@ def test_a_language_model_as_main_head_keeps_its_frozen_part_and_its_rates() -> 
     main = {"type": "selm", "lm_width": 32, "lm_tuning": "frozen"}
     made = head(main=main, auxiliary={"gender": 1.0})
     assert list(made.frozen_roots()) == ["main.language.model"]
+    assert made.writes
+    assert not head().writes
     assert sorted({g["lr"] for g in made.param_groups(1.0)}) == [0.3, 1.0]
     (wanted,) = of_head({"type": "multi", "main": {"type": "selm", "lm": "gpt2"}}, "mine")
     assert wanted.model == "gpt2"

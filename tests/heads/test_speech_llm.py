@@ -118,7 +118,9 @@ def test_a_transcript_is_read_in_training_and_in_scoring() -> None:
     made = SpeechLLMHead(12, FOUR, transcript=True, **SMALL)
     assert made.needs == {"text"}
     assert SpeechLLMHead(12, FOUR, **SMALL).needs == set()
+    assert not made.writes
     assert made.write(CASE.frames()) is None
+    assert SpeechLLMHead(12, FOUR, **SMALL).writes
     with pytest.raises(DataError, match=says("transcript=true", "head.transcript=false")):
         made.scores(CASE.frames(), FOUR)
 

@@ -101,6 +101,11 @@ class Head(Part, nn.Module, ABC):
         """
         return None
 
+    @property
+    def writes(self) -> bool:
+        """Whether :meth:`write` returns texts; by default, if the class overrides it."""
+        return type(self).write is not Head.write
+
     def class_written(self, text: str, taxonomy: Taxonomy) -> int | None:
         """Return the index of the class that a text of :meth:`write` names, or None."""
         return taxonomy.class_said(text)
