@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from facts import says
+from serzoo.zoo import load
 from serzoo.zoo.core.errors import DataError
 from serzoo.zoo.run import config
 from serzoo.zoo.run.build import build_run
-from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.train import train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -27,7 +27,7 @@ def test_auxiliary_losses_are_curves_and_only_the_main_head_scores(
     curves = {t for t in found.Tags()["scalars"] if t.startswith("head/multi/")}
     assert curves >= {f"head/multi/loss_{name}" for name in ("main", "gender", "speaker")}
     assert found.Scalars("head/multi/with_gender")[-1].value == pytest.approx(1.0)
-    loaded = SERModule.load_from_checkpoint(tmp_path)
+    loaded = load(tmp_path)
     rows = loaded.predict([0.1 * np.random.default_rng(0).standard_normal(8000)])
     assert set(rows[0].probs) == set(entry.classes)
 
