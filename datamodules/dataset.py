@@ -14,7 +14,7 @@ from ..zoo.core.errors import DataError
 from ..zoo.core.types import Batch, Targets
 from .corruption import Corruption
 from .features import FeatureStore, HeldFrames, load_copy, pad_hidden, pad_waves
-from .manifest import Utterance
+from .manifest import GENDERS, Utterance
 from .protocols import speaker_of
 from .store import Row
 
@@ -29,6 +29,8 @@ class SpeechDataset(Dataset[Batch]):
         weights: loss weight of each class, ``[C]``.
         trust: confidence of each utterance's label, a factor of its weight; 1 by default.
         soft: ``[N, C]`` targets instead of one-hot ones.
+        speakers: the training speakers, as ``corpus/speaker``; then targets have gender and
+            speaker, for auxiliary tasks.
         roots: maps a corpus to the folder to which ``Utterance.audio`` is relative.
         max_seconds: longer utterances are cut to this.
         store: features to use instead of audio.
@@ -46,6 +48,7 @@ class SpeechDataset(Dataset[Batch]):
         weights: Sequence[float] | None = None,
         trust: Sequence[float] | None = None,
         soft: np.ndarray | None = None,
+        speakers: Sequence[str] = (),
         roots: dict[str, Path],
         max_seconds: float,
         store: FeatureStore | None = None,
@@ -58,6 +61,7 @@ class SpeechDataset(Dataset[Batch]):
         self.weights = torch.tensor(weights if weights is not None else [1.0] * n_classes)
         self.trust = None if trust is None else torch.tensor(list(trust), dtype=torch.float32)
         self.soft = None if soft is None else torch.from_numpy(soft).float()
+        self.speakers = {name: place for place, name in enumerate(speakers)}
         self.roots = roots
         self.max_seconds = max_seconds
         self.text, self.copies = text, copies
@@ -161,10 +165,11 @@ class SpeechDataset(Dataset[Batch]):
             dims = torch.tensor(
                 [[nan if v is None else v for v in u.dims or (None,) * 3] for u in chosen]
             )
+        about = self._speakers_of(chosen) if self.speakers else {}
         common = {
             "ids": [u.id for u in chosen],
             "speakers": [speaker_of(u) for u in chosen],
-            "targets": Targets(probs, weight, dims),
+            "targets": Targets(probs, weight, dims, **about),
             "text": [u.text or "" for u in chosen] if self.text else None,
         }
         if self.utterance is not None:
@@ -180,6 +185,17 @@ class SpeechDataset(Dataset[Batch]):
             return Batch(hidden=hidden, mask=mask, **common)  # type: ignore[arg-type]
         audio, lengths = pad_waves([self.wave(u, c) for u, c in zip(chosen, copies, strict=True)])
         return Batch(audio=audio, lengths=lengths, **common)  # type: ignore[arg-type]
+
+    def _speakers_of(self, chosen: Sequence[Utterance]) -> dict[str, Tensor]:
+        """Return one-hot gender and training speaker; a row of zeros if it is unknown."""
+        gender = torch.zeros(len(chosen), 2)
+        speaker = torch.zeros(len(chosen), len(self.speakers))
+        for row, u in enumerate(chosen):
+            if u.gender in GENDERS[:2]:
+                gender[row, GENDERS.index(u.gender)] = 1.0
+            if (place := self.speakers.get(speaker_of(u))) is not None:
+                speaker[row, place] = 1.0
+        return {"gender": gender, "speaker": speaker}
 
     def wave(self, utterance: Utterance, copy: int = 0) -> torch.Tensor:
         """Return ``[S]`` samples at 16 kHz as a head hears them: cut, and corrupted."""

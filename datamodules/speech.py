@@ -34,7 +34,7 @@ from .labels import (
     weak_counts,
 )
 from .manifest import Utterance
-from .protocols import PARTS, Split, listed_speakers, without_speaker
+from .protocols import PARTS, Split, listed_speakers, speaker_of, without_speaker
 from .sampler import BucketSampler, EvalSampler
 
 KEPT_BYTES = 256 << 20  # memory for statistics of frames: 65,000 utterances of width 512
@@ -71,8 +71,8 @@ class SpeechDataModule(L.LightningDataModule):
         audit: what the split was checked for, for the record; None = it was not.
 
     Raises:
-        DataError: if training has no utterance of a class. Also if ``refit`` would add labels by
-            people to weak ones.
+        DataError: if training has no utterance of a class, or ``targets`` finds no votes. Also
+            if ``refit`` would add labels by people to weak ones.
     """
 
     def __init__(
@@ -152,6 +152,7 @@ class SpeechDataModule(L.LightningDataModule):
                 weakly = [u.weak for u in learned]
                 rows[weakly] = soft[weakly]
             given["soft"] = rows
+        given["speakers"] = sorted({speaker_of(u) for u in learned} - {""})
         self.datasets = {
             part: SpeechDataset(
                 us,

@@ -65,6 +65,18 @@ def test_dimensions_are_nan_where_not_rated(corpus):
     assert dims[1, 1].isnan()
 
 
+def test_genders_and_training_speakers_come_only_when_asked_for(corpus):
+    utterances, roots = corpus
+    genders = ("female", "male", None, "male")
+    known = [replace(u, gender=g) for u, g in zip(utterances, genders, strict=True)]
+    known[3] = replace(known[3], speaker="new")
+    targets = dataset((known, roots), speakers=["folder/s1", "folder/s0"])[[0, 1, 2, 3]].targets
+    assert targets.gender.tolist() == [[1, 0], [0, 1], [0, 0], [0, 1]]
+    assert targets.speaker.tolist() == [[0, 1], [1, 0], [0, 1], [0, 0]]
+    plain = dataset((known, roots))[[0]].targets
+    assert plain.gender is plain.speaker is None
+
+
 def test_transcripts_come_only_when_asked_for(corpus):
     assert dataset(corpus)[[0, 1]].text is None
     assert dataset(corpus, text=True)[[0, 1]].text == ["", "so it is"]

@@ -216,3 +216,47 @@ def test_confidences_and_soft_rows_of_human_labels_are_as_without():
     assert soft_rows([human, WEAK[0]], [1, 1], soft, 2).tolist() == [[0, 1], [0.25, 0.75]]
     with pytest.raises(DataError, match=says("folder/1", "serzoo label", "data.weak=hard")):
         soft_rows([WEAK[1]], [0], soft, 2)
+
+
+# Votes of raters as targets.
+
+
+@pytest.fixture
+def rated(tmp_path, write_wave):
+    """``rated(VOTES, ...)``: a folder of utterances whose raters gave these votes."""
+
+    def made(*votes):
+        for i in range(len(votes)):
+            write_wave(tmp_path / "audio" / f"{i}.wav")
+        return _written(tmp_path, votes)
+
+    return made
+
+
+def _written(tmp_path, votes):
+    us = [
+        replace(utterance(i, source="perceived", label="sad" if i == 1 else "angry"), votes=given)
+        for i, given in enumerate(votes)
+    ]
+    write_manifest(tmp_path / "manifest.jsonl", us)
+    return tmp_path
+
+
+def test_votes_become_targets_and_weights_stay_those_of_labels(rated):
+    votes = {"angry": 3.0, "sad": 1.0, "happy": 4.0}, {}, {"happy": 2.0}
+    module = opened(rated(*votes), targets="distribution", balance=True)
+    part = module.datasets["train"]
+    wanted = torch.tensor([[0.75, 0.25], [0.0, 1.0], [1.0, 0.0]])
+    assert torch.equal(part.soft, wanted)  # a vote that the taxonomy leaves out is dropped
+    assert part.weights.tolist() == [0.75, 1.5]
+
+
+def test_votes_are_not_used_unless_asked_for(rated):
+    module = opened(rated({"angry": 3.0, "sad": 1.0}, {}))
+    assert module.datasets["train"].soft is None
+
+
+def test_a_corpus_without_votes_is_refused(rated):
+    facts = ("data.targets", "2", "data.targets=majority")
+    with pytest.raises(DataError, match=says(*facts)):
+        opened(rated({}, {}), targets="distribution")

@@ -8,7 +8,13 @@ import pytest
 import torch
 from close import assert_like
 from serzoo.heads.classification import ClassificationHead
-from serzoo.heads.losses import cross_entropy, focal, smooth
+from serzoo.heads.losses import (
+    cross_entropy,
+    focal,
+    kl_divergence,
+    sampled_cross_entropy,
+    smooth,
+)
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Frames, Targets
@@ -61,6 +67,25 @@ def test_cross_entropy_to_soft_targets_is_the_divergence_plus_their_entropy() ->
     divergence = torch.nn.functional.kl_div(z.log_softmax(-1), p, reduction="none").sum(-1)
     entropy = torch.distributions.Categorical(probs=p).entropy()
     torch.testing.assert_close(cross_entropy(z, p), divergence + entropy)
+    q = torch.distributions.Categorical(logits=z)
+    wanted = torch.distributions.kl_divergence(torch.distributions.Categorical(probs=p), q)
+    torch.testing.assert_close(kl_divergence(z, p), wanted)
+
+
+def test_the_divergence_of_a_hard_label_is_finite_and_has_the_gradient_of_cross_entropy() -> None:
+    z = torch.randn(4, 3, requires_grad=True)
+    (a,) = torch.autograd.grad(kl_divergence(z, PROBS).sum(), z)
+    (b,) = torch.autograd.grad(cross_entropy(z, PROBS).sum(), z)
+    torch.testing.assert_close(a, b)
+
+
+def test_a_sampled_class_gives_the_cross_entropy_on_average() -> None:
+    p, z = torch.tensor([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0]]), torch.tensor([[0.0, 1.0, -1.0]] * 2)
+    torch.manual_seed(0)
+    rows = sampled_cross_entropy(z.repeat(4000, 1), p.repeat(4000, 1)).view(4000, 2)
+    torch.testing.assert_close(rows.mean(0), cross_entropy(z, p), rtol=0.05, atol=0)
+    assert len(rows[:, 0].unique()) == 3
+    assert len(rows[:, 1].unique()) == 1  # a hard label is not drawn
 
 
 def test_smoothing_moves_a_share_of_the_mass_to_all_classes() -> None:

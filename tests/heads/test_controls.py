@@ -36,7 +36,9 @@ def shipped(name: str) -> dict[str, object]:
     return options
 
 
-@pytest.mark.parametrize("name", ["classification", "gen_ser", "regress_codes", "prototype"])
+@pytest.mark.parametrize(
+    "name", ["classification", "gen_ser", "label_embedding", "regress_codes", "prototype"]
+)
 def test_shipped_configs_spell_out_the_defaults(name: str) -> None:
     knobs = registry.schema_of(registry.get("heads", name))
     assert shipped(name) == {k: knob.default for k, knob in knobs.items()}
@@ -94,7 +96,9 @@ def test_a_prototype_is_nearest_to_itself() -> None:
     assert s[0].argmax() == 2
 
 
-@pytest.mark.parametrize("name", ["classification", "gen_ser", "regress_codes", "prototype"])
+@pytest.mark.parametrize(
+    "name", ["classification", "gen_ser", "label_embedding", "regress_codes", "prototype"]
+)
 def test_every_light_head_learns_noisy_clusters(name: str) -> None:
     torch.manual_seed(0)
     C, n = 5, 160

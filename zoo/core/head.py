@@ -23,7 +23,7 @@ class Head(Part, nn.Module, ABC):
     configuration may set these options. ``serzoo.zoo.testing.check_head`` checks the contract.
 
     Attributes:
-        needs: ``{"text"}`` if the head reads transcripts.
+        needs: ``{"text"}`` if the head reads transcripts to score.
         open_labels: whether it can score classes that it never trained on.
         solves: whether :meth:`solve` finds its weights at once on frames that do not change.
         at_evaluation: options that only :meth:`scores` and :meth:`write` read, and no weight
@@ -55,6 +55,15 @@ class Head(Part, nn.Module, ABC):
         not change the loss. If a batch has only such utterances, the loss is 0, and its backward
         pass still reaches every trainable parameter. ``Targets.average`` does both.
         """
+
+    @classmethod
+    def trains_on(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return what training batches carry besides audio; by default :attr:`needs`.
+
+        Args:
+            options: those of the constructor.
+        """
+        return cls.needs
 
     def solve(self, batches: Iterable[tuple[Frames, Targets]]) -> None:
         """Set the weights to their optimum on the training part; only if :attr:`solves`.
@@ -103,6 +112,11 @@ class Head(Part, nn.Module, ABC):
         do not depend on the batch neighbours or on padding.
         """
         return None
+
+    @property
+    def writes(self) -> bool:
+        """Whether :meth:`write` returns texts; by default, if the class overrides it."""
+        return type(self).write is not Head.write
 
     def class_written(self, text: str, taxonomy: Taxonomy) -> int | None:
         """Return the index of the class that a text of :meth:`write` names, or None."""

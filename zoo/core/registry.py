@@ -39,6 +39,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "regress_codes": "serzoo.heads.controls:RegressCodesHead",
         "prototype": "serzoo.heads.controls:PrototypeHead",
         "linear_svm": "serzoo.heads.linear_svm:LinearSVMHead",
+        "dimensions": "serzoo.heads.dimensions:DimensionsHead",
+        "ordinal": "serzoo.heads.dimensions:OrdinalHead",
+        "multi": "serzoo.heads.multi:MultiHead",
+        "speech_llm": "serzoo.heads.speech_llm:SpeechLLMHead",
+        "label_embedding": "serzoo.heads.label_embedding:LabelEmbeddingHead",
     },
     "encoders": {
         "logmel": "serzoo.zoo.encoders.logmel:LogMelEncoder",

@@ -23,15 +23,17 @@ from .errors import ConfigError, suggest
 
 @dataclass(frozen=True)
 class Emotion:
-    """A canonical label with its verbal form, its synonyms and its sentiment.
+    """A canonical label with its verbal form, its synonyms, its sentiment and its point.
 
     ``sentiment`` is ``positive``, ``neutral`` or ``negative``, or None if it is undecided.
+    ``point`` is valence, arousal and dominance in 0..1, or None if they are not known.
     """
 
     name: str
     form: str
     synonyms: tuple[str, ...] = ()
     sentiment: str | None = None
+    point: tuple[float, float, float] | None = None
 
 
 @cache
@@ -44,6 +46,7 @@ def canonical() -> dict[str, Emotion]:
             entry.get("form", name),
             tuple(entry.get("synonyms", ())),
             entry.get("sentiment"),
+            tuple(entry["point"]) if "point" in entry else None,
         )
         for name, entry in raw.items()
     }
@@ -163,6 +166,22 @@ class Taxonomy:
             for _, labels in self.members
         ]
         return [next(iter(each)) if len(each) == 1 else None for each in found]
+
+    @property
+    def points(self) -> list[list[float] | None]:
+        """Valence, arousal and dominance of each class in 0..1, in order: the mean of its labels.
+
+        None if one of its labels has no point.
+        """
+        known = canonical()
+        found: list[list[float] | None] = []
+        for _, labels in self.members:
+            points = [known[label].point if label in known else None for label in labels]
+            rows = [point for point in points if point is not None]
+            whole = rows and len(rows) == len(points)
+            mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+            found.append(mean if whole else None)
+        return found
 
     @cached_property
     def words(self) -> dict[str, int]:

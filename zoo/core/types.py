@@ -66,11 +66,16 @@ class Targets(_TensorRecord):
             zeros means that the utterance has no label.
         weight: ``[B]`` non-negative weights: class balance, confidence of a weak label.
         dims: ``[B, 3]`` valence, arousal, dominance in 0..1, NaN where not rated; or None.
+        gender: ``[B, 2]`` female and male, one-hot; a row of zeros if it is unknown; or None.
+        speaker: ``[B, speakers]`` one-hot over the training speakers, zeros as for gender; or
+            None. Both are for auxiliary tasks, and only training has them.
     """
 
     probs: Tensor
     weight: Tensor
     dims: Tensor | None = None
+    gender: Tensor | None = None
+    speaker: Tensor | None = None
 
     @property
     def item_weight(self) -> Tensor:

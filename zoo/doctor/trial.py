@@ -149,7 +149,7 @@ class Trial:
 
     def __init__(self, cfg: RunConfig) -> None:
         self.cfg = cfg
-        text = "text" in registry.get("heads", cfg.head["type"]).needs
+        text = "text" in registry.get("heads", cfg.head["type"]).trains_on(cfg.head)
         self.refusal: str | None = None
         with _reported() as in_report:
             self.everything = open_data(cfg, text=text, everything=True)

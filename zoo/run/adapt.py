@@ -166,12 +166,12 @@ def planned(
     )
     cfg = config.resolve(cfg)
     cfg.seed, cfg.trainer.progress = wanted.draw, progress
-    needs = module.head.needs
+    needs = type(module.head).trains_on(cfg.head)
     if tuning == "scratch":
         cfg.head, cfg.head_name = new_head(wanted.scratch_head), wanted.scratch_head
         if source.called != wanted.scratch_head:  # a row for each source, as encoders differ
             cfg.head_name += f" on the encoder of {source.called}"
-        needs = registry.get("heads", cfg.head["type"]).needs
+        needs = registry.get("heads", cfg.head["type"]).trains_on(cfg.head)
     d = cfg.data
     shot = open_few_shot(
         cfg.corpus,

@@ -111,7 +111,7 @@ def open_data(
     """
     d = cfg.data
     if text is None:
-        text = "text" in registry.get("heads", cfg.head["type"]).needs
+        text = "text" in registry.get("heads", cfg.head["type"]).trains_on(cfg.head)
     return _opened(
         cfg,
         taxonomy or build_taxonomy(cfg),

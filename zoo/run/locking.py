@@ -74,7 +74,9 @@ MODELS_OF_HEADS = (("lm", "lm_revision", "scratch"), ("text_model", "text_revisi
 
 def of_head(options: dict[str, Any], called: str) -> list[Wanted]:
     """Return the published models that a head's options name; empty if they name none."""
-    return [
+    main = options.get("main")
+    inner = of_head(main, called) if isinstance(main, dict) else []
+    return inner + [
         Wanted(called, f"head.{key}", options[key], options.get(revision))
         for key, revision, none in MODELS_OF_HEADS
         if isinstance(options.get(key), str) and options[key] != none

@@ -168,7 +168,7 @@ def unpadded(module: SERModule) -> Unpadded:
         )
     if head.needs or head.open_labels:
         needed = f"needs {', '.join(sorted(head.needs))} besides the audio"
-        why = needed if head.needs else "writes with a tokeniser"
+        why = needed if head.needs else "scores classes by their names"
         raise ExportError(
             f"{name} {why}, and one graph from audio to scores cannot hold that; export a head "
             "with fixed classes: classification, gen_ser"

@@ -149,8 +149,9 @@ def mix(
     Args:
         hidden: ``[B, K, T, D]`` inputs of the encoder.
         mask: ``[B, T]``, True for frames of speech.
-        targets: labels, weights and dimensions, all mixed. If a dimension is missing in one item
-            of a pair, the mixed item lacks it. A pair with an unlabelled item is not mixed.
+        targets: labels, weights, dimensions, genders and speakers, all mixed. If a dimension is
+            missing in one item of a pair, the mixed item lacks it. A pair with an unlabelled item
+            is not mixed.
         alpha: a of Beta(a, a). An item's own share is at least one half.
         vectors: ``[B, F]`` vectors of the utterances, mixed as the inputs are; or None.
 
@@ -177,9 +178,14 @@ def mix(
     dims = targets.dims
     if dims is not None:
         dims = torch.where(lam < 1, lam * dims + (1 - lam) * dims[partner], dims)
+    others = {
+        name: lam * given + (1 - lam) * given[partner]
+        for name in ("gender", "speaker")
+        if (given := getattr(targets, name)) is not None
+    }
     if vectors is not None:
         vectors = lam * vectors + (1 - lam) * vectors[partner]
-    return mixed, replace(targets, probs=probs, weight=weight, dims=dims), vectors
+    return mixed, replace(targets, probs=probs, weight=weight, dims=dims, **others), vectors
 
 
 def unreached(module: nn.Module) -> list[str]:

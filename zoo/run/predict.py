@@ -20,7 +20,6 @@ from ..core import own
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, DataError, counted, system_error
 from ..core.files import new_file
-from ..core.head import Head
 from ..core.notices import shown, tell
 from ..core.progress import Bar
 from ..core.speakers import is_known
@@ -181,7 +180,7 @@ class _Job:
     @property
     def columns(self) -> Columns:
         head = self.module.head
-        return Columns(head.taxonomy.classes, type(head).write is not Head.write)
+        return Columns(head.taxonomy.classes, head.writes)
 
 
 def predict(

@@ -58,14 +58,19 @@ class Case:
         return Frames(x * mask.unsqueeze(-1), mask)
 
     def targets(self, n: int = len(LENGTHS), shift: int = 0) -> Targets:
-        """Return one-hot labels of weight 1 that cycle through the classes, from ``shift`` on."""
-        C = len(self.taxonomy)
-        return Targets(torch.eye(C)[(torch.arange(n) + shift) % C], torch.ones(n))
+        """Return one-hot labels of weight 1 that cycle through the classes, from ``shift`` on.
+
+        So do genders and three speakers.
+        """
+        C, who = len(self.taxonomy), torch.arange(n)
+        about = {"gender": torch.eye(2)[who % 2], "speaker": torch.eye(3)[who % 3]}
+        return Targets(torch.eye(C)[(who + shift) % C], torch.ones(n), **about)
 
     def text(self, n: int) -> list[str] | None:
         """Return transcripts, some of them empty, or None for a head that does not read them."""
         known = ["kids are talking by the door", "", "dogs are sitting by the door", "no"]
-        return [known[i % 4] for i in range(n)] if "text" in self.cls.needs else None
+        reads = self.cls.trains_on(self.knobs)
+        return [known[i % 4] for i in range(n)] if "text" in reads else None
 
     def loss(self, head: Head, frames: Frames, targets: Targets, seed: int = 2) -> HeadLoss:
         """Return ``head.loss``, with the random numbers of a seed."""
@@ -159,7 +164,7 @@ def check_widen(case: Case) -> None:
     s, want = case.scores(head, frames, wide), (len(LENGTHS), len(wide))
     demand(s.shape == want, f"widened scores have shape {tuple(s.shape)}, not {want}")
     demand(bool(s.isfinite().all()), "widened scores hold NaN or infinite values; keep them finite")
-    if not case.cls.open_labels:  # an open head may compare the requested classes with each other
+    if not head.open_labels:  # an open head may compare the requested classes with each other
         old = case.scores(head, frames)
         demand_close(
             old,
@@ -348,7 +353,7 @@ def check_taxonomy(case: Case) -> None:
         f"scores for two classes have shape {tuple(s.shape)}; index with self.columns(taxonomy)",
     )
     other = Taxonomy.of([case.taxonomy.classes[0], UNKNOWN], name="other")
-    if case.cls.open_labels:
+    if head.open_labels:
         s = case.scores(head, frames, other)
         ok = s.shape == (len(LENGTHS), 2) and bool(s.isfinite().all())
         demand(

@@ -26,6 +26,7 @@ SHIPPED = {
         "disapproving disgust embarrassed excited fearful grateful grief happy loving nervous "
         "optimistic proud realising relieved remorseful sad surprised neutral"
     ),
+    "arousal3": "low medium high",
     "ekman": "angry disgust fearful happy sad surprised neutral",
     "emovo7": "disgust happy fearful angry surprised sad neutral",
     "iemocap4": "angry happy neutral sad",
@@ -84,7 +85,7 @@ def label_maps(name: str) -> list[dict]:
 def test_every_shipped_taxonomy_loads_with_its_classes_in_order():
     loaded = {name: " ".join(Taxonomy.load(name).classes) for name in Taxonomy.names()}
     assert loaded == SHIPPED
-    assert len(loaded) == 16
+    assert len(loaded) == 17
 
 
 def test_no_taxonomy_ships_under_two_names():

@@ -95,7 +95,7 @@ def test_a_healthy_run_passes(healthy: Trial, name: str) -> None:
 
 @pytest.mark.parametrize("head", registry.names("heads"))
 def test_every_head_is_examined(tiny_recipe: str, head: str) -> None:
-    settings = [f"head={head}"] + (["head.lm_width=32"] if head == "selm" else [])
+    settings = [f"head={head}"] + (["head.lm_width=32"] if head in ("selm", "speech_llm") else [])
     found = doctor(load(tiny_recipe, settings))
     assert summary(found)["error"] == summary(found)["warning"] == 0, found
     assert list(dict.fromkeys(f.name for f in found)) == list(CHECKS)

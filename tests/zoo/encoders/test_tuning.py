@@ -24,7 +24,10 @@ TUNINGS = {
     "last_k": {"last_k": 1, "layers": [3]},
     "full": {"layer_decay": 0.5},
 }
-HEADS = {name: {"lm_width": 32} if name == "selm" else {} for name in registry.names("heads")}
+HEADS = {
+    name: {"lm_width": 32} if name in ("selm", "speech_llm") else {}
+    for name in registry.names("heads")
+}
 TAXONOMY = Taxonomy.of(["angry", "happy", "sad"])
 
 each_family = pytest.mark.parametrize(("family", "norm"), CASES)
@@ -55,7 +58,7 @@ def step(module: SERModule, precision: torch.dtype | None = None) -> torch.Tenso
 
 
 def test_the_sweep_is_whole():
-    assert len(list(product(CASES, TUNINGS, HEADS))) == 13 * 4 * 6
+    assert len(list(product(CASES, TUNINGS, HEADS))) == 13 * 4 * 11
 
 
 @each_family

@@ -29,6 +29,9 @@ HEADS: dict[str, dict[str, Any]] = {
     "gen_ser": {"pooling": "mean", "code_dim": 16, "width": 16},
     "regress_codes": {"pooling": "stats", "code_dim": 16, "width": 16},
     "prototype": {},
+    "dimensions": {"hidden": 8},
+    "ordinal": {"pooling": "stats"},
+    "multi": {"auxiliary": {"gender": 1.0}, "shared": 8},
     "selm": {"lm_width": 32},
 }
 

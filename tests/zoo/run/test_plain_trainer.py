@@ -451,7 +451,11 @@ def test_what_was_put_together_by_hand_is_built_again(
     assert again.metadata["config"] == loaded.metadata["config"]
 
 
-SMALL = {"selm": {"lm_width": 32, "lm_layers": 1}, "resnet50": {"width": 4}}
+SMALL = {
+    "selm": {"lm_width": 32, "lm_layers": 1},
+    "speech_llm": {"lm_width": 32, "lm_layers": 1},
+    "resnet50": {"width": 4},
+}
 
 
 @pytest.mark.parametrize(
@@ -459,7 +463,7 @@ SMALL = {"selm": {"lm_width": 32, "lm_layers": 1}, "resnet50": {"width": 4}}
     [*(("heads", n) for n in registry.names("heads")), ("encoders", "resnet50")],
 )
 def test_every_registered_part_is_told_by_its_name_and_options(kind: Any, name: str) -> None:
-    assert len(registry.names("heads")) == 6
+    assert len(registry.names("heads")) == 11
     knobs = registry.schema_of(registry.get(kind, name))
     small = {k: v for k, v in SMALL.get(name, {}).items() if k in knobs}
     made = registry.get(kind, name)

@@ -15,7 +15,7 @@ from serzoo.zoo.run.train import train
 from serzoo.zoo.statistics.table import PredictionTable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-SMALL = {"selm": ["head.lm_width=32", "head.lm_layers=1"]}
+SMALL = {name: ["head.lm_width=32", "head.lm_layers=1"] for name in ("selm", "speech_llm")}
 
 # Lightning starts the other ranks by calling the very same command again
 SCRIPT = """

@@ -17,9 +17,13 @@ from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.train import train
 from serzoo.zoo.statistics.table import PredictionTable
 
-HEADS = [n for n in shipped.names("head") if not n.startswith("selm")]  # these read frames
-THREE = Taxonomy("three", tuple((c, (c,)) for c in "abc"))
-POOLED = ["classification", "gen_ser", "linear_svm", "prototype", "regress_codes"]
+PUBLISHED = ("selm", "speech_llm", "label_embedding_")
+HEADS = [n for n in shipped.names("head") if not n.startswith(PUBLISHED)]
+THREE = Taxonomy.of(["angry", "happy", "sad"], "three")
+POOLED = [
+    "classification", "dimensions", "gen_ser", "label_embedding", "linear_svm", "ordinal",
+    "prototype", "regress_codes",
+]  # fmt: skip
 
 
 def built(name, taxonomy, *more):
@@ -75,7 +79,7 @@ def test_heads_that_need_every_frame_say_so():
     needs = {n: built(n, taxonomy).reads_frames for n in HEADS}
     # all but these pool with learned weights, or read frame by frame
     assert {n for n, frames in needs.items() if not frames} == {"linear", "linear_svm", "mlp"}
-    assert len(needs) == 26
+    assert len(needs) == 36
 
 
 @pytest.mark.parametrize("name", ["classification", "gen_ser", "linear_svm"])

@@ -23,7 +23,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_s
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 HEADS = registry.names("heads")
-SMALL = {"selm": ["head.lm_width=32", "head.lm_layers=1"]}
+SMALL = {name: ["head.lm_width=32", "head.lm_layers=1"] for name in ("selm", "speech_llm")}
 
 
 def configured(recipe, head="classification", *more):
@@ -49,7 +49,7 @@ def lines(path):
 
 
 def test_all_heads_are_tested_here():
-    assert len(HEADS) == 6
+    assert len(HEADS) == 11
 
 
 def test_few_utterances_may_get_as_many_steps_as_many(tiny_recipe, tmp_path):
