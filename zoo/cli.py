@@ -30,11 +30,16 @@ app = App(
     default_parameter=Parameter(negative=(), show_default=lambda value: value or None),
 )
 
-Kind = Literal["heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites"]
+Kind = Literal[
+    "heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites", "claims"
+]  # fmt: skip
 LISTS: tuple[Kind, ...] = get_args(Kind)
 Settings = Annotated[str, Parameter(name="key=value")]
 Recipe = Annotated[str, Parameter(help="a shipped recipe (see `serzoo list recipes`) or YAML file")]
 Suite = Annotated[str, Parameter(help="a shipped suite (see `serzoo list suites`) or YAML file")]
+ShippedClaim = Annotated[
+    str, Parameter(help="a shipped claim (see `serzoo list claims`) or YAML file")
+]
 Speech = Annotated[str, Parameter(help="a prepared manifest (.jsonl), or a corpus' name")]
 Run = Annotated[str, Parameter(help="a run's folder, a .ckpt file, or a saved folder")]
 Out = Annotated[str, Parameter(help="folder of all runs")]
@@ -43,7 +48,7 @@ Licence = Annotated[str | None, Parameter(help="licence of the weights, such as 
 
 @app.command
 def list_(kind: Kind | None = None, /) -> None:
-    """Show the names of heads, encoders, corpora, taxonomies, protocols, recipes and suites.
+    """Show the names of heads, encoders, corpora, taxonomies, protocols, recipes, suites, claims.
 
     Example: serzoo list recipes
 
@@ -61,6 +66,7 @@ def list_(kind: Kind | None = None, /) -> None:
         "protocols": shipped.names("protocol"),
         "recipes": shipped.names("recipe"),
         "suites": shipped.names("suite"),
+        "claims": shipped.names("claims"),
     }
     registered_kinds: tuple[registry.Kind, ...] = ("heads", "encoders")
     for registered in registered_kinds:  # a third party's part needs no file in configs/
@@ -164,7 +170,7 @@ def label(manifest: Speech, /, *settings: Settings, shard: str | None = None) ->
 
     Args:
         settings: taxonomy=NAME, out=FOLDER, asr=MODEL,
-            scorer=nli|embedding|causal|lexicon, scorer.model=MODEL,
+            scorer=nli|embedding|causal|masked|lexicon, scorer.model=MODEL,
             threshold=0.5 and others.
         shard: K/N computes only the K-th of N parts. By default this process computes all of
             them, or those of its rank.
@@ -525,6 +531,46 @@ def ensemble(
     from .compare.ensemble import ensemble_rows
 
     ensemble_rows(suite, settings, out=out, dry_run=dry_run)
+
+
+@app.command
+def replicate(
+    claim: ShippedClaim,
+    /,
+    *,
+    records: str | None = None,
+    record: str | None = None,
+    run: bool = False,
+    out: Out = "runs",
+) -> None:
+    """Ask whether records confirm a paper's claim, refute it, or cannot tell, and plan what could.
+
+    Example: serzoo replicate selm_out_of_domain --records benchmarks/results/out_of_domain
+
+    Args:
+        records: folder of the claim's suite, or of a packed one; by default that below --out.
+        record: FILE.json for the answer.
+        run: first run the cells of the claim's suite that are not finished.
+    """
+    from .compare import compare, replicate
+    from .core.files import check_place, write_json
+    from .core.table import wide_console
+
+    if record:
+        check_place(Path(record))
+    asked = replicate.read_claim(claim)
+    if run:
+        if records:
+            raise ConfigError("--run makes its own records; leave --records out, or --run")
+        compare.compare(asked.suite, replicate.settings(asked), out=out)
+    folder = records or str(Path(out) / Path(asked.suite).stem)
+    found = replicate.replicate(asked, folder)
+    if found.told:
+        wide_console().print(replicate.table(found).rich())
+    print("\n".join(replicate.lines(found)))
+    if record:
+        write_json(Path(record), found.to_json())
+        print(f"record: {record}")
 
 
 @app.command

@@ -35,7 +35,7 @@ def hub(monkeypatch) -> FakeHub:
 def test_all_published_models_of_the_configurations_are_known():
     found = known()
     encoders = [n for n in shipped.names("encoder") if shipped.read("encoder", n)["type"] == "hf"]
-    heads = ["selm_gpt2", "selm_lora", "selm_paper", "selm_random_lm"]
+    heads = ["gen_ser_text", "selm_gpt2", "selm_lora", "selm_paper", "selm_random_lm"]
     assert list(found) == [*encoders, *heads, "asr"]
     assert (found["wavlm-base"].model, found["wavlm-base"].revision) == (
         "microsoft/wavlm-base",
@@ -44,7 +44,9 @@ def test_all_published_models_of_the_configurations_are_known():
     everything = wanted([], everything=True)
     (of_gpt2,) = (w for w in everything if w.model == "gpt2")
     assert of_gpt2.called == "selm_gpt2, selm_lora, selm_paper, selm_random_lm"
-    assert len(everything) == len(encoders) - 1 + 1 + 1  # without hf, which stands for any model
+    assert [w.called for w in everything if w.setting == "head.text_model"] == ["gen_ser_text"]
+    # without hf, which stands for any model
+    assert len(everything) == len(encoders) - 1 + len(["gpt2", "sentences", "asr"])
 
 
 @pytest.mark.parametrize(
