@@ -132,7 +132,7 @@ class Criteria:
             template with several best classes agrees with none.
         cap: largest number of utterances of a class; the most confident are kept. None = no limit.
         balance: largest number of utterances of a class, as a multiple of the rarest class that has
-            any, at least 1; the most confident are kept. None = no limit.
+            any. It is at least 1, and the most confident are kept. None = no limit.
         neutral: largest share of neutral ones among all labels, 0..1. None = no limit.
     """
 

@@ -1,8 +1,8 @@
 """What a comparison could find with other numbers of trainings, from the cells that exist.
 
-The spread over clusters and over trainings is taken from a pilot, and its expectation for another
-number of trainings is tested as :mod:`.contrasts` would test it. Clusters cannot be added: they
-are the speakers of a corpus.
+A pilot gives the spread over clusters and over trainings. What it would be for another number of
+trainings is tested as in :mod:`.contrasts`. Clusters cannot be added: they are the speakers of a
+corpus.
 """
 
 from __future__ import annotations
