@@ -46,6 +46,9 @@ app = App(
 Settings = Annotated[str, Parameter(name="key=value")]
 Recipe = Annotated[str, Parameter(help="a shipped recipe (see `serzoo list recipes`) or YAML file")]
 Suite = Annotated[str, Parameter(help="a shipped suite (see `serzoo list suites`) or YAML file")]
+ShippedClaim = Annotated[
+    str, Parameter(help="a shipped claim (see `serzoo list claims`) or YAML file")
+]
 Speech = Annotated[str, Parameter(help="a prepared manifest (.jsonl), or a corpus' name")]
 Run = Annotated[str, Parameter(help="a run's folder, a .ckpt file, or a saved folder")]
 Out = Annotated[str, Parameter(help="folder of all runs")]
@@ -197,7 +200,7 @@ def label(
 
     Args:
         settings: taxonomy=NAME, out=FOLDER, asr=MODEL,
-            scorer=nli|embedding|causal|lexicon, scorer.model=MODEL,
+            scorer=nli|embedding|causal|masked|lexicon, scorer.model=MODEL,
             threshold=0.5 and others.
         shard: K/N computes only the K-th of N parts. By default this process computes all of
             them, or those of its rank.
@@ -492,7 +495,12 @@ def probe(
 
 
 @app.command
-def distil(configuration: Annotated[str, Parameter(name="config")], /, *settings: Settings) -> None:
+def distil(
+    configuration: Annotated[str, Parameter(name="config")],
+    /,
+    *settings: Settings,
+    json: Json = False,
+) -> None:
     """Train a small encoder of your own: a student that imitates a teacher on your speech.
 
     If it was killed, the same command goes on from the last whole epoch.
@@ -507,7 +515,11 @@ def distil(configuration: Annotated[str, Parameter(name="config")], /, *settings
     from .run import distil
 
     cfg = distil.load(configuration, settings)
-    print("\n".join(distil.lines(cfg, distil.distil(cfg))))
+    with _result_only(json):
+        facts = distil.distil(cfg)
+        print("\n".join(distil.lines(cfg, facts)))
+    if json:
+        _print_json(facts)
 
 
 @app.command
@@ -641,6 +653,50 @@ def ensemble(
         done = ensemble_rows(suite, settings, out=out, dry_run=dry_run)
     if json:
         _print_json({**asdict(done), "folder": str(done.folder)})
+
+
+@app.command
+def replicate(
+    claim: ShippedClaim,
+    /,
+    *,
+    records: str | None = None,
+    record: str | None = None,
+    run: bool = False,
+    out: Out = "runs",
+    json: Json = False,
+) -> None:
+    """Ask whether records confirm a paper's claim, refute it, or cannot tell, and plan what could.
+
+    Example: serzoo replicate selm_out_of_domain --records benchmarks/results/out_of_domain
+
+    Args:
+        records: folder of the claim's suite, or of a packed one; by default that below --out.
+        record: FILE.json for the answer.
+        run: first run the cells of the claim's suite that are not finished.
+    """
+    from .compare import compare, replicate
+    from .core.files import check_place, write_json
+    from .core.table import wide_console
+
+    if record:
+        check_place(Path(record))
+    asked = replicate.read_claim(claim)
+    if run and records:
+        raise ConfigError("--run makes its own records; leave --records out, or --run")
+    with _result_only(json):
+        if run:
+            compare.compare(asked.suite, replicate.settings(asked), out=out)
+        folder = records or str(Path(out) / Path(asked.suite).stem)
+        found = replicate.replicate(asked, folder)
+        if found.told:
+            wide_console().print(replicate.table(found).rich())
+        print("\n".join(replicate.lines(found)))
+        if record:
+            write_json(Path(record), found.to_json())
+            print(f"record: {record}")
+    if json:
+        _print_json(found.to_json())
 
 
 @app.command

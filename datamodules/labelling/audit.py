@@ -31,7 +31,16 @@ from ..protocols import sentence
 from .entail import Entail
 from .label import grouped_settings, scorer_of
 from .scorers import Scorer
-from .select import Criteria, fold, fold_rows, reachable, select, soft_targets
+from .select import (
+    Criteria,
+    best_classes,
+    fold,
+    fold_rows,
+    one_sided_text,
+    reachable,
+    select,
+    soft_targets,
+)
 from .stage import read_labels, rows_of
 from .wording import DRAWS, LEVEL, Control, Said, compare, control
 
@@ -536,6 +545,12 @@ def _one(
     warnings = [result["verdict"]] if about.own and found.verdict != "some" else []
     if compared is not None:
         warnings += chance_warnings(about.name, compared["selected"])
+    if weak is not None and weak.rows is not None and weak.fine is not None and about.own:
+        mine = [row for i in {u.id for u in about.utterances} if (row := weak.rows.get(i))]
+        best = best_classes(mine, weak.fine)
+        result["best_classes"] = best
+        if text := one_sided_text(best, weak.source or "the scorer"):
+            warnings.append(text)
     return result | {"warnings": warnings}
 
 

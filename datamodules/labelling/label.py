@@ -27,7 +27,7 @@ from ..manifest import Utterance, read_manifest, write_lines, write_manifest
 from .asr import DEFAULT, Transcribe, has_text, recogniser, with_text
 from .entail import TEMPLATES, Entail, Prior
 from .scorers import Scorer, device_of, scorer
-from .select import Criteria, Selection, fold, fold_rows, select
+from .select import Criteria, Selection, fold, fold_rows, one_sided_text, select
 from .stage import Done, Shard, Stage, read_labels, rows_of, run
 
 # Texts about the stages.
@@ -62,6 +62,9 @@ def label_lines(record: Mapping[str, Any], folder: Path) -> list[str]:
         value = "" if step["value"] is None else f" {step['value']:g}"
         if value or step["before"] != step["after"]:
             shown.append(f"select: {step['criterion']}{value}: {step['before']} -> {step['after']}")
+    counted = next(c["classes"] for c in chosen["counts"] if c["criterion"] == "words")
+    if warning := one_sided_text(counted or {}, record["source"]):
+        shown.append(f"warning: {warning}")
     last = chosen["counts"][-1]["classes"] or {}
     shown.append(f"labelled: {sum(last.values())} ({tally(last)})")
     shown.append(
@@ -161,17 +164,17 @@ def _lost(u: Utterance, row: dict[str, Any] | None, record: Mapping[str, Any]) -
     if record["folded"] is not None and row is not None:
         fine = Taxonomy.from_dict(record["scores"]["settings"]["taxonomy"])
         rows = list(fold_rows(rows, fine, taxonomy))
-    criteria = Criteria(**{**record["selection"]["criteria"], "cap": None, "neutral": None})
+    full = record["selection"]["criteria"]
+    others = dict.fromkeys(("cap", "balance", "neutral"))  # they depend on other utterances
+    criteria = Criteria(**{**full, **others})
     alone = select([u], rows, taxonomy, record["source"], criteria)
     again = alone.utterances[0]
     lost = next((c["criterion"] for c in alone.counts if c["after"] == 0), None)
     if lost is None and u.label is None:
-        full = record["selection"]["criteria"]
         neutral = taxonomy.class_of("neutral")
-        share = full["neutral"] is not None and neutral is not None
-        if share and again.label == taxonomy.classes[neutral or 0]:
-            return "neutral" if full["cap"] is None else "cap or neutral"
-        return "cap"
+        of_neutral = neutral is not None and again.label == taxonomy.classes[neutral]
+        limits = [name for name in others if full.get(name) is not None]
+        return " or ".join(name for name in limits if name != "neutral" or of_neutral)
     if (again.label, again.label_score) != (u.label, u.label_score):
         raise DataError(
             f"the label of {u.id} is {u.label} ({u.label_score}), but its scores make it "
@@ -241,6 +244,7 @@ def label(
     margin: float = Criteria.margin,
     agreement: float = Criteria.agreement,
     cap: int | None = Criteria.cap,
+    balance: float | None = Criteria.balance,
     neutral: float | None = Criteria.neutral,
     relabel: bool = False,
     shard: str | None = None,
@@ -271,6 +275,7 @@ def label(
         margin: smallest distance to the second best class.
         agreement: smallest share of templates that agree.
         cap: largest number of utterances of a class.
+        balance: largest number of utterances of a class, as a multiple of the rarest class.
         neutral: largest share of neutral ones.
         relabel: also label utterances that have a human label; the human label then moves to the
             column ``given`` of ``labels``.
@@ -290,7 +295,7 @@ def label(
     classes = Taxonomy.load(taxonomy)
     coarse = classes if into is None else Taxonomy.load(into)
     folded = None if into is None else fold(classes, coarse)
-    criteria = Criteria(threshold, margin, agreement, cap, neutral)
+    criteria = Criteria(threshold, margin, agreement, cap, balance, neutral)
     part, wait = _shard(shard)
     folder = Path(out)
     speech = _opened(source, root, options, report is not None)

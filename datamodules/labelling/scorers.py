@@ -81,7 +81,7 @@ def scorer(name: str, **options: Any) -> Scorer:
     """Return a scorer by its registered name, ``FILE.py:Class`` or ``package.module:Class``.
 
     Args:
-        name: ``nli``, ``embedding``, ``causal``, ``lexicon``, or your own class.
+        name: ``nli``, ``embedding``, ``causal``, ``masked``, ``lexicon``, or your own class.
         options: its options.
 
     Raises:

@@ -131,6 +131,8 @@ class Criteria:
         agreement: smallest share of the templates whose own best class is the label, 0..1. A
             template with several best classes agrees with none.
         cap: largest number of utterances of a class; the most confident are kept. None = no limit.
+        balance: largest number of utterances of a class, as a multiple of the rarest class that has
+            any. It is at least 1, and the most confident are kept. None = no limit.
         neutral: largest share of neutral ones among all labels, 0..1. None = no limit.
     """
 
@@ -138,6 +140,7 @@ class Criteria:
     margin: float = 0.0
     agreement: float = 0.5
     cap: int | None = None
+    balance: float | None = None
     neutral: float | None = None
 
     def __post_init__(self) -> None:
@@ -147,6 +150,11 @@ class Criteria:
                 raise ConfigError(f"{name}={value}; give a number from 0 to 1")
         if self.cap is not None and self.cap < 1:
             raise ConfigError(f"cap={self.cap}; give at least 1, or null for no limit")
+        if self.balance is not None and not 1 <= self.balance < math.inf:
+            raise ConfigError(
+                f"balance={self.balance}; give 1 for classes of equal size, more for a ratio to "
+                "the rarest class, or null for no limit"
+            )
 
 
 @dataclass(frozen=True)
@@ -317,6 +325,7 @@ def _steps(taxonomy: Taxonomy) -> dict[str, Callable[[Guesses, Any], Guesses]]:
             i: g for i, g in kept.items() if g.agreement >= round(least, DIGITS)
         },
         "cap": lambda kept, most: _capped(kept, dict.fromkeys(taxonomy.classes, most)),
+        "balance": lambda kept, ratio: _balanced(kept, ratio),
         "neutral": lambda kept, share: _less_neutral(kept, share, taxonomy),
     }
 
@@ -331,6 +340,61 @@ def _capped(kept: Guesses, most: Mapping[str, int]) -> Guesses:
             if kept[i].label in left:
                 left[kept[i].label] -= 1
     return {i: g for i, g in kept.items() if i in chosen}
+
+
+def _balanced(kept: Guesses, ratio: float) -> Guesses:
+    found = Counter(g.label for g in kept.values())
+    if not found:
+        return kept
+    return _capped(kept, dict.fromkeys(found, math.floor(ratio * min(found.values()) + 1e-9)))
+
+
+ONE_SIDED = 0.8
+"""From this share of one class among all best classes on, a scorer is reported (our choice)."""
+FEWEST = 20
+"""Smallest number of utterances that such a report needs (our choice)."""
+
+
+def one_sided(classes: Mapping[str, int]) -> tuple[str, float] | None:
+    """Return the class that a scorer nearly always finds, and its share; None if there is none.
+
+    Args:
+        classes: for each class, how many utterances it is the best class of, before any criterion.
+    """
+    total = sum(classes.values())
+    name = max(classes, key=lambda c: classes[c], default="")
+    if total < FEWEST or classes[name] < ONE_SIDED * total:
+        return None
+    return name, classes[name] / total
+
+
+def best_classes(rows: Iterable[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str, int]:
+    """Return for each class how many rows of scores it is the best class of.
+
+    Args:
+        rows: rows of the stage ``scores``, or folded ones; those without words do not count.
+        taxonomy: the classes of the scores.
+    """
+    lifts = (lift_of(row, taxonomy.classes) for row in rows)
+    found = Counter(_guess(lift, taxonomy.classes).label for lift in lifts if lift is not None)
+    return {c: found[c] for c in taxonomy.classes}
+
+
+def one_sided_text(classes: Mapping[str, int], source: str) -> str | None:
+    """Return a warning about a scorer that nearly always finds one class; None if it does not.
+
+    Args:
+        classes: as for :func:`one_sided`.
+        source: name of the scorer.
+    """
+    if (found := one_sided(classes)) is None:
+        return None
+    name, share = found
+    return (
+        f"{source} finds '{name}' in {share:.0%} of {sum(classes.values())} utterances, before any "
+        "criterion: it may know little else. Compare with people's labels (serzoo label audit), "
+        "try other templates or another scorer, or set prior=subtract"
+    )
 
 
 def _less_neutral(kept: Guesses, share: float, taxonomy: Taxonomy) -> Guesses:

@@ -33,6 +33,7 @@ GROUPS: dict[Kind, str] = {
     "protocols": "protocol",
     "recipes": "recipe",
     "suites": "suite",
+    "claims": "claims",
 }
 """Kinds, each with its folder of ``configs``."""
 
@@ -44,6 +45,7 @@ ABOUT: dict[Kind, str] = {
     "protocols": "who trains, who validates and who is tested",
     "recipes": "starting points of a run: corpus, encoder, head",
     "suites": "comparisons: many runs with one table",
+    "claims": "sentences of papers that records confirm or refute",
 }
 
 NOTHING, HUB, PUBLISHER, USER = "nothing", "hub", "publisher", "yours"
@@ -146,6 +148,8 @@ def entry(kind: Kind, name: str) -> Entry:
         facts = {"corpora": content.get("corpora") or []}
     elif kind == "suites":
         first = content["title"]
+    elif kind == "claims":
+        first, paper = content["title"], str(content.get("paper", ""))
     return Entry(name, first, paper, facts=facts)
 
 
@@ -263,6 +267,7 @@ def tables(kind: Kind) -> list[Table]:
         "protocols": "`kfold-8` is kfold with eight folds.",
         "recipes": "`serzoo config NAME` prints every key of a recipe.",
         "suites": "`serzoo compare NAME --dry-run` shows the cells of a suite.",
+        "claims": "`serzoo replicate NAME` asks what the records say about a claim.",
     }[kind]
     return [Table("", (GROUPS[kind], "what it is"), [[e.name, e.about] for e in found], [note])]
 

@@ -80,6 +80,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "nli": "serzoo.datamodules.labelling.nli:NLI",
         "embedding": "serzoo.datamodules.labelling.embedding:Embedding",
         "causal": "serzoo.datamodules.labelling.causal:Causal",
+        "masked": "serzoo.datamodules.labelling.masked:Masked",
         "lexicon": "serzoo.datamodules.labelling.lexicon:Lexicon",
     },
 }

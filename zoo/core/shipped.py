@@ -8,7 +8,9 @@ from typing import Any, Literal, get_args
 
 from .errors import ConfigError
 
-Kind = Literal["heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites"]
+Kind = Literal[
+    "heads", "encoders", "corpora", "taxonomies", "protocols", "recipes", "suites", "claims"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """What `serzoo list` lists."""
 

@@ -258,7 +258,7 @@ def answers(
     if not contrasts:
         return {}
     score = metric_of("f1" if metric == "macro_f1" else metric)
-    tables = {key: _influences(c, score) for key, c in contrasts.items()}
+    tables = {key: influences(c, score) for key, c in contrasts.items()}
     repeated = [k for k, c in contrasts.items() if len(tables[k]) > 1 and _one_training(c)]
     trainings = {key: len(table) for key, table in tables.items()}
     tables |= {key: tables[key][:1] for key in repeated}
@@ -383,7 +383,7 @@ def _check(
             )
 
 
-def _influences(contrast: Contrast, score: Callable[[FloatArray], FloatArray]) -> FloatArray:
+def influences(contrast: Contrast, score: Callable[[FloatArray], FloatArray]) -> FloatArray:
     """Return ``[S, G]`` jackknife pseudo-values whose mean over clusters is each value exactly.
 
     Utterances of no known cluster count in the value. The spread is that of the known clusters,

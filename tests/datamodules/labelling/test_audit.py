@@ -395,3 +395,29 @@ def test_embedded_corpora_whose_words_tell_something_are_not(corpus, column, tmp
     assert text["verdict"] == "some"
     assert done.ok
     assert min(r["low"] for r in text["reached"].values()) > 1 / 7
+
+
+def test_a_scorer_that_nearly_always_finds_one_class_is_reported(folder: Path) -> None:
+    said = ["sad"] * 5 + ["happy"]
+    spoke = [
+        utterance(i, f"s{k}", TEXTS[emotion], PEOPLE[i])
+        for k in range(6)
+        for i, emotion in enumerate(said)
+    ]
+    write_manifest(folder / "people.jsonl", spoke)
+    write_manifest(folder / "weak.jsonl", [replace(u, label=None) for u in spoke])
+    values = {"taxonomy": "big4", "scorer": "lexicon", "root": str(folder)}
+    done = label(str(folder / "weak.jsonl"), out=str(folder / "labels"), **values)
+    warned = [line for line in done.lines if line.startswith("warning:")]
+    assert len(warned) == 1
+    assert all(part in warned[0] for part in ("'sad'", "83%", "36"))
+    found = audit(str(folder / "labels"), human=str(folder / "people.jsonl"), draws=100)
+    assert not found.ok
+    assert [w for w in found.warnings if "'sad' in 83% of 36" in w]
+    assert found.record["corpora"][0]["best_classes"] == {
+        "angry": 0, "happy": 6, "neutral": 0, "sad": 30,
+    }  # fmt: skip
+    varied = [replace(u, label=None) for u in spoken()]
+    write_manifest(folder / "weak.jsonl", varied)
+    done = label(str(folder / "weak.jsonl"), out=str(folder / "others"), **values)
+    assert not [line for line in done.lines if line.startswith("warning:")]

@@ -37,6 +37,7 @@ def test_every_scorer_of_the_table_is_one() -> None:
         "nli": "NLI",
         "embedding": "Embedding",
         "causal": "Causal",
+        "masked": "Masked",
         "lexicon": "Lexicon",
     }
     assert all("score" in vars(attribute(place)) for place in BUILT_IN["scorers"].values())

@@ -115,6 +115,7 @@ def test_every_criterion_says_what_it_cost() -> None:
         ("margin", 0.06, 3, 2),
         ("agreement", 0.6, 2, 1),
         ("cap", 1, 1, 1),
+        ("balance", None, 1, 1),
         ("neutral", 0.5, 1, 1),
     ]
     assert result.counts[3]["classes"] == {"angry": 2, "happy": 1, "neutral": 0}

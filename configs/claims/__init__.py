@@ -1,0 +1,1 @@
+"""Shipped claims of papers, one YAML file each."""
