@@ -35,7 +35,7 @@ class ClassificationHead(Head):
     """Pooling, layer normalisation, an optional hidden layer, and one output per class.
 
     The losses are in :mod:`.losses`. Their target is the label distribution ``p`` after label
-    smoothing: one-hot, a soft weak label (``data.weak``), or the shares of the raters' votes
+    smoothing. It is one-hot, a soft weak label (``data.weak``), or the shares of the raters' votes
     (``data.targets=distribution``). So this is also the head that learns a distribution. ``ce``
     treats the classes as exclusive. ``kl`` has the same gradient, and is 0 at the optimum.
     ``data.targets=sampled`` draws one class from the votes instead. ``focal`` is ``ce`` with less

@@ -101,8 +101,8 @@ class DimensionsHead(Head):
     """Predicts valence, arousal and dominance; the class with the nearest point is the answer.
 
     Pooling, a linear layer or a small network, and a sigmoid give three numbers in 0..1. The loss
-    is the mean over dimensions of one minus the concordance correlation coefficient with the
-    ratings (:func:`ccc_loss`), or their squared error. The ratings are ``Targets.dims``. A
+    is one minus the concordance correlation with the ratings (:func:`ccc_loss`), or their squared
+    error, averaged over dimensions. The ratings are ``Targets.dims``. A
     dimension that is not rated takes the expected point of the utterance's label distribution,
     ``sum_c p_c point_c``. So the head also learns from corpora with classes only.
 
@@ -192,8 +192,8 @@ class OrdinalHead(Head):
     """Predicts the rank of the class: CORAL, after Cao, Mirjalili and Raschka (2020).
 
     The classes are levels, lowest first, in the order of the taxonomy (``sentiment3``,
-    ``arousal3``). One score ``f(x)`` of the pooled frames and ``C - 1`` thresholds answer the
-    questions whether the level is above the k-th (arXiv 1901.07884)::
+    ``arousal3``). One score ``f(x)`` of the pooled frames and ``C - 1`` thresholds say
+    whether the level is above the k-th (arXiv 1901.07884)::
 
         P(y > k | x) = sigmoid(f(x) + b_k)
         L = -sum_k P(y > k) log sigmoid(f + b_k) + (1 - P(y > k)) log sigmoid(-f - b_k)
@@ -238,11 +238,10 @@ class OrdinalHead(Head):
     def logits(self, frames: Frames) -> Tensor:
         """Return ``[B, C - 1]`` float32 log-odds that the level is above each but the last."""
         z: Tensor = self.output(self.embed(frames))
-        thresholds = self.first
-        if self.gaps is not None:
-            below = nn.functional.softplus(self.gaps).cumsum(0)
-            thresholds = torch.cat([self.first, self.first - below])
-        return z.float() + thresholds
+        if self.gaps is None:
+            return z.float() + self.first
+        below = nn.functional.softplus(self.gaps).cumsum(0)
+        return z.float() + torch.cat([self.first, self.first - below])
 
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
         z = self.logits(frames)

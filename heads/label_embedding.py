@@ -43,14 +43,14 @@ class LabelEmbeddingHead(Head):
     word are nearly parallel, and without their mean they are not (our choice). The factor ``a``
     is learned. Any class has a score by its name, whether it was trained or not.
 
-    The loss is contrastive, after CLIP (Radford et al. 2021, arXiv 2103.00020), with weights
-    ``w_i`` of the utterances and target probabilities ``p_ic``::
+    The loss is contrastive, after CLIP (Radford et al. 2021, arXiv 2103.00020). ``w_i`` is the
+    weight of an utterance, and ``p_ic`` its target::
 
         L = (1 - s) sum_i w_i sum_c -p_ic log softmax_c(score_ic) / sum_i w_i
           +      s  sum_ic -w_i p_ic log softmax_i(score_ic) / sum_ic w_i p_ic
 
     The second term compares the utterances of the batch for each name. CLIP has one text per
-    item; here utterances share their name, so the probability of a name is divided among them.
+    item. Here several utterances share a name, so its probability is divided among them.
 
     Args:
         dim: ``D``, width of the frames.

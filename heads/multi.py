@@ -51,8 +51,8 @@ class MultiHead(Head):
         main: a registered head, or its ``type`` with its options: ``{type: selm, prefix: 8}``.
         auxiliary: maps ``gender``, ``speaker`` or ``transcript`` to the weight of its loss.
         shared: width of a layer that all tasks share; 0 = none.
-        pooling: how frames become one vector in the auxiliary tasks, and in the main head if it
-            has this option and ``main`` does not set it.
+        pooling: how frames become one vector in the auxiliary tasks. It is the default of the
+            main head, too.
         dropout: dropout rate after the shared layer and in the auxiliary tasks, in training.
         reverse: factor of the reversed gradient of ``speaker``; 0 = the speakers are recognised,
             and change nothing.
