@@ -255,8 +255,8 @@ def _answer(direction: str, answered: Answered, size: float) -> str:
     """Return what an interval says about a difference of at least, or at most, a size.
 
     ``better`` is confirmed if the interval is above 0 and reaches the size. It is refuted if the
-    interval is below the size. ``equivalent`` is confirmed if the interval is within the size on both sides,
-    and refuted if it is outside. Rows with the same predictions are equivalent.
+    interval is below the size. ``equivalent`` is confirmed if the interval is within the size on
+    both sides, and refuted if it is outside. Rows with the same predictions are equivalent.
     """
     if answered.verdict == "identical":
         return CONFIRMED if direction == "equivalent" else REFUTED
