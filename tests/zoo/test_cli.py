@@ -19,7 +19,7 @@ from serzoo.zoo.run import config
 
 VERBS = (
     "list", "config", "prepare", "audit", "label", "lock", "doctor", "train", "eval", "adapt",
-    "probe", "predict", "compare", "report", "tensorboard",
+    "probe", "predict", "compare", "replicate", "report", "tensorboard",
     "save", "push", "export", "cache",
 )  # fmt: skip
 LABELS, SPEAKERS = ("angry", "happy", "sad"), ("s1", "s2", "s3", "s4", "s5")
