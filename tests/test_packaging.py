@@ -55,7 +55,7 @@ def test_everything_that_is_no_code_is_package_data() -> None:
         if p.is_file() and p.suffix not in (".py", ".pyc", ".md")
     }
     assert matched == needed
-    assert {p.suffix for p in needed} == {".yaml", ".typed", ".j2"}
+    assert {p.suffix for p in needed} == {".yaml", ".typed", ".j2", ".safetensors"}
     assert {p.parent.name for p in needed if p.name == "py.typed"} == {*PARTS} - {"configs"}
 
 
@@ -186,6 +186,11 @@ def test_nothing_big_and_no_speech_is_committed() -> None:
     there = [p for p in paths if p.is_file()]
     assert len(there) > 100
     results = [p for p in there if (ROOT / "benchmarks" / "results") in p.parents]
+    # the one exception: the weights of the encoder that serzoo ships
+    (weights,) = (p for p in there if p.suffix == ".safetensors")
+    assert weights == ROOT / "zoo" / "encoders" / "serzoo-small.safetensors"
+    assert weights.stat().st_size < 10_000_000
+    there.remove(weights)
     assert [p.name for p in there if p.stat().st_size > 500_000 and p not in results] == []
     # the largest suite has 1.5 million scores, which hardly shrink
     assert [p.name for p in results if p.stat().st_size > 5_000_000] == []

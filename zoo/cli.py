@@ -394,9 +394,7 @@ def probe(model: str, /, *settings: Settings, against: str = "untrained") -> Non
 
 
 @app.command
-def distil(
-    configuration: Annotated[str, Parameter(name="config")], /, *settings: Settings
-) -> None:
+def distil(configuration: Annotated[str, Parameter(name="config")], /, *settings: Settings) -> None:
     """Train a small encoder of your own: a student that imitates a teacher on your speech.
 
     If it was killed, the same command goes on from the last whole epoch.

@@ -16,7 +16,7 @@ from serzoo.zoo.run import config
 
 NAMES = {
     group: config.names(group)
-    for group in ("corpus", "encoder", "head", "optim", "protocol", "recipe", "suite")
+    for group in ("corpus", "distil", "encoder", "head", "optim", "protocol", "recipe", "suite")
 }
 CONTROLS = [n for n in NAMES["head"] if n not in registry.BUILT_IN["heads"]]
 """Configurations named unlike their type; what they leave out is as in the type's own file."""
@@ -35,7 +35,8 @@ def test_how_many_there_are() -> None:
     found = {group: len(names) for group, names in NAMES.items() if group != "head"}
     assert found == {
         "corpus": 13,
-        "encoder": 32,
+        "distil": 1,
+        "encoder": 33,
         "optim": 4,
         "protocol": 17,
         "recipe": 15,

@@ -45,7 +45,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "resnet50": "serzoo.zoo.encoders.resnet:ResNetEncoder",
         "functionals": "serzoo.zoo.encoders.functionals:FunctionalsEncoder",
         "hf": "serzoo.zoo.encoders.hf:HFEncoder",
-        "small": "serzoo.zoo.encoders.small:SmallEncoder",
+        "serzoo-small": "serzoo.zoo.encoders.small:SmallEncoder",
         "trained": "serzoo.zoo.run.trained:TrainedEncoder",
     },
     "corpora": {

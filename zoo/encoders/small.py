@@ -29,6 +29,7 @@ from ..core.types import SAMPLE_RATE, Frames
 from .families import HOP, whisper_log_mel
 from .mel import frame_mask
 
+PEAK = 0.9  # largest sample of each utterance
 EDGE = 2  # spectrogram frames whose windows reach from the end of the audio into the padding
 CELL = 8  # spectrogram frames of 10 ms in a frame of the student
 WINDOW_CELLS = 125  # frames of 80 ms that see each other: 10 s
@@ -198,6 +199,8 @@ def _windows(x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Any]:
 def spectrogram(audio: Tensor, lengths: Tensor, bands: int) -> tuple[Tensor, Tensor]:
     """Return Whisper's log-mel spectrogram of each utterance, as if it were alone.
 
+    Samples are divided by the utterance's largest one, so that the gain changes nothing.
+
     Args:
         audio: ``[B, S]`` float32, 16 kHz mono.
         lengths: ``[B]`` number of real samples of each row.
@@ -212,6 +215,8 @@ def spectrogram(audio: Tensor, lengths: Tensor, bands: int) -> tuple[Tensor, Ten
     samples = (frames + EDGE) * HOP
     real = pad(audio.float(), (0, max(0, samples - audio.shape[1])))[:, :samples]
     real = real * frame_mask(lengths, samples)
+    largest = real.abs().amax(1, keepdim=True)
+    real = real * torch.where(largest > 0, PEAK / largest, 0.0)
     mel = whisper_log_mel(real, bands, frame_mask(counts * CELL, frames + EDGE))
     return mel[..., :frames], counts
 
@@ -319,6 +324,12 @@ class SmallEncoder(Encoder):
         self.dim = self.backbone.shape.dim
         self.mix = LayerMix(self.layers)
 
+    def draw(self) -> None:
+        """Replace the weights by new ones, as they are before a distillation."""
+        new = Student(self.backbone.shape).state_dict()
+        self.backbone.load_state_dict(new)
+        self.digest = weights_digest(self.backbone)
+
     def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad() if self.storable else nullcontext():
             mel, counts = spectrogram(audio, lengths, self.backbone.shape.bands)
@@ -347,7 +358,7 @@ class SmallEncoder(Encoder):
         return frozenset(f"backbone.{k}" for k in names)
 
     def extraction(self) -> dict[str, Any]:
-        return {"type": "small", "weights": self.digest, "layers": list(self.layers)}
+        return {"type": "serzoo-small", "weights": self.digest, "layers": list(self.layers)}
 
     @property
     def bytes_per_second(self) -> float:
@@ -359,7 +370,7 @@ class SmallEncoder(Encoder):
     def describe(self) -> dict[str, Any]:
         """Return facts for records: name and digest of the weights, and where they come from."""
         return {
-            "type": "small",
+            "type": "serzoo-small",
             "name": self.name,
             "weights": self.digest,
             "layers": list(self.layers),

@@ -721,7 +721,8 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     if isinstance(tuning, Typed):
         tuning = _read("encoder.tuning", tuning, str)
     encoder = merged["encoder"].get("type")
-    if encoder == "functionals" or (encoder == "hf" and str(tuning or "frozen") == "frozen"):
+    tunable = encoder in ("hf", "serzoo-small")
+    if encoder == "functionals" or (tunable and str(tuning or "frozen") == "frozen"):
         merged["head"] = _suited(merged["head"])
     suits = chosen.get("optim") or SUITS.get(str(tuning), default_optim)
     merged["optim"] = read_group("optim", suits) if suits else {}

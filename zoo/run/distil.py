@@ -318,6 +318,10 @@ def load(name: str, overrides: Sequence[str] = ()) -> DistilConfig:
         base = config.read_mapping(read_text(name, ConfigError), name)
     else:
         base = config.read_group("distil", name)
+    chosen = dict(config.words(overrides)).get("teacher.encoder")
+    teacher = base.get("teacher")
+    if chosen and isinstance(teacher, dict) and teacher.get("encoder") != chosen:
+        base["teacher"] = {}  # its options were for another encoder
     for key, text in config.words(overrides):
         kind = config.annotation(key, DistilConfig)
         config.put(base, key, config.parse([f"{key}={text}"], {key: kind})[0][1])
@@ -425,14 +429,17 @@ def fit(
     """
     data, held = (Taught(shards, STRIDE, held_out=h) for h in (False, True))
     size = {"size": cfg.batch_size, "budget": cfg.batch_seconds}
-    train = DataLoader(
-        data, sampler=BucketSampler(data.seconds, seed=cfg.seed, **size), batch_size=None
-    )
+    sampler = BucketSampler(data.seconds, seed=cfg.seed, **size)
+    train = DataLoader(data, sampler=sampler, batch_size=None)
     valid = DataLoader(held, sampler=EvalSampler(held.seconds, **size), batch_size=None)
     start = out / "last.ckpt"
+    moments, done = _read_checkpoint(start) if start.exists() else (measured(data), 0)
+    if done >= cfg.epochs:
+        return read_student(out / WEIGHTS)[1]
+    sampler.set_epoch(done)  # its first batches are drawn before Lightning does so
     module = Distillation(
         student,
-        _kept_moments(start) if start.exists() else measured(data),
+        moments,
         lr=cfg.lr,
         steps=cfg.epochs * len(train),
         decay=cfg.weight_decay,
@@ -473,15 +480,17 @@ def fit(
     return keep.facts
 
 
-def _kept_moments(path: Path) -> Moments:
-    """Return the moments that a checkpoint of a distillation holds.
+def _read_checkpoint(path: Path) -> tuple[Moments, int]:
+    """Return the moments that a checkpoint of a distillation holds, and its number of epochs.
 
     Raises:
         DamagedError: if it cannot be read.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        return Moments(*(state[f"teacher_{name}"] for name in Moments._fields))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = content["state_dict"]
+        moments = Moments(*(state[f"teacher_{name}"] for name in Moments._fields))
+        return moments, int(content["epoch"]) + 1
     except Exception as error:  # torch and zip files have many errors
         raise DamagedError(
             f"{path} is damaged ({first_line(error)}); remove it, and training starts anew"

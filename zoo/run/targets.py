@@ -29,6 +29,7 @@ from ..core.files import new_file, read_json, write_json
 from ..core.notices import tell
 from ..core.progress import Bar
 from ..core.types import SAMPLE_RATE
+from ..encoders.small import PEAK
 
 SHORTEST, LONGEST = 1.0, 7.0  # seconds of a piece
 FASTEST = 0.2  # largest change of speed, and so of pitch, of a further copy: natural logarithm
@@ -104,7 +105,7 @@ def pieces(plan: Plan, seed: int) -> Iterator[Samples]:
             ends = [round(float(rng.uniform(0, SILENCE)) * SAMPLE_RATE) for _ in range(2)]
             hiss = [rng.normal(0, floor, n).astype(np.float32) for n in ends]
             piece = np.concatenate([hiss[0], piece, hiss[1]])
-        yield (piece * (0.9 / largest)).astype(np.float32)
+        yield (piece * (PEAK / largest)).astype(np.float32)
 
 
 def check_teacher(teacher: Encoder, name: str) -> None:

@@ -16,6 +16,7 @@ from ..core.hub import weights_digest
 from ..core.speakers import ACCEPT, REFUSE, cannot_tell, shared
 from ..core.types import Frames
 from ..encoders.hf import HFEncoder
+from ..encoders.small import SmallEncoder
 from . import published
 from .module import SERModule
 from .record import finished
@@ -52,6 +53,8 @@ def untrained(encoder: Encoder, options: Mapping[str, Any], seed: int = 1) -> En
         if isinstance(fresh, HFEncoder):
             torch.manual_seed(seed)  # adapters may have used random numbers
             _draw(fresh)
+        elif isinstance(fresh, SmallEncoder):
+            fresh.draw()
         elif fresh.frozen_keys():
             raise ConfigError(
                 f"encoder '{kind}' uses published weights that random ones cannot replace; "

@@ -65,7 +65,9 @@ def test_an_unknown_name_is_told_with_the_known_ones() -> None:
         get("heads", "classificatio")
     assert str(caught.value).startswith("no head called 'classificatio'; have classification, ")
     assert str(caught.value).endswith("did you mean 'classification'?")
-    with pytest.raises(ConfigError, match=r"'x'.* functionals, hf, logmel, resnet50, trained$"):
+    with pytest.raises(
+        ConfigError, match=r"'x'.* functionals, hf, logmel, resnet50, serzoo-small, trained$"
+    ):
         get("encoders", "x")
     with pytest.raises(ConfigError, match=says("'emodbb'", "crema_d", "'emodb'")):
         get("corpora", "emodbb")

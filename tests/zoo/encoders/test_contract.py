@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from serzoo.zoo.encoders.functionals import FunctionalsEncoder
 from serzoo.zoo.encoders.hf import HFEncoder
 from serzoo.zoo.encoders.logmel import LogMelEncoder
 from serzoo.zoo.encoders.resnet import ResNetEncoder
+from serzoo.zoo.encoders.small import Shape, SmallEncoder, Student, write_student
 from serzoo.zoo.run import config
 from serzoo.zoo.run.train import train
 from serzoo.zoo.run.trained import TrainedEncoder
@@ -37,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_paddi
 
 
 def test_every_registered_encoder_is_here() -> None:
-    assert {*TINY, "hf", "trained"} == set(registry.BUILT_IN["encoders"])
+    assert {*TINY, "hf", "serzoo-small", "trained"} == set(registry.BUILT_IN["encoders"])
 
 
 @pytest.mark.parametrize("check", ENCODER_CHECKS)
@@ -61,6 +63,18 @@ def test_a_tuned_encoder_keeps_the_contract(
 ) -> None:
     name = tiny_hf(family, "layer" if family == "wav2vec2" else "none")
     check_encoder(lambda: HFEncoder(name=name, tuning=tuning, **TUNINGS[tuning]))
+
+
+@pytest.mark.parametrize("tuning", ["frozen", "full"])
+def test_a_distilled_encoder_keeps_the_contract(tmp_path: Path, tuning: Any) -> None:
+    shape = Shape(80, 64, (1, 1), (32, 16))
+    torch.manual_seed(0)
+    student = Student(shape)
+    for parameter in student.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    weights = tmp_path / "student.safetensors"
+    write_student(weights, student.state_dict(), {"shape": asdict(shape)})
+    check_encoder(lambda: SmallEncoder(weights=str(weights), layers=[1, 2], tuning=tuning))
 
 
 def test_the_encoder_of_a_run_keeps_the_contract(tiny_recipe: str, tmp_path: Path) -> None:
