@@ -128,15 +128,16 @@ class Student(nn.Module):
         table = sinusoids(WINDOW_CELLS * 4, dim)
         self.register_buffer("positions", _halved(table[None])[0], persistent=False)
 
-    def forward(self, mel: Tensor, counts: Tensor) -> list[Tensor]:
+    def forward(self, mel: Tensor, counts: Tensor, last: int = 2) -> list[Tensor]:
         """Return the frames after the convolutions, after the first block, and at the end.
 
         Args:
             mel: ``[B, bands, 8 * T]`` spectrogram; zero behind an utterance's end.
             counts: ``[B]`` number of frames of 80 ms of each utterance.
+            last: the last of them, 0 to 2, that is computed.
 
         Returns:
-            Three tensors ``[B, T, D]``, of which only real frames have a meaning.
+            ``last + 1`` tensors ``[B, T, D]``, of which only real frames have a meaning.
         """
         # the last output that counts sees no further than the zeros behind the end
         x = _halved(gelu(self.conv2(gelu(self.conv1(mel)))).transpose(1, 2))
@@ -145,9 +146,11 @@ class Student(nn.Module):
         whole = bool((counts == counts[0]).all())
         mask = None if whole else frame_mask(counts, x.shape[1] // 2)
         states = [_halved(x)]
-        x = _halved(self.blocks[0](x, None if mask is None else mask.repeat_interleave(2, 1)))
-        states.append(x)
-        states.append(self.out(self.blocks[1](x, mask)))
+        if last > 0:
+            x = _halved(self.blocks[0](x, None if mask is None else mask.repeat_interleave(2, 1)))
+            states.append(x)
+        if last > 1:
+            states.append(self.out(self.blocks[1](x, mask)))
         return [join(state) for state in states]
 
 
@@ -226,18 +229,21 @@ def spectrogram(audio: Tensor, lengths: Tensor, bands: int) -> tuple[Tensor, Ten
 FORMAT = "serzoo-student-1"
 
 
-def write_student(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+def write_student(
+    path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any], notice: str = ""
+) -> None:
     """Write weights of a student as float16.
 
     Args:
         path: the file.
         weights: its state dict.
         facts: the ``shape``, and where the weights come from, as plain containers.
+        notice: a copyright notice that has to stay with the weights.
     """
     halves = {k: v.detach().cpu().half().contiguous() for k, v in weights.items()}
     text = json.dumps(facts, ensure_ascii=False, sort_keys=True)
     with new_file(path) as draft:
-        save_file(halves, draft, {"format": FORMAT, "serzoo": text})
+        save_file(halves, draft, {"format": FORMAT, "serzoo": text, "notice": notice})
 
 
 def read_student(path: Path) -> tuple[Student, dict[str, Any]]:
@@ -321,6 +327,9 @@ class SmallEncoder(Encoder):
         self.storable = tuning == "frozen"
         self.digest = weights_digest(self.backbone)
         self.backbone.requires_grad_(not self.storable)
+        if max(self.layers) < 2:  # nothing reaches these
+            for part in (*self.backbone.blocks[max(self.layers) :], self.backbone.out):
+                part.requires_grad_(False)
         self.dim = self.backbone.shape.dim
         self.mix = LayerMix(self.layers)
 
@@ -333,7 +342,7 @@ class SmallEncoder(Encoder):
     def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad() if self.storable else nullcontext():
             mel, counts = spectrogram(audio, lengths, self.backbone.shape.bands)
-            states = self.backbone(mel, counts)
+            states = self.backbone(mel, counts, max(self.layers))
             mask = frame_mask(counts, states[0].shape[1])
             kept = torch.stack([states[k].float() for k in self.layers], 1)
             return kept.masked_fill(~mask[:, None, :, None], 0.0), mask
@@ -348,14 +357,15 @@ class SmallEncoder(Encoder):
     def param_groups(self, lr: float, mix_lr: float | None = None) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = []
         if not self.storable:
-            groups.append({"params": list(self.backbone.parameters()), "lr": lr})
+            trained = [p for p in self.backbone.parameters() if p.requires_grad]
+            groups.append({"params": trained, "lr": lr})
         if self.mix.logits is not None:
             groups.append({"params": [self.mix.logits], "lr": lr if mix_lr is None else mix_lr})
         return groups
 
     def frozen_keys(self) -> frozenset[str]:
-        names = self.backbone.state_dict() if self.storable else ()
-        return frozenset(f"backbone.{k}" for k in names)
+        trained = {k for k, p in self.backbone.named_parameters() if p.requires_grad}
+        return frozenset(f"backbone.{k}" for k in self.backbone.state_dict() if k not in trained)
 
     def extraction(self) -> dict[str, Any]:
         return {"type": "serzoo-small", "weights": self.digest, "layers": list(self.layers)}
@@ -378,7 +388,7 @@ class SmallEncoder(Encoder):
             "dim": self.dim,
             "parameters": sum(p.numel() for p in self.parameters()),
             "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
-            "distilled": self.facts,
+            "distilled": {k: self.facts.get(k) for k in ("teacher", "speech", "steps")},
         }
 
 

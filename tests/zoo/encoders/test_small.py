@@ -126,6 +126,18 @@ def test_full_tuning_reaches_every_weight(tiny: str) -> None:
     assert not encoder.frozen_keys()
 
 
+@pytest.mark.parametrize(("layer", "trained"), [(0, 4), (1, 21), (2, 40)])
+def test_full_tuning_leaves_what_is_above_the_kept_layers(
+    tiny: str, layer: int, trained: int
+) -> None:
+    encoder = SmallEncoder(weights=tiny, layers=[layer], tuning="full")
+    hidden, mask = encoder.extract(*padded([3000, 9000]))
+    encoder(hidden, mask).x.sum().backward()
+    (group,) = encoder.param_groups(1e-3)
+    assert len(group["params"]) == trained == 40 - len(encoder.frozen_keys())
+    assert all(p.grad is not None for p in group["params"])
+
+
 def test_adapters_are_refused() -> None:
     with pytest.raises(ConfigError, match=says("tuning", "lora", "frozen", "full")):
         config.load("synthetic", ["encoder=serzoo-small", "encoder.tuning=lora"])
