@@ -49,7 +49,7 @@ def test_every_built_in_name_resolves(kind: Kind, name: str) -> None:
 def test_how_many_are_built_in() -> None:
     assert {k: len(BUILT_IN[k]) for k in KINDS} == {
         "heads": 6,
-        "encoders": 5,
+        "encoders": 6,
         "corpora": 13,
         "scorers": 4,
     }
