@@ -1,7 +1,7 @@
 """Random corruption of training audio: generated noise, rooms, tilt, telephone band, clipping.
 
-Nothing is recorded: all noises and rooms are made from random numbers, so that recorded ones stay
-for the test (:mod:`.corruption`). The ranges are our choice. A batch is corrupted at once.
+All noises and rooms are made from random numbers. Recorded ones stay for the test
+(:mod:`.corruption`). The ranges are our choice. A batch is corrupted at once.
 """
 
 from __future__ import annotations

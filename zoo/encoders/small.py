@@ -106,7 +106,7 @@ class Student(nn.Module):
     """Log-mel spectrogram to frames of 80 ms: two convolutions, two blocks, a linear layer.
 
     The first block works at 40 ms, the second one at 80 ms. The convolutions and the first block
-    have the form of Whisper's (Radford et al. 2022), so that they can start from its weights.
+    have the form of Whisper's (Radford et al. 2022). So they can start from its weights.
 
     Args:
         shape: the sizes.
@@ -133,11 +133,11 @@ class Student(nn.Module):
 
         Args:
             mel: ``[B, bands, 8 * T]`` spectrogram; zero behind an utterance's end.
-            counts: ``[B]`` number of frames of 80 ms of each utterance.
+            counts: ``[B]`` lengths of the utterances, in frames of 80 ms.
             last: the last of them, 0 to 2, that is computed.
 
         Returns:
-            ``last + 1`` tensors ``[B, T, D]``, of which only real frames have a meaning.
+            ``last + 1`` tensors ``[B, T, D]``. Only real frames have a meaning.
         """
         # the last output that counts sees no further than the zeros behind the end
         x = _halved(gelu(self.conv2(gelu(self.conv1(mel)))).transpose(1, 2))
@@ -289,16 +289,16 @@ def _plain(value: Any) -> Any:
 
 SHIPPED = "serzoo-small.safetensors"
 SHA256 = "a53e381405dd74a2c4fe4f7c852095d531b0c9d4b5f6984b8288cf6d133e89df"
-"""Of the shipped file."""
+"""The hash of the shipped file."""
 
 
 class SmallEncoder(Encoder):
     """Frames of a small distilled encoder, by default of the weights that serzoo ships.
 
-    Layer 0 is the output of the convolutions, 1 that of the first block, and 2 the end: the
-    student's estimate of the teacher's frames. Frames are 80 ms apart. The frames of an utterance
-    do not depend on its batch neighbours or on padding. Audio of any length is read. Utterances of
-    more than 10 s are read in equal windows, whose frames do not see each other.
+    Layer 0 is the output of the convolutions, and 1 that of the first block. Layer 2 is the end,
+    the student's estimate of the teacher's frames. Frames are 80 ms apart. They do not depend on
+    batch neighbours or on padding. Audio of any length is read. Utterances of more than 10 s are
+    read in equal windows, whose frames do not see each other.
 
     Args:
         weights: file that `serzoo distil` wrote; None = the shipped weights.

@@ -1,9 +1,10 @@
 """Distil an encoder: a small student learns to make a teacher's frames (Hinton et al. 2015).
 
-The student hears corrupted speech and regresses what the frozen teacher made of the clean speech,
-as DistilHuBERT does (Chang et al. 2022, arXiv 2110.01900): several layers of the teacher, each
-through a linear head of its own, which is dropped afterwards. Heads of classifiers read the mean
-and deviation of frames, so the error of both is part of the loss. All weights of it are our choice.
+The student hears corrupted speech. It regresses what the frozen teacher made of the clean speech,
+as DistilHuBERT does (Chang et al. 2022, arXiv 2110.01900). Several layers of the teacher are
+targets, each through a linear head of its own, which is dropped afterwards. Heads of classifiers
+read the mean and deviation of frames, so the error of both is part of the loss. All weights of it
+are our choice.
 """
 
 from __future__ import annotations
@@ -190,8 +191,8 @@ class Distillation(L.LightningModule):
     def errors(self, made: Tensor, mask: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         """Return the errors of frames, of their means and of their deviations, scalars.
 
-        An error of means or deviations is relative to how utterances differ: 1 = no better than
-        the mean of all utterances.
+        An error of means or deviations is relative to how utterances differ. It is 1 if the student
+        is no better than the mean of all utterances.
         """
         m = self.moments
         target = (wanted.float() - m.mean) / m.deviation
@@ -331,7 +332,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> DistilConfig:
             "teacher has no encoder; add teacher.encoder=NAME (`serzoo list encoders`)"
         )
     if refusal := cfg.precision != "auto" and config.refused_precision(cfg.precision):
-        raise ConfigError(f"precision {refusal}")
+        raise ConfigError(f"precision {refusal}; or set precision=auto")
     return cfg
 
 

@@ -1,7 +1,7 @@
 """What a student learns from: pieces of speech, and the frames that its teacher makes of them.
 
-The teacher hears every piece once, clean. The samples and the frames stay on the disk in shards,
-so that an epoch of training costs no pass of the teacher. A stopped computation goes on from the
+The teacher hears every piece once, clean. The samples and the frames stay on the disk in shards.
+So an epoch of training costs no pass of the teacher. A stopped computation goes on from the
 last whole shard.
 """
 
