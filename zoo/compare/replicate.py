@@ -7,6 +7,7 @@ one for each control. They are one family for each corpus (:mod:`..report.answer
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -229,18 +230,22 @@ def _told(claim: Claim, made: Sequence[Grid]) -> list[Told]:
                 other,
                 others[other],
                 size,
-                answered.value,
-                span.low_family,
-                span.high_family,
+                _known(answered.value),
+                _known(span.low_family),
+                _known(span.high_family),
                 answered.basis,
                 _answer("better" if others[other] else claim.direction, answered, size),
-                answered.detectable,
+                _known(answered.detectable),
                 len(pilot),
                 trainings_for(pilot, size, family=answered.family),
                 answered.note,
             )
         )
     return out
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
 
 
 def _answer(direction: str, answered: Answered, size: float) -> str:
@@ -254,7 +259,7 @@ def _answer(direction: str, answered: Answered, size: float) -> str:
         return CONFIRMED if direction == "equivalent" else REFUTED
     span = answered.new if answered.basis == "new trainings" else answered.these
     low, high = span.low_family, span.high_family
-    if low is None or high is None:
+    if math.isnan(low) or math.isnan(high):
         return UNKNOWN
     if direction == "worse":
         low, high = -high, -low
