@@ -157,18 +157,18 @@ class SpeechLLMHead(Head):
             for row in range(len(audio))
         ]
         rows: dict[int, list[int]] = {}
-        for row, (_, after) in enumerate(chats):
-            rows.setdefault(len(after), []).append(row)
+        for row, (_, following) in enumerate(chats):
+            rows.setdefault(len(following), []).append(row)
         groups = []
         for members in rows.values():
-            before, after = (
+            around = [
                 self.language.embed(
                     torch.tensor([chats[i][side] for i in members]).to(audio.device)
                 )
                 for side in (0, 1)
-            )
-            parts = [before.to(audio.dtype), audio[members], after.to(audio.dtype)]
-            groups.append((members, torch.cat(parts, 1)))
+            ]
+            before, after = (part.to(audio.dtype) for part in around)
+            groups.append((members, torch.cat([before, audio[members], after], 1)))
         return groups
 
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:
