@@ -112,10 +112,9 @@ class Corrupter:
             narrow = self._uniform(len(gain)) < 0.5
             gain[narrow] *= torch.where((hz >= BAND[0]) & (hz <= BAND[1]), 1.0, 1e-3)
             spectrum[channel] *= gain
-        y = torch.fft.irfft(spectrum, size)[:, : x.shape[1]]
+        y: Tensor = torch.fft.irfft(spectrum, size)[:, : x.shape[1]]
         power = y.square().mean(1).clamp_min(1e-12)
-        gain_back: Tensor = (x.square().mean(1) / power).sqrt()
-        return y * gain_back[:, None]
+        return y * (x.square().mean(1) / power).sqrt()[:, None]
 
     def _noise(self, x: Tensor, here: Tensor, lengths: Tensor) -> Tensor:
         """Return noise for the chosen rows: coloured, tonal, or the voices of other rows."""
@@ -125,7 +124,7 @@ class Corrupter:
         spectrum = torch.fft.rfft(self._normal(n, size))
         hz = torch.arange(spectrum.shape[1]).clamp_min(4) * SAMPLE_RATE / size
         spectrum *= (hz / 1000) ** (-self._between(n, *COLOUR)[:, None] / 2)
-        noise = torch.fft.irfft(spectrum, size)[:, :samples]
+        noise: Tensor = torch.fft.irfft(spectrum, size)[:, :samples]
         noise /= noise.square().mean(1, keepdim=True).sqrt()
         time = torch.arange(samples) / SAMPLE_RATE
         tonal = kind > 0.85
@@ -144,8 +143,7 @@ class Corrupter:
         noise *= real
         power = noise.square().sum(1).clamp_min(1e-9)
         wanted = x[here].square().sum(1) * 10 ** (-self._between(n, *SNR) / 10)
-        level: Tensor = (wanted / power).sqrt()
-        return noise * level[:, None]
+        return noise * (wanted / power).sqrt()[:, None]
 
     def _tones(self, n: int, time: Tensor) -> Tensor:
         """Return ``[n, S]`` harmonic tones whose pitch moves, with power 1."""

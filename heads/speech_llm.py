@@ -167,8 +167,8 @@ class SpeechLLMHead(Head):
                 )
                 for side in (0, 1)
             ]
-            before, after = (part.to(audio.dtype) for part in around)
-            groups.append((members, torch.cat([before, audio[members], after], 1)))
+            first, last = (part.to(audio.dtype) for part in around)
+            groups.append((members, torch.cat([first, audio[members], last], 1)))
         return groups
 
     def loss(self, frames: Frames, targets: Targets, text: list[str] | None = None) -> HeadLoss:

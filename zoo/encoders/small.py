@@ -99,7 +99,8 @@ class Block(nn.Module):
         real = x if mask is None else x * mask[..., None]
         x = x + self.conv(real.transpose(1, 2)).transpose(1, 2)
         x = x + self.self_attn(self.self_attn_layer_norm(x), mask)
-        return x + self.fc2(gelu(self.fc1(self.final_layer_norm(x))))
+        added: Tensor = self.fc2(gelu(self.fc1(self.final_layer_norm(x))))
+        return x + added
 
 
 class Student(nn.Module):
@@ -163,7 +164,7 @@ def sinusoids(length: int, dim: int) -> Tensor:
 
 def _halved(x: Tensor) -> Tensor:
     """Average pairs of frames: ``[B, 2 * T, D]`` to ``[B, T, D]``."""
-    return x.unflatten(1, (-1, 2)).mean(2)
+    return x.reshape(len(x), -1, 2, x.shape[2]).mean(2)
 
 
 def _windows(x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Any]:

@@ -135,6 +135,7 @@ def write(folder: Path, points: Sequence[Point], title: str) -> list[Path]:
     made = table(points)
     parts: list[Part] = [*_figures(points, title), made]
     intro = "One trained model. Only options that no weight depends on differ between the rows."
+    intro += " Bands are 95 % intervals over speakers."
     page = render(title, "", [Section("curve", "Answers of one model", intro, parts)])
     with new_folder(folder, FILES) as draft:
         write_text(draft / FILES[0], _csv(points))
@@ -196,6 +197,4 @@ def _figures(points: Sequence[Point], title: str) -> list[Part]:
         for name, line in lines.items()
     )
     figure = curve_figure(lines, key, title)
-    return [
-        draw(figure, f"UAR by {key}. {shown}", "Bands: 95 % intervals over speakers.", name=key)
-    ]
+    return [draw(figure, f"UAR by {key}. {shown}", table(points), name=key)]

@@ -328,7 +328,8 @@ class Taught(Dataset[dict[str, Tensor]]):
 
     def _file(self, number: int) -> Any:
         if number not in self._open:
-            self._open[number] = safe_open(self.shards[number].path, "pt").__enter__()
+            file: Any = safe_open(self.shards[number].path, "pt")
+            self._open[number] = file.__enter__()
         return self._open[number]
 
 
