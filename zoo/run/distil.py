@@ -429,10 +429,11 @@ def fit(
         facts: where the student comes from, for its file.
     """
     data, held = (Taught(shards, STRIDE, held_out=h) for h in (False, True))
-    size = {"size": cfg.batch_size, "budget": cfg.batch_seconds}
-    sampler = BucketSampler(data.seconds, seed=cfg.seed, **size)
+    size, budget = cfg.batch_size, cfg.batch_seconds
+    sampler = BucketSampler(data.seconds, size=size, budget=budget, seed=cfg.seed)
     train = DataLoader(data, sampler=sampler, batch_size=None)
-    valid = DataLoader(held, sampler=EvalSampler(held.seconds, **size), batch_size=None)
+    evaluated = EvalSampler(held.seconds, size=size, budget=budget)
+    valid = DataLoader(held, sampler=evaluated, batch_size=None)
     start = out / "last.ckpt"
     moments, done = _read_checkpoint(start) if start.exists() else (measured(data), 0)
     if done >= cfg.epochs:

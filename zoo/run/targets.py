@@ -328,7 +328,7 @@ class Taught(Dataset[dict[str, Tensor]]):
 
     def _file(self, number: int) -> Any:
         if number not in self._open:
-            self._open[number] = safe_open(self.shards[number].path, "pt").__enter__()
+            self._open[number] = safe_open(self.shards[number].path, "pt")
         return self._open[number]
 
 
