@@ -114,7 +114,8 @@ class Corrupter:
             spectrum[channel] *= gain
         y: Tensor = torch.fft.irfft(spectrum, size)[:, : x.shape[1]]
         power = y.square().mean(1).clamp_min(1e-12)
-        return y * (x.square().mean(1) / power).sqrt()[:, None]
+        same: Tensor = y * (x.square().mean(1) / power).sqrt()[:, None]
+        return same
 
     def _noise(self, x: Tensor, here: Tensor, lengths: Tensor) -> Tensor:
         """Return noise for the chosen rows: coloured, tonal, or the voices of other rows."""
@@ -143,7 +144,8 @@ class Corrupter:
         noise *= real
         power = noise.square().sum(1).clamp_min(1e-9)
         wanted = x[here].square().sum(1) * 10 ** (-self._between(n, *SNR) / 10)
-        return noise * (wanted / power).sqrt()[:, None]
+        scaled: Tensor = noise * (wanted / power).sqrt()[:, None]
+        return scaled
 
     def _tones(self, n: int, time: Tensor) -> Tensor:
         """Return ``[n, S]`` harmonic tones whose pitch moves, with power 1."""

@@ -99,8 +99,8 @@ class Block(nn.Module):
         real = x if mask is None else x * mask[..., None]
         x = x + self.conv(real.transpose(1, 2)).transpose(1, 2)
         x = x + self.self_attn(self.self_attn_layer_norm(x), mask)
-        added: Tensor = self.fc2(gelu(self.fc1(self.final_layer_norm(x))))
-        return x + added
+        y: Tensor = x + self.fc2(gelu(self.fc1(self.final_layer_norm(x))))
+        return y
 
 
 class Student(nn.Module):
@@ -164,7 +164,8 @@ def sinusoids(length: int, dim: int) -> Tensor:
 
 def _halved(x: Tensor) -> Tensor:
     """Average pairs of frames: ``[B, 2 * T, D]`` to ``[B, T, D]``."""
-    return x.reshape(len(x), -1, 2, x.shape[2]).mean(2)
+    batch, frames, dim = x.shape
+    return x.reshape(batch, frames // 2, 2, dim).mean(2)
 
 
 def _windows(x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Any]:

@@ -430,10 +430,10 @@ def fit(
     """
     data, held = (Taught(shards, STRIDE, held_out=h) for h in (False, True))
     size, budget = cfg.batch_size, cfg.batch_seconds
-    sampler = BucketSampler(data.seconds, seed=cfg.seed, size=size, budget=budget)
+    sampler = BucketSampler(data.seconds, size=size, budget=budget, seed=cfg.seed)
     train = DataLoader(data, sampler=sampler, batch_size=None)
-    judge = EvalSampler(held.seconds, size=size, budget=budget)
-    valid = DataLoader(held, sampler=judge, batch_size=None)
+    evaluated = EvalSampler(held.seconds, size=size, budget=budget)
+    valid = DataLoader(held, sampler=evaluated, batch_size=None)
     start = out / "last.ckpt"
     moments, done = _read_checkpoint(start) if start.exists() else (measured(data), 0)
     if done >= cfg.epochs:

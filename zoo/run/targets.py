@@ -328,8 +328,7 @@ class Taught(Dataset[dict[str, Tensor]]):
 
     def _file(self, number: int) -> Any:
         if number not in self._open:
-            file: Any = safe_open(self.shards[number].path, "pt")
-            self._open[number] = file.__enter__()
+            self._open[number] = safe_open(self.shards[number].path, "pt")
         return self._open[number]
 
 
