@@ -39,7 +39,7 @@ class Corrupter:
     def __init__(
         self,
         *,
-        clean: float = 0.25,
+        clean: float = 0.4,
         noise: float = 0.8,
         room: float = 0.4,
         channel: float = 0.3,

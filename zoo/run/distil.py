@@ -43,6 +43,7 @@ from .targets import Shard, Taught, check_teacher, hours, make_targets, recordin
 
 WEIGHTS = "student.safetensors"
 STRIDE = HOP * CELL  # samples between two frames of a student
+GENTLE = 60  # steps, at least, in which the learning rate rises
 Part = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 
@@ -145,7 +146,10 @@ class Distillation(L.LightningModule):
         groups = [{"params": list(self.parameters()), "lr": self.lr}]
         optimiser = adamw(groups, self.decay, str(self.trainer.precision))
         rate = rate_over_steps(self.steps, 0.1, "cosine")
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+        # weights that come from a teacher do not survive large first steps
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: min(1.0, (step + 1) / GENTLE) * rate(step)
+        )
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -289,11 +293,11 @@ class DistilConfig:
     start: str = "teacher"
     copies: FromOne = 1
     held_out: Part = 0.03
-    epochs: FromOne = 20
-    lr: Positive = 3e-4
+    epochs: FromOne = 14
+    lr: Positive = 4e-4
     weight_decay: NotNegative = 0.01
     average: Part = 0.995
-    batch_size: FromOne = 16
+    batch_size: FromOne = 20
     batch_seconds: Positive = 90.0
     precision: str = "auto"
     threads: FromZero = 0

@@ -19,7 +19,7 @@ from serzoo.zoo.run import distil, targets
 from waves import speech
 
 SMALL = ["student.dim=64", "student.heads=[1,1]", "student.hidden=[48,16]", "progress=false"]
-QUICK = [*SMALL, "epochs=2", "lr=0.01", "batch_size=4", "held_out=0.2", "precision=32-true"]
+QUICK = [*SMALL, "epochs=2", "lr=0.05", "batch_size=4", "held_out=0.2", "precision=32-true"]
 
 
 @pytest.fixture
