@@ -25,12 +25,11 @@ below 0.008; those of power are up to 0.015. ``power`` is how often a true diffe
 corrected p of at most 0.05.
 
 ``notes`` names every coverage of new trainings above 0.97, with its Monte Carlo error, also if it
-is no failure. That of the integration is below 0.0002. No small change of the rule removes them. If
-the parts of trainings correlate over heads as those of clusters do, intervals of 8 heads with 2
-trainings hold for 0.974 of families, and not 0.977 (error 0.002, the same 4800 families). False
-alarms under dominant trainings then rise from 0.047 to 0.049 (error 0.006). And with 2 trainings a
-rule below 0.97 needs intervals 0.7 to 0.8 times as wide as those for these models
-(:func:`never_narrower`).
+is no failure. That of the integration is below 0.0002. No small change of the rule removes them.
+The parts of trainings may correlate over heads as those of clusters do. Intervals of 8 heads with 2
+trainings then hold for 0.974 of families, and not 0.977 (error 0.002, 4800 families). False alarms
+under dominant trainings rise from 0.047 to 0.049 (error 0.006). A rule below 0.97 needs narrower
+intervals with 2 trainings: 0.7 to 0.8 times those for these models (:func:`never_narrower`).
 """
 
 from __future__ import annotations

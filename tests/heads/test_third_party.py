@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -52,12 +53,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_is_listed_after_those_that_ship(site: Path) -> None:
-    without = serzoo(site.parent, "list", "heads").stdout.splitlines()
+    def listed(folder: Path) -> list[str]:
+        done = serzoo(folder, "list", "--json")
+        assert done.returncode == 0, done.stderr
+        found: list[str] = json.loads(done.stdout)["heads"]
+        return found
+
+    without = listed(site.parent)
     assert "classification" in without
     assert "outside_mean" not in without
-    done = serzoo(site, "list", "heads")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [*without, "outside_mean"]
+    assert listed(site) == [*without, "outside_mean"]
 
 
 def test_it_passes_the_contract_kit_and_its_knobs_are_checked(site: Path) -> None:

@@ -159,7 +159,8 @@ def _part(kind: Kind, name: str, first: str, paper: str, content: dict[str, Any]
         paper = _paper(_comment(kind, made)[1])  # a variant follows the paper of its class
     source = ""
     if kind == "heads":
-        source = str(content.get("lm", "scratch")).replace("scratch", "")
+        named = (content.get("lm"), content.get("text_model"))
+        source = next((str(n) for n in named if n not in (None, "scratch", "letters")), "")
     elif made == "hf" and name != made:
         source = str(content["name"])
     known = _published().get(source or name, {})

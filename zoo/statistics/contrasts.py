@@ -33,8 +33,8 @@ says:
 * By integration over ratios of the variances, intervals for new trainings hold for 0.949 of true
   values or more. They hold for at most 0.985 with 2 trainings, 0.979 with 3 and 0.973 with more.
 * With 2 trainings and up to 6 clusters they hold for 0.98, and an answer's note says so.
-* A little above 0.97 are two more. It is 0.971 with 2 trainings and 10 clusters, and with 3
-  trainings and 4 clusters (by integration, error below 0.0002). Those of a family of 8 with 2
+* A little above 0.97 are two more: 2 trainings with 10 clusters, and 3 with 4. Both hold for 0.971
+  (by integration, error below 0.0002). Those of a family of 8 with 2
   trainings hold for all heads in 0.975 (Monte Carlo error 0.002). ``notes`` of the file names each.
 * Few trainings cost power. A true difference of 0.1 in a family of 8 is found in 0.03 of cases with
   2 trainings. It is 0.11 with 3, 0.45 with 5 and 0.61 with 10 (mean over numbers of clusters). For

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ CLAIM = Claim(
 )  # fmt: skip
 
 
-def answered(low: float | None, high: float | None, verdict: str = "undecided") -> Any:
+def answered(low: float, high: float, verdict: str = "undecided") -> Any:
     """An answer with this interval of the family."""
     span = SimpleNamespace(low_family=low, high_family=high)
     return SimpleNamespace(verdict=verdict, basis="new trainings", new=span, these=None)
@@ -45,17 +46,17 @@ def answered(low: float | None, high: float | None, verdict: str = "undecided") 
         ("equivalent", -0.01, 0.02, "confirmed"),
         ("equivalent", -0.01, 0.03, "cannot tell"),
         ("equivalent", 0.03, 0.09, "refuted"),
-        ("better", None, None, "cannot tell"),
+        ("better", math.nan, math.nan, "cannot tell"),
     ],
 )
 def test_an_interval_confirms_refutes_or_leaves_open(
-    direction: str, low: float | None, high: float | None, answer: str
+    direction: str, low: float, high: float, answer: str
 ) -> None:
     assert module._answer(direction, answered(low, high), 0.02) == answer
 
 
 def test_rows_with_the_same_predictions_are_equivalent() -> None:
-    same = answered(None, None, "identical")
+    same = answered(math.nan, math.nan, "identical")
     assert module._answer("equivalent", same, 0.02) == "confirmed"
     assert module._answer("better", same, 0.02) == "refuted"
 

@@ -638,7 +638,6 @@ def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     exec(compile(said, "README.md", "exec"), found)
     assert found["trainer"].global_step > 0
     assert sum(len(s) for s in found["scores"]) == len(found["data"].datasets["test"]) > 0
-    assert len(found["table"]) == len(found["data"].datasets["valid"])
     assert found["model"].metadata["config"]["head"]["type"] == "gen_ser"
 
 

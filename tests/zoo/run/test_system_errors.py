@@ -97,13 +97,14 @@ MINIMAL: dict[str, list[str]] = {
     "train": ["x"], "eval": ["x"], "adapt": ["x"], "probe": ["x"], "predict": ["x", "y"],
     "compare": ["x"], "report": ["x"], "tensorboard": ["x"], "save": ["x", "y"],
     "push": ["x", "me/y"], "export": ["x", "y"], "cache": ["list"], "lock": ["x"],
+    "show": ["x"], "distil": ["x"], "replicate": ["x"], "completion": ["bash"],
 }  # fmt: skip
 
 
 def test_the_sweeps_know_all_verbs() -> None:
     assert set(MINIMAL) == set(cli.VERBS)
     assert {case.split()[0] for case in PLACES} | SILENT == set(cli.VERBS)
-    assert len(cli.VERBS) == 19
+    assert len(cli.VERBS) == 23
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +131,10 @@ PLACES = (
     "tensorboard smoke --out FILE", "save MODEL FILE", "save MODEL FILE/x",
     "export MODEL FOLDER.onnx", "export MODEL FILE/x.onnx", "push FILE/x me/y",
     "lock PUBLISHED --file FOLDER", "lock PUBLISHED --file FILE/x", "lock --file FOLDER",
+    "show FILE/x", "distil serzoo-small data=[FOLDER] out=FILE/x",
+    "replicate selm_names --record FOLDER", "replicate selm_names --record FILE/x",
 )  # fmt: skip
-SILENT = {"list", "cache"}  # they read no path of the user's; full output: below
+SILENT = {"list", "cache", "completion"}  # they read no path of the user's; full output: below
 
 
 @pytest.fixture
