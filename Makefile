@@ -1,7 +1,8 @@
 # Every line here is what CI runs. VENV, PYTHON, SUITE and OUT can be set: make compare SUITE=real
 PYTHON ?= python3
 VENV ?= .venv
-SUITE ?= quickstart
+# the embedded corpus, or real speech if SERZOO_DATA names a folder of corpora
+SUITE ?= $(if $(SERZOO_DATA),head_to_head_small,quickstart)
 OUT ?= runs
 BIN = $(VENV)/bin
 # two cores: two test processes with one thread each are faster than one with two
@@ -38,7 +39,7 @@ install: $(VENV)/.quickstart  ## virtual environment with the library and the em
 
 install-dev: $(VENV)/.dev  ## and what tests, lint and types need
 
-compare: $(VENV)/.quickstart  ## compare the heads (SUITE=quickstart; SUITE=real needs SERZOO_DATA)
+compare: $(VENV)/.quickstart  ## compare the heads (on the embedded corpus; on real speech if SERZOO_DATA is set)
 	$(BIN)/serzoo compare $(SUITE) --out $(OUT)
 
 report: $(VENV)/.quickstart  ## tabulate what a comparison has so far
