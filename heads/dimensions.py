@@ -139,7 +139,9 @@ class DimensionsHead(Head):
     ) -> None:
         super().__init__(dim, taxonomy)
         self.kind, self.given = loss, points
-        points_of(taxonomy, points)  # fail now if a class has none
+        self.points: Tensor
+        # not saved: it follows from the classes
+        self.register_buffer("points", points_of(taxonomy, points), persistent=False)
         self.embed = PooledEmbedding(dim, pooling, dropout)
         self.output = _layers(self.embed.width, hidden, len(NAMES), dropout)
 
@@ -150,8 +152,7 @@ class DimensionsHead(Head):
 
     def targets(self, targets: Targets) -> Tensor:
         """Return ``[B, 3]`` ratings, or expected points of the classes where nothing is rated."""
-        points = points_of(self.taxonomy, self.given).to(targets.probs)
-        expected = targets.probs @ points
+        expected = targets.probs @ self.points.to(targets.probs)
         if targets.dims is None:
             return expected
         return torch.where(targets.dims.isnan(), expected, targets.dims.to(expected))
@@ -167,9 +168,7 @@ class DimensionsHead(Head):
 
     def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
         columns = self.columns(taxonomy)
-        found = self.dimensions(frames)
-        points = points_of(self.taxonomy, self.given).to(found)[columns]
-        gaps = found.unsqueeze(1) - points
+        gaps = self.dimensions(frames).unsqueeze(1) - self.points[columns]
         return -gaps.square().sum(-1) / (2 * SPREAD**2)
 
     @property
@@ -185,7 +184,7 @@ class DimensionsHead(Head):
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
         """Accept new classes by their points; this adds no weights."""
-        points_of(taxonomy, self.given)
+        self.points = points_of(taxonomy, self.given).to(self.points)
 
 
 class OrdinalHead(Head):
