@@ -168,7 +168,7 @@ def test_a_language_model_as_main_head_keeps_its_frozen_part_and_its_rates() -> 
         ({"auxiliary": {"gender": 0.0}}, ("gender=0.0", "above 0")),
         ({"main": "multi"}, ("main=multi",)),
         ({"main": {"hidden": 3}}, ("type",)),
-        ({"main": {"type": "classification", "widht": 3}}, ("'widht'",)),
+        ({"main": {"type": "classification", "lable": 3}}, ("'lable'",)),
         ({"shared": -1}, ("shared=-1",)),
     ],
 )
