@@ -39,7 +39,8 @@ SUBSTITUTIONS = {
     "source.encoder=wavlm-base": "source.encoder=hf encoder.name=random encoder.layers=[1] "
     "optim.epochs=20 optim.head_lr=3e-3",
     # fewer epochs, fewer steps, fewer cells
-    "compare quickstart": "compare quickstart head='[classification,selm,gen_ser]' optim.epochs=6",
+    "compare quickstart": "compare quickstart head='[classification,selm,gen_ser]' fold='[0]' "
+    "optim.epochs=6",
     "data=male.jsonl shots=4": "data=male.jsonl shots=4 steps=20",
     "compare few_shot": "compare few_shot options.steps=30 options.lr=2e-3 options.head_lr=1e-2",
     "draw='[1,2,3]'": "draw='[1,2]'",
