@@ -297,13 +297,23 @@ class TestNewTrainings:
         assert wide.verdict == "undecided"
         assert ask([8, 9, 8, 7, 9, 8], [8, 8, 9, 9, 7, 8]).verdict == "better"
 
-    @pytest.mark.parametrize(("trainings", "clusters"), [(2, 4), (2, 6), (2, 7), (3, 6)])
-    def test_intervals_that_are_too_wide_say_so(self, trainings, clusters):
+    @pytest.mark.parametrize(
+        ("trainings", "clusters", "heads", "wide"),
+        [
+            (2, 4, 1, True),
+            (2, 10, 1, True),
+            (2, 24, 1, False),
+            (2, 24, 4, True),
+            (3, 4, 1, True),
+            (3, 6, 4, False),
+        ],
+    )
+    def test_intervals_that_are_too_wide_say_so(self, trainings, clusters, heads, wide):
         rng = np.random.default_rng(1)
-        found = ask(*rng.integers(0, 5, (trainings, clusters)))
+        table = rng.integers(0, 5, (heads, trainings, clusters))
+        found = answers({i: gain(*rows) for i, rows in enumerate(table)})[0]
         assert found.basis == "new trainings"
-        wide = trainings == 2 and clusters <= 6
-        assert (f"2 trainings and {clusters} speakers" in found.note) == wide
+        assert (f"{trainings} trainings and {clusters} speakers" in found.note) == wide
         assert ("0.98 of true values" in found.note) == wide
 
     def test_a_family_on_six_clusters_is_too_wide_and_says_so(self):
