@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # the embedded corpus, or real speech if SERZOO_DATA names a folder of corpora
-SUITE ?= $(if $(SERZOO_DATA),head_to_head_small,quickstart)
+SUITE ?= $(if $(SERZOO_DATA),real,quickstart)
 OUT ?= runs
 BIN = $(VENV)/bin
 # two cores: two test processes with one thread each are faster than one with two

@@ -8,7 +8,6 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..zoo.core.errors import ConfigError
-from ..zoo.core.head import Head
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
 from .losses import (
@@ -20,8 +19,8 @@ from .losses import (
     smooth,
     squared_error,
 )
-from .pooling import PooledEmbedding, PoolingName
-from .widen import more_inputs, wider_linear
+from .pooling import PooledHead, PoolingName
+from .widen import wider_linear
 
 LOSSES = {
     "ce": cross_entropy,
@@ -31,7 +30,7 @@ LOSSES = {
 }
 
 
-class ClassificationHead(Head):
+class ClassificationHead(PooledHead):
     """Pooling, layer normalisation, an optional hidden layer, and one output per class.
 
     The losses are in :mod:`.losses`. Their target is the label distribution ``p`` after label
@@ -74,19 +73,14 @@ class ClassificationHead(Head):
         loss: LossName = "ce",
         focal_gamma: float = 2.0,
     ) -> None:
-        super().__init__(dim, taxonomy)
+        super().__init__(dim, taxonomy, pooling, dropout)
         if not 0 <= label_smoothing <= 1:
             raise ConfigError(f"label_smoothing={label_smoothing}; give a share from 0 to 1")
         if not focal_gamma >= 0:
             raise ConfigError(f"focal_gamma={focal_gamma}; give 0 (cross-entropy) or more")
         self.label_smoothing, self.focal_gamma = label_smoothing, focal_gamma
         self.kind = loss
-        self.embed = PooledEmbedding(dim, pooling, dropout)
-        width = self.embed.width
-        layers: list[nn.Module] = []
-        if hidden:
-            layers = [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout)]
-        self.output = nn.Sequential(*layers, nn.Linear(hidden or width, len(taxonomy)))
+        self.output = self.layers(hidden, len(taxonomy))
 
     def logits(self, frames: Frames) -> Tensor:
         """Return the ``[B, C]`` float32 logits, before softmax or sigmoid."""
@@ -101,17 +95,6 @@ class ClassificationHead(Head):
             per_item = LOSSES[self.kind](z, soft)
         right = (z.argmax(-1) == targets.probs.argmax(-1)).float()
         return HeadLoss(targets.average(per_item), {"accuracy": targets.average(right).detach()})
-
-    @property
-    def reads_frames(self) -> bool:
-        return self.embed.pooling.reads_frames
-
-    def add_utterance(self, width: int) -> None:
-        """Append the utterances' vectors to the pooled frames."""
-        self.embed.read_utterance(width)
-        first = self.output[0]
-        assert isinstance(first, nn.Linear)
-        self.output[0] = more_inputs(first, width)
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
         """Add a row to the output layer for each new class, the mean of the old rows."""

@@ -9,12 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..zoo.core.head import Head
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
 from .gen_ser.head import GenSERHead
-from .pooling import PooledEmbedding, PoolingName
-from .widen import more_inputs, wider_rows
+from .pooling import PooledHead, PoolingName
+from .widen import wider_rows
 
 
 class RegressCodesHead(GenSERHead):
@@ -62,7 +61,7 @@ class RegressCodesHead(GenSERHead):
         )
 
 
-class PrototypeHead(Head):
+class PrototypeHead(PooledHead):
     """Scores a class by the distance of the utterance to the learned prototype of the class.
 
     ``log p(c | x) = log softmax_c(-||g(x) - m_c||^2 / sqrt(E))``. ``g`` is a linear embedding of
@@ -78,6 +77,7 @@ class PrototypeHead(Head):
         dropout: dropout rate after pooling, in training.
     """
 
+    reader = "project"
     sizes: ClassVar[Mapping[str, int]] = {"embedding": 1}
 
     def __init__(
@@ -89,20 +89,10 @@ class PrototypeHead(Head):
         embedding: int = 64,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__(dim, taxonomy)
-        self.embed = PooledEmbedding(dim, pooling, dropout)
+        super().__init__(dim, taxonomy, pooling, dropout)
         # no bias: it would shift embeddings and prototypes by the same vector
         self.project = nn.Linear(self.embed.width, embedding, bias=False)
         self.prototypes = nn.Parameter(torch.randn(len(taxonomy), embedding) * embedding**-0.5)
-
-    @property
-    def reads_frames(self) -> bool:
-        return self.embed.pooling.reads_frames
-
-    def add_utterance(self, width: int) -> None:
-        """Append the utterances' vectors to the pooled frames."""
-        self.embed.read_utterance(width)
-        self.project = more_inputs(self.project, width)
 
     def distances(self, frames: Frames) -> Tensor:
         """Return ``[B, C]`` float32 squared distances to the prototypes over ``sqrt(E)``."""

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..zoo.core.errors import ConfigError
-from ..zoo.core.head import Head
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
-from .pooling import PooledEmbedding, PoolingName
-from .widen import more_inputs
+from .pooling import PooledHead, PoolingName
 
 NAMES = ("valence", "arousal", "dominance")
 
@@ -97,7 +95,7 @@ def points_of(taxonomy: Taxonomy, points: Mapping[str, Sequence[float]] | None =
     return rows
 
 
-class DimensionsHead(Head):
+class DimensionsHead(PooledHead):
     """Predicts valence, arousal and dominance; the class with the nearest point is the answer.
 
     Pooling, a linear layer or a small network, and a sigmoid give three numbers in 0..1. The loss
@@ -137,13 +135,12 @@ class DimensionsHead(Head):
         loss: DimensionLoss = "ccc",
         points: dict[str, list[float]] | None = None,
     ) -> None:
-        super().__init__(dim, taxonomy)
+        super().__init__(dim, taxonomy, pooling, dropout)
         self.kind, self.given = loss, points
         self.points: Tensor
         # not saved: it follows from the classes
         self.register_buffer("points", points_of(taxonomy, points), persistent=False)
-        self.embed = PooledEmbedding(dim, pooling, dropout)
-        self.output = _layers(self.embed.width, hidden, len(NAMES), dropout)
+        self.output = self.layers(hidden, len(NAMES))
 
     def dimensions(self, frames: Frames) -> Tensor:
         """Return ``[B, 3]`` float32 valence, arousal and dominance in 0..1."""
@@ -171,23 +168,12 @@ class DimensionsHead(Head):
         gaps = self.dimensions(frames).unsqueeze(1) - self.points[columns]
         return -gaps.square().sum(-1) / (2 * SPREAD**2)
 
-    @property
-    def reads_frames(self) -> bool:
-        return self.embed.pooling.reads_frames
-
-    def add_utterance(self, width: int) -> None:
-        """Append the utterances' vectors to the pooled frames."""
-        self.embed.read_utterance(width)
-        first = self.output[0]
-        assert isinstance(first, nn.Linear)
-        self.output[0] = more_inputs(first, width)
-
     def add_classes(self, taxonomy: Taxonomy) -> None:
         """Accept new classes by their points; this adds no weights."""
         self.points = points_of(taxonomy, self.given).to(self.points)
 
 
-class OrdinalHead(Head):
+class OrdinalHead(PooledHead):
     """Predicts the rank of the class: CORAL, after Cao, Mirjalili and Raschka (2020).
 
     The classes are levels, lowest first, in the order of the taxonomy (``sentiment3``,
@@ -221,9 +207,8 @@ class OrdinalHead(Head):
         hidden: int = 0,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__(dim, taxonomy)
-        self.embed = PooledEmbedding(dim, pooling, dropout)
-        self.output = _layers(self.embed.width, hidden, 1, dropout, bias=False)
+        super().__init__(dim, taxonomy, pooling, dropout)
+        self.output = self.layers(hidden, 1, bias=False)
         questions = len(taxonomy) - 1
         # around 0 and so far apart that every level is the likeliest somewhere
         self.first = nn.Parameter(torch.tensor([APART * (questions - 1) / 2]))
@@ -263,17 +248,6 @@ class OrdinalHead(Head):
         columns = self.columns(taxonomy)
         return level_log_probabilities(self.logits(frames))[:, columns]
 
-    @property
-    def reads_frames(self) -> bool:
-        return self.embed.pooling.reads_frames
-
-    def add_utterance(self, width: int) -> None:
-        """Append the utterances' vectors to the pooled frames."""
-        self.embed.read_utterance(width)
-        first = self.output[0]
-        assert isinstance(first, nn.Linear)
-        self.output[0] = more_inputs(first, width)
-
     def add_classes(self, taxonomy: Taxonomy) -> None:
         """Refuse new classes: their place among the levels is unknown.
 
@@ -298,11 +272,3 @@ def level_log_probabilities(z: Tensor) -> Tensor:
     fall = -torch.expm1(z[:, 1:] - z[:, :-1])
     inner = log(z[:, :-1]) + log(-z[:, 1:]) + fall.clamp_min(torch.finfo(z.dtype).tiny).log()
     return torch.cat([log(-z[:, :1]), inner, log(z[:, -1:])], 1)
-
-
-def _layers(width: int, hidden: int, out: int, dropout: float, bias: bool = True) -> nn.Sequential:
-    """Return a linear layer, or two with a GELU between them."""
-    first: list[nn.Module] = []
-    if hidden:
-        first = [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout)]
-    return nn.Sequential(*first, nn.Linear(hidden or width, out, bias=bias))

@@ -11,14 +11,12 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from torch import Tensor, nn
 
 from ..zoo.core.errors import ConfigError
-from ..zoo.core.head import Head
 from ..zoo.core.hub import Published
 from ..zoo.core.sentences import EXAMPLE, embed_texts, load_sentences
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
 from .losses import cross_entropy
-from .pooling import PooledEmbedding, PoolingName
-from .widen import more_inputs
+from .pooling import PooledHead, PoolingName
 
 LETTERS = "letters"
 """The offline text encoder: counts of letters, pairs and triples, without a meaning."""
@@ -31,7 +29,7 @@ BLANK = "{}"
 Names = Literal["given", "shuffled"]
 
 
-class LabelEmbeddingHead(Head):
+class LabelEmbeddingHead(PooledHead):
     """Scores a class by the cosine of the utterance and of the class name's embedding.
 
     The pooled utterance is projected into the space of a text encoder that stays as published::
@@ -71,6 +69,7 @@ class LabelEmbeddingHead(Head):
     """
 
     open_labels: ClassVar[bool] = True
+    reader = "project"
     sizes: ClassVar[Mapping[str, int]] = {"hidden": 1}
 
     def __init__(
@@ -87,7 +86,7 @@ class LabelEmbeddingHead(Head):
         dropout: float = 0.1,
         batch_share: float = 0.5,
     ) -> None:
-        super().__init__(dim, taxonomy)
+        super().__init__(dim, taxonomy, pooling, dropout)
         self.templates = [template] if isinstance(template, str) else list(template)
         if not self.templates or any(t.count(BLANK) != 1 for t in self.templates):
             raise ConfigError(
@@ -104,12 +103,7 @@ class LabelEmbeddingHead(Head):
         self.centre: Tensor
         self.register_buffer("centre", self._embedded(taxonomy).mean(0))
         self._refuse_alike(taxonomy)
-        self.embed = PooledEmbedding(dim, pooling, dropout)
-        width = self.embed.width
-        layers: list[nn.Module] = []
-        if hidden:
-            layers = [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout)]
-        self.project = nn.Sequential(*layers, nn.Linear(hidden or width, len(self.centre)))
+        self.project = self.layers(hidden, len(self.centre))
         self.log_factor = nn.Parameter(torch.tensor(math.log(FIRST_FACTOR)))
 
     @classmethod
@@ -182,17 +176,6 @@ class LabelEmbeddingHead(Head):
 
     def scores(self, frames: Frames, taxonomy: Taxonomy, text: list[str] | None = None) -> Tensor:
         return self.similarities(frames, taxonomy)
-
-    @property
-    def reads_frames(self) -> bool:
-        return self.embed.pooling.reads_frames
-
-    def add_utterance(self, width: int) -> None:
-        """Append the utterances' vectors to the pooled frames."""
-        self.embed.read_utterance(width)
-        first = self.project[0]
-        assert isinstance(first, nn.Linear)
-        self.project[0] = more_inputs(first, width)
 
     def add_classes(self, taxonomy: Taxonomy) -> None:
         """Accept new classes by name: this adds no weights, but each name needs its own vector."""

@@ -12,14 +12,17 @@ the differences between emotions.
 from __future__ import annotations
 
 import threading
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..zoo.core.errors import DataError
+from ..zoo.core.head import Head
 from ..zoo.core.scaling import Standardiser, VectorStandardiser, moments_of
+from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames
+from .widen import more_inputs
 
 # Fast pooling of frames that do not learn. For a small head on stored features, memory limits the
 # speed of a step. A pass over the frames costs more than its arithmetic. A new tensor of their size
@@ -361,6 +364,56 @@ class PooledEmbedding(nn.Module):
         """Return the ``[B, width]`` vectors of the utterances."""
         pooled: Tensor = self.dropout(self.norm(self.scale(self.pooling(frames))))
         return self.joined(pooled, frames)
+
+
+class PooledHead(Head):
+    """A head whose first step is one vector per utterance, and whose next layer reads it.
+
+    Args:
+        dim: ``D``, width of the frames.
+        taxonomy: the classes.
+        pooling: how frames become one vector: ``mean``, ``stats``, ``attentive``.
+        dropout: dropout rate of the pooled values, in training.
+
+    Attributes:
+        embed: frames to ``[B, embed.width]``.
+        reader: name of the attribute that reads these vectors: a linear layer, or a sequence that
+            begins with one. A subclass makes it.
+    """
+
+    reader: ClassVar[str] = "output"
+
+    def __init__(self, dim: int, taxonomy: Taxonomy, pooling: PoolingName, dropout: float) -> None:
+        super().__init__(dim, taxonomy)
+        self.embed = PooledEmbedding(dim, pooling, dropout)
+
+    def layers(self, hidden: int, out: int, *, bias: bool = True) -> nn.Sequential:
+        """Return a linear layer of ``out`` outputs, or two with a GELU between them.
+
+        Args:
+            hidden: width of the hidden layer; 0 = none.
+            out: number of outputs.
+            bias: whether the last layer has one.
+        """
+        width = self.embed.width
+        first: list[nn.Module] = []
+        if hidden:
+            dropout = nn.Dropout(self.embed.dropout.p)
+            first = [nn.Linear(width, hidden), nn.GELU(), dropout]
+        return nn.Sequential(*first, nn.Linear(hidden or width, out, bias=bias))
+
+    @property
+    def reads_frames(self) -> bool:
+        return self.embed.pooling.reads_frames
+
+    def add_utterance(self, width: int) -> None:
+        """Append the utterances' vectors to the pooled frames."""
+        self.embed.read_utterance(width)
+        layer = getattr(self, self.reader)
+        if isinstance(layer, nn.Sequential):
+            layer[0] = more_inputs(layer[0], width)  # type: ignore[arg-type]
+        else:
+            setattr(self, self.reader, more_inputs(layer, width))
 
 
 def build_pooling(name: PoolingName, dim: int) -> MeanPooling | StatsPooling | AttentiveStatistics:
