@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.zoo.core.files import cache_dir, new_file
 from serzoo.zoo.core.progress import Bar
+from serzoo.zoo.encoders.opensmile import FeatureSet, measure
 
 FEATURES = ("eGeMAPSv02", "ComParE_2016")
 
@@ -33,21 +33,10 @@ class Extractor:
     call: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-def opensmile_extractor(name: str) -> Extractor:
-    """A feature set of openSMILE; its import takes seconds, so it is done here."""
-    import opensmile
-
-    smile = opensmile.Smile(
-        feature_set=opensmile.FeatureSet[name], feature_level=opensmile.FeatureLevel.Functionals
-    )
-
-    def call(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        with warnings.catch_warnings():  # too short: NaN, which is counted
-            warnings.simplefilter("ignore", UserWarning)
-            frame = smile.process_signal(samples, 16_000)
-        return np.asarray(frame.to_numpy()[0], dtype=np.float32)
-
-    return Extractor(name, str(opensmile.__version__), call)
+def opensmile_extractor(name: FeatureSet) -> Extractor:
+    """A feature set of openSMILE; NaN where a value is not defined."""
+    call, version = measure(name)
+    return Extractor(name, version, call)
 
 
 @dataclass

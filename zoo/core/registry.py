@@ -49,6 +49,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "logmel": "serzoo.zoo.encoders.logmel:LogMelEncoder",
         "resnet50": "serzoo.zoo.encoders.resnet:ResNetEncoder",
         "functionals": "serzoo.zoo.encoders.functionals:FunctionalsEncoder",
+        "opensmile": "serzoo.zoo.encoders.opensmile:OpenSmileEncoder",
         "hf": "serzoo.zoo.encoders.hf:HFEncoder",
         "serzoo-small": "serzoo.zoo.encoders.small:SmallEncoder",
         "trained": "serzoo.zoo.run.trained:TrainedEncoder",

@@ -237,7 +237,7 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
         tuning = read_value("encoder.tuning", tuning, str)
     encoder = merged["encoder"].get("type")
     tunable = encoder in ("hf", "serzoo-small")
-    if encoder == "functionals" or (tunable and str(tuning or "frozen") == "frozen"):
+    if encoder in ("functionals", "opensmile") or (tunable and str(tuning or "frozen") == "frozen"):
         merged["head"] = _suited(merged["head"])
     suits = chosen.get("optim") or SUITS.get(str(tuning), default_optim)
     merged["optim"] = read_group("optim", suits) if suits else {}
@@ -345,7 +345,7 @@ def _check_utterance(name: str) -> None:
     if registry.get("encoders", name).frame_seconds:
         raise ConfigError(
             f"utterance={name} gives several frames for an utterance; set utterance to an encoder "
-            "of one vector (functionals), or leave it out"
+            "of one vector (functionals, opensmile), or leave it out"
         )
 
 

@@ -184,7 +184,7 @@ class RunConfig:
     init: str | None = None  # run whose encoder, with its mix of layers, this one starts from
     init_head: Flag = False  # start from its head, too; head and classes must be the same
     encoder: dict[str, Any] = field(default_factory=dict)  # type, and the keywords of its class
-    # encoder of one vector per utterance, which heads get beside the frames: functionals
+    # encoder of one vector per utterance, which heads get beside the frames: functionals, opensmile
     utterance: str | None = None
     head_name: str = ""  # what folders and tables call the head: NAME of configs/head/NAME.yaml
     head: dict[str, Any] = field(default_factory=dict)  # type, and the keywords of its class
@@ -407,5 +407,5 @@ def refused_precision(name: str) -> str | None:
     return refusal
 
 
-FIXED = ("trained", "functionals")
+FIXED = ("trained", "functionals", "opensmile")
 """Types of encoders that never learn. A published one (``hf``) learns if its ``tuning`` says so."""

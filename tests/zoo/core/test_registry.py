@@ -49,7 +49,7 @@ def test_every_built_in_name_resolves(kind: Kind, name: str) -> None:
 def test_how_many_are_built_in() -> None:
     assert {k: len(BUILT_IN[k]) for k in KINDS} == {
         "heads": 11,
-        "encoders": 6,
+        "encoders": 7,
         "corpora": 37,
         "scorers": 5,
     }
@@ -66,7 +66,8 @@ def test_an_unknown_name_is_told_with_the_known_ones() -> None:
     assert str(caught.value).startswith("no head called 'classificatio'; have classification, ")
     assert str(caught.value).endswith("did you mean 'classification'?")
     with pytest.raises(
-        ConfigError, match=r"'x'.* functionals, hf, logmel, resnet50, serzoo-small, trained$"
+        ConfigError,
+        match=r"'x'.* functionals, hf, logmel, opensmile, resnet50, serzoo-small, trained$",
     ):
         get("encoders", "x")
     with pytest.raises(ConfigError, match=says("'emodbb'", "crema_d", "'emodb'")):

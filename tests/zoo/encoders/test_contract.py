@@ -16,6 +16,7 @@ from serzoo.zoo.core.types import Frames
 from serzoo.zoo.encoders.functionals import FunctionalsEncoder
 from serzoo.zoo.encoders.hf import HFEncoder
 from serzoo.zoo.encoders.logmel import LogMelEncoder
+from serzoo.zoo.encoders.opensmile import OpenSmileEncoder
 from serzoo.zoo.encoders.resnet import ResNetEncoder
 from serzoo.zoo.encoders.small import Shape, SmallEncoder, Student, write_student
 from serzoo.zoo.run import config
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 TINY: dict[str, Callable[[], Encoder]] = {
     "logmel": lambda: LogMelEncoder(widths=(4, 8, 8, 8), dim=12, bfloat16=False),
     "functionals": FunctionalsEncoder,
+    "opensmile": OpenSmileEncoder,
     "resnet50": lambda: ResNetEncoder(depths=(1, 1, 1, 1), widths=(8, 16, 16, 24), bfloat16=False),
 }
 TUNINGS: dict[str, dict[str, Any]] = {
@@ -45,6 +47,8 @@ def test_every_registered_encoder_is_here() -> None:
 @pytest.mark.parametrize("check", ENCODER_CHECKS)
 @pytest.mark.parametrize("name", TINY)
 def test_an_encoder_keeps_the_contract(name: str, check: str) -> None:
+    if name == "opensmile":
+        pytest.importorskip("opensmile", reason="needs serzoo[classical]")
     ENCODER_CHECKS[check](EncoderCase(TINY[name]))
 
 
