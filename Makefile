@@ -4,6 +4,8 @@ VENV ?= .venv
 # the embedded corpus, or real speech if SERZOO_DATA names a folder of corpora
 SUITE ?= $(if $(SERZOO_DATA),real,quickstart)
 OUT ?= runs
+# a published encoder if SERZOO_MODELS names a folder of models; WITH="key=value ..." sets anything
+WITH ?= $(if $(SERZOO_MODELS),encoder=[whisper-base])
 BIN = $(VENV)/bin
 # two cores: two test processes with one thread each are faster than one with two
 export OMP_NUM_THREADS ?= 1
@@ -39,8 +41,8 @@ install: $(VENV)/.quickstart  ## virtual environment with the library and the em
 
 install-dev: $(VENV)/.dev  ## and what tests, lint and types need
 
-compare: $(VENV)/.quickstart  ## compare the heads (on the embedded corpus; on real speech if SERZOO_DATA is set)
-	$(BIN)/serzoo compare $(SUITE) --out $(OUT)
+compare: $(VENV)/.quickstart  ## compare the heads (of real speech if SERZOO_DATA is set, on a published encoder if SERZOO_MODELS is)
+	$(BIN)/serzoo compare $(SUITE) $(WITH) --out $(OUT)
 
 report: $(VENV)/.quickstart  ## tabulate what a comparison has so far
 	$(BIN)/serzoo report $(SUITE) --out $(OUT)

@@ -19,7 +19,11 @@ def test_every_shipped_suite_is_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(compare, "KINDS", kinds)
     monkeypatch.setattr(compare.runs, "plan", lambda *_, **__: Made("axes"))
     found = {name: compare.plan(name).kind for name in names("suite")}  # type: ignore[attr-defined]
-    assert {n for n, kind in found.items() if kind == "shots"} == {"few_shot", "few_shot_nemo"}
+    assert {n for n, kind in found.items() if kind == "shots"} == {
+        "few_shot",
+        "few_shot_nemo",
+        "few_shot_whisper",
+    }
     assert "robustness" in {n for n, kind in found.items() if kind == "conditions"}
     for name, kind in found.items():
         others = {"axes", *kinds} - {kind}
