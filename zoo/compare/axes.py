@@ -21,7 +21,7 @@ from ..run.words import OWN_KINDS, adopted, words
 
 AXES = ("recipe", "encoder", "head", "fold", "seed")
 SHORT = {"tuning": "encoder.tuning", "share": "data.train_share"}
-PLAIN = ("corpus", "protocol", "taxonomy", "pretraining")
+PLAIN = ("corpus", "protocol", "taxonomy", "utterance", "pretraining")
 SOURCE = "pretraining"  # the name of a pre-training; the only free axis that is not a key of a run
 GROUPS = ("encoder", "head", "data", "optim")
 Point = dict[str, Any]
