@@ -117,7 +117,7 @@ def imports(path: Path) -> Iterator[str]:
 
 def test_the_reader_of_imports_sees_relative_ones(tmp_path: Path) -> None:
     heads = set(imports(ROOT / "heads" / "classification.py"))
-    assert {"serzoo.zoo.core.head.Head", "serzoo.heads.pooling", "torch.nn"} <= heads
+    assert {"serzoo.zoo.core.types.Frames", "serzoo.heads.pooling", "torch.nn"} <= heads
     corpora = set(imports(ROOT / "datamodules" / "corpora" / "folder.py"))
     assert {"serzoo.zoo.core.errors", "serzoo.datamodules.manifest"} <= corpora
 

@@ -33,8 +33,8 @@ says:
 * By integration over ratios of the variances, intervals for new trainings hold for 0.949 of true
   values or more. They hold for at most 0.985 with 2 trainings, 0.979 with 3 and 0.973 with more.
 * More than 0.97 is stated as 0.98 by an answer's note. So what is stated holds within 0.02. Such
-  are 2 trainings with up to 10 clusters (0.971 to 0.981), families with 2 trainings (0.975), and 3
-  trainings on 4 clusters (0.971). ``notes`` of the file names each, with its Monte Carlo error.
+  are 2 trainings with up to 10 clusters, which hold for 0.971 to 0.981. Families with 2 trainings
+  hold for 0.975, and 3 trainings on 4 clusters for 0.971. ``notes`` of the file names each.
 * Few trainings cost power. A true difference of 0.1 in a family of 8 is found in 0.03 of cases with
   2 trainings. It is 0.11 with 3, 0.45 with 5 and 0.61 with 10 (mean over numbers of clusters). For
   these models it is 0.07 with 6 clusters, 0.35 with 10 and 0.82 with 24. Found is a p up to 0.05.
@@ -74,8 +74,9 @@ NEW, THESE = "new trainings", "these models"
 LEAST_P = 1e-14  # smaller ones are not computed
 UNDECLARED = "not a declared question: uncorrected"
 IDENTICAL = "identical"
-# Some 95 % intervals hold this often in the simulation (benchmarks/results/coverage.json), within
-# 0.02: those for new trainings if :func:`_wide` says so, and those of a family on FEW clusters.
+# Some 95 % intervals hold this often in the simulation, within 0.02
+# (benchmarks/results/coverage.json). For new trainings :func:`_wide` says which. For these models
+# they are those of a family on FEW clusters.
 HELD = 0.98
 FEW = 6
 
