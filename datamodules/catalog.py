@@ -153,7 +153,30 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
     Raises:
         DataError: if the folder does not exist; the message says how to name it.
     """
-    registry.get("corpora", corpus)  # report a wrong name before a missing folder
+    reader = registry.get("corpora", corpus)  # report a wrong name before a missing folder
+    if root is None:
+        root = getattr(reader, "root", None)  # of a corpus of the user's own
+    if root is not None:
+        return folder_of(corpus, root)
+    if corpus in EMBEDDED:
+        # the reader refuses unknown options
+        shape = {
+            k: v for k, v in (options or {}).items() if k in ("seed", "utterances", "speakers")
+        }
+        return ensure_synthetic(cache_dir(), sentences=EMBEDDED[corpus], **shape)
+    return folder_of(corpus, None)
+
+
+def folder_of(corpus: str, root: str | Path | None) -> Path:
+    """Return the folder that was given, otherwise ``$SERZOO_DATA/<corpus>``.
+
+    Args:
+        corpus: name of the corpus; it need not be registered.
+        root: the folder, or None.
+
+    Raises:
+        DataError: if the folder does not exist; the message says how to name it.
+    """
     if root is not None:
         path = Path(root)
         path = path if path.is_dir() else path.expanduser()  # a folder may be called ~
@@ -163,12 +186,6 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
                 "folder of the corpus"
             )
         return path
-    if corpus in EMBEDDED:
-        # the reader refuses unknown options
-        shape = {
-            k: v for k, v in (options or {}).items() if k in ("seed", "utterances", "speakers")
-        }
-        return ensure_synthetic(cache_dir(), sentences=EMBEDDED[corpus], **shape)
     base = os.environ.get("SERZOO_DATA")
     if not base:
         raise DataError(
@@ -228,10 +245,17 @@ def open_corpora(
         inner = root
         if root is not None and len(corpora) > 1:
             inner = str(Path(root) / corpus)
+            if not Path(inner).is_dir() and _own_root(corpus):
+                inner = None
         roots[corpus] = corpus_root(corpus, inner, options)
         found, notes[corpus] = _prepared(corpus, roots[corpus], options or {}, progress)
         utterances += found
     return Speech(utterances, roots, notes)
+
+
+def _own_root(corpus: str) -> bool:
+    """Whether a corpus of the user's own names its folder itself."""
+    return getattr(registry.get("corpora", corpus), "root", None) is not None
 
 
 def _refuse_other_channel(
@@ -290,7 +314,7 @@ def _prepared(
     made = {
         "options": options,
         "prepare": PREPARE_VERSION,
-        "reader": own.origin("corpora", corpus) or _version(corpus),
+        "reader": _reader_version(corpus),
     }
     path = folder / f"{corpus}-{_listing(root, made)}.jsonl"
     found = _remembered(path)
@@ -364,6 +388,13 @@ def prepare_corpus(
     done = prepare(corpus, root=folder, out=path, options=options, strict=strict, progress=progress)
     tell_notes(corpus, done.notes(), done.refused_list)
     return done, path
+
+
+def _reader_version(corpus: str) -> Any:
+    """Return what changes when the reader changes; of a YAML file, it and the reader it names."""
+    origin = own.origin("corpora", corpus)
+    inner = getattr(registry.get("corpora", corpus), "made_by", None)
+    return [origin, _version(inner)] if inner else origin or _version(corpus)
 
 
 def _version(corpus: str) -> Any:

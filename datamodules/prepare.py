@@ -218,7 +218,7 @@ def prepare(
     info = CorpusInfo.load(corpus)
     if out is not None:
         check_place(Path(out))
-    found, notices = _read(corpus, reader, root, own)
+    found, notices = read_corpus(corpus, reader, root, own)
     if asked:
         found = [replace(utterance, channel=channel) for utterance in found]
     if registry.added("corpora", corpus) is not None:
@@ -275,10 +275,20 @@ def prepare(
     return prepared
 
 
-def _read(
+def read_corpus(
     corpus: str, reader: Callable[..., Iterable[Utterance]], root: Path, options: dict[str, Any]
 ) -> tuple[list[Utterance], list[Notice]]:
-    """Return the utterances of the reader, and its warnings, each text once."""
+    """Return the utterances of a reader, and its warnings, each text once; no audio is decoded.
+
+    Args:
+        corpus: name of the corpus.
+        reader: its reader.
+        root: folder of the corpus.
+        options: keywords of the reader.
+
+    Raises:
+        DataError: if the reader cannot use the folder; its warnings are part of the message.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found: list[Utterance] = []

@@ -186,6 +186,44 @@ def audit(manifest: Speech, /, *settings: Settings, json: Json = False) -> int:
     return 0 if passed else 1
 
 
+corpus_app = App(
+    name="corpus",
+    help="Give a corpus of your own a name.\n\n"
+    "Example: serzoo corpus add my_calls root=calls reader=folder",
+    version_flags=(),
+)
+app.command(corpus_app)
+
+
+@corpus_app.command(name="add")
+def corpus_add(name: str, /, *settings: Settings, json: Json = False) -> None:
+    r"""Give a corpus of your own a name, which every verb then takes.
+
+    It writes corpora/NAME.yaml, or NAME.yaml in the folder SERZOO_CORPORA, and shows what it found.
+
+    Example: serzoo corpus add my_calls root=calls pattern='(?P<speaker>\d+)_(?P<label>[a-z]+)_.*'
+
+    Args:
+        name: the name that the corpus gets.
+        settings: root=FOLDER, reader=folder|csv|NAME, pattern=REGEX,
+            labels={WORD: LABEL}, label=.lab, text=.txt, gender={WORD: female},
+            taxonomy=NAME, protocol=NAME, overwrite=true and others,
+            and options.KEY of the reader.
+    """
+    from ..datamodules.corpora import own as own_corpora
+    from .core.notices import tell
+    from .run.words import corpora_of, read_settings, types_of
+
+    given = read_settings(settings, types_of(own_corpora.add), corpora_of(settings, "reader"))
+    found = own_corpora.add(name, **given)
+    for note in found.notes:
+        tell(note)
+    if json:
+        _print_json(found.to_json())
+    else:
+        print("\n".join(found.lines()))
+
+
 label_app = App(name="label", version_flags=())
 app.command(label_app)
 

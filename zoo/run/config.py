@@ -35,6 +35,13 @@ from .words import (
 )
 
 GROUPS = ("encoder", "head", "optim")
+OF_CORPUS = {
+    "groups": {"encoder": "logmel", "head": "classification"},
+    "optim": {"epochs": 32},
+    "data": {"batch_size": 16},
+}
+"""The recipe of a corpus of the user's own; it is that of the small published corpora."""
+
 SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
 """Value of ``encoder.tuning`` to the optimisation whose learning rates suit it."""
 
@@ -118,7 +125,8 @@ def _adopt_base(base: Mapping[str, Any], beside: Path | None) -> dict[str, Any]:
 def read_group(group: str, name: str) -> dict[str, Any]:
     """Return a shipped configuration as plain containers.
 
-    A third party's head or encoder needs no file, since its constructor has the defaults.
+    A third party's head or encoder needs no file, since its constructor has the defaults. A corpus
+    of the user's own (:mod:`serzoo.datamodules.corpora.own`) is also a recipe.
 
     Args:
         group: a folder of ``configs``, such as ``head``.
@@ -136,6 +144,11 @@ def read_group(group: str, name: str) -> dict[str, Any]:
         if name in registered:
             return {"type": name}
         known |= set(registered)
+    if group == "recipe":
+        own_corpora = registry.own_corpora()
+        if name in own_corpora:
+            return {**OF_CORPUS, "corpus": name}
+        known |= set(own_corpora)
     raise ConfigError(f"no {group} config called '{name}'{suggest(name, known)}")
 
 
