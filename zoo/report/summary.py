@@ -34,6 +34,7 @@ class Result:
         why: why there is no interval, or "".
         without_speaker: number of test utterances whose speaker is unknown.
         unsure: what the audits of the splits could not check.
+        dependent: number of tested speakers of whom the model of their fold was trained.
         utterances: number of test utterances.
         metric: the suite's metric: ``uar``, ``wa`` or ``macro_f1``.
         score: that metric over seeds.
@@ -71,6 +72,7 @@ class Result:
     why: str
     without_speaker: int
     unsure: list[str]
+    dependent: int
     utterances: int
     metric: str
     score: MeanSD
@@ -146,6 +148,7 @@ def _row(grid: Grid, head: str, asked: Asked, difference: Difference | None) -> 
         why=grid.clusters.why,
         without_speaker=table.speakers.count("") // len(grid.seeds),
         unsure=sorted({u for r in runs for u in r.record.unsure}),
+        dependent=len({s for r in runs for s in _dependent(r)}),
         utterances=utterances,
         metric=asked.metric,
         score=values[asked.metric],
@@ -173,6 +176,13 @@ def _row(grid: Grid, head: str, asked: Asked, difference: Difference | None) -> 
         certificate=grid.certificate["hash"],
         difference=difference,
     )
+
+
+def _dependent(run: Run) -> set[str]:
+    """Return the tested speakers whom the model heard in training or validation."""
+    parts = run.record.speakers
+    heard = {s for part in ("train", "valid") for s in parts.get(part, ())}
+    return {s for s in heard & set(parts.get("test", ())) if not s.endswith("/")}
 
 
 def _interval(grid: Grid, head: str, metric: str) -> Interval:

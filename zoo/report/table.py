@@ -126,6 +126,8 @@ def caption(row: Result) -> str:
         text += f"; {unknown} without a speaker"
     if row.why:
         text += f"; {row.why}, so no interval and no test"
+    if row.dependent:
+        text += f"; speaker-dependent: {row.dependent} of the speakers are in training, too"
     if row.unsure:
         text += "; it is unknown whether the parts of the folds share speakers"
     if row.partial:
