@@ -20,17 +20,15 @@ import hashlib
 import inspect
 import json
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...zoo.core import registry, shipped
-from ...zoo.core.errors import ConfigError, DataError, counted, some, suggest, tally
-from ...zoo.core.files import read_text, write_text
+from ...zoo.core.errors import ConfigError, DataError, some, suggest
+from ...zoo.core.files import read_text
 from ...zoo.core.shipped import read_yaml
-from ...zoo.core.taxonomy import canonical
 from ..info import CorpusInfo
 from ..layout import GENDERS, is_missing, known_speaker, listing
 from ..manifest import Utterance
@@ -306,10 +304,12 @@ def reader(name: str, file: Path) -> Any:
     Raises:
         ConfigError: if the file cannot be used; the message names it.
     """
-    return _reader(describe(name, file))
+    return reader_of(describe(name, file))
 
 
-def _reader(it: Description) -> Any:
+def reader_of(it: Description) -> Any:
+    """Return the reader of a description; see :func:`reader`."""
+
     def prepare(root: Path, **options: Any) -> Iterator[Utterance]:
         return it.read(root, options)
 
@@ -333,198 +333,3 @@ def _reader(it: Description) -> Any:
     text = json.dumps([VERSION, *facts], sort_keys=True, default=str)
     made.sha = hashlib.sha256(text.encode()).hexdigest()[:12]
     return made
-
-
-# `serzoo corpus add`.
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a description finds, before any audio is decoded.
-
-    Attributes:
-        name: name of the corpus.
-        file: its YAML file.
-        root: folder of the recordings.
-        utterances: number of utterances.
-        labels: number of utterances by label.
-        meanings: canonical label of each label; None = left out on purpose.
-        speakers: number of utterances by speaker.
-        genders: number of utterances by gender.
-        texts: number of utterances with a transcript.
-        unlabelled: number of utterances without a label.
-        unknown_speakers: number of utterances without a speaker.
-        notes: what the reader left out or could not tell.
-    """
-
-    name: str
-    file: Path
-    root: Path
-    utterances: int
-    labels: dict[str, int]
-    meanings: dict[str, str | None]
-    speakers: dict[str, int]
-    genders: dict[str, int]
-    texts: int
-    unlabelled: int
-    unknown_speakers: int
-    notes: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all of it as plain containers."""
-        return {**vars(self), "file": str(self.file), "root": str(self.root)}
-
-    def lines(self) -> list[str]:
-        """Return what was found, for people."""
-        said = [
-            f"{label} {n}"
-            if self.meanings.get(label) == label
-            else f"{label} {n} ({self.meanings.get(label) or 'left out'})"
-            for label, n in self.labels.items()
-        ]
-        per = sorted(self.speakers.values())
-        each = f" with {per[0]} to {per[-1]} utterances each" if per else ""
-        unknown = f"; {self.unknown_speakers} unknown" if self.unknown_speakers else ""
-        return [
-            f"{self.name}: {counted(self.utterances, 'utterance')} under {self.root}",
-            f"labels: {', '.join(said) or 'none'}"
-            + (f"; {self.unlabelled} without one" if self.unlabelled else ""),
-            f"speakers: {len(self.speakers)}{each}{unknown}",
-            f"genders: {tally(self.genders) or 'unknown'}",
-            f"transcripts: {self.texts}",
-            f"written: {self.file}",
-            f"next: serzoo prepare {self.name}, then serzoo train {self.name}",
-        ]
-
-
-def add(
-    name: str,
-    *,
-    root: str | None = None,
-    reader: str | None = None,
-    pattern: str | None = None,
-    gender: dict[str, str] | None = None,
-    sentences: dict[str, str] | None = None,
-    labels: str | dict[str, str | None] | None = None,
-    label: str | None = None,
-    text: str | None = None,
-    title: str | None = None,
-    licence: str | None = None,
-    language: str | None = None,
-    taxonomy: str | None = None,
-    protocol: str | None = None,
-    overwrite: bool = False,
-    options: dict[str, Any] | None = None,
-) -> Found:
-    """Describe a corpus of your own in a YAML file, if its reader finds something.
-
-    No audio is decoded; `serzoo prepare` does that.
-
-    Args:
-        name: its name.
-        root: folder of the recordings; by default ``$SERZOO_DATA/NAME``.
-        reader: registered reader, such as ``folder``, ``csv`` or an importer.
-        pattern: regular expression for the end of each path, with the groups of
-            :data:`..naming.GROUPS`.
-        gender: maps the group ``gender``, or the speaker, to female or male.
-        sentences: maps the group ``sentence`` to the words.
-        labels: label map: a label of the corpus to a canonical one, or null; ``*`` keeps each.
-        label: suffix of a file beside each recording with its label, such as ``.lab``.
-        text: suffix of a file beside each recording with its transcript, such as ``.txt``.
-        title: full name.
-        licence: licence of the recordings.
-        language: ISO 639-1 code.
-        taxonomy: default taxonomy.
-        protocol: default protocol.
-        overwrite: replace the file if there is one.
-        options: of the reader.
-
-    Raises:
-        ConfigError: if the name is taken, or an argument cannot be used.
-        DataError: if nothing fits, or no label is in the label map.
-    """
-    file = Path(registry.corpora_folder()) / f"{name}.yaml"
-    if not registry.NAME.fullmatch(name):
-        raise ConfigError(f"'{name}' is not a name; use a letter, then letters, digits, - and _")
-    if name in registry.names("corpora") and name not in registry.own_corpora():
-        raise ConfigError(f"the name '{name}' is that of a corpus of serzoo; choose another name")
-    if file.exists() and not overwrite:
-        raise ConfigError(f"{file} is there already; add overwrite=true to replace it")
-    if pattern is None and (gender or sentences):
-        raise ConfigError("gender and sentences explain groups of a pattern; give pattern=REGEX")
-    naming = {"pattern": pattern, "gender": gender, "sentences": sentences}
-    content: dict[str, Any] = {
-        "title": title,
-        "licence": licence,
-        "language": language,
-        "root": None if root is None else str(Path(root).expanduser().absolute()),
-        "reader": reader,
-        "options": options,
-        "naming": {k: v for k, v in naming.items() if v} if pattern is not None else None,
-        "side": {k: v for k, v in (("label", label), ("text", text)) if v},
-        "labels": labels,
-        "taxonomy": taxonomy,
-        "protocol": protocol,
-    }
-    content = {k: v for k, v in content.items() if v not in (None, {})}
-    it = Description.parse(name, file, content)
-    _check_defaults(it)
-    found = _look(it)
-    import yaml
-
-    write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    return found
-
-
-def _check_defaults(it: Description) -> None:
-    """Refuse a default protocol or taxonomy that does not exist."""
-    from ...zoo.core.taxonomy import Taxonomy
-    from ..protocols import Protocol
-
-    if it.info.get("taxonomy") is not None:
-        Taxonomy.load(str(it.info["taxonomy"]))
-    if it.info.get("protocol") is not None:
-        Protocol.load(str(it.info["protocol"]))
-
-
-def _look(it: Description) -> Found:
-    from ..catalog import folder_of
-    from ..prepare import read_corpus
-
-    root = folder_of(it.name, it.folder)
-    found, notices = read_corpus(it.name, _reader(it), root, {})
-    codes = CorpusInfo.from_dict(it.name, it.info).labels
-    counts = Counter(u.label for u in found if u.label is not None)
-    labels = dict(sorted(counts.items()))
-    unknown = {label: n for label, n in labels.items() if label not in codes}
-    if labels and len(unknown) == len(labels):
-        raise DataError(
-            f"{it.name}: none of the labels found ({tally(labels)}) is in labels "
-            f"({', '.join(codes)}); map each of them to a canonical label, or to null"
-        )
-    notes = [n.message for n in notices]
-    if unknown:
-        notes.append(
-            f"{it.name}: {tally(unknown)} are not in labels, and are refused by prepare; add them "
-            f"to {it.file}, with null to leave them out on purpose"
-        )
-    meanings = {label: codes[label] for label in labels if label in codes}
-    if odd := [m for m in meanings.values() if m is not None and m not in canonical()]:
-        notes.append(
-            f"{it.name}: {some(odd)} are not canonical labels, so shipped taxonomies leave them "
-            "out; map them with labels={WORD: angry}, or keep taxonomy=auto"
-        )
-    return Found(
-        it.name,
-        it.file,
-        root,
-        len(found),
-        labels,
-        meanings,
-        dict(sorted(Counter(u.speaker for u in found if u.speaker is not None).items())),
-        dict(sorted(Counter(u.gender for u in found if u.gender is not None).items())),
-        sum(u.text is not None for u in found),
-        len(found) - counts.total(),
-        sum(u.speaker is None for u in found),
-        notes,
-    )

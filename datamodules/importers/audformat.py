@@ -123,12 +123,17 @@ def _once(found: list[Utterance]) -> list[Utterance]:
     return list(kept.values())
 
 
-def _package() -> Any:
+def package() -> Any:
+    """Return the package audformat.
+
+    Raises:
+        DataError: if it is not installed.
+    """
     try:
         import audformat
     except ImportError:
         raise DataError(
-            "reading an audformat database needs the package audformat; install it: pip install "
+            "a database of audformat needs the package audformat; install it: pip install "
             "'serzoo[audformat]'"
         ) from None
     return audformat
@@ -136,7 +141,7 @@ def _package() -> Any:
 
 def _open(root: Path, header: str) -> tuple[Any, dict[str, Any]]:
     """Return the database, and its tables of files and segments with their data."""
-    audformat = _package()
+    audformat = package()
     if not root.is_dir():
         raise DataError(f"root={root} is not a folder; give the folder that holds {header}")
     path = root / header
@@ -245,7 +250,7 @@ def _rows(
     """Yield file, start, end (NaN = the file's end) and all facts of each row of a table."""
     import pandas
 
-    index = _package().utils.to_segmented_index(loaded[name].df.index)
+    index = package().utils.to_segmented_index(loaded[name].df.index)
     files = index.get_level_values("file")
     found: dict[str, list[Any]] = {}
     for column in dict.fromkeys(wanted):
@@ -322,7 +327,7 @@ def to_audformat(
     Raises:
         DataError: if there is no utterance, or one lies inside an archive.
     """
-    audformat = _package()
+    audformat = package()
     import pandas
 
     place = Path(folder)

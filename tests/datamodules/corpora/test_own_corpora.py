@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from facts import says, tells
+from serzoo.datamodules import adding
 from serzoo.datamodules.catalog import open_corpora, prepare_corpus
-from serzoo.datamodules.corpora import own
 from serzoo.datamodules.info import CorpusInfo
 from serzoo.datamodules.opening import open_data
 from serzoo.zoo.cli import main
@@ -224,19 +224,19 @@ def test_add_refuses_with_facts_and_writes_nothing(
     calls: Path, settings: dict[str, object], facts: tuple[object]
 ) -> None:
     with pytest.raises((ConfigError, DataError), match=says(*facts)):
-        own.add("my_calls", root="calls", **settings)
+        adding.add("my_calls", root="calls", **settings)
     assert not Path("corpora").exists()
 
 
 def test_add_takes_no_name_that_is_taken_and_replaces_a_file_only_if_asked(calls: Path) -> None:
     with pytest.raises(ConfigError, match=says("emodb")):
-        own.add("emodb", root="calls", pattern=PATTERN)
+        adding.add("emodb", root="calls", pattern=PATTERN)
     with pytest.raises(ConfigError, match=says("my calls")):
-        own.add("my calls", root="calls", pattern=PATTERN)
-    own.add("my_calls", root="calls", pattern=PATTERN)
+        adding.add("my calls", root="calls", pattern=PATTERN)
+    adding.add("my_calls", root="calls", pattern=PATTERN)
     with pytest.raises(ConfigError, match=says("my_calls.yaml", "overwrite=true")):
-        own.add("my_calls", root="calls", pattern=PATTERN)
-    found = own.add("my_calls", root="calls", pattern=PATTERN, overwrite=True)
+        adding.add("my_calls", root="calls", pattern=PATTERN)
+    found = adding.add("my_calls", root="calls", pattern=PATTERN, overwrite=True)
     assert found.labels == {"A": 6, "H": 6}
     # codes that no taxonomy knows are told
     assert tells(found.notes, "a", "h", "auto")
@@ -250,7 +250,7 @@ def test_a_file_named_like_a_shipped_corpus_is_refused(calls: Path) -> None:
 
 def test_the_folder_of_own_corpora_can_be_set(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERZOO_CORPORA", "mine")
-    own.add("my_calls", root="calls", pattern=PATTERN)
+    adding.add("my_calls", root="calls", pattern=PATTERN)
     assert Path("mine/my_calls.yaml").is_file()
     assert list(registry.own_corpora()) == ["my_calls"]
     assert listing.details("corpora", "my_calls")["needs"] == "yours"
