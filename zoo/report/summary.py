@@ -204,7 +204,8 @@ def human_of(grid: Grid) -> Human | None:
     """
     run = next(iter(grid.runs.values()))[0]
     info = info_of(grid.corpora[0]) if len(grid.corpora) == 1 else None
-    if info is None or info.listeners is None or info.taxonomy is None or run.condition or run.pair:
+    heard_clean = not run.record.condition or run.record.kind == "adaptation"
+    if info is None or info.listeners is None or info.taxonomy is None or not heard_clean:
         return None
     if run.record.config.get("data", {}).get("label", "label") not in (None, "label"):
         return None

@@ -254,3 +254,42 @@ def test_the_folder_of_own_corpora_can_be_set(calls: Path, monkeypatch: pytest.M
     assert Path("mine/my_calls.yaml").is_file()
     assert list(registry.own_corpora()) == ["my_calls"]
     assert listing.details("corpora", "my_calls")["needs"] == "yours"
+
+
+# Out again.
+
+
+def test_a_corpus_goes_out_by_a_verb(calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adding.add("my_calls", root="calls", pattern=PATTERN, labels={"A": "angry", "H": "happy"})
+    assert main(["corpus", "export", "my_calls", "lists", "--format", "lhotse"]) == 0
+    out = capsys.readouterr().out
+    assert tells(out, 12, "lhotse", "lists/recordings.jsonl.gz", "lists/supervisions.jsonl.gz")
+    assert main(["prepare", "my_calls", "out=m.jsonl"]) == 0
+    pytest.importorskip("audformat", reason="no audformat: pip install 'serzoo[audformat]'")
+    capsys.readouterr()
+    assert main(["corpus", "export", "m.jsonl", "calls", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["utterances"], done["written"]) == (12, [os.path.join("calls", "db.yaml")])
+    # the database beside the audio is a corpus again
+    assert main(["corpus", "add", "again", "root=calls", "reader=audformat"]) == 0
+    assert tells(capsys.readouterr().out, "A 6", "H 6", "speakers: 3")
+
+
+def test_own_corpora_are_listed(calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["corpus"]) == 0
+    assert tells(capsys.readouterr().out, "corpora", "serzoo corpus add")
+    adding.add("my_calls", root="calls", pattern=PATTERN)
+    describe("[1]", "broken")
+    assert main(["corpus"]) == 0
+    assert tells(capsys.readouterr().out, "my_calls", "broken", "damaged")
+    assert main(["list", "corpora"]) == 0
+    assert tells(capsys.readouterr().out, "my_calls", "broken")
+
+
+def test_a_manifest_of_several_corpora_goes_out_one_at_a_time(calls: Path) -> None:
+    adding.add("my_calls", root="calls", pattern=PATTERN)
+    prepare_corpus("my_calls", out="m.jsonl")
+    text = Path("m.jsonl").read_text("utf-8")
+    Path("m.jsonl").write_text(text.replace('"my_calls"', '"folder"', 1), "utf-8")
+    with pytest.raises(DataError, match=says(2, "folder", "my_calls")):
+        adding.export("m.jsonl", "out", format="lhotse")
