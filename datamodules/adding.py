@@ -15,7 +15,7 @@ import yaml
 
 from ..zoo.core import registry
 from ..zoo.core.errors import ConfigError, DataError, counted, some, tally
-from ..zoo.core.files import write_text
+from ..zoo.core.files import check_place, write_text
 from ..zoo.core.taxonomy import Taxonomy, canonical
 from .catalog import folder_of, open_corpora
 from .corpora.own import Description, reader_of
@@ -265,6 +265,7 @@ def export(
     Raises:
         DataError: if the manifest holds several corpora, or the data cannot be used.
     """
+    check_place(Path(folder) / "file")
     manifest = source if source.endswith(".jsonl") else None
     names = [] if manifest else [source]
     speech = open_corpora(names, root=root, manifest=manifest, options=options, progress=True)

@@ -24,8 +24,9 @@ from ..zoo.core.files import cache_dir
 from ..zoo.core.notices import tell
 from .archives import facts as facts_of
 from .audio import Level, decode_utterance, parse_channel
+from .listening import sample_hash
 from .manifest import Utterance, read_manifest, read_sidecar, validate, write_lines
-from .prepare import PREPARE_VERSION, Prepared, beside, prepare, sample_hash, tell_notes
+from .prepare import PREPARE_VERSION, Prepared, beside, prepare, tell_notes
 from .synthetic.generate import ensure_synthetic
 from .walk import as_on_disk, respelt, walk
 
@@ -360,6 +361,7 @@ def prepare_corpus(
     options: dict[str, Any] | None = None,
     channel: str | int | None = None,
     strict: bool = False,
+    processes: int | None = 1,
     progress: bool = False,
 ) -> tuple[Prepared, Path]:
     """Write the manifest of a corpus, for `serzoo prepare`; return the report and the path.
@@ -373,6 +375,7 @@ def prepare_corpus(
         options: options of its reader.
         channel: ``mean``, ``first`` or a number from 1; None = the choice of the reader.
         strict: raise an error if counts differ from the published ones.
+        processes: see :func:`.prepare.prepare`.
         progress: show a bar.
 
     Raises:
@@ -385,7 +388,15 @@ def prepare_corpus(
     path = Path(out or f"{corpus}.jsonl")
     if channel is not None:
         options = {**(options or {}), "channel": channel}
-    done = prepare(corpus, root=folder, out=path, options=options, strict=strict, progress=progress)
+    done = prepare(
+        corpus,
+        root=folder,
+        out=path,
+        options=options,
+        strict=strict,
+        progress=progress,
+        processes=processes,
+    )
     tell_notes(corpus, done.notes(), done.refused_list)
     return done, path
 

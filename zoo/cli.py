@@ -128,14 +128,15 @@ def config(recipe: Recipe, /, *settings: Settings, json: Json = False) -> None:
 def prepare(corpus: str, /, *settings: Settings, json: Json = False) -> int:
     """Listen to every file of a corpus, and write a manifest of what can be used.
 
-    Bad audio is refused and listed. The published counts are checked.
+    Bad audio is refused and listed. The published counts are checked. If it was killed, the same
+    command goes on where it was.
 
     Example: serzoo prepare ravdess root=~/ravdess out=ravdess.jsonl
 
     Args:
         corpus: a corpus' name (see `serzoo list corpora`).
         settings: root=FOLDER, out=FILE.jsonl, channel=mean|first|N,
-            strict=true, and options.KEY of the corpus' reader.
+            strict=true, processes=N, and options.KEY of the corpus' reader.
     """
     from rich.console import Console
 
@@ -144,6 +145,7 @@ def prepare(corpus: str, /, *settings: Settings, json: Json = False) -> int:
 
     corpus = _corpus(corpus)
     given = read_settings(settings, types_of(prepare_corpus), [corpus])
+    given.setdefault("processes", None)
     done, path = prepare_corpus(corpus, **given, progress=True)
     if json:
         _print_json({"corpus": corpus, "manifest": str(path), **done.notes()})

@@ -19,8 +19,8 @@ from ...zoo.core.files import check_place, json_lines
 from ..archives import inside
 from ..corpora import note, utterance
 from ..layout import listing
+from ..listening import SLACK
 from ..manifest import Utterance
-from ..prepare import SLACK
 from . import Columns, Given, Paths, finish, number, takes_columns
 
 VERSION = 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.sax.saxutils import quoteattr
 
 from ..core.errors import ConfigError, DataError, some
-from ..core.files import json_text, new_folder, write_text
+from ..core.files import check_place, json_text, new_folder, write_text
 from ..core.notices import shown
 
 if TYPE_CHECKING:
@@ -245,12 +245,14 @@ def check(form: str, out: str | None) -> None:
 
     Raises:
         ConfigError: if it is refused; the message says what to give.
+        OSError: if the place cannot be written.
     """
     if form not in FORMATS:
         raise ConfigError(f"--format is '{form}'; have csv, jsonl, {', '.join(FORMATS)}")
     if out is None:
         where = "FILE.json" if form == "label-studio" else "FOLDER"
         raise ConfigError(f"--format {form} writes files; add --out {where}")
+    check_place(Path(out) if form == "label-studio" else Path(out) / "file")
 
 
 def write(form: str, rows: Sequence[Row], out: str, classes: Sequence[str]) -> list[Path]:
