@@ -153,6 +153,7 @@ print(len(speech.utterances), read, *times, peak)
 
 def measure(work: Path, rows: int, processes: int) -> dict[str, Any]:
     """Generate, prepare, kill, resume and open; return the figures."""
+    os.environ["SERZOO_CACHE"] = str(work / "cache")
     corpus, out = work / "corpus", work / "out"
     began = time.perf_counter()
     generate(corpus, rows)
@@ -169,7 +170,6 @@ def measure(work: Path, rows: int, processes: int) -> dict[str, Any]:
         (out / "whole" / name).read_bytes() == (out / "killed" / name).read_bytes()
         for name in ("m.jsonl", "m.json", "m.refused.jsonl")
     )
-    os.environ["SERZOO_CACHE"] = str(work / "cache")
     told = subprocess.run(
         [sys.executable, "-c", OPEN, str(out / "whole" / "m.jsonl")],
         capture_output=True, text=True, check=True,

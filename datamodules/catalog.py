@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,13 +55,7 @@ def recheck(
     Raises:
         DataError: if a file cannot be read, or holds samples that are not finite, or out of range.
     """
-    seen = hashlib.sha256(b"2")  # increase if the same file gives other samples than before
-    for u in utterances:
-        stat = facts_of(root / u.audio)
-        facts = [str(root.resolve()), u.audio, u.start, u.end, stat.st_size, stat.st_mtime_ns]
-        facts += [] if u.channel is None else [u.channel]
-        seen.update(json.dumps(facts).encode())
-    path = memory / f"heard-{seen.hexdigest()[:16]}.json"
+    path, _ = _memory(utterances, root, memory)
     hashes = _hashes_before(path, utterances)
     if hashes is None:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -79,6 +74,35 @@ def recheck(
             stacklevel=2,
         )
     return [replace(u, sha=hashes[u.id]) for u in utterances], len(changed)
+
+
+def _memory(utterances: Sequence[Utterance], root: Path, memory: Path) -> tuple[Path, int]:
+    """Return the file that remembers the hashes, and the latest time of change in nanoseconds."""
+    seen = hashlib.sha256(b"2")  # increase if the same file gives other samples than before
+    base, latest = str(root.resolve()), 0
+    for u in utterances:
+        stat = facts_of(root / u.audio)
+        facts = [base, u.audio, u.start, u.end, stat.st_size, stat.st_mtime_ns]
+        facts += [] if u.channel is None else [u.channel]
+        seen.update(json.dumps(facts).encode())
+        latest = max(latest, stat.st_mtime_ns)
+    return memory / f"heard-{seen.hexdigest()[:16]}.json", latest
+
+
+def _remember(utterances: Sequence[Utterance], root: Path, began: int) -> None:
+    """Remember the hashes of a corpus that was just prepared, so that it is not decoded again.
+
+    Nothing is remembered if a file changed since then, as it may have been decoded before.
+
+    Args:
+        utterances: those of the manifest.
+        root: folder of the corpus.
+        began: when the corpus began to be prepared, in nanoseconds.
+    """
+    with contextlib.suppress(OSError):  # without it, the next run decodes the audio again
+        path, latest = _memory(utterances, root, cache_dir() / "manifests")
+        if latest < began:
+            write_lines(path, [json.dumps({u.id: u.sha for u in utterances})])
 
 
 def _hashes_before(path: Path, utterances: Sequence[Utterance]) -> dict[str, str] | None:
@@ -388,6 +412,7 @@ def prepare_corpus(
     path = Path(out or f"{corpus}.jsonl")
     if channel is not None:
         options = {**(options or {}), "channel": channel}
+    began = time.time_ns()
     done = prepare(
         corpus,
         root=folder,
@@ -397,6 +422,7 @@ def prepare_corpus(
         progress=progress,
         processes=processes,
     )
+    _remember(done.utterances, folder, began)
     tell_notes(corpus, done.notes(), done.refused_list)
     return done, path
 
