@@ -307,11 +307,17 @@ def _check(utterance: Utterance, samples: Samples, rate: int) -> Utterance | Ref
         return Refusal(utterance.id, utterance.audio, reason, detail)
 
     if not 0 <= start < end or end > length + SLACK:
-        return refuse("segment outside the file", f"{start} s to {end} s of {length:.3f} s")
+        return refuse(
+            "segment outside the file",
+            f"{start} s to {end} s of {length:.3f} s; correct start and end",
+        )
     end = min(end, length)
     part = samples[round(start * rate) : round(end * rate)]
     if end - start < SHORTEST or not len(part):
-        return refuse(f"shorter than {SHORTEST} s", f"{len(part)} samples at {rate} Hz")
+        return refuse(
+            f"shorter than {SHORTEST} s",
+            f"{len(part)} samples at {rate} Hz; leave it out, or give a longer piece",
+        )
     try:
         mono = mix(part, utterance.channel, utterance.audio)
     except AudioError as error:
@@ -319,7 +325,8 @@ def _check(utterance: Utterance, samples: Samples, rate: int) -> Utterance | Ref
     level = Level(utterance.channel)
     level.add(part, mono)
     if (fault := level.fault()) is not None:
-        return refuse(*fault)
+        reason, detail = fault
+        return refuse(reason, f"{detail}; use another copy, or leave it out")
     return replace(utterance, end=end, sample_rate=rate, sha=sample_hash(mono))
 
 
