@@ -178,7 +178,7 @@ TREES: dict[str, Tree] = {
         "speechbrain",
         {
             **GOOD,
-            "train.json": '{"u1": {"wav": {"file": "a.wav", "start": 9, "stop": 3}, "sample_rate": 2}}',
+            "train.json": '{"u1": {"wav": "a.wav", "start": 9, "stop": 3, "sample_rate": 2}}',
         },
         ("train.json", "u1"),
     ),

@@ -25,7 +25,7 @@ from ..core.progress import Bar
 from ..core.speakers import is_known
 from ..core.types import SAMPLE_RATE, Batch, Targets, first_device
 from ..statistics.rates import log_softmax
-from . import annotations
+from . import annotate
 from .module import SERModule
 from .predictions import Columns, Predictions, Row, suffix_of
 from .recordings import Recording, Samples, recordings
@@ -261,7 +261,7 @@ def predict_files(
         batch_seconds: as in :func:`predict`.
         plot: ``FILE.png``, or a folder, for pictures of the probabilities over time.
         json: write JSON lines on standard output, not CSV.
-        form: one of :data:`.annotations.FORMATS`, which write ``out`` at the end; None = as ``out``
+        form: one of :data:`.annotate.FORMATS`, which write ``out`` at the end; None = as ``out``
             ends.
 
     Returns:
@@ -278,7 +278,7 @@ def predict_files(
         )
     other = form if form not in (None, "csv", "jsonl") else None
     if other is not None:
-        annotations.check(other, out)
+        annotate.check(other, out)
     suffix = ".jsonl" if json or form == "jsonl" else ".csv" if form else suffix_of(out)
     found = recordings(inputs, channel=channel)
     plots = Plots(plot, found) if plot else None
@@ -288,7 +288,7 @@ def predict_files(
     bar = target is not None or other is not None or not sys.stdout.isatty()
     kept: list[Row] = []
     good = bad = 0
-    with _opened(target) if other is None else nullcontext() as file:
+    with _opened(target) if other is None else nullcontext(sys.stdout) as file:
         rows = _rows(job, found, bar)
         for row in rows if other else job.columns.write(rows, file, suffix):
             if plots or other:
@@ -298,7 +298,7 @@ def predict_files(
                 print(f"serzoo predict: {shown(row.error)}", file=sys.stderr)
     wrote = [str(target)] if target else []
     if other and good:
-        wrote += map(str, annotations.write(other, kept, str(out), job.columns.classes))
+        wrote += map(str, annotate.write(other, kept, str(out), job.columns.classes))
     if plots and good:
         wrote += [str(path) for path in plots.write(kept, job.columns.classes)]
     calibrated = "calibrated" if job.module.temperature is not None else "not calibrated"

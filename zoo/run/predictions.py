@@ -13,7 +13,7 @@ from ..core.errors import ConfigError
 from ..core.files import new_file
 from ..core.notices import shown
 from ..core.table import pandas
-from . import annotations
+from . import annotate
 
 FORMATS = (".csv", ".jsonl")
 
@@ -147,16 +147,16 @@ class Predictions(Sequence[Row]):
         return frame(self.to_dicts(), columns=list(self.columns.row(Row(""))))
 
     def to_textgrid(self, folder: str | Path) -> list[Path]:
-        """Write a TextGrid of Praat for each recording; see :mod:`.annotations`."""
-        return annotations.write_textgrids(self.rows, folder)
+        """Write a TextGrid of Praat for each recording; see :mod:`.annotate`."""
+        return annotate.write_textgrids(self.rows, folder)
 
     def to_label_studio(self, path: str | Path) -> list[Path]:
         """Write tasks of Label Studio, and the labelling configuration beside them."""
-        return annotations.write_label_studio(self.rows, path, self.columns.classes)
+        return annotate.write_label_studio(self.rows, path, self.columns.classes)
 
     def to_audformat(self, folder: str | Path) -> Path:
-        """Write a database of audformat, and return its header; see :mod:`.annotations`."""
-        return annotations.write_audformat(self.rows, folder, self.columns.classes)
+        """Write a database of audformat, and return its header; see :mod:`.annotate`."""
+        return annotate.write_audformat(self.rows, folder, self.columns.classes)
 
     def _write(self, path: Path, suffix: str) -> Path:
         with new_file(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
@@ -198,7 +198,7 @@ def suffix_of(out: str | Path | None) -> str:
     if suffix not in FORMATS:
         raise ConfigError(
             f"out is '{out}'; give a name that ends in {' or '.join(FORMATS)}, or --format "
-            f"{'|'.join(annotations.FORMATS)}"
+            f"{'|'.join(annotate.FORMATS)}"
         )
     return suffix
 

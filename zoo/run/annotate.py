@@ -144,10 +144,11 @@ def label_studio(rows: Iterable[Row], model: str = "serzoo") -> list[dict[str, A
     """
     tasks = []
     for file, found in recordings_of(rows).items():
-        result = []
+        result, scores = [], []
         for number, row in enumerate(found):
             if row.label is None or row.start is None or row.end is None:
                 continue
+            scores.append(row.probs[row.label])
             value = {"start": row.start, "end": row.end, "labels": [row.label], "channel": 0}
             result.append(
                 {
@@ -161,7 +162,6 @@ def label_studio(rows: Iterable[Row], model: str = "serzoo") -> list[dict[str, A
             )
         errors = [shown(row.error) for row in found if row.error is not None]
         data = {"audio": shown(file), **({"errors": errors} if errors else {})}
-        scores = [r["score"] for r in result]
         mean = sum(scores) / len(scores) if scores else 0.0
         prediction = {"model_version": model, "score": round(mean, 6), "result": result}
         tasks.append({"data": data, "predictions": [prediction] if result else []})

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 import pytest
 from facts import says
 from serzoo.zoo.core.errors import ConfigError, DataError
-from serzoo.zoo.run import annotations
-from serzoo.zoo.run.annotations import Stretch, stretches
+from serzoo.zoo.run import annotate
+from serzoo.zoo.run.annotate import Stretch, stretches
 from serzoo.zoo.run.predictions import Columns, Predictions, Row, suffix_of
 
 CLASSES = ["angry", 'sad "x"']
@@ -63,7 +63,7 @@ def test_a_textgrid_is_one_that_praat_reads(tmp_path: Path) -> None:
 
 
 def test_a_textgrid_letter_by_letter() -> None:
-    text = annotations.textgrid([row(0, 1, 'sad "x"')])
+    text = annotate.textgrid([row(0, 1, 'sad "x"')])
     assert text.startswith('File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\n')
     assert 'text = "sad ""x"""\n' in text
     assert re.findall(r"xmax = (\S+)", text) == ["1.000000"] * 5
@@ -127,11 +127,11 @@ def test_nothing_to_write_is_told(tmp_path: Path) -> None:
 
 def test_a_format_needs_a_place() -> None:
     with pytest.raises(ConfigError, match=says("textgrid", "--out FOLDER")):
-        annotations.check("textgrid", None)
+        annotate.check("textgrid", None)
     with pytest.raises(ConfigError, match=says("label-studio", "--out FILE.json")):
-        annotations.check("label-studio", None)
+        annotate.check("label-studio", None)
     with pytest.raises(ConfigError, match=says("elan", "textgrid", "audformat")):
-        annotations.check("elan", "x")
+        annotate.check("elan", "x")
     with pytest.raises(ConfigError, match=says("x.TextGrid", ".jsonl", "textgrid")):
         suffix_of("x.TextGrid")
 
