@@ -6,7 +6,7 @@ The supports of one seed are nested: k = 4 contains those of k = 2 and two more 
 query is the protocol's test part. Validation speakers are in neither.
 
 With ``per="speaker"`` a model is made to know its speakers (personalisation). The support is k
-utterances of each class of each speaker of the test part, and the query is the rest of that part.
+utterances of each class of each speaker of the test part. The query is the rest of that part.
 So support and query share speakers on purpose, and every number says so. Queries of other numbers
 of shots hold other utterances.
 """

@@ -1,4 +1,4 @@
-"""A corpus of your own with a name: a YAML file describes it, and any run may then use the name.
+"""A corpus of your own with a name: a YAML file describes it, and every verb takes the name.
 
 ``corpora/my_calls.yaml`` in the working directory (or in the folder ``SERZOO_CORPORA``) makes the
 corpus ``my_calls``. `serzoo corpus add` writes such a file::

@@ -211,7 +211,7 @@ class Given:
 def takes_columns(what: str) -> Callable[[Reader], Reader]:
     """Give a reader the options that name its columns, as one argument ``given``.
 
-    The options stand in the signature in place of ``given``, and their meaning in the docstring.
+    The options replace ``given`` in the signature, and their meaning is added to the docstring.
     An option that the reader has itself is left to it.
 
     Args:

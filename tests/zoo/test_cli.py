@@ -61,7 +61,14 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize(
     "words",
-    [["label", "trace"], ["label", "audit"], ["compare", "import"], ["compare", "ensemble"]],
+    [
+        ["label", "trace"],
+        ["label", "audit"],
+        ["compare", "import"],
+        ["compare", "ensemble"],
+        ["corpus", "add"],
+        ["corpus", "export"],
+    ],
 )
 def test_every_second_word_of_a_verb_has_help(
     words: list[str], capsys: pytest.CaptureFixture[str]
@@ -73,7 +80,12 @@ def test_every_second_word_of_a_verb_has_help(
 
 
 @pytest.mark.parametrize(
-    "verb", [*VERBS, "label trace", "label audit", "compare import", "compare ensemble"]
+    "verb",
+    [
+        *VERBS,
+        *("label trace", "label audit", "compare import", "compare ensemble"),
+        *("corpus add", "corpus export"),
+    ],
 )
 def test_every_argument_is_explained(verb: str) -> None:
     command = cli.app

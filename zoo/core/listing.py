@@ -205,7 +205,7 @@ def _own_corpus(name: str) -> Entry:
     file = registry.own_corpora()[name]
     try:
         content = shipped.read_yaml(file.read_text("utf-8"))
-        about = str(content.get("title") or f"your corpus in {file}")
+        about = str(content.get("title") or f"{name}, a corpus of your own")
         found = _corpus(name, {**content, "title": about})
     except (ConfigError, OSError, UnicodeError, AttributeError) as error:
         return Entry(name, f"cannot be read: {file} ({error})", needs=USER, facts={})

@@ -44,8 +44,7 @@ def stretches(rows: Sequence[Row]) -> list[Stretch]:
     """Return the stretches of a recording from 0 s on, without gaps and overlaps.
 
     Args:
-        rows: the windows of one recording, by their start. Rows with an error are stretches of
-            which nothing is known.
+        rows: the windows of one recording, by their start. A row with an error is an empty stretch.
     """
     known = [r for r in rows if r.label is not None and r.start is not None and r.end is not None]
     found: list[Stretch] = []
@@ -76,7 +75,7 @@ def textgrid(rows: Sequence[Row]) -> str:
     """
     found = stretches(rows)
     if not found:
-        raise DataError(f"{shown(rows[0].file)} has no window, so there is no TextGrid of it")
+        raise DataError(f"{shown(rows[0].file)} has no window for a TextGrid; leave it out")
     end = found[-1].end
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', ""]
     lines += ["xmin = 0", f"xmax = {end:.6f}", "tiers? <exists>", "size = 2", "item []:"]
@@ -125,7 +124,7 @@ def write_textgrids(rows: Iterable[Row], folder: str | Path) -> list[Path]:
     """
     groups = {f: r for f, r in recordings_of(rows).items() if stretches(r)}
     if not groups:
-        raise DataError("no recording has a window, so there is nothing to write as TextGrid")
+        raise DataError("no recording has a window for a TextGrid; see the errors of the rows")
     names = _names(list(groups))
     written = []
     for file, found in groups.items():
@@ -214,7 +213,7 @@ def write_audformat(rows: Iterable[Row], folder: str | Path, classes: Sequence[s
     every = list(rows)
     known = [r for r in every if r.label is not None and r.start is not None and r.end is not None]
     if not known:
-        raise DataError("no window was predicted, so there is nothing to write as audformat")
+        raise DataError("no window was predicted for audformat; see the errors of the rows")
     db = audformat.Database("predictions", usage=audformat.define.Usage.UNRESTRICTED)
     db.description = (
         f"Predictions of a model of serzoo; {len(every) - len(known)} of {len(every)} rows have an "

@@ -72,8 +72,8 @@ class Settings:
     lora_alpha: Annotated[float, Field(strict=True)] = 16.0  # of new adapters
     forgetting: Flag = True  # score the source's test part before and after
     save: Flag = True  # keep the adapted model
-    # class: shots of each class, by training speakers; speaker: of each class of each tested
-    # speaker, and the query is what else these speakers say (personalisation)
+    # class: shots are of each class, by training speakers. speaker: shots are of each class of each
+    # tested speaker, and the query is the rest (personalisation)
     per: Annotated[str, one_of(*PER)] = "class"
 
 
