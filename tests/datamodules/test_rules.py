@@ -99,7 +99,7 @@ def test_only_turns_of_a_style_are_used() -> None:
 def podcast() -> list[Utterance]:
     """A training part with twice as many angry as sad turns, and the same in the others."""
     return [
-        replace(u, label="AAS"[i % 3], labels={"split": part}, session=part)
+        replace(u, label=("A", "A", "S")[i % 3], labels={"split": part}, session=part)
         for part in ("train", "valid", "test")
         for i, u in enumerate(utterances("msp_podcast", {f"{part}{k}": "" for k in range(4)}))
     ]
