@@ -30,6 +30,9 @@ _LOCK = Lock()  # several threads wait for one group of rows, instead of each re
 
 def inside(path: Path) -> tuple[Path, str] | None:
     """Return the archive and the member that a path leads to; None for an ordinary path."""
+    text = os.fspath(path).lower()
+    if not any(f"{suffix}{os.sep}" in text for suffix in ARCHIVES):  # nearly always
+        return None
     for parent in path.parents:
         if parent.suffix.lower() in ARCHIVES and parent.is_file():
             return parent, path.relative_to(parent).as_posix()

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +25,9 @@ from ..zoo.core.files import cache_dir
 from ..zoo.core.notices import tell
 from .archives import facts as facts_of
 from .audio import Level, decode_utterance, parse_channel
+from .listening import sample_hash
 from .manifest import Utterance, read_manifest, read_sidecar, validate, write_lines
-from .prepare import PREPARE_VERSION, Prepared, beside, prepare, sample_hash, tell_notes
+from .prepare import PREPARE_VERSION, Prepared, beside, prepare, tell_notes
 from .synthetic.generate import ensure_synthetic
 from .walk import as_on_disk, respelt, walk
 
@@ -53,13 +55,7 @@ def recheck(
     Raises:
         DataError: if a file cannot be read, or holds samples that are not finite, or out of range.
     """
-    seen = hashlib.sha256(b"2")  # increase if the same file gives other samples than before
-    for u in utterances:
-        stat = facts_of(root / u.audio)
-        facts = [str(root.resolve()), u.audio, u.start, u.end, stat.st_size, stat.st_mtime_ns]
-        facts += [] if u.channel is None else [u.channel]
-        seen.update(json.dumps(facts).encode())
-    path = memory / f"heard-{seen.hexdigest()[:16]}.json"
+    path, _ = _memory(utterances, root, memory)
     hashes = _hashes_before(path, utterances)
     if hashes is None:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -78,6 +74,35 @@ def recheck(
             stacklevel=2,
         )
     return [replace(u, sha=hashes[u.id]) for u in utterances], len(changed)
+
+
+def _memory(utterances: Sequence[Utterance], root: Path, memory: Path) -> tuple[Path, int]:
+    """Return the file that remembers the hashes, and the latest time of change in nanoseconds."""
+    seen = hashlib.sha256(b"2")  # increase if the same file gives other samples than before
+    base, latest = str(root.resolve()), 0
+    for u in utterances:
+        stat = facts_of(root / u.audio)
+        facts = [base, u.audio, u.start, u.end, stat.st_size, stat.st_mtime_ns]
+        facts += [] if u.channel is None else [u.channel]
+        seen.update(json.dumps(facts).encode())
+        latest = max(latest, stat.st_mtime_ns)
+    return memory / f"heard-{seen.hexdigest()[:16]}.json", latest
+
+
+def _remember(utterances: Sequence[Utterance], root: Path, began: int) -> None:
+    """Remember the hashes of a corpus that was just prepared, so that it is not decoded again.
+
+    Nothing is remembered if a file changed since then, as it may have been decoded before.
+
+    Args:
+        utterances: those of the manifest.
+        root: folder of the corpus.
+        began: when the corpus began to be prepared, in nanoseconds.
+    """
+    with contextlib.suppress(OSError):  # without it, the next run decodes the audio again
+        path, latest = _memory(utterances, root, cache_dir() / "manifests")
+        if latest < began:
+            write_lines(path, [json.dumps({u.id: u.sha for u in utterances})])
 
 
 def _hashes_before(path: Path, utterances: Sequence[Utterance]) -> dict[str, str] | None:
@@ -153,7 +178,30 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
     Raises:
         DataError: if the folder does not exist; the message says how to name it.
     """
-    registry.get("corpora", corpus)  # report a wrong name before a missing folder
+    reader = registry.get("corpora", corpus)  # report a wrong name before a missing folder
+    if root is None:
+        root = getattr(reader, "root", None)  # of a corpus of the user's own
+    if root is not None:
+        return folder_of(corpus, root)
+    if corpus in EMBEDDED:
+        # the reader refuses unknown options
+        shape = {
+            k: v for k, v in (options or {}).items() if k in ("seed", "utterances", "speakers")
+        }
+        return ensure_synthetic(cache_dir(), sentences=EMBEDDED[corpus], **shape)
+    return folder_of(corpus, None)
+
+
+def folder_of(corpus: str, root: str | Path | None) -> Path:
+    """Return the folder that was given, otherwise ``$SERZOO_DATA/<corpus>``.
+
+    Args:
+        corpus: name of the corpus; it need not be registered.
+        root: the folder, or None.
+
+    Raises:
+        DataError: if the folder does not exist; the message says how to name it.
+    """
     if root is not None:
         path = Path(root)
         path = path if path.is_dir() else path.expanduser()  # a folder may be called ~
@@ -163,12 +211,6 @@ def corpus_root(corpus: str, root: str | None, options: dict[str, Any] | None = 
                 "folder of the corpus"
             )
         return path
-    if corpus in EMBEDDED:
-        # the reader refuses unknown options
-        shape = {
-            k: v for k, v in (options or {}).items() if k in ("seed", "utterances", "speakers")
-        }
-        return ensure_synthetic(cache_dir(), sentences=EMBEDDED[corpus], **shape)
     base = os.environ.get("SERZOO_DATA")
     if not base:
         raise DataError(
@@ -228,10 +270,17 @@ def open_corpora(
         inner = root
         if root is not None and len(corpora) > 1:
             inner = str(Path(root) / corpus)
+            if not Path(inner).is_dir() and _own_root(corpus):
+                inner = None
         roots[corpus] = corpus_root(corpus, inner, options)
         found, notes[corpus] = _prepared(corpus, roots[corpus], options or {}, progress)
         utterances += found
     return Speech(utterances, roots, notes)
+
+
+def _own_root(corpus: str) -> bool:
+    """Whether a corpus of the user's own names its folder itself."""
+    return getattr(registry.get("corpora", corpus), "root", None) is not None
 
 
 def _refuse_other_channel(
@@ -290,7 +339,7 @@ def _prepared(
     made = {
         "options": options,
         "prepare": PREPARE_VERSION,
-        "reader": own.origin("corpora", corpus) or _version(corpus),
+        "reader": _reader_version(corpus),
     }
     path = folder / f"{corpus}-{_listing(root, made)}.jsonl"
     found = _remembered(path)
@@ -336,6 +385,7 @@ def prepare_corpus(
     options: dict[str, Any] | None = None,
     channel: str | int | None = None,
     strict: bool = False,
+    processes: int | None = 1,
     progress: bool = False,
 ) -> tuple[Prepared, Path]:
     """Write the manifest of a corpus, for `serzoo prepare`; return the report and the path.
@@ -349,6 +399,7 @@ def prepare_corpus(
         options: options of its reader.
         channel: ``mean``, ``first`` or a number from 1; None = the choice of the reader.
         strict: raise an error if counts differ from the published ones.
+        processes: see :func:`.prepare.prepare`.
         progress: show a bar.
 
     Raises:
@@ -361,9 +412,26 @@ def prepare_corpus(
     path = Path(out or f"{corpus}.jsonl")
     if channel is not None:
         options = {**(options or {}), "channel": channel}
-    done = prepare(corpus, root=folder, out=path, options=options, strict=strict, progress=progress)
+    began = time.time_ns()
+    done = prepare(
+        corpus,
+        root=folder,
+        out=path,
+        options=options,
+        strict=strict,
+        progress=progress,
+        processes=processes,
+    )
+    _remember(done.utterances, folder, began)
     tell_notes(corpus, done.notes(), done.refused_list)
     return done, path
+
+
+def _reader_version(corpus: str) -> Any:
+    """Return what changes when the reader changes; of a YAML file, it and the reader it names."""
+    origin = own.origin("corpora", corpus)
+    inner = getattr(registry.get("corpora", corpus), "made_by", None)
+    return [origin, _version(inner)] if inner else origin or _version(corpus)
 
 
 def _version(corpus: str) -> Any:

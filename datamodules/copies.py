@@ -3,7 +3,7 @@
 They make a model stand noise that it never heard. Nothing recorded is used: recorded noises and
 rooms are for the test (:mod:`.corruption`). A copy depends on the samples of the utterance and on
 its number only. So every head, seed and process trains on the same copies, and the feature store
-keeps them. All shares and ranges are our choice.
+keeps them. The ranges are those of :mod:`.distortions`. The shares are our choice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ import math
 import numpy as np
 
 from .audio import SAMPLE_RATE, Samples
-from .distortions import Signal, at_snr, coloured, mu_law, peak_gain, reverberate, telephone, tilt
+from .distortions import (
+    RANGES,
+    Signal,
+    at_snr,
+    coloured,
+    mu_law,
+    peak_gain,
+    reverberate,
+    telephone,
+    tilt,
+)
 
 VERSION = 1
 """A change of what a copy is raises it, so that stored features are computed again."""
@@ -22,12 +32,6 @@ VERSION = 1
 CLEAN_SHARE = 0.5
 """Share of the clean utterance in what training draws; the copies share the rest."""
 
-SNR = (5.0, 35.0)  # dB
-COLOUR = (0.0, 2.0)  # exponent of the falling power: white to brown
-DECAY = (0.15, 0.8)  # seconds in which a room's echo falls by 60 dB
-DIRECT = (0.0, 15.0)  # dB of the direct sound above the echo
-TILT = 6.0  # dB at most, three octaves from 1 kHz
-CLIPPED = (0.01, 0.1)  # share of the samples
 SHARES = {"room": 0.3, "tilt": 0.3, "noise": 0.7, "clip": 0.1, "telephone": 0.15, "mu_law": 0.1}
 """How often each distortion is in a copy. If none is, noise is."""
 
@@ -48,11 +52,12 @@ def corrupted(samples: Samples, copy: int) -> Samples:
     if "room" in drawn:
         x = reverberate(x, _room(rng))
     if "tilt" in drawn:
-        x = tilt(x, float(rng.uniform(-TILT, TILT)))
+        x = tilt(x, float(rng.uniform(*RANGES["tilt"])))
     if "noise" in drawn:
-        x = x + at_snr(x, coloured(len(x), float(rng.uniform(*COLOUR)), rng), rng.uniform(*SNR))
+        noise = coloured(len(x), float(rng.uniform(*RANGES["colour"])), rng)
+        x = x + at_snr(x, noise, rng.uniform(*RANGES["snr"]))
     if "clip" in drawn:
-        level = np.quantile(np.abs(x), 1 - rng.uniform(*CLIPPED))
+        level = np.quantile(np.abs(x), 1 - rng.uniform(*RANGES["clipped"]))
         x = np.clip(x, -level, level)
     if "telephone" in drawn:
         x = telephone(x)[0][: len(samples)]
@@ -64,7 +69,7 @@ def corrupted(samples: Samples, copy: int) -> Samples:
 
 def _room(rng: np.random.Generator) -> Signal:
     """Return the impulse response of a synthetic room: noise that decays exponentially."""
-    decay, above = rng.uniform(*DECAY), rng.uniform(*DIRECT)
+    decay, above = rng.uniform(*RANGES["decay"]), rng.uniform(*RANGES["direct"])
     time = np.arange(round(decay * SAMPLE_RATE)) / SAMPLE_RATE
     echo = rng.normal(size=len(time)) * np.exp(-3 * math.log(10) * time / decay)
     echo /= np.sqrt(np.sum(echo**2))

@@ -1,7 +1,7 @@
 """Random corruption of training audio: generated noise, rooms, tilt, telephone band, clipping.
 
 All noises and rooms are made from random numbers. Recorded ones stay for the test
-(:mod:`.corruption`). The ranges are our choice. A batch is corrupted at once.
+(:mod:`.corruption`). The ranges are those of :mod:`.distortions`. A batch is corrupted at once.
 """
 
 from __future__ import annotations
@@ -13,14 +13,8 @@ import torch
 from torch import Tensor
 
 from ..zoo.core.types import SAMPLE_RATE
+from .distortions import RANGES, TELEPHONE
 
-SNR = (0.0, 35.0)  # dB
-COLOUR = (-0.5, 2.0)  # exponent of the fall of a noise's power over frequency
-DECAY = (0.1, 0.9)  # seconds in which a room's echo falls by 60 dB
-DIRECT = (-3.0, 12.0)  # dB of the direct sound over the echo
-TILT = 6.0  # dB per two octaves, at most, up or down
-BAND = (300.0, 3400.0)  # Hz, of a telephone
-HELD = (0.001, 0.05)  # share of the samples that clipping holds at one level
 ROOM = SAMPLE_RATE // 2  # samples of an echo
 
 
@@ -77,7 +71,7 @@ class Corrupter:
             here = chosen["noise"]
             x[here] += self._noise(x, here, lengths)
         for row in chosen["clip"].nonzero()[:, 0].tolist():
-            share = math.exp(float(self._between(1, *map(math.log, HELD))))
+            share = math.exp(float(self._between(1, *map(math.log, RANGES["clipped"]))))
             loud = x[row, : lengths[row]].abs()
             level = loud.kthvalue(max(1, int(len(loud) * (1 - share)))).values
             x[row] = x[row].clamp(-level, level)
@@ -99,18 +93,20 @@ class Corrupter:
         hz = torch.linspace(0, SAMPLE_RATE / 2, spectrum.shape[1])
         if room.any():
             time = torch.arange(ROOM) / SAMPLE_RATE
-            fall = 10 ** (-3 * time / self._between(int(room.sum()), *DECAY)[:, None])
+            fall = 10 ** (-3 * time / self._between(int(room.sum()), *RANGES["decay"])[:, None])
             echo = self._normal(len(fall), ROOM) * fall
             echo[:, 0] = 0
-            over = 10 ** (-self._between(len(fall), *DIRECT) / 20)
+            over = 10 ** (-self._between(len(fall), *RANGES["direct"]) / 20)
             echo *= (over / echo.square().sum(1).sqrt())[:, None]
             echo[:, 0] = 1
             spectrum[room] *= torch.fft.rfft(echo, size)
         if channel.any():
-            octaves = hz.clamp(60, 8000).div(1000).log2() / 2
-            gain = 10 ** (self._between(int(channel.sum()), -TILT, TILT)[:, None] * octaves / 20)
-            narrow = self._uniform(len(gain)) < 0.5
-            gain[narrow] *= torch.where((hz >= BAND[0]) & (hz <= BAND[1]), 1.0, 1e-3)
+            octaves = hz.clamp(125, 8000).div(1000).log2() / 3  # as distortions.tilt
+            gain = 10 ** (
+                self._between(int(channel.sum()), *RANGES["tilt"])[:, None] * octaves / 20
+            )
+            narrow, (_, low, high) = self._uniform(len(gain)) < 0.5, TELEPHONE
+            gain[narrow] *= torch.where((hz >= low) & (hz <= high), 1.0, 1e-3)
             spectrum[channel] *= gain
         y: Tensor = torch.fft.irfft(spectrum, size)[:, : x.shape[1]]
         power = y.square().mean(1).clamp_min(1e-12)
@@ -124,7 +120,7 @@ class Corrupter:
         size = _fast(samples)
         spectrum = torch.fft.rfft(self._normal(n, size))
         hz = torch.arange(spectrum.shape[1]).clamp_min(4) * SAMPLE_RATE / size
-        spectrum *= (hz / 1000) ** (-self._between(n, *COLOUR)[:, None] / 2)
+        spectrum *= (hz / 1000) ** (-self._between(n, *RANGES["colour"])[:, None] / 2)
         noise: Tensor = torch.fft.irfft(spectrum, size)[:, :samples]
         noise /= noise.square().mean(1, keepdim=True).sqrt()
         time = torch.arange(samples) / SAMPLE_RATE
@@ -143,7 +139,7 @@ class Corrupter:
         real = torch.arange(samples) < lengths[here][:, None]
         noise *= real
         power = noise.square().sum(1).clamp_min(1e-9)
-        wanted = x[here].square().sum(1) * 10 ** (-self._between(n, *SNR) / 10)
+        wanted = x[here].square().sum(1) * 10 ** (-self._between(n, *RANGES["snr"]) / 10)
         scaled: Tensor = noise * (wanted / power).sqrt()[:, None]
         return scaled
 

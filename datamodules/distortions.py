@@ -19,6 +19,17 @@ MP3_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # of MP
 MP3_DELAY = 576 + 529  # samples of encoder and decoder, if the file does not state its delay
 TELEPHONE = (8_000, 300.0, 3_400.0)  # rate and band, Hz
 
+RANGES = {
+    "snr": (5.0, 35.0),  # dB of the speech above an added noise
+    "colour": (0.0, 2.0),  # exponent of a noise's falling power: white to brown
+    "decay": (0.15, 0.8),  # seconds in which a room's echo falls by 60 dB
+    "direct": (0.0, 15.0),  # dB of the direct sound above the echo
+    "tilt": (-6.0, 6.0),  # dB at 8 kHz (:func:`tilt`)
+    "clipped": (0.01, 0.1),  # share of the samples that clipping holds at one level
+}
+"""Ranges from which training draws distortions: :mod:`.copies` and :mod:`.corrupting`. Our choice.
+Recorded noises and rooms are for the test (:mod:`.corruption`)."""
+
 Signal = npt.NDArray[np.float64]
 
 

@@ -33,8 +33,8 @@ from .archives import facts as facts_of
 from .archives import holds
 from .audio import decode, read_utterance
 from .copies import VERSION, corrupted
+from .listening import sample_hash
 from .manifest import Utterance
-from .prepare import sample_hash
 from .sampler import pack
 from .store import FORMAT, Row, Shards, Values, complete, digest
 

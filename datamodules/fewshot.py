@@ -4,6 +4,11 @@ A support depends only on the manifest, the protocol, the fold, the taxonomy, th
 and the seed. So every head adapts to the same utterances; all heads share the file of the support.
 The supports of one seed are nested: k = 4 contains those of k = 2 and two more of each class. The
 query is the protocol's test part. Validation speakers are in neither.
+
+With ``per="speaker"`` a model is made to know its speakers (personalisation). The support is k
+utterances of each class of each speaker of the test part. The query is the rest of that part.
+So support and query share speakers on purpose, and every number says so. Queries of other numbers
+of shots hold other utterances.
 """
 
 from __future__ import annotations
@@ -24,13 +29,26 @@ from .audit import audit
 from .catalog import open_corpora
 from .labels import class_indices, coverage_of, labels_of
 from .manifest import Utterance
-from .protocols import Protocol, Split, listed_speakers
+from .protocols import (
+    Protocol,
+    Sharing,
+    Split,
+    listed_speakers,
+    speaker_of,
+    speakers_of,
+    without_speaker,
+)
 from .speech import SpeechDataModule
 
 MOST_SHOTS = 64
 """Largest number of shots per class; with more, train on the target."""
 
 FORMAT = 1
+
+PER = ("class", "speaker")
+"""What k shots are counted for: each class, or each class of each tested speaker."""
+
+PERSONAL = Sharing(("train", "test"), "the support is of the tested speakers (per=speaker)")
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,7 @@ class Support:
         draw: the seed.
         ids: ids of each class, in the order of the draw; the first k are the support of k shots.
         short: classes with fewer utterances, and their numbers.
+        per: what the shots are counted for, one of :data:`PER`.
     """
 
     manifest: str
@@ -58,6 +77,7 @@ class Support:
     draw: int
     ids: dict[str, list[str]]
     short: dict[str, int] = field(default_factory=dict)
+    per: str = "class"
 
     def __len__(self) -> int:
         return sum(map(len, self.ids.values()))
@@ -65,14 +85,21 @@ class Support:
     @property
     def sha(self) -> str:
         """12 hexadecimal digits of a hash of all fields."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps(self._facts(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def file_name(self) -> str:
         """The name of the file in a folder of supports."""
-        drawn = f"k{self.shots}-d{self.draw}"
+        drawn = f"k{self.shots}{'s' if self.per == 'speaker' else ''}-d{self.draw}"
         return f"{self.protocol}-f{self.fold}-{drawn}-{self.manifest[:6]}-{self.taxonomy[:6]}.json"
+
+    def _facts(self) -> dict[str, Any]:
+        """Return all fields; ``per`` is left out if it is ``class``, as in older files."""
+        facts = asdict(self)
+        if self.per == "class":
+            del facts["per"]
+        return facts
 
     def write(self, folder: Path) -> Path:
         """Write it into a folder of supports, unless it is there already.
@@ -88,7 +115,7 @@ class Support:
                     "with supports=FOLDER"
                 )
             return path
-        write_json(path, {"serzoo": "support", "format": FORMAT, **asdict(self)})
+        write_json(path, {"serzoo": "support", "format": FORMAT, **self._facts()})
         return path
 
     @classmethod
@@ -135,6 +162,35 @@ def draw_ids(
     return found
 
 
+def draw_per_speaker(
+    pool: Sequence[Utterance], classes: Sequence[int], n_classes: int, shots: int, draw: int
+) -> list[list[str]]:
+    """Return the ids of the first ``shots`` utterances of each class of each speaker.
+
+    See :func:`draw_ids`. The first utterances of all speakers come first, then the second ones. So
+    supports of one seed are nested.
+
+    Raises:
+        DataError: if the speaker of an utterance is unknown.
+    """
+    if silent := [u.id for u in without_speaker(pool)]:
+        raise DataError(
+            f"per=speaker: {len(silent)} of {len(pool)} utterances have no speaker "
+            f"({some(silent)}); name the speakers, or use per=class"
+        )
+    rows: dict[str, list[int]] = defaultdict(list)
+    for i, u in enumerate(pool):
+        rows[speaker_of(u)].append(i)
+    each = [
+        draw_ids([pool[i] for i in mine], [classes[i] for i in mine], n_classes, shots, draw)
+        for _, mine in sorted(rows.items())
+    ]
+    return [
+        [ids[c][k] for k in range(shots) for ids in each if k < len(ids[c])]
+        for c in range(n_classes)
+    ]
+
+
 @dataclass(frozen=True)
 class FewShot:
     """A support and its query, as batches.
@@ -170,6 +226,7 @@ def open_few_shot(
     label: str = "label",
     progress: bool = False,
     unknown_speakers: str = REFUSE,
+    per: str = "class",
     **batching: Any,
 ) -> FewShot:
     """Draw a support and open it with its query.
@@ -192,6 +249,7 @@ def open_few_shot(
         label: the column that holds the label.
         progress: show a bar while files are decoded.
         unknown_speakers: see :meth:`.Protocol.split`.
+        per: ``class``, or ``speaker``: the shots are of each speaker of the test part.
         batching: as for :class:`SpeechDataModule`.
 
     Raises:
@@ -200,6 +258,8 @@ def open_few_shot(
             support and query share a speaker or a recording.
     """
     check_shots(shots)
+    if per not in PER:
+        raise ConfigError(f"per is '{per}'; have {', '.join(PER)}")
     speech = open_corpora(corpora, root=root, manifest=manifest, options=options, progress=progress)
     classes = class_indices(speech.utterances, taxonomy, label)
     kept = [u for u, c in zip(speech.utterances, classes, strict=True) if c >= 0]
@@ -221,7 +281,8 @@ def open_few_shot(
             kept = [u for u, c in zip(kept, keep, strict=True) if c >= 0]
             split = rule.split(kept, fold, unknown_speakers=unknown_speakers)
             notes.append(f"left out, since the target does not have them: {', '.join(gone)}")
-    pool = split.train
+    personal = per == "speaker"
+    pool = split.test if personal else split.train
     fixed = {
         "manifest": speech.sha,
         "protocol": split.protocol,
@@ -231,25 +292,34 @@ def open_few_shot(
     }
     indices = class_indices(pool, taxonomy, label)
     if given is None:
-        given = _draw(pool, indices, taxonomy, shots, draw, fixed)
+        given = _draw(pool, indices, taxonomy, shots, draw, {**fixed, "per": per})
     else:
-        _check(given, {**fixed, "shots": shots}, pool, indices, taxonomy)
+        _check(given, {**fixed, "shots": shots, "per": per}, pool, indices, taxonomy)
     if given.short:
         few = ", ".join(f"{n} of {c}" for c, n in given.short.items())
         notes.append(
-            f"{given.shots} shots are requested, but training speakers have only {few}; these are "
-            "all used"
+            f"{given.shots} shots are requested, but {'tested' if personal else 'training'} "
+            f"speakers have only {few}; these are all used"
         )
     chosen = {i for ids in given.ids.values() for i in ids}
     parts = Split(
         train=[u for u in pool if u.id in chosen],
         valid=[],
-        test=split.test,
+        test=_rest(split.test, chosen) if personal else split.test,
         protocol=split.protocol,
         fold=fold,
+        sharing=PERSONAL if personal else None,
         notes=notes,
         unknown_speakers=unknown_speakers,
     )
+    if not parts.test:
+        raise DataError(
+            f"{given.shots} shots of each class of each speaker are all of the {len(pool)} test "
+            "utterances, and none is left for the query; give fewer shots"
+        )
+    if personal and given.shots:
+        n = len(speakers_of(parts.train) & speakers_of(parts.test))
+        notes.append(f"support and query share {n} speakers: {PERSONAL.why}")
     report = audit(parts)  # even if the protocol allows common speakers
     if not report.ok:
         raise DataError(
@@ -261,6 +331,12 @@ def open_few_shot(
     return FewShot(data, given, split.fingerprint(), taxonomy, notes)
 
 
+def _rest(tested: Sequence[Utterance], chosen: set[str]) -> list[Utterance]:
+    """Return the utterances that are not in the support, nor equal to one sample for sample."""
+    heard = {u.sha for u in tested if u.id in chosen and u.sha is not None}
+    return [u for u in tested if u.id not in chosen and (u.sha is None or u.sha not in heard)]
+
+
 def _draw(
     pool: Sequence[Utterance],
     indices: Sequence[int],
@@ -269,13 +345,17 @@ def _draw(
     draw: int,
     fixed: dict[str, Any],
 ) -> Support:
-    ids = draw_ids(pool, indices, len(taxonomy), shots, draw)
+    personal = fixed["per"] == "speaker"
+    rule = draw_per_speaker if personal else draw_ids
+    ids = rule(pool, indices, len(taxonomy), shots, draw)
+    whole = shots * (len(speakers_of(pool)) if personal else 1)
     if shots and (absent := [c for c, i in zip(taxonomy.classes, ids, strict=True) if not i]):
         raise DataError(
-            f"training speakers of {fixed['protocol']}, fold {fixed['fold']}, have no utterance of "
-            f"{', '.join(absent)}; choose a taxonomy of their labels"
+            f"{'tested' if personal else 'training'} speakers of {fixed['protocol']}, fold "
+            f"{fixed['fold']}, have no utterance of {', '.join(absent)}; choose a taxonomy of "
+            "their labels"
         )
-    short = {c: len(i) for c, i in zip(taxonomy.classes, ids, strict=True) if len(i) < shots}
+    short = {c: len(i) for c, i in zip(taxonomy.classes, ids, strict=True) if len(i) < whole}
     named = dict(zip(taxonomy.classes, ids, strict=True))
     return Support(**fixed, shots=shots, draw=draw, ids=named, short=short)
 

@@ -80,6 +80,42 @@ class Expected:
 
 
 @dataclass(frozen=True)
+class Listeners:
+    """How well people recognise the emotions of a corpus, as it publishes it.
+
+    Attributes:
+        source: where the figures are from, and what was counted.
+        uar: mean share of listeners who recognised a class, over classes; None if not stated.
+        wa: mean share over recordings; None if not stated.
+        votes: whether both are computed from the votes of the recordings instead.
+    """
+
+    source: str
+    uar: float | None = None
+    wa: float | None = None
+    votes: bool = False
+
+    @classmethod
+    def parse(cls, data: Any, where: str) -> Listeners:
+        """Build from the content of ``listeners``.
+
+        Raises:
+            ConfigError: if keys are unknown or missing, or a figure is not a share.
+        """
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{where} is {data!r}; give uar, wa and source")
+        _check_keys(data, [f.name for f in fields(cls)], where)
+        shares = [v for v in (data.get("uar"), data.get("wa")) if v is not None]
+        if not isinstance(data.get("source"), str) or not all(
+            isinstance(v, float) and 0 < v <= 1 for v in shares
+        ):
+            raise ConfigError(f"{where} is {data!r}; give shares from 0 to 1, and their source")
+        if bool(shares) == (data.get("votes") is True):
+            raise ConfigError(f"{where} needs either figures (uar, wa), or votes: true")
+        return cls(**data)
+
+
+@dataclass(frozen=True)
 class CorpusInfo:
     """Facts about one corpus.
 
@@ -100,6 +136,7 @@ class CorpusInfo:
             are alike.
         sentences: number of sentences, if every speaker says the same few; None otherwise.
         naming: what its file names say, if no code is needed to read it; None otherwise.
+        listeners: how well people recognise its emotions; None if it is not published.
     """
 
     name: str
@@ -116,6 +153,7 @@ class CorpusInfo:
     cluster: str = "speaker"
     sentences: int | None = None
     naming: Naming | None = None
+    listeners: Listeners | None = None
 
     @staticmethod
     def names() -> list[str]:
@@ -153,6 +191,8 @@ class CorpusInfo:
             )
         if data.get("naming") is not None:
             values["naming"] = Naming.parse(data["naming"], f"'naming' in {where}")
+        if data.get("listeners") is not None:
+            values["listeners"] = Listeners.parse(data["listeners"], f"'listeners' in {where}")
         values["alternative_labels"] = {
             str(column): LabelMap.parse(codes, f"'alternative_labels.{column}' in {where}")
             for column, codes in (data.get("alternative_labels") or {}).items()

@@ -9,7 +9,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ..zoo.core.errors import DataError, suggest
@@ -218,8 +218,10 @@ def by_sha(utterances: Iterable[Utterance]) -> dict[str, list[Utterance]]:
 
 def is_inside(audio: str) -> bool:
     """Return whether a manifest's path is relative, has forward slashes, and stays in its root."""
-    parts = PurePosixPath(audio).parts
-    return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in audio
+    if audio.startswith("/") or "\\" in audio:
+        return False
+    parts = audio.split("/")
+    return ".." not in parts and any(part not in ("", ".") for part in parts)
 
 
 def _problem(what: str, cases: list[str]) -> str:

@@ -5,69 +5,37 @@ Bad audio is refused here, counted and recorded, so that training never meets it
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from math import isnan
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..zoo.core import registry
-from ..zoo.core.errors import DataError, DataNote, DataWarning, counted, system_error, tally
+from ..zoo.core.errors import DataError, DataNote, DataWarning, counted, tally
 from ..zoo.core.files import check_place
 from ..zoo.core.notices import shown, tell
-from ..zoo.core.progress import Bar
 from ..zoo.core.speakers import counted_speakers
 from .audio import (
     LOSS,
-    OF_A_FILE,
-    AudioError,
-    Level,
-    Samples,
-    decode_channels,
-    mean_loss,
-    mix,
     parse_channel,
 )
 from .counts import Notice, contents, count_notice, lost_labels, nothing_labelled, unknown_words
 from .info import CorpusInfo
-from .manifest import Utterance, is_inside, write_lines, write_manifest
+from .listening import Journal, Refusal, listen, processes_of
+from .manifest import Utterance, write_lines, write_manifest
 from .protocols import listed_speakers
 from .walk import Spelling, as_on_disk, respelt
 
-PREPARE_VERSION = 2
+PREPARE_VERSION = 3
 """Prepared corpora are remembered under this number. Raise it if the same files get another
 manifest, other refusals or other notes. Code that is called from here counts: finding files,
 decoding, hashing. If one reader changes, raise the ``VERSION`` of that reader instead."""
 
-SHORTEST = 0.1  # seconds; shorter than any emotional utterance, longer than a click (our choice)
 NEAREST = 20  # missing files for which a similar name is looked up (our choice)
-SLACK = 0.05  # seconds by which an annotated end may lie behind the file's end (our choice)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """An utterance that is not in the manifest.
-
-    Attributes:
-        id: id of the utterance.
-        path: path of its audio, relative to the root.
-        reason: one of a few, so that refusals can be counted by it.
-        detail: what was found; may be empty.
-    """
-
-    id: str
-    path: str
-    reason: str
-    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -173,6 +141,7 @@ def prepare(
     options: dict[str, Any] | None = None,
     strict: bool = False,
     progress: bool = True,
+    processes: int | None = 1,
 ) -> Prepared:
     """Read a corpus, decode every file once, and refuse all that is not usable speech.
 
@@ -187,6 +156,9 @@ def prepare(
     of channels is accepted. A file whose name differs only in case or Unicode form is taken, and
     counted.
 
+    With ``out``, what was heard is kept beside it until the manifest is written (``NAME.heard``).
+    So if the work is killed, the next call decodes only the rest.
+
     If the reader chooses no channel, the mean of all is used. A notice counts the recordings whose
     channels are not the same sound (:func:`.audio.mean_loss`).
 
@@ -199,6 +171,8 @@ def prepare(
             ``first``, or a number counted from 1.
         strict: whether counts other than the published ones are an error, and not a warning.
         progress: whether to show a bar on a terminal.
+        processes: 1 = this process, with threads. More are new processes; a script that calls this
+            then needs ``if __name__ == "__main__"``. None = one for each core if files are many.
 
     Returns:
         Utterances in the reader's order, with ``end``, ``sample_rate`` and ``sha`` filled in.
@@ -218,7 +192,7 @@ def prepare(
     info = CorpusInfo.load(corpus)
     if out is not None:
         check_place(Path(out))
-    found, notices = _read(corpus, reader, root, own)
+    found, notices = read_corpus(corpus, reader, root, own)
     if asked:
         found = [replace(utterance, channel=channel) for utterance in found]
     if registry.added("corpora", corpus) is not None:
@@ -242,8 +216,22 @@ def prepare(
             refusals.append(Refusal(utterance.id, utterance.audio, reason, known))
         else:
             wanted.append(utterance)
-    losses: dict[str, float] = {}
-    for result in _listen(wanted, root, progress, losses):
+    journal = Journal(None if out is None else beside(Path(out), ".heard"), PREPARE_VERSION)
+    with journal:
+        if journal.known:
+            tell(
+                f"{corpus}: an earlier call was stopped; what it heard of {journal.known} files is "
+                "taken, and only the others are decoded",
+                fault=False,
+            )
+        results, losses = listen(
+            wanted,
+            root,
+            journal=journal,
+            progress=progress,
+            processes=processes_of(processes, len({u.audio for u in wanted})),
+        )
+    for result in results:
         if isinstance(result, Refusal):
             refusals.append(result)
         else:
@@ -272,13 +260,24 @@ def prepare(
     )
     if prepared.out is not None:
         _write(prepared, prepared.out)
+        journal.remove()
     return prepared
 
 
-def _read(
+def read_corpus(
     corpus: str, reader: Callable[..., Iterable[Utterance]], root: Path, options: dict[str, Any]
 ) -> tuple[list[Utterance], list[Notice]]:
-    """Return the utterances of the reader, and its warnings, each text once."""
+    """Return the utterances of a reader, and its warnings, each text once; no audio is decoded.
+
+    Args:
+        corpus: name of the corpus.
+        reader: its reader.
+        root: folder of the corpus.
+        options: keywords of the reader.
+
+    Raises:
+        DataError: if the reader cannot use the folder; its warnings are part of the message.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found: list[Utterance] = []
@@ -367,49 +366,6 @@ def _apart(corpus: str, losses: dict[str, float]) -> list[Notice]:
     ]
 
 
-def _listen(
-    utterances: list[Utterance], root: Path, progress: bool, losses: dict[str, float]
-) -> Iterator[Utterance | Refusal]:
-    """Decode every file once, in threads, and return utterances or refusals in their order.
-
-    Threads help, since libsndfile releases the interpreter lock. ``losses`` is filled in for files
-    whose channels are averaged (:func:`mean_loss`).
-    """
-    by_file: dict[str, list[Utterance]] = {}
-    for utterance in utterances:
-        by_file.setdefault(utterance.audio, []).append(utterance)
-    done: dict[str, Utterance | Refusal] = {}
-    workers = min(8, os.cpu_count() or 1)
-    with Bar("listening", len(by_file), shown=progress) as bar, ThreadPoolExecutor(workers) as pool:
-        heard = pool.map(lambda group: _hear(group, root), by_file.values())
-        for audio, (results, loss) in zip(by_file, heard, strict=True):
-            done.update((result.id, result) for result in results)
-            if loss is not None:
-                losses[audio] = loss
-            bar.advance()
-    return (done[u.id] for u in utterances)
-
-
-def _hear(group: list[Utterance], root: Path) -> tuple[list[Utterance | Refusal], float | None]:
-    """Return the utterances of one file, completed or refused, and the loss of averaging it."""
-    audio = group[0].audio
-    if not is_inside(audio):
-        reason, detail = "path outside root", "paths are relative to root, with forward slashes"
-        return [Refusal(u.id, audio, reason, detail) for u in group], None
-    try:
-        samples, rate = decode_channels(root / audio)
-    except AudioError as error:
-        return [Refusal(u.id, audio, error.reason, shown(str(error))) for u in group], None
-    except OSError as error:
-        if error.errno not in OF_A_FILE:
-            raise
-        detail = str(system_error(error))
-        return [Refusal(u.id, audio, "unreadable", detail) for u in group], None
-    results = [_check(utterance, samples, rate) for utterance in group]
-    heard = any(u.channel is None for u in results if isinstance(u, Utterance))
-    return results, mean_loss(samples, rate) if heard and samples.shape[1] > 1 else None
-
-
 def _with_nearest(refusals: list[Refusal], spelling: Spelling) -> list[Refusal]:
     """Add the name that was perhaps meant to the first missing files; all would take too long."""
     first = [r.id for r in refusals if r.reason == "missing"][:NEAREST]
@@ -417,45 +373,6 @@ def _with_nearest(refusals: list[Refusal], spelling: Spelling) -> list[Refusal]:
         replace(r, detail=r.detail + spelling.nearest(r.path)) if r.id in first else r
         for r in refusals
     ]
-
-
-def _check(utterance: Utterance, samples: Samples, rate: int) -> Utterance | Refusal:
-    """Check one utterance of a file, whose samples are ``[S, channels]``."""
-    length = len(samples) / rate
-    start = utterance.start
-    end = length if isnan(utterance.end) else utterance.end
-
-    def refuse(reason: str, detail: str) -> Refusal:
-        return Refusal(utterance.id, utterance.audio, reason, detail)
-
-    if not 0 <= start < end or end > length + SLACK:
-        return refuse("segment outside the file", f"{start} s to {end} s of {length:.3f} s")
-    end = min(end, length)
-    part = samples[round(start * rate) : round(end * rate)]
-    if end - start < SHORTEST or not len(part):
-        return refuse(f"shorter than {SHORTEST} s", f"{len(part)} samples at {rate} Hz")
-    try:
-        mono = mix(part, utterance.channel, utterance.audio)
-    except AudioError as error:
-        return refuse(error.reason, str(error))
-    level = Level(utterance.channel)
-    level.add(part, mono)
-    if (fault := level.fault()) is not None:
-        return refuse(*fault)
-    return replace(utterance, end=end, sample_rate=rate, sha=sample_hash(mono))
-
-
-def sample_hash(samples: Samples) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 of the samples: :attr:`Utterance.sha`.
-
-    The samples are hashed in 16 bits at the file's own rate. So a recording has the same hash as
-    wav and as flac.
-
-    Args:
-        samples: ``[S]``, of one channel, within -1 and 1.
-    """
-    whole = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
-    return hashlib.sha256(whole.tobytes()).hexdigest()[:16]
 
 
 def _write(prepared: Prepared, out: Path) -> None:

@@ -16,13 +16,15 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 
 from ..zoo.core import shipped
 from ..zoo.core.errors import ConfigError, DataError, some, suggest
 from ..zoo.core.speakers import ACCEPT, REFUSE
+from .info import canonical_label
 from .manifest import Utterance
 
 # Rules that divide speakers into folds, without random numbers. The rules depend only on the
@@ -204,7 +206,7 @@ def listed_speakers(utterances: Iterable[Utterance]) -> list[str]:
     return sorted({speaker_of(u) or f"{u.corpus}/" for u in utterances})
 
 
-# Files of protocols. A protocol is a YAML file in ``configs/protocol``::
+# Files of protocols. A protocol is a YAML file in ``configs/protocol``, or one of the user::
 #
 #     version: 1
 #     about: one sentence
@@ -219,10 +221,17 @@ def listed_speakers(utterances: Iterable[Utterance]) -> list[str]:
 #                                 # {speakers: share} | {sentences: share} | official |
 #                                 # others (by source: all folds but the tested one)
 #     shares: {parts: [train, valid], why: words}
+#     train: [a, b]               # by corpus, without folds: these train and validate,
+#     test: [c, d]                # and these are tested
+#     texts: 2                    # by speaker: sentences are divided, too (see `Protocol`)
+#     only: {style: improvised}   # utterances with this value in a label column; no others
+#     balanced_test: true         # as many test utterances of each label; the rest is left out
+#     closed: words               # no other emotion data may be used (says the challenge `words`)
 #
 # A change that moves one utterance needs a new version.
 
 _KEYS = {"version", "about", "corpora", "by", "folds", "expected", "tests", "validation", "shares"}
+_KEYS |= {"train", "test", "texts", "only", "balanced_test", "closed"}
 _BY = ("speaker", "session", "corpus", "official", "source", "none")
 ONE_FOLD = ("official", "none")
 _SHARES = {"speakers", "sentences"}
@@ -247,6 +256,12 @@ class ProtocolFile:
         expected: number of units of the full corpus; 0 = unknown.
         sharing: the parts that may share speakers; None = no parts.
         tests_others: whether a fold tests all groups except its own.
+        trained: corpora of training and validation, if the file lists them.
+        tested: corpora of the test part, if the file lists them.
+        texts: number of groups of sentences; 0 = sentences are not divided.
+        only: maps a label column to the value that an utterance must have.
+        balanced_test: whether the test part has as many utterances of each label.
+        closed: whose rules forbid other emotion data; "" = nobody's.
     """
 
     stem: str
@@ -263,6 +278,17 @@ class ProtocolFile:
     expected: int = 0
     sharing: Sharing | None = None
     tests_others: bool = False
+    trained: tuple[str, ...] = ()
+    tested: tuple[str, ...] = ()
+    texts: int = 0
+    only: tuple[tuple[str, str], ...] = ()
+    balanced_test: bool = False
+    closed: str = ""
+
+    @property
+    def one_fold(self) -> bool:
+        """Whether there is one fold only."""
+        return self.by in ONE_FOLD or bool(self.trained)
 
     @property
     def name(self) -> str:
@@ -276,11 +302,18 @@ class ProtocolFile:
 
     @classmethod
     def load(cls, name: str) -> Self:
-        """Return a shipped protocol by name, with or without version; ``kfold-8`` has 8 folds.
+        """Return a shipped protocol by name, with or without version, or that of a YAML file.
+
+        ``kfold-8`` is kfold with 8 folds.
+
+        Args:
+            name: the name, or the path of a file that ends in ``.yaml``.
 
         Raises:
-            ConfigError: if no protocol has this name, or this version.
+            ConfigError: if no protocol has this name, or this version. Also if the file is damaged.
         """
+        if shipped.is_file(name):
+            return cls.from_dict(Path(name).stem, shipped.read_file("protocol", name))
         stem, _, version = name.partition("@")
         sized = re.fullmatch(r"kfold-([1-9][0-9]*)", stem)
         file = "kfold" if sized else stem
@@ -316,6 +349,7 @@ class ProtocolFile:
             if key not in _KEYS:
                 raise wrong(f"unknown key '{key}'{suggest(key, _KEYS)}")
         by, folds, valid = data.get("by"), data.get("folds"), data.get("validation")
+        trained, tested = _corpora_of(data, wrong)
         if by not in _BY:
             raise wrong(f"by is '{by}'; have {', '.join(_BY)}")
         listed: tuple[tuple[str, ...], ...] = ()
@@ -333,7 +367,11 @@ class ProtocolFile:
             and isinstance(folds.get("balanced"), int)
         ):
             number, by_utterances = folds["balanced"], bool(folds.get("utterances", False))
-        elif (folds != "each" or by in ONE_FOLD) and not (folds is None and by in ONE_FOLD):
+        elif trained and folds is not None:
+            raise wrong(f"folds is {folds!r}; with train and test there is one fold: leave it out")
+        elif (folds != "each" or by in ONE_FOLD) and not (
+            folds is None and (by in ONE_FOLD or trained)
+        ):
             raise wrong(f"folds is {folds!r}; give lists, 'each', or {{balanced: N}} by speaker")
         share, first = 0.0, 0
         if isinstance(valid, dict) and set(valid) == {"next"} and listed:
@@ -360,6 +398,22 @@ class ProtocolFile:
                 "validation is next, but with tests: others a fold has no next one; give "
                 "{speakers: 0.2}"
             )
+        if (tests == "others" or valid == "next") and trained:
+            raise wrong("with train and test, give no tests, and validation: {speakers: 0.2}")
+        texts = data.get("texts", 0)
+        if isinstance(texts, bool) or not isinstance(texts, int) or texts < 0 or texts == 1:
+            raise wrong(f"texts is {texts!r}; give the number of groups of sentences, 2 or more")
+        if texts and by != "speaker":
+            raise wrong(
+                f"texts divides sentences beside speakers, but by is {by}; give by: speaker"
+            )
+        only = data.get("only") or {}
+        if not isinstance(only, Mapping):
+            raise wrong(f"only is {only!r}; give a label column and its value, {{style: scripted}}")
+        if not isinstance(balanced_test := data.get("balanced_test", False), bool):
+            raise wrong(f"balanced_test is {balanced_test!r}; give true or false")
+        if not isinstance(closed := data.get("closed") or "", str):
+            raise wrong(f"closed is {closed!r}; say in words whose rules forbid other data")
         if valid == "next" and 0 < (len(listed) or number) < 3:
             raise wrong(
                 f"validation is next, but of {len(listed) or number} folds none is left for "
@@ -380,7 +434,32 @@ class ProtocolFile:
             expected=int(data.get("expected", 0)),
             sharing=Sharing.from_data(name, data.get("shares")),
             tests_others=tests == "others",
+            trained=trained,
+            tested=tested,
+            texts=texts,
+            only=tuple((str(k), str(v)) for k, v in only.items()),
+            balanced_test=balanced_test,
+            closed=closed,
         )
+
+
+def _corpora_of(
+    data: Mapping[str, Any], wrong: Callable[[str], ConfigError]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the corpora that ``train`` and ``test`` of a file list; empty without them."""
+    if data.get("train") is None and data.get("test") is None:
+        return (), ()
+    found = []
+    for key in ("train", "test"):
+        value = data.get(key)
+        if data.get("by") != "corpus" or not isinstance(value, list) or not value:
+            raise wrong(
+                f"{key} is {value!r}; give by: corpus, and a list of corpora for train and for test"
+            )
+        found.append(tuple(map(str, value)))
+    if both := set(found[0]) & set(found[1]):
+        raise wrong(f"train and test both list {some(both)}; list a corpus once")
+    return found[0], found[1]
 
 
 # Protocols applied to utterances.
@@ -393,11 +472,20 @@ _OFFICIAL |= {"train": "train", "training": "train", "test": "test"}
 
 
 class Protocol(ProtocolFile):
-    """The folds of a corpus, as its protocol file says."""
+    """The folds of a corpus, as its protocol file says.
+
+    With ``texts``, test and training share neither speakers nor sentences. Sentences are in
+    ``texts`` groups, and each fold of speakers is as many folds. Fold ``k * texts + t`` tests what
+    the speakers of fold k say of group t. It trains and validates on other speakers' sentences of
+    the other groups. All other utterances are left out of this fold. So an utterance is tested
+    once.
+    """
 
     def n_folds(self, utterances: Sequence[Utterance]) -> int:
         """Return the number of folds of these utterances."""
-        return 1 if self.by in ONE_FOLD else len(self._groups(utterances))
+        if self.one_fold:
+            return 1
+        return len(self._groups(self._chosen(utterances))) * (self.texts or 1)
 
     def split(
         self, utterances: Sequence[Utterance], fold: int, *, unknown_speakers: str = REFUSE
@@ -418,7 +506,9 @@ class Protocol(ProtocolFile):
             DataError: if utterances are from other corpora, or speakers are unknown or too few.
                 Also if a part is empty, or a speaker is in two parts.
         """
-        self._check(utterances, unknown_speakers)
+        given = utterances
+        self._check(given, unknown_speakers)
+        utterances = self._chosen(given)
         n = self.n_folds(utterances)
         if not 0 <= fold < n:
             raise ConfigError(
@@ -432,14 +522,17 @@ class Protocol(ProtocolFile):
         )
         parts: dict[str, list[Utterance]] = {p: [] for p in PARTS}
         for u, part in zip(utterances, where, strict=True):
-            parts[part].append(u)
+            if part:
+                parts[part].append(u)
+        if self.balanced_test:
+            parts["test"] = self._balanced(parts["test"])
         empty = [p for p in PARTS if not parts[p]]
         if empty:
             raise DataError(
                 f"{self.name}, fold {fold}: {' and '.join(empty)} of {len(utterances)} utterances "
                 f"is empty ({self.about}); prepare the whole corpus, or use protocol=kfold"
             )
-        notes = self._notes(utterances)
+        notes = self._notes(utterances) + self._left_out(given, utterances, where, parts["test"])
         for a, b in PAIRS:
             shared = speakers_of(parts[a]) & speakers_of(parts[b])
             if shared and not (self.sharing and self.sharing.allows(a, b)):
@@ -498,7 +591,11 @@ class Protocol(ProtocolFile):
         return [[u] for u in units]
 
     def _divided(self, utterances: Sequence[Utterance], fold: int) -> list[str]:
+        if self.trained:
+            tested = [u.corpus in self.tested for u in utterances]
+            return self._parts(utterances, tested, [], fold)
         groups = self._groups(utterances)
+        fold, heard = divmod(fold, self.texts or 1)
         if self.by == "source":
             own = set(groups[fold])
             parts = {True: "test", False: "valid"}
@@ -513,6 +610,23 @@ class Protocol(ProtocolFile):
             )
         # test the fold's own group, or all other groups
         tested = [(fold_of[self._unit(u)] == fold) != self.tests_others for u in utterances]
+        parts_of = self._parts(utterances, tested, groups, fold)
+        if not self.texts:
+            return parts_of
+        own = self._sentences(utterances)[heard]
+        return [
+            part if (sentence(u.text) in own) == (part == "test") else ""
+            for u, part in zip(utterances, parts_of, strict=True)
+        ]
+
+    def _parts(
+        self,
+        utterances: Sequence[Utterance],
+        tested: Sequence[bool],
+        groups: Sequence[Sequence[str]],
+        fold: int,
+    ) -> list[str]:
+        """Return the part of each utterance; ``validation`` divides those that are not tested."""
         rest = [u for u, test in zip(utterances, tested, strict=True) if not test]
         if self.validation == "next":
             after = groups[(fold + 1) % len(groups)]
@@ -528,6 +642,78 @@ class Protocol(ProtocolFile):
             for u, test in zip(utterances, tested, strict=True)
         ]
 
+    def _chosen(self, utterances: Sequence[Utterance]) -> Sequence[Utterance]:
+        """Return the utterances whose label columns have the values of ``only``."""
+        if not self.only:
+            return utterances
+        for column, value in self.only:
+            kept = [u for u in utterances if u.labels.get(column) == value]
+            if not kept:
+                have = {u.labels[column] for u in utterances if column in u.labels}
+                raise DataError(
+                    f"{self.name}: no utterance has {column} '{value}' (there are: "
+                    f"{some(have) or 'none'}); prepare the corpus again, or use another protocol"
+                )
+            utterances = kept
+        return utterances
+
+    def _sentences(self, utterances: Sequence[Utterance]) -> list[set[str]]:
+        """Divide the sentences into groups with about as many utterances each. Our choice."""
+        if silent := [u.id for u in utterances if not sentence(u.text)]:
+            raise DataError(
+                f"{self.name}: {len(silent)} of {len(utterances)} utterances have no transcript "
+                f"({some(silent)}), so sentences cannot be kept apart; add it to the manifest, or "
+                "use a protocol by speaker"
+            )
+        counts = Counter(sentence(u.text) for u in utterances)
+        if len(counts) < self.texts:
+            raise DataError(
+                f"{self.name} needs {self.texts} sentences; there are {len(counts)}: use a "
+                "protocol by speaker"
+            )
+        groups: list[set[str]] = [set() for _ in range(self.texts)]
+        load = [0] * self.texts
+        for text, n in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
+            k = min(range(self.texts), key=lambda i: (load[i], i))
+            groups[k].add(text)
+            load[k] += n
+        return groups
+
+    def _balanced(self, tested: list[Utterance]) -> list[Utterance]:
+        """Return as many utterances of each label; a hash of the ids chooses them."""
+        by_label: dict[str | None, list[Utterance]] = defaultdict(list)
+        for u in tested:
+            by_label[canonical_label(u)].append(u)
+        fewest = min(map(len, by_label.values()), default=0)
+        kept = {
+            u.id for us in by_label.values() for u in sorted(us, key=lambda u: _rank(u.id))[:fewest]
+        }
+        return [u for u in tested if u.id in kept]
+
+    def _left_out(
+        self,
+        given: Sequence[Utterance],
+        chosen: Sequence[Utterance],
+        where: Sequence[str],
+        tested: Sequence[Utterance],
+    ) -> list[str]:
+        """Return notes on the utterances that this fold leaves out."""
+        notes = []
+        if n := len(given) - len(chosen):
+            said = ", ".join(f"{column} {value}" for column, value in self.only)
+            notes.append(f"{n} of {len(given)} utterances are left out: only {said} is used")
+        if n := sum(not part for part in where):
+            notes.append(
+                f"{n} of {len(chosen)} utterances are left out of this fold: they share a speaker "
+                "or a sentence with both sides"
+            )
+        if n := sum(part == "test" for part in where) - len(tested):
+            notes.append(
+                f"{n} of {len(tested) + n} test utterances are left out, so that each label has as "
+                "many"
+            )
+        return notes
+
     def _official(self, utterances: Sequence[Utterance]) -> list[str]:
         found = [u.labels.get("split", "").lower() for u in utterances]
         bad = [(u.id, s) for u, s in zip(utterances, found, strict=True) if s not in _OFFICIAL]
@@ -540,7 +726,19 @@ class Protocol(ProtocolFile):
         return [_OFFICIAL[s] for s in found]
 
     def _check(self, utterances: Sequence[Utterance], unknown_speakers: str) -> None:
-        other = {u.corpus for u in utterances} - set(self.corpora)
+        found = {u.corpus for u in utterances}
+        if self.trained and found != {*self.trained, *self.tested}:
+            absent, more = (
+                {*self.trained, *self.tested} - found,
+                found - {*self.trained, *self.tested},
+            )
+            raise DataError(
+                f"{self.name} trains on {', '.join(self.trained)} and tests "
+                f"{', '.join(self.tested)}, but the data lacks {some(absent) or 'none of them'} "
+                f"and also holds {some(more) or 'no other'}; set corpus=["
+                f"{','.join([*self.trained, *self.tested])}]"
+            )
+        other = found - set(self.corpora)
         if self.corpora and other:
             raise DataError(
                 f"{self.name} is for {', '.join(self.corpora)}; the manifest also holds "

@@ -128,14 +128,15 @@ def config(recipe: Recipe, /, *settings: Settings, json: Json = False) -> None:
 def prepare(corpus: str, /, *settings: Settings, json: Json = False) -> int:
     """Listen to every file of a corpus, and write a manifest of what can be used.
 
-    Bad audio is refused and listed. The published counts are checked.
+    Bad audio is refused and listed. The published counts are checked. If it was killed, the same
+    command goes on where it was.
 
     Example: serzoo prepare ravdess root=~/ravdess out=ravdess.jsonl
 
     Args:
         corpus: a corpus' name (see `serzoo list corpora`).
         settings: root=FOLDER, out=FILE.jsonl, channel=mean|first|N,
-            strict=true, and options.KEY of the corpus' reader.
+            strict=true, processes=N, and options.KEY of the corpus' reader.
     """
     from rich.console import Console
 
@@ -144,6 +145,7 @@ def prepare(corpus: str, /, *settings: Settings, json: Json = False) -> int:
 
     corpus = _corpus(corpus)
     given = read_settings(settings, types_of(prepare_corpus), [corpus])
+    given.setdefault("processes", None)
     done, path = prepare_corpus(corpus, **given, progress=True)
     if json:
         _print_json({"corpus": corpus, "manifest": str(path), **done.notes()})
@@ -184,6 +186,92 @@ def audit(manifest: Speech, /, *settings: Settings, json: Json = False) -> int:
     else:
         print("\n".join(audits.lines(reports)))
     return 0 if passed else 1
+
+
+corpus_app = App(
+    name="corpus",
+    help="Give a corpus of your own a name.\n\n"
+    "Example: serzoo corpus add my_calls root=calls reader=folder",
+    version_flags=(),
+)
+app.command(corpus_app)
+
+
+@corpus_app.command(name="add")
+def corpus_add(name: str, /, *settings: Settings, json: Json = False) -> None:
+    r"""Give a corpus of your own a name, which every verb then takes.
+
+    It writes corpora/NAME.yaml, or NAME.yaml in the folder SERZOO_CORPORA, and shows what it found.
+
+    Example: serzoo corpus add my_calls root=calls pattern='(?P<speaker>\d+)_(?P<label>[a-z]+)_.*'
+
+    Args:
+        name: the name that the corpus gets.
+        settings: root=FOLDER, reader=folder|csv|NAME, pattern=REGEX,
+            labels={WORD: LABEL}, label=.lab, text=.txt, gender={WORD: female},
+            taxonomy=NAME, protocol=NAME, overwrite=true and others,
+            and options.KEY of the reader.
+    """
+    from ..datamodules import adding
+    from .core.notices import tell
+    from .run.words import corpora_of, read_settings, types_of
+
+    given = read_settings(settings, types_of(adding.add), corpora_of(settings, "reader"))
+    found = adding.add(name, **given)
+    for note in found.notes:
+        tell(note)
+    if json:
+        _print_json(found.to_json())
+    else:
+        print("\n".join(found.lines()))
+
+
+@corpus_app.default
+def corpus(*, json: Json = False) -> None:
+    """Show your own corpora, and the files that describe them.
+
+    Example: serzoo corpus add my_calls root=calls reader=folder
+    """
+    from .core import listing, registry
+
+    found = [listing.entry("corpora", name) for name in registry.own_corpora()]
+    if json:
+        _print_json([entry.to_json() for entry in found])
+        return
+    print(
+        "\n".join(f"{e.name}: {e.about} ({e.source or 'damaged'})" for e in found)
+        or (f"no file in {registry.corpora_folder()}; `serzoo corpus add` writes one")
+    )
+
+
+@corpus_app.command(name="export")
+def corpus_export(
+    source: Speech,
+    folder: str,
+    /,
+    *settings: Settings,
+    format: Literal["audformat", "lhotse"] = "audformat",
+    json: Json = False,
+) -> None:
+    """Write a corpus for another tool. The audio stays where it is.
+
+    Example: serzoo corpus export ravdess.jsonl database --format lhotse
+
+    Args:
+        folder: where the database or the lists are written.
+        settings: root=FOLDER, and options.KEY of the corpus' reader.
+        format: audformat (a database), or lhotse (recordings and supervisions).
+    """
+    from ..datamodules import adding
+    from .run.words import read_settings
+
+    source = _corpus(source)
+    given = read_settings(settings, {"root": str | None}, [source])
+    done = adding.export(source, folder, format=format, **given)
+    if json:
+        _print_json({**asdict(done), "written": [str(path) for path in done.written]})
+    else:
+        print("\n".join(done.lines()))
 
 
 label_app = App(name="label", version_flags=())
@@ -535,6 +623,7 @@ def predict(
     channel: str = "mean",
     plot: str | None = None,
     batch_seconds: float = 160.0,
+    format: Literal["csv", "jsonl", "textgrid", "label-studio", "audformat"] | None = None,
     json: Annotated[bool, Parameter(help="print rows as JSON lines, not as CSV")] = False,
 ) -> int:
     """Label recordings, with probabilities, or write a timeline of long ones.
@@ -553,6 +642,8 @@ def predict(
         channel: mean of all channels, first, or a number from 1.
         plot: FILE.png, or a folder, for pictures of the probabilities over time.
         batch_seconds: most seconds of padded audio in a batch.
+        format: of --out, if its ending does not say it: textgrid (a folder, for Praat),
+            label-studio (FILE.json) or audformat (a folder).
     """
     from .core.notices import quiet
     from .run.predict import predict_files
@@ -560,7 +651,7 @@ def predict(
     quiet()
     return predict_files(
         model, [file, *files], out=out, window=window, hop=hop, voice=voice, channel=channel,
-        plot=plot, batch_seconds=batch_seconds, json=json,
+        plot=plot, batch_seconds=batch_seconds, json=json, form=format,
     )  # fmt: skip
 
 
@@ -706,6 +797,7 @@ def report(
     *,
     audio: bool = False,
     attributes: bool = False,
+    format: Literal["csv", "json", "latex", "md"] | None = None,
     out: Out = "runs",
     json: Json = False,
 ) -> None:
@@ -716,12 +808,20 @@ def report(
     Args:
         audio: put players beside the most confident errors in report.html.
         attributes: take gender, language and duration from the corpora if a cell holds none.
+        format: print the tables in this form, and nothing else. csv and json have a row for
+            each head of each table, with all digits.
     """
+    from .report import table
     from .report.report import report
+    from .run.record import read_plan
 
+    if format and json:
+        raise ConfigError(f"--format {format} and --json both print the result; give one of them")
     folder = Path(out) / Path(suite).stem
-    with _result_only(json):
+    with _result_only(json or format is not None):
         rows = report(folder, audio=audio, attributes=attributes)
+    if format:
+        print(table.printed(rows, read_plan(folder).baseline, format), end="")
     if json:
         _print_json({"folder": str(folder), "rows": rows})
 

@@ -18,7 +18,7 @@ from ..manifest import Utterance
 from ..ratings import Rating, count_votes, mean_and_spread
 from . import find_files, note, utterance
 
-VERSION = 2
+VERSION = 3
 _NAME = re.compile(r"(?P<session>Ses0[1-5])(?P<dialogue>[FM]_\w+)_(?P<who>[FM])(?P<turn>\d{3})")
 _RATED = re.compile(
     r"\[[\d.\s-]+\]\s+(?P<name>\S+)\s+(?P<label>\w+)\s+"
@@ -53,6 +53,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
 
     ``votes`` and ``raters`` hold what the external evaluators said. One who chose several labels
     gives each an equal part of a vote. ``dims_spread`` is the deviation of their ratings.
+    ``labels["style"]`` is ``improvised`` or ``scripted``, for the protocols of each.
     All labels are kept as published, including ``xxx`` (no majority). Ratings from 1 to 5 are
     scaled to 0..1. A mean outside this range counts as not rated, with a warning. A rated turn
     without a file is yielded too, so that it counts as missing.
@@ -107,6 +108,7 @@ def prepare(root: Path) -> Iterator[Utterance]:
                 gender=_GENDER[turn["who"]],
                 language="en",
                 label=found["label"],
+                labels={"style": "improvised" if "impro" in turn["dialogue"] else "scripted"},
                 dims=dims,
                 votes=count_votes(heard.values()),
                 raters={who: " ".join(words) for who, words in heard.items()},

@@ -7,9 +7,11 @@ that name the columns; without an option, usual names are tried (:data:`USUAL`).
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,110 @@ class Columns:
                 "scale of the ratings"
             )
         return (value - low) / (high - low)
+
+
+# The options that name the columns: one list for all readers.
+
+COLUMNS = {
+    "label": "label",
+    "speaker": "speaker",
+    "text": "transcript",
+    "gender": "gender",
+    "language": "language",
+    "session": "recording session",
+    "valence": "rated valence",
+    "arousal": "rated arousal",
+    "dominance": "rated dominance",
+}
+"""The options of :func:`takes_columns` that name one column, and what it holds."""
+
+Reader = Callable[..., Iterator[Utterance]]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a user says of the columns.
+
+    Attributes:
+        names: maps a field to the column that the user names; None = a usual name.
+        labels: further columns to keep in ``Utterance.labels``.
+        scale: lowest and highest rating.
+    """
+
+    names: Mapping[str, str | None]
+    labels: tuple[str, ...] = ()
+    scale: tuple[float, float] = (0.0, 1.0)
+
+    def find(
+        self,
+        corpus: str,
+        known: Iterable[str],
+        *,
+        split: str | None = None,
+        also: Sequence[str] = (),
+    ) -> Columns:
+        """Return the columns of all fields; see :meth:`Columns.find`.
+
+        Args:
+            corpus: name of the reader.
+            known: the columns of the data.
+            split: column of the part; None = a usual name.
+            also: further columns that must be there; they are not kept.
+        """
+        named = {**self.names, "split": split}
+        found = Columns.find(corpus, known, named, [*self.labels, *also], self.scale)
+        return replace(found, labels=self.labels)
+
+
+def takes_columns(what: str) -> Callable[[Reader], Reader]:
+    """Give a reader the options that name its columns, as one argument ``given``.
+
+    The options replace ``given`` in the signature, and their meaning is added to the docstring.
+    An option that the reader has itself is left to it.
+
+    Args:
+        what: what the format calls a column.
+    """
+    meanings = {name: f"{what} of the {held}." for name, held in COLUMNS.items()}
+    meanings["labels"] = f"further {what}s to keep in ``Utterance.labels``."
+    meanings["scale"] = "lowest and highest rating."
+    kind = inspect.Parameter.KEYWORD_ONLY
+    options = {
+        name: inspect.Parameter(name, kind, default=None, annotation="str | None")
+        for name in COLUMNS
+    }
+    options["labels"] = inspect.Parameter(
+        "labels", kind, default=None, annotation="list[str] | None"
+    )
+    options["scale"] = inspect.Parameter(
+        "scale", kind, default=(0.0, 1.0), annotation="tuple[float, float]"
+    )
+
+    def decorate(reader: Reader) -> Reader:
+        own = inspect.signature(reader).parameters
+        added = {name: option for name, option in options.items() if name not in own}
+
+        @wraps(reader)
+        def prepare(root: Path, **typed: Any) -> Iterator[Utterance]:
+            named = {name: typed.pop(name, None) for name in COLUMNS}
+            labels = tuple(typed.pop("labels", None) or ())
+            scale = typed.pop("scale", (0.0, 1.0)) if "scale" in added else (0.0, 1.0)
+            return reader(root, given=Given(named, labels, tuple(scale)), **typed)
+
+        listed = [
+            each
+            for name, parameter in own.items()
+            for each in (added.values() if name == "given" else [parameter])
+        ]
+        prepare.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
+        prepare.__annotations__ = {p.name: p.annotation for p in listed}
+        lines = [f"        {name}: {meanings[name]}" for name in added]
+        before, mark, after = (reader.__doc__ or "").partition("        given: ")
+        if mark:
+            prepare.__doc__ = "\n".join([before.rstrip(), *lines, after.partition("\n")[2]])
+        return prepare
+
+    return decorate
 
 
 def _text(value: Any) -> str | None:

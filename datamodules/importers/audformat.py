@@ -10,6 +10,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..archives import inside
 from ..corpora import note, utterance
 from ..layout import listing
 from ..manifest import Utterance
-from . import DIMENSIONS, SPLITS, USUAL, Columns, Paths, finish
+from . import DIMENSIONS, SPLITS, USUAL, Columns, Given, Paths, finish, takes_columns
 
 VERSION = 1
 SPEAKER = "name the column with options.speaker=COLUMN"
@@ -28,21 +29,13 @@ PARTS = {"train": "train", "valid": "dev", "test": "test"}
 """The type of split of audformat, for each part."""
 
 
+@takes_columns("column")
 def prepare(
     root: Path,
     *,
     header: str = "db.yaml",
     tables: list[str] | None = None,
-    label: str | None = None,
-    speaker: str | None = None,
-    text: str | None = None,
-    gender: str | None = None,
-    language: str | None = None,
-    session: str | None = None,
-    valence: str | None = None,
-    arousal: str | None = None,
-    dominance: str | None = None,
-    labels: list[str] | None = None,
+    given: Given,
     raters: list[str] | None = None,
     scale: tuple[float, float] | None = None,
     rename: dict[str, str] | None = None,
@@ -51,22 +44,14 @@ def prepare(
 
     Facts that the tables lack are looked up in the other tables of the database, by file or by
     segment. Then they are looked up in the labels of the speakers' scheme (``gender``,
-    ``language``). The split of a table is kept as ``labels["split"]``.
+    ``language``). Without one, the only language of the database is used. The split of a table is
+    kept as ``labels["split"]``.
 
     Args:
         root: folder of the database; it holds the header, the tables and the media.
         header: name of the header.
         tables: tables to read; by default each one that has the label's column.
-        label: column of the label.
-        speaker: column of the speaker.
-        text: column of the transcript.
-        gender: column of the gender.
-        language: column of the language; by default the only language of the database.
-        session: column of the recording session.
-        valence: column of the rated valence.
-        arousal: column of the rated arousal.
-        dominance: column of the rated dominance.
-        labels: further columns to keep in ``Utterance.labels``.
+        given: the options of :func:`takes_columns`, which name label, speaker and so on.
         raters: columns with the label that one rater gave; they are counted as votes.
         scale: lowest and highest rating; by default ``minimum`` and ``maximum`` of the scheme.
         rename: maps a label to another one.
@@ -75,22 +60,10 @@ def prepare(
         DataError: if the package, the header, a table or a column is missing, or a table is a
             pickle. Also if the header is damaged, or a path leads out of the root.
     """
-    given = {
-        "label": label,
-        "speaker": speaker,
-        "text": text,
-        "gender": gender,
-        "language": language,
-        "session": session,
-        "valence": valence,
-        "arousal": arousal,
-        "dominance": dominance,
-        "split": None,
-    }
     db, loaded = _open(root, header)
     known = [c for t in loaded.values() for c in t.columns]
-    columns = Columns.find("audformat", known, given, [*(labels or ()), *(raters or ())])
-    columns = Columns(columns.names, tuple(labels or ()), scale or _scale(db, columns))
+    columns = given.find("audformat", known, also=raters or ())
+    columns = replace(columns, scale=scale or _scale(db, columns))
     chosen = _chosen(loaded, columns, tables)
     tongue = _language(db)
     paths, found = Paths(root), []
@@ -150,12 +123,17 @@ def _once(found: list[Utterance]) -> list[Utterance]:
     return list(kept.values())
 
 
-def _package() -> Any:
+def package() -> Any:
+    """Return the package audformat.
+
+    Raises:
+        DataError: if it is not installed.
+    """
     try:
         import audformat
     except ImportError:
         raise DataError(
-            "reading an audformat database needs the package audformat; install it: pip install "
+            "a database of audformat needs the package audformat; install it: pip install "
             "'serzoo[audformat]'"
         ) from None
     return audformat
@@ -163,7 +141,7 @@ def _package() -> Any:
 
 def _open(root: Path, header: str) -> tuple[Any, dict[str, Any]]:
     """Return the database, and its tables of files and segments with their data."""
-    audformat = _package()
+    audformat = package()
     if not root.is_dir():
         raise DataError(f"root={root} is not a folder; give the folder that holds {header}")
     path = root / header
@@ -272,7 +250,7 @@ def _rows(
     """Yield file, start, end (NaN = the file's end) and all facts of each row of a table."""
     import pandas
 
-    index = _package().utils.to_segmented_index(loaded[name].df.index)
+    index = package().utils.to_segmented_index(loaded[name].df.index)
     files = index.get_level_values("file")
     found: dict[str, list[Any]] = {}
     for column in dict.fromkeys(wanted):
@@ -349,7 +327,7 @@ def to_audformat(
     Raises:
         DataError: if there is no utterance, or one lies inside an archive.
     """
-    audformat = _package()
+    audformat = package()
     import pandas
 
     place = Path(folder)

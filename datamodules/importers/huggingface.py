@@ -21,7 +21,7 @@ from .. import archives
 from ..audio import SUFFIXES
 from ..corpora import find_files, note, utterance
 from ..manifest import Utterance
-from . import SPLITS, Columns, Paths, finish, part_of
+from . import SPLITS, Columns, Given, Paths, finish, part_of, takes_columns
 
 VERSION = 1
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -43,6 +43,7 @@ class _Row:
     cells: dict[str, Any]
 
 
+@takes_columns("column")
 def prepare(
     root: Path,
     *,
@@ -50,18 +51,8 @@ def prepare(
     revision: str | None = None,
     audio: str | None = None,
     id: str | None = None,
-    label: str | None = None,
-    speaker: str | None = None,
-    text: str | None = None,
-    gender: str | None = None,
-    language: str | None = None,
-    session: str | None = None,
     split: str | None = None,
-    valence: str | None = None,
-    arousal: str | None = None,
-    dominance: str | None = None,
-    labels: list[str] | None = None,
-    scale: tuple[float, float] = (0.0, 1.0),
+    given: Given,
     strip: str | None = None,
     rename: dict[str, str] | None = None,
 ) -> Iterator[Utterance]:
@@ -77,18 +68,8 @@ def prepare(
         revision: branch, tag or commit of the hub's data set.
         audio: column of the audio; by default the only one of type ``Audio``, or ``file_name``.
         id: column of a unique name; by default file and row.
-        label: column of the label.
-        speaker: column of the speaker.
-        text: column of the transcript.
-        gender: column of the gender.
-        language: column of the language.
-        session: column of the recording session.
         split: column of the part.
-        valence: column of the rated valence.
-        arousal: column of the rated arousal.
-        dominance: column of the rated dominance.
-        labels: further columns to keep in ``Utterance.labels``.
-        scale: lowest and highest rating.
+        given: the options of :func:`takes_columns`, which name label, speaker and so on.
         strip: beginning of the paths to take away.
         rename: maps a label to another one.
 
@@ -99,28 +80,16 @@ def prepare(
     """
     if hub is not None:
         _fetch(hub, revision, root)
-    given = {
-        "label": label,
-        "speaker": speaker,
-        "text": text,
-        "gender": gender,
-        "language": language,
-        "session": session,
-        "split": split,
-        "valence": valence,
-        "arousal": arousal,
-        "dominance": dominance,
-    }
     if not root.is_dir():
         raise DataError(f"root={root} is not a folder; give that of the data set")
     tables = _tables(root)
     if tables:
         known = list(dict.fromkeys(c for t, _ in tables for c in archives.columns(t)))
-        columns = Columns.find("huggingface", known, given, labels, scale)
+        columns = given.find("huggingface", known, split=split)
         rows = _table_rows(root, tables, audio, id, columns)
     else:
         rows, known = _metadata_rows(root, audio or "file_name")
-        columns = Columns.find("huggingface", known, given, labels, scale)
+        columns = given.find("huggingface", known, split=split)
     paths, found = Paths(root, strip), []
     for row in rows:
         facts = columns.facts(row.cells, row.where)

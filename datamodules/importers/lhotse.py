@@ -19,9 +19,9 @@ from ...zoo.core.files import check_place, json_lines
 from ..archives import inside
 from ..corpora import note, utterance
 from ..layout import listing
+from ..listening import SLACK
 from ..manifest import Utterance
-from ..prepare import SLACK
-from . import Columns, Paths, finish, number
+from . import Columns, Given, Paths, finish, number, takes_columns
 
 VERSION = 1
 REMEDY = "write the list again (RecordingSet.to_file, SupervisionSet.to_file)"
@@ -35,22 +35,13 @@ class _Recording:
     channels: tuple[int, ...]
 
 
+@takes_columns("field")
 def prepare(
     root: Path,
     *,
     recordings: str | None = None,
     supervisions: str | None = None,
-    label: str | None = None,
-    speaker: str | None = None,
-    text: str | None = None,
-    gender: str | None = None,
-    language: str | None = None,
-    session: str | None = None,
-    valence: str | None = None,
-    arousal: str | None = None,
-    dominance: str | None = None,
-    labels: list[str] | None = None,
-    scale: tuple[float, float] = (0.0, 1.0),
+    given: Given,
     strip: str | None = None,
     rename: dict[str, str] | None = None,
 ) -> Iterator[Utterance]:
@@ -63,17 +54,7 @@ def prepare(
         recordings: the list of recordings, relative to the root; by default the only
             ``*recordings*.jsonl`` or ``*recordings*.jsonl.gz`` there.
         supervisions: the list of supervisions, in the same way.
-        label: field of the label.
-        speaker: field of the speaker.
-        text: field of the transcript.
-        gender: field of the gender.
-        language: field of the language.
-        session: field of the recording session.
-        valence: field of the rated valence.
-        arousal: field of the rated arousal.
-        dominance: field of the rated dominance.
-        labels: further fields to keep in ``Utterance.labels``.
-        scale: lowest and highest rating.
+        given: the options of :func:`takes_columns`, which name label, speaker and so on.
         strip: beginning of the paths to take away.
         rename: maps a label to another one.
 
@@ -91,20 +72,8 @@ def prepare(
     for n, row in json_lines(second, remedy=REMEDY):
         custom = row.pop("custom", None) or {}
         rows.append((f"{second.name}, line {n}", {**custom, **row}))
-    given = {
-        "label": label,
-        "speaker": speaker,
-        "text": text,
-        "gender": gender,
-        "language": language,
-        "session": session,
-        "valence": valence,
-        "arousal": arousal,
-        "dominance": dominance,
-        "split": None,
-    }
     fields = (key for _, row in rows for key in row)
-    columns = Columns.find("lhotse", fields, given, labels, scale)
+    columns = given.find("lhotse", fields)
     found, used = [], set()
     for where, row in rows:
         name = _text(row, "recording_id", where)

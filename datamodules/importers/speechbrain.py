@@ -11,7 +11,7 @@ from ...zoo.core.errors import DataError, some
 from ...zoo.core.files import read_json
 from ..corpora import utterance
 from ..manifest import Utterance
-from . import SPLITS, Columns, Paths, finish, number
+from . import SPLITS, Given, Paths, finish, number, takes_columns
 
 VERSION = 1
 ROOTS = ("{data_root}", "$data_root", "{data_folder}")
@@ -21,22 +21,13 @@ REMEDY = "write it again with the recipe's script"
 SPEAKER = "name the field with options.speaker=FIELD"
 
 
+@takes_columns("field")
 def prepare(
     root: Path,
     *,
     files: list[str] | None = None,
     audio: str = "wav",
-    label: str | None = None,
-    speaker: str | None = None,
-    text: str | None = None,
-    gender: str | None = None,
-    language: str | None = None,
-    session: str | None = None,
-    valence: str | None = None,
-    arousal: str | None = None,
-    dominance: str | None = None,
-    labels: list[str] | None = None,
-    scale: tuple[float, float] = (0.0, 1.0),
+    given: Given,
     strip: str | None = None,
     rename: dict[str, str] | None = None,
 ) -> Iterator[Utterance]:
@@ -50,17 +41,7 @@ def prepare(
         files: the json files, relative to the root; by default all directly in it.
         audio: field of the path. It may also hold ``{"file": ..., "start": ..., "stop": ...}``, in
             samples.
-        label: field of the label.
-        speaker: field of the speaker.
-        text: field of the transcript.
-        gender: field of the gender.
-        language: field of the language.
-        session: field of the recording session.
-        valence: field of the rated valence.
-        arousal: field of the rated arousal.
-        dominance: field of the rated dominance.
-        labels: further fields to keep in ``Utterance.labels``.
-        scale: lowest and highest rating.
+        given: the options of :func:`takes_columns`, which name label, speaker and so on.
         strip: beginning of the paths to take away.
         rename: maps a label to another one.
 
@@ -82,20 +63,8 @@ def prepare(
             if not isinstance(row, dict):
                 raise DataError(f"{where}: holds {row!r}, not an object; {REMEDY}")
             rows.append((where, str(name), row, SPLITS.get(path.stem.casefold())))
-    given = {
-        "label": label,
-        "speaker": speaker,
-        "text": text,
-        "gender": gender,
-        "language": language,
-        "session": session,
-        "valence": valence,
-        "arousal": arousal,
-        "dominance": dominance,
-        "split": None,
-    }
     fields = (key for _, _, row, _ in rows for key in row)
-    columns = Columns.find("speechbrain", fields, given, labels, scale)
+    columns = given.find("speechbrain", fields)
     paths, found = Paths(root, strip), []
     for where, name, row, part in rows:
         file, start, end = _piece(row, audio, where)

@@ -18,7 +18,7 @@ from ..audio import SUFFIXES
 from ..corpora import find_files, note, utterance
 from ..layout import listing
 from ..manifest import Utterance
-from . import Columns, finish, part_of
+from . import Given, finish, part_of, takes_columns
 
 VERSION = 1
 FIELDS = {".txt": "text", ".cls": "label"}
@@ -27,40 +27,22 @@ FIELDS = {".txt": "text", ".cls": "label"}
 SPEAKER = "name the json field with options.speaker=FIELD"
 
 
+@takes_columns("json field")
 def prepare(
     root: Path,
     *,
-    label: str | None = None,
-    speaker: str | None = None,
-    text: str | None = None,
-    gender: str | None = None,
-    language: str | None = None,
-    session: str | None = None,
-    valence: str | None = None,
-    arousal: str | None = None,
-    dominance: str | None = None,
-    labels: list[str] | None = None,
-    scale: tuple[float, float] = (0.0, 1.0),
+    given: Given,
     rename: dict[str, str] | None = None,
 ) -> Iterator[Utterance]:
     """Yield the samples of all tar files below a folder.
 
+    Without an option, the file ``.cls`` of a sample holds its label, and ``.txt`` its transcript.
     The folder or the first word of a tar's name may be a part (``train-0001.tar``); it is kept as
     ``labels["split"]``.
 
     Args:
         root: folder of the tar files.
-        label: json field of the label; without one, the file ``.cls`` holds it.
-        speaker: json field of the speaker.
-        text: json field of the transcript; without one, the file ``.txt`` holds it.
-        gender: json field of the gender.
-        language: json field of the language.
-        session: json field of the recording session.
-        valence: json field of the rated valence.
-        arousal: json field of the rated arousal.
-        dominance: json field of the rated dominance.
-        labels: further json fields to keep in ``Utterance.labels``.
-        scale: lowest and highest rating.
+        given: the options of :func:`takes_columns`, which name label, speaker and so on.
         rename: maps a label to another one, such as ``{0: angry}`` for the numbers of ``.cls``.
 
     Raises:
@@ -91,20 +73,8 @@ def prepare(
             rows.append((where, f"{tar.relative_to(root).as_posix()}/{sound[0]}", cells, part))
     if silent:
         note(f"webdataset: samples without audio are left out: {listing(silent)}")
-    given = {
-        "label": label,
-        "speaker": speaker,
-        "text": text,
-        "gender": gender,
-        "language": language,
-        "session": session,
-        "valence": valence,
-        "arousal": arousal,
-        "dominance": dominance,
-        "split": None,
-    }
     fields = (key for _, _, cells, _ in rows for key in cells)
-    columns = Columns.find("webdataset", fields, given, labels, scale)
+    columns = given.find("webdataset", fields)
     found = []
     for where, place, cells, split in rows:
         facts = columns.facts(cells, where)

@@ -15,8 +15,9 @@ from serzoo.datamodules.catalog import Speech, open_corpora, prepare_corpus
 from serzoo.datamodules.dataset import SpeechDataset
 from serzoo.datamodules.features import hash_of_sound
 from serzoo.datamodules.labelling.asr import Heard, Transcribe
+from serzoo.datamodules.listening import sample_hash
 from serzoo.datamodules.manifest import read_manifest, write_manifest
-from serzoo.datamodules.prepare import prepare, sample_hash
+from serzoo.datamodules.prepare import prepare
 from serzoo.zoo.cli import main
 from serzoo.zoo.core.errors import ConfigError, DataError
 from serzoo.zoo.run.schema import RunConfig

@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from serzoo.datamodules.corrupting import DECAY, SNR, Corrupter
+from serzoo.datamodules.corrupting import Corrupter
+from serzoo.datamodules.distortions import RANGES
 from torch import Tensor
 from waves import padded
 
@@ -44,8 +45,8 @@ def test_noise_has_the_wanted_level() -> None:
     corrupt = only("noise")
     added = corrupt(audio, lengths) - audio
     snr = 10 * (power(audio) / power(added)).log10()
-    assert snr.min() > SNR[0] - 0.1
-    assert snr.max() < SNR[1] + 0.1
+    assert snr.min() > RANGES["snr"][0] - 0.1
+    assert snr.max() < RANGES["snr"][1] + 0.1
     assert snr.std() > 3
 
 
@@ -63,7 +64,7 @@ def test_an_echo_falls_after_the_sound() -> None:
     assert heard[:, :1000].max() < 1e-3
     assert heard[:, 1000].min() > heard[:, 1001:].max(1).values.min()
     early, late = heard[:, 1001:3000].square().mean(1), heard[:, 7000:9000].square().mean(1)
-    slowest = 10 ** (-6 * (6000 / 16_000) / DECAY[1])
+    slowest = 10 ** (-6 * (6000 / 16_000) / RANGES["decay"][1])
     assert (late / early).max() < 5 * slowest
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from facts import says, tells
-from serzoo.datamodules.fewshot import Support, draw_ids, open_few_shot
+from serzoo.datamodules.fewshot import Support, draw_ids, draw_per_speaker, open_few_shot
 from serzoo.datamodules.manifest import Utterance
 from serzoo.zoo.core.errors import ConfigError, DataError
 from serzoo.zoo.core.taxonomy import Taxonomy
@@ -203,4 +205,50 @@ def test_a_support_is_plain(opened) -> None:
     told = asdict(opened().support)
     assert set(told) == {
         "manifest", "protocol", "fold", "taxonomy", "label", "shots", "draw", "ids", "short",
+        "per",
     }  # fmt: skip
+
+
+# Shots of each speaker.
+
+
+def test_shots_of_each_speaker_are_of_the_tested_ones(opened) -> None:
+    usual = opened(shots=1)
+    personal = opened(shots=1, per="speaker")
+    tested = {u.speaker for u in usual.data.split.test}
+    support, query = personal.data.split.train, personal.data.split.test
+    assert Counter((u.speaker, u.label) for u in support) == {
+        (s, c): 1 for s in tested for c in TAKES
+    }
+    assert {u.id for u in support} | {u.id for u in query} == {u.id for u in usual.data.split.test}
+    assert not {u.id for u in support} & {u.id for u in query}
+    # that they share speakers is said, and is no fault
+    assert tells(personal.notes, len(tested), "per=speaker")
+    assert personal.data.audit.ok
+    assert usual.support.file_name != personal.support.file_name
+    assert usual.support.sha != personal.support.sha
+    # a speaker with too few is told, with what there is
+    two = opened(shots=2, per="speaker")
+    assert two.support.short == {"sad": len(tested)}
+    assert [ids[: len(tested)] for ids in two.support.ids.values()] == list(
+        personal.support.ids.values()
+    )
+
+
+def test_shots_of_each_speaker_leave_a_query_and_need_names(opened) -> None:
+    with pytest.raises(DataError, match=says(64, "query")):
+        opened(shots=64, per="speaker")
+    with pytest.raises(ConfigError, match=says("'voice'", "speaker")):
+        opened(per="voice")
+    pool = [replace(utterance(i), speaker=None if i == 3 else "s") for i in range(8)]
+    with pytest.raises(DataError, match=says(1, 8, "c/3")):
+        draw_per_speaker(pool, [0] * 8, 1, 1, 1)
+
+
+def test_a_support_of_older_files_is_of_classes(opened, tmp_path: Path) -> None:
+    found = opened(shots=1).support
+    path = found.write(tmp_path)
+    assert "per" not in json.loads(path.read_text())
+    assert Support.read(path) == found
+    personal = opened(shots=1, per="speaker").support
+    assert Support.read(personal.write(tmp_path)) == personal

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from facts import messages, says
 from serzoo.datamodules.corpora import note
+from serzoo.datamodules.listening import Refusal
 from serzoo.datamodules.manifest import Utterance, read_manifest, validate
-from serzoo.datamodules.prepare import Refusal, prepare, tell_notes
+from serzoo.datamodules.prepare import prepare, tell_notes
 from serzoo.zoo.core import registry
 from serzoo.zoo.core.errors import ConfigError, DataError, DataNote, DataWarning
 

@@ -18,8 +18,8 @@ from serzoo.zoo.run import config
 from serzoo.zoo.run.schema import RunConfig
 
 VERBS = (
-    "list", "show", "config", "prepare", "audit", "label", "lock", "doctor", "train", "eval",
-    "adapt", "probe", "distil", "predict", "compare", "replicate", "report", "tensorboard",
+    "list", "show", "config", "prepare", "audit", "corpus", "label", "lock", "doctor", "train",
+    "eval", "adapt", "probe", "distil", "predict", "compare", "replicate", "report", "tensorboard",
     "save", "push", "export", "cache", "completion",
 )  # fmt: skip
 LABELS, SPEAKERS = ("angry", "happy", "sad"), ("s1", "s2", "s3", "s4", "s5")
@@ -61,7 +61,14 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize(
     "words",
-    [["label", "trace"], ["label", "audit"], ["compare", "import"], ["compare", "ensemble"]],
+    [
+        ["label", "trace"],
+        ["label", "audit"],
+        ["compare", "import"],
+        ["compare", "ensemble"],
+        ["corpus", "add"],
+        ["corpus", "export"],
+    ],
 )
 def test_every_second_word_of_a_verb_has_help(
     words: list[str], capsys: pytest.CaptureFixture[str]
@@ -73,7 +80,12 @@ def test_every_second_word_of_a_verb_has_help(
 
 
 @pytest.mark.parametrize(
-    "verb", [*VERBS, "label trace", "label audit", "compare import", "compare ensemble"]
+    "verb",
+    [
+        *VERBS,
+        *("label trace", "label audit", "compare import", "compare ensemble"),
+        *("corpus add", "corpus export"),
+    ],
 )
 def test_every_argument_is_explained(verb: str) -> None:
     command = cli.app

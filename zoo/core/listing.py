@@ -12,7 +12,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -131,6 +131,8 @@ def entry(kind: Kind, name: str) -> Entry:
     """
     if name not in (known := names(kind)):
         raise ConfigError(f"no {GROUPS[kind]} called '{name}'{suggest(name, known)}")
+    if kind == "corpora" and name in registry.own_corpora():
+        return _own_corpus(name)
     if name not in shipped.names(GROUPS[kind]):
         return Entry(name, "registered by another package, or by you", facts={"type": name})
     content = shipped.read(GROUPS[kind], name) or {}
@@ -196,6 +198,18 @@ def _corpus(name: str, content: Mapping[str, Any]) -> Entry:
         source=str(content.get("url", "")),
         facts=facts,
     )
+
+
+def _own_corpus(name: str) -> Entry:
+    """Return the entry of a corpus that a YAML file of the user describes; it may be damaged."""
+    file = registry.own_corpora()[name]
+    try:
+        content = shipped.read_yaml(file.read_text("utf-8"))
+        about = str(content.get("title") or f"{name}, a corpus of your own")
+        found = _corpus(name, {**content, "title": about})
+    except (ConfigError, OSError, UnicodeError, AttributeError) as error:
+        return Entry(name, f"cannot be read: {file} ({error})", needs=USER, facts={})
+    return replace(found, needs=USER, source=str(file))
 
 
 @cache

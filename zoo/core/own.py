@@ -101,7 +101,7 @@ def register(kind: Kind, name: str, part: Any) -> str:
     """
     if kind not in SINGULAR:
         raise ConfigError(f"no kind of part is called '{kind}'{suggest(str(kind), SINGULAR)}")
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+    if not registry.NAME.fullmatch(name):
         raise ConfigError(f"'{name}' is not a name; use a letter, then letters, digits, - and _")
     where = f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', part)}"
     _check(kind, part, where, _base(kind))

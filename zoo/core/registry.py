@@ -4,7 +4,7 @@ Built-in parts are listed as texts, so that listing them imports nothing. A thir
 registers a head with an entry point in the group ``serzoo.heads``. Encoders have
 ``serzoo.encoders``, corpora ``serzoo.corpora``, and scorers of `serzoo label` ``serzoo.scorers``. A
 name that is already taken is an error. The user's own parts are registered while Python runs
-(``own.py``).
+(``own.py``). A corpus may also be a YAML file of the user (:func:`own_corpora`).
 
 The signature of a part says which keywords a configuration may set (:func:`schema_of`). A keyword's
 type decides how a value is read: :func:`typed` reads the command line, :func:`fitted` a file.
@@ -13,6 +13,8 @@ type decides how a value is read: :func:`typed` reads the command line, :func:`f
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -85,6 +87,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "lexicon": "serzoo.datamodules.labelling.lexicon:Lexicon",
     },
 }
+
+OWN_CORPUS = "serzoo.datamodules.corpora.own:reader"
+"""Makes the reader of a corpus that a YAML file of the user describes."""
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+"""What a part may be called."""
 
 
 class Part:
@@ -159,8 +167,43 @@ def add(kind: Kind, name: str, part: Added) -> None:
 
 
 def added(kind: Kind, name: str) -> Added | None:
-    """Return the part that was registered under a name while Python runs; else None."""
-    return _ADDED[kind].get(name)
+    """Return the part that was registered under a name while Python runs; else None.
+
+    A corpus that a YAML file of the user describes counts as registered.
+
+    Raises:
+        ConfigError: if this file is damaged.
+    """
+    if kind != "corpora" or name in _ADDED[kind] or name in _table(kind):
+        return _ADDED[kind].get(name)
+    file = os.path.join(corpora_folder(), f"{name}.yaml")
+    try:
+        stat = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return _described(name, os.path.abspath(file), stat.st_mtime_ns, stat.st_size)
+
+
+def corpora_folder() -> str:
+    """Return the folder of the user's own corpora: ``SERZOO_CORPORA``, or ``corpora`` here."""
+    return os.path.expanduser(os.environ.get("SERZOO_CORPORA") or "corpora")
+
+
+def own_corpora() -> dict[str, Path]:
+    """Return the user's own corpora: name to YAML file; a file with another name is no corpus."""
+    files = sorted(Path(corpora_folder()).glob("*.yaml"))
+    return {file.stem: file for file in files if NAME.fullmatch(file.stem)}
+
+
+@cache
+def _described(name: str, file: str, changed: int, size: int) -> Added:
+    """Return the corpus of a YAML file; an edited file is read again."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{file}: '{name}' is not a name; use a letter, then letters, digits, - _"
+        )
+    reader = attribute(OWN_CORPUS)(name, Path(file))
+    return Added(reader, f"{file}:{name}", reader.sha)
 
 
 def all_added() -> list[tuple[Kind, str, Added]]:
@@ -170,7 +213,8 @@ def all_added() -> list[tuple[Kind, str, Added]]:
 
 def names(kind: Kind) -> list[str]:
     """Return the registered names, built-in ones first, without importing the parts."""
-    return [*_table(kind), *_ADDED[kind]]
+    own = own_corpora() if kind == "corpora" else ()
+    return list(dict.fromkeys([*_table(kind), *_ADDED[kind], *own]))
 
 
 def get(kind: Kind, name: str) -> Any:
@@ -180,8 +224,14 @@ def get(kind: Kind, name: str) -> Any:
         ConfigError: if the name is unknown, or a third party's part cannot be imported.
     """
     table = _table(kind)
-    if name in _ADDED[kind]:
-        return _ADDED[kind][name].part
+    if kind == "corpora" and name in (*table, *_ADDED[kind]) and name in (own := own_corpora()):
+        taken = table.get(name) or _ADDED[kind][name].where
+        raise ConfigError(
+            f"{own[name]} describes a corpus '{name}', which is already {taken}; give the file "
+            "another name"
+        )
+    if (part := added(kind, name)) is not None:
+        return part.part
     if name not in table:
         raise ConfigError(f"no {SINGULAR[kind]} called '{name}'{suggest(name, names(kind))}")
     if name in BUILT_IN[kind]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from .errors import ConfigError
@@ -29,6 +30,33 @@ def text(group: str, name: str) -> str:
 def read(group: str, name: str) -> Any:
     """Return a shipped configuration as plain containers."""
     return read_yaml(text(group, name))
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is the path of a YAML file, and not the name of a shipped configuration."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def read_file(group: str, name: str) -> dict[str, Any]:
+    """Return the content of the user's own YAML file, such as a protocol or a taxonomy.
+
+    Args:
+        group: what it is, a folder of ``configs``, for messages.
+        name: its path.
+
+    Raises:
+        ConfigError: if there is no such file, or it holds no keys; the message names the file.
+    """
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"no {group} file {name}; shipped: {', '.join(names(group))}")
+    try:
+        content = read_yaml(path.read_text("utf-8"))
+    except (ConfigError, UnicodeError) as error:
+        raise ConfigError(f"{name}: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name} holds a {type(content).__name__}; expected lines of key: value")
+    return content
 
 
 def read_yaml(text: str, *, words: bool = False) -> Any:

@@ -19,6 +19,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from .errors import ConfigError
+
 UNKNOWN = "–"
 
 
@@ -46,6 +48,21 @@ def plain(value: float | None, form: str) -> str:
 def seconds_text(seconds: float | None) -> str:
     """Return seconds as a text, with a decimal below ten."""
     return plain(seconds, ".0f" if seconds is not None and seconds >= 10 else ".1f")
+
+
+def pandas() -> Any:
+    """Return the package pandas, which is needed for data frames only.
+
+    Raises:
+        ConfigError: if it is not installed.
+    """
+    try:
+        import pandas as package
+    except ImportError as error:
+        raise ConfigError(
+            "pandas is not installed, and makes the data frames; run pip install 'serzoo[pandas]'"
+        ) from error
+    return package
 
 
 class Cell(NamedTuple):
@@ -180,6 +197,18 @@ class Table:
         writer.writerow(self.columns)
         writer.writerows([_exact(c) for c in row] for row in self.cells)
         return file.getvalue()
+
+    def to_pandas(self) -> Any:
+        """Return a ``pandas.DataFrame``: numbers with all digits, other cells as texts.
+
+        A number that is unknown is NaN.
+
+        Raises:
+            ConfigError: if pandas is not installed.
+        """
+        frame = pandas().DataFrame
+        rows = [[c.text if c.sort is None else c.sort for c in row] for row in self.cells]
+        return frame(rows, columns=list(self.columns))
 
     def latex(self) -> str:
         """Return a floating ``table`` with a plain ``tabular``, which needs no package."""

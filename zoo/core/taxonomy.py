@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from . import shipped
@@ -111,11 +112,26 @@ class Taxonomy:
 
     @classmethod
     def load(cls, name: str) -> Taxonomy:
-        """Return a shipped taxonomy by its name.
+        """Return a shipped taxonomy by its name, or that of a YAML file.
+
+        Args:
+            name: the name, or the path of a file that ends in ``.yaml`` and holds ``classes``.
 
         Raises:
-            ConfigError: if no taxonomy has this name, or it uses an unknown canonical label.
+            ConfigError: if no taxonomy has this name, or it uses an unknown canonical label. Also
+                if the file is damaged.
         """
+        if shipped.is_file(name):
+            content = shipped.read_file("taxonomy", name)
+            classes = content.get("classes")
+            if set(content) != {"classes"} or not (
+                isinstance(classes, dict) and all(isinstance(m, list) for m in classes.values())
+            ):
+                raise ConfigError(
+                    f"{name} holds the keys {', '.join(map(str, content)) or 'none'}; give "
+                    "classes: {CLASS: [LABEL, LABEL]}, and nothing else"
+                )
+            return cls.from_dict({"name": Path(name).stem, "classes": classes}, check=True)
         if name not in cls.names():
             raise ConfigError(f"no taxonomy called '{name}'{suggest(name, cls.names())}")
         return cls.from_dict({"name": name, **shipped.read("taxonomy", name)}, check=True)

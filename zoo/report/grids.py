@@ -61,7 +61,7 @@ class Grid:
     @cached_property
     def clusters(self) -> Clusters:
         """Clusters of the labelled utterances, by the description of their corpus."""
-        kinds = {info.cluster for info in map(_info, self.corpora) if info} or {"speaker"}
+        kinds = {info.cluster for info in map(info_of, self.corpora) if info} or {"speaker"}
         # corpora that sample different things have speakers in common
         kind = kinds.pop() if len(kinds) == 1 else "speaker"
         table = self.runs[next(iter(self.runs))]
@@ -125,7 +125,7 @@ def interval_remarks(corpora: Sequence[str], cluster: str | None = None) -> list
         corpora: names of the tested corpora.
         cluster: only corpora whose clusters are these; None = all.
     """
-    found = [info for info in map(_info, corpora) if info]
+    found = [info for info in map(info_of, corpora) if info]
     return [
         text if len(found) == 1 else f"{info.name}: {text}"
         for info in found
@@ -138,7 +138,7 @@ def sentences(remarks: Sequence[str]) -> list[str]:
     return [f"{text[0].upper()}{text[1:]}." for text in remarks]
 
 
-def _info(corpus: str) -> CorpusInfo | None:
+def info_of(corpus: str) -> CorpusInfo | None:
     """Return the description of a corpus; None if there is none here, as for a user's own."""
     try:
         return CorpusInfo.load(corpus)

@@ -8,11 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.errors import ComparisonError
+from ..core.taxonomy import Taxonomy
 from ..statistics.rates import METRICS
 from ..statistics.speakers import Interval, MeanSD, interval_of, mean_sd, tested
 from .answers import NAMES, Asked, Difference, number, to_baseline
-from .grids import Grid, grids
+from .grids import Grid, grids, info_of
 from .runs import Run
+
+
+@dataclass(frozen=True)
+class Human:
+    """How well listeners recognise the classes of a table.
+
+    Attributes:
+        uar: mean over classes of the share of listeners who recognised it; None if unknown.
+        wa: mean of that share over recordings; None if unknown.
+        source: where this is from.
+    """
+
+    uar: float | None
+    wa: float | None
+    source: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,7 @@ class Result:
         why: why there is no interval, or "".
         without_speaker: number of test utterances whose speaker is unknown.
         unsure: what the audits of the splits could not check.
+        dependent: number of tested speakers of whom the model of their fold was trained.
         utterances: number of test utterances.
         metric: the suite's metric: ``uar``, ``wa`` or ``macro_f1``.
         score: that metric over seeds.
@@ -56,6 +73,7 @@ class Result:
         head_trainable: number of those that are trained.
         partial: how many folds of seeds are left out, because a head has not finished them.
         certificate: hash of the data of the table.
+        human: how well listeners recognise the classes of the table; None if it is not known.
         difference: the difference to the baseline of the table; None for the baseline.
     """
 
@@ -71,6 +89,7 @@ class Result:
     why: str
     without_speaker: int
     unsure: list[str]
+    dependent: int
     utterances: int
     metric: str
     score: MeanSD
@@ -93,6 +112,7 @@ class Result:
     head_trainable: int | None
     partial: int
     certificate: str
+    human: Human | None
     difference: Difference | None
 
 
@@ -146,6 +166,7 @@ def _row(grid: Grid, head: str, asked: Asked, difference: Difference | None) -> 
         why=grid.clusters.why,
         without_speaker=table.speakers.count("") // len(grid.seeds),
         unsure=sorted({u for r in runs for u in r.record.unsure}),
+        dependent=len({s for r in runs for s in _dependent(r)}),
         utterances=utterances,
         metric=asked.metric,
         score=values[asked.metric],
@@ -171,8 +192,44 @@ def _row(grid: Grid, head: str, asked: Asked, difference: Difference | None) -> 
         head_trainable=parameters.get("head_trainable"),
         partial=grid.partial,
         certificate=grid.certificate["hash"],
+        human=human_of(grid),
         difference=difference,
     )
+
+
+def human_of(grid: Grid) -> Human | None:
+    """Return how well listeners recognise what a table tests; None if nobody has published it.
+
+    It is known for one corpus, clean, in all classes of its own taxonomy.
+    """
+    run = next(iter(grid.runs.values()))[0]
+    info = info_of(grid.corpora[0]) if len(grid.corpora) == 1 else None
+    heard_clean = not run.record.condition or run.record.kind == "adaptation"
+    if info is None or info.listeners is None or info.taxonomy is None or not heard_clean:
+        return None
+    if run.record.config.get("data", {}).get("label", "label") not in (None, "label"):
+        return None
+    table, said = grid.pooled[run.head], info.listeners
+    if set(table.classes) != set(Taxonomy.load(info.taxonomy).classes):
+        return None
+    if not said.votes:
+        return Human(said.uar, said.wa, f"{said.source}; of the whole corpus")
+    if table.votes is None:
+        return None
+    known = table.labelled & (table.votes.sum(1) > 0)
+    votes, labels = table.votes[known], table.labels[known]
+    if not len(labels):
+        return None
+    right = votes[np.arange(len(labels)), labels] / votes.sum(1)
+    means = [float(right[labels == c].mean()) for c in np.unique(labels)]
+    return Human(float(np.mean(means)), float(right.mean()), said.source)
+
+
+def _dependent(run: Run) -> set[str]:
+    """Return the tested speakers whom the model heard in training or validation."""
+    parts = run.record.speakers
+    heard = {s for part in ("train", "valid") for s in parts.get(part, ())}
+    return {s for s in heard & set(parts.get("test", ())) if not s.endswith("/")}
 
 
 def _interval(grid: Grid, head: str, metric: str) -> Interval:

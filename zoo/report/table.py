@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,12 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from ..core.errors import counted
+from ..core.files import json_text
 from ..core.table import (
     Cell,
     Line,
     Table,
     cell,
     number_cell,
+    pandas,
     plain,
     seconds_text,
     span_cell,
@@ -24,7 +28,7 @@ from .answers import COLUMNS as ANSWER
 from .answers import MARGIN, NAMES, Answered, answer_cells, verdicts
 from .grids import sentences
 from .runs import NORMALISED
-from .summary import Result
+from .summary import Human, Result
 
 COSTS = ("s / fit", "ms / utt", "trainable")
 
@@ -65,7 +69,21 @@ def results_table(group: Sequence[Result], baseline: str) -> Table:
     """Return the results of the rows of one table, with what is to be known of their intervals."""
     body = [cells_of(row, baseline) for row in group]
     said = sentences(group[0].remarks)
-    return Table(caption(group[0]), columns_of(group[0].metric), body, said)
+    columns = columns_of(group[0].metric)
+    if (human := group[0].human) is not None:
+        body.append(_human_cells(human, columns))
+        said.append(f"{LISTENERS}: {human.source}.")
+    return Table(caption(group[0]), columns, body, said)
+
+
+LISTENERS = "listeners (people)"
+"""Name of the row that says how well people recognise the same emotions."""
+
+
+def _human_cells(human: Human, columns: Sequence[str]) -> list[Cell]:
+    """Return the row of the listeners; a dash for what is not known of people."""
+    known = {NAMES["uar"]: human.uar, NAMES["wa"]: human.wa}
+    return [Cell(LISTENERS), *(cell(known.get(column)) for column in columns[1:])]
 
 
 def answer_table(group: Sequence[Result], baseline: str) -> Table | None:
@@ -126,6 +144,8 @@ def caption(row: Result) -> str:
         text += f"; {unknown} without a speaker"
     if row.why:
         text += f"; {row.why}, so no interval and no test"
+    if row.dependent:
+        text += f"; speaker-dependent: {row.dependent} of the speakers are in training, too"
     if row.unsure:
         text += "; it is unknown whether the parts of the folds share speakers"
     if row.partial:
@@ -268,6 +288,82 @@ def matching_notes(matched: Sequence[dict[str, Any]]) -> list[str]:
             f"parameters within 10 %: {each}"
         )
     return notes
+
+
+def flat(rows: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return the rows of all tables as plain values, with all digits; None is unknown.
+
+    A row of listeners has ``head`` :data:`LISTENERS`, and no other number than theirs.
+    """
+    found: list[dict[str, Any]] = []
+    for group in grouped(rows):
+        for row in group:
+            d = row.difference
+            low, high = row.interval
+            found.append(
+                {
+                    "recipe": row.recipe,
+                    "encoder": row.encoder,
+                    "head": row.head,
+                    "metric": row.metric,
+                    **{
+                        f"{key}{end}": getattr(getattr(row, key), of)
+                        for key in ("uar", "wa", "f1")
+                        for end, of in (("", "mean"), ("_sd", "sd"))
+                    },
+                    "interval_low": low,
+                    "interval_high": high,
+                    "difference": d.value if d else None,
+                    "relative": d.relative if d else None,
+                    "verdict": d.verdict if d else None,
+                    "top2": row.top2,
+                    **{f"recall_{name}": value for name, value in row.recalls.items()},
+                    **{key: getattr(row, key) for key in FACTS},
+                    "certificate": row.certificate,
+                }
+            )
+        if (human := group[0].human) is not None:
+            empty = dict.fromkeys(found[-1])
+            named = {k: found[-1][k] for k in ("recipe", "encoder", "metric")}
+            people = {"head": LISTENERS, "uar": human.uar, "wa": human.wa}
+            found.append({**empty, **named, **people})
+    columns = dict.fromkeys(key for row in found for key in row)
+    return [{key: row.get(key) for key in columns} for row in found]
+
+
+FACTS = ("utterances", "speakers", "folds", "seeds", "seconds", "inference_ms", "trainable")
+"""Further columns of :func:`flat`."""
+
+
+def to_pandas(rows: Sequence[Result]) -> Any:
+    """Return the rows of all tables as a ``pandas.DataFrame``; see :func:`flat`.
+
+    Raises:
+        ConfigError: if pandas is not installed.
+    """
+    return pandas().DataFrame(flat(rows))
+
+
+def printed(rows: Sequence[Result], baseline: str, form: str) -> str:
+    """Return the tables as a text.
+
+    Args:
+        rows: rows of all tables.
+        baseline: the head that others are compared to.
+        form: ``csv`` or ``json`` (:func:`flat`), ``latex`` or ``md``.
+    """
+    if form == "latex":
+        return latex(rows, baseline)
+    if form == "md":
+        return markdown(rows, baseline)
+    found = flat(rows)
+    if form == "json":
+        return json_text(found)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(found[0]) if found else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return file.getvalue()
 
 
 def show(rows: Sequence[Result], baseline: str, console: Console) -> None:

@@ -88,6 +88,8 @@ class Plan:
     def fingerprint(self) -> str:
         """10 hexadecimal digits of everything that decides the numbers."""
         how = {k: v for k, v in asdict(self.wanted).items() if k not in ("forgetting", "save")}
+        if how["per"] == "class":  # the only way of older adaptations
+            del how["per"]
         identity = {
             "source": self.meta.get("fingerprint"),
             "config": self.cfg.identity,
@@ -101,7 +103,8 @@ class Plan:
     def folder(self) -> Path:
         """Folder of the adaptation, if none was given."""
         trained = "+".join(self.source.corpus) or "model"
-        parts = (trained, self.source.called, f"k{self.wanted.shots}", f"d{self.wanted.draw}")
+        many = f"k{self.wanted.shots}{'s' if self.wanted.per == 'speaker' else ''}"
+        parts = (trained, self.source.called, many, f"d{self.wanted.draw}")
         name = "-".join([*parts, self.tuning, self.fingerprint])
         return Path(self.cfg.trainer.out) / "adapted" / self.cfg.recipe / name
 
@@ -180,6 +183,7 @@ def planned(
         taxonomy=config.build_taxonomy(cfg) or classes,
         shots=wanted.shots,
         draw=wanted.draw,
+        per=wanted.per,
         given=Support.read(support) if support else None,
         restrict=target.taxonomy is None,
         progress=progress,
@@ -425,6 +429,8 @@ def _entry(plan: Plan, module: SERModule, table: PredictionTable) -> Record:
     if set(seen_classes(trained, asked)) != set(asked.classes):
         numbers["open_labels"] = open_numbers(table, trained, asked)
     tuned = "" if plan.tuning == "none" else f", {plan.tuning}"
+    if support.per == "speaker":
+        tuned = f" of each speaker{tuned}"
     corpora = " and ".join(plan.source.corpus) or "a manifest"
     return record.written(
         status="ok",

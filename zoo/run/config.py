@@ -14,6 +14,7 @@ as its key expects (:mod:`.words`). :mod:`.schema` holds every key, its default 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ from .words import (
 )
 
 GROUPS = ("encoder", "head", "optim")
+OF_CORPUS = {
+    "groups": {"encoder": "logmel", "head": "classification"},
+    "optim": {"epochs": 32},
+    "data": {"batch_size": 16},
+}
+"""The recipe of a corpus of the user's own; it is that of the small published corpora."""
+
 SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
 """Value of ``encoder.tuning`` to the optimisation whose learning rates suit it."""
 
@@ -83,8 +91,18 @@ def adopt_names(content: Mapping[str, Any], beside: Path | None = None) -> dict[
     return {str(key): _adopt_value(str(key), value, beside) for key, value in content.items()}
 
 
+FILES = ("protocol", "taxonomy")
+"""Keys that name a shipped configuration or a YAML file of the user."""
+
+
 def _adopt_value(key: str, value: Any, beside: Path | None) -> Any:
     part = _NAMES.get(key)
+    if key in FILES:
+        return (
+            [_placed(v, beside) for v in value]
+            if isinstance(value, list)
+            else _placed(value, beside)
+        )
     if isinstance(value, dict):
         if key == "heads":  # of a search: the heads are its keys
             value = {adopted("head", head, beside): node for head, node in value.items()}
@@ -98,8 +116,18 @@ def _adopt_value(key: str, value: Any, beside: Path | None) -> Any:
 def _adopt_word(item: Any, beside: Path | None) -> Any:
     """``key=value`` of a list of overrides, with a registered name."""
     key, eq, text = item.partition("=") if isinstance(item, str) else ("", "", "")
+    if key.strip() in FILES:
+        return f"{key}={_placed(text.strip(), beside)}"
     found = _adopt_typed(key.strip(), Typed(text), beside)
     return item if found == text else f"{key}{eq}{found}"
+
+
+def _placed(name: Any, beside: Path | None) -> Any:
+    """Return the path of a YAML file, which is looked for beside the file that names it first."""
+    if not (isinstance(name, str) and shipped.is_file(name)) or beside is None:
+        return name
+    near = beside / Path(name).expanduser()
+    return str(near) if near.is_file() else name
 
 
 def _adopt_base(base: Mapping[str, Any], beside: Path | None) -> dict[str, Any]:
@@ -118,7 +146,8 @@ def _adopt_base(base: Mapping[str, Any], beside: Path | None) -> dict[str, Any]:
 def read_group(group: str, name: str) -> dict[str, Any]:
     """Return a shipped configuration as plain containers.
 
-    A third party's head or encoder needs no file, since its constructor has the defaults.
+    A third party's head or encoder needs no file, since its constructor has the defaults. A corpus
+    of the user's own (:mod:`serzoo.datamodules.corpora.own`) is also a recipe.
 
     Args:
         group: a folder of ``configs``, such as ``head``.
@@ -136,6 +165,11 @@ def read_group(group: str, name: str) -> dict[str, Any]:
         if name in registered:
             return {"type": name}
         known |= set(registered)
+    if group == "recipe":
+        own_corpora = registry.own_corpora()
+        if name in own_corpora:
+            return {**OF_CORPUS, "corpus": name}
+        known |= set(own_corpora)
     raise ConfigError(f"no {group} config called '{name}'{suggest(name, known)}")
 
 
@@ -221,7 +255,9 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
             base.pop(key, None)  # the recipe's keys were for the part that it had picked
     asked = {key for key, value in overrides if key in GROUPS and isinstance(value, str)}
     if "encoder" in asked:  # the recipe's optimisation was for the encoder that it had picked
-        base.pop("optim", None)
+        had = base.pop("optim", None) or {}
+        if "metric" in had:  # it is about the data, not about the encoder
+            base["optim"] = {"metric": had["metric"]}
         if "optim" not in asked:
             chosen.pop("optim", None)
     merged: dict[str, Any] = {}
@@ -307,7 +343,7 @@ def resolve(cfg: RunConfig) -> RunConfig:
         Taxonomy.load(cfg.taxonomy)
     from ...datamodules.protocols import Protocol
 
-    Protocol.load(cfg.protocol)
+    rule = Protocol.load(cfg.protocol)
     types = option_types(cfg.corpus) if cfg.data.options else {}
     cfg.data.options = {
         k: registry.fitted(v, types.get(f"options.{k}", Any)) for k, v in cfg.data.options.items()
@@ -332,8 +368,44 @@ def resolve(cfg: RunConfig) -> RunConfig:
         *((f"corpus {name}", "corpora", name) for name in cfg.corpus),
     ]
     files = {part: own.origin(kind, name) for part, kind, name in named}
+    files |= {key: _yaml_origin(getattr(cfg, key)) for key in FILES}
     cfg.own = {part: text for part, text in files.items() if text}
+    if rule.closed:
+        _check_closed(cfg, rule.closed)
     return cfg
+
+
+def _yaml_origin(name: str | None) -> str | None:
+    """Return ``FILE.yaml@SHA`` of a YAML file of the user; None for a shipped configuration."""
+    if name is None or not shipped.is_file(name):
+        return None
+    path = Path(name).expanduser()
+    return f"{path.name}@{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+
+
+def _check_closed(cfg: RunConfig, rules: str) -> None:
+    """Refuse other emotion data under the rules of a challenge.
+
+    Raises:
+        ConfigError: if the run has further corpora, or starts from weights that saw emotion data.
+    """
+    found = None
+    if len(cfg.corpus) > 1:
+        found = f"corpus=[{','.join(cfg.corpus)}]"
+    elif cfg.init:
+        found = f"init={cfg.init}, another run"
+    elif cfg.encoder["type"] == "trained":
+        found = f"encoder=trained ({cfg.encoder.get('name')}), another run"
+    else:
+        seen = shipped.read("published", "models")
+        for name in (cfg.encoder.get("name"), cfg.encoder["type"]):
+            if name is not None and seen.get(str(name), {}).get("emotion"):
+                found = f"the encoder {name}, which was trained on emotional speech"
+    if found:
+        raise ConfigError(
+            f"protocol {cfg.protocol} follows {rules}: no other emotion data may be used, but the "
+            f"run has {found}; leave it out, or use protocol=official"
+        )
 
 
 def _check_utterance(name: str) -> None:

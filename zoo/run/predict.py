@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ..core.progress import Bar
 from ..core.speakers import is_known
 from ..core.types import SAMPLE_RATE, Batch, Targets, first_device
 from ..statistics.rates import log_softmax
+from . import annotate
 from .module import SERModule
 from .predictions import Columns, Predictions, Row, suffix_of
 from .recordings import Recording, Samples, recordings
@@ -242,6 +243,7 @@ def predict_files(
     batch_seconds: float = BATCH_SECONDS,
     plot: str | None = None,
     json: bool = False,
+    form: str | None = None,
 ) -> int:
     """Do what ``serzoo predict`` does: write each row when it is ready, and errors to stderr.
 
@@ -259,6 +261,8 @@ def predict_files(
         batch_seconds: as in :func:`predict`.
         plot: ``FILE.png``, or a folder, for pictures of the probabilities over time.
         json: write JSON lines on standard output, not CSV.
+        form: one of :data:`.annotate.FORMATS`, which write ``out`` at the end; None = as ``out``
+            ends.
 
     Returns:
         0; 1 if something could not be predicted; 2 if nothing could.
@@ -272,23 +276,29 @@ def predict_files(
             f"--json writes rows on standard output, and --out into {out}; give one of them "
             "(--out FILE.jsonl writes the same rows into a file)"
         )
-    suffix = ".jsonl" if json else suffix_of(out)
+    other = form if form not in (None, "csv", "jsonl") else None
+    if other is not None:
+        annotate.check(other, out)
+    suffix = ".jsonl" if json or form == "jsonl" else ".csv" if form else suffix_of(out)
     found = recordings(inputs, channel=channel)
     plots = Plots(plot, found) if plot else None
     job = _job(_module(model), window, hop, voice, batch_seconds)
-    target = Path(out) if out else None
+    target = Path(out) if out and other is None else None
     # rows that go to a terminal show the progress themselves
-    bar = target is not None or not sys.stdout.isatty()
+    bar = target is not None or other is not None or not sys.stdout.isatty()
     kept: list[Row] = []
     good = bad = 0
-    with _opened(target) as file:
-        for row in job.columns.write(_rows(job, found, bar), file, suffix):
-            if plots:
+    with _opened(target) if other is None else nullcontext(sys.stdout) as file:
+        rows = _rows(job, found, bar)
+        for row in rows if other else job.columns.write(rows, file, suffix):
+            if plots or other:
                 kept.append(row)
             good, bad = good + (row.error is None), bad + (row.error is not None)
             if row.error is not None:
                 print(f"serzoo predict: {shown(row.error)}", file=sys.stderr)
     wrote = [str(target)] if target else []
+    if other and good:
+        wrote += map(str, annotate.write(other, kept, str(out), job.columns.classes))
     if plots and good:
         wrote += [str(path) for path in plots.write(kept, job.columns.classes)]
     calibrated = "calibrated" if job.module.temperature is not None else "not calibrated"

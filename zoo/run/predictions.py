@@ -12,6 +12,8 @@ from typing import IO, Any, overload
 from ..core.errors import ConfigError
 from ..core.files import new_file
 from ..core.notices import shown
+from ..core.table import pandas
+from . import annotate
 
 FORMATS = (".csv", ".jsonl")
 
@@ -135,6 +137,27 @@ class Predictions(Sequence[Row]):
         """Write the rows as one JSON object per line, and return the path."""
         return self._write(Path(path), ".jsonl")
 
+    def to_pandas(self) -> Any:
+        """Return the rows as a ``pandas.DataFrame``; see :meth:`Columns.row`.
+
+        Raises:
+            ConfigError: if pandas is not installed.
+        """
+        frame = pandas().DataFrame
+        return frame(self.to_dicts(), columns=list(self.columns.row(Row(""))))
+
+    def to_textgrid(self, folder: str | Path) -> list[Path]:
+        """Write a TextGrid of Praat for each recording; see :mod:`.annotate`."""
+        return annotate.write_textgrids(self.rows, folder)
+
+    def to_label_studio(self, path: str | Path) -> list[Path]:
+        """Write tasks of Label Studio, and the labelling configuration beside them."""
+        return annotate.write_label_studio(self.rows, path, self.columns.classes)
+
+    def to_audformat(self, folder: str | Path) -> Path:
+        """Write a database of audformat, and return its header; see :mod:`.annotate`."""
+        return annotate.write_audformat(self.rows, folder, self.columns.classes)
+
     def _write(self, path: Path, suffix: str) -> Path:
         with new_file(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
             for _ in self.columns.write(self.rows, file, suffix):
@@ -173,7 +196,10 @@ def suffix_of(out: str | Path | None) -> str:
         return ".csv"
     suffix = Path(out).suffix.lower()
     if suffix not in FORMATS:
-        raise ConfigError(f"out is '{out}'; give a name that ends in {' or '.join(FORMATS)}")
+        raise ConfigError(
+            f"out is '{out}'; give a name that ends in {' or '.join(FORMATS)}, or --format "
+            f"{'|'.join(annotate.FORMATS)}"
+        )
     return suffix
 
 

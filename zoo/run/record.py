@@ -28,6 +28,7 @@ from typing import (
 from ..core.errors import ComparisonError, DataError, SerzooError, counted
 from ..core.files import json_lines, read_json, write_json, write_text
 from ..core.speakers import ACCEPT
+from ..core.table import pandas
 from ..statistics.speakers import interval_text
 from .schema import RunConfig
 
@@ -113,6 +114,16 @@ class Recorded:
             since.append("version")
         keys = dict.fromkeys([*self.order, *since, *self.more])
         return {k: getattr(self, k) if k in kinds else self.more[k] for k in keys}
+
+    def to_pandas(self) -> Any:
+        """Return a ``pandas.DataFrame`` of one row: a column ``a.b`` for each value of the file.
+
+        Lists stay lists. ``pandas.concat`` makes one frame of several records.
+
+        Raises:
+            ConfigError: if pandas is not installed.
+        """
+        return pandas().json_normalize(self.to_json())
 
     @classmethod
     def from_json(

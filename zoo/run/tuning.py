@@ -14,14 +14,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ...datamodules.dataset import SpeechDataset
-from ...datamodules.fewshot import check_shots
+from ...datamodules.fewshot import PER, check_shots
 from ..core import registry
 from ..core.errors import ConfigError
 from ..core.types import Frames
 from . import config, devices
 from .checkpoint import OPTIONS
 from .module import SERModule
-from .schema import Flag, FromOne, FromZero, NotNegative, OptimConfig, Positive, Share, Whole
+from .schema import (
+    Flag,
+    FromOne,
+    FromZero,
+    NotNegative,
+    OptimConfig,
+    Positive,
+    Share,
+    Whole,
+    one_of,
+)
 from .spent import CountFlops
 
 TUNINGS = ("lora", "head", "full", "scratch")
@@ -62,6 +72,9 @@ class Settings:
     lora_alpha: Annotated[float, Field(strict=True)] = 16.0  # of new adapters
     forgetting: Flag = True  # score the source's test part before and after
     save: Flag = True  # keep the adapted model
+    # class: shots are of each class, by training speakers. speaker: shots are of each class of each
+    # tested speaker, and the query is the rest (personalisation)
+    per: Annotated[str, one_of(*PER)] = "class"
 
 
 @dataclass(frozen=True, kw_only=True)

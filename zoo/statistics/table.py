@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
 from ..core.files import json_lines, new_file
+from ..core.table import pandas
 from .rates import (
     FloatArray,
     IntArray,
@@ -277,6 +278,32 @@ class PredictionTable:
                     row["votes"] = {name: vote for name, vote in given if vote}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         return path
+
+    def to_pandas(self) -> Any:
+        """Return a ``pandas.DataFrame`` with a row for each utterance.
+
+        Columns are ``id``, ``speaker``, ``label``, ``predicted``, ``score_CLASS`` (log-scores) and
+        ``p_CLASS`` (their softmax). Also ``text`` and ``votes_CLASS`` if the table has them. An
+        unknown speaker or label is None.
+
+        Raises:
+            ConfigError: if pandas is not installed.
+        """
+        frame = pandas().DataFrame
+        p = self.probabilities()
+        columns: dict[str, Any] = {
+            "id": self.ids,
+            "speaker": [s or None for s in self.speakers],
+            "label": [self.classes[i] if i >= 0 else None for i in self.labels],
+            "predicted": [self.classes[i] for i in self.predicted],
+        }
+        columns |= {f"score_{name}": self.scores[:, i] for i, name in enumerate(self.classes)}
+        columns |= {f"p_{name}": p[:, i] for i, name in enumerate(self.classes)}
+        if self.texts is not None:
+            columns["text"] = self.texts
+        if self.votes is not None:
+            columns |= {f"votes_{name}": self.votes[:, i] for i, name in enumerate(self.classes)}
+        return frame(columns)
 
     @classmethod
     def read_jsonl(cls, path: str | Path) -> PredictionTable:

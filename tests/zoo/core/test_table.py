@@ -229,3 +229,13 @@ def test_columns_stay_whole_where_it_is_asked() -> None:
         Table("", ("a", "b"), [["one two three", "x y z"]]).rich(lines=False, whole=["a"])
     )
     assert "one two three" in console.file.getvalue()
+
+
+def test_a_data_frame_has_all_digits_and_nan_for_unknown() -> None:
+    pandas = pytest.importorskip("pandas", reason="no pandas: pip install serzoo[pandas]")
+    frame = TABLE.to_pandas()
+    assert list(frame) == ["head", "UAR", "p_1"]
+    assert list(frame["head"]) == ["a|b", "c\nd", "-1 'x'"]
+    assert list(frame["UAR"])[:2] == [0.5, 0.25]
+    assert pandas.isna(frame["UAR"][2])
+    assert frame["p_1"][0] == 0.0001

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from serzoo.datamodules.prepare import prepare
 from serzoo.zoo import cli
 from serzoo.zoo.cli import main
 from serzoo.zoo.compare import pool
@@ -94,6 +95,7 @@ def test_every_verb_tells_it_in_one_line(
 
 MINIMAL: dict[str, list[str]] = {
     "list": [], "config": ["x"], "prepare": ["x"], "audit": ["x"], "label": ["x"], "doctor": ["x"],
+    "corpus": [],
     "train": ["x"], "eval": ["x"], "adapt": ["x"], "probe": ["x"], "predict": ["x", "y"],
     "compare": ["x"], "report": ["x"], "tensorboard": ["x"], "save": ["x", "y"],
     "push": ["x", "me/y"], "export": ["x", "y"], "cache": ["list"], "lock": ["x"],
@@ -104,7 +106,7 @@ MINIMAL: dict[str, list[str]] = {
 def test_the_sweeps_know_all_verbs() -> None:
     assert set(MINIMAL) == set(cli.VERBS)
     assert {case.split()[0] for case in PLACES} | SILENT == set(cli.VERBS)
-    assert len(cli.VERBS) == 23
+    assert len(cli.VERBS) == 24
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,9 @@ PLACES = (
     "lock PUBLISHED --file FOLDER", "lock PUBLISHED --file FILE/x", "lock --file FOLDER",
     "show FILE/x", "distil serzoo-small data=[FOLDER] out=FILE/x",
     "replicate selm_names --record FOLDER", "replicate selm_names --record FILE/x",
+    "corpus export MANIFEST FILE --format lhotse", "corpus export MANIFEST FILE/x",
+    "predict MODEL WAV --format textgrid --out FILE",
+    "predict MODEL WAV --format label-studio --out FOLDER.jsonl",
 )  # fmt: skip
 SILENT = {"list", "cache", "completion"}  # they read no path of the user's; full output: below
 
@@ -171,7 +176,8 @@ def test_a_place_that_cannot_be_written_is_told_and_left_as_it_was(
     before = tree(tmp_path)
     assert main(words(case)) == 2
     _, err = capsys.readouterr()
-    assert err.startswith(f"serzoo {case.split()[0]}: ")
+    verb = " ".join(case.split()[: 2 if case.startswith("corpus") else 1])
+    assert err.startswith(f"serzoo {verb}: ")
     assert err.count("\n") == 1, err
     assert "FILE" in err or "FOLDER" in err
     assert "Errno" not in err
@@ -337,7 +343,7 @@ def test_rows_that_were_ready_are_kept_when_prediction_is_stopped(
 def test_a_recording_that_cannot_be_opened_is_refused_and_the_others_are_prepared(
     tiny_speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("serzoo.datamodules.prepare")
+    module = importlib.import_module("serzoo.datamodules.listening")
     decode, number = module.decode_channels, errno.EACCES
 
     def locked(path: Path, *rest: Any) -> Any:
@@ -346,13 +352,13 @@ def test_a_recording_that_cannot_be_opened_is_refused_and_the_others_are_prepare
         return decode(path, *rest)
 
     monkeypatch.setattr(module, "decode_channels", locked)
-    done = module.prepare("csv", root=tiny_speech, progress=False)
+    done = prepare("csv", root=tiny_speech, progress=False)
     (refused,) = done.refusals
     assert (refused.path, refused.reason) == ("sad-3.wav", "unreadable")
     assert "permission is denied" in refused.detail
     number = errno.EMFILE  # of the machine: half a corpus would be refused
     with pytest.raises(OSError, match="Too many"):
-        module.prepare("csv", root=tiny_speech, progress=False)
+        prepare("csv", root=tiny_speech, progress=False)
 
 
 def test_a_cell_that_meets_a_full_disk_is_recorded_and_named(
