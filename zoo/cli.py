@@ -6,21 +6,20 @@ itself, so that ``serzoo --help`` answers without torch.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, Parameter
 
-from .core.errors import ConfigError, SerzooError, counted, system_error
-from .core.notices import NORMAL, QUIET, VERBOSE, on_terminal
+from . import terminal
+from .core.errors import ConfigError, counted
 from .core.shipped import KINDS, Kind
+from .terminal import print_json, result_only
 
 
 def _version() -> str:
@@ -71,11 +70,11 @@ def list_(kind: Kind | None = None, name: str | None = None, /, *, json: Json = 
     if not json:
         listing.show(kind, name)
     elif kind is None:
-        _print_json({each: listing.names(each) for each in KINDS})
+        print_json({each: listing.names(each) for each in KINDS})
     elif name is None:
-        _print_json([entry.to_json() for entry in listing.entries(kind)])
+        print_json([entry.to_json() for entry in listing.entries(kind)])
     else:
-        _print_json(listing.details(kind, name))
+        print_json(listing.details(kind, name))
 
 
 @app.command
@@ -91,7 +90,7 @@ def show(run: str, /, *, json: Json = False) -> None:
 
     record = shows.read(run)
     if json:
-        _print_json(record.to_json())
+        print_json(record.to_json())
     else:
         shows.show(record)
 
@@ -114,7 +113,7 @@ def config(recipe: Recipe, /, *settings: Settings, json: Json = False) -> None:
     taxonomy = build_taxonomy(cfg)
     if json:
         classes = None if taxonomy is None else taxonomy.classes
-        _print_json({"fingerprint": cfg.fingerprint, "classes": classes, "config": cfg.to_dict()})
+        print_json({"fingerprint": cfg.fingerprint, "classes": classes, "config": cfg.to_dict()})
         return
     print(yaml.safe_dump(cfg.to_dict(), sort_keys=False, allow_unicode=True), end="")
     if taxonomy is not None:
@@ -146,7 +145,7 @@ def prepare(corpus: str, /, *settings: Settings, json: Json = False) -> int:
     given = read_settings(settings, types_of(prepare_corpus), [corpus])
     done, path = prepare_corpus(corpus, **given, progress=True)
     if json:
-        _print_json({"corpus": corpus, "manifest": str(path), **done.notes()})
+        print_json({"corpus": corpus, "manifest": str(path), **done.notes()})
     else:
         console = Console()
         console.print(str(done), highlight=False)
@@ -180,7 +179,7 @@ def audit(manifest: Speech, /, *settings: Settings, json: Json = False) -> int:
     reports = audit_corpus(manifest, **given, progress=True)
     passed = audits.passed(reports, given.get("unknown_speakers"))
     if json:
-        _print_json({"passed": passed, "folds": [r.to_dict() for r in reports]})
+        print_json({"passed": passed, "folds": [r.to_dict() for r in reports]})
     else:
         print("\n".join(audits.lines(reports)))
     return 0 if passed else 1
@@ -215,7 +214,7 @@ def label(
     if os.environ.get("RANK", "0") != "0":  # all ranks found the same
         return
     if json:
-        _print_json({"folder": str(done.folder), "labels": done.record})
+        print_json({"folder": str(done.folder), "labels": done.record})
     else:
         print("\n".join(done.lines))
 
@@ -234,7 +233,7 @@ def label_trace(out: str, id: str, /, *, json: Json = False) -> None:
 
     found = labelling.trace(out, id)
     if json:
-        _print_json(found)
+        print_json(found)
     else:
         print("\n".join(labelling.shown(found)))
 
@@ -261,7 +260,7 @@ def label_audit(out: str, /, *settings: Settings, json: Json = False) -> int:
     given = audits.audit_settings(_label_values(settings, audits.AUDIT_KNOBS, out))
     done = audits.audit(out, **given)
     if json:
-        _print_json({**done.record, "written": [str(path) for path in done.written]})
+        print_json({**done.record, "written": [str(path) for path in done.written]})
         return 0 if done.ok else 1
     console = wide_console()
     audits.show(done.record, console)
@@ -307,13 +306,13 @@ def lock_(*names: str, all: bool = False, file: str | None = None, json: Json = 
     if not names and not all:
         held = Path(file).expanduser() if file else lock.lock_file()
         if json:
-            _print_json({"file": str(held), "models": list(lock.read(held).values())})
+            print_json({"file": str(held), "models": list(lock.read(held).values())})
         else:
             locking.show_held(held)
         return 0
     results, target = locking.lock_models(names, everything=all, file=file)
     if json:
-        _print_json({"file": str(target), "models": results})
+        print_json({"file": str(target), "models": results})
     else:
         locking.show(results, target)
     return 1 if any(r.entry is None for r in results) else 0
@@ -344,7 +343,7 @@ def doctor(recipe: Recipe, /, *settings: Settings, json: Json = False) -> int:
 
         findings = doctor.doctor(cfg, report=report)
     if json:
-        _print_json(doctor.as_dict(cfg, findings))
+        print_json(doctor.as_dict(cfg, findings))
     else:
         doctor.show(cfg, findings, Console())
     return 1 if doctor.summary(findings)["error"] else 0
@@ -366,12 +365,12 @@ def train(recipe: Recipe, /, *settings: Settings, json: Json = False) -> None:
     from .run.record import trained_lines
 
     cfg = load(recipe, settings)
-    with _result_only(json):
+    with result_only(json):
         entry = train.train(cfg)
     if not entry.selection:  # only the first rank has it
         return
     if json:
-        _print_json({**entry.to_json(), "folder": str(train.run_folder(cfg))})
+        print_json({**entry.to_json(), "folder": str(train.run_folder(cfg))})
     else:
         print("\n".join(trained_lines(cfg, entry, train.run_folder(cfg))))
 
@@ -416,16 +415,16 @@ def eval_(checkpoint: Run, /, *settings: Settings, json: Json = False) -> None:
             "head.steps=[1,2,4]"
         )
     if len(asked) > 1 or folder:
-        with _result_only(json):
+        with result_only(json):
             points = answering.curve(checkpoint, asked, **given, progress=True)
             answering.show(points)
             if folder:
                 for path in answering.write(Path(folder), points, f"{checkpoint}: one model"):
                     print(f"written: {path}")
         if json:
-            _print_json(answering.to_json(points))
+            print_json(answering.to_json(points))
         return
-    with _result_only(json):
+    with result_only(json):
         table, record = evaluate(checkpoint, answering=asked[0], **given, progress=True)
         print("\n".join(evaluated_lines(table, record)))
         if out:
@@ -434,7 +433,7 @@ def eval_(checkpoint: Run, /, *settings: Settings, json: Json = False) -> None:
             write_json(Path(kept), record.to_json())
             print(f"record: {kept}")
     if json:
-        _print_json(record.to_json())
+        print_json(record.to_json())
 
 
 @app.command
@@ -457,11 +456,11 @@ def adapt(checkpoint: Run, /, *settings: Settings, json: Json = False) -> None:
     if not given.get("data"):
         raise ConfigError("no speech to adapt to; add data=CORPUS, or data=FILE.jsonl")
     given["data"] = _corpora(given["data"])
-    with _result_only(json):
+    with result_only(json):
         entry = adapt.adapt(checkpoint, **given, progress=True)
         print("\n".join(adapt.adapted_lines(entry)))
     if json:
-        _print_json({**entry.to_json(), "folder": str(entry.folder)})
+        print_json({**entry.to_json(), "folder": str(entry.folder)})
 
 
 @app.command
@@ -486,12 +485,12 @@ def probe(
     given = read_settings(own, types, corpora_of(own, "data"))
     given |= {"data": _corpora(given["data"])} if given.get("data") else {}
     rest = [s for s in settings if s not in own]
-    with _result_only(json):
+    with result_only(json):
         entry = probing.probe_model(model, rest, against=against, **given, progress=True)
         probing.show(entry)
         print(f"record: {entry.folder}")
     if json:
-        _print_json({**entry.to_json(), "folder": str(entry.folder)})
+        print_json({**entry.to_json(), "folder": str(entry.folder)})
 
 
 @app.command
@@ -515,11 +514,11 @@ def distil(
     from .run import distil
 
     cfg = distil.load(configuration, settings)
-    with _result_only(json):
+    with result_only(json):
         facts = distil.distil(cfg)
         print("\n".join(distil.lines(cfg, facts)))
     if json:
-        _print_json(facts)
+        print_json(facts)
 
 
 @app.command
@@ -591,10 +590,10 @@ def compare(
     """
     from .compare.compare import compare
 
-    with _result_only(json):
+    with result_only(json):
         done = compare(suite, settings, out=out, workers=workers, limit=limit, dry_run=dry_run)
     if json:
-        _print_json({**done, "folder": str(done["folder"])})
+        print_json({**done, "folder": str(done["folder"])})
     return 1 if done["failed"] else 0
 
 
@@ -622,10 +621,10 @@ def import_(
     """
     from .compare.imported import import_rows
 
-    with _result_only(json):
+    with result_only(json):
         done = import_rows([suite, file, *settings], out=out, dry_run=dry_run)
     if json:
-        _print_json({**asdict(done), "folder": str(done.folder)})
+        print_json({**asdict(done), "folder": str(done.folder)})
 
 
 @compare_app.command
@@ -649,10 +648,10 @@ def ensemble(
     """
     from .compare.ensemble import ensemble_rows
 
-    with _result_only(json):
+    with result_only(json):
         done = ensemble_rows(suite, settings, out=out, dry_run=dry_run)
     if json:
-        _print_json({**asdict(done), "folder": str(done.folder)})
+        print_json({**asdict(done), "folder": str(done.folder)})
 
 
 @app.command
@@ -684,7 +683,7 @@ def replicate(
     asked = replicate.read_claim(claim)
     if run and records:
         raise ConfigError("--run makes its own records; leave --records out, or --run")
-    with _result_only(json):
+    with result_only(json):
         if run:
             compare.compare(asked.suite, replicate.settings(asked), out=out)
         folder = records or str(Path(out) / Path(asked.suite).stem)
@@ -696,7 +695,7 @@ def replicate(
             write_json(Path(record), found.to_json())
             print(f"record: {record}")
     if json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
 
 
 @app.command
@@ -720,10 +719,10 @@ def report(
     from .report.report import report
 
     folder = Path(out) / Path(suite).stem
-    with _result_only(json):
+    with result_only(json):
         rows = report(folder, audio=audio, attributes=attributes)
     if json:
-        _print_json({"folder": str(folder), "rows": rows})
+        print_json({"folder": str(folder), "rows": rows})
 
 
 @app.command
@@ -768,7 +767,7 @@ def save(
     quiet()
     written = save_pretrained(run, folder, licence=licence, overwrite=overwrite)
     if json:
-        _print_json({"folder": str(written)})
+        print_json({"folder": str(written)})
     else:
         print(f"saved: {written} (its README.md is the model card; read it before you share it)")
 
@@ -797,7 +796,7 @@ def push(
     quiet()
     address = push_to_hub(run, repo_id, private=not public, licence=licence)
     if json:
-        _print_json({"address": str(address)})
+        print_json({"address": str(address)})
     else:
         print(address)
 
@@ -820,7 +819,7 @@ def export(run: Run, file: str, /, *, json: Json = False) -> None:
     path = onnx.export(module, file)
     if json:
         largest = onnx.parity(module, path)
-        _print_json({"file": str(path), "largest_difference": largest, "limit": onnx.LIMIT})
+        print_json({"file": str(path), "largest_difference": largest, "limit": onnx.LIMIT})
         return
     print(f"exported: {path}")
     largest = onnx.parity(module, path)
@@ -843,7 +842,7 @@ def cache(
 
     if action == "list":
         if json:
-            _print_json(cache.cache_list())
+            print_json(cache.cache_list())
         else:
             cache.show(cache.cache_list())
         return
@@ -853,7 +852,7 @@ def cache(
         )
     number, freed = cache.cache_clear(store)
     if json:
-        _print_json({"removed": number, "bytes": freed})
+        print_json({"removed": number, "bytes": freed})
     else:
         print(f"removed {counted(number, 'feature store')}: {cache.size(freed)} freed")
 
@@ -870,14 +869,6 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     print(app.generate_completion(shell=shell), end="")
 
 
-EXIT_CODES = {
-    0: "it did what was asked",
-    1: "it ran and found a fault: a failed audit, a failed cell, refused recordings",
-    2: "it could not run; the message says what to do",
-    130: "you stopped it",
-    141: "the reader of its output has gone, as after `serzoo list | head -1`",
-}
-
 VERBS = tuple(name for name in app if not name.startswith("-"))
 for _place, _name in enumerate(VERBS):  # --help lists verbs in the order of work
     app[_name].sort_key = _place
@@ -890,84 +881,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: words after ``serzoo``; those of this process by default.
 
     Returns:
-        A code of :data:`EXIT_CODES`.
+        A code of :data:`.terminal.EXIT_CODES`.
     """
-    typed, parts, level = _without_globals(sys.argv[1:] if argv is None else argv)
+    typed, parts, level = terminal.without_globals(sys.argv[1:] if argv is None else argv)
     called = " ".join(["serzoo", *(v for v in app.parse_commands(typed)[0] if v[0] != "-")])
     if argv is None:  # hooks are changed only in a process of our own
-        threading.excepthook = _without_system_errors(threading.excepthook)
-    try:
-        with on_terminal(level):
-            _adopt(parts)
-            verb, words, _ = app.parse_args(
-                typed, exit_on_error=False, print_error=False, verbose=False
-            )
-            code = verb(*words.args, **words.kwargs)
-        sys.stdout.flush()  # a full disk shows here, and the handlers below still tell it
-    except KeyboardInterrupt as e:
-        _tell("interrupted", e)
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stderr.close()
-        return 141
-    except SystemExit as e:
-        if isinstance(e.__context__, BrokenPipeError):  # rich ends the process by itself, with 1
-            return 141
-        raise
-    except CycloptsError as e:  # no such verb, option or argument
-        more = isinstance(e, UnusedCliTokensError) and " ".join(e.unused_tokens or ())
-        fault = f"too many words: {more}." if more else " ".join(str(e).split())
-        _tell(f"{called}: {fault} See `{called} --help`.", e)
-        return 2
-    except Exception as e:
-        said = str(e) if isinstance(e, SerzooError) else system_error(e)
-        if said is None:
-            raise
-        if level == VERBOSE:
-            traceback.print_exception(e)
-        # one line, even if a file's name or a library's message has several
-        _tell(f"{called}: {' '.join(said.splitlines())}", e)
-        return 2
-    return int(code or 0) if typed else 2  # without a verb, only the help was shown
+        threading.excepthook = terminal.without_system_errors(threading.excepthook)
 
+    def work() -> int | None:
+        _adopt(parts)
+        verb, words, _ = app.parse_args(
+            typed, exit_on_error=False, print_error=False, verbose=False
+        )
+        code: int | None = verb(*words.args, **words.kwargs)
+        return code
 
-@contextlib.contextmanager
-def _result_only(wanted: bool) -> Iterator[None]:
-    """Context for `--json`: what is printed for people goes to standard error."""
-    with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
-        yield
-
-
-def _print_json(value: Any) -> None:
-    from .core.files import json_text
-
-    print(json_text(value), end="")
-
-
-def _without_globals(typed: Sequence[str]) -> tuple[list[str], list[str], int]:
-    """Take out the options that every verb has.
-
-    Returns:
-        The other words, the values of ``--part``, and how much to say (:func:`.notices.level`).
-    """
-    left: list[str] = []
-    parts: list[str] = []
-    level = NORMAL
-    words = iter(typed)
-    for word in words:
-        if word == "--":  # all that follow are names
-            left += [word, *words]
-        elif word == "--part":
-            parts.append(next(words, ""))
-        elif word.startswith("--part="):
-            parts.append(word.removeprefix("--part="))
-        elif word in ("-q", "--quiet"):
-            level = QUIET
-        elif word in ("-v", "--verbose"):
-            level = VERBOSE
-        else:
-            left.append(word)
-    return left, parts, level
+    code = terminal.exit_code(work, called, level)
+    return code if typed else code or 2  # without a verb, only the help was shown
 
 
 def _adopt(parts: Sequence[str]) -> None:
@@ -991,22 +921,3 @@ def _corpus(name: str) -> str:
 
 def _corpora(given: str | list[str]) -> str | list[str]:
     return _corpus(given) if isinstance(given, str) else [_corpus(name) for name in given]
-
-
-def _without_system_errors(others: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a hook for errors of threads that drops system errors, such as a full disk.
-
-    TensorBoard writes in a thread, and raises the same error again where the next value is written.
-    """
-    return lambda seen: None if system_error(seen.exc_value) else others(seen)
-
-
-def _tell(line: str, error: BaseException) -> None:
-    """Print an error and its notes on standard error, unless that is closed or full."""
-    with contextlib.suppress(OSError):
-        print("\n".join([line, *getattr(error, "__notes__", ())]), file=sys.stderr)
-    try:
-        sys.stdout.flush()
-    except OSError:  # Python would flush once more at its end, and change the exit code
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,10 +17,11 @@ import pytest
 from report_suite import write_suite
 from rich.console import Console
 from serzoo.zoo import cli
-from serzoo.zoo.cli import EXIT_CODES, app, main
+from serzoo.zoo.cli import app, main
 from serzoo.zoo.core import notices, progress
 from serzoo.zoo.core.errors import DataNote, DataWarning
 from serzoo.zoo.core.progress import Bar
+from serzoo.zoo.terminal import EXIT_CODES
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = ("label trace", "label audit", "compare import", "compare ensemble")
