@@ -533,6 +533,10 @@ def predict(
     voice: str = "none",
     channel: str = "mean",
     plot: str | None = None,
+    textgrid: str | None = None,
+    rate: int | None = None,
+    format: str | None = None,
+    channels: int | None = None,
     batch_seconds: float = 160.0,
     json: Annotated[bool, Parameter(help="print rows as JSON lines, not as CSV")] = False,
 ) -> int:
@@ -543,14 +547,20 @@ def predict(
     Args:
         model: a run's folder, a .ckpt file, a saved model's folder or its hub id.
         file: a recording, a folder (and all below it), or a quoted pattern: 'calls/*.wav'. Or
-            a manifest of `serzoo prepare`, which also names speakers.
+            a manifest of `serzoo prepare`, which also names speakers. Or - for raw samples on
+            standard input, with --rate.
         files: more of these.
         out: FILE.csv or FILE.jsonl; CSV on standard output by default.
         window: seconds; longer recordings are cut into windows. The default is as in training.
         hop: seconds from one window to the next; half a window by default.
         voice: none, energy or silero, which finds speech; windows then cover speech only.
-        channel: mean of all channels, first, or a number from 1.
-        plot: FILE.png, or a folder, for pictures of the probabilities over time.
+        channel: mean of all channels, first, or a number from 1; separate makes a timeline of
+            each, such as each speaker of a call.
+        plot: FILE.png, .svg or .pdf, or a folder, for pictures of the probabilities over time.
+        textgrid: FILE.TextGrid, or a folder, for timelines in Praat.
+        rate: samples per second of raw samples in a pipe; files have their own.
+        format: their format, as ffmpeg names it: s16le (default), f32le, mulaw and others.
+        channels: their number of channels, 1 by default.
         batch_seconds: most seconds of padded audio in a batch.
     """
     from .core.notices import quiet
@@ -559,7 +569,8 @@ def predict(
     quiet()
     return predict_files(
         model, [file, *files], out=out, window=window, hop=hop, voice=voice, channel=channel,
-        plot=plot, batch_seconds=batch_seconds, json=json,
+        plot=plot, textgrid=textgrid, rate=rate, form=format, channels=channels,
+        batch_seconds=batch_seconds, json=json,
     )  # fmt: skip
 
 

@@ -113,7 +113,9 @@ def print_json(value: Any) -> None:
 
 
 def without_globals(typed: Sequence[str]) -> tuple[list[str], list[str], int]:
-    """Take out the options that every verb has.
+    """Take out the options that every verb has, and move a lone ``-`` to the names at the end.
+
+    A lone ``-`` means standard input. Cyclopts would read it as an option.
 
     Args:
         typed: words after ``serzoo``.
@@ -123,11 +125,14 @@ def without_globals(typed: Sequence[str]) -> tuple[list[str], list[str], int]:
     """
     left: list[str] = []
     parts: list[str] = []
+    names: list[str] = []
     level = NORMAL
     words = iter(typed)
     for word in words:
         if word == "--":  # all that follow are names
-            left += [word, *words]
+            names += words
+        elif word == "-":
+            names.append(word)
         elif word == "--part":
             parts.append(next(words, ""))
         elif word.startswith("--part="):
@@ -138,4 +143,4 @@ def without_globals(typed: Sequence[str]) -> tuple[list[str], list[str], int]:
             level = VERBOSE
         else:
             left.append(word)
-    return left, parts, level
+    return [*left, *(["--", *names] if names else [])], parts, level
