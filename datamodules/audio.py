@@ -331,10 +331,10 @@ def _blocks(file: Any, count: int) -> Iterator[Samples]:
 def _mono(
     blocks: Iterable[Samples], rate: int, channel: int | None, name: str, level: Level
 ) -> Iterator[Samples]:
-    """Yield blocks ``[S, channels]``, of which the last is empty, as mono samples at 16 kHz.
+    """Yield blocks of samples as mono samples at 16 kHz.
 
     Args:
-        blocks: the samples at their own rate.
+        blocks: ``[S, channels]`` each, at their own rate. The last one is empty.
         rate: that rate, in Hz.
         channel: counted from 1; None = the mean of all channels.
         name: for messages.

@@ -554,8 +554,8 @@ def predict(
         window: seconds; longer recordings are cut into windows. The default is as in training.
         hop: seconds from one window to the next; half a window by default.
         voice: none, energy or silero, which finds speech; windows then cover speech only.
-        channel: mean of all channels, first, or a number from 1; separate makes a timeline of
-            each, such as each speaker of a call.
+        channel: mean of all channels, first, or a number from 1. Or separate, which makes a
+            timeline of each channel, such as each speaker of a call.
         plot: FILE.png, .svg or .pdf, or a folder, for pictures of the probabilities over time.
         textgrid: FILE.TextGrid, or a folder, for timelines in Praat.
         rate: samples per second of raw samples in a pipe; files have their own.
@@ -572,6 +572,39 @@ def predict(
         plot=plot, textgrid=textgrid, rate=rate, form=format, channels=channels,
         batch_seconds=batch_seconds, json=json,
     )  # fmt: skip
+
+
+@app.command
+def demo(
+    model: str,
+    /,
+    *models: str,
+    asr: str | None = None,
+    window: float | None = None,
+    voice: str = "energy",
+    port: int = 7860,
+    megabytes: int = 200,
+) -> None:
+    """Show a page on this machine that asks models about a recording, side by side.
+
+    Nothing leaves the machine: the page listens on 127.0.0.1, and asks no other server.
+
+    Example: serzoo demo runs/ravdess/selm-0877ec my-model --asr pocketsphinx
+
+    Args:
+        model: a run's folder, a .ckpt file, a saved model's folder or its hub id.
+        models: more of these.
+        asr: a recogniser, as for `serzoo label`, which writes what is said.
+        window: seconds of a window. The default is the longest that all models take.
+        voice: energy, silero or none: how speech is found.
+        port: number of the port; 0 takes any free one.
+        megabytes: largest file that the page takes.
+    """
+    from .core.notices import quiet
+    from .run.demo import serve
+
+    quiet()
+    serve([model, *models], asr=asr, window=window, voice=voice, port=port, megabytes=megabytes)
 
 
 compare_app = App(name="compare", version_flags=())

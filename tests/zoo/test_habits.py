@@ -26,8 +26,8 @@ from serzoo.zoo.terminal import EXIT_CODES
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = ("label trace", "label audit", "compare import", "compare ensemble")
 VERBS = (*cli.VERBS, *SECOND)
-NO_RESULT = {"tensorboard", "completion"}
-"""The first serves until it is stopped, the second prints a script."""
+NO_RESULT = {"demo", "tensorboard", "completion"}
+"""Two serve until they are stopped, the last prints a script."""
 
 
 def command(verb: str) -> Any:
@@ -63,7 +63,7 @@ def here(
 
 
 def test_every_verb_is_found() -> None:
-    assert len(VERBS) == 27
+    assert len(VERBS) == 28
     assert set(cli.VERBS) >= NO_RESULT
 
 

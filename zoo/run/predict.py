@@ -381,10 +381,15 @@ def _job(
         )
     if not batch_seconds > 0:
         raise ConfigError(f"batch_seconds is {batch_seconds:g}; give more than 0")
-    data = module.metadata.get("config", {}).get("data", {})
-    longest = float(data.get("max_seconds", DataConfig.max_seconds))
+    longest = longest_window(module)
     windows = Windows.of(window, hop, longest)
     return _Job(module, windows, voice, batch_seconds, _store(module.encoder, longest), apart)
+
+
+def longest_window(module: SERModule) -> float:
+    """Return the seconds to which a model's training utterances were cut."""
+    data = module.metadata.get("config", {}).get("data", {})
+    return float(data.get("max_seconds", DataConfig.max_seconds))
 
 
 def _store(encoder: Encoder, longest: float) -> FeatureStore | None:

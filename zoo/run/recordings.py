@@ -55,7 +55,7 @@ class Recording:
         channel: the channel that is heard, counted from 1; None = the mean of all.
         speaker: ``corpus/name`` of its only speaker; "" if unknown.
         apart: whether the other channels of the file are recordings of their own.
-        ending: for a stream, which is read only once; it is called when the stream has ended, and
+        ending: for a stream, which is read only once. It is called when the stream has ended. It
             raises ``DataError`` if something was wrong with it. None = not a stream.
     """
 
@@ -159,7 +159,7 @@ PIPE = "pipe raw samples into it, such as: ffmpeg -i FILE -f s16le -ac 1 -ar 160
 
 
 def is_pipe(name: str) -> bool:
-    """Return whether a name stands for standard input, or is a pipe."""
+    """Return whether a name is `-`, and so means standard input, or is that of a pipe."""
     try:
         return (name == "-" and not Path(name).exists()) or Path(name).is_fifo()
     except OSError:

@@ -95,6 +95,7 @@ def test_every_verb_tells_it_in_one_line(
 MINIMAL: dict[str, list[str]] = {
     "list": [], "config": ["x"], "prepare": ["x"], "audit": ["x"], "label": ["x"], "doctor": ["x"],
     "train": ["x"], "eval": ["x"], "adapt": ["x"], "probe": ["x"], "predict": ["x", "y"],
+    "demo": ["x"],
     "compare": ["x"], "report": ["x"], "tensorboard": ["x"], "save": ["x", "y"],
     "push": ["x", "me/y"], "export": ["x", "y"], "cache": ["list"], "lock": ["x"],
     "show": ["x"], "distil": ["x"], "replicate": ["x"], "completion": ["bash"],
@@ -104,7 +105,7 @@ MINIMAL: dict[str, list[str]] = {
 def test_the_sweeps_know_all_verbs() -> None:
     assert set(MINIMAL) == set(cli.VERBS)
     assert {case.split()[0] for case in PLACES} | SILENT == set(cli.VERBS)
-    assert len(cli.VERBS) == 23
+    assert len(cli.VERBS) == 24
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +128,17 @@ PLACES = (
     "adapt MODEL data=csv root=SPEECH shots=1 steps=1 out=FILE/x", "probe FILE/x data=csv",
     "predict MODEL WAV --out FOLDER.csv", "predict MODEL WAV --out FILE/x.csv",
     "predict MODEL WAV --plot FILE/x.png",
-    "predict MODEL WAV --plot FILE", "compare smoke --out FILE", "report smoke --out FILE",
+    "predict MODEL WAV --plot FILE", "predict MODEL WAV --textgrid FILE/x.TextGrid",
+    "predict MODEL WAV --textgrid FILE",
+    "compare smoke --out FILE", "report smoke --out FILE",
     "tensorboard smoke --out FILE", "save MODEL FILE", "save MODEL FILE/x",
     "export MODEL FOLDER.onnx", "export MODEL FILE/x.onnx", "push FILE/x me/y",
     "lock PUBLISHED --file FOLDER", "lock PUBLISHED --file FILE/x", "lock --file FOLDER",
     "show FILE/x", "distil serzoo-small data=[FOLDER] out=FILE/x",
     "replicate selm_names --record FOLDER", "replicate selm_names --record FILE/x",
 )  # fmt: skip
-SILENT = {"list", "cache", "completion"}  # they read no path of the user's; full output: below
+# they read no path of the user's (full output: below); demo, whose package may lack: test_demo.py
+SILENT = {"list", "cache", "completion", "demo"}
 
 
 @pytest.fixture
@@ -204,6 +208,7 @@ class Program:
         "prepare csv root=SPEECH out=new/x.jsonl", "eval MODEL out=new/x.jsonl",
         "eval MODEL record=new/x.json", "predict MODEL WAV --out new/x.csv",
         "predict MODEL WAV --plot new/x.png", "predict MODEL WAV --plot new",
+        "predict MODEL WAV --textgrid new",
         "save MODEL new/x", "export MODEL new/x.onnx", "train RECIPE trainer.out=new",
         "probe RECIPE data=csv root=SPEECH out=new",
         "adapt MODEL data=csv root=SPEECH shots=1 steps=1 out=new/a",
