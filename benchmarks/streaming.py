@@ -5,8 +5,8 @@
 
 First, a file of two channels is predicted, each channel on its own. A window has 10 s, and the hop
 is 5 s. Then one channel is read from a pipe, window by window, as it would come. A window has 3 s,
-and the hop is 1 s. The sound is noise, because the work does not depend on what is heard. The models
-are serzoo-small, and a random model of wav2vec2-base's size. Two threads.
+and the hop is 1 s. The sound is noise, because the work does not depend on what is heard. The
+models are serzoo-small, and a random model of wav2vec2-base's size. Two threads.
 """
 
 from __future__ import annotations

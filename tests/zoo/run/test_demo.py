@@ -248,7 +248,7 @@ def test_a_browser_shows_the_answers(address: str, chromium: Any, talk: Path) ->
                  "'where it fails')).forEach(b => b.click())")  # fmt: skip
     wait_for(chromium, "document.body.innerText.includes('It fails most often on')")
     buttons = chromium.run(
-        "return [...document.querySelectorAll('button')].map((b) => `${b.ariaLabel} ${b.innerText}`)"
+        "return [...document.querySelectorAll('button')].map(b => b.ariaLabel + b.innerText)"
     )
     assert any("Download" in text for text in buttons)
     assert [text for text in buttons if "share" in text.lower()] == []  # it would upload
