@@ -5,7 +5,7 @@
 # Everything else is shared: speech, folds, encoder, seeds. So a difference is due to the head.
 #
 # `make compare` compares five heads on 24 voices with three seeds. Here are two heads, one seed and
-# two of the folds, so that it takes a minute.
+# two of the folds, so that it is soon done.
 
 # %%
 # !serzoo compare quickstart head='[classification,prototype]' fold='[0,1]' seed='[1]' data.options='{speakers: 12, utterances: 2}' --workers 1
