@@ -21,5 +21,6 @@
 # !serzoo adapt runs/synthetic/* data=male.jsonl protocol=kfold-3 shots=4 tuning=head
 
 # %% [markdown]
-# One draw of four recordings says little: another draw gives another number. The suite `few_shot`
+# The corpus of this page is tiny, so read the form of the output and not its numbers. One draw of
+# four recordings says little, too: another draw gives another number. The suite `few_shot`
 # repeats it over draws, shots and heads, and draws learning curves.

@@ -11,7 +11,8 @@ import numpy as np
 import soundfile
 
 # %%
-# !serzoo train synthetic encoder=serzoo-small data.root=voices data.options='{speakers: 12, utterances: 2}' optim.epochs=8 trainer.progress=false
+# !mkdir voices
+# !serzoo train synthetic encoder=serzoo-small data.root=voices data.options='{speakers: 12, utterances: 2}' optim.epochs=40 trainer.progress=false
 
 # %%
 rate, call = 16_000, []

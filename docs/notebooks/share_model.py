@@ -5,7 +5,8 @@
 # card. Nothing in it is code, and loading it runs none.
 
 # %%
-# !serzoo train synthetic encoder=serzoo-small data.root=voices data.options='{speakers: 12, utterances: 2}' optim.epochs=8 trainer.progress=false
+# !mkdir voices
+# !serzoo train synthetic encoder=serzoo-small data.root=voices data.options='{speakers: 12, utterances: 2}' optim.epochs=40 trainer.progress=false
 # !serzoo save runs/synthetic/* my-model --licence cc-by-4.0
 # !ls my-model
 

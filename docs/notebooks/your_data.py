@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 # %%
+# !mkdir made
 # !serzoo prepare synthetic root=made out=made.jsonl options.speakers=12 options.utterances=2
 
 # %%
@@ -39,7 +40,7 @@ print(*sorted(str(path) for path in Path("mine").rglob("*01.flac"))[:4], sep="\n
 # Then train. `serzoo-small` is an encoder that comes with serzoo, so nothing is downloaded.
 
 # %%
-# !serzoo train synthetic corpus=folder data.manifest=mine.jsonl protocol=kfold-3 encoder=serzoo-small optim.epochs=8 trainer.progress=false
+# !serzoo train synthetic corpus=folder data.manifest=mine.jsonl protocol=kfold-3 encoder=serzoo-small optim.epochs=40 trainer.progress=false
 
 # %% [markdown]
 # Do your labels stand in a table? Use `corpus=csv`. Data of other tools (audformat, Hugging Face,
