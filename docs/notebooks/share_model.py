@@ -6,7 +6,8 @@
 
 # %%
 # !mkdir voices
-# !serzoo train synthetic encoder=serzoo-small data.root=voices data.options='{speakers: 12, utterances: 2}' optim.epochs=40 trainer.progress=false
+# !serzoo prepare synthetic root=voices out=voices.jsonl options.speakers=12 options.utterances=2
+# !serzoo train synthetic encoder=serzoo-small data.manifest=voices.jsonl optim.epochs=40 trainer.progress=false
 # !serzoo save runs/synthetic/* my-model --licence cc-by-4.0
 # !ls my-model
 

@@ -16,7 +16,7 @@ from pathlib import Path
 # %%
 for line in Path("made.jsonl").read_text().splitlines():
     spoken = json.loads(line)
-    label, file = spoken["labels"]["emotion"], Path("made") / spoken["audio"]
+    label, file = spoken["label"], Path("made") / spoken["audio"]
     if label in ("angry", "happy", "neutral", "sad"):
         Path("mine", label).mkdir(parents=True, exist_ok=True)
         shutil.copy(file, Path("mine", label, file.name))
