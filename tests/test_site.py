@@ -80,7 +80,9 @@ def test_the_site_builds_and_asks_no_other_server(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     pages = list(tmp_path.rglob("*.html"))
-    assert len(pages) >= 45
+    assert len(pages) >= 53
+    assert len(list((tmp_path / "notebooks").glob("*/index.html"))) == 8
+    assert len(list((tmp_path / "notebooks").glob("*.ipynb"))) == 8
     for page in pages:
         text = page.read_text("utf-8")
         assert re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]+"', text) == [], (
