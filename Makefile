@@ -18,7 +18,7 @@ NUMERIC = tests/heads tests/zoo/encoders tests/zoo/statistics tests/zoo/doctor \
 	tests/datamodules/test_features.py $(addprefix tests/zoo/run/test_,adapt.py capability.py lanser.py \
 	mixup.py module.py parallel.py predict.py recordings.py score.py starting.py voice.py windows.py)
 
-.PHONY: help install install-dev compare report test test-slow test-models test-kernels lint types wheel publish results screenshots docs clean
+.PHONY: help install install-dev compare report test test-slow test-models test-kernels lint types wheel publish results screenshots notebooks docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,9 @@ results: $(VENV)/.quickstart  ## compute all tables of benchmarks/results, into 
 
 screenshots: $(VENV)/.dev  ## run the journeys of docs/ and take their pictures anew
 	SERZOO_SCREENSHOTS=$(CURDIR)/benchmarks/screenshots $(BIN)/python -m pytest -m slow tests/test_journeys.py
+
+notebooks: $(VENV)/.dev  ## run the notebooks of docs/ and keep what they print, for the site
+	SERZOO_NOTEBOOKS=1 $(BIN)/python -m pytest -m slow tests/test_notebooks.py
 
 docs: $(VENV)/.dev  ## the site, into build/site; broken links are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

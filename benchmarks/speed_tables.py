@@ -1,4 +1,4 @@
-"""Tables of what ``speed.py``, ``encoding.py`` and ``stored.py`` measured, beside its limits."""
+"""Tables of what ``speed.py``, ``encoding.py``, ``stored.py`` and ``streaming.py`` measured."""
 
 from __future__ import annotations
 
@@ -71,6 +71,26 @@ def speed(folder: Path) -> str:
             body.append(
                 [pooling, fits, cell(row["step_ms"], ".1f"), cell(row["load_share"], ".0%")]
             )
+        parts.append(Table("", columns, body))
+    if streamed := read("streaming"):
+        (long, step), (short, hop) = streamed["file"], streamed["pipe"]
+        parts.append(
+            "`serzoo predict`: seconds of work for a second of sound (the real-time factor), "
+            f"{streamed['threads']} threads, {streamed['rounds']} rounds. A file of two channels, "
+            f"each on its own: windows of {long:g} s, hop {step:g} s. A pipe of one channel, read "
+            f"window by window: windows of {short:g} s, hop {hop:g} s. The machine is shared, so "
+            "the highest numbers are those of its neighbours."
+        )
+        columns = ("encoder", "file", "pipe", "pipe: ms of a window", "pipe: growth of memory, MB")
+        body = []
+        for name, row in streamed["models"].items():
+            pipe = row["pipe"]
+            factors = (
+                line(row["file"]["real_time_factor"], ".3f"),
+                line(pipe["real_time_factor"], ".3f"),
+            )
+            rest = line(pipe["window_ms"], ".0f"), line(pipe["growth_mb"], ".1f")
+            body.append([name, *factors, *rest])
         parts.append(Table("", columns, body))
     if ratios := read("ratios"):
         body = [

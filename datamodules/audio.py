@@ -2,6 +2,7 @@
 
 :func:`read_audio` and :func:`read_utterance` give float32 mono samples at 16 kHz. :func:`decode`
 gives them at the file's own rate, and :func:`stream_audio` reads a long file in pieces.
+:class:`RawStream` reads raw samples from a pipe as they come.
 :class:`Level` refuses samples without audible sound. :func:`mean_loss` measures how much the mean
 of channels loses. Every refusal is an :class:`AudioError` with a short reason, by which refusals
 are counted.
@@ -12,15 +13,17 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..zoo.core.errors import ConfigError, DataError, counted
+from ..zoo.core.errors import ConfigError, DataError, counted, suggest
 from .archives import holds, inside, open_file
 from .containers import Claim, Patched, claim, mp3_claim
 from .manifest import Utterance
@@ -140,8 +143,12 @@ class MissingAudioError(AudioError):
 # Reading.
 
 
-def parse_channel(channel: str | int | None) -> int | None:
+def parse_channel(channel: str | int | None, others: tuple[str, ...] = ()) -> int | None:
     """Return the number of a channel, counted from 1, or None for the mean of all channels.
+
+    Args:
+        channel: ``mean``, ``first``, or a number; None = ``mean``.
+        others: more words that the caller takes, for the message.
 
     Raises:
         ConfigError: if the value is not ``mean``, ``first``, 1, 2, ...
@@ -152,7 +159,8 @@ def parse_channel(channel: str | int | None) -> int | None:
         return 1
     text = str(channel)
     if isinstance(channel, bool) or not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise ConfigError(f"channel is '{channel}'; have mean, first, or a number from 1")
+        have = ", ".join(["mean", "first", *others])
+        raise ConfigError(f"channel is '{channel}'; have {have}, or a number from 1")
     return int(text)
 
 
@@ -288,34 +296,66 @@ def stream_audio(
             if a later part is damaged or cut short. So it is if nothing is audible
             (:class:`Level`).
     """
-    import soxr
-
     path, level = Path(path), Level(channel)
     with _opened(path) as (file, header):
         rate, promised = int(file.samplerate), int(file.frames)
-        stream = (
-            soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-            if rate != SAMPLE_RATE
-            else None
-        )
-        while True:
-            raw = _block(file, max(1, round(seconds * rate)))
-            piece = mix(raw, channel, str(path))
-            level.add(raw, piece)
-            if level.broken:
-                level.check(str(path))
-            if stream is not None:  # the last call returns the samples that are still in the filter
-                piece = np.asarray(stream.resample_chunk(piece, last=not len(raw)), np.float32)
-            if len(piece):
-                yield piece
-            if not len(raw):
-                break
+        blocks = _blocks(file, max(1, round(seconds * rate)))
+        yield from _mono(blocks, rate, channel, str(path), level)
         _refuse_cut(path, header, level.samples / rate)
     if not level.samples:
         raise EmptyAudioError(f"{path} holds no samples; download or convert it again")
     if promised < UNKNOWN:
         _check_whole(path, promised, level.samples, rate)
     level.check(str(path))
+
+
+def channel_count(path: str | Path) -> int:
+    """Return the number of channels of a file.
+
+    Raises:
+        AudioError: if the file is missing or unreadable.
+    """
+    with _opened(Path(path)) as (file, _):
+        return int(file.channels)
+
+
+def _blocks(file: Any, count: int) -> Iterator[Samples]:
+    """Yield a file in blocks ``[S, channels]``; the last one is empty."""
+    while True:
+        block = _block(file, count)
+        yield block
+        if not len(block):
+            return
+
+
+def _mono(
+    blocks: Iterable[Samples], rate: int, channel: int | None, name: str, level: Level
+) -> Iterator[Samples]:
+    """Yield blocks of samples as mono samples at 16 kHz.
+
+    Args:
+        blocks: ``[S, channels]`` each, at their own rate. The last one is empty.
+        rate: that rate, in Hz.
+        channel: counted from 1; None = the mean of all channels.
+        name: for messages.
+        level: the samples are added to it.
+    """
+    import soxr
+
+    stream = (
+        soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        if rate != SAMPLE_RATE
+        else None
+    )
+    for raw in blocks:
+        piece = mix(raw, channel, name)
+        level.add(raw, piece)
+        if level.broken:
+            level.check(name)
+        if stream is not None:  # the last call returns the samples that are still in the filter
+            piece = np.asarray(stream.resample_chunk(piece, last=not len(raw)), np.float32)
+        if len(piece):
+            yield piece
 
 
 def array_audio(samples: Samples, rate: int, channel: int | None, name: str) -> Samples:
@@ -347,6 +387,171 @@ def resample(samples: Samples, rate: int) -> Samples:
     import soxr
 
     return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
+
+
+# Raw samples from a pipe.
+
+RAW = {
+    "s16le": ("PCM_16", "LITTLE", 2),
+    "s16be": ("PCM_16", "BIG", 2),
+    "s24le": ("PCM_24", "LITTLE", 3),
+    "s24be": ("PCM_24", "BIG", 3),
+    "s32le": ("PCM_32", "LITTLE", 4),
+    "s32be": ("PCM_32", "BIG", 4),
+    "f32le": ("FLOAT", "LITTLE", 4),
+    "f32be": ("FLOAT", "BIG", 4),
+    "f64le": ("DOUBLE", "LITTLE", 8),
+    "f64be": ("DOUBLE", "BIG", 8),
+    "s8": ("PCM_S8", "FILE", 1),
+    "u8": ("PCM_U8", "FILE", 1),
+    "mulaw": ("ULAW", "FILE", 1),
+    "alaw": ("ALAW", "FILE", 1),
+}
+"""Formats of raw samples, as ffmpeg names them: libsndfile's name, byte order, bytes."""
+
+RATES = (4000, 384_000)
+"""Lowest and highest rate of raw samples, in Hz: what recorders use (our choice)."""
+
+CHANNELS = 64
+"""Most channels of raw samples (our choice)."""
+
+HEADERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"FORM": "AIFF"}
+"""How files begin that have a header, and are no raw samples."""
+
+READ = 2**16  # bytes that are read from a pipe at a time, at most
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What raw samples are, since they have no header that says it.
+
+    Attributes:
+        rate: samples per second of each channel.
+        form: a name of :data:`RAW`.
+        channels: number of channels; their samples take turns.
+
+    Raises:
+        ConfigError: if one of them is out of range.
+    """
+
+    rate: int
+    form: str = "s16le"
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        lowest, highest = RATES
+        if not lowest <= self.rate <= highest:
+            raise ConfigError(
+                f"the rate of the raw samples is {self.rate}; give samples per second, {lowest} "
+                f"to {highest}, such as 16000"
+            )
+        if self.form not in RAW:
+            raise ConfigError(f"the raw format is '{self.form}'{suggest(self.form, RAW)}")
+        if not 1 <= self.channels <= CHANNELS:
+            raise ConfigError(
+                f"the raw samples have {counted(self.channels, 'channel')}; give 1 to {CHANNELS}"
+            )
+
+    @property
+    def frame(self) -> int:
+        """Bytes of one sample of every channel."""
+        return RAW[self.form][2] * self.channels
+
+
+class RawStream:
+    """Raw samples that are read once, as they come: from a pipe, or from a program.
+
+    Args:
+        source: where the bytes are from; ``read1`` returns those that are there.
+        raw: what they are.
+        name: name of the source, for messages.
+    """
+
+    def __init__(self, source: Any, raw: Raw, name: str) -> None:
+        self.source, self.raw, self.name = source, raw, name
+        self.left = b""
+        self.levels: dict[int | None, Level] = {}
+
+    def blocks(self) -> Iterator[Samples]:
+        """Yield what has come, as ``[S, channels]`` float32; the last block is empty.
+
+        Raises:
+            AudioError: if the bytes begin as a file that has a header.
+        """
+        import soundfile
+
+        subtype, endian, _ = RAW[self.raw.form]
+        began, got = False, b"-"
+        while got:
+            got = self.source.read1(READ)
+            self.left += got
+            if not began:
+                if got and len(self.left) < 4:  # a header cannot be told yet
+                    continue
+                self._refuse_header()
+                began = True
+            whole = len(self.left) - len(self.left) % self.raw.frame
+            if whole:
+                block, _ = soundfile.read(
+                    BytesIO(self.left[:whole]), samplerate=self.raw.rate,
+                    channels=self.raw.channels, format="RAW", subtype=subtype, endian=endian,
+                    dtype="float32", always_2d=True,
+                )  # fmt: skip
+                self.left = self.left[whole:]
+                yield block
+        yield np.zeros((0, self.raw.channels), np.float32)
+
+    def _refuse_header(self) -> None:
+        for magic, kind in HEADERS.items():
+            if self.left.startswith(magic):
+                raise AudioError(
+                    f"{self.name} is a {kind} file, and not raw samples; convert it on the way: "
+                    f"ffmpeg -i FILE -f {self.raw.form} -ac {self.raw.channels} -ar "
+                    f"{self.raw.rate} -",
+                    "not raw",
+                )
+
+    def mono(self, blocks: Iterable[Samples], channel: int | None) -> Iterator[Samples]:
+        """Yield a channel of :meth:`blocks` as :func:`stream_audio` yields a file.
+
+        Args:
+            blocks: those of this stream.
+            channel: counted from 1; None = the mean of all channels.
+        """
+        level = self.levels[channel] = Level(channel)
+        try:
+            yield from _mono(blocks, self.raw.rate, channel, self.name, level)
+        except AudioError as error:
+            if level.broken:  # most often bytes that were read as floats
+                why = ", ".join(level.fault() or ())
+                raise AudioError(
+                    f"{self.name} holds no sound if it is read as {self.raw.form}: {why}; check "
+                    "the format",
+                    error.reason,
+                ) from None
+            raise
+
+    def check(self, channel: int | None) -> None:
+        """Check the stream when it has ended. That it is silent is told by its windows.
+
+        Args:
+            channel: a channel that was read.
+
+        Raises:
+            AudioError: if there was nothing, the last sample is cut, or the channels cancel.
+        """
+        level = self.levels[channel]
+        if self.left:
+            raise AudioError(
+                f"{self.name} ended within a sample: {counted(len(self.left), 'byte')} left over, "
+                f"and {counted(self.raw.channels, 'channel')} of {self.raw.form} need "
+                f"{self.raw.frame}; check the format and the number of channels",
+                "cut short",
+            )
+        if not level.samples:
+            raise EmptyAudioError(f"{self.name} held no samples; pipe raw samples into it")
+        if (fault := level.fault()) is not None and fault[0] != "silent":
+            level.check(self.name)
 
 
 # Samples without audible sound.

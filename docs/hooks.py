@@ -8,7 +8,9 @@ page of that file on the site, if it has one. Otherwise only its text is left.
 from __future__ import annotations
 
 import ast
+import hashlib
 import inspect
+import json
 import os
 import re
 import shutil
@@ -68,6 +70,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     }
     for name, text in made.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
+    for path in NOTEBOOKS:
+        text = _led(
+            notebook_page(path), f"docs/notebooks/{path.stem}.md", f"notebooks/{path.stem}.md"
+        )
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
+        name = f"notebooks/{path.stem}.ipynb"
+        files.append(File.generated(config, name, content=json.dumps(notebook(path), indent=1)))
     return files
 
 
@@ -107,6 +116,8 @@ def _led(text: str, source: str, page: str) -> str:
             to = file.removeprefix("benchmarks/")
         elif file in COPIED:
             to = COPIED[file]
+        elif file.startswith("docs/notebooks/") and file.endswith(".py"):
+            to = f"{file.removeprefix('docs/').removesuffix('.py')}.md"
         elif file.startswith("docs/") and (ROOT / file).is_file():
             to = file.removeprefix("docs/")
         else:
@@ -115,6 +126,73 @@ def _led(text: str, source: str, page: str) -> str:
         return f"{picture}[{words}]({to}{hash_}{anchor})"
 
     return LINK.sub(lead, text)
+
+
+# Notebooks: files of Python in Jupytext's percent format, and what their cells printed.
+
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
+MOST_LINES = 30
+"""Most lines of a cell's output that a page shows (our choice)."""
+
+
+def cells(path: Path) -> list[tuple[str, str]]:
+    """Return the cells of a notebook: ``markdown`` or ``code``, and the text.
+
+    A line of code that begins with ``# !`` is a command of the shell, as Jupytext writes it.
+    """
+    found: list[tuple[str, str]] = []
+    parts = re.split(r"^# %%(.*)\n", path.read_text("utf-8"), flags=re.MULTILINE)
+    for kind, text in zip(parts[1::2], parts[2::2], strict=True):
+        text = text.strip("\n")
+        if kind.strip() == "[markdown]":
+            found.append(("markdown", re.sub(r"^# ?", "", text, flags=re.MULTILINE)))
+        else:
+            found.append(("code", re.sub(r"^# !", "!", text, flags=re.MULTILINE)))
+    return found
+
+
+def digest(path: Path) -> str:
+    """Return a digest of the code of a notebook, which says whether outputs are of this code."""
+    code = "\n".join(text for kind, text in cells(path) if kind == "code")
+    return hashlib.sha256(code.encode()).hexdigest()[:12]
+
+
+def outputs(path: Path) -> list[str]:
+    """Return what each cell of code printed when the notebook was last run (`make notebooks`)."""
+    found: list[str] = json.loads(path.with_suffix(".json").read_text("utf-8"))["outputs"]
+    return found
+
+
+def notebook_page(path: Path) -> str:
+    """Return a notebook as a page, with the outputs of its cells."""
+    printed = iter(outputs(path))
+    parts = []
+    for kind, text in cells(path):
+        if kind == "markdown":
+            parts.append(text)
+            continue
+        language = "sh" if text.startswith("!") else "python"
+        parts.append(f"```{language}\n{text}\n```")
+        lines = next(printed).rstrip("\n").splitlines()
+        if len(lines) > MOST_LINES:
+            lines = [*lines[:MOST_LINES], f"... {len(lines) - MOST_LINES} more lines"]
+        if lines:
+            shown = "\n".join(lines)
+            parts.append(f"```text\n{shown}\n```")
+    link = f"[Download the notebook]({path.stem}.ipynb). `!` begins a command of the shell."
+    return "\n\n".join([parts[0], link, *parts[1:]]) + "\n"
+
+
+def notebook(path: Path) -> dict[str, Any]:
+    """Return a notebook in Jupyter's format, without outputs."""
+    made: list[dict[str, Any]] = []
+    for number, (kind, text) in enumerate(cells(path)):
+        cell: dict[str, Any] = {"cell_type": kind, "id": f"cell-{number}", "metadata": {}}
+        cell["source"] = text
+        made.append(cell | ({"execution_count": None, "outputs": []} if kind == "code" else {}))
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    about = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    return {"cells": made, "metadata": about, "nbformat": 4, "nbformat_minor": 5}
 
 
 # Pages that the code tells.

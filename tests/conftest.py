@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import browser
 import numpy as np
@@ -102,6 +104,19 @@ def tiny_hf(_tiny_cache, tmp_path):
         return str(shutil.copytree(made, copy))
 
     return build
+
+
+@pytest.fixture(scope="session")
+def hooks() -> ModuleType:
+    """``docs/hooks.py``, which is no part of a package; skips without mkdocs."""
+    pytest.importorskip("mkdocs")
+    path = Path(__file__).resolve().parents[1] / "docs" / "hooks.py"
+    spec = importlib.util.spec_from_file_location("site_hooks", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -16,17 +15,6 @@ from serzoo.zoo.run import schema
 
 pytest.importorskip("mkdocs")
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def hooks() -> ModuleType:
-    """``docs/hooks.py``, which is no part of a package."""
-    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "hooks.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(
@@ -72,6 +60,17 @@ def test_the_pages_of_the_code_are_whole(hooks: ModuleType) -> None:
     assert "<corpus>" not in hooks.keys_page()
 
 
+def test_every_page_stands_in_the_menu() -> None:
+    told = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]
+    listed = re.findall(r"([\w./-]+)\.md$", told, re.MULTILINE)
+    docs = ROOT / "docs"
+    pages = [p for p in docs.rglob("*.md") if p.parent != docs or p.stem not in ("README",)]
+    found = {p.relative_to(docs).with_suffix("").as_posix() for p in pages}
+    found |= {f"notebooks/{p.stem}" for p in (docs / "notebooks").glob("*.py")}
+    assert len(found) >= 40
+    assert found - set(listed) == set()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_site_builds_and_asks_no_other_server(tmp_path: Path) -> None:
@@ -81,7 +80,9 @@ def test_the_site_builds_and_asks_no_other_server(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     pages = list(tmp_path.rglob("*.html"))
-    assert len(pages) >= 45
+    assert len(pages) >= 53
+    assert len(list((tmp_path / "notebooks").glob("*/index.html"))) == 8
+    assert len(list((tmp_path / "notebooks").glob("*.ipynb"))) == 8
     for page in pages:
         text = page.read_text("utf-8")
         assert re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]+"', text) == [], (

@@ -6,21 +6,20 @@ itself, so that ``serzoo --help`` answers without torch.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, Parameter
 
-from .core.errors import ConfigError, SerzooError, counted, system_error
-from .core.notices import NORMAL, QUIET, VERBOSE, on_terminal
+from . import terminal
+from .core.errors import ConfigError, counted
 from .core.shipped import KINDS, Kind
+from .terminal import print_json, result_only
 
 
 def _version() -> str:
@@ -71,11 +70,11 @@ def list_(kind: Kind | None = None, name: str | None = None, /, *, json: Json = 
     if not json:
         listing.show(kind, name)
     elif kind is None:
-        _print_json({each: listing.names(each) for each in KINDS})
+        print_json({each: listing.names(each) for each in KINDS})
     elif name is None:
-        _print_json([entry.to_json() for entry in listing.entries(kind)])
+        print_json([entry.to_json() for entry in listing.entries(kind)])
     else:
-        _print_json(listing.details(kind, name))
+        print_json(listing.details(kind, name))
 
 
 @app.command
@@ -91,7 +90,7 @@ def show(run: str, /, *, json: Json = False) -> None:
 
     record = shows.read(run)
     if json:
-        _print_json(record.to_json())
+        print_json(record.to_json())
     else:
         shows.show(record)
 
@@ -114,7 +113,7 @@ def config(recipe: Recipe, /, *settings: Settings, json: Json = False) -> None:
     taxonomy = build_taxonomy(cfg)
     if json:
         classes = None if taxonomy is None else taxonomy.classes
-        _print_json({"fingerprint": cfg.fingerprint, "classes": classes, "config": cfg.to_dict()})
+        print_json({"fingerprint": cfg.fingerprint, "classes": classes, "config": cfg.to_dict()})
         return
     print(yaml.safe_dump(cfg.to_dict(), sort_keys=False, allow_unicode=True), end="")
     if taxonomy is not None:
@@ -148,7 +147,7 @@ def prepare(corpus: str, /, *settings: Settings, json: Json = False) -> int:
     given.setdefault("processes", None)
     done, path = prepare_corpus(corpus, **given, progress=True)
     if json:
-        _print_json({"corpus": corpus, "manifest": str(path), **done.notes()})
+        print_json({"corpus": corpus, "manifest": str(path), **done.notes()})
     else:
         console = Console()
         console.print(str(done), highlight=False)
@@ -182,7 +181,7 @@ def audit(manifest: Speech, /, *settings: Settings, json: Json = False) -> int:
     reports = audit_corpus(manifest, **given, progress=True)
     passed = audits.passed(reports, given.get("unknown_speakers"))
     if json:
-        _print_json({"passed": passed, "folds": [r.to_dict() for r in reports]})
+        print_json({"passed": passed, "folds": [r.to_dict() for r in reports]})
     else:
         print("\n".join(audits.lines(reports)))
     return 0 if passed else 1
@@ -303,7 +302,7 @@ def label(
     if os.environ.get("RANK", "0") != "0":  # all ranks found the same
         return
     if json:
-        _print_json({"folder": str(done.folder), "labels": done.record})
+        print_json({"folder": str(done.folder), "labels": done.record})
     else:
         print("\n".join(done.lines))
 
@@ -322,7 +321,7 @@ def label_trace(out: str, id: str, /, *, json: Json = False) -> None:
 
     found = labelling.trace(out, id)
     if json:
-        _print_json(found)
+        print_json(found)
     else:
         print("\n".join(labelling.shown(found)))
 
@@ -349,7 +348,7 @@ def label_audit(out: str, /, *settings: Settings, json: Json = False) -> int:
     given = audits.audit_settings(_label_values(settings, audits.AUDIT_KNOBS, out))
     done = audits.audit(out, **given)
     if json:
-        _print_json({**done.record, "written": [str(path) for path in done.written]})
+        print_json({**done.record, "written": [str(path) for path in done.written]})
         return 0 if done.ok else 1
     console = wide_console()
     audits.show(done.record, console)
@@ -395,13 +394,13 @@ def lock_(*names: str, all: bool = False, file: str | None = None, json: Json = 
     if not names and not all:
         held = Path(file).expanduser() if file else lock.lock_file()
         if json:
-            _print_json({"file": str(held), "models": list(lock.read(held).values())})
+            print_json({"file": str(held), "models": list(lock.read(held).values())})
         else:
             locking.show_held(held)
         return 0
     results, target = locking.lock_models(names, everything=all, file=file)
     if json:
-        _print_json({"file": str(target), "models": results})
+        print_json({"file": str(target), "models": results})
     else:
         locking.show(results, target)
     return 1 if any(r.entry is None for r in results) else 0
@@ -432,7 +431,7 @@ def doctor(recipe: Recipe, /, *settings: Settings, json: Json = False) -> int:
 
         findings = doctor.doctor(cfg, report=report)
     if json:
-        _print_json(doctor.as_dict(cfg, findings))
+        print_json(doctor.as_dict(cfg, findings))
     else:
         doctor.show(cfg, findings, Console())
     return 1 if doctor.summary(findings)["error"] else 0
@@ -454,12 +453,12 @@ def train(recipe: Recipe, /, *settings: Settings, json: Json = False) -> None:
     from .run.record import trained_lines
 
     cfg = load(recipe, settings)
-    with _result_only(json):
+    with result_only(json):
         entry = train.train(cfg)
     if not entry.selection:  # only the first rank has it
         return
     if json:
-        _print_json({**entry.to_json(), "folder": str(train.run_folder(cfg))})
+        print_json({**entry.to_json(), "folder": str(train.run_folder(cfg))})
     else:
         print("\n".join(trained_lines(cfg, entry, train.run_folder(cfg))))
 
@@ -504,16 +503,16 @@ def eval_(checkpoint: Run, /, *settings: Settings, json: Json = False) -> None:
             "head.steps=[1,2,4]"
         )
     if len(asked) > 1 or folder:
-        with _result_only(json):
+        with result_only(json):
             points = answering.curve(checkpoint, asked, **given, progress=True)
             answering.show(points)
             if folder:
                 for path in answering.write(Path(folder), points, f"{checkpoint}: one model"):
                     print(f"written: {path}")
         if json:
-            _print_json(answering.to_json(points))
+            print_json(answering.to_json(points))
         return
-    with _result_only(json):
+    with result_only(json):
         table, record = evaluate(checkpoint, answering=asked[0], **given, progress=True)
         print("\n".join(evaluated_lines(table, record)))
         if out:
@@ -522,7 +521,7 @@ def eval_(checkpoint: Run, /, *settings: Settings, json: Json = False) -> None:
             write_json(Path(kept), record.to_json())
             print(f"record: {kept}")
     if json:
-        _print_json(record.to_json())
+        print_json(record.to_json())
 
 
 @app.command
@@ -545,11 +544,11 @@ def adapt(checkpoint: Run, /, *settings: Settings, json: Json = False) -> None:
     if not given.get("data"):
         raise ConfigError("no speech to adapt to; add data=CORPUS, or data=FILE.jsonl")
     given["data"] = _corpora(given["data"])
-    with _result_only(json):
+    with result_only(json):
         entry = adapt.adapt(checkpoint, **given, progress=True)
         print("\n".join(adapt.adapted_lines(entry)))
     if json:
-        _print_json({**entry.to_json(), "folder": str(entry.folder)})
+        print_json({**entry.to_json(), "folder": str(entry.folder)})
 
 
 @app.command
@@ -574,12 +573,12 @@ def probe(
     given = read_settings(own, types, corpora_of(own, "data"))
     given |= {"data": _corpora(given["data"])} if given.get("data") else {}
     rest = [s for s in settings if s not in own]
-    with _result_only(json):
+    with result_only(json):
         entry = probing.probe_model(model, rest, against=against, **given, progress=True)
         probing.show(entry)
         print(f"record: {entry.folder}")
     if json:
-        _print_json({**entry.to_json(), "folder": str(entry.folder)})
+        print_json({**entry.to_json(), "folder": str(entry.folder)})
 
 
 @app.command
@@ -603,11 +602,11 @@ def distil(
     from .run import distil
 
     cfg = distil.load(configuration, settings)
-    with _result_only(json):
+    with result_only(json):
         facts = distil.distil(cfg)
         print("\n".join(distil.lines(cfg, facts)))
     if json:
-        _print_json(facts)
+        print_json(facts)
 
 
 @app.command
@@ -622,8 +621,12 @@ def predict(
     voice: str = "none",
     channel: str = "mean",
     plot: str | None = None,
+    textgrid: str | None = None,
+    rate: int | None = None,
+    encoding: str | None = None,
+    channels: int | None = None,
     batch_seconds: float = 160.0,
-    format: Literal["csv", "jsonl", "textgrid", "label-studio", "audformat"] | None = None,
+    format: Literal["csv", "jsonl", "label-studio", "audformat"] | None = None,
     json: Annotated[bool, Parameter(help="print rows as JSON lines, not as CSV")] = False,
 ) -> int:
     """Label recordings, with probabilities, or write a timeline of long ones.
@@ -633,17 +636,23 @@ def predict(
     Args:
         model: a run's folder, a .ckpt file, a saved model's folder or its hub id.
         file: a recording, a folder (and all below it), or a quoted pattern: 'calls/*.wav'. Or
-            a manifest of `serzoo prepare`, which also names speakers.
+            a manifest of `serzoo prepare`, which also names speakers. Or - for raw samples on
+            standard input, with --rate.
         files: more of these.
         out: FILE.csv or FILE.jsonl; CSV on standard output by default.
         window: seconds; longer recordings are cut into windows. The default is as in training.
         hop: seconds from one window to the next; half a window by default.
         voice: none, energy or silero, which finds speech; windows then cover speech only.
-        channel: mean of all channels, first, or a number from 1.
-        plot: FILE.png, or a folder, for pictures of the probabilities over time.
+        channel: mean of all channels, first, or a number from 1. Or separate, which makes a
+            timeline of each channel, such as each speaker of a call.
+        plot: FILE.png, .svg or .pdf, or a folder, for pictures of the probabilities over time.
+        textgrid: FILE.TextGrid, or a folder, for timelines in Praat.
+        rate: samples per second of raw samples in a pipe; files have their own.
+        encoding: their format, as ffmpeg names it: s16le (default), f32le, mulaw and others.
+        channels: their number of channels, 1 by default.
         batch_seconds: most seconds of padded audio in a batch.
-        format: of --out, if its ending does not say it: textgrid (a folder, for Praat),
-            label-studio (FILE.json) or audformat (a folder).
+        format: of --out, if its ending does not say it: label-studio (FILE.json) or audformat (a
+            folder).
     """
     from .core.notices import quiet
     from .run.predict import predict_files
@@ -651,8 +660,42 @@ def predict(
     quiet()
     return predict_files(
         model, [file, *files], out=out, window=window, hop=hop, voice=voice, channel=channel,
-        plot=plot, batch_seconds=batch_seconds, json=json, form=format,
+        plot=plot, textgrid=textgrid, rate=rate, encoding=encoding, channels=channels,
+        batch_seconds=batch_seconds, json=json, form=format,
     )  # fmt: skip
+
+
+@app.command
+def demo(
+    model: str,
+    /,
+    *models: str,
+    asr: str | None = None,
+    window: float | None = None,
+    voice: str = "energy",
+    port: int = 7860,
+    megabytes: int = 200,
+) -> None:
+    """Show a page on this machine that asks models about a recording, side by side.
+
+    Nothing leaves the machine: the page listens on 127.0.0.1, and asks no other server.
+
+    Example: serzoo demo runs/ravdess/selm-0877ec my-model --asr pocketsphinx
+
+    Args:
+        model: a run's folder, a .ckpt file, a saved model's folder or its hub id.
+        models: more of these.
+        asr: a recogniser, as for `serzoo label`, which writes what is said.
+        window: seconds of a window. The default is the longest that all models take.
+        voice: energy, silero or none: how speech is found.
+        port: number of the port; 0 takes any free one.
+        megabytes: largest file that the page takes.
+    """
+    from .core.notices import quiet
+    from .run.demo import serve
+
+    quiet()
+    serve([model, *models], asr=asr, window=window, voice=voice, port=port, megabytes=megabytes)
 
 
 compare_app = App(name="compare", version_flags=())
@@ -682,10 +725,10 @@ def compare(
     """
     from .compare.compare import compare
 
-    with _result_only(json):
+    with result_only(json):
         done = compare(suite, settings, out=out, workers=workers, limit=limit, dry_run=dry_run)
     if json:
-        _print_json({**done, "folder": str(done["folder"])})
+        print_json({**done, "folder": str(done["folder"])})
     return 1 if done["failed"] else 0
 
 
@@ -713,10 +756,10 @@ def import_(
     """
     from .compare.imported import import_rows
 
-    with _result_only(json):
+    with result_only(json):
         done = import_rows([suite, file, *settings], out=out, dry_run=dry_run)
     if json:
-        _print_json({**asdict(done), "folder": str(done.folder)})
+        print_json({**asdict(done), "folder": str(done.folder)})
 
 
 @compare_app.command
@@ -740,10 +783,10 @@ def ensemble(
     """
     from .compare.ensemble import ensemble_rows
 
-    with _result_only(json):
+    with result_only(json):
         done = ensemble_rows(suite, settings, out=out, dry_run=dry_run)
     if json:
-        _print_json({**asdict(done), "folder": str(done.folder)})
+        print_json({**asdict(done), "folder": str(done.folder)})
 
 
 @app.command
@@ -775,7 +818,7 @@ def replicate(
     asked = replicate.read_claim(claim)
     if run and records:
         raise ConfigError("--run makes its own records; leave --records out, or --run")
-    with _result_only(json):
+    with result_only(json):
         if run:
             compare.compare(asked.suite, replicate.settings(asked), out=out)
         folder = records or str(Path(out) / Path(asked.suite).stem)
@@ -787,7 +830,7 @@ def replicate(
             write_json(Path(record), found.to_json())
             print(f"record: {record}")
     if json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
 
 
 @app.command
@@ -818,12 +861,12 @@ def report(
     if format and json:
         raise ConfigError(f"--format {format} and --json both print the result; give one of them")
     folder = Path(out) / Path(suite).stem
-    with _result_only(json or format is not None):
+    with result_only(json or format is not None):
         rows = report(folder, audio=audio, attributes=attributes)
     if format:
         print(table.printed(rows, read_plan(folder).baseline, format), end="")
     if json:
-        _print_json({"folder": str(folder), "rows": rows})
+        print_json({"folder": str(folder), "rows": rows})
 
 
 @app.command
@@ -868,7 +911,7 @@ def save(
     quiet()
     written = save_pretrained(run, folder, licence=licence, overwrite=overwrite)
     if json:
-        _print_json({"folder": str(written)})
+        print_json({"folder": str(written)})
     else:
         print(f"saved: {written} (its README.md is the model card; read it before you share it)")
 
@@ -897,7 +940,7 @@ def push(
     quiet()
     address = push_to_hub(run, repo_id, private=not public, licence=licence)
     if json:
-        _print_json({"address": str(address)})
+        print_json({"address": str(address)})
     else:
         print(address)
 
@@ -920,7 +963,7 @@ def export(run: Run, file: str, /, *, json: Json = False) -> None:
     path = onnx.export(module, file)
     if json:
         largest = onnx.parity(module, path)
-        _print_json({"file": str(path), "largest_difference": largest, "limit": onnx.LIMIT})
+        print_json({"file": str(path), "largest_difference": largest, "limit": onnx.LIMIT})
         return
     print(f"exported: {path}")
     largest = onnx.parity(module, path)
@@ -943,7 +986,7 @@ def cache(
 
     if action == "list":
         if json:
-            _print_json(cache.cache_list())
+            print_json(cache.cache_list())
         else:
             cache.show(cache.cache_list())
         return
@@ -953,7 +996,7 @@ def cache(
         )
     number, freed = cache.cache_clear(store)
     if json:
-        _print_json({"removed": number, "bytes": freed})
+        print_json({"removed": number, "bytes": freed})
     else:
         print(f"removed {counted(number, 'feature store')}: {cache.size(freed)} freed")
 
@@ -970,14 +1013,6 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     print(app.generate_completion(shell=shell), end="")
 
 
-EXIT_CODES = {
-    0: "it did what was asked",
-    1: "it ran and found a fault: a failed audit, a failed cell, refused recordings",
-    2: "it could not run; the message says what to do",
-    130: "you stopped it",
-    141: "the reader of its output has gone, as after `serzoo list | head -1`",
-}
-
 VERBS = tuple(name for name in app if not name.startswith("-"))
 for _place, _name in enumerate(VERBS):  # --help lists verbs in the order of work
     app[_name].sort_key = _place
@@ -990,84 +1025,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: words after ``serzoo``; those of this process by default.
 
     Returns:
-        A code of :data:`EXIT_CODES`.
+        A code of :data:`.terminal.EXIT_CODES`.
     """
-    typed, parts, level = _without_globals(sys.argv[1:] if argv is None else argv)
+    typed, parts, level = terminal.without_globals(sys.argv[1:] if argv is None else argv)
     called = " ".join(["serzoo", *(v for v in app.parse_commands(typed)[0] if v[0] != "-")])
     if argv is None:  # hooks are changed only in a process of our own
-        threading.excepthook = _without_system_errors(threading.excepthook)
-    try:
-        with on_terminal(level):
-            _adopt(parts)
-            verb, words, _ = app.parse_args(
-                typed, exit_on_error=False, print_error=False, verbose=False
-            )
-            code = verb(*words.args, **words.kwargs)
-        sys.stdout.flush()  # a full disk shows here, and the handlers below still tell it
-    except KeyboardInterrupt as e:
-        _tell("interrupted", e)
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stderr.close()
-        return 141
-    except SystemExit as e:
-        if isinstance(e.__context__, BrokenPipeError):  # rich ends the process by itself, with 1
-            return 141
-        raise
-    except CycloptsError as e:  # no such verb, option or argument
-        more = isinstance(e, UnusedCliTokensError) and " ".join(e.unused_tokens or ())
-        fault = f"too many words: {more}." if more else " ".join(str(e).split())
-        _tell(f"{called}: {fault} See `{called} --help`.", e)
-        return 2
-    except Exception as e:
-        said = str(e) if isinstance(e, SerzooError) else system_error(e)
-        if said is None:
-            raise
-        if level == VERBOSE:
-            traceback.print_exception(e)
-        # one line, even if a file's name or a library's message has several
-        _tell(f"{called}: {' '.join(said.splitlines())}", e)
-        return 2
-    return int(code or 0) if typed else 2  # without a verb, only the help was shown
+        threading.excepthook = terminal.without_system_errors(threading.excepthook)
 
+    def work() -> int | None:
+        _adopt(parts)
+        verb, words, _ = app.parse_args(
+            typed, exit_on_error=False, print_error=False, verbose=False
+        )
+        code: int | None = verb(*words.args, **words.kwargs)
+        return code
 
-@contextlib.contextmanager
-def _result_only(wanted: bool) -> Iterator[None]:
-    """Context for `--json`: what is printed for people goes to standard error."""
-    with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
-        yield
-
-
-def _print_json(value: Any) -> None:
-    from .core.files import json_text
-
-    print(json_text(value), end="")
-
-
-def _without_globals(typed: Sequence[str]) -> tuple[list[str], list[str], int]:
-    """Take out the options that every verb has.
-
-    Returns:
-        The other words, the values of ``--part``, and how much to say (:func:`.notices.level`).
-    """
-    left: list[str] = []
-    parts: list[str] = []
-    level = NORMAL
-    words = iter(typed)
-    for word in words:
-        if word == "--":  # all that follow are names
-            left += [word, *words]
-        elif word == "--part":
-            parts.append(next(words, ""))
-        elif word.startswith("--part="):
-            parts.append(word.removeprefix("--part="))
-        elif word in ("-q", "--quiet"):
-            level = QUIET
-        elif word in ("-v", "--verbose"):
-            level = VERBOSE
-        else:
-            left.append(word)
-    return left, parts, level
+    code = terminal.exit_code(work, called, level)
+    return code if typed else code or 2  # without a verb, only the help was shown
 
 
 def _adopt(parts: Sequence[str]) -> None:
@@ -1091,22 +1065,3 @@ def _corpus(name: str) -> str:
 
 def _corpora(given: str | list[str]) -> str | list[str]:
     return _corpus(given) if isinstance(given, str) else [_corpus(name) for name in given]
-
-
-def _without_system_errors(others: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a hook for errors of threads that drops system errors, such as a full disk.
-
-    TensorBoard writes in a thread, and raises the same error again where the next value is written.
-    """
-    return lambda seen: None if system_error(seen.exc_value) else others(seen)
-
-
-def _tell(line: str, error: BaseException) -> None:
-    """Print an error and its notes on standard error, unless that is closed or full."""
-    with contextlib.suppress(OSError):
-        print("\n".join([line, *getattr(error, "__notes__", ())]), file=sys.stderr)
-    try:
-        sys.stdout.flush()
-    except OSError:  # Python would flush once more at its end, and change the exit code
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

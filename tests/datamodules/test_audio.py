@@ -1,3 +1,4 @@
+import io
 import os
 
 import numpy as np
@@ -6,11 +7,14 @@ import soundfile
 from facts import says
 from serzoo.datamodules import audio
 from serzoo.datamodules.audio import (
+    RAW,
     SUFFIXES,
     UNREADABLE_SUFFIXES,
     AudioError,
     EmptyAudioError,
     MissingAudioError,
+    Raw,
+    RawStream,
     decode,
     decode_utterance,
     parse_channel,
@@ -331,3 +335,80 @@ def test_a_channel_is_typed_as_a_word_or_a_number(typed, channel):
 def test_no_other_channel_can_be_typed(typed):
     with pytest.raises(ConfigError, match=says("channel", "mean, first", 1)):
         parse_channel(typed)
+
+
+# -- raw samples from a pipe -----------------------------------------------------------------------
+
+
+class Pipe(io.BytesIO):
+    """Bytes that come a few at a time, as from a slow program."""
+
+    def read1(self, size=-1):
+        return super().read1(min(size, 7))
+
+
+def stream(data, raw, source=io.BytesIO):
+    """All blocks of a stream as one array, and the stream."""
+    found = RawStream(source(data), raw, "standard input")
+    return np.concatenate(list(found.blocks())), found
+
+
+@pytest.mark.parametrize("form", RAW)
+def test_raw_samples_are_those_that_were_written(form):
+    assert len(RAW) == 14
+    subtype, endian, size = RAW[form]
+    wave = np.stack([sine(8000, 0.05), -0.5 * sine(8000, 0.05)], 1)
+    file = io.BytesIO()
+    soundfile.write(file, wave, 8000, format="RAW", subtype=subtype, endian=endian)
+    assert len(file.getvalue()) == wave.size * size
+    found, _ = stream(file.getvalue(), Raw(8000, form, 2), Pipe)
+    near = {1: 0.06 if "law" in form else 0.02, 2: 1e-4}.get(size, 1e-6)
+    np.testing.assert_allclose(found, wave, atol=near)
+    assert np.abs(found[:, 0] - found[:, 1]).max() > 1
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+def test_a_pipe_gives_the_samples_of_a_file(tmp_path, write_wave, rate):
+    path = write_wave(tmp_path / "a.wav", sine(rate, 0.7), rate=rate)
+    data = (np.int16(soundfile.read(path, dtype="int16")[0])).astype("<i2").tobytes()
+    source = RawStream(Pipe(data), Raw(rate), "standard input")
+    found = np.concatenate(list(source.mono(source.blocks(), None)))
+    source.check(None)
+    assert np.array_equal(found, np.concatenate(list(stream_audio(path))))
+
+
+@pytest.mark.parametrize(
+    ("data", "raw", "words"),
+    [
+        (b"", Raw(8000), says("standard input", "no samples")),
+        (b"abc", Raw(8000), says("1 byte", "1 channel", "s16le", 2)),
+        (bytes(range(1, 8)), Raw(8000, "s16le", 2), says("3 bytes", "2 channels", "s16le", 4)),
+        (b"RIFF" + bytes(40), Raw(8000), says("WAV", "ffmpeg", "-f s16le", "-ar 8000")),
+        (b"fLaC" + bytes(40), Raw(8000), says("FLAC", "ffmpeg")),
+        (b"\xff" * 40, Raw(8000, "f32le"), says("f32le", "not finite", "format")),
+    ],
+)
+def test_what_is_wrong_with_a_pipe_is_told(data, raw, words):
+    source = RawStream(io.BytesIO(data), raw, "standard input")
+
+    def read():
+        list(source.mono(source.blocks(), None))
+        source.check(None)
+
+    with pytest.raises(AudioError, match=words):
+        read()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((16,), says(16, 4000, 384000, 16000)),
+        ((-8000,), says(-8000)),
+        ((8000, "s16"), says("'s16'", "s16le", "mulaw", "did you mean")),
+        ((8000, "s16le", 0), says("0 channels", 64)),
+        ((8000, "s16le", 65), says("65 channels", 64)),
+    ],
+)
+def test_raw_samples_that_cannot_be_are_refused(values, words):
+    with pytest.raises(ConfigError, match=words):
+        Raw(*values)

@@ -17,16 +17,17 @@ import pytest
 from report_suite import write_suite
 from rich.console import Console
 from serzoo.zoo import cli
-from serzoo.zoo.cli import EXIT_CODES, app, main
+from serzoo.zoo.cli import app, main
 from serzoo.zoo.core import notices, progress
 from serzoo.zoo.core.errors import DataNote, DataWarning
 from serzoo.zoo.core.progress import Bar
+from serzoo.zoo.terminal import EXIT_CODES
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = ("label trace", "label audit", "compare import", "compare ensemble")
 VERBS = (*cli.VERBS, *SECOND)
-NO_RESULT = {"tensorboard", "completion"}
-"""The first serves until it is stopped, the second prints a script."""
+NO_RESULT = {"demo", "tensorboard", "completion"}
+"""Two serve until they are stopped, the last prints a script."""
 
 
 def command(verb: str) -> Any:
@@ -62,7 +63,7 @@ def here(
 
 
 def test_every_verb_is_found() -> None:
-    assert len(VERBS) == 27
+    assert len(VERBS) == 28
     assert set(cli.VERBS) >= NO_RESULT
 
 

@@ -146,10 +146,10 @@ def read_claim(name: str) -> Claim:
     """
     if Path(name).suffix in (".yaml", ".yml"):
         if not Path(name).is_file():
-            raise ConfigError(f"no claim file {name}; shipped claims: {', '.join(names('claims'))}")
+            raise ConfigError(f"no claim file {name}; shipped claims: {', '.join(names('claim'))}")
         values = read_mapping(read_text(Path(name), ConfigError), name)
     else:
-        values = read_group("claims", name)
+        values = read_group("claim", name)
     lacking = [key for key in list(Claim.__dataclass_fields__)[:9] if values.get(key) is None]
     if lacking:
         raise ConfigError(f"the claim '{name}' lacks {', '.join(lacking)}; give each a value")

@@ -33,7 +33,7 @@ GROUPS: dict[Kind, str] = {
     "protocols": "protocol",
     "recipes": "recipe",
     "suites": "suite",
-    "claims": "claims",
+    "claims": "claim",
 }
 """Kinds, each with its folder of ``configs``."""
 

@@ -68,6 +68,7 @@ def model_card(
         encoder=encoder,
         record=record,
         metrics=_metrics(record) if record and record.metrics else None,
+        weakest=_weakest(record) if record else None,
         notes=[*record.notes, *record.split_notes] if record else [],
         corpora=corpora,
         base=base,
@@ -93,6 +94,12 @@ def _metrics(record: Record) -> str:
         if m.get(key) is not None and m.get(f"{key}_calibrated") is not None:
             rows.append((name, f"{m[key]:.3f}, calibrated {m[f'{key}_calibrated']:.3f}"))
     return Table("", ("metric", "value"), rows).markdown().rstrip()
+
+
+def _weakest(record: Record) -> tuple[str, float] | None:
+    """Return the class with the lowest recall, and its recall; None if the record has none."""
+    recalls = record.metrics.get("recall") or {}
+    return min(recalls.items(), key=lambda pair: float(pair[1]), default=None)
 
 
 def _results(

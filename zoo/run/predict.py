@@ -5,20 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...datamodules.audio import SILENCE
+from ...datamodules.audio import SILENCE, Raw
 from ...datamodules.features import FeatureStore, pad_hidden, pad_waves
 from ...datamodules.sampler import pack
 from ...datamodules.store import Row as Stored
 from ..core import own
 from ..core.encoder import Encoder
-from ..core.errors import ConfigError, DataError, counted, system_error
+from ..core.errors import ConfigError, DataError, counted, some, system_error
 from ..core.files import new_file
 from ..core.notices import shown, tell
 from ..core.progress import Bar
@@ -28,9 +29,9 @@ from ..statistics.rates import log_softmax
 from . import annotate
 from .module import SERModule
 from .predictions import Columns, Predictions, Row, suffix_of
-from .recordings import Recording, Samples, recordings
+from .recordings import PIPE, SEPARATE, Recording, Samples, is_pipe, live, recordings
 from .schema import DataConfig
-from .timeline import Plots
+from .timeline import Lengths, Plots, TextGrids
 from .voice import detector
 
 
@@ -177,11 +178,13 @@ class _Job:
     voice: str
     batch_seconds: float
     store: FeatureStore | None = None
+    apart: bool = False
+    lengths: Lengths = field(default_factory=dict)
 
     @property
     def columns(self) -> Columns:
         head = self.module.head
-        return Columns(head.taxonomy.classes, head.writes)
+        return Columns(head.taxonomy.classes, head.writes, self.apart)
 
 
 def predict(
@@ -216,7 +219,7 @@ def predict(
         voice: ``energy`` or ``silero`` find speech, and windows cover each stretch of it;
             ``none`` covers everything.
         channel: of recordings with several: ``mean`` of all (default), ``first``, or a number
-            counted from 1.
+            counted from 1. ``separate`` makes a recording of each, such as each speaker of a call.
         batch_seconds: most padded seconds of audio in a batch.
         progress: show a bar on standard error.
 
@@ -227,7 +230,7 @@ def predict(
         ConfigError: if an argument is out of range, or the head needs a transcript.
     """
     found = recordings(inputs, rate, channel)
-    job = _job(_module(model), window, hop, voice, batch_seconds)
+    job = _job(_module(model), window, hop, voice, batch_seconds, channel == SEPARATE)
     return Predictions(_rows(job, found, progress), job.columns)
 
 
@@ -242,6 +245,10 @@ def predict_files(
     channel: str | int | None = None,
     batch_seconds: float = BATCH_SECONDS,
     plot: str | None = None,
+    textgrid: str | None = None,
+    rate: int | None = None,
+    encoding: str | None = None,
+    channels: int | None = None,
     json: bool = False,
     form: str | None = None,
 ) -> int:
@@ -250,9 +257,13 @@ def predict_files(
     A file appears, or is replaced, when it has all rows. If something stops the work before, the
     rows so far stay beside it, in a file that ends in ``.part``.
 
+    A pipe is read once, as it comes. Each window is a row as soon as it is complete, also if it is
+    silent. Memory holds one window of each channel.
+
     Args:
         model: see :func:`predict`.
-        inputs: recordings, folders, patterns and manifests.
+        inputs: recordings, folders, patterns and manifests. Or only ``-`` for standard input, or
+            a named pipe, with ``rate``.
         out: ``FILE.csv`` or ``FILE.jsonl``; None = CSV on standard output.
         window: as in :func:`predict`.
         hop: as in :func:`predict`.
@@ -260,6 +271,10 @@ def predict_files(
         channel: as in :func:`predict`.
         batch_seconds: as in :func:`predict`.
         plot: ``FILE.png``, or a folder, for pictures of the probabilities over time.
+        textgrid: ``FILE.TextGrid`` for one recording, or a folder.
+        rate: samples per second of the raw samples in a pipe; None = the inputs are files.
+        encoding: their format, a name of :data:`.audio.RAW`; None = ``s16le``.
+        channels: their number of channels; None = 1.
         json: write JSON lines on standard output, not CSV.
         form: one of :data:`.annotate.FORMATS`, which write ``out`` at the end; None = as ``out``
             ends.
@@ -268,8 +283,8 @@ def predict_files(
         0; 1 if something could not be predicted; 2 if nothing could.
 
     Raises:
-        ConfigError: as :func:`predict`, and if ``out`` or ``plot`` has another ending. Also if
-            both ``out`` and ``json`` are given.
+        ConfigError: as :func:`predict`, and if ``out``, ``plot`` or ``textgrid`` has another
+            ending. Also if both ``out`` and ``json`` are given, or a pipe cannot be read so.
     """
     if json and out:
         raise ConfigError(
@@ -280,9 +295,11 @@ def predict_files(
     if other is not None:
         annotate.check(other, out)
     suffix = ".jsonl" if json or form == "jsonl" else ".csv" if form else suffix_of(out)
-    found = recordings(inputs, channel=channel)
-    plots = Plots(plot, found) if plot else None
-    job = _job(_module(model), window, hop, voice, batch_seconds)
+    raw = _raw(inputs, rate, encoding, channels, voice)
+    found = live(inputs[0], raw, channel) if raw else recordings(inputs, channel=channel)
+    drawn: list[Plots | TextGrids] = [Plots(plot, found)] if plot else []
+    drawn += [TextGrids(textgrid, found)] if textgrid else []
+    job = _job(_module(model), window, hop, voice, batch_seconds, channel == SEPARATE)
     target = Path(out) if out and other is None else None
     # rows that go to a terminal show the progress themselves
     bar = target is not None or other is not None or not sys.stdout.isatty()
@@ -291,7 +308,7 @@ def predict_files(
     with _opened(target) if other is None else nullcontext(sys.stdout) as file:
         rows = _rows(job, found, bar)
         for row in rows if other else job.columns.write(rows, file, suffix):
-            if plots or other:
+            if drawn or other:
                 kept.append(row)
             good, bad = good + (row.error is None), bad + (row.error is not None)
             if row.error is not None:
@@ -299,14 +316,46 @@ def predict_files(
     wrote = [str(target)] if target else []
     if other and good:
         wrote += map(str, annotate.write(other, kept, str(out), job.columns.classes))
-    if plots and good:
-        wrote += [str(path) for path in plots.write(kept, job.columns.classes)]
+    if good:
+        wrote += [str(p) for d in drawn for p in d.write(kept, job.columns.classes, job.lengths)]
     calibrated = "calibrated" if job.module.temperature is not None else "not calibrated"
-    note = f"{len(found)} recordings, {good} windows, {bad} errors; probabilities {calibrated}"
+    files = sum(not r.apart or r.channel == 1 for r in found)
+    counts = (files, "recording"), (good, "window"), (bad, "error")
+    note = f"{', '.join(counted(*c) for c in counts)}; probabilities {calibrated}"
     if job.module.normaliser is not None:
         note += f"; speakers normalised (data.normalise={job.module.normaliser.way})"
     print("; ".join([note, *(f"wrote {path}" for path in wrote)]), file=sys.stderr)
     return 0 if not bad else 1 if good else 2
+
+
+def _raw(
+    inputs: list[str], rate: int | None, encoding: str | None, channels: int | None, voice: str
+) -> Raw | None:
+    """Return what a pipe holds; None if the inputs are files."""
+    if rate is None:
+        if encoding is not None or channels is not None:
+            raise ConfigError(
+                "--encoding and --channels say what raw samples are, and files have a header; leave "
+                "them out, or give --rate too and read `-`"
+            )
+        if "-" in inputs and is_pipe("-"):
+            raise ConfigError(
+                "raw samples on standard input have no header: give --rate HZ, and --encoding and "
+                f"--channels if they are not s16le and 1; {PIPE}"
+            )
+        return None
+    if len(inputs) != 1 or not is_pipe(inputs[0]):
+        raise ConfigError(
+            f"--rate is for raw samples from a pipe, and the input is {some(inputs, 3)}; give "
+            "only `-` (standard input) or a named pipe, or leave --rate out, since files have "
+            "their own"
+        )
+    if voice != "none":
+        raise ConfigError(
+            f"voice={voice} hears a whole recording before its first window, and a pipe is read "
+            "once; leave --voice out, or write the sound to a file first"
+        )
+    return Raw(rate, encoding or "s16le", 1 if channels is None else channels)
 
 
 @contextmanager
@@ -327,7 +376,12 @@ def _module(model: SERModule | str | Path) -> SERModule:
 
 
 def _job(
-    module: SERModule, window: float | None, hop: float | None, voice: str, batch_seconds: float
+    module: SERModule,
+    window: float | None,
+    hop: float | None,
+    voice: str,
+    batch_seconds: float,
+    apart: bool,
 ) -> _Job:
     if needs := module.head.needs:
         raise ConfigError(
@@ -337,10 +391,15 @@ def _job(
         )
     if not batch_seconds > 0:
         raise ConfigError(f"batch_seconds is {batch_seconds:g}; give more than 0")
-    data = module.metadata.get("config", {}).get("data", {})
-    longest = float(data.get("max_seconds", DataConfig.max_seconds))
+    longest = longest_window(module)
     windows = Windows.of(window, hop, longest)
-    return _Job(module, windows, voice, batch_seconds, _store(module.encoder, longest))
+    return _Job(module, windows, voice, batch_seconds, _store(module.encoder, longest), apart)
+
+
+def longest_window(module: SERModule) -> float:
+    """Return the seconds to which a model's training utterances were cut."""
+    data = module.metadata.get("config", {}).get("data", {})
+    return float(data.get("max_seconds", DataConfig.max_seconds))
 
 
 def _store(encoder: Encoder, longest: float) -> FeatureStore | None:
@@ -356,7 +415,13 @@ def _store(encoder: Encoder, longest: float) -> FeatureStore | None:
 
 
 def _rows(job: _Job, found: list[Recording], progress: bool) -> Iterator[Row]:
-    """Predict in the order of the recordings, with at most READ_AHEAD seconds in memory."""
+    """Predict in the order of the recordings, with at most READ_AHEAD seconds in memory.
+
+    Streams are predicted in the order of time, each window at once.
+    """
+    if any(recording.ending for recording in found):
+        yield from _live_rows(job, found, progress)
+        return
     detect = detector(job.voice)
     _enrol(job, found, detect)
     ready: list[tuple[Recording, Piece]] = []
@@ -374,6 +439,20 @@ def _rows(job: _Job, found: list[Recording], progress: bool) -> Iterator[Row]:
                     ready, seconds = [], 0.0
             bar.advance()
         yield from _score(job, ready)
+
+
+def _live_rows(job: _Job, found: list[Recording], progress: bool) -> Iterator[Row]:
+    """Predict the channels of a stream in turn, so that none waits for the end of another."""
+    _enrol(job, found, None)
+    scored = 0.0
+    with Bar("streams", len(found), shown=progress) as bar:
+        turns = zip_longest(*(_pieces(job, recording, None) for recording in found))
+        for pieces in turns:  # a window of each channel, of the same stretch of time
+            ready = [(r, p) for r, p in zip(found, pieces, strict=True) if p is not None]
+            yield from _score(job, ready)
+            scored = max([scored, *(p.end for _, p in ready if p.end is not None)])
+            bar.note(f"{scored:.0f} s of audio")
+        bar.advance(len(found))
 
 
 def _enrol(job: _Job, found: list[Recording], detect: Any) -> None:
@@ -420,16 +499,19 @@ def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
     reached: float | None = None
     silent: Row | None = None
     try:
-        segments = detect(recording.pieces()) if detect else None
+        segments = detect(_heard(job, recording)) if detect else None
         if segments == []:
             raise DataError(
                 f"{recording.name}: no speech found (voice={job.voice}); try voice=none"
             )
-        for first, samples in job.windows.cut(recording.pieces(), segments):
+        for first, samples in job.windows.cut(_heard(job, recording), segments):
             start = first / SAMPLE_RATE
             end = start + len(samples) / SAMPLE_RATE
             if np.abs(samples).max(initial=0.0) < silence:
-                silent = _silent(recording.name, start if silent is None else silent.start, end)
+                silent = _silent(recording, start if silent is None else silent.start, end)
+                if recording.ending:  # who listens to a stream does not wait for sound
+                    yield silent
+                    silent = None
                 continue
             if silent is not None:
                 yield silent
@@ -441,12 +523,30 @@ def _pieces(job: _Job, recording: Recording, detect: Any) -> Iterator[Piece]:
             yield Clip(start, end, samples.copy(), stored)  # a view would keep the tape in memory
         if silent is not None:
             yield silent
+        if recording.ending:
+            recording.ending()
     except DataError as error:
-        yield Row(recording.name, start=reached, error=str(error))
+        yield _broken(recording, str(error), reached)
     except OSError as error:  # only this recording fails; the others go on
         said = str(system_error(error))
         said = said if recording.name in said else f"{recording.name}: {said}"
-        yield Row(recording.name, start=reached, error=said)
+        yield _broken(recording, said, reached)
+
+
+def _heard(job: _Job, recording: Recording) -> Iterator[Samples]:
+    """Yield the samples of a recording, and keep its length as far as it was read."""
+    key, length = (recording.name, recording.channel), 0
+    for piece in recording.pieces():
+        length += len(piece)
+        job.lengths[key] = max(job.lengths.get(key, 0.0), length / SAMPLE_RATE)
+        yield piece
+
+
+def _broken(recording: Recording, said: str, start: float | None, end: float | None = None) -> Row:
+    """Return the row of an error; it says the channel if that is a recording of its own."""
+    channel = recording.channel if recording.apart else None
+    said = f"channel {channel} of {said}" if channel is not None else said
+    return Row(recording.name, start=start, end=end, error=said, channel=channel)
 
 
 def _stored(job: _Job, recording: Recording) -> Stored | None:
@@ -462,9 +562,9 @@ def _stored(job: _Job, recording: Recording) -> Stored | None:
     return found
 
 
-def _silent(name: str, start: float | None, end: float) -> Row:
-    error = f"{name} is silent from {start:.3f} s to {end:.3f} s: no label is given there"
-    return Row(name, start=start, end=end, error=error)
+def _silent(recording: Recording, start: float | None, end: float) -> Row:
+    said = f"{recording.name} is silent from {start:.3f} s to {end:.3f} s: no label is given there"
+    return _broken(recording, said, start, end)
 
 
 def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:
@@ -486,19 +586,21 @@ def _score(job: _Job, ready: list[tuple[Recording, Piece]]) -> Iterator[Row]:
     for batch in batches:
         probs, texts = _forward(job, [ready[i][0] for i in batch], [clips[i] for i in batch])
         for k, i in enumerate(batch):
-            name = ready[i][0].name
+            recording, clip = ready[i][0], clips[i]
             if not np.isfinite(probs[k]).all():
-                error = f"{name}: the model's scores are not finite; listen to the recording"
-                rows[i] = Row(name, start=clips[i].start, end=clips[i].end, error=error)
+                name = recording.name
+                said = f"{name}: the model's scores are not finite; listen to the recording"
+                rows[i] = _broken(recording, said, clip.start, clip.end)
                 continue
             rows[i] = Row(
-                name,
-                start=clips[i].start,
-                end=clips[i].end,
+                recording.name,
+                start=clip.start,
+                end=clip.end,
                 label=classes[int(probs[k].argmax())],
                 probs=dict(zip(classes, probs[k].tolist(), strict=True)),
                 calibrated=job.module.temperature is not None,
                 text=texts[k] if texts is not None else None,
+                channel=recording.channel if recording.apart else None,
             )
     for i in range(len(ready)):
         yield rows[i]

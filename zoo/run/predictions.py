@@ -32,6 +32,7 @@ class Row:
         text: text that the head wrote freely, if it writes.
         error: why there is no prediction: for the recording, for its rest from ``start``, or from
             ``start`` to ``end``.
+        channel: the channel, counted from 1, if each is a recording of its own.
     """
 
     file: str
@@ -42,27 +43,32 @@ class Row:
     calibrated: bool = False
     text: str | None = None
     error: str | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True)
 class Columns:
     r"""How rows are written: all rows of a model have the same columns.
 
-    These are ``file, start, end, label, p_<class> ..., calibrated, [text,] error``. Seconds have
-    three decimals, and probabilities six. Bytes of a name that are not UTF-8 are written as
-    ``\xNN``.
+    These are ``file, [channel,] start, end, label, p_<class> ..., calibrated, [text,] error``.
+    Seconds have three decimals, and probabilities six. Bytes of a name that are not UTF-8 are
+    written as ``\xNN``.
 
     Attributes:
         classes: in the model's order.
         text: whether the head writes freely.
+        channel: whether each channel is a recording of its own.
     """
 
     classes: Sequence[str]
     text: bool = False
+    channel: bool = False
 
     def row(self, row: Row) -> dict[str, Any]:
         """Return a row as plain values, column to value; None for a missing value."""
         values: dict[str, Any] = {"file": shown(row.file)}
+        if self.channel:
+            values["channel"] = row.channel
         values["start"] = None if row.start is None else round(row.start, 3)
         values["end"] = None if row.end is None else round(row.end, 3)
         values["label"] = row.label
@@ -147,8 +153,16 @@ class Predictions(Sequence[Row]):
         return frame(self.to_dicts(), columns=list(self.columns.row(Row(""))))
 
     def to_textgrid(self, folder: str | Path) -> list[Path]:
-        """Write a TextGrid of Praat for each recording; see :mod:`.annotate`."""
-        return annotate.write_textgrids(self.rows, folder)
+        """Write a TextGrid of Praat for each recording, and return the folder; see :mod:`.timeline`.
+
+        Raises:
+            DataError: if no window was predicted.
+        """
+        from .timeline import TextGrids
+
+        if len(self.errors) == len(self.rows):
+            raise DataError("no window was predicted for a TextGrid; see the errors of the rows")
+        return TextGrids(folder, []).write(self.rows, self.columns.classes, {})
 
     def to_label_studio(self, path: str | Path) -> list[Path]:
         """Write tasks of Label Studio, and the labelling configuration beside them."""
@@ -172,9 +186,9 @@ class Predictions(Sequence[Row]):
             f"errors; {', '.join(self.columns.classes)} ({kind})"
         ]
         for row in self.rows[:10]:
-            where = (
-                "" if row.start is None or row.end is None else f" {row.start:.2f}-{row.end:.2f} s"
-            )
+            where = "" if row.channel is None else f" channel {row.channel}"
+            if row.start is not None and row.end is not None:
+                where += f" {row.start:.2f}-{row.end:.2f} s"
             if row.error is not None:
                 what = row.error
             else:

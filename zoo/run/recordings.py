@@ -1,13 +1,15 @@
-"""The inputs of a prediction: files, folders, patterns and arrays, read in pieces."""
+"""The inputs of a prediction: files, folders, patterns, arrays and pipes, read in pieces."""
 
 from __future__ import annotations
 
 import glob
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,10 @@ import numpy.typing as npt
 
 from ...datamodules.audio import (
     SUFFIXES,
+    Raw,
+    RawStream,
     array_audio,
+    channel_count,
     parse_channel,
     read_utterance,
     stream_audio,
@@ -31,6 +36,8 @@ from ..core.notices import tell
 
 Samples = npt.NDArray[np.float32]
 MAX_CHANNELS = 64
+SEPARATE = "separate"
+"""The word for: each channel is a recording, such as each speaker of a call."""
 TWICE = "cannot be read twice: write the sound to a file first"
 LOST = ("annex", "lfs", "dvc", "dangling")
 """Kinds of files that a walk leaves out, but that are recordings here, each with its error."""
@@ -47,6 +54,9 @@ class Recording:
         file: the file; None for an array.
         channel: the channel that is heard, counted from 1; None = the mean of all.
         speaker: ``corpus/name`` of its only speaker; "" if unknown.
+        apart: whether the other channels of the file are recordings of their own.
+        ending: for a stream, which is read only once. It is called when the stream has ended. It
+            raises ``DataError`` if something was wrong with it. None = not a stream.
     """
 
     name: str
@@ -54,6 +64,8 @@ class Recording:
     file: Path | None = None
     channel: int | None = None
     speaker: str = ""
+    apart: bool = False
+    ending: Callable[[], None] | None = None
 
 
 def recordings(
@@ -71,12 +83,14 @@ def recordings(
         inputs: one or several of: path, folder, pattern, numpy array or torch tensor of shape
             ``[S]`` or ``[channels, S]``.
         rate: sample rate of arrays, in Hz; files have their own.
-        channel: ``mean`` of all (default), ``first``, or a number counted from 1.
+        channel: ``mean`` of all (default), ``first``, or a number counted from 1; ``separate``
+            makes a recording of each channel.
 
     Raises:
         ConfigError: if an input is none of these, there is no input, or the channel is none.
     """
-    heard = parse_channel(channel)
+    apart = channel == SEPARATE
+    heard = None if apart else parse_channel(channel, (SEPARATE,))
     if not rate > 0:
         raise ConfigError(f"rate is {rate}; give the samples per second of the arrays")
     if isinstance(inputs, (str, Path)) or hasattr(inputs, "shape"):
@@ -86,12 +100,84 @@ def recordings(
         inputs = list(inputs)
     for i, item in enumerate(inputs):
         if isinstance(item, (str, Path)):
-            found += _of_path(item, heard)
+            each = _of_path(item, heard)
+            found += [r for one in each for r in _channels(one)] if apart else each
         else:
-            found.append(_of_array(item, f"[{i}]", rate, heard))
+            found += _of_array(item, f"[{i}]", rate, heard, apart)
     if not found:
         raise ConfigError("nothing to predict; give files, folders, patterns or arrays")
     return found
+
+
+def live(name: str, raw: Raw, channel: str | int | None = None) -> list[Recording]:
+    """Return the recording of a pipe with raw samples; with ``separate``, one of each channel.
+
+    The recordings of one pipe must be read in turn, so that memory stays bounded.
+
+    Args:
+        name: ``-`` for standard input, or a named pipe.
+        raw: what the samples are.
+        channel: as in :func:`recordings`.
+
+    Raises:
+        ConfigError: if standard input is a terminal or closed, or there is no such channel.
+    """
+    if name == "-":
+        if sys.stdin is None or sys.stdin.closed:
+            raise ConfigError(f"standard input is closed; {PIPE}")
+        if sys.stdin.isatty():
+            raise ConfigError(f"standard input is a terminal, so nothing comes; {PIPE}")
+        source: Any = sys.stdin.buffer
+    else:
+        source = open(name, "rb")  # noqa: SIM115  (it is read as long as the process lives)
+    stream = RawStream(source, raw, "standard input" if name == "-" else name)
+    numbers: list[int | None] = [None]
+    if channel == SEPARATE:
+        numbers = list(range(1, raw.channels + 1))
+    elif (heard := parse_channel(channel, (SEPARATE,))) is not None:
+        if heard > raw.channels:
+            raise ConfigError(
+                f"channel is {heard}, and the raw samples have {raw.channels}; give --channels, "
+                "or another channel"
+            )
+        numbers = [heard]
+
+    def of(blocks: Iterator[Samples], number: int | None) -> Recording:
+        held = [blocks]  # given away, so that a channel that failed keeps no samples for nobody
+        return Recording(
+            name,
+            lambda: stream.mono(held.pop(), number),
+            channel=number,
+            apart=channel == SEPARATE,
+            ending=lambda: stream.check(number),
+        )
+
+    return [of(*pair) for pair in zip(tee(stream.blocks(), len(numbers)), numbers, strict=True)]
+
+
+PIPE = "pipe raw samples into it, such as: ffmpeg -i FILE -f s16le -ac 1 -ar 16000 - | serzoo ..."
+
+
+def is_pipe(name: str) -> bool:
+    """Return whether a name is `-`, and so means standard input, or is that of a pipe."""
+    try:
+        return (name == "-" and not Path(name).exists()) or Path(name).is_fifo()
+    except OSError:
+        return False
+
+
+def _channels(whole: Recording) -> list[Recording]:
+    """Return a recording of each channel of a file; what is no file, or a bad one, stays one."""
+    if whole.file is None:  # an utterance of a manifest has the channel that the manifest names
+        return [whole]
+    try:
+        count = channel_count(whole.file)
+    except (DataError, OSError):  # the same error comes when it is read, as a row
+        return [whole]
+    return [
+        replace(_of_file(whole.file, number), apart=True, name=whole.name)
+        for number in range(1, count + 1)
+    ]
 
 
 def _of_path(item: str | Path, channel: int | None) -> list[Recording]:
@@ -100,7 +186,7 @@ def _of_path(item: str | Path, channel: int | None) -> list[Recording]:
         path = path.expanduser()
     try:
         if str(item) == "-" and not path.exists():
-            return [_broken("-", f"standard input {TWICE}")]
+            return [_broken("-", f"standard input {TWICE}")]  # `serzoo predict --rate` reads it
         if path.is_dir():
             return _below(path, str(item), channel)
         if not path.exists() and glob.has_magic(str(path)):
@@ -199,7 +285,7 @@ def _of_file(path: Path, channel: int | None) -> Recording:
     return Recording(str(path), lambda: stream(path, channel=channel), path, channel)
 
 
-def _of_array(item: Any, name: str, rate: int, channel: int | None) -> Recording:
+def _of_array(item: Any, name: str, rate: int, channel: int | None, apart: bool) -> list[Recording]:
     array = item.detach().cpu().numpy() if hasattr(item, "detach") else item
     if not isinstance(array, np.ndarray):
         raise ConfigError(
@@ -218,13 +304,18 @@ def _of_array(item: Any, name: str, rate: int, channel: int | None) -> Recording
             f"input {name} holds {array.dtype}; give floats in -1..1, or signed integers"
         )
 
-    def pieces() -> Iterator[Samples]:
-        read = array_audio
-        with np.errstate(over="ignore"):  # too large for 32 bits: refused below as not finite
-            samples = np.atleast_2d(array).T.astype(np.float32)
-        yield read(samples, rate, channel, f"input {name}")
+    def of(number: int | None) -> Recording:
+        def pieces() -> Iterator[Samples]:
+            read = array_audio
+            with np.errstate(over="ignore"):  # too large for 32 bits: refused below as not finite
+                samples = np.atleast_2d(array).T.astype(np.float32)
+            yield read(samples, rate, number, f"input {name}")
 
-    return Recording(name, pieces)
+        return Recording(name, pieces, channel=number if apart else None, apart=apart)
+
+    if not apart:
+        return [of(channel)]
+    return [of(number) for number in range(1, np.atleast_2d(array).shape[0] + 1)]
 
 
 def _broken(name: str, reason: str) -> Recording:

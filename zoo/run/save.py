@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..core.errors import CheckpointError, first_line
-from ..core.files import new_folder, write_json
+from ..core.files import new_folder, read_text, write_json
 from ..core.types import SAMPLE_RATE
 from ..core.weights import published_parts, strip_frozen
 from .card import model_card
@@ -164,6 +164,26 @@ def save_pretrained(
             write_config(options, made / ADAPTER_FOLDER, base["name"], revision)
         (made / CARD).write_text(model_card(config, record, licence), "utf-8")
     return folder
+
+
+def card_of(source: str | Path, module: SERModule) -> str:
+    """Return the model card of a trained model: that of its folder, or one that is made now.
+
+    Args:
+        source: the path that the model was loaded from.
+        module: the loaded model.
+
+    Raises:
+        CheckpointError: if the module does not say how it was built, or holds a part of the user's
+            own.
+    """
+    path = Path(source)
+    if (path / CONFIG).is_file() and (path / CARD).is_file():
+        return read_text(path / CARD, CheckpointError)
+    if (path.parent.name, path.name) == ("checkpoints", "best.ckpt"):
+        path = path.parent.parent
+    record = read_record(path) if path.is_dir() else None
+    return model_card(describe(module, record), record)
 
 
 def push_to_hub(

@@ -132,7 +132,7 @@ def test_the_command_prints_and_keeps_the_answer(
 # Claims.
 
 
-@pytest.mark.parametrize("name", names("claims"))
+@pytest.mark.parametrize("name", names("claim"))
 def test_every_shipped_claim_names_what_exists(name: str) -> None:
     claim = read_claim(name)
     heads = {h.partition(" after ")[0] for h in (claim.head, claim.against, *claim.controls)}
@@ -164,3 +164,8 @@ def test_a_claim_with_a_wrong_value_is_refused(
     path.write_text("".join(f"{k}: {v}\n" for k, v in (values | {key: value}).items()))
     with pytest.raises(ConfigError, match=says(*words)):
         read_claim(str(path))
+
+
+def test_a_claim_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ConfigError, match=says("claim", "selm_outside", "selm_out_of_domain")):
+        read_claim("selm_outside")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +12,6 @@ import pytest
 from facts import says
 from serzoo.zoo.core.errors import ConfigError, DataError
 from serzoo.zoo.run import annotate
-from serzoo.zoo.run.annotate import Stretch, stretches
 from serzoo.zoo.run.predictions import Columns, Predictions, Row, suffix_of
 
 CLASSES = ["angry", 'sad "x"']
@@ -31,51 +30,24 @@ ROWS = [row(0, 2), row(1, 3, 'sad "x"', 0.5), row(1.1, 3.1, p=0.875), row(0, 1, 
 ALL = Predictions([*ROWS, error(None, None, "d/broken.wav")], Columns(CLASSES))
 
 
-def test_overlaps_are_divided_in_their_middle() -> None:
-    assert stretches(ROWS[:3]) == [
-        Stretch(0, 1.5, "angry", 0.75),
-        Stretch(1.5, 2.05, 'sad "x"', 0.5),
-        Stretch(2.05, 3.1, "angry", 0.875),
-    ]
-
-
-def test_gaps_and_errors_are_empty_stretches() -> None:
-    found = stretches([row(0.5, 1), error(1, 2), row(2, 3), error(3, 4)])
-    assert [(s.start, s.end, s.label) for s in found] == [
-        *[(0, 0.5, ""), (0.5, 1, "angry"), (1, 2, ""), (2, 3, "angry"), (3, 4, "")],
-    ]
-    assert stretches([error(None, None)]) == []
-
-
 def test_a_textgrid_is_one_that_praat_reads(tmp_path: Path) -> None:
     parselmouth = pytest.importorskip("parselmouth", reason="no parselmouth: serzoo[formats]")
-    first, second = ALL.to_textgrid(tmp_path)
-    assert [p.name for p in (first, second)] == ["a.TextGrid", "b.TextGrid"]
-    grid = parselmouth.read(str(first))
+    (folder,) = ALL.to_textgrid(tmp_path / "grids")
+    assert sorted(p.name for p in folder.iterdir()) == ["a.TextGrid", "b.TextGrid"]
+    grid = parselmouth.read(str(folder / "b.TextGrid"))
     call = parselmouth.praat.call
     assert call(grid, "Get number of tiers") == 2
-    assert call(grid, "Get total duration") == pytest.approx(3.1)
-    for tier, texts in ((1, ["angry", 'sad "x"', "angry"]), (2, ["0.750", "0.500", "0.875"])):
-        assert call(grid, "Get number of intervals", tier) == 3
-        assert [call(grid, "Get label of interval", tier, k) for k in (1, 2, 3)] == texts
-    ends = [call(grid, "Get end time of interval", 1, k) for k in (1, 2, 3)]
-    assert ends == pytest.approx([1.5, 2.05, 3.1])
+    assert call(grid, "Get total duration") == pytest.approx(1)
+    assert [call(grid, "Get label of interval", tier, 1) for tier in (1, 2)] == ["angry", "0.75"]
 
 
-def test_a_textgrid_letter_by_letter() -> None:
-    text = annotate.textgrid([row(0, 1, 'sad "x"')])
-    assert text.startswith('File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\n')
-    assert 'text = "sad ""x"""\n' in text
-    assert re.findall(r"xmax = (\S+)", text) == ["1.000000"] * 5
-
-
-def test_recordings_with_equal_names_keep_their_folders(tmp_path: Path) -> None:
-    two = Predictions([row(0, 1, file="/x/c/a.wav"), row(0, 1, file="/x/d/a.wav")], ALL.columns)
-    found = [p.relative_to(tmp_path).as_posix() for p in two.to_textgrid(tmp_path)]
-    assert found == ["x/c/a.TextGrid", "x/d/a.TextGrid"]
-    same = Predictions([row(0, 1, file="c/a.wav"), row(0, 1, file="c/a.flac")], ALL.columns)
-    with pytest.raises(DataError, match=says("c/a")):
-        same.to_textgrid(tmp_path)
+def test_channels_are_those_of_label_studio_and_audformat_has_none(tmp_path: Path) -> None:
+    two = [replace(row(0, 1), channel=1), replace(row(0, 1), channel=2)]
+    (task,) = annotate.label_studio(two)
+    assert [r["value"]["channel"] for r in task["predictions"][0]["result"]] == [0, 1]
+    pytest.importorskip("audformat", reason="no audformat: pip install serzoo[audformat]")
+    with pytest.raises(DataError, match=says("c/a.wav", "channel")):
+        annotate.write_audformat(two, tmp_path / "db", CLASSES)
 
 
 def test_label_studio_has_a_task_for_each_recording(tmp_path: Path) -> None:
@@ -126,13 +98,13 @@ def test_nothing_to_write_is_told(tmp_path: Path) -> None:
 
 
 def test_a_format_needs_a_place() -> None:
-    with pytest.raises(ConfigError, match=says("textgrid", "--out FOLDER")):
-        annotate.check("textgrid", None)
+    with pytest.raises(ConfigError, match=says("audformat", "--out FOLDER")):
+        annotate.check("audformat", None)
     with pytest.raises(ConfigError, match=says("label-studio", "--out FILE.json")):
         annotate.check("label-studio", None)
-    with pytest.raises(ConfigError, match=says("elan", "textgrid", "audformat")):
+    with pytest.raises(ConfigError, match=says("elan", "label-studio", "audformat")):
         annotate.check("elan", "x")
-    with pytest.raises(ConfigError, match=says("x.TextGrid", ".jsonl", "textgrid")):
+    with pytest.raises(ConfigError, match=says("x.TextGrid", ".jsonl", "label-studio")):
         suffix_of("x.TextGrid")
 
 

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import tracemalloc
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -24,6 +30,7 @@ from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Batch, Targets
 from serzoo.zoo.run import predict as verb
 from serzoo.zoo.run.config import load as compose
+from serzoo.zoo.run.predictions import Columns, Row
 from serzoo.zoo.run.train import train
 
 SMALL = {"selm": ["head.lm_width=32", "head.lm_layers=1"]}
@@ -548,6 +555,224 @@ def test_plots_are_written(run, files, tmp_path, capsys):
     assert sorted(p.name for p in folder.iterdir()) == ["a-2.png", "a.png", "b.png"]
     for image in (one, *folder.iterdir()):
         assert image.read_bytes().startswith(b"\x89PNG")
+
+
+# Channels of their own, and pipes.
+
+
+@pytest.fixture
+def call(tmp_path, write_wave):
+    """A call of two speakers, one in each channel; the second one is silent at first."""
+    sides = np.stack([chirp(5.3), np.concatenate([np.zeros(40_000), chirp(2.8)])], 1)
+    return write_wave(tmp_path / "call.wav", sides)
+
+
+def test_each_channel_is_a_recording(run, model, call, tmp_path):
+    found = model.predict(call, channel="separate")
+    for channel in (1, 2):
+        alone = [r for r in found if r.channel == channel]
+        want = model.predict(call, channel=channel)
+        assert [(r.start, r.end) for r in alone] == [(r.start, r.end) for r in want]
+        good = [(a, b) for a, b in zip(alone, want, strict=True) if a.error is None]
+        assert len(good) >= 4
+        assert_like(probs([a for a, _ in good]), probs([b for _, b in good]), digits=5)
+    (silent,) = found.errors
+    assert re.search(says("channel 2", "call.wav", "0.000 s", "2.000 s"), silent.error)
+    array = soundfile.read(call)[0].T
+    assert_like(probs([r for r in model.predict(array, channel="separate") if not r.error]),
+                probs([r for r in found if not r.error]), digits=5)  # fmt: skip
+    out, folder = tmp_path / "o.csv", tmp_path / "grids"
+    words = ["--channel", "separate", "--out", str(out), "--textgrid", str(folder)]
+    assert main(["predict", str(run()), str(call), *words]) == 1
+    rows = table(out.read_text())
+    assert list(rows[0])[:3] == ["file", "channel", "start"]
+    assert [r["channel"] for r in rows] == ["1"] * 5 + ["2"] * 5
+    text = (folder / "call.TextGrid").read_text()
+    assert 'name = "channel 2 emotion"' in text
+    assert "xmax = 5.300000" in text
+
+
+def test_a_file_that_cannot_be_read_has_one_row_for_all_channels(model, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"RIFF, but no more")
+    (found,) = model.predict(tmp_path / "a.wav", channel="separate")
+    assert found.channel is None
+    assert "a.wav" in found.error
+
+
+class Stdin:
+    """Standard input that holds these bytes, and notes how many were taken."""
+
+    closed = False
+
+    def __init__(self, data, step=4096, terminal=False):
+        self.left, self.step, self.taken, self.buffer = data, step, 0, self
+        self.isatty = lambda: terminal
+
+    def read1(self, size):
+        got, self.left = self.left[: self.step], self.left[self.step :]
+        self.taken += len(got)
+        return got
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """``pipe(bytes)``: standard input holds them."""
+
+    def hold(data, **options):
+        stdin = Stdin(data, **options)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        return stdin
+
+    return hold
+
+
+def raw_bytes(path):
+    return soundfile.read(path, dtype="int16")[0].astype("<i2").tobytes()
+
+
+def test_a_pipe_has_the_rows_of_the_file(run, files, pipe, capsys):
+    assert main(["predict", str(run()), str(files / "a.wav")]) == 0
+    want = table(capsys.readouterr().out)
+    pipe(raw_bytes(files / "a.wav"))
+    assert main(["predict", str(run()), "-", "--rate", "16000"]) == 0
+    found = table(capsys.readouterr().out)
+    assert [{**row, "file": "-"} for row in want] == found
+    assert len(found) == 3
+
+
+def test_channels_of_a_pipe_take_turns(run, call, pipe, capsys):
+    words = ["--channel", "separate", "--json"]
+    assert main(["predict", str(run()), str(call), *words]) == 1
+    want = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    pipe(raw_bytes(call))
+    words += ["--rate", "16000", "--channels", "2"]
+    assert main(["predict", str(run()), "-", *words]) == 1
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [r["channel"] for r in found] == [1, 2] * 5
+    for a in (r for r in found if not r["error"]):
+        (b,) = (r for r in want if (r["channel"], r["start"]) == (a["channel"], a["start"]))
+        assert [a[f"p_{c}"] for c in CLASSES] == pytest.approx([b[f"p_{c}"] for c in CLASSES])
+    assert [(r["channel"], r["start"]) for r in found if r["error"]] == [(2, 0.0)]
+
+
+def test_a_row_comes_as_soon_as_its_window_is_there(run, files, pipe, monkeypatch):
+    source, taken = pipe(raw_bytes(files / "a.wav"), step=1000), []
+    written = Columns.row
+    monkeypatch.setattr(
+        Columns,
+        "row",
+        lambda self, row: taken.append((row.end, source.taken)) or written(self, row),
+    )
+    assert main(["predict", str(run()), "-", "--rate", "16000", "--window", "1"]) == 0
+    rows = [(end, bytes_) for end, bytes_ in taken if end]
+    assert len(rows) == 6
+    for end, bytes_ in rows[:-1]:
+        assert 2 * 16_000 * end < bytes_ <= 2 * 16_000 * end + 2 * 1000
+
+
+def test_the_memory_of_a_pipe_does_not_grow(run, monkeypatch, tmp_path):
+    class Endless(Stdin):
+        def __init__(self, seconds):
+            super().__init__(b"")
+            self.rest = int(seconds * 10)
+            self.second = np.random.default_rng(0).integers(-999, 999, 3200, "<i2").tobytes()
+
+        def read1(self, size):
+            self.rest -= 1
+            return self.second if self.rest >= 0 else b""
+
+    def score(job, ready):
+        for recording, clip in ready:
+            yield Row(recording.name, clip.start, clip.end, "sad", dict.fromkeys(CLASSES, 0.3))
+
+    monkeypatch.setattr(verb, "_score", score)
+
+    def peak(seconds):
+        monkeypatch.setattr(sys, "stdin", Endless(seconds))
+        words = ["--rate", "16000", "--channels", "2", "--channel", "separate"]
+        tracemalloc.start()
+        assert main(["predict", str(run()), "-", *words, "--out", str(tmp_path / "o.csv")]) == 0
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(2)  # what is imported once
+    short, long = peak(10), peak(60)
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 1 + 2 * 59
+    assert long < short + 100_000  # 50 s of two channels are 6.4 MB
+
+
+PIPES = [
+    (b"ab" * 16_000, "- --rate 16", 2, ("rate", 16, 4000)),
+    (b"ab" * 16_000, "-", 2, ("--rate", "--encoding", "s16le", "ffmpeg")),
+    (b"ab" * 16_000, "- --rate 16000 --encoding s17", 2, ("'s17'", "s16le")),
+    (b"ab" * 16_000, "- --rate 16000 --channel 2", 2, ("channel", 2, 1, "--channels")),
+    (b"ab" * 16_000, "- --rate 16000 --voice energy", 2, ("voice=energy", "once")),
+    (b"ab" * 16_000, "- a.wav --rate 16000", 2, ("a.wav, -", "--rate")),
+    (b"ab" * 16_000, "a.wav --rate 16000", 2, ("a.wav", "--rate")),
+    (b"ab" * 16_000, "a.wav --encoding f32le", 2, ("--encoding", "--rate")),
+    (b"ab" * 16_000 + b"c", "- --rate 16000", 1, ("1 byte", "s16le")),
+    (b"", "- --rate 16000", 2, ("standard input", "no samples")),
+    (b"RIFF" + bytes(99), "- --rate 16000", 2, ("WAV", "ffmpeg")),
+]
+
+
+@pytest.mark.parametrize(("data", "typed", "code", "facts"), PIPES)
+def test_what_is_wrong_with_a_pipe_is_one_line(run, pipe, data, typed, code, facts, capsys):
+    pipe(data)
+    assert main(["predict", str(run()), *typed.split()]) == code
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("serzoo predict: ")]
+    assert len(lines) == 1
+    assert re.search(says(*facts), lines[0])
+    assert len(out.splitlines()) in ((0, 2) if code == 2 else (3,))
+
+
+def test_a_terminal_is_no_pipe(run, pipe, capsys, monkeypatch):
+    pipe(b"", terminal=True)
+    assert main(["predict", str(run()), "-", "--rate", "16000"]) == 2
+    assert re.search(says("terminal", "ffmpeg"), capsys.readouterr().err)
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["predict", str(run()), "-", "--rate", "16000"]) == 2
+    assert re.search(says("closed", "ffmpeg"), capsys.readouterr().err)
+
+
+def test_a_named_pipe_is_read_as_standard_input(run, files, tmp_path, capsys):
+    os.mkfifo(tmp_path / "fifo")
+    writer = Thread(target=(tmp_path / "fifo").write_bytes, args=[raw_bytes(files / "b.flac")])
+    writer.start()
+    assert main(["predict", str(run()), str(tmp_path / "fifo"), "--rate", "16000"]) == 0
+    writer.join()
+    (row,) = table(capsys.readouterr().out)
+    assert (row["file"], row["end"]) == (str(tmp_path / "fifo"), "0.7")
+
+
+PROGRAM = "import sys; from serzoo.zoo.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["interrupt", "reader"])
+def test_a_live_prediction_ends_cleanly(run, end):
+    sound = chirp(3.5)
+    words = [sys.executable, "-c", PROGRAM, "predict", str(run()), "-", "--rate", "16000"]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as live:  # fmt: skip
+        live.stdin.write((sound * 32767).astype("<i2").tobytes())
+        live.stdin.flush()
+        rows = [live.stdout.readline() for _ in range(3)]  # while the pipe is still open
+        assert [row.split(b",")[2] for row in rows] == [b"end", b"2", b"3"]
+        if end == "interrupt":
+            live.send_signal(signal.SIGINT)
+            assert live.wait(60) == 130
+            assert live.stderr.read() == b"interrupted\n"
+        else:
+            live.stdout.close()
+            live.stdin.write((sound * 32767).astype("<i2").tobytes())
+            live.stdin.close()
+            assert live.wait(60) == 141
+            assert live.stderr.read() == b""
 
 
 # In Python.

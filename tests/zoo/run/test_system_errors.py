@@ -97,6 +97,7 @@ MINIMAL: dict[str, list[str]] = {
     "list": [], "config": ["x"], "prepare": ["x"], "audit": ["x"], "label": ["x"], "doctor": ["x"],
     "corpus": [],
     "train": ["x"], "eval": ["x"], "adapt": ["x"], "probe": ["x"], "predict": ["x", "y"],
+    "demo": ["x"],
     "compare": ["x"], "report": ["x"], "tensorboard": ["x"], "save": ["x", "y"],
     "push": ["x", "me/y"], "export": ["x", "y"], "cache": ["list"], "lock": ["x"],
     "show": ["x"], "distil": ["x"], "replicate": ["x"], "completion": ["bash"],
@@ -129,17 +130,20 @@ PLACES = (
     "adapt MODEL data=csv root=SPEECH shots=1 steps=1 out=FILE/x", "probe FILE/x data=csv",
     "predict MODEL WAV --out FOLDER.csv", "predict MODEL WAV --out FILE/x.csv",
     "predict MODEL WAV --plot FILE/x.png",
-    "predict MODEL WAV --plot FILE", "compare smoke --out FILE", "report smoke --out FILE",
+    "predict MODEL WAV --plot FILE", "predict MODEL WAV --textgrid FILE/x.TextGrid",
+    "predict MODEL WAV --textgrid FILE",
+    "compare smoke --out FILE", "report smoke --out FILE",
     "tensorboard smoke --out FILE", "save MODEL FILE", "save MODEL FILE/x",
     "export MODEL FOLDER.onnx", "export MODEL FILE/x.onnx", "push FILE/x me/y",
     "lock PUBLISHED --file FOLDER", "lock PUBLISHED --file FILE/x", "lock --file FOLDER",
     "show FILE/x", "distil serzoo-small data=[FOLDER] out=FILE/x",
     "replicate selm_names --record FOLDER", "replicate selm_names --record FILE/x",
     "corpus export MANIFEST FILE --format lhotse", "corpus export MANIFEST FILE/x",
-    "predict MODEL WAV --format textgrid --out FILE",
+    "predict MODEL WAV --format audformat --out FILE",
     "predict MODEL WAV --format label-studio --out FOLDER.jsonl",
 )  # fmt: skip
-SILENT = {"list", "cache", "completion"}  # they read no path of the user's; full output: below
+# they read no path of the user's (full output: below); demo, whose package may lack: test_demo.py
+SILENT = {"list", "cache", "completion", "demo"}
 
 
 @pytest.fixture
@@ -210,6 +214,7 @@ class Program:
         "prepare csv root=SPEECH out=new/x.jsonl", "eval MODEL out=new/x.jsonl",
         "eval MODEL record=new/x.json", "predict MODEL WAV --out new/x.csv",
         "predict MODEL WAV --plot new/x.png", "predict MODEL WAV --plot new",
+        "predict MODEL WAV --textgrid new",
         "save MODEL new/x", "export MODEL new/x.onnx", "train RECIPE trainer.out=new",
         "probe RECIPE data=csv root=SPEECH out=new",
         "adapt MODEL data=csv root=SPEECH shots=1 steps=1 out=new/a",
