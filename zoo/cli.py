@@ -220,7 +220,7 @@ def corpus_add(name: str, /, *settings: Settings, json: Json = False) -> None:
     for note in found.notes:
         tell(note)
     if json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         print("\n".join(found.lines()))
 
@@ -235,7 +235,7 @@ def corpus(*, json: Json = False) -> None:
 
     found = [listing.entry("corpora", name) for name in registry.own_corpora()]
     if json:
-        _print_json([entry.to_json() for entry in found])
+        print_json([entry.to_json() for entry in found])
         return
     print(
         "\n".join(f"{e.name}: {e.about} ({e.source or 'damaged'})" for e in found)
@@ -268,7 +268,7 @@ def corpus_export(
     given = read_settings(settings, {"root": str | None}, [source])
     done = adding.export(source, folder, format=format, **given)
     if json:
-        _print_json({**asdict(done), "written": [str(path) for path in done.written]})
+        print_json({**asdict(done), "written": [str(path) for path in done.written]})
     else:
         print("\n".join(done.lines()))
 

@@ -19,8 +19,8 @@ from serzoo.zoo.run.schema import RunConfig
 
 VERBS = (
     "list", "show", "config", "prepare", "audit", "corpus", "label", "lock", "doctor", "train",
-    "eval", "adapt", "probe", "distil", "predict", "demo", "compare", "replicate", "report", "tensorboard",
-    "save", "push", "export", "cache", "completion",
+    "eval", "adapt", "probe", "distil", "predict", "demo", "compare", "replicate", "report",
+    "tensorboard", "save", "push", "export", "cache", "completion",
 )  # fmt: skip
 LABELS, SPEAKERS = ("angry", "happy", "sad"), ("s1", "s2", "s3", "s4", "s5")
 

@@ -63,7 +63,7 @@ def here(
 
 
 def test_every_verb_is_found() -> None:
-    assert len(VERBS) == 28
+    assert len(VERBS) == 29
     assert set(cli.VERBS) >= NO_RESULT
 
 

@@ -335,8 +335,8 @@ def _raw(
     if rate is None:
         if encoding is not None or channels is not None:
             raise ConfigError(
-                "--encoding and --channels say what raw samples are, and files have a header; leave "
-                "them out, or give --rate too and read `-`"
+                "--encoding and --channels say what raw samples are, and files have a header; "
+                "leave them out, or give --rate too and read `-`"
             )
         if "-" in inputs and is_pipe("-"):
             raise ConfigError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, overload
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, DataError
 from ..core.files import new_file
 from ..core.notices import shown
 from ..core.table import pandas
@@ -153,7 +153,7 @@ class Predictions(Sequence[Row]):
         return frame(self.to_dicts(), columns=list(self.columns.row(Row(""))))
 
     def to_textgrid(self, folder: str | Path) -> list[Path]:
-        """Write a TextGrid of Praat for each recording, and return the folder; see :mod:`.timeline`.
+        """Write a TextGrid of Praat for each recording, and return the folder.
 
         Raises:
             DataError: if no window was predicted.
