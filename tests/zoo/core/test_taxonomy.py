@@ -13,6 +13,7 @@ SHIPPED = {
     "basic6": "angry disgust fearful happy neutral sad",
     "basic7": "angry disgust fearful happy neutral sad surprised",
     "big4": "angry happy neutral sad",
+    "msp8": "angry sad happy surprised fearful disgust contempt neutral",
     "emodb7": "angry bored disgust fearful happy sad neutral",
     "fine40": (
         "neutral calm content happy amused excited proud grateful relieved optimistic loving "
@@ -85,7 +86,7 @@ def label_maps(name: str) -> list[dict]:
 def test_every_shipped_taxonomy_loads_with_its_classes_in_order():
     loaded = {name: " ".join(Taxonomy.load(name).classes) for name in Taxonomy.names()}
     assert loaded == SHIPPED
-    assert len(loaded) == 17
+    assert len(loaded) == 18
 
 
 def test_no_taxonomy_ships_under_two_names():
