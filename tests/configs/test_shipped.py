@@ -54,8 +54,17 @@ def test_every_group_of_the_checkout_is_tested_here() -> None:
         assert names == sorted(p.stem for p in (root / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("recipe", NAMES["recipe"])
-@pytest.mark.parametrize("head", NAMES["head"])
+PAIRS = list(product(NAMES["head"], NAMES["recipe"]))
+MAIN = {"classification", "selm", "gen_ser"}
+
+
+@pytest.mark.parametrize(
+    ("head", "recipe"),
+    [
+        pytest.param(h, r, marks=[] if h in MAIN or r == "synthetic" else pytest.mark.slow)
+        for h, r in PAIRS
+    ],
+)
 def test_every_recipe_takes_every_head(recipe: str, head: str) -> None:
     cfg = config.load(recipe, [f"head={head}"])
     assert cfg.called == cfg.head_name == head

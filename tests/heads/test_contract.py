@@ -16,6 +16,7 @@ from serzoo.zoo.core.types import Frames, HeadLoss, Targets
 from serzoo.zoo.run import config
 from serzoo.zoo.testing import CHECKS, SLOW_CHECKS, Case, ContractError, check_head
 from serzoo.zoo.testing.checks import check_overfits
+from sweeps import often
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -84,7 +85,7 @@ def test_every_configuration_is_here() -> None:
 
 @pytest.mark.filterwarnings("ignore:codes of:UserWarning")
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", [*CONFIGS, *OTHERS])
+@pytest.mark.parametrize("name", often([*CONFIGS, *OTHERS], registry.BUILT_IN["heads"]))
 def test_head_keeps_the_contract(case: Case, check: str) -> None:
     CHECKS[check](case)
 

@@ -161,6 +161,7 @@ class Mortal(Lexicon):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_in_the_same_bytes_when_it_is_started_again(corpus):
     here = corpus.parent
     (here / "mortal.py").write_text(SUICIDAL)

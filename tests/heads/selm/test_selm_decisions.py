@@ -27,6 +27,7 @@ from serzoo.zoo.run.build import build
 from serzoo.zoo.run.config import compose, read_group
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.testing import Case, check_head
+from sweeps import often
 from transformers import AutoModelForCausalLM
 
 CASE = Case(SELMHead, 12)
@@ -70,7 +71,7 @@ def test_the_shipped_controls_are_tested_here() -> None:
     assert {"selm", "selm_calibrated", "selm_frozen_random", "selm_no_text_mapper"} < set(SHIPPED)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", often(SHIPPED, ["selm", "selm_paper"]))
 def test_every_shipped_selm_keeps_the_contract(name: str, tiny_lm: TinyLM) -> None:
     options = read_group("head", name)
     assert options.pop("type") == "selm"

@@ -32,6 +32,7 @@ from serzoo.zoo.run import predict as verb
 from serzoo.zoo.run.config import load as compose
 from serzoo.zoo.run.predictions import Columns, Row
 from serzoo.zoo.run.train import train
+from sweeps import often
 
 SMALL = {"selm": ["head.lm_width=32", "head.lm_layers=1"]}
 SHARP = ["data.max_seconds=2.0", "optim.ema=0", "optim.mixup=0", "optim.epochs=6", "optim.lr=0.01"]
@@ -340,7 +341,7 @@ def test_the_best_checkpoint_is_calibrated_as_its_run(run, tmp_path):
 WRITERS = ("selm", "speech_llm")
 
 
-@pytest.mark.parametrize("head", registry.names("heads"))
+@pytest.mark.parametrize("head", often(registry.names("heads"), ["classification", "selm"]))
 def test_batching_changes_nothing_for_any_head(run, head, tmp_path):
     module = load(run(head))
     waves = [chirp(s) for s in (1.9, 0.1, 5.3, 0.4)]
