@@ -57,8 +57,7 @@ def adapted(folder: Path) -> list[Adapted]:
 
 def short(name: str) -> str:
     """Return the name of a table as the figure shows it: a corpus, or a pair of corpora."""
-    _, bracket, pair = name.partition("(")
-    return pair.rstrip(")").strip() if bracket else name
+    return name.rpartition(", ")[2]
 
 
 def table(home: Sequence[Result], away: Sequence[Result], few: Sequence[Adapted]) -> Table:
@@ -145,7 +144,7 @@ def _curves(axes: Axes, few: Sequence[Adapted], heads: Sequence[str]) -> None:
             axes.errorbar(x, [p.value for p in mine], spread, color=f"C{i}", fmt="o-", ms=4, lw=1)
     axes.set_xticks(range(len(shots)), [str(k) for k in shots], fontsize=8)
     axes.set_xlabel("utterances of each emotion of the new corpus", fontsize=8)
-    axes.set_title("adapted to another corpus by the head alone", fontsize=9)
+    axes.set_title("its head adapted to another corpus", fontsize=9)
     axes.grid(axis="y", lw=0.4, alpha=0.5)
 
 

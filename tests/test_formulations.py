@@ -56,13 +56,18 @@ def test_the_figure_is_an_svg_with_three_panels(home: list, tmp_path: Path) -> N
     assert [a.get_title() for a in drawn.axes] == [
         "tested on speakers never heard",
         "trained on one corpus, tested on another",
-        "adapted to another corpus by the head alone",
+        "its head adapted to another corpus",
     ]
     # a dot for each corpus, and an interval where there is one
     dots = [line for line in drawn.axes[0].lines if line.get_marker() == "o"]
     assert [float(d.get_ydata()[0]) for d in dots] == [r.uar.mean for r in home]
     drawn.savefig(tmp_path / "f.svg", format="svg")
     assert ElementTree.parse(tmp_path / "f.svg").getroot().tag.endswith("svg")
+
+
+def test_a_pair_of_corpora_is_named_without_its_recipe() -> None:
+    assert formulations.short("big4_transfer, emodb to nemo") == "emodb to nemo"
+    assert formulations.short("ravdess") == "ravdess"
 
 
 def test_a_folder_without_a_suite_is_refused(tmp_path: Path) -> None:
