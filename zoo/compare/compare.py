@@ -16,8 +16,10 @@ from ..core.table import wide_console
 from ..report.report import report
 from ..run import config
 from ..run.record import PLAN, finished, planned, write_plan
-from . import conditions, few_shot, imported, pool, runs
-from .pool import earlier_calls, lock, refuse_untrainable, run_jobs
+from . import conditions, few_shot, imported, runs
+from . import engine as engines
+from .engine import DetachedError, refuse_other, refuse_untrainable, run_jobs
+from .pool import earlier_calls, lock
 from .suite import Plan
 
 # a key that only one kind of suite has, and its plan; a suite without them has axes of runs
@@ -57,16 +59,19 @@ def compare(
 
     Args:
         name: name of a shipped suite, or a YAML file.
-        overrides: ``key=value`` for every cell; an axis takes a list.
+        overrides: ``key=value`` for every cell; an axis takes a list. ``engine=NAME`` and
+            ``engine.KEY=VALUE`` say where the cells run (:mod:`.engine`).
         out: folder of all runs; that of this suite is ``out/<suite>``.
-        workers: number of processes; None = one per GPU, or else one per CPU core.
+        workers: number of processes on one machine; None = one per GPU, or else one per CPU core
+            here, and one in a task of a cluster.
         limit: minutes that a cell may take; None = the suite's ``limit_minutes``.
         dry_run: only list the cells, with their estimated time and memory.
         console: for the output; None = the terminal.
 
     Returns:
         ``cells``, ``done`` and ``failed`` are numbers of cells. ``folder`` is that of the suite.
-        ``summary`` holds the rows of the report; None for a dry run.
+        ``summary`` holds the rows of the report; None for a dry run, or if the cells go on in a
+        cluster. ``detached`` says whether they do.
 
     Raises:
         ConfigError: if the suite, an override or a setting is wrong.
@@ -76,6 +81,7 @@ def compare(
     console = console or wide_console()
     if not dry_run:
         check_place(Path(out) / Path(name).stem / PLAN)
+    engine, overrides = engines.read(overrides, workers)
     chosen = plan(name, overrides, out=out)
     limit = chosen.limit_minutes if limit is None else limit
     if limit is not None and not limit > 0:
@@ -96,16 +102,18 @@ def compare(
         "failed": 0,
         "folder": chosen.folder,
         "summary": None,
+        "detached": False,
     }
-    kind, number = pool.devices()
-    workers = workers or number
     if dry_run:
-        chosen.estimate(console, workers)
+        seconds = chosen.estimate(console, engine.slots)
+        if seconds and (line := engine.cost(seconds)):
+            console.print(line, markup=False, highlight=False)
         return result
     chosen.check()
-    refuse_untrainable([*first, *todo])
+    refuse_untrainable([*first, *todo], engine)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     with lock(chosen.folder):
+        refuse_other(engine, chosen.folder)
         chosen.open()
         entry = planned(
             **chosen.facts(),
@@ -114,7 +122,7 @@ def compare(
         )
         write_plan(chosen.folder, entry)
         if todo:
-            options: Any = {"workers": workers, "gpus": kind == "cuda"}
+            options: Any = {"engine": engine, "folder": chosen.folder}
             options["limit"] = None if limit is None else 60 * limit
             began = time.monotonic()
             try:
@@ -124,11 +132,15 @@ def compare(
                 result["failed"] = len(todo) - len(ready)
                 if ready:
                     result["failed"] += run_jobs(console, ready, "cells", **options)
+            except DetachedError as left:
+                console.print(str(left), markup=False, highlight=False)
+                result["detached"] = True
             finally:
                 ran = sum(finished(job.folder) for job in todo)
                 call = {"cells": ran, "seconds": round(time.monotonic() - began, 1)}
                 entry.calls.append(call)
                 write_plan(chosen.folder, entry)
             result["done"] = sum(finished(job.folder) for job in chosen.cells)
-        result["summary"] = report(chosen.folder, console=console)
+        if not result["detached"]:
+            result["summary"] = report(chosen.folder, console=console)
     return result

@@ -55,9 +55,9 @@ class Runs(Plan):
         matched = suite.matched(self.spanned)
         return {**super().facts(), "matched": matched, "pretraining": None}
 
-    def estimate(self, console: Console, workers: int) -> None:
+    def estimate(self, console: Console, workers: int) -> float:
         """Estimate from finished cells of the same kind, or else from measured training steps."""
-        estimate.show(console, self.spanned, self.folder, workers)
+        return estimate.show(console, self.spanned, self.folder, workers)
 
     def open(self) -> None:
         """Declare TensorBoard's columns for all heads."""
@@ -137,11 +137,12 @@ class Started(Runs):
         """The suite's settings, with its pre-trainings."""
         return {**super().facts(), "pretraining": self.pretraining.to_dict()}
 
-    def estimate(self, console: Console, workers: int) -> None:
+    def estimate(self, console: Console, workers: int) -> float:
         """Estimate the cells, and count the pre-trainings, which are not estimated."""
-        super().estimate(console, workers)
+        seconds = super().estimate(console, workers)
         if first := self.first():
             console.print(f"not estimated: {counted(len(first), 'pre-training')} and their labels")
+        return seconds
 
     def open(self) -> None:
         """Make the weak labels that pre-trainings need."""

@@ -378,8 +378,12 @@ class Plan(ABC):
         return asdict(self.suite)
 
     @abstractmethod
-    def estimate(self, console: Console, workers: int) -> None:
-        """Print the cells with their estimated time and memory."""
+    def estimate(self, console: Console, workers: int) -> float:
+        """Print the cells with their estimated time and memory.
+
+        Returns:
+            Seconds that the unfinished cells take on one worker, as far as they are known.
+        """
 
     def check(self) -> None:  # noqa: B027 - most kinds have nothing to refuse
         """Raise, before anything is written, if something that cells need is missing."""
