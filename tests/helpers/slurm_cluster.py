@@ -94,18 +94,24 @@ class Cluster:
         files = {"socket": "munge.sock", "key-file": "munge.key", "seed-file": "munge.seed"}
         files |= {"pid-file": "munge.pid", "log-file": "munge.log"}
         options = [f"--{name}={self.folder / file}" for name, file in files.items()]
-        self._spawn("munged", "--foreground", "--force", *options)
+        self._spawn("munged", "munged", "--foreground", "--force", *options)
         self.wait(lambda: (self.folder / "munge.sock").exists())
         self.start_controller()
-        self._spawn("slurmd", "-D")
-        self.wait(lambda: self.node_state() == "idle")
+        self.restart_node("slurmd", "-D")
 
     def start_controller(self) -> None:
-        self._spawn("slurmctld", "-D")
+        self._spawn("slurmctld", "slurmctld", "-D")
         self.wait(lambda: self.ask("scontrol", "ping").returncode == 0)
 
     def stop_controller(self) -> None:
         self._end(self.processes.pop("slurmctld"))
+
+    def restart_node(self, *command: str) -> None:
+        """Start the node's daemon by this command, and wait until the node is idle."""
+        if process := self.processes.pop("slurmd", None):
+            self._end(process)
+        self._spawn("slurmd", *command)
+        self.wait(lambda: self.node_state() == "idle")
 
     def stop(self) -> None:
         self.ask("scancel", "--user=root")
@@ -113,10 +119,10 @@ class Cluster:
             if process := self.processes.pop(name, None):
                 self._end(process)
 
-    def _spawn(self, name: str, *options: str) -> None:
+    def _spawn(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as out:
             self.processes[name] = subprocess.Popen(
-                [name, *options], env=self.environment, stdout=out, stderr=out, cwd="/"
+                command, env=self.environment, stdout=out, stderr=out, cwd="/"
             )
 
     @staticmethod
