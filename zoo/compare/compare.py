@@ -126,8 +126,8 @@ def compare(
             options["limit"] = None if limit is None else 60 * limit
             began = time.monotonic()
             try:
-                if first:
-                    run_jobs(console, first, chosen.called, **options)
+                for jobs in chosen.rounds():
+                    run_jobs(console, jobs, chosen.called, **options)
                 ready = [job for job in map(chosen.ready, todo) if job is not None]
                 result["failed"] = len(todo) - len(ready)
                 if ready:

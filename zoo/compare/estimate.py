@@ -130,7 +130,7 @@ class Work(NamedTuple):
 def work(cells: Sequence[Cell], folder: Path, found: Mapping[str, Estimate]) -> Work:
     """Return the work of the unfinished cells and their trials."""
     left = [c for c in cells if not finished(folder / "cells" / c.name)]
-    trials = {t.name: found[c.name] for c in left for t in c.trials}
+    trials = {name: found[c.name] for c in left for name in c.trial_names}
     runs = [*(found[c.name] for c in left), *trials.values()]
     known = [e.seconds for e in runs if e.seconds is not None]
     # cells that differ only in their head share features
@@ -161,8 +161,8 @@ def show(console: Console, cells: Sequence[Cell], folder: Path, workers: int) ->
     for c in cells:
         entry = read_record(folder / "cells" / c.name)
         e, state = found[c.name], "to run" if entry is None else entry.status
-        if c.trials and state != "ok":
-            state += f", {len(c.trials)} trials before"
+        if c.tries and state != "ok":
+            state += f", {c.tries} trials before"
         rows.append([c.name, state, number(e.seconds, ".0f"), number(e.megabytes, ".0f"), e.source])
     console.print(Table("", ("cell", "state", "seconds", "MiB", "from"), rows).rich())
     console.print(total(cells, folder, found, workers), highlight=False)
