@@ -34,6 +34,7 @@ from .pool import Job
 ENGINES = {
     "local": "serzoo.zoo.compare.engine:Local",
     "slurm": "serzoo.zoo.compare.slurm:Slurm",
+    "ray": "serzoo.zoo.compare.ray:Ray",
 }
 """The engines by name. They are listed as texts, so that a cluster's library is imported late."""
 FOLDER = "engine"

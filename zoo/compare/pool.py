@@ -173,7 +173,8 @@ def _gpu(k: int) -> str:
 
 def _ended_by(future: ProcessFuture[Answer], signals: Collection[int]) -> bool:
     error = future.exception()
-    return isinstance(error, ProcessExpired) and -int(error.exitcode) in signals
+    # Lightning catches SIGTERM while it trains, and exits with its number
+    return isinstance(error, ProcessExpired) and abs(int(error.exitcode)) in signals
 
 
 def _open(gpu: str | None, threads: int) -> None:

@@ -15,7 +15,7 @@ from ..report.table import source_notes
 from ..run import board
 from ..run.record import finished, read_record
 from . import axes, estimate, pool, search, sources, study, suite
-from .suite import Plan, Suite
+from .suite import Cell, Plan, Suite, Trial
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,11 +90,11 @@ class Runs(Plan):
             return None
         return replace(job, config=replace(own[best].cfg, seed=cell.seed).to_dict())
 
-    def trials_of(self, cell: suite.Cell) -> Sequence[suite.Trial]:
+    def trials_of(self, cell: Cell) -> Sequence[Trial]:
         """Return the trials of a cell's head in its fold, in order."""
         return cell.trials
 
-    def folders(self, cell: suite.Cell, number: int) -> dict[int, Path]:
+    def folders(self, cell: Cell, number: int) -> dict[int, Path]:
         """Return the folders of a trial by fold."""
         same = {c.fold: c.trials for c in self.spanned if c.kind == cell.kind}
         return {fold: self.trials[own[number].name].folder for fold, own in same.items()}
@@ -167,12 +167,12 @@ class Studied(Runs):
         options = {"facts": job.options["facts"], **pruning}
         return replace(job, options=options, call=study.run_trial)
 
-    def trials_of(self, cell: suite.Cell) -> Sequence[suite.Trial]:
+    def trials_of(self, cell: Cell) -> Sequence[Trial]:
         assert cell.searched is not None
         own = self.studies[cell.kind, cell.fold].trials()
         return [cell.searched.trial(one.number, one.settings) for one in own]
 
-    def folders(self, cell: suite.Cell, number: int) -> dict[int, Path]:
+    def folders(self, cell: Cell, number: int) -> dict[int, Path]:
         return {cell.fold: self.folder / "trials" / self.trials_of(cell)[number].name}
 
 
@@ -184,7 +184,7 @@ def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Runs
     return Started(chosen, out=out) if chosen.starts else Runs(chosen, out=out)
 
 
-def _job(cell: suite.Cell, folder: Path) -> pool.Job:
+def _job(cell: Cell, folder: Path) -> pool.Job:
     # each point of the axes has its own tables, but all pre-trainings are rows of one table
     point = {k: v for k, v in cell.point.items() if k != axes.SOURCE}
     facts: dict[str, Any] = {"axes": point} if point else {}
@@ -193,7 +193,7 @@ def _job(cell: suite.Cell, folder: Path) -> pool.Job:
     return pool.Job(cell.name, cell.cfg.to_dict(), folder / "cells" / cell.name, {"facts": facts})
 
 
-def _trial(trial: suite.Trial, folder: Path) -> pool.Job:
+def _trial(trial: Trial, folder: Path) -> pool.Job:
     options = {"test": False, "facts": {"settings": trial.settings}}
     return pool.Job(trial.name, trial.cfg.to_dict(), folder / "trials" / trial.name, options)
 

@@ -101,7 +101,7 @@ class Study:
 
     def trials(self) -> list[Asked]:
         """Return all trials so far, in order; those that repeated a setting do not count."""
-        found = []
+        found: list[Asked] = []
         for trial in self.study.get_trials(deepcopy=False):
             if "settings" in trial.user_attrs:
                 settings = json.loads(trial.user_attrs["settings"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from facts import says, tells
 from serzoo.zoo.compare import engine as engines
-from serzoo.zoo.compare import pool, slurm
+from serzoo.zoo.compare import pool, slurm, tasks
 from serzoo.zoo.compare.pool import Job
 from serzoo.zoo.core import registry
 from serzoo.zoo.core.errors import ComparisonError, ConfigError, DataWarning
@@ -128,28 +128,28 @@ def call(cfg: Any, out: Path, **options: Any) -> None:
 
 def test_a_job_is_the_same_after_json(tmp_path: Path) -> None:
     job = Job("a", {"x": [1, 0.1]}, tmp_path / "a", {"facts": {"k": None}}, call)
-    row = json.loads(json.dumps(slurm.to_json(job)))
+    row = json.loads(json.dumps(tasks.to_json(job)))
     assert row["call"].endswith(":call")
-    found = slurm.from_json({**row, "call": "pathlib:Path"})
+    found = tasks.from_json({**row, "call": "pathlib:Path"})
     assert (found.name, found.config, found.folder, found.options) == (
         job.name, job.config, job.folder, job.options
     )  # fmt: skip
     assert found.call is Path
-    assert slurm.from_json(slurm.to_json(Job("a", {}, tmp_path))).call is None
+    assert tasks.from_json(tasks.to_json(Job("a", {}, tmp_path))).call is None
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> slurm.Submission:
+def given(tmp_path: Path) -> tasks.Submission:
     """Five cells in two tasks of job 7."""
     jobs = jobs_in(tmp_path, 5)
-    made = slurm.Submission.write(tmp_path, jobs, slurm.Slurm(array=2), 60.0)
+    made = slurm.Slurm(array=2).submission(tmp_path, jobs, 60.0)
     return made.submitted(["7_0", "7_1"])
 
 
-def test_tasks_have_equal_shares(given: slurm.Submission) -> None:
+def test_tasks_have_equal_shares(given: tasks.Submission) -> None:
     names = [[row["name"] for row in given.jobs_of(task)] for task in (0, 1)]
     assert names == [["cell-0", "cell-2", "cell-4"], ["cell-1", "cell-3"]]
-    again = slurm.Submission.read(given.folder)
+    again = tasks.Submission.read(given.folder)
     assert again == given
     assert again.job == "7"
 
@@ -165,7 +165,7 @@ def run_in_process(monkeypatch: pytest.MonkeyPatch, stop_at: str = "") -> list[s
                 ran.append(job.name)
                 raise SystemExit  # what submitit does when it has requeued the task
             if not ran:
-                slurm.tell("2 files are gone")
+                tasks.tell("2 files are gone")
             ran.append(job.name)
             write_json(job.folder / "record.json", {"status": "ok"})
             how["ended"](job, k, "ok")
@@ -174,16 +174,16 @@ def run_in_process(monkeypatch: pytest.MonkeyPatch, stop_at: str = "") -> list[s
     return ran
 
 
-def events(given: slurm.Submission, task: int) -> list[str]:
+def events(given: tasks.Submission, task: int) -> list[str]:
     return [
         " ".join([row["event"], *([row["name"]] if "name" in row else [])])
-        for row in slurm.lines(given.log(task))
+        for row in tasks.lines(given.log(task))
     ]
 
 
 @pytest.mark.filterwarnings("ignore:2 files are gone")
 def test_a_requeued_task_goes_on_where_it_was(
-    given: slurm.Submission, monkeypatch: pytest.MonkeyPatch
+    given: tasks.Submission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = run_in_process(monkeypatch, stop_at="cell-2")
     task = slurm.Task(str(given.folder), 0)
@@ -216,20 +216,18 @@ class Seen:
         assert self.numbers.get(job.name, k) == k
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "EVERY", 0.0)
-    monkeypatch.setattr(slurm, "ASK", 0.0)
+def follow(followed: tasks.Followed, seen: Seen) -> None:
+    tasks.follow([followed], slurm._Queue(), seen.started, seen.ended, every=0.0, ask=0.0)
 
 
 def test_what_tasks_write_is_told_once(
-    given: slurm.Submission, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: tasks.Submission, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_in_process(monkeypatch)
     seen = Seen()
-    followed = slurm._Followed.new(given, jobs_in(tmp_path, 5))
+    followed = tasks.Followed.new(given, jobs_in(tmp_path, 5))
     with pytest.warns(DataWarning, match="2 files are gone"):
-        slurm.work(given.folder, 1)
+        tasks.work(given.folder, 1)
     with pytest.warns(DataWarning, match="2 files are gone") as caught:
         followed.look(seen.started, seen.ended, 0)
     followed.look(seen.started, seen.ended, 0)
@@ -239,13 +237,12 @@ def test_what_tasks_write_is_told_once(
     assert len(set(seen.numbers.values())) == 2
 
 
-@pytest.mark.usefixtures("quick")
 def test_cells_of_a_task_that_is_over_are_recorded_as_failed(
-    given: slurm.Submission, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: tasks.Submission, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_in_process(monkeypatch, stop_at="cell-2")
     with pytest.raises(SystemExit), pytest.warns(DataWarning):
-        slurm.work(given.folder, 0)
+        tasks.work(given.folder, 0)
     write_json(tmp_path / "cells" / "cell-4" / "record.json", {"status": "ok"})  # and died then
     asked = iter([{"7_0": ("RUNNING", "None"), "7_1": ("RUNNING", "None")}, None])
     over = {"7_0": ("TIMEOUT", "None"), "7_1": ("CANCELLED", "None")}
@@ -253,7 +250,7 @@ def test_cells_of_a_task_that_is_over_are_recorded_as_failed(
     seen = Seen()
     jobs = jobs_in(tmp_path, 5)
     with pytest.warns(DataWarning):
-        slurm._follow([slurm._Followed.new(given, jobs)], seen.started, seen.ended)
+        follow(tasks.Followed.new(given, jobs), seen)
     ends = sorted(line for line in seen.said if not line.startswith("started"))
     assert ends == ["failed cell-1", "failed cell-2", "failed cell-3", "ok cell-0", "ok cell-4"]
     late, never = read_record(jobs[2].folder), read_record(jobs[1].folder)
@@ -265,13 +262,14 @@ def test_cells_of_a_task_that_is_over_are_recorded_as_failed(
 
 
 @pytest.mark.parametrize(
-    ("state", "reason"), [("FAILED", "None"), ("PENDING", "launch failed requeued held")]
+    ("state", "reason", "ended"),
+    [("FAILED", "None", ["7"]), ("PENDING", "launch failed requeued held", ["7_0", "7_1", "7"])],
 )
-@pytest.mark.usefixtures("quick")
 def test_nodes_that_do_not_see_the_folder_end_the_job(
     state: str,
     reason: str,
-    given: slurm.Submission,
+    ended: list[str],
+    given: tasks.Submission,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     cluster: Callable[..., None],
@@ -279,8 +277,8 @@ def test_nodes_that_do_not_see_the_folder_end_the_job(
     cluster()
     monkeypatch.setattr(slurm, "states", lambda job: dict.fromkeys(given.ids, (state, reason)))
     with pytest.raises(ComparisonError, match=says("job 7", str(given.folder), "--out")):
-        slurm._follow([slurm._Followed.new(given, jobs_in(tmp_path, 5))], print, print)
-    assert (tmp_path / "bin" / "scancel.asked").read_text() == "7\n"
+        follow(tasks.Followed.new(given, jobs_in(tmp_path, 5)), Seen())
+    assert set((tmp_path / "bin" / "scancel.asked").read_text().split()) == set(ended)
     assert engines.submissions(tmp_path) == []
     assert read_record(tmp_path / "cells" / "cell-0") is None
 
@@ -289,18 +287,18 @@ def test_nodes_that_do_not_see_the_folder_end_the_job(
 def test_a_clock_that_differs_is_told_once(
     ahead: float,
     word: str,
-    given: slurm.Submission,
+    given: tasks.Submission,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_in_process(monkeypatch)
     ours = time.time
     with monkeypatch.context() as node:
-        node.setattr(slurm.time, "time", lambda: ours() + ahead)
+        node.setattr(tasks.time, "time", lambda: ours() + ahead)
         with pytest.warns(DataWarning):
-            slurm.work(given.folder, 0)
-        slurm.work(given.folder, 1)
-    followed = slurm._Followed.new(given, jobs_in(tmp_path, 5))
+            tasks.work(given.folder, 0)
+        tasks.work(given.folder, 1)
+    followed = tasks.Followed.new(given, jobs_in(tmp_path, 5))
     with pytest.warns(DataWarning) as caught:
         followed.look(lambda *_: None, lambda *_: None, 0)
     clocks = [str(w.message) for w in caught if "clock" in str(w.message)]
@@ -309,16 +307,16 @@ def test_a_clock_that_differs_is_told_once(
 
 
 def test_an_earlier_job_is_followed_and_not_given_again(
-    given: slurm.Submission, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: tasks.Submission, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_in_process(monkeypatch, stop_at="cell-2")
     with pytest.raises(SystemExit), pytest.warns(DataWarning):
-        slurm.work(given.folder, 0)
+        tasks.work(given.folder, 0)
     live = {"7_0": ("PENDING", "BeginTime"), "7_1": ("CANCELLED", "None")}
     monkeypatch.setattr(slurm, "states", lambda job: live)
     new: list[list[str]] = []
 
-    def submit(self: slurm.Slurm, submission: slurm.Submission) -> list[str]:
+    def submit(self: slurm.Slurm, submission: tasks.Submission) -> list[str]:
         new.append([row["name"] for row in submission.rows])
         return ["8"]
 
@@ -339,7 +337,7 @@ def test_an_earlier_job_is_followed_and_not_given_again(
         slurm.Slurm().run(left, folder=tmp_path, started=print, ended=print, limit=None, say=print)
 
 
-def test_cells_of_a_cluster_are_not_run_here_too(given: slurm.Submission, tmp_path: Path) -> None:
+def test_cells_of_a_cluster_are_not_run_here_too(given: tasks.Submission, tmp_path: Path) -> None:
     engines.refuse_other(slurm.Slurm(), tmp_path)
     with pytest.raises(
         ComparisonError, match=says("engine=slurm", "engine=local", str(given.folder))
@@ -357,7 +355,7 @@ def test_the_script_of_a_task_has_its_settings(
         partition="main", array=2, time=90, gpus_per_node=2, mem_gb=1.5, warn=60,
         sbatch={"reservation": "ours"}, setup=["module load cuda"],
     )  # fmt: skip
-    made = slurm.Submission.write(tmp_path, jobs_in(tmp_path, 3), chosen, None)
+    made = chosen.submission(tmp_path, jobs_in(tmp_path, 3), None)
     assert chosen._submit(made) == ["12_0", "12_1"]
     text = (made.folder / "12_submission.sh").read_text()
     for option in (
@@ -372,7 +370,7 @@ def test_a_cluster_that_refuses_a_job_is_quoted(
     cluster: Callable[..., None], tmp_path: Path
 ) -> None:
     cluster(sbatch="sbatch: error: Invalid account or account/partition", fails=["sbatch"])
-    made = slurm.Submission.write(tmp_path, jobs_in(tmp_path, 3), slurm.Slurm(), None)
+    made = slurm.Slurm().submission(tmp_path, jobs_in(tmp_path, 3), None)
     with pytest.raises(ConfigError, match=says("Invalid account", "engine.sbatch.KEY")):
         slurm.Slurm()._submit(made)
     assert engines.submissions(tmp_path) == []
@@ -381,12 +379,12 @@ def test_a_cluster_that_refuses_a_job_is_quoted(
 def test_a_class_that_only_this_process_has_is_not_given_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm.own, "ship", lambda: [("heads", "mine", Seen, "0")])
+    monkeypatch.setattr(tasks.own, "ship", lambda: [("heads", "mine", Seen, "0")])
     with pytest.raises(ConfigError, match=says("mine", "FILE.py:NAME")):
-        slurm.Submission.write(tmp_path, jobs_in(tmp_path, 1), slurm.Slurm(), None)
+        slurm.Slurm().submission(tmp_path, jobs_in(tmp_path, 1), None)
 
 
-def test_a_damaged_submission_is_told(given: slurm.Submission) -> None:
+def test_a_damaged_submission_is_told(given: tasks.Submission) -> None:
     (given.folder / "jobs.json").write_text("{}")
     with pytest.raises(ComparisonError, match=says("jobs.json", "remove", str(given.folder))):
-        slurm.Submission.read(given.folder)
+        tasks.Submission.read(given.folder)

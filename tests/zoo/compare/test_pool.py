@@ -125,6 +125,7 @@ def test_a_gpu_has_its_number_if_all_of_the_machine_are_ours(
 
 def test_a_worker_that_the_cluster_ends_is_no_failure_of_its_cell(tmp_path: Path) -> None:
     said: list[str] = []
+    reader: list[int] = []  # of the log, for which the worker waits
 
     def started(job: Job, k: int) -> None:
         said.append(f"started {job.name}")
@@ -133,7 +134,7 @@ def test_a_worker_that_the_cluster_ends_is_no_failure_of_its_cell(tmp_path: Path
             assert worker.pid is not None
             os.kill(worker.pid, signal.SIGUSR2)
         else:
-            (job.folder / "log.txt").unlink()  # what it waited for
+            reader.append(os.open(job.folder / "log.txt", os.O_RDONLY | os.O_NONBLOCK))
 
     job = stuck(tmp_path, "one")
     pool.run(
@@ -145,6 +146,7 @@ def test_a_worker_that_the_cluster_ends_is_no_failure_of_its_cell(tmp_path: Path
         spared=(signal.SIGUSR2,),
         limit=60.0,
     )
+    os.close(*reader)
     assert said == ["started one", "started one", "failed one"]
     assert read_record(job.folder).reason == "error"
     assert read_record(job.folder).tries == 1
