@@ -34,6 +34,10 @@ class Slow(ClassificationHead):
     def loss(self, *given, **more):
         time.sleep(0.2)
         return super().loss(*given, **more)
+
+class Hangs(ClassificationHead):
+    def loss(self, *given, **more):
+        time.sleep(600)
 """
 
 
@@ -59,7 +63,9 @@ def suite(tiny_recipe: str, tmp_path: Path) -> Callable[..., str]:
     (tmp_path / "own.py").write_text(HEADS)
 
     def write(heads: Sequence[str], seeds: Sequence[int] = (1,), epochs: int = 2) -> str:
-        names = [f"{tmp_path / 'own.py'}:{h}" if h in ("Dies", "Slow") else h for h in heads]
+        names = [
+            f"{tmp_path / 'own.py'}:{h}" if h in ("Dies", "Slow", "Hangs") else h for h in heads
+        ]
         axes = {"recipe": [tiny_recipe], "head": names, "fold": [0], "seed": list(seeds)}
         content = {"title": "S", "axes": axes, "overrides": [f"optim.epochs={epochs}"]}
         (tmp_path / "some.yaml").write_text(json.dumps({**content, "baseline": names[0]}))
@@ -101,11 +107,11 @@ def test_a_cell_that_exceeds_its_limit_is_recorded_and_too_large_ones_are_refuse
         engines.read(["engine=ray", where, "engine.gpus=1"])
     found, _ = engines.read(["engine=ray", where])
     assert found.slots == 1
-    path = suite(["classification", "Slow"], epochs=400)
-    done = compare(path, ["engine=ray", where], out=str(tmp_path / "runs"), limit=0.5)
-    (late,) = cells(tmp_path, "*-slow-*")
+    path = suite(["classification", "Hangs"])
+    done = compare(path, ["engine=ray", where], out=str(tmp_path / "runs"), limit=1.5)
+    (late,) = cells(tmp_path, "*-hangs-*")
     assert (late.status, late.reason) == ("failed", "limit")
-    assert tells(late.error, "0.5 min")
+    assert tells(late.error, "1.5 min")
     assert done["failed"] == 1
 
 

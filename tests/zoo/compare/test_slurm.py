@@ -37,6 +37,10 @@ class Slow(ClassificationHead):
     def loss(self, *given, **more):
         time.sleep(0.2)
         return super().loss(*given, **more)
+
+class Hangs(ClassificationHead):
+    def loss(self, *given, **more):
+        time.sleep(600)
 """
 
 
@@ -68,7 +72,9 @@ def suite(tiny_recipe: str, tmp_path: Path) -> Callable[..., str]:
 
     def write(heads: Sequence[str], seeds: Sequence[int] = (1,), epochs: int = 2) -> str:
         path = tmp_path / "some.yaml"
-        names = [f"{tmp_path / 'own.py'}:{h}" if h in ("Dies", "Slow") else h for h in heads]
+        names = [
+            f"{tmp_path / 'own.py'}:{h}" if h in ("Dies", "Slow", "Hangs") else h for h in heads
+        ]
         axes = {"recipe": [tiny_recipe], "head": names, "fold": [0], "seed": list(seeds)}
         overrides = [f"optim.epochs={epochs}", "optim.min_steps=0"]
         content = {"title": "S", "axes": axes, "overrides": overrides, "baseline": names[0]}
@@ -158,11 +164,11 @@ def test_a_task_that_exceeds_its_time_goes_on_in_its_next_one(
 def test_a_cell_that_exceeds_its_limit_is_recorded(
     cluster: Cluster, suite: Callable[..., str], tmp_path: Path
 ) -> None:
-    path = suite(["classification", "Slow"], epochs=400)
-    done = compare(path, ["engine=slurm"], out=str(tmp_path / "runs"), limit=0.5)
-    (late,) = cells(tmp_path, "*-slow-*")
+    path = suite(["classification", "Hangs"])
+    done = compare(path, ["engine=slurm"], out=str(tmp_path / "runs"), limit=1.5)
+    (late,) = cells(tmp_path, "*-hangs-*")
     assert (late.status, late.reason) == ("failed", "limit")
-    assert tells(late.error, "0.5 min")
+    assert tells(late.error, "1.5 min")
     assert done["failed"] == 1
 
 
