@@ -14,29 +14,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.markup import escape
 
-from ..core import notices, registry
-from ..core.errors import ComparisonError, ConfigError, some, suggest
+from ..core import notices
+from ..core.errors import ComparisonError, ConfigError, some
 from ..core.progress import Bar, Pace, seconds_left
-from ..run import config
 from ..run.record import Record, finished, read_record
-from ..run.schema import FromOne, RunConfig, annotation, read_as
-from ..run.words import parse, words
+from ..run.schema import FromOne, RunConfig
 from . import pool
 from .pool import Job
 
-ENGINES = {
-    "local": "serzoo.zoo.compare.engine:Local",
-    "slurm": "serzoo.zoo.compare.slurm:Slurm",
-    "ray": "serzoo.zoo.compare.ray:Ray",
-}
-"""The engines by name. They are listed as texts, so that a cluster's library is imported late."""
 FOLDER = "engine"
 """Folder, in that of a comparison, of what was given to a cluster."""
 SUBMISSION, ENDED = "jobs.json", "ended"
@@ -85,8 +76,8 @@ class Engine(ABC):
     ) -> None:
         """Run jobs, and return when all have ended.
 
-        Each job that ends has a record. If it raised, took longer than the limit, or lost its
-        process, the record says so, and the other jobs go on.
+        Each job that ends has a record. A job may raise, take longer than the limit, or lose its
+        process. Its record then says so, and the other jobs go on.
 
         Args:
             jobs: in order.
@@ -148,54 +139,6 @@ class Local(Engine):
         pool.run(
             jobs, workers=self.slots, gpus=gpus, started=started, ended=ended, limit=limit
         )  # fmt: skip
-
-
-def read(typed: Sequence[str], workers: int | None = None) -> tuple[Engine, list[str]]:
-    """Take ``engine=NAME`` and ``engine.KEY=VALUE`` out of what was typed.
-
-    Args:
-        typed: ``key=value``.
-        workers: cells at a time on one machine; None = the engine's default.
-
-    Returns:
-        The engine, which was checked (:meth:`Engine.check`), and all other words.
-
-    Raises:
-        ConfigError: if the engine or a key is unknown, a value is wrong, or it cannot be used.
-    """
-    name, own, others = "local", [], []
-    for item in typed:
-        ((key, text),) = words([item])
-        if key == "engine":
-            name = text
-        elif key.startswith("engine."):
-            own.append(item.strip()[len("engine.") :])
-        else:
-            others.append(item)
-    if name not in ENGINES:
-        raise ConfigError(f"engine={name} is unknown{suggest(name, ENGINES)}")
-    kind: type[Engine] = registry.attribute(ENGINES[name])
-    raw: dict[str, Any] = {}
-    for item in own:
-        key = item.partition("=")[0].strip()
-        if key.partition(".")[0] not in (keys := kind.keys()):
-            known = suggest(key, keys)
-            raise ConfigError(f"engine={name} has no key 'engine.{key}'{known}")
-        ((_, value),) = parse([item], {key: annotation(key, kind)})
-        config.put(raw, key, value)
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers is {workers}; give a number above 0, or leave it out")
-    try:
-        found = read_as(kind, {**raw, "workers": workers})
-    except ConfigError as e:
-        raise ConfigError(f"engine={name}: {e}") from e
-    if kind.PACKAGE and find_spec(kind.PACKAGE) is None:
-        raise ConfigError(
-            f"engine={name} needs the package {kind.PACKAGE}, which is not installed; install it "
-            f"with pip install 'serzoo[{name}]', or leave engine out (this machine)"
-        )
-    found.check()
-    return found, others
 
 
 def submissions(folder: Path) -> list[Path]:

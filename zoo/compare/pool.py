@@ -102,7 +102,7 @@ def run(
     Args:
         jobs: in order.
         workers: number of processes; no more jobs than these run at a time.
-        gpus: whether worker k has only the k-th of the GPUs that this process may use; else each
+        gpus: whether worker k has only the k-th of the GPUs that this process may use. Else each
             has its share of the CPU cores.
         started: called with the job and the worker's number.
         ended: called with the job, the worker's number and ``ok`` or ``failed``.

@@ -29,7 +29,7 @@ class Ray(Engine):
     """Tasks of a Ray cluster.
 
     Attributes:
-        address: of the cluster, as ``HOST:PORT``; ``auto`` = that of which this machine is a node.
+        address: of the cluster, as ``HOST:PORT``; ``auto`` = the one that this machine belongs to.
         cpus: CPU cores of a cell.
         gpus: GPUs of a cell; with 0.5, two cells share one.
         mem_gb: memory of a cell in GiB, by which Ray places it; None = it does not count.

@@ -6,8 +6,8 @@ part is never scored.
 - The samplers ``random`` and ``grid`` draw all settings before anything is run, for all folds
   alike. The validation parts of the folds are pooled. The setting with the best pooled score is
   that of the cell, for every seed. A fold that validates a speaker whom the cell tests is left out,
-  so nothing is chosen on tested speakers. These two are our own, and not Optuna's: heads share the
-  draws of a key, whatever other keys each has, and no setting is drawn twice.
+  so nothing is chosen on tested speakers. These two are our own, and not Optuna's. With ours, heads
+  share the draws of a key, whatever other keys each has. No setting is drawn twice.
 - Optuna's samplers (:data:`ADAPTIVE`) learn from earlier trials (:mod:`.study`). Each fold has a
   search of its own, on its own validation part. Else a setting would be tried because of speakers
   whom another fold tests.

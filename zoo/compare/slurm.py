@@ -244,8 +244,8 @@ def states(job: str) -> dict[str, tuple[str, str]] | None:
         job: id of an array job, or of a job that is no array.
 
     Returns:
-        Id of a task, such as ``12_0``, to its state, such as ``RUNNING``, and the reason why it
-        does not run. A job that ended some minutes ago is no longer there.
+        Id of a task, such as ``12_0``, to its state and the reason why it does not run. A job that
+        ended some minutes ago is no longer there.
     """
     try:
         lines = _asked(

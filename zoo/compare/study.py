@@ -230,9 +230,9 @@ def _opened(name: str, file: Path) -> optuna.Study:
 class Pruning(Callback):
     """Ends a training if its validation score is below the median of earlier trials.
 
-    The score is that of its best epoch so far. It is compared with the best scores that the earlier
-    trials of the study had after the same share of their epochs. Only trials whose results were
-    told count, so it does not matter what runs at the same time.
+    The score is that of its best epoch so far. Earlier trials of the study count with their best
+    score after the same share of their epochs. They count if their results were told. So it does
+    not matter what runs at the same time.
 
     Args:
         study: name of the study.

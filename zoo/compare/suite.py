@@ -139,7 +139,7 @@ def ended_trials(folder: Path) -> set[str]:
 
 @dataclass(frozen=True)
 class Settled:
-    """A run of which only searched settings are open: how its trials are composed.
+    """A run without its searched settings: how its trials are composed.
 
     Attributes:
         name: of the run; a trial's name begins with it.

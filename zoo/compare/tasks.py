@@ -1,7 +1,7 @@
 """Cells that run on other machines: what they are given, what they write, and how it is followed.
 
 The machines share the disk of the comparison's folder. A submission is a folder in ``engine``. It
-holds jobs as JSON, and a log of each task: lines of JSON that say when the task began, and which
+holds jobs as JSON, and a log of each task. The lines of a log say when the task began, and which
 cells started and ended. A task runs its cells by the pool of :mod:`.pool`. The process that made
 the submission reads the logs. An engine only has to start the tasks, and to say which are over.
 """

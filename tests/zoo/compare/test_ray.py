@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cells import same_but_times
 from facts import says, tells
+from serzoo.zoo.compare import compare as comparing
 from serzoo.zoo.compare import engine as engines
 from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.core import registry
@@ -102,10 +103,10 @@ def test_a_cell_that_exceeds_its_limit_is_recorded_and_too_large_ones_are_refuse
 ) -> None:
     where = f"engine.address={cluster.address}"
     with pytest.raises(ConfigError, match=says("CPU 5", "engine.cpus")):
-        engines.read(["engine=ray", where, "engine.cpus=5"])
+        comparing.read_engine(["engine=ray", where, "engine.cpus=5"])
     with pytest.raises(ConfigError, match=says("GPU 1", "engine.gpus")):
-        engines.read(["engine=ray", where, "engine.gpus=1"])
-    found, _ = engines.read(["engine=ray", where])
+        comparing.read_engine(["engine=ray", where, "engine.gpus=1"])
+    found, _ = comparing.read_engine(["engine=ray", where])
     assert found.slots == 1
     path = suite(["classification", "Hangs"])
     done = compare(path, ["engine=ray", where], out=str(tmp_path / "runs"), limit=1.5)
@@ -145,4 +146,4 @@ def test_cells_of_a_lost_node_are_run_once_more_and_none_twice(
 def test_an_address_without_a_cluster_is_told() -> None:
     ray.shutdown()
     with pytest.raises(ConfigError, match=says("127.0.0.1:9", "`ray start --head`")):
-        engines.read(["engine=ray", "engine.address=127.0.0.1:9"])
+        comparing.read_engine(["engine=ray", "engine.address=127.0.0.1:9"])
