@@ -130,13 +130,15 @@ class _Tasks(Cluster):
 
         self.engine, self.submission = engine, submission
         options: dict[str, Any] = {"num_cpus": engine.cpus, "num_gpus": engine.gpus}
-        options |= {"resources": engine.resources, "max_retries": 0, "name": "serzoo"}
+        # a cell that dies takes its worker of the pool down, and never a task: Ray repeats only
+        # tasks whose node was lost
+        retries = {"max_retries": engine.retries, "name": "serzoo"}
+        options |= {"resources": engine.resources, **retries}
         if engine.mem_gb is not None:
             options["memory"] = engine.wanted["memory"]
         self.function = ray.remote(**options)(work)
         self.waiting = list(range(submission.tasks))
         self.given: dict[int, Any] = {}  # task to what Ray will answer
-        self.lost: dict[int, int] = {}  # task to the number of nodes that were lost under it
         self.ended: dict[int, Over] = {}
         self._give()
 
@@ -167,14 +169,9 @@ class _Tasks(Cluster):
             ray.get(answer)
         except RayTaskError as e:  # the function raised
             self.ended[task] = Over(str(e).strip().splitlines()[-1], details)
-        except RayError as e:  # its process or its node is gone
-            self.lost[task] = self.lost.get(task, 0) + 1
-            if self.lost[task] <= self.engine.retries:
-                self.waiting.insert(0, task)
-            else:
-                times = f"its node or process was lost {self.lost[task]} times"
-                text = f"{times}, at last by {type(e).__name__}"
-                self.ended[task] = Over(text, f"{details}; engine.retries allows more tries")
+        except RayError as e:  # its node was lost too often
+            text = f"its node or process was lost: {type(e).__name__}"
+            self.ended[task] = Over(text, f"{details}; engine.retries allows more tries")
         else:
             self.ended[task] = Over("", details)
 
