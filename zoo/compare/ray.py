@@ -6,6 +6,7 @@ given again, and goes on from its last whole epoch. If this process ends, its ta
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,7 @@ class Ray(Engine):
 
         try:
             if not ray.is_initialized():
-                ray.init(self.address, log_to_driver=False, logging_level="ERROR")
+                ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as e:
             raise ConfigError(
                 f"engine.address={self.address}: no Ray cluster answers ({first_line(e)}); start "
