@@ -131,8 +131,7 @@ class _Tasks(Cluster):
 
         self.engine, self.submission = engine, submission
         options: dict[str, Any] = {"num_cpus": engine.cpus, "num_gpus": engine.gpus}
-        # a cell that dies takes its worker of the pool down, and never a task: Ray repeats only
-        # tasks whose node was lost
+        # a cell that dies takes only its worker of the pool down; so Ray repeats lost nodes only
         retries = {"max_retries": engine.retries, "name": "serzoo"}
         options |= {"resources": engine.resources, **retries}
         if engine.mem_gb is not None:
