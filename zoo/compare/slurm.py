@@ -1,7 +1,7 @@
 """``engine=slurm``: the cells of a comparison as an array job of a SLURM cluster, by submitit.
 
 Each task of the array gets an equal share of the cells (:mod:`.tasks`). So libraries load once for
-many cells. A task that exceeds its time, or is pre-empted, is requeued. Its cells go on from their
+many cells. A task that exceeds its time, or is preempted, is requeued. Its cells go on from their
 last whole epoch.
 """
 

@@ -69,7 +69,7 @@ def test_every_engine_is_a_class_of_its_name() -> None:
     ("typed", "facts"),
     [
         (["engine=slrm"], ("slrm", "slurm", "local")),
-        (["engine=slurm", "engine.partion=main"], ("engine.partion", "partition")),
+        (["engine=slurm", "engine.partitions=main"], ("engine.partitions", "partition")),
         (["engine.partition=main"], ("engine=local", "engine.partition")),
         (["engine=slurm", "engine.array=0"], ("array", 0, 1)),
         (["engine=slurm", "engine.time=soon"], ("time", "soon")),
