@@ -44,15 +44,17 @@ class Hangs(ClassificationHead):
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """One head without cores, and a node with one."""
+    """A head without cores, and two nodes with one each."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     small = {"object_store_memory": 80 * 2**20}
     found = cluster_utils.Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0, **small}
+        initialize_head=True,
+        connect=True,  # to the head: the node that the driver is connected to cannot be removed
+        head_node_args={"num_cpus": 0, "num_gpus": 0, **small},
     )
-    found.small = small
-    found.first = found.add_node(num_cpus=1, num_gpus=0, **small)
+    found.first, _ = [found.add_node(wait=False, num_cpus=1, num_gpus=0, **small) for _ in "ab"]
+    found.wait_for_nodes(timeout=120)
     yield found
     ray.shutdown()
     found.shutdown()
@@ -107,7 +109,7 @@ def test_a_cell_that_exceeds_its_limit_is_recorded_and_too_large_ones_are_refuse
     with pytest.raises(ConfigError, match=says("GPU 1", "engine.gpus")):
         comparing.read_engine(["engine=ray", where, "engine.gpus=1"])
     found, _ = comparing.read_engine(["engine=ray", where])
-    assert found.slots == 1
+    assert found.slots == 2
     path = suite(["classification", "Hangs"])
     done = compare(path, ["engine=ray", where], out=str(tmp_path / "runs"), limit=1.5)
     (late,) = cells(tmp_path, "*-hangs-*")
@@ -121,14 +123,13 @@ def test_cells_of_a_lost_node_are_run_once_more_and_none_twice(
 ) -> None:
     path, out = suite(["Slow"], seeds=(1, 2, 3), epochs=60), tmp_path / "runs"
 
-    def exchange() -> None:
-        """Take the node away while it trains, and add another."""
-        while not list((out / "some" / "cells").glob("*/checkpoints/last.ckpt")):
+    def remove() -> None:
+        """Take one of the nodes away while both train."""
+        while len(list((out / "some" / "cells").glob("*/checkpoints/last.ckpt"))) < 2:
             time.sleep(0.1)
         cluster.remove_node(cluster.first)
-        cluster.add_node(num_cpus=1, num_gpus=0, **cluster.small)
 
-    other = threading.Thread(target=exchange)
+    other = threading.Thread(target=remove)
     other.start()
     done = compare(path, ["engine=ray", f"engine.address={cluster.address}"], out=str(out))
     other.join()
