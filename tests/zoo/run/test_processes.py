@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 from close import assert_like
@@ -153,7 +154,7 @@ def test_two_nodes_train_together(more, tiny_recipe, tmp_path, serzoo, monkeypat
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    run = ["serzoo", "train", tiny_recipe, *more]
+    run = [f"{sysconfig.get_path('scripts')}/serzoo", "train", tiny_recipe, *more]
     nodes = [
         serzoo(
             *("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=tests"),
