@@ -184,6 +184,7 @@ def cells(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_folds_have_searches_of_their_own_and_any_number_of_workers_finds_the_same(
     path: str, tmp_path: Path
 ) -> None:
