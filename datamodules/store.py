@@ -5,7 +5,7 @@
 - ``store.json``: a description of the rows, in words and as the encoder's ``extraction()``;
 - ``<name>.bin``: a shard, the values of many rows one after another, little-endian;
 - ``<name>.json``: the index of the shard: key, shape and seconds of speech of each row;
-- ``<name>.claim`` and ``.lock``: files to be locked, see below.
+- ``<name>.claim`` and ``.lock``: files to be locked, see below; with leases, also ``*.lease``.
 
 A shard is written under another name, checked for its size, flushed to the disk, and renamed. Then
 its index is written in the same way. So every index belongs to a complete shard. A shard without an
@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import Timeout
+from filelock import BaseFileLock, Timeout
 
 from ..zoo.core import files
 from ..zoo.core.errors import ConfigError, DataWarning
@@ -40,7 +40,8 @@ from ..zoo.core.errors import ConfigError, DataWarning
 # frees the lock. Then it computes and writes the chunk. All processes are equal: workers of a
 # comparison, ranks of one run, and other runs. A claim is a file on which its owner holds an
 # advisory lock. The system frees this lock when the process ends in any way. So the claim of a
-# killed process is invalid, and another process takes its chunk.
+# killed process is invalid, and another process takes its chunk. Machines may share a disk on which
+# they do not see each other's locks. There, locks are leases (``files.file_lock``).
 
 POLL = 0.1  # seconds between two looks at the work of other processes
 
@@ -65,13 +66,21 @@ def claimed(folder: Path) -> dict[str, set[str]]:
     Claims of dead processes are removed, so the caller must hold the store's lock.
     """
     living = {}
-    for path in folder.glob("*.claim"):
+    paths = set(folder.glob("*.claim"))
+    for path in [p for p in _WATCHED if p.parent == folder and p not in paths]:
+        del _WATCHED[path]
+    for path in paths:
+        lock = _WATCHED.setdefault(path, files.file_lock(path))
         try:
-            with files.file_lock(path).acquire(blocking=False):
+            with lock.acquire(blocking=False):
                 path.unlink(missing_ok=True)
         except Timeout:
             living[path.stem] = _keys(path)
     return living
+
+
+_WATCHED: dict[Path, BaseFileLock] = {}
+"""Locks of claims that were looked at. A lease runs out only for a lock that watches it."""
 
 
 def _keys(path: Path) -> set[str]:
@@ -218,9 +227,10 @@ def remove(folder: Path) -> int:
         freed = _occupied(folder)
         # indexes first, so that a reader never finds an index without its shard
         for path in sorted(folder.iterdir(), key=lambda p: p.suffix != ".json"):
-            path.unlink()
-        with contextlib.suppress(OSError):  # another process has begun the store again
-            folder.rmdir()
+            if path.suffix != ".lease":  # ours, which its release removes
+                path.unlink()
+    with contextlib.suppress(OSError):  # another process has begun the store again
+        folder.rmdir()
     return freed
 
 

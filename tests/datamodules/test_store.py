@@ -306,3 +306,111 @@ def test_a_claim_that_a_full_disk_cut_off_stops_nobody(folder, monkeypatch):
     living.release()
     fill(folder)
     assert holds(folder)
+
+
+FAR = """
+import fcntl, json, os, socket, sys, time
+from pathlib import Path
+import numpy as np
+name, folder, moment = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+fcntl.flock = lambda *_: None  # a network disk on which other machines do not see a lock
+socket.gethostname = lambda: name
+from serzoo.datamodules.store import Shards, complete
+from serzoo.zoo.core import files
+files.LEASE = 1.5
+def make(keys):
+    with (folder.parent / "made").open("a") as log:
+        log.write("".join(f"{key} {name}\\n" for key in keys))
+    if moment == "hang":
+        print("hangs", flush=True)
+        time.sleep(60)
+    time.sleep(0.05)
+    return [(key, np.zeros((1, 2, 3), np.float32), 0.5) for key in keys]
+print("begins", flush=True)
+sys.stdin.readline()
+keys = [f"k{i}" for i in range(12)]
+complete(Shards(folder), keys, {"dtype": "float32", "extraction": {}}, lambda free: free[:2], make)
+"""
+
+
+@pytest.fixture
+def machines(folder):
+    """``machines("one", "two")``: processes that seem to run on several machines, and wait."""
+    started = []
+
+    def start(*names, moment="", locks="lease"):
+        for name in names:
+            process = subprocess.Popen(
+                [sys.executable, "-c", FAR, name, str(folder), moment],
+                env={**os.environ, "SERZOO_LOCKS": locks},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            started.append(process)
+        for process in started[-len(names) :]:
+            assert process.stdout.readline() == "begins\n"
+        for process in started[-len(names) :]:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        return started[-len(names) :]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def made_by(folder):
+    rows = (folder.parent / "made").read_text().split("\n")[:-1]
+    keys, names = zip(*(row.split() for row in rows), strict=True)
+    return list(keys), set(names)
+
+
+@pytest.mark.slow
+def test_machines_that_do_not_see_each_others_locks_share_the_work_by_leases(folder, machines):
+    for process in machines("one", "two"):
+        assert process.wait(60) == 0
+    keys, names = made_by(folder)
+    assert sorted(keys) == sorted(f"k{i}" for i in range(12))  # each once
+    assert names == {"one", "two"}
+    assert not list(folder.glob("*.lease"))
+    assert remove(folder) > 0
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_without_leases_such_machines_do_the_work_twice(folder, machines):
+    """The reason for leases: the test above would not pass by chance."""
+    codes = [process.wait(60) for process in machines("one", "two", locks="system")]
+    # rows are made twice, or a process removes what the other is writing
+    assert len(made_by(folder)[0]) > 12 or any(codes)
+
+
+@pytest.mark.slow
+def test_the_lease_of_a_machine_that_died_runs_out(folder, machines):
+    (first,) = machines("one", moment="hang")
+    assert first.stdout.readline() == "hangs\n"
+    first.kill()
+    (second,) = machines("two")
+    assert second.wait(60) == 0
+    keys, _ = made_by(folder)
+    assert sorted(keys) == sorted([*(f"k{i}" for i in range(12)), "k0", "k1"])
+
+
+def test_a_store_is_removed_with_leases(folder, monkeypatch):
+    monkeypatch.setenv("SERZOO_LOCKS", "lease")
+    fill(folder)
+    claim = Claim(folder, ["k9"])
+    assert claimed(folder) == {claim.name: {"k9"}}
+    with pytest.raises(ConfigError, match=says(str(folder))):
+        remove(folder)
+    claim.release()
+    assert remove(folder) > 0
+    assert not folder.exists()
+
+
+def test_an_unknown_kind_of_locks_is_told(folder, monkeypatch):
+    monkeypatch.setenv("SERZOO_LOCKS", "soft")
+    with pytest.raises(ConfigError, match=says("SERZOO_LOCKS", "soft", "system", "lease")):
+        fill(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +45,20 @@ def write_suite(folder: Path, cells: list[str]) -> None:
     """Write the plan of a comparison with these cells, against ``classification``."""
     plan = {"name": "mine", "title": "Mine", "baseline": "classification", "cells": cells}
     write_json(folder / "suite.json", plan)
+
+
+MEASURED = (
+    *("seconds", "processor_seconds", "inference_seconds_per_utterance", "peak_memory_mb"),
+    "feature_store",  # which cell came first, and encoded for the others
+)
+"""Keys of a record that a second run of the same cell changes."""
+
+
+def same_but_times(one: Path, other: Path) -> None:
+    """Check that two folders hold the same cell, byte for byte, without what was measured."""
+    both = [json.loads((folder / "record.json").read_text()) for folder in (one, other)]
+    kept = [{k: v for k, v in record.items() if k not in MEASURED} for record in both]
+    assert [set(MEASURED) <= set(record) for record in both] == [True, True]
+    assert json.dumps(kept[0]) == json.dumps(kept[1])
+    for name in ("predictions.jsonl", "valid.jsonl", "utterances.jsonl", "config.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()

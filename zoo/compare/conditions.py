@@ -284,18 +284,19 @@ class Conditions(Plan):
         """The suite's settings, with the conditions as an axis."""
         return {**super().facts(), "axes": {"condition": self.suite.conditions}}
 
-    def estimate(self, console: Console, workers: int) -> None:
+    def estimate(self, console: Console, workers: int) -> float:
         """List the cells; if some are finished, estimate the others from their mean time."""
         todo = self.todo()
         for job in self.cells:
             console.print(job.name, markup=False, highlight=False)
         done = [read_record(j.folder) or Record() for j in self.cells if j not in todo]
-        if done and todo:
-            mean = sum(entry.seconds["total"] for entry in done) / len(done)
-            console.print(
-                f"about {mean * len(todo) / 60 / workers:.0f} min on {workers} workers",
-                highlight=False,
-            )
+        if not done or not todo:
+            return 0.0
+        seconds = sum(entry.seconds["total"] for entry in done) / len(done) * len(todo)
+        console.print(
+            f"about {seconds / 60 / workers:.0f} min on {workers} workers", highlight=False
+        )
+        return seconds
 
     def check(self) -> None:
         """Open the recordings of noises and rooms, so that a missing one is told before work."""

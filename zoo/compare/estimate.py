@@ -119,32 +119,51 @@ class _Speech:
         return self.known[key]
 
 
-def total(cells: Sequence[Cell], folder: Path, found: Mapping[str, Estimate], workers: int) -> str:
-    """Return how long the unfinished cells will take on this number of workers, as text."""
+class Work(NamedTuple):
+    """What is left to do: its seconds on one worker, its runs, and how many are not measured."""
+
+    seconds: float
+    runs: int
+    unknown: int
+
+
+def work(cells: Sequence[Cell], folder: Path, found: Mapping[str, Estimate]) -> Work:
+    """Return the work of the unfinished cells and their trials."""
     left = [c for c in cells if not finished(folder / "cells" / c.name)]
-    if not left:
-        return "nothing is left to run"
-    trials = {t.name: found[c.name] for c in left for t in c.trials}
+    trials = {name: found[c.name] for c in left for name in c.trial_names}
     runs = [*(found[c.name] for c in left), *trials.values()]
     known = [e.seconds for e in runs if e.seconds is not None]
     # cells that differ only in their head share features
     stores = {c.kind[:2] + c.kind[3:]: found[c.name].encoding for c in left}
-    seconds = (sum(known) + sum(stores.values())) / max(1, min(workers, len(runs)))
+    return Work(sum(known) + sum(stores.values()), len(runs), len(runs) - len(known))
+
+
+def total(cells: Sequence[Cell], folder: Path, found: Mapping[str, Estimate], workers: int) -> str:
+    """Return how long the unfinished cells will take on this number of workers, as text."""
+    left = work(cells, folder, found)
+    if not left.runs:
+        return "nothing is left to run"
+    seconds = left.seconds / max(1, min(workers, left.runs))
     text = f"about {spoken(seconds)} for what is left, on {counted(workers, 'worker')}"
-    if len(known) < len(runs):
-        text += f"; {len(runs) - len(known)} of {len(runs)} runs are not measured and not included"
+    if left.unknown:
+        text += f"; {left.unknown} of {left.runs} runs are not measured and not included"
     return text
 
 
-def show(console: Console, cells: Sequence[Cell], folder: Path, workers: int) -> None:
-    """Print the cells of a dry run with their states and estimates."""
+def show(console: Console, cells: Sequence[Cell], folder: Path, workers: int) -> float:
+    """Print the cells of a dry run with their states and estimates.
+
+    Returns:
+        Seconds that the unfinished cells take on one worker, as far as they are known.
+    """
     found = estimates(cells, folder, workers)
     rows: list[Line] = []
     for c in cells:
         entry = read_record(folder / "cells" / c.name)
         e, state = found[c.name], "to run" if entry is None else entry.status
-        if c.trials and state != "ok":
-            state += f", {len(c.trials)} trials before"
+        if c.tries and state != "ok":
+            state += f", {c.tries} trials before"
         rows.append([c.name, state, number(e.seconds, ".0f"), number(e.megabytes, ".0f"), e.source])
     console.print(Table("", ("cell", "state", "seconds", "MiB", "from"), rows).rich())
     console.print(total(cells, folder, found, workers), highlight=False)
+    return work(cells, folder, found).seconds

@@ -193,7 +193,7 @@ class FewShot(Plan):
         axes = {k: getattr(self.suite, k) for k in ("head", "shots", "draw", "tuning")}
         return {**super().facts(), "axes": axes}
 
-    def estimate(self, console: Console, workers: int) -> None:
+    def estimate(self, console: Console, workers: int) -> float:
         """List the cells, with the mean time of finished cells of the same tuning."""
         spent, todo = seconds_by_tuning(self.cells), self.todo()
         for job in [*self.first(), *self.cells]:
@@ -202,6 +202,7 @@ class FewShot(Plan):
             console.print(f"{job.name}{about}", markup=False, highlight=False)
         if left := sum(spent.get(str(job.options["tuning"]), 0.0) for job in todo):
             console.print(f"about {left / 60 / workers:.0f} min on {workers} workers")
+        return left
 
     def open(self) -> None:
         """Declare TensorBoard's columns for all heads and tunings."""

@@ -691,7 +691,7 @@ def record_of(
         config={**source.config, **head, "seed": seed},
         selection={"rule": source.selection["rule"], "val/uar": None, "epoch": None},
         **source.pick(OF_TABLE),
-        search={k: searched[k] for k in BUDGET} if searched else None,
+        search={k: searched[k] for k in BUDGET if k in searched} if searched else None,
         imported=dict(about),
         probabilities=probabilities,
         parameters=None,

@@ -1,23 +1,23 @@
-"""Worker processes, one per device, that run the cells of a comparison.
+"""Worker processes, one per device, that run the cells of a comparison on one machine.
 
 A worker runs one cell after another and keeps the libraries that it has loaded. Pebble starts the
 workers, ends one at a cell's time limit, and replaces one that died. A cell that raises, takes too
 long or takes its worker down is recorded as failed. The others go on.
 
-:func:`run_jobs` adds a progress bar, :func:`lock` keeps a second comparison out of the folder.
+All engines (:mod:`.engine`) run their cells by it, each on its machines. :func:`lock` keeps a
+second comparison out of the folder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing as mp
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,16 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
-from rich.console import Console
-from rich.markup import escape
 
-from ..core import notices, own
-from ..core.errors import ComparisonError, ConfigError, system_error
+from ..core import own
+from ..core.errors import ComparisonError, system_error
 from ..core.files import locked
 from ..core.notices import collected, tell
-from ..core.progress import Bar, Pace, seconds_left
-from ..run.record import Record, finished, read_plan, read_record, write_record, written
-from ..run.schema import RunConfig
+from ..run.record import finished, read_plan, read_record, write_record, written
 
 Call = Callable[..., Any]
 IF_LATE = (
@@ -44,6 +40,7 @@ IF_LATE = (
 IF_KILLED = "killed from outside: most often the system ran out of memory; see log.txt"
 IF_DEAD = "see log.txt in the cell's folder"
 POLL = 0.1  # seconds between two looks at the jobs: pebble does not report when a job starts
+SPARED = 3  # times that a job is given again after its worker was ended by a spared signal
 
 
 @dataclass(frozen=True)
@@ -94,6 +91,8 @@ def run(
     started: Callable[[Job, int], None],
     ended: Callable[[Job, int, str], None],
     limit: float | None = None,
+    threads: int | None = None,
+    spared: Collection[int] = (),
 ) -> None:
     """Run jobs on workers.
 
@@ -103,19 +102,25 @@ def run(
     Args:
         jobs: in order.
         workers: number of processes; no more jobs than these run at a time.
-        gpus: whether worker k has GPU k only; else each has its share of the CPU cores.
+        gpus: whether worker k has only the k-th of the GPUs that this process may use. Else each
+            has its share of the CPU cores.
         started: called with the job and the worker's number.
         ended: called with the job, the worker's number and ``ok`` or ``failed``.
         limit: seconds that a job may take, without the start of its worker; None = no limit.
+        threads: threads of a worker if ``OMP_NUM_THREADS`` is not set; None = 1 beside a GPU, or
+            else its share of the machine's cores.
+        spared: signals by which a cluster announces that it will end this process. A worker that
+            one of them ended is no failure of its cell, which is given again.
     """
     queue = list(jobs)
-    threads = threads_of(workers, 1 if gpus else None)
+    threads = threads_of(workers, threads or (1 if gpus else None))
+    again: dict[Path, int] = {}
     running: dict[ProcessFuture[Answer], tuple[Job, int]] = {}
     waiting: set[ProcessFuture[Answer]] = set()  # until their worker takes them
 
     def one_worker(k: int) -> ProcessPool:
         # one process each, which keeps its device; spawn, because a forked torch is not safe
-        context, device = mp.get_context("spawn"), k if gpus else None
+        context, device = mp.get_context("spawn"), _gpu(k) if gpus else None
         return ProcessPool(1, initializer=_open, initargs=(device, threads), context=context)
 
     def give(k: int) -> None:
@@ -143,7 +148,11 @@ def run(
                     started(job, k)
                 if done:
                     del running[future]
-                    ended(job, k, _status(job, future, limit))
+                    if _ended_by(future, spared) and again.get(job.folder, 0) < SPARED:
+                        again[job.folder] = again.get(job.folder, 0) + 1
+                        queue.insert(0, job)
+                    else:
+                        ended(job, k, _status(job, future, limit))
                     give(k)
     finally:
         for pool in pools.values():
@@ -156,11 +165,23 @@ Answer = tuple[str, list[tuple[str, bool]]]
 """A worker's answer: the status of a job, and notices about its data (text, whether a fault)."""
 
 
-def _open(gpu: int | None, threads: int) -> None:
+def _gpu(k: int) -> str:
+    """Return the name of the k-th GPU that this process may use, as CUDA_VISIBLE_DEVICES has it."""
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named[k % len(named)] if named else str(k)
+
+
+def _ended_by(future: ProcessFuture[Answer], signals: Collection[int]) -> bool:
+    error = future.exception()
+    # Lightning catches SIGTERM while it trains, and exits with its number
+    return isinstance(error, ProcessExpired) and abs(int(error.exitcode)) in signals
+
+
+def _open(gpu: str | None, threads: int) -> None:
     """Prepare a worker process before it loads torch."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
@@ -188,18 +209,28 @@ def _status(job: Job, future: ProcessFuture[Answer], limit: float | None) -> str
             tell(text, fault=fault)
         if status in ("ok", "failed"):
             return status
-        return _lost(job, status, IF_DEAD, "error")
+        return lost(job, status, IF_DEAD, "error")
     if isinstance(error, ProcessExpired):
         text = f"the worker ended with exit code {error.exitcode}"
         killed = error.exitcode == -signal.SIGKILL
-        return _lost(job, text, *(IF_KILLED, "killed") if killed else (IF_DEAD, "died"))
+        return lost(job, text, *(IF_KILLED, "killed") if killed else (IF_DEAD, "died"))
     if isinstance(error, TimeoutError) and limit is not None:
-        return _lost(job, f"took longer than its limit of {limit / 60:.3g} min", IF_LATE, "limit")
-    return _lost(job, f"the worker ended ({type(error).__name__}: {error})", IF_DEAD, "died")
+        return lost(job, f"took longer than its limit of {limit / 60:.3g} min", IF_LATE, "limit")
+    return lost(job, f"the worker ended ({type(error).__name__}: {error})", IF_DEAD, "died")
 
 
-def _lost(job: Job, error: str, details: str, reason: str) -> str:
-    """Record that a job failed, unless it had finished; return its status."""
+def lost(job: Job, error: str, details: str, reason: str) -> str:
+    """Record that a job failed, unless it had finished; return its status.
+
+    Args:
+        job: the job, whose process did not say how it ended.
+        error: one line.
+        details: more lines.
+        reason: one word, as in :func:`record_failure`.
+
+    Returns:
+        ``ok`` or ``failed``.
+    """
     if finished(job.folder):
         return "ok"
     record_failure(job, error, details, reason)
@@ -302,88 +333,6 @@ def earlier_calls(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
-def refuse_untrainable(jobs: list[Job]) -> None:
-    """Check that this machine can train the cells; else all would fail one after another.
-
-    Raises:
-        ConfigError: if a device is absent, or a cell asks for several.
-    """
-    from ..run.devices import refuse_absent
-
-    trained = [job for job in jobs if job.call is None]
-    # most suites have one setting of the trainer in all cells
-    for config in {json.dumps(job.config["trainer"]): job.config for job in trained}.values():
-        cfg = RunConfig.from_dict(config)
-        if (cfg.trainer.devices, cfg.trainer.num_nodes) != (1, 1):
-            raise ConfigError(
-                f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes}:"
-                " the cells of a suite are trained beside each other, each on one device; set both "
-                "to 1 (--workers says how many cells run at a time)"
-            )
-        refuse_absent(cfg)
-
-
-def run_jobs(
-    console: Console,
-    todo: list[Job],
-    what: str,
-    *,
-    workers: int,
-    gpus: bool,
-    limit: float | None,
-) -> int:
-    """Run jobs with a progress bar.
-
-    Args:
-        console: for the bar and the results.
-        todo: the jobs.
-        what: name of such jobs, in the plural.
-        workers: number of processes.
-        gpus: whether each has a GPU of its own.
-        limit: seconds that a job may take; None = no limit.
-
-    Returns:
-        The number of jobs that failed.
-    """
-    failed: list[str] = []
-    running: dict[int, str] = {}
-    pace = Pace()
-    with Bar(what, len(todo), console=console, stays=True, lines=False) as bar, _terminable():
-
-        def show() -> None:
-            notes = [*running.values()]
-            if bar.done:
-                notes.insert(0, f"about {seconds_left(pace.left(bar.done, len(todo)))}")
-            bar.note(", ".join(notes))
-
-        def started(job: Job, k: int) -> None:
-            running[k] = job.name
-            show()
-
-        def ended(job: Job, k: int, status: str) -> None:
-            running.pop(k, None)
-            if status != "ok":
-                failed.append(job.name)
-                error = (read_record(job.folder) or Record()).error or "unknown"
-                console.print(f"[red]failed[/red] {job.name}: {escape(error)}", highlight=False)
-            elif not console.is_terminal and notices.level() != notices.QUIET:
-                entry = read_record(job.folder) or Record()
-                part = "UAR" if entry.metrics else "validation UAR"
-                scores = entry.metrics or entry.valid
-                outcome = f"{part} {scores['uar']:.3f}" if scores else "trained, nothing validated"
-                console.print(f"{job.name}: {outcome}", highlight=False)
-            bar.advance()
-            show()
-
-        try:
-            run(todo, workers=workers, gpus=gpus, started=started, ended=ended, limit=limit)
-        except KeyboardInterrupt:
-            left = sum(not finished(j.folder) for j in todo)
-            console.print(f"stopped; {left} {what} are left: run the same command again to go on")
-            raise
-    return len(failed)
-
-
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """While open, no other comparison can use the folder; the lock ends with its process.
@@ -400,17 +349,3 @@ def lock(folder: Path) -> Iterator[None]:
 
     with locked(folder / ".lock", refusal):
         yield
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """While open, SIGTERM is an interrupt, as Ctrl-C is."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,7 @@ The runs that cells need come first: the trials of a search, or pre-trainings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import counted
 from ..report.table import source_notes
 from ..run import board
-from ..run.record import finished
-from . import axes, estimate, pool, search, sources, suite
-from .suite import Plan, Suite
+from ..run.record import finished, read_record
+from . import axes, estimate, pool, search, sources, study, suite
+from .suite import Cell, Plan, Suite, Trial
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,9 +55,9 @@ class Runs(Plan):
         matched = suite.matched(self.spanned)
         return {**super().facts(), "matched": matched, "pretraining": None}
 
-    def estimate(self, console: Console, workers: int) -> None:
+    def estimate(self, console: Console, workers: int) -> float:
         """Estimate from finished cells of the same kind, or else from measured training steps."""
-        estimate.show(console, self.spanned, self.folder, workers)
+        return estimate.show(console, self.spanned, self.folder, workers)
 
     def open(self) -> None:
         """Declare TensorBoard's columns for all heads."""
@@ -68,20 +68,15 @@ class Runs(Plan):
         budget, cell = self.suite.search, self.of[job.name]
         if budget is None:
             return job
-        same = {c.fold: c.trials for c in self.spanned if c.kind == cell.kind}
+        own = self.trials_of(cell)
         best, folds, tried = search.outcome(
-            [
-                search.Tried(
-                    t.settings, {f: self.trials[own[i].name].folder for f, own in same.items()}
-                )
-                for i, t in enumerate(cell.trials)
-            ],
+            [search.Tried(t.settings, self.folders(cell, i)) for i, t in enumerate(own)],
             cell.fold,
             self.suite.metric,
         )
         seconds = round(sum(t.get("seconds", 0.0) for t in tried), 2)
         found = {
-            "rule": search.rule(self.suite.metric),
+            "rule": search.rule(self.suite.metric, budget.adaptive),
             "folds": folds,
             "chosen": best,
             "tried": tried,
@@ -93,16 +88,103 @@ class Runs(Plan):
             error = f"all {len(tried)} trials failed; the first: {tried[0].get('error')}"
             pool.record_failure(job, error, "see search.tried in the record", "search")
             return None
-        return replace(job, config=replace(cell.trials[best].cfg, seed=cell.seed).to_dict())
+        return replace(job, config=replace(own[best].cfg, seed=cell.seed).to_dict())
+
+    def trials_of(self, cell: Cell) -> Sequence[Trial]:
+        """Return the trials of a cell's head in its fold, in order."""
+        return cell.trials
+
+    def folders(self, cell: Cell, number: int) -> dict[int, Path]:
+        """Return the folders of a trial by fold."""
+        same = {c.fold: c.trials for c in self.spanned if c.kind == cell.kind}
+        return {fold: self.trials[own[number].name].folder for fold, own in same.items()}
+
+
+class Studied(Runs):
+    """The plan of a suite whose search learns from earlier trials (:mod:`.study`)."""
+
+    def __init__(self, chosen: Suite, *, out: str) -> None:
+        super().__init__(chosen, out=out)
+        left = {self.of[job.name].kind for job in self.todo()}
+        self.searched = {
+            (cell.kind, cell.fold): cell.searched
+            for cell in self.spanned
+            if cell.kind in left and cell.searched
+        }
+
+    def first(self) -> list[pool.Job]:
+        """Trials that are left. Their settings are not known yet: these have none."""
+        assert self.suite.search is not None
+        base, ended = self.folder / "trials", suite.ended_trials(self.folder / "trials")
+        return [
+            pool.Job(name, one.trial(0, {}).cfg.to_dict(), base / name)
+            for one in self.searched.values()
+            for name in one.trial_names(self.suite.search.trials)
+            if name not in ended
+        ]
+
+    def check(self) -> None:
+        """Refuse a search whose library is missing."""
+        if self.searched:
+            study.refuse_missing()
+
+    def open(self) -> None:
+        """Open the studies."""
+        super().open()
+        budget, file = self.suite.search, self.folder / "trials" / study.FILE
+        assert budget is not None
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.studies = {
+            key: study.Study(budget, one.head, one.name, file) for key, one in self.searched.items()
+        }
+
+    def rounds(self) -> Iterator[list[pool.Job]]:
+        """Yield a batch of every study, and tell the studies its results; then the next batch.
+
+        Trials that failed in an earlier call come first. Their studies know no result of them, but
+        they may win.
+        """
+        told = [(key, one) for key, of in self.studies.items() for one in of.trials()]
+        waiting = {(key, one.id) for key, of in self.studies.items() for one in of.open()}
+        again = [self._job(key, one) for key, one in told if (key, one.id) not in waiting]
+        if failed := [job for job in again if not finished(job.folder)]:
+            yield failed
+        while True:
+            asked = [(key, one) for key, of in self.studies.items() for one in of.ask()]
+            if not asked:
+                return
+            yield [self._job(key, one) for key, one in asked]
+            for key, one in asked:
+                record = read_record(self._job(key, one).folder)
+                self.studies[key].tell(one, record, self.suite.metric)
+
+    def _job(self, key: tuple[tuple[str, ...], int], asked: study.Asked) -> pool.Job:
+        of = self.studies[key]
+        job = _trial(self.searched[key].trial(asked.number, asked.settings), self.folder)
+        if not of.search.prune:
+            return job
+        pruning = {"study": of.name, "journal": str(of.file.absolute()), "trial": asked.id}
+        options = {"facts": job.options["facts"], **pruning}
+        return replace(job, options=options, call=study.run_trial)
+
+    def trials_of(self, cell: Cell) -> Sequence[Trial]:
+        assert cell.searched is not None
+        own = self.studies[cell.kind, cell.fold].trials()
+        return [cell.searched.trial(one.number, one.settings) for one in own]
+
+    def folders(self, cell: Cell, number: int) -> dict[int, Path]:
+        return {cell.fold: self.folder / "trials" / self.trials_of(cell)[number].name}
 
 
 def plan(name: str, overrides: Sequence[str] = (), *, out: str = "runs") -> Runs:
     """Return the plan of a suite of runs; see :func:`.suite.load` and :func:`.suite.expand`."""
     chosen = suite.load(name, overrides)
+    if chosen.search and chosen.search.adaptive:
+        return Studied(chosen, out=out)
     return Started(chosen, out=out) if chosen.starts else Runs(chosen, out=out)
 
 
-def _job(cell: suite.Cell, folder: Path) -> pool.Job:
+def _job(cell: Cell, folder: Path) -> pool.Job:
     # each point of the axes has its own tables, but all pre-trainings are rows of one table
     point = {k: v for k, v in cell.point.items() if k != axes.SOURCE}
     facts: dict[str, Any] = {"axes": point} if point else {}
@@ -111,7 +193,7 @@ def _job(cell: suite.Cell, folder: Path) -> pool.Job:
     return pool.Job(cell.name, cell.cfg.to_dict(), folder / "cells" / cell.name, {"facts": facts})
 
 
-def _trial(trial: suite.Trial, folder: Path) -> pool.Job:
+def _trial(trial: Trial, folder: Path) -> pool.Job:
     options = {"test": False, "facts": {"settings": trial.settings}}
     return pool.Job(trial.name, trial.cfg.to_dict(), folder / "trials" / trial.name, options)
 
@@ -137,11 +219,12 @@ class Started(Runs):
         """The suite's settings, with its pre-trainings."""
         return {**super().facts(), "pretraining": self.pretraining.to_dict()}
 
-    def estimate(self, console: Console, workers: int) -> None:
+    def estimate(self, console: Console, workers: int) -> float:
         """Estimate the cells, and count the pre-trainings, which are not estimated."""
-        super().estimate(console, workers)
+        seconds = super().estimate(console, workers)
         if first := self.first():
             console.print(f"not estimated: {counted(len(first), 'pre-training')} and their labels")
+        return seconds
 
     def open(self) -> None:
         """Make the weak labels that pre-trainings need."""

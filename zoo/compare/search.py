@@ -1,9 +1,16 @@
 """Fair comparisons of heads: an equal search budget, and heads of equal size.
 
-Search: every head tries the same settings in each fold. A trial is trained and validated as a cell
-is; its test part is never scored. The validation parts of the folds are pooled. The setting with
-the best pooled score is that of the cell, for every seed. A fold that validates a speaker whom the
-cell tests is left out, so nothing is chosen on tested speakers.
+Search: every head tries as many settings. A trial is trained and validated as a cell is; its test
+part is never scored.
+
+- The samplers ``random`` and ``grid`` draw all settings before anything is run, for all folds
+  alike. The validation parts of the folds are pooled. The setting with the best pooled score is
+  that of the cell, for every seed. A fold that validates a speaker whom the cell tests is left out,
+  so nothing is chosen on tested speakers. These two are our own, and not Optuna's. With ours, heads
+  share the draws of a key, whatever other keys each has. No setting is drawn twice.
+- Optuna's samplers (:data:`ADAPTIVE`) learn from earlier trials (:mod:`.study`). Each fold has a
+  search of its own, on its own validation part. Else a setting would be tried because of speakers
+  whom another fold tests.
 
 Size: a head's class names the options that scale it (:attr:`Head.sizes`). They are changed one
 after the other, until the head's trainable parameters are within 10 % of a target. Encoders are
@@ -31,11 +38,13 @@ from ..core.taxonomy import Taxonomy
 from ..run.config import read_group
 from ..run.record import VALID as VALID_FILE
 from ..run.record import Record, read_record
-from ..run.schema import METRIC_KEYS, Flag, FromZero, RunConfig, give, one_of
+from ..run.schema import METRIC_KEYS, Flag, FromOne, FromZero, RunConfig, give, one_of
 from ..statistics.table import PredictionTable, merge
 
 GROUPS = ("optim", "head")
 TRIES = 1000  # draws of a trial before the space counts as used up: our choice
+ADAPTIVE = ("tpe", "gp")
+"""Samplers that learn from earlier trials."""
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -89,20 +98,52 @@ class Search:
         space: key (``optim.*`` or ``head.*``) to a list of values, or ``{low, high, log}``. A head
             that lacks an option does not try it.
         heads: head to a space of its own, which is added to ``space``.
-        draw: ``random``, or ``grid`` (combinations of lists, in an order drawn by the seed).
+        sampler: ``random``; ``grid`` (combinations of lists, in an order drawn by the seed);
+            ``tpe``, Parzen estimators (Bergstra et al. 2011); or ``gp``, Gaussian processes.
         seed: seed of the draw. In trial t, all heads draw the same value of a shared key,
             unless that would repeat an earlier trial.
+        batch: trials of a head and fold that ``tpe`` and ``gp`` draw at a time. Each batch knows
+            the results of the batches before it, so the number of workers changes nothing.
+        prune: whether ``tpe`` and ``gp`` end a trial early if its validation scores are below the
+            median of the earlier trials.
     """
 
     trials: Annotated[int, Field(strict=True, ge=2)]
     space: Space
     heads: dict[str, Space] = field(default_factory=dict)
-    draw: Annotated[str, one_of("random", "grid")] = "random"
+    sampler: Annotated[str, one_of("random", "grid", *ADAPTIVE)] = "random"
     seed: FromZero = 0
+    batch: FromOne = 1
+    prune: Flag = False
+
+    def __post_init__(self) -> None:
+        if not self.adaptive and (self.prune or self.batch > 1):
+            key = "prune" if self.prune else "batch"
+            raise ConfigError(
+                f"search: {key} needs a sampler that draws one trial after the other; set "
+                f"search.sampler to {' or '.join(ADAPTIVE)}, or leave {key} out"
+            )
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether settings depend on the results of earlier trials."""
+        return self.sampler in ADAPTIVE
+
+    @property
+    def first(self) -> int:
+        """Number of trials that are drawn at random before an adaptive sampler begins."""
+        return max(2, self.trials // 3)
 
     def budget(self) -> dict[str, Any]:
-        """Return plain containers, for records."""
-        return asdict(self)
+        """Return plain containers, for records.
+
+        Records name the sampler ``draw``, as they always did, so that old and new ones compare.
+        """
+        found = asdict(self)
+        more = {key: found.pop(key) for key in ("batch", "prune")}
+        order = ("trials", "space", "heads", "sampler", "seed")
+        known = {"draw" if key == "sampler" else key: found[key] for key in order}
+        return known | (more if self.adaptive else {})
 
     def space_of(self, head: str) -> dict[str, Any]:
         """Return the space of one head, without keys that it lacks.
@@ -125,11 +166,13 @@ class Search:
     def settings(self, head: str) -> list[dict[str, Any]]:
         """Return the settings (key to value) of each trial of a head, all different.
 
+        An adaptive sampler takes only the first of them, and others if it repeats itself.
+
         Raises:
             ConfigError: if the head's space has fewer settings than there are trials.
         """
         space = self.space_of(head)
-        found = self._grid(space) if self.draw == "grid" else self._random(space)
+        found = self._grid(space) if self.sampler == "grid" else self._random(space)
         if len(found) < self.trials:
             raise ConfigError(
                 f"search wants {self.trials} trials, but head '{head}' has {len(found)} different "
@@ -141,7 +184,7 @@ class Search:
     def _grid(self, space: Mapping[str, Any]) -> list[dict[str, Any]]:
         wide = [key for key, values in space.items() if isinstance(values, dict)]
         if wide:
-            raise ConfigError(f"search: draw is grid, so {wide[0]} must be a list of values")
+            raise ConfigError(f"search: sampler is grid, so {wide[0]} must be a list of values")
         combinations = [
             dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
         ]
@@ -169,12 +212,22 @@ class Search:
             drawn = math.exp(rng.uniform(math.log(low), math.log(high)))
         else:
             drawn = rng.uniform(low, high)
-        return float(f"{drawn:.3g}")
+        return rounded(drawn)
 
 
-def rule(metric: str) -> str:
+PRUNED = "pruned"
+"""Key of a trial's record that says when and why it was ended early."""
+
+
+def rounded(drawn: float) -> float:
+    """Return a drawn number with three digits, as records show it."""
+    return float(f"{drawn:.3g}")
+
+
+def rule(metric: str, adaptive: bool = False) -> str:
     """Return the rule by which a trial wins, for records."""
-    return f"highest val/{METRIC_KEYS[metric]} of the pooled folds, first trial of equals"
+    where = "the fold" if adaptive else "the pooled folds"
+    return f"highest val/{METRIC_KEYS[metric]} of {where}, first trial of equals"
 
 
 @dataclass(frozen=True)
@@ -191,7 +244,7 @@ def outcome(
     """Find the best setting for the cells of a fold, by :func:`rule`.
 
     The validation predictions of the folds are pooled. A fold counts if it validates no speaker
-    whom ``fold`` tests; ``fold`` itself always counts.
+    whom ``fold`` tests; ``fold`` itself always counts. A trial that was pruned cannot win.
 
     Args:
         tried: the settings, each with the trials of every fold.
@@ -220,8 +273,12 @@ def outcome(
     found: list[dict[str, Any]] = []
     for one, by_fold in zip(tried, records, strict=True):
         failed = [f for f in counted if not by_fold[f].ok]
-        if failed:
-            result: dict[str, Any] = {
+        pruned = [by_fold[f].more[PRUNED] for f in counted if PRUNED in by_fold[f].more]
+        if pruned and not failed:
+            text = f"pruned after epoch {pruned[0]['epoch']}"
+            result: dict[str, Any] = {key: None, "error": text}
+        elif failed:
+            result = {
                 key: None,
                 "error": f"fold {failed[0]}: {by_fold[failed[0]].error}",
             }

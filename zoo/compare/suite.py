@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -131,6 +131,39 @@ class Trial:
     cfg: RunConfig
 
 
+def ended_trials(folder: Path) -> set[str]:
+    """Return the names of trials that ended well, without what their settings add to them."""
+    done = (path for path in folder.glob("*-t*") if finished(path))
+    return {path.name.rpartition("-")[0] for path in done}
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A run without its searched settings: how its trials are composed.
+
+    Attributes:
+        name: of the run; a trial's name begins with it.
+        recipe: name or file of the recipe.
+        words: ``key=value`` of the run.
+        head: name of its head.
+    """
+
+    name: str
+    recipe: str
+    words: tuple[str, ...]
+    head: str
+
+    def trial_names(self, number: int) -> list[str]:
+        """Return the names of so many trials, without what their settings add to them."""
+        return [f"{self.name}-t{n}" for n in range(number)]
+
+    def trial(self, number: int, settings: dict[str, Any]) -> Trial:
+        """Return the trial of these settings."""
+        more = (axes.setting(k, v) for k, v in settings.items())
+        cfg = config.load(self.recipe, [*self.words, *more])
+        return Trial(f"{self.name}-t{number}-{cfg.fingerprint[:6]}", settings, cfg)
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of a comparison.
@@ -140,7 +173,9 @@ class Cell:
         match: the options that bring its head to the target size; None = sizes are not matched.
         point: values of the free axes.
         trials: the trials of its head in this fold, the same for all seeds. The setting that a cell
-            gets depends on those of the other folds, too.
+            gets depends on those of the other folds, too. Empty if the sampler is adaptive.
+        searched: what its trials have in common; None without a search.
+        tries: number of its trials.
         source: the pre-training that it starts from; None = new weights.
     """
 
@@ -155,6 +190,15 @@ class Cell:
     point: dict[str, Any] = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
     source: Source | None = None
+    searched: Settled | None = None
+    tries: int = 0
+
+    @property
+    def trial_names(self) -> list[str]:
+        """Names of the trials in this fold; those of an adaptive sampler without their settings."""
+        if self.trials or self.searched is None:
+            return [trial.name for trial in self.trials]
+        return self.searched.trial_names(self.tries)
 
     @property
     def kind(self) -> tuple[str, ...]:
@@ -220,12 +264,15 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
                 shown = str(encoder or probe.encoder["type"])
                 stem = Path(recipe).stem
                 name = f"{stem}-{shown}-{head}{axes.in_name(point)}-f{fold}"
-                trials = _trials(suite, recipe, [*chosen, f"seed={first}"], head, name, found)
-                unique = _digest(cfg, suite.search, head) if trials else cfg.fingerprint[:6]
+                searched = None
+                if suite.search is not None:
+                    searched = Settled(name, recipe, (*chosen, f"seed={first}"), head)
+                trials = _trials(suite.search, searched, found)
+                unique = _digest(cfg, suite.search, head) if searched else cfg.fingerprint[:6]
                 cells.append(
                     Cell(
-                        f"{name}-s{seed}-{unique}", cfg, stem, shown, head, fold, seed,
-                        found, point, trials, source,
+                        f"{name}-s{seed}-{unique}", cfg, stem, shown, head, fold, seed, found,
+                        point, trials, source, searched, suite.search.trials if suite.search else 0,
                     )
                 )  # fmt: skip
     return cells
@@ -265,21 +312,19 @@ class _Folds:
 
 
 def _trials(
-    suite: Suite, recipe: str, chosen: list[str], head: str, name: str, match: Match | None
+    search: Search | None, searched: Settled | None, match: Match | None
 ) -> tuple[Trial, ...]:
-    if suite.search is None:
+    """Return the trials of a run; none if their settings depend on earlier results."""
+    if search is None or searched is None:
         return ()
     both = [f"head.{knob}" for knob in (match.settings if match else {})]
-    if clash := [key for key in suite.search.space_of(head) if key in both]:
+    if clash := [key for key in search.space_of(searched.head) if key in both]:
         raise ConfigError(
-            f"search and match_params both set {clash[0]} of head '{head}'; search other options, "
-            "or leave match_params out"
+            f"search and match_params both set {clash[0]} of head '{searched.head}'; search other "
+            "options, or leave match_params out"
         )
-    found = []
-    for number, settings in enumerate(suite.search.settings(head)):
-        cfg = config.load(recipe, [*chosen, *(axes.setting(k, v) for k, v in settings.items())])
-        found.append(Trial(f"{name}-t{number}-{cfg.fingerprint[:6]}", settings, cfg))
-    return tuple(found)
+    drawn = search.settings(searched.head)  # also of an adaptive one: refuses a space too small
+    return () if search.adaptive else tuple(searched.trial(n, s) for n, s in enumerate(drawn))
 
 
 def _digest(cfg: RunConfig, search: Search | None, head: str) -> str:
@@ -365,6 +410,11 @@ class Plan(ABC):
         """Unfinished jobs that the unfinished cells need."""
         return [job for job in self.ahead if not finished(job.folder)] if self.todo() else []
 
+    def rounds(self) -> Iterator[list[Job]]:
+        """Yield the jobs of :meth:`first` in lists; one list ends before the next one is made."""
+        if first := self.first():
+            yield first
+
     def headline(self) -> str:
         """A clause that follows the number of cells in the first line of output, or ""."""
         return ""
@@ -378,8 +428,12 @@ class Plan(ABC):
         return asdict(self.suite)
 
     @abstractmethod
-    def estimate(self, console: Console, workers: int) -> None:
-        """Print the cells with their estimated time and memory."""
+    def estimate(self, console: Console, workers: int) -> float:
+        """Print the cells with their estimated time and memory.
+
+        Returns:
+            Seconds that the unfinished cells take on one worker, as far as they are known.
+        """
 
     def check(self) -> None:  # noqa: B027 - most kinds have nothing to refuse
         """Raise, before anything is written, if something that cells need is missing."""

@@ -25,9 +25,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
-from .errors import DataError, SerzooError, cut
+from .errors import ConfigError, DataError, SerzooError, cut
 
 SHORT = 60  # characters of the target's name in the name of its draft, which is longer
 
@@ -192,8 +192,32 @@ def new_folder(folder: Path, ours: Collection[str] = (), *, replace: bool = True
 # Locks between processes. The system drops a lock when its process ends, however it ends.
 
 
-def file_lock(path: Path) -> FileLock:
-    """Return a lock on a file, not yet taken. The file is made if it is missing, and stays."""
+LOCKS = "SERZOO_LOCKS"
+"""Environment variable: the kind of locks, ``system`` or ``lease``."""
+LEASE = 60.0
+"""Seconds after which the lease of a process that died counts as free (our choice)."""
+
+
+def file_lock(path: Path) -> BaseFileLock:
+    """Return a lock on a file, not yet taken.
+
+    ``$SERZOO_LOCKS`` chooses its kind:
+
+    - ``system`` (the default): a lock of the system on the file, which is made if it is missing,
+      and stays. It ends with its process. On some network disks, other machines do not see it.
+    - ``lease``: a further file, ``<name>.lease``, which only one process can make, and which it
+      renews. It works on any disk that the machines share. It outlives a killed process by
+      :data:`LEASE` seconds.
+
+    Raises:
+        ConfigError: if ``$SERZOO_LOCKS`` has another value.
+    """
+    kind = os.environ.get(LOCKS) or "system"
+    if kind == "lease":
+        name = path.with_name(f"{path.name}.lease")
+        return SoftFileLease(name, lease_duration=LEASE, thread_local=False)
+    if kind != "system":
+        raise ConfigError(f"{LOCKS}={kind} is no kind of locks; have system, lease")
     # fallback_to_soft=False: a soft lock would outlive a killed process; an error is better
     return FileLock(path, fallback_to_soft=False, thread_local=False)
 
@@ -211,8 +235,11 @@ def locked(path: Path, refusal: Callable[[str], SerzooError] | None = None) -> I
         SerzooError: if another process holds the lock and ``refusal`` is given.
         FileNotFoundError: if the folder is missing, or is removed while this waits.
     """
+    lock = file_lock(path)
+    # whose lease it is may have died: that shows only after a while
+    patience = 1.5 * LEASE if isinstance(lock, SoftFileLease) else 0.0
     try:
-        held = file_lock(path).acquire(blocking=refusal is None, poll_interval=0.02)
+        held = lock.acquire(timeout=-1 if refusal is None else patience, poll_interval=0.02)
     except Timeout:
         assert refusal is not None
         raise refusal(path.read_text().strip() or "?") from None

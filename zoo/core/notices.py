@@ -116,6 +116,7 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*GPU available but not used.*",
+        ".*The `srun` command is available.*",  # on the login node of a cluster
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
         ".*Trying to infer the `batch_size`.*",
         ".*have no `val_dataloader`.*",  # a few-shot adaptation has no validation part

@@ -19,7 +19,7 @@ from ..statistics.table import PredictionTable, merge
 from .packed import PREDICTIONS as PREDICTIONS
 from .packed import Packed, open_packed, read_table
 
-BUDGET = ("trials", "space", "heads", "draw", "seed")
+BUDGET = ("trials", "space", "heads", "draw", "seed", "batch", "prune")
 SHARED = tuple(key for key in BUDGET if key != "heads")  # what heads of one table have in common
 
 KEYS = {
@@ -303,7 +303,9 @@ def budget_of(record: Record) -> str:
     A head may have a space of its own beside the shared one; that is not compared.
     """
     search = record.search
-    return json.dumps({k: search[k] for k in SHARED}, sort_keys=True) if search else ""
+    if not search:
+        return ""
+    return json.dumps({k: search[k] for k in SHARED if k in search}, sort_keys=True)
 
 
 class Corpora:

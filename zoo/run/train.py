@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,7 @@ def train(
     *,
     facts: Mapping[str, Any] | None = None,
     test: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> Record:
     """Fit a model, select it on validation, test it once, and write the record.
 
@@ -143,6 +144,8 @@ def train(
         out: folder of the run; :func:`run_folder` by default.
         facts: more entries of the record.
         test: False = a trial of a search: it is only validated, and its test part is never scored.
+        callbacks: more callbacks of the trainer. One with an attribute ``facts`` may stop the
+            training early, and adds these entries to the record.
 
     Returns:
         The record, as ``record.json`` holds it. If several processes train together, only the first
@@ -185,7 +188,7 @@ def train(
     if trainer.is_global_zero:
         write_json(out / "config.json", {"fingerprint": cfg.fingerprint, **cfg.to_dict()})
     storing, counted = _store(cfg, trainer, data), CountFlops()
-    trainer.callbacks.append(counted)  # type: ignore[attr-defined]
+    trainer.callbacks.extend((counted, *callbacks))  # type: ignore[attr-defined]
     last = out / "checkpoints" / "last.ckpt"
     found = checkpoint.newest(last.parent, aside=trainer.is_global_zero)
     start = None
@@ -267,6 +270,8 @@ def train(
         **result,
         **record.environment(),
     ).add(facts or {})
+    for callback in callbacks:
+        entry.add(getattr(callback, "facts", {}))
     scored = validated or first is not None
     for part, file in parts_to_write(test, scored).items():
         module.tables[part].write_jsonl(out / file)

@@ -100,7 +100,7 @@ def test_each_worker_keeps_its_device_and_its_process(
         "file.write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,3")  # of a machine that is shared with others
     from its_cells import call  # type: ignore[import-not-found]
 
     jobs = [replace(bad(tmp_path, name), call=call) for name in "abcd"]
@@ -113,7 +113,43 @@ def test_each_worker_keeps_its_device_and_its_process(
         ended=lambda job, k, status: said.append(k),
     )
     assert set(said) == {0, 1}
-    assert sorted(file.read_text() for file in tmp_path.glob("*.txt")) == ["0", "1", "7"]
+    assert sorted(file.read_text() for file in tmp_path.glob("*.txt")) == ["3", "7", "7,3"]
+
+
+def test_a_gpu_has_its_number_if_all_of_the_machine_are_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [pool._gpu(k) for k in (0, 1)] == ["0", "1"]
+
+
+def test_a_worker_that_the_cluster_ends_is_no_failure_of_its_cell(tmp_path: Path) -> None:
+    said: list[str] = []
+    reader: list[int] = []  # of the log, for which the worker waits
+
+    def started(job: Job, k: int) -> None:
+        said.append(f"started {job.name}")
+        (worker,) = mp.active_children()
+        if len(said) == 1:
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGUSR2)
+        else:
+            reader.append(os.open(job.folder / "log.txt", os.O_RDONLY | os.O_NONBLOCK))
+
+    job = stuck(tmp_path, "one")
+    pool.run(
+        [job],
+        workers=1,
+        gpus=False,
+        started=started,
+        ended=lambda job, k, status: said.append(f"{status} {job.name}"),
+        spared=(signal.SIGUSR2,),
+        limit=60.0,
+    )
+    os.close(*reader)
+    assert said == ["started one", "started one", "failed one"]
+    assert read_record(job.folder).reason == "error"
+    assert read_record(job.folder).tries == 1
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), BrokenProcessPool("All workers expired")])

@@ -52,13 +52,13 @@ def test_a_logarithmic_draw_is_even_over_decades() -> None:
 
 def test_a_grid_holds_every_combination_once() -> None:
     space = {"optim.lr": [1e-3, 1e-2], "optim.weight_decay": [0.0, 0.1, 0.2]}
-    found = made(trials=6, space=space, draw="grid").settings("selm")
+    found = made(trials=6, space=space, sampler="grid").settings("selm")
     pairs = {(s["optim.lr"], s["optim.weight_decay"]) for s in found}
     assert pairs == {(a, b) for a in (1e-3, 1e-2) for b in (0.0, 0.1, 0.2)}
-    some = made(trials=4, space=space, draw="grid").settings("selm")
+    some = made(trials=4, space=space, sampler="grid").settings("selm")
     assert some == found[:4]
-    wide = made(trials=2, space={"optim.lr": {"low": 1e-4, "high": 1e-2}}, draw="grid")
-    with pytest.raises(ConfigError, match=says("draw", "grid", "optim.lr", "list")):
+    wide = made(trials=2, space={"optim.lr": {"low": 1e-4, "high": 1e-2}}, sampler="grid")
+    with pytest.raises(ConfigError, match=says("sampler", "grid", "optim.lr", "list")):
         wide.settings("selm")
 
 

@@ -169,8 +169,8 @@ def test_an_axis_of_encoders_brings_each_its_own_optim(
         ),
         (
             "title:",
-            "search: {trials: 2, draw: best, space: {optim.lr: [1]}}\ntitle:",
-            r"search\.draw .*'best'.* random, grid",
+            "search: {trials: 2, sampler: best, space: {optim.lr: [1]}}\ntitle:",
+            r"search\.sampler .*'best'.* random, grid, tpe, gp",
         ),
         (
             "title:",

@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 from close import assert_like
@@ -141,3 +143,39 @@ def test_evaluation_does_not_depend_on_the_number_of_processes(trained, script, 
 def test_all_ranks_validate_the_same_weights(trained, script):
     """Running statistics differ between ranks until they are told, averaged ones too."""
     script("fit", trained, 2, "-")
+
+
+@pytest.mark.parametrize(
+    "more", [[], ["trainer.strategy=fsdp", "optim.ema=0"]], ids=["ddp", "fsdp"]
+)
+def test_two_nodes_train_together(more, tiny_recipe, tmp_path, serzoo, monkeypatch):
+    """The documented commands of torchrun, on two loopback addresses, against two processes."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    run = [f"{sysconfig.get_path('scripts')}/serzoo", "train", tiny_recipe, *more]
+    nodes = [
+        serzoo(
+            *("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=tests"),
+            *(f"--rdzv-endpoint=127.0.0.1:{port}", f"--local-addr=127.0.0.{k}", "--no-python"),
+            *(*run, "trainer.num_nodes=2", f"trainer.out={tmp_path / 'nodes'}"),
+            log=tmp_path / f"node-{k}.txt",
+            script="torchrun",
+        )
+        for k in (1, 2)
+    ]
+    for k, node in enumerate(nodes, 1):
+        assert node.wait(400) == 0, (tmp_path / f"node-{k}.txt").read_text()
+    one = serzoo(
+        *run[1:], "trainer.devices=2", f"trainer.out={tmp_path / 'one'}", log=tmp_path / "one.txt"
+    )
+    assert one.wait(400) == 0, (tmp_path / "one.txt").read_text()
+    tables = []
+    for where in ("nodes", "one"):
+        (path,) = (tmp_path / where).glob("**/record.json")
+        record = json.loads(path.read_text())
+        assert (record["status"], record["processes"]) == ("ok", 2)
+        tables.append(PredictionTable.read_jsonl(path.parent / "predictions.jsonl"))
+    assert tables[0].ids == tables[1].ids
+    assert_like(tables[0].scores, tables[1].scores)

@@ -1,0 +1,183 @@
+"""``engine=ray``: the cells of a comparison as tasks of a Ray cluster.
+
+A cell is a task (:mod:`.tasks`) that asks for CPU cores and GPUs. A cell whose node was lost is
+given again, and goes on from its last whole epoch. If this process ends, its tasks end, too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ..core.errors import ConfigError, first_line
+from ..run.schema import FromOne, FromZero, Positive
+from .engine import Engine
+from .pool import Job
+from .tasks import Cluster, Followed, Over, Submission, follow, work
+
+EVERY = 1.0
+"""Seconds between two looks at the logs of the tasks, and at the tasks (our choice)."""
+STEP = 0.01  # of a GPU: two cells with 0.5 each share one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ray(Engine):
+    """Tasks of a Ray cluster.
+
+    Attributes:
+        address: of the cluster, as ``HOST:PORT``; ``auto`` = the one that this machine belongs to.
+        cpus: CPU cores of a cell.
+        gpus: GPUs of a cell; with 0.5, two cells share one.
+        mem_gb: memory of a cell in GiB, by which Ray places it; None = it does not count.
+        resources: other resources of a cell, by name, as the nodes were started with them.
+        retries: how often a cell is given again if its node was lost.
+    """
+
+    NAME = "ray"
+    PACKAGE = "ray"
+
+    address: str = "auto"
+    cpus: FromOne = 1
+    gpus: Annotated[float, Field(strict=True, ge=0)] = 0
+    mem_gb: Positive | None = None
+    resources: dict[str, Positive] = field(default_factory=dict)
+    retries: FromZero = 3
+
+    @property
+    def wanted(self) -> dict[str, float]:
+        """What a cell asks for, as Ray names it."""
+        memory = {} if self.mem_gb is None else {"memory": self.mem_gb * 2**30}
+        return {"CPU": self.cpus, "GPU": self.gpus, **memory, **self.resources}
+
+    @property
+    def slots(self) -> int:
+        import ray
+
+        fit = 0
+        for node in ray.nodes():
+            if node["Alive"]:
+                has = node["Resources"]
+                fit += min(int(has.get(k, 0) / n + STEP) for k, n in self.wanted.items() if n)
+        return min(fit, self.workers or fit)
+
+    def cost(self, seconds: float) -> str:
+        hours = seconds / 3600
+        gpus = f", {hours * self.gpus:.3g} GPU hours" if self.gpus else ""
+        return f"about {hours * self.cpus:.3g} core hours{gpus}, without waiting"
+
+    def check(self) -> None:
+        """Connect to the cluster, and check that a node has what a cell asks for."""
+        import ray
+
+        try:
+            if not ray.is_initialized():
+                ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as e:
+            raise ConfigError(
+                f"engine.address={self.address}: no Ray cluster answers ({first_line(e)}); start "
+                "one with `ray start --head`, or give the HOST:PORT that it printed"
+            ) from e
+        if not self.slots:
+            nodes = [
+                ", ".join(f"{k} {node['Resources'].get(k, 0):g}" for k in self.wanted)
+                for node in ray.nodes()
+                if node["Alive"]
+            ]
+            wanted = ", ".join(f"{k} {n:g}" for k, n in self.wanted.items() if n)
+            raise ConfigError(
+                f"a cell asks for {wanted}, but no node has that: {'; '.join(nodes)}; lower "
+                "engine.cpus, engine.gpus, engine.mem_gb or engine.resources"
+            )
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        *,
+        folder: Path,
+        started: Callable[[Job, int], None],
+        ended: Callable[[Job, int, str], None],
+        limit: float | None,
+        say: Callable[[str], None],
+    ) -> None:
+        made = Submission.write(
+            folder, jobs, self, limit, tasks=len(jobs), gpus=self.gpus > 0, threads=self.cpus
+        )
+        made.end()  # its tasks end with this process, so that no later call has to follow them
+        submission = made.submitted([f"{made.folder.name}_{k}" for k in range(made.tasks)])
+        tasks = _Tasks(self, submission)
+        try:
+            follow(
+                [Followed.new(submission, jobs)], tasks, started, ended, every=EVERY, ask=EVERY
+            )  # fmt: skip
+        finally:
+            tasks.cancel(submission)
+
+
+class _Tasks(Cluster):
+    """The tasks of a submission.
+
+    Args:
+        engine: what a task asks for.
+        submission: the submission.
+    """
+
+    def __init__(self, engine: Ray, submission: Submission) -> None:
+        import ray
+
+        self.engine, self.submission = engine, submission
+        options: dict[str, Any] = {"num_cpus": engine.cpus, "num_gpus": engine.gpus}
+        # a cell that dies takes only its worker of the pool down; so Ray repeats lost nodes only
+        retries = {"max_retries": engine.retries, "name": "serzoo"}
+        options |= {"resources": engine.resources, **retries}
+        if engine.mem_gb is not None:
+            options["memory"] = engine.wanted["memory"]
+        self.function = ray.remote(**options)(work)
+        self.waiting = list(range(submission.tasks))
+        self.given: dict[int, Any] = {}  # task to what Ray will answer
+        self.ended: dict[int, Over] = {}
+        self._give()
+
+    def _give(self) -> None:
+        most = self.engine.workers or len(self.waiting) + len(self.given)
+        while self.waiting and len(self.given) < most:
+            task = self.waiting.pop(0)
+            self.given[task] = self.function.remote(self.submission.folder, task)
+
+    def over(self, submission: Submission) -> dict[int, Over]:
+        import ray
+
+        every = list(self.given.values())
+        ready, _ = ray.wait(every, num_returns=len(every), timeout=0) if every else ([], [])
+        for task, answer in list(self.given.items()):
+            if answer in ready:
+                del self.given[task]
+                self._answered(task, answer)
+        self._give()
+        return self.ended
+
+    def _answered(self, task: int, answer: Any) -> None:
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        details = f"see `ray list tasks` and {self.submission.log(task)}"
+        try:
+            ray.get(answer)
+        except RayTaskError as e:  # the function raised
+            self.ended[task] = Over(str(e).strip().splitlines()[-1], details)
+        except RayError as e:  # its node was lost too often
+            text = f"its node or process was lost: {type(e).__name__}"
+            self.ended[task] = Over(text, f"{details}; engine.retries allows more tries")
+        else:
+            self.ended[task] = Over("", details)
+
+    def cancel(self, submission: Submission) -> None:
+        import ray
+
+        self.waiting.clear()
+        for answer in self.given.values():
+            ray.cancel(answer, force=True)
