@@ -14,17 +14,18 @@ import numpy as np
 from ..core.errors import ConfigError, cut
 from ..core.files import check_place, new_file
 from ..core.notices import shown
-from .predictions import Row
 from .recordings import Recording
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from .predictions import Row
+
 IMAGES = (".png", ".pdf", ".svg")
 MOST_PANELS = 20
 Lengths = dict[tuple[str, int | None], float]
 """Seconds of each recording, by its name and channel."""
-Channels = list[list[Row]]
+Channels = list[list["Row"]]
 """Rows of a recording, for each of its channels."""
 
 
