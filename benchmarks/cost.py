@@ -13,6 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from timing import parser_of
+
 RESULTS = Path(__file__).parent / "results"
 SUITE = "head_to_head_whisper"  # nine heads on frozen frames, as most large comparisons are
 HEADS, ENCODERS, CORPORA, FOLDS, SEEDS = 9, 10, 12, 5, 5
@@ -60,4 +62,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser_of(__doc__).parse_args()
     main()
