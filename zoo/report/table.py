@@ -81,9 +81,14 @@ LISTENERS = "listeners (people)"
 
 
 def _human_cells(human: Human, columns: Sequence[str]) -> list[Cell]:
-    """Return the row of the listeners; a dash for what is not known of people."""
+    """Return the row of the listeners; a dash for what is not known of people, and no verdict."""
     known = {NAMES["uar"]: human.uar, NAMES["wa"]: human.wa}
-    return [Cell(LISTENERS), *(cell(known.get(column)) for column in columns[1:])]
+    found = [cell(known.get(column)) for column in columns[1:]]
+    words = [
+        Cell("") if column == "verdict" else one
+        for column, one in zip(columns[1:], found, strict=True)
+    ]
+    return [Cell(LISTENERS), *words]
 
 
 def answer_table(group: Sequence[Result], baseline: str) -> Table | None:
