@@ -210,8 +210,8 @@ def check_utterance(case: Case) -> None:
     given = replace(frames, utterance=vectors)
     scores = case.scores(head, given)
     targets = case.targets()
-    # of the loss, because a head that writes may write the same; and its gradient, because a small
-    # change of the loss may be lost in rounding
+    # The loss, because a head that writes may write the same. Its gradient, because rounding may
+    # hide a small change.
     known = vectors.clone().requires_grad_()
     loss = case.loss(head, replace(frames, utterance=known), targets).loss
     found = torch.autograd.grad(loss, known, allow_unused=True)[0] if loss.requires_grad else None
