@@ -6,9 +6,9 @@
 It reads RAVDESS in SERZOO_DATA and whisper-base in SERZOO_MODELS.
 
 Three heads on all six folds of RAVDESS with three seeds are 54 cells. They have the settings that a
-frozen published encoder brings, and batches of 64, as the shipped suites on such frames. Their time
-is divided by that of one pass of Whisper-base over the corpus. Both use the same cores, in the same
-run.
+frozen published encoder brings. Batches are of 64, as in the shipped suites on such frames. The
+time is divided by that of one pass of Whisper-base over the corpus. Both use the same cores, in the
+same run.
 """
 
 from __future__ import annotations
