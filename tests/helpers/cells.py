@@ -62,3 +62,23 @@ def same_but_times(one: Path, other: Path) -> None:
     assert json.dumps(kept[0]) == json.dumps(kept[1])
     for name in ("predictions.jsonl", "valid.jsonl", "utterances.jsonl", "config.json"):
         assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+FAULTY = """
+import os, signal, time
+from serzoo.heads.classification import ClassificationHead
+
+class Dies(ClassificationHead):
+    def loss(self, *given, **more):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Slow(ClassificationHead):
+    def loss(self, *given, **more):
+        time.sleep(0.2)
+        return super().loss(*given, **more)
+
+class Hangs(ClassificationHead):
+    def loss(self, *given, **more):
+        time.sleep(600)
+"""
+"""A file of heads that die, are slow, or never end, for tests of engines."""

@@ -103,23 +103,21 @@ def names() -> tuple[str, ...]:
     return (*grouped, *TIMING, *VOICING, *LEVEL, *F0, *STEPS, *BAND_NAMES)
 
 
-class FunctionalsEncoder(Encoder):
-    """One vector of statistics for an utterance, as its only frame; nothing is learned.
+class VectorEncoder(Encoder):
+    """An encoder that measures one vector of an utterance, as its only frame; nothing is learned.
 
-    Each utterance is measured alone, on the CPU. All numbers but ``level_mean`` are independent of
-    the gain of the recording. If an utterance has no voice, its numbers of voiced frames are 0. If
-    it is silent, all numbers are 0, except for a ``level_mean`` of -120 dB.
+    Each utterance is measured alone, on the CPU.
     """
 
     frame_seconds = 0.0  # one frame for the whole utterance
-    dim = len(names())
 
-    def __init__(self) -> None:  # without it, a configuration could set any keyword
-        super().__init__()
+    def measure(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return ``[F]`` numbers of ``[S]`` samples at 16 kHz, NaN if a sample is not finite."""
+        raise NotImplementedError
 
     def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         samples = audio.detach().float().cpu().numpy()
-        rows = [functionals(row[:n]) for row, n in zip(samples, lengths.tolist(), strict=True)]
+        rows = [self.measure(row[:n]) for row, n in zip(samples, lengths.tolist(), strict=True)]
         hidden = torch.from_numpy(np.stack(rows)).to(audio.device)
         mask = torch.ones(len(rows), 1, dtype=torch.bool, device=audio.device)
         return hidden[:, None, None], mask
@@ -127,16 +125,33 @@ class FunctionalsEncoder(Encoder):
     def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
         return Frames(hidden[:, 0], mask)
 
-    def extraction(self) -> dict[str, Any]:
-        return {"type": "functionals", "version": VERSION}
-
     @property
     def plain(self) -> bool:
         return True
 
     def describe(self) -> dict[str, Any]:
-        """Return the version of the formulas, and the number of statistics."""
-        return {"type": "functionals", "version": VERSION, "dim": self.dim, "parameters": 0}
+        """Return what decides the numbers, and how many there are."""
+        return {**self.extraction(), "dim": self.dim, "parameters": 0}
+
+
+class FunctionalsEncoder(VectorEncoder):
+    """One vector of statistics for an utterance, as its only frame; nothing is learned.
+
+    All numbers but ``level_mean`` are independent of the gain of the recording. If an utterance has
+    no voice, its numbers of voiced frames are 0. If it is silent, all numbers are 0, except for a
+    ``level_mean`` of -120 dB.
+    """
+
+    dim = len(names())
+
+    def __init__(self) -> None:  # without it, a configuration could set any keyword
+        super().__init__()
+
+    def measure(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return functionals(samples)
+
+    def extraction(self) -> dict[str, Any]:
+        return {"type": "functionals", "version": VERSION}
 
 
 def functionals(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -13,12 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from ..core.encoder import Encoder
 from ..core.errors import ConfigError
-from ..core.types import SAMPLE_RATE, Frames
+from ..core.types import SAMPLE_RATE
+from .functionals import VectorEncoder
 
 FeatureSet = Literal["eGeMAPSv02", "ComParE_2016", "GeMAPSv01b"]
 
@@ -60,11 +58,11 @@ def measure(features: FeatureSet) -> tuple[Measure, str]:
     return call, str(opensmile.__version__)
 
 
-class OpenSmileEncoder(Encoder):
+class OpenSmileEncoder(VectorEncoder):
     """One vector of openSMILE's functionals for an utterance, as its only frame.
 
-    Nothing is learned. Each utterance is measured alone, on the CPU. What openSMILE does not define
-    is 0. Audio below 100 ms is followed by silence.
+    Nothing is learned. What openSMILE does not define is 0. Audio below 100 ms is followed by
+    silence.
 
     Args:
         features: ``eGeMAPSv02``, ``ComParE_2016`` or ``GeMAPSv01b``.
@@ -73,8 +71,6 @@ class OpenSmileEncoder(Encoder):
         ConfigError: if the package ``opensmile`` is not installed, or has no such feature set.
     """
 
-    frame_seconds = 0.0  # one frame for the whole utterance
-
     def __init__(self, *, features: FeatureSet = "eGeMAPSv02") -> None:
         super().__init__()
         if features not in SIZES:
@@ -82,30 +78,11 @@ class OpenSmileEncoder(Encoder):
         self.features, self.dim = features, SIZES[features]
         self._measure, self.version = measure(features)
 
-    def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        samples = audio.detach().float().cpu().numpy()
-        rows = []
-        for row, n in zip(samples, lengths.tolist(), strict=True):
-            wave = row[:n]
-            if not np.isfinite(wave).all():
-                rows.append(np.full(self.dim, np.nan, np.float32))
-                continue
-            found = self._measure(np.pad(wave, (0, max(0, SHORTEST - n))))
-            rows.append(np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0))
-        hidden = torch.from_numpy(np.stack(rows)).to(audio.device)
-        mask = torch.ones(len(rows), 1, dtype=torch.bool, device=audio.device)
-        return hidden[:, None, None], mask
-
-    def forward(self, hidden: Tensor, mask: Tensor) -> Frames:
-        return Frames(hidden[:, 0], mask)
+    def measure(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if not np.isfinite(samples).all():
+            return np.full(self.dim, np.nan, np.float32)
+        found = self._measure(np.pad(samples, (0, max(0, SHORTEST - len(samples)))))
+        return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
 
     def extraction(self) -> dict[str, Any]:
         return {"type": "opensmile", "features": self.features, "version": self.version}
-
-    @property
-    def plain(self) -> bool:
-        return True
-
-    def describe(self) -> dict[str, Any]:
-        """Return the feature set, openSMILE's version, and the number of functionals."""
-        return {**self.extraction(), "dim": self.dim, "parameters": 0}

@@ -24,7 +24,7 @@ from ..core.errors import ConfigError, suggest
 from ..core.files import read_text
 from ..core.shipped import names, read_yaml
 from ..core.taxonomy import Taxonomy
-from .schema import ALIASES, RunConfig, annotation, check_ranges, merge
+from .schema import ALIASES, VECTORS, RunConfig, annotation, check_ranges, merge
 from .words import (
     OWN_KINDS,
     Typed,
@@ -273,7 +273,7 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
         tuning = read_value("encoder.tuning", tuning, str)
     encoder = merged["encoder"].get("type")
     tunable = encoder in ("hf", "serzoo-small")
-    if encoder in ("functionals", "opensmile") or (tunable and str(tuning or "frozen") == "frozen"):
+    if encoder in VECTORS or (tunable and str(tuning or "frozen") == "frozen"):
         merged["head"] = _suited(merged["head"])
     suits = chosen.get("optim") or SUITS.get(str(tuning), default_optim)
     merged["optim"] = read_group("optim", suits) if suits else {}
@@ -417,7 +417,7 @@ def _check_utterance(name: str) -> None:
     if registry.get("encoders", name).frame_seconds:
         raise ConfigError(
             f"utterance={name} gives several frames for an utterance; set utterance to an encoder "
-            "of one vector (functionals, opensmile), or leave it out"
+            f"of one vector ({', '.join(VECTORS)}), or leave it out"
         )
 
 

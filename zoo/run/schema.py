@@ -407,5 +407,7 @@ def refused_precision(name: str) -> str | None:
     return refusal
 
 
-FIXED = ("trained", "functionals", "opensmile")
+VECTORS = ("functionals", "opensmile")
+"""Types of encoders that give one vector of an utterance."""
+FIXED = ("trained", *VECTORS)
 """Types of encoders that never learn. A published one (``hf``) learns if its ``tuning`` says so."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cells import same_but_times
+from cells import FAULTY, same_but_times
 from facts import says, tells
 from serzoo.zoo.compare import compare as comparing
 from serzoo.zoo.compare import engine as engines
@@ -22,24 +22,6 @@ from serzoo.zoo.run.record import read_record
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-HEADS = """
-import os, signal, time
-from serzoo.heads.classification import ClassificationHead
-
-class Dies(ClassificationHead):
-    def loss(self, *given, **more):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-class Slow(ClassificationHead):
-    def loss(self, *given, **more):
-        time.sleep(0.2)
-        return super().loss(*given, **more)
-
-class Hangs(ClassificationHead):
-    def loss(self, *given, **more):
-        time.sleep(600)
-"""
 
 
 @pytest.fixture
@@ -63,7 +45,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.fixture
 def suite(tiny_recipe: str, tmp_path: Path) -> Callable[..., str]:
     registry._ADDED["heads"].clear()  # of an earlier test, from another file
-    (tmp_path / "own.py").write_text(HEADS)
+    (tmp_path / "own.py").write_text(FAULTY)
 
     def write(heads: Sequence[str], seeds: Sequence[int] = (1,), epochs: int = 2) -> str:
         names = [

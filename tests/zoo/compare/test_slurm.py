@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import slurm_cluster
-from cells import same_but_times
+from cells import FAULTY, same_but_times
 from facts import says, tells
 from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.core import registry
@@ -24,24 +24,6 @@ from slurm_cluster import Cluster
 
 pytest.importorskip("submitit")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-HEADS = """
-import os, signal, time
-from serzoo.heads.classification import ClassificationHead
-
-class Dies(ClassificationHead):
-    def loss(self, *given, **more):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-class Slow(ClassificationHead):
-    def loss(self, *given, **more):
-        time.sleep(0.2)
-        return super().loss(*given, **more)
-
-class Hangs(ClassificationHead):
-    def loss(self, *given, **more):
-        time.sleep(600)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +50,7 @@ def cluster() -> Iterator[Cluster]:
 def suite(tiny_recipe: str, tmp_path: Path) -> Callable[..., str]:
     """``suite(["classification"], seeds=(1,), epochs=2)``: a file; ``own.py`` lies beside it."""
     registry._ADDED["heads"].clear()  # of an earlier test, from another file
-    (tmp_path / "own.py").write_text(HEADS)
+    (tmp_path / "own.py").write_text(FAULTY)
 
     def write(heads: Sequence[str], seeds: Sequence[int] = (1,), epochs: int = 2) -> str:
         path = tmp_path / "some.yaml"
