@@ -325,7 +325,7 @@ def check_knobs(
     ]
     fit = {k: fitted(v, schema[k].annotation) for k, v in options.items() if k in schema}
     errors += [
-        f"{k}={v!r} does not fit {_show(schema[k].annotation)}{_quotes(v, schema[k].annotation)}"
+        f"{k}={v!r} {_misfit(schema[k].annotation)}{_quotes(v, schema[k].annotation)}"
         for k, v in fit.items()
         if not fits(v, schema[k].annotation)
     ]
@@ -439,6 +439,14 @@ def complete(kind: Kind, name: str, options: Mapping[str, Any]) -> dict[str, Any
             value = float(value)
         values[key] = list(value) if isinstance(value, tuple) else value
     return values
+
+
+def _misfit(annotation: Any) -> str:
+    """Return why a value is refused: which words are allowed, or else which type."""
+    words = [m for m in _members(annotation) if m is not type(None)]
+    if words and all(isinstance(word, str) for word in words):  # of a Literal
+        return f"is not allowed; give one of {', '.join(words)}"
+    return f"does not fit {_show(annotation)}"
 
 
 def _show(annotation: Any) -> str:

@@ -6,6 +6,7 @@ They are spectral and cepstral statistics, F0 and voicing, level, timing and mod
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -111,9 +112,9 @@ class VectorEncoder(Encoder):
 
     frame_seconds = 0.0  # one frame for the whole utterance
 
+    @abstractmethod
     def measure(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return ``[F]`` numbers of ``[S]`` samples at 16 kHz, NaN if a sample is not finite."""
-        raise NotImplementedError
 
     def extract(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         samples = audio.detach().float().cpu().numpy()

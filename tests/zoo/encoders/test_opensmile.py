@@ -57,6 +57,12 @@ def test_another_set_is_refused_by_name() -> None:
         OpenSmileEncoder(features="IS09")  # type: ignore[arg-type]
 
 
+def test_the_configuration_refuses_another_set_by_the_sets_that_exist() -> None:
+    with pytest.raises(ConfigError, match=r"IS09.*eGeMAPSv02, ComParE_2016, GeMAPSv01b") as told:
+        load("ravdess", ["encoder=egemaps", "encoder.features=IS09"])
+    assert "Literal" not in str(told.value)
+
+
 def test_without_the_package_the_error_names_the_command(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "opensmile", None)
     measure.cache_clear()
