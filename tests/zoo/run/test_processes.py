@@ -179,3 +179,24 @@ def test_two_nodes_train_together(more, tiny_recipe, tmp_path, serzoo, monkeypat
         tables.append(PredictionTable.read_jsonl(path.parent / "predictions.jsonl"))
     assert tables[0].ids == tables[1].ids
     assert_like(tables[0].scores, tables[1].scores)
+
+
+LEAVE = """
+import torch
+from serzoo.zoo.run import devices
+from serzoo.zoo.run.schema import RunConfig, TrainerConfig
+
+devices.strategy(RunConfig(trainer=TrainerConfig(devices=2)))
+torch.distributed.init_process_group("gloo")
+torch.distributed.all_reduce(torch.ones(3))
+"""
+
+
+def test_a_process_that_ends_leaves_the_others_without_an_abort(tmp_path):
+    """Gloo aborted one exit in ten; `torchrun` then reports a finished run as failed."""
+    script = tmp_path / "leave.py"
+    script.write_text(LEAVE)
+    torchrun = os.path.join(sysconfig.get_path("scripts"), "torchrun")
+    command = [torchrun, "--standalone", "--nproc-per-node=2", str(script)]
+    ended = [subprocess.run(command, capture_output=True, text=True) for _ in range(12)]
+    assert [process.returncode for process in ended] == [0] * 12, ended[-1].stderr
