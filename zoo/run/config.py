@@ -24,7 +24,7 @@ from ..core.errors import ConfigError, suggest
 from ..core.files import read_text
 from ..core.shipped import names, read_yaml
 from ..core.taxonomy import Taxonomy
-from .schema import ALIASES, VECTORS, RunConfig, annotation, check_ranges, merge
+from .schema import ALIASES, RunConfig, annotation, check_ranges, merge
 from .words import (
     OWN_KINDS,
     Typed,
@@ -271,9 +271,9 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
     tuning = dict(overrides).get("encoder.tuning") or (base.get("encoder") or {}).get("tuning")
     if isinstance(tuning, Typed):
         tuning = read_value("encoder.tuning", tuning, str)
-    encoder = merged["encoder"].get("type")
+    encoder = str(merged["encoder"].get("type"))
     tunable = encoder in ("hf", "serzoo-small")
-    if encoder in VECTORS or (tunable and str(tuning or "frozen") == "frozen"):
+    if _one_vector(encoder) or (tunable and str(tuning or "frozen") == "frozen"):
         merged["head"] = _suited(merged["head"])
     suits = chosen.get("optim") or SUITS.get(str(tuning), default_optim)
     merged["optim"] = read_group("optim", suits) if suits else {}
@@ -414,11 +414,20 @@ def _check_utterance(name: str) -> None:
     Raises:
         ConfigError: if there is no such encoder, or it gives several frames.
     """
-    if registry.get("encoders", name).frame_seconds:
+    registry.get("encoders", name)
+    if not _one_vector(name):
+        allowed = ", ".join(filter(_one_vector, registry.names("encoders")))
         raise ConfigError(
             f"utterance={name} gives several frames for an utterance; set utterance to an encoder "
-            f"of one vector ({', '.join(VECTORS)}), or leave it out"
+            f"of one vector ({allowed}), or leave it out"
         )
+
+
+def _one_vector(encoder: str) -> bool:
+    """Return whether a registered encoder gives one frame for an utterance, however long it is."""
+    if encoder not in registry.names("encoders"):
+        return False  # whoever reads the options says so
+    return registry.get("encoders", encoder).frame_seconds == 0.0
 
 
 def _suited(head: dict[str, Any]) -> dict[str, Any]:

@@ -225,7 +225,8 @@ class RunConfig:
         d["head"] = earlier.as_first_written(d["head"])
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
-        if d["encoder"].get("tuning") != "frozen" and d["encoder"].get("type") not in FIXED:
+        tuned = d["encoder"].get("tuning", "frozen") != "frozen"
+        if tuned or d["encoder"].get("type") in LEARNING:
             d["data"]["standardise"] = "none"  # it has no effect on an encoder that learns
         for key, usual in _LATER.items():  # so that the first records keep their fingerprints
             if d["data"][key] == usual:
@@ -407,7 +408,5 @@ def refused_precision(name: str) -> str | None:
     return refusal
 
 
-VECTORS = ("functionals", "opensmile")
-"""Types of encoders that give one vector of an utterance."""
-FIXED = ("trained", *VECTORS)
-"""Types of encoders that never learn. A published one (``hf``) learns if its ``tuning`` says so."""
+LEARNING = ("logmel", "resnet50")
+"""Types of encoders that always learn. Others learn if their ``tuning`` says so."""

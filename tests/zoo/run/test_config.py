@@ -321,6 +321,17 @@ def test_a_frozen_published_encoder_brings_the_pooling_that_suits_it(
     assert config.load("ravdess", overrides).head["pooling"] == pooling
 
 
+def test_so_does_an_encoder_of_ones_own_that_gives_one_vector(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from serzoo.zoo.encoders.functionals import FunctionalsEncoder\n"
+        "class Loudness(FunctionalsEncoder):\n    pass\n"
+    )
+    own = f"encoder={tmp_path}/own.py:Loudness"
+    assert config.load("ravdess", [own]).head["pooling"] == "mean"
+    a, b = (config.load("ravdess", [own, f"data.standardise={how}"]) for how in ("none", "auto"))
+    assert a.fingerprint != b.fingerprint  # it never learns, so its frames are standardised
+
+
 # The fingerprint.
 
 
