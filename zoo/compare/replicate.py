@@ -8,6 +8,7 @@ one for each control. They are one family for each corpus (:mod:`..report.answer
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -51,7 +52,7 @@ class Claim:
         relative: whether ``size`` is a share of the other head's metric.
         metric: ``uar``, ``wa`` or ``macro_f1``.
         corpora: tested corpora; empty = all of the suite.
-        condition: text that the name of a table has to contain, such as ``4 shots``.
+        condition: whole words that the name of a table has to contain, such as ``4 shots``.
         controls: heads that the head must also be better than, each with the reason.
         settings: settings of the suite, as on the command line of ``serzoo compare``.
     """
@@ -188,7 +189,8 @@ def replicate(claim: Claim, records: str | Path) -> Replication:
 def _asked_about(claim: Claim, grid: Grid) -> bool:
     if claim.corpora and not set(grid.corpora) & set(claim.corpora):
         return False
-    return claim.condition in grid.name
+    whole = rf"(?<![\w.]){re.escape(claim.condition)}(?![\w.])"  # 4 shots are not 64 shots
+    return not claim.condition or re.search(whole, grid.name) is not None
 
 
 def _lacking(claim: Claim, folder: Path, made: Sequence[Grid], chosen: Sequence[Grid]) -> str:

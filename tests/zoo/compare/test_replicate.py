@@ -114,6 +114,22 @@ def test_what_the_records_lack_is_said_and_planned(folder: Path, tmp_path: Path)
     assert "'head=[classification,selm]'" in replicate(replace(CLAIM, head="selm"), folder).command
 
 
+@pytest.mark.parametrize(
+    ("condition", "tables"),
+    [
+        ("4 shots, head", ["emodb, 4 shots, head, logmel"]),
+        ("share=0.1", ["share=0.1", "a, share=0.1, logmel"]),
+        ("", ["share=0.1", "share=0.15", "a, share=0.1, logmel"]),
+    ],
+)
+def test_a_condition_is_whole_words_of_a_tables_name(condition: str, tables: list[str]) -> None:
+    others = ["emodb, 64 shots, head, logmel", "emodb, 4 shots, heads", "share=0.15"]
+    claim = replace(CLAIM, condition=condition)
+    grids: list[Any] = [SimpleNamespace(name=name) for name in {*tables, *others}]
+    wanted = {*tables, *others} if not condition else set(tables)
+    assert {g.name for g in grids if module._asked_about(claim, g)} == wanted
+
+
 def test_the_command_prints_and_keeps_the_answer(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
