@@ -57,6 +57,12 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
+def read_header(path: Path) -> set[str]:
+    """Return the names of the columns of a CSV file, in lower case."""
+    first = next(csv.reader(io.StringIO(read_text(path, old=True), newline="")), [])
+    return {name.strip().lower() for name in first}
+
+
 def read_tabs(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Return the rows of a file with tabs, in which a quote is a plain character.
 
