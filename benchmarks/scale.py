@@ -137,17 +137,15 @@ import resource, sys, time, warnings
 warnings.simplefilter("ignore")
 from serzoo.datamodules.catalog import open_corpora
 from serzoo.datamodules.manifest import read_manifest
-began = time.perf_counter()
-found = len(read_manifest(sys.argv[1]))
-read = time.perf_counter() - began
-del found
-times = []
-for _ in range(2):
-    began = time.perf_counter()
-    speech = open_corpora([], manifest=sys.argv[1])
-    times.append(time.perf_counter() - began)
+def timed(work):
+    clock, processor = time.perf_counter(), time.process_time()
+    found = work()
+    return len(found), time.perf_counter() - clock, time.process_time() - processor
+rows, *read = timed(lambda: read_manifest(sys.argv[1]))
+rows, *first = timed(lambda: open_corpora([], manifest=sys.argv[1]).utterances)
+rows, *again = timed(lambda: open_corpora([], manifest=sys.argv[1]).utterances)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(len(speech.utterances), read, *times, peak)
+print(rows, *read, *first, *again, peak)
 """
 
 
@@ -174,7 +172,9 @@ def measure(work: Path, rows: int, processes: int) -> dict[str, Any]:
         [sys.executable, "-c", OPEN, str(out / "whole" / "m.jsonl")],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    kept, read, cold, warm, peak = map(float, told.stdout.split())
+    kept, *opened, peak = map(float, told.stdout.split())
+    names = [f"{what}_{unit}" for what in ("read_manifest", "open_first", "open_again")
+             for unit in ("seconds", "processor_seconds")]  # fmt: skip
     return {
         "rows": rows,
         "processes": processes,
@@ -186,12 +186,13 @@ def measure(work: Path, rows: int, processes: int) -> dict[str, Any]:
         "prepare_peak_mb": whole["peak_mb"],
         "recordings_per_second": rows / whole["seconds"],
         "killed_after_seconds": first["seconds"],
+        "killed_heard_bytes": first["heard_bytes"],
         "resumed_seconds": second["seconds"],
+        "resumed_processor_seconds": second["processor_seconds"],
+        "resumed_peak_mb": second["peak_mb"],
         "same_bytes": same,
         "refused": rows - int(kept),
-        "read_manifest_seconds": read,
-        "open_first_seconds": cold,
-        "open_again_seconds": warm,
+        **dict(zip(names, opened, strict=True)),
         "open_peak_mb": peak,
     }
 

@@ -138,6 +138,7 @@ def add(
         raise ConfigError(f"the name '{name}' is that of a corpus of serzoo; choose another name")
     if file.exists() and not overwrite:
         raise ConfigError(f"{file} is there already; add overwrite=true to replace it")
+    folder_of(name, root)  # a wrong path is told before questions of how to read it
     if pattern is None and (gender or sentences):
         raise ConfigError("gender and sentences explain groups of a pattern; give pattern=REGEX")
     naming = {"pattern": pattern, "gender": gender, "sentences": sentences}

@@ -28,19 +28,22 @@ KEPT = 2  # groups of rows in memory; a group of published audio is about 100 ro
 _LOCK = Lock()  # several threads wait for one group of rows, instead of each reading it
 
 
-def inside(path: Path) -> tuple[Path, str] | None:
+def inside(path: str | Path) -> tuple[Path, str] | None:
     """Return the archive and the member that a path leads to; None for an ordinary path."""
-    text = os.fspath(path).lower()
-    if not any(f"{suffix}{os.sep}" in text for suffix in ARCHIVES):  # nearly always
+    text = os.fspath(path).replace(os.sep, "/").lower()
+    if not any(f"{suffix}/" in text for suffix in ARCHIVES):  # nearly always
         return None
+    path = Path(path)
     for parent in path.parents:
         if parent.suffix.lower() in ARCHIVES and parent.is_file():
             return parent, path.relative_to(parent).as_posix()
     return None
 
 
-def holds(path: Path) -> bool:
+def holds(path: str | Path) -> bool:
     """Return whether there is a file at a path, on the disk or inside an archive.
+
+    A corpus asks for each of its files. So a text is quicker than a path.
 
     Raises:
         DataError: if the archive cannot be read.
@@ -57,7 +60,7 @@ def holds(path: Path) -> bool:
     return row.isdecimal() and column in columns(archive) and int(row) < rows_of(archive)
 
 
-def facts(path: Path) -> os.stat_result:
+def facts(path: str | Path) -> os.stat_result:
     """Return size and times of a file, or those of the archive that holds it."""
     found = inside(path)
     return os.stat(path if found is None else found[0])

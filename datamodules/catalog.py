@@ -73,7 +73,8 @@ def recheck(
             DataWarning,
             stacklevel=2,
         )
-    return [replace(u, sha=hashes[u.id]) for u in utterances], len(changed)
+    now = [u if u.sha == hashes[u.id] else replace(u, sha=hashes[u.id]) for u in utterances]
+    return now, len(changed)
 
 
 def _memory(utterances: Sequence[Utterance], root: Path, memory: Path) -> tuple[Path, int]:
@@ -81,7 +82,7 @@ def _memory(utterances: Sequence[Utterance], root: Path, memory: Path) -> tuple[
     seen = hashlib.sha256(b"2")  # increase if the same file gives other samples than before
     base, latest = str(root.resolve()), 0
     for u in utterances:
-        stat = facts_of(root / u.audio)
+        stat = facts_of(os.path.join(root, u.audio))
         facts = [base, u.audio, u.start, u.end, stat.st_size, stat.st_mtime_ns]
         facts += [] if u.channel is None else [u.channel]
         seen.update(json.dumps(facts).encode())

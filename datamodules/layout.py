@@ -57,6 +57,12 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
+def read_header(path: Path) -> set[str]:
+    """Return the names of the columns of a CSV file, in lower case."""
+    first = next(csv.reader(io.StringIO(read_text(path, old=True), newline="")), [])
+    return {name.strip().lower() for name in first}
+
+
 def read_tabs(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Return the rows of a file with tabs, in which a quote is a plain character.
 
@@ -111,10 +117,11 @@ def inside_root(audio: str, root: Path, where: str, remedy: str) -> str:
         DataError: if the path is not below the root.
     """
     path = Path(audio)
-    for base in (root, root.absolute(), root.resolve()):
-        if path.is_absolute() and path.is_relative_to(base):
-            audio = path.relative_to(base).as_posix()
-            break
+    if path.is_absolute():  # otherwise the root is not looked at, which takes time on every row
+        for base in (root, root.absolute(), root.resolve()):
+            if path.is_relative_to(base):
+                audio = path.relative_to(base).as_posix()
+                break
     audio = PurePosixPath(audio.replace("\\", "/")).as_posix()
     if not is_inside(audio):
         raise DataError(f"{where}: '{audio}' is not below root={root}; {remedy}")

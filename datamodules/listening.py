@@ -166,7 +166,7 @@ class Journal:
 def _key(group: Group, root: Path) -> str:
     """Return a hash of a file's facts and of its utterances; "" if there is no such file."""
     try:
-        stat = facts_of(root / group[0].audio)
+        stat = facts_of(os.path.join(root, group[0].audio))
     except (OSError, DataError):
         return ""
     facts = [group[0].audio, stat.st_size, stat.st_mtime_ns]

@@ -9,6 +9,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, field, fields
+from os.path import join
 from pathlib import Path
 from typing import Any
 
@@ -103,22 +104,26 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     Raises:
         DataError: if a number is not finite; ``prepare`` fills in missing times.
     """
-    lines = []
-    for utterance in utterances:
-        record = {
-            f.name: value
-            for f in fields(Utterance)
-            if (value := getattr(utterance, f.name)) != f.default and value != {}
-        }
-        try:
-            lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False))
-        except ValueError:
-            raise DataError(
-                f"'{utterance.id}' has a number that is not finite (start {utterance.start}, end "
-                f"{utterance.end}, dims {utterance.dims}); write what `prepare` returned, not what "
-                "the corpus reader yields"
-            ) from None
-    write_lines(path, lines)
+    write_lines(path, map(_line, utterances))
+
+
+def _line(utterance: Utterance) -> str:
+    record = {
+        name: value
+        for name, default in _DEFAULTS
+        if (value := getattr(utterance, name)) != default and value != {}
+    }
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise DataError(
+            f"'{utterance.id}' has a number that is not finite (start {utterance.start}, end "
+            f"{utterance.end}, dims {utterance.dims}); write what `prepare` returned, not what "
+            "the corpus reader yields"
+        ) from None
+
+
+_DEFAULTS = [(f.name, f.default) for f in fields(Utterance)]
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> None:
@@ -181,7 +186,7 @@ def validate(utterances: Iterable[Utterance], root: str | Path) -> None:
     counts = Counter(u.id for u in utterances)
     outside = [u for u in utterances if not is_inside(u.audio)]
     missing = sorted(
-        {u.audio for u in utterances if is_inside(u.audio) and not holds(root / u.audio)}
+        {u.audio for u in utterances if is_inside(u.audio) and not holds(join(root, u.audio))}
     )
     why = problem(root / missing[0]) if missing else None
     problems = [

@@ -314,7 +314,7 @@ def as_on_disk(
     """
     spelling = Spelling(root)
     written = [a for a in dict.fromkeys(u.audio for u in utterances) if is_inside(a)]
-    missing = [a for a in written if not os.path.lexists(root / a)]
+    missing = [a for a in written if not os.path.lexists(os.path.join(root, a))]
     found = {a: real for a in missing if (real := spelling.find(a)) is not None}
     meant = Counter(found.values())
     exact = set(written) - set(missing)

@@ -37,15 +37,20 @@ SEVERAL = re.compile(r"[|;,{\[]")
 _QUOTES = "put a cell that holds a quote in quotes, and write the quote in it twice"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Row:
     """The cells of one row, by field, without empty cells."""
 
     cells: dict[str, str]
     labels: dict[str, str]
-    where: str
+    table: str
     line: int
     columns: list[str]
+
+    @property
+    def where(self) -> str:
+        """The table and the line, for messages."""
+        return f"{self.table}, line {self.line}"
 
     def number(self, field: str, default: float) -> float:
         if field not in self.cells:
@@ -421,14 +426,14 @@ def _read(
         for cells in reader:
             begun = reader.line_num + 1
             line = reader.line_num + skipped
-            where = f"{path.name}, line {line}"
             if not any(cell.strip() for cell in cells):
                 continue
             surplus = cells[len(header) :]
             if len(cells) < len(header) or any(cell.strip() for cell in surplus):
                 raise DataError(
-                    f"{where}: {len(cells)} cells, but the header has {len(header)}; put quotes "
-                    "around cells that hold the delimiter, and complete short rows"
+                    f"{path.name}, line {line}: {len(cells)} cells, but the header has "
+                    f"{len(header)}; put quotes around cells that hold the delimiter, and complete "
+                    "short rows"
                 )
             values = {f: cells[position[c]].strip() for f, c in fields.items()}
             extra = {c: cells[position[c]].strip() for c in labels}
@@ -436,7 +441,7 @@ def _read(
                 _Row(
                     {f: v for f, v in values.items() if v},
                     {c: v for c, v in extra.items() if v},
-                    where,
+                    path.name,
                     line,
                     header,
                 )

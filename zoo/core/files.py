@@ -403,7 +403,9 @@ def json_lines(
     except (OSError, EOFError, zlib.error) as e:
         raise error(f"cannot read {what[1]} from {path} ({e}); {remedy}") from e
     # not splitlines: it also splits at characters that a JSON string may contain
-    for number, line in enumerate(ENDS.split(decode(data, path, error, remedy=remedy)[0]), 1):
+    text = decode(data, path, error, remedy=remedy)[0]
+    del data  # a manifest may be large
+    for number, line in enumerate(_lines(text), 1):
         if not line.strip():
             continue
         try:
@@ -427,7 +429,7 @@ def parse_json(text: str, kind: type = dict, *, finite: bool = False, names: boo
         ValueError: if the text is not such JSON; the message says why.
     """
     try:
-        content = json.loads(text, parse_constant=_not_json if finite else None)
+        content = _FINITE.decode(text) if finite else json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(content, kind):
@@ -441,6 +443,15 @@ def parse_json(text: str, kind: type = dict, *, finite: bool = False, names: boo
         except UnicodeEncodeError as e:
             raise ValueError("a name in it has half of a character (\\ud8...)") from e
     return content
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines of a text one by one, as :data:`ENDS` divides it."""
+    begin = 0
+    for end in ENDS.finditer(text):
+        yield text[begin : end.start()]
+        begin = end.end()
+    yield text[begin:]
 
 
 def _encoding(data: bytes) -> str:
@@ -483,6 +494,9 @@ def _line(text: str) -> int:
 
 def _not_json(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
+
+
+_FINITE = json.JSONDecoder(parse_constant=_not_json)  # json.loads would make one for each line
 
 
 def _shown(value: Any) -> str:

@@ -60,7 +60,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         name: f"serzoo.datamodules.corpora.{name}:prepare"
         for name in (
             *("ravdess", "emodb", "nemo", "crema_d", "iemocap", "savee", "tess", "emovo", "meld"),
-            *("emotale", "msp_podcast", "msp_improv"),
+            *("emotale", "msp_podcast", "msp_improv", "cmu_mosei"),
             *("librispeech", "common_voice", "voxpopuli", "speech"),
             *("folder", "csv", "synthetic", "synthetic_talk"),
         )

@@ -228,6 +228,14 @@ def test_add_refuses_with_facts_and_writes_nothing(
     assert not Path("corpora").exists()
 
 
+@pytest.mark.parametrize("settings", [{}, {"gender": {"f": "female"}}, {"taxonomy": "big5"}])
+def test_add_looks_for_the_folder_before_it_asks_how_to_read_it(
+    here: Path, settings: dict[str, object]
+) -> None:
+    with pytest.raises(DataError, match=says("nowhere", "no folder", "my_calls")):
+        adding.add("my_calls", root="nowhere", **settings)
+
+
 def test_add_takes_no_name_that_is_taken_and_replaces_a_file_only_if_asked(calls: Path) -> None:
     with pytest.raises(ConfigError, match=says("emodb")):
         adding.add("emodb", root="calls", pattern=PATTERN)

@@ -115,6 +115,15 @@ TREES = {
         "Labels/labels_detailed.csv": "FileName,EmoClass_Major,EmoAct,EmoVal,EmoDom\n"
         "MSP_1.wav,Neutral,2,4,3\nMSP_1.wav,Sad,2,3,3\n",
     },
+    "cmu_mosei": {
+        "Audio/Full/WAV_16000/x_1.wav": "",
+        "Transcript/Segmented/Combined/x_1.txt": "x_1___0___0.5___2.0___Yes, yes.\n",
+        "Labels/batch.csv": "Input.VIDEO_ID,Input.CLIP,Answer.anger,Answer.disgust,Answer.fear,"
+        "Answer.happiness,Answer.sadness,Answer.sentiment,Answer.surprise\n"
+        "x_1,0,0,0,0,2,0,1,0\nx_1,0,0,1,0,0,0,-1,0\n",
+        "cmu_mosei_std_folds.py": "standard_train_fold=['x_1']\nstandard_valid_fold=['y']\n"
+        "standard_test_fold=['z']\n",
+    },
     "msp_improv": {
         "Audio/MSP-IMPROV-S01A-F01-S-FM01.wav": "",
         "Evalution.txt": "UTD-IMPROV-S01A-F01-S-FM01.avi; N; A:3.000000; V:3.500000; D:2.000000;\n",
@@ -170,6 +179,7 @@ GIVEN = {
     ("speechbrain", 1): "bd0ee4a34e1b5472",
     ("emotale", 1): "46fc81dfed93d7b2",
     ("msp_podcast", 1): "6b9043e8b803fb7d",
+    ("cmu_mosei", 1): "f506822a6a428c18",
     ("emogator", 1): "00ad284449ad74a9",
     ("cafe", 1): "95d5a805c12603f2",
     ("jl", 1): "caef4f7d53f10775",

@@ -50,7 +50,7 @@ def test_how_many_are_built_in() -> None:
     assert {k: len(BUILT_IN[k]) for k in KINDS} == {
         "heads": 11,
         "encoders": 7,
-        "corpora": 37,
+        "corpora": 38,
         "scorers": 5,
     }
 

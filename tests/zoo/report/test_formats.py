@@ -171,7 +171,7 @@ def test_listeners_of_crema_d_are_counted_from_their_votes(tmp_path: Path) -> No
         ("ravdess", Taxonomy.load("ravdess8").classes, {}),
         ("crema_d", Taxonomy.load("basic6").classes, {}),
     ],
-    ids=["other classes", "noise", "nothing published", "no votes"],
+    ids=["other classes", "noise", "no figure", "no votes"],
 )
 def test_no_row_where_the_figure_does_not_apply(
     tmp_path: Path, corpus: str, classes: list[str], change: dict[str, Any]
