@@ -156,6 +156,8 @@ def _pooled(g: Grid, heads: Sequence[str], validation: Validation) -> list[Part]
     notes: list[str] = []
     shares: dict[str, None] = {}
     for head in heads:
+        if all(run.record.imported for run in g.runs[head]):
+            continue  # the table of temperatures names it
         try:
             scaled, about, valid = scaled_runs(g.runs[head], validation)
         except DataError as error:
