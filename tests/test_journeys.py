@@ -204,7 +204,8 @@ def keep(shot: Path) -> None:
     """In the folder that was asked for, in a palette of 64 colours."""
     if folder := os.environ.get("SERZOO_SCREENSHOTS"):
         with Image.open(shot) as image:
-            small = image.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+            rare = Image.Quantize.MAXCOVERAGE  # keeps the colour of a single mark
+            small = image.convert("RGB").quantize(64, rare, dither=Image.Dither.NONE)
         Path(folder).mkdir(parents=True, exist_ok=True)
         small.save(Path(folder) / shot.name, optimize=True)
 
