@@ -55,6 +55,14 @@ def test_the_numbers_of_an_answer_stand_in_a_computed_table() -> None:
     assert checked == 7
 
 
+def test_the_numbers_of_the_readme_are_those_of_the_page() -> None:
+    readme = (page_tables.ROOT / "README.md").read_text("utf-8")
+    results = readme.partition("\n## Results\n")[2].partition("\n## ")[0]
+    numbers = re.findall(r"-?\d\.\d{3}", results)
+    assert len(numbers) == 5
+    assert [n for n in numbers if n not in TEXT["which-head.md"]] == []
+
+
 def test_a_table_is_put_below_the_comment_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Table("", ("head", "UAR"), [["a", cell(0.5)]])
     monkeypatch.setattr(page_tables, "TABLES", {"one": lambda: made})

@@ -75,6 +75,12 @@ def test_a_run_that_had_ended_says_so(
     assert "had ended" not in capsys.readouterr().err
 
 
+def test_a_folder_of_runs_names_one_of_them(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(here)]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(says("1 run;", "such as", str(here / "run")), error)
+
+
 # JSON.
 
 
