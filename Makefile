@@ -80,8 +80,9 @@ wheel: $(VENV)/.dev  ## build, install in an empty environment, import everythin
 publish: $(VENV)/.quickstart  ## pack a comparison into benchmarks/results
 	$(BIN)/python benchmarks/publish.py pack $(OUT)/$(SUITE)
 
-results: $(VENV)/.quickstart  ## compute all tables of benchmarks/results, into benchmarks/tables
+results: $(VENV)/.quickstart  ## compute all tables of benchmarks/results, into benchmarks/tables and into the pages
 	$(BIN)/python benchmarks/publish.py tables
+	$(BIN)/python benchmarks/publish.py pages
 
 screenshots: $(VENV)/.dev  ## run the journeys of docs/ and take their pictures anew
 	SERZOO_SCREENSHOTS=$(CURDIR)/benchmarks/screenshots $(BIN)/python -m pytest -m slow tests/test_journeys.py

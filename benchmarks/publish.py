@@ -1,12 +1,13 @@
 """Pack a comparison into ``benchmarks/results``, and write the tables of all packed ones.
 
     python benchmarks/publish.py                            # all tables, into benchmarks/tables
+    python benchmarks/publish.py pages                      # those of docs/results, in their place
     python benchmarks/publish.py pack runs/real             # a comparison into benchmarks/results
     python benchmarks/publish.py unpack real runs/real      # and back: a folder for each cell
     python benchmarks/publish.py verify                     # every file is as its checksum says
 
-Tables are never typed and never committed. They are computed from the packed predictions and
-records, which hold no audio and no path of the machine.
+Tables are never typed. They are computed from the packed predictions and records, which hold no
+audio and no path of the machine.
 ``serzoo report real --out benchmarks/results`` shows the same suite as a page.
 """
 
@@ -20,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import page_tables
 import speed_tables
 import text_and_prosody
 from ingredients import ingredients
@@ -265,6 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("tables", help="write all tables into benchmarks/tables (the default)")
+    commands.add_parser("pages", help="write the tables of docs/results and benchmarks/README.md")
     sub = commands.add_parser("pack", help="pack a comparison's folder into benchmarks/results")
     sub.add_argument("folder", type=Path, help="folder of a comparison, such as runs/real")
     sub = commands.add_parser("unpack", help="write a packed suite as a folder for each cell")
@@ -280,6 +283,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"unpacked into {unpack(RESULTS / args.suite, args.folder)}")
         elif args.command == "verify":
             print("".join(f"{name}: as its checksums say\n" for name in verify(args.suite)), end="")
+        elif args.command == "pages":
+            changed = [page.name for page in page_tables.write_pages()]
+            print(f"changed: {', '.join(changed) or 'no page'}")
         else:
             print(f"wrote {write_tables() / 'README.md'}")
     except SerzooError as error:

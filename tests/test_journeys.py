@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sysconfig
@@ -23,7 +25,9 @@ from typing import Any
 import pytest
 import tiny_models
 from PIL import Image
+from rich.console import Console
 from serzoo.zoo.cli import VERBS, app
+from serzoo.zoo.report.report import report
 from serzoo.zoo.run.board import EVENTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -200,7 +204,8 @@ def keep(shot: Path) -> None:
     """In the folder that was asked for, in a palette of 64 colours."""
     if folder := os.environ.get("SERZOO_SCREENSHOTS"):
         with Image.open(shot) as image:
-            small = image.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+            rare = Image.Quantize.MAXCOVERAGE  # keeps the colour of a single mark
+            small = image.convert("RGB").quantize(64, rare, dither=Image.Dither.NONE)
         Path(folder).mkdir(parents=True, exist_ok=True)
         small.save(Path(folder) / shot.name, optimize=True)
 
@@ -229,6 +234,26 @@ def test_the_pages_open(journey: tuple[Journey, list[list[str]]], chromium: Any)
     title = chromium.run("return document.querySelector('h1').innerText")
     assert title == "From women to men"
     assert chromium.run("return document.querySelectorAll('#learning svg').length") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_answer_of_a_packed_comparison_is_one_screen(tmp_path: Path, chromium: Any) -> None:
+    """The picture of the README: from the title to the end of the first figure."""
+    shutil.copytree(ROOT / "benchmarks" / "results" / "head_to_head", tmp_path / "head_to_head")
+    report(tmp_path / "head_to_head", console=Console(file=io.StringIO()))
+    chromium.size(940, 1150)
+    chromium.scheme("light")
+    chromium.open(f"file://{tmp_path / 'head_to_head' / 'report.html'}")
+    answer = chromium.run("return document.getElementById('answer').innerText")
+    assert all(f"{corpus}, serzoo-small" in answer for corpus in ("ravdess", "emodb", "nemo"))
+    bottom = chromium.run(
+        "return document.querySelector('#answer figure').getBoundingClientRect().bottom"
+    )
+    assert 800 < bottom < 1700
+    chromium.size(940, int(bottom))
+    assert chromium.console() == []
+    keep(chromium.shoot(tmp_path / "answer.png"))
 
 
 @pytest.fixture

@@ -124,6 +124,13 @@ def test_the_forms_for_issues_have_what_the_hub_asks_for() -> None:
 def test_the_same_articles_are_named_in_the_card_and_in_the_documentation() -> None:
     card = (ROOT / "zoo" / "run" / "card.md.j2").read_text("utf-8")
     page = (ROOT / "docs" / "concepts" / "intended-use.md").read_text("utf-8")
-    for fact in ("(EU) 2024/1689", "5(1)(f)", "50(3)", "2 February 2025"):
+    for fact in (
+        "(EU) 2024/1689",
+        "5(1)(f)",
+        "50(3)",
+        "2 February 2025",
+        "recital 44",
+        "applies since",
+    ):
         assert fact in card
         assert fact in page

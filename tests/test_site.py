@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
+import browser
 import pytest
 from serzoo.zoo.cli import VERBS
 from serzoo.zoo.core import listing
@@ -83,8 +88,32 @@ def test_the_site_builds_and_asks_no_other_server(tmp_path: Path) -> None:
     assert len(pages) >= 53
     assert len(list((tmp_path / "notebooks").glob("*/index.html"))) == 8
     assert len(list((tmp_path / "notebooks").glob("*.ipynb"))) == 8
+    _follows_the_system(tmp_path)
     for page in pages:
         text = page.read_text("utf-8")
         assert re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]+"', text) == [], (
             page
         )
+
+
+def _follows_the_system(site: Path) -> None:
+    """A reader whose system turns dark sees a dark page, though the first visit was by day."""
+    if (found := browser.programs()) is None:
+        return
+    files = partial(SimpleHTTPRequestHandler, directory=str(site))
+    served = ThreadingHTTPServer(("127.0.0.1", 0), files)
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    shades = []
+    with browser.Browser(*found) as window:
+        for scheme, page in (("light", "results/speed"), ("dark", "results/which-head")):
+            window.scheme(scheme)
+            window.open(f"http://127.0.0.1:{served.server_address[1]}/{page}/")
+            end = time.monotonic() + 10
+            wanted = "slate" if scheme == "dark" else "default"
+            while (is_now := window.run("return document.body.dataset.mdColorScheme")) != wanted:
+                assert time.monotonic() < end, (scheme, is_now)
+                time.sleep(0.1)
+            shades.append(window.run("return getComputedStyle(document.body).backgroundColor"))
+            assert [e for e in window.console() if e["level"] == "SEVERE"] == []
+    served.shutdown()
+    assert len(set(shades)) == 2

@@ -448,19 +448,24 @@ def train(recipe: Recipe, /, *settings: Settings, json: Json = False) -> None:
     Args:
         settings: settings of the run; `serzoo config` prints them all.
     """
+    from .core.notices import tell
     from .run import train
     from .run.config import load
-    from .run.record import trained_lines
+    from .run.record import finished, trained_lines
 
     cfg = load(recipe, settings)
+    folder = train.run_folder(cfg)
+    ended = finished(folder)
     with result_only(json):
         entry = train.train(cfg)
+    if ended:
+        tell(f"{folder} had ended before; remove it to train it again", fault=False)
     if not entry.selection:  # only the first rank has it
         return
     if json:
-        print_json({**entry.to_json(), "folder": str(train.run_folder(cfg))})
+        print_json({**entry.to_json(), "folder": str(folder)})
     else:
-        print("\n".join(trained_lines(cfg, entry, train.run_folder(cfg))))
+        print("\n".join(trained_lines(cfg, entry, folder)))
 
 
 @app.command

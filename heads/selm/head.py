@@ -65,8 +65,10 @@ class SELMHead(Head):
         lm_init: ``random`` keeps architecture and tokenizer of a published model, but not its
             weights. This control shows how much the weights help.
         lm_seed: seed of random weights that are not trained; they are rebuilt from it, not saved.
-        lm_width, lm_layers: size of the model from scratch.
-        lora_rank, lora_alpha: rank of the adapters; their updates are scaled by alpha over rank.
+        lm_width: width of the model from scratch.
+        lm_layers: number of layers of the model from scratch.
+        lora_rank: rank of the adapters.
+        lora_alpha: updates of the adapters are scaled by it over the rank.
         reduction: ``queries``, ``adaptive``, ``vector``, ``stats`` or ``mean``
             (:class:`.mappers.AudioMapper`).
         prefix: length of the audio prefix (Pengi: 40; 4 by default is our choice, for speed).
@@ -82,8 +84,16 @@ class SELMHead(Head):
             audio directly and depends on it from the first step (our choice). ``audio_first`` is as
             in Pengi: all prompts of an utterance then share the pass over its audio.
         prompt: prompt of the categorical view.
-        views, prompts, forms, names, dimension_answers, low_below, high_from: the questions and
-            their answers (:class:`.views.Views`); by default only categories.
+        views: maps each question that is asked to the weight of its loss: ``categorical``,
+            ``sentiment``, ``valence``, ``arousal``, ``dominance`` (:class:`.views.Views`); None =
+            only ``categorical``.
+        prompts: maps a question to its prompt, or to several ways to ask it.
+        forms: maps a question and an answer to the text of the answer, or to several.
+        names: with ``shuffled`` every class uses the texts of another one, as a control.
+        dimension_answers: valence, arousal and dominance as ``words`` (low, medium, high) or
+            ``numbers`` (0.0, 0.1, ... 1.0).
+        low_below: ratings below it are low, from 0 to 1.
+        high_from: ratings from it on are high, from 0 to 1.
         decoding: ``rank`` scores all classes. ``generate`` searches for texts. It scores the
             classes that they name by their likelihood, and all others 10 nats lower (our choice).
             If the best text names no class, all classes score the same, so the first class is

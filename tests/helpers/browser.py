@@ -25,9 +25,9 @@ def programs() -> tuple[str, str] | None:
 
 
 class Browser:
-    """A window; use as a context manager."""
+    """A window; use as a context manager. ``more`` are further arguments of Chromium."""
 
-    def __init__(self, browser: str, driver: str) -> None:
+    def __init__(self, browser: str, driver: str, *more: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -35,7 +35,7 @@ class Browser:
         self.process = subprocess.Popen(
             [driver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        arguments = [*ARGUMENTS, *(["--no-sandbox"] if os.getuid() == 0 else [])]
+        arguments = [*ARGUMENTS, *more, *(["--no-sandbox"] if os.getuid() == 0 else [])]
         options = {
             "goog:chromeOptions": {"binary": browser, "args": arguments},
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},

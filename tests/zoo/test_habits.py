@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facts import says
 from report_suite import write_suite
 from rich.console import Console
 from serzoo.zoo import cli
@@ -57,6 +58,27 @@ def here(
     (run,) = (p.parent for p in folder.glob("runs/*/*/record.json"))
     run.rename(folder / "run")
     return folder
+
+
+def test_a_run_that_had_ended_says_so(
+    tiny_recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", tiny_recipe, "optim.epochs=1", f"trainer.out={tmp_path}"]
+    assert main(command) == 0
+    first = capsys.readouterr()
+    assert "had ended" not in first.err
+    assert main(command) == 0
+    again = capsys.readouterr()
+    assert again.out == first.out
+    assert re.search(says(str(tmp_path), "had ended before", "remove"), " ".join(again.err.split()))
+    assert main([*command, "--quiet"]) == 0
+    assert "had ended" not in capsys.readouterr().err
+
+
+def test_a_folder_of_runs_names_one_of_them(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(here)]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(says("1 run;", "such as", str(here / "run")), error)
 
 
 # JSON.

@@ -22,6 +22,8 @@ from rich.text import Text
 from .errors import ConfigError
 
 UNKNOWN = "–"
+SENTENCE = 60
+"""A text of more characters gets a wide column on a page (our choice)."""
 
 
 def _known(value: float | None) -> TypeGuard[float]:
@@ -259,7 +261,8 @@ def _exact(c: Cell) -> str:
 
 
 def _header(c: Cell) -> str:
-    return f'<th scope="row"{_sort(c)}>{escape(c.text)}</th>'
+    # a long name may break behind its underscores
+    return f'<th scope="row"{_sort(c)}>{escape(c.text).replace("_", "_<wbr>")}</th>'
 
 
 def _data(c: Cell, place: str) -> str:
@@ -267,6 +270,8 @@ def _data(c: Cell, place: str) -> str:
     if c.audio:
         source = escape(c.audio)
         text = f'<audio controls preload="none" src="{source}" aria-label="{text}"></audio>'
+    elif not place and len(c.text) > SENTENCE:
+        place = ' class="long"'
     return f"<td{place}{_sort(c)}>{text}</td>"
 
 

@@ -79,15 +79,19 @@ def _tempered(
     i = c.grids.index(g)
     body: list[Line] = []
     remarks: dict[str, None] = {}
+    brought: list[str] = []
     pairs: dict[str, tuple[PredictionTable, PredictionTable]] = {}
     curves: dict[str, Coverage] = {}
     for head in heads:
         runs, before = g.runs[head], g.pooled[head]
-        try:
-            after, temperatures = tempered(runs)
-        except DataError as error:
-            section.messages.append(f"{g.name}, {head}: {error}, so it is as before.")
-            after, temperatures = before, [1.0] * len(runs)
+        after, temperatures = before, [1.0] * len(runs)
+        if all(run.record.imported for run in runs):
+            brought.append(head)
+        else:
+            try:
+                after, temperatures = tempered(runs)
+            except DataError as error:
+                section.messages.append(f"{g.name}, {head}: {error}. It is shown without one.")
         (one, _), (two, _) = calibrations(before, 1.0), calibrations(after, 1.0)
         curves[head], pairs[head] = risk_coverage(after), (before, after)
         numbers = [x for k in ("ece", "classwise_ece", "brier", "nll")
@@ -104,6 +108,9 @@ def _tempered(
         )
         if unbiased.note:
             remarks[f"Debiased error: {unbiased.note}."] = None
+    if brought:
+        said = f"Imported or averaged, so shown without a temperature: {', '.join(brought)}."
+        notes = [*notes, said]
     notes = [*notes, *remarks, f"{priors_of(g)} A temperature does not move the prior."]
     notes += g.of_speakers
     table = Table(f"Calibration: {g.name}", COLUMNS, body, notes)
@@ -149,6 +156,8 @@ def _pooled(g: Grid, heads: Sequence[str], validation: Validation) -> list[Part]
     notes: list[str] = []
     shares: dict[str, None] = {}
     for head in heads:
+        if all(run.record.imported for run in g.runs[head]):
+            continue  # the table of temperatures names it
         try:
             scaled, about, valid = scaled_runs(g.runs[head], validation)
         except DataError as error:

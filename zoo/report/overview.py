@@ -89,7 +89,7 @@ class Degraded:
     """The metric of a head under a condition.
 
     Attributes:
-        recipe: name of the recipe.
+        recipe: name of the recipe, with the settings by which the compared models differ.
         encoder: name of the encoder.
         head: name of the head.
         condition: what was done to the audio; ``clean`` if nothing was.
@@ -116,11 +116,14 @@ class Degraded:
 
 
 def degradation(runs: Sequence[Run], metric: str = "uar") -> list[Degraded]:
-    """Return a row for each recipe, encoder, head and condition, over the cells that all share."""
+    """Return a row for each recipe, encoder, head and condition, over the cells that all share.
+
+    If a suite trained its heads with several settings, each of these is a recipe of its own.
+    """
     tables: dict[tuple[str, str], dict[tuple[str, str], dict[tuple[int, int], Run]]] = {}
     for run in runs:
-        cfg = run.record.config
-        key = Path(cfg["recipe"]).stem, run.group[1]
+        settings = (f"{k}={v}" for k, v in run.record.axes.items())
+        key = ", ".join([Path(run.record.config["recipe"]).stem, *settings]), run.group[1]
         column = run.head, run.record.condition
         tables.setdefault(key, defaultdict(dict))[column][run.fold, run.seed] = run
     rows = []

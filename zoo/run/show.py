@@ -33,6 +33,11 @@ def read(run: str | Path) -> Record | ProbeRecord:
             f"tables, or show one of {folder / 'cells'}"
         )
     if not (folder / RECORD).is_file():
+        if below := sorted(p.parent for p in folder.glob(f"*/{RECORD}")):
+            raise ConfigError(
+                f"{run} is a folder of {counted(len(below), 'run')}; show one of them, such as "
+                f"{below[0]}"
+            )
         found = f"has no {RECORD}" if folder.is_dir() else "is not there"
         raise ConfigError(f"{run} {found}; give a run's folder, as `serzoo train` prints it")
     content = read_json(folder / RECORD, remedy=AGAIN)

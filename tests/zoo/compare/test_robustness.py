@@ -270,6 +270,23 @@ def test_what_f0_alone_costs_is_told_beside_the_copy(tmp_path: Path) -> None:
     assert "| monotone less resynthesised | -0.2" in degradation_markdown(list(rows.values()))
 
 
+def test_settings_of_the_compared_models_have_tables_of_their_own() -> None:
+    labels = np.arange(6) % 3
+    found = []
+    for copies, right in ((0, 3), (3, 6)):
+        answers = np.where(np.arange(6) < right, labels, (labels + 1) % 3)
+        table = PredictionTable(
+            [f"u{i}" for i in range(6)], ["a", "b"] * 3, labels, np.eye(3)[answers], list("xyz")
+        )
+        cfg = {"recipe": "r", "encoder": {"type": "logmel"}, "head": {"type": "h"}}
+        cell = Record(
+            config={**cfg, "fold": 0, "seed": 1}, condition="clean", axes={"data.copies": copies}
+        )
+        found.append(Run(f"c{copies}", cell, table))
+    rows = {r.recipe: r.value for r in degradation(found)}
+    assert rows == {"r, data.copies=0": 0.5, "r, data.copies=3": 1.0}
+
+
 # The whole.
 
 

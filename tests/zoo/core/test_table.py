@@ -146,6 +146,14 @@ def test_a_table_without_a_caption_or_a_row() -> None:
     assert "aria-label" not in table.html()
 
 
+def test_names_break_behind_underscores_and_sentences_get_width_on_a_page() -> None:
+    table = Table("", ("head", "note", "p"), [["a_b<", "x" * 61, cell(0.5)], ["c", "short", None]])
+    page = table.html()
+    assert '<th scope="row">a_<wbr>b&lt;</th>' in page
+    assert page.count('<td class="long">') == page.count(f'<td class="long">{"x" * 61}</td>') == 1
+    assert "<wbr>" not in table.markdown()
+
+
 def test_what_is_heard_is_a_player_on_a_page_only() -> None:
     table = Table("", ("id", "audio"), [["x", Cell("play x", audio="data:audio/flac;base64,AA")]])
     player = (

@@ -61,6 +61,19 @@ def test_a_page_shows_the_prior_and_both_calibrations(suite: Path, tmp_path: Pat
     assert packed == section
 
 
+def test_a_row_that_was_imported_has_a_note_and_no_message(suite: Path) -> None:
+    for path in (suite / "cells").glob("one-1-*/record.json"):
+        record = json.loads(path.read_text())
+        record["metrics"].pop("temperature")
+        imported = {"name": "other", "toolkit": "t", "file": "f"}
+        path.write_text(json.dumps({**record, "imported": imported}))
+        (path.parent / "valid.jsonl").unlink()
+    section = report_suite.made(suite)[0]["calibration"]
+    assert "Imported or averaged, so shown without a temperature: " in section
+    assert "holds no temperature" not in section
+    assert "no validation" not in section
+
+
 def test_cells_without_validation_are_told(suite: Path) -> None:
     for path in suite.glob("cells/*-0-*/valid.jsonl"):
         path.unlink()

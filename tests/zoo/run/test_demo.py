@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import browser
 import numpy as np
 import pytest
 import soundfile
@@ -233,9 +234,7 @@ def test_a_browser_shows_the_answers(address: str, chromium: Any, talk: Path) ->
     wait_for(chromium, "document.querySelector('#recording input[type=file]')")
     choose(chromium, talk.read_bytes(), "talk.wav")
     wait_for(chromium, "document.querySelector('#recording audio, #recording canvas, #waveform')")
-    chromium.run("document.querySelector('#ask').click()")
-    said = wait_for(chromium, "document.querySelector('#said').innerText.includes('long')"
-                    " && document.querySelector('#said').innerText")  # fmt: skip
+    said = ask_until_answered(chromium)
     assert "0:10.0 long" in said
     for part in ("answer", "timeline"):
         assert chromium.run(f"return document.querySelectorAll('.{part}').length") == 2
@@ -256,6 +255,48 @@ def test_a_browser_shows_the_answers(address: str, chromium: Any, talk: Path) ->
     asked = [a for a in chromium.requests() if not a.startswith(("data:", "blob:", "about:"))]
     assert len(asked) > 10
     assert [a for a in asked if not a.startswith(address)] == []
+
+
+@pytest.mark.slow
+def test_a_browser_records_what_the_microphone_hears(
+    address: str, tmp_path: Path, write_wave: Callable[..., Path]
+) -> None:
+    """Chromium has a device whose sound is a file, and asks nobody for permission."""
+    if (found := browser.programs()) is None:
+        pytest.skip("no chromium and chromedriver")
+    t = np.arange(16_000 * 4) / 16_000
+    heard = write_wave(tmp_path / "heard.wav", 0.3 * np.sin(2 * np.pi * (150 * t + 20 * t**2)))
+    device = (
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={heard}",
+    )
+    press = "[...document.querySelectorAll('#recording button')].find(b => {}).click()"
+    with browser.Browser(*found, *device) as window:
+        window.size(1200, 1600)
+        window.open(address)
+        wait_for(window, "document.querySelector('#recording button[aria-label*=ecord]')")
+        window.run(press.format("b.ariaLabel === 'Record audio'"))
+        wait_for(window, "document.querySelector('#recording .record-button')")
+        window.run(press.format("b.classList.contains('record-button')"))
+        wait_for(window, "document.querySelector('#recording .stop-button').offsetWidth > 0")
+        time.sleep(3)  # so long somebody speaks
+        window.run(press.format("b.classList.contains('stop-button')"))
+        wait_for(window, "document.querySelector('#recording audio, #recording #waveform')")
+        said = ask_until_answered(window)
+        seconds = float(said.partition("0:")[2].partition(" long")[0])
+        assert 2 < seconds < 8
+        assert window.run("return document.querySelectorAll('.answer').length") == 2
+        assert [e for e in window.console() if e["level"] == "SEVERE"] == []
+        asked = [a for a in window.requests() if not a.startswith(("data:", "blob:", "about:"))]
+        assert [a for a in asked if not a.startswith(address)] == []
+
+
+def ask_until_answered(chromium: Any) -> str:
+    """Press the button, and wait for what the page says of the recording."""
+    chromium.run("document.querySelector('#ask').click()")
+    return str(wait_for(chromium, "document.querySelector('#said').innerText.includes('long')"
+                        " && document.querySelector('#said').innerText"))  # fmt: skip
 
 
 @pytest.mark.slow
@@ -283,7 +324,7 @@ def test_ctrl_c_ends_it_and_removes_the_recordings(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     log = tmp_path / "log"
     process = serzoo("demo", runs[0], "--port", "0", log=log)
-    wait_until(lambda: log.is_file() and "Ctrl-C ends it" in log.read_text(), process)
+    wait_until(lambda: log.is_file() and "Ctrl-C ends it)\n" in log.read_text(), process)
     assert len(list(tmp_path.glob("serzoo-demo-*"))) == 1
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130

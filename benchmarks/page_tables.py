@@ -1,0 +1,636 @@
+"""The tables of ``docs/results`` and ``benchmarks/README.md``, computed from the packed results.
+
+    python benchmarks/publish.py pages       # write them anew
+
+A comment at the end of the paragraph above a table names it: ``<!-- table: few_shot_whisper -->``.
+The table below it is computed, and the sentences are written by hand. Tables of figures that nobody
+packed have no such comment, and their pages say so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from itertools import permutations
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ingredients import ingredients
+from serzoo.zoo.core.errors import DataError, suggest
+from serzoo.zoo.core.files import write_text
+from serzoo.zoo.core.table import Cell, Line, Table, cell, p_text, span
+from serzoo.zoo.report.answers import Asked
+from serzoo.zoo.report.grids import grids
+from serzoo.zoo.report.runs import by_pair, find_cells
+from serzoo.zoo.report.summary import Result, rows_of
+from serzoo.zoo.run.record import read_plan
+from serzoo.zoo.statistics.contrasts import NEW, THESE
+from serzoo.zoo.statistics.priors import matched
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (*sorted((ROOT / "docs" / "results").glob("*.md")), ROOT / "benchmarks" / "README.md")
+MARKER = re.compile(r"(<!-- table: (\S+) -->\n\n)((?:\|.*\n)*)")
+
+CORPORA = {"ravdess": "RAVDESS", "emodb": "EMO-DB", "nemo": "nEMO"}
+PAIRS = tuple(permutations(sorted(CORPORA), 2))
+LABELS = {
+    "linear_svm": "linear SVM",
+    "gen_ser_target_only": "gen_ser, published objective",
+    "four_heads_mean": "mean of four heads and five seeds",
+    "svm_eGeMAPSv02": "SVM on eGeMAPS",
+    "svm_ComParE_2016": "SVM on ComParE",
+}
+"""Rows whose names in the records do not say what they are."""
+HEADS = ("classification", "linear_svm", "selm", "gen_ser", "prototype")
+SCRATCH = ("classification", "selm", "gen_ser", "linear", "mlp", "prototype")
+SVMS = ("svm_eGeMAPSv02", "svm_ComParE_2016")
+
+X = TypeVar("X")
+Y = TypeVar("Y")
+Made = Callable[[], Table]
+TABLES: dict[str, Made] = {}
+"""Each table by the name that a page gives it."""
+
+
+def named(make: Made) -> Made:
+    """Register a table by the name of its function."""
+    TABLES[make.__name__] = make
+    return make
+
+
+def filled(text: str) -> str:
+    """Return a page with its tables computed anew.
+
+    Raises:
+        DataError: if it names a table that does not exist.
+    """
+
+    def put(found: re.Match[str]) -> str:
+        above, name, _ = found.groups()
+        if name not in TABLES:
+            raise DataError(f"no table is called '{name}'{suggest(name, TABLES)}")
+        return above + TABLES[name]().markdown()
+
+    return MARKER.sub(put, text)
+
+
+def write_pages() -> list[Path]:
+    """Write all pages with their tables computed anew; return those that changed."""
+    changed = []
+    for page in PAGES:
+        old = page.read_text("utf-8")
+        if (new := filled(old)) != old:
+            write_text(page, new)
+            changed.append(page)
+    return changed
+
+
+# What the tables are made of.
+
+
+@cache
+def suite(name: str) -> dict[tuple[str, str], Result]:
+    """Return the rows of a packed suite by table and head; differences are not computed."""
+    made, _ = grids(find_cells(RESULTS / name).runs)
+    return {(r.recipe, r.head): r for r in rows_of(made, Asked(baseline=""))}
+
+
+@cache
+def record(name: str) -> Any:
+    """Return a file of the results that is no suite."""
+    return json.loads((RESULTS / name).read_text("utf-8"))
+
+
+def pivot(
+    corner: str,
+    down: Mapping[str, X],
+    across: Mapping[str, Y],
+    value: Callable[[X, Y], Cell | None],
+) -> Table:
+    """Return a table of a value for each line and column, whose texts are the keys."""
+    body: list[Line] = [[name, *(value(x, y) for y in across.values())] for name, x in down.items()]
+    return Table("", (corner, *across), body)
+
+
+def uar(found: Result, spread: bool = False) -> Cell:
+    """Return a mean UAR over seeds, with its standard deviation if seeds differ by 0.0005."""
+    differ = spread and found.uar.n > 2 and found.uar.sd >= 0.0005
+    return Cell(str(found.uar) if differ else f"{found.uar.mean:.3f}", found.uar.mean)
+
+
+def labels(names: Sequence[str], baseline: str = "") -> dict[str, str]:
+    """Return heads by what a reader reads."""
+    return {LABELS.get(n, n) + (" (baseline)" if n == baseline else ""): n for n in names}
+
+
+def corpora_of(name: str, corpora: Sequence[str], head: str = "classification") -> dict[str, str]:
+    """Return corpora by their title, number of emotions and number of test utterances."""
+    rows = [suite(name)[corpus, head] for corpus in corpora]
+    return {
+        f"{CORPORA[r.recipe]} ({len(r.recalls)} emotions, {r.utterances:,} utterances)": r.recipe
+        for r in rows
+    }
+
+
+def heads_table(name: str, heads: Sequence[str], corpora: Sequence[str]) -> Table:
+    """Return UAR with its deviation over seeds: heads down, corpora across.
+
+    The last line is the interval of the baseline.
+    """
+    rows, across = suite(name), corpora_of(name, corpora)
+    found = pivot(
+        "head",
+        labels(heads, "classification"),
+        across,
+        lambda head, corpus: uar(rows[corpus, head], spread=True),
+    )
+    bounds = [span(*rows[corpus, "classification"].interval) for corpus in across.values()]
+    last: Line = ["95 % interval of the baseline, new speakers", *bounds]
+    return Table("", found.columns, [*found.rows, last])
+
+
+def matrix(name: str, ending: str = "") -> Table:
+    """Return UAR of classification, by the corpus of the training and that of the test."""
+    rows = suite(name)
+    order = sorted(CORPORA)
+
+    def value(source: str, target: str) -> Cell | None:
+        if source == target:
+            return None
+        return uar(rows[f"big4_transfer, {source} to {target}{ending}", "classification"])
+
+    across = {f"tested on {CORPORA[c]}": c for c in order}
+    return pivot("UAR of classification, trained on", {CORPORA[c]: c for c in order}, across, value)
+
+
+def conditions(
+    name: str, corner: str, down: Mapping[str, str], across: Mapping[str, tuple[str, str]]
+) -> Table:
+    """Return UAR under conditions: conditions down, a recipe with its settings and a head across.
+
+    Args:
+        name: suite of conditions.
+        corner: title of the first column.
+        down: conditions by what a reader reads.
+        across: for each column a recipe, in which ``{}`` is the condition, and a head.
+    """
+    rows = suite(name)
+    return pivot(corner, down, across, lambda c, of: uar(rows[of[0].format(c), of[1]]))
+
+
+def shots(name: str, recipe: str, tuning: str, k: int, head: str) -> Result:
+    """Return the row of a head after k utterances of each emotion; with k = 0, none is tuned."""
+    return suite(name)[f"{recipe}, {k} shots{f', {tuning}' if k else ''}", head]
+
+
+@cache
+def transfer(by: str) -> dict[tuple[str, str], float]:
+    """Return mean UAR over seeds by pair of corpora and head, suite ``cross_corpus_whisper``.
+
+    Args:
+        by: ``corpus`` or ``speaker``: what has the class prior (:func:`.priors.matched`).
+    """
+    found: dict[tuple[str, str], list[float]] = {}
+    for run in by_pair(find_cells(RESULTS / "cross_corpus_whisper").runs):
+        value = matched(run.table, by).metrics()["uar"]
+        found.setdefault((run.group[0], run.head), []).append(value)
+    return {key: statistics.fmean(values) for key, values in found.items()}
+
+
+def mean_of_pairs(head: str, by: str = "") -> Cell:
+    """Return the mean over the six pairs of corpora; see :func:`transfer`."""
+    plain = {key: r.uar.mean for key, r in suite("cross_corpus_whisper").items()}
+    values = [v for (_, h), v in (transfer(by) if by else plain).items() if h == head]
+    if len(values) != len(PAIRS):
+        raise DataError(f"{head} has {len(values)} of {len(PAIRS)} pairs of corpora; pack all")
+    return cell(statistics.fmean(values))
+
+
+# Which head is best?
+
+
+@named
+def head_to_head_whisper() -> Table:
+    heads = (*HEADS, "regress_codes", "gen_ser_ce")
+    return heads_table("head_to_head_whisper", heads, tuple(CORPORA))
+
+
+@named
+def head_to_head() -> Table:
+    heads = (*HEADS[:4], "gen_ser_target_only", "prototype")
+    made = heads_table("head_to_head", heads, tuple(CORPORA))
+    rows = suite("head_to_head")
+    found = {corpus: rows.get((corpus, "four_heads_mean")) for corpus in CORPORA}
+    line: Line = [LABELS["four_heads_mean"], *(uar(r) if r else None for r in found.values())]
+    return Table("", made.columns, [*made.rows[:-1], line, made.rows[-1]])
+
+
+@named
+def head_to_head_scratch() -> Table:
+    return heads_table("head_to_head_scratch", (*SCRATCH, *SVMS), ("ravdess", "emodb"))
+
+
+@named
+def heads_short() -> Table:
+    down = {
+        f"{encoder}: {title}": (name, corpus)
+        for encoder, name, corpora in (
+            ("Whisper-base", "head_to_head_whisper", tuple(CORPORA)),
+            ("serzoo-small", "head_to_head", ("ravdess", "emodb")),
+        )
+        for title, corpus in corpora_of(name, corpora).items()
+    }
+    return pivot(
+        "UAR on frozen frames",
+        down,
+        labels(HEADS),
+        lambda of, head: uar(suite(of[0])[of[1], head]),
+    )
+
+
+# Which ingredient of a head matters?
+
+WORTH = {
+    "SELM's language model learns, against random weights": ("selm", "selm_frozen_random"),
+    "Gen-SER's codes are far apart, against neighbours alike": ("gen_ser", "gen_ser_spacing_1"),
+    "attentive statistics, against the mean and a linear layer": ("classification", "linear"),
+    "Gen-SER's path, against regressing the codes at t = 1": ("gen_ser", "regress_codes"),
+    "sinusoidal codes, against one-hot codes": ("gen_ser", "gen_ser_one_hot"),
+    "the classes' own names, against each other's (SELM)": ("selm", "selm_shuffled"),
+}
+
+
+@cache
+def _ingredients(corpus: str) -> dict[tuple[str, str], Any]:
+    folder = RESULTS / f"ablation_{corpus}"
+    found = ingredients(grids(find_cells(folder).runs)[0], Asked.of(read_plan(folder)))
+    return {(i.first, i.second): i.difference for i in found}
+
+
+def _worth(down: Mapping[str, tuple[str, str]], corner: str, bounds: bool) -> Table:
+    def value(pair: tuple[str, str], corpus: str) -> Cell:
+        d = _ingredients(corpus)[pair]
+        inside = f" ({span(d.these.low, d.these.high, '+.3f')})" if bounds else ""
+        return Cell(f"{d.value:+.3f}{inside}", d.value)
+
+    return pivot(corner, down, {CORPORA[c]: c for c in ("ravdess", "emodb")}, value)
+
+
+@named
+def ingredients_frozen() -> Table:
+    return _worth(WORTH, "ingredient", bounds=True)
+
+
+@named
+def ingredients_short() -> Table:
+    pairs = list(WORTH.values())
+    down = {
+        "SELM's language model learns": pairs[0],
+        "Gen-SER's codes are far apart": pairs[1],
+        "Gen-SER's path": pairs[3],
+    }
+    return _worth(down, "UAR with it minus UAR without it, frozen frames", bounds=False)
+
+
+# From corpus to corpus, and out of domain.
+
+
+@named
+def cross_corpus_whisper() -> Table:
+    rows = suite("cross_corpus_whisper")
+    heads = labels((*HEADS[:4], "gen_ser_target_only", "prototype", "regress_codes"))
+    made = pivot(
+        "trained on → tested on",
+        {f"{CORPORA[a]} → {CORPORA[b]}": f"big4_transfer, {a} to {b}" for a, b in PAIRS},
+        heads,
+        lambda pair, head: uar(rows[pair, head]),
+    )
+    means = {
+        "mean of the six": "",
+        "the mean, class prior matched": "corpus",
+        "the mean, prior of each speaker matched": "speaker",
+    }
+    below = pivot("", means, heads, lambda by, head: mean_of_pairs(head, by))
+    return Table("", made.columns, [*made.rows, *below.rows])
+
+
+@named
+def cross_corpus_means() -> Table:
+    return pivot(
+        "mean UAR of six pairs, frozen Whisper-base",
+        {"as it is": "", "class prior matched": "corpus"},
+        labels(HEADS),
+        lambda by, head: mean_of_pairs(head, by),
+    )
+
+
+@named
+def cross_corpus_scratch() -> Table:
+    return matrix("cross_corpus_scratch", ", protocol=one-to-rest")
+
+
+@named
+def out_of_domain() -> Table:
+    return matrix("out_of_domain")
+
+
+# Corrupted audio, and prosody.
+
+
+@named
+def robustness_copies() -> Table:
+    down = {
+        "clean": "clean",
+        "noise at 20 dB": "noise:20dB",
+        "noise at 10 dB": "noise:10dB",
+        "telephone": "telephone",
+        "a room": "reverb",
+    }
+    across = {
+        f"{CORPORA[corpus]}, {count}": (f"{corpus}, {{}}, data.corrupted_copies={n}", "linear_svm")
+        for corpus in ("ravdess", "emodb")
+        for count, n in (("none", 0), ("three", 3))
+    }
+    return conditions("robustness_copies", "test audio", down, across)
+
+
+@named
+def robustness_scratch() -> Table:
+    down = {
+        "clean": "clean",
+        "noise at 20 dB": "noise:20dB",
+        "noise at 0 dB": "noise:0dB",
+        "a room": "reverb",
+        "telephone": "telephone",
+        "MP3 at 16 kbit/s": "mp3:16k",
+        "Opus at 12 kbit/s": "opus:12k",
+        "the first second": "first:1s",
+        "the middle two seconds": "centre:2s",
+    }
+    heads = labels(("classification", "selm", "gen_ser", *reversed(SVMS)))
+    across = {name: ("emodb, {}", head) for name, head in heads.items()}
+    return conditions("robustness_scratch", "test audio", down, across)
+
+
+@named
+def robustness_short() -> Table:
+    rows = suite("robustness_scratch")
+    across = {
+        "clean": "clean",
+        "noise, 20 dB": "noise:20dB",
+        "telephone": "telephone",
+        "Opus, 12 kbit/s": "opus:12k",
+    }
+    heads = labels(("classification", "gen_ser", "svm_ComParE_2016"))
+    return pivot("UAR on EMO-DB", heads, across, lambda h, c: uar(rows[f"emodb, {c}", h]))
+
+
+@named
+def prosody() -> Table:
+    down = {
+        "clean": "clean",
+        "analysed and synthesised by WORLD": "resynthesised",
+        "the same, with flat F0": "monotone",
+        "only what is below 400 Hz": "lowpass:400Hz",
+        "time reversed": "reversed",
+    }
+    across = {head: ("emodb, {}", head) for head in ("classification", "selm", "gen_ser")}
+    return conditions("prosody", "test audio", down, across)
+
+
+# Few labels, and weak labels.
+
+
+def _few_on_whisper(corner: str, heads: Sequence[str], spread: bool) -> Table:
+    at = partial(shots, "few_shot_whisper", "emodb, from ravdess", "head")
+
+    def value(head: str, k: int | None) -> Cell:
+        if k is None:
+            return cell(at(4, head).uar.mean - at(0, head).uar.mean, "+.3f")
+        return uar(at(k, head), spread)
+
+    across: dict[str, int | None] = {f"k = {k}": k for k in (0, 1, 4, 16)}
+    return pivot(corner, labels(heads), across | {"gain of four": None}, value)
+
+
+@named
+def few_shot_whisper() -> Table:
+    heads = ("classification", "selm", "gen_ser", "gen_ser_target_only")
+    return _few_on_whisper("head", heads, spread=True)
+
+
+@named
+def few_shot_short() -> Table:
+    corner = "UAR on EMO-DB after k utterances of each emotion, Whisper-base"
+    return _few_on_whisper(corner, ("classification", "selm", "gen_ser"), spread=False)
+
+
+@named
+def few_shot() -> Table:
+    return pivot(
+        "head",
+        labels(("classification", "gen_ser", "selm", *SVMS)),
+        {f"k = {k}": k for k in (0, 1, 2, 4, 8, 16, 32, 64)},
+        lambda head, k: uar(shots("few_shot", "ravdess, from emodb", "full", k, head)),
+    )
+
+
+ARMS = {
+    "nothing": "classification",
+    "weak labels": "classification after weak",
+    "the same labels, shuffled": "classification after shuffled",
+    "the emotions that the voices act": "classification after human",
+}
+
+
+def _by_share(corner: str, arms: Mapping[str, str], shares: Sequence[float]) -> Table:
+    rows = suite("label_efficiency")
+    across = {f"{100 * share:.0f} %": f"lanser_finetune, share={share}" for share in shares}
+    return pivot(corner, arms, across, lambda arm, share: uar(rows[share, arm]))
+
+
+@named
+def label_efficiency() -> Table:
+    return _by_share("pre-trained on", ARMS, (0.01, 0.05, 0.1, 0.25, 0.5, 1.0))
+
+
+@named
+def label_efficiency_short() -> Table:
+    arms = dict(list(ARMS.items())[:3])
+    corner = "UAR by share of human labels, pre-trained on"
+    return _by_share(corner, arms, (0.01, 0.1, 1.0))
+
+
+# The classical anchor, and the mean of a speaker.
+
+
+def _anchor(corner: str, names: Mapping[str, str], corpora: Sequence[str], spread: bool) -> Table:
+    rows = suite("head_to_head")
+    across = {CORPORA[c]: c for c in corpora}
+    return pivot(corner, names, across, lambda head, c: uar(rows[c, head], spread))
+
+
+@named
+def anchor_frozen() -> Table:
+    names = {
+        "classification, serzoo-small": "classification",
+        "linear SVM, serzoo-small": "linear_svm",
+        "SVM on ComParE 2016": "svm_ComParE_2016",
+    }
+    return _anchor("", names, tuple(CORPORA), spread=True)
+
+
+@named
+def anchor_short() -> Table:
+    names = {
+        "SVM on ComParE 2016": "svm_ComParE_2016",
+        "classification, frozen serzoo-small": "classification",
+    }
+    return _anchor("UAR", names, ("ravdess", "emodb"), spread=False)
+
+
+@named
+def anchor_scratch() -> Table:
+    rows = suite("real_scratch")
+    across = {CORPORA[c]: c for c in ("ravdess", "emodb")}
+
+    def value(head: str, corpus: str) -> Cell:
+        if head:
+            return uar(rows[corpus, head])
+        ours = [r for (c, h), r in rows.items() if c == corpus and h not in SVMS]
+        best = max(ours, key=lambda r: r.uar.mean)
+        return Cell(f"{best.uar.mean:.3f} ({best.head})", best.uar.mean)
+
+    down = {
+        "SVM on eGeMAPS": "svm_eGeMAPSv02",
+        "SVM on ComParE 2016": "svm_ComParE_2016",
+        "best head, shipped log-mel encoder": "",
+    }
+    return pivot("", down, across, value)
+
+
+@named
+def normalised() -> Table:
+    rows = suite("normalised")
+
+    def mean(corpus: str, beside: str | None, way: str) -> Result:
+        return rows[f"{corpus}, data.normalise={way}, utterance={beside}", "linear_svm"]
+
+    def value(of: tuple[str, str | None], way: str) -> Cell:
+        found = mean(*of, way or "speaker")
+        return uar(found) if way else cell(found.uar.mean - mean(*of, "none").uar.mean, "+.3f")
+
+    down: dict[str, tuple[str, str | None]] = {
+        f"{CORPORA[corpus]}, serzoo-small{f' + {beside}' if beside else ''}": (corpus, beside)
+        for beside in (None, "functionals")
+        for corpus in ("emodb", "ravdess")
+    }
+    across = {"`none`": "none", "`speaker`": "speaker", "`enrol:16`": "enrol:16"}
+    return pivot("corpus, encoder", down, across | {"`speaker` minus `none`": ""}, value)
+
+
+# Studies of methods, and speed.
+
+
+@named
+def frozen_seconds() -> Table:
+    time = record("frozen_random.json")["time"]
+    steps = {"encoding": "encode", "fitting": "fit", "evaluating": "evaluate", "the rest": "other",
+             "all": "total"}  # fmt: skip
+    body: list[Line] = [[step, cell(time[key], ".0f")] for step, key in steps.items()]
+    return Table("", ("step", "seconds"), body)
+
+
+@named
+def frozen_counts() -> Table:
+    time = record("frozen_random.json")["time"]
+    counts = {
+        "finished cells": "cells",
+        "recordings encoded, in all cells together": "encoded",
+        "stored frames taken instead, times": "reused",
+    }
+    body: list[Line] = [[text, cell(time[key], ",d")] for text, key in counts.items()]
+    return Table("", ("what", "how many"), body)
+
+
+RULES = ("best", "pooled", "last", "more", "oracle")
+
+
+def _selection() -> dict[str, Any]:
+    of = record("selection.json")["corpora"]
+    return {
+        f"{CORPORA[corpus]}, {head}": own
+        for corpus in sorted(of)
+        for head, own in of[corpus]["heads"].items()
+    }
+
+
+@named
+def selection_rules() -> Table:
+    return pivot("", _selection(), {rule: rule for rule in RULES}, _rule)
+
+
+@named
+def selection_short() -> Table:
+    across = {"best epoch": "best", "last epoch": "last"}
+    return pivot("UAR, frozen frames", _selection(), across, _rule)
+
+
+def _rule(own: Mapping[str, Any], rule: str) -> Cell:
+    return cell(statistics.fmean(own["rules"][rule]))
+
+
+@named
+def selection_differences() -> Table:
+    body: list[Line] = []
+    for contrast in ("best - last", "pooled - last", "more - best"):
+        for name, own in _selection().items():
+            a = own["contrasts"][contrast]
+            line: Line = [f"{contrast}: {name}", cell(a["value"], "+.3f")]
+            for basis in (THESE, NEW):
+                s = a[basis]
+                bounds = span(s["low_family"], s["high_family"], "+.3f")
+                line = [*line, f"{bounds} (p {p_text(s['p_family'])})"]
+            body.append([*line, a["verdict"]])
+    margin = record("selection.json")["margin"]
+    columns = ("difference", "UAR", THESE, NEW, f"verdict, margin {margin:g}")
+    return Table("", columns, body)
+
+
+def _within(values: Mapping[str, float], form: str) -> Cell:
+    bounds = span(values["lowest"], values["highest"], form)
+    return Cell(f"{values['median']:{form}} ({bounds})", values["median"])
+
+
+@named
+def speed_encoding() -> Table:
+    row = record("speed/encoding.json")["encoding"]
+    loop = row["plain"]
+    body: list[Line] = [
+        ["plain loop, float32, batch 8 padded", cell(1, "d"), _within(loop["real_time"], ".0f"),
+         cell(loop["relative"], ".1e")],
+    ]  # fmt: skip
+    for dtype in ("float32", "bfloat16"):
+        mine = row[dtype]
+        times = _within(mine["ratio"], ".2f"), _within(mine["real_time"], ".0f")
+        body.append([f"serzoo, {dtype}", *times, cell(mine["relative"], ".1e")])
+    return Table("", ("", "ratio to the plain loop", "times real time", "relative error"), body)
+
+
+@named
+def speed_streaming() -> Table:
+    models = record("speed/streaming.json")["models"]
+    names = {
+        "serzoo-small": "`serzoo-small`",
+        "wav2vec2-base's size": "wav2vec2-base's size, bfloat16",
+    }
+    return pivot(
+        "`serzoo predict`, seconds of work for a second of sound",
+        {names[key]: of for key, of in models.items()},
+        {"file of two channels": "file", "pipe of one channel": "pipe"},
+        lambda of, way: _within(of[way]["real_time_factor"], ".3f"),
+    )
