@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PRETRAINED = {
     "head_to_head_whisper", "cross_corpus_whisper", "few_shot_whisper",
-    "head_to_head", "normalised", "corrupted_training", "robustness_copies",
+    "head_to_head", "normalised", "corrupted_training", "robustness_copies", "robustness",
 }  # fmt: skip
 """Suites on encoders that were trained before."""
 
