@@ -7,17 +7,14 @@ given again, and goes on from its last whole epoch. If this process ends, its ta
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from ..core.errors import ConfigError, first_line
 from ..run.schema import FromOne, FromZero, Positive
-from .engine import Engine
-from .pool import Job
+from .engine import Batch, Engine
 from .tasks import Cluster, Followed, Over, Submission, follow, work
 
 EVERY = 1.0
@@ -94,26 +91,15 @@ class Ray(Engine):
                 "engine.cpus, engine.gpus, engine.mem_gb or engine.resources"
             )
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        *,
-        folder: Path,
-        started: Callable[[Job, int], None],
-        ended: Callable[[Job, int, str], None],
-        limit: float | None,
-        say: Callable[[str], None],
-    ) -> None:
+    def run(self, batch: Batch) -> None:
         made = Submission.write(
-            folder, jobs, self, limit, tasks=len(jobs), gpus=self.gpus > 0, threads=self.cpus
-        )
+            batch, self, tasks=len(batch.jobs), gpus=self.gpus > 0, threads=self.cpus
+        )  # fmt: skip
         made.end()  # its tasks end with this process, so that no later call has to follow them
         submission = made.submitted([f"{made.folder.name}_{k}" for k in range(made.tasks)])
         tasks = _Tasks(self, submission)
         try:
-            follow(
-                [Followed.new(submission, jobs)], tasks, started, ended, every=EVERY, ask=EVERY
-            )  # fmt: skip
+            follow([Followed.new(submission, batch.jobs)], tasks, batch, every=EVERY, ask=EVERY)
         finally:
             tasks.cancel(submission)
 

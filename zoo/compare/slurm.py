@@ -11,14 +11,14 @@ import contextlib
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..core.errors import ComparisonError, ConfigError, counted, first_line, suggest
 from ..run.schema import LISTED, Flag, FromOne, FromZero, Positive
-from .engine import DetachedError, Engine, submissions
+from .engine import Batch, DetachedError, Engine, submissions
 from .pool import Job
 from .tasks import Cluster, Followed, Over, Submission, follow, work
 
@@ -135,38 +135,29 @@ class Slurm(Engine):
             f"`scancel {' '.join(ids)}` to end them"
         )
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        *,
-        folder: Path,
-        started: Callable[[Job, int], None],
-        ended: Callable[[Job, int, str], None],
-        limit: float | None,
-        say: Callable[[str], None],
-    ) -> None:
-        left = {str(job.folder.absolute()): job for job in jobs}
-        followed = [one for f in submissions(folder) if (one := _again(Submission.read(f), left))]
+    def run(self, batch: Batch) -> None:
+        left = {str(job.folder.absolute()): job for job in batch.jobs}
+        earlier = map(Submission.read, submissions(batch.folder))
+        followed = [one for submission in earlier if (one := _again(submission, left))]
         for one in followed:
-            say(f"following {counted(len(one.open), 'cell')} of job {one.submission.job}")
+            batch.say(f"following {counted(len(one.open), 'cell')} of job {one.submission.job}")
         new = list(left.values())
         if new:
-            submission = self.submission(folder, new, limit)
+            submission = self.submission(replace(batch, jobs=new))
             ids = self._submit(submission)
-            say(
+            batch.say(
                 f"gave {counted(len(new), 'cell')} to the cluster as job {ids[0].split('_')[0]}, "
                 f"in {counted(len(ids), 'task')}"
             )
             followed.append(Followed.new(submission.submitted(ids), new))
         if self.detach:
             raise DetachedError(self._back([one.submission.job for one in followed]))
-        follow(followed, _Queue(), started, ended, every=EVERY, ask=ASK)
+        follow(followed, _Queue(), batch, every=EVERY, ask=ASK)
 
-    def submission(self, folder: Path, jobs: Sequence[Job], limit: float | None) -> Submission:
+    def submission(self, batch: Batch) -> Submission:
         """Write a new submission of these jobs."""
         return Submission.write(
-            folder, jobs, self, limit, tasks=self.array, at_a_time=self.at_a_time,
-            gpus=bool(self.gpus_per_node),
+            batch, self, tasks=self.array, at_a_time=self.at_a_time, gpus=bool(self.gpus_per_node)
         )  # fmt: skip
 
     def _submit(self, submission: Submission) -> list[str]:

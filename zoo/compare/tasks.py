@@ -27,7 +27,7 @@ from ..core.errors import ComparisonError, ConfigError, cut, some, system_error
 from ..core.files import read_json, write_text
 from ..core.notices import collected, tell
 from . import pool
-from .engine import ENDED, FOLDER, SUBMISSION, Engine
+from .engine import ENDED, FOLDER, SUBMISSION, Batch, Engine
 from .pool import Job
 
 SURE = 2
@@ -62,10 +62,8 @@ class Submission:
     @classmethod
     def write(
         cls,
-        folder: Path,
-        jobs: Sequence[Job],
+        batch: Batch,
         engine: Engine,
-        limit: float | None,
         *,
         tasks: int,
         at_a_time: int = 1,
@@ -75,10 +73,8 @@ class Submission:
         """Write the folder of a new submission.
 
         Args:
-            folder: folder of the comparison.
-            jobs: what its tasks run.
+            batch: what its tasks run.
             engine: the engine that gets it.
-            limit: seconds that a job may take; None = no limit.
             tasks: number of tasks; there are no more than jobs.
             at_a_time: jobs that a task runs at a time.
             gpus: whether each of them has a GPU of its own.
@@ -93,19 +89,19 @@ class Submission:
                 f"engine={engine.NAME} cannot give {some(alone)} to other machines, because its "
                 "class was registered by this process; name its file (FILE.py:NAME) instead"
             )
-        base = folder.absolute() / FOLDER
+        base = batch.folder.absolute() / FOLDER
         base.mkdir(parents=True, exist_ok=True)
         number = 1 + max((int(f.name.split("-")[-1]) for f in base.glob("*-*")), default=0)
         found = cls(
             base / f"{engine.NAME}-{number}",
-            [to_json(job) for job in jobs],
-            min(tasks, len(jobs)),
+            [to_json(job) for job in batch.jobs],
+            min(tasks, len(batch.jobs)),
             [],
             {
                 "workers": at_a_time,
                 "gpus": gpus,
                 "threads": threads,
-                "limit": limit,
+                "limit": batch.limit,
                 "parts": parts,
                 "cwd": os.getcwd(),
             },
@@ -285,13 +281,13 @@ class Followed:
                     open_[task, row["name"]] = left.pop(row["folder"])
         return cls(submission, open_)
 
-    def look(
-        self,
-        started: Callable[[Job, int], None],
-        ended: Callable[[Job, int, str], None],
-        base: int,
-    ) -> None:
-        """Read what the tasks have written since the last look."""
+    def look(self, batch: Batch, base: int) -> None:
+        """Read what the tasks have written since the last look.
+
+        Args:
+            batch: its functions are told.
+            base: number of this submission's first job.
+        """
         for task in range(self.submission.tasks):
             rows = lines(self.submission.log(task))
             new, self.read[task] = rows[self.read[task] :], len(rows)
@@ -303,11 +299,11 @@ class Followed:
                 elif (key := (task, row["name"])) not in self.open:
                     pass  # it ended before this process looked
                 elif row["event"] == "started":
-                    started(self.open[key], base + self.numbers[key])
+                    batch.started(self.open[key], base + self.numbers[key])
                 else:
                     for text, fault in row["notices"]:
                         tell(text, fault=fault)
-                    ended(self.open.pop(key), base + self.numbers[key], row["status"])
+                    batch.ended(self.open.pop(key), base + self.numbers[key], row["status"])
 
     def _began(self, task: int, row: Mapping[str, Any]) -> None:
         host = self.hosts[task] = row["host"]
@@ -322,7 +318,7 @@ class Followed:
     def bury(
         self,
         over: Mapping[int, Over],
-        ended: Callable[[Job, int, str], None],
+        batch: Batch,
         base: int,
         cancel: Callable[[], None],
     ) -> None:
@@ -330,7 +326,7 @@ class Followed:
 
         Args:
             over: the tasks that are over, as their cluster says.
-            ended: see :meth:`.engine.Engine.run`.
+            batch: its functions are told.
             base: number of this submission's first job.
             cancel: ends all tasks.
 
@@ -350,7 +346,7 @@ class Followed:
                 self._none_began(found)
             for key in [key for key in self.open if key[0] == task]:
                 job = self.open.pop(key)
-                ended(job, base + self.numbers[key], self._lost(job, task, found))
+                batch.ended(job, base + self.numbers[key], self._lost(job, task, found))
 
     def _lost(self, job: Job, task: int, over: Over) -> str:
         """Record that a job failed with its task, unless it had finished; return its status."""
@@ -408,8 +404,7 @@ class Cluster(ABC):
 def follow(
     followed: Sequence[Followed],
     cluster: Cluster,
-    started: Callable[[Job, int], None],
-    ended: Callable[[Job, int, str], None],
+    batch: Batch,
     *,
     every: float,
     ask: float,
@@ -419,8 +414,7 @@ def follow(
     Args:
         followed: the submissions.
         cluster: what runs them.
-        started: see :meth:`.engine.Engine.run`.
-        ended: see there.
+        batch: its functions are told.
         every: seconds between two looks at the logs.
         ask: seconds between two questions to the cluster.
     """
@@ -428,7 +422,7 @@ def follow(
     asked = time.monotonic()
     while True:
         for one, base in zip(followed, bases, strict=True):
-            one.look(started, ended, base)
+            one.look(batch, base)
             if not one.open:
                 one.submission.end()
         if not any(one.open for one in followed):
@@ -436,7 +430,7 @@ def follow(
         if time.monotonic() >= asked + ask:
             for one, base in zip(followed, bases, strict=True):
                 if one.open and (over := cluster.over(one.submission)) is not None:
-                    one.look(started, ended, base)  # what the tasks wrote at their end
-                    one.bury(over, ended, base, partial(cluster.cancel, one.submission))
+                    one.look(batch, base)  # what the tasks wrote at their end
+                    one.bury(over, batch, base, partial(cluster.cancel, one.submission))
             asked = time.monotonic()
         time.sleep(every)
