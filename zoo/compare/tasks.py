@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,17 +25,22 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from ..core import own, registry
-from ..core.errors import ComparisonError, ConfigError, cut, some, system_error
+from ..core.errors import ComparisonError, ConfigError, counted, cut, some, system_error
 from ..core.files import read_json, write_text
 from ..core.notices import collected, tell
 from . import pool
 from .engine import ENDED, FOLDER, SUBMISSION, Batch, Engine
 from .pool import Job
 
+PROBE = "probe"
+"""Folder, beside those of submissions, of tasks without jobs; each call makes it anew."""
 SURE = 2
 """A task has ended if its cluster says so this many times: its last lines may reach us late."""
 SKEW = 5.0
-"""Seconds by which a node's clock may differ from ours before that is told (our choice)."""
+"""Seconds by which a node's clock may differ from ours (our choice)."""
+PROBE_EVERY, PROBE_ASK = 0.5, 5.0
+"""Seconds between two looks for the answer of a probe, and two questions to its cluster."""
+NOTHING = "No cell was given to the cluster"
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Submission:
         rows: the jobs, as JSON holds them.
         tasks: number of tasks; task k has the jobs k, k + tasks, and so on.
         ids: ids of the tasks in the cluster; empty before they have any.
-        settings: all else that a task needs.
+        settings: all else that a task needs; ``name`` is a name that no other submission has.
     """
 
     folder: Path
@@ -83,30 +90,49 @@ class Submission:
         Raises:
             ConfigError: if a node could not import a part that the user registered.
         """
+        base = batch.folder.absolute() / FOLDER
+        base.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((int(f.name.split("-")[-1]) for f in base.glob("*-*")), default=0)
+        workers = {"workers": at_a_time, "gpus": gpus, "threads": threads, "limit": batch.limit}
+        return cls._new(
+            base / f"{engine.NAME}-{number}", engine, batch.jobs, min(tasks, len(batch.jobs)),
+            workers,
+        )  # fmt: skip
+
+    @classmethod
+    def probe(cls, batch: Batch, engine: Engine, tasks: int = 1) -> Self:
+        """Write the folder of tasks that only find out whether their machines can run these jobs.
+
+        Raises:
+            ConfigError: if a node could not import a part that the user registered.
+        """
+        folder = batch.folder.absolute() / FOLDER / PROBE
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        roots = {(job.config.get("data") or {}).get("root") for job in batch.jobs}
+        needed = sorted(str(Path(root).expanduser().absolute()) for root in roots if root)
+        workers = {"workers": 1, "gpus": False, "threads": 1, "limit": None}
+        return cls._new(folder, engine, [], tasks, {**workers, "needed": needed})
+
+    @classmethod
+    def _new(
+        cls,
+        folder: Path,
+        engine: Engine,
+        jobs: Sequence[Job],
+        tasks: int,
+        settings: Mapping[str, Any],
+    ) -> Self:
         parts = own.ship()
         if alone := [name for _, name, place, _ in parts if not isinstance(place, str)]:
             raise ConfigError(
                 f"engine={engine.NAME} cannot give {some(alone)} to other machines, because its "
                 "class was registered by this process; name its file (FILE.py:NAME) instead"
             )
-        base = batch.folder.absolute() / FOLDER
-        base.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((int(f.name.split("-")[-1]) for f in base.glob("*-*")), default=0)
-        found = cls(
-            base / f"{engine.NAME}-{number}",
-            [to_json(job) for job in batch.jobs],
-            min(tasks, len(batch.jobs)),
-            [],
-            {
-                "workers": at_a_time,
-                "gpus": gpus,
-                "threads": threads,
-                "limit": batch.limit,
-                "parts": parts,
-                "cwd": os.getcwd(),
-            },
-        )
-        found.folder.mkdir()
+        name = f"serzoo-{uuid.uuid4().hex[:12]}"
+        here = {"parts": parts, "cwd": os.getcwd(), "name": name}
+        found = cls(folder, [to_json(job) for job in jobs], tasks, [], {**settings, **here})
+        folder.mkdir()
         found._save()
         return found
 
@@ -139,6 +165,11 @@ class Submission:
     def end(self) -> None:
         """Mark that no task is left."""
         (self.folder / ENDED).touch()
+
+    @property
+    def ended(self) -> bool:
+        """Whether no task is left, or a task that is left must not run any job."""
+        return (self.folder / ENDED).exists()
 
     def jobs_of(self, task: int) -> list[dict[str, Any]]:
         """Return the jobs of a task."""
@@ -184,6 +215,8 @@ def work(folder: Path, number: int) -> None:
             os.environ.pop("SLURM_NTASKS", None)  # else Lightning counts on one srun for each cell
             os.chdir(settings["cwd"])
             own.receive([tuple(part) for part in settings["parts"]])
+            for path in settings.get("needed", ()):
+                os.stat(path)
             jobs = [from_json(row) for row in submission.jobs_of(number) if row["name"] not in over]
             told = 0
             with collected() as found:
@@ -203,6 +236,7 @@ def work(folder: Path, number: int) -> None:
                     threads=settings["threads"] or max(1, cores() // settings["workers"]),
                     spared=(signal.SIGTERM, signal.SIGUSR2),
                 )
+            write("done")
         except Exception as e:
             write("failed", error=f"{type(e).__name__}: {system_error(e) or e}")
             raise
@@ -296,7 +330,7 @@ class Followed:
                     self._began(task, row)
                 elif row["event"] == "failed":
                     self.errors[task] = row["error"]
-                elif (key := (task, row["name"])) not in self.open:
+                elif row["event"] == "done" or (key := (task, row["name"])) not in self.open:
                     pass  # it ended before this process looked
                 elif row["event"] == "started":
                     batch.started(self.open[key], base + self.numbers[key])
@@ -307,13 +341,9 @@ class Followed:
 
     def _began(self, task: int, row: Mapping[str, Any]) -> None:
         host = self.hosts[task] = row["host"]
-        ahead = row["skew"] - self.skew
-        if abs(ahead) > SKEW and host not in self.told:
+        if host not in self.told and (text := other_clock(host, row["skew"] - self.skew)):
             self.told.add(host)
-            tell(
-                f"the clock of {host} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'}"
-                " ours; times in records and logs differ by it: set the clocks (NTP)"
-            )
+            tell(text)
 
     def bury(
         self,
@@ -359,16 +389,10 @@ class Followed:
         return pool.lost(job, error, over.details, "limit" if over.late else "died")
 
     def _none_began(self, over: Over) -> NoReturn:
-        folder = self.submission.folder
         self.submission.end()
-        found = sorted(folder.glob("*_log.err"))
-        said = [line for f in found for line in f.read_text("utf-8", "replace").splitlines()]
+        first = f"the first task of job {self.submission.job}"
         raise ComparisonError(
-            f"the first task of job {self.submission.job} ended before it could begin"
-            f"{f' ({over.state})' if over.state else ''}"
-            + (f", with: {cut(said[-1].strip(), 200)}" if said else "")
-            + f"; the nodes must see {folder} and {sys.executable} under these very paths. Choose "
-            f"--out on a disk that they share{over.remedy}. All tasks were cancelled"
+            f"{not_begun(first, self.submission, over)}. All tasks were cancelled"
         )
 
 
@@ -381,12 +405,49 @@ class Over:
         details: where to look, and what to do.
         late: whether its time was up.
         remedy: a further clause on what to do if no task could begin.
+        host: the machine that it was on; "" = unknown.
     """
 
     state: str
     details: str
     late: bool = False
     remedy: str = ""
+    host: str = ""
+
+
+def not_begun(what: str, submission: Submission, over: Over) -> str:
+    """Return a text about a task that ended before it could begin: why, and what to do.
+
+    Args:
+        what: the task, as the text calls it.
+        submission: its submission.
+        over: how it ended.
+    """
+    folder = submission.folder
+    found = sorted(folder.glob("*_log.err"))
+    said = [line for f in found for line in f.read_text("utf-8", "replace").splitlines()]
+    return (
+        f"{what}{f' on {over.host}' if over.host else ''} ended before it could begin"
+        f"{f' ({over.state})' if over.state else ''}"
+        + (f", with: {cut(said[-1].strip(), 200)}" if said else "")
+        + f"; the nodes must see {folder} and {sys.executable} under these very paths. Choose "
+        f"--out on a disk that they share{over.remedy}"
+    )
+
+
+def other_clock(host: str, ahead: float) -> str | None:
+    """Return a text about a machine whose clock differs from ours; None if it does not.
+
+    Args:
+        host: name of the machine.
+        ahead: seconds that its clock is ahead of ours; below zero, it is behind.
+    """
+    if abs(ahead) <= SKEW:
+        return None
+    return (
+        f"the clock of {host} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} ours, "
+        "and times in records, logs and leases differ by it; set the clocks (NTP)"
+    )
 
 
 class Cluster(ABC):
@@ -399,6 +460,86 @@ class Cluster(ABC):
     @abstractmethod
     def cancel(self, submission: Submission) -> None:
         """End all tasks of a submission."""
+
+    @abstractmethod
+    def queue(self, submission: Submission, *, full: bool = False) -> str:
+        """Return how the tasks of a probe stand, as a line for the user; "" = unknown.
+
+        Args:
+            submission: the probe.
+            full: whether to say more of the cluster.
+        """
+
+
+def probe(
+    submission: Submission, cluster: Cluster, say: Callable[[str], None], *, minutes: int
+) -> None:
+    """Wait until the machines of a probe have said that they can run cells.
+
+    Args:
+        submission: the probe. Its tasks are cancelled if this raises.
+        cluster: what runs it.
+        say: prints a line for the user.
+        minutes: how long to wait.
+
+    Raises:
+        ComparisonError: if a machine does not see a folder, cannot load a part, or has another
+            time. Also if a task is over, or does not answer in time.
+    """
+    ours, end, asked = skew(submission.folder / "clock"), time.monotonic() + 60 * minutes, 0.0
+    left, line = set(range(submission.tasks)), ""
+    gone = dict.fromkeys(left, 0)  # how often the cluster has said that a task is over
+    try:
+        while left := {task for task in left if not _answered(submission.log(task), ours, say)}:
+            if time.monotonic() >= asked + PROBE_ASK:
+                over = cluster.over(submission) or {}
+                asked = time.monotonic()
+                for task in left & set(over):
+                    gone[task] += 1
+                    if gone[task] >= SURE:
+                        text = not_begun(submission.ids[task], submission, over[task])
+                        raise ComparisonError(f"the probe {text}. {NOTHING}")
+                if (now := cluster.queue(submission)) not in ("", line):
+                    line = now
+                    say(line)
+            if time.monotonic() > end:
+                raise ComparisonError(
+                    f"no answer of the probe in {counted(minutes, 'minute')} "
+                    f"({cluster.queue(submission, full=True)}); wait longer with "
+                    f"engine.probe={4 * minutes}, or leave the probe out with engine.probe=0. "
+                    f"{NOTHING}"
+                )
+            time.sleep(PROBE_EVERY)
+    except BaseException:
+        cluster.cancel(submission)
+        raise
+
+
+def _answered(log: Path, ours: float, say: Callable[[str], None]) -> bool:
+    """Return whether the task of a probe has said that its machine can run cells.
+
+    Args:
+        log: log of the task.
+        ours: how far this machine's clock is ahead of that of the disk, in seconds.
+        say: prints a line for the user.
+
+    Raises:
+        ComparisonError: if the machine cannot.
+    """
+    rows = {row["event"]: row for row in lines(log)}
+    if "began" not in rows:
+        return False
+    host, ahead = rows["began"]["host"], rows["began"]["skew"] - ours
+    if "failed" in rows:
+        raise ComparisonError(
+            f"{host} cannot run cells ({rows['failed']['error']}); the nodes must see data, files "
+            f"of your own parts and the folder of this call, all under the same paths. {NOTHING}"
+        )
+    if text := other_clock(host, ahead):
+        raise ComparisonError(f"{text}, or go on without this check (engine.probe=0). {NOTHING}")
+    if "done" in rows:
+        say(f"{host} sees the folder and the data, and its clock differs by {abs(ahead):.1f} s")
+    return "done" in rows
 
 
 def follow(

@@ -219,7 +219,7 @@ def test_a_requeued_task_goes_on_where_it_was(
     assert ran == ["cell-0", "cell-2", "cell-2", "cell-4"]
     assert events(given, 0) == [
         *("began", "started cell-0", "ended cell-0", "started cell-2"),
-        *("began", "started cell-2", "ended cell-2", "started cell-4", "ended cell-4"),
+        *("began", "started cell-2", "ended cell-2", "started cell-4", "ended cell-4", "done"),
     ]
 
 
@@ -332,7 +332,7 @@ def test_an_earlier_job_is_followed_and_not_given_again(
     left = [job for job in jobs_in(tmp_path, 5) if job.name != "cell-0"]
     said: list[str] = []
     with pytest.raises(engines.DetachedError, match=says("scancel 7 8", "serzoo report")):
-        slurm.Slurm(detach=True).run(batch(tmp_path, left, say=said.append))
+        slurm.Slurm(detach=True, probe=0).run(batch(tmp_path, left, say=said.append))
     assert new == [["cell-1", "cell-3"]]  # the task of the other two still runs
     assert tells(said, "2 cells", "job 7")
     assert [f.name for f in engines.submissions(tmp_path)] == ["slurm-1", "slurm-2"]
@@ -366,7 +366,7 @@ def test_the_script_of_a_task_has_its_settings(
     text = (made.folder / "12_submission.sh").read_text()
     for option in (
         *("partition=main", "time=90", "gpus-per-node=2", "mem=1536M", "signal=USR2@60"),
-        *("reservation=ours", "requeue", "array=0-1%2", "job-name=serzoo"),
+        *("reservation=ours", "requeue", "array=0-1%2", f"job-name={made.settings['name']}"),
     ):
         assert f"#SBATCH --{option}\n" in text
     assert "\nmodule load cuda\n" in text
