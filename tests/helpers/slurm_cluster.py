@@ -140,6 +140,11 @@ class Cluster:
             command, env=self.environment, capture_output=True, text=True, check=False, timeout=60
         )
 
+    def set_node(self, state: str) -> None:
+        words = ("update", f"nodename={self.host}", f"state={state}", "reason=test")
+        done = self.ask("scontrol", *words)
+        assert not done.returncode, done.stderr
+
     def node_state(self) -> str:
         return self.ask("sinfo", "--noheader", "--format=%T", "--partition=main").stdout.strip()
 

@@ -146,7 +146,7 @@ def submissions(folder: Path) -> list[Path]:
     Args:
         folder: folder of a comparison.
     """
-    found = [file.parent for file in (folder / FOLDER).glob(f"*/{SUBMISSION}")]
+    found = [file.parent for file in (folder / FOLDER).glob(f"*-*/{SUBMISSION}")]
     return sorted(
         (f for f in found if not (f / ENDED).exists()), key=lambda f: int(f.name.split("-")[-1])
     )

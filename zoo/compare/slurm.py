@@ -358,8 +358,13 @@ class _Queue(Cluster):
                 details += "; give more minutes (engine.time) or more restarts (engine.requeue)"
             if held:
                 _cancel(name)
-            said = (reason if held else state).lower()
-            found[task] = Over(said, details, late, ", or set engine.python and engine.setup")
+            found[task] = Over(
+                (reason if held else state).lower(),
+                details,
+                late,
+                ", or set engine.python and engine.setup",
+                _host(name),
+            )
         return found
 
     def cancel(self, submission: Submission) -> None:
@@ -373,6 +378,14 @@ class _Queue(Cluster):
         ]
         line = f"job {submission.job}: {', '.join(said)}" if said else ""
         return f"{line or 'SLURM does not say how it stands'}; {_nodes()}" if full else line
+
+
+def _host(name: str) -> str:
+    """Return the node of a task; "" = unknown."""
+    with contextlib.suppress(OSError):
+        found = _asked("squeue", "--noheader", "--states=all", f"--jobs={name}", "--format=%N")
+        return found[0] if found else ""
+    return ""
 
 
 def _nodes() -> str:

@@ -110,7 +110,7 @@ class Submission:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         roots = {(job.config.get("data") or {}).get("root") for job in batch.jobs}
-        needed = sorted(str(Path(root).expanduser().absolute()) for root in roots if root)
+        needed = sorted(_some_file(Path(root).expanduser().absolute()) for root in roots if root)
         workers = {"workers": 1, "gpus": False, "threads": 1, "limit": None}
         return cls._new(folder, engine, [], tasks, {**workers, "needed": needed})
 
@@ -178,6 +178,15 @@ class Submission:
     def log(self, task: int) -> Path:
         """Return the file of a task's log."""
         return self.folder / f"task-{task}.jsonl"
+
+
+def _some_file(folder: Path) -> str:
+    """Return the path of something in a folder, which may be a mount point on another machine."""
+    try:
+        with os.scandir(folder) as entries:
+            return next((entry.path for entry in entries), str(folder))
+    except OSError:  # a file, or something that this machine does not need
+        return str(folder)
 
 
 def to_json(job: Job) -> dict[str, Any]:
