@@ -7,11 +7,13 @@ given again, and goes on from its last whole epoch. If this process ends, its ta
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -22,6 +24,8 @@ from .tasks import Cluster, Followed, Over, Submission, follow, probe, work
 
 EVERY = 1.0
 """Seconds between two looks at the logs of the tasks, and at the tasks (our choice)."""
+REACH = 10.0
+"""Seconds to wait for a connection to the cluster's address (our choice)."""
 STEP = 0.01  # of a GPU: two cells with 0.5 each share one
 
 
@@ -84,8 +88,9 @@ class Ray(Engine):
 
         try:
             if not ray.is_initialized():
+                self._reach()
                 ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as e:
+        except (OSError, ValueError, RuntimeError) as e:
             raise ConfigError(
                 f"engine.address={self.address}: no Ray cluster answers ({first_line(e)}); start "
                 "one with `ray start --head`, or give the HOST:PORT that it printed"
@@ -123,6 +128,17 @@ class Ray(Engine):
         tasks = _Tasks(self, submission, [node["NodeID"] for node in nodes])
         probe(submission, tasks, batch.say, minutes=self.probe)
         self._probed.add(batch.folder)
+
+    def _reach(self) -> None:
+        """Check that something listens at the address, for which Ray waits some minutes.
+
+        Raises:
+            OSError: if nothing does.
+            ValueError: if the port is no number, or too large.
+        """
+        where = urlsplit(self.address if "://" in self.address else f"//{self.address}")
+        if where.hostname and where.port:
+            socket.create_connection((where.hostname, where.port), timeout=REACH).close()
 
     def run(self, batch: Batch) -> None:
         self._probe(batch)
