@@ -343,6 +343,118 @@ def test_an_earlier_job_is_followed_and_not_given_again(
         slurm.Slurm().run(batch(tmp_path, left))
 
 
+def test_a_job_whose_id_was_not_written_is_found_by_its_name(
+    tmp_path: Path, cluster: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = slurm.Slurm(array=2).submission(batch(tmp_path, jobs_in(tmp_path, 5)))
+    assert made.ids == []
+    cluster()  # SLURM has no such job
+    assert slurm.Slurm()._known(made) == made
+    cluster(squeue="9\n9")
+    found = slurm.Slurm()._known(made)
+    assert f"--name={made.settings['name']}" in (tmp_path / "bin" / "squeue.asked").read_text()
+    assert found.ids == ["9_0", "9_1"]
+    assert tasks.Submission.read(made.folder) == found
+    for task, name in enumerate(found.ids):  # what the job waits for
+        file = found.folder / f"{name}_submitted.pkl"
+        given = submitit.core.utils.DelayedSubmission.load(file)
+        assert given.function == slurm.Task(str(found.folder), task)
+    cluster(squeue="no controller", fails=["squeue"])
+    with pytest.raises(ComparisonError, match=says("controller", "`squeue`")):
+        slurm.Slurm()._known(made)
+
+
+def test_a_task_that_was_given_up_runs_nothing(
+    given: tasks.Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = run_in_process(monkeypatch)
+    given.end()
+    slurm.Task(str(given.folder), 0)()
+    assert ran == []
+    assert not given.log(0).exists()
+
+
+class Nodes(tasks.Cluster):
+    """A cluster that says what it was made with."""
+
+    def __init__(self, over: dict[int, tasks.Over] | None = None) -> None:
+        self.said, self.cancelled = over, 0
+
+    def over(self, submission: tasks.Submission) -> dict[int, tasks.Over] | None:
+        return self.said
+
+    def cancel(self, submission: tasks.Submission) -> None:
+        self.cancelled += 1
+
+    def queue(self, submission: tasks.Submission, *, full: bool = False) -> str:
+        return "all nodes are busy" if full else ""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tasks.Submission:
+    """A probe of one task, whose jobs read a folder ``data``."""
+    monkeypatch.setattr(tasks, "PROBE_ASK", 0.0)
+    monkeypatch.setattr(tasks, "PROBE_EVERY", 0.0)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.wav").touch()
+    jobs = [Job("a", {"data": {"root": str(tmp_path / "data")}}, tmp_path / "cells" / "a")]
+    return tasks.Submission.probe(batch(tmp_path, jobs), slurm.Slurm()).submitted(["7"])
+
+
+def test_a_probe_says_that_a_machine_can_run_cells(asked: tasks.Submission, tmp_path: Path) -> None:
+    tasks.work(asked.folder, 0)
+    said: list[str] = []
+    nodes = Nodes()
+    tasks.probe(asked, nodes, said.append, minutes=1)
+    assert len(said) == 1
+    assert tells(said, os.uname().nodename, "0.0 s")
+    assert nodes.cancelled == 0
+    assert engines.submissions(tmp_path) == []  # no later call follows it
+    again = tasks.Submission.probe(batch(tmp_path, []), slurm.Slurm())
+    assert (again.folder, again.log(0).exists()) == (asked.folder, False)
+
+
+@pytest.mark.parametrize(("ahead", "word"), [(30.0, "ahead"), (-30.0, "behind")])
+def test_a_probe_refuses_another_clock(
+    ahead: float, word: str, asked: tasks.Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, nodes = time.time, Nodes()
+    with monkeypatch.context() as node:
+        node.setattr(tasks.time, "time", lambda: ours() + ahead)
+        tasks.work(asked.folder, 0)
+    facts = os.uname().nodename, "30 s", word, "NTP", "engine.probe=0"
+    with pytest.raises(ComparisonError, match=says(*facts)):
+        tasks.probe(asked, nodes, print, minutes=1)
+    assert nodes.cancelled == 1
+
+
+def test_a_probe_refuses_a_machine_without_the_data(
+    asked: tasks.Submission, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "a.wav").unlink()  # an empty folder, where a disk should be mounted
+    with pytest.raises(FileNotFoundError):
+        tasks.work(asked.folder, 0)
+    facts = os.uname().nodename, tmp_path / "data" / "a.wav"
+    with pytest.raises(ComparisonError, match=says(*facts)):
+        tasks.probe(asked, Nodes(), print, minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("over", "facts"),
+    [
+        (None, ("all nodes are busy", "engine.probe=0")),
+        ({0: tasks.Over("failed", "", host="n3")}, ("n3", "failed", "--out")),
+    ],
+)
+def test_a_probe_without_an_answer_is_told(
+    over: dict[int, tasks.Over] | None, facts: tuple[str, ...], asked: tasks.Submission
+) -> None:
+    nodes = Nodes(over)
+    with pytest.raises(ComparisonError, match=says(*facts)):
+        tasks.probe(asked, nodes, print, minutes=0 if over is None else 1)
+    assert nodes.cancelled == 1
+
+
 def test_cells_of_a_cluster_are_not_run_here_too(given: tasks.Submission, tmp_path: Path) -> None:
     engines.refuse_other(slurm.Slurm(), tmp_path)
     with pytest.raises(
