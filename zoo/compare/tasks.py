@@ -40,6 +40,8 @@ SKEW = 5.0
 """Seconds by which a node's clock may differ from ours (our choice)."""
 PROBE_EVERY, PROBE_ASK = 0.5, 5.0
 """Seconds between two looks for the answer of a probe, and two questions to its cluster."""
+OURS = "SERZOO_"
+"""Begin of the environment variables that a task gets, if its node does not set them."""
 NOTHING = "No cell was given to the cluster"
 
 
@@ -109,8 +111,7 @@ class Submission:
         folder = batch.folder.absolute() / FOLDER / PROBE
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        roots = {(job.config.get("data") or {}).get("root") for job in batch.jobs}
-        needed = sorted(_some_file(Path(root).expanduser().absolute()) for root in roots if root)
+        needed = sorted({_some_file(root) for job in batch.jobs for root in _roots(job.config)})
         workers = {"workers": 1, "gpus": False, "threads": 1, "limit": None}
         return cls._new(folder, engine, [], tasks, {**workers, "needed": needed})
 
@@ -130,7 +131,8 @@ class Submission:
                 "class was registered by this process; name its file (FILE.py:NAME) instead"
             )
         name = f"serzoo-{uuid.uuid4().hex[:12]}"
-        here = {"parts": parts, "cwd": os.getcwd(), "name": name}
+        variables = {key: value for key, value in os.environ.items() if key.startswith(OURS)}
+        here = {"parts": parts, "cwd": os.getcwd(), "name": name, "variables": variables}
         found = cls(folder, [to_json(job) for job in jobs], tasks, [], {**settings, **here})
         folder.mkdir()
         found._save()
@@ -180,6 +182,16 @@ class Submission:
         return self.folder / f"task-{task}.jsonl"
 
 
+def _roots(config: Mapping[str, Any]) -> list[Path]:
+    """Return the folders of recordings that a run reads, as far as this machine has them."""
+    given = (config.get("data") or {}).get("root")
+    base = os.environ.get("SERZOO_DATA")
+    named = config.get("corpus") or []
+    names = [named] if isinstance(named, str) else named
+    found = [Path(given)] if given else [Path(base) / str(name) for name in names if base]
+    return [root for path in found if (root := path.expanduser().absolute()).exists()]
+
+
 def _some_file(folder: Path) -> str:
     """Return the path of something in a folder, which may be a mount point on another machine."""
     try:
@@ -223,6 +235,8 @@ def work(folder: Path, number: int) -> None:
         try:
             os.environ.pop("SLURM_NTASKS", None)  # else Lightning counts on one srun for each cell
             os.chdir(settings["cwd"])
+            for key, value in settings["variables"].items():
+                os.environ.setdefault(key, value)  # a node may have a cache of its own
             own.receive([tuple(part) for part in settings["parts"]])
             for path in settings.get("needed", ()):
                 os.stat(path)

@@ -374,6 +374,20 @@ def test_a_task_that_was_given_up_runs_nothing(
     assert not given.log(0).exists()
 
 
+def test_a_task_has_the_variables_of_the_call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run_in_process(monkeypatch)
+    monkeypatch.setenv("SERZOO_DATA", "there")
+    monkeypatch.setenv("SERZOO_CACHE", "of the call")
+    made = slurm.Slurm().submission(batch(tmp_path, jobs_in(tmp_path, 1)))
+    monkeypatch.delenv("SERZOO_DATA")
+    monkeypatch.setenv("SERZOO_CACHE", "of the node")
+    with pytest.warns(DataWarning):
+        tasks.work(made.folder, 0)
+    assert [os.environ[f"SERZOO_{name}"] for name in ("DATA", "CACHE")] == ["there", "of the node"]
+
+
 class Nodes(tasks.Cluster):
     """A cluster that says what it was made with."""
 
@@ -390,14 +404,21 @@ class Nodes(tasks.Cluster):
         return "all nodes are busy" if full else ""
 
 
-@pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tasks.Submission:
-    """A probe of one task, whose jobs read a folder ``data``."""
+@pytest.fixture(params=[True, False])
+def asked(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tasks.Submission:
+    """A probe of one task, whose jobs read a folder ``data``: by its path, or of a corpus."""
     monkeypatch.setattr(tasks, "PROBE_ASK", 0.0)
     monkeypatch.setattr(tasks, "PROBE_EVERY", 0.0)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.wav").touch()
-    jobs = [Job("a", {"data": {"root": str(tmp_path / "data")}}, tmp_path / "cells" / "a")]
+    monkeypatch.setenv("SERZOO_DATA", str(tmp_path))
+    configs = [
+        {"data": {"root": request.param and str(tmp_path / "data")}, "corpus": corpus}
+        for corpus in ("data", "embedded")
+    ]
+    jobs = [Job(cfg["corpus"], cfg, tmp_path / "cells" / cfg["corpus"]) for cfg in configs]
     return tasks.Submission.probe(batch(tmp_path, jobs), slurm.Slurm()).submitted(["7"])
 
 
