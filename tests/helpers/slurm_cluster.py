@@ -45,9 +45,12 @@ MinJobAge=300
 SlurmctldTimeout=30
 SlurmdTimeout=30
 JobRequeue=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=512 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=60 State=UP
 PartitionName=short Nodes={host} MaxTime=2 State=UP
+PartitionName=urgent Nodes={host} PriorityTier=10 State=UP
 """
 
 

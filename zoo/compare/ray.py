@@ -39,8 +39,8 @@ class Ray(Engine):
         gpus: GPUs of a cell; with 0.5, two cells share one.
         mem_gb: memory of a cell in GiB, by which Ray places it; None = it does not count.
         resources: other resources of a cell, by name, as the nodes were started with them.
-        probe: minutes in which each node must say that it sees the folders and has the same time,
-            before any cell is given to the cluster; 0 = the nodes are not asked.
+        probe: minutes that each node has to say that it can run cells; 0 = none is asked. Cells
+            are given to the cluster after that.
         retries: how often a cell is given again if its node was lost.
     """
 

@@ -56,8 +56,8 @@ class Slurm(Engine):
         cpus_per_task: CPU cores of a task; None = the cluster's default.
         mem_gb: memory of a task in GiB; None = the cluster's default.
         requeue: how often a task that exceeds its time is started again.
-        probe: minutes that a short job may take that asks a node, before any cell is given to the
-            cluster, whether it sees the folders and has the same time; 0 = no such job.
+        probe: minutes that a node has to say that it can run cells; 0 = none is asked. Cells are
+            given to the cluster after that.
         warn: seconds before its end at which a task is told to stop.
         setup: lines of shell that a task runs first, such as ``module load cuda``.
         python: the command that starts Python on a node; None = the Python of this process.

@@ -42,7 +42,7 @@ PROBE_EVERY, PROBE_ASK = 0.5, 5.0
 """Seconds between two looks for the answer of a probe, and two questions to its cluster."""
 OURS = "SERZOO_"
 """Begin of the environment variables that a task gets, if its node does not set them."""
-NOTHING = "No cell was given to the cluster"
+NOTHING = "no cell was given to the cluster"
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,8 @@ class Submission:
         here = {"parts": parts, "cwd": os.getcwd(), "name": name, "variables": variables}
         found = cls(folder, [to_json(job) for job in jobs], tasks, [], {**settings, **here})
         folder.mkdir()
+        for task in range(tasks):  # NFS shows a new file of another machine a minute late
+            found.log(task).touch()
         found._save()
         return found
 
@@ -415,7 +417,7 @@ class Followed:
         self.submission.end()
         first = f"the first task of job {self.submission.job}"
         raise ComparisonError(
-            f"{not_begun(first, self.submission, over)}. All tasks were cancelled"
+            f"{not_begun(first, self.submission, over)}; all tasks were cancelled"
         )
 
 
@@ -521,7 +523,7 @@ def probe(
                     gone[task] += 1
                     if gone[task] >= SURE:
                         text = not_begun(submission.ids[task], submission, over[task])
-                        raise ComparisonError(f"the probe {text}. {NOTHING}")
+                        raise ComparisonError(f"the probe {text}; {NOTHING}")
                 if (now := cluster.queue(submission)) not in ("", line):
                     line = now
                     say(line)
@@ -529,7 +531,7 @@ def probe(
                 raise ComparisonError(
                     f"no answer of the probe in {counted(minutes, 'minute')} "
                     f"({cluster.queue(submission, full=True)}); wait longer with "
-                    f"engine.probe={4 * minutes}, or leave the probe out with engine.probe=0. "
+                    f"engine.probe={4 * minutes}, or leave the probe out with engine.probe=0; "
                     f"{NOTHING}"
                 )
             time.sleep(PROBE_EVERY)
@@ -555,11 +557,11 @@ def _answered(log: Path, ours: float, say: Callable[[str], None]) -> bool:
     host, ahead = rows["began"]["host"], rows["began"]["skew"] - ours
     if "failed" in rows:
         raise ComparisonError(
-            f"{host} cannot run cells ({rows['failed']['error']}); the nodes must see data, files "
-            f"of your own parts and the folder of this call, all under the same paths. {NOTHING}"
+            f"{host} cannot run cells ({rows['failed']['error']}); it must see the data, your own "
+            f"parts and the folder of this call; their paths must be the same here; {NOTHING}"
         )
     if text := other_clock(host, ahead):
-        raise ComparisonError(f"{text}, or go on without this check (engine.probe=0). {NOTHING}")
+        raise ComparisonError(f"{text}, or go on without this check (engine.probe=0); {NOTHING}")
     if "done" in rows:
         say(f"{host} sees the folder and the data, and its clock differs by {abs(ahead):.1f} s")
     return "done" in rows

@@ -152,7 +152,7 @@ def leave_processes() -> None:
     """Close the connection to the other processes of a run, if there is one.
 
     Without it, PyTorch's gloo aborts one process in ten at its exit ("terminate called without an
-    active exception"), and `torchrun` reports a finished run as failed. A model wrapped for several
+    active exception"). Then `torchrun` reports a finished run as failed. A model wrapped for several
     processes keeps the connection open, so such models are collected first. Lightning closes the
     connection of NCCL alone.
     """

@@ -122,10 +122,10 @@ def test_a_cell_that_dies_costs_one_cell(on_slurm: OnSlurm) -> None:
 
 def test_a_task_that_exceeds_its_time_goes_on_in_its_next_one(on_slurm: OnSlurm) -> None:
     # SLURM looks at times every half minute: this task is told to stop, and not killed
-    path = on_slurm.suite(["Slow"], epochs=120)
+    path = on_slurm.suite(["Slow"], epochs=60)
     on_slurm.ended_well(on_slurm.start(path, "engine.time=1", "engine.warn=20"))
     (entry,) = on_slurm.records()
-    assert (entry.status, entry.resumed, entry.rounds) == ("ok", True, 120)
+    assert (entry.status, entry.resumed, entry.rounds) == ("ok", True, 60)
     (begun,) = on_slurm.events("began", "slurm-1")
     assert len(begun) >= 2
 
@@ -154,6 +154,18 @@ def test_a_node_that_goes_down_gives_its_cells_back(on_slurm: OnSlurm) -> None:
     assert [entry.tries for entry in entries] == [0] * 3  # none has failed, none was run twice
     ends = [name for task in on_slurm.events("ended", "slurm-1") for name in task]
     assert len(ends) == len(set(ends)) == 3
+
+
+def test_a_task_that_is_preempted_goes_on_later(on_slurm: OnSlurm) -> None:
+    process = on_slurm.start(on_slurm.suite(["Slow"], epochs=40))
+    on_slurm.until_it_trains(process)
+    urgent = ("--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 1")
+    done = on_slurm.cluster.ask("sbatch", *urgent)
+    assert not done.returncode, done.stderr
+    on_slurm.ended_well(process)
+    (entry,) = on_slurm.records()
+    assert (entry.status, entry.resumed, entry.tries) == ("ok", True, 0)
+    assert [len(task) for task in on_slurm.events("began", "slurm-1")] == [2]
 
 
 def test_a_controller_that_restarts_costs_nothing(on_slurm: OnSlurm) -> None:
