@@ -152,9 +152,9 @@ def leave_processes() -> None:
     """Close the connection to the other processes of a run, if there is one.
 
     Without it, PyTorch's gloo aborts one process in ten at its exit ("terminate called without an
-    active exception"). Then `torchrun` reports a finished run as failed. A model wrapped for several
-    processes keeps the connection open, so such models are collected first. Lightning closes the
-    connection of NCCL alone.
+    active exception"). Then `torchrun` reports a finished run as failed. A model wrapped for
+    several processes keeps the connection open, so such models are collected first. Lightning
+    closes the connection of NCCL alone.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         gc.collect()
