@@ -1,7 +1,8 @@
 """What a large comparison costs, from the committed records: `python benchmarks/cost.py`.
 
 It prints the constants of docs/reference/cost.md, and the costs of the comparison that page is
-about. Features are counted from the sizes of the encoders. All else is measured.
+about. Features are counted from the sizes of the encoders. All else is measured, on processors.
+`--seconds` and `--speed` give the GPU hours with constants that you measured on your GPU.
 """
 
 from __future__ import annotations
@@ -28,6 +29,24 @@ def cells(suite: str) -> list[dict[str, Any]]:
     with lzma.open(RESULTS / suite / "records.jsonl.xz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return [row["record"] for row in rows if row.get("record", {}).get("status") == "ok"]
+
+
+def gpu_hours(seconds: float, speed: float) -> dict[str, float]:
+    """Return the GPU hours of the comparison if a GPU runs one cell at a time.
+
+    Args:
+        seconds: of a cell.
+        speed: hours of speech that are encoded in an hour.
+    """
+    found = cells(SUITE)
+    mean = statistics.mean(r["seconds"]["total"] for r in found)
+    search = statistics.mean(r["search"]["seconds"] for r in found if r.get("search")) / mean
+    searched = HEADS * ENCODERS * CORPORA * FOLDS  # the seeds share the settings
+    return {
+        "cells": searched * SEEDS * seconds / 3600,
+        "trials": searched * search * seconds / 3600,
+        "encoding": ENCODERS * CORPORA * HOURS / speed,
+    }
 
 
 def main() -> None:
@@ -62,5 +81,14 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    parser_of(__doc__).parse_args()
-    main()
+    parser = parser_of(__doc__)
+    parser.add_argument("--seconds", type=float, help="seconds of a cell on your GPU")
+    parser.add_argument("--speed", type=float, help="hours of speech that it encodes in an hour")
+    given = parser.parse_args()
+    if given.seconds is None and given.speed is None:
+        main()
+    elif not (given.seconds and given.speed and min(given.seconds, given.speed) > 0):
+        parser.error("give both --seconds and --speed, each a number above 0")
+    else:
+        for part, hours in gpu_hours(given.seconds, given.speed).items():
+            print(f"GPU hours of the {part}: {hours:.0f}")

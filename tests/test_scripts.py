@@ -37,6 +37,23 @@ def test_the_numbers_of_a_measurement_are_shown_and_written(monkeypatch, tmp_pat
     assert json.loads((tmp_path / "out.json").read_text("utf-8")) == {"ratio": 2.5}
 
 
+@pytest.mark.slow
+def test_gpu_hours_of_the_large_comparison(monkeypatch, capsys) -> None:
+    def run(*argv: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["cost.py", *argv])
+        runpy.run_path(str(FOLDER / "cost.py"), run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    slow, fast = run("--seconds=20", "--speed=10"), run("--seconds=2", "--speed=100")
+    hours = [[float(line.split(": ")[1]) for line in lines] for lines in (slow, fast)]
+    # 27,000 cells; 120 hours of speech for each of 10 encoders
+    assert (hours[0][0], hours[0][2]) == (27_000 * 20 / 3600, 1200 / 10)
+    assert hours[1] == pytest.approx([value / 10 for value in hours[0]], abs=0.51)
+    with pytest.raises(SystemExit):
+        run("--seconds=20")
+    assert "--speed" in capsys.readouterr().err
+
+
 def test_a_place_that_cannot_be_written_is_told_before_the_work(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(sys, "argv", ["x.py", str(tmp_path)])
     with pytest.raises(IsADirectoryError):

@@ -1,13 +1,16 @@
-"""A finished cell of a comparison, written without training."""
+"""Cells of comparisons: finished ones, written without training, and some for tests of engines."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from serzoo.zoo.core import registry
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.run import config
+from serzoo.zoo.run.record import read_record
 from serzoo.zoo.statistics.table import PredictionTable
 
 
@@ -82,3 +85,50 @@ class Hangs(ClassificationHead):
         time.sleep(600)
 """
 """A file of heads that die, are slow, or never end, for tests of engines."""
+
+
+class Comparison:
+    """A comparison on a tiny corpus, for tests of engines; its heads may be those of FAULTY.
+
+    Args:
+        folder: holds its suite; what it writes goes to ``runs``.
+        recipe: a recipe file.
+    """
+
+    def __init__(self, folder: Path, recipe: str) -> None:
+        self.folder, self.recipe = folder, recipe
+        self.out, self.here = folder / "runs", folder / "runs" / "some"
+        registry._ADDED["heads"].clear()  # of an earlier test, from another file
+        self.own = folder / "own.py"
+        self.own.write_text(FAULTY)
+
+    def suite(self, heads: Sequence[str], seeds: Sequence[int] = (1,), epochs: int = 2) -> str:
+        """Write the suite; its file."""
+        names = [f"{self.own}:{h}" if h in ("Dies", "Slow", "Hangs") else h for h in heads]
+        axes = {"recipe": [self.recipe], "head": names, "fold": [0], "seed": list(seeds)}
+        overrides = [f"optim.epochs={epochs}", "optim.min_steps=0"]
+        content = {"title": "S", "axes": axes, "overrides": overrides, "baseline": names[0]}
+        path = self.folder / "some.yaml"
+        path.write_text(json.dumps(content))
+        return str(path)
+
+    def records(self, pattern: str = "*") -> list[Any]:
+        return [read_record(folder) for folder in sorted((self.here / "cells").glob(pattern))]
+
+    def trained(self, head: str = "slow") -> int:
+        """Return the number of cells of this head that have a checkpoint."""
+        return len(list((self.here / "cells").glob(f"*-{head}-*/checkpoints/last.ckpt")))
+
+    def events(self, event: str, submission: str) -> list[list[str]]:
+        """Return for each task of a submission the cells of its events of this kind."""
+        logs = sorted((self.here / "engine" / submission).glob("task-*.jsonl"))
+        rows = [[json.loads(line) for line in log.read_text().split("\n") if line] for log in logs]
+        return [[row.get("name", "") for row in of if row["event"] == event] for of in rows]
+
+
+LATE = """
+import time
+ours = time.time
+time.time = lambda: ours() + 30
+"""
+"""A ``sitecustomize.py`` that makes the clock of Python go 30 seconds ahead."""

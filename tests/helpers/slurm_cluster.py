@@ -45,9 +45,12 @@ MinJobAge=300
 SlurmctldTimeout=30
 SlurmdTimeout=30
 JobRequeue=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=512 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=60 State=UP
 PartitionName=short Nodes={host} MaxTime=2 State=UP
+PartitionName=urgent Nodes={host} PriorityTier=10 State=UP
 """
 
 
@@ -139,6 +142,11 @@ class Cluster:
         return subprocess.run(
             command, env=self.environment, capture_output=True, text=True, check=False, timeout=60
         )
+
+    def set_node(self, state: str) -> None:
+        words = ("update", f"nodename={self.host}", f"state={state}", "reason=test")
+        done = self.ask("scontrol", *words)
+        assert not done.returncode, done.stderr
 
     def node_state(self) -> str:
         return self.ask("sinfo", "--noheader", "--format=%T", "--partition=main").stdout.strip()

@@ -39,6 +39,27 @@ class DetachedError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Jobs that an engine gets together, and the functions that are told how they go.
+
+    Attributes:
+        jobs: in order.
+        folder: folder of the comparison.
+        started: called with the job and a number; jobs that run at a time have different ones.
+        ended: called with the job, the same number, and ``ok`` or ``failed``.
+        limit: seconds that a job may take; None = no limit.
+        say: prints a line for the user.
+    """
+
+    jobs: Sequence[Job]
+    folder: Path
+    started: Callable[[Job, int], None]
+    ended: Callable[[Job, int, str], None]
+    limit: float | None
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Engine(ABC):
     """What runs the jobs of a comparison. The fields of a subclass are the keys ``engine.KEY``.
 
@@ -64,28 +85,11 @@ class Engine(ABC):
         """The number of cells that run at a time, if there are as many."""
 
     @abstractmethod
-    def run(
-        self,
-        jobs: Sequence[Job],
-        *,
-        folder: Path,
-        started: Callable[[Job, int], None],
-        ended: Callable[[Job, int, str], None],
-        limit: float | None,
-        say: Callable[[str], None],
-    ) -> None:
+    def run(self, batch: Batch) -> None:
         """Run jobs, and return when all have ended.
 
         Each job that ends has a record. A job may raise, take longer than the limit, or lose its
         process. Its record then says so, and the other jobs go on.
-
-        Args:
-            jobs: in order.
-            folder: folder of the comparison.
-            started: called with the job and a number; jobs that run at a time have different ones.
-            ended: called with the job, the same number, and ``ok`` or ``failed``.
-            limit: seconds that a job may take; None = no limit.
-            say: prints a line for the user.
 
         Raises:
             DetachedError: if the jobs go on without this process.
@@ -125,20 +129,15 @@ class Local(Engine):
     def slots(self) -> int:
         return self.workers or pool.devices()[1]
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        *,
-        folder: Path,
-        started: Callable[[Job, int], None],
-        ended: Callable[[Job, int, str], None],
-        limit: float | None,
-        say: Callable[[str], None],
-    ) -> None:
-        gpus = pool.devices()[0] == "cuda"
+    def run(self, batch: Batch) -> None:
         pool.run(
-            jobs, workers=self.slots, gpus=gpus, started=started, ended=ended, limit=limit
-        )  # fmt: skip
+            batch.jobs,
+            workers=self.slots,
+            gpus=pool.devices()[0] == "cuda",
+            started=batch.started,
+            ended=batch.ended,
+            limit=batch.limit,
+        )
 
 
 def submissions(folder: Path) -> list[Path]:
@@ -147,7 +146,7 @@ def submissions(folder: Path) -> list[Path]:
     Args:
         folder: folder of a comparison.
     """
-    found = [file.parent for file in (folder / FOLDER).glob(f"*/{SUBMISSION}")]
+    found = [file.parent for file in (folder / FOLDER).glob(f"*-*/{SUBMISSION}")]
     return sorted(
         (f for f in found if not (f / ENDED).exists()), key=lambda f: int(f.name.split("-")[-1])
     )
@@ -249,8 +248,11 @@ def run_jobs(
         def say(line: str) -> None:
             console.print(line, markup=False, highlight=False)
 
+        batch = Batch(
+            jobs=todo, folder=folder, started=started, ended=ended, limit=limit, say=say
+        )  # fmt: skip
         try:
-            engine.run(todo, folder=folder, started=started, ended=ended, limit=limit, say=say)
+            engine.run(batch)
         except KeyboardInterrupt:
             left = sum(not finished(j.folder) for j in todo)
             say(engine.interrupted(folder, left, what))

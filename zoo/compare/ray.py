@@ -7,21 +7,25 @@ given again, and goes on from its last whole epoch. If this process ends, its ta
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from ..core.errors import ConfigError, first_line
+from ..core.errors import ConfigError, counted, first_line, some
 from ..run.schema import FromOne, FromZero, Positive
-from .engine import Engine
-from .pool import Job
-from .tasks import Cluster, Followed, Over, Submission, follow, work
+from .engine import Batch, Engine
+from .tasks import Cluster, Followed, Over, Submission, follow, probe, work
 
 EVERY = 1.0
 """Seconds between two looks at the logs of the tasks, and at the tasks (our choice)."""
+REACH = 10.0
+"""Seconds to wait for a connection to the cluster's address (our choice)."""
 STEP = 0.01  # of a GPU: two cells with 0.5 each share one
 
 
@@ -35,6 +39,8 @@ class Ray(Engine):
         gpus: GPUs of a cell; with 0.5, two cells share one.
         mem_gb: memory of a cell in GiB, by which Ray places it; None = it does not count.
         resources: other resources of a cell, by name, as the nodes were started with them.
+        probe: minutes that each node has to say that it can run cells; 0 = none is asked. Cells
+            are given to the cluster after that.
         retries: how often a cell is given again if its node was lost.
     """
 
@@ -46,6 +52,7 @@ class Ray(Engine):
     gpus: Annotated[float, Field(strict=True, ge=0)] = 0
     mem_gb: Positive | None = None
     resources: dict[str, Positive] = field(default_factory=dict)
+    probe: FromZero = 10
     retries: FromZero = 3
 
     @property
@@ -56,14 +63,19 @@ class Ray(Engine):
 
     @property
     def slots(self) -> int:
+        fit = sum(cells for _, cells in self._nodes())
+        return min(fit, self.workers or fit)
+
+    def _nodes(self) -> list[tuple[dict[str, Any], int]]:
+        """Return the nodes of the cluster that are there, with how many cells fit on each."""
         import ray
 
-        fit = 0
-        for node in ray.nodes():
-            if node["Alive"]:
-                has = node["Resources"]
-                fit += min(int(has.get(k, 0) / n + STEP) for k, n in self.wanted.items() if n)
-        return min(fit, self.workers or fit)
+        found = [node for node in ray.nodes() if node["Alive"]]
+        needs = [(name, n) for name, n in self.wanted.items() if n]
+        return [
+            (node, min(int(node["Resources"].get(name, 0) / n + STEP) for name, n in needs))
+            for node in found
+        ]
 
     def cost(self, seconds: float) -> str:
         hours = seconds / 3600
@@ -76,8 +88,9 @@ class Ray(Engine):
 
         try:
             if not ray.is_initialized():
+                self._reach()
                 ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as e:
+        except (OSError, ValueError, RuntimeError) as e:
             raise ConfigError(
                 f"engine.address={self.address}: no Ray cluster answers ({first_line(e)}); start "
                 "one with `ray start --head`, or give the HOST:PORT that it printed"
@@ -85,8 +98,7 @@ class Ray(Engine):
         if not self.slots:
             nodes = [
                 ", ".join(f"{k} {node['Resources'].get(k, 0):g}" for k in self.wanted)
-                for node in ray.nodes()
-                if node["Alive"]
+                for node, _ in self._nodes()
             ]
             wanted = ", ".join(f"{k} {n:g}" for k, n in self.wanted.items() if n)
             raise ConfigError(
@@ -94,26 +106,50 @@ class Ray(Engine):
                 "engine.cpus, engine.gpus, engine.mem_gb or engine.resources"
             )
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        *,
-        folder: Path,
-        started: Callable[[Job, int], None],
-        ended: Callable[[Job, int, str], None],
-        limit: float | None,
-        say: Callable[[str], None],
-    ) -> None:
+    @cached_property
+    def _probed(self) -> set[Path]:
+        """Folders of the comparisons for which the nodes were asked; one call asks once."""
+        return set()
+
+    def _probe(self, batch: Batch) -> None:
+        """Ask each node on which a cell fits whether it can run these jobs.
+
+        Raises:
+            ComparisonError: if one cannot, or does not answer in time.
+        """
+        if not self.probe or batch.folder in self._probed:
+            return
+        nodes = [node for node, cells in self._nodes() if cells]
+        made = Submission.probe(batch, self, len(nodes))
+        names = [
+            f"on {node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in nodes
+        ]
+        submission = made.submitted(names)
+        tasks = _Tasks(self, submission, [node["NodeID"] for node in nodes])
+        probe(submission, tasks, batch.say, minutes=self.probe)
+        self._probed.add(batch.folder)
+
+    def _reach(self) -> None:
+        """Check that something listens at the address, for which Ray waits some minutes.
+
+        Raises:
+            OSError: if nothing does.
+            ValueError: if the port is no number, or too large.
+        """
+        where = urlsplit(self.address if "://" in self.address else f"//{self.address}")
+        if where.hostname and where.port:
+            socket.create_connection((where.hostname, where.port), timeout=REACH).close()
+
+    def run(self, batch: Batch) -> None:
+        self._probe(batch)
         made = Submission.write(
-            folder, jobs, self, limit, tasks=len(jobs), gpus=self.gpus > 0, threads=self.cpus
-        )
+            batch, self, tasks=len(batch.jobs), gpus=self.gpus > 0, threads=self.cpus
+        )  # fmt: skip
         made.end()  # its tasks end with this process, so that no later call has to follow them
         submission = made.submitted([f"{made.folder.name}_{k}" for k in range(made.tasks)])
         tasks = _Tasks(self, submission)
         try:
-            follow(
-                [Followed.new(submission, jobs)], tasks, started, ended, every=EVERY, ask=EVERY
-            )  # fmt: skip
+            follow([Followed.new(submission, batch.jobs)], tasks, batch, every=EVERY, ask=EVERY)
         finally:
             tasks.cancel(submission)
 
@@ -124,18 +160,24 @@ class _Tasks(Cluster):
     Args:
         engine: what a task asks for.
         submission: the submission.
+        nodes: ids of the nodes that must run the tasks of a probe, which ask for nothing; None =
+            no probe.
     """
 
-    def __init__(self, engine: Ray, submission: Submission) -> None:
+    def __init__(
+        self, engine: Ray, submission: Submission, nodes: Sequence[str] | None = None
+    ) -> None:
         import ray
 
-        self.engine, self.submission = engine, submission
-        options: dict[str, Any] = {"num_cpus": engine.cpus, "num_gpus": engine.gpus}
+        self.engine, self.submission, self.nodes = engine, submission, nodes
         # a cell that dies takes only its worker of the pool down; so Ray repeats lost nodes only
-        retries = {"max_retries": engine.retries, "name": "serzoo"}
-        options |= {"resources": engine.resources, **retries}
+        options: dict[str, Any] = {"max_retries": engine.retries, "resources": engine.resources}
+        options |= {"num_cpus": engine.cpus, "num_gpus": engine.gpus}
         if engine.mem_gb is not None:
             options["memory"] = engine.wanted["memory"]
+        if nodes is not None:
+            options = {"max_retries": 0, "num_cpus": 0}
+        options["name"] = "serzoo"
         self.function = ray.remote(**options)(work)
         self.waiting = list(range(submission.tasks))
         self.given: dict[int, Any] = {}  # task to what Ray will answer
@@ -143,10 +185,17 @@ class _Tasks(Cluster):
         self._give()
 
     def _give(self) -> None:
-        most = self.engine.workers or len(self.waiting) + len(self.given)
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        most = len(self.waiting) + len(self.given)
+        if self.nodes is None:
+            most = self.engine.workers or most
         while self.waiting and len(self.given) < most:
-            task = self.waiting.pop(0)
-            self.given[task] = self.function.remote(self.submission.folder, task)
+            task, function = self.waiting.pop(0), self.function
+            if self.nodes is not None:
+                there = NodeAffinitySchedulingStrategy(self.nodes[task], soft=False)
+                function = function.options(scheduling_strategy=there)
+            self.given[task] = function.remote(self.submission.folder, task)
 
     def over(self, submission: Submission) -> dict[int, Over]:
         import ray
@@ -181,3 +230,7 @@ class _Tasks(Cluster):
         self.waiting.clear()
         for answer in self.given.values():
             ray.cancel(answer, force=True)
+
+    def queue(self, submission: Submission, *, full: bool = False) -> str:
+        names = [submission.ids[task] for task in self.given]
+        return f"{counted(len(names), 'node')} to answer: {some(names)}" if names else ""

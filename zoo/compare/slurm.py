@@ -11,16 +11,17 @@ import contextlib
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ..core.errors import ComparisonError, ConfigError, counted, first_line, suggest
+from ..core.errors import ComparisonError, ConfigError, counted, first_line, some, suggest
 from ..run.schema import LISTED, Flag, FromOne, FromZero, Positive
-from .engine import DetachedError, Engine, submissions
+from .engine import Batch, DetachedError, Engine, submissions
 from .pool import Job
-from .tasks import Cluster, Followed, Over, Submission, follow, work
+from .tasks import Cluster, Followed, Over, Submission, follow, probe, work
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
@@ -35,6 +36,8 @@ LIVE = (
     *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "SIGNALING", "SPECIAL_EXIT"),
 )
 """States of a task that has not ended, as squeue names them."""
+PROBE_TIME = 5
+"""Minutes of a probe's job. It takes seconds, but libraries on a slow disk load slowly."""
 HELD = "launch failed"
 """Begin of the reason why SLURM holds a task that a node could not start."""
 
@@ -53,6 +56,8 @@ class Slurm(Engine):
         cpus_per_task: CPU cores of a task; None = the cluster's default.
         mem_gb: memory of a task in GiB; None = the cluster's default.
         requeue: how often a task that exceeds its time is started again.
+        probe: minutes that a node has to say that it can run cells; 0 = none is asked. Cells are
+            given to the cluster after that.
         warn: seconds before its end at which a task is told to stop.
         setup: lines of shell that a task runs first, such as ``module load cuda``.
         python: the command that starts Python on a node; None = the Python of this process.
@@ -72,6 +77,7 @@ class Slurm(Engine):
     cpus_per_task: FromOne | None = None
     mem_gb: Positive | None = None
     requeue: FromZero = 10
+    probe: FromZero = 10
     warn: FromOne = 90
     setup: Annotated[list[str], LISTED] = field(default_factory=list)
     python: str | None = None
@@ -135,43 +141,95 @@ class Slurm(Engine):
             f"`scancel {' '.join(ids)}` to end them"
         )
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        *,
-        folder: Path,
-        started: Callable[[Job, int], None],
-        ended: Callable[[Job, int, str], None],
-        limit: float | None,
-        say: Callable[[str], None],
-    ) -> None:
-        left = {str(job.folder.absolute()): job for job in jobs}
-        followed = [one for f in submissions(folder) if (one := _again(Submission.read(f), left))]
+    def run(self, batch: Batch) -> None:
+        left = {str(job.folder.absolute()): job for job in batch.jobs}
+        earlier = [self._known(Submission.read(folder)) for folder in submissions(batch.folder)]
+        followed = [one for submission in earlier if (one := _again(submission, left))]
         for one in followed:
-            say(f"following {counted(len(one.open), 'cell')} of job {one.submission.job}")
+            batch.say(f"following {counted(len(one.open), 'cell')} of job {one.submission.job}")
         new = list(left.values())
         if new:
-            submission = self.submission(folder, new, limit)
+            given = replace(batch, jobs=new)
+            self._probe(given)
+            submission = self.submission(given)
             ids = self._submit(submission)
-            say(
+            batch.say(
                 f"gave {counted(len(new), 'cell')} to the cluster as job {ids[0].split('_')[0]}, "
                 f"in {counted(len(ids), 'task')}"
             )
             followed.append(Followed.new(submission.submitted(ids), new))
         if self.detach:
             raise DetachedError(self._back([one.submission.job for one in followed]))
-        follow(followed, _Queue(), started, ended, every=EVERY, ask=ASK)
+        follow(followed, _Queue(), batch, every=EVERY, ask=ASK)
 
-    def submission(self, folder: Path, jobs: Sequence[Job], limit: float | None) -> Submission:
+    def _known(self, submission: Submission) -> Submission:
+        """Return a submission with the ids of its tasks.
+
+        A process that ended after sbatch may not have written them. Its job has a name that no
+        other has. Its tasks wait a minute for their files, which are written here.
+
+        Raises:
+            ComparisonError: if SLURM does not answer.
+        """
+        from submitit.core.utils import DelayedSubmission, JobPaths, temporary_save_path
+
+        if submission.ids:
+            return submission
+        name = submission.settings["name"]
+        try:
+            found = _asked(
+                "squeue", "--noheader", "--states=all", f"--name={name}", "--format=%F"
+            )  # fmt: skip
+        except OSError as e:
+            raise ComparisonError(
+                f"SLURM does not say whether it has a job '{name}' of an earlier call "
+                f"({first_line(e)}); check it with `squeue`, and try again"
+            ) from e
+        if not found:  # it was never submitted, or ended some minutes ago
+            return submission
+        job, number = found[0], submission.tasks
+        ids = [job] if number == 1 else [f"{job}_{task}" for task in range(number)]
+        for task, id_ in enumerate(ids):
+            file = JobPaths(submission.folder, id_).submitted_pickle
+            if not file.exists():
+                given = DelayedSubmission(Task(str(submission.folder), task))
+                given.set_timeout(self.time, self.requeue)
+                with temporary_save_path(file) as unfinished:
+                    given.dump(unfinished)
+        return submission.submitted(ids)
+
+    @cached_property
+    def _probed(self) -> set[Path]:
+        """Folders of the comparisons for which a node was asked; one call asks once."""
+        return set()
+
+    def _probe(self, batch: Batch) -> None:
+        """Ask a node whether it can run these jobs.
+
+        Raises:
+            ComparisonError: if it cannot, or does not answer in time.
+        """
+        if not self.probe or batch.folder in self._probed:
+            return
+        short = replace(self, time=min(self.time, PROBE_TIME), requeue=0, warn=1)
+        made = Submission.probe(batch, self)
+        submission = made.submitted(short._submit(made))
+        batch.say(
+            f"job {submission.job} asks a node whether it can run cells (at most "
+            f"{counted(self.probe, 'minute')}; engine.probe=0 leaves it out)"
+        )
+        probe(submission, _Queue(), batch.say, minutes=self.probe)
+        self._probed.add(batch.folder)
+
+    def submission(self, batch: Batch) -> Submission:
         """Write a new submission of these jobs."""
         return Submission.write(
-            folder, jobs, self, limit, tasks=self.array, at_a_time=self.at_a_time,
-            gpus=bool(self.gpus_per_node),
+            batch, self, tasks=self.array, at_a_time=self.at_a_time, gpus=bool(self.gpus_per_node)
         )  # fmt: skip
 
     def _submit(self, submission: Submission) -> list[str]:
         """Give a submission to the cluster; return the ids of its tasks: ``12_0``, ``12_1``."""
-        executor = self.executor(submission.folder)
+        executor = self.executor(submission.folder, submission.settings["name"])
         try:
             with executor.batch():
                 given = [
@@ -187,8 +245,13 @@ class Slurm(Engine):
             ) from e
         return [job.job_id for job in given]
 
-    def executor(self, folder: Path) -> SlurmExecutor:
-        """Return submitit's executor with the settings of a task."""
+    def executor(self, folder: Path, name: str) -> SlurmExecutor:
+        """Return submitit's executor with the settings of a task.
+
+        Args:
+            folder: for the scripts and logs of the job.
+            name: of the job.
+        """
         import submitit
 
         executor = submitit.SlurmExecutor(folder, max_num_timeout=self.requeue, python=self.python)
@@ -202,7 +265,7 @@ class Slurm(Engine):
             "setup": self.setup or None,
         }
         executor.update_parameters(
-            job_name="serzoo",
+            job_name=name,
             time=self.time,
             array_parallelism=self.array,
             signal_delay_s=self.warn,
@@ -295,12 +358,43 @@ class _Queue(Cluster):
                 details += "; give more minutes (engine.time) or more restarts (engine.requeue)"
             if held:
                 _cancel(name)
-            said = (reason if held else state).lower()
-            found[task] = Over(said, details, late, ", or set engine.python and engine.setup")
+            found[task] = Over(
+                (reason if held else state).lower(),
+                details,
+                late,
+                ", or set engine.python and engine.setup",
+                _host(name),
+            )
         return found
 
     def cancel(self, submission: Submission) -> None:
         _cancel(submission.job)
+
+    def queue(self, submission: Submission, *, full: bool = False) -> str:
+        known = states(submission.job) or {}
+        said = [
+            f"{state.lower()}{f' ({reason})' if reason not in ('', 'None') else ''}"
+            for state, reason in known.values()
+        ]
+        line = f"job {submission.job}: {', '.join(said)}" if said else ""
+        return f"{line or 'SLURM does not say how it stands'}; {_nodes()}" if full else line
+
+
+def _host(name: str) -> str:
+    """Return the node of a task; "" = unknown."""
+    with contextlib.suppress(OSError):
+        found = _asked("squeue", "--noheader", "--states=all", f"--jobs={name}", "--format=%N")
+        return found[0] if found else ""
+    return ""
+
+
+def _nodes() -> str:
+    """Return how many nodes of each partition are in which state, as text."""
+    try:
+        rows = [line.split("|") for line in _asked("sinfo", "--noheader", "--format=%R|%D|%T")]
+    except OSError as e:
+        return first_line(e)
+    return "nodes: " + some((f"{n} {state} in '{name}'" for name, n, state in rows), 8)
 
 
 def _cancel(name: str) -> None:
@@ -324,7 +418,9 @@ class Task:
     number: int
 
     def __call__(self) -> None:
-        work(Path(self.folder), self.number)
+        folder = Path(self.folder)
+        if not Submission.read(folder).ended:  # else a later call has given its cells again
+            work(folder, self.number)
 
     def checkpoint(self) -> DelayedSubmission:
         """Return what submitit runs when the task is requeued: the same task."""

@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,17 +25,24 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from ..core import own, registry
-from ..core.errors import ComparisonError, ConfigError, cut, some, system_error
+from ..core.errors import ComparisonError, ConfigError, counted, cut, some, system_error
 from ..core.files import read_json, write_text
 from ..core.notices import collected, tell
 from . import pool
-from .engine import ENDED, FOLDER, SUBMISSION, Engine
+from .engine import ENDED, FOLDER, SUBMISSION, Batch, Engine
 from .pool import Job
 
+PROBE = "probe"
+"""Folder, beside those of submissions, of tasks without jobs; each call makes it anew."""
 SURE = 2
 """A task has ended if its cluster says so this many times: its last lines may reach us late."""
 SKEW = 5.0
-"""Seconds by which a node's clock may differ from ours before that is told (our choice)."""
+"""Seconds by which a node's clock may differ from ours (our choice)."""
+PROBE_EVERY, PROBE_ASK = 0.5, 5.0
+"""Seconds between two looks for the answer of a probe, and two questions to its cluster."""
+OURS = "SERZOO_"
+"""Begin of the environment variables that a task gets, if its node does not set them."""
+NOTHING = "no cell was given to the cluster"
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Submission:
         rows: the jobs, as JSON holds them.
         tasks: number of tasks; task k has the jobs k, k + tasks, and so on.
         ids: ids of the tasks in the cluster; empty before they have any.
-        settings: all else that a task needs.
+        settings: all else that a task needs; ``name`` is a name that no other submission has.
     """
 
     folder: Path
@@ -62,10 +71,8 @@ class Submission:
     @classmethod
     def write(
         cls,
-        folder: Path,
-        jobs: Sequence[Job],
+        batch: Batch,
         engine: Engine,
-        limit: float | None,
         *,
         tasks: int,
         at_a_time: int = 1,
@@ -75,10 +82,8 @@ class Submission:
         """Write the folder of a new submission.
 
         Args:
-            folder: folder of the comparison.
-            jobs: what its tasks run.
+            batch: what its tasks run.
             engine: the engine that gets it.
-            limit: seconds that a job may take; None = no limit.
             tasks: number of tasks; there are no more than jobs.
             at_a_time: jobs that a task runs at a time.
             gpus: whether each of them has a GPU of its own.
@@ -87,30 +92,51 @@ class Submission:
         Raises:
             ConfigError: if a node could not import a part that the user registered.
         """
+        base = batch.folder.absolute() / FOLDER
+        base.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((int(f.name.split("-")[-1]) for f in base.glob("*-*")), default=0)
+        workers = {"workers": at_a_time, "gpus": gpus, "threads": threads, "limit": batch.limit}
+        return cls._new(
+            base / f"{engine.NAME}-{number}", engine, batch.jobs, min(tasks, len(batch.jobs)),
+            workers,
+        )  # fmt: skip
+
+    @classmethod
+    def probe(cls, batch: Batch, engine: Engine, tasks: int = 1) -> Self:
+        """Write the folder of tasks that only find out whether their machines can run these jobs.
+
+        Raises:
+            ConfigError: if a node could not import a part that the user registered.
+        """
+        folder = batch.folder.absolute() / FOLDER / PROBE
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        needed = sorted({_some_file(root) for job in batch.jobs for root in _roots(job.config)})
+        workers = {"workers": 1, "gpus": False, "threads": 1, "limit": None}
+        return cls._new(folder, engine, [], tasks, {**workers, "needed": needed})
+
+    @classmethod
+    def _new(
+        cls,
+        folder: Path,
+        engine: Engine,
+        jobs: Sequence[Job],
+        tasks: int,
+        settings: Mapping[str, Any],
+    ) -> Self:
         parts = own.ship()
         if alone := [name for _, name, place, _ in parts if not isinstance(place, str)]:
             raise ConfigError(
                 f"engine={engine.NAME} cannot give {some(alone)} to other machines, because its "
                 "class was registered by this process; name its file (FILE.py:NAME) instead"
             )
-        base = folder.absolute() / FOLDER
-        base.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((int(f.name.split("-")[-1]) for f in base.glob("*-*")), default=0)
-        found = cls(
-            base / f"{engine.NAME}-{number}",
-            [to_json(job) for job in jobs],
-            min(tasks, len(jobs)),
-            [],
-            {
-                "workers": at_a_time,
-                "gpus": gpus,
-                "threads": threads,
-                "limit": limit,
-                "parts": parts,
-                "cwd": os.getcwd(),
-            },
-        )
-        found.folder.mkdir()
+        name = f"serzoo-{uuid.uuid4().hex[:12]}"
+        variables = {key: value for key, value in os.environ.items() if key.startswith(OURS)}
+        here = {"parts": parts, "cwd": os.getcwd(), "name": name, "variables": variables}
+        found = cls(folder, [to_json(job) for job in jobs], tasks, [], {**settings, **here})
+        folder.mkdir()
+        for task in range(tasks):  # NFS shows a new file of another machine a minute late
+            found.log(task).touch()
         found._save()
         return found
 
@@ -144,6 +170,11 @@ class Submission:
         """Mark that no task is left."""
         (self.folder / ENDED).touch()
 
+    @property
+    def ended(self) -> bool:
+        """Whether no task is left, or a task that is left must not run any job."""
+        return (self.folder / ENDED).exists()
+
     def jobs_of(self, task: int) -> list[dict[str, Any]]:
         """Return the jobs of a task."""
         return self.rows[task :: self.tasks]
@@ -151,6 +182,25 @@ class Submission:
     def log(self, task: int) -> Path:
         """Return the file of a task's log."""
         return self.folder / f"task-{task}.jsonl"
+
+
+def _roots(config: Mapping[str, Any]) -> list[Path]:
+    """Return the folders of recordings that a run reads, as far as this machine has them."""
+    given = (config.get("data") or {}).get("root")
+    base = os.environ.get("SERZOO_DATA")
+    named = config.get("corpus") or []
+    names = [named] if isinstance(named, str) else named
+    found = [Path(given)] if given else [Path(base) / str(name) for name in names if base]
+    return [root for path in found if (root := path.expanduser().absolute()).exists()]
+
+
+def _some_file(folder: Path) -> str:
+    """Return the path of something in a folder, which may be a mount point on another machine."""
+    try:
+        with os.scandir(folder) as entries:
+            return next((entry.path for entry in entries), str(folder))
+    except OSError:  # a file, or something that this machine does not need
+        return str(folder)
 
 
 def to_json(job: Job) -> dict[str, Any]:
@@ -187,7 +237,11 @@ def work(folder: Path, number: int) -> None:
         try:
             os.environ.pop("SLURM_NTASKS", None)  # else Lightning counts on one srun for each cell
             os.chdir(settings["cwd"])
+            for key, value in settings["variables"].items():
+                os.environ.setdefault(key, value)  # a node may have a cache of its own
             own.receive([tuple(part) for part in settings["parts"]])
+            for path in settings.get("needed", ()):
+                os.stat(path)
             jobs = [from_json(row) for row in submission.jobs_of(number) if row["name"] not in over]
             told = 0
             with collected() as found:
@@ -207,6 +261,7 @@ def work(folder: Path, number: int) -> None:
                     threads=settings["threads"] or max(1, cores() // settings["workers"]),
                     spared=(signal.SIGTERM, signal.SIGUSR2),
                 )
+            write("done")
         except Exception as e:
             write("failed", error=f"{type(e).__name__}: {system_error(e) or e}")
             raise
@@ -285,13 +340,13 @@ class Followed:
                     open_[task, row["name"]] = left.pop(row["folder"])
         return cls(submission, open_)
 
-    def look(
-        self,
-        started: Callable[[Job, int], None],
-        ended: Callable[[Job, int, str], None],
-        base: int,
-    ) -> None:
-        """Read what the tasks have written since the last look."""
+    def look(self, batch: Batch, base: int) -> None:
+        """Read what the tasks have written since the last look.
+
+        Args:
+            batch: its functions are told.
+            base: number of this submission's first job.
+        """
         for task in range(self.submission.tasks):
             rows = lines(self.submission.log(task))
             new, self.read[task] = rows[self.read[task] :], len(rows)
@@ -300,29 +355,25 @@ class Followed:
                     self._began(task, row)
                 elif row["event"] == "failed":
                     self.errors[task] = row["error"]
-                elif (key := (task, row["name"])) not in self.open:
+                elif row["event"] == "done" or (key := (task, row["name"])) not in self.open:
                     pass  # it ended before this process looked
                 elif row["event"] == "started":
-                    started(self.open[key], base + self.numbers[key])
+                    batch.started(self.open[key], base + self.numbers[key])
                 else:
                     for text, fault in row["notices"]:
                         tell(text, fault=fault)
-                    ended(self.open.pop(key), base + self.numbers[key], row["status"])
+                    batch.ended(self.open.pop(key), base + self.numbers[key], row["status"])
 
     def _began(self, task: int, row: Mapping[str, Any]) -> None:
         host = self.hosts[task] = row["host"]
-        ahead = row["skew"] - self.skew
-        if abs(ahead) > SKEW and host not in self.told:
+        if host not in self.told and (text := other_clock(host, row["skew"] - self.skew)):
             self.told.add(host)
-            tell(
-                f"the clock of {host} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'}"
-                " ours; times in records and logs differ by it: set the clocks (NTP)"
-            )
+            tell(text)
 
     def bury(
         self,
         over: Mapping[int, Over],
-        ended: Callable[[Job, int, str], None],
+        batch: Batch,
         base: int,
         cancel: Callable[[], None],
     ) -> None:
@@ -330,7 +381,7 @@ class Followed:
 
         Args:
             over: the tasks that are over, as their cluster says.
-            ended: see :meth:`.engine.Engine.run`.
+            batch: its functions are told.
             base: number of this submission's first job.
             cancel: ends all tasks.
 
@@ -350,7 +401,7 @@ class Followed:
                 self._none_began(found)
             for key in [key for key in self.open if key[0] == task]:
                 job = self.open.pop(key)
-                ended(job, base + self.numbers[key], self._lost(job, task, found))
+                batch.ended(job, base + self.numbers[key], self._lost(job, task, found))
 
     def _lost(self, job: Job, task: int, over: Over) -> str:
         """Record that a job failed with its task, unless it had finished; return its status."""
@@ -363,16 +414,10 @@ class Followed:
         return pool.lost(job, error, over.details, "limit" if over.late else "died")
 
     def _none_began(self, over: Over) -> NoReturn:
-        folder = self.submission.folder
         self.submission.end()
-        found = sorted(folder.glob("*_log.err"))
-        said = [line for f in found for line in f.read_text("utf-8", "replace").splitlines()]
+        first = f"the first task of job {self.submission.job}"
         raise ComparisonError(
-            f"the first task of job {self.submission.job} ended before it could begin"
-            f"{f' ({over.state})' if over.state else ''}"
-            + (f", with: {cut(said[-1].strip(), 200)}" if said else "")
-            + f"; the nodes must see {folder} and {sys.executable} under these very paths. Choose "
-            f"--out on a disk that they share{over.remedy}. All tasks were cancelled"
+            f"{not_begun(first, self.submission, over)}; all tasks were cancelled"
         )
 
 
@@ -385,12 +430,49 @@ class Over:
         details: where to look, and what to do.
         late: whether its time was up.
         remedy: a further clause on what to do if no task could begin.
+        host: the machine that it was on; "" = unknown.
     """
 
     state: str
     details: str
     late: bool = False
     remedy: str = ""
+    host: str = ""
+
+
+def not_begun(what: str, submission: Submission, over: Over) -> str:
+    """Return a text about a task that ended before it could begin: why, and what to do.
+
+    Args:
+        what: the task, as the text calls it.
+        submission: its submission.
+        over: how it ended.
+    """
+    folder = submission.folder
+    found = sorted(folder.glob("*_log.err"))
+    said = [line for f in found for line in f.read_text("utf-8", "replace").splitlines()]
+    return (
+        f"{what}{f' on {over.host}' if over.host else ''} ended before it could begin"
+        f"{f' ({over.state})' if over.state else ''}"
+        + (f", with: {cut(said[-1].strip(), 200)}" if said else "")
+        + f"; the nodes must see {folder} and {sys.executable} under these very paths. Choose "
+        f"--out on a disk that they share{over.remedy}"
+    )
+
+
+def other_clock(host: str, ahead: float) -> str | None:
+    """Return a text about a machine whose clock differs from ours; None if it does not.
+
+    Args:
+        host: name of the machine.
+        ahead: seconds that its clock is ahead of ours; below zero, it is behind.
+    """
+    if abs(ahead) <= SKEW:
+        return None
+    return (
+        f"the clock of {host} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} ours, "
+        "and times in records, logs and leases differ by it; set the clocks (NTP)"
+    )
 
 
 class Cluster(ABC):
@@ -404,12 +486,91 @@ class Cluster(ABC):
     def cancel(self, submission: Submission) -> None:
         """End all tasks of a submission."""
 
+    @abstractmethod
+    def queue(self, submission: Submission, *, full: bool = False) -> str:
+        """Return how the tasks of a probe stand, as a line for the user; "" = unknown.
+
+        Args:
+            submission: the probe.
+            full: whether to say more of the cluster.
+        """
+
+
+def probe(
+    submission: Submission, cluster: Cluster, say: Callable[[str], None], *, minutes: int
+) -> None:
+    """Wait until the machines of a probe have said that they can run cells.
+
+    Args:
+        submission: the probe. Its tasks are cancelled if this raises.
+        cluster: what runs it.
+        say: prints a line for the user.
+        minutes: how long to wait.
+
+    Raises:
+        ComparisonError: if a machine does not see a folder, cannot load a part, or has another
+            time. Also if a task is over, or does not answer in time.
+    """
+    ours, end, asked = skew(submission.folder / "clock"), time.monotonic() + 60 * minutes, 0.0
+    left, line = set(range(submission.tasks)), ""
+    gone = dict.fromkeys(left, 0)  # how often the cluster has said that a task is over
+    try:
+        while left := {task for task in left if not _answered(submission.log(task), ours, say)}:
+            if time.monotonic() >= asked + PROBE_ASK:
+                over = cluster.over(submission) or {}
+                asked = time.monotonic()
+                for task in left & set(over):
+                    gone[task] += 1
+                    if gone[task] >= SURE:
+                        text = not_begun(submission.ids[task], submission, over[task])
+                        raise ComparisonError(f"the probe {text}; {NOTHING}")
+                if (now := cluster.queue(submission)) not in ("", line):
+                    line = now
+                    say(line)
+            if time.monotonic() > end:
+                raise ComparisonError(
+                    f"no answer of the probe in {counted(minutes, 'minute')} "
+                    f"({cluster.queue(submission, full=True)}); wait longer with "
+                    f"engine.probe={4 * minutes}, or leave the probe out with engine.probe=0; "
+                    f"{NOTHING}"
+                )
+            time.sleep(PROBE_EVERY)
+    except BaseException:
+        cluster.cancel(submission)
+        raise
+
+
+def _answered(log: Path, ours: float, say: Callable[[str], None]) -> bool:
+    """Return whether the task of a probe has said that its machine can run cells.
+
+    Args:
+        log: log of the task.
+        ours: how far this machine's clock is ahead of that of the disk, in seconds.
+        say: prints a line for the user.
+
+    Raises:
+        ComparisonError: if the machine cannot.
+    """
+    rows = {row["event"]: row for row in lines(log)}
+    if "began" not in rows:
+        return False
+    host, ahead = rows["began"]["host"], rows["began"]["skew"] - ours
+    if "failed" in rows:
+        raise ComparisonError(
+            f"{host} cannot run cells ({rows['failed']['error']}); it must see the data, your own "
+            f"parts and the folder of this call; their paths must be the same here; {NOTHING}"
+        )
+    if text := other_clock(host, ahead):
+        raise ComparisonError(f"{text}, or go on without this check (engine.probe=0); {NOTHING}")
+    if "done" in rows:
+        say(f"{host} sees the folder and the data, and its clock differs by {abs(ahead):.1f} s")
+    return "done" in rows
+
 
 def follow(
     followed: Sequence[Followed],
     cluster: Cluster,
-    started: Callable[[Job, int], None],
-    ended: Callable[[Job, int, str], None],
+    batch: Batch,
     *,
     every: float,
     ask: float,
@@ -419,8 +580,7 @@ def follow(
     Args:
         followed: the submissions.
         cluster: what runs them.
-        started: see :meth:`.engine.Engine.run`.
-        ended: see there.
+        batch: its functions are told.
         every: seconds between two looks at the logs.
         ask: seconds between two questions to the cluster.
     """
@@ -428,7 +588,7 @@ def follow(
     asked = time.monotonic()
     while True:
         for one, base in zip(followed, bases, strict=True):
-            one.look(started, ended, base)
+            one.look(batch, base)
             if not one.open:
                 one.submission.end()
         if not any(one.open for one in followed):
@@ -436,7 +596,7 @@ def follow(
         if time.monotonic() >= asked + ask:
             for one, base in zip(followed, bases, strict=True):
                 if one.open and (over := cluster.over(one.submission)) is not None:
-                    one.look(started, ended, base)  # what the tasks wrote at their end
-                    one.bury(over, ended, base, partial(cluster.cancel, one.submission))
+                    one.look(batch, base)  # what the tasks wrote at their end
+                    one.bury(over, batch, base, partial(cluster.cancel, one.submission))
             asked = time.monotonic()
         time.sleep(every)

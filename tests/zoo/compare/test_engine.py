@@ -14,6 +14,7 @@ from facts import says, tells
 from serzoo.zoo.compare import compare as comparing
 from serzoo.zoo.compare import engine as engines
 from serzoo.zoo.compare import pool, slurm, tasks
+from serzoo.zoo.compare.engine import Batch
 from serzoo.zoo.compare.pool import Job
 from serzoo.zoo.core.errors import ComparisonError, ConfigError, DataWarning
 from serzoo.zoo.core.files import write_json
@@ -117,6 +118,29 @@ def test_a_task_is_counted_as_a_node() -> None:
     assert tells(slurm.Slurm().cost(1800), "0.5 node hours")
 
 
+class Seen:
+    """What a comparison is told of its jobs."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.numbers: dict[str, int] = {}
+
+    def started(self, job: Job, k: int) -> None:
+        self.said.append(f"started {job.name}")
+        self.numbers[job.name] = k
+
+    def ended(self, job: Job, k: int, status: str) -> None:
+        self.said.append(f"{status} {job.name}")
+        assert self.numbers.get(job.name, k) == k
+
+
+def batch(folder: Path, jobs: Sequence[Job], seen: Seen | None = None, **more: Any) -> Batch:
+    """Jobs of a comparison; what is said of them goes to ``seen``."""
+    seen = seen or Seen()
+    known = {"limit": None, "say": seen.said.append, **more}
+    return Batch(jobs=jobs, folder=folder, started=seen.started, ended=seen.ended, **known)
+
+
 def jobs_in(folder: Path, n: int) -> list[Job]:
     return [Job(f"cell-{i}", {"seed": i}, folder / "cells" / f"cell-{i}") for i in range(n)]
 
@@ -141,7 +165,7 @@ def test_a_job_is_the_same_after_json(tmp_path: Path) -> None:
 def given(tmp_path: Path) -> tasks.Submission:
     """Five cells in two tasks of job 7."""
     jobs = jobs_in(tmp_path, 5)
-    made = slurm.Slurm(array=2).submission(tmp_path, jobs, 60.0)
+    made = slurm.Slurm(array=2).submission(batch(tmp_path, jobs, limit=60.0))
     return made.submitted(["7_0", "7_1"])
 
 
@@ -195,28 +219,13 @@ def test_a_requeued_task_goes_on_where_it_was(
     assert ran == ["cell-0", "cell-2", "cell-2", "cell-4"]
     assert events(given, 0) == [
         *("began", "started cell-0", "ended cell-0", "started cell-2"),
-        *("began", "started cell-2", "ended cell-2", "started cell-4", "ended cell-4"),
+        *("began", "started cell-2", "ended cell-2", "started cell-4", "ended cell-4", "done"),
     ]
 
 
-class Seen:
-    """What a comparison is told of its jobs."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.numbers: dict[str, int] = {}
-
-    def started(self, job: Job, k: int) -> None:
-        self.said.append(f"started {job.name}")
-        self.numbers[job.name] = k
-
-    def ended(self, job: Job, k: int, status: str) -> None:
-        self.said.append(f"{status} {job.name}")
-        assert self.numbers.get(job.name, k) == k
-
-
 def follow(followed: tasks.Followed, seen: Seen) -> None:
-    tasks.follow([followed], slurm._Queue(), seen.started, seen.ended, every=0.0, ask=0.0)
+    told = batch(Path(), [], seen)
+    tasks.follow([followed], slurm._Queue(), told, every=0.0, ask=0.0)
 
 
 def test_what_tasks_write_is_told_once(
@@ -228,8 +237,8 @@ def test_what_tasks_write_is_told_once(
     with pytest.warns(DataWarning, match="2 files are gone"):
         tasks.work(given.folder, 1)
     with pytest.warns(DataWarning, match="2 files are gone") as caught:
-        followed.look(seen.started, seen.ended, 0)
-    followed.look(seen.started, seen.ended, 0)
+        followed.look(batch(tmp_path, [], seen), 0)
+    followed.look(batch(tmp_path, [], seen), 0)
     assert len(caught) == 1
     assert seen.said == ["started cell-1", "ok cell-1", "started cell-3", "ok cell-3"]
     assert sorted(name for _, name in followed.open) == ["cell-0", "cell-2", "cell-4"]
@@ -299,7 +308,7 @@ def test_a_clock_that_differs_is_told_once(
         tasks.work(given.folder, 1)
     followed = tasks.Followed.new(given, jobs_in(tmp_path, 5))
     with pytest.warns(DataWarning) as caught:
-        followed.look(lambda *_: None, lambda *_: None, 0)
+        followed.look(batch(tmp_path, []), 0)
     clocks = [str(w.message) for w in caught if "clock" in str(w.message)]
     assert len(clocks) == 1
     assert tells(clocks[0], "30 s", word)
@@ -323,9 +332,7 @@ def test_an_earlier_job_is_followed_and_not_given_again(
     left = [job for job in jobs_in(tmp_path, 5) if job.name != "cell-0"]
     said: list[str] = []
     with pytest.raises(engines.DetachedError, match=says("scancel 7 8", "serzoo report")):
-        slurm.Slurm(detach=True).run(
-            left, folder=tmp_path, started=print, ended=print, limit=None, say=said.append
-        )
+        slurm.Slurm(detach=True, probe=0).run(batch(tmp_path, left, say=said.append))
     assert new == [["cell-1", "cell-3"]]  # the task of the other two still runs
     assert tells(said, "2 cells", "job 7")
     assert [f.name for f in engines.submissions(tmp_path)] == ["slurm-1", "slurm-2"]
@@ -333,7 +340,140 @@ def test_an_earlier_job_is_followed_and_not_given_again(
     assert tells(text, "4 cells", "scancel 7 8")
     monkeypatch.setattr(slurm, "states", lambda job: None)
     with pytest.raises(ComparisonError, match=says("job 7", "`squeue`")):
-        slurm.Slurm().run(left, folder=tmp_path, started=print, ended=print, limit=None, say=print)
+        slurm.Slurm().run(batch(tmp_path, left))
+
+
+def test_a_job_whose_id_was_not_written_is_found_by_its_name(
+    tmp_path: Path, cluster: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = slurm.Slurm(array=2).submission(batch(tmp_path, jobs_in(tmp_path, 5)))
+    assert made.ids == []
+    cluster()  # SLURM has no such job
+    assert slurm.Slurm()._known(made) == made
+    cluster(squeue="9\n9")
+    found = slurm.Slurm()._known(made)
+    assert f"--name={made.settings['name']}" in (tmp_path / "bin" / "squeue.asked").read_text()
+    assert found.ids == ["9_0", "9_1"]
+    assert tasks.Submission.read(made.folder) == found
+    for task, name in enumerate(found.ids):  # what the job waits for
+        file = found.folder / f"{name}_submitted.pkl"
+        given = submitit.core.utils.DelayedSubmission.load(file)
+        assert given.function == slurm.Task(str(found.folder), task)
+    cluster(squeue="no controller", fails=["squeue"])
+    with pytest.raises(ComparisonError, match=says("controller", "`squeue`")):
+        slurm.Slurm()._known(made)
+
+
+def test_a_task_that_was_given_up_runs_nothing(
+    given: tasks.Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = run_in_process(monkeypatch)
+    given.end()
+    slurm.Task(str(given.folder), 0)()
+    assert ran == []
+    assert tasks.lines(given.log(0)) == []
+
+
+def test_a_task_has_the_variables_of_the_call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run_in_process(monkeypatch)
+    monkeypatch.setenv("SERZOO_DATA", "there")
+    monkeypatch.setenv("SERZOO_CACHE", "of the call")
+    made = slurm.Slurm().submission(batch(tmp_path, jobs_in(tmp_path, 1)))
+    monkeypatch.delenv("SERZOO_DATA")
+    monkeypatch.setenv("SERZOO_CACHE", "of the node")
+    with pytest.warns(DataWarning):
+        tasks.work(made.folder, 0)
+    assert [os.environ[f"SERZOO_{name}"] for name in ("DATA", "CACHE")] == ["there", "of the node"]
+
+
+class Nodes(tasks.Cluster):
+    """A cluster that says what it was made with."""
+
+    def __init__(self, over: dict[int, tasks.Over] | None = None) -> None:
+        self.said, self.cancelled = over, 0
+
+    def over(self, submission: tasks.Submission) -> dict[int, tasks.Over] | None:
+        return self.said
+
+    def cancel(self, submission: tasks.Submission) -> None:
+        self.cancelled += 1
+
+    def queue(self, submission: tasks.Submission, *, full: bool = False) -> str:
+        return "nodes: 3 busy" if full else ""
+
+
+@pytest.fixture(params=[True, False])
+def asked(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tasks.Submission:
+    """A probe of one task, whose jobs read a folder ``data``: by its path, or of a corpus."""
+    monkeypatch.setattr(tasks, "PROBE_ASK", 0.0)
+    monkeypatch.setattr(tasks, "PROBE_EVERY", 0.0)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.wav").touch()
+    monkeypatch.setenv("SERZOO_DATA", str(tmp_path))
+    configs = [
+        {"data": {"root": request.param and str(tmp_path / "data")}, "corpus": corpus}
+        for corpus in ("data", "embedded")
+    ]
+    jobs = [Job(cfg["corpus"], cfg, tmp_path / "cells" / cfg["corpus"]) for cfg in configs]
+    return tasks.Submission.probe(batch(tmp_path, jobs), slurm.Slurm()).submitted(["7"])
+
+
+def test_a_probe_says_that_a_machine_can_run_cells(asked: tasks.Submission, tmp_path: Path) -> None:
+    tasks.work(asked.folder, 0)
+    said: list[str] = []
+    nodes = Nodes()
+    tasks.probe(asked, nodes, said.append, minutes=1)
+    assert len(said) == 1
+    assert tells(said, os.uname().nodename, "0.0 s")
+    assert nodes.cancelled == 0
+    assert engines.submissions(tmp_path) == []  # no later call follows it
+    again = tasks.Submission.probe(batch(tmp_path, []), slurm.Slurm())
+    assert (again.folder, tasks.lines(again.log(0))) == (asked.folder, [])
+
+
+@pytest.mark.parametrize(("ahead", "word"), [(30.0, "ahead"), (-30.0, "behind")])
+def test_a_probe_refuses_another_clock(
+    ahead: float, word: str, asked: tasks.Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, nodes = time.time, Nodes()
+    with monkeypatch.context() as node:
+        node.setattr(tasks.time, "time", lambda: ours() + ahead)
+        tasks.work(asked.folder, 0)
+    facts = os.uname().nodename, "30 s", word, "NTP", "engine.probe=0"
+    with pytest.raises(ComparisonError, match=says(*facts)):
+        tasks.probe(asked, nodes, print, minutes=1)
+    assert nodes.cancelled == 1
+
+
+def test_a_probe_refuses_a_machine_without_the_data(
+    asked: tasks.Submission, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "a.wav").unlink()  # an empty folder, where a disk should be mounted
+    with pytest.raises(FileNotFoundError):
+        tasks.work(asked.folder, 0)
+    facts = os.uname().nodename, tmp_path / "data" / "a.wav"
+    with pytest.raises(ComparisonError, match=says(*facts)):
+        tasks.probe(asked, Nodes(), print, minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("over", "facts"),
+    [
+        (None, ("nodes", "3 busy", "engine.probe=0")),
+        ({0: tasks.Over("failed", "", host="n3")}, ("n3", "failed", "--out")),
+    ],
+)
+def test_a_probe_without_an_answer_is_told(
+    over: dict[int, tasks.Over] | None, facts: tuple[str, ...], asked: tasks.Submission
+) -> None:
+    nodes = Nodes(over)
+    with pytest.raises(ComparisonError, match=says(*facts)):
+        tasks.probe(asked, nodes, print, minutes=0 if over is None else 1)
+    assert nodes.cancelled == 1
 
 
 def test_cells_of_a_cluster_are_not_run_here_too(given: tasks.Submission, tmp_path: Path) -> None:
@@ -354,12 +494,12 @@ def test_the_script_of_a_task_has_its_settings(
         partition="main", array=2, time=90, gpus_per_node=2, mem_gb=1.5, warn=60,
         sbatch={"reservation": "ours"}, setup=["module load cuda"],
     )  # fmt: skip
-    made = chosen.submission(tmp_path, jobs_in(tmp_path, 3), None)
+    made = chosen.submission(batch(tmp_path, jobs_in(tmp_path, 3)))
     assert chosen._submit(made) == ["12_0", "12_1"]
     text = (made.folder / "12_submission.sh").read_text()
     for option in (
         *("partition=main", "time=90", "gpus-per-node=2", "mem=1536M", "signal=USR2@60"),
-        *("reservation=ours", "requeue", "array=0-1%2", "job-name=serzoo"),
+        *("reservation=ours", "requeue", "array=0-1%2", f"job-name={made.settings['name']}"),
     ):
         assert f"#SBATCH --{option}\n" in text
     assert "\nmodule load cuda\n" in text
@@ -369,7 +509,7 @@ def test_a_cluster_that_refuses_a_job_is_quoted(
     cluster: Callable[..., None], tmp_path: Path
 ) -> None:
     cluster(sbatch="sbatch: error: Invalid account or account/partition", fails=["sbatch"])
-    made = slurm.Slurm().submission(tmp_path, jobs_in(tmp_path, 3), None)
+    made = slurm.Slurm().submission(batch(tmp_path, jobs_in(tmp_path, 3)))
     with pytest.raises(ConfigError, match=says("Invalid account", "engine.sbatch.KEY")):
         slurm.Slurm()._submit(made)
     assert engines.submissions(tmp_path) == []
@@ -380,7 +520,7 @@ def test_a_class_that_only_this_process_has_is_not_given_away(
 ) -> None:
     monkeypatch.setattr(tasks.own, "ship", lambda: [("heads", "mine", Seen, "0")])
     with pytest.raises(ConfigError, match=says("mine", "FILE.py:NAME")):
-        slurm.Slurm().submission(tmp_path, jobs_in(tmp_path, 1), None)
+        slurm.Slurm().submission(batch(tmp_path, jobs_in(tmp_path, 1)))
 
 
 def test_a_damaged_submission_is_told(given: tasks.Submission) -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import slurm_cluster
-from cells import FAULTY, same_but_times
+from cells import LATE, Comparison, same_but_times
 from facts import says, tells
-from serzoo.zoo.compare.compare import compare
-from serzoo.zoo.core import registry
+from serzoo.zoo.compare import compare as comparing
+from serzoo.zoo.compare import slurm, tasks
 from serzoo.zoo.core.errors import ComparisonError
 from serzoo.zoo.report.report import report
-from serzoo.zoo.run.record import read_record
 from slurm_cluster import Cluster
 
 pytest.importorskip("submitit")
@@ -46,68 +45,64 @@ def cluster() -> Iterator[Cluster]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture
-def suite(tiny_recipe: str, tmp_path: Path) -> Callable[..., str]:
-    """``suite(["classification"], seeds=(1,), epochs=2)``: a file; ``own.py`` lies beside it."""
-    registry._ADDED["heads"].clear()  # of an earlier test, from another file
-    (tmp_path / "own.py").write_text(FAULTY)
+class OnSlurm(Comparison):
+    """A comparison whose cells the cluster runs.
 
-    def write(heads: Sequence[str], seeds: Sequence[int] = (1,), epochs: int = 2) -> str:
-        path = tmp_path / "some.yaml"
-        names = [
-            f"{tmp_path / 'own.py'}:{h}" if h in ("Dies", "Slow", "Hangs") else h for h in heads
-        ]
-        axes = {"recipe": [tiny_recipe], "head": names, "fold": [0], "seed": list(seeds)}
-        overrides = [f"optim.epochs={epochs}", "optim.min_steps=0"]
-        content = {"title": "S", "axes": axes, "overrides": overrides, "baseline": names[0]}
-        path.write_text(json.dumps(content))
-        return str(path)
+    Args:
+        cluster: the cluster.
+        serzoo: starts a command.
+        wait_until: waits for a condition while a command runs.
+        where: folder and recipe.
+    """
 
-    return write
+    def __init__(
+        self, cluster: Cluster, serzoo: Callable[..., Any], wait_until: Callable[..., None],
+        *where: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(*where)
+        self.cluster, self.serzoo, self.wait_until = cluster, serzoo, wait_until
+        self.log = self.folder / "log.txt"
 
+    def compare(self, suite: str, *words: str, **options: Any) -> dict[str, Any]:
+        return comparing.compare(suite, ["engine=slurm", *words], out=str(self.out), **options)
 
-@pytest.fixture
-def start(serzoo: Callable[..., Any], tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    def run(suite: str, *more: str) -> subprocess.Popen[str]:
-        words = ("compare", suite, "--out", str(tmp_path / "runs"), "engine=slurm", *more)
-        process: subprocess.Popen[str] = serzoo(*words, log=tmp_path / "log.txt")
+    def start(self, suite: str, *words: str) -> subprocess.Popen[str]:
+        """Start the same by a command."""
+        words = ("compare", suite, "--out", str(self.out), "engine=slurm", *words)
+        process: subprocess.Popen[str] = self.serzoo(*words, log=self.log)
         return process
 
-    return run
+    def until_it_trains(self, process: subprocess.Popen[str]) -> None:
+        self.wait_until(self.trained, process)
+
+    def ended_well(self, process: subprocess.Popen[str]) -> None:
+        assert process.wait(600) == 0, self.log.read_text()
+
+    def newest(self) -> str:
+        """Id of the newest job, without the number of a task."""
+        return max((line.split()[0].split("_")[0] for line in self.cluster.jobs()), key=int)
 
 
-def cells(tmp_path: Path, pattern: str = "*") -> list[Any]:
-    found = sorted((tmp_path / "runs" / "some" / "cells").glob(pattern))
-    return [read_record(folder) for folder in found]
+@pytest.fixture
+def on_slurm(
+    cluster: Cluster,
+    tiny_recipe: str,
+    tmp_path: Path,
+    serzoo: Callable[..., Any],
+    wait_until: Callable[..., None],
+) -> OnSlurm:
+    return OnSlurm(cluster, serzoo, wait_until, tmp_path, tiny_recipe)
 
 
-def trains(tmp_path: Path, head: str = "slow") -> bool:
-    folder = tmp_path / "runs" / "some" / "cells"
-    return bool(list(folder.glob(f"*-{head}-*/checkpoints/last.ckpt")))
-
-
-def begun(tmp_path: Path, task: int = 0) -> int:
-    log = tmp_path / "runs" / "some" / "engine" / "slurm-1" / f"task-{task}.jsonl"
-    return log.read_text().count('"began"') if log.exists() else 0
-
-
-def newest(cluster: Cluster) -> str:
-    """Id of the newest job, without the number of a task."""
-    return max((line.split()[0].split("_")[0] for line in cluster.jobs()), key=int)
-
-
-def test_records_are_those_of_this_machine(
-    cluster: Cluster, suite: Callable[..., str], tmp_path: Path
-) -> None:
-    path, out = suite(["classification", "prototype", "regress_codes"]), tmp_path / "runs"
-    words = ["engine=slurm", "engine.array=2", "engine.partition=main", "engine.time=10"]
-    done = compare(path, words, out=str(out))
+def test_records_are_those_of_this_machine(on_slurm: OnSlurm) -> None:
+    path = on_slurm.suite(["classification", "prototype", "regress_codes"])
+    done = on_slurm.compare(path, "engine.array=2", "engine.partition=main", "engine.time=10")
     assert (done["cells"], done["done"], done["failed"], done["detached"]) == (3, 3, 0, False)
-    out.rename(tmp_path / "there")  # a record holds the name of its folder
-    compare(path, out=str(out), workers=1)
+    on_slurm.out.rename(on_slurm.folder / "there")  # a record holds the name of its folder
+    comparing.compare(path, out=str(on_slurm.out), workers=1)
     there, here = (
         {cell.name: cell for cell in (base / "some" / "cells").iterdir()}
-        for base in (tmp_path / "there", out)
+        for base in (on_slurm.folder / "there", on_slurm.out)
     )
     assert sorted(there) == sorted(here)
     assert len(there) == 3
@@ -115,143 +110,172 @@ def test_records_are_those_of_this_machine(
         same_but_times(cell, here[name])
 
 
-def test_a_cell_that_dies_costs_one_cell(
-    cluster: Cluster, suite: Callable[..., str], tmp_path: Path
-) -> None:
-    path = suite(["classification", "Dies", "Slow"], epochs=3)
-    words = ["engine=slurm", "engine.array=1"]
-    done = compare(path, words, out=str(tmp_path / "runs"), limit=10)
+def test_a_cell_that_dies_costs_one_cell(on_slurm: OnSlurm) -> None:
+    path = on_slurm.suite(["classification", "Dies", "Slow"], epochs=3)
+    done = on_slurm.compare(path, "engine.array=1", limit=10)
     assert (done["done"], done["failed"]) == (2, 1)
-    (lost,) = cells(tmp_path, "*-dies-*")
+    (lost,) = on_slurm.records("*-dies-*")
     assert (lost.reason, lost.tries) == ("killed", 1)
     assert tells(lost.error, "exit code -9")
-    assert newest(cluster) + " COMPLETED" in cluster.jobs()
+    assert on_slurm.newest() + " COMPLETED" in on_slurm.cluster.jobs()
 
 
-def test_a_task_that_exceeds_its_time_goes_on_in_its_next_one(
-    cluster: Cluster,
-    suite: Callable[..., str],
-    start: Callable[..., Any],
-    wait_until: Callable[..., None],
-    tmp_path: Path,
-) -> None:
+def test_a_task_that_exceeds_its_time_goes_on_in_its_next_one(on_slurm: OnSlurm) -> None:
     # SLURM looks at times every half minute: this task is told to stop, and not killed
-    process = start(suite(["Slow"], epochs=120), "engine.time=1", "engine.warn=20")
-    assert process.wait(600) == 0, (tmp_path / "log.txt").read_text()
-    (entry,) = cells(tmp_path)
-    assert (entry.status, entry.resumed, entry.rounds) == ("ok", True, 120)
-    assert begun(tmp_path) >= 2
+    path = on_slurm.suite(["Slow"], epochs=60)
+    on_slurm.ended_well(on_slurm.start(path, "engine.time=1", "engine.warn=20"))
+    (entry,) = on_slurm.records()
+    assert (entry.status, entry.resumed, entry.rounds) == ("ok", True, 60)
+    (begun,) = on_slurm.events("began", "slurm-1")
+    assert len(begun) >= 2
 
 
-def test_a_cell_that_exceeds_its_limit_is_recorded(
-    cluster: Cluster, suite: Callable[..., str], tmp_path: Path
-) -> None:
-    path = suite(["classification", "Hangs"])
-    done = compare(path, ["engine=slurm"], out=str(tmp_path / "runs"), limit=1.5)
-    (late,) = cells(tmp_path, "*-hangs-*")
+def test_a_cell_that_exceeds_its_limit_is_recorded(on_slurm: OnSlurm) -> None:
+    done = on_slurm.compare(on_slurm.suite(["classification", "Hangs"]), limit=1.5)
+    (late,) = on_slurm.records("*-hangs-*")
     assert (late.status, late.reason) == ("failed", "limit")
     assert tells(late.error, "1.5 min")
     assert done["failed"] == 1
 
 
-def test_a_node_that_goes_down_gives_its_cells_back(
-    cluster: Cluster,
-    suite: Callable[..., str],
-    start: Callable[..., Any],
-    wait_until: Callable[..., None],
-    tmp_path: Path,
-) -> None:
-    process = start(suite(["Slow"], seeds=(1, 2, 3), epochs=40), "engine.array=3")
-    wait_until(lambda: trains(tmp_path), process)
-    # two tasks run, one waits. A drained node ends what it runs, and begins nothing
-    node = f"nodename={cluster.host}"
-    assert not cluster.ask("scontrol", "update", node, "state=drain", "reason=t").returncode
-    # and one that is down gives back what it ran
-    assert not cluster.ask("scontrol", "update", node, "state=down", "reason=t").returncode
-    assert not cluster.ask("scontrol", "update", node, "state=resume").returncode
-    assert process.wait(600) == 0, (tmp_path / "log.txt").read_text()
-    entries = cells(tmp_path)
+def test_a_node_that_goes_down_gives_its_cells_back(on_slurm: OnSlurm) -> None:
+    path = on_slurm.suite(["Slow"], seeds=(1, 2, 3), epochs=40)
+    process = on_slurm.start(path, "engine.array=3")
+    on_slurm.until_it_trains(process)
+    # two tasks run, one waits. A drained node ends what it runs, and begins nothing; one that is
+    # down gives back what it ran
+    on_slurm.cluster.set_node("drain")
+    on_slurm.cluster.set_node("down")
+    on_slurm.cluster.set_node("resume")
+    on_slurm.ended_well(process)
+    entries = on_slurm.records()
     assert [entry.status for entry in entries] == ["ok"] * 3
     assert any(entry.resumed for entry in entries)
     assert [entry.tries for entry in entries] == [0] * 3  # none has failed, none was run twice
-    ends = [
-        json.loads(line)["name"]
-        for log in (tmp_path / "runs" / "some" / "engine").glob("slurm-1/task-*.jsonl")
-        for line in log.read_text().splitlines()
-        if '"ended"' in line
-    ]
+    ends = [name for task in on_slurm.events("ended", "slurm-1") for name in task]
     assert len(ends) == len(set(ends)) == 3
 
 
-def test_a_controller_that_restarts_costs_nothing(
-    cluster: Cluster,
-    suite: Callable[..., str],
-    start: Callable[..., Any],
-    wait_until: Callable[..., None],
-    tmp_path: Path,
-) -> None:
-    process = start(suite(["Slow"], epochs=120))
-    wait_until(lambda: trains(tmp_path), process)
-    cluster.stop_controller()
-    seen = len((tmp_path / "log.txt").read_text())
+def test_a_task_that_is_preempted_goes_on_later(on_slurm: OnSlurm) -> None:
+    process = on_slurm.start(on_slurm.suite(["Slow"], epochs=40))
+    on_slurm.until_it_trains(process)
+    urgent = ("--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 1")
+    done = on_slurm.cluster.ask("sbatch", *urgent)
+    assert not done.returncode, done.stderr
+    on_slurm.ended_well(process)
+    (entry,) = on_slurm.records()
+    assert (entry.status, entry.resumed, entry.tries) == ("ok", True, 0)
+    assert [len(task) for task in on_slurm.events("began", "slurm-1")] == [2]
+
+
+def test_a_controller_that_restarts_costs_nothing(on_slurm: OnSlurm) -> None:
+    process = on_slurm.start(on_slurm.suite(["Slow"], epochs=120))
+    on_slurm.until_it_trains(process)
+    on_slurm.cluster.stop_controller()
+    seen = len(on_slurm.log.read_text())
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(40)  # it has asked a controller that is away more than once
-    assert (tmp_path / "log.txt").read_text()[seen:] == ""
-    cluster.start_controller()
-    assert process.wait(300) == 0, (tmp_path / "log.txt").read_text()
-    (entry,) = cells(tmp_path)
+    assert on_slurm.log.read_text()[seen:] == ""
+    on_slurm.cluster.start_controller()
+    on_slurm.ended_well(process)
+    (entry,) = on_slurm.records()
     assert (entry.status, entry.resumed) == ("ok", False)
 
 
-def test_ctrl_c_leaves_the_jobs_and_the_same_command_comes_back(
-    cluster: Cluster,
-    suite: Callable[..., str],
-    start: Callable[..., Any],
-    wait_until: Callable[..., None],
-    tmp_path: Path,
-) -> None:
-    path, out = suite(["classification", "Slow"], epochs=60), tmp_path / "runs"
-    process = start(path, "engine.array=1")
-    wait_until(lambda: trains(tmp_path), process)
+def test_ctrl_c_leaves_the_jobs_and_the_same_command_comes_back(on_slurm: OnSlurm) -> None:
+    path = on_slurm.suite(["classification", "Slow"], epochs=60)
+    process = on_slurm.start(path, "engine.array=1")
+    on_slurm.until_it_trains(process)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
-    job = newest(cluster)
-    assert tells((tmp_path / "log.txt").read_text(), "1 cells are left", f"scancel {job}")
-    assert f"{job} RUNNING" in cluster.jobs()
-    assert len(report(out / "some")) > 0  # of what has finished
+    job = on_slurm.newest()
+    assert tells(on_slurm.log.read_text(), "1 cells are left", f"scancel {job}")
+    assert f"{job} RUNNING" in on_slurm.cluster.jobs()
+    assert len(report(on_slurm.here)) > 0  # of what has finished
     with pytest.raises(ComparisonError, match=says("engine=slurm", "engine=local")):
-        compare(path, out=str(out), workers=1)
-    done = compare(path, ["engine=slurm", "engine.array=1"], out=str(out))
+        comparing.compare(path, out=str(on_slurm.out), workers=1)
+    done = on_slurm.compare(path, "engine.array=1")
     assert (done["done"], done["failed"]) == (2, 0)
-    assert newest(cluster) == job  # nothing was given a second time
+    assert on_slurm.newest() == job  # nothing was given a second time
 
 
-def test_a_detached_comparison_returns_at_once(
-    cluster: Cluster, suite: Callable[..., str], tmp_path: Path
-) -> None:
-    path, out = suite(["classification"]), str(tmp_path / "runs")
-    left = compare(path, ["engine=slurm", "engine.detach=true"], out=out)
+def test_a_detached_comparison_returns_at_once(on_slurm: OnSlurm) -> None:
+    path = on_slurm.suite(["classification"])
+    left = on_slurm.compare(path, "engine.detach=true")
     assert (left["done"], left["failed"], left["detached"]) == (0, 0, True)
     assert left["summary"] is None
-    done = compare(path, ["engine=slurm"], out=out)
+    done = on_slurm.compare(path)
     assert (done["done"], done["detached"]) == (1, False)
-    assert [entry.tries for entry in cells(tmp_path)] == [0]
+    assert [entry.tries for entry in on_slurm.records()] == [0]
 
 
-def test_a_node_that_does_not_see_the_folder_ends_the_comparison(
-    cluster: Cluster, suite: Callable[..., str], tmp_path: Path
+@pytest.mark.parametrize("tasks_", [1, 2])
+def test_a_call_that_dies_after_sbatch_gives_no_cell_twice(
+    tasks_: int, on_slurm: OnSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = on_slurm.folder / "bin"
+    programs.mkdir()
+    sbatch = programs / "sbatch"  # it kills who called it when SLURM has taken the job
+    sbatch.write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"\nkill -9 $PPID\n')
+    sbatch.chmod(0o755)
+    path = on_slurm.suite(["Slow"], seeds=(1, 2), epochs=10)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+        process = on_slurm.start(path, f"engine.array={tasks_}", "engine.probe=0")
+        assert process.wait(120) == -signal.SIGKILL
+    job = on_slurm.newest()
+    assert tasks.Submission.read(on_slurm.here / "engine" / "slurm-1").ids == []
+    done = on_slurm.compare(path, f"engine.array={tasks_}")
+    assert (done["done"], done["failed"]) == (2, 0)
+    assert on_slurm.newest() == job
+    started = [name for task in on_slurm.events("started", "slurm-1") for name in task]
+    assert len(started) == len(set(started)) == 2
+
+
+# Before a cell is given to the cluster.
+
+
+def refused(on_slurm: OnSlurm, *words: str, facts: tuple[object, ...]) -> None:
+    """Check that a comparison is refused with these facts, and that no cell was given."""
+    path = on_slurm.suite(["classification"], seeds=(1, 2))
+    with pytest.raises(ComparisonError, match=says(*facts)):
+        on_slurm.compare(path, *words)
+    assert not any(line.endswith(("PENDING", "RUNNING")) for line in on_slurm.cluster.jobs())
+    assert [folder.name for folder in (on_slurm.here / "engine").iterdir()] == ["probe"]
+    assert not any(on_slurm.records())
+
+
+@pytest.mark.parametrize("hidden", ["runs", "data"])
+def test_a_folder_that_a_node_does_not_see(
+    hidden: str, on_slurm: OnSlurm, tiny_speech: Path
 ) -> None:
     if not shutil.which("unshare"):
         pytest.skip("no unshare, to give the node other disks")
-    hidden = tmp_path / "runs"
-    hidden.mkdir()
-    cluster.restart_node(
-        "unshare", "-m", "sh", "-c", f"mount -t tmpfs no {hidden} && exec slurmd -D"
+    on_slurm.out.mkdir()
+    folder = {"runs": on_slurm.out, "data": tiny_speech}[hidden]
+    on_slurm.cluster.restart_node(
+        "unshare", "-m", "sh", "-c", f"mount -t tmpfs no {folder} && exec slurmd -D"
     )
     try:
-        with pytest.raises(ComparisonError, match=says(str(hidden), "--out")):
-            compare(suite(["classification"], seeds=(1, 2)), ["engine=slurm"], out=str(hidden))
+        refused(on_slurm, facts=(on_slurm.cluster.host, folder))
     finally:
-        cluster.restart_node("slurmd", "-D")
-    assert not any(line.endswith(("PENDING", "RUNNING")) for line in cluster.jobs())
-    assert not any(cells(tmp_path))
+        on_slurm.cluster.restart_node("slurmd", "-D")
+
+
+def test_a_node_whose_clock_differs(on_slurm: OnSlurm) -> None:
+    (on_slurm.folder / "sitecustomize.py").write_text(LATE)
+    setup = f"engine.setup=['export PYTHONPATH={on_slurm.folder}']"
+    host = on_slurm.cluster.host
+    refused(on_slurm, setup, facts=(host, "30 s", "ahead", "NTP", "engine.probe=0"))
+    with pytest.warns(UserWarning, match=says(host, "30 s", "ahead")):
+        done = on_slurm.compare(on_slurm.suite(["classification"]), setup, "engine.probe=0")
+    assert (done["done"], done["failed"]) == (1, 0)
+
+
+def test_a_queue_that_does_not_move(on_slurm: OnSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "probe", lambda *a, minutes: tasks.probe(*a, minutes=0))
+    on_slurm.cluster.set_node("drain")
+    try:
+        refused(on_slurm, facts=("pending", "'main'", "engine.probe=0"))
+    finally:
+        on_slurm.cluster.set_node("resume")
