@@ -341,21 +341,36 @@ def out_of_domain() -> Table:
 # Corrupted audio, and prosody.
 
 
+CORRUPTED = {
+    "clean": "clean",
+    "noise at 20 dB": "noise:20dB",
+    "noise at 10 dB": "noise:10dB",
+    "telephone": "telephone",
+    "a room": "reverb",
+}
+SIX = (*HEADS[:4], "gen_ser_target_only", "prototype")
+
+
+@named
+def robustness_ravdess() -> Table:
+    across = {name: ("ravdess, {}", head) for name, head in labels(SIX).items()}
+    return conditions("robustness", "RAVDESS", CORRUPTED, across)
+
+
+@named
+def robustness_emodb() -> Table:
+    across = {name: ("emodb, {}", head) for name, head in labels(SIX).items()}
+    return conditions("robustness", "EMO-DB", CORRUPTED, across)
+
+
 @named
 def robustness_copies() -> Table:
-    down = {
-        "clean": "clean",
-        "noise at 20 dB": "noise:20dB",
-        "noise at 10 dB": "noise:10dB",
-        "telephone": "telephone",
-        "a room": "reverb",
-    }
     across = {
         f"{CORPORA[corpus]}, {count}": (f"{corpus}, {{}}, data.corrupted_copies={n}", "linear_svm")
         for corpus in ("ravdess", "emodb")
         for count, n in (("none", 0), ("three", 3))
     }
-    return conditions("robustness_copies", "test audio", down, across)
+    return conditions("robustness_copies", "test audio", CORRUPTED, across)
 
 
 @named
@@ -378,15 +393,9 @@ def robustness_scratch() -> Table:
 
 @named
 def robustness_short() -> Table:
-    rows = suite("robustness_scratch")
-    across = {
-        "clean": "clean",
-        "noise, 20 dB": "noise:20dB",
-        "telephone": "telephone",
-        "Opus, 12 kbit/s": "opus:12k",
-    }
-    heads = labels(("classification", "gen_ser", "svm_ComParE_2016"))
-    return pivot("UAR on EMO-DB", heads, across, lambda h, c: uar(rows[f"emodb, {c}", h]))
+    rows = suite("robustness")
+    heads = labels(("classification", "linear_svm", "selm", "gen_ser", "gen_ser_target_only"))
+    return pivot("UAR on RAVDESS", heads, CORRUPTED, lambda h, c: uar(rows[f"ravdess, {c}", h]))
 
 
 @named
@@ -634,3 +643,23 @@ def speed_streaming() -> Table:
         {"file of two channels": "file", "pipe of one channel": "pipe"},
         lambda of, way: _within(of[way]["real_time_factor"], ".3f"),
     )
+
+
+@named
+def scale() -> Table:
+    found = record("scale.json")
+    down = {
+        "`serzoo prepare`": "prepare",
+        "killed half way, then started again: the second call": "resumed",
+        "read the manifest": "read_manifest",
+        "open it as a run does, first time": "open_first",
+        "open it again": "open_again",
+    }
+    across = {
+        "clock, s": "seconds",
+        "processor, s": "processor_seconds",
+        "peak memory, MB": "peak_mb",
+    }
+    corner = f"{found['rows']:,} recordings, {found['processes']} processes"
+    return pivot(corner, down, across, lambda row, what: cell(found.get(f"{row}_{what}"), ".0f"))
+
