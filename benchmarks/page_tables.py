@@ -662,4 +662,3 @@ def scale() -> Table:
     }
     corner = f"{found['rows']:,} recordings, {found['processes']} processes"
     return pivot(corner, down, across, lambda row, what: cell(found.get(f"{row}_{what}"), ".0f"))
-

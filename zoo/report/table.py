@@ -114,6 +114,8 @@ def answer_table(group: Sequence[Result], baseline: str) -> Table | None:
 
 
 ANCHOR = "linear_svm"
+SHOWN = 0.0005
+"""The smallest difference that the three digits of a table show."""
 
 
 def below_anchor(compared: Mapping[str, Answered], baseline: str) -> str:
@@ -124,7 +126,7 @@ def below_anchor(compared: Mapping[str, Answered], baseline: str) -> str:
         baseline: the head that others are compared to.
     """
     found = compared.get(ANCHOR)
-    if baseline == ANCHOR or found is None or not found.value > 0:  # or NaN
+    if baseline == ANCHOR or found is None or not found.value >= SHOWN:  # or NaN
         return ""
     return (
         f"The baseline {baseline} is {found.value:.3f} below {ANCHOR}, a linear reading of the "

@@ -427,7 +427,7 @@ def _one_vector(encoder: str) -> bool:
     """Return whether a registered encoder gives one frame for an utterance, however long it is."""
     if encoder not in registry.names("encoders"):
         return False  # whoever reads the options says so
-    return registry.get("encoders", encoder).frame_seconds == 0.0
+    return bool(registry.get("encoders", encoder).frame_seconds == 0)
 
 
 def _suited(head: dict[str, Any]) -> dict[str, Any]:

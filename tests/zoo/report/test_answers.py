@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isnan
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from serzoo.zoo.report.overview import (
 )
 from serzoo.zoo.report.runs import Run
 from serzoo.zoo.report.summary import rows_of
-from serzoo.zoo.report.table import latex, markdown, tables
+from serzoo.zoo.report.table import below_anchor, latex, markdown, tables
 from serzoo.zoo.run.record import Record, SuiteRecord
 from serzoo.zoo.statistics.contrasts import UNDECLARED
 from serzoo.zoo.statistics.rates import wa_of
@@ -331,3 +332,9 @@ def test_a_baseline_below_the_linear_svm_is_told(svm: list[int], warned: bool) -
     text = markdown(rows_of(made, Asked(BASE)), BASE)
     words = ("baseline", BASE, "below linear_svm", "weak baseline")
     assert tells(text, *words) if warned else "weak baseline" not in text
+
+
+@pytest.mark.parametrize(("value", "warned"), [(0.0004, False), (0.0006, True)])
+def test_a_baseline_is_not_told_to_be_below_by_nothing(value: float, warned: bool) -> None:
+    svm: Any = SimpleNamespace(value=value, verdict="equivalent")
+    assert bool(below_anchor({"linear_svm": svm}, BASE)) == warned
