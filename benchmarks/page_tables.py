@@ -329,6 +329,15 @@ def cross_corpus_means() -> Table:
 
 
 @named
+def emogator() -> Table:
+    heads = labels(("classification", "linear_svm", "gen_ser", "gen_ser_target_only", "prototype"))
+    across = {"serzoo-small": "emogator", "Whisper-tiny.en": "emogator_whisper"}
+    return pivot(
+        "UAR, 7 classes", heads, across, lambda head, name: uar(suite(name)["emogator", head], True)
+    )
+
+
+@named
 def cross_corpus_scratch() -> Table:
     return matrix("cross_corpus_scratch", ", protocol=one-to-rest")
 
@@ -368,7 +377,7 @@ def robustness_copies() -> Table:
     across = {
         f"{CORPORA[corpus]}, {count}": (f"{corpus}, {{}}, data.corrupted_copies={n}", "linear_svm")
         for corpus in ("ravdess", "emodb")
-        for count, n in (("none", 0), ("three", 3))
+        for count, n in (("none", 0), ("three", 3), ("six", 6))
     }
     return conditions("robustness_copies", "test audio", CORRUPTED, across)
 
