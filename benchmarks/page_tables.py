@@ -46,6 +46,7 @@ LABELS = {
 }
 """Rows whose names in the records do not say what they are."""
 HEADS = ("classification", "linear_svm", "selm", "gen_ser", "prototype")
+SIX = (*HEADS[:4], "gen_ser_target_only", "prototype")
 SCRATCH = ("classification", "selm", "gen_ser", "linear", "mlp", "prototype")
 SVMS = ("svm_eGeMAPSv02", "svm_ComParE_2016")
 
@@ -182,6 +183,14 @@ def conditions(
     return pivot(corner, down, across, lambda c, of: uar(rows[of[0].format(c), of[1]]))
 
 
+def heads_under(
+    name: str, corner: str, down: Mapping[str, str], corpus: str, heads: Sequence[str]
+) -> Table:
+    """Return UAR of heads on a corpus under conditions; see :func:`conditions`."""
+    across = {title: (f"{corpus}, {{}}", head) for title, head in labels(heads).items()}
+    return conditions(name, corner, down, across)
+
+
 def shots(name: str, recipe: str, tuning: str, k: int, head: str) -> Result:
     """Return the row of a head after k utterances of each emotion; with k = 0, none is tuned."""
     return suite(name)[f"{recipe}, {k} shots{f', {tuning}' if k else ''}", head]
@@ -221,8 +230,7 @@ def head_to_head_whisper() -> Table:
 
 @named
 def head_to_head() -> Table:
-    heads = (*HEADS[:4], "gen_ser_target_only", "prototype")
-    made = heads_table("head_to_head", heads, tuple(CORPORA))
+    made = heads_table("head_to_head", SIX, tuple(CORPORA))
     rows = suite("head_to_head")
     found = {corpus: rows.get((corpus, "four_heads_mean")) for corpus in CORPORA}
     line: Line = [LABELS["four_heads_mean"], *(uar(r) if r else None for r in found.values())]
@@ -302,7 +310,7 @@ def ingredients_short() -> Table:
 @named
 def cross_corpus_whisper() -> Table:
     rows = suite("cross_corpus_whisper")
-    heads = labels((*HEADS[:4], "gen_ser_target_only", "prototype", "regress_codes"))
+    heads = labels((*SIX, "regress_codes"))
     made = pivot(
         "trained on → tested on",
         {f"{CORPORA[a]} → {CORPORA[b]}": f"big4_transfer, {a} to {b}" for a, b in PAIRS},
@@ -349,7 +357,6 @@ def out_of_domain() -> Table:
 
 # Corrupted audio, and prosody.
 
-
 CORRUPTED = {
     "clean": "clean",
     "noise at 20 dB": "noise:20dB",
@@ -357,19 +364,16 @@ CORRUPTED = {
     "telephone": "telephone",
     "a room": "reverb",
 }
-SIX = (*HEADS[:4], "gen_ser_target_only", "prototype")
 
 
 @named
 def robustness_ravdess() -> Table:
-    across = {name: ("ravdess, {}", head) for name, head in labels(SIX).items()}
-    return conditions("robustness", "RAVDESS", CORRUPTED, across)
+    return heads_under("robustness", "RAVDESS", CORRUPTED, "ravdess", SIX)
 
 
 @named
 def robustness_emodb() -> Table:
-    across = {name: ("emodb, {}", head) for name, head in labels(SIX).items()}
-    return conditions("robustness", "EMO-DB", CORRUPTED, across)
+    return heads_under("robustness", "EMO-DB", CORRUPTED, "emodb", SIX)
 
 
 @named
@@ -395,9 +399,8 @@ def robustness_scratch() -> Table:
         "the first second": "first:1s",
         "the middle two seconds": "centre:2s",
     }
-    heads = labels(("classification", "selm", "gen_ser", *reversed(SVMS)))
-    across = {name: ("emodb, {}", head) for name, head in heads.items()}
-    return conditions("robustness_scratch", "test audio", down, across)
+    heads = ("classification", "selm", "gen_ser", *reversed(SVMS))
+    return heads_under("robustness_scratch", "test audio", down, "emodb", heads)
 
 
 @named
@@ -416,8 +419,8 @@ def prosody() -> Table:
         "only what is below 400 Hz": "lowpass:400Hz",
         "time reversed": "reversed",
     }
-    across = {head: ("emodb, {}", head) for head in ("classification", "selm", "gen_ser")}
-    return conditions("prosody", "test audio", down, across)
+    heads = ("classification", "selm", "gen_ser")
+    return heads_under("prosody", "test audio", down, "emodb", heads)
 
 
 # Few labels, and weak labels.

@@ -10,8 +10,6 @@ import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -19,8 +17,8 @@ from pydantic import Field
 
 from ..core.errors import ConfigError, counted, first_line, some
 from ..run.schema import FromOne, FromZero, Positive
-from .engine import Batch, Engine
-from .tasks import Cluster, Followed, Over, Submission, follow, probe, work
+from .engine import Batch
+from .tasks import Cluster, Followed, Over, Remote, Submission, follow, work
 
 EVERY = 1.0
 """Seconds between two looks at the logs of the tasks, and at the tasks (our choice)."""
@@ -30,7 +28,7 @@ STEP = 0.01  # of a GPU: two cells with 0.5 each share one
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ray(Engine):
+class Ray(Remote):
     """Tasks of a Ray cluster.
 
     Attributes:
@@ -52,7 +50,6 @@ class Ray(Engine):
     gpus: Annotated[float, Field(strict=True, ge=0)] = 0
     mem_gb: Positive | None = None
     resources: dict[str, Positive] = field(default_factory=dict)
-    probe: FromZero = 10
     retries: FromZero = 3
 
     @property
@@ -106,28 +103,15 @@ class Ray(Engine):
                 "engine.cpus, engine.gpus, engine.mem_gb or engine.resources"
             )
 
-    @cached_property
-    def _probed(self) -> set[Path]:
-        """Folders of the comparisons for which the nodes were asked; one call asks once."""
-        return set()
-
-    def _probe(self, batch: Batch) -> None:
-        """Ask each node on which a cell fits whether it can run these jobs.
-
-        Raises:
-            ComparisonError: if one cannot, or does not answer in time.
-        """
-        if not self.probe or batch.folder in self._probed:
-            return
+    def give_probe(self, batch: Batch) -> tuple[Submission, Cluster]:
+        """Give a task to each node on which a cell fits."""
         nodes = [node for node, cells in self._nodes() if cells]
         made = Submission.probe(batch, self, len(nodes))
         names = [
             f"on {node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in nodes
         ]
         submission = made.submitted(names)
-        tasks = _Tasks(self, submission, [node["NodeID"] for node in nodes])
-        probe(submission, tasks, batch.say, minutes=self.probe)
-        self._probed.add(batch.folder)
+        return submission, _Tasks(self, submission, [node["NodeID"] for node in nodes])
 
     def _reach(self) -> None:
         """Check that something listens at the address, for which Ray waits some minutes.
@@ -141,7 +125,7 @@ class Ray(Engine):
             socket.create_connection((where.hostname, where.port), timeout=REACH).close()
 
     def run(self, batch: Batch) -> None:
-        self._probe(batch)
+        self.ask(batch)
         made = Submission.write(
             batch, self, tasks=len(batch.jobs), gpus=self.gpus > 0, threads=self.cpus
         )  # fmt: skip

@@ -13,15 +13,14 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..core.errors import ComparisonError, ConfigError, counted, first_line, some, suggest
 from ..run.schema import LISTED, Flag, FromOne, FromZero, Positive
-from .engine import Batch, DetachedError, Engine, submissions
+from .engine import Batch, DetachedError, submissions
 from .pool import Job
-from .tasks import Cluster, Followed, Over, Submission, follow, probe, work
+from .tasks import Cluster, Followed, Over, Remote, Submission, follow, work
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
@@ -43,7 +42,7 @@ HELD = "launch failed"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slurm(Engine):
+class Slurm(Remote):
     """Array jobs of a SLURM cluster. Its keys are options of sbatch, or of submitit.
 
     Attributes:
@@ -77,7 +76,6 @@ class Slurm(Engine):
     cpus_per_task: FromOne | None = None
     mem_gb: Positive | None = None
     requeue: FromZero = 10
-    probe: FromZero = 10
     warn: FromOne = 90
     setup: Annotated[list[str], LISTED] = field(default_factory=list)
     python: str | None = None
@@ -150,7 +148,7 @@ class Slurm(Engine):
         new = list(left.values())
         if new:
             given = replace(batch, jobs=new)
-            self._probe(given)
+            self.ask(given)
             submission = self.submission(given)
             ids = self._submit(submission)
             batch.say(
@@ -198,19 +196,8 @@ class Slurm(Engine):
                     given.dump(unfinished)
         return submission.submitted(ids)
 
-    @cached_property
-    def _probed(self) -> set[Path]:
-        """Folders of the comparisons for which a node was asked; one call asks once."""
-        return set()
-
-    def _probe(self, batch: Batch) -> None:
-        """Ask a node whether it can run these jobs.
-
-        Raises:
-            ComparisonError: if it cannot, or does not answer in time.
-        """
-        if not self.probe or batch.folder in self._probed:
-            return
+    def give_probe(self, batch: Batch) -> tuple[Submission, Cluster]:
+        """Submit a short job for one node."""
         short = replace(self, time=min(self.time, PROBE_TIME), requeue=0, warn=1)
         made = Submission.probe(batch, self)
         submission = made.submitted(short._submit(made))
@@ -218,8 +205,7 @@ class Slurm(Engine):
             f"job {submission.job} asks a node whether it can run cells (at most "
             f"{counted(self.probe, 'minute')}; engine.probe=0 leaves it out)"
         )
-        probe(submission, _Queue(), batch.say, minutes=self.probe)
-        self._probed.add(batch.folder)
+        return submission, _Queue()
 
     def submission(self, batch: Batch) -> Submission:
         """Write a new submission of these jobs."""

@@ -20,7 +20,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -28,6 +28,7 @@ from ..core import own, registry
 from ..core.errors import ComparisonError, ConfigError, counted, cut, some, system_error
 from ..core.files import read_json, write_text
 from ..core.notices import collected, tell
+from ..run.schema import FromZero
 from . import pool
 from .engine import ENDED, FOLDER, SUBMISSION, Batch, Engine
 from .pool import Job
@@ -565,6 +566,38 @@ def _answered(log: Path, ours: float, say: Callable[[str], None]) -> bool:
     if "done" in rows:
         say(f"{host} sees the folder and the data, and its clock differs by {abs(ahead):.1f} s")
     return "done" in rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote(Engine):
+    """An engine whose cells run on other machines, which it asks before it gives them any.
+
+    Attributes:
+        probe: minutes that a machine has to say that it can run cells; 0 = none is asked.
+    """
+
+    probe: FromZero = 10
+
+    @cached_property
+    def _answered(self) -> set[Path]:
+        """Folders of the comparisons for which machines have answered; one call asks once."""
+        return set()
+
+    @abstractmethod
+    def give_probe(self, batch: Batch) -> tuple[Submission, Cluster]:
+        """Give the cluster tasks that only find out whether their machines can run these jobs."""
+
+    def ask(self, batch: Batch) -> None:
+        """Ask machines whether they can run these jobs, unless they have answered.
+
+        Raises:
+            ComparisonError: if one cannot, or does not answer in time.
+        """
+        if not self.probe or batch.folder in self._answered:
+            return
+        submission, cluster = self.give_probe(batch)
+        probe(submission, cluster, batch.say, minutes=self.probe)
+        self._answered.add(batch.folder)
 
 
 def follow(

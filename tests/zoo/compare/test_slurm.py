@@ -16,7 +16,7 @@ import slurm_cluster
 from cells import LATE, Comparison, same_but_times
 from facts import says, tells
 from serzoo.zoo.compare import compare as comparing
-from serzoo.zoo.compare import slurm, tasks
+from serzoo.zoo.compare import tasks
 from serzoo.zoo.core.errors import ComparisonError
 from serzoo.zoo.report.report import report
 from slurm_cluster import Cluster
@@ -273,7 +273,8 @@ def test_a_node_whose_clock_differs(on_slurm: OnSlurm) -> None:
 
 
 def test_a_queue_that_does_not_move(on_slurm: OnSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "probe", lambda *a, minutes: tasks.probe(*a, minutes=0))
+    wait = tasks.probe
+    monkeypatch.setattr(tasks, "probe", lambda *a, minutes: wait(*a, minutes=0))
     on_slurm.cluster.set_node("drain")
     try:
         refused(on_slurm, facts=("pending", "'main'", "engine.probe=0"))
