@@ -16,7 +16,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 KERNELS = KERNELS=plain ATEN_CPU_CAPABILITY=default MKL_CBWR=AVX2 MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=2
 NUMERIC = tests/heads tests/zoo/encoders tests/zoo/statistics tests/zoo/doctor \
 	tests/datamodules/test_features.py $(addprefix tests/zoo/run/test_,adapt.py capability.py lanser.py \
-	mixup.py module.py parallel.py predict.py recordings.py score.py starting.py voice.py windows.py)
+	mixup.py module.py normalise.py parallel.py predict.py recordings.py score.py starting.py voice.py windows.py)
 
 .PHONY: help install install-dev compare report test test-slow test-models test-kernels lint types wheel publish results screenshots notebooks docs clean
 

@@ -72,6 +72,17 @@ def table(text):
     return list(csv.DictReader(text.splitlines()))
 
 
+def assert_same_rows(found, want):
+    """Rows of the table say the same; probabilities may differ in how a processor rounds a batch."""
+    names = [f"p_{c}" for c in CLASSES]
+    for a, b in zip(found, want, strict=True):
+        assert {k: v for k, v in a.items() if k not in names} == {
+            k: v for k, v in b.items() if k not in names
+        }
+        if not a["error"]:
+            assert_like([float(a[n]) for n in names], [float(b[n]) for n in names], digits=5)
+
+
 # Reading.
 
 
@@ -299,7 +310,8 @@ def test_order_folders_patterns_and_case(model, tmp_path, write_wave, monkeypatc
         "z/deep/er/c.ogg", "z/long.wav", "b.wav", "odd[1].wav", "odd[1].wav", "z/deep/er/c.ogg",
         "a.FLAC",
     ]  # fmt: skip
-    assert found[3] == found[4]
+    assert (found[3].file, found[3].end) == (found[4].file, found[4].end)
+    assert_like(probs(found[3:4]), probs(found[4:5]), digits=5)
     assert [r.end for r in found] == pytest.approx([0.45, 0.9, 0.6, 0.3, 0.3, 0.45, 0.75])
     assert not found.errors
 
@@ -317,7 +329,7 @@ def test_rows_are_calibrated_scores(run, model, tmp_path, write_wave):
     with torch.no_grad():
         scores = model.module(batch)[0].double().numpy()
     (row,) = model.predict(path)
-    assert list(row.probs.values()) == pytest.approx(softmax(scores / model.temperature), abs=1e-6)
+    assert_like(list(row.probs.values()), softmax(scores / model.temperature).tolist(), digits=5)
     assert row.calibrated
     assert row.label == CLASSES[scores.argmax()]
     plain = load(run() / "checkpoints" / "last.ckpt")
@@ -329,7 +341,7 @@ def test_rows_are_calibrated_scores(run, model, tmp_path, write_wave):
     finally:
         model.module.temperature = model_t
     assert not bare.calibrated
-    assert list(bare.probs.values()) == pytest.approx(softmax(scores), abs=1e-6)
+    assert_like(list(bare.probs.values()), softmax(scores).tolist(), digits=5)
 
 
 def test_the_best_checkpoint_is_calibrated_as_its_run(run, tmp_path):
@@ -453,7 +465,9 @@ def test_python_equals_the_command_line(run, model, files, tmp_path, capsys):
     out = tmp_path / "new" / "out.csv"
     assert main(["predict", str(run()), "--out", str(out), str(files)]) == 0
     written = model.predict(files).to_csv(tmp_path / "python.csv").read_text()
-    assert shown.out == out.read_text() == written
+    assert_same_rows(table(out.read_text()), table(shown.out))
+    assert_same_rows(table(written), table(shown.out))
+    assert written.splitlines()[0] == shown.out.splitlines()[0] == out.read_text().splitlines()[0]
     assert "2 recordings, 4 windows, 0 errors; probabilities calibrated" in shown.err
     assert f"wrote {out}" in capsys.readouterr().err
     rows = table(written)
@@ -637,7 +651,7 @@ def test_a_pipe_has_the_rows_of_the_file(run, files, pipe, capsys):
     pipe(raw_bytes(files / "a.wav"))
     assert main(["predict", str(run()), "-", "--rate", "16000"]) == 0
     found = table(capsys.readouterr().out)
-    assert [{**row, "file": "-"} for row in want] == found
+    assert_same_rows(found, [{**row, "file": "-"} for row in want])
     assert len(found) == 3
 
 
@@ -652,7 +666,7 @@ def test_channels_of_a_pipe_take_turns(run, call, pipe, capsys):
     assert [r["channel"] for r in found] == [1, 2] * 5
     for a in (r for r in found if not r["error"]):
         (b,) = (r for r in want if (r["channel"], r["start"]) == (a["channel"], a["start"]))
-        assert [a[f"p_{c}"] for c in CLASSES] == pytest.approx([b[f"p_{c}"] for c in CLASSES])
+        assert_same_rows([a], [{**b, "file": "-"}])
     assert [(r["channel"], r["start"]) for r in found if r["error"]] == [(2, 0.0)]
 
 
