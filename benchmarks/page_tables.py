@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ingredients import ingredients
+from serzoo.zoo.compare.ensemble import ensemble
 from serzoo.zoo.core.errors import DataError, suggest
 from serzoo.zoo.core.files import write_text
 from serzoo.zoo.core.table import Cell, Line, Table, cell, p_text, span
@@ -291,6 +292,33 @@ def _worth(down: Mapping[str, tuple[str, str]], corner: str, bounds: bool) -> Ta
 @named
 def ingredients_frozen() -> Table:
     return _worth(WORTH, "ingredient", bounds=True)
+
+
+ENSEMBLED = {"learns from nothing": "ablation_scratch", "frozen serzoo-small": "head_to_head"}
+
+
+@named
+def ensembles() -> Table:
+    """Rows for each corpus and encoder: seeds of one head, then of three heads, averaged."""
+    columns = ("averaged", "corpus, encoder", "UAR of one, mean", "together", "gain")
+    body: list[Line] = []
+    for text, members in (
+        ("seeds of classification", ["classification"]),
+        ("seeds of classification, SELM and Gen-SER", ["classification", "selm", "gen_ser"]),
+    ):
+        for encoder, name in ENSEMBLED.items():
+            for corpus in ("ravdess", "emodb"):
+                done = ensemble(
+                    name, members=members, name="all", recipe=corpus, dry_run=True, out=str(RESULTS)
+                )
+                alone = [r for r in find_cells(done.folder).runs if r.group[0] == corpus]
+                made, _ = grids([*(r for r in alone if r.head == "classification"), *done.rows])
+                one, all_ = rows_of(made, Asked(baseline="classification"))
+                d = all_.difference
+                gain = f"{d.value:+.3f} ({span(d.these.low, d.these.high, '+.3f')})"
+                where = f"{CORPORA[corpus]}, {encoder}"
+                body.append([text, where, uar(one), uar(all_), Cell(gain, d.value)])
+    return Table("", columns, body)
 
 
 @named

@@ -47,6 +47,7 @@ class Ensemble:
         alone: each table to the mean UAR of its members.
         weights: each table and fold to the weights of the members.
         seeds: each member to the seeds whose cells were averaged.
+        rows: the cells with their records and predictions.
     """
 
     cells: list[str]
@@ -55,6 +56,7 @@ class Ensemble:
     alone: dict[str, float]
     weights: dict[str, dict[str, float]]
     seeds: dict[str, list[int]]
+    rows: list[Run]
 
 
 def ensemble(
@@ -138,6 +140,7 @@ def ensemble(
         _uar(list(used.values())),
         {_place_text(key): dict(zip(chosen, w, strict=True)) for key, (_, _, w) in answers.items()},
         {m: sorted({run.seed for run in used.values() if run.head == m}) for m in chosen},
+        rows,
     )
     old = taken(folder, plan, called, places, sha, overwrite)
     if not dry_run:
