@@ -33,7 +33,7 @@ from ..core.types import SAMPLE_RATE, Batch
 from ..core.weights import strip_frozen
 from ..run.build import build, open_data
 from ..run.devices import PeakMemory, available, device_of, precision_of
-from ..run.module import SERModule
+from ..run.module import SERModule, evaluating
 from ..run.optim import unreached
 from ..run.schema import RunConfig
 from ..run.spent import CountFlops
@@ -256,7 +256,8 @@ class Trial:
         kept = strip_frozen(module.state_dict(), module.frozen_keys())
         kept = {k: v.detach().clone() for k, v in kept.items()}
         try:
-            module.cpu().standardise_vectors([self.batch()])
+            with evaluating(module.cpu()):
+                module.standardise_by(lambda: [self.batch()])
             return self._stepped(module)
         except Exception as error:
             raise StepFailedError(brief(error)) from error

@@ -25,6 +25,7 @@ from ..core.normalising import SpeakerNormaliser
 from ..core.notices import tell
 from ..core.scaling import (
     FrameStatistics,
+    Standardiser,
     VectorStandardiser,
     standardisers,
     vector_statistics,
@@ -322,7 +323,7 @@ class SERModule(L.LightningModule):
                 self.head.solve(self._training_part())
 
     def _measure_frames(self) -> None:
-        """Fit the head's standardisers: of frames if the encoder is steady, of vectors always.
+        """Fit the head's standardisers by the training part.
 
         Every process measures the whole training part. So all hold the same numbers, however many
         they are.
@@ -330,23 +331,36 @@ class SERModule(L.LightningModule):
         Raises:
             ConfigError: if vectors of utterances cannot be measured.
         """
+        if self._every is not None:
+            self.standardise_by(self._every)
+            return
+        frames, vectors = self._unfitted()
+        if vectors:
+            raise ConfigError(VECTORS_BY)
+        if frames:
+            tell(STANDARDISED_BY, fault=False)
+
+    def _unfitted(self) -> tuple[list[Standardiser], list[Standardiser]]:
+        """Return what is not fitted yet: for frames if the encoder is steady, for vectors always."""
         every = standardisers(self.head)
         vectors = [part for part in every if isinstance(part, VectorStandardiser)]
-        parts = [part for part in every if part not in vectors]
-        if not (self.standardise and self.encoder.steady):
-            parts = []
-        if self._every is None:
-            if vectors:
-                raise ConfigError(VECTORS_BY)
-            if parts:
-                tell(STANDARDISED_BY, fault=False)
-            return
-        if parts:
-            found = FrameStatistics.of(frames for frames, _ in self._training_part())
-            for part in [*parts, *vectors]:
+        frames = [part for part in every if part not in vectors]
+        return frames if self.standardise and self.encoder.steady else [], vectors
+
+    @torch.no_grad()
+    def standardise_by(self, every: Callable[[], Iterable[Batch]]) -> None:
+        """Fit the head's standardisers that are not fitted yet.
+
+        Args:
+            every: gives the utterances to measure, each once.
+        """
+        frames, vectors = self._unfitted()
+        if frames:
+            found = FrameStatistics.of(x for x, _ in self._framed(every()))
+            for part in [*frames, *vectors]:
                 part.fit(found)
         elif vectors:
-            self.standardise_vectors(self._every())
+            self.standardise_vectors(every())
 
     @torch.no_grad()
     def standardise_vectors(self, batches: Iterable[Batch]) -> None:
@@ -374,8 +388,11 @@ class SERModule(L.LightningModule):
 
     def _training_part(self) -> Iterator[tuple[Frames, Targets]]:
         assert self._every is not None
+        yield from self._framed(self._every())
+
+    def _framed(self, batches: Iterable[Batch]) -> Iterator[tuple[Frames, Targets]]:
         draw = self._same_draw()
-        for batch in self._every():
+        for batch in batches:
             moved = batch.to(self.device)
             yield self._frames(*self._inputs(moved, draw)), moved.targets
 

@@ -73,7 +73,7 @@ def table(text):
 
 
 def assert_same_rows(found, want):
-    """Rows of the table say the same; probabilities may differ in how a processor rounds a batch."""
+    """Rows say the same; probabilities may differ by how a processor rounds a batch."""
     names = [f"p_{c}" for c in CLASSES]
     for a, b in zip(found, want, strict=True):
         assert {k: v for k, v in a.items() if k not in names} == {
