@@ -341,7 +341,7 @@ class SERModule(L.LightningModule):
             tell(STANDARDISED_BY, fault=False)
 
     def _unfitted(self) -> tuple[list[Standardiser], list[Standardiser]]:
-        """Return what is not fitted yet: for frames if the encoder is steady, for vectors always."""
+        """Return what is unfitted: for frames if the encoder is steady, for vectors always."""
         every = standardisers(self.head)
         vectors = [part for part in every if isinstance(part, VectorStandardiser)]
         frames = [part for part in every if part not in vectors]
