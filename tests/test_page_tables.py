@@ -12,7 +12,7 @@ from serzoo.zoo.core.errors import DataError
 from serzoo.zoo.core.table import Table, cell
 
 TEXT = {page.name: page.read_text("utf-8") for page in page_tables.PAGES}
-CHEAP = {"speed.md", "selection.md", "recipe.md", "frozen-encoder.md"}  # no suite is read for them
+CHEAP = {"speed.md", "selection.md"}  # no suite is read for them
 TYPED = {"recipe.md", "frozen-encoder.md", "speaker-normalisation.md"}
 """Pages with one table of figures that are not packed."""
 

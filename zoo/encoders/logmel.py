@@ -85,7 +85,7 @@ class LogMelEncoder(OnMel):
     ``extract`` is :class:`.mel.LogMel`, which has no parameters; ``forward`` learns. The network
     sees two views of the spectrogram. One is without the utterance's mean spectrum (voice and
     channel removed). The other is without its mean level (timbre kept). All of this is our choice;
-    ``docs/results/recipe.md`` shows the alternatives that were compared.
+    ``docs/concepts/log-mel-recipe.md`` shows the alternatives that were compared.
 
     In training the spectrogram is augmented (tempo and crop to one common length, mel shift,
     SpecAugment). Evaluation is float32, and the frames of an utterance do not depend on its
