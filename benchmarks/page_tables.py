@@ -23,12 +23,12 @@ from serzoo.zoo.compare.ensemble import ensemble
 from serzoo.zoo.core.errors import DataError, suggest
 from serzoo.zoo.core.files import write_text
 from serzoo.zoo.core.table import Cell, Line, Table, cell, p_text, span
-from serzoo.zoo.report.answers import Asked
+from serzoo.zoo.report.answers import Asked, Question, ask
 from serzoo.zoo.report.grids import grids
 from serzoo.zoo.report.runs import by_pair, find_cells
 from serzoo.zoo.report.summary import Result, rows_of
 from serzoo.zoo.run.record import read_plan
-from serzoo.zoo.statistics.contrasts import NEW, THESE
+from serzoo.zoo.statistics.contrasts import NEW, THESE, difference
 from serzoo.zoo.statistics.priors import matched
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,10 +95,14 @@ def write_pages() -> list[Path]:
 
 
 @cache
+def results_of(name: str) -> list[Result]:
+    """Return the rows of a packed suite; differences are not computed."""
+    return rows_of(grids(find_cells(RESULTS / name).runs)[0], Asked(baseline=""))
+
+
 def suite(name: str) -> dict[tuple[str, str], Result]:
-    """Return the rows of a packed suite by table and head; differences are not computed."""
-    made, _ = grids(find_cells(RESULTS / name).runs)
-    return {(r.recipe, r.head): r for r in rows_of(made, Asked(baseline=""))}
+    """Return the same by table and head, of a suite with one encoder."""
+    return {(r.recipe, r.head): r for r in results_of(name)}
 
 
 @cache
@@ -366,7 +370,7 @@ def cross_corpus_means() -> Table:
 
 @named
 def emogator() -> Table:
-    heads = labels(("classification", "linear_svm", "gen_ser", "gen_ser_target_only", "prototype"))
+    heads = labels(SIX)
     across = {"serzoo-small": "emogator", "Whisper-tiny.en": "emogator_whisper"}
     return pivot(
         "UAR, 7 classes", heads, across, lambda head, name: uar(suite(name)["emogator", head], True)
@@ -580,6 +584,47 @@ def normalised() -> Table:
     }
     across = {"`none`": "none", "`speaker`": "speaker", "`enrol:16`": "enrol:16"}
     return pivot("corpus, encoder", down, across | {"`speaker` minus `none`": ""}, value)
+
+
+@named
+def normalised_frames() -> Table:
+    def value(of: tuple[str, str], way: str) -> Cell:
+        corpus, encoder = of
+        (found,) = (
+            r
+            for r in results_of("normalised_frames")
+            if r.recipe == f"{corpus}, data.normalise={way}" and r.encoder.startswith(encoder)
+        )
+        return uar(found)
+
+    encoders = {"functionals": "functionals", "Whisper-base, layer 4": "whisper-base"}
+    down = {
+        f"{CORPORA[corpus]}, {text}": (corpus, encoder)
+        for text, encoder in encoders.items()
+        for corpus in ("emodb", "ravdess")
+    }
+    ways = ("none", "speaker", "enrol:16", "enrol:4")
+    return pivot("corpus, encoder", down, {f"`{way}`": way for way in ways}, value)
+
+
+@named
+def standardised() -> Table:
+    made, _ = grids(find_cells(RESULTS / "standardise").runs)
+    of = {grid.recipe: grid for grid in made}
+    body: list[Line] = []
+    for corpus in ("ravdess", "emodb"):
+        for rate in (0.001, 0.003):
+            of_way = f"{corpus}, data.standardise={{}}, optim.lr={rate}"
+            names = [of_way.format(way) for way in ("auto", "none")]
+            auto, none = (of[name] for name in names)
+            cells = (grid.cells("classification") for grid in (auto, none))
+            asked = Question(corpus, auto, difference(*cells), declared=True)
+            d = ask([asked], Asked(baseline="classification"))[corpus]
+            means = [uar(suite("standardise")[name, "classification"], True) for name in names]
+            gain = f"{d.value:+.3f} ({span(d.new.low, d.new.high, '+.3f')})"
+            body.append([f"{CORPORA[corpus]}, rate {rate:g}", *means, Cell(gain, d.value)])
+    columns = ("corpus, learning rate", "standardised", "as they are", "difference, new trainings")
+    return Table("", columns, body)
 
 
 # Studies of methods, and speed.
