@@ -149,7 +149,7 @@ def prepare(
     if "speaker" not in fields:
         columns = ", ".join(sorted(fields.values()))
         remedy = f"name the column by options.speaker=COLUMN (columns: {columns})"
-        note("csv: " + NO_SPEAKERS.format(n=len(rows), remedy=remedy))
+        note("csv: " + NO_SPEAKERS.format(n=len(rated), remedy=remedy))
     else:
         said = [r.cells.get("speaker", "") for r in rows if _speaker(r.cells) is None]
         if said:
